@@ -1,0 +1,215 @@
+//! The contract between host and worker: environment names, object keys and wire types, for both sides.
+//! No other file spells one of them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::Codec;
+use crate::fingerprint::Fingerprint;
+
+/// What the user sets: where maps run (`local`).
+pub const ENV_BACKEND: &str = "CLOUDKNOT_BACKEND";
+/// What the user sets: the folder that holds the runs, in place of `.cloudknot/` beside the crate.
+pub const ENV_HOME: &str = "CLOUDKNOT_HOME";
+/// What the user sets: `off` for no progress, `plain` for lines, `bar` for a bar.
+pub const ENV_PROGRESS: &str = "CLOUDKNOT_PROGRESS";
+/// What makes a program an item process: an [`ItemProcess`] as JSON. Taken out before user code runs.
+pub const ENV_ITEM_PROCESS: &str = "CLOUDKNOT_ITEM_PROCESS";
+/// The folder beside a crate that holds its runs.
+pub const HOME: &str = ".cloudknot";
+
+/// What an item process is told when it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemProcess {
+    /// The id of the function.
+    pub function: String,
+    /// The types that the supervisor's inputs were written with.
+    pub fingerprint: Fingerprint,
+}
+
+/// The record of a run, complete in the store before anything starts: `manifest.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The version of this layout, [`Manifest::VERSION`].
+    pub version: u32,
+    /// The run's id.
+    pub run: String,
+    /// The Knot (locally: the program) that it belongs to.
+    pub knot: String,
+    /// The name of the backend that it was submitted to.
+    pub backend: String,
+    /// The id of the function.
+    pub function: String,
+    /// The function's signature, for people.
+    pub signature: String,
+    /// The fingerprint of the function's types.
+    pub fingerprint: Fingerprint,
+    /// The structure of the function's types, for people and for the message when they have changed.
+    pub schema: String,
+    /// How inputs and results are written.
+    pub codec: Codec,
+    /// How many items.
+    pub items: u64,
+    /// How the object `inputs` is laid out.
+    pub inputs: InputLayout,
+    /// How many items make a part at most (on Batch: a child).
+    pub chunk: u64,
+    /// How many items run at once: locally in all, on Batch in one worker.
+    pub parallel: u32,
+    /// How often a failed item is tried again.
+    pub retries: u32,
+    /// How long one attempt of an item may take.
+    pub timeout_ms: Option<u64>,
+    /// After so many failed items the rest is cancelled.
+    pub max_failures: Option<u64>,
+    /// Environment variables of the item processes. Stored in clear: settings, not secrets.
+    pub env: BTreeMap<String, String>,
+    /// The user's tags.
+    pub tags: BTreeMap<String, String>,
+    /// When it was submitted, RFC 3339.
+    pub created: String,
+}
+
+impl Manifest {
+    /// The version that this code writes and reads.
+    pub const VERSION: u32 = 1;
+
+    /// How long one attempt of an item may take.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout_ms.map(Duration::from_millis)
+    }
+}
+
+/// How the object `inputs` is laid out: frames one after another, then (if they differ in length) their offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InputLayout {
+    /// All frames are this many bytes long: one read finds any range of them.
+    Uniform(u64),
+    /// At this byte begin `items + 1` little-endian u64: where each frame begins, and where the last one ends.
+    Offsets(u64),
+}
+
+/// The items that a round takes up: `rounds/<n>`. The first round is all items and has no object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Round {
+    /// Ranges of items, first included, last excluded, in order.
+    pub items: Vec<Range<u64>>,
+}
+
+/// A failed attempt as it is stored: `failures/<item>/<round>.<attempt>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredFailure {
+    /// What went wrong.
+    pub error: crate::failure::ItemError,
+    /// No further attempt follows in this round.
+    #[serde(rename = "final")]
+    pub last: bool,
+}
+
+/// The object keys of one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunKeys {
+    prefix: String,
+}
+
+/// The values of some consecutive items, stored at once. Named `<first>-<last>`, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Part {
+    /// The first item.
+    pub first: u64,
+    /// The last item, included.
+    pub last: u64,
+}
+
+impl RunKeys {
+    /// The prefix below which each Knot has its own.
+    pub const KNOTS: &str = "knots/";
+
+    /// The keys of this run of this Knot.
+    pub fn new(knot: &str, run: &str) -> Self {
+        Self { prefix: format!("{}{run}", Self::runs(knot)) }
+    }
+
+    /// The prefix of all runs of a Knot.
+    pub fn runs(knot: &str) -> String {
+        format!("{}{knot}/runs/", Self::KNOTS)
+    }
+
+    /// The prefix of all objects of this run.
+    pub fn all(&self) -> String {
+        format!("{}/", self.prefix)
+    }
+
+    /// The run's record.
+    pub fn manifest(&self) -> String {
+        format!("{}/manifest.json", self.prefix)
+    }
+
+    /// All inputs.
+    pub fn inputs(&self) -> String {
+        format!("{}/inputs", self.prefix)
+    }
+
+    /// The prefix of all parts.
+    pub fn results(&self) -> String {
+        format!("{}/results/", self.prefix)
+    }
+
+    /// One part. The numbers are padded, so that parts sort by their first item.
+    pub fn part(&self, part: Part) -> String {
+        format!("{}/results/{:012}-{:012}", self.prefix, part.first, part.last)
+    }
+
+    /// The prefix of all failures.
+    pub fn failures(&self) -> String {
+        format!("{}/failures/", self.prefix)
+    }
+
+    /// One failed attempt; rounds and attempts count from 1.
+    pub fn failure(&self, item: u64, round: u32, attempt: u32) -> String {
+        format!("{}/failures/{item:012}/{round:04}.{attempt:04}", self.prefix)
+    }
+
+    /// The prefix of all rounds after the first.
+    pub fn rounds(&self) -> String {
+        format!("{}/rounds/", self.prefix)
+    }
+
+    /// The items that a round takes up again.
+    pub fn round(&self, round: u32) -> String {
+        format!("{}/rounds/{round:04}", self.prefix)
+    }
+
+    /// There once this round of the run is cancelled.
+    pub fn cancelled(&self, round: u32) -> String {
+        format!("{}/cancelled/{round:04}", self.prefix)
+    }
+
+    /// Whom a lock on a folder is for: the one program that computes this run.
+    pub fn lock(&self) -> String {
+        format!("{}/lock", self.prefix)
+    }
+}
+
+/// The part that a key below `results/` names.
+pub fn part_of(key: &str) -> Option<Part> {
+    let (first, last) = key.rsplit('/').next()?.split_once('-')?;
+    let part = Part { first: first.parse().ok()?, last: last.parse().ok()? };
+    (part.first <= part.last).then_some(part)
+}
+
+/// Item, round and attempt that a key below `failures/` names.
+pub fn failure_of(key: &str) -> Option<(u64, u32, u32)> {
+    let mut segments = key.rsplit('/');
+    let (round, attempt) = segments.next()?.split_once('.')?;
+    Some((segments.next()?.parse().ok()?, round.parse().ok()?, attempt.parse().ok()?))
+}
+
+/// The round that a key below `rounds/` names.
+pub fn round_of(key: &str) -> Option<u32> {
+    key.rsplit('/').next()?.parse().ok()
+}

@@ -1,0 +1,14 @@
+//! What runs in a worker: the contract between host and worker, the codec, the stores, the registry of remote
+//! functions, the supervisor and its item processes. Knows nothing of Batch, Docker or cargo.
+//!
+//! This crate has no stable API of its own: programs use `cloudknot`, which depends on exactly this version.
+
+pub mod codec;
+pub mod contract;
+pub mod failure;
+pub mod fingerprint;
+pub mod function;
+pub mod item;
+pub mod process;
+pub mod store;
+pub mod supervisor;

@@ -1,0 +1,4 @@
+//! A folder as a store.
+/// A folder as a store.
+#[derive(Debug)]
+pub struct DirStore;
