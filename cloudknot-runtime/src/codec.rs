@@ -59,6 +59,13 @@ impl CodecError {
     }
 }
 
+impl CodecError {
+    /// What is stored is not what was written.
+    pub fn damaged(what: impl fmt::Display) -> Self {
+        Self::new("found damaged data", what)
+    }
+}
+
 impl fmt::Display for CodecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.doing, self.what)

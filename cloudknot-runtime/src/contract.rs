@@ -2,12 +2,14 @@
 //! No other file spells one of them.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Codec;
+use crate::failure::Failure;
 use crate::fingerprint::Fingerprint;
 
 /// What the user sets: where maps run (`local`).
@@ -98,16 +100,8 @@ pub enum InputLayout {
 pub struct Round {
     /// Ranges of items, first included, last excluded, in order.
     pub items: Vec<Range<u64>>,
-}
-
-/// A failed attempt as it is stored: `failures/<item>/<round>.<attempt>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredFailure {
-    /// What went wrong.
-    pub error: crate::failure::ItemError,
-    /// No further attempt follows in this round.
-    #[serde(rename = "final")]
-    pub last: bool,
+    /// How often a failed item is tried again in this round: the attempt after these is the last.
+    pub retries: u32,
 }
 
 /// The object keys of one run.
@@ -212,4 +206,115 @@ pub fn failure_of(key: &str) -> Option<(u64, u32, u32)> {
 /// The round that a key below `rounds/` names.
 pub fn round_of(key: &str) -> Option<u32> {
     key.rsplit('/').next()?.parse().ok()
+}
+
+/// What a supervisor writes to an item process: this header, then `length` bytes of the input's frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// The item's index.
+    pub item: u64,
+    /// Length of the frame that follows.
+    pub length: u64,
+}
+
+impl Request {
+    /// Appends the request and its frame.
+    pub fn append(item: u64, frame: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(&item.to_le_bytes());
+        out.extend_from_slice(&(frame.len() as u64).to_le_bytes());
+        out.extend_from_slice(frame);
+    }
+
+    /// The next request, or `None` where the input ends.
+    pub fn read(input: &mut impl Read) -> io::Result<Option<Self>> {
+        let mut header = [0; 16];
+        if input.read(&mut header[..1])? == 0 {
+            return Ok(None);
+        }
+        input.read_exact(&mut header[1..])?;
+        Ok(Some(Self { item: u64_at(&header, 0), length: u64_at(&header, 8) }))
+    }
+}
+
+/// What an item process answers: a tag (8 bytes), an item (8), a length (8), and so many bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// It has started, and knows the function.
+    Ready,
+    /// It cannot run this function, and why.
+    Refused(String),
+    /// The item failed.
+    Failed(u64, Failure),
+    /// The frame of the item's value.
+    Value(u64, Vec<u8>),
+}
+
+const REPLY_HEADER: usize = 24;
+const READY: u64 = 0;
+const REFUSED: u64 = 1;
+const FAILED: u64 = 2;
+const VALUE: u64 = 3;
+
+impl Reply {
+    /// The reply as it is written.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Ready => reply(READY, 0, &[]),
+            Self::Refused(message) => reply(REFUSED, 0, message.as_bytes()),
+            Self::Failed(item, failure) => {
+                let failure = serde_json::to_vec(failure).expect("a failure is texts and numbers");
+                reply(FAILED, *item, &failure)
+            }
+            Self::Value(item, frame) => reply(VALUE, *item, frame),
+        }
+    }
+
+    /// The first reply in `bytes` and its length; `Err` holds how many bytes it takes until more can be said.
+    ///
+    /// # Panics
+    /// Never for what an item process of this version writes; a reply that is none is `Refused`.
+    pub fn parse(bytes: &[u8]) -> Result<(Self, usize), usize> {
+        let header = bytes.get(..REPLY_HEADER).ok_or(REPLY_HEADER)?;
+        let (tag, item, length) = (u64_at(header, 0), u64_at(header, 8), u64_at(header, 16));
+        let end = usize::try_from(length).ok().and_then(|length| length.checked_add(REPLY_HEADER));
+        let end = end.ok_or(usize::MAX)?;
+        let body = bytes.get(REPLY_HEADER..end).ok_or(end)?;
+        let reply = match tag {
+            READY => Self::Ready,
+            FAILED => match serde_json::from_slice(body) {
+                Ok(failure) => Self::Failed(item, failure),
+                Err(error) => Self::Refused(format!("the item process sent a failure that cannot be read: {error}")),
+            },
+            VALUE => Self::Value(item, body.to_vec()),
+            _ => Self::Refused(String::from_utf8_lossy(body).into_owned()),
+        };
+        Ok((reply, end))
+    }
+}
+
+fn reply(tag: u64, item: u64, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(REPLY_HEADER + body.len());
+    for number in [tag, item, body.len() as u64] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// Begins a [`Reply::Value`] in place, so that a large value is not copied once more; the value's frame is appended
+/// next, then [`end_value`].
+pub fn begin_value(out: &mut Vec<u8>, item: u64) -> usize {
+    let begun = out.len();
+    out.extend_from_slice(&reply(VALUE, item, &[]));
+    begun
+}
+
+/// Ends what [`begin_value`] began.
+pub fn end_value(out: &mut [u8], begun: usize) {
+    let length = (out.len() - begun - REPLY_HEADER) as u64;
+    out[begun + 16..begun + REPLY_HEADER].copy_from_slice(&length.to_le_bytes());
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes make a u64"))
 }

@@ -34,4 +34,9 @@ impl Schema {
         let fingerprint = Fingerprint(XxHash3_64::oneshot(text.as_bytes()));
         Self { text, fingerprint }
     }
+
+    /// The lines in which this structure is not the other.
+    pub fn difference(&self, other: &str) -> String {
+        format!("- {other}\n+ {}", self.text)
+    }
 }

@@ -5,6 +5,7 @@
 
 pub mod codec;
 pub mod contract;
+pub mod engine;
 pub mod failure;
 pub mod fingerprint;
 pub mod function;

@@ -1,1 +1,395 @@
+//! An item process as its supervisor sees it: items go in, answers come out, and its death is explained.
+//! Knows pipes and signals; does not know what happens to an answer.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::contract::{self, Reply, Request};
+use crate::failure::{Failure, ItemErrorKind};
+
+/// How much of an item's log is kept for its error.
+pub const LOG_TAIL: usize = 16 * 1024;
+/// Linux takes this size for a pipe without privileges; large values pass in fewer turns.
+const PIPE: usize = 1024 * 1024;
+
+/// An item on its way: its index, which attempt this is (from 1), and the frame of its input.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Its index in the run.
+    pub index: u64,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// The frame of its input.
+    pub input: Bytes,
+}
+
+/// What it takes to start item processes.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// The executable: this same program.
+    pub program: PathBuf,
+    /// The function, and the types of the run.
+    pub order: contract::ItemProcess,
+    /// Variables of the run.
+    pub env: BTreeMap<String, String>,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+}
+
+/// A running item process.
+#[derive(Debug)]
+pub struct ItemProcess {
+    child: Child,
+    input: OwnedFd,
+    output: OwnedFd,
+    log: Option<OwnedFd>,
+    timeout: Option<Duration>,
+    ready: bool,
+    sent: VecDeque<Item>,
+    /// When the first of `sent` began, as far as can be seen from here.
+    began: Instant,
+    unwritten: Vec<u8>,
+    written: usize,
+    unread: Vec<u8>,
+    wanted: usize,
+    tail: Vec<u8>,
+}
+
+/// What one step brought.
+#[derive(Debug)]
+pub struct Step {
+    /// Items that were answered, in the order in which they were sent.
+    pub answers: Vec<Answer>,
+    /// What the process printed.
+    pub log: Vec<u8>,
+    /// The process is gone.
+    pub end: Option<End>,
+}
+
+/// The answer to one item.
+#[derive(Debug)]
+pub struct Answer {
+    /// The item.
+    pub item: Item,
+    /// The frame of its value, or what went wrong.
+    pub outcome: Result<Vec<u8>, Failure>,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub enum End {
+    /// It never ran an item: no item is to blame, and another process would end the same way.
+    AtStart(String),
+    /// It ended while it ran this item.
+    During(Item, Failure),
+}
+
+impl ItemProcess {
+    /// Starts one.
+    pub fn start(launcher: &Launcher) -> io::Result<Self> {
+        let order = serde_json::to_string(&launcher.order).expect("an order is texts and a number");
+        let (log, log_writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let mut child = Command::new(&launcher.program)
+            .arg0(std::env::args_os().next().unwrap_or_else(|| launcher.program.clone().into_os_string()))
+            .envs(&launcher.env)
+            .env(contract::ENV_ITEM_PROCESS, order)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::from(log_writer))
+            // Its own group: what the function starts is ended with it, and Ctrl-C is the supervisor's to answer.
+            .process_group(0)
+            .spawn()?;
+        let input = OwnedFd::from(child.stdin.take().expect("stdin is piped"));
+        let output = OwnedFd::from(child.stdout.take().expect("stdout is piped"));
+        for pipe in [&input, &output, &log] {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        #[cfg(target_os = "linux")]
+        for pipe in [&input, &output] {
+            // A smaller pipe is slower and nothing worse: a user's pipes may be used up.
+            let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
+        }
+        Ok(Self {
+            child,
+            input,
+            output,
+            log: Some(log),
+            timeout: launcher.timeout,
+            ready: false,
+            sent: VecDeque::new(),
+            began: Instant::now(),
+            unwritten: Vec::new(),
+            written: 0,
+            unread: Vec::new(),
+            wanted: 0,
+            tail: Vec::new(),
+        })
+    }
+
+    /// How many items it has and has not answered.
+    pub fn busy(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// Gives it another item; [`step`](Self::step) writes it.
+    pub fn send(&mut self, item: Item) {
+        if self.sent.is_empty() {
+            self.began = Instant::now();
+        }
+        Request::append(item.index, &item.input, &mut self.unwritten);
+        self.sent.push_back(item);
+    }
+
+    /// Waits until something happens, at most `patience`.
+    pub fn step(&mut self, patience: Duration) -> io::Result<Step> {
+        let overdue = self.overdue_in();
+        self.wait(overdue.map_or(patience, |overdue| overdue.min(patience)))?;
+        // The log first: what an item printed was written before its answer.
+        let mut log = self.read_log();
+        self.write()?;
+        let open = self.read()?;
+        let (answers, refused) = self.take_answers();
+        let end = if let Some(message) = refused {
+            self.kill();
+            Some(End::AtStart(message))
+        } else if !open {
+            let status = self.reap()?;
+            log.extend(self.read_log());
+            self.remember(&log);
+            Some(self.explain(status))
+        } else if self.overdue_in() == Some(Duration::ZERO) {
+            self.kill();
+            log.extend(self.read_log());
+            self.remember(&log);
+            self.sent.pop_front().map(|item| End::During(item, self.timed_out()))
+        } else {
+            None
+        };
+        if end.is_none() {
+            self.remember(&log);
+        }
+        Ok(Step { answers, log, end })
+    }
+
+    /// The end of what it printed since the last item that went well.
+    pub fn log_tail(&self) -> String {
+        String::from_utf8_lossy(&self.tail).into_owned()
+    }
+
+    /// The items that it has and will not answer.
+    pub fn take_back(&mut self) -> impl Iterator<Item = Item> + '_ {
+        self.sent.drain(..)
+    }
+
+    /// Ends it and all that it started.
+    pub fn kill(&mut self) {
+        if let Ok(pid) = i32::try_from(self.child.id())
+            && let Some(group) = Pid::from_raw(pid)
+        {
+            // Gone already is as good.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+
+    fn overdue_in(&self) -> Option<Duration> {
+        // The start of the process is not the item's time.
+        let timeout = self.timeout.filter(|_| self.ready && !self.sent.is_empty())?;
+        Some(timeout.saturating_sub(self.began.elapsed()))
+    }
+
+    fn wait(&self, patience: Duration) -> io::Result<()> {
+        let input = if self.unwritten.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        let mut fds =
+            vec![PollFd::new(&self.output, PollFlags::IN), PollFd::from_borrowed_fd(self.input.as_fd(), input)];
+        fds.extend(self.log.as_ref().map(|log| PollFd::new(log, PollFlags::IN)));
+        let patience = Timespec::try_from(patience).ok();
+        match poll(&mut fds, patience.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        use rustix::io::Errno;
+        while self.written < self.unwritten.len() {
+            match rustix::io::write(&self.input, &self.unwritten[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => {}
+                // It is gone: its output says so too.
+                Err(Errno::PIPE) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.unwritten.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Reads what there is; whether more may come.
+    fn read(&mut self) -> io::Result<bool> {
+        use rustix::io::Errno;
+        loop {
+            let missing = self.wanted.saturating_sub(self.unread.len());
+            self.unread.reserve(missing.max(64 * 1024));
+            match rustix::io::read(&self.output, rustix::buffer::spare_capacity(&mut self.unread)) {
+                Ok(0) => return Ok(false),
+                // Once a whole answer is there it is taken before more is read.
+                Ok(_) if self.unread.len() >= self.wanted => return Ok(true),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(true),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn take_answers(&mut self) -> (Vec<Answer>, Option<String>) {
+        let mut answers = Vec::new();
+        let mut at = 0;
+        let mut refused = None;
+        self.wanted = 0;
+        while at < self.unread.len() {
+            let (reply, length) = match Reply::parse(&self.unread[at..]) {
+                Ok(parsed) => parsed,
+                Err(wanted) => {
+                    self.wanted = wanted;
+                    break;
+                }
+            };
+            at += length;
+            let (index, outcome) = match reply {
+                Reply::Ready => {
+                    self.ready = true;
+                    self.began = Instant::now();
+                    continue;
+                }
+                Reply::Refused(message) => {
+                    refused = Some(message);
+                    break;
+                }
+                Reply::Failed(index, failure) => (index, Err(failure)),
+                Reply::Value(index, frame) => (index, Ok(frame)),
+            };
+            match self.sent.pop_front() {
+                Some(item) if item.index == index => answers.push(Answer { item, outcome }),
+                _ => {
+                    refused = Some(format!("the item process answered item {index}, which it was not asked"));
+                    break;
+                }
+            }
+        }
+        self.unread.drain(..at);
+        if !answers.is_empty() {
+            self.began = Instant::now();
+            if answers.iter().all(|answer| answer.outcome.is_ok()) {
+                self.tail.clear();
+            }
+        }
+        (answers, refused)
+    }
+
+    fn read_log(&mut self) -> Vec<u8> {
+        let mut read = Vec::new();
+        while let Some(log) = &self.log {
+            read.reserve(4096);
+            match rustix::io::read(log, rustix::buffer::spare_capacity(&mut read)) {
+                Ok(0) => self.log = None,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        read
+    }
+
+    fn remember(&mut self, log: &[u8]) {
+        self.tail.extend_from_slice(log);
+        let excess = self.tail.len().saturating_sub(LOG_TAIL);
+        self.tail.drain(..excess);
+    }
+
+    /// Its status, once it has closed its output: it is ending, or it never will.
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                // What it started ends with it.
+                self.kill();
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.kill();
+        self.child.wait()
+    }
+
+    fn explain(&mut self, status: ExitStatus) -> End {
+        match self.sent.pop_front() {
+            Some(item) if self.ready => End::During(item, died(status, &self.log_tail())),
+            other => {
+                self.sent.extend(other);
+                let log = self.log_tail();
+                End::AtStart(format!("the item process ended before its first item: {status}\n{log}"))
+            }
+        }
+    }
+
+    fn timed_out(&self) -> Failure {
+        let timeout = self.timeout.unwrap_or_default();
+        Failure::new(ItemErrorKind::TimedOut, format!("it took longer than its timeout of {timeout:?}"))
+    }
+}
+
+impl Drop for ItemProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Why a process died, from its status and its last words.
+fn died(status: ExitStatus, log: &str) -> Failure {
+    use ItemErrorKind::{Crashed, OutOfMemory};
+    let last_words = |what: &str| log.lines().rev().find(|line| line.contains(what)).map(str::to_owned);
+    let (kind, message) = if let Some(line) = last_words("has overflowed its stack") {
+        (Crashed, format!("stack overflow: {}", line.trim()))
+    } else if let Some(line) = last_words("memory allocation of ") {
+        (OutOfMemory, line)
+    } else if let Some(signal) = status.signal() {
+        (Crashed, format!("its process was ended by {}", signal_name(signal)))
+    } else {
+        (Crashed, format!("its process exited with code {} before the item was done", status.code().unwrap_or(-1)))
+    };
+    let mut failure = Failure::new(kind, message);
+    failure.signal = status.signal();
+    failure.exit_code = status.code();
+    failure
+}
+
+fn signal_name(signal: i32) -> String {
+    let named = Signal::from_named_raw(signal).map(|name| match name {
+        Signal::ABORT => "SIGABRT (an abort)",
+        Signal::BUS => "SIGBUS (a bad memory access)",
+        Signal::FPE => "SIGFPE (an arithmetic fault)",
+        Signal::ILL => "SIGILL (an illegal instruction)",
+        Signal::INT => "SIGINT",
+        Signal::KILL => "SIGKILL (killed from outside, perhaps for want of memory)",
+        Signal::SEGV => "SIGSEGV (a bad memory access)",
+        Signal::SYS => "SIGSYS (a system call that is not allowed)",
+        Signal::TERM => "SIGTERM",
+        Signal::XCPU => "SIGXCPU (the CPU time limit)",
+        _ => "",
+    });
+    match named {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => format!("signal {signal}"),
+    }
+}

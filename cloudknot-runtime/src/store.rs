@@ -31,6 +31,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The store in words, for messages: a folder's path, or `s3://bucket/prefix`.
     fn describe(&self) -> String;
 
+    /// How many reads at once serve it best.
+    fn parallel_reads(&self) -> usize;
+
     /// The whole object, or `None` where there is none.
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>>;
 
@@ -114,6 +117,11 @@ impl StoreError {
     /// What kind of thing it is.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
+    }
+
+    /// Why the store could not do it.
+    pub fn into_source(self) -> Option<Box<dyn StdError + Send + Sync>> {
+        self.source
     }
 
     /// What the user can do about it.

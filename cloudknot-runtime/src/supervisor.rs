@@ -1,1 +1,531 @@
+//! Runs ranges of items in item processes and commits their values. Knows the store and the registry; does not know
+//! who started it, and must never need to: locally it runs in the user's program, on Batch it is the container's
+//! first process.
 
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::codec::CodecError;
+use crate::contract::{InputLayout, Part, RunKeys};
+use crate::failure::{Failure, ItemError};
+use crate::function::Function;
+use crate::process::{End, Item, ItemProcess, Launcher};
+use crate::store::{Store, StoreError};
+use crate::{engine, item};
+
+/// What a supervisor has to do, besides the ranges of items.
+#[derive(Debug)]
+pub struct Work {
+    /// Where the run is kept.
+    pub store: Arc<dyn Store>,
+    /// The keys of the run.
+    pub keys: RunKeys,
+    /// Which round of the run this is, from 1.
+    pub round: u32,
+    /// How the inputs are laid out.
+    pub inputs: InputLayout,
+    /// How many items make a part at most.
+    pub chunk: u64,
+    /// How many items run at once.
+    pub parallel: u32,
+    /// How often a failed item is tried again.
+    pub retries: u32,
+    /// What items run in.
+    pub isolation: Isolation,
+    /// When values are stored before their part is complete.
+    pub commit: Commit,
+}
+
+/// What items run in.
+#[derive(Debug, Clone)]
+pub enum Isolation {
+    /// Item processes: what one does ends nothing but its item.
+    Processes(Launcher),
+    /// Threads of this process: panics are caught, and nothing else is.
+    Threads(&'static Function),
+}
+
+/// When values are stored before their part is complete.
+#[derive(Debug, Clone, Copy)]
+pub struct Commit {
+    /// After this time.
+    pub every: Duration,
+    /// Once there are so many bytes; inputs are read in blocks of this size as well.
+    pub bytes: u64,
+}
+
+impl Commit {
+    /// For a folder: a person is looking on, and writing is cheap.
+    pub const FOLDER: Self = Self { every: Duration::from_secs(1), bytes: 8 << 20 };
+    /// For an object store: requests cost money and time.
+    pub const OBJECTS: Self = Self { every: Duration::from_secs(30), bytes: 64 << 20 };
+}
+
+/// What a supervisor tells as it goes on.
+#[derive(Debug)]
+pub enum Event {
+    /// These values are stored.
+    Stored(Part),
+    /// An attempt failed, and that is stored; `last` if no other follows.
+    Failed {
+        /// The item.
+        item: u64,
+        /// What went wrong.
+        error: ItemError,
+        /// No further attempt follows.
+        last: bool,
+    },
+    /// The function printed this.
+    Log(Vec<u8>),
+}
+
+/// How the supervisor is watched and stopped from outside.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// Set it, and the supervisor ends soon: what is running is ended, what is finished is stored.
+    pub stop: AtomicBool,
+    /// How many items are being run at this moment.
+    pub running: AtomicU64,
+}
+
+/// Why a supervisor could not go on. What was stored before is stored.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The store failed.
+    Store(StoreError),
+    /// The inputs are not what the record says.
+    Inputs(CodecError),
+    /// Item processes cannot be started.
+    Process(String),
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Inputs(error) => error.fmt(f),
+            Self::Process(message) => write!(f, "failed to start an item process: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for Trouble {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => error.source(),
+            Self::Inputs(error) => error.source(),
+            Self::Process(_) => None,
+        }
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Runs these items (ranges in order, apart from one another) until each has a value or its last failure stored.
+///
+/// # Errors
+/// The store, the inputs or the machine failed; what was stored before is stored.
+pub fn supervise(
+    work: &Work,
+    ranges: impl IntoIterator<Item = Range<u64>>,
+    control: &Control,
+    report: &(dyn Fn(Event) + Sync),
+) -> Result<(), Trouble> {
+    let ranges: VecDeque<_> = ranges.into_iter().filter(|range| !range.is_empty()).collect();
+    let unresolved = ranges.iter().map(|range| range.end - range.start).sum();
+    let queue = Queue { ranges, unresolved, ..Queue::default() };
+    let supervisor = Supervisor { work, control, report, queue: Mutex::new(queue), changed: Condvar::new() };
+    std::thread::scope(|scope| {
+        for _ in 0..u64::from(work.parallel).min(unresolved) {
+            let slot = std::thread::Builder::new().name("cloudknot-slot".into()).stack_size(8 << 20);
+            if let Err(error) = slot.spawn_scoped(scope, || supervisor.slot()) {
+                supervisor.give_up(Trouble::Process(format!("no thread for it: {error}")));
+            }
+        }
+    });
+    let finished = supervisor.store_due(true);
+    let trouble = supervisor.lock().trouble.take();
+    trouble.map_or(finished, Err)
+}
+
+struct Supervisor<'a> {
+    work: &'a Work,
+    control: &'a Control,
+    report: &'a (dyn Fn(Event) + Sync),
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Items whose inputs are still in the store.
+    ranges: VecDeque<Range<u64>>,
+    /// Items to be tried again, and those that a process died before.
+    again: VecDeque<Item>,
+    /// Items whose inputs are here.
+    loaded: VecDeque<Item>,
+    /// Items that have neither a value nor their last failure.
+    unresolved: u64,
+    /// Chunks of which items are loaded and not all are resolved.
+    open: HashMap<u64, Open>,
+    /// Those of them that have values which are not stored.
+    waiting: HashSet<u64>,
+    trouble: Option<Trouble>,
+}
+
+/// A chunk on its way to being stored.
+struct Open {
+    unresolved: u64,
+    values: Vec<Segment>,
+    bytes: u64,
+    since: Instant,
+}
+
+/// The frames of some consecutive items.
+struct Segment {
+    first: u64,
+    count: u64,
+    frames: Vec<u8>,
+}
+
+/// How many inputs are read at once at most.
+const BLOCK: u64 = 1 << 16;
+/// How long a slot waits for its process before it looks around.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+impl Supervisor<'_> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("a slot does not panic while it holds the queue")
+    }
+
+    /// A slot runs items, one process after another, until nothing is left to do.
+    fn slot(&self) {
+        let result = match &self.work.isolation {
+            Isolation::Processes(launcher) => self.slot_of_processes(launcher),
+            Isolation::Threads(function) => self.slot_of_this_thread(function),
+        };
+        if let Err(trouble) = result {
+            self.give_up(trouble);
+        }
+    }
+
+    fn slot_of_this_thread(&self, function: &'static Function) -> Result<(), Trouble> {
+        while let Some(mut items) = self.claim(1, true)? {
+            let Some(item) = items.pop() else { continue };
+            self.control.running.fetch_add(1, Ordering::Relaxed);
+            let mut value = Vec::new();
+            let outcome = item::attempt(function, &item.input, &mut value).map(|()| value);
+            self.control.running.fetch_sub(1, Ordering::Relaxed);
+            match outcome {
+                Ok(frame) => self.keep(vec![Segment { first: item.index, count: 1, frames: frame }])?,
+                Err(failure) => self.failed(item, failure, String::new())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn slot_of_processes(&self, launcher: &Launcher) -> Result<(), Trouble> {
+        let mut process: Option<ItemProcess> = None;
+        let mut pace = Pace::default();
+        loop {
+            let busy = process.as_ref().map_or(0, ItemProcess::busy);
+            if busy <= pace.window / 2 {
+                let Some(items) = self.claim(pace.window - busy, busy == 0)? else { return Ok(()) };
+                if process.is_none() && !items.is_empty() {
+                    let started = ItemProcess::start(launcher);
+                    process = Some(
+                        started
+                            .map_err(|error| Trouble::Process(format!("`{}`: {error}", launcher.program.display())))?,
+                    );
+                }
+                items.into_iter().for_each(|item| process.iter_mut().for_each(|process| process.send(item.clone())));
+            }
+            if let Some(running) = &mut process {
+                self.control.running.fetch_add(1, Ordering::Relaxed);
+                let ended = self.turn(running, &mut pace);
+                self.control.running.fetch_sub(1, Ordering::Relaxed);
+                if ended? {
+                    process = None;
+                }
+            }
+            self.store_due(false)?;
+        }
+    }
+
+    /// Waits for answers and deals with them; whether the process has ended.
+    fn turn(&self, process: &mut ItemProcess, pace: &mut Pace) -> Result<bool, Trouble> {
+        let step = process.step(PATIENCE).map_err(|error| Trouble::Process(error.to_string()))?;
+        if !step.log.is_empty() {
+            (self.report)(Event::Log(step.log));
+        }
+        pace.answered(step.answers.len());
+        let mut values: Vec<Segment> = Vec::new();
+        for answer in step.answers {
+            match answer.outcome {
+                Ok(frame) => self.append(&mut values, answer.item.index, frame),
+                Err(failure) => self.failed(answer.item, failure, process.log_tail())?,
+            }
+        }
+        if !values.is_empty() {
+            self.keep(values)?;
+        }
+        match step.end {
+            None => return Ok(false),
+            Some(End::AtStart(message)) => return Err(Trouble::Process(message)),
+            Some(End::During(item, failure)) => {
+                let log = process.log_tail();
+                self.lock().again.extend(process.take_back());
+                self.changed.notify_all();
+                *pace = Pace::default();
+                self.failed(item, failure, log)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Up to `most` items; an empty list where there are none now and the caller has others to wait for; `None`
+    /// where there is nothing left to do.
+    fn claim(&self, most: usize, wait: bool) -> Result<Option<Vec<Item>>, Trouble> {
+        let mut queue = self.lock();
+        loop {
+            if self.control.stop.load(Ordering::Relaxed) || queue.trouble.is_some() || (wait && queue.unresolved == 0) {
+                return Ok(None);
+            }
+            if let Some(item) = queue.again.pop_front() {
+                return Ok(Some(vec![item]));
+            }
+            if queue.loaded.is_empty() {
+                self.load(&mut queue)?;
+            }
+            if !queue.loaded.is_empty() {
+                // Near the end the others get their share.
+                let share = queue.loaded.len().div_ceil(2 * self.work.parallel as usize);
+                let most = most.min(share).max(1);
+                return Ok(Some(queue.loaded.drain(..most).collect()));
+            }
+            if !wait {
+                return Ok(Some(Vec::new()));
+            }
+            // What others are running may still come back, and what is due is stored by whoever is awake.
+            queue =
+                self.changed.wait_timeout(queue, PATIENCE).expect("a slot does not panic while it holds the queue").0;
+            if queue.loaded.is_empty() && queue.again.is_empty() {
+                drop(queue);
+                self.store_due(false)?;
+                queue = self.lock();
+            }
+        }
+    }
+
+    /// Reads the next block of inputs.
+    fn load(&self, queue: &mut Queue) -> Result<(), Trouble> {
+        let Some(range) = queue.ranges.front().cloned() else { return Ok(()) };
+        let (frames, end) = self.read_inputs(&range)?;
+        for chunk in range.start / self.work.chunk..=(end - 1) / self.work.chunk {
+            if !queue.open.contains_key(&chunk) {
+                let (first, last) = (chunk * self.work.chunk, (chunk + 1).saturating_mul(self.work.chunk));
+                let of_chunk = |range: &Range<u64>| range.end.min(last).saturating_sub(range.start.max(first));
+                let unresolved = queue.ranges.iter().take_while(|range| range.start < last).map(of_chunk).sum();
+                queue.open.insert(chunk, Open { unresolved, values: Vec::new(), bytes: 0, since: Instant::now() });
+            }
+        }
+        queue.loaded.extend((range.start..end).zip(frames).map(|(index, input)| Item { index, attempt: 1, input }));
+        match queue.ranges.front_mut() {
+            Some(front) if end < front.end => front.start = end,
+            _ => drop(queue.ranges.pop_front()),
+        }
+        Ok(())
+    }
+
+    /// The frames of the first items of the range, and the item after the last of them.
+    fn read_inputs(&self, range: &Range<u64>) -> Result<(Vec<Bytes>, u64), Trouble> {
+        let (store, key) = (&self.work.store, self.work.keys.inputs());
+        let limit = self.work.commit.bytes;
+        let bounds: Vec<u64> = match self.work.inputs {
+            InputLayout::Uniform(size) => {
+                let count = (limit / size.max(1)).clamp(1, BLOCK.min(range.end - range.start));
+                (range.start..=range.start + count).map(|item| item * size).collect()
+            }
+            InputLayout::Offsets(at) => {
+                let count = BLOCK.min(range.end - range.start);
+                let offsets = at + range.start * 8..at + (range.start + count + 1) * 8;
+                let bytes = engine::block_on(store.get_range(&key, offsets))?;
+                let mut bounds: Vec<u64> = bytes
+                    .chunks_exact(8)
+                    .map(|offset| u64::from_le_bytes(offset.try_into().expect("eight bytes make a u64")))
+                    .collect();
+                let within = bounds.partition_point(|&bound| bound.saturating_sub(bounds[0]) <= limit);
+                bounds.truncate(within.max(2));
+                bounds
+            }
+        };
+        let damaged =
+            || Trouble::Inputs(CodecError::damaged(format!("the offsets of `{key}` in {}", store.describe())));
+        let (Some(&first), Some(&last)) = (bounds.first(), bounds.last()) else { return Err(damaged()) };
+        if bounds.len() < 2 || !bounds.is_sorted() {
+            return Err(damaged());
+        }
+        let bytes = engine::block_on(store.get_range(&key, first..last))?;
+        let cut = |bounds: &[u64]| {
+            let at = |bound: u64| usize::try_from(bound - first).expect("the bytes read are in memory");
+            bytes.slice(at(bounds[0])..at(bounds[1]))
+        };
+        Ok((bounds.windows(2).map(cut).collect(), range.start + bounds.len() as u64 - 1))
+    }
+
+    /// Puts a value behind the last one if it follows it in the same chunk.
+    fn append(&self, values: &mut Vec<Segment>, item: u64, frame: Vec<u8>) {
+        match values.last_mut() {
+            Some(last) if last.first + last.count == item && item % self.work.chunk != 0 => {
+                last.frames.extend_from_slice(&frame);
+                last.count += 1;
+            }
+            _ => values.push(Segment { first: item, count: 1, frames: frame }),
+        }
+    }
+
+    /// Takes values; chunks that they complete are stored.
+    fn keep(&self, values: Vec<Segment>) -> Result<(), Trouble> {
+        let mut complete = Vec::new();
+        let mut queue = self.lock();
+        for segment in values {
+            let chunk = segment.first / self.work.chunk;
+            queue.unresolved -= segment.count;
+            let open = queue.open.get_mut(&chunk).expect("a chunk is open while one of its items runs");
+            if open.values.is_empty() {
+                open.since = Instant::now();
+            }
+            open.unresolved -= segment.count;
+            open.bytes += segment.frames.len() as u64;
+            open.values.push(segment);
+            queue.waiting.insert(chunk);
+            complete.extend(queue.take_complete(chunk));
+        }
+        self.settle(queue);
+        complete.into_iter().try_for_each(|values| self.store(values))
+    }
+
+    /// Stores a failure; the item is tried again if there is budget left.
+    fn failed(&self, item: Item, failure: Failure, log: String) -> Result<(), Trouble> {
+        let last = item.attempt > self.work.retries;
+        let error = ItemError::new(failure, item.attempt).with_log(log);
+        let key = self.work.keys.failure(item.index, self.work.round, item.attempt);
+        let bytes = serde_json::to_vec(&error).expect("an item's error is texts and numbers");
+        engine::block_on(self.work.store.put(&key, bytes.into()))?;
+        (self.report)(Event::Failed { item: item.index, error, last });
+        let mut queue = self.lock();
+        if !last {
+            queue.again.push_back(Item { attempt: item.attempt + 1, ..item });
+            self.changed.notify_all();
+            return Ok(());
+        }
+        queue.unresolved -= 1;
+        let chunk = item.index / self.work.chunk;
+        let open = queue.open.get_mut(&chunk).expect("a chunk is open while one of its items runs");
+        open.unresolved -= 1;
+        let complete = queue.take_complete(chunk);
+        self.settle(queue);
+        complete.map_or(Ok(()), |values| self.store(values))
+    }
+
+    fn settle(&self, queue: MutexGuard<'_, Queue>) {
+        if queue.unresolved == 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Stores what has waited long enough, or is large enough, or (at the end) all there is.
+    fn store_due(&self, all: bool) -> Result<(), Trouble> {
+        let commit = self.work.commit;
+        let due = |open: &Open| all || open.bytes >= commit.bytes || open.since.elapsed() >= commit.every;
+        let mut taken = Vec::new();
+        let mut queue = self.lock();
+        let Queue { open, waiting, .. } = &mut *queue;
+        waiting.retain(|chunk| {
+            let open = open.get_mut(chunk).expect("a chunk is open while its values wait");
+            if due(open) {
+                open.bytes = 0;
+                taken.push(std::mem::take(&mut open.values));
+            }
+            !open.values.is_empty()
+        });
+        drop(queue);
+        taken.into_iter().try_for_each(|values| self.store(values))
+    }
+
+    /// Stores the values of one chunk: as one part, or as several where items are missing in between.
+    fn store(&self, mut values: Vec<Segment>) -> Result<(), Trouble> {
+        values.sort_by_key(|segment| segment.first);
+        let mut values = values.into_iter();
+        let Some(mut part) = values.next() else { return Ok(()) };
+        for segment in values {
+            if part.first + part.count == segment.first {
+                part.frames.extend_from_slice(&segment.frames);
+                part.count += segment.count;
+            } else {
+                self.store_part(std::mem::replace(&mut part, segment))?;
+            }
+        }
+        self.store_part(part)
+    }
+
+    fn store_part(&self, values: Segment) -> Result<(), Trouble> {
+        let part = Part { first: values.first, last: values.first + values.count - 1 };
+        // Where another attempt has stored these values before, they are as good as ours.
+        engine::block_on(self.work.store.create(&self.work.keys.part(part), values.frames.into()))?;
+        (self.report)(Event::Stored(part));
+        Ok(())
+    }
+
+    fn give_up(&self, trouble: Trouble) {
+        self.lock().trouble.get_or_insert(trouble);
+        self.changed.notify_all();
+    }
+}
+
+impl Queue {
+    /// The values of a chunk, if it is complete.
+    fn take_complete(&mut self, chunk: u64) -> Option<Vec<Segment>> {
+        if self.open.get(&chunk)?.unresolved > 0 {
+            return None;
+        }
+        self.waiting.remove(&chunk);
+        self.open.remove(&chunk).map(|open| open.values)
+    }
+}
+
+/// How many items a process gets ahead of its answers: about a millisecond's worth, so that quick items do not wait
+/// for their supervisor and slow ones do not wait behind one another.
+struct Pace {
+    window: usize,
+    since: Instant,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { window: 1, since: Instant::now() }
+    }
+}
+
+impl Pace {
+    const MOST: usize = 64;
+
+    fn answered(&mut self, items: usize) {
+        if items == 0 {
+            return;
+        }
+        let nanos = self.since.elapsed().as_nanos() / items as u128;
+        self.since = Instant::now();
+        let fitting = usize::try_from(1_000_000 / nanos.max(1)).unwrap_or(Self::MOST);
+        self.window = fitting.min(self.window * 4).clamp(1, Self::MOST);
+    }
+}

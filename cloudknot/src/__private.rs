@@ -1,5 +1,6 @@
 //! What the macros write paths into. Not an API: it changes with any version.
 
+pub use crate::program::{Program, start};
 pub use cloudknot_runtime::codec::{Codec, CodecError};
 pub use cloudknot_runtime::failure::{Failure, ItemErrorKind};
 pub use cloudknot_runtime::function::{Function, FunctionId, Registered, Resources};
@@ -152,18 +153,26 @@ pub const fn bytes<const N: usize>(text: &str) -> [u8; N] {
 }
 
 /// What the generated `main` does first: becomes an item process if this program was started as one.
+#[cfg(not(cloudknot_worker))]
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __start {
     () => {
-        $crate::__private::start()
+        $crate::__private::start($crate::__private::Program { crate_folder: ::core::option_env!("CARGO_MANIFEST_DIR") })
     };
 }
 
-/// See [`__start`].
-pub fn start() {}
+/// The same in a worker, which must not know where it was compiled: the same worker, the same bytes.
+#[cfg(cloudknot_worker)]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __start {
+    () => {
+        $crate::__private::start($crate::__private::Program { crate_folder: ::core::option::Option::None })
+    };
+}
 
 /// Runs the body of an async `main`.
 pub fn block_on_main<F: Future>(body: F) -> F::Output {
-    block_on(body)
+    cloudknot_runtime::engine::block_on(body)
 }

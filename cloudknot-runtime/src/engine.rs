@@ -1,0 +1,50 @@
+//! The one tokio runtime of a process: it drives the stores, and the futures of async remote functions.
+//! The user's own executor may be any, or none.
+
+use std::pin::Pin;
+use std::sync::LazyLock;
+use std::task::{Context, Poll};
+
+use tokio::runtime::{Builder, Runtime};
+
+static ENGINE: LazyLock<Runtime> = LazyLock::new(|| {
+    Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("cloudknot-engine")
+        .build()
+        .expect("a process may start a few threads")
+});
+
+/// Runs a future to its end on this thread.
+///
+/// # Panics
+/// On a thread that is already driving a tokio runtime; there, await [`inside`].
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    ENGINE.block_on(future)
+}
+
+/// Starts a task.
+pub fn spawn<F>(future: F) -> tokio::task::JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    ENGINE.spawn(future)
+}
+
+/// A future that finds the engine's timers and sockets whoever polls it.
+pub fn inside<F: Future + Unpin>(future: F) -> Inside<F> {
+    Inside(future)
+}
+
+/// See [`inside`].
+#[derive(Debug)]
+pub struct Inside<F>(F);
+
+impl<F: Future + Unpin> Future for Inside<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let _entered = ENGINE.enter();
+        Pin::new(&mut self.0).poll(context)
+    }
+}

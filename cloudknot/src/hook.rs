@@ -1,0 +1,106 @@
+//! What the library reports while it works. It never prints: a hook does, and `#[cloudknot::main]` installs one for
+//! the terminal.
+
+use std::fmt;
+use std::sync::RwLock;
+use std::time::Duration;
+
+use cloudknot_runtime::failure::ItemError;
+
+/// Something that happened to a run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A run begins, or is taken up again.
+    Started {
+        /// The run's id.
+        run: &'a str,
+        /// The function's name.
+        function: &'a str,
+        /// Where it runs, in words.
+        place: &'a str,
+        /// How many items it has.
+        items: u64,
+        /// How many of them have a value already.
+        done: u64,
+    },
+    /// Values were stored, or items failed.
+    Progress {
+        /// The run's id.
+        run: &'a str,
+        /// How many items have a value.
+        done: u64,
+        /// How many items failed for good.
+        failed: u64,
+    },
+    /// An attempt failed.
+    Failed {
+        /// The run's id.
+        run: &'a str,
+        /// The item.
+        item: u64,
+        /// What went wrong.
+        error: &'a ItemError,
+        /// No further attempt follows.
+        last: bool,
+    },
+    /// The function printed this.
+    Log {
+        /// The run's id.
+        run: &'a str,
+        /// Bytes as they came; lines may be incomplete.
+        text: &'a [u8],
+    },
+    /// A run ended.
+    Finished {
+        /// The run's id.
+        run: &'a str,
+        /// How many items have a value.
+        done: u64,
+        /// How many items failed for good.
+        failed: u64,
+        /// How many items have neither: the run was cancelled, or its surroundings failed.
+        left: u64,
+        /// Why items are left.
+        reason: Option<&'a str>,
+        /// Since it began.
+        elapsed: Duration,
+    },
+}
+
+/// Where reports go.
+///
+/// ```
+/// struct Lines;
+///
+/// impl cloudknot::Hook for Lines {
+///     fn report(&self, event: &cloudknot::Event<'_>) {
+///         eprintln!("{event:?}");
+///     }
+/// }
+///
+/// cloudknot::set_hook(Some(Box::new(Lines)));
+/// ```
+pub trait Hook: Send + Sync {
+    /// Called from any thread, often, and in the way of the run: be quick.
+    fn report(&self, event: &Event<'_>);
+}
+
+impl fmt::Debug for dyn Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+static HOOK: RwLock<Option<Box<dyn Hook>>> = RwLock::new(None);
+
+/// Takes reports to this hook from now on, in place of the one before; `None` for silence.
+pub fn set_hook(hook: Option<Box<dyn Hook>>) {
+    *HOOK.write().unwrap_or_else(std::sync::PoisonError::into_inner) = hook;
+}
+
+pub(crate) fn report(event: &Event<'_>) {
+    if let Some(hook) = HOOK.read().unwrap_or_else(std::sync::PoisonError::into_inner).as_ref() {
+        hook.report(event);
+    }
+}

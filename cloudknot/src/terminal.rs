@@ -1,0 +1,2 @@
+//! The terminal's hook.
+pub(crate) fn install() {}
