@@ -2,7 +2,6 @@
 //!
 //! What a store is *not*: it does not rename, lock or append, and it never changes an object in place.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::ops::Range;
 use std::pin::Pin;
@@ -11,10 +10,13 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 mod dir;
+mod error;
+mod key;
 #[cfg(feature = "s3")]
-mod s3;
+pub mod s3;
 
 pub use dir::DirStore;
+pub use error::{StoreError, StoreErrorKind};
 #[cfg(feature = "s3")]
 pub use s3::S3Store;
 
@@ -24,7 +26,11 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The result of a store.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// Bytes under keys. Keys are `/`-separated, of `[A-Za-z0-9._-]`, without `.` or `..` segments.
+/// Bytes under keys.
+///
+/// A key is one or more segments of `[A-Za-z0-9._-]`, separated by `/`; no segment is empty, begins with a dot or is
+/// longer than 255 bytes, and the whole is at most 900. Any other key is refused with [`StoreErrorKind::BadKey`]. No key
+/// is the folder of another: `a` and `a/b` are never stored side by side.
 ///
 /// Every store passes the one suite in `tests/`.
 pub trait Store: Send + Sync + fmt::Debug + 'static {
@@ -46,10 +52,14 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Writes an object, in place of one that is there; readers see the old or the new, never a piece.
     fn put<'a>(&'a self, key: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>>;
 
-    /// Writes an object unless there is one, and says whether it did.
+    /// Writes an object unless there is one, and says whether it did. Of several that race, exactly one is told so.
+    ///
+    /// `false` may also mean that an earlier try of this very call wrote it and the answer was lost on the way.
     fn create<'a>(&'a self, key: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<bool>>;
 
-    /// All objects whose keys start with `prefix` and come after `after`, in the order of their keys.
+    /// All objects whose keys start with `prefix` and come after `after`, in the order of their keys' bytes.
+    ///
+    /// The prefix is any beginning of a key, so it may end within a segment.
     fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a str>) -> BoxFuture<'a, Result<Vec<Object>>>;
 
     /// An object that is written piece by piece; it is there once `finish` returns, and not at all if dropped before.
@@ -75,77 +85,7 @@ pub struct Object {
     pub key: String,
     /// Bytes.
     pub size: u64,
-    /// When it was stored, by the store's clock.
+    /// When it became visible, by the store's clock. S3 says it to the second, a folder to the tick of the kernel
+    /// (some milliseconds): two that were stored almost at once can be equal.
     pub stored: SystemTime,
-}
-
-/// Something that a store could not do.
-#[derive(Debug)]
-pub struct StoreError {
-    kind: StoreErrorKind,
-    doing: String,
-    source: Option<Box<dyn StdError + Send + Sync>>,
-}
-
-/// What kind of thing a store could not do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreErrorKind {
-    /// There is no such object (or bucket, or folder).
-    Missing,
-    /// The object ends before the range that was asked for.
-    Short,
-    /// The store does not let us.
-    Denied,
-    /// The store is full.
-    Full,
-    /// The store cannot be reached, or answers with errors.
-    Unavailable,
-    /// Anything else.
-    Other,
-}
-
-impl StoreError {
-    /// An error; `doing` completes "failed to …" and names the object.
-    pub fn new(
-        kind: StoreErrorKind,
-        doing: impl Into<String>,
-        source: Option<Box<dyn StdError + Send + Sync>>,
-    ) -> Self {
-        Self { kind, doing: doing.into(), source }
-    }
-
-    /// What kind of thing it is.
-    pub fn kind(&self) -> StoreErrorKind {
-        self.kind
-    }
-
-    /// Why the store could not do it.
-    pub fn into_source(self) -> Option<Box<dyn StdError + Send + Sync>> {
-        self.source
-    }
-
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self.kind {
-            StoreErrorKind::Denied => {
-                Some("give this user write access to the store, or set CLOUDKNOT_HOME to another folder")
-            }
-            StoreErrorKind::Full => {
-                Some("make room; what is stored is kept, and attaching to the run goes on from there")
-            }
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "failed to {}", self.doing)
-    }
-}
-
-impl StdError for StoreError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as _)
-    }
 }

@@ -117,7 +117,7 @@ impl Error {
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
-        let hint = error.hint();
+        let hint = error.hint().map(str::to_owned);
         let made = Self::new(ErrorKind::Store, error.to_string());
         let made = match hint {
             Some(hint) => made.with_hint(hint),

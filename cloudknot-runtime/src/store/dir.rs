@@ -1,4 +1,229 @@
-//! A folder as a store.
-/// A folder as a store.
+//! A folder as a store: each object is a file. Knows the file system alone, and needs no async runtime: the futures are
+//! ready when they are made.
+//!
+//! An object is written under a temporary name and then renamed, so that readers see the old or the new one, never a
+//! piece. Nothing is synced to the disk: after a loss of power an object can be cut short or zeroed, which the checksum
+//! in each frame tells.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fs::File;
+use std::future::ready;
+use std::io::{self, Write as _};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+
+use super::{BoxFuture, Object, Result, Store, StoreError, StoreErrorKind, Writer, key};
+use crate::contract::ENV_HOME;
+
+mod list;
+mod write;
+
+use write::{DirWriter, Temp, Temps};
+
+/// A folder as a store. It is made when the first object is written, with a `.gitignore` that keeps it out of git.
+///
+/// "Stored" is the file's change time, which the rename sets: the modification time is when its bytes were written, not
+/// when it became visible. So copy a folder, if at all, when no program is at work on it.
+#[derive(Debug, Clone)]
+pub struct DirStore {
+    folder: Arc<Folder>,
+}
+
+/// What the store and its writers share.
 #[derive(Debug)]
-pub struct DirStore;
+struct Folder {
+    root: PathBuf,
+    temps: Temps,
+    /// The folders that are known to exist: making sure of them costs more than writing a small object.
+    known: RwLock<HashSet<String>>,
+}
+
+impl DirStore {
+    /// The store in this folder, which need not exist.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        // The program may go to another folder while the store is open.
+        let root = std::path::absolute(&root).unwrap_or(root);
+        let temps = Temps::new(&root);
+        Self { folder: Arc::new(Folder { root, temps, known: RwLock::default() }) }
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.folder.root
+    }
+}
+
+impl Store for DirStore {
+    fn describe(&self) -> String {
+        self.folder.root.display().to_string()
+    }
+
+    fn parallel_reads(&self) -> usize {
+        1
+    }
+
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
+        Box::pin(ready(self.folder.get(key)))
+    }
+
+    fn get_range<'a>(&'a self, key: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(ready(self.folder.get_range(key, &range)))
+    }
+
+    fn put<'a>(&'a self, key: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        Box::pin(ready(self.folder.put(key, &bytes)))
+    }
+
+    fn create<'a>(&'a self, key: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(ready(self.folder.create(key, &bytes)))
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a str>) -> BoxFuture<'a, Result<Vec<Object>>> {
+        Box::pin(ready(self.folder.list(prefix, after)))
+    }
+
+    fn writer<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Box<dyn Writer>>> {
+        let writer = DirWriter::open(&self.folder, key);
+        Box::pin(ready(writer.map(|writer| Box::new(writer) as Box<dyn Writer>)))
+    }
+
+    fn delete<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(ready(keys.iter().try_for_each(|key| self.folder.delete(key))))
+    }
+}
+
+impl Folder {
+    fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        key::check(key)?;
+        match std::fs::read(self.path(key)) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(error) if absent(&error) => Ok(None),
+            Err(error) => Err(self.failed("read", key, error)),
+        }
+    }
+
+    fn get_range(&self, key: &str, range: &Range<u64>) -> Result<Bytes> {
+        key::check(key)?;
+        let failed = |error| self.failed(&format!("read bytes {} to {} of", range.start, range.end), key, error);
+        let file = File::open(self.path(key)).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        // Asked before any memory is taken: a damaged offset can ask for anything.
+        if range.end > size || range.start > range.end {
+            return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, format!("it has {size} bytes"))));
+        }
+        let length = usize::try_from(range.end - range.start)
+            .map_err(|error| failed(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, range.start).map_err(failed)?;
+        Ok(bytes.into())
+    }
+
+    fn put(&self, key: &str, bytes: &[u8]) -> Result<()> {
+        let mut temp = self.filled(key, bytes)?;
+        self.publish(key, || temp.replace(&self.path(key)))
+    }
+
+    fn create(&self, key: &str, bytes: &[u8]) -> Result<bool> {
+        let mut temp = self.filled(key, bytes)?;
+        self.publish(key, || temp.create(&self.path(key)))
+    }
+
+    fn delete(&self, key: &str) -> Result<()> {
+        key::check(key)?;
+        match std::fs::remove_file(self.path(key)) {
+            Err(error) if !absent(&error) => Err(self.failed("delete", key, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.root.join(key)
+    }
+    /// A temporary file that holds these bytes.
+    fn filled(&self, key: &str, bytes: &[u8]) -> Result<Temp> {
+        key::check(key)?;
+        let (temp, mut file) = self.temps.open(&self.root).map_err(|error| self.unwritten(key, error))?;
+        file.write_all(bytes).map_err(|error| self.unwritten(key, error))?;
+        Ok(temp)
+    }
+
+    /// Moves a temporary file to where readers find it, into a folder that may still have to be made.
+    fn publish<T>(&self, key: &str, mut place: impl FnMut() -> io::Result<T>) -> Result<T> {
+        let placed = self.parent(key).and_then(|()| match place() {
+            // Somebody removed the folder after we had seen it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
+                self.parent(key)?;
+                place()
+            }
+            placed => placed,
+        });
+        placed.map_err(|error| self.unwritten(key, error))
+    }
+
+    fn parent(&self, key: &str) -> io::Result<()> {
+        let Some((parent, _)) = key.rsplit_once('/') else { return Ok(()) };
+        if self.known.read().unwrap_or_else(PoisonError::into_inner).contains(parent) {
+            return Ok(());
+        }
+        std::fs::create_dir_all(self.path(parent))?;
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(parent.to_owned());
+        Ok(())
+    }
+
+    fn unwritten(&self, key: &str, error: io::Error) -> StoreError {
+        let kind = match kind(&error) {
+            // Not the object is missing but the folder that it was to go to.
+            StoreErrorKind::Missing => StoreErrorKind::Other,
+            kind => kind,
+        };
+        self.error(kind, "write", key, error)
+    }
+
+    fn failed(&self, verb: &str, key: &str, error: io::Error) -> StoreError {
+        self.error(kind(&error), verb, key, error)
+    }
+
+    fn error(&self, kind: StoreErrorKind, verb: &str, key: &str, error: io::Error) -> StoreError {
+        let doing = format!("{verb} `{key}` in `{}`", self.root.display());
+        let error = StoreError::new(kind, doing, Some(error.into()));
+        match hint(kind) {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// There is nothing of that name; a file where its folder would be says the same.
+fn absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn kind(error: &io::Error) -> StoreErrorKind {
+    use io::ErrorKind as Io;
+    match error.kind() {
+        _ if absent(error) => StoreErrorKind::Missing,
+        Io::UnexpectedEof => StoreErrorKind::Short,
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => StoreErrorKind::Denied,
+        Io::StorageFull | Io::QuotaExceeded => StoreErrorKind::Full,
+        _ => StoreErrorKind::Other,
+    }
+}
+
+fn hint(kind: StoreErrorKind) -> Option<Cow<'static, str>> {
+    match kind {
+        StoreErrorKind::Denied => {
+            Some(format!("give this user write access to the folder, or set {ENV_HOME} to another one").into())
+        }
+        StoreErrorKind::Full => {
+            Some("make room; what is stored is kept, and attaching to the run goes on from there".into())
+        }
+        _ => None,
+    }
+}

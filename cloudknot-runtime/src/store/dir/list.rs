@@ -1,0 +1,82 @@
+//! Which objects a folder holds. Knows the file system; copes with files that come and go meanwhile.
+
+use std::fs::{self, DirEntry, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Folder, absent};
+use crate::store::{Object, Result, key};
+
+impl Folder {
+    pub(super) fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Object>> {
+        key::check_prefix(prefix)?;
+        let wanted = Wanted { prefix, after: after.unwrap_or("") };
+        let mut objects = Vec::new();
+        // A prefix may end within a name: what it says about folders is all before its last slash.
+        let top = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+        self.walk(top, &wanted, &mut objects).map_err(|error| self.failed("list", prefix, error))?;
+        // The order of the keys is not that of a walk: `a-b` comes before `a/b`.
+        objects.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        Ok(objects)
+    }
+
+    fn walk(&self, folder: &str, wanted: &Wanted<'_>, objects: &mut Vec<Object>) -> io::Result<()> {
+        let Some(entries) = there(fs::read_dir(self.path(folder)))? else { return Ok(()) };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            // Names that no key can have are not ours: temporary files, .gitignore, what others put here.
+            let Some(name) = name.to_str().filter(|name| key::check(name).is_ok()) else { continue };
+            let key = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+            let Some(kind) = there(entry.file_type())? else { continue };
+            if kind.is_dir() {
+                if wanted.folder(&key) {
+                    self.walk(&key, wanted, objects)?;
+                }
+            } else if wanted.object(&key) {
+                objects.extend(object(&entry, key)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Wanted<'a> {
+    prefix: &'a str,
+    after: &'a str,
+}
+
+impl Wanted<'_> {
+    fn object(&self, key: &str) -> bool {
+        key.starts_with(self.prefix) && key > self.after
+    }
+
+    /// Whether a wanted object can be in this folder.
+    fn folder(&self, folder: &str) -> bool {
+        let folder = format!("{folder}/");
+        let below_prefix = folder.starts_with(self.prefix) || self.prefix.starts_with(&folder);
+        // All its keys begin with the folder: they all come before `after` if it is behind and not within.
+        below_prefix && (folder.as_str() > self.after || self.after.starts_with(&folder))
+    }
+}
+
+fn object(entry: &DirEntry, key: String) -> io::Result<Option<Object>> {
+    let Some(metadata) = there(entry.metadata())? else { return Ok(None) };
+    Ok(metadata.is_file().then(|| Object { key, size: metadata.len(), stored: stored(&metadata) }))
+}
+
+fn stored(metadata: &Metadata) -> SystemTime {
+    let seconds = Duration::from_secs(metadata.ctime().try_into().unwrap_or(0));
+    let nanoseconds = Duration::from_nanos(metadata.ctime_nsec().try_into().unwrap_or(0));
+    UNIX_EPOCH + seconds + nanoseconds
+}
+
+/// What vanished is `None`: a listing shows what is there.
+fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

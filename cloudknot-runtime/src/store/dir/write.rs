@@ -1,0 +1,187 @@
+//! How a file becomes an object: written under a temporary name, then moved to its key. Knows nothing of keys' meaning.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::Folder;
+use crate::store::{BoxFuture, Result, Writer, key};
+
+/// In the store's folder, so that a rename stays within one file system. No key begins with a dot.
+const FOLDER: &str = ".tmp";
+/// What a killed program left behind is removed after a week: until then it may be somebody's work.
+const LEFTOVER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Enough for a file of small items not to cost a system call each.
+const BUFFER: usize = 64 * 1024;
+
+/// The temporary files of a store.
+#[derive(Debug)]
+pub(super) struct Temps {
+    folder: PathBuf,
+    /// What sets this store's files apart from those of others that are open on the same folder. Process ids alone do
+    /// not: in containers each can be 1.
+    ours: String,
+    next: AtomicU64,
+    swept: Once,
+}
+
+/// A temporary file; removed when dropped, unless it was moved away.
+#[derive(Debug)]
+pub(super) struct Temp {
+    path: PathBuf,
+    moved: bool,
+}
+
+impl Temps {
+    pub(super) fn new(root: &Path) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ours = format!("{}-{:x}", std::process::id(), now.as_nanos());
+        Self { folder: root.join(FOLDER), ours, next: AtomicU64::new(0), swept: Once::new() }
+    }
+
+    /// A new, empty file; the store's folder is made if it is not there.
+    pub(super) fn open(&self, root: &Path) -> io::Result<(Temp, File)> {
+        self.swept.call_once(|| self.sweep());
+        let mut made = false;
+        loop {
+            let path = self.folder.join(format!("{}-{}", self.ours, self.next.fetch_add(1, Ordering::Relaxed)));
+            match File::create_new(&path) {
+                Ok(file) => return Ok((Temp { path, moved: false }, file)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !made => {
+                    self.make(root)?;
+                    made = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn make(&self, root: &Path) -> io::Result<()> {
+        fs::create_dir_all(root)?;
+        // A folder that was somebody's before it was ours is left as it is.
+        if fs::read_dir(root)?.next().is_none() {
+            fs::write(root.join(".gitignore"), "*\n")?;
+        }
+        match fs::create_dir(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes old leftovers, as far as that is possible: they are in nobody's way.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for entry in entries.flatten() {
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            if modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > LEFTOVER)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+impl Temp {
+    /// Moves it to where readers find it, in place of what is there.
+    pub(super) fn replace(&mut self, target: &Path) -> io::Result<()> {
+        fs::rename(&self.path, target)?;
+        self.moved = true;
+        Ok(())
+    }
+
+    /// Moves it to where readers find it, unless something is there.
+    pub(super) fn create(&mut self, target: &Path) -> io::Result<bool> {
+        match renameat_with(CWD, &self.path, CWD, target, RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                self.moved = true;
+                Ok(true)
+            }
+            Err(Errno::EXIST) => Ok(false),
+            // Some file systems (NFS, some FUSE) cannot. They can link, which never replaces either; the temporary
+            // name goes when this value is dropped.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => self.link(target),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn link(&self, target: &Path) -> io::Result<bool> {
+        match fs::hard_link(&self.path, target) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        if !self.moved {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// An object being written piece by piece into its temporary file.
+pub(super) struct DirWriter {
+    folder: Arc<Folder>,
+    key: String,
+    temp: Temp,
+    file: BufWriter<File>,
+}
+
+impl DirWriter {
+    pub(super) fn open(folder: &Arc<Folder>, key: &str) -> Result<Self> {
+        key::check(key)?;
+        let (temp, file) = folder.temps.open(&folder.root).map_err(|error| folder.unwritten(key, error))?;
+        let file = BufWriter::with_capacity(BUFFER, file);
+        Ok(Self { folder: Arc::clone(folder), key: key.to_owned(), temp, file })
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| self.folder.unwritten(&self.key, error))
+    }
+
+    fn publish(mut self) -> Result<()> {
+        self.file.flush().map_err(|error| self.folder.unwritten(&self.key, error))?;
+        let target = self.folder.path(&self.key);
+        self.folder.publish(&self.key, || self.temp.replace(&target))
+    }
+}
+
+impl Writer for DirWriter {
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(self.append(&bytes)))
+    }
+
+    fn finish(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
+        Box::pin(std::future::ready(self.publish()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a file system without `RENAME_NOREPLACE` gets.
+    #[test]
+    fn link_never_replaces() {
+        let root = std::env::temp_dir().join(format!("cloudknot-link-{}", std::process::id()));
+        let temps = Temps::new(&root);
+        let target = root.join("object");
+        for (bytes, created) in [(b"one", true), (b"two", false)] {
+            let (temp, mut file) = temps.open(&root).expect("open");
+            file.write_all(bytes).expect("write");
+            assert_eq!(temp.link(&target).expect("link"), created);
+        }
+        assert_eq!(fs::read(&target).expect("read"), b"one");
+        assert_eq!(fs::read_dir(root.join(FOLDER)).expect("list").count(), 0);
+        fs::remove_dir_all(&root).expect("clean up");
+    }
+}

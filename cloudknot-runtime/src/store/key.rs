@@ -1,0 +1,72 @@
+//! Which keys the stores take: those that mean the same as an object of S3 and as a file of a folder.
+
+use super::{Result, StoreError, StoreErrorKind};
+
+/// The longest segment: the longest file name on the usual file systems.
+const SEGMENT: usize = 255;
+/// The longest key: S3 ends at 1,024 bytes, and the store's own prefix comes before it.
+const KEY: usize = 900;
+
+/// Passes a key that every store can hold.
+pub(super) fn check(key: &str) -> Result<()> {
+    let wrong = if key.len() > KEY { Some("it is longer than 900 bytes") } else { key.split('/').find_map(wrong) };
+    match wrong {
+        None => Ok(()),
+        Some(why) => Err(StoreError::new(
+            StoreErrorKind::BadKey,
+            format!("use `{}` as a key", key.escape_debug()),
+            Some(why.into()),
+        )),
+    }
+}
+
+/// Passes the beginning of a key: its last segment may be cut off anywhere, or empty.
+pub(super) fn check_prefix(prefix: &str) -> Result<()> {
+    match prefix.rsplit_once('/') {
+        _ if prefix.is_empty() => Ok(()),
+        Some((folder, "")) => check(folder),
+        _ => check(prefix),
+    }
+}
+
+fn wrong(segment: &str) -> Option<&'static str> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if segment.is_empty() {
+        Some("a segment is empty")
+    } else if segment.starts_with('.') {
+        Some("a segment begins with a dot")
+    } else if segment.len() > SEGMENT {
+        Some("a segment is longer than 255 bytes")
+    } else if !segment.bytes().all(allowed) {
+        Some("only letters, digits, `.`, `_` and `-` are allowed")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys() {
+        for good in ["a", "a/b", "knots/k/runs/r/results/0-9", "A-Z_0.json", "a..b"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        let long = "x".repeat(256);
+        let deep = "x/".repeat(500) + "x";
+        for bad in ["", "/a", "a/", "a//b", "..", "a/../b", ".", ".tmp/x", "a\\b", "a b", "ä", "a\0", &long, &deep] {
+            assert_eq!(check(bad).expect_err(bad).kind(), StoreErrorKind::BadKey);
+        }
+    }
+
+    #[test]
+    fn prefixes() {
+        for good in ["", "a", "a/", "a/b", "a/b/"] {
+            assert!(check_prefix(good).is_ok(), "{good}");
+        }
+        for bad in ["/", "/a", "a//", "../", "a/../"] {
+            assert!(check_prefix(bad).is_err(), "{bad}");
+        }
+    }
+}

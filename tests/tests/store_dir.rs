@@ -1,0 +1,211 @@
+//! The folder store: the suite, and what only a folder has.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use cloudknot_runtime::store::{DirStore, Store, StoreErrorKind};
+use cloudknot_tests::skip::skipped;
+use cloudknot_tests::store_suite::{self, assert_error};
+use tempfile::TempDir;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn suite() {
+    let folder = folder();
+    store_suite::all(Arc::new(DirStore::new(folder.path().join("store")))).await;
+}
+
+/// The supervisor polls stores on plain threads.
+#[test]
+fn needs_no_runtime() {
+    let folder = folder();
+    let store = DirStore::new(folder.path());
+    assert!(now(store.create("a/b", "x".into())).expect("create"));
+    let mut writer = now(store.writer("a/c")).expect("writer");
+    now(writer.write("y".into())).expect("write");
+    now(writer.finish()).expect("finish");
+    assert_eq!(now(store.list("", None)).expect("list").len(), 2);
+}
+
+#[test]
+fn is_made_when_first_written() {
+    let folder = folder();
+    let root = folder.path().join("some/where");
+    let store = DirStore::new(&root);
+    assert_eq!(now(store.get("a")).expect("get"), None);
+    assert_eq!(now(store.list("", None)).expect("list"), []);
+    now(store.delete(&["a".to_owned()])).expect("delete");
+    assert!(!root.exists(), "reading makes nothing");
+    now(store.put("a", Bytes::new())).expect("put");
+    assert_eq!(fs::read_to_string(root.join(".gitignore")).expect("read"), "*\n");
+}
+
+#[test]
+fn leaves_a_folder_of_somebody_else_unignored() {
+    let folder = folder();
+    fs::write(folder.path().join("README"), "mine").expect("write");
+    let store = DirStore::new(folder.path());
+    now(store.put("a", Bytes::new())).expect("put");
+    assert!(!folder.path().join(".gitignore").exists());
+}
+
+/// `cd` must not move the store.
+#[test]
+fn is_absolute() {
+    assert!(DirStore::new("relative").root().is_absolute());
+}
+
+#[test]
+fn survives_the_removal_of_a_folder_it_knows() {
+    let folder = folder();
+    let store = DirStore::new(folder.path().join("store"));
+    assert!(now(store.create("runs/1/a", "x".into())).expect("create"));
+    fs::remove_dir_all(store.root().join("runs")).expect("remove");
+    assert!(now(store.create("runs/1/a", "y".into())).expect("create"));
+    fs::remove_dir_all(store.root()).expect("remove");
+    assert!(now(store.create("runs/1/a", "z".into())).expect("create"));
+    assert_eq!(now(store.get("runs/1/a")).expect("get"), Some("z".into()));
+}
+
+#[test]
+fn leaves_no_temporary_files() {
+    let folder = folder();
+    let store = DirStore::new(folder.path());
+    now(store.put("a", "x".into())).expect("put");
+    now(store.create("a", "x".into())).expect("create what is there");
+    now(store.create("b", "x".into())).expect("create");
+    let mut writer = now(store.writer("c")).expect("writer");
+    now(writer.write("x".into())).expect("write");
+    assert_eq!(temps(&store), 1);
+    drop(writer);
+    assert_eq!(temps(&store), 0);
+}
+
+/// What killed programs leave behind is never seen, never in the way, and goes after a week.
+#[test]
+fn leftovers() {
+    let folder = folder();
+    let first = DirStore::new(folder.path());
+    now(first.put("a", "x".into())).expect("put");
+    let old = folder.path().join(".tmp/1-0-0");
+    fs::write(&old, "half of an obj").expect("write");
+    fs::write(folder.path().join(".tmp/1-0-1"), "of today").expect("write");
+    let week_ago = SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60);
+    fs::File::options().write(true).open(&old).expect("open").set_modified(week_ago).expect("set time");
+
+    let second = DirStore::new(folder.path());
+    now(second.put("b", "x".into())).expect("put");
+    let listed: Vec<_> = now(second.list("", None)).expect("list").into_iter().map(|object| object.key).collect();
+    assert_eq!(listed, ["a", "b"]);
+    assert!(!old.exists() && temps(&second) == 1);
+}
+
+/// A program lists while another removes.
+#[test]
+fn lists_while_files_vanish() {
+    let folder = folder();
+    let store = DirStore::new(folder.path());
+    std::thread::scope(|scope| {
+        let churn = scope.spawn(|| {
+            for round in 0..2_000 {
+                let key = format!("churn/{}/{round}", round % 10);
+                now(store.put(&key, "x".into())).expect("put");
+                now(store.delete(&[key])).expect("delete");
+                let _ = fs::remove_dir(folder.path().join(format!("churn/{}", round % 10)));
+            }
+        });
+        while !churn.is_finished() {
+            now(store.list("churn/", None)).expect("list");
+        }
+    });
+}
+
+#[test]
+fn read_only_folder() {
+    let folder = folder();
+    let root = folder.path().join("store");
+    now(DirStore::new(&root).put("a", "x".into())).expect("put");
+    let Some(_mounted) = read_only(&root) else { return };
+    let store = DirStore::new(&root);
+    assert_eq!(now(store.get("a")).expect("get"), Some("x".into()), "reading needs no more than reading");
+    assert_eq!(now(store.list("", None)).expect("list").len(), 1);
+    let errors = [
+        now(store.put("b", Bytes::new())).expect_err("put"),
+        now(store.create("b", Bytes::new())).expect_err("create"),
+        now(store.writer("b")).map(drop).expect_err("writer"),
+        now(store.delete(&["a".to_owned()])).expect_err("delete"),
+    ];
+    for error in errors {
+        assert_error(&error, StoreErrorKind::Denied, &[&store.describe()]);
+        assert!(error.hint().is_some_and(|hint| hint.contains("CLOUDKNOT_HOME")));
+    }
+}
+
+#[test]
+fn full_disk() {
+    let folder = folder();
+    let root = folder.path().join("store");
+    fs::create_dir(&root).expect("make");
+    let Some(_mounted) = mount(&root, "full_disk", &["-t", "tmpfs", "-o", "size=256k", "tmpfs"]) else { return };
+    let store = DirStore::new(&root);
+    assert!(now(store.create("kept", "x".into())).expect("create"));
+    let big = Bytes::from(vec![1; 1024 * 1024]);
+    let errors = [
+        now(store.put("kept", big.clone())).expect_err("put"),
+        now(store.create("b", big.clone())).expect_err("create"),
+        now(now(store.writer("b")).expect("writer").write(big)).expect_err("write"),
+    ];
+    for error in errors {
+        assert_error(&error, StoreErrorKind::Full, &[&store.describe()]);
+        assert!(error.hint().is_some_and(|hint| hint.contains("make room")));
+    }
+    assert_eq!(temps(&store), 0, "what did not fit does not take the room of what would");
+    assert_eq!(now(store.get("kept")).expect("get"), Some("x".into()), "what is stored is kept");
+    assert!(now(store.create("small", "y".into())).expect("create"));
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// The result of a future that is ready when it is made, as all of this store are.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("a future of the folder store is not ready"),
+    }
+}
+
+fn temps(store: &DirStore) -> usize {
+    fs::read_dir(store.root().join(".tmp")).expect("list").count()
+}
+
+/// Unmounts when dropped.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+/// File permissions do not stop root, a read-only mount does.
+fn read_only(root: &Path) -> Option<Mounted<'_>> {
+    let mounted = mount(root, "read_only_folder", &["--bind", root.to_str().expect("text")])?;
+    let again = Command::new("mount").args(["-o", "remount,bind,ro"]).arg(root).status().expect("mount runs");
+    assert!(again.success(), "a bind mount can be made read-only");
+    Some(mounted)
+}
+
+fn mount<'a>(root: &'a Path, test: &str, args: &[&str]) -> Option<Mounted<'a>> {
+    let done = Command::new("mount").args(args).arg(root).output();
+    if done.is_ok_and(|done| done.status.success()) {
+        return Some(Mounted(root));
+    }
+    skipped(test, "this user may not mount a file system");
+    None
+}
