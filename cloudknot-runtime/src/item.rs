@@ -130,9 +130,10 @@ fn of_the_function(backtrace: &str) -> String {
             _ => frames.push(line.to_owned()),
         }
     }
-    let machinery = ["core::panicking::", "std::panicking::", "__rustc::rust_begin_unwind", "rust_begin_unwind"];
-    let first =
-        frames.iter().rposition(|frame| machinery.iter().any(|name| frame.contains(name))).map_or(0, |at| at + 1);
+    let is_machinery =
+        |frame: &String| ["rust_begin_unwind", "core::panicking::"].iter().any(|name| frame.contains(name));
+    let begun = frames.iter().position(is_machinery).unwrap_or(0);
+    let first = begun + frames[begun..].iter().take_while(|frame| is_machinery(frame)).count();
     let ours = frames.iter().position(|frame| frame.contains("cloudknot_runtime::item::serve"));
     let last = ours.filter(|&at| at > first).unwrap_or(frames.len());
     frames[first..last].join("\n")

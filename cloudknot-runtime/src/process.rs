@@ -62,6 +62,8 @@ pub struct ItemProcess {
     unread: Vec<u8>,
     wanted: usize,
     tail: Vec<u8>,
+    /// A line that has not ended.
+    line: Vec<u8>,
 }
 
 /// What one step brought.
@@ -69,7 +71,7 @@ pub struct ItemProcess {
 pub struct Step {
     /// Items that were answered, in the order in which they were sent.
     pub answers: Vec<Answer>,
-    /// What the process printed.
+    /// What the process printed, in whole lines.
     pub log: Vec<u8>,
     /// The process is gone.
     pub end: Option<End>,
@@ -132,6 +134,7 @@ impl ItemProcess {
             unread: Vec::new(),
             wanted: 0,
             tail: Vec::new(),
+            line: Vec::new(),
         })
     }
 
@@ -177,6 +180,7 @@ impl ItemProcess {
         if end.is_none() {
             self.remember(&log);
         }
+        let log = self.whole_lines(log, !answers.is_empty() || end.is_some());
         Ok(Step { answers, log, end })
     }
 
@@ -309,6 +313,22 @@ impl ItemProcess {
             }
         }
         read
+    }
+
+    /// Holds back a line that has not ended, so that the lines of several processes do not mix; an answer ends it.
+    fn whole_lines(&mut self, log: Vec<u8>, ended: bool) -> Vec<u8> {
+        let mut lines = std::mem::take(&mut self.line);
+        lines.extend(log);
+        if !ended {
+            let whole = lines.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+            // A line without an end is not held for ever.
+            if lines.len() - whole <= LOG_TAIL {
+                self.line = lines.split_off(whole);
+            }
+        } else if lines.last().is_some_and(|&byte| byte != b'\n') {
+            lines.push(b'\n');
+        }
+        lines
     }
 
     fn remember(&mut self, log: &[u8]) {

@@ -1,2 +1,193 @@
-//! The terminal's hook.
-pub(crate) fn install() {}
+//! The terminal's hook, which `#[cloudknot::main]` installs: where a map runs, how far it is, what failed. All of it
+//! goes to stderr; stdout belongs to the program.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
+use std::time::{Duration, Instant};
+
+use cloudknot_runtime::contract::ENV_PROGRESS;
+use cloudknot_runtime::engine;
+use cloudknot_runtime::failure::ItemError;
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::hook::{Event, Hook, set_hook};
+
+/// Installs the hook, unless `CLOUDKNOT_PROGRESS` is `off`.
+pub(crate) fn install() {
+    let setting = std::env::var(ENV_PROGRESS).unwrap_or_default();
+    let bar = match setting.as_str() {
+        "off" => return,
+        "bar" => true,
+        "plain" => false,
+        _ => std::io::stderr().is_terminal(),
+    };
+    if !matches!(setting.as_str(), "" | "bar" | "plain") {
+        say(&format!("{ENV_PROGRESS} is `{setting}`, which is none of: off, plain, bar"));
+    }
+    set_hook(Some(Box::new(Terminal { bar, runs: Arc::default() })));
+}
+
+struct Terminal {
+    bar: bool,
+    runs: Arc<Mutex<HashMap<String, Shown>>>,
+}
+
+/// A run that is being shown.
+struct Shown {
+    function: String,
+    items: u64,
+    done: u64,
+    failed: u64,
+    failures_told: u32,
+    bar: Option<ProgressBar>,
+    told: Instant,
+}
+
+/// How many failures of a run are told one by one.
+const FAILURES: u32 = 10;
+/// How often plain progress is told.
+const PLAIN: Duration = Duration::from_secs(10);
+
+impl Hook for Terminal {
+    fn report(&self, event: &Event<'_>) {
+        let mut runs = lock(&self.runs);
+        match *event {
+            Event::Started { run, function, place, items, done } => {
+                let before =
+                    if done > 0 { format!(", {} of them done before", HumanCount(done)) } else { String::new() };
+                say(&format!("{function} over {} {place}{before} (run {run})", counted(items, "input")));
+                let shown = Shown::new(function, items, done, self.bar);
+                runs.insert(run.to_owned(), shown);
+                drop(runs);
+                answer_interrupts(&self.runs);
+            }
+            Event::Progress { run, done, failed } => with(runs, run, |shown| shown.progress(done, failed)),
+            Event::Failed { run, item, error, last } => with(runs, run, |shown| shown.failure(item, error, last)),
+            Event::Log { run, text } => with(runs, run, |shown| shown.print(text)),
+            Event::Finished { run, done, failed, left, reason, elapsed } => {
+                if let Some(shown) = runs.remove(run) {
+                    shown.finish(run, done, failed, left, reason, elapsed);
+                }
+            }
+        }
+    }
+}
+
+fn with(mut runs: MutexGuard<'_, HashMap<String, Shown>>, run: &str, act: impl FnOnce(&mut Shown)) {
+    if let Some(shown) = runs.get_mut(run) {
+        act(shown);
+    }
+}
+
+impl Shown {
+    fn new(function: &str, items: u64, done: u64, bar: bool) -> Self {
+        let bar = bar.then(|| {
+            let bar = ProgressBar::with_draw_target(Some(items), ProgressDrawTarget::stderr_with_hz(10));
+            let style = "{bar:30} {human_pos}/{human_len}{msg}, {per_sec}, {eta} left";
+            bar.set_style(ProgressStyle::with_template(style).expect("the template is well-formed"));
+            bar.with_position(done).with_elapsed(Duration::ZERO)
+        });
+        bar.iter().for_each(|bar| bar.tick());
+        Self { function: function.to_owned(), items, done, failed: 0, failures_told: 0, bar, told: Instant::now() }
+    }
+
+    fn progress(&mut self, done: u64, failed: u64) {
+        (self.done, self.failed) = (done, failed);
+        if let Some(bar) = &self.bar {
+            if failed > 0 {
+                bar.set_message(format!(", {} failed", HumanCount(failed)));
+            }
+            bar.set_position(done + failed);
+        } else if self.told.elapsed() >= PLAIN && done + failed < self.items {
+            self.told = Instant::now();
+            let failed = if failed > 0 { format!(", {} failed", HumanCount(failed)) } else { String::new() };
+            say(&format!("{}: {} of {} done{failed}", self.function, HumanCount(done), HumanCount(self.items)));
+        }
+    }
+
+    fn failure(&mut self, item: u64, error: &ItemError, last: bool) {
+        self.failures_told += 1;
+        if self.failures_told > FAILURES {
+            return;
+        }
+        let again = if last { String::new() } else { format!(" (attempt {}; it is tried again)", error.attempt()) };
+        self.say(&format!("{}: item {item} {error}{again}", self.function));
+        if self.failures_told == FAILURES {
+            self.say(&format!("{}: further failures are counted only", self.function));
+        }
+    }
+
+    fn print(&self, text: &[u8]) {
+        let write = || {
+            // There is nobody to tell where stderr is closed.
+            let _ = std::io::stderr().write_all(text);
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say(line)),
+            None => say(line),
+        }
+    }
+
+    fn finish(self, run: &str, done: u64, failed: u64, left: u64, reason: Option<&str>, elapsed: Duration) {
+        self.bar.iter().for_each(ProgressBar::finish_and_clear);
+        let mut line = format!("{}: {} of {} done", self.function, HumanCount(done), HumanCount(self.items));
+        if failed > 0 {
+            line += &format!(", {} failed", HumanCount(failed));
+        }
+        if left > 0 {
+            line += &format!(", {} left", HumanCount(left));
+        }
+        let elapsed = if elapsed < Duration::from_mins(1) {
+            format!("{:.1} s", elapsed.as_secs_f64())
+        } else {
+            HumanDuration(elapsed).to_string()
+        };
+        say(&format!("{line}, in {elapsed} (run {run})"));
+        if let Some(reason) = reason.filter(|_| left > 0) {
+            say(&format!("{}: {reason}", self.function));
+        }
+    }
+}
+
+fn say(line: &str) {
+    // There is nobody to tell where stderr is closed.
+    let _ = writeln!(std::io::stderr(), "cloudknot: {line}");
+}
+
+fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", HumanCount(number), if number == 1 { "" } else { "s" })
+}
+
+/// Ctrl-C ends the program, and with it the item processes: so it says what is kept, and how to go on.
+fn answer_interrupts(runs: &Arc<Mutex<HashMap<String, Shown>>>) {
+    static ONCE: Once = Once::new();
+    let runs = Arc::clone(runs);
+    ONCE.call_once(|| {
+        engine::spawn(async move {
+            if let Err(error) = tokio::signal::ctrl_c().await {
+                say(&format!("failed to listen for Ctrl-C: {error}"));
+                return;
+            }
+            for (run, shown) in &*lock(&runs) {
+                shown.bar.iter().for_each(ProgressBar::finish_and_clear);
+                let Shown { function, done, items, .. } = shown;
+                say(&format!("interrupted: {} of {} done and kept", HumanCount(*done), HumanCount(*items)));
+                say(&format!("go on with `{function}.attach(\"{run}\")`"));
+            }
+            // What a shell expects of a program that Ctrl-C has ended.
+            std::process::exit(128 + 2);
+        });
+    });
+}
+
+fn lock(runs: &Mutex<HashMap<String, Shown>>) -> MutexGuard<'_, HashMap<String, Shown>> {
+    runs.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
