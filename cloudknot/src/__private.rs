@@ -8,45 +8,89 @@ pub use cloudknot_runtime::item::{block_on, serve};
 pub use inventory;
 pub use serde;
 
+use std::error::Error;
+use std::fmt::Display;
+use std::pin::Pin;
+
 use cloudknot_runtime::codec;
 use cloudknot_runtime::fingerprint::Schema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Traces the types of a function.
-pub fn trace<I: DeserializeOwned, O: DeserializeOwned>(codec: Codec) -> Schema {
-    Schema::of::<I, O>(codec)
-}
-
-/// Appends the frame of an input and reads it back, so that what the codec cannot carry is refused on the host.
-pub fn encode_input<I: Serialize + DeserializeOwned>(
-    function: &'static Function,
-    input: &I,
-    out: &mut Vec<u8>,
-) -> Result<(), CodecError> {
-    let fingerprint = function.schema().fingerprint;
-    let start = out.len();
-    codec::encode(function.codec, fingerprint, input, out)?;
-    codec::decode::<I>(function.codec, fingerprint, &out[start..])?;
-    Ok(())
-}
-
-/// The value of a result's frame.
-pub fn decode_output<O: DeserializeOwned>(function: &'static Function, frame: &[u8]) -> Result<O, CodecError> {
-    codec::decode(function.codec, function.schema().fingerprint, frame)
-}
+/// The future that the pointer of an async remote function gives.
+pub type BoxFuture<'f, T> = Pin<Box<dyn Future<Output = T> + Send + 'f>>;
 
 /// What can be an argument or a result of a remote function.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel to or from a remote function",
-    label = "this type has to implement serde's `Serialize` and `Deserialize`",
-    note = "derive both: #[derive(serde::Serialize, serde::Deserialize)]"
+    label = "this type has to be `Serialize`, `Deserialize` and `Send`, and to own all it holds",
+    note = "for a type of your own, derive both: #[derive(serde::Serialize, serde::Deserialize)]",
+    note = "an alias of `Result` is taken for one only if it is called `Result`"
 )]
 pub trait Travels: Serialize + DeserializeOwned + Send + 'static {}
 
+// So that the compiler names the type that cannot travel, once, and not what it lacks, one by one.
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + Send + 'static> Travels for T {}
 
-/// The value type of a function that returns a `Result`, whatever alias spells it.
+/// One argument of a remote function, by its place; it has a trait so that a type that cannot travel is refused there.
+pub trait Argument<const PLACE: usize> {
+    /// The type as the input holds it.
+    type Owned: Travels;
+}
+
+/// A remote function, with its types. The macro writes an implementation; the functions below are what it passes on.
+pub trait Remote: 'static {
+    /// What the user gives for one item.
+    type Args;
+    /// The same with the arguments' names.
+    type Input: Serialize + DeserializeOwned;
+    /// What the user gets for one item.
+    type Output: Travels;
+    /// The function without its types.
+    fn function() -> &'static Function;
+    /// Gives the arguments their names.
+    fn input(args: Self::Args) -> Self::Input;
+    /// Runs one item.
+    fn run(input: Self::Input) -> Result<Self::Output, Failure>;
+}
+
+/// Runs one item from frame to frame.
+pub fn call<R: Remote>(input: &[u8], value: &mut Vec<u8>) -> Result<(), Failure> {
+    serve(R::function(), input, value, R::run)
+}
+
+/// Traces the types of a function.
+pub fn trace<R: Remote>(codec: Codec) -> Schema {
+    Schema::of::<R::Input, R::Output>(codec)
+}
+
+/// Appends the frame of an input and reads it back, so that what the codec cannot carry is refused on the host.
+pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    let function = R::function();
+    let fingerprint = function.schema().fingerprint;
+    let start = out.len();
+    codec::encode(function.codec, fingerprint, &R::input(args), out)?;
+    let read = codec::decode::<R::Input>(function.codec, fingerprint, &out[start..]);
+    if let Err(error) = read {
+        out.truncate(start);
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// The value of a result's frame.
+pub fn decode<R: Remote>(frame: &[u8]) -> Result<R::Output, CodecError> {
+    let function = R::function();
+    codec::decode(function.codec, function.schema().fingerprint, frame)
+}
+
+/// The value and error types of a function that returns a `Result`, whatever alias spells it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is called `Result` but is another type",
+    label = "not a `std::result::Result`",
+    note = "if it is a value like any other, return it under another name"
+)]
 pub trait Fallible {
     /// What it gives when all goes well.
     type Value;
@@ -60,13 +104,46 @@ impl<T, E> Fallible for Result<T, E> {
     type Value = T;
     type Error = E;
 
-    fn result(self) -> Result<T, E> {
+    fn result(self) -> Self {
         self
     }
 }
 
+/// A remote function that returns a `Result`.
+pub trait Failing {
+    /// The type of its errors.
+    type Error: Explains;
+}
+
+/// What can be the error of a remote function.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a remote function: it has no message",
+    label = "this type has to implement `Display`: its message is what travels",
+    note = "implement `std::fmt::Display` and `std::error::Error` for it, or return a `String` as the error"
+)]
+pub trait Explains {}
+
+#[diagnostic::do_not_recommend]
+impl<E: Display> Explains for E {}
+
+/// The value of a function that returns a `Result`, or its error as a failure.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __outcome {
+    ($returned:expr) => {{
+        use $crate::__private::{ByAsRef as _, ByAsRefLocal as _, ByDisplay as _, ByError as _, ByNothing as _};
+        match $crate::__private::Fallible::result($returned) {
+            ::core::result::Result::Ok(value) => ::core::result::Result::Ok(value),
+            ::core::result::Result::Err(error) => {
+                ::core::result::Result::Err((&&&&&$crate::__private::ErrorOf(&error)).failure())
+            }
+        }
+    }};
+}
+
 /// Turns an error into a failure with its chain of causes, by what the error's type offers.
-/// `(&&&&ErrorOf(&error)).failure()` picks the first of the traits below that fits.
+/// `(&&&&&ErrorOf(&error)).failure()` picks the first of the traits below that fits: a method is looked for on the
+/// receiver as it is, and then with one reference less each time.
 pub struct ErrorOf<'a, E>(pub &'a E);
 
 /// For types that are errors.
@@ -93,33 +170,46 @@ pub trait ByDisplay {
     fn failure(&self) -> Failure;
 }
 
-impl<E: std::error::Error> ByError for &&&ErrorOf<'_, E> {
+/// For everything else, which [`Explains`] refuses; here it only keeps the compiler from complaining twice.
+pub trait ByNothing {
+    /// A failure without a message.
+    fn failure(&self) -> Failure;
+}
+
+impl<E: Error> ByError for &&&&ErrorOf<'_, E> {
     fn failure(&self) -> Failure {
         with_chain(self.0.to_string(), self.0.source())
     }
 }
 
-impl<E: std::fmt::Display + AsRef<dyn std::error::Error + Send + Sync>> ByAsRef for &&ErrorOf<'_, E> {
+impl<E: Display + AsRef<dyn Error + Send + Sync>> ByAsRef for &&&ErrorOf<'_, E> {
     fn failure(&self) -> Failure {
         with_chain(self.0.to_string(), self.0.as_ref().source())
     }
 }
 
-impl<E: std::fmt::Display + AsRef<dyn std::error::Error>> ByAsRefLocal for &ErrorOf<'_, E> {
+impl<E: Display + AsRef<dyn Error>> ByAsRefLocal for &&ErrorOf<'_, E> {
     fn failure(&self) -> Failure {
         with_chain(self.0.to_string(), self.0.as_ref().source())
     }
 }
 
-impl<E: std::fmt::Display> ByDisplay for ErrorOf<'_, E> {
+impl<E: Display> ByDisplay for &ErrorOf<'_, E> {
     fn failure(&self) -> Failure {
         with_chain(self.0.to_string(), None)
     }
 }
 
-fn with_chain(message: String, source: Option<&(dyn std::error::Error + 'static)>) -> Failure {
+impl<E> ByNothing for ErrorOf<'_, E> {
+    fn failure(&self) -> Failure {
+        with_chain("an error without a message".to_owned(), None)
+    }
+}
+
+fn with_chain(message: String, source: Option<&(dyn Error + 'static)>) -> Failure {
     let mut failure = Failure::new(ItemErrorKind::Returned, message);
-    failure.chain = std::iter::successors(source, |cause| cause.source()).map(ToString::to_string).collect();
+    // A reference to an error is an error too, with a shorter life: so the star.
+    failure.chain = std::iter::successors(source, |cause| (*cause).source()).map(ToString::to_string).collect();
     failure
 }
 

@@ -1,0 +1,185 @@
+//! What stands in the parentheses of `#[remote(...)]`. Does not know the function.
+
+use std::fmt::Display;
+
+use proc_macro2::TokenStream;
+use syn::ext::IdentExt;
+use syn::parse::{Parse, ParseStream, Parser};
+use syn::punctuated::Punctuated;
+use syn::{Expr, Ident, Lit, LitInt, LitStr, Token, UnOp};
+
+use crate::quantity;
+use crate::refusals::Refusals;
+
+const KNOWN: &str = "`name`, `vcpus`, `memory`, `gpus`, `retries`, `timeout`, `codec`";
+
+/// What was said of the function; what was not is left to the defaults.
+#[derive(Default)]
+pub(crate) struct Arguments {
+    /// By what name it is known, if not by its own.
+    pub(crate) name: Option<String>,
+    /// Virtual CPUs.
+    pub(crate) vcpus: Option<f64>,
+    /// Memory in MiB.
+    pub(crate) memory_mib: Option<u64>,
+    /// GPUs.
+    pub(crate) gpus: u32,
+    /// How often a failed item is tried again.
+    pub(crate) retries: u32,
+    /// How long one attempt may take, in seconds.
+    pub(crate) timeout_seconds: Option<u64>,
+    /// How its values are written.
+    pub(crate) codec: Codec,
+}
+
+/// The codecs of `cloudknot-runtime`, by the names the user writes.
+#[derive(Default, Clone, Copy)]
+pub(crate) enum Codec {
+    #[default]
+    Bincode,
+    Messagepack,
+}
+
+/// Reads the arguments; one that is refused is left at its default.
+pub(crate) fn parse(tokens: TokenStream, refusals: &mut Refusals) -> Arguments {
+    let settings = match Punctuated::<Setting, Token![,]>::parse_terminated.parse2(tokens) {
+        Ok(settings) => settings,
+        Err(error) => {
+            refusals.add(error);
+            return Arguments::default();
+        }
+    };
+    let mut arguments = Arguments::default();
+    let mut seen = Vec::new();
+    for Setting { key, value } in settings {
+        if seen.contains(&key) {
+            refusals.at(&key, format_args!("`{key}` is said twice; keep one of them"));
+            continue;
+        }
+        if let Err(error) = arguments.set(&key, &value) {
+            refusals.add(error);
+        }
+        seen.push(key);
+    }
+    arguments
+}
+
+impl Arguments {
+    fn set(&mut self, key: &Ident, value: &Expr) -> syn::Result<()> {
+        let value = Value { key, written: value };
+        match key.to_string().as_str() {
+            "name" => self.name = Some(value.name()?),
+            "vcpus" => self.vcpus = Some(value.vcpus()?),
+            "memory" => {
+                let text = value.text("a text with its unit: memory = \"2 GiB\"")?;
+                self.memory_mib = Some(quantity::memory_mib(&text.value()).map_err(|why| refused(&text, why))?);
+            }
+            "gpus" => self.gpus = value.count("a whole number: gpus = 1")?,
+            "retries" => self.retries = value.count("a whole number: retries = 2")?,
+            "timeout" => {
+                let text = value.text("a text with its unit: timeout = \"15m\"")?;
+                self.timeout_seconds = Some(quantity::seconds(&text.value()).map_err(|why| refused(&text, why))?);
+            }
+            "codec" => self.codec = value.codec()?,
+            unknown => return Err(refused(key, format_args!("unknown argument `{unknown}`; there are {KNOWN}"))),
+        }
+        Ok(())
+    }
+}
+
+struct Setting {
+    key: Ident,
+    value: Expr,
+}
+
+impl Parse for Setting {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        if !input.peek(Ident::peek_any) {
+            return Err(input.error(format_args!("expected an argument and its value; there are {KNOWN}")));
+        }
+        let key = input.call(Ident::parse_any)?;
+        if !input.peek(Token![=]) {
+            return Err(refused(&key, format_args!("`{key}` needs a value: {key} = …")));
+        }
+        input.parse::<Token![=]>()?;
+        Ok(Self { key, value: input.parse()? })
+    }
+}
+
+/// The value of one argument, to be read as what the argument takes.
+struct Value<'a> {
+    key: &'a Ident,
+    written: &'a Expr,
+}
+
+impl Value<'_> {
+    fn name(&self) -> syn::Result<String> {
+        let text = self.text("a text: name = \"fit_again\"")?;
+        let name = text.value();
+        let fits = |(at, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit());
+        if name.is_empty() || !name.chars().enumerate().all(fits) {
+            let form = "a name has ASCII letters, digits and `_`, and does not begin with a digit";
+            return Err(refused(&text, format_args!("`{name}` cannot be the name of a remote function; {form}")));
+        }
+        Ok(name)
+    }
+
+    fn vcpus(&self) -> syn::Result<f64> {
+        const FORM: &str = "a number above zero: vcpus = 1, or vcpus = 0.5";
+        let vcpus: f64 = match self.literal(FORM)? {
+            Lit::Int(number) => number.base10_parse()?,
+            Lit::Float(number) => number.base10_parse()?,
+            _ => return Err(self.takes(FORM)),
+        };
+        if vcpus > 0.0 && vcpus.is_finite() { Ok(vcpus) } else { Err(self.takes(FORM)) }
+    }
+
+    fn count(&self, form: &str) -> syn::Result<u32> {
+        let Lit::Int(number) = self.literal(form)? else { return Err(self.takes(form)) };
+        count_of(number).ok_or_else(|| refused(number, format_args!("`{number}` is more than `{}` can be", self.key)))
+    }
+
+    fn codec(&self) -> syn::Result<Codec> {
+        const FORM: &str = "\"bincode\" or \"messagepack\"";
+        let text = self.text(FORM)?;
+        match text.value().as_str() {
+            "bincode" => Ok(Codec::Bincode),
+            "messagepack" => Ok(Codec::Messagepack),
+            unknown => Err(refused(&text, format_args!("unknown codec `{unknown}`; there are {FORM}"))),
+        }
+    }
+
+    fn text(&self, form: &str) -> syn::Result<LitStr> {
+        match self.literal(form)? {
+            Lit::Str(text) => Ok(text.clone()),
+            _ => Err(self.takes(form)),
+        }
+    }
+
+    fn literal(&self, form: &str) -> syn::Result<&Lit> {
+        let mut written = self.written;
+        loop {
+            match written {
+                Expr::Lit(literal) => return Ok(&literal.lit),
+                // What a `macro_rules!` passes on is wrapped in an invisible group.
+                Expr::Group(group) => written = &group.expr,
+                Expr::Unary(unary) if matches!(unary.op, UnOp::Neg(_)) => {
+                    return Err(refused(self.written, format_args!("`{}` cannot be negative", self.key)));
+                }
+                _ => return Err(self.takes(form)),
+            }
+        }
+    }
+
+    fn takes(&self, form: &str) -> syn::Error {
+        refused(self.written, format_args!("`{}` takes {form}", self.key))
+    }
+}
+
+fn count_of(number: &LitInt) -> Option<u32> {
+    number.base10_parse().ok()
+}
+
+fn refused(tokens: impl quote::ToTokens, message: impl Display) -> syn::Error {
+    syn::Error::new_spanned(tokens, message)
+}

@@ -1,0 +1,87 @@
+//! `#[cloudknot::main]`: a main that first asks whether this program was started as its own worker.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::Attribute;
+
+use crate::refusals::Refusals;
+use crate::signature::Written;
+
+/// What `#[main] item` becomes: the user's main inside one that starts the worker first.
+pub(crate) fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let mut refusals = Refusals::default();
+    if !arguments.is_empty() {
+        refusals
+            .at(arguments, "`#[cloudknot::main]` takes no arguments; a function has them: `#[cloudknot::remote(..)]`");
+    }
+    let written = match syn::parse2::<Written>(item.clone()) {
+        Ok(written) => written,
+        Err(_) => {
+            refusals.at(&item, "`#[cloudknot::main]` goes above the program's `fn main()`");
+            let refused = refusals.into_tokens();
+            return quote!(#refused #item);
+        }
+    };
+    refuse(&written, &mut refusals);
+    if !refusals.is_empty() {
+        let refused = refusals.into_tokens();
+        return quote!(#refused #written);
+    }
+    expand(&written)
+}
+
+fn refuse(written: &Written, refusals: &mut Refusals) {
+    let signature = &written.signature;
+    if signature.ident != "main" {
+        refusals.at(
+            &signature.ident,
+            format_args!("`#[cloudknot::main]` goes above the program's `main`, and `{}` is not it", signature.ident),
+        );
+    }
+    if let Some(first) = signature.inputs.first() {
+        refusals.at(first, "`main` has no arguments; read them in the body: `std::env::args()`");
+    }
+    if let Some(first) = signature.generics.params.first() {
+        refusals.at(first, "`main` cannot be generic; leave this out");
+    }
+    if let Some(constness) = &signature.constness {
+        refusals.at(constness, "`main` cannot be `const`; leave `const` out");
+    }
+    if let syn::Safety::Unsafe(safety) = &signature.safety {
+        refusals.at(safety, "`main` cannot be `unsafe`; leave `unsafe` out");
+    }
+    if let Some(abi) = &signature.abi {
+        refusals.at(abi, "`main` cannot be `extern`; leave `extern` out");
+    }
+}
+
+fn expand(written: &Written) -> TokenStream {
+    let Written { attributes, visibility, signature, body } = written;
+    let (outer, inner): (Vec<_>, Vec<_>) = attributes.iter().partition(|attribute| stays_outside(attribute));
+    let output = &signature.output;
+    let runs_itself = inner.iter().any(|attribute| is_runtime(attribute));
+    let call = if signature.asyncness.is_some() && !runs_itself {
+        quote!(::cloudknot::__private::block_on_main(main()))
+    } else {
+        quote!(main())
+    };
+    quote! {
+        #(#outer)*
+        #visibility fn main() #output {
+            #(#inner)*
+            #signature #body
+            ::cloudknot::__start!();
+            #call
+        }
+    }
+}
+
+fn stays_outside(attribute: &Attribute) -> bool {
+    const OUTSIDE: [&str; 8] = ["doc", "cfg", "deprecated", "allow", "warn", "deny", "forbid", "expect"];
+    OUTSIDE.iter().any(|name| attribute.path().is_ident(name))
+}
+
+// `#[tokio::main]`, `#[async_std::main]`, `#[actix_web::main]`, however they are called here: all end in `main`.
+fn is_runtime(attribute: &Attribute) -> bool {
+    attribute.path().segments.last().is_some_and(|last| last.ident == "main")
+}

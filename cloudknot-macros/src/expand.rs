@@ -1,0 +1,297 @@
+//! Writes the static that a remote function becomes. All that is said here has been checked before.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::ext::IdentExt;
+use syn::spanned::Spanned;
+use syn::{Attribute, Ident, Type};
+
+use crate::arguments::{self, Arguments, Codec};
+use crate::describe;
+use crate::owned::peel;
+use crate::refusals::Refusals;
+use crate::signature::{self, Argument, RemoteFunction, Written};
+
+/// What `#[remote(arguments)] item` becomes.
+pub(crate) fn remote(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let mut refusals = Refusals::default();
+    let arguments = arguments::parse(arguments, &mut refusals);
+    let written = match signature::read(item.clone()) {
+        Ok(written) => written,
+        Err(error) => {
+            refusals.add(error);
+            let refused = refusals.into_tokens();
+            return quote!(#refused #item);
+        }
+    };
+    let mut of_signature = Refusals::default();
+    let function = signature::model(&written, &mut of_signature);
+    // What was refused is still there to be called, so that one mistake gives one message.
+    let expanded = if of_signature.is_empty() { expand(&arguments, &written, &function) } else { quote!(#written) };
+    let refused = [refusals, of_signature].into_iter().map(Refusals::into_tokens);
+    quote!(#(#refused)* #expanded)
+}
+
+fn expand(arguments: &Arguments, written: &Written, function: &RemoteFunction) -> TokenStream {
+    let (outer, inner): (Vec<_>, Vec<_>) = written.attributes.iter().partition(|attribute| is_outer(attribute));
+    let Written { visibility, signature, body, .. } = written;
+    let name = &function.name;
+    let ty = static_type(function);
+    let items = glue(function);
+    let record = record(arguments, function);
+    let (pointer, wrapper) = pointer(function);
+    quote! {
+        #(#outer)*
+        #[allow(non_upper_case_globals)]
+        #visibility static #name: #ty = {
+            #(#inner)* #signature #body
+            #items
+            #record
+            #wrapper
+            ::cloudknot::RemoteFn::new(
+                #pointer,
+                &__FUNCTION,
+                ::cloudknot::__private::encode::<__Remote>,
+                ::cloudknot::__private::decode::<__Remote>,
+            )
+        };
+    }
+}
+
+// The static is what others see, so it has the documentation. The levels of lints reach into it.
+fn is_outer(attribute: &Attribute) -> bool {
+    const OUTER: [&str; 8] = ["doc", "cfg", "deprecated", "allow", "warn", "deny", "forbid", "expect"];
+    OUTER.iter().any(|name| attribute.path().is_ident(name))
+}
+
+fn static_type(function: &RemoteFunction) -> TokenStream {
+    let args = args(function);
+    let output = value_type(function);
+    let parameters = pointer_parameters(function);
+    let returned = pointer_output(function);
+    let lifetimes = (function.asyncness && borrows(function)).then(|| quote!(for<'f>));
+    quote!(::cloudknot::RemoteFn<#args, #output, #lifetimes fn(#(#parameters),*) #returned>)
+}
+
+/// The items beside the function: its types by name, what an input holds, and how it is run.
+fn glue(function: &RemoteFunction) -> TokenStream {
+    let names = function.arguments.iter().map(|argument| at_call_site(&argument.name));
+    let names: Vec<_> = names.collect();
+    let numbers: Vec<_> = (0..names.len()).collect();
+    let owned = function.arguments.iter().map(|argument| &argument.owned);
+    let args = args(function);
+    let output = value_type(function);
+    let (input_type, input_item, input) = if names.is_empty() {
+        (quote!(()), None, quote!(args))
+    } else {
+        (quote!(__Input<Self>), Some(input_item(&names, &numbers)), input_value(&names))
+    };
+    let run = run(function, &names);
+    let failing = failing(function);
+    quote! {
+        enum __Remote {}
+        #(
+            impl ::cloudknot::__private::Argument<#numbers> for __Remote {
+                type Owned = #owned;
+            }
+        )*
+        #failing
+        #input_item
+        impl ::cloudknot::__private::Remote for __Remote {
+            type Args = #args;
+            type Input = #input_type;
+            type Output = #output;
+            fn function() -> &'static ::cloudknot::__private::Function {
+                &__FUNCTION
+            }
+            fn input(args: Self::Args) -> Self::Input {
+                #input
+            }
+            #run
+        }
+    }
+}
+
+// Generic, so that what it derives holds for any types: one that cannot travel is then refused once, at the argument.
+fn input_item(names: &[Ident], numbers: &[usize]) -> TokenStream {
+    quote! {
+        #[derive(::cloudknot::__private::serde::Serialize, ::cloudknot::__private::serde::Deserialize)]
+        #[serde(crate = "::cloudknot::__private::serde", bound = "", rename = "Input")]
+        struct __Input<T: #(::cloudknot::__private::Argument<#numbers>)+*> {
+            #(#names: <T as ::cloudknot::__private::Argument<#numbers>>::Owned,)*
+        }
+    }
+}
+
+fn input_value(names: &[Ident]) -> TokenStream {
+    if let [only] = names {
+        return quote!(__Input { #only: args });
+    }
+    let positions = (0..names.len()).map(syn::Index::from);
+    quote!(__Input { #(#names: args.#positions,)* })
+}
+
+fn run(function: &RemoteFunction, names: &[Ident]) -> TokenStream {
+    let name = &function.name;
+    let given = function.arguments.iter().zip(names).map(|(argument, name)| {
+        let reference = argument.borrowed.then(|| quote!(&));
+        quote!(#reference input.#name)
+    });
+    let mut outcome = quote!(#name(#(#given),*));
+    if function.asyncness {
+        outcome = quote!(::cloudknot::__private::block_on(#outcome));
+    }
+    outcome = if function.output.result.is_some() {
+        quote!(::cloudknot::__outcome!(#outcome))
+    } else {
+        quote!(::core::result::Result::Ok(#outcome))
+    };
+    let input = if names.is_empty() { quote!((): Self::Input) } else { quote!(input: Self::Input) };
+    quote! {
+        fn run(
+            #input,
+        ) -> ::core::result::Result<Self::Output, ::cloudknot::__private::Failure> {
+            #outcome
+        }
+    }
+}
+
+// Names the error's type, so that one without a message is refused where it is written.
+fn failing(function: &RemoteFunction) -> Option<TokenStream> {
+    let arguments = function.output.result.as_ref()?;
+    let returned = &function.output.written;
+    let at = arguments.get(1).unwrap_or(returned).span().resolved_at(Span::call_site());
+    let error = quote_spanned!(at=> <#returned as ::cloudknot::__private::Fallible>::Error);
+    Some(quote! {
+        impl ::cloudknot::__private::Failing for __Remote {
+            type Error = #error;
+        }
+    })
+}
+
+/// The static that the registry holds, and its entry there.
+fn record(arguments: &Arguments, function: &RemoteFunction) -> TokenStream {
+    let name = arguments.name.clone().unwrap_or_else(|| function.name.unraw().to_string());
+    let signature = describe::signature(function);
+    let description = describe::description(&name, &signature, arguments);
+    let codec = match arguments.codec {
+        Codec::Bincode => quote!(Bincode),
+        Codec::Messagepack => quote!(Messagepack),
+    };
+    let resources = resources(arguments);
+    quote! {
+        static __FUNCTION: ::cloudknot::__private::Function = ::cloudknot::__private::Function::new(
+            ::cloudknot::__private::FunctionId {
+                package: ::core::env!("CARGO_PKG_NAME"),
+                module: ::core::module_path!(),
+                name: #name,
+            },
+            #signature,
+            ::cloudknot::__private::Codec::#codec,
+            #resources,
+            ::cloudknot::__private::call::<__Remote>,
+            ::cloudknot::__private::trace::<__Remote>,
+        );
+        ::cloudknot::__register!(__FUNCTION, #description);
+    }
+}
+
+fn resources(arguments: &Arguments) -> TokenStream {
+    let Arguments { gpus, retries, .. } = arguments;
+    let vcpus = option(arguments.vcpus.map(|vcpus| quote!(#vcpus)));
+    let memory_mib = option(arguments.memory_mib.map(|mib| quote!(#mib)));
+    let timeout = arguments.timeout_seconds.map(|seconds| quote!(::core::time::Duration::from_secs(#seconds)));
+    let timeout = option(timeout);
+    quote! {
+        ::cloudknot::__private::Resources {
+            vcpus: #vcpus,
+            memory_mib: #memory_mib,
+            gpus: #gpus,
+            retries: #retries,
+            timeout: #timeout,
+        }
+    }
+}
+
+fn option(value: Option<TokenStream>) -> TokenStream {
+    match value {
+        Some(value) => quote!(::core::option::Option::Some(#value)),
+        None => quote!(::core::option::Option::None),
+    }
+}
+
+/// What the static derefs to: the function itself, or one around it where its own type does not fit.
+fn pointer(function: &RemoteFunction) -> (TokenStream, Option<TokenStream>) {
+    let name = &function.name;
+    if !function.asyncness && !function.bounded {
+        return (quote!(#name), None);
+    }
+    let parameters = pointer_parameters(function);
+    let returned = pointer_output(function);
+    let places: Vec<_> = (0..parameters.len()).map(|at| format_ident!("__{at}")).collect();
+    let lifetimes = (function.asyncness && borrows(function)).then(|| quote!(<'f>));
+    let call = quote!(#name(#(#places),*));
+    let body = if function.asyncness {
+        // A future that is not `Send` is refused at the function's name.
+        let at = name.span().resolved_at(Span::call_site());
+        quote_spanned!(at=> ::std::boxed::Box::pin(#call))
+    } else {
+        call
+    };
+    let wrapper = quote! {
+        fn __pointer #lifetimes(#(#places: #parameters),*) #returned {
+            #body
+        }
+    };
+    (quote!(__pointer), Some(wrapper))
+}
+
+// Every reference gets a lifetime of its own or, if async, that of the future.
+fn pointer_parameters(function: &RemoteFunction) -> Vec<TokenStream> {
+    let lifetime = function.asyncness.then(|| quote!('f));
+    let parameter = |Argument { written, .. }: &Argument| match peel(written) {
+        Type::Reference(reference) => {
+            let (and, elem) = (&reference.and_token, &reference.elem);
+            quote!(#and #lifetime #elem)
+        }
+        _ => quote!(#written),
+    };
+    function.arguments.iter().map(parameter).collect()
+}
+
+fn pointer_output(function: &RemoteFunction) -> Option<TokenStream> {
+    let returned = &function.output.written;
+    if !function.asyncness {
+        return function.output.said.then(|| quote!(-> #returned));
+    }
+    let lifetime = if borrows(function) { quote!('f) } else { quote!('static) };
+    Some(quote!(-> ::cloudknot::__private::BoxFuture<#lifetime, #returned>))
+}
+
+fn borrows(function: &RemoteFunction) -> bool {
+    function.arguments.iter().any(|argument| argument.borrowed)
+}
+
+/// What one item of a map is: the one argument, or a tuple of them.
+fn args(function: &RemoteFunction) -> TokenStream {
+    let owned: Vec<_> = function.arguments.iter().map(|argument| &argument.owned).collect();
+    match owned[..] {
+        [only] => quote!(#only),
+        _ => quote!((#(#owned),*)),
+    }
+}
+
+/// What a map gives for one item.
+fn value_type(function: &RemoteFunction) -> TokenStream {
+    let returned = &function.output.written;
+    let Some(arguments) = &function.output.result else { return quote!(#returned) };
+    let at = arguments.first().unwrap_or(returned).span().resolved_at(Span::call_site());
+    quote_spanned!(at=> <#returned as ::cloudknot::__private::Fallible>::Value)
+}
+
+// With the user's place but our origin: the compiler's lints are for what the user wrote, once.
+fn at_call_site(name: &Ident) -> Ident {
+    let mut name = name.clone();
+    name.set_span(name.span().resolved_at(Span::call_site()));
+    name
+}

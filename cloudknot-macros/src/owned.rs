@@ -1,0 +1,225 @@
+//! The owned forms of types: what an input holds of an argument, and what may travel at all as far as its spelling
+//! shows. Whether a type can be serialized is the compiler's to say, in what `expand` writes.
+
+use quote::{ToTokens, quote_spanned};
+use syn::spanned::Spanned;
+use syn::visit_mut::{self, VisitMut};
+use syn::{GenericArgument, Ident, Lifetime, PathArguments, PathSegment, Type, TypePath, TypeReference, parse_quote};
+
+use crate::describe::spaced;
+use crate::refusals::Refusals;
+
+/// The type an input holds for an argument of this type, and whether the function borrows from it.
+pub(crate) fn of_argument(name: &Ident, written: &Type, refusals: &mut Refusals) -> (Type, bool) {
+    let Type::Reference(reference) = peel(written) else {
+        check(written, Place::Argument(name), refusals);
+        return (written.clone(), false);
+    };
+    let owned = owned_form(&reference.elem);
+    if reference.mutability.is_some() {
+        let form = spaced(rewritten(owned.clone()));
+        refusals.at(
+            reference,
+            format_args!(
+                "an input is a copy, so what the function changed in it would be lost; write `mut {name}: \
+                 {form}` and return what is wanted of it"
+            ),
+        );
+    } else if is_for_ever(reference) {
+        let elem = &reference.elem;
+        refusals.at(
+            written,
+            format_args!("an input lives as long as its item, not for ever; write `{name}: &{}`", spaced(elem)),
+        );
+    } else {
+        check(&owned, Place::Argument(name), refusals);
+    }
+    (owned, true)
+}
+
+/// Checks a type of which values come back.
+pub(crate) fn check_value(written: &Type, refusals: &mut Refusals) {
+    check(written, Place::Value, refusals);
+}
+
+/// Checks a type of which errors come back: it need not be serializable, since its messages travel.
+pub(crate) fn check_error(written: &Type, refusals: &mut Refusals) {
+    check(written, Place::Error, refusals);
+}
+
+/// The type without the invisible groups of `macro_rules!` and without parentheses.
+pub(crate) fn peel(written: &Type) -> &Type {
+    match written {
+        Type::Group(group) => peel(&group.elem),
+        Type::Paren(paren) => peel(&paren.elem),
+        other => other,
+    }
+}
+
+fn is_for_ever(reference: &TypeReference) -> bool {
+    reference.lifetime.as_ref().is_some_and(|lifetime| lifetime.ident == "static")
+}
+
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Argument(&'a Ident),
+    Value,
+    Error,
+}
+
+fn check(written: &Type, place: Place<'_>, refusals: &mut Refusals) {
+    let mut owned = written.clone();
+    let mut owning = Owning { place: Some(place), found: Vec::new() };
+    owning.visit_type_mut(&mut owned);
+    let suggestion = match place {
+        Place::Argument(name) => format!("write `{name}: {}`", spaced(&owned)),
+        Place::Value | Place::Error => format!("write `{}`", spaced(&owned)),
+    };
+    // One borrow says it all: what is suggested has none.
+    let mut said_borrowed = false;
+    for (span, what) in owning.found {
+        if what == Found::Borrow && std::mem::replace(&mut said_borrowed, true) {
+            continue;
+        }
+        refusals.at_span(span, what.message(place, &suggestion));
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Found {
+    Borrow,
+    TraitObject,
+    ImplTrait,
+    SelfType,
+    Never,
+}
+
+impl Found {
+    fn message(self, place: Place<'_>, suggestion: &str) -> String {
+        match (self, place) {
+            (Self::Borrow, Place::Argument(_)) => {
+                format!("an argument may be borrowed as a whole, but not hold what is borrowed; {suggestion}")
+            }
+            (Self::Borrow, _) => format!("what comes back from another machine has to be owned; {suggestion}"),
+            (Self::TraitObject, _) => {
+                "a trait object cannot travel to another machine; name the type, or write an enum of those there are"
+                    .to_owned()
+            }
+            (Self::ImplTrait, _) => {
+                "a remote function has one type for each argument and result; name it, as in `Vec<f64>` for \
+                 `impl Iterator<Item = f64>`"
+                    .to_owned()
+            }
+            (Self::SelfType, _) => {
+                "a remote function stands outside of `impl` blocks; move it out and name the type".to_owned()
+            }
+            (Self::Never, _) => {
+                "a remote function has to come back with a result; leave the return type out".to_owned()
+            }
+        }
+    }
+}
+
+fn rewritten(mut ty: Type) -> Type {
+    Owning { place: None, found: Vec::new() }.visit_type_mut(&mut ty);
+    ty
+}
+
+/// Rewrites a type to one that owns all it holds, and notes what it found.
+struct Owning<'a> {
+    place: Option<Place<'a>>,
+    found: Vec<(proc_macro2::Span, Found)>,
+}
+
+impl Owning<'_> {
+    fn note(&mut self, tokens: impl ToTokens, what: Found) {
+        // `Spanned` gives only the first token where rustc is stable, so it is the one to point at.
+        self.found.push((tokens.into_token_stream().span(), what));
+    }
+
+    fn may_be_anything(&self) -> bool {
+        matches!(self.place, Some(Place::Error))
+    }
+}
+
+impl VisitMut for Owning<'_> {
+    fn visit_type_mut(&mut self, ty: &mut Type) {
+        match peel(ty) {
+            Type::Reference(reference) => {
+                if !(is_for_ever(reference) && self.may_be_anything()) {
+                    self.note(reference.and_token, Found::Borrow);
+                    *ty = owned_form(&reference.elem);
+                }
+            }
+            Type::TraitObject(object) if !self.may_be_anything() => self.note(object, Found::TraitObject),
+            Type::ImplTrait(imp) => {
+                self.note(imp.impl_token, Found::ImplTrait);
+                return;
+            }
+            Type::Never(never) => self.note(never, Found::Never),
+            // What they are made of is not what travels: the compiler refuses them as a whole.
+            Type::FnPtr(_) | Type::Ptr(_) | Type::Macro(_) => return,
+            _ => {}
+        }
+        visit_mut::visit_type_mut(self, ty);
+    }
+
+    fn visit_type_path_mut(&mut self, path: &mut TypePath) {
+        if let Some(first) = path.path.segments.first().filter(|first| path.qself.is_none() && first.ident == "Self") {
+            self.note(&first.ident, Found::SelfType);
+        }
+        visit_mut::visit_type_path_mut(self, path);
+    }
+
+    fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
+        if lifetime.ident != "static" {
+            self.note(&*lifetime, Found::Borrow);
+            lifetime.ident = Ident::new("static", lifetime.ident.span());
+        }
+    }
+}
+
+/// What owns a value of this type: itself, unless it is one that only ever stands behind a reference.
+fn owned_form(borrowed: &Type) -> Type {
+    let at = borrowed.span().resolved_at(proc_macro2::Span::call_site());
+    match peel(borrowed) {
+        Type::Slice(slice) => {
+            let elem = &slice.elem;
+            parse(quote_spanned!(at=> ::std::vec::Vec<#elem>))
+        }
+        Type::Path(path) if path.qself.is_none() => match path.path.segments.last() {
+            Some(PathSegment { ident, arguments: PathArguments::None }) if ident == "str" => {
+                parse(quote_spanned!(at=> ::std::string::String))
+            }
+            // A type of the user's may have one of these names too: `ToOwned` then gives that type itself.
+            Some(PathSegment { ident, arguments: PathArguments::None })
+                if ident == "Path" || ident == "OsStr" || ident == "CStr" =>
+            {
+                parse(quote_spanned!(at=> <#path as ::std::borrow::ToOwned>::Owned))
+            }
+            _ => borrowed.clone(),
+        },
+        _ => borrowed.clone(),
+    }
+}
+
+fn parse(tokens: proc_macro2::TokenStream) -> Type {
+    syn::parse2(tokens).expect("what this file writes is a type")
+}
+
+/// What a path that ends in `Result` says of its value and its errors; `None` if it ends in something else.
+pub(crate) fn result_arguments(written: &Type) -> Option<Vec<Type>> {
+    let Type::Path(path) = peel(written) else { return None };
+    let last = path.path.segments.last().filter(|last| last.ident == "Result")?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return Some(Vec::new()) };
+    let types = arguments.args.iter().filter_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty.clone()),
+        _ => None,
+    });
+    Some(types.collect())
+}
+
+/// The unit type, for a function that returns nothing.
+pub(crate) fn unit() -> Type {
+    parse_quote!(())
+}

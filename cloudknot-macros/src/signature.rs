@@ -1,0 +1,222 @@
+//! The annotated function as a model, and what of it cannot be remote. Looks at no type deeper than its spelling.
+
+use proc_macro2::{Group, TokenStream};
+use quote::{ToTokens, quote};
+use syn::parse::{Parse, ParseStream};
+use syn::spanned::Spanned;
+use syn::{
+    Attribute, FnArg, GenericParam, Generics, Ident, Item, Pat, PatType, ReturnType, Safety, Signature, Type,
+    Visibility, WherePredicate,
+};
+
+use crate::owned;
+use crate::refusals::Refusals;
+
+/// A function as it is written, its body unread: what is wrong there is the compiler's to say.
+pub(crate) struct Written {
+    pub(crate) attributes: Vec<Attribute>,
+    pub(crate) visibility: Visibility,
+    pub(crate) signature: Signature,
+    pub(crate) body: Group,
+}
+
+/// A function that can be remote.
+pub(crate) struct RemoteFunction {
+    pub(crate) name: Ident,
+    pub(crate) asyncness: bool,
+    /// Lifetimes only.
+    pub(crate) generics: Generics,
+    /// Whether a lifetime has bounds: then the function does not coerce to a pointer for all lifetimes.
+    pub(crate) bounded: bool,
+    pub(crate) arguments: Vec<Argument>,
+    pub(crate) output: Output,
+}
+
+/// One argument.
+pub(crate) struct Argument {
+    pub(crate) name: Ident,
+    /// Its type as the function has it, `&str`.
+    pub(crate) written: Type,
+    /// Its type as the input holds it, `String`.
+    pub(crate) owned: Type,
+    /// Whether the function gets a reference to what the input holds.
+    pub(crate) borrowed: bool,
+}
+
+/// What a function returns.
+pub(crate) struct Output {
+    /// Whether the signature says it.
+    pub(crate) said: bool,
+    pub(crate) written: Type,
+    /// If it is a `Result`: the types in its angle brackets, as far as they are written.
+    pub(crate) result: Option<Vec<Type>>,
+}
+
+impl Parse for Written {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        Ok(Self {
+            attributes: input.call(Attribute::parse_outer)?,
+            visibility: input.parse()?,
+            signature: input.parse()?,
+            body: input.parse()?,
+        })
+    }
+}
+
+impl ToTokens for Written {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        let Self { attributes, visibility, signature, body } = self;
+        quote!(#(#attributes)* #visibility #signature #body).to_tokens(tokens);
+    }
+}
+
+/// Reads the item as a function with a body; if it is something else, says so.
+pub(crate) fn read(item: TokenStream) -> syn::Result<Written> {
+    syn::parse2(item.clone()).map_err(|error| match syn::parse2::<Item>(item.clone()) {
+        Ok(Item::Fn(_)) => error,
+        Ok(Item::Verbatim(_)) => syn::Error::new_spanned(item, "a remote function needs a body"),
+        Ok(other) => syn::Error::new(
+            keyword(&other),
+            "only a function can be remote; write `#[cloudknot::remote]` above a free `fn`",
+        ),
+        Err(_) => error,
+    })
+}
+
+// The first token after the attributes and the visibility, since it says what the item is.
+fn keyword(item: &Item) -> proc_macro2::Span {
+    match item {
+        Item::Const(item) => item.const_token.span(),
+        Item::Enum(item) => item.enum_token.span(),
+        Item::Impl(item) => item.impl_token.span(),
+        Item::Mod(item) => item.mod_token.span(),
+        Item::Static(item) => item.static_token.span(),
+        Item::Struct(item) => item.struct_token.span(),
+        Item::Trait(item) => item.trait_token.span(),
+        other => other.span(),
+    }
+}
+
+/// The model of the function; whatever cannot be remote is refused.
+pub(crate) fn model(written: &Written, refusals: &mut Refusals) -> RemoteFunction {
+    let signature = &written.signature;
+    refuse_qualifiers(signature, refusals);
+    let bounded = refuse_generics(&signature.generics, refusals);
+    let arguments = signature.inputs.iter().filter_map(|input| argument(input, refusals)).collect();
+    RemoteFunction {
+        name: signature.ident.clone(),
+        asyncness: signature.asyncness.is_some(),
+        generics: signature.generics.clone(),
+        bounded,
+        arguments,
+        output: output(&signature.output, refusals),
+    }
+}
+
+fn refuse_qualifiers(signature: &Signature, refusals: &mut Refusals) {
+    if let Some(constness) = &signature.constness {
+        refusals.at(constness, "a remote function cannot be `const`; leave `const` out");
+    }
+    if let Safety::Unsafe(safety) = &signature.safety {
+        refusals.at(
+            safety,
+            "nobody is there to keep the promises of an unsafe function on another machine; write a safe function \
+             around it and annotate that",
+        );
+    }
+    if let Some(abi) = &signature.abi {
+        refusals.at(abi, "a remote function is an ordinary Rust function; leave `extern` out");
+    }
+    if let Some(variadic) = &signature.variadic {
+        refusals.at(variadic, "a remote function has a fixed number of arguments; write one of type `Vec<T>`");
+    }
+}
+
+// Whether the lifetimes have bounds.
+fn refuse_generics(generics: &Generics, refusals: &mut Refusals) -> bool {
+    let mut bounded = false;
+    for parameter in &generics.params {
+        match parameter {
+            GenericParam::Lifetime(lifetime) => bounded |= !lifetime.bounds.is_empty(),
+            GenericParam::Type(ty) => refusals.at(
+                &ty.ident,
+                format_args!(
+                    "a worker has no `{}` to choose; name the type, or write one remote function for each type \
+                     around a generic one",
+                    ty.ident
+                ),
+            ),
+            GenericParam::Const(constant) => refusals.at(
+                &constant.ident,
+                format_args!(
+                    "a worker has no `{0}` to choose; make `{0}` an argument, or name its value",
+                    constant.ident
+                ),
+            ),
+        }
+    }
+    for predicate in generics.where_clause.iter().flat_map(|bounds| &bounds.predicates) {
+        match predicate {
+            WherePredicate::Lifetime(_) => bounded = true,
+            // With a type parameter, all has been said there.
+            _ if generics.type_params().next().is_some() => {}
+            other => refusals.at(other, "a remote function has no type parameters to bound; leave this out"),
+        }
+    }
+    bounded
+}
+
+fn argument(input: &FnArg, refusals: &mut Refusals) -> Option<Argument> {
+    let typed = match input {
+        FnArg::Typed(typed) => typed,
+        FnArg::Receiver(receiver) => {
+            refusals.at(
+                receiver.self_token,
+                "a remote function has no `self`; write a free function that takes the value: `this: &TheType`",
+            );
+            return None;
+        }
+    };
+    if let Some(cfg) = typed.attrs.iter().find(|a| a.path().is_ident("cfg") || a.path().is_ident("cfg_attr")) {
+        refusals.at(cfg, "an argument cannot depend on a cfg; write two functions, each with its own");
+    }
+    let name = name(typed, refusals)?;
+    let (owned, borrowed) = owned::of_argument(&name, &typed.ty, refusals);
+    Some(Argument { name, written: (*typed.ty).clone(), owned, borrowed })
+}
+
+fn name(typed: &PatType, refusals: &mut Refusals) -> Option<Ident> {
+    if let Pat::Ident(pattern) = &*typed.pat
+        && pattern.by_ref.is_none()
+        && pattern.subpat.is_none()
+    {
+        return Some(pattern.ident.clone());
+    }
+    let message = match &*typed.pat {
+        Pat::Wild(_) => "an argument of a remote function needs a name; write `_unused` if it is not used",
+        Pat::Ident(_) => "an argument of a remote function has a plain name; bind the rest in the body",
+        _ => "an argument of a remote function needs a name; write `pair: (f64, f64)` and take it apart in the body",
+    };
+    refusals.at(&typed.pat, message);
+    None
+}
+
+fn output(output: &ReturnType, refusals: &mut Refusals) -> Output {
+    let ReturnType::Type(_, written) = output else {
+        return Output { said: false, written: owned::unit(), result: None };
+    };
+    let result = owned::result_arguments(written);
+    match result.as_deref() {
+        None => owned::check_value(written, refusals),
+        Some(arguments) => {
+            for (at, argument) in arguments.iter().enumerate() {
+                if at == 0 {
+                    owned::check_value(argument, refusals);
+                } else {
+                    owned::check_error(argument, refusals);
+                }
+            }
+        }
+    }
+    Output { said: true, written: (**written).clone(), result }
+}

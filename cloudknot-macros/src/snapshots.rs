@@ -1,0 +1,1 @@
+//! Expansions, compared with what stands in `snapshots/`.
