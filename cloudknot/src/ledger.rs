@@ -192,19 +192,20 @@ impl Ledger {
 
     /// Nothing more will come.
     pub(crate) fn finish(&self, end: End) {
-        let mut known = self.lock();
         let reason = match &end {
             End::Complete => None,
-            End::Cancelled(reason) | End::Trouble(reason) => Some(reason.clone()),
+            End::Cancelled(reason) | End::Trouble(reason) => Some(reason.as_str()),
         };
-        known.end.get_or_insert(end);
+        let Manifest { run, items, .. } = &self.record.manifest;
+        let (done, failed) = self.counts();
+        let (left, elapsed) = (items - done - failed, self.began.elapsed());
+        // Reported first: the program may end as soon as whoever waits for the run knows.
+        hook::report(&Event::Finished { run, done, failed, left, reason, elapsed });
+        let mut known = self.lock();
+        known.end = Some(end);
         let wakers = std::mem::take(&mut known.wakers);
-        let (done, failed) = (known.values.count, known.failures.count);
-        let left = known.values.len - done - known.failures_only();
         drop(known);
         wakers.into_iter().for_each(Waker::wake);
-        let (run, reason, elapsed) = (self.record.manifest.run.as_str(), reason.as_deref(), self.began.elapsed());
-        hook::report(&Event::Finished { run, done, failed, left, reason, elapsed });
     }
 
     /// How many items have a value, and how many a last failure.

@@ -145,10 +145,10 @@ impl Shown {
         if left > 0 {
             line += &format!(", {} left", HumanCount(left));
         }
-        let elapsed = if elapsed < Duration::from_mins(1) {
-            format!("{:.1} s", elapsed.as_secs_f64())
-        } else {
-            HumanDuration(elapsed).to_string()
+        let elapsed = match elapsed.as_millis() {
+            millis @ 0..1_000 => format!("{millis} ms"),
+            millis @ 1_000..60_000 => format!("{}.{} s", millis / 1_000, millis % 1_000 / 100),
+            _ => HumanDuration(elapsed).to_string(),
         };
         say(&format!("{line}, in {elapsed} (run {run})"));
         if let Some(reason) = reason.filter(|_| left > 0) {
