@@ -20,6 +20,12 @@ pub const ENV_HOME: &str = "CLOUDKNOT_HOME";
 pub const ENV_PROGRESS: &str = "CLOUDKNOT_PROGRESS";
 /// What makes a program an item process: an [`ItemProcess`] as JSON. Taken out before user code runs.
 pub const ENV_ITEM_PROCESS: &str = "CLOUDKNOT_ITEM_PROCESS";
+/// What makes a program a container's supervisor: a [`Task`] as JSON.
+pub const ENV_TASK: &str = "CLOUDKNOT_TASK";
+/// Set by AWS Batch, in array children only: which child this is. A run of one child is a plain job, so absent is 0.
+pub const ENV_CHILD: &str = "AWS_BATCH_JOB_ARRAY_INDEX";
+/// Set by AWS Batch: which attempt of the child this is, from 1.
+pub const ENV_ATTEMPT: &str = "AWS_BATCH_JOB_ATTEMPT";
 /// The folder beside a crate that holds its runs.
 pub const HOME: &str = ".cloudknot";
 
@@ -30,6 +36,74 @@ pub struct ItemProcess {
     pub function: String,
     /// The types that the supervisor's inputs were written with.
     pub fingerprint: Fingerprint,
+}
+
+/// What a container's supervisor is told when it starts. All children of a run are told the same; which of them it is
+/// comes from [`ENV_CHILD`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Where the run is kept.
+    pub store: StoreAt,
+    /// The Knot that the run belongs to.
+    pub knot: String,
+    /// The run's id.
+    pub run: String,
+    /// Which round this is, from 1.
+    pub round: u32,
+    /// The id of the function.
+    pub function: String,
+    /// The types that the inputs were written with.
+    pub fingerprint: Fingerprint,
+    /// How many items the run has.
+    pub items: u64,
+    /// How the object `inputs` is laid out.
+    pub inputs: InputLayout,
+    /// How many items a child takes.
+    pub chunk: u64,
+    /// The number of this job's first child, where a run takes several jobs.
+    pub first_child: u64,
+    /// How many items run at once.
+    pub parallel: u32,
+    /// How often a failed item is tried again.
+    pub retries: u32,
+    /// How long one attempt of an item may take.
+    pub timeout_ms: Option<u64>,
+    /// How many threads a function that asks should use.
+    pub threads: u32,
+}
+
+impl Task {
+    /// How long one attempt of an item may take.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout_ms.map(Duration::from_millis)
+    }
+}
+
+/// A store, as a worker is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreAt {
+    /// A folder, as the worker sees it.
+    Folder(String),
+    /// A bucket, and a prefix in it.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// The prefix, without a slash at its end; empty for none.
+        prefix: String,
+    },
+}
+
+/// How a container's supervisor ends, for the scheduler. Whatever became of the items, 0 says that it is stored.
+pub mod exit {
+    /// Every outcome is stored.
+    pub const DONE: i32 = 0;
+    /// The store or the machine failed; another attempt may fare better.
+    pub const TROUBLE: i32 = 74;
+    /// It was told to stop before it was done; another attempt goes on.
+    pub const INTERRUPTED: i32 = 75;
+    /// The worker is not the one that the run needs; another attempt would end the same.
+    pub const WRONG_WORKER: i32 = 78;
 }
 
 /// The record of a run, complete in the store before anything starts: `manifest.json`.
@@ -102,6 +176,39 @@ pub struct Round {
     pub items: Vec<Range<u64>>,
     /// How often a failed item is tried again in this round: the attempt after these is the last.
     pub retries: u32,
+}
+
+impl Round {
+    /// The `count` items of the round from the `first` on, counted from 0 in the order in which the round has them.
+    pub fn slice(&self, first: u64, count: u64) -> Vec<Range<u64>> {
+        let (mut skip, mut left) = (first, count);
+        let mut slice = Vec::new();
+        for range in &self.items {
+            let length = range.end - range.start;
+            if skip >= length {
+                skip -= length;
+                continue;
+            }
+            let start = range.start + skip;
+            let end = range.end.min(start.saturating_add(left));
+            skip = 0;
+            left -= end - start;
+            if start < end {
+                slice.push(start..end);
+            }
+        }
+        slice
+    }
+
+    /// How many items it has.
+    pub fn len(&self) -> u64 {
+        self.items.iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// The object keys of one run.
@@ -317,4 +424,67 @@ pub fn end_value(out: &mut [u8], begun: usize) {
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes make a u64"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_say_what_they_name() {
+        let keys = RunKeys::new("sweep", "20260101-000000000-abcdef");
+        let part = Part { first: 7, last: 11 };
+        assert_eq!(keys.part(part), "knots/sweep/runs/20260101-000000000-abcdef/results/000000000007-000000000011");
+        assert_eq!(part_of(&keys.part(part)), Some(part));
+        assert_eq!(failure_of(&keys.failure(3, 2, 1)), Some((3, 2, 1)));
+        assert_eq!(round_of(&keys.round(12)), Some(12));
+        for strange in ["knots/sweep/runs/r/results/", "x/7", "x/9-7", "x/a-b", ""] {
+            assert_eq!(part_of(strange), None, "{strange}");
+        }
+    }
+
+    #[test]
+    fn children_share_a_round_without_gap_or_overlap() {
+        let round = Round { items: vec![3..5, 8..9, 20..30], retries: 0 };
+        assert_eq!(round.len(), 13);
+        for chunk in 1..15 {
+            let shares: Vec<u64> = (0..round.len().div_ceil(chunk))
+                .flat_map(|child| round.slice(child * chunk, chunk))
+                .flatten()
+                .collect();
+            let all: Vec<u64> = round.items.iter().cloned().flatten().collect();
+            assert_eq!(shares, all, "chunks of {chunk}");
+        }
+        assert_eq!(round.slice(1, 3), [4..5, 8..9, 20..21]);
+        assert!(round.slice(13, 5).is_empty());
+    }
+
+    #[test]
+    fn replies_arrive_whole_or_ask_for_more() {
+        let failure = Failure::new(crate::failure::ItemErrorKind::Returned, "no such star");
+        let replies = [
+            Reply::Ready,
+            Reply::Refused("no".into()),
+            Reply::Failed(7, failure),
+            Reply::Value(9, vec![1, 2, 3]),
+            Reply::Value(u64::MAX, Vec::new()),
+        ];
+        for reply in replies {
+            let bytes = reply.to_bytes();
+            assert_eq!(Reply::parse(&bytes), Ok((reply, bytes.len())));
+            for cut in 0..bytes.len() {
+                let wanted = Reply::parse(&bytes[..cut]).unwrap_err();
+                assert!(wanted > cut && wanted <= bytes.len().max(REPLY_HEADER), "{wanted} bytes of {}", bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_written_in_place_is_the_same_reply() {
+        let mut bytes = vec![1, 2];
+        let begun = begin_value(&mut bytes, 5);
+        bytes.extend([7; 100]);
+        end_value(&mut bytes, begun);
+        assert_eq!(bytes[2..], Reply::Value(5, vec![7; 100]).to_bytes());
+    }
 }

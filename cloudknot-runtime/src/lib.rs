@@ -13,3 +13,4 @@ pub mod item;
 pub mod process;
 pub mod store;
 pub mod supervisor;
+pub mod worker;

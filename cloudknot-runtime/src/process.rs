@@ -55,6 +55,8 @@ pub struct ItemProcess {
     timeout: Option<Duration>,
     ready: bool,
     sent: VecDeque<Item>,
+    /// How often the kernel had killed for want of memory here before this process was.
+    oom_kills: u64,
     /// When the first of `sent` began, as far as can be seen from here.
     began: Instant,
     unwritten: Vec<u8>,
@@ -128,6 +130,7 @@ impl ItemProcess {
             timeout: launcher.timeout,
             ready: false,
             sent: VecDeque::new(),
+            oom_kills: oom_kills(),
             began: Instant::now(),
             unwritten: Vec::new(),
             written: 0,
@@ -354,13 +357,17 @@ impl ItemProcess {
 
     fn explain(&mut self, status: ExitStatus) -> End {
         match self.sent.pop_front() {
-            Some(item) if self.ready => End::During(item, died(status, &self.log_tail())),
+            Some(item) if self.ready => End::During(item, self.died(status)),
             other => {
                 self.sent.extend(other);
                 let log = self.log_tail();
                 End::AtStart(format!("the item process ended before its first item: {status}\n{log}"))
             }
         }
+    }
+
+    fn died(&self, status: ExitStatus) -> Failure {
+        died(status, &self.log_tail(), oom_kills() > self.oom_kills)
     }
 
     fn timed_out(&self) -> Failure {
@@ -375,14 +382,16 @@ impl Drop for ItemProcess {
     }
 }
 
-/// Why a process died, from its status and its last words.
-fn died(status: ExitStatus, log: &str) -> Failure {
+/// Why a process died, from its status, its last words and what the kernel says.
+fn died(status: ExitStatus, log: &str, out_of_memory: bool) -> Failure {
     use ItemErrorKind::{Crashed, OutOfMemory};
     let last_words = |what: &str| log.lines().rev().find(|line| line.contains(what)).map(str::to_owned);
     let (kind, message) = if let Some(line) = last_words("has overflowed its stack") {
         (Crashed, format!("stack overflow: {}", line.trim()))
     } else if let Some(line) = last_words("memory allocation of ") {
         (OutOfMemory, line)
+    } else if out_of_memory && status.signal() == Some(Signal::KILL.as_raw()) {
+        (OutOfMemory, "the kernel killed its process: it reached the memory limit".to_owned())
     } else if let Some(signal) = status.signal() {
         (Crashed, format!("its process was ended by {}", signal_name(signal)))
     } else {
@@ -392,6 +401,23 @@ fn died(status: ExitStatus, log: &str) -> Failure {
     failure.signal = status.signal();
     failure.exit_code = status.code();
     failure
+}
+
+/// How often the kernel has killed in our control group for want of memory: version 2, else version 1.
+///
+/// In a container the group is the root of what is mounted; a SIGKILL from elsewhere leaves the count as it is.
+fn oom_kills() -> u64 {
+    let count = |text: String| text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    [
+        format!("/sys/fs/cgroup{group}/memory.events"),
+        "/sys/fs/cgroup/memory.events".to_owned(),
+        "/sys/fs/cgroup/memory/memory.oom_control".to_owned(),
+    ]
+    .into_iter()
+    .find_map(|path| count(std::fs::read_to_string(path).ok()?))
+    .unwrap_or(0)
 }
 
 fn signal_name(signal: i32) -> String {

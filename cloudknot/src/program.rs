@@ -14,7 +14,7 @@ pub struct Program {
 
 static PROGRAM: OnceLock<Program> = OnceLock::new();
 
-/// What the generated main does first. In an item process it does not return.
+/// What the generated main does first. In a worker, and in an item process, it does not return.
 pub fn start(program: Program) {
     if let Ok(order) = std::env::var(contract::ENV_ITEM_PROCESS) {
         // SAFETY: this is the first statement of `main`, so no other thread reads the environment meanwhile. The
@@ -24,6 +24,9 @@ pub fn start(program: Program) {
             std::env::remove_var(contract::ENV_ITEM_PROCESS);
         }
         run_items(&order);
+    }
+    if cfg!(cloudknot_worker) {
+        cloudknot_runtime::worker::main();
     }
     PROGRAM.get_or_init(|| program);
     #[cfg(all(feature = "progress", not(cloudknot_worker)))]

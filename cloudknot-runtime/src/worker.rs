@@ -1,0 +1,209 @@
+//! A worker: the first process of a container. It finds out which items are its own, and supervises them. Knows the
+//! contract and the store; does not know which scheduler started it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::contract::{self, ItemProcess, Round, RunKeys, StoreAt, Task, exit};
+use crate::process::Launcher;
+use crate::store::{DirStore, Store};
+use crate::supervisor::{self, Commit, Control, Event, Isolation, Work};
+use crate::{engine, function};
+
+/// Runs the items of this child, and ends with one of the codes of [`exit`].
+pub fn main() -> ! {
+    let code = match run() {
+        Ok(code) => code,
+        Err(stop) => {
+            eprintln!("error: {}", stop.message);
+            stop.code
+        }
+    };
+    std::process::exit(code)
+}
+
+/// Why the worker cannot do its work.
+struct Stop {
+    code: i32,
+    message: String,
+}
+
+impl Stop {
+    fn wrong(message: impl Into<String>) -> Self {
+        Self { code: exit::WRONG_WORKER, message: message.into() }
+    }
+
+    fn trouble(error: &dyn std::error::Error) -> Self {
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        let message = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        Self { code: exit::TROUBLE, message }
+    }
+}
+
+fn run() -> Result<i32, Stop> {
+    let task = task()?;
+    check_function(&task)?;
+    let store = open(&task.store)?;
+    let keys = RunKeys::new(&task.knot, &task.run);
+    let mut ranges = own_items(&task, &*store, &keys)?;
+    let commit = if matches!(task.store, StoreAt::Folder(_)) { Commit::FOLDER } else { Commit::OBJECTS };
+    if number(contract::ENV_ATTEMPT)?.unwrap_or(1) > 1 {
+        ranges =
+            engine::block_on(still_missing(&task, &*store, &keys, ranges)).map_err(|error| Stop::trouble(&error))?;
+    }
+    let control = Arc::new(Control::default());
+    stop_on_sigterm(&control);
+    let work = Work {
+        store,
+        keys,
+        round: task.round,
+        inputs: task.inputs,
+        chunk: task.chunk,
+        parallel: task.parallel,
+        retries: task.retries,
+        isolation: Isolation::Processes(launcher(&task)),
+        commit,
+    };
+    supervisor::supervise(&work, ranges, &control, &log).map_err(|trouble| Stop::trouble(&trouble))?;
+    Ok(if control.stop.load(Ordering::Relaxed) { exit::INTERRUPTED } else { exit::DONE })
+}
+
+fn task() -> Result<Task, Stop> {
+    let text = std::env::var(contract::ENV_TASK).map_err(|_| {
+        Stop::wrong(format!(
+            "this is a cloudknot worker; it is started by AWS Batch or Docker with `{}` set\n  hint: run the program \
+             itself to submit a map",
+            contract::ENV_TASK
+        ))
+    })?;
+    serde_json::from_str(&text).map_err(|error| {
+        Stop::wrong(format!(
+            "failed to read `{}`: {error}\n  hint: deploy again with the cloudknot that submits",
+            contract::ENV_TASK
+        ))
+    })
+}
+
+fn check_function(task: &Task) -> Result<(), Stop> {
+    let function = function::find(&task.function).map_err(Stop::wrong)?;
+    let here = function.schema().fingerprint;
+    if here == task.fingerprint {
+        return Ok(());
+    }
+    Err(Stop::wrong(format!(
+        "`{}` has types {here} in this worker, but the run was submitted with types {}\n  hint: deploy again",
+        task.function, task.fingerprint
+    )))
+}
+
+fn open(at: &StoreAt) -> Result<Arc<dyn Store>, Stop> {
+    match at {
+        StoreAt::Folder(path) => Ok(Arc::new(DirStore::new(path))),
+        #[cfg(feature = "s3")]
+        StoreAt::S3 { bucket, prefix } => match engine::block_on(crate::store::S3Store::open(bucket, prefix)) {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(error) => Err(Stop::trouble(&error)),
+        },
+        #[cfg(not(feature = "s3"))]
+        StoreAt::S3 { bucket, .. } => Err(Stop::wrong(format!(
+            "the run is in the bucket `{bucket}`, but this worker was built without the feature `aws` of cloudknot"
+        ))),
+    }
+}
+
+/// The items of this child.
+fn own_items(task: &Task, store: &dyn Store, keys: &RunKeys) -> Result<Vec<Range<u64>>, Stop> {
+    let child = task.first_child + number(contract::ENV_CHILD)?.unwrap_or(0);
+    let first = child.saturating_mul(task.chunk);
+    if task.round == 1 {
+        // No request for what can be computed.
+        #[allow(clippy::single_range_in_vec_init)]
+        let all = Round { items: vec![0..task.items], retries: task.retries };
+        return Ok(all.slice(first, task.chunk));
+    }
+    let key = keys.round(task.round);
+    let bytes = engine::block_on(store.get(&key)).map_err(|error| Stop::trouble(&error))?;
+    let bytes = bytes.ok_or_else(|| Stop::wrong(format!("failed to find `{key}` in {}", store.describe())))?;
+    let round: Round =
+        serde_json::from_slice(&bytes).map_err(|error| Stop::wrong(format!("failed to read `{key}`: {error}")))?;
+    Ok(round.slice(first, task.chunk))
+}
+
+/// Leaves out what an earlier attempt of this child has stored.
+async fn still_missing(
+    task: &Task,
+    store: &dyn Store,
+    keys: &RunKeys,
+    ranges: Vec<Range<u64>>,
+) -> crate::store::Result<Vec<Range<u64>>> {
+    let parts: Vec<_> = store.list(&keys.results(), None).await?;
+    let parts: Vec<_> = parts.iter().filter_map(|object| contract::part_of(&object.key)).collect();
+    let mut failed = std::collections::HashSet::new();
+    for object in store.list(&keys.failures(), None).await? {
+        if let Some((item, round, attempt)) = contract::failure_of(&object.key)
+            && round == task.round
+            && attempt > task.retries
+        {
+            failed.insert(item);
+        }
+    }
+    let is_missing =
+        |item: &u64| !failed.contains(item) && !parts.iter().any(|part| (part.first..=part.last).contains(item));
+    Ok(ranges.into_iter().flatten().filter(is_missing).map(|item| item..item + 1).collect())
+}
+
+fn launcher(task: &Task) -> Launcher {
+    let unset = |name: &&str| std::env::var_os(name).is_none();
+    let threads = task.threads.to_string();
+    let env: BTreeMap<_, _> = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"]
+        .into_iter()
+        .filter(unset)
+        .map(|name| (name.to_owned(), threads.clone()))
+        .collect();
+    Launcher {
+        program: PathBuf::from("/proc/self/exe"),
+        order: ItemProcess { function: task.function.clone(), fingerprint: task.fingerprint },
+        env,
+        timeout: task.timeout(),
+    }
+}
+
+/// Spot, a cancelled job and `docker stop` all say it this way, some time before they kill.
+fn stop_on_sigterm(control: &Arc<Control>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let control = Arc::clone(control);
+    engine::spawn(async move {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                terminate.recv().await;
+                eprintln!("cloudknot: told to stop; what is finished is stored");
+                control.stop.store(true, Ordering::Relaxed);
+            }
+            Err(error) => eprintln!("cloudknot: failed to listen for SIGTERM: {error}"),
+        }
+    });
+}
+
+/// All that a worker says goes to its log.
+fn log(event: Event) {
+    match event {
+        Event::Stored(_) => {}
+        Event::Failed { item, error, last } => {
+            let again = if last { "" } else { "; it is tried again" };
+            eprintln!("cloudknot: item {item} {error}{again}");
+        }
+        Event::Log(text) => {
+            // There is nobody to tell where the log is closed.
+            let _ = std::io::stderr().write_all(&text);
+        }
+    }
+}
+
+fn number(name: &str) -> Result<Option<u64>, Stop> {
+    let Ok(text) = std::env::var(name) else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| Stop::wrong(format!("`{name}` is `{text}`, which is no number")))
+}
