@@ -1,4 +1,14 @@
-//! The structure of a function's types, traced through serde, and its fingerprint.
+//! The structure of a function's types, traced through serde at run time, and its fingerprint. Host and worker compute
+//! it from the same source, each for itself, and must come to the same text: no address, no order of a hash map and
+//! no module path gets in (only a type that refuses to be traced is known by its full name).
+//!
+//! The walk: `trace` decides which parts of the types are still unknown and which values to offer; `probe` is the
+//! deserializer that offers them and notes what was asked for; `offers` holds the values; `render` writes the text.
+
+mod offers;
+mod probe;
+mod render;
+mod trace;
 
 use std::fmt;
 
@@ -19,24 +29,60 @@ impl fmt::Display for Fingerprint {
 }
 
 /// The structure of a function's input and output types, in words that people can compare.
+///
+/// ```
+/// # use cloudknot_runtime::{codec::Codec, fingerprint::Schema};
+/// #[derive(serde::Deserialize)]
+/// struct Input {
+///     steps: u32,
+///     start: Option<(f64, f64)>,
+/// }
+/// let schema = Schema::of::<Input, Vec<f64>>(Codec::Bincode);
+/// assert_eq!(schema.text, "input: { steps: u32, start: Option<(f64, f64)> }\noutput: [f64]\ncodec: bincode");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
-    /// One line a type.
+    /// The input, the output, the codec, and then one line for each named type.
     pub text: String,
     /// The hash of the text.
     pub fingerprint: Fingerprint,
 }
 
 impl Schema {
-    /// Traces both types of a function.
+    /// Traces both types of a function. The name of the input type itself does not count, only what is in it.
     pub fn of<I: DeserializeOwned, O: DeserializeOwned>(codec: Codec) -> Self {
-        let text = format!("{codec:?}\n{}\n{}", std::any::type_name::<I>(), std::any::type_name::<O>());
+        let mut tracer = trace::Tracer::default();
+        let input = tracer.explore::<I>();
+        let output = tracer.explore::<O>();
+        let text = render::text(&tracer, input, output, codec);
         let fingerprint = Fingerprint(XxHash3_64::oneshot(text.as_bytes()));
         Self { text, fingerprint }
     }
 
-    /// The lines in which this structure is not the other.
-    pub fn difference(&self, other: &str) -> String {
-        format!("- {other}\n+ {}", self.text)
+    /// What changed from the structure described by `was` to this one: the lines that differ, as `- was` and `+ is`.
+    /// Empty if nothing did.
+    pub fn difference(&self, was: &str) -> String {
+        difference(was, &self.text)
     }
+}
+
+/// The lines in which two descriptions differ, as `- was` and `+ is`; lines about the same thing stand together.
+pub fn difference(was: &str, is: &str) -> String {
+    let gone: Vec<&str> = was.lines().filter(|line| !is.lines().any(|other| other == *line)).collect();
+    let mut new: Vec<&str> = is.lines().filter(|line| !was.lines().any(|other| other == *line)).collect();
+    let mut lines = Vec::new();
+    for line in gone {
+        lines.push(format!("- {line}"));
+        if let Some(at) = new.iter().position(|other| subject(other) == subject(line)) {
+            lines.push(format!("+ {}", new.remove(at)));
+        }
+    }
+    lines.extend(new.into_iter().map(|line| format!("+ {line}")));
+    lines.join("\n")
+}
+
+/// What a line is about: `input`, or the name of a type, whatever kind of type it has become.
+fn subject(line: &str) -> &str {
+    let named = ["struct ", "enum ", "type "].iter().find_map(|kind| line.strip_prefix(kind)).unwrap_or(line);
+    named.split([':', ' ', '(', ';']).next().unwrap_or(named)
 }

@@ -1,0 +1,516 @@
+//! A deserializer that notes what it is asked for and offers what the tracer has chosen. Knows serde; what to offer
+//! and what to learn from a refusal is the tracer's.
+
+use std::any::type_name;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::BorrowedStrDeserializer;
+use serde::de::{
+    self, Deserializer, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected, VariantAccess, Visitor,
+};
+
+use super::trace::{Choice, Form, Shape, SlotId, Tracer, TypeKey, TypeNo, VariantKind};
+
+/// So many elements of a tuple are told apart; a longer one is an array of one type.
+const LONGEST_TUPLE: usize = 64;
+
+/// A type did not take what it was offered. The words of the refusal are of no use to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Other,
+    /// Something inside cannot be made.
+    Blocked,
+    Missing(&'static str),
+    Duplicate(&'static str),
+    NotAMap,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("refused while the type was traced")
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl de::Error for Refusal {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self::Other
+    }
+
+    fn invalid_type(unexpected: Unexpected<'_>, _: &dyn de::Expected) -> Self {
+        if unexpected == Unexpected::Map { Self::NotAMap } else { Self::Other }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::Missing(field)
+    }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        Self::Duplicate(field)
+    }
+}
+
+/// The deserializer of what belongs into one slot.
+pub(super) struct Probe<'t> {
+    pub(super) tracer: &'t mut Tracer,
+    pub(super) slot: SlotId,
+}
+
+/// Stands for the type inside the one that a visitor makes.
+struct Inside<V>(PhantomData<V>);
+
+macro_rules! scalars {
+    ($($deserialize:ident $visit:ident $name:literal $of:ident $value:expr;)*) => {
+        $(fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+            self.tracer.scalar(self.slot, $name);
+            let $of = &mut self.tracer.offer;
+            visitor.$visit($value)
+        })*
+    };
+}
+
+impl<'de> Deserializer<'de> for Probe<'_> {
+    type Error = Refusal;
+
+    scalars! {
+        deserialize_bool visit_bool "bool" offer offer.bool();
+        deserialize_i8 visit_i8 "i8" offer low_byte(offer.number()).cast_signed();
+        deserialize_i16 visit_i16 "i16" offer offer.number();
+        deserialize_i32 visit_i32 "i32" offer offer.number().into();
+        deserialize_i64 visit_i64 "i64" offer offer.number().into();
+        deserialize_i128 visit_i128 "i128" offer offer.number().into();
+        deserialize_u8 visit_u8 "u8" offer low_byte(offer.number());
+        deserialize_u16 visit_u16 "u16" offer offer.number().unsigned_abs();
+        deserialize_u32 visit_u32 "u32" offer offer.number().unsigned_abs().into();
+        deserialize_u64 visit_u64 "u64" offer offer.number().unsigned_abs().into();
+        deserialize_u128 visit_u128 "u128" offer offer.number().unsigned_abs().into();
+        deserialize_f32 visit_f32 "f32" offer offer.float();
+        deserialize_f64 visit_f64 "f64" offer offer.float().into();
+        deserialize_char visit_char "char" offer offer.char();
+        deserialize_str visit_borrowed_str "string" offer offer.string();
+        deserialize_string visit_borrowed_str "string" offer offer.string();
+        deserialize_bytes visit_borrowed_bytes "bytes" offer offer.bytes();
+        deserialize_byte_buf visit_borrowed_bytes "bytes" offer offer.bytes();
+        deserialize_identifier visit_borrowed_str "name" offer offer.string();
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        self.tracer.scalar(self.slot, "()");
+        visitor.visit_unit()
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        self.tracer.scalar(self.slot, "ignored");
+        visitor.visit_unit()
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        self.tracer.shape(self.slot, |shape| matches!(shape, Shape::Any).then_some(()), |_| Shape::Any);
+        let offer = &mut self.tracer.offer;
+        match offer.set() % 7 {
+            0 => visitor.visit_unit(),
+            1 => visitor.visit_u64(1),
+            2 => visitor.visit_borrowed_str("a"),
+            3 => visitor.visit_f64(1.5),
+            4 => visitor.visit_bool(true),
+            5 => visitor.visit_seq(Nothing),
+            _ => visitor.visit_map(Nothing),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        let find = |shape: &Shape| if let Shape::Option(content) = shape { Some(*content) } else { None };
+        let content = self.tracer.shape(self.slot, find, |tracer| Shape::Option(tracer.new_slot()));
+        let absent = self.tracer.offer.chosen && self.tracer.offer.elements() == 0;
+        if absent || !self.tracer.open(content) {
+            return visitor.visit_none();
+        }
+        let name = type_name::<V::Value>();
+        let name = name.strip_prefix("core::option::Option<").and_then(|name| name.strip_suffix('>')).unwrap_or(name);
+        let of = typeid::of::<Inside<V>>();
+        let made = self.tracer.enter_as(content, of, name, |probe| visitor.visit_some(probe));
+        self.tracer.close(content);
+        made
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(mut self, name: &'static str, visitor: V) -> Result<V::Value, Refusal> {
+        self.named::<V>(name, "unit", &[], |_| Form::Unit);
+        visitor.visit_unit()
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(mut self, name: &'static str, visitor: V) -> Result<V::Value, Refusal> {
+        let slot = self.named::<V>(name, "newtype", &[], |tracer| Form::Newtype(tracer.new_slot())).1;
+        let of = typeid::of::<Inside<V>>();
+        self.tracer.enter_as(slot, of, type_name::<V::Value>(), |probe| visitor.visit_newtype_struct(probe))
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        let find = |shape: &Shape| if let Shape::Seq(element) = shape { Some(*element) } else { None };
+        let element = self.tracer.shape(self.slot, find, |tracer| Shape::Seq(tracer.new_slot()));
+        let left = self.tracer.offer.elements();
+        if left == 0 || !self.tracer.open(element) {
+            return visitor.visit_seq(Nothing);
+        }
+        let Self { tracer, .. } = self;
+        let made = visitor.visit_seq(Elements { tracer: &mut *tracer, element, left });
+        tracer.close(element);
+        made
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Refusal> {
+        self.tracer.tuple(self.slot, len, visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        mut self,
+        name: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        let slot = self.named::<V>(name, "tuple", &[], |tracer| Form::Fields(tracer.new_slot())).1;
+        self.tracer.tuple(slot, len, visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        let find = |shape: &Shape| if let Shape::Keyed(keys) = shape { Some(keys.clone()) } else { None };
+        if let Some(keys) = self.tracer.slots[self.slot].shapes.iter().find_map(find) {
+            return visitor.visit_map(Keys { tracer: self.tracer, keys, next: 0 });
+        }
+        let find = |shape: &Shape| if let Shape::Map(key, value) = shape { Some((*key, *value)) } else { None };
+        let (key, value) =
+            self.tracer.shape(self.slot, find, |tracer| Shape::Map(tracer.new_slot(), tracer.new_slot()));
+        let left = self.tracer.offer.elements();
+        if left == 0 || self.tracer.hopeless(key) || !self.tracer.open(value) {
+            return visitor.visit_map(Nothing);
+        }
+        let Self { tracer, .. } = self;
+        let made = visitor.visit_map(Entries { tracer: &mut *tracer, key, value, left });
+        tracer.close(value);
+        made
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        mut self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        let slot = self.named::<V>(name, "struct", fields, |tracer| Form::Fields(tracer.new_slot())).1;
+        self.tracer.structure(slot, fields, visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        mut self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        let (of, _) = self.named::<V>(name, "enum", variants, |tracer| Form::Enum(tracer.new_choices(variants)));
+        let Some(variant) = self.tracer.choose(of) else { return Err(Refusal::Blocked) };
+        let choice = Choice { of, variant, named: false };
+        let Self { tracer, .. } = self;
+        tracer.begin_variant(choice);
+        let made = visitor.visit_enum(Chosen { tracer: &mut *tracer, choice });
+        tracer.end_variant(choice, made.is_ok());
+        made
+    }
+
+    // Both codecs say the same.
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+impl Probe<'_> {
+    /// Notes a named type; gives its number, and the slot of what is in it (of an enum, nothing).
+    fn named<'de, V: Visitor<'de>>(
+        &mut self,
+        name: &'static str,
+        form: &'static str,
+        parts: &'static [&'static str],
+        make: impl FnOnce(&mut Tracer) -> Form,
+    ) -> (TypeNo, SlotId) {
+        let key = TypeKey { value: typeid::of::<V::Value>(), name, form, parts };
+        let of = self.tracer.declare(key, make);
+        let find = |shape: &Shape| (*shape == Shape::Named(of)).then_some(());
+        self.tracer.shape(self.slot, find, |_| Shape::Named(of));
+        match self.tracer.types[of].form {
+            Form::Newtype(slot) | Form::Fields(slot) => (of, slot),
+            _ => (of, self.slot),
+        }
+    }
+}
+
+/// What named types and variants have in common.
+impl Tracer {
+    fn scalar(&mut self, slot: SlotId, name: &'static str) {
+        self.shape(slot, |shape| (*shape == Shape::Scalar(name)).then_some(()), |_| Shape::Scalar(name));
+    }
+
+    fn tuple<'de, V: Visitor<'de>>(&mut self, slot: SlotId, len: usize, visitor: V) -> Result<V::Value, Refusal> {
+        let find = |shape: &Shape| match shape {
+            Shape::Tuple(other, slots) if *other == len => Some(slots.clone()),
+            _ => None,
+        };
+        let make = |tracer: &mut Self| {
+            Shape::Tuple(len, (0..len.min(LONGEST_TUPLE)).map(|_| tracer.new_slot()).collect())
+        };
+        let slots = self.shape(slot, find, make);
+        if self.hopeless(slot) {
+            return Err(Refusal::Blocked);
+        }
+        let made = visitor.visit_seq(InOrder { tracer: &mut *self, slots, len, next: 0 });
+        made.inspect_err(|refusal| self.note_in_fields(slot, None, *refusal))
+    }
+
+    fn structure<'de, V: Visitor<'de>>(
+        &mut self,
+        slot: SlotId,
+        names: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        let find = |shape: &Shape| if let Shape::Struct(of) = shape { Some(*of) } else { None };
+        let of = self.shape(slot, find, |tracer| Shape::Struct(tracer.new_fields(names)));
+        if self.hopeless(slot) {
+            return Err(Refusal::Blocked);
+        }
+        self.last_field = None;
+        let made = if self.fields(of).in_order {
+            let slots = self.fields(of).slots.clone();
+            visitor.visit_seq(InOrder { tracer: &mut *self, len: slots.len(), slots, next: 0 })
+        } else {
+            visitor.visit_map(ByName { tracer: &mut *self, of, next: 0, current: 0 })
+        };
+        made.inspect_err(|refusal| self.note_in_fields(slot, Some(of), *refusal))
+    }
+}
+
+fn low_byte(number: i16) -> u8 {
+    number.unsigned_abs().to_le_bytes()[0]
+}
+
+/// An empty sequence or map.
+struct Nothing;
+
+impl<'de> SeqAccess<'de> for Nothing {
+    type Error = Refusal;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<Option<S::Value>, Refusal> {
+        Ok(None)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(0)
+    }
+}
+
+impl<'de> MapAccess<'de> for Nothing {
+    type Error = Refusal;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<Option<S::Value>, Refusal> {
+        Ok(None)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<S::Value, Refusal> {
+        Err(Refusal::Other)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(0)
+    }
+}
+
+/// The elements of a sequence, all of one slot.
+struct Elements<'t> {
+    tracer: &'t mut Tracer,
+    element: SlotId,
+    left: usize,
+}
+
+impl<'de> SeqAccess<'de> for Elements<'_> {
+    type Error = Refusal;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        self.tracer.enter(self.element, seed).map(Some)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+/// The elements of a tuple, or the fields of a struct that takes them without their names.
+struct InOrder<'t> {
+    tracer: &'t mut Tracer,
+    slots: Vec<SlotId>,
+    len: usize,
+    next: usize,
+}
+
+impl<'de> SeqAccess<'de> for InOrder<'_> {
+    type Error = Refusal;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
+        if self.next == self.len {
+            return Ok(None);
+        }
+        let slot = self.slots[self.next.min(self.slots.len() - 1)];
+        self.next += 1;
+        self.tracer.enter(slot, seed).map(Some)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.len - self.next)
+    }
+}
+
+/// The fields of a struct: first those that can be made, then, to see what is in them, those that cannot.
+struct ByName<'t> {
+    tracer: &'t mut Tracer,
+    of: TypeNo,
+    /// Counts through the fields twice.
+    next: usize,
+    current: usize,
+}
+
+impl<'de> MapAccess<'de> for ByName<'_> {
+    type Error = Refusal;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
+        let fields = self.tracer.fields(self.of);
+        let count = fields.slots.len();
+        while self.next < 2 * count {
+            let (again, field) = (self.next >= count, self.next % count);
+            self.next += 1;
+            let slot = fields.slots[field];
+            let due = self.tracer.unbuildable(slot) == again && !self.tracer.hopeless(slot);
+            if due && !fields.alias[field] {
+                let name = fields.names[field];
+                self.current = field;
+                self.tracer.last_field = Some((self.of, field));
+                return seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some);
+            }
+        }
+        self.tracer.last_field = None;
+        Ok(None)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refusal> {
+        self.tracer.last_field = None;
+        let slot = self.tracer.fields(self.of).slots[self.current];
+        self.tracer.enter(slot, seed)
+    }
+}
+
+/// The entries of a map, all of the same two slots.
+struct Entries<'t> {
+    tracer: &'t mut Tracer,
+    key: SlotId,
+    value: SlotId,
+    left: usize,
+}
+
+impl<'de> MapAccess<'de> for Entries<'_> {
+    type Error = Refusal;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        self.tracer.enter(self.key, seed).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refusal> {
+        self.tracer.enter(self.value, seed)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+/// The entries of a map in which a type looks for names that it told us by missing them.
+struct Keys<'t> {
+    tracer: &'t mut Tracer,
+    keys: Vec<(&'static str, SlotId)>,
+    next: usize,
+}
+
+impl<'de> MapAccess<'de> for Keys<'_> {
+    type Error = Refusal;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
+        let Some((name, _)) = self.keys.get(self.next) else { return Ok(None) };
+        self.next += 1;
+        seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refusal> {
+        self.tracer.enter(self.keys[self.next - 1].1, seed)
+    }
+}
+
+/// The variant that the tracer chose.
+struct Chosen<'t> {
+    tracer: &'t mut Tracer,
+    choice: Choice,
+}
+
+impl<'de> EnumAccess<'de> for Chosen<'_> {
+    type Error = Refusal;
+    type Variant = Self;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(mut self, seed: S) -> Result<(S::Value, Self), Refusal> {
+        let choices = self.tracer.choices(self.choice.of);
+        let name = if choices.by_number {
+            let number = u32::try_from(self.choice.variant).map_err(|_| Refusal::Other)?;
+            seed.deserialize(number.into_deserializer())?
+        } else {
+            seed.deserialize(BorrowedStrDeserializer::new(choices.variants[self.choice.variant].name))?
+        };
+        self.choice.named = true;
+        self.tracer.set_choice(Some(self.choice));
+        Ok((name, self))
+    }
+}
+
+impl Chosen<'_> {
+    fn make<R>(
+        self,
+        kind: VariantKind,
+        make: impl FnOnce(&mut Tracer, SlotId) -> Result<R, Refusal>,
+    ) -> Result<R, Refusal> {
+        self.tracer.variant_kind(self.choice, kind);
+        let slot = self.tracer.choices(self.choice.of).variants[self.choice.variant].slot;
+        let made = make(self.tracer, slot)?;
+        self.tracer.variant_made(self.choice);
+        Ok(made)
+    }
+}
+
+impl<'de> VariantAccess<'de> for Chosen<'_> {
+    type Error = Refusal;
+
+    fn unit_variant(self) -> Result<(), Refusal> {
+        self.make(VariantKind::Unit, |_, _| Ok(()))
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Refusal> {
+        self.make(VariantKind::Newtype, |tracer, slot| tracer.enter(slot, seed))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Refusal> {
+        self.make(VariantKind::Fields, |tracer, slot| tracer.tuple(slot, len, visitor))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        self.make(VariantKind::Fields, |tracer, slot| tracer.structure(slot, fields, visitor))
+    }
+}

@@ -1,0 +1,627 @@
+//! What is known of the types so far, and what to try next. Knows nothing of how serde asks: that is `probe`.
+//!
+//! A type is traced by deserializing it, again and again, from values that we make up; each *pass* takes the branches
+//! (variants of enums, mostly) that no pass has taken before, until there are none left. A place in a type is a *slot*,
+//! and what was asked for there its *shapes*: nearly always one, several where the type looks at a value before it
+//! decides what follows. Options, sequences and maps are what makes recursive types end: each is filled once a pass.
+//!
+//! A type may refuse what it is offered. Then the next set of values is offered to the innermost place that refused,
+//! and when no set is left the place is *opaque*: it goes by its type's name, and what contains it does without it
+//! (`None`, an empty sequence, another variant) so that the rest is still seen.
+
+use std::any::TypeId;
+use std::collections::{HashMap, HashSet};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::de::{DeserializeOwned, DeserializeSeed};
+
+use super::offers::{self, Offer};
+use super::probe::{Probe, Refusal};
+
+/// From this depth on no option, sequence or map is filled; a later pass comes to what is in it by a shorter way.
+const DEEP: usize = 40;
+/// At this depth a pass is given up; it has seen variants that the next one need not try.
+const DEEPEST: usize = 96;
+/// So many passes in a row may learn nothing before the rest is taken for unreachable.
+const PATIENCE: usize = 16;
+/// So many values may be made up in all. A bound against types that were never meant to be traced.
+const MOST_STEPS: usize = 1_000_000;
+/// How often a container may be filled in one pass while its type is being offered other values.
+const REFILLS: u8 = 16;
+
+pub(super) type SlotId = usize;
+pub(super) type TypeNo = usize;
+
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) shapes: Vec<Shape>,
+    /// Whether anything was ever deserialized here.
+    pub(super) entered: bool,
+    /// The name of the type that was deserialized here first.
+    pub(super) type_name: &'static str,
+    /// The slot further out that has the same type: this one is only a way back to it.
+    pub(super) same: Option<SlotId>,
+    /// The name of the type here, once it has refused everything.
+    pub(super) opaque: Option<&'static str>,
+    /// No value can be made here, for what is in it is opaque.
+    pub(super) unbuildable: bool,
+    refusals: usize,
+    first_set: Option<usize>,
+    hopeless_type: bool,
+    /// A variant somewhere in it was not seen yet. Computed between passes.
+    pending: bool,
+    // Of the container that this is the content of, in this pass:
+    open: bool,
+    filled: u8,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Shape {
+    Scalar(&'static str),
+    /// The type asked for whatever is there.
+    Any,
+    Option(SlotId),
+    Seq(SlotId),
+    Map(SlotId, SlotId),
+    /// A map in whose keys a type looks for the names of its fields, as `flatten` does.
+    Keyed(Vec<(&'static str, SlotId)>),
+    Tuple(usize, Vec<SlotId>),
+    Struct(TypeNo),
+    Named(TypeNo),
+}
+
+/// A named type, or the fields of a struct or of a struct variant.
+#[derive(Debug)]
+pub(super) struct Type {
+    pub(super) name: &'static str,
+    pub(super) form: Form,
+}
+
+#[derive(Debug)]
+pub(super) enum Form {
+    Unit,
+    Newtype(SlotId),
+    /// The slot has the shape of the fields.
+    Fields(SlotId),
+    Struct(Fields),
+    Enum(Choices),
+}
+
+#[derive(Debug)]
+pub(super) struct Fields {
+    pub(super) names: Vec<&'static str>,
+    pub(super) slots: Vec<SlotId>,
+    /// This name is another one for the field before it.
+    pub(super) alias: Vec<bool>,
+    /// The type takes its fields in order only, without names.
+    pub(super) in_order: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Choices {
+    pub(super) variants: Vec<Variant>,
+    /// The type takes its variants by number only.
+    pub(super) by_number: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Variant {
+    pub(super) name: &'static str,
+    pub(super) kind: Option<VariantKind>,
+    pub(super) slot: SlotId,
+    refused: bool,
+    /// When it was first made, counted in variants.
+    built: Option<usize>,
+    entries: usize,
+    in_progress: usize,
+    entered_in_pass: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum VariantKind {
+    Unit,
+    Newtype,
+    Fields,
+}
+
+/// What tells one named type from another: two types of one name may stand in different modules.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct TypeKey {
+    pub(super) value: TypeId,
+    pub(super) name: &'static str,
+    pub(super) form: &'static str,
+    pub(super) parts: &'static [&'static str],
+}
+
+#[derive(Debug)]
+struct Frame {
+    seed: TypeId,
+    slot: SlotId,
+    type_name: &'static str,
+    /// The variant chosen here, until a value of it is made.
+    choice: Option<Choice>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choice {
+    pub(super) of: TypeNo,
+    pub(super) variant: usize,
+    /// The type has taken the variant's name.
+    pub(super) named: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tracer {
+    pub(super) slots: Vec<Slot>,
+    pub(super) types: Vec<Type>,
+    keys: HashMap<TypeKey, TypeNo>,
+    frames: Vec<Frame>,
+    pub(super) offer: Offer,
+    /// The set of values that a type took after it had refused others.
+    accepted: HashMap<TypeId, usize>,
+    hopeless: HashSet<TypeId>,
+    /// The refusal that ends this pass was noted.
+    noted: bool,
+    /// Counts whatever is learned.
+    learned: usize,
+    steps: usize,
+    built: usize,
+    /// The field whose name was offered last.
+    pub(super) last_field: Option<(TypeNo, usize)>,
+}
+
+impl Tracer {
+    /// Learns all there is to learn of one type.
+    pub(super) fn explore<T: DeserializeOwned>(&mut self) -> SlotId {
+        let root = self.new_slot();
+        let mut idle = 0;
+        while idle < PATIENCE && self.steps < MOST_STEPS {
+            let before = self.learned;
+            self.begin_pass();
+            let made = catch_unwind(AssertUnwindSafe(|| self.enter(root, PhantomData::<T>).is_ok()));
+            if made.is_err() {
+                self.note_panic();
+            }
+            self.find_pending();
+            let idled = self.learned == before;
+            let done = if self.noted { self.slots[root].unbuildable && idled } else { made.unwrap_or(false) };
+            if done && !self.slots[root].pending {
+                break;
+            }
+            idle = if idled { idle + 1 } else { 0 };
+        }
+        root
+    }
+
+    pub(super) fn new_slot(&mut self) -> SlotId {
+        self.slots.push(Slot::default());
+        self.slots.len() - 1
+    }
+
+    fn begin_pass(&mut self) {
+        self.frames.clear();
+        self.offer = Offer::default();
+        self.noted = false;
+        for slot in &mut self.slots {
+            slot.open = false;
+            slot.filled = 0;
+        }
+        for declared in &mut self.types {
+            if let Form::Enum(choices) = &mut declared.form {
+                for variant in &mut choices.variants {
+                    variant.in_progress = 0;
+                    variant.entered_in_pass = false;
+                }
+            }
+        }
+    }
+
+    /// Deserializes what belongs into a slot.
+    pub(super) fn enter<'de, S: DeserializeSeed<'de>>(&mut self, slot: SlotId, seed: S) -> Result<S::Value, Refusal> {
+        let name = std::any::type_name::<S::Value>();
+        self.enter_as(slot, typeid::of::<S>(), name, |probe| seed.deserialize(probe))
+    }
+
+    /// The same where serde has no seed: `of` and `type_name` stand for the type that belongs into the slot.
+    pub(super) fn enter_as<R>(
+        &mut self,
+        slot: SlotId,
+        of: TypeId,
+        type_name: &'static str,
+        make: impl FnOnce(Probe<'_>) -> Result<R, Refusal>,
+    ) -> Result<R, Refusal> {
+        let slot = self.same_type_further_out(of, slot);
+        self.steps += 1;
+        if self.frames.len() >= DEEPEST || self.steps >= MOST_STEPS {
+            self.noted = true;
+            return Err(Refusal::Blocked);
+        }
+        if self.hopeless(slot) {
+            return Err(Refusal::Blocked);
+        }
+        let outer = self.begin_slot(of, type_name, slot);
+        self.frames.push(Frame { seed: of, slot, type_name, choice: None });
+        let made = make(Probe { tracer: self, slot });
+        match &made {
+            Err(refusal) if !self.noted => self.note(*refusal),
+            Ok(_) if self.offer.chosen && outer.is_some() => {
+                self.accepted.insert(of, self.offer.set());
+            }
+            _ => {}
+        }
+        self.frames.pop();
+        if let Some(outer) = outer {
+            self.offer = outer;
+        }
+        made
+    }
+
+    /// Gives the offer that holds outside of the slot, if the slot has one of its own.
+    fn begin_slot(&mut self, of: TypeId, type_name: &'static str, slot: SlotId) -> Option<Offer> {
+        let first = !std::mem::replace(&mut self.slots[slot].entered, true);
+        if first {
+            self.learned += 1;
+            self.slots[slot].type_name = type_name;
+            self.slots[slot].first_set = self.accepted.get(&of).copied();
+            self.slots[slot].hopeless_type = self.hopeless.contains(&of);
+        }
+        let this = &self.slots[slot];
+        if this.refusals == 0 && this.first_set.is_none() {
+            return None;
+        }
+        let set = this.first_set.unwrap_or(0) + this.refusals;
+        Some(std::mem::replace(&mut self.offer, Offer::of_set(set)))
+    }
+
+    // A type that contains itself without a name that serde would tell (`#[serde(transparent)]`, a hand-written
+    // sequence) would otherwise be a new place at each depth.
+    fn same_type_further_out(&mut self, of: TypeId, slot: SlotId) -> SlotId {
+        if let Some(same) = self.slots[slot].same {
+            return same;
+        }
+        match self.frames.iter().find(|frame| frame.seed == of && frame.slot != slot) {
+            Some(frame) if !self.slots[slot].entered => {
+                self.learned += 1;
+                self.slots[slot].same = Some(frame.slot);
+                frame.slot
+            }
+            _ => slot,
+        }
+    }
+
+    /// No value can be made here, and nothing more can be learned by trying.
+    pub(super) fn hopeless(&self, slot: SlotId) -> bool {
+        let slot = self.slots[slot].same.unwrap_or(slot);
+        self.slots[slot].unbuildable && !self.slots[slot].pending
+    }
+
+    pub(super) fn unbuildable(&self, slot: SlotId) -> bool {
+        self.slots[self.slots[slot].same.unwrap_or(slot)].unbuildable
+    }
+
+    /// Whether the container of this content is to be filled; if so, it is open until `close`.
+    pub(super) fn open(&mut self, content: SlotId) -> bool {
+        let most = if self.offer.chosen { REFILLS } else { 1 };
+        let closed = self.hopeless(content) || self.frames.len() >= DEEP;
+        let slot = &mut self.slots[content];
+        if closed || slot.open || slot.filled >= most {
+            return false;
+        }
+        slot.open = true;
+        slot.filled += 1;
+        true
+    }
+
+    pub(super) fn close(&mut self, content: SlotId) {
+        self.slots[content].open = false;
+    }
+
+    /// The shape in a slot that `find` recognises, made if it is not there.
+    pub(super) fn shape<R>(
+        &mut self,
+        slot: SlotId,
+        find: impl Fn(&Shape) -> Option<R>,
+        make: impl FnOnce(&mut Self) -> Shape,
+    ) -> R {
+        if let Some(found) = self.slots[slot].shapes.iter().find_map(&find) {
+            return found;
+        }
+        let made = make(self);
+        self.learned += 1;
+        let found = find(&made).expect("a shape is found as it was made");
+        self.slots[slot].shapes.push(made);
+        found
+    }
+
+    pub(super) fn declare(&mut self, key: TypeKey, make: impl FnOnce(&mut Self) -> Form) -> TypeNo {
+        if let Some(number) = self.keys.get(&key) {
+            return *number;
+        }
+        let form = make(self);
+        self.types.push(Type { name: key.name, form });
+        self.keys.insert(key, self.types.len() - 1);
+        self.types.len() - 1
+    }
+
+    pub(super) fn new_fields(&mut self, names: &[&'static str]) -> TypeNo {
+        let slots = names.iter().map(|_| self.new_slot()).collect();
+        let fields = Fields { names: names.to_vec(), slots, alias: vec![false; names.len()], in_order: false };
+        self.types.push(Type { name: "", form: Form::Struct(fields) });
+        self.types.len() - 1
+    }
+
+    pub(super) fn new_choices(&mut self, names: &[&'static str]) -> Choices {
+        let variant = |name: &&'static str| Variant {
+            name,
+            kind: None,
+            slot: self.new_slot(),
+            refused: false,
+            built: None,
+            entries: 0,
+            in_progress: 0,
+            entered_in_pass: false,
+        };
+        Choices { variants: names.iter().map(variant).collect(), by_number: false }
+    }
+
+    pub(super) fn fields(&self, of: TypeNo) -> &Fields {
+        match &self.types[of].form {
+            Form::Struct(fields) => fields,
+            other => unreachable!("the fields of a struct were {other:?}"),
+        }
+    }
+
+    fn fields_mut(&mut self, of: TypeNo) -> &mut Fields {
+        match &mut self.types[of].form {
+            Form::Struct(fields) => fields,
+            other => unreachable!("the fields of a struct were {other:?}"),
+        }
+    }
+
+    pub(super) fn choices(&self, of: TypeNo) -> &Choices {
+        match &self.types[of].form {
+            Form::Enum(choices) => choices,
+            other => unreachable!("the variants of an enum were {other:?}"),
+        }
+    }
+
+    fn variant_mut(&mut self, of: TypeNo, variant: usize) -> &mut Variant {
+        match &mut self.types[of].form {
+            Form::Enum(choices) => &mut choices.variants[variant],
+            other => unreachable!("the variants of an enum were {other:?}"),
+        }
+    }
+
+    /// The variant to take: one never seen; else one in which something was never seen; else the first that could be
+    /// made (it ends, for it was made of what ended before it); else the one that we are least often in the middle of.
+    pub(super) fn choose(&self, of: TypeNo) -> Option<usize> {
+        let all = || self.choices(of).variants.iter().enumerate().filter(|(_, variant)| !variant.refused);
+        let pending = |variant: &Variant| self.slots[variant.slot].pending;
+        let usable = |variant: &Variant| !self.unbuildable(variant.slot);
+        let built = || all().filter(|(_, variant)| usable(variant) && variant.built.is_some());
+        let new = || all().find(|(_, variant)| variant.kind.is_none() && variant.in_progress == 0);
+        let again = || {
+            all()
+                .filter(|(_, variant)| pending(variant) && variant.in_progress == 0 && !variant.entered_in_pass)
+                .min_by_key(|(_, variant)| (!usable(variant), variant.entries))
+        };
+        let known = || {
+            let others: Vec<_> = built().filter(|(_, variant)| variant.in_progress == 0).collect();
+            if self.offer.chosen && !others.is_empty() {
+                return Some(others[self.offer.set() % others.len()]);
+            }
+            built().min_by_key(|(_, variant)| variant.built)
+        };
+        let least = || all().filter(|(_, variant)| usable(variant)).min_by_key(|(_, variant)| variant.in_progress);
+        let deep = self.frames.len() >= DEEP;
+        let found = if deep { known().or_else(new) } else { new().or_else(again).or_else(known) };
+        found.or_else(least).map(|(index, _)| index)
+    }
+
+    pub(super) fn begin_variant(&mut self, choice: Choice) {
+        let variant = self.variant_mut(choice.of, choice.variant);
+        variant.in_progress += 1;
+        variant.entries += 1;
+        variant.entered_in_pass = true;
+        self.set_choice(Some(choice));
+    }
+
+    pub(super) fn variant_kind(&mut self, choice: Choice, kind: VariantKind) {
+        let variant = self.variant_mut(choice.of, choice.variant);
+        if variant.kind.replace(kind).is_none() {
+            self.learned += 1;
+        }
+    }
+
+    pub(super) fn variant_made(&mut self, choice: Choice) {
+        self.built += 1;
+        let order = self.built;
+        self.variant_mut(choice.of, choice.variant).built.get_or_insert(order);
+        self.set_choice(None);
+    }
+
+    pub(super) fn end_variant(&mut self, choice: Choice, made: bool) {
+        self.variant_mut(choice.of, choice.variant).in_progress -= 1;
+        if made && self.choices(choice.of).variants[choice.variant].kind.is_none() {
+            self.variant_kind(choice, VariantKind::Unit);
+            self.variant_made(choice);
+        }
+    }
+
+    pub(super) fn set_choice(&mut self, choice: Option<Choice>) {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.choice = choice;
+        }
+    }
+}
+
+/// What to make of a refusal.
+impl Tracer {
+    fn note_panic(&mut self) {
+        // One panic is noise enough: what panics is not offered anything else.
+        if let Some(frame) = self.frames.last() {
+            let (slot, of, name) = (frame.slot, frame.seed, frame.type_name);
+            self.make_opaque(slot, of, name);
+        }
+    }
+
+    /// Notes the refusal of the innermost type that is being made.
+    fn note(&mut self, refusal: Refusal) {
+        self.noted = true;
+        let frame = self.frames.last().expect("what was entered has a frame");
+        let (slot, of, name, choice) = (frame.slot, frame.seed, frame.type_name, frame.choice);
+        if refusal == Refusal::Blocked {
+            return self.make_unbuildable(slot);
+        }
+        if let Refusal::Missing(field) = refusal
+            && self.learn_key(slot, field)
+        {
+            return;
+        }
+        if let Some(choice) = choice {
+            return self.refuse_variant(choice);
+        }
+        self.slots[slot].refusals += 1;
+        self.learned += 1;
+        if self.slots[slot].refusals >= offers::SETS || self.slots[slot].hopeless_type {
+            self.make_opaque(slot, of, name);
+        }
+    }
+
+    /// Notes a refusal that only the fields of a struct or tuple explain; gives whether it was one.
+    pub(super) fn note_in_fields(&mut self, slot: SlotId, of: Option<TypeNo>, refusal: Refusal) {
+        if self.noted {
+            return;
+        }
+        match (refusal, of, self.last_field) {
+            (Refusal::Blocked, ..) => self.make_unbuildable(slot),
+            (Refusal::Missing(name), Some(of), _) if self.omitted(of, name) => self.make_unbuildable(slot),
+            (Refusal::Duplicate(name), Some(of), Some((last, field))) if last == of && field > 0 => {
+                self.learned += 1;
+                let fields = self.fields_mut(of);
+                fields.alias[field] = true;
+                let before = (0..field).rev().find(|&other| !fields.alias[other]).unwrap_or(0);
+                fields.names[before] = name;
+            }
+            (Refusal::NotAMap, Some(of), _) if !self.fields(of).in_order => {
+                self.learned += 1;
+                self.fields_mut(of).in_order = true;
+            }
+            _ => return,
+        }
+        self.noted = true;
+    }
+
+    /// We left this field out, for we could not make it.
+    fn omitted(&self, of: TypeNo, name: &str) -> bool {
+        let fields = self.fields(of);
+        fields.names.iter().zip(&fields.slots).any(|(other, slot)| *other == name && self.unbuildable(*slot))
+    }
+
+    fn learn_key(&mut self, slot: SlotId, name: &'static str) -> bool {
+        if !self.slots[slot].shapes.iter().any(|shape| matches!(shape, Shape::Map(..) | Shape::Keyed(_))) {
+            return false;
+        }
+        let value = self.new_slot();
+        let shapes = &mut self.slots[slot].shapes;
+        let keys = shapes.iter_mut().find_map(|shape| if let Shape::Keyed(keys) = shape { Some(keys) } else { None });
+        match keys {
+            Some(keys) if keys.iter().any(|(other, _)| *other == name) => return false,
+            Some(keys) => keys.push((name, value)),
+            None => shapes.push(Shape::Keyed(vec![(name, value)])),
+        }
+        self.learned += 1;
+        true
+    }
+
+    fn refuse_variant(&mut self, choice: Choice) {
+        self.learned += 1;
+        if let Form::Enum(choices) = &mut self.types[choice.of].form {
+            if !choice.named && !choices.by_number {
+                choices.by_number = true;
+                return;
+            }
+            choices.variants[choice.variant].refused = true;
+        }
+    }
+
+    fn make_opaque(&mut self, slot: SlotId, of: TypeId, name: &'static str) {
+        self.hopeless.insert(of);
+        self.slots[slot].opaque = Some(name);
+        self.make_unbuildable(slot);
+    }
+
+    fn make_unbuildable(&mut self, slot: SlotId) {
+        if !std::mem::replace(&mut self.slots[slot].unbuildable, true) {
+            self.learned += 1;
+        }
+    }
+}
+
+/// What was not seen yet.
+impl Tracer {
+    fn find_pending(&mut self) {
+        for slot in &mut self.slots {
+            slot.pending = false;
+        }
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for slot in (0..self.slots.len()).rev() {
+                if !self.slots[slot].pending && self.is_pending(slot) {
+                    self.slots[slot].pending = true;
+                    changed = true;
+                }
+            }
+        }
+    }
+
+    fn is_pending(&self, slot: SlotId) -> bool {
+        let this = &self.slots[slot];
+        if let Some(same) = this.same {
+            return self.slots[same].pending;
+        }
+        if !this.entered && this.shapes.is_empty() {
+            return !this.unbuildable;
+        }
+        this.shapes.iter().any(|shape| match shape {
+            Shape::Scalar(_) | Shape::Any => false,
+            Shape::Option(content) | Shape::Seq(content) => self.slots[*content].pending,
+            Shape::Map(key, value) => self.slots[*key].pending || self.slots[*value].pending,
+            Shape::Keyed(keys) => keys.iter().any(|(_, value)| self.slots[*value].pending),
+            Shape::Tuple(_, slots) => self.pending_in_order(slots),
+            Shape::Struct(of) | Shape::Named(of) => self.type_pending(*of),
+        })
+    }
+
+    fn type_pending(&self, of: TypeNo) -> bool {
+        match &self.types[of].form {
+            Form::Unit => false,
+            Form::Newtype(slot) | Form::Fields(slot) => self.slots[*slot].pending,
+            Form::Struct(fields) if fields.in_order => self.pending_in_order(&fields.slots),
+            Form::Struct(fields) => {
+                fields.slots.iter().zip(&fields.alias).any(|(slot, alias)| !alias && self.slots[*slot].pending)
+            }
+            Form::Enum(choices) => choices.variants.iter().any(|variant| match variant.kind {
+                _ if variant.refused => false,
+                None => true,
+                Some(VariantKind::Unit) => false,
+                Some(_) => self.slots[variant.slot].pending,
+            }),
+        }
+    }
+
+    /// What stands behind something that cannot be made is never reached.
+    fn pending_in_order(&self, slots: &[SlotId]) -> bool {
+        for slot in slots {
+            if self.slots[*slot].pending {
+                return true;
+            }
+            if self.unbuildable(*slot) {
+                return false;
+            }
+        }
+        false
+    }
+}
