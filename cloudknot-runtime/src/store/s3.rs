@@ -1,1 +1,200 @@
-//! S3 as a store.
+//! S3 as a store. Knows S3's requests; does not know who reads or writes, nor what. Needs a tokio runtime.
+//!
+//! Requests are retried with the SDK's adaptive mode, so each of them can be sent twice: all that is asked for here may
+//! be done twice. Uploads carry the SDK's checksums. What comes down is not checked here: every frame has a checksum of
+//! its own, and is checked before it is decoded.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_config::SdkConfig;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::ResponseChecksumValidation;
+use aws_sdk_s3::types::{Delete, Object as Listed, ObjectIdentifier};
+use bytes::Bytes;
+
+use super::{BoxFuture, Object, Result, Store, StoreError, StoreErrorKind, Writer, key};
+
+mod config;
+mod error;
+mod read;
+mod write;
+
+pub use config::loader;
+use error::Fault;
+use write::S3Writer;
+
+/// So many keys go into one request to delete.
+const DELETE: usize = 1_000;
+/// How often a create is tried that S3 answers with "somebody else is at it".
+const CONFLICTS: u32 = 6;
+
+/// A prefix of a bucket as a store.
+///
+/// S3 tells the time of an object to the second only.
+#[derive(Debug, Clone)]
+pub struct S3Store {
+    bucket: Arc<Bucket>,
+}
+
+/// What the store and its writers share.
+#[derive(Debug)]
+struct Bucket {
+    client: Client,
+    name: String,
+    /// Empty, or ends with a slash.
+    prefix: String,
+}
+
+impl S3Store {
+    /// The store below this prefix of this bucket, with what the environment and the AWS profile say.
+    ///
+    /// # Errors
+    /// Where they name no region. The bucket itself is not looked for.
+    pub async fn open(bucket: &str, prefix: &str) -> Result<Self> {
+        let config = loader().load().await;
+        let store = Self::new(&config, bucket, prefix);
+        if config.region().is_some() {
+            return Ok(store);
+        }
+        let doing = format!("open `{}`", store.describe());
+        Err(StoreError::new(StoreErrorKind::Other, doing, Some("no AWS region is set".into()))
+            .with_hint("set AWS_REGION, or `region` in the AWS profile"))
+    }
+
+    /// The store below this prefix of this bucket; the configuration is one that [`loader`] began.
+    pub fn new(config: &SdkConfig, bucket: &str, prefix: &str) -> Self {
+        let settings = aws_sdk_s3::config::Builder::from(config)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            // Servers that are not AWS's seldom have a host name for each bucket.
+            .force_path_style(config::own_endpoint(config))
+            .build();
+        let mut prefix = prefix.trim_matches('/').to_owned();
+        if !prefix.is_empty() {
+            prefix.push('/');
+        }
+        let bucket = Bucket { client: Client::from_conf(settings), name: bucket.to_owned(), prefix };
+        Self { bucket: Arc::new(bucket) }
+    }
+}
+
+impl Store for S3Store {
+    fn describe(&self) -> String {
+        self.bucket.describe()
+    }
+
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
+        Box::pin(self.bucket.get(key))
+    }
+
+    fn get_range<'a>(&'a self, key: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(self.bucket.get_range(key, range))
+    }
+
+    fn put<'a>(&'a self, key: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.bucket.put(key, bytes))
+    }
+
+    fn create<'a>(&'a self, key: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.bucket.create(key, bytes))
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a str>) -> BoxFuture<'a, Result<Vec<Object>>> {
+        Box::pin(self.bucket.list(prefix, after))
+    }
+
+    fn writer<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Box<dyn Writer>>> {
+        let writer = S3Writer::open(&self.bucket, key).map(|writer| Box::new(writer) as Box<dyn Writer>);
+        Box::pin(std::future::ready(writer))
+    }
+
+    fn delete<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.bucket.delete(keys))
+    }
+}
+
+impl Bucket {
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
+        key::check(key)?;
+        self.upload(key, bytes, false).await.map_err(|fault| self.failed("write", key, fault))
+    }
+
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<bool> {
+        key::check(key)?;
+        let mut conflicts = 0;
+        loop {
+            match self.upload(key, bytes.clone(), true).await {
+                Ok(()) => return Ok(true),
+                // If an answer was lost on the way, this may be our own write. Who asks is content either way.
+                Err(fault) if fault.is_taken() => return Ok(false),
+                Err(fault) if fault.is_conflict() && conflicts < CONFLICTS => {
+                    tokio::time::sleep(Duration::from_millis(50 << conflicts)).await;
+                    conflicts += 1;
+                }
+                Err(fault) => return Err(self.failed("write", key, fault)),
+            }
+        }
+    }
+
+    async fn upload(&self, key: &str, bytes: Bytes, once: bool) -> std::result::Result<(), Fault> {
+        let patience = config::patience(bytes.len());
+        let request = self.client.put_object().bucket(&self.name).key(self.key(key)).body(bytes.into());
+        let request = if once { request.if_none_match("*") } else { request };
+        request.customize().config_override(patience).send().await?;
+        Ok(())
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Object>> {
+        key::check_prefix(prefix)?;
+        let request = self.client.list_objects_v2().bucket(&self.name).prefix(self.key(prefix));
+        let after = after.filter(|after| !after.is_empty()).map(|after| self.key(after));
+        let mut pages = request.set_start_after(after).into_paginator().send();
+        let mut objects = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.failed("list", prefix, error.into()))?;
+            objects.extend(page.contents.unwrap_or_default().into_iter().filter_map(|listed| self.object(listed)));
+        }
+        Ok(objects)
+    }
+
+    fn object(&self, listed: Listed) -> Option<Object> {
+        let key = listed.key?.strip_prefix(&self.prefix)?.to_owned();
+        // Folders that people make in the console are objects named like one.
+        key::check(&key).ok()?;
+        let stored = listed.last_modified.and_then(|time| SystemTime::try_from(time).ok());
+        let size = listed.size.and_then(|size| size.try_into().ok()).unwrap_or(0);
+        Some(Object { key, size, stored: stored.unwrap_or(SystemTime::UNIX_EPOCH) })
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<()> {
+        keys.iter().try_for_each(|key| key::check(key))?;
+        for keys in keys.chunks(DELETE) {
+            let failed = |fault| self.failed("delete", &keys[0], fault);
+            let named = |key: &String| ObjectIdentifier::builder().key(self.key(key)).build();
+            let objects = keys.iter().map(named).collect::<std::result::Result<_, _>>();
+            let objects = objects.and_then(|objects| Delete::builder().set_objects(Some(objects)).quiet(true).build());
+            let objects = objects.map_err(|error| failed(Fault::other(error)))?;
+            let answer = self.client.delete_objects().bucket(&self.name).delete(objects).send().await;
+            let errors = answer.map_err(|error| failed(error.into()))?.errors.unwrap_or_default();
+            if let Some(first) = errors.first() {
+                let key = first.key().and_then(|key| key.strip_prefix(&self.prefix)).unwrap_or(&keys[0]);
+                return Err(self.failed("delete", key, Fault::of_key(first, errors.len())));
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("s3://{}/{}", self.name, self.prefix.trim_end_matches('/'))
+    }
+
+    /// The key in the bucket.
+    fn key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    fn failed(&self, verb: &str, key: &str, fault: Fault) -> StoreError {
+        fault.into_error(format!("{verb} `{key}` in `{}`", self.describe()))
+    }
+}

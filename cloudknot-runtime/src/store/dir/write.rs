@@ -17,7 +17,7 @@ use crate::store::{BoxFuture, Result, Writer, key};
 /// In the store's folder, so that a rename stays within one file system. No key begins with a dot.
 const FOLDER: &str = ".tmp";
 /// What a killed program left behind is removed after a week: until then it may be somebody's work.
-const LEFTOVER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const LEFTOVER: Duration = Duration::from_hours(7 * 24);
 /// Enough for a file of small items not to cost a system call each.
 const BUFFER: usize = 64 * 1024;
 

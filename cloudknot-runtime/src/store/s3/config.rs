@@ -1,0 +1,42 @@
+//! How the AWS SDK is set up: TLS, retries, patience. Knows no bucket.
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+
+/// With waits that double up to 20 s and are drawn at random below that, this outlasts about a minute of trouble.
+const ATTEMPTS: u32 = 8;
+const CONNECT: Duration = Duration::from_secs(5);
+/// From the start of an attempt to the beginning of its answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// What an upload is granted at least, in bytes a second, on top of that.
+const SLOWEST: usize = 64 * 1024;
+
+/// The AWS configuration of the environment and the profile, over one HTTP stack: rustls with ring.
+///
+/// What else is set on it before it is loaded takes the place of what is set here.
+pub fn loader() -> ConfigLoader {
+    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build();
+    aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .timeout_config(timeouts)
+        // Adaptive: where S3 says "slow down", so do we, and not only after a failure.
+        .retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS))
+}
+
+/// Whether the user named a server of their own.
+pub(super) fn own_endpoint(config: &SdkConfig) -> bool {
+    config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some()
+}
+
+/// How long one attempt to upload so many bytes may take.
+pub(super) fn patience(bytes: usize) -> aws_sdk_s3::config::Builder {
+    let seconds = u64::try_from(bytes / SLOWEST).unwrap_or(u64::MAX);
+    let whole = ANSWER.saturating_add(Duration::from_secs(seconds));
+    aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().operation_attempt_timeout(whole).build())
+}

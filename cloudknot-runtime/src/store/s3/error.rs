@@ -1,0 +1,181 @@
+//! What S3 answers when it does not do what was asked, sorted by what the user can do about it.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::types::Error as KeyError;
+
+use crate::store::{StoreError, StoreErrorKind as Kind};
+
+type Source = Box<dyn StdError + Send + Sync>;
+
+/// A request that did not do what it was to do.
+#[derive(Debug)]
+pub(super) struct Fault {
+    kind: Kind,
+    hint: Option<&'static str>,
+    /// The HTTP status, if there was an answer.
+    status: u16,
+    code: String,
+    source: Source,
+}
+
+/// What the server said, in one line.
+#[derive(Debug)]
+struct Answer {
+    code: String,
+    message: String,
+    status: u16,
+    request: Option<String>,
+}
+
+impl Fault {
+    pub(super) fn other(source: impl Into<Source>) -> Self {
+        Self { kind: Kind::Other, hint: None, status: 0, code: String::new(), source: source.into() }
+    }
+
+    pub(super) fn short(size: u64) -> Self {
+        Self { kind: Kind::Short, ..Self::other(format!("it has {size} bytes")) }
+    }
+
+    pub(super) fn unavailable(source: impl Into<Source>) -> Self {
+        Self { kind: Kind::Unavailable, hint: Some(UNAVAILABLE), ..Self::other(source) }
+    }
+
+    /// One key, of several, that could not be deleted.
+    pub(super) fn of_key(error: &KeyError, among: usize) -> Self {
+        let message = format!("{} (one of {among} objects)", error.message().unwrap_or_default());
+        Self::answered(Answer { code: error.code().unwrap_or_default().to_owned(), message, status: 0, request: None })
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// There is an object already.
+    pub(super) fn is_taken(&self) -> bool {
+        self.status == 412
+    }
+
+    /// Another write of the same key is under way.
+    pub(super) fn is_conflict(&self) -> bool {
+        self.status == 409
+    }
+
+    /// There is no such upload in parts: never, or not any more.
+    pub(super) fn is_no_upload(&self) -> bool {
+        self.code == "NoSuchUpload"
+    }
+
+    pub(super) fn into_error(self, doing: String) -> StoreError {
+        let error = StoreError::new(self.kind, doing, Some(self.source));
+        match self.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+
+    fn answered(answer: Answer) -> Self {
+        let (kind, hint) = sort(&answer.code, answer.status);
+        Self { kind, hint, status: answer.status, code: answer.code.clone(), source: Box::new(answer) }
+    }
+
+    /// There was no answer, or none that could be read.
+    fn unanswered(kind: Kind, source: Source) -> Self {
+        match kind {
+            _ if caused_by::<CredentialsError>(&*source) => {
+                Self { kind: Kind::Credentials, hint: Some(CREDENTIALS), ..Self::other(source) }
+            }
+            Kind::Unavailable => Self::unavailable(source),
+            _ => Self::other(source),
+        }
+    }
+}
+
+impl<E: ProvideErrorMetadata + StdError + Send + Sync + 'static> From<SdkError<E>> for Fault {
+    fn from(error: SdkError<E>) -> Self {
+        let kind = match &error {
+            SdkError::ConstructionFailure(_) => Kind::Other,
+            _ => Kind::Unavailable,
+        };
+        match error {
+            SdkError::ServiceError(error) => {
+                let (meta, raw) = (error.err().meta(), error.raw());
+                Self::answered(Answer {
+                    code: meta.code().unwrap_or_default().to_owned(),
+                    message: meta.message().unwrap_or_default().to_owned(),
+                    status: raw.status().as_u16(),
+                    request: raw.headers().get("x-amz-request-id").map(str::to_owned),
+                })
+            }
+            error => match error.into_source() {
+                Ok(source) => Self::unanswered(kind, source),
+                Err(error) => Self::unanswered(kind, Box::new(error)),
+            },
+        }
+    }
+}
+
+const UNAVAILABLE: &str =
+    "see that the network and the S3 endpoint can be reached, then try again; what is stored is kept";
+const CREDENTIALS: &str = "log in to AWS again, or set AWS_PROFILE to a profile with credentials that are valid";
+const CLOCK: &str = "set this machine's clock: the request is signed with the time";
+const REGION: &str = "the bucket is in another region: set AWS_REGION to that one";
+const BUCKET: &str = "see that the name of the bucket is right, and that it was not removed";
+const DENIED: &str = "allow s3:GetObject, s3:PutObject and s3:DeleteObject on the prefix and s3:ListBucket on the bucket; \
+    without s3:ListBucket, S3 denies an object that is not there as well";
+
+/// HEAD has no body and so no code, and servers that are not AWS's have fewer codes: then the status decides.
+fn sort(code: &str, status: u16) -> (Kind, Option<&'static str>) {
+    match (code, status) {
+        ("NoSuchBucket", _) => (Kind::NoStore, Some(BUCKET)),
+        ("NoSuchKey" | "NotFound", _) | ("", 404) => (Kind::Missing, None),
+        ("InvalidRange", _) | (_, 416) => (Kind::Short, None),
+        ("RequestTimeTooSkewed", _) => (Kind::Credentials, Some(CLOCK)),
+        ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _) | (_, 301) => {
+            (Kind::Other, Some(REGION))
+        }
+        (
+            "ExpiredToken"
+            | "ExpiredTokenException"
+            | "TokenRefreshRequired"
+            | "InvalidToken"
+            | "InvalidAccessKeyId"
+            | "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+            | "SignatureDoesNotMatch"
+            | "NotSignedUp",
+            _,
+        )
+        | (_, 401) => (Kind::Credentials, Some(CREDENTIALS)),
+        ("QuotaExceeded" | "XMinioStorageFull", _) | (_, 507) => (Kind::Full, Some("make room, then try again")),
+        ("AccessDenied" | "AllAccessDisabled", _) | (_, 403) => (Kind::Denied, Some(DENIED)),
+        ("SlowDown" | "InternalError" | "ServiceUnavailable" | "RequestTimeout" | "OperationAborted", _)
+        | (_, 409 | 429 | 500..) => (Kind::Unavailable, Some(UNAVAILABLE)),
+        _ => (Kind::Other, None),
+    }
+}
+
+fn caused_by<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source()).any(<dyn StdError>::is::<T>)
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said: Vec<_> =
+            [&*self.code, self.message.trim_end_matches('.')].into_iter().filter(|s| !s.is_empty()).collect();
+        match said.as_slice() {
+            [] => write!(f, "S3 answers without a word")?,
+            said => write!(f, "{}", said.join(": "))?,
+        }
+        match (self.status, &self.request) {
+            (0, _) => Ok(()),
+            (status, None) => write!(f, " (status {status})"),
+            (status, Some(request)) => write!(f, " (status {status}, request {request})"),
+        }
+    }
+}
+
+impl StdError for Answer {}

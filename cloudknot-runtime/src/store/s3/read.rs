@@ -1,0 +1,97 @@
+//! How an object comes down from S3. Knows that an answer can break off in the middle.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use bytes::Bytes;
+
+use super::error::Fault;
+use super::{Bucket, Result};
+use crate::store::{StoreErrorKind, key};
+
+/// The SDK retries a request until its answer begins. When it then breaks off, that is for us to try again.
+const BROKEN: u32 = 4;
+
+/// What happened to the body of an answer.
+enum Body {
+    Whole(Bytes),
+    Broken(Fault),
+}
+
+impl Bucket {
+    pub(super) async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        key::check(key)?;
+        match self.read(key, None).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(fault) if fault.kind() == StoreErrorKind::Missing => Ok(None),
+            Err(fault) => Err(self.failed("read", key, fault)),
+        }
+    }
+
+    pub(super) async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
+        key::check(key)?;
+        let read = if range.start < range.end {
+            self.read(key, Some(&range)).await
+        } else {
+            // The header for a range cannot say "nothing".
+            self.nothing(key, &range).await
+        };
+        read.map_err(|fault| self.failed(&format!("read bytes {} to {} of", range.start, range.end), key, fault))
+    }
+
+    /// The size of an object.
+    pub(super) async fn size(&self, key: &str) -> std::result::Result<u64, Fault> {
+        let head = self.client.head_object().bucket(&self.name).key(self.key(key)).send().await?;
+        Ok(length(head.content_length))
+    }
+
+    async fn nothing(&self, key: &str, range: &Range<u64>) -> std::result::Result<Bytes, Fault> {
+        let size = self.size(key).await?;
+        if range.start > range.end || range.end > size { Err(Fault::short(size)) } else { Ok(Bytes::new()) }
+    }
+
+    async fn read(&self, key: &str, range: Option<&Range<u64>>) -> std::result::Result<Bytes, Fault> {
+        let header = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
+        let mut broken = 0;
+        loop {
+            let request = self.client.get_object().bucket(&self.name).key(self.key(key));
+            let answer = request.set_range(header.clone()).send().await?;
+            match body(answer, range).await? {
+                Body::Whole(bytes) => return Ok(bytes),
+                Body::Broken(fault) if broken == BROKEN => return Err(fault),
+                Body::Broken(_) => {
+                    tokio::time::sleep(Duration::from_millis(100 << broken)).await;
+                    broken += 1;
+                }
+            }
+        }
+    }
+}
+
+async fn body(mut answer: GetObjectOutput, range: Option<&Range<u64>>) -> std::result::Result<Body, Fault> {
+    let length = length(answer.content_length);
+    // Looked at before any memory is taken. S3 cuts a range that reaches past the end.
+    match range.map(|range| range.end - range.start) {
+        Some(wanted) if length < wanted => return Err(Fault::short(range.map_or(0, |range| range.start) + length)),
+        Some(wanted) if length > wanted => return Err(Fault::other("the server sends more than the range asked for")),
+        _ => {}
+    }
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX)).map_err(Fault::other)?;
+    loop {
+        match answer.body.try_next().await {
+            Ok(Some(piece)) => bytes.extend_from_slice(&piece),
+            Ok(None) => break,
+            Err(error) => return Ok(Body::Broken(Fault::unavailable(error))),
+        }
+    }
+    if bytes.len() as u64 == length {
+        return Ok(Body::Whole(bytes.into()));
+    }
+    Ok(Body::Broken(Fault::unavailable(format!("{} of {length} bytes came", bytes.len()))))
+}
+
+fn length(length: Option<i64>) -> u64 {
+    length.and_then(|length| length.try_into().ok()).unwrap_or(0)
+}

@@ -1,0 +1,209 @@
+//! How an object goes up to S3 piece by piece: at once if it is small, else in parts, a few at a time.
+
+use std::sync::Arc;
+
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use super::error::Fault;
+use super::{Bucket, config};
+use crate::store::{BoxFuture, Result, Writer, key};
+
+/// The size of the first parts. S3 takes none below 5 MiB but the last.
+const PART: usize = 8 * 1024 * 1024;
+/// After so many parts their size doubles: 10,000 parts, which is all that S3 takes, then hold 8 TiB.
+const DOUBLE_AFTER: usize = 1_000;
+/// So many parts are under way at once, each of them in memory.
+const UNDER_WAY: usize = 3;
+
+/// An object being written piece by piece.
+pub(super) struct S3Writer {
+    bucket: Arc<Bucket>,
+    key: String,
+    /// Less than a part.
+    rest: BytesMut,
+    /// Begun when there is more than one part.
+    upload: Option<Upload>,
+}
+
+/// An upload in parts; given up when dropped before it is complete.
+struct Upload {
+    bucket: Arc<Bucket>,
+    key: String,
+    id: String,
+    under_way: JoinSet<std::result::Result<CompletedPart, Fault>>,
+    sent: Vec<CompletedPart>,
+    /// How many parts were begun.
+    parts: usize,
+    bytes: u64,
+    complete: bool,
+}
+
+impl S3Writer {
+    pub(super) fn open(bucket: &Arc<Bucket>, key: &str) -> Result<Self> {
+        key::check(key)?;
+        Ok(Self { bucket: Arc::clone(bucket), key: key.to_owned(), rest: BytesMut::new(), upload: None })
+    }
+
+    async fn append(&mut self, mut bytes: Bytes) -> std::result::Result<(), Fault> {
+        while !bytes.is_empty() {
+            let room = part_size(self.upload.as_ref().map_or(0, |upload| upload.parts)) - self.rest.len();
+            let piece = bytes.split_to(room.min(bytes.len()));
+            let full = piece.len() == room;
+            if full && self.rest.is_empty() {
+                self.send(piece).await?;
+                continue;
+            }
+            self.rest.extend_from_slice(&piece);
+            if full {
+                let part = self.rest.split().freeze();
+                self.send(part).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, part: Bytes) -> std::result::Result<(), Fault> {
+        let upload = match &mut self.upload {
+            Some(upload) => upload,
+            none => none.insert(Upload::begin(&self.bucket, &self.key).await?),
+        };
+        upload.send(part).await
+    }
+
+    async fn publish(mut self) -> std::result::Result<(), Fault> {
+        let rest = std::mem::take(&mut self.rest).freeze();
+        let Some(mut upload) = self.upload.take() else {
+            return self.bucket.upload(&self.key, rest, false).await;
+        };
+        if !rest.is_empty() {
+            upload.send(rest).await?;
+        }
+        upload.finish().await
+    }
+}
+
+impl Upload {
+    async fn begin(bucket: &Arc<Bucket>, key: &str) -> std::result::Result<Self, Fault> {
+        let request = bucket.client.create_multipart_upload().bucket(&bucket.name).key(bucket.key(key));
+        let answer = request.checksum_algorithm(ChecksumAlgorithm::Crc32).send().await?;
+        Ok(Self {
+            bucket: Arc::clone(bucket),
+            key: key.to_owned(),
+            id: answer.upload_id.unwrap_or_default(),
+            under_way: JoinSet::new(),
+            sent: Vec::new(),
+            parts: 0,
+            bytes: 0,
+            complete: false,
+        })
+    }
+
+    async fn send(&mut self, part: Bytes) -> std::result::Result<(), Fault> {
+        while self.under_way.len() >= UNDER_WAY {
+            self.sent_one().await?;
+        }
+        self.parts += 1;
+        self.bytes += part.len() as u64;
+        let number = i32::try_from(self.parts).map_err(Fault::other)?;
+        let (bucket, key, id) = (Arc::clone(&self.bucket), self.bucket.key(&self.key), self.id.clone());
+        self.under_way.spawn(async move {
+            let patience = config::patience(part.len());
+            let request = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(id).part_number(number);
+            let request = request.checksum_algorithm(ChecksumAlgorithm::Crc32).body(part.into());
+            let answer = request.customize().config_override(patience).send().await?;
+            let sent = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
+            Ok(sent.set_checksum_crc32(answer.checksum_crc32).build())
+        });
+        Ok(())
+    }
+
+    /// Waits for one of the parts that are under way; says whether there was one.
+    async fn sent_one(&mut self) -> std::result::Result<bool, Fault> {
+        let Some(sent) = self.under_way.join_next().await else { return Ok(false) };
+        self.sent.push(sent.map_err(Fault::other)??);
+        Ok(true)
+    }
+
+    async fn finish(mut self) -> std::result::Result<(), Fault> {
+        while self.sent_one().await? {}
+        self.sent.sort_unstable_by_key(|part| part.part_number);
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(std::mem::take(&mut self.sent))).build();
+        let bucket = &self.bucket;
+        let request = bucket.client.complete_multipart_upload().bucket(&bucket.name).key(bucket.key(&self.key));
+        let request = request.upload_id(&self.id).multipart_upload(parts);
+        // S3 puts the parts together before it answers, and takes its time for many.
+        let patience = config::patience(usize::try_from(self.bytes / 8).unwrap_or(usize::MAX));
+        match request.customize().config_override(patience).send().await {
+            Ok(_) => self.complete = true,
+            Err(error) => {
+                let fault = Fault::from(error);
+                // An earlier try whose answer was lost has done it.
+                self.complete =
+                    fault.is_no_upload() && bucket.size(&self.key).await.is_ok_and(|size| size == self.bytes);
+                if !self.complete {
+                    return Err(fault);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Upload {
+    /// Parts that belong to nothing are paid for. If the program ends first, they stay until the bucket's rule for
+    /// uploads that were given up takes them.
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        if self.complete {
+            return;
+        }
+        let (bucket, key, id) = (Arc::clone(&self.bucket), self.bucket.key(&self.key), self.id.clone());
+        let mut under_way = std::mem::take(&mut self.under_way);
+        runtime.spawn(async move {
+            // A part that arrives after the abort would stay.
+            under_way.shutdown().await;
+            let request = bucket.client.abort_multipart_upload().bucket(&bucket.name).key(key).upload_id(id);
+            if let Err(error) = request.send().await {
+                tracing::debug!(%error, "failed to abort an upload in parts");
+            }
+        });
+    }
+}
+
+impl Writer for S3Writer {
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let appended = self.append(bytes).await;
+            appended.map_err(|fault| self.bucket.failed("write", &self.key, fault))
+        })
+    }
+
+    fn finish(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
+        Box::pin(async move {
+            let (bucket, key) = (Arc::clone(&self.bucket), self.key.clone());
+            self.publish().await.map_err(|fault| bucket.failed("write", &key, fault))
+        })
+    }
+}
+
+/// The size of the part after so many.
+fn part_size(parts: usize) -> usize {
+    PART << (parts / DOUBLE_AFTER).min(9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_parts_hold_what_s3_takes() {
+        const TIB: usize = 1 << 40;
+        const GIB: usize = 1 << 30;
+        assert_eq!(part_size(0), PART);
+        assert!((0..10_000).map(part_size).sum::<usize>() > 5 * TIB);
+        assert!((0..20_000).map(part_size).max() < Some(5 * GIB));
+    }
+}
