@@ -84,6 +84,10 @@ impl Store for S3Store {
         self.bucket.describe()
     }
 
+    fn parallel_reads(&self) -> usize {
+        32
+    }
+
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
         Box::pin(self.bucket.get(key))
     }
