@@ -7,7 +7,8 @@ use std::marker::PhantomData;
 
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{
-    self, Deserializer, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected, VariantAccess, Visitor,
+    self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected, VariantAccess,
+    Visitor,
 };
 
 use super::trace::{Choice, Form, Shape, SlotId, Tracer, TypeKey, TypeNo, VariantKind};
@@ -140,7 +141,11 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         visitor.visit_unit()
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(mut self, name: &'static str, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        mut self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
         let slot = self.named::<V>(name, "newtype", &[], |tracer| Form::Newtype(tracer.new_slot())).1;
         let of = typeid::of::<Inside<V>>();
         self.tracer.enter_as(slot, of, type_name::<V::Value>(), |probe| visitor.visit_newtype_struct(probe))
@@ -254,9 +259,8 @@ impl Tracer {
             Shape::Tuple(other, slots) if *other == len => Some(slots.clone()),
             _ => None,
         };
-        let make = |tracer: &mut Self| {
-            Shape::Tuple(len, (0..len.min(LONGEST_TUPLE)).map(|_| tracer.new_slot()).collect())
-        };
+        let make =
+            |tracer: &mut Self| Shape::Tuple(len, (0..len.min(LONGEST_TUPLE)).map(|_| tracer.new_slot()).collect());
         let slots = self.shape(slot, find, make);
         if self.hopeless(slot) {
             return Err(Refusal::Blocked);
@@ -506,11 +510,7 @@ impl<'de> VariantAccess<'de> for Chosen<'_> {
         self.make(VariantKind::Fields, |tracer, slot| tracer.tuple(slot, len, visitor))
     }
 
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Refusal> {
+    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Refusal> {
         self.make(VariantKind::Fields, |tracer, slot| tracer.structure(slot, fields, visitor))
     }
 }

@@ -29,8 +29,7 @@ pub(super) fn text(tracer: &Tracer, input: SlotId, output: SlotId, codec: Codec)
     recursive.sort_unstable();
     recursive.dedup();
     recursive.retain(|slot| !matches!(tracer.slots[*slot].shapes[..], [Shape::Named(_)]));
-    let mut writer =
-        Writer { tracer, labels: HashMap::new(), uses: HashMap::new(), mentioned: Vec::new(), recursive };
+    let mut writer = Writer { tracer, labels: HashMap::new(), uses: HashMap::new(), mentioned: Vec::new(), recursive };
     let codec = match codec {
         Codec::Bincode => "bincode",
         Codec::Messagepack => "messagepack",

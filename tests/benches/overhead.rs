@@ -1,0 +1,101 @@
+//! What cloudknot adds to an item, beside other ways to run the same items: a plain loop, rayon's threads, and one
+//! process per item of an empty static program.
+//!
+//! `cargo bench -p cloudknot-tests --bench overhead`; all figures are of one run on one machine.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+/// Next to nothing, but not nothing: 8 bytes in, 8 bytes out.
+#[cloudknot::remote]
+fn no_op(x: u64) -> u64 {
+    x.rotate_left(7)
+}
+
+const MANY: u64 = 1_000_000;
+const SOME: u64 = 10_000;
+const FEW: u32 = 1_000;
+
+#[cloudknot::main]
+fn main() -> cloudknot::Result<()> {
+    cloudknot::set_hook(None);
+    let home = tempfile::tempdir().expect("a temporary folder");
+    // SAFETY: no other thread has been started yet.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::env::set_var("CLOUDKNOT_HOME", home.path());
+    }
+    println!("{:<58}{:>12}{:>16}", "", "µs an item", "most expected");
+    row(
+        "plain loop, 1,000,000 items",
+        MANY,
+        time(|| (0..MANY).map(|x| no_op(std::hint::black_box(x))).sum::<u64>()),
+        "",
+    );
+    row("rayon, 1,000,000 items", MANY, time(|| (0..MANY).into_par_iter().map(|x| no_op(x)).sum::<u64>()), "");
+    let empty = empty_program(home.path());
+    let processes = || (0..FEW).for_each(|_| assert!(Command::new(&empty).status().expect("it runs").success()));
+    row("one process per item, empty and static, 1,000 items", FEW.into(), time(processes), "");
+    row("cloudknot, chunk(1), 10,000 items", SOME, map(SOME, Some(1))?, "100");
+    row("cloudknot, automatic chunks, 10,000 items", SOME, map(SOME, None)?, "");
+    let before = reset_peak();
+    let took = map(MANY, None)?;
+    let grown = peak().saturating_sub(before);
+    row("cloudknot, automatic chunks, 1,000,000 items, streamed", MANY, took, "5");
+    println!(
+        "\nthe host's memory grew by {} MiB at most while 1,000,000 results were streamed (expected: at most 64)",
+        grown >> 10
+    );
+    Ok(())
+}
+
+/// From `map` to the last of the streamed results, each of them compared.
+fn map(items: u64, chunk: Option<u64>) -> cloudknot::Result<Duration> {
+    let began = Instant::now();
+    let map = no_op.map(0..items);
+    let map = if let Some(chunk) = chunk { map.chunk(chunk) } else { map };
+    let run = map.submit().wait()?;
+    let mut seen = 0;
+    for (index, value) in run.results().wait() {
+        assert_eq!(value.expect("a no-op does not fail"), (index as u64).rotate_left(7));
+        seen += 1;
+    }
+    assert_eq!(seen, items);
+    Ok(began.elapsed())
+}
+
+fn time<T>(act: impl FnOnce() -> T) -> Duration {
+    let began = Instant::now();
+    std::hint::black_box(act());
+    began.elapsed()
+}
+
+fn row(what: &str, items: u64, took: Duration, expected: &str) {
+    #[allow(clippy::cast_precision_loss)]
+    let each = took.as_secs_f64() * 1e6 / items as f64;
+    println!("{what:<58}{each:>12.3}{expected:>16}");
+}
+
+fn empty_program(folder: &std::path::Path) -> std::path::PathBuf {
+    let (source, program) = (folder.join("empty.rs"), folder.join("empty"));
+    std::fs::write(&source, "fn main() {}").expect("the folder can be written");
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["-O", "-C", "target-feature=+crt-static", "-o"]).arg(&program).arg(&source);
+    assert!(rustc.status().expect("rustc starts").success(), "rustc compiles an empty program");
+    program
+}
+
+/// The most memory that this process has had, in KiB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells a process's memory");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
+    peak.trim().trim_end_matches(" kB").parse().expect("the peak is a number")
+}
+
+/// Forgets the peak so far, and says what it is now.
+fn reset_peak() -> u64 {
+    std::fs::write("/proc/self/clear_refs", "5").expect("Linux lets a process forget its peak");
+    peak()
+}

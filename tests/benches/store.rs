@@ -1,0 +1,89 @@
+//! A `Vec<f64>` of 8 MB on its way in and out, through the codec and the folder store, beside the same bytes written
+//! and read as files.
+//!
+//! `cargo bench -p cloudknot-tests --bench store`; all figures are of one run on one machine.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cloudknot_runtime::codec::{Codec, decode, encode};
+use cloudknot_runtime::fingerprint::Schema;
+use cloudknot_runtime::store::{DirStore, Store};
+
+const NUMBERS: usize = 1_000_000;
+const TURNS: u32 = 20;
+
+fn main() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store: Arc<dyn Store> = Arc::new(DirStore::new(folder.path().join("store")));
+    let fingerprint = Schema::of::<Vec<f64>, Vec<f64>>(Codec::Bincode).fingerprint;
+    let values: Vec<f64> = (0..NUMBERS).map(|at| f64::from(u32::try_from(at).expect("it is small")).sqrt()).collect();
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+
+    let mut files = Duration::ZERO;
+    let mut stored = Duration::ZERO;
+    let mut coded = Duration::ZERO;
+    for turn in 0..TURNS {
+        // Twice: as the input and as the result.
+        for name in ["in", "out"] {
+            let path = folder.path().join(format!("{name}-{turn}"));
+            files += time(|| {
+                std::fs::write(&path, &bytes).expect("a file is written");
+                assert_eq!(std::fs::read(&path).expect("a file is read").len(), bytes.len());
+            });
+            std::fs::remove_file(&path).expect("a file is removed");
+        }
+        stored += time(|| input(&*store, fingerprint, &values, turn));
+        stored += time(|| result(&*store, fingerprint, &values, turn));
+        coded += time(|| {
+            let mut frame = Vec::new();
+            encode(Codec::Bincode, fingerprint, &values, &mut frame).expect("numbers are encoded");
+            decode::<Vec<f64>>(Codec::Bincode, fingerprint, &frame).expect("numbers are decoded")
+        });
+    }
+    let millis = |duration: Duration| duration.as_secs_f64() * 1e3 / f64::from(TURNS);
+    println!("8 MB of f64, in and out            ms");
+    println!("the same bytes as files     {:>9.2}", millis(files));
+    println!("codec and folder store      {:>9.2}", millis(stored));
+    println!("the codec alone, once       {:>9.2}", millis(coded));
+    println!("ratio                       {:>9.2}   (expected: at most 3)", millis(stored) / millis(files));
+}
+
+/// As a map does it: encoded, read back, streamed to the store; then read by range and decoded by the worker.
+fn input(store: &dyn Store, fingerprint: cloudknot_runtime::fingerprint::Fingerprint, values: &Vec<f64>, turn: u32) {
+    let mut frame = Vec::new();
+    encode(Codec::Bincode, fingerprint, values, &mut frame).expect("numbers are encoded");
+    decode::<Vec<f64>>(Codec::Bincode, fingerprint, &frame).expect("numbers are decoded");
+    let key = format!("knots/bench/runs/{turn}/inputs");
+    let length = frame.len() as u64;
+    let read = pollster::block_on(async {
+        let mut writer = store.writer(&key).await?;
+        writer.write(frame.into()).await?;
+        writer.finish().await?;
+        store.get_range(&key, 0..length).await
+    });
+    let read = read.expect("the store works");
+    assert_eq!(decode::<Vec<f64>>(Codec::Bincode, fingerprint, &read).expect("numbers are decoded").len(), NUMBERS);
+    pollster::block_on(store.delete(&[key])).expect("the store deletes");
+}
+
+/// As a worker and then the host do it: encoded, read back, created; then read whole and decoded.
+fn result(store: &dyn Store, fingerprint: cloudknot_runtime::fingerprint::Fingerprint, values: &Vec<f64>, turn: u32) {
+    let mut frame = Vec::new();
+    encode(Codec::Bincode, fingerprint, values, &mut frame).expect("numbers are encoded");
+    decode::<Vec<f64>>(Codec::Bincode, fingerprint, &frame).expect("numbers are decoded");
+    let key = format!("knots/bench/runs/{turn}/results/000000000000-000000000000");
+    let read = pollster::block_on(async {
+        assert!(store.create(&key, frame.into()).await?);
+        store.get(&key).await
+    });
+    let read = read.expect("the store works").expect("it is there");
+    assert_eq!(decode::<Vec<f64>>(Codec::Bincode, fingerprint, &read).expect("numbers are decoded").len(), NUMBERS);
+    pollster::block_on(store.delete(&[key])).expect("the store deletes");
+}
+
+fn time<T>(act: impl FnOnce() -> T) -> Duration {
+    let began = Instant::now();
+    std::hint::black_box(act());
+    began.elapsed()
+}
