@@ -34,6 +34,7 @@ pub enum Codec {
     /// Compact and near the memory's speed; cannot carry what needs a self-describing format.
     Bincode,
     /// Self-describing (named fields): carries `serde_json::Value`, `untagged`, `flatten`, `skip_serializing_if`.
+    /// Its one nil stands for `None` and for `()`: `Some(None)` and `Some(())` come back as `None`.
     Messagepack,
 }
 
@@ -43,6 +44,15 @@ impl Codec {
             Self::Bincode => 1,
             Self::Messagepack => 2,
         }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bincode => "bincode",
+            Self::Messagepack => "messagepack",
+        })
     }
 }
 
@@ -85,7 +95,7 @@ pub fn encode<T: Serialize>(
     out.extend_from_slice(&[0; HEADER]);
     let written = match codec {
         Codec::Bincode => bincode::serde::encode_into_writer(value, Appending(out), bincode::config::standard())
-            .map_err(|error| CodecError::new("failed to encode with bincode", Bincode(&error))),
+            .map_err(|error| CodecError::new("failed to encode with bincode", not_encoded(&error))),
         Codec::Messagepack => value
             .serialize(&mut rmp_serde::Serializer::new(&mut *out).with_struct_map())
             .map_err(|error| CodecError::new("failed to encode with messagepack", error)),
@@ -147,7 +157,14 @@ fn verify(codec: Codec, fingerprint: Fingerprint, frame: &[u8]) -> Result<&[u8],
         return Err(bad(format!("{} bytes where its header says {length}: truncated or damaged", frame.len())));
     }
     if frame[5] != codec.byte() {
-        return Err(bad(format!("it was written by codec {}, not by {codec:?}", frame[5])));
+        let other = [Codec::Bincode, Codec::Messagepack].into_iter().find(|codec| codec.byte() == frame[5]);
+        return Err(match other {
+            Some(other) => bad(format!("it was written with {other}, and is to be read with {codec}")),
+            None => bad(format!("unknown codec {}: damaged", frame[5])),
+        });
+    }
+    if frame[6..8] != [0, 0] {
+        return Err(bad("its header is damaged".into()));
     }
     let written = Fingerprint(u64_at(frame, 8));
     if written != fingerprint {
@@ -174,53 +191,69 @@ fn all_read(left: usize) -> Result<(), CodecError> {
     }
     Err(CodecError::new(
         "read back something else than was written",
-        format!(
-            "{left} bytes are left over; a type with `skip_serializing_if`, `flatten`, `untagged` or a hand-written \
-                 Serialize may need #[cloudknot::remote(codec = \"messagepack\")]"
-        ),
+        format!("{left} bytes are left over; {NOT_ALIKE}"),
     ))
 }
 
+/// What is behind bytes that are whole and still cannot be read.
+const NOT_ALIKE: &str = "a type that is written otherwise than it is read (`skip_serializing_if`, `flatten`, \
+                         `untagged`, or by hand) may need #[cloudknot::remote(codec = \"messagepack\")]";
+
 // bincode takes its limit as a constant, and a number counts with its full width there even where it is written
-// in one byte (so sixteen times the length is enough). The classes keep what a hostile length can allocate in
-// proportion to what was really read.
+// in one byte: a u128 of one byte counts for sixteen, so sixteen times the length is enough, and nothing counts for
+// more. The classes keep what a hostile length can allocate in proportion to what was really read; each of them
+// compiles the decoding of every type once more, so they are few.
 fn decode_bincode<T: DeserializeOwned>(value: &[u8]) -> Result<T, CodecError> {
     fn within<T: DeserializeOwned, const LIMIT: usize>(value: &[u8]) -> Result<T, CodecError> {
         let config = bincode::config::standard().with_limit::<LIMIT>();
         let (decoded, read) = bincode::serde::decode_from_slice(value, config)
-            .map_err(|error| CodecError::new("failed to decode with bincode", Bincode(&error)))?;
+            .map_err(|error| CodecError::new("failed to decode with bincode", not_decoded(&error)))?;
         all_read(value.len() - read)?;
         Ok(decoded)
     }
     match value.len() {
-        0..=0x1000 => within::<T, 0x1_0000>(value),
-        0x1001..=0x4_0000 => within::<T, 0x40_0000>(value),
-        0x4_0001..=0x100_0000 => within::<T, 0x1000_0000>(value),
-        0x100_0001..=0x4000_0000 => within::<T, 0x4_0000_0000>(value),
-        _ => within::<T, { usize::MAX }>(value),
+        0..=0x10_0000 => within::<T, 0x100_0000>(value),
+        0x10_0001..=0x400_0000 => within::<T, 0x4000_0000>(value),
+        // Values of up to 256 GiB. What is hostile here comes from the types themselves, for the checksum is right.
+        _ => within::<T, 0x400_0000_0000>(value),
     }
 }
 
-/// bincode's errors in words for people; what a self-describing format would carry says so.
-struct Bincode<'a, E>(&'a E);
+const TAKE_MESSAGEPACK: &str = "the type needs a self-describing format (serde_json::Value, `untagged`, `tag` or \
+                               `flatten`); use #[cloudknot::remote(codec = \"messagepack\")]";
 
-impl<E: fmt::Display + fmt::Debug> fmt::Display for Bincode<'_, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = format!("{:?}", self.0);
-        if text.contains("AnyNotSupported") || text.contains("SequenceMustHaveLength") || text.contains("IgnoredAny") {
-            return write!(
-                f,
-                "the type needs a self-describing format (serde_json::Value, `untagged`, `tag` or `flatten`); use \
-                 #[cloudknot::remote(codec = \"messagepack\")]"
-            );
+/// What bincode could not write, in words for people.
+fn not_encoded(error: &bincode::error::EncodeError) -> String {
+    use bincode::error::EncodeError as Error;
+    match error {
+        Error::Serde(bincode::serde::EncodeError::SequenceMustHaveLength) => TAKE_MESSAGEPACK.into(),
+        Error::OtherString(text) => text.clone(),
+        Error::Other(text) => (*text).into(),
+        other => format!("{other}"),
+    }
+}
+
+/// What bincode could not read, in words for people.
+fn not_decoded(error: &bincode::error::DecodeError) -> String {
+    use bincode::error::DecodeError as Error;
+    use bincode::serde::DecodeError as Serde;
+    match error {
+        Error::Serde(Serde::AnyNotSupported | Serde::IgnoredAnyNotSupported | Serde::IdentifierNotSupported) => {
+            TAKE_MESSAGEPACK.into()
         }
-        write!(f, "{}", self.0)
+        Error::UnexpectedEnd { .. } => format!("it ends too early; {NOT_ALIKE}"),
+        Error::LimitExceeded => format!("it claims to be far longer than it is; {NOT_ALIKE}"),
+        Error::OtherString(text) => text.clone(),
+        Error::Other(text) => (*text).into(),
+        other => format!("{other:?}; {NOT_ALIKE}"),
     }
 }
 
 struct Appending<'a>(&'a mut Vec<u8>);
 
 impl bincode::enc::write::Writer for Appending<'_> {
+    // Called once a number, and from other crates: without `inline` it is a call for every eight bytes.
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
         self.0.extend_from_slice(bytes);
         Ok(())

@@ -239,6 +239,7 @@ impl Probe<'_> {
     ) -> (TypeNo, SlotId) {
         let key = TypeKey { value: typeid::of::<V::Value>(), name, form, parts };
         let of = self.tracer.declare(key, make);
+        self.tracer.named();
         let find = |shape: &Shape| (*shape == Shape::Named(of)).then_some(());
         self.tracer.shape(self.slot, find, |_| Shape::Named(of));
         match self.tracer.types[of].form {

@@ -30,10 +30,6 @@ pub(super) fn text(tracer: &Tracer, input: SlotId, output: SlotId, codec: Codec)
     recursive.dedup();
     recursive.retain(|slot| !matches!(tracer.slots[*slot].shapes[..], [Shape::Named(_)]));
     let mut writer = Writer { tracer, labels: HashMap::new(), uses: HashMap::new(), mentioned: Vec::new(), recursive };
-    let codec = match codec {
-        Codec::Bincode => "bincode",
-        Codec::Messagepack => "messagepack",
-    };
     let mut lines = vec![
         format!("input: {}", writer.input(input)),
         format!("output: {}", writer.slot(output)),

@@ -46,6 +46,8 @@ pub(super) struct Slot {
     pub(super) opaque: Option<&'static str>,
     /// No value can be made here, for what is in it is opaque.
     pub(super) unbuildable: bool,
+    /// Whether a value was ever made here.
+    made: bool,
     refusals: usize,
     first_set: Option<usize>,
     hopeless_type: bool,
@@ -141,6 +143,8 @@ struct Frame {
     type_name: &'static str,
     /// The variant chosen here, until a value of it is made.
     choice: Option<Choice>,
+    /// The type told its name.
+    named: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -241,14 +245,17 @@ impl Tracer {
             return Err(Refusal::Blocked);
         }
         let outer = self.begin_slot(of, type_name, slot);
-        self.frames.push(Frame { seed: of, slot, type_name, choice: None });
+        self.frames.push(Frame { seed: of, slot, type_name, choice: None, named: false });
         let made = make(Probe { tracer: self, slot });
         match &made {
             Err(refusal) if !self.noted => self.note(*refusal),
-            Ok(_) if self.offer.chosen && outer.is_some() => {
-                self.accepted.insert(of, self.offer.set());
+            Err(_) => {}
+            Ok(_) => {
+                self.slots[slot].made = true;
+                if outer.is_some() {
+                    self.accepted.insert(of, self.offer.set());
+                }
             }
-            _ => {}
         }
         self.frames.pop();
         if let Some(outer) = outer {
@@ -280,13 +287,22 @@ impl Tracer {
         if let Some(same) = self.slots[slot].same {
             return same;
         }
-        match self.frames.iter().find(|frame| frame.seed == of && frame.slot != slot) {
-            Some(frame) if !self.slots[slot].entered => {
-                self.learned += 1;
-                self.slots[slot].same = Some(frame.slot);
-                frame.slot
-            }
-            _ => slot,
+        if self.slots[slot].entered {
+            return slot;
+        }
+        let nameless = self.frames.iter().rev().take_while(|frame| !frame.named);
+        let same = nameless.filter(|frame| frame.seed == of && frame.slot != slot).last().map(|frame| frame.slot);
+        if same.is_some() {
+            self.learned += 1;
+            self.slots[slot].same = same;
+        }
+        same.unwrap_or(slot)
+    }
+
+    /// The type that is being made told its name.
+    pub(super) fn named(&mut self) {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.named = true;
         }
     }
 
@@ -525,8 +541,8 @@ impl Tracer {
         }
         let value = self.new_slot();
         let shapes = &mut self.slots[slot].shapes;
-        let keys = shapes.iter_mut().find_map(|shape| if let Shape::Keyed(keys) = shape { Some(keys) } else { None });
-        match keys {
+        shapes.retain(|shape| !matches!(shape, Shape::Map(..)));
+        match shapes.iter_mut().find_map(|shape| if let Shape::Keyed(keys) = shape { Some(keys) } else { None }) {
             Some(keys) if keys.iter().any(|(other, _)| *other == name) => return false,
             Some(keys) => keys.push((name, value)),
             None => shapes.push(Shape::Keyed(vec![(name, value)])),
@@ -584,6 +600,9 @@ impl Tracer {
         }
         if !this.entered && this.shapes.is_empty() {
             return !this.unbuildable;
+        }
+        if this.refusals > 0 && !this.made && !this.unbuildable {
+            return true;
         }
         this.shapes.iter().any(|shape| match shape {
             Shape::Scalar(_) | Shape::Any => false,

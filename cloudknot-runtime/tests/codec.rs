@@ -1,0 +1,331 @@
+//! Values through frames and back, and frames that were damaged on the way.
+#![allow(missing_docs)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cloudknot_runtime::codec::{self, Codec, CodecError, HEADER};
+use cloudknot_runtime::fingerprint::Fingerprint;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
+
+const TYPES: Fingerprint = Fingerprint(0x0123_4567_89ab_cdef);
+const BOTH: [Codec; 2] = [Codec::Bincode, Codec::Messagepack];
+
+fn frame<T: Serialize>(codec: Codec, value: &T) -> Vec<u8> {
+    let mut out = b"before".to_vec();
+    codec::encode(codec, TYPES, value, &mut out).unwrap();
+    assert_eq!(out[..6], *b"before");
+    out.split_off(6)
+}
+
+fn through<T: Serialize + DeserializeOwned>(codec: Codec, value: &T) -> T {
+    codec::decode(codec, TYPES, &frame(codec, value)).unwrap()
+}
+
+#[track_caller]
+fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T) {
+    for codec in BOTH {
+        assert_eq!(through(codec, &value), value, "{codec:?}");
+    }
+}
+
+/// A frame around bytes that no value was ever written as, with the right length and checksum.
+fn forged(codec: Codec, bytes: &[u8]) -> Vec<u8> {
+    let mut out = frame(codec, &());
+    out.truncate(HEADER);
+    out.extend_from_slice(bytes);
+    out[16..24].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+    out[24..32].copy_from_slice(&XxHash3_64::oneshot_with_seed(TYPES.0, bytes).to_le_bytes());
+    out
+}
+
+#[track_caller]
+fn refused<T: DeserializeOwned>(codec: Codec, frame: &[u8], says: &str) {
+    match codec::decode::<T>(codec, TYPES, frame) {
+        Ok(_) => panic!("a frame was accepted that should have been refused: {says}"),
+        Err(error) => assert!(error.to_string().contains(says), "`{error}` does not say `{says}`"),
+    }
+}
+
+#[test]
+fn floats_keep_every_bit() {
+    let bits = [
+        0,
+        1 << 63,
+        1,
+        f64::NAN.to_bits(),
+        0x7ff8_dead_beef_0001,
+        0xfff0_0000_0000_0001,
+        f64::INFINITY.to_bits(),
+        f64::NEG_INFINITY.to_bits(),
+        f64::MIN_POSITIVE.to_bits(),
+        f64::MAX.to_bits(),
+    ];
+    let values: Vec<f64> = bits.iter().map(|bits| f64::from_bits(*bits)).collect();
+    let narrow = [0x8000_0000, 0x7fc0_1234, 0xff80_0000, 1].map(f32::from_bits);
+    for codec in BOTH {
+        assert_eq!(through(codec, &values).iter().map(|value| value.to_bits()).collect::<Vec<_>>(), bits);
+        assert_eq!(through(codec, &narrow).map(f32::to_bits), narrow.map(f32::to_bits));
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Shape {
+    Nothing,
+    Circle(f64),
+    Pair(i8, Box<Shape>),
+    Group { name: String, of: Vec<Shape>, note: Option<String> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+struct Key {
+    row: u16,
+    column: Option<char>,
+}
+
+#[test]
+fn values_come_back_as_they_were() {
+    check(());
+    check(true);
+    check((i8::MIN, i16::MIN, i32::MIN, i64::MIN, i128::MIN));
+    check((i8::MAX, i16::MAX, i32::MAX, i64::MAX, i128::MAX));
+    check((u8::MAX, u16::MAX, u32::MAX, u64::MAX, u128::MAX));
+    check([0_u64, 250, 251, 252, 253, 65_535, 65_536, 1 << 32]);
+    check(['a', '\0', 'é', '猫', '🦀', char::MAX]);
+    check(String::new());
+    check("naïve 猫 🦀 \0 e\u{301}".to_owned());
+    check(Vec::<f64>::new());
+    check(vec![Vec::<u8>::new(), vec![0, 255], (0..=255).collect()]);
+    check((PathBuf::from("/data/données.csv"), Duration::new(u64::MAX, 999_999_999)));
+    check(vec![vec![vec![vec![vec![Some(1.5)]]], vec![]]]);
+    check(vec![
+        Shape::Nothing,
+        Shape::Circle(-0.5),
+        Shape::Pair(-1, Box::new(Shape::Pair(1, Box::new(Shape::Nothing)))),
+        Shape::Group { name: "outer".into(), of: vec![Shape::Circle(1.0), Shape::Nothing], note: None },
+    ]);
+    check(HashMap::from([((1_u32, true), "one"), ((2, false), "two")].map(|(key, value)| (key, value.to_owned()))));
+    check(BTreeMap::from([(Key { row: 1, column: Some('x') }, vec![1.0]), (Key { row: 0, column: None }, vec![])]));
+    check(BTreeMap::from([(u128::MAX, i128::MIN)]));
+    check(Ok::<u8, String>(1));
+    check(Err::<u8, String>("no".into()));
+}
+
+#[test]
+fn nested_options_are_exact_with_bincode_only() {
+    let values: Vec<Option<Option<u8>>> = vec![None, Some(None), Some(Some(0))];
+    assert_eq!(through(Codec::Bincode, &values), values);
+    assert_eq!(through(Codec::Bincode, &vec![Some(()), None]), [Some(()), None]);
+    // MessagePack has one nil only.
+    assert_eq!(through(Codec::Messagepack, &values), [None, None, Some(Some(0))]);
+    assert_eq!(through(Codec::Messagepack, &vec![Some(()), None]), [None, None]);
+}
+
+// The limit counts numbers with their full width, however few bytes they were written in.
+#[test]
+fn values_that_are_larger_than_their_bytes() {
+    check(vec![0_u64; 300_000]);
+    check(vec![0_u128; 300_000]);
+    check(vec![0_i128; 1]);
+    check(vec![(); 1_000_000]);
+    check(vec![None::<u128>; 100_000]);
+    check(vec![String::new(); 100_000]);
+    check(vec![vec![(0_u128, 0_usize)]; 50_000]);
+    check(vec![Shape::Nothing; 1_100_000]);
+    check((0_u128, 0_u128, 0_u128));
+}
+
+#[test]
+fn many_frames_stand_one_after_another() {
+    let mut out = Vec::new();
+    for number in 0..3_u64 {
+        codec::encode(Codec::Bincode, TYPES, &vec![number; 3], &mut out).unwrap();
+    }
+    let mut rest = &out[..];
+    for number in 0..3_u64 {
+        let length = usize::try_from(codec::frame_length(rest).unwrap()).unwrap();
+        assert_eq!(codec::decode::<Vec<u64>>(Codec::Bincode, TYPES, &rest[..length]).unwrap(), [number; 3]);
+        rest = &rest[length..];
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn every_damaged_byte_and_bit_is_noticed() {
+    for codec in BOTH {
+        let whole = frame(codec, &(7_u64, "some text".to_owned(), vec![1.0, f64::NAN]));
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1 << bit;
+                let error = codec::decode::<(u64, String, Vec<f64>)>(codec, TYPES, &damaged);
+                assert!(error.is_err(), "{codec:?}: bit {bit} of byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_truncated_or_longer_frame_is_refused() {
+    for codec in BOTH {
+        let whole = frame(codec, &vec!["text".to_owned(); 3]);
+        for length in 0..whole.len() {
+            let says = if length < HEADER { "bytes are left" } else { "truncated or damaged" };
+            refused::<Vec<String>>(codec, &whole[..length], says);
+        }
+        let longer: Vec<u8> = whole.iter().copied().chain([0]).collect();
+        refused::<Vec<String>>(codec, &longer, "truncated or damaged");
+    }
+}
+
+#[test]
+fn a_frame_says_what_is_wrong_with_it() {
+    let whole = frame(Codec::Bincode, &1_u8);
+    refused::<u8>(Codec::Messagepack, &whole, "written with bincode");
+    let with = |at: usize, byte: u8| {
+        let mut changed = whole.clone();
+        changed[at] = byte;
+        changed
+    };
+    refused::<u8>(Codec::Bincode, &with(0, b'X'), "not written by cloudknot");
+    refused::<u8>(Codec::Bincode, &with(4, 9), "another version of cloudknot");
+    refused::<u8>(Codec::Bincode, &with(5, 9), "unknown codec");
+    refused::<u8>(Codec::Bincode, &with(6, 1), "damaged");
+    refused::<u8>(Codec::Bincode, &with(8, 0), "other types (0123456789abcd00, here 0123456789abcdef)");
+    refused::<u8>(Codec::Bincode, &with(23, 255), "truncated or damaged");
+    refused::<u8>(Codec::Bincode, &with(HEADER, 2), "checksum");
+    refused::<u8>(Codec::Bincode, b"", "only 0 bytes are left");
+    let mut endless = whole.clone();
+    endless[16..24].fill(255);
+    assert!(codec::frame_length(&endless).is_err());
+}
+
+#[test]
+fn hostile_lengths_are_refused_without_reserving_memory() {
+    // bincode: a marker, then 2^45 in eight bytes.
+    let mut bytes = vec![253];
+    bytes.extend_from_slice(&(1_u64 << 45).to_le_bytes());
+    bytes.extend_from_slice(b"0123456789");
+    for length in [bytes.len(), 0x10_0000, 0x10_0001, 0x400_0001] {
+        bytes.resize(length, b'x');
+        let hostile = forged(Codec::Bincode, &bytes);
+        refused::<String>(Codec::Bincode, &hostile, "far longer than it is");
+    }
+    let bytes = forged(Codec::Bincode, &bytes[..100]);
+    refused::<PathBuf>(Codec::Bincode, &bytes, "far longer than it is");
+    refused::<Vec<u8>>(Codec::Bincode, &bytes, "ends too early");
+    refused::<Vec<f64>>(Codec::Bincode, &bytes, "ends too early");
+    refused::<HashMap<u64, f64>>(Codec::Bincode, &bytes, "decode with bincode");
+    // MessagePack: a string, bytes, an array and a map of 2^32 - 1.
+    for marker in [0xdb, 0xc6, 0xdd, 0xdf] {
+        let hostile = forged(Codec::Messagepack, &[marker, 255, 255, 255, 255, 1, 1, 1]);
+        refused::<String>(Codec::Messagepack, &hostile, "failed to decode with messagepack");
+        refused::<Vec<u8>>(Codec::Messagepack, &hostile, "failed to decode with messagepack");
+        refused::<Vec<f64>>(Codec::Messagepack, &hostile, "failed to decode with messagepack");
+        refused::<HashMap<u64, u64>>(Codec::Messagepack, &hostile, "failed to decode with messagepack");
+        refused::<serde_json::Value>(Codec::Messagepack, &hostile, "failed to decode with messagepack");
+    }
+}
+
+#[test]
+fn what_is_left_over_is_refused() {
+    refused::<u8>(Codec::Bincode, &forged(Codec::Bincode, &[1, 2]), "1 bytes are left over");
+    refused::<u8>(Codec::Messagepack, &forged(Codec::Messagepack, &[1, 2]), "1 bytes are left over");
+    refused::<bool>(Codec::Bincode, &forged(Codec::Bincode, &[7]), "failed to decode with bincode");
+    refused::<char>(Codec::Bincode, &forged(Codec::Bincode, &[255]), "failed to decode with bincode");
+    refused::<String>(Codec::Bincode, &forged(Codec::Bincode, &[1, 255]), "failed to decode with bincode");
+    refused::<Shape>(Codec::Bincode, &forged(Codec::Bincode, &[9]), "failed to decode with bincode");
+}
+
+// Whatever the bytes are, decoding ends, and without a panic.
+#[test]
+fn arbitrary_bytes_never_panic() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::new();
+    for round in 0..20_000_usize {
+        bytes.clear();
+        for _ in 0..round % 40 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            bytes.push(state.to_le_bytes()[7]);
+        }
+        for codec in BOTH {
+            let frame = forged(codec, &bytes);
+            // What is decoded by chance must be something that can be written again.
+            if let Ok(value) = codec::decode::<(Shape, HashMap<String, Vec<u64>>)>(codec, TYPES, &frame) {
+                self::frame(codec, &value);
+            }
+            if let Ok(value) = codec::decode::<Vec<Shape>>(codec, TYPES, &frame) {
+                self::frame(codec, &value);
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u32),
+    Text(String),
+}
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+enum Tagged {
+    Point { x: f64 },
+    Empty,
+}
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Flat {
+    name: String,
+    #[serde(flatten)]
+    rest: BTreeMap<String, u32>,
+}
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Skips {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first: Option<u32>,
+    second: u32,
+}
+
+/// bincode refuses, when the value is written or when it is read back, and says what to take instead.
+#[track_caller]
+fn messagepack_only<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T) {
+    assert_eq!(through(Codec::Messagepack, &value), value);
+    let mut out = b"kept".to_vec();
+    let error: CodecError = match codec::encode(Codec::Bincode, TYPES, &value, &mut out) {
+        Ok(()) => codec::decode::<T>(Codec::Bincode, TYPES, &out[4..]).unwrap_err(),
+        Err(error) => {
+            assert_eq!(out, b"kept", "a value that could not be written leaves nothing behind");
+            error
+        }
+    };
+    assert!(error.to_string().contains("#[cloudknot::remote(codec = \"messagepack\")]"), "{error}");
+}
+
+#[test]
+fn what_describes_itself_goes_by_messagepack() {
+    messagepack_only(serde_json::json!({"a": [1, 2.5, null, "x"], "b": {"c": -1}}));
+    messagepack_only(vec![Untagged::Number(1), Untagged::Text("one".into())]);
+    messagepack_only(vec![Tagged::Point { x: 0.5 }, Tagged::Empty]);
+    messagepack_only(Flat { name: "a".into(), rest: BTreeMap::from([("b".into(), 1)]) });
+    messagepack_only(Skips { first: None, second: 1 });
+}
+
+#[test]
+fn a_type_that_cannot_be_written_leaves_the_buffer_alone() {
+    struct Never;
+    impl Serialize for Never {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("the telescope is closed"))
+        }
+    }
+    for codec in BOTH {
+        let mut out = vec![1, 2, 3];
+        let error = codec::encode(codec, TYPES, &(vec![1.0; 100], Never), &mut out).unwrap_err();
+        assert!(error.to_string().ends_with(": the telescope is closed"), "{error}");
+        assert_eq!(out, [1, 2, 3]);
+    }
+}
