@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 0..4 | `CKNT` |
 //! | 4 | version of this layout, 1 |
-//! | 5 | codec: 1 bincode, 2 MessagePack |
+//! | 5 | codec: 1 for bincode, 2 for messagepack |
 //! | 6..8 | zero |
 //! | 8..16 | fingerprint of the function's types |
 //! | 16..24 | length of the value |

@@ -2,12 +2,17 @@
 //! it from the same source, each for itself, and must come to the same text: no address, no order of a hash map and
 //! no module path gets in (only a type that refuses to be traced is known by its full name).
 //!
-//! The walk: `trace` decides which parts of the types are still unknown and which values to offer; `probe` is the
-//! deserializer that offers them and notes what was asked for; `offers` holds the values; `render` writes the text.
+//! The walk: `trace` goes through a type again and again until nothing of it is unknown (`pending` says what is);
+//! `probe` is the deserializer that it goes with, and `access` its half for what has several parts; `offers` holds the
+//! values that are offered, and `refusals` says what then; what was learned is kept in `shapes`, and `render` writes it.
 
+mod access;
 mod offers;
+mod pending;
 mod probe;
+mod refusals;
 mod render;
+mod shapes;
 mod trace;
 
 use std::fmt;

@@ -1,5 +1,5 @@
 //! Values through frames and back, and frames that were damaged on the way.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::needless_pass_by_value)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
@@ -113,6 +113,27 @@ fn values_come_back_as_they_were() {
     check(BTreeMap::from([(u128::MAX, i128::MIN)]));
     check(Ok::<u8, String>(1));
     check(Err::<u8, String>("no".into()));
+}
+
+// What the fingerprint is traced with: types that look different to people and machines must look the same there.
+#[test]
+fn both_codecs_are_for_machines() {
+    #[derive(Debug, PartialEq)]
+    struct Machine;
+    impl Serialize for Machine {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            assert!(!serializer.is_human_readable());
+            ().serialize(serializer)
+        }
+    }
+    impl<'de> Deserialize<'de> for Machine {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            assert!(!deserializer.is_human_readable());
+            <()>::deserialize(deserializer).map(|()| Self)
+        }
+    }
+    check((Machine, vec![Machine]));
+    check(std::net::IpAddr::from([127, 0, 0, 1]));
 }
 
 #[test]

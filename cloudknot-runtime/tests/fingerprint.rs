@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use cloudknot_runtime::codec::Codec;
 use cloudknot_runtime::fingerprint::{Schema, difference};
-use serde::de::{self, DeserializeOwned, Deserializer, SeqAccess, Visitor};
+use serde::de::{self, DeserializeOwned, Deserializer, EnumAccess, SeqAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 fn schema<T: DeserializeOwned>() -> Schema {
@@ -182,8 +182,24 @@ enum Endless {
     B(Box<Endless>, u8),
 }
 
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Ping(Vec<Pong>);
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Pong(Option<Box<Ping>>, #[serde(skip)] u8);
+#[derive(Deserialize)]
+enum Json {
+    List(Vec<Json>),
+    Object(BTreeMap<String, Json>),
+    Number(f64),
+    Null,
+}
+
 #[test]
 fn types_that_contain_themselves() {
+    check::<Ping>("[Pong]\ntype Pong = Option<[Pong]>");
+    check::<Json>("Json\nenum Json { List([Json]), Object({string: Json}), Number(f64), Null }");
     check::<List>("List\nstruct List { value: f64, next: Option<List> }");
     check::<Node>(
         "Node\nstruct Node { children: [Node], by_name: {string: Node}, parent: Other }\n\
@@ -233,7 +249,7 @@ struct Transparent {
 impl TryFrom<u32> for Cents {
     type Error = String;
     fn try_from(value: u32) -> Result<Self, String> {
-        if value % 100 == 0 && value > 0 { Ok(Self(value)) } else { Err("not whole".into()) }
+        if value.is_multiple_of(100) && value > 0 { Ok(Self(value)) } else { Err("not whole".into()) }
     }
 }
 impl From<(u8, u8)> for FromPair {
@@ -318,6 +334,37 @@ impl<'de> Deserialize<'de> for InOrder {
     }
 }
 
+/// Knows its variants by number only.
+enum Numbered {
+    Zero,
+    One(u8),
+}
+impl<'de> Deserialize<'de> for Numbered {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number(u32);
+        impl<'de> Deserialize<'de> for Number {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                u32::deserialize(deserializer).map(Self)
+            }
+        }
+        struct Variants;
+        impl<'de> Visitor<'de> for Variants {
+            type Value = Numbered;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a variant")
+            }
+            fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Numbered, A::Error> {
+                match data.variant()? {
+                    (Number(0), variant) => variant.unit_variant().map(|()| Numbered::Zero),
+                    (Number(1), variant) => variant.newtype_variant().map(Numbered::One),
+                    (Number(other), _) => Err(de::Error::custom(other)),
+                }
+            }
+        }
+        deserializer.deserialize_enum("Numbered", &["Zero", "One"], Variants)
+    }
+}
+
 /// A type that is checked while it is read.
 macro_rules! particular {
     ($name:ident, $from:ty, |$value:ident| $good:expr) => {
@@ -366,6 +413,7 @@ struct Ends {
 #[test]
 fn hand_written_types_are_offered_what_they_take() {
     check::<InOrder>("InOrder\nstruct InOrder { left: u8, right: string }");
+    check::<(Numbered, u8)>("(Numbered, u8)\nenum Numbered { Zero, One(u8) }");
     check::<(Stamp, Id, Address)>("(string, bytes, string)");
     check::<(Interval, Descending, u8)>("(Ends, Ends, u8)\nstruct Ends { start: u32, end: u32 }");
     check::<(Triangle, Filled, Filled, LateVariant, u8)>(

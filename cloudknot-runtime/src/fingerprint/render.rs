@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::trace::{Fields, Form, Shape, SlotId, Tracer, Type, TypeNo, VariantKind};
+use super::shapes::{Fields, Form, Shape, SlotId, Type, TypeNo, VariantKind};
+use super::trace::Tracer;
 use crate::codec::Codec;
 
 /// What an entry of the text is about.

@@ -16,8 +16,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::de::{DeserializeOwned, DeserializeSeed};
 
-use super::offers::{self, Offer};
+use super::offers::Offer;
 use super::probe::{Probe, Refusal};
+use super::shapes::{Choices, Fields, Form, Shape, Slot, SlotId, Type, TypeNo, Variant, VariantKind};
 
 /// From this depth on no option, sequence or map is filled; a later pass comes to what is in it by a shorter way.
 const DEEP: usize = 40;
@@ -30,103 +31,6 @@ const MOST_STEPS: usize = 1_000_000;
 /// How often a container may be filled in one pass while its type is being offered other values.
 const REFILLS: u8 = 16;
 
-pub(super) type SlotId = usize;
-pub(super) type TypeNo = usize;
-
-#[derive(Debug, Default)]
-pub(super) struct Slot {
-    pub(super) shapes: Vec<Shape>,
-    /// Whether anything was ever deserialized here.
-    pub(super) entered: bool,
-    /// The name of the type that was deserialized here first.
-    pub(super) type_name: &'static str,
-    /// The slot further out that has the same type: this one is only a way back to it.
-    pub(super) same: Option<SlotId>,
-    /// The name of the type here, once it has refused everything.
-    pub(super) opaque: Option<&'static str>,
-    /// No value can be made here, for what is in it is opaque.
-    pub(super) unbuildable: bool,
-    /// Whether a value was ever made here.
-    made: bool,
-    refusals: usize,
-    first_set: Option<usize>,
-    hopeless_type: bool,
-    /// A variant somewhere in it was not seen yet. Computed between passes.
-    pending: bool,
-    // Of the container that this is the content of, in this pass:
-    open: bool,
-    filled: u8,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Shape {
-    Scalar(&'static str),
-    /// The type asked for whatever is there.
-    Any,
-    Option(SlotId),
-    Seq(SlotId),
-    Map(SlotId, SlotId),
-    /// A map in whose keys a type looks for the names of its fields, as `flatten` does.
-    Keyed(Vec<(&'static str, SlotId)>),
-    Tuple(usize, Vec<SlotId>),
-    Struct(TypeNo),
-    Named(TypeNo),
-}
-
-/// A named type, or the fields of a struct or of a struct variant.
-#[derive(Debug)]
-pub(super) struct Type {
-    pub(super) name: &'static str,
-    pub(super) form: Form,
-}
-
-#[derive(Debug)]
-pub(super) enum Form {
-    Unit,
-    Newtype(SlotId),
-    /// The slot has the shape of the fields.
-    Fields(SlotId),
-    Struct(Fields),
-    Enum(Choices),
-}
-
-#[derive(Debug)]
-pub(super) struct Fields {
-    pub(super) names: Vec<&'static str>,
-    pub(super) slots: Vec<SlotId>,
-    /// This name is another one for the field before it.
-    pub(super) alias: Vec<bool>,
-    /// The type takes its fields in order only, without names.
-    pub(super) in_order: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Choices {
-    pub(super) variants: Vec<Variant>,
-    /// The type takes its variants by number only.
-    pub(super) by_number: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Variant {
-    pub(super) name: &'static str,
-    pub(super) kind: Option<VariantKind>,
-    pub(super) slot: SlotId,
-    refused: bool,
-    /// When it was first made, counted in variants.
-    built: Option<usize>,
-    entries: usize,
-    in_progress: usize,
-    entered_in_pass: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum VariantKind {
-    Unit,
-    Newtype,
-    Fields,
-}
-
 /// What tells one named type from another: two types of one name may stand in different modules.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct TypeKey {
@@ -137,14 +41,14 @@ pub(super) struct TypeKey {
 }
 
 #[derive(Debug)]
-struct Frame {
-    seed: TypeId,
-    slot: SlotId,
-    type_name: &'static str,
+pub(super) struct Frame {
+    pub(super) seed: TypeId,
+    pub(super) slot: SlotId,
+    pub(super) type_name: &'static str,
     /// The variant chosen here, until a value of it is made.
-    choice: Option<Choice>,
+    pub(super) choice: Option<Choice>,
     /// The type told its name.
-    named: bool,
+    pub(super) named: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -159,18 +63,18 @@ pub(super) struct Choice {
 pub(super) struct Tracer {
     pub(super) slots: Vec<Slot>,
     pub(super) types: Vec<Type>,
-    keys: HashMap<TypeKey, TypeNo>,
-    frames: Vec<Frame>,
+    pub(super) keys: HashMap<TypeKey, TypeNo>,
+    pub(super) frames: Vec<Frame>,
     pub(super) offer: Offer,
     /// The set of values that a type took after it had refused others.
-    accepted: HashMap<TypeId, usize>,
-    hopeless: HashSet<TypeId>,
+    pub(super) accepted: HashMap<TypeId, usize>,
+    pub(super) hopeless: HashSet<TypeId>,
     /// The refusal that ends this pass was noted.
-    noted: bool,
+    pub(super) noted: bool,
     /// Counts whatever is learned.
-    learned: usize,
-    steps: usize,
-    built: usize,
+    pub(super) learned: usize,
+    pub(super) steps: usize,
+    pub(super) built: usize,
     /// The field whose name was offered last.
     pub(super) last_field: Option<(TypeNo, usize)>,
 }
@@ -233,7 +137,7 @@ impl Tracer {
         slot: SlotId,
         of: TypeId,
         type_name: &'static str,
-        make: impl FnOnce(Probe<'_>) -> Result<R, Refusal>,
+        deserialize: impl FnOnce(Probe<'_>) -> Result<R, Refusal>,
     ) -> Result<R, Refusal> {
         let slot = self.same_type_further_out(of, slot);
         self.steps += 1;
@@ -246,7 +150,7 @@ impl Tracer {
         }
         let outer = self.begin_slot(of, type_name, slot);
         self.frames.push(Frame { seed: of, slot, type_name, choice: None, named: false });
-        let made = make(Probe { tracer: self, slot });
+        let made = deserialize(Probe { tracer: self, slot });
         match &made {
             Err(refusal) if !self.noted => self.note(*refusal),
             Err(_) => {}
@@ -338,23 +242,23 @@ impl Tracer {
         &mut self,
         slot: SlotId,
         find: impl Fn(&Shape) -> Option<R>,
-        make: impl FnOnce(&mut Self) -> Shape,
+        new: impl FnOnce(&mut Self) -> Shape,
     ) -> R {
         if let Some(found) = self.slots[slot].shapes.iter().find_map(&find) {
             return found;
         }
-        let made = make(self);
+        let made = new(self);
         self.learned += 1;
         let found = find(&made).expect("a shape is found as it was made");
         self.slots[slot].shapes.push(made);
         found
     }
 
-    pub(super) fn declare(&mut self, key: TypeKey, make: impl FnOnce(&mut Self) -> Form) -> TypeNo {
+    pub(super) fn declare(&mut self, key: TypeKey, new: impl FnOnce(&mut Self) -> Form) -> TypeNo {
         if let Some(number) = self.keys.get(&key) {
             return *number;
         }
-        let form = make(self);
+        let form = new(self);
         self.types.push(Type { name: key.name, form });
         self.keys.insert(key, self.types.len() - 1);
         self.types.len() - 1
@@ -388,7 +292,7 @@ impl Tracer {
         }
     }
 
-    fn fields_mut(&mut self, of: TypeNo) -> &mut Fields {
+    pub(super) fn fields_mut(&mut self, of: TypeNo) -> &mut Fields {
         match &mut self.types[of].form {
             Form::Struct(fields) => fields,
             other => unreachable!("the fields of a struct were {other:?}"),
@@ -402,7 +306,7 @@ impl Tracer {
         }
     }
 
-    fn variant_mut(&mut self, of: TypeNo, variant: usize) -> &mut Variant {
+    pub(super) fn variant_mut(&mut self, of: TypeNo, variant: usize) -> &mut Variant {
         match &mut self.types[of].form {
             Form::Enum(choices) => &mut choices.variants[variant],
             other => unreachable!("the variants of an enum were {other:?}"),
@@ -469,178 +373,5 @@ impl Tracer {
         if let Some(frame) = self.frames.last_mut() {
             frame.choice = choice;
         }
-    }
-}
-
-/// What to make of a refusal.
-impl Tracer {
-    fn note_panic(&mut self) {
-        // One panic is noise enough: what panics is not offered anything else.
-        if let Some(frame) = self.frames.last() {
-            let (slot, of, name) = (frame.slot, frame.seed, frame.type_name);
-            self.make_opaque(slot, of, name);
-        }
-    }
-
-    /// Notes the refusal of the innermost type that is being made.
-    fn note(&mut self, refusal: Refusal) {
-        self.noted = true;
-        let frame = self.frames.last().expect("what was entered has a frame");
-        let (slot, of, name, choice) = (frame.slot, frame.seed, frame.type_name, frame.choice);
-        if refusal == Refusal::Blocked {
-            return self.make_unbuildable(slot);
-        }
-        if let Refusal::Missing(field) = refusal
-            && self.learn_key(slot, field)
-        {
-            return;
-        }
-        if let Some(choice) = choice {
-            return self.refuse_variant(choice);
-        }
-        self.slots[slot].refusals += 1;
-        self.learned += 1;
-        if self.slots[slot].refusals >= offers::SETS || self.slots[slot].hopeless_type {
-            self.make_opaque(slot, of, name);
-        }
-    }
-
-    /// Notes a refusal that only the fields of a struct or tuple explain; gives whether it was one.
-    pub(super) fn note_in_fields(&mut self, slot: SlotId, of: Option<TypeNo>, refusal: Refusal) {
-        if self.noted {
-            return;
-        }
-        match (refusal, of, self.last_field) {
-            (Refusal::Blocked, ..) => self.make_unbuildable(slot),
-            (Refusal::Missing(name), Some(of), _) if self.omitted(of, name) => self.make_unbuildable(slot),
-            (Refusal::Duplicate(name), Some(of), Some((last, field))) if last == of && field > 0 => {
-                self.learned += 1;
-                let fields = self.fields_mut(of);
-                fields.alias[field] = true;
-                let before = (0..field).rev().find(|&other| !fields.alias[other]).unwrap_or(0);
-                fields.names[before] = name;
-            }
-            (Refusal::NotAMap, Some(of), _) if !self.fields(of).in_order => {
-                self.learned += 1;
-                self.fields_mut(of).in_order = true;
-            }
-            _ => return,
-        }
-        self.noted = true;
-    }
-
-    /// We left this field out, for we could not make it.
-    fn omitted(&self, of: TypeNo, name: &str) -> bool {
-        let fields = self.fields(of);
-        fields.names.iter().zip(&fields.slots).any(|(other, slot)| *other == name && self.unbuildable(*slot))
-    }
-
-    fn learn_key(&mut self, slot: SlotId, name: &'static str) -> bool {
-        if !self.slots[slot].shapes.iter().any(|shape| matches!(shape, Shape::Map(..) | Shape::Keyed(_))) {
-            return false;
-        }
-        let value = self.new_slot();
-        let shapes = &mut self.slots[slot].shapes;
-        shapes.retain(|shape| !matches!(shape, Shape::Map(..)));
-        match shapes.iter_mut().find_map(|shape| if let Shape::Keyed(keys) = shape { Some(keys) } else { None }) {
-            Some(keys) if keys.iter().any(|(other, _)| *other == name) => return false,
-            Some(keys) => keys.push((name, value)),
-            None => shapes.push(Shape::Keyed(vec![(name, value)])),
-        }
-        self.learned += 1;
-        true
-    }
-
-    fn refuse_variant(&mut self, choice: Choice) {
-        self.learned += 1;
-        if let Form::Enum(choices) = &mut self.types[choice.of].form {
-            if !choice.named && !choices.by_number {
-                choices.by_number = true;
-                return;
-            }
-            choices.variants[choice.variant].refused = true;
-        }
-    }
-
-    fn make_opaque(&mut self, slot: SlotId, of: TypeId, name: &'static str) {
-        self.hopeless.insert(of);
-        self.slots[slot].opaque = Some(name);
-        self.make_unbuildable(slot);
-    }
-
-    fn make_unbuildable(&mut self, slot: SlotId) {
-        if !std::mem::replace(&mut self.slots[slot].unbuildable, true) {
-            self.learned += 1;
-        }
-    }
-}
-
-/// What was not seen yet.
-impl Tracer {
-    fn find_pending(&mut self) {
-        for slot in &mut self.slots {
-            slot.pending = false;
-        }
-        let mut changed = true;
-        while changed {
-            changed = false;
-            for slot in (0..self.slots.len()).rev() {
-                if !self.slots[slot].pending && self.is_pending(slot) {
-                    self.slots[slot].pending = true;
-                    changed = true;
-                }
-            }
-        }
-    }
-
-    fn is_pending(&self, slot: SlotId) -> bool {
-        let this = &self.slots[slot];
-        if let Some(same) = this.same {
-            return self.slots[same].pending;
-        }
-        if !this.entered && this.shapes.is_empty() {
-            return !this.unbuildable;
-        }
-        if this.refusals > 0 && !this.made && !this.unbuildable {
-            return true;
-        }
-        this.shapes.iter().any(|shape| match shape {
-            Shape::Scalar(_) | Shape::Any => false,
-            Shape::Option(content) | Shape::Seq(content) => self.slots[*content].pending,
-            Shape::Map(key, value) => self.slots[*key].pending || self.slots[*value].pending,
-            Shape::Keyed(keys) => keys.iter().any(|(_, value)| self.slots[*value].pending),
-            Shape::Tuple(_, slots) => self.pending_in_order(slots),
-            Shape::Struct(of) | Shape::Named(of) => self.type_pending(*of),
-        })
-    }
-
-    fn type_pending(&self, of: TypeNo) -> bool {
-        match &self.types[of].form {
-            Form::Unit => false,
-            Form::Newtype(slot) | Form::Fields(slot) => self.slots[*slot].pending,
-            Form::Struct(fields) if fields.in_order => self.pending_in_order(&fields.slots),
-            Form::Struct(fields) => {
-                fields.slots.iter().zip(&fields.alias).any(|(slot, alias)| !alias && self.slots[*slot].pending)
-            }
-            Form::Enum(choices) => choices.variants.iter().any(|variant| match variant.kind {
-                _ if variant.refused => false,
-                None => true,
-                Some(VariantKind::Unit) => false,
-                Some(_) => self.slots[variant.slot].pending,
-            }),
-        }
-    }
-
-    /// What stands behind something that cannot be made is never reached.
-    fn pending_in_order(&self, slots: &[SlotId]) -> bool {
-        for slot in slots {
-            if self.slots[*slot].pending {
-                return true;
-            }
-            if self.unbuildable(*slot) {
-                return false;
-            }
-        }
-        false
     }
 }

@@ -1,0 +1,279 @@
+//! What a probe hands out of the elements, fields, entries and variants that it was asked for, one by one.
+
+use serde::de::value::BorrowedStrDeserializer;
+use serde::de::{DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
+
+use super::probe::Refusal;
+use super::shapes::{Shape, SlotId, TypeNo, VariantKind};
+use super::trace::{Choice, Tracer};
+
+/// So many elements of a tuple are told apart; a longer one is an array of one type.
+const LONGEST_TUPLE: usize = 64;
+
+/// What named types and variants have in common.
+impl Tracer {
+    pub(super) fn scalar(&mut self, slot: SlotId, name: &'static str) {
+        self.shape(slot, |shape| (*shape == Shape::Scalar(name)).then_some(()), |_| Shape::Scalar(name));
+    }
+
+    pub(super) fn tuple<'de, V: Visitor<'de>>(
+        &mut self,
+        slot: SlotId,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        let find = |shape: &Shape| match shape {
+            Shape::Tuple(other, slots) if *other == len => Some(slots.clone()),
+            _ => None,
+        };
+        let new =
+            |tracer: &mut Self| Shape::Tuple(len, (0..len.min(LONGEST_TUPLE)).map(|_| tracer.new_slot()).collect());
+        let slots = self.shape(slot, find, new);
+        if self.hopeless(slot) {
+            return Err(Refusal::Blocked);
+        }
+        let made = visitor.visit_seq(InOrder { tracer: &mut *self, slots, len, next: 0 });
+        made.inspect_err(|refusal| self.note_in_fields(slot, None, *refusal))
+    }
+
+    pub(super) fn structure<'de, V: Visitor<'de>>(
+        &mut self,
+        slot: SlotId,
+        names: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        let find = |shape: &Shape| if let Shape::Struct(of) = shape { Some(*of) } else { None };
+        let of = self.shape(slot, find, |tracer| Shape::Struct(tracer.new_fields(names)));
+        if self.hopeless(slot) {
+            return Err(Refusal::Blocked);
+        }
+        self.last_field = None;
+        let made = if self.fields(of).in_order {
+            let slots = self.fields(of).slots.clone();
+            visitor.visit_seq(InOrder { tracer: &mut *self, len: slots.len(), slots, next: 0 })
+        } else {
+            visitor.visit_map(ByName { tracer: &mut *self, of, next: 0, current: 0 })
+        };
+        made.inspect_err(|refusal| self.note_in_fields(slot, Some(of), *refusal))
+    }
+}
+
+/// An empty sequence or map.
+pub(super) struct Nothing;
+
+impl<'de> SeqAccess<'de> for Nothing {
+    type Error = Refusal;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<Option<S::Value>, Refusal> {
+        Ok(None)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(0)
+    }
+}
+
+impl<'de> MapAccess<'de> for Nothing {
+    type Error = Refusal;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<Option<S::Value>, Refusal> {
+        Ok(None)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<S::Value, Refusal> {
+        Err(Refusal::Other)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(0)
+    }
+}
+
+/// The elements of a sequence, all of one slot.
+pub(super) struct Elements<'t> {
+    pub(super) tracer: &'t mut Tracer,
+    pub(super) element: SlotId,
+    pub(super) left: usize,
+}
+
+impl<'de> SeqAccess<'de> for Elements<'_> {
+    type Error = Refusal;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        self.tracer.enter(self.element, seed).map(Some)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+/// The elements of a tuple, or the fields of a struct that takes them without their names.
+pub(super) struct InOrder<'t> {
+    pub(super) tracer: &'t mut Tracer,
+    pub(super) slots: Vec<SlotId>,
+    pub(super) len: usize,
+    pub(super) next: usize,
+}
+
+impl<'de> SeqAccess<'de> for InOrder<'_> {
+    type Error = Refusal;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
+        if self.next == self.len {
+            return Ok(None);
+        }
+        let slot = self.slots[self.next.min(self.slots.len() - 1)];
+        self.next += 1;
+        self.tracer.enter(slot, seed).map(Some)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.len - self.next)
+    }
+}
+
+/// The fields of a struct: first those that can be made, then, to see what is in them, those that cannot.
+pub(super) struct ByName<'t> {
+    pub(super) tracer: &'t mut Tracer,
+    pub(super) of: TypeNo,
+    /// Counts through the fields twice.
+    pub(super) next: usize,
+    pub(super) current: usize,
+}
+
+impl<'de> MapAccess<'de> for ByName<'_> {
+    type Error = Refusal;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
+        let fields = self.tracer.fields(self.of);
+        let count = fields.slots.len();
+        while self.next < 2 * count {
+            let (again, field) = (self.next >= count, self.next % count);
+            self.next += 1;
+            let slot = fields.slots[field];
+            let due = self.tracer.unbuildable(slot) == again && !self.tracer.hopeless(slot);
+            if due && !fields.alias[field] {
+                let name = fields.names[field];
+                self.current = field;
+                self.tracer.last_field = Some((self.of, field));
+                return seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some);
+            }
+        }
+        self.tracer.last_field = None;
+        Ok(None)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refusal> {
+        self.tracer.last_field = None;
+        let slot = self.tracer.fields(self.of).slots[self.current];
+        self.tracer.enter(slot, seed)
+    }
+}
+
+/// The entries of a map, all of the same two slots.
+pub(super) struct Entries<'t> {
+    pub(super) tracer: &'t mut Tracer,
+    pub(super) key: SlotId,
+    pub(super) value: SlotId,
+    pub(super) left: usize,
+}
+
+impl<'de> MapAccess<'de> for Entries<'_> {
+    type Error = Refusal;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        self.tracer.enter(self.key, seed).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refusal> {
+        self.tracer.enter(self.value, seed)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+/// The entries of a map in which a type looks for names that it told us by missing them.
+pub(super) struct Keys<'t> {
+    pub(super) tracer: &'t mut Tracer,
+    pub(super) known: Vec<(&'static str, SlotId)>,
+    pub(super) next: usize,
+}
+
+impl<'de> MapAccess<'de> for Keys<'_> {
+    type Error = Refusal;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
+        let Some((name, _)) = self.known.get(self.next) else { return Ok(None) };
+        self.next += 1;
+        seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refusal> {
+        self.tracer.enter(self.known[self.next - 1].1, seed)
+    }
+}
+
+/// The variant that the tracer chose.
+pub(super) struct Chosen<'t> {
+    pub(super) tracer: &'t mut Tracer,
+    pub(super) choice: Choice,
+}
+
+impl<'de> EnumAccess<'de> for Chosen<'_> {
+    type Error = Refusal;
+    type Variant = Self;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(mut self, seed: S) -> Result<(S::Value, Self), Refusal> {
+        let choices = self.tracer.choices(self.choice.of);
+        let name = if choices.by_number {
+            let number = u32::try_from(self.choice.variant).map_err(|_| Refusal::Other)?;
+            seed.deserialize(number.into_deserializer())?
+        } else {
+            seed.deserialize(BorrowedStrDeserializer::new(choices.variants[self.choice.variant].name))?
+        };
+        self.choice.named = true;
+        self.tracer.set_choice(Some(self.choice));
+        Ok((name, self))
+    }
+}
+
+impl Chosen<'_> {
+    fn make<R>(
+        self,
+        kind: VariantKind,
+        deserialize: impl FnOnce(&mut Tracer, SlotId) -> Result<R, Refusal>,
+    ) -> Result<R, Refusal> {
+        self.tracer.variant_kind(self.choice, kind);
+        let slot = self.tracer.choices(self.choice.of).variants[self.choice.variant].slot;
+        let made = deserialize(self.tracer, slot)?;
+        self.tracer.variant_made(self.choice);
+        Ok(made)
+    }
+}
+
+impl<'de> VariantAccess<'de> for Chosen<'_> {
+    type Error = Refusal;
+
+    fn unit_variant(self) -> Result<(), Refusal> {
+        self.make(VariantKind::Unit, |_, _| Ok(()))
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Refusal> {
+        self.make(VariantKind::Newtype, |tracer, slot| tracer.enter(slot, seed))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Refusal> {
+        self.make(VariantKind::Fields, |tracer, slot| tracer.tuple(slot, len, visitor))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Refusal> {
+        self.make(VariantKind::Fields, |tracer, slot| tracer.structure(slot, fields, visitor))
+    }
+}

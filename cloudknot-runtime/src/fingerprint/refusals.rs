@@ -1,0 +1,111 @@
+//! What to make of it when a type refuses what it was offered: offer something else, take another variant, or do
+//! without. Does not know why it refused, for types say so in words only.
+
+use std::any::TypeId;
+
+use super::offers;
+use super::probe::Refusal;
+use super::shapes::{Form, Shape, SlotId, TypeNo};
+use super::trace::{Choice, Tracer};
+
+impl Tracer {
+    pub(super) fn note_panic(&mut self) {
+        // One panic is noise enough: what panics is not offered anything else.
+        if let Some(frame) = self.frames.last() {
+            let (slot, of, name) = (frame.slot, frame.seed, frame.type_name);
+            self.make_opaque(slot, of, name);
+        }
+    }
+
+    /// Notes the refusal of the innermost type that is being made.
+    pub(super) fn note(&mut self, refusal: Refusal) {
+        self.noted = true;
+        let frame = self.frames.last().expect("what was entered has a frame");
+        let (slot, of, name, choice) = (frame.slot, frame.seed, frame.type_name, frame.choice);
+        if refusal == Refusal::Blocked {
+            return self.make_unbuildable(slot);
+        }
+        if let Refusal::Missing(field) = refusal
+            && self.learn_key(slot, field)
+        {
+            return;
+        }
+        if let Some(choice) = choice {
+            return self.refuse_variant(choice);
+        }
+        self.slots[slot].refusals += 1;
+        self.learned += 1;
+        if self.slots[slot].refusals >= offers::SETS || self.slots[slot].hopeless_type {
+            self.make_opaque(slot, of, name);
+        }
+    }
+
+    /// Notes a refusal that only the fields of a struct or tuple explain; gives whether it was one.
+    pub(super) fn note_in_fields(&mut self, slot: SlotId, of: Option<TypeNo>, refusal: Refusal) {
+        if self.noted {
+            return;
+        }
+        match (refusal, of, self.last_field) {
+            (Refusal::Blocked, ..) => self.make_unbuildable(slot),
+            (Refusal::Missing(name), Some(of), _) if self.omitted(of, name) => self.make_unbuildable(slot),
+            (Refusal::Duplicate(name), Some(of), Some((last, field))) if last == of && field > 0 => {
+                self.learned += 1;
+                let fields = self.fields_mut(of);
+                fields.alias[field] = true;
+                let before = (0..field).rev().find(|&other| !fields.alias[other]).unwrap_or(0);
+                fields.names[before] = name;
+            }
+            (Refusal::NotAMap, Some(of), _) if !self.fields(of).in_order => {
+                self.learned += 1;
+                self.fields_mut(of).in_order = true;
+            }
+            _ => return,
+        }
+        self.noted = true;
+    }
+
+    /// We left this field out, for we could not make it.
+    fn omitted(&self, of: TypeNo, name: &str) -> bool {
+        let fields = self.fields(of);
+        fields.names.iter().zip(&fields.slots).any(|(other, slot)| *other == name && self.unbuildable(*slot))
+    }
+
+    fn learn_key(&mut self, slot: SlotId, name: &'static str) -> bool {
+        if !self.slots[slot].shapes.iter().any(|shape| matches!(shape, Shape::Map(..) | Shape::Keyed(_))) {
+            return false;
+        }
+        let value = self.new_slot();
+        let shapes = &mut self.slots[slot].shapes;
+        shapes.retain(|shape| !matches!(shape, Shape::Map(..)));
+        match shapes.iter_mut().find_map(|shape| if let Shape::Keyed(keys) = shape { Some(keys) } else { None }) {
+            Some(keys) if keys.iter().any(|(other, _)| *other == name) => return false,
+            Some(keys) => keys.push((name, value)),
+            None => shapes.push(Shape::Keyed(vec![(name, value)])),
+        }
+        self.learned += 1;
+        true
+    }
+
+    fn refuse_variant(&mut self, choice: Choice) {
+        self.learned += 1;
+        if let Form::Enum(choices) = &mut self.types[choice.of].form {
+            if !choice.named && !choices.by_number {
+                choices.by_number = true;
+                return;
+            }
+            choices.variants[choice.variant].refused = true;
+        }
+    }
+
+    fn make_opaque(&mut self, slot: SlotId, of: TypeId, name: &'static str) {
+        self.hopeless.insert(of);
+        self.slots[slot].opaque = Some(name);
+        self.make_unbuildable(slot);
+    }
+
+    fn make_unbuildable(&mut self, slot: SlotId) {
+        if !std::mem::replace(&mut self.slots[slot].unbuildable, true) {
+            self.learned += 1;
+        }
+    }
+}
