@@ -8,26 +8,34 @@ use crate::refusals::Refusals;
 use crate::signature::Written;
 
 /// What `#[main] item` becomes: the user's main inside one that starts the worker first.
-pub(crate) fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
+pub(crate) fn main(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let mut refusals = Refusals::default();
     if !arguments.is_empty() {
         refusals
             .at(arguments, "`#[cloudknot::main]` takes no arguments; a function has them: `#[cloudknot::remote(..)]`");
     }
-    let written = match syn::parse2::<Written>(item.clone()) {
-        Ok(written) => written,
-        Err(_) => {
-            refusals.at(&item, "`#[cloudknot::main]` goes above the program's `fn main()`");
-            let refused = refusals.into_tokens();
-            return quote!(#refused #item);
-        }
+    let Ok(written) = syn::parse2::<Written>(item.clone()) else {
+        refusals.at(item, "`#[cloudknot::main]` goes above the program's `fn main()`");
+        let refused = refusals.into_tokens();
+        return quote!(#refused #item);
     };
     refuse(&written, &mut refusals);
-    if !refusals.is_empty() {
-        let refused = refusals.into_tokens();
+    if refusals.is_empty() {
+        return expand(&written);
+    }
+    let refused = refusals.into_tokens();
+    if written.signature.ident != "main" {
         return quote!(#refused #written);
     }
-    expand(&written)
+    // A main that the compiler has nothing against, so that the mistake is not told twice.
+    let Written { signature, body, .. } = &written;
+    quote! {
+        #refused
+        fn main() {
+            #[allow(dead_code)]
+            #signature #body
+        }
+    }
 }
 
 fn refuse(written: &Written, refusals: &mut Refusals) {

@@ -13,10 +13,10 @@ use crate::refusals::Refusals;
 use crate::signature::{self, Argument, RemoteFunction, Written};
 
 /// What `#[remote(arguments)] item` becomes.
-pub(crate) fn remote(arguments: TokenStream, item: TokenStream) -> TokenStream {
+pub(crate) fn remote(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let mut refusals = Refusals::default();
     let arguments = arguments::parse(arguments, &mut refusals);
-    let written = match signature::read(item.clone()) {
+    let written = match signature::read(item) {
         Ok(written) => written,
         Err(error) => {
             refusals.add(error);
@@ -118,24 +118,24 @@ fn input_item(names: &[Ident], numbers: &[usize]) -> TokenStream {
         #[derive(::cloudknot::__private::serde::Serialize, ::cloudknot::__private::serde::Deserialize)]
         #[serde(crate = "::cloudknot::__private::serde", bound = "", rename = "Input")]
         struct __Input<T: #(::cloudknot::__private::Argument<#numbers>)+*> {
-            #(#names: <T as ::cloudknot::__private::Argument<#numbers>>::Owned,)*
+            #(#names: ::cloudknot::__private::Carried<<T as ::cloudknot::__private::Argument<#numbers>>::Owned>,)*
         }
     }
 }
 
 fn input_value(names: &[Ident]) -> TokenStream {
     if let [only] = names {
-        return quote!(__Input { #only: args });
+        return quote!(__Input { #only: ::cloudknot::__private::Carried(args) });
     }
     let positions = (0..names.len()).map(syn::Index::from);
-    quote!(__Input { #(#names: args.#positions,)* })
+    quote!(__Input { #(#names: ::cloudknot::__private::Carried(args.#positions),)* })
 }
 
 fn run(function: &RemoteFunction, names: &[Ident]) -> TokenStream {
     let name = &function.name;
     let given = function.arguments.iter().zip(names).map(|(argument, name)| {
         let reference = argument.borrowed.then(|| quote!(&));
-        quote!(#reference input.#name)
+        quote!(#reference input.#name.0)
     });
     let mut outcome = quote!(#name(#(#given),*));
     if function.asyncness {
@@ -214,10 +214,7 @@ fn resources(arguments: &Arguments) -> TokenStream {
 }
 
 fn option(value: Option<TokenStream>) -> TokenStream {
-    match value {
-        Some(value) => quote!(::core::option::Option::Some(#value)),
-        None => quote!(::core::option::Option::None),
-    }
+    value.map_or_else(|| quote!(::core::option::Option::None), |value| quote!(::core::option::Option::Some(#value)))
 }
 
 /// What the static derefs to: the function itself, or one around it where its own type does not fit.
@@ -249,12 +246,10 @@ fn pointer(function: &RemoteFunction) -> (TokenStream, Option<TokenStream>) {
 // Every reference gets a lifetime of its own or, if async, that of the future.
 fn pointer_parameters(function: &RemoteFunction) -> Vec<TokenStream> {
     let lifetime = function.asyncness.then(|| quote!('f));
-    let parameter = |Argument { written, .. }: &Argument| match peel(written) {
-        Type::Reference(reference) => {
-            let (and, elem) = (&reference.and_token, &reference.elem);
-            quote!(#and #lifetime #elem)
-        }
-        _ => quote!(#written),
+    let parameter = |Argument { written, .. }: &Argument| {
+        let Type::Reference(reference) = peel(written) else { return quote!(#written) };
+        let (and, elem) = (&reference.and_token, &reference.elem);
+        quote!(#and #lifetime #elem)
     };
     function.arguments.iter().map(parameter).collect()
 }
@@ -275,10 +270,7 @@ fn borrows(function: &RemoteFunction) -> bool {
 /// What one item of a map is: the one argument, or a tuple of them.
 fn args(function: &RemoteFunction) -> TokenStream {
     let owned: Vec<_> = function.arguments.iter().map(|argument| &argument.owned).collect();
-    match owned[..] {
-        [only] => quote!(#only),
-        _ => quote!((#(#owned),*)),
-    }
+    if let [only] = owned[..] { quote!(#only) } else { quote!((#(#owned),*)) }
 }
 
 /// What a map gives for one item.

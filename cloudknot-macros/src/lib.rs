@@ -21,11 +21,11 @@ use proc_macro::TokenStream;
 /// Makes a function remote; the documentation is at `cloudknot::remote`.
 #[proc_macro_attribute]
 pub fn remote(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    expand::remote(arguments.into(), item.into()).into()
+    expand::remote(arguments.into(), &item.into()).into()
 }
 
 /// Makes a program's `main` able to be its own worker; the documentation is at `cloudknot::main`.
 #[proc_macro_attribute]
 pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    entry::main(arguments.into(), item.into()).into()
+    entry::main(arguments.into(), &item.into()).into()
 }

@@ -1,7 +1,8 @@
 //! The owned forms of types: what an input holds of an argument, and what may travel at all as far as its spelling
 //! shows. Whether a type can be serialized is the compiler's to say, in what `expand` writes.
 
-use quote::{ToTokens, quote_spanned};
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
 use syn::{GenericArgument, Ident, Lifetime, PathArguments, PathSegment, Type, TypePath, TypeReference, parse_quote};
@@ -12,12 +13,12 @@ use crate::refusals::Refusals;
 /// The type an input holds for an argument of this type, and whether the function borrows from it.
 pub(crate) fn of_argument(name: &Ident, written: &Type, refusals: &mut Refusals) -> (Type, bool) {
     let Type::Reference(reference) = peel(written) else {
-        check(written, Place::Argument(name), refusals);
+        check(written, Place::Argument { name, behind: "" }, refusals);
         return (written.clone(), false);
     };
-    let owned = owned_form(&reference.elem);
+    let owned = owned_form(&reference.elem, Spelling::Compiled);
     if reference.mutability.is_some() {
-        let form = spaced(rewritten(owned.clone()));
+        let form = spaced(readable(written.clone()));
         refusals.at(
             reference,
             format_args!(
@@ -32,7 +33,7 @@ pub(crate) fn of_argument(name: &Ident, written: &Type, refusals: &mut Refusals)
             format_args!("an input lives as long as its item, not for ever; write `{name}: &{}`", spaced(elem)),
         );
     } else {
-        check(&owned, Place::Argument(name), refusals);
+        check(&reference.elem, Place::Argument { name, behind: "&" }, refusals);
     }
     (owned, true)
 }
@@ -62,26 +63,30 @@ fn is_for_ever(reference: &TypeReference) -> bool {
 
 #[derive(Clone, Copy)]
 enum Place<'a> {
-    Argument(&'a Ident),
+    /// Of this name; what is looked at stands behind this sign.
+    Argument {
+        name: &'a Ident,
+        behind: &'static str,
+    },
     Value,
     Error,
 }
 
 fn check(written: &Type, place: Place<'_>, refusals: &mut Refusals) {
     let mut owned = written.clone();
-    let mut owning = Owning { place: Some(place), found: Vec::new() };
+    let mut owning = Owning { place, found: Vec::new() };
     owning.visit_type_mut(&mut owned);
     let suggestion = match place {
-        Place::Argument(name) => format!("write `{name}: {}`", spaced(&owned)),
+        Place::Argument { name, behind } => format!("write `{name}: {behind}{}`", spaced(&owned)),
         Place::Value | Place::Error => format!("write `{}`", spaced(&owned)),
     };
     // One borrow says it all: what is suggested has none.
     let mut said_borrowed = false;
-    for (span, what) in owning.found {
+    for (tokens, what) in owning.found {
         if what == Found::Borrow && std::mem::replace(&mut said_borrowed, true) {
             continue;
         }
-        refusals.at_span(span, what.message(place, &suggestion));
+        refusals.at(tokens, what.message(place, &suggestion));
     }
 }
 
@@ -97,7 +102,7 @@ enum Found {
 impl Found {
     fn message(self, place: Place<'_>, suggestion: &str) -> String {
         match (self, place) {
-            (Self::Borrow, Place::Argument(_)) => {
+            (Self::Borrow, Place::Argument { .. }) => {
                 format!("an argument may be borrowed as a whole, but not hold what is borrowed; {suggestion}")
             }
             (Self::Borrow, _) => format!("what comes back from another machine has to be owned; {suggestion}"),
@@ -120,42 +125,36 @@ impl Found {
     }
 }
 
-fn rewritten(mut ty: Type) -> Type {
-    Owning { place: None, found: Vec::new() }.visit_type_mut(&mut ty);
+fn readable(mut ty: Type) -> Type {
+    Owning { place: Place::Value, found: Vec::new() }.visit_type_mut(&mut ty);
     ty
 }
 
-/// Rewrites a type to one that owns all it holds, and notes what it found.
+/// Rewrites a type to one that owns all it holds, for people to read, and notes what it found.
 struct Owning<'a> {
-    place: Option<Place<'a>>,
-    found: Vec<(proc_macro2::Span, Found)>,
+    place: Place<'a>,
+    found: Vec<(TokenStream, Found)>,
 }
 
 impl Owning<'_> {
     fn note(&mut self, tokens: impl ToTokens, what: Found) {
-        // `Spanned` gives only the first token where rustc is stable, so it is the one to point at.
-        self.found.push((tokens.into_token_stream().span(), what));
+        self.found.push((tokens.into_token_stream(), what));
     }
 
     fn may_be_anything(&self) -> bool {
-        matches!(self.place, Some(Place::Error))
+        matches!(self.place, Place::Error)
     }
 }
 
 impl VisitMut for Owning<'_> {
     fn visit_type_mut(&mut self, ty: &mut Type) {
         match peel(ty) {
-            Type::Reference(reference) => {
-                if !(is_for_ever(reference) && self.may_be_anything()) {
-                    self.note(reference.and_token, Found::Borrow);
-                    *ty = owned_form(&reference.elem);
-                }
+            Type::Reference(reference) if !(is_for_ever(reference) && self.may_be_anything()) => {
+                self.note(reference, Found::Borrow);
+                *ty = owned_form(&reference.elem, Spelling::Read);
             }
             Type::TraitObject(object) if !self.may_be_anything() => self.note(object, Found::TraitObject),
-            Type::ImplTrait(imp) => {
-                self.note(imp.impl_token, Found::ImplTrait);
-                return;
-            }
+            Type::ImplTrait(described) => return self.note(described, Found::ImplTrait),
             Type::Never(never) => self.note(never, Found::Never),
             // What they are made of is not what travels: the compiler refuses them as a whole.
             Type::FnPtr(_) | Type::Ptr(_) | Type::Macro(_) => return,
@@ -179,31 +178,45 @@ impl VisitMut for Owning<'_> {
     }
 }
 
+/// For whom an owned form is written: the compiler needs names that nothing in scope can take, people do not.
+#[derive(Clone, Copy)]
+enum Spelling {
+    Compiled,
+    Read,
+}
+
 /// What owns a value of this type: itself, unless it is one that only ever stands behind a reference.
-fn owned_form(borrowed: &Type) -> Type {
-    let at = borrowed.span().resolved_at(proc_macro2::Span::call_site());
-    match peel(borrowed) {
+fn owned_form(borrowed: &Type, spelling: Spelling) -> Type {
+    let at = borrowed.span().resolved_at(Span::call_site());
+    let elem = match peel(borrowed) {
         Type::Slice(slice) => {
             let elem = &slice.elem;
-            parse(quote_spanned!(at=> ::std::vec::Vec<#elem>))
+            return match spelling {
+                Spelling::Compiled => parse(quote_spanned!(at=> ::std::vec::Vec<#elem>)),
+                Spelling::Read => parse(quote!(Vec<#elem>)),
+            };
         }
-        Type::Path(path) if path.qself.is_none() => match path.path.segments.last() {
-            Some(PathSegment { ident, arguments: PathArguments::None }) if ident == "str" => {
-                parse(quote_spanned!(at=> ::std::string::String))
-            }
-            // A type of the user's may have one of these names too: `ToOwned` then gives that type itself.
-            Some(PathSegment { ident, arguments: PathArguments::None })
-                if ident == "Path" || ident == "OsStr" || ident == "CStr" =>
-            {
-                parse(quote_spanned!(at=> <#path as ::std::borrow::ToOwned>::Owned))
-            }
-            _ => borrowed.clone(),
-        },
+        Type::Path(path) if path.qself.is_none() => path,
+        _ => return borrowed.clone(),
+    };
+    let Some(PathSegment { ident, arguments: PathArguments::None }) = elem.path.segments.last() else {
+        return borrowed.clone();
+    };
+    match (ident.to_string().as_str(), spelling) {
+        ("str", Spelling::Compiled) => parse(quote_spanned!(at=> ::std::string::String)),
+        // A type of the user's may have one of these names too: `ToOwned` then gives that type itself.
+        ("Path" | "OsStr" | "CStr", Spelling::Compiled) => {
+            parse(quote_spanned!(at=> <#elem as ::std::borrow::ToOwned>::Owned))
+        }
+        ("str", Spelling::Read) => parse(quote!(String)),
+        ("Path", Spelling::Read) => parse(quote!(PathBuf)),
+        ("OsStr", Spelling::Read) => parse(quote!(OsString)),
+        ("CStr", Spelling::Read) => parse(quote!(CString)),
         _ => borrowed.clone(),
     }
 }
 
-fn parse(tokens: proc_macro2::TokenStream) -> Type {
+fn parse(tokens: TokenStream) -> Type {
     syn::parse2(tokens).expect("what this file writes is a type")
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::TokenStream;
 use quote::ToTokens;
 
 /// The refusals so far.
@@ -13,11 +13,6 @@ impl Refusals {
     /// Refuses these tokens.
     pub(crate) fn at(&mut self, tokens: impl ToTokens, message: impl Display) {
         self.add(syn::Error::new_spanned(tokens, message));
-    }
-
-    /// Refuses what stands at this place.
-    pub(crate) fn at_span(&mut self, span: Span, message: impl Display) {
-        self.add(syn::Error::new(span, message));
     }
 
     /// Takes over what a parser found.

@@ -71,15 +71,14 @@ impl ToTokens for Written {
 }
 
 /// Reads the item as a function with a body; if it is something else, says so.
-pub(crate) fn read(item: TokenStream) -> syn::Result<Written> {
+pub(crate) fn read(item: &TokenStream) -> syn::Result<Written> {
     syn::parse2(item.clone()).map_err(|error| match syn::parse2::<Item>(item.clone()) {
-        Ok(Item::Fn(_)) => error,
         Ok(Item::Verbatim(_)) => syn::Error::new_spanned(item, "a remote function needs a body"),
+        Ok(Item::Fn(_)) | Err(_) => error,
         Ok(other) => syn::Error::new(
             keyword(&other),
             "only a function can be remote; write `#[cloudknot::remote]` above a free `fn`",
         ),
-        Err(_) => error,
     })
 }
 

@@ -1,1 +1,85 @@
-//! Expansions, compared with what stands in `snapshots/`.
+//! What the attributes write, compared with what stands in `snapshots/`. After a change on purpose, run with
+//! `INSTA_UPDATE=always` and read the difference.
+
+use proc_macro2::TokenStream;
+
+use crate::{entry, expand};
+
+fn tokens(text: &str) -> TokenStream {
+    text.parse().expect("the case is Rust")
+}
+
+fn check(name: &str, expanded: TokenStream) {
+    let file = syn::parse2(expanded).expect("what is written is Rust");
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("snapshots");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, prettyplease::unparse(&file)));
+}
+
+fn remote(name: &str, arguments: &str, item: &str) {
+    check(name, expand::remote(tokens(arguments), &tokens(item)));
+}
+
+fn main(name: &str, item: &str) {
+    check(name, entry::main(TokenStream::new(), &tokens(item)));
+}
+
+#[test]
+fn a_function_of_no_arguments() {
+    remote("no_arguments", "", "fn tick() {}");
+}
+
+#[test]
+fn a_function_of_one_argument_with_all_that_an_attribute_says() {
+    remote(
+        "one_argument",
+        r#"name = "double", vcpus = 0.5, memory = "2 GiB", gpus = 1, retries = 2, timeout = "15m", codec = "messagepack""#,
+        "/// Twice.\n#[inline] #[allow(dead_code)] pub(crate) fn twice(mut x: f64) -> f64 { x *= 2.0; x }",
+    );
+}
+
+#[test]
+fn a_function_that_borrows_and_fails() {
+    remote(
+        "borrowed_arguments",
+        "",
+        "fn fit<'a>(name: &'a str, at: &Path, xs: &[f64], model: &Model) -> io::Result<Vec<f64>> { todo(name, xs) }",
+    );
+}
+
+#[test]
+fn a_function_whose_lifetimes_have_bounds() {
+    remote("bounded_lifetimes", "", "fn pick<'a: 'b, 'b>(long: &'a str, short: &'b str) -> usize { 0 }");
+}
+
+#[test]
+fn an_async_function() {
+    remote("async_function", "", "async fn fetch(url: &str, tries: u8) -> Result<String, Error> { get(url).await }");
+}
+
+#[test]
+fn a_function_that_is_refused_is_still_there() {
+    remote("refused", "vcpus = 0", "/// Any.\nfn any<T>(x: T, _: u8) -> T { x }");
+}
+
+#[test]
+fn a_function_with_a_wrong_argument_in_its_attribute_is_still_remote() {
+    remote("wrong_attribute", "cpus = 1", "fn tick() {}");
+}
+
+#[test]
+fn a_main() {
+    main("main", "/// Runs.\nfn main() -> ExitCode { ExitCode::SUCCESS }");
+}
+
+#[test]
+fn an_async_main() {
+    main("main_async", "async fn main() -> cloudknot::Result<()> { all().await }");
+}
+
+#[test]
+fn an_async_main_with_a_runtime() {
+    main("main_with_runtime", "#[tokio::main(flavor = \"current_thread\")] async fn main() { all().await }");
+}

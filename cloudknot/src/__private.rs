@@ -14,24 +14,53 @@ use std::pin::Pin;
 
 use cloudknot_runtime::codec;
 use cloudknot_runtime::fingerprint::Schema;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer};
+use serde::ser::{Serialize, Serializer};
 
 /// The future that the pointer of an async remote function gives.
 pub type BoxFuture<'f, T> = Pin<Box<dyn Future<Output = T> + Send + 'f>>;
 
-/// What can be an argument or a result of a remote function.
+/// What can be an argument or a result of a remote function: with serde's two traits in one, the compiler names the
+/// type that cannot travel, once, and not what it lacks, one by one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel to or from a remote function",
-    label = "this type has to be `Serialize`, `Deserialize` and `Send`, and to own all it holds",
+    label = "it has to be `Serialize`, `Deserialize` and `Send`, with all that it is made of",
     note = "for a type of your own, derive both: #[derive(serde::Serialize, serde::Deserialize)]",
-    note = "an alias of `Result` is taken for one only if it is called `Result`"
+    note = "for a type of another crate, look for its feature `serde`",
+    note = "a `Result` is taken for a value if an alias gives it another name"
 )]
-pub trait Travels: Serialize + DeserializeOwned + Send + 'static {}
+pub trait Travels: Sized {
+    /// As `Serialize`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
+    /// As `Deserialize`.
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
+}
 
-// So that the compiler names the type that cannot travel, once, and not what it lacks, one by one.
 #[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned + Send + 'static> Travels for T {}
+impl<T: Serialize + DeserializeOwned + Send + 'static> Travels for T {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Serialize::serialize(self, serializer)
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Deserialize::deserialize(deserializer)
+    }
+}
+
+/// What travels, for serde: it leaves no trace in what is written.
+pub struct Carried<T>(pub T);
+
+impl<T: Travels> Serialize for Carried<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de, T: Travels> Deserialize<'de> for Carried<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Self)
+    }
+}
 
 /// One argument of a remote function, by its place; it has a trait so that a type that cannot travel is refused there.
 pub trait Argument<const PLACE: usize> {
@@ -57,12 +86,12 @@ pub trait Remote: 'static {
 
 /// Runs one item from frame to frame.
 pub fn call<R: Remote>(input: &[u8], value: &mut Vec<u8>) -> Result<(), Failure> {
-    serve(R::function(), input, value, R::run)
+    serve(R::function(), input, value, |input| R::run(input).map(Carried))
 }
 
 /// Traces the types of a function.
 pub fn trace<R: Remote>(codec: Codec) -> Schema {
-    Schema::of::<R::Input, R::Output>(codec)
+    Schema::of::<R::Input, Carried<R::Output>>(codec)
 }
 
 /// Appends the frame of an input and reads it back, so that what the codec cannot carry is refused on the host.
@@ -82,7 +111,7 @@ pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<(), CodecEr
 /// The value of a result's frame.
 pub fn decode<R: Remote>(frame: &[u8]) -> Result<R::Output, CodecError> {
     let function = R::function();
-    codec::decode(function.codec, function.schema().fingerprint, frame)
+    codec::decode::<Carried<R::Output>>(function.codec, function.schema().fingerprint, frame).map(|carried| carried.0)
 }
 
 /// The value and error types of a function that returns a `Result`, whatever alias spells it.

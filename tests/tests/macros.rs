@@ -73,7 +73,7 @@ fn run(input: Input, args: u8, value: u8, frame: u8) -> Input {
     Input { value: input.value + u32::from(args) + u32::from(value) + u32::from(frame) }
 }
 
-#[derive(Serialize, Deserialize, Debug, PartialEq, Clone)]
+#[derive(Serialize, Deserialize, Debug, PartialEq, Clone, Copy)]
 struct Input {
     value: u32,
 }
@@ -94,7 +94,7 @@ fn with_all_arguments(value: serde_json::Value) -> serde_json::Value {
 mod one {
     #[cloudknot::remote]
     pub(super) fn same_name(x: u8) -> u8 {
-        x + super::add(1.0, 1.0) as u8
+        x + super::doubled(&1).to_le_bytes()[0]
     }
 }
 
@@ -214,7 +214,7 @@ fn the_arguments_of_the_attribute_are_recorded() {
     assert_eq!(all.resources.vcpus, Some(0.5));
     assert_eq!(all.resources.memory_mib, Some(1536));
     assert_eq!((all.resources.gpus, all.resources.retries), (1, 2));
-    assert_eq!(all.resources.timeout, Some(std::time::Duration::from_secs(5400)));
+    assert_eq!(all.resources.timeout, Some(std::time::Duration::from_mins(90)));
 }
 
 #[test]

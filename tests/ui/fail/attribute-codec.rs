@@ -1,0 +1,7 @@
+#[cloudknot::remote(codec = "json")]
+fn unknown() {}
+
+#[cloudknot::remote(codec = messagepack)]
+fn word() {}
+
+fn main() {}

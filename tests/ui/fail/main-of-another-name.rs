@@ -1,0 +1,6 @@
+#[cloudknot::main]
+async fn start() {}
+
+fn main() {
+    drop(start());
+}

@@ -1,0 +1,2 @@
+#[cloudknot::main]
+fn main<T>() {}

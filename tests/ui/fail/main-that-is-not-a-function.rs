@@ -1,0 +1,6 @@
+#[cloudknot::main]
+struct Main;
+
+fn main() {
+    let _ = Main;
+}
