@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Installs what the tests need and is not there, then checks and tests everything. Runs from any folder.
+#
+#   tests/run.sh              all phases
+#   tests/run.sh lint docs    these phases, of: format lint deny docs test
+#
+# A phase that this machine cannot run is passed over, with a line that begins "skipped:". Nothing is installed, and root
+# is not asked for, if nothing is missing. CLOUDKNOT_TEST_INSTALL=deny also builds cargo-deny, which takes many minutes.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+phases=(format lint deny docs test)
+# The S3 store is tested against a real server, so this compiles the AWS SDK.
+features=(--features cloudknot-tests/s3)
+# One folder for all that is compiled here, also by tests that call cargo themselves.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+
+main() {
+    local chosen=("$@") phase
+    (($#)) || chosen=("${phases[@]}")
+    for phase in "${chosen[@]}"; do
+        [[ " ${phases[*]} " == *" $phase "* ]] || die "there is no phase \`$phase\`; there are: ${phases[*]}"
+    done
+    install_missing
+    for phase in "${chosen[@]}"; do
+        say "$phase"
+        "phase_$phase"
+    done
+}
+
+# --- what the machine needs ---
+
+install_missing() {
+    has cargo || die "there is no cargo: install a Rust toolchain, then run this again"
+    # A linker, and a C compiler for the one crate that has C in it (ring).
+    has cc || apt_install gcc libc6-dev
+    has cc || die "there is no C compiler: install gcc or clang, then run this again"
+    component rustfmt cargo-fmt
+    component clippy cargo-clippy
+}
+
+# component <rustup component> <the command it brings>
+component() {
+    has "$2" && return
+    has rustup || return 0
+    say "installing $1"
+    rustup component add "$1" || true
+}
+
+# Leaves it to the caller to see whether that helped.
+apt_install() {
+    local as_root=()
+    has apt-get || return 0
+    if ((EUID != 0)); then
+        has sudo || return 0
+        as_root=(sudo)
+    fi
+    say "installing $*"
+    "${as_root[@]}" apt-get update -qq || true
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "$@" || true
+}
+
+# --- the phases ---
+
+phase_format() {
+    has cargo-fmt || { skipped format "there is no rustfmt"; return; }
+    cargo fmt --all --check
+}
+
+phase_lint() {
+    has cargo-clippy || { skipped lint "there is no clippy"; return; }
+    cargo clippy --locked --workspace --all-targets "${features[@]}" -- -D warnings
+}
+
+phase_deny() {
+    if ! has cargo-deny && [[ "${CLOUDKNOT_TEST_INSTALL:-}" == *deny* ]]; then
+        say "installing cargo-deny"
+        cargo install --locked cargo-deny
+    fi
+    has cargo-deny || { skipped deny "there is no cargo-deny; CLOUDKNOT_TEST_INSTALL=deny builds it"; return; }
+    cargo deny --locked check licenses bans sources
+    # The database of advisories is fetched, and not every machine can.
+    cargo deny --locked check advisories || skipped advisories "an advisory applies, or their database cannot be had"
+}
+
+phase_docs() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps "${features[@]}"
+}
+
+# Last, so that cargo's own summary is what one sees at the end.
+phase_test() {
+    cargo test --locked --workspace --no-fail-fast "${features[@]}"
+}
+
+# --- how this speaks ---
+
+has() { command -v "$1" >/dev/null 2>&1; }
+say() { printf '\n== %s\n' "$*"; }
+skipped() { printf 'skipped: %s: %s\n' "$1" "$2"; }
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+main "$@"

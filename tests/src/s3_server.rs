@@ -1,0 +1,199 @@
+//! A real S3 server on loopback, that can be told to fail. Knows S3's protocol no more than its status codes.
+//!
+//! The server is s3s-fs, over a temporary folder, and checks signatures and checksums. One semantic is ours: s3s-fs looks
+//! whether an object is there and then writes it, where S3 does both at once. So writes with `If-None-Match` pass one by
+//! one here.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::{Credentials, Region};
+use bytes::Bytes;
+use cloudknot_runtime::store::S3Store;
+use cloudknot_runtime::store::s3::loader;
+use hyper::body::{Body as HttpBody, Frame, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use s3s::Body;
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s_fs::FileSystem;
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+
+/// The one bucket that there is.
+pub const BUCKET: &str = "a-bucket";
+/// Who may use it.
+pub const ACCESS_KEY: &str = "AKIATEST";
+/// The secret of [`ACCESS_KEY`].
+pub const SECRET_KEY: &str = "a-secret";
+
+/// What happens to a request, in place of what should.
+#[derive(Debug, Clone, Copy)]
+pub enum Mishap {
+    /// It is answered with this status and this error code.
+    Refused(u16, &'static str),
+    /// It is done, but the connection closes before the answer.
+    AnswerLost,
+    /// It is done, and the answer breaks off in the middle of its body.
+    BrokenOff,
+}
+
+/// A server; it stops with the runtime that it was started in.
+#[derive(Debug)]
+pub struct S3Server {
+    address: SocketAddr,
+    folder: TempDir,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    mishaps: Mutex<VecDeque<Mishap>>,
+    seen: Mutex<Vec<String>>,
+    once: tokio::sync::Mutex<()>,
+}
+
+impl S3Server {
+    /// Starts a server with an empty bucket.
+    ///
+    /// # Panics
+    /// Where that is not possible.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir(folder.path().join(BUCKET)).expect("a bucket");
+        let mut service = S3ServiceBuilder::new(FileSystem::new(folder.path()).expect("a file system"));
+        service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let state = Arc::<State>::default();
+        tokio::spawn(accept(listener, service.build(), Arc::clone(&state)));
+        Self { address, folder, state }
+    }
+
+    /// A store on it.
+    pub async fn store(&self, prefix: &str) -> S3Store {
+        self.store_as(BUCKET, prefix, Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test")).await
+    }
+
+    /// A store on it, as somebody else or in another bucket.
+    pub async fn store_as(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        who: impl aws_sdk_s3::config::ProvideCredentials + 'static,
+    ) -> S3Store {
+        store_at(self.address, bucket, prefix, who).await
+    }
+
+    /// The next requests meet these, in this order.
+    ///
+    /// # Panics
+    /// Where another test panicked.
+    pub fn next(&self, mishaps: impl IntoIterator<Item = Mishap>) {
+        self.state.mishaps.lock().expect("no panic").extend(mishaps);
+    }
+
+    /// The requests since this was last asked: method, path and query.
+    ///
+    /// # Panics
+    /// Where another test panicked.
+    pub fn seen(&self) -> Vec<String> {
+        std::mem::take(&mut *self.state.seen.lock().expect("no panic"))
+    }
+
+    /// The folder of the server, where uploads that are not complete show as files.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+}
+
+/// A store at an address, whoever listens there. It retries as a real one does, but waits less.
+pub async fn store_at(
+    address: SocketAddr,
+    bucket: &str,
+    prefix: &str,
+    who: impl aws_sdk_s3::config::ProvideCredentials + 'static,
+) -> S3Store {
+    let retries =
+        RetryConfig::adaptive().with_max_attempts(4).with_initial_backoff(std::time::Duration::from_millis(10));
+    let config = loader()
+        .endpoint_url(format!("http://{address}"))
+        // The SDK slows down by region: what one test provokes must not slow the others.
+        .region(Region::new(format!("test-{}", address.port())))
+        .credentials_provider(who)
+        .retry_config(retries)
+        .load()
+        .await;
+    S3Store::new(&config, bucket, prefix)
+}
+
+async fn accept(listener: TcpListener, service: S3Service, state: Arc<State>) {
+    while let Ok((connection, _)) = listener.accept().await {
+        tokio::spawn(serve(connection, service.clone(), Arc::clone(&state)));
+    }
+}
+
+async fn serve(connection: TcpStream, service: S3Service, state: Arc<State>) {
+    let answer = service_fn(move |request| answer(request, service.clone(), Arc::clone(&state)));
+    // A connection that a client closes, or that a mishap ends, is nothing to report.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(connection), answer).await;
+}
+
+async fn answer(request: Request<Incoming>, service: S3Service, state: Arc<State>) -> Result<Response<Body>, Broken> {
+    state.seen.lock().expect("no panic").push(format!("{} {}", request.method(), request.uri()));
+    let mishap = state.mishaps.lock().expect("no panic").pop_front();
+    if let Some(Mishap::Refused(status, code)) = mishap {
+        return Ok(refused(status, code));
+    }
+    let once = request.method() == Method::PUT && request.headers().contains_key("if-none-match");
+    let _one_by_one = if once { Some(state.once.lock().await) } else { None };
+    let answer = service.call(request).await.map_err(|_| Broken)?;
+    match mishap {
+        Some(Mishap::AnswerLost) => Err(Broken),
+        Some(Mishap::BrokenOff) => Ok(answer.map(|_| Body::http_body(Half { sent: false }))),
+        _ => Ok(answer),
+    }
+}
+
+fn refused(status: u16, code: &str) -> Response<Body> {
+    let body = format!("<Error><Code>{code}</Code><Message>Told to say {code}.</Message></Error>");
+    let answer = Response::builder().status(status).header("x-amz-request-id", "REQUEST");
+    answer.body(Body::from(body)).expect("a status and a body")
+}
+
+/// Ends a connection.
+#[derive(Debug)]
+struct Broken;
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("told to break off")
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// The beginning of a body, then the end of the connection.
+struct Half {
+    sent: bool,
+}
+
+impl HttpBody for Half {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if std::mem::replace(&mut self.sent, true) {
+            return Poll::Ready(Some(Err(Broken)));
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"half")))))
+    }
+}

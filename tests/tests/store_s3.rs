@@ -1,0 +1,264 @@
+//! The S3 store against a real S3 server: the suite, and what can go wrong on the way.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::future;
+use aws_sdk_s3::config::{Credentials, ProvideCredentials};
+use bytes::Bytes;
+use cloudknot_runtime::store::{Store, StoreError, StoreErrorKind};
+use cloudknot_tests::s3_server::Mishap::{AnswerLost, BrokenOff, Refused};
+use cloudknot_tests::s3_server::{ACCESS_KEY, BUCKET, Mishap, S3Server, SECRET_KEY, store_at};
+use cloudknot_tests::store_suite::{self, assert_error};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn suite() {
+    let server = S3Server::start().await;
+    store_suite::all(Arc::new(server.store("").await)).await;
+    let aside = server.store("other/place").await;
+    aside.put("a", "x".into()).await.expect("put");
+    // The end of one prefix can be the beginning of another.
+    store_suite::all(Arc::new(server.store("other/pl").await)).await;
+    assert_eq!(aside.list("", None).await.expect("list").len(), 1);
+}
+
+#[tokio::test]
+async fn prefix_is_below_the_bucket() {
+    let server = S3Server::start().await;
+    for prefix in ["some/prefix", "/some/prefix/"] {
+        let store = server.store(prefix).await;
+        assert_eq!(store.describe(), format!("s3://{BUCKET}/some/prefix"));
+        store.put("a", "x".into()).await.expect("put");
+        assert!(server.folder().join(BUCKET).join("some/prefix/a").is_file());
+    }
+    assert_eq!(server.store("").await.list("", None).await.expect("list")[0].key, "some/prefix/a");
+}
+
+/// A folder that was made in the console is an object; it is none of ours.
+#[tokio::test]
+async fn objects_that_are_not_ours_are_not_listed() {
+    let server = S3Server::start().await;
+    let store = server.store("").await;
+    store.put("a/b", "x".into()).await.expect("put");
+    std::fs::write(server.folder().join(BUCKET).join("a/some notes.txt"), "mine").expect("write");
+    let listed = store.list("", None).await.expect("list");
+    assert_eq!(listed.iter().map(|object| &object.key).collect::<Vec<_>>(), ["a/b"]);
+}
+
+#[tokio::test]
+async fn trouble_that_passes_is_not_seen() {
+    let server = S3Server::start().await;
+    let store = server.store("").await;
+    let trouble = [Refused(503, "SlowDown"), Refused(500, "InternalError")];
+    server.next(trouble);
+    store.put("a", "x".into()).await.expect("put");
+    server.next(trouble);
+    assert!(store.create("b", "y".into()).await.expect("create"));
+    server.next(trouble);
+    assert_eq!(store.get("a").await.expect("get"), Some("x".into()));
+    server.next(trouble);
+    assert_eq!(store.list("", None).await.expect("list").len(), 2);
+    server.next(trouble);
+    store.delete(&["a".to_owned()]).await.expect("delete");
+    assert_eq!(server.seen().len(), 5 * 3);
+}
+
+#[tokio::test]
+async fn trouble_that_stays_is_an_error() {
+    let server = S3Server::start().await;
+    let store = server.store("").await;
+    server.next([Refused(503, "ServiceUnavailable"); 4]);
+    let error = store.get("a").await.expect_err("four times 503");
+    check(
+        &error,
+        StoreErrorKind::Unavailable,
+        "ServiceUnavailable: Told to say ServiceUnavailable (status 503, request REQUEST)",
+    );
+}
+
+/// A write that was done, though its answer was lost, is done again; a create then finds what it wrote.
+#[tokio::test]
+async fn lost_answers() {
+    let server = S3Server::start().await;
+    let store = server.store("").await;
+    server.next([AnswerLost]);
+    store.put("put", "x".into()).await.expect("put");
+    server.next([AnswerLost]);
+    assert!(!store.create("create", "y".into()).await.expect("create"));
+    assert_eq!(store.get("create").await.expect("get"), Some("y".into()));
+    server.next([AnswerLost]);
+    store.delete(&["put".to_owned()]).await.expect("delete");
+}
+
+#[tokio::test]
+async fn lost_answers_of_an_upload_in_parts() {
+    let server = S3Server::start().await;
+    let store = server.store("").await;
+    let whole = Bytes::from(vec![7; 9 * 1024 * 1024]);
+    let mut writer = store.writer("big").await.expect("writer");
+    writer.write(whole.clone()).await.expect("write");
+    // The first part is on its way or has arrived; the second meets the mishap, or the completion does.
+    while server.seen().iter().filter(|request| request.contains("partNumber=1")).count() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.next([AnswerLost, AnswerLost]);
+    // s3s-fs denies an upload that is no more, where S3 says NoSuchUpload: the second loss has to be the part's as well.
+    writer.finish().await.expect("finish");
+    assert_eq!(store.get("big").await.expect("get"), Some(whole));
+}
+
+/// A second completion of an upload is told that there is no such upload. It is done if the object is there.
+#[tokio::test]
+async fn completion_that_was_done_before() {
+    let server = S3Server::start().await;
+    let store = server.store("").await;
+    let whole = Bytes::from(vec![7; 8 * 1024 * 1024]);
+    for (size, done) in [(whole.len(), true), (5, false)] {
+        store.put("big", whole.slice(..size)).await.expect("what an earlier try left");
+        let mut writer = store.writer("big").await.expect("writer");
+        writer.write(whole.clone()).await.expect("write");
+        while !server.seen().iter().any(|request| request.contains("partNumber=1")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        server.next([Refused(404, "NoSuchUpload")]);
+        assert_eq!(writer.finish().await.is_ok(), done);
+    }
+}
+
+#[tokio::test]
+async fn answers_that_break_off_are_asked_for_again() {
+    let server = S3Server::start().await;
+    let store = server.store("").await;
+    store.put("a", "some bytes".into()).await.expect("put");
+    server.next([BrokenOff, BrokenOff]);
+    assert_eq!(store.get("a").await.expect("get"), Some("some bytes".into()));
+    server.next([BrokenOff]);
+    assert_eq!(store.get_range("a", 5..10).await.expect("range"), "bytes");
+    server.next([BrokenOff; 5]);
+    let error = store.get("a").await.expect_err("five times");
+    assert_error(&error, StoreErrorKind::Unavailable, &["`a`"]);
+}
+
+#[tokio::test]
+async fn conflicts_are_tried_again() {
+    let server = S3Server::start().await;
+    let store = server.store("").await;
+    server.next([Refused(409, "ConditionalRequestConflict"); 2]);
+    assert!(store.create("a", "x".into()).await.expect("create"));
+    server.next([Refused(409, "ConditionalRequestConflict")]);
+    assert!(!store.create("a", "y".into()).await.expect("create"));
+}
+
+#[tokio::test]
+async fn what_s3_refuses() {
+    let server = S3Server::start().await;
+    let store = server.store("").await;
+    let refused = async |mishap: Mishap| {
+        server.next([mishap]);
+        store.get("some/key").await.expect_err("refused")
+    };
+    let denied = refused(Refused(403, "AccessDenied")).await;
+    check(&denied, StoreErrorKind::Denied, "AccessDenied");
+    assert!(denied.hint().is_some_and(|hint| hint.contains("without s3:ListBucket")), "{:?}", denied.hint());
+    let expired = refused(Refused(400, "ExpiredToken")).await;
+    check(&expired, StoreErrorKind::Credentials, "ExpiredToken");
+    assert!(expired.hint().is_some_and(|hint| hint.contains("log in")));
+    let bucket = refused(Refused(404, "NoSuchBucket")).await;
+    check(&bucket, StoreErrorKind::NoStore, "NoSuchBucket");
+    let region = refused(Refused(301, "PermanentRedirect")).await;
+    check(&region, StoreErrorKind::Other, "PermanentRedirect");
+    assert!(region.hint().is_some_and(|hint| hint.contains("AWS_REGION")));
+}
+
+#[tokio::test]
+async fn missing_bucket() {
+    let server = S3Server::start().await;
+    let store = server.store_as("no-bucket", "", Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test")).await;
+    let error = store.list("", None).await.expect_err("no bucket");
+    check(&error, StoreErrorKind::NoStore, "NoSuchBucket");
+    assert!(error.to_string().contains("s3://no-bucket/"), "{error}");
+}
+
+#[tokio::test]
+async fn wrong_secret() {
+    let server = S3Server::start().await;
+    for (key, code) in [(ACCESS_KEY, "SignatureDoesNotMatch"), ("AKIANOBODY", "NotSignedUp")] {
+        let store = server.store_as(BUCKET, "", Credentials::new(key, "wrong", None, None, "test")).await;
+        let errors = [
+            store.put("a", "x".into()).await.expect_err("put"),
+            store.get("a").await.expect_err("get"),
+            store.list("", None).await.expect_err("list"),
+        ];
+        for error in errors {
+            check(&error, StoreErrorKind::Credentials, code);
+        }
+    }
+    assert_eq!(server.store("").await.list("", None).await.expect("list"), []);
+}
+
+#[derive(Debug)]
+struct NoCredentials;
+
+impl ProvideCredentials for NoCredentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("nobody is logged in")))
+    }
+}
+
+#[tokio::test]
+async fn no_credentials() {
+    let server = S3Server::start().await;
+    let store = server.store_as(BUCKET, "", NoCredentials).await;
+    let error = store.get("a").await.expect_err("no credentials");
+    check(&error, StoreErrorKind::Credentials, "nobody is logged in");
+    assert_eq!(server.seen(), [""; 0]);
+}
+
+#[tokio::test]
+async fn nobody_listens() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let store = store_at(address, BUCKET, "", Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test")).await;
+    let error = store.get("a").await.expect_err("nobody listens");
+    check(&error, StoreErrorKind::Unavailable, "refused");
+    assert!(error.hint().is_some_and(|hint| hint.contains("network")));
+}
+
+#[tokio::test]
+async fn dropped_upload_is_aborted() {
+    let server = S3Server::start().await;
+    let store = server.store("").await;
+    let mut writer = store.writer("big").await.expect("writer");
+    writer.write(vec![1; 20 * 1024 * 1024].into()).await.expect("write");
+    assert!(uploads(&server) > 0, "an upload has begun");
+    drop(writer);
+    let aborted = tokio::time::timeout(Duration::from_secs(30), async {
+        while uploads(&server) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    aborted.await.expect("nothing of the upload is left");
+    assert_eq!(store.list("", None).await.expect("list"), []);
+}
+
+/// How many files the server holds for uploads that are not complete.
+fn uploads(server: &S3Server) -> usize {
+    let entries = std::fs::read_dir(server.folder()).expect("list");
+    entries
+        .filter(|entry| entry.as_ref().expect("an entry").file_name().to_string_lossy().starts_with(".upload"))
+        .count()
+}
+
+/// An error of this kind, whose causes say this.
+fn check(error: &StoreError, kind: StoreErrorKind, cause: &str) {
+    assert_error(error, kind, &[BUCKET.trim_start_matches("a-")]);
+    let causes: Vec<_> =
+        std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string).collect();
+    assert!(causes.iter().any(|text| text.contains(cause)), "{causes:?} say `{cause}`");
+}
