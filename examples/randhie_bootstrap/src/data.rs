@@ -1,0 +1,70 @@
+//! The data: 20,190 person-years of the RAND Health Insurance Experiment, part of the program so that a worker has them
+//! too. See DATA.md for where they come from. Knows nothing of the model.
+
+use std::sync::LazyLock;
+
+use nalgebra::SVector;
+
+/// How many coefficients the model has: nine variables and a constant.
+pub const COEFFICIENTS: usize = 10;
+/// The names of the coefficients, in the order of [`PersonYear::x`].
+pub const NAMES: [&str; COEFFICIENTS] =
+    ["lncoins", "idp", "lpi", "fmde", "physlm", "disea", "hlthg", "hlthf", "hlthp", "const"];
+
+/// One person in one year.
+pub struct PersonYear {
+    /// The number of the person, from 1, without gaps.
+    pub person: u16,
+    /// How many times they saw a doctor.
+    pub visits: f64,
+    /// The nine variables, and 1 for the constant.
+    pub x: SVector<f64, COEFFICIENTS>,
+}
+
+/// All rows, in order of persons; read once per process.
+pub static ROWS: LazyLock<Vec<PersonYear>> = LazyLock::new(|| parse(include_str!("../data/randhie.csv")));
+
+/// How many persons there are.
+pub fn persons() -> u16 {
+    ROWS.last().map_or(0, |row| row.person)
+}
+
+fn parse(csv: &str) -> Vec<PersonYear> {
+    csv.lines().skip(1).map(|line| parse_row(line).expect("data/randhie.csv is as make_data.py wrote it")).collect()
+}
+
+fn parse_row(line: &str) -> Option<PersonYear> {
+    let (person, numbers) = line.split_once(',')?;
+    let mut numbers = numbers.split(',').map_while(|number| number.parse().ok());
+    let visits = numbers.next()?;
+    let mut x = SVector::<f64, COEFFICIENTS>::repeat(1.0);
+    for variable in x.iter_mut().take(COEFFICIENTS - 1) {
+        *variable = numbers.next()?;
+    }
+    Some(PersonYear { person: person.parse().ok()?, visits, x })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_there() {
+        assert_eq!(ROWS.len(), 20_190);
+        assert_eq!(persons(), 5_912);
+        assert!(ROWS.windows(2).all(|two| matches!(two[1].person - two[0].person, 0 | 1)));
+    }
+
+    #[test]
+    fn the_first_row_is_read_as_it_is_written() {
+        let first = &ROWS[0];
+        assert_eq!((first.person, first.visits), (1, 0.0));
+        assert_eq!(first.x.as_slice(), [4.61512, 1.0, 6.907_755, 0.0, 0.0, 13.73189, 1.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_row_with_too_few_numbers_is_refused() {
+        assert!(parse_row("1,0,4.6,1").is_none());
+        assert!(parse_row("1,0,4.6,1,6.9,0,zero,13.7,1,0,0").is_none());
+    }
+}
