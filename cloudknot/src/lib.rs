@@ -12,7 +12,125 @@ mod run;
 mod terminal;
 
 pub use backend::Backend;
-pub use cloudknot_macros::{main, remote};
+/// Makes a function remote: it is called as before, and can be mapped over many inputs.
+///
+/// ```no_run
+/// /// The sum of the first `n` squares.
+/// #[cloudknot::remote(vcpus = 1, memory = "512 MiB", retries = 2, timeout = "15m")]
+/// fn squares(n: u64) -> u64 {
+///     (1..=n).map(|k| k * k).sum()
+/// }
+///
+/// #[cloudknot::main]
+/// async fn main() -> cloudknot::Result<()> {
+///     assert_eq!(squares(3), 14); // here and now
+///     let all: Vec<u64> = squares.map(1..=100).await?; // wherever maps run
+///     assert_eq!(all[2], 14);
+///     Ok(())
+/// }
+/// ```
+///
+/// # Arguments of the attribute
+///
+/// | argument | example | without it |
+/// |---|---|---|
+/// | `name` | `name = "fit_again"` | the function's name |
+/// | `vcpus` | `vcpus = 1`, `vcpus = 0.5` | the backend's choice |
+/// | `memory` | `memory = "512 MiB"`, `memory = "2 GiB"` | the backend's choice |
+/// | `gpus` | `gpus = 1` | none |
+/// | `retries` | `retries = 2`: a failed item is tried twice more | 0 |
+/// | `timeout` | `timeout = "5s"`, `"15m"`, `"1h 30m"`, for each attempt of an item | none |
+/// | `codec` | `codec = "messagepack"` | `"bincode"` |
+///
+/// `"bincode"` is the faster by far. A type that needs a self-describing format (`serde_json::Value`, or serde's `untagged`,
+/// `tag`, `flatten` and `skip_serializing_if`) takes `"messagepack"`, which in turn does not tell `Some(None)` from `None`.
+///
+/// # Signatures
+///
+/// A free function, sync or async, with any number of arguments. Arguments and result are types with serde's `Serialize`
+/// and `Deserialize`. An argument may be borrowed (`&str`, `&[T]`, `&Path`, `&T`); an input is then the owned type. The
+/// input of a function of several arguments is a tuple:
+///
+/// ```no_run
+/// #[cloudknot::remote]
+/// fn scaled(xs: &[f64], by: f64) -> Vec<f64> {
+///     xs.iter().map(|x| x * by).collect()
+/// }
+///
+/// let inputs: Vec<(Vec<f64>, f64)> = vec![(vec![1.0, 2.0], 0.5), (vec![3.0], 2.0)];
+/// let all: Vec<Vec<f64>> = scaled.map(inputs).wait()?;
+/// # Ok::<(), cloudknot::Error>(())
+/// ```
+///
+/// A function that returns a `Result` gives its value; an `Err` is a failed item, with the error's message and those of its
+/// causes. The error needs `Display` only. A `Result` is recognized by that name, `anyhow::Result` and other aliases included:
+///
+/// ```
+/// #[cloudknot::remote]
+/// fn number(text: &str) -> Result<f64, std::num::ParseFloatError> {
+///     text.parse()
+/// }
+///
+/// let map_of_values: fn(Vec<String>) -> cloudknot::Result<Vec<f64>> = |texts| number.map(texts).wait();
+/// assert!(number("x").is_err());
+/// ```
+///
+/// The future of an async function has to be `Send`. Called here, it gives a boxed future:
+///
+/// ```
+/// #[cloudknot::remote]
+/// async fn length(text: &str) -> usize {
+///     text.len()
+/// }
+///
+/// # #[cloudknot::main]
+/// # async fn main() {
+/// assert_eq!(length("four").await, 4);
+/// # }
+/// ```
+///
+/// Types are named: `impl Trait`, `dyn Trait`, type parameters, `&mut`, `self` and borrowed results are refused, each with what
+/// to write instead.
+///
+/// # What changes
+///
+/// The function's name now names a `static` of the type [`RemoteFn`], which dereferences to a function pointer. Hence:
+///
+/// - a function as a value is written `*f`: `numbers.iter().map(*f)`, not `numbers.iter().map(f)`;
+/// - no other binding may have its name where it is in scope, be it by a glob import: `let f = 1;` is error E0530
+///   ("let bindings cannot shadow statics"). In the function's own body it may;
+/// - `#[must_use]` and `#[track_caller]` reach what calls the function by itself, in its own body, and nobody else.
+///
+/// ```
+/// #[cloudknot::remote]
+/// fn double(x: f64) -> f64 {
+///     x * 2.0
+/// }
+///
+/// let doubled: Vec<f64> = [1.0, 2.0].into_iter().map(*double).collect();
+/// assert_eq!(doubled, [2.0, 4.0]);
+/// ```
+///
+/// A remote function is known to its workers by package, module path and name. Two in the bodies of different functions of one
+/// module may not have one name: give one of them another by `name = "…"`.
+pub use cloudknot_macros::remote;
+
+/// Makes a program's `main` able to be its own worker: before the body runs, it asks whether this process was started to
+/// work on items.
+///
+/// Sync or async, with any return type. An async main runs on cloudknot's own runtime, or on that of the attribute beside it:
+///
+/// ```
+/// #[cloudknot::main]
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> std::process::ExitCode {
+///     std::process::ExitCode::SUCCESS
+/// }
+/// ```
+///
+/// A program without it works as well, but runs its items on threads of its own when it runs them on this machine: a crash is
+/// then the program's. It cannot be deployed.
+pub use cloudknot_macros::main;
 pub use cloudknot_runtime::failure::{ItemError, ItemErrorKind};
 pub use error::{Error, ErrorKind, Result};
 pub use hook::{Event, Hook, set_hook};

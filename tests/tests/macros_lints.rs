@@ -14,7 +14,7 @@ pub fn add(a: f64, b: f64) -> f64 {
 /// Borrows.
 #[cloudknot::remote]
 pub fn borrow<'long: 'short, 'short>(long: &'long str, short: &'short [f64], all: &[u64; 3]) -> u64 {
-    all[0] + (long.len() + short.len()) as u64
+    all.iter().sum::<u64>() + (long.len() + short.len()) as u64
 }
 
 /// Fails.
@@ -39,7 +39,7 @@ pub async fn wait(text: &str, times: u8) -> Result<String, Box<dyn std::error::E
 #[cloudknot::main]
 async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     assert!(add(1.0, 2.0) > 2.0);
-    assert_eq!(borrow("ab", &[], &[1, 2, 3]), 3);
+    assert_eq!(borrow("ab", &[], &[1, 2, 3]), 8);
     assert!(parse("1").is_ok());
     assert_eq!(wait("ab", 2).await?, "abab");
     Ok(())
