@@ -21,7 +21,7 @@ mod local;
 /// # fn double(x: u32) -> u32 { 2 * x }
 /// let doubled = double.map([1, 2, 3]).on(cloudknot::Backend::local()).wait()?;
 /// assert_eq!(doubled, [2, 4, 6]);
-/// # cloudknot::Result::Ok(())
+/// # Ok::<(), cloudknot::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Backend(Arc<dyn Place>);

@@ -1,4 +1,44 @@
-//! Run a Rust function over many inputs: on this machine, or on AWS Batch. (Documentation to come.)
+//! Run a Rust function over many inputs. On a laptop it runs at once, with nothing to install.
+//!
+//! ```
+//! /// How many steps the Collatz sequence takes from `n` to 1.
+//! #[cloudknot::remote]
+//! fn steps(n: u64) -> u32 {
+//!     let next = |n: u64| if n % 2 == 0 { n / 2 } else { 3 * n + 1 };
+//!     let steps = std::iter::successors(Some(n), |&n| (n != 1).then(|| next(n))).count() - 1;
+//!     u32::try_from(steps).expect("no small number takes that many")
+//! }
+//!
+//! #[cloudknot::main]
+//! async fn main() -> cloudknot::Result<()> {
+//!     assert_eq!(steps(27), 111); // an ordinary call
+//!     let all = steps.map(1..=1000).await?; // one result per input, in order
+//!     assert_eq!(all.iter().max(), Some(&178));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! - [`remote`] makes a function remote; [`main`] makes a program able to run its items in processes of their own.
+//! - [`RemoteFn::map`] gives a [`Map`]: await it for all values, or [`submit`](Map::submit) it for a [`Run`], which gives
+//!   results as they complete, partial results where items fail, and an id by which any program takes it up again.
+//! - An item that panics, crashes, runs out of memory or overruns costs its own item and nothing else: see
+//!   [`ItemError`].
+//!
+//! # Where a map runs
+//!
+//! On this machine, one item process per core, over the folder `.cloudknot/` beside the crate. A program without
+//! [`main`] (a test harness) runs its items on threads in-process: there a panic fails one item, but an abort, a fault or
+//! a stack overflow ends the program, and timeouts are not enforced.
+//!
+//! | variable | what it sets |
+//! |---|---|
+//! | `CLOUDKNOT_BACKEND` | where maps run: `local` |
+//! | `CLOUDKNOT_HOME` | the folder that keeps runs |
+//! | `CLOUDKNOT_PROGRESS` | what the terminal shows: `off`, `plain` or `bar` |
+//!
+//! # Features
+//!
+//! - `progress` (default): the terminal shows where a map runs, how far it is, and what failed.
 
 mod backend;
 mod error;

@@ -56,7 +56,7 @@ impl<Args, Output, F> RemoteFn<Args, Output, F> {
     /// # #[cloudknot::remote]
     /// # fn double(x: u32) -> u32 { 2 * x }
     /// assert_eq!(double.call(21).wait()?, 42);
-    /// # cloudknot::Result::Ok(())
+    /// # Ok::<(), cloudknot::Error>(())
     /// ```
     pub fn call(&self, input: Args) -> Pending<Output>
     where

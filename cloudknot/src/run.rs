@@ -33,7 +33,7 @@ use crate::remote::Decode;
 /// let id = run.id().to_owned();
 /// assert_eq!(run.values().wait()?, [2, 4, 6]);
 /// assert_eq!(double.attach(&id).wait()?.values().wait()?, [2, 4, 6]);
-/// # cloudknot::Result::Ok(())
+/// # Ok::<(), cloudknot::Error>(())
 /// ```
 pub struct Run<T> {
     ledger: Arc<Ledger>,
