@@ -3,9 +3,13 @@
 mod backend;
 mod error;
 mod hook;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub mod image;
 mod ledger;
 mod map;
 mod program;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub mod registry;
 mod remote;
 mod run;
 #[cfg(all(feature = "progress", not(cloudknot_worker)))]
