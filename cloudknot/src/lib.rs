@@ -1,6 +1,8 @@
 //! Run a Rust function over many inputs: on this machine, or on AWS Batch. (Documentation to come.)
 
 mod backend;
+#[cfg(all(feature = "docker", not(cloudknot_worker)))]
+pub mod docker;
 mod error;
 mod hook;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]

@@ -44,6 +44,15 @@ impl Architecture {
         }
     }
 
+    /// Docker's word for it.
+    #[cfg(feature = "docker")]
+    pub(crate) fn docker(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
     pub(super) fn oci(self) -> Arch {
         match self {
             Self::Amd64 => Arch::Amd64,
