@@ -1,4 +1,8 @@
-//! What the tests share: suites that every implementation of a kind passes. Knows no implementation.
+//! What the tests share: suites that every implementation of a kind passes, and the real counterparts that the rest is
+//! tested against. Knows no implementation.
 
+pub mod counterparts;
+pub mod proxy;
 pub mod skip;
 pub mod store_suite;
+pub mod worker;
