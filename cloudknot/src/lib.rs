@@ -41,11 +41,17 @@
 //! - `progress` (default): the terminal shows where a map runs, how far it is, and what failed.
 
 mod backend;
+#[cfg(all(feature = "docker", not(cloudknot_worker)))]
+pub mod docker;
 mod error;
 mod hook;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub mod image;
 mod ledger;
 mod map;
 mod program;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub mod registry;
 mod remote;
 mod run;
 #[cfg(all(feature = "progress", not(cloudknot_worker)))]

@@ -1,6 +1,10 @@
-//! What the tests share: suites that every implementation of a kind passes, and the servers that they run against.
+//! What the tests share: suites that every implementation of a kind passes, and the real counterparts that the rest is
+//! tested against. Knows no implementation.
 
+pub mod counterparts;
+pub mod proxy;
 #[cfg(feature = "s3")]
 pub mod s3_server;
 pub mod skip;
 pub mod store_suite;
+pub mod worker;

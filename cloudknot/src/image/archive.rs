@@ -1,0 +1,56 @@
+//! An image as one tar file: the OCI layout, and beside it the list that Docker engines before version 25 look for.
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+use tar::{EntryType, Header};
+
+use super::{Blob, Image, MANIFEST_TYPE};
+
+/// Writes the image; `names` are what an engine shall call it.
+pub(super) fn write(image: &Image, names: &[String], out: impl Write) -> io::Result<()> {
+    let mut tar = tar::Builder::new(out);
+    let mut add = |path: &str, kind, mode, content: &[u8]| {
+        let mut header = Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, path, content)
+    };
+    add("blobs/", EntryType::Directory, 0o755, &[])?;
+    add("blobs/sha256/", EntryType::Directory, 0o755, &[])?;
+    for blob in image.blobs().chain([image.manifest_blob()]) {
+        add(&place(blob), EntryType::Regular, 0o644, &blob.bytes)?;
+    }
+    add("index.json", EntryType::Regular, 0o644, &super::json(&index(image, names)))?;
+    add("manifest.json", EntryType::Regular, 0o644, &super::json(&docker(image, names)))?;
+    add("oci-layout", EntryType::Regular, 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    tar.into_inner()?.flush()
+}
+
+fn place(blob: &Blob) -> String {
+    format!("blobs/{}", blob.digest.replace(':', "/"))
+}
+
+/// The OCI layout's table: the manifest, once for each name.
+fn index(image: &Image, names: &[String]) -> Value {
+    let manifest = image.manifest_blob();
+    let entry = json!({ "mediaType": MANIFEST_TYPE, "digest": manifest.digest, "size": manifest.bytes.len() });
+    let named = names.iter().map(|name| {
+        let tag = name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
+        let mut entry = entry.clone();
+        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": tag, "io.containerd.image.name": name });
+        entry
+    });
+    let manifests: Vec<Value> = if names.is_empty() { vec![entry.clone()] } else { named.collect() };
+    json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests })
+}
+
+/// Docker's table, which refers to the same files.
+fn docker(image: &Image, names: &[String]) -> Value {
+    let layers: Vec<String> = image.layers.iter().map(|layer| place(&layer.blob)).collect();
+    json!([{ "Config": place(&image.config), "RepoTags": names, "Layers": layers }])
+}

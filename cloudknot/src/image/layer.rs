@@ -1,0 +1,95 @@
+//! A layer: a tar without anything that differs between two machines, and its compressed form.
+
+use std::io::Read;
+
+use bytes::Bytes;
+use tar::{EntryType, Header};
+
+use super::{Blob, sha256};
+
+/// The worker's place in an image.
+pub(super) const WORKER: &str = "worker";
+const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
+/// The usual compromise: one level up costs twice the time for one part in a hundred.
+const LEVEL: u8 = 6;
+
+/// A layer, compressed.
+#[derive(Debug, Clone)]
+pub(crate) struct Layer {
+    /// The digest of the tar.
+    pub(super) diff_id: String,
+    pub(super) blob: Blob,
+    #[cfg(feature = "docker")]
+    authorities: bool,
+}
+
+impl Layer {
+    pub(super) fn of_tar(tar: &[u8]) -> Self {
+        Self {
+            diff_id: sha256(tar),
+            blob: Blob::new(gzip(tar)),
+            #[cfg(feature = "docker")]
+            authorities: lists_authorities(tar),
+        }
+    }
+
+    /// A layer as an engine hands it out, compressed or not.
+    #[cfg(feature = "docker")]
+    pub(crate) fn of_engine(bytes: Vec<u8>, diff_id: String) -> Self {
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            // Nobody looks into it: at worst it gets the public authorities a second time.
+            return Self { diff_id, blob: Blob::new(bytes), authorities: false };
+        }
+        Self { diff_id, ..Self::of_tar(&bytes) }
+    }
+
+    /// Whether it brings a file of certificate authorities.
+    #[cfg(feature = "docker")]
+    pub(super) fn has_authorities(&self) -> bool {
+        self.authorities
+    }
+}
+
+#[cfg(feature = "docker")]
+fn lists_authorities(tar: &[u8]) -> bool {
+    let mut archive = tar::Archive::new(tar);
+    let Ok(entries) = archive.entries() else { return false };
+    entries.flatten().any(|entry| entry.path_bytes().as_ref() == AUTHORITIES.as_bytes())
+}
+
+/// The files of a worker's layer, in the order of their names.
+pub(super) fn tar(worker: &[u8], authorities: Option<&str>) -> Bytes {
+    let mut tar = tar::Builder::new(Vec::with_capacity(worker.len() + 512 * 1024));
+    let mut add = |path: &str, kind, mode, content: &[u8]| {
+        let mut header = Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, path, content.take(u64::MAX)).expect("writing to memory does not fail");
+    };
+    if let Some(authorities) = authorities {
+        for folder in ["etc/", "etc/ssl/", "etc/ssl/certs/"] {
+            add(folder, EntryType::Directory, 0o755, &[]);
+        }
+        add(AUTHORITIES, EntryType::Regular, 0o644, authorities.as_bytes());
+    }
+    add("tmp/", EntryType::Directory, 0o1777, &[]);
+    add(WORKER, EntryType::Regular, 0o755, worker);
+    tar.into_inner().expect("writing to memory does not fail").into()
+}
+
+/// Compresses, always to the same bytes: no time or name in the header, and one compressor whatever else is linked in
+/// (flate2 would change over to another one, with other bytes, if any crate of the program asked for it).
+fn gzip(data: &[u8]) -> Vec<u8> {
+    // Magic, deflate, no flags, no time (4 bytes), no extra flags, unknown system.
+    let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    out.extend(miniz_oxide::deflate::compress_to_vec(data, LEVEL));
+    out.extend(crc32fast::hash(data).to_le_bytes());
+    // The format wants the length modulo 2^32.
+    #[expect(clippy::cast_possible_truncation)]
+    out.extend((data.len() as u32).to_le_bytes());
+    out
+}

@@ -1,0 +1,71 @@
+//! Which machines a worker is for, read from the file itself. Knows the first bytes of an executable and no more.
+
+use std::fmt;
+
+use oci_spec::image::Arch;
+
+use super::ImageError;
+
+/// The machines that a worker and its image run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Architecture {
+    /// Intel and AMD, 64 bits.
+    Amd64,
+    /// ARM, 64 bits.
+    Arm64,
+}
+
+impl Architecture {
+    /// What this executable runs on.
+    ///
+    /// # Errors
+    /// If it is no 64-bit Linux executable for either.
+    pub fn of(worker: &[u8]) -> Result<Self, ImageError> {
+        // Class (64 bits) and byte order (little) follow the magic; the machine's number is at offset 18.
+        let machine = match worker {
+            [0x7f, b'E', b'L', b'F', 2, 1, ..] => worker.get(18..20),
+            [] => return Err(ImageError::NotAWorker { found: "empty" }),
+            _ => return Err(ImageError::NotAWorker { found: "no 64-bit executable for Linux" }),
+        };
+        match machine {
+            Some([0x3e, 0]) => Ok(Self::Amd64),
+            Some([0xb7, 0]) => Ok(Self::Arm64),
+            _ => Err(ImageError::NotAWorker { found: "an executable for neither x86_64 nor aarch64" }),
+        }
+    }
+
+    #[cfg(feature = "docker")]
+    pub(super) fn of_oci(architecture: &Arch) -> Result<Self, ImageError> {
+        match architecture {
+            Arch::Amd64 => Ok(Self::Amd64),
+            Arch::ARM64 => Ok(Self::Arm64),
+            _ => Err(ImageError::NotAWorker { found: "to stand on a base for neither x86_64 nor aarch64" }),
+        }
+    }
+
+    /// Docker's word for it.
+    #[cfg(feature = "docker")]
+    pub(crate) fn docker(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    pub(super) fn oci(self) -> Arch {
+        match self {
+            Self::Amd64 => Arch::Amd64,
+            Self::Arm64 => Arch::ARM64,
+        }
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Amd64 => "x86_64",
+            Self::Arm64 => "aarch64",
+        })
+    }
+}

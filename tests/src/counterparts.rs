@@ -1,0 +1,239 @@
+//! Starts the real counterparts that the tests speak to: a Docker engine, a registry. None of them is ours.
+//!
+//! A counterpart that cannot be had makes its tests say `skipped: …` and pass, or fail where
+//! `CLOUDKNOT_TESTS_REQUIRE=1` asks for all of them.
+
+use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::skip::skipped;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether this program can be started, whatever it then thinks of being asked for its version.
+pub fn has(program: &str) -> bool {
+    let tried = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    tried.is_ok()
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// If it cannot be started or fails; with what it said.
+pub fn run(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().expect("the program can be started");
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{command:?} ended with {status}\n{stdout}\n{stderr}");
+    stdout.into_owned()
+}
+
+/// A process that ends with its owner, and its folder after it.
+struct Daemon {
+    process: Child,
+    folder: TempDir,
+}
+
+impl Daemon {
+    fn start(command: &mut Command, folder: TempDir) -> Self {
+        let log = fs::File::create(folder.path().join("log")).expect("a new folder can be written to");
+        let errors = log.try_clone().expect("a file can be opened twice");
+        let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
+        Self { process: process.expect("the program can be started"), folder }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until it is ready; tells why not, if it ends first or takes too long.
+    fn wait(&mut self, ready: impl Fn() -> bool) -> Result<(), String> {
+        let start = Instant::now();
+        while !ready() {
+            if let Ok(Some(status)) = self.process.try_wait() {
+                return Err(format!("it ended with {status}: {}", self.log()));
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(format!("it was not ready in time: {}", self.log()));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Asked first: a Docker engine has mounts and processes of its own to clear away.
+        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(10) {
+            if matches!(self.process.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A port of this machine that was free a moment ago.
+///
+/// # Panics
+/// If there is none.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    listener.local_addr().expect("a listener has an address").port()
+}
+
+/// A Docker engine: one that runs already, or one of our own.
+pub struct Docker {
+    host: Option<String>,
+    _daemon: Option<Daemon>,
+}
+
+static DOCKER: Mutex<Weak<Docker>> = Mutex::new(Weak::new());
+
+impl Docker {
+    /// The engine that the tests of this process share; it ends with the last of them. None if there can be none here.
+    ///
+    /// # Panics
+    /// If it can neither be had nor be skipped.
+    pub fn get() -> Option<Arc<Self>> {
+        let mut shared = DOCKER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(docker) = shared.upgrade() {
+            return Some(docker);
+        }
+        match Self::start() {
+            Ok(docker) => {
+                let docker = Arc::new(docker);
+                *shared = Arc::downgrade(&docker);
+                Some(docker)
+            }
+            Err(why) => {
+                skipped("what needs a Docker engine", &why);
+                None
+            }
+        }
+    }
+
+    fn start() -> Result<Self, String> {
+        if !has("docker") {
+            return Err("there is no `docker` command".to_owned());
+        }
+        if answers(None) {
+            return Ok(Self { host: std::env::var("DOCKER_HOST").ok(), _daemon: None });
+        }
+        if !has("dockerd") {
+            return Err("none runs, and there is no `dockerd` to start one".to_owned());
+        }
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let place = |name: &str| folder.path().join(name);
+        let host = format!("unix://{}", place("socket").display());
+        let mut command = Command::new("dockerd");
+        command.arg("--data-root").arg(place("data")).arg("--exec-root").arg(place("exec"));
+        command.arg("--pidfile").arg(place("pid")).arg("-H").arg(&host);
+        // Nothing of the machine's own network is touched. Containers have `none` and `host` to choose from.
+        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
+        let mut daemon = Daemon::start(&mut command, folder);
+        daemon.wait(|| answers(Some(&host)))?;
+        Ok(Self { host: Some(host), _daemon: Some(daemon) })
+    }
+
+    /// Its address, as in `DOCKER_HOST`; none for the usual one.
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+
+    /// The `docker` command, speaking to it.
+    pub fn command(&self) -> Command {
+        docker_at(self.host())
+    }
+}
+
+fn docker_at(host: Option<&str>) -> Command {
+    let mut command = Command::new("docker");
+    if let Some(host) = host {
+        command.env("DOCKER_HOST", host);
+    }
+    command
+}
+
+fn answers(host: Option<&str>) -> bool {
+    let info = docker_at(host).args(["info", "--format", "{{.ServerVersion}}"]).output();
+    info.is_ok_and(|info| info.status.success() && !info.stdout.trim_ascii().is_empty())
+}
+
+/// A registry (CNCF distribution), which wants a login.
+pub struct Registry {
+    port: u16,
+    daemon: Daemon,
+}
+
+impl Registry {
+    /// Who may use it, and by which password.
+    pub const USER: &str = "AWS";
+    /// See [`Registry::USER`].
+    pub const PASSWORD: &str = "correct horse";
+
+    /// A new and empty one. None if there can be none here.
+    ///
+    /// # Panics
+    /// If it can neither be had nor be skipped.
+    pub fn start() -> Option<Self> {
+        for program in ["docker-registry", "htpasswd"] {
+            if !has(program) {
+                skipped("what needs a registry", &format!("there is no `{program}`"));
+                return None;
+            }
+        }
+        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let port = free_port();
+        let config = configure(folder.path(), port);
+        let mut daemon = Daemon::start(Command::new("docker-registry").arg("serve").arg(config), folder);
+        let ready = daemon.wait(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
+        ready.unwrap_or_else(|why| panic!("the registry did not start: {why}"));
+        Some(Self { port, daemon })
+    }
+
+    /// Where it is: a host and a port.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The requests so far that begin like this, such as `PUT /v2/`; each with its status.
+    pub fn requests(&self, beginning: &str) -> Vec<String> {
+        let log = self.daemon.log();
+        let requests = log.lines().filter_map(|line| line.split('"').nth(1).zip(line.split('"').nth(2)));
+        let requests = requests.map(|(request, rest)| format!("{request} {}", rest.split(' ').nth(1).unwrap_or("")));
+        requests.filter(|request| request.starts_with(beginning)).collect()
+    }
+}
+
+fn configure(folder: &Path, port: u16) -> PathBuf {
+    let users = run(Command::new("htpasswd").args(["-Bbn", Registry::USER, Registry::PASSWORD]));
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        let mut file = fs::File::create(&path).expect("a new folder can be written to");
+        file.write_all(text.as_bytes()).expect("a new folder can be written to");
+        path
+    };
+    let users = write("users", &users);
+    let text = format!(
+        "version: 0.1\n\
+         log: {{ level: error, accesslog: {{ disabled: false }} }}\n\
+         storage: {{ filesystem: {{ rootdirectory: {data:?} }}, delete: {{ enabled: true }} }}\n\
+         auth: {{ htpasswd: {{ realm: tests, path: {users:?} }} }}\n\
+         http: {{ addr: 127.0.0.1:{port} }}\n",
+        data = folder.join("data"),
+    );
+    write("config.yml", &text)
+}
