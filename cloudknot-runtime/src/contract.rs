@@ -20,6 +20,8 @@ pub const ENV_HOME: &str = "CLOUDKNOT_HOME";
 pub const ENV_PROGRESS: &str = "CLOUDKNOT_PROGRESS";
 /// What makes a program an item process: an [`ItemProcess`] as JSON. Taken out before user code runs.
 pub const ENV_ITEM_PROCESS: &str = "CLOUDKNOT_ITEM_PROCESS";
+/// What makes a worker say what it holds: it prints its [`Types`] as JSON, and ends.
+pub const ENV_DESCRIBE: &str = "CLOUDKNOT_DESCRIBE";
 /// What makes a program a container's supervisor: a [`Task`] as JSON.
 pub const ENV_TASK: &str = "CLOUDKNOT_TASK";
 /// Set by AWS Batch, in array children only: which child this is. A run of one child is a plain job, so absent is 0.
@@ -77,6 +79,17 @@ impl Task {
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout_ms.map(Duration::from_millis)
     }
+}
+
+/// The types of a remote function, as a worker knows them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Types {
+    /// The function's id.
+    pub function: String,
+    /// The fingerprint of its types.
+    pub fingerprint: Fingerprint,
+    /// Their structure, for people.
+    pub schema: String,
 }
 
 /// A store, as a worker is told of it.

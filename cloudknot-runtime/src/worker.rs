@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::contract::{self, ItemProcess, Round, RunKeys, StoreAt, Task, exit};
+use crate::contract::{self, ItemProcess, Round, RunKeys, StoreAt, Task, Types, exit};
 use crate::process::Launcher;
 use crate::store::{DirStore, Store};
 use crate::supervisor::{self, Commit, Control, Event, Isolation, Work};
@@ -16,6 +16,9 @@ use crate::{engine, function};
 
 /// Runs the items of this child, and ends with one of the codes of [`exit`].
 pub fn main() -> ! {
+    if std::env::var_os(contract::ENV_DESCRIBE).is_some() {
+        describe();
+    }
     let code = match run() {
         Ok(code) => code,
         Err(stop) => {
@@ -24,6 +27,17 @@ pub fn main() -> ! {
         }
     };
     std::process::exit(code)
+}
+
+/// Says which functions there are, and with which types, so that a host can compare before it submits.
+fn describe() -> ! {
+    let types = |function: &'static function::Function| {
+        let schema = function.schema();
+        Types { function: function.id.to_string(), fingerprint: schema.fingerprint, schema: schema.text.clone() }
+    };
+    let all: Vec<Types> = function::all().map(types).collect();
+    println!("{}", serde_json::to_string(&all).expect("types are texts and numbers"));
+    std::process::exit(exit::DONE)
 }
 
 /// Why the worker cannot do its work.

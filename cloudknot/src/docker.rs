@@ -2,6 +2,7 @@
 //!
 //! What speaks to the engine is here and nowhere else. Does not know registries, nor what a worker does.
 
+pub(crate) mod container;
 mod context;
 mod export;
 
@@ -71,6 +72,15 @@ impl Engine {
             .try_collect::<Vec<_>>()
             .await
             .map_err(failed)?;
+        Ok(())
+    }
+
+    /// Has the image of this archive in the engine, under the names that it brings.
+    pub(crate) async fn load_archive(&self, path: &Path) -> Result<(), DockerError> {
+        let doing = || Doing::LoadArchive(path.to_owned());
+        let tar = std::fs::read(path).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
+        let load = self.docker.import_image(ImportImageOptions::default(), bollard::body_full(tar.into()), None);
+        load.try_collect::<Vec<_>>().await.map_err(|source| DockerError::new(doing(), source))?;
         Ok(())
     }
 
@@ -207,12 +217,15 @@ pub struct DockerError {
 enum Doing {
     Connect,
     Load,
+    LoadArchive(PathBuf),
     Tag(String),
     Remove(String),
     Pull(String),
     Build(PathBuf),
     Export(String),
     Assemble,
+    Run(String),
+    Sweep,
 }
 
 impl DockerError {
@@ -231,6 +244,11 @@ impl DockerError {
         matches!(self.doing, Doing::Connect)
     }
 
+    /// Why, by itself.
+    pub(crate) fn into_source(self) -> Box<dyn Error + Send + Sync> {
+        self.source
+    }
+
     /// What to do next.
     pub fn hint(&self) -> Option<String> {
         match &self.doing {
@@ -239,7 +257,14 @@ impl DockerError {
                 Some(format!("check the name; if it needs a login, run `docker pull {name}` once, then try again"))
             }
             Doing::Assemble => self.source.downcast_ref::<ImageError>().and_then(ImageError::hint),
-            Doing::Load | Doing::Tag(_) | Doing::Remove(_) | Doing::Build(_) | Doing::Export(_) => None,
+            Doing::LoadArchive(_) => Some("run `cargo knot build` again".to_owned()),
+            Doing::Load
+            | Doing::Tag(_)
+            | Doing::Remove(_)
+            | Doing::Build(_)
+            | Doing::Export(_)
+            | Doing::Run(_)
+            | Doing::Sweep => None,
         }
     }
 }
@@ -249,12 +274,15 @@ impl fmt::Display for DockerError {
         match &self.doing {
             Doing::Connect => f.write_str("failed to reach a Docker engine"),
             Doing::Load => f.write_str("failed to load the image into Docker"),
+            Doing::LoadArchive(path) => write!(f, "failed to load `{}` into Docker", path.display()),
             Doing::Tag(image) => write!(f, "failed to tag `{image}` in Docker"),
             Doing::Remove(name) => write!(f, "failed to remove `{name}` from Docker"),
             Doing::Pull(name) => write!(f, "failed to pull the base image `{name}`"),
             Doing::Build(path) => write!(f, "failed to build `{}`", path.display()),
             Doing::Export(name) => write!(f, "failed to take `{name}` out of Docker"),
             Doing::Assemble => f.write_str("failed to put the worker onto its base"),
+            Doing::Run(image) => write!(f, "failed to run a container of `{image}`"),
+            Doing::Sweep => f.write_str("failed to remove ended containers"),
         }
     }
 }

@@ -130,6 +130,18 @@ impl From<StoreError> for Error {
     }
 }
 
+#[cfg(all(feature = "docker", not(cloudknot_worker)))]
+impl From<crate::docker::DockerError> for Error {
+    fn from(error: crate::docker::DockerError) -> Self {
+        let made = Self::new(ErrorKind::Infrastructure, error.to_string());
+        let made = match error.hint() {
+            Some(hint) => made.with_hint(hint),
+            None => made,
+        };
+        made.with_source(error.into_source())
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)

@@ -105,7 +105,9 @@ impl Ledger {
     pub(crate) fn failed(&self, item: u64, error: &ItemError, last: bool) {
         hook::report(&Event::Failed { run: &self.record.manifest.run, item, error, last });
         if last {
-            self.settle(|known| known.failure(item, error.attempt()));
+            self.settle(|known| {
+                known.failure(item, error.attempt());
+            });
             self.stop_after_too_many();
         }
     }
@@ -144,6 +146,7 @@ impl Ledger {
             .iter()
             .filter_map(|object| contract::failure_of(&object.key))
             .filter(|&(_, of_round, attempt)| of_round == *round && attempt > taken_up.retries);
+        let mut new_failures = Vec::new();
         self.settle(|known| {
             let fresh = |known: &Known, part: &Part| {
                 part.last < known.values.len && (part.first..=part.last).any(|item| !known.values.get(item))
@@ -155,9 +158,26 @@ impl Ledger {
                 }
             }
             for (item, _, attempt) in last_failures {
-                known.failure(item, attempt);
+                if known.failure(item, attempt) {
+                    new_failures.push((item, attempt));
+                }
             }
         });
+        self.report_failures(&new_failures).await
+    }
+
+    /// Whoever looks on is told of the first of them; all are counted.
+    async fn report_failures(&self, failures: &[(u64, u32)]) -> Result<()> {
+        const TOLD: usize = 32;
+        let Record { store, keys, round, manifest, .. } = &self.record;
+        for &(item, attempt) in failures.iter().take(TOLD) {
+            let key = keys.failure(item, *round, attempt);
+            let bytes = store.get(&key).await?.unwrap_or_default();
+            // One that cannot be read is told of by whoever asks for the item's outcome.
+            if let Ok(error) = serde_json::from_slice(&bytes) {
+                hook::report(&Event::Failed { run: &manifest.run, item, error: &error, last: true });
+            }
+        }
         Ok(())
     }
 
@@ -256,11 +276,14 @@ impl Ledger {
 }
 
 impl Known {
-    fn failure(&mut self, item: u64, attempt: u32) {
-        if item < self.failures.len && !self.failures.get(item) && !self.values.get(item) {
+    /// Notes a last failure; whether it is news.
+    fn failure(&mut self, item: u64, attempt: u32) -> bool {
+        let news = item < self.failures.len && !self.failures.get(item) && !self.values.get(item);
+        if news {
             self.failures.set(item);
             self.settled.push(Settled::Failure { item, attempt });
         }
+        news
     }
 
     /// A late value makes good for a failure.

@@ -41,6 +41,8 @@
 //! - `progress` (default): the terminal shows where a map runs, how far it is, and what failed.
 
 mod backend;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+mod built;
 #[cfg(all(feature = "docker", not(cloudknot_worker)))]
 pub mod docker;
 mod error;

@@ -1,11 +1,8 @@
 //! This machine: a supervisor on a thread of the user's program, over a folder.
 
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use cloudknot_runtime::contract::{ItemProcess, Manifest};
 use cloudknot_runtime::engine;
@@ -14,7 +11,7 @@ use cloudknot_runtime::process::Launcher;
 use cloudknot_runtime::store::{DirStore, Store};
 use cloudknot_runtime::supervisor::{self, Commit, Isolation, Work};
 
-use super::{Chunking, Place};
+use super::{Chunking, Place, cores, turns, with_causes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{End, Ledger};
 use crate::program;
@@ -24,8 +21,6 @@ pub(super) struct Local;
 
 /// How many parts a run is cut into at most, where the user does not say: a file each.
 const PARTS: u64 = 10_000;
-/// How often another program's doings are looked at.
-const LOOK: Duration = Duration::from_millis(200);
 
 impl Place for Local {
     fn name(&self) -> &'static str {
@@ -41,10 +36,7 @@ impl Place for Local {
     }
 
     fn chunking(&self, function: &Function, items: u64) -> Chunking {
-        // A function that asks for several CPUs gets them.
-        let each = function.resources.vcpus.map_or(1, |vcpus| to_usize(vcpus.ceil()).max(1));
-        let parallel = u32::try_from((cores() / each).max(1)).unwrap_or(u32::MAX);
-        Chunking { chunk: items.div_ceil(PARTS).max(1), parallel }
+        Chunking { chunk: items.div_ceil(PARTS).max(1), parallel: super::at_once(function) }
     }
 
     fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Result<()> {
@@ -62,8 +54,7 @@ impl Place for Local {
             .name("cloudknot-run".into())
             .spawn(move || driver.drive(known))
             .map_err(|error| Error::new(ErrorKind::Infrastructure, "failed to start a thread").with_source(error))?;
-        let ledger = Arc::clone(ledger);
-        engine::spawn(async move { watch_for_cancel(&ledger).await });
+        turns::heed_cancel(ledger);
         Ok(())
     }
 }
@@ -76,47 +67,13 @@ struct Driver {
 
 impl Driver {
     fn drive(&self, known: bool) {
-        let end = self.take_turns(known).unwrap_or_else(|error| End::Trouble(with_causes(&error)));
-        self.ledger.finish(end);
-    }
-
-    /// One program computes a run at a time; another that attaches to it looks on, and takes over when the first is
-    /// gone.
-    fn take_turns(&self, mut known: bool) -> Result<End> {
-        let store_error = |error: std::io::Error| {
-            Error::new(ErrorKind::Store, format!("failed to lock `{}`", self.lock.display())).with_source(error)
-        };
-        let lock = File::create(&self.lock).map_err(store_error)?;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => {
-                    if !known {
-                        engine::block_on(self.ledger.refresh())?;
-                    }
-                    return self.compute();
-                }
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(store_error(error)),
-            }
-            known = false;
-            engine::block_on(self.ledger.refresh())?;
-            if self.ledger.missing().is_empty() {
-                return Ok(End::Complete);
-            }
-            if engine::block_on(self.ledger.is_cancelled())? {
-                return Ok(cancelled());
-            }
-            std::thread::sleep(LOOK);
-        }
+        let end = turns::take(&self.ledger, &self.lock, known, || self.compute());
+        self.ledger.finish(end.unwrap_or_else(|error| End::Trouble(with_causes(&error))));
     }
 
     fn compute(&self) -> Result<End> {
         let record = &self.ledger.record;
         let manifest = &record.manifest;
-        let missing = self.ledger.missing();
-        if !missing.is_empty() && engine::block_on(self.ledger.is_cancelled())? {
-            return Ok(cancelled());
-        }
         let work = Work {
             store: Arc::clone(&record.store),
             keys: record.keys.clone(),
@@ -133,36 +90,9 @@ impl Driver {
             supervisor::Event::Failed { item, error, last } => self.ledger.failed(item, &error, last),
             supervisor::Event::Log(text) => self.ledger.printed(&text),
         };
-        supervisor::supervise(&work, missing, &self.ledger.control, &report)
+        supervisor::supervise(&work, self.ledger.missing(), &self.ledger.control, &report)
             .map_err(|trouble| Error::new(ErrorKind::Infrastructure, with_causes(&trouble)))?;
-        if self.ledger.missing().is_empty() {
-            return Ok(End::Complete);
-        }
-        let failed = self.ledger.counts().1;
-        if manifest.max_failures.is_some_and(|most| failed >= most) {
-            engine::block_on(self.ledger.cancel())?;
-            return Ok(End::Cancelled(format!("the run was stopped after {failed} failed items")));
-        }
-        Ok(cancelled())
-    }
-}
-
-fn cancelled() -> End {
-    End::Cancelled("the run was cancelled".into())
-}
-
-/// Stops the round when anybody, this program or another, notes in the store that it is cancelled.
-async fn watch_for_cancel(ledger: &Ledger) {
-    let mut finished = std::pin::pin!(ledger.finished());
-    loop {
-        tokio::select! {
-            _ = &mut finished => return,
-            () = tokio::time::sleep(LOOK) => {}
-        }
-        // If the store cannot be read, the supervisor will say so.
-        if ledger.is_cancelled().await.unwrap_or(false) {
-            ledger.control.stop.store(true, Ordering::Relaxed);
-        }
+        engine::block_on(turns::outcome(&self.ledger))
     }
 }
 
@@ -202,22 +132,6 @@ fn threads_for(parallel: u32) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, Into::into)
-}
-
-fn to_usize(number: f64) -> usize {
-    // The macro has checked that it is a small positive number.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let number = number as usize;
-    number
-}
-
 fn counted(number: u32, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

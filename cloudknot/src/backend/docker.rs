@@ -1,0 +1,248 @@
+//! Containers of the program's image over the folder of runs: what AWS Batch does with it, on this machine. Knows the
+//! contract; what speaks to the engine is in `docker.rs`.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cloudknot_runtime::contract::{self, Round, StoreAt, Task, exit};
+use cloudknot_runtime::engine;
+use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
+use cloudknot_runtime::function::Function;
+use cloudknot_runtime::store::{DirStore, Store};
+
+use super::{Chunking, Place, at_once, cores, turns, with_causes};
+use crate::built::Built;
+use crate::docker::Engine;
+use crate::docker::container::{Ended, Order};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::{End, Ledger, Record};
+use crate::program;
+
+#[derive(Debug)]
+pub(super) struct Containers;
+
+/// Where a container sees the folder of runs.
+const FOLDER: &str = "/cloudknot";
+/// How many containers a run takes at most, where the user does not say: starting one costs about half a second.
+const CHILDREN: u64 = 16;
+/// How often a container is started whose end says nothing of its items.
+const ATTEMPTS: u32 = 3;
+/// How often the folder is looked at while containers run.
+const LOOK: Duration = Duration::from_millis(500);
+
+impl Place for Containers {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    fn store(&self) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(DirStore::new(program::home())))
+    }
+
+    fn knot(&self, function: &Function) -> String {
+        function.id.package.to_owned()
+    }
+
+    fn chunking(&self, _: &Function, items: u64) -> Chunking {
+        Chunking { chunk: items.div_ceil(CHILDREN).max(1), parallel: 1 }
+    }
+
+    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Result<()> {
+        let home = std::path::absolute(program::home())
+            .map_err(|error| Error::new(ErrorKind::Store, "failed to find the folder of runs").with_source(error))?;
+        let built = Built::read(&home)?;
+        built.check(function)?;
+        let at_once = (at_once(function) / ledger.record.manifest.parallel).max(1);
+        ledger.started(&format!("in Docker, {at_once} at a time, image {}", built.name));
+        let fleet = Fleet { ledger: Arc::clone(ledger), function, built, home, at_once, first_attempt: known };
+        std::thread::Builder::new()
+            .name("cloudknot-run".into())
+            .spawn(move || fleet.drive(known))
+            .map_err(|error| Error::new(ErrorKind::Infrastructure, "failed to start a thread").with_source(error))?;
+        turns::heed_cancel(ledger);
+        Ok(())
+    }
+}
+
+/// The containers of one run.
+struct Fleet {
+    ledger: Arc<Ledger>,
+    function: &'static Function,
+    built: Built,
+    home: PathBuf,
+    at_once: u32,
+    /// Nothing can be stored yet, so the workers need not look.
+    first_attempt: bool,
+}
+
+/// A child's number, and its items.
+struct Child {
+    number: u64,
+    items: Vec<Range<u64>>,
+}
+
+impl Fleet {
+    fn drive(&self, known: bool) {
+        let lock = self.home.join(self.ledger.record.keys.lock());
+        let end = turns::take(&self.ledger, &lock, known, || engine::block_on(self.compute()));
+        self.ledger.finish(end.unwrap_or_else(|error| End::Trouble(with_causes(&error))));
+    }
+
+    async fn compute(&self) -> Result<End> {
+        let docker = Engine::connect().await?;
+        docker.sweep().await?;
+        if !docker.has(&self.built.name).await? {
+            docker.load_archive(&self.built.archive).await?;
+        }
+        let children = Mutex::new(self.children());
+        let slots = (0..self.at_once).map(|_| self.slot(&docker, &children));
+        let mut all = std::pin::pin!(futures_util::future::try_join_all(slots));
+        loop {
+            tokio::select! {
+                done = &mut all => {
+                    done?;
+                    break;
+                }
+                () = tokio::time::sleep(LOOK) => self.ledger.refresh().await?,
+            }
+        }
+        turns::outcome(&self.ledger).await
+    }
+
+    /// The children that have items without an outcome.
+    fn children(&self) -> VecDeque<Child> {
+        let Record { manifest, taken_up, .. } = &self.ledger.record;
+        let missing = Round { items: self.ledger.missing(), retries: 0 };
+        let is_missing = |item: u64| missing.items.iter().any(|range| range.contains(&item));
+        let child = |number: u64| Child { number, items: taken_up.slice(number * manifest.chunk, manifest.chunk) };
+        (0..taken_up.len().div_ceil(manifest.chunk))
+            .map(child)
+            .filter(|child| child.items.iter().cloned().flatten().any(is_missing))
+            .collect()
+    }
+
+    /// Runs one child after another until none is left.
+    async fn slot(&self, docker: &Engine, children: &Mutex<VecDeque<Child>>) -> Result<()> {
+        loop {
+            let next = children.lock().expect("a slot does not panic while it holds the children").pop_front();
+            let Some(child) = next.filter(|_| !self.stopped()) else { return Ok(()) };
+            self.child(docker, &child).await?;
+        }
+    }
+
+    /// Runs one child, again if its end says nothing of its items.
+    async fn child(&self, docker: &Engine, child: &Child) -> Result<()> {
+        for attempt in 1..=ATTEMPTS {
+            let order = self.order(child, attempt);
+            self.ledger.control.running.fetch_add(1, Ordering::Relaxed);
+            let ended = docker.run(&order, self.stop(), |log| self.ledger.printed(log)).await;
+            self.ledger.control.running.fetch_sub(1, Ordering::Relaxed);
+            let ended = ended?;
+            self.ledger.refresh().await?;
+            match ended.exit_code {
+                code if code == i64::from(exit::WRONG_WORKER) => return Err(self.wrong_worker(&ended)),
+                _ if self.stopped() => return Ok(()),
+                code if code == i64::from(exit::DONE) => return Ok(()),
+                _ if attempt == ATTEMPTS => self.explain(child, &ended).await?,
+                _ => tracing::info!(child = child.number, exit_code = ended.exit_code, "a container is started again"),
+            }
+        }
+        Ok(())
+    }
+
+    fn order(&self, child: &Child, attempt: u32) -> Order {
+        let Record { manifest, round, taken_up, .. } = &self.ledger.record;
+        let vcpus = self.function.resources.vcpus.unwrap_or(1.0) * f64::from(manifest.parallel);
+        let task = Task {
+            store: StoreAt::Folder(FOLDER.to_owned()),
+            knot: manifest.knot.clone(),
+            run: manifest.run.clone(),
+            round: *round,
+            function: manifest.function.clone(),
+            fingerprint: manifest.fingerprint,
+            items: manifest.items,
+            inputs: manifest.inputs,
+            chunk: manifest.chunk,
+            first_child: child.number,
+            parallel: manifest.parallel,
+            retries: taken_up.retries,
+            timeout_ms: manifest.timeout_ms,
+            threads: at_least_one(vcpus / f64::from(manifest.parallel)),
+        };
+        let attempt = if self.first_attempt { attempt } else { attempt + 1 };
+        let own = [
+            format!("{}={}", contract::ENV_TASK, serde_json::to_string(&task).expect("a task is texts and numbers")),
+            format!("{}={attempt}", contract::ENV_ATTEMPT),
+        ];
+        let users = manifest.env.iter().map(|(name, value)| format!("{name}={value}"));
+        Order {
+            image: self.built.name.clone(),
+            run: manifest.run.clone(),
+            env: users.chain(own).collect(),
+            folder: (self.home.clone(), FOLDER.to_owned()),
+            user: owner(&self.home),
+            memory_mib: self.function.resources.memory_mib,
+            // An engine refuses more CPUs than there are.
+            vcpus: vcpus.min(f64::from(u32::try_from(cores()).unwrap_or(u32::MAX))),
+        }
+    }
+
+    async fn stop(&self) {
+        while !self.stopped() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.ledger.control.stop.load(Ordering::Relaxed)
+    }
+
+    fn wrong_worker(&self, ended: &Ended) -> Error {
+        let message = format!("the image `{}` does not fit this program: {}", self.built.name, ended.log.trim());
+        Error::new(ErrorKind::Types, message).with_hint("run `cargo knot build`, then the program again")
+    }
+
+    /// Stores, for each item that its container has left without an outcome, why.
+    async fn explain(&self, child: &Child, ended: &Ended) -> Result<()> {
+        let Record { store, keys, round, taken_up, .. } = &self.ledger.record;
+        let (kind, message) = if ended.out_of_memory {
+            (ItemErrorKind::OutOfMemory, "its container reached the memory limit".to_owned())
+        } else {
+            (
+                ItemErrorKind::Infrastructure,
+                format!("its container ended with code {} {ATTEMPTS} times", ended.exit_code),
+            )
+        };
+        let missing = self.ledger.missing();
+        let left =
+            child.items.iter().cloned().flatten().filter(|item| missing.iter().any(|range| range.contains(item)));
+        for item in left {
+            let mut failure = Failure::new(kind, message.clone());
+            failure.exit_code = i32::try_from(ended.exit_code).ok();
+            let error = ItemError::new(failure, taken_up.retries + 1).with_log(ended.log.clone());
+            let bytes = serde_json::to_vec(&error).expect("an item's error is texts and numbers");
+            store.put(&keys.failure(item, *round, error.attempt()), bytes.into()).await?;
+            self.ledger.failed(item, &error, true);
+        }
+        Ok(())
+    }
+}
+
+/// Who owns the folder: a container that writes as somebody else could not, or would leave files that the user cannot
+/// remove.
+fn owner(folder: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(folder)
+        .map_or_else(|_| "65532:65532".to_owned(), |metadata| format!("{}:{}", metadata.uid(), metadata.gid()))
+}
+
+fn at_least_one(number: f64) -> u32 {
+    // A number of CPUs is small and positive.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let number = number as u32;
+    number.max(1)
+}

@@ -1,0 +1,86 @@
+//! How programs share a run that is kept in a folder: one computes, others look on, and anybody may cancel.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cloudknot_runtime::engine;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::{End, Ledger};
+
+/// How often another program's doings are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Computes the run once no other program does; until then, takes in what the other has stored.
+///
+/// The lock goes with the program that holds it, however that ends.
+pub(super) fn take(
+    ledger: &Ledger,
+    lock: &Path,
+    mut known: bool,
+    compute: impl FnOnce() -> Result<End>,
+) -> Result<End> {
+    let failed = |error: std::io::Error| {
+        Error::new(ErrorKind::Store, format!("failed to lock `{}`", lock.display())).with_source(error)
+    };
+    let file = File::create(lock).map_err(failed)?;
+    loop {
+        let ours = match file.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        };
+        if !ours || !known {
+            engine::block_on(ledger.refresh())?;
+            known = false;
+        }
+        if ledger.missing().is_empty() {
+            return Ok(End::Complete);
+        }
+        if engine::block_on(ledger.is_cancelled())? {
+            return Ok(cancelled());
+        }
+        if ours {
+            return compute();
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// How a round has ended whose backend has stopped working.
+pub(super) async fn outcome(ledger: &Ledger) -> Result<End> {
+    if ledger.missing().is_empty() {
+        return Ok(End::Complete);
+    }
+    let failed = ledger.counts().1;
+    if ledger.record.manifest.max_failures.is_some_and(|most| failed >= most) {
+        ledger.cancel().await?;
+        return Ok(End::Cancelled(format!("the run was stopped after {failed} failed items")));
+    }
+    Ok(cancelled())
+}
+
+fn cancelled() -> End {
+    End::Cancelled("the run was cancelled".into())
+}
+
+/// Stops the round when anybody, this program or another, notes in the store that it is cancelled.
+pub(super) fn heed_cancel(ledger: &Arc<Ledger>) {
+    let ledger = Arc::clone(ledger);
+    engine::spawn(async move {
+        let mut finished = std::pin::pin!(ledger.finished());
+        loop {
+            tokio::select! {
+                _ = &mut finished => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            // If the store cannot be read, whoever computes will say so.
+            if ledger.is_cancelled().await.unwrap_or(false) {
+                ledger.control.stop.store(true, Ordering::Relaxed);
+            }
+        }
+    });
+}
