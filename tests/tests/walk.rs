@@ -23,17 +23,15 @@ fn a_function_in_a_library_and_a_program_that_maps_it() {
     let walk = Walk::new("lengths");
     walk.write(
         "src/lib.rs",
-        r"#![forbid(unsafe_code)]
+        r#"#![forbid(unsafe_code)]
 #![deny(warnings)]
 
 /// Counts the characters of a text, a given number of times.
 #[cloudknot::remote]
 pub fn length(text: &str, times: u32) -> Result<usize, String> {
-    if text.is_empty() { Err(String::from(`no text`)) } else { Ok(text.chars().count() * times as usize) }
+    if text.is_empty() { Err(String::from("no text")) } else { Ok(text.chars().count() * times as usize) }
 }
-"
-        .replace('`', "\"")
-        .as_str(),
+"#,
     );
     walk.write(
         "src/main.rs",
@@ -47,7 +45,7 @@ fn main() -> cloudknot::Result<()> {
     let run = length.map([(String::new(), 1), ("knot".to_owned(), 1)]).submit().wait()?;
     for outcome in run.outcomes().wait()? {
         match outcome {
-            Ok(length) => println!("{length}"),
+            Ok(characters) => println!("{characters}"),
             Err(error) => println!("{:?}: {}", error.kind(), error.message()),
         }
     }
