@@ -85,6 +85,18 @@ impl Engine {
         self.docker.tag_image(image, Some(options)).await.map_err(failed)
     }
 
+    /// The id of the image of this name, if there is one.
+    ///
+    /// # Errors
+    /// If the engine does not answer.
+    pub async fn id_of(&self, name: &str) -> Result<Option<String>, DockerError> {
+        match self.docker.inspect_image(name).await {
+            Ok(image) => Ok(image.id),
+            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(source) => Err(DockerError::new(Doing::Inspect(name.to_owned()), source)),
+        }
+    }
+
     /// Takes a name from the engine, and the image with its last name. Whether there was one of this name.
     ///
     /// # Errors
@@ -207,6 +219,7 @@ pub struct DockerError {
 enum Doing {
     Connect,
     Load,
+    Inspect(String),
     Tag(String),
     Remove(String),
     Pull(String),
@@ -239,8 +252,17 @@ impl DockerError {
                 Some(format!("check the name; if it needs a login, run `docker pull {name}` once, then try again"))
             }
             Doing::Assemble => self.source.downcast_ref::<ImageError>().and_then(ImageError::hint),
-            Doing::Load | Doing::Tag(_) | Doing::Remove(_) | Doing::Build(_) | Doing::Export(_) => None,
+            Doing::Load | Doing::Inspect(_) | Doing::Tag(_) | Doing::Remove(_) | Doing::Build(_) | Doing::Export(_) => {
+                None
+            }
         }
+    }
+}
+
+impl From<DockerError> for crate::Error {
+    fn from(error: DockerError) -> Self {
+        let made = Self::new(crate::ErrorKind::Docker, error.to_string());
+        error.hint().into_iter().fold(made, Self::with_hint).with_source(error.source)
     }
 }
 
@@ -249,6 +271,7 @@ impl fmt::Display for DockerError {
         match &self.doing {
             Doing::Connect => f.write_str("failed to reach a Docker engine"),
             Doing::Load => f.write_str("failed to load the image into Docker"),
+            Doing::Inspect(name) => write!(f, "failed to look up `{name}` in Docker"),
             Doing::Tag(image) => write!(f, "failed to tag `{image}` in Docker"),
             Doing::Remove(name) => write!(f, "failed to remove `{name}` from Docker"),
             Doing::Pull(name) => write!(f, "failed to pull the base image `{name}`"),

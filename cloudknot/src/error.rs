@@ -48,6 +48,12 @@ pub enum ErrorKind {
     Config,
     /// A map inside a remote function.
     Nested,
+    /// An image cannot be assembled or saved.
+    Image,
+    /// A registry cannot be reached, or refuses.
+    Registry,
+    /// The Docker engine cannot be reached, or refuses.
+    Docker,
     /// The machine or the service failed.
     Infrastructure,
 }

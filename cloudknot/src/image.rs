@@ -364,6 +364,18 @@ impl ImageError {
     }
 }
 
+impl From<ImageError> for crate::Error {
+    fn from(error: ImageError) -> Self {
+        let made = Self::new(crate::ErrorKind::Image, error.to_string());
+        let made = error.hint().into_iter().fold(made, Self::with_hint);
+        match error {
+            ImageError::Authorities { source, .. } => made.with_source(source),
+            ImageError::Save { source, .. } => made.with_source(source),
+            ImageError::NotAWorker { .. } | ImageError::OtherArchitecture { .. } => made,
+        }
+    }
+}
+
 impl fmt::Display for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
