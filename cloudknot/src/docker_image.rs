@@ -18,6 +18,7 @@ use inside::Inside;
 
 /// What an image shall be made of; see [`DockerImage::builder`].
 #[derive(Debug, Clone)]
+#[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker builds no image"))]
 pub struct DockerImageBuilder {
     name: String,
     worker: PathBuf,
@@ -31,10 +32,9 @@ pub struct DockerImageBuilder {
 }
 
 #[derive(Debug, Clone)]
+#[cfg_attr(any(cloudknot_worker, not(feature = "docker")), allow(dead_code, reason = "only an engine makes use of it"))]
 enum Base {
-    #[cfg_attr(not(feature = "docker"), expect(dead_code, reason = "only an engine can fetch it"))]
     Image(String),
-    #[cfg_attr(not(feature = "docker"), expect(dead_code, reason = "only an engine can build it"))]
     Dockerfile(PathBuf),
 }
 

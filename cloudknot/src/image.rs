@@ -113,16 +113,7 @@ impl Image {
         let architecture = Architecture::of(worker)?;
         let authorities = authorities::bundle(&options.ca_bundles)?;
         let layer = Layer::of_tar(&layer::tar(worker, Some(&authorities)));
-        let mut config = Config::default();
-        start_worker(&mut config, options);
-        let configuration = ImageConfigurationBuilder::default()
-            .architecture(architecture.oci())
-            .os(Os::Linux)
-            .config(config)
-            .rootfs(rootfs([&layer]))
-            .history([history()])
-            .build()
-            .expect("an image's configuration has all that it needs");
+        let configuration = configure(architecture, &layer, options);
         Ok(Self::of_parts(&configuration, vec![layer], architecture, worker.len()))
     }
 
@@ -266,6 +257,20 @@ impl Image {
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &Blob> {
         self.layers.iter().map(|layer| &layer.blob).chain([&self.config])
     }
+}
+
+/// The configuration of an image that is this layer alone.
+fn configure(architecture: Architecture, layer: &Layer, options: &ImageOptions) -> ImageConfiguration {
+    let mut config = Config::default();
+    start_worker(&mut config, options);
+    ImageConfigurationBuilder::default()
+        .architecture(architecture.oci())
+        .os(Os::Linux)
+        .config(config)
+        .rootfs(rootfs([layer]))
+        .history([history()])
+        .build()
+        .expect("an image's configuration has all that it needs")
 }
 
 /// Has the worker started, by a user without rights, in a folder where it may write.

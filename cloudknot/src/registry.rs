@@ -233,7 +233,7 @@ impl Repository {
         let auth = self.login.resolve(registry).await?;
         let mut authorities = Vec::new();
         for file in &self.ca_bundles {
-            authorities.extend(authorities::read(file).map_err(RegistryError::authorities)?);
+            authorities.extend(authorities::read(file).map_err(|error| RegistryError::authorities(&error))?);
         }
         let client = Client::try_from(self.config(&authorities));
         let client = client.map_err(|error| self.failed(&format!("set up a connection to `{registry}`"), &error))?;

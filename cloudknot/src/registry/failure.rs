@@ -84,7 +84,7 @@ impl RegistryError {
         }
     }
 
-    pub(super) fn authorities(error: ImageError) -> Self {
+    pub(super) fn authorities(error: &ImageError) -> Self {
         let hint = error.hint();
         let cause = error.source().map(|cause| Cause(cause.to_string()));
         Self { kind: RegistryErrorKind::Configuration, message: error.to_string(), cause, hint }
@@ -180,7 +180,7 @@ fn by_connection(error: &reqwest::Error) -> (RegistryErrorKind, String) {
     let innermost = causes.last().map_or_else(String::new, ToString::to_string);
     let in_tls = |cause: &&(dyn Error + 'static)| {
         let inside = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        inside.is_some_and(|inside| inside.is::<rustls::Error>()) || cause.is::<rustls::Error>()
+        inside.is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>) || cause.is::<rustls::Error>()
     };
     // The connector has no type for it, only this text.
     if causes.iter().any(|cause| cause.to_string() == "dns error") {
