@@ -95,6 +95,18 @@ impl Engine {
         self.docker.tag_image(image, Some(options)).await.map_err(failed)
     }
 
+    /// The id of the image of this name, if there is one.
+    ///
+    /// # Errors
+    /// If the engine does not answer.
+    pub async fn id_of(&self, name: &str) -> Result<Option<String>, DockerError> {
+        match self.docker.inspect_image(name).await {
+            Ok(image) => Ok(image.id),
+            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(source) => Err(DockerError::new(Doing::Inspect(name.to_owned()), source)),
+        }
+    }
+
     /// Takes a name from the engine, and the image with its last name. Whether there was one of this name.
     ///
     /// # Errors
@@ -218,6 +230,7 @@ enum Doing {
     Connect,
     Load,
     LoadArchive(PathBuf),
+    Inspect(String),
     Tag(String),
     Remove(String),
     Pull(String),
@@ -244,11 +257,6 @@ impl DockerError {
         matches!(self.doing, Doing::Connect)
     }
 
-    /// Why, by itself.
-    pub(crate) fn into_source(self) -> Box<dyn Error + Send + Sync> {
-        self.source
-    }
-
     /// What to do next.
     pub fn hint(&self) -> Option<String> {
         match &self.doing {
@@ -259,6 +267,7 @@ impl DockerError {
             Doing::Assemble => self.source.downcast_ref::<ImageError>().and_then(ImageError::hint),
             Doing::LoadArchive(_) => Some("run `cargo knot build` again".to_owned()),
             Doing::Load
+            | Doing::Inspect(_)
             | Doing::Tag(_)
             | Doing::Remove(_)
             | Doing::Build(_)
@@ -269,12 +278,27 @@ impl DockerError {
     }
 }
 
+impl From<DockerError> for crate::Error {
+    fn from(error: DockerError) -> Self {
+        let made = Self::new(crate::ErrorKind::Docker, error.to_string());
+        error.hint().into_iter().fold(made, Self::with_hint).with_source(error.source)
+    }
+}
+
 impl fmt::Display for DockerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.doing {
             Doing::Connect => f.write_str("failed to reach a Docker engine"),
             Doing::Load => f.write_str("failed to load the image into Docker"),
-            Doing::LoadArchive(path) => write!(f, "failed to load `{}` into Docker", path.display()),
+            Doing::LoadArchive(_) => Some("run `cargo knot build` again".to_owned()),
+            Doing::Load
+            | Doing::Inspect(_)
+            | Doing::Tag(_)
+            | Doing::Remove(_)
+            | Doing::Build(_)
+            | Doing::Export(_)
+            | Doing::Run(_)
+            | Doing::Sweep => None,
             Doing::Tag(image) => write!(f, "failed to tag `{image}` in Docker"),
             Doing::Remove(name) => write!(f, "failed to remove `{name}` from Docker"),
             Doing::Pull(name) => write!(f, "failed to pull the base image `{name}`"),

@@ -48,6 +48,12 @@ pub enum ErrorKind {
     Config,
     /// A map inside a remote function.
     Nested,
+    /// An image cannot be assembled or saved.
+    Image,
+    /// A registry cannot be reached, or refuses.
+    Registry,
+    /// The Docker engine cannot be reached, or refuses.
+    Docker,
     /// The machine or the service failed.
     Infrastructure,
 }
@@ -127,18 +133,6 @@ impl From<StoreError> for Error {
             Some(source) => made.with_source(source),
             None => made,
         }
-    }
-}
-
-#[cfg(all(feature = "docker", not(cloudknot_worker)))]
-impl From<crate::docker::DockerError> for Error {
-    fn from(error: crate::docker::DockerError) -> Self {
-        let made = Self::new(ErrorKind::Infrastructure, error.to_string());
-        let made = match error.hint() {
-            Some(hint) => made.with_hint(hint),
-            None => made,
-        };
-        made.with_source(error.into_source())
     }
 }
 

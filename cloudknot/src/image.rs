@@ -113,16 +113,7 @@ impl Image {
         let architecture = Architecture::of(worker)?;
         let authorities = authorities::bundle(&options.ca_bundles)?;
         let layer = Layer::of_tar(&layer::tar(worker, Some(&authorities)));
-        let mut config = Config::default();
-        start_worker(&mut config, options);
-        let configuration = ImageConfigurationBuilder::default()
-            .architecture(architecture.oci())
-            .os(Os::Linux)
-            .config(config)
-            .rootfs(rootfs([&layer]))
-            .history([history()])
-            .build()
-            .expect("an image's configuration has all that it needs");
+        let configuration = configure(architecture, &layer, options);
         Ok(Self::of_parts(&configuration, vec![layer], architecture, worker.len()))
     }
 
@@ -268,6 +259,20 @@ impl Image {
     }
 }
 
+/// The configuration of an image that is this layer alone.
+fn configure(architecture: Architecture, layer: &Layer, options: &ImageOptions) -> ImageConfiguration {
+    let mut config = Config::default();
+    start_worker(&mut config, options);
+    ImageConfigurationBuilder::default()
+        .architecture(architecture.oci())
+        .os(Os::Linux)
+        .config(config)
+        .rootfs(rootfs([layer]))
+        .history([history()])
+        .build()
+        .expect("an image's configuration has all that it needs")
+}
+
 /// Has the worker started, by a user without rights, in a folder where it may write.
 fn start_worker(config: &mut Config, options: &ImageOptions) {
     config.set_entrypoint(Some(vec![format!("/{}", layer::WORKER)]));
@@ -360,6 +365,18 @@ impl ImageError {
             Self::Authorities { .. } => Some("`ca-bundle` names a PEM file with BEGIN CERTIFICATE blocks".into()),
             Self::OtherArchitecture { base, .. } => Some(format!("build the worker for {base}, or take another base")),
             Self::Save { .. } => None,
+        }
+    }
+}
+
+impl From<ImageError> for crate::Error {
+    fn from(error: ImageError) -> Self {
+        let made = Self::new(crate::ErrorKind::Image, error.to_string());
+        let made = error.hint().into_iter().fold(made, Self::with_hint);
+        match error {
+            ImageError::Authorities { source, .. } => made.with_source(source),
+            ImageError::Save { source, .. } => made.with_source(source),
+            ImageError::NotAWorker { .. } | ImageError::OtherArchitecture { .. } => made,
         }
     }
 }

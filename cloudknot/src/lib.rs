@@ -45,11 +45,15 @@ mod backend;
 mod built;
 #[cfg(all(feature = "docker", not(cloudknot_worker)))]
 pub mod docker;
+#[cfg(feature = "deploy")]
+mod docker_image;
 mod error;
 mod hook;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub mod image;
 mod ledger;
+#[cfg(feature = "deploy")]
+mod login;
 mod map;
 mod program;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
@@ -180,8 +184,12 @@ pub use cloudknot_macros::remote;
 /// then the program's. It cannot be deployed.
 pub use cloudknot_macros::main;
 pub use cloudknot_runtime::failure::{ItemError, ItemErrorKind};
+#[cfg(feature = "deploy")]
+pub use docker_image::{DockerImage, DockerImageBuilder};
 pub use error::{Error, ErrorKind, Result};
 pub use hook::{Event, Hook, set_hook};
+#[cfg(feature = "deploy")]
+pub use login::Login;
 pub use map::{Map, MapFuture, Submit};
 pub use remote::RemoteFn;
 pub use run::{Pending, Results, Run, Status};

@@ -3,7 +3,7 @@
 //! The registry protocol is known here and nowhere else. Does not know where an image comes from, nor any cloud.
 
 mod failure;
-mod login;
+mod stored;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -23,8 +23,8 @@ use reqwest::header::HeaderValue;
 use rustls::pki_types::CertificateDer;
 
 use crate::image::{Blob, Image, MANIFEST_TYPE, authorities};
+pub use crate::login::Login;
 pub use failure::{RegistryError, RegistryErrorKind};
-pub use login::Login;
 
 /// How much is handed to the connection, and reported as sent, at once.
 const PIECE: usize = 64 * 1024;
@@ -205,8 +205,13 @@ impl Repository {
     pub async fn delete(&self, digest: &str) -> Result<Deleted, RegistryError> {
         let session = self.open().await?;
         let reference = self.reference.clone_with_digest(digest.to_owned());
-        let doing = format!("delete `{digest}`");
+        let doing = format!("delete `{digest}` from `{}`", self.name);
         session.attempt(&doing, || Box::pin(session.delete(&reference))).await
+    }
+
+    /// Whether an image can be called this.
+    pub(crate) fn is_name(name: &str) -> bool {
+        name.parse::<Reference>().is_ok()
     }
 
     fn tagged(&self, tag: &str) -> Result<Reference, RegistryError> {
@@ -224,16 +229,17 @@ impl Repository {
     async fn open(&self) -> Result<Session<'_>, RegistryError> {
         // The HTTP client takes the process's provider of cryptography; if the program has chosen one, it stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let auth = self.login.resolve(self.reference.registry()).await?;
+        let registry = self.reference.registry();
+        let auth = self.login.resolve(registry).await?;
         let mut authorities = Vec::new();
         for file in &self.ca_bundles {
-            authorities.extend(authorities::read(file).map_err(RegistryError::authorities)?);
+            authorities.extend(authorities::read(file).map_err(|error| RegistryError::authorities(&error))?);
         }
         let client = Client::try_from(self.config(&authorities));
-        let client = client.map_err(|error| self.failed("set up the connection", &error))?;
+        let client = client.map_err(|error| self.failed(&format!("set up a connection to `{registry}`"), &error))?;
         let mut session = Session { repository: self, client, auth, bearer: None, authorities };
         session.bearer = session
-            .attempt("log in", || {
+            .attempt(&format!("log in to `{registry}`"), || {
                 Box::pin(session.client.auth(&self.reference, &session.auth, RegistryOperation::Push))
             })
             .await?;
@@ -266,7 +272,7 @@ impl Repository {
     }
 
     fn failed(&self, doing: &str, error: &OciDistributionError) -> RegistryError {
-        RegistryError::of(doing, &self.name, self.reference.registry(), self.login.is_given(), error)
+        RegistryError::of(doing, self.reference.registry(), self.login.is_given(), error)
     }
 }
 
@@ -328,7 +334,7 @@ impl Session<'_> {
         let mut sent = 0;
         for blob in image.blobs() {
             let (digest, bytes) = (blob.digest.as_str(), blob.bytes.len() as u64);
-            let doing = format!("send `{digest}`");
+            let doing = format!("send `{digest}` to `{}`", self.repository.name);
             if self.attempt(&doing, || Box::pin(self.send_blob(blob))).await? {
                 sent += bytes;
                 self.report(&Progress::Sent { digest, bytes });

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::skip::skipped;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Whether this program can be started, whatever it then thinks of being asked for its version.
 pub fn has(program: &str) -> bool {
@@ -230,10 +230,11 @@ fn configure(folder: &Path, port: u16) -> PathBuf {
     let text = format!(
         "version: 0.1\n\
          log: {{ level: error, accesslog: {{ disabled: false }} }}\n\
-         storage: {{ filesystem: {{ rootdirectory: {data:?} }}, delete: {{ enabled: true }} }}\n\
-         auth: {{ htpasswd: {{ realm: tests, path: {users:?} }} }}\n\
+         storage: {{ filesystem: {{ rootdirectory: \"{data}\" }}, delete: {{ enabled: true }} }}\n\
+         auth: {{ htpasswd: {{ realm: tests, path: \"{users}\" }} }}\n\
          http: {{ addr: 127.0.0.1:{port} }}\n",
-        data = folder.join("data"),
+        data = folder.join("data").display(),
+        users = users.display(),
     );
     write("config.yml", &text)
 }

@@ -95,7 +95,7 @@ impl Fleet {
     async fn compute(&self) -> Result<End> {
         let docker = Engine::connect().await?;
         docker.sweep().await?;
-        if !docker.has(&self.built.name).await? {
+        if docker.id_of(&self.built.name).await?.is_none() {
             docker.load_archive(&self.built.archive).await?;
         }
         let children = Mutex::new(self.children());

@@ -112,15 +112,6 @@ impl Engine {
         })
     }
 
-    /// Whether the engine has an image of this name.
-    pub(crate) async fn has(&self, image: &str) -> Result<bool, DockerError> {
-        match self.docker.inspect_image(image).await {
-            Ok(_) => Ok(true),
-            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
-            Err(source) => Err(DockerError::new(Doing::Run(image.to_owned()), source)),
-        }
-    }
-
     /// Removes the ended containers that programs which were killed have left behind.
     pub(crate) async fn sweep(&self) -> Result<(), DockerError> {
         let failed = |source| DockerError::new(Doing::Sweep, source);

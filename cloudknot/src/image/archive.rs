@@ -39,13 +39,13 @@ fn place(blob: &Blob) -> String {
 fn index(image: &Image, names: &[String]) -> Value {
     let manifest = image.manifest_blob();
     let entry = json!({ "mediaType": MANIFEST_TYPE, "digest": manifest.digest, "size": manifest.bytes.len() });
-    let named = names.iter().map(|name| {
+    let for_each_name = names.iter().map(|name| {
         let tag = name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
         let mut entry = entry.clone();
         entry["annotations"] = json!({ "org.opencontainers.image.ref.name": tag, "io.containerd.image.name": name });
         entry
     });
-    let manifests: Vec<Value> = if names.is_empty() { vec![entry.clone()] } else { named.collect() };
+    let manifests: Vec<Value> = if names.is_empty() { vec![entry.clone()] } else { for_each_name.collect() };
     json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests })
 }
 

@@ -16,7 +16,9 @@ pub(super) fn bundle(files: &[PathBuf]) -> Result<String, ImageError> {
         certificates.extend(read(file)?);
     }
     let mut pem = String::new();
-    certificates.iter().for_each(|certificate| write_pem(certificate, &mut pem));
+    for certificate in &certificates {
+        write_pem(certificate, &mut pem);
+    }
     Ok(pem)
 }
 

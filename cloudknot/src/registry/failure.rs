@@ -56,16 +56,14 @@ pub struct RegistryError {
 struct Cause(String);
 
 impl RegistryError {
-    pub(super) fn of(
-        doing: &str,
-        repository: &str,
-        registry: &str,
-        login_given: bool,
-        error: &OciDistributionError,
-    ) -> Self {
+    pub(super) fn of(doing: &str, registry: &str, login_given: bool, error: &OciDistributionError) -> Self {
         let (kind, cause) = classify(error);
-        let message = format!("failed to {doing} in repository `{repository}`");
-        Self { kind, message, cause: Some(Cause(cause)), hint: hint(kind, registry, login_given) }
+        Self {
+            kind,
+            message: format!("failed to {doing}"),
+            cause: Some(Cause(cause)),
+            hint: hint(kind, registry, login_given),
+        }
     }
 
     pub(super) fn name(name: &str, why: &str) -> Self {
@@ -86,7 +84,7 @@ impl RegistryError {
         }
     }
 
-    pub(super) fn authorities(error: ImageError) -> Self {
+    pub(super) fn authorities(error: &ImageError) -> Self {
         let hint = error.hint();
         let cause = error.source().map(|cause| Cause(cause.to_string()));
         Self { kind: RegistryErrorKind::Configuration, message: error.to_string(), cause, hint }
@@ -182,7 +180,7 @@ fn by_connection(error: &reqwest::Error) -> (RegistryErrorKind, String) {
     let innermost = causes.last().map_or_else(String::new, ToString::to_string);
     let in_tls = |cause: &&(dyn Error + 'static)| {
         let inside = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        inside.is_some_and(|inside| inside.is::<rustls::Error>()) || cause.is::<rustls::Error>()
+        inside.is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>) || cause.is::<rustls::Error>()
     };
     // The connector has no type for it, only this text.
     if causes.iter().any(|cause| cause.to_string() == "dns error") {
@@ -215,6 +213,14 @@ fn words(envelope: &OciEnvelope) -> String {
     let messages: Vec<&str> = envelope.errors.iter().map(|error| error.message.as_str()).collect();
     let messages = messages.join("; ");
     if messages.is_empty() { messages } else { format!(": {messages}") }
+}
+
+impl From<RegistryError> for crate::Error {
+    fn from(error: RegistryError) -> Self {
+        let made = Self::new(crate::ErrorKind::Registry, error.message);
+        let made = error.cause.into_iter().fold(made, Self::with_source);
+        error.hint.into_iter().fold(made, Self::with_hint)
+    }
 }
 
 impl fmt::Display for RegistryError {
