@@ -290,15 +290,8 @@ impl fmt::Display for DockerError {
         match &self.doing {
             Doing::Connect => f.write_str("failed to reach a Docker engine"),
             Doing::Load => f.write_str("failed to load the image into Docker"),
-            Doing::LoadArchive(_) => Some("run `cargo knot build` again".to_owned()),
-            Doing::Load
-            | Doing::Inspect(_)
-            | Doing::Tag(_)
-            | Doing::Remove(_)
-            | Doing::Build(_)
-            | Doing::Export(_)
-            | Doing::Run(_)
-            | Doing::Sweep => None,
+            Doing::LoadArchive(path) => write!(f, "failed to load `{}` into Docker", path.display()),
+            Doing::Inspect(name) => write!(f, "failed to look up `{name}` in Docker"),
             Doing::Tag(image) => write!(f, "failed to tag `{image}` in Docker"),
             Doing::Remove(name) => write!(f, "failed to remove `{name}` from Docker"),
             Doing::Pull(name) => write!(f, "failed to pull the base image `{name}`"),
