@@ -214,7 +214,12 @@ impl<E: fmt::Display + fmt::Debug> fmt::Display for Bincode<'_, E> {
                  #[cloudknot::remote(codec = \"messagepack\")]"
             );
         }
-        write!(f, "{}", self.0)
+        // What a type's own Serialize or Deserialize says stands in quotes within the variant's name.
+        let said = text.strip_prefix("OtherString(").and_then(|rest| rest.strip_suffix(')'));
+        match said.and_then(|said| serde_json::from_str::<String>(said).ok()) {
+            Some(said) => f.write_str(&said),
+            None => write!(f, "{}", self.0),
+        }
     }
 }
 

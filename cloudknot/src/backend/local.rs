@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +13,7 @@ use cloudknot_runtime::engine;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::process::Launcher;
 use cloudknot_runtime::store::{DirStore, Store};
-use cloudknot_runtime::supervisor::{self, Commit, Isolation, Work};
+use cloudknot_runtime::supervisor::{self, Commit, Isolation, Trouble, Work};
 
 use super::{Chunking, Place};
 use crate::error::{Error, ErrorKind, Result};
@@ -76,7 +77,11 @@ struct Driver {
 
 impl Driver {
     fn drive(&self, known: bool) {
-        let end = self.take_turns(known).unwrap_or_else(|error| End::Trouble(with_causes(&error)));
+        // Whoever waits for the run must hear of its end, whatever became of it.
+        let end = match catch_unwind(AssertUnwindSafe(|| self.take_turns(known))) {
+            Ok(end) => end.unwrap_or_else(|error| End::Trouble(trouble(&error))),
+            Err(_) => End::Trouble("the thread that drives the run panicked".into()),
+        };
         self.ledger.finish(end);
     }
 
@@ -128,27 +133,34 @@ impl Driver {
             isolation: self.isolation.clone(),
             commit: Commit::FOLDER,
         };
+        // Another program may have been killed just before it noted that.
+        self.ledger.stop_after_too_many();
         let report = |event| match event {
             supervisor::Event::Stored(part) => self.ledger.stored(part),
             supervisor::Event::Failed { item, error, last } => self.ledger.failed(item, &error, last),
             supervisor::Event::Log(text) => self.ledger.printed(&text),
         };
-        supervisor::supervise(&work, missing, &self.ledger.control, &report)
-            .map_err(|trouble| Error::new(ErrorKind::Infrastructure, with_causes(&trouble)))?;
+        supervisor::supervise(&work, missing, &self.ledger.control, &report).map_err(|trouble| match trouble {
+            Trouble::Store(error) => error.into(),
+            other => Error::new(ErrorKind::Infrastructure, with_causes(&other)),
+        })?;
         if self.ledger.missing().is_empty() {
             return Ok(End::Complete);
         }
         let failed = self.ledger.counts().1;
         if manifest.max_failures.is_some_and(|most| failed >= most) {
             engine::block_on(self.ledger.cancel())?;
-            return Ok(End::Cancelled(format!("the run was stopped after {failed} failed items")));
+            return Ok(End::Cancelled(format!(
+                "the run was stopped after {failed} failed {}; `retry_failed()` takes up what is left",
+                if failed == 1 { "item" } else { "items" }
+            )));
         }
         Ok(cancelled())
     }
 }
 
 fn cancelled() -> End {
-    End::Cancelled("the run was cancelled".into())
+    End::Cancelled("the run was cancelled; `retry_failed()` takes up what is left".into())
 }
 
 /// Stops the round when anybody, this program or another, notes in the store that it is cancelled.
@@ -215,6 +227,12 @@ fn to_usize(number: f64) -> usize {
 
 fn counted(number: u32, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// What is told of an error that ended a round: in one line, with its causes and hint.
+fn trouble(error: &Error) -> String {
+    let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+    with_causes(error) + &hint
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {
