@@ -2,3 +2,4 @@
 
 pub mod skip;
 pub mod store_suite;
+pub mod trial;
