@@ -218,6 +218,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["others", items, chunk] => many_others(items.parse()?, Some(chunk.parse()?))?,
         ["sizes"] => sizes()?,
         ["big", length] => big(length.parse()?)?,
+        ["fill", items, length] => {
+            fill(stretch.map(to_fill(items.parse()?, length.parse()?)).chunk(1).submit().await).await?
+        }
+        ["fill-inputs", length] => fill(stretch.map([("x".repeat(length.parse()?), 1)]).submit().await).await?,
+        ["fill-on", run] => fill(stretch.attach(run).await).await?,
         ["huge", "bytes", length] => huge(&bytes.call((7, length.parse()?)).await?, &7),
         ["huge", "floats", length] => huge(&floats.call((0.5, length.parse()?)).await?, &0.5),
         ["panicking-inputs"] => panicking_inputs(),
@@ -376,6 +381,30 @@ fn big(length: usize) -> cloudknot::Result<()> {
     for (text, value) in texts.into_iter().zip(stretch.map(inputs).wait()?) {
         assert!(value == text.repeat(length + 1), "of {text}");
         tell(&Fact::Found(value.len().to_string()));
+    }
+    Ok(())
+}
+
+fn to_fill(items: usize, length: usize) -> impl Iterator<Item = (String, usize)> {
+    (0..items).map(move |_| ("x".to_owned(), length))
+}
+
+/// Values as their lengths.
+async fn fill(run: cloudknot::Result<Run<String>>) -> cloudknot::Result<()> {
+    let run = match run {
+        Ok(run) => run,
+        Err(error) => {
+            tell_error(&error);
+            return Ok(());
+        }
+    };
+    tell(&Fact::Run(run.id().to_owned()));
+    let outcomes = run.outcomes().await?;
+    tell_values(run.values().await.map(|_| Vec::new()));
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        if let Ok(value) = outcome {
+            tell(&Fact::Value(index, value.len() as u64));
+        }
     }
     Ok(())
 }
