@@ -161,6 +161,8 @@ impl ItemError {
     }
 
     /// The end of what the item wrote to stdout and stderr, at most 16 KiB.
+    ///
+    /// Of items that take less than a millisecond it may also hold what others wrote just before.
     pub fn log(&self) -> &str {
         &self.log
     }

@@ -49,6 +49,8 @@ pub fn attempt(function: &'static Function, input: &[u8], value: &mut Vec<u8>) -
     listen_to_panics();
     let start = value.len();
     let outer = RUNNING.replace(true);
+    // An item before may have had a panic and caught it.
+    PANIC.set(None);
     let result = catch_unwind(AssertUnwindSafe(|| function.call(input, value)));
     RUNNING.set(outer);
     let result = result.unwrap_or_else(|payload| Err(panicked(payload.as_ref())));
@@ -78,7 +80,7 @@ fn listen_to_panics() {
     ONCE.call_once(|| {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if RUNNING.get() {
+            if RUNNING.get() && cfg!(panic = "unwind") {
                 // It is reported as the item's failure, so it is not printed here as well.
                 PANIC.set(Some(describe(info)));
             } else {
@@ -102,11 +104,13 @@ fn describe(info: &PanicHookInfo<'_>) -> Failure {
 
 fn panicked(payload: &(dyn Any + Send)) -> Failure {
     let message = message(payload);
-    let elsewhere = || {
-        let failure = ELSEWHERE.lock().ok()?.take()?;
-        (failure.message == message).then_some(failure)
-    };
-    PANIC.take().or_else(elsewhere).unwrap_or_else(|| Failure::new(ItemErrorKind::Panicked, message))
+    let here = PANIC.take();
+    let elsewhere = || ELSEWHERE.lock().ok()?.take();
+    let of_this = |failure: &Failure| failure.message == message;
+    // What the function caught and what it passed on from another thread can be told apart by the message alone.
+    here.filter(of_this)
+        .or_else(|| elsewhere().filter(of_this))
+        .unwrap_or_else(|| Failure::new(ItemErrorKind::Panicked, message.clone()))
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {
@@ -207,9 +211,16 @@ fn take_standard_streams() -> std::io::Result<(File, File)> {
 
 #[cfg(target_os = "linux")]
 fn die_with_supervisor() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Signal, set_parent_process_death_signal};
     // Without these an item process would work on for nobody, and might outlive its supervisor in a lack of memory.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    // The supervisor may have died before: then nobody reads what is answered here any more.
+    let stdout = rustix::stdio::stdout();
+    let mut output = [PollFd::from_borrowed_fd(stdout, PollFlags::empty())];
+    if poll(&mut output, Some(&Timespec::default())).is_ok() && output[0].revents().contains(PollFlags::ERR) {
+        std::process::exit(1);
+    }
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }
 

@@ -1,17 +1,18 @@
 //! An item process as its supervisor sees it: items go in, answers come out, and its death is explained.
 //! Knows pipes and signals; does not know what happens to an answer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::contract::{self, Reply, Request};
 use crate::failure::{Failure, ItemErrorKind};
@@ -63,6 +64,8 @@ pub struct ItemProcess {
     written: usize,
     unread: Vec<u8>,
     wanted: usize,
+    /// It was seen to have ended while another process holds its output open.
+    exited: bool,
     tail: Vec<u8>,
     /// A line that has not ended.
     line: Vec<u8>,
@@ -93,6 +96,8 @@ pub struct Answer {
 pub enum End {
     /// It never ran an item: no item is to blame, and another process would end the same way.
     AtStart(String),
+    /// A signal ended it before it ran an item: no item is to blame, and another process may fare better.
+    KilledAtStart(String),
     /// It ended while it ran this item.
     During(Item, Failure),
 }
@@ -102,6 +107,7 @@ impl ItemProcess {
     pub fn start(launcher: &Launcher) -> io::Result<Self> {
         let order = serde_json::to_string(&launcher.order).expect("an order is texts and a number");
         let (log, log_writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let mut alive = alive();
         let mut child = Command::new(&launcher.program)
             .arg0(std::env::args_os().next().unwrap_or_else(|| launcher.program.clone().into_os_string()))
             .envs(&launcher.env)
@@ -112,6 +118,8 @@ impl ItemProcess {
             // Its own group: what the function starts is ended with it, and Ctrl-C is the supervisor's to answer.
             .process_group(0)
             .spawn()?;
+        alive.insert(child.id());
+        drop(alive);
         let input = OwnedFd::from(child.stdin.take().expect("stdin is piped"));
         let output = OwnedFd::from(child.stdout.take().expect("stdout is piped"));
         for pipe in [&input, &output, &log] {
@@ -136,6 +144,7 @@ impl ItemProcess {
             written: 0,
             unread: Vec::new(),
             wanted: 0,
+            exited: false,
             tail: Vec::new(),
             line: Vec::new(),
         })
@@ -150,6 +159,7 @@ impl ItemProcess {
     pub fn send(&mut self, item: Item) {
         if self.sent.is_empty() {
             self.began = Instant::now();
+            self.tail.clear();
         }
         Request::append(item.index, &item.input, &mut self.unwritten);
         self.sent.push_back(item);
@@ -157,12 +167,15 @@ impl ItemProcess {
 
     /// Waits until something happens, at most `patience`.
     pub fn step(&mut self, patience: Duration) -> io::Result<Step> {
-        let overdue = self.overdue_in();
-        self.wait(overdue.map_or(patience, |overdue| overdue.min(patience)))?;
-        // The log first: what an item printed was written before its answer.
-        let mut log = self.read_log();
+        let patience = self.overdue_in().map_or(patience, |overdue| overdue.min(patience));
+        let quiet = !self.wait(patience)?;
         self.write()?;
-        let open = self.read()?;
+        // A process that forked leaves its output open: what has ended and says nothing more is gone all the same.
+        let gone = quiet && self.exited;
+        self.exited = quiet && self.has_exited();
+        let open = self.read()? && !gone;
+        // After the answers: what an item printed was written before its answer, so it is here by now.
+        let mut log = self.read_log();
         let (answers, refused) = self.take_answers();
         let end = if let Some(message) = refused {
             self.kill();
@@ -170,24 +183,20 @@ impl ItemProcess {
         } else if !open {
             let status = self.reap()?;
             log.extend(self.read_log());
-            self.remember(&log);
             Some(self.explain(status))
         } else if self.overdue_in() == Some(Duration::ZERO) {
             self.kill();
             log.extend(self.read_log());
-            self.remember(&log);
             self.sent.pop_front().map(|item| End::During(item, self.timed_out()))
         } else {
             None
         };
-        if end.is_none() {
-            self.remember(&log);
-        }
         let log = self.whole_lines(log, !answers.is_empty() || end.is_some());
         Ok(Step { answers, log, end })
     }
 
-    /// The end of what it printed since the last item that went well.
+    /// The end of what it printed since it last had nothing to do: the item's own output and, where items are so quick
+    /// that several are given at once, perhaps that of others just before it.
     pub fn log_tail(&self) -> String {
         String::from_utf8_lossy(&self.tail).into_owned()
     }
@@ -199,29 +208,39 @@ impl ItemProcess {
 
     /// Ends it and all that it started.
     pub fn kill(&mut self) {
-        if let Ok(pid) = i32::try_from(self.child.id())
-            && let Some(group) = Pid::from_raw(pid)
-        {
-            // Gone already is as good.
-            let _ = kill_process_group(group, Signal::KILL);
+        let mut alive = alive();
+        // Only before it is reaped is the number surely still its own.
+        if alive.remove(&self.child.id()) {
+            kill_group(self.child.id());
         }
+        drop(alive);
         let _ = self.child.wait();
     }
 
+    /// Whether it has ended. It still has to be [reaped](Self::reap).
+    pub fn has_exited(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        pid(self.child.id()).is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))))
+    }
+
     fn overdue_in(&self) -> Option<Duration> {
-        // The start of the process is not the item's time.
-        let timeout = self.timeout.filter(|_| self.ready && !self.sent.is_empty())?;
+        // Neither the start of the process nor the way of an answer that has begun to come in is the item's time.
+        let timeout = self.timeout.filter(|_| self.ready && self.unread.is_empty() && !self.sent.is_empty())?;
         Some(timeout.saturating_sub(self.began.elapsed()))
     }
 
-    fn wait(&self, patience: Duration) -> io::Result<()> {
-        let input = if self.unwritten.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
-        let mut fds =
-            vec![PollFd::new(&self.output, PollFlags::IN), PollFd::from_borrowed_fd(self.input.as_fd(), input)];
+    /// Whether there is anything to read.
+    fn wait(&self, patience: Duration) -> io::Result<bool> {
+        let mut fds = vec![PollFd::new(&self.output, PollFlags::IN)];
         fds.extend(self.log.as_ref().map(|log| PollFd::new(log, PollFlags::IN)));
+        let readable = fds.len();
+        if !self.unwritten.is_empty() {
+            fds.push(PollFd::new(&self.input, PollFlags::OUT));
+        }
         let patience = Timespec::try_from(patience).ok();
         match poll(&mut fds, patience.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) => Ok(fds[..readable].iter().any(|fd| !fd.revents().is_empty())),
+            Err(rustix::io::Errno::INTR) => Ok(true),
             Err(error) => Err(error.into()),
         }
     }
@@ -298,9 +317,6 @@ impl ItemProcess {
         self.unread.drain(..at);
         if !answers.is_empty() {
             self.began = Instant::now();
-            if answers.iter().all(|answer| answer.outcome.is_ok()) {
-                self.tail.clear();
-            }
         }
         (answers, refused)
     }
@@ -315,6 +331,9 @@ impl ItemProcess {
                 Err(_) => break,
             }
         }
+        self.tail.extend_from_slice(&read);
+        let excess = self.tail.len().saturating_sub(LOG_TAIL);
+        self.tail.drain(..excess);
         read
     }
 
@@ -334,21 +353,10 @@ impl ItemProcess {
         lines
     }
 
-    fn remember(&mut self, log: &[u8]) {
-        self.tail.extend_from_slice(log);
-        let excess = self.tail.len().saturating_sub(LOG_TAIL);
-        self.tail.drain(..excess);
-    }
-
-    /// Its status, once it has closed its output: it is ending, or it never will.
+    /// Its status, once it has closed its output: it is ending, or it never will. What it started ends with it.
     fn reap(&mut self) -> io::Result<ExitStatus> {
         let deadline = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait()? {
-                // What it started ends with it.
-                self.kill();
-                return Ok(status);
-            }
+        while !self.has_exited() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.kill();
@@ -360,8 +368,8 @@ impl ItemProcess {
             Some(item) if self.ready => End::During(item, self.died(status)),
             other => {
                 self.sent.extend(other);
-                let log = self.log_tail();
-                End::AtStart(format!("the item process ended before its first item: {status}\n{log}"))
+                let message = format!("the item process ended before its first item: {status}\n{}", self.log_tail());
+                if status.signal().is_some() { End::KilledAtStart(message) } else { End::AtStart(message) }
             }
         }
     }
@@ -380,6 +388,32 @@ impl Drop for ItemProcess {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The item processes of this program; each leads a group of its own number.
+static ALIVE: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+fn alive() -> MutexGuard<'static, BTreeSet<u32>> {
+    ALIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends all item processes of this program and all that they started, for a program that exits next.
+///
+/// No supervisor learns of it: it would take these ends for failures of items.
+pub fn end_all() {
+    let alive = alive();
+    alive.iter().copied().for_each(kill_group);
+    // Held to the end of the program, so that no process is reaped any more, and none started.
+    std::mem::forget(alive);
+}
+
+fn pid(id: u32) -> Option<Pid> {
+    i32::try_from(id).ok().and_then(Pid::from_raw)
+}
+
+fn kill_group(id: u32) {
+    // Gone already is as good.
+    let _ = pid(id).map(|group| kill_process_group(group, Signal::KILL));
 }
 
 /// Why a process died, from its status, its last words and what the kernel says.

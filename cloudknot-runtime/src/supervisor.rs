@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -209,11 +210,13 @@ impl Supervisor<'_> {
 
     /// A slot runs items, one process after another, until nothing is left to do.
     fn slot(&self) {
-        let result = match &self.work.isolation {
+        let work = || match &self.work.isolation {
             Isolation::Processes(launcher) => self.slot_of_processes(launcher),
             Isolation::Threads(function) => self.slot_of_this_thread(function),
         };
-        if let Err(trouble) = result {
+        // A slot that is gone without a word would leave the others waiting for its items for ever.
+        let died = |_| Err(Trouble::Process("a thread of the supervisor panicked".into()));
+        if let Err(trouble) = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(died) {
             self.give_up(trouble);
         }
     }
@@ -229,6 +232,7 @@ impl Supervisor<'_> {
                 Ok(frame) => self.keep(vec![Segment { first: item.index, count: 1, frames: frame }])?,
                 Err(failure) => self.failed(item, failure, String::new())?,
             }
+            self.store_due(false)?;
         }
         Ok(())
     }
@@ -236,10 +240,13 @@ impl Supervisor<'_> {
     fn slot_of_processes(&self, launcher: &Launcher) -> Result<(), Trouble> {
         let mut process: Option<ItemProcess> = None;
         let mut pace = Pace::default();
-        loop {
+        // Also while an item is running: it is ended with its process, when that is dropped.
+        while !self.is_over() {
             let busy = process.as_ref().map_or(0, ItemProcess::busy);
             if busy <= pace.window / 2 {
                 let Some(items) = self.claim(pace.window - busy, busy == 0)? else { return Ok(()) };
+                // One that died while it had nothing to do died of none of these.
+                process = process.filter(|process| busy > 0 || !process.has_exited());
                 if process.is_none() && !items.is_empty() {
                     let started = ItemProcess::start(launcher);
                     process = Some(
@@ -259,6 +266,11 @@ impl Supervisor<'_> {
             }
             self.store_due(false)?;
         }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.control.stop.load(Ordering::Relaxed) || self.lock().trouble.is_some()
     }
 
     /// Waits for answers and deals with them; whether the process has ended.
@@ -278,16 +290,22 @@ impl Supervisor<'_> {
         if !values.is_empty() {
             self.keep(values)?;
         }
-        match step.end {
-            None => return Ok(false),
-            Some(End::AtStart(message)) => return Err(Trouble::Process(message)),
-            Some(End::During(item, failure)) => {
-                let log = process.log_tail();
-                self.lock().again.extend(process.take_back());
-                self.changed.notify_all();
-                *pace = Pace::default();
-                self.failed(item, failure, log)?;
+        let Some(end) = step.end else { return Ok(false) };
+        let log = process.log_tail();
+        let blamed = match end {
+            End::AtStart(message) => return Err(Trouble::Process(message)),
+            End::KilledAtStart(message) if pace.killed_at_start >= Pace::STARTS => {
+                return Err(Trouble::Process(message));
             }
+            End::KilledAtStart(_) => None,
+            End::During(item, failure) => Some((item, failure)),
+        };
+        *pace =
+            Pace { killed_at_start: if blamed.is_none() { pace.killed_at_start + 1 } else { 0 }, ..Pace::default() };
+        self.lock().again.extend(process.take_back());
+        self.changed.notify_all();
+        if let Some((item, failure)) = blamed {
+            self.failed(item, failure, log)?;
         }
         Ok(true)
     }
@@ -508,21 +526,26 @@ impl Queue {
 struct Pace {
     window: usize,
     since: Instant,
+    /// How many processes in a row were killed before they ran anything.
+    killed_at_start: u32,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { window: 1, since: Instant::now() }
+        Self { window: 1, since: Instant::now(), killed_at_start: 0 }
     }
 }
 
 impl Pace {
     const MOST: usize = 64;
+    /// So many processes may be killed at their start, one after another, before the run is given up.
+    const STARTS: u32 = 10;
 
     fn answered(&mut self, items: usize) {
         if items == 0 {
             return;
         }
+        self.killed_at_start = 0;
         let nanos = self.since.elapsed().as_nanos() / items as u128;
         self.since = Instant::now();
         let fitting = usize::try_from(1_000_000 / nanos.max(1)).unwrap_or(Self::MOST);

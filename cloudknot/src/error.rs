@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use cloudknot_runtime::failure::ItemError;
+use cloudknot_runtime::failure::{ItemError, ItemErrorKind};
 use cloudknot_runtime::store::StoreError;
 
 /// The result of everything here that can fail.
@@ -75,29 +75,49 @@ impl Error {
         self
     }
 
-    #[must_use]
-    pub(crate) fn of_run(mut self, run: &str) -> Self {
-        self.0.run = Some(run.to_owned());
-        self
-    }
-
     /// Some of a run's items have no value.
     pub(crate) fn items_failed(function: &str, run: &str, items: usize, failed: Vec<(u64, ItemError)>) -> Self {
         use fmt::Write;
-        let mut message = format!("{} of {items} items of `{function}` failed in run {run}", failed.len());
-        for (index, error) in failed.iter().take(3) {
+        // Those that failed by themselves are why; what was cancelled is the consequence.
+        let (cancelled, own): (Vec<_>, Vec<_>) =
+            failed.iter().partition(|(_, error)| error.kind() == ItemErrorKind::Cancelled);
+        if let ([], Some((_, first))) = (&own[..], cancelled.first()) {
+            let message = format!(
+                "{} of {items} items of `{function}` have no value in run {run}: {}",
+                failed.len(),
+                first.message()
+            );
+            return Self::new(ErrorKind::Cancelled, message).of_items(run, failed);
+        }
+        let mut message = format!("{} of {items} items of `{function}` failed in run {run}", own.len());
+        for (index, error) in own.iter().take(3) {
             write!(message, "\n  item {index} {error}").expect("a text takes more text");
         }
-        if failed.len() > 3 {
-            write!(message, "\n  and {} more", failed.len() - 3).expect("a text takes more text");
+        if own.len() > 3 {
+            write!(message, "\n  and {} more", own.len() - 3).expect("a text takes more text");
         }
-        let mut error = Self::new(ErrorKind::ItemsFailed, message)
+        if !cancelled.is_empty() {
+            write!(message, "\n  {} were cancelled", cancelled.len()).expect("a text takes more text");
+        }
+        Self::new(ErrorKind::ItemsFailed, message)
             .with_hint(format!(
-                "the other values are kept: `attach(\"{run}\")` reads them, `retry_failed()` tries the rest again"
+                "the other values are kept: `{function}.attach(\"{run}\")` reads them, `retry_failed()` on it tries the \
+                 rest again"
             ))
-            .of_run(run);
-        error.0.failed = failed;
-        error
+            .of_items(run, failed)
+    }
+
+    /// The store or the machine failed while a run was going on.
+    pub(crate) fn could_not_go_on(function: &str, run: &str, why: &str, failed: Vec<(u64, ItemError)>) -> Self {
+        Self::new(ErrorKind::Infrastructure, format!("run {run} of `{function}` could not go on: {why}"))
+            .with_hint(format!("once that is mended, `{function}.attach(\"{run}\")` goes on: what is stored is kept"))
+            .of_items(run, failed)
+    }
+
+    fn of_items(mut self, run: &str, failed: Vec<(u64, ItemError)>) -> Self {
+        self.0.run = Some(run.to_owned());
+        self.0.failed = failed;
+        self
     }
 
     /// What kind of thing could not be done.

@@ -2,7 +2,8 @@
 //! the terminal.
 
 use std::fmt;
-use std::sync::RwLock;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use cloudknot_runtime::failure::ItemError;
@@ -92,15 +93,18 @@ impl fmt::Debug for dyn Hook {
     }
 }
 
-static HOOK: RwLock<Option<Box<dyn Hook>>> = RwLock::new(None);
+static HOOK: RwLock<Option<Arc<dyn Hook>>> = RwLock::new(None);
 
 /// Takes reports to this hook from now on, in place of the one before; `None` for silence.
 pub fn set_hook(hook: Option<Box<dyn Hook>>) {
-    *HOOK.write().unwrap_or_else(std::sync::PoisonError::into_inner) = hook;
+    *HOOK.write().unwrap_or_else(PoisonError::into_inner) = hook.map(Arc::from);
 }
 
 pub(crate) fn report(event: &Event<'_>) {
-    if let Some(hook) = HOOK.read().unwrap_or_else(std::sync::PoisonError::into_inner).as_ref() {
-        hook.report(event);
+    // Not called under the lock: a hook may install another one.
+    let hook = HOOK.read().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(hook) = hook {
+        // A hook that panics must not take the run with it; its panic is printed like any other.
+        let _ = catch_unwind(AssertUnwindSafe(|| hook.report(event)));
     }
 }

@@ -121,13 +121,14 @@ impl Ledger {
         let mut known = self.lock();
         change(&mut known);
         let wakers = std::mem::take(&mut known.wakers);
-        let (done, failed) = (known.values.count, known.failures.count);
+        let (done, failed) = (known.values.count, known.failures_only());
         drop(known);
         wakers.into_iter().for_each(Waker::wake);
         hook::report(&Event::Progress { run: &self.record.manifest.run, done, failed });
     }
 
-    fn stop_after_too_many(&self) {
+    /// Stops the backend once as many items have failed as the user lets fail.
+    pub(crate) fn stop_after_too_many(&self) {
         if let Some(most) = self.record.manifest.max_failures
             && self.counts().1 >= most
         {
@@ -181,33 +182,27 @@ impl Ledger {
         Ok(())
     }
 
-    /// The items of this round that have neither a value nor a last failure.
+    /// The items that have neither a value nor a last failure in this round. One that the round did not take up had a
+    /// value when it began: where that was removed since, it is missing as well.
     pub(crate) fn missing(&self) -> Vec<Range<u64>> {
-        let known = self.lock();
-        let mut missing: Vec<Range<u64>> = Vec::new();
-        for item in self.record.taken_up.items.iter().cloned().flatten() {
-            if known.values.get(item) || known.failures.get(item) {
-                continue;
-            }
-            match missing.last_mut() {
-                Some(range) if range.end == item => range.end += 1,
-                _ => missing.push(item..item + 1),
-            }
-        }
-        missing
+        self.items_where(|known, item| !known.values.get(item) && !known.failures.get(item))
     }
 
     /// The items that have no value.
     pub(crate) fn without_value(&self) -> Vec<Range<u64>> {
+        self.items_where(|known, item| !known.values.get(item))
+    }
+
+    fn items_where(&self, wanted: impl Fn(&Known, u64) -> bool) -> Vec<Range<u64>> {
         let known = self.lock();
-        let mut without: Vec<Range<u64>> = Vec::new();
-        for item in (0..known.values.len).filter(|&item| !known.values.get(item)) {
-            match without.last_mut() {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for item in (0..known.values.len).filter(|&item| wanted(&known, item)) {
+            match ranges.last_mut() {
                 Some(range) if range.end == item => range.end += 1,
-                _ => without.push(item..item + 1),
+                _ => ranges.push(item..item + 1),
             }
         }
-        without
+        ranges
     }
 
     /// Nothing more will come.
@@ -253,6 +248,10 @@ impl Ledger {
 
     /// Notes in the store that the round is cancelled, and tells the backend.
     pub(crate) async fn cancel(&self) -> Result<()> {
+        // A note on a round that has ended would stand in the way of computing anew what is removed from it.
+        if self.end().is_some() {
+            return Ok(());
+        }
         let key = self.record.keys.cancelled(self.record.round);
         self.record.store.create(&key, bytes::Bytes::new()).await?;
         self.control.stop.store(true, Ordering::Relaxed);

@@ -375,7 +375,11 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
             }
             writer.finish().await?;
             let bytes = serde_json::to_vec_pretty(&manifest).expect("a manifest is texts and numbers");
-            store.put(&keys.manifest(), bytes.into()).await?;
+            if let Err(error) = store.put(&keys.manifest(), bytes.into()).await {
+                // Inputs without a manifest are no run: nobody would find them again. The first error is the one to tell.
+                let _ = store.delete(&[keys.inputs()]).await;
+                return Err(error.into());
+            }
             let taken_up = run::first_round(&manifest);
             Ok(Record { store, keys, manifest, round: 1, taken_up })
         }))
@@ -465,8 +469,9 @@ impl Options {
         knot: &str,
         chosen: Chunking,
     ) -> Result<Manifest> {
+        // Rounded up: a timeout of nothing would fail every item.
         let millis = |timeout: Duration| {
-            u64::try_from(timeout.as_millis()).map_err(|_| {
+            u64::try_from(timeout.as_micros().div_ceil(1_000)).map_err(|_| {
                 Error::new(ErrorKind::Config, format!("failed to submit: a timeout of {timeout:?} is too long"))
             })
         };

@@ -140,7 +140,8 @@ impl<T: Send + 'static> Run<T> {
     /// All values, in the order of the inputs.
     ///
     /// # Errors
-    /// `ItemsFailed` where some have none: it names them, and the values that there are stay readable.
+    /// `ItemsFailed` where some have none: it names them, and the values that there are stay readable. `Cancelled`
+    /// where that is for no other reason; `Infrastructure` where the store or the machine failed meanwhile.
     pub fn values(&self) -> Pending<Vec<T>> {
         let outcomes = self.outcomes();
         let ledger = Arc::clone(&self.ledger);
@@ -158,7 +159,11 @@ impl<T: Send + 'static> Run<T> {
             if failed.is_empty() {
                 return Ok(values);
             }
-            Err(Error::items_failed(ledger.record.function_name(), &ledger.record.manifest.run, items, failed))
+            let (function, run) = (ledger.record.function_name(), &ledger.record.manifest.run);
+            Err(match ledger.end() {
+                Some(End::Trouble(why)) => Error::could_not_go_on(function, run, &why, failed),
+                _ => Error::items_failed(function, run, items, failed),
+            })
         })
     }
 
@@ -240,14 +245,21 @@ async fn manifest(store: &dyn Store, keys: &RunKeys, run: &str) -> Result<Manife
         return Err(not_found());
     }
     let bytes = store.get(&key).await?.ok_or_else(not_found)?;
+    // The version first: a manifest of another one may lack what this one has.
+    let Version { version } = serde_json::from_slice(&bytes).map_err(|error| damaged(&key, error))?;
+    if version != Manifest::VERSION {
+        return Err(damaged(&key, format!("it has version {version}, this program reads {}", Manifest::VERSION)));
+    }
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(&key, error))?;
-    if manifest.version != Manifest::VERSION {
-        return Err(damaged(
-            &key,
-            format!("it has version {}, this program reads {}", manifest.version, Manifest::VERSION),
-        ));
+    if manifest.run != run || manifest.chunk == 0 || manifest.parallel == 0 {
+        return Err(damaged(&key, "it says what no run has"));
     }
     Ok(manifest)
+}
+
+#[derive(serde::Deserialize)]
+struct Version {
+    version: u32,
 }
 
 fn check_types(manifest: &Manifest, function: &Function) -> Result<()> {

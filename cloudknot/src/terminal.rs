@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use cloudknot_runtime::contract::ENV_PROGRESS;
 use cloudknot_runtime::engine;
 use cloudknot_runtime::failure::ItemError;
+use cloudknot_runtime::process;
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::hook::{Event, Hook, set_hook};
@@ -182,6 +183,8 @@ fn answer_interrupts(runs: &Arc<Mutex<HashMap<String, Shown>>>) {
                 say(&format!("interrupted: {} of {} done and kept", HumanCount(*done), HumanCount(*items)));
                 say(&format!("go on with `{function}.attach(\"{run}\")`"));
             }
+            // Those that have started processes of their own have to be told; the others would end with this program.
+            process::end_all();
             // What a shell expects of a program that Ctrl-C has ended.
             std::process::exit(128 + 2);
         });

@@ -7,4 +7,5 @@ pub mod proxy;
 pub mod s3_server;
 pub mod skip;
 pub mod store_suite;
+pub mod trial;
 pub mod worker;

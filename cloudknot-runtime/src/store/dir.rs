@@ -178,12 +178,13 @@ impl Folder {
     }
 
     fn unwritten(&self, key: &str, error: io::Error) -> StoreError {
-        let kind = match kind(&error) {
-            // Not the object is missing but the folder that it was to go to.
-            StoreErrorKind::Missing => StoreErrorKind::Other,
-            kind => kind,
-        };
-        self.error(kind, "write", key, error)
+        // Not the object is missing but the folder that it was to go to, or something else has its name.
+        if absent(&error) || error.kind() == io::ErrorKind::AlreadyExists {
+            return self
+                .error(StoreErrorKind::Other, "write", key, error)
+                .with_hint(format!("set {ENV_HOME} to a folder, or to where one can be made"));
+        }
+        self.error(kind(&error), "write", key, error)
     }
 
     fn failed(&self, verb: &str, key: &str, error: io::Error) -> StoreError {

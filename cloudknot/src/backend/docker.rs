@@ -14,7 +14,7 @@ use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{DirStore, Store};
 
-use super::{Chunking, Place, at_once, cores, turns, with_causes};
+use super::{Chunking, Place, at_once, cores, turns};
 use crate::built::Built;
 use crate::docker::Engine;
 use crate::docker::container::{Ended, Order};
@@ -88,8 +88,7 @@ struct Child {
 impl Fleet {
     fn drive(&self, known: bool) {
         let lock = self.home.join(self.ledger.record.keys.lock());
-        let end = turns::take(&self.ledger, &lock, known, || engine::block_on(self.compute()));
-        self.ledger.finish(end.unwrap_or_else(|error| End::Trouble(with_causes(&error))));
+        turns::drive(&self.ledger, &lock, known, || engine::block_on(self.compute()));
     }
 
     async fn compute(&self) -> Result<End> {

@@ -9,7 +9,7 @@ use cloudknot_runtime::engine;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::process::Launcher;
 use cloudknot_runtime::store::{DirStore, Store};
-use cloudknot_runtime::supervisor::{self, Commit, Isolation, Work};
+use cloudknot_runtime::supervisor::{self, Commit, Isolation, Trouble, Work};
 
 use super::{Chunking, Place, cores, turns, with_causes};
 use crate::error::{Error, ErrorKind, Result};
@@ -67,8 +67,7 @@ struct Driver {
 
 impl Driver {
     fn drive(&self, known: bool) {
-        let end = turns::take(&self.ledger, &self.lock, known, || self.compute());
-        self.ledger.finish(end.unwrap_or_else(|error| End::Trouble(with_causes(&error))));
+        turns::drive(&self.ledger, &self.lock, known, || self.compute());
     }
 
     fn compute(&self) -> Result<End> {
@@ -90,8 +89,11 @@ impl Driver {
             supervisor::Event::Failed { item, error, last } => self.ledger.failed(item, &error, last),
             supervisor::Event::Log(text) => self.ledger.printed(&text),
         };
-        supervisor::supervise(&work, self.ledger.missing(), &self.ledger.control, &report)
-            .map_err(|trouble| Error::new(ErrorKind::Infrastructure, with_causes(&trouble)))?;
+        let supervised = supervisor::supervise(&work, self.ledger.missing(), &self.ledger.control, &report);
+        supervised.map_err(|trouble| match trouble {
+            Trouble::Store(error) => error.into(),
+            other => Error::new(ErrorKind::Infrastructure, with_causes(&other)),
+        })?;
         engine::block_on(turns::outcome(&self.ledger))
     }
 }

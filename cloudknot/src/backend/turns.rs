@@ -1,6 +1,7 @@
 //! How programs share a run that is kept in a folder: one computes, others look on, and anybody may cancel.
 
 use std::fs::{File, TryLockError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,21 +9,27 @@ use std::time::Duration;
 
 use cloudknot_runtime::engine;
 
+use super::with_causes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{End, Ledger};
 
 /// How often another program's doings are looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Computes the run, once no other program does, and tells the ledger how that ended.
+pub(super) fn drive(ledger: &Ledger, lock: &Path, known: bool, compute: impl FnOnce() -> Result<End>) {
+    // Whoever waits for the run must hear of its end, whatever became of it.
+    let end = match catch_unwind(AssertUnwindSafe(|| take(ledger, lock, known, compute))) {
+        Ok(end) => end.unwrap_or_else(|error| End::Trouble(trouble(&error))),
+        Err(_) => End::Trouble("the thread that drives the run panicked".into()),
+    };
+    ledger.finish(end);
+}
+
 /// Computes the run once no other program does; until then, takes in what the other has stored.
 ///
 /// The lock goes with the program that holds it, however that ends.
-pub(super) fn take(
-    ledger: &Ledger,
-    lock: &Path,
-    mut known: bool,
-    compute: impl FnOnce() -> Result<End>,
-) -> Result<End> {
+fn take(ledger: &Ledger, lock: &Path, mut known: bool, compute: impl FnOnce() -> Result<End>) -> Result<End> {
     let failed = |error: std::io::Error| {
         Error::new(ErrorKind::Store, format!("failed to lock `{}`", lock.display())).with_source(error)
     };
@@ -44,6 +51,8 @@ pub(super) fn take(
             return Ok(cancelled());
         }
         if ours {
+            // Another program may have been killed just before it noted that.
+            ledger.stop_after_too_many();
             return compute();
         }
         std::thread::sleep(LOOK);
@@ -58,13 +67,25 @@ pub(super) async fn outcome(ledger: &Ledger) -> Result<End> {
     let failed = ledger.counts().1;
     if ledger.record.manifest.max_failures.is_some_and(|most| failed >= most) {
         ledger.cancel().await?;
-        return Ok(End::Cancelled(format!("the run was stopped after {failed} failed items")));
+        return Ok(End::Cancelled(format!(
+            "the run was stopped after {failed} failed {}; `retry_failed()` takes up what is left",
+            if failed == 1 { "item" } else { "items" }
+        )));
     }
-    Ok(cancelled())
+    if ledger.control.stop.load(Ordering::Relaxed) {
+        return Ok(cancelled());
+    }
+    Ok(End::Trouble("items are left without an outcome; `retry_failed()` takes them up".into()))
 }
 
 fn cancelled() -> End {
-    End::Cancelled("the run was cancelled".into())
+    End::Cancelled("the run was cancelled; `retry_failed()` takes up what is left".into())
+}
+
+/// What is told of an error that ended a round: in one line, with its causes and hint.
+fn trouble(error: &Error) -> String {
+    let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+    with_causes(error) + &hint
 }
 
 /// Stops the round when anybody, this program or another, notes in the store that it is cancelled.

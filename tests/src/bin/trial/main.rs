@@ -1,0 +1,451 @@
+//! A program with remote functions that do all that a function can do. Its first argument is a scenario; it prints facts,
+//! one a line, for the tests to read.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use cloudknot::{Error, ItemError, Run};
+use cloudknot_tests::trial::{Fact, Failed, Spec, Task, counted, files, tell};
+use serde::{Deserialize, Serialize};
+
+mod carried;
+
+/// Does what the task says.
+#[cloudknot::remote]
+fn work(task: Task) -> Result<u64, Oops> {
+    perform(task)
+}
+
+#[derive(Debug)]
+struct Oops(String, Option<Box<Self>>);
+
+impl std::fmt::Display for Oops {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Oops {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.1.as_deref().map(|cause| cause as _)
+    }
+}
+
+fn perform(task: Task) -> Result<u64, Oops> {
+    let sleep = |milliseconds| std::thread::sleep(Duration::from_millis(milliseconds));
+    match task {
+        Task::Double(number) => return Ok(2 * number),
+        Task::Panic(message) => a_function_that_panics(&message),
+        Task::PanicInThread => std::thread::spawn(|| panic!("in a thread")).join().unwrap(),
+        Task::PanicPassedOn => {
+            let panicked = std::thread::spawn(|| panic!("passed on")).join();
+            panicked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        }
+        Task::Caught(number) => {
+            let caught = std::panic::catch_unwind(|| panic!("caught"));
+            return Ok(number + u64::from(caught.is_err()));
+        }
+        Task::Fail(causes) => {
+            let chain = causes.into_iter().rev().fold(None, |cause, text| Some(Oops(text, cause.map(Box::new))));
+            return chain.map_or(Ok(0), Err);
+        }
+        Task::Abort => std::process::abort(),
+        Task::Segfault => segfault(),
+        Task::Overflow => return Ok(overflow(1)),
+        Task::Exit(code) => std::process::exit(code),
+        Task::Kill => raise(rustix::process::Signal::KILL),
+        Task::Allocate => return Ok(vec![1_u8; 1 << 60].len() as u64),
+        Task::Sleep(milliseconds, value) => {
+            sleep(milliseconds);
+            return Ok(value);
+        }
+        Task::Print(out, err, next) => {
+            print!("{out}");
+            eprint!("{err}");
+            return perform(*next);
+        }
+        Task::Count(file, number, milliseconds) => {
+            append(&file, number);
+            sleep(milliseconds);
+            return Ok(number);
+        }
+        Task::Until(file, number, attempts) => {
+            append(&file, number);
+            let tried = counted(&file).into_iter().filter(|&counted| counted == number).count();
+            return if tried < attempts { Err(Oops(format!("attempt {tried} fails"), None)) } else { Ok(number) };
+        }
+        Task::Env(name) => {
+            let value = std::env::var(&name).map_err(|error| Oops(format!("`{name}`: {error}"), None))?;
+            return value.parse().map_err(|_| Oops(format!("`{value}` is no number"), None));
+        }
+        Task::Fork => fork_and_die(),
+        Task::Child => {
+            let status = std::process::Command::new("sleep").arg("1000").status();
+            return Err(Oops(format!("it ended: {status:?}"), None));
+        }
+        Task::DieLater => {
+            std::thread::spawn(move || {
+                sleep(300);
+                std::process::abort();
+            });
+            return Ok(1);
+        }
+        Task::Nested => {
+            let refused = work.map([Task::Double(1)]).wait().map_err(|error| format!("{:?}", error.kind()));
+            return Ok(u64::from(refused == Err("Nested".into())));
+        }
+    }
+    Ok(0)
+}
+
+fn a_function_that_panics(message: &str) {
+    panic!("{message}")
+}
+
+#[allow(unsafe_code)]
+fn segfault() {
+    // SAFETY: none; this is what it is for. The address is in no page, and the process ends here.
+    unsafe { std::ptr::without_provenance_mut::<u64>(0x1000).write_volatile(1) }
+}
+
+#[allow(unconditional_recursion)]
+fn overflow(depth: u64) -> u64 {
+    let room = std::hint::black_box([depth; 1024]);
+    overflow(depth + 1) + room[7]
+}
+
+fn raise(signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::getpid(), signal).expect("a process may end itself");
+}
+
+#[allow(unsafe_code)]
+fn fork_and_die() {
+    // SAFETY: the child only sleeps, which is allowed after a fork of a program with threads.
+    if unsafe { libc::fork() } == 0 {
+        // SAFETY: as above.
+        unsafe {
+            libc::sleep(1000);
+            libc::_exit(0);
+        }
+    }
+    raise(rustix::process::Signal::KILL);
+}
+
+fn append(file: &Path, number: u64) {
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
+    // At once, so that what several processes append does not mix.
+    file.and_then(|mut file| file.write_all(format!("{number}\n").as_bytes())).expect("the file can be written");
+}
+
+/// Waits, asynchronously, and passes on.
+#[cloudknot::remote(retries = 1, timeout = "1h")]
+async fn later(milliseconds: u64, number: u64) -> Result<u64, String> {
+    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+    let number = tokio::spawn(async move { number }).await.map_err(|error| error.to_string())?;
+    if number == 0 { Err("nothing to give".into()) } else { Ok(number) }
+}
+
+/// Something else than [`work`].
+#[cloudknot::remote]
+fn other(number: u64) -> u64 {
+    number
+}
+
+/// As many characters, each the last of the given. Text, because bytes are slow without optimisation.
+#[cloudknot::remote]
+fn stretch(text: &str, length: usize) -> String {
+    text.chars().last().map(String::from).unwrap_or_default().repeat(length)
+}
+
+/// As many bytes, each the given.
+#[cloudknot::remote]
+fn bytes(byte: u8, length: usize) -> Vec<u8> {
+    vec![byte; length]
+}
+
+/// As many numbers, each the given.
+#[cloudknot::remote]
+fn floats(number: f64, length: usize) -> Vec<f64> {
+    vec![number; length]
+}
+
+/// Passes on what the codec may refuse: the number 13 at either end.
+#[cloudknot::remote]
+fn picky(_input: Unlucky, output: u32) -> Unlucky {
+    Unlucky(output)
+}
+
+#[derive(Debug, Deserialize)]
+struct Unlucky(u32);
+
+impl Serialize for Unlucky {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 == 13 {
+            return Err(serde::ser::Error::custom("13 is unlucky"));
+        }
+        serializer.serialize_newtype_struct("Unlucky", &self.0)
+    }
+}
+
+#[cloudknot::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["map", spec] => tell_outcomes(&submit(spec)?.await?).await?,
+        ["stream", spec] => tell_results(&submit(spec)?.await?).await,
+        ["values", spec] => tell_values(map(spec)?.await),
+        // As a user would, to see what `main` prints of an error.
+        ["plain", spec] => println!("{:?}", map(spec)?.await?),
+        ["attach", run] => tell_attached(work.attach(run).await).await?,
+        ["attach-other", run] => tell_attached(other.attach(run).await).await?,
+        ["retry", run] => {
+            let run = work.attach(run).await?;
+            run.finished().await?;
+            tell_outcomes(&run.retry_failed().await?).await?;
+        }
+        ["cancel", run] => {
+            let run = work.attach(run).await?;
+            run.cancel().await?;
+            tell_status(&run);
+        }
+        ["status", spec] => status(submit(spec)?.await?).await?,
+        ["cancel-own", spec, started] => cancel_own(submit(spec)?.await?, Path::new(started)).await?,
+        ["call", number] => tell(&Fact::Found(work.call(Task::Double(number.parse()?)).await?.to_string())),
+        ["later"] => tell_outcomes(&later.map([(5, 1), (1, 2), (0, 0)]).submit().await?).await?,
+        ["others", items] => many_others(items.parse()?, None)?,
+        ["others", items, chunk] => many_others(items.parse()?, Some(chunk.parse()?))?,
+        ["sizes"] => sizes()?,
+        ["big", length] => big(length.parse()?)?,
+        ["fill", items, length] => {
+            fill(stretch.map(to_fill(items.parse()?, length.parse()?)).chunk(1).submit().await).await?
+        }
+        ["fill-inputs", length] => fill(stretch.map([("x".repeat(length.parse()?), 1)]).submit().await).await?,
+        ["fill-on", run] => fill(stretch.attach(run).await).await?,
+        ["huge", "bytes", length] => huge(&bytes.call((7, length.parse()?)).await?, &7),
+        ["huge", "floats", length] => huge(&floats.call((0.5, length.parse()?)).await?, &0.5),
+        ["panicking-inputs"] => panicking_inputs(),
+        ["unlucky-input"] => {
+            tell_values(picky.map((0..20_000).map(|number| (Unlucky(number % 14), 1))).await.map(|_| Vec::new()));
+        }
+        ["unlucky-output"] => unlucky_output().await?,
+        ["carried"] => carried::all()?,
+        ["hook"] => panicking_hook()?,
+        _ => return Err("no such scenario".into()),
+    }
+    Ok(())
+}
+
+type Inputs = std::vec::IntoIter<Task>;
+
+fn map(spec: &str) -> serde_json::Result<cloudknot::Map<Inputs, Task, u64>> {
+    let spec: Spec = serde_json::from_str(spec)?;
+    let mut map = work.map(spec.tasks);
+    map = if let Some(chunk) = spec.chunk { map.chunk(chunk) } else { map };
+    map = if let Some(parallel) = spec.parallel { map.parallel(parallel) } else { map };
+    map = if let Some(retries) = spec.retries { map.retries(retries) } else { map };
+    map = if let Some(timeout) = spec.timeout_ms { map.timeout(Duration::from_millis(timeout)) } else { map };
+    map = if let Some(most) = spec.max_failures { map.max_failures(most) } else { map };
+    map = spec.env.into_iter().fold(map, |map, (name, value)| map.env(name, value));
+    Ok(spec.tags.into_iter().fold(map, |map, (name, value)| map.tag(name, value)))
+}
+
+fn submit(spec: &str) -> serde_json::Result<cloudknot::Submit<Inputs, Task, u64>> {
+    Ok(map(spec)?.submit())
+}
+
+async fn tell_outcomes(run: &Run<u64>) -> cloudknot::Result<()> {
+    tell(&Fact::Run(run.id().to_owned()));
+    for (index, outcome) in run.outcomes().await?.into_iter().enumerate() {
+        tell_outcome(index, outcome);
+    }
+    tell_status(run);
+    Ok(())
+}
+
+async fn tell_results(run: &Run<u64>) {
+    tell(&Fact::Run(run.id().to_owned()));
+    let mut results = run.results();
+    while let Some((index, outcome)) = results.next().await {
+        tell_outcome(index, outcome);
+    }
+    tell_status(run);
+}
+
+async fn tell_attached(run: cloudknot::Result<Run<u64>>) -> cloudknot::Result<()> {
+    match run {
+        Ok(run) => tell_outcomes(&run).await?,
+        Err(error) => tell_error(&error),
+    }
+    Ok(())
+}
+
+fn tell_values(values: cloudknot::Result<Vec<u64>>) {
+    match values {
+        Ok(values) => values.into_iter().enumerate().for_each(|(index, value)| tell(&Fact::Value(index, value))),
+        Err(error) => tell_error(&error),
+    }
+}
+
+fn tell_error(error: &Error) {
+    tell(&Fact::Error(format!("{:?}", error.kind()), format!("{error:?}")));
+    for (index, error) in error.failed() {
+        tell_outcome(usize::try_from(*index).expect("an index"), Err(error.clone()));
+    }
+}
+
+fn tell_outcome(index: usize, outcome: Result<u64, ItemError>) {
+    tell(&match outcome {
+        Ok(value) => Fact::Value(index, value),
+        Err(error) => Fact::Failed(
+            index,
+            Box::new(Failed {
+                kind: format!("{:?}", error.kind()),
+                message: error.message().to_owned(),
+                chain: error.chain().to_vec(),
+                place: error.place().map(str::to_owned),
+                backtrace: error.backtrace().map(str::to_owned),
+                attempt: error.attempt(),
+                exit_code: error.exit_code(),
+                signal: error.signal(),
+                log: error.log().to_owned(),
+            }),
+        ),
+    });
+}
+
+fn tell_status(run: &Run<u64>) {
+    let status = run.status();
+    assert_eq!(
+        status.items,
+        status.succeeded + status.failed + status.running + status.waiting + status.left,
+        "each item is in one state: {status:?}"
+    );
+    let counts = [status.succeeded, status.failed, status.running, status.waiting, status.left];
+    tell(&Fact::Status(counts, status.finished));
+}
+
+/// Tells the status while the run goes on and at its end, and that each handle sees all.
+async fn status(run: Run<u64>) -> cloudknot::Result<()> {
+    let mut results = run.results();
+    let first = results.next().await;
+    tell_status(&run);
+    assert!(first.is_some(), "a result comes while others run");
+    run.finished().await?;
+    tell_status(&run);
+    tell(&Fact::Found(format!("{} twice", run.outcomes().await?.len().min(run.outcomes().await?.len()))));
+    Ok(())
+}
+
+/// Cancels once an item has noted in the file that it runs.
+async fn cancel_own(run: Run<u64>, started: &Path) -> cloudknot::Result<()> {
+    while counted(started).len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    run.cancel().await?;
+    tell_outcomes(&run).await
+}
+
+/// So many cheap items, as they complete; tells how many came, and fails where one is not what it should be.
+fn many_others(items: u64, chunk: Option<u64>) -> cloudknot::Result<()> {
+    let map = other.map(0..items);
+    let run = if let Some(chunk) = chunk { map.chunk(chunk) } else { map }.submit().wait()?;
+    let mut seen = vec![false; usize::try_from(items).expect("they fit")];
+    for (index, value) in run.results().wait() {
+        assert_eq!(value.expect("it does not fail"), index as u64);
+        assert!(!std::mem::replace(&mut seen[index], true), "item {index} came twice");
+    }
+    tell(&Fact::Run(run.id().to_owned()));
+    tell(&Fact::Found(seen.iter().filter(|seen| **seen).count().to_string()));
+    Ok(())
+}
+
+/// Inputs and results of all sizes, none like the one before.
+fn sizes() -> cloudknot::Result<()> {
+    let length = |item: u64| usize::try_from(item.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 46).expect("small");
+    let letter = |item: u64| char::from(b'a' + item.to_le_bytes()[0] % 26).to_string();
+    let inputs = (0..300).map(|item| (letter(item).repeat(length(item)), length(item + 1)));
+    let stretched = stretch.map(inputs).wait()?;
+    for (item, stretched) in (0..).zip(&stretched) {
+        let expected = if length(item) == 0 { String::new() } else { letter(item).repeat(length(item + 1)) };
+        assert!(*stretched == expected, "item {item}");
+    }
+    tell(&Fact::Found(stretched.len().to_string()));
+    Ok(())
+}
+
+fn big(length: usize) -> cloudknot::Result<()> {
+    let texts = ["a", "b", "c"];
+    let inputs = texts.map(|text| (text.repeat(length), length + 1));
+    for (text, value) in texts.into_iter().zip(stretch.map(inputs).wait()?) {
+        assert!(value == text.repeat(length + 1), "of {text}");
+        tell(&Fact::Found(value.len().to_string()));
+    }
+    Ok(())
+}
+
+fn to_fill(items: usize, length: usize) -> impl Iterator<Item = (String, usize)> {
+    (0..items).map(move |_| ("x".to_owned(), length))
+}
+
+/// Values as their lengths.
+async fn fill(run: cloudknot::Result<Run<String>>) -> cloudknot::Result<()> {
+    let run = match run {
+        Ok(run) => run,
+        Err(error) => {
+            tell_error(&error);
+            return Ok(());
+        }
+    };
+    tell(&Fact::Run(run.id().to_owned()));
+    let outcomes = run.outcomes().await?;
+    tell_values(run.values().await.map(|_| Vec::new()));
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        if let Ok(value) = outcome {
+            tell(&Fact::Value(index, value.len() as u64));
+        }
+    }
+    Ok(())
+}
+
+fn huge<T: PartialEq>(value: &[T], each: &T) {
+    assert!(value.iter().all(|value| value == each), "all are what they should be");
+    tell(&Fact::Found(value.len().to_string()));
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    tell(&Fact::Found(status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("VmHWM: ?").to_owned()));
+}
+
+/// The iterator panics after more inputs than fit into memory's buffers.
+fn panicking_inputs() {
+    let inputs = (0..200_000).map(|number: u64| if number == 199_999 { panic!("no more inputs") } else { number });
+    let panicked = std::panic::catch_unwind(|| other.map(inputs).submit().wait());
+    let message =
+        panicked.map(|_| "it was submitted").unwrap_or_else(|panic| panic.downcast_ref().copied().unwrap_or("?"));
+    tell(&Fact::Found(message.to_owned()));
+    let home = std::env::var_os("CLOUDKNOT_HOME").expect("the tests say where runs are");
+    files(Path::new(&home)).iter().for_each(|file| tell(&Fact::Found(file.display().to_string())));
+}
+
+async fn unlucky_output() -> cloudknot::Result<()> {
+    let run = picky.map([1, 13, 2].map(|number| (Unlucky(0), number))).submit().await?;
+    tell(&Fact::Run(run.id().to_owned()));
+    for (index, outcome) in run.outcomes().await?.into_iter().enumerate() {
+        tell_outcome(index, outcome.map(|value| value.0.into()));
+    }
+    Ok(())
+}
+
+struct Panicking;
+
+impl cloudknot::Hook for Panicking {
+    fn report(&self, _: &cloudknot::Event<'_>) {
+        panic!("a hook panics");
+    }
+}
+
+fn panicking_hook() -> cloudknot::Result<()> {
+    cloudknot::set_hook(Some(Box::new(Panicking)));
+    tell_values(work.map([Task::Double(1), Task::Double(2)]).wait());
+    Ok(())
+}

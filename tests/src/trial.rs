@@ -1,0 +1,421 @@
+//! The trial: a program with remote functions that do all that a function can do, and how the tests speak to it. The
+//! program is `src/bin/trial.rs`; this is what both sides know. Nothing here asks cloudknot anything.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// What one item is asked to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Task {
+    /// Twice this.
+    Double(u64),
+    /// Panics with this message.
+    Panic(String),
+    /// A thread that it starts panics; it joins it and unwraps.
+    PanicInThread,
+    /// A thread that it starts panics; it passes that on as it came, as rayon does.
+    PanicPassedOn,
+    /// Catches a panic of its own, and goes on.
+    Caught(u64),
+    /// An error with these causes, outermost first.
+    Fail(Vec<String>),
+    /// Aborts.
+    Abort,
+    /// Writes to an address that is not there.
+    Segfault,
+    /// Calls itself for ever.
+    Overflow,
+    /// Exits with this code.
+    Exit(i32),
+    /// Is killed with SIGKILL.
+    Kill,
+    /// Asks for more memory than there is.
+    Allocate,
+    /// Sleeps so many milliseconds, then gives the value.
+    Sleep(u64, u64),
+    /// Prints to stdout and to stderr, then does what follows.
+    Print(String, String, Box<Self>),
+    /// Appends the number to a file, sleeps so many milliseconds, and gives the number.
+    Count(PathBuf, u64, u64),
+    /// The same, and fails until it has been tried so often.
+    Until(PathBuf, u64, usize),
+    /// The number in this environment variable.
+    Env(String),
+    /// Leaves a process behind that holds all that it inherits, and dies.
+    Fork,
+    /// Starts a program that sleeps for long, and waits for it.
+    Child,
+    /// Ends well, and leaves a thread that ends the process when nothing runs any more.
+    DieLater,
+    /// Maps inside of itself: 1 if that is refused.
+    Nested,
+}
+
+/// A map, as the tests ask for it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Spec {
+    /// The inputs.
+    pub tasks: Vec<Task>,
+    /// `.chunk(..)`.
+    pub chunk: Option<u64>,
+    /// `.parallel(..)`.
+    pub parallel: Option<u32>,
+    /// `.retries(..)`.
+    pub retries: Option<u32>,
+    /// `.timeout(..)`.
+    pub timeout_ms: Option<u64>,
+    /// `.max_failures(..)`.
+    pub max_failures: Option<u64>,
+    /// `.env(..)`.
+    pub env: BTreeMap<String, String>,
+    /// `.tag(..)`.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Spec {
+    /// A map of these tasks without options.
+    pub fn of(tasks: impl IntoIterator<Item = Task>) -> Self {
+        Self { tasks: tasks.into_iter().collect(), ..Self::default() }
+    }
+}
+
+/// One line of what the trial prints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Fact {
+    /// The run's id; printed as soon as it is known.
+    Run(String),
+    /// An item has this value.
+    Value(usize, u64),
+    /// An item has none.
+    Failed(usize, Box<Failed>),
+    /// Items: succeeded, failed, running, waiting, left; and whether the run is finished.
+    Status([u64; 5], bool),
+    /// An error: its kind, and what `main` would print.
+    Error(String, String),
+    /// Anything else that a scenario found.
+    Found(String),
+}
+
+/// Why an item has no value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Failed {
+    pub kind: String,
+    pub message: String,
+    pub chain: Vec<String>,
+    pub place: Option<String>,
+    pub backtrace: Option<String>,
+    pub attempt: u32,
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    pub log: String,
+}
+
+/// The trial program, with a folder of its own for its runs.
+#[derive(Debug)]
+pub struct Trial {
+    program: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+/// How long anything is waited for that must come. Not a measure of speed: a test that waits so long has failed.
+const AT_MOST: Duration = Duration::from_secs(60);
+
+impl Trial {
+    /// With a new folder. The program is `env!("CARGO_BIN_EXE_trial")`.
+    ///
+    /// # Panics
+    /// Where there can be no temporary folder.
+    pub fn new(program: &str) -> Self {
+        Self { program: program.into(), folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    /// The folder of its runs.
+    pub fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
+    /// A file that belongs to the test.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The program with these arguments, its runs in the folder, and without progress.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_of(&self.program, arguments)
+    }
+
+    /// The same for a copy of the program.
+    pub fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).env("CLOUDKNOT_HOME", self.home()).env("CLOUDKNOT_PROGRESS", "off");
+        for name in ["CLOUDKNOT_BACKEND", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Runs it to its end, and checks that it exits with 0.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub fn facts(&self, arguments: &[&str]) -> Vec<Fact> {
+        let output = self.command(arguments).output().expect("the trial starts");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        facts(&output.stdout)
+    }
+
+    /// Maps to the end.
+    pub fn map(&self, spec: &Spec) -> Vec<Fact> {
+        self.facts(&["map", &json(spec)])
+    }
+
+    /// Attaches to a run to the end.
+    pub fn attach(&self, run: &str) -> Vec<Fact> {
+        self.facts(&["attach", run])
+    }
+
+    /// Starts it; its stdout and stderr go to files.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        Running::start(self.command(arguments), self.folder.path())
+    }
+
+    /// The files of the folder with this path below a run: `results`, `failures`, …
+    pub fn stored(&self, run: &str, what: &str) -> Vec<PathBuf> {
+        files(&self.run(run).join(what))
+    }
+
+    /// The folder of a run.
+    pub fn run(&self, run: &str) -> PathBuf {
+        self.home().join("knots/cloudknot-tests/runs").join(run)
+    }
+
+    /// The items that have a value in the store.
+    ///
+    /// # Panics
+    /// Where a part has no name of a part.
+    pub fn items_with_values(&self, run: &str) -> Vec<u64> {
+        let parts = self.stored(run, "results").into_iter().map(|path| {
+            let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
+            let (first, last) = name.split_once('-').expect("a part is called first-last");
+            first.parse().expect("a number")..=last.parse().expect("a number")
+        });
+        let mut items: Vec<u64> = parts.flatten().collect();
+        items.sort_unstable();
+        items
+    }
+
+    /// All processes that were started with this trial's folder: the program, its item processes and what they started.
+    pub fn processes(&self) -> Vec<i32> {
+        let home = self.home().into_os_string().into_encoded_bytes();
+        let ours = |pid: &i32| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.windows(home.len()).any(|window| window == home)
+        };
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(ours).collect()
+    }
+
+    /// Waits until none of them is left. Only where there is `/proc`.
+    ///
+    /// # Panics
+    /// Where some stay.
+    pub fn wait_until_gone(&self) {
+        wait_for("all processes to be gone", || self.processes().is_empty().then_some(()));
+    }
+}
+
+impl Drop for Trial {
+    /// A test that failed leaves nothing running.
+    fn drop(&mut self) {
+        for pid in self.processes() {
+            kill(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// A trial that is running.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Running {
+    /// Starts the command; what it prints goes to files in this folder.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn start(mut command: Command, folder: &Path) -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let [stdout, stderr] = ["stdout", "stderr"].map(|name| folder.join(format!("{name}-{number}")));
+        let file = |path| std::fs::File::create(path).expect("the folder of the test can be written");
+        command.stdin(Stdio::null()).stdout(file(&stdout)).stderr(file(&stderr));
+        Self { child: command.spawn().expect("the trial starts"), stdout, stderr }
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// Never: process ids are small.
+    pub fn pid(&self) -> i32 {
+        self.child.id().try_into().expect("a process id is a small number")
+    }
+
+    /// What it has printed so far.
+    pub fn facts(&self) -> Vec<Fact> {
+        facts(&std::fs::read(&self.stdout).unwrap_or_default())
+    }
+
+    /// Waits for the run's id.
+    pub fn run(&self) -> String {
+        wait_for("the run's id", || run_of(&self.facts()))
+    }
+
+    /// Waits until it ends.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub fn end(mut self) -> Output {
+        let status = wait_for("the trial to end", || self.child.try_wait().expect("it can be waited for"));
+        let read = |path: &Path| std::fs::read(path).unwrap_or_default();
+        Output { status, stdout: read(&self.stdout), stderr: read(&self.stderr) }
+    }
+
+    /// Kills it with SIGKILL, and waits for it.
+    ///
+    /// # Panics
+    /// Where it cannot be killed.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a child can be killed");
+        let status = self.child.wait().expect("it can be waited for");
+        assert_eq!(status.signal(), Some(9), "it ended before it could be killed");
+    }
+
+    /// Whether it goes on.
+    pub fn goes_on(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A test that failed leaves nothing running.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal; a process that is gone is as good.
+pub fn kill(pid: i32, signal: rustix::process::Signal) {
+    let _ = rustix::process::Pid::from_raw(pid).map(|pid| rustix::process::kill_process(pid, signal));
+}
+
+/// Waits until there is something.
+///
+/// # Panics
+/// Where it does not come.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < AT_MOST, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// As JSON.
+///
+/// # Panics
+/// Never: what the tests say is texts and numbers.
+pub fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("texts and numbers are JSON")
+}
+
+/// The facts of what the trial printed; a line that has not ended is not one yet.
+///
+/// # Panics
+/// Where a line is none: something else was printed on stdout.
+pub fn facts(stdout: &[u8]) -> Vec<Fact> {
+    let whole = stdout.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let text = std::str::from_utf8(&stdout[..whole]).expect("facts are text");
+    let fact = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("`{line}` is no fact: {error}"));
+    text.lines().map(fact).collect()
+}
+
+/// Prints a fact.
+pub fn tell(fact: &Fact) {
+    let mut stdout = std::io::stdout().lock();
+    // There is nobody to tell where stdout is closed.
+    let _ = writeln!(stdout, "{}", json(fact)).and_then(|()| stdout.flush());
+}
+
+/// The run's id.
+pub fn run_of(facts: &[Fact]) -> Option<String> {
+    facts.iter().find_map(|fact| if let Fact::Run(run) = fact { Some(run.clone()) } else { None })
+}
+
+/// The values in the order of their items; each item may be told once only.
+///
+/// # Panics
+/// Where an item is told twice.
+pub fn values(facts: &[Fact]) -> BTreeMap<usize, u64> {
+    let mut values = BTreeMap::new();
+    for fact in facts {
+        if let Fact::Value(item, value) = fact {
+            assert_eq!(values.insert(*item, *value), None, "item {item} was told twice");
+        }
+    }
+    values
+}
+
+/// The failures in the order of their items; each item may be told once only.
+///
+/// # Panics
+/// Where an item is told twice.
+pub fn failures(facts: &[Fact]) -> BTreeMap<usize, Failed> {
+    let mut failures = BTreeMap::new();
+    for fact in facts {
+        if let Fact::Failed(item, failed) = fact {
+            assert_eq!(failures.insert(*item, (**failed).clone()), None, "item {item} was told twice");
+        }
+    }
+    failures
+}
+
+/// The numbers that tasks appended to a file.
+///
+/// # Panics
+/// Where it holds something else.
+pub fn counted(file: &Path) -> Vec<u64> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(|line| line.parse().expect("a number")).collect()
+}
+
+/// All files below a folder, in order.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            files.extend(self::files(&entry.path()));
+        } else {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    files
+}
