@@ -48,6 +48,8 @@ pub enum ErrorKind {
     Config,
     /// A map inside a remote function.
     Nested,
+    /// A worker cannot be compiled.
+    Compile,
     /// The machine or the service failed.
     Infrastructure,
 }
