@@ -25,8 +25,10 @@ impl Failure {
     /// Writes it to the standard error.
     pub(crate) fn print(self) -> ExitCode {
         eprintln!("error: {}", self.error);
-        for cause in std::iter::successors(self.error.source(), |cause| cause.source()) {
-            eprintln!("  caused by: {}", indented(&cause.to_string()));
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            eprintln!("  caused by: {}", indented(&error.to_string()));
+            cause = error.source();
         }
         if let Some(hint) = &self.hint {
             eprintln!("  hint: {}", indented(hint));
