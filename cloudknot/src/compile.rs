@@ -15,6 +15,7 @@ mod selection;
 mod settings;
 mod toolchain;
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,7 +59,6 @@ pub struct Compile {
 }
 
 /// A static executable that serves remote functions.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Worker {
     /// Where it is. The next build replaces it.
@@ -81,6 +81,13 @@ pub struct Worker {
     pub functions: Vec<FunctionDescription>,
     /// Nothing had changed, so nothing was compiled.
     pub fresh: bool,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the bytes: there are millions.
+        f.debug_struct("Worker").field("path", &self.path).field("target", &self.target).finish_non_exhaustive()
+    }
 }
 
 impl Compile {

@@ -8,3 +8,4 @@ pub mod s3_server;
 pub mod skip;
 pub mod store_suite;
 pub mod worker;
+pub mod workspaces;

@@ -119,6 +119,12 @@ impl Build<'_> {
                 targets_of(self.selected.package)
             )));
         }
+        if !executable.starts {
+            return Err(refused(format!(
+                "failed to make a worker of `{name}` ({target}): its main is not cloudknot's"
+            ))
+            .advise("put #[cloudknot::main] on its main, or choose the library alone: `--lib`"));
+        }
         Ok(())
     }
 }

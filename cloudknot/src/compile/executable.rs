@@ -42,9 +42,14 @@ impl FunctionDescription {
     }
 }
 
+/// What `__start!` writes into the section.
+const START: &[u8] = br#"{"start":true}"#;
+
 /// What was read of an executable.
 #[derive(Debug)]
 pub(super) struct Executable {
+    /// Its main is `#[cloudknot::main]`, which hands over to the runtime.
+    pub(super) starts: bool,
     /// Ordered by id.
     pub(super) functions: Vec<FunctionDescription>,
     /// The libraries and the loader that it would ask for; empty if it is static.
@@ -54,19 +59,21 @@ pub(super) struct Executable {
 impl Executable {
     pub(super) fn read(bytes: &[u8]) -> Result<Self, CompileError> {
         let file = ElfFile64::<Endianness>::parse(bytes).map_err(|cause| unreadable().because(cause))?;
-        let mut functions = Vec::new();
-        if let Some(section) = file.section_by_name(".cloudknot") {
-            functions = descriptions(section.data().map_err(|cause| unreadable().because(cause))?)?;
-        }
-        Ok(Self { functions, needs: needs(&file).map_err(|cause| unreadable().because(cause))? })
+        let section = match file.section_by_name(".cloudknot") {
+            Some(section) => section.data().map_err(|cause| unreadable().because(cause))?,
+            None => &[],
+        };
+        // The linker may fill up with zeros between two lines.
+        let lines = section.split(|byte| matches!(byte, b'\n' | 0)).filter(|line| !line.is_empty());
+        let (starts, functions): (Vec<_>, Vec<_>) = lines.partition(|line| *line == START);
+        let needs = needs(&file).map_err(|cause| unreadable().because(cause))?;
+        Ok(Self { starts: !starts.is_empty(), functions: descriptions(&functions)?, needs })
     }
 }
 
-fn descriptions(section: &[u8]) -> Result<Vec<FunctionDescription>, CompileError> {
-    // The linker may fill up with zeros between two descriptions.
-    let lines = section.split(|byte| matches!(byte, b'\n' | 0)).filter(|line| !line.is_empty());
+fn descriptions(lines: &[&[u8]]) -> Result<Vec<FunctionDescription>, CompileError> {
     let mut functions: Vec<FunctionDescription> =
-        lines.map(serde_json::from_slice).collect::<Result<_, _>>().map_err(|cause| {
+        lines.iter().map(|line| serde_json::from_slice(line)).collect::<Result<_, _>>().map_err(|cause| {
             unreadable().because(cause).advise("cargo-knot and cloudknot have to be of the same version")
         })?;
     functions.sort_by_key(FunctionDescription::id);

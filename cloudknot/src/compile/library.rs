@@ -35,10 +35,21 @@ pub(super) fn generate(
     let path = folder.join("Cargo.toml");
     write(&path, text.as_bytes())?;
     write(&folder.join("main.rs"), main.as_bytes())?;
-    // The versions are the user's. cargo adds the generated package to this copy and drops what it does not need.
-    let lock = metadata.workspace_root.join("Cargo.lock");
-    write(&folder.join("Cargo.lock"), &fs::read(&lock).map_err(io("read", &lock))?)?;
+    copy_lock(metadata, &folder)?;
     Ok((path, name))
+}
+
+/// The versions are the user's. cargo adds the generated package to this copy and drops what it does not need, so it is
+/// made anew only when the user's has changed.
+fn copy_lock(metadata: &Metadata, folder: &Path) -> Result<(), CompileError> {
+    let of_the_user = metadata.workspace_root.join("Cargo.lock");
+    let content = fs::read(&of_the_user).map_err(io("read", &of_the_user))?;
+    let (copy, copied) = (folder.join("Cargo.lock"), folder.join("Cargo.lock.copied"));
+    if copy.exists() && fs::read(&copied).is_ok_and(|last| last == content) {
+        return Ok(());
+    }
+    write(&copy, &content)?;
+    write(&copied, &content)
 }
 
 fn generated(
