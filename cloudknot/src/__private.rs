@@ -250,12 +250,21 @@ macro_rules! __register {
     ($function:ident, $description:expr) => {
         $crate::__private::inventory::submit! { $crate::__private::Registered(&$function) }
 
+        $crate::__describe!($description);
+    };
+}
+
+/// Puts a line into the section `.cloudknot` of the file.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __describe {
+    ($line:expr) => {
         const _: () = {
-            const DESCRIPTION: &str = $description;
+            const LINE: &str = $line;
             #[used]
             #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__cloudknot"))]
             #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".cloudknot"))]
-            static SECTION: [u8; DESCRIPTION.len()] = $crate::__private::bytes(DESCRIPTION);
+            static SECTION: [u8; LINE.len()] = $crate::__private::bytes(LINE);
         };
     };
 }
@@ -287,6 +296,7 @@ macro_rules! __start {
 #[macro_export]
 macro_rules! __start {
     () => {
+        $crate::__describe!("{\"start\":true}\n");
         $crate::__private::start($crate::__private::Program { crate_folder: ::core::option::Option::None })
     };
 }

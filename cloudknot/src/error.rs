@@ -54,6 +54,8 @@ pub enum ErrorKind {
     Registry,
     /// The Docker engine cannot be reached, or refuses.
     Docker,
+    /// A worker cannot be compiled.
+    Compile,
     /// The machine or the service failed.
     Infrastructure,
 }

@@ -39,10 +39,17 @@
 //! # Features
 //!
 //! - `progress` (default): the terminal shows where a map runs, how far it is, and what failed.
+//! - `deploy`: from a program to its worker, to an image and into a registry, from code.
+//! - `docker`: images by the local Docker engine.
+//! - `cli`: the command `cargo knot`, by `cargo install --path cloudknot --features cli`.
 
+#[cfg(cloudknot_allocator = "mimalloc")]
+mod allocator;
 mod backend;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod built;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub mod compile;
 #[cfg(all(feature = "docker", not(cloudknot_worker)))]
 pub mod docker;
 #[cfg(feature = "deploy")]

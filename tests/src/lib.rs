@@ -9,3 +9,4 @@ pub mod skip;
 pub mod store_suite;
 pub mod trial;
 pub mod worker;
+pub mod workspaces;

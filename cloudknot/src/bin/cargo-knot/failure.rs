@@ -1,0 +1,61 @@
+//! How the command fails: what a person reads, and the exit code that a script reads.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use cloudknot::compile::{CompileError, CompileErrorKind};
+
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+    0  done
+    1  failed for a reason that has no code of its own
+    2  the options do not say which target is meant, or a setting cannot be
+    3  this machine lacks what is needed to compile for the worker's platform
+    4  what was compiled cannot be a worker: no remote function, or not static
+  101  the program does not compile (as with cargo)";
+
+/// A failed command.
+pub(crate) struct Failure {
+    code: u8,
+    error: Box<dyn Error>,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// Writes it to the standard error.
+    pub(crate) fn print(self) -> ExitCode {
+        eprintln!("error: {}", self.error);
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            eprintln!("  caused by: {}", indented(&error.to_string()));
+            cause = error.source();
+        }
+        if let Some(hint) = &self.hint {
+            eprintln!("  hint: {}", indented(hint));
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.replace('\n', "\n    ")
+}
+
+impl From<CompileError> for Failure {
+    fn from(error: CompileError) -> Self {
+        let code = match error.kind() {
+            CompileErrorKind::Selection | CompileErrorKind::Settings => 2,
+            CompileErrorKind::Toolchain => 3,
+            CompileErrorKind::Worker => 4,
+            CompileErrorKind::Cargo => 101,
+            _ => 1,
+        };
+        Self { code, hint: error.hint().map(ToString::to_string), error: Box::new(error) }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self { code: 1, error: Box::new(error), hint: None }
+    }
+}

@@ -1,0 +1,152 @@
+//! One run of cargo, and whether what came out can be a worker. No other file starts `cargo build`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use cargo_metadata::{Message, Metadata};
+
+use super::error::{CompileError, CompileErrorKind, io};
+use super::executable::Executable;
+use super::platform::{Linker, Platform};
+use super::selection::{CargoTarget, Selected, Selection, targets_of};
+use super::settings::{Allocator, Settings};
+use super::toolchain::Toolchain;
+use super::{Compile, flags, library};
+
+/// All that one run of cargo is made of.
+pub(super) struct Build<'b> {
+    pub(super) compile: &'b Compile,
+    pub(super) toolchain: Toolchain,
+    pub(super) metadata: &'b Metadata,
+    pub(super) selected: &'b Selected<'b>,
+    pub(super) settings: Settings,
+    pub(super) platform: Platform,
+    pub(super) target_folder: PathBuf,
+}
+
+impl Build<'_> {
+    /// Runs cargo; returns the executable, and whether it had been there before.
+    pub(super) fn run(&self) -> Result<(PathBuf, bool), CompileError> {
+        let mut command = self.command()?;
+        let failed = || {
+            CompileError::new(
+                CompileErrorKind::Cargo,
+                format!("failed to compile the worker of `{}`", self.selected.package.name),
+            )
+        };
+        let mut cargo = command.stdout(Stdio::piped()).spawn().map_err(|cause| failed().because(cause))?;
+        let output = cargo.stdout.take().expect("the standard output of cargo was asked to be a pipe");
+        let (mut executable, mut fresh) = (None, true);
+        for message in Message::parse_stream(std::io::BufReader::new(output)) {
+            if let Message::CompilerArtifact(artifact) = message.map_err(|cause| failed().because(cause))? {
+                fresh &= artifact.fresh;
+                executable = artifact.executable.or(executable);
+            }
+        }
+        let status = cargo.wait().map_err(|cause| failed().because(cause))?;
+        if !status.success() {
+            return Err(failed()
+                .because(format!("cargo ended with {status}"))
+                .advise("what it says above is about the worker: the build with `--cfg cloudknot_worker`"));
+        }
+        let path = executable.ok_or_else(|| failed().because("cargo built no executable"))?;
+        Ok((path.into(), fresh))
+    }
+
+    fn command(&self) -> Result<Command, CompileError> {
+        let (platform, selected) = (&self.platform, self.selected);
+        let manifest = workspace_manifest(self.metadata)?;
+        let mut command = self.toolchain.cargo();
+        command.arg(if platform.linker == Linker::Zig { "zigbuild" } else { "build" });
+        if selected.kind == CargoTarget::Lib {
+            let (path, name) =
+                library::generate(self.metadata, selected, &self.compile.selection, &manifest, &self.target_folder)?;
+            command.arg("--manifest-path").arg(path).args(["--bin", &name]);
+            // The copy of the lock file gains the generated package; everything else in it is locked as it is.
+            command.args(
+                self.compile.cargo_options.iter().filter(|option| *option != "--locked" && *option != "--frozen"),
+            );
+        } else {
+            command.arg("--manifest-path").arg(&selected.package.manifest_path);
+            command.args(["--package", &selected.package.id.repr]).args(selected.kind.option().split(' '));
+            command.args(feature_options(&self.compile.selection)).args(&self.compile.cargo_options);
+        }
+        command.args(["--message-format", "json-render-diagnostics", "--target", &platform.triple]);
+        command.arg("--target-dir").arg(&self.target_folder);
+        command.args(self.compile.profile.options(&self.settings, &manifest));
+        command.env("CARGO_ENCODED_RUSTFLAGS", self.rustflags()?);
+        if let Linker::Program(linker) = &platform.linker {
+            let name = platform.triple.to_uppercase().replace('-', "_");
+            command.env(format!("CARGO_TARGET_{name}_LINKER"), linker);
+        }
+        if let Some(compiler) = &platform.c_compiler {
+            command.env(format!("CC_{}", platform.triple.replace('-', "_")), compiler);
+        }
+        Ok(command)
+    }
+
+    fn rustflags(&self) -> Result<String, CompileError> {
+        let musl = self.platform.triple.ends_with("-musl");
+        let automatic = if musl && self.platform.compiles_c { Allocator::Mimalloc } else { Allocator::System };
+        let allocator = self.settings.allocator.unwrap_or(automatic);
+        // Of two flags the last one counts. So the user's come after ours, and the settings, which are for workers, last.
+        let all = [
+            flags::of_a_worker(),
+            flags::remap(&self.toolchain, self.metadata, &self.target_folder),
+            flags::of_the_user(&self.toolchain, &self.platform.triple)?,
+            flags::of_the_settings(&self.settings, allocator),
+        ];
+        flags::encode(all.into_iter().flatten())
+    }
+
+    /// Whether what was built can be a worker.
+    pub(super) fn check(&self, executable: &Executable) -> Result<(), CompileError> {
+        let (name, target) = (&self.selected.package.name, self.selected.kind.option());
+        let refused = |message: String| CompileError::new(CompileErrorKind::Worker, message);
+        if !executable.needs.is_empty() {
+            let needs = executable.needs.join("`, `");
+            return Err(refused(format!("failed to link `{name}` ({target}) statically: it asks for `{needs}`"))
+                .advise(
+                    "link the native library statically (most `-sys` crates have a feature `static` or `vendored`), or \
+                 deploy with a base image that has it",
+                ));
+        }
+        if executable.functions.is_empty() {
+            return Err(refused(format!("failed to find a remote function in `{name}` ({target})")).advise(format!(
+                "mark one with #[cloudknot::remote]; those of another crate are linked only if this target names \
+                 something of it (`use the_crate as _;` is enough). Or choose another target; {}",
+                targets_of(self.selected.package)
+            )));
+        }
+        if !executable.starts {
+            return Err(refused(format!(
+                "failed to make a worker of `{name}` ({target}): its main is not cloudknot's"
+            ))
+            .advise("put #[cloudknot::main] on its main, or choose the library alone: `--lib`"));
+        }
+        Ok(())
+    }
+}
+
+fn feature_options(selection: &Selection) -> Vec<String> {
+    let mut options = Vec::new();
+    if selection.all_features {
+        options.push("--all-features".into());
+    }
+    if selection.no_default_features {
+        options.push("--no-default-features".into());
+    }
+    if !selection.features.is_empty() {
+        options.extend(["--features".into(), selection.features.join(",")]);
+    }
+    options
+}
+
+fn workspace_manifest(metadata: &Metadata) -> Result<toml::Table, CompileError> {
+    let path = metadata.workspace_root.join("Cargo.toml");
+    let text = fs::read_to_string(&path).map_err(io("read", &path))?;
+    text.parse().map_err(|cause: toml::de::Error| {
+        CompileError::new(CompileErrorKind::Settings, format!("failed to read `{path}`")).because(cause)
+    })
+}

@@ -1,0 +1,109 @@
+//! Reads a worker without running it, so that one for another architecture can be read too: the remote functions in
+//! its section `.cloudknot`, and whether it needs anything beside itself.
+
+use object::read::elf::{ElfFile64, ProgramHeader};
+use object::{Endianness, Object, ObjectSection, elf};
+use serde::{Deserialize, Serialize};
+
+use super::error::{CompileError, CompileErrorKind};
+
+/// A remote function as it describes itself in the worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FunctionDescription {
+    /// The cargo package.
+    pub package: String,
+    /// The path of the module, crate name first.
+    pub module: String,
+    /// Its name.
+    pub name: String,
+    /// Its signature as it is written.
+    pub signature: String,
+    /// How its inputs and results are written.
+    pub codec: String,
+    /// Virtual CPUs.
+    pub vcpus: Option<f64>,
+    /// Memory in MiB.
+    pub memory_mib: Option<u64>,
+    /// GPUs.
+    #[serde(default)]
+    pub gpus: u32,
+    /// How often a failed item is tried again.
+    #[serde(default)]
+    pub retries: u32,
+    /// How long one attempt of one item may take.
+    pub timeout_seconds: Option<f64>,
+}
+
+impl FunctionDescription {
+    /// The id by which host and worker mean this function.
+    pub fn id(&self) -> String {
+        format!("{}:{}::{}", self.package, self.module, self.name)
+    }
+}
+
+/// What `__start!` writes into the section.
+const START: &[u8] = br#"{"start":true}"#;
+
+/// What was read of an executable.
+#[derive(Debug)]
+pub(super) struct Executable {
+    /// Its main is `#[cloudknot::main]`, which hands over to the runtime.
+    pub(super) starts: bool,
+    /// Ordered by id.
+    pub(super) functions: Vec<FunctionDescription>,
+    /// The libraries and the loader that it would ask for; empty if it is static.
+    pub(super) needs: Vec<String>,
+}
+
+impl Executable {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, CompileError> {
+        let file = ElfFile64::<Endianness>::parse(bytes).map_err(|cause| unreadable().because(cause))?;
+        let section = match file.section_by_name(".cloudknot") {
+            Some(section) => section.data().map_err(|cause| unreadable().because(cause))?,
+            None => &[],
+        };
+        // The linker may fill up with zeros between two lines.
+        let lines = section.split(|byte| matches!(byte, b'\n' | 0)).filter(|line| !line.is_empty());
+        let (starts, functions): (Vec<_>, Vec<_>) = lines.partition(|line| *line == START);
+        let needs = needs(&file).map_err(|cause| unreadable().because(cause))?;
+        Ok(Self { starts: !starts.is_empty(), functions: descriptions(&functions)?, needs })
+    }
+}
+
+fn descriptions(lines: &[&[u8]]) -> Result<Vec<FunctionDescription>, CompileError> {
+    let mut functions: Vec<FunctionDescription> =
+        lines.iter().map(|line| serde_json::from_slice(line)).collect::<Result<_, _>>().map_err(|cause| {
+            unreadable().because(cause).advise("cargo-knot and cloudknot have to be of the same version")
+        })?;
+    functions.sort_by_key(FunctionDescription::id);
+    if let Some(pair) = functions.windows(2).find(|pair| pair[0].id() == pair[1].id()) {
+        return Err(CompileError::new(
+            CompileErrorKind::Worker,
+            format!("failed to tell two remote functions apart: both are called `{}`", pair[0].id()),
+        )
+        .advise("give one of them another name: #[cloudknot::remote(name = \"…\")]"));
+    }
+    Ok(functions)
+}
+
+fn needs(file: &ElfFile64<'_, Endianness>) -> object::Result<Vec<String>> {
+    let mut needs = Vec::new();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let table = file.elf_dynamic_table()?;
+    for entry in &table {
+        if entry.tag == elf::DT_NEEDED {
+            needs.push(text(table.string(entry)?));
+        }
+    }
+    for segment in file.elf_program_headers() {
+        if let Some(loader) = segment.interpreter(file.endian(), file.data())? {
+            needs.push(text(loader));
+        }
+    }
+    Ok(needs)
+}
+
+fn unreadable() -> CompileError {
+    CompileError::new(CompileErrorKind::Worker, "failed to read the executable that cargo built")
+}

@@ -1,0 +1,128 @@
+//! What rustc and cargo are told for a worker build: our flags, then the user's, and a profile without an edit of the
+//! user's `Cargo.toml`.
+
+use std::path::Path;
+
+use cargo_config2::Flags;
+use cargo_metadata::Metadata;
+
+use super::error::{CompileError, CompileErrorKind};
+use super::settings::{Allocator, Settings};
+use super::toolchain::Toolchain;
+
+/// How much the compiler may take its time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// `opt-level = 3`, fat LTO, one codegen unit, stripped; a `[profile.cloudknot]` of the user's goes before it.
+    #[default]
+    Deploy,
+    /// For trying things: as `Deploy` without LTO, incremental. Larger, and its bytes may differ from build to build.
+    Fast,
+    /// A profile of the user's, as it is.
+    Named(String),
+}
+
+impl Profile {
+    /// The name that cargo knows it by.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Deploy => "cloudknot",
+            Self::Fast => "cloudknot-fast",
+            Self::Named(name) => name,
+        }
+    }
+
+    /// The options that make the profile. `manifest` is the one of the workspace.
+    pub(super) fn options(&self, settings: &Settings, manifest: &toml::Table) -> Vec<String> {
+        let name = self.name();
+        let defaults: &[(&str, &str)] = match self {
+            Self::Deploy => &[
+                ("inherits", "\"release\""),
+                ("opt-level", "3"),
+                ("lto", "\"fat\""),
+                ("codegen-units", "1"),
+                ("strip", "\"symbols\""),
+                ("panic", "\"unwind\""),
+            ],
+            Self::Fast => &[
+                ("inherits", "\"release\""),
+                ("lto", "\"off\""),
+                ("codegen-units", "16"),
+                ("incremental", "true"),
+                ("strip", "\"symbols\""),
+                ("panic", "\"unwind\""),
+            ],
+            Self::Named(_) => &[],
+        };
+        let own = manifest.get("profile").and_then(|profiles| profiles.get(name)?.as_table());
+        let said_by_user = |key: &str| own.is_some_and(|own| own.contains_key(key));
+        let mut keys: Vec<(&str, String)> = defaults
+            .iter()
+            .filter(|(key, _)| !said_by_user(key))
+            .map(|(key, value)| (*key, (*value).to_string()))
+            .collect();
+        if *self == Self::Deploy {
+            // The last one given counts.
+            keys.extend(settings.profile());
+        }
+        let config =
+            keys.into_iter().flat_map(|(key, value)| ["--config".into(), format!("profile.{name}.{key}={value}")]);
+        ["--profile".into(), name.to_string()].into_iter().chain(config).collect()
+    }
+}
+
+/// The flags of the user for this target, wherever cargo would find them.
+pub(super) fn of_the_user(toolchain: &Toolchain, triple: &str) -> Result<Vec<String>, CompileError> {
+    let flags = toolchain.config.rustflags(triple).map_err(|cause| {
+        CompileError::new(CompileErrorKind::Toolchain, "failed to read the rustflags of cargo's configuration")
+            .because(cause)
+    })?;
+    Ok(flags.map(|flags| flags.flags).unwrap_or_default())
+}
+
+/// What makes a build a worker's.
+pub(super) fn of_a_worker() -> Vec<String> {
+    ["--cfg", "cloudknot_worker", "-Ctarget-feature=+crt-static"].map(ToString::to_string).to_vec()
+}
+
+pub(super) fn of_the_settings(settings: &Settings, allocator: Allocator) -> Vec<String> {
+    let mut flags = Vec::new();
+    if let Some(cpu) = &settings.target_cpu {
+        flags.push(format!("-Ctarget-cpu={cpu}"));
+    }
+    if allocator == Allocator::Mimalloc {
+        flags.extend(["--cfg".into(), "cloudknot_allocator=\"mimalloc\"".into()]);
+    }
+    flags
+}
+
+/// Takes the names of this machine's folders out of the worker, so that two checkouts give the same bytes.
+pub(super) fn remap(toolchain: &Toolchain, metadata: &Metadata, target_folder: &Path) -> Vec<String> {
+    let commit = toolchain.commit.as_deref().unwrap_or("unknown");
+    let mut folders = vec![
+        (metadata.workspace_root.clone().into_std_path_buf(), "/workspace".to_string()),
+        (target_folder.to_path_buf(), "/target".into()),
+        (toolchain.sysroot.clone(), "/rust".into()),
+        // Where the sources of the standard library are installed, rustc names those instead of this.
+        (toolchain.sysroot.join("lib/rustlib/src/rust"), format!("/rustc/{commit}")),
+    ];
+    folders.extend(toolchain.cargo_home.clone().map(|folder| (folder, "/cargo".to_string())));
+    // The last one that fits counts, so the innermost folder comes last.
+    folders.sort_by_key(|(folder, _)| folder.as_os_str().len());
+    folders.iter().map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display())).collect()
+}
+
+/// As cargo takes them in `CARGO_ENCODED_RUSTFLAGS`, which goes before all configuration.
+pub(super) fn encode(flags: impl IntoIterator<Item = String>) -> Result<String, CompileError> {
+    let mut encoded = Flags::default();
+    flags.into_iter().for_each(|flag| encoded.push(flag));
+    encoded.encode().map_err(|cause| {
+        CompileError::new(CompileErrorKind::Toolchain, "failed to hand the rustflags to cargo").because(cause)
+    })
+}
+
+/// The CPU that the user's own flags ask for, if it is the one of this machine.
+pub(super) fn asks_for_this_machine(flags: &[String]) -> bool {
+    let joined = flags.join(" ");
+    ["-Ctarget-cpu=native", "-C target-cpu=native"].iter().any(|native| joined.contains(native))
+}

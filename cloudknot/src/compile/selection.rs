@@ -1,0 +1,226 @@
+//! Which package and target become the worker. The options mean what they mean to cargo; what is left open is the
+//! only candidate, or an error that lists them.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use cargo_metadata::{DependencyKind, Metadata, Package, PackageId, Target, TargetKind};
+
+use super::error::{CompileError, CompileErrorKind};
+
+/// What was asked for; the default is "the one that there is".
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// `--manifest-path`.
+    pub manifest_path: Option<PathBuf>,
+    /// `--package`: a name, `name@version`, or a package id.
+    pub package: Option<String>,
+    /// `--bin`, `--example`, `--lib`.
+    pub target: Option<CargoTarget>,
+    /// `--features`.
+    pub features: Vec<String>,
+    /// `--all-features`.
+    pub all_features: bool,
+    /// `--no-default-features`.
+    pub no_default_features: bool,
+}
+
+/// A target of a package.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CargoTarget {
+    /// The library alone; its main is generated.
+    Lib,
+    /// The program of this name.
+    Bin(String),
+    /// The example of this name.
+    Example(String),
+}
+
+/// The package and the target that were found.
+#[derive(Debug)]
+pub(super) struct Selected<'m> {
+    pub(super) package: &'m Package,
+    pub(super) target: &'m Target,
+    pub(super) kind: CargoTarget,
+}
+
+impl CargoTarget {
+    /// The target as cargo's options name it.
+    pub fn option(&self) -> String {
+        match self {
+            Self::Lib => "--lib".into(),
+            Self::Bin(name) => format!("--bin {name}"),
+            Self::Example(name) => format!("--example {name}"),
+        }
+    }
+
+    fn of(target: &Target) -> Option<Self> {
+        let is = |kind: TargetKind| target.kind.contains(&kind);
+        if is(TargetKind::Bin) {
+            Some(Self::Bin(target.name.clone()))
+        } else if is(TargetKind::Example) && target.crate_types.contains(&cargo_metadata::CrateType::Bin) {
+            Some(Self::Example(target.name.clone()))
+        } else if is(TargetKind::Lib) || is(TargetKind::RLib) {
+            Some(Self::Lib)
+        } else {
+            None
+        }
+    }
+}
+
+impl Selection {
+    pub(super) fn find<'m>(&self, metadata: &'m Metadata) -> Result<Selected<'m>, CompileError> {
+        let packages = self.packages(metadata)?;
+        let fitting: Vec<&Package> =
+            packages.iter().copied().filter(|package| uses_cloudknot(metadata, package)).collect();
+        if fitting.is_empty() {
+            return Err(without_cloudknot(&packages));
+        }
+        let mut candidates: Vec<Selected<'m>> = fitting.iter().flat_map(|package| self.candidates(package)).collect();
+        match candidates.len() {
+            1 => Ok(candidates.swap_remove(0)),
+            0 => Err(self.none(&fitting)),
+            _ => Err(several(&candidates)),
+        }
+    }
+
+    fn packages<'m>(&self, metadata: &'m Metadata) -> Result<Vec<&'m Package>, CompileError> {
+        let Some(spec) = &self.package else {
+            let root_manifest = metadata.workspace_root.join("Cargo.toml");
+            // In a member's folder cargo means that member; in the workspace's own, the default members.
+            return Ok(match metadata.root_package() {
+                Some(package) if package.manifest_path != root_manifest => vec![package],
+                _ => metadata.workspace_default_packages(),
+            });
+        };
+        let members = metadata.workspace_packages();
+        let found: Vec<_> = members.iter().copied().filter(|package| is_meant(package, spec)).collect();
+        if found.is_empty() {
+            let names: BTreeSet<_> = members.iter().map(|package| format!("`{}`", package.name)).collect();
+            return Err(CompileError::new(
+                CompileErrorKind::Selection,
+                format!("failed to find package `{spec}` in the workspace `{}`", metadata.workspace_root),
+            )
+            .advise(format!("it has: {}", names.into_iter().collect::<Vec<_>>().join(", "))));
+        }
+        Ok(found)
+    }
+
+    /// The targets of one package that could be meant. A package with a program is its program; its library is meant
+    /// only if it is asked for or alone, and an example only if it is asked for.
+    fn candidates<'m>(&self, package: &'m Package) -> Vec<Selected<'m>> {
+        let all = || targets(package);
+        if let Some(wanted) = &self.target {
+            return all().filter(|selected| selected.kind == *wanted).collect();
+        }
+        let programs: Vec<_> = all().filter(|selected| matches!(selected.kind, CargoTarget::Bin(_))).collect();
+        if let Some(name) = &package.default_run {
+            return programs.into_iter().filter(|selected| selected.target.name == *name).collect();
+        }
+        if programs.is_empty() {
+            all().filter(|selected| selected.kind == CargoTarget::Lib).collect()
+        } else {
+            programs
+        }
+    }
+
+    fn none(&self, packages: &[&Package]) -> CompileError {
+        let wanted = match &self.target {
+            Some(target) => format!("failed to find the target `{}`", target.option()),
+            None => "failed to find a program or a library".into(),
+        };
+        let names: Vec<_> = packages.iter().map(|package| format!("`{}`", package.name)).collect();
+        CompileError::new(CompileErrorKind::Selection, format!("{wanted} in {}", names.join(", ")))
+            .advise(list("there is", packages.iter().copied().flat_map(targets)))
+    }
+}
+
+/// All targets of a package that could be a worker, as a list for people.
+pub(super) fn targets_of(package: &Package) -> String {
+    list("the package has", targets(package))
+}
+
+fn targets(package: &Package) -> impl Iterator<Item = Selected<'_>> {
+    package.targets.iter().filter_map(move |target| Some(Selected { package, target, kind: CargoTarget::of(target)? }))
+}
+
+fn several(candidates: &[Selected<'_>]) -> CompileError {
+    let count = candidates.len();
+    CompileError::new(
+        CompileErrorKind::Selection,
+        format!("failed to choose what becomes the worker: there are {count} candidates"),
+    )
+    .advise(list("say which", candidates.iter().map(|selected| Selected { kind: selected.kind.clone(), ..*selected })))
+}
+
+fn list<'m>(what: &str, selected: impl Iterator<Item = Selected<'m>>) -> String {
+    let lines: Vec<_> =
+        selected.map(|selected| format!("\n  -p {} {}", selected.package.name, selected.kind.option())).collect();
+    if lines.is_empty() {
+        format!("{what} no target that could be a worker")
+    } else {
+        format!("{what}:{}", lines.concat())
+    }
+}
+
+fn without_cloudknot(packages: &[&Package]) -> CompileError {
+    let names: Vec<_> = packages.iter().map(|package| format!("`{}`", package.name)).collect();
+    CompileError::new(
+        CompileErrorKind::Selection,
+        format!("failed to find a package with remote functions: {} does not use cloudknot", names.join(", ")),
+    )
+    .advise("add it with `cargo add cloudknot`, or choose another package with `--package`")
+}
+
+/// `--package` as cargo takes it: a name, `name@version`, or the whole id.
+fn is_meant(package: &Package, spec: &str) -> bool {
+    let version = package.version.to_string();
+    match spec.split_once('@') {
+        Some((name, wanted)) if !spec.contains("://") => {
+            package.name.as_str() == name && (version == wanted || version.starts_with(&format!("{wanted}.")))
+        }
+        _ => package.name.as_str() == spec || package.id.repr == spec,
+    }
+}
+
+fn uses_cloudknot(metadata: &Metadata, package: &Package) -> bool {
+    let normal = |kind| kind == DependencyKind::Normal;
+    // The dependencies of an example are among those for development.
+    let of_the_package = |kind| matches!(kind, DependencyKind::Normal | DependencyKind::Development);
+    dependencies(metadata, &package.id, of_the_package, normal).iter().any(|package| package.name == "cloudknot")
+}
+
+/// Whether something in what is built for this package compiles C. All such build scripts use one of these crates.
+pub(super) fn compiles_c(metadata: &Metadata, package: &Package) -> bool {
+    let built = |kind| matches!(kind, DependencyKind::Normal | DependencyKind::Build);
+    dependencies(metadata, &package.id, built, built)
+        .iter()
+        .any(|package| matches!(package.name.as_str(), "cc" | "cmake"))
+}
+
+/// The `cloudknot` that this package is linked with.
+pub(super) fn cloudknot_of<'m>(metadata: &'m Metadata, package: &Package) -> Option<&'m Package> {
+    let any = |kind| kind != DependencyKind::Build;
+    dependencies(metadata, &package.id, any, any).into_iter().find(|package| package.name == "cloudknot")
+}
+
+fn dependencies<'m>(
+    metadata: &'m Metadata,
+    root: &PackageId,
+    first: impl Fn(DependencyKind) -> bool,
+    further: impl Fn(DependencyKind) -> bool,
+) -> Vec<&'m Package> {
+    let nodes = metadata.resolve.as_ref().map(|resolve| &*resolve.nodes).unwrap_or_default();
+    let mut seen = BTreeSet::from([root]);
+    let mut open = vec![root];
+    while let Some(id) = open.pop() {
+        let Some(node) = nodes.iter().find(|node| node.id == *id) else { continue };
+        for dependency in &node.deps {
+            let wanted = |kind| if id == root { first(kind) } else { further(kind) };
+            if dependency.dep_kinds.iter().any(|info| wanted(info.kind)) && seen.insert(&dependency.pkg) {
+                open.push(&dependency.pkg);
+            }
+        }
+    }
+    metadata.packages.iter().filter(|package| package.id != *root && seen.contains(&package.id)).collect()
+}

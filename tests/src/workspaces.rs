@@ -1,0 +1,248 @@
+//! Small cargo workspaces for the tests of the compile room, outside of this one: cargo mixes up workspaces within
+//! workspaces. They stay where they are from run to run, in a path with a space, so that only the first run compiles
+//! their dependencies.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+/// Writes the files (path and content) of a workspace and returns its folder. In a file's content `CLOUDKNOT` stands for
+/// the path of this repository's `cloudknot`.
+///
+/// # Panics
+/// If a file cannot be written.
+pub fn workspace(name: &str, files: &[(&str, &str)]) -> PathBuf {
+    let repository =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in a folder of the repository");
+    let mut hasher = DefaultHasher::new();
+    repository.hash(&mut hasher);
+    let parent = std::env::temp_dir().join(format!("cloudknot tests {:016x}", hasher.finish()));
+    let root = parent.join(name);
+    let cloudknot = format!("'{}'", repository.join("cloudknot").display());
+    for (path, content) in files {
+        write(&root.join(path), &content.replace("CLOUDKNOT", &cloudknot));
+    }
+    // With the versions of this repository no network is needed. cargo drops what the workspace does not use.
+    if !root.join("Cargo.lock").exists() {
+        fs::copy(repository.join("Cargo.lock"), root.join("Cargo.lock")).expect("the repository has a lock file");
+    }
+    root
+}
+
+/// Leaves a file alone that is as it should be, so that cargo finds it unchanged.
+///
+/// # Panics
+/// If the file cannot be written.
+pub fn write(path: &Path, content: &str) {
+    if fs::read_to_string(path).is_ok_and(|present| present == content) {
+        return;
+    }
+    fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the folder can be made");
+    fs::write(path, content).expect("the file can be written");
+}
+
+/// A workspace with the real `cloudknot`: functions in a program, in its library, in another crate and in an example.
+pub const REAL: &[(&str, &str)] = &[
+    (
+        "Cargo.toml",
+        r#"
+[workspace]
+resolver = "3"
+members = ["prog", "kit"]
+
+[workspace.package]
+version = "1.2.3"
+edition = "2024"
+
+[workspace.dependencies]
+cloudknot = { path = CLOUDKNOT, default-features = false }
+"#,
+    ),
+    (
+        "prog/Cargo.toml",
+        r#"
+[package]
+name = "prog"
+version.workspace = true
+edition.workspace = true
+
+[features]
+more = []
+
+[dependencies]
+cloudknot.workspace = true
+kit.path = "../kit"
+"#,
+    ),
+    (
+        "prog/src/main.rs",
+        r#"
+use kit as _;
+
+/// Doubles.
+#[cloudknot::remote(memory = "2 GiB", retries = 2, timeout = "15m")]
+fn double(x: u64) -> u64 {
+    2 * x
+}
+
+#[cfg(feature = "more")]
+#[cloudknot::remote]
+fn more(x: u64) -> u64 {
+    x + 1
+}
+
+#[cloudknot::main]
+fn main() {}
+"#,
+    ),
+    (
+        "prog/examples/sample.rs",
+        r"
+#[cloudknot::remote]
+fn of_the_example(x: u64) -> u64 {
+    x
+}
+
+#[cloudknot::main]
+fn main() {}
+",
+    ),
+    (
+        "kit/Cargo.toml",
+        r#"
+[package]
+name = "kit"
+version.workspace = true
+edition.workspace = true
+
+[features]
+extra = []
+
+[dependencies]
+cloudknot.workspace = true
+"#,
+    ),
+    (
+        "kit/src/lib.rs",
+        r#"
+#[cloudknot::remote]
+fn triple(x: u64) -> u64 {
+    assert!(x > 0, "a panic names a file, whose path is in the worker");
+    3 * x
+}
+
+#[cfg(feature = "extra")]
+mod inner {
+    #[cloudknot::remote]
+    fn quadruple(x: u64) -> u64 {
+        4 * x
+    }
+}
+"#,
+    ),
+];
+
+/// A workspace with a stand-in for `cloudknot` that compiles in no time: what a target says of itself is written by
+/// hand, so that it can also be wrong.
+pub const STANDING_IN: &[(&str, &str)] = &[
+    (
+        "Cargo.toml",
+        "[workspace]\nresolver = \"3\"\nmembers = [\"cloudknot\", \"lone\", \"many\", \"odd\", \"without\"]\n",
+    ),
+    ("cloudknot/Cargo.toml", "[package]\nname = \"cloudknot\"\nversion = \"0.1.0\"\nedition = \"2024\"\n"),
+    (
+        "cloudknot/src/lib.rs",
+        r##"
+#[macro_export]
+macro_rules! line {
+    ($line:expr) => {
+        const _: () = {
+            const LINE: &str = $line;
+            #[used]
+            #[unsafe(link_section = ".cloudknot")]
+            static SECTION: [u8; LINE.len()] = $crate::bytes(LINE);
+        };
+    };
+}
+
+#[macro_export]
+macro_rules! function {
+    ($name:expr) => {
+        $crate::line!(concat!(
+            r#"{"package":"stand-in","module":"some","name":""#, $name, r#"","signature":"fn()","codec":"bincode"}"#, "\n"
+        ));
+    };
+}
+
+#[macro_export]
+macro_rules! __start {
+    () => {
+        $crate::line!("{\"start\":true}\n");
+    };
+}
+
+pub const fn bytes<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    let mut at = 0;
+    while at < N {
+        bytes[at] = text.as_bytes()[at];
+        at += 1;
+    }
+    bytes
+}
+"##,
+    ),
+    ("lone/Cargo.toml", LONE),
+    (
+        "lone/src/main.rs",
+        r#"
+#[cfg(cloudknot_worker)]
+cloudknot::function!("in_a_worker");
+#[cfg(of_the_user)]
+cloudknot::function!("of_the_user");
+#[cfg(target_feature = "avx2")]
+cloudknot::function!("with_avx2");
+#[cfg(debug_assertions)]
+cloudknot::function!("debug_assertions");
+
+fn main() {
+    cloudknot::__start!();
+}
+"#,
+    ),
+    (
+        "many/Cargo.toml",
+        "[package]\nname = \"many\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\ncloudknot.path = \"../cloudknot\"\n",
+    ),
+    ("many/src/bin/one.rs", "fn main() {}\n"),
+    ("many/src/bin/two.rs", "fn main() {}\n"),
+    (
+        "odd/Cargo.toml",
+        "[package]\nname = \"odd\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\ncloudknot.path = \"../cloudknot\"\n",
+    ),
+    ("odd/src/lib.rs", "//! Uses cloudknot, and has no remote function.\n"),
+    ("odd/examples/broken.rs", "fn main() { this_does_not_exist() }\n"),
+    ("odd/examples/nothing.rs", "fn main() { cloudknot::__start!(); }\n"),
+    ("odd/examples/own_main.rs", "cloudknot::function!(\"f\");\nfn main() {}\n"),
+    (
+        "odd/examples/twice.rs",
+        "cloudknot::function!(\"f\");\ncloudknot::function!(\"f\");\nfn main() { cloudknot::__start!(); }\n",
+    ),
+    ("without/Cargo.toml", "[package]\nname = \"without\"\nversion = \"0.1.0\"\nedition = \"2024\"\n"),
+    ("without/src/main.rs", "fn main() {}\n"),
+];
+
+/// The manifest of the package `lone` in [`STANDING_IN`]. What is appended is in its last table.
+pub const LONE: &str = r#"
+[package]
+name = "lone"
+version = "0.1.0"
+edition = "2024"
+
+[dependencies]
+cloudknot.path = "../cloudknot"
+
+[lints.rust]
+unexpected_cfgs = "allow"
+"#;
