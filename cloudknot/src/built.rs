@@ -1,36 +1,103 @@
-//! What `cargo knot build` leaves beside the crate: which image stands for the program, and with which types. Read by
-//! the backends that run images.
+//! What `cargo knot build` leaves beside the crate: which image stands for the program, and with which types. Written by
+//! whoever builds, read by the backends that run images. Knows no engine and no registry.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use cloudknot_runtime::contract::Types;
-use cloudknot_runtime::fingerprint;
-use cloudknot_runtime::function::Function;
+use cloudknot_runtime::contract::{self, Types};
+#[cfg(feature = "docker")]
+use cloudknot_runtime::{fingerprint, function::Function};
 use serde::{Deserialize, Serialize};
 
+use crate::compile::{FunctionDescription, Worker};
+use crate::docker_image::DockerImage;
 use crate::error::{Error, ErrorKind, Result};
 
-/// An image of the program, as it was built last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Built {
-    /// The image's name in a Docker engine; it holds the digest, so that another image has another name.
-    pub(crate) name: String,
-    /// The image as a tar that Docker loads.
-    pub(crate) archive: PathBuf,
-    /// The digest of its manifest.
-    pub(crate) digest: String,
-    /// Its remote functions, as the worker described them.
-    pub(crate) functions: Vec<Types>,
+/// An image of a program, as it was built last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Built {
+    /// The package of the program.
+    pub package: String,
+    /// Its version.
+    pub version: String,
+    /// The cargo target, as cargo's option names it.
+    pub cargo_target: String,
+    /// The target that the worker was compiled for.
+    pub target: String,
+    /// Where the worker is.
+    pub worker: PathBuf,
+    /// The size of the worker.
+    pub worker_bytes: u64,
+    /// The size of the image, as it is stored and sent.
+    pub compressed_bytes: u64,
+    /// The digest by which a registry knows the image.
+    pub digest: String,
+    /// The layers, the lowest first: digest and size.
+    pub layers: Vec<(String, u64)>,
+    /// The name of the image in a Docker engine. It holds the digest, so that another image has another name.
+    pub name: String,
+    /// The image as a tar that `docker load` takes.
+    pub archive: PathBuf,
+    /// The remote functions.
+    pub functions: Vec<FunctionDescription>,
+    /// Their types, as the worker said; `None` where it cannot be run on this machine.
+    types: Option<Vec<Types>>,
 }
 
 const FILE: &str = "image.json";
 const HINT: &str = "run `cargo knot build`, then the program again";
 
 impl Built {
+    /// The name under which a Docker engine has the images of a package, without the tag.
+    pub fn repository(package: &str) -> String {
+        format!("cloudknot/{}", package.to_lowercase().replace('_', "-"))
+    }
+
+    /// Keeps an image as the one that stands for the program of this worker: saves it, and notes it beside the crate.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn keep(image: &DockerImage, worker: &Worker) -> Result<Self> {
+        let hex = image.digest().trim_start_matches("sha256:");
+        let short = &hex[..hex.len().min(12)];
+        let name = image.tags().first().map_or_else(|| "latest".to_owned(), Clone::clone);
+        let folder = worker.path.parent().unwrap_or(Path::new("."));
+        let built = Self {
+            package: worker.package.clone(),
+            version: worker.version.clone(),
+            cargo_target: worker.made_of.option(),
+            target: worker.target.clone(),
+            worker: worker.path.clone(),
+            worker_bytes: image.worker_bytes(),
+            compressed_bytes: image.compressed_bytes(),
+            digest: image.digest().to_owned(),
+            layers: image.layers(),
+            name: format!("{}:{name}", image.name()),
+            archive: folder.join(format!("{}-{short}.tar", worker.package)),
+            functions: worker.functions.clone(),
+            types: types_of(&worker.path),
+        };
+        if !built.archive.exists() {
+            image.save(&built.archive)?;
+        }
+        built.write(&home_of(&worker.package_folder))?;
+        Ok(built)
+    }
+
+    /// What was built last of the package in this folder.
+    ///
+    /// # Errors
+    /// If nothing was, or the note cannot be read.
+    pub fn of_package(folder: &Path) -> Result<Self> {
+        Self::read(&home_of(folder))
+    }
+
     /// What was built last of the program with this folder of runs.
     pub(crate) fn read(home: &Path) -> Result<Self> {
         let path = home.join(FILE);
-        let failed = |message: String| Error::new(ErrorKind::Config, message).with_hint(HINT);
+        let failed = |message: String| Error::new(ErrorKind::Image, message).with_hint(HINT);
         let text = std::fs::read(&path).map_err(|error| {
             failed(format!("failed to find an image of this program: `{}`", path.display())).with_source(error)
         })?;
@@ -38,17 +105,28 @@ impl Built {
             .map_err(|error| failed(format!("failed to read `{}`", path.display())).with_source(error))
     }
 
-    /// Notes it for the program with this folder of runs.
-    pub(crate) fn write(&self, home: &Path) -> std::io::Result<()> {
-        std::fs::create_dir_all(home)?;
+    fn write(&self, home: &Path) -> Result<()> {
+        let path = home.join(FILE);
         let text = serde_json::to_vec_pretty(self).expect("a note is texts and numbers");
-        std::fs::write(home.join(FILE), text)
+        let write = || -> io::Result<()> {
+            std::fs::create_dir_all(home)?;
+            let ignore = home.join(".gitignore");
+            if !ignore.exists() {
+                std::fs::write(ignore, "*\n")?;
+            }
+            std::fs::write(&path, text)
+        };
+        write().map_err(|error| {
+            Error::new(ErrorKind::Image, format!("failed to note the image in `{}`", path.display())).with_source(error)
+        })
     }
 
     /// Whether the image has this function, with the types that this program has.
+    #[cfg(feature = "docker")]
     pub(crate) fn check(&self, function: &Function) -> Result<()> {
+        let Some(types) = &self.types else { return Ok(()) };
         let id = function.id.to_string();
-        let Some(there) = self.functions.iter().find(|types| types.function == id) else {
+        let Some(there) = types.iter().find(|types| types.function == id) else {
             let message = format!("failed to find `{id}` in the image `{}`", self.name);
             return Err(Error::new(ErrorKind::Types, message).with_hint(HINT));
         };
@@ -61,4 +139,19 @@ impl Built {
             format!("the types of `{id}` have changed since the image `{}` was built\n{difference}", self.name);
         Err(Error::new(ErrorKind::Types, message).with_hint(HINT))
     }
+}
+
+/// Where the program of this package looks.
+fn home_of(package_folder: &Path) -> PathBuf {
+    match std::env::var_os(contract::ENV_HOME).filter(|home| !home.is_empty()) {
+        Some(home) => home.into(),
+        None => package_folder.join(contract::HOME),
+    }
+}
+
+/// What the worker says of its types. One for another machine cannot be asked here; it compares them itself when it runs.
+fn types_of(worker: &Path) -> Option<Vec<Types>> {
+    let mut ask = Command::new(worker);
+    let said = ask.env(contract::ENV_DESCRIBE, "1").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    serde_json::from_slice(&said.stdout).ok().filter(|_| said.status.success())
 }

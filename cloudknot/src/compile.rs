@@ -55,6 +55,7 @@ pub struct Compile {
     profile: Profile,
     cargo_options: Vec<String>,
     folder: Option<PathBuf>,
+    dynamic: bool,
     report: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -79,6 +80,8 @@ pub struct Worker {
     pub package_folder: PathBuf,
     /// The remote functions linked into it, at least one.
     pub functions: Vec<FunctionDescription>,
+    /// What its package says of it, paths included.
+    pub settings: Settings,
     /// Nothing had changed, so nothing was compiled.
     pub fresh: bool,
 }
@@ -100,6 +103,7 @@ impl Compile {
             profile: Profile::default(),
             cargo_options: Vec::new(),
             folder: None,
+            dynamic: false,
             report: Arc::new(|_| {}),
         }
     }
@@ -133,6 +137,13 @@ impl Compile {
         self
     }
 
+    /// Linked dynamically, for an image whose base has the libraries that it asks for, libc included.
+    #[must_use]
+    pub fn dynamic(mut self) -> Self {
+        self.dynamic = true;
+        self
+    }
+
     /// As if cargo were started in this folder, in place of the current one.
     #[must_use]
     pub fn in_folder(mut self, folder: impl Into<PathBuf>) -> Self {
@@ -158,6 +169,7 @@ impl Compile {
         let metadata = self.metadata(&toolchain)?;
         let selected = self.selection.find(&metadata)?;
         let settings = Settings::of(selected.package)?;
+        let dynamic = self.dynamic || settings.has_base();
         let platform = self.platform(&toolchain, &metadata, &selected, &settings)?;
         self.warn(&toolchain, &platform, &settings)?;
         let what = format!("the worker of `{}` ({})", selected.package.name, selected.kind.option());
@@ -174,6 +186,7 @@ impl Compile {
             selected: &selected,
             settings,
             platform,
+            dynamic,
             target_folder,
         };
         let (path, fresh) = build.run()?;
@@ -190,6 +203,7 @@ impl Compile {
             version: selected.package.version.to_string(),
             package_folder: selected.package.manifest_path.parent().map(Into::into).unwrap_or_default(),
             functions: executable.functions,
+            settings: build.settings,
             fresh,
         })
     }
@@ -203,7 +217,7 @@ impl Compile {
             return Err(CompileError::new(CompileErrorKind::Settings, refused).advise("name one of them"));
         }
         let user = flags::of_the_user(toolchain, &triple)?;
-        let rustflags = flags::encode(flags::of_a_worker().into_iter().chain(user))?;
+        let rustflags = flags::encode(flags::of_a_worker(self.dynamic).into_iter().chain(user))?;
         toolchain.metadata(&self.selection, &triple, &rustflags, &self.cargo_options)
     }
 
@@ -218,6 +232,8 @@ impl Compile {
             settings.allocator == Some(Allocator::Mimalloc) || selection::compiles_c(metadata, selected.package);
         match &self.target {
             Some(triple) => platform::asked(toolchain, triple, needs_c),
+            // A base image of musl's kind would need `--target` to say so.
+            None if self.dynamic || settings.has_base() => platform::gnu(toolchain, self.arch, needs_c),
             None => platform::choose(toolchain, self.arch, needs_c),
         }
     }

@@ -173,6 +173,21 @@ impl DockerImage {
 }
 
 impl DockerImageBuilder {
+    /// The image of a worker that was compiled from code, with what its package's settings say of the image.
+    #[cfg(not(cloudknot_worker))]
+    pub fn of_worker(name: impl Into<String>, worker: &crate::compile::Worker) -> Self {
+        let settings = &worker.settings;
+        let functions = worker.functions.iter().map(crate::compile::FunctionDescription::id);
+        let builder = DockerImage::builder(name, &worker.path).of_crate(&worker.package, &worker.version);
+        let mut builder = settings.ca_bundle.iter().fold(builder.functions(functions), Self::ca_bundle);
+        builder.base = match (&settings.base_image, &settings.dockerfile) {
+            (Some(name), _) => Some(Base::Image(name.clone())),
+            (_, Some(path)) => Some(Base::Dockerfile(path.clone())),
+            _ => None,
+        };
+        builder
+    }
+
     /// The crate that the worker is made of, and its version; they become labels.
     #[must_use]
     pub fn of_crate(mut self, name: impl Into<String>, version: impl Into<String>) -> Self {

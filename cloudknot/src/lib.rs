@@ -47,7 +47,7 @@
 mod allocator;
 mod backend;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-mod built;
+pub mod built;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub mod compile;
 #[cfg(all(feature = "docker", not(cloudknot_worker)))]

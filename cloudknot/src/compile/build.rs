@@ -22,6 +22,8 @@ pub(super) struct Build<'b> {
     pub(super) selected: &'b Selected<'b>,
     pub(super) settings: Settings,
     pub(super) platform: Platform,
+    /// It may ask for libraries: the image that it stands on has them.
+    pub(super) dynamic: bool,
     pub(super) target_folder: PathBuf,
 }
 
@@ -92,7 +94,7 @@ impl Build<'_> {
         let allocator = self.settings.allocator.unwrap_or(automatic);
         // Of two flags the last one counts. So the user's come after ours, and the settings, which are for workers, last.
         let all = [
-            flags::of_a_worker(),
+            flags::of_a_worker(self.dynamic),
             flags::remap(&self.toolchain, self.metadata, &self.target_folder),
             flags::of_the_user(&self.toolchain, &self.platform.triple)?,
             flags::of_the_settings(&self.settings, allocator),
@@ -104,12 +106,12 @@ impl Build<'_> {
     pub(super) fn check(&self, executable: &Executable) -> Result<(), CompileError> {
         let (name, target) = (&self.selected.package.name, self.selected.kind.option());
         let refused = |message: String| CompileError::new(CompileErrorKind::Worker, message);
-        if !executable.needs.is_empty() {
+        if !executable.needs.is_empty() && !self.dynamic {
             let needs = executable.needs.join("`, `");
             return Err(refused(format!("failed to link `{name}` ({target}) statically: it asks for `{needs}`"))
                 .advise(
                     "link the native library statically (most `-sys` crates have a feature `static` or `vendored`), or \
-                 deploy with a base image that has it",
+                 build on an image that has it: `base-image` or `dockerfile` in [package.metadata.cloudknot]",
                 ));
         }
         if executable.functions.is_empty() {

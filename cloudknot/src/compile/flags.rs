@@ -80,9 +80,10 @@ pub(super) fn of_the_user(toolchain: &Toolchain, triple: &str) -> Result<Vec<Str
     Ok(flags.map(|flags| flags.flags).unwrap_or_default())
 }
 
-/// What makes a build a worker's.
-pub(super) fn of_a_worker() -> Vec<String> {
-    ["--cfg", "cloudknot_worker", "-Ctarget-feature=+crt-static"].map(ToString::to_string).to_vec()
+/// What makes a build a worker's: static, unless the image that it stands on has a C library.
+pub(super) fn of_a_worker(dynamic: bool) -> Vec<String> {
+    let linked = if dynamic { "-Ctarget-feature=-crt-static" } else { "-Ctarget-feature=+crt-static" };
+    ["--cfg", "cloudknot_worker", linked].map(ToString::to_string).to_vec()
 }
 
 pub(super) fn of_the_settings(settings: &Settings, allocator: Allocator) -> Vec<String> {

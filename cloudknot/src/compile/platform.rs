@@ -88,6 +88,12 @@ pub(super) fn choose(toolchain: &Toolchain, arch: Arch, needs_c: bool) -> Result
     Err(missing(toolchain, Ok(arch), needs_c))
 }
 
+/// The platform of a worker that takes its C library, gnu's, from the image it stands on.
+pub(super) fn gnu(toolchain: &Toolchain, arch: Arch, needs_c: bool) -> Result<Platform, CompileError> {
+    let linked = link(toolchain, &arch.gnu(), arch, needs_c)?;
+    linked.filter(|_| toolchain.has_std(&arch.gnu())).ok_or_else(|| missing(toolchain, Ok(arch), true))
+}
+
 fn link(toolchain: &Toolchain, triple: &str, arch: Arch, needs_c: bool) -> Result<Option<Platform>, CompileError> {
     let configured = toolchain.config.linker(triple).map_err(|cause| {
         CompileError::new(CompileErrorKind::Toolchain, format!("failed to read the linker configured for `{triple}`"))

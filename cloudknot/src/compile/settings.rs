@@ -8,12 +8,19 @@
 //! codegen-units = 16         # default 1
 //! overflow-checks = true     # default false
 //! allocator = "mimalloc"     # or "system"; see below
+//! ca-bundle = ["lab.pem"]     # certificate authorities that the worker trusts besides the public ones
+//! base-image = "debian:12"   # what the worker stands on; it is then linked dynamically. Or:
+//! dockerfile = "Dockerfile"  # the same, built first
 //! ```
+//! Paths are relative to the package's folder.
+//!
 //! Left out, `allocator` is mimalloc where the worker is built for musl and a C compiler for it is there (musl's own
 //! is slow with threads), else the one of the system. A program with a `#[global_allocator]` of its own says "system".
 //!
 //! The profile can also be written as `[profile.cloudknot]` in the workspace's `Cargo.toml`, with everything that cargo
 //! knows. What stands in `[package.metadata.cloudknot]` goes before it.
+
+use std::path::PathBuf;
 
 use cargo_metadata::Package;
 use serde::Deserialize;
@@ -36,6 +43,13 @@ pub struct Settings {
     pub overflow_checks: Option<bool>,
     /// What allocates the worker's memory.
     pub allocator: Option<Allocator>,
+    /// PEM files of certificate authorities that the worker trusts besides the public ones.
+    #[serde(default)]
+    pub ca_bundle: Vec<PathBuf>,
+    /// An image that the worker stands on, for native libraries.
+    pub base_image: Option<String>,
+    /// A Dockerfile of what the worker stands on.
+    pub dockerfile: Option<PathBuf>,
 }
 
 /// A number or a letter, as in a profile.
@@ -100,7 +114,14 @@ impl Settings {
             .advise(format!("{hint}, in `{}`", package.manifest_path))
         };
         let Some(table) = package.metadata.get("cloudknot") else { return Ok(Self::default()) };
-        let settings = Self::deserialize(table).map_err(|cause| refused("correct it").because(cause))?;
+        let mut settings = Self::deserialize(table).map_err(|cause| refused("correct it").because(cause))?;
+        let folder = package.manifest_path.parent().map(|folder| folder.as_std_path().to_owned()).unwrap_or_default();
+        for path in settings.ca_bundle.iter_mut().chain(&mut settings.dockerfile) {
+            *path = folder.join(&path);
+        }
+        if settings.base_image.is_some() && settings.dockerfile.is_some() {
+            return Err(refused("name `base-image` or `dockerfile`, not both"));
+        }
         if let Some(OptLevel::Speed(4..)) = settings.opt_level {
             return Err(refused("`opt-level` has to be 0, 1, 2, 3, \"s\" or \"z\""));
         }
@@ -113,6 +134,11 @@ impl Settings {
             ));
         }
         Ok(settings)
+    }
+
+    /// Whether the worker stands on an image that has the libraries it asks for.
+    pub(super) fn has_base(&self) -> bool {
+        self.base_image.is_some() || self.dockerfile.is_some()
     }
 
     /// What is set of the profile, as cargo's keys and TOML values.

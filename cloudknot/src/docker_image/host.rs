@@ -111,7 +111,10 @@ async fn assemble(base: Option<Base>, worker: Vec<u8>, options: ImageOptions) ->
         return Ok(Engine::connect().await?.assemble(&base, &worker, &options).await?);
     }
     #[cfg(not(feature = "docker"))]
-    debug_assert!(base.is_none(), "only the feature `docker` has a way to ask for a base");
+    if base.is_some() {
+        return Err(Error::new(ErrorKind::Image, "failed to put the worker onto its base: that takes a Docker engine")
+            .with_hint("build cloudknot with the feature `docker`"));
+    }
     // Compressing takes a good part of a second, which no other task should wait for.
     let assembled = tokio::task::spawn_blocking(move || Image::assemble(&worker, &options)).await;
     Ok(assembled.expect("assembling an image does not panic")?)

@@ -1,18 +1,19 @@
-//! `cargo knot build`: compiles the worker and says what it is.
+//! `cargo knot build`: compiles the worker, assembles its image, and says what they are.
 
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use clap::Args;
-use cloudknot::compile::{Arch, CargoTarget, Compile, FunctionDescription, Profile, Selection, Worker};
-use serde_json::{Value, json};
+use cloudknot::compile::{Arch, CargoTarget, Compile, Profile, Selection};
 
 use crate::failure::Failure;
+use crate::image::{ImageArgs, show};
 
 #[derive(Args)]
 pub(crate) struct Build {
     #[command(flatten)]
-    pub(crate) compile: CompileArgs,
+    compile: CompileArgs,
+    #[command(flatten)]
+    image: ImageArgs,
     /// Print one JSON object in place of text
     #[arg(long)]
     json: bool,
@@ -69,21 +70,17 @@ pub(crate) struct CompileArgs {
 }
 
 impl Build {
-    pub(crate) fn run(self) -> Result<(), Failure> {
-        let worker = self.compile.compile().run()?;
-        let mut out = stdout().lock();
-        if self.json {
-            writeln!(out, "{}", as_json(&worker))?;
-        } else {
-            print(&worker, &mut out)?;
-        }
-        Ok(())
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let worker = self.compile.compile(self.image.has_base()).run()?;
+        let (_, built) = self.image.assemble(&worker, None).await?;
+        show(&built, self.json)
     }
 }
 
 impl CompileArgs {
-    /// The compilation that is asked for; it says what it does on the standard error.
-    pub(crate) fn compile(self) -> Compile {
+    /// The compilation that is asked for; it says what it does on the standard error. On a base of the user's the
+    /// worker is linked with what is there.
+    pub(crate) fn compile(self, on_base: bool) -> Compile {
         let target = match (self.bin, self.example, self.lib) {
             (Some(name), _, _) => Some(CargoTarget::Bin(name)),
             (_, Some(name), _) => Some(CargoTarget::Example(name)),
@@ -98,6 +95,9 @@ impl CompileArgs {
             no_default_features: self.no_default_features,
         })
         .report(|line| eprintln!("{line}"));
+        if on_base {
+            compile = compile.dynamic();
+        }
         if self.arm64 {
             compile = compile.arch(Arch::Arm64);
         }
@@ -112,44 +112,4 @@ impl CompileArgs {
         let options = [(self.locked, "--locked"), (self.offline, "--offline"), (self.frozen, "--frozen")];
         options.into_iter().filter(|(on, _)| *on).fold(compile, |compile, (_, option)| compile.cargo_option(option))
     }
-}
-
-/// What `--json` prints. The image adds its own fields.
-fn as_json(worker: &Worker) -> Value {
-    json!({
-        "package": worker.package,
-        "version": worker.version,
-        "cargo_target": worker.made_of.option(),
-        "target": worker.target,
-        "worker": worker.path,
-        "worker_bytes": worker.bytes.len(),
-        "fresh": worker.fresh,
-        "functions": worker.functions,
-    })
-}
-
-fn print(worker: &Worker, out: &mut impl Write) -> std::io::Result<()> {
-    let made_of = worker.made_of.option();
-    writeln!(out, "worker     {}", worker.path.display())?;
-    writeln!(out, "made of    {} {} ({made_of})", worker.package, worker.version)?;
-    writeln!(out, "target     {}, static", worker.target)?;
-    #[expect(clippy::cast_precision_loss, reason = "shown with two decimals")]
-    let megabytes = worker.bytes.len() as f64 / 1e6;
-    writeln!(out, "size       {megabytes:.2} MB")?;
-    for (index, function) in worker.functions.iter().enumerate() {
-        let heading = if index == 0 { "functions" } else { "" };
-        writeln!(out, "{heading:<10} {}  {}", function.signature, asks(function))?;
-    }
-    Ok(())
-}
-
-/// What one item of a function asks for, as far as it asks.
-fn asks(function: &FunctionDescription) -> String {
-    let mut asks = vec![format!("in {}", function.module)];
-    asks.extend(function.vcpus.map(|vcpus| format!("{vcpus} vCPU")));
-    asks.extend(function.memory_mib.map(|memory| format!("{memory} MiB")));
-    asks.extend(Some(function.gpus).filter(|gpus| *gpus > 0).map(|gpus| format!("{gpus} GPU")));
-    asks.extend(Some(function.retries).filter(|retries| *retries > 0).map(|retries| format!("{retries} retries")));
-    asks.extend(function.timeout_seconds.map(|seconds| format!("at most {seconds} s")));
-    format!("({})", asks.join(", "))
 }

@@ -12,6 +12,8 @@ Exit codes:
     2  the options do not say which target is meant, or a setting cannot be
     3  this machine lacks what is needed to compile for the worker's platform
     4  what was compiled cannot be a worker: no remote function, or not static
+    5  the image cannot be assembled, or is not there
+    6  the registry or the Docker engine cannot be reached, or refuses
   101  the program does not compile (as with cargo)";
 
 /// A failed command.
@@ -48,6 +50,17 @@ impl From<CompileError> for Failure {
             CompileErrorKind::Toolchain => 3,
             CompileErrorKind::Worker => 4,
             CompileErrorKind::Cargo => 101,
+            _ => 1,
+        };
+        Self { code, hint: error.hint().map(ToString::to_string), error: Box::new(error) }
+    }
+}
+
+impl From<cloudknot::Error> for Failure {
+    fn from(error: cloudknot::Error) -> Self {
+        let code = match error.kind() {
+            cloudknot::ErrorKind::Image => 5,
+            cloudknot::ErrorKind::Registry | cloudknot::ErrorKind::Docker => 6,
             _ => 1,
         };
         Self { code, hint: error.hint().map(ToString::to_string), error: Box::new(error) }

@@ -3,6 +3,8 @@
 
 mod build;
 mod failure;
+mod image;
+mod push;
 
 use std::process::ExitCode;
 
@@ -22,15 +24,24 @@ enum Cargo {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Compile the program to a static worker for the cloud.
+    /// Compile the program to a static worker for the cloud, and assemble its image.
     #[command(after_help = failure::EXIT_CODES)]
     Build(build::Build),
+    /// Show the image that was built last: size, digest, layers and functions.
+    #[command(after_help = failure::EXIT_CODES)]
+    Image(image::Show),
+    /// Build, and push the image into a registry; what is there already is not sent.
+    #[command(after_help = failure::EXIT_CODES)]
+    Push(push::Push),
 }
 
-fn main() -> ExitCode {
+#[tokio::main]
+async fn main() -> ExitCode {
     let Cargo::Knot { verb } = Cargo::parse();
     let outcome = match verb {
-        Verb::Build(build) => build.run(),
+        Verb::Build(build) => build.run().await,
+        Verb::Image(show) => show.run(),
+        Verb::Push(push) => push.run().await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
