@@ -2,6 +2,7 @@
 //! goes to stderr; stdout belongs to the program.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use cloudknot_runtime::contract::ENV_PROGRESS;
 use cloudknot_runtime::engine;
 use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::process;
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::hook::{Event, Hook, set_hook};
 
@@ -85,8 +86,9 @@ impl Shown {
     fn new(function: &str, items: u64, done: u64, bar: bool) -> Self {
         let bar = bar.then(|| {
             let bar = ProgressBar::with_draw_target(Some(items), ProgressDrawTarget::stderr_with_hz(10));
-            let style = "{bar:30} {human_pos}/{human_len}{msg}, {per_sec}, {eta} left";
-            bar.set_style(ProgressStyle::with_template(style).expect("the template is well-formed"));
+            let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len}{msg}{rate}{left}");
+            let style = style.expect("the template is well-formed");
+            bar.set_style(style.with_key("rate", show_rate).with_key("left", show_left));
             bar.with_position(done).with_elapsed(Duration::ZERO)
         });
         bar.iter().for_each(|bar| bar.tick());
@@ -155,6 +157,27 @@ impl Shown {
         if let Some(reason) = reason.filter(|_| left > 0) {
             say(&format!("{}: {reason}", self.function));
         }
+    }
+}
+
+/// Until something is known of it, nothing is said; what is slow is counted by the minute or the hour.
+fn show_rate(state: &ProgressState, out: &mut dyn fmt::Write) {
+    let rate = state.per_sec();
+    // A bar that cannot be drawn is drawn again soon.
+    let _ = match rate {
+        _ if !rate.is_normal() => Ok(()),
+        10.0.. => write!(out, ", {rate:.0}/s"),
+        1.0.. => write!(out, ", {rate:.1}/s"),
+        _ if rate * 60.0 >= 1.0 => write!(out, ", {:.1}/min", rate * 60.0),
+        _ => write!(out, ", {:.1}/h", rate * 3600.0),
+    };
+}
+
+fn show_left(state: &ProgressState, out: &mut dyn fmt::Write) {
+    let left = state.eta();
+    if left.as_secs() > 0 {
+        // As above.
+        let _ = write!(out, ", {} left", HumanDuration(left));
     }
 }
 

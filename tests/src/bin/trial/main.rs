@@ -199,6 +199,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         // As a user would, to see what `main` prints of an error.
         ["plain", spec] => println!("{:?}", map(spec)?.await?),
         ["attach", run] => tell_attached(work.attach(run).await).await?,
+        ["attach-stream", run] => tell_results(&work.attach(run).await?).await,
         ["attach-other", run] => tell_attached(other.attach(run).await).await?,
         ["retry", run] => {
             let run = work.attach(run).await?;
@@ -223,6 +224,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         ["fill-inputs", length] => fill(stretch.map([("x".repeat(length.parse()?), 1)]).submit().await).await?,
         ["fill-on", run] => fill(stretch.attach(run).await).await?,
+        ["huge", "text", length] => huge(stretch.call(("x".into(), length.parse()?)).await?.as_bytes(), &b'x'),
         ["huge", "bytes", length] => huge(&bytes.call((7, length.parse()?)).await?, &7),
         ["huge", "floats", length] => huge(&floats.call((0.5, length.parse()?)).await?, &0.5),
         ["panicking-inputs"] => panicking_inputs(),
