@@ -98,8 +98,13 @@ impl Failure {
 /// assert_eq!(error.kind(), ItemErrorKind::Returned);
 /// assert_eq!(error.to_string(), "returned an error: no such star");
 /// ```
+// Boxed, so that a `Result` with it is small where all goes well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ItemError {
+#[serde(transparent)]
+pub struct ItemError(Box<Inner>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Inner {
     #[serde(flatten)]
     failure: Failure,
     attempt: u32,
@@ -110,61 +115,61 @@ pub struct ItemError {
 impl ItemError {
     /// The failure of this attempt (from 1), with an empty log.
     pub fn new(failure: Failure, attempt: u32) -> Self {
-        Self { failure, attempt, log: String::new() }
+        Self(Box::new(Inner { failure, attempt, log: String::new() }))
     }
 
     /// The same with the end of what the item wrote to stdout and stderr.
     #[must_use]
     pub fn with_log(mut self, log: String) -> Self {
-        self.log = log;
+        self.0.log = log;
         self
     }
 
     /// What kind of thing went wrong.
     pub fn kind(&self) -> ItemErrorKind {
-        self.failure.kind
+        self.0.failure.kind
     }
 
     /// The message of the error or panic, without its causes.
     pub fn message(&self) -> &str {
-        &self.failure.message
+        &self.0.failure.message
     }
 
     /// The causes of the error, outermost first.
     pub fn chain(&self) -> &[String] {
-        &self.failure.chain
+        &self.0.failure.chain
     }
 
     /// Where it happened: `file:line:column`, for a panic.
     pub fn place(&self) -> Option<&str> {
-        self.failure.place.as_deref()
+        self.0.failure.place.as_deref()
     }
 
     /// The backtrace, for a panic.
     pub fn backtrace(&self) -> Option<&str> {
-        self.failure.backtrace.as_deref()
+        self.0.failure.backtrace.as_deref()
     }
 
     /// Which attempt this was, from 1.
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.0.attempt
     }
 
     /// The exit code of the item's process, if it ended by one.
     pub fn exit_code(&self) -> Option<i32> {
-        self.failure.exit_code
+        self.0.failure.exit_code
     }
 
     /// The signal that ended the item's process, if one did.
     pub fn signal(&self) -> Option<i32> {
-        self.failure.signal
+        self.0.failure.signal
     }
 
     /// The end of what the item wrote to stdout and stderr, at most 16 KiB.
     ///
     /// Of items that take less than a millisecond it may also hold what others wrote just before.
     pub fn log(&self) -> &str {
-        &self.log
+        &self.0.log
     }
 }
 
