@@ -93,7 +93,7 @@ fn leftovers() {
     let old = folder.path().join(".tmp/1-0-0");
     fs::write(&old, "half of an obj").expect("write");
     fs::write(folder.path().join(".tmp/1-0-1"), "of today").expect("write");
-    let week_ago = SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60);
+    let week_ago = SystemTime::now() - Duration::from_hours(8 * 24);
     fs::File::options().write(true).open(&old).expect("open").set_modified(week_ago).expect("set time");
 
     let second = DirStore::new(folder.path());

@@ -1,8 +1,8 @@
 //! S3 as a store. Knows S3's requests; does not know who reads or writes, nor what. Needs a tokio runtime.
 //!
-//! Requests are retried with the SDK's adaptive mode, so each of them can be sent twice: all that is asked for here may
-//! be done twice. Uploads carry the SDK's checksums. What comes down is not checked here: every frame has a checksum of
-//! its own, and is checked before it is decoded.
+//! The SDK retries requests, so each of them can be sent twice: all that is asked for here may be done twice. Uploads
+//! carry the SDK's checksums. What comes down is not checked here: every frame has a checksum of its own, and is checked
+//! before it is decoded.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ mod error;
 mod read;
 mod write;
 
-pub use config::loader;
+pub use config::{loader, retries};
 use error::Fault;
 use write::S3Writer;
 

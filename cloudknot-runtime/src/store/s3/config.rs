@@ -22,11 +22,15 @@ const SLOWEST: usize = 64 * 1024;
 pub fn loader() -> ConfigLoader {
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build();
-    aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
-        .timeout_config(timeouts)
-        // Adaptive: where S3 says "slow down", so do we, and not only after a failure.
-        .retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS))
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http).timeout_config(timeouts).retry_config(retries())
+}
+
+/// How requests are retried: with waits that double, drawn at random.
+///
+/// Not in the SDK's adaptive mode. It paces a program by its own rate before S3 said "slow down", and a worker sends a
+/// handful of requests: one such answer then holds back each of the next for half a minute (measured).
+pub fn retries() -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(ATTEMPTS)
 }
 
 /// Whether the user named a server of their own.

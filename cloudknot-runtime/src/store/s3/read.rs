@@ -13,6 +13,9 @@ use crate::store::{StoreErrorKind, key};
 /// The SDK retries a request until its answer begins. When it then breaks off, that is for us to try again.
 const BROKEN: u32 = 4;
 
+/// No object reaches past this (1 PiB), and not every server reads a number that does.
+const LARGEST: u64 = 1 << 50;
+
 /// What happened to the body of an answer.
 enum Body {
     Whole(Bytes),
@@ -31,7 +34,7 @@ impl Bucket {
 
     pub(super) async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
         key::check(key)?;
-        let read = if range.start < range.end {
+        let read = if range.start < range.end && range.end <= LARGEST {
             self.read(key, Some(&range)).await
         } else {
             // The header for a range cannot say "nothing".
