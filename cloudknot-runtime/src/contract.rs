@@ -412,6 +412,23 @@ impl Reply {
     }
 }
 
+/// From this size on a buffer is given back once it has served.
+pub const LARGE: usize = 1 << 20;
+
+impl Reply {
+    /// The one reply that `bytes` is, if it is a large value: it is taken as it is, and not copied like others.
+    pub fn take_large(bytes: &mut Vec<u8>) -> Option<Self> {
+        let header = bytes.get(..REPLY_HEADER).filter(|_| bytes.len() >= LARGE)?;
+        let (tag, item, length) = (u64_at(header, 0), u64_at(header, 8), u64_at(header, 16));
+        if tag != VALUE || length != (bytes.len() - REPLY_HEADER) as u64 {
+            return None;
+        }
+        let mut frame = std::mem::take(bytes);
+        frame.drain(..REPLY_HEADER);
+        Some(Self::Value(item, frame))
+    }
+}
+
 fn reply(tag: u64, item: u64, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(REPLY_HEADER + body.len());
     for number in [tag, item, body.len() as u64] {
@@ -490,6 +507,19 @@ mod tests {
                 assert!(wanted > cut && wanted <= bytes.len().max(REPLY_HEADER), "{wanted} bytes of {}", bytes.len());
             }
         }
+    }
+
+    #[test]
+    fn a_large_value_is_taken_where_it_is_all_there_is() {
+        let large = Reply::Value(5, vec![7; LARGE]);
+        let mut bytes = large.to_bytes();
+        for cut in [0, 10, REPLY_HEADER, LARGE, bytes.len() - 1] {
+            assert_eq!(Reply::take_large(&mut bytes[..cut].to_vec()), None);
+        }
+        let mut two = [bytes.clone(), Reply::Ready.to_bytes()].concat();
+        assert_eq!(Reply::take_large(&mut two), None);
+        assert_eq!(Reply::take_large(&mut bytes), Some(large));
+        assert!(bytes.is_empty());
     }
 
     #[test]

@@ -170,9 +170,7 @@ fn serve_items(order: &contract::ItemProcess) -> std::io::Result<()> {
     let mut frame = Vec::new();
     let mut answer = Vec::new();
     while let Some(request) = Request::read(&mut input)? {
-        frame.clear();
         (&mut input).take(request.length).read_to_end(&mut frame)?;
-        answer.clear();
         let begun = contract::begin_value(&mut answer, request.item);
         match attempt(function, &frame, &mut answer) {
             Ok(()) => contract::end_value(&mut answer, begun),
@@ -184,6 +182,11 @@ fn serve_items(order: &contract::ItemProcess) -> std::io::Result<()> {
         // The function's last words are in the log before its answer is: what it printed may be without a newline.
         std::io::stdout().flush()?;
         output.write_all(&answer)?;
+        // What a large item took is not kept for small ones.
+        for buffer in [&mut frame, &mut answer] {
+            buffer.clear();
+            buffer.shrink_to(contract::LARGE);
+        }
     }
     Ok(())
 }

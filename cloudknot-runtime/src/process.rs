@@ -258,6 +258,7 @@ impl ItemProcess {
             }
         }
         self.unwritten.clear();
+        self.unwritten.shrink_to(contract::LARGE);
         self.written = 0;
         Ok(())
     }
@@ -284,8 +285,9 @@ impl ItemProcess {
         let mut at = 0;
         let mut refused = None;
         self.wanted = 0;
-        while at < self.unread.len() {
-            let (reply, length) = match Reply::parse(&self.unread[at..]) {
+        let mut large = Reply::take_large(&mut self.unread).map(|reply| (reply, 0));
+        while large.is_some() || at < self.unread.len() {
+            let (reply, length) = match large.take().map_or_else(|| Reply::parse(&self.unread[at..]), Ok) {
                 Ok(parsed) => parsed,
                 Err(wanted) => {
                     self.wanted = wanted;

@@ -7,6 +7,11 @@ use cloudknot_runtime::codec::CodecError;
 use cloudknot_runtime::function::Function;
 
 /// A remote function: call it like the function it is, or map it over many inputs.
+///
+/// Inputs and results may be of any size that fits into memory twice: once as a value, and once as what is sent or
+/// stored. A result of 3 GB, whether bytes, text or numbers, takes 6 GB in the item process while it is made and 6 GB in
+/// the program while it is read. Without optimisation a `Vec` of numbers or bytes costs some hundred nanoseconds an
+/// element on its way; `cargo run --release`, or text, is near the memory's speed.
 pub struct RemoteFn<Args: 'static, Output: 'static, F: 'static> {
     pointer: F,
     pub(crate) function: &'static Function,

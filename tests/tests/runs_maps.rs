@@ -1,5 +1,6 @@
 //! What a map does with its options, with any number of inputs and with inputs and results of any size.
 
+use cloudknot_tests::skip::skipped;
 use cloudknot_tests::trial::{Fact, Spec, Task, Trial, counted, failures, files, json, kill, run_of, values, wait_for};
 use rustix::process::Signal;
 
@@ -371,4 +372,26 @@ fn item_processes_killed_from_outside_fail_their_items_alone() {
     let facts = cloudknot_tests::trial::facts(&output.stdout);
     assert_eq!(failures(&facts)[&0].signal, Some(9));
     assert_eq!(values(&facts), [(1, 6)].into());
+}
+
+/// What this machine could give a program, in bytes; 0 where it does not say.
+fn memory_available() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Larger than a signed 32-bit number, and than what one system call writes.
+#[test]
+fn a_result_of_three_gigabytes() {
+    const LENGTH: u64 = 3_000_000_000;
+    if std::env::var_os("CLOUDKNOT_HUGE").is_none() {
+        return skipped("a result of 3 GB", "it takes a minute or two; set CLOUDKNOT_HUGE=1 to test it");
+    }
+    // Twice in the program and twice in the item process, and the file is in memory as well until it is on the disk.
+    if memory_available() < 5 * LENGTH {
+        return skipped("a result of 3 GB", "it takes 15 GB of memory");
+    }
+    let facts = trial().facts(&["huge", "text", &LENGTH.to_string()]);
+    assert_eq!(found(&facts)[0], LENGTH.to_string());
 }

@@ -21,12 +21,17 @@ enum Key {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Empty(Vec<u8>, Vec<Vec<String>>, String, BTreeMap<u8, u8>, ());
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Plain {
-    empty: (Vec<u8>, Vec<Vec<String>>, String, BTreeMap<u8, u8>, ()),
+    empty: Empty,
     trees: Vec<Tree>,
     by_key: BTreeMap<Key, Vec<char>>,
     by_tuple: HashMap<(u8, char), Tree>,
     wide: (u128, i128, u64, i64),
+    // What is nothing and what is a nothing inside of something are easily confused.
+    #[allow(clippy::option_option)]
     maybe: Vec<Option<Option<u8>>>,
     nested: Result<Option<()>, String>,
 }
@@ -41,7 +46,7 @@ fn plain(number: u8) -> Plain {
     let leaf = || Box::new(Tree::Leaf);
     let named = Tree::Named { left: Some(Box::new(Tree::One(leaf()))), label: "ä\0\u{10ffff}".into() };
     Plain {
-        empty: (Vec::new(), vec![Vec::new(), vec![String::new()]], String::new(), BTreeMap::new(), ()),
+        empty: Empty(Vec::new(), vec![Vec::new(), vec![String::new()]], String::new(), BTreeMap::new(), ()),
         trees: vec![Tree::Leaf, Tree::Pair(Box::new(named.clone()), leaf())],
         by_key: [(Key::Number(i64::MIN), vec!['x']), (Key::Pair(number, None), vec![]), (Key::Unit, vec!['\0', 'ß'])]
             .into(),
