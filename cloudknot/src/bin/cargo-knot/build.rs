@@ -21,6 +21,7 @@ pub(crate) struct Build {
 
 /// What every verb takes that compiles the worker. The names and meanings are cargo's where cargo has them.
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct CompileArgs {
     /// The package of the program
     #[arg(short, long, value_name = "SPEC", help_heading = "Target")]
