@@ -62,7 +62,7 @@ fn a_build_prints_facts_on_stdout_and_progress_on_stderr() {
 
     let output = check(&mut knot(&["build", "--offline", "--fast", "-p", "lone"]), 0, &[]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("made of    lone 0.1.0 (--bin lone)"), "{text}");
+    assert!(text.contains("program    lone 0.1.0 (--bin lone)"), "{text}");
     assert!(text.contains("functions  fn()  (in some)"), "{text}");
 }
 
