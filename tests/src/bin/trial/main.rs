@@ -220,7 +220,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["sizes"] => sizes()?,
         ["big", length] => big(length.parse()?)?,
         ["fill", items, length] => {
-            fill(stretch.map(to_fill(items.parse()?, length.parse()?)).chunk(1).submit().await).await?
+            fill(stretch.map(to_fill(items.parse()?, length.parse()?)).chunk(1).submit().await).await?;
         }
         ["fill-inputs", length] => fill(stretch.map([("x".repeat(length.parse()?), 1)]).submit().await).await?,
         ["fill-on", run] => fill(stretch.attach(run).await).await?,
