@@ -386,7 +386,7 @@ fn memory_available() -> u64 {
 fn a_result_of_three_gigabytes() {
     const LENGTH: u64 = 3_000_000_000;
     if std::env::var_os("CLOUDKNOT_HUGE").is_none() {
-        return skipped("a result of 3 GB", "it takes a minute or two; set CLOUDKNOT_HUGE=1 to test it");
+        return skipped("a result of 3 GB", "it takes some minutes; set CLOUDKNOT_HUGE=1 to test it");
     }
     // Twice in the program and twice in the item process, and the file is in memory as well until it is on the disk.
     if memory_available() < 5 * LENGTH {
