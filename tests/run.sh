@@ -10,8 +10,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 phases=(format lint deny docs test)
-# The S3 store is tested against a real server, so this compiles the AWS SDK.
-features=(--features cloudknot-tests/s3)
+# The S3 store is tested against a real server, so this compiles the AWS SDK; workers, images and pushes are tested with a
+# real engine and a real registry.
+features=(--features cloudknot-tests/s3,cloudknot-tests/deploy)
 # One folder for all that is compiled here, also by tests that call cargo themselves.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 
@@ -37,6 +38,21 @@ install_missing() {
     has cc || die "there is no C compiler: install gcc or clang, then run this again"
     component rustfmt cargo-fmt
     component clippy cargo-clippy
+    install_counterparts
+}
+
+# What the tests speak to: a Docker engine, a registry, and what looks at them. A test whose counterpart cannot be had
+# says so and is skipped.
+install_counterparts() {
+    local missing=()
+    # An engine that answers will do; else one is started by the tests, which takes root.
+    docker info >/dev/null 2>&1 || has dockerd || missing+=(docker.io iptables)
+    has docker-registry || missing+=(docker-registry)
+    has htpasswd || missing+=(apache2-utils)
+    has skopeo || missing+=(skopeo)
+    has openssl || missing+=(openssl)
+    has tmux || missing+=(tmux)
+    ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
 }
 
 # component <rustup component> <the command it brings>

@@ -32,7 +32,7 @@
 //!
 //! | variable | what it sets |
 //! |---|---|
-//! | `CLOUDKNOT_BACKEND` | where maps run: `local` |
+//! | `CLOUDKNOT_BACKEND` | where maps run: `local` or `docker` |
 //! | `CLOUDKNOT_HOME` | the folder that keeps runs |
 //! | `CLOUDKNOT_PROGRESS` | what the terminal shows: `off`, `plain` or `bar` |
 //!
