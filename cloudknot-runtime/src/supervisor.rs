@@ -254,7 +254,9 @@ impl Supervisor<'_> {
                             .map_err(|error| Trouble::Process(format!("`{}`: {error}", launcher.program.display())))?,
                     );
                 }
-                items.into_iter().for_each(|item| process.iter_mut().for_each(|process| process.send(item.clone())));
+                if let Some(process) = &mut process {
+                    items.into_iter().for_each(|item| process.send(item));
+                }
             }
             if let Some(running) = &mut process {
                 self.control.running.fetch_add(1, Ordering::Relaxed);
@@ -403,7 +405,7 @@ impl Supervisor<'_> {
     /// Puts a value behind the last one if it follows it in the same chunk.
     fn append(&self, values: &mut Vec<Segment>, item: u64, frame: Vec<u8>) {
         match values.last_mut() {
-            Some(last) if last.first + last.count == item && item % self.work.chunk != 0 => {
+            Some(last) if last.first + last.count == item && !item.is_multiple_of(self.work.chunk) => {
                 last.frames.extend_from_slice(&frame);
                 last.count += 1;
             }
@@ -428,7 +430,8 @@ impl Supervisor<'_> {
             queue.waiting.insert(chunk);
             complete.extend(queue.take_complete(chunk));
         }
-        self.settle(queue);
+        self.settle(&queue);
+        drop(queue);
         complete.into_iter().try_for_each(|values| self.store(values))
     }
 
@@ -451,11 +454,12 @@ impl Supervisor<'_> {
         let open = queue.open.get_mut(&chunk).expect("a chunk is open while one of its items runs");
         open.unresolved -= 1;
         let complete = queue.take_complete(chunk);
-        self.settle(queue);
+        self.settle(&queue);
+        drop(queue);
         complete.map_or(Ok(()), |values| self.store(values))
     }
 
-    fn settle(&self, queue: MutexGuard<'_, Queue>) {
+    fn settle(&self, queue: &Queue) {
         if queue.unresolved == 0 {
             self.changed.notify_all();
         }

@@ -342,7 +342,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         while self.recording.buffer.len() < BUFFER {
             let Some(input) = self.map.inputs.next() else { return Ok(Turn::End) };
             self.recording.take(input, self.map.encode)?;
-            if self.recording.items % 64 == 0 && began.elapsed() > TURN {
+            if self.recording.items.is_multiple_of(64) && began.elapsed() > TURN {
                 return Ok(Turn::Yield);
             }
         }

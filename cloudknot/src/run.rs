@@ -356,6 +356,8 @@ struct OpenPart {
 }
 
 impl<T> Results<T> {
+    // Not an iterator's: this one is awaited, as a stream's.
+    #[allow(clippy::should_implement_trait)]
     /// The next outcome to complete, or `None` once every item has been given.
     pub fn next(&mut self) -> impl Future<Output = Option<(usize, Result<T, ItemError>)>> + Send + '_
     where

@@ -91,7 +91,9 @@ impl Shown {
             bar.set_style(style.with_key("rate", show_rate).with_key("left", show_left));
             bar.with_position(done).with_elapsed(Duration::ZERO)
         });
-        bar.iter().for_each(|bar| bar.tick());
+        if let Some(bar) = &bar {
+            bar.tick();
+        }
         Self { function: function.to_owned(), items, done, failed: 0, failures_told: 0, bar, told: Instant::now() }
     }
 
@@ -141,19 +143,15 @@ impl Shown {
 
     fn finish(self, run: &str, done: u64, failed: u64, left: u64, reason: Option<&str>, elapsed: Duration) {
         self.bar.iter().for_each(ProgressBar::finish_and_clear);
-        let mut line = format!("{}: {} of {} done", self.function, HumanCount(done), HumanCount(self.items));
-        if failed > 0 {
-            line += &format!(", {} failed", HumanCount(failed));
-        }
-        if left > 0 {
-            line += &format!(", {} left", HumanCount(left));
-        }
+        let some = |number, what| if number > 0 { format!(", {} {what}", HumanCount(number)) } else { String::new() };
+        let (failed, left_over) = (some(failed, "failed"), some(left, "left"));
+        let counts = format!("{} of {} done{failed}{left_over}", HumanCount(done), HumanCount(self.items));
         let elapsed = match elapsed.as_millis() {
             millis @ 0..1_000 => format!("{millis} ms"),
             millis @ 1_000..60_000 => format!("{}.{} s", millis / 1_000, millis % 1_000 / 100),
             _ => HumanDuration(elapsed).to_string(),
         };
-        say(&format!("{line}, in {elapsed} (run {run})"));
+        say(&format!("{}: {counts}, in {elapsed} (run {run})", self.function));
         if let Some(reason) = reason.filter(|_| left > 0) {
             say(&format!("{}: {reason}", self.function));
         }

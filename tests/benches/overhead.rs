@@ -34,7 +34,7 @@ fn main() -> cloudknot::Result<()> {
         time(|| (0..MANY).map(|x| no_op(std::hint::black_box(x))).sum::<u64>()),
         "",
     );
-    row("rayon, 1,000,000 items", MANY, time(|| (0..MANY).into_par_iter().map(|x| no_op(x)).sum::<u64>()), "");
+    row("rayon, 1,000,000 items", MANY, time(|| (0..MANY).into_par_iter().map(*no_op).sum::<u64>()), "");
     let empty = empty_program(home.path());
     let processes = || (0..FEW).for_each(|_| assert!(Command::new(&empty).status().expect("it runs").success()));
     row("one process per item, empty and static, 1,000 items", FEW.into(), time(processes), "");
