@@ -255,7 +255,9 @@ impl Supervisor<'_> {
                     );
                 }
                 if let Some(process) = &mut process {
-                    items.into_iter().for_each(|item| process.send(item));
+                    for item in items {
+                        process.send(item);
+                    }
                 }
             }
             if let Some(running) = &mut process {
