@@ -10,11 +10,19 @@ use serde_json::Value;
 
 static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("of the command", STANDING_IN));
 
-/// The program, built as `cargo install` does.
+/// The program, built together with this test once more, so that all it is made of is there already.
 static CARGO_KNOT: LazyLock<PathBuf> = LazyLock::new(|| {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "-p", "cloudknot", "--features", "cli", "--bin", "cargo-knot", "--message-format", "json"])
+    let mut build = Command::new(env!("CARGO"));
+    // Else ring's build script takes these, which are the test's, for a reason to compile it and all above it again.
+    let of_the_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_the_test)) {
+        build.env_remove(name);
+    }
+    let output = build
+        .args(["build", "-p", "cloudknot", "-p", "cloudknot-tests", "--no-default-features"])
+        .args(["--features", "cloudknot-tests/deploy", "--bin", "cargo-knot", "--test", "cargo_knot"])
+        .args(["--message-format", "json"])
         .current_dir(repository)
         .output()
         .unwrap();
@@ -22,7 +30,8 @@ static CARGO_KNOT: LazyLock<PathBuf> = LazyLock::new(|| {
     let messages = String::from_utf8(output.stdout).unwrap();
     let mut executables = messages.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
+        let executable = message["executable"].as_str()?;
+        (message["target"]["name"] == "cargo-knot").then(|| PathBuf::from(executable))
     });
     executables.next().expect("cargo names the executable that it built")
 });

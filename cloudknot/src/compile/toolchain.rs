@@ -60,6 +60,12 @@ impl Toolchain {
     pub(super) fn cargo(&self) -> Command {
         let mut cargo = Command::new(&self.cargo);
         cargo.current_dir(&self.folder);
+        // What `cargo run` tells the program that it starts. Build scripts (ring's) take a change of it for a reason to
+        // compile everything again.
+        let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
+            cargo.env_remove(name);
+        }
         cargo
     }
 
