@@ -1,43 +1,17 @@
 //! The command `cargo knot` as a script sees it: exit codes, and what goes to which stream.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use cloudknot_tests::skip::skipped;
-use cloudknot_tests::workspaces::{STANDING_IN, workspace};
+use cloudknot_tests::workspaces::{STANDING_IN, cargo_knot, workspace};
 use serde_json::Value;
 
 static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("of the command", STANDING_IN));
 
-/// The program, built together with this test once more, so that all it is made of is there already.
-static CARGO_KNOT: LazyLock<PathBuf> = LazyLock::new(|| {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut build = Command::new(env!("CARGO"));
-    // Else ring's build script takes these, which are the test's, for a reason to compile it and all above it again.
-    let of_the_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_the_test)) {
-        build.env_remove(name);
-    }
-    let output = build
-        .args(["build", "-p", "cloudknot", "-p", "cloudknot-tests", "--no-default-features"])
-        .args(["--features", "cloudknot-tests/deploy", "--bin", "cargo-knot", "--test", "cargo_knot"])
-        .args(["--message-format", "json"])
-        .current_dir(repository)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let messages = String::from_utf8(output.stdout).unwrap();
-    let mut executables = messages.lines().filter_map(|line| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        let executable = message["executable"].as_str()?;
-        (message["target"]["name"] == "cargo-knot").then(|| PathBuf::from(executable))
-    });
-    executables.next().expect("cargo names the executable that it built")
-});
-
 fn knot(arguments: &[&str]) -> Command {
-    let mut command = Command::new(&*CARGO_KNOT);
+    let mut command = Command::new(cargo_knot());
     command.arg("knot").args(arguments).current_dir(&*STAND_IN);
     command
 }

@@ -6,16 +6,16 @@ use std::sync::{Arc, LazyLock};
 
 use cloudknot_tests::counterparts::Docker;
 use cloudknot_tests::trial::{Fact, Running, Spec, Task, Trial, facts, failures, json, run_of, values, wait_for};
+use cloudknot_tests::workspaces::cargo_knot;
 
 /// The note of the image, as `cargo knot build` leaves it. Built once, from the command line.
 static NOTE: LazyLock<PathBuf> = LazyLock::new(|| {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository");
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs-docker");
-    let cargo_knot = ["run", "-q", "-p", "cloudknot", "--features", "cli", "--bin", "cargo-knot", "--", "knot"];
-    let build = ["build", "-p", "cloudknot-tests", "--bin", "trial", "--fast"];
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(cargo_knot).args(build).current_dir(repository).env("CLOUDKNOT_HOME", &home);
-    let output = cargo.output().expect("cargo starts");
+    let mut build = Command::new(cargo_knot());
+    build.args(["knot", "build", "-p", "cloudknot-tests", "--bin", "trial", "--fast"]);
+    build.current_dir(repository).env("CLOUDKNOT_HOME", &home);
+    let output = build.output().expect("the command starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     home.join("image.json")
 });
