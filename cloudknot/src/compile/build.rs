@@ -111,7 +111,7 @@ impl Build<'_> {
             return Err(refused(format!("failed to link `{name}` ({target}) statically: it asks for `{needs}`"))
                 .advise(
                     "link the native library statically (most `-sys` crates have a feature `static` or `vendored`), or \
-                 build on an image that has it: `base-image` or `dockerfile` in [package.metadata.cloudknot]",
+                 give the worker a base image that has it: `base-image` or `dockerfile` in [package.metadata.cloudknot]",
                 ));
         }
         if executable.functions.is_empty() {
