@@ -217,7 +217,7 @@ impl ItemProcess {
         let _ = self.child.wait();
     }
 
-    /// Whether it has ended. It still has to be [reaped](Self::reap).
+    /// Whether it has ended. It still has to be reaped.
     pub fn has_exited(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         pid(self.child.id()).is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))))
