@@ -126,6 +126,8 @@ impl Middle {
             let run = runs.flatten().next()?.file_name().into_string().unwrap();
             (self.trial.items_with_values(&run) == [0, 1]).then_some(())
         });
+        // The program is told of a value a moment after it is stored.
+        std::thread::sleep(std::time::Duration::from_millis(500));
     }
 
     /// What is told leads to a run that has what was done, and no failures but what is left.
