@@ -18,7 +18,9 @@ use crate::function::{self, Function};
 use crate::{codec, engine};
 
 /// What the macro's `call` does: decodes the input, runs the function, encodes its value and reads it back.
-pub fn serve<I: DeserializeOwned, O: Serialize + DeserializeOwned>(
+///
+/// `Of` is what the value is made of.
+pub fn serve<I: DeserializeOwned, O: Serialize + DeserializeOwned, Of>(
     function: &'static Function,
     input: &[u8],
     value: &mut Vec<u8>,
@@ -35,8 +37,7 @@ pub fn serve<I: DeserializeOwned, O: Serialize + DeserializeOwned>(
     codec::encode(function.codec, fingerprint, &output, value).map_err(codec("its result"))?;
     // Dropped first, so that the value and what is read back are not both in memory for longer than one of them.
     drop(output);
-    codec::decode::<O>(function.codec, fingerprint, &value[start..]).map_err(codec("its result"))?;
-    Ok(())
+    codec::read_back::<O, Of>(function.codec, &value[start..]).map_err(codec("its result"))
 }
 
 /// Runs the future of an async remote function to its end.

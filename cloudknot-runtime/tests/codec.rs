@@ -350,3 +350,40 @@ fn a_type_that_cannot_be_written_leaves_the_buffer_alone() {
         assert_eq!(out, [1, 2, 3]);
     }
 }
+
+#[test]
+fn what_is_written_otherwise_each_time_is_refused() {
+    /// Gives its items away when it is written.
+    struct Drained(std::cell::RefCell<std::vec::IntoIter<u32>>);
+
+    impl Serialize for Drained {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq(self.0.take())
+        }
+    }
+
+    for items in [vec![1], vec![1; 5_000]] {
+        let mut out = b"before".to_vec();
+        let refused = codec::encode(Codec::Bincode, TYPES, &Drained(items.into_iter().into()), &mut out).unwrap_err();
+        assert!(refused.to_string().ends_with("its `Serialize` changes what it writes"), "{refused}");
+        assert_eq!(out, b"before");
+    }
+}
+
+#[test]
+fn what_is_written_otherwise_than_it_is_read_is_found_at_any_size() {
+    #[derive(Serialize, Deserialize)]
+    struct Sparse {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        left_out: Option<u8>,
+        rest: Vec<u8>,
+    }
+
+    for size in [1, 1_000_000] {
+        let sparse = Sparse { left_out: None, rest: vec![1; size] };
+        let back = codec::read_back::<Sparse, Sparse>(Codec::Bincode, &frame(Codec::Bincode, &sparse));
+        assert!(back.is_err(), "{size} bytes");
+    }
+    let numbers = frame(Codec::Bincode, &vec![1.5_f64; 1_000_000]);
+    codec::read_back::<Vec<f64>, Vec<f64>>(Codec::Bincode, &numbers).unwrap();
+}

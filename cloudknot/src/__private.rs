@@ -86,7 +86,7 @@ pub trait Remote: 'static {
 
 /// Runs one item from frame to frame.
 pub fn call<R: Remote>(input: &[u8], value: &mut Vec<u8>) -> Result<(), Failure> {
-    serve(R::function(), input, value, |input| R::run(input).map(Carried))
+    serve::<_, _, R::Output>(R::function(), input, value, |input| R::run(input).map(Carried))
 }
 
 /// Traces the types of a function.
@@ -100,12 +100,7 @@ pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<(), CodecEr
     let fingerprint = function.schema().fingerprint;
     let start = out.len();
     codec::encode(function.codec, fingerprint, &R::input(args), out)?;
-    let read = codec::decode::<R::Input>(function.codec, fingerprint, &out[start..]);
-    if let Err(error) = read {
-        out.truncate(start);
-        return Err(error);
-    }
-    Ok(())
+    codec::read_back::<R::Input, R::Args>(function.codec, &out[start..]).inspect_err(|_| out.truncate(start))
 }
 
 /// The value of a result's frame.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -72,15 +72,31 @@ pub(crate) enum End {
     Trouble(String),
 }
 
+/// The rounds of this program, of which some may have ended.
+static ROUNDS: Mutex<Vec<Weak<Ledger>>> = Mutex::new(Vec::new());
+
+/// Tells the backends of all rounds to stop: what is running is ended, what is finished is stored. Nothing is cancelled.
+#[cfg(all(feature = "progress", not(cloudknot_worker)))]
+pub(crate) fn stop_all() {
+    for ledger in ROUNDS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
+        ledger.control.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Ledger {
     pub(crate) fn new(record: Record) -> Arc<Self> {
         let bits = || Bits::new(record.manifest.items);
         let known = Known { values: bits(), failures: bits(), ..Known::default() };
-        Arc::new(Self { record, control: Control::default(), began: Instant::now(), known: Mutex::new(known) })
+        let ledger =
+            Arc::new(Self { record, control: Control::default(), began: Instant::now(), known: Mutex::new(known) });
+        let mut rounds = ROUNDS.lock().unwrap_or_else(PoisonError::into_inner);
+        rounds.retain(|round| round.strong_count() > 0);
+        rounds.push(Arc::downgrade(&ledger));
+        ledger
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn started(&self, place: &str) {

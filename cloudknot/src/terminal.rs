@@ -14,6 +14,7 @@ use cloudknot_runtime::process;
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::hook::{Event, Hook, set_hook};
+use crate::ledger;
 
 /// Installs the hook, unless `CLOUDKNOT_PROGRESS` is `off`.
 pub(crate) fn install() {
@@ -27,12 +28,19 @@ pub(crate) fn install() {
     if !matches!(setting.as_str(), "" | "bar" | "plain") {
         say(&format!("{ENV_PROGRESS} is `{setting}`, which is none of: off, plain, bar"));
     }
-    set_hook(Some(Box::new(Terminal { bar, runs: Arc::default() })));
+    set_hook(Some(Box::new(Terminal { bar, shown: Arc::default() })));
 }
 
 struct Terminal {
     bar: bool,
-    runs: Arc<Mutex<HashMap<String, Shown>>>,
+    shown: Arc<Mutex<AllShown>>,
+}
+
+/// The runs that are being shown, by their ids.
+#[derive(Default)]
+struct AllShown {
+    runs: HashMap<String, Shown>,
+    interrupted: bool,
 }
 
 /// A run that is being shown.
@@ -50,35 +58,50 @@ struct Shown {
 const FAILURES: u32 = 10;
 /// How often plain progress is told.
 const PLAIN: Duration = Duration::from_secs(10);
+/// How long an interrupted program waits for what is done to be stored.
+const INTERRUPTED: Duration = Duration::from_secs(20);
 
 impl Hook for Terminal {
     fn report(&self, event: &Event<'_>) {
-        let mut runs = lock(&self.runs);
+        let mut shown = lock(&self.shown);
         match *event {
             Event::Started { run, function, place, items, done } => {
                 let before =
                     if done > 0 { format!(", {} of them done before", HumanCount(done)) } else { String::new() };
                 say(&format!("{function} over {} {place}{before} (run {run})", counted(items, "input")));
-                let shown = Shown::new(function, items, done, self.bar);
-                runs.insert(run.to_owned(), shown);
-                drop(runs);
-                answer_interrupts(&self.runs);
+                shown.runs.insert(run.to_owned(), Shown::new(function, items, done, self.bar));
+                drop(shown);
+                answer_interrupts(&self.shown);
             }
-            Event::Progress { run, done, failed } => with(runs, run, |shown| shown.progress(done, failed)),
-            Event::Failed { run, item, error, last } => with(runs, run, |shown| shown.failure(item, error, last)),
-            Event::Log { run, text } => with(runs, run, |shown| shown.print(text)),
+            Event::Progress { run, done, failed } => shown.with(run, |shown| shown.progress(done, failed)),
+            Event::Failed { run, item, error, last } => shown.with(run, |shown| shown.failure(item, error, last)),
+            Event::Log { run, text } => shown.with(run, |shown| shown.print(text)),
             Event::Finished { run, done, failed, left, reason, elapsed } => {
-                if let Some(shown) = runs.remove(run) {
-                    shown.finish(run, done, failed, left, reason, elapsed);
+                let interrupted = shown.interrupted && left > 0;
+                if let Some(shown) = shown.runs.remove(run) {
+                    if interrupted {
+                        shown.interrupted(run, done);
+                    } else {
+                        shown.finish(run, done, failed, left, reason, elapsed);
+                    }
+                }
+                drop(shown);
+                // The program is not told of this end: it is itself about to end.
+                if interrupted {
+                    loop {
+                        std::thread::park();
+                    }
                 }
             }
         }
     }
 }
 
-fn with(mut runs: MutexGuard<'_, HashMap<String, Shown>>, run: &str, act: impl FnOnce(&mut Shown)) {
-    if let Some(shown) = runs.get_mut(run) {
-        act(shown);
+impl AllShown {
+    fn with(&mut self, run: &str, act: impl FnOnce(&mut Shown)) {
+        if let Some(shown) = self.runs.get_mut(run) {
+            act(shown);
+        }
     }
 }
 
@@ -156,6 +179,12 @@ impl Shown {
             say(&format!("{}: {reason}", self.function));
         }
     }
+
+    fn interrupted(&self, run: &str, done: u64) {
+        self.bar.iter().for_each(ProgressBar::finish_and_clear);
+        say(&format!("interrupted: {} of {} done and kept", HumanCount(done), HumanCount(self.items)));
+        say(&format!("go on with `{}.attach(\"{run}\")`", self.function));
+    }
 }
 
 /// Until something is known of it, nothing is said; what is slow is counted by the minute or the hour.
@@ -188,21 +217,26 @@ fn counted(number: u64, what: &str) -> String {
     format!("{} {what}{}", HumanCount(number), if number == 1 { "" } else { "s" })
 }
 
-/// Ctrl-C ends the program, and with it the item processes: so it says what is kept, and how to go on.
-fn answer_interrupts(runs: &Arc<Mutex<HashMap<String, Shown>>>) {
+/// Ctrl-C ends the program, and with it the item processes: so what they have finished is stored, and it is said what
+/// is kept and how to go on.
+fn answer_interrupts(shown: &Arc<Mutex<AllShown>>) {
     static ONCE: Once = Once::new();
-    let runs = Arc::clone(runs);
+    let shown = Arc::clone(shown);
     ONCE.call_once(|| {
         engine::spawn(async move {
             if let Err(error) = tokio::signal::ctrl_c().await {
                 say(&format!("failed to listen for Ctrl-C: {error}"));
                 return;
             }
-            for (run, shown) in &*lock(&runs) {
-                shown.bar.iter().for_each(ProgressBar::finish_and_clear);
-                let Shown { function, done, items, .. } = shown;
-                say(&format!("interrupted: {} of {} done and kept", HumanCount(*done), HumanCount(*items)));
-                say(&format!("go on with `{function}.attach(\"{run}\")`"));
+            lock(&shown).interrupted = true;
+            ledger::stop_all();
+            tokio::select! {
+                () = until_none_is_left(&shown) => {}
+                // Who is in a hurry presses it again.
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            for (run, shown) in &lock(&shown).runs {
+                shown.interrupted(run, shown.done);
             }
             // Those that have started processes of their own have to be told; the others would end with this program.
             process::end_all();
@@ -212,6 +246,18 @@ fn answer_interrupts(runs: &Arc<Mutex<HashMap<String, Shown>>>) {
     });
 }
 
-fn lock(runs: &Mutex<HashMap<String, Shown>>) -> MutexGuard<'_, HashMap<String, Shown>> {
-    runs.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+async fn until_none_is_left(shown: &Mutex<AllShown>) {
+    let began = Instant::now();
+    let mut told = false;
+    while !lock(shown).runs.is_empty() && began.elapsed() < INTERRUPTED {
+        if !told && began.elapsed() > Duration::from_secs(1) {
+            say("interrupted: what is done is being stored; press Ctrl-C again to end at once");
+            told = true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn lock(shown: &Mutex<AllShown>) -> MutexGuard<'_, AllShown> {
+    shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

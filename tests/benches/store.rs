@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cloudknot_runtime::codec::{Codec, decode, encode};
-use cloudknot_runtime::fingerprint::Schema;
+use cloudknot_runtime::codec::{Codec, decode, encode, read_back};
+use cloudknot_runtime::fingerprint::{Fingerprint, Schema};
 use cloudknot_runtime::store::{DirStore, Store};
 
 const NUMBERS: usize = 1_000_000;
@@ -33,8 +33,13 @@ fn main() {
             });
             std::fs::remove_file(&path).expect("a file is removed");
         }
-        stored += time(|| input(&*store, fingerprint, &values, turn));
-        stored += time(|| result(&*store, fingerprint, &values, turn));
+        let keys = [
+            format!("knots/bench/runs/{turn}/inputs"),
+            format!("knots/bench/runs/{turn}/results/000000000000-000000000000"),
+        ];
+        stored += time(|| input(&*store, &keys[0], fingerprint, &values));
+        stored += time(|| result(&*store, &keys[1], fingerprint, &values));
+        pollster::block_on(store.delete(&keys)).expect("the store deletes");
         coded += time(|| {
             let mut frame = Vec::new();
             encode(Codec::Bincode, fingerprint, &values, &mut frame).expect("numbers are encoded");
@@ -50,36 +55,32 @@ fn main() {
 }
 
 /// As a map does it: encoded, read back, streamed to the store; then read by range and decoded by the worker.
-fn input(store: &dyn Store, fingerprint: cloudknot_runtime::fingerprint::Fingerprint, values: &Vec<f64>, turn: u32) {
+fn input(store: &dyn Store, key: &str, fingerprint: Fingerprint, values: &Vec<f64>) {
     let mut frame = Vec::new();
     encode(Codec::Bincode, fingerprint, values, &mut frame).expect("numbers are encoded");
-    decode::<Vec<f64>>(Codec::Bincode, fingerprint, &frame).expect("numbers are decoded");
-    let key = format!("knots/bench/runs/{turn}/inputs");
+    read_back::<Vec<f64>, Vec<f64>>(Codec::Bincode, &frame).expect("numbers are read back");
     let length = frame.len() as u64;
     let read = pollster::block_on(async {
-        let mut writer = store.writer(&key).await?;
+        let mut writer = store.writer(key).await?;
         writer.write(frame.into()).await?;
         writer.finish().await?;
-        store.get_range(&key, 0..length).await
+        store.get_range(key, 0..length).await
     });
     let read = read.expect("the store works");
     assert_eq!(decode::<Vec<f64>>(Codec::Bincode, fingerprint, &read).expect("numbers are decoded").len(), NUMBERS);
-    pollster::block_on(store.delete(&[key])).expect("the store deletes");
 }
 
 /// As a worker and then the host do it: encoded, read back, created; then read whole and decoded.
-fn result(store: &dyn Store, fingerprint: cloudknot_runtime::fingerprint::Fingerprint, values: &Vec<f64>, turn: u32) {
+fn result(store: &dyn Store, key: &str, fingerprint: Fingerprint, values: &Vec<f64>) {
     let mut frame = Vec::new();
     encode(Codec::Bincode, fingerprint, values, &mut frame).expect("numbers are encoded");
-    decode::<Vec<f64>>(Codec::Bincode, fingerprint, &frame).expect("numbers are decoded");
-    let key = format!("knots/bench/runs/{turn}/results/000000000000-000000000000");
+    read_back::<Vec<f64>, Vec<f64>>(Codec::Bincode, &frame).expect("numbers are read back");
     let read = pollster::block_on(async {
-        assert!(store.create(&key, frame.into()).await?);
-        store.get(&key).await
+        assert!(store.create(key, frame.into()).await?);
+        store.get(key).await
     });
     let read = read.expect("the store works").expect("it is there");
     assert_eq!(decode::<Vec<f64>>(Codec::Bincode, fingerprint, &read).expect("numbers are decoded").len(), NUMBERS);
-    pollster::block_on(store.delete(&[key])).expect("the store deletes");
 }
 
 fn time<T>(act: impl FnOnce() -> T) -> Duration {

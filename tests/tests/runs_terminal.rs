@@ -156,6 +156,25 @@ fn an_interrupt_says_what_is_kept_and_how_to_go_on() {
     middle.check_told(text(&output.stderr));
 }
 
+/// Values are stored together, about once a second: what has not been stored yet is not lost either.
+#[test]
+fn an_interrupt_keeps_what_was_just_done() {
+    let trial = trial();
+    let started = trial.file("started");
+    let tasks = [Task::Double(1), Task::Double(2), Task::Count(started.clone(), 3, 3_600_000)];
+    let spec = Spec { parallel: Some(1), chunk: Some(3), ..Spec::of(tasks) };
+    let mut command = trial.command(&["map", &json(&spec)]);
+    command.env("CLOUDKNOT_PROGRESS", "plain");
+    let running = cloudknot_tests::trial::Running::start(command, &trial.file(""));
+    wait_for("the last item to start", || (counted(&started).len() == 1).then_some(()));
+    // The values of the first two are on their way to the program.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    kill(running.pid(), Signal::INT);
+    let output = running.end();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(text(&output.stderr).contains("cloudknot: interrupted: 2 of 3 done and kept"), "{output:?}");
+}
+
 /// What a function has started is ended as well, though nothing ties it to this program.
 #[test]
 fn an_interrupt_ends_what_functions_have_started() {

@@ -9,9 +9,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File;
 use std::future::ready;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -111,7 +110,7 @@ impl Folder {
     fn get_range(&self, key: &str, range: &Range<u64>) -> Result<Bytes> {
         key::check(key)?;
         let failed = |error| self.failed(&format!("read bytes {} to {} of", range.start, range.end), key, error);
-        let file = File::open(self.path(key)).map_err(failed)?;
+        let mut file = File::open(self.path(key)).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
         // Asked before any memory is taken: a damaged offset can ask for anything.
         if range.end > size || range.start > range.end {
@@ -119,8 +118,13 @@ impl Folder {
         }
         let length = usize::try_from(range.end - range.start)
             .map_err(|error| failed(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, range.start).map_err(failed)?;
+        file.seek(io::SeekFrom::Start(range.start)).map_err(failed)?;
+        // Zeros would be written first for nothing.
+        let mut bytes = Vec::with_capacity(length);
+        let read = file.take(length as u64).read_to_end(&mut bytes).map_err(failed)?;
+        if read < length {
+            return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter meanwhile")));
+        }
         Ok(bytes.into())
     }
 

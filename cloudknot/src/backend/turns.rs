@@ -47,7 +47,7 @@ fn take(ledger: &Ledger, lock: &Path, mut known: bool, compute: impl FnOnce() ->
         if ledger.missing().is_empty() {
             return Ok(End::Complete);
         }
-        if engine::block_on(ledger.is_cancelled())? {
+        if ledger.control.stop.load(Ordering::Relaxed) || engine::block_on(ledger.is_cancelled())? {
             return Ok(cancelled());
         }
         if ours {
