@@ -5,7 +5,8 @@
 #   tests/run.sh lint docs    these phases, of: format lint deny docs test
 #
 # A phase that this machine cannot run is passed over, with a line that begins "skipped:". Nothing is installed, and root
-# is not asked for, if nothing is missing. CLOUDKNOT_TEST_INSTALL=deny also builds cargo-deny, which takes many minutes.
+# is not asked for, if nothing is missing. What is large is installed only if asked for, in CLOUDKNOT_TEST_INSTALL: `deny`
+# builds cargo-deny, which takes minutes; `arm64` has workers for 64-bit ARM built and run (Debian).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -39,6 +40,9 @@ install_missing() {
     component rustfmt cargo-fmt
     component clippy cargo-clippy
     install_counterparts
+    if asked arm64; then
+        install_arm64
+    fi
 }
 
 # What the tests speak to: a Docker engine, a registry, and what looks at them. A test whose counterpart cannot be had
@@ -53,6 +57,16 @@ install_counterparts() {
     has openssl || missing+=(openssl)
     has tmux || missing+=(tmux)
     ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
+}
+
+# A standard library for aarch64, a linker, and an emulator. Without them a test says that it was skipped.
+install_arm64() {
+    local missing=()
+    has aarch64-linux-gnu-gcc || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+    has qemu-aarch64-static || missing+=(qemu-user-static)
+    ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
+    rustup target add aarch64-unknown-linux-gnu >/dev/null 2>&1 || tests/arm64.sh ||
+        skipped arm64 "there is no standard library for it"
 }
 
 # component <rustup component> <the command it brings>
@@ -89,9 +103,9 @@ phase_lint() {
 }
 
 phase_deny() {
-    if ! has cargo-deny && [[ "${CLOUDKNOT_TEST_INSTALL:-}" == *deny* ]]; then
+    if ! has cargo-deny && asked deny; then
         say "installing cargo-deny"
-        cargo install --locked cargo-deny
+        cargo install --locked --debug cargo-deny
     fi
     has cargo-deny || { skipped deny "there is no cargo-deny; CLOUDKNOT_TEST_INSTALL=deny builds it"; return; }
     cargo deny --locked check licenses bans sources
@@ -110,6 +124,7 @@ phase_test() {
 
 # --- how this speaks ---
 
+asked() { [[ " ${CLOUDKNOT_TEST_INSTALL:-} " == *" $1 "* ]]; }
 has() { command -v "$1" >/dev/null 2>&1; }
 say() { printf '\n== %s\n' "$*"; }
 skipped() { printf 'skipped: %s: %s\n' "$1" "$2"; }

@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 
 use crate::contract::{self, ItemProcess, Round, RunKeys, StoreAt, Task, Types, exit};
 use crate::process::Launcher;
-use crate::store::{DirStore, Store};
-use crate::supervisor::{self, Commit, Control, Event, Isolation, Work};
+use crate::store::{DirStore, Store, StoreError};
+use crate::supervisor::{self, Commit, Control, Event, Isolation, Trouble, Work};
 use crate::{engine, function};
 
 /// Runs the items of this child, and ends with one of the codes of [`exit`].
@@ -51,10 +51,26 @@ impl Stop {
         Self { code: exit::WRONG_WORKER, message: message.into() }
     }
 
-    fn trouble(error: &dyn std::error::Error) -> Self {
+    fn trouble(error: &dyn std::error::Error, hint: Option<&str>) -> Self {
         let causes = std::iter::successors(Some(error), |error| error.source());
         let message = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-        Self { code: exit::TROUBLE, message }
+        let hint = hint.map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+        Self { code: exit::TROUBLE, message: message + &hint }
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::trouble(&error, error.hint())
+    }
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Store(error) => error.into(),
+            other => Self::trouble(&other, None),
+        }
     }
 }
 
@@ -66,8 +82,7 @@ fn run() -> Result<i32, Stop> {
     let mut ranges = own_items(&task, &*store, &keys)?;
     let commit = if matches!(task.store, StoreAt::Folder(_)) { Commit::FOLDER } else { Commit::OBJECTS };
     if number(contract::ENV_ATTEMPT)?.unwrap_or(1) > 1 {
-        ranges =
-            engine::block_on(still_missing(&task, &*store, &keys, ranges)).map_err(|error| Stop::trouble(&error))?;
+        ranges = engine::block_on(still_missing(&task, &*store, &keys, ranges))?;
     }
     let control = Arc::new(Control::default());
     stop_on_sigterm(&control);
@@ -82,7 +97,7 @@ fn run() -> Result<i32, Stop> {
         isolation: Isolation::Processes(launcher(&task)),
         commit,
     };
-    supervisor::supervise(&work, ranges, &control, &log).map_err(|trouble| Stop::trouble(&trouble))?;
+    supervisor::supervise(&work, ranges, &control, &log)?;
     Ok(if control.stop.load(Ordering::Relaxed) { exit::INTERRUPTED } else { exit::DONE })
 }
 
@@ -118,10 +133,7 @@ fn open(at: &StoreAt) -> Result<Arc<dyn Store>, Stop> {
     match at {
         StoreAt::Folder(path) => Ok(Arc::new(DirStore::new(path))),
         #[cfg(feature = "s3")]
-        StoreAt::S3 { bucket, prefix } => match engine::block_on(crate::store::S3Store::open(bucket, prefix)) {
-            Ok(store) => Ok(Arc::new(store)),
-            Err(error) => Err(Stop::trouble(&error)),
-        },
+        StoreAt::S3 { bucket, prefix } => Ok(Arc::new(engine::block_on(crate::store::S3Store::open(bucket, prefix))?)),
         #[cfg(not(feature = "s3"))]
         StoreAt::S3 { bucket, .. } => Err(Stop::wrong(format!(
             "the run is in the bucket `{bucket}`, but this worker was built without the feature `aws` of cloudknot"
@@ -140,7 +152,7 @@ fn own_items(task: &Task, store: &dyn Store, keys: &RunKeys) -> Result<Vec<Range
         return Ok(all.slice(first, task.chunk));
     }
     let key = keys.round(task.round);
-    let bytes = engine::block_on(store.get(&key)).map_err(|error| Stop::trouble(&error))?;
+    let bytes = engine::block_on(store.get(&key))?;
     let bytes = bytes.ok_or_else(|| Stop::wrong(format!("failed to find `{key}` in {}", store.describe())))?;
     let round: Round =
         serde_json::from_slice(&bytes).map_err(|error| Stop::wrong(format!("failed to read `{key}`: {error}")))?;

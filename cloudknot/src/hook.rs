@@ -67,6 +67,31 @@ pub enum Event<'a> {
         /// Since it began.
         elapsed: Duration,
     },
+    /// An image goes into a registry. It may take a step back, where a connection was lost.
+    Pushing {
+        /// Where to.
+        repository: &'a str,
+        /// How many of its bytes are there, or on their way.
+        sent: u64,
+        /// How many there are.
+        bytes: u64,
+    },
+    /// A push ended.
+    PushFinished {
+        /// Where to.
+        repository: &'a str,
+        /// How many bytes the registry had lacked; `None` where the push failed.
+        sent: Option<u64>,
+    },
+    /// Something outside of this machine failed in passing, and is tried again after a pause.
+    Retrying {
+        /// What is tried again.
+        doing: &'a str,
+        /// Why.
+        reason: &'a str,
+        /// The pause.
+        wait: Duration,
+    },
 }
 
 /// Where reports go.

@@ -180,6 +180,9 @@ impl Ledger {
                 }
             }
         });
+        if !new_failures.is_empty() {
+            self.stop_after_too_many();
+        }
         self.report_failures(&new_failures).await
     }
 

@@ -39,6 +39,7 @@
 //! # Features
 //!
 //! - `progress` (default): the terminal shows where a map runs, how far it is, and what failed.
+//! - `aws`: the S3 store, in workers. Compiles the AWS SDK, which takes minutes.
 //! - `deploy`: from a program to its worker, to an image and into a registry, from code.
 //! - `docker`: images by the local Docker engine.
 //! - `cli`: the command `cargo knot`, by `cargo install --path cloudknot --features cli`.
@@ -68,7 +69,8 @@ pub mod registry;
 mod remote;
 mod run;
 #[cfg(all(feature = "progress", not(cloudknot_worker)))]
-mod terminal;
+#[doc(hidden)]
+pub mod terminal;
 
 pub use backend::Backend;
 /// Makes a function remote: it is called as before, and can be mapped over many inputs.

@@ -1,5 +1,5 @@
-//! The terminal's hook, which `#[cloudknot::main]` installs: where a map runs, how far it is, what failed. All of it
-//! goes to stderr; stdout belongs to the program.
+//! The terminal's hook, which `#[cloudknot::main]` and `cargo knot` install: where a map runs, how far it is, what failed,
+//! and how far an image is on its way. All of it goes to stderr; stdout belongs to the program.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,13 +11,15 @@ use cloudknot_runtime::contract::ENV_PROGRESS;
 use cloudknot_runtime::engine;
 use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::process;
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{
+    DecimalBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 
 use crate::hook::{Event, Hook, set_hook};
 use crate::ledger;
 
 /// Installs the hook, unless `CLOUDKNOT_PROGRESS` is `off`.
-pub(crate) fn install() {
+pub fn install() {
     let setting = std::env::var(ENV_PROGRESS).unwrap_or_default();
     let bar = match setting.as_str() {
         "off" => return,
@@ -41,6 +43,8 @@ struct Terminal {
 struct AllShown {
     runs: HashMap<String, Shown>,
     interrupted: bool,
+    /// The image that is being pushed: its bar, or when its progress was last told.
+    push: Option<(Option<ProgressBar>, Instant)>,
 }
 
 /// A run that is being shown.
@@ -93,6 +97,15 @@ impl Hook for Terminal {
                     }
                 }
             }
+            Event::Pushing { repository, sent, bytes } => shown.pushing(self.bar, repository, sent, bytes),
+            Event::PushFinished { repository, sent } => shown.pushed(repository, sent),
+            Event::Retrying { doing, reason, wait } => {
+                let line = format!("failed to {doing}: {reason}; it is tried again in {}", in_short(wait));
+                match &shown.push {
+                    Some((Some(bar), _)) => bar.suspend(|| say(&line)),
+                    _ => say(&line),
+                }
+            }
         }
     }
 }
@@ -101,6 +114,34 @@ impl AllShown {
     fn with(&mut self, run: &str, act: impl FnOnce(&mut Shown)) {
         if let Some(shown) = self.runs.get_mut(run) {
             act(shown);
+        }
+    }
+
+    fn pushing(&mut self, with_bar: bool, repository: &str, sent: u64, bytes: u64) {
+        let (bar, told) = self.push.get_or_insert_with(|| {
+            say(&format!("pushing {} to {repository}", DecimalBytes(bytes)));
+            let style = ProgressStyle::with_template("{bar:30} {decimal_bytes}/{decimal_total_bytes}{left}");
+            let style = style.expect("the template is well-formed").with_key("left", show_left);
+            let bar = || ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr_with_hz(10));
+            (with_bar.then(|| bar().with_style(style)), Instant::now())
+        });
+        if let Some(bar) = bar {
+            bar.set_position(sent);
+        } else if told.elapsed() >= PLAIN {
+            *told = Instant::now();
+            say(&format!("pushing to {repository}: {} of {}", DecimalBytes(sent), DecimalBytes(bytes)));
+        }
+    }
+
+    fn pushed(&mut self, repository: &str, sent: Option<u64>) {
+        if let Some((Some(bar), _)) = self.push.take() {
+            bar.finish_and_clear();
+        }
+        match sent {
+            // Whoever pushes has the error to tell.
+            None => {}
+            Some(0) => say(&format!("{repository} has it already: nothing was sent")),
+            Some(sent) => say(&format!("pushed to {repository}: {} sent", DecimalBytes(sent))),
         }
     }
 }
@@ -169,12 +210,7 @@ impl Shown {
         let some = |number, what| if number > 0 { format!(", {} {what}", HumanCount(number)) } else { String::new() };
         let (failed, left_over) = (some(failed, "failed"), some(left, "left"));
         let counts = format!("{} of {} done{failed}{left_over}", HumanCount(done), HumanCount(self.items));
-        let elapsed = match elapsed.as_millis() {
-            millis @ 0..1_000 => format!("{millis} ms"),
-            millis @ 1_000..60_000 => format!("{}.{} s", millis / 1_000, millis % 1_000 / 100),
-            _ => HumanDuration(elapsed).to_string(),
-        };
-        say(&format!("{}: {counts}, in {elapsed} (run {run})", self.function));
+        say(&format!("{}: {counts}, in {} (run {run})", self.function, in_short(elapsed)));
         if let Some(reason) = reason.filter(|_| left > 0) {
             say(&format!("{}: {reason}", self.function));
         }
@@ -205,6 +241,14 @@ fn show_left(state: &ProgressState, out: &mut dyn fmt::Write) {
     if left.as_secs() > 0 {
         // As above.
         let _ = write!(out, ", {} left", HumanDuration(left));
+    }
+}
+
+fn in_short(duration: Duration) -> String {
+    match duration.as_millis() {
+        millis @ 0..1_000 => format!("{millis} ms"),
+        millis @ 1_000..60_000 => format!("{}.{} s", millis / 1_000, millis % 1_000 / 100),
+        _ => HumanDuration(duration).to_string(),
     }
 }
 

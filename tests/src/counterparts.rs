@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, Weak};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::authority::Authority;
 use crate::skip::skipped;
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -36,6 +37,7 @@ pub fn run(command: &mut Command) -> String {
 }
 
 /// A process that ends with its owner, and its folder after it.
+#[derive(Debug)]
 struct Daemon {
     process: Child,
     folder: TempDir,
@@ -95,6 +97,7 @@ pub fn free_port() -> u16 {
 }
 
 /// A Docker engine: one that runs already, or one of our own.
+#[derive(Debug)]
 pub struct Docker {
     host: Option<String>,
     _daemon: Option<Daemon>,
@@ -172,9 +175,17 @@ fn answers(host: Option<&str>) -> bool {
     info.is_ok_and(|info| info.status.success() && !info.stdout.trim_ascii().is_empty())
 }
 
+/// An address of this machine that is not its loopback; none where it has no network.
+pub fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: this only finds the way. The address is one that documentation uses.
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|address| !address.is_unspecified())
+}
+
 /// A registry (CNCF distribution), which wants a login.
 pub struct Registry {
-    port: u16,
+    address: SocketAddr,
     daemon: Daemon,
 }
 
@@ -189,6 +200,18 @@ impl Registry {
     /// # Panics
     /// If it can neither be had nor be skipped.
     pub fn start() -> Option<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), None)
+    }
+
+    /// The same over TLS, at the address that this authority's certificate is for.
+    ///
+    /// # Panics
+    /// As [`Registry::start`].
+    pub fn start_tls(address: IpAddr, authority: &Authority) -> Option<Self> {
+        Self::start_at(address, Some(authority))
+    }
+
+    fn start_at(address: IpAddr, authority: Option<&Authority>) -> Option<Self> {
         for program in ["docker-registry", "htpasswd"] {
             if !has(program) {
                 skipped("what needs a registry", &format!("there is no `{program}`"));
@@ -196,17 +219,17 @@ impl Registry {
             }
         }
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
-        let port = free_port();
-        let config = configure(folder.path(), port);
+        let address = SocketAddr::new(address, free_port());
+        let config = configure(folder.path(), address, authority);
         let mut daemon = Daemon::start(Command::new("docker-registry").arg("serve").arg(config), folder);
-        let ready = daemon.wait(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let ready = daemon.wait(|| TcpStream::connect(address).is_ok());
         ready.unwrap_or_else(|why| panic!("the registry did not start: {why}"));
-        Some(Self { port, daemon })
+        Some(Self { address, daemon })
     }
 
     /// Where it is: a host and a port.
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
     }
 
     /// The requests so far that begin like this, such as `PUT /v2/`; each with its status.
@@ -218,7 +241,7 @@ impl Registry {
     }
 }
 
-fn configure(folder: &Path, port: u16) -> PathBuf {
+fn configure(folder: &Path, address: SocketAddr, authority: Option<&Authority>) -> PathBuf {
     let users = run(Command::new("htpasswd").args(["-Bbn", Registry::USER, Registry::PASSWORD]));
     let write = |name: &str, text: &str| {
         let path = folder.join(name);
@@ -227,12 +250,16 @@ fn configure(folder: &Path, port: u16) -> PathBuf {
         path
     };
     let users = write("users", &users);
+    let tls = authority.map_or_else(String::new, |authority| {
+        let (certificate, key) = (authority.certificate(), authority.key());
+        format!(", tls: {{ certificate: \"{}\", key: \"{}\" }}", certificate.display(), key.display())
+    });
     let text = format!(
         "version: 0.1\n\
          log: {{ level: error, accesslog: {{ disabled: false }} }}\n\
          storage: {{ filesystem: {{ rootdirectory: \"{data}\" }}, delete: {{ enabled: true }} }}\n\
          auth: {{ htpasswd: {{ realm: tests, path: \"{users}\" }} }}\n\
-         http: {{ addr: 127.0.0.1:{port} }}\n",
+         http: {{ addr: \"{address}\"{tls} }}\n",
         data = folder.join("data").display(),
         users = users.display(),
     );

@@ -20,12 +20,20 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use s3s::Body;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+
+use crate::authority::Authority;
 
 /// The one bucket that there is.
 pub const BUCKET: &str = "a-bucket";
@@ -66,6 +74,27 @@ impl S3Server {
     /// # Panics
     /// Where that is not possible.
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same over TLS, with this authority's certificate.
+    ///
+    /// # Panics
+    /// Where that is not possible.
+    pub async fn start_tls(authority: &Authority) -> Self {
+        let certificates = CertificateDer::pem_file_iter(authority.certificate()).expect("a certificate");
+        let certificates = certificates.collect::<Result<_, _>>().expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(authority.key()).expect("a key");
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has these versions")
+            .with_no_client_auth()
+            .with_single_cert(certificates, key)
+            .expect("the key is the certificate's");
+        Self::start_with(Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir(folder.path().join(BUCKET)).expect("a bucket");
         let mut service = S3ServiceBuilder::new(FileSystem::new(folder.path()).expect("a file system"));
@@ -73,8 +102,13 @@ impl S3Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let state = Arc::<State>::default();
-        tokio::spawn(accept(listener, service.build(), Arc::clone(&state)));
+        tokio::spawn(accept(listener, tls, service.build(), Arc::clone(&state)));
         Self { address, folder, state }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A store on it.
@@ -133,13 +167,22 @@ pub async fn store_at(
     S3Store::new(&config, bucket, prefix)
 }
 
-async fn accept(listener: TcpListener, service: S3Service, state: Arc<State>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, service: S3Service, state: Arc<State>) {
     while let Ok((connection, _)) = listener.accept().await {
-        tokio::spawn(serve(connection, service.clone(), Arc::clone(&state)));
+        let (service, state) = (service.clone(), Arc::clone(&state));
+        match tls.clone() {
+            None => drop(tokio::spawn(serve(connection, service, state))),
+            Some(tls) => drop(tokio::spawn(async move {
+                // Who does not trust the certificate hangs up.
+                if let Ok(connection) = tls.accept(connection).await {
+                    serve(connection, service, state).await;
+                }
+            })),
+        }
     }
 }
 
-async fn serve(connection: TcpStream, service: S3Service, state: Arc<State>) {
+async fn serve(connection: impl AsyncRead + AsyncWrite + Unpin, service: S3Service, state: Arc<State>) {
     let answer = service_fn(move |request| answer(request, service.clone(), Arc::clone(&state)));
     // A connection that a client closes, or that a mishap ends, is nothing to report.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(connection), answer).await;

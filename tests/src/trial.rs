@@ -6,9 +6,12 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use crate::counterparts::Docker;
 
 /// What one item is asked to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,6 +125,30 @@ pub struct Failed {
 pub struct Trial {
     program: PathBuf,
     folder: tempfile::TempDir,
+    elsewhere: Option<Elsewhere>,
+}
+
+/// Where its items run, if not in processes of this machine.
+#[derive(Debug, Clone)]
+pub struct Elsewhere {
+    /// What the program is told of it.
+    pub env: Vec<(String, String)>,
+    /// Where a function finds the folder of the runs.
+    pub home: PathBuf,
+    /// The engine that runs its containers.
+    pub docker: Arc<Docker>,
+}
+
+/// The trial of a suite that runs on several backends: `crate::trial()`, or the test ends where that is none.
+#[allow(clippy::crate_in_macro_def, reason = "each test binary says where its trials run")]
+#[macro_export]
+macro_rules! trial {
+    () => {
+        match crate::trial() {
+            Some(trial) => trial,
+            None => return,
+        }
+    };
 }
 
 /// How long anything is waited for that must come. Not a measure of speed: a test that waits so long has failed.
@@ -133,7 +160,19 @@ impl Trial {
     /// # Panics
     /// Where there can be no temporary folder.
     pub fn new(program: &str) -> Self {
-        Self { program: program.into(), folder: tempfile::tempdir().expect("a temporary folder") }
+        Self { program: program.into(), folder: tempfile::tempdir().expect("a temporary folder"), elsewhere: None }
+    }
+
+    /// Its items run elsewhere.
+    #[must_use]
+    pub fn on(mut self, elsewhere: Elsewhere) -> Self {
+        self.elsewhere = Some(elsewhere);
+        self
+    }
+
+    /// Its items run in processes of this machine.
+    pub fn is_local(&self) -> bool {
+        self.elsewhere.is_none()
     }
 
     /// The folder of its runs.
@@ -143,7 +182,35 @@ impl Trial {
 
     /// A file that belongs to the test.
     pub fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        match self.elsewhere {
+            None => self.folder.path().join(name),
+            // The one folder that functions see.
+            Some(_) => self.home().join(name),
+        }
+    }
+
+    /// Such a file as functions see it.
+    ///
+    /// # Panics
+    /// Where it is not one of the test.
+    pub fn seen(&self, file: &Path) -> PathBuf {
+        match &self.elsewhere {
+            None => file.to_owned(),
+            Some(elsewhere) => elsewhere.home.join(file.strip_prefix(self.home()).expect("a file of the test")),
+        }
+    }
+
+    /// The containers of this run that are there, running or not; none on this machine.
+    pub fn containers(&self, run: &str) -> Vec<String> {
+        let Some(elsewhere) = &self.elsewhere else { return Vec::new() };
+        let mut list = elsewhere.docker.command();
+        list.args(["ps", "-aq", "--filter", &format!("label=cloudknot.run={run}")]);
+        crate::counterparts::run(&mut list).lines().map(str::to_owned).collect()
+    }
+
+    /// What is kept of all runs.
+    pub fn kept(&self) -> Vec<PathBuf> {
+        files(&self.home().join("knots"))
     }
 
     /// The program with these arguments, its runs in the folder, and without progress.
@@ -158,6 +225,7 @@ impl Trial {
         for name in ["CLOUDKNOT_BACKEND", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE"] {
             command.env_remove(name);
         }
+        command.envs(self.elsewhere.iter().flat_map(|elsewhere| elsewhere.env.clone()));
         command
     }
 

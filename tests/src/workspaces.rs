@@ -15,8 +15,7 @@ use std::sync::LazyLock;
 /// # Panics
 /// If a file cannot be written.
 pub fn workspace(name: &str, files: &[(&str, &str)]) -> PathBuf {
-    let repository =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in a folder of the repository");
+    let repository = repository();
     let mut hasher = DefaultHasher::new();
     repository.hash(&mut hasher);
     let parent = std::env::temp_dir().join(format!("cloudknot tests {:016x}", hasher.finish()));
@@ -255,7 +254,6 @@ unexpected_cfgs = "allow"
 /// If it does not compile.
 pub fn cargo_knot() -> &'static Path {
     static CARGO_KNOT: LazyLock<PathBuf> = LazyLock::new(|| {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository");
         let mut build = Command::new(env!("CARGO"));
         // Else ring's build script takes these, which are the test's, for a reason to compile it and all above it again.
         let of_the_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
@@ -267,17 +265,73 @@ pub fn cargo_knot() -> &'static Path {
         let output = build
             .args(["build", "--workspace", "--features", features, "--bin", "cargo-knot", "--test", "cargo_knot"])
             .args(["--message-format", "json"])
-            .current_dir(repository)
+            .current_dir(repository())
             .output()
             .expect("cargo starts");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let messages = String::from_utf8(output.stdout).expect("cargo writes text");
-        let mut executables = messages.lines().filter_map(|line| {
-            let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            let executable = message["executable"].as_str()?;
-            (message["target"]["name"] == "cargo-knot").then(|| PathBuf::from(executable))
-        });
-        executables.next().expect("cargo names the executable that it built")
+        executable(&output)
     });
     &CARGO_KNOT
+}
+
+/// The command `cargo knot` as a user has it, optimised. Built on first use, which takes minutes.
+///
+/// # Panics
+/// If it cannot be built.
+pub fn cargo_knot_released() -> &'static Path {
+    static CARGO_KNOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--release", "-p", "cloudknot", "--features", "cli", "--bin", "cargo-knot"]);
+        let output = build.args(["--message-format", "json"]).current_dir(repository()).output().expect("cargo starts");
+        executable(&output)
+    });
+    &CARGO_KNOT
+}
+
+/// The worker of a program of this package, compiled as for a deploy.
+///
+/// # Panics
+/// If it cannot be compiled.
+pub fn worker_of_this_package(program: &str, features: &str) -> PathBuf {
+    let mut build = Command::new(cargo_knot());
+    build.args(["knot", "build", "-p", "cloudknot-tests", "--bin", program, "--features", features, "--json"]);
+    let output = build.current_dir(repository()).output().expect("the command starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    facts["worker"].as_str().expect("the worker is named").into()
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository")
+}
+
+/// The command among what cargo says that it has built.
+fn executable(output: &std::process::Output) -> PathBuf {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let mut executables = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let executable = message["executable"].as_str()?;
+        (message["target"]["name"] == "cargo-knot").then(|| PathBuf::from(executable))
+    });
+    executables.next().expect("cargo names the executable that it built")
+}
+
+/// The note of the trial's image, as `cargo knot build` leaves it: of a worker that knows folders and S3. Built once, from
+/// the command line.
+///
+/// # Panics
+/// If it cannot be built.
+pub fn trial_image() -> &'static Path {
+    static NOTE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let cargo_knot = cargo_knot();
+        // Beside the command, in the target folder.
+        let home = cargo_knot.parent().expect("a program is in a folder").join("trial-image");
+        let mut build = Command::new(cargo_knot);
+        build.args(["knot", "build", "-p", "cloudknot-tests", "--bin", "trial", "--fast", "--features", "aws"]);
+        build.current_dir(repository()).env("CLOUDKNOT_HOME", &home);
+        let output = build.output().expect("the command starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        home.join("image.json")
+    });
+    &NOTE
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
+use cloudknot_tests::counterparts::Registry;
 use cloudknot_tests::skip::skipped;
 use cloudknot_tests::workspaces::{STANDING_IN, cargo_knot, workspace};
 use serde_json::Value;
@@ -70,6 +71,32 @@ fn a_machine_that_cannot_compile_for_the_platform_is_told_what_to_install() {
     let mut command = knot(&["build", "--offline", "-p", "lone", "--arm64"]);
     command.env("RUSTC", sysroot.join("bin/rustc"));
     check(&mut command, 3, &["aarch64 Linux", "rustup target add aarch64-unknown-linux-musl"]);
+}
+
+#[test]
+fn a_push_says_how_far_it_is_and_sends_nothing_twice() {
+    let Some(registry) = Registry::start() else { return };
+    let password = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(password.path(), format!("{}\n", Registry::PASSWORD)).unwrap();
+    let repository = format!("{}/lab/lone", registry.host());
+    let push = || {
+        let mut command = knot(&["push", &repository, "--username", Registry::USER, "--password-stdin"]);
+        command.args(["--offline", "--fast", "-p", "lone"]).stdin(std::fs::File::open(password.path()).unwrap());
+        command
+    };
+    let first = check(&mut push(), 0, &["cloudknot: pushing ", &format!("cloudknot: pushed to {repository}: ")]);
+    let reference = String::from_utf8(first.stdout).unwrap();
+    assert!(reference.starts_with(&format!("{repository}@sha256:")), "{reference}");
+    let second = check(&mut push(), 0, &[&format!("cloudknot: {repository} has it already: nothing was sent")]);
+    assert_eq!(String::from_utf8(second.stdout).unwrap(), reference);
+    assert_eq!(registry.requests("POST ").len(), 2, "a layer and a configuration, once each");
+
+    std::fs::write(password.path(), "wrong").unwrap();
+    check(
+        &mut push(),
+        6,
+        &["error: failed to look up", "does not take the login", "hint: check the user and the password"],
+    );
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use cloudknot::image::{Image, ImageOptions};
 use cloudknot::registry::{Deleted, Login, Progress, RegistryErrorKind, Repository};
-use cloudknot_tests::counterparts::{Docker, Registry, free_port, has, run};
+use cloudknot_tests::authority::Authority;
+use cloudknot_tests::counterparts::{Docker, Registry, free_port, has, own_address, run};
 use cloudknot_tests::proxy::{Fault, Proxy};
 use cloudknot_tests::skip::skipped;
 use cloudknot_tests::worker::worker;
@@ -75,6 +76,26 @@ async fn only_what_is_lacking_is_sent() {
     let other = Image::assemble(worker(), &ImageOptions::new("probe", "1.2.4")).unwrap();
     let other_pushed = repository.push(&other, &["one"]).await.unwrap();
     assert_eq!(other_pushed.sent_bytes, other.config().len() as u64);
+}
+
+#[tokio::test]
+async fn over_tls_a_private_authority_has_to_be_named() {
+    let Some(address) = own_address() else {
+        return skipped("a registry over TLS", "this machine has no address but its loopback");
+    };
+    let Some(authority) = Authority::new(address) else { return };
+    let Some(registry) = Registry::start_tls(address, &authority) else { return };
+    let (repository, events) = repository(&registry.host());
+
+    let refused = repository.push(&image(), &["one"]).await.unwrap_err();
+    assert_eq!(refused.kind(), RegistryErrorKind::Untrusted, "{refused:?}");
+    assert!(refused.hint().unwrap().contains("`ca-bundle`"), "{refused:?}");
+    assert_eq!(outline(&events), [""; 0], "what will not change is not tried again");
+
+    let trusting = repository.ca_bundle(authority.ca());
+    let pushed = trusting.push(&image(), &["one"]).await.unwrap();
+    assert_eq!(trusting.delete(image().digest()).await.unwrap(), Deleted::Yes);
+    assert!(pushed.reference.starts_with(&format!("{address}:")), "{pushed:?}");
 }
 
 #[tokio::test]

@@ -66,6 +66,7 @@ impl S3Store {
     /// The store below this prefix of this bucket; the configuration is one that [`loader`] began.
     pub fn new(config: &SdkConfig, bucket: &str, prefix: &str) -> Self {
         let settings = aws_sdk_s3::config::Builder::from(config)
+            .retry_classifier(config::Untrusted)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             // Servers that are not AWS's seldom have a host name for each bucket.
             .force_path_style(config::own_endpoint(config))

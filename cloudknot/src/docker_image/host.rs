@@ -1,14 +1,16 @@
 //! What is in a [`DockerImage`](super::DockerImage) on the host: an assembled image, and the way to registry and engine.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Base, DockerImageBuilder};
 #[cfg(feature = "docker")]
 use crate::docker::{self, Engine};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hook::{self, Event};
 use crate::image::{Image, ImageOptions};
 use crate::login::Login;
-use crate::registry::Repository;
+use crate::registry::{Progress, Repository};
 
 #[derive(Debug)]
 pub(super) struct Inside {
@@ -60,7 +62,11 @@ impl Inside {
 
     pub(super) async fn push(&self, repository: &str, login: &Login, tags: &[String]) -> Result<String> {
         let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
-        Ok(self.repository(repository, login)?.push(&self.image, &tags).await?.reference)
+        let told = self.repository(repository, login)?.on_progress(reporter(repository, self.compressed_bytes()));
+        let pushed = told.push(&self.image, &tags).await;
+        let sent = pushed.as_ref().ok().map(|pushed| pushed.sent_bytes);
+        hook::report(&Event::PushFinished { repository, sent });
+        Ok(pushed?.reference)
     }
 
     pub(super) async fn remove_pushed(&self, repository: &str, login: &Login) -> Result<()> {
@@ -98,6 +104,22 @@ impl Inside {
     #[expect(clippy::unused_async, reason = "with an engine it has to wait")]
     pub(super) async fn remove_local(&self, _: &[String]) -> Result<()> {
         Ok(())
+    }
+}
+
+/// Passes on what happens to each blob as what has become of the image.
+fn reporter(repository: &str, bytes: u64) -> impl Fn(&Progress<'_>) + Send + Sync + 'static {
+    let (repository, settled) = (repository.to_owned(), AtomicU64::new(0));
+    move |progress| {
+        let report = |sent| hook::report(&Event::Pushing { repository: &repository, sent, bytes });
+        match *progress {
+            Progress::Sending { sent, .. } => report(settled.load(Ordering::Relaxed) + sent),
+            Progress::Present { bytes, .. } | Progress::Sent { bytes, .. } => {
+                report(settled.fetch_add(bytes, Ordering::Relaxed) + bytes);
+            }
+            Progress::Retrying { doing, reason, wait, .. } => hook::report(&Event::Retrying { doing, reason, wait }),
+            Progress::Tagged { .. } => {}
+        }
     }
 }
 

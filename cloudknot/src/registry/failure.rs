@@ -179,8 +179,12 @@ fn by_connection(error: &reqwest::Error) -> (RegistryErrorKind, String) {
     let causes: Vec<_> = std::iter::successors(Some(first), |&cause| cause.source()).collect();
     let innermost = causes.last().map_or_else(String::new, ToString::to_string);
     let in_tls = |cause: &&(dyn Error + 'static)| {
-        let inside = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        inside.is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>) || cause.is::<rustls::Error>()
+        let mut cause = *cause;
+        // What an I/O error wraps, another one at times, is not its source but it itself.
+        while let Some(wrapped) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            cause = wrapped;
+        }
+        cause.is::<rustls::Error>()
     };
     // The connector has no type for it, only this text.
     if causes.iter().any(|cause| cause.to_string() == "dns error") {

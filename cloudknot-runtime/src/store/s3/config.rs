@@ -5,8 +5,13 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use aws_sdk_s3::config::interceptors::InterceptorContext;
+use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::retries::classifiers::RetryClassifierPriority;
+
+use super::error::is_untrusted;
 
 /// With waits that double up to 20 s and are drawn at random below that, this outlasts about a minute of trouble.
 const ATTEMPTS: u32 = 8;
@@ -43,4 +48,27 @@ pub(super) fn patience(bytes: usize) -> aws_sdk_s3::config::Builder {
     let seconds = u64::try_from(bytes / SLOWEST).unwrap_or(u64::MAX);
     let whole = ANSWER.saturating_add(Duration::from_secs(seconds));
     aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().operation_attempt_timeout(whole).build())
+}
+
+/// Does not try again where the server's certificate is refused: it would be the next time as well.
+#[derive(Debug)]
+pub(super) struct Untrusted;
+
+impl ClassifyRetry for Untrusted {
+    fn classify_retry(&self, request: &InterceptorContext) -> RetryAction {
+        let error = request.output_or_error().and_then(|answer| answer.err()?.as_connector_error());
+        match error {
+            Some(error) if is_untrusted(error) => RetryAction::RetryForbidden,
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "untrusted certificate"
+    }
+
+    fn priority(&self) -> RetryClassifierPriority {
+        // To overrule the one that takes it for a moment's trouble.
+        RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
+    }
 }

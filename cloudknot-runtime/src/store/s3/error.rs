@@ -88,6 +88,7 @@ impl Fault {
             _ if caused_by::<CredentialsError>(&*source) => {
                 Self { kind: Kind::Credentials, hint: Some(CREDENTIALS), ..Self::other(source) }
             }
+            _ if is_untrusted(&*source) => Self { hint: Some(UNTRUSTED), ..Self::other(source) },
             Kind::Unavailable => Self::unavailable(source),
             _ => Self::other(source),
         }
@@ -120,6 +121,8 @@ impl<E: ProvideErrorMetadata + StdError + Send + Sync + 'static> From<SdkError<E
 
 const UNAVAILABLE: &str =
     "see that the network and the S3 endpoint can be reached, then try again; what is stored is kept";
+const UNTRUSTED: &str = "give the certificate authority of the S3 endpoint to workers with `ca-bundle` in \
+    [package.metadata.cloudknot], and to this machine by its own settings or SSL_CERT_FILE";
 const CREDENTIALS: &str = "log in to AWS again, or set AWS_PROFILE to a profile with credentials that are valid";
 const CLOCK: &str = "set this machine's clock: the request is signed with the time";
 const REGION: &str = "the bucket is in another region: set AWS_REGION to that one";
@@ -160,6 +163,18 @@ fn sort(code: &str, status: u16) -> (Kind, Option<&'static str>) {
 
 fn caused_by<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
     std::iter::successors(Some(error), |&error| error.source()).any(<dyn StdError>::is::<T>)
+}
+
+/// Whether the server's certificate is one that nobody vouches for, or not its own. Trying again does not change that.
+pub(super) fn is_untrusted(error: &(dyn StdError + 'static)) -> bool {
+    let refused = |mut error: &(dyn StdError + 'static)| {
+        // What an I/O error wraps, another one at times, is not its source but it itself.
+        while let Some(wrapped) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            error = wrapped;
+        }
+        matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+    };
+    std::iter::successors(Some(error), |&error| error.source()).any(refused)
 }
 
 impl fmt::Display for Answer {

@@ -38,6 +38,7 @@ enum Verb {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Cargo::Knot { verb } = Cargo::parse();
+    cloudknot::terminal::install();
     let outcome = match verb {
         Verb::Build(build) => build.run().await,
         Verb::Image(show) => show.run(),

@@ -36,7 +36,6 @@ impl Push {
         let (repository, tag) = split(&self.repository);
         let (worker, image) = (self.compile.compile(self.image.has_base()).run()?, self.image);
         let (mut image, built) = image.assemble(&worker, tag).await?;
-        eprintln!("pushing to {repository}");
         let reference = image.push(repository, &login).await?;
         let mut out = stdout().lock();
         if self.json {

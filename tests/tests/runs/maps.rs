@@ -1,12 +1,11 @@
 //! What a map does with its options, with any number of inputs and with inputs and results of any size.
 
-use cloudknot_tests::skip::skipped;
-use cloudknot_tests::trial::{Fact, Spec, Task, Trial, counted, failures, files, json, kill, run_of, values, wait_for};
-use rustix::process::Signal;
+use std::path::PathBuf;
 
-fn trial() -> Trial {
-    Trial::new(env!("CARGO_BIN_EXE_trial"))
-}
+use cloudknot_tests::skip::skipped;
+use cloudknot_tests::trial;
+use cloudknot_tests::trial::{Fact, Spec, Task, Trial, counted, failures, json, kill, run_of, values, wait_for};
+use rustix::process::Signal;
 
 fn doubles(numbers: std::ops::Range<u64>) -> Spec {
     Spec::of(numbers.map(Task::Double))
@@ -38,9 +37,10 @@ fn manifest(trial: &Trial, run: &str) -> serde_json::Value {
 
 #[test]
 fn attempts_are_counted_and_each_failure_is_stored() {
-    let trial = trial();
+    let trial = trial!();
     let file = trial.file("tries");
-    let tasks = [Task::Until(file.clone(), 1, 3), Task::Until(file.clone(), 2, 9), Task::Double(1)];
+    let seen = trial.seen(&file);
+    let tasks = [Task::Until(seen.clone(), 1, 3), Task::Until(seen, 2, 9), Task::Double(1)];
     let facts = trial.map(&Spec { retries: Some(2), ..Spec::of(tasks) });
     assert_eq!(values(&facts), [(0, 1), (2, 2)].into());
     let failed = &failures(&facts)[&1];
@@ -53,21 +53,21 @@ fn attempts_are_counted_and_each_failure_is_stored() {
 
 #[test]
 fn a_crash_is_retried_like_an_error() {
-    let facts = trial().map(&Spec { retries: Some(1), ..Spec::of([Task::Abort, Task::Double(1)]) });
+    let facts = trial!().map(&Spec { retries: Some(1), ..Spec::of([Task::Abort, Task::Double(1)]) });
     assert_eq!(failures(&facts)[&0].attempt, 2);
     assert_eq!(values(&facts), [(1, 2)].into());
 }
 
 #[test]
 fn async_functions_wait_and_are_retried_as_their_attribute_says() {
-    let facts = trial().facts(&["later"]);
+    let facts = trial!().facts(&["later"]);
     assert_eq!(values(&facts), [(0, 1), (1, 2)].into());
     assert_eq!(failures(&facts)[&2].attempt, 2);
 }
 
 #[test]
 fn env_reaches_the_function_and_tags_are_recorded() {
-    let trial = trial();
+    let trial = trial!();
     let mut spec = Spec::of([Task::Env("ANSWER".into()), Task::Env("CLOUDKNOT_ITEM_PROCESS".into())]);
     spec.env.insert("ANSWER".into(), "42".into());
     spec.tags.insert("project".into(), "stars & bars".into());
@@ -86,7 +86,7 @@ fn env_reaches_the_function_and_tags_are_recorded() {
 fn a_marker_cannot_be_set_by_env() {
     let mut spec = doubles(0..1);
     spec.env.insert("CLOUDKNOT_HOME".into(), "/".into());
-    let (kind, text) = error(&trial().facts(&["values", &json(&spec)]));
+    let (kind, text) = error(&trial!().facts(&["values", &json(&spec)]));
     assert_eq!(kind, "Config");
     assert!(text.contains("CLOUDKNOT_HOME"), "{text}");
 }
@@ -99,21 +99,22 @@ fn options_of_zero_are_refused() {
         Spec { max_failures: Some(0), ..doubles(0..1) },
         Spec { timeout_ms: Some(0), ..doubles(0..1) },
     ];
-    let trial = trial();
+    let trial = trial!();
     for spec in zero {
         let (kind, text) = error(&trial.facts(&["values", &json(&spec)]));
         assert_eq!(kind, "Config");
         assert!(text.contains("(0)") && text.contains("hint"), "{text}");
     }
-    assert!(files(&trial.home()).is_empty(), "nothing is stored");
+    assert_eq!(trial.kept(), Vec::<PathBuf>::new(), "nothing is stored");
 }
 
 #[test]
 fn parallel_items_run_at_once() {
-    let trial = trial();
+    let trial = trial!();
     let file = trial.file("started");
-    let tasks = (0..3).map(|number| Task::Count(file.clone(), number, 3_600_000));
-    let running = trial.start(&["map", &json(&Spec { parallel: Some(3), ..Spec::of(tasks) })]);
+    let seen = trial.seen(&file);
+    let tasks = (0..3).map(|number| Task::Count(seen.clone(), number, 3_600_000));
+    let running = trial.start(&["map", &json(&Spec { parallel: Some(3), chunk: Some(3), ..Spec::of(tasks) })]);
     // None of them ends by itself, so three have started only where three run at once.
     wait_for("three items to start", || (counted(&file).len() == 3).then_some(()));
     running.kill();
@@ -122,16 +123,20 @@ fn parallel_items_run_at_once() {
 
 #[test]
 fn parallel_1_runs_one_after_another_in_order() {
-    let trial = trial();
+    let trial = trial!();
+    if !trial.is_local() {
+        return; // containers run beside one another
+    }
     let file = trial.file("order");
-    let tasks = (0..20).map(|number| Task::Count(file.clone(), number, 0));
+    let seen = trial.seen(&file);
+    let tasks = (0..20).map(|number| Task::Count(seen.clone(), number, 0));
     trial.map(&Spec { parallel: Some(1), ..Spec::of(tasks) });
     assert_eq!(counted(&file), (0..20).collect::<Vec<_>>());
 }
 
 #[test]
 fn chunk_says_how_many_items_are_stored_together() {
-    let trial = trial();
+    let trial = trial!();
     let facts = trial.map(&Spec { chunk: Some(4), ..doubles(0..10) });
     let run = run_of(&facts).unwrap();
     assert_eq!(values(&facts), (0..10).map(|item| (item, 2 * item as u64)).collect());
@@ -146,7 +151,7 @@ fn chunk_says_how_many_items_are_stored_together() {
 
 #[test]
 fn failures_within_a_chunk_leave_its_other_values() {
-    let trial = trial();
+    let trial = trial!();
     let tasks =
         (0..12).map(|number| if number % 5 == 2 { Task::Fail(vec!["no".into()]) } else { Task::Double(number) });
     let facts = trial.map(&Spec { chunk: Some(6), ..Spec::of(tasks) });
@@ -158,11 +163,11 @@ fn failures_within_a_chunk_leave_its_other_values() {
 
 #[test]
 fn after_max_failures_the_rest_is_cancelled() {
-    let trial = trial();
+    let trial = trial!();
     let file = trial.file("started");
     let mut tasks = vec![Task::Double(1), Task::Fail(vec!["one".into()]), Task::Fail(vec!["two".into()])];
-    tasks.extend((3..9).map(|number| Task::Count(file.clone(), number, 3_600_000)));
-    let spec = Spec { max_failures: Some(2), parallel: Some(2), ..Spec::of(tasks) };
+    tasks.extend((3..9).map(|number| Task::Count(trial.seen(&file), number, 3_600_000)));
+    let spec = Spec { max_failures: Some(2), parallel: Some(2), chunk: Some(9), ..Spec::of(tasks) };
     let facts = trial.map(&spec);
     assert_eq!(values(&facts), [(0, 2)].into());
     let failures = failures(&facts);
@@ -178,11 +183,11 @@ fn after_max_failures_the_rest_is_cancelled() {
 
 #[test]
 fn cancel_ends_what_runs_and_keeps_what_is_done() {
-    let trial = trial();
+    let trial = trial!();
     let file = trial.file("started");
     let mut tasks = vec![Task::Double(4)];
-    tasks.extend((1..6).map(|number| Task::Count(file.clone(), number, 3_600_000)));
-    let spec = json(&Spec { parallel: Some(2), ..Spec::of(tasks) });
+    tasks.extend((1..6).map(|number| Task::Count(trial.seen(&file), number, 3_600_000)));
+    let spec = json(&Spec { parallel: Some(2), chunk: Some(6), ..Spec::of(tasks) });
     let facts = trial.facts(&["cancel-own", &spec, file.to_str().unwrap()]);
     assert_eq!(values(&facts), [(0, 8)].into());
     assert!(failures(&facts).values().all(|failed| failed.kind == "Cancelled" && failed.attempt == 0));
@@ -196,9 +201,10 @@ fn cancel_ends_what_runs_and_keeps_what_is_done() {
 
 #[test]
 fn another_program_can_cancel() {
-    let trial = trial();
+    let trial = trial!();
     let file = trial.file("started");
-    let tasks = (0..4).map(|number| Task::Count(file.clone(), number, 3_600_000));
+    let seen = trial.seen(&file);
+    let tasks = (0..4).map(|number| Task::Count(seen.clone(), number, 3_600_000));
     let running = trial.start(&["map", &json(&Spec { parallel: Some(1), ..Spec::of(tasks) })]);
     wait_for("an item to start", || (!counted(&file).is_empty()).then_some(()));
     // The run's id is told by another thread than the one that runs items.
@@ -214,9 +220,10 @@ fn another_program_can_cancel() {
 
 #[test]
 fn retry_failed_runs_only_what_has_no_value() {
-    let trial = trial();
-    let (tries, runs) = (trial.file("tries"), trial.file("runs"));
-    let tasks = [Task::Count(runs.clone(), 7, 0), Task::Until(tries.clone(), 1, 2), Task::Until(tries.clone(), 2, 3)];
+    let trial = trial!();
+    let runs = trial.file("runs");
+    let (tries, runs_seen) = (trial.seen(&trial.file("tries")), trial.seen(&runs));
+    let tasks = [Task::Count(runs_seen, 7, 0), Task::Until(tries.clone(), 1, 2), Task::Until(tries, 2, 3)];
     let facts = trial.map(&Spec { chunk: Some(3), ..Spec::of(tasks) });
     let run = run_of(&facts).unwrap();
     assert_eq!(failures(&facts).len(), 2);
@@ -234,10 +241,10 @@ fn retry_failed_runs_only_what_has_no_value() {
 
 #[test]
 fn retry_failed_takes_up_a_cancelled_run() {
-    let trial = trial();
+    let trial = trial!();
     let file = trial.file("started");
-    let tasks = [1, 2, 3].map(|number| Task::Count(file.clone(), number, 500));
-    let spec = json(&Spec { parallel: Some(2), ..Spec::of(tasks) });
+    let tasks = [1, 2, 3].map(|number| Task::Count(trial.seen(&file), number, 500));
+    let spec = json(&Spec { parallel: Some(2), chunk: Some(3), ..Spec::of(tasks) });
     let facts = trial.facts(&["cancel-own", &spec, file.to_str().unwrap()]);
     let again = trial.facts(&["retry", &run_of(&facts).unwrap()]);
     assert_eq!(values(&again), [(0, 1), (1, 2), (2, 3)].into());
@@ -247,7 +254,7 @@ fn retry_failed_takes_up_a_cancelled_run() {
 #[test]
 fn status_adds_up_while_a_run_goes_on_and_at_its_end() {
     let tasks = [Task::Double(1), Task::Fail(vec!["no".into()]), Task::Sleep(1_500, 1), Task::Sleep(1_500, 2)];
-    let facts = trial().facts(&["status", &json(&Spec { chunk: Some(1), parallel: Some(1), ..Spec::of(tasks) })]);
+    let facts = trial!().facts(&["status", &json(&Spec { chunk: Some(1), parallel: Some(1), ..Spec::of(tasks) })]);
     let [Fact::Status(first, false), Fact::Status(last, true), Fact::Found(twice)] = &facts[..] else {
         panic!("{facts:?}")
     };
@@ -259,13 +266,13 @@ fn status_adds_up_while_a_run_goes_on_and_at_its_end() {
 
 #[test]
 fn call_runs_one() {
-    assert_eq!(found(&trial().facts(&["call", "21"])), ["42"]);
+    assert_eq!(found(&trial!().facts(&["call", "21"])), ["42"]);
 }
 
 #[test]
 fn await_names_the_failed_items_and_how_to_go_on() {
     let tasks = (0..10).map(|number| if number < 4 { Task::Double(1) } else { Task::Panic("no".into()) });
-    let facts = trial().facts(&["values", &json(&Spec::of(tasks))]);
+    let facts = trial!().facts(&["values", &json(&Spec::of(tasks))]);
     let (kind, text) = error(&facts);
     assert_eq!(kind, "ItemsFailed");
     for part in ["6 of 10 items of `work` failed in run ", "item 4 panicked: no, at ", "and 3 more", "work.attach(\""] {
@@ -277,13 +284,13 @@ fn await_names_the_failed_items_and_how_to_go_on() {
 #[test]
 fn results_come_as_they_complete_and_each_once() {
     let tasks = (0..30).map(|number| Task::Sleep((30 - number) % 7, number));
-    let facts = trial().facts(&["stream", &json(&Spec { parallel: Some(3), ..Spec::of(tasks) })]);
+    let facts = trial!().facts(&["stream", &json(&Spec { parallel: Some(3), ..Spec::of(tasks) })]);
     assert_eq!(values(&facts), (0..30).map(|item| (item, item as u64)).collect());
 }
 
 #[test]
 fn no_inputs() {
-    let trial = trial();
+    let trial = trial!();
     let facts = trial.map(&Spec::default());
     assert_eq!(status(&facts), ([0; 5], true));
     assert!(trial.stored(&run_of(&facts).unwrap(), "results").is_empty());
@@ -294,17 +301,20 @@ fn no_inputs() {
 
 #[test]
 fn one_input() {
-    assert_eq!(values(&trial().map(&doubles(4..5))), [(0, 8)].into());
+    assert_eq!(values(&trial!().map(&doubles(4..5))), [(0, 8)].into());
 }
 
 #[test]
 fn ten_thousand_and_one_inputs() {
-    assert_eq!(found(&trial().facts(&["others", "10001"])), ["10001"]);
+    assert_eq!(found(&trial!().facts(&["others", "10001"])), ["10001"]);
 }
 
 #[test]
 fn ten_thousand_and_one_inputs_each_stored_by_itself() {
-    let trial = trial();
+    let trial = trial!();
+    if !trial.is_local() {
+        return; // a container each
+    }
     let facts = trial.facts(&["others", "10001", "1"]);
     assert_eq!(found(&facts), ["10001"]);
     assert_eq!(trial.stored(&run_of(&facts).unwrap(), "results").len(), 10_001);
@@ -312,42 +322,39 @@ fn ten_thousand_and_one_inputs_each_stored_by_itself() {
 
 #[test]
 fn inputs_and_results_of_all_sizes() {
-    assert_eq!(found(&trial().facts(&["sizes"])), ["300"]);
+    assert_eq!(found(&trial!().facts(&["sizes"])), ["300"]);
 }
 
 #[test]
 fn big_inputs_and_results_pass_the_pipes() {
-    assert_eq!(found(&trial().facts(&["big", "50000000"])), ["50000001"; 3]);
+    assert_eq!(found(&trial!().facts(&["big", "50000000"])), ["50000001"; 3]);
 }
 
 #[test]
 fn values_are_the_same_to_the_bit() {
-    assert_eq!(found(&trial().facts(&["carried"])).len(), 3);
+    assert_eq!(found(&trial!().facts(&["carried"])).len(), 3);
 }
 
 #[test]
 fn inputs_that_panic_leave_nothing_behind() {
-    let trial = trial();
+    let trial = trial!();
     assert_eq!(found(&trial.facts(&["panicking-inputs"])).first().map(String::as_str), Some("no more inputs"));
-    let left = files(&trial.home());
-    let only_ignored = left.iter().all(|file| file.ends_with(".gitignore"));
-    assert!(only_ignored, "{left:?}");
+    assert_eq!(trial.kept(), Vec::<PathBuf>::new());
 }
 
 #[test]
 fn an_input_that_cannot_be_carried_is_refused_before_anything_runs() {
-    let trial = trial();
+    let trial = trial!();
     let (kind, text) = error(&trial.facts(&["unlucky-input"]));
     assert_eq!(kind, "Input");
     assert!(text.contains("input 13 ") && text.contains("13 is unlucky"), "{text}");
     assert!(!text.contains("OtherString"), "the words of the type, not of the codec: {text}");
-    let left = files(&trial.home());
-    assert!(left.iter().all(|file| file.ends_with(".gitignore")), "{left:?}");
+    assert_eq!(trial.kept(), Vec::<PathBuf>::new());
 }
 
 #[test]
 fn an_output_that_cannot_be_carried_fails_alone() {
-    let facts = trial().facts(&["unlucky-output"]);
+    let facts = trial!().facts(&["unlucky-output"]);
     assert_eq!(values(&facts), [(0, 1), (2, 2)].into());
     let failed = &failures(&facts)[&1];
     assert_eq!(failed.kind, "Codec");
@@ -356,14 +363,17 @@ fn an_output_that_cannot_be_carried_fails_alone() {
 
 #[test]
 fn a_hook_that_panics_does_not_take_the_run_with_it() {
-    assert_eq!(values(&trial().facts(&["hook"])), [(0, 2), (1, 4)].into());
+    assert_eq!(values(&trial!().facts(&["hook"])), [(0, 2), (1, 4)].into());
 }
 
 #[test]
 fn item_processes_killed_from_outside_fail_their_items_alone() {
-    let trial = trial();
+    let trial = trial!();
+    if !trial.is_local() {
+        return; // they are out of reach
+    }
     let file = trial.file("started");
-    let tasks = [Task::Count(file.clone(), 1, 3_600_000), Task::Double(3)];
+    let tasks = [Task::Count(trial.seen(&file), 1, 3_600_000), Task::Double(3)];
     let running = trial.start(&["map", &json(&Spec { parallel: Some(1), ..Spec::of(tasks) })]);
     wait_for("the item to start", || (!counted(&file).is_empty()).then_some(()));
     let host = running.pid();
@@ -385,6 +395,10 @@ fn memory_available() -> u64 {
 #[test]
 fn a_result_of_three_gigabytes() {
     const LENGTH: u64 = 3_000_000_000;
+    let trial = trial!();
+    if !trial.is_local() {
+        return; // it is said of this machine
+    }
     if std::env::var_os("CLOUDKNOT_HUGE").is_none() {
         return skipped("a result of 3 GB", "it takes some minutes; set CLOUDKNOT_HUGE=1 to test it");
     }
@@ -392,6 +406,6 @@ fn a_result_of_three_gigabytes() {
     if memory_available() < 5 * LENGTH {
         return skipped("a result of 3 GB", "it takes 15 GB of memory");
     }
-    let facts = trial().facts(&["huge", "text", &LENGTH.to_string()]);
+    let facts = trial.facts(&["huge", "text", &LENGTH.to_string()]);
     assert_eq!(found(&facts)[0], LENGTH.to_string());
 }

@@ -3,5 +3,5 @@
 
 #[test]
 fn faults_are_refused_where_they_are() {
-    trybuild::TestCases::new().compile_fail("ui/fail/*.rs");
+    trybuild::TestCases::new().compile_fail("fail/*.rs");
 }

@@ -1,0 +1,55 @@
+//! A certificate authority of the tests' own, that nobody trusts unless told to, and a certificate of it for this machine.
+//! Made by `openssl`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::counterparts::{has, run};
+use crate::skip::skipped;
+
+/// An authority, and a certificate for an address of this machine.
+#[derive(Debug)]
+pub struct Authority {
+    folder: TempDir,
+}
+
+impl Authority {
+    /// A new one, with a certificate for this address; none where there is no `openssl`.
+    ///
+    /// # Panics
+    /// If `openssl` fails.
+    pub fn new(address: IpAddr) -> Option<Self> {
+        if !has("openssl") {
+            skipped("what needs a certificate authority", "there is no `openssl`");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let openssl = |arguments: &str| {
+            run(Command::new("openssl").args(arguments.split(' ')).current_dir(&folder));
+        };
+        openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=tests -keyout ca.key -out ca.pem");
+        openssl("req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout key.pem -out request.pem");
+        let names = format!("subjectAltName=IP:{address}\n");
+        std::fs::write(folder.path().join("names"), names).expect("a new folder can be written to");
+        openssl("x509 -req -in request.pem -CA ca.pem -CAkey ca.key -days 2 -extfile names -out certificate.pem");
+        Some(Self { folder })
+    }
+
+    /// The authority's certificate, as PEM.
+    pub fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// The certificate for the address, as PEM.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.path().join("certificate.pem")
+    }
+
+    /// Its key, as PEM.
+    pub fn key(&self) -> PathBuf {
+        self.folder.path().join("key.pem")
+    }
+}

@@ -1,0 +1,26 @@
+//! What `starts` is compared with: a program that makes the same request with the same SDK, and then says what time it is.
+//! Compiled as a worker is, so it has what a worker is known by.
+
+use cloudknot_runtime::store::s3::loader;
+
+mod worker {
+    #[cloudknot::remote]
+    fn nothing() {}
+
+    #[cloudknot::main]
+    #[allow(dead_code, reason = "its presence is all that is wanted")]
+    fn main() {}
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let (bucket, key) = (arguments.next().expect("a bucket"), arguments.next().expect("a key"));
+    let config = loader().load().await;
+    let settings = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build();
+    let client = aws_sdk_s3::Client::from_conf(settings);
+    let answer = client.get_object().bucket(bucket).key(key).range("bytes=0-39").send().await.expect("the input");
+    let input = answer.body.collect().await.expect("the input").into_bytes();
+    println!("{}", cloudknot_tests::now());
+    assert_eq!(input.len(), 40);
+}

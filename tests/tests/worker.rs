@@ -1,0 +1,183 @@
+//! A worker in its image as a scheduler starts it: `FROM scratch`, with as few rights as a container can have, over a
+//! folder and over S3. Nothing of the host side takes part: the run's record is laid down here, by the contract.
+
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, LazyLock};
+
+use cloudknot::{DockerImage, DockerImageBuilder};
+use cloudknot_runtime::contract::{StoreAt, exit};
+use cloudknot_runtime::store::{DirStore, Store};
+use cloudknot_tests::authority::Authority;
+use cloudknot_tests::counterparts::{Docker, run};
+use cloudknot_tests::recorded::{Recorded, types_of};
+use cloudknot_tests::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
+use cloudknot_tests::trial::Task;
+use cloudknot_tests::workspaces::trial_image;
+
+/// Where the worker is.
+static WORKER: LazyLock<String> = LazyLock::new(|| {
+    let note = std::fs::read(trial_image()).expect("the note is there");
+    let note: serde_json::Value = serde_json::from_slice(&note).expect("the note is JSON");
+    note["worker"].as_str().expect("the note names the worker").to_owned()
+});
+
+async fn recorded(store: &dyn Store, at: StoreAt, tasks: &[Task]) -> Recorded {
+    let types = types_of(&mut Command::new(&*WORKER), "work");
+    Recorded::new(store, at, &types, "a-run", tasks).await
+}
+
+/// The option that gives a container its task.
+fn env_of(recorded: &Recorded) -> String {
+    let (name, value) = recorded.env();
+    format!("{name}={value}")
+}
+
+/// A container with no rights: its root cannot be written to, it has no capabilities, and its user is nobody.
+fn container(docker: &Docker, options: &[&str], image: &str) -> Output {
+    let mut command = docker.command();
+    command.args(["run", "--rm", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
+    command.args(["--user", "65532:65532"]).args(options).arg(image);
+    command.output().expect("docker starts")
+}
+
+/// As [`container`], with access to this S3 server.
+fn container_on(docker: &Docker, url: &str, recorded: &Recorded, image: &str) -> Output {
+    let env = [
+        env_of(recorded),
+        format!("AWS_ENDPOINT_URL={url}"),
+        "AWS_REGION=eu-central-1".into(),
+        format!("AWS_ACCESS_KEY_ID={ACCESS_KEY}"),
+        format!("AWS_SECRET_ACCESS_KEY={SECRET_KEY}"),
+    ];
+    let env = env.iter().flat_map(|env| ["--env", env]);
+    container(docker, &["--network", "host"].into_iter().chain(env).collect::<Vec<_>>(), image)
+}
+
+fn check_done(output: &Output) {
+    assert_eq!(output.status.code(), Some(exit::DONE), "{output:?}");
+}
+
+fn image(name: &str) -> DockerImageBuilder {
+    DockerImage::builder(format!("cloudknot-tests/{name}"), &*WORKER)
+}
+
+/// The engine has it for as long as this lives.
+struct Loaded {
+    name: String,
+    docker: Arc<Docker>,
+}
+
+impl Loaded {
+    async fn new(docker: &Arc<Docker>, image: DockerImageBuilder) -> Self {
+        let image = image.build().await.expect("the image can be assembled");
+        let tar = tempfile::NamedTempFile::new().expect("a temporary file");
+        image.save(tar.path()).expect("the image can be saved");
+        run(docker.command().arg("load").arg("--input").arg(tar.path()));
+        Self { name: format!("{}:latest", image.name()), docker: Arc::clone(docker) }
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        // It may be in use by nobody: all containers are gone.
+        let _ = self.docker.command().args(["image", "rm", "--force", &self.name]).output();
+    }
+}
+
+fn doubles() -> Vec<Task> {
+    (0..20).map(Task::Double).collect()
+}
+
+fn doubled() -> Vec<u64> {
+    (0..20).map(|number| 2 * number).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_folder_with_no_network_and_no_rights() {
+    let Some(docker) = Docker::get() else { return };
+    let image = Loaded::new(&docker, image("folder")).await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = DirStore::new(folder.path());
+    let recorded = recorded(&store, StoreAt::Folder("/runs".into()), &doubles()).await;
+    // It is nobody's but ours, and the container is another user.
+    open_to_all(folder.path());
+    let volume = format!("{}:/runs", folder.path().display());
+    let env = env_of(&recorded);
+    check_done(&container(&docker, &["--network", "none", "--volume", &volume, "--env", &env], &image.name));
+    assert_eq!(recorded.values::<u64>(&store).await, doubled());
+}
+
+fn open_to_all(folder: &Path) {
+    for entry in std::fs::read_dir(folder).expect("the folder can be read").flatten() {
+        if entry.path().is_dir() {
+            open_to_all(&entry.path());
+        }
+    }
+    let permissions = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(folder, permissions).expect("the folder is ours");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_s3_with_one_get_and_one_put() {
+    let Some(docker) = Docker::get() else { return };
+    let image = Loaded::new(&docker, image("s3")).await;
+    let server = S3Server::start().await;
+    let url = format!("http://{}", server.address());
+    let mut of_two_sizes = doubles();
+    of_two_sizes[3] = Task::Sleep(1, 6);
+    for (prefix, tasks, requests) in
+        [("one", doubles(), ["GET", "PUT"].as_slice()), ("two", of_two_sizes, &["GET", "GET", "PUT"])]
+    {
+        let store = server.store(prefix).await;
+        let at = StoreAt::S3 { bucket: BUCKET.into(), prefix: prefix.into() };
+        let recorded = recorded(&store, at, &tasks).await;
+        server.seen();
+        check_done(&container_on(&docker, &url, &recorded, &image.name));
+        let seen = server.seen();
+        let methods: Vec<_> = seen.iter().filter_map(|request| request.split(' ').next()).collect();
+        assert_eq!(methods, requests, "{seen:?}");
+        assert_eq!(recorded.values::<u64>(&store).await, doubled());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_the_authority_has_to_be_in_the_image() {
+    let (Some(docker), Some(authority)) = (Docker::get(), Authority::new(Ipv4Addr::LOCALHOST.into())) else { return };
+    let server = S3Server::start_tls(&authority).await;
+    let url = format!("https://{}", server.address());
+    // What the host lays down goes to the same folder behind another server: the host's own trust is not the question.
+    let store = DirStore::new(server.folder().join(BUCKET));
+    let at = StoreAt::S3 { bucket: BUCKET.into(), prefix: String::new() };
+    let recorded = recorded(&store, at, &doubles()).await;
+
+    let without = Loaded::new(&docker, image("tls-without")).await;
+    let refused = container_on(&docker, &url, &recorded, &without.name);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(exit::TROUBLE), "{said}");
+    assert!(said.contains("invalid peer certificate: UnknownIssuer"), "{said}");
+    assert!(
+        said.contains("hint: give the certificate authority of the S3 endpoint to workers with `ca-bundle`"),
+        "{said}"
+    );
+
+    let with = Loaded::new(&docker, image("tls-with").ca_bundle(authority.ca())).await;
+    check_done(&container_on(&docker, &url, &recorded, &with.name));
+    assert_eq!(recorded.values::<u64>(&store).await, doubled());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_of_other_types_says_to_deploy_again() {
+    let Some(docker) = Docker::get() else { return };
+    let image = Loaded::new(&docker, image("types")).await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = DirStore::new(folder.path());
+    let mut recorded = recorded(&store, StoreAt::Folder("/runs".into()), &doubles()).await;
+    recorded.task.fingerprint.0 ^= 1;
+    let refused = container(&docker, &["--network", "none", "--env", &env_of(&recorded)], &image.name);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(exit::WRONG_WORKER), "{said}");
+    assert!(said.contains("hint: deploy again"), "{said}");
+}
