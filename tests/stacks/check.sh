@@ -12,6 +12,7 @@ target="${CARGO_TARGET_DIR:-$PWD/target}"
 tools="${CLOUDKNOT_STACK_TOOLS:-$target/stack-tools}"
 out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
+export PYTHONDONTWRITEBYTECODE=1
 
 if [[ ! -x "$tools/bin/checkov" ]]; then
     echo "installing what tests/stacks/requirements.txt lists into $tools"
