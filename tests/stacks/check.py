@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Checks what render.py has rendered, beyond what cfn-lint and checkov know.
+
+    check.py <folder that render.py wrote>
+
+- No policy, in a stack or printed, allows every action, or is longer than AWS takes.
+- parliament finds nothing in a policy but what explained.json explains, and everything explained there is found.
+- No value that a user chooses can add to a stack or take from it.
+"""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import yaml
+from parliament import analyze_policy_string
+
+import render
+
+# A managed policy's length, blanks not counted.
+LONGEST = 6144
+# What would add a resource if it got out of its quotes, in YAML or in JSON, or be looked up by Jinja or by Fn::Sub.
+HOSTILE = 'x"}]\n  Evil:\n    Type: "AWS::S3::Bucket" # \' {{ 7 * 7 }} {% if %} ${AWS::AccountId} \\'
+# Texts that the templates branch on.
+NOT_FREE = {"kind", "internet", "architecture"}
+
+
+def main():
+    folder = Path(sys.argv[1])
+    complaints = [
+        *policies(folder),
+        *stacks(folder),
+        *(complaint for case in render.all_cases() for complaint in breaks_out(*case)),
+    ]
+    for complaint in complaints:
+        print(f"error: {complaint}", file=sys.stderr)
+    sys.exit(1 if complaints else 0)
+
+
+def policies(folder):
+    explained = {(each["policy"], each["issue"]) for each in json.loads((render.HERE / "explained.json").read_text())}
+    found = set()
+    for path in sorted(folder.glob("policies*/*.json")):
+        text = path.read_text()
+        policy = json.loads(text)
+        yield from too_wide(path, policy)
+        length = len("".join(json.dumps(policy, separators=(",", ":")).split()))
+        if length > LONGEST:
+            yield f"{path}: {length} characters, and AWS takes {LONGEST}"
+        for finding in analyze_policy_string(text).findings:
+            if (path.stem, finding.issue) in explained:
+                found.add((path.stem, finding.issue))
+            else:
+                yield f"{path}: {finding.issue}: {finding.detail} {finding.location}"
+    for policy, issue in sorted(explained - found):
+        yield f"explained.json: {policy} no longer has {issue}"
+
+
+def stacks(folder):
+    for path in sorted(folder.glob("*/*.yaml")):
+        for name, resource in yaml.safe_load(path.read_text())["Resources"].items():
+            for each in resource.get("Properties", {}).get("Policies", []):
+                yield from too_wide(f"{path}: {name}", each["PolicyDocument"])
+
+
+def too_wide(where, policy):
+    for statement in policy["Statement"]:
+        actions, resources = listed(statement["Action"]), listed(statement["Resource"])
+        if statement["Effect"] == "Allow" and "*" in actions:
+            yield f"{where}: every action in {statement['Sid']}"
+        if "*" in resources and any(action.endswith(":*") for action in actions):
+            yield f"{where}: every action of a service on every resource in {statement['Sid']}"
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def breaks_out(name, template, values):
+    """Renders once more with every free text hostile: what is parsed then has to be the same but for these texts."""
+    plain = render.parsed(template, render.render(template, values))
+    try:
+        hostile = render.parsed(template, render.render(template, with_hostile_texts(values)))
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        yield f"{name}: a value breaks out: {' '.join(str(error).split())}"
+        return
+    if Counter(shape(plain)) != Counter(shape(hostile)):
+        differing = (Counter(shape(hostile)) - Counter(shape(plain))).most_common(3)
+        yield f"{name}: a value breaks out: {differing}"
+
+
+def with_hostile_texts(values):
+    if isinstance(values, dict):
+        return {key: value if is_own(values, key) else with_hostile_texts(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [with_hostile_texts(value) for value in values]
+    return values + HOSTILE if isinstance(values, str) else values
+
+
+def is_own(table, key):
+    """Whether the program makes it up: what the templates branch on, and a function's logical id."""
+    return key in NOT_FREE or table[key] == "Name" or (key == "key" and "job_definition" in table)
+
+
+def shape(document, path=""):
+    """The path of everything in it. Keys that users choose (the names of tags and options) all count as one."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield from shape(value, f"{path}/{'<chosen>' if HOSTILE in key or is_chosen(path, key) else key}")
+    elif isinstance(document, list):
+        for value in document:
+            yield from shape(value, f"{path}[]")
+    else:
+        yield path
+
+
+def is_chosen(path, key):
+    return path.endswith(("/Tags", "/Options")) and not key.startswith(("cloudknot:", "awslogs-"))
+
+
+if __name__ == "__main__":
+    main()
