@@ -52,7 +52,17 @@ install_counterparts() {
     has skopeo || missing+=(skopeo)
     has openssl || missing+=(openssl)
     has tmux || missing+=(tmux)
+    # What an example is linked with, and what makes the base image that its worker stands on.
+    links lapack || missing+=(libopenblas-dev)
+    has mmdebstrap || missing+=(mmdebstrap)
     ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
+}
+
+# Whether the linker finds this library.
+links() {
+    local program
+    program="$(mktemp)"
+    echo 'int main(void) { return 0; }' | cc -x c - -o "$program" "-l$1" 2>/dev/null && rm "$program"
 }
 
 # component <rustup component> <the command it brings>

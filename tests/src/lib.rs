@@ -2,6 +2,7 @@
 //! tested against. Knows no implementation.
 
 pub mod counterparts;
+pub mod debian;
 pub mod proxy;
 #[cfg(feature = "s3")]
 pub mod s3_server;

@@ -249,35 +249,41 @@ cloudknot.path = "../cloudknot"
 unexpected_cfgs = "allow"
 "#;
 
-/// The command `cargo knot`, built together with the tests once more, so that all it is made of is there already.
+/// The command `cargo knot`.
 ///
 /// # Panics
 /// If it does not compile.
 pub fn cargo_knot() -> &'static Path {
-    static CARGO_KNOT: LazyLock<PathBuf> = LazyLock::new(|| {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository");
-        let mut build = Command::new(env!("CARGO"));
-        // Else ring's build script takes these, which are the test's, for a reason to compile it and all above it again.
-        let of_the_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_the_test)) {
-            build.env_remove(name);
-        }
-        let features =
-            if cfg!(feature = "s3") { "cloudknot-tests/deploy,cloudknot-tests/s3" } else { "cloudknot-tests/deploy" };
-        let output = build
-            .args(["build", "--workspace", "--features", features, "--bin", "cargo-knot", "--test", "cargo_knot"])
-            .args(["--message-format", "json"])
-            .current_dir(repository)
-            .output()
-            .expect("cargo starts");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let messages = String::from_utf8(output.stdout).expect("cargo writes text");
-        let mut executables = messages.lines().filter_map(|line| {
-            let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            let executable = message["executable"].as_str()?;
-            (message["target"]["name"] == "cargo-knot").then(|| PathBuf::from(executable))
-        });
-        executables.next().expect("cargo names the executable that it built")
-    });
+    static CARGO_KNOT: LazyLock<PathBuf> = LazyLock::new(|| program("cargo-knot"));
     &CARGO_KNOT
+}
+
+/// A program of this workspace, built together with the tests once more, so that all it is made of is there already.
+///
+/// # Panics
+/// If it does not compile.
+pub fn program(name: &str) -> PathBuf {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository");
+    let mut build = Command::new(env!("CARGO"));
+    // Else ring's build script takes these, which are the test's, for a reason to compile it and all above it again.
+    let of_the_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_the_test)) {
+        build.env_remove(name);
+    }
+    let features =
+        if cfg!(feature = "s3") { "cloudknot-tests/deploy,cloudknot-tests/s3" } else { "cloudknot-tests/deploy" };
+    let output = build
+        .args(["build", "--workspace", "--features", features, "--bin", name, "--test", "cargo_knot"])
+        .args(["--message-format", "json"])
+        .current_dir(repository)
+        .output()
+        .expect("cargo starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let messages = String::from_utf8(output.stdout).expect("cargo writes text");
+    let mut executables = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let executable = message["executable"].as_str()?;
+        (message["target"]["name"] == name).then(|| PathBuf::from(executable))
+    });
+    executables.next().expect("cargo names the executable that it built")
 }
