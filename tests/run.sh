@@ -60,9 +60,11 @@ install_counterparts() {
 
 # Whether the linker finds this library.
 links() {
-    local program
-    program="$(mktemp)"
-    echo 'int main(void) { return 0; }' | cc -x c - -o "$program" "-l$1" 2>/dev/null && rm "$program"
+    local folder found=1
+    folder="$(mktemp -d)"
+    echo 'int main(void) { return 0; }' | cc -x c - -o "$folder/program" "-l$1" 2>/dev/null && found=0
+    rm -r "$folder"
+    return "$found"
 }
 
 # component <rustup component> <the command it brings>
