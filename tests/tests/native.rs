@@ -98,7 +98,7 @@ fn a_library_of_the_base_image_is_what_the_worker_runs_with() {
     let printed = on.printed("oscillator_levels");
     let lowest: Vec<&str> = printed.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
     assert!(printed.ends_with("All agree with the reference.\n"), "{printed}");
-    // From the literature on H = p²/2 + x²/2 + λx⁴, for λ = 0.1, 0.5, 1 and 2.
+    // As others give them for H = p²/2 + x²/2 + λx⁴ and λ = 0.1, 0.5, 1 and 2.
     assert_eq!(lowest[1..5], ["0.559146327", "0.696175821", "0.803770651", "0.951568473"], "{printed}");
 }
 
