@@ -2,7 +2,7 @@
 # Installs what the tests need and is not there, then checks and tests everything. Runs from any folder.
 #
 #   tests/run.sh              all phases
-#   tests/run.sh lint docs    these phases, of: format lint deny docs test
+#   tests/run.sh lint docs    these phases, of: format lint deny docs stacks test
 #
 # A phase that this machine cannot run is passed over, with a line that begins "skipped:". Nothing is installed, and root
 # is not asked for, if nothing is missing. What is large is installed only if asked for, in CLOUDKNOT_TEST_INSTALL: `deny`
@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-phases=(format lint deny docs test)
+phases=(format lint deny docs stacks test)
 # The S3 store is tested against a real server, so this compiles the AWS SDK; workers, images and pushes are tested with a
 # real engine and a real registry.
 features=(--features cloudknot-tests/s3,cloudknot-tests/deploy)
@@ -56,6 +56,9 @@ install_counterparts() {
     has skopeo || missing+=(skopeo)
     has openssl || missing+=(openssl)
     has tmux || missing+=(tmux)
+    # What an example is linked with, and what makes the base image that its worker stands on.
+    links lapack || missing+=(libopenblas-dev)
+    has mmdebstrap || missing+=(mmdebstrap)
     ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
 }
 
@@ -67,6 +70,15 @@ install_arm64() {
     ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
     rustup target add aarch64-unknown-linux-gnu >/dev/null 2>&1 || tests/arm64.sh ||
         skipped arm64 "there is no standard library for it"
+}
+
+# Whether the linker finds this library.
+links() {
+    local folder found=1
+    folder="$(mktemp -d)"
+    echo 'int main(void) { return 0; }' | cc -x c - -o "$folder/program" "-l$1" 2>/dev/null && found=0
+    rm -r "$folder"
+    return "$found"
 }
 
 # component <rustup component> <the command it brings>
@@ -115,6 +127,13 @@ phase_deny() {
 
 phase_docs() {
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps "${features[@]}"
+}
+
+# The templates of the cloud's resources, read by the linters that know AWS's own schemas.
+phase_stacks() {
+    python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
+    python3 -c 'import venv, ensurepip' 2>/dev/null || { skipped stacks "there is no Python with venv"; return; }
+    tests/stacks/check.sh
 }
 
 # Last, so that cargo's own summary is what one sees at the end.

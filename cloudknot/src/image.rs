@@ -14,6 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+#[cfg(feature = "docker")]
+use object::read::elf::ElfFile64;
 use oci_spec::image::{
     Config, Descriptor, Digest, HistoryBuilder, ImageConfiguration, ImageConfigurationBuilder, ImageManifestBuilder,
     MediaType, Os, RootFsBuilder,
@@ -129,6 +131,7 @@ impl Image {
         if base.architecture != architecture {
             return Err(ImageError::OtherArchitecture { base: base.architecture, worker: architecture });
         }
+        base.check_for(worker)?;
         let wanted = !options.ca_bundles.is_empty() || !base.layers.iter().any(Layer::has_authorities);
         let authorities = wanted.then(|| authorities::bundle(&options.ca_bundles)).transpose()?;
         let layer = Layer::of_tar(&layer::tar(worker, authorities.as_deref()));
@@ -143,6 +146,16 @@ impl Image {
             history.push(self::history());
         }
         Ok(Self::of_parts(&configuration, layers, architecture, worker.len()))
+    }
+
+    /// Whether the worker finds the libraries here that it asks for; else it would end before it has begun.
+    #[cfg(feature = "docker")]
+    fn check_for(&self, worker: &[u8]) -> Result<(), ImageError> {
+        let unreadable = |_| ImageError::NotAWorker { found: "no executable that can be read" };
+        let mut missing = crate::elf::needs(&ElfFile64::parse(worker).map_err(unreadable)?).map_err(unreadable)?;
+        let here = |path: &String| self.layers.iter().any(|layer| layer.may_have_library(file_name(path)));
+        missing.retain(|path| !here(path));
+        if missing.is_empty() { Ok(()) } else { Err(ImageError::MissingLibraries { missing }) }
     }
 
     /// An image from its configuration and layers, as an engine hands them out.
@@ -259,6 +272,11 @@ impl Image {
     }
 }
 
+#[cfg(feature = "docker")]
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// The configuration of an image that is this layer alone.
 fn configure(architecture: Architecture, layer: &Layer, options: &ImageOptions) -> ImageConfiguration {
     let mut config = Config::default();
@@ -346,6 +364,11 @@ pub enum ImageError {
         /// That of the worker.
         worker: Architecture,
     },
+    /// The base image has not all the libraries that the worker asks for.
+    MissingLibraries {
+        /// Their names, and perhaps the path of the loader.
+        missing: Vec<String>,
+    },
     /// The tar cannot be written.
     Save {
         /// The file.
@@ -364,6 +387,14 @@ impl ImageError {
             ),
             Self::Authorities { .. } => Some("`ca-bundle` names a PEM file with BEGIN CERTIFICATE blocks".into()),
             Self::OtherArchitecture { base, .. } => Some(format!("build the worker for {base}, or take another base")),
+            // The C library itself: the base has another one, or none.
+            Self::MissingLibraries { missing } if missing.iter().any(|name| name.contains("ld-linux")) => Some(
+                "the worker is linked with glibc: take a base that has it, such as debian:12-slim (Alpine has another)"
+                    .into(),
+            ),
+            Self::MissingLibraries { .. } => {
+                Some("have the Dockerfile install the package that has it, or link the library statically".into())
+            }
             Self::Save { .. } => None,
         }
     }
@@ -376,7 +407,9 @@ impl From<ImageError> for crate::Error {
         match error {
             ImageError::Authorities { source, .. } => made.with_source(source),
             ImageError::Save { source, .. } => made.with_source(source),
-            ImageError::NotAWorker { .. } | ImageError::OtherArchitecture { .. } => made,
+            ImageError::NotAWorker { .. }
+            | ImageError::OtherArchitecture { .. }
+            | ImageError::MissingLibraries { .. } => made,
         }
     }
 }
@@ -389,6 +422,9 @@ impl fmt::Display for ImageError {
             Self::OtherArchitecture { base, worker } => {
                 write!(f, "failed to put a worker for {worker} onto a base for {base}")
             }
+            Self::MissingLibraries { missing } => {
+                write!(f, "failed to find `{}` in the base, which the worker asks for", missing.join("`, `"))
+            }
             Self::Save { path, .. } => write!(f, "failed to save the image as `{}`", path.display()),
         }
     }
@@ -399,7 +435,7 @@ impl Error for ImageError {
         match self {
             Self::Authorities { source, .. } => Some(&**source),
             Self::Save { source, .. } => Some(source),
-            Self::NotAWorker { .. } | Self::OtherArchitecture { .. } => None,
+            Self::NotAWorker { .. } | Self::OtherArchitecture { .. } | Self::MissingLibraries { .. } => None,
         }
     }
 }

@@ -55,6 +55,8 @@ pub mod compile;
 pub mod docker;
 #[cfg(feature = "deploy")]
 mod docker_image;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+mod elf;
 mod error;
 mod hook;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]

@@ -100,7 +100,7 @@ pub fn free_port() -> u16 {
 #[derive(Debug)]
 pub struct Docker {
     host: Option<String>,
-    _daemon: Option<Daemon>,
+    daemon: Option<Daemon>,
 }
 
 static DOCKER: Mutex<Weak<Docker>> = Mutex::new(Weak::new());
@@ -133,7 +133,7 @@ impl Docker {
             return Err("there is no `docker` command".to_owned());
         }
         if answers(None) {
-            return Ok(Self { host: std::env::var("DOCKER_HOST").ok(), _daemon: None });
+            return Ok(Self { host: std::env::var("DOCKER_HOST").ok(), daemon: None });
         }
         if !has("dockerd") {
             return Err("none runs, and there is no `dockerd` to start one".to_owned());
@@ -148,12 +148,17 @@ impl Docker {
         command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
         let mut daemon = Daemon::start(&mut command, folder);
         daemon.wait(|| answers(Some(&host)))?;
-        Ok(Self { host: Some(host), _daemon: Some(daemon) })
+        Ok(Self { host: Some(host), daemon: Some(daemon) })
     }
 
     /// Its address, as in `DOCKER_HOST`; none for the usual one.
     pub fn host(&self) -> Option<&str> {
         self.host.as_deref()
+    }
+
+    /// Whether it is one of our own: it ends with the tests, and the images in it are nobody else's.
+    pub fn is_our_own(&self) -> bool {
+        self.daemon.is_some()
     }
 
     /// The `docker` command, speaking to it.

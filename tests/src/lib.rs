@@ -3,6 +3,7 @@
 
 pub mod authority;
 pub mod counterparts;
+pub mod debian;
 pub mod proxy;
 pub mod recorded;
 #[cfg(feature = "s3")]

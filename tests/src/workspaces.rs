@@ -248,43 +248,60 @@ cloudknot.path = "../cloudknot"
 unexpected_cfgs = "allow"
 "#;
 
-/// The command `cargo knot`, built together with the tests once more, so that all it is made of is there already.
+/// The command `cargo knot`.
 ///
 /// # Panics
 /// If it does not compile.
 pub fn cargo_knot() -> &'static Path {
-    static CARGO_KNOT: LazyLock<PathBuf> = LazyLock::new(|| {
-        let mut build = Command::new(env!("CARGO"));
-        // Else ring's build script takes these, which are the test's, for a reason to compile it and all above it again.
-        let of_the_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_the_test)) {
-            build.env_remove(name);
-        }
-        let features =
-            if cfg!(feature = "s3") { "cloudknot-tests/deploy,cloudknot-tests/s3" } else { "cloudknot-tests/deploy" };
-        let output = build
-            .args(["build", "--workspace", "--features", features, "--bin", "cargo-knot", "--test", "cargo_knot"])
-            .args(["--message-format", "json"])
-            .current_dir(repository())
-            .output()
-            .expect("cargo starts");
-        executable(&output)
-    });
+    static CARGO_KNOT: LazyLock<PathBuf> = LazyLock::new(|| program("cargo-knot"));
     &CARGO_KNOT
+}
+
+/// A program of this workspace, built together with the tests once more, so that all it is made of is there already.
+///
+/// # Panics
+/// If it does not compile.
+pub fn program(name: &str) -> PathBuf {
+    let mut build = Command::new(env!("CARGO"));
+    // Else ring's build script takes these, which are the test's, for a reason to compile it and all above it again.
+    let of_the_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_the_test)) {
+        build.env_remove(name);
+    }
+    let features =
+        if cfg!(feature = "s3") { "cloudknot-tests/deploy,cloudknot-tests/s3" } else { "cloudknot-tests/deploy" };
+    build.args(["build", "--workspace", "--features", features, "--bin", name, "--test", "cargo_knot"]);
+    built(build, name)
 }
 
 /// The command `cargo knot` as a user has it, optimised. Built on first use, which takes minutes.
 ///
 /// # Panics
-/// If it cannot be built.
+/// If it does not compile.
 pub fn cargo_knot_released() -> &'static Path {
     static CARGO_KNOT: LazyLock<PathBuf> = LazyLock::new(|| {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--release", "-p", "cloudknot", "--features", "cli", "--bin", "cargo-knot"]);
-        let output = build.args(["--message-format", "json"]).current_dir(repository()).output().expect("cargo starts");
-        executable(&output)
+        built(build, "cargo-knot")
     });
     &CARGO_KNOT
+}
+
+/// Where the program of this name is, once it is built.
+fn built(mut build: Command, name: &str) -> PathBuf {
+    let output = build.args(["--message-format", "json"]).current_dir(repository()).output().expect("cargo starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let messages = String::from_utf8(output.stdout).expect("cargo writes text");
+    let mut executables = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let executable = message["executable"].as_str()?;
+        (message["target"]["name"] == name).then(|| PathBuf::from(executable))
+    });
+    executables.next().expect("cargo names the executable that it built")
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository")
 }
 
 /// The worker of a program of this package, compiled as for a deploy.
@@ -298,22 +315,6 @@ pub fn worker_of_this_package(program: &str, features: &str) -> PathBuf {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let facts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     facts["worker"].as_str().expect("the worker is named").into()
-}
-
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository")
-}
-
-/// The command among what cargo says that it has built.
-fn executable(output: &std::process::Output) -> PathBuf {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let mut executables = messages.lines().filter_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let executable = message["executable"].as_str()?;
-        (message["target"]["name"] == "cargo-knot").then(|| PathBuf::from(executable))
-    });
-    executables.next().expect("cargo names the executable that it built")
 }
 
 /// The note of the trial's image, as `cargo knot build` leaves it: of a worker that knows folders and S3. Built once, from

@@ -201,6 +201,21 @@ async fn a_base_that_cannot_be_had() {
 }
 
 #[tokio::test]
+async fn a_base_without_the_c_library_of_the_worker() {
+    let Some(docker) = Docker::get() else { return };
+    let engine = engine(&docker).await;
+    let folder = context();
+    // A program of this machine that is linked dynamically, as nearly all are.
+    let dynamic = fs::read("/bin/true").unwrap();
+    let base = Base::Dockerfile(folder.path().join("Dockerfile"));
+    let error = engine.assemble(&base, &dynamic, &ImageOptions::new("probe", "1.2.3")).await.unwrap_err();
+    assert_eq!(error.to_string(), "failed to put the worker onto its base");
+    let cause = error.source().unwrap().to_string();
+    assert!(cause.contains("`libc.so.6`") && cause.contains("in the base, which the worker asks for"), "{cause}");
+    assert!(error.hint().unwrap().contains("linked with glibc"));
+}
+
+#[tokio::test]
 async fn no_engine() {
     let error = Engine::connect_to(Some("unix:///no/such/socket")).await.unwrap_err();
     assert!(error.is_no_engine());

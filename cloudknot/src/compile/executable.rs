@@ -1,11 +1,12 @@
 //! Reads a worker without running it, so that one for another architecture can be read too: the remote functions in
 //! its section `.cloudknot`, and whether it needs anything beside itself.
 
-use object::read::elf::{ElfFile64, ProgramHeader};
-use object::{Endianness, Object, ObjectSection, elf};
+use object::read::elf::ElfFile64;
+use object::{Endianness, Object, ObjectSection};
 use serde::{Deserialize, Serialize};
 
 use super::error::{CompileError, CompileErrorKind};
+use crate::elf;
 
 /// A remote function as it describes itself in the worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,7 +67,7 @@ impl Executable {
         // The linker may fill up with zeros between two lines.
         let lines = section.split(|byte| matches!(byte, b'\n' | 0)).filter(|line| !line.is_empty());
         let (starts, functions): (Vec<_>, Vec<_>) = lines.partition(|line| *line == START);
-        let needs = needs(&file).map_err(|cause| unreadable().because(cause))?;
+        let needs = elf::needs(&file).map_err(|cause| unreadable().because(cause))?;
         Ok(Self { starts: !starts.is_empty(), functions: descriptions(&functions)?, needs })
     }
 }
@@ -85,23 +86,6 @@ fn descriptions(lines: &[&[u8]]) -> Result<Vec<FunctionDescription>, CompileErro
         .advise("give one of them another name: #[cloudknot::remote(name = \"…\")]"));
     }
     Ok(functions)
-}
-
-fn needs(file: &ElfFile64<'_, Endianness>) -> object::Result<Vec<String>> {
-    let mut needs = Vec::new();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let table = file.elf_dynamic_table()?;
-    for entry in &table {
-        if entry.tag == elf::DT_NEEDED {
-            needs.push(text(table.string(entry)?));
-        }
-    }
-    for segment in file.elf_program_headers() {
-        if let Some(loader) = segment.interpreter(file.endian(), file.data())? {
-            needs.push(text(loader));
-        }
-    }
-    Ok(needs)
 }
 
 fn unreadable() -> CompileError {

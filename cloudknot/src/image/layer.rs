@@ -1,5 +1,7 @@
 //! A layer: a tar without anything that differs between two machines, and its compressed form.
 
+#[cfg(feature = "docker")]
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use bytes::Bytes;
@@ -19,8 +21,18 @@ pub(crate) struct Layer {
     /// The digest of the tar.
     pub(super) diff_id: String,
     pub(super) blob: Blob,
+    /// None if it came compressed: nobody looks into it then.
     #[cfg(feature = "docker")]
+    contents: Option<Contents>,
+}
+
+/// What matters of the files in a layer to a worker that stands on it.
+#[cfg(feature = "docker")]
+#[derive(Debug, Clone, Default)]
+struct Contents {
     authorities: bool,
+    /// The names of shared libraries, without their folders.
+    libraries: BTreeSet<String>,
 }
 
 impl Layer {
@@ -29,7 +41,7 @@ impl Layer {
             diff_id: sha256(tar),
             blob: Blob::new(gzip(tar)),
             #[cfg(feature = "docker")]
-            authorities: lists_authorities(tar),
+            contents: Some(Contents::of_tar(tar)),
         }
     }
 
@@ -37,24 +49,40 @@ impl Layer {
     #[cfg(feature = "docker")]
     pub(crate) fn of_engine(bytes: Vec<u8>, diff_id: String) -> Self {
         if bytes.starts_with(&[0x1f, 0x8b]) {
-            // Nobody looks into it: at worst it gets the public authorities a second time.
-            return Self { diff_id, blob: Blob::new(bytes), authorities: false };
+            return Self { diff_id, blob: Blob::new(bytes), contents: None };
         }
         Self { diff_id, ..Self::of_tar(&bytes) }
     }
 
-    /// Whether it brings a file of certificate authorities.
+    /// Whether it is known to bring a file of certificate authorities. At worst there will be a second one.
     #[cfg(feature = "docker")]
     pub(super) fn has_authorities(&self) -> bool {
-        self.authorities
+        self.contents.as_ref().is_some_and(|contents| contents.authorities)
+    }
+
+    /// Whether it may bring a shared library of this name.
+    #[cfg(feature = "docker")]
+    pub(super) fn may_have_library(&self, name: &str) -> bool {
+        self.contents.as_ref().is_none_or(|contents| contents.libraries.contains(name))
     }
 }
 
 #[cfg(feature = "docker")]
-fn lists_authorities(tar: &[u8]) -> bool {
-    let mut archive = tar::Archive::new(tar);
-    let Ok(entries) = archive.entries() else { return false };
-    entries.flatten().any(|entry| entry.path_bytes().as_ref() == AUTHORITIES.as_bytes())
+impl Contents {
+    fn of_tar(tar: &[u8]) -> Self {
+        let mut contents = Self::default();
+        let mut archive = tar::Archive::new(tar);
+        let Ok(entries) = archive.entries() else { return contents };
+        for entry in entries.flatten() {
+            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let name = path.rsplit('/').next().unwrap_or_default();
+            contents.authorities |= path == AUTHORITIES;
+            if name.contains(".so") {
+                contents.libraries.insert(name.to_owned());
+            }
+        }
+        contents
+    }
 }
 
 /// The files of a worker's layer, in the order of their names.

@@ -1,0 +1,125 @@
+//! Programs with a native library, from the command line to their results in containers: linked with the one of a base
+//! image, and linked statically.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use cloudknot_tests::counterparts::Docker;
+use cloudknot_tests::debian;
+use cloudknot_tests::skip::skipped;
+use cloudknot_tests::workspaces::{cargo_knot, program};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What the Dockerfile of `oscillator_levels` installs.
+const PACKAGES: &[&str] = &["libopenblas0-pthread"];
+
+/// An engine, and a folder for runs.
+struct OnDocker {
+    docker: Arc<Docker>,
+    home: TempDir,
+    /// Where workers are compiled, if not where cargo does.
+    target: Option<PathBuf>,
+}
+
+impl OnDocker {
+    fn new() -> Option<Self> {
+        let docker = Docker::get()?;
+        let home = tempfile::tempdir().expect("there is a place for temporary files");
+        Some(Self { docker, home, target: None })
+    }
+
+    /// With what the worker of `oscillator_levels` is linked with and stands on.
+    fn with_lapack() -> Option<Self> {
+        let on = Self::new()?;
+        if !links("lapack") {
+            skipped("what is linked with LAPACK", "there is no liblapack.so; Debian's libopenblas-dev has it");
+            return None;
+        }
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        // Apart from the static ones: cargo keeps one of the two only, and would compile the other anew each time.
+        let target = Some(folder.join("native"));
+        debian::provide(&on.docker, PACKAGES, folder).then_some(Self { target, ..on })
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env("CLOUDKNOT_HOME", self.home.path()).env("CLOUDKNOT_BACKEND", "docker");
+        command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository"));
+        if let Some(host) = self.docker.host() {
+            command.env("DOCKER_HOST", host);
+        }
+        command
+    }
+
+    fn build(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(cargo_knot());
+        command.args(["knot", "build", "--fast", "--json"]).args(arguments);
+        if let Some(target) = &self.target {
+            command.env("CARGO_TARGET_DIR", target);
+        }
+        command
+    }
+
+    /// Builds the image of an example; what `cargo knot` says of it.
+    fn built(&self, arguments: &[&str]) -> Value {
+        let output = self.build(arguments).output().expect("the command starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("the command writes JSON")
+    }
+
+    /// Runs an example in containers of that image; what it prints.
+    fn printed(&self, example: &str) -> String {
+        let Output { status, stdout, stderr } = self.command(&program(example)).output().expect("the program starts");
+        let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        assert!(status.success() && stderr.contains(" in Docker, "), "{stdout}\n{stderr}");
+        stdout.into_owned()
+    }
+}
+
+/// Whether the linker finds this library.
+fn links(library: &str) -> bool {
+    let folder = tempfile::tempdir().expect("there is a place for temporary files");
+    let source = folder.path().join("main.c");
+    fs::write(&source, "int main(void) { return 0; }\n").expect("a new folder can be written to");
+    let mut link = Command::new("cc");
+    link.arg(&source).arg("-o").arg(folder.path().join("main")).arg(format!("-l{library}"));
+    link.output().is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn a_library_of_the_base_image_is_what_the_worker_runs_with() {
+    let Some(on) = OnDocker::with_lapack() else { return };
+    let built = on.built(&["-p", "oscillator_levels"]);
+    // Debian, what the Dockerfile installs, and the worker.
+    assert_eq!(built["layers"].as_array().map(Vec::len), Some(3), "{built}");
+    let printed = on.printed("oscillator_levels");
+    let lowest: Vec<&str> = printed.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert!(printed.ends_with("All agree with the reference.\n"), "{printed}");
+    // As others give them for H = p²/2 + x²/2 + λx⁴ and λ = 0.1, 0.5, 1 and 2.
+    assert_eq!(lowest[1..5], ["0.559146327", "0.696175821", "0.803770651", "0.951568473"], "{printed}");
+}
+
+#[test]
+fn a_library_that_is_linked_statically_needs_no_base() {
+    let Some(on) = OnDocker::new() else { return };
+    let built = on.built(&["-p", "graph_bisection"]);
+    assert_eq!(built["layers"].as_array().map(Vec::len), Some(1), "{built}");
+    let printed = on.printed("graph_bisection");
+    let best: Vec<&str> = printed.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    assert_eq!(best[1..6], ["128", "512", "16", "24", "2"], "{printed}");
+}
+
+#[test]
+fn a_base_without_the_library_is_refused_and_the_library_named() {
+    let Some(on) = OnDocker::with_lapack() else { return };
+    let output = on.build(&["-p", "oscillator_levels", "--base-image", debian::IMAGE]).output();
+    let output = output.expect("the command starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    for part in ["failed to find `liblapack.so.3` in the base", "hint: have the Dockerfile install"] {
+        assert!(said.contains(part), "`{part}` is not in:\n{said}");
+    }
+}
