@@ -68,7 +68,7 @@ install_arm64() {
     has aarch64-linux-gnu-gcc || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
     has qemu-aarch64-static || missing+=(qemu-user-static)
     ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
-    rustup target add aarch64-unknown-linux-gnu >/dev/null 2>&1 || tests/arm64.sh ||
+    rustup target add aarch64-unknown-linux-musl >/dev/null 2>&1 || tests/arm64.sh ||
         skipped arm64 "there is no standard library for it"
 }
 

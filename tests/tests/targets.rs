@@ -1,7 +1,7 @@
-//! A worker for 64-bit ARM, built on a machine of another kind and run there by an emulator.
+//! Workers for other targets than this machine's own: built, and run, by an emulator where it takes one.
 //!
-//! It takes a standard library for aarch64: the toolchain's own (`rustup target add aarch64-unknown-linux-musl`), or the
-//! one that `tests/arm64.sh` unpacks into the target folder. Where there is none, the test says so.
+//! A target takes its standard library: the toolchain's own (`rustup target add aarch64-unknown-linux-musl`), or, for 64-bit
+//! ARM, the one that `tests/arm64.sh` unpacks into the target folder. Where there is none, the test says so.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -24,14 +24,11 @@ printf '%s' ":cloudknot:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x
 exec "$2"
 "#;
 
-/// The compiler to use, where it is not the usual one; none where no compiler has the library.
-fn compiler() -> Option<Option<PathBuf>> {
+/// The compiler to use, where it is not the usual one; none where no compiler has the target's library.
+fn compiler(target: &str) -> Option<Option<PathBuf>> {
     let has_std = |rustc: &PathBuf| {
-        let target = ["--print", "target-libdir", "--target"];
-        ["aarch64-unknown-linux-musl", "aarch64-unknown-linux-gnu"].iter().any(|triple| {
-            let output = Command::new(rustc).args(target).arg(triple).output();
-            output.is_ok_and(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
-        })
+        let output = Command::new(rustc).args(["--print", "target-libdir", "--target", target]).output();
+        output.is_ok_and(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
     };
     if has_std(&"rustc".into()) {
         return Some(None);
@@ -46,43 +43,67 @@ fn path_of(program: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_worker_for_arm64_runs_under_emulation() {
-    let what = "a worker for 64-bit ARM";
-    let Some(compiler) = compiler() else {
-        return skipped(what, "no standard library for aarch64; tests/arm64.sh unpacks one on Debian");
+async fn aarch64_musl() {
+    check("aarch64-unknown-linux-musl").await;
+}
+
+#[tokio::test]
+async fn aarch64_gnu() {
+    check("aarch64-unknown-linux-gnu").await;
+}
+
+#[tokio::test]
+async fn x86_64_musl() {
+    check("x86_64-unknown-linux-musl").await;
+}
+
+/// Builds a worker for the target, asks it for its types, and has it run ten items.
+async fn check(target: &str) {
+    let what = format!("a worker for {target}");
+    let Some(compiler) = compiler(target) else {
+        return skipped(
+            &what,
+            "there is no standard library for it; CLOUDKNOT_TEST_INSTALL=arm64 tests/run.sh gets one",
+        );
     };
     let mut build = Command::new(cargo_knot());
-    build.args(["knot", "build", "-p", "prog", "--arm64", "--fast", "--json"]).current_dir(workspace("arm64", REAL));
+    build.args(["knot", "build", "-p", "prog", "--fast", "--json", "--target", target]);
+    build.current_dir(workspace("targets", REAL));
     if let Some(compiler) = compiler {
         build.env("RUSTC", compiler);
     }
     let output = build.output().expect("the command starts");
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(3) {
-        return skipped(what, &format!("there is no linker: {said}"));
+        return skipped(&what, &format!("there is no linker: {said}"));
     }
     assert!(output.status.success(), "{said}");
     let facts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
-    assert!(facts["target"].as_str().is_some_and(|target| target.starts_with("aarch64-")), "{facts}");
+    assert_eq!(facts["target"], target);
     let worker = facts["worker"].as_str().expect("the worker is named");
-    if !has(EMULATOR) {
-        return skipped("running a worker for 64-bit ARM", &format!("it was built, and there is no {EMULATOR}"));
+    let emulated = !target.starts_with(std::env::consts::ARCH);
+    if emulated && !has(EMULATOR) {
+        return skipped(&format!("running {what}"), &format!("it was built, and there is no {EMULATOR}"));
     }
 
-    let types = types_of(Command::new(EMULATOR).arg(worker), "double");
+    let mut describe = if emulated { Command::new(EMULATOR) } else { Command::new("env") };
+    let types = types_of(describe.arg(worker), "double");
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("the folder is ours");
     let store = DirStore::new(folder.path());
     let at = StoreAt::Folder(folder.path().to_str().expect("the path is text").to_owned());
     let inputs: Vec<u64> = (0..10).collect();
     let recorded = Recorded::new(&store, at, &types, "a-run", &inputs).await;
-    let mut run = Command::new("unshare");
-    run.args(["--user", "--map-root-user", "--mount", "sh", "-c", EMULATED, "sh"]).arg(path_of(EMULATOR)).arg(worker);
+    let mut run = Command::new(if emulated { "unshare" } else { worker });
+    if emulated {
+        run.args(["--user", "--map-root-user", "--mount", "sh", "-c", EMULATED, "sh"]);
+        run.arg(path_of(EMULATOR)).arg(worker);
+    }
     let (name, task) = recorded.env();
-    let output = run.env(name, task).output().expect("unshare starts");
+    let output = run.env(name, task).output().expect("the program starts");
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(125) || said.contains("unshare failed") {
-        return skipped("a run of a worker for 64-bit ARM", &format!("it was built and told its types; {said}"));
+        return skipped(&format!("a run of {what}"), &format!("it was built and told its types; {said}"));
     }
     assert_eq!(output.status.code(), Some(exit::DONE), "{said}");
     assert_eq!(recorded.values::<u64>(&store).await, inputs.iter().map(|number| 2 * number).collect::<Vec<_>>());
