@@ -7,9 +7,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 folder="${1:-${CARGO_TARGET_DIR:-$PWD/target}/arm64}"
+[[ ! -x "$folder/rustc" ]] || exit 0
+# What an attempt before this has left would be taken for what is fetched now.
+rm -rf "$folder"
 mkdir -p "$folder/packages/partial" "$folder/state/lists/partial" "$folder/cache/archives/partial"
 folder="$(cd "$folder" && pwd)"
-[[ ! -x "$folder/rustc" ]] || exit 0
 
 # A state of our own: that of the machine need not know of another architecture.
 apt() {

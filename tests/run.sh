@@ -6,14 +6,14 @@
 #
 # A phase that this machine cannot run is passed over, with a line that begins "skipped:". Nothing is installed, and root
 # is not asked for, if nothing is missing. What is large is installed only if asked for, in CLOUDKNOT_TEST_INSTALL: `deny`
-# builds cargo-deny, which takes minutes; `arm64` has workers for 64-bit ARM built and run (Debian).
+# builds cargo-deny, which takes minutes; `arm64` has workers for 64-bit ARM built and run; `stacks` lints the templates.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 phases=(format lint deny docs stacks test)
 # The S3 store is tested against a real server, so this compiles the AWS SDK; workers, images and pushes are tested with a
 # real engine and a real registry.
-features=(--features cloudknot-tests/s3,cloudknot-tests/deploy)
+features=(--features cloudknot-tests/s3,cloudknot-tests/deploy,cloudknot-tests/bare)
 # One folder for all that is compiled here, also by tests that call cargo themselves.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 
@@ -34,7 +34,7 @@ main() {
 
 install_missing() {
     has cargo || die "there is no cargo: install a Rust toolchain, then run this again"
-    # A linker, and a C compiler for the one crate that has C in it (ring).
+    # A linker, and a C compiler for what is written in C (ring, and a library of an example).
     has cc || apt_install gcc libc6-dev
     has cc || die "there is no C compiler: install gcc or clang, then run this again"
     component rustfmt cargo-fmt
@@ -131,8 +131,9 @@ phase_docs() {
 
 # The templates of the cloud's resources, read by the linters that know AWS's own schemas.
 phase_stacks() {
+    asked stacks || { skipped stacks "CLOUDKNOT_TEST_INSTALL=stacks installs the linters"; return; }
     python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
-    python3 -c 'import venv, ensurepip' 2>/dev/null || { skipped stacks "there is no Python with venv"; return; }
+    tests/stacks/check.sh --install || { skipped stacks "the linters cannot be installed"; return; }
     tests/stacks/check.sh
 }
 

@@ -12,7 +12,7 @@ use crate::codec::Codec;
 use crate::failure::Failure;
 use crate::fingerprint::Fingerprint;
 
-/// What the user sets: where maps run (`local`).
+/// What the user sets: where maps run (`local`, `docker`).
 pub const ENV_BACKEND: &str = "CLOUDKNOT_BACKEND";
 /// What the user sets: the folder that holds the runs, in place of `.cloudknot/` beside the crate.
 pub const ENV_HOME: &str = "CLOUDKNOT_HOME";

@@ -1,6 +1,8 @@
 //! What the macros write paths into. Not an API: it changes with any version.
 
 pub use crate::program::{Program, start};
+#[cfg(all(feature = "progress", not(cloudknot_worker)))]
+pub use crate::terminal::install as install_terminal;
 pub use cloudknot_runtime::codec::{Codec, CodecError};
 pub use cloudknot_runtime::failure::{Failure, ItemErrorKind};
 pub use cloudknot_runtime::function::{Function, FunctionId, Registered, Resources};

@@ -175,7 +175,9 @@ impl Compile {
         let what = format!("the worker of `{}` ({})", selected.package.name, selected.kind.option());
         (self.report)(&format!("compiling {what} for {}", platform.triple));
 
-        let target_folder = metadata.target_directory.join("cloudknot").into_std_path_buf();
+        // Apart from static ones: cargo would compile everything again at each change between the two.
+        let kind = if dynamic { "cloudknot-dynamic" } else { "cloudknot" };
+        let target_folder = metadata.target_directory.join(kind).into_std_path_buf();
         fs::create_dir_all(&target_folder).map_err(io("create the folder", &target_folder))?;
         // Held until the executable is read: another build of the same target would replace it.
         let _lock = self.lock(&target_folder)?;

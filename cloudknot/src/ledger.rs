@@ -2,7 +2,7 @@
 //! Filled by a backend, read by `Run` and `Results`. Knows no types, and holds no values.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Instant;
@@ -75,9 +75,13 @@ pub(crate) enum End {
 /// The rounds of this program, of which some may have ended.
 static ROUNDS: Mutex<Vec<Weak<Ledger>>> = Mutex::new(Vec::new());
 
-/// Tells the backends of all rounds to stop: what is running is ended, what is finished is stored. Nothing is cancelled.
+/// No round begins any more.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// Tells the backends of all rounds, and of those to come, to stop: what is running is ended, what is finished is stored. Nothing is cancelled.
 #[cfg(all(feature = "progress", not(cloudknot_worker)))]
 pub(crate) fn stop_all() {
+    STOPPED.store(true, Ordering::Relaxed);
     for ledger in ROUNDS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
         ledger.control.stop.store(true, Ordering::Relaxed);
     }
@@ -92,6 +96,7 @@ impl Ledger {
         let mut rounds = ROUNDS.lock().unwrap_or_else(PoisonError::into_inner);
         rounds.retain(|round| round.strong_count() > 0);
         rounds.push(Arc::downgrade(&ledger));
+        ledger.control.stop.store(STOPPED.load(Ordering::Relaxed), Ordering::Relaxed);
         ledger
     }
 
@@ -180,9 +185,6 @@ impl Ledger {
                 }
             }
         });
-        if !new_failures.is_empty() {
-            self.stop_after_too_many();
-        }
         self.report_failures(&new_failures).await
     }
 

@@ -71,8 +71,7 @@ pub mod registry;
 mod remote;
 mod run;
 #[cfg(all(feature = "progress", not(cloudknot_worker)))]
-#[doc(hidden)]
-pub mod terminal;
+mod terminal;
 
 pub use backend::Backend;
 /// Makes a function remote: it is called as before, and can be mapped over many inputs.

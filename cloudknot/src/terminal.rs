@@ -62,8 +62,8 @@ struct Shown {
 const FAILURES: u32 = 10;
 /// How often plain progress is told.
 const PLAIN: Duration = Duration::from_secs(10);
-/// How long an interrupted program waits for what is done to be stored.
-const INTERRUPTED: Duration = Duration::from_secs(20);
+/// How long an interrupted program waits for what is done to be stored: a container has 30 seconds for it.
+const INTERRUPTED: Duration = Duration::from_secs(40);
 
 impl Hook for Terminal {
     fn report(&self, event: &Event<'_>) {
@@ -84,7 +84,7 @@ impl Hook for Terminal {
                 let interrupted = shown.interrupted && left > 0;
                 if let Some(shown) = shown.runs.remove(run) {
                     if interrupted {
-                        shown.interrupted(run, done);
+                        shown.interrupted(run, done, reason);
                     } else {
                         shown.finish(run, done, failed, left, reason, elapsed);
                     }
@@ -140,7 +140,7 @@ impl AllShown {
         match sent {
             // Whoever pushes has the error to tell.
             None => {}
-            Some(0) => say(&format!("{repository} has it already: nothing was sent")),
+            Some(0) => say(&format!("{repository} has its layers already: nothing was sent")),
             Some(sent) => say(&format!("pushed to {repository}: {} sent", DecimalBytes(sent))),
         }
     }
@@ -216,9 +216,13 @@ impl Shown {
         }
     }
 
-    fn interrupted(&self, run: &str, done: u64) {
+    fn interrupted(&self, run: &str, done: u64, reason: Option<&str>) {
         self.bar.iter().for_each(ProgressBar::finish_and_clear);
         say(&format!("interrupted: {} of {} done and kept", HumanCount(done), HumanCount(self.items)));
+        // That it was stopped is no news.
+        if let Some(reason) = reason.filter(|reason| !reason.starts_with("the run was ")) {
+            say(&format!("{}: {reason}", self.function));
+        }
         say(&format!("go on with `{}.attach(\"{run}\")`", self.function));
     }
 }
@@ -280,7 +284,7 @@ fn answer_interrupts(shown: &Arc<Mutex<AllShown>>) {
                 _ = tokio::signal::ctrl_c() => {}
             }
             for (run, shown) in &lock(&shown).runs {
-                shown.interrupted(run, shown.done);
+                shown.interrupted(run, shown.done, None);
             }
             // Those that have started processes of their own have to be told; the others would end with this program.
             process::end_all();

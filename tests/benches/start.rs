@@ -6,7 +6,7 @@
 
 use std::process::{Command, Stdio};
 
-use cloudknot_runtime::contract::StoreAt;
+use cloudknot_runtime::contract::{InputLayout, StoreAt};
 use cloudknot_tests::now;
 use cloudknot_tests::recorded::{Recorded, types_of};
 use cloudknot_tests::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
@@ -33,6 +33,7 @@ async fn main() {
     for turn in 0..TURNS {
         let at = StoreAt::S3 { bucket: BUCKET.into(), prefix: String::new() };
         let recorded = Recorded::new(&store, at, &types, &format!("run-{turn}"), &[u64::MAX]).await;
+        let InputLayout::Uniform(size) = recorded.task.inputs else { unreachable!("there is one input") };
         let (name, task) = recorded.env();
         let began = now();
         let status = start(&worker).env(name, task).status().expect("the worker starts");
@@ -41,7 +42,10 @@ async fn main() {
         ours.push(value - began);
 
         let began = now();
-        let output = start(&bare).args([BUCKET, &recorded.keys.inputs()]).output().expect("the program starts");
+        let output = start(&bare)
+            .args([BUCKET, &recorded.keys.inputs(), &size.to_string()])
+            .output()
+            .expect("the program starts");
         assert!(output.status.success(), "{output:?}");
         let said = String::from_utf8(output.stdout).expect("a number");
         theirs.push(said.trim().parse::<u64>().expect("a number") - began);

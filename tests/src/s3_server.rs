@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -65,6 +66,7 @@ pub struct S3Server {
 struct State {
     mishaps: Mutex<VecDeque<Mishap>>,
     seen: Mutex<Vec<String>>,
+    connections: AtomicU64,
     once: tokio::sync::Mutex<()>,
 }
 
@@ -142,6 +144,11 @@ impl S3Server {
         std::mem::take(&mut *self.state.seen.lock().expect("no panic"))
     }
 
+    /// How many connections there were, those included that came to nothing.
+    pub fn connections(&self) -> u64 {
+        self.state.connections.load(Ordering::Relaxed)
+    }
+
     /// The folder of the server, where uploads that are not complete show as files.
     pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
@@ -170,6 +177,7 @@ pub async fn store_at(
 async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, service: S3Service, state: Arc<State>) {
     while let Ok((connection, _)) = listener.accept().await {
         let (service, state) = (service.clone(), Arc::clone(&state));
+        state.connections.fetch_add(1, Ordering::Relaxed);
         match tls.clone() {
             None => drop(tokio::spawn(serve(connection, service, state))),
             Some(tls) => drop(tokio::spawn(async move {

@@ -48,6 +48,18 @@ fn a_build_prints_facts_on_stdout_and_progress_on_stderr() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("program    lone 0.1.0 (--bin lone)"), "{text}");
     assert!(text.contains("functions  fn()  (in some)"), "{text}");
+
+    let again: Value =
+        serde_json::from_slice(&check(&mut knot(&["image", "-p", "lone", "--json"]), 0, &[]).stdout).unwrap();
+    assert!(text.contains(again["digest"].as_str().unwrap()), "{again}\n{text}");
+    assert_eq!(again["layers"].as_array().map(Vec::len), Some(1));
+    let layer = again["layers"][0][1].as_u64().unwrap();
+    assert!(
+        again["compressed_bytes"].as_u64().is_some_and(|bytes| (layer..layer + 10_000).contains(&bytes)),
+        "{again}"
+    );
+    let shown = String::from_utf8(check(&mut knot(&["image", "-p", "lone"]), 0, &[]).stdout).unwrap();
+    assert_eq!(shown, text, "what was built last is shown as it was then");
 }
 
 #[test]
@@ -93,7 +105,7 @@ fn a_push_says_how_far_it_is_and_sends_nothing_twice() {
     let first = check(&mut push(), 0, &["cloudknot: pushing ", &format!("cloudknot: pushed to {repository}: ")]);
     let reference = String::from_utf8(first.stdout).unwrap();
     assert!(reference.starts_with(&format!("{repository}@sha256:")), "{reference}");
-    let second = check(&mut push(), 0, &[&format!("cloudknot: {repository} has it already: nothing was sent")]);
+    let second = check(&mut push(), 0, &[&format!("cloudknot: {repository} has its layers already: nothing was sent")]);
     assert_eq!(String::from_utf8(second.stdout).unwrap(), reference);
     assert_eq!(registry.requests("POST ").len(), 2, "a layer and a configuration, once each");
 

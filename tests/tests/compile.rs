@@ -150,7 +150,7 @@ fn a_worker_is_built_while_cargo_builds_the_program() {
     );
     let _ = fs::remove_file(folder.join("go on"));
     let _ = fs::remove_file(folder.join("started"));
-    let target = STAND_IN.join("target");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| STAND_IN.join("target"), PathBuf::from);
     let mut busy = std::process::Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--offline", "--target-dir"])
         .arg(&target)

@@ -2,7 +2,7 @@
 //! image, and linked statically.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
@@ -20,15 +20,13 @@ const PACKAGES: &[&str] = &["libopenblas0-pthread"];
 struct OnDocker {
     docker: Arc<Docker>,
     home: TempDir,
-    /// Where workers are compiled, if not where cargo does.
-    target: Option<PathBuf>,
 }
 
 impl OnDocker {
     fn new() -> Option<Self> {
         let docker = Docker::get()?;
         let home = tempfile::tempdir().expect("there is a place for temporary files");
-        Some(Self { docker, home, target: None })
+        Some(Self { docker, home })
     }
 
     /// With what the worker of `oscillator_levels` is linked with and stands on.
@@ -38,10 +36,11 @@ impl OnDocker {
             skipped("what is linked with LAPACK", "there is no liblapack.so; Debian's libopenblas-dev has it");
             return None;
         }
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        // Apart from the static ones: cargo keeps one of the two only, and would compile the other anew each time.
-        let target = Some(folder.join("native"));
-        debian::provide(&on.docker, PACKAGES, folder).then_some(Self { target, ..on })
+        if newer_than_the_base() {
+            skipped("what stands on Debian 12", "this machine's C library, which workers are linked with, is newer");
+            return None;
+        }
+        debian::provide(&on.docker, PACKAGES, Path::new(env!("CARGO_TARGET_TMPDIR"))).then_some(on)
     }
 
     fn command(&self, program: &Path) -> Command {
@@ -57,9 +56,6 @@ impl OnDocker {
     fn build(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(cargo_knot());
         command.args(["knot", "build", "--fast", "--json"]).args(arguments);
-        if let Some(target) = &self.target {
-            command.env("CARGO_TARGET_DIR", target);
-        }
         command
     }
 
@@ -77,6 +73,14 @@ impl OnDocker {
         assert!(status.success() && stderr.contains(" in Docker, "), "{stdout}\n{stderr}");
         stdout.into_owned()
     }
+}
+
+/// Whether this machine's C library is newer than that of the base image.
+fn newer_than_the_base() -> bool {
+    let version = Command::new("getconf").arg("GNU_LIBC_VERSION").output();
+    let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let minor = version.trim().rsplit('.').next().and_then(|minor| minor.parse::<u32>().ok());
+    minor.is_some_and(|minor| minor > 36)
 }
 
 /// Whether the linker finds this library.

@@ -379,3 +379,33 @@ fn a_killed_program_leaves_no_item_process() {
     assert!(!running.end().status.success());
     trial.wait_until_gone();
 }
+
+/// The program is killed after it has stored the failure that is one too many, and before it has noted anything of that.
+#[test]
+fn a_run_killed_past_its_limit_of_failures_is_found_stopped() {
+    let trial = trial();
+    let started = trial.file("started");
+    let tasks = [
+        Task::Fail(vec!["no".into()]),
+        Task::Count(started.clone(), 1, 3_600_000),
+        Task::Count(started.clone(), 2, 3_600_000),
+    ];
+    let spec = Spec { max_failures: Some(2), parallel: Some(2), chunk: Some(1), ..Spec::of(tasks) };
+    let running = trial.start(&["map", &json(&spec)]);
+    let run = running.run();
+    wait_for("one failure", || (trial.stored(&run, "failures").len() == 1).then_some(()));
+    wait_for("the other items to start", || (counted(&started).len() == 2).then_some(()));
+    running.kill();
+    trial.wait_until_gone();
+    // The second failure, as the program would have stored it.
+    let first = trial.stored(&run, "failures").remove(0);
+    let second = trial.run(&run).join("failures/000000000001/0001.0001");
+    std::fs::create_dir_all(second.parent().unwrap()).unwrap();
+    std::fs::copy(first, second).unwrap();
+    let facts = trial.attach(&run);
+    let failures = failures(&facts);
+    assert_eq!((failures[&1].kind.as_str(), failures[&2].kind.as_str()), ("Returned", "Cancelled"), "{facts:?}");
+    assert!(failures[&2].message.contains("after 2 failed items"), "{facts:?}");
+    assert_eq!(counted(&started).len(), 2, "nothing ran again");
+    assert!(trial.run(&run).join("cancelled/0001").exists(), "it stays so for whoever looks later");
+}

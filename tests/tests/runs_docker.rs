@@ -101,6 +101,30 @@ fn another_program_cancels_it() {
 }
 
 #[test]
+fn the_program_itself_can_choose_it() {
+    let on = trial!();
+    let mut command = on.command(&["on-docker"]);
+    let output = command.env_remove("CLOUDKNOT_BACKEND").env("CLOUDKNOT_PROGRESS", "plain").output();
+    let output = output.expect("the trial starts");
+    assert_eq!(values(&facts(&output.stdout)), [(0, 5), (1, 6)].into());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("other over 2 inputs in Docker, "), "{output:?}");
+}
+
+#[test]
+fn memory_is_limited_to_what_the_function_asks_for() {
+    let on = trial!();
+    let facts = on.facts(&["hungry"]);
+    assert_eq!(values(&facts), [(0, 1), (2, 2)].into(), "{facts:?}");
+    assert_eq!(failures(&facts)[&1].kind, "OutOfMemory", "{facts:?}");
+}
+
+#[test]
+fn cpus_are_limited_to_what_the_function_asks_for() {
+    let on = trial!();
+    assert_eq!(values(&on.facts(&["quota"])), [(0, 250)].into());
+}
+
+#[test]
 fn an_image_with_other_types_is_refused_before_anything_runs() {
     let on = trial!();
     let note = on.home().join("image.json");

@@ -168,7 +168,7 @@ fn an_interrupt_keeps_what_was_just_done() {
     let running = cloudknot_tests::trial::Running::start(command, &trial.file(""));
     wait_for("the last item to start", || (counted(&started).len() == 1).then_some(()));
     // The values of the first two are on their way to the program.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(std::time::Duration::from_millis(800));
     kill(running.pid(), Signal::INT);
     let output = running.end();
     assert_eq!(output.status.code(), Some(130));

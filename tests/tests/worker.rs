@@ -163,6 +163,8 @@ async fn over_tls_the_authority_has_to_be_in_the_image() {
         "{said}"
     );
 
+    assert_eq!(server.connections(), 1, "what will not change is not tried again");
+
     let with = Loaded::new(&docker, image("tls-with").ca_bundle(authority.ca())).await;
     check_done(&container_on(&docker, &url, &recorded, &with.name));
     assert_eq!(recorded.values::<u64>(&store).await, doubled());

@@ -106,10 +106,17 @@ impl Fleet {
                     done?;
                     break;
                 }
-                () = tokio::time::sleep(LOOK) => self.ledger.refresh().await?,
+                () = tokio::time::sleep(LOOK) => self.refresh().await?,
             }
         }
         turns::outcome(&self.ledger).await
+    }
+
+    /// Takes in what the containers have stored.
+    async fn refresh(&self) -> Result<()> {
+        self.ledger.refresh().await?;
+        self.ledger.stop_after_too_many();
+        Ok(())
     }
 
     /// The children that have items without an outcome.
@@ -141,7 +148,7 @@ impl Fleet {
             let ended = docker.run(&order, self.stop(), |log| self.ledger.printed(log)).await;
             self.ledger.control.running.fetch_sub(1, Ordering::Relaxed);
             let ended = ended?;
-            self.ledger.refresh().await?;
+            self.refresh().await?;
             match ended.exit_code {
                 code if code == i64::from(exit::WRONG_WORKER) => return Err(self.wrong_worker(&ended)),
                 _ if self.stopped() => return Ok(()),

@@ -15,12 +15,20 @@ mod worker {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
-    let (bucket, key) = (arguments.next().expect("a bucket"), arguments.next().expect("a key"));
+    let mut next = || arguments.next().expect("a bucket, a key and a number of bytes");
+    let (bucket, key, bytes) = (next(), next(), next().parse::<usize>().expect("a number"));
     let config = loader().load().await;
     let settings = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build();
     let client = aws_sdk_s3::Client::from_conf(settings);
-    let answer = client.get_object().bucket(bucket).key(key).range("bytes=0-39").send().await.expect("the input");
+    let answer = client
+        .get_object()
+        .bucket(bucket)
+        .key(key)
+        .range(format!("bytes=0-{}", bytes - 1))
+        .send()
+        .await
+        .expect("the input");
     let input = answer.body.collect().await.expect("the input").into_bytes();
     println!("{}", cloudknot_tests::now());
-    assert_eq!(input.len(), 40);
+    assert_eq!(input.len(), bytes);
 }

@@ -146,6 +146,28 @@ async fn later(milliseconds: u64, number: u64) -> Result<u64, String> {
     if number == 0 { Err("nothing to give".into()) } else { Ok(number) }
 }
 
+/// Fills so many MiB, with few to be had where memory is limited.
+#[cloudknot::remote(memory = "128 MiB")]
+fn hungry(mebibytes: usize) -> u64 {
+    let filled = std::hint::black_box(vec![1_u8; mebibytes << 20]);
+    filled.iter().step_by(1 << 20).map(|&byte| u64::from(byte)).sum()
+}
+
+/// How many thousandths of a CPU this process may have; fails where that is not limited.
+#[cloudknot::remote(vcpus = 0.25)]
+fn quota(_nothing: u8) -> Result<u64, String> {
+    let read =
+        |file: &str| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).map_err(|_| file.to_owned());
+    // The second version of control groups, or the first.
+    let limit = read("cpu.max")
+        .or_else(|_| Ok::<_, String>(read("cpu/cpu.cfs_quota_us")? + " " + &read("cpu/cpu.cfs_period_us")?))?;
+    let numbers: Result<Vec<u64>, _> = limit.split_whitespace().map(str::parse).collect();
+    match numbers.as_deref() {
+        Ok([quota, period]) => Ok(1_000 * quota / period),
+        _ => Err(limit),
+    }
+}
+
 /// Something else than [`work`].
 #[cloudknot::remote]
 fn other(number: u64) -> u64 {
@@ -215,6 +237,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["cancel-own", spec, started] => cancel_own(submit(spec)?.await?, Path::new(started)).await?,
         ["call", number] => tell(&Fact::Found(work.call(Task::Double(number.parse()?)).await?.to_string())),
         ["later"] => tell_outcomes(&later.map([(5, 1), (1, 2), (0, 0)]).submit().await?).await?,
+        #[cfg(feature = "deploy")]
+        ["on-docker"] => tell_outcomes(&other.map([5, 6]).on(cloudknot::Backend::docker()).submit().await?).await?,
+        ["hungry"] => tell_outcomes(&hungry.map([1, 512, 2]).submit().await?).await?,
+        ["quota"] => tell_outcomes(&quota.map([0]).submit().await?).await?,
         ["others", items] => many_others(items.parse()?, None)?,
         ["others", items, chunk] => many_others(items.parse()?, Some(chunk.parse()?))?,
         ["sizes"] => sizes()?,
