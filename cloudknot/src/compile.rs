@@ -163,9 +163,7 @@ impl Compile {
     /// # Errors
     /// See [`CompileErrorKind`].
     pub fn run(&self) -> Result<Worker, CompileError> {
-        let here = std::env::current_dir().map_err(io("find the current folder", "."))?;
-        let folder = self.folder.as_ref().map_or_else(|| here.clone(), |folder| here.join(folder));
-        let toolchain = Toolchain::of(&folder)?;
+        let toolchain = self.toolchain()?;
         let metadata = self.metadata(&toolchain)?;
         let selected = self.selection.find(&metadata)?;
         let settings = Settings::of(selected.package)?;
@@ -203,11 +201,25 @@ impl Compile {
             made_of: selected.kind.clone(),
             package: selected.package.name.to_string(),
             version: selected.package.version.to_string(),
-            package_folder: selected.package.manifest_path.parent().map(Into::into).unwrap_or_default(),
+            package_folder: folder_of(selected.package),
             functions: executable.functions,
             settings: build.settings,
             fresh,
         })
+    }
+
+    /// The folder of the package that is meant. Nothing is compiled.
+    ///
+    /// # Errors
+    /// Where there is no such package with remote functions, or several.
+    pub fn package_folder(&self) -> Result<PathBuf, CompileError> {
+        let metadata = self.metadata(&self.toolchain()?)?;
+        Ok(folder_of(self.selection.package(&metadata)?))
+    }
+
+    fn toolchain(&self) -> Result<Toolchain, CompileError> {
+        let here = std::env::current_dir().map_err(io("find the current folder", "."))?;
+        Toolchain::of(&self.folder.as_ref().map_or_else(|| here.clone(), |folder| here.join(folder)))
     }
 
     /// The dependencies of a worker are not those of the host, so they are read with a worker's flags.
@@ -265,4 +277,8 @@ impl Compile {
         }
         Ok(file)
     }
+}
+
+fn folder_of(package: &cargo_metadata::Package) -> PathBuf {
+    package.manifest_path.parent().map(Into::into).unwrap_or_default()
 }

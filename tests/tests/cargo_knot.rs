@@ -53,7 +53,7 @@ fn a_build_prints_facts_on_stdout_and_progress_on_stderr() {
         serde_json::from_slice(&check(&mut knot(&["image", "-p", "lone", "--json"]), 0, &[]).stdout).unwrap();
     assert!(text.contains(again["digest"].as_str().unwrap()), "{again}\n{text}");
     assert_eq!(again["layers"].as_array().map(Vec::len), Some(1));
-    let layer = again["layers"][0][1].as_u64().unwrap();
+    let layer = again["layers"][0]["bytes"].as_u64().unwrap();
     assert!(
         again["compressed_bytes"].as_u64().is_some_and(|bytes| (layer..layer + 10_000).contains(&bytes)),
         "{again}"

@@ -1,11 +1,13 @@
 //! A worker in its image as a scheduler starts it: `FROM scratch`, with as few rights as a container can have, over a
 //! folder and over S3. Nothing of the host side takes part: the run's record is laid down here, by the contract.
 
-use std::net::Ipv4Addr;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Arc, LazyLock};
+use std::thread::JoinHandle;
 
 use cloudknot::{DockerImage, DockerImageBuilder};
 use cloudknot_runtime::contract::{StoreAt, exit};
@@ -16,6 +18,7 @@ use cloudknot_tests::recorded::{Recorded, types_of};
 use cloudknot_tests::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
 use cloudknot_tests::trial::Task;
 use cloudknot_tests::workspaces::trial_image;
+use serde_json::json;
 
 /// Where the worker is.
 static WORKER: LazyLock<String> = LazyLock::new(|| {
@@ -45,13 +48,14 @@ fn container(docker: &Docker, options: &[&str], image: &str) -> Output {
 
 /// As [`container`], with access to this S3 server.
 fn container_on(docker: &Docker, url: &str, recorded: &Recorded, image: &str) -> Output {
-    let env = [
-        env_of(recorded),
-        format!("AWS_ENDPOINT_URL={url}"),
-        "AWS_REGION=eu-central-1".into(),
-        format!("AWS_ACCESS_KEY_ID={ACCESS_KEY}"),
-        format!("AWS_SECRET_ACCESS_KEY={SECRET_KEY}"),
-    ];
+    let keys = [format!("AWS_ACCESS_KEY_ID={ACCESS_KEY}"), format!("AWS_SECRET_ACCESS_KEY={SECRET_KEY}")];
+    container_as(&keys, docker, url, recorded, image)
+}
+
+/// As [`container`], on this S3 server, as whoever these variables say.
+fn container_as(who: &[String], docker: &Docker, url: &str, recorded: &Recorded, image: &str) -> Output {
+    let at = [env_of(recorded), format!("AWS_ENDPOINT_URL={url}"), "AWS_REGION=eu-central-1".into()];
+    let env = [&at, who].concat();
     let env = env.iter().flat_map(|env| ["--env", env]);
     container(docker, &["--network", "host"].into_iter().chain(env).collect::<Vec<_>>(), image)
 }
@@ -141,6 +145,54 @@ async fn over_s3_with_one_get_and_one_put() {
         assert_eq!(methods, requests, "{seen:?}");
         assert_eq!(recorded.values::<u64>(&store).await, doubled());
     }
+}
+
+/// What ECS offers to the containers of a task: its role's credentials, to whoever has the token.
+fn role_of_the_task() -> (String, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let url = format!("http://{}/role", listener.local_addr().expect("a listener has an address"));
+    let serve = move || {
+        let (mut client, _) = listener.accept().expect("the worker asks");
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).expect("the request has an end");
+            request.extend(byte);
+        }
+        let keys = json!({
+            "AccessKeyId": ACCESS_KEY, "SecretAccessKey": SECRET_KEY, "Token": "of-the-session",
+            "Expiration": "2099-01-01T00:00:00Z", "RoleArn": "arn:aws:iam::123456789012:role/cloudknot",
+        });
+        let keys = keys.to_string();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", keys.len());
+        write!(client, "{head}connection: close\r\n\r\n{keys}").expect("the worker listens");
+        String::from_utf8(request).expect("a request is text")
+    };
+    (url, std::thread::spawn(serve))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_s3_with_the_role_of_its_task() {
+    let Some(docker) = Docker::get() else { return };
+    let image = Loaded::new(&docker, image("role")).await;
+    let server = S3Server::start().await;
+    let url = format!("http://{}", server.address());
+    let store = server.store("role").await;
+    let at = StoreAt::S3 { bucket: BUCKET.into(), prefix: "role".into() };
+    let recorded = recorded(&store, at, &doubles()).await;
+
+    let (role, asked) = role_of_the_task();
+    let who =
+        [format!("AWS_CONTAINER_CREDENTIALS_FULL_URI={role}"), "AWS_CONTAINER_AUTHORIZATION_TOKEN=a-token".to_owned()];
+    check_done(&container_as(&who, &docker, &url, &recorded, &image.name));
+    let asked = asked.join().expect("the role was asked for").to_lowercase();
+    assert!(asked.starts_with("get /role ") && asked.contains("authorization: a-token"), "{asked}");
+    assert_eq!(recorded.values::<u64>(&store).await, doubled());
+
+    let nobody = container_as(&[], &docker, &url, &recorded, &image.name);
+    let said = String::from_utf8_lossy(&nobody.stderr);
+    assert_eq!(nobody.status.code(), Some(exit::TROUBLE), "{said}");
+    assert!(said.contains("no credentials") || said.contains("credential"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,22 +11,24 @@ use std::time::{Duration, SystemTime};
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::ResponseChecksumValidation;
-use aws_sdk_s3::types::{Delete, Object as Listed, ObjectIdentifier};
+use aws_sdk_s3::types::Object as Listed;
 use bytes::Bytes;
 
 use super::{BoxFuture, Object, Result, Store, StoreError, StoreErrorKind, Writer, key};
 
 mod config;
+#[cfg(not(cloudknot_worker))]
+mod delete;
 mod error;
 mod read;
+#[cfg(not(cloudknot_worker))]
 mod write;
 
 pub use config::{loader, retries};
 use error::Fault;
+#[cfg(not(cloudknot_worker))]
 use write::S3Writer;
 
-/// So many keys go into one request to delete.
-const DELETE: usize = 1_000;
 /// How often a create is tried that S3 answers with "somebody else is at it".
 const CONFLICTS: u32 = 6;
 
@@ -53,7 +55,7 @@ impl S3Store {
     /// # Errors
     /// Where they name no region. The bucket itself is not looked for.
     pub async fn open(bucket: &str, prefix: &str) -> Result<Self> {
-        let config = loader().load().await;
+        let config = config::load().await;
         let store = Self::new(&config, bucket, prefix);
         if config.region().is_some() {
             return Ok(store);
@@ -109,13 +111,27 @@ impl Store for S3Store {
         Box::pin(self.bucket.list(prefix, after))
     }
 
+    #[cfg(not(cloudknot_worker))]
     fn writer<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Box<dyn Writer>>> {
         let writer = S3Writer::open(&self.bucket, key).map(|writer| Box::new(writer) as Box<dyn Writer>);
         Box::pin(std::future::ready(writer))
     }
 
+    #[cfg(not(cloudknot_worker))]
     fn delete<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.bucket.delete(keys))
+    }
+
+    // What a worker has no part in is not in it: the SDK's code for these requests is a part of its size.
+    #[cfg(cloudknot_worker)]
+    fn writer<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Box<dyn Writer>>> {
+        Box::pin(std::future::ready(Err(self.bucket.only_a_host("write piece by piece", key))))
+    }
+
+    #[cfg(cloudknot_worker)]
+    fn delete<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        let refused = keys.first().map(|key| self.bucket.only_a_host("delete", key));
+        Box::pin(std::future::ready(refused.map_or(Ok(()), Err)))
     }
 }
 
@@ -172,22 +188,9 @@ impl Bucket {
         Some(Object { key, size, stored: stored.unwrap_or(SystemTime::UNIX_EPOCH) })
     }
 
-    async fn delete(&self, keys: &[String]) -> Result<()> {
-        keys.iter().try_for_each(|key| key::check(key))?;
-        for keys in keys.chunks(DELETE) {
-            let failed = |fault| self.failed("delete", &keys[0], fault);
-            let named = |key: &String| ObjectIdentifier::builder().key(self.key(key)).build();
-            let objects = keys.iter().map(named).collect::<std::result::Result<_, _>>();
-            let objects = objects.and_then(|objects| Delete::builder().set_objects(Some(objects)).quiet(true).build());
-            let objects = objects.map_err(|error| failed(Fault::other(error)))?;
-            let answer = self.client.delete_objects().bucket(&self.name).delete(objects).send().await;
-            let errors = answer.map_err(|error| failed(error.into()))?.errors.unwrap_or_default();
-            if let Some(first) = errors.first() {
-                let key = first.key().and_then(|key| key.strip_prefix(&self.prefix)).unwrap_or(&keys[0]);
-                return Err(self.failed("delete", key, Fault::of_key(first, errors.len())));
-            }
-        }
-        Ok(())
+    #[cfg(cloudknot_worker)]
+    fn only_a_host(&self, verb: &str, key: &str) -> StoreError {
+        self.failed(verb, key, Fault::other("this is a worker, which is built without that"))
     }
 
     fn describe(&self) -> String {

@@ -76,7 +76,7 @@ impl Build<'_> {
         }
         command.args(["--message-format", "json-render-diagnostics", "--target", &platform.triple]);
         command.arg("--target-dir").arg(&self.target_folder);
-        command.args(self.compile.profile.options(&self.settings, &manifest));
+        command.args(self.compile.profile.options(&self.settings, &manifest, self.metadata));
         command.env("CARGO_ENCODED_RUSTFLAGS", self.rustflags()?);
         if let Linker::Program(linker) = &platform.linker {
             let name = platform.triple.to_uppercase().replace('-', "_");

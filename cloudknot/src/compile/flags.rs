@@ -1,6 +1,7 @@
 //! What rustc and cargo are told for a worker build: our flags, then the user's, and a profile without an edit of the
 //! user's `Cargo.toml`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use cargo_config2::Flags;
@@ -13,7 +14,8 @@ use super::toolchain::Toolchain;
 /// How much the compiler may take its time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Profile {
-    /// `opt-level = 3`, fat LTO, one codegen unit, stripped; a `[profile.cloudknot]` of the user's goes before it.
+    /// `opt-level = 3`, fat LTO, one codegen unit, stripped, and the AWS SDK, which only waits, compiled for its size; a
+    /// `[profile.cloudknot]` of the user's goes before it.
     #[default]
     Deploy,
     /// For trying things: as `Deploy` without LTO, incremental. Larger, and its bytes may differ from build to build.
@@ -33,7 +35,7 @@ impl Profile {
     }
 
     /// The options that make the profile. `manifest` is the one of the workspace.
-    pub(super) fn options(&self, settings: &Settings, manifest: &toml::Table) -> Vec<String> {
+    pub(super) fn options(&self, settings: &Settings, manifest: &toml::Table, metadata: &Metadata) -> Vec<String> {
         let name = self.name();
         let defaults: &[(&str, &str)] = match self {
             Self::Deploy => &[
@@ -56,19 +58,31 @@ impl Profile {
         };
         let own = manifest.get("profile").and_then(|profiles| profiles.get(name)?.as_table());
         let said_by_user = |key: &str| own.is_some_and(|own| own.contains_key(key));
-        let mut keys: Vec<(&str, String)> = defaults
+        let mut keys: Vec<(String, String)> = defaults
             .iter()
             .filter(|(key, _)| !said_by_user(key))
-            .map(|(key, value)| (*key, (*value).to_string()))
+            .map(|(key, value)| ((*key).to_string(), (*value).to_string()))
             .collect();
         if *self == Self::Deploy {
+            let packages = own.and_then(|own| own.get("package")?.as_table());
+            let named: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
+            let waiting = named.into_iter().filter(|name| is_of_aws(name));
+            let waiting = waiting.filter(|name| packages.is_none_or(|packages| !packages.contains_key(*name)));
+            keys.extend(waiting.map(|name| (format!("package.{name}.opt-level"), "\"z\"".to_string())));
             // The last one given counts.
-            keys.extend(settings.profile());
+            keys.extend(settings.profile().into_iter().map(|(key, value)| (key.to_string(), value)));
         }
         let config =
             keys.into_iter().flat_map(|(key, value)| ["--config".into(), format!("profile.{name}.{key}={value}")]);
         ["--profile".into(), name.to_string()].into_iter().chain(config).collect()
     }
+}
+
+/// Whether this is a part of the AWS SDK. Its hashes, its TLS and what compresses are crates of other people's, which stay
+/// fast.
+fn is_of_aws(package: &str) -> bool {
+    ["aws-config", "aws-credential-types", "aws-runtime", "aws-sigv4", "aws-types"].contains(&package)
+        || ["aws-sdk-", "aws-smithy-"].iter().any(|start| package.starts_with(start))
 }
 
 /// The flags of the user for this target, wherever cargo would find them.

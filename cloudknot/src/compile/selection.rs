@@ -70,18 +70,30 @@ impl CargoTarget {
 
 impl Selection {
     pub(super) fn find<'m>(&self, metadata: &'m Metadata) -> Result<Selected<'m>, CompileError> {
-        let packages = self.packages(metadata)?;
-        let fitting: Vec<&Package> =
-            packages.iter().copied().filter(|package| uses_cloudknot(metadata, package)).collect();
-        if fitting.is_empty() {
-            return Err(without_cloudknot(&packages));
-        }
+        let fitting = self.fitting(metadata)?;
         let mut candidates: Vec<Selected<'m>> = fitting.iter().flat_map(|package| self.candidates(package)).collect();
         match candidates.len() {
             1 => Ok(candidates.swap_remove(0)),
             0 => Err(self.none(&fitting)),
             _ => Err(several(&candidates)),
         }
+    }
+
+    /// The package, whichever of its targets is meant.
+    pub(super) fn package<'m>(&self, metadata: &'m Metadata) -> Result<&'m Package, CompileError> {
+        match *self.fitting(metadata)? {
+            [package] => Ok(package),
+            ref packages => {
+                Err(several(&packages.iter().flat_map(|package| self.candidates(package)).collect::<Vec<_>>()))
+            }
+        }
+    }
+
+    fn fitting<'m>(&self, metadata: &'m Metadata) -> Result<Vec<&'m Package>, CompileError> {
+        let packages = self.packages(metadata)?;
+        let fitting: Vec<&Package> =
+            packages.iter().copied().filter(|package| uses_cloudknot(metadata, package)).collect();
+        if fitting.is_empty() { Err(without_cloudknot(&packages)) } else { Ok(fitting) }
     }
 
     fn packages<'m>(&self, metadata: &'m Metadata) -> Result<Vec<&'m Package>, CompileError> {

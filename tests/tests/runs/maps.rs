@@ -259,7 +259,7 @@ fn status_adds_up_while_a_run_goes_on_and_at_its_end() {
         panic!("{facts:?}")
     };
     assert_eq!(first.iter().sum::<u64>(), 4);
-    assert!(first[2] <= 1 && first[4] == 0, "{first:?}");
+    assert!(first[2] + first[3] > 0 && first[4] == 0, "it goes on, so something runs or waits: {first:?}");
     assert_eq!(last, &[3, 1, 0, 0, 0]);
     assert_eq!(twice, "4 twice");
 }

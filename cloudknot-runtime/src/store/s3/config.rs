@@ -5,6 +5,14 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+#[cfg(cloudknot_worker)]
+use aws_config::{
+    Region, ecs::EcsCredentialsProvider, environment::EnvironmentVariableCredentialsProvider,
+    meta::credentials::CredentialsProviderChain, provider_config::ProviderConfig,
+};
+#[cfg(cloudknot_worker)]
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_s3::config::SharedHttpClient;
 use aws_sdk_s3::config::interceptors::InterceptorContext;
 use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction};
 use aws_smithy_http_client::Builder;
@@ -25,9 +33,45 @@ const SLOWEST: usize = 64 * 1024;
 ///
 /// What else is set on it before it is loaded takes the place of what is set here.
 pub fn loader() -> ConfigLoader {
-    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build();
-    aws_config::defaults(BehaviorVersion::latest()).http_client(http).timeout_config(timeouts).retry_config(retries())
+    let defaults = aws_config::defaults(BehaviorVersion::latest());
+    defaults.http_client(http()).timeout_config(timeouts()).retry_config(retries())
+}
+
+/// The configuration of this program.
+#[cfg(not(cloudknot_worker))]
+pub(super) async fn load() -> SdkConfig {
+    loader().load().await
+}
+
+/// The configuration of a worker: what a container is told by its environment, and the credentials of its task's role.
+///
+/// Profiles, SSO and the rest of the usual chain are for people's machines, and would be a third of the worker.
+#[cfg(cloudknot_worker)]
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn load() -> SdkConfig {
+    let http = http();
+    let provider = ProviderConfig::without_region().with_http_client(http.clone());
+    let role = EcsCredentialsProvider::builder().configure(&provider).build();
+    let given = EnvironmentVariableCredentialsProvider::new();
+    let credentials = CredentialsProviderChain::first_try("environment", given).or_else("role of the task", role);
+    let told = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(http)
+        .timeout_config(timeouts())
+        .retry_config(retries())
+        .credentials_provider(SharedCredentialsProvider::new(credentials));
+    config.set_region(told("AWS_REGION").or_else(|| told("AWS_DEFAULT_REGION")).map(Region::new));
+    config.set_endpoint_url(told("AWS_ENDPOINT_URL_S3").or_else(|| told("AWS_ENDPOINT_URL")));
+    config.build()
+}
+
+fn http() -> SharedHttpClient {
+    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+}
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build()
 }
 
 /// How requests are retried: with waits that double, drawn at random.

@@ -5,6 +5,7 @@ use std::fmt;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+#[cfg(not(cloudknot_worker))]
 use aws_sdk_s3::types::Error as KeyError;
 
 use crate::store::{StoreError, StoreErrorKind as Kind};
@@ -18,6 +19,7 @@ pub(super) struct Fault {
     hint: Option<&'static str>,
     /// The HTTP status, if there was an answer.
     status: u16,
+    #[cfg(not(cloudknot_worker))]
     code: String,
     source: Source,
 }
@@ -33,7 +35,14 @@ struct Answer {
 
 impl Fault {
     pub(super) fn other(source: impl Into<Source>) -> Self {
-        Self { kind: Kind::Other, hint: None, status: 0, code: String::new(), source: source.into() }
+        Self {
+            kind: Kind::Other,
+            hint: None,
+            status: 0,
+            #[cfg(not(cloudknot_worker))]
+            code: String::new(),
+            source: source.into(),
+        }
     }
 
     pub(super) fn short(size: u64) -> Self {
@@ -45,6 +54,7 @@ impl Fault {
     }
 
     /// One key, of several, that could not be deleted.
+    #[cfg(not(cloudknot_worker))]
     pub(super) fn of_key(error: &KeyError, among: usize) -> Self {
         let message = format!("{} (one of {among} objects)", error.message().unwrap_or_default());
         Self::answered(Answer { code: error.code().unwrap_or_default().to_owned(), message, status: 0, request: None })
@@ -65,6 +75,7 @@ impl Fault {
     }
 
     /// There is no such upload in parts: never, or not any more.
+    #[cfg(not(cloudknot_worker))]
     pub(super) fn is_no_upload(&self) -> bool {
         self.code == "NoSuchUpload"
     }
@@ -79,7 +90,14 @@ impl Fault {
 
     fn answered(answer: Answer) -> Self {
         let (kind, hint) = sort(&answer.code, answer.status);
-        Self { kind, hint, status: answer.status, code: answer.code.clone(), source: Box::new(answer) }
+        Self {
+            kind,
+            hint,
+            status: answer.status,
+            #[cfg(not(cloudknot_worker))]
+            code: answer.code.clone(),
+            source: Box::new(answer),
+        }
     }
 
     /// There was no answer, or none that could be read.

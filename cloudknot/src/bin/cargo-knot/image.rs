@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use cloudknot::built::Built;
-use cloudknot::compile::{FunctionDescription, Worker};
+use cloudknot::compile::{Compile, FunctionDescription, Selection, Worker};
 use cloudknot::{DockerImage, DockerImageBuilder};
 use serde_json::{Value, json};
 
@@ -49,7 +49,10 @@ impl ImageArgs {
 /// `cargo knot image`.
 #[derive(Args)]
 pub(crate) struct Show {
-    /// Path to the Cargo.toml of the program's package
+    /// The package of the program
+    #[arg(short, long, value_name = "SPEC")]
+    package: Option<String>,
+    /// Path to Cargo.toml
     #[arg(long, value_name = "PATH")]
     manifest_path: Option<PathBuf>,
     /// Print one JSON object in place of text
@@ -59,9 +62,8 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let manifest = self.manifest_path.unwrap_or_else(|| "Cargo.toml".into());
-        let folder = manifest.parent().map(std::path::Path::to_owned).unwrap_or_default();
-        let built = Built::of_package(&folder)?;
+        let selection = Selection { manifest_path: self.manifest_path, package: self.package, ..Selection::default() };
+        let built = Built::of_package(&Compile::new(selection).package_folder()?)?;
         show(&built, self.json)
     }
 }
