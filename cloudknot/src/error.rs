@@ -38,8 +38,10 @@ pub enum ErrorKind {
     ItemsFailed,
     /// The run was cancelled.
     Cancelled,
-    /// There is no such run.
+    /// There is no such run, Knot or Pars.
     NotFound,
+    /// There is one of this name that is another one.
+    Exists,
     /// The function's types are not those that the run was submitted with.
     Types,
     /// The store cannot be read or written.
@@ -56,6 +58,12 @@ pub enum ErrorKind {
     Docker,
     /// A worker cannot be compiled.
     Compile,
+    /// The credentials for AWS are missing, or not accepted.
+    Credentials,
+    /// AWS does not allow it to whom the credentials belong.
+    Denied,
+    /// AWS cannot be reached, or refuses.
+    Aws,
     /// The machine or the service failed.
     Infrastructure,
 }

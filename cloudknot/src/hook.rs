@@ -83,6 +83,24 @@ pub enum Event<'a> {
         /// How many bytes the registry had lacked; `None` where the push failed.
         sent: Option<u64>,
     },
+    /// A step of a deploy or a clobber begins, such as "creating the stack `cloudknot-pars-lab`".
+    Step {
+        /// What is being done.
+        doing: &'a str,
+    },
+    /// Something happened to a resource of a stack.
+    Resource {
+        /// The stack's name.
+        stack: &'a str,
+        /// What the template calls it.
+        resource: &'a str,
+        /// Its type, such as `AWS::S3::Bucket`.
+        kind: &'a str,
+        /// CloudFormation's word for it, such as `CREATE_COMPLETE`.
+        status: &'a str,
+        /// What CloudFormation says to that.
+        reason: Option<&'a str>,
+    },
     /// Something outside of this machine failed in passing, and is tried again after a pause.
     Retrying {
         /// What is tried again.

@@ -46,11 +46,15 @@
 
 #[cfg(cloudknot_allocator = "mimalloc")]
 mod allocator;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+mod aws;
 mod backend;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub mod built;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub mod compile;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub mod config;
 #[cfg(all(feature = "docker", not(cloudknot_worker)))]
 pub mod docker;
 #[cfg(feature = "deploy")]
@@ -70,6 +74,8 @@ mod program;
 pub mod registry;
 mod remote;
 mod run;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+mod stack;
 #[cfg(all(feature = "progress", not(cloudknot_worker)))]
 mod terminal;
 

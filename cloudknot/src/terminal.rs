@@ -99,6 +99,12 @@ impl Hook for Terminal {
             }
             Event::Pushing { repository, sent, bytes } => shown.pushing(self.bar, repository, sent, bytes),
             Event::PushFinished { repository, sent } => shown.pushed(repository, sent),
+            Event::Step { doing } => say(doing),
+            Event::Resource { resource, kind, status, reason, .. } => {
+                let status = status.to_lowercase().replace('_', " ");
+                let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+                say(&format!("  {resource} ({kind}) {status}{reason}"));
+            }
             Event::Retrying { doing, reason, wait } => {
                 let line = format!("failed to {doing}: {reason}; it is tried again in {}", in_short(wait));
                 match &shown.push {

@@ -1,0 +1,237 @@
+//! Who speaks to AWS, as whom and where; and what AWS answers when it does not do what was asked. Knows no service.
+//!
+//! Requests share one configuration: the SDK's adaptive retries, which slow down when AWS asks for it. What is tried again
+//! is reported, so that a person sees why something takes longer.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Instant;
+
+use aws_config::retry::RetryConfig;
+use aws_config::{Region, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
+};
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
+use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, Metadata};
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::retries::RequestAttempts;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use aws_types::request_id::RequestId;
+use cloudknot_runtime::store::s3;
+
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::hook::{self, Event};
+
+/// How often one request is tried: with waits that double, some two minutes in all.
+const ATTEMPTS: u32 = 8;
+
+/// An account of AWS and a region, as somebody.
+#[derive(Debug, Clone)]
+pub(crate) struct Aws {
+    pub(crate) config: SdkConfig,
+    pub(crate) region: String,
+    profile: Option<String>,
+}
+
+impl Aws {
+    /// As the environment, the profile and `config.toml` say. What is given here goes before all of them.
+    ///
+    /// # Errors
+    /// Where nothing names a region, or `config.toml` cannot be read. Credentials are looked for when they are needed.
+    pub(crate) async fn load(profile: Option<&str>, region: Option<&str>) -> Result<Self> {
+        let chosen = Config::read()?;
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let profile = profile.map(str::to_owned).or_else(|| set("AWS_PROFILE")).or(chosen.profile);
+        let mut loader = s3::loader().retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS));
+        if let Some(profile) = &profile {
+            loader = loader.profile_name(profile);
+        }
+        let said = region.map(str::to_owned).or_else(|| set("AWS_REGION")).or_else(|| set("AWS_DEFAULT_REGION"));
+        if let Some(region) = said.or(chosen.region) {
+            loader = loader.region(Region::new(region));
+        }
+        let config = loader.load().await;
+        let Some(region) = config.region().map(ToString::to_string) else {
+            let whose = profile.map_or_else(String::new, |profile| format!(" of the profile `{profile}`"));
+            return Err(Error::new(ErrorKind::Config, format!("failed to find the region of AWS{whose}"))
+                .with_hint("name one: `cargo knot configure --region eu-central-1`, --region, or AWS_REGION"));
+        };
+        Ok(Self { config, region, profile })
+    }
+
+    /// The error of a request, in the words of what was being done: "create the stack `x`".
+    pub(crate) fn failed<E>(&self, doing: &str, error: SdkError<E, HttpResponse>) -> Error
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        let code = code(&error).unwrap_or_default().to_owned();
+        let request = error.request_id().map(str::to_owned);
+        let answer: Box<dyn StdError + Send + Sync> = match error {
+            SdkError::ServiceError(answer) => {
+                let (meta, status) = (answer.err().meta(), answer.raw().status().as_u16());
+                let message = meta.message().unwrap_or_default().to_owned();
+                Box::new(Answer { code: code.clone(), message, status, request })
+            }
+            error => error.into_source().unwrap_or_else(|error| Box::new(error)),
+        };
+        let (kind, hint) = self.sort(&code, &*answer);
+        let failed = Error::new(kind, format!("failed to {doing}")).with_source(answer);
+        match hint {
+            Some(hint) => failed.with_hint(hint),
+            None => failed,
+        }
+    }
+
+    fn sort(&self, code: &str, error: &(dyn StdError + 'static)) -> (ErrorKind, Option<String>) {
+        let who =
+            self.profile.as_ref().map_or_else(|| "your user".to_owned(), |profile| format!("profile `{profile}`"));
+        let of_the_user = |hint: String| (ErrorKind::Credentials, Some(hint));
+        match code {
+            "ExpiredToken"
+            | "ExpiredTokenException"
+            | "RequestExpired"
+            | "TokenRefreshRequired"
+            | "InvalidToken"
+            | "InvalidAccessKeyId"
+            | "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+            | "AuthFailure"
+            | "SignatureDoesNotMatch"
+            | "InvalidSignatureException"
+            | "IncompleteSignature"
+            | "OptInRequired" => of_the_user(format!(
+                "the credentials of {who} are not accepted: log in again (`aws sso login`, `aws login`), or choose \
+                     others by --profile or AWS_PROFILE"
+            )),
+            "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "Unauthorized" => {
+                let hint = format!(
+                    "have it granted to {who} (`cargo knot policy` prints what each verb needs), then run the same \
+                     command; what exists is kept"
+                );
+                (ErrorKind::Denied, Some(hint))
+            }
+            "" if caused_by::<CredentialsError>(error) => of_the_user(
+                "log in to AWS (`aws sso login`, `aws login`), or name a profile that has credentials: `cargo knot \
+                 configure` lists them"
+                    .into(),
+            ),
+            "" => {
+                let hint = format!("see that the network is there, and that `{}` is a region of AWS", self.region);
+                (ErrorKind::Aws, Some(hint))
+            }
+            _ => (ErrorKind::Aws, None),
+        }
+    }
+}
+
+/// A client of a service of the SDK, which reports what it tries again.
+macro_rules! client {
+    ($aws:expr, $service:ident) => {
+        $service::Client::from_conf(
+            $service::config::Builder::from(&$aws.config).interceptor($crate::aws::Retries).build(),
+        )
+    };
+}
+pub(crate) use client;
+
+/// The code of AWS's answer, if there was one.
+pub(crate) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
+    error.as_service_error().and_then(|error| error.meta().code())
+}
+
+/// The message of AWS's answer, if there was one.
+pub(crate) fn message<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> &str {
+    error.as_service_error().and_then(|error| error.meta().message()).unwrap_or_default()
+}
+
+/// What AWS answered, in one line.
+#[derive(Debug)]
+struct Answer {
+    code: String,
+    message: String,
+    status: u16,
+    request: Option<String>,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, message, status, request } = self;
+        match (code.as_str(), message.as_str()) {
+            ("", "") => write!(f, "AWS answered with status {status}")?,
+            ("", text) | (text, "") => f.write_str(text)?,
+            (code, message) => write!(f, "{message} ({code})")?,
+        }
+        request.iter().try_for_each(|request| write!(f, ", request {request}"))
+    }
+}
+
+impl StdError for Answer {}
+
+fn caused_by<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source()).any(<dyn StdError>::is::<T>)
+}
+
+/// Reports each request that is tried again, once its pause is over: only then is it known that it is.
+#[derive(Debug)]
+pub(crate) struct Retries;
+
+/// Why the attempt before failed, and when.
+#[derive(Debug)]
+struct Failed {
+    reason: String,
+    at: Instant,
+}
+
+impl Storable for Failed {
+    type Storer = StoreReplace<Self>;
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for Retries {
+    fn name(&self) -> &'static str {
+        "reports what is tried again"
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(Err(error)) = context.output_or_error() {
+            let status = context.response().map(|response| response.status().as_u16());
+            let reason = match (error.as_operation_error(), status) {
+                (Some(error), _) => deepest(error),
+                (None, Some(status)) => format!("AWS answered with status {status}"),
+                (None, None) => deepest(error),
+            };
+            config.interceptor_state().store_put(Failed { reason, at: Instant::now() });
+        }
+        Ok(())
+    }
+
+    fn read_before_attempt(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let attempt = config.load::<RequestAttempts>().map_or(1, RequestAttempts::attempts);
+        if let (2.., Some(failed), Some(what)) = (attempt, config.load::<Failed>(), config.load::<Metadata>()) {
+            let doing = format!("ask AWS ({} {})", what.service(), what.name());
+            hook::report(&Event::Retrying { doing: &doing, reason: &failed.reason, wait: failed.at.elapsed() });
+        }
+        Ok(())
+    }
+}
+
+/// What began it; what is around that names types of the SDK.
+fn deepest(error: &(dyn StdError + 'static)) -> String {
+    std::iter::successors(Some(error), |&error| error.source()).last().unwrap_or(error).to_string()
+}

@@ -1,0 +1,74 @@
+//! What a person chose once, for all programs: `config.toml` in the system's folder for configurations, or where
+//! `CLOUDKNOT_CONFIG` says. Holds choices only, and never a secret: what exists is found in the account, by name.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Where the choices are, in place of the usual file.
+const ENV_CONFIG: &str = "CLOUDKNOT_CONFIG";
+
+/// `config.toml`. A choice that was not made is absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct Config {
+    /// The profile of AWS; `AWS_PROFILE` goes before it.
+    pub profile: Option<String>,
+    /// The region; `AWS_REGION` goes before it, and it goes before the profile's.
+    pub region: Option<String>,
+    /// The Pars that a Knot stands on if it names none.
+    pub pars: Option<String>,
+    /// The bucket of a Pars that is made from now on: one that exists.
+    pub bucket: Option<String>,
+    /// The ARN of the key that such a bucket is encrypted with.
+    pub kms_key: Option<String>,
+}
+
+impl Config {
+    /// Where it is.
+    ///
+    /// # Errors
+    /// If this system has no such folder.
+    pub fn path() -> Result<PathBuf> {
+        if let Some(path) = std::env::var_os(ENV_CONFIG).filter(|path| !path.is_empty()) {
+            return Ok(path.into());
+        }
+        let folder = dirs::config_dir().ok_or_else(|| {
+            Error::new(ErrorKind::Config, "failed to find the folder for configurations")
+                .with_hint(format!("set HOME, or {ENV_CONFIG} to the path of a file"))
+        })?;
+        Ok(folder.join("cloudknot").join("config.toml"))
+    }
+
+    /// What was chosen. Where there is no file, nothing was.
+    ///
+    /// # Errors
+    /// If there is a file that cannot be read.
+    pub fn read() -> Result<Self> {
+        let path = Self::path()?;
+        let failed = || Error::new(ErrorKind::Config, format!("failed to read `{}`", path.display()));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => toml::from_str(&text).map_err(|error| {
+                failed().with_source(error).with_hint("mend it, or remove it and run `cargo knot configure` again")
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(failed().with_source(error)),
+        }
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&self) -> Result<()> {
+        let path = Self::path()?;
+        let text = toml::to_string(self).expect("choices are texts");
+        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        folder.and_then(|()| std::fs::write(&path, text)).map_err(|error| {
+            Error::new(ErrorKind::Config, format!("failed to write `{}`", path.display())).with_source(error)
+        })
+    }
+}

@@ -1,0 +1,379 @@
+//! CloudFormation, and nothing else of AWS: renders the templates, and makes, changes, finds and deletes stacks by name.
+//!
+//! Whatever state a stack was left in, by whom, the same call brings it to where it should be: one that others are working on
+//! is waited for, one that failed is taken away or rolled back first.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_cloudformation as cloudformation;
+use cloudformation::types::{Capability, Output, ResourceStatus, StackEvent, StackStatus, Tag};
+use serde::Serialize;
+use tokio::time::sleep;
+
+use crate::aws::{Aws, client, code, message};
+use crate::error::{Error, ErrorKind, Result};
+use crate::hook::{self, Event};
+
+mod template;
+
+pub(crate) use template::{Resource, render, resources};
+
+/// How often a stack is looked at while it changes: at first, and at last.
+const LOOK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(5));
+/// A template may have so many bytes in a request; a larger one has to be fetched from a bucket.
+pub(crate) const LARGEST_BODY: usize = 51_200;
+
+/// Stacks of one account and region.
+#[derive(Debug, Clone)]
+pub(crate) struct Stacks {
+    aws: Aws,
+    client: cloudformation::Client,
+}
+
+/// A stack that exists.
+#[derive(Debug, Clone)]
+pub(crate) struct Stack {
+    pub(crate) name: String,
+    /// Its ARN, which stays when another stack of that name is made.
+    pub(crate) id: String,
+    pub(crate) status: StackStatus,
+    pub(crate) reason: Option<String>,
+    pub(crate) outputs: BTreeMap<String, String>,
+    pub(crate) created: SystemTime,
+    pub(crate) changed: SystemTime,
+}
+
+/// What a stack shall be.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) template: &'a Body,
+    pub(crate) tags: &'a [(String, String)],
+}
+
+/// Where CloudFormation reads a template.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Text(String),
+    Url(String),
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Made,
+    Changed,
+    None,
+}
+
+/// What can be done next with a stack.
+enum Next {
+    /// Somebody, perhaps this program before it was killed, is at work on it.
+    Wait,
+    /// It never came to be, or was half deleted.
+    Delete,
+    /// A roll-back got stuck.
+    RollBack,
+    Update,
+    /// A change set of somebody's that nobody has executed.
+    Refuse,
+}
+
+impl Stacks {
+    pub(crate) fn new(aws: &Aws) -> Self {
+        Self { client: client!(aws, cloudformation), aws: aws.clone() }
+    }
+
+    /// The stack of this name or ARN.
+    pub(crate) async fn find(&self, name: &str) -> Result<Option<Stack>> {
+        let answer = match self.client.describe_stacks().stack_name(name).send().await {
+            Ok(answer) => answer,
+            Err(error) if code(&error) == Some("ValidationError") && message(&error).contains("does not exist") => {
+                return Ok(None);
+            }
+            Err(error) => return Err(self.aws.failed(&format!("look for the stack `{name}`"), error)),
+        };
+        let found = answer.stacks.unwrap_or_default().into_iter().next().map(Stack::of);
+        Ok(found.filter(|stack| stack.status != StackStatus::DeleteComplete))
+    }
+
+    /// All stacks whose names begin like this, in the order of their names.
+    pub(crate) async fn all(&self, beginning: &str) -> Result<Vec<Stack>> {
+        let mut pages = self.client.describe_stacks().into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.aws.failed("list the stacks", error))?;
+            found.extend(page.stacks.unwrap_or_default().into_iter().map(Stack::of));
+        }
+        found.retain(|stack| stack.name.starts_with(beginning) && stack.status != StackStatus::DeleteComplete);
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// The template that a stack was made of, as text.
+    pub(crate) async fn template(&self, stack: &Stack) -> Result<String> {
+        let answer = self.client.get_template().stack_name(&stack.id).send().await;
+        let answer =
+            answer.map_err(|error| self.aws.failed(&format!("read the template of `{}`", stack.name), error))?;
+        Ok(answer.template_body.unwrap_or_default())
+    }
+
+    /// Makes it, or changes what is there into it, and waits until that is done.
+    pub(crate) async fn apply(&self, wanted: &Wanted<'_>) -> Result<(Stack, Change)> {
+        loop {
+            let Some(stack) = self.find(wanted.name).await? else {
+                match self.create(wanted).await? {
+                    Some(id) => return Ok((self.settled(wanted.name, &id, "create").await?, Change::Made)),
+                    None => continue,
+                }
+            };
+            match stack.next() {
+                Next::Wait => {
+                    step(&format!("waiting for what is being done to the stack `{}` ({})", stack.name, stack.status));
+                    self.wait(&stack.name, &stack.id).await?;
+                }
+                Next::Delete => self.delete(&stack).await?,
+                Next::RollBack => {
+                    step(&format!("rolling the stack `{}` back", stack.name));
+                    let asked = self.client.continue_update_rollback().stack_name(&stack.id).send().await;
+                    asked.map_err(|error| self.aws.failed(&format!("roll back the stack `{}`", stack.name), error))?;
+                    let stack = self.wait(&stack.name, &stack.id).await?;
+                    if stack.as_ref().is_some_and(|stack| stack.status == StackStatus::UpdateRollbackFailed) {
+                        return Err(self.failure(wanted.name, &stack.expect("it was just seen"), "roll back").await);
+                    }
+                }
+                Next::Update if self.update(wanted, &stack).await? => {
+                    return Ok((self.settled(wanted.name, &stack.id, "change").await?, Change::Changed));
+                }
+                Next::Update => return Ok((stack, Change::None)),
+                Next::Refuse => {
+                    let message =
+                        format!("failed to change the stack `{}`: its status is {}", stack.name, stack.status);
+                    return Err(Error::new(ErrorKind::Exists, message).with_hint(
+                        "somebody has made a change set of it and not executed it: delete the stack in CloudFormation, then \
+                         run the same command",
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Asks for it to be made; `None` if it is there by now.
+    async fn create(&self, wanted: &Wanted<'_>) -> Result<Option<String>> {
+        step(&format!("creating the stack `{}`", wanted.name));
+        let (body, url) = wanted.template.parts();
+        let asked = self.client.create_stack().stack_name(wanted.name).set_template_body(body).set_template_url(url);
+        match asked.capabilities(Capability::CapabilityIam).set_tags(Some(wanted.tags())).send().await {
+            Ok(answer) => Ok(Some(answer.stack_id.unwrap_or_else(|| wanted.name.to_owned()))),
+            Err(error) if code(&error) == Some("AlreadyExistsException") => Ok(None),
+            Err(error) => Err(self.aws.failed(&format!("create the stack `{}`", wanted.name), error)),
+        }
+    }
+
+    /// Asks for it to be changed; whether there is anything to change.
+    async fn update(&self, wanted: &Wanted<'_>, stack: &Stack) -> Result<bool> {
+        step(&format!("changing the stack `{}`", wanted.name));
+        let (body, url) = wanted.template.parts();
+        let asked = self.client.update_stack().stack_name(&stack.id).set_template_body(body).set_template_url(url);
+        match asked.capabilities(Capability::CapabilityIam).set_tags(Some(wanted.tags())).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if message(&error).contains("No updates are to be performed") => Ok(false),
+            Err(error) => Err(self.aws.failed(&format!("change the stack `{}`", wanted.name), error)),
+        }
+    }
+
+    /// The stack once nothing happens to it any more; an error if that is not what was to be done.
+    async fn settled(&self, name: &str, id: &str, doing: &str) -> Result<Stack> {
+        let Some(stack) = self.wait(name, id).await? else {
+            let message = format!("failed to {doing} the stack `{name}`: somebody deleted it");
+            return Err(Error::new(ErrorKind::Aws, message).with_hint("run the same command again"));
+        };
+        if matches!(stack.status, StackStatus::CreateComplete | StackStatus::UpdateComplete) {
+            return Ok(stack);
+        }
+        Err(self.failure(name, &stack, doing).await)
+    }
+
+    /// Deletes it, with all that is in it, and waits until that is done.
+    pub(crate) async fn delete(&self, stack: &Stack) -> Result<()> {
+        step(&format!("deleting the stack `{}`", stack.name));
+        if stack.status != StackStatus::DeleteInProgress {
+            let asked = self.client.delete_stack().stack_name(&stack.id).send().await;
+            asked.map_err(|error| self.aws.failed(&format!("delete the stack `{}`", stack.name), error))?;
+        }
+        match self.wait(&stack.name, &stack.id).await? {
+            None => Ok(()),
+            Some(left) => Err(self.failure(&stack.name, &left, "delete").await),
+        }
+    }
+
+    /// Waits until nothing happens to it any more, and reports what happens to its resources meanwhile.
+    async fn wait(&self, name: &str, id: &str) -> Result<Option<Stack>> {
+        let (mut pause, mut told) = (LOOK.0, None);
+        loop {
+            let Some(stack) = self.find(id).await? else { return Ok(None) };
+            let going_on = matches!(stack.next(), Next::Wait);
+            if told.is_some() || going_on {
+                told = Some(self.tell(name, id, told).await?);
+            }
+            if !going_on {
+                return Ok(Some(stack));
+            }
+            sleep(pause).await;
+            pause = (pause * 3 / 2).min(LOOK.1);
+        }
+    }
+
+    /// Reports the events since the one that was told last; the id of the newest. Of those before the first look none is told.
+    async fn tell(&self, name: &str, id: &str, told: Option<String>) -> Result<String> {
+        let events = self.events(name, id).await?;
+        let newest = events.first().and_then(|event| event.event_id.clone()).unwrap_or_default();
+        if let Some(told) = told {
+            let unheard: Vec<_> = events.iter().take_while(|event| event.event_id.as_ref() != Some(&told)).collect();
+            for event in unheard.into_iter().rev().filter(|event| event.physical_resource_id() != Some(id)) {
+                hook::report(&Event::Resource {
+                    stack: name,
+                    resource: event.logical_resource_id().unwrap_or_default(),
+                    kind: event.resource_type().unwrap_or_default(),
+                    status: event.resource_status().map_or("", ResourceStatus::as_str),
+                    reason: event.resource_status_reason(),
+                });
+            }
+        }
+        Ok(newest)
+    }
+
+    /// What happened last to a stack and its resources, the newest first: one page, which is 100.
+    async fn events(&self, name: &str, id: &str) -> Result<Vec<StackEvent>> {
+        let answer = self.client.describe_stack_events().stack_name(id).send().await;
+        let answer =
+            answer.map_err(|error| self.aws.failed(&format!("read the events of the stack `{name}`"), error))?;
+        Ok(answer.stack_events.unwrap_or_default())
+    }
+
+    /// Why it ended like this: the resource that failed first, which is what the rest follows from.
+    async fn failure(&self, name: &str, stack: &Stack, doing: &str) -> Error {
+        let events = match self.events(name, &stack.id).await {
+            Ok(events) => events,
+            Err(error) => return error,
+        };
+        // Since the last time that the stack itself began something; its own events name it as their resource.
+        let of_the_stack = |event: &&StackEvent| event.physical_resource_id() == Some(&stack.id);
+        let begins = |event: &&StackEvent| {
+            let status = event.resource_status().map_or("", ResourceStatus::as_str);
+            of_the_stack(event) && ["CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"].contains(&status)
+        };
+        let first = events
+            .iter()
+            .take_while(|event| !begins(event))
+            .filter(|event| !of_the_stack(event))
+            .filter(|event| event.resource_status().is_some_and(|status| status.as_str().ends_with("_FAILED")))
+            .filter(|event| !event.resource_status_reason().unwrap_or_default().contains("cancelled"))
+            .last();
+        let message = format!("failed to {doing} the stack `{name}`");
+        let (why, hint) = match first {
+            Some(event) => {
+                let (resource, kind) = (event.logical_resource_id(), event.resource_type());
+                let reason = event.resource_status_reason().unwrap_or("no reason was given");
+                (
+                    format!("{} ({}): {reason}", resource.unwrap_or_default(), kind.unwrap_or_default()),
+                    format!("mend that, then run the same command; the stack is {}", stack.status),
+                )
+            }
+            None => (
+                stack.reason.clone().unwrap_or_else(|| format!("its status is {}", stack.status)),
+                "run the same command again".to_owned(),
+            ),
+        };
+        Error::new(ErrorKind::Aws, message).with_source(why).with_hint(hint)
+    }
+}
+
+impl Stack {
+    fn of(stack: cloudformation::types::Stack) -> Self {
+        let time = |time: Option<aws_smithy_types::DateTime>| {
+            time.and_then(|time| SystemTime::try_from(time).ok()).unwrap_or(SystemTime::UNIX_EPOCH)
+        };
+        let created = time(stack.creation_time);
+        let changed = if stack.last_updated_time.is_some() { time(stack.last_updated_time) } else { created };
+        let output = |output: Output| Some((output.output_key?, output.output_value?));
+        Self {
+            name: stack.stack_name.unwrap_or_default(),
+            id: stack.stack_id.unwrap_or_default(),
+            status: stack.stack_status.unwrap_or(StackStatus::from("")),
+            reason: stack.stack_status_reason,
+            outputs: stack.outputs.unwrap_or_default().into_iter().filter_map(output).collect(),
+            created,
+            changed,
+        }
+    }
+
+    /// A value that every stack of ours of this kind has.
+    ///
+    /// # Errors
+    /// If this one has not: it is no such stack, or half made.
+    pub(crate) fn output(&self, key: &str) -> Result<&str> {
+        self.outputs.get(key).map(String::as_str).ok_or_else(|| {
+            let message = format!("failed to find `{key}` in the stack `{}`, which is {}", self.name, self.status);
+            Error::new(ErrorKind::Aws, message).with_hint("it is not complete: run the command that made it again")
+        })
+    }
+
+    /// Whether all that it shall have is there.
+    pub(crate) fn is_complete(&self) -> bool {
+        use StackStatus::{CreateComplete, UpdateComplete, UpdateRollbackComplete};
+        matches!(self.status, CreateComplete | UpdateComplete | UpdateRollbackComplete)
+    }
+
+    /// The account that it is in: a part of its ARN.
+    pub(crate) fn account(&self) -> &str {
+        self.id.split(':').nth(4).unwrap_or_default()
+    }
+
+    /// The partition of AWS that it is in.
+    pub(crate) fn partition(&self) -> &str {
+        self.id.split(':').nth(1).unwrap_or("aws")
+    }
+
+    fn next(&self) -> Next {
+        match &self.status {
+            StackStatus::ReviewInProgress => Next::Refuse,
+            StackStatus::UpdateRollbackFailed => Next::RollBack,
+            StackStatus::CreateFailed
+            | StackStatus::RollbackComplete
+            | StackStatus::RollbackFailed
+            | StackStatus::DeleteFailed => Next::Delete,
+            status if status.as_str().ends_with("_IN_PROGRESS") => Next::Wait,
+            _ => Next::Update,
+        }
+    }
+}
+
+impl Wanted<'_> {
+    fn tags(&self) -> Vec<Tag> {
+        self.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+    }
+}
+
+impl Body {
+    fn parts(&self) -> (Option<String>, Option<String>) {
+        match self {
+            Self::Text(text) => (Some(text.clone()), None),
+            Self::Url(url) => (None, Some(url.clone())),
+        }
+    }
+}
+
+/// What is in a stack that nobody has to know but this program: its settings, and what it was rendered from.
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
+pub(crate) struct Noted<T> {
+    /// Tells apart what the template was rendered from.
+    pub(crate) content: String,
+    pub(crate) settings: T,
+}
+
+/// Reports a step that a person may have to wait for.
+pub(crate) fn step(doing: &str) {
+    hook::report(&Event::Step { doing });
+}

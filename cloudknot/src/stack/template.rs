@@ -1,0 +1,90 @@
+//! The templates of stacks and policies, and what can be seen of a stack in its template.
+
+use std::collections::BTreeMap;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+
+/// Each by its name.
+const TEMPLATES: [(&str, &str); 13] = [
+    ("pars.yaml", include_str!("pars.yaml.j2")),
+    ("knot.yaml", include_str!("knot.yaml.j2")),
+    ("policies/clobber.json.j2", include_str!("policies/clobber.json.j2")),
+    ("policies/deploy.json.j2", include_str!("policies/deploy.json.j2")),
+    ("policies/doctor.json.j2", include_str!("policies/doctor.json.j2")),
+    ("policies/job-role.json.j2", include_str!("policies/job-role.json.j2")),
+    ("policies/pars-clobber.json.j2", include_str!("policies/pars-clobber.json.j2")),
+    ("policies/pars-create.json.j2", include_str!("policies/pars-create.json.j2")),
+    ("policies/pars-network.json.j2", include_str!("policies/pars-network.json.j2")),
+    ("policies/prune.json.j2", include_str!("policies/prune.json.j2")),
+    ("policies/push.json.j2", include_str!("policies/push.json.j2")),
+    ("policies/run.json.j2", include_str!("policies/run.json.j2")),
+    ("policies/show.json.j2", include_str!("policies/show.json.j2")),
+];
+
+/// A resource, as a template says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Resource {
+    /// Its type, such as `AWS::S3::Bucket`.
+    pub(crate) kind: String,
+    /// All that the template says of it.
+    text: String,
+}
+
+/// Renders one, with every value that it names.
+pub(crate) fn render(name: &str, values: &impl Serialize) -> String {
+    let mut environment = Environment::new();
+    let whitespace = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
+    environment.set_syntax(whitespace.expect("the syntax is the usual one"));
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    for (name, text) in TEMPLATES {
+        environment.add_template(name, text).expect("our templates are well-formed");
+    }
+    let template = environment.get_template(name).expect("it is one of ours");
+    template.render(Serde(values)).expect("every value of a template is given")
+}
+
+/// The resources of a template of ours, by their logical names.
+pub(crate) fn resources(template: &str) -> BTreeMap<String, Resource> {
+    let mut found: BTreeMap<String, Resource> = BTreeMap::new();
+    let mut current = None;
+    let lines = template.lines().skip_while(|line| *line != "Resources:").skip(1);
+    for line in lines.take_while(|line| line.is_empty() || line.starts_with([' ', '#'])) {
+        let trimmed = line.trim();
+        if trimmed.is_empty() || trimmed.starts_with('#') {
+            continue;
+        }
+        let is_name = line.len() - line.trim_start().len() == 2;
+        if let Some(name) = trimmed.strip_suffix(':').filter(|_| is_name) {
+            let name = name.trim_matches('"').to_owned();
+            found.insert(name.clone(), Resource { kind: String::new(), text: String::new() });
+            current = Some(name);
+        } else if let Some(resource) = current.as_ref().and_then(|name| found.get_mut(name)) {
+            if let Some(kind) = trimmed.strip_prefix("Type: ").filter(|_| resource.kind.is_empty()) {
+                kind.clone_into(&mut resource.kind);
+            }
+            resource.text.push_str(line);
+            resource.text.push('\n');
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resources_are_told_apart_by_their_names_and_texts() {
+        let template = "# x\nResources:\n  # One\n  A:\n    Type: AWS::S3::Bucket\n    Properties:\n      # why\n      X: 1\n\n  \
+                        \"B\":\n    Type: AWS::Batch::JobQueue\nOutputs:\n  C:\n    Value: 1\n";
+        let found = resources(template);
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["A", "B"]);
+        assert_eq!(found["A"].kind, "AWS::S3::Bucket");
+        assert_eq!(found["A"].text, "    Type: AWS::S3::Bucket\n    Properties:\n      X: 1\n");
+        assert_eq!(found["B"].kind, "AWS::Batch::JobQueue");
+    }
+}
