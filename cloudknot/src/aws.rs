@@ -10,6 +10,7 @@ use std::time::Instant;
 use aws_config::retry::RetryConfig;
 use aws_config::{Region, SdkConfig};
 use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_sts as sts;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::{
     BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
@@ -30,6 +31,16 @@ use crate::hook::{self, Event};
 
 /// How often one request is tried: with waits that double, some two minutes in all.
 const ATTEMPTS: u32 = 8;
+
+/// A client of a service of the SDK, which reports what it tries again.
+macro_rules! client {
+    ($aws:expr, $service:ident) => {
+        $service::Client::from_conf(
+            $service::config::Builder::from(&$aws.config).interceptor($crate::aws::Retries).build(),
+        )
+    };
+}
+pub(crate) use client;
 
 /// An account of AWS and a region, as somebody.
 #[derive(Debug, Clone)]
@@ -65,6 +76,20 @@ impl Aws {
         Ok(Self { config, region, profile })
     }
 
+    /// As this configuration says, and nothing else.
+    #[cfg(test)]
+    pub(crate) fn of(config: SdkConfig) -> Self {
+        let region = config.region().expect("the configuration of a test has a region").to_string();
+        Self { config, region, profile: None }
+    }
+
+    /// The account that whoever asks belongs to, by its twelve digits.
+    pub(crate) async fn account(&self) -> Result<String> {
+        let asked = client!(self, sts).get_caller_identity().send().await;
+        let answer = asked.map_err(|error| self.failed("ask AWS who you are", error))?;
+        Ok(answer.account.unwrap_or_default())
+    }
+
     /// The error of a request, in the words of what was being done: "create the stack `x`".
     pub(crate) fn failed<E>(&self, doing: &str, error: SdkError<E, HttpResponse>) -> Error
     where
@@ -72,6 +97,7 @@ impl Aws {
     {
         let code = code(&error).unwrap_or_default().to_owned();
         let request = error.request_id().map(str::to_owned);
+        let broken = error.raw_response().is_some_and(|answer| answer.status().is_server_error());
         let answer: Box<dyn StdError + Send + Sync> = match error {
             SdkError::ServiceError(answer) => {
                 let (meta, status) = (answer.err().meta(), answer.raw().status().as_u16());
@@ -81,6 +107,8 @@ impl Aws {
             error => error.into_source().unwrap_or_else(|error| Box::new(error)),
         };
         let (kind, hint) = self.sort(&code, &*answer);
+        let hint =
+            if broken { Some("AWS itself has trouble: try again later; what exists is kept".to_owned()) } else { hint };
         let failed = Error::new(kind, format!("failed to {doing}")).with_source(answer);
         match hint {
             Some(hint) => failed.with_hint(hint),
@@ -129,16 +157,6 @@ impl Aws {
         }
     }
 }
-
-/// A client of a service of the SDK, which reports what it tries again.
-macro_rules! client {
-    ($aws:expr, $service:ident) => {
-        $service::Client::from_conf(
-            $service::config::Builder::from(&$aws.config).interceptor($crate::aws::Retries).build(),
-        )
-    };
-}
-pub(crate) use client;
 
 /// The code of AWS's answer, if there was one.
 pub(crate) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
@@ -206,9 +224,10 @@ impl Intercept for Retries {
     ) -> Result<(), BoxError> {
         if let Some(Err(error)) = context.output_or_error() {
             let status = context.response().map(|response| response.status().as_u16());
-            let reason = match (error.as_operation_error(), status) {
-                (Some(error), _) => deepest(error),
-                (None, Some(status)) => format!("AWS answered with status {status}"),
+            let reason = match (status, error.as_operation_error()) {
+                // What else comes with such an answer is often no message of the service at all.
+                (Some(status @ 500..), _) | (Some(status), None) => format!("AWS answered with status {status}"),
+                (_, Some(error)) => deepest(error),
                 (None, None) => deepest(error),
             };
             config.interceptor_state().store_put(Failed { reason, at: Instant::now() });

@@ -43,7 +43,7 @@ pub struct Built {
     /// The remote functions.
     pub functions: Vec<FunctionDescription>,
     /// Their types, as the worker said; `None` where it cannot be run on this machine.
-    types: Option<Vec<Types>>,
+    pub(crate) types: Option<Vec<Types>>,
 }
 
 const FILE: &str = "image.json";
@@ -105,18 +105,33 @@ impl Built {
             .map_err(|error| failed(format!("failed to read `{}`", path.display())).with_source(error))
     }
 
+    /// Takes away what stands in this folder for a program: image in the Docker engine, archive and note.
+    pub(crate) async fn clobber(home: &Path) -> Result<()> {
+        if !home.join(FILE).exists() {
+            return Ok(());
+        }
+        let built = Self::read(home)?;
+        #[cfg(feature = "docker")]
+        match crate::docker::Engine::connect().await {
+            Ok(engine) => drop(engine.remove(&built.name).await?),
+            Err(error) if error.is_no_engine() => {}
+            Err(error) => return Err(error.into()),
+        }
+        for path in [built.archive, home.join(FILE)] {
+            if let Err(error) = std::fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                let message = format!("failed to remove `{}`", path.display());
+                return Err(Error::new(ErrorKind::Image, message).with_source(error));
+            }
+        }
+        Ok(())
+    }
+
     fn write(&self, home: &Path) -> Result<()> {
         let path = home.join(FILE);
         let text = serde_json::to_vec_pretty(self).expect("a note is texts and numbers");
-        let write = || -> io::Result<()> {
-            std::fs::create_dir_all(home)?;
-            let ignore = home.join(".gitignore");
-            if !ignore.exists() {
-                std::fs::write(ignore, "*\n")?;
-            }
-            std::fs::write(&path, text)
-        };
-        write().map_err(|error| {
+        prepare(home).and_then(|()| std::fs::write(&path, text)).map_err(|error| {
             Error::new(ErrorKind::Image, format!("failed to note the image in `{}`", path.display())).with_source(error)
         })
     }
@@ -141,8 +156,15 @@ impl Built {
     }
 }
 
+/// Makes the folder, which no version control is to see.
+pub(crate) fn prepare(home: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(home)?;
+    let ignore = home.join(".gitignore");
+    if ignore.exists() { Ok(()) } else { std::fs::write(ignore, "*\n") }
+}
+
 /// Where the program of this package looks.
-fn home_of(package_folder: &Path) -> PathBuf {
+pub(crate) fn home_of(package_folder: &Path) -> PathBuf {
     match std::env::var_os(contract::ENV_HOME).filter(|home| !home.is_empty()) {
         Some(home) => home.into(),
         None => package_folder.join(contract::HOME),

@@ -93,6 +93,12 @@ impl fmt::Debug for Worker {
     }
 }
 
+impl fmt::Debug for Compile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compile").field("selection", &self.selection).field("arch", &self.arch).finish_non_exhaustive()
+    }
+}
+
 impl Compile {
     /// The worker of this target, for x86-64.
     pub fn new(selection: Selection) -> Self {
@@ -167,6 +173,10 @@ impl Compile {
         let metadata = self.metadata(&toolchain)?;
         let selected = self.selection.find(&metadata)?;
         let settings = Settings::of(selected.package)?;
+        if settings.knot.arm64 == Some(true) && self.arch != Arch::Arm64 && self.target.is_none() {
+            // The dependencies may be others there, so all is looked at anew.
+            return self.clone().arch(Arch::Arm64).run();
+        }
         let dynamic = self.dynamic || settings.has_base();
         let platform = self.platform(&toolchain, &metadata, &selected, &settings)?;
         self.warn(&toolchain, &platform, &settings)?;
@@ -215,6 +225,16 @@ impl Compile {
     pub fn package_folder(&self) -> Result<PathBuf, CompileError> {
         let metadata = self.metadata(&self.toolchain()?)?;
         Ok(folder_of(self.selection.package(&metadata)?))
+    }
+
+    /// The name that the program's Knot has, unless another is said when it is deployed. Nothing is compiled.
+    ///
+    /// # Errors
+    /// As [`package_folder`](Self::package_folder), or where the package's settings cannot be read.
+    pub fn knot_name(&self) -> Result<String, CompileError> {
+        let metadata = self.metadata(&self.toolchain()?)?;
+        let package = self.selection.package(&metadata)?;
+        Ok(Settings::of(package)?.knot.knot.unwrap_or_else(|| package.name.replace('_', "-")))
     }
 
     fn toolchain(&self) -> Result<Toolchain, CompileError> {

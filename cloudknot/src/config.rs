@@ -59,6 +59,23 @@ impl Config {
         }
     }
 
+    /// The profiles of AWS that there are on this machine, in the order of their names.
+    ///
+    /// # Errors
+    /// If AWS's own files cannot be understood.
+    pub async fn profiles() -> Result<Vec<String>> {
+        let (fs, env) = (aws_types::os_shim_internal::Fs::real(), aws_types::os_shim_internal::Env::real());
+        let files = aws_runtime::env_config::file::EnvConfigFiles::default();
+        let found = aws_config::profile::load(&fs, &env, &files, None).await.map_err(|error| {
+            Error::new(ErrorKind::Config, "failed to read the profiles of AWS")
+                .with_source(error)
+                .with_hint("mend `~/.aws/config` or `~/.aws/credentials`")
+        })?;
+        let mut names: Vec<_> = found.profiles().map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// Writes it.
     ///
     /// # Errors
@@ -71,4 +88,15 @@ impl Config {
             Error::new(ErrorKind::Config, format!("failed to write `{}`", path.display())).with_source(error)
         })
     }
+}
+
+/// The name of a Pars where none is said: `<user>-default`, as far as the user's name can be in one.
+#[must_use]
+pub fn default_pars() -> String {
+    let user = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let user = user.unwrap_or_default().to_lowercase();
+    let fits = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let name: String = user.chars().map(fits).skip_while(|c| !c.is_ascii_alphabetic()).take(30).collect();
+    let name = name.trim_end_matches('-');
+    if name.is_empty() { "cloudknot-default".to_owned() } else { format!("{name}-default") }
 }

@@ -44,11 +44,15 @@
 //! - `docker`: images by the local Docker engine.
 //! - `cli`: the command `cargo knot`, by `cargo install --path cloudknot --features cli`.
 
+#[cfg(feature = "deploy")]
+mod account;
 #[cfg(cloudknot_allocator = "mimalloc")]
 mod allocator;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod aws;
 mod backend;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+mod batch;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub mod built;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
@@ -60,16 +64,37 @@ pub mod docker;
 #[cfg(feature = "deploy")]
 mod docker_image;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+mod ec2;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+mod ecr;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod elf;
 mod error;
 mod hook;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub mod image;
+#[cfg(feature = "deploy")]
+mod knot;
 mod ledger;
 #[cfg(feature = "deploy")]
 mod login;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+mod machines;
 mod map;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+mod names;
+#[cfg(feature = "deploy")]
+mod pars;
+#[cfg(feature = "deploy")]
+mod plan;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub mod policy;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+mod preflight;
 mod program;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+#[allow(dead_code, reason = "the macros have the same file, and read times as well")]
+mod quantity;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub mod registry;
 mod remote;
@@ -205,8 +230,14 @@ pub use docker_image::{DockerImage, DockerImageBuilder};
 pub use error::{Error, ErrorKind, Result};
 pub use hook::{Event, Hook, set_hook};
 #[cfg(feature = "deploy")]
+pub use knot::{Compute, Deployed, Knot, KnotBuilder, KnotClobber, KnotSettings, Log, Mount};
+#[cfg(feature = "deploy")]
 pub use login::Login;
 pub use map::{Map, MapFuture, Submit};
+#[cfg(feature = "deploy")]
+pub use pars::{Internet, Network, Pars, ParsBuilder, ParsClobber, ParsSettings, Tenancy};
+#[cfg(feature = "deploy")]
+pub use plan::{Action, Plan, PlannedStep};
 pub use remote::RemoteFn;
 pub use run::{Pending, Results, Run, Status};
 

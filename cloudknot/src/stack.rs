@@ -17,7 +17,7 @@ use crate::hook::{self, Event};
 
 mod template;
 
-pub(crate) use template::{Resource, render, resources};
+pub(crate) use template::{outputs, render, resources, source};
 
 /// How often a stack is looked at while it changes: at first, and at last.
 const LOOK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(5));
@@ -40,7 +40,7 @@ pub(crate) struct Stack {
     pub(crate) status: StackStatus,
     pub(crate) reason: Option<String>,
     pub(crate) outputs: BTreeMap<String, String>,
-    pub(crate) created: SystemTime,
+    /// When it was made or changed last.
     pub(crate) changed: SystemTime,
 }
 
@@ -78,6 +78,13 @@ enum Next {
     Update,
     /// A change set of somebody's that nobody has executed.
     Refuse,
+}
+
+/// What came of asking for a change.
+enum Updated {
+    Asked,
+    Nothing,
+    Busy,
 }
 
 impl Stacks {
@@ -120,7 +127,13 @@ impl Stacks {
     }
 
     /// Makes it, or changes what is there into it, and waits until that is done.
-    pub(crate) async fn apply(&self, wanted: &Wanted<'_>) -> Result<(Stack, Change)> {
+    ///
+    /// Before what is there is changed, `may_change` is asked: it may have become another one while this waited for it.
+    pub(crate) async fn apply(
+        &self,
+        wanted: &Wanted<'_>,
+        may_change: &(dyn Fn(&Stack) -> Result<()> + Sync),
+    ) -> Result<(Stack, Change)> {
         loop {
             let Some(stack) = self.find(wanted.name).await? else {
                 match self.create(wanted).await? {
@@ -143,10 +156,16 @@ impl Stacks {
                         return Err(self.failure(wanted.name, &stack.expect("it was just seen"), "roll back").await);
                     }
                 }
-                Next::Update if self.update(wanted, &stack).await? => {
-                    return Ok((self.settled(wanted.name, &stack.id, "change").await?, Change::Changed));
+                Next::Update => {
+                    may_change(&stack)?;
+                    match self.update(wanted, &stack).await? {
+                        Updated::Asked => {
+                            return Ok((self.settled(wanted.name, &stack.id, "change").await?, Change::Changed));
+                        }
+                        Updated::Nothing => return Ok((stack, Change::None)),
+                        Updated::Busy => {}
+                    }
                 }
-                Next::Update => return Ok((stack, Change::None)),
                 Next::Refuse => {
                     let message =
                         format!("failed to change the stack `{}`: its status is {}", stack.name, stack.status);
@@ -164,21 +183,23 @@ impl Stacks {
         step(&format!("creating the stack `{}`", wanted.name));
         let (body, url) = wanted.template.parts();
         let asked = self.client.create_stack().stack_name(wanted.name).set_template_body(body).set_template_url(url);
-        match asked.capabilities(Capability::CapabilityIam).set_tags(Some(wanted.tags())).send().await {
+        match asked.capabilities(Capability::CapabilityIam).set_tags(wanted.tags()).send().await {
             Ok(answer) => Ok(Some(answer.stack_id.unwrap_or_else(|| wanted.name.to_owned()))),
             Err(error) if code(&error) == Some("AlreadyExistsException") => Ok(None),
             Err(error) => Err(self.aws.failed(&format!("create the stack `{}`", wanted.name), error)),
         }
     }
 
-    /// Asks for it to be changed; whether there is anything to change.
-    async fn update(&self, wanted: &Wanted<'_>, stack: &Stack) -> Result<bool> {
+    /// Asks for it to be changed.
+    async fn update(&self, wanted: &Wanted<'_>, stack: &Stack) -> Result<Updated> {
         step(&format!("changing the stack `{}`", wanted.name));
         let (body, url) = wanted.template.parts();
         let asked = self.client.update_stack().stack_name(&stack.id).set_template_body(body).set_template_url(url);
-        match asked.capabilities(Capability::CapabilityIam).set_tags(Some(wanted.tags())).send().await {
-            Ok(_) => Ok(true),
-            Err(error) if message(&error).contains("No updates are to be performed") => Ok(false),
+        match asked.capabilities(Capability::CapabilityIam).set_tags(wanted.tags()).send().await {
+            Ok(_) => Ok(Updated::Asked),
+            Err(error) if message(&error).contains("No updates are to be performed") => Ok(Updated::Nothing),
+            // Somebody else was quicker by a moment; what CloudFormation says then names the state.
+            Err(error) if message(&error).contains("_IN_PROGRESS state and can not be updated") => Ok(Updated::Busy),
             Err(error) => Err(self.aws.failed(&format!("change the stack `{}`", wanted.name), error)),
         }
     }
@@ -295,8 +316,7 @@ impl Stack {
         let time = |time: Option<aws_smithy_types::DateTime>| {
             time.and_then(|time| SystemTime::try_from(time).ok()).unwrap_or(SystemTime::UNIX_EPOCH)
         };
-        let created = time(stack.creation_time);
-        let changed = if stack.last_updated_time.is_some() { time(stack.last_updated_time) } else { created };
+        let changed = time(stack.last_updated_time.or(stack.creation_time));
         let output = |output: Output| Some((output.output_key?, output.output_value?));
         Self {
             name: stack.stack_name.unwrap_or_default(),
@@ -304,7 +324,6 @@ impl Stack {
             status: stack.stack_status.unwrap_or(StackStatus::from("")),
             reason: stack.stack_status_reason,
             outputs: stack.outputs.unwrap_or_default().into_iter().filter_map(output).collect(),
-            created,
             changed,
         }
     }
@@ -326,14 +345,9 @@ impl Stack {
         matches!(self.status, CreateComplete | UpdateComplete | UpdateRollbackComplete)
     }
 
-    /// The account that it is in: a part of its ARN.
-    pub(crate) fn account(&self) -> &str {
-        self.id.split(':').nth(4).unwrap_or_default()
-    }
-
-    /// The partition of AWS that it is in.
-    pub(crate) fn partition(&self) -> &str {
-        self.id.split(':').nth(1).unwrap_or("aws")
+    /// The region that it is in: a part of its ARN.
+    pub(crate) fn region(&self) -> &str {
+        self.id.split(':').nth(3).unwrap_or_default()
     }
 
     fn next(&self) -> Next {
@@ -351,8 +365,11 @@ impl Stack {
 }
 
 impl Wanted<'_> {
-    fn tags(&self) -> Vec<Tag> {
-        self.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+    /// Without any, those that the stack has stay.
+    fn tags(&self) -> Option<Vec<Tag>> {
+        let tags =
+            self.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect::<Vec<_>>();
+        Some(tags).filter(|tags| !tags.is_empty())
     }
 }
 

@@ -12,7 +12,7 @@
 //! base-image = "debian:12"   # what the worker stands on; it is then linked dynamically. Or:
 //! dockerfile = "Dockerfile"  # the same, built first
 //! ```
-//! Paths are relative to the package's folder.
+//! Paths are relative to the package's folder. What else may stand there is said of the Knot: see `knot/settings.rs`.
 //!
 //! Left out, `allocator` is mimalloc where the worker is built for musl and a C compiler for it is there (musl's own
 //! is slow with threads), else the one of the system. A program with a `#[global_allocator]` of its own says "system".
@@ -24,13 +24,18 @@ use std::path::PathBuf;
 
 use cargo_metadata::Package;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::error::{CompileError, CompileErrorKind};
+use crate::knot::KnotSettings;
 
 /// `[package.metadata.cloudknot]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
+    /// What is said of the Knot, and not of the worker.
+    #[serde(skip)]
+    pub knot: KnotSettings,
     /// The CPU that the worker needs at least.
     pub target_cpu: Option<String>,
     /// The profile's `opt-level`.
@@ -51,6 +56,19 @@ pub struct Settings {
     /// A Dockerfile of what the worker stands on.
     pub dockerfile: Option<PathBuf>,
 }
+
+/// The keys that are said of the worker.
+const OF_THE_WORKER: [&str; 9] = [
+    "allocator",
+    "base-image",
+    "ca-bundle",
+    "codegen-units",
+    "dockerfile",
+    "lto",
+    "opt-level",
+    "overflow-checks",
+    "target-cpu",
+];
 
 /// A number or a letter, as in a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -114,7 +132,13 @@ impl Settings {
             .advise(format!("{hint}, in `{}`", package.manifest_path))
         };
         let Some(table) = package.metadata.get("cloudknot") else { return Ok(Self::default()) };
-        let mut settings = Self::deserialize(table).map_err(|cause| refused("correct it").because(cause))?;
+        let Some(table) = table.as_object() else { return Err(refused("it has to be a table")) };
+        // Two readers share the table, so that each can say what it does not know.
+        let (own, knot): (Map<_, _>, Map<_, _>) =
+            table.clone().into_iter().partition(|(key, _)| OF_THE_WORKER.contains(&key.as_str()));
+        let mut settings = Self::deserialize(Value::from(own)).map_err(|cause| refused("correct it").because(cause))?;
+        settings.knot =
+            KnotSettings::deserialize(Value::from(knot)).map_err(|cause| refused("correct it").because(cause))?;
         let folder = package.manifest_path.parent().map(|folder| folder.as_std_path().to_owned()).unwrap_or_default();
         for path in settings.ca_bundle.iter_mut().chain(&mut settings.dockerfile) {
             *path = folder.join(&path);

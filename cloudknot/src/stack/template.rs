@@ -33,6 +33,11 @@ pub(crate) struct Resource {
     text: String,
 }
 
+/// What a template is before it is rendered.
+pub(crate) fn source(name: &str) -> &'static str {
+    TEMPLATES.iter().find(|(there, _)| *there == name).expect("it is one of ours").1
+}
+
 /// Renders one, with every value that it names.
 pub(crate) fn render(name: &str, values: &impl Serialize) -> String {
     let mut environment = Environment::new();
@@ -45,6 +50,20 @@ pub(crate) fn render(name: &str, values: &impl Serialize) -> String {
     }
     let template = environment.get_template(name).expect("it is one of ours");
     template.render(Serde(values)).expect("every value of a template is given")
+}
+
+/// The outputs that a template of ours always has, whatever its values are.
+pub(crate) fn outputs(name: &str) -> impl Iterator<Item = &'static str> {
+    let lines = source(name).lines().skip_while(|line| *line != "Outputs:").skip(1);
+    // What stands between a condition's two ends depends on it.
+    let mut depth = 0_i32;
+    let named = move |line: &'static str| {
+        depth += i32::try_from(line.matches("{% if ").count() + line.matches("{% for ").count()).unwrap_or(0);
+        depth -= i32::try_from(line.matches("{% endif").count() + line.matches("{% endfor").count()).unwrap_or(0);
+        let name = line.strip_prefix("  ")?.strip_suffix(':')?;
+        (depth == 0 && name.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(name)
+    };
+    lines.filter_map(named)
 }
 
 /// The resources of a template of ours, by their logical names.
@@ -76,6 +95,17 @@ pub(crate) fn resources(template: &str) -> BTreeMap<String, Resource> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn outputs_are_those_that_are_always_there() {
+        let always: Vec<_> = outputs("pars.yaml").collect();
+        assert!(
+            ["Pars", "Bucket", "LogGroup", "Subnets", "ExecutionRole", "Settings"]
+                .iter()
+                .all(|key| always.contains(key))
+        );
+        assert!(!always.contains(&"BucketKey"), "{always:?}");
+    }
 
     #[test]
     fn resources_are_told_apart_by_their_names_and_texts() {

@@ -14,6 +14,8 @@ Exit codes:
     4  what was compiled cannot be a worker: no remote function, or not static
     5  the image cannot be assembled, or is not there
     6  the registry or the Docker engine cannot be reached, or refuses
+    7  AWS cannot be reached, or refuses; what was made by then stays, and the same command goes on from there
+    8  there is no such Knot or Pars, or there is another one of that name
   101  the program does not compile (as with cargo)";
 
 /// A failed command.
@@ -61,6 +63,9 @@ impl From<cloudknot::Error> for Failure {
         let code = match error.kind() {
             cloudknot::ErrorKind::Image => 5,
             cloudknot::ErrorKind::Registry | cloudknot::ErrorKind::Docker => 6,
+            cloudknot::ErrorKind::Config => 2,
+            cloudknot::ErrorKind::Aws | cloudknot::ErrorKind::Denied | cloudknot::ErrorKind::Credentials => 7,
+            cloudknot::ErrorKind::NotFound | cloudknot::ErrorKind::Exists => 8,
             _ => 1,
         };
         Self { code, hint: error.hint().map(ToString::to_string), error: Box::new(error) }

@@ -1,9 +1,15 @@
 //! `cargo knot`: from the command line to the library and back. Results go to the standard output, progress and errors to
-//! the standard error. It never asks a question.
+//! the standard error. It asks a question only where somebody at a terminal wants to `configure`.
 
+mod aws;
 mod build;
+mod configure;
+mod deploy;
 mod failure;
 mod image;
+mod knots;
+mod pars;
+mod policy;
 mod push;
 
 use std::process::ExitCode;
@@ -33,6 +39,26 @@ enum Verb {
     /// Build, and push the image into a registry; what is there already is not sent.
     #[command(after_help = failure::EXIT_CODES)]
     Push(push::Push),
+    /// Choose profile, region, Pars, bucket and key once for all programs, and show what is chosen.
+    #[command(after_help = failure::EXIT_CODES)]
+    Configure(configure::Configure),
+    /// Take the program to AWS: compile it, push its image, and make or change the Knot.
+    #[command(after_help = failure::EXIT_CODES)]
+    Deploy(Box<deploy::Deploy>),
+    /// Take a Knot away, with its runs.
+    #[command(after_help = failure::EXIT_CODES)]
+    Clobber(knots::Clobber),
+    /// List the Knots in this region.
+    #[command(after_help = failure::EXIT_CODES)]
+    List(knots::List),
+    /// Show what a Knot is made of.
+    #[command(after_help = failure::EXIT_CODES)]
+    Show(knots::Show),
+    /// Make, list, show and take away what Knots share.
+    Pars(pars::ParsArgs),
+    /// Print the least IAM policy that a verb needs, or that of a Knot's jobs.
+    #[command(after_help = failure::EXIT_CODES)]
+    Policy(Box<policy::Policy>),
 }
 
 #[tokio::main]
@@ -43,6 +69,13 @@ async fn main() -> ExitCode {
         Verb::Build(build) => build.run().await,
         Verb::Image(show) => show.run(),
         Verb::Push(push) => push.run().await,
+        Verb::Configure(configure) => configure.run().await,
+        Verb::Deploy(deploy) => deploy.run().await,
+        Verb::Clobber(clobber) => clobber.run().await,
+        Verb::List(list) => list.run().await,
+        Verb::Show(show) => show.run().await,
+        Verb::Pars(pars) => pars.run().await,
+        Verb::Policy(policy) => policy.run().await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

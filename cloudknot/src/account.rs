@@ -1,0 +1,20 @@
+//! Which account of AWS, and where, as a builder is told: the same for a Pars and a Knot.
+
+/// Who asks AWS and in which region, where that is not what the environment and `config.toml` say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) profile: Option<String>,
+    pub(crate) region: Option<String>,
+}
+
+#[cfg(not(cloudknot_worker))]
+impl Account {
+    pub(crate) async fn load(&self) -> crate::error::Result<crate::aws::Aws> {
+        crate::aws::Aws::load(self.profile.as_deref(), self.region.as_deref()).await
+    }
+
+    /// In the region where something is that was found before.
+    pub(crate) async fn load_in(&self, region: &str) -> crate::error::Result<crate::aws::Aws> {
+        crate::aws::Aws::load(self.profile.as_deref(), Some(region)).await
+    }
+}

@@ -1,0 +1,124 @@
+//! AWS Batch, and nothing else of AWS: what a queue leads to, and the jobs in it. Knows no run.
+
+use aws_sdk_batch as batch;
+use batch::types::{CrType, JobQueueDetail, JobStatus, KeyValuesPair};
+
+use crate::aws::{Aws, client, message};
+use crate::error::{Error, ErrorKind, Result};
+use crate::knot::Compute;
+
+/// Why jobs end that a clobber ends; people see it in the console.
+const CLOBBERED: &str = "its Knot was clobbered";
+
+#[derive(Debug, Clone)]
+pub(crate) struct Batch {
+    aws: Aws,
+    client: batch::Client,
+}
+
+/// A queue that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Queue {
+    pub(crate) arn: String,
+    /// What its jobs run on.
+    pub(crate) compute: Compute,
+}
+
+impl Batch {
+    pub(crate) fn new(aws: &Aws) -> Self {
+        Self { client: client!(aws, batch), aws: aws.clone() }
+    }
+
+    /// The queue with this ARN or name, which takes jobs.
+    pub(crate) async fn queue(&self, name: &str) -> Result<Queue> {
+        let asked = self.client.describe_job_queues().job_queues(name).send().await;
+        let answer = asked.map_err(|error| self.aws.failed(&format!("look for the queue `{name}`"), error))?;
+        let Some(queue) = answer.job_queues.unwrap_or_default().into_iter().next() else {
+            let message = format!("failed to find the queue `{name}` in {}", self.aws.region);
+            return Err(Error::new(ErrorKind::NotFound, message)
+                .with_hint("give the ARN of a queue of this region; without one the Knot has its own"));
+        };
+        if queue.state != Some(batch::types::JqState::Enabled) {
+            let message = format!("failed to use the queue `{name}`: it is disabled");
+            return Err(Error::new(ErrorKind::Config, message).with_hint("enable it, or choose another"));
+        }
+        let compute = self.compute_of(&queue).await?;
+        Ok(Queue { arn: queue.job_queue_arn.unwrap_or_else(|| name.to_owned()), compute })
+    }
+
+    /// What the first environment of a queue is: Batch allows no mixture of Fargate and EC2.
+    async fn compute_of(&self, queue: &JobQueueDetail) -> Result<Compute> {
+        let first = queue.compute_environment_order().iter().find_map(|order| order.compute_environment());
+        let Some(first) = first else { return Ok(Compute::Ec2) };
+        let asked = self.client.describe_compute_environments().compute_environments(first).send().await;
+        let answer = asked.map_err(|error| self.aws.failed(&format!("look at the environment `{first}`"), error))?;
+        let environments = answer.compute_environments.unwrap_or_default();
+        // One that Batch does not manage has none, and consists of instances.
+        let kind =
+            environments.first().and_then(|one| one.compute_resources()).and_then(|resources| resources.r#type());
+        Ok(match kind {
+            Some(CrType::Fargate) => Compute::Fargate,
+            Some(CrType::FargateSpot) => Compute::FargateSpot,
+            Some(CrType::Spot) => Compute::Spot,
+            _ => Compute::Ec2,
+        })
+    }
+
+    /// How many environments and queues there are in the account and region.
+    pub(crate) async fn counts(&self) -> Result<(usize, usize)> {
+        let (mut environments, mut queues) = (0, 0);
+        let mut pages = self.client.describe_compute_environments().into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.aws.failed("count the compute environments of Batch", error))?;
+            environments += page.compute_environments().len();
+        }
+        let mut pages = self.client.describe_job_queues().into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.aws.failed("count the queues of Batch", error))?;
+            queues += page.job_queues().len();
+        }
+        Ok((environments, queues))
+    }
+
+    /// Ends all jobs in a queue whose names begin like this; how many there were. A queue that is gone has none.
+    pub(crate) async fn end_all(&self, queue: &str, beginning: &str) -> Result<usize> {
+        let failed = |error| self.aws.failed(&format!("list the jobs in `{queue}`"), error);
+        let mut found = Vec::new();
+        let named = KeyValuesPair::builder().name("JOB_NAME").values(format!("{beginning}*")).build();
+        let mut pages = self.client.list_jobs().job_queue(queue).filters(named).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = match page {
+                Ok(page) => page,
+                Err(error) if message(&error).contains("does not exist") => return Ok(0),
+                Err(error) => return Err(failed(error)),
+            };
+            found.extend(page.job_summary_list.unwrap_or_default());
+        }
+        // Not every server heeds the filter.
+        found.retain(|job| job.job_name().is_some_and(|name| name.starts_with(beginning)));
+        found.retain(|job| !matches!(job.status(), Some(JobStatus::Succeeded | JobStatus::Failed)));
+        for id in found.iter().filter_map(|job| job.job_id()) {
+            // It also cancels what has not begun.
+            let asked = self.client.terminate_job().job_id(id).reason(CLOBBERED).send().await;
+            asked.map_err(|error| self.aws.failed(&format!("end the job `{id}`"), error))?;
+        }
+        Ok(found.len())
+    }
+
+    /// Takes away what revisions there are of job definitions whose names begin like this: CloudFormation knows the newest.
+    pub(crate) async fn deregister_all(&self, names: &[String]) -> Result<()> {
+        for name in names {
+            let asked =
+                self.client.describe_job_definitions().job_definition_name(name).status("ACTIVE").into_paginator();
+            let mut pages = asked.send();
+            while let Some(page) = pages.next().await {
+                let page = page.map_err(|error| self.aws.failed(&format!("list the revisions of `{name}`"), error))?;
+                for arn in page.job_definitions().iter().filter_map(|one| one.job_definition_arn()) {
+                    let asked = self.client.deregister_job_definition().job_definition(arn).send().await;
+                    asked.map_err(|error| self.aws.failed(&format!("take away `{arn}`"), error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! `cargo knot deploy`: from source to a Knot that is ready.
+
+use clap::Args;
+use cloudknot::{Compute, KnotBuilder, KnotSettings};
+
+use crate::aws::AwsArgs;
+use crate::build::CompileArgs;
+use crate::failure::Failure;
+use crate::knots::show;
+use crate::pars::{pair, plan};
+
+#[derive(Args)]
+pub(crate) struct Deploy {
+    #[command(flatten)]
+    settings: KnotArgs,
+    /// Show what would be made or changed, and what it costs while idle, and do nothing but compile
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    aws: AwsArgs,
+    #[command(flatten)]
+    compile: CompileArgs,
+    /// Print one JSON object in place of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a Knot can be told. Goes before what [package.metadata.cloudknot] and the functions say.
+#[derive(Args)]
+pub(crate) struct KnotArgs {
+    /// Its name; the package's if not given
+    #[arg(long, value_name = "NAME", help_heading = "Knot")]
+    knot: Option<String>,
+    /// The Pars that it stands on; <user>-default if not given, made if it is not there
+    #[arg(long, value_name = "NAME", help_heading = "Knot")]
+    pars: Option<String>,
+    /// A repository of ECR that others share
+    #[arg(long, value_name = "NAME", help_heading = "Knot")]
+    repository: Option<String>,
+    /// A further policy of the job role, by name or ARN; may be repeated
+    #[arg(long, value_name = "POLICY", help_heading = "Knot")]
+    policy: Vec<String>,
+    /// The ARN of a role that jobs have, in place of the Knot's own
+    #[arg(long, value_name = "ARN", help_heading = "Knot")]
+    job_role: Option<String>,
+    /// A tag for everything; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair, help_heading = "Knot")]
+    tag: Vec<(String, String)>,
+    /// Virtual CPUs of each item
+    #[arg(long, value_name = "NUMBER", help_heading = "Jobs")]
+    vcpus: Option<f64>,
+    /// Memory of each item, such as "8 GiB"
+    #[arg(long, value_name = "AMOUNT", help_heading = "Jobs")]
+    memory: Option<String>,
+    /// GPUs of each item
+    #[arg(long, value_name = "NUMBER", help_heading = "Jobs")]
+    gpus: Option<u32>,
+    /// The size of /dev/shm, such as "1 GiB"
+    #[arg(long, value_name = "AMOUNT", help_heading = "Jobs")]
+    shared_memory: Option<String>,
+    /// Disk of a container on Fargate, such as "50 GiB"
+    #[arg(long, value_name = "AMOUNT", help_heading = "Jobs")]
+    ephemeral_storage: Option<String>,
+    /// How often a job starts that is lost with its machine, 1 to 10
+    #[arg(long, value_name = "NUMBER", help_heading = "Jobs")]
+    attempts: Option<u32>,
+    /// A variable of every job; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair, help_heading = "Jobs")]
+    env: Vec<(String, String)>,
+    /// A variable whose value is a secret of Secrets Manager or SSM; may be repeated
+    #[arg(long, value_name = "NAME=ARN", value_parser = pair, help_heading = "Jobs")]
+    secret: Vec<(String, String)>,
+    /// A file system of EFS, and where a container has it; may be repeated
+    #[arg(long, value_name = "PATH=ID", value_parser = pair, help_heading = "Jobs")]
+    mount: Vec<(String, String)>,
+    /// Nothing but /tmp can be written to; on Fargate nothing at all
+    #[arg(long, help_heading = "Jobs")]
+    read_only: bool,
+    /// What jobs run on: ec2, spot, fargate or fargate-spot
+    #[arg(long, value_name = "KIND", help_heading = "Machines")]
+    compute: Option<Compute>,
+    /// The most that Spot may cost, in percent of what the same costs without
+    #[arg(long, value_name = "PERCENT", help_heading = "Machines")]
+    bid_percentage: Option<u32>,
+    /// Types or families of instances, separated by commas
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', help_heading = "Machines")]
+    instance_types: Vec<String>,
+    /// Virtual CPUs that are there, and paid, even if nothing runs
+    #[arg(long, value_name = "NUMBER", help_heading = "Machines")]
+    min_vcpus: Option<u32>,
+    /// Virtual CPUs to begin with
+    #[arg(long, value_name = "NUMBER", help_heading = "Machines")]
+    desired_vcpus: Option<u32>,
+    /// The most virtual CPUs at once
+    #[arg(long, value_name = "NUMBER", help_heading = "Machines")]
+    max_vcpus: Option<u32>,
+    /// Disk of an instance, such as "200 GiB"
+    #[arg(long, value_name = "AMOUNT", help_heading = "Machines")]
+    volume_size: Option<String>,
+    /// The machine image of instances
+    #[arg(long, value_name = "ID", help_heading = "Machines")]
+    ami: Option<String>,
+    /// The key pair of instances
+    #[arg(long, value_name = "NAME", help_heading = "Machines")]
+    key_pair: Option<String>,
+    /// The ARN of a service role for the compute environment, in place of Batch's own
+    #[arg(long, value_name = "ARN", help_heading = "Machines")]
+    service_role: Option<String>,
+    /// The ARN of a queue that exists: no compute environment is made
+    #[arg(long, value_name = "ARN", help_heading = "Machines")]
+    queue: Option<String>,
+    /// The name of the queue that is made
+    #[arg(long, value_name = "NAME", conflicts_with = "queue", help_heading = "Machines")]
+    queue_name: Option<String>,
+    /// The priority of the queue that is made
+    #[arg(long, value_name = "NUMBER", conflicts_with = "queue", help_heading = "Machines")]
+    priority: Option<u32>,
+}
+
+impl Deploy {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let compile = self.compile.compile(false);
+        let builder = self.aws.knot(KnotBuilder::of(self.settings.settings()).compile(compile));
+        if self.dry_run {
+            return plan(&builder.plan().await?, self.json);
+        }
+        show(&builder.deploy().await?, self.json)
+    }
+}
+
+impl KnotArgs {
+    fn settings(self) -> KnotSettings {
+        let mut settings = KnotSettings::default();
+        settings.knot = self.knot;
+        settings.pars = self.pars;
+        settings.repository = self.repository;
+        settings.policies = self.policy;
+        settings.job_role = self.job_role;
+        settings.tags = self.tag.into_iter().collect();
+        settings.vcpus = self.vcpus;
+        settings.memory = self.memory;
+        settings.gpus = self.gpus;
+        settings.shared_memory = self.shared_memory;
+        settings.ephemeral_storage = self.ephemeral_storage;
+        settings.attempts = self.attempts;
+        settings.env = self.env.into_iter().collect();
+        settings.secrets = self.secret.into_iter().collect();
+        settings.mounts = self.mount.into_iter().map(|(path, id)| (path, cloudknot::Mount::Whole(id))).collect();
+        settings.read_only = self.read_only.then_some(true);
+        settings.compute = self.compute;
+        settings.bid_percentage = self.bid_percentage;
+        settings.instance_types = self.instance_types;
+        settings.min_vcpus = self.min_vcpus;
+        settings.desired_vcpus = self.desired_vcpus;
+        settings.max_vcpus = self.max_vcpus;
+        settings.volume_size = self.volume_size;
+        settings.ami = self.ami;
+        settings.key_pair = self.key_pair;
+        settings.service_role = self.service_role;
+        settings.queue = self.queue;
+        settings.queue_name = self.queue_name;
+        settings.priority = self.priority;
+        settings
+    }
+}

@@ -1,0 +1,150 @@
+//! `cargo knot list`, `show` and `clobber`: the Knots that there are.
+
+use clap::Args;
+use cloudknot::compile::{Compile, Selection};
+use cloudknot::{Knot, KnotBuilder};
+use serde_json::{Value, json};
+
+use crate::aws::{AwsArgs, age, print, table};
+use crate::failure::Failure;
+
+/// `cargo knot list`.
+#[derive(Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    aws: AwsArgs,
+    /// Print one JSON array in place of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// `cargo knot show`.
+#[derive(Args)]
+pub(crate) struct Show {
+    #[command(flatten)]
+    which: Which,
+    /// Print one JSON object in place of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// `cargo knot clobber`.
+#[derive(Args)]
+pub(crate) struct Clobber {
+    #[command(flatten)]
+    which: Which,
+    /// Keep its runs
+    #[arg(long)]
+    keep_data: bool,
+    /// Take the Pars away, too, if no other Knot stands on it
+    #[arg(long)]
+    pars: bool,
+    /// Take away, too, what was built on this machine
+    #[arg(long)]
+    image: bool,
+}
+
+/// Which Knot.
+#[derive(Args)]
+struct Which {
+    /// Its name; that of the program in this folder if not given
+    name: Option<String>,
+    #[command(flatten)]
+    aws: AwsArgs,
+}
+
+impl List {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let all = self.aws.knot(Knot::builder("any")).list().await?;
+        if self.json {
+            let all: Vec<_> = all.iter().map(as_json).collect();
+            return print(Some(&Value::from(all)), &[]);
+        }
+        let row = |knot: &Knot| {
+            let image = knot.image();
+            let digest = image.rsplit_once("sha256:").map_or("", |(_, digest)| &digest[..digest.len().min(12)]);
+            let age = age(knot.changed());
+            [knot.name(), knot.region(), knot.pars_name(), digest, &age].map(str::to_owned).to_vec()
+        };
+        table(&["KNOT", "REGION", "PARS", "IMAGE", "AGE"], &all.iter().map(row).collect::<Vec<_>>())
+    }
+}
+
+impl Show {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        show(&self.which.builder()?.get().await?, self.json)
+    }
+}
+
+impl Clobber {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let knot = self.which.builder()?.get().await?;
+        let name = knot.name().to_owned();
+        let mut leaving = knot.clobber();
+        if self.keep_data {
+            leaving = leaving.keep_data();
+        }
+        if self.pars {
+            leaving = leaving.pars();
+        }
+        if self.image {
+            leaving = leaving.image();
+        }
+        leaving.await?;
+        eprintln!("the Knot `{name}` is gone");
+        Ok(())
+    }
+}
+
+impl Which {
+    fn builder(self) -> Result<KnotBuilder, Failure> {
+        let name = match self.name {
+            Some(name) => name,
+            None => Compile::new(Selection::default()).knot_name()?,
+        };
+        Ok(self.aws.knot(Knot::builder(name)))
+    }
+}
+
+pub(crate) fn show(knot: &Knot, json: bool) -> Result<(), Failure> {
+    let mut lines = vec![
+        ("knot", knot.name().to_owned()),
+        ("pars", knot.pars_name().to_owned()),
+        ("region", knot.region().to_owned()),
+        (
+            "program",
+            format!("{} {} ({})", knot.deployed().package, knot.deployed().version, knot.deployed().cargo_target),
+        ),
+        ("image", knot.image()),
+        ("queue", knot.queue().to_owned()),
+        ("environment", knot.compute_environment().unwrap_or_default().to_owned()),
+        ("job role", knot.job_role().to_owned()),
+        ("age", age(knot.changed())),
+        ("stack", knot.stack_id().to_owned()),
+    ];
+    for (index, (function, definition)) in knot.job_definitions().into_iter().enumerate() {
+        lines.push((if index == 0 { "functions" } else { " " }, format!("{function}  {definition}")));
+    }
+    print(json.then(|| as_json(knot)).as_ref(), &lines)
+}
+
+fn as_json(knot: &Knot) -> Value {
+    let deployed =
+        knot.changed().duration_since(std::time::UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default();
+    json!({
+        "knot": knot.name(),
+        "pars": knot.pars_name(),
+        "region": knot.region(),
+        "stack": knot.stack_id(),
+        "package": knot.deployed().package,
+        "version": knot.deployed().version,
+        "cargo_target": knot.deployed().cargo_target,
+        "image": knot.image(),
+        "queue": knot.queue(),
+        "compute_environment": knot.compute_environment(),
+        "job_role": knot.job_role(),
+        "job_definitions": knot.job_definitions(),
+        "deployed": deployed,
+        "settings": knot.deployed().settings,
+    })
+}

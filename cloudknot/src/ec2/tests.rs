@@ -1,0 +1,300 @@
+//! Each request as EC2 gets it, and what becomes of its answer. The answers have the shape of EC2's, with less in them.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+
+use super::*;
+
+/// What EC2 was asked, and what it will answer: a status and a body; no status is a connection that breaks.
+#[derive(Debug, Clone, Default)]
+struct Wire {
+    asked: Arc<Mutex<Vec<Asked>>>,
+    answers: Arc<Mutex<VecDeque<(u16, String)>>>,
+}
+
+/// A request: its headers, with the address as `uri`, and its body.
+type Asked = (Vec<(String, String)>, String);
+
+impl HttpConnector for Wire {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let headers = request.headers().iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let headers = [("uri".to_owned(), request.uri().to_owned())].into_iter().chain(headers).collect();
+        let body = String::from_utf8(request.body().bytes().unwrap().to_vec()).unwrap();
+        self.asked.lock().unwrap().push((headers, body));
+        let (status, answer) = self.answers.lock().unwrap().pop_front().expect("a request too many");
+        HttpConnectorFuture::ready(match status {
+            0 => Err(ConnectorError::io(answer.into())),
+            status => Ok(HttpResponse::new(status.try_into().unwrap(), SdkBody::from(answer))),
+        })
+    }
+}
+
+impl Wire {
+    fn answering<'a>(answers: impl IntoIterator<Item = (u16, &'a str)>) -> Self {
+        let wire = Self::default();
+        wire.answers.lock().unwrap().extend(answers.into_iter().map(|(status, text)| (status, text.to_owned())));
+        wire
+    }
+
+    fn ec2(&self) -> Ec2 {
+        self.ec2_trying(3)
+    }
+
+    fn ec2_trying(&self, attempts: u32) -> Ec2 {
+        let connector = SharedHttpConnector::new(self.clone());
+        let credentials = Credentials::new("AKIDEXAMPLE", "secret", Some("a token".into()), None, "test");
+        let retries =
+            RetryConfig::standard().with_initial_backoff(Duration::from_millis(1)).with_max_attempts(attempts);
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("eu-central-1"))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .retry_config(retries)
+            .http_client(http_client_fn(move |_, _| connector.clone()))
+            .build();
+        Ec2::new(&Aws::of(config))
+    }
+
+    /// The forms that were sent, without the version, which all of them have.
+    fn forms(&self) -> Vec<String> {
+        let short = |body: &str| body.replacen("&Version=2016-11-15", "", 1);
+        self.asked.lock().unwrap().iter().map(|(_, body)| short(body)).collect()
+    }
+
+    fn header(&self, request: usize, name: &str) -> String {
+        let asked = self.asked.lock().unwrap();
+        let found = asked[request].0.iter().find(|(header, _)| header.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    }
+}
+
+const DEFAULT_VPC: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
+<DescribeVpcsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>1</requestId><vpcSet><item>
+<vpcId>vpc-0c18</vpcId><ownerId>123456789012</ownerId><state>available</state><cidrBlock>172.31.0.0/16</cidrBlock>
+<cidrBlockAssociationSet><item><cidrBlock>172.31.0.0/16</cidrBlock></item></cidrBlockAssociationSet>
+<isDefault>true</isDefault></item></vpcSet></DescribeVpcsResponse>"#;
+
+fn default_vpc() -> Vpc {
+    Vpc { id: "vpc-0c18".into(), cidr: "172.31.0.0/16".into(), is_default: true }
+}
+
+fn refusal(code: &str) -> String {
+    format!("<Response><Errors><Error><Code>{code}</Code><Message>so it is</Message></Error></Errors></Response>")
+}
+
+#[tokio::test]
+async fn the_default_vpc_is_found_and_requests_are_signed() {
+    let wire = Wire::answering([(200, DEFAULT_VPC)]);
+    assert_eq!(wire.ec2().default_vpc().await.unwrap(), Some(default_vpc()));
+    assert_eq!(wire.forms(), ["Action=DescribeVpcs&Filter.1.Name=is-default&Filter.1.Value.1=true"]);
+    assert_eq!(wire.header(0, "uri"), "https://ec2.eu-central-1.amazonaws.com/");
+    assert_eq!(wire.header(0, "content-type"), "application/x-www-form-urlencoded");
+    assert_eq!(wire.header(0, "x-amz-security-token"), "a token");
+    let signed = wire.header(0, "authorization");
+    assert!(signed.starts_with("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/"), "{signed}");
+    assert!(signed.contains("/eu-central-1/ec2/aws4_request"), "{signed}");
+    assert!(signed.contains("x-amz-security-token"), "{signed}");
+
+    let wire = Wire::answering([(200, "<DescribeVpcsResponse><vpcSet/></DescribeVpcsResponse>")]);
+    assert_eq!(wire.ec2().default_vpc().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_default_vpc_is_made_once() {
+    let made = "<CreateDefaultVpcResponse><vpc><vpcId>vpc-0c18</vpcId><cidrBlock>172.31.0.0/16</cidrBlock>\
+                <isDefault>true</isDefault></vpc></CreateDefaultVpcResponse>";
+    let wire = Wire::answering([(200, made)]);
+    assert_eq!(wire.ec2().create_default_vpc().await.unwrap(), default_vpc());
+    assert_eq!(wire.forms(), ["Action=CreateDefaultVpc"]);
+
+    let wire = Wire::answering([(400, &*refusal("DefaultVpcAlreadyExists")), (200, DEFAULT_VPC)]);
+    assert_eq!(wire.ec2().create_default_vpc().await.unwrap(), default_vpc());
+}
+
+#[tokio::test]
+async fn a_vpc_that_is_not_there_is_none() {
+    let wire = Wire::answering([(200, DEFAULT_VPC), (400, &*refusal("InvalidVpcID.NotFound"))]);
+    let ec2 = wire.ec2();
+    assert_eq!(ec2.vpc("vpc-0c18").await.unwrap(), Some(default_vpc()));
+    assert_eq!(ec2.vpc("vpc-0").await.unwrap(), None);
+    assert_eq!(wire.forms(), ["Action=DescribeVpcs&VpcId.1=vpc-0c18", "Action=DescribeVpcs&VpcId.1=vpc-0"]);
+}
+
+#[tokio::test]
+async fn subnets_are_sorted_over_all_pages() {
+    let subnet = |id: &str, zone: &str, public: bool| {
+        format!(
+            "<item><subnetId>{id}</subnetId><vpcId>vpc-1</vpcId><cidrBlock>10.0.0.0/20</cidrBlock><availabilityZone>{zone}\
+             </availabilityZone><defaultForAz>{public}</defaultForAz><mapPublicIpOnLaunch>{public}</mapPublicIpOnLaunch>\
+             </item>"
+        )
+    };
+    let page = |items: &str, next: &str| format!("<R><subnetSet>{items}</subnetSet><nextToken>{next}</nextToken></R>");
+    let first = page(&[subnet("subnet-3", "z-b", false), subnet("subnet-2", "z-a", true)].concat(), "to/ken==");
+    let wire = Wire::answering([(200, &*first), (200, &page(&subnet("subnet-1", "z-a", true), ""))]);
+    let found = wire.ec2().subnets("vpc-1").await.unwrap();
+    let short: Vec<_> = found.iter().map(|s| (&*s.id, &*s.zone, s.public_ip, s.default_for_zone)).collect();
+    let expected =
+        [("subnet-1", "z-a", true, true), ("subnet-2", "z-a", true, true), ("subnet-3", "z-b", false, false)];
+    assert_eq!(short, expected);
+    let form = "Action=DescribeSubnets&Filter.1.Name=vpc-id&Filter.1.Value.1=vpc-1";
+    assert_eq!(wire.forms(), [form.to_owned(), format!("{form}&NextToken=to%2Fken%3D%3D")]);
+}
+
+#[tokio::test]
+async fn zones_are_those_that_can_be_used() {
+    let zone = |name: &str, state: &str, kind: &str, opted: &str| {
+        format!(
+            "<item><zoneName>{name}</zoneName><zoneState>{state}</zoneState><zoneType>{kind}</zoneType>\
+             <optInStatus>{opted}</optInStatus></item>"
+        )
+    };
+    let zones = [
+        zone("z-b", "available", "availability-zone", "opt-in-not-required"),
+        zone("z-a", "available", "availability-zone", "opted-in"),
+        zone("z-c", "unavailable", "availability-zone", "opt-in-not-required"),
+        zone("z-d", "available", "availability-zone", "not-opted-in"),
+        zone("z-a-muc-1a", "available", "local-zone", "opted-in"),
+        "<item><zoneName>z-e</zoneName><zoneState>available</zoneState></item>".to_owned(),
+    ];
+    let answer = format!("<R><availabilityZoneInfo>{}</availabilityZoneInfo></R>", zones.concat());
+    let wire = Wire::answering([(200, &*answer)]);
+    assert_eq!(wire.ec2().zones().await.unwrap(), ["z-a", "z-b", "z-e"]);
+    assert_eq!(wire.forms(), ["Action=DescribeAvailabilityZones"]);
+}
+
+fn machine(name: &str, vcpus: u32, memory: u64, arch: &str, more: &str) -> String {
+    format!(
+        "<item><instanceType>{name}</instanceType><bareMetal>{}</bareMetal><processorInfo><supportedArchitectures>\
+         <item>{arch}</item></supportedArchitectures></processorInfo><vCpuInfo><defaultVCpus>{vcpus}</defaultVCpus>\
+         <validCores><item>2</item></validCores></vCpuInfo><memoryInfo><sizeInMiB>{memory}</sizeInMiB></memoryInfo>{more}\
+         </item>",
+        name.contains("metal")
+    )
+}
+
+fn machines(of: &[String]) -> String {
+    format!("<R><instanceTypeSet>{}</instanceTypeSet></R>", of.concat())
+}
+
+#[tokio::test]
+async fn types_families_and_bundles_are_looked_up() {
+    let gpu = "<gpuInfo><gpus><item><name>T4</name><manufacturer>NVIDIA</manufacturer><count>4</count><memoryInfo>\
+               <sizeInMiB>16384</sizeInMiB></memoryInfo></item></gpus></gpuInfo>";
+    let answer = machines(&[
+        machine("m5.large", 2, 8192, "x86_64", ""),
+        machine("c7g.metal", 64, 131_072, "arm64", ""),
+        machine("g4dn.12xlarge", 48, 196_608, "x86_64", gpu),
+    ]);
+    let wire = Wire::answering([(200, &*answer)]);
+    let chosen = ["c7g".to_owned(), "g4dn.12xlarge".to_owned(), "optimal".to_owned()];
+    let found = wire.ec2().instance_types(&chosen).await.unwrap();
+    let expected = [
+        ("c7g.metal", 64, 131_072, 0, true),
+        ("g4dn.12xlarge", 48, 196_608, 4, false),
+        ("m5.large", 2, 8192, 0, false),
+    ];
+    let short: Vec<_> = found.iter().map(|t| (&*t.name, t.vcpus, t.memory_mib, t.gpus, t.bare_metal)).collect();
+    assert_eq!(short, expected);
+    assert_eq!(found[0].arch, ["arm64"]);
+    let form = wire.forms().remove(0);
+    let begins = "Action=DescribeInstanceTypes&MaxResults=100&Filter.1.Name=instance-type&Filter.1.Value.1=c7g.%2A\
+                  &Filter.1.Value.2=g4dn.12xlarge&Filter.1.Value.3=c4.%2A";
+    assert!(form.starts_with(begins) && form.ends_with("&Filter.1.Value.12=c7i.%2A"), "{form}");
+}
+
+#[tokio::test]
+async fn what_the_region_lacks_is_named() {
+    let answer = machines(&[machine("m5.large", 2, 8192, "x86_64", ""), machine("c7gn.large", 2, 4096, "arm64", "")]);
+    let wire = Wire::answering([(200, &*answer)]);
+    let chosen = ["m5".to_owned(), "m5.larg".to_owned(), "c7g".to_owned(), "default_arm64".to_owned()];
+    let error = wire.ec2().instance_types(&chosen).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "failed to find the instance types `m5.larg`, `c7g`, `default_arm64` in eu-central-1"
+    );
+    assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[tokio::test]
+async fn a_long_list_is_asked_for_in_several_requests() {
+    let types: Vec<String> = (0..201).map(|number| format!("m5.{number}xlarge")).collect();
+    let offered = "<R><instanceTypeOfferingSet><item><instanceType>m5.0xlarge</instanceType><locationType>availability-zone\
+                   </locationType><location>z-b</location></item><item><instanceType>m5.0xlarge</instanceType><location>z-a\
+                   </location></item></instanceTypeOfferingSet></R>";
+    let wire = Wire::answering([(200, offered), (200, "<R><instanceTypeOfferingSet/></R>")]);
+    let zones = wire.ec2().offered_in(&types).await.unwrap();
+    assert_eq!(zones, BTreeMap::from([("m5.0xlarge".into(), BTreeSet::from(["z-a".into(), "z-b".into()]))]));
+    let expected = "Action=DescribeInstanceTypeOfferings&LocationType=availability-zone&Filter.1.Name=instance-type\
+                    &Filter.1.Value.1=m5.200xlarge";
+    assert_eq!(wire.forms()[1], expected);
+}
+
+#[tokio::test]
+async fn a_machine_image_and_a_key_pair_are_there_or_not() {
+    let image = "<R><imagesSet><item><imageId>ami-1</imageId><rootDeviceName>/dev/xvda</rootDeviceName><architecture>arm64\
+                 </architecture></item></imagesSet></R>";
+    let key = "<R><keySet><item><keyName>Ada's key</keyName></item></keySet></R>";
+    let wire = Wire::answering([
+        (200, image),
+        (400, &*refusal("InvalidAMIID.NotFound")),
+        (200, key),
+        (400, &refusal("InvalidKeyPair.NotFound")),
+    ]);
+    let ec2 = wire.ec2();
+    let expected = Image { root_device: "/dev/xvda".into(), arch: "arm64".into() };
+    assert_eq!(ec2.root_device("ami-1").await.unwrap(), Some(expected));
+    assert_eq!(ec2.root_device("ami-2").await.unwrap(), None);
+    assert!(ec2.key_pair_exists("Ada's key").await.unwrap());
+    assert!(!ec2.key_pair_exists("lab").await.unwrap());
+    assert_eq!(wire.forms()[0], "Action=DescribeImages&ImageId.1=ami-1");
+    assert_eq!(wire.forms()[2], "Action=DescribeKeyPairs&KeyName.1=Ada%27s%20key");
+}
+
+#[tokio::test]
+async fn what_passes_is_tried_again() {
+    let throttled = refusal("RequestLimitExceeded");
+    let wire = Wire::answering([(503, &*throttled), (0, "reset"), (502, "<html/>"), (200, DEFAULT_VPC)]);
+    let ec2 = wire.ec2_trying(4);
+    assert_eq!(ec2.default_vpc().await.unwrap(), Some(default_vpc()));
+    assert_eq!(wire.forms().len(), 4);
+    // EC2 throttles with a 400 as well.
+    let wire = Wire::answering([(400, &*refusal("Throttling")), (200, DEFAULT_VPC)]);
+    assert_eq!(wire.ec2().default_vpc().await.unwrap(), Some(default_vpc()));
+}
+
+#[tokio::test]
+async fn a_refusal_says_who_what_and_what_to_do() {
+    async fn check(status: u16, answer: &str, kind: ErrorKind, shown: &str) {
+        let error = Wire::answering([(status, answer)]).ec2_trying(1).subnets("vpc-1").await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert!(format!("{error:?}").starts_with(shown), "{error:?}");
+        assert!(kind == ErrorKind::Aws || error.hint().is_some(), "{error:?}");
+    }
+    let what = "failed to list the subnets of the VPC `vpc-1`\n  caused by: ";
+    let said = |code: &str| format!("{what}so it is ({code})");
+    for (code, kind) in [
+        ("UnauthorizedOperation", ErrorKind::Denied),
+        ("AuthFailure", ErrorKind::Credentials),
+        ("RequestExpired", ErrorKind::Credentials),
+        ("InvalidParameterValue", ErrorKind::Aws),
+    ] {
+        check(403, &refusal(code), kind, &said(code)).await;
+    }
+    check(500, "", ErrorKind::Aws, &format!("{what}AWS answered with status 500")).await;
+    check(0, "no such host", ErrorKind::Aws, what).await;
+    let what =
+        "failed to list the subnets of the VPC `vpc-1`: the answer from EC2 in eu-central-1 cannot be understood";
+    check(200, "no XML", ErrorKind::Aws, what).await;
+    check(200, "<R><subnetSet><item/></subnetSet></R>", ErrorKind::Aws, what).await;
+}

@@ -1,0 +1,89 @@
+//! The Elastic Container Registry's own API, and nothing else of AWS: logins, and repositories that others made. Images go
+//! over the registry protocol.
+
+use aws_sdk_ecr as ecr;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ecr::types::ImageIdentifier;
+
+use crate::aws::{Aws, client, code};
+use crate::error::{Error, ErrorKind, Result};
+use crate::login::Login;
+
+/// So many images go into one request.
+const AT_ONCE: usize = 100;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Ecr {
+    aws: Aws,
+    client: ecr::Client,
+}
+
+/// A repository that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Repository {
+    pub(crate) arn: String,
+    /// As `docker pull` takes it.
+    pub(crate) uri: String,
+}
+
+impl Ecr {
+    pub(crate) fn new(aws: &Aws) -> Self {
+        Self { client: client!(aws, ecr), aws: aws.clone() }
+    }
+
+    /// The login of the account's registry, good for some hours.
+    pub(crate) async fn login(&self) -> Result<Login> {
+        let asked = self.client.get_authorization_token().send().await;
+        let answer = asked.map_err(|error| self.aws.failed("get a login for the registry of ECR", error))?;
+        let token = answer.authorization_data().first().and_then(|data| data.authorization_token());
+        let login = token
+            .and_then(|token| STANDARD.decode(token).ok())
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .and_then(|text| text.split_once(':').map(|(user, password)| Login::password(user, password)));
+        login.ok_or_else(|| Error::new(ErrorKind::Aws, "failed to read the login that ECR gave"))
+    }
+
+    /// The repository of this name.
+    pub(crate) async fn repository(&self, name: &str) -> Result<Repository> {
+        let asked = self.client.describe_repositories().repository_names(name).send().await;
+        let answer = asked.map_err(|error| {
+            let absent = code(&error) == Some("RepositoryNotFoundException");
+            let failed = self.aws.failed(&format!("find the repository `{name}`"), error);
+            if absent {
+                failed.with_hint("give the name of one that exists in this region; without one the Knot has its own")
+            } else {
+                failed
+            }
+        })?;
+        let found = answer.repositories.unwrap_or_default().into_iter().next();
+        found
+            .and_then(|found| Some(Repository { arn: found.repository_arn?, uri: found.repository_uri? }))
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("failed to find the repository `{name}`")))
+    }
+
+    /// Deletes the images whose tags begin like this. A repository that is gone has none.
+    pub(crate) async fn delete_tags(&self, repository: &str, beginning: &str) -> Result<()> {
+        let mut found: Vec<ImageIdentifier> = Vec::new();
+        let mut pages = self.client.list_images().repository_name(repository).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            match page {
+                Ok(page) => found.extend(page.image_ids.unwrap_or_default()),
+                Err(error) if code(&error) == Some("RepositoryNotFoundException") => return Ok(()),
+                Err(error) => return Err(self.aws.failed(&format!("list the images in `{repository}`"), error)),
+            }
+        }
+        found.retain(|image| image.image_tag().is_some_and(|tag| tag.starts_with(beginning)));
+        // By the tag alone: an image that others have tagged as well stays.
+        let tag = |image: &ImageIdentifier| ImageIdentifier::builder().set_image_tag(image.image_tag.clone()).build();
+        for images in found.chunks(AT_ONCE) {
+            let images = images.iter().map(tag).collect();
+            let asked = self.client.batch_delete_image().repository_name(repository).set_image_ids(Some(images));
+            asked
+                .send()
+                .await
+                .map_err(|error| self.aws.failed(&format!("delete this Knot's images in `{repository}`"), error))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,423 @@
+//! How a Knot is deployed, found and taken away: what is done, and in which order.
+//!
+//! The repository comes first, then the push, then the rest of the stack. Whatever interrupts it, the same deploy goes on
+//! from what is there.
+
+use aws_sdk_iam as iam;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::note::KnotNote;
+use super::values::{Answers, Wanted, job_definition};
+use super::{Deployed, Knot, KnotBuilder, KnotClobber, KnotSettings};
+use crate::account::Account;
+use crate::aws::{Aws, client};
+use crate::batch::Batch;
+use crate::built::{self, Built};
+use crate::compile::{Arch, Compile, FunctionDescription, Selection, Worker};
+use crate::config::{Config, default_pars};
+use crate::docker_image::{DockerImage, DockerImageBuilder};
+use crate::ec2::Ec2;
+use crate::ecr::Ecr;
+use crate::error::{Error, ErrorKind, Result};
+use crate::machines;
+use crate::pars::{self, Pars};
+use crate::plan::{Action, Plan};
+use crate::preflight;
+use crate::stack::{self, Body, Noted, Stack, Stacks, step};
+
+/// What the names of all stacks of Knots begin with.
+pub(crate) const STACKS: &str = "cloudknot-knot-";
+
+/// A registry that stands before the account's own, such as a proxy of an institution: pushed to, and pulled from.
+const ENV_REGISTRY: &str = "CLOUDKNOT_REGISTRY";
+
+fn stack_name(knot: &str) -> String {
+    format!("{STACKS}{knot}")
+}
+
+/// What was built and said, before AWS is asked.
+struct Made {
+    name: String,
+    worker: Worker,
+    image: DockerImage,
+    built: Built,
+    settings: KnotSettings,
+}
+
+/// What there is.
+struct There {
+    aws: Aws,
+    stacks: Stacks,
+    stack: Option<Stack>,
+    pars: Pars,
+    /// The Pars is yet to be made.
+    without_pars: bool,
+}
+
+pub(super) async fn deploy(builder: KnotBuilder) -> Result<Knot> {
+    let mut made = Made::of(&builder).await?;
+    let there = There::look(&made, &builder.account, true).await?;
+    let knot = match &there.stack {
+        Some(stack) if made.is_there(stack, &there.pars) => {
+            step(&format!("the Knot `{}` is there, and nothing has changed", made.name));
+            read(stack, &builder.account)?
+        }
+        _ => made.bring_about(&there, &builder.account).await?,
+    };
+    let note = KnotNote::of(&knot, &there.pars, made.built.types.clone());
+    note.write(&built::home_of(&made.worker.package_folder))?;
+    Ok(knot)
+}
+
+pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
+    let made = Made::of(&builder).await?;
+    let there = There::look(&made, &builder.account, false).await?;
+    let mut plan = Plan::default();
+    if there.without_pars {
+        plan = Pars::builder(&there.pars.name).in_account(&builder.account).plan().await?;
+    }
+    if there.stack.as_ref().is_some_and(|stack| made.is_there(stack, &there.pars)) {
+        return Ok(plan);
+    }
+    let answers = made.ask(&there.aws).await?;
+    let wanted = made.wanted();
+    if !there.without_pars {
+        preflight::check(&there.aws, &wanted, &answers, &there.pars, there.stack.is_none()).await?;
+    }
+    let before = match &there.stack {
+        Some(stack) => Some(there.stacks.template(stack).await?),
+        None => None,
+    };
+    let after = stack::render("knot.yaml", &wanted.values(&there.pars, &answers, "", true)?);
+    plan.stack(&stack_name(&made.name), before.as_deref(), &after);
+    let there_already = there.stack.as_ref().and_then(|stack| stack.outputs.get("ImageDigest"));
+    if there_already.is_none_or(|digest| digest != made.image.digest()) {
+        let bytes = made.image.compressed_bytes();
+        plan.step(
+            None,
+            Action::Make,
+            &format!("image {}", made.image.digest()),
+            &format!("at most {bytes} bytes are pushed"),
+        );
+    }
+    plan.notes.extend(machines::idle(None, made.settings.min_vcpus.unwrap_or(0)));
+    Ok(plan)
+}
+
+pub(super) async fn get(builder: &KnotBuilder) -> Result<Knot> {
+    let aws = builder.account.load().await?;
+    let name = builder.settings.knot.as_deref().unwrap_or_default();
+    let found = Stacks::new(&aws).find(&stack_name(name)).await?;
+    let absent = |what: &str| {
+        Error::new(ErrorKind::NotFound, format!("failed to find the Knot `{name}` in {}{what}", aws.region))
+            .with_hint("`cargo knot list` shows those in this region, `cargo knot deploy` makes one")
+    };
+    let stack = found.ok_or_else(|| absent(""))?;
+    if !stack.outputs.contains_key("ImageDigest") {
+        return Err(absent(&format!(": its stack is {}, and not complete", stack.status)));
+    }
+    read(&stack, &builder.account)
+}
+
+pub(super) async fn list(account: &Account) -> Result<Vec<Knot>> {
+    let aws = account.load().await?;
+    let stacks = Stacks::new(&aws).all(STACKS).await?;
+    // One without an image is half made.
+    stacks.iter().filter(|stack| stack.outputs.contains_key("ImageDigest")).map(|stack| read(stack, account)).collect()
+}
+
+pub(super) async fn clobber(clobber: &KnotClobber) -> Result<()> {
+    let knot = &clobber.knot;
+    let aws = knot.account.load_in(&knot.region).await?;
+    let (stacks, batch) = (Stacks::new(&aws), Batch::new(&aws));
+    if let Some(stack) = stacks.find(&knot.stack_id).await? {
+        let ended = batch.end_all(knot.queue(), &format!("cloudknot-{}-", knot.name)).await?;
+        if ended > 0 {
+            step(&format!("ended {ended} jobs of the Knot `{}`", knot.name));
+        }
+        let pars = pars::find(&stacks, knot.pars_name(), &knot.account).await?;
+        if let Some(pars) = pars.as_ref().filter(|_| !clobber.keep_data) {
+            step(&format!("deleting the runs of the Knot `{}`", knot.name));
+            for folder in ["knots", "stacks"] {
+                pars::delete_below(&aws, pars.bucket(), pars.prefix(), &format!("{folder}/{}/", knot.name)).await?;
+            }
+        }
+        if let Some(shared) = &knot.deployed.settings.repository {
+            Ecr::new(&aws).delete_tags(shared, &tag_of(&knot.name, "")).await?;
+        }
+        stacks.delete(&stack).await?;
+        // CloudFormation takes away the newest revisions only.
+        let names = knot.deployed.functions.values().map(|id| job_definition(&knot.name, id));
+        batch.deregister_all(&names.collect::<Vec<_>>()).await?;
+    }
+    clobber_here(clobber).await?;
+    if clobber.pars {
+        let mut builder = Pars::builder(knot.pars_name()).region(&knot.region);
+        builder.account.profile.clone_from(&knot.account.profile);
+        match builder.get().await {
+            Ok(pars) => {
+                let pars = pars.clobber();
+                if clobber.keep_data { pars.keep_data().await? } else { pars.await? }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What a deploy left on this machine, if it was made here: beside the crate in the current folder.
+async fn clobber_here(clobber: &KnotClobber) -> Result<()> {
+    let home = built::home_of(std::path::Path::new("."));
+    KnotNote::remove(&home, &clobber.knot.name, &clobber.knot.region)?;
+    if clobber.image {
+        Built::clobber(&home).await?;
+    }
+    Ok(())
+}
+
+/// A tag that holds the digest never has to move. The Knot's name tells those in a shared repository apart.
+fn tag_of(knot: &str, digest: &str) -> String {
+    let digest = digest.trim_start_matches("sha256:");
+    format!("{knot}-{}", &digest[..digest.len().min(12)])
+}
+
+impl Made {
+    async fn of(builder: &KnotBuilder) -> Result<Self> {
+        let mut compile = builder.compile.clone().unwrap_or_else(|| {
+            let (manifest_path, package) = (builder.manifest_path.clone(), builder.package.clone());
+            Compile::new(Selection { manifest_path, package, ..Selection::default() }).report(step)
+        });
+        if builder.settings.arm64 == Some(true) {
+            compile = compile.arch(Arch::Arm64);
+        }
+        // cargo is waited for, and so not on a thread that others need.
+        let worker = tokio::task::spawn_blocking(move || compile.run()).await;
+        let worker = worker.expect("the compilation does not panic")?;
+        let settings = builder.settings.clone().over(worker.settings.knot.clone());
+        let name = settings.knot.clone().unwrap_or_else(|| worker.package.replace('_', "-"));
+        let image = DockerImageBuilder::of_worker(Built::repository(&worker.package), &worker);
+        let mut image = image.build().await?;
+        image.tag(tag_of(&name, image.digest()))?;
+        let built = Built::keep(&image, &worker)?;
+        let made = Self { name, worker, image, built, settings };
+        made.wanted().check()?;
+        Ok(made)
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            name: &self.name,
+            settings: &self.settings,
+            functions: &self.worker.functions,
+            ids: self.worker.functions.iter().map(FunctionDescription::id).collect(),
+            arch: self.worker.arch,
+            digest: self.image.digest(),
+        }
+    }
+
+    fn deployed(&self) -> Deployed {
+        Deployed {
+            package: self.worker.package.clone(),
+            version: self.worker.version.clone(),
+            cargo_target: self.worker.made_of.option(),
+            settings: self.settings.clone(),
+            functions: self.wanted().job_definitions(),
+        }
+    }
+
+    /// All that the stack depends on, in a few letters: the same again needs no change.
+    fn content(&self, pars: &Pars) -> String {
+        let all = json!([
+            stack::source("knot.yaml"),
+            stack::source("policies/job-role.json.j2"),
+            self.deployed(),
+            self.worker.functions,
+            self.image.digest(),
+            pars.outputs,
+            registry(),
+        ]);
+        pars::hex(&Sha256::digest(all.to_string()))
+    }
+
+    fn is_there(&self, stack: &Stack, pars: &Pars) -> bool {
+        let noted = noted(stack).is_ok_and(|noted| noted.content == self.content(pars));
+        stack.is_complete() && noted && stack.outputs.contains_key("ImageDigest")
+    }
+
+    /// Asks AWS for what the settings only name.
+    async fn ask(&self, aws: &Aws) -> Result<Answers> {
+        let mut answers = Answers::default();
+        if let Some(name) = &self.settings.repository {
+            answers.repository = Some(Ecr::new(aws).repository(name).await?);
+        }
+        if let Some(queue) = &self.settings.queue {
+            answers.compute = Some(Batch::new(aws).queue(queue).await?.compute);
+        }
+        if let Some(ami) = &self.settings.ami {
+            let image = Ec2::new(aws).root_device(ami).await?;
+            let image = image.ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("failed to find the machine image `{ami}` in {}", aws.region))
+                    .with_hint("name one of this region, or leave `ami` out for AWS's latest")
+            })?;
+            answers.root_device = Some(image.root_device);
+        }
+        answers.policies = policies(aws, &self.settings.policies).await?;
+        Ok(answers)
+    }
+
+    async fn bring_about(&mut self, there: &There, account: &Account) -> Result<Knot> {
+        let mut answers = self.ask(&there.aws).await?;
+        preflight::check(&there.aws, &self.wanted(), &answers, &there.pars, there.stack.is_none()).await?;
+        let uri = match (&answers.repository, &there.stack) {
+            (Some(shared), _) => shared.uri.clone(),
+            (None, Some(stack)) if stack.is_complete() => stack.output("RepositoryUri")?.to_owned(),
+            (None, _) => {
+                let stack = self.apply(there, &answers, false).await?;
+                stack.output("RepositoryUri")?.to_owned()
+            }
+        };
+        let pushed_to = registry().map_or_else(|| uri.clone(), |host| at_host(&uri, &host));
+        let login = Ecr::new(&there.aws).login().await?;
+        self.image.push(&pushed_to, &login).await?;
+        answers.image_uri = Some(pushed_to).filter(|pushed_to| *pushed_to != uri);
+        let stack = self.apply(there, &answers, true).await?;
+        read(&stack, account)
+    }
+
+    async fn apply(&self, there: &There, answers: &Answers, image: bool) -> Result<Stack> {
+        let content = if image { self.content(&there.pars) } else { String::new() };
+        let noted = Noted { content, settings: self.deployed() };
+        let settings = serde_json::to_string(&noted).expect("settings are texts and numbers");
+        let values = self.wanted().values(&there.pars, answers, &settings, image)?;
+        let template = self.body(there, stack::render("knot.yaml", &values)).await?;
+        let own = [("cloudknot:pars", &there.pars.name), ("cloudknot:knot", &self.name)];
+        let own = own.map(|(key, value)| (key.to_owned(), value.clone()));
+        let tags: Vec<_> = own.into_iter().chain(self.settings.tags.clone()).collect();
+        let name = stack_name(&self.name);
+        let wanted = stack::Wanted { name: &name, template: &template, tags: &tags };
+        let (stack, _) = there.stacks.apply(&wanted, &|stack| self.is_ours(stack, &there.pars)).await?;
+        Ok(stack)
+    }
+
+    /// What is too large for a request is fetched by CloudFormation from the bucket.
+    async fn body(&self, there: &There, template: String) -> Result<Body> {
+        if template.len() <= stack::LARGEST_BODY {
+            return Ok(Body::Text(template));
+        }
+        let (bucket, prefix) = (there.pars.bucket(), there.pars.prefix());
+        let key = format!("stacks/{}/{}.yaml", self.name, pars::hex(&Sha256::digest(&template)));
+        let store = cloudknot_runtime::store::S3Store::new(&there.aws.config, bucket, prefix);
+        cloudknot_runtime::store::Store::put(&store, &key, template.into()).await?;
+        let (region, suffix) = (&there.aws.region, if there.aws.region.starts_with("cn-") { ".cn" } else { "" });
+        Ok(Body::Url(format!("https://{bucket}.s3.{region}.amazonaws.com{suffix}/{prefix}{key}")))
+    }
+
+    /// Whether the stack is this program's, on this Pars: only then may it be changed.
+    fn is_ours(&self, stack: &Stack, pars: &Pars) -> Result<()> {
+        let there = noted(stack)?.settings;
+        let of = |deployed: &Deployed, pars: &str| json!({"package": deployed.package, "target": deployed.cargo_target, "pars": pars});
+        let there = of(&there, stack.output("Pars")?);
+        let differences = pars::differences(&there, &of(&self.deployed(), &pars.name));
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let message = format!("failed to deploy the Knot `{}`: one of this name belongs to something else", self.name);
+        Err(Error::new(ErrorKind::Exists, message)
+            .with_source(differences.join("\n"))
+            .with_hint("choose another name (--knot), or clobber that one first: `cargo knot clobber`"))
+    }
+}
+
+impl There {
+    async fn look(made: &Made, account: &Account, with_pars: bool) -> Result<Self> {
+        let aws = account.load().await?;
+        let stacks = Stacks::new(&aws);
+        let said = made.settings.pars.clone();
+        let chosen = if said.is_some() { said } else { Config::read()?.pars };
+        let name = chosen.clone().unwrap_or_else(default_pars);
+        let knot = stack_name(&made.name);
+        let (stack, found) = tokio::try_join!(stacks.find(&knot), pars::find(&stacks, &name, account))?;
+        if let Some(stack) = stack.as_ref().filter(|stack| stack.outputs.contains_key("Settings")) {
+            let of_this_name = found.as_ref().map_or(name.as_str(), |pars| &pars.name).to_owned();
+            made.is_ours_by_name(stack, &of_this_name)?;
+        }
+        let (pars, without_pars) = match found {
+            Some(pars) => (pars, false),
+            None if chosen.is_some() => {
+                let message = format!("failed to find the Pars `{name}` in {}", aws.region);
+                let hint = format!("`cargo knot pars create {name}` makes it; {}", pars::LOOKED_FOR);
+                return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint));
+            }
+            None if with_pars => {
+                step(&format!("there is no Pars yet: making `{name}`"));
+                (Pars::builder(&name).in_account(account).create().await?, false)
+            }
+            None => (Pars::planned(&name, &aws.region), true),
+        };
+        Ok(Self { aws, stacks, stack, pars, without_pars })
+    }
+}
+
+impl Made {
+    fn is_ours_by_name(&self, stack: &Stack, pars: &str) -> Result<()> {
+        self.is_ours(stack, &Pars::planned(pars, stack.region()))
+    }
+}
+
+fn noted(stack: &Stack) -> Result<Noted<Deployed>> {
+    serde_json::from_str(stack.output("Settings")?).map_err(|error| {
+        let message = format!("failed to read what the stack `{}` was deployed with", stack.name);
+        Error::new(ErrorKind::Aws, message)
+            .with_source(error)
+            .with_hint("another version of cloudknot may have made it: use that one, or clobber it")
+    })
+}
+
+fn read(stack: &Stack, account: &Account) -> Result<Knot> {
+    for key in ["Knot", "Pars", "RepositoryUri", "ImageDigest", "JobRole", "JobQueue"] {
+        stack.output(key)?;
+    }
+    Ok(Knot {
+        name: stack.output("Knot")?.to_owned(),
+        region: stack.region().to_owned(),
+        stack_id: stack.id.clone(),
+        deployed: noted(stack)?.settings,
+        outputs: stack.outputs.clone(),
+        changed: stack.changed,
+        account: account.clone(),
+    })
+}
+
+fn registry() -> Option<String> {
+    std::env::var(ENV_REGISTRY).ok().filter(|host| !host.is_empty())
+}
+
+fn at_host(uri: &str, host: &str) -> String {
+    let path = uri.split_once('/').map_or(uri, |(_, path)| path);
+    format!("{}/{path}", host.trim_end_matches('/'))
+}
+
+/// The ARNs of policies that are given by name or ARN.
+async fn policies(aws: &Aws, said: &[String]) -> Result<Vec<String>> {
+    let mut arns = Vec::new();
+    for policy in said {
+        if policy.starts_with("arn:") {
+            arns.push(policy.clone());
+            continue;
+        }
+        let mut pages = client!(aws, iam).list_policies().into_paginator().send();
+        let mut found = None;
+        while let (None, Some(page)) = (&found, pages.next().await) {
+            let page = page.map_err(|error| aws.failed(&format!("find the policy `{policy}`"), error))?;
+            found = page.policies.unwrap_or_default().into_iter().find(|one| one.policy_name() == Some(policy));
+        }
+        let arn = found.and_then(|found| found.arn).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("failed to find the policy `{policy}`"))
+                .with_hint("give the name or ARN of a policy of AWS's or of your account")
+        })?;
+        arns.push(arn);
+    }
+    Ok(arns)
+}

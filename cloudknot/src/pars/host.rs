@@ -1,0 +1,402 @@
+//! How a Pars is made, found and taken away: what is asked of AWS, and in which order.
+
+use aws_sdk_iam as iam;
+use aws_sdk_s3 as s3;
+use cloudknot_runtime::store::{S3Store, Store};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::account::Account;
+use crate::aws::{Aws, client, code};
+use crate::ec2::{Ec2, Subnet};
+use crate::error::{Error, ErrorKind, Result};
+use crate::machines;
+use crate::names::{self, Kind};
+use crate::pars::{Internet, Network, Pars, ParsBuilder, ParsClobber, ParsSettings};
+use crate::plan::Plan;
+use crate::stack::{Body, Noted, Stack, Stacks, Wanted, render, step};
+
+/// What the names of all stacks of Pars begin with.
+const STACKS: &str = "cloudknot-pars-";
+
+/// In so many zones is a new VPC at most.
+const ZONES: usize = 3;
+
+/// Where a Pars was looked for that is not there, as a hint.
+pub(crate) const LOOKED_FOR: &str = "`cargo knot pars list` shows those in this region";
+
+/// What is noted in the stack: what the user said, and what of it was there before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Note {
+    settings: ParsSettings,
+    bucket_was_there: bool,
+}
+
+/// What a stack's settings say, read back.
+struct Known {
+    pars: Pars,
+    noted: Noted<Note>,
+}
+
+fn stack_name(pars: &str) -> String {
+    format!("{STACKS}{pars}")
+}
+
+pub(super) async fn create(builder: &ParsBuilder) -> Result<Pars> {
+    let (aws, stacks, known) = look(builder).await?;
+    if let Some(known) = known.filter(Known::is_as_it_should_be) {
+        step(&format!("the Pars `{}` is there, and as it should be", builder.name));
+        return Ok(known.pars);
+    }
+    let (template, name) = (template_of(builder, &aws, &stacks, false).await?, stack_name(&builder.name));
+    let (body, tags) = (Body::Text(template), tags_of(builder));
+    let wanted = Wanted { name: &name, template: &body, tags: &tags };
+    // Somebody else may have made it meanwhile.
+    let (stack, _) = stacks.apply(&wanted, &|stack| same_settings(builder, stack)).await?;
+    Ok(Known::of(&stack, builder)?.pars)
+}
+
+pub(super) async fn plan(builder: &ParsBuilder) -> Result<Plan> {
+    let (aws, stacks, known) = look(builder).await?;
+    let mut plan = Plan::default();
+    if known.as_ref().is_some_and(Known::is_as_it_should_be) {
+        return Ok(plan);
+    }
+    let name = stack_name(&builder.name);
+    let before = match stacks.find(&name).await? {
+        Some(stack) => Some(stacks.template(&stack).await?),
+        None => None,
+    };
+    plan.stack(&name, before.as_deref(), &template_of(builder, &aws, &stacks, true).await?);
+    let network = match builder.settings.network {
+        Network::New { internet, .. } => Some((internet, ZONES)),
+        _ => None,
+    };
+    plan.notes.extend(machines::idle(network, 0));
+    Ok(plan)
+}
+
+pub(super) async fn get(builder: &ParsBuilder) -> Result<Pars> {
+    let aws = builder.account.load().await?;
+    find(&Stacks::new(&aws), &builder.name, &builder.account).await?.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("failed to find the Pars `{}` in {}", builder.name, aws.region))
+            .with_hint(LOOKED_FOR)
+    })
+}
+
+pub(super) async fn list(account: &Account) -> Result<Vec<Pars>> {
+    let aws = account.load().await?;
+    let stacks = Stacks::new(&aws).all(STACKS).await?;
+    // One that is half made or half deleted is not one that a Knot could stand on.
+    stacks.iter().filter(|stack| stack.outputs.contains_key("Settings")).map(|stack| read(stack, account)).collect()
+}
+
+/// The Pars of this name, if it is there and complete.
+pub(crate) async fn find(stacks: &Stacks, name: &str, account: &Account) -> Result<Option<Pars>> {
+    let stack = stacks.find(&stack_name(name)).await?;
+    stack.filter(|stack| stack.outputs.contains_key("Settings")).map(|stack| read(&stack, account)).transpose()
+}
+
+pub(super) async fn clobber(clobber: &ParsClobber) -> Result<()> {
+    let pars = &clobber.pars;
+    let aws = pars.account.load_in(&pars.region).await?;
+    let stacks = Stacks::new(&aws);
+    let Some(stack) = stacks.find(&pars.stack_id).await? else { return Ok(()) };
+    let on_it: Vec<_> = stacks.all(crate::knot::STACKS).await?;
+    let on_it: Vec<_> =
+        on_it.iter().filter(|knot| knot.outputs.get("Pars").is_some_and(|name| *name == pars.name)).collect();
+    if !on_it.is_empty() {
+        let names: Vec<_> = on_it.iter().map(|knot| knot.name.trim_start_matches(crate::knot::STACKS)).collect();
+        let message = format!("failed to clobber the Pars `{}`: Knots stand on it: {}", pars.name, names.join(", "));
+        return Err(
+            Error::new(ErrorKind::Exists, message).with_hint("clobber those first: `cargo knot clobber <name>`")
+        );
+    }
+    let builder =
+        ParsBuilder { name: pars.name.clone(), settings: pars.settings.clone(), account: pars.account.clone() };
+    if let Some(known) = Known::of(&stack, &builder).ok().filter(|known| !known.noted.settings.bucket_was_there) {
+        if clobber.keep_data {
+            keep_data(&stacks, &stack).await?;
+        } else {
+            empty(&aws, known.pars.bucket()).await?;
+        }
+    }
+    stacks.delete(&stack).await
+}
+
+/// Has the stack leave bucket and logs when it is deleted: that stands in its template.
+async fn keep_data(stacks: &Stacks, stack: &Stack) -> Result<()> {
+    let template = stacks.template(stack).await?;
+    let kept = template.replace("DeletionPolicy: Delete", "DeletionPolicy: Retain");
+    let wanted = Wanted { name: &stack.name, template: &Body::Text(kept), tags: &[] };
+    stacks.apply(&wanted, &|_| Ok(())).await?;
+    Ok(())
+}
+
+/// CloudFormation deletes no bucket that has objects.
+async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
+    step(&format!("emptying the bucket `{bucket}`"));
+    delete_below(aws, bucket, "", "").await
+}
+
+/// Deletes all objects below a prefix whose keys begin like this. A bucket that is gone has none.
+pub(crate) async fn delete_below(aws: &Aws, bucket: &str, prefix: &str, beginning: &str) -> Result<()> {
+    let store = S3Store::new(&aws.config, bucket, prefix);
+    let objects = match store.list(beginning, None).await {
+        Ok(objects) => objects,
+        Err(error) if error.kind() == cloudknot_runtime::store::StoreErrorKind::NoStore => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
+    Ok(store.delete(&keys).await?)
+}
+
+/// Whether AWS would take all of it, as far as its form tells.
+fn check(builder: &ParsBuilder) -> Result<()> {
+    let settings = &builder.settings;
+    names::check_name(Kind::Pars, &builder.name)?;
+    settings.bucket.iter().try_for_each(|bucket| names::check_name(Kind::Bucket, bucket))?;
+    settings.kms_key.iter().try_for_each(|key| names::check_name(Kind::Key, key))?;
+    settings.log_retention.iter().try_for_each(|days| names::check_retention(*days))?;
+    names::check_name(Kind::RolePath, &settings.role_path)?;
+    names::check_tags(&settings.tags.clone().into_iter().collect::<Vec<_>>())?;
+    if let Network::New { cidr, .. } = &settings.network {
+        names::subnets_of(cidr, ZONES)?;
+    }
+    Ok(())
+}
+
+/// What is known of the Pars, and whether it is the one that is wanted.
+async fn look(builder: &ParsBuilder) -> Result<(Aws, Stacks, Option<Known>)> {
+    check(builder)?;
+    let aws = builder.account.load().await?;
+    let stacks = Stacks::new(&aws);
+    let stack = stacks.find(&stack_name(&builder.name)).await?;
+    let known = match stack.filter(|stack| stack.is_complete() && stack.outputs.contains_key("Settings")) {
+        Some(stack) => {
+            same_settings(builder, &stack)?;
+            Some(Known::of(&stack, builder)?)
+        }
+        None => None,
+    };
+    Ok((aws, stacks, known))
+}
+
+impl Known {
+    fn of(stack: &Stack, builder: &ParsBuilder) -> Result<Self> {
+        Ok(Self { pars: read(stack, &builder.account)?, noted: noted(stack)? })
+    }
+
+    fn is_as_it_should_be(&self) -> bool {
+        self.noted.content == content()
+    }
+}
+
+/// Another version of cloudknot may have another template.
+fn content() -> String {
+    hex(&Sha256::digest(crate::stack::source("pars.yaml")))
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().take(16).fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a text takes more text");
+        text
+    })
+}
+
+fn noted(stack: &Stack) -> Result<Noted<Note>> {
+    serde_json::from_str(stack.output("Settings")?).map_err(|error| {
+        let message = format!("failed to read what the stack `{}` was made with", stack.name);
+        Error::new(ErrorKind::Aws, message)
+            .with_source(error)
+            .with_hint("another version of cloudknot may have made it: use that one, or clobber it")
+    })
+}
+
+fn read(stack: &Stack, account: &Account) -> Result<Pars> {
+    for key in crate::stack::outputs("pars.yaml").filter(|key| *key != "BucketKey") {
+        stack.output(key)?;
+    }
+    Ok(Pars {
+        name: stack.output("Pars")?.to_owned(),
+        region: stack.region().to_owned(),
+        stack_id: stack.id.clone(),
+        settings: noted(stack)?.settings.settings,
+        outputs: stack.outputs.clone(),
+        account: account.clone(),
+    })
+}
+
+/// Whether what is there was made with the same settings; the error lists what is different.
+fn same_settings(builder: &ParsBuilder, stack: &Stack) -> Result<()> {
+    let there = noted(stack)?.settings.settings;
+    if there == builder.settings {
+        return Ok(());
+    }
+    let message = format!("failed to create the Pars `{}`: it exists with other settings", builder.name);
+    Err(Error::new(ErrorKind::Exists, message)
+        .with_source(differences(&json!(there), &json!(builder.settings)).join("\n"))
+        .with_hint("give it these settings, choose another name, or clobber it first: `cargo knot pars clobber`"))
+}
+
+/// What two settings say differently, a line each.
+pub(crate) fn differences(there: &Value, wanted: &Value) -> Vec<String> {
+    fn collect(path: &str, there: &Value, wanted: &Value, found: &mut Vec<String>) {
+        match (there, wanted) {
+            (Value::Object(one), Value::Object(other)) => {
+                let keys: std::collections::BTreeSet<_> = one.keys().chain(other.keys()).collect();
+                for key in keys {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    let of = |side: &serde_json::Map<String, Value>| side.get(key).cloned().unwrap_or(Value::Null);
+                    collect(&path, &of(one), &of(other), found);
+                }
+            }
+            _ if there == wanted => {}
+            _ => found.push(format!("{path}: it has {}, and {} was asked for", said(there), said(wanted))),
+        }
+    }
+    fn said(value: &Value) -> String {
+        if value.is_null() { "none".to_owned() } else { value.to_string() }
+    }
+    let mut found = Vec::new();
+    collect("", there, wanted, &mut found);
+    found
+}
+
+fn tags_of(builder: &ParsBuilder) -> Vec<(String, String)> {
+    let own = ("cloudknot:pars".to_owned(), builder.name.clone());
+    std::iter::once(own).chain(builder.settings.tags.clone()).collect()
+}
+
+async fn template_of(builder: &ParsBuilder, aws: &Aws, stacks: &Stacks, dry_run: bool) -> Result<String> {
+    let ParsSettings { bucket, prefix, kms_key, expire_runs, log_retention, tags, .. } = &builder.settings;
+    let was_there = match bucket {
+        Some(bucket) => bucket_is_there(builder, aws, stacks, bucket).await?,
+        None => false,
+    };
+    let note = Note { settings: builder.settings.clone(), bucket_was_there: was_there };
+    let noted = Noted { content: content(), settings: note };
+    let values = json!({
+        "pars": builder.name,
+        "tags": tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect::<Vec<_>>(),
+        "permissions_boundary": builder.settings.permissions_boundary,
+        "role_path": builder.settings.role_path,
+        "settings": serde_json::to_string(&noted).expect("settings are texts and numbers"),
+        "keep_data": false,
+        "network": network(builder, aws, dry_run).await?,
+        "instance_role": instance_role(builder, aws).await?,
+        "execution_role": execution_role(builder, aws).await?,
+        "bucket": {
+            "existing": bucket.as_ref().filter(|_| was_there),
+            "name": bucket.as_ref().filter(|_| !was_there),
+            "kms_key": kms_key, "expire_days": expire_runs, "prefix": prefix,
+        },
+        "logs": {"name": format!("/cloudknot/{}", builder.name), "retention_days": log_retention, "kms_key": kms_key},
+    });
+    Ok(render("pars.yaml", &values))
+}
+
+/// Whether the bucket is one that the user has already. One that this very stack made is not.
+async fn bucket_is_there(builder: &ParsBuilder, aws: &Aws, stacks: &Stacks, bucket: &str) -> Result<bool> {
+    if let Some(stack) = stacks.find(&stack_name(&builder.name)).await? {
+        if let Ok(noted) = noted(&stack) {
+            return Ok(noted.settings.bucket_was_there);
+        }
+        let template = stacks.template(&stack).await?;
+        if crate::stack::resources(&template).contains_key("Bucket") {
+            return Ok(false);
+        }
+    }
+    let head = client!(aws, s3).head_bucket().bucket(bucket).send().await;
+    let Err(error) = head else { return Ok(true) };
+    let status = error.raw_response().map(|answer| answer.status().as_u16());
+    let refused = |message: String, hint: String| Err(Error::new(ErrorKind::Exists, message).with_hint(hint));
+    match status {
+        Some(404) => Ok(false),
+        Some(403) => refused(
+            format!("failed to use the bucket `{bucket}`: it is somebody else's, or you may not see it"),
+            "choose another name; without one AWS makes one up".to_owned(),
+        ),
+        Some(301 | 400) => refused(
+            format!("failed to use the bucket `{bucket}`: it is in another region than {}", aws.region),
+            "choose another name, or that region: --region".to_owned(),
+        ),
+        _ => Err(aws.failed(&format!("look for the bucket `{bucket}`"), error)),
+    }
+}
+
+async fn network(builder: &ParsBuilder, aws: &Aws, dry_run: bool) -> Result<Value> {
+    let ec2 = Ec2::new(aws);
+    let vpc = match &builder.settings.network {
+        Network::New { cidr, tenancy, internet } => {
+            let zones = ec2.zones().await?.len().clamp(1, ZONES);
+            let parts = names::subnets_of(cidr, zones)?;
+            let public = Some(parts.public).filter(|_| *internet == Internet::Nat);
+            let subnets: Vec<_> = parts.subnets.into_iter().map(|cidr| json!({"cidr": cidr, "zone": null})).collect();
+            return Ok(json!({
+                "kind": "new", "cidr": cidr, "tenancy": tenancy, "internet": internet, "subnets": subnets,
+                "public_cidr": public,
+            }));
+        }
+        Network::Vpc(id) => ec2.vpc(id).await?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("failed to find the VPC `{id}` in {}", aws.region))
+                .with_hint("name one of this region, or leave it out for the default VPC")
+        })?,
+        Network::Default => {
+            let there = ec2.default_vpc().await?;
+            if there.is_none() && dry_run {
+                return Ok(json!({"kind": "given", "vpc": "-", "subnets": ["-"], "assign_public_ip": true}));
+            }
+            if let Some(vpc) = there {
+                vpc
+            } else {
+                step("making the default VPC, which this region lacks");
+                ec2.create_default_vpc().await?
+            }
+        }
+    };
+    let all = ec2.subnets(&vpc.id).await?;
+    if all.is_empty() {
+        let message = format!("failed to use the VPC `{}`: it has no subnets", vpc.id);
+        return Err(Error::new(ErrorKind::Config, message).with_hint("add a subnet to it, or have a VPC made: --cidr"));
+    }
+    let (public, private): (Vec<&Subnet>, Vec<&Subnet>) = all.iter().partition(|subnet| subnet.public_ip);
+    let assign_public_ip = private.is_empty();
+    let chosen = if assign_public_ip { public } else { private };
+    let ids: Vec<_> = chosen.iter().map(|subnet| &subnet.id).collect();
+    Ok(json!({"kind": "given", "vpc": vpc.id, "subnets": ids, "assign_public_ip": assign_public_ip}))
+}
+
+async fn instance_role(builder: &ParsBuilder, aws: &Aws) -> Result<Value> {
+    let Some(role) = &builder.settings.instance_role else { return Ok(Value::Null) };
+    let asked = client!(aws, iam).list_instance_profiles_for_role().role_name(role).send().await;
+    let answer = asked.map_err(|error| no_role(aws, role, error))?;
+    let profile = answer.instance_profiles.into_iter().next().map(|profile| profile.arn);
+    Ok(json!({"name": role, "profile": profile}))
+}
+
+async fn execution_role(builder: &ParsBuilder, aws: &Aws) -> Result<Value> {
+    let Some(role) = &builder.settings.execution_role else { return Ok(Value::Null) };
+    let asked = client!(aws, iam).get_role().role_name(role).send().await;
+    let arn = asked.map_err(|error| no_role(aws, role, error))?.role.map(|role| role.arn);
+    Ok(json!({"arn": arn}))
+}
+
+fn no_role<E>(
+    aws: &Aws,
+    role: &str,
+    error: aws_smithy_runtime_api::client::result::SdkError<
+        E,
+        aws_smithy_runtime_api::client::orchestrator::HttpResponse,
+    >,
+) -> Error
+where
+    E: aws_smithy_types::error::metadata::ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let absent = code(&error) == Some("NoSuchEntity");
+    let failed = aws.failed(&format!("find the role `{role}`"), error);
+    if absent { failed.with_hint("give the name of a role that exists, not its ARN, or leave it out") } else { failed }
+}

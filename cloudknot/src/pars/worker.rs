@@ -1,0 +1,35 @@
+//! In a worker there is no Pars to be made or found.
+
+use crate::account::Account;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pars::{Pars, ParsBuilder, ParsClobber};
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn create(_: &ParsBuilder) -> Result<Pars> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn plan(_: &ParsBuilder) -> Result<crate::Plan> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn get(_: &ParsBuilder) -> Result<Pars> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn list(_: &Account) -> Result<Vec<Pars>> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn clobber(_: &ParsClobber) -> Result<()> {
+    Err(absent())
+}
+
+fn absent() -> Error {
+    Error::new(ErrorKind::Config, "failed to reach a Pars: this is a worker, which has no part in that")
+        .with_hint("make and clobber it in the program that runs on your machine")
+}

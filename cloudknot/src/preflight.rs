@@ -1,0 +1,107 @@
+//! What can be known before anything is made: whether some machine can hold what the functions ask for, and whether AWS has
+//! room for one Knot more. What cannot be known here AWS says later, and nothing that exists is lost.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_servicequotas as servicequotas;
+
+use crate::aws::{Aws, client};
+use crate::batch::Batch;
+use crate::ec2::{Ec2, InstanceType};
+use crate::error::{Error, ErrorKind, Result};
+use crate::knot::values::{Answers, Wanted};
+use crate::machines;
+use crate::pars::Pars;
+use crate::stack::step;
+
+/// So many environments, and so many queues, has an account that asked for no more.
+const EACH: usize = 50;
+
+/// Refuses a Knot that could not be made, or whose jobs could never start.
+pub(crate) async fn check(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars, new: bool) -> Result<()> {
+    if answers.compute.unwrap_or_else(|| wanted.compute()).is_fargate() {
+        // What Fargate has is a part of the template's values.
+        return Ok(());
+    }
+    if wanted.settings.queue.is_some() {
+        // What a queue of somebody else's runs on is theirs to choose, and may change.
+        return Ok(());
+    }
+    let ec2 = Ec2::new(aws);
+    let types = offered(&ec2, ec2.instance_types(&wanted.instance_types()).await?, pars).await?;
+    for request in wanted.requests()? {
+        if let Some(doubt) = machines::fits(&request, &types)? {
+            step(&format!("warning: {doubt}"));
+        }
+    }
+    if let Some(key_pair) = &wanted.settings.key_pair
+        && !ec2.key_pair_exists(key_pair).await?
+    {
+        let message = format!("failed to find the key pair `{key_pair}` in {}", aws.region);
+        return Err(Error::new(ErrorKind::NotFound, message).with_hint("make it in EC2, or leave `key-pair` out"));
+    }
+    if new { room(aws).await } else { Ok(()) }
+}
+
+/// Those of these types that there are in a zone where the Pars has a subnet.
+async fn offered(ec2: &Ec2, types: Vec<InstanceType>, pars: &Pars) -> Result<Vec<InstanceType>> {
+    let ours: Vec<&str> = pars.subnets().collect();
+    let subnets = ec2.subnets(pars.vpc()).await?;
+    let zones: BTreeSet<String> =
+        subnets.into_iter().filter(|subnet| ours.contains(&subnet.id.as_str())).map(|subnet| subnet.zone).collect();
+    let names: Vec<String> = types.iter().map(|kind| kind.name.clone()).collect();
+    let offered = ec2.offered_in(&names).await?;
+    let is_there = |kind: &InstanceType| offered.get(&kind.name).is_some_and(|there| !there.is_disjoint(&zones));
+    let (there, absent): (Vec<_>, Vec<_>) = types.into_iter().partition(is_there);
+    match absent.first() {
+        Some(absent) if there.is_empty() => {
+            let zones: Vec<_> = zones.into_iter().collect();
+            let message = format!("failed to place jobs: there is no {} in {}", absent.name, zones.join(", "));
+            Err(Error::new(ErrorKind::Config, message)
+                .with_hint("choose other `instance-types`, or a Pars with subnets in other zones"))
+        }
+        _ => Ok(there),
+    }
+}
+
+/// Whether the account may have one queue and one environment more.
+async fn room(aws: &Aws) -> Result<()> {
+    let (environments, queues) = Batch::new(aws).counts().await?;
+    for (what, there) in [("compute environment", environments), ("job queue", queues)] {
+        if there < EACH {
+            continue;
+        }
+        // A quota can only have been raised. Whoever may not ask for it has what everybody has at first.
+        let most = quota(aws, "batch", what).await.ok().flatten().unwrap_or(EACH);
+        if there < most {
+            continue;
+        }
+        let message = format!("failed to make room for one Knot more: {there} of {most} {what}s are there");
+        return Err(Error::new(ErrorKind::Aws, message).with_hint(
+            "clobber what is not needed (`cargo knot list`), ask for more in Service Quotas, or use a queue that exists: \
+             --queue",
+        ));
+    }
+    Ok(())
+}
+
+/// The quota that is named after this, as it stands for the account; `None` where there is none.
+pub(crate) async fn quota(aws: &Aws, service: &str, what: &str) -> Result<Option<usize>> {
+    let is_meant = |name: &str| {
+        let name = name.to_lowercase();
+        name.contains(what) && !name.contains(" per ")
+    };
+    let mut pages = client!(aws, servicequotas).list_service_quotas().service_code(service).into_paginator().send();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| aws.failed(&format!("read the quotas of {service}"), error))?;
+        let quotas = page.quotas.unwrap_or_default();
+        if let Some(value) =
+            quotas.iter().find(|quota| quota.quota_name().is_some_and(is_meant)).and_then(|quota| quota.value)
+        {
+            // A quota is a whole number, and not a large one.
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it counts")]
+            return Ok(Some(value as usize));
+        }
+    }
+    Ok(None)
+}

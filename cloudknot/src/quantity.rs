@@ -1,0 +1,1 @@
+../../cloudknot-macros/src/quantity.rs
