@@ -21,6 +21,7 @@ What follows is ours and not moto's; a test that rests on it shows that we follo
 Volumes, secrets, GPUs and ulimits are not heeded, nor are jobs that are no containers: those run as moto runs them.
 """
 
+import atexit
 import sys
 import threading
 import time
@@ -58,6 +59,8 @@ class Engine:
 
     client = None
     lock = threading.Lock()
+    # The containers that there are: the engine may outlive this program.
+    containers = set()
 
     @classmethod
     def get(cls):
@@ -199,6 +202,7 @@ class Job(models.Job):
             self.pull()
             step = "Create"
             container = Engine.get().containers.create(**self.settings(number))
+            Engine.containers.add(container)
         except docker.errors.DockerException as why:
             about["reason"] = f"Cannot{step}ContainerError: {why}"
             return False
@@ -210,7 +214,7 @@ class Job(models.Job):
         finally:
             with self.signals:
                 self.container = None
-            container.remove(force=True)
+            remove(container)
 
     def watch(self, container, about):
         # The job's own start is that of its last attempt, as on AWS.
@@ -340,15 +344,17 @@ class Job(models.Job):
             found["arrayProperties"] = {"index": self.index}
         elif self._child_jobs:
             found["arrayProperties"] = {"size": len(self._child_jobs)}
-        if container := self.said_of_container():
+        if container := self.said_of_container("exitCode", "reason"):
             found["container"] = container
+        if not self.began:
+            found.pop("startedAt", None)
         return found
 
     def describe(self):
         self.settle()
         found = super().describe()
         if "container" in found:
-            found["container"] |= self.said_of_container()
+            found["container"] |= self.said_of_container("exitCode", "reason", "logStreamName")
             found["container"]["image"] = self.job_definition.container_properties["image"]
             asked = self.asked_environment()
             found["container"]["environment"] = [{"name": name, "value": value} for name, value in asked.items()]
@@ -358,14 +364,20 @@ class Job(models.Job):
             found["retryStrategy"] = self.retry_strategy
         return found
 
-    def said_of_container(self):
+    def said_of_container(self, *names):
         about = self.last.get("container", {})
-        return {name: about[name] for name in ("exitCode", "reason", "logStreamName") if name in about}
+        return {name: about[name] for name in names if name in about}
+
+    @property
+    def began(self):
+        # moto's way to say that it has not.
+        return self.job_started_at != datetime(1970, 1, 1)
 
     def settle(self):
         """Gives an array's parent the times and the reason of its end."""
         if self._child_jobs and self.status in OVER and not self.job_stopped:
-            self.job_started_at = min(child.job_started_at for child in self._child_jobs)
+            begun = [child.job_started_at for child in self._child_jobs if child.began]
+            self.job_started_at = min(begun, default=self.job_started_at)
             self.job_stopped_at = max(child.job_stopped_at for child in self._child_jobs)
             self.job_stopped = True
             if self.status == "FAILED" and not self.job_stopped_reason:
@@ -390,6 +402,21 @@ def kill(container, signal):
     except docker.errors.DockerException:
         # It has ended by itself.
         pass
+
+
+def remove(container):
+    try:
+        container.remove(force=True)
+    except docker.errors.APIError:
+        # Its own job has done so before, or the engine does so already.
+        pass
+    Engine.containers.discard(container)
+
+
+@atexit.register
+def leave_nothing():
+    for container in list(Engine.containers):
+        remove(container)
 
 
 # --- the requests ---

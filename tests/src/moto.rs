@@ -105,7 +105,11 @@ impl Moto {
         };
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut command = Command::new(python);
-        command.arg("-B").arg(scripts().join("server.py")).args(["-H", "127.0.0.1", "-p"]).arg(address.port().to_string());
+        command
+            .arg("-B")
+            .arg(scripts().join("server.py"))
+            .args(["-H", "127.0.0.1", "-p"])
+            .arg(address.port().to_string());
         command.env("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
         // What it tells containers of itself, and what it is itself to make of the environment, is ours to say.
         for (name, _) in std::env::vars_os() {

@@ -11,7 +11,8 @@ pub(super) fn error(seen: &Seen, status: u16, code: &str) -> Response<Full<Bytes
     let message = format!("Told to say {code}.");
     let inner = format!("<Code>{code}</Code><Message>{message}</Message>");
     let has = |name: &str| seen.headers.iter().any(|(header, _)| header == name);
-    let form = seen.headers.iter().any(|(name, value)| name == "content-type" && value.contains("x-www-form-urlencoded"));
+    let form =
+        seen.headers.iter().any(|(name, value)| name == "content-type" && value.contains("x-www-form-urlencoded"));
     let mut answer = Response::builder().status(status).header("x-amzn-requestid", "REQUEST");
     let (kind, body) = match seen.service.as_str() {
         "s3" => ("application/xml", format!("<Error>{inner}<RequestId>REQUEST</RequestId></Error>")),

@@ -23,7 +23,8 @@ type Answer = Response<Full<Bytes>>;
 
 /// Serves until the other end of `stop` is gone. Whatever is under way ends then, as a cut connection.
 pub(super) fn run(listener: TcpListener, state: Arc<State>, stop: oneshot::Receiver<()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a thread can have a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a thread can have a runtime");
     runtime.block_on(async {
         tokio::select! {
             () = accept(listener, state) => {}
@@ -77,7 +78,11 @@ async fn deliver(upstream: SocketAddr, head: Parts, body: Bytes, mut line: Line)
     answer
 }
 
-async fn send(upstream: SocketAddr, mut head: Parts, body: Bytes) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+async fn send(
+    upstream: SocketAddr,
+    mut head: Parts,
+    body: Bytes,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     // These are between each two ends of a connection. The host stays as it is: it is signed.
     for name in [CONNECTION, EXPECT, TRANSFER_ENCODING] {
         head.headers.remove(name);
