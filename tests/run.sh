@@ -6,8 +6,8 @@
 #
 # A phase that this machine cannot run is passed over, with a line that begins "skipped:". Nothing is installed, and root
 # is not asked for, if nothing is missing. What is large is installed only if asked for, in CLOUDKNOT_TEST_INSTALL: `deny`
-# builds cargo-deny, which takes minutes; `arm64` has workers for 64-bit ARM built and run; `stacks` lints the templates; `moto`
-# has what speaks to AWS tried against moto.
+# builds cargo-deny, which takes minutes; `arm64` has workers for 64-bit ARM built and run; `stacks` lints the templates;
+# `moto` has what speaks to AWS tried against moto.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -3,13 +3,16 @@
 #
 #   tests/moto/install.sh
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-moto="${CARGO_TARGET_DIR:-$PWD/../../target}/moto"
-# What an attempt before this has left is not complete: the list of what was installed is written last.
-cmp --quiet requirements.txt "$moto/installed" && exit 0
-echo "installing what tests/moto/requirements.txt lists into $moto"
+wanted=tests/moto/requirements.txt
+moto="${CARGO_TARGET_DIR:-$PWD/target}/moto"
+# The list of what was installed is written last: what an attempt before this has left may not be complete.
+if cmp --quiet "$wanted" "$moto/installed"; then
+    exit 0
+fi
+echo "installing what $wanted lists into $moto"
 rm -rf "$moto"
 python3 -m venv "$moto"
-"$moto/bin/pip" install --quiet --requirement requirements.txt
-cp requirements.txt "$moto/installed"
+"$moto/bin/pip" install --quiet --requirement "$wanted"
+cp "$wanted" "$moto/installed"
