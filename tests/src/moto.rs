@@ -1,7 +1,7 @@
-//! Starts moto, which stands in for AWS: Batch, CloudFormation, IAM, ECR, EC2, S3, CloudWatch Logs.
+//! Starts moto, which stands in for AWS: for its Batch, its stacks, roles and registries, its networks, S3 and logs.
 //!
 //! It is started by `tests/moto/server.py`, which says what of Batch is mended there. `tests/moto/install.sh` makes the
-//! Python environment that it needs; CLOUDKNOT_MOTO is another one.
+//! Python environment that it needs; `CLOUDKNOT_MOTO` is another one.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

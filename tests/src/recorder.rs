@@ -213,8 +213,8 @@ impl Recorder {
     pub fn wait_until_held(&self) {
         let nothing = |plan: &mut Plan| plan.held == 0;
         let waited = self.state.held.wait_timeout_while(self.plan(), PATIENCE, nothing);
-        let (_, timed) = waited.unwrap_or_else(PoisonError::into_inner);
-        assert!(!timed.timed_out(), "no request came that could be held");
+        let (plan, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(plan.held > 0, "no request came that could be held");
     }
 
     /// Waits until a request is held, and says `true`; or until this process has ended, and says `false`.
@@ -355,7 +355,7 @@ impl Weather {
         }
         let answer = |status, code: &str| Some(Mishap::Answer(status, code.to_owned()));
         match (self.number() % 4, service) {
-            (0, "s3") | (1, "s3") => answer(503, "SlowDown"),
+            (0 | 1, "s3") => answer(503, "SlowDown"),
             (0, _) => answer(429, "TooManyRequestsException"),
             (1, _) => answer(503, "ServiceUnavailable"),
             (2, _) => answer(500, "InternalError"),
@@ -363,7 +363,7 @@ impl Weather {
         }
     }
 
-    /// The next of a sequence without pattern (SplitMix64), so that no crate has to be had for it.
+    /// The next of a sequence without pattern (`SplitMix64`), so that no crate has to be had for it.
     fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut number = self.state;

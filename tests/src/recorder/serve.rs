@@ -88,7 +88,7 @@ async fn send(
         head.headers.remove(name);
     }
     let stream = TcpStream::connect(upstream).await?;
-    let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = client::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let (mut head, body) = sender.send_request(Request::from_parts(head, Full::from(body))).await?.into_parts();
     let body = body.collect().await?.to_bytes();
