@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::{Value, json};
 
-use crate::counterparts::{Daemon, Docker, free_port};
+use crate::counterparts::{Daemon, Docker};
 use crate::skip::skipped;
 
 /// The account that everything in it belongs to.
@@ -103,13 +103,9 @@ impl Moto {
             skipped("what needs moto", "it is not installed; CLOUDKNOT_TEST_INSTALL=moto tests/run.sh installs it");
             return None;
         };
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut command = Command::new(python);
-        command
-            .arg("-B")
-            .arg(scripts().join("server.py"))
-            .args(["-H", "127.0.0.1", "-p"])
-            .arg(address.port().to_string());
+        // It takes a port that is free and says which: one that was free before it started may be somebody's by now.
+        command.arg("-B").arg(scripts().join("server.py")).args(["-H", "127.0.0.1", "-p", "0"]);
         command.env("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
         // What it tells containers of itself, and what it is itself to make of the environment, is ours to say.
         for (name, _) in std::env::vars_os() {
@@ -119,9 +115,12 @@ impl Moto {
         }
         configure(&mut command);
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let log = folder.path().join("log");
+        let address = || address_in(&std::fs::read_to_string(&log).unwrap_or_default());
         let mut daemon = Daemon::start(&mut command, folder);
-        let ready = daemon.wait(|| ask(address, "GET", "/moto-api/", "").is_ok());
+        let ready = daemon.wait(|| address().is_some_and(answers));
         ready.unwrap_or_else(|why| panic!("moto did not start: {why}"));
+        let address = address().expect("it has answered there");
         Some(Self { address, daemon })
     }
 
@@ -176,6 +175,17 @@ impl Moto {
         let status = answer.split(' ').nth(1).unwrap_or_default();
         assert!(status.starts_with('2'), "moto: POST {path} {body}: {answer}");
     }
+}
+
+/// The address in the line with which its server begins.
+fn address_in(log: &str) -> Option<SocketAddr> {
+    let (_, after) = log.split_once("Running on http://")?;
+    // Only once the line is whole.
+    after.split_once('\n')?.0.trim().parse().ok()
+}
+
+fn answers(address: SocketAddr) -> bool {
+    ask(address, "GET", "/moto-api/", "").is_ok()
 }
 
 /// The whole answer to a request, its status line and headers included.
