@@ -291,7 +291,8 @@ class Job(models.Job):
         }
         if self.index is not None:
             found["AWS_BATCH_JOB_ARRAY_INDEX"] = str(self.index)
-            found["AWS_BATCH_JOB_ARRAY_SIZE"] = str(len(self.parent()._child_jobs or []))
+            # Not its children counted: they start while moto still makes the others.
+            found["AWS_BATCH_JOB_ARRAY_SIZE"] = str(self.parent().array_properties["size"])
         return found
 
     def keep_log(self, container):

@@ -19,6 +19,9 @@ pub const ACCOUNT: &str = "123456789012";
 /// The region that [`environment`] sets. What is in one region is not in another, here as there.
 pub const REGION: &str = "eu-west-1";
 
+/// What moto calls the states of a job.
+const JOBS: &str = "batch::job";
+
 /// What this package has for moto, beside its sources.
 pub(crate) fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("moto")
@@ -134,12 +137,15 @@ impl Moto {
         self.daemon.log()
     }
 
-    /// Forgets all that was made in it; IAM checks that were turned on are off again.
+    /// Forgets all that was made in it, and what it was told: IAM checks are off again, jobs are containers again, and
+    /// none is slow.
     ///
     /// # Panics
     /// If it does not.
     pub fn reset(&self) {
         self.tell("/moto-api/reset-auth", "inf");
+        self.tell("/moto-api/state-manager/unset-transition", &json!({ "model_name": JOBS }).to_string());
+        self.config(&json!({ "batch": { "use_docker": true } }));
         self.tell("/moto-api/reset", "");
     }
 
@@ -158,7 +164,7 @@ impl Moto {
     /// If it is not taken.
     pub fn slow_jobs(&self, seconds: u32) {
         let transition = json!({ "progression": "time", "seconds": seconds });
-        let told = json!({ "model_name": "batch::job", "transition": transition });
+        let told = json!({ "model_name": JOBS, "transition": transition });
         self.tell("/moto-api/state-manager/set-transition", &told.to_string());
     }
 

@@ -326,6 +326,26 @@ except ClientError as error:
     recorder.validate();
 }
 
+/// A job that passes through its states so that they can be seen, and one that does not; both fail, without an engine.
+#[test]
+fn jobs_can_be_slow() {
+    let Some(moto) = Moto::start() else { return };
+    let script = format!(
+        "{QUEUE}
+job, states, start = submit(), [], time.monotonic()
+while states[-1:] != ['FAILED']:
+    state = look(job)['status']
+    states += [state] if state not in states else []
+    time.sleep(0.05)
+print(states if time.monotonic() - start > 3 else states[-1])
+"
+    );
+    moto.slow_jobs(1);
+    assert_eq!(output(spawn(&moto.url(), &script, &[])), "['PENDING', 'RUNNABLE', 'STARTING', 'FAILED']\n");
+    moto.reset();
+    assert_eq!(output(spawn(&moto.url(), &script, &[])), "FAILED\n");
+}
+
 /// What server.py says at its top: each of its points, with real containers.
 #[test]
 fn jobs_are_containers() {
@@ -368,7 +388,8 @@ job = end(submit('sleep=600', timeout={{'attemptDurationSeconds': 1}}, retryStra
 check((about(job), job['statusReason'], log(job)), ((75, '', 1), 'Job attempt duration exceeded timeout', ['asked to end']))
 
 # Arrays: every index once, a parent that fails when all have ended, and a counterpart that fails without running.
-first = submit('print=AWS_BATCH_JOB_ARRAY_INDEX', 'fail-index=5', arrayProperties={{'size': 20}})
+first = submit(
+    'print=AWS_BATCH_JOB_ARRAY_INDEX', 'print=AWS_BATCH_JOB_ARRAY_SIZE', 'fail-index=5', arrayProperties={{'size': 20}})
 second = submit('exit=0', arrayProperties={{'size': 20}}, dependsOn=[{{'jobId': first, 'type': 'N_TO_N'}}])
 for parent in [first, second]:
     job = end(parent)
@@ -376,7 +397,8 @@ for parent in [first, second]:
     check((job['status'], summary['SUCCEEDED'], summary['FAILED']), ('FAILED', 19, 1))
 check(about(look(second + ':5')), (None, '', 0))
 children = [look(f'{{first}}:{{at}}') for at in range(20)]
-check([log(child) for child in children], [[f'AWS_BATCH_JOB_ARRAY_INDEX={{at}}'] for at in range(20)])
+wanted = [[f'AWS_BATCH_JOB_ARRAY_INDEX={{at}}', 'AWS_BATCH_JOB_ARRAY_SIZE=20'] for at in range(20)]
+check([log(child) for child in children], wanted)
 failed = batch.list_jobs(arrayJobId=first, jobStatus='FAILED')['jobSummaryList']
 check([(job['jobId'], job['container']['exitCode']) for job in failed], [(first + ':5', 4)])
 check(batch.list_jobs(arrayJobId=first)['jobSummaryList'], [])
