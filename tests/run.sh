@@ -6,14 +6,15 @@
 #
 # A phase that this machine cannot run is passed over, with a line that begins "skipped:". Nothing is installed, and root
 # is not asked for, if nothing is missing. What is large is installed only if asked for, in CLOUDKNOT_TEST_INSTALL: `deny`
-# builds cargo-deny, which takes minutes; `arm64` has workers for 64-bit ARM built and run; `stacks` lints the templates.
+# builds cargo-deny, which takes minutes; `arm64` has workers for 64-bit ARM built and run; `stacks` lints the templates;
+# `moto` has what speaks to AWS tried against moto.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 phases=(format lint deny docs stacks test)
 # The S3 store is tested against a real server, so this compiles the AWS SDK; workers, images and pushes are tested with a
 # real engine and a real registry.
-features=(--features cloudknot-tests/s3,cloudknot-tests/deploy,cloudknot-tests/bare)
+features=(--features cloudknot-tests/s3,cloudknot-tests/deploy,cloudknot-tests/moto,cloudknot-tests/bare)
 # One folder for all that is compiled here, also by tests that call cargo themselves.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 
@@ -43,6 +44,9 @@ install_missing() {
     if asked arm64; then
         install_arm64
     fi
+    if asked moto; then
+        install_moto
+    fi
 }
 
 # What the tests speak to: a Docker engine, a registry, and what looks at them. A test whose counterpart cannot be had
@@ -70,6 +74,13 @@ install_arm64() {
     ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
     rustup target add aarch64-unknown-linux-musl >/dev/null 2>&1 || tests/arm64.sh ||
         skipped arm64 "there is no standard library for it"
+}
+
+# What stands in for AWS. Without it, tests say that they were skipped.
+install_moto() {
+    [[ -z "${CLOUDKNOT_MOTO:-}" ]] || return 0
+    python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
+    tests/moto/install.sh || skipped moto "it cannot be installed"
 }
 
 # Whether the linker finds this library.

@@ -38,25 +38,25 @@ pub fn run(command: &mut Command) -> String {
 
 /// A process that ends with its owner, and its folder after it.
 #[derive(Debug)]
-struct Daemon {
+pub(crate) struct Daemon {
     process: Child,
     folder: TempDir,
 }
 
 impl Daemon {
-    fn start(command: &mut Command, folder: TempDir) -> Self {
+    pub(crate) fn start(command: &mut Command, folder: TempDir) -> Self {
         let log = fs::File::create(folder.path().join("log")).expect("a new folder can be written to");
         let errors = log.try_clone().expect("a file can be opened twice");
         let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
         Self { process: process.expect("the program can be started"), folder }
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// Waits until it is ready; tells why not, if it ends first or takes too long.
-    fn wait(&mut self, ready: impl Fn() -> bool) -> Result<(), String> {
+    pub(crate) fn wait(&mut self, ready: impl Fn() -> bool) -> Result<(), String> {
         let start = Instant::now();
         while !ready() {
             if let Ok(Some(status)) = self.process.try_wait() {

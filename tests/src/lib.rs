@@ -4,8 +4,12 @@
 pub mod authority;
 pub mod counterparts;
 pub mod debian;
+#[cfg(feature = "moto")]
+pub mod moto;
 pub mod proxy;
 pub mod recorded;
+#[cfg(feature = "moto")]
+pub mod recorder;
 #[cfg(feature = "s3")]
 pub mod s3_server;
 pub mod skip;

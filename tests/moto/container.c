@@ -1,0 +1,36 @@
+/* What the containers of the tests run: it does as it is told by its arguments, one after another. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void leave(int signal) {
+    (void)signal;
+    write(1, "asked to end\n", 13);
+    _exit(75);
+}
+
+int main(int count, char **told) {
+    for (int at = 1; at < count; at++) {
+        const char *what = told[at], *value = strchr(what, '=');
+        value = value ? value + 1 : "";
+        if (!strncmp(what, "print=", 6)) {
+            const char *found = getenv(value);
+            printf("%s=%s\n", value, found ? found : "(none)");
+            fflush(stdout);
+        } else if (!strncmp(what, "exit=", 5)) {
+            return atoi(value);
+        } else if (!strncmp(what, "fail-before-attempt=", 20)) {
+            if (atoi(getenv("AWS_BATCH_JOB_ATTEMPT")) < atoi(value)) return 3;
+        } else if (!strncmp(what, "fail-index=", 11)) {
+            if (!strcmp(getenv("AWS_BATCH_JOB_ARRAY_INDEX"), value)) return 4;
+        } else if (!strncmp(what, "sleep=", 6)) {
+            signal(SIGTERM, leave);
+            sleep((unsigned)atoi(value));
+        } else if (!strcmp(what, "fill-memory")) {
+            for (;;) memset(malloc(1 << 20), 1, 1 << 20);
+        }
+    }
+    return 0;
+}

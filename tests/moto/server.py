@@ -1,0 +1,461 @@
+#!/usr/bin/env python3
+"""Starts moto's server, with jobs of Batch that behave as AWS documents them.
+
+    server.py -H 127.0.0.1 -p PORT        the arguments of moto_server
+
+What follows is ours and not moto's; a test that rests on it shows that we follow the documentation, not that AWS does:
+
+- A container's environment is its own list: the definition's, with the override's on top, and AWS_BATCH_JOB_ID,
+  AWS_BATCH_JOB_ATTEMPT (from 1), AWS_BATCH_JQ_NAME, AWS_BATCH_CE_NAME and, only in children of an array,
+  AWS_BATCH_JOB_ARRAY_INDEX (from 0) and AWS_BATCH_JOB_ARRAY_SIZE. DescribeJobs does not show the latter.
+- An array's parent is PENDING until all of its children have ended, and FAILED if one of them is; it never runs.
+- TerminateJob reaches the children of an array; CancelJob reaches those that have not started. A container that is
+  ended gets SIGTERM, and SIGKILL 30 seconds later. So does one that overran its timeout.
+- A container has the memory that its job asks for, as a hard limit. Exit codes, reasons and attempts are described.
+- A job is tried again up to `attempts` times; `evaluateOnExit` is looked through in order, all conditions of a rule must
+  match, and where no rule does, the job is tried again. What was terminated or timed out is not tried again.
+- N_TO_N dependencies, and SEQUENTIAL ones between the children of one array.
+- DescribeJobs takes 100 ids, SubmitJob arrays of 2 to 10,000, ListJobs without a status lists what is RUNNING.
+- No more than SLOTS containers run at a time; the other jobs are RUNNABLE.
+
+Volumes, secrets, GPUs and ulimits are not heeded, nor are jobs that are no containers: those run as moto runs them.
+"""
+
+import atexit
+import sys
+import threading
+import time
+import uuid
+from datetime import datetime
+
+import docker
+from moto import settings
+from moto.batch import models
+from moto.batch.exceptions import ClientException
+from moto.batch.responses import BatchResponse
+from moto.batch.utils import JobStatus
+from moto.core.parse import default_timestamp_parser
+from moto.core.utils import unix_time_millis
+from moto.moto_api import state_manager
+from moto.server import main
+
+SLOTS = 8
+# Between SIGTERM and SIGKILL, in seconds.
+GRACE = 30
+OVER = ("SUCCEEDED", "FAILED")
+
+slots = threading.Semaphore(SLOTS)
+pulling = threading.Lock()
+# What SubmitJob said that moto does not hand on to the job; each request has a thread of its own.
+submitted = threading.local()
+
+
+class Unfinished(Exception):
+    """The job ends without another attempt; the argument is its reason."""
+
+
+class Engine:
+    """The one connection to Docker, made when the first job needs it."""
+
+    client = None
+    lock = threading.Lock()
+    # The containers that there are: the engine may outlive this program.
+    containers = set()
+
+    @classmethod
+    def get(cls):
+        with cls.lock:
+            if cls.client is None:
+                cls.client = docker.from_env(timeout=600, max_pool_size=4 * SLOTS)
+            return cls.client
+
+
+class Job(models.Job):
+    """A job that keeps its own state, where moto's passes to RUNNING as soon as somebody looks."""
+
+    # moto keeps its models by the module that they are in.
+    __module__ = models.__name__
+
+    def __init__(self, *args, **kwargs):
+        self.own_status = JobStatus.SUBMITTED.value
+        self.signals = threading.Lock()
+        self.container = None
+        self.timed_out = False
+        self.last = {}
+        super().__init__(*args, **kwargs)
+        self.retry_strategy = getattr(submitted, "retry_strategy", None) or self.job_definition.retry_strategy or {}
+
+    # --- state ---
+
+    @property
+    def status(self):
+        children = [child.status for child in self._child_jobs or []]
+        if not children:
+            return self.own_status
+        if any(status not in OVER for status in children):
+            return JobStatus.PENDING.value
+        return JobStatus.FAILED.value if "FAILED" in children else JobStatus.SUCCEEDED.value
+
+    @status.setter
+    def status(self, value):
+        self.own_status = getattr(value, "value", value)
+
+    def enter(self, status):
+        """Goes on to this state, and stays in it for a time if the test has asked for that."""
+        if self.stop:
+            raise Unfinished(self.job_stopped_reason)
+        self.status = status
+        transition = state_manager.get_transition("batch::job")
+        if transition["progression"] == "time":
+            time.sleep(transition["seconds"])
+
+    def end(self, success, reason):
+        self.job_stopped_reason = reason
+        self._mark_stopped(success=success)
+
+    @property
+    def index(self):
+        return self.array_properties.get("index")
+
+    def parent(self):
+        return self.all_jobs[self.job_id.partition(":")[0]]
+
+    # --- the run ---
+
+    def run(self):
+        if self.job_definition.container_properties is None:
+            return super().run()
+        try:
+            self.enter(JobStatus.PENDING)
+            self.await_dependencies()
+            self.try_all()
+        except Unfinished as why:
+            self.end(False, str(why))
+        except Exception as why:  # Whatever it is, the job must not hang.
+            models.logger.error("job %s: %s", self.job_id, why)
+            self.end(False, f"the test's Batch failed: {why}")
+
+    def await_dependencies(self):
+        for dependency in self.depends_on or []:
+            other = self.counterpart(dependency)
+            while other and other.status != "SUCCEEDED":
+                if self.stop:
+                    raise Unfinished(self.job_stopped_reason)
+                if other.status == "FAILED":
+                    raise Unfinished("Dependent Job failed")
+                time.sleep(0.1)
+
+    def counterpart(self, dependency):
+        """The job that this one waits for; none for the first of a sequence."""
+        kind, job_id = dependency.get("type"), dependency.get("jobId")
+        if kind == "SEQUENTIAL" and self.index is not None:
+            return self.all_jobs[f"{self.parent().job_id}:{self.index - 1}"] if self.index else None
+        if kind == "N_TO_N" and self.index is not None:
+            return self.all_jobs[f"{job_id}:{self.index}"]
+        return self.all_jobs[job_id]
+
+    def try_all(self):
+        attempts = int(self.retry_strategy.get("attempts", 1))
+        for attempt in range(1, attempts + 1):
+            self.enter(JobStatus.RUNNABLE)
+            while not slots.acquire(timeout=0.2):
+                if self.stop:
+                    raise Unfinished(self.job_stopped_reason)
+            try:
+                succeeded = self.attempt(attempt)
+            finally:
+                slots.release()
+            if succeeded:
+                return self.end(True, self.last["statusReason"])
+            if self.stop:
+                raise Unfinished(self.job_stopped_reason)
+            if self.timed_out or not self.try_again():
+                break
+        raise Unfinished(self.last["statusReason"])
+
+    def try_again(self):
+        container = self.last["container"]
+        exit_code = container.get("exitCode")
+        seen = {
+            "onExitCode": "" if exit_code is None else str(exit_code),
+            "onReason": container.get("reason", ""),
+            "onStatusReason": self.last["statusReason"],
+        }
+        for rule in self.retry_strategy.get("evaluateOnExit", []):
+            if all(matches(rule[name], seen[name]) for name in seen if name in rule):
+                return rule["action"].upper() == "RETRY"
+        return True
+
+    def attempt(self, number):
+        """Runs one container to its end; whether it succeeded. What there is to say of it is in `self.last`."""
+        self.enter(JobStatus.STARTING)
+        self.last = {"container": {"taskArn": self.arn, "networkInterfaces": []}, "statusReason": "Task failed to start"}
+        try:
+            return self.try_container(number)
+        finally:
+            self.last["stoppedAt"] = models.datetime2int_milliseconds(datetime.now())
+            self.attempts.append(self.last)
+
+    def try_container(self, number):
+        about, step = self.last["container"], "Pull"
+        try:
+            self.pull()
+            step = "Create"
+            container = Engine.get().containers.create(**self.settings(number))
+            Engine.containers.add(container)
+        except docker.errors.DockerException as why:
+            about["reason"] = f"Cannot{step}ContainerError: {why}"
+            return False
+        try:
+            return self.watch(container, about)
+        except docker.errors.APIError as why:
+            about["reason"] = f"CannotStartContainerError: {why}"
+            return False
+        finally:
+            with self.signals:
+                self.container = None
+            remove(container)
+
+    def watch(self, container, about):
+        # The job's own start is that of its last attempt, as on AWS.
+        self.job_started_at = datetime.now()
+        self.last["startedAt"] = models.datetime2int_milliseconds(self.job_started_at)
+        about["logStreamName"] = self.log_stream_name = f"{self.job_definition.name}/default/{uuid.uuid4().hex}"
+        self.enter(JobStatus.RUNNING)
+        with self.signals:
+            container.start()
+            self.container = container
+        # It may have been terminated while it was starting.
+        if self.stop:
+            self.signal()
+        timer = self.limit()
+        try:
+            about["exitCode"] = self.exit_code = container.wait(timeout=24 * 3600)["StatusCode"]
+        finally:
+            timer.cancel()
+        container.reload()
+        if container.attrs["State"]["OOMKilled"]:
+            about["reason"] = "OutOfMemoryError: Container killed due to memory usage"
+        overran = "Job attempt duration exceeded timeout"
+        self.last["statusReason"] = overran if self.timed_out else "Essential container in task exited"
+        self.keep_log(container)
+        return self.exit_code == 0 and not self.stop and not self.timed_out
+
+    def pull(self):
+        image = self.job_definition.container_properties["image"]
+        with pulling:
+            try:
+                Engine.get().images.get(image)
+            except docker.errors.ImageNotFound:
+                Engine.get().images.pull(image)
+
+    def settings(self, attempt):
+        properties = self.job_definition.container_properties
+        linux = properties.get("linuxParameters", {})
+        command = self.container_overrides.get("command", properties.get("command", []))
+        found = {
+            "image": properties["image"],
+            # None is the image's own.
+            "command": self._add_parameters_to_command(command) or None,
+            "environment": self.environment(attempt),
+            "name": f"{self.job_name}-{self.job_id.replace(':', '-')}-{attempt}",
+            "privileged": properties.get("privileged", False),
+            "read_only": properties.get("readonlyRootFilesystem", False),
+            "user": properties.get("user"),
+            "network_mode": settings.moto_network_mode(),
+            "detach": True,
+        }
+        if memory := self.requirement("MEMORY"):
+            found |= {"mem_limit": f"{memory}m", "memswap_limit": f"{memory}m"}
+        if shared := linux.get("sharedMemorySize"):
+            found["shm_size"] = f"{shared}m"
+        return found
+
+    def requirement(self, kind):
+        for place in (self.container_overrides, self.job_definition.container_properties):
+            for requirement in place.get("resourceRequirements", []):
+                if requirement["type"] == kind:
+                    return requirement["value"]
+        return self.job_definition.container_properties.get(kind.lower())
+
+    def asked_environment(self):
+        places = (self.job_definition.container_properties, self.container_overrides)
+        return {each["name"]: each["value"] for place in places for each in place.get("environment", [])}
+
+    def environment(self, attempt):
+        found = self.asked_environment() | {
+            "AWS_BATCH_JOB_ID": self.job_id,
+            "AWS_BATCH_JOB_ATTEMPT": str(attempt),
+            "AWS_BATCH_JQ_NAME": self.job_queue.name,
+            "AWS_BATCH_CE_NAME": self.job_queue.environments[0].name,
+        }
+        if self.index is not None:
+            found["AWS_BATCH_JOB_ARRAY_INDEX"] = str(self.index)
+            # Not its children counted: they start while moto still makes the others.
+            found["AWS_BATCH_JOB_ARRAY_SIZE"] = str(self.parent().array_properties["size"])
+        return found
+
+    def keep_log(self, container):
+        options = self.job_definition.container_properties.get("logConfiguration", {}).get("options", {})
+        group = options.get("awslogs-group", "/aws/batch/job")
+        lines = container.logs(timestamps=True).decode(errors="replace").splitlines()
+        pairs = [line.partition(" ")[::2] for line in lines if line]
+        events = [{"timestamp": unix_time_millis(default_timestamp_parser(at)), "message": text} for at, text in pairs]
+        self._log_backend.ensure_log_group(group)
+        self._log_backend.ensure_log_stream(group, self.log_stream_name)
+        self._log_backend.put_log_events(group, self.log_stream_name, sorted(events, key=lambda event: event["timestamp"]))
+
+    # --- ending it ---
+
+    def terminate(self, reason):
+        if self.status in OVER:
+            return
+        for child in self._child_jobs or []:
+            child.terminate(reason)
+        super().terminate(reason)
+        self.signal()
+
+    def signal(self):
+        """Asks the container to end, and makes it."""
+        with self.signals:
+            container = self.container
+            if container is None:
+                return
+            later = threading.Timer(GRACE, kill, [container, "SIGKILL"])
+            later.daemon = True
+            later.start()
+            kill(container, "SIGTERM")
+
+    def limit(self):
+        def overrun():
+            self.timed_out = True
+            self.signal()
+
+        timer = threading.Timer(self._get_attempt_duration() or threading.TIMEOUT_MAX, overrun)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    # --- describing it ---
+
+    def describe_short(self):
+        self.settle()
+        found = super().describe_short()
+        if self.index is not None:
+            found["arrayProperties"] = {"index": self.index}
+        elif self._child_jobs:
+            found["arrayProperties"] = {"size": len(self._child_jobs)}
+        if container := self.said_of_container("exitCode", "reason"):
+            found["container"] = container
+        if not self.began:
+            found.pop("startedAt", None)
+        return found
+
+    def describe(self):
+        self.settle()
+        found = super().describe()
+        if "container" in found:
+            found["container"] |= self.said_of_container("exitCode", "reason", "logStreamName")
+            found["container"]["image"] = self.job_definition.container_properties["image"]
+            asked = self.asked_environment()
+            found["container"]["environment"] = [{"name": name, "value": value} for name, value in asked.items()]
+        if self.index is not None:
+            found["arrayProperties"] = {"index": self.index, "statusSummary": {}}
+        if self.retry_strategy:
+            found["retryStrategy"] = self.retry_strategy
+        return found
+
+    def said_of_container(self, *names):
+        about = self.last.get("container", {})
+        return {name: about[name] for name in names if name in about}
+
+    @property
+    def began(self):
+        # moto's way to say that it has not.
+        return self.job_started_at != datetime(1970, 1, 1)
+
+    def settle(self):
+        """Gives an array's parent the times and the reason of its end."""
+        if self._child_jobs and self.status in OVER and not self.job_stopped:
+            begun = [child.job_started_at for child in self._child_jobs if child.began]
+            self.job_started_at = min(begun, default=self.job_started_at)
+            self.job_stopped_at = max(child.job_stopped_at for child in self._child_jobs)
+            self.job_stopped = True
+            if self.status == "FAILED" and not self.job_stopped_reason:
+                self.job_stopped_reason = "Array Child Job failed"
+
+    def _get_container_property(self, name, default):
+        # moto adds to the list that the request brought, which all children of an array share.
+        if name == "environment":
+            return [{"name": key, "value": value} for key, value in self.asked_environment().items()]
+        if name in ("vcpus", "memory"):
+            return int(float(self.requirement("VCPU" if name == "vcpus" else "MEMORY") or default))
+        return super()._get_container_property(name, default)
+
+
+def matches(pattern, text):
+    return text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern
+
+
+def kill(container, signal):
+    try:
+        container.kill(signal=signal)
+    except docker.errors.DockerException:
+        # It has ended by itself.
+        pass
+
+
+def remove(container):
+    try:
+        container.remove(force=True)
+    except docker.errors.APIError:
+        # Its own job has done so before, or the engine does so already.
+        pass
+    Engine.containers.discard(container)
+
+
+@atexit.register
+def leave_nothing():
+    for container in list(Engine.containers):
+        remove(container)
+
+
+# --- the requests ---
+
+
+def submit_job(self, submit=BatchResponse.submitjob):
+    size = (self._get_param("arrayProperties") or {}).get("size")
+    if size is not None and not 2 <= size <= 10_000:
+        raise ClientException(f"arrayProperties.size is {size}, and must be from 2 to 10000")
+    submitted.retry_strategy = self._get_param("retryStrategy")
+    return submit(self)
+
+
+def describe_jobs(self, describe=BatchResponse.describejobs):
+    if len(self._get_param("jobs") or []) > 100:
+        raise ClientException("DescribeJobs takes no more than 100 jobs")
+    return describe(self)
+
+
+def list_jobs(self, *args, job_status=None, filters=None, listed=models.BatchBackend.list_jobs, **kwargs):
+    if job_status is None and filters is None:
+        job_status = "RUNNING"
+    return listed(self, *args, job_status=job_status, filters=filters, **kwargs)
+
+
+def cancel_job(self, job_id, reason):
+    job = self.get_job_by_id(job_id)
+    for each in (job._child_jobs or [job]) if job else []:
+        if JobStatus.is_job_before_starting(each.status):
+            each.terminate(reason)
+
+
+# Before anything else of moto is loaded: its other parts then take these.
+models.Job = Job
+models.BatchBackend.list_jobs = list_jobs
+models.BatchBackend.cancel_job = cancel_job
+BatchResponse.submitjob = submit_job
+BatchResponse.describejobs = describe_jobs
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,209 @@
+//! Starts moto, which stands in for AWS: for its Batch, its stacks, roles and registries, its networks, S3 and logs.
+//!
+//! It is started by `tests/moto/server.py`, which says what of Batch is mended there. `tests/moto/install.sh` makes the
+//! Python environment that it needs; `CLOUDKNOT_MOTO` is another one.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use serde_json::{Value, json};
+
+use crate::counterparts::{Daemon, Docker};
+use crate::skip::skipped;
+
+/// The account that everything in it belongs to.
+pub const ACCOUNT: &str = "123456789012";
+/// The region that [`environment`] sets. What is in one region is not in another, here as there.
+pub const REGION: &str = "eu-west-1";
+
+/// What moto calls the states of a job.
+const JOBS: &str = "batch::job";
+
+/// What this package has for moto, beside its sources.
+pub(crate) fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("moto")
+}
+
+/// The Python that has moto and botocore; none if it is not installed.
+pub fn python() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in a workspace");
+    let target = || root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into())).join("moto");
+    let python = std::env::var_os("CLOUDKNOT_MOTO").map_or_else(target, PathBuf::from).join("bin/python");
+    python.is_file().then_some(python)
+}
+
+/// What a program finds in its environment, so that it speaks to the AWS at this address and to no other, as nobody else.
+pub fn environment(url: &str) -> [(&'static str, String); 8] {
+    [
+        ("AWS_ENDPOINT_URL", url.to_owned()),
+        ("AWS_REGION", REGION.to_owned()),
+        ("AWS_DEFAULT_REGION", REGION.to_owned()),
+        ("AWS_ACCESS_KEY_ID", "AKIATEST".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "a-secret".to_owned()),
+        ("AWS_CONFIG_FILE", "/nonexistent".to_owned()),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent".to_owned()),
+        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+    ]
+}
+
+/// A moto server; all that is in it is gone with it.
+#[derive(Debug)]
+pub struct Moto {
+    address: SocketAddr,
+    daemon: Daemon,
+}
+
+static MOTO: Mutex<Weak<Moto>> = Mutex::new(Weak::new());
+
+impl Moto {
+    /// A new and empty one, without containers: a job that is submitted fails, unless [`Moto::config`] says that jobs
+    /// succeed at once. None if there can be none here.
+    ///
+    /// # Panics
+    /// If it can neither be had nor be skipped.
+    pub fn start() -> Option<Self> {
+        Self::start_with(|command| {
+            // Whatever engine there is, this one is not to use it.
+            command.env("DOCKER_HOST", "unix:///nonexistent");
+        })
+    }
+
+    /// The one that the tests of this process share, for those that name what they make as nobody else does. It ends
+    /// with the last of them.
+    ///
+    /// # Panics
+    /// As [`Moto::start`].
+    pub fn get() -> Option<Arc<Self>> {
+        let mut shared = MOTO.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(moto) = shared.upgrade() {
+            return Some(moto);
+        }
+        let moto = Arc::new(Self::start()?);
+        *shared = Arc::downgrade(&moto);
+        Some(moto)
+    }
+
+    /// A new and empty one, whose jobs are containers of this engine, on the network of this machine. `config` is the
+    /// folder with the credentials for its pulls, as in `DOCKER_CONFIG`.
+    ///
+    /// # Panics
+    /// As [`Moto::start`].
+    pub fn start_with_docker(docker: &Docker, config: &Path) -> Option<Self> {
+        Self::start_with(|command| {
+            command.env("DOCKER_CONFIG", config).env("MOTO_DOCKER_NETWORK_MODE", "host");
+            match docker.host() {
+                Some(host) => command.env("DOCKER_HOST", host),
+                None => command.env_remove("DOCKER_HOST"),
+            };
+        })
+    }
+
+    fn start_with(configure: impl FnOnce(&mut Command)) -> Option<Self> {
+        let Some(python) = python() else {
+            skipped("what needs moto", "it is not installed; CLOUDKNOT_TEST_INSTALL=moto tests/run.sh installs it");
+            return None;
+        };
+        let mut command = Command::new(python);
+        // It takes a port that is free and says which: one that was free before it started may be somebody's by now.
+        command.arg("-B").arg(scripts().join("server.py")).args(["-H", "127.0.0.1", "-p", "0"]);
+        command.env("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
+        // What it tells containers of itself, and what it is itself to make of the environment, is ours to say.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("AWS_")) {
+                command.env_remove(name);
+            }
+        }
+        configure(&mut command);
+        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let log = folder.path().join("log");
+        let address = || address_in(&std::fs::read_to_string(&log).unwrap_or_default());
+        let mut daemon = Daemon::start(&mut command, folder);
+        let ready = daemon.wait(|| address().is_some_and(answers));
+        ready.unwrap_or_else(|why| panic!("moto did not start: {why}"));
+        let address = address().expect("it has answered there");
+        Some(Self { address, daemon })
+    }
+
+    /// Where it is, as in `AWS_ENDPOINT_URL`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What it has written of itself: a line for each request, and why jobs failed.
+    pub fn log(&self) -> String {
+        self.daemon.log()
+    }
+
+    /// Forgets all that was made in it, and what it was told: IAM checks are off again, jobs are containers again, and
+    /// none is slow.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn reset(&self) {
+        self.tell("/moto-api/reset-auth", "inf");
+        self.tell("/moto-api/state-manager/unset-transition", &json!({ "model_name": JOBS }).to_string());
+        self.config(&json!({ "batch": { "use_docker": true } }));
+        self.tell("/moto-api/reset", "");
+    }
+
+    /// Sets what moto calls its configuration, such as `{"batch": {"use_docker": false}}`: jobs succeed at once, without
+    /// containers.
+    ///
+    /// # Panics
+    /// If it is not taken.
+    pub fn config(&self, config: &Value) {
+        self.tell("/moto-api/config", &config.to_string());
+    }
+
+    /// From now on a job stays for a time in each of the states before RUNNING.
+    ///
+    /// # Panics
+    /// If it is not taken.
+    pub fn slow_jobs(&self, seconds: u32) {
+        let transition = json!({ "progression": "time", "seconds": seconds });
+        let told = json!({ "model_name": JOBS, "transition": transition });
+        self.tell("/moto-api/state-manager/set-transition", &told.to_string());
+    }
+
+    /// From now on signatures and policies are checked. For S3 that is as AWS does it; for Batch only `batch:*` matches.
+    ///
+    /// # Panics
+    /// If it is not taken.
+    pub fn turn_on_iam(&self) {
+        self.tell("/moto-api/reset-auth", "0");
+    }
+
+    fn tell(&self, path: &str, body: &str) {
+        let answer = ask(self.address, "POST", path, body).unwrap_or_else(|why| panic!("moto: POST {path}: {why}"));
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        assert!(status.starts_with('2'), "moto: POST {path} {body}: {answer}");
+    }
+}
+
+/// The address in the line with which its server begins.
+fn address_in(log: &str) -> Option<SocketAddr> {
+    let (_, after) = log.split_once("Running on http://")?;
+    // Only once the line is whole.
+    after.split_once('\n')?.0.trim().parse().ok()
+}
+
+fn answers(address: SocketAddr) -> bool {
+    ask(address, "GET", "/moto-api/", "").is_ok()
+}
+
+/// The whole answer to a request, its status line and headers included.
+fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}

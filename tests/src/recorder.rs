@@ -1,0 +1,379 @@
+//! Stands between a program and moto: writes down every request, and does to it what networks and busy services do.
+//!
+//! The program is given [`Recorder::url`] as `AWS_ENDPOINT_URL`. What it sends reaches moto unchanged, unless the test has
+//! said otherwise. [`Recorder::validate`] then holds all of it against AWS's own models.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tokio::sync::{Notify, oneshot};
+
+use crate::moto;
+
+mod answers;
+mod serve;
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The recorder; it stops when it is dropped, and its file is gone then.
+#[derive(Debug)]
+pub struct Recorder {
+    address: SocketAddr,
+    folder: TempDir,
+    state: Arc<State>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the test and the requests have in common.
+#[derive(Debug)]
+struct State {
+    upstream: SocketAddr,
+    plan: Mutex<Plan>,
+    /// Another request is held, or none is any more.
+    held: Condvar,
+    /// Those that are held may go on.
+    go_on: Notify,
+    file: Mutex<File>,
+}
+
+/// What is to happen to the requests that come.
+#[derive(Debug, Default)]
+struct Plan {
+    arrived: u64,
+    mishaps: VecDeque<Mishap>,
+    delay: Duration,
+    weather: Option<Weather>,
+    /// How many more are let through, if there is a limit; the others are held.
+    left: Option<u64>,
+    held: usize,
+}
+
+/// What happens to one request, in place of what should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mishap {
+    /// It does not reach moto, and is answered with this status and error code.
+    Answer(u16, String),
+    /// It reaches moto, but the connection ends before the answer.
+    Cut,
+}
+
+/// A request as it stands in the file: a line of JSON each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Seen {
+    /// Counted from 1, as they arrived.
+    pub number: u64,
+    /// Such as `POST`.
+    pub method: String,
+    /// Still percent-encoded.
+    pub path: String,
+    /// What is after the question mark, still percent-encoded.
+    pub query: String,
+    /// Names are in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Where it is text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// Where it is not, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_hex: Option<String>,
+    /// As it signs itself, such as `batch`; empty for a request that is not signed.
+    pub service: String,
+    /// What the program was answered, or would have been, had the connection not been cut. None if it never came so far.
+    pub status: Option<u16>,
+    /// What was done to it: `held`, `cut`, `answered 503 SlowDown`.
+    pub mishap: Option<String>,
+}
+
+impl Seen {
+    /// What was asked for: the service and the operation, such as `cloudformation CreateStack`; where the request does
+    /// not name one, its method and path.
+    pub fn operation(&self) -> String {
+        let header = self.headers.iter().find(|(name, _)| name == "x-amz-target").map(|(_, value)| value.as_str());
+        let target = header.and_then(|value| value.rsplit('.').next());
+        let body = self.body.as_deref().unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            let mut pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+            pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+        };
+        let named = target.map(str::to_owned).or_else(|| field(&self.query, "x-id"));
+        let named = named.or_else(|| field(&self.query, "Action")).or_else(|| field(body, "Action"));
+        format!("{} {}", self.service, named.unwrap_or_else(|| format!("{} {}", self.method, self.path)))
+    }
+}
+
+impl Recorder {
+    /// A recorder in front of what is at this address, such as [`crate::moto::Moto::url`].
+    ///
+    /// # Panics
+    /// If the address is not `http://` with an IP address and a port, or there is no free port.
+    pub fn before(url: &str) -> Self {
+        let upstream = url.strip_prefix("http://").and_then(|address| address.parse().ok());
+        let upstream = upstream.unwrap_or_else(|| panic!("`{url}` is not http:// with an IP address and a port"));
+        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let file = File::create(folder.path().join("requests.jsonl")).expect("a new folder can be written to");
+        let state = Arc::new(State {
+            upstream,
+            plan: Mutex::default(),
+            held: Condvar::new(),
+            go_on: Notify::new(),
+            file: Mutex::new(file),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        let address = listener.local_addr().expect("a listener has an address");
+        let (stop, stopped) = oneshot::channel();
+        let shared = Arc::clone(&state);
+        // A thread of its own: a test that waits for a process holds up none of its requests.
+        let thread = thread::spawn(move || serve::run(listener, shared, stopped));
+        Self { address, folder, state, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Where it is, as in `AWS_ENDPOINT_URL`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The file with a line for each request that has ended; those that are held are not in it yet.
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("requests.jsonl")
+    }
+
+    /// The requests that have ended, in the order in which they came.
+    ///
+    /// # Panics
+    /// If the file cannot be read.
+    pub fn requests(&self) -> Vec<Seen> {
+        // No line is half written while this is held.
+        let _file = lock(&self.state.file);
+        let text = fs::read_to_string(self.file()).expect("the recorder's file can be read");
+        let read = |line| serde_json::from_str(line).expect("the recorder has written a request");
+        let mut requests: Vec<Seen> = text.lines().map(read).collect();
+        requests.sort_by_key(|request| request.number);
+        requests
+    }
+
+    /// [`Seen::operation`] of each of them.
+    ///
+    /// # Panics
+    /// If the file cannot be read.
+    pub fn operations(&self) -> Vec<String> {
+        self.requests().iter().map(Seen::operation).collect()
+    }
+
+    /// The next requests do not reach moto, but are answered with this status and this error code, in the words of the
+    /// service that was asked. Comes after what was asked for before.
+    pub fn fail_next(&self, requests: usize, status: u16, code: &str) {
+        let mishap = Mishap::Answer(status, code.to_owned());
+        self.plan().mishaps.extend(std::iter::repeat_n(mishap, requests));
+    }
+
+    /// The next requests reach moto, but the connection ends before the answer. Comes after what was asked for before.
+    pub fn cut_next(&self, requests: usize) {
+        self.plan().mishaps.extend(std::iter::repeat_n(Mishap::Cut, requests));
+    }
+
+    /// From now on every request waits for so long before it goes on to moto.
+    pub fn delay(&self, delay: Duration) {
+        self.plan().delay = delay;
+    }
+
+    /// From now on so many in a hundred requests are answered 429, 500 or 503 or have their answer cut off. The seed
+    /// decides which: the same for the same order of requests. With 0 the weather is fine again.
+    pub fn weather(&self, seed: u64, percent: u64) {
+        self.plan().weather = (percent > 0).then_some(Weather { state: seed, percent });
+    }
+
+    /// Lets so many requests through, and holds those that come after them, without an answer, until [`Recorder::go_on`].
+    /// One whose program dies meanwhile never reaches moto.
+    pub fn stop_after(&self, requests: u64) {
+        self.plan().left = Some(requests);
+        // What is held may be let through by the new limit.
+        self.state.go_on.notify_waiters();
+    }
+
+    /// Lets through what is held and all that comes.
+    pub fn go_on(&self) {
+        self.plan().left = None;
+        self.state.go_on.notify_waiters();
+    }
+
+    /// Waits until a request is held.
+    ///
+    /// # Panics
+    /// If none is within a minute.
+    pub fn wait_until_held(&self) {
+        let nothing = |plan: &mut Plan| plan.held == 0;
+        let waited = self.state.held.wait_timeout_while(self.plan(), PATIENCE, nothing);
+        let (plan, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(plan.held > 0, "no request came that could be held");
+    }
+
+    /// Waits until a request is held, and says `true`; or until this process has ended, and says `false`.
+    ///
+    /// # Panics
+    /// If neither is so within a minute, or the process cannot be looked at.
+    pub fn is_held_before_the_end_of(&self, process: &mut Child) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if self.plan().held > 0 {
+                return true;
+            }
+            if process.try_wait().expect("a child can be waited for").is_some() {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the process neither ended nor sent a request that could be held");
+    }
+
+    /// Checks every request so far, member by member, against the services' own models. Returns what there was to say of
+    /// them: warnings, and how many they were.
+    ///
+    /// # Panics
+    /// If there is one that the models do not allow; with what is wrong. If there was none at all. If moto is not
+    /// installed.
+    pub fn validate(&self) -> String {
+        assert!(!self.requests().is_empty(), "no request came to the recorder");
+        let python = moto::python().expect("moto is installed where it has been started");
+        let mut command = Command::new(python);
+        command.arg("-B").arg(moto::scripts().join("validate.py")).arg(self.file());
+        let Output { status, stdout, stderr } = command.output().expect("Python can be started");
+        let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        assert!(status.success(), "AWS would not take what was sent:\n{stdout}{stderr}");
+        stdout.into_owned()
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        lock(&self.state.plan)
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say that would still matter.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl State {
+    /// The number of a request that has arrived.
+    fn arrives(&self) -> u64 {
+        let mut plan = lock(&self.plan);
+        plan.arrived += 1;
+        plan.arrived
+    }
+
+    /// Waits for as long as the request is held and delayed, and says what is to happen to it then.
+    async fn admit(&self, service: &str) -> Option<Mishap> {
+        let mut held = None;
+        loop {
+            // Before the plan is looked at: what changes after that is then not missed.
+            let changed = self.go_on.notified();
+            if lock(&self.plan).lets_through() {
+                break;
+            }
+            held.get_or_insert_with(|| Held::new(self));
+            changed.await;
+        }
+        drop(held);
+        let (delay, mishap) = {
+            let mut plan = lock(&self.plan);
+            (plan.delay, plan.mishap(service))
+        };
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        mishap
+    }
+
+    fn write(&self, seen: &Seen) {
+        let mut line = serde_json::to_string(seen).expect("a request is texts and numbers");
+        line.push('\n');
+        // The folder is there for as long as the recorder is, and nobody asks after that.
+        let _ = lock(&self.file).write_all(line.as_bytes());
+    }
+}
+
+impl Plan {
+    fn lets_through(&mut self) -> bool {
+        match &mut self.left {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+        }
+    }
+
+    fn mishap(&mut self, service: &str) -> Option<Mishap> {
+        self.mishaps.pop_front().or_else(|| self.weather.as_mut()?.strikes(service))
+    }
+}
+
+/// Counts a request as held, for as long as it is: the program at its other end may die meanwhile.
+struct Held<'a>(&'a State);
+
+impl<'a> Held<'a> {
+    fn new(state: &'a State) -> Self {
+        lock(&state.plan).held += 1;
+        state.held.notify_all();
+        Self(state)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.plan).held -= 1;
+        self.0.held.notify_all();
+    }
+}
+
+/// Requests that go wrong by chance, and yet the same ones each time.
+#[derive(Debug)]
+struct Weather {
+    state: u64,
+    percent: u64,
+}
+
+impl Weather {
+    fn strikes(&mut self, service: &str) -> Option<Mishap> {
+        if self.number() % 100 >= self.percent {
+            return None;
+        }
+        let answer = |status, code: &str| Some(Mishap::Answer(status, code.to_owned()));
+        match (self.number() % 4, service) {
+            (0 | 1, "s3") => answer(503, "SlowDown"),
+            (0, _) => answer(429, "TooManyRequestsException"),
+            (1, _) => answer(503, "ServiceUnavailable"),
+            (2, _) => answer(500, "InternalError"),
+            _ => Some(Mishap::Cut),
+        }
+    }
+
+    /// The next of a sequence without pattern (`SplitMix64`), so that no crate has to be had for it.
+    fn number(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut number = self.state;
+        number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        number ^ (number >> 31)
+    }
+}
+
+/// A test that panicked leaves a state that is whole: each change to it is one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,40 @@
+//! How each of AWS's protocols words an error.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Response;
+
+use super::Seen;
+
+/// An error as the service would answer it that this request is for.
+pub(super) fn error(seen: &Seen, status: u16, code: &str) -> Response<Full<Bytes>> {
+    let message = format!("Told to say {code}.");
+    let inner = format!("<Code>{code}</Code><Message>{message}</Message>");
+    let has = |name: &str| seen.headers.iter().any(|(header, _)| header == name);
+    let form =
+        seen.headers.iter().any(|(name, value)| name == "content-type" && value.contains("x-www-form-urlencoded"));
+    let mut answer = Response::builder().status(status).header("x-amzn-requestid", "REQUEST");
+    let (kind, body) = match seen.service.as_str() {
+        "s3" => ("application/xml", format!("<Error>{inner}<RequestId>REQUEST</RequestId></Error>")),
+        "ec2" => {
+            let errors = format!("<Errors><Error>{inner}</Error></Errors>");
+            ("text/xml", format!("<Response>{errors}<RequestID>REQUEST</RequestID></Response>"))
+        }
+        _ if form => {
+            let type_ = if status < 500 { "Sender" } else { "Receiver" };
+            let error = format!("<Error><Type>{type_}</Type>{inner}</Error>");
+            ("text/xml", format!("<ErrorResponse>{error}<RequestId>REQUEST</RequestId></ErrorResponse>"))
+        }
+        _ if has("x-amz-target") => {
+            ("application/x-amz-json-1.1", format!("{{\"__type\":\"{code}\",\"message\":\"{message}\"}}"))
+        }
+        _ => {
+            answer = answer.header("x-amzn-errortype", code);
+            ("application/json", format!("{{\"message\":\"{message}\"}}"))
+        }
+    };
+    // There is no body in the answer to a HEAD: what it says then is the status alone.
+    let body = if seen.method == "HEAD" { String::new() } else { body };
+    let answer = answer.header("content-type", kind).body(Full::from(body));
+    answer.expect("a status, some headers and a body")
+}

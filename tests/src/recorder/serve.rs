@@ -1,0 +1,160 @@
+//! The HTTP of the recorder: takes a request, sends it on, and takes the answer back.
+
+use std::fmt::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1 as client;
+use hyper::header::{CONNECTION, EXPECT, TRANSFER_ENCODING};
+use hyper::http::request::Parts;
+use hyper::server::conn::http1 as server;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::{Mishap, Seen, State, answers};
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves until the other end of `stop` is gone. Whatever is under way ends then, as a cut connection.
+pub(super) fn run(listener: TcpListener, state: Arc<State>, stop: oneshot::Receiver<()>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a thread can have a runtime");
+    runtime.block_on(async {
+        tokio::select! {
+            () = accept(listener, state) => {}
+            _ = stop => {}
+        }
+    });
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    listener.set_nonblocking(true).expect("a listener need not block");
+    let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime takes a listener");
+    while let Ok((connection, _)) = listener.accept().await {
+        let state = Arc::clone(&state);
+        let answer = service_fn(move |request| answer(request, Arc::clone(&state)));
+        let mut http = server::Builder::new();
+        http.timer(TokioTimer::new());
+        // A connection that the program closes, or that is cut on purpose, is nothing to report.
+        tokio::spawn(async move { http.serve_connection(TokioIo::new(connection), answer).await.ok() });
+    }
+}
+
+/// If the program dies, hyper drops this, wherever it is. So what has been sent on is taken to its end by a task of its own.
+async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer, Broken> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
+    let mut line = Line { seen: see(&head, &body, state.arrives()), state: Arc::clone(&state) };
+    line.seen.mishap = Some("held".to_owned());
+    let mishap = state.admit(&line.seen.service).await;
+    line.seen.mishap = None;
+    match mishap {
+        Some(Mishap::Answer(status, code)) => {
+            line.seen.mishap = Some(format!("answered {status} {code}"));
+            line.seen.status = Some(status);
+            Ok(answers::error(&line.seen, status, &code))
+        }
+        Some(Mishap::Cut) => {
+            line.seen.mishap = Some("cut".to_owned());
+            let _ = tokio::spawn(deliver(state.upstream, head, body, line)).await;
+            Err(Broken)
+        }
+        None => tokio::spawn(deliver(state.upstream, head, body, line)).await.map_err(|_| Broken),
+    }
+}
+
+async fn deliver(upstream: SocketAddr, head: Parts, body: Bytes, mut line: Line) -> Answer {
+    let answer = send(upstream, head, body).await.unwrap_or_else(|why| {
+        line.seen.mishap = Some(format!("moto did not answer: {why}"));
+        answers::error(&line.seen, 502, "BadGateway")
+    });
+    line.seen.status = Some(answer.status().as_u16());
+    answer
+}
+
+async fn send(
+    upstream: SocketAddr,
+    mut head: Parts,
+    body: Bytes,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    // These are between each two ends of a connection. The host stays as it is: it is signed.
+    for name in [CONNECTION, EXPECT, TRANSFER_ENCODING] {
+        head.headers.remove(name);
+    }
+    let stream = TcpStream::connect(upstream).await?;
+    let (mut sender, connection) = client::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let (mut head, body) = sender.send_request(Request::from_parts(head, Full::from(body))).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    for name in [CONNECTION, TRANSFER_ENCODING] {
+        head.headers.remove(name);
+    }
+    Ok(Response::from_parts(head, Full::from(body)))
+}
+
+fn see(head: &Parts, body: &Bytes, number: u64) -> Seen {
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let headers = head.headers.iter().map(|(name, value)| {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        (name.as_str().to_owned(), value)
+    });
+    let (body, body_hex) = match String::from_utf8(body.to_vec()) {
+        Ok(text) => (Some(text), None),
+        Err(_) => (None, Some(hexadecimal(body))),
+    };
+    Seen {
+        number,
+        method: head.method.to_string(),
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        headers: headers.collect(),
+        body,
+        body_hex,
+        service: signed_for(header("authorization")).unwrap_or_default().to_owned(),
+        status: None,
+        mishap: None,
+    }
+}
+
+/// The service in `… Credential=KEY/DAY/REGION/SERVICE/aws4_request, …`.
+fn signed_for(authorization: &str) -> Option<&str> {
+    let scope = authorization.split_once("Credential=")?.1.split(',').next()?;
+    scope.split('/').nth(3)
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a text can be written to");
+        text
+    })
+}
+
+/// Writes the request down when it has come to its end, whatever that is.
+struct Line {
+    seen: Seen,
+    state: Arc<State>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.state.write(&self.seen);
+    }
+}
+
+/// Ends a connection without an answer.
+#[derive(Debug)]
+struct Broken;
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("told to break off")
+    }
+}
+
+impl std::error::Error for Broken {}
