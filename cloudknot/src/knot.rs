@@ -435,6 +435,7 @@ impl KnotBuilder {
 /// A Knot on its way out; see [`Knot::clobber`]. Await it.
 #[derive(Debug)]
 #[must_use = "nothing is deleted until it is awaited"]
+#[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker deletes nothing"))]
 pub struct KnotClobber {
     pub(crate) knot: Knot,
     pub(crate) keep_data: bool,

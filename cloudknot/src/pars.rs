@@ -431,6 +431,7 @@ impl ParsBuilder {
 /// A Pars on its way out; see [`Pars::clobber`]. Await it.
 #[derive(Debug)]
 #[must_use = "nothing is deleted until it is awaited"]
+#[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker deletes nothing"))]
 pub struct ParsClobber {
     pub(crate) pars: Pars,
     pub(crate) keep_data: bool,

@@ -197,8 +197,8 @@ pub struct Registry {
 impl Registry {
     /// Who may use it, and by which password.
     pub const USER: &str = "AWS";
-    /// See [`Registry::USER`].
-    pub const PASSWORD: &str = "correct horse";
+    /// See [`Registry::USER`]. It is the one that moto's ECR hands out.
+    pub const PASSWORD: &str = "123456789012-auth-token";
 
     /// A new and empty one. None if there can be none here.
     ///

@@ -100,6 +100,7 @@ impl Compute {
         }
     }
 
+    #[cfg(not(cloudknot_worker))]
     pub(crate) fn is_fargate(self) -> bool {
         matches!(self, Self::Fargate | Self::FargateSpot)
     }
