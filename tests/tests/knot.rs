@@ -459,13 +459,20 @@ fn choices_are_kept_in_a_file_without_secrets() {
     check(&mut show, 8, &["failed to find the Pars `shared` in eu-central-1"]);
 }
 
-/// Lays down what belongs to several, and takes a job's role: its keys, as they stand in an environment.
+/// Lays down what belongs to several, and takes a role with the job role's policies: its keys, as they stand in an
+/// environment. Another role, because moto keeps a policy that CloudFormation has put as Python writes a table, not as JSON,
+/// and cannot read it itself.
 const TAKE_THE_ROLE: &str = "
-import boto3, json, sys
-s3 = boto3.client('s3')
+import ast, boto3, json, sys
+s3, iam = boto3.client('s3'), boto3.client('iam')
+like = iam.create_role(RoleName='like-a-job', AssumeRolePolicyDocument='{}')['Role']['Arn']
+role = sys.argv[2].rsplit('/')[-1]
+for name in iam.list_role_policies(RoleName=role)['PolicyNames']:
+    document = ast.literal_eval(iam.get_role_policy(RoleName=role, PolicyName=name)['PolicyDocument'])
+    iam.put_role_policy(RoleName='like-a-job', PolicyName=name, PolicyDocument=json.dumps(document))
 for key in ['knots/sweep/runs/r/inputs', 'knots/other/runs/r/inputs', 'elsewhere']:
     s3.put_object(Bucket=sys.argv[1], Key=key, Body=b'1')
-keys = boto3.client('sts').assume_role(RoleArn=sys.argv[2], RoleSessionName='job')['Credentials']
+keys = boto3.client('sts').assume_role(RoleArn=like, RoleSessionName='job')['Credentials']
 print(json.dumps([keys['AccessKeyId'], keys['SecretAccessKey'], keys['SessionToken']]))
 ";
 
