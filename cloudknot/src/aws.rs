@@ -153,7 +153,7 @@ impl Aws {
                 let hint = format!("see that the network is there, and that `{}` is a region of AWS", self.region);
                 (ErrorKind::Aws, Some(hint))
             }
-            _ => (ErrorKind::Aws, None),
+            _ => (ErrorKind::Aws, Some("mend that, then run the same command again; what exists is kept".into())),
         }
     }
 }
