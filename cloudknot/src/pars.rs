@@ -426,6 +426,23 @@ impl ParsBuilder {
     pub async fn plan(self) -> Result<crate::Plan> {
         inside::plan(&self).await
     }
+
+    /// The stack that [`create`](Self::create) would make, as a template of CloudFormation, for those who make their stacks
+    /// themselves. Its first lines say under which name it is found. Nothing is made.
+    ///
+    /// ```no_run
+    /// # async fn example() -> cloudknot::Result<()> {
+    /// let template = cloudknot::Pars::builder("lab").new_vpc("10.0.0.0/16").template().await?;
+    /// std::fs::write("pars.yaml", template).expect("the folder can be written to");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If a setting cannot be, if it is there with other settings, or AWS cannot be asked for what it stands on.
+    pub async fn template(self) -> Result<String> {
+        inside::template(&self).await
+    }
 }
 
 /// A Pars on its way out; see [`Pars::clobber`]. Await it.

@@ -17,7 +17,7 @@ use crate::hook::{self, Event};
 
 mod template;
 
-pub(crate) use template::{outputs, render, resources, source};
+pub(crate) use template::{heading, outputs, render, resources, source};
 
 /// How often a stack is looked at while it changes: at first, and at last.
 const LOOK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(5));

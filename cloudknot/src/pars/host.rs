@@ -15,7 +15,7 @@ use crate::machines;
 use crate::names::{self, Kind};
 use crate::pars::{Internet, Network, Pars, ParsBuilder, ParsClobber, ParsSettings};
 use crate::plan::Plan;
-use crate::stack::{Body, Noted, Stack, Stacks, Wanted, render, step};
+use crate::stack::{self, Body, Noted, Stack, Stacks, Wanted, render, step};
 
 /// What the names of all stacks of Pars begin with.
 const STACKS: &str = "cloudknot-pars-";
@@ -76,6 +76,20 @@ pub(super) async fn plan(builder: &ParsBuilder) -> Result<Plan> {
     };
     plan.notes.extend(machines::idle(network, 0));
     Ok(plan)
+}
+
+pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
+    let (aws, stacks, _) = look(builder).await?;
+    if builder.settings.network == Network::Default && Ec2::new(&aws).default_vpc().await?.is_none() {
+        // A template can name a default VPC, but not make one.
+        let message =
+            format!("failed to render the Pars `{}`: there is no default VPC in {}", builder.name, aws.region);
+        return Err(Error::new(ErrorKind::NotFound, message).with_hint(
+            "name a VPC (--vpc), have one made with the stack (--cidr), or run `aws ec2 create-default-vpc`",
+        ));
+    }
+    let template = template_of(builder, &aws, &stacks, true).await?;
+    Ok(stack::heading(&format!("pars {}", builder.name), &stack_name(&builder.name), &[]) + &template)
 }
 
 pub(super) async fn get(builder: &ParsBuilder) -> Result<Pars> {

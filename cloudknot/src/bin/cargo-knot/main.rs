@@ -11,6 +11,7 @@ mod knots;
 mod pars;
 mod policy;
 mod push;
+mod template;
 
 use std::process::ExitCode;
 
@@ -59,6 +60,8 @@ enum Verb {
     /// Print the least IAM policy that a verb needs, or that of a Knot's jobs.
     #[command(after_help = failure::EXIT_CODES)]
     Policy(Box<policy::Policy>),
+    /// Print the stacks as templates, to make them with CloudFormation or Terraform of your own.
+    Template(template::Template),
 }
 
 #[tokio::main]
@@ -76,6 +79,7 @@ async fn main() -> ExitCode {
         Verb::Show(show) => show.run().await,
         Verb::Pars(pars) => pars.run().await,
         Verb::Policy(policy) => policy.run().await,
+        Verb::Template(template) => template.run().await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
