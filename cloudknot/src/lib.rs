@@ -93,6 +93,8 @@ pub mod policy;
 mod preflight;
 mod program;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub mod prune;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 #[allow(dead_code, reason = "the macros have the same file, and read times as well")]
 mod quantity;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]

@@ -345,6 +345,11 @@ impl Stack {
         matches!(self.status, CreateComplete | UpdateComplete | UpdateRollbackComplete)
     }
 
+    /// Whether it never came to be, or could not be deleted, and nobody is at work on it: what is there of it is of no use.
+    pub(crate) fn is_stuck(&self) -> bool {
+        matches!(self.next(), Next::Delete)
+    }
+
     /// The region that it is in: a part of its ARN.
     pub(crate) fn region(&self) -> &str {
         self.id.split(':').nth(3).unwrap_or_default()

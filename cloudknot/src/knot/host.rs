@@ -403,7 +403,8 @@ fn noted(stack: &Stack) -> Result<Noted<Deployed>> {
     })
 }
 
-fn read(stack: &Stack, account: &Account) -> Result<Knot> {
+/// What such a stack says that it is.
+pub(crate) fn read(stack: &Stack, account: &Account) -> Result<Knot> {
     for key in ["Knot", "Pars", "RepositoryUri", "ImageDigest", "JobRole", "JobQueue"] {
         stack.output(key)?;
     }

@@ -18,7 +18,7 @@ use crate::plan::Plan;
 use crate::stack::{self, Body, Noted, Stack, Stacks, Wanted, render, step};
 
 /// What the names of all stacks of Pars begin with.
-const STACKS: &str = "cloudknot-pars-";
+pub(crate) const STACKS: &str = "cloudknot-pars-";
 
 /// In so many zones is a new VPC at most.
 const ZONES: usize = 3;
@@ -167,6 +167,27 @@ pub(crate) async fn delete_below(aws: &Aws, bucket: &str, prefix: &str, beginnin
     Ok(store.delete(&keys).await?)
 }
 
+/// The folders in one of a bucket, by their names alone. A bucket that is gone has none.
+pub(crate) async fn folders(aws: &Aws, bucket: &str, folder: &str) -> Result<Vec<String>> {
+    let asked = client!(aws, s3).list_objects_v2().bucket(bucket).prefix(folder).delimiter("/");
+    let mut pages = asked.into_paginator().send();
+    let mut found = Vec::new();
+    while let Some(page) = pages.next().await {
+        match page {
+            Ok(page) => found.extend(page.common_prefixes.unwrap_or_default().into_iter().filter_map(|one| one.prefix)),
+            Err(error) if code(&error) == Some("NoSuchBucket") => return Ok(Vec::new()),
+            Err(error) => return Err(aws.failed(&format!("list `{folder}` in the bucket `{bucket}`"), error)),
+        }
+    }
+    let name = |path: String| Some(path.strip_prefix(folder)?.trim_end_matches('/').to_owned());
+    Ok(found.into_iter().filter_map(name).collect())
+}
+
+/// Whether the bucket was made with the Pars, and holds nobody else's objects.
+pub(crate) fn bucket_is_its_own(stack: &Stack) -> Result<bool> {
+    Ok(!noted(stack)?.settings.bucket_was_there)
+}
+
 /// Whether AWS would take all of it, as far as its form tells.
 fn check(builder: &ParsBuilder) -> Result<()> {
     let settings = &builder.settings;
@@ -230,7 +251,8 @@ fn noted(stack: &Stack) -> Result<Noted<Note>> {
     })
 }
 
-fn read(stack: &Stack, account: &Account) -> Result<Pars> {
+/// What such a stack says that it is.
+pub(crate) fn read(stack: &Stack, account: &Account) -> Result<Pars> {
     for key in crate::stack::outputs("pars.yaml").filter(|key| *key != "BucketKey") {
         stack.output(key)?;
     }

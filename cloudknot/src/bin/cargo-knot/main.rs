@@ -10,6 +10,7 @@ mod image;
 mod knots;
 mod pars;
 mod policy;
+mod prune;
 mod push;
 mod template;
 
@@ -60,6 +61,9 @@ enum Verb {
     /// Print the least IAM policy that a verb needs, or that of a Knot's jobs.
     #[command(after_help = failure::EXIT_CODES)]
     Policy(Box<policy::Policy>),
+    /// List what exists without an owner, and delete it if told to.
+    #[command(after_help = failure::EXIT_CODES)]
+    Prune(prune::Prune),
     /// Print the stacks as templates, to make them with CloudFormation or Terraform of your own.
     Template(template::Template),
 }
@@ -79,6 +83,7 @@ async fn main() -> ExitCode {
         Verb::Show(show) => show.run().await,
         Verb::Pars(pars) => pars.run().await,
         Verb::Policy(policy) => policy.run().await,
+        Verb::Prune(prune) => prune.run().await,
         Verb::Template(template) => template.run().await,
     };
     match outcome {
