@@ -17,7 +17,7 @@ mod inside;
 #[path = "knot/worker.rs"]
 mod inside;
 #[cfg(not(cloudknot_worker))]
-mod note;
+pub(crate) mod note;
 mod settings;
 #[cfg(not(cloudknot_worker))]
 pub(crate) mod values;

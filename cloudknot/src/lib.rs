@@ -64,6 +64,8 @@ pub mod docker;
 #[cfg(feature = "deploy")]
 mod docker_image;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub mod doctor;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod ec2;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod ecr;

@@ -18,7 +18,8 @@ mod inside;
 
 #[cfg(not(cloudknot_worker))]
 pub(crate) use inside::{
-    LOOKED_FOR, STACKS, bucket_is_its_own, delete_below, differences, find, folders, hex, read as of_stack,
+    LOOKED_FOR, STACKS, bucket_is_gone, bucket_is_its_own, delete_below, differences, find, folders, hex,
+    read as of_stack,
 };
 
 /// What Knots share: network, bucket, log group and roles. A stack of CloudFormation, found by its name from any machine.

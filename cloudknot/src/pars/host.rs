@@ -183,6 +183,15 @@ pub(crate) async fn folders(aws: &Aws, bucket: &str, folder: &str) -> Result<Vec
     Ok(found.into_iter().filter_map(name).collect())
 }
 
+/// Whether there is no such bucket any more.
+pub(crate) async fn bucket_is_gone(aws: &Aws, bucket: &str) -> Result<bool> {
+    match client!(aws, s3).head_bucket().bucket(bucket).send().await {
+        Ok(_) => Ok(false),
+        Err(error) if error.raw_response().is_some_and(|answer| answer.status().as_u16() == 404) => Ok(true),
+        Err(error) => Err(aws.failed(&format!("look for the bucket `{bucket}`"), error)),
+    }
+}
+
 /// Whether the bucket was made with the Pars, and holds nobody else's objects.
 pub(crate) fn bucket_is_its_own(stack: &Stack) -> Result<bool> {
     Ok(!noted(stack)?.settings.bucket_was_there)

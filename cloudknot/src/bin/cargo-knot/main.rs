@@ -5,6 +5,7 @@ mod aws;
 mod build;
 mod configure;
 mod deploy;
+mod doctor;
 mod failure;
 mod image;
 mod knots;
@@ -61,6 +62,9 @@ enum Verb {
     /// Print the least IAM policy that a verb needs, or that of a Knot's jobs.
     #[command(after_help = failure::EXIT_CODES)]
     Policy(Box<policy::Policy>),
+    /// Examine this machine and the account: what lacks, and what to do about it.
+    #[command(after_help = failure::EXIT_CODES)]
+    Doctor(doctor::Doctor),
     /// List what exists without an owner, and delete it if told to.
     #[command(after_help = failure::EXIT_CODES)]
     Prune(prune::Prune),
@@ -83,6 +87,7 @@ async fn main() -> ExitCode {
         Verb::Show(show) => show.run().await,
         Verb::Pars(pars) => pars.run().await,
         Verb::Policy(policy) => policy.run().await,
+        Verb::Doctor(doctor) => doctor.run().await,
         Verb::Prune(prune) => prune.run().await,
         Verb::Template(template) => template.run().await,
     };
