@@ -184,8 +184,6 @@ async fn in_account(asked: &Examination, here: &Here) -> (bool, Vec<Finding>) {
         }
     };
     found.push(choices);
-    let named = asked.pars.clone().or(config.pars);
-    let pars = named.clone().unwrap_or_else(default_pars);
     let note = here.note();
     let noted = note.as_ref().ok().and_then(Option::as_ref);
     let knot = asked.knot.clone().or_else(|| noted.map(|note| note.knot.clone()));
@@ -198,9 +196,9 @@ async fn in_account(asked: &Examination, here: &Here) -> (bool, Vec<Finding>) {
         found.push(program(here, &note, None));
         return (false, found);
     };
-    let there = There::look(&aws, &account, &pars, named.is_some(), knot.as_deref()).await;
+    let there = There::look(&aws, &account, asked.pars.clone(), config.pars, knot.as_deref()).await;
     let max_vcpus = there.knot.as_ref().and_then(|knot| knot.deployed.settings.max_vcpus).unwrap_or(MAX_VCPUS);
-    let scope = there.scope(&aws, &number, &pars, knot.as_deref());
+    let scope = there.scope(&aws, &number, knot.as_deref());
     let (allowed, quotas) =
         tokio::join!(permissions::examine(&aws, &arn, &scope, there.pars.is_some()), quotas(&aws, max_vcpus));
     found.extend(allowed);
@@ -246,41 +244,40 @@ async fn choices() -> (Config, Finding) {
 
 /// The Pars and the Knot that would be used.
 struct There {
+    /// The name of the Pars, there or not.
+    name: String,
     pars: Option<Pars>,
     knot: Option<Knot>,
     found: Vec<Finding>,
 }
 
 impl There {
-    async fn look(aws: &Aws, account: &Account, pars: &str, named: bool, knot: Option<&str>) -> Self {
+    async fn look(
+        aws: &Aws,
+        account: &Account,
+        said: Option<String>,
+        chosen: Option<String>,
+        knot: Option<&str>,
+    ) -> Self {
         let stacks = Stacks::new(aws);
-        let mut found = Vec::new();
-        let (pars, finding) = match stacks.find(&format!("{}{pars}", pars::STACKS)).await {
-            Ok(None) => (None, absent_pars(aws, pars, named)),
-            Ok(Some(stack)) => pars_of(aws, account, pars, &stack).await,
-            Err(error) => (None, Finding::failed(format!("Pars `{pars}`"), State::Unknown, &error)),
+        let (knot, of_knot) = match knot {
+            Some(name) => look_at_knot(aws, &stacks, account, name).await,
+            None => (None, Finding::unknown("Knot", "none is named").remedy("name one: --knot NAME")),
         };
-        found.push(finding);
-        let Some(name) = knot else {
-            found.push(Finding::unknown("Knot", "none is named").remedy("name one: --knot NAME"));
-            return Self { pars, knot: None, found };
+        // One that is there has a Pars already.
+        let named = said.or_else(|| knot.as_ref().map(|knot| knot.pars_name().to_owned())).or(chosen);
+        let name = named.clone().unwrap_or_else(default_pars);
+        let (pars, of_pars) = match stacks.find(&format!("{}{name}", pars::STACKS)).await {
+            Ok(None) => (None, absent_pars(aws, &name, named.is_some())),
+            Ok(Some(stack)) => pars_of(aws, account, &name, &stack).await,
+            Err(error) => (None, Finding::failed(format!("Pars `{name}`"), State::Unknown, &error)),
         };
-        let about = format!("Knot `{name}`");
-        let (knot, finding) = match stacks.find(&format!("{}{name}", knot::STACKS)).await {
-            Ok(None) => {
-                let finding = Finding::doubtful(about, format!("it is not there, in {}", aws.region));
-                (None, finding.remedy("`cargo knot deploy` makes it; until then maps run on this machine"))
-            }
-            Ok(Some(stack)) => knot_of(aws, account, about, &stack).await,
-            Err(error) => (None, Finding::failed(about, State::Unknown, &error)),
-        };
-        found.push(finding);
-        Self { pars, knot, found }
+        Self { name, pars, knot, found: vec![of_pars, of_knot] }
     }
 
     /// Of what the permissions speak: of what is there, or of what would be made.
-    fn scope(&self, aws: &Aws, account: &str, pars: &str, knot: Option<&str>) -> Scope {
-        let mut scope = Scope::new(account, aws.region.as_str(), pars, knot.unwrap_or("example"));
+    fn scope(&self, aws: &Aws, account: &str, knot: Option<&str>) -> Scope {
+        let mut scope = Scope::new(account, aws.region.as_str(), &self.name, knot.unwrap_or("example"));
         if let Some(pars) = &self.pars {
             scope.bucket = Some(pars.bucket().to_owned());
             pars.prefix().clone_into(&mut scope.prefix);
@@ -295,6 +292,18 @@ impl There {
             scope.policies = settings.policies.iter().filter(|policy| policy.starts_with("arn:")).cloned().collect();
         }
         scope
+    }
+}
+
+async fn look_at_knot(aws: &Aws, stacks: &Stacks, account: &Account, name: &str) -> (Option<Knot>, Finding) {
+    let about = format!("Knot `{name}`");
+    match stacks.find(&format!("{}{name}", knot::STACKS)).await {
+        Ok(None) => {
+            let finding = Finding::doubtful(about, format!("it is not there, in {}", aws.region));
+            (None, finding.remedy("`cargo knot deploy` makes it; until then maps run on this machine"))
+        }
+        Ok(Some(stack)) => knot_of(aws, account, about, &stack).await,
+        Err(error) => (None, Finding::failed(about, State::Unknown, &error)),
     }
 }
 
@@ -403,13 +412,11 @@ async fn quotas(aws: &Aws, max_vcpus: u32) -> Vec<Finding> {
             }
         };
         found.push(match preflight::quota(aws, "batch", what).await {
-            Ok(Some(most)) if there < most => Finding::good(about, format!("{there} of {most} are there")),
-            Ok(Some(most)) => {
-                Finding::bad(about, format!("{there} of {most} are there: no Knot more can have its own"))
-                    .remedy("clobber what is not needed, ask for more in Service Quotas, or deploy with --queue")
-            }
-            Ok(None) => Finding::unknown(about, format!("{there} are there; Service Quotas names no limit")),
-            Err(error) => unread(about, &format!("{there} are there; how many there may be is not known"), &error),
+            Ok(Some(most)) if there < most => Finding::good(about, format!("{there} of {most} are used")),
+            Ok(Some(most)) => Finding::bad(about, format!("{there} of {most} are used: no Knot more can have its own"))
+                .remedy("clobber what is not needed, ask for more in Service Quotas, or deploy with --queue"),
+            Ok(None) => Finding::unknown(about, format!("{there} used; Service Quotas names no limit")),
+            Err(error) => unread(about, &format!("{there} used; how many there may be is not known"), &error),
         });
     }
     for (what, service, code) in VCPUS {
