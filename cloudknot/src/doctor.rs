@@ -199,8 +199,10 @@ async fn in_account(asked: &Examination, here: &Here) -> (bool, Vec<Finding>) {
     let there = There::look(&aws, &account, asked.pars.clone(), config.pars, knot.as_deref()).await;
     let max_vcpus = there.knot.as_ref().and_then(|knot| knot.deployed.settings.max_vcpus).unwrap_or(MAX_VCPUS);
     let scope = there.scope(&aws, &number, knot.as_deref());
-    let (allowed, quotas) =
-        tokio::join!(permissions::examine(&aws, &arn, &scope, there.pars.is_some()), quotas(&aws, max_vcpus));
+    let (allowed, quotas) = tokio::join!(
+        permissions::examine(&aws, &arn, &scope, there.pars.is_some()),
+        quotas(&aws, max_vcpus, there.knot.is_some())
+    );
     found.extend(allowed);
     found.extend(quotas);
     found.extend(there.found);
@@ -398,7 +400,7 @@ fn program(here: &Here, note: &Result<Option<KnotNote>>, knot: Option<&Knot>) ->
 }
 
 /// What the account may have, and has.
-async fn quotas(aws: &Aws, max_vcpus: u32) -> Vec<Finding> {
+async fn quotas(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Finding> {
     let counts = Batch::new(aws).counts().await;
     let mut found = Vec::new();
     for what in ["compute environment", "job queue"] {
@@ -413,8 +415,12 @@ async fn quotas(aws: &Aws, max_vcpus: u32) -> Vec<Finding> {
         };
         found.push(match preflight::quota(aws, "batch", what).await {
             Ok(Some(most)) if there < most => Finding::good(about, format!("{there} of {most} are used")),
-            Ok(Some(most)) => Finding::bad(about, format!("{there} of {most} are used: no Knot more can have its own"))
-                .remedy("clobber what is not needed, ask for more in Service Quotas, or deploy with --queue"),
+            Ok(Some(most)) => {
+                // One that is there has its own already.
+                let state = if has_knot { State::Doubtful } else { State::Bad };
+                Finding::new(about, state, format!("{there} of {most} are used: no Knot more can have its own"))
+                    .remedy("clobber what is not needed, ask for more in Service Quotas, or deploy with --queue")
+            }
             Ok(None) => Finding::unknown(about, format!("{there} used; Service Quotas names no limit")),
             Err(error) => unread(about, &format!("{there} used; how many there may be is not known"), &error),
         });

@@ -21,6 +21,8 @@ const VERBS: [Allowed; 4] = [Allowed::ParsCreate, Allowed::Deploy, Allowed::Run,
 const AT_ONCE: usize = 4;
 /// The region, on which policies of organisations often depend.
 const REGION: &str = "aws:RequestedRegion";
+/// What Batch works with in an account, and what makes it, once.
+const LINKED: (&str, &str) = ("AWSServiceRoleForBatch", "iam:CreateServiceLinkedRole");
 
 /// Who asks, as STS says it.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,7 +59,10 @@ pub(super) async fn examine(aws: &Aws, caller: &str, scope: &Scope, has_pars: bo
         Principal::Role { name, guess } => role(aws, &name).await.unwrap_or(guess),
         Principal::Other(why) => return vec![Finding::unknown(about, why)],
     };
-    let questions: Vec<_> = VERBS.map(|verb| (verb, questions(&verb.policy(scope), &scope.region))).into();
+    let mut questions: Vec<_> = VERBS.map(|verb| (verb, questions(&verb.policy(scope), &scope.region))).into();
+    if role(aws, LINKED.0).await.is_some() {
+        questions.iter_mut().for_each(|(_, questions)| questions.retain(|question| question.actions != [LINKED.1]));
+    }
     let all: BTreeSet<&Question> = questions.iter().flat_map(|(_, questions)| questions).collect();
     let answers = match ask_all(aws, &source, &all).await {
         Ok(answers) => answers,
