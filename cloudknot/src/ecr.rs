@@ -62,7 +62,9 @@ impl Ecr {
             let absent = code(&error) == Some("RepositoryNotFoundException");
             let failed = self.aws.failed(&format!("find the repository `{name}`"), error);
             if absent {
-                failed.with_hint("give the name of one that exists in this region; without one the Knot has its own")
+                failed
+                    .of_kind(ErrorKind::NotFound)
+                    .with_hint("give the name of one that exists in this region; without one the Knot has its own")
             } else {
                 failed
             }

@@ -73,6 +73,12 @@ impl Error {
         Self(Box::new(Inner { kind, message: message.into(), hint: None, source: None, run: None, failed: Vec::new() }))
     }
 
+    #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+    pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     #[must_use]
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());

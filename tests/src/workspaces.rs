@@ -268,7 +268,7 @@ pub fn program(name: &str) -> PathBuf {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_the_test)) {
         build.env_remove(name);
     }
-    let features = [("s3", cfg!(feature = "s3")), ("bare", cfg!(feature = "bare"))];
+    let features = [("s3", cfg!(feature = "s3")), ("moto", cfg!(feature = "moto")), ("bare", cfg!(feature = "bare"))];
     let features = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| format!(",cloudknot-tests/{name}"));
     let features = features.fold("cloudknot-tests/deploy".to_owned(), |all, name| all + &name);
     build.args(["build", "--workspace", "--features", &features, "--bin", name, "--test", "cargo_knot"]);

@@ -96,13 +96,13 @@ fn a_push_says_how_far_it_is_and_sends_nothing_twice() {
     let Some(registry) = Registry::start() else { return };
     let password = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(password.path(), format!("{}\n", Registry::PASSWORD)).unwrap();
-    let repository = format!("{}/lab/one", registry.host());
+    let repository = format!("{}/lab/lone", registry.host());
+    // The test of a build has the same package: each would find the other's worker in the place of its own.
+    let folder = workspace("of the push", STANDING_IN);
     let push = || {
         let mut command = knot(&["push", &repository, "--username", Registry::USER, "--password-stdin"]);
-        // Another package than the test of a build has: the worker of one would take the place of the other's.
-        command
-            .args(["--offline", "--fast", "-p", "many", "--bin", "one"])
-            .stdin(std::fs::File::open(password.path()).unwrap());
+        command.args(["--offline", "--fast", "-p", "lone"]).current_dir(&folder);
+        command.stdin(std::fs::File::open(password.path()).unwrap());
         command
     };
     let first = check(&mut push(), 0, &["cloudknot: pushing ", &format!("cloudknot: pushed to {repository}: ")]);

@@ -222,6 +222,14 @@ impl Wanted<'_> {
         let (least, most) = (said.min_vcpus.unwrap_or(0), said.max_vcpus.unwrap_or(MAX_VCPUS));
         check_range("min-vcpus", said.min_vcpus, 0, most)?;
         check_range("desired-vcpus", said.desired_vcpus, least, most)?;
+        self.requests()?;
+        for (what, text) in [
+            ("shared-memory", &said.shared_memory),
+            ("ephemeral-storage", &said.ephemeral_storage),
+            ("volume-size", &said.volume_size),
+        ] {
+            amount(what, text.as_deref())?;
+        }
         let compute = self.compute();
         for (what, given) in [
             ("instance-types", !said.instance_types.is_empty()),

@@ -417,7 +417,9 @@ async fn network(builder: &ParsBuilder, aws: &Aws, dry_run: bool) -> Result<Valu
 
 async fn instance_role(builder: &ParsBuilder, aws: &Aws) -> Result<Value> {
     let Some(role) = &builder.settings.instance_role else { return Ok(Value::Null) };
-    let asked = client!(aws, iam).list_instance_profiles_for_role().role_name(role).send().await;
+    let client = client!(aws, iam);
+    client.get_role().role_name(role).send().await.map_err(|error| no_role(aws, role, error))?;
+    let asked = client.list_instance_profiles_for_role().role_name(role).send().await;
     let answer = asked.map_err(|error| no_role(aws, role, error))?;
     let profile = answer.instance_profiles.into_iter().next().map(|profile| profile.arn);
     Ok(json!({"name": role, "profile": profile}))
@@ -443,5 +445,11 @@ where
 {
     let absent = code(&error) == Some("NoSuchEntity");
     let failed = aws.failed(&format!("find the role `{role}`"), error);
-    if absent { failed.with_hint("give the name of a role that exists, not its ARN, or leave it out") } else { failed }
+    if absent {
+        failed
+            .of_kind(ErrorKind::NotFound)
+            .with_hint("give the name of a role that exists, not its ARN, or leave it out")
+    } else {
+        failed
+    }
 }

@@ -1,0 +1,510 @@
+//! Pars and Knot as a person makes and clobbers them with `cargo knot`, against moto and a real registry: every request is
+//! looked at on its way, and what is left at the end is counted by AWS's own client.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+
+use cloudknot_tests::counterparts::{Registry, run};
+use cloudknot_tests::moto::{Moto, REGION, environment, python};
+use cloudknot_tests::recorder::Recorder;
+use cloudknot_tests::workspaces::{LONE, STANDING_IN, cargo_knot, workspace};
+use serde_json::Value;
+use tempfile::TempDir;
+
+static STAND_IN: LazyLock<std::path::PathBuf> = LazyLock::new(|| workspace("of the cloud", STANDING_IN));
+
+/// What is left of what we make, by service, as JSON.
+const LEFT: &str = "
+import boto3, json
+c = boto3.client
+of = lambda service, operation, key, name: sorted(
+    str(one[name]) for page in c(service).get_paginator(operation).paginate() for one in page[key])
+print(json.dumps({
+    'buckets': sorted(b['Name'] for b in c('s3').list_buckets()['Buckets']),
+    'repositories': of('ecr', 'describe_repositories', 'repositories', 'repositoryName'),
+    'roles': of('iam', 'list_roles', 'Roles', 'RoleName'),
+    'profiles': of('iam', 'list_instance_profiles', 'InstanceProfiles', 'InstanceProfileName'),
+    'logs': of('logs', 'describe_log_groups', 'logGroups', 'logGroupName'),
+    'templates': of('ec2', 'describe_launch_templates', 'LaunchTemplates', 'LaunchTemplateName'),
+    'groups': [g for g in of('ec2', 'describe_security_groups', 'SecurityGroups', 'GroupName') if g != 'default'],
+    'stacks': of('cloudformation', 'describe_stacks', 'Stacks', 'StackName'),
+    'definitions': sorted(d['jobDefinitionName'] + ' ' + d['status']
+        for page in c('batch').get_paginator('describe_job_definitions').paginate(status='ACTIVE')
+        for d in page['jobDefinitions']),
+}))
+";
+
+/// A role that moto wants an environment to have, where AWS has its own.
+const SERVICE_ROLE: &str = "
+import boto3
+print(boto3.client('iam').create_role(RoleName='theirs', AssumeRolePolicyDocument='{}')['Role']['Arn'])
+";
+
+/// An account of moto's with a registry, behind the recorder, and a machine of somebody who uses it.
+struct Account {
+    moto: Moto,
+    recorder: Recorder,
+    registry: Registry,
+    home: TempDir,
+}
+
+impl Account {
+    fn new() -> Option<Self> {
+        let (moto, registry) = (Moto::start()?, Registry::start()?);
+        let recorder = Recorder::before(&moto.url());
+        Some(Self { recorder, registry, moto, home: tempfile::tempdir().unwrap() })
+    }
+
+    /// `cargo knot`, on the machine of this person.
+    fn knot_of(&self, home: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(cargo_knot());
+        command.arg("knot").args(arguments).current_dir(&*STAND_IN).stdin(Stdio::null());
+        command.envs(environment(&self.recorder.url())).env("USER", "ada");
+        command.env("CLOUDKNOT_CONFIG", home.join("config.toml")).env("CLOUDKNOT_HOME", home.join("runs"));
+        command.env("CLOUDKNOT_REGISTRY", self.registry.host());
+        command
+    }
+
+    fn knot(&self, arguments: &[&str]) -> Command {
+        self.knot_of(self.home.path(), arguments)
+    }
+
+    fn deploy(&self, role: &str, more: &[&str]) -> Command {
+        let deploy =
+            ["deploy", "-p", "lone", "--offline", "--fast", "--knot", "sweep", "--service-role", role, "--json"];
+        self.knot(&[&deploy, more].concat())
+    }
+
+    /// A script of AWS's own client, which the recorder does not see.
+    fn script(&self, text: &str) -> String {
+        let mut command = Command::new(python().expect("moto is installed"));
+        run(command.args(["-c", text]).envs(environment(&self.moto.url()))).trim().to_owned()
+    }
+
+    fn left(&self) -> Value {
+        serde_json::from_str(&self.script(LEFT)).expect("the script prints JSON")
+    }
+
+    /// Fails if anything is there but what was there before all.
+    fn check_empty(&self, roles: &[&str]) {
+        for (kind, there) in self.left().as_object().expect("a table") {
+            let expected = if kind == "roles" { roles } else { &[] };
+            assert_eq!(there.as_array().expect("a list"), expected, "{kind}");
+        }
+    }
+
+    /// The operations from here on, until this ends.
+    fn calls(&self, command: &mut Command) -> (Output, Vec<String>) {
+        let before = self.recorder.operations().len();
+        let output = check(command, 0, &[]);
+        (output, self.recorder.operations().split_off(before))
+    }
+}
+
+#[track_caller]
+fn check(command: &mut Command, code: i32, says: &[&str]) -> Output {
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{errors}");
+    for part in says {
+        assert!(errors.contains(part), "`{part}` is not in:\n{errors}");
+    }
+    output
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).expect("one JSON value and nothing else")
+}
+
+#[test]
+fn a_pars_is_made_found_kept_and_taken_away() {
+    let Some(account) = Account::new() else { return };
+    let create = ["pars", "create", "lab", "--tag", "Owner=Ada", "--json"];
+    let planned = check(&mut account.knot(&["pars", "create", "lab", "--dry-run"]), 0, &[]);
+    let planned = String::from_utf8(planned.stdout).unwrap();
+    assert!(planned.contains("stack cloudknot-pars-lab\n  + Bucket (AWS::S3::Bucket)\n"), "{planned}");
+    account.check_empty(&[]);
+
+    let made = json(&check(&mut account.knot(&create), 0, &["creating the stack `cloudknot-pars-lab`"]));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let found = json(&check(&mut account.knot_of(elsewhere.path(), &["pars", "show", "lab", "--json"]), 0, &[]));
+    assert_eq!(found, made, "another machine finds it by its name alone");
+    let listed = json(&check(&mut account.knot(&["pars", "list", "--json"]), 0, &[]));
+    assert_eq!(listed, Value::from(vec![made.clone()]));
+
+    let (again, calls) = account.calls(&mut account.knot(&create));
+    assert_eq!((json(&again), calls), (made.clone(), vec!["cloudformation DescribeStacks".to_owned()]));
+    check(
+        &mut account.knot(&["pars", "create", "lab", "--tag", "Owner=Grace", "--expire-runs", "7"]),
+        8,
+        &[
+            "error: failed to create the Pars `lab`: it exists with other settings",
+            "expire-runs: it has 30, and 7 was asked for",
+            "tags.Owner: it has \"Ada\", and \"Grace\" was asked for",
+            "hint: ",
+        ],
+    );
+    let bucket = made["bucket"].as_str().unwrap();
+    account
+        .script(&format!("import boto3; boto3.client('s3').put_object(Bucket='{bucket}', Key='knots/a/b', Body=b'1')"));
+    check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &["emptying the bucket", "the Pars `lab` is gone"]);
+    account.check_empty(&[]);
+    check(
+        &mut account.knot(&["pars", "show", "lab"]),
+        8,
+        &["failed to find the Pars `lab` in", "cargo knot pars list"],
+    );
+    println!("{}", account.recorder.validate());
+}
+
+#[test]
+fn what_was_there_before_a_pars_survives_it() {
+    let Some(account) = Account::new() else { return };
+    account.script(&format!(
+        "import boto3\n\
+         boto3.client('s3').create_bucket(Bucket='of-the-lab', CreateBucketConfiguration={{'LocationConstraint': '{REGION}'}})\n\
+         boto3.client('iam').create_role(RoleName='instances', AssumeRolePolicyDocument='{{}}')\n\
+         boto3.client('iam').create_role(RoleName='starter', AssumeRolePolicyDocument='{{}}')"
+    ));
+    let create = [
+        "pars",
+        "create",
+        "lab",
+        "--bucket",
+        "of-the-lab",
+        "--prefix",
+        "team",
+        "--instance-role",
+        "instances",
+        "--execution-role",
+        "starter",
+        "--json",
+    ];
+    let made = json(&check(&mut account.knot(&create), 0, &[]));
+    assert_eq!(
+        [&made["bucket"], &made["prefix"], &made["instance_role"]],
+        ["of-the-lab", "team/", "instances"].map(Value::from).each_ref()
+    );
+    check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &[]);
+    let left = account.left();
+    assert_eq!(left["buckets"], Value::from(vec!["of-the-lab"]));
+    assert_eq!(left["roles"], Value::from(vec!["instances", "starter"]));
+    let absent = ["pars", "create", "lab", "--instance-role", "nobody"];
+    check(&mut account.knot(&absent), 8, &["failed to find the role `nobody`", "hint: give the name of a role"]);
+    println!("{}", account.recorder.validate());
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_is_made() {
+    let Some(account) = Account::new() else { return };
+    let refused = |arguments: &[&str], says: &[&str]| {
+        check(&mut account.knot(arguments), 2, says);
+    };
+    refused(&["pars", "create", "1st"], &["failed to take `1st` as the name of a Pars"]);
+    refused(&["pars", "create", "lab", "--cidr", "10.0.0.0/8"], &["EC2 has networks from /16 to /28 only"]);
+    refused(&["pars", "create", "lab", "--log-retention", "8"], &["hint: take 14"]);
+    refused(&["pars", "create", "lab", "--tag", "aws:x=1"], &["not yours to set"]);
+    let deploy = |more: &[&str], says: &[&str]| {
+        let deploy = ["deploy", "-p", "lone", "--offline", "--fast"];
+        refused(&[&deploy, more].concat(), says);
+    };
+    deploy(&["--knot", "-x-"], &["unexpected argument"]);
+    deploy(&["--knot", "x-"], &["failed to take `x-` as the name of a Knot"]);
+    deploy(&["--memory", "8"], &["`8` has no unit"]);
+    deploy(&["--attempts", "11"], &["it has to be from 1 to 10"]);
+    deploy(&["--compute", "fargate", "--ami", "ami-1"], &["Fargate has no instances"]);
+    deploy(&["--bid-percentage", "60"], &["it is for `compute = \"spot\"` only"]);
+    deploy(&["--secret", "KEY=somewhere"], &["failed to take `somewhere` as a secret"]);
+    assert!(account.recorder.operations().is_empty(), "AWS was not asked");
+    deploy(&["--compute", "fargate", "--gpus", "1"], &["it asks for GPUs, which Fargate does not have"]);
+    deploy(&["--memory", "9000 GiB", "--instance-types", "m5.large"], &["(m5.large) has 8192 MiB"]);
+    deploy(&["--instance-types", "z9.large"], &["z9.large"]);
+    let left = account.left();
+    assert_eq!(left["repositories"], Value::from(Vec::<Value>::new()), "nothing of a Knot was made");
+}
+
+#[test]
+fn a_knot_is_deployed_found_changed_and_taken_away() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    let made = check(
+        &mut account.deploy(&role, &[]),
+        0,
+        &["there is no Pars yet: making `ada-default`", "creating the stack `cloudknot-knot-sweep`", " sent"],
+    );
+    let made = json(&made);
+    assert_eq!(made["pars"], "ada-default");
+    assert_eq!(made["job_definitions"].as_object().map(serde_json::Map::len), Some(1));
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let found = json(&check(&mut account.knot_of(elsewhere.path(), &["show", "sweep", "--json"]), 0, &[]));
+    assert_eq!(found, made, "another machine finds it by its name alone");
+
+    let uploads = account.registry.requests("POST ").len();
+    let (again, calls) = account.calls(&mut account.deploy(&role, &[]));
+    assert_eq!(json(&again), made);
+    assert!(calls.len() <= 3, "{calls:?}");
+    assert_eq!(account.registry.requests("POST ").len(), uploads, "nothing is uploaded");
+
+    let planned = check(&mut account.deploy(&role, &["--memory", "3 GiB", "--dry-run"]), 0, &[]);
+    let steps = json(&planned)["steps"].clone();
+    assert_eq!(steps.as_array().map(Vec::len), Some(1), "{steps}");
+    assert_eq!(
+        [&steps[0]["action"], &steps[0]["kind"]],
+        ["change", "AWS::Batch::JobDefinition"].map(Value::from).each_ref()
+    );
+    let changed = check(&mut account.deploy(&role, &["--memory", "3 GiB"]), 0, &["changing the stack"]);
+    assert_eq!(json(&changed)["settings"]["memory"], "3 GiB");
+
+    let manifest = LONE.replace("\"lone\"", "\"another\"");
+    let files =
+        STANDING_IN.iter().map(|(path, text)| (*path, if *path == "lone/Cargo.toml" { &manifest } else { *text }));
+    let another = workspace("of another", &files.collect::<Vec<_>>());
+    check(
+        account.knot(&["deploy", "-p", "another", "--offline", "--fast", "--knot", "sweep"]).current_dir(another),
+        8,
+        &[
+            "error: failed to deploy the Knot `sweep`: one of this name belongs to something else",
+            "package: it has \"lone\", and \"another\" was asked for",
+            "hint: choose another name (--knot)",
+        ],
+    );
+    check(&mut account.knot(&["pars", "clobber", "ada-default"]), 8, &["Knots stand on it: sweep"]);
+    check(
+        &mut account.knot(&["deploy", "-p", "lone", "--offline", "--fast", "--pars", "nowhere"]),
+        8,
+        &["pars create nowhere"],
+    );
+
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["the Knot `sweep` is gone"]);
+    account.check_empty(&["theirs"]);
+    check(&mut account.knot(&["clobber", "sweep"]), 8, &["failed to find the Knot `sweep`"]);
+    println!("{}", account.recorder.validate());
+}
+
+#[test]
+fn every_setting_of_a_knot_is_one_that_aws_knows() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    account.script("import boto3; boto3.client('ec2').create_key_pair(KeyName='lab')");
+    let secret = "API_KEY=arn:aws:secretsmanager:eu-west-1:123456789012:secret:api-AbCdEf:key::";
+    let more = [
+        "--compute",
+        "spot",
+        "--bid-percentage",
+        "60",
+        "--instance-types",
+        "m5,c5.large",
+        "--min-vcpus",
+        "1",
+        "--max-vcpus",
+        "512",
+        "--desired-vcpus",
+        "2",
+        "--volume-size",
+        "200 GiB",
+        "--key-pair",
+        "lab",
+        "--shared-memory",
+        "1 GiB",
+        "--attempts",
+        "5",
+        "--vcpus",
+        "2",
+        "--memory",
+        "4 GiB",
+        "--policy",
+        "AmazonDynamoDBReadOnlyAccess",
+        "--tag",
+        "Owner=Ada",
+        "--env",
+        "RUST_LOG=info",
+        "--secret",
+        secret,
+        "--mount",
+        "/data=fs-0123456789abcdef0",
+        "--read-only",
+        "--queue-name",
+        "theirs",
+        "--priority",
+        "7",
+    ];
+    let made = json(&check(&mut account.deploy(&role, &more), 0, &[]));
+    assert!(made["queue"].as_str().unwrap().ends_with("/theirs"), "{made}");
+    let definition = account.script(
+        "import boto3, json; print(json.dumps(boto3.client('batch').describe_job_definitions()['jobDefinitions'][0]))",
+    );
+    let definition: Value = serde_json::from_str(&definition).unwrap();
+    let container = &definition["containerProperties"];
+    let image = container["image"].as_str().unwrap();
+    let digest = made["image"].as_str().unwrap().split_once('@').unwrap().1;
+    assert_eq!(image, format!("{}/cloudknot/sweep@{digest}", account.registry.host()), "by its digest");
+    let text = definition.to_string();
+    for part in ["\"RUST_LOG\"", "fs-0123456789abcdef0", "secret:api-AbCdEf:key::", "\"attempts\":5", "4096"] {
+        assert!(text.contains(part), "`{part}` is not in {text}");
+    }
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);
+    account.check_empty(&["theirs"]);
+    println!("{}", account.recorder.validate());
+}
+
+#[test]
+fn killed_between_any_two_calls_the_same_command_completes_it() {
+    let Some(account) = Account::new() else { return };
+    let mut killed = 0;
+    loop {
+        account.moto.reset();
+        let role = account.script(SERVICE_ROLE);
+        account.recorder.stop_after(killed);
+        let mut deploy = account.deploy(&role, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let held = account.recorder.is_held_before_the_end_of(&mut deploy);
+        kill(&mut deploy);
+        account.recorder.go_on();
+        let made = json(&check(&mut account.deploy(&role, &[]), 0, &[]));
+        assert_eq!(
+            made["job_definitions"].as_object().map(serde_json::Map::len),
+            Some(1),
+            "after {killed} calls: {made}"
+        );
+        let stacks = account.left()["stacks"].clone();
+        assert_eq!(
+            stacks,
+            Value::from(vec!["cloudknot-knot-sweep", "cloudknot-pars-ada-default"]),
+            "after {killed} calls"
+        );
+        if !held {
+            break;
+        }
+        killed += 1;
+    }
+    assert!(killed > 10, "a deploy is more calls than {killed}");
+}
+
+fn kill(process: &mut Child) {
+    // It may have ended.
+    let _ = process.kill();
+    process.wait().unwrap();
+}
+
+#[test]
+fn two_who_deploy_at_once_end_with_one_good_knot() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    check(&mut account.knot(&["pars", "create"]), 0, &[]);
+    let deploy = || account.deploy(&role, &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let both = [deploy(), deploy()].map(|deploy| deploy.wait_with_output().unwrap());
+    for output in &both {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || errors.contains("hint: "), "{errors}");
+    }
+    assert!(both.iter().any(|output| output.status.success()), "one of them at least makes it");
+    let found = json(&check(&mut account.knot(&["show", "sweep", "--json"]), 0, &[]));
+    assert_eq!(found["job_definitions"].as_object().map(serde_json::Map::len), Some(1));
+    check(&mut account.deploy(&role, &[]), 0, &["the Knot `sweep` is there, and nothing has changed"]);
+}
+
+#[test]
+fn bad_weather_is_ridden_out_with_a_note() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    account.recorder.weather(7, 20);
+    let made = check(&mut account.deploy(&role, &[]), 0, &["it is tried again in"]);
+    assert_eq!(json(&made)["knot"], "sweep");
+    account.recorder.weather(0, 0);
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);
+    account.check_empty(&["theirs"]);
+}
+
+#[test]
+fn a_refusal_names_what_is_missing_and_what_to_do() {
+    let Some(account) = Account::new() else { return };
+    account.recorder.fail_next(1, 403, "AccessDenied");
+    check(
+        &mut account.knot(&["pars", "list"]),
+        7,
+        &["error: failed to list the stacks", "(AccessDenied)", "cargo knot policy"],
+    );
+    account.recorder.fail_next(1, 400, "ExpiredToken");
+    check(
+        &mut account.knot(&["list"]),
+        7,
+        &["(ExpiredToken)", "hint: the credentials of your user are not accepted: log in again"],
+    );
+    let mut nobody = account.knot(&["list"]);
+    nobody.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    check(&mut nobody, 7, &["hint: log in to AWS"]);
+    let mut nowhere = account.knot(&["list"]);
+    nowhere.env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
+    check(&mut nowhere, 2, &["error: failed to find the region of AWS", "cargo knot configure --region"]);
+}
+
+#[test]
+fn choices_are_kept_in_a_file_without_secrets() {
+    let Some(account) = Account::new() else { return };
+    let profiles = account.home.path().join("aws");
+    std::fs::write(&profiles, "[profile lab]\nregion = eu-central-1\n[profile other]\nregion = us-east-1\n").unwrap();
+    let configure = |arguments: &[&str]| {
+        let mut command = account.knot(&[&["configure", "--json"], arguments].concat());
+        command.env("AWS_CONFIG_FILE", &profiles);
+        json(&check(&mut command, 0, &[]))
+    };
+    let shown = configure(&["--profile", "lab", "--region", "eu-north-1", "--pars", "shared"]);
+    assert_eq!(shown["profiles"], Value::from(vec!["lab", "other"]));
+    let text = std::fs::read_to_string(account.home.path().join("config.toml")).unwrap();
+    assert_eq!(text, "profile = \"lab\"\nregion = \"eu-north-1\"\npars = \"shared\"\n");
+    assert_eq!(configure(&["--region", ""])["choices"]["region"], Value::Null);
+    let mut show = account.knot(&["pars", "show"]);
+    show.env("AWS_CONFIG_FILE", &profiles).env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
+    check(&mut show, 8, &["failed to find the Pars `shared` in eu-central-1"]);
+}
+
+/// Lays down what belongs to several, and takes a job's role: its keys, as they stand in an environment.
+const TAKE_THE_ROLE: &str = "
+import boto3, json, sys
+s3 = boto3.client('s3')
+for key in ['knots/sweep/runs/r/inputs', 'knots/other/runs/r/inputs', 'elsewhere']:
+    s3.put_object(Bucket=sys.argv[1], Key=key, Body=b'1')
+keys = boto3.client('sts').assume_role(RoleArn=sys.argv[2], RoleSessionName='job')['Credentials']
+print(json.dumps([keys['AccessKeyId'], keys['SecretAccessKey'], keys['SessionToken']]))
+";
+
+const AS_A_JOB: &str = "
+import boto3, json, sys
+from botocore.exceptions import ClientError
+s3, bucket = boto3.client('s3'), sys.argv[1]
+def allowed(what):
+    try:
+        what()
+        return True
+    except ClientError as error:
+        assert error.response['Error']['Code'] in ('AccessDenied', '403'), error
+        return False
+get = lambda key: allowed(lambda: s3.get_object(Bucket=bucket, Key=key))
+put = lambda key: allowed(lambda: s3.put_object(Bucket=bucket, Key=key, Body=b'2'))
+print(json.dumps([
+    get('knots/sweep/runs/r/inputs'), put('knots/sweep/runs/r/results/0-1'),
+    get('knots/other/runs/r/inputs'), put('knots/other/runs/r/results/0-1'), get('elsewhere'), put('elsewhere'),
+    allowed(lambda: s3.delete_object(Bucket=bucket, Key='knots/sweep/runs/r/inputs')),
+    allowed(lambda: s3.delete_bucket(Bucket=bucket)), allowed(lambda: s3.list_buckets()),
+]))
+";
+
+#[test]
+fn a_job_reaches_its_own_runs_and_nothing_else() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    let made = json(&check(&mut account.deploy(&role, &[]), 0, &[]));
+    let pars = json(&check(&mut account.knot(&["pars", "show", "--json"]), 0, &[]));
+    let (bucket, role) = (pars["bucket"].as_str().unwrap(), made["job_role"].as_str().unwrap());
+    let script = |text: &str, more: &[(&str, String)]| {
+        let mut command = Command::new(python().expect("moto is installed"));
+        command.args(["-c", text, bucket, role]).envs(environment(&account.moto.url()));
+        run(command.envs(more.iter().map(|(name, value)| (*name, value)))).trim().to_owned()
+    };
+    let [key, secret, token]: [String; 3] = serde_json::from_str(&script(TAKE_THE_ROLE, &[])).unwrap();
+    account.moto.turn_on_iam();
+    let keys = [("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", secret), ("AWS_SESSION_TOKEN", token)];
+    let allowed: Vec<bool> = serde_json::from_str(&script(AS_A_JOB, &keys)).unwrap();
+    assert_eq!(allowed, [true, true, false, false, false, false, false, false, false]);
+}
