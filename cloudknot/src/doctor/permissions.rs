@@ -61,7 +61,9 @@ pub(super) async fn examine(aws: &Aws, caller: &str, scope: &Scope, has_pars: bo
     };
     let mut questions: Vec<_> = VERBS.map(|verb| (verb, questions(&verb.policy(scope), &scope.region))).into();
     if role(aws, LINKED.0).await.is_some() {
-        questions.iter_mut().for_each(|(_, questions)| questions.retain(|question| question.actions != [LINKED.1]));
+        for (_, questions) in &mut questions {
+            questions.retain(|question| question.actions != [LINKED.1]);
+        }
     }
     let all: BTreeSet<&Question> = questions.iter().flat_map(|(_, questions)| questions).collect();
     let answers = match ask_all(aws, &source, &all).await {
