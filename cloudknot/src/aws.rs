@@ -39,6 +39,15 @@ macro_rules! client {
             $service::config::Builder::from(&$aws.config).interceptor($crate::aws::Retries).build(),
         )
     };
+    // One that asks so often only: for what can do without an answer.
+    ($aws:expr, $service:ident, $attempts:expr) => {
+        $service::Client::from_conf(
+            $service::config::Builder::from(&$aws.config)
+                .retry_config(aws_config::retry::RetryConfig::standard().with_max_attempts($attempts))
+                .interceptor($crate::aws::Retries)
+                .build(),
+        )
+    };
 }
 pub(crate) use client;
 
@@ -85,9 +94,14 @@ impl Aws {
 
     /// The account that whoever asks belongs to, by its twelve digits.
     pub(crate) async fn account(&self) -> Result<String> {
+        Ok(self.caller().await?.0)
+    }
+
+    /// The account, and the ARN of whoever asks.
+    pub(crate) async fn caller(&self) -> Result<(String, String)> {
         let asked = client!(self, sts).get_caller_identity().send().await;
         let answer = asked.map_err(|error| self.failed("ask AWS who you are", error))?;
-        Ok(answer.account.unwrap_or_default())
+        Ok((answer.account.unwrap_or_default(), answer.arn.unwrap_or_default()))
     }
 
     /// The error of a request, in the words of what was being done: "create the stack `x`".

@@ -1,7 +1,9 @@
 //! AWS Batch, and nothing else of AWS: what a queue leads to, and the jobs in it. Knows no run.
 
 use aws_sdk_batch as batch;
-use batch::types::{CrType, JobQueueDetail, JobStatus, KeyValuesPair};
+use batch::types::{
+    ContainerProperties, CrType, EcsProperties, JobDefinition, JobDetail, JobQueueDetail, JobStatus, KeyValuesPair,
+};
 
 use crate::aws::{Aws, client, message};
 use crate::error::{Error, ErrorKind, Result};
@@ -9,6 +11,10 @@ use crate::knot::Compute;
 
 /// Why jobs end that a clobber ends; people see it in the console.
 const CLOBBERED: &str = "its Knot was clobbered";
+/// The tag by which everything of a Knot names it.
+const KNOT_TAG: &str = "cloudknot:knot";
+/// So many jobs go into one request.
+const AT_ONCE: usize = 100;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Batch {
@@ -22,6 +28,34 @@ pub(crate) struct Queue {
     pub(crate) arn: String,
     /// What its jobs run on.
     pub(crate) compute: Compute,
+}
+
+/// A revision of a job definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Definition {
+    pub(crate) arn: String,
+    /// The Knot that its tag names.
+    pub(crate) knot: Option<String>,
+    /// Those that its jobs start.
+    pub(crate) images: Vec<String>,
+}
+
+impl Definition {
+    fn of(definition: JobDefinition) -> Option<Self> {
+        let arn = definition.job_definition_arn?;
+        let knot = definition.tags.and_then(|mut tags| tags.remove(KNOT_TAG));
+        // Ours have one container. Those of others, which may start an image of ours, can have several.
+        let mut images = images_of(definition.container_properties, definition.ecs_properties);
+        let nodes = definition.node_properties.and_then(|nodes| nodes.node_range_properties).unwrap_or_default();
+        images.extend(nodes.into_iter().flat_map(|node| images_of(node.container, node.ecs_properties)));
+        Some(Self { arn, knot, images })
+    }
+}
+
+fn images_of(container: Option<ContainerProperties>, tasks: Option<EcsProperties>) -> Vec<String> {
+    let tasks = tasks.and_then(|tasks| tasks.task_properties).unwrap_or_default().into_iter();
+    let of_tasks = tasks.flat_map(|task| task.containers.unwrap_or_default()).filter_map(|container| container.image);
+    container.and_then(|container| container.image).into_iter().chain(of_tasks).collect()
 }
 
 impl Batch {
@@ -82,6 +116,17 @@ impl Batch {
 
     /// Ends all jobs in a queue whose names begin like this; how many there were. A queue that is gone has none.
     pub(crate) async fn end_all(&self, queue: &str, beginning: &str) -> Result<usize> {
+        let found = self.unfinished(queue, beginning).await?;
+        for id in &found {
+            // It also cancels what has not begun.
+            let asked = self.client.terminate_job().job_id(id).reason(CLOBBERED).send().await;
+            asked.map_err(|error| self.aws.failed(&format!("end the job `{id}`"), error))?;
+        }
+        Ok(found.len())
+    }
+
+    /// The ids of the jobs in a queue whose names begin like this, and which have not ended. A queue that is gone has none.
+    async fn unfinished(&self, queue: &str, beginning: &str) -> Result<Vec<String>> {
         let failed = |error| self.aws.failed(&format!("list the jobs in `{queue}`"), error);
         let mut found = Vec::new();
         let named = KeyValuesPair::builder().name("JOB_NAME").values(format!("{beginning}*")).build();
@@ -89,7 +134,7 @@ impl Batch {
         while let Some(page) = pages.next().await {
             let page = match page {
                 Ok(page) => page,
-                Err(error) if message(&error).contains("does not exist") => return Ok(0),
+                Err(error) if message(&error).contains("does not exist") => return Ok(Vec::new()),
                 Err(error) => return Err(failed(error)),
             };
             found.extend(page.job_summary_list.unwrap_or_default());
@@ -97,12 +142,40 @@ impl Batch {
         // Not every server heeds the filter.
         found.retain(|job| job.job_name().is_some_and(|name| name.starts_with(beginning)));
         found.retain(|job| !matches!(job.status(), Some(JobStatus::Succeeded | JobStatus::Failed)));
-        for id in found.iter().filter_map(|job| job.job_id()) {
-            // It also cancels what has not begun.
-            let asked = self.client.terminate_job().job_id(id).reason(CLOBBERED).send().await;
-            asked.map_err(|error| self.aws.failed(&format!("end the job `{id}`"), error))?;
+        Ok(found.into_iter().filter_map(|job| job.job_id).collect())
+    }
+
+    /// The images that the jobs start which [`end_all`](Self::end_all) would end; `None` where one of them does not say.
+    pub(crate) async fn images_of_jobs(&self, queue: &str, beginning: &str) -> Result<Option<Vec<String>>> {
+        let ids = self.unfinished(queue, beginning).await?;
+        let mut images = Vec::new();
+        for ids in ids.chunks(AT_ONCE) {
+            let asked = self.client.describe_jobs().set_jobs(Some(ids.to_vec())).send().await;
+            let answer = asked.map_err(|error| self.aws.failed(&format!("look at the jobs in `{queue}`"), error))?;
+            let image = |job: JobDetail| job.container.and_then(|container| container.image);
+            images.extend(answer.jobs.unwrap_or_default().into_iter().map(image));
         }
-        Ok(found.len())
+        // Of a job that has just begun, Batch may know nothing yet.
+        let all = images.len() == ids.len();
+        Ok(images.into_iter().collect::<Option<Vec<_>>>().filter(|_| all))
+    }
+
+    /// All job definitions that jobs can be submitted to.
+    pub(crate) async fn definitions(&self) -> Result<Vec<Definition>> {
+        let mut pages = self.client.describe_job_definitions().status("ACTIVE").into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.aws.failed("list the job definitions", error))?;
+            found.extend(page.job_definitions.unwrap_or_default().into_iter().filter_map(Definition::of));
+        }
+        Ok(found)
+    }
+
+    /// Takes one revision of a job definition away. Jobs that have it go on.
+    pub(crate) async fn deregister(&self, arn: &str) -> Result<()> {
+        let asked = self.client.deregister_job_definition().job_definition(arn).send().await;
+        asked.map_err(|error| self.aws.failed(&format!("take away `{arn}`"), error))?;
+        Ok(())
     }
 
     /// Takes away what revisions there are of job definitions whose names begin like this: CloudFormation knows the newest.
@@ -114,8 +187,7 @@ impl Batch {
             while let Some(page) = pages.next().await {
                 let page = page.map_err(|error| self.aws.failed(&format!("list the revisions of `{name}`"), error))?;
                 for arn in page.job_definitions().iter().filter_map(|one| one.job_definition_arn()) {
-                    let asked = self.client.deregister_job_definition().job_definition(arn).send().await;
-                    asked.map_err(|error| self.aws.failed(&format!("take away `{arn}`"), error))?;
+                    self.deregister(arn).await?;
                 }
             }
         }

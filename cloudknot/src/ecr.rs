@@ -1,10 +1,12 @@
 //! The Elastic Container Registry's own API, and nothing else of AWS: logins, and repositories that others made. Images go
 //! over the registry protocol.
 
+use std::time::SystemTime;
+
 use aws_sdk_ecr as ecr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ecr::types::ImageIdentifier;
+use ecr::types::{ImageDetail, ImageFailureCode, ImageIdentifier};
 
 use crate::aws::{Aws, client, code};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +27,15 @@ pub(crate) struct Repository {
     pub(crate) arn: String,
     /// As `docker pull` takes it.
     pub(crate) uri: String,
+}
+
+/// An image in a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) digest: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) bytes: u64,
+    pub(crate) pushed: SystemTime,
 }
 
 impl Ecr {
@@ -64,6 +75,35 @@ impl Ecr {
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("failed to find the repository `{name}`")))
     }
 
+    /// The images in a repository. One that is gone has none.
+    pub(crate) async fn images(&self, repository: &str) -> Result<Vec<Stored>> {
+        let mut found = Vec::new();
+        let mut pages = self.client.describe_images().repository_name(repository).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            match page {
+                Ok(page) => found.extend(page.image_details.unwrap_or_default().into_iter().filter_map(Stored::of)),
+                Err(error) if code(&error) == Some("RepositoryNotFoundException") => return Ok(Vec::new()),
+                Err(error) => return Err(self.aws.failed(&format!("list the images in `{repository}`"), error)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deletes the image of this digest, with all its tags. One that is gone is no error.
+    pub(crate) async fn delete_image(&self, repository: &str, digest: &str) -> Result<()> {
+        let image = ImageIdentifier::builder().image_digest(digest).build();
+        let asked = self.client.batch_delete_image().repository_name(repository).image_ids(image).send().await;
+        let doing = format!("delete the image {digest} in `{repository}`");
+        let answer = asked.map_err(|error| self.aws.failed(&doing, error))?;
+        // What is refused comes back with a status of success.
+        let failure = answer.failures.unwrap_or_default().into_iter().next();
+        match failure.filter(|failure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound)) {
+            Some(failure) => Err(Error::new(ErrorKind::Aws, format!("failed to {doing}"))
+                .with_source(failure.failure_reason.unwrap_or_else(|| "no reason was given".to_owned()))),
+            None => Ok(()),
+        }
+    }
+
     /// Deletes the images whose tags begin like this. A repository that is gone has none.
     pub(crate) async fn delete_tags(&self, repository: &str, beginning: &str) -> Result<()> {
         let mut found: Vec<ImageIdentifier> = Vec::new();
@@ -87,5 +127,18 @@ impl Ecr {
                 .map_err(|error| self.aws.failed(&format!("delete this Knot's images in `{repository}`"), error))?;
         }
         Ok(())
+    }
+}
+
+impl Stored {
+    fn of(image: ImageDetail) -> Option<Self> {
+        let pushed = image.image_pushed_at.and_then(|time| SystemTime::try_from(time).ok());
+        Some(Self {
+            digest: image.image_digest?,
+            tags: image.image_tags.unwrap_or_default(),
+            bytes: image.image_size_in_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
+            // Of one without a time nobody can say that it is old.
+            pushed: pushed.unwrap_or_else(SystemTime::now),
+        })
     }
 }

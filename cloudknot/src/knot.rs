@@ -17,13 +17,13 @@ mod inside;
 #[path = "knot/worker.rs"]
 mod inside;
 #[cfg(not(cloudknot_worker))]
-mod note;
+pub(crate) mod note;
 mod settings;
 #[cfg(not(cloudknot_worker))]
 pub(crate) mod values;
 
 #[cfg(not(cloudknot_worker))]
-pub(crate) use inside::STACKS;
+pub(crate) use inside::{STACKS, read as of_stack};
 pub use settings::{Compute, KnotSettings, Log, Mount};
 
 /// What one program needs to run on AWS Batch. A stack of CloudFormation on a [`Pars`], found by its name from any machine.
@@ -413,6 +413,24 @@ impl KnotBuilder {
     /// As [`deploy`](Self::deploy), as far as can be known before.
     pub async fn plan(self) -> Result<crate::Plan> {
         Box::pin(inside::plan(self)).await
+    }
+
+    /// The stack that [`deploy`](Self::deploy) would make, as a template of CloudFormation, for those who make their stacks
+    /// themselves. Its first lines say under which name it is found, and what is to be done besides. The program is
+    /// compiled; nothing is pushed or made.
+    ///
+    /// ```no_run
+    /// # async fn example() -> cloudknot::Result<()> {
+    /// let template = cloudknot::Knot::builder("sweep").pars_named("lab").fargate().template().await?;
+    /// std::fs::write("knot.yaml", template).expect("the folder can be written to");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`deploy`](Self::deploy), as far as can be known before; and if the Pars is not there.
+    pub async fn template(self) -> Result<String> {
+        Box::pin(inside::template(self)).await
     }
 
     /// The one of this name that exists.

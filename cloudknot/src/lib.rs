@@ -64,6 +64,8 @@ pub mod docker;
 #[cfg(feature = "deploy")]
 mod docker_image;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub mod doctor;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod ec2;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod ecr;
@@ -92,6 +94,8 @@ pub mod policy;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod preflight;
 mod program;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub mod prune;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 #[allow(dead_code, reason = "the macros have the same file, and read times as well")]
 mod quantity;

@@ -17,7 +17,10 @@ mod inside;
 mod inside;
 
 #[cfg(not(cloudknot_worker))]
-pub(crate) use inside::{LOOKED_FOR, delete_below, differences, find, hex};
+pub(crate) use inside::{
+    LOOKED_FOR, STACKS, bucket_is_gone, bucket_is_its_own, delete_below, differences, find, folders, hex,
+    read as of_stack,
+};
 
 /// What Knots share: network, bucket, log group and roles. A stack of CloudFormation, found by its name from any machine.
 ///
@@ -425,6 +428,23 @@ impl ParsBuilder {
     /// As [`create`](Self::create), as far as can be known before.
     pub async fn plan(self) -> Result<crate::Plan> {
         inside::plan(&self).await
+    }
+
+    /// The stack that [`create`](Self::create) would make, as a template of CloudFormation, for those who make their stacks
+    /// themselves. Its first lines say under which name it is found. Nothing is made.
+    ///
+    /// ```no_run
+    /// # async fn example() -> cloudknot::Result<()> {
+    /// let template = cloudknot::Pars::builder("lab").new_vpc("10.0.0.0/16").template().await?;
+    /// std::fs::write("pars.yaml", template).expect("the folder can be written to");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If a setting cannot be, if it is there with other settings, or AWS cannot be asked for what it stands on.
+    pub async fn template(self) -> Result<String> {
+        inside::template(&self).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use aws_sdk_servicequotas as servicequotas;
 
-use crate::aws::{Aws, client};
+use crate::aws::{self, Aws, client};
 use crate::batch::Batch;
 use crate::ec2::{Ec2, InstanceType};
 use crate::error::{Error, ErrorKind, Result};
@@ -16,6 +16,9 @@ use crate::stack::step;
 
 /// So many environments, and so many queues, has an account that asked for no more.
 const EACH: usize = 50;
+
+/// How often Service Quotas is asked: a deploy and a doctor can do without its answer.
+const ATTEMPTS: u32 = 2;
 
 /// Refuses a Knot that could not be made, or whose jobs could never start.
 pub(crate) async fn check(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars, new: bool) -> Result<()> {
@@ -91,17 +94,33 @@ pub(crate) async fn quota(aws: &Aws, service: &str, what: &str) -> Result<Option
         let name = name.to_lowercase();
         name.contains(what) && !name.contains(" per ")
     };
-    let mut pages = client!(aws, servicequotas).list_service_quotas().service_code(service).into_paginator().send();
+    let mut pages =
+        client!(aws, servicequotas, ATTEMPTS).list_service_quotas().service_code(service).into_paginator().send();
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| aws.failed(&format!("read the quotas of {service}"), error))?;
         let quotas = page.quotas.unwrap_or_default();
         if let Some(value) =
             quotas.iter().find(|quota| quota.quota_name().is_some_and(is_meant)).and_then(|quota| quota.value)
         {
-            // A quota is a whole number, and not a large one.
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it counts")]
-            return Ok(Some(value as usize));
+            return Ok(Some(whole(value)));
         }
     }
     Ok(None)
+}
+
+/// The quota with this code, as it stands for the account; `None` where there is none.
+pub(crate) async fn quota_of(aws: &Aws, service: &str, code: &str) -> Result<Option<usize>> {
+    let client = client!(aws, servicequotas, ATTEMPTS);
+    let asked = client.get_service_quota().service_code(service).quota_code(code).send().await;
+    match asked {
+        Ok(answer) => Ok(answer.quota.and_then(|quota| quota.value).map(whole)),
+        Err(error) if aws::code(&error) == Some("NoSuchResourceException") => Ok(None),
+        Err(error) => Err(aws.failed(&format!("read the quota {code} of {service}"), error)),
+    }
+}
+
+/// A quota is a whole number, and not a large one.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it counts")]
+fn whole(value: f64) -> usize {
+    value as usize
 }

@@ -17,7 +17,7 @@ use crate::hook::{self, Event};
 
 mod template;
 
-pub(crate) use template::{outputs, render, resources, source};
+pub(crate) use template::{heading, outputs, render, resources, source};
 
 /// How often a stack is looked at while it changes: at first, and at last.
 const LOOK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(5));
@@ -343,6 +343,11 @@ impl Stack {
     pub(crate) fn is_complete(&self) -> bool {
         use StackStatus::{CreateComplete, UpdateComplete, UpdateRollbackComplete};
         matches!(self.status, CreateComplete | UpdateComplete | UpdateRollbackComplete)
+    }
+
+    /// Whether it never came to be, or could not be deleted, and nobody is at work on it: what is there of it is of no use.
+    pub(crate) fn is_stuck(&self) -> bool {
+        matches!(self.next(), Next::Delete)
     }
 
     /// The region that it is in: a part of its ARN.

@@ -13,6 +13,8 @@ use super::selection::Selection;
 pub(super) struct Toolchain {
     pub(super) cargo: PathBuf,
     pub(super) cargo_home: Option<PathBuf>,
+    /// The version of rustc.
+    pub(super) release: String,
     pub(super) host: String,
     pub(super) sysroot: PathBuf,
     pub(super) commit: Option<String>,
@@ -35,6 +37,7 @@ impl Toolchain {
         Ok(Self {
             cargo: config.cargo().into(),
             cargo_home: cargo_config2::cargo_home_with_cwd(folder),
+            release: field("release").unwrap_or_default(),
             host,
             sysroot,
             commit: field("commit-hash").filter(|hash| hash != "unknown"),

@@ -105,6 +105,34 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
     Ok(plan)
 }
 
+pub(super) async fn template(builder: KnotBuilder) -> Result<String> {
+    let made = Made::of(&builder).await?;
+    let there = There::look(&made, &builder.account, false).await?;
+    if there.without_pars {
+        let (pars, region) = (&there.pars.name, &there.aws.region);
+        let message = format!("failed to render the Knot `{}`: there is no Pars `{pars}` in {region}", made.name);
+        let hint = format!(
+            "make it first: `cargo knot pars create {pars}`, or the stack of `cargo knot template pars {pars}`"
+        );
+        return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint));
+    }
+    let (mut answers, wanted) = (made.ask(&there.aws).await?, made.wanted());
+    preflight::check(&there.aws, &wanted, &answers, &there.pars, false).await?;
+    let own = format!("-/cloudknot/{}", made.name.to_lowercase());
+    let uri = answers.repository.as_ref().map_or(own, |shared| shared.uri.clone());
+    answers.image_uri = registry().map(|host| at_host(&uri, &host));
+    let noted = Noted { content: made.content(&there.pars), settings: made.deployed() };
+    let settings = serde_json::to_string(&noted).expect("settings are texts and numbers");
+    let template = stack::render("knot.yaml", &wanted.values(&there.pars, &answers, &settings, true)?);
+    let digest = made.image.digest();
+    let besides = [
+        format!("Its jobs start the image {digest}. Push it with the same options of compilation,"),
+        "`cargo knot push <RepositoryUri of the stack>`, before the first map; then `cargo knot deploy`, which finds the".into(),
+        "stack as it should be, and notes it beside the crate.".into(),
+    ];
+    Ok(stack::heading(&format!("knot --knot {}", made.name), &stack_name(&made.name), &besides) + &template)
+}
+
 pub(super) async fn get(builder: &KnotBuilder) -> Result<Knot> {
     let aws = builder.account.load().await?;
     let name = builder.settings.knot.as_deref().unwrap_or_default();
@@ -375,7 +403,8 @@ fn noted(stack: &Stack) -> Result<Noted<Deployed>> {
     })
 }
 
-fn read(stack: &Stack, account: &Account) -> Result<Knot> {
+/// What such a stack says that it is.
+pub(crate) fn read(stack: &Stack, account: &Account) -> Result<Knot> {
     for key in ["Knot", "Pars", "RepositoryUri", "ImageDigest", "JobRole", "JobQueue"] {
         stack.output(key)?;
     }

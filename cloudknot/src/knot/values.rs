@@ -20,7 +20,7 @@ const MEMORY_MIB: u64 = 2048;
 /// How often a job starts that is lost with its machine.
 const ATTEMPTS: u32 = 3;
 /// The most virtual CPUs at once.
-const MAX_VCPUS: u32 = 256;
+pub(crate) const MAX_VCPUS: u32 = 256;
 /// `/tmp` of a container whose root cannot be written to.
 const TMP_MIB: u64 = 512;
 

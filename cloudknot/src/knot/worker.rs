@@ -15,6 +15,11 @@ pub(super) async fn plan(_: KnotBuilder) -> Result<crate::Plan> {
 }
 
 #[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn template(_: KnotBuilder) -> Result<String> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
 pub(super) async fn get(_: &KnotBuilder) -> Result<Knot> {
     Err(absent())
 }

@@ -15,10 +15,10 @@ use crate::machines;
 use crate::names::{self, Kind};
 use crate::pars::{Internet, Network, Pars, ParsBuilder, ParsClobber, ParsSettings};
 use crate::plan::Plan;
-use crate::stack::{Body, Noted, Stack, Stacks, Wanted, render, step};
+use crate::stack::{self, Body, Noted, Stack, Stacks, Wanted, render, step};
 
 /// What the names of all stacks of Pars begin with.
-const STACKS: &str = "cloudknot-pars-";
+pub(crate) const STACKS: &str = "cloudknot-pars-";
 
 /// In so many zones is a new VPC at most.
 const ZONES: usize = 3;
@@ -76,6 +76,20 @@ pub(super) async fn plan(builder: &ParsBuilder) -> Result<Plan> {
     };
     plan.notes.extend(machines::idle(network, 0));
     Ok(plan)
+}
+
+pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
+    let (aws, stacks, _) = look(builder).await?;
+    if builder.settings.network == Network::Default && Ec2::new(&aws).default_vpc().await?.is_none() {
+        // A template can name a default VPC, but not make one.
+        let message =
+            format!("failed to render the Pars `{}`: there is no default VPC in {}", builder.name, aws.region);
+        return Err(Error::new(ErrorKind::NotFound, message).with_hint(
+            "name a VPC (--vpc), have one made with the stack (--cidr), or run `aws ec2 create-default-vpc`",
+        ));
+    }
+    let template = template_of(builder, &aws, &stacks, true).await?;
+    Ok(stack::heading(&format!("pars {}", builder.name), &stack_name(&builder.name), &[]) + &template)
 }
 
 pub(super) async fn get(builder: &ParsBuilder) -> Result<Pars> {
@@ -153,6 +167,36 @@ pub(crate) async fn delete_below(aws: &Aws, bucket: &str, prefix: &str, beginnin
     Ok(store.delete(&keys).await?)
 }
 
+/// The folders in one of a bucket, by their names alone. A bucket that is gone has none.
+pub(crate) async fn folders(aws: &Aws, bucket: &str, folder: &str) -> Result<Vec<String>> {
+    let asked = client!(aws, s3).list_objects_v2().bucket(bucket).prefix(folder).delimiter("/");
+    let mut pages = asked.into_paginator().send();
+    let mut found = Vec::new();
+    while let Some(page) = pages.next().await {
+        match page {
+            Ok(page) => found.extend(page.common_prefixes.unwrap_or_default().into_iter().filter_map(|one| one.prefix)),
+            Err(error) if code(&error) == Some("NoSuchBucket") => return Ok(Vec::new()),
+            Err(error) => return Err(aws.failed(&format!("list `{folder}` in the bucket `{bucket}`"), error)),
+        }
+    }
+    let name = |path: String| Some(path.strip_prefix(folder)?.trim_end_matches('/').to_owned());
+    Ok(found.into_iter().filter_map(name).collect())
+}
+
+/// Whether there is no such bucket any more.
+pub(crate) async fn bucket_is_gone(aws: &Aws, bucket: &str) -> Result<bool> {
+    match client!(aws, s3).head_bucket().bucket(bucket).send().await {
+        Ok(_) => Ok(false),
+        Err(error) if error.raw_response().is_some_and(|answer| answer.status().as_u16() == 404) => Ok(true),
+        Err(error) => Err(aws.failed(&format!("look for the bucket `{bucket}`"), error)),
+    }
+}
+
+/// Whether the bucket was made with the Pars, and holds nobody else's objects.
+pub(crate) fn bucket_is_its_own(stack: &Stack) -> Result<bool> {
+    Ok(!noted(stack)?.settings.bucket_was_there)
+}
+
 /// Whether AWS would take all of it, as far as its form tells.
 fn check(builder: &ParsBuilder) -> Result<()> {
     let settings = &builder.settings;
@@ -216,7 +260,8 @@ fn noted(stack: &Stack) -> Result<Noted<Note>> {
     })
 }
 
-fn read(stack: &Stack, account: &Account) -> Result<Pars> {
+/// What such a stack says that it is.
+pub(crate) fn read(stack: &Stack, account: &Account) -> Result<Pars> {
     for key in crate::stack::outputs("pars.yaml").filter(|key| *key != "BucketKey") {
         stack.output(key)?;
     }

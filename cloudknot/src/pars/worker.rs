@@ -15,6 +15,11 @@ pub(super) async fn plan(_: &ParsBuilder) -> Result<crate::Plan> {
 }
 
 #[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn template(_: &ParsBuilder) -> Result<String> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
 pub(super) async fn get(_: &ParsBuilder) -> Result<Pars> {
     Err(absent())
 }

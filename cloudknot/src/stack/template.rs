@@ -52,6 +52,18 @@ pub(crate) fn render(name: &str, values: &impl Serialize) -> String {
     template.render(Serde(values)).expect("every value of a template is given")
 }
 
+/// What stands above a template that somebody else makes a stack of. Without a date, so that the same is the same again.
+pub(crate) fn heading(command: &str, stack: &str, besides: &[String]) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let first = [
+        format!(
+            "Made by `cargo knot template {command}`, cloudknot {version}. Make of it the stack `{stack}`, with the"
+        ),
+        "capability CAPABILITY_IAM: cloudknot finds it by that name.".to_owned(),
+    ];
+    first.iter().chain(besides).flat_map(|line| ["# ", line, "\n"]).collect()
+}
+
 /// The outputs that a template of ours always has, whatever its values are.
 pub(crate) fn outputs(name: &str) -> impl Iterator<Item = &'static str> {
     let lines = source(name).lines().skip_while(|line| *line != "Outputs:").skip(1);

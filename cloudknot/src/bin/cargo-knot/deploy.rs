@@ -129,7 +129,7 @@ impl Deploy {
 }
 
 impl KnotArgs {
-    fn settings(self) -> KnotSettings {
+    pub(crate) fn settings(self) -> KnotSettings {
         let mut settings = KnotSettings::default();
         settings.knot = self.knot;
         settings.pars = self.pars;

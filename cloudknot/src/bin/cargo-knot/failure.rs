@@ -16,7 +16,11 @@ Exit codes:
     6  the registry or the Docker engine cannot be reached, or refuses
     7  AWS cannot be reached, or refuses; what was made by then stays, and the same command goes on from there
     8  there is no such Knot or Pars, or there is another one of that name
+    9  the doctor has found what stands in the way
   101  the program does not compile (as with cargo)";
+
+/// What the doctor ends with where something stands in the way.
+pub(crate) const UNFIT: u8 = 9;
 
 /// A failed command.
 pub(crate) struct Failure {
@@ -26,6 +30,10 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, error: message.into().into(), hint: None }
+    }
+
     /// Writes it to the standard error.
     pub(crate) fn print(self) -> ExitCode {
         eprintln!("error: {}", self.error);

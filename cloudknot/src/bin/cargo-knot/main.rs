@@ -5,12 +5,15 @@ mod aws;
 mod build;
 mod configure;
 mod deploy;
+mod doctor;
 mod failure;
 mod image;
 mod knots;
 mod pars;
 mod policy;
+mod prune;
 mod push;
+mod template;
 
 use std::process::ExitCode;
 
@@ -59,6 +62,14 @@ enum Verb {
     /// Print the least IAM policy that a verb needs, or that of a Knot's jobs.
     #[command(after_help = failure::EXIT_CODES)]
     Policy(Box<policy::Policy>),
+    /// Examine this machine and the account: what lacks, and what to do about it.
+    #[command(after_help = failure::EXIT_CODES)]
+    Doctor(doctor::Doctor),
+    /// List what exists without an owner, and delete it if told to.
+    #[command(after_help = failure::EXIT_CODES)]
+    Prune(prune::Prune),
+    /// Print the stacks as templates, to make them with CloudFormation or Terraform of your own.
+    Template(template::Template),
 }
 
 #[tokio::main]
@@ -76,6 +87,9 @@ async fn main() -> ExitCode {
         Verb::Show(show) => show.run().await,
         Verb::Pars(pars) => pars.run().await,
         Verb::Policy(policy) => policy.run().await,
+        Verb::Doctor(doctor) => doctor.run().await,
+        Verb::Prune(prune) => prune.run().await,
+        Verb::Template(template) => template.run().await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

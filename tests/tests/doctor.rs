@@ -1,0 +1,243 @@
+//! What `cargo knot` says of an account, and what it leaves to others: doctor, prune and template, against moto.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
+
+use cloudknot_tests::counterparts::run;
+use cloudknot_tests::moto::{Moto, environment, python};
+use cloudknot_tests::recorder::Recorder;
+use cloudknot_tests::workspaces::{STANDING_IN, cargo_knot, workspace};
+use serde_json::Value;
+use tempfile::TempDir;
+
+static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("of the doctor", STANDING_IN));
+
+/// Somebody of whom IAM could be asked.
+const USER: &str = "
+import boto3
+iam = boto3.client('iam')
+iam.create_user(UserName='ada')
+key = iam.create_access_key(UserName='ada')['AccessKey']
+print(key['AccessKeyId'], key['SecretAccessKey'])
+";
+
+/// A role that moto wants an environment to have, where AWS has its own.
+const SERVICE_ROLE: &str = "
+import boto3
+print(boto3.client('iam').create_role(RoleName='theirs', AssumeRolePolicyDocument='{}')['Role']['Arn'])
+";
+
+/// What has no owner: runs, templates and a job definition of a Knot that is gone, and a stack that was only begun.
+const ORPHANS: &str = "
+import boto3
+stacks, s3 = boto3.client('cloudformation'), boto3.client('s3')
+bucket = next(o['OutputValue'] for o in stacks.describe_stacks(StackName='cloudknot-pars-lab')['Stacks'][0]['Outputs']
+              if o['OutputKey'] == 'Bucket')
+for key in ['knots/gone/runs/1/manifest.json', 'knots/gone/runs/2/manifest.json', 'knots/begun/runs/1/manifest.json',
+            'stacks/gone/1.yaml']:
+    s3.put_object(Bucket=bucket, Key=key, Body=b'{}')
+boto3.client('batch').register_job_definition(
+    jobDefinitionName='cloudknot-gone-f', type='container', tags={'cloudknot:knot': 'gone'},
+    retryStrategy={'attempts': 1}, containerProperties={'image': 'gone', 'resourceRequirements': [
+        {'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}]})
+stacks.create_stack(StackName='cloudknot-knot-begun', TemplateBody='''
+Resources:
+  Repository:
+    Type: AWS::ECR::Repository
+    Properties: {RepositoryName: cloudknot/begun}
+''')
+stacks.create_stack(StackName='theirs', TemplateBody='''
+Resources:
+  Repository:
+    Type: AWS::ECR::Repository
+    Properties: {RepositoryName: theirs}
+''')
+print(bucket)
+";
+
+/// An account of moto's, behind the recorder, and a machine of somebody who uses it.
+struct Account {
+    moto: Moto,
+    recorder: Recorder,
+    home: TempDir,
+}
+
+impl Account {
+    fn new() -> Option<Self> {
+        let moto = Moto::start()?;
+        let recorder = Recorder::before(&moto.url());
+        Some(Self { recorder, moto, home: tempfile::tempdir().unwrap() })
+    }
+
+    fn knot(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(cargo_knot());
+        command.arg("knot").args(arguments).current_dir(STAND_IN.join("lone")).stdin(Stdio::null());
+        command.envs(environment(&self.recorder.url())).env("USER", "ada");
+        let home = self.home.path();
+        command.env("CLOUDKNOT_CONFIG", home.join("config.toml")).env("CLOUDKNOT_HOME", home.join("runs"));
+        command
+    }
+
+    /// A script of AWS's own client, which the recorder does not see.
+    fn script(&self, text: &str) -> String {
+        let mut command = Command::new(python().expect("moto is installed"));
+        run(command.args(["-c", text]).envs(environment(&self.moto.url()))).trim().to_owned()
+    }
+
+    /// Makes a stack as somebody does who has a template and nothing else.
+    fn make(&self, name: &str, template: &str) {
+        let path = self.home.path().join("template.yaml");
+        std::fs::write(&path, template).unwrap();
+        let script = format!(
+            "import boto3; boto3.client('cloudformation').create_stack(StackName='{name}', \
+             Capabilities=['CAPABILITY_IAM'], TemplateBody=open('{}').read())",
+            path.display()
+        );
+        let _ = self.script(&script);
+    }
+}
+
+#[track_caller]
+fn check(command: &mut Command, code: i32, says: &[&str]) -> Output {
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{errors}");
+    for part in says {
+        assert!(errors.contains(part), "`{part}` is not in:\n{errors}");
+    }
+    output
+}
+
+fn json(output: &Output) -> Vec<Value> {
+    serde_json::from_slice(&output.stdout).expect("one JSON array and nothing else")
+}
+
+fn text(output: Output) -> String {
+    String::from_utf8(output.stdout).expect("it prints text")
+}
+
+/// How something is that the doctor has looked at, and what is said of it.
+#[track_caller]
+fn finding<'f>(found: &'f [Value], about: &str) -> (&'f str, &'f str, &'f str) {
+    let one = found.iter().find(|one| one["about"] == about);
+    let one = one.unwrap_or_else(|| panic!("nothing is said about `{about}`: {found:#?}"));
+    let text = |field: &str| one[field].as_str().unwrap_or_default();
+    (text("state"), text("found"), text("remedy"))
+}
+
+#[test]
+fn a_doctor_looks_at_everything_and_says_what_to_do() {
+    let Some(account) = Account::new() else { return };
+    let found = json(&check(&mut account.knot(&["doctor", "--json"]), 0, &[]));
+    let (state, who, _) = finding(&found, "credentials");
+    assert!(state == "good" && who.contains("account 123456789012, region eu-west-1"), "{who}");
+    assert_eq!(finding(&found, "Rust").0, "good");
+    assert_eq!(finding(&found, "Pars `ada-default`").0, "doubtful");
+    let (state, _, remedy) = finding(&found, "Knot `lone`");
+    assert!(state == "doubtful" && remedy.contains("`cargo knot deploy` makes it"), "{remedy}");
+    assert_eq!(finding(&found, "program").0, "doubtful");
+    // What moto does not know is no reason to be ill.
+    assert_eq!(finding(&found, "permissions").0, "unknown");
+    assert_eq!(finding(&found, "quota of job queues").0, "unknown");
+    assert_eq!(finding(&found, "quota of vCPUs on demand").0, "unknown");
+
+    let key = account.script(USER);
+    let (id, secret) = key.split_once(' ').expect("the script prints both");
+    let mut doctor = account.knot(&["doctor", "--json"]);
+    let found = json(&check(doctor.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret), 0, &[]));
+    assert!(finding(&found, "credentials").1.starts_with("arn:aws:iam::123456789012:user/ada,"), "{found:?}");
+    let (state, why, _) = finding(&found, "permissions");
+    assert!(state == "unknown" && why.contains("failed to ask IAM what `arn:aws:iam::"), "{why}");
+    assert!(account.recorder.operations().contains(&"iam SimulatePrincipalPolicy".to_owned()));
+
+    let found = check(&mut account.knot(&["doctor", "--pars", "nobodys"]), 9, &["error: one thing stands in the way"]);
+    let found = text(found);
+    let says =
+        "error    Pars `nobodys`: it is not there, in eu-west-1\n           `cargo knot pars create nobodys` makes it";
+    assert!(found.contains(says) && found.contains("ok       Rust: rustc "), "{found}");
+    let _ = account.recorder.validate();
+}
+
+#[test]
+fn one_look_that_fails_does_not_keep_the_others() {
+    let Some(account) = Account::new() else { return };
+    let config = account.home.path().join("config.toml");
+    std::fs::write(&config, "profil = \"lab\"\n").unwrap();
+    let found = json(&check(&mut account.knot(&["doctor", "--json"]), 9, &["2 things stand in the way"]));
+    assert_eq!(finding(&found, "config.toml").0, "bad");
+    assert_eq!(finding(&found, "credentials").0, "bad");
+    assert_eq!(finding(&found, "permissions").0, "unknown");
+    assert_eq!(finding(&found, "Rust").0, "good");
+    std::fs::remove_file(config).unwrap();
+
+    let mut nobody = account.knot(&["doctor", "--json"]);
+    nobody.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    let found = json(&check(&mut nobody, 9, &["one thing stands in the way"]));
+    let (state, _, remedy) = finding(&found, "credentials");
+    assert!(state == "bad" && remedy.starts_with("log in to AWS"), "{remedy}");
+    assert_eq!(finding(&found, "config.toml").0, "good");
+}
+
+#[test]
+fn what_has_no_owner_is_listed_and_deleted_when_told() {
+    let Some(account) = Account::new() else { return };
+    check(&mut account.knot(&["pars", "create", "lab"]), 0, &[]);
+    check(&mut account.knot(&["prune"]), 0, &["nothing exists without an owner"]);
+    let bucket = account.script(ORPHANS);
+    let prune = |more: &[&str]| account.knot(&[&["prune", "--json"], more].concat());
+    let names = |found: &[Value]| -> Vec<String> {
+        found.iter().map(|one| format!("{} {}", one["kind"].as_str().unwrap(), one["deleted"])).collect()
+    };
+
+    let young = json(&check(&mut prune(&[]), 0, &[]));
+    assert_eq!(names(&young), ["job-definition false", "runs false", "templates false"]);
+    assert_eq!(young[1]["name"], format!("s3://{bucket}/knots/gone/"));
+    assert_eq!(young[1]["deletes"], "2 runs, with inputs and results");
+    let all = json(&check(&mut prune(&["--older-than", "0s"]), 0, &[]));
+    assert_eq!(names(&all), ["stack false", "job-definition false", "runs false", "templates false"]);
+    assert_eq!(all[0]["name"], "cloudknot-knot-begun");
+
+    let deleted = json(&check(&mut prune(&["--older-than", "0s", "--yes"]), 0, &[]));
+    assert_eq!(names(&deleted), ["stack true", "job-definition true", "runs false", "templates true"]);
+    // The Knot that was only begun is gone now, and with it the owner of its runs.
+    let left = json(&check(&mut prune(&["--older-than", "0s"]), 0, &[]));
+    assert_eq!(names(&left), ["runs false", "runs false"]);
+    check(&mut prune(&["--yes", "--runs"]), 0, &[]);
+    check(&mut account.knot(&["prune", "--older-than", "0s"]), 0, &["nothing exists without an owner"]);
+    let stacks = "import boto3; print(sorted(s['StackName'] for s in boto3.client('cloudformation').describe_stacks()['Stacks']))";
+    assert_eq!(account.script(stacks), "['cloudknot-pars-lab', 'theirs']");
+    let _ = account.recorder.validate();
+}
+
+#[test]
+fn a_template_makes_what_the_command_would_find() {
+    let Some(account) = Account::new() else { return };
+    let of_pars = text(check(&mut account.knot(&["template", "pars", "lab", "--tag", "Owner=Ada"]), 0, &[]));
+    assert!(of_pars.starts_with("# Made by `cargo knot template pars lab`, cloudknot "), "{of_pars}");
+    let options = ["--offline", "--fast", "--knot", "sweep", "--pars", "lab"];
+    let role = account.script(SERVICE_ROLE);
+    let of_knot = ["template", "knot", "--service-role", &role];
+    check(&mut account.knot(&[&of_knot[..], &options].concat()), 8, &["failed to find the Pars `lab`"]);
+    let made: Vec<_> =
+        account.recorder.operations().into_iter().filter(|operation| operation.contains("Create")).collect();
+    assert!(made.is_empty(), "{made:?}");
+
+    account.make("cloudknot-pars-lab", &of_pars);
+    let create = ["pars", "create", "lab", "--tag", "Owner=Ada"];
+    check(&mut account.knot(&create), 0, &["the Pars `lab` is there, and as it should be"]);
+
+    let of_knot = text(check(&mut account.knot(&[&of_knot[..], &options].concat()), 0, &[]));
+    assert!(of_knot.contains("Make of it the stack `cloudknot-knot-sweep`"), "{of_knot}");
+    account.make("cloudknot-knot-sweep", &of_knot);
+    let deploy = ["deploy", "--service-role", &role];
+    check(
+        &mut account.knot(&[&deploy[..], &options].concat()),
+        0,
+        &["the Knot `sweep` is there, and nothing has changed"],
+    );
+    let found = json(&check(&mut account.knot(&["doctor", "--json"]), 0, &[]));
+    assert_eq!(finding(&found, "program").0, "good", "it is noted now");
+    assert_eq!(finding(&found, "Knot `sweep`").0, "good");
+    assert_eq!(finding(&found, "Pars `lab`").0, "good", "the one that the Knot stands on");
+}
