@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -36,11 +37,12 @@ impl Config {
         if let Some(path) = std::env::var_os(ENV_CONFIG).filter(|path| !path.is_empty()) {
             return Ok(path.into());
         }
-        let folder = dirs::config_dir().ok_or_else(|| {
+        let system = etcetera::choose_base_strategy().map_err(|error| {
             Error::new(ErrorKind::Config, "failed to find the folder for configurations")
+                .with_source(error)
                 .with_hint(format!("set HOME, or {ENV_CONFIG} to the path of a file"))
         })?;
-        Ok(folder.join("cloudknot").join("config.toml"))
+        Ok(system.config_dir().join("cloudknot").join("config.toml"))
     }
 
     /// What was chosen. Where there is no file, nothing was.

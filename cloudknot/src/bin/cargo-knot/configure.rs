@@ -18,7 +18,7 @@ pub(crate) struct Configure {
     /// The region; "" for the profile's
     #[arg(long, value_name = "NAME")]
     region: Option<String>,
-    /// The Pars that Knots stand on if they name none; "" for <user>-default
+    /// The Pars that Knots stand on if they name none; "" for `<user>-default`
     #[arg(long, value_name = "NAME")]
     pars: Option<String>,
     /// The bucket of a Pars that is made from now on; "" for one of its own

@@ -31,7 +31,7 @@ pub(crate) struct KnotArgs {
     /// Its name; the package's if not given
     #[arg(long, value_name = "NAME", help_heading = "Knot")]
     knot: Option<String>,
-    /// The Pars that it stands on; <user>-default if not given, made if it is not there
+    /// The Pars that it stands on; `<user>-default` if not given, made if it is not there
     #[arg(long, value_name = "NAME", help_heading = "Knot")]
     pars: Option<String>,
     /// A repository of ECR that others share

@@ -14,7 +14,7 @@ pub(crate) struct Doctor {
     /// The Knot; that of the program in this folder if not given
     #[arg(long, value_name = "NAME")]
     knot: Option<String>,
-    /// The Pars; that of `cargo knot configure`, or <user>-default, if not given
+    /// The Pars; that of `cargo knot configure`, or `<user>-default`, if not given
     #[arg(long, value_name = "NAME")]
     pars: Option<String>,
     #[command(flatten)]

@@ -31,7 +31,7 @@ enum Verb {
 /// `cargo knot pars create`.
 #[derive(Args)]
 pub(crate) struct Create {
-    /// Its name; <user>-default if not given
+    /// Its name; `<user>-default` if not given
     name: Option<String>,
     #[command(flatten)]
     settings: ParsSettingsArgs,
@@ -123,7 +123,7 @@ pub(crate) struct List {
 /// `cargo knot pars show`.
 #[derive(Args)]
 pub(crate) struct Show {
-    /// Its name; the one of `cargo knot configure`, or <user>-default, if not given
+    /// Its name; the one of `cargo knot configure`, or `<user>-default`, if not given
     name: Option<String>,
     #[command(flatten)]
     aws: AwsArgs,

@@ -14,7 +14,7 @@ use crate::pars::name_or_default;
 pub(crate) struct Policy {
     /// Who is to be allowed what
     verb: Verb,
-    /// The Pars; that of `cargo knot configure`, or <user>-default, if not given
+    /// The Pars; that of `cargo knot configure`, or `<user>-default`, if not given
     #[arg(long, value_name = "NAME")]
     pars: Option<String>,
     /// The Knot

@@ -30,7 +30,7 @@ enum Of {
 
 #[derive(Args)]
 struct OfPars {
-    /// Its name; <user>-default if not given
+    /// Its name; `<user>-default` if not given
     name: Option<String>,
     #[command(flatten)]
     settings: ParsSettingsArgs,
