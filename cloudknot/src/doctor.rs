@@ -496,23 +496,25 @@ fn is_older(version: &str, than: &str) -> bool {
 }
 
 /// The Docker engine. Most need none.
+#[cfg(feature = "docker")]
 async fn docker() -> Finding {
     let about = "Docker";
-    #[cfg(feature = "docker")]
-    {
-        let remedy =
-            "it takes one only to try images here (CLOUDKNOT_BACKEND=docker) and for a `base-image` or `dockerfile`";
-        match tokio::time::timeout(ENGINE_ANSWERS, crate::docker::Engine::connect()).await {
-            Ok(Ok(_)) => Finding::good(about, "an engine answers"),
-            Ok(Err(error)) => {
-                let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
-                Finding::doubtful(about, in_a_line(&error)).remedy(format!("{remedy}{hint}"))
-            }
-            Err(_) => Finding::doubtful(about, "the engine does not answer").remedy(format!("restart it; {remedy}")),
+    let remedy =
+        "it takes one only to try images here (CLOUDKNOT_BACKEND=docker) and for a `base-image` or `dockerfile`";
+    match tokio::time::timeout(ENGINE_ANSWERS, crate::docker::Engine::connect()).await {
+        Ok(Ok(_)) => Finding::good(about, "an engine answers"),
+        Ok(Err(error)) => {
+            let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
+            Finding::doubtful(about, in_a_line(&error)).remedy(format!("{remedy}{hint}"))
         }
+        Err(_) => Finding::doubtful(about, "the engine does not answer").remedy(format!("restart it; {remedy}")),
     }
-    #[cfg(not(feature = "docker"))]
-    Finding::unknown(about, "not looked at: cloudknot was built without the feature `docker`")
+}
+
+#[cfg(not(feature = "docker"))]
+#[expect(clippy::unused_async, reason = "with an engine it has to wait")]
+async fn docker() -> Finding {
+    Finding::unknown("Docker", "not looked at: cloudknot was built without the feature `docker`")
 }
 
 #[cfg(test)]
