@@ -106,6 +106,7 @@ impl Built {
     }
 
     /// Takes away what stands in this folder for a program: image in the Docker engine, archive and note.
+    #[cfg_attr(not(feature = "docker"), expect(clippy::unused_async, reason = "with an engine it has to wait"))]
     pub(crate) async fn clobber(home: &Path) -> Result<()> {
         if !home.join(FILE).exists() {
             return Ok(());
