@@ -50,6 +50,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) name: &'a str,
     pub(crate) template: &'a Body,
     pub(crate) tags: &'a [(String, String)],
+    /// One that is there stays as it is.
+    pub(crate) only_new: bool,
 }
 
 /// Where CloudFormation reads a template.
@@ -105,6 +107,17 @@ impl Stacks {
         Ok(found.filter(|stack| stack.status != StackStatus::DeleteComplete))
     }
 
+    /// The stack of this name once nothing happens to it: what somebody else does to it is waited for.
+    pub(crate) async fn find_at_rest(&self, name: &str) -> Result<Option<Stack>> {
+        match self.find(name).await? {
+            Some(stack) if matches!(stack.next(), Next::Wait) => {
+                step(&format!("waiting for what is being done to the stack `{}` ({})", stack.name, stack.status));
+                self.wait(&stack.name, &stack.id).await
+            }
+            found => Ok(found),
+        }
+    }
+
     /// All stacks whose names begin like this, in the order of their names.
     pub(crate) async fn all(&self, beginning: &str) -> Result<Vec<Stack>> {
         let mut pages = self.client.describe_stacks().into_paginator().send();
@@ -158,6 +171,9 @@ impl Stacks {
                 }
                 Next::Update => {
                     may_change(&stack)?;
+                    if wanted.only_new {
+                        return Ok((stack, Change::None));
+                    }
                     match self.update(wanted, &stack).await? {
                         Updated::Asked => {
                             return Ok((self.settled(wanted.name, &stack.id, "change").await?, Change::Changed));
@@ -353,6 +369,11 @@ impl Stack {
     /// The region that it is in: a part of its ARN.
     pub(crate) fn region(&self) -> &str {
         self.id.split(':').nth(3).unwrap_or_default()
+    }
+
+    /// Whether it can become another one: it is there, and did not fail while it was made or deleted.
+    pub(crate) fn can_be_changed(&self) -> bool {
+        matches!(self.next(), Next::Update | Next::RollBack)
     }
 
     fn next(&self) -> Next {

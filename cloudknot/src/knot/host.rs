@@ -300,7 +300,7 @@ impl Made {
         preflight::check(&there.aws, &self.wanted(), &answers, &there.pars, there.stack.is_none()).await?;
         let uri = match (&answers.repository, &there.stack) {
             (Some(shared), _) => shared.uri.clone(),
-            (None, Some(stack)) if stack.is_complete() => stack.output("RepositoryUri")?.to_owned(),
+            (None, Some(stack)) if stack.can_be_changed() => stack.output("RepositoryUri")?.to_owned(),
             (None, _) => {
                 let stack = self.apply(there, &answers, false).await?;
                 stack.output("RepositoryUri")?.to_owned()
@@ -324,7 +324,7 @@ impl Made {
         let own = own.map(|(key, value)| (key.to_owned(), value.clone()));
         let tags: Vec<_> = own.into_iter().chain(self.settings.tags.clone()).collect();
         let name = stack_name(&self.name);
-        let wanted = stack::Wanted { name: &name, template: &template, tags: &tags };
+        let wanted = stack::Wanted { name: &name, template: &template, tags: &tags, only_new: !image };
         let (stack, _) = there.stacks.apply(&wanted, &|stack| self.is_ours(stack, &there.pars)).await?;
         Ok(stack)
     }
@@ -366,7 +366,7 @@ impl There {
         let chosen = if said.is_some() { said } else { Config::read()?.pars };
         let name = chosen.clone().unwrap_or_else(default_pars);
         let knot = stack_name(&made.name);
-        let (stack, found) = tokio::try_join!(stacks.find(&knot), pars::find(&stacks, &name, account))?;
+        let (stack, found) = tokio::try_join!(stacks.find_at_rest(&knot), pars::find(&stacks, &name, account))?;
         if let Some(stack) = stack.as_ref().filter(|stack| stack.outputs.contains_key("Settings")) {
             let of_this_name = found.as_ref().map_or(name.as_str(), |pars| &pars.name).to_owned();
             made.is_ours_by_name(stack, &of_this_name)?;

@@ -52,7 +52,7 @@ pub(super) async fn create(builder: &ParsBuilder) -> Result<Pars> {
     }
     let (template, name) = (template_of(builder, &aws, &stacks, false).await?, stack_name(&builder.name));
     let (body, tags) = (Body::Text(template), tags_of(builder));
-    let wanted = Wanted { name: &name, template: &body, tags: &tags };
+    let wanted = Wanted { name: &name, template: &body, tags: &tags, only_new: false };
     // Somebody else may have made it meanwhile.
     let (stack, _) = stacks.apply(&wanted, &|stack| same_settings(builder, stack)).await?;
     Ok(Known::of(&stack, builder)?.pars)
@@ -144,7 +144,7 @@ pub(super) async fn clobber(clobber: &ParsClobber) -> Result<()> {
 async fn keep_data(stacks: &Stacks, stack: &Stack) -> Result<()> {
     let template = stacks.template(stack).await?;
     let kept = template.replace("DeletionPolicy: Delete", "DeletionPolicy: Retain");
-    let wanted = Wanted { name: &stack.name, template: &Body::Text(kept), tags: &[] };
+    let wanted = Wanted { name: &stack.name, template: &Body::Text(kept), tags: &[], only_new: false };
     stacks.apply(&wanted, &|_| Ok(())).await?;
     Ok(())
 }
