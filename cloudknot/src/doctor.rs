@@ -17,11 +17,11 @@ use crate::knot::note::KnotNote;
 use crate::knot::values::MAX_VCPUS;
 use crate::knot::{self, Knot};
 use crate::pars::{self, Pars};
-use crate::policy::Scope;
+use crate::policy::{Allowed, Scope};
 use crate::preflight;
 use crate::stack::{Stack, Stacks};
 
-mod permissions;
+pub(crate) mod permissions;
 
 /// An engine that answers does so in milliseconds.
 #[cfg(feature = "docker")]
@@ -34,6 +34,9 @@ const VCPUS: [(&str, &str, &str); 4] = [
     ("on Fargate", "fargate", "L-3032A538"),
     ("on Fargate Spot", "fargate", "L-36FBB829"),
 ];
+
+/// What somebody may do is looked at for these.
+const VERBS: [Allowed; 4] = [Allowed::ParsCreate, Allowed::Deploy, Allowed::Run, Allowed::Clobber];
 
 /// What is examined, where that is not what a deploy would take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -200,7 +203,7 @@ async fn in_account(asked: &Examination, here: &Here) -> (bool, Vec<Finding>) {
     let max_vcpus = there.knot.as_ref().and_then(|knot| knot.deployed.settings.max_vcpus).unwrap_or(MAX_VCPUS);
     let scope = there.scope(&aws, &number, knot.as_deref());
     let (allowed, quotas) = tokio::join!(
-        permissions::examine(&aws, &arn, &scope, there.pars.is_some()),
+        permissions::examine(&aws, &arn, &scope, &VERBS, there.pars.is_some()),
         quotas(&aws, max_vcpus, there.knot.is_some())
     );
     found.extend(allowed);

@@ -7,11 +7,13 @@ use aws_sdk_servicequotas as servicequotas;
 
 use crate::aws::{self, Aws, client};
 use crate::batch::Batch;
+use crate::doctor::permissions;
 use crate::ec2::{Ec2, InstanceType};
 use crate::error::{Error, ErrorKind, Result};
 use crate::knot::values::{Answers, Wanted};
 use crate::machines;
 use crate::pars::Pars;
+use crate::policy::{Allowed, Scope};
 use crate::stack::step;
 
 /// So many environments, and so many queues, has an account that asked for no more.
@@ -22,6 +24,9 @@ const ATTEMPTS: u32 = 2;
 
 /// Refuses a Knot that could not be made, or whose jobs could never start.
 pub(crate) async fn check(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars, new: bool) -> Result<()> {
+    if new {
+        permissions::check(aws, Allowed::Deploy, |account| scope(account, aws, wanted, answers, pars)).await?;
+    }
     if answers.compute.unwrap_or_else(|| wanted.compute()).is_fargate() {
         // What Fargate has is a part of the template's values.
         return Ok(());
@@ -44,6 +49,20 @@ pub(crate) async fn check(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, par
         return Err(Error::new(ErrorKind::NotFound, message).with_hint("make it in EC2, or leave `key-pair` out"));
     }
     if new { room(aws).await } else { Ok(()) }
+}
+
+/// Of what the policy of a deploy speaks.
+fn scope(account: &str, aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars) -> Scope {
+    let mut scope = Scope::new(account, aws.region.as_str(), pars.name(), wanted.name);
+    scope.bucket = Some(pars.bucket().to_owned());
+    pars.prefix().clone_into(&mut scope.prefix);
+    scope.kms_key.clone_from(&pars.settings.kms_key);
+    scope.role_path.clone_from(&pars.settings.role_path);
+    scope.permissions_boundary.clone_from(&pars.settings.permissions_boundary);
+    scope.repository.clone_from(&wanted.settings.repository);
+    scope.queue.clone_from(&wanted.settings.queue);
+    scope.policies.clone_from(&answers.policies);
+    scope
 }
 
 /// Those of these types that there are in a zone where the Pars has a subnet.

@@ -295,21 +295,8 @@ impl Stacks {
             Ok(events) => events,
             Err(error) => return error,
         };
-        // Since the last time that the stack itself began something; its own events name it as their resource.
-        let of_the_stack = |event: &&StackEvent| event.physical_resource_id() == Some(&stack.id);
-        let begins = |event: &&StackEvent| {
-            let status = event.resource_status().map_or("", ResourceStatus::as_str);
-            of_the_stack(event) && ["CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"].contains(&status)
-        };
-        let first = events
-            .iter()
-            .take_while(|event| !begins(event))
-            .filter(|event| !of_the_stack(event))
-            .filter(|event| event.resource_status().is_some_and(|status| status.as_str().ends_with("_FAILED")))
-            .filter(|event| !event.resource_status_reason().unwrap_or_default().contains("cancelled"))
-            .last();
         let message = format!("failed to {doing} the stack `{name}`");
-        let (why, hint) = match first {
+        let (why, hint) = match first_failure(&events, &stack.id) {
             Some(event) => {
                 let (resource, kind) = (event.logical_resource_id(), event.resource_type());
                 let reason = event.resource_status_reason().unwrap_or("no reason was given");
@@ -408,6 +395,22 @@ impl Body {
     }
 }
 
+/// The resource that failed first since the stack itself began something last: what came after follows from it. The events
+/// are the newest first, and those of the stack name it as their resource.
+fn first_failure<'e>(events: &'e [StackEvent], id: &str) -> Option<&'e StackEvent> {
+    let of_the_stack = |event: &StackEvent| event.physical_resource_id() == Some(id);
+    let status = |event: &'e StackEvent| event.resource_status().map_or("", ResourceStatus::as_str);
+    let begins = |event: &'e StackEvent| {
+        of_the_stack(event)
+            && ["CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"].contains(&status(event))
+    };
+    let cancelled =
+        |event: &StackEvent| event.resource_status_reason().is_some_and(|reason| reason.contains("cancelled"));
+    let of_this_time = events.iter().take_while(|event| !begins(event));
+    let failed = of_this_time.filter(|event| !of_the_stack(event) && status(event).ends_with("_FAILED"));
+    failed.filter(|event| !cancelled(event)).last()
+}
+
 /// What is in a stack that nobody has to know but this program: its settings, and what it was rendered from.
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub(crate) struct Noted<T> {
@@ -419,4 +422,53 @@ pub(crate) struct Noted<T> {
 /// Reports a step that a person may have to wait for.
 pub(crate) fn step(doing: &str) {
     hook::report(&Event::Step { doing });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STACK: &str = "arn:aws:cloudformation:eu-west-1:123456789012:stack/a/1";
+
+    fn event(resource: &str, status: &str, reason: &str) -> StackEvent {
+        let id = if resource == "a" { STACK } else { resource };
+        let event = StackEvent::builder().stack_id(STACK).event_id("e").stack_name("a");
+        let event = event.timestamp(aws_smithy_types::DateTime::from_secs(0)).logical_resource_id(resource);
+        let event = event.physical_resource_id(id).resource_status(ResourceStatus::from(status));
+        event.resource_status_reason(reason).build()
+    }
+
+    #[test]
+    fn the_first_failure_is_the_one_that_the_rest_follows_from() {
+        let newest_first = [
+            event("a", "ROLLBACK_COMPLETE", ""),
+            event("Bucket", "DELETE_COMPLETE", ""),
+            event("a", "ROLLBACK_IN_PROGRESS", "The following resource(s) failed to create: [JobQueue, JobRole]."),
+            event("JobRole", "CREATE_FAILED", "Resource creation cancelled"),
+            event("Repository", "CREATE_FAILED", "a later one"),
+            event("JobQueue", "CREATE_FAILED", "not authorized to perform batch:CreateJobQueue"),
+            event("JobQueue", "CREATE_IN_PROGRESS", ""),
+            event("a", "CREATE_IN_PROGRESS", "User Initiated"),
+            event("Bucket", "DELETE_FAILED", "of an earlier time"),
+            event("a", "DELETE_IN_PROGRESS", "User Initiated"),
+        ];
+        let first = first_failure(&newest_first, STACK).and_then(StackEvent::logical_resource_id);
+        assert_eq!(first, Some("JobQueue"));
+        assert!(first_failure(&newest_first[7..8], STACK).is_none(), "nothing has failed yet");
+    }
+
+    #[test]
+    fn a_stack_is_where_its_arn_says() {
+        let stack = Stack {
+            name: "a".into(),
+            id: STACK.into(),
+            status: StackStatus::CreateComplete,
+            reason: None,
+            outputs: BTreeMap::new(),
+            changed: SystemTime::UNIX_EPOCH,
+        };
+        assert_eq!(stack.region(), "eu-west-1");
+        assert!(stack.is_complete() && stack.can_be_changed());
+        assert!(stack.output("Bucket").unwrap_err().hint().is_some());
+    }
 }

@@ -94,6 +94,32 @@ impl Account {
         }
     }
 
+    /// Fails if a key of AWS's or a registry's password stands in a file of this person, or in the stacks.
+    fn check_no_secrets(&self) {
+        let stacks = "import boto3, json; c = boto3.client('cloudformation'); print([c.get_template(StackName=s['StackName']) \
+                      for s in c.describe_stacks()['Stacks']])";
+        let mut texts = vec![("the stacks".to_owned(), self.script(stacks))];
+        let mut open = vec![self.home.path().to_owned()];
+        while let Some(folder) = open.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                if entry.path().is_dir() {
+                    open.push(entry.path());
+                } else {
+                    let bytes = std::fs::read(entry.path()).unwrap();
+                    texts.push((entry.path().display().to_string(), String::from_utf8_lossy(&bytes).into_owned()));
+                }
+            }
+        }
+        let keys = environment("");
+        let secret = keys.iter().find(|(name, _)| *name == "AWS_SECRET_ACCESS_KEY").map(|(_, value)| value.as_str());
+        for (place, text) in texts {
+            assert!(
+                !text.contains(secret.unwrap()) && !text.contains(Registry::PASSWORD),
+                "a secret stands in {place}"
+            );
+        }
+    }
+
     /// The operations from here on, until this ends.
     fn calls(&self, command: &mut Command) -> (Output, Vec<String>) {
         let before = self.recorder.operations().len();
@@ -277,7 +303,12 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
         &["pars create nowhere"],
     );
 
+    let note = std::fs::read_to_string(account.home.path().join("runs/knot.json")).unwrap();
+    assert!(note.contains("\"knot\": \"sweep\""), "{note}");
+    account.check_no_secrets();
+
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["the Knot `sweep` is gone"]);
+    assert!(!account.home.path().join("runs/knot.json").exists(), "maps run here again");
     account.check_empty(&["theirs"]);
     check(&mut account.knot(&["clobber", "sweep"]), 8, &["failed to find the Knot `sweep`"]);
     println!("{}", account.recorder.validate());

@@ -12,11 +12,9 @@ use tokio::task::JoinSet;
 
 use super::{Finding, State, in_a_line};
 use crate::aws::{Aws, client};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{Allowed, Scope};
 
-/// For which verbs.
-const VERBS: [Allowed; 4] = [Allowed::ParsCreate, Allowed::Deploy, Allowed::Run, Allowed::Clobber];
 /// So many questions are open at once: IAM answers few of them a second.
 const AT_ONCE: usize = 4;
 /// The region, on which policies of organisations often depend.
@@ -51,15 +49,28 @@ struct Answer {
     untold: BTreeSet<String>,
 }
 
+/// Refuses what is known not to be allowed. Where IAM cannot be asked, AWS itself will say it, later.
+pub(crate) async fn check(aws: &Aws, verb: Allowed, scope: impl FnOnce(&str) -> Scope) -> Result<()> {
+    let (account, caller) = aws.caller().await?;
+    let findings = examine(aws, &caller, &scope(&account), &[verb], false).await;
+    let Some(bad) = findings.into_iter().find(|finding| finding.state == State::Bad) else { return Ok(()) };
+    let failed = Error::new(ErrorKind::Denied, format!("failed to begin, for lack of {}: {}", bad.about, bad.found));
+    Err(match bad.remedy {
+        Some(remedy) => failed.with_hint(remedy),
+        None => failed,
+    })
+}
+
 /// One finding for each verb; one alone where IAM cannot be asked.
-pub(super) async fn examine(aws: &Aws, caller: &str, scope: &Scope, has_pars: bool) -> Vec<Finding> {
+pub(super) async fn examine(aws: &Aws, caller: &str, scope: &Scope, verbs: &[Allowed], has_pars: bool) -> Vec<Finding> {
     let about = "permissions";
     let source = match Principal::of(caller) {
         Principal::User(arn) => arn,
         Principal::Role { name, guess } => role(aws, &name).await.unwrap_or(guess),
         Principal::Other(why) => return vec![Finding::unknown(about, why)],
     };
-    let mut questions: Vec<_> = VERBS.map(|verb| (verb, questions(&verb.policy(scope), &scope.region))).into();
+    let of_verb = |verb: &Allowed| (*verb, questions(&verb.policy(scope), &scope.region));
+    let mut questions: Vec<_> = verbs.iter().map(of_verb).collect();
     if role(aws, LINKED.0).await.is_some() {
         for (_, questions) in &mut questions {
             questions.retain(|question| question.actions != [LINKED.1]);
@@ -338,7 +349,7 @@ mod tests {
     #[test]
     fn every_question_about_our_policies_is_one_that_iam_takes() {
         let scope = Scope::new("123456789012", "eu-west-1", "lab", "sweep");
-        for verb in VERBS {
+        for verb in crate::doctor::VERBS {
             let asked = questions(&verb.policy(&scope), "eu-west-1");
             assert!(asked.len() >= 8, "{}", verb.name());
             for question in asked {

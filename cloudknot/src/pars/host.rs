@@ -9,12 +9,14 @@ use sha2::{Digest, Sha256};
 
 use crate::account::Account;
 use crate::aws::{Aws, client, code};
+use crate::doctor::permissions;
 use crate::ec2::{Ec2, Subnet};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machines;
 use crate::names::{self, Kind};
 use crate::pars::{Internet, Network, Pars, ParsBuilder, ParsClobber, ParsSettings};
 use crate::plan::Plan;
+use crate::policy::{Allowed, Scope};
 use crate::stack::{self, Body, Noted, Stack, Stacks, Wanted, render, step};
 
 /// What the names of all stacks of Pars begin with.
@@ -45,10 +47,16 @@ fn stack_name(pars: &str) -> String {
 }
 
 pub(super) async fn create(builder: &ParsBuilder) -> Result<Pars> {
-    let (aws, stacks, known) = look(builder).await?;
-    if let Some(known) = known.filter(Known::is_as_it_should_be) {
+    let (aws, stacks, mut known) = look(builder).await?;
+    if let Some(known) = known.take_if(|known| known.is_as_it_should_be()) {
         step(&format!("the Pars `{}` is there, and as it should be", builder.name));
         return Ok(known.pars);
+    }
+    if known.is_none() {
+        permissions::check(&aws, Allowed::ParsCreate, |account| scope(account, &aws, builder)).await?;
+    }
+    for cost in idle_costs(builder) {
+        step(&cost);
     }
     let (template, name) = (template_of(builder, &aws, &stacks, false).await?, stack_name(&builder.name));
     let (body, tags) = (Body::Text(template), tags_of(builder));
@@ -70,11 +78,7 @@ pub(super) async fn plan(builder: &ParsBuilder) -> Result<Plan> {
         None => None,
     };
     plan.stack(&name, before.as_deref(), &template_of(builder, &aws, &stacks, true).await?);
-    let network = match builder.settings.network {
-        Network::New { internet, .. } => Some((internet, ZONES)),
-        _ => None,
-    };
-    plan.notes.extend(machines::idle(network, 0));
+    plan.notes.extend(idle_costs(builder));
     Ok(plan)
 }
 
@@ -90,6 +94,26 @@ pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
     }
     let template = template_of(builder, &aws, &stacks, true).await?;
     Ok(stack::heading(&format!("pars {}", builder.name), &stack_name(&builder.name), &[]) + &template)
+}
+
+/// What it costs while nothing runs, a sentence each.
+fn idle_costs(builder: &ParsBuilder) -> Vec<String> {
+    let network = match builder.settings.network {
+        Network::New { internet, .. } => Some((internet, ZONES)),
+        _ => None,
+    };
+    machines::idle(network, 0)
+}
+
+/// Of what the policy for making it speaks.
+fn scope(account: &str, aws: &Aws, builder: &ParsBuilder) -> Scope {
+    let mut scope = Scope::new(account, aws.region.as_str(), &builder.name, "example");
+    scope.bucket.clone_from(&builder.settings.bucket);
+    scope.prefix.clone_from(&builder.settings.prefix);
+    scope.kms_key.clone_from(&builder.settings.kms_key);
+    scope.role_path.clone_from(&builder.settings.role_path);
+    scope.permissions_boundary.clone_from(&builder.settings.permissions_boundary);
+    scope
 }
 
 pub(super) async fn get(builder: &ParsBuilder) -> Result<Pars> {
