@@ -12,9 +12,4 @@ impl Account {
     pub(crate) async fn load(&self) -> crate::error::Result<crate::aws::Aws> {
         crate::aws::Aws::load(self.profile.as_deref(), self.region.as_deref()).await
     }
-
-    /// In the region where something is that was found before.
-    pub(crate) async fn load_in(&self, region: &str) -> crate::error::Result<crate::aws::Aws> {
-        crate::aws::Aws::load(self.profile.as_deref(), Some(region)).await
-    }
 }

@@ -7,8 +7,11 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Instant;
 
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::{Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts as sts;
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -66,6 +69,7 @@ impl Aws {
     /// Where nothing names a region, or `config.toml` cannot be read. Credentials are looked for when they are needed.
     pub(crate) async fn load(profile: Option<&str>, region: Option<&str>) -> Result<Self> {
         let chosen = Config::read()?;
+        let named = profile.map(str::to_owned);
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let profile = profile.map(str::to_owned).or_else(|| set("AWS_PROFILE")).or(chosen.profile);
         let mut loader = s3::loader().retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS));
@@ -81,6 +85,11 @@ impl Aws {
             let whose = profile.map_or_else(String::new, |profile| format!(" of the profile `{profile}`"));
             return Err(Error::new(ErrorKind::Config, format!("failed to find the region of AWS{whose}"))
                 .with_hint("name one: `cargo knot configure --region eu-central-1`, --region, or AWS_REGION"));
+        };
+        let config = match named {
+            // The SDK would take keys in the environment before those of a profile, even of one that was just named.
+            Some(name) => of_the_profile(&config, &name),
+            None => config,
         };
         Ok(Self { config, region, profile })
     }
@@ -170,6 +179,16 @@ impl Aws {
             _ => (ErrorKind::Aws, Some("mend that, then run the same command again; what exists is kept".into())),
         }
     }
+}
+
+/// The same, with the credentials of this profile and no others.
+fn of_the_profile(config: &SdkConfig, name: &str) -> SdkConfig {
+    let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
+    if let Some(client) = config.http_client() {
+        provider = provider.with_http_client(client);
+    }
+    let credentials = ProfileFileCredentialsProvider::builder().profile_name(name).configure(&provider).build();
+    config.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build()
 }
 
 /// The code of AWS's answer, if there was one.

@@ -114,9 +114,9 @@ impl Batch {
         Ok((environments, queues))
     }
 
-    /// Ends all jobs in a queue whose names begin like this; how many there were. A queue that is gone has none.
-    pub(crate) async fn end_all(&self, queue: &str, beginning: &str) -> Result<usize> {
-        let found = self.unfinished(queue, beginning).await?;
+    /// Ends all jobs in a queue that were made of these job definitions; how many there were. A queue that is gone has none.
+    pub(crate) async fn end_all(&self, queue: &str, definitions: &[String]) -> Result<usize> {
+        let found = self.unfinished(queue, definitions).await?;
         for id in &found {
             // It also cancels what has not begun.
             let asked = self.client.terminate_job().job_id(id).reason(CLOBBERED).send().await;
@@ -125,29 +125,35 @@ impl Batch {
         Ok(found.len())
     }
 
-    /// The ids of the jobs in a queue whose names begin like this, and which have not ended. A queue that is gone has none.
-    async fn unfinished(&self, queue: &str, beginning: &str) -> Result<Vec<String>> {
-        let failed = |error| self.aws.failed(&format!("list the jobs in `{queue}`"), error);
+    /// The ids of the jobs in a queue that were made of these job definitions, whatever their revisions, and have not ended.
+    /// A queue that is gone has none.
+    pub(crate) async fn unfinished(&self, queue: &str, definitions: &[String]) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        let named = KeyValuesPair::builder().name("JOB_NAME").values(format!("{beginning}*")).build();
-        let mut pages = self.client.list_jobs().job_queue(queue).filters(named).into_paginator().send();
-        while let Some(page) = pages.next().await {
-            let page = match page {
-                Ok(page) => page,
-                Err(error) if message(&error).contains("does not exist") => return Ok(Vec::new()),
-                Err(error) => return Err(failed(error)),
-            };
-            found.extend(page.job_summary_list.unwrap_or_default());
+        for definition in definitions {
+            let made_of = KeyValuesPair::builder().name("JOB_DEFINITION").values(definition).build();
+            let mut pages = self.client.list_jobs().job_queue(queue).filters(made_of).into_paginator().send();
+            while let Some(page) = pages.next().await {
+                let page = match page {
+                    Ok(page) => page,
+                    Err(error) if message(&error).contains("does not exist") => return Ok(Vec::new()),
+                    Err(error) => return Err(self.aws.failed(&format!("list the jobs in `{queue}`"), error)),
+                };
+                found.extend(page.job_summary_list.unwrap_or_default());
+            }
         }
-        // Not every server heeds the filter.
-        found.retain(|job| job.job_name().is_some_and(|name| name.starts_with(beginning)));
         found.retain(|job| !matches!(job.status(), Some(JobStatus::Succeeded | JobStatus::Failed)));
-        Ok(found.into_iter().filter_map(|job| job.job_id).collect())
+        // Not every server heeds the filter: a job that says that it is made of something else is none of these.
+        let is_one = |arn: &str| definitions.iter().any(|name| arn.contains(&format!("job-definition/{name}:")));
+        found.retain(|job| job.job_definition().is_none_or(is_one));
+        let mut ids: Vec<String> = found.into_iter().filter_map(|job| job.job_id).collect();
+        ids.sort();
+        ids.dedup();
+        Ok(ids)
     }
 
     /// The images that the jobs start which [`end_all`](Self::end_all) would end; `None` where one of them does not say.
-    pub(crate) async fn images_of_jobs(&self, queue: &str, beginning: &str) -> Result<Option<Vec<String>>> {
-        let ids = self.unfinished(queue, beginning).await?;
+    pub(crate) async fn images_of_jobs(&self, queue: &str, definitions: &[String]) -> Result<Option<Vec<String>>> {
+        let ids = self.unfinished(queue, definitions).await?;
         let mut images = Vec::new();
         for ids in ids.chunks(AT_ONCE) {
             let asked = self.client.describe_jobs().set_jobs(Some(ids.to_vec())).send().await;

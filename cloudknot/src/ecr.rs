@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use aws_sdk_ecr as ecr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ecr::types::{ImageDetail, ImageFailureCode, ImageIdentifier};
+use ecr::types::{ImageDetail, ImageFailure, ImageFailureCode, ImageIdentifier};
 
 use crate::aws::{Aws, client, code};
 use crate::error::{Error, ErrorKind, Result};
@@ -94,17 +94,22 @@ impl Ecr {
         let image = ImageIdentifier::builder().image_digest(digest).build();
         let asked = self.client.batch_delete_image().repository_name(repository).image_ids(image).send().await;
         let doing = format!("delete the image {digest} in `{repository}`");
-        let answer = asked.map_err(|error| self.aws.failed(&doing, error))?;
-        // What is refused comes back with a status of success.
-        let failure = answer.failures.unwrap_or_default().into_iter().next();
-        match failure.filter(|failure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound)) {
+        Self::refused(&doing, asked.map_err(|error| self.aws.failed(&doing, error))?.failures)
+    }
+
+    /// What is refused comes back with a status of success.
+    fn refused(doing: &str, failures: Option<Vec<ImageFailure>>) -> Result<()> {
+        let mut failures = failures.unwrap_or_default().into_iter();
+        match failures.find(|failure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound)) {
             Some(failure) => Err(Error::new(ErrorKind::Aws, format!("failed to {doing}"))
-                .with_source(failure.failure_reason.unwrap_or_else(|| "no reason was given".to_owned()))),
+                .with_source(failure.failure_reason.unwrap_or_else(|| "no reason was given".to_owned()))
+                .with_hint("mend that, then run the same command again")),
             None => Ok(()),
         }
     }
 
-    /// Deletes the images whose tags begin like this. A repository that is gone has none.
+    /// Takes these tags away: those that begin like this and go on with the start of a digest. An image that has no other goes
+    /// with it. A repository that is gone has none.
     pub(crate) async fn delete_tags(&self, repository: &str, beginning: &str) -> Result<()> {
         let mut found: Vec<ImageIdentifier> = Vec::new();
         let mut pages = self.client.list_images().repository_name(repository).into_paginator().send();
@@ -115,19 +120,23 @@ impl Ecr {
                 Err(error) => return Err(self.aws.failed(&format!("list the images in `{repository}`"), error)),
             }
         }
-        found.retain(|image| image.image_tag().is_some_and(|tag| tag.starts_with(beginning)));
+        found.retain(|image| image.image_tag().is_some_and(|tag| is_digest_after(beginning, tag)));
         // By the tag alone: an image that others have tagged as well stays.
         let tag = |image: &ImageIdentifier| ImageIdentifier::builder().set_image_tag(image.image_tag.clone()).build();
         for images in found.chunks(AT_ONCE) {
             let images = images.iter().map(tag).collect();
             let asked = self.client.batch_delete_image().repository_name(repository).set_image_ids(Some(images));
-            asked
-                .send()
-                .await
-                .map_err(|error| self.aws.failed(&format!("delete this Knot's images in `{repository}`"), error))?;
+            let doing = format!("delete this Knot's images in `{repository}`");
+            Self::refused(&doing, asked.send().await.map_err(|error| self.aws.failed(&doing, error))?.failures)?;
         }
         Ok(())
     }
+}
+
+/// Whether a tag is one of this Knot's: another's name may begin like it.
+fn is_digest_after(beginning: &str, tag: &str) -> bool {
+    let rest = tag.strip_prefix(beginning);
+    rest.is_some_and(|rest| rest.len() == 12 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 impl Stored {
@@ -140,5 +149,17 @@ impl Stored {
             // Of one without a time nobody can say that it is old.
             pushed: pushed.unwrap_or_else(SystemTime::now),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_of_a_knot_whose_name_begins_alike_are_not_ours() {
+        assert!(is_digest_after("sweep-", "sweep-0123456789ab"));
+        assert!(!is_digest_after("sweep-", "sweep-big-0123456789ab"));
+        assert!(!is_digest_after("sweep-", "sweep-mine"));
     }
 }

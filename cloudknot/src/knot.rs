@@ -23,7 +23,7 @@ mod settings;
 pub(crate) mod values;
 
 #[cfg(not(cloudknot_worker))]
-pub(crate) use inside::{STACKS, read as of_stack};
+pub(crate) use inside::{STACKS, definitions, read as of_stack};
 pub use settings::{Compute, KnotSettings, Log, Mount};
 
 /// What one program needs to run on AWS Batch. A stack of CloudFormation on a [`Pars`], found by its name from any machine.
@@ -180,7 +180,9 @@ impl Knot {
 
     /// Takes it away, with all its runs; await it. The Pars stays, unless that is asked for.
     pub fn clobber(self) -> KnotClobber {
-        KnotClobber { knot: self, keep_data: false, pars: false, image: false }
+        let mut account = self.account;
+        account.region = Some(self.region);
+        KnotClobber { name: self.name, account, folder: PathBuf::new(), keep_data: false, pars: false, image: false }
     }
 
     /// Every one of them is there, or a [`Knot`] is not made.
@@ -441,6 +443,12 @@ impl KnotBuilder {
         inside::get(&self).await
     }
 
+    /// Takes the one of this name away, in whatever state it is: half made, half deleted, or whole. Await it.
+    pub fn clobber(self) -> KnotClobber {
+        let name = self.settings.knot.unwrap_or_default();
+        KnotClobber { name, account: self.account, folder: PathBuf::new(), keep_data: false, pars: false, image: false }
+    }
+
     /// All that there are in this region, in the order of their names; this builder's name is not looked at.
     ///
     /// # Errors
@@ -455,7 +463,9 @@ impl KnotBuilder {
 #[must_use = "nothing is deleted until it is awaited"]
 #[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker deletes nothing"))]
 pub struct KnotClobber {
-    pub(crate) knot: Knot,
+    pub(crate) name: String,
+    pub(crate) account: Account,
+    pub(crate) folder: PathBuf,
     pub(crate) keep_data: bool,
     pub(crate) pars: bool,
     pub(crate) image: bool,
@@ -465,6 +475,12 @@ impl KnotClobber {
     /// Keeps its runs.
     pub fn keep_data(mut self) -> Self {
         self.keep_data = true;
+        self
+    }
+
+    /// The folder of the program's package, where a deploy has noted the Knot; the current one if not said.
+    pub fn beside(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = folder.into();
         self
     }
 

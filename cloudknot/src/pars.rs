@@ -19,7 +19,7 @@ mod inside;
 #[cfg(not(cloudknot_worker))]
 pub(crate) use inside::{
     LOOKED_FOR, STACKS, bucket_is_gone, bucket_is_its_own, delete_below, differences, find, folders, hex,
-    read as of_stack,
+    read as of_stack, stack_name,
 };
 
 /// What Knots share: network, bucket, log group and roles. A stack of CloudFormation, found by its name from any machine.
@@ -237,7 +237,9 @@ impl Pars {
 
     /// Takes it away, with all runs in it; await it. What was there before it stays: an adopted role, VPC or bucket.
     pub fn clobber(self) -> ParsClobber {
-        ParsClobber { pars: self, keep_data: false }
+        let mut account = self.account;
+        account.region = Some(self.region);
+        ParsClobber { name: self.name, account, keep_data: false }
     }
 
     /// What a Pars of this name would be, as far as that is known before it is made.
@@ -414,6 +416,11 @@ impl ParsBuilder {
         inside::get(&self).await
     }
 
+    /// Takes the one of this name away, in whatever state it is: half made, half deleted, or whole. Await it.
+    pub fn clobber(self) -> ParsClobber {
+        ParsClobber { name: self.name, account: self.account, keep_data: false }
+    }
+
     /// All that there are in this region, in the order of their names; this builder's name is not looked at.
     ///
     /// # Errors
@@ -453,7 +460,8 @@ impl ParsBuilder {
 #[must_use = "nothing is deleted until it is awaited"]
 #[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker deletes nothing"))]
 pub struct ParsClobber {
-    pub(crate) pars: Pars,
+    pub(crate) name: String,
+    pub(crate) account: Account,
     pub(crate) keep_data: bool,
 }
 

@@ -25,7 +25,16 @@ const ATTEMPTS: u32 = 2;
 /// Refuses a Knot that could not be made, or whose jobs could never start.
 pub(crate) async fn check(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars, new: bool) -> Result<()> {
     if new {
-        permissions::check(aws, Allowed::Deploy, |account| scope(account, aws, wanted, answers, pars)).await?;
+        let said = wanted.settings;
+        let mut takes = vec!["cloudformation:CreateStack", "batch:RegisterJobDefinition"];
+        takes.extend(said.job_role.is_none().then_some("iam:CreateRole"));
+        takes.extend(said.repository.is_none().then_some("ecr:CreateRepository"));
+        takes.extend(said.queue.is_none().then_some("batch:CreateJobQueue"));
+        let scope = |account: &str| scope(account, aws, wanted, answers, pars);
+        permissions::check(aws, Allowed::Deploy, &takes, scope).await?;
+        if said.queue.is_none() {
+            room(aws).await?;
+        }
     }
     if answers.compute.unwrap_or_else(|| wanted.compute()).is_fargate() {
         // What Fargate has is a part of the template's values.
@@ -48,7 +57,7 @@ pub(crate) async fn check(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, par
         let message = format!("failed to find the key pair `{key_pair}` in {}", aws.region);
         return Err(Error::new(ErrorKind::NotFound, message).with_hint("make it in EC2, or leave `key-pair` out"));
     }
-    if new { room(aws).await } else { Ok(()) }
+    Ok(())
 }
 
 /// Of what the policy of a deploy speaks.

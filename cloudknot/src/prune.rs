@@ -164,7 +164,7 @@ impl Orphan {
     /// If AWS refuses.
     pub async fn delete(self) -> Result<()> {
         match self.what {
-            What::Stack(stack) => Stacks::new(&self.aws).delete(&stack).await,
+            What::Stack(stack) => Stacks::new(&self.aws).delete(&stack, &[]).await,
             What::Pars(pars) => pars.clobber().await,
             What::Knot(knot) => knot.clobber().await,
             What::Definition(arn) => Batch::new(&self.aws).deregister(&arn).await,
@@ -275,7 +275,7 @@ impl There {
         let stored = Ecr::new(&self.aws).images(repository).await?;
         let old: Vec<_> = stored.into_iter().filter(|image| self.is_old(image.pushed)).collect();
         // A job keeps its revision, and with it its image, when the Knot has another one.
-        let Some(started) = batch.images_of_jobs(knot.queue(), &format!("cloudknot-{}-", knot.name)).await? else {
+        let Some(started) = batch.images_of_jobs(knot.queue(), &knot::definitions(knot)).await? else {
             step(&format!(
                 "the images of the Knot `{}` are left alone: a job does not say yet which it starts",
                 knot.name

@@ -17,7 +17,7 @@ use crate::hook::{self, Event};
 
 mod template;
 
-pub(crate) use template::{heading, outputs, render, resources, source};
+pub(crate) use template::{Resource, heading, outputs, render, resources, source};
 
 /// How often a stack is looked at while it changes: at first, and at last.
 const LOOK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(5));
@@ -159,7 +159,7 @@ impl Stacks {
                     step(&format!("waiting for what is being done to the stack `{}` ({})", stack.name, stack.status));
                     self.wait(&stack.name, &stack.id).await?;
                 }
-                Next::Delete => self.delete(&stack).await?,
+                Next::Delete => self.delete(&stack, &[]).await?,
                 Next::RollBack => {
                     step(&format!("rolling the stack `{}` back", stack.name));
                     let asked = self.client.continue_update_rollback().stack_name(&stack.id).send().await;
@@ -233,10 +233,16 @@ impl Stacks {
     }
 
     /// Deletes it, with all that is in it, and waits until that is done.
-    pub(crate) async fn delete(&self, stack: &Stack) -> Result<()> {
+    ///
+    /// Of one that could not be deleted before, what is named here stays.
+    pub(crate) async fn delete(&self, stack: &Stack, keep: &[&str]) -> Result<()> {
+        let Some(stack) = self.find_at_rest(&stack.id).await? else { return Ok(()) };
         step(&format!("deleting the stack `{}`", stack.name));
         if stack.status != StackStatus::DeleteInProgress {
-            let asked = self.client.delete_stack().stack_name(&stack.id).send().await;
+            // What was to be kept, and is why it could not be deleted before, is left behind.
+            let keep = keep.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let keep = Some(keep).filter(|keep| !keep.is_empty() && stack.status == StackStatus::DeleteFailed);
+            let asked = self.client.delete_stack().stack_name(&stack.id).set_retain_resources(keep).send().await;
             asked.map_err(|error| self.aws.failed(&format!("delete the stack `{}`", stack.name), error))?;
         }
         match self.wait(&stack.name, &stack.id).await? {
@@ -281,12 +287,19 @@ impl Stacks {
         Ok(newest)
     }
 
-    /// What happened last to a stack and its resources, the newest first: one page, which is 100.
+    /// What happened to a stack and its resources since it began something last, and somewhat before; the newest first.
     async fn events(&self, name: &str, id: &str) -> Result<Vec<StackEvent>> {
-        let answer = self.client.describe_stack_events().stack_name(id).send().await;
-        let answer =
-            answer.map_err(|error| self.aws.failed(&format!("read the events of the stack `{name}`"), error))?;
-        Ok(answer.stack_events.unwrap_or_default())
+        let mut pages = self.client.describe_stack_events().stack_name(id).into_paginator().send();
+        let mut events = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page =
+                page.map_err(|error| self.aws.failed(&format!("read the events of the stack `{name}`"), error))?;
+            events.extend(page.stack_events.unwrap_or_default());
+            if events.iter().any(|event| begins(event, id)) {
+                break;
+            }
+        }
+        Ok(events)
     }
 
     /// Why it ended like this: the resource that failed first, which is what the rest follows from.
@@ -398,17 +411,25 @@ impl Body {
 /// The resource that failed first since the stack itself began something last: what came after follows from it. The events
 /// are the newest first, and those of the stack name it as their resource.
 fn first_failure<'e>(events: &'e [StackEvent], id: &str) -> Option<&'e StackEvent> {
-    let of_the_stack = |event: &StackEvent| event.physical_resource_id() == Some(id);
-    let status = |event: &'e StackEvent| event.resource_status().map_or("", ResourceStatus::as_str);
-    let begins = |event: &'e StackEvent| {
-        of_the_stack(event)
-            && ["CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"].contains(&status(event))
-    };
     let cancelled =
         |event: &StackEvent| event.resource_status_reason().is_some_and(|reason| reason.contains("cancelled"));
-    let of_this_time = events.iter().take_while(|event| !begins(event));
-    let failed = of_this_time.filter(|event| !of_the_stack(event) && status(event).ends_with("_FAILED"));
+    let of_this_time = events.iter().take_while(|event| !begins(event, id));
+    let failed = of_this_time.filter(|event| !is_of_the_stack(event, id) && status(event).ends_with("_FAILED"));
     failed.filter(|event| !cancelled(event)).last()
+}
+
+/// Whether the stack itself began something here.
+fn begins(event: &StackEvent, id: &str) -> bool {
+    is_of_the_stack(event, id)
+        && ["CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"].contains(&status(event))
+}
+
+fn is_of_the_stack(event: &StackEvent, id: &str) -> bool {
+    event.physical_resource_id() == Some(id)
+}
+
+fn status(event: &StackEvent) -> &str {
+    event.resource_status().map_or("", ResourceStatus::as_str)
 }
 
 /// What is in a stack that nobody has to know but this program: its settings, and what it was rendered from.

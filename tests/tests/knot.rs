@@ -419,6 +419,60 @@ fn kill(process: &mut Child) {
 }
 
 #[test]
+fn what_is_half_made_can_be_clobbered() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    let (_, calls) = account.calls(&mut account.deploy(&role, &[]));
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);
+    // Once the repository is there, and before the rest is.
+    let before = calls.iter().position(|call| call == "ecr GetAuthorizationToken").expect("a deploy logs in");
+    account.recorder.stop_after(before as u64);
+    let mut deploy = account.deploy(&role, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    assert!(account.recorder.is_held_before_the_end_of(&mut deploy));
+    kill(&mut deploy);
+    account.recorder.go_on();
+    assert_eq!(account.left()["repositories"], Value::from(vec!["cloudknot/sweep"]));
+    check(&mut account.knot(&["show", "sweep"]), 8, &["and not complete"]);
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["the Knot `sweep` is gone"]);
+    account.check_empty(&["theirs"]);
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 8, &["failed to find the Knot `sweep`"]);
+}
+
+#[test]
+fn data_is_kept_where_that_is_asked_for() {
+    let Some(account) = Account::new() else { return };
+    let made = json(&check(&mut account.knot(&["pars", "create", "lab", "--json"]), 0, &[]));
+    let bucket = made["bucket"].as_str().unwrap();
+    let put = format!("import boto3; boto3.client('s3').put_object(Bucket='{bucket}', Key='knots/a b/', Body=b'1')");
+    account.script(&put);
+    let other = ["pars", "create", "other", "--bucket", bucket];
+    check(&mut account.knot(&other), 0, &[]);
+    check(&mut account.knot(&["pars", "clobber", "lab"]), 8, &["others keep their runs in its bucket: other"]);
+    check(&mut account.knot(&["pars", "clobber", "other"]), 0, &[]);
+    assert_eq!(account.left()["buckets"], Value::from(vec![bucket]), "one that was there before a Pars survives it");
+    check(&mut account.knot(&["pars", "clobber", "lab", "--keep-data"]), 0, &["changing the stack"]);
+    let left = account.left();
+    assert_eq!(left["buckets"], Value::from(vec![bucket]));
+    assert_eq!(left["stacks"], Value::from(Vec::<Value>::new()));
+    let key = account.script(&format!(
+        "import boto3; print(boto3.client('s3').list_objects_v2(Bucket='{bucket}')['Contents'][0]['Key'])"
+    ));
+    assert_eq!(key, "knots/a b/");
+}
+
+#[test]
+fn a_profile_that_is_named_goes_before_keys_in_the_environment() {
+    let Some(account) = Account::new() else { return };
+    let keys = account.home.path().join("keys");
+    std::fs::write(&keys, "[other]\naws_access_key_id = AKIAOTHER\naws_secret_access_key = other\n").unwrap();
+    let mut list = account.knot(&["list", "--aws-profile", "other"]);
+    check(list.env("AWS_SHARED_CREDENTIALS_FILE", &keys), 0, &[]);
+    let seen = account.recorder.requests();
+    let signed = seen.last().expect("AWS was asked").headers.iter().find(|(name, _)| name.as_str() == "authorization");
+    assert!(signed.is_some_and(|(_, value)| value.contains("Credential=AKIAOTHER/")), "{signed:?}");
+}
+
+#[test]
 fn two_who_deploy_at_once_end_with_one_good_knot() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);

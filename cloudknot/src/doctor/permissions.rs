@@ -49,16 +49,31 @@ struct Answer {
     untold: BTreeSet<String>,
 }
 
-/// Refuses what is known not to be allowed. Where IAM cannot be asked, AWS itself will say it, later.
-pub(crate) async fn check(aws: &Aws, verb: Allowed, scope: impl FnOnce(&str) -> Scope) -> Result<()> {
+/// Refuses what cannot be done for lack of a permission that it takes in any case, as far as IAM says. What depends on
+/// keys', buckets' and organisations' own policies is not asked: AWS itself says it, later.
+pub(crate) async fn check(aws: &Aws, verb: Allowed, takes: &[&str], scope: impl FnOnce(&str) -> Scope) -> Result<()> {
     let (account, caller) = aws.caller().await?;
-    let findings = examine(aws, &caller, &scope(&account), &[verb], false).await;
-    let Some(bad) = findings.into_iter().find(|finding| finding.state == State::Bad) else { return Ok(()) };
-    let failed = Error::new(ErrorKind::Denied, format!("failed to begin, for lack of {}: {}", bad.about, bad.found));
-    Err(match bad.remedy {
-        Some(remedy) => failed.with_hint(remedy),
-        None => failed,
-    })
+    let source = match Principal::of(&caller) {
+        Principal::User(arn) => arn,
+        Principal::Role { name, guess } => role(aws, &name).await.unwrap_or(guess),
+        Principal::Other(_) => return Ok(()),
+    };
+    let mut questions = questions(&verb.policy(&scope(&account)), &aws.region);
+    for question in &mut questions {
+        question.actions.retain(|action| takes.contains(&action.as_str()));
+    }
+    questions.retain(|question| !question.actions.is_empty());
+    // Whoever may not ask is told by AWS itself, later.
+    let Ok(answers) = ask_all(aws, &source, &questions.iter().collect()).await else { return Ok(()) };
+    let known = answers.into_values().filter(|answer| answer.untold.is_empty());
+    let denied: BTreeSet<String> = known.flat_map(|answer| answer.denied).collect();
+    if denied.is_empty() {
+        return Ok(());
+    }
+    let denied: Vec<_> = denied.into_iter().collect();
+    let message = format!("failed to begin: `{source}` is not allowed {}", denied.join(", "));
+    let hint = format!("have it granted: `cargo knot policy {}` prints what it takes; nothing was made", verb.name());
+    Err(Error::new(ErrorKind::Denied, message).with_hint(hint))
 }
 
 /// One finding for each verb; one alone where IAM cannot be asked.

@@ -75,7 +75,7 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
     let there = There::look(&made, &builder.account, false).await?;
     let mut plan = Plan::default();
     if there.without_pars {
-        plan = Pars::builder(&there.pars.name).in_account(&builder.account).plan().await?;
+        plan = default_pars_builder(&there.pars.name, &builder.account)?.plan().await?;
     }
     if there.stack.as_ref().is_some_and(|stack| made.is_there(stack, &there.pars)) {
         return Ok(plan);
@@ -152,57 +152,89 @@ pub(super) async fn list(account: &Account) -> Result<Vec<Knot>> {
     let aws = account.load().await?;
     let stacks = Stacks::new(&aws).all(STACKS).await?;
     // One without an image is half made.
-    stacks.iter().filter(|stack| stack.outputs.contains_key("ImageDigest")).map(|stack| read(stack, account)).collect()
+    let whole = stacks.iter().filter(|stack| stack.outputs.contains_key("ImageDigest"));
+    Ok(whole.filter_map(|stack| told(read(stack, account))).collect())
 }
 
 pub(super) async fn clobber(clobber: &KnotClobber) -> Result<()> {
-    let knot = &clobber.knot;
-    let aws = knot.account.load_in(&knot.region).await?;
-    let (stacks, batch) = (Stacks::new(&aws), Batch::new(&aws));
-    if let Some(stack) = stacks.find(&knot.stack_id).await? {
-        let ended = batch.end_all(knot.queue(), &format!("cloudknot-{}-", knot.name)).await?;
+    let aws = clobber.account.load().await?;
+    let stacks = Stacks::new(&aws);
+    let stack = stacks.find_at_rest(&stack_name(&clobber.name)).await?;
+    if let Some(stack) = &stack {
+        take_away(clobber, &aws, &stacks, stack).await?;
+    }
+    let was_here = clobber_here(clobber, &aws.region).await?;
+    let Some(stack) = stack else {
+        if was_here && !clobber.pars {
+            return Ok(());
+        }
+        let message = format!("failed to find the Knot `{}` in {}", clobber.name, aws.region);
+        let hint =
+            "`cargo knot list` shows those in this region; a Pars alone goes by `cargo knot pars clobber <name>`";
+        return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint));
+    };
+    match stack.outputs.get("Pars").filter(|_| clobber.pars) {
+        Some(pars) => {
+            let pars = Pars::builder(pars).in_account(&clobber.account).region(&aws.region).clobber();
+            if clobber.keep_data { pars.keep_data().await } else { pars.await }
+        }
+        None => Ok(()),
+    }
+}
+
+/// Jobs first, then runs and images, then the stack; what jobs stored while they ended goes last.
+async fn take_away(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &Stack) -> Result<()> {
+    let batch = Batch::new(aws);
+    // What is half made has no jobs and no runs.
+    let whole = read(stack, &clobber.account).ok();
+    let definitions = whole.as_ref().map(definitions).unwrap_or_default();
+    if let Some(knot) = &whole {
+        let ended = batch.end_all(knot.queue(), &definitions).await?;
         if ended > 0 {
             step(&format!("ended {ended} jobs of the Knot `{}`", knot.name));
         }
-        let pars = pars::find(&stacks, knot.pars_name(), &knot.account).await?;
-        if let Some(pars) = pars.as_ref().filter(|_| !clobber.keep_data) {
-            step(&format!("deleting the runs of the Knot `{}`", knot.name));
-            for folder in ["knots", "stacks"] {
-                pars::delete_below(&aws, pars.bucket(), pars.prefix(), &format!("{folder}/{}/", knot.name)).await?;
-            }
-        }
-        if let Some(shared) = &knot.deployed.settings.repository {
-            Ecr::new(&aws).delete_tags(shared, &tag_of(&knot.name, "")).await?;
-        }
-        stacks.delete(&stack).await?;
-        // CloudFormation takes away the newest revisions only.
-        let names = knot.deployed.functions.values().map(|id| job_definition(&knot.name, id));
-        batch.deregister_all(&names.collect::<Vec<_>>()).await?;
     }
-    clobber_here(clobber).await?;
-    if clobber.pars {
-        let mut builder = Pars::builder(knot.pars_name()).region(&knot.region);
-        builder.account.profile.clone_from(&knot.account.profile);
-        match builder.get().await {
-            Ok(pars) => {
-                let pars = pars.clobber();
-                if clobber.keep_data { pars.keep_data().await? } else { pars.await? }
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+    let pars = match stack.outputs.get("Pars") {
+        Some(pars) => stacks.find(&pars::stack_name(pars)).await?,
+        None => None,
+    };
+    let bucket = pars.as_ref().filter(|_| !clobber.keep_data).and_then(|pars| pars.outputs.get("Bucket"));
+    let prefix = pars.as_ref().and_then(|pars| pars.outputs.get("BucketPrefix"));
+    let prefix = prefix.map_or("", |prefix| prefix.trim_start_matches('/'));
+    let folders = ["knots", "stacks"].map(|folder| format!("{folder}/{}/", clobber.name));
+    if let Some(bucket) = bucket {
+        step(&format!("deleting the runs of the Knot `{}`", clobber.name));
+        for folder in &folders {
+            pars::delete_below(aws, bucket, prefix, folder).await?;
+        }
+    }
+    if let Some(shared) = whole.as_ref().and_then(|knot| knot.deployed.settings.repository.as_ref()) {
+        Ecr::new(aws).delete_tags(shared, &tag_of(&clobber.name, "")).await?;
+    }
+    stacks.delete(stack, &[]).await?;
+    // CloudFormation takes away the newest revisions only.
+    batch.deregister_all(&definitions).await?;
+    if let Some(bucket) = bucket {
+        for folder in &folders {
+            pars::delete_below(aws, bucket, prefix, folder).await?;
         }
     }
     Ok(())
 }
 
-/// What a deploy left on this machine, if it was made here: beside the crate in the current folder.
-async fn clobber_here(clobber: &KnotClobber) -> Result<()> {
-    let home = built::home_of(std::path::Path::new("."));
-    KnotNote::remove(&home, &clobber.knot.name, &clobber.knot.region)?;
+/// The names of a Knot's job definitions.
+pub(crate) fn definitions(knot: &Knot) -> Vec<String> {
+    knot.deployed.functions.values().map(|id| job_definition(&knot.name, id)).collect()
+}
+
+/// What a deploy left beside the crate; whether there was anything of this Knot.
+async fn clobber_here(clobber: &KnotClobber, region: &str) -> Result<bool> {
+    let home = built::home_of(&clobber.folder);
+    let was_here = KnotNote::remove(&home, &clobber.name, region)?;
     if clobber.image {
         Built::clobber(&home).await?;
     }
-    Ok(())
+    Ok(was_here)
 }
 
 /// A tag that holds the digest never has to move. The Knot's name tells those in a shared repository apart.
@@ -310,8 +342,40 @@ impl Made {
         let login = Ecr::new(&there.aws).login().await?;
         self.image.push(&pushed_to, &login).await?;
         answers.image_uri = Some(pushed_to).filter(|pushed_to| *pushed_to != uri);
+        // Batch moves it from the first day on, and refuses to go below where it is.
+        answers.has_environment =
+            there.stack.as_ref().is_some_and(|stack| stack.outputs.contains_key("ComputeEnvironment"));
+        if let Some(stack) = there.stack.as_ref().filter(|stack| stack.outputs.contains_key("JobQueue")) {
+            self.keep_the_queue(there, stack, &answers).await?;
+        }
         let stack = self.apply(there, &answers, true).await?;
         read(&stack, account)
+    }
+
+    /// Refuses a change that makes another queue of it while the one that there is has jobs: they would go with it.
+    async fn keep_the_queue(&self, there: &There, stack: &Stack, answers: &Answers) -> Result<()> {
+        let values = self.wanted().values(&there.pars, answers, "", true)?;
+        let after = stack::resources(&stack::render("knot.yaml", &values));
+        let before = stack::resources(&there.stacks.template(stack).await?);
+        let is_queue = |resource: &stack::Resource| resource.kind == "AWS::Batch::JobQueue";
+        let Some((name, queue)) = before.iter().find(|(_, resource)| is_queue(resource)) else { return Ok(()) };
+        let stays = after.get(name).is_some_and(|after| after.without("Priority:") == queue.without("Priority:"));
+        if stays {
+            return Ok(());
+        }
+        let knot = read(stack, &Account::default())?;
+        let jobs = Batch::new(&there.aws).unfinished(knot.queue(), &definitions(&knot)).await?;
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "failed to change the Knot `{}`: its queue would be replaced, and has {} jobs",
+            self.name,
+            jobs.len()
+        );
+        Err(Error::new(ErrorKind::Exists, message).with_hint(
+            "wait for its runs or cancel them; tags, the queue's name and the kind of compute are fixed for a queue",
+        ))
     }
 
     async fn apply(&self, there: &There, answers: &Answers, image: bool) -> Result<Stack> {
@@ -345,7 +409,11 @@ impl Made {
     /// Whether the stack is this program's, on this Pars: only then may it be changed.
     fn is_ours(&self, stack: &Stack, pars: &Pars) -> Result<()> {
         let there = noted(stack)?.settings;
-        let of = |deployed: &Deployed, pars: &str| json!({"package": deployed.package, "target": deployed.cargo_target, "pars": pars});
+        let of = |deployed: &Deployed, pars: &str| {
+            // Another repository would not have the images that runs still need.
+            let repository = &deployed.settings.repository;
+            json!({"package": deployed.package, "target": deployed.cargo_target, "pars": pars, "repository": repository})
+        };
         let there = of(&there, stack.output("Pars")?);
         let differences = pars::differences(&there, &of(&self.deployed(), &pars.name));
         if differences.is_empty() {
@@ -380,12 +448,25 @@ impl There {
             }
             None if with_pars => {
                 step(&format!("there is no Pars yet: making `{name}`"));
-                (Pars::builder(&name).in_account(account).create().await?, false)
+                (default_pars_builder(&name, account)?.create().await?, false)
             }
             None => (Pars::planned(&name, &aws.region), true),
         };
         Ok(Self { aws, stacks, stack, pars, without_pars })
     }
+}
+
+/// A Pars that is made on the way has what was chosen once for all of them.
+fn default_pars_builder(name: &str, account: &Account) -> Result<crate::pars::ParsBuilder> {
+    let chosen = Config::read()?;
+    let mut builder = Pars::builder(name).in_account(account);
+    if let Some(bucket) = chosen.bucket {
+        builder = builder.bucket(bucket);
+    }
+    Ok(match chosen.kms_key {
+        Some(key) => builder.kms_key(key),
+        None => builder,
+    })
 }
 
 impl Made {
@@ -401,6 +482,11 @@ fn noted(stack: &Stack) -> Result<Noted<Deployed>> {
             .with_source(error)
             .with_hint("another version of cloudknot may have made it: use that one, or clobber it")
     })
+}
+
+/// One of another version of cloudknot does not keep the others from being listed.
+fn told(read: Result<Knot>) -> Option<Knot> {
+    read.map_err(|error| step(&format!("warning: {error}"))).ok()
 }
 
 /// What such a stack says that it is.

@@ -81,14 +81,14 @@ impl KnotNote {
         })
     }
 
-    /// Removes the note in this folder, if it is of this Knot.
-    pub(crate) fn remove(home: &Path, knot: &str, region: &str) -> Result<()> {
+    /// Removes the note in this folder, if it is of this Knot; whether it was.
+    pub(crate) fn remove(home: &Path, knot: &str, region: &str) -> Result<bool> {
         let noted = Self::read(home)?.filter(|note| note.knot == knot && note.region == region);
         if noted.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         let path = home.join(FILE);
-        std::fs::remove_file(&path).map_err(|error| {
+        std::fs::remove_file(&path).map(|()| true).map_err(|error| {
             Error::new(ErrorKind::Config, format!("failed to remove `{}`", path.display())).with_source(error)
         })
     }

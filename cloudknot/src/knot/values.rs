@@ -21,6 +21,8 @@ const MEMORY_MIB: u64 = 2048;
 const ATTEMPTS: u32 = 3;
 /// The most virtual CPUs at once.
 pub(crate) const MAX_VCPUS: u32 = 256;
+/// The disk that Batch's own machine image takes, in GiB.
+const LEAST_DISK: u32 = 30;
 /// `/tmp` of a container whose root cannot be written to.
 const TMP_MIB: u64 = 512;
 
@@ -47,6 +49,8 @@ pub(crate) struct Answers {
     pub(crate) policies: Vec<String>,
     /// The name of the device that a machine image starts from.
     pub(crate) root_device: Option<String>,
+    /// There is a compute environment already.
+    pub(crate) has_environment: bool,
     /// Where the image is pulled from, if not from the repository's own host.
     pub(crate) image_uri: Option<String>,
 }
@@ -149,7 +153,7 @@ impl Wanted<'_> {
             "kind": compute.name(),
             "max_vcpus": said.max_vcpus.unwrap_or(MAX_VCPUS),
             "min_vcpus": said.min_vcpus.unwrap_or(0),
-            "desired_vcpus": said.desired_vcpus,
+            "desired_vcpus": said.desired_vcpus.filter(|_| !answers.has_environment),
             "instance_types": self.instance_types(),
             "bid_percentage": said.bid_percentage,
             "image_types": [image_type],
@@ -230,8 +234,37 @@ impl Wanted<'_> {
         ] {
             amount(what, text.as_deref())?;
         }
+        if let Some(name) = said.env.keys().find(|name| *name == "AWS_REGION" || said.secrets.contains_key(*name)) {
+            return Err(refused(&format!("the variable `{name}`"), "it is there already, by another way"));
+        }
+        if said.vcpus.is_some_and(|vcpus| vcpus.is_nan() || vcpus <= 0.0) {
+            return Err(refused("`vcpus`", "no function runs on none"));
+        }
+        if self.gpus() && self.arch == Arch::Arm64 && said.ami.is_none() {
+            return Err(refused("`gpus` on ARM", "AWS has no machine image for both: give one by `ami`"));
+        }
+        if said.ami.is_none()
+            && amount("volume-size", said.volume_size.as_deref())?.is_some_and(|mib| gib(mib) < LEAST_DISK)
+        {
+            return Err(refused("`volume-size`", "the machine image takes 30 GiB"));
+        }
         let compute = self.compute();
         for (what, given) in [
+            ("compute", said.compute.is_some()),
+            ("max-vcpus", said.max_vcpus.is_some()),
+            ("service-role", said.service_role.is_some()),
+            ("queue-name", said.queue_name.is_some()),
+            ("priority", said.priority.is_some()),
+        ] {
+            if given && said.queue.is_some() {
+                return Err(refused(&format!("`{what}` with `queue`"), "a queue that exists has its own"));
+            }
+        }
+        if !said.policies.is_empty() && said.job_role.is_some() {
+            return Err(refused("`policies` with `job-role`", "a role that exists has its own"));
+        }
+        for (what, given) in [
+            ("service-role", said.service_role.is_some()),
             ("instance-types", !said.instance_types.is_empty()),
             ("ami", said.ami.is_some()),
             ("key-pair", said.key_pair.is_some()),

@@ -3,6 +3,7 @@
 use aws_sdk_iam as iam;
 use aws_sdk_s3 as s3;
 use cloudknot_runtime::store::{S3Store, Store};
+use s3::types::{Delete, ObjectIdentifier};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -17,7 +18,7 @@ use crate::names::{self, Kind};
 use crate::pars::{Internet, Network, Pars, ParsBuilder, ParsClobber, ParsSettings};
 use crate::plan::Plan;
 use crate::policy::{Allowed, Scope};
-use crate::stack::{self, Body, Noted, Stack, Stacks, Wanted, render, step};
+use crate::stack::{self, Body, Noted, Stack, Stacks, Wanted, render, resources, step};
 
 /// What the names of all stacks of Pars begin with.
 pub(crate) const STACKS: &str = "cloudknot-pars-";
@@ -42,7 +43,7 @@ struct Known {
     noted: Noted<Note>,
 }
 
-fn stack_name(pars: &str) -> String {
+pub(crate) fn stack_name(pars: &str) -> String {
     format!("{STACKS}{pars}")
 }
 
@@ -53,7 +54,11 @@ pub(super) async fn create(builder: &ParsBuilder) -> Result<Pars> {
         return Ok(known.pars);
     }
     if known.is_none() {
-        permissions::check(&aws, Allowed::ParsCreate, |account| scope(account, &aws, builder)).await?;
+        let mut takes = vec!["cloudformation:CreateStack"];
+        if builder.settings.instance_role.is_none() || builder.settings.execution_role.is_none() {
+            takes.push("iam:CreateRole");
+        }
+        permissions::check(&aws, Allowed::ParsCreate, &takes, |account| scope(account, &aws, builder)).await?;
     }
     for cost in idle_costs(builder) {
         step(&cost);
@@ -62,7 +67,21 @@ pub(super) async fn create(builder: &ParsBuilder) -> Result<Pars> {
     let (body, tags) = (Body::Text(template), tags_of(builder));
     let wanted = Wanted { name: &name, template: &body, tags: &tags, only_new: false };
     // Somebody else may have made it meanwhile.
-    let (stack, _) = stacks.apply(&wanted, &|stack| same_settings(builder, stack)).await?;
+    let has_bucket = |template: &str| resources(template).contains_key("Bucket");
+    let ours = match &body {
+        Body::Text(text) => has_bucket(text),
+        Body::Url(_) => false,
+    };
+    let may_change = |stack: &Stack| {
+        same_settings(builder, stack)?;
+        // Who looked for the bucket while somebody else's stack made it takes it for one that was there before.
+        if noted(stack)?.settings.bucket_was_there != ours {
+            return Ok(());
+        }
+        let message = format!("failed to create the Pars `{}`: somebody else has just made it", builder.name);
+        Err(Error::new(ErrorKind::Exists, message).with_hint("run the same command again: it finds what there is"))
+    };
+    let (stack, _) = stacks.apply(&wanted, &may_change).await?;
     Ok(Known::of(&stack, builder)?.pars)
 }
 
@@ -128,55 +147,119 @@ pub(super) async fn list(account: &Account) -> Result<Vec<Pars>> {
     let aws = account.load().await?;
     let stacks = Stacks::new(&aws).all(STACKS).await?;
     // One that is half made or half deleted is not one that a Knot could stand on.
-    stacks.iter().filter(|stack| stack.outputs.contains_key("Settings")).map(|stack| read(stack, account)).collect()
+    let whole = stacks.iter().filter(|stack| stack.outputs.contains_key("Settings"));
+    // One of another version of cloudknot does not keep the others from being listed.
+    let told = |stack| read(stack, account).map_err(|error| step(&format!("warning: {error}"))).ok();
+    Ok(whole.filter_map(told).collect())
 }
 
 /// The Pars of this name, if it is there and complete.
 pub(crate) async fn find(stacks: &Stacks, name: &str, account: &Account) -> Result<Option<Pars>> {
     let stack = stacks.find(&stack_name(name)).await?;
+    // One that is being deleted, or was in part, is none to stand on.
+    let stack = stack.filter(|stack| !stack.status.as_str().starts_with("DELETE_"));
     stack.filter(|stack| stack.outputs.contains_key("Settings")).map(|stack| read(&stack, account)).transpose()
 }
 
 pub(super) async fn clobber(clobber: &ParsClobber) -> Result<()> {
-    let pars = &clobber.pars;
-    let aws = pars.account.load_in(&pars.region).await?;
+    let name = &clobber.name;
+    let aws = clobber.account.load().await?;
     let stacks = Stacks::new(&aws);
-    let Some(stack) = stacks.find(&pars.stack_id).await? else { return Ok(()) };
-    let on_it: Vec<_> = stacks.all(crate::knot::STACKS).await?;
-    let on_it: Vec<_> =
-        on_it.iter().filter(|knot| knot.outputs.get("Pars").is_some_and(|name| *name == pars.name)).collect();
+    let Some(stack) = stacks.find_at_rest(&stack_name(name)).await? else {
+        return Err(Error::new(ErrorKind::NotFound, format!("failed to find the Pars `{name}` in {}", aws.region))
+            .with_hint(LOOKED_FOR));
+    };
+    let refused = |why: &str, who: Vec<&str>, hint: &str| {
+        let message = format!("failed to clobber the Pars `{name}`: {why}: {}", who.join(", "));
+        Err(Error::new(ErrorKind::Exists, message).with_hint(hint))
+    };
+    let all = stacks.all("cloudknot-").await?;
+    let says = |stack: &&Stack, key: &str, value: &str| stack.outputs.get(key).is_some_and(|there| there == value);
+    let knots = all.iter().filter_map(|knot| Some((knot.name.strip_prefix(crate::knot::STACKS)?, knot)));
+    let on_it: Vec<_> = knots.filter(|(_, knot)| says(knot, "Pars", name)).map(|(name, _)| name).collect();
     if !on_it.is_empty() {
-        let names: Vec<_> = on_it.iter().map(|knot| knot.name.trim_start_matches(crate::knot::STACKS)).collect();
-        let message = format!("failed to clobber the Pars `{}`: Knots stand on it: {}", pars.name, names.join(", "));
-        return Err(
-            Error::new(ErrorKind::Exists, message).with_hint("clobber those first: `cargo knot clobber <name>`")
-        );
+        return refused("Knots stand on it", on_it, "clobber those first: `cargo knot clobber <name>`");
     }
-    let builder =
-        ParsBuilder { name: pars.name.clone(), settings: pars.settings.clone(), account: pars.account.clone() };
-    if let Some(known) = Known::of(&stack, &builder).ok().filter(|known| !known.noted.settings.bucket_was_there) {
-        if clobber.keep_data {
-            keep_data(&stacks, &stack).await?;
-        } else {
-            empty(&aws, known.pars.bucket()).await?;
+    // What the template has is the stack's own; a bucket that was there before is not in it.
+    let bucket = stack.outputs.get("Bucket");
+    let bucket = match bucket {
+        Some(bucket) if resources(&stacks.template(&stack).await?).contains_key("Bucket") => Some(bucket),
+        _ => None,
+    };
+    if clobber.keep_data {
+        if stack.status.as_str() != "DELETE_FAILED" && stack.outputs.contains_key("Settings") {
+            keep_data(&stacks, &stack, true).await?;
         }
+        return stacks.delete(&stack, &["Bucket", "LogGroup"]).await;
     }
-    stacks.delete(&stack).await
+    if let Some(bucket) = bucket {
+        let others = all.iter().filter(|other| other.id != stack.id && says(other, "Bucket", bucket));
+        let others: Vec<_> = others.filter_map(|other| other.name.strip_prefix(STACKS)).collect();
+        if !others.is_empty() {
+            return refused("others keep their runs in its bucket", others, "clobber those first, or keep the data");
+        }
+        if stack.can_be_changed() {
+            keep_data(&stacks, &stack, false).await?;
+        }
+        empty(&aws, bucket).await?;
+    }
+    stacks.delete(&stack, &[]).await
 }
 
-/// Has the stack leave bucket and logs when it is deleted: that stands in its template.
-async fn keep_data(stacks: &Stacks, stack: &Stack) -> Result<()> {
+/// Has the stack leave bucket and logs when it is deleted, or take them with it: that stands in its template.
+///
+/// An output changes with it: CloudFormation takes a change of the policy alone for none.
+async fn keep_data(stacks: &Stacks, stack: &Stack, keep: bool) -> Result<()> {
+    const KEPT: &str = "  KeptData:\n    Value: \"true\"\n";
+    let (delete, retain) = ("DeletionPolicy: Delete", "DeletionPolicy: Retain");
     let template = stacks.template(stack).await?;
-    let kept = template.replace("DeletionPolicy: Delete", "DeletionPolicy: Retain");
-    let wanted = Wanted { name: &stack.name, template: &Body::Text(kept), tags: &[], only_new: false };
-    stacks.apply(&wanted, &|_| Ok(())).await?;
-    Ok(())
+    let plain = template.replace(KEPT, "");
+    let wanted = if keep { plain.replace(delete, retain) + KEPT } else { plain.replace(retain, delete) };
+    if wanted == template {
+        return Ok(());
+    }
+    let body = Body::Text(wanted.clone());
+    let change = Wanted { name: &stack.name, template: &body, tags: &[], only_new: false };
+    let (stack, _) = stacks.apply(&change, &|_| Ok(())).await?;
+    if stacks.template(&stack).await? == wanted {
+        return Ok(());
+    }
+    let message = format!("failed to say in the stack `{}` what becomes of its data", stack.name);
+    Err(Error::new(ErrorKind::Aws, message).with_hint("nothing was deleted; run the same command again"))
 }
 
-/// CloudFormation deletes no bucket that has objects.
+/// CloudFormation deletes no bucket that has anything in it, whoever has put it there.
 async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
     step(&format!("emptying the bucket `{bucket}`"));
-    delete_below(aws, bucket, "", "").await
+    let doing = format!("empty the bucket `{bucket}`");
+    let client = client!(aws, s3);
+    // What was listed is gone by the next time.
+    loop {
+        let page = match client.list_object_versions().bucket(bucket).send().await {
+            Ok(page) => page,
+            Err(error) if code(&error) == Some("NoSuchBucket") => return Ok(()),
+            Err(error) => return Err(aws.failed(&doing, error)),
+        };
+        let versions = page.versions.unwrap_or_default().into_iter().map(|one| (one.key, one.version_id));
+        let markers = page.delete_markers.unwrap_or_default().into_iter().map(|one| (one.key, one.version_id));
+        let object = |(key, version): (Option<String>, Option<String>)| {
+            // What was stored without versions has one that is called `null`.
+            ObjectIdentifier::builder().set_key(key).set_version_id(version).build().ok()
+        };
+        let objects: Vec<_> = versions.chain(markers).filter_map(object).collect();
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build().expect("there are objects");
+        let asked = client.delete_objects().bucket(bucket).delete(delete).send().await;
+        let errors = asked.map_err(|error| aws.failed(&doing, error))?.errors.unwrap_or_default();
+        if let Some(first) = errors.first() {
+            let (key, why) = (first.key().unwrap_or_default(), first.message().unwrap_or("no reason was given"));
+            return Err(Error::new(ErrorKind::Aws, format!("failed to {doing}"))
+                .with_source(format!("`{key}`: {why}"))
+                .with_hint("mend that, then run the same command again; the stack is still there"));
+        }
+    }
 }
 
 /// Deletes all objects below a prefix whose keys begin like this. A bucket that is gone has none.
@@ -241,7 +324,7 @@ async fn look(builder: &ParsBuilder) -> Result<(Aws, Stacks, Option<Known>)> {
     check(builder)?;
     let aws = builder.account.load().await?;
     let stacks = Stacks::new(&aws);
-    let stack = stacks.find(&stack_name(&builder.name)).await?;
+    let stack = stacks.find_at_rest(&stack_name(&builder.name)).await?;
     let known = match stack.filter(|stack| stack.is_complete() && stack.outputs.contains_key("Settings")) {
         Some(stack) => {
             same_settings(builder, &stack)?;
@@ -401,10 +484,12 @@ async fn network(builder: &ParsBuilder, aws: &Aws, dry_run: bool) -> Result<Valu
     let ec2 = Ec2::new(aws);
     let vpc = match &builder.settings.network {
         Network::New { cidr, tenancy, internet } => {
-            let zones = ec2.zones().await?.len().clamp(1, ZONES);
-            let parts = names::subnets_of(cidr, zones)?;
+            // By their names: CloudFormation itself would count those only that have a default subnet.
+            let zones: Vec<_> = ec2.zones().await?.into_iter().take(ZONES).collect();
+            let parts = names::subnets_of(cidr, zones.len().max(1))?;
             let public = Some(parts.public).filter(|_| *internet == Internet::Nat);
-            let subnets: Vec<_> = parts.subnets.into_iter().map(|cidr| json!({"cidr": cidr, "zone": null})).collect();
+            let subnet = |(index, cidr): (usize, &String)| json!({"cidr": cidr, "zone": zones.get(index)});
+            let subnets: Vec<_> = parts.subnets.iter().enumerate().map(subnet).collect();
             return Ok(json!({
                 "kind": "new", "cidr": cidr, "tenancy": tenancy, "internet": internet, "subnets": subnets,
                 "public_cidr": public,
@@ -445,7 +530,9 @@ async fn instance_role(builder: &ParsBuilder, aws: &Aws) -> Result<Value> {
     client.get_role().role_name(role).send().await.map_err(|error| no_role(aws, role, error))?;
     let asked = client.list_instance_profiles_for_role().role_name(role).send().await;
     let answer = asked.map_err(|error| no_role(aws, role, error))?;
-    let profile = answer.instance_profiles.into_iter().next().map(|profile| profile.arn);
+    // One of a Pars is not to be relied on: it goes with that Pars, even if it is this one.
+    let theirs = |profile: &iam::types::InstanceProfile| !profile.instance_profile_name.starts_with(STACKS);
+    let profile = answer.instance_profiles.into_iter().find(theirs).map(|profile| profile.arn);
     Ok(json!({"name": role, "profile": profile}))
 }
 

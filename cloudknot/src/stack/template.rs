@@ -33,6 +33,13 @@ pub(crate) struct Resource {
     text: String,
 }
 
+impl Resource {
+    /// What the template says of it, but for the lines that begin like this.
+    pub(crate) fn without(&self, beginning: &str) -> Vec<&str> {
+        self.text.lines().map(str::trim).filter(|line| !line.starts_with(beginning)).collect()
+    }
+}
+
 /// What a template is before it is rendered.
 pub(crate) fn source(name: &str) -> &'static str {
     TEMPLATES.iter().find(|(there, _)| *there == name).expect("it is one of ours").1

@@ -1,5 +1,7 @@
 //! `cargo knot list`, `show` and `clobber`: the Knots that there are.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use cloudknot::compile::{Compile, Selection};
 use cloudknot::{Knot, KnotBuilder};
@@ -78,9 +80,11 @@ impl Show {
 
 impl Clobber {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let knot = self.which.builder()?.get().await?;
-        let name = knot.name().to_owned();
-        let mut leaving = knot.clobber();
+        let (name, folder) = self.which.name_and_folder()?;
+        let mut leaving = self.which.aws.knot(Knot::builder(&name)).clobber();
+        if let Some(folder) = folder {
+            leaving = leaving.beside(folder);
+        }
         if self.keep_data {
             leaving = leaving.keep_data();
         }
@@ -98,11 +102,17 @@ impl Clobber {
 
 impl Which {
     fn builder(self) -> Result<KnotBuilder, Failure> {
-        let name = match self.name {
-            Some(name) => name,
-            None => Compile::new(Selection::default()).knot_name()?,
-        };
+        let (name, _) = self.name_and_folder()?;
         Ok(self.aws.knot(Knot::builder(name)))
+    }
+
+    /// The Knot's name, and where the program is, if there is one here.
+    fn name_and_folder(&self) -> Result<(String, Option<PathBuf>), Failure> {
+        let here = Compile::new(Selection::default());
+        match &self.name {
+            Some(name) => Ok((name.clone(), here.package_folder().ok())),
+            None => Ok((here.knot_name()?, Some(here.package_folder()?))),
+        }
     }
 }
 

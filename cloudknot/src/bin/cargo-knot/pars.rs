@@ -152,7 +152,7 @@ impl ParsArgs {
             Verb::Show(show) => show.run().await,
             Verb::Clobber(clobber) => {
                 let builder = clobber.aws.pars(Pars::builder(&clobber.name));
-                let leaving = builder.get().await?.clobber();
+                let leaving = builder.clobber();
                 let leaving = if clobber.keep_data { leaving.keep_data() } else { leaving };
                 leaving.await?;
                 eprintln!("the Pars `{}` is gone", clobber.name);
