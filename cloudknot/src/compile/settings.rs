@@ -59,15 +59,15 @@ pub struct Settings {
 
 /// The keys that are said of the worker.
 const OF_THE_WORKER: [&str; 9] = [
-    "allocator",
-    "base-image",
-    "ca-bundle",
-    "codegen-units",
-    "dockerfile",
-    "lto",
-    "opt-level",
-    "overflow-checks",
     "target-cpu",
+    "opt-level",
+    "lto",
+    "codegen-units",
+    "overflow-checks",
+    "allocator",
+    "ca-bundle",
+    "base-image",
+    "dockerfile",
 ];
 
 /// A number or a letter, as in a profile.
@@ -137,8 +137,10 @@ impl Settings {
         let (own, knot): (Map<_, _>, Map<_, _>) =
             table.clone().into_iter().partition(|(key, _)| OF_THE_WORKER.contains(&key.as_str()));
         let mut settings = Self::deserialize(Value::from(own)).map_err(|cause| refused("correct it").because(cause))?;
-        settings.knot =
-            KnotSettings::deserialize(Value::from(knot)).map_err(|cause| refused("correct it").because(cause))?;
+        // Its reader names those that it knows itself.
+        let others = OF_THE_WORKER.map(|key| format!("`{key}`")).join(", ");
+        settings.knot = KnotSettings::deserialize(Value::from(knot))
+            .map_err(|cause| refused(&format!("correct it (there are {others} as well)")).because(cause))?;
         let folder = package.manifest_path.parent().map(|folder| folder.as_std_path().to_owned()).unwrap_or_default();
         for path in settings.ca_bundle.iter_mut().chain(&mut settings.dockerfile) {
             *path = folder.join(&path);
