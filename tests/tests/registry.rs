@@ -176,12 +176,12 @@ async fn a_stored_login_is_used() {
     let config = |text: String| fs::write(folder.path().join("config.json"), text).unwrap();
     let image = image();
 
-    // `QVdTOmNvcnJlY3QgaG9yc2U=` is `AWS:correct horse`.
+    // `QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu` is `AWS:123456789012-auth-token`.
     let host = registry.host();
-    config(format!(r#"{{"auths": {{"{host}": {{"auth": "QVdTOmNvcnJlY3QgaG9yc2U="}}}}}}"#));
+    config(format!(r#"{{"auths": {{"{host}": {{"auth": "QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu"}}}}}}"#));
     repository().push(&image, &["one"]).await.unwrap();
 
-    config(r#"{"auths": {"elsewhere.example": {"auth": "QVdTOmNvcnJlY3QgaG9yc2U="}}}"#.to_owned());
+    config(r#"{"auths": {"elsewhere.example": {"auth": "QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu"}}}"#.to_owned());
     let error = repository().push(&image, &["two"]).await.unwrap_err();
     assert_eq!(error.kind(), RegistryErrorKind::Login);
     assert_eq!(error.hint().unwrap(), format!("run `docker login {host}`, or give a user and a password"));
