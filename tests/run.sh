@@ -17,6 +17,8 @@ phases=(format lint deny docs stacks test)
 features=(--features cloudknot-tests/s3,cloudknot-tests/deploy,cloudknot-tests/moto,cloudknot-tests/bare)
 # One folder for all that is compiled here, also by tests that call cargo themselves.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+# What is compiled once and thrown away has no use for what makes the second time fast.
+[[ -z "${CI:-}" ]] || export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 
 main() {
     local chosen=("$@") phase
