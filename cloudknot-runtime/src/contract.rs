@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +11,7 @@ use crate::codec::Codec;
 use crate::failure::Failure;
 use crate::fingerprint::Fingerprint;
 
-/// What the user sets: where maps run (`local`, `docker`).
+/// What the user sets: where maps run (`local`, `docker`, `batch`).
 pub const ENV_BACKEND: &str = "CLOUDKNOT_BACKEND";
 /// What the user sets: the folder that holds the runs, in place of `.cloudknot/` beside the crate.
 pub const ENV_HOME: &str = "CLOUDKNOT_HOME";
@@ -24,6 +23,8 @@ pub const ENV_ITEM_PROCESS: &str = "CLOUDKNOT_ITEM_PROCESS";
 pub const ENV_DESCRIBE: &str = "CLOUDKNOT_DESCRIBE";
 /// What makes a program a container's supervisor: a [`Task`] as JSON.
 pub const ENV_TASK: &str = "CLOUDKNOT_TASK";
+/// Set in job definitions: how many virtual CPUs a job has, where its [`Task`] does not say.
+pub const ENV_VCPUS: &str = "CLOUDKNOT_VCPUS";
 /// Set by AWS Batch, in array children only: which child this is. A run of one child is a plain job, so absent is 0.
 pub const ENV_CHILD: &str = "AWS_BATCH_JOB_ARRAY_INDEX";
 /// Set by AWS Batch: which attempt of the child this is, from 1.
@@ -38,11 +39,14 @@ pub struct ItemProcess {
     pub function: String,
     /// The types that the supervisor's inputs were written with.
     pub fingerprint: Fingerprint,
+    /// How long one attempt of an item may take; the supervisor sees to it, and a function can ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
 }
 
 /// What a container's supervisor is told when it starts. All children of a run are told the same; which of them it is
 /// comes from [`ENV_CHILD`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// Where the run is kept.
     pub store: StoreAt,
@@ -70,15 +74,11 @@ pub struct Task {
     pub retries: u32,
     /// How long one attempt of an item may take.
     pub timeout_ms: Option<u64>,
-    /// How many threads a function that asks should use.
-    pub threads: u32,
-}
-
-impl Task {
-    /// How long one attempt of an item may take.
-    pub fn timeout(&self) -> Option<Duration> {
-        self.timeout_ms.map(Duration::from_millis)
-    }
+    /// How many virtual CPUs the items of a worker share; `None` for what [`ENV_VCPUS`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<f64>,
+    /// Nothing of these items can be stored yet, so that a first attempt need not look.
+    pub fresh: bool,
 }
 
 /// The types of a remote function, as a worker knows them.
@@ -120,7 +120,7 @@ pub mod exit {
 }
 
 /// The record of a run, complete in the store before anything starts: `manifest.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The version of this layout, [`Manifest::VERSION`].
     pub version: u32,
@@ -158,6 +158,12 @@ pub struct Manifest {
     pub env: BTreeMap<String, String>,
     /// The user's tags.
     pub tags: BTreeMap<String, String>,
+    /// What its jobs have in place of what the function asks for.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+    /// Where on AWS Batch it runs, as it was when the run was submitted: a later deploy changes nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<OnBatch>,
     /// When it was submitted, RFC 3339.
     pub created: String,
 }
@@ -165,11 +171,52 @@ pub struct Manifest {
 impl Manifest {
     /// The version that this code writes and reads.
     pub const VERSION: u32 = 1;
+}
 
-    /// How long one attempt of an item may take.
-    pub fn timeout(&self) -> Option<Duration> {
-        self.timeout_ms.map(Duration::from_millis)
+/// What the jobs of a run have; what is `None` is as it was deployed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Virtual CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<f64>,
+    /// Memory in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// Memory in MiB when items are taken up again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_on_retry_mib: Option<u64>,
+    /// GPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<u32>,
+}
+
+impl Resources {
+    /// Whether all is as it was deployed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
+
+    /// Memory in MiB in this round.
+    pub fn memory_in(&self, round: u32) -> Option<u64> {
+        self.memory_on_retry_mib.filter(|_| round > 1).or(self.memory_mib)
+    }
+}
+
+/// Where on AWS Batch a run is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnBatch {
+    /// The region.
+    pub region: String,
+    /// The ARN of the queue.
+    pub queue: String,
+    /// The ARN of the job definition, with its revision.
+    pub job_definition: String,
+    /// The image, with its digest.
+    pub image: String,
+    /// The log group of its jobs; `None` where they write to another kind of log.
+    pub log_group: Option<String>,
+    /// A job of its own for each child, in place of arrays.
+    pub independent: bool,
 }
 
 /// How the object `inputs` is laid out: frames one after another, then (if they differ in length) their offsets.

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, Once};
+use std::sync::{Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -65,6 +66,13 @@ pub fn attempt(function: &'static Function, input: &[u8], value: &mut Vec<u8>) -
 pub fn is_running() -> bool {
     RUNNING.get() || ITEM_PROCESS.load(Ordering::Relaxed)
 }
+
+/// When the attempt that this item process is at will be ended; `None` where nothing ends it, or this is no item process.
+pub fn deadline() -> Option<Instant> {
+    *DEADLINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+static DEADLINE: Mutex<Option<Instant>> = Mutex::new(None);
 
 static ITEM_PROCESS: AtomicBool = AtomicBool::new(false);
 
@@ -168,10 +176,14 @@ fn serve_items(order: &contract::ItemProcess) -> std::io::Result<()> {
         Err(message) => return output.write_all(&Reply::Refused(message).to_bytes()),
     };
     output.write_all(&Reply::Ready.to_bytes())?;
+    let timeout = order.timeout_ms.map(Duration::from_millis);
     let mut frame = Vec::new();
     let mut answer = Vec::new();
     while let Some(request) = Request::read(&mut input)? {
         (&mut input).take(request.length).read_to_end(&mut frame)?;
+        if let Some(timeout) = timeout {
+            *DEADLINE.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(timeout);
+        }
         let begun = contract::begin_value(&mut answer, request.item);
         match attempt(function, &frame, &mut answer) {
             Ok(()) => contract::end_value(&mut answer, begun),

@@ -42,8 +42,6 @@ pub struct Launcher {
     pub order: contract::ItemProcess,
     /// Variables of the run.
     pub env: BTreeMap<String, String>,
-    /// How long one attempt may take.
-    pub timeout: Option<Duration>,
 }
 
 /// A running item process.
@@ -135,7 +133,7 @@ impl ItemProcess {
             input,
             output,
             log: Some(log),
-            timeout: launcher.timeout,
+            timeout: launcher.order.timeout_ms.map(Duration::from_millis),
             ready: false,
             sent: VecDeque::new(),
             oom_kills: oom_kills(),

@@ -81,7 +81,7 @@ fn run() -> Result<i32, Stop> {
     let keys = RunKeys::new(&task.knot, &task.run);
     let mut ranges = own_items(&task, &*store, &keys)?;
     let commit = if matches!(task.store, StoreAt::Folder(_)) { Commit::FOLDER } else { Commit::OBJECTS };
-    if number(contract::ENV_ATTEMPT)?.unwrap_or(1) > 1 {
+    if !task.fresh || number(contract::ENV_ATTEMPT)?.unwrap_or(1) > 1 {
         ranges = engine::block_on(still_missing(&task, &*store, &keys, ranges))?;
     }
     let control = Arc::new(Control::default());
@@ -184,7 +184,11 @@ async fn still_missing(
 
 fn launcher(task: &Task) -> Launcher {
     let unset = |name: &&str| std::env::var_os(name).is_none();
-    let threads = task.threads.to_string();
+    let deployed = || std::env::var(contract::ENV_VCPUS).ok()?.parse().ok();
+    // A number of CPUs is small; less than one is one thread.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let vcpus = task.vcpus.or_else(deployed).unwrap_or(1.0) as u32;
+    let threads = (vcpus / task.parallel.max(1)).max(1).to_string();
     let env: BTreeMap<_, _> = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"]
         .into_iter()
         .filter(unset)
@@ -192,9 +196,12 @@ fn launcher(task: &Task) -> Launcher {
         .collect();
     Launcher {
         program: PathBuf::from("/proc/self/exe"),
-        order: ItemProcess { function: task.function.clone(), fingerprint: task.fingerprint },
+        order: ItemProcess {
+            function: task.function.clone(),
+            fingerprint: task.fingerprint,
+            timeout_ms: task.timeout_ms,
+        },
         env,
-        timeout: task.timeout(),
     }
 }
 

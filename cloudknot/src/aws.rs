@@ -7,12 +7,16 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Instant;
 
+#[cfg(feature = "deploy")]
 use aws_config::profile::ProfileFileCredentialsProvider;
+#[cfg(feature = "deploy")]
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::{Region, SdkConfig};
+#[cfg(feature = "deploy")]
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
+#[cfg(feature = "deploy")]
 use aws_sdk_sts as sts;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::{
@@ -28,6 +32,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_types::request_id::RequestId;
 use cloudknot_runtime::store::s3;
 
+#[cfg(feature = "deploy")]
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{self, Event};
@@ -67,21 +72,14 @@ impl Aws {
     ///
     /// # Errors
     /// Where nothing names a region, or `config.toml` cannot be read. Credentials are looked for when they are needed.
+    #[cfg(feature = "deploy")]
     pub(crate) async fn load(profile: Option<&str>, region: Option<&str>) -> Result<Self> {
         let chosen = Config::read()?;
         let named = profile.map(str::to_owned);
-        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let profile = profile.map(str::to_owned).or_else(|| set("AWS_PROFILE")).or(chosen.profile);
-        let mut loader = s3::loader().retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS));
-        if let Some(profile) = &profile {
-            loader = loader.profile_name(profile);
-        }
         let said = region.map(str::to_owned).or_else(|| set("AWS_REGION")).or_else(|| set("AWS_DEFAULT_REGION"));
-        if let Some(region) = said.or(chosen.region) {
-            loader = loader.region(Region::new(region));
-        }
-        let config = loader.load().await;
-        let Some(region) = config.region().map(ToString::to_string) else {
+        let (config, region) = loaded(profile.as_deref(), said.or(chosen.region)).await;
+        let Some(region) = region else {
             let whose = profile.map_or_else(String::new, |profile| format!(" of the profile `{profile}`"));
             return Err(Error::new(ErrorKind::Config, format!("failed to find the region of AWS{whose}"))
                 .with_hint("name one: `cargo knot configure --region eu-central-1`, --region, or AWS_REGION"));
@@ -94,6 +92,13 @@ impl Aws {
         Ok(Self { config, region, profile })
     }
 
+    /// In this region; as the environment says, or else this profile.
+    pub(crate) async fn of_region(region: &str, profile: Option<&str>) -> Self {
+        let profile = set("AWS_PROFILE").or_else(|| profile.map(str::to_owned));
+        let (config, _) = loaded(profile.as_deref(), Some(region.to_owned())).await;
+        Self { config, region: region.to_owned(), profile }
+    }
+
     /// As this configuration says, and nothing else.
     #[cfg(test)]
     pub(crate) fn of(config: SdkConfig) -> Self {
@@ -102,11 +107,13 @@ impl Aws {
     }
 
     /// The account that whoever asks belongs to, by its twelve digits.
+    #[cfg(feature = "deploy")]
     pub(crate) async fn account(&self) -> Result<String> {
         Ok(self.caller().await?.0)
     }
 
     /// The account, and the ARN of whoever asks.
+    #[cfg(feature = "deploy")]
     pub(crate) async fn caller(&self) -> Result<(String, String)> {
         let asked = client!(self, sts).get_caller_identity().send().await;
         let answer = asked.map_err(|error| self.failed("ask AWS who you are", error))?;
@@ -181,7 +188,27 @@ impl Aws {
     }
 }
 
+/// What the environment says; a variable that is empty says nothing.
+fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The configuration, and the region that it ends up with.
+async fn loaded(profile: Option<&str>, region: Option<String>) -> (SdkConfig, Option<String>) {
+    let mut loader = s3::loader().retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS));
+    if let Some(profile) = profile {
+        loader = loader.profile_name(profile);
+    }
+    if let Some(region) = region {
+        loader = loader.region(Region::new(region));
+    }
+    let config = loader.load().await;
+    let region = config.region().map(ToString::to_string);
+    (config, region)
+}
+
 /// The same, with the credentials of this profile and no others.
+#[cfg(feature = "deploy")]
 fn of_the_profile(config: &SdkConfig, name: &str) -> SdkConfig {
     let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
     if let Some(client) = config.http_client() {
@@ -281,6 +308,22 @@ impl Intercept for Retries {
         }
         Ok(())
     }
+}
+
+/// Why a request failed, in a few words.
+pub(crate) fn in_short<E>(error: &SdkError<E, HttpResponse>) -> String
+where
+    E: ProvideErrorMetadata + StdError + 'static,
+{
+    match error.raw_response().map(|answer| answer.status().as_u16()) {
+        Some(status @ 500..) => format!("AWS answered with status {status}"),
+        _ => deepest(error),
+    }
+}
+
+/// Whether it was for want of credentials that nothing was sent.
+pub(crate) fn is_of_credentials(error: Option<&(dyn StdError + 'static)>) -> bool {
+    error.is_some_and(caused_by::<CredentialsError>)
 }
 
 /// What began it; what is around that names types of the SDK.

@@ -3,13 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cloudknot_runtime::contract;
+use cloudknot_runtime::contract::{self, Manifest, Resources};
 use cloudknot_runtime::function::Function;
-use cloudknot_runtime::store::Store;
+use cloudknot_runtime::store::{BoxFuture, Store};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
+use crate::program;
+use crate::run::Job;
 
+#[cfg(all(feature = "aws", not(cloudknot_worker)))]
+mod batch;
 #[cfg(all(feature = "docker", not(cloudknot_worker)))]
 mod docker;
 mod local;
@@ -17,7 +21,8 @@ mod turns;
 
 /// Where a map runs.
 ///
-/// Without `.on(..)` it is what `CLOUDKNOT_BACKEND` says, else this machine.
+/// Without `.on(..)` it is what `CLOUDKNOT_BACKEND` says (`local`, `docker`, `batch`), else the Knot that `cargo knot deploy`
+/// noted beside the crate, else this machine. In a test harness a Knot that is noted is not looked for.
 ///
 /// ```
 /// # #[cloudknot::remote]
@@ -49,10 +54,42 @@ impl Backend {
         Self(Arc::new(place))
     }
 
-    /// The one that the environment asks for.
+    /// AWS Batch: the Knot that `cargo knot deploy` noted beside the crate.
+    ///
+    /// ```no_run
+    /// # #[cloudknot::remote]
+    /// # fn double(x: u32) -> u32 { 2 * x }
+    /// let doubled = double.map([1, 2, 3]).on(cloudknot::Backend::batch()?).wait()?;
+    /// # Ok::<(), cloudknot::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` where none is noted.
+    #[cfg(feature = "aws")]
+    pub fn batch() -> Result<Self> {
+        #[cfg(not(cloudknot_worker))]
+        let place = batch::OnKnot::noted()?;
+        // A worker submits nothing, but the program's code is in it.
+        #[cfg(cloudknot_worker)]
+        let place = local::Local;
+        Ok(Self(Arc::new(place)))
+    }
+
+    /// AWS Batch: this Knot.
+    #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+    pub(crate) fn knot(note: crate::note::KnotNote) -> Self {
+        Self(Arc::new(batch::OnKnot::new(note)))
+    }
+
+    /// The one that the environment asks for, or the Knot that is noted.
     pub(crate) fn chosen() -> Result<Self> {
         match std::env::var(contract::ENV_BACKEND).as_deref() {
-            Err(_) | Ok("" | "local") => Ok(Self::local()),
+            Err(_) | Ok("") => Self::noted(),
+            Ok("local") => Ok(Self::local()),
+            #[cfg(feature = "aws")]
+            Ok("batch") => Self::batch(),
+            #[cfg(not(feature = "aws"))]
+            Ok("batch") => Err(without_aws(&format!("`{}` is `batch`", contract::ENV_BACKEND))),
             #[cfg(feature = "docker")]
             Ok("docker") => Ok(Self::docker()),
             #[cfg(not(feature = "docker"))]
@@ -68,8 +105,33 @@ impl Backend {
                 ErrorKind::Config,
                 format!("failed to choose a backend: `{}` is `{other}`", contract::ENV_BACKEND),
             )
-            .with_hint("it can be: local, docker")),
+            .with_hint("it can be: local, docker, batch")),
         }
+    }
+
+    /// The Knot that is noted beside the crate; this machine where none is, and in a test harness.
+    #[cfg(all(feature = "aws", not(cloudknot_worker)))]
+    fn noted() -> Result<Self> {
+        if !program::has_started() {
+            return Ok(Self::local());
+        }
+        let note = crate::note::KnotNote::read(&program::home())?;
+        Ok(note.map_or_else(Self::local, |note| Self(Arc::new(batch::OnKnot::new(note)))))
+    }
+
+    #[cfg(all(not(feature = "aws"), not(cloudknot_worker)))]
+    fn noted() -> Result<Self> {
+        let home = program::home();
+        if program::has_started() && crate::note::is_there(&home) {
+            return Err(without_aws(&format!("`{}` notes a Knot", home.display())));
+        }
+        Ok(Self::local())
+    }
+
+    #[cfg(cloudknot_worker)]
+    #[expect(clippy::unnecessary_wraps, reason = "on a host it can fail")]
+    fn noted() -> Result<Self> {
+        Ok(Self::local())
     }
 
     pub(crate) fn place(&self) -> &dyn Place {
@@ -94,12 +156,42 @@ pub(crate) trait Place: Send + Sync {
     /// The Knot that runs of this function belong to.
     fn knot(&self, function: &Function) -> String;
 
-    /// How many items make a part, and how many run at once, where the user did not say.
-    fn chunking(&self, function: &Function, items: u64) -> Chunking;
+    /// Refuses, before anything is read or stored, a function that cannot run there.
+    fn check(&self, _: &'static Function) -> Result<()> {
+        Ok(())
+    }
 
-    /// Computes what the ledger's round is missing, tells the ledger as it goes on, and at last that it is finished.
-    /// `known` is whether the ledger has seen all that is stored: a run that was just recorded has nothing.
-    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Result<()>;
+    /// How many items make a part, and how many run at once, where the user did not say.
+    fn chunking(&self, function: &Function, resources: &Resources, items: u64) -> Chunking;
+
+    /// Adds to the record of a run what of this backend must not change under it.
+    fn pin(&self, _: &mut Manifest, _independent: bool) -> Result<()> {
+        Ok(())
+    }
+
+    /// Begins to compute what the ledger's round is missing; then tells the ledger as it goes on, and at last that it is
+    /// finished. `known` is whether the ledger has seen all that is stored: a run that was just recorded has nothing.
+    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> BoxFuture<'static, Result<()>>;
+
+    /// The jobs of the run, where there are such.
+    fn jobs(&self, _: &Arc<Ledger>) -> BoxFuture<'static, Result<Vec<Job>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// Ends one item.
+    fn cancel_item(&self, ledger: &Arc<Ledger>, item: u64) -> BoxFuture<'static, Result<()>> {
+        let message =
+            format!("failed to cancel item {item} of run {}: it has no job of its own", ledger.record.manifest.run);
+        let error = Error::new(ErrorKind::Config, message).with_hint("cancel the run, or run it on AWS Batch");
+        Box::pin(std::future::ready(Err(error)))
+    }
+}
+
+/// What a program says that was built without what it takes.
+#[cfg(not(feature = "aws"))]
+fn without_aws(why: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("failed to choose a backend: {why}, and this program was built without AWS"))
+        .with_hint(format!("give cloudknot the feature `aws` in Cargo.toml, or set {}=local", contract::ENV_BACKEND))
 }
 
 /// How a run is cut up.
@@ -110,10 +202,10 @@ pub(crate) struct Chunking {
 }
 
 /// How many items of this function keep the machine busy: one a core, fewer where each asks for several CPUs.
-fn at_once(function: &Function) -> u32 {
-    // The macro has checked that it is a small positive number.
+fn at_once(function: &Function, resources: &Resources) -> u32 {
+    // It was checked to be a small positive number.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let each = function.resources.vcpus.map_or(1, |vcpus| vcpus.ceil().max(1.0) as usize);
+    let each = resources.vcpus.or(function.resources.vcpus).map_or(1, |vcpus| vcpus.ceil().max(1.0) as usize);
     u32::try_from((cores() / each).max(1)).unwrap_or(u32::MAX)
 }
 

@@ -52,6 +52,15 @@ pub enum Event<'a> {
         /// Bytes as they came; lines may be incomplete.
         text: &'a [u8],
     },
+    /// Nothing of a run has been running for a while.
+    Waiting {
+        /// The run's id.
+        run: &'a str,
+        /// For how long.
+        since: Duration,
+        /// Why, in the scheduler's words.
+        reason: &'a str,
+    },
     /// A run ended.
     Finished {
         /// The run's id.

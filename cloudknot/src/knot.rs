@@ -16,8 +16,6 @@ mod inside;
 #[cfg(cloudknot_worker)]
 #[path = "knot/worker.rs"]
 mod inside;
-#[cfg(not(cloudknot_worker))]
-pub(crate) mod note;
 mod settings;
 #[cfg(not(cloudknot_worker))]
 pub(crate) mod values;
@@ -176,6 +174,32 @@ impl Knot {
     pub fn job_definitions(&self) -> BTreeMap<&str, &str> {
         let functions = self.deployed.functions.iter();
         functions.filter_map(|(key, id)| Some((id.as_str(), self.outputs.get(key)?.as_str()))).collect()
+    }
+
+    /// Where maps of its functions run: for `.on(..)`, in a program beside whose crate another Knot is noted, or none.
+    ///
+    /// ```no_run
+    /// # #[cloudknot::remote]
+    /// # fn double(x: u32) -> u32 { 2 * x }
+    /// # async fn example() -> cloudknot::Result<()> {
+    /// let knot = cloudknot::Knot::get("sweep").await?;
+    /// let doubled = double.map([1, 2, 3]).on(knot.backend().await?).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If its Pars cannot be asked for.
+    pub async fn backend(&self) -> Result<crate::Backend> {
+        inside::backend(self).await
+    }
+
+    /// Notes it beside the crate in this folder, so that the program's maps run on it, as a deploy from there would.
+    ///
+    /// # Errors
+    /// If its Pars cannot be asked for, or the note cannot be written.
+    pub async fn use_beside(&self, folder: impl Into<PathBuf>) -> Result<()> {
+        inside::use_beside(self, &folder.into()).await
     }
 
     /// Takes it away, with all its runs; await it. The Pars stays, unless that is asked for.

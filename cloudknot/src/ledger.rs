@@ -161,14 +161,8 @@ impl Ledger {
     pub(crate) async fn refresh(&self) -> Result<()> {
         let Record { store, keys, taken_up, round, .. } = &self.record;
         let mut parts = store.list(&keys.results(), None).await?;
-        let failures = store.list(&keys.failures(), None).await?;
         parts.sort_by(|a: &Object, b: &Object| (a.stored, &a.key).cmp(&(b.stored, &b.key)));
         let parts: Vec<Part> = parts.iter().filter_map(|object| contract::part_of(&object.key)).collect();
-        let last_failures = failures
-            .iter()
-            .filter_map(|object| contract::failure_of(&object.key))
-            .filter(|&(_, of_round, attempt)| of_round == *round && attempt > taken_up.retries);
-        let mut new_failures = Vec::new();
         self.settle(|known| {
             let fresh = |known: &Known, part: &Part| {
                 part.last < known.values.len && (part.first..=part.last).any(|item| !known.values.get(item))
@@ -179,6 +173,18 @@ impl Ledger {
                     known.settled.push(Settled::Values(part));
                 }
             }
+        });
+        if self.missing().is_empty() {
+            // Each listing is a request.
+            return Ok(());
+        }
+        let failures = store.list(&keys.failures(), None).await?;
+        let last_failures = failures
+            .iter()
+            .filter_map(|object| contract::failure_of(&object.key))
+            .filter(|&(_, of_round, attempt)| of_round == *round && attempt > taken_up.retries);
+        let mut new_failures = Vec::new();
+        self.settle(|known| {
             for (item, _, attempt) in last_failures {
                 if known.failure(item, attempt) {
                     new_failures.push((item, attempt));

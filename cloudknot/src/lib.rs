@@ -48,10 +48,10 @@
 mod account;
 #[cfg(cloudknot_allocator = "mimalloc")]
 mod allocator;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+#[cfg(all(feature = "aws", not(cloudknot_worker)))]
 mod aws;
 mod backend;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+#[cfg(all(feature = "aws", not(cloudknot_worker)))]
 mod batch;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub mod built;
@@ -80,11 +80,16 @@ mod knot;
 mod ledger;
 #[cfg(feature = "deploy")]
 mod login;
+#[cfg(all(feature = "aws", not(cloudknot_worker)))]
+mod logs;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod machines;
 mod map;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod names;
+#[cfg(not(cloudknot_worker))]
+#[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only that there is a note is of interest"))]
+mod note;
 #[cfg(feature = "deploy")]
 mod pars;
 #[cfg(feature = "deploy")]
@@ -96,13 +101,14 @@ mod preflight;
 mod program;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub mod prune;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 #[allow(dead_code, reason = "the macros have the same file, and read times as well")]
 mod quantity;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub mod registry;
 mod remote;
 mod run;
+#[cfg(all(feature = "aws", not(cloudknot_worker)))]
+mod signed;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod stack;
 #[cfg(all(feature = "progress", not(cloudknot_worker)))]
@@ -243,7 +249,29 @@ pub use pars::{Internet, Network, Pars, ParsBuilder, ParsClobber, ParsSettings, 
 #[cfg(feature = "deploy")]
 pub use plan::{Action, Plan, PlannedStep};
 pub use remote::RemoteFn;
-pub use run::{Pending, Results, Run, Status};
+pub use run::{Job, JobAttempt, Pending, Results, Run, Status};
+
+/// When the attempt of an item that is running will be ended, if anything ends it: `timeout` of the attribute or the map.
+///
+/// For functions that can stop early with what they have. `None` where the item has no timeout, outside of remote functions,
+/// and in test harnesses, which do not enforce it. Of the machine's own end (Spot, a cancelled run) nothing is known before.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// #[cloudknot::remote(timeout = "10m")]
+/// fn refine(mut guess: f64) -> f64 {
+///     let in_time = || cloudknot::deadline().is_none_or(|end| Instant::now() + Duration::from_secs(5) < end);
+///     while in_time() && (guess * guess - 2.0).abs() > 1e-9 {
+///         guess = (guess + 2.0 / guess) / 2.0;
+///     }
+///     guess
+/// }
+/// # assert!((refine(1.0) - 2_f64.sqrt()).abs() < 1e-6);
+/// ```
+pub fn deadline() -> Option<std::time::Instant> {
+    cloudknot_runtime::item::deadline()
+}
 
 #[doc(hidden)]
 pub mod __private;

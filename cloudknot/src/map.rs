@@ -9,14 +9,15 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use cloudknot_runtime::contract::{InputLayout, Manifest, RunKeys};
+use cloudknot_runtime::contract::{InputLayout, Manifest, Resources, RunKeys};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, Store, Writer};
 use cloudknot_runtime::{engine, function, item};
 
-use crate::backend::{Backend, Chunking};
+use crate::backend::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Record;
+use crate::quantity;
 use crate::remote::{Decode, Encode, RemoteFn};
 use crate::run::{self, Pending, Run};
 
@@ -45,6 +46,11 @@ impl<Args, Output, F> RemoteFn<Args, Output, F> {
             max_failures: None,
             env: BTreeMap::new(),
             tags: BTreeMap::new(),
+            vcpus: None,
+            memory: None,
+            memory_on_retry: None,
+            gpus: None,
+            independent: false,
             backend: None,
         };
         Map { inputs: inputs.into_iter(), function: self.function, encode: self.encode, decode: self.decode, options }
@@ -106,6 +112,11 @@ struct Options {
     max_failures: Option<u64>,
     env: BTreeMap<String, String>,
     tags: BTreeMap<String, String>,
+    vcpus: Option<f64>,
+    memory: Option<String>,
+    memory_on_retry: Option<String>,
+    gpus: Option<u32>,
+    independent: bool,
     backend: Option<Backend>,
 }
 
@@ -116,7 +127,7 @@ impl<It, Args, Output> Map<It, Args, Output> {
         self
     }
 
-    /// So many items run at once: here in all, on Batch in each worker. At least 1.
+    /// So many items run at once: here in all, on Batch in each worker, where they share what the job has. At least 1.
     pub fn parallel(mut self, items: u32) -> Self {
         self.options.parallel = Some(items);
         self
@@ -128,7 +139,7 @@ impl<It, Args, Output> Map<It, Args, Output> {
         self
     }
 
-    /// A tag of the run, kept in its record.
+    /// A tag of the run, kept in its record; on Batch also of its jobs.
     pub fn tag(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.tags.insert(name.into(), value.into());
         self
@@ -152,6 +163,47 @@ impl<It, Args, Output> Map<It, Args, Output> {
         self
     }
 
+    /// How many virtual CPUs each job has, in place of what was deployed; more than 0. Here it decides how many items run at
+    /// once.
+    pub fn vcpus(mut self, vcpus: f64) -> Self {
+        self.options.vcpus = Some(vcpus);
+        self
+    }
+
+    /// How much memory each job has, such as `"8 GiB"`, in place of what was deployed. Not enforced on this machine, but in
+    /// Docker and on Batch.
+    pub fn memory(mut self, memory: impl Into<String>) -> Self {
+        self.options.memory = Some(memory.into());
+        self
+    }
+
+    /// The same for items that [`retry_failed`](Run::retry_failed) takes up again: some inputs need more than most.
+    ///
+    /// ```
+    /// # #[cloudknot::remote(memory = "2 GiB")]
+    /// # fn double(x: u32) -> u32 { 2 * x }
+    /// let run = double.map([1, 2, 3]).memory_on_retry("16 GiB").submit().wait()?;
+    /// # assert_eq!(run.values().wait()?, [2, 4, 6]);
+    /// # Ok::<(), cloudknot::Error>(())
+    /// ```
+    pub fn memory_on_retry(mut self, memory: impl Into<String>) -> Self {
+        self.options.memory_on_retry = Some(memory.into());
+        self
+    }
+
+    /// How many GPUs each job has, in place of what was deployed. Only Batch heeds it.
+    pub fn gpus(mut self, gpus: u32) -> Self {
+        self.options.gpus = Some(gpus);
+        self
+    }
+
+    /// A job of its own for each chunk, in place of one array job: slower to submit, and each can be seen and ended by itself in
+    /// the console. Only Batch heeds it.
+    pub fn independent(mut self) -> Self {
+        self.options.independent = true;
+        self
+    }
+
     /// Where it runs.
     pub fn on(mut self, backend: Backend) -> Self {
         self.options.backend = Some(backend);
@@ -165,7 +217,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Map<It, Args, Output> {
     /// The iterator is run through by the thread that polls this, and never held in memory as a whole. If it panics,
     /// nothing was submitted.
     pub fn submit(self) -> Submit<It, Args, Output> {
-        Submit(Box::new(Submission { map: self, state: State::New, recording: Recording::default() }))
+        Submit(Box::new(Submission { map: self, state: State::New, recording: Recording::default(), run: None }))
     }
 
     /// Waits on this thread for all values, in order.
@@ -226,6 +278,8 @@ struct Submission<It, Args, Output> {
     map: Map<It, Args, Output>,
     state: State,
     recording: Recording,
+    /// From when on it is recorded.
+    run: Option<Run<Output>>,
 }
 
 // A state machine by hand, because it has to be nameable, and `Send` exactly where the iterator is.
@@ -234,6 +288,7 @@ enum State {
     Writing(Box<dyn Writer>),
     Busy(BoxFuture<'static, Result<Box<dyn Writer>>>),
     Closing(BoxFuture<'static, Result<Record>>),
+    Launching(BoxFuture<'static, Result<()>>),
     Done,
 }
 
@@ -293,9 +348,19 @@ impl<It: Iterator<Item = Args>, Args, Output> Future for Submit<It, Args, Output
                     }
                 },
                 State::Closing(mut future) => match future.as_mut().poll(context) {
-                    Poll::Ready(record) => return Poll::Ready(this.launch(record?)),
+                    Poll::Ready(record) => State::Launching(this.launch(record?)),
                     Poll::Pending => {
                         this.state = State::Closing(future);
+                        return Poll::Pending;
+                    }
+                },
+                State::Launching(mut future) => match future.as_mut().poll(context) {
+                    Poll::Ready(launched) => {
+                        launched?;
+                        return Poll::Ready(Ok(this.run.take().expect("what is launched is a run")));
+                    }
+                    Poll::Pending => {
+                        this.state = State::Launching(future);
                         return Poll::Pending;
                     }
                 },
@@ -328,6 +393,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         options.check()?;
         function::find(&function.id.to_string()).map_err(|message| Error::new(ErrorKind::Config, message))?;
         let backend = options.backend.clone().map_or_else(Backend::chosen, Ok)?;
+        backend.place().check(function)?;
         let store = backend.place().store()?;
         self.recording.run = new_run_id();
         let key = RunKeys::new(&backend.place().knot(function), &self.recording.run).inputs();
@@ -356,13 +422,11 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         let store = recording.store.take().expect("the store was chosen at the beginning");
         let backend = recording.backend.as_ref().expect("the backend was chosen at the beginning").place();
         let knot = backend.knot(function);
-        let manifest = options.manifest(
-            function,
-            recording,
-            backend.name(),
-            &knot,
-            backend.chunking(function, recording.items),
-        )?;
+        let mut manifest = options.manifest(function, recording, backend.name(), &knot)?;
+        let chosen = backend.chunking(function, &manifest.resources, recording.items);
+        manifest.chunk = options.chunk.unwrap_or(chosen.chunk);
+        manifest.parallel = options.parallel.unwrap_or(chosen.parallel);
+        backend.pin(&mut manifest, options.independent)?;
         let keys = RunKeys::new(&knot, &recording.run);
         let rest = Bytes::from(std::mem::take(&mut recording.buffer));
         let offsets = recording.offsets.take();
@@ -385,9 +449,11 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         }))
     }
 
-    fn launch(&mut self, record: Record) -> Result<Run<Output>> {
+    fn launch(&mut self, record: Record) -> BoxFuture<'static, Result<()>> {
         let backend = self.recording.backend.take().expect("the backend was chosen at the beginning");
-        Run::launch(record, backend, self.map.function, self.map.decode)
+        let (run, launched) = Run::launch(record, backend, self.map.function, self.map.decode);
+        self.run = Some(run);
+        inside(launched)
     }
 }
 
@@ -441,7 +507,24 @@ impl Options {
             (.., Some(0), _) => zero("max_failures"),
             (.., Some(Duration::ZERO)) => zero("timeout"),
             _ => self.check_env(),
+        }?;
+        if self.vcpus.is_some_and(|vcpus| !vcpus.is_finite() || vcpus <= 0.0) {
+            return zero("vcpus");
         }
+        self.resources().map(drop)
+    }
+
+    fn resources(&self) -> Result<Resources> {
+        let mib = |what: &str, memory: &Option<String>| {
+            let parsed = memory.as_deref().map(quantity::memory_mib).transpose();
+            parsed.map_err(|why| Error::new(ErrorKind::Config, format!("failed to submit: .{what}(..): {why}")))
+        };
+        Ok(Resources {
+            vcpus: self.vcpus,
+            memory_mib: mib("memory", &self.memory)?,
+            memory_on_retry_mib: mib("memory_on_retry", &self.memory_on_retry)?,
+            gpus: self.gpus,
+        })
     }
 
     fn check_env(&self) -> Result<()> {
@@ -461,14 +544,7 @@ impl Options {
         }
     }
 
-    fn manifest(
-        &self,
-        function: &Function,
-        recording: &Recording,
-        backend: &str,
-        knot: &str,
-        chosen: Chunking,
-    ) -> Result<Manifest> {
+    fn manifest(&self, function: &Function, recording: &Recording, backend: &str, knot: &str) -> Result<Manifest> {
         // Rounded up: a timeout of nothing would fail every item.
         let millis = |timeout: Duration| {
             u64::try_from(timeout.as_micros().div_ceil(1_000)).map_err(|_| {
@@ -487,13 +563,16 @@ impl Options {
             codec: function.codec,
             items: recording.items,
             inputs: recording.layout(),
-            chunk: self.chunk.unwrap_or(chosen.chunk),
-            parallel: self.parallel.unwrap_or(chosen.parallel),
+            // As the backend chooses, once it knows the rest.
+            chunk: 1,
+            parallel: 1,
             retries: self.retries,
             timeout_ms: self.timeout.map(millis).transpose()?,
             max_failures: self.max_failures,
             env: self.env.clone(),
             tags: self.tags.clone(),
+            resources: self.resources()?,
+            batch: None,
             created: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         })
     }

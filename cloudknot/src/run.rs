@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -61,6 +62,37 @@ pub struct Status {
     pub finished: bool,
 }
 
+/// A job of a run on AWS Batch: one of its own, or a child of an array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Job {
+    /// Its id.
+    pub id: String,
+    /// Batch's word for its state: `SUBMITTED`, `PENDING`, `RUNNABLE`, `STARTING`, `RUNNING`, `SUCCEEDED`, `FAILED`. A job
+    /// succeeds once the outcomes of all its items are stored, be they failures.
+    pub status: String,
+    /// What Batch says to that.
+    pub reason: Option<String>,
+    /// Its items: ranges, first included, last excluded.
+    pub items: Vec<Range<u64>>,
+    /// Those that have ended, in their order.
+    pub attempts: Vec<JobAttempt>,
+    /// Where the console shows the log of its last attempt, once there is one.
+    pub log_url: Option<String>,
+}
+
+/// One attempt of a job that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobAttempt {
+    /// The exit code of its container, if that ended by itself.
+    pub exit_code: Option<i32>,
+    /// Why it ended, in Batch's words.
+    pub reason: Option<String>,
+    /// Where the console shows its log.
+    pub log_url: Option<String>,
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { items, succeeded, failed, running, waiting, left, .. } = self;
@@ -77,17 +109,17 @@ impl<T> Run<T> {
         backend: Backend,
         function: &'static Function,
         decode: Decode<T>,
-    ) -> Result<Self> {
+    ) -> (Self, BoxFuture<'static, Result<()>>) {
         let ledger = Ledger::new(record);
         let run = Self { ledger, backend, function, decode };
-        run.begin(true)?;
-        Ok(run)
+        let launched = run.begin(true);
+        (run, launched)
     }
 
-    fn begin(&self, known: bool) -> Result<()> {
+    fn begin(&self, known: bool) -> BoxFuture<'static, Result<()>> {
         if self.ledger.missing().is_empty() && known {
             self.ledger.finish(End::Complete);
-            return Ok(());
+            return Box::pin(std::future::ready(Ok(())));
         }
         self.backend.place().launch(&self.ledger, self.function, known)
     }
@@ -186,6 +218,18 @@ impl<T: Send + 'static> Run<T> {
         })
     }
 
+    /// Ends one item: what it has stored stays, else it is `Cancelled`. Only where it has a job of its own, which is on AWS Batch
+    /// with one item a job.
+    pub fn cancel_item(&self, index: usize) -> Pending<()> {
+        let cancelled = self.backend.place().cancel_item(&self.ledger, index as u64);
+        Pending::new(cancelled)
+    }
+
+    /// The jobs of the run that the scheduler still knows, in the order of their items; none on this machine.
+    pub fn jobs(&self) -> Pending<Vec<Job>> {
+        Pending::new(self.backend.place().jobs(&self.ledger))
+    }
+
     /// Runs the items that have no value again, once this run has finished. The id stays the same.
     pub fn retry_failed(&self) -> Pending<Run<T>> {
         let (ledger, backend, function, decode) =
@@ -231,7 +275,7 @@ pub(crate) async fn attach<T>(
     let run = Run { ledger, backend, function, decode };
     // Another program may be computing it, so that what is missing now may be there later.
     let complete = run.ledger.missing().is_empty();
-    run.begin(complete)?;
+    run.begin(complete).await?;
     Ok(run)
 }
 

@@ -80,6 +80,9 @@ impl Hook for Terminal {
             Event::Progress { run, done, failed } => shown.with(run, |shown| shown.progress(done, failed)),
             Event::Failed { run, item, error, last } => shown.with(run, |shown| shown.failure(item, error, last)),
             Event::Log { run, text } => shown.with(run, |shown| shown.print(text)),
+            Event::Waiting { run, since, reason } => shown.with(run, |shown| {
+                shown.say(&format!("{}: nothing has run for {}: {reason}", shown.function, in_short(since)));
+            }),
             Event::Finished { run, done, failed, left, reason, elapsed } => {
                 let interrupted = shown.interrupted && left > 0;
                 if let Some(shown) = shown.runs.remove(run) {

@@ -18,10 +18,13 @@ What follows is ours and not moto's; a test that rests on it shows that we follo
 - DescribeJobs takes 100 ids, SubmitJob arrays of 2 to 10,000, ListJobs without a status lists what is RUNNING.
 - No more than SLOTS containers run at a time; the other jobs are RUNNABLE.
 
+For tests whose functions write files, containers share the folder that CLOUDKNOT_TESTS_FOLDER names, as root.
+
 Volumes, secrets, GPUs and ulimits are not heeded, nor are jobs that are no containers: those run as moto runs them.
 """
 
 import atexit
+import os
 import sys
 import threading
 import time
@@ -265,6 +268,8 @@ class Job(models.Job):
             "network_mode": settings.moto_network_mode(),
             "detach": True,
         }
+        if folder := os.environ.get("CLOUDKNOT_TESTS_FOLDER"):
+            found |= {"volumes": {folder: {"bind": folder, "mode": "rw"}}, "user": "0"}
         if memory := self.requirement("MEMORY"):
             found |= {"mem_limit": f"{memory}m", "memswap_limit": f"{memory}m"}
         if shared := linux.get("sharedMemorySize"):

@@ -87,6 +87,20 @@ impl Drop for Daemon {
     }
 }
 
+impl Drop for Docker {
+    /// An engine leaves a mount behind, for which its folder cannot be removed.
+    fn drop(&mut self) {
+        let Some(daemon) = self.daemon.take() else { return };
+        let mount = daemon.folder.path().join("exec/netns/default");
+        let folder = daemon.folder.path().to_owned();
+        drop(daemon);
+        if mount.exists() {
+            let _ = Command::new("umount").arg("--lazy").arg(&mount).status();
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
 /// A port of this machine that was free a moment ago.
 ///
 /// # Panics

@@ -2,6 +2,8 @@
 //! tested against. Knows no implementation.
 
 pub mod authority;
+#[cfg(all(feature = "moto", feature = "s3"))]
+pub mod cloud;
 pub mod counterparts;
 pub mod debian;
 #[cfg(feature = "moto")]

@@ -101,6 +101,41 @@ impl Moto {
         })
     }
 
+    /// The same, whose containers share this folder of this machine.
+    ///
+    /// # Panics
+    /// As [`Moto::start`].
+    pub fn start_with_folder(docker: &Docker, folder: &Path) -> Option<Self> {
+        Self::start_with(|command| {
+            command.env("MOTO_DOCKER_NETWORK_MODE", "host").env("CLOUDKNOT_TESTS_FOLDER", folder);
+            match docker.host() {
+                Some(host) => command.env("DOCKER_HOST", host),
+                None => command.env_remove("DOCKER_HOST"),
+            };
+        })
+    }
+
+    /// Ends all jobs of a queue whose names begin like this.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn end_jobs(&self, queue: &str, begins: &str) {
+        let said = |path: &str, body: &Value| {
+            let answer = ask(self.address, "POST", path, &body.to_string());
+            answer.unwrap_or_else(|why| panic!("moto: POST {path}: {why}"))
+        };
+        for status in ["SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING"] {
+            let listed = said("/v1/listjobs", &json!({"jobQueue": queue, "jobStatus": status}));
+            let body = listed.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+            let jobs: Value = serde_json::from_str(&body).unwrap_or_default();
+            for job in jobs["jobSummaryList"].as_array().into_iter().flatten() {
+                if job["jobName"].as_str().is_some_and(|name| name.starts_with(begins)) {
+                    said("/v1/terminatejob", &json!({"jobId": job["jobId"], "reason": "the test is over"}));
+                }
+            }
+        }
+    }
+
     fn start_with(configure: impl FnOnce(&mut Command)) -> Option<Self> {
         let Some(python) = python() else {
             skipped("what needs moto", "it is not installed; CLOUDKNOT_TEST_INSTALL=moto tests/run.sh installs it");

@@ -55,7 +55,8 @@ impl Recorded {
             parallel: 1,
             retries: 0,
             timeout_ms: None,
-            threads: 1,
+            vcpus: None,
+            fresh: true,
         };
         Self { keys, task }
     }

@@ -137,6 +137,24 @@ pub struct Elsewhere {
     pub home: PathBuf,
     /// The engine that runs its containers.
     pub docker: Arc<Docker>,
+    /// How that engine is asked for the containers of a run; `{run}` is its id.
+    pub filter: String,
+    /// Where runs are kept, if not in the folder.
+    pub record: Option<PathBuf>,
+    /// Whose each item is a container of its own, where the test does not say otherwise.
+    pub is_batch: bool,
+    /// Ends what a test has left running.
+    pub end: Option<End>,
+}
+
+/// What is called when a trial is over.
+#[derive(Clone)]
+pub struct End(pub Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("End")
+    }
 }
 
 /// The trial of a suite that runs on several backends: `crate::trial()`, or the test ends where that is none.
@@ -175,6 +193,11 @@ impl Trial {
         self.elsewhere.is_none()
     }
 
+    /// Each of its items is a container, where the test does not say otherwise.
+    pub fn is_batch(&self) -> bool {
+        self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.is_batch)
+    }
+
     /// The folder of its runs.
     pub fn home(&self) -> PathBuf {
         self.folder.path().join("home")
@@ -204,13 +227,19 @@ impl Trial {
     pub fn containers(&self, run: &str) -> Vec<String> {
         let Some(elsewhere) = &self.elsewhere else { return Vec::new() };
         let mut list = elsewhere.docker.command();
-        list.args(["ps", "-aq", "--filter", &format!("label=cloudknot.run={run}")]);
+        list.args(["ps", "-aq", "--filter", &elsewhere.filter.replace("{run}", run)]);
         crate::counterparts::run(&mut list).lines().map(str::to_owned).collect()
     }
 
     /// What is kept of all runs.
     pub fn kept(&self) -> Vec<PathBuf> {
-        files(&self.home().join("knots"))
+        files(&self.record().join("knots"))
+    }
+
+    /// Where its runs are kept.
+    fn record(&self) -> PathBuf {
+        let elsewhere = self.elsewhere.as_ref().and_then(|elsewhere| elsewhere.record.clone());
+        elsewhere.unwrap_or_else(|| self.home())
     }
 
     /// The program with these arguments, its runs in the folder, and without progress.
@@ -264,7 +293,10 @@ impl Trial {
 
     /// The folder of a run.
     pub fn run(&self, run: &str) -> PathBuf {
-        self.home().join("knots/cloudknot-tests/runs").join(run)
+        let knots = self.record().join("knots");
+        // There is one at most: each trial has a record of its own.
+        let knot = std::fs::read_dir(&knots).into_iter().flatten().flatten().next();
+        knot.map_or_else(|| knots.join("cloudknot-tests"), |knot| knot.path()).join("runs").join(run)
     }
 
     /// The items that have a value in the store.
@@ -307,6 +339,9 @@ impl Drop for Trial {
     fn drop(&mut self) {
         for pid in self.processes() {
             kill(pid, rustix::process::Signal::KILL);
+        }
+        if let Some(End(end)) = self.elsewhere.as_ref().and_then(|elsewhere| elsewhere.end.as_ref()) {
+            end();
         }
     }
 }

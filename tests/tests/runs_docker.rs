@@ -16,7 +16,15 @@ fn trial() -> Option<Trial> {
     let docker = Docker::get()?;
     let mut env = vec![("CLOUDKNOT_BACKEND".to_owned(), "docker".to_owned())];
     env.extend(docker.host().map(|host| ("DOCKER_HOST".to_owned(), host.to_owned())));
-    let trial = Trial::new(env!("CARGO_BIN_EXE_trial")).on(Elsewhere { env, home: "/cloudknot".into(), docker });
+    let trial = Trial::new(env!("CARGO_BIN_EXE_trial")).on(Elsewhere {
+        env,
+        home: "/cloudknot".into(),
+        docker,
+        filter: "label=cloudknot.run={run}".into(),
+        record: None,
+        is_batch: false,
+        end: None,
+    });
     std::fs::create_dir_all(trial.home()).expect("the folder of the test can be written");
     std::fs::copy(trial_image(), trial.home().join("image.json")).expect("the note is there");
     Some(trial)

@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloudknot_runtime::contract::{self, Round, StoreAt, Task, exit};
+use cloudknot_runtime::contract::{self, Resources, Round, StoreAt, Task, exit};
 use cloudknot_runtime::engine;
 use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use cloudknot_runtime::function::Function;
-use cloudknot_runtime::store::{DirStore, Store};
+use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
 
 use super::{Chunking, Place, at_once, cores, turns};
 use crate::built::Built;
@@ -47,25 +47,29 @@ impl Place for Containers {
         function.id.package.to_owned()
     }
 
-    fn chunking(&self, _: &Function, items: u64) -> Chunking {
+    fn chunking(&self, _: &Function, _: &Resources, items: u64) -> Chunking {
         Chunking { chunk: items.div_ceil(CHILDREN).max(1), parallel: 1 }
     }
 
-    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Result<()> {
-        let home = std::path::absolute(program::home())
-            .map_err(|error| Error::new(ErrorKind::Store, "failed to find the folder of runs").with_source(error))?;
-        let built = Built::read(&home)?;
-        built.check(function)?;
-        let at_once = (at_once(function) / ledger.record.manifest.parallel).max(1);
-        ledger.started(&format!("in Docker, {at_once} at a time, image {}", built.name));
-        let fleet = Fleet { ledger: Arc::clone(ledger), function, built, home, at_once, first_attempt: known };
-        std::thread::Builder::new()
-            .name("cloudknot-run".into())
-            .spawn(move || fleet.drive(known))
-            .map_err(|error| Error::new(ErrorKind::Infrastructure, "failed to start a thread").with_source(error))?;
-        turns::heed_cancel(ledger);
-        Ok(())
+    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> BoxFuture<'static, Result<()>> {
+        Box::pin(std::future::ready(begin(ledger, function, known)))
     }
+}
+
+fn begin(ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Result<()> {
+    let home = std::path::absolute(program::home())
+        .map_err(|error| Error::new(ErrorKind::Store, "failed to find the folder of runs").with_source(error))?;
+    let built = Built::read(&home)?;
+    built.check(function)?;
+    let at_once = (at_once(function, &ledger.record.manifest.resources) / ledger.record.manifest.parallel).max(1);
+    ledger.started(&format!("in Docker, {at_once} at a time, image {}", built.name));
+    let fleet = Fleet { ledger: Arc::clone(ledger), function, built, home, at_once, fresh: known };
+    std::thread::Builder::new()
+        .name("cloudknot-run".into())
+        .spawn(move || fleet.drive(known))
+        .map_err(|error| Error::new(ErrorKind::Infrastructure, "failed to start a thread").with_source(error))?;
+    turns::heed_cancel(ledger);
+    Ok(())
 }
 
 /// The containers of one run.
@@ -76,7 +80,7 @@ struct Fleet {
     home: PathBuf,
     at_once: u32,
     /// Nothing can be stored yet, so the workers need not look.
-    first_attempt: bool,
+    fresh: bool,
 }
 
 /// A child's number, and its items.
@@ -162,7 +166,9 @@ impl Fleet {
 
     fn order(&self, child: &Child, attempt: u32) -> Order {
         let Record { manifest, round, taken_up, .. } = &self.ledger.record;
-        let vcpus = self.function.resources.vcpus.unwrap_or(1.0) * f64::from(manifest.parallel);
+        let asked = &self.function.resources;
+        let each = asked.vcpus.unwrap_or(1.0) * f64::from(manifest.parallel);
+        let vcpus = manifest.resources.vcpus.unwrap_or(each);
         let task = Task {
             store: StoreAt::Folder(FOLDER.to_owned()),
             knot: manifest.knot.clone(),
@@ -177,9 +183,9 @@ impl Fleet {
             parallel: manifest.parallel,
             retries: taken_up.retries,
             timeout_ms: manifest.timeout_ms,
-            threads: at_least_one(vcpus / f64::from(manifest.parallel)),
+            vcpus: Some(vcpus),
+            fresh: self.fresh,
         };
-        let attempt = if self.first_attempt { attempt } else { attempt + 1 };
         let own = [
             format!("{}={}", contract::ENV_TASK, serde_json::to_string(&task).expect("a task is texts and numbers")),
             format!("{}={attempt}", contract::ENV_ATTEMPT),
@@ -191,7 +197,7 @@ impl Fleet {
             env: users.chain(own).collect(),
             folder: (self.home.clone(), FOLDER.to_owned()),
             user: owner(&self.home),
-            memory_mib: self.function.resources.memory_mib,
+            memory_mib: manifest.resources.memory_in(*round).or(asked.memory_mib),
             // An engine refuses more CPUs than there are.
             vcpus: vcpus.min(f64::from(u32::try_from(cores()).unwrap_or(u32::MAX))),
         }
@@ -244,11 +250,4 @@ fn owner(folder: &Path) -> String {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(folder)
         .map_or_else(|_| "65532:65532".to_owned(), |metadata| format!("{}:{}", metadata.uid(), metadata.gid()))
-}
-
-fn at_least_one(number: f64) -> u32 {
-    // A number of CPUs is small and positive.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let number = number as u32;
-    number.max(1)
 }

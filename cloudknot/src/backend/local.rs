@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cloudknot_runtime::contract::{ItemProcess, Manifest};
+use cloudknot_runtime::contract::{ItemProcess, Manifest, Resources};
 use cloudknot_runtime::engine;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::process::Launcher;
-use cloudknot_runtime::store::{DirStore, Store};
+use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
 use cloudknot_runtime::supervisor::{self, Commit, Isolation, Trouble, Work};
 
 use super::{Chunking, Place, cores, turns, with_causes};
@@ -35,28 +35,32 @@ impl Place for Local {
         function.id.package.to_owned()
     }
 
-    fn chunking(&self, function: &Function, items: u64) -> Chunking {
-        Chunking { chunk: items.div_ceil(PARTS).max(1), parallel: super::at_once(function) }
+    fn chunking(&self, function: &Function, resources: &Resources, items: u64) -> Chunking {
+        Chunking { chunk: items.div_ceil(PARTS).max(1), parallel: super::at_once(function, resources) }
     }
 
-    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Result<()> {
-        let isolation = isolation(&ledger.record.manifest, function);
-        let parallel = ledger.record.manifest.parallel;
-        ledger.started(&match isolation {
-            Isolation::Processes(_) => {
-                format!("on this machine, {}", counted(parallel, "item process", "item processes"))
-            }
-            Isolation::Threads(_) => format!("in this process, {}", counted(parallel, "thread", "threads")),
-        });
-        let driver =
-            Driver { ledger: Arc::clone(ledger), isolation, lock: program::home().join(ledger.record.keys.lock()) };
-        std::thread::Builder::new()
-            .name("cloudknot-run".into())
-            .spawn(move || driver.drive(known))
-            .map_err(|error| Error::new(ErrorKind::Infrastructure, "failed to start a thread").with_source(error))?;
-        turns::heed_cancel(ledger);
-        Ok(())
+    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> BoxFuture<'static, Result<()>> {
+        Box::pin(std::future::ready(begin(ledger, function, known)))
     }
+}
+
+fn begin(ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Result<()> {
+    let isolation = isolation(&ledger.record.manifest, function);
+    let parallel = ledger.record.manifest.parallel;
+    ledger.started(&match isolation {
+        Isolation::Processes(_) => {
+            format!("on this machine, {}", counted(parallel, "item process", "item processes"))
+        }
+        Isolation::Threads(_) => format!("in this process, {}", counted(parallel, "thread", "threads")),
+    });
+    let driver =
+        Driver { ledger: Arc::clone(ledger), isolation, lock: program::home().join(ledger.record.keys.lock()) };
+    std::thread::Builder::new()
+        .name("cloudknot-run".into())
+        .spawn(move || driver.drive(known))
+        .map_err(|error| Error::new(ErrorKind::Infrastructure, "failed to start a thread").with_source(error))?;
+    turns::heed_cancel(ledger);
+    Ok(())
 }
 
 struct Driver {
@@ -107,9 +111,12 @@ fn isolation(manifest: &Manifest, function: &'static Function) -> Isolation {
     env.extend(manifest.env.clone());
     Isolation::Processes(Launcher {
         program: this_program(),
-        order: ItemProcess { function: manifest.function.clone(), fingerprint: manifest.fingerprint },
+        order: ItemProcess {
+            function: manifest.function.clone(),
+            fingerprint: manifest.fingerprint,
+            timeout_ms: manifest.timeout_ms,
+        },
         env,
-        timeout: manifest.timeout(),
     })
 }
 

@@ -83,7 +83,7 @@ fn cancelled() -> End {
 }
 
 /// What is told of an error that ended a round: in one line, with its causes and hint.
-fn trouble(error: &Error) -> String {
+pub(super) fn trouble(error: &Error) -> String {
     let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
     with_causes(error) + &hint
 }

@@ -3,15 +3,18 @@
 //! The repository comes first, then the push, then the rest of the stack. Whatever interrupts it, the same deploy goes on
 //! from what is there.
 
+use std::path::Path;
+
 use aws_sdk_iam as iam;
+use cloudknot_runtime::contract::Types;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::note::KnotNote;
 use super::values::{Answers, Wanted, job_definition};
 use super::{Deployed, Knot, KnotBuilder, KnotClobber, KnotSettings};
 use crate::account::Account;
 use crate::aws::{Aws, client};
+use crate::backend::Backend;
 use crate::batch::Batch;
 use crate::built::{self, Built};
 use crate::compile::{Arch, Compile, FunctionDescription, Selection, Worker};
@@ -21,6 +24,7 @@ use crate::ec2::Ec2;
 use crate::ecr::Ecr;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machines;
+use crate::note::KnotNote;
 use crate::pars::{self, Pars};
 use crate::plan::{Action, Plan};
 use crate::preflight;
@@ -65,9 +69,35 @@ pub(super) async fn deploy(builder: KnotBuilder) -> Result<Knot> {
         }
         _ => made.bring_about(&there, &builder.account).await?,
     };
-    let note = KnotNote::of(&knot, &there.pars, made.built.types.clone());
+    let note = note_of(&knot, &there.pars, made.built.types.clone());
     note.write(&built::home_of(&made.worker.package_folder))?;
     Ok(knot)
+}
+
+/// What a program has to know of a Knot.
+fn note_of(knot: &Knot, pars: &Pars, types: Option<Vec<Types>>) -> KnotNote {
+    let definitions = knot.job_definitions().into_iter();
+    KnotNote {
+        knot: knot.name.clone(),
+        profile: knot.account.profile.clone(),
+        region: knot.region.clone(),
+        bucket: pars.bucket().to_owned(),
+        prefix: pars.prefix().to_owned(),
+        log_group: pars.log_group().to_owned(),
+        queue: knot.queue().to_owned(),
+        job_definitions: definitions.map(|(function, arn)| (function.to_owned(), arn.to_owned())).collect(),
+        image: knot.image(),
+        types,
+    }
+}
+
+/// The types of a worker that was built elsewhere are not known here: it compares them itself.
+pub(super) async fn backend(knot: &Knot) -> Result<Backend> {
+    Ok(Backend::knot(note_of(knot, &knot.pars().await?, None)))
+}
+
+pub(super) async fn use_beside(knot: &Knot, folder: &Path) -> Result<()> {
+    note_of(knot, &knot.pars().await?, None).write(&built::home_of(folder))
 }
 
 pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cloudknot_runtime::contract;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -184,6 +185,9 @@ impl Wanted<'_> {
                 // EC2 takes whole ones only.
                 (machines::whole(request.vcpus).to_string(), request.memory_mib)
             };
+            // For a worker, which cannot see its share of a machine.
+            let share = json!({"name": contract::ENV_VCPUS, "value": vcpus});
+            let environment: Vec<Value> = list(&said.env, "value").into_iter().chain([share]).collect();
             values.push(json!({
                 "key": key(&function.id()),
                 "name": function.id(),
@@ -196,7 +200,7 @@ impl Wanted<'_> {
                 "ephemeral_gib": ephemeral,
                 "read_only": said.read_only.unwrap_or(false),
                 "tmp_mib": TMP_MIB,
-                "environment": list(&said.env, "value"),
+                "environment": environment,
                 "secrets": list(&said.secrets, "from"),
                 "mounts": self.mounts(),
                 "log": log,

@@ -34,6 +34,16 @@ pub(super) async fn clobber(_: &KnotClobber) -> Result<()> {
     Err(absent())
 }
 
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn backend(_: &Knot) -> Result<crate::Backend> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn use_beside(_: &Knot, _: &std::path::Path) -> Result<()> {
+    Err(absent())
+}
+
 fn absent() -> Error {
     Error::new(ErrorKind::Config, "failed to reach a Knot: this is a worker, which has no part in that")
         .with_hint("make and clobber it in the program that runs on your machine")

@@ -70,13 +70,13 @@ fn env_reaches_the_function_and_tags_are_recorded() {
     let trial = trial!();
     let mut spec = Spec::of([Task::Env("ANSWER".into()), Task::Env("CLOUDKNOT_ITEM_PROCESS".into())]);
     spec.env.insert("ANSWER".into(), "42".into());
-    spec.tags.insert("project".into(), "stars & bars".into());
+    spec.tags.insert("project".into(), "stars + bars".into());
     spec.timeout_ms = Some(7_000);
     let facts = trial.map(&spec);
     assert_eq!(values(&facts), [(0, 42)].into());
     assert!(failures(&facts)[&1].message.contains("not found"), "the marker of item processes is taken out");
     let manifest = manifest(&trial, &run_of(&facts).unwrap());
-    assert_eq!(manifest["tags"]["project"], "stars & bars");
+    assert_eq!(manifest["tags"]["project"], "stars + bars");
     assert_eq!(manifest["env"]["ANSWER"], "42");
     assert_eq!(manifest["timeout_ms"], 7_000);
     assert_eq!(manifest["items"], 2);
@@ -306,7 +306,10 @@ fn one_input() {
 
 #[test]
 fn ten_thousand_and_one_inputs() {
-    assert_eq!(found(&trial!().facts(&["others", "10001"])), ["10001"]);
+    let trial = trial!();
+    // A container for every second one would be too many.
+    let chunk: &[&str] = if trial.is_batch() { &["2000"] } else { &[] };
+    assert_eq!(found(&trial.facts(&[&["others", "10001"], chunk].concat())), ["10001"]);
 }
 
 #[test]

@@ -9,10 +9,14 @@ use cloudknot_runtime::contract::Types;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::knot::Knot;
-use crate::pars::Pars;
 
 const FILE: &str = "knot.json";
+
+/// Whether a Knot is noted in this folder, for those who cannot read the note.
+#[cfg(not(feature = "aws"))]
+pub(crate) fn is_there(home: &Path) -> bool {
+    home.join(FILE).is_file()
+}
 
 /// The Knot of a program, as far as its maps need to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,22 +45,6 @@ pub(crate) struct KnotNote {
 }
 
 impl KnotNote {
-    pub(crate) fn of(knot: &Knot, pars: &Pars, types: Option<Vec<Types>>) -> Self {
-        let definitions = knot.job_definitions().into_iter();
-        Self {
-            knot: knot.name.clone(),
-            profile: knot.account.profile.clone(),
-            region: knot.region.clone(),
-            bucket: pars.bucket().to_owned(),
-            prefix: pars.prefix().to_owned(),
-            log_group: pars.log_group().to_owned(),
-            queue: knot.queue().to_owned(),
-            job_definitions: definitions.map(|(function, arn)| (function.to_owned(), arn.to_owned())).collect(),
-            image: knot.image(),
-            types,
-        }
-    }
-
     /// What is noted in this folder of runs; `None` where nothing is.
     ///
     /// # Errors
@@ -73,6 +61,7 @@ impl KnotNote {
         note.map(Some).map_err(|error| failed().with_source(error).with_hint("run `cargo knot deploy` again"))
     }
 
+    #[cfg(feature = "deploy")]
     pub(crate) fn write(&self, home: &Path) -> Result<()> {
         let path = home.join(FILE);
         let text = serde_json::to_vec_pretty(self).expect("a note is texts");
@@ -82,6 +71,7 @@ impl KnotNote {
     }
 
     /// Removes the note in this folder, if it is of this Knot; whether it was.
+    #[cfg(feature = "deploy")]
     pub(crate) fn remove(home: &Path, knot: &str, region: &str) -> Result<bool> {
         let noted = Self::read(home)?.filter(|note| note.knot == knot && note.region == region);
         if noted.is_none() {

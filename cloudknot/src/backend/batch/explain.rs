@@ -1,0 +1,155 @@
+//! Why an item has no outcome although its job is over: what Batch says of the job's attempts, and the end of its log.
+
+use std::collections::HashMap;
+
+use cloudknot_runtime::contract::exit;
+use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::Follower;
+use crate::batch::Described;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::Record;
+use crate::logs;
+
+/// Of so many children the log is read; they tend to say the same.
+const LOGS: usize = 32;
+/// So many requests are under way at once.
+const AT_ONCE: usize = 16;
+
+/// Stores, for each item that its job has left without an outcome, why.
+pub(super) async fn what_is_left(of: &Follower) -> Result<()> {
+    let left = of.children_left();
+    // The last of the jobs that had a child: one that was submitted anew tells more than the one before.
+    let job_of = |child: u64| of.sent.iter().rev().find(|sent| sent.children.contains(&child));
+    let ids: Vec<String> = left.keys().filter_map(|child| Some(job_of(*child)?.child(*child))).collect();
+    let described = of.batch.describe(&ids).await?;
+    let described: HashMap<&str, &Described> = described.iter().map(|job| (job.id.as_str(), job)).collect();
+    let Record { store, keys, round, taken_up, .. } = &of.ledger.record;
+    for (number, (child, items)) in left.into_iter().enumerate() {
+        let id = job_of(child).map(|sent| sent.child(child));
+        let job = id.as_deref().and_then(|id| described.get(id).copied());
+        let mut failure = job.map_or_else(|| infrastructure("AWS Batch no longer knows its job"), why);
+        let log = match job {
+            Some(job) if number < LOGS => log_of(of, job).await,
+            _ => String::new(),
+        };
+        if failure.exit_code == Some(exit::WRONG_WORKER) {
+            let message = format!("the Knot `{}` does not fit this program: {}", of.note.knot, log.trim());
+            return Err(
+                Error::new(ErrorKind::Types, message).with_hint("run `cargo knot deploy`, then the program again")
+            );
+        }
+        if let Some(id) = id {
+            failure.message = format!("{} (job {id})", failure.message);
+        }
+        let error = ItemError::new(failure, taken_up.retries + 1).with_log(log);
+        let bytes = bytes::Bytes::from(serde_json::to_vec(&error).expect("an item's error is texts and numbers"));
+        let store = |item: u64| {
+            let (key, bytes) = (keys.failure(item, *round, error.attempt()), bytes.clone());
+            async move { store.put(&key, bytes).await.map(|()| item) }
+        };
+        let mut stored = stream::iter(items).map(store).buffer_unordered(AT_ONCE);
+        while let Some(item) = stored.try_next().await? {
+            of.ledger.failed(item, &error, true);
+        }
+    }
+    Ok(())
+}
+
+/// The end of a job's log; where it cannot be read, why.
+async fn log_of(of: &Follower, job: &Described) -> String {
+    let stream = job.attempts.iter().rev().find_map(|attempt| attempt.log.as_deref()).or(job.log.as_deref());
+    let group = job.log_group.as_deref().or(of.on.log_group.as_deref());
+    let (Some(group), Some(stream)) = (group, stream) else { return String::new() };
+    match logs::end_of(&of.aws, group, stream).await {
+        Ok(log) => log,
+        Err(error) => format!("({error}; it is at {})", logs::page(&of.aws.region, group, stream)),
+    }
+}
+
+/// What the last attempt of a job tells.
+fn why(job: &Described) -> Failure {
+    let last = job.attempts.last();
+    let exit_code = last.and_then(|attempt| attempt.exit_code);
+    let of_container = last.and_then(|attempt| attempt.container_reason.as_deref()).unwrap_or_default();
+    let of_attempt = last.and_then(|attempt| attempt.reason.as_deref()).unwrap_or_default();
+    let of_job = job.reason.as_deref().unwrap_or_default();
+    let said = |words: &str| [of_container, of_attempt, of_job].iter().any(|text| text.contains(words));
+    let first_said =
+        [of_container, of_attempt, of_job].into_iter().find(|text| !text.is_empty()).unwrap_or("no reason is given");
+    let (kind, message) = match exit_code {
+        // Batch kills with the code of SIGKILL for many reasons: the reason decides, and not the code.
+        _ if said("OutOfMemory") => (ItemErrorKind::OutOfMemory, "its container reached the memory limit".to_owned()),
+        _ if said("CannotPull") || said("CannotCreateContainer") || said("CannotStartContainer") => {
+            (ItemErrorKind::Image, first_said.to_owned())
+        }
+        _ if said("exceeded timeout") => (ItemErrorKind::TimedOut, "its job took longer than its timeout".to_owned()),
+        _ if said("Dependent Job failed") => {
+            (ItemErrorKind::Upstream, "a job that its own depends on failed".to_owned())
+        }
+        _ if said("Host EC2") || said("Spot Task was interrupted") => {
+            (ItemErrorKind::Infrastructure, format!("its machine was taken away: {first_said}"))
+        }
+        _ if job.is_terminated => (ItemErrorKind::Cancelled, format!("its job was ended: {of_job}")),
+        Some(exit::INTERRUPTED) => (ItemErrorKind::Interrupted, "its worker was told to stop".to_owned()),
+        Some(exit::TROUBLE) => (ItemErrorKind::Infrastructure, "its worker could not go on".to_owned()),
+        Some(exit::DONE) => (ItemErrorKind::Infrastructure, "its job ended well, and left no outcome".to_owned()),
+        Some(137) => (ItemErrorKind::Infrastructure, "its container was killed from outside by SIGKILL".to_owned()),
+        Some(code) if code > 128 => (ItemErrorKind::Crashed, format!("its worker was ended by signal {}", code - 128)),
+        Some(code) => (ItemErrorKind::Infrastructure, format!("its container ended with code {code}")),
+        None => (ItemErrorKind::Infrastructure, format!("its job ended before it ran: {first_said}")),
+    };
+    let times =
+        if job.attempts.len() > 1 { format!(", the last of {} times", job.attempts.len()) } else { String::new() };
+    let mut failure = Failure::new(kind, message + &times);
+    failure.exit_code = exit_code;
+    failure.signal = exit_code.filter(|code| *code > 128).map(|code| code - 128);
+    failure
+}
+
+fn infrastructure(message: &str) -> Failure {
+    Failure::new(ItemErrorKind::Infrastructure, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Attempt;
+
+    fn check(exit_code: Option<i32>, container: &str, attempt: &str, kind: ItemErrorKind, message: &str) {
+        let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let last = Attempt { exit_code, container_reason: said(container), reason: said(attempt), log: None };
+        let failure = why(&Described { attempts: vec![last], reason: said(attempt), ..Described::default() });
+        assert_eq!((failure.kind, failure.message.as_str()), (kind, message));
+        assert_eq!(failure.exit_code, exit_code);
+    }
+
+    #[test]
+    fn the_reason_decides_and_not_the_code() {
+        let ended = "Essential container in task exited";
+        let memory = "OutOfMemoryError: Container killed due to memory usage";
+        check(Some(137), memory, ended, ItemErrorKind::OutOfMemory, "its container reached the memory limit");
+        let killed = "its container was killed from outside by SIGKILL";
+        check(Some(137), "", ended, ItemErrorKind::Infrastructure, killed);
+        let timeout = "Job attempt duration exceeded timeout";
+        check(Some(137), "", timeout, ItemErrorKind::TimedOut, "its job took longer than its timeout");
+        check(Some(139), "", ended, ItemErrorKind::Crashed, "its worker was ended by signal 11");
+        let lost = "Host EC2 (instance i-1) terminated.";
+        check(None, "", lost, ItemErrorKind::Infrastructure, &format!("its machine was taken away: {lost}"));
+        let spot = "Your Spot Task was interrupted.";
+        check(None, "", spot, ItemErrorKind::Infrastructure, &format!("its machine was taken away: {spot}"));
+        let pull = "CannotPullContainerError: no such image";
+        check(None, pull, "Task failed to start", ItemErrorKind::Image, pull);
+        let docker = "DockerTimeoutError: Could not transition to created";
+        check(
+            None,
+            docker,
+            "Task failed to start",
+            ItemErrorKind::Infrastructure,
+            &format!("its job ended before it ran: {docker}"),
+        );
+        check(Some(75), "", ended, ItemErrorKind::Interrupted, "its worker was told to stop");
+        check(Some(3), "", ended, ItemErrorKind::Infrastructure, "its container ended with code 3");
+    }
+}

@@ -1,0 +1,68 @@
+//! The jobs of a run, for whoever asks for them; and the end of one.
+
+use std::ops::Range;
+
+use crate::aws::Aws;
+use crate::batch::{Batch, Described};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::{Ledger, Record};
+use crate::logs;
+use crate::run::{Job, JobAttempt};
+
+use super::Sent;
+
+/// All jobs of the run's last round that Batch still knows: plain jobs, and the children of arrays.
+pub(super) async fn of(aws: &Aws, ledger: &Ledger) -> Result<Vec<Job>> {
+    let batch = Batch::new(aws);
+    let record = &ledger.record;
+    let Some(on) = &record.manifest.batch else { return Ok(Vec::new()) };
+    let sent = super::sent(&batch, record, on).await?;
+    let children = sent.iter().flat_map(|sent| sent.children.clone().map(|child| (sent.child(child), child)));
+    let children: Vec<(String, u64)> = children.collect();
+    let ids: Vec<String> = children.iter().map(|(id, _)| id.clone()).collect();
+    let mut described: std::collections::HashMap<String, Described> =
+        batch.describe(&ids).await?.into_iter().map(|job| (job.id.clone(), job)).collect();
+    let job = |(id, child): (String, u64)| {
+        let job = described.remove(&id)?;
+        Some(public(aws, job, items_of(record, child), on.log_group.as_deref()))
+    };
+    Ok(children.into_iter().filter_map(job).collect())
+}
+
+/// Ends the job of an item.
+pub(super) async fn cancel_item(aws: &Aws, ledger: &Ledger, item: u64) -> Result<()> {
+    let batch = Batch::new(aws);
+    let record = &ledger.record;
+    let run = &record.manifest.run;
+    let refused =
+        |why: &str| Error::new(ErrorKind::Config, format!("failed to cancel item {item} of run {run}: {why}"));
+    let Some(on) = &record.manifest.batch else { return Err(refused("it does not run on AWS Batch")) };
+    let sent = super::sent(&batch, record, on).await?;
+    let has_it = |sent: &Sent| {
+        let child =
+            sent.children.clone().find(|child| items_of(record, *child).iter().any(|range| range.contains(&item)))?;
+        Some((sent.child(child), items_of(record, child)))
+    };
+    let Some((id, items)) = sent.iter().rev().find_map(has_it) else { return Err(refused("it has no job")) };
+    if items.iter().map(|range| range.end - range.start).sum::<u64>() > 1 {
+        return Err(refused("its job has others, too")
+            .with_hint("submit with `.chunk(1)` to cancel items one by one, or cancel the run"));
+    }
+    batch.terminate(&id, "its item was cancelled").await
+}
+
+fn items_of(record: &Record, child: u64) -> Vec<Range<u64>> {
+    record.taken_up.slice(child * record.manifest.chunk, record.manifest.chunk)
+}
+
+fn public(aws: &Aws, job: Described, items: Vec<Range<u64>>, group: Option<&str>) -> Job {
+    let group = job.log_group.as_deref().or(group).map(str::to_owned);
+    let page = |stream: &Option<String>| Some(logs::page(&aws.region, group.as_deref()?, stream.as_deref()?));
+    let attempts = job.attempts.iter().map(|attempt| JobAttempt {
+        exit_code: attempt.exit_code,
+        reason: attempt.container_reason.clone().or_else(|| attempt.reason.clone()),
+        log_url: page(&attempt.log),
+    });
+    let attempts = attempts.collect();
+    Job { log_url: page(&job.log), id: job.id, status: job.status, reason: job.reason, items, attempts }
+}
