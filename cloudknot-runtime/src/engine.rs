@@ -1,11 +1,12 @@
 //! The one tokio runtime of a process: it drives the stores, and the futures of async remote functions.
 //! The user's own executor may be any, or none.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::LazyLock;
 use std::task::{Context, Poll};
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::unconstrained;
 
 static ENGINE: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_multi_thread()
@@ -45,6 +46,8 @@ impl<F: Future + Unpin> Future for Inside<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let _entered = ENGINE.enter();
-        Pin::new(&mut self.0).poll(context)
+        // Who waits on a thread of tokio's does so within one turn of a task, and tokio grants each turn so many reads: after
+        // those its sockets would have nothing to read for ever.
+        pin!(unconstrained(Pin::new(&mut self.0))).poll(context)
     }
 }

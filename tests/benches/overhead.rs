@@ -6,6 +6,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use cloudknot_tests::memory::{peak, reset_peak};
 use rayon::prelude::*;
 
 /// Next to nothing, but not nothing: 8 bytes in, 8 bytes out.
@@ -85,17 +86,4 @@ fn empty_program(folder: &std::path::Path) -> std::path::PathBuf {
     rustc.args(["-O", "-C", "target-feature=+crt-static", "-o"]).arg(&program).arg(&source);
     assert!(rustc.status().expect("rustc starts").success(), "rustc compiles an empty program");
     program
-}
-
-/// The most memory that this process has had, in KiB.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells a process's memory");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
-    peak.trim().trim_end_matches(" kB").parse().expect("the peak is a number")
-}
-
-/// Forgets the peak so far, and says what it is now.
-fn reset_peak() -> u64 {
-    std::fs::write("/proc/self/clear_refs", "5").expect("Linux lets a process forget its peak");
-    peak()
 }

@@ -115,15 +115,22 @@ impl Cloud {
     /// # Panics
     /// Where its folder cannot be written.
     pub fn trial(self: &Arc<Self>, program: &str) -> Trial {
+        self.trial_at(program, &self.moto.url(), &self.s3_url()).0
+    }
+
+    /// The same, which reaches all of AWS but S3 at the one address and S3 at the other; and the name of its Knot.
+    ///
+    /// # Panics
+    /// Where its folder cannot be written.
+    pub fn trial_at(self: &Arc<Self>, program: &str, aws: &str, s3: &str) -> (Trial, String) {
         let knot = format!("trial-{}", TRIALS.fetch_add(1, Ordering::Relaxed));
         let trial = Trial::new(program);
         let note = self.note(&knot);
         std::fs::create_dir_all(trial.home()).expect("the folder of the test can be written");
         std::fs::write(trial.home().join("knot.json"), note.to_string())
             .expect("the folder of the test can be written");
-        let mut env: Vec<(String, String)> =
-            environment(&self.moto.url()).map(|(name, value)| (name.to_owned(), value)).into();
-        env.push(("AWS_ENDPOINT_URL_S3".into(), format!("http://{}", self.s3.address())));
+        let mut env: Vec<(String, String)> = environment(aws).map(|(name, value)| (name.to_owned(), value)).into();
+        env.push(("AWS_ENDPOINT_URL_S3".into(), s3.to_owned()));
         let (cloud, jobs) = (Arc::clone(self), format!("{knot}-"));
         let elsewhere = Elsewhere {
             env,
@@ -134,7 +141,12 @@ impl Cloud {
             is_batch: true,
             end: Some(End(Arc::new(move || cloud.moto.end_jobs(QUEUE, &jobs)))),
         };
-        trial.on(elsewhere)
+        (trial.on(elsewhere), knot)
+    }
+
+    /// Where S3 is.
+    pub fn s3_url(&self) -> String {
+        format!("http://{}", self.s3.address())
     }
 
     /// What a deploy of this Knot would have noted.

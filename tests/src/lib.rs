@@ -6,6 +6,7 @@ pub mod authority;
 pub mod cloud;
 pub mod counterparts;
 pub mod debian;
+pub mod memory;
 #[cfg(feature = "moto")]
 pub mod moto;
 pub mod proxy;
@@ -17,6 +18,7 @@ pub mod s3_server;
 pub mod skip;
 pub mod store_suite;
 pub mod trial;
+pub mod walk;
 pub mod worker;
 pub mod workspaces;
 

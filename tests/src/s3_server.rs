@@ -144,6 +144,15 @@ impl S3Server {
         std::mem::take(&mut *self.state.seen.lock().expect("no panic"))
     }
 
+    /// Those of them whose path has this in it; none is forgotten.
+    ///
+    /// # Panics
+    /// Where another test panicked.
+    pub fn seen_of(&self, part: &str) -> Vec<String> {
+        let seen = self.state.seen.lock().expect("no panic");
+        seen.iter().filter(|request| request.contains(part)).cloned().collect()
+    }
+
     /// How many connections there were, those included that came to nothing.
     pub fn connections(&self) -> u64 {
         self.state.connections.load(Ordering::Relaxed)

@@ -58,6 +58,8 @@ pub enum Task {
     DieLater,
     /// Maps inside of itself: 1 if that is refused.
     Nested,
+    /// How many milliseconds it still has; an error if nothing ends it.
+    Deadline,
 }
 
 /// A map, as the tests ask for it.
@@ -79,6 +81,18 @@ pub struct Spec {
     pub env: BTreeMap<String, String>,
     /// `.tag(..)`.
     pub tags: BTreeMap<String, String>,
+    /// `.vcpus(..)`.
+    #[serde(default)]
+    pub vcpus: Option<f64>,
+    /// `.memory(..)`.
+    #[serde(default)]
+    pub memory: Option<String>,
+    /// `.memory_on_retry(..)`.
+    #[serde(default)]
+    pub memory_on_retry: Option<String>,
+    /// `.independent()`.
+    #[serde(default)]
+    pub independent: bool,
 }
 
 impl Spec {
@@ -391,8 +405,17 @@ impl Running {
     ///
     /// # Panics
     /// Where it does not.
-    pub fn end(mut self) -> Output {
-        let status = wait_for("the trial to end", || self.child.try_wait().expect("it can be waited for"));
+    pub fn end(self) -> Output {
+        self.end_after(AT_MOST)
+    }
+
+    /// The same for one that has more to do.
+    ///
+    /// # Panics
+    /// Where it does not end in this time.
+    pub fn end_after(mut self, at_most: Duration) -> Output {
+        let end = || self.child.try_wait().expect("it can be waited for");
+        let status = wait_at_most(at_most, "the trial to end", end);
         let read = |path: &Path| std::fs::read(path).unwrap_or_default();
         Output { status, stdout: read(&self.stdout), stderr: read(&self.stderr) }
     }
@@ -430,13 +453,17 @@ pub fn kill(pid: i32, signal: rustix::process::Signal) {
 ///
 /// # Panics
 /// Where it does not come.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_at_most(AT_MOST, what, look)
+}
+
+fn wait_at_most<T>(at_most: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(began.elapsed() < AT_MOST, "waited in vain for {what}");
+        assert!(began.elapsed() < at_most, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

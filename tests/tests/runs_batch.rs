@@ -1,13 +1,355 @@
 //! The suite of the runs on AWS Batch, where moto and a real engine stand in for it; and what only Batch does.
 
+use std::fs;
+use std::time::{Duration, Instant};
+
 use cloudknot_tests::cloud::Cloud;
-use cloudknot_tests::trial::Trial;
+use cloudknot_tests::counterparts::run;
+use cloudknot_tests::recorder::Recorder;
+use cloudknot_tests::trial::{Fact, Spec, Task, Trial, facts, failures, files, json, run_of, values, wait_for};
+use serde_json::Value;
 
 #[path = "runs/failures.rs"]
 mod failures;
 #[path = "runs/maps.rs"]
 mod maps;
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_trial");
+
 fn trial() -> Option<Trial> {
-    Some(Cloud::get()?.trial(env!("CARGO_BIN_EXE_trial")))
+    Some(Cloud::get()?.trial(PROGRAM))
+}
+
+/// A trial of which every call is seen, and what happens to it is for the test to say.
+struct Seen {
+    trial: Trial,
+    knot: String,
+    aws: Recorder,
+    s3: Recorder,
+    cloud: std::sync::Arc<Cloud>,
+}
+
+impl Seen {
+    fn new() -> Option<Self> {
+        let cloud = Cloud::get()?;
+        let (aws, s3) = (Recorder::before(&cloud.moto.url()), Recorder::before(&cloud.s3_url()));
+        let (trial, knot) = cloud.trial_at(PROGRAM, &aws.url(), &s3.url());
+        Some(Self { trial, knot, aws, s3, cloud })
+    }
+
+    /// The jobs that were submitted, as they were asked for.
+    fn submitted(&self) -> Vec<Value> {
+        let requests = self.aws.requests();
+        let submitted = requests.iter().filter(|request| request.path == "/v1/submitjob");
+        submitted.map(|request| serde_json::from_str(request.body.as_deref().unwrap()).unwrap()).collect()
+    }
+
+    /// Runs of it that have a record.
+    fn recorded(&self) -> Vec<String> {
+        let manifests =
+            files(&self.cloud.record(&self.knot)).into_iter().filter(|path| path.ends_with("manifest.json"));
+        manifests.map(|path| path.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned()).collect()
+    }
+
+    fn error(&self, arguments: &[&str]) -> (String, String) {
+        match &self.trial.facts(arguments)[..] {
+            [Fact::Error(kind, text), ..] => (kind.clone(), text.clone()),
+            other => panic!("no error: {other:?}"),
+        }
+    }
+
+    /// Has the note of the Knot say something else.
+    fn note(&self, change: impl FnOnce(&mut Value)) {
+        let mut note = self.cloud.note(&self.knot);
+        change(&mut note);
+        fs::write(self.trial.home().join("knot.json"), note.to_string()).unwrap();
+    }
+}
+
+fn doubles(items: u64) -> Spec {
+    Spec::of((0..items).map(Task::Double))
+}
+
+fn doubled(items: u64) -> std::collections::BTreeMap<usize, u64> {
+    (0..items).map(|item| (usize::try_from(item).unwrap(), 2 * item)).collect()
+}
+
+/// Python's cloudknot takes 65 to 67, besides those that ask how far the jobs are.
+#[test]
+fn twenty_inputs_take_24_calls_of_the_host_and_two_of_each_child() {
+    let Some(seen) = Seen::new() else { return };
+    let began = Instant::now();
+    let facts = seen.trial.map(&doubles(20));
+    assert_eq!(values(&facts), doubled(20));
+    let mut calls: Vec<String> = seen.s3.operations();
+    calls.extend(seen.aws.operations());
+    calls.retain(|call| !call.ends_with("/v1/describejobs"));
+    // While jobs run, what is stored is listed every ten seconds at most.
+    let listings = usize::try_from(began.elapsed().as_secs() / 10).unwrap();
+    assert!(calls.len() <= 24 + listings, "{} calls: {calls:#?}", calls.len());
+    let of_all = seen.cloud.s3.seen_of(&format!("/{}/", seen.knot));
+    let of_host = seen.s3.requests().len();
+    // A listing has the prefix in its query.
+    let listed = of_all.iter().filter(|request| request.contains("list-type")).count();
+    assert!(
+        of_all.len() - (of_host - listed.max(1)) <= 40 + listed,
+        "each child reads its input and stores its value: {of_all:#?}"
+    );
+    assert_eq!(of_all.iter().filter(|request| request.starts_with("PUT") && request.contains("/results/")).count(), 20);
+    assert_eq!(of_all.iter().filter(|request| request.starts_with("GET") && request.contains("/inputs")).count(), 20);
+    let [job] = &seen.submitted()[..] else { panic!("{:?}", seen.submitted()) };
+    assert_eq!(job["arrayProperties"]["size"], 20);
+    assert_eq!(job["tags"]["cloudknot:knot"], seen.knot);
+    seen.aws.validate();
+}
+
+#[test]
+fn one_input_is_a_plain_job_and_independent_ones_are_jobs_of_their_own() {
+    let Some(seen) = Seen::new() else { return };
+    seen.trial.map(&doubles(1));
+    assert_eq!(seen.submitted()[0]["arrayProperties"], Value::Null);
+    let facts = seen.trial.map(&Spec { independent: true, ..doubles(3) });
+    assert_eq!(values(&facts), doubled(3));
+    assert_eq!(seen.submitted().len(), 4);
+    assert!(seen.submitted().iter().all(|job| job["arrayProperties"].is_null()));
+}
+
+#[test]
+fn what_a_run_asks_for_goes_before_what_was_deployed() {
+    let Some(seen) = Seen::new() else { return };
+    let tasks = [
+        Task::Fail(vec!["no".into()]),
+        Task::Double(1),
+        Task::Env("OMP_NUM_THREADS".into()),
+        Task::Fail(vec!["no".into()]),
+    ];
+    let spec = Spec {
+        vcpus: Some(2.0),
+        memory: Some("700 MiB".into()),
+        memory_on_retry: Some("900 MiB".into()),
+        timeout_ms: Some(10_000),
+        ..Spec::of(tasks)
+    };
+    let facts = seen.trial.map(&spec);
+    assert_eq!(values(&facts), [(1, 2), (2, 2)].into());
+    seen.trial.facts(&["retry", &run_of(&facts).unwrap()]);
+    let [first, again] = &seen.submitted()[..] else { panic!("{:?}", seen.submitted()) };
+    let asked = |job: &Value, kind: &str| {
+        let all = job["containerOverrides"]["resourceRequirements"].as_array().unwrap().clone();
+        all.into_iter().find(|one| one["type"] == kind).unwrap()["value"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((asked(first, "VCPU"), asked(first, "MEMORY")), ("2".into(), "700".into()));
+    assert_eq!(
+        first["timeout"]["attemptDurationSeconds"], 70,
+        "its items have ten seconds each, and all of it a minute more"
+    );
+    assert_eq!(asked(again, "MEMORY"), "900");
+    assert_eq!(again["arrayProperties"]["size"], 2, "only what failed is taken up again");
+    seen.aws.validate();
+}
+
+#[test]
+fn a_submission_whose_answer_is_lost_is_looked_for_and_not_repeated() {
+    let Some(seen) = Seen::new() else { return };
+    seen.aws.cut_next(1);
+    assert_eq!(values(&seen.trial.map(&doubles(3))), doubled(3));
+    assert_eq!(seen.submitted().len(), 1);
+    let calls = seen.aws.operations();
+    assert_eq!(calls.iter().filter(|call| call.ends_with("/v1/listjobs")).count(), 1, "{calls:?}");
+}
+
+#[test]
+fn a_busy_batch_is_asked_again() {
+    let Some(seen) = Seen::new() else { return };
+    seen.aws.fail_next(2, 429, "TooManyRequestsException");
+    assert_eq!(values(&seen.trial.map(&doubles(2))), doubled(2));
+}
+
+#[test]
+fn killed_between_any_two_calls_attach_finishes_the_run() {
+    for of_s3 in [true, false] {
+        for calls in 0.. {
+            let Some(seen) = Seen::new() else { return };
+            let held_by = if of_s3 { &seen.s3 } else { &seen.aws };
+            held_by.stop_after(calls);
+            let spec = json(&doubles(3));
+            let mut first = seen.trial.command(&["map", &spec]);
+            first.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+            let mut first = first.spawn().unwrap();
+            let held = held_by.is_held_before_the_end_of(&mut first);
+            let _ = first.kill();
+            first.wait().unwrap();
+            held_by.go_on();
+            // What was held never happens: a run without a record is none.
+            let runs = seen.recorded();
+            for run in &runs {
+                assert_eq!(values(&seen.trial.attach(run)), doubled(3), "killed after {calls} calls");
+            }
+            assert!(runs.len() == 1 || (of_s3 && calls < 2), "{runs:?} after {calls} calls");
+            if !held || calls == 6 {
+                assert!(calls > 1, "a map is more calls than {calls}");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn bad_weather_loses_doubles_and_misplaces_nothing() {
+    let Some(seen) = Seen::new() else { return };
+    seen.aws.weather(7, 20);
+    seen.s3.weather(11, 20);
+    let tasks =
+        (0..40).map(|number| if number % 10 == 3 { Task::Fail(vec!["no".into()]) } else { Task::Double(number) });
+    let facts = seen.trial.map(&Spec::of(tasks));
+    assert_eq!(failures(&facts).into_keys().collect::<Vec<_>>(), [3, 13, 23, 33]);
+    let expected = doubled(40).into_iter().filter(|(item, _)| item % 10 != 3).collect();
+    assert_eq!(values(&facts), expected);
+    assert!(seen.s3.requests().iter().any(|request| request.mishap.is_some()), "the weather was bad");
+}
+
+#[test]
+fn a_container_that_is_killed_fails_its_item_alone_and_says_so() {
+    let Some(cloud) = Cloud::get() else { return };
+    let (trial, knot) = cloud.trial_at(PROGRAM, &cloud.moto.url(), &cloud.s3_url());
+    let running =
+        trial.start(&["map", &json(&Spec::of([Task::Double(1), Task::Sleep(3_600_000, 1), Task::Double(2)]))]);
+    let run_id = running.run();
+    let name = |id: &str| run(cloud.docker.command().args(["inspect", "--format", "{{.Name}}", id]));
+    let of_item = || trial.containers(&run_id).into_iter().find(|id| name(id).trim().ends_with("-1-1"));
+    let container = wait_for("the container of the second item", of_item);
+    wait_for("it to run", || {
+        let state = run(cloud.docker.command().args(["inspect", "--format", "{{.State.Running}}", &container]));
+        (state.trim() == "true").then_some(())
+    });
+    run(cloud.docker.command().args(["kill", &container]));
+    let facts = facts(&running.end().stdout);
+    assert_eq!(values(&facts), [(0, 2), (2, 4)].into());
+    let failed = &failures(&facts)[&1];
+    assert_eq!(
+        (failed.kind.as_str(), failed.exit_code, failed.signal),
+        ("Infrastructure", Some(137), Some(9)),
+        "{failed:?}"
+    );
+    assert!(failed.message.contains("killed from outside"), "{failed:?}");
+    // It is known to whoever looks later, and taken up again.
+    assert_eq!(failures(&trial.attach(&run_id))[&1], *failed);
+    let jobs: Vec<String> = trial.facts(&["jobs", &run_id]).into_iter().filter_map(found).collect();
+    assert_eq!(jobs.len(), 3, "{jobs:?}");
+    assert!(
+        jobs[1].starts_with("[1..2] FAILED [Some(137)] https://eu-west-1.console.aws.amazon.com/"),
+        "{jobs:?} of {knot}"
+    );
+    assert!(jobs[2].starts_with("[2..3] SUCCEEDED [Some(0)]"), "{jobs:?}");
+}
+
+fn found(fact: Fact) -> Option<String> {
+    if let Fact::Found(what) = fact { Some(what) } else { None }
+}
+
+#[test]
+fn more_memory_than_the_job_has_fails_its_item_alone() {
+    let Some(cloud) = Cloud::get() else { return };
+    let facts = cloud.trial(PROGRAM).facts(&["hungry"]);
+    assert_eq!(values(&facts), [(0, 1), (2, 2)].into());
+    assert_eq!(failures(&facts)[&1].kind, "OutOfMemory");
+}
+
+#[test]
+fn an_item_can_be_cancelled() {
+    let Some(trial) = trial() else { return };
+    let running = trial.start(&["map", &json(&Spec::of([Task::Sleep(3_600_000, 1), Task::Double(2)]))]);
+    let run = running.run();
+    wait_for("the items to start", || trial.items_with_values(&run).contains(&1).then_some(()));
+    assert_eq!(trial.facts(&["cancel-item", &run, "0"]), []);
+    let facts = facts(&running.end().stdout);
+    assert_eq!(values(&facts), [(1, 4)].into());
+    assert_eq!(failures(&facts)[&0].kind, "Cancelled");
+    assert_eq!(trial.containers(&run), [""; 0]);
+}
+
+#[test]
+fn a_function_knows_how_long_it_has() {
+    let Some(trial) = trial() else { return };
+    let facts = trial.map(&Spec { timeout_ms: Some(60_000), ..Spec::of([Task::Deadline]) });
+    assert!((30_000..=60_000).contains(&values(&facts)[&0]), "{facts:?}");
+    assert_eq!(failures(&trial.map(&Spec::of([Task::Deadline])))[&0].message, "nothing ends it");
+}
+
+#[test]
+fn what_cannot_be_is_said_at_once() {
+    let Some(seen) = Seen::new() else { return };
+    let one = json(&doubles(1));
+    let check = |arguments: &[&str], kind: &str, parts: &[&str]| {
+        let began = Instant::now();
+        let (said, text) = seen.error(arguments);
+        assert_eq!(said, kind, "{text}");
+        for part in parts {
+            assert!(text.contains(part), "`{part}` is not in:\n{text}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}: {text}", began.elapsed());
+    };
+    check(&["attach", "20260101-000000000-000000"], "NotFound", &["20260101-000000000-000000", "check the id"]);
+    // A Knot that was clobbered.
+    seen.note(|note| note["queue"] = format!("{}-gone", note["queue"].as_str().unwrap()).into());
+    check(&["values", &one], "NotFound", &["failed to submit the job", "cargo knot deploy", "work.attach("]);
+    // Deployed without the function, or with other types.
+    seen.note(|note| {
+        note["job-definitions"].as_object_mut().unwrap().retain(|id, _| !id.ends_with("::work"));
+    });
+    check(&["values", &one], "NotFound", &["was deployed without `cloudknot-tests:trial::work`", "cargo knot deploy"]);
+    seen.note(|note| {
+        let types = note["types"].as_array_mut().unwrap();
+        let fingerprint = types.iter().find(|types| !types["function"].as_str().unwrap().ends_with("::work")).unwrap()
+            ["fingerprint"]
+            .clone();
+        types.iter_mut().find(|types| types["function"].as_str().unwrap().ends_with("::work")).unwrap()["fingerprint"] =
+            fingerprint;
+    });
+    check(&["values", &one], "Types", &["have changed since the Knot", "cargo knot deploy"]);
+    seen.note(|note| note["bucket"] = "gone".into());
+    check(&["values", &one], "Store", &["gone", "not removed"]);
+    seen.note(|_| ());
+    seen.aws.fail_next(1, 403, "ExpiredTokenException");
+    check(&["values", &one], "Credentials", &["log in again"]);
+    seen.s3.fail_next(1, 400, "ExpiredToken");
+    check(&["values", &one], "Store", &["log in to AWS again"]);
+    fs::remove_file(seen.trial.home().join("knot.json")).unwrap();
+    let mut asked = seen.trial.command(&["values", &one]);
+    let output = asked.env("CLOUDKNOT_BACKEND", "batch").output().unwrap();
+    assert!(
+        matches!(&cloudknot_tests::trial::facts(&output.stdout)[..], [Fact::Error(kind, text)] if kind == "NotFound" && text.contains("cargo knot deploy")),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn without_a_network_it_is_said_soon() {
+    let Some(cloud) = Cloud::get() else { return };
+    let nowhere = format!("http://127.0.0.1:{}", cloudknot_tests::counterparts::free_port());
+    let (trial, _) = cloud.trial_at(PROGRAM, &nowhere, &nowhere);
+    let began = Instant::now();
+    let facts = trial.facts(&["values", &json(&doubles(1))]);
+    assert!(
+        matches!(&facts[..], [Fact::Error(kind, text)] if kind == "Store" && text.contains("network")),
+        "{facts:?}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
+}
+
+#[test]
+fn no_secret_is_recorded_shown_or_logged() {
+    let Some(seen) = Seen::new() else { return };
+    let facts = seen.trial.map(&Spec::of([Task::Double(1), Task::Panic("no".into())]));
+    let run = run_of(&facts).unwrap();
+    let mut texts: Vec<String> = seen.submitted().iter().map(Value::to_string).collect();
+    let record = files(&seen.trial.run(&run))
+        .into_iter()
+        .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
+    texts.extend(record);
+    texts.push(format!("{facts:?}"));
+    assert!(texts.len() > 3);
+    for text in texts {
+        assert!(!text.contains("a-secret") && !text.contains("AKIATEST"), "{text}");
+    }
 }

@@ -71,8 +71,10 @@ impl S3Store {
             .retry_classifier(config::Untrusted)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             // Servers that are not AWS's seldom have a host name for each bucket.
-            .force_path_style(config::own_endpoint(config))
-            .build();
+            .force_path_style(config::own_endpoint(config));
+        #[cfg(not(cloudknot_worker))]
+        let settings = settings.retry_classifier(config::FirstContact).interceptor(config::FirstContact);
+        let settings = settings.build();
         let mut prefix = prefix.trim_matches('/').to_owned();
         if !prefix.is_empty() {
             prefix.push('/');

@@ -1,5 +1,7 @@
 //! How the AWS SDK is set up: TLS, retries, patience. Knows no bucket.
 
+#[cfg(not(cloudknot_worker))]
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
@@ -15,8 +17,16 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::config::SharedHttpClient;
 use aws_sdk_s3::config::interceptors::InterceptorContext;
 use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction};
+#[cfg(not(cloudknot_worker))]
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+#[cfg(not(cloudknot_worker))]
+use aws_sdk_s3::error::BoxError;
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+#[cfg(not(cloudknot_worker))]
+use aws_smithy_runtime_api::client::interceptors::{
+    context::BeforeDeserializationInterceptorContextRef, dyn_dispatch_hint,
+};
 use aws_smithy_runtime_api::client::retries::classifiers::RetryClassifierPriority;
 
 use super::error::is_untrusted;
@@ -92,6 +102,58 @@ pub(super) fn patience(bytes: usize) -> aws_sdk_s3::config::Builder {
     let seconds = u64::try_from(bytes / SLOWEST).unwrap_or(u64::MAX);
     let whole = ANSWER.saturating_add(Duration::from_secs(seconds));
     aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().operation_attempt_timeout(whole).build())
+}
+
+/// Whether any server has answered this program, and how often it was tried in vain before.
+#[cfg(not(cloudknot_worker))]
+static REACHED: AtomicBool = AtomicBool::new(false);
+#[cfg(not(cloudknot_worker))]
+static IN_VAIN: AtomicU32 = AtomicU32::new(0);
+/// So often a person's machine is given the chance to reach a server for the first time: in some seconds they know that there is
+/// no network. Once one has answered, trouble is taken for trouble that passes.
+#[cfg(not(cloudknot_worker))]
+const FIRST: u32 = 3;
+
+/// Gives up soon where no server was ever reached.
+#[cfg(not(cloudknot_worker))]
+#[derive(Debug)]
+pub(super) struct FirstContact;
+
+#[cfg(not(cloudknot_worker))]
+#[dyn_dispatch_hint]
+impl Intercept for FirstContact {
+    fn name(&self) -> &'static str {
+        "first contact"
+    }
+
+    fn read_after_transmit(
+        &self,
+        _: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        REACHED.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[cfg(not(cloudknot_worker))]
+impl ClassifyRetry for FirstContact {
+    fn classify_retry(&self, request: &InterceptorContext) -> RetryAction {
+        let error = request.output_or_error().and_then(|answer| answer.err()?.as_connector_error());
+        if error.is_none() || REACHED.load(Ordering::Relaxed) || IN_VAIN.fetch_add(1, Ordering::Relaxed) + 1 < FIRST {
+            return RetryAction::NoActionIndicated;
+        }
+        RetryAction::RetryForbidden
+    }
+
+    fn name(&self) -> &'static str {
+        "first contact"
+    }
+
+    fn priority(&self) -> RetryClassifierPriority {
+        RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
+    }
 }
 
 /// Does not try again where the server's certificate is refused: it would be the next time as well.

@@ -30,6 +30,13 @@ pub(crate) struct Show {
     json: bool,
 }
 
+/// `cargo knot use`.
+#[derive(Args)]
+pub(crate) struct Use {
+    #[command(flatten)]
+    which: Which,
+}
+
 /// `cargo knot clobber`.
 #[derive(Args)]
 pub(crate) struct Clobber {
@@ -75,6 +82,16 @@ impl List {
 impl Show {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         show(&self.which.builder()?.get().await?, self.json)
+    }
+}
+
+impl Use {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let (_, folder) = self.which.name_and_folder()?;
+        let knot = self.which.builder()?.get().await?;
+        knot.use_beside(folder.unwrap_or_default()).await?;
+        eprintln!("maps of this program run on the Knot `{}` in {} from now on", knot.name(), knot.region());
+        Ok(())
     }
 }
 

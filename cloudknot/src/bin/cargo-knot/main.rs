@@ -57,6 +57,9 @@ enum Verb {
     /// Show what a Knot is made of.
     #[command(after_help = failure::EXIT_CODES)]
     Show(knots::Show),
+    /// Have the program in this folder run on a Knot that was deployed from elsewhere.
+    #[command(name = "use", after_help = failure::EXIT_CODES)]
+    Use(knots::Use),
     /// Make, list, show and take away what Knots share.
     Pars(pars::ParsArgs),
     /// Print the least IAM policy that a verb needs, or that of a Knot's jobs.
@@ -85,6 +88,7 @@ async fn main() -> ExitCode {
         Verb::Clobber(clobber) => clobber.run().await,
         Verb::List(list) => list.run().await,
         Verb::Show(show) => show.run().await,
+        Verb::Use(use_it) => use_it.run().await,
         Verb::Pars(pars) => pars.run().await,
         Verb::Policy(policy) => policy.run().await,
         Verb::Doctor(doctor) => doctor.run().await,

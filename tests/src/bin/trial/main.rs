@@ -95,6 +95,11 @@ fn perform(task: Task) -> Result<u64, Oops> {
             let refused = work.map([Task::Double(1)]).wait().map_err(|error| format!("{:?}", error.kind()));
             return Ok(u64::from(refused == Err("Nested".into())));
         }
+        Task::Deadline => {
+            let end = cloudknot::deadline().ok_or_else(|| Oops("nothing ends it".into(), None))?;
+            let left = end.saturating_duration_since(std::time::Instant::now()).as_millis();
+            return Ok(left.try_into().expect("it is not so long"));
+        }
     }
     Ok(0)
 }
@@ -233,6 +238,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             run.cancel().await?;
             tell_status(&run);
         }
+        ["cancel-item", run, item] => {
+            let done = work.attach(run).await?.cancel_item(item.parse()?).await;
+            done.unwrap_or_else(|error| tell_error(&error));
+        }
+        ["jobs", run] => {
+            for job in work.attach(run).await?.jobs().await? {
+                let codes: Vec<_> = job.attempts.iter().map(|attempt| attempt.exit_code).collect();
+                tell(&Fact::Found(format!(
+                    "{:?} {} {codes:?} {}",
+                    job.items,
+                    job.status,
+                    job.log_url.unwrap_or_default()
+                )));
+            }
+        }
         ["status", spec] => status(submit(spec)?.await?).await?,
         ["cancel-own", spec, started] => cancel_own(submit(spec)?.await?, Path::new(started)).await?,
         ["call", number] => tell(&Fact::Found(work.call(Task::Double(number.parse()?)).await?.to_string())),
@@ -243,7 +263,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["quota"] => tell_outcomes(&quota.map([0]).submit().await?).await?,
         ["others", items] => many_others(items.parse()?, None)?,
         ["others", items, chunk] => many_others(items.parse()?, Some(chunk.parse()?))?,
-        ["sizes"] => sizes()?,
+        ["sizes"] => sizes(None)?,
+        ["sizes", chunk] => sizes(Some(chunk.parse()?))?,
         ["big", length] => big(length.parse()?)?,
         ["fill", items, length] => {
             fill(stretch.map(to_fill(items.parse()?, length.parse()?)).chunk(1).submit().await).await?;
@@ -275,6 +296,10 @@ fn map(spec: &str) -> serde_json::Result<cloudknot::Map<Inputs, Task, u64>> {
     map = if let Some(retries) = spec.retries { map.retries(retries) } else { map };
     map = if let Some(timeout) = spec.timeout_ms { map.timeout(Duration::from_millis(timeout)) } else { map };
     map = if let Some(most) = spec.max_failures { map.max_failures(most) } else { map };
+    map = if let Some(vcpus) = spec.vcpus { map.vcpus(vcpus) } else { map };
+    map = if let Some(memory) = spec.memory { map.memory(memory) } else { map };
+    map = if let Some(memory) = spec.memory_on_retry { map.memory_on_retry(memory) } else { map };
+    map = if spec.independent { map.independent() } else { map };
     map = spec.env.into_iter().fold(map, |map, (name, value)| map.env(name, value));
     Ok(spec.tags.into_iter().fold(map, |map, (name, value)| map.tag(name, value)))
 }
@@ -390,11 +415,12 @@ fn many_others(items: u64, chunk: Option<u64>) -> cloudknot::Result<()> {
 }
 
 /// Inputs and results of all sizes, none like the one before.
-fn sizes() -> cloudknot::Result<()> {
+fn sizes(chunk: Option<u64>) -> cloudknot::Result<()> {
     let length = |item: u64| usize::try_from(item.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 46).expect("small");
     let letter = |item: u64| char::from(b'a' + item.to_le_bytes()[0] % 26).to_string();
     let inputs = (0..300).map(|item| (letter(item).repeat(length(item)), length(item + 1)));
-    let stretched = stretch.map(inputs).wait()?;
+    let map = stretch.map(inputs);
+    let stretched = if let Some(chunk) = chunk { map.chunk(chunk) } else { map }.wait()?;
     for (item, stretched) in (0..).zip(&stretched) {
         let expected = if length(item) == 0 { String::new() } else { letter(item).repeat(length(item + 1)) };
         assert!(*stretched == expected, "item {item}");

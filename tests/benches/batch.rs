@@ -1,0 +1,267 @@
+//! What a map on AWS Batch costs the host, beside the same requests to S3 in a bare loop of the same SDK.
+//!
+//! `cargo bench -p cloudknot-tests --features moto,s3 --bench batch`; all figures are of one run on one machine. S3 and
+//! Batch are a process of their own that keeps objects in memory, and in which every job has ended as soon as it is submitted:
+//! what is measured is the host alone, from `map` to the last result.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::ops::Bound;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use aws_sdk_s3::Client;
+use bytes::Bytes;
+use cloudknot_runtime::contract::{ENV_TASK, InputLayout, Part, RunKeys, Task};
+use cloudknot_tests::memory::{peak, reset_peak};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+/// A value is its input, to the last byte of its frame: so the stand-in can store what a worker would.
+#[cloudknot::remote]
+fn same(x: u64) -> u64 {
+    x
+}
+
+const BUCKET: &str = "bucket";
+const SERVER: &str = "CLOUDKNOT_BENCH_SERVER";
+/// As many reads as the store has under way.
+const AT_ONCE: usize = 32;
+
+#[cloudknot::main]
+fn main() -> cloudknot::Result<()> {
+    if std::env::var_os(SERVER).is_some() {
+        serve();
+    }
+    cloudknot::set_hook(None);
+    let mut server = Command::new(std::env::current_exe().expect("this program has a file"));
+    let mut server = server.env(SERVER, "1").stdout(Stdio::piped()).spawn().expect("it can be started again");
+    let mut address = String::new();
+    BufReader::new(server.stdout.take().expect("it is piped")).read_line(&mut address).expect("it says where it is");
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let note = json!({
+        "knot": "bench", "profile": null, "region": "eu-west-1", "bucket": BUCKET, "prefix": "", "log-group": "logs",
+        "queue": "queue", "job-definitions": {"cloudknot-tests:batch::same": "definition:1"}, "image": "image", "types": null,
+    });
+    std::fs::write(home.path().join("knot.json"), note.to_string()).expect("a new folder can be written to");
+    let environment = [
+        ("CLOUDKNOT_HOME", home.path().to_str().expect("it is text")),
+        ("AWS_ENDPOINT_URL", address.trim()),
+        ("AWS_REGION", "eu-west-1"),
+        ("AWS_ACCESS_KEY_ID", "AKIATEST"),
+        ("AWS_SECRET_ACCESS_KEY", "a-secret"),
+    ];
+    for (name, value) in environment {
+        // SAFETY: the server is a process of its own, and no other thread of this one has been started yet.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::env::set_var(name, value);
+        }
+    }
+    println!("{:<44}{:>10}{:>10}{:>18}", "", "s", "floor", "most expected");
+    for (items, chunk, most) in [(4_096, 1, 5.0), (10_000, 1, 10.0), (1_000_000, 100, 60.0)] {
+        let before = reset_peak();
+        let took = map(items)?;
+        let grown = peak().saturating_sub(before);
+        let floor = floor(items, chunk);
+        let what = format!("{items} items, {chunk} a job");
+        println!("{what:<44}{:>10.2}{:>10.2}{most:>18}", took.as_secs_f64(), floor.as_secs_f64());
+        if chunk > 1 {
+            println!(
+                "the host's memory grew by {} MiB at most while they were streamed (expected: at most 128)",
+                grown >> 10
+            );
+        }
+    }
+    let _ = server.kill();
+    let _ = server.wait();
+    Ok(())
+}
+
+/// From `map` to the last of the streamed results, each of them compared.
+fn map(items: u64) -> cloudknot::Result<Duration> {
+    let began = Instant::now();
+    let run = same.map(0..items).submit().wait()?;
+    let mut seen = 0;
+    for (index, value) in run.results().wait() {
+        assert_eq!(value.expect("it does not fail"), index as u64);
+        seen += 1;
+    }
+    assert_eq!(seen, items);
+    Ok(began.elapsed())
+}
+
+/// The same requests: inputs and manifest go up, results are listed and come down.
+fn floor(items: u64, chunk: u64) -> Duration {
+    let runtime = tokio::runtime::Runtime::new().expect("a process may start a few threads");
+    runtime.block_on(async {
+        let config = cloudknot_runtime::store::s3::loader().load().await;
+        let config = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build();
+        let client = Client::from_conf(config);
+        // What a worker would have stored, before the clock runs.
+        let keys = RunKeys::new("floor", &items.to_string());
+        let frame = vec![7_u8; 40];
+        let put = |key: String, bytes: Vec<u8>| client.put_object().bucket(BUCKET).key(key).body(bytes.into()).send();
+        for part in parts(items, chunk) {
+            let length = usize::try_from(part.last - part.first + 1).expect("small");
+            put(keys.part(part), frame.repeat(length)).await.expect("it is stored");
+        }
+        let began = Instant::now();
+        put(keys.inputs(), frame.repeat(usize::try_from(items).expect("small"))).await.expect("it is stored");
+        put(keys.manifest(), vec![b' '; 1_000]).await.expect("it is stored");
+        let mut pages = client.list_objects_v2().bucket(BUCKET).prefix(keys.results()).into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            found.extend(page.expect("it is listed").contents.unwrap_or_default());
+        }
+        let mut under_way = JoinSet::new();
+        let mut bytes = 0;
+        for object in found {
+            while under_way.len() >= AT_ONCE {
+                bytes += under_way.join_next().await.expect("some are under way").expect("it does not panic");
+            }
+            let request = client.get_object().bucket(BUCKET).key(object.key.expect("it has a key")).send();
+            under_way.spawn(async move {
+                let answer = request.await.expect("it is there");
+                answer.body.collect().await.expect("it comes whole").into_bytes().len()
+            });
+        }
+        while let Some(length) = under_way.join_next().await {
+            bytes += length.expect("it does not panic");
+        }
+        assert_eq!(bytes as u64, items * 40);
+        began.elapsed()
+    })
+}
+
+fn parts(items: u64, chunk: u64) -> impl Iterator<Item = Part> {
+    (0..items.div_ceil(chunk)).map(move |part| Part { first: part * chunk, last: ((part + 1) * chunk).min(items) - 1 })
+}
+
+// --- the stand-in ---
+
+type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
+
+/// Says where it is, and serves until it is killed.
+fn serve() -> ! {
+    let runtime = tokio::runtime::Runtime::new().expect("a process may start a few threads");
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+        println!("http://{}", listener.local_addr().expect("it has an address"));
+        let objects = Objects::default();
+        loop {
+            let (connection, _) = listener.accept().await.expect("it listens");
+            connection.set_nodelay(true).expect("it is TCP");
+            let objects = Arc::clone(&objects);
+            let answer = service_fn(move |request| answer(request, Arc::clone(&objects)));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(connection), answer));
+        }
+    })
+}
+
+async fn answer(request: Request<Incoming>, objects: Objects) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let query = parts.uri.query().unwrap_or_default();
+    let key = parts.uri.path().trim_start_matches('/').trim_start_matches(BUCKET).trim_start_matches('/').to_owned();
+    let mut objects = objects.lock().expect("no request panics");
+    let (status, answer) = match (&parts.method, parts.uri.path()) {
+        (_, "/v1/submitjob") => (StatusCode::OK, submit(&mut objects, &body)),
+        (_, "/v1/describejobs") => (StatusCode::OK, describe(&body)),
+        (&Method::PUT, _) => {
+            let streamed = parts
+                .headers
+                .get("x-amz-content-sha256")
+                .is_some_and(|value| value.as_bytes().starts_with(b"STREAMING"));
+            objects.insert(key, if streamed { unchunked(&body) } else { body });
+            (StatusCode::OK, Bytes::new())
+        }
+        (&Method::GET, _) if query.contains("list-type=2") => (StatusCode::OK, list(&objects, query)),
+        (&Method::GET, _) => match objects.get(&key) {
+            Some(object) => (StatusCode::OK, object.clone()),
+            None => (StatusCode::NOT_FOUND, Bytes::from("<Error><Code>NoSuchKey</Code></Error>")),
+        },
+        _ => (StatusCode::NOT_IMPLEMENTED, Bytes::new()),
+    };
+    Ok(Response::builder().status(status).body(Full::new(answer)).expect("a status and a body"))
+}
+
+/// What is between the lengths and signatures of a body that is sent in chunks.
+fn unchunked(body: &Bytes) -> Bytes {
+    let (mut rest, mut whole) = (&body[..], Vec::with_capacity(body.len()));
+    while let Some(line) = rest.windows(2).position(|pair| pair == b"\r\n") {
+        let head = std::str::from_utf8(&rest[..line]).unwrap_or_default();
+        let length = usize::from_str_radix(head.split(';').next().unwrap_or_default(), 16).unwrap_or(0);
+        if length == 0 {
+            break;
+        }
+        whole.extend_from_slice(&rest[line + 2..line + 2 + length]);
+        rest = &rest[line + 4 + length..];
+    }
+    whole.into()
+}
+
+fn list(objects: &BTreeMap<String, Bytes>, query: &str) -> Bytes {
+    let field = |name: &str| {
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value.replace("%2F", "/"))
+    };
+    let prefix = field("prefix").unwrap_or_default();
+    let after = field("continuation-token").unwrap_or_default();
+    let after = if after.is_empty() { Bound::Included(prefix.clone()) } else { Bound::Excluded(after) };
+    let mut found = objects.range((after, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(&prefix)).peekable();
+    let mut page = String::from("<ListBucketResult>");
+    let mut last = "";
+    for (key, object) in found.by_ref().take(1_000) {
+        let size = object.len();
+        let _ = write!(
+            page,
+            "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>{size}</Size></Contents>"
+        );
+        last = key;
+    }
+    let more = found.peek().is_some();
+    let _ = write!(page, "<IsTruncated>{more}</IsTruncated>");
+    if more {
+        let _ = write!(page, "<NextContinuationToken>{last}</NextContinuationToken>");
+    }
+    page.push_str("</ListBucketResult>");
+    page.into()
+}
+
+/// Stores what all children of the job would have stored.
+fn submit(objects: &mut BTreeMap<String, Bytes>, body: &Bytes) -> Bytes {
+    let order: Value = serde_json::from_slice(body).expect("an order is JSON");
+    let environment = order["containerOverrides"]["environment"].as_array().expect("it has an environment");
+    let task = environment.iter().find(|one| one["name"] == ENV_TASK).expect("it has a task");
+    let task: Task = serde_json::from_str(task["value"].as_str().expect("text")).expect("a task");
+    let keys = RunKeys::new(&task.knot, &task.run);
+    let InputLayout::Uniform(size) = task.inputs else { panic!("all inputs are of one size") };
+    let inputs = objects[&keys.inputs()].clone();
+    for part in parts(task.items, task.chunk) {
+        let at = |item: u64| usize::try_from(item * size).expect("it is in memory");
+        objects.insert(keys.part(part), inputs.slice(at(part.first)..at(part.last + 1)));
+    }
+    let children = order["arrayProperties"]["size"].as_u64().unwrap_or(1);
+    json!({"jobId": format!("job-{children}"), "jobName": order["jobName"]}).to_string().into()
+}
+
+fn describe(body: &Bytes) -> Bytes {
+    let asked: Value = serde_json::from_slice(body).expect("a question is JSON");
+    let job = |id: &Value| {
+        let size: i64 = id.as_str().and_then(|id| id.split_once('-')?.1.parse().ok()).expect("an id of ours");
+        json!({"jobId": id, "jobName": "job", "status": "SUCCEEDED", "jobQueue": "queue", "jobDefinition": "definition:1",
+               "startedAt": 1, "arrayProperties": {"size": size, "statusSummary": {"SUCCEEDED": size}}})
+    };
+    let jobs: Vec<Value> = asked["jobs"].as_array().expect("a list").iter().map(job).collect();
+    json!({"jobs": jobs}).to_string().into()
+}
