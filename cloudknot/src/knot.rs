@@ -23,7 +23,7 @@ mod settings;
 pub(crate) mod values;
 
 #[cfg(not(cloudknot_worker))]
-pub(crate) use inside::{STACKS, definitions, read as of_stack};
+pub(crate) use inside::{STACKS, all_definitions, read as of_stack};
 pub use settings::{Compute, KnotSettings, Log, Mount};
 
 /// What one program needs to run on AWS Batch. A stack of CloudFormation on a [`Pars`], found by its name from any machine.

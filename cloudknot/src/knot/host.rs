@@ -12,7 +12,7 @@ use super::values::{Answers, Wanted, job_definition};
 use super::{Deployed, Knot, KnotBuilder, KnotClobber, KnotSettings};
 use crate::account::Account;
 use crate::aws::{Aws, client};
-use crate::batch::Batch;
+use crate::batch::{Batch, Definition};
 use crate::built::{self, Built};
 use crate::compile::{Arch, Compile, FunctionDescription, Selection, Worker};
 use crate::config::{Config, default_pars};
@@ -187,7 +187,7 @@ async fn take_away(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &St
     let batch = Batch::new(aws);
     // What is half made has no jobs and no runs.
     let whole = read(stack, &clobber.account).ok();
-    let definitions = whole.as_ref().map(definitions).unwrap_or_default();
+    let definitions = all_definitions(&clobber.name, whole.as_ref(), &batch.definitions().await?);
     if let Some(knot) = &whole {
         let ended = batch.end_all(knot.queue(), &definitions).await?;
         if ended > 0 {
@@ -212,7 +212,7 @@ async fn take_away(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &St
         Ecr::new(aws).delete_tags(shared, &tag_of(&clobber.name, "")).await?;
     }
     stacks.delete(stack, &[]).await?;
-    // CloudFormation takes away the newest revisions only.
+    // CloudFormation takes away the newest revisions only: deploys leave those of before to who needs them.
     batch.deregister_all(&definitions).await?;
     if let Some(bucket) = bucket {
         for folder in &folders {
@@ -225,6 +225,19 @@ async fn take_away(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &St
 /// The names of a Knot's job definitions.
 pub(crate) fn definitions(knot: &Knot) -> Vec<String> {
     knot.deployed.functions.values().map(|id| job_definition(&knot.name, id)).collect()
+}
+
+/// Those, and besides them what a Knot of this name has left of functions that its program no longer has.
+pub(crate) fn all_definitions(name: &str, knot: Option<&Knot>, there: &[Definition]) -> Vec<String> {
+    let beginning = format!("cloudknot-{name}-");
+    let tagged = there.iter().filter(|one| one.knot.as_deref() == Some(name));
+    let named = |arn: &str| Some(arn.split_once(":job-definition/")?.1.rsplit_once(':')?.0.to_owned());
+    let mut names: Vec<String> = tagged.filter_map(|one| named(&one.arn)).collect();
+    names.retain(|name| name.starts_with(&beginning));
+    names.extend(knot.map(definitions).unwrap_or_default());
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// What a deploy left beside the crate; whether there was anything of this Knot.
@@ -535,4 +548,26 @@ async fn policies(aws: &Aws, said: &[String]) -> Result<Vec<String>> {
         arns.push(arn);
     }
     Ok(arns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_knot_has_left_of_functions_that_are_gone_is_its_own() {
+        let there = |name: &str, knot: Option<&str>| Definition {
+            arn: format!("arn:aws:batch:eu-west-1:123456789012:job-definition/{name}"),
+            knot: knot.map(str::to_owned),
+            images: Vec::new(),
+        };
+        let all = [
+            there("cloudknot-sweep-f-1a:1", Some("sweep")),
+            there("cloudknot-sweep-f-1a:12", Some("sweep")),
+            there("cloudknot-sweep-big-f-1a:1", Some("sweep-big")),
+            there("cloudknot-sweep-g-2b:1", None),
+            there("theirs:1", Some("sweep")),
+        ];
+        assert_eq!(all_definitions("sweep", None, &all), ["cloudknot-sweep-f-1a"]);
+    }
 }
