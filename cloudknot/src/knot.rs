@@ -341,6 +341,13 @@ impl KnotBuilder {
         self
     }
 
+    /// The ARN of the KMS key that secrets are encrypted with, where it is not AWS's own: jobs have to be able to use it.
+    #[must_use]
+    pub fn secret_key(mut self, arn: impl Into<String>) -> Self {
+        self.settings.secret_keys.push(arn.into());
+        self
+    }
+
     /// A file system of EFS, by its id, and where a container has it.
     #[must_use]
     pub fn mount(mut self, path: impl Into<String>, file_system: impl Into<String>) -> Self {

@@ -105,7 +105,7 @@ impl Wanted<'_> {
     pub(crate) fn values(&self, pars: &Pars, answers: &Answers, settings: &str, image: bool) -> Result<Value> {
         let said = self.settings;
         let compute = answers.compute.unwrap_or_else(|| self.compute());
-        let (secrets, execution_role) = (self.secrets(), pars.execution_role());
+        let execution_role = pars.execution_role();
         let architecture = if self.arch == Arch::Arm64 { "arm64" } else { "x86_64" };
         let repository = if let Some(shared) = &answers.repository {
             json!({"existing": shared.arn, "uri": shared.uri})
@@ -133,7 +133,7 @@ impl Wanted<'_> {
             "assign_public_ip": pars.outputs.get("AssignPublicIp").is_some_and(|said| said == "ENABLED"),
             "instance_profile": pars.instance_profile(),
             "execution_role": execution_role,
-            "secrets": secrets,
+            "secrets": self.secret_values(),
             "job_role": said.job_role.as_ref().map(|arn| json!({"arn": arn})),
             "policies": answers.policies,
             "file_systems": self.file_systems(),
@@ -214,6 +214,10 @@ impl Wanted<'_> {
         said.env.keys().chain(said.secrets.keys()).try_for_each(|name| names::check_name(Kind::Variable, name))?;
         let of_logs = said.log.iter().flat_map(|log| log.secrets.values());
         said.secrets.values().chain(of_logs).try_for_each(|arn| names::secret(arn).map(drop))?;
+        said.secret_keys.iter().try_for_each(|key| names::check_name(Kind::Key, key))?;
+        if !said.secret_keys.is_empty() && self.secrets().is_empty() {
+            return Err(refused("`secret-keys`", "there are no `secrets` to be decrypted with them"));
+        }
         for mount in said.mounts.values() {
             let (file_system, _, access_point, _) = parts(mount);
             names::check_name(Kind::FileSystem, file_system)?;
@@ -315,15 +319,35 @@ impl Wanted<'_> {
         writable.into_iter().map(|(id, writable)| json!({"id": id, "writable": writable})).collect()
     }
 
-    /// What the role that starts containers has to be able to read.
-    fn secrets(&self) -> Value {
+    /// All secrets: of variables and of logs.
+    fn secrets(&self) -> BTreeSet<&String> {
         let of_logs = self.settings.log.iter().flat_map(|log| log.secrets.values());
-        let all: BTreeSet<&String> = self.settings.secrets.values().chain(of_logs).collect();
+        self.settings.secrets.values().chain(of_logs).collect()
+    }
+
+    /// What the role that starts containers has to be able to read.
+    fn secret_values(&self) -> Value {
         // A secret's ARN has seven parts; what follows is a key in it.
         let whole = |arn: &String| arn.split(':').take(7).collect::<Vec<_>>().join(":");
-        let (manager, parameters): (Vec<_>, Vec<_>) = all.into_iter().partition(|arn| arn.contains(":secretsmanager:"));
-        let manager: BTreeSet<String> = manager.into_iter().map(whole).collect();
-        json!({"manager": manager, "parameters": parameters, "kms": []})
+        let (manager, parameters): (Vec<_>, Vec<_>) =
+            self.secrets().into_iter().partition(|arn| arn.contains(":secretsmanager:"));
+        let manager: BTreeSet<String> = manager.into_iter().flat_map(|arn| in_a_policy(&whole(arn))).collect();
+        json!({"manager": manager, "parameters": parameters, "kms": self.settings.secret_keys})
+    }
+}
+
+/// What a policy has to name for a secret of Secrets Manager. AWS puts `-` and six letters or digits behind each secret's
+/// name; jobs can do without them, policies cannot.
+fn in_a_policy(arn: &str) -> Vec<String> {
+    let last = arn.rsplit_once('-').map_or("", |(_, last)| last);
+    let can_be_aws = last.len() == 6 && last.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_a_word = last.bytes().all(|byte| byte.is_ascii_lowercase());
+    let any = format!("{arn}-??????");
+    match (can_be_aws, is_a_word) {
+        (false, _) => vec![any],
+        // `db-secret` is a name, and six small letters of AWS's are as likely as one in two hundred.
+        (true, true) => vec![arn.to_owned(), any],
+        (true, false) => vec![arn.to_owned()],
     }
 }
 
@@ -384,4 +408,48 @@ fn amount(what: &str, text: Option<&str>) -> Result<Option<u64>> {
 /// AWS counts disks in whole GiB.
 fn gib(mib: u64) -> u32 {
     u32::try_from(mib.div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(settings: &KnotSettings) -> Wanted<'_> {
+        Wanted { name: "sweep", settings, functions: &[], ids: Vec::new(), arch: Arch::X86_64, digest: "sha256:aa" }
+    }
+
+    fn said(text: &str) -> KnotSettings {
+        serde_json::from_str(text).expect("the settings are JSON")
+    }
+
+    fn refusal(settings: &str) -> String {
+        wanted(&said(settings)).check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_policy_names_secrets_with_what_aws_puts_behind_them() {
+        let of = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:";
+        let check = |name: &str, expected: &[&str]| {
+            let expected: Vec<_> = expected.iter().map(|name| format!("{of}{name}")).collect();
+            assert_eq!(in_a_policy(&format!("{of}{name}")), expected);
+        };
+        check("api-AbCdEf", &["api-AbCdEf"]);
+        check("api-a1b2c3", &["api-a1b2c3"]);
+        check("api", &["api-??????"]);
+        check("api-key", &["api-key-??????"]);
+        check("lab/db-secret", &["lab/db-secret", "lab/db-secret-??????"]);
+    }
+
+    #[test]
+    fn keys_of_secrets_are_those_that_the_execution_role_may_use() {
+        let key = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd";
+        let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:api-AbCdEf";
+        let with_both = said(&format!(r#"{{"secrets": {{"KEY": "{secret}:key::"}}, "secret-keys": ["{key}"]}}"#));
+        wanted(&with_both).check().unwrap();
+        let values = wanted(&with_both).secret_values();
+        assert_eq!(values, json!({"manager": [secret], "parameters": [], "kms": [key]}));
+        assert!(refusal(&format!(r#"{{"secret-keys": ["{key}"]}}"#)).contains("there are no `secrets`"));
+        let alias = "arn:aws:kms:eu-west-1:123456789012:alias/lab";
+        assert!(refusal(&format!(r#"{{"secret-keys": ["{alias}"]}}"#)).contains("as a key of KMS"));
+    }
 }

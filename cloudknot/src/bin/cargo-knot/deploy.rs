@@ -70,6 +70,9 @@ pub(crate) struct KnotArgs {
     /// A variable whose value is a secret of Secrets Manager or SSM; may be repeated
     #[arg(long, value_name = "NAME=ARN", value_parser = pair, help_heading = "Jobs")]
     secret: Vec<(String, String)>,
+    /// The ARN of the KMS key that secrets are encrypted with, where it is not AWS's own; may be repeated
+    #[arg(long, value_name = "ARN", help_heading = "Jobs")]
+    secret_key: Vec<String>,
     /// A file system of EFS, and where a container has it; may be repeated
     #[arg(long, value_name = "PATH=ID", value_parser = pair, help_heading = "Jobs")]
     mount: Vec<(String, String)>,
@@ -145,6 +148,7 @@ impl KnotArgs {
         settings.attempts = self.attempts;
         settings.env = self.env.into_iter().collect();
         settings.secrets = self.secret.into_iter().collect();
+        settings.secret_keys = self.secret_key;
         settings.mounts = self.mount.into_iter().map(|(path, id)| (path, cloudknot::Mount::Whole(id))).collect();
         settings.read_only = self.read_only.then_some(true);
         settings.compute = self.compute;
