@@ -177,6 +177,10 @@ impl Wanted<'_> {
         });
         let mut values = Vec::new();
         for (function, request) in self.functions.iter().zip(self.requests()?) {
+            // What a queue that exists runs on is not known before AWS is asked.
+            if ephemeral.is_some() && !compute.is_fargate() {
+                return Err(ephemeral_on_instances());
+            }
             let (vcpus, memory_mib) = if compute.is_fargate() {
                 let placed = machines::on_fargate(&request, shared_memory, ephemeral)?;
                 (placed.vcpus, placed.memory_mib)
@@ -218,10 +222,22 @@ impl Wanted<'_> {
         if !said.secret_keys.is_empty() && self.secrets().is_empty() {
             return Err(refused("`secret-keys`", "there are no `secrets` to be decrypted with them"));
         }
-        for mount in said.mounts.values() {
-            let (file_system, _, access_point, _) = parts(mount);
+        for (path, mount) in &said.mounts {
+            let (file_system, root, access_point, _) = parts(mount);
             names::check_name(Kind::FileSystem, file_system)?;
             access_point.iter().try_for_each(|point| names::check_name(Kind::AccessPoint, point))?;
+            if !path.starts_with('/') || path.len() == 1 {
+                return Err(refused(
+                    &format!("`mounts` at `{path}`"),
+                    "a container has them at a path from its root on",
+                ));
+            }
+            if access_point.is_some() && root.is_some_and(|root| root != "/") {
+                return Err(refused(
+                    &format!("`root` with `access-point` in the mount `{path}`"),
+                    "an access point has a root of its own, and AWS takes no other",
+                ));
+            }
         }
         check_range("attempts", said.attempts, 1, 10)?;
         check_range("bid-percentage", said.bid_percentage, 1, 100)?;
@@ -290,7 +306,7 @@ impl Wanted<'_> {
             return Err(refused("`bid-percentage`", "it is for `compute = \"spot\"` only"));
         }
         if said.ephemeral_storage.is_some() && !compute.is_fargate() && said.queue.is_none() {
-            return Err(refused("`ephemeral-storage`", "it is for Fargate only; instances have `volume-size`"));
+            return Err(ephemeral_on_instances());
         }
         Ok(())
     }
@@ -390,6 +406,10 @@ fn refused(what: &str, why: &str) -> Error {
         .with_hint("leave it out, or change the other")
 }
 
+fn ephemeral_on_instances() -> Error {
+    refused("`ephemeral-storage`", "it is for Fargate only; instances have `volume-size`")
+}
+
 fn check_range(what: &str, value: Option<u32>, least: u32, most: u32) -> Result<()> {
     match value.filter(|value| !(least..=most).contains(value)) {
         None => Ok(()),
@@ -424,6 +444,23 @@ mod tests {
 
     fn refusal(settings: &str) -> String {
         wanted(&said(settings)).check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_batch_refuses_is_refused() {
+        let check = |settings: &str, why: &str| assert!(refusal(settings).contains(why), "{}", refusal(settings));
+        let mount = |more: &str| format!(r#"{{"mounts": {{"/data": {{"file-system": "fs-01234567", {more}}}}}}}"#);
+        let point = r#""access-point": "fsap-01234567""#;
+        wanted(&said(&mount(point))).check().unwrap();
+        wanted(&said(&mount(&format!(r#"{point}, "root": "/""#)))).check().unwrap();
+        wanted(&said(&mount(r#""root": "/shared""#))).check().unwrap();
+        check(&mount(&format!(r#"{point}, "root": "/shared""#)), "an access point has a root of its own");
+        check(r#"{"mounts": {"data": "fs-01234567"}}"#, "`mounts` at `data`");
+        check(r#"{"ephemeral-storage": "50 GiB"}"#, "it is for Fargate only");
+        check(r#"{"ephemeral-storage": "50 GiB", "compute": "spot"}"#, "it is for Fargate only");
+        let queue = "arn:aws:batch:eu-west-1:123456789012:job-queue/lab";
+        let on_a_queue = said(&format!(r#"{{"ephemeral-storage": "50 GiB", "queue": "{queue}"}}"#));
+        wanted(&on_a_queue).check().unwrap();
     }
 
     #[test]

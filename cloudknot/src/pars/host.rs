@@ -311,6 +311,10 @@ fn check(builder: &ParsBuilder) -> Result<()> {
     settings.bucket.iter().try_for_each(|bucket| names::check_name(Kind::Bucket, bucket))?;
     settings.kms_key.iter().try_for_each(|key| names::check_name(Kind::Key, key))?;
     settings.log_retention.iter().try_for_each(|days| names::check_retention(*days))?;
+    if settings.expire_runs == Some(0) {
+        return Err(Error::new(ErrorKind::Config, "failed to have runs expire after 0 days: S3 takes 1 and more")
+            .with_hint("say `None` to keep them for ever (`--expire-runs 0`), or a number of days"));
+    }
     names::check_name(Kind::RolePath, &settings.role_path)?;
     names::check_tags(&settings.tags.clone().into_iter().collect::<Vec<_>>())?;
     if let Network::New { cidr, .. } = &settings.network {
@@ -562,5 +566,18 @@ where
             .with_hint("give the name of a role that exists, not its ARN, or leave it out")
     } else {
         failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_expire_after_a_day_at_the_earliest() {
+        check(&Pars::builder("lab").expire_runs(1)).unwrap();
+        check(&Pars::builder("lab").expire_runs(None)).unwrap();
+        let error = check(&Pars::builder("lab").expire_runs(0)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
     }
 }
