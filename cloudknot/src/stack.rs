@@ -419,6 +419,12 @@ impl Stack {
         matches!(self.next(), Next::Delete)
     }
 
+    /// What a plan says of one that is taken away before anything is made.
+    pub(crate) fn goes_first(&self) -> Option<String> {
+        let (name, status) = (&self.name, &self.status);
+        self.is_stuck().then(|| format!("the stack `{name}`, which is {status}, is deleted first, and made anew"))
+    }
+
     /// The region that it is in: a part of its ARN.
     pub(crate) fn region(&self) -> &str {
         self.id.split(':').nth(3).unwrap_or_default()
@@ -552,6 +558,16 @@ mod tests {
         assert!(way_out(&stack, &failed).contains(command), "{}", way_out(&stack, &failed));
         let first = failures(&newest_first, STACK, Doing::Change)[0].logical_resource_id();
         assert_eq!(first, Some("JobDefinition"), "of a change, all that followed is told by what began it");
+    }
+
+    #[test]
+    fn what_never_came_to_be_is_made_anew() {
+        for status in [StackStatus::RollbackComplete, StackStatus::CreateFailed, StackStatus::DeleteFailed] {
+            let stack = stack(status.clone());
+            assert!(stack.is_stuck() && !stack.can_be_changed());
+            assert!(stack.goes_first().is_some_and(|note| note.contains(status.as_str())));
+        }
+        assert_eq!(stack(StackStatus::UpdateRollbackComplete).goes_first(), None);
     }
 
     fn stack(status: StackStatus) -> Stack {

@@ -80,18 +80,20 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
     if there.stack.as_ref().is_some_and(|stack| made.is_there(stack, &there.pars)) {
         return Ok(plan);
     }
-    let answers = made.ask(&there.aws).await?;
+    let mut answers = made.ask(&there.aws).await?;
     let wanted = made.wanted();
     if !there.without_pars {
-        preflight::check(&there.aws, &wanted, &answers, &there.pars, there.stack.is_none()).await?;
+        preflight::check(&there.aws, &wanted, &answers, &there.pars, there.before().is_none()).await?;
     }
-    let before = match &there.stack {
+    answers.image_uri = made.pulled_from(&there, &answers);
+    answers.has_environment = there.has_environment();
+    let before = match there.before() {
         Some(stack) => Some(there.stacks.template(stack).await?),
         None => None,
     };
     let after = stack::render("knot.yaml", &wanted.values(&there.pars, &answers, "", true)?);
     plan.stack(&stack_name(&made.name), before.as_deref(), &after);
-    let there_already = there.stack.as_ref().and_then(|stack| stack.outputs.get("ImageDigest"));
+    let there_already = there.before().and_then(|stack| stack.outputs.get("ImageDigest"));
     if there_already.is_none_or(|digest| digest != made.image.digest()) {
         let bytes = made.image.compressed_bytes();
         plan.step(
@@ -101,6 +103,7 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
             &format!("at most {bytes} bytes are pushed"),
         );
     }
+    plan.notes.extend(there.stack.as_ref().and_then(Stack::goes_first));
     plan.notes.extend(machines::idle(None, made.settings.min_vcpus.unwrap_or(0)));
     Ok(plan)
 }
@@ -118,9 +121,7 @@ pub(super) async fn template(builder: KnotBuilder) -> Result<String> {
     }
     let (mut answers, wanted) = (made.ask(&there.aws).await?, made.wanted());
     preflight::check(&there.aws, &wanted, &answers, &there.pars, false).await?;
-    let own = format!("-/cloudknot/{}", made.name.to_lowercase());
-    let uri = answers.repository.as_ref().map_or(own, |shared| shared.uri.clone());
-    answers.image_uri = registry().map(|host| at_host(&uri, &host));
+    answers.image_uri = made.pulled_from(&there, &answers);
     let noted = Noted { content: made.content(&there.pars), settings: made.deployed() };
     let settings = serde_json::to_string(&noted).expect("settings are texts and numbers");
     let template = stack::render("knot.yaml", &wanted.values(&there.pars, &answers, &settings, true)?);
@@ -340,9 +341,19 @@ impl Made {
         Ok(answers)
     }
 
+    /// Where the image is pulled from, if not from the repository's own host.
+    fn pulled_from(&self, there: &There, answers: &Answers) -> Option<String> {
+        let own = || {
+            let known = there.before().and_then(|stack| stack.outputs.get("RepositoryUri")).cloned();
+            known.unwrap_or_else(|| format!("-/cloudknot/{}", self.name.to_lowercase()))
+        };
+        let uri = answers.repository.as_ref().map_or_else(own, |shared| shared.uri.clone());
+        registry().map(|host| at_host(&uri, &host)).filter(|pulled_from| *pulled_from != uri)
+    }
+
     async fn bring_about(&mut self, there: &There, account: &Account) -> Result<Knot> {
         let mut answers = self.ask(&there.aws).await?;
-        preflight::check(&there.aws, &self.wanted(), &answers, &there.pars, there.stack.is_none()).await?;
+        preflight::check(&there.aws, &self.wanted(), &answers, &there.pars, there.before().is_none()).await?;
         let uri = match (&answers.repository, &there.stack) {
             (Some(shared), _) => shared.uri.clone(),
             (None, Some(stack)) if stack.can_be_changed() => stack.output("RepositoryUri")?.to_owned(),
@@ -355,10 +366,8 @@ impl Made {
         let login = Ecr::new(&there.aws).login().await?;
         self.image.push(&pushed_to, &login).await?;
         answers.image_uri = Some(pushed_to).filter(|pushed_to| *pushed_to != uri);
-        // Batch moves it from the first day on, and refuses to go below where it is.
-        answers.has_environment =
-            there.stack.as_ref().is_some_and(|stack| stack.outputs.contains_key("ComputeEnvironment"));
-        if let Some(stack) = there.stack.as_ref().filter(|stack| stack.outputs.contains_key("JobQueue")) {
+        answers.has_environment = there.has_environment();
+        if let Some(stack) = there.before().filter(|stack| stack.outputs.contains_key("JobQueue")) {
             self.keep_the_queue(there, stack, &answers).await?;
         }
         let stack = self.apply(there, &answers, true).await?;
@@ -440,6 +449,17 @@ impl Made {
 }
 
 impl There {
+    /// The stack that is changed; one that never came to be is taken away first, and made anew.
+    fn before(&self) -> Option<&Stack> {
+        self.stack.as_ref().filter(|stack| !stack.is_stuck())
+    }
+
+    /// Whether there is an environment, of which Batch moves the number of vCPUs from the first day on, and refuses to go
+    /// below where it is.
+    fn has_environment(&self) -> bool {
+        self.before().is_some_and(|stack| stack.outputs.contains_key("ComputeEnvironment"))
+    }
+
     async fn look(made: &Made, account: &Account, with_pars: bool) -> Result<Self> {
         let aws = account.load().await?;
         let stacks = Stacks::new(&aws);

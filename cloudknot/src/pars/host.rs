@@ -92,11 +92,13 @@ pub(super) async fn plan(builder: &ParsBuilder) -> Result<Plan> {
         return Ok(plan);
     }
     let name = stack_name(&builder.name);
-    let before = match stacks.find(&name).await? {
-        Some(stack) => Some(stacks.template(&stack).await?),
+    let there = stacks.find(&name).await?;
+    let before = match there.as_ref().filter(|stack| !stack.is_stuck()) {
+        Some(stack) => Some(stacks.template(stack).await?),
         None => None,
     };
     plan.stack(&name, before.as_deref(), &template_of(builder, &aws, &stacks, true).await?);
+    plan.notes.extend(there.as_ref().and_then(Stack::goes_first));
     plan.notes.extend(idle_costs(builder));
     Ok(plan)
 }
