@@ -242,6 +242,9 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
     deploy(&["--compute", "fargate", "--ami", "ami-1"], &["Fargate has no instances"]);
     deploy(&["--bid-percentage", "60"], &["it is for `compute = \"spot\"` only"]);
     deploy(&["--secret", "KEY=somewhere"], &["failed to take `somewhere` as a secret"]);
+    deploy(&["--ephemeral-storage", "50 GiB"], &["it is for Fargate only"]);
+    let trusting = ["deploy", "-p", "lone", "--offline", "--fast", "--ca-bundle", "nowhere.pem"];
+    check(&mut account.knot(&trusting), 5, &["nowhere.pem"]);
     assert!(account.recorder.operations().is_empty(), "AWS was not asked");
     deploy(&["--compute", "fargate", "--gpus", "1"], &["it asks for GPUs, which Fargate does not have"]);
     deploy(&["--memory", "9000 GiB", "--instance-types", "m5.large"], &["(m5.large) has 8192 MiB"]);
@@ -273,6 +276,9 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
     assert!(calls.len() <= 3, "{calls:?}");
     assert_eq!(account.registry.requests("POST ").len(), uploads, "nothing is uploaded");
 
+    let planned = json(&check(&mut account.deploy(&role, &["--max-vcpus", "128", "--dry-run"]), 0, &[]));
+    let kinds: Vec<_> = planned["steps"].as_array().expect("a list").iter().map(|step| step["kind"].clone()).collect();
+    assert_eq!(kinds, ["AWS::Batch::ComputeEnvironment"], "what the registry is does not count");
     let planned = check(&mut account.deploy(&role, &["--memory", "3 GiB", "--dry-run"]), 0, &[]);
     let steps = json(&planned)["steps"].clone();
     assert_eq!(steps.as_array().map(Vec::len), Some(1), "{steps}");

@@ -266,12 +266,16 @@ impl Made {
         if builder.settings.arm64 == Some(true) {
             compile = compile.arch(Arch::Arm64);
         }
+        if builder.base.is_some() {
+            compile = compile.dynamic();
+        }
         // cargo is waited for, and so not on a thread that others need.
         let worker = tokio::task::spawn_blocking(move || compile.run()).await;
         let worker = worker.expect("the compilation does not panic")?;
         let settings = builder.settings.clone().over(worker.settings.knot.clone());
         let name = settings.knot.clone().unwrap_or_else(|| worker.package.replace('_', "-"));
         let image = DockerImageBuilder::of_worker(Built::repository(&worker.package), &worker);
+        let image = builder.ca_bundles.iter().fold(image.on(builder.base.clone()), DockerImageBuilder::ca_bundle);
         let mut image = image.build().await?;
         image.tag(tag_of(&name, image.digest()))?;
         let built = Built::keep(&image, &worker)?;

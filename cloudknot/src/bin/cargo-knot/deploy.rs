@@ -6,6 +6,7 @@ use cloudknot::{Compute, KnotBuilder, KnotSettings};
 use crate::aws::AwsArgs;
 use crate::build::CompileArgs;
 use crate::failure::Failure;
+use crate::image::ImageArgs;
 use crate::knots::show;
 use crate::pars::{pair, plan};
 
@@ -20,6 +21,8 @@ pub(crate) struct Deploy {
     aws: AwsArgs,
     #[command(flatten)]
     compile: CompileArgs,
+    #[command(flatten)]
+    image: ImageArgs,
     /// Print one JSON object in place of text
     #[arg(long)]
     json: bool,
@@ -122,8 +125,9 @@ pub(crate) struct KnotArgs {
 
 impl Deploy {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let compile = self.compile.compile(false);
-        let builder = self.aws.knot(KnotBuilder::of(self.settings.settings()).compile(compile));
+        let compile = self.compile.compile(self.image.has_base());
+        let builder = self.image.knot(KnotBuilder::of(self.settings.settings()).compile(compile));
+        let builder = self.aws.knot(builder);
         if self.dry_run {
             return plan(&builder.plan().await?, self.json);
         }
