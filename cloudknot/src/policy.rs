@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::account::Partition;
 use crate::stack::render;
 
 /// Who is allowed what.
@@ -37,7 +38,7 @@ pub enum Allowed {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Scope {
-    /// The partition: `aws`, `aws-cn` or `aws-us-gov`.
+    /// The partition: `aws`, `aws-cn`, `aws-us-gov` or another one.
     pub partition: String,
     /// The region.
     pub region: String,
@@ -71,13 +72,8 @@ impl Scope {
     /// A Knot on a Pars that are made as they are if nothing else is said.
     pub fn new(account: impl Into<String>, region: impl Into<String>, pars: &str, knot: &str) -> Self {
         let region = region.into();
-        let partition = match &region {
-            region if region.starts_with("cn-") => "aws-cn",
-            region if region.starts_with("us-gov-") => "aws-us-gov",
-            _ => "aws",
-        };
         Self {
-            partition: partition.to_owned(),
+            partition: Partition::of(&region).name.to_owned(),
             region,
             account: account.into(),
             pars: pars.to_owned(),

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::note::KnotNote;
 use super::values::{Answers, Wanted, job_definition};
 use super::{Deployed, Knot, KnotBuilder, KnotClobber, KnotSettings};
-use crate::account::Account;
+use crate::account::{Account, Partition};
 use crate::aws::{Aws, client};
 use crate::batch::{Batch, Definition};
 use crate::built::{self, Built};
@@ -428,8 +428,8 @@ impl Made {
         let key = format!("stacks/{}/{}.yaml", self.name, pars::hex(&Sha256::digest(&template)));
         let store = cloudknot_runtime::store::S3Store::new(&there.aws.config, bucket, prefix);
         cloudknot_runtime::store::Store::put(&store, &key, template.into()).await?;
-        let (region, suffix) = (&there.aws.region, if there.aws.region.starts_with("cn-") { ".cn" } else { "" });
-        Ok(Body::Url(format!("https://{bucket}.s3.{region}.amazonaws.com{suffix}/{prefix}{key}")))
+        let region = &there.aws.region;
+        Ok(Body::Url(format!("https://{bucket}.s3.{region}.{}/{prefix}{key}", Partition::of(region).domain)))
     }
 
     /// Whether the stack is this program's, on this Pars: only then may it be changed.

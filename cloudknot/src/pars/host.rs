@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::account::Account;
+use crate::account::{Account, Partition};
 use crate::aws::{Aws, client, code};
 use crate::doctor::permissions;
 use crate::ec2::{Ec2, Subnet};
@@ -498,7 +498,7 @@ async fn network(builder: &ParsBuilder, aws: &Aws, dry_run: bool) -> Result<Valu
             let subnets: Vec<_> = parts.subnets.iter().enumerate().map(subnet).collect();
             return Ok(json!({
                 "kind": "new", "cidr": cidr, "tenancy": tenancy, "internet": internet, "subnets": subnets,
-                "public_cidr": public,
+                "public_cidr": public, "in_china": Partition::of(&aws.region).is_china(),
             }));
         }
         Network::Vpc(id) => ec2.vpc(id).await?.ok_or_else(|| {
