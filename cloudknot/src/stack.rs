@@ -497,6 +497,9 @@ pub(crate) struct Noted<T> {
     /// Tells apart what the template was rendered from.
     pub(crate) content: String,
     pub(crate) settings: T,
+    /// Somebody has made the stack of a template that was printed: nobody saw whether the image was pushed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) of_a_template: bool,
 }
 
 /// Reports a step that a person may have to wait for.

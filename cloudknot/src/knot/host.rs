@@ -60,6 +60,9 @@ pub(super) async fn deploy(builder: KnotBuilder) -> Result<Knot> {
     let there = There::look(&made, &builder.account, true).await?;
     let knot = match &there.stack {
         Some(stack) if made.is_there(stack, &there.pars) => {
+            if noted(stack)?.of_a_template {
+                made.push(&there, stack.output("RepositoryUri")?).await?;
+            }
             step(&format!("the Knot `{}` is there, and nothing has changed", made.name));
             read(stack, &builder.account)?
         }
@@ -77,7 +80,10 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
     if there.without_pars {
         plan = default_pars_builder(&there.pars.name, &builder.account)?.plan().await?;
     }
-    if there.stack.as_ref().is_some_and(|stack| made.is_there(stack, &there.pars)) {
+    if let Some(stack) = there.stack.as_ref().filter(|stack| made.is_there(stack, &there.pars)) {
+        if noted(stack)?.of_a_template {
+            plan.notes.push(format!("the image {} is pushed if it is not there", made.image.digest()));
+        }
         return Ok(plan);
     }
     let mut answers = made.ask(&there.aws).await?;
@@ -122,14 +128,13 @@ pub(super) async fn template(builder: KnotBuilder) -> Result<String> {
     let (mut answers, wanted) = (made.ask(&there.aws).await?, made.wanted());
     preflight::check(&there.aws, &wanted, &answers, &there.pars, false).await?;
     answers.image_uri = made.pulled_from(&there, &answers);
-    let noted = Noted { content: made.content(&there.pars), settings: made.deployed() };
+    let noted = Noted { content: made.content(&there.pars), settings: made.deployed(), of_a_template: true };
     let settings = serde_json::to_string(&noted).expect("settings are texts and numbers");
     let template = stack::render("knot.yaml", &wanted.values(&there.pars, &answers, &settings, true)?);
     let digest = made.image.digest();
     let besides = [
-        format!("Its jobs start the image {digest}. Push it with the same options of compilation,"),
-        "`cargo knot push <RepositoryUri of the stack>`, before the first map; then `cargo knot deploy`, which finds the".into(),
-        "stack as it should be, and notes it beside the crate.".into(),
+        format!("Its jobs start the image {digest}. Then run `cargo knot deploy` with the same options: it finds the"),
+        "stack as it should be, pushes that image if it is not there, and notes the Knot beside the crate.".into(),
     ];
     Ok(stack::heading(&format!("knot --knot {}", made.name), &stack_name(&made.name), &besides) + &template)
 }
@@ -366,9 +371,7 @@ impl Made {
                 stack.output("RepositoryUri")?.to_owned()
             }
         };
-        let pushed_to = registry().map_or_else(|| uri.clone(), |host| at_host(&uri, &host));
-        let login = Ecr::new(&there.aws).login().await?;
-        self.image.push(&pushed_to, &login).await?;
+        let pushed_to = self.push(there, &uri).await?;
         answers.image_uri = Some(pushed_to).filter(|pushed_to| *pushed_to != uri);
         answers.has_environment = there.has_environment();
         if let Some(stack) = there.before().filter(|stack| stack.outputs.contains_key("JobQueue")) {
@@ -376,6 +379,14 @@ impl Made {
         }
         let stack = self.apply(there, &answers, true).await?;
         read(&stack, account)
+    }
+
+    /// Has the image in this repository; where that is, with a registry before it.
+    async fn push(&mut self, there: &There, uri: &str) -> Result<String> {
+        let pushed_to = registry().map_or_else(|| uri.to_owned(), |host| at_host(uri, &host));
+        let login = Ecr::new(&there.aws).login().await?;
+        self.image.push(&pushed_to, &login).await?;
+        Ok(pushed_to)
     }
 
     /// Refuses a change that makes another queue of it while the one that there is has jobs: they would go with it.
@@ -406,7 +417,7 @@ impl Made {
 
     async fn apply(&self, there: &There, answers: &Answers, image: bool) -> Result<Stack> {
         let content = if image { self.content(&there.pars) } else { String::new() };
-        let noted = Noted { content, settings: self.deployed() };
+        let noted = Noted { content, settings: self.deployed(), of_a_template: false };
         let settings = serde_json::to_string(&noted).expect("settings are texts and numbers");
         let values = self.wanted().values(&there.pars, answers, &settings, image)?;
         let template = self.body(there, stack::render("knot.yaml", &values)).await?;

@@ -436,7 +436,7 @@ async fn template_of(builder: &ParsBuilder, aws: &Aws, stacks: &Stacks, dry_run:
         None => false,
     };
     let note = Note { settings: builder.settings.clone(), bucket_was_there: was_there };
-    let noted = Noted { content: content(), settings: note };
+    let noted = Noted { content: content(), settings: note, of_a_template: false };
     let values = json!({
         "pars": builder.name,
         "tags": tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect::<Vec<_>>(),
