@@ -120,7 +120,7 @@ pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
 /// What it costs while nothing runs, a sentence each.
 fn idle_costs(builder: &ParsBuilder) -> Vec<String> {
     let network = match builder.settings.network {
-        Network::New { internet, .. } => Some((internet, ZONES)),
+        Network::New { internet, endpoints, .. } => Some((internet, endpoints, ZONES)),
         _ => None,
     };
     machines::idle(network, 0)
@@ -489,7 +489,7 @@ async fn bucket_is_there(builder: &ParsBuilder, aws: &Aws, stacks: &Stacks, buck
 async fn network(builder: &ParsBuilder, aws: &Aws, dry_run: bool) -> Result<Value> {
     let ec2 = Ec2::new(aws);
     let vpc = match &builder.settings.network {
-        Network::New { cidr, tenancy, internet } => {
+        Network::New { cidr, tenancy, internet, endpoints } => {
             // By their names: CloudFormation itself would count those only that have a default subnet.
             let zones: Vec<_> = ec2.zones().await?.into_iter().take(ZONES).collect();
             let parts = names::subnets_of(cidr, zones.len().max(1))?;
@@ -498,7 +498,7 @@ async fn network(builder: &ParsBuilder, aws: &Aws, dry_run: bool) -> Result<Valu
             let subnets: Vec<_> = parts.subnets.iter().enumerate().map(subnet).collect();
             return Ok(json!({
                 "kind": "new", "cidr": cidr, "tenancy": tenancy, "internet": internet, "subnets": subnets,
-                "public_cidr": public, "in_china": Partition::of(&aws.region).is_china(),
+                "public_cidr": public, "endpoints": endpoints, "in_china": Partition::of(&aws.region).is_china(),
             }));
         }
         Network::Vpc(id) => ec2.vpc(id).await?.ok_or_else(|| {
