@@ -41,6 +41,15 @@ import boto3
 print(boto3.client('iam').create_role(RoleName='theirs', AssumeRolePolicyDocument='{}')['Role']['Arn'])
 ";
 
+/// What an earlier deploy has left of a function that the program no longer has.
+const OF_BEFORE: &str = "
+import boto3
+boto3.client('batch').register_job_definition(
+    jobDefinitionName='cloudknot-sweep-before-0a1b2c3d', type='container', tags={'cloudknot:knot': 'sweep'},
+    retryStrategy={'attempts': 1}, containerProperties={'image': 'cloudknot/sweep@sha256:aa', 'resourceRequirements': [
+        {'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}]})
+";
+
 /// An account of moto's with a registry, behind the recorder, and a machine of somebody who uses it.
 struct Account {
     moto: Moto,
@@ -312,6 +321,16 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
     let note = std::fs::read_to_string(account.home.path().join("runs/knot.json")).unwrap();
     assert!(note.contains("\"knot\": \"sweep\""), "{note}");
     account.check_no_secrets();
+
+    account.script(OF_BEFORE);
+    let prune = |age: &str| {
+        let found = json(&check(&mut account.knot(&["prune", "--json", "--older-than", age]), 0, &[]));
+        let names = found.as_array().expect("a list").iter().map(|one| one["name"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(prune("1h"), [""; 0], "somebody may have deployed before, and still name it");
+    let found = prune("0s");
+    assert!(found.len() == 1 && found[0].contains("/cloudknot-sweep-before-0a1b2c3d:1"), "{found:?}");
 
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["the Knot `sweep` is gone"]);
     assert!(!account.home.path().join("runs/knot.json").exists(), "maps run here again");

@@ -222,23 +222,7 @@ impl Wanted<'_> {
         if !said.secret_keys.is_empty() && self.secrets().is_empty() {
             return Err(refused("`secret-keys`", "there are no `secrets` to be decrypted with them"));
         }
-        for (path, mount) in &said.mounts {
-            let (file_system, root, access_point, _) = parts(mount);
-            names::check_name(Kind::FileSystem, file_system)?;
-            access_point.iter().try_for_each(|point| names::check_name(Kind::AccessPoint, point))?;
-            if !path.starts_with('/') || path.len() == 1 {
-                return Err(refused(
-                    &format!("`mounts` at `{path}`"),
-                    "a container has them at a path from its root on",
-                ));
-            }
-            if access_point.is_some() && root.is_some_and(|root| root != "/") {
-                return Err(refused(
-                    &format!("`root` with `access-point` in the mount `{path}`"),
-                    "an access point has a root of its own, and AWS takes no other",
-                ));
-            }
-        }
+        said.mounts.iter().try_for_each(|(path, mount)| check_mount(path, mount))?;
         check_range("attempts", said.attempts, 1, 10)?;
         check_range("bid-percentage", said.bid_percentage, 1, 100)?;
         check_range("priority", said.priority, 0, 1000)?;
@@ -365,6 +349,20 @@ fn in_a_policy(arn: &str) -> Vec<String> {
         (true, true) => vec![arn.to_owned(), any],
         (true, false) => vec![arn.to_owned()],
     }
+}
+
+fn check_mount(path: &str, mount: &Mount) -> Result<()> {
+    let (file_system, root, access_point, _) = parts(mount);
+    names::check_name(Kind::FileSystem, file_system)?;
+    access_point.iter().try_for_each(|point| names::check_name(Kind::AccessPoint, point))?;
+    if !path.starts_with('/') || path.len() == 1 {
+        return Err(refused(&format!("`mounts` at `{path}`"), "a container has them at a path from its root on"));
+    }
+    if access_point.is_some() && root.is_some_and(|root| root != "/") {
+        let what = format!("`root` with `access-point` in the mount `{path}`");
+        return Err(refused(&what, "an access point has a root of its own, and AWS takes no other"));
+    }
+    Ok(())
 }
 
 fn parts(mount: &Mount) -> (&str, Option<&str>, Option<&str>, bool) {
