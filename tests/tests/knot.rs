@@ -296,7 +296,8 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
         ["change", "AWS::Batch::JobDefinition"].map(Value::from).each_ref()
     );
     let changed = check(&mut account.deploy(&role, &["--memory", "3 GiB"]), 0, &["changing the stack"]);
-    assert_eq!(json(&changed)["settings"]["memory"], "3 GiB");
+    let changed = json(&changed);
+    assert_eq!(changed["settings"]["memory"], "3 GiB");
 
     let manifest = LONE.replace("\"lone\"", "\"another\"");
     let files =
@@ -330,7 +331,15 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
     };
     assert_eq!(prune("1h"), [""; 0], "somebody may have deployed before, and still name it");
     let found = prune("0s");
-    assert!(found.len() == 1 && found[0].contains("/cloudknot-sweep-before-0a1b2c3d:1"), "{found:?}");
+    assert!(found.iter().any(|arn| arn.ends_with(":job-definition/cloudknot-sweep-before-0a1b2c3d:1")), "{found:?}");
+    let of = |knot: &Value| -> Vec<String> {
+        let definitions = knot["job_definitions"].as_object().expect("a table");
+        definitions.values().map(|arn| arn.as_str().unwrap().to_owned()).collect()
+    };
+    let (first, current) = (of(&made), of(&changed));
+    assert_ne!(first, current);
+    assert!(first.iter().all(|arn| found.contains(arn)), "{found:?} lacks {first:?}, which the change has replaced");
+    assert!(!current.iter().any(|arn| found.contains(arn)), "{found:?} has {current:?}");
 
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["the Knot `sweep` is gone"]);
     assert!(!account.home.path().join("runs/knot.json").exists(), "maps run here again");
