@@ -342,16 +342,16 @@ impl Stacks {
 
 /// What is left to somebody whose stack cannot go back to what it was.
 fn way_out(stack: &Stack, failed: &[&StackEvent]) -> String {
-    let stuck = failed.iter().filter(|event| status(event) == "UPDATE_FAILED");
-    let stuck: BTreeSet<&str> = stuck.filter_map(|event| event.logical_resource_id()).collect();
-    let stuck = if stuck.is_empty() { vec!["<each that is UPDATE_FAILED>"] } else { stuck.into_iter().collect() };
+    let left = failed.iter().filter(|event| status(event) == "UPDATE_FAILED");
+    let left: BTreeSet<&str> = left.filter_map(|event| event.logical_resource_id()).collect();
+    let left = if left.is_empty() { vec!["<each that is UPDATE_FAILED>"] } else { left.into_iter().collect() };
     format!(
         "mend that, then run the same command, which goes on rolling back. If it cannot be mended, have CloudFormation pass \
          over it: `aws cloudformation continue-update-rollback --region {} --stack-name {} --resources-to-skip {}`, then \
          run the same command; or clobber it, and make it anew",
         stack.region(),
         stack.name,
-        stuck.join(" ")
+        left.join(" ")
     )
 }
 

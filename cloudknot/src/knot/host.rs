@@ -237,8 +237,8 @@ pub(crate) fn definitions(knot: &Knot) -> Vec<String> {
 pub(crate) fn all_definitions(name: &str, knot: Option<&Knot>, there: &[Definition]) -> Vec<String> {
     let beginning = format!("cloudknot-{name}-");
     let tagged = there.iter().filter(|one| one.knot.as_deref() == Some(name));
-    let named = |arn: &str| Some(arn.split_once(":job-definition/")?.1.rsplit_once(':')?.0.to_owned());
-    let mut names: Vec<String> = tagged.filter_map(|one| named(&one.arn)).collect();
+    let without_number = |arn: &str| Some(arn.split_once(":job-definition/")?.1.rsplit_once(':')?.0.to_owned());
+    let mut names: Vec<String> = tagged.filter_map(|one| without_number(&one.arn)).collect();
     names.retain(|name| name.starts_with(&beginning));
     names.extend(knot.map(definitions).unwrap_or_default());
     names.sort();

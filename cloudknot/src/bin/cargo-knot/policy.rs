@@ -48,8 +48,8 @@ pub(crate) struct Policy {
     #[arg(long, value_name = "ARN")]
     adopted_role: Vec<String>,
     /// The ARN of a further policy of the job role; may be repeated
-    #[arg(long, value_name = "ARN")]
-    policy: Vec<String>,
+    #[arg(long = "policy", value_name = "ARN")]
+    further: Vec<String>,
     #[command(flatten)]
     aws: AwsArgs,
 }
@@ -95,7 +95,7 @@ impl Policy {
         scope.repository = self.repository;
         scope.queue = self.queue;
         scope.adopted_roles = self.adopted_role;
-        scope.policies = self.policy;
+        scope.policies = self.further;
         let policy = self.verb.allowed().policy(&scope);
         writeln!(stdout(), "{policy:#}")?;
         Ok(())
