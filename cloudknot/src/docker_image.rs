@@ -33,7 +33,7 @@ pub struct DockerImageBuilder {
 
 #[derive(Debug, Clone)]
 #[cfg_attr(any(cloudknot_worker, not(feature = "docker")), allow(dead_code, reason = "only an engine makes use of it"))]
-enum Base {
+pub(crate) enum Base {
     Image(String),
     Dockerfile(PathBuf),
 }
@@ -237,6 +237,13 @@ impl DockerImageBuilder {
     #[must_use]
     pub fn dockerfile(mut self, path: impl Into<PathBuf>) -> Self {
         self.base = Some(Base::Dockerfile(path.into()));
+        self
+    }
+
+    /// On this, if on anything; what the package's settings say otherwise does not count then.
+    #[cfg(not(cloudknot_worker))]
+    pub(crate) fn on(mut self, base: Option<Base>) -> Self {
+        self.base = base.or(self.base);
         self
     }
 

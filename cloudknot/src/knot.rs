@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 
 use crate::account::Account;
+use crate::docker_image::Base;
 use crate::error::Result;
 use crate::pars::Pars;
 
@@ -21,7 +22,7 @@ mod settings;
 pub(crate) mod values;
 
 #[cfg(not(cloudknot_worker))]
-pub(crate) use inside::{STACKS, definitions, read as of_stack};
+pub(crate) use inside::{STACKS, all_definitions, read as of_stack};
 pub use settings::{Compute, KnotSettings, Log, Mount};
 
 /// What one program needs to run on AWS Batch. A stack of CloudFormation on a [`Pars`], found by its name from any machine.
@@ -74,6 +75,8 @@ pub struct KnotBuilder {
     pub(crate) account: Account,
     pub(crate) manifest_path: Option<PathBuf>,
     pub(crate) package: Option<String>,
+    pub(crate) ca_bundles: Vec<PathBuf>,
+    pub(crate) base: Option<Base>,
     #[cfg(not(cloudknot_worker))]
     pub(crate) compile: Option<crate::compile::Compile>,
 }
@@ -234,6 +237,8 @@ impl KnotBuilder {
             account: Account::default(),
             manifest_path: None,
             package: None,
+            ca_bundles: Vec::new(),
+            base: None,
             #[cfg(not(cloudknot_worker))]
             compile: None,
         }
@@ -365,6 +370,13 @@ impl KnotBuilder {
         self
     }
 
+    /// The ARN of the KMS key that secrets are encrypted with, where it is not AWS's own: jobs have to be able to use it.
+    #[must_use]
+    pub fn secret_key(mut self, arn: impl Into<String>) -> Self {
+        self.settings.secret_keys.push(arn.into());
+        self
+    }
+
     /// A file system of EFS, by its id, and where a container has it.
     #[must_use]
     pub fn mount(mut self, path: impl Into<String>, file_system: impl Into<String>) -> Self {
@@ -411,6 +423,32 @@ impl KnotBuilder {
     #[must_use]
     pub fn manifest_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.manifest_path = Some(path.into());
+        self
+    }
+
+    /// A PEM file with certificate authorities that the worker trusts besides the public ones and those that the package
+    /// names.
+    #[must_use]
+    pub fn ca_bundle(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_bundles.push(path.into());
+        self
+    }
+
+    /// An image that the worker stands on, for native libraries, in place of what the package says. The local Docker engine
+    /// fetches it.
+    #[cfg(feature = "docker")]
+    #[must_use]
+    pub fn base_image(mut self, name: impl Into<String>) -> Self {
+        self.base = Some(Base::Image(name.into()));
+        self
+    }
+
+    /// A Dockerfile of what the worker stands on, in place of what the package says. The local Docker engine builds it in
+    /// the folder where it is.
+    #[cfg(feature = "docker")]
+    #[must_use]
+    pub fn dockerfile(mut self, path: impl Into<PathBuf>) -> Self {
+        self.base = Some(Base::Dockerfile(path.into()));
         self
     }
 

@@ -92,6 +92,8 @@ mod names;
 mod note;
 #[cfg(feature = "deploy")]
 mod pars;
+#[cfg(all(feature = "aws", not(cloudknot_worker)))]
+mod partition;
 #[cfg(feature = "deploy")]
 mod plan;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]

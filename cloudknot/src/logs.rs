@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::aws::Aws;
 use crate::error::Result;
+use crate::partition::Partition;
 use crate::signed::{self, Request, Service};
 
 const LOGS: Service = Service { id: "CloudWatch Logs", name: "logs", refusal };
@@ -57,12 +58,10 @@ pub(crate) fn page(region: &str, group: &str, stream: &str) -> String {
         let once = utf8_percent_encode(name, NON_ALPHANUMERIC).to_string();
         once.replace('%', "$25")
     };
-    let domain = if region.starts_with("cn-") {
-        "amazonaws.cn"
-    } else if region.starts_with("us-gov-") {
-        "amazonaws-us-gov.com"
-    } else {
-        "aws.amazon.com"
+    let domain = match Partition::of(region).name {
+        "aws-cn" => "amazonaws.cn",
+        "aws-us-gov" => "amazonaws-us-gov.com",
+        _ => "aws.amazon.com",
     };
     format!(
         "https://{region}.console.{domain}/cloudwatch/home?region={region}#logsV2:log-groups/log-group/{}/log-events/{}",

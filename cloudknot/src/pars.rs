@@ -100,6 +100,9 @@ pub enum Network {
         tenancy: Tenancy,
         /// How jobs reach the internet, and with it AWS.
         internet: Internet,
+        /// ECR and logs are reached by endpoints in the VPC, also where there is an internet.
+        #[serde(default)]
+        endpoints: bool,
     },
 }
 
@@ -274,11 +277,9 @@ impl ParsBuilder {
     /// In a VPC of its own with these addresses, such as `10.0.0.0/16`.
     #[must_use]
     pub fn new_vpc(mut self, cidr: impl Into<String>) -> Self {
-        let (tenancy, internet) = match self.settings.network {
-            Network::New { tenancy, internet, .. } => (tenancy, internet),
-            _ => Default::default(),
-        };
-        self.settings.network = Network::New { cidr: cidr.into(), tenancy, internet };
+        if let Network::New { cidr: addresses, .. } = self.with_new_vpc() {
+            *addresses = cidr.into();
+        }
         self
     }
 
@@ -300,10 +301,21 @@ impl ParsBuilder {
         self
     }
 
+    /// Has ECR and logs reached by endpoints in a new VPC, which cost while idle: images and logs then stay in AWS's network,
+    /// also where there is an internet. Without one they are always there. A VPC of its own is made, if none was asked for yet.
+    #[must_use]
+    pub fn endpoints(mut self) -> Self {
+        if let Network::New { endpoints, .. } = self.with_new_vpc() {
+            *endpoints = true;
+        }
+        self
+    }
+
     fn with_new_vpc(&mut self) -> &mut Network {
         if !matches!(self.settings.network, Network::New { .. }) {
             let cidr = "10.0.0.0/16".to_owned();
-            self.settings.network = Network::New { cidr, tenancy: Tenancy::default(), internet: Internet::default() };
+            let (tenancy, internet) = (Tenancy::default(), Internet::default());
+            self.settings.network = Network::New { cidr, tenancy, internet, endpoints: false };
         }
         &mut self.settings.network
     }

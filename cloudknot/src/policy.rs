@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::partition::Partition;
 use crate::stack::render;
 
 /// Who is allowed what.
@@ -37,7 +38,7 @@ pub enum Allowed {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Scope {
-    /// The partition: `aws`, `aws-cn` or `aws-us-gov`.
+    /// The partition: `aws`, `aws-cn`, `aws-us-gov` or another one.
     pub partition: String,
     /// The region.
     pub region: String,
@@ -71,13 +72,8 @@ impl Scope {
     /// A Knot on a Pars that are made as they are if nothing else is said.
     pub fn new(account: impl Into<String>, region: impl Into<String>, pars: &str, knot: &str) -> Self {
         let region = region.into();
-        let partition = match &region {
-            region if region.starts_with("cn-") => "aws-cn",
-            region if region.starts_with("us-gov-") => "aws-us-gov",
-            _ => "aws",
-        };
         Self {
-            partition: partition.to_owned(),
+            partition: Partition::of(&region).name.to_owned(),
             region,
             account: account.into(),
             pars: pars.to_owned(),
@@ -180,6 +176,41 @@ mod tests {
                 assert_eq!(statement["Effect"], "Allow");
             }
         }
+    }
+
+    #[test]
+    fn what_the_code_asks_is_allowed() {
+        let mut scope = Scope::new("123456789012", "eu-central-1", "lab", "sweep");
+        scope.repository = Some("shared".into());
+        scope.adopted_roles = vec!["arn:aws:iam::123456789012:role/theirs".into()];
+        scope.policies = vec!["arn:aws:iam::aws:policy/AmazonDynamoDBReadOnlyAccess".into()];
+        let check = |allowed: Allowed, resource: &str, actions: &[&str]| {
+            let policy = allowed.policy(&scope);
+            let texts = |value: &Value| match value {
+                Value::Array(all) => all.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>(),
+                one => one.as_str().map(str::to_owned).into_iter().collect(),
+            };
+            let of_it = policy["Statement"].as_array().expect("a policy has statements").iter();
+            let meant = |there: &String| there == resource || (resource != "*" && there.ends_with(resource));
+            let of_it = of_it.filter(|one| texts(&one["Resource"]).iter().any(meant));
+            let granted: Vec<_> = of_it.flat_map(|one| texts(&one["Action"])).collect();
+            for action in actions {
+                assert!(granted.iter().any(|one| one == action), "{} lacks {action} on {resource}", allowed.name());
+            }
+        };
+        // What `knot/host.rs` and `preflight.rs` ask before anything is made.
+        check(Allowed::Deploy, ":repository/shared", &["ecr:DescribeRepositories"]);
+        check(Allowed::Deploy, "*", &["ec2:DescribeImages", "ec2:DescribeKeyPairs"]);
+        check(Allowed::Deploy, "*", &["iam:ListPolicies", "batch:ListJobs", "servicequotas:ListServiceQuotas"]);
+        check(Allowed::Deploy, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
+        // And `pars/host.rs`.
+        check(Allowed::ParsCreate, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
+        check(Allowed::ParsCreate, ":role/theirs", &["iam:GetRole", "iam:ListInstanceProfilesForRole", "iam:PassRole"]);
+        check(Allowed::ParsCreate, "*", &["ec2:DescribeAvailabilityZones"]);
+        check(Allowed::ParsClobber, "/cloudknot-pars-lab/*", &["cloudformation:ContinueUpdateRollback"]);
+        // Emptying a bucket goes by the versions of objects, also where there is one of each only.
+        check(Allowed::ParsClobber, ":cloudknot-pars-lab-*", &["s3:ListBucketVersions"]);
+        check(Allowed::ParsClobber, "/*", &["s3:DeleteObjectVersion"]);
     }
 
     #[test]

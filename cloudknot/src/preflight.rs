@@ -24,6 +24,8 @@ const ATTEMPTS: u32 = 2;
 
 /// Refuses a Knot that could not be made, or whose jobs could never start.
 pub(crate) async fn check(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars, new: bool) -> Result<()> {
+    // What the template's values refuse is known here, and not only once an image is pushed.
+    wanted.values(pars, answers, "", false)?;
     if new {
         let said = wanted.settings;
         let mut takes = vec!["cloudformation:CreateStack", "batch:RegisterJobDefinition"];

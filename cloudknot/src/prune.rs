@@ -68,7 +68,7 @@ pub enum OrphanKind {
     Stack,
     /// A Knot whose Pars is gone.
     Knot,
-    /// A revision of a job definition whose Knot is gone.
+    /// A revision of a job definition whose Knot is gone, or has a newer one.
     JobDefinition,
     /// An image that no job starts any more.
     Image,
@@ -129,8 +129,9 @@ impl Prune {
         self
     }
 
-    /// Only images and half-made Knots that are so old; a day if not said. A deploy has pushed its image some minutes before
-    /// anything names it.
+    /// Only images and half-made Knots that are so old, and old revisions of Knots whose last deploy is; a day if not said. A
+    /// deploy has pushed its image some minutes before anything names it, and programs that were deployed elsewhere name the
+    /// revisions of before until they are deployed again.
     #[must_use]
     pub fn min_age(mut self, age: Duration) -> Self {
         self.min_age = age;
@@ -144,13 +145,14 @@ impl Prune {
     pub async fn find(self) -> Result<Vec<Orphan>> {
         let aws = self.account.load().await?;
         let (stacks, batch) = (Stacks::new(&aws), Batch::new(&aws));
+        // Before the stacks: what a deploy makes meanwhile is then named by its stack, or not known here.
+        let definitions = batch.definitions().await?;
         let (pars, knots) = tokio::try_join!(stacks.all(pars::STACKS), stacks.all(knot::STACKS))?;
         let there = There { aws, account: self.account, min_age: self.min_age, pars, knots };
-        let definitions = batch.definitions().await?;
         let mut found = there.stacks();
         found.extend(there.definitions(&definitions));
         for knot in there.knots_at_rest() {
-            found.extend(there.images(&batch, &knot, &definitions).await?);
+            found.extend(there.of_knot(&batch, &knot, &definitions).await?);
         }
         found.extend(there.folders().await?);
         Ok(found)
@@ -264,27 +266,52 @@ impl There {
         orphans.collect()
     }
 
-    /// The images in a Knot's own repository that nothing starts any more.
-    async fn images(&self, batch: &Batch, knot: &Knot, definitions: &[Definition]) -> Result<Vec<Orphan>> {
-        let shared = knot.deployed.settings.repository.is_some();
-        let Some((_, repository)) =
-            knot.repository().split_once('/').filter(|_| !shared && self.has_pars(knot.pars_name()))
-        else {
+    /// What earlier deploys of a Knot have left that nothing needs any more.
+    async fn of_knot(&self, batch: &Batch, knot: &Knot, definitions: &[Definition]) -> Result<Vec<Orphan>> {
+        if !self.has_pars(knot.pars_name()) {
             return Ok(Vec::new());
-        };
-        let stored = Ecr::new(&self.aws).images(repository).await?;
-        let old: Vec<_> = stored.into_iter().filter(|image| self.is_old(image.pushed)).collect();
+        }
+        let repository = knot.repository().split_once('/').map(|(_, repository)| repository);
+        let mut old = Vec::new();
+        if let Some(repository) = repository.filter(|_| knot.deployed.settings.repository.is_none()) {
+            let stored = Ecr::new(&self.aws).images(repository).await?;
+            old.extend(stored.into_iter().filter(|image| self.is_old(image.pushed)));
+        }
+        let ours: Vec<_> = definitions.iter().filter(|one| one.knot.as_deref() == Some(knot.name())).collect();
+        let names = knot::all_definitions(knot.name(), Some(knot), definitions);
         // A job keeps its revision, and with it its image, when the Knot has another one.
-        let Some(started) = batch.images_of_jobs(knot.queue(), &knot::definitions(knot)).await? else {
+        let Some(started) = batch.images_of_jobs(knot.queue(), &names).await? else {
             step(&format!(
-                "the images of the Knot `{}` are left alone: a job does not say yet which it starts",
+                "what earlier deploys of the Knot `{}` have left is left alone: a job does not say yet what it starts",
                 knot.name
             ));
             return Ok(Vec::new());
         };
-        let own = knot.image();
+        let current: Vec<&str> = knot.job_definitions().into_values().collect();
+        // Whatever is not of the last deploy, that deploy has replaced; it is no younger than that.
+        let replaced = ours.into_iter().filter(|_| self.is_old(knot.changed));
+        let replaced: Vec<_> = replaced.filter(|one| is_replaced(one, &current, &started)).collect();
+        let of_others = definitions.iter().filter(|one| !replaced.contains(one));
         let needed: BTreeSet<&str> =
-            definitions.iter().flat_map(|one| &one.images).chain(&started).map(String::as_str).collect();
+            of_others.flat_map(|one| &one.images).chain(&started).map(String::as_str).collect();
+        let mut found: Vec<_> = replaced.iter().map(|one| self.replaced(knot, one)).collect();
+        found.extend(repository.into_iter().flat_map(|repository| self.images(knot, repository, &old, &needed)));
+        Ok(found)
+    }
+
+    fn replaced(&self, knot: &Knot, one: &Definition) -> Orphan {
+        let why = format!(
+            "the Knot `{}` has newer ones, and no unfinished job starts its image; programs that somebody else deployed \
+             before then have to be deployed again",
+            knot.name
+        );
+        let (deletes, what) = ("the revision".to_owned(), What::Definition(one.arn.clone()));
+        self.orphan(OrphanKind::JobDefinition, &one.arn, why, deletes, what)
+    }
+
+    /// The images in a Knot's own repository that nothing starts any more.
+    fn images(&self, knot: &Knot, repository: &str, old: &[Stored], needed: &BTreeSet<&str>) -> Vec<Orphan> {
+        let own = knot.image();
         let unowned =
             old.iter().filter(|image| !is_needed(image, repository, needed.iter().copied().chain([own.as_str()])));
         let orphans = unowned.map(|image| {
@@ -295,7 +322,7 @@ impl There {
             let name = format!("{repository}@{digest}");
             self.orphan(OrphanKind::Image, &name, why, deletes, What::Image { repository, digest })
         });
-        Ok(orphans.collect())
+        orphans.collect()
     }
 
     /// What Knots have left behind that are gone. Only in buckets that are ours: in one that was there before, another
@@ -341,6 +368,11 @@ impl There {
     }
 }
 
+/// Whether a Knot has another revision in its stead, or none any more, and no unfinished job starts what it starts.
+fn is_replaced(one: &Definition, current: &[&str], started: &[String]) -> bool {
+    !current.contains(&one.arn.as_str()) && !one.images.iter().any(|image| started.contains(image))
+}
+
 /// Whether one of these names, as jobs have them, is of this image: by its digest or by one of its tags.
 fn is_needed<'a>(image: &Stored, repository: &str, names: impl IntoIterator<Item = &'a str>) -> bool {
     names.into_iter().any(|name| {
@@ -358,6 +390,19 @@ fn is_needed<'a>(image: &Stored, repository: &str, names: impl IntoIterator<Item
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_revision_is_replaced_that_is_not_current_and_that_no_job_has() {
+        let arn = |number: u32| format!("arn:aws:batch:eu-west-1:1:job-definition/cloudknot-sweep-f-1a:{number}");
+        let (current, jobs) = (arn(3), ["lab/sweep@sha256:bb".to_owned()]);
+        let check = |number, image: &str, replaced: bool| {
+            let one = Definition { arn: arn(number), knot: Some("sweep".into()), images: vec![image.into()] };
+            assert_eq!(is_replaced(&one, &[&current], &jobs), replaced, "{number} with {image}");
+        };
+        check(1, "lab/sweep@sha256:aa", true);
+        check(2, "lab/sweep@sha256:bb", false);
+        check(3, "lab/sweep@sha256:cc", false);
+    }
 
     #[test]
     fn an_image_is_needed_by_digest_or_by_tag() {

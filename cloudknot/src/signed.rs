@@ -33,18 +33,7 @@ use aws_types::region::{Region, SigningRegion};
 use aws_types::service_config::ServiceConfigKey;
 
 use crate::aws::{Aws, Retries};
-
-/// Where the regions that begin like this are reached: by the first name, or by the second with IPv6 too. As in
-/// `partitions.json` of the SDKs.
-const DOMAINS: [(&str, &str, &str); 7] = [
-    ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
-    ("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
-    ("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
-    ("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
-    ("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
-    ("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
-    ("", "amazonaws.com", "api.aws"),
-];
+use crate::partition::Partition;
 
 /// A service.
 #[derive(Debug, Clone, Copy)]
@@ -143,9 +132,8 @@ fn endpoint(aws: &Aws, service: &Service) -> String {
 }
 
 fn of_region(service: &str, region: &str, fips: bool, dual_stack: bool) -> String {
-    let (_, domain, dual) =
-        DOMAINS.iter().find(|(begins, ..)| region.starts_with(begins)).expect("the last takes every region");
-    let domain = if dual_stack { dual } else { domain };
+    let partition = Partition::of(region);
+    let domain = if dual_stack { partition.dual_stack } else { partition.domain };
     // In these regions every endpoint is one.
     let fips = fips && !region.starts_with("us-gov-");
     format!("https://{service}{}.{region}.{domain}", if fips { "-fips" } else { "" })

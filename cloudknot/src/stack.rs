@@ -3,7 +3,7 @@
 //! Whatever state a stack was left in, by whom, the same call brings it to where it should be: one that others are working on
 //! is waited for, one that failed is taken away or rolled back first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_cloudformation as cloudformation;
@@ -82,6 +82,16 @@ enum Next {
     Refuse,
 }
 
+/// What is being done to a stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Create,
+    Change,
+    /// Going on with a roll-back that got stuck.
+    RollBack,
+    Delete,
+}
+
 /// What came of asking for a change.
 enum Updated {
     Asked,
@@ -150,7 +160,7 @@ impl Stacks {
         loop {
             let Some(stack) = self.find(wanted.name).await? else {
                 match self.create(wanted).await? {
-                    Some(id) => return Ok((self.settled(wanted.name, &id, "create").await?, Change::Made)),
+                    Some(id) => return Ok((self.settled(wanted.name, &id, Doing::Create).await?, Change::Made)),
                     None => continue,
                 }
             };
@@ -166,7 +176,8 @@ impl Stacks {
                     asked.map_err(|error| self.aws.failed(&format!("roll back the stack `{}`", stack.name), error))?;
                     let stack = self.wait(&stack.name, &stack.id).await?;
                     if stack.as_ref().is_some_and(|stack| stack.status == StackStatus::UpdateRollbackFailed) {
-                        return Err(self.failure(wanted.name, &stack.expect("it was just seen"), "roll back").await);
+                        let stack = stack.expect("it was just seen");
+                        return Err(self.failure(wanted.name, &stack, Doing::RollBack).await);
                     }
                 }
                 Next::Update => {
@@ -176,7 +187,7 @@ impl Stacks {
                     }
                     match self.update(wanted, &stack).await? {
                         Updated::Asked => {
-                            return Ok((self.settled(wanted.name, &stack.id, "change").await?, Change::Changed));
+                            return Ok((self.settled(wanted.name, &stack.id, Doing::Change).await?, Change::Changed));
                         }
                         Updated::Nothing => return Ok((stack, Change::None)),
                         Updated::Busy => {}
@@ -221,9 +232,9 @@ impl Stacks {
     }
 
     /// The stack once nothing happens to it any more; an error if that is not what was to be done.
-    async fn settled(&self, name: &str, id: &str, doing: &str) -> Result<Stack> {
+    async fn settled(&self, name: &str, id: &str, doing: Doing) -> Result<Stack> {
         let Some(stack) = self.wait(name, id).await? else {
-            let message = format!("failed to {doing} the stack `{name}`: somebody deleted it");
+            let message = format!("failed to {} the stack `{name}`: somebody deleted it", doing.name());
             return Err(Error::new(ErrorKind::Aws, message).with_hint("run the same command again"));
         };
         if matches!(stack.status, StackStatus::CreateComplete | StackStatus::UpdateComplete) {
@@ -247,7 +258,7 @@ impl Stacks {
         }
         match self.wait(&stack.name, &stack.id).await? {
             None => Ok(()),
-            Some(left) => Err(self.failure(&stack.name, &left, "delete").await),
+            Some(left) => Err(self.failure(&stack.name, &left, Doing::Delete).await),
         }
     }
 
@@ -295,7 +306,7 @@ impl Stacks {
             let page =
                 page.map_err(|error| self.aws.failed(&format!("read the events of the stack `{name}`"), error))?;
             events.extend(page.stack_events.unwrap_or_default());
-            if events.iter().any(|event| begins(event, id)) {
+            if events.iter().any(|event| Doing::ANEW.iter().any(|doing| doing.begins(event, id))) {
                 break;
             }
         }
@@ -303,13 +314,14 @@ impl Stacks {
     }
 
     /// Why it ended like this: the resource that failed first, which is what the rest follows from.
-    async fn failure(&self, name: &str, stack: &Stack, doing: &str) -> Error {
+    async fn failure(&self, name: &str, stack: &Stack, doing: Doing) -> Error {
         let events = match self.events(name, &stack.id).await {
             Ok(events) => events,
             Err(error) => return error,
         };
-        let message = format!("failed to {doing} the stack `{name}`");
-        let (why, hint) = match first_failure(&events, &stack.id) {
+        let message = format!("failed to {} the stack `{name}`", doing.name());
+        let failed = failures(&events, &stack.id, doing);
+        let (why, hint) = match failed.first() {
             Some(event) => {
                 let (resource, kind) = (event.logical_resource_id(), event.resource_type());
                 let reason = event.resource_status_reason().unwrap_or("no reason was given");
@@ -323,7 +335,48 @@ impl Stacks {
                 "run the same command again".to_owned(),
             ),
         };
+        let hint = if doing == Doing::RollBack { way_out(stack, &failed) } else { hint };
         Error::new(ErrorKind::Aws, message).with_source(why).with_hint(hint)
+    }
+}
+
+/// What is left to somebody whose stack cannot go back to what it was.
+fn way_out(stack: &Stack, failed: &[&StackEvent]) -> String {
+    let left = failed.iter().filter(|event| status(event) == "UPDATE_FAILED");
+    let left: BTreeSet<&str> = left.filter_map(|event| event.logical_resource_id()).collect();
+    let left = if left.is_empty() { vec!["<each that is UPDATE_FAILED>"] } else { left.into_iter().collect() };
+    format!(
+        "mend that, then run the same command, which goes on rolling back. If it cannot be mended, have CloudFormation pass \
+         over it: `aws cloudformation continue-update-rollback --region {} --stack-name {} --resources-to-skip {}`, then \
+         run the same command; or clobber it, and make it anew",
+        stack.region(),
+        stack.name,
+        left.join(" ")
+    )
+}
+
+impl Doing {
+    /// What begins something that has nothing to do with what was before.
+    const ANEW: [Self; 3] = [Self::Create, Self::Change, Self::Delete];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Change => "change",
+            Self::RollBack => "roll back",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// Whether the stack itself began this here.
+    fn begins(self, event: &StackEvent, id: &str) -> bool {
+        let begun = match self {
+            Self::Create => "CREATE_IN_PROGRESS",
+            Self::Change => "UPDATE_IN_PROGRESS",
+            Self::RollBack => "UPDATE_ROLLBACK_IN_PROGRESS",
+            Self::Delete => "DELETE_IN_PROGRESS",
+        };
+        is_of_the_stack(event, id) && status(event) == begun
     }
 }
 
@@ -364,6 +417,12 @@ impl Stack {
     /// Whether it never came to be, or could not be deleted, and nobody is at work on it: what is there of it is of no use.
     pub(crate) fn is_stuck(&self) -> bool {
         matches!(self.next(), Next::Delete)
+    }
+
+    /// What a plan says of one that is taken away before anything is made.
+    pub(crate) fn goes_first(&self) -> Option<String> {
+        let (name, status) = (&self.name, &self.status);
+        self.is_stuck().then(|| format!("the stack `{name}`, which is {status}, is deleted first, and made anew"))
     }
 
     /// The region that it is in: a part of its ARN.
@@ -408,20 +467,20 @@ impl Body {
     }
 }
 
-/// The resource that failed first since the stack itself began something last: what came after follows from it. The events
-/// are the newest first, and those of the stack name it as their resource.
-fn first_failure<'e>(events: &'e [StackEvent], id: &str) -> Option<&'e StackEvent> {
-    let cancelled =
-        |event: &StackEvent| event.resource_status_reason().is_some_and(|reason| reason.contains("cancelled"));
-    let of_this_time = events.iter().take_while(|event| !begins(event, id));
+/// The resources that failed since the stack itself began this last, the first one first: what came after follows from it.
+/// The events are the newest first, and those of the stack name it as their resource.
+fn failures<'e>(events: &'e [StackEvent], id: &str, doing: Doing) -> Vec<&'e StackEvent> {
+    // What was under way when another one failed ends like this: "Resource creation cancelled".
+    let cancelled = |event: &StackEvent| {
+        let reason = event.resource_status_reason().unwrap_or_default();
+        reason.starts_with("Resource ") && reason.trim_end_matches('.').ends_with(" cancelled")
+    };
+    let begun = |event: &StackEvent| Doing::ANEW.iter().chain([&doing]).any(|doing| doing.begins(event, id));
+    let of_this_time = events.iter().take_while(|event| !begun(event));
     let failed = of_this_time.filter(|event| !is_of_the_stack(event, id) && status(event).ends_with("_FAILED"));
-    failed.filter(|event| !cancelled(event)).last()
-}
-
-/// Whether the stack itself began something here.
-fn begins(event: &StackEvent, id: &str) -> bool {
-    is_of_the_stack(event, id)
-        && ["CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"].contains(&status(event))
+    let mut failed: Vec<_> = failed.filter(|event| !cancelled(event)).collect();
+    failed.reverse();
+    failed
 }
 
 fn is_of_the_stack(event: &StackEvent, id: &str) -> bool {
@@ -438,6 +497,9 @@ pub(crate) struct Noted<T> {
     /// Tells apart what the template was rendered from.
     pub(crate) content: String,
     pub(crate) settings: T,
+    /// Somebody has made the stack of a template that was printed: nobody saw whether the image was pushed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) of_a_template: bool,
 }
 
 /// Reports a step that a person may have to wait for.
@@ -473,21 +535,58 @@ mod tests {
             event("Bucket", "DELETE_FAILED", "of an earlier time"),
             event("a", "DELETE_IN_PROGRESS", "User Initiated"),
         ];
-        let first = first_failure(&newest_first, STACK).and_then(StackEvent::logical_resource_id);
-        assert_eq!(first, Some("JobQueue"));
-        assert!(first_failure(&newest_first[7..8], STACK).is_none(), "nothing has failed yet");
+        let failed = failures(&newest_first, STACK, Doing::Create);
+        let failed: Vec<_> = failed.into_iter().filter_map(StackEvent::logical_resource_id).collect();
+        assert_eq!(failed, ["JobQueue", "Repository"]);
+        assert!(failures(&newest_first[7..8], STACK, Doing::Create).is_empty(), "nothing has failed yet");
+    }
+
+    #[test]
+    fn a_roll_back_that_fails_again_tells_its_own_failure_and_the_way_out() {
+        let newest_first = [
+            event("a", "UPDATE_ROLLBACK_FAILED", "The following resource(s) failed to update: [JobQueue]."),
+            event("JobRole", "UPDATE_FAILED", "Resource update cancelled"),
+            event("JobQueue", "UPDATE_FAILED", "the job was cancelled by its owner"),
+            event("a", "UPDATE_ROLLBACK_IN_PROGRESS", "User Initiated"),
+            event("a", "UPDATE_ROLLBACK_FAILED", ""),
+            event("Environment", "UPDATE_FAILED", "mended since"),
+            event("a", "UPDATE_ROLLBACK_IN_PROGRESS", ""),
+            event("JobDefinition", "UPDATE_FAILED", "what began it"),
+            event("a", "UPDATE_IN_PROGRESS", "User Initiated"),
+        ];
+        let failed = failures(&newest_first, STACK, Doing::RollBack);
+        assert_eq!(failed.len(), 1);
+        let stack = stack(StackStatus::UpdateRollbackFailed);
+        let command = "continue-update-rollback --region eu-west-1 --stack-name a --resources-to-skip JobQueue`";
+        assert!(way_out(&stack, &failed).contains(command), "{}", way_out(&stack, &failed));
+        let first = failures(&newest_first, STACK, Doing::Change)[0].logical_resource_id();
+        assert_eq!(first, Some("JobDefinition"), "of a change, all that followed is told by what began it");
+    }
+
+    #[test]
+    fn what_never_came_to_be_is_made_anew() {
+        for status in [StackStatus::RollbackComplete, StackStatus::CreateFailed, StackStatus::DeleteFailed] {
+            let stack = stack(status.clone());
+            assert!(stack.is_stuck() && !stack.can_be_changed());
+            assert!(stack.goes_first().is_some_and(|note| note.contains(status.as_str())));
+        }
+        assert_eq!(stack(StackStatus::UpdateRollbackComplete).goes_first(), None);
+    }
+
+    fn stack(status: StackStatus) -> Stack {
+        Stack {
+            name: "a".into(),
+            id: STACK.into(),
+            status,
+            reason: None,
+            outputs: BTreeMap::new(),
+            changed: SystemTime::UNIX_EPOCH,
+        }
     }
 
     #[test]
     fn a_stack_is_where_its_arn_says() {
-        let stack = Stack {
-            name: "a".into(),
-            id: STACK.into(),
-            status: StackStatus::CreateComplete,
-            reason: None,
-            outputs: BTreeMap::new(),
-            changed: SystemTime::UNIX_EPOCH,
-        };
+        let stack = stack(StackStatus::CreateComplete);
         assert_eq!(stack.region(), "eu-west-1");
         assert!(stack.is_complete() && stack.can_be_changed());
         assert!(stack.output("Bucket").unwrap_err().hint().is_some());

@@ -84,6 +84,7 @@ class Job(models.Job):
         self.signals = threading.Lock()
         self.container = None
         self.timed_out = False
+        self.is_terminated = False
         self.last = {}
         super().__init__(*args, **kwargs)
         self.retry_strategy = getattr(submitted, "retry_strategy", None) or self.job_definition.retry_strategy or {}
@@ -315,6 +316,7 @@ class Job(models.Job):
     def terminate(self, reason):
         if self.status in OVER:
             return
+        self.is_terminated = True
         for child in self._child_jobs or []:
             child.terminate(reason)
         super().terminate(reason)
@@ -366,6 +368,7 @@ class Job(models.Job):
             found["container"]["environment"] = [{"name": name, "value": value} for name, value in asked.items()]
         if self.index is not None:
             found["arrayProperties"] = {"index": self.index, "statusSummary": {}}
+        found["isTerminated"] = self.is_terminated
         if self.retry_strategy:
             found["retryStrategy"] = self.retry_strategy
         return found

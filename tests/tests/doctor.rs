@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
-use cloudknot_tests::counterparts::run;
+use cloudknot_tests::counterparts::{Registry, run};
 use cloudknot_tests::moto::{Moto, environment, python};
 use cloudknot_tests::recorder::Recorder;
 use cloudknot_tests::workspaces::{STANDING_IN, cargo_knot, workspace};
@@ -213,6 +213,7 @@ fn what_has_no_owner_is_listed_and_deleted_when_told() {
 #[test]
 fn a_template_makes_what_the_command_would_find() {
     let Some(account) = Account::new() else { return };
+    let Some(registry) = Registry::start() else { return };
     let of_pars = text(check(&mut account.knot(&["template", "pars", "lab", "--tag", "Owner=Ada"]), 0, &[]));
     assert!(of_pars.starts_with("# Made by `cargo knot template pars lab`, cloudknot "), "{of_pars}");
     let options = ["--offline", "--fast", "--knot", "sweep", "--pars", "lab"];
@@ -227,15 +228,22 @@ fn a_template_makes_what_the_command_would_find() {
     let create = ["pars", "create", "lab", "--tag", "Owner=Ada"];
     check(&mut account.knot(&create), 0, &["the Pars `lab` is there, and as it should be"]);
 
-    let of_knot = text(check(&mut account.knot(&[&of_knot[..], &options].concat()), 0, &[]));
+    let behind_it = |arguments: &[&str]| {
+        let mut command = account.knot(&[arguments, &options].concat());
+        command.env("CLOUDKNOT_REGISTRY", registry.host());
+        command
+    };
+    let of_knot = text(check(&mut behind_it(&of_knot), 0, &[]));
     assert!(of_knot.contains("Make of it the stack `cloudknot-knot-sweep`"), "{of_knot}");
     account.make("cloudknot-knot-sweep", &of_knot);
+    assert_eq!(registry.requests("POST ").len(), 0, "a template alone has no image");
     let deploy = ["deploy", "--service-role", &role];
-    check(
-        &mut account.knot(&[&deploy[..], &options].concat()),
-        0,
-        &["the Knot `sweep` is there, and nothing has changed"],
-    );
+    let unchanged = "the Knot `sweep` is there, and nothing has changed";
+    check(&mut behind_it(&deploy), 0, &[" sent", unchanged]);
+    let uploads = registry.requests("POST ").len();
+    assert!(uploads > 0, "the deploy has pushed it");
+    check(&mut behind_it(&deploy), 0, &[unchanged]);
+    assert_eq!(registry.requests("POST ").len(), uploads, "and does so once");
     let found = json(&check(&mut account.knot(&["doctor", "--json"]), 0, &[]));
     assert_eq!(finding(&found, "program").0, "good", "it is noted now");
     assert_eq!(finding(&found, "Knot `sweep`").0, "good");

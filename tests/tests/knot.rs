@@ -41,6 +41,15 @@ import boto3
 print(boto3.client('iam').create_role(RoleName='theirs', AssumeRolePolicyDocument='{}')['Role']['Arn'])
 ";
 
+/// What an earlier deploy has left of a function that the program no longer has.
+const OF_BEFORE: &str = "
+import boto3
+boto3.client('batch').register_job_definition(
+    jobDefinitionName='cloudknot-sweep-before-0a1b2c3d', type='container', tags={'cloudknot:knot': 'sweep'},
+    retryStrategy={'attempts': 1}, containerProperties={'image': 'cloudknot/sweep@sha256:aa', 'resourceRequirements': [
+        {'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}]})
+";
+
 /// An account of moto's with a registry, behind the recorder, and a machine of somebody who uses it.
 struct Account {
     moto: Moto,
@@ -242,6 +251,9 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
     deploy(&["--compute", "fargate", "--ami", "ami-1"], &["Fargate has no instances"]);
     deploy(&["--bid-percentage", "60"], &["it is for `compute = \"spot\"` only"]);
     deploy(&["--secret", "KEY=somewhere"], &["failed to take `somewhere` as a secret"]);
+    deploy(&["--ephemeral-storage", "50 GiB"], &["it is for Fargate only"]);
+    let trusting = ["deploy", "-p", "lone", "--offline", "--fast", "--ca-bundle", "nowhere.pem"];
+    check(&mut account.knot(&trusting), 5, &["nowhere.pem"]);
     assert!(account.recorder.operations().is_empty(), "AWS was not asked");
     deploy(&["--compute", "fargate", "--gpus", "1"], &["it asks for GPUs, which Fargate does not have"]);
     deploy(&["--memory", "9000 GiB", "--instance-types", "m5.large"], &["(m5.large) has 8192 MiB"]);
@@ -273,6 +285,9 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
     assert!(calls.len() <= 3, "{calls:?}");
     assert_eq!(account.registry.requests("POST ").len(), uploads, "nothing is uploaded");
 
+    let planned = json(&check(&mut account.deploy(&role, &["--max-vcpus", "128", "--dry-run"]), 0, &[]));
+    let kinds: Vec<_> = planned["steps"].as_array().expect("a list").iter().map(|step| step["kind"].clone()).collect();
+    assert_eq!(kinds, ["AWS::Batch::ComputeEnvironment"], "what the registry is does not count");
     let planned = check(&mut account.deploy(&role, &["--memory", "3 GiB", "--dry-run"]), 0, &[]);
     let steps = json(&planned)["steps"].clone();
     assert_eq!(steps.as_array().map(Vec::len), Some(1), "{steps}");
@@ -281,7 +296,8 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
         ["change", "AWS::Batch::JobDefinition"].map(Value::from).each_ref()
     );
     let changed = check(&mut account.deploy(&role, &["--memory", "3 GiB"]), 0, &["changing the stack"]);
-    assert_eq!(json(&changed)["settings"]["memory"], "3 GiB");
+    let changed = json(&changed);
+    assert_eq!(changed["settings"]["memory"], "3 GiB");
 
     let manifest = LONE.replace("\"lone\"", "\"another\"");
     let files =
@@ -306,6 +322,24 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
     let note = std::fs::read_to_string(account.home.path().join("runs/knot.json")).unwrap();
     assert!(note.contains("\"knot\": \"sweep\""), "{note}");
     account.check_no_secrets();
+
+    account.script(OF_BEFORE);
+    let prune = |age: &str| {
+        let found = json(&check(&mut account.knot(&["prune", "--json", "--older-than", age]), 0, &[]));
+        let names = found.as_array().expect("a list").iter().map(|one| one["name"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(prune("1h"), [""; 0], "somebody may have deployed before, and still name it");
+    let found = prune("0s");
+    assert!(found.iter().any(|arn| arn.ends_with(":job-definition/cloudknot-sweep-before-0a1b2c3d:1")), "{found:?}");
+    let of = |knot: &Value| -> Vec<String> {
+        let definitions = knot["job_definitions"].as_object().expect("a table");
+        definitions.values().map(|arn| arn.as_str().unwrap().to_owned()).collect()
+    };
+    let (first, current) = (of(&made), of(&changed));
+    assert_ne!(first, current);
+    assert!(first.iter().all(|arn| found.contains(arn)), "{found:?} lacks {first:?}, which the change has replaced");
+    assert!(!current.iter().any(|arn| found.contains(arn)), "{found:?} has {current:?}");
 
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["the Knot `sweep` is gone"]);
     assert!(!account.home.path().join("runs/knot.json").exists(), "maps run here again");

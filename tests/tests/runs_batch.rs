@@ -58,6 +58,17 @@ impl Seen {
         }
     }
 
+    /// Fails unless it says so, and soon.
+    fn refuses(&self, arguments: &[&str], kind: &str, parts: &[&str]) {
+        let began = Instant::now();
+        let (said, text) = self.error(arguments);
+        assert_eq!(said, kind, "{text}");
+        for part in parts {
+            assert!(text.contains(part), "`{part}` is not in:\n{text}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}: {text}", began.elapsed());
+    }
+
     /// Has the note of the Knot say something else.
     fn note(&self, change: impl FnOnce(&mut Value)) {
         let mut note = self.cloud.note(&self.knot);
@@ -280,15 +291,7 @@ fn a_function_knows_how_long_it_has() {
 fn what_cannot_be_is_said_at_once() {
     let Some(seen) = Seen::new() else { return };
     let one = json(&doubles(1));
-    let check = |arguments: &[&str], kind: &str, parts: &[&str]| {
-        let began = Instant::now();
-        let (said, text) = seen.error(arguments);
-        assert_eq!(said, kind, "{text}");
-        for part in parts {
-            assert!(text.contains(part), "`{part}` is not in:\n{text}");
-        }
-        assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}: {text}", began.elapsed());
-    };
+    let check = |arguments: &[&str], kind: &str, parts: &[&str]| seen.refuses(arguments, kind, parts);
     check(&["attach", "20260101-000000000-000000"], "NotFound", &["20260101-000000000-000000", "check the id"]);
     // A Knot that was clobbered.
     seen.note(|note| note["queue"] = format!("{}-gone", note["queue"].as_str().unwrap()).into());
@@ -307,20 +310,25 @@ fn what_cannot_be_is_said_at_once() {
             fingerprint;
     });
     check(&["values", &one], "Types", &["have changed since the Knot", "cargo knot deploy"]);
-    seen.note(|note| note["bucket"] = "gone".into());
-    check(&["values", &one], "Store", &["gone", "not removed"]);
     seen.note(|_| ());
     seen.aws.fail_next(1, 403, "ExpiredTokenException");
     check(&["values", &one], "Credentials", &["log in again"]);
-    seen.s3.fail_next(1, 400, "ExpiredToken");
-    check(&["values", &one], "Store", &["log in to AWS again"]);
     fs::remove_file(seen.trial.home().join("knot.json")).unwrap();
     let mut asked = seen.trial.command(&["values", &one]);
     let output = asked.env("CLOUDKNOT_BACKEND", "batch").output().unwrap();
-    assert!(
-        matches!(&cloudknot_tests::trial::facts(&output.stdout)[..], [Fact::Error(kind, text)] if kind == "NotFound" && text.contains("cargo knot deploy")),
-        "{output:?}"
-    );
+    let facts = facts(&output.stdout);
+    let is_said =
+        matches!(&facts[..], [Fact::Error(kind, text)] if kind == "NotFound" && text.contains("cargo knot deploy"));
+    assert!(is_said, "{facts:?}");
+}
+
+#[test]
+fn a_bucket_that_is_gone_and_a_login_that_has_ended_are_said_at_once() {
+    for (status, code, says) in [(404, "NoSuchBucket", "not removed"), (400, "ExpiredToken", "log in to AWS again")] {
+        let Some(seen) = Seen::new() else { return };
+        seen.s3.fail_next(20, status, code);
+        seen.refuses(&["values", &json(&doubles(1))], "Store", &[says]);
+    }
 }
 
 #[test]

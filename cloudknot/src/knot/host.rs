@@ -15,7 +15,7 @@ use super::{Deployed, Knot, KnotBuilder, KnotClobber, KnotSettings};
 use crate::account::Account;
 use crate::aws::{Aws, client};
 use crate::backend::Backend;
-use crate::batch::Batch;
+use crate::batch::{Batch, Definition};
 use crate::built::{self, Built};
 use crate::compile::{Arch, Compile, FunctionDescription, Selection, Worker};
 use crate::config::{Config, default_pars};
@@ -26,6 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::machines;
 use crate::note::KnotNote;
 use crate::pars::{self, Pars};
+use crate::partition::Partition;
 use crate::plan::{Action, Plan};
 use crate::preflight;
 use crate::stack::{self, Body, Noted, Stack, Stacks, step};
@@ -64,6 +65,9 @@ pub(super) async fn deploy(builder: KnotBuilder) -> Result<Knot> {
     let there = There::look(&made, &builder.account, true).await?;
     let knot = match &there.stack {
         Some(stack) if made.is_there(stack, &there.pars) => {
+            if noted(stack)?.of_a_template {
+                made.push(&there, stack.output("RepositoryUri")?).await?;
+            }
             step(&format!("the Knot `{}` is there, and nothing has changed", made.name));
             read(stack, &builder.account)?
         }
@@ -107,21 +111,26 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
     if there.without_pars {
         plan = default_pars_builder(&there.pars.name, &builder.account)?.plan().await?;
     }
-    if there.stack.as_ref().is_some_and(|stack| made.is_there(stack, &there.pars)) {
+    if let Some(stack) = there.stack.as_ref().filter(|stack| made.is_there(stack, &there.pars)) {
+        if noted(stack)?.of_a_template {
+            plan.notes.push(format!("the image {} is pushed if it is not there", made.image.digest()));
+        }
         return Ok(plan);
     }
-    let answers = made.ask(&there.aws).await?;
+    let mut answers = made.ask(&there.aws).await?;
     let wanted = made.wanted();
     if !there.without_pars {
-        preflight::check(&there.aws, &wanted, &answers, &there.pars, there.stack.is_none()).await?;
+        preflight::check(&there.aws, &wanted, &answers, &there.pars, there.before().is_none()).await?;
     }
-    let before = match &there.stack {
+    answers.image_uri = made.pulled_from(&there, &answers);
+    answers.has_environment = there.has_environment();
+    let before = match there.before() {
         Some(stack) => Some(there.stacks.template(stack).await?),
         None => None,
     };
     let after = stack::render("knot.yaml", &wanted.values(&there.pars, &answers, "", true)?);
     plan.stack(&stack_name(&made.name), before.as_deref(), &after);
-    let there_already = there.stack.as_ref().and_then(|stack| stack.outputs.get("ImageDigest"));
+    let there_already = there.before().and_then(|stack| stack.outputs.get("ImageDigest"));
     if there_already.is_none_or(|digest| digest != made.image.digest()) {
         let bytes = made.image.compressed_bytes();
         plan.step(
@@ -131,6 +140,7 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
             &format!("at most {bytes} bytes are pushed"),
         );
     }
+    plan.notes.extend(there.stack.as_ref().and_then(Stack::goes_first));
     plan.notes.extend(machines::idle(None, made.settings.min_vcpus.unwrap_or(0)));
     Ok(plan)
 }
@@ -148,17 +158,14 @@ pub(super) async fn template(builder: KnotBuilder) -> Result<String> {
     }
     let (mut answers, wanted) = (made.ask(&there.aws).await?, made.wanted());
     preflight::check(&there.aws, &wanted, &answers, &there.pars, false).await?;
-    let own = format!("-/cloudknot/{}", made.name.to_lowercase());
-    let uri = answers.repository.as_ref().map_or(own, |shared| shared.uri.clone());
-    answers.image_uri = registry().map(|host| at_host(&uri, &host));
-    let noted = Noted { content: made.content(&there.pars), settings: made.deployed() };
+    answers.image_uri = made.pulled_from(&there, &answers);
+    let noted = Noted { content: made.content(&there.pars), settings: made.deployed(), of_a_template: true };
     let settings = serde_json::to_string(&noted).expect("settings are texts and numbers");
     let template = stack::render("knot.yaml", &wanted.values(&there.pars, &answers, &settings, true)?);
     let digest = made.image.digest();
     let besides = [
-        format!("Its jobs start the image {digest}. Push it with the same options of compilation,"),
-        "`cargo knot push <RepositoryUri of the stack>`, before the first map; then `cargo knot deploy`, which finds the".into(),
-        "stack as it should be, and notes it beside the crate.".into(),
+        format!("Its jobs start the image {digest}. Then run `cargo knot deploy` with the same options: it finds the"),
+        "stack as it should be, pushes that image if it is not there, and notes the Knot beside the crate.".into(),
     ];
     Ok(stack::heading(&format!("knot --knot {}", made.name), &stack_name(&made.name), &besides) + &template)
 }
@@ -217,7 +224,7 @@ async fn take_away(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &St
     let batch = Batch::new(aws);
     // What is half made has no jobs and no runs.
     let whole = read(stack, &clobber.account).ok();
-    let definitions = whole.as_ref().map(definitions).unwrap_or_default();
+    let definitions = all_definitions(&clobber.name, whole.as_ref(), &batch.definitions().await?);
     if let Some(knot) = &whole {
         let ended = batch.end_all(knot.queue(), &definitions).await?;
         if ended > 0 {
@@ -242,7 +249,7 @@ async fn take_away(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &St
         Ecr::new(aws).delete_tags(shared, &tag_of(&clobber.name, "")).await?;
     }
     stacks.delete(stack, &[]).await?;
-    // CloudFormation takes away the newest revisions only.
+    // CloudFormation takes away the newest revisions only: deploys leave those of before to who needs them.
     batch.deregister_all(&definitions).await?;
     if let Some(bucket) = bucket {
         for folder in &folders {
@@ -255,6 +262,19 @@ async fn take_away(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &St
 /// The names of a Knot's job definitions.
 pub(crate) fn definitions(knot: &Knot) -> Vec<String> {
     knot.deployed.functions.values().map(|id| job_definition(&knot.name, id)).collect()
+}
+
+/// Those, and besides them what a Knot of this name has left of functions that its program no longer has.
+pub(crate) fn all_definitions(name: &str, knot: Option<&Knot>, there: &[Definition]) -> Vec<String> {
+    let beginning = format!("cloudknot-{name}-");
+    let tagged = there.iter().filter(|one| one.knot.as_deref() == Some(name));
+    let without_number = |arn: &str| Some(arn.split_once(":job-definition/")?.1.rsplit_once(':')?.0.to_owned());
+    let mut names: Vec<String> = tagged.filter_map(|one| without_number(&one.arn)).collect();
+    names.retain(|name| name.starts_with(&beginning));
+    names.extend(knot.map(definitions).unwrap_or_default());
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// What a deploy left beside the crate; whether there was anything of this Knot.
@@ -282,12 +302,16 @@ impl Made {
         if builder.settings.arm64 == Some(true) {
             compile = compile.arch(Arch::Arm64);
         }
+        if builder.base.is_some() {
+            compile = compile.dynamic();
+        }
         // cargo is waited for, and so not on a thread that others need.
         let worker = tokio::task::spawn_blocking(move || compile.run()).await;
         let worker = worker.expect("the compilation does not panic")?;
         let settings = builder.settings.clone().over(worker.settings.knot.clone());
         let name = settings.knot.clone().unwrap_or_else(|| worker.package.replace('_', "-"));
         let image = DockerImageBuilder::of_worker(Built::repository(&worker.package), &worker);
+        let image = builder.ca_bundles.iter().fold(image.on(builder.base.clone()), DockerImageBuilder::ca_bundle);
         let mut image = image.build().await?;
         image.tag(tag_of(&name, image.digest()))?;
         let built = Built::keep(&image, &worker)?;
@@ -357,9 +381,19 @@ impl Made {
         Ok(answers)
     }
 
+    /// Where the image is pulled from, if not from the repository's own host.
+    fn pulled_from(&self, there: &There, answers: &Answers) -> Option<String> {
+        let own = || {
+            let known = there.before().and_then(|stack| stack.outputs.get("RepositoryUri")).cloned();
+            known.unwrap_or_else(|| format!("-/cloudknot/{}", self.name.to_lowercase()))
+        };
+        let uri = answers.repository.as_ref().map_or_else(own, |shared| shared.uri.clone());
+        registry().map(|host| at_host(&uri, &host)).filter(|pulled_from| *pulled_from != uri)
+    }
+
     async fn bring_about(&mut self, there: &There, account: &Account) -> Result<Knot> {
         let mut answers = self.ask(&there.aws).await?;
-        preflight::check(&there.aws, &self.wanted(), &answers, &there.pars, there.stack.is_none()).await?;
+        preflight::check(&there.aws, &self.wanted(), &answers, &there.pars, there.before().is_none()).await?;
         let uri = match (&answers.repository, &there.stack) {
             (Some(shared), _) => shared.uri.clone(),
             (None, Some(stack)) if stack.can_be_changed() => stack.output("RepositoryUri")?.to_owned(),
@@ -368,18 +402,22 @@ impl Made {
                 stack.output("RepositoryUri")?.to_owned()
             }
         };
-        let pushed_to = registry().map_or_else(|| uri.clone(), |host| at_host(&uri, &host));
-        let login = Ecr::new(&there.aws).login().await?;
-        self.image.push(&pushed_to, &login).await?;
+        let pushed_to = self.push(there, &uri).await?;
         answers.image_uri = Some(pushed_to).filter(|pushed_to| *pushed_to != uri);
-        // Batch moves it from the first day on, and refuses to go below where it is.
-        answers.has_environment =
-            there.stack.as_ref().is_some_and(|stack| stack.outputs.contains_key("ComputeEnvironment"));
-        if let Some(stack) = there.stack.as_ref().filter(|stack| stack.outputs.contains_key("JobQueue")) {
+        answers.has_environment = there.has_environment();
+        if let Some(stack) = there.before().filter(|stack| stack.outputs.contains_key("JobQueue")) {
             self.keep_the_queue(there, stack, &answers).await?;
         }
         let stack = self.apply(there, &answers, true).await?;
         read(&stack, account)
+    }
+
+    /// Has the image in this repository; where that is, with a registry before it.
+    async fn push(&mut self, there: &There, uri: &str) -> Result<String> {
+        let pushed_to = registry().map_or_else(|| uri.to_owned(), |host| at_host(uri, &host));
+        let login = Ecr::new(&there.aws).login().await?;
+        self.image.push(&pushed_to, &login).await?;
+        Ok(pushed_to)
     }
 
     /// Refuses a change that makes another queue of it while the one that there is has jobs: they would go with it.
@@ -410,7 +448,7 @@ impl Made {
 
     async fn apply(&self, there: &There, answers: &Answers, image: bool) -> Result<Stack> {
         let content = if image { self.content(&there.pars) } else { String::new() };
-        let noted = Noted { content, settings: self.deployed() };
+        let noted = Noted { content, settings: self.deployed(), of_a_template: false };
         let settings = serde_json::to_string(&noted).expect("settings are texts and numbers");
         let values = self.wanted().values(&there.pars, answers, &settings, image)?;
         let template = self.body(there, stack::render("knot.yaml", &values)).await?;
@@ -432,8 +470,8 @@ impl Made {
         let key = format!("stacks/{}/{}.yaml", self.name, pars::hex(&Sha256::digest(&template)));
         let store = cloudknot_runtime::store::S3Store::new(&there.aws.config, bucket, prefix);
         cloudknot_runtime::store::Store::put(&store, &key, template.into()).await?;
-        let (region, suffix) = (&there.aws.region, if there.aws.region.starts_with("cn-") { ".cn" } else { "" });
-        Ok(Body::Url(format!("https://{bucket}.s3.{region}.amazonaws.com{suffix}/{prefix}{key}")))
+        let region = &there.aws.region;
+        Ok(Body::Url(format!("https://{bucket}.s3.{region}.{}/{prefix}{key}", Partition::of(region).domain)))
     }
 
     /// Whether the stack is this program's, on this Pars: only then may it be changed.
@@ -457,6 +495,17 @@ impl Made {
 }
 
 impl There {
+    /// The stack that is changed; one that never came to be is taken away first, and made anew.
+    fn before(&self) -> Option<&Stack> {
+        self.stack.as_ref().filter(|stack| !stack.is_stuck())
+    }
+
+    /// Whether there is an environment, of which Batch moves the number of vCPUs from the first day on, and refuses to go
+    /// below where it is.
+    fn has_environment(&self) -> bool {
+        self.before().is_some_and(|stack| stack.outputs.contains_key("ComputeEnvironment"))
+    }
+
     async fn look(made: &Made, account: &Account, with_pars: bool) -> Result<Self> {
         let aws = account.load().await?;
         let stacks = Stacks::new(&aws);
@@ -565,4 +614,26 @@ async fn policies(aws: &Aws, said: &[String]) -> Result<Vec<String>> {
         arns.push(arn);
     }
     Ok(arns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_knot_has_left_of_functions_that_are_gone_is_its_own() {
+        let there = |name: &str, knot: Option<&str>| Definition {
+            arn: format!("arn:aws:batch:eu-west-1:123456789012:job-definition/{name}"),
+            knot: knot.map(str::to_owned),
+            images: Vec::new(),
+        };
+        let all = [
+            there("cloudknot-sweep-f-1a:1", Some("sweep")),
+            there("cloudknot-sweep-f-1a:12", Some("sweep")),
+            there("cloudknot-sweep-big-f-1a:1", Some("sweep-big")),
+            there("cloudknot-sweep-g-2b:1", None),
+            there("theirs:1", Some("sweep")),
+        ];
+        assert_eq!(all_definitions("sweep", None, &all), ["cloudknot-sweep-f-1a"]);
+    }
 }

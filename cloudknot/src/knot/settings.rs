@@ -65,6 +65,8 @@ pub struct KnotSettings {
     pub env: BTreeMap<String, String>,
     /// Variables whose values are secrets: ARNs in Secrets Manager or SSM.
     pub secrets: BTreeMap<String, String>,
+    /// The ARNs of the KMS keys that secrets are encrypted with, where these are not AWS's own.
+    pub secret_keys: Vec<String>,
     /// File systems of EFS, by where a container has them.
     pub mounts: BTreeMap<String, Mount>,
     /// Where logs go, if not to the log group of the Pars.
@@ -196,6 +198,7 @@ impl KnotSettings {
             tags: table(self.tags, below.tags),
             env: table(self.env, below.env),
             secrets: table(self.secrets, below.secrets),
+            secret_keys: list(self.secret_keys, below.secret_keys),
             mounts: table(self.mounts, below.mounts),
             log: self.log.or(below.log),
             read_only: self.read_only.or(below.read_only),

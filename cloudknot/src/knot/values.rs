@@ -106,7 +106,7 @@ impl Wanted<'_> {
     pub(crate) fn values(&self, pars: &Pars, answers: &Answers, settings: &str, image: bool) -> Result<Value> {
         let said = self.settings;
         let compute = answers.compute.unwrap_or_else(|| self.compute());
-        let (secrets, execution_role) = (self.secrets(), pars.execution_role());
+        let execution_role = pars.execution_role();
         let architecture = if self.arch == Arch::Arm64 { "arm64" } else { "x86_64" };
         let repository = if let Some(shared) = &answers.repository {
             json!({"existing": shared.arn, "uri": shared.uri})
@@ -134,7 +134,7 @@ impl Wanted<'_> {
             "assign_public_ip": pars.outputs.get("AssignPublicIp").is_some_and(|said| said == "ENABLED"),
             "instance_profile": pars.instance_profile(),
             "execution_role": execution_role,
-            "secrets": secrets,
+            "secrets": self.secret_values(),
             "job_role": said.job_role.as_ref().map(|arn| json!({"arn": arn})),
             "policies": answers.policies,
             "file_systems": self.file_systems(),
@@ -178,6 +178,10 @@ impl Wanted<'_> {
         });
         let mut values = Vec::new();
         for (function, request) in self.functions.iter().zip(self.requests()?) {
+            // What a queue that exists runs on is not known before AWS is asked.
+            if ephemeral.is_some() && !compute.is_fargate() {
+                return Err(ephemeral_on_instances());
+            }
             let (vcpus, memory_mib) = if compute.is_fargate() {
                 let placed = machines::on_fargate(&request, shared_memory, ephemeral)?;
                 (placed.vcpus, placed.memory_mib)
@@ -218,11 +222,11 @@ impl Wanted<'_> {
         said.env.keys().chain(said.secrets.keys()).try_for_each(|name| names::check_name(Kind::Variable, name))?;
         let of_logs = said.log.iter().flat_map(|log| log.secrets.values());
         said.secrets.values().chain(of_logs).try_for_each(|arn| names::secret(arn).map(drop))?;
-        for mount in said.mounts.values() {
-            let (file_system, _, access_point, _) = parts(mount);
-            names::check_name(Kind::FileSystem, file_system)?;
-            access_point.iter().try_for_each(|point| names::check_name(Kind::AccessPoint, point))?;
+        said.secret_keys.iter().try_for_each(|key| names::check_name(Kind::Key, key))?;
+        if !said.secret_keys.is_empty() && self.secrets().is_empty() {
+            return Err(refused("`secret-keys`", "there are no `secrets` to be decrypted with them"));
         }
+        said.mounts.iter().try_for_each(|(path, mount)| check_mount(path, mount))?;
         check_range("attempts", said.attempts, 1, 10)?;
         check_range("bid-percentage", said.bid_percentage, 1, 100)?;
         check_range("priority", said.priority, 0, 1000)?;
@@ -290,7 +294,7 @@ impl Wanted<'_> {
             return Err(refused("`bid-percentage`", "it is for `compute = \"spot\"` only"));
         }
         if said.ephemeral_storage.is_some() && !compute.is_fargate() && said.queue.is_none() {
-            return Err(refused("`ephemeral-storage`", "it is for Fargate only; instances have `volume-size`"));
+            return Err(ephemeral_on_instances());
         }
         Ok(())
     }
@@ -319,16 +323,50 @@ impl Wanted<'_> {
         writable.into_iter().map(|(id, writable)| json!({"id": id, "writable": writable})).collect()
     }
 
-    /// What the role that starts containers has to be able to read.
-    fn secrets(&self) -> Value {
+    /// All secrets: of variables and of logs.
+    fn secrets(&self) -> BTreeSet<&String> {
         let of_logs = self.settings.log.iter().flat_map(|log| log.secrets.values());
-        let all: BTreeSet<&String> = self.settings.secrets.values().chain(of_logs).collect();
+        self.settings.secrets.values().chain(of_logs).collect()
+    }
+
+    /// What the role that starts containers has to be able to read.
+    fn secret_values(&self) -> Value {
         // A secret's ARN has seven parts; what follows is a key in it.
         let whole = |arn: &String| arn.split(':').take(7).collect::<Vec<_>>().join(":");
-        let (manager, parameters): (Vec<_>, Vec<_>) = all.into_iter().partition(|arn| arn.contains(":secretsmanager:"));
-        let manager: BTreeSet<String> = manager.into_iter().map(whole).collect();
-        json!({"manager": manager, "parameters": parameters, "kms": []})
+        let (manager, parameters): (Vec<_>, Vec<_>) =
+            self.secrets().into_iter().partition(|arn| arn.contains(":secretsmanager:"));
+        let manager: BTreeSet<String> = manager.into_iter().flat_map(|arn| in_a_policy(&whole(arn))).collect();
+        json!({"manager": manager, "parameters": parameters, "kms": self.settings.secret_keys})
     }
+}
+
+/// What a policy has to name for a secret of Secrets Manager. AWS puts `-` and six letters or digits behind each secret's
+/// name; jobs can do without them, policies cannot.
+fn in_a_policy(arn: &str) -> Vec<String> {
+    let last = arn.rsplit_once('-').map_or("", |(_, last)| last);
+    let can_be_aws = last.len() == 6 && last.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_a_word = last.bytes().all(|byte| byte.is_ascii_lowercase());
+    let any = format!("{arn}-??????");
+    match (can_be_aws, is_a_word) {
+        (false, _) => vec![any],
+        // `db-secret` is a name, and six small letters of AWS's are as likely as one in two hundred.
+        (true, true) => vec![arn.to_owned(), any],
+        (true, false) => vec![arn.to_owned()],
+    }
+}
+
+fn check_mount(path: &str, mount: &Mount) -> Result<()> {
+    let (file_system, root, access_point, _) = parts(mount);
+    names::check_name(Kind::FileSystem, file_system)?;
+    access_point.iter().try_for_each(|point| names::check_name(Kind::AccessPoint, point))?;
+    if !path.starts_with('/') || path.len() == 1 {
+        return Err(refused(&format!("`mounts` at `{path}`"), "a container has them at a path from its root on"));
+    }
+    if access_point.is_some() && root.is_some_and(|root| root != "/") {
+        let what = format!("`root` with `access-point` in the mount `{path}`");
+        return Err(refused(&what, "an access point has a root of its own, and AWS takes no other"));
+    }
+    Ok(())
 }
 
 fn parts(mount: &Mount) -> (&str, Option<&str>, Option<&str>, bool) {
@@ -370,6 +408,10 @@ fn refused(what: &str, why: &str) -> Error {
         .with_hint("leave it out, or change the other")
 }
 
+fn ephemeral_on_instances() -> Error {
+    refused("`ephemeral-storage`", "it is for Fargate only; instances have `volume-size`")
+}
+
 fn check_range(what: &str, value: Option<u32>, least: u32, most: u32) -> Result<()> {
     match value.filter(|value| !(least..=most).contains(value)) {
         None => Ok(()),
@@ -388,4 +430,65 @@ fn amount(what: &str, text: Option<&str>) -> Result<Option<u64>> {
 /// AWS counts disks in whole GiB.
 fn gib(mib: u64) -> u32 {
     u32::try_from(mib.div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(settings: &KnotSettings) -> Wanted<'_> {
+        Wanted { name: "sweep", settings, functions: &[], ids: Vec::new(), arch: Arch::X86_64, digest: "sha256:aa" }
+    }
+
+    fn said(text: &str) -> KnotSettings {
+        serde_json::from_str(text).expect("the settings are JSON")
+    }
+
+    fn refusal(settings: &str) -> String {
+        wanted(&said(settings)).check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_batch_refuses_is_refused() {
+        let check = |settings: &str, why: &str| assert!(refusal(settings).contains(why), "{}", refusal(settings));
+        let mount = |more: &str| format!(r#"{{"mounts": {{"/data": {{"file-system": "fs-01234567", {more}}}}}}}"#);
+        let point = r#""access-point": "fsap-01234567""#;
+        wanted(&said(&mount(point))).check().unwrap();
+        wanted(&said(&mount(&format!(r#"{point}, "root": "/""#)))).check().unwrap();
+        wanted(&said(&mount(r#""root": "/shared""#))).check().unwrap();
+        check(&mount(&format!(r#"{point}, "root": "/shared""#)), "an access point has a root of its own");
+        check(r#"{"mounts": {"data": "fs-01234567"}}"#, "`mounts` at `data`");
+        check(r#"{"ephemeral-storage": "50 GiB"}"#, "it is for Fargate only");
+        check(r#"{"ephemeral-storage": "50 GiB", "compute": "spot"}"#, "it is for Fargate only");
+        let queue = "arn:aws:batch:eu-west-1:123456789012:job-queue/lab";
+        let on_a_queue = said(&format!(r#"{{"ephemeral-storage": "50 GiB", "queue": "{queue}"}}"#));
+        wanted(&on_a_queue).check().unwrap();
+    }
+
+    #[test]
+    fn a_policy_names_secrets_with_what_aws_puts_behind_them() {
+        let of = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:";
+        let check = |name: &str, expected: &[&str]| {
+            let expected: Vec<_> = expected.iter().map(|name| format!("{of}{name}")).collect();
+            assert_eq!(in_a_policy(&format!("{of}{name}")), expected);
+        };
+        check("api-AbCdEf", &["api-AbCdEf"]);
+        check("api-a1b2c3", &["api-a1b2c3"]);
+        check("api", &["api-??????"]);
+        check("api-key", &["api-key-??????"]);
+        check("lab/db-secret", &["lab/db-secret", "lab/db-secret-??????"]);
+    }
+
+    #[test]
+    fn keys_of_secrets_are_those_that_the_execution_role_may_use() {
+        let key = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd";
+        let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:api-AbCdEf";
+        let with_both = said(&format!(r#"{{"secrets": {{"KEY": "{secret}:key::"}}, "secret-keys": ["{key}"]}}"#));
+        wanted(&with_both).check().unwrap();
+        let values = wanted(&with_both).secret_values();
+        assert_eq!(values, json!({"manager": [secret], "parameters": [], "kms": [key]}));
+        assert!(refusal(&format!(r#"{{"secret-keys": ["{key}"]}}"#)).contains("there are no `secrets`"));
+        let alias = "arn:aws:kms:eu-west-1:123456789012:alias/lab";
+        assert!(refusal(&format!(r#"{{"secret-keys": ["{alias}"]}}"#)).contains("as a key of KMS"));
+    }
 }

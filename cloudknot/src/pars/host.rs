@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::machines;
 use crate::names::{self, Kind};
 use crate::pars::{Internet, Network, Pars, ParsBuilder, ParsClobber, ParsSettings};
+use crate::partition::Partition;
 use crate::plan::Plan;
 use crate::policy::{Allowed, Scope};
 use crate::stack::{self, Body, Noted, Stack, Stacks, Wanted, render, resources, step};
@@ -92,11 +93,13 @@ pub(super) async fn plan(builder: &ParsBuilder) -> Result<Plan> {
         return Ok(plan);
     }
     let name = stack_name(&builder.name);
-    let before = match stacks.find(&name).await? {
-        Some(stack) => Some(stacks.template(&stack).await?),
+    let there = stacks.find(&name).await?;
+    let before = match there.as_ref().filter(|stack| !stack.is_stuck()) {
+        Some(stack) => Some(stacks.template(stack).await?),
         None => None,
     };
     plan.stack(&name, before.as_deref(), &template_of(builder, &aws, &stacks, true).await?);
+    plan.notes.extend(there.as_ref().and_then(Stack::goes_first));
     plan.notes.extend(idle_costs(builder));
     Ok(plan)
 }
@@ -118,7 +121,7 @@ pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
 /// What it costs while nothing runs, a sentence each.
 fn idle_costs(builder: &ParsBuilder) -> Vec<String> {
     let network = match builder.settings.network {
-        Network::New { internet, .. } => Some((internet, ZONES)),
+        Network::New { internet, endpoints, .. } => Some((internet, endpoints, ZONES)),
         _ => None,
     };
     machines::idle(network, 0)
@@ -311,6 +314,10 @@ fn check(builder: &ParsBuilder) -> Result<()> {
     settings.bucket.iter().try_for_each(|bucket| names::check_name(Kind::Bucket, bucket))?;
     settings.kms_key.iter().try_for_each(|key| names::check_name(Kind::Key, key))?;
     settings.log_retention.iter().try_for_each(|days| names::check_retention(*days))?;
+    if settings.expire_runs == Some(0) {
+        return Err(Error::new(ErrorKind::Config, "failed to have runs expire after 0 days: S3 takes 1 and more")
+            .with_hint("say `None` to keep them for ever (`--expire-runs 0`), or a number of days"));
+    }
     names::check_name(Kind::RolePath, &settings.role_path)?;
     names::check_tags(&settings.tags.clone().into_iter().collect::<Vec<_>>())?;
     if let Network::New { cidr, .. } = &settings.network {
@@ -430,7 +437,7 @@ async fn template_of(builder: &ParsBuilder, aws: &Aws, stacks: &Stacks, dry_run:
         None => false,
     };
     let note = Note { settings: builder.settings.clone(), bucket_was_there: was_there };
-    let noted = Noted { content: content(), settings: note };
+    let noted = Noted { content: content(), settings: note, of_a_template: false };
     let values = json!({
         "pars": builder.name,
         "tags": tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect::<Vec<_>>(),
@@ -483,7 +490,7 @@ async fn bucket_is_there(builder: &ParsBuilder, aws: &Aws, stacks: &Stacks, buck
 async fn network(builder: &ParsBuilder, aws: &Aws, dry_run: bool) -> Result<Value> {
     let ec2 = Ec2::new(aws);
     let vpc = match &builder.settings.network {
-        Network::New { cidr, tenancy, internet } => {
+        Network::New { cidr, tenancy, internet, endpoints } => {
             // By their names: CloudFormation itself would count those only that have a default subnet.
             let zones: Vec<_> = ec2.zones().await?.into_iter().take(ZONES).collect();
             let parts = names::subnets_of(cidr, zones.len().max(1))?;
@@ -492,7 +499,7 @@ async fn network(builder: &ParsBuilder, aws: &Aws, dry_run: bool) -> Result<Valu
             let subnets: Vec<_> = parts.subnets.iter().enumerate().map(subnet).collect();
             return Ok(json!({
                 "kind": "new", "cidr": cidr, "tenancy": tenancy, "internet": internet, "subnets": subnets,
-                "public_cidr": public,
+                "public_cidr": public, "endpoints": endpoints, "in_china": Partition::of(&aws.region).is_china(),
             }));
         }
         Network::Vpc(id) => ec2.vpc(id).await?.ok_or_else(|| {
@@ -562,5 +569,18 @@ where
             .with_hint("give the name of a role that exists, not its ARN, or leave it out")
     } else {
         failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_expire_after_a_day_at_the_earliest() {
+        check(&Pars::builder("lab").expire_runs(1)).unwrap();
+        check(&Pars::builder("lab").expire_runs(None)).unwrap();
+        let error = check(&Pars::builder("lab").expire_runs(0)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
     }
 }

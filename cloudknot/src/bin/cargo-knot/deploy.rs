@@ -6,6 +6,7 @@ use cloudknot::{Compute, KnotBuilder, KnotSettings};
 use crate::aws::AwsArgs;
 use crate::build::CompileArgs;
 use crate::failure::Failure;
+use crate::image::ImageArgs;
 use crate::knots::show;
 use crate::pars::{pair, plan};
 
@@ -20,6 +21,8 @@ pub(crate) struct Deploy {
     aws: AwsArgs,
     #[command(flatten)]
     compile: CompileArgs,
+    #[command(flatten)]
+    image: ImageArgs,
     /// Print one JSON object in place of text
     #[arg(long)]
     json: bool,
@@ -70,6 +73,9 @@ pub(crate) struct KnotArgs {
     /// A variable whose value is a secret of Secrets Manager or SSM; may be repeated
     #[arg(long, value_name = "NAME=ARN", value_parser = pair, help_heading = "Jobs")]
     secret: Vec<(String, String)>,
+    /// The ARN of the KMS key that secrets are encrypted with, where it is not AWS's own; may be repeated
+    #[arg(long, value_name = "ARN", help_heading = "Jobs")]
+    secret_key: Vec<String>,
     /// A file system of EFS, and where a container has it; may be repeated
     #[arg(long, value_name = "PATH=ID", value_parser = pair, help_heading = "Jobs")]
     mount: Vec<(String, String)>,
@@ -119,8 +125,9 @@ pub(crate) struct KnotArgs {
 
 impl Deploy {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let compile = self.compile.compile(false);
-        let builder = self.aws.knot(KnotBuilder::of(self.settings.settings()).compile(compile));
+        let compile = self.compile.compile(self.image.has_base());
+        let builder = self.image.knot(KnotBuilder::of(self.settings.settings()).compile(compile));
+        let builder = self.aws.knot(builder);
         if self.dry_run {
             return plan(&builder.plan().await?, self.json);
         }
@@ -145,6 +152,7 @@ impl KnotArgs {
         settings.attempts = self.attempts;
         settings.env = self.env.into_iter().collect();
         settings.secrets = self.secret.into_iter().collect();
+        settings.secret_keys = self.secret_key;
         settings.mounts = self.mount.into_iter().map(|(path, id)| (path, cloudknot::Mount::Whole(id))).collect();
         settings.read_only = self.read_only.then_some(true);
         settings.compute = self.compute;

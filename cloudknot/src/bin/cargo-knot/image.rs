@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use cloudknot::built::Built;
 use cloudknot::compile::{Compile, FunctionDescription, Selection, Worker};
-use cloudknot::{DockerImage, DockerImageBuilder};
+use cloudknot::{DockerImage, DockerImageBuilder, KnotBuilder};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -30,6 +30,13 @@ impl ImageArgs {
     /// Whether the worker stands on an image that brings its libraries.
     pub(crate) fn has_base(&self) -> bool {
         self.base_image.is_some() || self.dockerfile.is_some()
+    }
+
+    /// A Knot with this image.
+    pub(crate) fn knot(self, mut builder: KnotBuilder) -> KnotBuilder {
+        builder = self.ca_bundle.into_iter().fold(builder, KnotBuilder::ca_bundle);
+        builder = self.base_image.into_iter().fold(builder, KnotBuilder::base_image);
+        self.dockerfile.into_iter().fold(builder, KnotBuilder::dockerfile)
     }
 
     /// The worker's image, kept as the one that stands for the program.

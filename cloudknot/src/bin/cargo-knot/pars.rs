@@ -57,6 +57,9 @@ pub(crate) struct ParsSettingsArgs {
     /// How jobs in a new VPC reach the internet
     #[arg(long, value_name = "HOW", requires = "cidr", help_heading = "Network")]
     internet: Option<InternetArg>,
+    /// Reach ECR and logs by endpoints in a new VPC, which cost while idle, besides the internet
+    #[arg(long, requires = "cidr", help_heading = "Network")]
+    endpoints: bool,
     /// Whose hardware instances in a new VPC run on
     #[arg(long, value_name = "WHOSE", requires = "cidr", help_heading = "Network")]
     tenancy: Option<TenancyArg>,
@@ -208,6 +211,9 @@ impl ParsSettingsArgs {
                 InternetArg::None => Internet::None,
                 InternetArg::PublicIp => Internet::PublicIp,
             });
+        }
+        if self.endpoints {
+            builder = builder.endpoints();
         }
         if let Some(tenancy) = self.tenancy {
             builder = builder.tenancy(match tenancy {

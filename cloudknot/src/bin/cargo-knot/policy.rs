@@ -44,6 +44,12 @@ pub(crate) struct Policy {
     /// The ARN of the Knot's queue, where it is not its own
     #[arg(long, value_name = "ARN")]
     queue: Option<String>,
+    /// The ARN of a role that is used and not made; may be repeated
+    #[arg(long, value_name = "ARN")]
+    adopted_role: Vec<String>,
+    /// The ARN of a further policy of the job role; may be repeated
+    #[arg(long = "policy", value_name = "ARN")]
+    further: Vec<String>,
     #[command(flatten)]
     aws: AwsArgs,
 }
@@ -88,6 +94,8 @@ impl Policy {
         scope.permissions_boundary = self.permissions_boundary;
         scope.repository = self.repository;
         scope.queue = self.queue;
+        scope.adopted_roles = self.adopted_role;
+        scope.policies = self.further;
         let policy = self.verb.allowed().policy(&scope);
         writeln!(stdout(), "{policy:#}")?;
         Ok(())

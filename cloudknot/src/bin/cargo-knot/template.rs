@@ -9,6 +9,7 @@ use crate::aws::AwsArgs;
 use crate::build::CompileArgs;
 use crate::deploy::KnotArgs;
 use crate::failure::{EXIT_CODES, Failure};
+use crate::image::ImageArgs;
 use crate::pars::{ParsSettingsArgs, name_or_default};
 
 /// `cargo knot template`.
@@ -46,6 +47,8 @@ struct OfKnot {
     aws: AwsArgs,
     #[command(flatten)]
     compile: CompileArgs,
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 impl Template {
@@ -56,8 +59,9 @@ impl Template {
                 pars.aws.pars(builder).template().await?
             }
             Of::Knot(knot) => {
-                let builder = KnotBuilder::of(knot.settings.settings()).compile(knot.compile.compile(false));
-                knot.aws.knot(builder).template().await?
+                let compile = knot.compile.compile(knot.image.has_base());
+                let builder = KnotBuilder::of(knot.settings.settings()).compile(compile);
+                knot.aws.knot(knot.image.knot(builder)).template().await?
             }
         };
         Ok(stdout().lock().write_all(template.as_bytes())?)
