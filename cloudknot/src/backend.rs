@@ -9,6 +9,7 @@ use cloudknot_runtime::store::{BoxFuture, Store};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
+#[cfg(not(cloudknot_worker))]
 use crate::program;
 use crate::run::Job;
 

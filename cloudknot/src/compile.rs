@@ -84,6 +84,8 @@ pub struct Worker {
     pub functions: Vec<FunctionDescription>,
     /// What its package says of it, paths included.
     pub settings: Settings,
+    /// It can reach runs in S3: cloudknot has its feature `aws`.
+    pub reaches_s3: bool,
     /// Nothing had changed, so nothing was compiled.
     pub fresh: bool,
 }
@@ -216,6 +218,7 @@ impl Compile {
             package_folder: folder_of(selected.package),
             functions: executable.functions,
             settings: build.settings,
+            reaches_s3: selection::reaches_s3(&metadata, selected.package),
             fresh,
         })
     }

@@ -73,7 +73,7 @@ impl Error {
         Self(Box::new(Inner { kind, message: message.into(), hint: None, source: None, run: None, failed: Vec::new() }))
     }
 
-    #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+    #[cfg(all(feature = "aws", not(cloudknot_worker)))]
     pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Self {
         self.0.kind = kind;
         self

@@ -32,15 +32,16 @@
 //!
 //! | variable | what it sets |
 //! |---|---|
-//! | `CLOUDKNOT_BACKEND` | where maps run: `local` or `docker` |
+//! | `CLOUDKNOT_BACKEND` | where maps run: `local`, `docker` or `batch` |
 //! | `CLOUDKNOT_HOME` | the folder that keeps runs |
 //! | `CLOUDKNOT_PROGRESS` | what the terminal shows: `off`, `plain` or `bar` |
 //!
 //! # Features
 //!
 //! - `progress` (default): the terminal shows where a map runs, how far it is, and what failed.
-//! - `aws`: the S3 store, in workers. Compiles the AWS SDK, which takes minutes.
-//! - `deploy`: from a program to its worker, to an image and into a registry, from code.
+//! - `aws` (default): maps on AWS Batch, and the S3 store in their workers. Compiles a part of the AWS SDK, which takes minutes
+//!   the first time; a program that stays on this machine can go without.
+//! - `deploy`: from a program to its worker, to an image, into a registry and onto AWS, from code.
 //! - `docker`: images by the local Docker engine.
 //! - `cli`: the command `cargo knot`, by `cargo install --path cloudknot --features cli`.
 

@@ -41,6 +41,7 @@ impl Partition {
         found.expect("the last takes every region")
     }
 
+    #[cfg(feature = "deploy")]
     pub(crate) fn is_china(&self) -> bool {
         self.name == "aws-cn"
     }

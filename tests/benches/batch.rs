@@ -67,6 +67,13 @@ fn main() -> cloudknot::Result<()> {
             std::env::set_var(name, value);
         }
     }
+    let measured = measure();
+    let _ = server.kill();
+    let _ = server.wait();
+    measured
+}
+
+fn measure() -> cloudknot::Result<()> {
     println!("{:<44}{:>10}{:>10}{:>18}", "", "s", "floor", "most expected");
     for (items, chunk, most) in [(4_096, 1, 5.0), (10_000, 1, 10.0), (1_000_000, 100, 60.0)] {
         let before = reset_peak();
@@ -82,8 +89,6 @@ fn main() -> cloudknot::Result<()> {
             );
         }
     }
-    let _ = server.kill();
-    let _ = server.wait();
     Ok(())
 }
 
@@ -109,7 +114,7 @@ fn floor(items: u64, chunk: u64) -> Duration {
         let client = Client::from_conf(config);
         // What a worker would have stored, before the clock runs.
         let keys = RunKeys::new("floor", &items.to_string());
-        let frame = vec![7_u8; 40];
+        let frame = [7_u8; 40];
         let put = |key: String, bytes: Vec<u8>| client.put_object().bucket(BUCKET).key(key).body(bytes.into()).send();
         for part in parts(items, chunk) {
             let length = usize::try_from(part.last - part.first + 1).expect("small");

@@ -14,19 +14,17 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// With these features of cloudknot besides the default ones, separated by commas.
+    /// A crate of this name.
     ///
     /// # Panics
     /// Where cargo does not make it.
-    pub fn new(name: &'static str, features: &str) -> Self {
+    pub fn new(name: &'static str) -> Self {
         let walk = Self { parent: tempfile::tempdir().expect("a temporary folder"), name };
         succeed(cargo(walk.parent.path()).args(["new", "--quiet", "--vcs", "none", name]));
         // With the workspace's versions nothing has to be asked of a registry.
         fs::copy(workspace().join("Cargo.lock"), walk.folder().join("Cargo.lock")).expect("the lockfile is copied");
         let path = workspace().join("cloudknot");
-        succeed(
-            cargo(&walk.folder()).args(["add", "--quiet", "--offline", "--features", features, "--path"]).arg(path),
-        );
+        succeed(cargo(&walk.folder()).args(["add", "--quiet", "--offline", "--path"]).arg(path));
         walk
     }
 
@@ -58,6 +56,8 @@ pub fn cargo(folder: &Path) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
     // What is compiled is kept from one test to the next. The user's settings are those of a new user: none.
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    // Nobody debugs it, and what the AWS SDKs have to say to a debugger fills gigabytes.
+    cargo.env("CARGO_PROFILE_DEV_DEBUG", "0");
     cargo.current_dir(folder).env("CARGO_TARGET_DIR", workspace().join(target));
     cargo.env_remove("CLOUDKNOT_HOME").env_remove("CLOUDKNOT_BACKEND").env_remove("CARGO_MANIFEST_DIR");
     cargo

@@ -7,7 +7,7 @@ const README: &str = include_str!("../../README.md");
 
 #[test]
 fn the_walk_of_the_readme() {
-    let walk = Walk::new("squares", "");
+    let walk = Walk::new("squares");
     let (program, output) = (after("Write `src/main.rs`:\n\n```rust\n"), after("```console\n$ cargo run\n"));
     walk.write("src/main.rs", program);
     assert_eq!(walk.run(), output);
@@ -16,7 +16,7 @@ fn the_walk_of_the_readme() {
 
 #[test]
 fn a_function_in_a_library_and_a_program_that_maps_it() {
-    let walk = Walk::new("lengths", "");
+    let walk = Walk::new("lengths");
     walk.write(
         "src/lib.rs",
         r#"#![forbid(unsafe_code)]

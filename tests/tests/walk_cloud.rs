@@ -49,13 +49,11 @@ fn from_cargo_new_to_results_of_aws_batch() {
     let Some(moto) = Moto::start_with_docker(&docker, logins.path()) else { return };
     let recorder = Recorder::before(&moto.url());
     let machine = tempfile::tempdir().unwrap();
-    let walk = Walk::new("roots", "aws");
+    let walk = Walk::new("roots");
     walk.write("src/main.rs", PROGRAM);
     let aws = |command: &mut Command| {
         command.envs(environment(&recorder.url())).env("CLOUDKNOT_CONFIG", machine.path().join("config.toml"));
         command.env("CLOUDKNOT_REGISTRY", registry.host()).env("USER", "ada");
-        // Nobody debugs it.
-        command.env("CARGO_PROFILE_DEV_DEBUG", "0");
     };
     let program = |arguments: &[&str]| -> Output {
         let mut command = cargo(&walk.folder());

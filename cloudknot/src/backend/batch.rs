@@ -358,7 +358,7 @@ impl Follower {
         const GLANCE: Duration = Duration::from_millis(100);
         let began = Instant::now();
         while began.elapsed() < time && !self.is_stopped() {
-            tokio::time::sleep(GLANCE.min(time - began.elapsed().min(time))).await;
+            tokio::time::sleep(GLANCE.min(time.saturating_sub(began.elapsed()))).await;
         }
     }
 
@@ -583,6 +583,7 @@ fn ranges(numbers: &[u64]) -> Vec<Range<u64>> {
 mod tests {
     use super::*;
 
+    #[allow(clippy::single_range_in_vec_init)]
     #[test]
     fn arrays_are_even_and_none_has_one_child() {
         assert_eq!(split(0..1, 10_000), [0..1]);

@@ -210,6 +210,17 @@ pub(super) fn compiles_c(metadata: &Metadata, package: &Package) -> bool {
         .any(|package| matches!(package.name.as_str(), "cc" | "cmake"))
 }
 
+/// Whether the worker of this package has the S3 store in it.
+pub(super) fn reaches_s3(metadata: &Metadata, package: &Package) -> bool {
+    let any = |kind| kind != DependencyKind::Build;
+    let all = dependencies(metadata, &package.id, any, any);
+    let runtime = all.iter().find(|package| package.name == "cloudknot-runtime");
+    let built = |kind| kind == DependencyKind::Normal;
+    runtime.is_none_or(|runtime| {
+        dependencies(metadata, &runtime.id, built, built).iter().any(|package| package.name == "aws-sdk-s3")
+    })
+}
+
 /// The `cloudknot` that this package is linked with.
 pub(super) fn cloudknot_of<'m>(metadata: &'m Metadata, package: &Package) -> Option<&'m Package> {
     let any = |kind| kind != DependencyKind::Build;

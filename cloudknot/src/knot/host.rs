@@ -308,6 +308,14 @@ impl Made {
         // cargo is waited for, and so not on a thread that others need.
         let worker = tokio::task::spawn_blocking(move || compile.run()).await;
         let worker = worker.expect("the compilation does not panic")?;
+        if !worker.reaches_s3 {
+            let package = &worker.package;
+            let message =
+                format!("failed to deploy `{package}`: its worker is built without the feature `aws` of cloudknot");
+            let hint =
+                "a Knot keeps its runs in S3: give cloudknot that feature in Cargo.toml, or deploy with `--features`";
+            return Err(Error::new(ErrorKind::Config, message).with_hint(hint));
+        }
         let settings = builder.settings.clone().over(worker.settings.knot.clone());
         let name = settings.knot.clone().unwrap_or_else(|| worker.package.replace('_', "-"));
         let image = DockerImageBuilder::of_worker(Built::repository(&worker.package), &worker);
