@@ -24,7 +24,7 @@ async fn main() -> cloudknot::Result<()> {
     };
     for outcome in run.outcomes().await? {
         match outcome {
-            Ok(root) => println!("{root}"),
+            Ok(value) => println!("{value}"),
             Err(error) => println!("{error}"),
         }
     }
