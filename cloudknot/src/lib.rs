@@ -86,7 +86,8 @@ mod logs;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod machines;
 mod map;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+#[cfg(all(feature = "aws", not(cloudknot_worker)))]
+#[cfg_attr(not(feature = "deploy"), allow(dead_code, reason = "a deploy has more names than a run"))]
 mod names;
 #[cfg(not(cloudknot_worker))]
 #[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only that there is a note is of interest"))]

@@ -18,6 +18,7 @@ use crate::batch::{self, Batch, Described, Order};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{self, Event};
 use crate::ledger::{End, Ledger, Record};
+use crate::names;
 use crate::note::KnotNote;
 use crate::program;
 
@@ -132,6 +133,7 @@ impl Place for OnKnot {
 
     fn pin(&self, manifest: &mut Manifest, independent: bool) -> Result<()> {
         let note = &self.note;
+        names::check_tags(&manifest.tags.clone().into_iter().collect::<Vec<_>>())?;
         let definition = note.job_definitions.get(&manifest.function).cloned().unwrap_or_default();
         manifest.batch = Some(OnBatch {
             region: note.region.clone(),
@@ -214,7 +216,7 @@ struct Follower {
     note: KnotNote,
     on: OnBatch,
     ledger: Arc<Ledger>,
-    /// The record was just made: nothing is stored, and nothing submitted.
+    /// Nothing is stored of what is submitted.
     fresh: bool,
     sent: Vec<Sent>,
 }
@@ -257,8 +259,9 @@ impl Follower {
     async fn begin(&mut self) -> Result<Option<End>> {
         let all = 0..children(&self.ledger.record);
         if self.fresh {
-            self.announce(all.end);
+            let jobs = all.end;
             self.submit(vec![all]).await?;
+            self.announce(jobs);
             return Ok(None);
         }
         self.ledger.refresh().await?;
@@ -271,10 +274,14 @@ impl Follower {
         }
         self.sent = sent(&self.batch, &self.ledger.record, &self.on).await?;
         let left = self.children_left();
+        let Record { manifest, taken_up, .. } = &self.ledger.record;
         let has_job = |child: &u64| self.sent.iter().any(|sent| sent.children.contains(child));
         let without: Vec<u64> = left.keys().copied().filter(|child| !has_job(child)).collect();
-        self.announce(left.len() as u64);
+        // What lacks every outcome need not look for one: this has just been done for it.
+        let items = |child: u64| taken_up.slice(child * manifest.chunk, manifest.chunk).into_iter().flatten().count();
+        self.fresh = without.iter().all(|child| left[child].len() == items(*child));
         self.submit(ranges(&without)).await?;
+        self.announce(left.len() as u64);
         Ok(None)
     }
 
