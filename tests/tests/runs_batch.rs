@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use cloudknot_tests::cloud::Cloud;
 use cloudknot_tests::counterparts::run;
 use cloudknot_tests::recorder::Recorder;
-use cloudknot_tests::trial::{Fact, Spec, Task, Trial, facts, failures, files, json, run_of, values, wait_for};
+use cloudknot_tests::trial::{
+    Fact, Running, Spec, Task, Trial, facts, failures, files, json, kill, run_of, values, wait_for,
+};
+use rustix::process::Signal;
 use serde_json::Value;
 
 #[path = "runs/failures.rs"]
@@ -169,6 +172,28 @@ fn a_submission_whose_answer_is_lost_is_looked_for_and_not_repeated() {
     assert_eq!(calls.iter().filter(|call| call.ends_with("/v1/listjobs")).count(), 1, "{calls:?}");
 }
 
+/// Submits the same order once more, and waits for the end of that job.
+const AGAIN: &str = "
+import boto3, json, sys, time
+batch = boto3.client('batch')
+job = batch.submit_job(**json.loads(sys.argv[1]))['jobId']
+while batch.describe_jobs(jobs=[job])['jobs'][0]['status'] not in ('SUCCEEDED', 'FAILED'):
+    time.sleep(0.2)
+";
+
+#[test]
+fn a_second_submission_changes_no_result() {
+    let Some(seen) = Seen::new() else { return };
+    // What is left of the time differs from one execution to the next.
+    let tasks = (0..4).map(|_| Task::Deadline);
+    let facts = seen.trial.map(&Spec { timeout_ms: Some(3_600_000), ..Spec::of(tasks) });
+    let mut again = std::process::Command::new(cloudknot_tests::moto::python().unwrap());
+    again.args(["-c", AGAIN, &seen.submitted()[0].to_string()]);
+    run(again.envs(cloudknot_tests::moto::environment(&seen.cloud.moto.url())));
+    let read = seen.trial.attach(&run_of(&facts).unwrap());
+    assert_eq!(values(&read), values(&facts));
+}
+
 #[test]
 fn a_busy_batch_is_asked_again() {
     let Some(seen) = Seen::new() else { return };
@@ -280,6 +305,23 @@ fn an_item_can_be_cancelled() {
 }
 
 #[test]
+fn ctrl_c_leaves_the_run_going_and_says_how_to_go_on() {
+    let Some(trial) = trial() else { return };
+    let mut command = trial.command(&["map", &json(&Spec::of([Task::Sleep(5_000, 1), Task::Double(2)]))]);
+    command.env("CLOUDKNOT_PROGRESS", "plain");
+    let running = Running::start(command, &trial.file(""));
+    let run = running.run();
+    kill(running.pid(), Signal::INT);
+    let output = running.end();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for part in ["the run goes on, on AWS Batch, without this program", &format!("work.attach(\"{run}\")")] {
+        assert!(said.contains(part), "`{part}` is not in:\n{said}");
+    }
+    assert_eq!(values(&trial.attach(&run)), [(0, 1), (1, 4)].into());
+}
+
+#[test]
 fn a_function_knows_how_long_it_has() {
     let Some(trial) = trial() else { return };
     let facts = trial.map(&Spec { timeout_ms: Some(60_000), ..Spec::of([Task::Deadline]) });
@@ -296,6 +338,8 @@ fn what_cannot_be_is_said_at_once() {
     // A Knot that was clobbered.
     seen.note(|note| note["queue"] = format!("{}-gone", note["queue"].as_str().unwrap()).into());
     check(&["values", &one], "NotFound", &["failed to submit the job", "cargo knot deploy", "work.attach("]);
+    seen.note(|note| note["region"] = "us-east-1".into());
+    check(&["values", &one], "NotFound", &["failed to submit the job", "cargo knot deploy"]);
     // Deployed without the function, or with other types.
     seen.note(|note| {
         note["job-definitions"].as_object_mut().unwrap().retain(|id, _| !id.ends_with("::work"));

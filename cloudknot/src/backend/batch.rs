@@ -192,7 +192,8 @@ impl Place for OnKnot {
                     Ok(end) => end.unwrap_or_else(|error| End::Trouble(turns::trouble(&error))),
                     Err(_) => End::Trouble("the task that follows the run panicked".into()),
                 };
-                ledger.finish(end);
+                // Whoever is told may not come back: a program that was interrupted is about to end.
+                tokio::task::spawn_blocking(move || ledger.finish(end));
             });
             Ok(())
         })
