@@ -54,7 +54,10 @@ impl KnotNote {
         let failed = || Error::new(ErrorKind::Config, format!("failed to read `{}`", path.display()));
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // Where the folder is none, that is said once runs are to be kept in it.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             Err(error) => return Err(failed().with_source(error)),
         };
         let note = serde_json::from_slice(&text);
