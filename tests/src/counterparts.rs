@@ -36,6 +36,21 @@ pub fn run(command: &mut Command) -> String {
     stdout.into_owned()
 }
 
+/// Runs a command to its end, which has this code, and says all of this on its standard error.
+///
+/// # Panics
+/// If it cannot be started, or does not.
+#[track_caller]
+pub fn check(command: &mut Command, code: i32, says: &[&str]) -> Output {
+    let output = command.output().expect("the program can be started");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{errors}");
+    for part in says {
+        assert!(errors.contains(part), "`{part}` is not in:\n{errors}");
+    }
+    output
+}
+
 /// A process that ends with its owner, and its folder after it.
 #[derive(Debug)]
 pub(crate) struct Daemon {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
-use cloudknot_tests::counterparts::Registry;
+use cloudknot_tests::counterparts::{self, Registry};
 use cloudknot_tests::workspaces::{STANDING_IN, cargo_knot, workspace};
 use serde_json::Value;
 
@@ -19,12 +19,7 @@ fn knot(arguments: &[&str]) -> Command {
 
 #[track_caller]
 fn check(command: &mut Command, code: i32, says: &[&str]) -> Output {
-    let output = command.output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{errors}");
-    for part in says {
-        assert!(errors.contains(part), "`{part}` is not in:\n{errors}");
-    }
+    let output = counterparts::check(command, code, says);
     if code != 0 {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "");
     }

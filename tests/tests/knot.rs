@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
 
-use cloudknot_tests::counterparts::{Registry, run};
+use cloudknot_tests::counterparts::{Registry, check, run};
 use cloudknot_tests::moto::{Moto, REGION, environment, python};
 use cloudknot_tests::recorder::Recorder;
 use cloudknot_tests::workspaces::{LONE, STANDING_IN, cargo_knot, workspace};
@@ -135,17 +135,6 @@ impl Account {
         let output = check(command, 0, &[]);
         (output, self.recorder.operations().split_off(before))
     }
-}
-
-#[track_caller]
-fn check(command: &mut Command, code: i32, says: &[&str]) -> Output {
-    let output = command.output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{errors}");
-    for part in says {
-        assert!(errors.contains(part), "`{part}` is not in:\n{errors}");
-    }
-    output
 }
 
 fn json(output: &Output) -> Value {
