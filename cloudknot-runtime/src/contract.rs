@@ -171,6 +171,27 @@ pub struct Manifest {
 impl Manifest {
     /// The version that this code writes and reads.
     pub const VERSION: u32 = 1;
+
+    /// What the workers of a round are told, from this child on; all of them look at what is stored before they begin.
+    pub fn task(&self, store: StoreAt, round: u32, retries: u32, first_child: u64) -> Task {
+        Task {
+            store,
+            knot: self.knot.clone(),
+            run: self.run.clone(),
+            round,
+            function: self.function.clone(),
+            fingerprint: self.fingerprint,
+            items: self.items,
+            inputs: self.inputs,
+            chunk: self.chunk,
+            first_child,
+            parallel: self.parallel,
+            retries,
+            timeout_ms: self.timeout_ms,
+            vcpus: self.resources.vcpus,
+            fresh: false,
+        }
+    }
 }
 
 /// What the jobs of a run have; what is `None` is as it was deployed.
@@ -213,8 +234,8 @@ pub struct OnBatch {
     pub job_definition: String,
     /// The image, with its digest.
     pub image: String,
-    /// The log group of its jobs; `None` where they write to another kind of log.
-    pub log_group: Option<String>,
+    /// The log group of its jobs, unless their definition names another.
+    pub log_group: String,
     /// A job of its own for each child, in place of arrays.
     pub independent: bool,
 }

@@ -140,10 +140,12 @@ impl Place for OnKnot {
             queue: note.queue.clone(),
             job_definition: definition,
             image: note.image.clone(),
-            log_group: Some(note.log_group.clone()),
+            log_group: note.log_group.clone(),
             independent,
         });
-        let task = task(note, manifest, 1, manifest.retries, u64::MAX, true);
+        // The longest that there can be of what is not known yet.
+        let longest = manifest.task(store_of(note), 1, manifest.retries, u64::MAX);
+        let task = Task { inputs: InputLayout::Offsets(u64::MAX), ..longest };
         let length = length_of(&environment(manifest, &task));
         if length > batch::LARGEST_OVERRIDE {
             let message = format!(
@@ -317,7 +319,8 @@ impl Follower {
 
     fn order(&self, children: &Range<u64>) -> Order {
         let Record { manifest, round, taken_up, .. } = &self.ledger.record;
-        let task = task(&self.note, manifest, *round, taken_up.retries, children.start, self.fresh);
+        let task = manifest.task(store_of(&self.note), *round, taken_up.retries, children.start);
+        let task = Task { fresh: self.fresh, ..task };
         Order {
             name: format!("{}{}", name_of_round(&self.ledger.record), children.start),
             queue: self.on.queue.clone(),
@@ -349,14 +352,14 @@ impl Follower {
             let news = now != ended || polls.is_multiple_of(10);
             if over || (news && looked.elapsed() >= LISTING.max(began.elapsed() / 10)) {
                 self.ledger.refresh().await?;
+                if self.ledger.missing().is_empty() {
+                    return Ok(End::Complete);
+                }
                 self.ledger.stop_after_too_many();
                 (looked, ended) = (Instant::now(), now);
             }
             if over {
                 return self.end().await;
-            }
-            if self.ledger.missing().is_empty() {
-                return Ok(End::Complete);
             }
             stuck.look(self).await?;
         }
@@ -391,11 +394,8 @@ impl Follower {
         Ok(())
     }
 
-    /// All jobs are over: what they left without an outcome is explained.
+    /// All jobs are over, and have left items without an outcome, which is explained.
     async fn end(&self) -> Result<End> {
-        if self.ledger.missing().is_empty() {
-            return Ok(End::Complete);
-        }
         // What another program has cancelled is no failure.
         if self.ledger.is_cancelled().await? {
             self.ledger.control.stop.store(true, Ordering::Relaxed);
@@ -524,27 +524,9 @@ fn is_young(manifest: &Manifest) -> bool {
     created.and_then(|created| SystemTime::now().duration_since(created).ok()).is_some_and(|age| age < UNSEEN)
 }
 
-/// What the workers of a job are told.
-fn task(note: &KnotNote, manifest: &Manifest, round: u32, retries: u32, first_child: u64, fresh: bool) -> Task {
-    // The longest there can be, for the pieces that are not known yet.
-    let inputs = if first_child == u64::MAX { InputLayout::Offsets(u64::MAX) } else { manifest.inputs };
-    Task {
-        store: StoreAt::S3 { bucket: note.bucket.clone(), prefix: note.prefix.clone() },
-        knot: manifest.knot.clone(),
-        run: manifest.run.clone(),
-        round,
-        function: manifest.function.clone(),
-        fingerprint: manifest.fingerprint,
-        items: manifest.items,
-        inputs,
-        chunk: manifest.chunk,
-        first_child,
-        parallel: manifest.parallel,
-        retries,
-        timeout_ms: manifest.timeout_ms,
-        vcpus: manifest.resources.vcpus,
-        fresh,
-    }
+/// Where the workers of a Knot find its runs.
+fn store_of(note: &KnotNote) -> StoreAt {
+    StoreAt::S3 { bucket: note.bucket.clone(), prefix: note.prefix.clone() }
 }
 
 fn environment(manifest: &Manifest, task: &Task) -> Vec<(String, String)> {

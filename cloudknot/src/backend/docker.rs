@@ -64,12 +64,7 @@ fn begin(ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Resu
     let at_once = (at_once(function, &ledger.record.manifest.resources) / ledger.record.manifest.parallel).max(1);
     ledger.started(&format!("in Docker, {at_once} at a time, image {}", built.name));
     let fleet = Fleet { ledger: Arc::clone(ledger), function, built, home, at_once, fresh: known };
-    std::thread::Builder::new()
-        .name("cloudknot-run".into())
-        .spawn(move || fleet.drive(known))
-        .map_err(|error| Error::new(ErrorKind::Infrastructure, "failed to start a thread").with_source(error))?;
-    turns::heed_cancel(ledger);
-    Ok(())
+    turns::start(ledger, move || fleet.drive(known))
 }
 
 /// The containers of one run.
@@ -169,22 +164,11 @@ impl Fleet {
         let asked = &self.function.resources;
         let each = asked.vcpus.unwrap_or(1.0) * f64::from(manifest.parallel);
         let vcpus = manifest.resources.vcpus.unwrap_or(each);
+        let store = StoreAt::Folder(FOLDER.to_owned());
         let task = Task {
-            store: StoreAt::Folder(FOLDER.to_owned()),
-            knot: manifest.knot.clone(),
-            run: manifest.run.clone(),
-            round: *round,
-            function: manifest.function.clone(),
-            fingerprint: manifest.fingerprint,
-            items: manifest.items,
-            inputs: manifest.inputs,
-            chunk: manifest.chunk,
-            first_child: child.number,
-            parallel: manifest.parallel,
-            retries: taken_up.retries,
-            timeout_ms: manifest.timeout_ms,
             vcpus: Some(vcpus),
             fresh: self.fresh,
+            ..manifest.task(store, *round, taken_up.retries, child.number)
         };
         let own = [
             format!("{}={}", contract::ENV_TASK, serde_json::to_string(&task).expect("a task is texts and numbers")),

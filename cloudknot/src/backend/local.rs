@@ -55,12 +55,7 @@ fn begin(ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Resu
     });
     let driver =
         Driver { ledger: Arc::clone(ledger), isolation, lock: program::home().join(ledger.record.keys.lock()) };
-    std::thread::Builder::new()
-        .name("cloudknot-run".into())
-        .spawn(move || driver.drive(known))
-        .map_err(|error| Error::new(ErrorKind::Infrastructure, "failed to start a thread").with_source(error))?;
-    turns::heed_cancel(ledger);
-    Ok(())
+    turns::start(ledger, move || driver.drive(known))
 }
 
 struct Driver {

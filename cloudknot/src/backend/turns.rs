@@ -16,6 +16,16 @@ use crate::ledger::{End, Ledger};
 /// How often another program's doings are looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Has a thread of its own drive the run, and heeds that somebody cancels it.
+pub(super) fn start(ledger: &Arc<Ledger>, drive: impl FnOnce() + Send + 'static) -> Result<()> {
+    std::thread::Builder::new()
+        .name("cloudknot-run".into())
+        .spawn(drive)
+        .map_err(|error| Error::new(ErrorKind::Infrastructure, "failed to start a thread").with_source(error))?;
+    heed_cancel(ledger);
+    Ok(())
+}
+
 /// Computes the run, once no other program does, and tells the ledger how that ended.
 pub(super) fn drive(ledger: &Ledger, lock: &Path, known: bool, compute: impl FnOnce() -> Result<End>) {
     // Whoever waits for the run must hear of its end, whatever became of it.
@@ -89,7 +99,7 @@ pub(super) fn trouble(error: &Error) -> String {
 }
 
 /// Stops the round when anybody, this program or another, notes in the store that it is cancelled.
-pub(super) fn heed_cancel(ledger: &Arc<Ledger>) {
+fn heed_cancel(ledger: &Arc<Ledger>) {
     let ledger = Arc::clone(ledger);
     engine::spawn(async move {
         let mut finished = std::pin::pin!(ledger.finished());

@@ -29,7 +29,8 @@ pub(super) async fn what_is_left(of: &Follower) -> Result<()> {
     for (number, (child, items)) in left.into_iter().enumerate() {
         let id = job_of(child).map(|sent| sent.child(child));
         let job = id.as_deref().and_then(|id| described.get(id).copied());
-        let mut failure = job.map_or_else(|| infrastructure("AWS Batch no longer knows its job"), why);
+        let mut failure =
+            job.map_or_else(|| Failure::new(ItemErrorKind::Infrastructure, "AWS Batch no longer knows its job"), why);
         let log = match job {
             Some(job) if number < LOGS => log_of(of, job).await,
             _ => String::new(),
@@ -60,8 +61,8 @@ pub(super) async fn what_is_left(of: &Follower) -> Result<()> {
 /// The end of a job's log; where it cannot be read, why.
 async fn log_of(of: &Follower, job: &Described) -> String {
     let stream = job.attempts.iter().rev().find_map(|attempt| attempt.log.as_deref()).or(job.log.as_deref());
-    let group = job.log_group.as_deref().or(of.on.log_group.as_deref());
-    let (Some(group), Some(stream)) = (group, stream) else { return String::new() };
+    let group = job.log_group.as_deref().unwrap_or(&of.on.log_group);
+    let Some(stream) = stream else { return String::new() };
     match logs::end_of(&of.aws, group, stream).await {
         Ok(log) => log,
         Err(error) => format!("({error}; it is at {})", logs::page(&of.aws.region, group, stream)),
@@ -106,10 +107,6 @@ fn why(job: &Described) -> Failure {
     failure.exit_code = exit_code;
     failure.signal = exit_code.filter(|code| *code > 128).map(|code| code - 128);
     failure
-}
-
-fn infrastructure(message: &str) -> Failure {
-    Failure::new(ItemErrorKind::Infrastructure, message)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(super) async fn of(aws: &Aws, ledger: &Ledger) -> Result<Vec<Job>> {
         batch.describe(&ids).await?.into_iter().map(|job| (job.id.clone(), job)).collect();
     let job = |(id, child): (String, u64)| {
         let job = described.remove(&id)?;
-        Some(public(aws, job, items_of(record, child), on.log_group.as_deref()))
+        Some(public(aws, job, items_of(record, child), &on.log_group))
     };
     Ok(children.into_iter().filter_map(job).collect())
 }
@@ -55,9 +55,9 @@ fn items_of(record: &Record, child: u64) -> Vec<Range<u64>> {
     record.taken_up.slice(child * record.manifest.chunk, record.manifest.chunk)
 }
 
-fn public(aws: &Aws, job: Described, items: Vec<Range<u64>>, group: Option<&str>) -> Job {
-    let group = job.log_group.as_deref().or(group).map(str::to_owned);
-    let page = |stream: &Option<String>| Some(logs::page(&aws.region, group.as_deref()?, stream.as_deref()?));
+fn public(aws: &Aws, job: Described, items: Vec<Range<u64>>, group: &str) -> Job {
+    let group = job.log_group.clone().unwrap_or_else(|| group.to_owned());
+    let page = |stream: &Option<String>| Some(logs::page(&aws.region, &group, stream.as_deref()?));
     let attempts = job.attempts.iter().map(|attempt| JobAttempt {
         exit_code: attempt.exit_code,
         reason: attempt.container_reason.clone().or_else(|| attempt.reason.clone()),
