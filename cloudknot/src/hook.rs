@@ -25,7 +25,7 @@ pub enum Event<'a> {
         /// How many of them have a value already.
         done: u64,
     },
-    /// Values were stored, or items failed.
+    /// Values were stored, or items failed. One after the other for a run: what is told last is the newest.
     Progress {
         /// The run's id.
         run: &'a str,

@@ -41,6 +41,8 @@ pub(crate) struct Ledger {
     pub(crate) control: Control,
     began: Instant,
     known: Mutex<Known>,
+    /// Held by whoever tells how far the round is.
+    telling: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -91,8 +93,13 @@ impl Ledger {
     pub(crate) fn new(record: Record) -> Arc<Self> {
         let bits = || Bits::new(record.manifest.items);
         let known = Known { values: bits(), failures: bits(), ..Known::default() };
-        let ledger =
-            Arc::new(Self { record, control: Control::default(), began: Instant::now(), known: Mutex::new(known) });
+        let ledger = Arc::new(Self {
+            record,
+            control: Control::default(),
+            began: Instant::now(),
+            known: Mutex::new(known),
+            telling: Mutex::default(),
+        });
         let mut rounds = ROUNDS.lock().unwrap_or_else(PoisonError::into_inner);
         rounds.retain(|round| round.strong_count() > 0);
         rounds.push(Arc::downgrade(&ledger));
@@ -142,10 +149,13 @@ impl Ledger {
         let mut known = self.lock();
         change(&mut known);
         let wakers = std::mem::take(&mut known.wakers);
-        let (done, failed) = (known.values.count, known.failures_only());
         drop(known);
         wakers.into_iter().for_each(Waker::wake);
+        // Counted while it is one's turn: several threads settle, and what is told last has to be the newest.
+        let turn = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, failed) = self.counts();
         hook::report(&Event::Progress { run: &self.record.manifest.run, done, failed });
+        drop(turn);
     }
 
     /// Stops the backend once as many items have failed as the user lets fail.

@@ -1,7 +1,7 @@
 //! Maps in a test harness, which has no generated main: items run on threads of this process.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use cloudknot::{ErrorKind, ItemErrorKind};
@@ -185,4 +185,31 @@ fn several_maps_at_once() {
     for run in runs {
         assert_eq!(run.values().wait().unwrap().iter().sum::<u64>(), 4 * 49 * 50 / 2);
     }
+}
+
+/// Notes what it is told of each run's progress, and is slow about it.
+struct Slow(Arc<Mutex<Vec<(String, u64)>>>);
+
+impl cloudknot::Hook for Slow {
+    fn report(&self, event: &cloudknot::Event<'_>) {
+        if let cloudknot::Event::Progress { run, done, .. } = *event {
+            // Who is told of less takes longer: were two told at once, the newer would be noted first.
+            std::thread::sleep(Duration::from_millis(20_u64.saturating_sub(done)));
+            self.0.lock().unwrap().push((run.to_owned(), done));
+        }
+    }
+}
+
+#[test]
+fn progress_never_goes_back() {
+    here();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    cloudknot::set_hook(Some(Box::new(Slow(Arc::clone(&told)))));
+    let run = double.map((0..20).map(|number| 2 * number)).chunk(1).parallel(4).submit().wait().unwrap();
+    run.values().wait().unwrap();
+    cloudknot::set_hook(None);
+    let told = told.lock().unwrap();
+    let told: Vec<_> = told.iter().filter(|(of, _)| of == run.id()).map(|&(_, done)| done).collect();
+    assert!(told.is_sorted(), "{told:?}");
+    assert_eq!(told.last(), Some(&20));
 }
