@@ -1,12 +1,13 @@
-//! CloudWatch Logs, and nothing else of AWS: the end of a job's log, and where a person reads all of it.
+//! CloudWatch Logs, and nothing else of AWS: the end of a job's log, where a person reads all of it, and whether a group is there.
 
 use aws_smithy_types::error::ErrorMetadata;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::aws::Aws;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::partition::Partition;
 use crate::signed::{self, Request, Service};
 
@@ -29,26 +30,51 @@ struct Event {
     message: String,
 }
 
+#[derive(Deserialize)]
+struct Groups {
+    #[serde(default, rename = "logGroups")]
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    #[serde(rename = "logGroupName")]
+    name: String,
+}
+
+/// Whether there is a group of this name.
+pub(crate) async fn group_is_there(aws: &Aws, group: &str) -> Result<bool> {
+    // Sorted by name: what is called by the prefix itself comes first.
+    let asked = json!({"logGroupNamePrefix": group, "limit": 1});
+    let target = ("DescribeLogGroups", "Logs_20140328.DescribeLogGroups");
+    let found: Groups = ask(aws, target, &asked, &format!("look for the log group `{group}`")).await?;
+    Ok(found.groups.iter().any(|found| found.name == group))
+}
+
 /// The end of a log: at most 100 lines and 16 KiB.
 pub(crate) async fn end_of(aws: &Aws, group: &str, stream: &str) -> Result<String> {
-    let ask = json!({"logGroupName": group, "logStreamName": stream, "limit": LINES, "startFromHead": false});
-    let request = Request {
-        content_type: "application/x-amz-json-1.1",
-        target: Some("Logs_20140328.GetLogEvents"),
-        body: ask.to_string(),
-    };
-    let doing = || format!("read the log `{stream}` of `{group}`");
-    let answer = signed::send(aws, &LOGS, "GetLogEvents", request).await;
-    let answer = answer.map_err(|error| aws.failed(&doing(), error))?;
-    let events: Events = serde_json::from_str(&answer).map_err(|error| {
-        crate::error::Error::new(crate::error::ErrorKind::Aws, format!("failed to {}", doing())).with_source(error)
-    })?;
+    let asked = json!({"logGroupName": group, "logStreamName": stream, "limit": LINES, "startFromHead": false});
+    let target = ("GetLogEvents", "Logs_20140328.GetLogEvents");
+    let events: Events = ask(aws, target, &asked, &format!("read the log `{stream}` of `{group}`")).await?;
     let mut text: String = events.events.into_iter().map(|event| event.message + "\n").collect();
     let mut begin = text.len().saturating_sub(MOST);
     while !text.is_char_boundary(begin) {
         begin += 1;
     }
     Ok(text.split_off(begin))
+}
+
+/// Asks for an operation, given by its name and by what the header calls it.
+async fn ask<T: DeserializeOwned>(
+    aws: &Aws,
+    (operation, target): (&'static str, &'static str),
+    asked: &Value,
+    doing: &str,
+) -> Result<T> {
+    let request = Request { content_type: "application/x-amz-json-1.1", target: Some(target), body: asked.to_string() };
+    let answer = signed::send(aws, &LOGS, operation, request).await.map_err(|error| aws.failed(doing, error))?;
+    serde_json::from_str(&answer)
+        .map_err(|error| Error::new(ErrorKind::Aws, format!("failed to {doing}")).with_source(error))
 }
 
 /// The page of the console that shows a log.

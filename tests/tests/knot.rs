@@ -474,9 +474,19 @@ fn data_is_kept_where_that_is_asked_for() {
     check(&mut account.knot(&["pars", "clobber", "other"]), 0, &[]);
     assert_eq!(account.left()["buckets"], Value::from(vec![bucket]), "one that was there before a Pars survives it");
     check(&mut account.knot(&["pars", "clobber", "lab", "--keep-data"]), 0, &["changing the stack"]);
-    let left = account.left();
-    assert_eq!(left["buckets"], Value::from(vec![bucket]));
-    assert_eq!(left["stacks"], Value::from(Vec::<Value>::new()));
+    let check_left = || {
+        let left = account.left();
+        assert_eq!(left["buckets"], Value::from(vec![bucket]));
+        assert_eq!(left["logs"], Value::from(vec!["/cloudknot/lab"]));
+        assert_eq!(left["stacks"], Value::from(Vec::<Value>::new()));
+    };
+    check_left();
+    // One of the same name takes up both, and leaves what it has not made.
+    let again = ["pars", "create", "lab", "--bucket", bucket];
+    check(&mut account.knot(&again), 0, &["the log group `/cloudknot/lab` is there already, and is used as it is"]);
+    check(&mut account.knot(&["pars", "show", "lab"]), 0, &["/cloudknot/lab"]);
+    check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &[]);
+    check_left();
     let key = account.script(&format!(
         "import boto3; print(boto3.client('s3').list_objects_v2(Bucket='{bucket}')['Contents'][0]['Key'])"
     ));

@@ -1,5 +1,7 @@
 //! How a Pars is made, found and taken away: what is asked of AWS, and in which order.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_iam as iam;
 use aws_sdk_s3 as s3;
 use cloudknot_runtime::store::{S3Store, Store};
@@ -13,6 +15,7 @@ use crate::aws::{Aws, client, code};
 use crate::doctor::permissions;
 use crate::ec2::{Ec2, Subnet};
 use crate::error::{Error, ErrorKind, Result};
+use crate::logs;
 use crate::machines;
 use crate::names::{self, Kind};
 use crate::pars::{Internet, Network, Pars, ParsBuilder, ParsClobber, ParsSettings};
@@ -36,6 +39,9 @@ pub(crate) const LOOKED_FOR: &str = "`cargo knot pars list` shows those in this 
 struct Note {
     settings: ParsSettings,
     bucket_was_there: bool,
+    /// An earlier Pars of this name may have left them. One that knew nothing of that had none.
+    #[serde(default)]
+    logs_were_there: bool,
 }
 
 /// What a stack's settings say, read back.
@@ -184,16 +190,14 @@ pub(super) async fn clobber(clobber: &ParsClobber) -> Result<()> {
         return refused("Knots stand on it", on_it, "clobber those first: `cargo knot clobber <name>`");
     }
     // What the template has is the stack's own; a bucket that was there before is not in it.
-    let bucket = stack.outputs.get("Bucket");
-    let bucket = match bucket {
-        Some(bucket) if resources(&stacks.template(&stack).await?).contains_key("Bucket") => Some(bucket),
-        _ => None,
-    };
+    let own = resources(&stacks.template(&stack).await?);
+    let bucket = stack.outputs.get("Bucket").filter(|_| own.contains_key("Bucket"));
     if clobber.keep_data {
         if stack.status.as_str() != "DELETE_FAILED" && stack.outputs.contains_key("Settings") {
             keep_data(&stacks, &stack, true).await?;
         }
-        return stacks.delete(&stack, &["Bucket", "LogGroup"]).await;
+        let kept: Vec<_> = ["Bucket", "LogGroup"].into_iter().filter(|name| own.contains_key(*name)).collect();
+        return stacks.delete(&stack, &kept).await;
     }
     if let Some(bucket) = bucket {
         let others = all.iter().filter(|other| other.id != stack.id && says(other, "Bucket", bucket));
@@ -432,11 +436,9 @@ fn tags_of(builder: &ParsBuilder) -> Vec<(String, String)> {
 
 async fn template_of(builder: &ParsBuilder, aws: &Aws, stacks: &Stacks, dry_run: bool) -> Result<String> {
     let ParsSettings { bucket, prefix, kms_key, expire_runs, log_retention, tags, .. } = &builder.settings;
-    let was_there = match bucket {
-        Some(bucket) => bucket_is_there(builder, aws, stacks, bucket).await?,
-        None => false,
-    };
-    let note = Note { settings: builder.settings.clone(), bucket_was_there: was_there };
+    let logs = format!("/cloudknot/{}", builder.name);
+    let (was_there, logs_were_there) = what_was_there(builder, aws, stacks, &logs).await?;
+    let note = Note { settings: builder.settings.clone(), bucket_was_there: was_there, logs_were_there };
     let noted = Noted { content: content(), settings: note, of_a_template: false };
     let values = json!({
         "pars": builder.name,
@@ -453,22 +455,36 @@ async fn template_of(builder: &ParsBuilder, aws: &Aws, stacks: &Stacks, dry_run:
             "name": bucket.as_ref().filter(|_| !was_there),
             "kms_key": kms_key, "expire_days": expire_runs, "prefix": prefix,
         },
-        "logs": {"name": format!("/cloudknot/{}", builder.name), "retention_days": log_retention, "kms_key": kms_key},
+        "logs": {
+            "name": logs, "existing": logs_were_there, "retention_days": log_retention, "kms_key": kms_key,
+        },
     });
     Ok(render("pars.yaml", &values))
 }
 
-/// Whether the bucket is one that the user has already. One that this very stack made is not.
-async fn bucket_is_there(builder: &ParsBuilder, aws: &Aws, stacks: &Stacks, bucket: &str) -> Result<bool> {
-    if let Some(stack) = stacks.find(&stack_name(&builder.name)).await? {
-        if let Ok(noted) = noted(&stack) {
-            return Ok(noted.settings.bucket_was_there);
-        }
-        let template = stacks.template(&stack).await?;
-        if crate::stack::resources(&template).contains_key("Bucket") {
-            return Ok(false);
-        }
+/// Whether the user has the bucket already, and whether there are logs of an earlier Pars of this name, which was clobbered
+/// without its data. What this very stack has made was not there before.
+async fn what_was_there(builder: &ParsBuilder, aws: &Aws, stacks: &Stacks, logs: &str) -> Result<(bool, bool)> {
+    let stack = stacks.find(&stack_name(&builder.name)).await?;
+    if let Some(Ok(Noted { settings, .. })) = stack.as_ref().map(noted) {
+        return Ok((settings.bucket_was_there, settings.logs_were_there));
     }
+    let made = match &stack {
+        Some(stack) => resources(&stacks.template(stack).await?),
+        None => BTreeMap::new(),
+    };
+    let bucket = match &builder.settings.bucket {
+        Some(bucket) if !made.contains_key("Bucket") => bucket_is_there(aws, bucket).await?,
+        _ => false,
+    };
+    let kept_logs = !made.contains_key("LogGroup") && logs::group_is_there(aws, logs).await?;
+    if kept_logs {
+        step(&format!("the log group `{logs}` is there already, and is used as it is"));
+    }
+    Ok((bucket, kept_logs))
+}
+
+async fn bucket_is_there(aws: &Aws, bucket: &str) -> Result<bool> {
     let head = client!(aws, s3).head_bucket().bucket(bucket).send().await;
     let Err(error) = head else { return Ok(true) };
     let status = error.raw_response().map(|answer| answer.status().as_u16());
