@@ -1,6 +1,7 @@
 //! The one tokio runtime of a process: it drives the stores, and the futures of async remote functions.
 //! The user's own executor may be any, or none.
 
+use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::sync::LazyLock;
 use std::task::{Context, Poll};
@@ -12,9 +13,27 @@ static ENGINE: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_multi_thread()
         .enable_all()
         .thread_name("cloudknot-engine")
+        .on_thread_start(|| IS_ITS.set(true))
         .build()
         .expect("a process may start a few threads")
 });
+
+thread_local! {
+    /// Whether this thread is one of the engine's.
+    static IS_ITS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does what waits for the engine. A thread of the engine's own hands its other tasks on meanwhile: what is waited for may be
+/// one of them.
+pub fn blocking<T>(wait: impl FnOnce() -> T) -> T {
+    if IS_ITS.get() { tokio::task::block_in_place(wait) } else { wait() }
+}
+
+/// Makes something that belongs to the engine, such as a listener for a signal.
+pub fn enter<T>(make: impl FnOnce() -> T) -> T {
+    let _entered = ENGINE.enter();
+    make()
+}
 
 /// Runs a future to its end on this thread.
 ///

@@ -75,6 +75,9 @@ impl From<Trouble> for Stop {
 }
 
 fn run() -> Result<i32, Stop> {
+    // Before anything takes time: the first process of a container is not told of what it does not ask for.
+    let control = Arc::new(Control::default());
+    stop_on_sigterm(&control);
     let task = task()?;
     check_function(&task)?;
     let store = open(&task.store)?;
@@ -84,8 +87,6 @@ fn run() -> Result<i32, Stop> {
     if !task.fresh || number(contract::ENV_ATTEMPT)?.unwrap_or(1) > 1 {
         ranges = engine::block_on(still_missing(&task, &*store, &keys, ranges))?;
     }
-    let control = Arc::new(Control::default());
-    stop_on_sigterm(&control);
     let work = Work {
         store,
         keys,
@@ -209,16 +210,16 @@ fn launcher(task: &Task) -> Launcher {
 fn stop_on_sigterm(control: &Arc<Control>) {
     use tokio::signal::unix::{SignalKind, signal};
     let control = Arc::clone(control);
-    engine::spawn(async move {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
+    match engine::enter(|| signal(SignalKind::terminate())) {
+        Ok(mut terminate) => {
+            _ = engine::spawn(async move {
                 terminate.recv().await;
                 eprintln!("cloudknot: told to stop; what is finished is stored");
                 control.stop.store(true, Ordering::Relaxed);
-            }
-            Err(error) => eprintln!("cloudknot: failed to listen for SIGTERM: {error}"),
+            })
         }
-    });
+        Err(error) => eprintln!("cloudknot: failed to listen for SIGTERM: {error}"),
+    }
 }
 
 /// All that a worker says goes to its log.

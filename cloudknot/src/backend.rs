@@ -213,8 +213,3 @@ fn at_once(function: &Function, resources: &Resources) -> u32 {
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)
 }
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}

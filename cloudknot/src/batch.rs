@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_sdk_batch as batch;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use batch::operation::submit_job::SubmitJobError;
 use batch::types::{
     ArrayProperties, ContainerOverrides, JobDetail, JobStatus, JobTimeout, KeyValuePair, KeyValuesPair,
@@ -206,16 +207,28 @@ impl Batch {
     }
 
     fn refused(&self, order: &Order, error: SdkError<SubmitJobError, HttpResponse>) -> Error {
+        let failed = self.failed(&format!("submit the job `{}`", order.name), error);
+        if failed.kind() != ErrorKind::NotFound {
+            return failed;
+        }
+        failed.with_hint(format!(
+            "the Knot `{}`, which is noted beside the crate, is not there as it was: run `cargo knot deploy`, then the \
+             program again; or set {}=local",
+            order.knot,
+            cloudknot_runtime::contract::ENV_BACKEND
+        ))
+    }
+
+    /// A queue or a job definition that is gone is told apart.
+    fn failed<E>(&self, doing: &str, error: SdkError<E, HttpResponse>) -> Error
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
         let said = aws::message(&error).to_owned();
-        let failed = self.aws.failed(&format!("submit the job `{}`", order.name), error);
+        let failed = self.aws.failed(doing, error);
         let is_gone = ["does not exist", "not found", "is not active", "DISABLED", "DELETED", "INVALID"];
         if failed.kind() == ErrorKind::Aws && is_gone.iter().any(|words| said.contains(words)) {
-            return failed.of_kind(ErrorKind::NotFound).with_hint(format!(
-                "the Knot `{}`, which is noted beside the crate, is not there as it was: run `cargo knot deploy`, then the \
-                 program again; or set {}=local",
-                order.knot,
-                cloudknot_runtime::contract::ENV_BACKEND
-            ));
+            return failed.of_kind(ErrorKind::NotFound);
         }
         failed
     }
@@ -226,7 +239,7 @@ impl Batch {
         let mut pages = self.client.list_jobs().job_queue(queue).filters(filter).into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.aws.failed(&format!("look for jobs in `{queue}`"), error))?;
+            let page = page.map_err(|error| self.failed(&format!("look for jobs in `{queue}`"), error))?;
             found.extend(page.job_summary_list.unwrap_or_default());
         }
         let summary = |job: batch::types::JobSummary| Described {

@@ -91,6 +91,12 @@ impl Error {
         self
     }
 
+    /// What is told of it in a line: the message, the causes, and the hint.
+    pub(crate) fn in_one_line(&self) -> String {
+        let hint = self.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+        with_causes(self) + &hint
+    }
+
     /// Some of a run's items have no value.
     pub(crate) fn items_failed(function: &str, run: &str, items: usize, failed: Vec<(u64, ItemError)>) -> Self {
         use fmt::Write;
@@ -197,4 +203,10 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
     }
+}
+
+/// What is told of an error of any kind in a line.
+pub(crate) fn with_causes(error: &dyn StdError) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,5 +1,5 @@
 //! What the library reports while it works. It never prints: a hook does, and `#[cloudknot::main]` installs one for
-//! the terminal.
+//! the terminal; and whoever collects what is told by `tracing`.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -153,10 +153,37 @@ pub fn set_hook(hook: Option<Box<dyn Hook>>) {
 }
 
 pub(crate) fn report(event: &Event<'_>) {
+    trace(event);
     // Not called under the lock: a hook may install another one.
     let hook = HOOK.read().unwrap_or_else(PoisonError::into_inner).clone();
     if let Some(hook) = hook {
         // A hook that panics must not take the run with it; its panic is printed like any other.
         let _ = catch_unwind(AssertUnwindSafe(|| hook.report(event)));
+    }
+}
+
+/// The same for the program's logs, if it has any.
+fn trace(event: &Event<'_>) {
+    match *event {
+        Event::Started { run, function, place, items, done } => {
+            tracing::info!(run, function, place, items, done, "a run begins");
+        }
+        Event::Progress { run, done, failed } => tracing::debug!(run, done, failed, "a run goes on"),
+        Event::Failed { run, item, error, last } => {
+            tracing::warn!(run, item, attempt = error.attempt(), last, %error, "an attempt failed");
+        }
+        // What a function prints is no event of ours.
+        Event::Log { .. } => {}
+        Event::Waiting { run, since, reason } => tracing::warn!(run, ?since, reason, "nothing of a run is running"),
+        Event::Finished { run, done, failed, left, reason, elapsed } => {
+            tracing::info!(run, done, failed, left, reason, ?elapsed, "a run ended");
+        }
+        Event::Pushing { repository, sent, bytes } => tracing::debug!(repository, sent, bytes, "an image is pushed"),
+        Event::PushFinished { repository, sent } => tracing::info!(repository, sent, "a push ended"),
+        Event::Step { doing } => tracing::info!("{doing}"),
+        Event::Resource { stack, resource, kind, status, reason } => {
+            tracing::info!(stack, resource, kind, status, reason, "a resource changed");
+        }
+        Event::Retrying { doing, reason, wait } => tracing::warn!(doing, reason, ?wait, "it is tried again"),
     }
 }

@@ -26,9 +26,10 @@
 //!
 //! # Where a map runs
 //!
-//! On this machine, one item process per core, over the folder `.cloudknot/` beside the crate. A program without
-//! [`main`] (a test harness) runs its items on threads in-process: there a panic fails one item, but an abort, a fault or
-//! a stack overflow ends the program, and timeouts are not enforced.
+//! On the Knot of AWS Batch that `cargo knot deploy` noted beside the crate; where none is, on this machine, one item process
+//! per core, over the folder `.cloudknot/` beside the crate. A program without [`main`] (a test harness) runs its items on
+//! threads in-process: there a panic fails one item, but an abort, a fault or a stack overflow ends the program, timeouts are
+//! not enforced, and [`Map::env`] sets nothing.
 //!
 //! | variable | what it sets |
 //! |---|---|

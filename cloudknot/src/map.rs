@@ -225,7 +225,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Map<It, Args, Output> {
     where
         Output: Send + 'static,
     {
-        pollster::block_on(self.into_future())
+        run::wait(self.into_future())
     }
 }
 
@@ -319,7 +319,7 @@ where
 {
     /// Waits for it on this thread.
     pub fn wait(self) -> Result<Run<Output>> {
-        pollster::block_on(self)
+        run::wait(self)
     }
 }
 

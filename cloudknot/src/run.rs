@@ -132,8 +132,9 @@ impl<T> Run<T> {
     /// How many items are in which state.
     pub fn status(&self) -> Status {
         let items = self.ledger.record.manifest.items;
-        let (succeeded, failed) = self.ledger.counts();
+        // In this order: nothing is counted after the end.
         let finished = self.ledger.end().is_some();
+        let (succeeded, failed) = self.ledger.counts();
         let open = items - succeeded - failed;
         let running = self.ledger.control.running.load(Ordering::Relaxed).min(open);
         let (running, waiting, left) = if finished { (0, 0, open) } else { (running, open - running, 0) };
@@ -209,12 +210,25 @@ impl<T: Send + 'static> Run<T> {
     }
 
     /// Ends the run: what is running is stopped, what has a value keeps it, the rest is `Cancelled`.
+    ///
+    /// # Errors
+    /// `Infrastructure` where what is running could not be stopped; `Store` where the store cannot be written to.
     pub fn cancel(&self) -> Pending<()> {
         let ledger = Arc::clone(&self.ledger);
         Pending::new(async move {
+            if ledger.end().is_some() {
+                return Ok(());
+            }
             ledger.cancel().await?;
-            ledger.finished().await;
-            Ok(())
+            match ledger.finished().await {
+                End::Trouble(why) => {
+                    let (function, run) = (ledger.record.function_name(), &ledger.record.manifest.run);
+                    let hint = format!("`{function}.attach(\"{run}\")` ends what is left of it");
+                    Err(Error::new(ErrorKind::Infrastructure, format!("failed to cancel run {run}: {why}"))
+                        .with_hint(hint))
+                }
+                End::Complete | End::Cancelled(_) => Ok(()),
+            }
         })
     }
 
@@ -351,8 +365,13 @@ impl<T> Pending<T> {
 
     /// Waits for it on this thread.
     pub fn wait(self) -> Result<T> {
-        pollster::block_on(self)
+        wait(self)
     }
+}
+
+/// Waits on this thread, whoever's it is.
+pub(crate) fn wait<F: Future>(future: F) -> F::Output {
+    engine::blocking(|| pollster::block_on(future))
 }
 
 impl<T> Future for Pending<T> {
@@ -395,7 +414,7 @@ enum Reading {
 struct OpenPart {
     part: Part,
     next: u64,
-    /// The frames that are left, or why there are none.
+    /// The frames that are left, or what is told of those that cannot be had.
     frames: Result<Bytes, String>,
 }
 
@@ -412,9 +431,7 @@ impl<T> Results<T> {
 
     /// The same as a blocking iterator.
     pub fn wait(mut self) -> impl Iterator<Item = (usize, Result<T, ItemError>)> {
-        std::iter::from_fn(move || {
-            pollster::block_on(std::future::poll_fn(|context| Pin::new(&mut self).poll_next(context)))
-        })
+        std::iter::from_fn(move || wait(std::future::poll_fn(|context| Pin::new(&mut self).poll_next(context))))
     }
 
     /// Reads ahead what has been settled, as much as serves the store.
@@ -462,15 +479,15 @@ impl<T> Results<T> {
         while open.next <= open.part.last {
             let item = open.next;
             open.next += 1;
-            let frame = open.next_frame();
+            let (store, key) = (&self.ledger.record.store, self.ledger.record.keys.part(open.part));
+            let damaged = |why: String| damaged_result(&**store, &key, &why);
+            let frame = open.next_frame(damaged);
             if self.given.get(item) {
                 continue;
             }
             self.given.set(item);
-            let outcome = frame.and_then(|frame| (self.decode)(&frame).map_err(|error| error.to_string()));
-            let key = self.ledger.record.keys.part(open.part);
-            let outcome = outcome.map_err(|why| unreadable(&*self.ledger.record.store, &key, &why));
-            return Some((index(item), outcome));
+            let outcome = frame.and_then(|frame| (self.decode)(&frame).map_err(|error| damaged(error.to_string())));
+            return Some((index(item), outcome.map_err(without_outcome)));
         }
         self.open = None;
         None
@@ -483,10 +500,14 @@ impl<T> Results<T> {
         bytes: Result<Option<Bytes>, StoreError>,
     ) -> Option<(usize, Result<T, ItemError>)> {
         let Record { store, keys, round, .. } = &self.ledger.record;
+        let key = match settled {
+            Settled::Values(part) => keys.part(part),
+            Settled::Failure { item, attempt } => keys.failure(item, *round, attempt),
+        };
         let bytes = match bytes {
             Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => Err("it has been removed".to_owned()),
-            Err(error) => Err(error.to_string()),
+            Ok(None) => Err(damaged_result(&**store, &key, "it has been removed")),
+            Err(error) => Err(format!("{}; attach to the run again to read it", Error::from(error).in_one_line())),
         };
         match settled {
             Settled::Values(part) => {
@@ -494,11 +515,11 @@ impl<T> Results<T> {
                 None
             }
             Settled::Failure { item, .. } if self.given.get(item) => None,
-            Settled::Failure { item, attempt } => {
+            Settled::Failure { item, .. } => {
                 self.given.set(item);
-                let key = keys.failure(item, *round, attempt);
-                let read = bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|error| error.to_string()));
-                Some((index(item), Err(read.unwrap_or_else(|why| unreadable(&**store, &key, &why)))))
+                let damaged = |error: serde_json::Error| damaged_result(&**store, &key, &error.to_string());
+                let read = bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(damaged));
+                Some((index(item), Err(read.unwrap_or_else(without_outcome))))
             }
         }
     }
@@ -550,13 +571,14 @@ impl<T> fmt::Debug for Results<T> {
 
 impl OpenPart {
     /// Cuts off the next frame. Where that cannot be done, the rest of the part is lost as well.
-    fn next_frame(&mut self) -> Result<Bytes, String> {
+    fn next_frame(&mut self, damaged: impl FnOnce(String) -> String) -> Result<Bytes, String> {
         let frames = self.frames.as_mut().map_err(|why| why.clone())?;
         let length = codec::frame_length(frames).map_err(|error| error.to_string());
         let cut = length.and_then(|length| match usize::try_from(length) {
             Ok(length) if length <= frames.len() => Ok(frames.split_to(length)),
             _ => Err(format!("it is truncated: {} bytes are left of {length}", frames.len())),
         });
+        let cut = cut.map_err(damaged);
         if let Err(why) = &cut {
             self.frames = Err(why.clone());
         }
@@ -564,12 +586,17 @@ impl OpenPart {
     }
 }
 
-fn unreadable(store: &dyn Store, key: &str, why: &str) -> ItemError {
-    let message = format!(
+/// What is told of what is there and is none.
+fn damaged_result(store: &dyn Store, key: &str, why: &str) -> String {
+    format!(
         "failed to read `{key}` in {}: {why}; remove it and attach to the run again to compute its items anew",
         store.describe()
-    );
-    ItemError::new(Failure::new(ItemErrorKind::Infrastructure, message), 0)
+    )
+}
+
+/// An outcome that there may be, and cannot be read.
+fn without_outcome(why: String) -> ItemError {
+    ItemError::new(Failure::new(ItemErrorKind::Infrastructure, why), 0)
 }
 
 fn index(item: u64) -> usize {

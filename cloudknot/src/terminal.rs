@@ -14,6 +14,7 @@ use cloudknot_runtime::process;
 use indicatif::{
     DecimalBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::hook::{Event, Hook, set_hook};
 use crate::ledger;
@@ -165,7 +166,8 @@ impl Shown {
             bar.with_position(done).with_elapsed(Duration::ZERO)
         });
         if let Some(bar) = &bar {
-            bar.tick();
+            // It is not drawn at each change, and must not stay at one that was passed over.
+            bar.enable_steady_tick(Duration::from_millis(200));
         }
         Self { function: function.to_owned(), items, done, failed: 0, failures_told: 0, bar, told: Instant::now() }
     }
@@ -280,17 +282,19 @@ fn answer_interrupts(shown: &Arc<Mutex<AllShown>>) {
     static ONCE: Once = Once::new();
     let shown = Arc::clone(shown);
     ONCE.call_once(|| {
+        // Listened for from here on: whoever has read that a run began may press it.
+        let mut interrupts = match engine::enter(|| signal(SignalKind::interrupt())) {
+            Ok(interrupts) => interrupts,
+            Err(error) => return say(&format!("failed to listen for Ctrl-C: {error}")),
+        };
         engine::spawn(async move {
-            if let Err(error) = tokio::signal::ctrl_c().await {
-                say(&format!("failed to listen for Ctrl-C: {error}"));
-                return;
-            }
+            interrupts.recv().await;
             lock(&shown).interrupted = true;
             ledger::stop_all();
             tokio::select! {
                 () = until_none_is_left(&shown) => {}
                 // Who is in a hurry presses it again.
-                _ = tokio::signal::ctrl_c() => {}
+                _ = interrupts.recv() => {}
             }
             for (run, shown) in &lock(&shown).runs {
                 shown.interrupted(run, shown.done, None);

@@ -12,6 +12,8 @@ static void leave(int signal) {
 }
 
 int main(int count, char **told) {
+    /* At once: the first process of a container is not told of what it does not ask for. */
+    signal(SIGTERM, leave);
     for (int at = 1; at < count; at++) {
         const char *what = told[at], *value = strchr(what, '=');
         value = value ? value + 1 : "";
@@ -26,7 +28,6 @@ int main(int count, char **told) {
         } else if (!strncmp(what, "fail-index=", 11)) {
             if (!strcmp(getenv("AWS_BATCH_JOB_ARRAY_INDEX"), value)) return 4;
         } else if (!strncmp(what, "sleep=", 6)) {
-            signal(SIGTERM, leave);
             sleep((unsigned)atoi(value));
         } else if (!strcmp(what, "fill-memory")) {
             for (;;) memset(malloc(1 << 20), 1, 1 << 20);

@@ -225,10 +225,10 @@ class Job(models.Job):
         self.job_started_at = datetime.now()
         self.last["startedAt"] = models.datetime2int_milliseconds(self.job_started_at)
         about["logStreamName"] = self.log_stream_name = f"{self.job_definition.name}/default/{uuid.uuid4().hex}"
-        self.enter(JobStatus.RUNNING)
         with self.signals:
             container.start()
             self.container = container
+        self.status = JobStatus.RUNNING
         # It may have been terminated while it was starting.
         if self.stop:
             self.signal()

@@ -12,8 +12,9 @@ use tokio::runtime::Runtime;
 
 use crate::counterparts::{Docker, run};
 use crate::moto::{Moto, REGION, environment, python};
+use crate::recorder::Recorder;
 use crate::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
-use crate::trial::{Elsewhere, End, Trial};
+use crate::trial::{Elsewhere, End, Trial, wait_for};
 use crate::workspaces::trial_image;
 
 /// The queue that all jobs go to.
@@ -28,6 +29,8 @@ pub struct Cloud {
     pub s3: S3Server,
     /// What runs the containers.
     pub docker: Arc<Docker>,
+    /// What workers reach S3 through, if it is not S3 itself.
+    pub before_workers: Option<Recorder>,
     /// The server's.
     _runtime: Runtime,
     definitions: Value,
@@ -78,12 +81,26 @@ impl Cloud {
         if let Some(cloud) = shared.upgrade() {
             return Some(cloud);
         }
-        let cloud = Arc::new(Self::start()?);
+        let cloud = Arc::new(Self::start(|_| None)?);
         *shared = Arc::downgrade(&cloud);
         Some(cloud)
     }
 
-    fn start() -> Option<Self> {
+    /// One of its own, in which so many of a hundred requests of workers fail; see [`Recorder::weather`]. None if there can be
+    /// none here.
+    ///
+    /// # Panics
+    /// As [`Cloud::get`].
+    pub fn in_bad_weather(seed: u64, percent: u64) -> Option<Arc<Self>> {
+        let bad_weather = |s3: &str| {
+            let recorder = Recorder::before(s3);
+            recorder.weather(seed, percent);
+            Some(recorder)
+        };
+        Some(Arc::new(Self::start(bad_weather)?))
+    }
+
+    fn start(before_s3: impl FnOnce(&str) -> Option<Recorder>) -> Option<Self> {
         let docker = Docker::get()?;
         let moto = Moto::start_with_folder(&docker, &std::env::temp_dir())?;
         let runtime = Runtime::new().expect("a process may start a few threads");
@@ -102,12 +119,16 @@ impl Cloud {
                 json!([function, if function.ends_with("::hungry") { 128 } else { 1024 }])
             })
             .collect();
-        let variables: Vec<Value> = variables(&s3).map(|(name, value)| json!({"name": name, "value": value})).into();
+        let s3_url = format!("http://{}", s3.address());
+        let before_workers = before_s3(&s3_url);
+        let s3_of_workers = before_workers.as_ref().map_or(s3_url, Recorder::url);
+        let variables: Vec<Value> =
+            variables(s3_of_workers).map(|(name, value)| json!({"name": name, "value": value})).into();
         let mut prepare = Command::new(python().expect("moto is installed"));
         prepare.args(["-c", PREPARE, &json!([image, functions, variables]).to_string()]).envs(environment(&moto.url()));
         let said: Value = serde_json::from_str(&run(&mut prepare)).expect("the script prints JSON");
         let definitions = json!({"queue": said[0], "definitions": said[1], "types": note["types"]});
-        Some(Self { moto, s3, docker, _runtime: runtime, definitions, image })
+        Some(Self { moto, s3, docker, before_workers, _runtime: runtime, definitions, image })
     }
 
     /// A trial whose items run here, in a Knot of its own.
@@ -144,6 +165,22 @@ impl Cloud {
         (trial.on(elsewhere), knot)
     }
 
+    /// Sends a signal to the container of this run whose name ends like this, as soon as it runs.
+    ///
+    /// # Panics
+    /// If there is none for long.
+    pub fn signal(&self, run_id: &str, end: &str, signal: &str) {
+        let container = wait_for("the container to run", || {
+            let mut list = self.docker.command();
+            let filter = format!("name={run_id}");
+            list.args(["ps", "--filter", &filter, "--filter", "status=running", "--format", "{{.ID}} {{.Names}}"]);
+            let list = run(&mut list);
+            let mut containers = list.lines().filter_map(|line| line.split_once(' '));
+            containers.find(|(_, name)| name.ends_with(end)).map(|(id, _)| id.to_owned())
+        });
+        run(self.docker.command().args(["kill", "--signal", signal, &container]));
+    }
+
     /// Where S3 is.
     pub fn s3_url(&self) -> String {
         format!("http://{}", self.s3.address())
@@ -165,9 +202,9 @@ impl Cloud {
 }
 
 /// What a container is told of S3.
-fn variables(s3: &S3Server) -> [(&'static str, String); 4] {
+fn variables(s3_url: String) -> [(&'static str, String); 4] {
     [
-        ("AWS_ENDPOINT_URL_S3", format!("http://{}", s3.address())),
+        ("AWS_ENDPOINT_URL_S3", s3_url),
         ("AWS_REGION", REGION.to_owned()),
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
         ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),

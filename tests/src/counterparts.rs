@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::authority::Authority;
 use crate::skip::skipped;
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Whether this program can be started, whatever it then thinks of being asked for its version.
 pub fn has(program: &str) -> bool {

@@ -117,13 +117,9 @@ impl Moto {
 
     /// Ends all jobs of a queue whose names begin like this.
     ///
-    /// # Panics
-    /// If it does not answer.
     pub fn end_jobs(&self, queue: &str, begins: &str) {
-        let said = |path: &str, body: &Value| {
-            let answer = ask(self.address, "POST", path, &body.to_string());
-            answer.unwrap_or_else(|why| panic!("moto: POST {path}: {why}"))
-        };
+        // Where it does not answer, a test has failed that is about to say so.
+        let said = |path: &str, body: &Value| ask(self.address, "POST", path, &body.to_string()).unwrap_or_default();
         for status in ["SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING"] {
             let listed = said("/v1/listjobs", &json!({"jobQueue": queue, "jobStatus": status}));
             let body = listed.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();

@@ -22,7 +22,7 @@ use crate::moto;
 mod answers;
 mod serve;
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// The recorder; it stops when it is dropped, and its file is gone then.
 #[derive(Debug)]

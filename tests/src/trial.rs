@@ -90,6 +90,9 @@ pub struct Spec {
     /// `.memory_on_retry(..)`.
     #[serde(default)]
     pub memory_on_retry: Option<String>,
+    /// `.gpus(..)`.
+    #[serde(default)]
+    pub gpus: Option<u32>,
     /// `.independent()`.
     #[serde(default)]
     pub independent: bool,
@@ -184,7 +187,7 @@ macro_rules! trial {
 }
 
 /// How long anything is waited for that must come. Not a measure of speed: a test that waits so long has failed.
-const AT_MOST: Duration = Duration::from_mins(1);
+const AT_MOST: Duration = Duration::from_mins(5);
 
 impl Trial {
     /// With a new folder. The program is `env!("CARGO_BIN_EXE_trial")`.

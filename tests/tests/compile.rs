@@ -144,7 +144,7 @@ fn a_worker_is_built_while_cargo_builds_the_program() {
             ("src/lib.rs", ""),
             (
                 "build.rs",
-                "fn main() {\n    println!(\"cargo::rerun-if-changed=never\");\n    std::fs::write(\"started\", \"\").unwrap();\n    while std::fs::exists(\"go on\").is_ok_and(|there| !there) {\n        std::thread::sleep(std::time::Duration::from_millis(20));\n    }\n}\n",
+                "fn main() {\n    println!(\"cargo::rerun-if-changed=never\");\n    std::fs::write(\"started\", \"\").unwrap();\n    for _ in 0..15_000 {\n        if std::fs::exists(\"go on\").is_ok_and(|there| there) {\n            break;\n        }\n        std::thread::sleep(std::time::Duration::from_millis(20));\n    }\n}\n",
             ),
         ],
     );

@@ -337,8 +337,11 @@ fn a_program_that_follows_takes_over_when_the_other_is_killed() {
     let (running, run) = start_long(&trial, &ran);
     let follower = trial.start(&["attach", &run]);
     follower.run();
+    // It takes over only after it was seen what there is.
+    kill(follower.pid(), Signal::STOP);
     running.kill();
     let stored = trial.items_with_values(&run);
+    kill(follower.pid(), Signal::CONT);
     let output = follower.end();
     assert_eq!(values(&facts(&output.stdout)), numbers(0..60));
     check_runs(&ran, &stored, 4);

@@ -7,7 +7,7 @@ use cloudknot_tests::cloud::Cloud;
 use cloudknot_tests::counterparts::run;
 use cloudknot_tests::recorder::Recorder;
 use cloudknot_tests::trial::{
-    Fact, Running, Spec, Task, Trial, facts, failures, files, json, kill, run_of, values, wait_for,
+    Fact, Running, Spec, Task, Trial, counted, facts, failures, files, json, kill, run_of, values, wait_for,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -141,7 +141,9 @@ fn what_a_run_asks_for_goes_before_what_was_deployed() {
         vcpus: Some(2.0),
         memory: Some("700 MiB".into()),
         memory_on_retry: Some("900 MiB".into()),
+        gpus: Some(1),
         timeout_ms: Some(10_000),
+        tags: [("team".to_owned(), "weather".to_owned())].into(),
         ..Spec::of(tasks)
     };
     let facts = seen.trial.map(&spec);
@@ -152,7 +154,11 @@ fn what_a_run_asks_for_goes_before_what_was_deployed() {
         let all = job["containerOverrides"]["resourceRequirements"].as_array().unwrap().clone();
         all.into_iter().find(|one| one["type"] == kind).unwrap()["value"].as_str().unwrap().to_owned()
     };
-    assert_eq!((asked(first, "VCPU"), asked(first, "MEMORY")), ("2".into(), "700".into()));
+    assert_eq!(
+        (asked(first, "VCPU"), asked(first, "MEMORY"), asked(first, "GPU")),
+        ("2".into(), "700".into(), "1".into())
+    );
+    assert_eq!(first["tags"]["team"], "weather");
     assert_eq!(
         first["timeout"]["attemptDurationSeconds"], 70,
         "its items have ten seconds each, and all of it a minute more"
@@ -251,14 +257,7 @@ fn a_container_that_is_killed_fails_its_item_alone_and_says_so() {
     let running =
         trial.start(&["map", &json(&Spec::of([Task::Double(1), Task::Sleep(3_600_000, 1), Task::Double(2)]))]);
     let run_id = running.run();
-    let name = |id: &str| run(cloud.docker.command().args(["inspect", "--format", "{{.Name}}", id]));
-    let of_item = || trial.containers(&run_id).into_iter().find(|id| name(id).trim().ends_with("-1-1"));
-    let container = wait_for("the container of the second item", of_item);
-    wait_for("it to run", || {
-        let state = run(cloud.docker.command().args(["inspect", "--format", "{{.State.Running}}", &container]));
-        (state.trim() == "true").then_some(())
-    });
-    run(cloud.docker.command().args(["kill", &container]));
+    cloud.signal(&run_id, "-1-1", "KILL");
     let facts = facts(&running.end().stdout);
     assert_eq!(values(&facts), [(0, 2), (2, 4)].into());
     let failed = &failures(&facts)[&1];
@@ -304,6 +303,101 @@ fn an_item_can_be_cancelled() {
     assert_eq!(trial.containers(&run), [""; 0]);
 }
 
+/// As when Spot takes its machine away.
+#[test]
+fn a_worker_that_is_told_to_stop_keeps_what_is_done_and_is_started_again() {
+    let Some(cloud) = Cloud::get() else { return };
+    let trial = cloud.trial(PROGRAM);
+    let (first, second) = (trial.file("first"), trial.file("second"));
+    let tasks = [Task::Count(trial.seen(&first), 1, 0), Task::Count(trial.seen(&second), 2, 8_000), Task::Double(3)];
+    let running = trial.start(&["map", &json(&Spec { chunk: Some(3), parallel: Some(1), ..Spec::of(tasks) })]);
+    let run_id = running.run();
+    wait_for("the second item to start", || (counted(&second).len() == 1).then_some(()));
+    cloud.signal(&run_id, "", "TERM");
+    let facts = facts(&running.end().stdout);
+    assert_eq!(values(&facts), [(0, 1), (1, 2), (2, 6)].into(), "{facts:?}");
+    assert_eq!((counted(&first), counted(&second)), (vec![1], vec![2, 2]), "what was done is not done again");
+    let jobs: Vec<String> = trial.facts(&["jobs", &run_id]).into_iter().filter_map(found).collect();
+    assert!(jobs.len() == 1 && jobs[0].starts_with("[0..3] SUCCEEDED [Some(75), Some(0)]"), "{jobs:?}");
+}
+
+#[test]
+fn what_has_failed_is_known_while_other_jobs_run() {
+    let Some(cloud) = Cloud::get() else { return };
+    let trial = cloud.trial(PROGRAM);
+    let tasks = [Task::Sleep(3_600_000, 1), Task::Sleep(3_600_000, 2), Task::Double(1)];
+    let running = trial.start(&["map", &json(&Spec { max_failures: Some(1), ..Spec::of(tasks) })]);
+    let run_id = running.run();
+    cloud.signal(&run_id, "-1-1", "KILL");
+    // The first would take an hour.
+    let facts = facts(&running.end().stdout);
+    assert_eq!(values(&facts), [(2, 2)].into());
+    let failed = failures(&facts);
+    assert_eq!((failed[&0].kind.as_str(), failed[&1].kind.as_str()), ("Cancelled", "Infrastructure"), "{failed:?}");
+    assert_eq!(trial.containers(&run_id), [""; 0]);
+}
+
+#[test]
+fn killed_between_any_two_calls_of_a_cancel_the_next_one_ends_the_jobs() {
+    for calls in 0.. {
+        let Some(seen) = Seen::new() else { return };
+        let running = seen.trial.start(&["map", &json(&Spec::of([Task::Sleep(3_600_000, 1)]))]);
+        let run_id = running.run();
+        wait_for("its container", || (!seen.trial.containers(&run_id).is_empty()).then_some(()));
+        running.kill();
+        seen.aws.stop_after(calls);
+        let mut cancel = seen.trial.command(&["cancel", &run_id]);
+        cancel.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut cancel = cancel.spawn().unwrap();
+        let held = seen.aws.is_held_before_the_end_of(&mut cancel);
+        let _ = cancel.kill();
+        cancel.wait().unwrap();
+        seen.aws.go_on();
+        seen.trial.facts(&["cancel", &run_id]);
+        assert_eq!(seen.trial.containers(&run_id), [""; 0], "killed after {calls} calls");
+        let read = seen.trial.attach(&run_id);
+        assert_eq!(failures(&read)[&0].kind, "Cancelled", "killed after {calls} calls");
+        if !held || calls == 6 {
+            assert!(calls > 2, "a cancel is more calls than {calls}");
+            break;
+        }
+    }
+}
+
+#[test]
+fn what_is_stored_stays_readable_when_the_queue_is_gone() {
+    let Some(seen) = Seen::new() else { return };
+    let facts = seen.trial.map(&Spec { chunk: Some(1), ..doubles(2) });
+    let run_id = run_of(&facts).unwrap();
+    let record = seen.trial.run(&run_id);
+    let manifest = record.join("manifest.json");
+    let mut said: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    said["batch"]["queue"] = format!("{}-gone", said["batch"]["queue"].as_str().unwrap()).into();
+    fs::write(&manifest, said.to_string()).unwrap();
+    let second = seen.trial.stored(&run_id, "results").into_iter().next_back().unwrap();
+    fs::remove_file(second).unwrap();
+    let read = seen.trial.attach(&run_id);
+    assert_eq!(values(&read), [(0, 0)].into(), "{read:?}");
+    let why = &failures(&read)[&1];
+    assert!(why.kind == "Infrastructure" && why.message.contains("map the inputs that are left anew"), "{why:?}");
+}
+
+#[test]
+fn a_value_that_cannot_be_read_for_now_is_not_said_to_be_damaged() {
+    let Some(seen) = Seen::new() else { return };
+    let facts = seen.trial.map(&doubles(1));
+    let run_id = run_of(&facts).unwrap();
+    // The manifest is read, rounds and results are listed: then the value itself is refused.
+    seen.s3.stop_after(3);
+    let attached = seen.trial.start(&["attach", &run_id]);
+    seen.s3.wait_until_held();
+    seen.s3.fail_next(20, 400, "ExpiredToken");
+    seen.s3.go_on();
+    let read = cloudknot_tests::trial::facts(&attached.end().stdout);
+    let why = &failures(&read)[&0];
+    assert!(why.message.contains("attach to the run again") && !why.message.contains("remove it"), "{why:?}");
+}
+
 #[test]
 fn ctrl_c_leaves_the_run_going_and_says_how_to_go_on() {
     let Some(trial) = trial() else { return };
@@ -337,7 +431,7 @@ fn what_cannot_be_is_said_at_once() {
     check(&["attach", "20260101-000000000-000000"], "NotFound", &["20260101-000000000-000000", "check the id"]);
     // A Knot that was clobbered.
     seen.note(|note| note["queue"] = format!("{}-gone", note["queue"].as_str().unwrap()).into());
-    check(&["values", &one], "NotFound", &["failed to submit the job", "cargo knot deploy", "work.attach("]);
+    check(&["values", &one], "NotFound", &["failed to submit the job", "cargo knot deploy"]);
     seen.note(|note| note["region"] = "us-east-1".into());
     check(&["values", &one], "NotFound", &["failed to submit the job", "cargo knot deploy"]);
     // Deployed without the function, or with other types.

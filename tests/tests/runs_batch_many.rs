@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 
 use cloudknot_tests::cloud::Cloud;
-use cloudknot_tests::counterparts::run;
 use cloudknot_tests::recorder::Recorder;
-use cloudknot_tests::trial::{Spec, Task, facts, failures, json, values, wait_for};
+use cloudknot_tests::trial::{Spec, Task, facts, failures, json, values};
 
 const ITEMS: usize = 300;
 
 #[test]
 fn of_three_hundred_containers_nothing_is_lost_doubled_or_misplaced() {
-    let Some(cloud) = Cloud::get() else { return };
+    let Some(cloud) = Cloud::in_bad_weather(17, 10) else { return };
     let (aws, s3) = (Recorder::before(&cloud.moto.url()), Recorder::before(&cloud.s3_url()));
     aws.weather(3, 10);
     s3.weather(5, 10);
@@ -24,6 +23,7 @@ fn of_three_hundred_containers_nothing_is_lost_doubled_or_misplaced() {
         (120, (Task::Kill, "Crashed")),
         (180, (Task::Exit(0), "Crashed")),
         (200, (Task::Fail(vec!["no".into()]), "Returned")),
+        (240, (Task::Allocate, "OutOfMemory")),
         (270, (Task::Sleep(3_600_000, 1), "TimedOut")),
     ]
     .into();
@@ -33,24 +33,15 @@ fn of_three_hundred_containers_nothing_is_lost_doubled_or_misplaced() {
     let running = trial.start(&["map", &json(&Spec { timeout_ms: Some(20_000), ..Spec::of(tasks) })]);
     let run_id = running.run();
     // One container is killed from outside, as soon as it runs.
-    let inspect = |format: &str, id: &str| run(cloud.docker.command().args(["inspect", "--format", format, id]));
-    let container = wait_for("the container of item 7", || {
-        let is_it = |id: &String| {
-            // Others come and go meanwhile.
-            let output =
-                cloud.docker.command().args(["inspect", "--format", "{{.Name}} {{.State.Running}}", id]).output();
-            output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim().ends_with("-7-1 true"))
-        };
-        trial.containers(&run_id).into_iter().find(is_it)
-    });
-    assert!(inspect("{{.Name}}", &container).contains(&run_id));
-    run(cloud.docker.command().args(["kill", &container]));
-    let facts = facts(&running.end_after(std::time::Duration::from_mins(10)).stdout);
+    cloud.signal(&run_id, "-7-1", "KILL");
+    let facts = facts(&running.end_after(std::time::Duration::from_mins(20)).stdout);
     let failures = failures(&facts);
     let kinds: BTreeMap<usize, &str> = failures.iter().map(|(item, failed)| (*item, failed.kind.as_str())).collect();
     assert_eq!(kinds, bad.iter().map(|(item, (_, kind))| (*item, *kind)).collect(), "{failures:?}");
     let expected = (0..ITEMS).filter(|item| !bad.contains_key(item)).map(|item| (item, 2 * item as u64)).collect();
     assert_eq!(values(&facts), expected);
-    assert!(s3.requests().iter().any(|request| request.mishap.is_some()), "the weather was bad");
+    for recorder in [&s3, cloud.before_workers.as_ref().unwrap()] {
+        assert!(recorder.requests().iter().any(|request| request.mishap.is_some()), "the weather was bad");
+    }
     aws.validate();
 }

@@ -187,6 +187,54 @@ fn several_maps_at_once() {
     }
 }
 
+/// Notes what is told by `tracing`, without the fields.
+struct Told(Mutex<Vec<String>>);
+
+impl tracing::Subscriber for Told {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("cloudknot")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Fields(String);
+        impl tracing::field::Visit for Fields {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0 += &format!("{field}={value:?} ");
+            }
+        }
+        let mut fields = Fields(format!("{} ", event.metadata().level()));
+        event.record(&mut fields);
+        self.0.lock().unwrap().push(fields.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_run_is_told_by_tracing() {
+    here();
+    let told = Arc::new(Told(Mutex::default()));
+    tracing::subscriber::set_global_default(Arc::clone(&told)).expect("no other test collects");
+    let run = double.map([2, 3]).submit().wait().unwrap();
+    run.outcomes().wait().unwrap();
+    let told = told.0.lock().unwrap();
+    let of_run: Vec<_> = told.iter().filter(|line| line.contains(run.id())).collect();
+    for part in ["INFO message=a run begins", "WARN message=an attempt failed", "3 is odd", "INFO message=a run ended"]
+    {
+        assert!(of_run.iter().any(|line| line.contains(part)), "`{part}` is not in {of_run:?}");
+    }
+}
+
 /// Notes what it is told of each run's progress, and is slow about it.
 struct Slow(Arc<Mutex<Vec<(String, u64)>>>);
 

@@ -1,7 +1,7 @@
 //! AWS Batch: which jobs a run takes, how they are submitted once and not twice, and how their end is seen. Knows the contract;
 //! what speaks to Batch is in `batch.rs`. The store is the truth here, too: what Batch says of a job is a hint to look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -11,6 +11,7 @@ use cloudknot_runtime::contract::{self, InputLayout, Manifest, OnBatch, Resource
 use cloudknot_runtime::engine;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, S3Store, Store, s3};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Chunking, Place, turns};
 use crate::aws::Aws;
@@ -20,7 +21,7 @@ use crate::hook::{self, Event};
 use crate::ledger::{End, Ledger, Record};
 use crate::names;
 use crate::note::KnotNote;
-use crate::program;
+use crate::{program, run};
 
 mod explain;
 mod jobs;
@@ -30,8 +31,8 @@ const LARGEST_CHUNK: u64 = 1_000;
 /// How often Batch is asked: a fiftieth of the time that the run has taken by then, within these.
 const SOONEST: Duration = Duration::from_millis(500);
 const LATEST: Duration = Duration::from_secs(15);
-/// How often results are listed at most while jobs run, besides a tenth of the time: each listing is a request.
-const LISTING: Duration = Duration::from_secs(10);
+/// How often results are listed at most while jobs run: after a tenth of the time, within these. Each listing is a request.
+const LISTING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(1));
 /// After so long a job of which Batch knows nothing is taken for one that it has forgotten.
 const FORGOTTEN: Duration = Duration::from_mins(5);
 /// After so long without a job that runs, it is said why.
@@ -40,7 +41,7 @@ const STUCK: Duration = Duration::from_mins(1);
 const ENDING: Duration = Duration::from_mins(3);
 /// How long it can take until a job that was submitted is found by its name.
 const UNSEEN: Duration = Duration::from_secs(30);
-/// So many jobs are submitted at once; Batch takes 50 a second.
+/// So many jobs are submitted, or ended, at once; Batch takes 50 a second.
 const AT_ONCE: usize = 8;
 /// On top of what the items of a job may take, for what is around them; and the least that Batch takes.
 const MARGIN: Duration = Duration::from_mins(1);
@@ -83,7 +84,7 @@ impl OnKnot {
             let (region, profile) = (self.note.region.clone(), self.note.profile.clone());
             // Files are read for it, and nothing is asked. This thread may be one of another runtime.
             let loaded = engine::spawn(async move { Aws::of_region(&region, profile.as_deref()).await });
-            let aws = pollster::block_on(loaded).expect("a configuration is loaded or lacks parts; it does not panic");
+            let aws = run::wait(loaded).expect("a configuration is loaded or lacks parts; it does not panic");
             // Not adaptive, as on a worker: see there.
             let config = aws.config.to_builder().retry_config(s3::retries()).build();
             let store = Arc::new(S3Store::new(&config, &self.note.bucket, &self.note.prefix));
@@ -178,6 +179,7 @@ impl Place for OnKnot {
             ledger,
             fresh: known,
             sent: Vec::new(),
+            explained: 0,
         };
         Box::pin(async move {
             let began = follower.begin().await?;
@@ -191,7 +193,7 @@ impl Place for OnKnot {
                 });
                 // Whoever waits for the run must hear of its end, whatever became of it.
                 let end = match following.await {
-                    Ok(end) => end.unwrap_or_else(|error| End::Trouble(turns::trouble(&error))),
+                    Ok(end) => end.unwrap_or_else(|error| End::Trouble(error.in_one_line())),
                     Err(_) => End::Trouble("the task that follows the run panicked".into()),
                 };
                 // Whoever is told may not come back: a program that was interrupted is about to end.
@@ -222,6 +224,8 @@ struct Follower {
     /// Nothing is stored of what is submitted.
     fresh: bool,
     sent: Vec<Sent>,
+    /// How many children had failed when it was last looked why.
+    explained: u64,
 }
 
 /// A job of the round.
@@ -271,11 +275,26 @@ impl Follower {
         if self.ledger.missing().is_empty() {
             return Ok(Some(End::Complete));
         }
+        // Whoever has cancelled it, or has seen too many fail, may have been killed before its jobs were ended.
+        self.ledger.stop_after_too_many();
         if self.ledger.is_cancelled().await? {
             self.ledger.control.stop.store(true, Ordering::Relaxed);
-            return turns::outcome(&self.ledger).await.map(Some);
         }
-        self.sent = sent(&self.batch, &self.ledger.record, &self.on).await?;
+        if self.is_stopped() {
+            return Ok(None);
+        }
+        // What is stored can be read, whatever becomes of the rest.
+        Ok(self.take_up().await.err().map(|error| {
+            let gone = "the queue or the job definition that the run was submitted with is gone: what is stored stays readable; \
+                        map the inputs that are left anew";
+            let error = if error.kind() == ErrorKind::NotFound { error.with_hint(gone) } else { error };
+            End::Trouble(error.in_one_line())
+        }))
+    }
+
+    /// Submits what has no job, of a run that was submitted before.
+    async fn take_up(&mut self) -> Result<()> {
+        self.find_jobs().await?;
         let left = self.children_left();
         let Record { manifest, taken_up, .. } = &self.ledger.record;
         let has_job = |child: &u64| self.sent.iter().any(|sent| sent.children.contains(child));
@@ -285,7 +304,17 @@ impl Follower {
         self.fresh = without.iter().all(|child| left[child].len() == items(*child));
         self.submit(ranges(&without)).await?;
         self.announce(left.len() as u64);
-        Ok(None)
+        Ok(())
+    }
+
+    /// Takes in the jobs of this round that were not known, whoever has submitted them.
+    async fn find_jobs(&mut self) -> Result<()> {
+        for found in sent(&self.batch, &self.ledger.record, &self.on).await? {
+            if self.sent.iter().all(|sent| sent.id != found.id) {
+                self.sent.push(found);
+            }
+        }
+        Ok(())
     }
 
     fn announce(&self, jobs: u64) {
@@ -309,8 +338,11 @@ impl Follower {
         Ok(())
     }
 
-    /// The run is recorded, and can be gone on with.
+    /// The run is recorded, and can be gone on with where its Knot is there.
     fn of_run(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::NotFound {
+            return error;
+        }
         let Record { manifest, .. } = &self.ledger.record;
         let hint = error.hint().map(|hint| format!("{hint}; ")).unwrap_or_default();
         let function = self.ledger.record.function_name();
@@ -350,8 +382,8 @@ impl Follower {
             let over = self.sent.iter().all(Sent::is_over);
             let now: u64 = self.sent.iter().map(Sent::ended).sum();
             let news = now != ended || polls.is_multiple_of(10);
-            if over || (news && looked.elapsed() >= LISTING.max(began.elapsed() / 10)) {
-                self.ledger.refresh().await?;
+            if over || (news && looked.elapsed() >= (began.elapsed() / 10).clamp(LISTING.0, LISTING.1)) {
+                self.take_in(over).await?;
                 if self.ledger.missing().is_empty() {
                     return Ok(End::Complete);
                 }
@@ -359,7 +391,7 @@ impl Follower {
                 (looked, ended) = (Instant::now(), now);
             }
             if over {
-                return self.end().await;
+                return turns::outcome(&self.ledger).await;
             }
             stuck.look(self).await?;
         }
@@ -394,15 +426,20 @@ impl Follower {
         Ok(())
     }
 
-    /// All jobs are over, and have left items without an outcome, which is explained.
-    async fn end(&self) -> Result<End> {
+    /// Takes in what is stored, and explains what ended without an outcome.
+    async fn take_in(&mut self, over: bool) -> Result<()> {
+        self.ledger.refresh().await?;
+        let failed: u64 = self.sent.iter().map(|sent| sent.seen.count(&["FAILED"])).sum();
+        if self.ledger.missing().is_empty() || (!over && failed == self.explained) {
+            return Ok(());
+        }
         // What another program has cancelled is no failure.
         if self.ledger.is_cancelled().await? {
             self.ledger.control.stop.store(true, Ordering::Relaxed);
-        } else {
-            explain::what_is_left(self).await?;
+            return Ok(());
         }
-        turns::outcome(&self.ledger).await
+        self.explained = failed;
+        explain::what_ended(self, over).await
     }
 
     /// The run was cancelled, or too many items have failed: its jobs are ended. Or this program is about to end: they are not.
@@ -416,17 +453,32 @@ impl Follower {
                 manifest.run
             )));
         }
-        for sent in self.sent.iter().filter(|sent| !sent.is_over()) {
-            self.batch.terminate(&sent.id, "the run was cancelled").await?;
-        }
-        let began = Instant::now();
-        while !self.sent.iter().all(Sent::is_over) && began.elapsed() < ENDING {
-            tokio::time::sleep(SOONEST).await;
-            self.look_at_jobs().await?;
-        }
+        self.end_jobs().await?;
         // What was finished by then is stored.
         self.ledger.refresh().await?;
         turns::outcome(&self.ledger).await
+    }
+
+    /// Ends what goes on of the round, and waits for it.
+    async fn end_jobs(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let mut told = HashSet::new();
+        loop {
+            // One whose submission was answered to nobody may be found later than it was made.
+            self.find_jobs().await?;
+            self.look_at_jobs().await?;
+            let open = self.sent.iter().filter(|sent| !sent.is_over()).map(|sent| sent.id.clone());
+            let open: Vec<String> = open.filter(|id| told.insert(id.clone())).collect();
+            let ending = open.into_iter().map(|id| {
+                let batch = self.batch.clone();
+                async move { batch.terminate(&id, "the run was cancelled").await }
+            });
+            stream::iter(ending).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+            if self.sent.iter().all(Sent::is_over) || began.elapsed() > ENDING {
+                return Ok(());
+            }
+            tokio::time::sleep((began.elapsed() / 10).clamp(SOONEST, LATEST)).await;
+        }
     }
 
     /// The round's children that have items without an outcome, with those.

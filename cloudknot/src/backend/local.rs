@@ -11,8 +11,8 @@ use cloudknot_runtime::process::Launcher;
 use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
 use cloudknot_runtime::supervisor::{self, Commit, Isolation, Trouble, Work};
 
-use super::{Chunking, Place, cores, turns, with_causes};
-use crate::error::{Error, ErrorKind, Result};
+use super::{Chunking, Place, cores, turns};
+use crate::error::{Error, ErrorKind, Result, with_causes};
 use crate::ledger::{End, Ledger};
 use crate::program;
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use cloudknot_runtime::engine;
 
-use super::with_causes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{End, Ledger};
 
@@ -30,7 +29,7 @@ pub(super) fn start(ledger: &Arc<Ledger>, drive: impl FnOnce() + Send + 'static)
 pub(super) fn drive(ledger: &Ledger, lock: &Path, known: bool, compute: impl FnOnce() -> Result<End>) {
     // Whoever waits for the run must hear of its end, whatever became of it.
     let end = match catch_unwind(AssertUnwindSafe(|| take(ledger, lock, known, compute))) {
-        Ok(end) => end.unwrap_or_else(|error| End::Trouble(trouble(&error))),
+        Ok(end) => end.unwrap_or_else(|error| End::Trouble(error.in_one_line())),
         Err(_) => End::Trouble("the thread that drives the run panicked".into()),
     };
     ledger.finish(end);
@@ -90,12 +89,6 @@ pub(super) async fn outcome(ledger: &Ledger) -> Result<End> {
 
 fn cancelled() -> End {
     End::Cancelled("the run was cancelled; `retry_failed()` takes up what is left".into())
-}
-
-/// What is told of an error that ended a round: in one line, with its causes and hint.
-pub(super) fn trouble(error: &Error) -> String {
-    let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-    with_causes(error) + &hint
 }
 
 /// Stops the round when anybody, this program or another, notes in the store that it is cancelled.

@@ -52,6 +52,13 @@ fn attempts_are_counted_and_each_failure_is_stored() {
 }
 
 #[test]
+fn a_task_of_the_program_can_map_and_can_wait() {
+    let facts = trial!().facts(&["spawned", &json(&doubles(1..3))]);
+    let once = [Fact::Value(0, 2), Fact::Value(1, 4)];
+    assert_eq!(facts, [once.clone(), once].concat());
+}
+
+#[test]
 fn a_crash_is_retried_like_an_error() {
     let facts = trial!().map(&Spec { retries: Some(1), ..Spec::of([Task::Abort, Task::Double(1)]) });
     assert_eq!(failures(&facts)[&0].attempt, 2);
@@ -253,8 +260,11 @@ fn retry_failed_takes_up_a_cancelled_run() {
 
 #[test]
 fn status_adds_up_while_a_run_goes_on_and_at_its_end() {
-    let tasks = [Task::Double(1), Task::Fail(vec!["no".into()]), Task::Sleep(1_500, 1), Task::Sleep(1_500, 2)];
-    let facts = trial!().facts(&["status", &json(&Spec { chunk: Some(1), parallel: Some(1), ..Spec::of(tasks) })]);
+    let trial = trial!();
+    // On Batch, what is stored is looked at after ten seconds.
+    let long = if trial.is_local() { 1_500 } else { 15_000 };
+    let tasks = [Task::Double(1), Task::Fail(vec!["no".into()]), Task::Sleep(long, 1), Task::Sleep(long, 2)];
+    let facts = trial.facts(&["status", &json(&Spec { chunk: Some(1), parallel: Some(1), ..Spec::of(tasks) })]);
     let [Fact::Status(first, false), Fact::Status(last, true), Fact::Found(twice)] = &facts[..] else {
         panic!("{facts:?}")
     };

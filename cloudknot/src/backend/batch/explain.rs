@@ -1,6 +1,7 @@
 //! Why an item has no outcome although its job is over: what Batch says of the job's attempts, and the end of its log.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use cloudknot_runtime::contract::exit;
 use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
@@ -9,7 +10,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::Follower;
 use crate::batch::Described;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::Record;
+use crate::ledger::{Ledger, Record};
 use crate::logs;
 
 /// Of so many children the log is read; they tend to say the same.
@@ -17,22 +18,29 @@ const LOGS: usize = 32;
 /// So many requests are under way at once.
 const AT_ONCE: usize = 16;
 
-/// Stores, for each item that its job has left without an outcome, why.
-pub(super) async fn what_is_left(of: &Follower) -> Result<()> {
-    let left = of.children_left();
+/// Stores, for each item whose job has ended without an outcome for it, why; where all jobs are over, for each item that is left.
+pub(super) async fn what_ended(of: &Follower, over: bool) -> Result<()> {
     // The last of the jobs that had a child: one that was submitted anew tells more than the one before.
     let job_of = |child: u64| of.sent.iter().rev().find(|sent| sent.children.contains(&child));
-    let ids: Vec<String> = left.keys().filter_map(|child| Some(job_of(*child)?.child(*child))).collect();
+    let id_of = |child: u64| job_of(child).map(|sent| sent.child(child));
+    let ids: Vec<String> = of.children_left().into_keys().filter_map(id_of).collect();
     let described = of.batch.describe(&ids).await?;
     let described: HashMap<&str, &Described> = described.iter().map(|job| (job.id.as_str(), job)).collect();
-    let Record { store, keys, round, taken_up, .. } = &of.ledger.record;
-    for (number, (child, items)) in left.into_iter().enumerate() {
-        let id = job_of(child).map(|sent| sent.child(child));
+    if !over {
+        // What they stored before they ended is there by now.
+        of.ledger.refresh().await?;
+    }
+    let mut explained = Vec::new();
+    for (child, items) in of.children_left() {
+        let id = id_of(child);
         let job = id.as_deref().and_then(|id| described.get(id).copied());
+        if !over && !job.is_some_and(Described::is_over) {
+            continue;
+        }
         let mut failure =
             job.map_or_else(|| Failure::new(ItemErrorKind::Infrastructure, "AWS Batch no longer knows its job"), why);
         let log = match job {
-            Some(job) if number < LOGS => log_of(of, job).await,
+            Some(job) if explained.len() < LOGS => log_of(of, job).await,
             _ => String::new(),
         };
         if failure.exit_code == Some(exit::WRONG_WORKER) {
@@ -44,18 +52,31 @@ pub(super) async fn what_is_left(of: &Follower) -> Result<()> {
         if let Some(id) = id {
             failure.message = format!("{} (job {id})", failure.message);
         }
-        let error = ItemError::new(failure, taken_up.retries + 1).with_log(log);
-        let bytes = bytes::Bytes::from(serde_json::to_vec(&error).expect("an item's error is texts and numbers"));
-        let store = |item: u64| {
-            let (key, bytes) = (keys.failure(item, *round, error.attempt()), bytes.clone());
-            async move { store.put(&key, bytes).await.map(|()| item) }
-        };
-        let mut stored = stream::iter(items).map(store).buffer_unordered(AT_ONCE);
-        while let Some(item) = stored.try_next().await? {
-            of.ledger.failed(item, &error, true);
-        }
+        let error = ItemError::new(failure, of.ledger.record.taken_up.retries + 1).with_log(log);
+        explained.push((items, Arc::new(error)));
+    }
+    let each =
+        explained.into_iter().flat_map(|(items, error)| items.into_iter().map(move |item| (item, error.clone())));
+    let mut stored = stream::iter(each.map(|(item, error)| store(&of.ledger, item, error))).buffer_unordered(AT_ONCE);
+    while let Some((item, error)) = stored.try_next().await? {
+        of.ledger.failed(item, &error, true);
     }
     Ok(())
+}
+
+/// Stores that an item has failed.
+fn store(
+    ledger: &Ledger,
+    item: u64,
+    error: Arc<ItemError>,
+) -> impl Future<Output = Result<(u64, Arc<ItemError>)>> + use<> {
+    let Record { store, keys, round, .. } = &ledger.record;
+    let (store, key) = (Arc::clone(store), keys.failure(item, *round, error.attempt()));
+    async move {
+        let bytes = serde_json::to_vec(&*error).expect("an item's error is texts and numbers");
+        store.put(&key, bytes.into()).await?;
+        Ok((item, error))
+    }
 }
 
 /// The end of a job's log; where it cannot be read, why.

@@ -86,7 +86,7 @@ fn perform(task: Task) -> Result<u64, Oops> {
         }
         Task::DieLater => {
             std::thread::spawn(move || {
-                sleep(300);
+                sleep(1_000);
                 std::process::abort();
             });
             return Ok(1);
@@ -223,6 +223,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["map", spec] => tell_outcomes(&submit(spec)?.await?).await?,
         ["stream", spec] => tell_results(&submit(spec)?.await?).await,
         ["values", spec] => tell_values(map(spec)?.await),
+        // From a task each, of which one blocks its thread.
+        ["spawned", spec] => {
+            let (awaited, waited) = (map(spec)?, map(spec)?);
+            tell_values(tokio::spawn(async move { awaited.await }).await?);
+            tell_values(tokio::spawn(async move { waited.wait() }).await?);
+        }
         // As a user would, to see what `main` prints of an error.
         ["plain", spec] => println!("{:?}", map(spec)?.await?),
         ["attach", run] => tell_attached(work.attach(run).await).await?,
@@ -299,6 +305,7 @@ fn map(spec: &str) -> serde_json::Result<cloudknot::Map<Inputs, Task, u64>> {
     map = if let Some(vcpus) = spec.vcpus { map.vcpus(vcpus) } else { map };
     map = if let Some(memory) = spec.memory { map.memory(memory) } else { map };
     map = if let Some(memory) = spec.memory_on_retry { map.memory_on_retry(memory) } else { map };
+    map = if let Some(gpus) = spec.gpus { map.gpus(gpus) } else { map };
     map = if spec.independent { map.independent() } else { map };
     map = spec.env.into_iter().fold(map, |map, (name, value)| map.env(name, value));
     Ok(spec.tags.into_iter().fold(map, |map, (name, value)| map.tag(name, value)))
