@@ -6,8 +6,7 @@
 #
 # A phase that this machine cannot run is passed over, with a line that begins "skipped:". Nothing is installed, and root
 # is not asked for, if nothing is missing. What is large is installed only if asked for, in CLOUDKNOT_TEST_INSTALL: `deny`
-# builds cargo-deny, which takes minutes; `arm64` has workers for 64-bit ARM built and run; `stacks` lints the templates;
-# `moto` has what speaks to AWS tried against moto.
+# builds cargo-deny, which takes minutes; `arm64` has workers for 64-bit ARM built and run; `stacks` lints the templates.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -46,9 +45,7 @@ install_missing() {
     if asked arm64; then
         install_arm64
     fi
-    if asked moto; then
-        install_moto
-    fi
+    install_moto
 }
 
 # What the tests speak to: a Docker engine, a registry, and what looks at them. A test whose counterpart cannot be had

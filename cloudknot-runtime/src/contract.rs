@@ -346,11 +346,6 @@ impl RunKeys {
         format!("{}/results/{:012}-{:012}", self.prefix, part.first, part.last)
     }
 
-    /// The prefix of all failures.
-    pub fn failures(&self) -> String {
-        format!("{}/failures/", self.prefix)
-    }
-
     /// One failed attempt; rounds and attempts count from 1.
     pub fn failure(&self, item: u64, round: u32, attempt: u32) -> String {
         format!("{}/failures/{item:012}/{round:04}.{attempt:04}", self.prefix)

@@ -167,10 +167,10 @@ async fn still_missing(
     keys: &RunKeys,
     ranges: Vec<Range<u64>>,
 ) -> crate::store::Result<Vec<Range<u64>>> {
-    let parts: Vec<_> = store.list(&keys.results(), None).await?;
-    let parts: Vec<_> = parts.iter().filter_map(|object| contract::part_of(&object.key)).collect();
+    let objects = store.list(&keys.all(), None).await?;
+    let parts: Vec<_> = objects.iter().filter_map(|object| contract::part_of(&object.key)).collect();
     let mut failed = std::collections::HashSet::new();
-    for object in store.list(&keys.failures(), None).await? {
+    for object in &objects {
         if let Some((item, round, attempt)) = contract::failure_of(&object.key)
             && round == task.round
             && attempt > task.retries

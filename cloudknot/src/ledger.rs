@@ -170,9 +170,10 @@ impl Ledger {
     /// Lists the store, and takes in what is not known yet: values in the order in which they were stored.
     pub(crate) async fn refresh(&self) -> Result<()> {
         let Record { store, keys, taken_up, round, .. } = &self.record;
-        let mut parts = store.list(&keys.results(), None).await?;
-        parts.sort_by(|a: &Object, b: &Object| (a.stored, &a.key).cmp(&(b.stored, &b.key)));
-        let parts: Vec<Part> = parts.iter().filter_map(|object| contract::part_of(&object.key)).collect();
+        // All at once: each listing is a request.
+        let mut objects = store.list(&keys.all(), None).await?;
+        objects.sort_by(|a: &Object, b: &Object| (a.stored, &a.key).cmp(&(b.stored, &b.key)));
+        let parts: Vec<Part> = objects.iter().filter_map(|object| contract::part_of(&object.key)).collect();
         self.settle(|known| {
             let fresh = |known: &Known, part: &Part| {
                 part.last < known.values.len && (part.first..=part.last).any(|item| !known.values.get(item))
@@ -184,12 +185,7 @@ impl Ledger {
                 }
             }
         });
-        if self.missing().is_empty() {
-            // Each listing is a request.
-            return Ok(());
-        }
-        let failures = store.list(&keys.failures(), None).await?;
-        let last_failures = failures
+        let last_failures = objects
             .iter()
             .filter_map(|object| contract::failure_of(&object.key))
             .filter(|&(_, of_round, attempt)| of_round == *round && attempt > taken_up.retries);

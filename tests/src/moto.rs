@@ -134,7 +134,7 @@ impl Moto {
 
     fn start_with(configure: impl FnOnce(&mut Command)) -> Option<Self> {
         let Some(python) = python() else {
-            skipped("what needs moto", "it is not installed; CLOUDKNOT_TEST_INSTALL=moto tests/run.sh installs it");
+            skipped("what needs moto", "it is not installed; tests/run.sh installs it");
             return None;
         };
         let mut command = Command::new(python);
