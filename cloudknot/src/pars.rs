@@ -18,7 +18,7 @@ mod inside;
 
 #[cfg(not(cloudknot_worker))]
 pub(crate) use inside::{
-    LOOKED_FOR, STACKS, bucket_is_gone, bucket_is_its_own, delete_below, differences, find, folders, hex,
+    LOOKED_FOR, STACKS, bucket_is_gone, bucket_is_its_own, delete_below, differences, find, folders, hex, of_log_group,
     read as of_stack, stack_name,
 };
 
@@ -88,7 +88,9 @@ pub struct ParsSettings {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Network {
-    /// In the account's default VPC, which is made where there is none.
+    /// In the account's default VPC, which is made where there is none: in the subnets that AWS makes with it, one in each
+    /// zone, and of those in the ones that give public addresses. If none of them does, somebody has turned that off: then
+    /// in all of them, without public addresses, and it takes another way to the internet or to AWS.
     Default,
     /// In a VPC that exists, by its id.
     Vpc(String),
@@ -267,7 +269,8 @@ impl Pars {
 }
 
 impl ParsBuilder {
-    /// In a VPC that exists, by its id. Of its subnets the private ones are used, or all if they are all public.
+    /// In a VPC that exists, by its id, in place of the account's [default one](Network::Default). Of its subnets those that
+    /// give no public addresses are used, or all if all do.
     #[must_use]
     pub fn vpc(mut self, id: impl Into<String>) -> Self {
         self.settings.network = Network::Vpc(id.into());

@@ -207,6 +207,8 @@ mod tests {
         check(Allowed::ParsCreate, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
         check(Allowed::ParsCreate, ":role/theirs", &["iam:GetRole", "iam:ListInstanceProfilesForRole", "iam:PassRole"]);
         check(Allowed::ParsCreate, "*", &["ec2:DescribeAvailabilityZones"]);
+        check(Allowed::Clobber, "/cloudknot-knot-sweep/*", &["cloudformation:GetTemplate"]);
+        check(Allowed::Clobber, "*", &["cloudformation:ListStacks"]);
         check(Allowed::ParsClobber, "/cloudknot-pars-lab/*", &["cloudformation:ContinueUpdateRollback"]);
         // Emptying a bucket goes by the versions of objects, also where there is one of each only.
         check(Allowed::ParsClobber, ":cloudknot-pars-lab-*", &["s3:ListBucketVersions"]);

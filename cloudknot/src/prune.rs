@@ -176,7 +176,7 @@ impl Orphan {
             }
             What::Folder { bucket, folder } => {
                 step(&format!("emptying `{folder}` in the bucket `{bucket}`"));
-                pars::delete_below(&self.aws, &bucket, "", &folder).await
+                pars::delete_below(&self.aws, &bucket, "", &folder).await.map(drop)
             }
         }
     }
