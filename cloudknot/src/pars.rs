@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use cloudknot_runtime::engine;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::error::Result;
+use crate::run::Pending;
 
 #[cfg(not(cloudknot_worker))]
 #[path = "pars/host.rs"]
@@ -420,7 +422,7 @@ impl ParsBuilder {
     /// # Errors
     /// If a setting cannot be; if it is there with other settings, which are listed; or if AWS refuses.
     pub async fn create(self) -> Result<Pars> {
-        inside::create(&self).await
+        engine::inside(Box::pin(inside::create(&self))).await
     }
 
     /// The one of this name that exists.
@@ -428,7 +430,7 @@ impl ParsBuilder {
     /// # Errors
     /// If there is none, or AWS cannot be asked.
     pub async fn get(self) -> Result<Pars> {
-        inside::get(&self).await
+        engine::inside(Box::pin(inside::get(&self))).await
     }
 
     /// Takes the one of this name away, in whatever state it is: half made, half deleted, or whole. Await it.
@@ -441,7 +443,7 @@ impl ParsBuilder {
     /// # Errors
     /// If AWS cannot be asked.
     pub async fn list(self) -> Result<Vec<Pars>> {
-        inside::list(&self.account).await
+        engine::inside(Box::pin(inside::list(&self.account))).await
     }
 
     /// What [`create`](Self::create) would do, without doing it.
@@ -449,7 +451,7 @@ impl ParsBuilder {
     /// # Errors
     /// As [`create`](Self::create), as far as can be known before.
     pub async fn plan(self) -> Result<crate::Plan> {
-        inside::plan(&self).await
+        engine::inside(Box::pin(inside::plan(&self))).await
     }
 
     /// The stack that [`create`](Self::create) would make, as a template of CloudFormation, for those who make their stacks
@@ -466,7 +468,7 @@ impl ParsBuilder {
     /// # Errors
     /// If a setting cannot be, if it is there with other settings, or AWS cannot be asked for what it stands on.
     pub async fn template(self) -> Result<String> {
-        inside::template(&self).await
+        engine::inside(Box::pin(inside::template(&self))).await
     }
 }
 
@@ -490,9 +492,9 @@ impl ParsClobber {
 
 impl IntoFuture for ParsClobber {
     type Output = Result<()>;
-    type IntoFuture = std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+    type IntoFuture = Pending<()>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { inside::clobber(&self).await })
+        Pending::new(async move { inside::clobber(&self).await })
     }
 }

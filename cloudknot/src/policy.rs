@@ -1,6 +1,7 @@
 //! The least that somebody needs to be allowed, for each verb of `cargo knot`, and what a Knot's jobs are allowed: as IAM
 //! policies. Asks nobody.
 
+use cloudknot_runtime::engine;
 use serde_json::{Value, json};
 
 use crate::partition::Partition;
@@ -95,8 +96,11 @@ impl Scope {
     /// # Errors
     /// If AWS cannot be asked.
     pub async fn of_caller(profile: Option<&str>, region: Option<&str>, pars: &str, knot: &str) -> crate::Result<Self> {
-        let aws = crate::aws::Aws::load(profile, region).await?;
-        Ok(Self::new(aws.account().await?, &aws.region, pars, knot))
+        let found = async {
+            let aws = crate::aws::Aws::load(profile, region).await?;
+            Ok(Self::new(aws.account().await?, &aws.region, pars, knot))
+        };
+        engine::inside(Box::pin(found)).await
     }
 }
 

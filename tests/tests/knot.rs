@@ -112,11 +112,17 @@ impl Account {
     /// `cargo knot`, on the machine of this person.
     fn knot_of(&self, home: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(cargo_knot());
-        command.arg("knot").args(arguments).current_dir(&*STAND_IN).stdin(Stdio::null());
+        command.arg("knot").args(arguments);
+        self.as_person(&mut command, home);
+        command
+    }
+
+    /// On the machine of this person.
+    fn as_person<'c>(&self, command: &'c mut Command, home: &Path) -> &'c mut Command {
+        command.current_dir(&*STAND_IN).stdin(Stdio::null());
         command.envs(environment(&self.recorder.url())).env("USER", "ada");
         command.env("CLOUDKNOT_CONFIG", home.join("config.toml")).env("CLOUDKNOT_HOME", home.join("runs"));
-        command.env("CLOUDKNOT_REGISTRY", self.registry.host());
-        command
+        command.env("CLOUDKNOT_REGISTRY", self.registry.host())
     }
 
     fn knot(&self, arguments: &[&str]) -> Command {
@@ -384,6 +390,20 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
     assert!(!account.home.path().join("runs/knot.json").exists(), "maps run here again");
     account.check_empty(&["theirs"]);
     check(&mut account.knot(&["clobber", "sweep"]), 8, &["failed to find the Knot `sweep`"]);
+    println!("{}", account.recorder.validate());
+}
+
+#[test]
+fn code_can_do_it_all_with_any_executor() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    let mut program = Command::new(env!("CARGO_BIN_EXE_from_code"));
+    program.args([STAND_IN.join("lone/Cargo.toml").to_str().expect("a path is text"), &role]);
+    check(account.as_person(&mut program, account.home.path()), 0, &[]);
+    account.check_empty(&["theirs"]);
+    assert!(
+        !account.home.path().join("runs/knot.json").exists() && !account.home.path().join("runs/image.json").exists()
+    );
     println!("{}", account.recorder.validate());
 }
 
