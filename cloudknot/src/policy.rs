@@ -214,6 +214,10 @@ mod tests {
         check(Allowed::Clobber, "/cloudknot-knot-sweep/*", &["cloudformation:GetTemplate"]);
         check(Allowed::Clobber, "*", &["cloudformation:ListStacks"]);
         check(Allowed::ParsClobber, "/cloudknot-pars-lab/*", &["cloudformation:ContinueUpdateRollback"]);
+        // What `preflight.rs` counts before a network is made.
+        check(Allowed::ParsNetwork, "*", &["ec2:DescribeAddresses", "ec2:DescribeNatGateways"]);
+        check(Allowed::ParsNetwork, "*", &["servicequotas:GetServiceQuota"]);
+        check(Allowed::ParsCreate, "*", &["ec2:DescribeVpcs", "ec2:DescribeSubnets"]);
         // Emptying a bucket goes by the versions of objects, also where there is one of each only.
         check(Allowed::ParsClobber, ":cloudknot-pars-lab-*", &["s3:ListBucketVersions"]);
         check(Allowed::ParsClobber, "/*", &["s3:DeleteObjectVersion"]);

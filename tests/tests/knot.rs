@@ -677,6 +677,54 @@ fn what_aws_would_refuse_is_refused_before_anything_is_made() {
     println!("{}", account.recorder.validate());
 }
 
+/// Makes so many more networks, addresses, and gateways in the first zone.
+const NETWORKS: &str = "
+import boto3, sys
+ec2 = boto3.client('ec2')
+zone = min(z['ZoneName'] for z in ec2.describe_availability_zones()['AvailabilityZones'])
+subnet = ec2.describe_subnets(Filters=[{'Name': 'availability-zone', 'Values': [zone]}])['Subnets'][0]['SubnetId']
+for _ in range(networks):
+    ec2.create_vpc(CidrBlock='10.9.0.0/16')
+for _ in range(addresses):
+    ec2.allocate_address(Domain='vpc')
+for _ in range(gateways):
+    ec2.create_nat_gateway(SubnetId=subnet, ConnectivityType='private')
+print(zone)
+";
+
+#[test]
+fn a_network_that_is_one_too_many_is_refused_before_anything_is_made() {
+    let Some(account) = Account::new() else { return };
+    let more = |networks: u32, addresses: u32, gateways: u32| {
+        account.script(&format!("networks, addresses, gateways = {networks}, {addresses}, {gateways}\n{NETWORKS}"))
+    };
+    let create = ["pars", "create", "lab", "--cidr", "10.0.0.0/16", "--internet", "nat"];
+    let refused = |says: &[&str]| {
+        let before = account.recorder.operations().len();
+        check(&mut account.knot(&create), 7, says);
+        check(&mut account.knot(&[&create[..], &["--dry-run"]].concat()), 7, says);
+        let calls = account.recorder.operations().split_off(before);
+        assert!(made(&calls).is_empty(), "{calls:?}");
+    };
+    let zone = more(0, 0, 5);
+    refused(&[
+        &format!("error: failed to make room for one Pars more: 5 of 5 NAT gateways in {zone} are there"),
+        "hint: delete what is not needed, ask for more in Service Quotas (vpc, L-FE5A380F), or do without a NAT gateway",
+    ]);
+    more(0, 5, 0);
+    refused(&["5 of 5 elastic addresses in eu-west-1 are there", "(ec2, L-0263D0A3)"]);
+    // With the default one.
+    more(4, 0, 0);
+    refused(&["5 of 5 VPCs in eu-west-1 are there", "(vpc, L-F678F1CE), or have the Pars in a VPC that exists: --vpc"]);
+    account.check_empty(&[]);
+    account.recorder.instead(|seen| {
+        let quota = serde_json::json!({"Quota": {"Value": 6.0}}).to_string();
+        (seen.operation() == "servicequotas GetServiceQuota").then(|| Instead::Answer(200, quota))
+    });
+    check(&mut account.knot(&[&create[..], &["--dry-run"]].concat()), 0, &[]);
+    println!("{}", account.recorder.validate());
+}
+
 /// IAM's answer that nothing is allowed of what was asked for.
 fn denied(seen: &Seen) -> String {
     let asked = seen.body.as_deref().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));

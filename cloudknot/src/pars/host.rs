@@ -22,6 +22,7 @@ use crate::pars::{Internet, Network, Pars, ParsBuilder, ParsClobber, ParsSetting
 use crate::partition::Partition;
 use crate::plan::Plan;
 use crate::policy::{Allowed, Scope};
+use crate::preflight;
 use crate::stack::{self, Body, Noted, Stack, Stacks, Wanted, render, resources, step};
 
 /// What the names of all stacks of Pars begin with.
@@ -79,6 +80,7 @@ pub(super) async fn create(builder: &ParsBuilder) -> Result<Pars> {
             takes.push("iam:CreateRole");
         }
         permissions::check(&aws, Allowed::ParsCreate, &takes, |account| scope(account, &aws, builder)).await?;
+        room(builder, &aws, &stacks).await?;
     }
     for cost in idle_costs(builder) {
         step(&cost);
@@ -120,6 +122,7 @@ pub(super) async fn plan(builder: &ParsBuilder) -> Result<Plan> {
         None => None,
     };
     let after = template_of(builder, &aws, &stacks, true).await?;
+    room(builder, &aws, &stacks).await?;
     plan.stack(&name, before.as_deref(), &after);
     plan.notes.extend(there.as_ref().and_then(Stack::goes_first));
     plan.notes.extend(expiry(builder, &after).filter(|_| before.is_none()));
@@ -139,6 +142,20 @@ pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
     }
     let template = template_of(builder, &aws, &stacks, true).await?;
     Ok(stack::heading(&format!("pars {}", builder.name), &stack_name(&builder.name), &[]) + &template)
+}
+
+/// Whether there is room for a network, where one is to be made.
+async fn room(builder: &ParsBuilder, aws: &Aws, stacks: &Stacks) -> Result<()> {
+    let Network::New { internet, .. } = builder.settings.network else { return Ok(()) };
+    // What is there of it, half made or whole, has its network, perhaps.
+    if stacks.find(&stack_name(&builder.name)).await?.is_some() {
+        return Ok(());
+    }
+    let first = match internet {
+        Internet::Nat => Ec2::new(aws).zones().await?.into_iter().next(),
+        _ => None,
+    };
+    preflight::room_for_network(aws, first.as_deref()).await
 }
 
 fn makes_a_bucket(template: &str) -> bool {
