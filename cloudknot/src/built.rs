@@ -105,11 +105,12 @@ impl Built {
             .map_err(|error| failed(format!("failed to read `{}`", path.display())).with_source(error))
     }
 
-    /// Takes away what stands in this folder for a program: image in the Docker engine, archive and note.
+    /// Takes away what stands in this folder for a program: image in the Docker engine, archive and note. Whether there was
+    /// anything.
     #[cfg_attr(not(feature = "docker"), expect(clippy::unused_async, reason = "with an engine it has to wait"))]
-    pub(crate) async fn clobber(home: &Path) -> Result<()> {
+    pub(crate) async fn clobber(home: &Path) -> Result<bool> {
         if !home.join(FILE).exists() {
-            return Ok(());
+            return Ok(false);
         }
         let built = Self::read(home)?;
         #[cfg(feature = "docker")]
@@ -126,7 +127,7 @@ impl Built {
                 return Err(Error::new(ErrorKind::Image, message).with_source(error));
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn write(&self, home: &Path) -> Result<()> {

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use cloudknot_runtime::engine;
 use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +69,8 @@ impl Config {
     pub async fn profiles() -> Result<Vec<String>> {
         let (fs, env) = (aws_types::os_shim_internal::Fs::real(), aws_types::os_shim_internal::Env::real());
         let files = aws_runtime::env_config::file::EnvConfigFiles::default();
-        let found = aws_config::profile::load(&fs, &env, &files, None).await.map_err(|error| {
+        let found = engine::inside(Box::pin(aws_config::profile::load(&fs, &env, &files, None)));
+        let found = found.await.map_err(|error| {
             Error::new(ErrorKind::Config, "failed to read the profiles of AWS")
                 .with_source(error)
                 .with_hint("mend `~/.aws/config` or `~/.aws/credentials`")

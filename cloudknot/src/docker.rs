@@ -15,6 +15,7 @@ use bollard::errors::Error as EngineError;
 use bollard::query_parameters::{
     BuildImageOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptions, RemoveImageOptions, TagImageOptionsBuilder,
 };
+use cloudknot_runtime::engine;
 use futures_util::TryStreamExt;
 
 use crate::image::{Architecture, Image, ImageError, ImageOptions};
@@ -56,7 +57,8 @@ impl Engine {
             None => Docker::connect_with_local_defaults(),
         };
         // An engine refuses an interface newer than its own, so it is asked which one it has.
-        let docker = docker.map_err(failed)?.negotiate_version().await.map_err(failed)?;
+        let negotiated = docker.map_err(failed)?.negotiate_version();
+        let docker = engine::inside(Box::pin(negotiated)).await.map_err(failed)?;
         Ok(Self { docker })
     }
 
@@ -67,11 +69,8 @@ impl Engine {
     pub async fn load(&self, image: &Image, names: &[String]) -> Result<(), DockerError> {
         let failed = |source| DockerError::new(Doing::Load, source);
         let tar = bollard::body_full(image.tar(names));
-        self.docker
-            .import_image(ImportImageOptions::default(), tar, None)
-            .try_collect::<Vec<_>>()
-            .await
-            .map_err(failed)?;
+        let load = self.docker.import_image(ImportImageOptions::default(), tar, None).try_collect::<Vec<_>>();
+        engine::inside(Box::pin(load)).await.map_err(failed)?;
         Ok(())
     }
 
@@ -92,7 +91,7 @@ impl Engine {
         let (repo, tag) = split(name);
         let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
         let failed = |source| DockerError::new(Doing::Tag(image.to_owned()), source);
-        self.docker.tag_image(image, Some(options)).await.map_err(failed)
+        engine::inside(Box::pin(self.docker.tag_image(image, Some(options)))).await.map_err(failed)
     }
 
     /// The id of the image of this name, if there is one.
@@ -100,7 +99,7 @@ impl Engine {
     /// # Errors
     /// If the engine does not answer.
     pub async fn id_of(&self, name: &str) -> Result<Option<String>, DockerError> {
-        match self.docker.inspect_image(name).await {
+        match engine::inside(Box::pin(self.docker.inspect_image(name))).await {
             Ok(image) => Ok(image.id),
             Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(source) => Err(DockerError::new(Doing::Inspect(name.to_owned()), source)),
@@ -112,7 +111,7 @@ impl Engine {
     /// # Errors
     /// If the engine refuses, for example because a container still uses the image.
     pub async fn remove(&self, name: &str) -> Result<bool, DockerError> {
-        match self.docker.remove_image(name, None::<RemoveImageOptions>, None).await {
+        match engine::inside(Box::pin(self.docker.remove_image(name, None::<RemoveImageOptions>, None))).await {
             Ok(_) => Ok(true),
             Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
             Err(source) => Err(DockerError::new(Doing::Remove(name.to_owned()), source)),
@@ -126,11 +125,14 @@ impl Engine {
     pub async fn assemble(&self, base: &Base, worker: &[u8], options: &ImageOptions) -> Result<Image, DockerError> {
         let image_failed = |source| DockerError { doing: Doing::Assemble, source: Box::new(source) };
         let architecture = Architecture::of(worker).map_err(image_failed)?;
-        let name = match base {
-            Base::Image(name) => self.pull(name, architecture).await?,
-            Base::Dockerfile(path) => self.build(path, architecture).await?,
+        let exported = async {
+            let name = match base {
+                Base::Image(name) => self.pull(name, architecture).await?,
+                Base::Dockerfile(path) => self.build(path, architecture).await?,
+            };
+            self.export(&name).await
         };
-        let base = self.export(&name).await?;
+        let base = engine::inside(Box::pin(exported)).await?;
         Image::assemble_on(base, worker, options).map_err(image_failed)
     }
 

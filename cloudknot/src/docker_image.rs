@@ -12,6 +12,8 @@ mod inside;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cloudknot_runtime::engine;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::login::Login;
 use inside::Inside;
@@ -134,7 +136,7 @@ impl DockerImage {
     /// # Errors
     /// If the registry cannot be reached, refuses, or goes on failing.
     pub async fn push(&mut self, repository: &str, login: &Login) -> Result<String> {
-        let reference = self.inside.push(repository, login, &self.tags).await?;
+        let reference = engine::inside(Box::pin(self.inside.push(repository, login, &self.tags))).await?;
         self.pushed.push((repository.to_owned(), login.clone()));
         Ok(reference)
     }
@@ -146,7 +148,7 @@ impl DockerImage {
     #[cfg(feature = "docker")]
     pub async fn load(&self) -> Result<String> {
         let names = self.names();
-        self.inside.load(&names).await?;
+        engine::inside(Box::pin(self.inside.load(&names))).await?;
         Ok(names[0].clone())
     }
 
@@ -156,9 +158,10 @@ impl DockerImage {
     /// # Errors
     /// If the engine or a registry refuses or cannot be reached. What is left can be clobbered again.
     pub async fn clobber(&mut self) -> Result<()> {
-        self.inside.remove_local(&self.names()).await?;
+        let names = self.names();
+        engine::inside(Box::pin(self.inside.remove_local(&names))).await?;
         while let Some((repository, login)) = self.pushed.last() {
-            self.inside.remove_pushed(repository, login).await?;
+            engine::inside(Box::pin(self.inside.remove_pushed(repository, login))).await?;
             self.pushed.pop();
         }
         Ok(())
@@ -252,7 +255,7 @@ impl DockerImageBuilder {
     /// # Errors
     /// If the name or a tag is none, the worker cannot be read or is no executable for Linux, or the base cannot be had.
     pub async fn build(self) -> Result<DockerImage> {
-        let inside = Inside::build(&self).await?;
+        let inside = engine::inside(Box::pin(Inside::build(&self))).await?;
         let mut image = DockerImage { name: self.name, tags: Vec::new(), inside, pushed: Vec::new() };
         for tag in self.tags {
             image.tag(tag)?;

@@ -4,6 +4,7 @@
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 
+use cloudknot_runtime::engine;
 use serde::Serialize;
 
 use crate::account::Account;
@@ -134,6 +135,10 @@ fn in_a_line(error: &(dyn StdError + 'static)) -> String {
 /// # }
 /// ```
 pub async fn examine(asked: &Examination) -> Vec<Finding> {
+    engine::inside(Box::pin(look(asked))).await
+}
+
+async fn look(asked: &Examination) -> Vec<Finding> {
     // cargo and rustc are waited for, and so not on a thread that others need.
     let here = tokio::task::spawn_blocking(Here::look).await.expect("looking does not panic");
     // It is large, and seldom polled.

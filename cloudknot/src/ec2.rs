@@ -121,6 +121,34 @@ impl Ec2 {
         Ok(found)
     }
 
+    /// How many VPCs there are in the region.
+    pub(crate) async fn count_vpcs(&self) -> Result<usize> {
+        let there = self.list("count the VPCs", Ask::new("DescribeVpcs"), "vpcSet", &[], Vpc::read).await?;
+        Ok(there.len())
+    }
+
+    /// How many elastic addresses of Amazon's the account has in the region: its own do not count against a quota.
+    pub(crate) async fn count_addresses(&self) -> Result<usize> {
+        let is_amazons = |item: Node<'_, '_>| Some(part(item, "publicIpv4Pool").is_none_or(|pool| pool == "amazon"));
+        let ask = Ask::new("DescribeAddresses");
+        let there = self.list("count the elastic addresses", ask, "addressesSet", &[], is_amazons).await?;
+        Ok(there.into_iter().filter(|is_amazons| *is_amazons).count())
+    }
+
+    /// How many NAT gateways there are in a zone, with those that come and go.
+    pub(crate) async fn count_nat_gateways(&self, zone: &str) -> Result<usize> {
+        let doing = format!("count the NAT gateways in {zone}");
+        let ask = Ask::new("DescribeNatGateways").filter("state", ["pending", "available", "deleting"]);
+        let subnet = |item: Node<'_, '_>| part(item, "subnetId").map(str::to_owned);
+        let of_gateways = self.list(&doing, ask, "natGatewaySet", &[], subnet).await?;
+        if of_gateways.is_empty() {
+            return Ok(0);
+        }
+        let ask = Ask::new("DescribeSubnets").filter("availability-zone", [zone]);
+        let here: BTreeSet<String> = self.list(&doing, ask, "subnetSet", &[], subnet).await?.into_iter().collect();
+        Ok(of_gateways.into_iter().filter(|subnet| here.contains(subnet)).count())
+    }
+
     /// The zones of the region that work and that the account may use; without local zones, where Fargate is not.
     pub(crate) async fn zones(&self) -> Result<Vec<String>> {
         let doing = format!("list the zones of `{}`", self.aws.region);

@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::pin::Pin;
+
+use cloudknot_runtime::engine;
 
 use crate::account::Account;
 use crate::docker_image::Base;
 use crate::error::Result;
 use crate::pars::Pars;
+use crate::run::Pending;
 
 #[cfg(not(cloudknot_worker))]
 #[path = "knot/host.rs"]
@@ -194,7 +196,7 @@ impl Knot {
     /// # Errors
     /// If its Pars cannot be asked for.
     pub async fn backend(&self) -> Result<crate::Backend> {
-        inside::backend(self).await
+        engine::inside(Box::pin(inside::backend(self))).await
     }
 
     /// Notes it beside the crate in this folder, so that the program's maps run on it, as a deploy from there would.
@@ -202,7 +204,8 @@ impl Knot {
     /// # Errors
     /// If its Pars cannot be asked for, or the note cannot be written.
     pub async fn use_beside(&self, folder: impl Into<PathBuf>) -> Result<()> {
-        inside::use_beside(self, &folder.into()).await
+        let folder = folder.into();
+        engine::inside(Box::pin(inside::use_beside(self, &folder))).await
     }
 
     /// Takes it away, with all its runs; await it. The Pars stays, unless that is asked for.
@@ -467,8 +470,7 @@ impl KnotBuilder {
     /// If a setting cannot be, the program cannot be a worker, the Knot belongs to another program, or AWS refuses. What was
     /// made by then stays, and the same call goes on from there.
     pub async fn deploy(self) -> Result<Knot> {
-        // It is large, and seldom polled.
-        Box::pin(inside::deploy(self)).await
+        engine::inside(Box::pin(inside::deploy(self))).await
     }
 
     /// What [`deploy`](Self::deploy) would do, without doing it. The program is compiled.
@@ -476,7 +478,7 @@ impl KnotBuilder {
     /// # Errors
     /// As [`deploy`](Self::deploy), as far as can be known before.
     pub async fn plan(self) -> Result<crate::Plan> {
-        Box::pin(inside::plan(self)).await
+        engine::inside(Box::pin(inside::plan(self))).await
     }
 
     /// The stack that [`deploy`](Self::deploy) would make, as a template of CloudFormation, for those who make their stacks
@@ -494,7 +496,7 @@ impl KnotBuilder {
     /// # Errors
     /// As [`deploy`](Self::deploy), as far as can be known before; and if the Pars is not there.
     pub async fn template(self) -> Result<String> {
-        Box::pin(inside::template(self)).await
+        engine::inside(Box::pin(inside::template(self))).await
     }
 
     /// The one of this name that exists.
@@ -502,7 +504,7 @@ impl KnotBuilder {
     /// # Errors
     /// If there is none, or AWS cannot be asked.
     pub async fn get(self) -> Result<Knot> {
-        inside::get(&self).await
+        engine::inside(Box::pin(inside::get(&self))).await
     }
 
     /// Takes the one of this name away, in whatever state it is: half made, half deleted, or whole. Await it.
@@ -516,7 +518,7 @@ impl KnotBuilder {
     /// # Errors
     /// If AWS cannot be asked.
     pub async fn list(self) -> Result<Vec<Knot>> {
-        inside::list(&self.account).await
+        engine::inside(Box::pin(inside::list(&self.account))).await
     }
 }
 
@@ -561,9 +563,9 @@ impl KnotClobber {
 
 impl IntoFuture for KnotClobber {
     type Output = Result<()>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+    type IntoFuture = Pending<()>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { inside::clobber(&self).await })
+        Pending::new(async move { inside::clobber(&self).await })
     }
 }

@@ -110,7 +110,7 @@ fn misfit(request: &Request<'_>, why: &str, what: &str) -> Error {
         .with_hint(format!("ask for less (`{what}`), or choose larger machines (`instance-types`)"))
 }
 
-fn counted(number: u32, what: &str) -> String {
+pub(crate) fn counted(number: u32, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 

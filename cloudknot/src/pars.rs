@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use cloudknot_runtime::engine;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::error::Result;
+use crate::run::Pending;
 
 #[cfg(not(cloudknot_worker))]
 #[path = "pars/host.rs"]
@@ -18,7 +20,7 @@ mod inside;
 
 #[cfg(not(cloudknot_worker))]
 pub(crate) use inside::{
-    LOOKED_FOR, STACKS, bucket_is_gone, bucket_is_its_own, delete_below, differences, find, folders, hex,
+    LOOKED_FOR, STACKS, bucket_is_gone, bucket_is_its_own, delete_below, differences, find, folders, hex, of_log_group,
     read as of_stack, stack_name,
 };
 
@@ -88,7 +90,9 @@ pub struct ParsSettings {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Network {
-    /// In the account's default VPC, which is made where there is none.
+    /// In the account's default VPC, which is made where there is none: in the subnets that AWS makes with it, one in each
+    /// zone, and of those in the ones that give public addresses. If none of them does, somebody has turned that off: then
+    /// in all of them, without public addresses, and it takes another way to the internet or to AWS.
     Default,
     /// In a VPC that exists, by its id.
     Vpc(String),
@@ -267,7 +271,8 @@ impl Pars {
 }
 
 impl ParsBuilder {
-    /// In a VPC that exists, by its id. Of its subnets the private ones are used, or all if they are all public.
+    /// In a VPC that exists, by its id, in place of the account's [default one](Network::Default). Of its subnets those that
+    /// give no public addresses are used, or all if all do.
     #[must_use]
     pub fn vpc(mut self, id: impl Into<String>) -> Self {
         self.settings.network = Network::Vpc(id.into());
@@ -417,7 +422,7 @@ impl ParsBuilder {
     /// # Errors
     /// If a setting cannot be; if it is there with other settings, which are listed; or if AWS refuses.
     pub async fn create(self) -> Result<Pars> {
-        inside::create(&self).await
+        engine::inside(Box::pin(inside::create(&self))).await
     }
 
     /// The one of this name that exists.
@@ -425,7 +430,7 @@ impl ParsBuilder {
     /// # Errors
     /// If there is none, or AWS cannot be asked.
     pub async fn get(self) -> Result<Pars> {
-        inside::get(&self).await
+        engine::inside(Box::pin(inside::get(&self))).await
     }
 
     /// Takes the one of this name away, in whatever state it is: half made, half deleted, or whole. Await it.
@@ -438,7 +443,7 @@ impl ParsBuilder {
     /// # Errors
     /// If AWS cannot be asked.
     pub async fn list(self) -> Result<Vec<Pars>> {
-        inside::list(&self.account).await
+        engine::inside(Box::pin(inside::list(&self.account))).await
     }
 
     /// What [`create`](Self::create) would do, without doing it.
@@ -446,7 +451,7 @@ impl ParsBuilder {
     /// # Errors
     /// As [`create`](Self::create), as far as can be known before.
     pub async fn plan(self) -> Result<crate::Plan> {
-        inside::plan(&self).await
+        engine::inside(Box::pin(inside::plan(&self))).await
     }
 
     /// The stack that [`create`](Self::create) would make, as a template of CloudFormation, for those who make their stacks
@@ -463,7 +468,7 @@ impl ParsBuilder {
     /// # Errors
     /// If a setting cannot be, if it is there with other settings, or AWS cannot be asked for what it stands on.
     pub async fn template(self) -> Result<String> {
-        inside::template(&self).await
+        engine::inside(Box::pin(inside::template(&self))).await
     }
 }
 
@@ -487,9 +492,9 @@ impl ParsClobber {
 
 impl IntoFuture for ParsClobber {
     type Output = Result<()>;
-    type IntoFuture = std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+    type IntoFuture = Pending<()>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { inside::clobber(&self).await })
+        Pending::new(async move { inside::clobber(&self).await })
     }
 }

@@ -1,6 +1,7 @@
 //! The least that somebody needs to be allowed, for each verb of `cargo knot`, and what a Knot's jobs are allowed: as IAM
 //! policies. Asks nobody.
 
+use cloudknot_runtime::engine;
 use serde_json::{Value, json};
 
 use crate::partition::Partition;
@@ -95,8 +96,11 @@ impl Scope {
     /// # Errors
     /// If AWS cannot be asked.
     pub async fn of_caller(profile: Option<&str>, region: Option<&str>, pars: &str, knot: &str) -> crate::Result<Self> {
-        let aws = crate::aws::Aws::load(profile, region).await?;
-        Ok(Self::new(aws.account().await?, &aws.region, pars, knot))
+        let found = async {
+            let aws = crate::aws::Aws::load(profile, region).await?;
+            Ok(Self::new(aws.account().await?, &aws.region, pars, knot))
+        };
+        engine::inside(Box::pin(found)).await
     }
 }
 
@@ -207,7 +211,13 @@ mod tests {
         check(Allowed::ParsCreate, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
         check(Allowed::ParsCreate, ":role/theirs", &["iam:GetRole", "iam:ListInstanceProfilesForRole", "iam:PassRole"]);
         check(Allowed::ParsCreate, "*", &["ec2:DescribeAvailabilityZones"]);
+        check(Allowed::Clobber, "/cloudknot-knot-sweep/*", &["cloudformation:GetTemplate"]);
+        check(Allowed::Clobber, "*", &["cloudformation:ListStacks"]);
         check(Allowed::ParsClobber, "/cloudknot-pars-lab/*", &["cloudformation:ContinueUpdateRollback"]);
+        // What `preflight.rs` counts before a network is made.
+        check(Allowed::ParsNetwork, "*", &["ec2:DescribeAddresses", "ec2:DescribeNatGateways"]);
+        check(Allowed::ParsNetwork, "*", &["servicequotas:GetServiceQuota"]);
+        check(Allowed::ParsCreate, "*", &["ec2:DescribeVpcs", "ec2:DescribeSubnets"]);
         // Emptying a bucket goes by the versions of objects, also where there is one of each only.
         check(Allowed::ParsClobber, ":cloudknot-pars-lab-*", &["s3:ListBucketVersions"]);
         check(Allowed::ParsClobber, "/*", &["s3:DeleteObjectVersion"]);

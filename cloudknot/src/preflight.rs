@@ -1,5 +1,5 @@
 //! What can be known before anything is made: whether some machine can hold what the functions ask for, and whether AWS has
-//! room for one Knot more. What cannot be known here AWS says later, and nothing that exists is lost.
+//! room for one Knot more, or one network. What cannot be known here AWS says later, and nothing that exists is lost.
 
 use std::collections::BTreeSet;
 
@@ -18,6 +18,9 @@ use crate::stack::step;
 
 /// So many environments, and so many queues, has an account that asked for no more.
 const EACH: usize = 50;
+
+/// So many VPCs has an account in a region that asked for no more, so many addresses, and NAT gateways in a zone.
+const EACH_OF_NETWORKS: usize = 5;
 
 /// How often Service Quotas is asked: a deploy and a doctor can do without its answer.
 const ATTEMPTS: u32 = 2;
@@ -116,6 +119,48 @@ async fn room(aws: &Aws) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether the account may have one VPC more, and with a NAT gateway in this zone that, too, and an address for it.
+pub(crate) async fn room_for_network(aws: &Aws, nat_in: Option<&str>) -> Result<()> {
+    let ec2 = Ec2::new(aws);
+    let region = &aws.region;
+    let or_vpc = "have the Pars in a VPC that exists: --vpc";
+    one_more(aws, &format!("VPCs in {region}"), ec2.count_vpcs().await, ("vpc", "L-F678F1CE"), or_vpc).await?;
+    let Some(zone) = nat_in else { return Ok(()) };
+    let or_public = "do without a NAT gateway: --internet public-ip";
+    let (what, there) = (format!("elastic addresses in {region}"), ec2.count_addresses().await);
+    one_more(aws, &what, there, ("ec2", "L-0263D0A3"), or_public).await?;
+    let (what, there) = (format!("NAT gateways in {zone}"), ec2.count_nat_gateways(zone).await);
+    one_more(aws, &what, there, ("vpc", "L-FE5A380F"), or_public).await
+}
+
+/// Refuses what would be one more than the quota with this code allows.
+async fn one_more(
+    aws: &Aws,
+    what: &str,
+    there: Result<usize>,
+    (service, code): (&str, &str),
+    otherwise: &str,
+) -> Result<()> {
+    let there = match there {
+        // Whoever may not look is told by AWS itself, later.
+        Err(error) if error.kind() == ErrorKind::Denied => return Ok(()),
+        there => there?,
+    };
+    if there < EACH_OF_NETWORKS {
+        return Ok(());
+    }
+    // A quota can only have been raised. Whoever may not ask for it has what everybody has at first.
+    let most = quota_of(aws, service, code).await.ok().flatten().unwrap_or(EACH_OF_NETWORKS);
+    if there < most {
+        return Ok(());
+    }
+    let message = format!("failed to make room for one Pars more: {there} of {most} {what} are there");
+    let hint = format!(
+        "delete what is not needed, ask for more in Service Quotas ({service}, {code}), or {otherwise}; nothing was made"
+    );
+    Err(Error::new(ErrorKind::Aws, message).with_hint(hint))
 }
 
 /// The quota that is named after this, as it stands for the account; `None` where there is none.

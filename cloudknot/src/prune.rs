@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
+use cloudknot_runtime::engine;
 use serde::Serialize;
 
 use crate::account::Account;
@@ -143,6 +144,10 @@ impl Prune {
     /// # Errors
     /// If AWS cannot be asked.
     pub async fn find(self) -> Result<Vec<Orphan>> {
+        engine::inside(Box::pin(self.look())).await
+    }
+
+    async fn look(self) -> Result<Vec<Orphan>> {
         let aws = self.account.load().await?;
         let (stacks, batch) = (Stacks::new(&aws), Batch::new(&aws));
         // Before the stacks: what a deploy makes meanwhile is then named by its stack, or not known here.
@@ -165,6 +170,10 @@ impl Orphan {
     /// # Errors
     /// If AWS refuses.
     pub async fn delete(self) -> Result<()> {
+        engine::inside(Box::pin(self.take_away())).await
+    }
+
+    async fn take_away(self) -> Result<()> {
         match self.what {
             What::Stack(stack) => Stacks::new(&self.aws).delete(&stack, &[]).await,
             What::Pars(pars) => pars.clobber().await,
@@ -176,7 +185,7 @@ impl Orphan {
             }
             What::Folder { bucket, folder } => {
                 step(&format!("emptying `{folder}` in the bucket `{bucket}`"));
-                pars::delete_below(&self.aws, &bucket, "", &folder).await
+                pars::delete_below(&self.aws, &bucket, "", &folder).await.map(drop)
             }
         }
     }

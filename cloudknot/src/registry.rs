@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cloudknot_runtime::engine;
 use futures_util::stream;
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
@@ -173,6 +174,10 @@ impl Repository {
     /// # Errors
     /// If the registry cannot be reached, refuses, or goes on failing after several attempts.
     pub async fn push(&self, image: &Image, tags: &[&str]) -> Result<Pushed, RegistryError> {
+        engine::inside(Box::pin(self.send(image, tags))).await
+    }
+
+    async fn send(&self, image: &Image, tags: &[&str]) -> Result<Pushed, RegistryError> {
         let session = self.open().await?;
         let digest = image.digest();
         let own_tag = &digest["sha256:".len()..][..12];
@@ -203,10 +208,13 @@ impl Repository {
     /// # Errors
     /// As [`Repository::push`].
     pub async fn delete(&self, digest: &str) -> Result<Deleted, RegistryError> {
-        let session = self.open().await?;
-        let reference = self.reference.clone_with_digest(digest.to_owned());
-        let doing = format!("delete `{digest}` from `{}`", self.name);
-        session.attempt(&doing, || Box::pin(session.delete(&reference))).await
+        let deleted = async {
+            let session = self.open().await?;
+            let reference = self.reference.clone_with_digest(digest.to_owned());
+            let doing = format!("delete `{digest}` from `{}`", self.name);
+            session.attempt(&doing, || Box::pin(session.delete(&reference))).await
+        };
+        engine::inside(Box::pin(deleted)).await
     }
 
     /// Whether an image can be called this.

@@ -17,7 +17,7 @@ use crate::hook::{self, Event};
 
 mod template;
 
-pub(crate) use template::{Resource, heading, outputs, render, resources, source};
+pub(crate) use template::{Resource, heading, output_in, outputs, render, resources, source};
 
 /// How often a stack is looked at while it changes: at first, and at last.
 const LOOK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(5));
@@ -40,8 +40,16 @@ pub(crate) struct Stack {
     pub(crate) status: StackStatus,
     pub(crate) reason: Option<String>,
     pub(crate) outputs: BTreeMap<String, String>,
+    pub(crate) created: SystemTime,
     /// When it was made or changed last.
     pub(crate) changed: SystemTime,
+}
+
+/// What CloudFormation remembers of a stack that was deleted; for 90 days.
+#[derive(Debug, Clone)]
+pub(crate) struct Deleted {
+    pub(crate) template: String,
+    pub(crate) created: SystemTime,
 }
 
 /// What a stack shall be.
@@ -143,10 +151,28 @@ impl Stacks {
 
     /// The template that a stack was made of, as text.
     pub(crate) async fn template(&self, stack: &Stack) -> Result<String> {
-        let answer = self.client.get_template().stack_name(&stack.id).send().await;
-        let answer =
-            answer.map_err(|error| self.aws.failed(&format!("read the template of `{}`", stack.name), error))?;
+        self.template_of(&stack.name, &stack.id).await
+    }
+
+    async fn template_of(&self, name: &str, id: &str) -> Result<String> {
+        let answer = self.client.get_template().stack_name(id).send().await;
+        let answer = answer.map_err(|error| self.aws.failed(&format!("read the template of `{name}`"), error))?;
         Ok(answer.template_body.unwrap_or_default())
+    }
+
+    /// The stack of this name that was deleted last.
+    pub(crate) async fn deleted(&self, name: &str) -> Result<Option<Deleted>> {
+        let asked = self.client.list_stacks().stack_status_filter(StackStatus::DeleteComplete);
+        let mut pages = asked.into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.aws.failed(&format!("look for what `{name}` was"), error))?;
+            let summaries = page.stack_summaries.unwrap_or_default().into_iter();
+            let named = summaries.filter(|one| one.stack_name() == Some(name));
+            found.extend(named.filter_map(|one| Some((time(one.creation_time), one.stack_id?))));
+        }
+        let Some((created, id)) = found.into_iter().max() else { return Ok(None) };
+        Ok(Some(Deleted { template: self.template_of(name, &id).await?, created }))
     }
 
     /// Makes it, or changes what is there into it, and waits until that is done.
@@ -340,6 +366,10 @@ impl Stacks {
     }
 }
 
+fn time(time: Option<aws_smithy_types::DateTime>) -> SystemTime {
+    time.and_then(|time| SystemTime::try_from(time).ok()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
 /// What is left to somebody whose stack cannot go back to what it was.
 fn way_out(stack: &Stack, failed: &[&StackEvent]) -> String {
     let left = failed.iter().filter(|event| status(event) == "UPDATE_FAILED");
@@ -382,9 +412,6 @@ impl Doing {
 
 impl Stack {
     fn of(stack: cloudformation::types::Stack) -> Self {
-        let time = |time: Option<aws_smithy_types::DateTime>| {
-            time.and_then(|time| SystemTime::try_from(time).ok()).unwrap_or(SystemTime::UNIX_EPOCH)
-        };
         let changed = time(stack.last_updated_time.or(stack.creation_time));
         let output = |output: Output| Some((output.output_key?, output.output_value?));
         Self {
@@ -393,6 +420,7 @@ impl Stack {
             status: stack.stack_status.unwrap_or(StackStatus::from("")),
             reason: stack.stack_status_reason,
             outputs: stack.outputs.unwrap_or_default().into_iter().filter_map(output).collect(),
+            created: time(stack.creation_time),
             changed,
         }
     }
@@ -580,6 +608,7 @@ mod tests {
             status,
             reason: None,
             outputs: BTreeMap::new(),
+            created: SystemTime::UNIX_EPOCH,
             changed: SystemTime::UNIX_EPOCH,
         }
     }

@@ -47,9 +47,10 @@ struct State {
 }
 
 /// What is to happen to the requests that come.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Plan {
     arrived: u64,
+    instead: Option<Arc<Script>>,
     mishaps: VecDeque<Mishap>,
     delay: Duration,
     weather: Option<Weather>,
@@ -58,9 +59,21 @@ struct Plan {
     held: usize,
 }
 
+/// What the program is told, in place of what moto says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Instead {
+    /// The request does not reach moto, and is answered with this status and body.
+    Answer(u16, String),
+    /// The request reaches moto, and wherever its answer has the first text, the program gets the second.
+    Change(String, String),
+}
+
+type Script = dyn Fn(&Seen) -> Option<Instead> + Send + Sync;
+
 /// What happens to one request, in place of what should.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mishap {
+    Instead(Instead),
     /// It does not reach moto, and is answered with this status and error code.
     Answer(u16, String),
     /// It reaches moto, but the connection ends before the answer.
@@ -181,6 +194,17 @@ impl Recorder {
         self.plan().mishaps.extend(std::iter::repeat_n(Mishap::Cut, requests));
     }
 
+    /// From now on the program is told what this says, for the requests of which it says something: what moto cannot be
+    /// brought to say. In place of what was asked for in this way before.
+    pub fn instead(&self, script: impl Fn(&Seen) -> Option<Instead> + Send + Sync + 'static) {
+        self.plan().instead = Some(Arc::new(script));
+    }
+
+    /// From now on the program is told what moto says.
+    pub fn as_it_is(&self) {
+        self.plan().instead = None;
+    }
+
     /// From now on every request waits for so long before it goes on to moto.
     pub fn delay(&self, delay: Duration) {
         self.plan().delay = delay;
@@ -276,7 +300,7 @@ impl State {
     }
 
     /// Waits for as long as the request is held and delayed, and says what is to happen to it then.
-    async fn admit(&self, service: &str) -> Option<Mishap> {
+    async fn admit(&self, seen: &Seen) -> Option<Mishap> {
         let mut held = None;
         loop {
             // Before the plan is looked at: what changes after that is then not missed.
@@ -290,7 +314,7 @@ impl State {
         drop(held);
         let (delay, mishap) = {
             let mut plan = lock(&self.plan);
-            (plan.delay, plan.mishap(service))
+            (plan.delay, plan.mishap(seen))
         };
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
@@ -318,8 +342,15 @@ impl Plan {
         }
     }
 
-    fn mishap(&mut self, service: &str) -> Option<Mishap> {
-        self.mishaps.pop_front().or_else(|| self.weather.as_mut()?.strikes(service))
+    fn mishap(&mut self, seen: &Seen) -> Option<Mishap> {
+        let mishap = self.mishaps.pop_front().or_else(|| self.weather.as_mut()?.strikes(&seen.service));
+        mishap.or_else(|| self.instead.as_ref()?(seen).map(Mishap::Instead))
+    }
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plan").field("arrived", &self.arrived).field("held", &self.held).finish_non_exhaustive()
     }
 }
 

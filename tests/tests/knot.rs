@@ -4,10 +4,11 @@
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloudknot_tests::counterparts::{Registry, check, run};
 use cloudknot_tests::moto::{Moto, REGION, environment, python};
-use cloudknot_tests::recorder::Recorder;
+use cloudknot_tests::recorder::{Instead, Recorder, Seen};
 use cloudknot_tests::workspaces::{LONE, STANDING_IN, cargo_knot, workspace};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -41,6 +42,15 @@ import boto3
 print(boto3.client('iam').create_role(RoleName='theirs', AssumeRolePolicyDocument='{}')['Role']['Arn'])
 ";
 
+/// Somebody of whom IAM could be asked.
+const USER: &str = "
+import boto3
+iam = boto3.client('iam')
+iam.create_user(UserName='ada')
+key = iam.create_access_key(UserName='ada')['AccessKey']
+print(key['AccessKeyId'], key['SecretAccessKey'])
+";
+
 /// What an earlier deploy has left of a function that the program no longer has.
 const OF_BEFORE: &str = "
 import boto3
@@ -48,6 +58,40 @@ boto3.client('batch').register_job_definition(
     jobDefinitionName='cloudknot-sweep-before-0a1b2c3d', type='container', tags={'cloudknot:knot': 'sweep'},
     retryStrategy={'attempts': 1}, containerProperties={'image': 'cloudknot/sweep@sha256:aa', 'resourceRequirements': [
         {'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}]})
+";
+
+/// Runs and templates of these Knots, in the bucket of the Pars, and job definitions that no stack has.
+const DATA: &str = "
+import boto3
+s3, batch, stacks = boto3.client('s3'), boto3.client('batch'), boto3.client('cloudformation')
+bucket = next(o['OutputValue'] for s in stacks.describe_stacks()['Stacks'] for o in s['Outputs'] if o['OutputKey'] == 'Bucket')
+for knot in knots:
+    for key in [f'knots/{knot}/runs/1/manifest.json', f'stacks/{knot}/1.yaml']:
+        s3.put_object(Bucket=bucket, Key=key, Body=b'1')
+    batch.register_job_definition(
+        jobDefinitionName=f'cloudknot-{knot}-before-0a1b2c3d', type='container', tags={'cloudknot:knot': knot},
+        retryStrategy={'attempts': 1}, containerProperties={'image': 'cloudknot/sweep@sha256:aa', 'resourceRequirements': [
+            {'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}]})
+";
+
+/// Whose data and job definitions there are.
+const WHOSE: &str = "
+import boto3
+s3, batch = boto3.client('s3'), boto3.client('batch')
+keys = [o['Key'] for b in s3.list_buckets()['Buckets'] for o in s3.list_objects_v2(Bucket=b['Name']).get('Contents', [])]
+pages = batch.get_paginator('describe_job_definitions').paginate(status='ACTIVE')
+print(*sorted({'/'.join(key.split('/')[:2]) for key in keys}), *sorted({
+    'definitions/' + d['tags']['cloudknot:knot'] for page in pages for d in page['jobDefinitions']}))
+";
+
+/// A subnet of the user's own in the default VPC, which gives no public addresses; the ids of those that AWS has made.
+const BESIDE: &str = "
+import boto3
+ec2 = boto3.client('ec2')
+vpc = next(v['VpcId'] for v in ec2.describe_vpcs()['Vpcs'] if v['IsDefault'])
+subnets = ec2.describe_subnets(Filters=[{'Name': 'vpc-id', 'Values': [vpc]}])['Subnets']
+ec2.create_subnet(VpcId=vpc, CidrBlock='172.31.240.0/24')
+print(*sorted(s['SubnetId'] for s in subnets if s['DefaultForAz']))
 ";
 
 /// An account of moto's with a registry, behind the recorder, and a machine of somebody who uses it.
@@ -68,11 +112,17 @@ impl Account {
     /// `cargo knot`, on the machine of this person.
     fn knot_of(&self, home: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(cargo_knot());
-        command.arg("knot").args(arguments).current_dir(&*STAND_IN).stdin(Stdio::null());
+        command.arg("knot").args(arguments);
+        self.as_person(&mut command, home);
+        command
+    }
+
+    /// On the machine of this person.
+    fn as_person<'c>(&self, command: &'c mut Command, home: &Path) -> &'c mut Command {
+        command.current_dir(&*STAND_IN).stdin(Stdio::null());
         command.envs(environment(&self.recorder.url())).env("USER", "ada");
         command.env("CLOUDKNOT_CONFIG", home.join("config.toml")).env("CLOUDKNOT_HOME", home.join("runs"));
-        command.env("CLOUDKNOT_REGISTRY", self.registry.host());
-        command
+        command.env("CLOUDKNOT_REGISTRY", self.registry.host())
     }
 
     fn knot(&self, arguments: &[&str]) -> Command {
@@ -101,6 +151,12 @@ impl Account {
             let expected = if kind == "roles" { roles } else { &[] };
             assert_eq!(there.as_array().expect("a list"), expected, "{kind}");
         }
+    }
+
+    fn is_empty(&self, roles: &[&str]) -> bool {
+        let left = self.left();
+        let mut all = left.as_object().expect("a table").iter();
+        all.all(|(kind, there)| *there == Value::from(if kind == "roles" { roles.to_vec() } else { Vec::new() }))
     }
 
     /// Fails if a key of AWS's or a registry's password stands in a file of this person, or in the stacks.
@@ -338,6 +394,20 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
 }
 
 #[test]
+fn code_can_do_it_all_with_any_executor() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    let mut program = Command::new(env!("CARGO_BIN_EXE_from_code"));
+    program.args([STAND_IN.join("lone/Cargo.toml").to_str().expect("a path is text"), &role]);
+    check(account.as_person(&mut program, account.home.path()), 0, &[]);
+    account.check_empty(&["theirs"]);
+    assert!(
+        !account.home.path().join("runs/knot.json").exists() && !account.home.path().join("runs/image.json").exists()
+    );
+    println!("{}", account.recorder.validate());
+}
+
+#[test]
 fn every_setting_of_a_knot_is_one_that_aws_knows() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
@@ -433,6 +503,316 @@ fn killed_between_any_two_calls_the_same_command_completes_it() {
         killed += 1;
     }
     assert!(killed > 10, "a deploy is more calls than {killed}");
+}
+
+#[test]
+fn a_clobber_killed_between_any_two_calls_is_completed_by_the_same_command() {
+    let Some(account) = Account::new() else { return };
+    let clobber = ["clobber", "sweep", "--pars"];
+    let note = account.home.path().join("runs/knot.json");
+    let mut killed = 0;
+    loop {
+        account.moto.reset();
+        let role = account.script(SERVICE_ROLE);
+        check(&mut account.deploy(&role, &[]), 0, &[]);
+        account.script(&format!("knots = ['sweep']\n{DATA}"));
+        account.recorder.stop_after(killed);
+        let mut first = account.knot(&clobber).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let held = account.recorder.is_held_before_the_end_of(&mut first);
+        kill(&mut first);
+        account.recorder.go_on();
+        // Every second time on another machine, where no note is.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let here = killed % 2 == 0;
+        let home = if here { account.home.path() } else { elsewhere.path() };
+        let nothing = if here { !held } else { account.is_empty(&["theirs"]) };
+        check(&mut account.knot_of(home, &clobber), if nothing { 8 } else { 0 }, &[]);
+        account.check_empty(&["theirs"]);
+        assert!(!here || !note.exists(), "after {killed} calls: maps run here again");
+        if !held {
+            break;
+        }
+        killed += 1;
+    }
+    assert!(killed > 10, "a clobber is more calls than {killed}");
+}
+
+#[test]
+fn a_clobber_that_goes_on_takes_only_what_is_the_knots_own() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    let keep = ["clobber", "sweep", "--keep-data"];
+    let deploy = || {
+        check(&mut account.deploy(&role, &[]), 0, &[]);
+        account.script(&format!("knots = ['sweep', 'sweep-big']\n{DATA}"));
+    };
+    deploy();
+    let (_, calls) = account.calls(&mut account.knot(&keep));
+    let deleted = calls.iter().position(|call| call == "cloudformation DeleteStack").expect("its stack is deleted");
+    deploy();
+    account.recorder.stop_after(deleted as u64 + 1);
+    let mut first = account.knot(&keep).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    assert!(account.recorder.is_held_before_the_end_of(&mut first));
+    kill(&mut first);
+    account.recorder.go_on();
+
+    let whose = || account.script(WHOSE);
+    let of_another = "definitions/sweep-big";
+    let all = "knots/sweep knots/sweep-big stacks/sweep stacks/sweep-big";
+    assert_eq!(whose(), format!("{all} definitions/sweep {of_another}"));
+    check(&mut account.knot(&keep), 0, &["the job definitions that the Knot `sweep` has left"]);
+    assert_eq!(whose(), format!("{all} {of_another}"), "data is kept");
+    check(&mut account.knot(&["clobber", "swee", "--pars"]), 8, &["failed to find the Knot `swee`"]);
+    assert_eq!(whose(), format!("{all} {of_another}"), "nobody is called so");
+    check(&mut account.knot(&["clobber", "sweep"]), 0, &[]);
+    assert_eq!(whose(), format!("knots/sweep-big stacks/sweep-big {of_another}"));
+    assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
+
+    // A Pars that was made since is another one.
+    check(&mut account.knot(&["pars", "clobber", "ada-default"]), 0, &[]);
+    check(&mut account.knot(&["pars", "create", "ada-default"]), 0, &[]);
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 8, &["failed to find the Knot `sweep`"]);
+    assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
+    println!("{}", account.recorder.validate());
+}
+
+#[test]
+fn jobs_in_the_default_vpc_run_in_the_subnets_that_aws_has_made() {
+    let Some(account) = Account::new() else { return };
+    let made_with_it = account.script(BESIDE);
+    let made = check(
+        &mut account.knot(&["pars", "create", "lab", "--json"]),
+        0,
+        &["runs in it are deleted after 30 days (--expire-runs)"],
+    );
+    let mut subnets: Vec<String> = serde_json::from_value(json(&made)["subnets"].clone()).unwrap();
+    subnets.sort();
+    assert_eq!(subnets.join(" "), made_with_it);
+    let again = check(&mut account.knot(&["pars", "create", "lab"]), 0, &["as it should be"]);
+    assert!(!String::from_utf8_lossy(&again.stderr).contains("deleted after"), "that is known by now");
+    let for_ever = check(&mut account.knot(&["pars", "create", "other", "--expire-runs", "0"]), 0, &[]);
+    assert!(!String::from_utf8_lossy(&for_ever.stderr).contains("deleted after"));
+}
+
+/// What was asked for while this ran that makes something.
+fn made(calls: &[String]) -> Vec<&String> {
+    let makes = |call: &&String| {
+        ["Create", "/create", "Put", "Register", "/register", "Update"].iter().any(|word| call.contains(word))
+    };
+    calls.iter().filter(makes).collect()
+}
+
+#[test]
+fn what_aws_would_refuse_is_refused_before_anything_is_made() {
+    let Some(account) = Account::new() else { return };
+    let refused = |command: &mut Command, code: i32, says: &[&str]| {
+        let before = account.recorder.operations().len();
+        check(command, code, says);
+        let calls = account.recorder.operations().split_off(before);
+        assert!(made(&calls).is_empty() && !calls.is_empty(), "{calls:?}");
+        calls
+    };
+    let bucket = |status: u16, says: &[&str]| {
+        account.recorder.instead(move |seen| (seen.method == "HEAD").then(|| Instead::Answer(status, String::new())));
+        refused(&mut account.knot(&["pars", "create", "lab", "--bucket", "taken"]), 8, says);
+    };
+    bucket(403, &["error: failed to use the bucket `taken`: it is somebody else's", "hint: choose another name"]);
+    bucket(301, &["error: failed to use the bucket `taken`: it is in another region", "hint: choose another name"]);
+
+    let key = account.script(USER);
+    let (id, secret) = key.split_once(' ').expect("the script prints both");
+    account.recorder.instead(|seen| {
+        (seen.operation() == "iam SimulatePrincipalPolicy").then(|| Instead::Answer(200, denied(seen)))
+    });
+    let as_ada = |mut command: Command| {
+        command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
+        command
+    };
+    let calls = refused(
+        &mut as_ada(account.knot(&["pars", "create", "lab"])),
+        7,
+        &[
+            "error: failed to begin: `arn:aws:iam::123456789012:user/ada` is not allowed cloudformation:CreateStack, iam:CreateRole",
+            "hint: have it granted: `cargo knot policy pars-create` prints what it takes; nothing was made",
+        ],
+    );
+    assert_eq!(calls.last().map(String::as_str), Some("iam SimulatePrincipalPolicy"));
+    account.check_empty(&[]);
+
+    account.recorder.as_it_is();
+    check(&mut account.knot(&["pars", "create"]), 0, &[]);
+    let role = account.script(SERVICE_ROLE);
+    account.recorder.instead(|seen| {
+        (seen.operation() == "iam SimulatePrincipalPolicy").then(|| Instead::Answer(200, denied(seen)))
+    });
+    refused(
+        &mut as_ada(account.deploy(&role, &[])),
+        7,
+        &[
+            "is not allowed batch:CreateJobQueue, batch:RegisterJobDefinition, cloudformation:CreateStack",
+            "`cargo knot policy deploy`",
+        ],
+    );
+
+    let full = |most: u32| {
+        account.recorder.instead(move |seen| match seen.operation().as_str() {
+            "batch POST /v1/describejobqueues" => Some(Instead::Answer(200, queues(50))),
+            "servicequotas ListServiceQuotas" => Some(Instead::Answer(200, quotas(most))),
+            _ => None,
+        });
+    };
+    full(50);
+    refused(
+        &mut account.deploy(&role, &[]),
+        7,
+        &[
+            "error: failed to make room for one Knot more: 50 of 50 job queues are there",
+            "hint: clobber what is not needed (`cargo knot list`)",
+        ],
+    );
+    assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
+    // A quota can have been raised.
+    full(51);
+    check(&mut account.deploy(&role, &[]), 0, &["creating the stack `cloudknot-knot-sweep`"]);
+    println!("{}", account.recorder.validate());
+}
+
+/// Makes so many more networks, addresses, and gateways in the first zone.
+const NETWORKS: &str = "
+import boto3, sys
+ec2 = boto3.client('ec2')
+zone = min(z['ZoneName'] for z in ec2.describe_availability_zones()['AvailabilityZones'])
+subnet = ec2.describe_subnets(Filters=[{'Name': 'availability-zone', 'Values': [zone]}])['Subnets'][0]['SubnetId']
+for _ in range(networks):
+    ec2.create_vpc(CidrBlock='10.9.0.0/16')
+for _ in range(addresses):
+    ec2.allocate_address(Domain='vpc')
+for _ in range(gateways):
+    ec2.create_nat_gateway(SubnetId=subnet, ConnectivityType='private')
+print(zone)
+";
+
+#[test]
+fn a_network_that_is_one_too_many_is_refused_before_anything_is_made() {
+    let Some(account) = Account::new() else { return };
+    let more = |networks: u32, addresses: u32, gateways: u32| {
+        account.script(&format!("networks, addresses, gateways = {networks}, {addresses}, {gateways}\n{NETWORKS}"))
+    };
+    let create = ["pars", "create", "lab", "--cidr", "10.0.0.0/16", "--internet", "nat"];
+    let refused = |says: &[&str]| {
+        let before = account.recorder.operations().len();
+        check(&mut account.knot(&create), 7, says);
+        check(&mut account.knot(&[&create[..], &["--dry-run"]].concat()), 7, says);
+        let calls = account.recorder.operations().split_off(before);
+        assert!(made(&calls).is_empty(), "{calls:?}");
+    };
+    let zone = more(0, 0, 5);
+    refused(&[
+        &format!("error: failed to make room for one Pars more: 5 of 5 NAT gateways in {zone} are there"),
+        "hint: delete what is not needed, ask for more in Service Quotas (vpc, L-FE5A380F), or do without a NAT gateway",
+    ]);
+    more(0, 5, 0);
+    refused(&["5 of 5 elastic addresses in eu-west-1 are there", "(ec2, L-0263D0A3)"]);
+    // With the default one.
+    more(4, 0, 0);
+    refused(&["5 of 5 VPCs in eu-west-1 are there", "(vpc, L-F678F1CE), or have the Pars in a VPC that exists: --vpc"]);
+    account.check_empty(&[]);
+    account.recorder.instead(|seen| {
+        let quota = serde_json::json!({"Quota": {"Value": 6.0}}).to_string();
+        (seen.operation() == "servicequotas GetServiceQuota").then(|| Instead::Answer(200, quota))
+    });
+    check(&mut account.knot(&[&create[..], &["--dry-run"]].concat()), 0, &[]);
+    println!("{}", account.recorder.validate());
+}
+
+/// IAM's answer that nothing is allowed of what was asked for.
+fn denied(seen: &Seen) -> String {
+    let asked = seen.body.as_deref().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let actions =
+        asked.filter(|(name, _)| name.starts_with("ActionNames.")).map(|(_, action)| action.replace("%3A", ":"));
+    let result = |action: String| {
+        format!("<member><EvalActionName>{action}</EvalActionName><EvalDecision>implicitDeny</EvalDecision></member>")
+    };
+    let results: String = actions.map(result).collect();
+    let results = format!("<EvaluationResults>{results}</EvaluationResults><IsTruncated>false</IsTruncated>");
+    let namespace = "https://iam.amazonaws.com/doc/2010-05-08/";
+    format!(
+        "<SimulatePrincipalPolicyResponse xmlns=\"{namespace}\"><SimulatePrincipalPolicyResult>{results}\
+         </SimulatePrincipalPolicyResult></SimulatePrincipalPolicyResponse>"
+    )
+}
+
+fn queues(count: usize) -> String {
+    let queue = |number| {
+        serde_json::json!({
+            "jobQueueName": format!("q{number}"), "jobQueueArn": format!("arn:q{number}"), "state": "ENABLED", "priority": 1,
+            "computeEnvironmentOrder": [],
+        })
+    };
+    serde_json::json!({"jobQueues": (0..count).map(queue).collect::<Vec<_>>()}).to_string()
+}
+
+fn quotas(most: u32) -> String {
+    let quota = |name: &str| serde_json::json!({"QuotaName": name, "Value": f64::from(most)});
+    serde_json::json!({"Quotas": [quota("Job queues per environment"), quota("Job queue limit")]}).to_string()
+}
+
+/// How CloudFormation tells that a resource failed while its stack was made.
+fn failed(resource: &str, kind: &str, reason: &str) -> String {
+    format!(
+        "<member><EventId>{resource}</EventId><StackId>s</StackId><StackName>n</StackName><Timestamp>2026-01-01T00:00:00Z\
+         </Timestamp><LogicalResourceId>{resource}</LogicalResourceId><PhysicalResourceId/><ResourceType>{kind}\
+         </ResourceType><ResourceStatus>CREATE_FAILED</ResourceStatus><ResourceStatusReason>{reason}\
+         </ResourceStatusReason></member>"
+    )
+}
+
+#[test]
+fn a_stack_that_fails_shows_what_failed_first_and_is_made_anew() {
+    let Some(account) = Account::new() else { return };
+    // Until it is deleted, the stack looks as one does that was rolled back.
+    let is_broken = AtomicBool::new(true);
+    let newest_first = [
+        failed("SecurityGroup", "AWS::EC2::SecurityGroup", "a later one"),
+        failed("InstanceRole", "AWS::IAM::Role", "Resource creation cancelled"),
+        failed("Bucket", "AWS::S3::Bucket", "no more buckets can be made"),
+    ];
+    let events = format!("<StackEvents>{}", newest_first.concat());
+    account.recorder.instead(move |seen| {
+        let change = |from: &str, to: &str| Some(Instead::Change(from.to_owned(), to.to_owned()));
+        match seen.operation().as_str() {
+            "cloudformation DeleteStack" => {
+                is_broken.store(false, Ordering::Relaxed);
+                None
+            }
+            "cloudformation DescribeStacks" if is_broken.load(Ordering::Relaxed) => {
+                change(">CREATE_COMPLETE<", ">ROLLBACK_COMPLETE<")
+            }
+            "cloudformation DescribeStackEvents" if is_broken.load(Ordering::Relaxed) => {
+                change("<StackEvents>", &events)
+            }
+            _ => None,
+        }
+    });
+    let create = ["pars", "create", "lab"];
+    check(
+        &mut account.knot(&create),
+        7,
+        &[
+            "error: failed to create the stack `cloudknot-pars-lab`",
+            "caused by: Bucket (AWS::S3::Bucket): no more buckets can be made",
+            "hint: mend that, then run the same command; the stack is ROLLBACK_COMPLETE",
+        ],
+    );
+    check(&mut account.knot(&["pars", "create", "lab", "--dry-run"]), 0, &[]);
+    check(
+        &mut account.knot(&create),
+        0,
+        &["deleting the stack `cloudknot-pars-lab`", "creating the stack `cloudknot-pars-lab`"],
+    );
+    check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &[]);
+    account.check_empty(&[]);
+    println!("{}", account.recorder.validate());
 }
 
 fn kill(process: &mut Child) {

@@ -173,6 +173,40 @@ async fn zones_are_those_that_can_be_used() {
     assert_eq!(wire.forms(), ["Action=DescribeAvailabilityZones"]);
 }
 
+#[tokio::test]
+async fn what_counts_against_a_quota_is_counted() {
+    let set = |name: &str, items: &[&str]| {
+        let items: String = items.iter().map(|item| format!("<item>{item}</item>")).collect();
+        format!("<R><{name}>{items}</{name}></R>")
+    };
+    let addresses = [
+        "<publicIp>192.0.2.1</publicIp><publicIpv4Pool>amazon</publicIpv4Pool>",
+        "<publicIp>192.0.2.2</publicIp>",
+        "<publicIp>192.0.2.3</publicIp><publicIpv4Pool>ipv4pool-ec2-1</publicIpv4Pool>",
+    ];
+    let gateways = ["a", "b", "b"].map(|subnet| format!("<subnetId>{subnet}</subnetId>"));
+    let gateways = gateways.each_ref().map(String::as_str);
+    let wire = Wire::answering([
+        (200, DEFAULT_VPC),
+        (200, &*set("addressesSet", &addresses)),
+        (200, &*set("natGatewaySet", &gateways)),
+        (200, &*set("subnetSet", &["<subnetId>b</subnetId>", "<subnetId>c</subnetId>"])),
+        (200, &set("natGatewaySet", &[])),
+    ]);
+    let ec2 = wire.ec2();
+    assert_eq!((ec2.count_vpcs().await.unwrap(), ec2.count_addresses().await.unwrap()), (1, 2));
+    assert_eq!(ec2.count_nat_gateways("z-b").await.unwrap(), 2);
+    assert_eq!(ec2.count_nat_gateways("z-b").await.unwrap(), 0);
+    let states = "Filter.1.Name=state&Filter.1.Value.1=pending&Filter.1.Value.2=available&Filter.1.Value.3=deleting";
+    assert_eq!(
+        wire.forms()[2..4],
+        [
+            format!("Action=DescribeNatGateways&{states}"),
+            "Action=DescribeSubnets&Filter.1.Name=availability-zone&Filter.1.Value.1=z-b".to_owned(),
+        ]
+    );
+}
+
 fn machine(name: &str, vcpus: u32, memory: u64, arch: &str, more: &str) -> String {
     format!(
         "<item><instanceType>{name}</instanceType><bareMetal>{}</bareMetal><processorInfo><supportedArchitectures>\

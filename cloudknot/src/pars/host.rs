@@ -22,10 +22,14 @@ use crate::pars::{Internet, Network, Pars, ParsBuilder, ParsClobber, ParsSetting
 use crate::partition::Partition;
 use crate::plan::Plan;
 use crate::policy::{Allowed, Scope};
+use crate::preflight;
 use crate::stack::{self, Body, Noted, Stack, Stacks, Wanted, render, resources, step};
 
 /// What the names of all stacks of Pars begin with.
 pub(crate) const STACKS: &str = "cloudknot-pars-";
+
+/// What the names of their log groups begin with.
+const LOGS: &str = "/cloudknot/";
 
 /// In so many zones is a new VPC at most.
 const ZONES: usize = 3;
@@ -50,6 +54,16 @@ struct Known {
     noted: Noted<Note>,
 }
 
+/// The log group of the Pars of this name.
+fn log_group(pars: &str) -> String {
+    format!("{LOGS}{pars}")
+}
+
+/// The name of the Pars that has this log group.
+pub(crate) fn of_log_group(group: &str) -> Option<&str> {
+    group.strip_prefix(LOGS)
+}
+
 pub(crate) fn stack_name(pars: &str) -> String {
     format!("{STACKS}{pars}")
 }
@@ -66,17 +80,20 @@ pub(super) async fn create(builder: &ParsBuilder) -> Result<Pars> {
             takes.push("iam:CreateRole");
         }
         permissions::check(&aws, Allowed::ParsCreate, &takes, |account| scope(account, &aws, builder)).await?;
+        room(builder, &aws, &stacks).await?;
     }
     for cost in idle_costs(builder) {
         step(&cost);
     }
     let (template, name) = (template_of(builder, &aws, &stacks, false).await?, stack_name(&builder.name));
+    if let Some(days) = expiry(builder, &template).filter(|_| known.is_none()) {
+        step(&days);
+    }
     let (body, tags) = (Body::Text(template), tags_of(builder));
     let wanted = Wanted { name: &name, template: &body, tags: &tags, only_new: false };
     // Somebody else may have made it meanwhile.
-    let has_bucket = |template: &str| resources(template).contains_key("Bucket");
     let ours = match &body {
-        Body::Text(text) => has_bucket(text),
+        Body::Text(text) => makes_a_bucket(text),
         Body::Url(_) => false,
     };
     let may_change = |stack: &Stack| {
@@ -104,8 +121,11 @@ pub(super) async fn plan(builder: &ParsBuilder) -> Result<Plan> {
         Some(stack) => Some(stacks.template(stack).await?),
         None => None,
     };
-    plan.stack(&name, before.as_deref(), &template_of(builder, &aws, &stacks, true).await?);
+    let after = template_of(builder, &aws, &stacks, true).await?;
+    room(builder, &aws, &stacks).await?;
+    plan.stack(&name, before.as_deref(), &after);
     plan.notes.extend(there.as_ref().and_then(Stack::goes_first));
+    plan.notes.extend(expiry(builder, &after).filter(|_| before.is_none()));
     plan.notes.extend(idle_costs(builder));
     Ok(plan)
 }
@@ -122,6 +142,30 @@ pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
     }
     let template = template_of(builder, &aws, &stacks, true).await?;
     Ok(stack::heading(&format!("pars {}", builder.name), &stack_name(&builder.name), &[]) + &template)
+}
+
+/// Whether there is room for a network, where one is to be made.
+async fn room(builder: &ParsBuilder, aws: &Aws, stacks: &Stacks) -> Result<()> {
+    let Network::New { internet, .. } = builder.settings.network else { return Ok(()) };
+    // What is there of it, half made or whole, has its network, perhaps.
+    if stacks.find(&stack_name(&builder.name)).await?.is_some() {
+        return Ok(());
+    }
+    let first = match internet {
+        Internet::Nat => Ec2::new(aws).zones().await?.into_iter().next(),
+        _ => None,
+    };
+    preflight::room_for_network(aws, first.as_deref()).await
+}
+
+fn makes_a_bucket(template: &str) -> bool {
+    resources(template).contains_key("Bucket")
+}
+
+/// When results go that somebody may count on. A bucket that was there before has rules of its own.
+fn expiry(builder: &ParsBuilder, template: &str) -> Option<String> {
+    let days = builder.settings.expire_runs.filter(|_| makes_a_bucket(template))?;
+    Some(format!("runs in it are deleted after {} (--expire-runs)", machines::counted(days, "day")))
 }
 
 /// What it costs while nothing runs, a sentence each.
@@ -269,16 +313,17 @@ async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
     }
 }
 
-/// Deletes all objects below a prefix whose keys begin like this. A bucket that is gone has none.
-pub(crate) async fn delete_below(aws: &Aws, bucket: &str, prefix: &str, beginning: &str) -> Result<()> {
+/// Deletes all objects below a prefix whose keys begin like this; how many there were. A bucket that is gone has none.
+pub(crate) async fn delete_below(aws: &Aws, bucket: &str, prefix: &str, beginning: &str) -> Result<usize> {
     let store = S3Store::new(&aws.config, bucket, prefix);
     let objects = match store.list(beginning, None).await {
         Ok(objects) => objects,
-        Err(error) if error.kind() == cloudknot_runtime::store::StoreErrorKind::NoStore => return Ok(()),
+        Err(error) if error.kind() == cloudknot_runtime::store::StoreErrorKind::NoStore => return Ok(0),
         Err(error) => return Err(error.into()),
     };
     let keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
-    Ok(store.delete(&keys).await?)
+    store.delete(&keys).await?;
+    Ok(keys.len())
 }
 
 /// The folders in one of a bucket, by their names alone. A bucket that is gone has none.
@@ -436,7 +481,7 @@ fn tags_of(builder: &ParsBuilder) -> Vec<(String, String)> {
 
 async fn template_of(builder: &ParsBuilder, aws: &Aws, stacks: &Stacks, dry_run: bool) -> Result<String> {
     let ParsSettings { bucket, prefix, kms_key, expire_runs, log_retention, tags, .. } = &builder.settings;
-    let logs = format!("/cloudknot/{}", builder.name);
+    let logs = log_group(&builder.name);
     let (was_there, logs_were_there) = what_was_there(builder, aws, stacks, &logs).await?;
     let note = Note { settings: builder.settings.clone(), bucket_was_there: was_there, logs_were_there };
     let noted = Noted { content: content(), settings: note, of_a_template: false };
@@ -540,11 +585,23 @@ async fn network(builder: &ParsBuilder, aws: &Aws, dry_run: bool) -> Result<Valu
         let message = format!("failed to use the VPC `{}`: it has no subnets", vpc.id);
         return Err(Error::new(ErrorKind::Config, message).with_hint("add a subnet to it, or have a VPC made: --cidr"));
     }
-    let (public, private): (Vec<&Subnet>, Vec<&Subnet>) = all.iter().partition(|subnet| subnet.public_ip);
-    let assign_public_ip = private.is_empty();
-    let chosen = if assign_public_ip { public } else { private };
+    let (chosen, assign_public_ip) = choose(&all, builder.settings.network == Network::Default);
     let ids: Vec<_> = chosen.iter().map(|subnet| &subnet.id).collect();
     Ok(json!({"kind": "given", "vpc": vpc.id, "subnets": ids, "assign_public_ip": assign_public_ip}))
+}
+
+/// The subnets that jobs run in, and whether each job gets a public address of its own.
+///
+/// Who names a VPC that has private subnets means those. The default VPC is nobody's choice: what counts there are the
+/// subnets that AWS has made with it, which have addresses and a way out, and not one that somebody has put beside them.
+/// Where all of those have had their public addresses turned off, that was on purpose: no job is given one against it, and
+/// an instance would not get it anyway, since it has what its subnet gives.
+fn choose(all: &[Subnet], in_default_vpc: bool) -> (Vec<&Subnet>, bool) {
+    let made_with_it: Vec<&Subnet> = all.iter().filter(|subnet| in_default_vpc && subnet.default_for_zone).collect();
+    let candidates = if made_with_it.is_empty() { all.iter().collect() } else { made_with_it };
+    let (public, private): (Vec<&Subnet>, Vec<&Subnet>) = candidates.into_iter().partition(|subnet| subnet.public_ip);
+    let assign_public_ip = if in_default_vpc { !public.is_empty() } else { private.is_empty() };
+    (if assign_public_ip { public } else { private }, assign_public_ip)
 }
 
 async fn instance_role(builder: &ParsBuilder, aws: &Aws) -> Result<Value> {
@@ -591,6 +648,33 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jobs_in_the_default_vpc_run_where_there_is_a_way_out() {
+        let subnet = |id: &str, public_ip, default_for_zone| Subnet {
+            id: id.into(),
+            zone: "z-a".into(),
+            cidr: "172.31.0.0/20".into(),
+            public_ip,
+            default_for_zone,
+        };
+        let check = |all: &[Subnet], in_default_vpc, expected: (&[&str], bool)| {
+            let (chosen, public) = choose(all, in_default_vpc);
+            let chosen: Vec<_> = chosen.into_iter().map(|subnet| &*subnet.id).collect();
+            assert_eq!((&*chosen, public), expected);
+        };
+        let (one, other) = (subnet("default-a", true, true), subnet("default-b", true, true));
+        let (turned_off, theirs) = (subnet("default-c", false, true), subnet("theirs", false, false));
+        let all = [one.clone(), other.clone(), theirs.clone()];
+        check(&all, true, (&["default-a", "default-b"], true));
+        check(&all, false, (&["theirs"], false));
+        check(&all[..2], false, (&["default-a", "default-b"], true));
+        check(&[one, other, turned_off.clone()], true, (&["default-a", "default-b"], true));
+        check(&[turned_off, theirs.clone()], true, (&["default-c"], false));
+        // Somebody has deleted those that AWS made.
+        check(&[theirs.clone(), subnet("public", true, false)], true, (&["public"], true));
+        check(&[theirs], true, (&["theirs"], false));
+    }
 
     #[test]
     fn runs_expire_after_a_day_at_the_earliest() {

@@ -85,6 +85,14 @@ pub(crate) fn outputs(name: &str) -> impl Iterator<Item = &'static str> {
     lines.filter_map(named)
 }
 
+/// The value of an output, where a template of ours says it outright.
+pub(crate) fn output_in(template: &str, name: &str) -> Option<String> {
+    let of_this_name = |line: &&str| line.strip_prefix("  ").and_then(|line| line.strip_suffix(':')) == Some(name);
+    let lines = template.lines().skip_while(|line| *line != "Outputs:");
+    let value = lines.skip_while(|line| !of_this_name(line)).nth(1)?.trim().strip_prefix("Value: ")?;
+    serde_json::from_str(value).ok()
+}
+
 /// The resources of a template of ours, by their logical names.
 pub(crate) fn resources(template: &str) -> BTreeMap<String, Resource> {
     let mut found: BTreeMap<String, Resource> = BTreeMap::new();
@@ -124,6 +132,15 @@ mod tests {
                 .all(|key| always.contains(key))
         );
         assert!(!always.contains(&"BucketKey"), "{always:?}");
+    }
+
+    #[test]
+    fn an_output_is_read_where_it_is_said_outright() {
+        let template = "Resources:\n  Pars:\n    Value: \"no\"\nOutputs:\n  Knot:\n    Value: \"sweep\"\n  Pars:\n    Value: \
+                        \"lab\"\n  Queue:\n    Value: {Ref: JobQueue}\n";
+        assert_eq!(output_in(template, "Pars").as_deref(), Some("lab"));
+        assert_eq!(output_in(template, "Queue"), None);
+        assert_eq!(output_in(template, "Bucket"), None);
     }
 
     #[test]

@@ -1,10 +1,22 @@
-//! How each of AWS's protocols words an error.
+//! How each of AWS's protocols words an error, and labels an answer.
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
 
 use super::Seen;
+
+/// An answer of the service that this request is for, in the form that its protocol has.
+pub(super) fn answer(seen: &Seen, status: u16, body: String) -> Response<Full<Bytes>> {
+    let kind = match seen.service.as_str() {
+        "s3" => "application/xml",
+        _ if body.starts_with('<') => "text/xml",
+        _ if seen.headers.iter().any(|(name, _)| name == "x-amz-target") => "application/x-amz-json-1.1",
+        _ => "application/json",
+    };
+    let answer = Response::builder().status(status).header("x-amzn-requestid", "REQUEST").header("content-type", kind);
+    answer.body(Full::from(body)).expect("a status, some headers and a body")
+}
 
 /// An error as the service would answer it that this request is for.
 pub(super) fn error(seen: &Seen, status: u16, code: &str) -> Response<Full<Bytes>> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1 as client;
-use hyper::header::{CONNECTION, EXPECT, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use super::{Mishap, Seen, State, answers};
+use super::{Instead, Mishap, Seen, State, answers};
 
 type Answer = Response<Full<Bytes>>;
 
@@ -52,13 +52,23 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer,
     let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
     let mut line = Line { seen: see(&head, &body, state.arrives()), state: Arc::clone(&state) };
     line.seen.mishap = Some("held".to_owned());
-    let mishap = state.admit(&line.seen.service).await;
+    let mishap = state.admit(&line.seen).await;
     line.seen.mishap = None;
     match mishap {
         Some(Mishap::Answer(status, code)) => {
             line.seen.mishap = Some(format!("answered {status} {code}"));
             line.seen.status = Some(status);
             Ok(answers::error(&line.seen, status, &code))
+        }
+        Some(Mishap::Instead(Instead::Answer(status, body))) => {
+            line.seen.mishap = Some("answered in place of moto".to_owned());
+            line.seen.status = Some(status);
+            Ok(answers::answer(&line.seen, status, body))
+        }
+        Some(Mishap::Instead(Instead::Change(from, to))) => {
+            line.seen.mishap = Some("its answer was changed".to_owned());
+            let delivered = tokio::spawn(deliver(state.upstream, head, body, line)).await.map_err(|_| Broken)?;
+            Ok(changed(delivered, &from, &to).await)
         }
         Some(Mishap::Cut) => {
             line.seen.mishap = Some("cut".to_owned());
@@ -76,6 +86,15 @@ async fn deliver(upstream: SocketAddr, head: Parts, body: Bytes, mut line: Line)
     });
     line.seen.status = Some(answer.status().as_u16());
     answer
+}
+
+async fn changed(answer: Answer, from: &str, to: &str) -> Answer {
+    let (mut head, body) = answer.into_parts();
+    let Ok(body) = body.collect().await;
+    let body = String::from_utf8_lossy(&body.to_bytes()).replace(from, to);
+    // It is another one now; hyper says which.
+    head.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(head, Full::from(body))
 }
 
 async fn send(

@@ -48,7 +48,8 @@ pub(crate) struct Create {
 /// What a Pars can be told.
 #[derive(Args)]
 pub(crate) struct ParsSettingsArgs {
-    /// In this VPC, in place of the account's default one
+    /// In this VPC, in the subnets that give no public addresses, or in all if all do; if not given, in the account's default
+    /// VPC, in the subnets that AWS has made with it and that give public addresses
     #[arg(long, value_name = "ID", conflicts_with = "cidr", help_heading = "Network")]
     vpc: Option<String>,
     /// In a new VPC with these addresses, such as 10.0.0.0/16

@@ -1,0 +1,60 @@
+//! Makes a Pars and a Knot from code, finds them, and takes them away: as a program does that has an executor of its own, which
+//! is not tokio. Its arguments are the `Cargo.toml` of the Knot's program, and the service role.
+
+use std::time::Duration;
+
+use cloudknot::compile::{Compile, Profile, Selection};
+use cloudknot::doctor::{self, Examination, State};
+use cloudknot::policy::Scope;
+use cloudknot::prune::Prune;
+use cloudknot::{Knot, KnotBuilder, Pars};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [manifest, role] = &arguments[..] else { panic!("it takes a manifest and a role, not {arguments:?}") };
+    pollster::block_on(make(manifest, role)).unwrap_or_else(|error| panic!("{error:?}"));
+}
+
+async fn make(manifest: &str, role: &str) -> cloudknot::Result<()> {
+    let pars = Pars::builder("lab").tag("Owner", "Ada").create().await?;
+    assert_eq!(Pars::get("lab").await?, pars);
+    assert_eq!(Pars::list().await?, [pars.clone()]);
+    assert!(Pars::builder("lab").tag("Owner", "Ada").plan().await?.steps.is_empty(), "it is as it should be");
+    assert!(Pars::builder("other").template().await?.contains("AWS::S3::Bucket"));
+
+    let knot = deployable(manifest, role, &pars).deploy().await?;
+    let found = Knot::get("sweep").await?;
+    assert_eq!((found.image(), found.queue()), (knot.image(), knot.queue()));
+    assert_eq!(found.job_definitions(), knot.job_definitions());
+    assert_eq!(Knot::list().await?, [found.clone()]);
+    assert_eq!(found.pars().await?.bucket(), pars.bucket());
+    assert!(deployable(manifest, role, &pars).plan().await?.steps.is_empty(), "it is as it should be");
+    assert!(deployable(manifest, role, &pars).template().await?.contains("AWS::Batch::JobQueue"));
+    // Where its maps would run. There are none here, and no worker with types.
+    found.backend().await?;
+
+    assert_eq!(Scope::of_caller(None, None, "lab", "sweep").await?.account, "123456789012");
+    let mut asked = Examination::default();
+    asked.knot = Some("sweep".to_owned());
+    let findings = doctor::examine(&asked).await;
+    let about = |name: &str| findings.iter().find(|one| one.about == name).map(|one| one.state);
+    assert_eq!([about("Knot `sweep`"), about("Pars `lab`")], [Some(State::Good); 2], "{findings:?}");
+    let orphans = Prune::new().min_age(Duration::ZERO).find().await?;
+    assert!(orphans.is_empty(), "{orphans:?}");
+
+    knot.clobber().beside(folder(manifest)).image().await?;
+    assert_eq!(Knot::list().await?, []);
+    pars.clobber().await?;
+    assert_eq!(Pars::list().await?, []);
+    Ok(())
+}
+
+fn deployable(manifest: &str, role: &str, pars: &Pars) -> KnotBuilder {
+    let selection = Selection { manifest_path: Some(manifest.into()), ..Selection::default() };
+    let compile = Compile::new(selection).profile(Profile::Fast).cargo_option("--offline");
+    Knot::builder("sweep").pars(pars).service_role(role).memory("2 GiB").compile(compile)
+}
+
+fn folder(manifest: &str) -> &std::path::Path {
+    std::path::Path::new(manifest).parent().expect("a manifest is in a folder")
+}
