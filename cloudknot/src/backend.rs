@@ -166,7 +166,7 @@ pub(crate) trait Place: Send + Sync {
     fn chunking(&self, function: &Function, resources: &Resources, items: u64) -> Chunking;
 
     /// Adds to the record of a run what of this backend must not change under it.
-    fn pin(&self, _: &mut Manifest, _independent: bool) -> Result<()> {
+    fn pin(&self, _: &mut Manifest, _: &Function, _independent: bool) -> Result<()> {
         Ok(())
     }
 

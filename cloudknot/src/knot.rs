@@ -67,6 +67,10 @@ pub struct Deployed {
     pub settings: KnotSettings,
     /// The ids of the remote functions, by what the stack calls their job definitions.
     pub functions: BTreeMap<String, String>,
+    /// The fingerprints of the functions' types, by their ids, as the worker said. Empty where the machine that deployed could
+    /// not run it, as one of another architecture: then only the worker compares them.
+    #[serde(default)]
+    pub types: BTreeMap<String, u64>,
 }
 
 /// What a Knot shall be; see [`Knot::builder`].

@@ -114,6 +114,9 @@ mod remote;
 mod run;
 #[cfg(all(feature = "aws", not(cloudknot_worker)))]
 mod signed;
+#[cfg(not(cloudknot_worker))]
+#[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only that there is a note is of interest"))]
+mod sizes;
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod stack;
 #[cfg(all(feature = "progress", not(cloudknot_worker)))]

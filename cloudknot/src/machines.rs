@@ -5,6 +5,7 @@
 use crate::ec2::InstanceType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pars::Internet;
+use crate::sizes::{self, whole};
 
 /// What the ECS agent of Batch's own machine image keeps for itself, in MiB (Batch's user guide, "Compute resource memory
 /// management").
@@ -114,53 +115,8 @@ pub(crate) fn counted(number: u32, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// On EC2 a job has whole vCPUs, and at least one.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the macro lets small positive numbers pass"
-)]
-pub(crate) fn whole(vcpus: f64) -> u32 {
-    vcpus.ceil().max(1.0) as u32
-}
-
-/// A number of vCPUs on Fargate, and the memory that goes with it, in MiB.
-struct Size {
-    vcpus: f64,
-    text: &'static str,
-    memory: Memory,
-}
-
-enum Memory {
-    /// First, last, step.
-    Steps(u64, u64, usize),
-    These(&'static [u64]),
-}
-
-/// The pairs that Fargate has (`value` of `ResourceRequirement` in Batch's API reference, as in botocore 1.44.5).
-const FARGATE: [Size; 8] = [
-    Size { vcpus: 0.25, text: "0.25", memory: Memory::These(&[512, 1024, 2048]) },
-    Size { vcpus: 0.5, text: "0.5", memory: Memory::Steps(1024, 4096, 1024) },
-    Size { vcpus: 1.0, text: "1", memory: Memory::Steps(2048, 8192, 1024) },
-    Size { vcpus: 2.0, text: "2", memory: Memory::Steps(4096, 16_384, 1024) },
-    Size { vcpus: 4.0, text: "4", memory: Memory::Steps(8192, 30_720, 1024) },
-    Size { vcpus: 8.0, text: "8", memory: Memory::Steps(16_384, 61_440, 4096) },
-    Size { vcpus: 16.0, text: "16", memory: Memory::Steps(32_768, 122_880, 8192) },
-    Size { vcpus: 32.0, text: "32", memory: Memory::These(&[61_440, 122_880, 249_856]) },
-];
-
 /// The disk of a Fargate job that is given a size, in GiB.
 const EPHEMERAL: std::ops::RangeInclusive<u32> = 21..=200;
-
-impl Size {
-    /// The least memory that goes with it and is enough.
-    fn memory_for(&self, asked: u64) -> Option<u64> {
-        match self.memory {
-            Memory::Steps(first, last, step) => (first..=last).step_by(step).find(|&memory| memory >= asked),
-            Memory::These(all) => all.iter().copied().find(|&memory| memory >= asked),
-        }
-    }
-}
 
 /// The smallest pair of Fargate's that is enough.
 ///
@@ -187,14 +143,13 @@ pub(crate) fn on_fargate(
         return failed(&why, "leave it out for 20 GiB, or name a size between these");
     }
     let (vcpus, memory) = (request.vcpus, request.memory_mib);
-    for size in FARGATE.iter().filter(|size| size.vcpus >= vcpus) {
-        if let Some(memory_mib) = size.memory_for(memory) {
-            let rounded = size.vcpus > vcpus || memory_mib > memory;
-            return Ok(Placed { vcpus: size.text.into(), memory_mib, rounded });
+    match sizes::on_fargate(vcpus, memory) {
+        Ok((given, memory_mib)) => {
+            let rounded = given > vcpus || memory_mib > memory;
+            Ok(Placed { vcpus: given.to_string(), memory_mib, rounded })
         }
+        Err(why) => failed(&why, "ask for less (`vcpus`, `memory`), or take `compute = \"ec2\"` or \"spot\""),
     }
-    let why = format!("it asks for {vcpus} vCPUs and {memory} MiB, and Fargate has at most 32 and 249856");
-    failed(&why, "ask for less (`vcpus`, `memory`), or take `compute = \"ec2\"` or \"spot\"")
 }
 
 /// What one hour costs, in USD: list prices of us-east-1 as reviews of 2026 quote them from aws.amazon.com/vpc/pricing and

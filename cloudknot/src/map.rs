@@ -426,7 +426,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         let chosen = backend.chunking(function, &manifest.resources, recording.items);
         manifest.chunk = options.chunk.unwrap_or(chosen.chunk);
         manifest.parallel = options.parallel.unwrap_or(chosen.parallel);
-        backend.pin(&mut manifest, options.independent)?;
+        backend.pin(&mut manifest, function, options.independent)?;
         let keys = RunKeys::new(&knot, &recording.run);
         let rest = Bytes::from(std::mem::take(&mut recording.buffer));
         let offsets = recording.offsets.take();

@@ -9,6 +9,7 @@ use cloudknot_runtime::contract::Types;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sizes::JobSizes;
 
 const FILE: &str = "knot.json";
 
@@ -40,8 +41,12 @@ pub(crate) struct KnotNote {
     pub(crate) job_definitions: BTreeMap<String, String>,
     /// The image, with its digest.
     pub(crate) image: String,
-    /// The types of its functions, as the worker said; `None` where it could not be asked on that machine.
+    /// The types of its functions, as the worker said; `None` where it could not be asked on the machine that deployed. Without
+    /// their structure where only the stack was asked.
     pub(crate) types: Option<Vec<Types>>,
+    /// What its jobs are; `None` on a queue that is not its own.
+    #[serde(default)]
+    pub(crate) jobs: Option<JobSizes>,
 }
 
 impl KnotNote {

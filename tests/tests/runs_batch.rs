@@ -169,6 +169,23 @@ fn what_a_run_asks_for_goes_before_what_was_deployed() {
 }
 
 #[test]
+fn on_fargate_a_run_gets_the_next_size_that_there_is() {
+    let Some(seen) = Seen::new() else { return };
+    seen.note(|note| note["jobs"] = serde_json::json!({"fargate": true, "vcpus": 0.5, "memory-mib": null}));
+    seen.trial.map(&Spec { memory: Some("4100 MiB".into()), ..doubles(1) });
+    let asked = seen.submitted()[0]["containerOverrides"]["resourceRequirements"].clone();
+    assert_eq!(
+        asked,
+        serde_json::json!([{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "5120"}]),
+        "half a vCPU has 4096 MiB at most"
+    );
+    let recorded = seen.recorded();
+    let too_much = json(&Spec { memory_on_retry: Some("300 GiB".into()), ..doubles(1) });
+    seen.refuses(&["values", &too_much], "Config", &["307200 MiB", "Fargate has at most 32 and 249856"]);
+    assert_eq!(seen.recorded(), recorded, "nothing is kept of what cannot be");
+}
+
+#[test]
 fn a_submission_whose_answer_is_lost_is_looked_for_and_not_repeated() {
     let Some(seen) = Seen::new() else { return };
     seen.aws.cut_next(1);

@@ -87,6 +87,8 @@ fn from_cargo_new_to_results_of_aws_batch() {
     let mut use_it = Command::new(cargo_knot());
     aws(use_it.args(["knot", "use", "roots"]).current_dir(walk.folder()));
     succeed(&mut use_it);
+    let note = std::fs::read_to_string(walk.folder().join(".cloudknot/knot.json")).unwrap();
+    assert!(note.contains("fingerprint"), "types are compared before anything is sent, from there as well: {note}");
     let again = program(&[&id]);
     assert_eq!(String::from_utf8_lossy(&again.stdout), expected);
     recorder.validate();

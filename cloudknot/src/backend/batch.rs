@@ -118,10 +118,11 @@ impl Place for OnKnot {
         let here = function.schema();
         match deployed {
             Some(deployed) if deployed.fingerprint != here.fingerprint => {
-                let difference = here.difference(&deployed.schema);
-                let message = format!(
-                    "failed to submit: the types of `{id}` have changed since the Knot `{knot}` was deployed\n{difference}"
-                );
+                let mut message =
+                    format!("failed to submit: the types of `{id}` have changed since the Knot `{knot}` was deployed");
+                if !deployed.schema.is_empty() {
+                    message = format!("{message}\n{}", here.difference(&deployed.schema));
+                }
                 Err(Error::new(ErrorKind::Types, message).with_hint(again))
             }
             _ => Ok(()),
@@ -132,8 +133,13 @@ impl Place for OnKnot {
         Chunking { chunk: items.div_ceil(batch::LARGEST_ARRAY).clamp(1, LARGEST_CHUNK), parallel: 1 }
     }
 
-    fn pin(&self, manifest: &mut Manifest, independent: bool) -> Result<()> {
+    fn pin(&self, manifest: &mut Manifest, function: &Function, independent: bool) -> Result<()> {
         let note = &self.note;
+        if let Some(jobs) = &note.jobs {
+            let asked = manifest.resources;
+            manifest.resources = jobs.given(&function.resources, asked)?;
+            jobs.given(&function.resources, Resources { memory_mib: asked.memory_in(2), ..asked })?;
+        }
         names::check_tags(&manifest.tags.clone().into_iter().collect::<Vec<_>>())?;
         let definition = note.job_definitions.get(&manifest.function).cloned().unwrap_or_default();
         manifest.batch = Some(OnBatch {
@@ -160,7 +166,7 @@ impl Place for OnKnot {
         Ok(())
     }
 
-    fn launch(&self, ledger: &Arc<Ledger>, _: &'static Function, known: bool) -> BoxFuture<'static, Result<()>> {
+    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> BoxFuture<'static, Result<()>> {
         let ledger = Arc::clone(ledger);
         let Some(on) = ledger.record.manifest.batch.clone() else {
             let run = &ledger.record.manifest.run;
@@ -177,6 +183,7 @@ impl Place for OnKnot {
             note: self.note.clone(),
             on,
             ledger,
+            function,
             fresh: known,
             sent: Vec::new(),
             explained: 0,
@@ -221,6 +228,7 @@ struct Follower {
     note: KnotNote,
     on: OnBatch,
     ledger: Arc<Ledger>,
+    function: &'static Function,
     /// Nothing is stored of what is submitted.
     fresh: bool,
     sent: Vec<Sent>,
@@ -359,12 +367,20 @@ impl Follower {
             definition: self.on.job_definition.clone(),
             children: children.end - children.start,
             environment: environment(manifest, &task),
-            resources: Resources { memory_mib: manifest.resources.memory_in(*round), ..manifest.resources },
+            resources: self.resources(*round),
             timeout: timeout(manifest, taken_up.retries),
             knot: manifest.knot.clone(),
             run: manifest.run.clone(),
             tags: manifest.tags.clone().into_iter().collect(),
         }
+    }
+
+    /// What its jobs get in this round. That there are such was checked before it was recorded.
+    fn resources(&self, round: u32) -> Resources {
+        let asked = self.ledger.record.manifest.resources;
+        let asked = Resources { memory_mib: asked.memory_in(round), ..asked };
+        let given = self.note.jobs.as_ref().map(|jobs| jobs.given(&self.function.resources, asked));
+        given.and_then(Result::ok).unwrap_or(asked)
     }
 
     /// Asks until all jobs are over, or all that is wanted is stored.

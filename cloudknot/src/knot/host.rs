@@ -3,10 +3,12 @@
 //! The repository comes first, then the push, then the rest of the stack. Whatever interrupts it, the same deploy goes on
 //! from what is there.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use aws_sdk_iam as iam;
 use cloudknot_runtime::contract::Types;
+use cloudknot_runtime::fingerprint::Fingerprint;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -29,6 +31,8 @@ use crate::pars::{self, Pars};
 use crate::partition::Partition;
 use crate::plan::{Action, Plan};
 use crate::preflight;
+use crate::quantity::memory_mib;
+use crate::sizes::JobSizes;
 use crate::stack::{self, Body, Noted, Stack, Stacks, step};
 
 /// What the names of all stacks of Knots begin with.
@@ -81,6 +85,19 @@ pub(super) async fn deploy(builder: KnotBuilder) -> Result<Knot> {
 /// What a program has to know of a Knot.
 fn note_of(knot: &Knot, pars: &Pars, types: Option<Vec<Types>>) -> KnotNote {
     let definitions = knot.job_definitions().into_iter();
+    let deployed = &knot.deployed;
+    let noted = |(function, fingerprint): (&String, &u64)| Types {
+        function: function.clone(),
+        fingerprint: Fingerprint(*fingerprint),
+        schema: String::new(),
+    };
+    let types = types.or_else(|| (!deployed.types.is_empty()).then(|| deployed.types.iter().map(noted).collect()));
+    // Those of a queue that exists were asked for by whoever deployed, and are not noted.
+    let jobs = deployed.settings.queue.is_none().then(|| JobSizes {
+        fargate: deployed.settings.compute.unwrap_or_default().is_fargate(),
+        vcpus: deployed.settings.vcpus,
+        memory_mib: deployed.settings.memory.as_deref().and_then(|memory| memory_mib(memory).ok()),
+    });
     KnotNote {
         knot: knot.name.clone(),
         profile: knot.account.profile.clone(),
@@ -92,10 +109,10 @@ fn note_of(knot: &Knot, pars: &Pars, types: Option<Vec<Types>>) -> KnotNote {
         job_definitions: definitions.map(|(function, arn)| (function.to_owned(), arn.to_owned())).collect(),
         image: knot.image(),
         types,
+        jobs,
     }
 }
 
-/// The types of a worker that was built elsewhere are not known here: it compares them itself.
 pub(super) async fn backend(knot: &Knot) -> Result<Backend> {
     Ok(Backend::knot(note_of(knot, &knot.pars().await?, None)))
 }
@@ -428,15 +445,24 @@ impl Made {
             cargo_target: self.worker.made_of.option(),
             settings: self.settings.clone(),
             functions: self.wanted().job_definitions(),
+            types: self
+                .built
+                .types
+                .iter()
+                .flatten()
+                .map(|types| (types.function.clone(), types.fingerprint.0))
+                .collect(),
         }
     }
 
     /// All that the stack depends on, in a few letters: the same again needs no change.
     fn content(&self, pars: &Pars) -> String {
+        // The types are the image's, and not every machine can ask it.
+        let deployed = Deployed { types: BTreeMap::new(), ..self.deployed() };
         let all = json!([
             stack::source("knot.yaml"),
             stack::source("policies/job-role.json.j2"),
-            self.deployed(),
+            deployed,
             self.worker.functions,
             self.image.digest(),
             pars.outputs,

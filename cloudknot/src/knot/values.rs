@@ -14,10 +14,8 @@ use crate::machines::{self, Request};
 use crate::names::{self, Kind};
 use crate::pars::Pars;
 use crate::quantity::memory_mib;
+use crate::sizes::{self, MEMORY_MIB, VCPUS};
 
-/// What a function gets that says nothing.
-const VCPUS: f64 = 1.0;
-const MEMORY_MIB: u64 = 2048;
 /// How often a job starts that is lost with its machine.
 const ATTEMPTS: u32 = 3;
 /// The most virtual CPUs at once.
@@ -187,7 +185,7 @@ impl Wanted<'_> {
                 (placed.vcpus, placed.memory_mib)
             } else {
                 // EC2 takes whole ones only.
-                (machines::whole(request.vcpus).to_string(), request.memory_mib)
+                (sizes::whole(request.vcpus).to_string(), request.memory_mib)
             };
             // For a worker, which cannot see its share of a machine.
             let share = json!({"name": contract::ENV_VCPUS, "value": vcpus});

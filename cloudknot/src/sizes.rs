@@ -1,0 +1,143 @@
+//! What jobs get of the vCPUs and the memory that they ask for. Knows no Knot and asks nobody.
+
+use cloudknot_runtime::contract::Resources;
+use cloudknot_runtime::function;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a function gets that says nothing.
+pub(crate) const VCPUS: f64 = 1.0;
+pub(crate) const MEMORY_MIB: u64 = 2048;
+
+/// On EC2 a job has whole vCPUs, and at least one.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the macro and the map let small positive numbers pass"
+)]
+pub(crate) fn whole(vcpus: f64) -> u32 {
+    vcpus.ceil().max(1.0) as u32
+}
+
+/// A number of vCPUs on Fargate, and the memory that goes with it, in MiB.
+struct Size {
+    vcpus: f64,
+    memory: Memory,
+}
+
+enum Memory {
+    /// First, last, step.
+    Steps(u64, u64, usize),
+    These(&'static [u64]),
+}
+
+/// The pairs that Fargate has (`value` of `ResourceRequirement` in Batch's API reference, as in botocore 1.44.5).
+const FARGATE: [Size; 8] = [
+    Size { vcpus: 0.25, memory: Memory::These(&[512, 1024, 2048]) },
+    Size { vcpus: 0.5, memory: Memory::Steps(1024, 4096, 1024) },
+    Size { vcpus: 1.0, memory: Memory::Steps(2048, 8192, 1024) },
+    Size { vcpus: 2.0, memory: Memory::Steps(4096, 16_384, 1024) },
+    Size { vcpus: 4.0, memory: Memory::Steps(8192, 30_720, 1024) },
+    Size { vcpus: 8.0, memory: Memory::Steps(16_384, 61_440, 4096) },
+    Size { vcpus: 16.0, memory: Memory::Steps(32_768, 122_880, 8192) },
+    Size { vcpus: 32.0, memory: Memory::These(&[61_440, 122_880, 249_856]) },
+];
+
+impl Size {
+    /// The least memory that goes with it and is enough.
+    fn memory_for(&self, asked: u64) -> Option<u64> {
+        match self.memory {
+            Memory::Steps(first, last, step) => (first..=last).step_by(step).find(|&memory| memory >= asked),
+            Memory::These(all) => all.iter().copied().find(|&memory| memory >= asked),
+        }
+    }
+}
+
+/// The smallest pair of Fargate's that is enough.
+///
+/// # Errors
+/// If none is: why, in words.
+pub(crate) fn on_fargate(vcpus: f64, memory_mib: u64) -> Result<(f64, u64), String> {
+    let sizes = FARGATE.iter().filter(|size| size.vcpus >= vcpus);
+    let mut pairs = sizes.filter_map(|size| Some((size.vcpus, size.memory_for(memory_mib)?)));
+    pairs
+        .next()
+        .ok_or_else(|| format!("it asks for {vcpus} vCPUs and {memory_mib} MiB, and Fargate has at most 32 and 249856"))
+}
+
+/// What the jobs of a Knot run on, and what was said of them over what their functions say.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct JobSizes {
+    pub(crate) fargate: bool,
+    pub(crate) vcpus: Option<f64>,
+    pub(crate) memory_mib: Option<u64>,
+}
+
+impl JobSizes {
+    /// What the jobs of a run get that asks for something else than was deployed: AWS takes some sizes only.
+    ///
+    /// # Errors
+    /// If there are no such jobs.
+    pub(crate) fn given(&self, function: &function::Resources, asked: Resources) -> Result<Resources> {
+        if !self.fargate {
+            return Ok(Resources { vcpus: asked.vcpus.map(|vcpus| f64::from(whole(vcpus))), ..asked });
+        }
+        if asked.gpus.is_some_and(|gpus| gpus > 0) {
+            return Err(refused("it asks for GPUs, which Fargate does not have"));
+        }
+        if asked.vcpus.is_none() && asked.memory_mib.is_none() {
+            return Ok(asked);
+        }
+        let vcpus = asked.vcpus.or(self.vcpus).or(function.vcpus).unwrap_or(VCPUS);
+        let memory = asked.memory_mib.or(self.memory_mib).or(function.memory_mib).unwrap_or(MEMORY_MIB);
+        let (vcpus, memory) = on_fargate(vcpus, memory).map_err(|why| refused(&why))?;
+        Ok(Resources { vcpus: Some(vcpus), memory_mib: Some(memory), ..asked })
+    }
+}
+
+fn refused(why: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("failed to submit: {why}"))
+        .with_hint("ask for less, or deploy a Knot with `compute = \"ec2\"` or \"spot\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(vcpus: Option<f64>, memory_mib: Option<u64>) -> Resources {
+        Resources { vcpus, memory_mib, ..Resources::default() }
+    }
+
+    fn of_function(vcpus: Option<f64>, memory_mib: Option<u64>) -> function::Resources {
+        function::Resources { vcpus, memory_mib, gpus: 0, retries: 0, timeout: None }
+    }
+
+    #[test]
+    fn on_ec2_vcpus_are_whole() {
+        let deployed = JobSizes { fargate: false, vcpus: None, memory_mib: None };
+        let given = |vcpus| deployed.given(&of_function(None, None), asked(vcpus, Some(700))).unwrap();
+        assert_eq!(given(Some(1.5)), asked(Some(2.0), Some(700)));
+        assert_eq!(given(Some(0.25)), asked(Some(1.0), Some(700)));
+        assert_eq!(given(None), asked(None, Some(700)));
+    }
+
+    #[test]
+    fn on_fargate_both_make_a_pair() {
+        let function = of_function(Some(0.5), Some(1024));
+        let deployed = JobSizes { fargate: true, vcpus: Some(1.0), memory_mib: None };
+        let given = |vcpus, memory| deployed.given(&function, asked(vcpus, memory));
+        assert_eq!(given(None, None).unwrap(), asked(None, None), "it stays as it was deployed");
+        assert_eq!(given(None, Some(65_536)).unwrap(), asked(Some(16.0), Some(65_536)));
+        assert_eq!(given(Some(0.25), None).unwrap(), asked(Some(0.25), Some(1024)));
+        assert_eq!(given(Some(3.0), None).unwrap(), asked(Some(4.0), Some(8192)));
+        let error = given(Some(64.0), None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "failed to submit: it asks for 64 vCPUs and 1024 MiB, and Fargate has at most 32 and 249856"
+        );
+        let with_gpus = Resources { gpus: Some(1), ..Resources::default() };
+        assert_eq!(deployed.given(&function, with_gpus).unwrap_err().kind(), ErrorKind::Config);
+    }
+}
