@@ -719,7 +719,7 @@ fn a_network_that_is_one_too_many_is_refused_before_anything_is_made() {
     account.check_empty(&[]);
     account.recorder.instead(|seen| {
         let quota = serde_json::json!({"Quota": {"Value": 6.0}}).to_string();
-        (seen.operation() == "servicequotas GetServiceQuota").then(|| Instead::Answer(200, quota))
+        (seen.operation() == "servicequotas GetServiceQuota").then_some(Instead::Answer(200, quota))
     });
     check(&mut account.knot(&[&create[..], &["--dry-run"]].concat()), 0, &[]);
     println!("{}", account.recorder.validate());
@@ -733,7 +733,7 @@ fn denied(seen: &Seen) -> String {
     let result = |action: String| {
         format!("<member><EvalActionName>{action}</EvalActionName><EvalDecision>implicitDeny</EvalDecision></member>")
     };
-    let results: String = actions.map(result).collect();
+    let results = actions.map(result).collect::<Vec<_>>().concat();
     let results = format!("<EvaluationResults>{results}</EvaluationResults><IsTruncated>false</IsTruncated>");
     let namespace = "https://iam.amazonaws.com/doc/2010-05-08/";
     format!(

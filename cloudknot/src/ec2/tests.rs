@@ -176,8 +176,8 @@ async fn zones_are_those_that_can_be_used() {
 #[tokio::test]
 async fn what_counts_against_a_quota_is_counted() {
     let set = |name: &str, items: &[&str]| {
-        let items: String = items.iter().map(|item| format!("<item>{item}</item>")).collect();
-        format!("<R><{name}>{items}</{name}></R>")
+        let items: Vec<_> = items.iter().map(|item| format!("<item>{item}</item>")).collect();
+        format!("<R><{name}>{}</{name}></R>", items.concat())
     };
     let addresses = [
         "<publicIp>192.0.2.1</publicIp><publicIpv4Pool>amazon</publicIpv4Pool>",

@@ -18,7 +18,7 @@ fn main() {
 async fn make(manifest: &str, role: &str) -> cloudknot::Result<()> {
     let pars = Pars::builder("lab").tag("Owner", "Ada").create().await?;
     assert_eq!(Pars::get("lab").await?, pars);
-    assert_eq!(Pars::list().await?, [pars.clone()]);
+    assert_eq!(Pars::list().await?, std::slice::from_ref(&pars));
     assert!(Pars::builder("lab").tag("Owner", "Ada").plan().await?.steps.is_empty(), "it is as it should be");
     assert!(Pars::builder("other").template().await?.contains("AWS::S3::Bucket"));
 
@@ -26,7 +26,7 @@ async fn make(manifest: &str, role: &str) -> cloudknot::Result<()> {
     let found = Knot::get("sweep").await?;
     assert_eq!((found.image(), found.queue()), (knot.image(), knot.queue()));
     assert_eq!(found.job_definitions(), knot.job_definitions());
-    assert_eq!(Knot::list().await?, [found.clone()]);
+    assert_eq!(Knot::list().await?, std::slice::from_ref(&found));
     assert_eq!(found.pars().await?.bucket(), pars.bucket());
     assert!(deployable(manifest, role, &pars).plan().await?.steps.is_empty(), "it is as it should be");
     assert!(deployable(manifest, role, &pars).template().await?.contains("AWS::Batch::JobQueue"));
