@@ -212,11 +212,11 @@ fn stop_on_sigterm(control: &Arc<Control>) {
     let control = Arc::clone(control);
     match engine::enter(|| signal(SignalKind::terminate())) {
         Ok(mut terminate) => {
-            _ = engine::spawn(async move {
+            engine::spawn(async move {
                 terminate.recv().await;
                 eprintln!("cloudknot: told to stop; what is finished is stored");
                 control.stop.store(true, Ordering::Relaxed);
-            })
+            });
         }
         Err(error) => eprintln!("cloudknot: failed to listen for SIGTERM: {error}"),
     }

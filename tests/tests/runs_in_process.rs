@@ -204,10 +204,11 @@ impl tracing::Subscriber for Told {
     fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
+        use std::fmt::Write;
         struct Fields(String);
         impl tracing::field::Visit for Fields {
             fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                self.0 += &format!("{field}={value:?} ");
+                write!(self.0, "{field}={value:?} ").expect("a text takes more text");
             }
         }
         let mut fields = Fields(format!("{} ", event.metadata().level()));
