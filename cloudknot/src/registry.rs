@@ -414,11 +414,8 @@ fn pieces(
     let bytes = blob.bytes.len();
     (0..bytes).step_by(PIECE).map(move |start| {
         let end = bytes.min(start + PIECE);
-        if end == bytes {
-            watch.sent()
-        } else {
-            watch.moved()
-        }
+        let goes_on = if end == bytes { Watch::sent } else { Watch::moved };
+        goes_on(&watch);
         on_progress(&Progress::Sending { digest: &blob.digest, sent: end as u64, bytes: bytes as u64 });
         Ok(blob.bytes.slice(start..end))
     })

@@ -24,9 +24,9 @@ pub(super) fn images(dockerfile: &str) -> Vec<String> {
                 let mut words = words.skip_while(|word| word.starts_with("--"));
                 let image = words.next().map(|image| expand(image, &defaults));
                 let stage = words.nth(1).unwrap_or_default().to_lowercase();
-                let found = image.filter(|image| !stages.contains(&image.to_lowercase()));
+                let image = image.filter(|image| !stages.contains(&image.to_lowercase()));
                 stages.push(stage);
-                found
+                image
             }
             // A stage has a name or a number.
             "COPY" => options
@@ -35,7 +35,9 @@ pub(super) fn images(dockerfile: &str) -> Vec<String> {
                 .find(|from| from.parse::<u32>().is_err() && !stages.contains(&from.to_lowercase())),
             _ => None,
         };
-        images.extend(named.filter(|image| !images.contains(image)).into_iter().collect::<Vec<_>>());
+        if let Some(image) = named.filter(|image| !images.contains(image)) {
+            images.push(image);
+        }
     }
     images
 }
@@ -56,25 +58,15 @@ fn instructions(dockerfile: &str) -> Vec<String> {
 
 /// The text with `$NAME`, `${NAME}` and `${NAME:-default}` replaced. What is not known is empty, as it is to Docker.
 fn expand(text: &str, values: &HashMap<String, String>) -> String {
-    let mut expanded = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        expanded += before;
-        let (name, default);
-        (name, default, rest) = match after.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
-            Some((inside, rest)) => {
-                let (name, default) = inside.split_once(":-").unwrap_or((inside, ""));
-                (name, default, rest)
-            }
-            None => {
-                let end = after.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-                let (name, rest) = after.split_at(end.unwrap_or(after.len()));
-                (name, "", rest)
-            }
-        };
-        expanded += values.get(name).map_or(default, String::as_str);
-    }
-    expanded + rest
+    let Some((before, after)) = text.split_once('$') else { return text.to_owned() };
+    let braced = after.strip_prefix('{').and_then(|inside| inside.split_once('}'));
+    let (variable, rest) = braced.unwrap_or_else(|| {
+        let end = after.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        after.split_at(end.unwrap_or(after.len()))
+    });
+    let (name, default) = variable.split_once(":-").unwrap_or((variable, ""));
+    let value = values.get(name).map_or(default, String::as_str);
+    format!("{before}{value}{}", expand(rest, values))
 }
 
 #[cfg(test)]
