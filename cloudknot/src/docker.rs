@@ -5,20 +5,25 @@
 pub(crate) mod container;
 mod context;
 mod export;
+mod froms;
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bollard::Docker;
+use bollard::auth::DockerCredentials;
 use bollard::errors::Error as EngineError;
 use bollard::query_parameters::{
     BuildImageOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptions, RemoveImageOptions, TagImageOptionsBuilder,
 };
 use cloudknot_runtime::engine;
+use docker_credential::DockerCredential;
 use futures_util::TryStreamExt;
 
 use crate::image::{Architecture, Image, ImageError, ImageOptions};
+use crate::registry::stored;
 
 /// What an image of the user's stands on, where a worker needs more than itself (a native library, a data file).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +39,7 @@ pub enum Base {
 #[derive(Clone)]
 pub struct Engine {
     docker: Docker,
+    logins: Option<PathBuf>,
 }
 
 impl Engine {
@@ -59,7 +65,15 @@ impl Engine {
         // An engine refuses an interface newer than its own, so it is asked which one it has.
         let negotiated = docker.map_err(failed)?.negotiate_version();
         let docker = engine::inside(Box::pin(negotiated)).await.map_err(failed)?;
-        Ok(Self { docker })
+        Ok(Self { docker, logins: None })
+    }
+
+    /// The folder where `docker login` has stored how to log in to the registries of bases, in place of `$DOCKER_CONFIG` or
+    /// `~/.docker`.
+    #[must_use]
+    pub fn logins_in(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.logins = Some(folder.into());
+        self
     }
 
     /// Has the image in the engine, under these names (`my-crate:latest`).
@@ -146,7 +160,8 @@ impl Engine {
         let platform = format!("linux/{}", architecture.docker());
         let options = CreateImageOptionsBuilder::default().from_image(from).tag(tag).platform(&platform).build();
         let failed = |source| DockerError::new(Doing::Pull(name.to_owned()), source);
-        self.docker.create_image(Some(options), None, None).try_collect::<Vec<_>>().await.map_err(failed)?;
+        let login = self.login(name).await.map(|(_, login)| login);
+        self.docker.create_image(Some(options), None, login).try_collect::<Vec<_>>().await.map_err(failed)?;
         Ok(name.to_owned())
     }
 
@@ -157,9 +172,15 @@ impl Engine {
         let platform = format!("linux/{}", architecture.docker());
         let options =
             BuildImageOptionsBuilder::default().dockerfile(context::DOCKERFILE).platform(&platform).rm(true).build();
+        let text = std::fs::read(dockerfile).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
+        let mut logins = HashMap::new();
+        for image in froms::images(&String::from_utf8_lossy(&text)) {
+            logins.extend(self.login(&image).await);
+        }
         let mut said = String::new();
         let mut id = None;
-        let mut lines = std::pin::pin!(self.docker.build_image(options, None, Some(bollard::body_full(tar.into()))));
+        let tar = bollard::body_full(tar.into());
+        let mut lines = std::pin::pin!(self.docker.build_image(options, Some(logins), Some(tar)));
         loop {
             match lines.try_next().await {
                 Ok(Some(line)) => {
@@ -177,6 +198,23 @@ impl Engine {
             }
         }
         id.ok_or_else(|| DockerError { doing: doing(), source: "the engine has not named what it built".into() })
+    }
+
+    /// What is stored of how to log in to the registry of an image, with the name by which the engine asks for it. A login
+    /// that cannot be read is none, as for Docker: most images can be had without.
+    async fn login(&self, image: &str) -> Option<(String, DockerCredentials)> {
+        let found = stored::of_image(self.logins.as_deref(), image).await;
+        let (registry, found) = found
+            .inspect_err(|error| tracing::warn!(image, ?error, "the engine is given no login for the image"))
+            .ok()??;
+        let mut login = DockerCredentials { serveraddress: Some(registry.clone()), ..DockerCredentials::default() };
+        match found {
+            DockerCredential::UsernamePassword(user, password) => {
+                (login.username, login.password) = (Some(user), Some(password));
+            }
+            DockerCredential::IdentityToken(token) => login.identitytoken = Some(token),
+        }
+        Some((registry, login))
     }
 
     async fn export(&self, name: &str) -> Result<Image, DockerError> {
@@ -266,17 +304,38 @@ impl DockerError {
             Doing::Pull(name) => {
                 Some(format!("check the name; if it needs a login, run `docker pull {name}` once, then try again"))
             }
+            Doing::Build(path) => self.what_lacks_to_build(path),
             Doing::Assemble => self.source.downcast_ref::<ImageError>().and_then(ImageError::hint),
             Doing::LoadArchive(_) => Some("run `cargo knot build` again".to_owned()),
             Doing::Load
             | Doing::Inspect(_)
             | Doing::Tag(_)
             | Doing::Remove(_)
-            | Doing::Build(_)
             | Doing::Export(_)
             | Doing::Run(_)
             | Doing::Sweep => None,
         }
+    }
+}
+
+impl DockerError {
+    /// The engine says in words alone that it would take a login, or its other builder.
+    fn what_lacks_to_build(&self, dockerfile: &Path) -> Option<String> {
+        let said = self.source.to_string();
+        let says = |words: &[&str]| words.iter().any(|words| said.contains(words));
+        if says(&["BuildKit"]) {
+            let folder = dockerfile.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+            return Some(format!(
+                "here the engine builds without BuildKit; have `docker build -t my-base {}` build it, and give `my-base` as \
+                 the base image in place of the Dockerfile",
+                folder.display()
+            ));
+        }
+        says(&["no basic auth credentials", "access denied", "unauthorized"]).then(|| {
+            "if the image that it begins with needs a login, run `docker login`, or `docker pull` that image once; then \
+             try again"
+                .to_owned()
+        })
     }
 }
 

@@ -6,6 +6,9 @@ use std::fmt;
 use cloudknot_runtime::failure::{ItemError, ItemErrorKind};
 use cloudknot_runtime::store::StoreError;
 
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+use crate::compile::CompileErrorKind;
+
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -26,6 +29,8 @@ struct Inner {
     source: Option<Box<dyn StdError + Send + Sync>>,
     run: Option<String>,
     failed: Vec<(u64, ItemError)>,
+    #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+    compile_kind: Option<CompileErrorKind>,
 }
 
 /// What kind of thing could not be done.
@@ -70,12 +75,28 @@ pub enum ErrorKind {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), hint: None, source: None, run: None, failed: Vec::new() }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            hint: None,
+            source: None,
+            run: None,
+            failed: Vec::new(),
+            #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+            compile_kind: None,
+        }))
     }
 
     #[cfg(all(feature = "aws", not(cloudknot_worker)))]
     pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Self {
         self.0.kind = kind;
+        self
+    }
+
+    #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+    #[must_use]
+    pub(crate) fn of_compile_kind(mut self, kind: CompileErrorKind) -> Self {
+        self.0.compile_kind = Some(kind);
         self
     }
 
@@ -145,6 +166,12 @@ impl Error {
     /// What kind of thing could not be done.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// Which step of compiling a worker failed, where one did.
+    #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+    pub fn compile_kind(&self) -> Option<CompileErrorKind> {
+        self.0.compile_kind
     }
 
     /// What to do next, where there is something to be said.

@@ -3,7 +3,11 @@
 //! The registry protocol is known here and nowhere else. Does not know where an image comes from, nor any cloud.
 
 mod failure;
-mod stored;
+pub(crate) mod stored;
+#[cfg(test)]
+#[path = "registry/tests.rs"]
+mod tests;
+mod watch;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -26,6 +30,7 @@ use rustls::pki_types::CertificateDer;
 use crate::image::{Blob, Image, MANIFEST_TYPE, authorities};
 pub use crate::login::Login;
 pub use failure::{RegistryError, RegistryErrorKind};
+use watch::Watch;
 
 /// How much is handed to the connection, and reported as sent, at once.
 const PIECE: usize = 64 * 1024;
@@ -33,6 +38,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// About 24 seconds of waiting in all.
 const ATTEMPTS: u32 = 8;
+/// How long nothing may move before a connection counts as lost.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One repository of a registry, such as `ghcr.io/somebody/my-crate`.
 ///
@@ -44,6 +51,7 @@ pub struct Repository {
     login: Login,
     ca_bundles: Vec<PathBuf>,
     attempts: u32,
+    patience: Duration,
     on_progress: Arc<OnProgress>,
 }
 
@@ -135,6 +143,7 @@ impl Repository {
             login: Login::default(),
             ca_bundles: Vec::new(),
             attempts: ATTEMPTS,
+            patience: PATIENCE,
             on_progress: Arc::new(|_| ()),
         })
     }
@@ -245,7 +254,8 @@ impl Repository {
         }
         let client = Client::try_from(self.config(&authorities));
         let client = client.map_err(|error| self.failed(&format!("set up a connection to `{registry}`"), &error))?;
-        let mut session = Session { repository: self, client, auth, bearer: None, authorities };
+        let watch = Arc::new(Watch::new(self.patience));
+        let mut session = Session { repository: self, client, auth, bearer: None, authorities, watch };
         session.bearer = session
             .attempt(&format!("log in to `{registry}`"), || {
                 Box::pin(session.client.auth(&self.reference, &session.auth, RegistryOperation::Push))
@@ -273,7 +283,7 @@ impl Repository {
             use_monolithic_push: true,
             extra_root_certificates: authorities.iter().map(certificate).collect(),
             connect_timeout: Some(Duration::from_secs(10)),
-            read_timeout: Some(Duration::from_mins(1)),
+            // None for reading: that would end a long upload. The session watches.
             user_agent: concat!("cloudknot/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         }
@@ -298,6 +308,7 @@ struct Session<'a> {
     /// The token that the registry has given for the login, if it works with tokens.
     bearer: Option<String>,
     authorities: Vec<CertificateDer<'static>>,
+    watch: Arc<Watch>,
 }
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, OciDistributionError>> + Send + 'a>>;
@@ -308,9 +319,15 @@ impl Session<'_> {
         let mut wait = FIRST_WAIT;
         let mut failed = 0;
         loop {
-            let error = match once().await {
-                Ok(value) => return Ok(value),
-                Err(error) => self.repository.failed(doing, &error),
+            self.watch.begin();
+            let error = tokio::select! {
+                answer = once() => match answer {
+                    Ok(value) => return Ok(value),
+                    Err(error) => self.repository.failed(doing, &error),
+                },
+                () = self.watch.over() => {
+                    RegistryError::stalled(doing, self.repository.reference.registry(), self.watch.patience())
+                }
             };
             failed += 1;
             if !error.kind().is_passing() || failed >= self.repository.attempts {
@@ -360,7 +377,7 @@ impl Session<'_> {
             return Ok(false);
         }
         let size = blob.bytes.len() as u64;
-        let pieces = pieces(blob.clone(), self.repository.on_progress.clone());
+        let pieces = pieces(blob.clone(), self.repository.on_progress.clone(), self.watch.clone());
         self.client.push_blob_stream(reference, stream::iter(pieces), &blob.digest, Some(size)).await?;
         Ok(true)
     }
@@ -400,10 +417,13 @@ impl Session<'_> {
 fn pieces(
     blob: Blob,
     on_progress: Arc<OnProgress>,
+    watch: Arc<Watch>,
 ) -> impl Iterator<Item = Result<Bytes, OciDistributionError>> + Send + 'static {
     let bytes = blob.bytes.len();
     (0..bytes).step_by(PIECE).map(move |start| {
         let end = bytes.min(start + PIECE);
+        let goes_on = if end == bytes { Watch::sent } else { Watch::moved };
+        goes_on(&watch);
         on_progress(&Progress::Sending { digest: &blob.digest, sent: end as u64, bytes: bytes as u64 });
         Ok(blob.bytes.slice(start..end))
     })

@@ -1,12 +1,12 @@
 //! The command `cargo knot` as a script sees it: exit codes, and what goes to which stream.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use cloudknot_tests::counterparts::{self, Registry};
-use cloudknot_tests::workspaces::{STANDING_IN, cargo_knot, workspace};
+use cloudknot_tests::workspaces::{LONE, STANDING_IN, cargo_knot, workspace, write};
 use serde_json::Value;
 
 static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("of the command", STANDING_IN));
@@ -68,6 +68,22 @@ fn the_exit_code_says_what_kind_of_failure_it_was() {
 }
 
 #[test]
+fn a_deploy_that_cannot_compile_ends_as_a_build_would_and_asks_nothing_of_aws() {
+    let check = |arguments: &[&str], code: i32, says: &[&str]| {
+        let mut deploy = knot(&[&["deploy", "--offline", "--fast"], arguments].concat());
+        // Whoever asked would get no answer, and end with 7.
+        deploy.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_REGION", "eu-central-1");
+        check(deploy.env("AWS_ACCESS_KEY_ID", "nobody").env("AWS_SECRET_ACCESS_KEY", "nothing"), code, says);
+    };
+    check(&["-p", "odd", "--example", "broken"], 101, &["this_does_not_exist", "caused by: cargo ended"]);
+    check(&["-p", "many"], 2, &["error: failed to choose", "hint: say which:\n      -p many --bin one"]);
+    check(&["-p", "lone", "--target", "wasm32-wasip1"], 2, &["failed to take `wasm32-wasip1`"]);
+    check(&["-p", "odd"], 4, &["error: failed to find a remote function in `odd` (--lib)"]);
+    let mut deploy = knot(&["deploy", "--offline", "-p", "lone"]);
+    self::check(deploy.env("RUSTC", "/no/such/rustc"), 3, &["failed to run `/no/such/rustc -vV`"]);
+}
+
+#[test]
 fn a_machine_that_cannot_compile_for_the_platform_is_told_what_to_install() {
     let sysroot = Command::new("rustc").args(["--print", "sysroot"]).current_dir(&*STAND_IN).output().unwrap();
     let sysroot = PathBuf::from(String::from_utf8(sysroot.stdout).unwrap().trim());
@@ -87,16 +103,40 @@ fn a_machine_that_cannot_compile_for_the_platform_is_told_what_to_install() {
 }
 
 #[test]
+fn a_compiler_that_lacks_for_a_target_is_named() {
+    let folder = workspace("of a target", STANDING_IN);
+    let settings = format!("{LONE}\n[package.metadata.cloudknot]\nallocator = \"mimalloc\"\n");
+    write(&folder.join("lone/Cargo.toml"), &settings);
+    // A search path without any compiler for musl.
+    let programs = tempfile::tempdir().unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    for name in ["cargo", "rustc", "cc"] {
+        let program = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file()).unwrap();
+        std::os::unix::fs::symlink(program, programs.path().join(name)).unwrap();
+    }
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let mut command = knot(&["build", "--offline", "-p", "lone", "--target", &target]);
+    command.current_dir(folder).env("PATH", programs.path()).env_remove("TARGET_CC");
+    for name in [&target, &target.replace('-', "_")] {
+        command.env_remove(format!("CC_{name}"));
+    }
+    let has_apt = Path::new("/usr/bin/apt-get").exists();
+    let remedy = if has_apt { "sudo apt-get install musl-tools" } else { "cargo install cargo-zigbuild" };
+    check(&mut command, 3, &[&format!("compiles a worker for `{target}`"), "a C compiler is needed too", remedy]);
+}
+
+#[test]
 fn a_push_says_how_far_it_is_and_sends_nothing_twice() {
     let Some(registry) = Registry::start() else { return };
     let password = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(password.path(), format!("{}\n", Registry::PASSWORD)).unwrap();
     let repository = format!("{}/lab/lone", registry.host());
-    // The test of a build has the same package: each would find the other's worker in the place of its own.
+    // The test of a build has the same package: in one folder, each would find the other's worker in the place of its own.
     let folder = workspace("of the push", STANDING_IN);
     let push = || {
         let mut command = knot(&["push", &repository, "--username", Registry::USER, "--password-stdin"]);
         command.args(["--offline", "--fast", "-p", "lone"]).current_dir(&folder);
+        command.env("CARGO_TARGET_DIR", folder.join("target"));
         command.stdin(std::fs::File::open(password.path()).unwrap());
         command
     };

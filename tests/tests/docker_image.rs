@@ -201,6 +201,51 @@ async fn a_base_that_cannot_be_had() {
 }
 
 #[tokio::test]
+async fn a_base_behind_a_login_is_had_by_the_stored_one() {
+    let (Some(docker), Some(registry)) = (Docker::get(), Registry::start()) else { return };
+    let options = ImageOptions::new("probe", "1.2.3");
+    let host = registry.host();
+    let repository = Repository::new(&format!("{host}/lab/behind")).unwrap().login(login());
+    repository
+        .push(&Image::assemble(worker(), &options.clone().label("from", "base")).unwrap(), &["one"])
+        .await
+        .unwrap();
+
+    let (folder, logins) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let dockerfile = folder.path().join("Dockerfile");
+    fs::write(&dockerfile, format!("ARG WHERE={host}\nFROM ${{WHERE}}/lab/behind:one\nLABEL more=yes\n")).unwrap();
+    let engine = engine(&docker).await.logins_in(logins.path());
+    let (built, pulled) = (Base::Dockerfile(dockerfile), Base::Image(format!("{host}/lab/behind:one")));
+    let error = engine.assemble(&built, worker(), &options).await.unwrap_err();
+    assert!(error.source().unwrap().to_string().contains("no basic auth credentials"), "{error:?}");
+    assert!(error.hint().unwrap().contains("run `docker login`"), "{error:?}");
+    assert!(engine.assemble(&pulled, worker(), &options).await.is_err());
+
+    // `QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu` is `AWS:123456789012-auth-token`.
+    let config = format!(r#"{{"auths": {{"{host}": {{"auth": "QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu"}}}}}}"#);
+    fs::write(logins.path().join("config.json"), config).unwrap();
+    let image = engine.assemble(&built, worker(), &options).await.unwrap();
+    assert_eq!((image.labels()["from"].as_str(), image.labels()["more"].as_str()), ("base", "yes"));
+    // Away with it, so that it has to be pulled again.
+    assert!(engine.remove(&format!("{host}/lab/behind:one")).await.unwrap());
+    assert_eq!(engine.assemble(&pulled, worker(), &options).await.unwrap().labels()["from"], "base");
+    engine.remove(&format!("{host}/lab/behind:one")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dockerfile_for_another_builder() {
+    let Some(docker) = Docker::get() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let dockerfile = folder.path().join("Dockerfile");
+    fs::write(&dockerfile, "FROM scratch\nRUN --mount=type=cache,target=/cache true\n").unwrap();
+    let base = Base::Dockerfile(dockerfile);
+    let options = ImageOptions::new("probe", "1.2.3");
+    let error = engine(&docker).await.assemble(&base, worker(), &options).await.unwrap_err();
+    let hint = error.hint().unwrap();
+    assert!(hint.contains(&format!("`docker build -t my-base {}`", folder.path().display())), "{hint}");
+}
+
+#[tokio::test]
 async fn a_base_without_the_c_library_of_the_worker() {
     let Some(docker) = Docker::get() else { return };
     let engine = engine(&docker).await;

@@ -192,6 +192,23 @@ async fn a_stored_login_is_used() {
     let path = folder.path().join("config.json");
     assert_eq!(error.to_string(), format!("failed to take the login for `{host}` from `{}`", path.display()));
 
+    let refused = async |registry: &str| {
+        let config = format!(r#"{{"auths": {{"{registry}": {{"identitytoken": "secret"}}}}}}"#);
+        fs::write(folder.path().join("config.json"), config).unwrap();
+        let repository = Repository::new(&format!("{registry}/lab/probe")).unwrap();
+        repository.login(Login::stored_in(folder.path())).push(&image, &["two"]).await.unwrap_err()
+    };
+    let error = refused(&host).await;
+    assert_eq!(error.kind(), RegistryErrorKind::Configuration);
+    assert_eq!(error.source().unwrap().to_string(), "it holds an identity token, which only Docker can use");
+    let hint = error.hint().unwrap();
+    assert!(
+        hint.ends_with("`cargo knot push --username NAME --password-stdin`") && !hint.contains("docker login"),
+        "{hint}"
+    );
+    let error = refused("lab.azurecr.io").await;
+    assert!(error.hint().unwrap().contains("`az acr login --expose-token`"), "{error:?}");
+
     config(format!(r#"{{"credHelpers": {{"{host}": "cloudknot-tests-absent"}}}}"#));
     let error = repository().push(&image, &["two"]).await.unwrap_err();
     assert_eq!(error.kind(), RegistryErrorKind::Configuration);
@@ -318,7 +335,7 @@ async fn a_registry_that_stays_busy_is_given_up() {
     let error = repository.attempts(2).push(&image(), &["one"]).await.unwrap_err();
     assert_eq!(error.kind(), RegistryErrorKind::Busy);
     assert_eq!(proxy.left(), 98);
-    assert_eq!(error.hint().unwrap(), "try again later; what arrived is kept");
+    assert_eq!(error.hint().unwrap(), "try again later; layers that have arrived are kept");
 }
 
 #[tokio::test]

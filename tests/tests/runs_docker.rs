@@ -149,6 +149,13 @@ fn an_image_with_other_types_is_refused_before_anything_runs() {
     for part in ["have changed since the image", "- input: { task: u8 }", "run `cargo knot build`"] {
         assert!(said.contains(part), "`{part}` is not in:\n{said}");
     }
+    assert_eq!(kept(&on), [""; 0]);
+}
+
+/// What of runs is in the folder of a test.
+fn kept(on: &Trial) -> Vec<String> {
+    let Ok(knots) = std::fs::read_dir(on.home().join("knots")) else { return Vec::new() };
+    knots.map(|knot| knot.expect("the folder can be read").path().display().to_string()).collect()
 }
 
 #[test]
@@ -160,4 +167,5 @@ fn without_an_image_the_user_is_told_how_to_get_one() {
     assert!(!output.status.success());
     assert!(said.contains("failed to find an image of this program"), "{said}");
     assert!(said.contains("hint: run `cargo knot build`"), "{said}");
+    assert_eq!(kept(&trial), [""; 0]);
 }

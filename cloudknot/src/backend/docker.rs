@@ -47,6 +47,11 @@ impl Place for Containers {
         function.id.package.to_owned()
     }
 
+    fn check(&self, function: &'static Function) -> Result<()> {
+        image(&home()?, function)?;
+        Ok(())
+    }
+
     fn chunking(&self, _: &Function, _: &Resources, items: u64) -> Chunking {
         Chunking { chunk: items.div_ceil(CHILDREN).max(1), parallel: 1 }
     }
@@ -57,14 +62,25 @@ impl Place for Containers {
 }
 
 fn begin(ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Result<()> {
-    let home = std::path::absolute(program::home())
-        .map_err(|error| Error::new(ErrorKind::Store, "failed to find the folder of runs").with_source(error))?;
-    let built = Built::read(&home)?;
-    built.check(function)?;
+    // Again, because a run that is attached to was checked by another program, and an image can be built at any time.
+    let home = home()?;
+    let built = image(&home, function)?;
     let at_once = (at_once(function, &ledger.record.manifest.resources) / ledger.record.manifest.parallel).max(1);
     ledger.started(&format!("in Docker, {at_once} at a time, image {}", built.name));
     let fleet = Fleet { ledger: Arc::clone(ledger), function, built, home, at_once, fresh: known };
     turns::start(ledger, move || fleet.drive(known))
+}
+
+fn home() -> Result<PathBuf> {
+    std::path::absolute(program::home())
+        .map_err(|error| Error::new(ErrorKind::Store, "failed to find the folder of runs").with_source(error))
+}
+
+/// The image that stands for the program, if it has the function as the program has it.
+fn image(home: &Path, function: &Function) -> Result<Built> {
+    let built = Built::read(home)?;
+    built.check(function)?;
+    Ok(built)
 }
 
 /// The containers of one run.

@@ -70,7 +70,7 @@ impl Error for CompileError {
 
 impl From<CompileError> for crate::Error {
     fn from(error: CompileError) -> Self {
-        let mut made = Self::new(crate::ErrorKind::Compile, error.message);
+        let mut made = Self::new(crate::ErrorKind::Compile, error.message).of_compile_kind(error.kind);
         if let Some(hint) = error.hint {
             made = made.with_hint(hint);
         }

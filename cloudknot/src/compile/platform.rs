@@ -73,7 +73,8 @@ pub(super) fn arch_of(triple: &str) -> Result<Arch, CompileError> {
 
 /// The platform for a target that was asked for. Whether its standard library is there is between the user and cargo.
 pub(super) fn asked(toolchain: &Toolchain, triple: &str, needs_c: bool) -> Result<Platform, CompileError> {
-    link(toolchain, triple, arch_of(triple)?, needs_c)?.ok_or_else(|| missing(toolchain, arch_of(triple), needs_c))
+    let arch = arch_of(triple)?;
+    link(toolchain, triple, arch, needs_c)?.ok_or_else(|| missing(toolchain, arch, Some(triple), needs_c))
 }
 
 /// The first platform that this machine can compile for.
@@ -85,13 +86,14 @@ pub(super) fn choose(toolchain: &Toolchain, arch: Arch, needs_c: bool) -> Result
             return Ok(platform);
         }
     }
-    Err(missing(toolchain, Ok(arch), needs_c))
+    Err(missing(toolchain, arch, None, needs_c))
 }
 
 /// The platform of a worker that takes its C library, gnu's, from the image it stands on.
 pub(super) fn gnu(toolchain: &Toolchain, arch: Arch, needs_c: bool) -> Result<Platform, CompileError> {
-    let linked = link(toolchain, &arch.gnu(), arch, needs_c)?;
-    linked.filter(|_| toolchain.has_std(&arch.gnu())).ok_or_else(|| missing(toolchain, Ok(arch), true))
+    let triple = arch.gnu();
+    let linked = link(toolchain, &triple, arch, needs_c)?.filter(|_| toolchain.has_std(&triple));
+    linked.ok_or_else(|| missing(toolchain, arch, Some(&triple), needs_c))
 }
 
 fn link(toolchain: &Toolchain, triple: &str, arch: Arch, needs_c: bool) -> Result<Option<Platform>, CompileError> {
@@ -142,27 +144,122 @@ fn cross_compiler(triple: &str, arch: Arch) -> Option<PathBuf> {
     on_path(&name).or_else(wrapper)
 }
 
-fn missing(toolchain: &Toolchain, arch: Result<Arch, CompileError>, needs_c: bool) -> CompileError {
-    let arch = match arch {
-        Ok(arch) => arch,
-        Err(error) => return error,
-    };
-    let (musl, gnu, name) = (arch.musl(), arch.gnu(), arch.rust_name());
-    let on_linux = toolchain.host.contains("-linux-");
-    let command = if !needs_c && !toolchain.has_std(&musl) {
-        format!("rustup target add {musl}")
-    } else if on_linux && Path::new("/usr/bin/apt-get").exists() {
-        let package = name.replace('_', "-");
-        let add = if toolchain.has_std(&gnu) { String::new() } else { format!(" && rustup target add {gnu}") };
-        format!("sudo apt-get install gcc-{package}-linux-gnu{add}")
-    } else {
-        let zig = if on_linux { "pip install ziglang" } else { "brew install zig" };
-        format!("{zig} && cargo install cargo-zigbuild && rustup target add {musl}")
+/// What is told where no platform will do: of the target that was asked for, or of an architecture.
+fn missing(toolchain: &Toolchain, arch: Arch, triple: Option<&str>, needs_c: bool) -> CompileError {
+    let lack = Lack {
+        host: &toolchain.host,
+        has_std: &|triple| toolchain.has_std(triple),
+        has_apt: Path::new("/usr/bin/apt-get").exists(),
+        arch,
+        triple,
+        needs_c,
     };
     let why = if needs_c { "; something that it is linked with compiles C, so a C compiler is needed too" } else { "" };
+    let what = triple.map_or_else(|| format!("{} Linux", arch.rust_name()), |triple| format!("`{triple}`"));
     CompileError::new(
         CompileErrorKind::Toolchain,
-        format!("failed to find what compiles a worker for {name} Linux on this machine ({}){why}", toolchain.host),
+        format!("failed to find what compiles a worker for {what} on this machine ({}){why}", toolchain.host),
     )
-    .advise(format!("install it, then run the same command: {command}"))
+    .advise(format!("install it, then run the same command: {}", lack.remedy()))
+}
+
+/// A machine that cannot compile for what was asked.
+struct Lack<'l> {
+    host: &'l str,
+    has_std: &'l dyn Fn(&str) -> bool,
+    /// It installs Debian's packages.
+    has_apt: bool,
+    arch: Arch,
+    /// The target, if it is not ours to choose.
+    triple: Option<&'l str>,
+    needs_c: bool,
+}
+
+impl Lack<'_> {
+    /// The command that installs what lacks.
+    fn remedy(&self) -> String {
+        let triple = self.triple.map_or_else(|| self.nearest(), str::to_owned);
+        let lacks_std = !(self.has_std)(&triple);
+        let std = lacks_std.then(|| format!("rustup target add {triple}"));
+        // Rust brings what links for musl.
+        let linked = !self.needs_c && triple.ends_with("-musl") && lacks_std;
+        let tools = (!linked).then(|| self.tools(&triple));
+        tools.into_iter().chain(std).collect::<Vec<_>>().join(" && ")
+    }
+
+    /// The target that takes the least.
+    fn nearest(&self) -> String {
+        let musl = self.arch.musl();
+        let rust_alone = !self.needs_c && !(self.has_std)(&musl);
+        if rust_alone || !self.installs_packages() { musl } else { self.arch.gnu() }
+    }
+
+    /// What installs a C compiler for the target, which also links.
+    fn tools(&self, triple: &str) -> String {
+        let arch = self.arch.rust_name();
+        let own = self.host.starts_with(&format!("{arch}-"));
+        match triple.ends_with("-musl") {
+            false if self.installs_packages() => {
+                format!("sudo apt-get install gcc-{}-linux-gnu", arch.replace('_', "-"))
+            }
+            // Debian has a compiler with musl for the machine's own architecture only.
+            true if self.installs_packages() && own => "sudo apt-get install musl-tools".to_owned(),
+            _ => {
+                let zig = if self.host.contains("-linux-") { "pip install ziglang" } else { "brew install zig" };
+                format!("{zig} && cargo install cargo-zigbuild")
+            }
+        }
+    }
+
+    fn installs_packages(&self) -> bool {
+        self.has_apt && self.host.contains("-linux-")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lacks_is_named_for_the_target_that_was_asked_for() {
+        const X86: &str = "x86_64-unknown-linux-gnu";
+        const ARM: &str = "aarch64-unknown-linux-gnu";
+        const MAC: &str = "aarch64-apple-darwin";
+        const X86_MUSL: &str = "x86_64-unknown-linux-musl";
+        const ARM_MUSL: &str = "aarch64-unknown-linux-musl";
+        let check = |host, has_apt, (arch, triple): (Arch, Option<&str>), needs_c, stds: &[&str], command: &str| {
+            let lack = Lack { host, has_std: &|triple| stds.contains(&triple), has_apt, arch, triple, needs_c };
+            assert_eq!(lack.remedy(), command, "{host} {has_apt} {arch:?} {triple:?} {needs_c} {stds:?}");
+        };
+        let asked = |triple: &'static str| (arch_of(triple).unwrap(), Some(triple));
+        let zig = "pip install ziglang && cargo install cargo-zigbuild";
+
+        let musl_tools = "sudo apt-get install musl-tools";
+        check(X86, true, asked(X86_MUSL), true, &[X86, X86_MUSL], musl_tools);
+        check(X86, true, asked(X86_MUSL), true, &[X86], &format!("{musl_tools} && rustup target add {X86_MUSL}"));
+        check(ARM, true, asked(ARM_MUSL), true, &[ARM, ARM_MUSL], musl_tools);
+        check(X86, false, asked(X86_MUSL), true, &[X86, X86_MUSL], zig);
+
+        check(X86, true, asked(ARM_MUSL), false, &[X86], &format!("rustup target add {ARM_MUSL}"));
+        check(X86, true, asked(ARM_MUSL), false, &[X86, ARM_MUSL], zig);
+        check(X86, true, asked(ARM_MUSL), true, &[X86, ARM_MUSL], zig);
+        check(X86, true, asked(ARM_MUSL), true, &[X86], &format!("{zig} && rustup target add {ARM_MUSL}"));
+
+        let gcc = "sudo apt-get install gcc-aarch64-linux-gnu";
+        check(X86, true, asked(ARM), false, &[X86, ARM], gcc);
+        check(X86, true, asked(ARM), true, &[X86], &format!("{gcc} && rustup target add {ARM}"));
+        check(X86, false, asked(ARM), true, &[X86], &format!("{zig} && rustup target add {ARM}"));
+        check(ARM, true, asked(X86), true, &[ARM, X86], "sudo apt-get install gcc-x86-64-linux-gnu");
+
+        let brew = "brew install zig && cargo install cargo-zigbuild";
+        check(MAC, false, asked(X86_MUSL), true, &[], &format!("{brew} && rustup target add {X86_MUSL}"));
+        check(MAC, false, asked(ARM), true, &[ARM], brew);
+
+        let any = (Arch::Arm64, None);
+        check(X86, true, any, false, &[X86], &format!("rustup target add {ARM_MUSL}"));
+        check(X86, true, any, true, &[X86], &format!("{gcc} && rustup target add {ARM}"));
+        check(X86, true, any, true, &[X86, ARM], gcc);
+        check(X86, false, any, true, &[X86], &format!("{zig} && rustup target add {ARM_MUSL}"));
+        check(MAC, false, any, true, &[], &format!("{brew} && rustup target add {ARM_MUSL}"));
+    }
 }

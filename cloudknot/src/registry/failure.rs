@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use oci_client::errors::{OciDistributionError, OciEnvelope, OciErrorCode};
 
@@ -66,6 +67,17 @@ impl RegistryError {
         }
     }
 
+    /// Nothing has moved for so long.
+    pub(super) fn stalled(doing: &str, registry: &str, patience: Duration) -> Self {
+        let seconds = patience.as_secs();
+        Self {
+            kind: RegistryErrorKind::Connection,
+            message: format!("failed to {doing}"),
+            cause: Some(Cause(format!("no answer in time: nothing has moved for {seconds} seconds"))),
+            hint: hint(RegistryErrorKind::Connection, registry, false),
+        }
+    }
+
     pub(super) fn name(name: &str, why: &str) -> Self {
         Self {
             kind: RegistryErrorKind::Name,
@@ -81,6 +93,23 @@ impl RegistryError {
             message: format!("failed to take the login for `{registry}` from `{}`", path.display()),
             cause: Some(Cause(why)),
             hint: Some(format!("run `docker login {registry}` again, or give a user and a password")),
+        }
+    }
+
+    /// `docker login` stores such a token whenever the registry hands one out: to run it again would change nothing.
+    pub(super) fn identity_token(registry: &str, path: &Path) -> Self {
+        let azure = if registry.ends_with(".azurecr.io") {
+            "; for Azure that is the user 00000000-0000-0000-0000-000000000000, with the `accessToken` that \
+             `az acr login --expose-token` prints as its password"
+        } else {
+            ""
+        };
+        Self {
+            hint: Some(format!(
+                "give a user and a password, or a token that stands for one: `cargo knot push --username NAME \
+                 --password-stdin`{azure}"
+            )),
+            ..Self::stored_login(registry, path, "it holds an identity token, which only Docker can use".to_owned())
         }
     }
 
@@ -105,6 +134,9 @@ impl RegistryError {
     }
 }
 
+/// A layer that was under way begins anew.
+const KEPT: &str = "layers that have arrived are kept";
+
 fn hint(kind: RegistryErrorKind, registry: &str, login_given: bool) -> Option<String> {
     Some(match kind {
         RegistryErrorKind::Name => "a name is like `registry.example/somebody/my-crate`, in lower case; \
@@ -115,9 +147,9 @@ fn hint(kind: RegistryErrorKind, registry: &str, login_given: bool) -> Option<St
             format!("if `{registry}` has a certificate of a private authority, name its file with `ca-bundle`")
         }
         RegistryErrorKind::Connection => {
-            format!("see whether `{registry}` is up, then try again; what arrived is kept")
+            format!("see whether `{registry}` is up, then try again; {KEPT}")
         }
-        RegistryErrorKind::Busy => "try again later; what arrived is kept".to_owned(),
+        RegistryErrorKind::Busy => format!("try again later; {KEPT}"),
         RegistryErrorKind::Login if login_given => "check the user and the password or token; tokens expire".to_owned(),
         RegistryErrorKind::Login => format!("run `docker login {registry}`, or give a user and a password"),
         RegistryErrorKind::NotPermitted => "ask the owner of the repository for the right to push".to_owned(),

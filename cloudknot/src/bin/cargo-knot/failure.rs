@@ -53,22 +53,26 @@ fn indented(text: &str) -> String {
     text.replace('\n', "\n    ")
 }
 
+fn code_of(compile: CompileErrorKind) -> u8 {
+    match compile {
+        CompileErrorKind::Selection | CompileErrorKind::Settings => 2,
+        CompileErrorKind::Toolchain => 3,
+        CompileErrorKind::Worker => 4,
+        CompileErrorKind::Cargo => 101,
+        _ => 1,
+    }
+}
+
 impl From<CompileError> for Failure {
     fn from(error: CompileError) -> Self {
-        let code = match error.kind() {
-            CompileErrorKind::Selection | CompileErrorKind::Settings => 2,
-            CompileErrorKind::Toolchain => 3,
-            CompileErrorKind::Worker => 4,
-            CompileErrorKind::Cargo => 101,
-            _ => 1,
-        };
-        Self { code, hint: error.hint().map(ToString::to_string), error: Box::new(error) }
+        Self { code: code_of(error.kind()), hint: error.hint().map(ToString::to_string), error: Box::new(error) }
     }
 }
 
 impl From<cloudknot::Error> for Failure {
     fn from(error: cloudknot::Error) -> Self {
         let code = match error.kind() {
+            cloudknot::ErrorKind::Compile => error.compile_kind().map_or(1, code_of),
             cloudknot::ErrorKind::Image => 5,
             cloudknot::ErrorKind::Registry | cloudknot::ErrorKind::Docker => 6,
             cloudknot::ErrorKind::Config => 2,

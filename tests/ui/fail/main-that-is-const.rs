@@ -1,0 +1,2 @@
+#[cloudknot::main]
+const fn main() {}

@@ -1,0 +1,2 @@
+#[cloudknot::main]
+extern "C" fn main() {}

@@ -1,0 +1,2 @@
+#[cloudknot::main]
+unsafe fn main() {}
