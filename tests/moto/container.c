@@ -30,6 +30,8 @@ int main(int count, char **told) {
         } else if (!strncmp(what, "sleep=", 6)) {
             sleep((unsigned)atoi(value));
         } else if (!strcmp(what, "fill-memory")) {
+            /* Who is killed while he starts may not be told apart from others that are. */
+            sleep(1);
             for (;;) memset(malloc(1 << 20), 1, 1 << 20);
         }
     }

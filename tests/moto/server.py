@@ -238,6 +238,12 @@ class Job(models.Job):
         finally:
             timer.cancel()
         container.reload()
+        # What the kernel has done is told later than that it ended.
+        for _ in range(10):
+            if self.exit_code != 137 or self.stop or self.timed_out or container.attrs["State"]["OOMKilled"]:
+                break
+            time.sleep(0.2)
+            container.reload()
         if container.attrs["State"]["OOMKilled"]:
             about["reason"] = "OutOfMemoryError: Container killed due to memory usage"
         overran = "Job attempt duration exceeded timeout"
