@@ -207,6 +207,8 @@ impl Engine {
         let (registry, found) = found
             .inspect_err(|error| tracing::warn!(image, ?error, "the engine is given no login for the image"))
             .ok()??;
+        // bollard encodes it in base64's usual alphabet, the engine decodes that of URLs. They differ for some places of `?`,
+        // `>` and `~` alone: a password with one may not arrive, and the hint says what to do then.
         let mut login = DockerCredentials { serveraddress: Some(registry.clone()), ..DockerCredentials::default() };
         match found {
             DockerCredential::UsernamePassword(user, password) => {

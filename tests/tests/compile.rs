@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use cloudknot::compile::{CargoTarget, Compile, CompileError, CompileErrorKind, Profile, Selection, Worker};
+use cloudknot_tests::recorded::types_of;
 use cloudknot_tests::workspaces::{LONE, REAL, STANDING_IN, workspace, write};
+use object::{Object as _, ObjectSection as _};
 
 static REAL_ONE: LazyLock<PathBuf> = LazyLock::new(|| workspace("real", REAL));
 static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("stand-in", STANDING_IN));
@@ -286,6 +288,56 @@ fn a_profile_is_ours_or_the_users() {
     let manifest = fs::read_to_string(STAND_IN.join("Cargo.toml")).unwrap();
     write(&folder.join("Cargo.toml"), &format!("{manifest}\n[profile.cloudknot]\ndebug-assertions = true\n"));
     check(&compile(&folder, package("lone")), &["debug_assertions", "in_a_worker"]);
+}
+
+/// The sections of a worker that only a debugger reads.
+fn symbols(worker: &Worker) -> Vec<String> {
+    let file = object::File::parse(&*worker.bytes).unwrap();
+    let names = file.sections().filter_map(|section| section.name().ok().map(str::to_owned));
+    names.filter(|name| name == ".symtab" || name.starts_with(".debug_")).collect()
+}
+
+#[test]
+fn a_worker_is_stripped() {
+    for profile in [Profile::Deploy, Profile::Fast] {
+        let worker = compile(&STAND_IN, package("lone")).profile(profile).run().unwrap();
+        assert_eq!(symbols(&worker), [""; 0], "{}", worker.path.display());
+    }
+    // A profile of the user's is left as it is.
+    let worker = compile(&STAND_IN, package("lone")).profile(Profile::Named("dev".into())).run().unwrap();
+    assert!(symbols(&worker).contains(&".symtab".to_owned()), "{:?}", symbols(&worker));
+}
+
+#[test]
+fn an_allocator_that_is_asked_for_is_in_the_worker() {
+    let folder = workspace("allocator", REAL);
+    let (_, manifest) = REAL.iter().find(|(path, _)| *path == "kit/Cargo.toml").unwrap();
+    write(
+        &folder.join("kit/Cargo.toml"),
+        &format!("{manifest}\n[package.metadata.cloudknot]\nallocator = \"mimalloc\"\n"),
+    );
+    let has_it = |worker: &Worker| worker.bytes.windows(10).any(|bytes| bytes == b"mimalloc: ");
+    let worker = check(&quick(&folder, package("kit")), &["triple"]);
+    assert!(has_it(&worker));
+    // It also works: the worker makes much of its memory when it describes its types.
+    assert_eq!(types_of(&mut std::process::Command::new(&worker.path), "triple").function, "kit:kit::triple");
+    // Where nobody asks, this machine's own C library has one that will do.
+    assert!(!has_it(&check(&quick(&REAL_ONE, package("kit")), &["triple"])));
+}
+
+#[test]
+fn a_program_that_names_what_only_a_host_has_is_a_worker_too() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let target = Some(CargoTarget::Bin("whole".into()));
+    let selection = Selection { target, features: vec!["deploy".into()], ..package("cloudknot-tests") };
+    let worker = check(&quick(repository, selection), &["double"]);
+    assert_eq!(
+        types_of(&mut std::process::Command::new(&worker.path), "double").function,
+        "cloudknot-tests:whole::double"
+    );
+    let text = String::from_utf8_lossy(&worker.bytes);
+    assert!(text.contains("failed to build an image: this is a worker"), "what a host does says so here");
+    assert!(!text.contains("docker.sock"), "what speaks to an engine is in the worker");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use cloudknot::docker::{Base, Engine};
 use cloudknot::image::{Image, ImageOptions};
@@ -101,6 +102,39 @@ async fn an_engine_takes_it_in_and_gives_it_up() {
     let error = engine.tag("cloudknot-tests/taken:one", "cloudknot-tests/taken:four").await.unwrap_err();
     assert_eq!(error.to_string(), "failed to tag `cloudknot-tests/taken:one` in Docker");
     assert!(error.source().unwrap().to_string().contains("No such image"), "{error:?}");
+}
+
+#[tokio::test]
+async fn it_is_loaded_into_the_engine_of_this_machine_and_clobbered() {
+    let Some(docker) = Docker::get() else { return };
+    // Which engine that is, the environment says; and that of a process is set when it starts.
+    if let Some(host) = docker.host().filter(|host| std::env::var("DOCKER_HOST").ok().as_deref() != Some(*host)) {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.arg("it_is_loaded_into_the_engine_of_this_machine_and_clobbered").arg("--exact");
+        assert!(run(again.env("DOCKER_HOST", host)).contains("1 passed"));
+        return;
+    }
+    let folder = built();
+    let builder = || DockerImage::builder("cloudknot-tests/loaded", folder.path().join("worker"));
+    let mut image = builder().tag("one").tag("two").build().await.unwrap();
+    assert_eq!(image.load().await.unwrap(), "cloudknot-tests/loaded:one");
+    let said = run(docker.command().args(["run", "--rm", "--network", "none", "cloudknot-tests/loaded:two"]));
+    assert!(said.contains("uid 65532"), "{said}");
+
+    // Another image has taken one of the names since.
+    let mut other = builder().tag("two").label("another", "one").build().await.unwrap();
+    other.load().await.unwrap();
+    image.clobber().await.unwrap();
+    let engine = engine(&docker).await;
+    assert_eq!(engine.id_of("cloudknot-tests/loaded:one").await.unwrap(), None);
+    assert!(engine.id_of("cloudknot-tests/loaded:two").await.unwrap().is_some());
+    other.clobber().await.unwrap();
+    assert_eq!(engine.id_of("cloudknot-tests/loaded:two").await.unwrap(), None);
+    other.clobber().await.unwrap();
+
+    let untagged = builder().build().await.unwrap();
+    assert_eq!(untagged.load().await.unwrap(), "cloudknot-tests/loaded:latest");
+    assert!(engine.remove("cloudknot-tests/loaded:latest").await.unwrap());
 }
 
 /// A Dockerfile that needs nothing from anywhere, with one file that has to come along and one that must not.

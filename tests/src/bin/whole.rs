@@ -1,0 +1,37 @@
+//! A program that names all that only a host does. Its worker compiles nevertheless, and has nothing of it inside.
+
+use cloudknot::{Backend, DockerImage, Knot, Login, Pars};
+
+/// Doubles.
+#[cloudknot::remote]
+fn double(x: u64) -> u64 {
+    2 * x
+}
+
+async fn images() -> cloudknot::Result<()> {
+    let mut image = DockerImage::builder("lab/whole", "worker").base_image("debian:12-slim").build().await?;
+    image.tag("one")?;
+    image.save("whole.tar")?;
+    println!("{} {} {:?}", image.digest(), image.load().await?, image.layers());
+    println!("{}", image.push("registry.example/lab/whole", &Login::stored()).await?);
+    image.clobber().await?;
+    println!("{:?}", double.map([1]).on(Backend::docker()).await?);
+    DockerImage::builder("lab/whole", "worker").dockerfile("Dockerfile").build().await.map(drop)
+}
+
+async fn knots() -> cloudknot::Result<()> {
+    let pars = Pars::builder("lab").create().await?;
+    println!("{:?}", Knot::builder("lab").plan().await?);
+    let knot = Knot::builder("lab").deploy().await?;
+    println!("{:?}", double.map([1]).on(knot.backend().await?).await?);
+    println!("{:?}", double.map([1]).on(Backend::batch()?).await?);
+    println!("{}", Knot::list().await?.len());
+    knot.clobber().await?;
+    pars.clobber().await
+}
+
+#[cloudknot::main]
+async fn main() -> cloudknot::Result<()> {
+    images().await?;
+    knots().await
+}
