@@ -322,22 +322,7 @@ fn an_allocator_that_is_asked_for_is_in_the_worker() {
     // It also works: the worker makes much of its memory when it describes its types.
     assert_eq!(types_of(&mut std::process::Command::new(&worker.path), "triple").function, "kit:kit::triple");
     // Where nobody asks, this machine's own C library has one that will do.
-    assert!(!has_it(&check(&quick(&REAL_ONE, package("kit")), &["triple"])));
-}
-
-#[test]
-fn a_program_that_names_what_only_a_host_has_is_a_worker_too() {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let target = Some(CargoTarget::Bin("whole".into()));
-    let selection = Selection { target, features: vec!["deploy".into()], ..package("cloudknot-tests") };
-    let worker = check(&quick(repository, selection), &["double"]);
-    assert_eq!(
-        types_of(&mut std::process::Command::new(&worker.path), "double").function,
-        "cloudknot-tests:whole::double"
-    );
-    let text = String::from_utf8_lossy(&worker.bytes);
-    assert!(text.contains("failed to build an image: this is a worker"), "what a host does says so here");
-    assert!(!text.contains("docker.sock"), "what speaks to an engine is in the worker");
+    assert!(!has_it(&check(&compile(&REAL_ONE, package("kit")), &["triple"])));
 }
 
 #[test]

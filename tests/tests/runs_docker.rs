@@ -1,11 +1,13 @@
 //! The suite of the runs on the local Docker engine, by the image of the trial; and what only containers do.
 
 use std::path::PathBuf;
+use std::process::Command;
 
-use cloudknot_tests::counterparts::Docker;
+use cloudknot_tests::counterparts::{Docker, run};
+use cloudknot_tests::recorded::types_of;
 use cloudknot_tests::trial;
 use cloudknot_tests::trial::{Elsewhere, Spec, Task, Trial, facts, failures, json, run_of, values, wait_for};
-use cloudknot_tests::workspaces::trial_image;
+use cloudknot_tests::workspaces::{cargo_knot, trial_image};
 
 #[path = "runs/failures.rs"]
 mod failures;
@@ -168,4 +170,32 @@ fn without_an_image_the_user_is_told_how_to_get_one() {
     assert!(said.contains("failed to find an image of this program"), "{said}");
     assert!(said.contains("hint: run `cargo knot build`"), "{said}");
     assert_eq!(kept(&trial), [""; 0]);
+}
+
+// Here and not with the other builds, because it is made of the same parts as the image of the trial.
+#[test]
+fn a_program_that_names_what_only_a_host_does_is_a_worker_too() {
+    trial_image();
+    let home = tempfile::tempdir().expect("there is a place for temporary files");
+    let mut build = Command::new(cargo_knot());
+    build.args([
+        "knot",
+        "build",
+        "-p",
+        "cloudknot-tests",
+        "--bin",
+        "whole",
+        "--fast",
+        "--features",
+        "deploy",
+        "--json",
+    ]);
+    let said = run(build.env("CLOUDKNOT_HOME", home.path()));
+    let facts: serde_json::Value = serde_json::from_str(&said).expect("one JSON object");
+    let worker = facts["worker"].as_str().expect("the worker is named");
+    assert_eq!(types_of(&mut Command::new(worker), "double").function, "cloudknot-tests:whole::double");
+    let bytes = std::fs::read(worker).expect("the worker is there");
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains("failed to build an image: this is a worker"), "what only a host does says so");
+    assert!(!text.contains("docker.sock"), "what speaks to an engine is in the worker");
 }
