@@ -22,7 +22,7 @@ enum Manner {
 }
 
 /// Starts a registry that has nothing and takes everything; gives its host and port.
-async fn registry(manner: Manner) -> String {
+fn registry(manner: Manner) -> String {
     let socket = TcpSocket::new_v4().unwrap();
     // With small buffers, what was sent is soon what was read.
     socket.set_recv_buffer_size(64 * 1024).unwrap();
@@ -81,7 +81,7 @@ async fn read(client: &mut TcpStream, length: usize, manner: Manner) -> std::io:
 
 /// Sends a blob; what came of it, after how long.
 async fn send(manner: Manner) -> (Result<bool, RegistryError>, Duration) {
-    let host = registry(manner).await;
+    let host = registry(manner);
     let mut repository = Repository::new(&format!("{host}/lab/probe")).unwrap().login(Login::anonymous()).attempts(1);
     repository.patience = SHORT;
     let session = repository.open().await.unwrap();
