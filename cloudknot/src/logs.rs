@@ -30,12 +30,14 @@ struct Event {
     message: String,
 }
 
+#[cfg(feature = "deploy")]
 #[derive(Deserialize)]
 struct Groups {
     #[serde(default, rename = "logGroups")]
     groups: Vec<Group>,
 }
 
+#[cfg(feature = "deploy")]
 #[derive(Deserialize)]
 struct Group {
     #[serde(rename = "logGroupName")]
@@ -43,6 +45,7 @@ struct Group {
 }
 
 /// Whether there is a group of this name.
+#[cfg(feature = "deploy")]
 pub(crate) async fn group_is_there(aws: &Aws, group: &str) -> Result<bool> {
     // Sorted by name: what is called by the prefix itself comes first.
     let asked = json!({"logGroupNamePrefix": group, "limit": 1});
