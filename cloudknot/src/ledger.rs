@@ -31,6 +31,14 @@ impl Record {
     pub(crate) fn function_name(&self) -> &str {
         self.manifest.function.rsplit("::").next().unwrap_or(&self.manifest.function)
     }
+
+    /// Where something that was settled is.
+    pub(crate) fn key_of(&self, settled: Settled) -> String {
+        match settled {
+            Settled::Values(part) => self.keys.part(part),
+            Settled::Failure { item, attempt } => self.keys.failure(item, self.round, attempt),
+        }
+    }
 }
 
 /// What is known of one round of a run.

@@ -443,11 +443,7 @@ impl<T> Results<T> {
                 Err(end) => return end,
             };
             self.at += 1;
-            let keys = &self.ledger.record.keys;
-            let key = match settled {
-                Settled::Values(part) => keys.part(part),
-                Settled::Failure { item, attempt } => keys.failure(item, self.ledger.record.round, attempt),
-            };
+            let key = self.ledger.record.key_of(settled);
             let store = Arc::clone(store);
             let read = Box::pin(engine::inside(Box::pin(async move { store.get(&key).await })));
             self.reading.push_back(Reading::Under(settled, read));
@@ -479,8 +475,8 @@ impl<T> Results<T> {
         while open.next <= open.part.last {
             let item = open.next;
             open.next += 1;
-            let (store, key) = (&self.ledger.record.store, self.ledger.record.keys.part(open.part));
-            let damaged = |why: String| damaged_result(&**store, &key, &why);
+            let (record, settled) = (&self.ledger.record, Settled::Values(open.part));
+            let damaged = |why: String| damaged_result(record, settled, &why);
             let frame = open.next_frame(damaged);
             if self.given.get(item) {
                 continue;
@@ -499,14 +495,10 @@ impl<T> Results<T> {
         settled: Settled,
         bytes: Result<Option<Bytes>, StoreError>,
     ) -> Option<(usize, Result<T, ItemError>)> {
-        let Record { store, keys, round, .. } = &self.ledger.record;
-        let key = match settled {
-            Settled::Values(part) => keys.part(part),
-            Settled::Failure { item, attempt } => keys.failure(item, *round, attempt),
-        };
+        let record = &self.ledger.record;
         let bytes = match bytes {
             Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => Err(damaged_result(&**store, &key, "it has been removed")),
+            Ok(None) => Err(damaged_result(record, settled, "it has been removed")),
             Err(error) => Err(format!("{}; attach to the run again to read it", Error::from(error).in_one_line())),
         };
         match settled {
@@ -517,7 +509,7 @@ impl<T> Results<T> {
             Settled::Failure { item, .. } if self.given.get(item) => None,
             Settled::Failure { item, .. } => {
                 self.given.set(item);
-                let damaged = |error: serde_json::Error| damaged_result(&**store, &key, &error.to_string());
+                let damaged = |error: serde_json::Error| damaged_result(record, settled, &error.to_string());
                 let read = bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(damaged));
                 Some((index(item), Err(read.unwrap_or_else(without_outcome))))
             }
@@ -587,10 +579,11 @@ impl OpenPart {
 }
 
 /// What is told of what is there and is none.
-fn damaged_result(store: &dyn Store, key: &str, why: &str) -> String {
+fn damaged_result(record: &Record, settled: Settled, why: &str) -> String {
     format!(
-        "failed to read `{key}` in {}: {why}; remove it and attach to the run again to compute its items anew",
-        store.describe()
+        "failed to read `{}` in {}: {why}; remove it and attach to the run again to compute its items anew",
+        record.key_of(settled),
+        record.store.describe()
     )
 }
 
