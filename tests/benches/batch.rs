@@ -1,6 +1,6 @@
 //! What a map on AWS Batch costs the host, beside the same requests to S3 in a bare loop of the same SDK.
 //!
-//! `cargo bench -p cloudknot-tests --features moto,s3 --bench batch`; all figures are of one run on one machine. S3 and
+//! `cargo bench -p cloudknot-tests --features counterparts --bench batch`; all figures are of one run on one machine. S3 and
 //! Batch are a process of their own that keeps objects in memory, and in which every job has ended as soon as it is submitted:
 //! what is measured is the host alone, from `map` to the last result.
 

@@ -1,6 +1,6 @@
 //! What `cargo knot build` costs beside plain cargo, and how large what it makes is.
 //!
-//! `cargo bench --profile dev -p cloudknot-tests --features s3,deploy --bench build` (minutes: it compiles the AWS SDK for
+//! `cargo bench --profile dev -p cloudknot-tests --features counterparts --bench build` (minutes: it compiles the AWS SDK for
 //! two sizes of worker); `-- times` or `-- sizes` for one half. All times are of one run on one machine.
 
 use std::path::{Path, PathBuf};

@@ -1,10 +1,10 @@
 //! How long after the last child of a map has stored its value the program has it. Batch is moto with real containers.
 //!
-//! `cargo bench -p cloudknot-tests --features moto,s3 --bench latency`; `--profile dev` saves building the AWS SDKs once more.
+//! `cargo bench -p cloudknot-tests --features counterparts --bench latency`; `--profile dev` saves building the AWS SDKs once more.
 
 use std::time::{Duration, SystemTime};
 
-use cloudknot_tests::cloud::Cloud;
+use cloudknot_tests::cloud::{Cloud, JobKind};
 use cloudknot_tests::trial::{Spec, Task, files, json, run_of, values};
 
 const RUNS: u32 = 8;
@@ -15,7 +15,7 @@ fn main() {
     let mut sum = Duration::ZERO;
     println!("{:<12}{:>26}{:>32}", "run", "from map to results", "after the last value was stored");
     for run in 0..RUNS {
-        let trial = cloud.trial(env!("CARGO_BIN_EXE_trial"));
+        let trial = cloud.trial(env!("CARGO_BIN_EXE_trial"), JobKind::Container).expect("there is a Docker engine");
         // From 2 to 16 seconds, each item by itself.
         let tasks = (0..ITEMS).map(|item| Task::Sleep(u64::from(run + 1) * 2_000 + item * 37, item));
         let began = SystemTime::now();

@@ -1,7 +1,7 @@
 //! From the start of a worker's process to the first line of its function, the input fetched from S3 on loopback; beside
 //! a bare program that makes the same request with the same SDK.
 //!
-//! `cargo bench --profile dev -p cloudknot-tests --features s3,deploy --bench start`; what is measured is compiled as for a
+//! `cargo bench --profile dev -p cloudknot-tests --features counterparts --bench start`; what is measured is compiled as for a
 //! deploy, whatever the profile of this program. All figures are of one run on one machine.
 
 use std::process::{Command, Stdio};

@@ -20,16 +20,26 @@ What follows is ours and not moto's; a test that rests on it shows that we follo
 
 For tests whose functions write files, containers share the folder that CLOUDKNOT_TESTS_FOLDER names, as root.
 
-Volumes, secrets, GPUs and ulimits are not heeded, nor are jobs that are no containers: those run as moto runs them.
+A job whose image is `process:/PATH` is a child process of this program, and not a container: it runs the executable /PATH,
+and needs no Docker. Its arguments are the job's command. Its environment is the job's environment, with the container's
+name added as CLOUDKNOT_TESTS_JOB. When it ends, every process with that value in its environment is killed. A SIGTERM that
+it does not handle ends it; the first process of a container ignores such a signal. Memory limits, users, read-only roots
+and volumes are not heeded for processes.
+
+Volumes, secrets, GPUs and ulimits are not heeded, nor are jobs without container properties: those run as moto runs them.
 """
 
 import atexit
 import os
+import subprocess
 import sys
 import threading
 import time
 import uuid
+from copy import copy
 from datetime import datetime
+from pathlib import Path
+from signal import Signals
 
 import docker
 from moto import settings
@@ -39,16 +49,22 @@ from moto.batch.responses import BatchResponse
 from moto.batch.utils import JobStatus
 from moto.core.parse import default_timestamp_parser
 from moto.core.utils import unix_time_millis
+from moto.iam.models import IAMBackend
 from moto.moto_api import state_manager
 from moto.server import main
+from moto.utilities.utils import get_partition
 
 SLOTS = 8
 # Between SIGTERM and SIGKILL, in seconds.
 GRACE = 30
 OVER = ("SUCCEEDED", "FAILED")
+# What the image of a job begins with that is a process.
+PROCESS = "process:"
 
 slots = threading.Semaphore(SLOTS)
 pulling = threading.Lock()
+# AWS's own policies, by account.
+managed_policies = {}
 # What SubmitJob said that moto does not hand on to the job; each request has a thread of its own.
 submitted = threading.local()
 
@@ -71,6 +87,77 @@ class Engine:
             if cls.client is None:
                 cls.client = docker.from_env(timeout=600, max_pool_size=4 * SLOTS)
             return cls.client
+
+
+class Process:
+    """A child process with those members of docker's Container that a job uses."""
+
+    attrs = {"State": {"OOMKilled": False}}
+    # Held while one starts; when this program ends, it is held for good.
+    starting = threading.Lock()
+
+    def __init__(self, image, command, environment, name, **_):
+        self.command = [image.removeprefix(PROCESS), *(command or [])]
+        self.environment = environment | {"CLOUDKNOT_TESTS_JOB": name}
+        self.mark = f"CLOUDKNOT_TESTS_JOB={name}".encode()
+        self.process = None
+        self.lines, self.unfinished = [], b""
+
+    def start(self):
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        try:
+            with self.starting:
+                self.process = subprocess.Popen(
+                    self.command, env=self.environment, cwd="/", start_new_session=True, **pipes
+                )
+        except OSError as why:
+            raise docker.errors.APIError(str(why)) from why
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        with self.process.stdout as pipe:
+            while data := os.read(pipe.fileno(), 1 << 16):
+                *lines, self.unfinished = (self.unfinished + data).split(b"\n")
+                self.lines += [stamped(line) for line in lines]
+
+    def wait(self, **_):
+        code = self.process.wait()
+        self.end_others()
+        # Who has emptied his environment lives on, and may hold the pipe.
+        self.reader.join(timeout=5)
+        return {"StatusCode": code if code >= 0 else 128 - code}
+
+    def end_others(self):
+        while others := [pid for pid in os.listdir("/proc") if pid.isdigit() and self.has_started(pid)]:
+            for pid in others:
+                try:
+                    os.kill(int(pid), Signals.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.005)
+
+    def has_started(self, pid):
+        try:
+            return self.mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            # It has ended, or is another user's.
+            return False
+
+    def kill(self, signal):
+        self.process.send_signal(Signals[signal])
+
+    def reload(self):
+        pass
+
+    def logs(self, **_):
+        return b"".join([*self.lines, stamped(self.unfinished) if self.unfinished else b""])
+
+    def remove(self, **_):
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.end_others()
 
 
 class Job(models.Job):
@@ -205,7 +292,8 @@ class Job(models.Job):
         try:
             self.pull()
             step = "Create"
-            container = Engine.get().containers.create(**self.settings(number))
+            create = Process if self.is_process() else Engine.get().containers.create
+            container = create(**self.settings(number))
             Engine.containers.add(container)
         except docker.errors.DockerException as why:
             about["reason"] = f"Cannot{step}ContainerError: {why}"
@@ -238,8 +326,8 @@ class Job(models.Job):
         finally:
             timer.cancel()
         container.reload()
-        # What the kernel has done is told later than that it ended.
-        for _ in range(10):
+        # What the kernel has done is told later than that it ended; of a process it is not told.
+        for _ in range(0 if self.is_process() else 10):
             if self.exit_code != 137 or self.stop or self.timed_out or container.attrs["State"]["OOMKilled"]:
                 break
             time.sleep(0.2)
@@ -251,7 +339,12 @@ class Job(models.Job):
         self.keep_log(container)
         return self.exit_code == 0 and not self.stop and not self.timed_out
 
+    def is_process(self):
+        return self.job_definition.container_properties["image"].startswith(PROCESS)
+
     def pull(self):
+        if self.is_process():
+            return
         image = self.job_definition.container_properties["image"]
         with pulling:
             try:
@@ -310,7 +403,7 @@ class Job(models.Job):
     def keep_log(self, container):
         options = self.job_definition.container_properties.get("logConfiguration", {}).get("options", {})
         group = options.get("awslogs-group", "/aws/batch/job")
-        lines = container.logs(timestamps=True).decode(errors="replace").splitlines()
+        lines = container.logs(timestamps=True).decode(errors="replace").split("\n")
         pairs = [line.partition(" ")[::2] for line in lines if line]
         events = [{"timestamp": unix_time_millis(default_timestamp_parser(at)), "message": text} for at, text in pairs]
         self._log_backend.ensure_log_group(group)
@@ -411,6 +504,13 @@ def matches(pattern, text):
     return text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern
 
 
+def stamped(line):
+    """The line as docker tells it with its time."""
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{at}.{nanoseconds:09}Z ".encode() + line + b"\n"
+
+
 def kill(container, signal):
     try:
         container.kill(signal=signal)
@@ -430,6 +530,7 @@ def remove(container):
 
 @atexit.register
 def leave_nothing():
+    Process.starting.acquire()
     for container in list(Engine.containers):
         remove(container)
 
@@ -464,12 +565,23 @@ def cancel_job(self, job_id, reason):
             each.terminate(reason)
 
 
+def init_aws_policies(self, read=IAMBackend._init_aws_policies):
+    """Reads AWS's own policies once: moto does so for each partition and after each reset, a second of CPU in all."""
+    if self.account_id not in managed_policies:
+        managed_policies[self.account_id] = read(self)
+    found = [copy(policy) for policy in managed_policies[self.account_id]]
+    for policy in found:
+        policy.partition = get_partition(self.region_name)
+    return found
+
+
 # Before anything else of moto is loaded: its other parts then take these.
 models.Job = Job
 models.BatchBackend.list_jobs = list_jobs
 models.BatchBackend.cancel_job = cancel_job
 BatchResponse.submitjob = submit_job
 BatchResponse.describejobs = describe_jobs
+IAMBackend._init_aws_policies = init_aws_policies
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -1,6 +1,6 @@
-//! AWS Batch for programs of the tests: moto, whose jobs are containers of a real engine, and S3 from a server that is quick
-//! and shows its objects as files. What a deploy would have made and noted is made and noted here by hand; deploys have tests of
-//! their own.
+//! AWS Batch for programs of the tests: moto, whose jobs are containers of a real engine or child processes, and S3 from a
+//! server that is quick and shows its objects as files. What a deploy would have made and noted is made and noted here by hand;
+//! deploys have tests of their own.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,11 +14,25 @@ use crate::counterparts::{Docker, run};
 use crate::moto::{Moto, REGION, environment, python};
 use crate::recorder::Recorder;
 use crate::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
-use crate::trial::{Elsewhere, End, Trial, wait_for};
+use crate::shared::{self, Made, S3, shared};
+use crate::trial::{Elsewhere, End, Jobs, Trial};
 use crate::workspaces::trial_image;
 
-/// The queue that all jobs go to.
-pub const QUEUE: &str = "tests";
+/// What a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobKind {
+    /// A container of the trial's image: for what is about images, limits, signals and exit codes.
+    Container,
+    /// A child process of moto, started from the trial's worker: a container without its walls, in a tenth of the time.
+    Process,
+}
+
+impl JobKind {
+    /// What jobs are where a test does not need containers: processes, unless all is to be tested in full.
+    pub fn of_suite() -> Self {
+        if std::env::var("CLOUDKNOT_TEST").is_ok_and(|speed| speed == "full") { Self::Container } else { Self::Process }
+    }
+}
 
 /// Batch and S3.
 #[derive(Debug)]
@@ -26,182 +40,211 @@ pub struct Cloud {
     /// Batch, and the logs of its jobs.
     pub moto: Moto,
     /// The bucket.
-    pub s3: S3Server,
-    /// What runs the containers.
-    pub docker: Arc<Docker>,
+    pub s3: S3,
     /// What workers reach S3 through, if it is not S3 itself.
     pub before_workers: Option<Recorder>,
-    /// The server's.
-    _runtime: Runtime,
-    definitions: Value,
-    image: String,
+    /// What runs the containers.
+    docker: Option<Arc<Docker>>,
+    /// Where the S3 server is this process's own.
+    _server: Option<(Runtime, S3Server)>,
+    made: Made,
 }
 
 static CLOUD: Mutex<Weak<Cloud>> = Mutex::new(Weak::new());
 static TRIALS: AtomicU32 = AtomicU32::new(0);
 
-/// Makes a queue, and a job definition for each of the functions, as the template of a Knot does; prints their ARNs as JSON.
+/// Makes a queue, and job definitions for each of the functions, as the template of a Knot does; prints their ARNs as JSON.
 const PREPARE: &str = "
 import boto3, json, sys
-image, functions, variables = json.loads(sys.argv[1])
+name, images, functions, variables = json.loads(sys.argv[1])
 batch, ec2, iam = boto3.client('batch'), boto3.client('ec2'), boto3.client('iam')
-role = iam.create_role(RoleName='batch', AssumeRolePolicyDocument='{}')['Role']['Arn']
-profile = iam.create_instance_profile(InstanceProfileName='batch')['InstanceProfile']['Arn']
+role = iam.create_role(RoleName=name, AssumeRolePolicyDocument='{}')['Role']['Arn']
+profile = iam.create_instance_profile(InstanceProfileName=name)['InstanceProfile']['Arn']
 subnets = [s['SubnetId'] for s in ec2.describe_subnets(Filters=[{'Name': 'default-for-az', 'Values': ['true']}])['Subnets']]
 group = ec2.describe_security_groups()['SecurityGroups'][0]['GroupId']
 batch.create_compute_environment(
-    computeEnvironmentName='tests', type='MANAGED', state='ENABLED', serviceRole=role,
+    computeEnvironmentName=name, type='MANAGED', state='ENABLED', serviceRole=role,
     computeResources={'type': 'EC2', 'minvCpus': 0, 'maxvCpus': 8, 'instanceTypes': ['optimal'], 'subnets': subnets,
                       'instanceRole': profile, 'securityGroupIds': [group]})
-queue = batch.create_job_queue(jobQueueName='tests', state='ENABLED', priority=1, computeEnvironmentOrder=[
-    {'order': 1, 'computeEnvironment': 'tests'}])['jobQueueArn']
+queue = batch.create_job_queue(jobQueueName=name, state='ENABLED', priority=1, computeEnvironmentOrder=[
+    {'order': 1, 'computeEnvironment': name}])['jobQueueArn']
 rule = lambda action, **when: {**when, 'action': action}
-definitions = {}
-for number, (function, memory) in enumerate(functions):
-    definitions[function] = batch.register_job_definition(
-        jobDefinitionName=f'function-{number}', type='container',
-        retryStrategy={'attempts': 3, 'evaluateOnExit': [
-            rule('RETRY', onExitCode='75'), rule('RETRY', onExitCode='74'), rule('RETRY', onStatusReason='Host EC2*'),
-            rule('RETRY', onReason='CannotPullContainerError*'), rule('EXIT', onExitCode='*')]},
-        containerProperties={
-            'image': image, 'environment': variables,
-            'logConfiguration': {'logDriver': 'awslogs', 'options': {'awslogs-group': 'tests'}},
-            'resourceRequirements': [{'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': str(memory)}]},
-    )['jobDefinitionArn']
-print(json.dumps([queue, definitions]))
+define = lambda kind, number, image, memory: batch.register_job_definition(
+    jobDefinitionName=f'{name}-{kind}-{number}', type='container',
+    retryStrategy={'attempts': 3, 'evaluateOnExit': [
+        rule('RETRY', onExitCode='75'), rule('RETRY', onExitCode='74'), rule('RETRY', onStatusReason='Host EC2*'),
+        rule('RETRY', onReason='CannotPullContainerError*'), rule('EXIT', onExitCode='*')]},
+    containerProperties={
+        'image': image, 'environment': variables,
+        'logConfiguration': {'logDriver': 'awslogs', 'options': {'awslogs-group': 'tests'}},
+        'resourceRequirements': [{'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': str(memory)}]},
+)['jobDefinitionArn']
+print(json.dumps([queue, *(
+    {function: define(kind, number, image, memory) for number, (function, memory) in enumerate(functions)}
+    for kind, image in images.items())]))
 ";
 
 impl Cloud {
-    /// The one that the tests of this process share; it ends with the last of them. None if there can be none here.
+    /// The one that all tests share. None if there can be none here.
     ///
     /// # Panics
     /// If it can neither be had nor be skipped.
     pub fn get() -> Option<Arc<Self>> {
-        let mut shared = CLOUD.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cloud) = shared.upgrade() {
+        let mut known = CLOUD.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cloud) = known.upgrade() {
             return Some(cloud);
         }
-        let cloud = Arc::new(Self::start(|_| None)?);
-        *shared = Arc::downgrade(&cloud);
+        let cloud = Arc::new(match shared().map(|shared| shared.cloud.as_ref()) {
+            Some(handed_over) => Self::at(handed_over?),
+            None => Self::start()?,
+        });
+        *known = Arc::downgrade(&cloud);
         Some(cloud)
     }
 
-    /// One of its own, in which so many of a hundred requests of workers fail; see [`Recorder::weather`]. None if there can be
+    /// The same, in which so many of a hundred requests of workers to S3 fail; see [`Recorder::weather`]. None if there can be
     /// none here.
     ///
     /// # Panics
     /// As [`Cloud::get`].
     pub fn in_bad_weather(seed: u64, percent: u64) -> Option<Arc<Self>> {
-        let bad_weather = |s3: &str| {
-            let recorder = Recorder::before(s3);
-            recorder.weather(seed, percent);
-            Some(recorder)
+        let mut cloud = match shared().map(|shared| shared.cloud.as_ref()) {
+            Some(handed_over) => Self::at(handed_over?),
+            None => Self::start()?,
         };
-        Some(Arc::new(Self::start(bad_weather)?))
+        let recorder = Recorder::before(&cloud.s3.url());
+        recorder.weather(seed, percent);
+        cloud.made = prepare(&format!("weather-{}", std::process::id()), &cloud.moto, recorder.url());
+        cloud.before_workers = Some(recorder);
+        Some(Arc::new(cloud))
     }
 
-    fn start(before_s3: impl FnOnce(&str) -> Option<Recorder>) -> Option<Self> {
-        let docker = Docker::get()?;
-        let moto = Moto::start_with_folder(&docker, &std::env::temp_dir())?;
+    /// One that runs already.
+    fn at(place: &shared::Cloud) -> Self {
+        let docker = shared().and_then(|shared| shared.engine.as_ref()).and_then(|_| Docker::get());
+        let moto = Moto::at(place.moto, place.moto_log.clone());
+        Self { moto, s3: place.s3.clone(), before_workers: None, docker, _server: None, made: place.made.clone() }
+    }
+
+    /// A new one, which ends with this process. None if there can be none here.
+    ///
+    /// # Panics
+    /// If it can neither be had nor be skipped.
+    pub fn start() -> Option<Self> {
+        let docker = Docker::get();
+        let moto = Moto::start_with_folder(docker.as_deref(), &std::env::temp_dir())?;
         let runtime = Runtime::new().expect("a process may start a few threads");
-        let s3 = runtime.block_on(S3Server::start());
-        let note: Value =
-            serde_json::from_slice(&std::fs::read(trial_image()).expect("the note is there")).expect("JSON");
-        let image = note["name"].as_str().expect("an image has a name").to_owned();
-        let archive = note["archive"].as_str().expect("an image has an archive");
-        run(docker.command().args(["load", "-i", archive]));
-        let functions: Vec<Value> = note["types"]
-            .as_array()
-            .expect("the worker was asked for its types")
-            .iter()
-            .map(|types| {
-                let function = types["function"].as_str().expect("a function has an id");
-                json!([function, if function.ends_with("::hungry") { 128 } else { 1024 }])
-            })
-            .collect();
-        let s3_url = format!("http://{}", s3.address());
-        let before_workers = before_s3(&s3_url);
-        let s3_of_workers = before_workers.as_ref().map_or(s3_url, Recorder::url);
-        let variables: Vec<Value> =
-            variables(s3_of_workers).map(|(name, value)| json!({"name": name, "value": value})).into();
-        let mut prepare = Command::new(python().expect("moto is installed"));
-        prepare.args(["-c", PREPARE, &json!([image, functions, variables]).to_string()]).envs(environment(&moto.url()));
-        let said: Value = serde_json::from_str(&run(&mut prepare)).expect("the script prints JSON");
-        let definitions = json!({"queue": said[0], "definitions": said[1], "types": note["types"]});
-        Some(Self { moto, s3, docker, before_workers, _runtime: runtime, definitions, image })
+        let server = runtime.block_on(S3Server::start());
+        if let Some(docker) = &docker {
+            let archive = note_of_the_trial()["archive"].as_str().expect("an image has an archive").to_owned();
+            run(docker.command().args(["load", "-i", &archive]));
+        }
+        let s3 = server.place().clone();
+        let made = prepare("tests", &moto, s3.url());
+        Some(Self { moto, s3, before_workers: None, docker, _server: Some((runtime, server)), made })
     }
 
-    /// A trial whose items run here, in a Knot of its own.
+    /// What other processes have to know of it.
+    pub fn place(&self) -> shared::Cloud {
+        shared::Cloud {
+            moto: self.moto.address(),
+            moto_log: self.moto.log_file().to_owned(),
+            s3: self.s3.clone(),
+            made: self.made.clone(),
+        }
+    }
+
+    /// What runs the containers; none if there can be none here.
+    ///
+    /// # Panics
+    /// If it can neither be had nor be skipped.
+    pub fn docker(&self) -> Option<Arc<Docker>> {
+        self.docker.clone().or_else(Docker::get)
+    }
+
+    /// A trial whose items run here, in a Knot of its own. None if such jobs cannot be had here.
     ///
     /// # Panics
     /// Where its folder cannot be written.
-    pub fn trial(self: &Arc<Self>, program: &str) -> Trial {
-        self.trial_at(program, &self.moto.url(), &self.s3_url()).0
+    pub fn trial(self: &Arc<Self>, program: &str, kind: JobKind) -> Option<Trial> {
+        Some(self.trial_at(program, kind, &self.moto.url(), &self.s3.url())?.0)
     }
 
     /// The same, which reaches all of AWS but S3 at the one address and S3 at the other; and the name of its Knot.
     ///
     /// # Panics
     /// Where its folder cannot be written.
-    pub fn trial_at(self: &Arc<Self>, program: &str, aws: &str, s3: &str) -> (Trial, String) {
-        let knot = format!("trial-{}", TRIALS.fetch_add(1, Ordering::Relaxed));
+    pub fn trial_at(self: &Arc<Self>, program: &str, kind: JobKind, aws: &str, s3: &str) -> Option<(Trial, String)> {
+        // Another process may have a trial of the same number.
+        let knot = format!("trial-{}-{}", std::process::id(), TRIALS.fetch_add(1, Ordering::Relaxed));
+        let jobs = match kind {
+            JobKind::Container => Jobs::Containers(self.docker()?, format!("name={knot}-{{run}}-")),
+            JobKind::Process => Jobs::Processes(format!("{knot}-{{run}}-")),
+        };
         let trial = Trial::new(program);
-        let note = self.note(&knot);
+        let note = self.note(&knot, kind);
         std::fs::create_dir_all(trial.home()).expect("the folder of the test can be written");
         std::fs::write(trial.home().join("knot.json"), note.to_string())
             .expect("the folder of the test can be written");
         let mut env: Vec<(String, String)> = environment(aws).map(|(name, value)| (name.to_owned(), value)).into();
         env.push(("AWS_ENDPOINT_URL_S3".into(), s3.to_owned()));
-        let (cloud, jobs) = (Arc::clone(self), format!("{knot}-"));
+        let (cloud, begins) = (Arc::clone(self), format!("{knot}-"));
+        let queue = self.made.queue.as_str().expect("an ARN").to_owned();
         let elsewhere = Elsewhere {
             env,
             home: trial.home(),
-            docker: Arc::clone(&self.docker),
-            filter: format!("name={knot}-{{run}}-"),
+            jobs,
             record: Some(self.record(&knot)),
             is_batch: true,
-            end: Some(End(Arc::new(move || cloud.moto.end_jobs(QUEUE, &jobs)))),
+            end: Some(End(Arc::new(move || cloud.moto.end_jobs(&queue, &begins)))),
         };
-        (trial.on(elsewhere), knot)
-    }
-
-    /// Sends a signal to the container of this run whose name ends like this, as soon as it runs.
-    ///
-    /// # Panics
-    /// If there is none for long.
-    pub fn signal(&self, run_id: &str, end: &str, signal: &str) {
-        let container = wait_for("the container to run", || {
-            let mut list = self.docker.command();
-            let filter = format!("name={run_id}");
-            list.args(["ps", "--filter", &filter, "--filter", "status=running", "--format", "{{.ID}} {{.Names}}"]);
-            let list = run(&mut list);
-            let mut containers = list.lines().filter_map(|line| line.split_once(' '));
-            containers.find(|(_, name)| name.ends_with(end)).map(|(id, _)| id.to_owned())
-        });
-        run(self.docker.command().args(["kill", "--signal", signal, &container]));
-    }
-
-    /// Where S3 is.
-    pub fn s3_url(&self) -> String {
-        format!("http://{}", self.s3.address())
+        Some((trial.on(elsewhere), knot))
     }
 
     /// What a deploy of this Knot would have noted.
-    pub fn note(&self, knot: &str) -> Value {
+    pub fn note(&self, knot: &str, kind: JobKind) -> Value {
+        let Made { queue, containers, processes, types, image } = &self.made;
+        let definitions = if kind == JobKind::Container { containers } else { processes };
         json!({
             "knot": knot, "profile": null, "region": REGION, "bucket": BUCKET, "prefix": knot, "log-group": "tests",
-            "queue": self.definitions["queue"], "job-definitions": self.definitions["definitions"], "image": self.image,
-            "types": self.definitions["types"],
+            "queue": queue, "job-definitions": definitions, "image": image, "types": types,
         })
     }
 
     /// The folder in which the objects of this Knot show.
     pub fn record(&self, knot: &str) -> PathBuf {
-        Path::new(&self.s3.folder()).join(BUCKET).join(knot)
+        Path::new(&self.s3.folder).join(BUCKET).join(knot)
     }
 }
 
-/// What a container is told of S3.
+fn note_of_the_trial() -> Value {
+    serde_json::from_slice(&std::fs::read(trial_image()).expect("the note is there")).expect("JSON")
+}
+
+/// Makes a queue of this name and job definitions, whose workers find S3 at this address.
+fn prepare(name: &str, moto: &Moto, s3_of_workers: String) -> Made {
+    let note = note_of_the_trial();
+    let text = |field: &str| note[field].as_str().expect("it is noted").to_owned();
+    let functions: Vec<Value> = note["types"]
+        .as_array()
+        .expect("the worker was asked for its types")
+        .iter()
+        .map(|types| {
+            let function = types["function"].as_str().expect("a function has an id");
+            json!([function, if function.ends_with("::hungry") { 128 } else { 1024 }])
+        })
+        .collect();
+    let images = json!({"containers": text("name"), "processes": format!("process:{}", text("worker"))});
+    let variables: Vec<Value> =
+        variables(s3_of_workers).map(|(name, value)| json!({"name": name, "value": value})).into();
+    let mut prepare = Command::new(python().expect("moto is installed"));
+    prepare.args(["-c", PREPARE, &json!([name, images, functions, variables]).to_string()]);
+    let [queue, containers, processes] =
+        serde_json::from_str(&run(prepare.envs(environment(&moto.url())))).expect("the script prints JSON");
+    Made { queue, containers, processes, types: note["types"].clone(), image: text("name") }
+}
+
+/// What a worker is told of S3.
 fn variables(s3_url: String) -> [(&'static str, String); 4] {
     [
         ("AWS_ENDPOINT_URL_S3", s3_url),

@@ -1,11 +1,11 @@
 //! Starts the real counterparts that the tests speak to: a Docker engine, a registry. None of them is ours.
 //!
 //! A counterpart that cannot be had makes its tests say `skipped: …` and pass, or fail where
-//! `CLOUDKNOT_TESTS_REQUIRE=1` asks for all of them.
+//! `CLOUDKNOT_TESTS_REQUIRE=1` asks for all of them. One that was handed over is not started again.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, Weak};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::authority::Authority;
+use crate::shared::{Engine, lock, shared};
 use crate::skip::skipped;
 
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -67,7 +68,11 @@ impl Daemon {
     }
 
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
     }
 
     /// Waits until it is ready; tells why not, if it ends first or takes too long.
@@ -116,20 +121,16 @@ impl Drop for Docker {
     }
 }
 
-/// A port of this machine that was free a moment ago.
-///
-/// # Panics
-/// If there is none.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    listener.local_addr().expect("a listener has an address").port()
-}
+/// A port of this machine at which nobody listens: one that only root may take, for a protocol of 1988.
+pub const CLOSED_PORT: u16 = 1;
 
 /// A Docker engine: one that runs already, or one of our own.
 #[derive(Debug)]
 pub struct Docker {
-    host: Option<String>,
+    engine: Engine,
     daemon: Option<Daemon>,
+    /// Each process that has to start its own waits for its turn.
+    _turn: Option<File>,
 }
 
 static DOCKER: Mutex<Weak<Docker>> = Mutex::new(Weak::new());
@@ -140,14 +141,15 @@ impl Docker {
     /// # Panics
     /// If it can neither be had nor be skipped.
     pub fn get() -> Option<Arc<Self>> {
-        let mut shared = DOCKER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(docker) = shared.upgrade() {
+        let mut known = DOCKER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(docker) = known.upgrade() {
             return Some(docker);
         }
-        match Self::start() {
+        let handed_over = shared().and_then(|shared| shared.engine.clone());
+        match handed_over.map_or_else(Self::start, |engine| Ok(Self { engine, daemon: None, _turn: None })) {
             Ok(docker) => {
                 let docker = Arc::new(docker);
-                *shared = Arc::downgrade(&docker);
+                *known = Arc::downgrade(&docker);
                 Some(docker)
             }
             Err(why) => {
@@ -162,11 +164,13 @@ impl Docker {
             return Err("there is no `docker` command".to_owned());
         }
         if answers(None) {
-            return Ok(Self { host: std::env::var("DOCKER_HOST").ok(), daemon: None });
+            let engine = Engine { host: std::env::var("DOCKER_HOST").ok(), is_our_own: false };
+            return Ok(Self { engine, daemon: None, _turn: None });
         }
         if !has("dockerd") {
             return Err("none runs, and there is no `dockerd` to start one".to_owned());
         }
+        let turn = lock("engine");
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let place = |name: &str| folder.path().join(name);
         let host = format!("unix://{}", place("socket").display());
@@ -177,17 +181,22 @@ impl Docker {
         command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
         let mut daemon = Daemon::start(&mut command, folder);
         daemon.wait(|| answers(Some(&host)))?;
-        Ok(Self { host: Some(host), daemon: Some(daemon) })
+        Ok(Self { engine: Engine { host: Some(host), is_our_own: true }, daemon: Some(daemon), _turn: Some(turn) })
+    }
+
+    /// What has to be known to reach it.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Its address, as in `DOCKER_HOST`; none for the usual one.
     pub fn host(&self) -> Option<&str> {
-        self.host.as_deref()
+        self.engine.host.as_deref()
     }
 
     /// Whether it is one of our own: it ends with the tests, and the images in it are nobody else's.
     pub fn is_our_own(&self) -> bool {
-        self.daemon.is_some()
+        self.engine.is_our_own
     }
 
     /// The `docker` command, speaking to it.
@@ -253,12 +262,14 @@ impl Registry {
             }
         }
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
-        let address = SocketAddr::new(address, free_port());
-        let config = configure(folder.path(), address, authority);
+        // It takes a port that is free and says which: one that was free before it started may be somebody's by now.
+        let config = configure(folder.path(), SocketAddr::new(address, 0), authority);
         let mut daemon = Daemon::start(Command::new("docker-registry").arg("serve").arg(config), folder);
-        let ready = daemon.wait(|| TcpStream::connect(address).is_ok());
+        let log = daemon.log_file();
+        let listens = || listens_at(&fs::read_to_string(&log).unwrap_or_default());
+        let ready = daemon.wait(|| listens().is_some_and(|address| TcpStream::connect(address).is_ok()));
         ready.unwrap_or_else(|why| panic!("the registry did not start: {why}"));
-        Some(Self { address, daemon })
+        Some(Self { address: listens().expect("it has said so"), daemon })
     }
 
     /// Where it is: a host and a port.
@@ -273,6 +284,13 @@ impl Registry {
         let requests = requests.map(|(request, rest)| format!("{request} {}", rest.split(' ').nth(1).unwrap_or("")));
         requests.filter(|request| request.starts_with(beginning)).collect()
     }
+}
+
+/// The address in the line with which a registry says where it listens.
+fn listens_at(log: &str) -> Option<SocketAddr> {
+    let (_, after) = log.split_once("listening on ")?;
+    let address = after.split_once(['"', ','])?.0;
+    address.parse().ok()
 }
 
 fn configure(folder: &Path, address: SocketAddr, authority: Option<&Authority>) -> PathBuf {
@@ -290,7 +308,7 @@ fn configure(folder: &Path, address: SocketAddr, authority: Option<&Authority>) 
     });
     let text = format!(
         "version: 0.1\n\
-         log: {{ level: error, accesslog: {{ disabled: false }} }}\n\
+         log: {{ level: info, accesslog: {{ disabled: false }} }}\n\
          storage: {{ filesystem: {{ rootdirectory: \"{data}\" }}, delete: {{ enabled: true }} }}\n\
          auth: {{ htpasswd: {{ realm: tests, path: \"{users}\" }} }}\n\
          http: {{ addr: \"{address}\"{tls} }}\n",

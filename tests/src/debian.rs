@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, PoisonError};
 
 use crate::counterparts::{Docker, has};
+use crate::shared::lock;
 use crate::skip::skipped;
 
 /// What Dockerfiles call it.
@@ -20,8 +20,8 @@ const SUITE: &str = "bookworm";
 /// # Panics
 /// If it can neither be had nor be skipped.
 pub fn provide(docker: &Docker, packages: &[&str], folder: &Path) -> bool {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // Another test may be making it.
+    let _lock = lock("debian");
     if said(docker.command().args(["image", "inspect", IMAGE])).is_ok() {
         return true;
     }

@@ -2,19 +2,21 @@
 //! tested against. Knows no implementation.
 
 pub mod authority;
-#[cfg(all(feature = "moto", feature = "s3"))]
+#[cfg(feature = "counterparts")]
 pub mod cloud;
 pub mod counterparts;
 pub mod debian;
 pub mod memory;
-#[cfg(feature = "moto")]
+#[cfg(feature = "counterparts")]
 pub mod moto;
 pub mod proxy;
+pub mod random;
 pub mod recorded;
-#[cfg(feature = "moto")]
+#[cfg(feature = "counterparts")]
 pub mod recorder;
-#[cfg(feature = "s3")]
+#[cfg(feature = "counterparts")]
 pub mod s3_server;
+pub mod shared;
 pub mod skip;
 pub mod store_suite;
 pub mod trial;

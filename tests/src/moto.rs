@@ -53,14 +53,16 @@ pub fn environment(url: &str) -> [(&'static str, String); 8] {
 #[derive(Debug)]
 pub struct Moto {
     address: SocketAddr,
-    daemon: Daemon,
+    log: PathBuf,
+    /// None for one that was handed over.
+    _daemon: Option<Daemon>,
 }
 
 static MOTO: Mutex<Weak<Moto>> = Mutex::new(Weak::new());
 
 impl Moto {
-    /// A new and empty one, without containers: a job that is submitted fails, unless [`Moto::config`] says that jobs
-    /// succeed at once. None if there can be none here.
+    /// A new and empty one, without containers: a job that is submitted fails, unless it is a child process, or
+    /// [`Moto::config`] says that jobs succeed at once. None if there can be none here.
     ///
     /// # Panics
     /// If it can neither be had nor be skipped.
@@ -101,11 +103,12 @@ impl Moto {
         })
     }
 
-    /// The same, whose containers share this folder of this machine.
+    /// The same, whose containers share this folder of this machine. Without an engine, jobs can be processes only.
     ///
     /// # Panics
     /// As [`Moto::start`].
-    pub fn start_with_folder(docker: &Docker, folder: &Path) -> Option<Self> {
+    pub fn start_with_folder(docker: Option<&Docker>, folder: &Path) -> Option<Self> {
+        let Some(docker) = docker else { return Self::start() };
         Self::start_with(|command| {
             command.env("MOTO_DOCKER_NETWORK_MODE", "host").env("CLOUDKNOT_TESTS_FOLDER", folder);
             match docker.host() {
@@ -116,7 +119,6 @@ impl Moto {
     }
 
     /// Ends all jobs of a queue whose names begin like this.
-    ///
     pub fn end_jobs(&self, queue: &str, begins: &str) {
         // Where it does not answer, a test has failed that is about to say so.
         let said = |path: &str, body: &Value| ask(self.address, "POST", path, &body.to_string()).unwrap_or_default();
@@ -155,7 +157,22 @@ impl Moto {
         let ready = daemon.wait(|| address().is_some_and(answers));
         ready.unwrap_or_else(|why| panic!("moto did not start: {why}"));
         let address = address().expect("it has answered there");
-        Some(Self { address, daemon })
+        Some(Self { address, log: daemon.log_file(), _daemon: Some(daemon) })
+    }
+
+    /// One that runs already, and logs to this file.
+    pub(crate) fn at(address: SocketAddr, log: PathBuf) -> Self {
+        Self { address, log, _daemon: None }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The file that it logs to.
+    pub fn log_file(&self) -> &Path {
+        &self.log
     }
 
     /// Where it is, as in `AWS_ENDPOINT_URL`.
@@ -165,7 +182,7 @@ impl Moto {
 
     /// What it has written of itself: a line for each request, and why jobs failed.
     pub fn log(&self) -> String {
-        self.daemon.log()
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Forgets all that was made in it, and what it was told: IAM checks are off again, jobs are containers again, and

@@ -18,9 +18,13 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
 
 use crate::moto;
+use crate::random::Random;
 
 mod answers;
+mod drops;
 mod serve;
+
+pub use drops::{DropAt, drop_at};
 
 const PATIENCE: Duration = Duration::from_mins(5);
 
@@ -39,8 +43,10 @@ pub struct Recorder {
 struct State {
     upstream: SocketAddr,
     plan: Mutex<Plan>,
-    /// Another request is held, or none is any more.
-    held: Condvar,
+    /// Another request is held or let through, or one of them is at its end.
+    changed: Condvar,
+    /// Another request is held.
+    held: Notify,
     /// Those that are held may go on.
     go_on: Notify,
     file: Mutex<File>,
@@ -57,6 +63,18 @@ struct Plan {
     /// How many more are let through, if there is a limit; the others are held.
     left: Option<u64>,
     held: usize,
+    /// Nothing is let through any more.
+    is_cut_off: bool,
+    /// How many were let through, and how many of these are not at their end.
+    passed: u64,
+    passing: usize,
+}
+
+/// What is to happen to a request that has arrived.
+enum Admission {
+    Pass,
+    Hold,
+    CutOff,
 }
 
 /// What the program is told, in place of what moto says.
@@ -103,7 +121,7 @@ pub struct Seen {
     pub service: String,
     /// What the program was answered, or would have been, had the connection not been cut. None if it never came so far.
     pub status: Option<u16>,
-    /// What was done to it: `held`, `cut`, `answered 503 SlowDown`.
+    /// What was done to it: `held`, `cut`, `cut off`, `answered 503 SlowDown`.
     pub mishap: Option<String>,
 }
 
@@ -137,7 +155,8 @@ impl Recorder {
         let state = Arc::new(State {
             upstream,
             plan: Mutex::default(),
-            held: Condvar::new(),
+            changed: Condvar::new(),
+            held: Notify::new(),
             go_on: Notify::new(),
             file: Mutex::new(file),
         });
@@ -213,7 +232,7 @@ impl Recorder {
     /// From now on so many in a hundred requests are answered 429, 500 or 503 or have their answer cut off. The seed
     /// decides which: the same for the same order of requests. With 0 the weather is fine again.
     pub fn weather(&self, seed: u64, percent: u64) {
-        self.plan().weather = (percent > 0).then_some(Weather { state: seed, percent });
+        self.plan().weather = (percent > 0).then(|| Weather { random: Random::new(seed), percent });
     }
 
     /// Lets so many requests through, and holds those that come after them, without an answer, until [`Recorder::go_on`].
@@ -230,13 +249,31 @@ impl Recorder {
         self.state.go_on.notify_waiters();
     }
 
+    /// Lets nothing more through: a request that is held, and each that comes, has its connection cut and never reaches moto.
+    /// Returns when those that were let through before are at their end, so that nothing changes in moto after that.
+    ///
+    /// # Panics
+    /// If moto does not answer one of those for minutes.
+    pub fn cut_off(&self) {
+        self.plan().is_cut_off = true;
+        self.state.go_on.notify_waiters();
+        let waited = self.state.changed.wait_timeout_while(self.plan(), PATIENCE, |plan| plan.passing > 0);
+        let (plan, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(plan.passing, 0, "moto did not answer what it was asked");
+    }
+
+    /// The number of requests so far that were neither held nor cut off.
+    pub fn passed(&self) -> u64 {
+        self.plan().passed
+    }
+
     /// Waits until a request is held.
     ///
     /// # Panics
-    /// If none is within a minute.
+    /// If none is within minutes.
     pub fn wait_until_held(&self) {
         let nothing = |plan: &mut Plan| plan.held == 0;
-        let waited = self.state.held.wait_timeout_while(self.plan(), PATIENCE, nothing);
+        let waited = self.state.changed.wait_timeout_while(self.plan(), PATIENCE, nothing);
         let (plan, _) = waited.unwrap_or_else(PoisonError::into_inner);
         assert!(plan.held > 0, "no request came that could be held");
     }
@@ -244,7 +281,7 @@ impl Recorder {
     /// Waits until a request is held, and says `true`; or until this process has ended, and says `false`.
     ///
     /// # Panics
-    /// If neither is so within a minute, or the process cannot be looked at.
+    /// If neither is so within minutes, or the process cannot be looked at.
     pub fn is_held_before_the_end_of(&self, process: &mut Child) -> bool {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
@@ -299,18 +336,22 @@ impl State {
         plan.arrived
     }
 
-    /// Waits for as long as the request is held and delayed, and says what is to happen to it then.
-    async fn admit(&self, seen: &Seen) -> Option<Mishap> {
+    /// Waits for as long as the request is held and delayed, and returns what is to happen to it then; `None` if it is cut
+    /// off. It counts as passing until the guard is dropped.
+    async fn admit(self: &Arc<Self>, seen: &Seen) -> Option<(Passing, Option<Mishap>)> {
         let mut held = None;
-        loop {
+        let passing = loop {
             // Before the plan is looked at: what changes after that is then not missed.
             let changed = self.go_on.notified();
-            if lock(&self.plan).lets_through() {
-                break;
+            let admission = lock(&self.plan).admit();
+            match admission {
+                Admission::Pass => break Passing(Arc::clone(self)),
+                Admission::CutOff => return None,
+                Admission::Hold => {}
             }
             held.get_or_insert_with(|| Held::new(self));
             changed.await;
-        }
+        };
         drop(held);
         let (delay, mishap) = {
             let mut plan = lock(&self.plan);
@@ -319,7 +360,7 @@ impl State {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        mishap
+        Some((passing, mishap))
     }
 
     fn write(&self, seen: &Seen) {
@@ -331,15 +372,18 @@ impl State {
 }
 
 impl Plan {
-    fn lets_through(&mut self) -> bool {
-        match &mut self.left {
-            None => true,
-            Some(0) => false,
-            Some(left) => {
-                *left -= 1;
-                true
-            }
+    fn admit(&mut self) -> Admission {
+        if self.is_cut_off {
+            return Admission::CutOff;
         }
+        match &mut self.left {
+            Some(0) => return Admission::Hold,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.passed += 1;
+        self.passing += 1;
+        Admission::Pass
     }
 
     fn mishap(&mut self, seen: &Seen) -> Option<Mishap> {
@@ -360,7 +404,8 @@ struct Held<'a>(&'a State);
 impl<'a> Held<'a> {
     fn new(state: &'a State) -> Self {
         lock(&state.plan).held += 1;
-        state.held.notify_all();
+        state.changed.notify_all();
+        state.held.notify_waiters();
         Self(state)
     }
 }
@@ -368,39 +413,41 @@ impl<'a> Held<'a> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         lock(&self.0.plan).held -= 1;
-        self.0.held.notify_all();
+        self.0.changed.notify_all();
+    }
+}
+
+/// Counts a request as passing that was let through, until it is at its end.
+#[derive(Debug)]
+struct Passing(Arc<State>);
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        lock(&self.0.plan).passing -= 1;
+        self.0.changed.notify_all();
     }
 }
 
 /// Requests that go wrong by chance, and yet the same ones each time.
 #[derive(Debug)]
 struct Weather {
-    state: u64,
+    random: Random,
     percent: u64,
 }
 
 impl Weather {
     fn strikes(&mut self, service: &str) -> Option<Mishap> {
-        if self.number() % 100 >= self.percent {
+        if self.random.below(100) >= self.percent {
             return None;
         }
         let answer = |status, code: &str| Some(Mishap::Answer(status, code.to_owned()));
-        match (self.number() % 4, service) {
+        match (self.random.below(4), service) {
             (0 | 1, "s3") => answer(503, "SlowDown"),
             (0, _) => answer(429, "TooManyRequestsException"),
             (1, _) => answer(503, "ServiceUnavailable"),
             (2, _) => answer(500, "InternalError"),
             _ => Some(Mishap::Cut),
         }
-    }
-
-    /// The next of a sequence without pattern (`SplitMix64`), so that no crate has to be had for it.
-    fn number(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut number = self.state;
-        number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        number ^ (number >> 31)
     }
 }
 

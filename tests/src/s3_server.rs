@@ -5,6 +5,8 @@
 //! one here.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -35,6 +37,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 
 use crate::authority::Authority;
+use crate::shared::S3;
 
 /// The one bucket that there is.
 pub const BUCKET: &str = "a-bucket";
@@ -57,15 +60,16 @@ pub enum Mishap {
 /// A server; it stops with the runtime that it was started in.
 #[derive(Debug)]
 pub struct S3Server {
-    address: SocketAddr,
-    folder: TempDir,
+    place: S3,
+    _folder: TempDir,
     state: Arc<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     mishaps: Mutex<VecDeque<Mishap>>,
     seen: Mutex<Vec<String>>,
+    file: File,
     connections: AtomicU64,
     once: tokio::sync::Mutex<()>,
 }
@@ -97,20 +101,32 @@ impl S3Server {
     }
 
     async fn start_with(tls: Option<TlsAcceptor>) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        std::fs::create_dir(folder.path().join(BUCKET)).expect("a bucket");
-        let mut service = S3ServiceBuilder::new(FileSystem::new(folder.path()).expect("a file system"));
+        let temporary = tempfile::tempdir().expect("a temporary folder");
+        let (folder, requests) = (temporary.path().join("buckets"), temporary.path().join("requests"));
+        std::fs::create_dir_all(folder.join(BUCKET)).expect("a bucket");
+        let mut service = S3ServiceBuilder::new(FileSystem::new(&folder).expect("a file system"));
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let state = Arc::<State>::default();
+        let state = Arc::new(State {
+            mishaps: Mutex::default(),
+            seen: Mutex::default(),
+            file: File::create(&requests).expect("a file of a temporary folder"),
+            connections: AtomicU64::new(0),
+            once: tokio::sync::Mutex::default(),
+        });
         tokio::spawn(accept(listener, tls, service.build(), Arc::clone(&state)));
-        Self { address, folder, state }
+        Self { place: S3 { address, folder, requests }, _folder: temporary, state }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.place.address
+    }
+
+    /// What other processes have to know of it.
+    pub fn place(&self) -> &S3 {
+        &self.place
     }
 
     /// A store on it.
@@ -125,7 +141,7 @@ impl S3Server {
         prefix: &str,
         who: impl aws_sdk_s3::config::ProvideCredentials + 'static,
     ) -> S3Store {
-        store_at(self.address, bucket, prefix, who).await
+        store_at(self.place.address, bucket, prefix, who).await
     }
 
     /// The next requests meet these, in this order.
@@ -144,15 +160,6 @@ impl S3Server {
         std::mem::take(&mut *self.state.seen.lock().expect("no panic"))
     }
 
-    /// Those of them whose path has this in it; none is forgotten.
-    ///
-    /// # Panics
-    /// Where another test panicked.
-    pub fn seen_of(&self, part: &str) -> Vec<String> {
-        let seen = self.state.seen.lock().expect("no panic");
-        seen.iter().filter(|request| request.contains(part)).cloned().collect()
-    }
-
     /// How many connections there were, those included that came to nothing.
     pub fn connections(&self) -> u64 {
         self.state.connections.load(Ordering::Relaxed)
@@ -160,7 +167,7 @@ impl S3Server {
 
     /// The folder of the server, where uploads that are not complete show as files.
     pub fn folder(&self) -> PathBuf {
-        self.folder.path().to_owned()
+        self.place.folder.clone()
     }
 }
 
@@ -206,7 +213,9 @@ async fn serve(connection: impl AsyncRead + AsyncWrite + Unpin, service: S3Servi
 }
 
 async fn answer(request: Request<Incoming>, service: S3Service, state: Arc<State>) -> Result<Response<Body>, Broken> {
-    state.seen.lock().expect("no panic").push(format!("{} {}", request.method(), request.uri()));
+    let seen = format!("{} {}", request.method(), request.uri());
+    (&state.file).write_all(format!("{seen}\n").as_bytes()).expect("a file of a temporary folder");
+    state.seen.lock().expect("no panic").push(seen);
     let mishap = state.mishaps.lock().expect("no panic").pop_front();
     if let Some(Mishap::Refused(status, code)) = mishap {
         return Ok(refused(status, code));

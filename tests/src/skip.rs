@@ -1,14 +1,28 @@
-//! How a test says that this machine cannot run it. With `CLOUDKNOT_TESTS_REQUIRE=1` that is a failure.
+//! How a test says that this machine cannot run it, or a part of it. The run of the tests shows it at its end.
 
 use std::io::Write as _;
 
-/// Says on stderr that something is not tested, and why. `eprintln!` would be swallowed with the output of a test that
-/// passes.
+/// The variable that names the file in which skips are noted.
+pub const ENV_FILE: &str = "CLOUDKNOT_TESTS_SKIPPED";
+
+/// Notes that something is not tested which `tests/run.sh` can install all that it takes for.
 ///
 /// # Panics
-/// If every test has to be made.
+/// With `CLOUDKNOT_TESTS_REQUIRE=1`.
 pub fn skipped(what: &str, why: &str) {
     let required = std::env::var_os("CLOUDKNOT_TESTS_REQUIRE").is_some_and(|value| value == "1");
     assert!(!required, "{what} cannot be skipped: {why}");
+    optional(what, why);
+}
+
+/// Notes that something is not tested which nobody has asked for, or which no installation helps.
+pub fn optional(what: &str, why: &str) {
+    // `eprintln!` would be swallowed with the output of a test that passes.
     let _ = writeln!(std::io::stderr(), "skipped: {what}: {why}");
+    if let Some(file) = std::env::var_os(ENV_FILE) {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
+        // In one write, so that the lines of several processes do not mix.
+        file.and_then(|mut file| file.write_all(format!("{what}: {why}\n").as_bytes()))
+            .expect("the file for skips can be written");
+    }
 }

@@ -60,6 +60,8 @@ pub enum Task {
     Nested,
     /// How many milliseconds it still has; an error if nothing ends it.
     Deadline,
+    /// Appends the number to the first file, waits until the second one is there, and gives the number.
+    Wait(PathBuf, u64, PathBuf),
 }
 
 /// A map, as the tests ask for it.
@@ -152,10 +154,8 @@ pub struct Elsewhere {
     pub env: Vec<(String, String)>,
     /// Where a function finds the folder of the runs.
     pub home: PathBuf,
-    /// The engine that runs its containers.
-    pub docker: Arc<Docker>,
-    /// How that engine is asked for the containers of a run; `{run}` is its id.
-    pub filter: String,
+    /// What its jobs are.
+    pub jobs: Jobs,
     /// Where runs are kept, if not in the folder.
     pub record: Option<PathBuf>,
     /// Whose each item is a container of its own, where the test does not say otherwise.
@@ -163,6 +163,18 @@ pub struct Elsewhere {
     /// Ends what a test has left running.
     pub end: Option<End>,
 }
+
+/// What jobs are, and how those of a run are found: `{run}` is its id.
+#[derive(Debug, Clone)]
+pub enum Jobs {
+    /// Containers of this engine, by this filter.
+    Containers(Arc<Docker>, String),
+    /// Processes of this machine, by the beginning of the name that their job's container would have.
+    Processes(String),
+}
+
+/// The variable with that name, as moto gives it to processes that are jobs.
+const ENV_JOB: &str = "CLOUDKNOT_TESTS_JOB";
 
 /// What is called when a trial is over.
 #[derive(Clone)]
@@ -240,12 +252,64 @@ impl Trial {
         }
     }
 
-    /// The containers of this run that are there, running or not; none on this machine.
+    /// The containers of this run that are there, running or not, or the processes that its jobs are; none on this machine.
     pub fn containers(&self, run: &str) -> Vec<String> {
-        let Some(elsewhere) = &self.elsewhere else { return Vec::new() };
-        let mut list = elsewhere.docker.command();
-        list.args(["ps", "-aq", "--filter", &elsewhere.filter.replace("{run}", run)]);
-        crate::counterparts::run(&mut list).lines().map(str::to_owned).collect()
+        match self.elsewhere.as_ref().map(|elsewhere| &elsewhere.jobs) {
+            None => Vec::new(),
+            Some(Jobs::Containers(docker, filter)) => {
+                let mut list = docker.command();
+                list.args(["ps", "-aq", "--filter", &filter.replace("{run}", run)]);
+                crate::counterparts::run(&mut list).lines().map(str::to_owned).collect()
+            }
+            Some(Jobs::Processes(begins)) => {
+                let begins = format!("{ENV_JOB}={}", begins.replace("{run}", run));
+                processes_with(begins.as_bytes()).iter().map(ToString::to_string).collect()
+            }
+        }
+    }
+
+    /// Sends a signal to the job of this run whose container's name ends like this, as soon as it runs.
+    ///
+    /// # Panics
+    /// If there is none for long, or items run on this machine.
+    pub fn signal(&self, run: &str, end: &str, signal: rustix::process::Signal) {
+        match &self.elsewhere.as_ref().expect("items run in jobs").jobs {
+            Jobs::Containers(docker, filter) => {
+                let filter = filter.replace("{run}", run);
+                let container = wait_for("the container to run", || {
+                    let mut list = docker.command();
+                    list.args([
+                        "ps",
+                        "--filter",
+                        &filter,
+                        "--filter",
+                        "status=running",
+                        "--format",
+                        "{{.ID}} {{.Names}}",
+                    ]);
+                    let list = crate::counterparts::run(&mut list);
+                    let mut containers = list.lines().filter_map(|line| line.split_once(' '));
+                    containers.find(|(_, name)| name.ends_with(end)).map(|(id, _)| id.to_owned())
+                });
+                let signal = signal.as_raw().to_string();
+                crate::counterparts::run(docker.command().args(["kill", "--signal", &signal, &container]));
+            }
+            Jobs::Processes(begins) => {
+                let begins = format!("{ENV_JOB}={}", begins.replace("{run}", run));
+                // The job itself leads a session, as the first process of a container does.
+                let leads = |&pid: &i32| {
+                    let pid = rustix::process::Pid::from_raw(pid);
+                    pid.is_some_and(|pid| rustix::process::getsid(Some(pid)) == Ok(pid))
+                };
+                let is_meant = |name: &[u8]| name.starts_with(begins.as_bytes()) && name.ends_with(end.as_bytes());
+                let process = wait_for("the process to run", || {
+                    processes_where(|variables| variables.split(|&byte| byte == 0).any(is_meant))
+                        .into_iter()
+                        .find(leads)
+                });
+                kill(process, signal);
+            }
+        }
     }
 
     /// What is kept of all runs.
@@ -333,13 +397,7 @@ impl Trial {
 
     /// All processes that were started with this trial's folder: the program, its item processes and what they started.
     pub fn processes(&self) -> Vec<i32> {
-        let home = self.home().into_os_string().into_encoded_bytes();
-        let ours = |pid: &i32| {
-            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.windows(home.len()).any(|window| window == home)
-        };
-        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(ours).collect()
+        processes_with(self.home().as_os_str().as_encoded_bytes())
     }
 
     /// Waits until none of them is left. Only where there is `/proc`.
@@ -361,6 +419,19 @@ impl Drop for Trial {
             end();
         }
     }
+}
+
+/// The processes of this machine that have this in their environment.
+fn processes_with(part: &[u8]) -> Vec<i32> {
+    processes_where(|variables| variables.windows(part.len()).any(|window| window == part))
+}
+
+/// The processes of this machine whose environment, as it was when they were started, is like this: variables, each with a
+/// zero behind it.
+fn processes_where(is_like: impl Fn(&[u8]) -> bool) -> Vec<i32> {
+    let is_one = |pid: &i32| is_like(&std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default());
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_one).collect()
 }
 
 /// A trial that is running.

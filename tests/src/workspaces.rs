@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use crate::shared::{lock, shared};
+
 /// Writes the files (path and content) of a workspace and returns its folder. In a file's content `CLOUDKNOT` stands for
 /// the path of this repository's `cloudknot`.
 ///
@@ -20,6 +22,8 @@ pub fn workspace(name: &str, files: &[(&str, &str)]) -> PathBuf {
     repository.hash(&mut hasher);
     let parent = std::env::temp_dir().join(format!("cloudknot tests {:016x}", hasher.finish()));
     let root = parent.join(name);
+    // Another test may be about to write the same.
+    let _lock = lock("workspaces");
     let cloudknot = format!("'{}'", repository.join("cloudknot").display());
     for (path, content) in files {
         write(&root.join(path), &content.replace("CLOUDKNOT", &cloudknot));
@@ -257,21 +261,31 @@ pub fn cargo_knot() -> &'static Path {
     &CARGO_KNOT
 }
 
-/// A program of this workspace, built together with the tests once more, so that all it is made of is there already.
+/// A program of this workspace: the one that was handed over, or else one that is built together with the tests once more,
+/// so that all it is made of is there already.
 ///
 /// # Panics
 /// If it does not compile.
 pub fn program(name: &str) -> PathBuf {
+    if let Some(shared) = shared() {
+        return shared.programs.join(name);
+    }
     let mut build = Command::new(env!("CARGO"));
     // Else ring's build script takes these, which are the test's, for a reason to compile it and all above it again.
     let of_the_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_the_test)) {
         build.env_remove(name);
     }
-    let features = [("s3", cfg!(feature = "s3")), ("moto", cfg!(feature = "moto")), ("bare", cfg!(feature = "bare"))];
-    let features = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| format!(",cloudknot-tests/{name}"));
-    let features = features.fold("cloudknot-tests/deploy".to_owned(), |all, name| all + &name);
-    build.args(["build", "--workspace", "--features", &features, "--bin", name, "--test", "cargo_knot"]);
+    build.args([
+        "build",
+        "--workspace",
+        "--features",
+        "cloudknot-tests/counterparts",
+        "--bin",
+        name,
+        "--test",
+        "macros_ui",
+    ]);
     built(build, name)
 }
 
@@ -326,6 +340,9 @@ pub fn worker_of_this_package(program: &str, features: &str) -> PathBuf {
 pub fn trial_image() -> &'static Path {
     static NOTE: LazyLock<PathBuf> = LazyLock::new(|| {
         let cargo_knot = cargo_knot();
+        if let Some(note) = shared().and_then(|shared| shared.trial_image.clone()) {
+            return note;
+        }
         // Beside the command, in the target folder.
         let home = cargo_knot.parent().expect("a program is in a folder").join("trial-image");
         let mut build = Command::new(cargo_knot);

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use super::{Instead, Mishap, Seen, State, answers};
+use super::{Instead, Mishap, Passing, Seen, State, answers};
 
 type Answer = Response<Full<Bytes>>;
 
@@ -50,9 +50,13 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer, Broken> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
-    let mut line = Line { seen: see(&head, &body, state.arrives()), state: Arc::clone(&state) };
+    let mut line = Line { seen: see(&head, &body, state.arrives()), state: Arc::clone(&state), passing: None };
     line.seen.mishap = Some("held".to_owned());
-    let mishap = state.admit(&line.seen).await;
+    let Some((passing, mishap)) = state.admit(&line.seen).await else {
+        line.seen.mishap = Some("cut off".to_owned());
+        return Err(Broken);
+    };
+    line.passing = Some(passing);
     line.seen.mishap = None;
     match mishap {
         Some(Mishap::Answer(status, code)) => {
@@ -158,6 +162,8 @@ fn hexadecimal(bytes: &[u8]) -> String {
 struct Line {
     seen: Seen,
     state: Arc<State>,
+    /// From when on it was let through. It is dropped after the request was written down.
+    passing: Option<Passing>,
 }
 
 impl Drop for Line {

@@ -10,6 +10,8 @@ use cloudknot_tests::trial::{Fact, Failed, Spec, Task, counted, files, tell};
 use serde::{Deserialize, Serialize};
 
 mod carried;
+#[cfg(feature = "counterparts")]
+mod dropped;
 
 /// Does what the task says.
 #[cloudknot::remote]
@@ -68,6 +70,13 @@ fn perform(task: Task) -> Result<u64, Oops> {
         Task::Count(file, number, milliseconds) => {
             append(&file, number);
             sleep(milliseconds);
+            return Ok(number);
+        }
+        Task::Wait(file, number, go_on) => {
+            append(&file, number);
+            while !go_on.exists() {
+                sleep(10);
+            }
             return Ok(number);
         }
         Task::Until(file, number, attempts) => {
@@ -244,6 +253,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             run.cancel().await?;
             tell_status(&run);
         }
+        #[cfg(feature = "counterparts")]
+        ["maps-dropped", spec, record, seed] => dropped::maps(spec, Path::new(record), seed).await?,
+        #[cfg(feature = "counterparts")]
+        ["cancels-dropped", spec, started, go_on, seed] => {
+            dropped::cancels(spec, Path::new(started), Path::new(go_on), seed).await?;
+        }
         ["cancel-item", run, item] => {
             let done = work.attach(run).await?.cancel_item(item.parse()?).await;
             done.unwrap_or_else(|error| tell_error(&error));
@@ -259,11 +274,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 )));
             }
         }
-        ["status", spec] => status(submit(spec)?.await?).await?,
+        ["status", spec, go_on] => status(submit(spec)?.await?, Path::new(go_on)).await?,
         ["cancel-own", spec, started] => cancel_own(submit(spec)?.await?, Path::new(started)).await?,
         ["call", number] => tell(&Fact::Found(work.call(Task::Double(number.parse()?)).await?.to_string())),
         ["later"] => tell_outcomes(&later.map([(5, 1), (1, 2), (0, 0)]).submit().await?).await?,
-        #[cfg(feature = "deploy")]
+        #[cfg(feature = "counterparts")]
         ["on-docker"] => tell_outcomes(&other.map([5, 6]).on(cloudknot::Backend::docker()).submit().await?).await?,
         ["hungry"] => tell_outcomes(&hungry.map([1, 512, 2]).submit().await?).await?,
         ["quota"] => tell_outcomes(&quota.map([0]).submit().await?).await?,
@@ -386,12 +401,14 @@ fn tell_status(run: &Run<u64>) {
     tell(&Fact::Status(counts, status.finished));
 }
 
-/// Tells the status while the run goes on and at its end, and that each handle sees all.
-async fn status(run: Run<u64>) -> cloudknot::Result<()> {
+/// Tells the status while the run goes on, makes the file that its items wait for, tells the status at its end, and that each
+/// handle sees all.
+async fn status(run: Run<u64>, go_on: &Path) -> cloudknot::Result<()> {
     let mut results = run.results();
     let first = results.next().await;
     tell_status(&run);
     assert!(first.is_some(), "a result comes while others run");
+    std::fs::write(go_on, "").expect("the file can be written");
     run.finished().await?;
     tell_status(&run);
     tell(&Fact::Found(format!("{} twice", run.outcomes().await?.len().min(run.outcomes().await?.len()))));

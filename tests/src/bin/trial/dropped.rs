@@ -1,0 +1,182 @@
+//! Maps and cancels that are dropped in the middle, and completed by the next program; see
+//! [`cloudknot_tests::recorder::drop_at`]. Here, because the worker has this program's functions.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cloudknot_tests::random::Random;
+use cloudknot_tests::recorder::{DropAt, Recorder, drop_at};
+use cloudknot_tests::trial::{Fact, counted, files, tell};
+use serde_json::json;
+
+use super::{submit, tell_outcomes, work};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// The number of calls that are dropped at random.
+const DROPS: u64 = 6;
+
+/// The most steps that anything is waited for, and the length of a step.
+const PATIENCE: (u32, Duration) = (60_000, Duration::from_millis(5));
+
+/// When a call is dropped.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    /// When it sends S3 one request more than these.
+    S3(u64),
+    /// When it sends the rest of AWS one request more than these.
+    Aws(u64),
+    /// After this time.
+    Time(Duration),
+}
+
+/// The addresses of S3, and of the rest of AWS.
+struct Addresses {
+    aws: String,
+    s3: String,
+}
+
+/// The recorders before both, for one call.
+struct Recorders {
+    aws: Recorder,
+    s3: Recorder,
+}
+
+/// A call that was dropped, or has ended before that.
+struct Cut {
+    at: At,
+    has_ended: bool,
+    took: Duration,
+    /// They keep their ports until the end of this program: the tasks that the call has left behind try again for minutes.
+    recorders: Recorders,
+}
+
+impl Addresses {
+    fn of_environment() -> Result<Self> {
+        Ok(Self { aws: std::env::var("AWS_ENDPOINT_URL")?, s3: std::env::var("AWS_ENDPOINT_URL_S3")? })
+    }
+
+    /// Has the backends that are opened from now on use these.
+    fn set(&self) {
+        for (name, value) in [("AWS_ENDPOINT_URL", &self.aws), ("AWS_ENDPOINT_URL_S3", &self.s3)] {
+            // SAFETY: what reads the environment here is Rust, which locks it.
+            #[allow(unsafe_code)]
+            unsafe {
+                std::env::set_var(name, value);
+            }
+        }
+    }
+
+    /// Has the backends that are opened from now on use recorders before these.
+    fn record(&self) -> Recorders {
+        let recorders = Recorders { aws: Recorder::before(&self.aws), s3: Recorder::before(&self.s3) };
+        Self { aws: recorders.aws.url(), s3: recorders.s3.url() }.set();
+        recorders
+    }
+
+    /// Polls a call over recorders of its own, and drops it. After that, backends use these addresses again.
+    async fn cut<T>(&self, at: At, call: impl Future<Output = Result<T>>) -> Result<Cut> {
+        let recorders = self.record();
+        let held_by = |recorder, requests| {
+            Recorder::stop_after(recorder, requests);
+            DropAt::Held(recorder)
+        };
+        let when = match at {
+            At::S3(requests) => held_by(&recorders.s3, requests),
+            At::Aws(requests) => held_by(&recorders.aws, requests),
+            At::Time(time) => DropAt::Time(time),
+        };
+        let began = Instant::now();
+        let (output, _) = drop_at(when, &[&recorders.s3, &recorders.aws], call).await;
+        let took = began.elapsed();
+        self.set();
+        Ok(Cut { at, has_ended: output.transpose()?.is_some(), took, recorders })
+    }
+}
+
+/// Does this at each request to S3, at each to the rest of AWS, and at random moments of the time that a whole call takes.
+async fn at_each_point(seed: &str, mut act: impl AsyncFnMut(At) -> Result<Cut>) -> Result<()> {
+    let (mut cuts, mut random) = (Vec::new(), Random::new(seed.parse()?));
+    let mut whole = Duration::ZERO;
+    for at in [At::S3 as fn(u64) -> At, At::Aws] {
+        for requests in 0.. {
+            cuts.push(act(at(requests)).await?);
+            if let Some(ended) = cuts.last().filter(|cut| cut.has_ended) {
+                whole = ended.took;
+                break;
+            }
+        }
+    }
+    for _ in 0..DROPS {
+        let microseconds = random.below(u64::try_from(whole.as_micros())?);
+        cuts.push(act(At::Time(Duration::from_micros(microseconds))).await?);
+    }
+    for Cut { at, has_ended, recorders: Recorders { s3, aws }, .. } in cuts {
+        let answered = [s3.answered(), aws.answered()];
+        assert_eq!(answered, [s3.passed(), aws.passed()], "after {at:?}");
+        match at {
+            At::S3(requests) => assert!(has_ended || answered[0] == requests, "{answered:?} at {at:?}"),
+            At::Aws(requests) => assert!(has_ended || answered[1] == requests, "{answered:?} at {at:?}"),
+            At::Time(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Maps, drops that, and attaches to the run if there is a record of it.
+pub(super) async fn maps(spec: &str, record: &Path, seed: &str) -> Result<()> {
+    let addresses = Addresses::of_environment()?;
+    at_each_point(seed, async |at| {
+        let before = recorded(record);
+        let cut = addresses.cut(at, async { Ok(submit(spec)?.await?.outcomes().await?) }).await?;
+        let about = json!({"at": format!("{at:?}"), "ended": cut.has_ended, "s3": cut.recorders.s3.passed()});
+        tell(&Fact::Found(about.to_string()));
+        for run in recorded(record).difference(&before) {
+            tell_outcomes(&work.attach(run).await?).await?;
+        }
+        Ok(cut)
+    })
+    .await
+}
+
+/// Returns the runs that have a record.
+fn recorded(record: &Path) -> BTreeSet<String> {
+    let manifests = files(record).into_iter().filter(|path| path.ends_with("manifest.json"));
+    manifests.filter_map(|path| Some(path.parent()?.file_name()?.to_str()?.to_owned())).collect()
+}
+
+/// Starts a run whose program is then gone, cancels it, drops that, and cancels it again. Before it attaches, it waits for a file
+/// with the id of the run.
+pub(super) async fn cancels(spec: &str, started: &Path, go_on: &Path, seed: &str) -> Result<()> {
+    let addresses = Addresses::of_environment()?;
+    let mut gone = Vec::new();
+    at_each_point(seed, async |at| {
+        let begun = counted(started).len();
+        let recorders = addresses.record();
+        let run = submit(spec)?.await?.id().to_owned();
+        wait_for("the job to run", || counted(started).len() > begun).await;
+        recorders.s3.cut_off();
+        recorders.aws.cut_off();
+        gone.push(recorders);
+
+        let cut = addresses.cut(at, async { Ok(work.attach(&run).await?.cancel().await?) }).await?;
+        work.attach(&run).await?.cancel().await?;
+        let about = json!({"at": format!("{at:?}"), "ended": cut.has_ended, "run": run});
+        tell(&Fact::Found(about.to_string()));
+        wait_for("the test", || go_on.join(&run).exists()).await;
+        tell_outcomes(&work.attach(&run).await?).await?;
+        Ok(cut)
+    })
+    .await
+}
+
+async fn wait_for(what: &str, is_there: impl Fn() -> bool) {
+    for _ in 0..PATIENCE.0 {
+        if is_there() {
+            return;
+        }
+        tokio::time::sleep(PATIENCE.1).await;
+    }
+    panic!("waited in vain for {what}");
+}

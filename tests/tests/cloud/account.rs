@@ -1,0 +1,259 @@
+//! An account of AWS for the tests of Pars and Knots, and what they ask of it.
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::LazyLock;
+
+use cloudknot_tests::counterparts::{Registry, check};
+use cloudknot_tests::moto::{Moto, environment, python};
+use cloudknot_tests::recorder::Recorder;
+use cloudknot_tests::workspaces::{STANDING_IN, cargo_knot, workspace};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The workspace that is deployed.
+pub(crate) static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("of the cloud", STANDING_IN));
+
+/// What is left of what we make, by service, as JSON.
+const LEFT: &str = "
+import boto3, json
+c = boto3.client
+of = lambda service, operation, key, name: sorted(
+    str(one[name]) for page in c(service).get_paginator(operation).paginate() for one in page[key])
+print(json.dumps({
+    'buckets': sorted(b['Name'] for b in c('s3').list_buckets()['Buckets']),
+    'repositories': of('ecr', 'describe_repositories', 'repositories', 'repositoryName'),
+    'roles': of('iam', 'list_roles', 'Roles', 'RoleName'),
+    'profiles': of('iam', 'list_instance_profiles', 'InstanceProfiles', 'InstanceProfileName'),
+    'logs': of('logs', 'describe_log_groups', 'logGroups', 'logGroupName'),
+    'templates': of('ec2', 'describe_launch_templates', 'LaunchTemplates', 'LaunchTemplateName'),
+    'groups': [g for g in of('ec2', 'describe_security_groups', 'SecurityGroups', 'GroupName') if g != 'default'],
+    'stacks': of('cloudformation', 'describe_stacks', 'Stacks', 'StackName'),
+    'definitions': sorted(d['jobDefinitionName'] + ' ' + d['status']
+        for page in c('batch').get_paginator('describe_job_definitions').paginate(status='ACTIVE')
+        for d in page['jobDefinitions']),
+}))
+";
+
+/// A role that moto wants an environment to have, where AWS has its own.
+pub(crate) const SERVICE_ROLE: &str = "
+import boto3
+print(boto3.client('iam').create_role(RoleName='theirs', AssumeRolePolicyDocument='{}')['Role']['Arn'])
+";
+
+/// Runs and templates of these Knots, in the bucket of the Pars, and job definitions that no stack has.
+const DATA: &str = "
+import boto3
+s3, batch, stacks = boto3.client('s3'), boto3.client('batch'), boto3.client('cloudformation')
+bucket = next(o['OutputValue'] for s in stacks.describe_stacks()['Stacks'] for o in s['Outputs'] if o['OutputKey'] == 'Bucket')
+for knot in knots:
+    for key in [f'knots/{knot}/runs/1/manifest.json', f'stacks/{knot}/1.yaml']:
+        s3.put_object(Bucket=bucket, Key=key, Body=b'1')
+    batch.register_job_definition(
+        jobDefinitionName=f'cloudknot-{knot}-before-0a1b2c3d', type='container', tags={'cloudknot:knot': knot},
+        retryStrategy={'attempts': 1}, containerProperties={'image': 'cloudknot/sweep@sha256:aa', 'resourceRequirements': [
+            {'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}]})
+";
+
+/// Whose data and job definitions there are.
+const WHOSE: &str = "
+import boto3
+s3, batch = boto3.client('s3'), boto3.client('batch')
+keys = [o['Key'] for b in s3.list_buckets()['Buckets'] for o in s3.list_objects_v2(Bucket=b['Name']).get('Contents', [])]
+pages = batch.get_paginator('describe_job_definitions').paginate(status='ACTIVE')
+print(*sorted({'/'.join(key.split('/')[:2]) for key in keys}), *sorted({
+    'definitions/' + d['tags']['cloudknot:knot'] for page in pages for d in page['jobDefinitions']}))
+";
+
+/// An account of moto's with a registry, behind the recorder, and a machine of somebody who uses it.
+pub(crate) struct Account {
+    pub(crate) moto: Moto,
+    pub(crate) recorder: Recorder,
+    pub(crate) registry: Registry,
+    pub(crate) home: TempDir,
+    python: RefCell<Python>,
+}
+
+impl Account {
+    pub(crate) fn new() -> Option<Self> {
+        let (moto, registry) = (Moto::start()?, Registry::start()?);
+        let recorder = Recorder::before(&moto.url());
+        let python = RefCell::new(Python::start(&moto.url()));
+        Some(Self { recorder, registry, moto, home: tempfile::tempdir().unwrap(), python })
+    }
+
+    /// `cargo knot`, on the machine of this person.
+    pub(crate) fn knot_of(&self, home: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(cargo_knot());
+        command.arg("knot").args(arguments);
+        self.as_person(&mut command, home);
+        command
+    }
+
+    /// On the machine of this person.
+    pub(crate) fn as_person<'c>(&self, command: &'c mut Command, home: &Path) -> &'c mut Command {
+        command.current_dir(&*STAND_IN).stdin(Stdio::null()).envs(self.variables(&self.recorder.url(), home))
+    }
+
+    /// Returns the variables that cloudknot finds on the machine of this person, which reaches AWS at this address.
+    pub(crate) fn variables(&self, aws: &str, home: &Path) -> Vec<(&'static str, OsString)> {
+        let aws = environment(aws).map(|(name, value)| (name, value.into()));
+        let own = [
+            ("USER", "ada".into()),
+            ("CLOUDKNOT_CONFIG", home.join("config.toml").into()),
+            ("CLOUDKNOT_HOME", home.join("runs").into()),
+            ("CLOUDKNOT_REGISTRY", self.registry.host().into()),
+        ];
+        aws.into_iter().chain(own).collect()
+    }
+
+    pub(crate) fn knot(&self, arguments: &[&str]) -> Command {
+        self.knot_of(self.home.path(), arguments)
+    }
+
+    pub(crate) fn deploy(&self, role: &str, more: &[&str]) -> Command {
+        let deploy =
+            ["deploy", "-p", "lone", "--offline", "--fast", "--knot", "sweep", "--service-role", role, "--json"];
+        self.knot(&[&deploy, more].concat())
+    }
+
+    /// A script of AWS's own client, which the recorder does not see. Returns what it prints.
+    pub(crate) fn script(&self, text: &str) -> String {
+        self.script_with(text, &[])
+    }
+
+    /// Does the same with arguments for the script.
+    pub(crate) fn script_with(&self, text: &str, arguments: &[&str]) -> String {
+        self.python.borrow_mut().run(text, arguments).trim().to_owned()
+    }
+
+    /// Puts runs and templates of these Knots into the bucket, and registers a job definition of each that no stack has.
+    pub(crate) fn put_data(&self, knots: &[&str]) {
+        self.script(&format!("knots = {}\n{DATA}", json!(knots)));
+    }
+
+    /// The note of the Knot on the machine of this person.
+    pub(crate) fn note(&self) -> PathBuf {
+        self.home.path().join("runs/knot.json")
+    }
+
+    /// Returns the names of what is there, by service.
+    pub(crate) fn left(&self) -> Value {
+        serde_json::from_str(&self.script(LEFT)).expect("the script prints JSON")
+    }
+
+    /// Returns the Knots of which data or job definitions are there.
+    pub(crate) fn whose(&self) -> String {
+        self.script(WHOSE)
+    }
+
+    /// Fails if anything is there but what was there before all.
+    pub(crate) fn check_empty(&self, roles: &[&str]) {
+        for (kind, there) in self.left().as_object().expect("a table") {
+            let expected = if kind == "roles" { roles } else { &[] };
+            assert_eq!(there.as_array().expect("a list"), expected, "{kind}");
+        }
+    }
+
+    /// Returns whether nothing is there but what was there before all.
+    pub(crate) fn is_empty(&self, roles: &[&str]) -> bool {
+        let left = self.left();
+        let mut all = left.as_object().expect("a table").iter();
+        all.all(|(kind, there)| *there == Value::from(if kind == "roles" { roles.to_vec() } else { Vec::new() }))
+    }
+
+    /// Fails if a key of AWS's or a registry's password stands in a file of this person, or in the stacks.
+    pub(crate) fn check_no_secrets(&self) {
+        let stacks = "import boto3, json; c = boto3.client('cloudformation'); print([c.get_template(StackName=s['StackName']) \
+                      for s in c.describe_stacks()['Stacks']])";
+        let mut texts = vec![("the stacks".to_owned(), self.script(stacks))];
+        let mut open = vec![self.home.path().to_owned()];
+        while let Some(folder) = open.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                if entry.path().is_dir() {
+                    open.push(entry.path());
+                } else {
+                    let bytes = std::fs::read(entry.path()).unwrap();
+                    texts.push((entry.path().display().to_string(), String::from_utf8_lossy(&bytes).into_owned()));
+                }
+            }
+        }
+        let keys = environment("");
+        let secret = keys.iter().find(|(name, _)| *name == "AWS_SECRET_ACCESS_KEY").map(|(_, value)| value.as_str());
+        for (place, text) in texts {
+            assert!(
+                !text.contains(secret.unwrap()) && !text.contains(Registry::PASSWORD),
+                "a secret stands in {place}"
+            );
+        }
+    }
+
+    /// The operations from here on, until this ends.
+    pub(crate) fn calls(&self, command: &mut Command) -> (Output, Vec<String>) {
+        let before = self.recorder.operations().len();
+        let output = check(command, 0, &[]);
+        (output, self.recorder.operations().split_off(before))
+    }
+}
+
+/// A Python that runs one script after the other: to start one and to load AWS's client takes longer than most scripts.
+struct Python {
+    process: Child,
+    /// Its standard input, which is closed to end it.
+    scripts: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+/// Runs each line, which is a script and its arguments, in a namespace of its own.
+const SCRIPTS: &str = "
+import contextlib, io, json, sys, traceback
+for line in sys.stdin:
+    text, sys.argv[1:] = json.loads(line)
+    printed, error = io.StringIO(), None
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(compile(text, '<script>', 'exec'), {'__name__': '__main__'})
+    except BaseException:
+        error = traceback.format_exc()
+    print(json.dumps([printed.getvalue(), error]), flush=True)
+";
+
+impl Python {
+    fn start(aws: &str) -> Self {
+        let mut command = Command::new(python().expect("moto is installed"));
+        command.args(["-c", SCRIPTS]).envs(environment(aws)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("Python can be started");
+        let (stdin, stdout) = (process.stdin.take(), process.stdout.take().expect("it is a pipe"));
+        Self { process, scripts: stdin, answers: BufReader::new(stdout) }
+    }
+
+    /// Runs a script to its end and returns what it prints. Fails the test if the script fails.
+    #[track_caller]
+    fn run(&mut self, text: &str, arguments: &[&str]) -> String {
+        let scripts = self.scripts.as_mut().expect("it is open until the end");
+        writeln!(scripts, "{}", json!([text, arguments])).expect("Python reads scripts");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("Python answers");
+        let (printed, error): (String, Option<String>) = serde_json::from_str(&answer).expect("it answers in JSON");
+        if let Some(error) = error {
+            panic!("a script failed:\n{text}\n{error}");
+        }
+        printed
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        drop(self.scripts.take());
+        // It has ended, or is about to.
+        let _ = self.process.wait();
+    }
+}
+
+/// Returns the JSON that a command has printed.
+pub(crate) fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).expect("one JSON value and nothing else")
+}

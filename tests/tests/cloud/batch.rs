@@ -1,0 +1,545 @@
+//! What only AWS Batch does, where moto stands in for it. What is about memory, signals and exit codes takes containers.
+
+use std::fs;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use cloudknot_tests::cloud::{Cloud, JobKind};
+use cloudknot_tests::counterparts::{CLOSED_PORT, run};
+use cloudknot_tests::random::seed;
+use cloudknot_tests::recorder::Recorder;
+use cloudknot_tests::trial::{
+    Fact, Running, Spec, Task, Trial, counted, facts, failures, files, json, kill, run_of, values, wait_for,
+};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{PROGRAM, trial};
+
+/// A trial of which every call is seen, and what happens to it is for the test to say.
+struct Seen {
+    trial: Trial,
+    knot: String,
+    aws: Recorder,
+    s3: Recorder,
+    cloud: std::sync::Arc<Cloud>,
+}
+
+impl Seen {
+    fn new() -> Option<Self> {
+        let cloud = Cloud::get()?;
+        let (aws, s3) = (Recorder::before(&cloud.moto.url()), Recorder::before(&cloud.s3.url()));
+        let (trial, knot) = cloud.trial_at(PROGRAM, JobKind::of_suite(), &aws.url(), &s3.url())?;
+        Some(Self { trial, knot, aws, s3, cloud })
+    }
+
+    /// The jobs that were submitted, as they were asked for.
+    fn submitted(&self) -> Vec<Value> {
+        let requests = self.aws.requests();
+        let submitted = requests.iter().filter(|request| request.path == "/v1/submitjob");
+        submitted.map(|request| serde_json::from_str(request.body.as_deref().unwrap()).unwrap()).collect()
+    }
+
+    /// Runs of it that have a record.
+    fn recorded(&self) -> Vec<String> {
+        let manifests =
+            files(&self.cloud.record(&self.knot)).into_iter().filter(|path| path.ends_with("manifest.json"));
+        manifests.map(|path| path.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned()).collect()
+    }
+
+    fn error(&self, arguments: &[&str]) -> (String, String) {
+        match &self.trial.facts(arguments)[..] {
+            [Fact::Error(kind, text), ..] => (kind.clone(), text.clone()),
+            other => panic!("no error: {other:?}"),
+        }
+    }
+
+    /// Fails unless it says so, and does not ask again what will not change.
+    fn refuses(&self, arguments: &[&str], kind: &str, parts: &[&str]) {
+        let requests = || self.aws.requests().len() + self.s3.requests().len();
+        let before = requests();
+        let (said, text) = self.error(arguments);
+        assert_eq!(said, kind, "{text}");
+        for part in parts {
+            assert!(text.contains(part), "`{part}` is not in:\n{text}");
+        }
+        let asked = requests() - before;
+        assert!(asked <= 4, "{asked} requests: {text}");
+    }
+
+    /// Has the note of the Knot say something else.
+    fn note(&self, change: impl FnOnce(&mut Value)) {
+        let mut note = self.cloud.note(&self.knot, JobKind::of_suite());
+        change(&mut note);
+        fs::write(self.trial.home().join("knot.json"), note.to_string()).unwrap();
+    }
+}
+
+fn doubles(items: u64) -> Spec {
+    Spec::of((0..items).map(Task::Double))
+}
+
+fn doubled(items: u64) -> std::collections::BTreeMap<usize, u64> {
+    (0..items).map(|item| (usize::try_from(item).unwrap(), 2 * item)).collect()
+}
+
+/// Python's cloudknot takes 65 to 67, besides those that ask how far the jobs are.
+#[test]
+fn twenty_inputs_take_24_calls_of_the_host_and_two_of_each_child() {
+    let Some(seen) = Seen::new() else { return };
+    let began = Instant::now();
+    let facts = seen.trial.map(&doubles(20));
+    assert_eq!(values(&facts), doubled(20));
+    let mut calls: Vec<String> = seen.s3.operations();
+    calls.extend(seen.aws.operations());
+    calls.retain(|call| !call.ends_with("/v1/describejobs"));
+    // While jobs run, what is stored is listed every ten seconds at most.
+    let listings = usize::try_from(began.elapsed().as_secs() / 10).unwrap();
+    assert!(calls.len() <= 24 + listings, "{} calls: {calls:#?}", calls.len());
+    let of_all = seen.cloud.s3.requests_of(&format!("/{}/", seen.knot));
+    let of_host = seen.s3.requests().len();
+    // A listing has the prefix in its query.
+    let listed = of_all.iter().filter(|request| request.contains("list-type")).count();
+    assert!(
+        of_all.len() - (of_host - listed.max(1)) <= 40 + listed,
+        "each child reads its input and stores its value: {of_all:#?}"
+    );
+    assert_eq!(of_all.iter().filter(|request| request.starts_with("PUT") && request.contains("/results/")).count(), 20);
+    assert_eq!(of_all.iter().filter(|request| request.starts_with("GET") && request.contains("/inputs")).count(), 20);
+    let [job] = &seen.submitted()[..] else { panic!("{:?}", seen.submitted()) };
+    assert_eq!(job["arrayProperties"]["size"], 20);
+    assert_eq!(job["tags"]["cloudknot:knot"], seen.knot);
+    seen.aws.validate();
+}
+
+#[test]
+fn one_input_is_a_plain_job_and_independent_ones_are_jobs_of_their_own() {
+    let Some(seen) = Seen::new() else { return };
+    seen.trial.map(&doubles(1));
+    assert_eq!(seen.submitted()[0]["arrayProperties"], Value::Null);
+    let facts = seen.trial.map(&Spec { independent: true, ..doubles(3) });
+    assert_eq!(values(&facts), doubled(3));
+    assert_eq!(seen.submitted().len(), 4);
+    assert!(seen.submitted().iter().all(|job| job["arrayProperties"].is_null()));
+}
+
+#[test]
+fn what_a_run_asks_for_goes_before_what_was_deployed() {
+    let Some(seen) = Seen::new() else { return };
+    let tasks = [
+        Task::Fail(vec!["no".into()]),
+        Task::Double(1),
+        Task::Env("OMP_NUM_THREADS".into()),
+        Task::Fail(vec!["no".into()]),
+    ];
+    let spec = Spec {
+        vcpus: Some(2.0),
+        memory: Some("700 MiB".into()),
+        memory_on_retry: Some("900 MiB".into()),
+        gpus: Some(1),
+        timeout_ms: Some(10_000),
+        tags: [("team".to_owned(), "weather".to_owned())].into(),
+        ..Spec::of(tasks)
+    };
+    let facts = seen.trial.map(&spec);
+    assert_eq!(values(&facts), [(1, 2), (2, 2)].into());
+    seen.trial.facts(&["retry", &run_of(&facts).unwrap()]);
+    let [first, again] = &seen.submitted()[..] else { panic!("{:?}", seen.submitted()) };
+    let asked = |job: &Value, kind: &str| {
+        let all = job["containerOverrides"]["resourceRequirements"].as_array().unwrap().clone();
+        all.into_iter().find(|one| one["type"] == kind).unwrap()["value"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(
+        (asked(first, "VCPU"), asked(first, "MEMORY"), asked(first, "GPU")),
+        ("2".into(), "700".into(), "1".into())
+    );
+    assert_eq!(first["tags"]["team"], "weather");
+    assert_eq!(
+        first["timeout"]["attemptDurationSeconds"], 70,
+        "its items have ten seconds each, and all of it a minute more"
+    );
+    assert_eq!(asked(again, "MEMORY"), "900");
+    assert_eq!(again["arrayProperties"]["size"], 2, "only what failed is taken up again");
+    seen.aws.validate();
+}
+
+#[test]
+fn on_fargate_a_run_gets_the_next_size_that_there_is() {
+    let Some(seen) = Seen::new() else { return };
+    seen.note(|note| note["jobs"] = serde_json::json!({"fargate": true, "vcpus": 0.5, "memory-mib": null}));
+    seen.trial.map(&Spec { memory: Some("4100 MiB".into()), ..doubles(1) });
+    let asked = seen.submitted()[0]["containerOverrides"]["resourceRequirements"].clone();
+    assert_eq!(
+        asked,
+        serde_json::json!([{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "5120"}]),
+        "half a vCPU has 4096 MiB at most"
+    );
+    let recorded = seen.recorded();
+    let too_much = json(&Spec { memory_on_retry: Some("300 GiB".into()), ..doubles(1) });
+    seen.refuses(&["values", &too_much], "Config", &["307200 MiB", "Fargate has at most 32 and 249856"]);
+    assert_eq!(seen.recorded(), recorded, "nothing is kept of what cannot be");
+}
+
+#[test]
+fn a_submission_whose_answer_is_lost_is_looked_for_and_not_repeated() {
+    let Some(seen) = Seen::new() else { return };
+    seen.aws.cut_next(1);
+    assert_eq!(values(&seen.trial.map(&doubles(3))), doubled(3));
+    assert_eq!(seen.submitted().len(), 1);
+    let calls = seen.aws.operations();
+    assert_eq!(calls.iter().filter(|call| call.ends_with("/v1/listjobs")).count(), 1, "{calls:?}");
+}
+
+/// Submits the same order once more, and waits for the end of that job.
+const AGAIN: &str = "
+import boto3, json, sys, time
+batch = boto3.client('batch')
+job = batch.submit_job(**json.loads(sys.argv[1]))['jobId']
+while batch.describe_jobs(jobs=[job])['jobs'][0]['status'] not in ('SUCCEEDED', 'FAILED'):
+    time.sleep(0.2)
+";
+
+#[test]
+fn a_second_submission_changes_no_result() {
+    let Some(seen) = Seen::new() else { return };
+    // What is left of the time differs from one execution to the next.
+    let tasks = (0..4).map(|_| Task::Deadline);
+    let facts = seen.trial.map(&Spec { timeout_ms: Some(3_600_000), ..Spec::of(tasks) });
+    let mut again = std::process::Command::new(cloudknot_tests::moto::python().unwrap());
+    again.args(["-c", AGAIN, &seen.submitted()[0].to_string()]);
+    run(again.envs(cloudknot_tests::moto::environment(&seen.cloud.moto.url())));
+    let read = seen.trial.attach(&run_of(&facts).unwrap());
+    assert_eq!(values(&read), values(&facts));
+}
+
+#[test]
+fn a_busy_batch_is_asked_again() {
+    let Some(seen) = Seen::new() else { return };
+    seen.aws.fail_next(2, 429, "TooManyRequestsException");
+    assert_eq!(values(&seen.trial.map(&doubles(2))), doubled(2));
+}
+
+/// Returns what the trial says of each call that was dropped, and the facts that it found after that.
+fn dropped(facts: &[Fact]) -> Vec<(Value, &[Fact])> {
+    let calls = facts.chunk_by(|_, next| !matches!(next, Fact::Found(_)));
+    let about = |call: &[Fact]| match &call[0] {
+        Fact::Found(text) => serde_json::from_str(text).unwrap(),
+        other => panic!("it is said of no call: {other:?}"),
+    };
+    calls.map(|call| (about(call), call)).collect()
+}
+
+/// Fails unless calls were dropped at more than so many requests to S3, and to the rest of AWS, up to one that ended.
+fn check_points(calls: &[(Value, &[Fact])], more_than: usize) {
+    for of in ["S3", "Aws"] {
+        let calls: Vec<_> = calls.iter().filter(|(about, _)| about["at"].as_str().unwrap().starts_with(of)).collect();
+        let ended: Vec<_> = calls.iter().map(|(about, _)| about["ended"].as_bool().unwrap()).collect();
+        assert!(ended.len() > more_than + 1, "it is more requests: {calls:?}");
+        assert_eq!(ended.iter().position(|&ended| ended), Some(ended.len() - 1), "{calls:?}");
+    }
+}
+
+#[test]
+fn a_map_dropped_at_any_request_is_finished_by_attach() {
+    let Some(seen) = Seen::new() else { return };
+    let record = seen.cloud.record(&seen.knot);
+    let arguments = [&json(&doubles(3)), record.to_str().unwrap(), &seed().to_string()];
+    let facts = seen.trial.facts(&[&["maps-dropped"], &arguments[..]].concat());
+    let calls = dropped(&facts);
+    for (about, found) in &calls {
+        // The inputs come first, then the manifest: a run without a record is none.
+        let is_recorded = about["s3"].as_u64().unwrap() >= 2;
+        assert_eq!(run_of(found).is_some(), is_recorded, "{about}: {found:?}");
+        assert_eq!(values(found), doubled(if is_recorded { 3 } else { 0 }), "{about}");
+    }
+    check_points(&calls, 1);
+}
+
+#[test]
+fn bad_weather_loses_doubles_and_misplaces_nothing() {
+    let Some(seen) = Seen::new() else { return };
+    seen.aws.weather(7, 20);
+    seen.s3.weather(11, 20);
+    let tasks =
+        (0..40).map(|number| if number % 10 == 3 { Task::Fail(vec!["no".into()]) } else { Task::Double(number) });
+    let facts = seen.trial.map(&Spec::of(tasks));
+    assert_eq!(failures(&facts).into_keys().collect::<Vec<_>>(), [3, 13, 23, 33]);
+    let expected = doubled(40).into_iter().filter(|(item, _)| item % 10 != 3).collect();
+    assert_eq!(values(&facts), expected);
+    assert!(seen.s3.requests().iter().any(|request| request.mishap.is_some()), "the weather was bad");
+}
+
+#[test]
+fn a_container_that_is_killed_fails_its_item_alone_and_says_so() {
+    let Some(cloud) = Cloud::get() else { return };
+    let Some(trial) = cloud.trial(PROGRAM, JobKind::Container) else { return };
+    let running =
+        trial.start(&["map", &json(&Spec::of([Task::Double(1), Task::Sleep(3_600_000, 1), Task::Double(2)]))]);
+    let run_id = running.run();
+    trial.signal(&run_id, "-1-1", Signal::KILL);
+    let facts = facts(&running.end().stdout);
+    assert_eq!(values(&facts), [(0, 2), (2, 4)].into());
+    let failed = &failures(&facts)[&1];
+    assert_eq!(
+        (failed.kind.as_str(), failed.exit_code, failed.signal),
+        ("Infrastructure", Some(137), Some(9)),
+        "{failed:?}"
+    );
+    assert!(failed.message.contains("killed from outside"), "{failed:?}");
+    // It is known to whoever looks later, and taken up again.
+    assert_eq!(failures(&trial.attach(&run_id))[&1], *failed);
+    let jobs: Vec<String> = trial.facts(&["jobs", &run_id]).into_iter().filter_map(found).collect();
+    assert_eq!(jobs.len(), 3, "{jobs:?}");
+    assert!(jobs[1].starts_with("[1..2] FAILED [Some(137)] https://eu-west-1.console.aws.amazon.com/"), "{jobs:?}");
+    assert!(jobs[2].starts_with("[2..3] SUCCEEDED [Some(0)]"), "{jobs:?}");
+}
+
+fn found(fact: Fact) -> Option<String> {
+    if let Fact::Found(what) = fact { Some(what) } else { None }
+}
+
+#[test]
+fn more_memory_than_the_job_has_fails_its_item_alone() {
+    let Some(cloud) = Cloud::get() else { return };
+    let Some(trial) = cloud.trial(PROGRAM, JobKind::Container) else { return };
+    let facts = trial.facts(&["hungry"]);
+    assert_eq!(values(&facts), [(0, 1), (2, 2)].into());
+    assert_eq!(failures(&facts)[&1].kind, "OutOfMemory");
+}
+
+#[test]
+fn an_item_can_be_cancelled() {
+    let Some(trial) = trial() else { return };
+    let running = trial.start(&["map", &json(&Spec::of([Task::Sleep(3_600_000, 1), Task::Double(2)]))]);
+    let run = running.run();
+    wait_for("the items to start", || trial.items_with_values(&run).contains(&1).then_some(()));
+    assert_eq!(trial.facts(&["cancel-item", &run, "0"]), []);
+    let facts = facts(&running.end().stdout);
+    assert_eq!(values(&facts), [(1, 4)].into());
+    assert_eq!(failures(&facts)[&0].kind, "Cancelled");
+    assert_eq!(trial.containers(&run), [""; 0]);
+}
+
+/// As when Spot takes its machine away.
+#[test]
+fn a_worker_that_is_told_to_stop_keeps_what_is_done_and_is_started_again() {
+    let Some(cloud) = Cloud::get() else { return };
+    let Some(trial) = cloud.trial(PROGRAM, JobKind::Container) else { return };
+    let (first, second, go_on) = (trial.file("first"), trial.file("second"), trial.file("go on"));
+    let waits = Task::Wait(trial.seen(&second), 2, trial.seen(&go_on));
+    let tasks = [Task::Count(trial.seen(&first), 1, 0), waits, Task::Double(3)];
+    let running = trial.start(&["map", &json(&Spec { chunk: Some(3), parallel: Some(1), ..Spec::of(tasks) })]);
+    let run_id = running.run();
+    wait_for("the second item to start", || (counted(&second).len() == 1).then_some(()));
+    trial.signal(&run_id, "", Signal::TERM);
+    wait_for("the second item to start again", || (counted(&second).len() == 2).then_some(()));
+    fs::write(go_on, "").unwrap();
+    let facts = facts(&running.end().stdout);
+    assert_eq!(values(&facts), [(0, 1), (1, 2), (2, 6)].into(), "{facts:?}");
+    assert_eq!((counted(&first), counted(&second)), (vec![1], vec![2, 2]), "what was done is not done again");
+    let jobs: Vec<String> = trial.facts(&["jobs", &run_id]).into_iter().filter_map(found).collect();
+    assert!(jobs.len() == 1 && jobs[0].starts_with("[0..3] SUCCEEDED [Some(75), Some(0)]"), "{jobs:?}");
+}
+
+#[test]
+fn what_has_failed_is_known_while_other_jobs_run() {
+    let Some(cloud) = Cloud::get() else { return };
+    let Some(trial) = cloud.trial(PROGRAM, JobKind::Container) else { return };
+    let tasks = [Task::Sleep(3_600_000, 1), Task::Sleep(3_600_000, 2), Task::Double(1)];
+    let running = trial.start(&["map", &json(&Spec { max_failures: Some(1), ..Spec::of(tasks) })]);
+    let run_id = running.run();
+    trial.signal(&run_id, "-1-1", Signal::KILL);
+    // The first would take an hour.
+    let facts = facts(&running.end().stdout);
+    assert_eq!(values(&facts), [(2, 2)].into());
+    let failed = failures(&facts);
+    assert_eq!((failed[&0].kind.as_str(), failed[&1].kind.as_str()), ("Cancelled", "Infrastructure"), "{failed:?}");
+    assert_eq!(trial.containers(&run_id), [""; 0]);
+}
+
+#[test]
+fn a_cancel_dropped_at_any_request_is_completed_by_the_next() {
+    let Some(seen) = Seen::new() else { return };
+    let (started, go_on) = (seen.trial.file("started"), seen.trial.home());
+    let spec = json(&Spec::of([Task::Count(seen.trial.seen(&started), 1, 3_600_000)]));
+    let arguments = [&spec, started.to_str().unwrap(), go_on.to_str().unwrap(), &seed().to_string()];
+    let mut running = seen.trial.start(&[&["cancels-dropped"], &arguments[..]].concat());
+    for number in 0.. {
+        let next = wait_for("the next cancel", || {
+            // Before it is looked at what was said: nothing is missed then.
+            let goes_on = running.goes_on();
+            let facts = running.facts();
+            let next = dropped(&facts).into_iter().nth(number).map(|(about, _)| about);
+            (next.is_some() || !goes_on).then_some(next)
+        });
+        let Some(about) = next else { break };
+        let run = about["run"].as_str().unwrap();
+        assert_eq!(seen.trial.containers(run), [""; 0], "{about}");
+        fs::write(go_on.join(run), "").unwrap();
+    }
+    let output = running.end();
+    assert!(output.status.success(), "{output:?}");
+    let facts = facts(&output.stdout);
+    let calls = dropped(&facts);
+    for (about, found) in &calls {
+        assert_eq!(failures(found)[&0].kind, "Cancelled", "{about}");
+    }
+    check_points(&calls, 2);
+}
+
+#[test]
+fn what_is_stored_stays_readable_when_the_queue_is_gone() {
+    let Some(seen) = Seen::new() else { return };
+    let facts = seen.trial.map(&Spec { chunk: Some(1), ..doubles(2) });
+    let run_id = run_of(&facts).unwrap();
+    let record = seen.trial.run(&run_id);
+    let manifest = record.join("manifest.json");
+    let mut said: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    said["batch"]["queue"] = format!("{}-gone", said["batch"]["queue"].as_str().unwrap()).into();
+    fs::write(&manifest, said.to_string()).unwrap();
+    let second = seen.trial.stored(&run_id, "results").into_iter().next_back().unwrap();
+    fs::remove_file(second).unwrap();
+    let read = seen.trial.attach(&run_id);
+    assert_eq!(values(&read), [(0, 0)].into(), "{read:?}");
+    let why = &failures(&read)[&1];
+    assert!(why.kind == "Infrastructure" && why.message.contains("map the inputs that are left anew"), "{why:?}");
+}
+
+#[test]
+fn a_value_that_cannot_be_read_for_now_is_not_said_to_be_damaged() {
+    let Some(seen) = Seen::new() else { return };
+    let facts = seen.trial.map(&doubles(1));
+    let run_id = run_of(&facts).unwrap();
+    // The manifest is read, rounds and results are listed: then the value itself is refused.
+    seen.s3.stop_after(3);
+    let attached = seen.trial.start(&["attach", &run_id]);
+    seen.s3.wait_until_held();
+    seen.s3.fail_next(20, 400, "ExpiredToken");
+    seen.s3.go_on();
+    let read = cloudknot_tests::trial::facts(&attached.end().stdout);
+    let why = &failures(&read)[&0];
+    assert!(why.message.contains("attach to the run again") && !why.message.contains("remove it"), "{why:?}");
+}
+
+#[test]
+fn ctrl_c_leaves_the_run_going_and_says_how_to_go_on() {
+    let Some(trial) = trial() else { return };
+    let (started, go_on) = (trial.file("started"), trial.file("go on"));
+    let waits = Task::Wait(trial.seen(&started), 1, trial.seen(&go_on));
+    let mut command = trial.command(&["map", &json(&Spec::of([waits, Task::Double(2)]))]);
+    command.env("CLOUDKNOT_PROGRESS", "plain");
+    let running = Running::start(command, &trial.file(""));
+    let run = running.run();
+    kill(running.pid(), Signal::INT);
+    let output = running.end();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    fs::write(go_on, "").unwrap();
+    for part in ["the run goes on, on AWS Batch, without this program", &format!("work.attach(\"{run}\")")] {
+        assert!(said.contains(part), "`{part}` is not in:\n{said}");
+    }
+    assert_eq!(values(&trial.attach(&run)), [(0, 1), (1, 4)].into());
+}
+
+#[test]
+fn a_function_knows_how_long_it_has() {
+    let Some(trial) = trial() else { return };
+    let facts = trial.map(&Spec { timeout_ms: Some(60_000), ..Spec::of([Task::Deadline]) });
+    assert!((30_000..=60_000).contains(&values(&facts)[&0]), "{facts:?}");
+    assert_eq!(failures(&trial.map(&Spec::of([Task::Deadline])))[&0].message, "nothing ends it");
+}
+
+#[test]
+fn what_cannot_be_is_said_at_once() {
+    let Some(seen) = Seen::new() else { return };
+    let one = json(&doubles(1));
+    let check = |arguments: &[&str], kind: &str, parts: &[&str]| seen.refuses(arguments, kind, parts);
+    check(&["attach", "20260101-000000000-000000"], "NotFound", &["20260101-000000000-000000", "check the id"]);
+    // A Knot that was clobbered.
+    seen.note(|note| note["queue"] = format!("{}-gone", note["queue"].as_str().unwrap()).into());
+    check(&["values", &one], "NotFound", &["failed to submit the job", "cargo knot deploy"]);
+    seen.note(|note| note["region"] = "us-east-1".into());
+    check(&["values", &one], "NotFound", &["failed to submit the job", "cargo knot deploy"]);
+    // Deployed without the function, or with other types.
+    seen.note(|note| {
+        note["job-definitions"].as_object_mut().unwrap().retain(|id, _| !id.ends_with("::work"));
+    });
+    check(&["values", &one], "NotFound", &["was deployed without `cloudknot-tests:trial::work`", "cargo knot deploy"]);
+    seen.note(|note| {
+        let types = note["types"].as_array_mut().unwrap();
+        let fingerprint = types.iter().find(|types| !types["function"].as_str().unwrap().ends_with("::work")).unwrap()
+            ["fingerprint"]
+            .clone();
+        types.iter_mut().find(|types| types["function"].as_str().unwrap().ends_with("::work")).unwrap()["fingerprint"] =
+            fingerprint;
+    });
+    check(&["values", &one], "Types", &["have changed since the Knot", "cargo knot deploy"]);
+    seen.note(|_| ());
+    seen.aws.fail_next(1, 403, "ExpiredTokenException");
+    check(&["values", &one], "Credentials", &["log in again"]);
+    fs::remove_file(seen.trial.home().join("knot.json")).unwrap();
+    let mut asked = seen.trial.command(&["values", &one]);
+    let output = asked.env("CLOUDKNOT_BACKEND", "batch").output().unwrap();
+    let facts = facts(&output.stdout);
+    let is_said =
+        matches!(&facts[..], [Fact::Error(kind, text)] if kind == "NotFound" && text.contains("cargo knot deploy"));
+    assert!(is_said, "{facts:?}");
+}
+
+#[test]
+fn a_bucket_that_is_gone_and_a_login_that_has_ended_are_said_at_once() {
+    for (status, code, says) in [(404, "NoSuchBucket", "not removed"), (400, "ExpiredToken", "log in to AWS again")] {
+        let Some(seen) = Seen::new() else { return };
+        seen.s3.fail_next(20, status, code);
+        seen.refuses(&["values", &json(&doubles(1))], "Store", &[says]);
+    }
+}
+
+/// An address at which every connection is cut, and the number of connections so far.
+fn cut() -> (String, std::sync::Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let connections = std::sync::Arc::new(AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&connections);
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            drop(connection);
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    (url, connections)
+}
+
+#[test]
+fn without_a_network_it_is_said_after_a_few_attempts() {
+    let Some(cloud) = Cloud::get() else { return };
+    let closed = format!("http://127.0.0.1:{CLOSED_PORT}");
+    let (cut, connections) = cut();
+    for nowhere in [closed, cut] {
+        let Some((trial, _)) = cloud.trial_at(PROGRAM, JobKind::of_suite(), &nowhere, &nowhere) else { return };
+        let facts = trial.facts(&["values", &json(&doubles(1))]);
+        assert!(
+            matches!(&facts[..], [Fact::Error(kind, text)] if kind == "Store" && text.contains("network")),
+            "{facts:?}"
+        );
+    }
+    assert!((1..=10).contains(&connections.load(Ordering::Relaxed)), "{connections:?}");
+}
+
+#[test]
+fn no_secret_is_recorded_shown_or_logged() {
+    let Some(seen) = Seen::new() else { return };
+    let facts = seen.trial.map(&Spec::of([Task::Double(1), Task::Panic("no".into())]));
+    let run = run_of(&facts).unwrap();
+    let mut texts: Vec<String> = seen.submitted().iter().map(Value::to_string).collect();
+    let record = files(&seen.trial.run(&run))
+        .into_iter()
+        .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
+    texts.extend(record);
+    texts.push(format!("{facts:?}"));
+    assert!(texts.len() > 3);
+    for text in texts {
+        assert!(!text.contains("a-secret") && !text.contains("AKIATEST"), "{text}");
+    }
+}

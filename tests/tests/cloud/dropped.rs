@@ -1,0 +1,297 @@
+//! Deploys and clobbers that are cut short between any two requests to AWS, and completed by the same call.
+//!
+//! They run in this process, over a recorder that holds a request, and are dropped; see [`cloudknot_tests::recorder::drop_at`].
+//! Two are commands that are killed, which leave the same.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cloudknot::compile::{Compile, Profile, Selection};
+use cloudknot::{ErrorKind, Knot, Result};
+use cloudknot_tests::counterparts::check;
+use cloudknot_tests::random::{Random, seed};
+use cloudknot_tests::recorder::{DropAt, Recorder, drop_at};
+use serde_json::Value;
+
+use crate::account::{Account, SERVICE_ROLE, STAND_IN, json};
+use crate::knot::kill;
+
+/// The number of deploys, and of clobbers, that are dropped at random.
+const DROPS: u64 = 6;
+
+/// The command that [`clobber`] is.
+const CLOBBER: [&str; 3] = ["clobber", "sweep", "--pars"];
+
+/// Does what [`Account::deploy`] does.
+async fn deploy(role: &str) -> Result<Knot> {
+    let (manifest_path, package) = (Some(STAND_IN.join("Cargo.toml")), Some("lone".to_owned()));
+    let selection = Selection { manifest_path, package, ..Selection::default() };
+    let compile = Compile::new(selection).profile(Profile::Fast).cargo_option("--offline");
+    Knot::builder("sweep").service_role(role).compile(compile).deploy().await
+}
+
+async fn clobber() -> Result<()> {
+    Knot::builder("sweep").clobber().beside(&*STAND_IN).pars().await
+}
+
+/// The environment of this process, which cloudknot reads. One test has it at a time.
+struct Environment {
+    before: Vec<(&'static str, Option<OsString>)>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+static TURN: Mutex<()> = Mutex::new(());
+
+impl Environment {
+    fn take() -> Self {
+        Self { before: Vec::new(), _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    /// Has cloudknot in this process run on the machine of this person, and reach AWS over this recorder.
+    fn set(&mut self, account: &Account, aws: &Recorder, home: &Path) {
+        for (name, value) in account.variables(&aws.url(), home) {
+            if self.before.iter().all(|(known, _)| *known != name) {
+                self.before.push((name, std::env::var_os(name)));
+            }
+            // SAFETY: what reads the environment here is Rust, which locks it.
+            #[allow(unsafe_code)]
+            unsafe {
+                std::env::set_var(name, value);
+            }
+        }
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        for (name, value) in self.before.drain(..) {
+            // SAFETY: as above.
+            #[allow(unsafe_code)]
+            unsafe {
+                match value {
+                    Some(value) => std::env::set_var(name, value),
+                    None => std::env::remove_var(name),
+                }
+            }
+        }
+    }
+}
+
+/// When a call is cut short.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    /// When it sends one request more than these.
+    Requests(u64),
+    /// After it has been polled so many times.
+    Polls(u64),
+}
+
+/// A call that was cut short, or has ended before that.
+struct Cut {
+    recorder: Recorder,
+    at: At,
+    has_ended: bool,
+    polls: u64,
+}
+
+impl Cut {
+    /// Polls a call over a recorder of its own, and drops it.
+    fn short<T>(
+        at: At,
+        account: &Account,
+        environment: &mut Environment,
+        call: impl Future<Output = Result<T>>,
+    ) -> Self {
+        let recorder = Recorder::before(&account.moto.url());
+        environment.set(account, &recorder, account.home.path());
+        let when = match at {
+            At::Requests(requests) => {
+                recorder.stop_after(requests);
+                DropAt::Held(&recorder)
+            }
+            At::Polls(polls) => DropAt::Polls(polls),
+        };
+        let (output, polls) = pollster::block_on(drop_at(when, &[&recorder], call));
+        let has_ended = output.map(|output| output.unwrap_or_else(|error| panic!("at {at:?}: {error:?}"))).is_some();
+        Self { recorder, at, has_ended, polls }
+    }
+
+    /// Fails if moto has answered other requests of it than those before it was dropped.
+    fn check_over(&self) {
+        let answered = self.recorder.answered();
+        assert_eq!(answered, self.recorder.passed(), "at {:?}", self.at);
+        if let At::Requests(requests) = self.at {
+            assert!(self.has_ended || answered == requests, "{answered} requests, not {requests}");
+        }
+    }
+}
+
+/// Cuts a deploy short, and has another one complete it.
+fn deploy_twice(at: At, account: &Account, environment: &mut Environment) -> Cut {
+    account.moto.reset();
+    let role = account.script(SERVICE_ROLE);
+    let cut = Cut::short(at, account, environment, deploy(&role));
+    environment.set(account, &account.recorder, account.home.path());
+    let knot = pollster::block_on(deploy(&role)).unwrap_or_else(|error| panic!("after {at:?}: {error:?}"));
+    check_deployed(account, knot.job_definitions().len(), &format!("after {at:?}"));
+    cut.check_over();
+    cut
+}
+
+/// Fails unless the Knot is there, with the one function of its program.
+fn check_deployed(account: &Account, definitions: usize, when: &str) {
+    assert_eq!(definitions, 1, "{when}");
+    let stacks = account.left()["stacks"].clone();
+    assert_eq!(stacks, Value::from(vec!["cloudknot-knot-sweep", "cloudknot-pars-ada-default"]), "{when}");
+}
+
+/// Cuts the clobber of a Knot with data short, and has another one complete it: here, or on a machine where no note is.
+fn clobber_twice(at: At, here: bool, account: &Account, environment: &mut Environment) -> Cut {
+    account.moto.reset();
+    let role = account.script(SERVICE_ROLE);
+    environment.set(account, &account.recorder, account.home.path());
+    pollster::block_on(deploy(&role)).unwrap_or_else(|error| panic!("before {at:?}: {error:?}"));
+    account.put_data(&["sweep"]);
+    let cut = Cut::short(at, account, environment, clobber());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let home = if here { account.home.path() } else { elsewhere.path() };
+    let nothing = if here { cut.has_ended } else { account.is_empty(&["theirs"]) };
+    environment.set(account, &account.recorder, home);
+    let gone = pollster::block_on(clobber());
+    let kind = gone.as_ref().err().map(cloudknot::Error::kind);
+    assert_eq!(kind, nothing.then_some(ErrorKind::NotFound), "after {at:?}: {gone:?}");
+    account.check_empty(&["theirs"]);
+    assert!(!here || !account.note().exists(), "after {at:?}: maps run here again");
+    cut.check_over();
+    cut
+}
+
+#[test]
+fn a_deploy_dropped_at_any_request_is_completed_by_the_next() {
+    let Some(account) = Account::new() else { return };
+    let mut environment = Environment::take();
+    let mut requests = 0;
+    while !deploy_twice(At::Requests(requests), &account, &mut environment).has_ended {
+        requests += 1;
+    }
+    assert!(requests > 10, "a deploy is more requests than {requests}");
+}
+
+#[test]
+fn a_deploy_dropped_at_random_is_completed_by_the_next() {
+    let Some(account) = Account::new() else { return };
+    let (mut environment, mut random) = (Environment::take(), Random::new(seed()));
+    let whole = deploy_twice(At::Polls(u64::MAX), &account, &mut environment);
+    assert!(whole.has_ended);
+    for _ in 0..DROPS {
+        deploy_twice(At::Polls(1 + random.below(whole.polls)), &account, &mut environment);
+    }
+}
+
+#[test]
+fn a_clobber_dropped_at_any_request_is_completed_by_the_next() {
+    let Some(account) = Account::new() else { return };
+    let mut environment = Environment::take();
+    let mut requests = 0;
+    while !clobber_twice(At::Requests(requests), requests % 2 == 0, &account, &mut environment).has_ended {
+        requests += 1;
+    }
+    assert!(requests > 10, "a clobber is more requests than {requests}");
+}
+
+#[test]
+fn a_clobber_dropped_at_random_is_completed_by_the_next() {
+    let Some(account) = Account::new() else { return };
+    let (mut environment, mut random) = (Environment::take(), Random::new(seed()));
+    let whole = clobber_twice(At::Polls(u64::MAX), true, &account, &mut environment);
+    assert!(whole.has_ended);
+    for _ in 0..DROPS {
+        let (polls, here) = (1 + random.below(whole.polls), random.below(2) == 0);
+        clobber_twice(At::Polls(polls), here, &account, &mut environment);
+    }
+}
+
+/// Kills the command when it sends one request more than these.
+fn kill_at(requests: u64, account: &Account, mut command: Command) {
+    let recorder = Recorder::before(&account.moto.url());
+    recorder.stop_after(requests);
+    command.envs(account.variables(&recorder.url(), account.home.path()));
+    let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    assert!(recorder.is_held_before_the_end_of(&mut process), "it is no more than {requests} requests");
+    kill(&mut process);
+    recorder.cut_off();
+    assert_eq!(recorder.passed(), requests);
+}
+
+/// Returns the names of what is left by service, the Knots that have data, and whether the note is there.
+fn left(account: &Account) -> (Value, String, bool) {
+    let mut left = account.left();
+    for names in left.as_object_mut().expect("a table").values_mut() {
+        for name in names.as_array_mut().expect("a list") {
+            *name = without_suffix(name.as_str().expect("a name")).into();
+        }
+    }
+    (left, account.whose(), account.note().exists())
+}
+
+/// Returns a name without the twelve letters and digits that CloudFormation draws at random.
+fn without_suffix(name: &str) -> &str {
+    match name.split_at_checked(name.len().saturating_sub(12)) {
+        Some((rest, suffix)) if rest.ends_with(['-', '_']) && suffix.bytes().all(|b| b.is_ascii_alphanumeric()) => rest,
+        _ => name,
+    }
+}
+
+#[test]
+fn a_deploy_that_is_killed_leaves_what_a_dropped_one_leaves() {
+    let Some(account) = Account::new() else { return };
+    let mut environment = Environment::take();
+    let role = account.script(SERVICE_ROLE);
+    let (_, calls) = account.calls(&mut account.deploy(&role, &[]));
+    check(&mut account.knot(&CLOBBER), 0, &[]);
+    // The Pars and the repository are there by then.
+    let middle = calls.iter().position(|call| call == "ecr GetAuthorizationToken").expect("a deploy logs in") as u64;
+    let reset = || {
+        account.moto.reset();
+        account.script(SERVICE_ROLE)
+    };
+    let role = reset();
+    Cut::short(At::Requests(middle), &account, &mut environment, deploy(&role));
+    let dropped = left(&account);
+    assert_eq!(dropped.0["repositories"], Value::from(vec!["cloudknot/sweep"]));
+    let role = reset();
+    kill_at(middle, &account, account.deploy(&role, &[]));
+    assert_eq!(left(&account), dropped);
+    let made = json(&check(&mut account.deploy(&role, &[]), 0, &[]));
+    let definitions = made["job_definitions"].as_object().map_or(0, serde_json::Map::len);
+    check_deployed(&account, definitions, "after a kill");
+}
+
+#[test]
+fn a_clobber_that_is_killed_leaves_what_a_dropped_one_leaves() {
+    let Some(account) = Account::new() else { return };
+    let mut environment = Environment::take();
+    let deploy = || {
+        account.moto.reset();
+        let role = account.script(SERVICE_ROLE);
+        check(&mut account.deploy(&role, &[]), 0, &[]);
+        account.put_data(&["sweep"]);
+    };
+    deploy();
+    let (_, calls) = account.calls(&mut account.knot(&CLOBBER));
+    // The Knot's stack is gone by then, and the Pars and a job definition are left.
+    let deleted = calls.iter().position(|call| call == "cloudformation DeleteStack").expect("its stack is deleted");
+    let middle = deleted as u64 + 1;
+    deploy();
+    Cut::short(At::Requests(middle), &account, &mut environment, clobber());
+    let dropped = left(&account);
+    assert_eq!(dropped.0["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
+    deploy();
+    kill_at(middle, &account, account.knot(&CLOBBER));
+    assert_eq!(left(&account), dropped);
+    check(&mut account.knot(&CLOBBER), 0, &["the Knot `sweep` is gone"]);
+    account.check_empty(&["theirs"]);
+    assert!(!account.note().exists(), "maps run here again");
+}

@@ -1,0 +1,791 @@
+//! Pars and Knot as a person makes and clobbers them with `cargo knot`, against moto and a real registry: every request is
+//! looked at on its way, and what is left at the end is counted by AWS's own client.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cloudknot_tests::counterparts::{check, run};
+use cloudknot_tests::moto::{REGION, environment, python};
+use cloudknot_tests::recorder::{Instead, Seen};
+use cloudknot_tests::workspaces::{LONE, STANDING_IN, workspace};
+use serde_json::Value;
+
+use crate::account::{Account, SERVICE_ROLE, STAND_IN, json};
+
+/// Somebody of whom IAM could be asked.
+const USER: &str = "
+import boto3
+iam = boto3.client('iam')
+iam.create_user(UserName='ada')
+key = iam.create_access_key(UserName='ada')['AccessKey']
+print(key['AccessKeyId'], key['SecretAccessKey'])
+";
+
+/// What an earlier deploy has left of a function that the program no longer has.
+const OF_BEFORE: &str = "
+import boto3
+boto3.client('batch').register_job_definition(
+    jobDefinitionName='cloudknot-sweep-before-0a1b2c3d', type='container', tags={'cloudknot:knot': 'sweep'},
+    retryStrategy={'attempts': 1}, containerProperties={'image': 'cloudknot/sweep@sha256:aa', 'resourceRequirements': [
+        {'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}]})
+";
+
+/// A subnet of the user's own in the default VPC, which gives no public addresses; the ids of those that AWS has made.
+const BESIDE: &str = "
+import boto3
+ec2 = boto3.client('ec2')
+vpc = next(v['VpcId'] for v in ec2.describe_vpcs()['Vpcs'] if v['IsDefault'])
+subnets = ec2.describe_subnets(Filters=[{'Name': 'vpc-id', 'Values': [vpc]}])['Subnets']
+ec2.create_subnet(VpcId=vpc, CidrBlock='172.31.240.0/24')
+print(*sorted(s['SubnetId'] for s in subnets if s['DefaultForAz']))
+";
+
+#[test]
+fn a_pars_is_made_found_kept_and_taken_away() {
+    let Some(account) = Account::new() else { return };
+    let create = ["pars", "create", "lab", "--tag", "Owner=Ada", "--json"];
+    let planned = check(&mut account.knot(&["pars", "create", "lab", "--dry-run"]), 0, &[]);
+    let planned = String::from_utf8(planned.stdout).unwrap();
+    assert!(planned.contains("stack cloudknot-pars-lab\n  + Bucket (AWS::S3::Bucket)\n"), "{planned}");
+    account.check_empty(&[]);
+
+    let made = json(&check(&mut account.knot(&create), 0, &["creating the stack `cloudknot-pars-lab`"]));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let found = json(&check(&mut account.knot_of(elsewhere.path(), &["pars", "show", "lab", "--json"]), 0, &[]));
+    assert_eq!(found, made, "another machine finds it by its name alone");
+    let listed = json(&check(&mut account.knot(&["pars", "list", "--json"]), 0, &[]));
+    assert_eq!(listed, Value::from(vec![made.clone()]));
+
+    let (again, calls) = account.calls(&mut account.knot(&create));
+    assert_eq!((json(&again), calls), (made.clone(), vec!["cloudformation DescribeStacks".to_owned()]));
+    check(
+        &mut account.knot(&["pars", "create", "lab", "--tag", "Owner=Grace", "--expire-runs", "7"]),
+        8,
+        &[
+            "error: failed to create the Pars `lab`: it exists with other settings",
+            "expire-runs: it has 30, and 7 was asked for",
+            "tags.Owner: it has \"Ada\", and \"Grace\" was asked for",
+            "hint: ",
+        ],
+    );
+    let bucket = made["bucket"].as_str().unwrap();
+    account
+        .script(&format!("import boto3; boto3.client('s3').put_object(Bucket='{bucket}', Key='knots/a/b', Body=b'1')"));
+    check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &["emptying the bucket", "the Pars `lab` is gone"]);
+    account.check_empty(&[]);
+    check(
+        &mut account.knot(&["pars", "show", "lab"]),
+        8,
+        &["failed to find the Pars `lab` in", "cargo knot pars list"],
+    );
+    println!("{}", account.recorder.validate());
+}
+
+#[test]
+fn what_was_there_before_a_pars_survives_it() {
+    let Some(account) = Account::new() else { return };
+    account.script(&format!(
+        "import boto3\n\
+         boto3.client('s3').create_bucket(Bucket='of-the-lab', CreateBucketConfiguration={{'LocationConstraint': '{REGION}'}})\n\
+         boto3.client('iam').create_role(RoleName='instances', AssumeRolePolicyDocument='{{}}')\n\
+         boto3.client('iam').create_role(RoleName='starter', AssumeRolePolicyDocument='{{}}')"
+    ));
+    let create = [
+        "pars",
+        "create",
+        "lab",
+        "--bucket",
+        "of-the-lab",
+        "--prefix",
+        "team",
+        "--instance-role",
+        "instances",
+        "--execution-role",
+        "starter",
+        "--json",
+    ];
+    let made = json(&check(&mut account.knot(&create), 0, &[]));
+    assert_eq!(
+        [&made["bucket"], &made["prefix"], &made["instance_role"]],
+        ["of-the-lab", "team/", "instances"].map(Value::from).each_ref()
+    );
+    check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &[]);
+    let left = account.left();
+    assert_eq!(left["buckets"], Value::from(vec!["of-the-lab"]));
+    assert_eq!(left["roles"], Value::from(vec!["instances", "starter"]));
+    let absent = ["pars", "create", "lab", "--instance-role", "nobody"];
+    check(&mut account.knot(&absent), 8, &["failed to find the role `nobody`", "hint: give the name of a role"]);
+    println!("{}", account.recorder.validate());
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_is_made() {
+    let Some(account) = Account::new() else { return };
+    let refused = |arguments: &[&str], says: &[&str]| {
+        check(&mut account.knot(arguments), 2, says);
+    };
+    refused(&["pars", "create", "1st"], &["failed to take `1st` as the name of a Pars"]);
+    refused(&["pars", "create", "lab", "--cidr", "10.0.0.0/8"], &["EC2 has networks from /16 to /28 only"]);
+    refused(&["pars", "create", "lab", "--log-retention", "8"], &["hint: take 14"]);
+    refused(&["pars", "create", "lab", "--tag", "aws:x=1"], &["not yours to set"]);
+    let deploy = |more: &[&str], says: &[&str]| {
+        let deploy = ["deploy", "-p", "lone", "--offline", "--fast"];
+        refused(&[&deploy, more].concat(), says);
+    };
+    deploy(&["--knot", "-x-"], &["unexpected argument"]);
+    deploy(&["--knot", "x-"], &["failed to take `x-` as the name of a Knot"]);
+    deploy(&["--memory", "8"], &["`8` has no unit"]);
+    deploy(&["--attempts", "11"], &["it has to be from 1 to 10"]);
+    deploy(&["--compute", "fargate", "--ami", "ami-1"], &["Fargate has no instances"]);
+    deploy(&["--bid-percentage", "60"], &["it is for `compute = \"spot\"` only"]);
+    deploy(&["--secret", "KEY=somewhere"], &["failed to take `somewhere` as a secret"]);
+    deploy(&["--ephemeral-storage", "50 GiB"], &["it is for Fargate only"]);
+    let trusting = ["deploy", "-p", "lone", "--offline", "--fast", "--ca-bundle", "nowhere.pem"];
+    check(&mut account.knot(&trusting), 5, &["nowhere.pem"]);
+    assert!(account.recorder.operations().is_empty(), "AWS was not asked");
+    deploy(&["--compute", "fargate", "--gpus", "1"], &["it asks for GPUs, which Fargate does not have"]);
+    deploy(&["--memory", "9000 GiB", "--instance-types", "m5.large"], &["(m5.large) has 8192 MiB"]);
+    deploy(&["--instance-types", "z9.large"], &["z9.large"]);
+    let left = account.left();
+    assert_eq!(left["repositories"], Value::from(Vec::<Value>::new()), "nothing of a Knot was made");
+}
+
+#[test]
+fn a_knot_is_deployed_found_changed_and_taken_away() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    let made = check(
+        &mut account.deploy(&role, &[]),
+        0,
+        &["there is no Pars yet: making `ada-default`", "creating the stack `cloudknot-knot-sweep`", " sent"],
+    );
+    let made = json(&made);
+    assert_eq!(made["pars"], "ada-default");
+    assert_eq!(made["job_definitions"].as_object().map(serde_json::Map::len), Some(1));
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let found = json(&check(&mut account.knot_of(elsewhere.path(), &["show", "sweep", "--json"]), 0, &[]));
+    assert_eq!(found, made, "another machine finds it by its name alone");
+
+    let uploads = account.registry.requests("POST ").len();
+    let (again, calls) = account.calls(&mut account.deploy(&role, &[]));
+    assert_eq!(json(&again), made);
+    assert!(calls.len() <= 3, "{calls:?}");
+    assert_eq!(account.registry.requests("POST ").len(), uploads, "nothing is uploaded");
+
+    let planned = json(&check(&mut account.deploy(&role, &["--max-vcpus", "128", "--dry-run"]), 0, &[]));
+    let kinds: Vec<_> = planned["steps"].as_array().expect("a list").iter().map(|step| step["kind"].clone()).collect();
+    assert_eq!(kinds, ["AWS::Batch::ComputeEnvironment"], "what the registry is does not count");
+    let planned = check(&mut account.deploy(&role, &["--memory", "3 GiB", "--dry-run"]), 0, &[]);
+    let steps = json(&planned)["steps"].clone();
+    assert_eq!(steps.as_array().map(Vec::len), Some(1), "{steps}");
+    assert_eq!(
+        [&steps[0]["action"], &steps[0]["kind"]],
+        ["change", "AWS::Batch::JobDefinition"].map(Value::from).each_ref()
+    );
+    let changed = check(&mut account.deploy(&role, &["--memory", "3 GiB"]), 0, &["changing the stack"]);
+    let changed = json(&changed);
+    assert_eq!(changed["settings"]["memory"], "3 GiB");
+
+    let manifest = LONE.replace("\"lone\"", "\"another\"");
+    let files =
+        STANDING_IN.iter().map(|(path, text)| (*path, if *path == "lone/Cargo.toml" { &manifest } else { *text }));
+    let another = workspace("of another", &files.collect::<Vec<_>>());
+    check(
+        account.knot(&["deploy", "-p", "another", "--offline", "--fast", "--knot", "sweep"]).current_dir(another),
+        8,
+        &[
+            "error: failed to deploy the Knot `sweep`: one of this name belongs to something else",
+            "package: it has \"lone\", and \"another\" was asked for",
+            "hint: choose another name (--knot)",
+        ],
+    );
+    check(&mut account.knot(&["pars", "clobber", "ada-default"]), 8, &["Knots stand on it: sweep"]);
+    check(
+        &mut account.knot(&["deploy", "-p", "lone", "--offline", "--fast", "--pars", "nowhere"]),
+        8,
+        &["pars create nowhere"],
+    );
+
+    let note = std::fs::read_to_string(account.note()).unwrap();
+    assert!(note.contains("\"knot\": \"sweep\""), "{note}");
+    account.check_no_secrets();
+
+    account.script(OF_BEFORE);
+    let prune = |age: &str| {
+        let found = json(&check(&mut account.knot(&["prune", "--json", "--older-than", age]), 0, &[]));
+        let names = found.as_array().expect("a list").iter().map(|one| one["name"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(prune("1h"), [""; 0], "somebody may have deployed before, and still name it");
+    let found = prune("0s");
+    assert!(found.iter().any(|arn| arn.ends_with(":job-definition/cloudknot-sweep-before-0a1b2c3d:1")), "{found:?}");
+    let of = |knot: &Value| -> Vec<String> {
+        let definitions = knot["job_definitions"].as_object().expect("a table");
+        definitions.values().map(|arn| arn.as_str().unwrap().to_owned()).collect()
+    };
+    let (first, current) = (of(&made), of(&changed));
+    assert_ne!(first, current);
+    assert!(first.iter().all(|arn| found.contains(arn)), "{found:?} lacks {first:?}, which the change has replaced");
+    assert!(!current.iter().any(|arn| found.contains(arn)), "{found:?} has {current:?}");
+
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["the Knot `sweep` is gone"]);
+    assert!(!account.note().exists(), "maps run here again");
+    account.check_empty(&["theirs"]);
+    check(&mut account.knot(&["clobber", "sweep"]), 8, &["failed to find the Knot `sweep`"]);
+    println!("{}", account.recorder.validate());
+}
+
+#[test]
+fn code_can_do_it_all_with_any_executor() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    let mut program = Command::new(env!("CARGO_BIN_EXE_from_code"));
+    program.args([STAND_IN.join("lone/Cargo.toml").to_str().expect("a path is text"), &role]);
+    check(account.as_person(&mut program, account.home.path()), 0, &[]);
+    account.check_empty(&["theirs"]);
+    assert!(!account.note().exists() && !account.home.path().join("runs/image.json").exists());
+    println!("{}", account.recorder.validate());
+}
+
+#[test]
+fn every_setting_of_a_knot_is_one_that_aws_knows() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    account.script("import boto3; boto3.client('ec2').create_key_pair(KeyName='lab')");
+    let secret = "API_KEY=arn:aws:secretsmanager:eu-west-1:123456789012:secret:api-AbCdEf:key::";
+    let more = [
+        "--compute",
+        "spot",
+        "--bid-percentage",
+        "60",
+        "--instance-types",
+        "m5,c5.large",
+        "--min-vcpus",
+        "1",
+        "--max-vcpus",
+        "512",
+        "--desired-vcpus",
+        "2",
+        "--volume-size",
+        "200 GiB",
+        "--key-pair",
+        "lab",
+        "--shared-memory",
+        "1 GiB",
+        "--attempts",
+        "5",
+        "--vcpus",
+        "2",
+        "--memory",
+        "4 GiB",
+        "--policy",
+        "AmazonDynamoDBReadOnlyAccess",
+        "--tag",
+        "Owner=Ada",
+        "--env",
+        "RUST_LOG=info",
+        "--secret",
+        secret,
+        "--mount",
+        "/data=fs-0123456789abcdef0",
+        "--read-only",
+        "--queue-name",
+        "theirs",
+        "--priority",
+        "7",
+    ];
+    let made = json(&check(&mut account.deploy(&role, &more), 0, &[]));
+    assert!(made["queue"].as_str().unwrap().ends_with("/theirs"), "{made}");
+    let definition = account.script(
+        "import boto3, json; print(json.dumps(boto3.client('batch').describe_job_definitions()['jobDefinitions'][0]))",
+    );
+    let definition: Value = serde_json::from_str(&definition).unwrap();
+    let container = &definition["containerProperties"];
+    let image = container["image"].as_str().unwrap();
+    let digest = made["image"].as_str().unwrap().split_once('@').unwrap().1;
+    assert_eq!(image, format!("{}/cloudknot/sweep@{digest}", account.registry.host()), "by its digest");
+    let text = definition.to_string();
+    for part in ["\"RUST_LOG\"", "fs-0123456789abcdef0", "secret:api-AbCdEf:key::", "\"attempts\":5", "4096"] {
+        assert!(text.contains(part), "`{part}` is not in {text}");
+    }
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);
+    account.check_empty(&["theirs"]);
+    println!("{}", account.recorder.validate());
+}
+
+#[test]
+fn a_clobber_that_goes_on_takes_only_what_is_the_knots_own() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    let keep = ["clobber", "sweep", "--keep-data"];
+    let deploy = || {
+        check(&mut account.deploy(&role, &[]), 0, &[]);
+        account.put_data(&["sweep", "sweep-big"]);
+    };
+    deploy();
+    let (_, calls) = account.calls(&mut account.knot(&keep));
+    let deleted = calls.iter().position(|call| call == "cloudformation DeleteStack").expect("its stack is deleted");
+    deploy();
+    account.recorder.stop_after(deleted as u64 + 1);
+    let mut first = account.knot(&keep).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    assert!(account.recorder.is_held_before_the_end_of(&mut first));
+    kill(&mut first);
+    account.recorder.go_on();
+
+    let whose = || account.whose();
+    let of_another = "definitions/sweep-big";
+    let all = "knots/sweep knots/sweep-big stacks/sweep stacks/sweep-big";
+    assert_eq!(whose(), format!("{all} definitions/sweep {of_another}"));
+    check(&mut account.knot(&keep), 0, &["the job definitions that the Knot `sweep` has left"]);
+    assert_eq!(whose(), format!("{all} {of_another}"), "data is kept");
+    check(&mut account.knot(&["clobber", "swee", "--pars"]), 8, &["failed to find the Knot `swee`"]);
+    assert_eq!(whose(), format!("{all} {of_another}"), "nobody is called so");
+    check(&mut account.knot(&["clobber", "sweep"]), 0, &[]);
+    assert_eq!(whose(), format!("knots/sweep-big stacks/sweep-big {of_another}"));
+    assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
+
+    // A Pars that was made since is another one.
+    check(&mut account.knot(&["pars", "clobber", "ada-default"]), 0, &[]);
+    check(&mut account.knot(&["pars", "create", "ada-default"]), 0, &[]);
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 8, &["failed to find the Knot `sweep`"]);
+    assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
+    println!("{}", account.recorder.validate());
+}
+
+#[test]
+fn jobs_in_the_default_vpc_run_in_the_subnets_that_aws_has_made() {
+    let Some(account) = Account::new() else { return };
+    let made_with_it = account.script(BESIDE);
+    let made = check(
+        &mut account.knot(&["pars", "create", "lab", "--json"]),
+        0,
+        &["runs in it are deleted after 30 days (--expire-runs)"],
+    );
+    let mut subnets: Vec<String> = serde_json::from_value(json(&made)["subnets"].clone()).unwrap();
+    subnets.sort();
+    assert_eq!(subnets.join(" "), made_with_it);
+    let again = check(&mut account.knot(&["pars", "create", "lab"]), 0, &["as it should be"]);
+    assert!(!String::from_utf8_lossy(&again.stderr).contains("deleted after"), "that is known by now");
+    let for_ever = check(&mut account.knot(&["pars", "create", "other", "--expire-runs", "0"]), 0, &[]);
+    assert!(!String::from_utf8_lossy(&for_ever.stderr).contains("deleted after"));
+}
+
+/// What was asked for while this ran that makes something.
+fn made(calls: &[String]) -> Vec<&String> {
+    let makes = |call: &&String| {
+        ["Create", "/create", "Put", "Register", "/register", "Update"].iter().any(|word| call.contains(word))
+    };
+    calls.iter().filter(makes).collect()
+}
+
+#[test]
+fn what_aws_would_refuse_is_refused_before_anything_is_made() {
+    let Some(account) = Account::new() else { return };
+    let refused = |command: &mut Command, code: i32, says: &[&str]| {
+        let before = account.recorder.operations().len();
+        check(command, code, says);
+        let calls = account.recorder.operations().split_off(before);
+        assert!(made(&calls).is_empty() && !calls.is_empty(), "{calls:?}");
+        calls
+    };
+    let bucket = |status: u16, says: &[&str]| {
+        account.recorder.instead(move |seen| (seen.method == "HEAD").then(|| Instead::Answer(status, String::new())));
+        refused(&mut account.knot(&["pars", "create", "lab", "--bucket", "taken"]), 8, says);
+    };
+    bucket(403, &["error: failed to use the bucket `taken`: it is somebody else's", "hint: choose another name"]);
+    bucket(301, &["error: failed to use the bucket `taken`: it is in another region", "hint: choose another name"]);
+
+    let key = account.script(USER);
+    let (id, secret) = key.split_once(' ').expect("the script prints both");
+    account.recorder.instead(|seen| {
+        (seen.operation() == "iam SimulatePrincipalPolicy").then(|| Instead::Answer(200, denied(seen)))
+    });
+    let as_ada = |mut command: Command| {
+        command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
+        command
+    };
+    let calls = refused(
+        &mut as_ada(account.knot(&["pars", "create", "lab"])),
+        7,
+        &[
+            "error: failed to begin: `arn:aws:iam::123456789012:user/ada` is not allowed cloudformation:CreateStack, iam:CreateRole",
+            "hint: have it granted: `cargo knot policy pars-create` prints what it takes; nothing was made",
+        ],
+    );
+    assert_eq!(calls.last().map(String::as_str), Some("iam SimulatePrincipalPolicy"));
+    account.check_empty(&[]);
+
+    account.recorder.as_it_is();
+    check(&mut account.knot(&["pars", "create"]), 0, &[]);
+    let role = account.script(SERVICE_ROLE);
+    account.recorder.instead(|seen| {
+        (seen.operation() == "iam SimulatePrincipalPolicy").then(|| Instead::Answer(200, denied(seen)))
+    });
+    refused(
+        &mut as_ada(account.deploy(&role, &[])),
+        7,
+        &[
+            "is not allowed batch:CreateJobQueue, batch:RegisterJobDefinition, cloudformation:CreateStack",
+            "`cargo knot policy deploy`",
+        ],
+    );
+
+    let full = |most: u32| {
+        account.recorder.instead(move |seen| match seen.operation().as_str() {
+            "batch POST /v1/describejobqueues" => Some(Instead::Answer(200, queues(50))),
+            "servicequotas ListServiceQuotas" => Some(Instead::Answer(200, quotas(most))),
+            _ => None,
+        });
+    };
+    full(50);
+    refused(
+        &mut account.deploy(&role, &[]),
+        7,
+        &[
+            "error: failed to make room for one Knot more: 50 of 50 job queues are there",
+            "hint: clobber what is not needed (`cargo knot list`)",
+        ],
+    );
+    assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
+    // A quota can have been raised.
+    full(51);
+    check(&mut account.deploy(&role, &[]), 0, &["creating the stack `cloudknot-knot-sweep`"]);
+    println!("{}", account.recorder.validate());
+}
+
+/// Makes so many more networks, addresses, and gateways in the first zone.
+const NETWORKS: &str = "
+import boto3, sys
+ec2 = boto3.client('ec2')
+zone = min(z['ZoneName'] for z in ec2.describe_availability_zones()['AvailabilityZones'])
+subnet = ec2.describe_subnets(Filters=[{'Name': 'availability-zone', 'Values': [zone]}])['Subnets'][0]['SubnetId']
+for _ in range(networks):
+    ec2.create_vpc(CidrBlock='10.9.0.0/16')
+for _ in range(addresses):
+    ec2.allocate_address(Domain='vpc')
+for _ in range(gateways):
+    ec2.create_nat_gateway(SubnetId=subnet, ConnectivityType='private')
+print(zone)
+";
+
+#[test]
+fn a_network_that_is_one_too_many_is_refused_before_anything_is_made() {
+    let Some(account) = Account::new() else { return };
+    let more = |networks: u32, addresses: u32, gateways: u32| {
+        account.script(&format!("networks, addresses, gateways = {networks}, {addresses}, {gateways}\n{NETWORKS}"))
+    };
+    let create = ["pars", "create", "lab", "--cidr", "10.0.0.0/16", "--internet", "nat"];
+    let refused = |says: &[&str]| {
+        let before = account.recorder.operations().len();
+        check(&mut account.knot(&create), 7, says);
+        check(&mut account.knot(&[&create[..], &["--dry-run"]].concat()), 7, says);
+        let calls = account.recorder.operations().split_off(before);
+        assert!(made(&calls).is_empty(), "{calls:?}");
+    };
+    let zone = more(0, 0, 5);
+    refused(&[
+        &format!("error: failed to make room for one Pars more: 5 of 5 NAT gateways in {zone} are there"),
+        "hint: delete what is not needed, ask for more in Service Quotas (vpc, L-FE5A380F), or do without a NAT gateway",
+    ]);
+    more(0, 5, 0);
+    refused(&["5 of 5 elastic addresses in eu-west-1 are there", "(ec2, L-0263D0A3)"]);
+    // With the default one.
+    more(4, 0, 0);
+    refused(&["5 of 5 VPCs in eu-west-1 are there", "(vpc, L-F678F1CE), or have the Pars in a VPC that exists: --vpc"]);
+    account.check_empty(&[]);
+    account.recorder.instead(|seen| {
+        let quota = serde_json::json!({"Quota": {"Value": 6.0}}).to_string();
+        (seen.operation() == "servicequotas GetServiceQuota").then_some(Instead::Answer(200, quota))
+    });
+    check(&mut account.knot(&[&create[..], &["--dry-run"]].concat()), 0, &[]);
+    println!("{}", account.recorder.validate());
+}
+
+/// IAM's answer that nothing is allowed of what was asked for.
+fn denied(seen: &Seen) -> String {
+    let asked = seen.body.as_deref().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let actions =
+        asked.filter(|(name, _)| name.starts_with("ActionNames.")).map(|(_, action)| action.replace("%3A", ":"));
+    let result = |action: String| {
+        format!("<member><EvalActionName>{action}</EvalActionName><EvalDecision>implicitDeny</EvalDecision></member>")
+    };
+    let results = actions.map(result).collect::<Vec<_>>().concat();
+    let results = format!("<EvaluationResults>{results}</EvaluationResults><IsTruncated>false</IsTruncated>");
+    let namespace = "https://iam.amazonaws.com/doc/2010-05-08/";
+    format!(
+        "<SimulatePrincipalPolicyResponse xmlns=\"{namespace}\"><SimulatePrincipalPolicyResult>{results}\
+         </SimulatePrincipalPolicyResult></SimulatePrincipalPolicyResponse>"
+    )
+}
+
+fn queues(count: usize) -> String {
+    let queue = |number| {
+        serde_json::json!({
+            "jobQueueName": format!("q{number}"), "jobQueueArn": format!("arn:q{number}"), "state": "ENABLED", "priority": 1,
+            "computeEnvironmentOrder": [],
+        })
+    };
+    serde_json::json!({"jobQueues": (0..count).map(queue).collect::<Vec<_>>()}).to_string()
+}
+
+fn quotas(most: u32) -> String {
+    let quota = |name: &str| serde_json::json!({"QuotaName": name, "Value": f64::from(most)});
+    serde_json::json!({"Quotas": [quota("Job queues per environment"), quota("Job queue limit")]}).to_string()
+}
+
+/// How CloudFormation tells that a resource failed while its stack was made.
+fn failed(resource: &str, kind: &str, reason: &str) -> String {
+    format!(
+        "<member><EventId>{resource}</EventId><StackId>s</StackId><StackName>n</StackName><Timestamp>2026-01-01T00:00:00Z\
+         </Timestamp><LogicalResourceId>{resource}</LogicalResourceId><PhysicalResourceId/><ResourceType>{kind}\
+         </ResourceType><ResourceStatus>CREATE_FAILED</ResourceStatus><ResourceStatusReason>{reason}\
+         </ResourceStatusReason></member>"
+    )
+}
+
+#[test]
+fn a_stack_that_fails_shows_what_failed_first_and_is_made_anew() {
+    let Some(account) = Account::new() else { return };
+    // Until it is deleted, the stack looks as one does that was rolled back.
+    let is_broken = AtomicBool::new(true);
+    let newest_first = [
+        failed("SecurityGroup", "AWS::EC2::SecurityGroup", "a later one"),
+        failed("InstanceRole", "AWS::IAM::Role", "Resource creation cancelled"),
+        failed("Bucket", "AWS::S3::Bucket", "no more buckets can be made"),
+    ];
+    let events = format!("<StackEvents>{}", newest_first.concat());
+    account.recorder.instead(move |seen| {
+        let change = |from: &str, to: &str| Some(Instead::Change(from.to_owned(), to.to_owned()));
+        match seen.operation().as_str() {
+            "cloudformation DeleteStack" => {
+                is_broken.store(false, Ordering::Relaxed);
+                None
+            }
+            "cloudformation DescribeStacks" if is_broken.load(Ordering::Relaxed) => {
+                change(">CREATE_COMPLETE<", ">ROLLBACK_COMPLETE<")
+            }
+            "cloudformation DescribeStackEvents" if is_broken.load(Ordering::Relaxed) => {
+                change("<StackEvents>", &events)
+            }
+            _ => None,
+        }
+    });
+    let create = ["pars", "create", "lab"];
+    check(
+        &mut account.knot(&create),
+        7,
+        &[
+            "error: failed to create the stack `cloudknot-pars-lab`",
+            "caused by: Bucket (AWS::S3::Bucket): no more buckets can be made",
+            "hint: mend that, then run the same command; the stack is ROLLBACK_COMPLETE",
+        ],
+    );
+    check(&mut account.knot(&["pars", "create", "lab", "--dry-run"]), 0, &[]);
+    check(
+        &mut account.knot(&create),
+        0,
+        &["deleting the stack `cloudknot-pars-lab`", "creating the stack `cloudknot-pars-lab`"],
+    );
+    check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &[]);
+    account.check_empty(&[]);
+    println!("{}", account.recorder.validate());
+}
+
+pub(crate) fn kill(process: &mut Child) {
+    // It may have ended.
+    let _ = process.kill();
+    process.wait().unwrap();
+}
+
+#[test]
+fn what_is_half_made_can_be_clobbered() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    let (_, calls) = account.calls(&mut account.deploy(&role, &[]));
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);
+    // Once the repository is there, and before the rest is.
+    let before = calls.iter().position(|call| call == "ecr GetAuthorizationToken").expect("a deploy logs in");
+    account.recorder.stop_after(before as u64);
+    let mut deploy = account.deploy(&role, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    assert!(account.recorder.is_held_before_the_end_of(&mut deploy));
+    kill(&mut deploy);
+    account.recorder.go_on();
+    assert_eq!(account.left()["repositories"], Value::from(vec!["cloudknot/sweep"]));
+    check(&mut account.knot(&["show", "sweep"]), 8, &["and not complete"]);
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["the Knot `sweep` is gone"]);
+    account.check_empty(&["theirs"]);
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 8, &["failed to find the Knot `sweep`"]);
+}
+
+#[test]
+fn data_is_kept_where_that_is_asked_for() {
+    let Some(account) = Account::new() else { return };
+    let made = json(&check(&mut account.knot(&["pars", "create", "lab", "--json"]), 0, &[]));
+    let bucket = made["bucket"].as_str().unwrap();
+    let put = format!("import boto3; boto3.client('s3').put_object(Bucket='{bucket}', Key='knots/a b/', Body=b'1')");
+    account.script(&put);
+    let other = ["pars", "create", "other", "--bucket", bucket];
+    check(&mut account.knot(&other), 0, &[]);
+    check(&mut account.knot(&["pars", "clobber", "lab"]), 8, &["others keep their runs in its bucket: other"]);
+    check(&mut account.knot(&["pars", "clobber", "other"]), 0, &[]);
+    assert_eq!(account.left()["buckets"], Value::from(vec![bucket]), "one that was there before a Pars survives it");
+    check(&mut account.knot(&["pars", "clobber", "lab", "--keep-data"]), 0, &["changing the stack"]);
+    let check_left = || {
+        let left = account.left();
+        assert_eq!(left["buckets"], Value::from(vec![bucket]));
+        assert_eq!(left["logs"], Value::from(vec!["/cloudknot/lab"]));
+        assert_eq!(left["stacks"], Value::from(Vec::<Value>::new()));
+    };
+    check_left();
+    // One of the same name takes up both, and leaves what it has not made.
+    let again = ["pars", "create", "lab", "--bucket", bucket];
+    check(&mut account.knot(&again), 0, &["the log group `/cloudknot/lab` is there already, and is used as it is"]);
+    let shown = check(&mut account.knot(&["pars", "show", "lab"]), 0, &[]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("/cloudknot/lab"), "{shown:?}");
+    check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &[]);
+    check_left();
+    let key = account.script(&format!(
+        "import boto3; print(boto3.client('s3').list_objects_v2(Bucket='{bucket}')['Contents'][0]['Key'])"
+    ));
+    assert_eq!(key, "knots/a b/");
+}
+
+#[test]
+fn a_profile_that_is_named_goes_before_keys_in_the_environment() {
+    let Some(account) = Account::new() else { return };
+    let keys = account.home.path().join("keys");
+    std::fs::write(&keys, "[other]\naws_access_key_id = AKIAOTHER\naws_secret_access_key = other\n").unwrap();
+    let mut list = account.knot(&["list", "--aws-profile", "other"]);
+    check(list.env("AWS_SHARED_CREDENTIALS_FILE", &keys), 0, &[]);
+    let seen = account.recorder.requests();
+    let signed = seen.last().expect("AWS was asked").headers.iter().find(|(name, _)| name.as_str() == "authorization");
+    assert!(signed.is_some_and(|(_, value)| value.contains("Credential=AKIAOTHER/")), "{signed:?}");
+}
+
+#[test]
+fn two_who_deploy_at_once_end_with_one_good_knot() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    check(&mut account.knot(&["pars", "create"]), 0, &[]);
+    let deploy = || account.deploy(&role, &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let both = [deploy(), deploy()].map(|deploy| deploy.wait_with_output().unwrap());
+    for output in &both {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || errors.contains("hint: "), "{errors}");
+    }
+    assert!(both.iter().any(|output| output.status.success()), "one of them at least makes it");
+    let found = json(&check(&mut account.knot(&["show", "sweep", "--json"]), 0, &[]));
+    assert_eq!(found["job_definitions"].as_object().map(serde_json::Map::len), Some(1));
+    check(&mut account.deploy(&role, &[]), 0, &["the Knot `sweep` is there, and nothing has changed"]);
+}
+
+#[test]
+fn bad_weather_is_ridden_out_with_a_note() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    account.recorder.weather(7, 20);
+    let made = check(&mut account.deploy(&role, &[]), 0, &["it is tried again in"]);
+    assert_eq!(json(&made)["knot"], "sweep");
+    account.recorder.weather(0, 0);
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);
+    account.check_empty(&["theirs"]);
+}
+
+#[test]
+fn a_refusal_names_what_is_missing_and_what_to_do() {
+    let Some(account) = Account::new() else { return };
+    account.recorder.fail_next(1, 403, "AccessDenied");
+    check(
+        &mut account.knot(&["pars", "list"]),
+        7,
+        &["error: failed to list the stacks", "(AccessDenied)", "cargo knot policy"],
+    );
+    account.recorder.fail_next(1, 400, "ExpiredToken");
+    check(
+        &mut account.knot(&["list"]),
+        7,
+        &["(ExpiredToken)", "hint: the credentials of your user are not accepted: log in again"],
+    );
+    let mut nobody = account.knot(&["list"]);
+    nobody.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    check(&mut nobody, 7, &["hint: log in to AWS"]);
+    let mut nowhere = account.knot(&["list"]);
+    nowhere.env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
+    check(&mut nowhere, 2, &["error: failed to find the region of AWS", "cargo knot configure --region"]);
+}
+
+#[test]
+fn choices_are_kept_in_a_file_without_secrets() {
+    let Some(account) = Account::new() else { return };
+    let profiles = account.home.path().join("aws");
+    std::fs::write(&profiles, "[profile lab]\nregion = eu-central-1\n[profile other]\nregion = us-east-1\n").unwrap();
+    let configure = |arguments: &[&str]| {
+        let mut command = account.knot(&[&["configure", "--json"], arguments].concat());
+        command.env("AWS_CONFIG_FILE", &profiles);
+        json(&check(&mut command, 0, &[]))
+    };
+    let shown = configure(&["--profile", "lab", "--region", "eu-north-1", "--pars", "shared"]);
+    assert_eq!(shown["profiles"], Value::from(vec!["lab", "other"]));
+    let text = std::fs::read_to_string(account.home.path().join("config.toml")).unwrap();
+    assert_eq!(text, "profile = \"lab\"\nregion = \"eu-north-1\"\npars = \"shared\"\n");
+    assert_eq!(configure(&["--region", ""])["choices"]["region"], Value::Null);
+    let mut show = account.knot(&["pars", "show"]);
+    show.env("AWS_CONFIG_FILE", &profiles).env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
+    check(&mut show, 8, &["failed to find the Pars `shared` in eu-central-1"]);
+}
+
+/// Lays down what belongs to several, and takes a role with the job role's policies: its keys, as they stand in an
+/// environment. Another role, because moto keeps a policy that CloudFormation has put as Python writes a table, not as JSON,
+/// and cannot read it itself.
+const TAKE_THE_ROLE: &str = "
+import ast, boto3, json, sys
+s3, iam = boto3.client('s3'), boto3.client('iam')
+like = iam.create_role(RoleName='like-a-job', AssumeRolePolicyDocument='{}')['Role']['Arn']
+role = sys.argv[2].rsplit('/')[-1]
+for name in iam.list_role_policies(RoleName=role)['PolicyNames']:
+    document = ast.literal_eval(iam.get_role_policy(RoleName=role, PolicyName=name)['PolicyDocument'])
+    iam.put_role_policy(RoleName='like-a-job', PolicyName=name, PolicyDocument=json.dumps(document))
+for key in ['knots/sweep/runs/r/inputs', 'knots/other/runs/r/inputs', 'elsewhere']:
+    s3.put_object(Bucket=sys.argv[1], Key=key, Body=b'1')
+keys = boto3.client('sts').assume_role(RoleArn=like, RoleSessionName='job')['Credentials']
+print(json.dumps([keys['AccessKeyId'], keys['SecretAccessKey'], keys['SessionToken']]))
+";
+
+const AS_A_JOB: &str = "
+import boto3, json, sys
+from botocore.exceptions import ClientError
+s3, bucket = boto3.client('s3'), sys.argv[1]
+def allowed(what):
+    try:
+        what()
+        return True
+    except ClientError as error:
+        assert error.response['Error']['Code'] in ('AccessDenied', '403'), error
+        return False
+get = lambda key: allowed(lambda: s3.get_object(Bucket=bucket, Key=key))
+put = lambda key: allowed(lambda: s3.put_object(Bucket=bucket, Key=key, Body=b'2'))
+print(json.dumps([
+    get('knots/sweep/runs/r/inputs'), put('knots/sweep/runs/r/results/0-1'),
+    get('knots/other/runs/r/inputs'), put('knots/other/runs/r/results/0-1'), get('elsewhere'), put('elsewhere'),
+    allowed(lambda: s3.delete_object(Bucket=bucket, Key='knots/sweep/runs/r/inputs')),
+    allowed(lambda: s3.delete_bucket(Bucket=bucket)), allowed(lambda: s3.list_buckets()),
+]))
+";
+
+#[test]
+fn a_job_reaches_its_own_runs_and_nothing_else() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    let made = json(&check(&mut account.deploy(&role, &[]), 0, &[]));
+    let pars = json(&check(&mut account.knot(&["pars", "show", "--json"]), 0, &[]));
+    let (bucket, role) = (pars["bucket"].as_str().unwrap(), made["job_role"].as_str().unwrap());
+    let keys = account.script_with(TAKE_THE_ROLE, &[bucket, role]);
+    let [key, secret, token]: [String; 3] = serde_json::from_str(&keys).unwrap();
+    account.moto.turn_on_iam();
+    let mut job = Command::new(python().expect("moto is installed"));
+    job.args(["-c", AS_A_JOB, bucket]).envs(environment(&account.moto.url()));
+    job.envs([("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", secret), ("AWS_SESSION_TOKEN", token)]);
+    let allowed: Vec<bool> = serde_json::from_str(&run(&mut job)).unwrap();
+    assert_eq!(allowed, [true, true, false, false, false, false, false, false, false]);
+}

@@ -1,0 +1,26 @@
+//! What speaks to AWS, for which moto stands in: the suite of the runs on AWS Batch, what only Batch does, Pars and Knots, and
+//! the S3 store. Jobs are child processes of moto; with `CLOUDKNOT_TEST=full` they are containers.
+
+mod account;
+mod batch;
+mod doctor;
+mod dropped;
+mod knot;
+mod many;
+mod moto;
+mod store_s3;
+mod walk;
+
+#[path = "../suite/failures.rs"]
+mod failures;
+#[path = "../suite/maps.rs"]
+mod maps;
+
+use cloudknot_tests::cloud::{Cloud, JobKind};
+use cloudknot_tests::trial::Trial;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_trial");
+
+fn trial() -> Option<Trial> {
+    Cloud::get()?.trial(PROGRAM, JobKind::of_suite())
+}

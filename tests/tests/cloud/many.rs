@@ -1,0 +1,49 @@
+//! Three hundred jobs, some of which end in every way that there is, in a network that fails at times.
+
+use std::collections::BTreeMap;
+
+use cloudknot_tests::cloud::{Cloud, JobKind};
+use cloudknot_tests::recorder::Recorder;
+use cloudknot_tests::trial::{Spec, Task, facts, failures, json, values};
+use rustix::process::Signal;
+
+const ITEMS: usize = 300;
+
+#[test]
+fn of_three_hundred_jobs_nothing_is_lost_doubled_or_misplaced() {
+    let Some(cloud) = Cloud::in_bad_weather(17, 10) else { return };
+    let (aws, s3) = (Recorder::before(&cloud.moto.url()), Recorder::before(&cloud.s3.url()));
+    aws.weather(3, 10);
+    s3.weather(5, 10);
+    let trial = cloud.trial_at(crate::PROGRAM, JobKind::of_suite(), &aws.url(), &s3.url());
+    let Some((trial, _)) = trial else { return };
+    let mut tasks: Vec<Task> = (0..ITEMS).map(|item| Task::Double(item as u64)).collect();
+    let bad: BTreeMap<usize, (Task, &str)> = [
+        (7, (Task::Sleep(3_600_000, 1), "Infrastructure")),
+        (50, (Task::Panic("such is life".into()), "Panicked")),
+        (99, (Task::Abort, "Crashed")),
+        (120, (Task::Kill, "Crashed")),
+        (180, (Task::Exit(0), "Crashed")),
+        (200, (Task::Fail(vec!["no".into()]), "Returned")),
+        (240, (Task::Allocate, "OutOfMemory")),
+        (270, (Task::Sleep(3_600_000, 1), "TimedOut")),
+    ]
+    .into();
+    for (item, (task, _)) in &bad {
+        tasks[*item] = task.clone();
+    }
+    let running = trial.start(&["map", &json(&Spec { timeout_ms: Some(20_000), ..Spec::of(tasks) })]);
+    let run_id = running.run();
+    // One job is killed from outside, as soon as it runs.
+    trial.signal(&run_id, "-7-1", Signal::KILL);
+    let facts = facts(&running.end_after(std::time::Duration::from_mins(20)).stdout);
+    let failures = failures(&facts);
+    let kinds: BTreeMap<usize, &str> = failures.iter().map(|(item, failed)| (*item, failed.kind.as_str())).collect();
+    assert_eq!(kinds, bad.iter().map(|(item, (_, kind))| (*item, *kind)).collect(), "{failures:?}");
+    let expected = (0..ITEMS).filter(|item| !bad.contains_key(item)).map(|item| (item, 2 * item as u64)).collect();
+    assert_eq!(values(&facts), expected);
+    for recorder in [&s3, cloud.before_workers.as_ref().unwrap()] {
+        assert!(recorder.requests().iter().any(|request| request.mishap.is_some()), "the weather was bad");
+    }
+    aws.validate();
+}

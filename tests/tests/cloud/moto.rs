@@ -1,0 +1,573 @@
+//! Moto, the recorder in front of it and the validator of what it records: that each of them does what other tests rest
+//! on. The calls are those of AWS's own clients, in Rust and in Python.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use aws_credential_types::Credentials;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::Region;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::get_object::GetObjectError;
+use cloudknot_runtime::store::s3::{loader, retries};
+use cloudknot_tests::counterparts::{Docker, run};
+use cloudknot_tests::moto::{Moto, REGION, environment, python};
+use cloudknot_tests::recorder::{Recorder, Seen};
+use serde_json::json;
+
+/// What each script begins with.
+const BEGINNING: &str = "
+import boto3, contextlib, glob, json, sys, time
+from botocore.config import Config
+from botocore.exceptions import ClientError
+def client(name, **settings):
+    return boto3.client(name, config=Config(retries={'mode': 'standard', **settings}, s3={'addressing_style': 'path'}))
+";
+
+/// Makes a queue in moto's Batch, with what Batch asks to be there for one.
+const QUEUE: &str = "
+batch, ec2, iam = client('batch'), client('ec2'), client('iam')
+role = iam.create_role(RoleName='batch', AssumeRolePolicyDocument='{}')['Role']['Arn']
+profile = iam.create_instance_profile(InstanceProfileName='batch')['InstanceProfile']['Arn']
+subnets = [subnet['SubnetId'] for subnet in ec2.describe_subnets(Filters=[
+    {'Name': 'default-for-az', 'Values': ['true']}])['Subnets']]
+batch.create_compute_environment(
+    computeEnvironmentName='tests', type='MANAGED', state='ENABLED', serviceRole=role,
+    computeResources={'type': 'EC2', 'minvCpus': 0, 'maxvCpus': 8, 'instanceTypes': ['optimal'], 'subnets': subnets,
+                      'instanceRole': profile, 'securityGroupIds': [
+                          ec2.describe_security_groups()['SecurityGroups'][0]['GroupId']]})
+batch.create_job_queue(jobQueueName='tests', state='ENABLED', priority=1, computeEnvironmentOrder=[
+    {'order': 1, 'computeEnvironment': 'tests'}])
+def define(image):
+    batch.register_job_definition(jobDefinitionName='told', type='container', containerProperties={
+        'image': image, 'resourceRequirements': [{'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}],
+        'environment': [{'name': 'A', 'value': 'definition'}, {'name': 'B', 'value': 'definition'}]})
+define('cloudknot-tests-told')
+def submit(*told, environment=(), **more):
+    overrides = {'command': list(told), 'environment': [{'name': n, 'value': v} for n, v in environment]}
+    return batch.submit_job(
+        jobName='run', jobQueue='tests', jobDefinition='told', containerOverrides=overrides, **more)['jobId']
+def look(job):
+    return batch.describe_jobs(jobs=[job])['jobs'][0]
+def end(job):
+    while look(job)['status'] not in ('SUCCEEDED', 'FAILED'):
+        time.sleep(0.1)
+    return look(job)
+def check(found, *wanted):
+    assert found in wanted, f'{found} where {wanted} is wanted'
+";
+
+#[test]
+fn the_validator_finds_faults() {
+    if let Some(_moto) = Moto::get() {
+        let validate = Path::new(env!("CARGO_MANIFEST_DIR")).join("moto/validate.py");
+        let said = run(Command::new(python().expect("moto is installed")).arg("-B").arg(validate).arg("--self-test"));
+        assert!(said.ends_with(": 0 judged wrongly\n"), "{said}");
+    }
+}
+
+#[test]
+fn every_protocol_is_recorded_and_valid() {
+    let Some((_moto, recorder)) = start() else { return };
+    let script = format!(
+        "{QUEUE}
+client('cloudformation').create_stack(StackName='a', TemplateBody=json.dumps({{'Resources': {{
+    'Log': {{'Type': 'AWS::Logs::LogGroup', 'Properties': {{'LogGroupName': 'g'}}}}}}}}))
+client('ecr').create_repository(repositoryName='a/b')
+client('logs').describe_log_groups(logGroupNamePrefix='g')
+client('sts').get_caller_identity()
+s3 = client('s3')
+s3.create_bucket(Bucket='bucket', CreateBucketConfiguration={{'LocationConstraint': '{REGION}'}})
+s3.put_object(Bucket='bucket', Key='k k', Body=b'\\xff', Metadata={{'a': 'b'}})
+s3.delete_objects(Bucket='bucket', Delete={{'Objects': [{{'Key': 'k k'}}]}})
+"
+    );
+    let _ = script_ends(&recorder, &script);
+    assert_eq!(
+        recorder.operations(),
+        [
+            "iam CreateRole",
+            "iam CreateInstanceProfile",
+            "ec2 DescribeSubnets",
+            "ec2 DescribeSecurityGroups",
+            "batch POST /v1/createcomputeenvironment",
+            "batch POST /v1/createjobqueue",
+            "batch POST /v1/registerjobdefinition",
+            "cloudformation CreateStack",
+            "ecr CreateRepository",
+            "logs DescribeLogGroups",
+            "sts GetCallerIdentity",
+            "s3 PUT /bucket",
+            "s3 PUT /bucket/k%20k",
+            "s3 POST /bucket",
+        ]
+    );
+    let requests = recorder.requests();
+    assert!(requests.iter().all(|request| request.status == Some(200) && request.mishap.is_none()), "{requests:?}");
+    // The body as it was sent, and no text made of it.
+    let put = &requests[12];
+    assert!(put.body.is_none() && put.body_hex.as_deref().is_some_and(|body| body.contains("ff")), "{put:?}");
+    assert!(recorder.validate().ends_with("14 requests of 14 operations: nothing that the models do not know\n"));
+}
+
+#[tokio::test]
+async fn the_sdk_is_recorded_and_valid() {
+    let Some((_moto, recorder)) = start() else { return };
+    let s3 = client(&recorder.url()).await;
+    bucket(&s3).await;
+    let put = s3.put_object().bucket("bucket").key("a/ü").metadata("run", "1").if_none_match("*");
+    put.body(vec![0xff; 100].into()).send().await.expect("put");
+    s3.list_objects_v2().bucket("bucket").prefix("a/").max_keys(5).send().await.expect("list");
+    let got = s3.get_object().bucket("bucket").key("a/ü").range("bytes=0-1").send().await.expect("get");
+    assert_eq!(got.body.collect().await.expect("the body").into_bytes(), &[0xff, 0xff][..]);
+    s3.head_object().bucket("bucket").key("a/ü").send().await.expect("head");
+    let missing = s3.get_object().bucket("bucket").key("missing").send().await.expect_err("nothing is there");
+    assert!(missing.as_service_error().is_some_and(GetObjectError::is_no_such_key), "{missing:?}");
+    let statuses: Vec<_> = recorder.requests().iter().map(|request| request.status).collect();
+    assert_eq!(statuses, [200, 200, 200, 206, 200, 404].map(Some));
+    assert!(recorder.validate().contains("6 requests of 5 operations"));
+}
+
+/// moto takes it; AWS would not.
+#[test]
+fn a_member_that_aws_does_not_know_is_refused() {
+    let Some((moto, recorder)) = start() else { return };
+    moto.config(&json!({ "batch": { "use_docker": false } }));
+    let script = format!(
+        "{QUEUE}
+def spoil(params, **_):
+    body = json.loads(params['body'])
+    entry = body['containerOverrides']['environment'][0]
+    entry['vlaue'] = entry['value']
+    body['timeout'] = {{'attemptDurationSeconds': '60'}}
+    params['body'] = json.dumps(body)
+batch.meta.events.register('before-call.batch.SubmitJob', spoil)
+batch.meta.events.register('before-call.batch.TerminateJob', lambda params, **_: params.update(body='{{\"jobId\":7}}'))
+batch.terminate_job(jobId=submit(environment=[('A', 'b')]), reason='enough')
+"
+    );
+    let _ = script_ends(&recorder, &script);
+    let refused = catch_unwind(AssertUnwindSafe(|| recorder.validate())).expect_err("it is refused");
+    let refused = refused.downcast_ref::<String>().expect("a message");
+    for said in [
+        "batch SubmitJob: containerOverrides.environment[0].vlaue: the model knows no such member",
+        "batch SubmitJob: the request: Invalid type for parameter timeout.attemptDurationSeconds, value: 60, type: <class 'str'>",
+        "batch TerminateJob: the request: Missing required parameter in input: \"reason\"",
+        "batch TerminateJob: the request: Invalid type for parameter jobId",
+    ] {
+        assert!(refused.contains(said), "{said} is not in:\n{refused}");
+    }
+}
+
+#[tokio::test]
+async fn trouble_is_ridden_out_by_the_sdk() {
+    let Some((_moto, recorder)) = start() else { return };
+    let s3 = client(&recorder.url()).await;
+    bucket(&s3).await;
+    recorder.fail_next(1, 503, "SlowDown");
+    recorder.cut_next(1);
+    recorder.fail_next(1, 500, "InternalError");
+    s3.put_object().bucket("bucket").key("k").body("v".as_bytes().to_vec().into()).send().await.expect("put");
+    let requests = recorder.requests();
+    let seen = |request: &Seen| (request.number, request.status, request.mishap.clone());
+    assert_eq!(
+        requests.iter().skip(1).map(seen).collect::<Vec<_>>(),
+        [
+            (2, Some(503), Some("answered 503 SlowDown".to_owned())),
+            // It was done all the same: only the answer is missing.
+            (3, Some(200), Some("cut".to_owned())),
+            (4, Some(500), Some("answered 500 InternalError".to_owned())),
+            (5, Some(200), None),
+        ]
+    );
+    recorder.fail_next(4, 503, "SlowDown");
+    let error = s3.get_object().bucket("bucket").key("k").send().await.expect_err("four times 503");
+    assert_eq!(error.code(), Some("SlowDown"), "{error:?}");
+    assert!(matches!(error, SdkError::ServiceError(_)), "{error:?}");
+    recorder.validate();
+}
+
+/// Each in its own words, so that a client knows what it is told.
+#[test]
+fn errors_are_worded_as_each_service_words_them() {
+    let Some((_moto, recorder)) = start() else { return };
+    recorder.fail_next(8, 429, "TooManyRequestsException");
+    let said = script_ends(
+        &recorder,
+        "
+once = {'total_max_attempts': 1}
+for service, call in [
+    ('batch', lambda c: c.describe_job_queues()), ('cloudformation', lambda c: c.describe_stacks()),
+    ('iam', lambda c: c.list_roles()), ('sts', lambda c: c.get_caller_identity()), ('ec2', lambda c: c.describe_vpcs()),
+    ('ecr', lambda c: c.describe_repositories()), ('s3', lambda c: c.list_buckets()),
+    ('service-quotas', lambda c: c.list_service_quotas(ServiceCode='batch')),
+]:
+    try:
+        call(client(service, **once))
+    except ClientError as error:
+        about = error.response
+        print(service, about['ResponseMetadata']['HTTPStatusCode'], about['Error']['Code'], about['Error']['Message'])
+",
+    );
+    let services = ["batch", "cloudformation", "iam", "sts", "ec2", "ecr", "s3", "service-quotas"];
+    let line = |service| format!("{service} 429 TooManyRequestsException Told to say TooManyRequestsException.\n");
+    assert_eq!(said, services.map(line).concat());
+    recorder.validate();
+}
+
+#[tokio::test]
+async fn the_same_seed_makes_the_same_weather() {
+    let Some(moto) = Moto::start() else { return };
+    let mut seen = Vec::new();
+    for seed in [3, 3, 4] {
+        let recorder = Recorder::before(&moto.url());
+        let s3 = client_that_tries(&recorder.url(), 10).await;
+        recorder.weather(seed, 30);
+        for _ in 0..40 {
+            s3.list_buckets().send().await.expect("after some trouble");
+        }
+        recorder.weather(seed, 0);
+        s3.list_buckets().send().await.expect("no trouble");
+        seen.push(recorder.requests().into_iter().map(|request| request.mishap).collect::<Vec<_>>());
+        recorder.validate();
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert_ne!(seen[0], seen[2]);
+    for one in seen {
+        let struck = one.iter().flatten().count();
+        assert_eq!(one.len(), 41 + struck, "each mishap is one more request: {one:?}");
+        let kinds: HashSet<_> = one.iter().flatten().map(String::as_str).collect();
+        assert_eq!(kinds, HashSet::from(["answered 503 SlowDown", "answered 500 InternalError", "cut"]));
+    }
+}
+
+/// The process is killed between its first call and its second, as `kill -9` kills.
+#[test]
+fn a_process_can_be_killed_between_two_calls() {
+    let Some((moto, recorder)) = start() else { return };
+    let script = "
+for name in sys.argv[1:]:
+    client('logs').create_log_group(logGroupName=name)
+";
+    recorder.stop_after(1);
+    let mut process = spawn(&recorder.url(), script, &["one", "two", "three"]);
+    assert!(recorder.is_held_before_the_end_of(&mut process));
+    recorder.wait_until_held();
+    process.kill().expect("it can be killed");
+    process.wait().expect("it has ended");
+    recorder.go_on();
+    wait_for(|| recorder.requests().len() == 2);
+    let requests = recorder.requests();
+    assert_eq!((requests[0].status, requests[0].mishap.as_deref()), (Some(200), None));
+    assert_eq!((requests[1].status, requests[1].mishap.as_deref()), (None, Some("held")));
+    let groups = "print([g['logGroupName'] for g in client('logs').describe_log_groups()['logGroups']])";
+    assert_eq!(output(spawn(&moto.url(), groups, &[])), "['one']\n");
+    // With room for all that it calls, nothing is held; and what is held goes on when it may.
+    recorder.stop_after(1);
+    let mut process = spawn(&recorder.url(), script, &["two"]);
+    assert!(!recorder.is_held_before_the_end_of(&mut process));
+    recorder.stop_after(0);
+    let process = spawn(&recorder.url(), script, &["three"]);
+    recorder.wait_until_held();
+    recorder.go_on();
+    output(process);
+    assert_eq!(output(spawn(&moto.url(), groups, &[])), "['one', 'three', 'two']\n");
+}
+
+#[test]
+fn what_is_cut_off_never_reaches_moto() {
+    let Some((moto, recorder)) = start() else { return };
+    let script = "
+for name in sys.argv[1:]:
+    client('logs').create_log_group(logGroupName=name)
+";
+    recorder.stop_after(1);
+    let mut process = spawn(&recorder.url(), script, &["one", "two"]);
+    recorder.wait_until_held();
+    recorder.cut_off();
+    // The client tries again.
+    wait_for(|| recorder.requests().len() > 2);
+    process.kill().expect("it can be killed");
+    process.wait().expect("it has ended");
+    let ends: Vec<_> = recorder.requests().into_iter().map(|request| (request.status, request.mishap)).collect();
+    assert_eq!(ends[0], (Some(200), None));
+    assert!(ends[1..].iter().all(|end| *end == (None, Some("cut off".to_owned()))), "{ends:?}");
+    assert_eq!(recorder.passed(), 1);
+    let groups = "print([g['logGroupName'] for g in client('logs').describe_log_groups()['logGroups']])";
+    assert_eq!(output(spawn(&moto.url(), groups, &[])), "['one']\n");
+}
+
+#[tokio::test]
+async fn requests_can_be_slow() {
+    let Some((_moto, recorder)) = start() else { return };
+    let s3 = client(&recorder.url()).await;
+    recorder.delay(Duration::from_millis(300));
+    let start = Instant::now();
+    bucket(&s3).await;
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    recorder.delay(Duration::ZERO);
+}
+
+#[tokio::test]
+async fn moto_forgets_and_checks_who_asks() {
+    let Some(moto) = Moto::start() else { return };
+    let s3 = client(&moto.url()).await;
+    bucket(&s3).await;
+    moto.turn_on_iam();
+    let refused = s3.list_buckets().send().await.expect_err("nobody has this key");
+    assert_eq!(refused.code(), Some("InvalidAccessKeyId"), "{refused:?}");
+    moto.reset();
+    assert_eq!(s3.list_buckets().send().await.expect("the checks are off").buckets().len(), 0);
+}
+
+/// For what Batch shows, without containers: many jobs at once.
+#[test]
+fn jobs_can_succeed_at_once() {
+    let Some((moto, recorder)) = start() else { return };
+    moto.config(&json!({ "batch": { "use_docker": false } }));
+    let script = format!(
+        "{QUEUE}
+job = look(submit(arrayProperties={{'size': 10_000}}))
+check(job['status'], 'SUCCEEDED')
+check(job['arrayProperties']['statusSummary']['SUCCEEDED'], 10_000)
+for size in [1, 10_001]:
+    try:
+        submit(arrayProperties={{'size': size}})
+        print('taken', size)
+    except ClientError as error:
+        check(error.response['Error']['Code'], 'ClientException')
+try:
+    batch.describe_jobs(jobs=[job['jobId']] * 101)
+    print('taken 101')
+except ClientError as error:
+    check(error.response['Error']['Code'], 'ClientException')
+"
+    );
+    assert_eq!(script_ends(&recorder, &script), "");
+    recorder.validate();
+}
+
+/// A job that passes through its states so that they can be seen, and one that does not; both fail, without an engine.
+#[test]
+fn jobs_can_be_slow() {
+    let Some(moto) = Moto::start() else { return };
+    let script = format!(
+        "{QUEUE}
+job, states, start = submit(), [], time.monotonic()
+while states[-1:] != ['FAILED']:
+    state = look(job)['status']
+    states += [state] if state not in states else []
+    time.sleep(0.05)
+print(states if time.monotonic() - start > 3 else states[-1])
+"
+    );
+    moto.slow_jobs(1);
+    assert_eq!(output(spawn(&moto.url(), &script, &[])), "['PENDING', 'RUNNABLE', 'STARTING', 'FAILED']\n");
+    moto.reset();
+    assert_eq!(output(spawn(&moto.url(), &script, &[])), "FAILED\n");
+}
+
+/// What server.py says at its top: each of its points, with jobs of the definition that is there.
+const POINTS: &str = "
+logs = client('logs')
+def log(job):
+    stream = job['container']['logStreamName']
+    events = logs.get_log_events(logGroupName='/aws/batch/job', logStreamName=stream)['events']
+    return [event['message'] for event in events]
+def about(job):
+    container = job['container']
+    return container.get('exitCode'), container.get('reason', '').partition(':')[0], len(job['attempts'])
+def rule(action, **when):
+    return {'action': action, **when}
+def ends_as(told, rules, wanted):
+    strategy = {'attempts': 3, **({'evaluateOnExit': rules} if rules else {})}
+    job = end(submit(told, retryStrategy=strategy))
+    check((told, about(job)), (told, wanted))
+    check(job['status'], 'SUCCEEDED' if wanted[0] == 0 else 'FAILED')
+
+# The environment, in which the override is the stronger.
+names = ['A', 'B', 'AWS_BATCH_JOB_ID', 'AWS_BATCH_JOB_ATTEMPT', 'AWS_BATCH_JOB_ARRAY_INDEX', 'AWS_BATCH_JQ_NAME']
+job = end(submit(*['print=' + name for name in names], environment=[('A', 'override')]))
+check((job['status'], about(job)), ('SUCCEEDED', (0, '', 1)))
+values = ['override', 'definition', job['jobId'], '1', '(none)', 'tests']
+check(log(job), [f'{name}={value}' for name, value in zip(names, values)])
+check(len(job['container']['environment']), 2)
+
+# How it ends, and how often it is tried.
+for told, rules, wanted in [
+    ('exit=3', [], (3, '', 3)),
+    ('fail-before-attempt=3', [], (0, '', 3)),
+    ('exit=3', [rule('EXIT', onExitCode='3')], (3, '', 1)),
+    ('exit=3', [rule('EXIT', onExitCode='3', onReason='OutOfMemory*')], (3, '', 3)),
+    ('exit=3', [rule('EXIT', onExitCode='4')], (3, '', 3)),
+]:
+    ends_as(told, rules, wanted)
+job = end(submit('sleep=600', timeout={'attemptDurationSeconds': 1}, retryStrategy={'attempts': 3}))
+check((about(job), job['statusReason'], log(job)), ((75, '', 1), 'Job attempt duration exceeded timeout', ['asked to end']))
+
+# Arrays: every index once, a parent that fails when all have ended, and a counterpart that fails without running.
+first = submit(
+    'print=AWS_BATCH_JOB_ARRAY_INDEX', 'print=AWS_BATCH_JOB_ARRAY_SIZE', 'fail-index=5', arrayProperties={'size': 20})
+second = submit('exit=0', arrayProperties={'size': 20}, dependsOn=[{'jobId': first, 'type': 'N_TO_N'}])
+for parent in [first, second]:
+    job = end(parent)
+    summary = job['arrayProperties']['statusSummary']
+    check((job['status'], summary['SUCCEEDED'], summary['FAILED']), ('FAILED', 19, 1))
+check(about(look(second + ':5')), (None, '', 0))
+children = [look(f'{first}:{at}') for at in range(20)]
+wanted = [[f'AWS_BATCH_JOB_ARRAY_INDEX={at}', 'AWS_BATCH_JOB_ARRAY_SIZE=20'] for at in range(20)]
+check([log(child) for child in children], wanted)
+failed = batch.list_jobs(arrayJobId=first, jobStatus='FAILED')['jobSummaryList']
+check([(job['jobId'], job['container']['exitCode']) for job in failed], [(first + ':5', 4)])
+check(batch.list_jobs(arrayJobId=first)['jobSummaryList'], [])
+
+# No more than 8 at a time. Cancelling ends those that wait, terminating those that run, by SIGTERM.
+parent = submit('sleep=600', arrayProperties={'size': 10})
+while look(parent)['arrayProperties']['statusSummary']['RUNNING'] < 8:
+    time.sleep(0.1)
+check((look(parent)['status'], look(parent)['arrayProperties']['statusSummary']['RUNNABLE']), ('PENDING', 2))
+check(len(batch.list_jobs(arrayJobId=parent)['jobSummaryList']), 8)
+batch.cancel_job(jobId=parent, reason='cancelled')
+while look(parent)['arrayProperties']['statusSummary']['FAILED'] < 2:
+    time.sleep(0.1)
+check(look(parent)['arrayProperties']['statusSummary']['RUNNING'], 8)
+# Asked until it has ended: the first process of a container is not told before it asks for that.
+while look(parent)['status'] != 'FAILED':
+    batch.terminate_job(jobId=parent, reason='terminated')
+    time.sleep(0.1)
+check(look(parent)['statusReason'], 'terminated')
+ends = [(child['statusReason'], *about(child)) for child in (look(f'{parent}:{at}') for at in range(10))]
+check(sorted(ends, key=str), [('cancelled', None, '', 0)] * 2 + [('terminated', 75, '', 1)] * 8)
+";
+
+/// Each of the points with real containers, and what is so of containers alone.
+#[test]
+fn jobs_are_containers() {
+    let Some((docker, moto)) = start_with_docker() else { return };
+    let script = format!(
+        "{QUEUE}{POINTS}
+rules = [rule('RETRY', onExitCode='3'), rule('EXIT', onReason='OutOfMemory*')]
+ends_as('fill-memory', rules, (137, 'OutOfMemoryError', 1))
+# An image that is nowhere.
+define('127.0.0.1:9/nothing:x')
+job = end(submit())
+check((about(job), job['statusReason']), ((None, 'CannotPullContainerError', 1), 'Task failed to start'))
+"
+    );
+    let recorder = Recorder::before(&moto.url());
+    assert_eq!(script_ends(&recorder, &script), "", "{}", moto.log());
+    recorder.validate();
+    let left = run(docker.command().args(["ps", "--all", "--quiet", "--filter", "ancestor=cloudknot-tests-told"]));
+    assert_eq!(left, "", "containers are left");
+}
+
+/// Each of the points without an engine, and what is so of processes alone.
+#[test]
+fn jobs_can_be_child_processes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some((moto, recorder)) = start() else { return };
+    let script = format!(
+        "{QUEUE}
+define('process:{}')
+{POINTS}
+# What it has started dies with it, in a session of its own too; what it wrote last is in the log.
+define('process:/bin/sh')
+job = end(submit('-c', 'setsid sleep 600 & echo one; printf two >&2; kill -9 $$'))
+check((about(job), log(job)), ((137, '', 1), ['one', 'two']))
+for each in glob.glob('/proc/[0-9]*/environ'):
+    with contextlib.suppress(OSError), open(each, 'rb') as environment:
+        check(job['jobId'].encode() in environment.read(), False)
+define('process:/nonexistent')
+job = end(submit())
+check((about(job), job['statusReason']), ((None, 'CannotStartContainerError', 1), 'Task failed to start'))
+",
+        container(folder.path()).display()
+    );
+    assert_eq!(script_ends(&recorder, &script), "", "{}", moto.log());
+    recorder.validate();
+}
+
+// --- what the tests share ---
+
+fn start() -> Option<(Moto, Recorder)> {
+    let moto = Moto::start()?;
+    let recorder = Recorder::before(&moto.url());
+    Some((moto, recorder))
+}
+
+/// An engine with an image whose containers do as they are told (`tests/moto/container.c`), and a moto that uses it.
+fn start_with_docker() -> Option<(std::sync::Arc<Docker>, Moto)> {
+    let docker = Docker::get()?;
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_path_with_name(container(folder.path()), "run").expect("an archive");
+    std::fs::write(place("image.tar"), archive.into_inner().expect("an archive")).expect("a file");
+    let mut import = docker.command();
+    import.args(["import", "--change", "ENTRYPOINT [\"/run\"]"]).arg(place("image.tar"));
+    run(import.arg("cloudknot-tests-told"));
+    // The image is there already: nothing is pulled that would want a login.
+    let moto = Moto::start_with_docker(&docker, Path::new("/nonexistent"))?;
+    Some((docker, moto))
+}
+
+/// Compiles what does as it is told.
+fn container(folder: &Path) -> PathBuf {
+    let (source, to) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("moto/container.c"), folder.join("run"));
+    run(Command::new("cc").args(["-O1", "-static", "-o"]).arg(&to).arg(source));
+    to
+}
+
+/// What a Python script with AWS's client has printed.
+fn script_ends(recorder: &Recorder, script: &str) -> String {
+    output(spawn(&recorder.url(), script, &[]))
+}
+
+fn spawn(url: &str, script: &str, arguments: &[&str]) -> Child {
+    let mut command = Command::new(python().expect("moto is installed"));
+    command.arg("-c").arg(format!("{BEGINNING}{script}")).args(arguments).envs(environment(url));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("Python can be started")
+}
+
+fn output(process: Child) -> String {
+    let output = process.wait_with_output().expect("it can be waited for");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    stdout.into_owned()
+}
+
+/// The SDK, as our programs configure it, but with less patience.
+async fn client(url: &str) -> Client {
+    client_that_tries(url, 4).await
+}
+
+async fn client_that_tries(url: &str, times: u32) -> Client {
+    let retries = retries().with_max_attempts(times).with_initial_backoff(Duration::from_millis(10));
+    let config = loader()
+        .endpoint_url(url)
+        .region(Region::new(REGION))
+        .credentials_provider(Credentials::new("AKIATEST", "a-secret", None, None, "test"))
+        .retry_config(retries)
+        .load()
+        .await;
+    let settings = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build();
+    Client::from_conf(settings)
+}
+
+async fn bucket(s3: &Client) {
+    use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
+    let place = CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::EuWest1).build();
+    s3.create_bucket().bucket("bucket").create_bucket_configuration(place).send().await.expect("a bucket");
+}
+
+fn wait_for(mut so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !so() {
+        assert!(start.elapsed() < Duration::from_mins(1), "it is still not so");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,103 @@
+//! The walk of a user to AWS: `cargo new`, a function, `cargo run` on this machine, `cargo knot deploy`, and `cargo run` again. The
+//! image goes into a real registry and its containers run in a real engine; moto stands in for the rest of AWS.
+
+use std::process::{Command, Output};
+
+use cloudknot_tests::counterparts::{Docker, Registry, run};
+use cloudknot_tests::moto::{Moto, environment, python};
+use cloudknot_tests::recorder::Recorder;
+use cloudknot_tests::walk::{Walk, cargo, succeed};
+use cloudknot_tests::workspaces::cargo_knot;
+
+const PROGRAM: &str = r#"
+/// The root of a number; none of a negative one.
+#[cloudknot::remote(memory = "256 MiB", timeout = "1m")]
+fn root(x: f64) -> Result<f64, String> {
+    if x < 0.0 { Err(format!("{x} has no root")) } else { Ok(x.sqrt()) }
+}
+
+#[cloudknot::main]
+async fn main() -> cloudknot::Result<()> {
+    let run = match std::env::args().nth(1) {
+        None => root.map([1.0, 4.0, -1.0, 9.0]).submit().await?,
+        Some(id) => root.attach(&id).await?,
+    };
+    for outcome in run.outcomes().await? {
+        match outcome {
+            Ok(value) => println!("{value}"),
+            Err(error) => println!("{error}"),
+        }
+    }
+    eprintln!("id {}", run.id());
+    Ok(())
+}
+"#;
+
+const ROLE: &str = "
+import boto3
+print(boto3.client('iam').create_role(RoleName='theirs', AssumeRolePolicyDocument='{}')['Role']['Arn'])
+";
+
+#[test]
+fn from_cargo_new_to_results_of_aws_batch() {
+    let Some(docker) = Docker::get() else { return };
+    let Some(registry) = Registry::start() else { return };
+    let logins = tempfile::tempdir().unwrap();
+    let login =
+        r#"{"auths": {"HOST": {"auth": "QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu"}}}"#.replace("HOST", &registry.host());
+    std::fs::write(logins.path().join("config.json"), login).unwrap();
+    let Some(moto) = Moto::start_with_docker(&docker, logins.path()) else { return };
+    let recorder = Recorder::before(&moto.url());
+    let machine = tempfile::tempdir().unwrap();
+    let walk = Walk::new("roots");
+    walk.write("src/main.rs", PROGRAM);
+    let aws = |command: &mut Command| {
+        command.envs(environment(&recorder.url())).env("CLOUDKNOT_CONFIG", machine.path().join("config.toml"));
+        command.env("CLOUDKNOT_REGISTRY", registry.host()).env("USER", "ada");
+    };
+    let program = |arguments: &[&str]| -> Output {
+        let mut command = cargo(&walk.folder());
+        aws(command.args(["run", "--quiet", "--offline", "--"]).args(arguments));
+        succeed(&mut command)
+    };
+    let expected = "1\n2\nreturned an error: -1 has no root\n3\n";
+    let here = program(&[]);
+    assert_eq!(String::from_utf8_lossy(&here.stdout), expected);
+    assert!(String::from_utf8_lossy(&here.stderr).contains("root over 4 inputs on this machine"), "{here:?}");
+
+    let mut role = Command::new(python().expect("moto is installed"));
+    let role = run(role.args(["-c", ROLE]).envs(environment(&moto.url())));
+    let mut deploy = Command::new(cargo_knot());
+    deploy.args(["knot", "deploy", "--knot", "roots", "--offline", "--service-role", role.trim()]);
+    // Without optimisation the AWS SDK compiles in half the time, and without what a debugger reads the image is small.
+    deploy.args(["--profile", "dev"]).env("CARGO_PROFILE_DEV_DEBUG", "0");
+    for (name, value) in
+        environment(&moto.url()).into_iter().filter(|(name, _)| !name.contains("REGION") && name.starts_with("AWS_"))
+    {
+        deploy.args(["--env", &format!("{name}={value}")]);
+    }
+    aws(deploy.current_dir(walk.folder()));
+    succeed(&mut deploy);
+
+    let there = program(&[]);
+    let said = String::from_utf8_lossy(&there.stderr).into_owned();
+    assert_eq!(String::from_utf8_lossy(&there.stdout), expected, "{said}");
+    assert!(said.contains("root over 4 inputs on AWS Batch, 4 jobs of the Knot `roots`"), "{said}");
+    let id = said.lines().find_map(|line| line.strip_prefix("id ")).expect("the program tells the run's id").to_owned();
+    // From a folder that knows the Knot's name alone.
+    std::fs::remove_dir_all(walk.folder().join(".cloudknot")).unwrap();
+    let mut use_it = Command::new(cargo_knot());
+    aws(use_it.args(["knot", "use", "roots"]).current_dir(walk.folder()));
+    succeed(&mut use_it);
+    let note = std::fs::read_to_string(walk.folder().join(".cloudknot/knot.json")).unwrap();
+    assert!(note.contains("fingerprint"), "types are compared before anything is sent, from there as well: {note}");
+    let again = program(&[&id]);
+    assert_eq!(String::from_utf8_lossy(&again.stdout), expected);
+    recorder.validate();
+
+    let mut clobber = Command::new(cargo_knot());
+    aws(clobber.args(["knot", "clobber", "--pars"]).current_dir(walk.folder()));
+    succeed(&mut clobber);
+    let local = program(&[]);
+    assert!(String::from_utf8_lossy(&local.stderr).contains("on this machine"), "its note is gone as well: {local:?}");
+}

@@ -1,0 +1,326 @@
+//! `DockerImage` from code, and what needs a Docker engine: loading, a base of the user's, clobber.
+
+use std::error::Error as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use cloudknot::docker::{Base, Engine};
+use cloudknot::image::{Image, ImageOptions};
+use cloudknot::registry::{RegistryErrorKind, Repository};
+use cloudknot::{DockerImage, ErrorKind, Login};
+use cloudknot_tests::counterparts::{Docker, Registry, run};
+use cloudknot_tests::worker::worker;
+use tempfile::TempDir;
+
+fn login() -> Login {
+    Login::password(Registry::USER, Registry::PASSWORD)
+}
+
+/// A folder with the worker in it, as a build leaves it.
+fn built() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("worker"), worker()).unwrap();
+    folder
+}
+
+async fn engine(docker: &Docker) -> Engine {
+    Engine::connect_to(docker.host()).await.unwrap()
+}
+
+#[tokio::test]
+async fn from_a_file_to_a_registry_and_away() {
+    let Some(registry) = Registry::start() else { return };
+    let folder = built();
+    let builder = DockerImage::builder("lab/probe", folder.path().join("worker"));
+    let mut image = builder.of_crate("probe", "1.2.3").functions(["probe::f"]).tag("one").build().await.unwrap();
+    image.tag("two").unwrap();
+    image.tag("two").unwrap();
+    assert_eq!(image.tags(), ["one", "two"]);
+    assert_eq!(image.worker_bytes(), worker().len() as u64);
+
+    let expected = Image::assemble(worker(), &ImageOptions::new("probe", "1.2.3").functions(["probe::f"])).unwrap();
+    assert_eq!(image.digest(), expected.digest());
+    assert_eq!(image.compressed_bytes(), expected.compressed_bytes());
+    let layers: Vec<_> = expected.layers().map(|(digest, bytes)| (digest.to_owned(), bytes.len() as u64)).collect();
+    assert_eq!(image.layers(), layers);
+
+    let tar = folder.path().join("image.tar");
+    image.save(&tar).unwrap();
+    assert!(fs::metadata(&tar).unwrap().len() > image.compressed_bytes());
+
+    let name = format!("{}/lab/probe", registry.host());
+    let pushed = image.push(&name, &login()).await.unwrap();
+    assert_eq!(pushed, format!("{name}@{}", image.digest()));
+    assert_eq!(registry.requests("PUT /v2/lab/probe/manifests").len(), 2);
+    image.clobber().await.unwrap();
+    assert_eq!(registry.requests("DELETE ").len(), 1);
+    // Nothing is left to be taken away.
+    image.clobber().await.unwrap();
+    assert_eq!(registry.requests("DELETE ").len(), 1);
+}
+
+#[tokio::test]
+async fn errors_are_of_the_kind_of_the_room() {
+    let folder = built();
+    let worker = folder.path().join("worker");
+    let error = DockerImage::builder("Probe", &worker).build().await.unwrap_err();
+    assert_eq!((error.kind(), error.to_string()), (ErrorKind::Image, "failed to name an image `Probe`".to_owned()));
+
+    let absent = folder.path().join("absent");
+    let error = DockerImage::builder("probe", &absent).build().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Image);
+    assert_eq!(error.to_string(), format!("failed to read the worker `{}`", absent.display()));
+    assert!(error.source().unwrap().to_string().contains("No such file"));
+
+    let mut image = DockerImage::builder("probe", &worker).build().await.unwrap();
+    assert_eq!(image.tag("no spaces").unwrap_err().kind(), ErrorKind::Image);
+    let error = image.push("not/A/name", &Login::anonymous()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Registry);
+    assert!(error.hint().unwrap().contains("lower case"));
+}
+
+#[test]
+fn docker_loads_the_tar() {
+    let Some(docker) = Docker::get() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image.tar");
+    let image = Image::assemble(worker(), &ImageOptions::new("probe", "1.2.3")).unwrap();
+    let names = ["cloudknot-tests/loaded:one".to_owned(), "cloudknot-tests/loaded:two".to_owned()];
+    image.save_tar(&path, &names).unwrap();
+    run(docker.command().arg("load").arg("-i").arg(&path));
+    for name in &names {
+        let id = run(docker.command().args(["image", "inspect", "--format", "{{.Id}}", name]));
+        assert_eq!(id.trim(), image.id());
+    }
+    run(docker.command().arg("rmi").args(&names));
+}
+
+#[tokio::test]
+async fn an_engine_takes_it_in_and_gives_it_up() {
+    let Some(docker) = Docker::get() else { return };
+    let engine = engine(&docker).await;
+    let image = Image::assemble(worker(), &ImageOptions::new("probe", "1.2.3")).unwrap();
+    let names = ["cloudknot-tests/taken:one".to_owned(), "cloudknot-tests/taken:two".to_owned()];
+    engine.load(&image, &names).await.unwrap();
+    engine.load(&image, &names).await.unwrap();
+    for name in &names {
+        assert_eq!(engine.id_of(name).await.unwrap().as_deref(), Some(image.id()));
+    }
+    engine.tag(&names[0], "cloudknot-tests/taken:three").await.unwrap();
+    let said = run(docker.command().args(["run", "--rm", "--network", "none", "cloudknot-tests/taken:three"]));
+    assert!(said.contains("uid 65532"), "{said}");
+    for name in names.iter().map(String::as_str).chain(["cloudknot-tests/taken:three"]) {
+        assert!(engine.remove(name).await.unwrap());
+        assert!(!engine.remove(name).await.unwrap());
+        assert_eq!(engine.id_of(name).await.unwrap(), None);
+    }
+    let error = engine.tag("cloudknot-tests/taken:one", "cloudknot-tests/taken:four").await.unwrap_err();
+    assert_eq!(error.to_string(), "failed to tag `cloudknot-tests/taken:one` in Docker");
+    assert!(error.source().unwrap().to_string().contains("No such image"), "{error:?}");
+}
+
+#[tokio::test]
+async fn it_is_loaded_into_the_engine_of_this_machine_and_clobbered() {
+    let Some(docker) = Docker::get() else { return };
+    // Which engine that is, the environment says; and that of a process is set when it starts.
+    if let Some(host) = docker.host().filter(|host| std::env::var("DOCKER_HOST").ok().as_deref() != Some(*host)) {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "docker_image::it_is_loaded_into_the_engine_of_this_machine_and_clobbered"]);
+        assert!(run(again.env("DOCKER_HOST", host)).contains("1 passed"));
+        return;
+    }
+    let folder = built();
+    let builder = || DockerImage::builder("cloudknot-tests/loaded", folder.path().join("worker"));
+    let mut image = builder().tag("one").tag("two").build().await.unwrap();
+    assert_eq!(image.load().await.unwrap(), "cloudknot-tests/loaded:one");
+    let said = run(docker.command().args(["run", "--rm", "--network", "none", "cloudknot-tests/loaded:two"]));
+    assert!(said.contains("uid 65532"), "{said}");
+
+    // Another image has taken one of the names since.
+    let mut other = builder().tag("two").label("another", "one").build().await.unwrap();
+    other.load().await.unwrap();
+    image.clobber().await.unwrap();
+    let engine = engine(&docker).await;
+    assert_eq!(engine.id_of("cloudknot-tests/loaded:one").await.unwrap(), None);
+    assert!(engine.id_of("cloudknot-tests/loaded:two").await.unwrap().is_some());
+    other.clobber().await.unwrap();
+    assert_eq!(engine.id_of("cloudknot-tests/loaded:two").await.unwrap(), None);
+    other.clobber().await.unwrap();
+
+    let untagged = builder().build().await.unwrap();
+    assert_eq!(untagged.load().await.unwrap(), "cloudknot-tests/loaded:latest");
+    assert!(engine.remove("cloudknot-tests/loaded:latest").await.unwrap());
+}
+
+/// A Dockerfile that needs nothing from anywhere, with one file that has to come along and one that must not.
+fn context() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("Dockerfile", "FROM scratch\nCOPY data/ /\nENV GREETING=hello\nLABEL from=base\nCMD [\"of the base\"]\n");
+    write("data/base.txt", "from the base");
+    write("data/secret.key", "secret");
+    write("data/kept/secret.key", "not so secret");
+    write(".dockerignore", "# what stays here\n**/*.key\n!data/kept/*.key\n");
+    folder
+}
+
+#[tokio::test]
+async fn a_dockerfile_is_what_the_worker_stands_on() {
+    let (Some(docker), Some(registry)) = (Docker::get(), Registry::start()) else { return };
+    let engine = engine(&docker).await;
+    let folder = context();
+    let base = Base::Dockerfile(folder.path().join("Dockerfile"));
+    let options = ImageOptions::new("probe", "1.2.3").functions(["probe::f"]);
+    let image = engine.assemble(&base, worker(), &options).await.unwrap();
+
+    assert_eq!(image.layers().count(), 2);
+    assert_eq!(image.worker_bytes(), worker().len() as u64);
+    assert_eq!(image.labels()["from"], "base");
+    assert_eq!(image.labels()["cloudknot.functions"], "probe::f");
+    // The worker's layer is the very same as without a base.
+    let alone = Image::assemble(worker(), &options).unwrap();
+    assert_eq!(image.layers().last(), alone.layers().last());
+    // Built again from what the engine remembers, it is the same.
+    assert_eq!(engine.assemble(&base, worker(), &options).await.unwrap().digest(), image.digest());
+
+    let name = "cloudknot-tests/based:latest".to_owned();
+    engine.load(&image, std::slice::from_ref(&name)).await.unwrap();
+    let said = run(docker.command().args(["run", "--rm", "--read-only", "--network", "none", &name]));
+    for line in ["uid 65532", "arguments []", "base from the base", "greeting hello"] {
+        assert!(said.lines().any(|said| said == line), "{line}: {said}");
+    }
+    let copied = folder.path().join("copied");
+    run(docker.command().args(["create", "--name", "cloudknot-tests-based", &name]));
+    run(docker.command().args(["cp", "cloudknot-tests-based:/"]).arg(&copied));
+    run(docker.command().args(["rm", "cloudknot-tests-based"]));
+    assert!(Path::exists(&copied.join("kept/secret.key")));
+    assert!(!Path::exists(&copied.join("secret.key")));
+    engine.remove(&name).await.unwrap();
+
+    // The registry, which checks every digest, takes it; and a second time nothing is sent.
+    let repository = Repository::new(&format!("{}/lab/based", registry.host())).unwrap().login(login());
+    assert!(repository.push(&image, &["one"]).await.unwrap().sent_bytes > 0);
+    assert_eq!(repository.push(&image, &["one", "two"]).await.unwrap().sent_bytes, 0);
+}
+
+#[tokio::test]
+async fn an_image_of_the_engine_is_what_the_worker_stands_on() {
+    let Some(docker) = Docker::get() else { return };
+    let engine = engine(&docker).await;
+    let folder = context();
+    let dockerfile = folder.path().join("Dockerfile");
+    fs::write(&dockerfile, "FROM scratch\nCOPY data/ /\nUSER 1000:1000\nWORKDIR /kept\n").unwrap();
+    let name = "cloudknot-tests/base:latest";
+    let mut build = docker.command();
+    build.env("DOCKER_BUILDKIT", "0").args(["build", "-q", "-t", name]).arg(folder.path());
+    run(&mut build);
+    let options = ImageOptions::new("probe", "1.2.3");
+    let image = engine.assemble(&Base::Image(name.to_owned()), worker(), &options).await.unwrap();
+    let ours = "cloudknot-tests/on-base:latest".to_owned();
+    engine.load(&image, std::slice::from_ref(&ours)).await.unwrap();
+    let said = run(docker.command().args(["run", "--rm", "--network", "none", &ours]));
+    // The base has a user without rights, and a folder, of its own.
+    assert!(said.contains("uid 1000") && said.contains("folder /kept"), "{said}");
+    engine.remove(&ours).await.unwrap();
+    engine.remove(name).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_base_that_cannot_be_had() {
+    let Some(docker) = Docker::get() else { return };
+    let engine = engine(&docker).await;
+    let options = ImageOptions::new("probe", "1.2.3");
+
+    let base = Base::Image("registry.invalid/no/base:1".to_owned());
+    let error = engine.assemble(&base, worker(), &options).await.unwrap_err();
+    assert_eq!(error.to_string(), "failed to pull the base image `registry.invalid/no/base:1`");
+    assert!(error.hint().unwrap().contains("docker pull registry.invalid/no/base:1"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let dockerfile = folder.path().join("Dockerfile");
+    fs::write(&dockerfile, "FROM scratch\nCOPY absent.txt /\n").unwrap();
+    let error = engine.assemble(&Base::Dockerfile(dockerfile.clone()), worker(), &options).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("failed to build `{}`", dockerfile.display()));
+    let cause = error.source().unwrap().to_string();
+    assert!(cause.contains("absent.txt") && cause.contains("Step 2/2"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_base_behind_a_login_is_had_by_the_stored_one() {
+    let (Some(docker), Some(registry)) = (Docker::get(), Registry::start()) else { return };
+    let options = ImageOptions::new("probe", "1.2.3");
+    let host = registry.host();
+    let repository = Repository::new(&format!("{host}/lab/behind")).unwrap().login(login());
+    repository
+        .push(&Image::assemble(worker(), &options.clone().label("from", "base")).unwrap(), &["one"])
+        .await
+        .unwrap();
+
+    let (folder, logins) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let dockerfile = folder.path().join("Dockerfile");
+    fs::write(&dockerfile, format!("ARG WHERE={host}\nFROM ${{WHERE}}/lab/behind:one\nLABEL more=yes\n")).unwrap();
+    let engine = engine(&docker).await.logins_in(logins.path());
+    let (built, pulled) = (Base::Dockerfile(dockerfile), Base::Image(format!("{host}/lab/behind:one")));
+    let error = engine.assemble(&built, worker(), &options).await.unwrap_err();
+    assert!(error.source().unwrap().to_string().contains("no basic auth credentials"), "{error:?}");
+    assert!(error.hint().unwrap().contains("run `docker login`"), "{error:?}");
+    assert!(engine.assemble(&pulled, worker(), &options).await.is_err());
+
+    // `QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu` is `AWS:123456789012-auth-token`.
+    let config = format!(r#"{{"auths": {{"{host}": {{"auth": "QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu"}}}}}}"#);
+    fs::write(logins.path().join("config.json"), config).unwrap();
+    let image = engine.assemble(&built, worker(), &options).await.unwrap();
+    assert_eq!((image.labels()["from"].as_str(), image.labels()["more"].as_str()), ("base", "yes"));
+    // Away with it, so that it has to be pulled again.
+    assert!(engine.remove(&format!("{host}/lab/behind:one")).await.unwrap());
+    assert_eq!(engine.assemble(&pulled, worker(), &options).await.unwrap().labels()["from"], "base");
+    engine.remove(&format!("{host}/lab/behind:one")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dockerfile_for_another_builder() {
+    let Some(docker) = Docker::get() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let dockerfile = folder.path().join("Dockerfile");
+    fs::write(&dockerfile, "FROM scratch\nRUN --mount=type=cache,target=/cache true\n").unwrap();
+    let base = Base::Dockerfile(dockerfile);
+    let options = ImageOptions::new("probe", "1.2.3");
+    let error = engine(&docker).await.assemble(&base, worker(), &options).await.unwrap_err();
+    let hint = error.hint().unwrap();
+    assert!(hint.contains(&format!("`docker build -t my-base {}`", folder.path().display())), "{hint}");
+}
+
+#[tokio::test]
+async fn a_base_without_the_c_library_of_the_worker() {
+    let Some(docker) = Docker::get() else { return };
+    let engine = engine(&docker).await;
+    let folder = context();
+    // A program of this machine that is linked dynamically, as nearly all are.
+    let dynamic = fs::read("/bin/true").unwrap();
+    let base = Base::Dockerfile(folder.path().join("Dockerfile"));
+    let error = engine.assemble(&base, &dynamic, &ImageOptions::new("probe", "1.2.3")).await.unwrap_err();
+    assert_eq!(error.to_string(), "failed to put the worker onto its base");
+    let cause = error.source().unwrap().to_string();
+    assert!(cause.contains("`libc.so.6`") && cause.contains("in the base, which the worker asks for"), "{cause}");
+    assert!(error.hint().unwrap().contains("linked with glibc"));
+}
+
+#[tokio::test]
+async fn no_engine() {
+    let error = Engine::connect_to(Some("unix:///no/such/socket")).await.unwrap_err();
+    assert!(error.is_no_engine());
+    assert_eq!(error.to_string(), "failed to reach a Docker engine");
+    assert_eq!(error.hint().unwrap(), "start Docker, or say in DOCKER_HOST where it listens");
+}
+
+#[test]
+fn logins_keep_their_secret() {
+    let shown = format!("{:?} {:?}", Login::password("AWS", "s3cret"), Login::token("t0ken"));
+    assert_eq!(shown, "Login(password of `AWS`) Login(token)");
+    assert_eq!(Repository::new("a/B").unwrap_err().kind(), RegistryErrorKind::Name);
+}

@@ -1,0 +1,428 @@
+//! A run outlives its program: it is taken up again by its id, whatever became of the program or of the store.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use cloudknot_tests::trial::{Fact, Spec, Task, Trial, counted, facts, failures, json, kill, run_of, values, wait_for};
+use rustix::process::Signal;
+
+fn trial() -> Trial {
+    Trial::new(crate::PROGRAM)
+}
+
+#[track_caller]
+fn check_error(facts: &[Fact], kind: &str, words: &[&str]) {
+    let [Fact::Error(found, text)] = facts else { panic!("not one error: {facts:?}") };
+    assert_eq!(found, kind, "{text}");
+    for word in words {
+        assert!(text.contains(word), "`{word}` is not in:\n{text}");
+    }
+}
+
+/// A finished run of twelve items in parts of four, that has noted in a file what it ran.
+struct Stored {
+    trial: Trial,
+    ran: PathBuf,
+    run: String,
+}
+
+impl Stored {
+    fn new() -> Self {
+        let trial = trial();
+        let ran = trial.file("ran");
+        let tasks = (0..12).map(|number| Task::Count(ran.clone(), number, 0));
+        let facts = trial.map(&Spec { chunk: Some(4), parallel: Some(1), ..Spec::of(tasks) });
+        assert_eq!(values(&facts), numbers(0..12));
+        let stored = Self { run: run_of(&facts).unwrap(), trial, ran };
+        assert_eq!(stored.trial.stored(&stored.run, "results").len(), 3);
+        stored
+    }
+
+    fn attach(&self) -> Vec<Fact> {
+        self.trial.attach(&self.run)
+    }
+
+    /// The part with the items 4 to 7.
+    fn part(&self) -> PathBuf {
+        self.trial.run(&self.run).join("results/000000000004-000000000007")
+    }
+
+    fn edit(&self, file: &str, edit: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+        let path = self.trial.run(&self.run).join(file);
+        let mut bytes = std::fs::read(&path).unwrap();
+        edit(&mut bytes);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn edit_part(&self, edit: impl FnOnce(&mut Vec<u8>)) {
+        self.edit("results/000000000004-000000000007", edit);
+    }
+
+    fn edit_manifest(&self, name: &str, value: serde_json::Value) {
+        self.edit("manifest.json", |bytes| {
+            let mut manifest: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+            manifest[name] = value;
+            *bytes = serde_json::to_vec(&manifest).unwrap();
+        });
+    }
+
+    /// These items cannot be read, the others can, and nothing was run again. Without the damaged file, what it held is
+    /// computed anew.
+    #[track_caller]
+    fn check_damage(&self, damaged: &[usize], why: &str) {
+        let facts = self.attach();
+        let failures = failures(&facts);
+        assert_eq!(failures.keys().copied().collect::<Vec<_>>(), damaged);
+        for failed in failures.values() {
+            assert_eq!(failed.kind, "Infrastructure");
+            for word in [why, "results/000000000004-000000000007", "remove it"] {
+                assert!(failed.message.contains(word), "`{word}` is not in: {}", failed.message);
+            }
+        }
+        let others = (0..12).filter(|item| !damaged.contains(item)).map(|item| (item, item as u64));
+        assert_eq!(values(&facts), others.collect());
+        assert_eq!(counted(&self.ran).len(), 12);
+        std::fs::remove_file(self.part()).unwrap();
+        assert_eq!(values(&self.attach()), numbers(0..12));
+        assert_eq!(counted(&self.ran)[12..], [4, 5, 6, 7]);
+    }
+}
+
+fn numbers(items: std::ops::Range<usize>) -> std::collections::BTreeMap<usize, u64> {
+    items.map(|item| (item, item as u64)).collect()
+}
+
+#[test]
+fn a_finished_run_is_read_and_nothing_runs() {
+    let stored = Stored::new();
+    assert_eq!(values(&stored.attach()), numbers(0..12));
+    assert_eq!(counted(&stored.ran).len(), 12);
+}
+
+#[test]
+fn no_such_run() {
+    let trial = trial();
+    for run in ["20260101-000000000-000000", "", "..", "a/b", "manifest.json"] {
+        check_error(&trial.attach(run), "NotFound", &["failed to attach to run", run, "CLOUDKNOT_HOME", "hint"]);
+    }
+}
+
+#[test]
+fn another_function() {
+    let stored = Stored::new();
+    let facts = stored.trial.facts(&["attach-other", &stored.run]);
+    check_error(&facts, "Types", &["it is of `cloudknot-tests:trial::work`", "trial::other", "hint"]);
+}
+
+#[test]
+fn changed_types_are_shown() {
+    let stored = Stored::new();
+    stored.edit_manifest("fingerprint", 1.into());
+    stored.edit("manifest.json", |bytes| {
+        let text = String::from_utf8(std::mem::take(bytes)).unwrap();
+        assert!(text.contains("Double(u64)"), "{text}");
+        *bytes = text.replace("Double(u64)", "Double(f32)").into_bytes();
+    });
+    let facts = stored.attach();
+    check_error(&facts, "Types", &["have changed since", "- ", "Double(f32)", "+ ", "Double(u64)", "hint"]);
+}
+
+#[test]
+fn a_manifest_of_another_version() {
+    let stored = Stored::new();
+    // Another version need not have what this one has.
+    stored.edit("manifest.json", |bytes| *bytes = br#"{"version": 7, "items": "many"}"#.to_vec());
+    check_error(&stored.attach(), "Store", &["manifest.json", "version 7", "reads 1", "hint"]);
+}
+
+#[test]
+fn damaged_manifests() {
+    let stored = Stored::new();
+    for (name, value) in [("chunk", 0), ("parallel", 0), ("version", 0)] {
+        let stored = Stored::new();
+        stored.edit_manifest(name, value.into());
+        check_error(&stored.attach(), "Store", &["failed to read", "manifest.json", "hint"]);
+    }
+    stored.edit_manifest("run", "20260101-000000000-000000".into());
+    check_error(&stored.attach(), "Store", &["failed to read", "manifest.json"]);
+    stored.edit("manifest.json", |bytes| bytes.truncate(bytes.len() / 2));
+    check_error(&stored.attach(), "Store", &["failed to read", "manifest.json", "damaged"]);
+    stored.edit("manifest.json", Vec::clear);
+    check_error(&stored.attach(), "Store", &["failed to read", "manifest.json", "damaged"]);
+    std::fs::remove_file(stored.trial.run(&stored.run).join("manifest.json")).unwrap();
+    check_error(&stored.attach(), "NotFound", &[&stored.run]);
+}
+
+#[test]
+fn a_damaged_value() {
+    let stored = Stored::new();
+    // Four frames, each 32 bytes and a number of one byte: this is the number of item 5.
+    stored.edit_part(|bytes| bytes[33 + 32] ^= 1);
+    stored.check_damage(&[5], "checksum");
+}
+
+#[test]
+fn a_truncated_part() {
+    let stored = Stored::new();
+    stored.edit_part(|bytes| bytes.truncate(2 * 33 + 10));
+    stored.check_damage(&[6, 7], "10 bytes are left");
+}
+
+#[test]
+fn a_part_cut_within_a_value() {
+    let stored = Stored::new();
+    stored.edit_part(|bytes| bytes.truncate(4 * 33 - 1));
+    stored.check_damage(&[7], "truncated");
+}
+
+#[test]
+fn an_empty_part() {
+    let stored = Stored::new();
+    stored.edit_part(Vec::clear);
+    stored.check_damage(&[4, 5, 6, 7], "0 bytes are left");
+}
+
+#[test]
+fn a_part_of_zeros() {
+    let stored = Stored::new();
+    // What a loss of power may leave behind.
+    stored.edit_part(|bytes| bytes.fill(0));
+    stored.check_damage(&[4, 5, 6, 7], "not written by cloudknot");
+}
+
+#[test]
+fn a_removed_part_is_computed_anew() {
+    let stored = Stored::new();
+    std::fs::remove_file(stored.part()).unwrap();
+    assert_eq!(values(&stored.attach()), numbers(0..12));
+    assert_eq!(counted(&stored.ran)[12..], [4, 5, 6, 7]);
+}
+
+#[test]
+fn strange_files_among_the_parts_are_passed_over() {
+    let stored = Stored::new();
+    let results = stored.trial.run(&stored.run).join("results");
+    for name in ["notes.txt", "000000000000-000000000099", "7-5", "000000000003"] {
+        std::fs::write(results.join(name), "not a part").unwrap();
+    }
+    assert_eq!(values(&stored.attach()), numbers(0..12));
+}
+
+#[test]
+fn removed_inputs_are_missed_only_where_something_is_to_be_computed() {
+    let stored = Stored::new();
+    std::fs::remove_file(stored.trial.run(&stored.run).join("inputs")).unwrap();
+    assert_eq!(values(&stored.attach()), numbers(0..12));
+    std::fs::remove_file(stored.part()).unwrap();
+    let facts = stored.attach();
+    assert_eq!(values(&facts).len(), 8);
+    let failures = failures(&facts);
+    assert_eq!(failures.keys().copied().collect::<Vec<_>>(), [4, 5, 6, 7]);
+    for failed in failures.values() {
+        assert_eq!(failed.kind, "Infrastructure");
+        assert!(failed.message.contains("/inputs`"), "{}", failed.message);
+    }
+}
+
+#[test]
+fn a_damaged_input_fails_its_item_alone() {
+    let stored = Stored::new();
+    stored.edit("inputs", |bytes| {
+        // All inputs of this run are equally long.
+        let input = bytes.len() / 12;
+        bytes[6 * input - 1] ^= 1;
+    });
+    std::fs::remove_file(stored.part()).unwrap();
+    let facts = stored.attach();
+    assert_eq!(values(&facts).len(), 11);
+    let failed = &failures(&facts)[&5];
+    assert_eq!(failed.kind, "Codec");
+    assert!(failed.message.contains("its input") && failed.message.contains("checksum"), "{failed:?}");
+}
+
+#[test]
+fn a_damaged_failure_is_told_and_forgotten_when_removed() {
+    let trial = trial();
+    let file = trial.file("tries");
+    let facts = trial.map(&Spec::of([Task::Until(file.clone(), 1, 2), Task::Fail(vec!["no".into()])]));
+    let run = run_of(&facts).unwrap();
+    let stored = trial.stored(&run, "failures");
+    std::fs::write(&stored[0], "{").unwrap();
+    let damaged = failures(&trial.attach(&run));
+    assert_eq!(damaged[&0].kind, "Infrastructure");
+    assert!(damaged[&0].message.contains("failures/000000000000/0001.0001"), "{damaged:?}");
+    assert_eq!(damaged[&1].message, "no");
+    std::fs::remove_file(&stored[0]).unwrap();
+    let again = trial.attach(&run);
+    assert_eq!(values(&again), [(0, 1)].into());
+    assert_eq!(failures(&again)[&1].message, "no");
+}
+
+#[test]
+fn a_part_removed_from_a_run_that_was_retried_is_computed_anew() {
+    let trial = trial();
+    let file = trial.file("tries");
+    let tasks = [Task::Double(1), Task::Until(file.clone(), 7, 2)];
+    let run = run_of(&trial.map(&Spec { chunk: Some(1), ..Spec::of(tasks) })).unwrap();
+    assert_eq!(values(&trial.facts(&["retry", &run])), [(0, 2), (1, 7)].into());
+    std::fs::remove_file(&trial.stored(&run, "results")[0]).unwrap();
+    assert_eq!(values(&trial.attach(&run)), [(0, 2), (1, 7)].into());
+}
+
+#[test]
+fn cancelling_a_finished_run_changes_nothing() {
+    let stored = Stored::new();
+    stored.trial.facts(&["cancel", &stored.run]);
+    std::fs::remove_file(stored.part()).unwrap();
+    assert_eq!(values(&stored.attach()), numbers(0..12));
+}
+
+/// Starts a run that is met in its middle, and waits until some of it is stored: its second half waits for the file that comes
+/// with it.
+fn start_long(trial: &Trial, ran: &std::path::Path) -> (cloudknot_tests::trial::Running, String, PathBuf) {
+    let go_on = trial.file("go on");
+    let tasks = (0..ITEMS).map(|number| match number {
+        0..HALF => Task::Count(ran.to_owned(), number, 60),
+        _ => Task::Wait(ran.to_owned(), number, go_on.clone()),
+    });
+    let spec = json(&Spec { chunk: Some(2), parallel: Some(2), ..Spec::of(tasks) });
+    let running = trial.start(&["map", &spec]);
+    let run = running.run();
+    wait_for("some values", || (trial.items_with_values(&run).len() >= 8).then_some(()));
+    (running, run, go_on)
+}
+
+const ITEMS: u64 = 60;
+const HALF: u64 = 30;
+
+/// What was stored was run once; what was not was run once more at most, and then only if it was running.
+#[track_caller]
+fn check_runs(ran: &std::path::Path, stored: &[u64], at_work: usize) {
+    let ran = counted(ran);
+    let times = |item: u64| ran.iter().filter(|&&other| other == item).count();
+    for item in 0..ITEMS {
+        assert!((1..=2).contains(&times(item)), "item {item} ran {} times", times(item));
+        assert!(!stored.contains(&item) || times(item) == 1, "item {item} was stored and ran again");
+    }
+    // Besides what runs, values wait to be stored with the rest of their part.
+    assert!(ran.len() <= 60 + at_work, "{} runs of {ITEMS} items", ran.len());
+}
+
+#[test]
+fn after_kill_9_another_program_goes_on_and_repeats_nothing_stored() {
+    let trial = trial();
+    let ran = trial.file("ran");
+    let (running, run, go_on) = start_long(&trial, &ran);
+    running.kill();
+    trial.wait_until_gone();
+    let stored = trial.items_with_values(&run);
+    assert!(stored.len() < 60, "it was killed in its middle");
+    std::fs::write(go_on, "").unwrap();
+    let facts = trial.attach(&run);
+    assert_eq!(values(&facts), numbers(0..60));
+    check_runs(&ran, &stored, 4);
+}
+
+#[test]
+fn two_programs_on_one_run_compute_every_item_once() {
+    let trial = trial();
+    let ran = trial.file("ran");
+    let (running, run, go_on) = start_long(&trial, &ran);
+    let follower = trial.start(&["attach", &run]);
+    follower.run();
+    std::fs::write(go_on, "").unwrap();
+    let output = follower.end();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(values(&facts(&output.stdout)), numbers(0..60));
+    assert_eq!(values(&facts(&running.end().stdout)), numbers(0..60));
+    let mut ran = counted(&ran);
+    ran.sort_unstable();
+    assert_eq!(ran, (0..ITEMS).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_program_that_follows_takes_over_when_the_other_is_killed() {
+    let trial = trial();
+    let ran = trial.file("ran");
+    let (running, run, go_on) = start_long(&trial, &ran);
+    let follower = trial.start(&["attach", &run]);
+    follower.run();
+    // It takes over only after it was seen what there is.
+    kill(follower.pid(), Signal::STOP);
+    running.kill();
+    let stored = trial.items_with_values(&run);
+    std::fs::write(go_on, "").unwrap();
+    kill(follower.pid(), Signal::CONT);
+    let output = follower.end();
+    assert_eq!(values(&facts(&output.stdout)), numbers(0..60));
+    check_runs(&ran, &stored, 4);
+    trial.wait_until_gone();
+}
+
+#[test]
+fn a_program_replaced_on_disk_goes_on_with_itself() {
+    let trial = trial();
+    let program = trial.file("program");
+    // By another process: a program that this one has open for writing, be it in a fork of another test, cannot be started.
+    cloudknot_tests::counterparts::run(Command::new("cp").arg(crate::PROGRAM).arg(&program));
+    let ran = trial.file("ran");
+    // After the kills new processes have to be started.
+    let mut tasks = vec![Task::Count(ran.clone(), 0, 1_000), Task::Kill];
+    tasks.extend((0..4).map(Task::Double));
+    tasks.extend([Task::Kill, Task::Double(21)]);
+    let spec = json(&Spec { parallel: Some(1), ..Spec::of(tasks) });
+    let folder = trial.file("");
+    let running = cloudknot_tests::trial::Running::start(trial.command_of(&program, &["map", &spec]), folder.as_path());
+    wait_for("the first item to start", || (!counted(&ran).is_empty()).then_some(()));
+    let other = trial.file("other");
+    std::fs::write(&other, "#!/bin/sh\nexit 7\n").unwrap();
+    std::fs::rename(&other, &program).unwrap();
+    let output = running.end();
+    let facts = facts(&output.stdout);
+    assert_eq!(values(&facts), [(0, 0), (2, 0), (3, 2), (4, 4), (5, 6), (7, 42)].into(), "{output:?}");
+}
+
+/// A program that ends while its run goes on takes the item processes with it.
+#[test]
+fn a_killed_program_leaves_no_item_process() {
+    let trial = trial();
+    let file = trial.file("started");
+    let tasks = (0..4).map(|number| Task::Count(file.clone(), number, 3_600_000));
+    let running = trial.start(&["map", &json(&Spec { parallel: Some(4), ..Spec::of(tasks) })]);
+    wait_for("the items to start", || (counted(&file).len() == 4).then_some(()));
+    assert!(trial.processes().len() >= 5);
+    kill(running.pid(), Signal::TERM);
+    assert!(!running.end().status.success());
+    trial.wait_until_gone();
+}
+
+/// The program is killed after it has stored the failure that is one too many, and before it has noted anything of that.
+#[test]
+fn a_run_killed_past_its_limit_of_failures_is_found_stopped() {
+    let trial = trial();
+    let started = trial.file("started");
+    let tasks = [
+        Task::Fail(vec!["no".into()]),
+        Task::Count(started.clone(), 1, 3_600_000),
+        Task::Count(started.clone(), 2, 3_600_000),
+    ];
+    let spec = Spec { max_failures: Some(2), parallel: Some(2), chunk: Some(1), ..Spec::of(tasks) };
+    let running = trial.start(&["map", &json(&spec)]);
+    let run = running.run();
+    wait_for("one failure", || (trial.stored(&run, "failures").len() == 1).then_some(()));
+    wait_for("the other items to start", || (counted(&started).len() == 2).then_some(()));
+    running.kill();
+    trial.wait_until_gone();
+    // The second failure, as the program would have stored it.
+    let first = trial.stored(&run, "failures").remove(0);
+    let second = trial.run(&run).join("failures/000000000001/0001.0001");
+    std::fs::create_dir_all(second.parent().unwrap()).unwrap();
+    std::fs::copy(first, second).unwrap();
+    let facts = trial.attach(&run);
+    let failures = failures(&facts);
+    assert_eq!((failures[&1].kind.as_str(), failures[&2].kind.as_str()), ("Returned", "Cancelled"), "{facts:?}");
+    assert!(failures[&2].message.contains("after 2 failed items"), "{facts:?}");
+    assert_eq!(counted(&started).len(), 2, "nothing ran again");
+    assert!(trial.run(&run).join("cancelled/0001").exists(), "it stays so for whoever looks later");
+}

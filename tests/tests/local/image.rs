@@ -1,0 +1,224 @@
+//! Images: what is in them, that they come out the same, and that Docker and skopeo take them.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::io::Read;
+use std::process::Command;
+
+use cloudknot::image::{Architecture, Image, ImageError, ImageOptions};
+use cloudknot_tests::counterparts::{has, run};
+use cloudknot_tests::skip::skipped;
+use cloudknot_tests::worker::worker;
+use serde_json::Value;
+
+const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
+
+fn options() -> ImageOptions {
+    ImageOptions::new("probe", "1.2.3").functions(["probe::b", "probe::a"])
+}
+
+fn image() -> Image {
+    Image::assemble(worker(), &options()).unwrap()
+}
+
+/// The layer's tar, unpacked by another gzip than the one that packed it.
+fn layer_tar(image: &Image) -> Vec<u8> {
+    let (_, layer) = image.layers().next().unwrap();
+    let mut tar = Vec::new();
+    flate2::read::GzDecoder::new(layer).read_to_end(&mut tar).unwrap();
+    tar
+}
+
+fn file(image: &Image, path: &str) -> String {
+    let tar = layer_tar(image);
+    let mut archive = tar::Archive::new(tar.as_slice());
+    let mut entries = archive.entries().unwrap().map(Result::unwrap);
+    let mut entry = entries.find(|entry| *entry.path_bytes() == *path.as_bytes()).unwrap();
+    let mut text = String::new();
+    entry.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn same_worker_same_digest() {
+    let digests: Vec<String> = (0..5).map(|_| image().digest().to_owned()).collect();
+    assert!(digests.iter().all(|digest| digest == &digests[0]), "{digests:?}");
+
+    let mut other = worker().to_vec();
+    *other.last_mut().unwrap() ^= 1;
+    assert_ne!(Image::assemble(&other, &options()).unwrap().digest(), digests[0]);
+    assert_ne!(Image::assemble(worker(), &options().label("a", "b")).unwrap().digest(), digests[0]);
+}
+
+#[test]
+fn order_of_labels_and_functions_does_not_matter() {
+    let one = options().label("x", "1").label("y", "2").functions(["f", "g"]);
+    let two = options().label("y", "2").label("x", "1").functions(["g", "f"]);
+    let [one, two] = [one, two].map(|options| Image::assemble(worker(), &options).unwrap());
+    assert_eq!(one.digest(), two.digest());
+}
+
+#[test]
+fn files_have_their_modes_and_nobodys_traces() {
+    let tar = layer_tar(&image());
+    let mut archive = tar::Archive::new(tar.as_slice());
+    let mut files = Vec::new();
+    for entry in archive.entries().unwrap() {
+        let entry = entry.unwrap();
+        let header = entry.header();
+        assert_eq!((header.uid().unwrap(), header.gid().unwrap(), header.mtime().unwrap()), (0, 0, 0));
+        assert_eq!(header.username().unwrap().unwrap_or_default(), "");
+        let path = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
+        files.push((path, header.mode().unwrap(), entry.size()));
+    }
+    let authorities = files[3].2;
+    assert!(authorities > 100_000, "{authorities}");
+    let expected: [(&str, u32, u64); 6] = [
+        ("etc/", 0o755, 0),
+        ("etc/ssl/", 0o755, 0),
+        ("etc/ssl/certs/", 0o755, 0),
+        (AUTHORITIES, 0o644, authorities),
+        ("tmp/", 0o1777, 0),
+        ("worker", 0o755, worker().len() as u64),
+    ];
+    assert_eq!(files, expected.map(|(path, mode, size)| (path.to_owned(), mode, size)));
+}
+
+#[test]
+fn configuration_says_who_runs_what() {
+    let image = image();
+    let config: Value = serde_json::from_slice(image.config()).unwrap();
+    assert_eq!(config["config"]["Entrypoint"], serde_json::json!(["/worker"]));
+    assert_eq!(config["config"]["User"], "65532:65532");
+    assert_eq!(config["os"], "linux");
+    assert_eq!(config.get("created"), None);
+    let expected_labels = [
+        ("cloudknot.functions", "probe::a,probe::b"),
+        ("cloudknot.version", env!("CARGO_PKG_VERSION")),
+        ("org.opencontainers.image.title", "probe"),
+        ("org.opencontainers.image.version", "1.2.3"),
+    ];
+    let expected_labels: BTreeMap<_, _> = expected_labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    assert_eq!(image.labels(), &expected_labels);
+    assert_eq!(image.worker_bytes(), worker().len() as u64);
+
+    let manifest: Value = serde_json::from_slice(image.manifest()).unwrap();
+    assert_eq!(manifest["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+    assert_eq!(manifest["layers"].as_array().unwrap().len(), 1);
+    let sizes = [&manifest["config"]["size"], &manifest["layers"][0]["size"]];
+    let sizes: u64 = sizes.iter().map(|size| size.as_u64().unwrap()).sum();
+    assert_eq!(image.compressed_bytes(), sizes + image.manifest().len() as u64);
+}
+
+#[test]
+fn architecture_is_the_workers() {
+    let check = |machine, architecture: Architecture, name: &str| {
+        // The first bytes of an executable, as far as they are looked at.
+        let mut executable = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
+        executable.resize(64, 0);
+        executable[18] = machine;
+        let image = Image::assemble(&executable, &options()).unwrap();
+        assert_eq!(image.architecture(), architecture);
+        let config: Value = serde_json::from_slice(image.config()).unwrap();
+        assert_eq!(config["architecture"], name);
+    };
+    check(0x3e, Architecture::Amd64, "amd64");
+    check(0xb7, Architecture::Arm64, "arm64");
+}
+
+#[test]
+fn what_is_no_worker_is_refused() {
+    let check = |bytes: &[u8], message: &str| {
+        let error = Image::assemble(bytes, &options()).unwrap_err();
+        assert!(matches!(error, ImageError::NotAWorker { .. }));
+        assert_eq!(error.to_string(), format!("failed to put the worker into an image: it is {message}"));
+        assert!(error.hint().unwrap().contains("x86_64-unknown-linux-musl"));
+    };
+    check(b"", "empty");
+    check(b"#!/bin/sh\n", "no 64-bit executable for Linux");
+    check(b"\xcf\xfa\xed\xfe\x07\x00\x00\x01", "no 64-bit executable for Linux");
+    check(b"\x7fELF\x02\x01", "an executable for neither x86_64 nor aarch64");
+    let riscv = b"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03\x00\xf3\x00";
+    check(riscv, "an executable for neither x86_64 nor aarch64");
+}
+
+/// A certificate of an authority of our own, and the key that belongs to it.
+fn private_authority() -> Option<(String, String)> {
+    if !has("openssl") {
+        skipped("what needs openssl", "it is not installed");
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut openssl = Command::new("openssl");
+    openssl.args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ours -keyout key.pem -out ca.pem".split(' '));
+    run(openssl.current_dir(&folder));
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    Some((read("ca.pem"), read("key.pem")))
+}
+
+#[test]
+fn own_authorities_are_appended_and_keys_left_out() {
+    let Some((certificate, key)) = private_authority() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("with spaces.pem");
+    fs::write(&path, format!("our own\n{key}{certificate}")).unwrap();
+    let ours = Image::assemble(worker(), &options().ca_bundle(&path)).unwrap();
+    assert_eq!(file(&ours, AUTHORITIES), format!("{}{certificate}", file(&image(), AUTHORITIES)));
+}
+
+#[test]
+fn unusable_authorities_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    let check = |cause: &str| {
+        let error = Image::assemble(worker(), &options().ca_bundle(&path)).unwrap_err();
+        assert_eq!(error.to_string(), format!("failed to read certificates from `{}`", path.display()));
+        let source = error.source().unwrap().to_string();
+        assert!(source.contains(cause), "{source}");
+        assert!(error.hint().unwrap().contains("ca-bundle"));
+    };
+    check("No such file");
+    fs::write(&path, "nothing").unwrap();
+    check("no certificate");
+    fs::write(&path, "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n").unwrap();
+    check("base64");
+}
+
+#[test]
+fn skopeo_reads_the_tar_both_ways() {
+    if !has("skopeo") {
+        return skipped("what needs skopeo", "it is not installed");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image.tar");
+    let image = image();
+    let skopeo = |verb: &[&str], kind: &str| {
+        let mut skopeo = Command::new("skopeo");
+        skopeo.arg("--insecure-policy").args(verb).arg(format!("{kind}:{}", path.display()));
+        skopeo
+    };
+    for names in [&[][..], &["probe:latest".to_owned()]] {
+        image.save_tar(&path, names).unwrap();
+        for kind in ["oci-archive", "docker-archive"] {
+            let manifest: Value = serde_json::from_str(&run(&mut skopeo(&["inspect", "--raw"], kind))).unwrap();
+            assert_eq!(manifest["config"]["digest"], image.id(), "{kind}");
+            let seen: Value = serde_json::from_str(&run(&mut skopeo(&["inspect"], kind))).unwrap();
+            assert_eq!(seen["Labels"]["cloudknot.functions"], "probe::a,probe::b", "{kind}");
+            // Copying reads every byte and compares the digests.
+            let copy = tempfile::tempdir().unwrap();
+            run(skopeo(&["copy"], kind).arg(format!("oci:{}:copy", copy.path().display())));
+            if kind == "oci-archive" {
+                let blob = copy.path().join("blobs").join(image.digest().replace(':', "/"));
+                assert_eq!(fs::read(blob).unwrap(), image.manifest());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tar_that_cannot_be_written_names_the_file() {
+    let error = image().save_tar("/no/such/folder/image.tar".as_ref(), &[]).unwrap_err();
+    assert_eq!(error.to_string(), "failed to save the image as `/no/such/folder/image.tar`");
+    assert!(error.source().unwrap().to_string().contains("No such file"));
+}

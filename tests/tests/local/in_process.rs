@@ -1,0 +1,264 @@
+//! Maps in a test harness, which has no generated main: items run on threads of this process.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use cloudknot::{ErrorKind, ItemErrorKind};
+
+/// Twice this, if it is even.
+#[cloudknot::remote]
+fn double(number: u64) -> Result<u64, Odd> {
+    match number {
+        13 => panic!("13 is unlucky"),
+        number if number % 2 == 1 => Err(Odd(number, Cause)),
+        number => Ok(2 * number),
+    }
+}
+
+#[derive(Debug)]
+struct Odd(u64, Cause);
+
+impl std::fmt::Display for Odd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} is odd", self.0)
+    }
+}
+
+impl std::error::Error for Odd {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.1)
+    }
+}
+
+#[derive(Debug)]
+struct Cause;
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("so it is")
+    }
+}
+
+impl std::error::Error for Cause {}
+
+static TRIES: AtomicU32 = AtomicU32::new(0);
+
+#[cloudknot::remote(retries = 2)]
+fn at_the_third_try() -> Result<u32, String> {
+    match TRIES.fetch_add(1, Ordering::SeqCst) + 1 {
+        3 => Ok(3),
+        tries => Err(format!("try {tries}")),
+    }
+}
+
+static SLEEPING: AtomicU32 = AtomicU32::new(0);
+
+#[cloudknot::remote]
+async fn sleeps(milliseconds: u64) -> u64 {
+    SLEEPING.fetch_add(1, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+    milliseconds
+}
+
+#[cloudknot::remote]
+fn maps() -> String {
+    let error = double.map([2]).wait().expect_err("a map inside a remote function");
+    format!("{:?}: {error}", error.kind())
+}
+
+/// Where the runs of these tests go; removed by nobody, because nobody knows which test is the last.
+static HOME: LazyLock<()> = LazyLock::new(|| {
+    let home = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("in-process");
+    let _ = std::fs::remove_dir_all(&home);
+    // SAFETY: what reads the environment here is Rust, which locks it.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::env::set_var("CLOUDKNOT_HOME", home);
+    }
+});
+
+fn here() {
+    LazyLock::force(&HOME);
+}
+
+#[test]
+fn values_come_in_order() {
+    here();
+    assert_eq!(
+        double.map((0..1_000).map(|number| 2 * number)).wait().unwrap(),
+        (0..1_000).map(|n| 4 * n).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn any_executor_will_do() {
+    here();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert_eq!(runtime.block_on(async { double.map([2, 4]).await }).unwrap(), [4, 8]);
+    assert_eq!(pollster::block_on(async { double.map([2, 4]).await }).unwrap(), [4, 8]);
+    assert_eq!(cloudknot::__private::block_on_main(async { double.call(2).await }).unwrap(), 4);
+}
+
+#[test]
+fn nothing_is_mapped_to_nothing() {
+    here();
+    assert!(double.map([]).wait().unwrap().is_empty());
+}
+
+#[test]
+fn failures_are_data() {
+    here();
+    let run = double.map([2, 3, 13, 4]).submit().wait().unwrap();
+    let outcomes = run.outcomes().wait().unwrap();
+    assert_eq!((outcomes[0].as_ref().ok(), outcomes[3].as_ref().ok()), (Some(&4), Some(&8)));
+    let returned = outcomes[1].as_ref().unwrap_err();
+    assert_eq!((returned.kind(), returned.message()), (ItemErrorKind::Returned, "3 is odd"));
+    assert_eq!(returned.chain(), ["so it is"]);
+    let panicked = outcomes[2].as_ref().unwrap_err();
+    assert_eq!((panicked.kind(), panicked.message()), (ItemErrorKind::Panicked, "13 is unlucky"));
+    assert!(panicked.place().unwrap().starts_with("tests/tests/local/in_process.rs:"), "{panicked:?}");
+    assert!(panicked.backtrace().unwrap().contains("double") || !cfg!(debug_assertions));
+    let error = run.values().wait().unwrap_err();
+    assert_eq!((error.kind(), error.run()), (ErrorKind::ItemsFailed, Some(run.id())));
+    assert_eq!(error.failed().iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn a_failed_item_is_tried_again() {
+    here();
+    assert_eq!(at_the_third_try.map([()]).wait().unwrap(), [3]);
+}
+
+#[test]
+fn max_failures_stops_the_rest() {
+    here();
+    let run = double.map((0..100).map(|number| 2 * number + 1)).max_failures(3).parallel(1).submit().wait().unwrap();
+    let outcomes = run.outcomes().wait().unwrap();
+    let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().unwrap_err().kind()).collect();
+    assert_eq!(kinds[..3], [ItemErrorKind::Returned; 3]);
+    assert!(kinds[3..].iter().all(|kind| *kind == ItemErrorKind::Cancelled), "{kinds:?}");
+}
+
+#[test]
+fn cancel_waits_for_what_a_thread_is_doing_and_starts_no_more() {
+    here();
+    let run = sleeps.map([300; 50]).parallel(2).submit().wait().unwrap();
+    while SLEEPING.load(Ordering::SeqCst) < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    run.cancel().wait().unwrap();
+    let status = run.status();
+    assert!(status.finished && status.left > 0 && status.succeeded >= 2, "{status}");
+    assert_eq!(run.values().wait().unwrap_err().kind(), ErrorKind::Cancelled);
+    let again = run.retry_failed().wait().unwrap();
+    again.cancel().wait().unwrap();
+    assert!(again.status().finished);
+}
+
+#[test]
+fn a_run_is_attached_to_and_read_twice() {
+    here();
+    let run = double.map([2, 4, 6]).submit().wait().unwrap();
+    // While it goes on the other handle follows, in the same process as well.
+    let other = double.attach(run.id()).wait().unwrap();
+    assert_eq!(other.values().wait().unwrap(), [4, 8, 12]);
+    assert_eq!(run.values().wait().unwrap(), [4, 8, 12]);
+    assert_eq!(run.values().wait().unwrap(), [4, 8, 12]);
+    let mut streamed: Vec<_> = run.results().wait().map(|(index, value)| (index, value.unwrap())).collect();
+    streamed.sort_unstable();
+    assert_eq!(streamed, [(0, 4), (1, 8), (2, 12)]);
+}
+
+#[test]
+fn a_map_inside_a_remote_function_is_refused() {
+    here();
+    assert_eq!(maps.call(()).wait().unwrap(), "Nested: failed to map `double`: this is inside a remote function");
+}
+
+#[test]
+fn several_maps_at_once() {
+    here();
+    let runs: Vec<_> = (0..4).map(|_| double.map((0..50).map(|number| 2 * number)).submit().wait().unwrap()).collect();
+    let ids: std::collections::HashSet<_> = runs.iter().map(|run| run.id().to_owned()).collect();
+    assert_eq!(ids.len(), 4);
+    for run in runs {
+        assert_eq!(run.values().wait().unwrap().iter().sum::<u64>(), 4 * 49 * 50 / 2);
+    }
+}
+
+/// Notes what is told by `tracing`, without the fields.
+struct Told(Mutex<Vec<String>>);
+
+impl tracing::Subscriber for Told {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("cloudknot")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        use std::fmt::Write;
+        struct Fields(String);
+        impl tracing::field::Visit for Fields {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                write!(self.0, "{field}={value:?} ").expect("a text takes more text");
+            }
+        }
+        let mut fields = Fields(format!("{} ", event.metadata().level()));
+        event.record(&mut fields);
+        self.0.lock().unwrap().push(fields.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_run_is_told_by_tracing() {
+    here();
+    let told = Arc::new(Told(Mutex::default()));
+    tracing::subscriber::set_global_default(Arc::clone(&told)).expect("no other test collects");
+    let run = double.map([2, 3]).submit().wait().unwrap();
+    run.outcomes().wait().unwrap();
+    let told = told.0.lock().unwrap();
+    let of_run: Vec<_> = told.iter().filter(|line| line.contains(run.id())).collect();
+    for part in ["INFO message=a run begins", "WARN message=an attempt failed", "3 is odd", "INFO message=a run ended"]
+    {
+        assert!(of_run.iter().any(|line| line.contains(part)), "`{part}` is not in {of_run:?}");
+    }
+}
+
+/// Notes what it is told of each run's progress, and is slow about it.
+struct Slow(Arc<Mutex<Vec<(String, u64)>>>);
+
+impl cloudknot::Hook for Slow {
+    fn report(&self, event: &cloudknot::Event<'_>) {
+        if let cloudknot::Event::Progress { run, done, .. } = *event {
+            // Who is told of less takes longer: were two told at once, the newer would be noted first.
+            std::thread::sleep(Duration::from_millis(20_u64.saturating_sub(done)));
+            self.0.lock().unwrap().push((run.to_owned(), done));
+        }
+    }
+}
+
+#[test]
+fn progress_never_goes_back() {
+    here();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    cloudknot::set_hook(Some(Box::new(Slow(Arc::clone(&told)))));
+    let run = double.map((0..20).map(|number| 2 * number)).chunk(1).parallel(4).submit().wait().unwrap();
+    run.values().wait().unwrap();
+    cloudknot::set_hook(None);
+    let told = told.lock().unwrap();
+    let told: Vec<_> = told.iter().filter(|(of, _)| of == run.id()).map(|&(_, done)| done).collect();
+    assert!(told.is_sorted(), "{told:?}");
+    assert_eq!(told.last(), Some(&20));
+}

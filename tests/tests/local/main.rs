@@ -1,0 +1,29 @@
+//! What runs on this machine: the suite of the runs in item processes, what only those do, and everything up to the image.
+
+mod attach;
+mod cargo_knot;
+mod compile;
+mod image;
+mod in_process;
+mod macros;
+mod programs;
+mod store_dir;
+mod stress;
+mod targets;
+mod terminal;
+mod unwritable;
+mod walk;
+
+#[path = "../suite/failures.rs"]
+mod failures;
+#[path = "../suite/maps.rs"]
+mod maps;
+
+use cloudknot_tests::trial::Trial;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_trial");
+
+#[expect(clippy::unnecessary_wraps, reason = "another backend may not be there")]
+fn trial() -> Option<Trial> {
+    Some(Trial::new(PROGRAM))
+}

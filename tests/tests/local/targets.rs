@@ -1,0 +1,112 @@
+//! Workers for other targets than this machine's own: built, and run, by an emulator where it takes one.
+//!
+//! A target takes its standard library: the toolchain's own (`rustup target add aarch64-unknown-linux-musl`), or, for 64-bit
+//! ARM, the one that `tests/arm64.sh` unpacks into the target folder. Where there is none, the test says so.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use cloudknot_runtime::contract::{StoreAt, exit};
+use cloudknot_runtime::store::DirStore;
+use cloudknot_tests::counterparts::has;
+use cloudknot_tests::recorded::{Recorded, types_of};
+use cloudknot_tests::skip::{optional, skipped};
+use cloudknot_tests::workspaces::{REAL, cargo_knot, workspace};
+
+const EMULATOR: &str = "qemu-aarch64-static";
+/// Has the kernel start programs for aarch64 with the emulator: a worker starts itself again, and the emulator alone does
+/// not follow it there. Only for what is started here: not for the machine.
+const EMULATED: &str = r#"
+mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc || exit 125
+printf '%s' ":cloudknot:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:$1:F" \
+    > /proc/sys/fs/binfmt_misc/register || exit 125
+exec "$2"
+"#;
+
+/// The compiler to use; none where no compiler has the target's library.
+fn compiler(target: &str) -> Option<PathBuf> {
+    let has_std = |rustc: &PathBuf| {
+        let output = Command::new(rustc).args(["--print", "target-libdir", "--target", target]).output();
+        output.is_ok_and(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
+    };
+    let unpacked = cargo_knot().parent()?.parent()?.join("arm64/rustc");
+    [PathBuf::from("rustc"), unpacked].into_iter().find(has_std)
+}
+
+fn path_of(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file()).expect("it is there")
+}
+
+/// How the lack of a library is noted: a machine has one of two for its architecture.
+fn unless_there_is(other: &str) -> fn(&str, &str) {
+    if compiler(other).is_some() { optional } else { skipped }
+}
+
+#[tokio::test]
+async fn aarch64_musl() {
+    // It is what is chosen where it is installed.
+    check("aarch64-unknown-linux-musl", &["--arm64"], unless_there_is("aarch64-unknown-linux-gnu")).await;
+}
+
+#[tokio::test]
+async fn aarch64_gnu() {
+    check(
+        "aarch64-unknown-linux-gnu",
+        &["--target", "aarch64-unknown-linux-gnu"],
+        unless_there_is("aarch64-unknown-linux-musl"),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn x86_64_musl() {
+    check("x86_64-unknown-linux-musl", &["--target", "x86_64-unknown-linux-musl"], optional).await;
+}
+
+/// Builds a worker for the target, asks it for its types, and has it run ten items. `lacks` notes that there is no library.
+async fn check(target: &str, options: &[&str], lacks: fn(&str, &str)) {
+    let what = format!("a worker for {target}");
+    let Some(compiler) = compiler(target) else {
+        return lacks(&what, "there is no standard library for it; CLOUDKNOT_TEST_INSTALL=arm64 tests/run.sh gets one");
+    };
+    let mut build = Command::new(cargo_knot());
+    build.args(["knot", "build", "-p", "prog", "--fast", "--json"]).args(options);
+    build.current_dir(workspace("targets", REAL)).env("RUSTC", compiler);
+    let output = build.output().expect("the command starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(3) {
+        return skipped(&what, &format!("there is no linker: {said}"));
+    }
+    assert!(output.status.success(), "{said}");
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!(facts["target"], target);
+    let worker = facts["worker"].as_str().expect("the worker is named");
+    let emulated = !target.starts_with(std::env::consts::ARCH);
+    if emulated && !has(EMULATOR) {
+        return skipped(&format!("running {what}"), &format!("it was built, and there is no {EMULATOR}"));
+    }
+
+    let mut describe = if emulated { Command::new(EMULATOR) } else { Command::new("env") };
+    let types = types_of(describe.arg(worker), "double");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("the folder is ours");
+    let store = DirStore::new(folder.path());
+    let at = StoreAt::Folder(folder.path().to_str().expect("the path is text").to_owned());
+    let inputs: Vec<u64> = (0..10).collect();
+    let recorded = Recorded::new(&store, at, &types, "a-run", &inputs).await;
+    let mut run = Command::new(if emulated { "unshare" } else { worker });
+    if emulated {
+        run.args(["--user", "--map-root-user", "--mount", "sh", "-c", EMULATED, "sh"]);
+        run.arg(path_of(EMULATOR)).arg(worker);
+    }
+    let (name, task) = recorded.env();
+    let output = run.env(name, task).output().expect("the program starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(125) || said.starts_with("unshare: ") {
+        return skipped(&format!("a run of {what}"), &format!("it was built and told its types; {said}"));
+    }
+    assert_eq!(output.status.code(), Some(exit::DONE), "{said}");
+    assert_eq!(recorded.values::<u64>(&store).await, inputs.iter().map(|number| 2 * number).collect::<Vec<_>>());
+}

@@ -1,0 +1,281 @@
+//! What a person sees: results on stdout, everything else on stderr, a bar on a terminal, and a word at Ctrl-C.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use cloudknot_tests::skip::skipped;
+use cloudknot_tests::trial::{Fact, Spec, Task, Trial, counted, facts, json, kill, values, wait_for};
+use rustix::process::Signal;
+
+fn trial() -> Trial {
+    Trial::new(crate::PROGRAM)
+}
+
+/// What the program prints with this setting of `CLOUDKNOT_PROGRESS`.
+fn output(trial: &Trial, setting: &str, scenario: &str, spec: &Spec) -> Output {
+    trial.command(&[scenario, &json(spec)]).env("CLOUDKNOT_PROGRESS", setting).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn printing() -> Spec {
+    let print =
+        |number| Task::Print(format!("out {number}\n"), format!("err {number}\n"), Box::new(Task::Double(number)));
+    Spec::of((0..3).map(print))
+}
+
+#[test]
+fn stdout_holds_only_what_main_prints() {
+    let output = output(&trial(), "", "plain", &printing());
+    assert_eq!(text(&output.stdout), "[0, 2, 4]\n");
+    let stderr = text(&output.stderr);
+    for number in 0..3 {
+        assert!(stderr.contains(&format!("out {number}\n")) && stderr.contains(&format!("err {number}\n")), "{stderr}");
+    }
+    let ours: Vec<_> = stderr.lines().filter(|line| line.starts_with("cloudknot: ")).collect();
+    assert!(ours[0].starts_with("cloudknot: work over 3 inputs on this machine, "), "{stderr}");
+    assert!(ours[1].starts_with("cloudknot: work: 3 of 3 done, in "), "{stderr}");
+    assert_eq!(ours.len(), 2, "{stderr}");
+    assert!(!stderr.contains('\u{1b}') && !stderr.contains('\r'), "plain lines: {stderr:?}");
+}
+
+#[test]
+fn off_is_silent() {
+    let output = output(&trial(), "off", "plain", &printing());
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("[0, 2, 4]\n", ""));
+}
+
+#[test]
+fn a_setting_that_is_none_is_named() {
+    let output = output(&trial(), "loud", "plain", &printing());
+    assert!(
+        text(&output.stderr)
+            .starts_with("cloudknot: CLOUDKNOT_PROGRESS is `loud`, which is none of: off, plain, bar\n")
+    );
+}
+
+#[test]
+fn failures_are_told_with_index_kind_message_and_place() {
+    let tasks = [Task::Double(1), Task::Panic("boom".into()), Task::Fail(vec!["outer".into(), "inner".into()])];
+    let output = output(&trial(), "", "plain", &Spec { retries: Some(1), ..Spec::of(tasks) });
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("cloudknot: work: item 1 panicked: boom, at tests/src/bin/trial/main.rs:"), "{stderr}");
+    assert!(stderr.contains("item 2 returned an error: outer: inner (attempt 1; it is tried again)\n"), "{stderr}");
+    assert!(stderr.contains("item 2 returned an error: outer: inner\n"), "{stderr}");
+    assert!(stderr.contains("work: 1 of 3 done, 2 failed, in "), "{stderr}");
+    // And at last what `main` prints of its error.
+    assert!(stderr.contains("Error: 2 of 3 items of `work` failed in run "), "{stderr}");
+    assert!(stderr.contains("\n  hint: "), "{stderr}");
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+}
+
+#[test]
+fn many_failures_are_counted() {
+    let output = output(&trial(), "", "map", &Spec::of((0..50).map(|number| Task::Fail(vec![format!("no {number}")]))));
+    let stderr = text(&output.stderr);
+    assert_eq!(stderr.matches("returned an error").count(), 10, "{stderr}");
+    assert!(stderr.contains("further failures are counted only"), "{stderr}");
+    assert!(stderr.contains("0 of 50 done, 50 failed"), "{stderr}");
+}
+
+#[test]
+fn a_wrong_backend_is_told_with_what_there_is() {
+    let output = trial().command(&["plain", &json(&printing())]).env("CLOUDKNOT_BACKEND", "nonsense").output().unwrap();
+    let stderr = text(&output.stderr);
+    assert!(
+        stderr.contains("`CLOUDKNOT_BACKEND` is `nonsense`") && stderr.contains("hint: it can be: local"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn without_the_generated_main_nothing_is_printed() {
+    let trial = Trial::new(env!("CARGO_BIN_EXE_bare"));
+    let output = trial.command(&[]).env_remove("CLOUDKNOT_PROGRESS").output().unwrap();
+    let stdout = text(&output.stdout);
+    assert!(
+        stdout.starts_with("42; returned an error: 1 is odd; panicked: nothing to halve, at tests/src/bin/bare.rs:"),
+        "{stdout}"
+    );
+    assert_eq!(text(&output.stderr), "");
+}
+
+/// A run that is in its middle: the program has been told of two values, and the other items take very long.
+struct Middle {
+    trial: Trial,
+    started: PathBuf,
+    spec: String,
+}
+
+impl Middle {
+    fn new() -> Self {
+        let trial = trial();
+        let started = trial.file("started");
+        let mut tasks = vec![Task::Double(1), Task::Double(2)];
+        tasks.extend((2..6).map(|number| Task::Count(started.clone(), number, 3_600_000)));
+        let spec = json(&Spec { parallel: Some(2), chunk: Some(1), ..Spec::of(tasks) });
+        Self { trial, started, spec }
+    }
+
+    /// Waits for that; `told` is what the program has told so far.
+    fn wait(&self, told: impl Fn() -> Vec<Fact>) {
+        wait_for("two items to start", || (counted(&self.started).len() == 2).then_some(()));
+        wait_for("two values", || (values(&told()).len() == 2).then_some(()));
+    }
+
+    /// What is told leads to a run that has what was done, and no failures but what is left.
+    #[track_caller]
+    fn check_told(&self, told: &str) {
+        assert!(told.contains("cloudknot: interrupted: 2 of 6 done and kept"), "{told}");
+        let (_, after) = told.split_once("go on with `work.attach(\"").expect(told);
+        let (run, _) = after.split_once("\")`").unwrap();
+        self.trial.wait_until_gone();
+        assert!(self.trial.stored(run, "failures").is_empty(), "what was interrupted has not failed");
+        let cancelled = self.trial.facts(&["cancel", run]);
+        assert!(json(&cancelled).contains("[2,0,0,0,4]"), "{cancelled:?}");
+    }
+}
+
+#[test]
+fn an_interrupt_says_what_is_kept_and_how_to_go_on() {
+    let middle = Middle::new();
+    let mut command = middle.trial.command(&["stream", &middle.spec]);
+    command.env("CLOUDKNOT_PROGRESS", "plain");
+    let running = cloudknot_tests::trial::Running::start(command, &middle.trial.file(""));
+    middle.wait(|| running.facts());
+    kill(running.pid(), Signal::INT);
+    let output = running.end();
+    assert_eq!(output.status.code(), Some(130));
+    middle.check_told(text(&output.stderr));
+}
+
+/// Values are stored together, about once a second: what has not been stored yet is not lost either.
+#[test]
+fn an_interrupt_keeps_what_was_just_done() {
+    let trial = trial();
+    let started = trial.file("started");
+    // An item that takes long is not sent before the one ahead of it has been answered: when the last one starts, the program
+    // has the first two values.
+    let tasks = [Task::Sleep(50, 1), Task::Sleep(50, 2), Task::Count(started.clone(), 3, 3_600_000)];
+    let spec = Spec { parallel: Some(1), chunk: Some(3), ..Spec::of(tasks) };
+    let mut command = trial.command(&["map", &json(&spec)]);
+    command.env("CLOUDKNOT_PROGRESS", "plain");
+    let running = cloudknot_tests::trial::Running::start(command, &trial.file(""));
+    wait_for("the last item to start", || (counted(&started).len() == 1).then_some(()));
+    kill(running.pid(), Signal::INT);
+    let output = running.end();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(text(&output.stderr).contains("cloudknot: interrupted: 2 of 3 done and kept"), "{output:?}");
+}
+
+/// What a function has started is ended as well, though nothing ties it to this program.
+#[test]
+fn an_interrupt_ends_what_functions_have_started() {
+    let trial = trial();
+    let mut command = trial.command(&["map", &json(&Spec::of([Task::Child]))]);
+    command.env("CLOUDKNOT_PROGRESS", "plain");
+    let running = cloudknot_tests::trial::Running::start(command, &trial.file(""));
+    // The program, its item process, and what that has started.
+    wait_for("three processes", || (trial.processes().len() == 3).then_some(()));
+    kill(running.pid(), Signal::INT);
+    assert_eq!(running.end().status.code(), Some(130));
+    trial.wait_until_gone();
+}
+
+/// A real terminal, drawn by tmux.
+struct Terminal {
+    socket: PathBuf,
+}
+
+impl Terminal {
+    /// Runs the program in it, with its stdout in a file, and then says how it ended.
+    fn run(trial: &Trial, arguments: &[&str]) -> Option<Self> {
+        let (socket, script) = (trial.file("tmux"), trial.file("script"));
+        let quoted: Vec<_> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
+        let program = crate::PROGRAM;
+        let out = trial.file("out");
+        // Ctrl-C is for the program: the shell goes on.
+        let lines = format!(
+            "trap : INT\nCLOUDKNOT_HOME='{}' '{program}' {} > '{}'\necho \"it ended with $?\"\nsleep 1000\n",
+            trial.home().display(),
+            quoted.join(" "),
+            out.display()
+        );
+        std::fs::write(&script, lines).unwrap();
+        let mut tmux = Command::new("tmux");
+        tmux.arg("-S").arg(&socket).args(["-f", "/dev/null", "new-session", "-d", "-x", "150", "-y", "30", "sh"]);
+        tmux.arg(&script).env_remove("TMUX").env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
+        tmux.env_remove("CLOUDKNOT_PROGRESS").env_remove("CLOUDKNOT_BACKEND");
+        tmux.output().is_ok_and(|output| output.status.success()).then_some(Self { socket })
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> String {
+        let output = Command::new("tmux").arg("-S").arg(&self.socket).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn screen(&self) -> String {
+        self.tmux(&["capture-pane", "-p", "-J"])
+    }
+
+    fn wait_for(&self, text: &str) -> String {
+        wait_for(text, || Some(self.screen()).filter(|screen| screen.contains(text)))
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]);
+    }
+}
+
+/// What a bar is drawn with.
+fn has_bar(screen: &str) -> bool {
+    screen.contains(['█', '░'])
+}
+
+#[test]
+fn on_a_terminal_there_is_a_bar_and_then_none() {
+    let trial = trial();
+    let (started, go_on) = (trial.file("started"), trial.file("go on"));
+    let print = Task::Print("what a function prints\n".into(), String::new(), Box::new(Task::Double(1)));
+    let tasks = [print, Task::Fail(vec!["no".into()]), Task::Wait(started, 7, go_on.clone()), Task::Double(2)];
+    let spec = json(&Spec { chunk: Some(1), parallel: Some(1), ..Spec::of(tasks) });
+    let Some(terminal) = Terminal::run(&trial, &["map", &spec]) else {
+        return skipped("the bar on a terminal", "there is no tmux");
+    };
+    let screen = terminal.wait_for("2/4, 1 failed");
+    assert!(has_bar(&screen), "{screen}");
+    std::fs::write(&go_on, "").unwrap();
+    let screen = terminal.wait_for("it ended with 0");
+    assert!(!has_bar(&screen), "{screen}");
+    let lines: Vec<_> = screen.lines().filter(|line| !line.is_empty()).collect();
+    assert!(lines[0].starts_with("cloudknot: work over 4 inputs on this machine, 1 item process (run "), "{screen}");
+    assert_eq!(lines[1], "what a function prints", "{screen}");
+    assert_eq!(lines[2], "cloudknot: work: item 1 returned an error: no", "{screen}");
+    assert!(lines[3].starts_with("cloudknot: work: 3 of 4 done, 1 failed, in "), "{screen}");
+    assert_eq!(lines.len(), 5, "{screen}");
+    let facts = facts(&std::fs::read(trial.file("out")).unwrap());
+    assert_eq!(values(&facts), [(0, 2), (2, 7), (3, 4)].into());
+}
+
+#[test]
+fn ctrl_c_on_a_terminal() {
+    let middle = Middle::new();
+    let Some(terminal) = Terminal::run(&middle.trial, &["stream", &middle.spec]) else {
+        return skipped("Ctrl-C on a terminal", "there is no tmux");
+    };
+    middle.wait(|| facts(&std::fs::read(middle.trial.file("out")).unwrap_or_default()));
+    assert!(has_bar(&terminal.wait_for("2/6")));
+    terminal.tmux(&["send-keys", "C-c"]);
+    let screen = terminal.wait_for("it ended with 130");
+    // The terminal shows the key behind the bar, where nobody can take it away again: so the last state of the bar stays,
+    // whole, and what is said stands below it.
+    let lines: Vec<_> = screen.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(lines.iter().filter(|line| has_bar(line)).count(), 1, "{screen}");
+    assert!(has_bar(lines[1]) && lines[2].starts_with("cloudknot: interrupted: "), "{screen}");
+    assert_eq!(lines.len(), 5, "{screen}");
+    middle.check_told(&screen);
+}

@@ -1,0 +1,61 @@
+//! The walk of a new user, as README.md describes it: `cargo new`, a path to cloudknot, a function, `cargo run`. The
+//! crates are made outside the workspace, so that nothing of its settings helps them.
+
+use cloudknot_tests::walk::Walk;
+
+const README: &str = include_str!("../../../README.md");
+
+#[test]
+fn the_walk_of_the_readme() {
+    let walk = Walk::new("squares");
+    let (program, output) = (after("Write `src/main.rs`:\n\n```rust\n"), after("```console\n$ cargo run\n"));
+    walk.write("src/main.rs", program);
+    assert_eq!(walk.run(), output);
+    assert!(walk.folder().join(".cloudknot/knots/squares/runs").is_dir(), "the run is kept beside the crate");
+}
+
+#[test]
+fn a_function_in_a_library_and_a_program_that_maps_it() {
+    let walk = Walk::new("lengths");
+    walk.write(
+        "src/lib.rs",
+        r#"#![forbid(unsafe_code)]
+#![deny(warnings)]
+
+/// Counts the characters of a text, a given number of times.
+#[cloudknot::remote]
+pub fn length(text: &str, times: u32) -> Result<usize, String> {
+    if text.is_empty() { Err(String::from("no text")) } else { Ok(text.chars().count() * times as usize) }
+}
+"#,
+    );
+    walk.write(
+        "src/main.rs",
+        r#"use lengths::length;
+
+#[cloudknot::main]
+fn main() -> cloudknot::Result<()> {
+    let inputs = (1..=3).map(|times| ("knöt".to_owned(), times));
+    println!("{:?}", length.map(inputs).wait()?);
+
+    let run = length.map([(String::new(), 1), ("knot".to_owned(), 1)]).submit().wait()?;
+    for outcome in run.outcomes().wait()? {
+        match outcome {
+            Ok(characters) => println!("{characters}"),
+            Err(error) => println!("{:?}: {}", error.kind(), error.message()),
+        }
+    }
+    println!("{:?}", length("abc", 2));
+    Ok(())
+}
+"#,
+    );
+    assert_eq!(walk.run(), "[4, 8, 12]\nReturned: no text\n4\nOk(6)\n");
+}
+
+/// What stands in README.md after this, to the end of the code block.
+fn after(start: &str) -> &'static str {
+    let (_, rest) = README.split_once(start).expect("README.md still has this passage of the walk");
+    let (block, _) = rest.split_once("```\n").expect("a code block ends");
+    block
+}

@@ -1,0 +1,428 @@
+//! What a map does with its options, with any number of inputs and with inputs and results of any size.
+
+use std::path::PathBuf;
+
+use cloudknot_tests::skip::{optional, skipped};
+use cloudknot_tests::trial;
+use cloudknot_tests::trial::{Fact, Spec, Task, Trial, counted, failures, json, kill, run_of, values, wait_for};
+use rustix::process::Signal;
+
+fn doubles(numbers: std::ops::Range<u64>) -> Spec {
+    Spec::of(numbers.map(Task::Double))
+}
+
+fn status(facts: &[Fact]) -> ([u64; 5], bool) {
+    let status = facts.iter().rev().find_map(|fact| match fact {
+        Fact::Status(counts, finished) => Some((*counts, *finished)),
+        _ => None,
+    });
+    status.expect("the status is told")
+}
+
+fn found(facts: &[Fact]) -> Vec<String> {
+    facts.iter().filter_map(|fact| if let Fact::Found(what) = fact { Some(what.clone()) } else { None }).collect()
+}
+
+fn error(facts: &[Fact]) -> (String, String) {
+    match facts {
+        [Fact::Error(kind, text), ..] => (kind.clone(), text.clone()),
+        other => panic!("no error: {other:?}"),
+    }
+}
+
+fn manifest(trial: &Trial, run: &str) -> serde_json::Value {
+    let text = std::fs::read(trial.run(run).join("manifest.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+#[test]
+fn attempts_are_counted_and_each_failure_is_stored() {
+    let trial = trial!();
+    let file = trial.file("tries");
+    let seen = trial.seen(&file);
+    let tasks = [Task::Until(seen.clone(), 1, 3), Task::Until(seen, 2, 9), Task::Double(1)];
+    let facts = trial.map(&Spec { retries: Some(2), ..Spec::of(tasks) });
+    assert_eq!(values(&facts), [(0, 1), (2, 2)].into());
+    let failed = &failures(&facts)[&1];
+    assert_eq!((failed.attempt, failed.message.as_str()), (3, "attempt 3 fails"));
+    let stored = trial.stored(&run_of(&facts).unwrap(), "failures");
+    let names: Vec<_> = stored.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(names, ["0001.0001", "0001.0002", "0001.0001", "0001.0002", "0001.0003"]);
+    assert!(std::fs::read_to_string(&stored[1]).unwrap().contains("attempt 2 fails"));
+}
+
+#[test]
+fn a_task_of_the_program_can_map_and_can_wait() {
+    let facts = trial!().facts(&["spawned", &json(&doubles(1..3))]);
+    let once = [Fact::Value(0, 2), Fact::Value(1, 4)];
+    assert_eq!(facts, [once.clone(), once].concat());
+}
+
+#[test]
+fn a_crash_is_retried_like_an_error() {
+    let facts = trial!().map(&Spec { retries: Some(1), ..Spec::of([Task::Abort, Task::Double(1)]) });
+    assert_eq!(failures(&facts)[&0].attempt, 2);
+    assert_eq!(values(&facts), [(1, 2)].into());
+}
+
+#[test]
+fn async_functions_wait_and_are_retried_as_their_attribute_says() {
+    let facts = trial!().facts(&["later"]);
+    assert_eq!(values(&facts), [(0, 1), (1, 2)].into());
+    assert_eq!(failures(&facts)[&2].attempt, 2);
+}
+
+#[test]
+fn env_reaches_the_function_and_tags_are_recorded() {
+    let trial = trial!();
+    let mut spec = Spec::of([Task::Env("ANSWER".into()), Task::Env("CLOUDKNOT_ITEM_PROCESS".into())]);
+    spec.env.insert("ANSWER".into(), "42".into());
+    spec.tags.insert("project".into(), "stars + bars".into());
+    spec.timeout_ms = Some(7_000);
+    let facts = trial.map(&spec);
+    assert_eq!(values(&facts), [(0, 42)].into());
+    assert!(failures(&facts)[&1].message.contains("not found"), "the marker of item processes is taken out");
+    let manifest = manifest(&trial, &run_of(&facts).unwrap());
+    assert_eq!(manifest["tags"]["project"], "stars + bars");
+    assert_eq!(manifest["env"]["ANSWER"], "42");
+    assert_eq!(manifest["timeout_ms"], 7_000);
+    assert_eq!(manifest["items"], 2);
+}
+
+#[test]
+fn a_marker_cannot_be_set_by_env() {
+    let mut spec = doubles(0..1);
+    spec.env.insert("CLOUDKNOT_HOME".into(), "/".into());
+    let (kind, text) = error(&trial!().facts(&["values", &json(&spec)]));
+    assert_eq!(kind, "Config");
+    assert!(text.contains("CLOUDKNOT_HOME"), "{text}");
+}
+
+#[test]
+fn options_of_zero_are_refused() {
+    let zero = [
+        Spec { chunk: Some(0), ..doubles(0..1) },
+        Spec { parallel: Some(0), ..doubles(0..1) },
+        Spec { max_failures: Some(0), ..doubles(0..1) },
+        Spec { timeout_ms: Some(0), ..doubles(0..1) },
+    ];
+    let trial = trial!();
+    for spec in zero {
+        let (kind, text) = error(&trial.facts(&["values", &json(&spec)]));
+        assert_eq!(kind, "Config");
+        assert!(text.contains("(0)") && text.contains("hint"), "{text}");
+    }
+    assert_eq!(trial.kept(), Vec::<PathBuf>::new(), "nothing is stored");
+}
+
+#[test]
+fn parallel_items_run_at_once() {
+    let trial = trial!();
+    let file = trial.file("started");
+    let seen = trial.seen(&file);
+    let tasks = (0..3).map(|number| Task::Count(seen.clone(), number, 3_600_000));
+    let running = trial.start(&["map", &json(&Spec { parallel: Some(3), chunk: Some(3), ..Spec::of(tasks) })]);
+    // None of them ends by itself, so three have started only where three run at once.
+    wait_for("three items to start", || (counted(&file).len() == 3).then_some(()));
+    running.kill();
+    trial.wait_until_gone();
+}
+
+#[test]
+fn parallel_1_runs_one_after_another_in_order() {
+    let trial = trial!();
+    if !trial.is_local() {
+        return; // containers run beside one another
+    }
+    let file = trial.file("order");
+    let seen = trial.seen(&file);
+    let tasks = (0..20).map(|number| Task::Count(seen.clone(), number, 0));
+    trial.map(&Spec { parallel: Some(1), ..Spec::of(tasks) });
+    assert_eq!(counted(&file), (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn chunk_says_how_many_items_are_stored_together() {
+    let trial = trial!();
+    let facts = trial.map(&Spec { chunk: Some(4), ..doubles(0..10) });
+    let run = run_of(&facts).unwrap();
+    assert_eq!(values(&facts), (0..10).map(|item| (item, 2 * item as u64)).collect());
+    assert_eq!(trial.items_with_values(&run), (0..10).collect::<Vec<_>>());
+    for part in trial.stored(&run, "results") {
+        let name = part.file_name().unwrap().to_str().unwrap().to_owned();
+        let (first, last) = name.split_once('-').unwrap();
+        let [first, last] = [first, last].map(|number| number.parse::<u64>().unwrap());
+        assert_eq!(first / 4, last / 4, "a part is within its chunk: {name}");
+    }
+}
+
+#[test]
+fn failures_within_a_chunk_leave_its_other_values() {
+    let trial = trial!();
+    let tasks =
+        (0..12).map(|number| if number % 5 == 2 { Task::Fail(vec!["no".into()]) } else { Task::Double(number) });
+    let facts = trial.map(&Spec { chunk: Some(6), ..Spec::of(tasks) });
+    assert_eq!(failures(&facts).into_keys().collect::<Vec<_>>(), [2, 7]);
+    assert_eq!(values(&facts).len(), 10);
+    let again = trial.attach(&run_of(&facts).unwrap());
+    assert_eq!((values(&again), failures(&again)), (values(&facts), failures(&facts)));
+}
+
+#[test]
+fn after_max_failures_the_rest_is_cancelled() {
+    let trial = trial!();
+    let file = trial.file("started");
+    let mut tasks = vec![Task::Double(1), Task::Fail(vec!["one".into()]), Task::Fail(vec!["two".into()])];
+    tasks.extend((3..9).map(|number| Task::Count(trial.seen(&file), number, 3_600_000)));
+    let spec = Spec { max_failures: Some(2), parallel: Some(2), chunk: Some(9), ..Spec::of(tasks) };
+    let facts = trial.map(&spec);
+    assert_eq!(values(&facts), [(0, 2)].into());
+    let failures = failures(&facts);
+    assert_eq!((failures[&1].kind.as_str(), failures[&2].kind.as_str()), ("Returned", "Returned"));
+    assert!((3..9).all(|item| failures[&item].kind == "Cancelled"), "{failures:?}");
+    assert!(failures[&5].message.contains("after 2 failed items"), "{failures:?}");
+    assert_eq!(status(&facts), ([1, 2, 0, 0, 6], true));
+    let (kind, text) = error(&trial.facts(&["values", &json(&spec)]));
+    assert_eq!(kind, "ItemsFailed");
+    assert!(text.contains("2 of 9 items of `work` failed") && text.contains("6 were cancelled"), "{text}");
+    trial.wait_until_gone();
+}
+
+#[test]
+fn cancel_ends_what_runs_and_keeps_what_is_done() {
+    let trial = trial!();
+    let file = trial.file("started");
+    let mut tasks = vec![Task::Double(4)];
+    tasks.extend((1..6).map(|number| Task::Count(trial.seen(&file), number, 3_600_000)));
+    let spec = json(&Spec { parallel: Some(2), chunk: Some(6), ..Spec::of(tasks) });
+    let facts = trial.facts(&["cancel-own", &spec, file.to_str().unwrap()]);
+    assert_eq!(values(&facts), [(0, 8)].into());
+    assert!(failures(&facts).values().all(|failed| failed.kind == "Cancelled" && failed.attempt == 0));
+    assert_eq!(status(&facts), ([1, 0, 0, 0, 5], true));
+    trial.wait_until_gone();
+    // It stays cancelled for whoever looks later; what is left can be taken up again.
+    let again = trial.attach(&run_of(&facts).unwrap());
+    assert_eq!((values(&again), failures(&again).len()), ([(0, 8)].into(), 5));
+    assert!(failures(&again)[&1].message.contains("retry_failed"), "{again:?}");
+}
+
+#[test]
+fn another_program_can_cancel() {
+    let trial = trial!();
+    let file = trial.file("started");
+    let seen = trial.seen(&file);
+    let tasks = (0..4).map(|number| Task::Count(seen.clone(), number, 3_600_000));
+    let running = trial.start(&["map", &json(&Spec { parallel: Some(1), ..Spec::of(tasks) })]);
+    wait_for("an item to start", || (!counted(&file).is_empty()).then_some(()));
+    // The run's id is told by another thread than the one that runs items.
+    let cancelled = trial.facts(&["cancel", &running.run()]);
+    assert_eq!(status(&cancelled), ([0, 0, 0, 0, 4], true));
+    let output = running.end();
+    let facts = cloudknot_tests::trial::facts(&output.stdout);
+    assert!(output.status.success());
+    assert_eq!(status(&facts), ([0, 0, 0, 0, 4], true));
+    assert!(failures(&facts).values().all(|failed| failed.kind == "Cancelled"));
+    trial.wait_until_gone();
+}
+
+#[test]
+fn retry_failed_runs_only_what_has_no_value() {
+    let trial = trial!();
+    let runs = trial.file("runs");
+    let (tries, runs_seen) = (trial.seen(&trial.file("tries")), trial.seen(&runs));
+    let tasks = [Task::Count(runs_seen, 7, 0), Task::Until(tries.clone(), 1, 2), Task::Until(tries, 2, 3)];
+    let facts = trial.map(&Spec { chunk: Some(3), ..Spec::of(tasks) });
+    let run = run_of(&facts).unwrap();
+    assert_eq!(failures(&facts).len(), 2);
+    let second = trial.facts(&["retry", &run]);
+    assert_eq!(run_of(&second).unwrap(), run, "the id stays the same");
+    assert_eq!(values(&second), [(0, 7), (1, 1)].into());
+    assert_eq!(failures(&second)[&2].message, "attempt 2 fails");
+    let third = trial.facts(&["retry", &run]);
+    assert_eq!(values(&third), [(0, 7), (1, 1), (2, 2)].into());
+    assert_eq!(counted(&runs), [7], "what has a value is not run again");
+    let again = trial.attach(&run);
+    assert_eq!(values(&again), values(&third));
+    assert_eq!(trial.stored(&run, "failures").len(), 3, "earlier failures are kept");
+}
+
+#[test]
+fn retry_failed_takes_up_a_cancelled_run() {
+    let trial = trial!();
+    let file = trial.file("started");
+    let tasks = [1, 2, 3].map(|number| Task::Count(trial.seen(&file), number, 500));
+    let spec = json(&Spec { parallel: Some(2), chunk: Some(3), ..Spec::of(tasks) });
+    let facts = trial.facts(&["cancel-own", &spec, file.to_str().unwrap()]);
+    let again = trial.facts(&["retry", &run_of(&facts).unwrap()]);
+    assert_eq!(values(&again), [(0, 1), (1, 2), (2, 3)].into());
+    assert_eq!(status(&again), ([3, 0, 0, 0, 0], true));
+}
+
+#[test]
+fn status_adds_up_while_a_run_goes_on_and_at_its_end() {
+    let trial = trial!();
+    let (started, go_on) = (trial.seen(&trial.file("started")), trial.file("go on"));
+    let waits = |number| Task::Wait(started.clone(), number, trial.seen(&go_on));
+    let tasks = [Task::Double(1), Task::Fail(vec!["no".into()]), waits(1), waits(2)];
+    let spec = json(&Spec { chunk: Some(1), parallel: Some(1), ..Spec::of(tasks) });
+    let facts = trial.facts(&["status", &spec, go_on.to_str().unwrap()]);
+    let [Fact::Status(first, false), Fact::Status(last, true), Fact::Found(twice)] = &facts[..] else {
+        panic!("{facts:?}")
+    };
+    assert_eq!(first.iter().sum::<u64>(), 4);
+    assert!(first[2] + first[3] > 0 && first[4] == 0, "it goes on, so something runs or waits: {first:?}");
+    assert_eq!(last, &[3, 1, 0, 0, 0]);
+    assert_eq!(twice, "4 twice");
+}
+
+#[test]
+fn call_runs_one() {
+    assert_eq!(found(&trial!().facts(&["call", "21"])), ["42"]);
+}
+
+#[test]
+fn await_names_the_failed_items_and_how_to_go_on() {
+    let tasks = (0..10).map(|number| if number < 4 { Task::Double(1) } else { Task::Panic("no".into()) });
+    let facts = trial!().facts(&["values", &json(&Spec::of(tasks))]);
+    let (kind, text) = error(&facts);
+    assert_eq!(kind, "ItemsFailed");
+    for part in ["6 of 10 items of `work` failed in run ", "item 4 panicked: no, at ", "and 3 more", "work.attach(\""] {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+    assert_eq!(failures(&facts).into_keys().collect::<Vec<_>>(), [4, 5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn results_come_as_they_complete_and_each_once() {
+    let tasks = (0..30).map(|number| Task::Sleep((30 - number) % 7, number));
+    let facts = trial!().facts(&["stream", &json(&Spec { parallel: Some(3), ..Spec::of(tasks) })]);
+    assert_eq!(values(&facts), (0..30).map(|item| (item, item as u64)).collect());
+}
+
+#[test]
+fn no_inputs() {
+    let trial = trial!();
+    let facts = trial.map(&Spec::default());
+    assert_eq!(status(&facts), ([0; 5], true));
+    assert!(trial.stored(&run_of(&facts).unwrap(), "results").is_empty());
+    assert_eq!(trial.facts(&["values", &json(&Spec::default())]), []);
+    assert_eq!(status(&trial.attach(&run_of(&facts).unwrap())), ([0; 5], true));
+    assert_eq!(found(&trial.facts(&["others", "0"])), ["0"]);
+}
+
+#[test]
+fn one_input() {
+    assert_eq!(values(&trial!().map(&doubles(4..5))), [(0, 8)].into());
+}
+
+#[test]
+fn ten_thousand_and_one_inputs() {
+    let trial = trial!();
+    // A container for every second one would be too many.
+    let chunk: &[&str] = if trial.is_batch() { &["2000"] } else { &[] };
+    assert_eq!(found(&trial.facts(&[&["others", "10001"], chunk].concat())), ["10001"]);
+}
+
+#[test]
+fn ten_thousand_and_one_inputs_each_stored_by_itself() {
+    let trial = trial!();
+    if !trial.is_local() {
+        return; // a container each
+    }
+    let facts = trial.facts(&["others", "10001", "1"]);
+    assert_eq!(found(&facts), ["10001"]);
+    assert_eq!(trial.stored(&run_of(&facts).unwrap(), "results").len(), 10_001);
+}
+
+#[test]
+fn inputs_and_results_of_all_sizes() {
+    let trial = trial!();
+    // Three hundred containers have a test of their own.
+    let arguments: &[&str] = if trial.is_batch() { &["sizes", "50"] } else { &["sizes"] };
+    assert_eq!(found(&trial.facts(arguments)), ["300"]);
+}
+
+#[test]
+fn big_inputs_and_results_pass_the_pipes() {
+    assert_eq!(found(&trial!().facts(&["big", "50000000"])), ["50000001"; 3]);
+}
+
+#[test]
+fn values_are_the_same_to_the_bit() {
+    assert_eq!(found(&trial!().facts(&["carried"])).len(), 3);
+}
+
+#[test]
+fn inputs_that_panic_leave_nothing_behind() {
+    let trial = trial!();
+    assert_eq!(found(&trial.facts(&["panicking-inputs"])).first().map(String::as_str), Some("no more inputs"));
+    assert_eq!(trial.kept(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn an_input_that_cannot_be_carried_is_refused_before_anything_runs() {
+    let trial = trial!();
+    let (kind, text) = error(&trial.facts(&["unlucky-input"]));
+    assert_eq!(kind, "Input");
+    assert!(text.contains("input 13 ") && text.contains("13 is unlucky"), "{text}");
+    assert!(!text.contains("OtherString"), "the words of the type, not of the codec: {text}");
+    assert_eq!(trial.kept(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn an_output_that_cannot_be_carried_fails_alone() {
+    let facts = trial!().facts(&["unlucky-output"]);
+    assert_eq!(values(&facts), [(0, 1), (2, 2)].into());
+    let failed = &failures(&facts)[&1];
+    assert_eq!(failed.kind, "Codec");
+    assert!(failed.message.contains("13 is unlucky") && !failed.message.contains("OtherString"), "{failed:?}");
+}
+
+#[test]
+fn a_hook_that_panics_does_not_take_the_run_with_it() {
+    assert_eq!(values(&trial!().facts(&["hook"])), [(0, 2), (1, 4)].into());
+}
+
+#[test]
+fn item_processes_killed_from_outside_fail_their_items_alone() {
+    let trial = trial!();
+    if !trial.is_local() {
+        return; // they are out of reach
+    }
+    let file = trial.file("started");
+    let tasks = [Task::Count(trial.seen(&file), 1, 3_600_000), Task::Double(3)];
+    let running = trial.start(&["map", &json(&Spec { parallel: Some(1), ..Spec::of(tasks) })]);
+    wait_for("the item to start", || (!counted(&file).is_empty()).then_some(()));
+    let host = running.pid();
+    trial.processes().into_iter().filter(|&pid| pid != host).for_each(|pid| kill(pid, Signal::KILL));
+    let output = running.end();
+    let facts = cloudknot_tests::trial::facts(&output.stdout);
+    assert_eq!(failures(&facts)[&0].signal, Some(9));
+    assert_eq!(values(&facts), [(1, 6)].into());
+}
+
+/// What this machine could give a program, in bytes; 0 where it does not say.
+fn memory_available() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Larger than a signed 32-bit number, and than what one system call writes.
+#[test]
+fn a_result_of_three_gigabytes() {
+    const LENGTH: u64 = 3_000_000_000;
+    let trial = trial!();
+    if !trial.is_local() {
+        return; // it is said of this machine
+    }
+    if std::env::var_os("CLOUDKNOT_HUGE").is_none() {
+        return optional("a result of 3 GB", "it takes some minutes; set CLOUDKNOT_HUGE=1 to test it");
+    }
+    // Twice in the program and twice in the item process, and the file is in memory as well until it is on the disk.
+    if memory_available() < 5 * LENGTH {
+        return skipped("a result of 3 GB", "it takes 15 GB of memory");
+    }
+    let facts = trial.facts(&["huge", "text", &LENGTH.to_string()]);
+    assert_eq!(found(&facts)[0], LENGTH.to_string());
+}
