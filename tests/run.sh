@@ -199,9 +199,9 @@ phase_tests() {
     local shared=() chosen=()
     [[ "$speed" != quick ]] || { shared=(--programs) chosen=(--filterset 'not binary(/^(engine|cloud)$/)'); }
     if nextest_will_do; then
-        # One more than there are cores: many tests wait for something.
+        # More than there are cores: many tests wait for something.
         "$target/debug/counterparts" "${shared[@]}" cargo nextest run --locked --workspace "${features[@]}" "${chosen[@]}" \
-            --color never --status-level pass --final-status-level fail --test-threads $(($(nproc) + 1)) |& tee -a "$scratch/tests"
+            --color never --status-level pass --final-status-level fail --test-threads $(($(nproc) + 2)) |& tee -a "$scratch/tests"
     else
         [[ "$speed" != quick ]] || chosen=(--lib --test values --test local --test macros_ui)
         "$target/debug/counterparts" "${shared[@]}" cargo test --locked --workspace --no-fail-fast "${features[@]}" "${chosen[@]:---tests}" |&

@@ -1,10 +1,11 @@
 //! Maps in a test harness, which has no generated main: items run on threads of this process.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use cloudknot::{ErrorKind, ItemErrorKind};
+use tempfile::TempDir;
 
 /// Twice this, if it is even.
 #[cloudknot::remote]
@@ -67,24 +68,28 @@ fn maps() -> String {
     format!("{:?}: {error}", error.kind())
 }
 
-/// Where the runs of these tests go; removed by nobody, because nobody knows which test is the last.
-static HOME: LazyLock<()> = LazyLock::new(|| {
-    let home = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("in-process");
-    let _ = std::fs::remove_dir_all(&home);
+/// The folder of the runs, for the tests of this process that run at the same time.
+static HOME: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+
+/// Has runs go to a temporary folder, which the last test that holds it removes.
+fn here() -> Arc<TempDir> {
+    let mut known = HOME.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(home) = known.upgrade() {
+        return home;
+    }
+    let home = Arc::new(tempfile::tempdir().expect("there is a place for temporary files"));
+    *known = Arc::downgrade(&home);
     // SAFETY: what reads the environment here is Rust, which locks it.
     #[allow(unsafe_code)]
     unsafe {
-        std::env::set_var("CLOUDKNOT_HOME", home);
+        std::env::set_var("CLOUDKNOT_HOME", home.path());
     }
-});
-
-fn here() {
-    LazyLock::force(&HOME);
+    home
 }
 
 #[test]
 fn values_come_in_order() {
-    here();
+    let _home = here();
     assert_eq!(
         double.map((0..1_000).map(|number| 2 * number)).wait().unwrap(),
         (0..1_000).map(|n| 4 * n).collect::<Vec<_>>()
@@ -93,7 +98,7 @@ fn values_come_in_order() {
 
 #[test]
 fn any_executor_will_do() {
-    here();
+    let _home = here();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert_eq!(runtime.block_on(async { double.map([2, 4]).await }).unwrap(), [4, 8]);
     assert_eq!(pollster::block_on(async { double.map([2, 4]).await }).unwrap(), [4, 8]);
@@ -102,13 +107,13 @@ fn any_executor_will_do() {
 
 #[test]
 fn nothing_is_mapped_to_nothing() {
-    here();
+    let _home = here();
     assert!(double.map([]).wait().unwrap().is_empty());
 }
 
 #[test]
 fn failures_are_data() {
-    here();
+    let _home = here();
     let run = double.map([2, 3, 13, 4]).submit().wait().unwrap();
     let outcomes = run.outcomes().wait().unwrap();
     assert_eq!((outcomes[0].as_ref().ok(), outcomes[3].as_ref().ok()), (Some(&4), Some(&8)));
@@ -126,13 +131,13 @@ fn failures_are_data() {
 
 #[test]
 fn a_failed_item_is_tried_again() {
-    here();
+    let _home = here();
     assert_eq!(at_the_third_try.map([()]).wait().unwrap(), [3]);
 }
 
 #[test]
 fn max_failures_stops_the_rest() {
-    here();
+    let _home = here();
     let run = double.map((0..100).map(|number| 2 * number + 1)).max_failures(3).parallel(1).submit().wait().unwrap();
     let outcomes = run.outcomes().wait().unwrap();
     let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().unwrap_err().kind()).collect();
@@ -142,7 +147,7 @@ fn max_failures_stops_the_rest() {
 
 #[test]
 fn cancel_waits_for_what_a_thread_is_doing_and_starts_no_more() {
-    here();
+    let _home = here();
     let run = sleeps.map([300; 50]).parallel(2).submit().wait().unwrap();
     while SLEEPING.load(Ordering::SeqCst) < 2 {
         std::thread::sleep(Duration::from_millis(1));
@@ -158,7 +163,7 @@ fn cancel_waits_for_what_a_thread_is_doing_and_starts_no_more() {
 
 #[test]
 fn a_run_is_attached_to_and_read_twice() {
-    here();
+    let _home = here();
     let run = double.map([2, 4, 6]).submit().wait().unwrap();
     // While it goes on the other handle follows, in the same process as well.
     let other = double.attach(run.id()).wait().unwrap();
@@ -172,13 +177,13 @@ fn a_run_is_attached_to_and_read_twice() {
 
 #[test]
 fn a_map_inside_a_remote_function_is_refused() {
-    here();
+    let _home = here();
     assert_eq!(maps.call(()).wait().unwrap(), "Nested: failed to map `double`: this is inside a remote function");
 }
 
 #[test]
 fn several_maps_at_once() {
-    here();
+    let _home = here();
     let runs: Vec<_> = (0..4).map(|_| double.map((0..50).map(|number| 2 * number)).submit().wait().unwrap()).collect();
     let ids: std::collections::HashSet<_> = runs.iter().map(|run| run.id().to_owned()).collect();
     assert_eq!(ids.len(), 4);
@@ -223,7 +228,7 @@ impl tracing::Subscriber for Told {
 
 #[test]
 fn a_run_is_told_by_tracing() {
-    here();
+    let _home = here();
     let told = Arc::new(Told(Mutex::default()));
     tracing::subscriber::set_global_default(Arc::clone(&told)).expect("no other test collects");
     let run = double.map([2, 3]).submit().wait().unwrap();
@@ -251,7 +256,7 @@ impl cloudknot::Hook for Slow {
 
 #[test]
 fn progress_never_goes_back() {
-    here();
+    let _home = here();
     let told = Arc::new(Mutex::new(Vec::new()));
     cloudknot::set_hook(Some(Box::new(Slow(Arc::clone(&told)))));
     let run = double.map((0..20).map(|number| 2 * number)).chunk(1).parallel(4).submit().wait().unwrap();
