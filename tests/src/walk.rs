@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use tempfile::TempDir;
+use crate::workspaces;
 
-/// A new crate with a path to cloudknot.
+/// A new crate with a path to cloudknot. It is made anew for each test, at the same place: what is compiled for it names that
+/// place, and is compiled once.
 #[derive(Debug)]
 pub struct Walk {
-    parent: TempDir,
-    name: &'static str,
+    folder: PathBuf,
 }
 
 impl Walk {
@@ -19,8 +19,13 @@ impl Walk {
     /// # Panics
     /// Where cargo does not make it.
     pub fn new(name: &'static str) -> Self {
-        let walk = Self { parent: tempfile::tempdir().expect("a temporary folder"), name };
-        succeed(cargo(walk.parent.path()).args(["new", "--quiet", "--vcs", "none", name]));
+        let parent = workspaces::parent().join("walks");
+        fs::create_dir_all(&parent).expect("the folder for temporary files can be written to");
+        let walk = Self { folder: parent.join(name) };
+        if walk.folder.exists() {
+            fs::remove_dir_all(&walk.folder).expect("what a test before has left can be removed");
+        }
+        succeed(cargo(&parent).args(["new", "--quiet", "--vcs", "none", name]));
         // With the workspace's versions nothing has to be asked of a registry.
         fs::copy(workspace().join("Cargo.lock"), walk.folder().join("Cargo.lock")).expect("the lockfile is copied");
         let path = workspace().join("cloudknot");
@@ -30,7 +35,7 @@ impl Walk {
 
     /// Where it is.
     pub fn folder(&self) -> PathBuf {
-        self.parent.path().join(self.name)
+        self.folder.clone()
     }
 
     /// Writes a file of it.
@@ -51,14 +56,19 @@ impl Walk {
     }
 }
 
+/// The folder for what is compiled on walks, which is kept from one test to the next.
+pub fn target() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    workspace().join(target)
+}
+
 /// cargo in this folder, as a new user has it.
 pub fn cargo(folder: &Path) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
-    // What is compiled is kept from one test to the next. The user's settings are those of a new user: none.
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     // Nobody debugs it, and what the AWS SDKs have to say to a debugger fills gigabytes.
     cargo.env("CARGO_PROFILE_DEV_DEBUG", "0");
-    cargo.current_dir(folder).env("CARGO_TARGET_DIR", workspace().join(target));
+    // The user's settings are those of a new user: none.
+    cargo.current_dir(folder).env("CARGO_TARGET_DIR", target());
     cargo.env_remove("CLOUDKNOT_HOME").env_remove("CLOUDKNOT_BACKEND").env_remove("CARGO_MANIFEST_DIR");
     cargo
 }

@@ -18,10 +18,7 @@ use crate::shared::{lock, shared};
 /// If a file cannot be written.
 pub fn workspace(name: &str, files: &[(&str, &str)]) -> PathBuf {
     let repository = repository();
-    let mut hasher = DefaultHasher::new();
-    repository.hash(&mut hasher);
-    let parent = std::env::temp_dir().join(format!("cloudknot tests {:016x}", hasher.finish()));
-    let root = parent.join(name);
+    let root = parent().join(name);
     // Another test may be about to write the same.
     let _lock = lock("workspaces");
     let cloudknot = format!("'{}'", repository.join("cloudknot").display());
@@ -33,6 +30,13 @@ pub fn workspace(name: &str, files: &[(&str, &str)]) -> PathBuf {
         fs::copy(repository.join("Cargo.lock"), root.join("Cargo.lock")).expect("the repository has a lock file");
     }
     root
+}
+
+/// The folder of all such workspaces: another one for each checkout.
+pub(crate) fn parent() -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    repository().hash(&mut hasher);
+    std::env::temp_dir().join(format!("cloudknot tests {:016x}", hasher.finish()))
 }
 
 /// Leaves a file alone that is as it should be, so that cargo finds it unchanged.

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use cloudknot_tests::counterparts::{Docker, Registry, run};
 use cloudknot_tests::moto::{Moto, environment, python};
 use cloudknot_tests::recorder::Recorder;
-use cloudknot_tests::walk::{Walk, cargo, succeed};
+use cloudknot_tests::walk::{Walk, cargo, succeed, target};
 use cloudknot_tests::workspaces::cargo_knot;
 
 const PROGRAM: &str = r#"
@@ -71,6 +71,8 @@ fn from_cargo_new_to_results_of_aws_batch() {
     deploy.args(["knot", "deploy", "--knot", "roots", "--offline", "--service-role", role.trim()]);
     // Without optimisation the AWS SDK compiles in half the time, and without what a debugger reads the image is small.
     deploy.args(["--profile", "dev"]).env("CARGO_PROFILE_DEV_DEBUG", "0");
+    // Apart from the workers of this repository, whose dependencies are compiled with the names of other folders.
+    deploy.env("CARGO_TARGET_DIR", target().join("walks"));
     for (name, value) in
         environment(&moto.url()).into_iter().filter(|(name, _)| !name.contains("REGION") && name.starts_with("AWS_"))
     {
