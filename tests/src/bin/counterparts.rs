@@ -5,16 +5,23 @@
 
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use cloudknot_tests::cloud::Cloud;
 use cloudknot_tests::counterparts::Docker;
 use cloudknot_tests::shared::{ENV, Shared};
 use cloudknot_tests::workspaces::{cargo_knot, trial_image};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The process of the command, once it runs.
+static COMMAND: AtomicI32 = AtomicI32::new(0);
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
     let programs_alone = arguments.next_if(|argument| argument == "--programs").is_some();
     let program = arguments.next().expect("its arguments are a command");
+    let _signals = pass_signals_on();
     let programs = cargo_knot().parent().expect("a program is in a folder").to_owned();
     let trial_image = (!programs_alone).then(|| trial_image().to_owned());
     let docker: Option<Arc<Docker>> = if programs_alone { None } else { Docker::get() };
@@ -28,27 +35,36 @@ fn main() -> ExitCode {
     let file = tempfile::NamedTempFile::new().expect("there is a place for temporary files");
     std::fs::write(file.path(), serde_json::to_vec(&shared).expect("paths are text"))
         .expect("a new file can be written");
-    // Ctrl-C and SIGTERM end the command, and this goes on to the end of the counterparts.
-    let signals = tokio::runtime::Runtime::new().expect("a process may start a few threads");
     let mut child = Command::new(&program).args(arguments).env(ENV, file.path()).spawn().unwrap_or_else(|error| {
         panic!("failed to start {}: {error}", program.display());
     });
-    let pid = child.id();
-    signals.spawn(async move {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut interrupt = signal(SignalKind::interrupt()).expect("a signal can be listened for");
-        let mut terminate = signal(SignalKind::terminate()).expect("a signal can be listened for");
+    COMMAND.store(child.id().try_into().expect("a process id is a small number"), Ordering::Relaxed);
+    let status = child.wait().expect("a child can be waited for");
+    ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+/// Has signals end the command, and not this program, which then ends the counterparts.
+fn pass_signals_on() -> Runtime {
+    let runtime = Runtime::new().expect("a process may start a few threads");
+    let entered = runtime.enter();
+    let listen = |kind| signal(kind).expect("a signal can be listened for");
+    let mut interrupt = listen(SignalKind::interrupt());
+    let (mut terminate, mut hangup) = (listen(SignalKind::terminate()), listen(SignalKind::hangup()));
+    drop(entered);
+    runtime.spawn(async move {
         loop {
             tokio::select! {
                 // The terminal has told the command as well.
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {
-                    let pid = i32::try_from(pid).expect("a process id is a small number");
-                    cloudknot_tests::trial::kill(pid, rustix::process::Signal::TERM);
-                }
+                _ = interrupt.recv() => continue,
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            match COMMAND.load(Ordering::Relaxed) {
+                // There is no command yet, and there will be none.
+                0 => std::process::exit(1),
+                command => cloudknot_tests::trial::kill(command, rustix::process::Signal::TERM),
             }
         }
     });
-    let status = child.wait().expect("a child can be waited for");
-    ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    runtime
 }

@@ -1,4 +1,4 @@
-//! What only AWS Batch does, where moto stands in for it. What is about memory, signals and exit codes takes containers.
+//! Tests of AWS Batch alone, for which moto stands in. Memory, signals and exit codes are tested in containers.
 
 use std::fs;
 use std::net::TcpListener;

@@ -11,6 +11,8 @@ use cloudknot_tests::workspaces::{STANDING_IN, cargo_knot, workspace};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::account::SERVICE_ROLE;
+
 static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("of the doctor", STANDING_IN));
 
 /// Somebody of whom IAM could be asked.
@@ -20,12 +22,6 @@ iam = boto3.client('iam')
 iam.create_user(UserName='ada')
 key = iam.create_access_key(UserName='ada')['AccessKey']
 print(key['AccessKeyId'], key['SecretAccessKey'])
-";
-
-/// A role that moto wants an environment to have, where AWS has its own.
-const SERVICE_ROLE: &str = "
-import boto3
-print(boto3.client('iam').create_role(RoleName='theirs', AssumeRolePolicyDocument='{}')['Role']['Arn'])
 ";
 
 /// What has no owner: runs, templates and a job definition of a Knot that is gone, and a stack that was only begun.

@@ -1,4 +1,4 @@
-//! What speaks to AWS, for which moto stands in: the suite of the runs on AWS Batch, what only Batch does, Pars and Knots, and
+//! Tests against AWS, for which moto stands in: the suite of the runs on AWS Batch, what only Batch does, Pars and Knots, and
 //! the S3 store. Jobs are child processes of moto; with `CLOUDKNOT_TEST=full` they are containers.
 
 mod account;

@@ -9,6 +9,8 @@ use cloudknot_tests::recorder::Recorder;
 use cloudknot_tests::walk::{Walk, cargo, succeed, target};
 use cloudknot_tests::workspaces::cargo_knot;
 
+use crate::account::SERVICE_ROLE;
+
 const PROGRAM: &str = r#"
 /// The root of a number; none of a negative one.
 #[cloudknot::remote(memory = "256 MiB", timeout = "1m")]
@@ -33,11 +35,6 @@ async fn main() -> cloudknot::Result<()> {
 }
 "#;
 
-const ROLE: &str = "
-import boto3
-print(boto3.client('iam').create_role(RoleName='theirs', AssumeRolePolicyDocument='{}')['Role']['Arn'])
-";
-
 #[test]
 fn from_cargo_new_to_results_of_aws_batch() {
     let Some(docker) = Docker::get() else { return };
@@ -53,7 +50,7 @@ fn from_cargo_new_to_results_of_aws_batch() {
     walk.write("src/main.rs", PROGRAM);
     let aws = |command: &mut Command| {
         command.envs(environment(&recorder.url())).env("CLOUDKNOT_CONFIG", machine.path().join("config.toml"));
-        command.env("CLOUDKNOT_REGISTRY", registry.host()).env("USER", "ada");
+        command.env("CLOUDKNOT_REGISTRY", registry.host()).env("USER", "ada").env_remove("CLOUDKNOT_HOME");
     };
     let program = |arguments: &[&str]| -> Output {
         let mut command = cargo(&walk.folder());
@@ -66,7 +63,7 @@ fn from_cargo_new_to_results_of_aws_batch() {
     assert!(String::from_utf8_lossy(&here.stderr).contains("root over 4 inputs on this machine"), "{here:?}");
 
     let mut role = Command::new(python().expect("moto is installed"));
-    let role = run(role.args(["-c", ROLE]).envs(environment(&moto.url())));
+    let role = run(role.args(["-c", SERVICE_ROLE]).envs(environment(&moto.url())));
     let mut deploy = Command::new(cargo_knot());
     deploy.args(["knot", "deploy", "--knot", "roots", "--offline", "--service-role", role.trim()]);
     // Without optimisation the AWS SDK compiles in half the time, and without what a debugger reads the image is small.

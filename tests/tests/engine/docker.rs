@@ -1,4 +1,4 @@
-//! What only containers of the local engine do.
+//! Tests of containers of the local engine alone.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! What needs a Docker engine or a registry: the suite of the runs in containers of the trial's image, and images, pushes, bases
+//! Tests that need a Docker engine or a registry: the suite of the runs in containers of the trial's image, and images, pushes, bases
 //! and workers where they are used.
 
 mod docker;

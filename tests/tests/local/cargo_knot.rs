@@ -13,7 +13,7 @@ static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("of the command"
 
 fn knot(arguments: &[&str]) -> Command {
     let mut command = Command::new(cargo_knot());
-    command.arg("knot").args(arguments).current_dir(&*STAND_IN);
+    command.arg("knot").args(arguments).current_dir(&*STAND_IN).env_remove("CLOUDKNOT_HOME");
     command
 }
 

@@ -1,4 +1,4 @@
-//! What runs on this machine: the suite of the runs in item processes, what only those do, and everything up to the image.
+//! Tests of this machine: the suite of the runs in item processes, what only those do, and everything up to the image.
 
 mod attach;
 mod cargo_knot;

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use cloudknot_tests::workspaces::program;
 
-/// What an example prints; it ends well.
+/// Returns what an example prints, and fails unless it exits with 0.
 #[track_caller]
 fn printed(example: &str) -> String {
     let home = tempfile::tempdir().expect("there is a place for temporary files");
