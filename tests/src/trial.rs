@@ -62,6 +62,8 @@ pub enum Task {
     Deadline,
     /// Appends the number to the first file, waits until the second one is there, and gives the number.
     Wait(PathBuf, u64, PathBuf),
+    /// Waits until the file is there, then does what follows.
+    After(PathBuf, Box<Self>),
 }
 
 /// A map, as the tests ask for it.

@@ -172,7 +172,9 @@ fn failures_within_a_chunk_leave_its_other_values() {
 fn after_max_failures_the_rest_is_cancelled() {
     let trial = trial!();
     let file = trial.file("started");
-    let mut tasks = vec![Task::Double(1), Task::Fail(vec!["one".into()]), Task::Fail(vec!["two".into()])];
+    // The other process goes on to an item that notes that it runs only once the first value has arrived.
+    let fails_then = Task::After(trial.seen(&file), Box::new(Task::Fail(vec!["one".into()])));
+    let mut tasks = vec![Task::Double(1), fails_then, Task::Fail(vec!["two".into()])];
     tasks.extend((3..9).map(|number| Task::Count(trial.seen(&file), number, 3_600_000)));
     let spec = Spec { max_failures: Some(2), parallel: Some(2), chunk: Some(9), ..Spec::of(tasks) };
     let facts = trial.map(&spec);
@@ -182,6 +184,7 @@ fn after_max_failures_the_rest_is_cancelled() {
     assert!((3..9).all(|item| failures[&item].kind == "Cancelled"), "{failures:?}");
     assert!(failures[&5].message.contains("after 2 failed items"), "{failures:?}");
     assert_eq!(status(&facts), ([1, 2, 0, 0, 6], true));
+    std::fs::remove_file(&file).unwrap();
     let (kind, text) = error(&trial.facts(&["values", &json(&spec)]));
     assert_eq!(kind, "ItemsFailed");
     assert!(text.contains("2 of 9 items of `work` failed") && text.contains("6 were cancelled"), "{text}");

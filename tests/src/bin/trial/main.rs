@@ -74,10 +74,13 @@ fn perform(task: Task) -> Result<u64, Oops> {
         }
         Task::Wait(file, number, go_on) => {
             append(&file, number);
-            while !go_on.exists() {
+            return perform(Task::After(go_on, Box::new(Task::Sleep(0, number))));
+        }
+        Task::After(file, next) => {
+            while !file.exists() {
                 sleep(10);
             }
-            return Ok(number);
+            return perform(*next);
         }
         Task::Until(file, number, attempts) => {
             append(&file, number);
