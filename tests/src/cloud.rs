@@ -43,7 +43,7 @@ pub struct Cloud {
     pub s3: S3,
     /// What workers reach S3 through, if it is not S3 itself.
     pub before_workers: Option<Recorder>,
-    /// What runs the containers.
+    /// The engine that runs the containers.
     docker: Option<Arc<Docker>>,
     /// The S3 server, if this process has started it.
     _server: Option<(Runtime, S3Server)>,
@@ -245,7 +245,7 @@ fn prepare(name: &str, moto: &Moto, s3_of_workers: String) -> Made {
     Made { queue, containers, processes, types: note["types"].clone(), image: text("name") }
 }
 
-/// What a worker is told of S3.
+/// Returns the variables by which a worker finds S3.
 fn variables(s3_url: String) -> [(&'static str, String); 4] {
     [
         ("AWS_ENDPOINT_URL_S3", s3_url),

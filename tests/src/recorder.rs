@@ -65,12 +65,12 @@ struct Plan {
     held: usize,
     /// Nothing is let through any more.
     is_cut_off: bool,
-    /// How many were let through, and how many of these are not at their end.
+    /// The numbers of requests that were let through, and of those among them that have not ended.
     passed: u64,
     passing: usize,
 }
 
-/// What is to happen to a request that has arrived.
+/// The decision on a request that has arrived.
 enum Admission {
     Pass,
     Hold,
@@ -121,7 +121,7 @@ pub struct Seen {
     pub service: String,
     /// What the program was answered, or would have been, had the connection not been cut. None if it never came so far.
     pub status: Option<u16>,
-    /// What was done to it: `held`, `cut`, `cut off`, `answered 503 SlowDown`.
+    /// The mishap that it met: `held`, `cut`, `cut off`, `answered 503 SlowDown`.
     pub mishap: Option<String>,
 }
 

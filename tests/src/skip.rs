@@ -1,4 +1,4 @@
-//! How a test says that this machine cannot run it, or a part of it. The run of the tests shows it at its end.
+//! Notes of a test that this machine cannot run it, or a part of it. The table at the end of a run shows them.
 
 use std::io::Write as _;
 

@@ -1,4 +1,4 @@
-//! What the attributes generate is clean under the strictest of lints: clippy sees it, and the tests run it.
+//! Code that the attributes generate, under the strictest of lints: clippy sees it, and the tests run it.
 
 #![forbid(unsafe_code)]
 #![deny(warnings, missing_docs, unreachable_pub, unused_qualifications)]

@@ -38,6 +38,15 @@ print(json.dumps({
 }))
 ";
 
+/// Makes a user, of whom IAM can be asked, and prints the user's key.
+pub(crate) const USER: &str = "
+import boto3
+iam = boto3.client('iam')
+iam.create_user(UserName='ada')
+key = iam.create_access_key(UserName='ada')['AccessKey']
+print(key['AccessKeyId'], key['SecretAccessKey'])
+";
+
 /// A role that moto wants an environment to have, where AWS has its own.
 pub(crate) const SERVICE_ROLE: &str = "
 import boto3

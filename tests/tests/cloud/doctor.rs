@@ -11,18 +11,9 @@ use cloudknot_tests::workspaces::{STANDING_IN, cargo_knot, workspace};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::account::SERVICE_ROLE;
+use crate::account::{SERVICE_ROLE, USER};
 
 static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("of the doctor", STANDING_IN));
-
-/// Somebody of whom IAM could be asked.
-const USER: &str = "
-import boto3
-iam = boto3.client('iam')
-iam.create_user(UserName='ada')
-key = iam.create_access_key(UserName='ada')['AccessKey']
-print(key['AccessKeyId'], key['SecretAccessKey'])
-";
 
 /// What has no owner: runs, templates and a job definition of a Knot that is gone, and a stack that was only begun.
 const ORPHANS: &str = "

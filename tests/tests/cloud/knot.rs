@@ -10,16 +10,7 @@ use cloudknot_tests::recorder::{Instead, Seen};
 use cloudknot_tests::workspaces::{LONE, STANDING_IN, workspace};
 use serde_json::Value;
 
-use crate::account::{Account, SERVICE_ROLE, STAND_IN, json};
-
-/// Somebody of whom IAM could be asked.
-const USER: &str = "
-import boto3
-iam = boto3.client('iam')
-iam.create_user(UserName='ada')
-key = iam.create_access_key(UserName='ada')['AccessKey']
-print(key['AccessKeyId'], key['SecretAccessKey'])
-";
+use crate::account::{Account, SERVICE_ROLE, STAND_IN, USER, json};
 
 /// What an earlier deploy has left of a function that the program no longer has.
 const OF_BEFORE: &str = "
