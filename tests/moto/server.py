@@ -17,6 +17,8 @@ What follows is ours and not moto's; a test that rests on it shows that we follo
 - N_TO_N dependencies, and SEQUENTIAL ones between the children of one array.
 - DescribeJobs takes 100 ids, SubmitJob arrays of 2 to 10,000, ListJobs without a status lists what is RUNNING.
 - No more than SLOTS containers run at a time; the other jobs are RUNNABLE.
+- A request is handled only when the one before it is done, S3's objects and buckets aside: moto's state is not made for
+  several threads. Of two that make and read a stack at once, one fails, and the stack is CREATE_IN_PROGRESS forever.
 
 For tests whose functions write files, containers share the folder that CLOUDKNOT_TESTS_FOLDER names, as root.
 
@@ -48,6 +50,7 @@ from moto.batch.exceptions import ClientException
 from moto.batch.responses import BatchResponse
 from moto.batch.utils import JobStatus
 from moto.core.parse import default_timestamp_parser
+from moto.core.responses import BaseResponse
 from moto.core.utils import unix_time_millis
 from moto.iam.models import IAMBackend
 from moto.moto_api import state_manager
@@ -63,6 +66,8 @@ PROCESS = "process:"
 
 slots = threading.Semaphore(SLOTS)
 pulling = threading.Lock()
+# Held while a request is handled.
+handling = threading.RLock()
 # AWS's own policies, by account.
 managed_policies = {}
 # What SubmitJob said that moto does not hand on to the job; each request has a thread of its own.
@@ -538,6 +543,11 @@ def leave_nothing():
 # --- the requests ---
 
 
+def call_action(self, call=BaseResponse.call_action):
+    with handling:
+        return call(self)
+
+
 def submit_job(self, submit=BatchResponse.submitjob):
     size = (self._get_param("arrayProperties") or {}).get("size")
     if size is not None and not 2 <= size <= 10_000:
@@ -582,6 +592,7 @@ models.BatchBackend.cancel_job = cancel_job
 BatchResponse.submitjob = submit_job
 BatchResponse.describejobs = describe_jobs
 IAMBackend._init_aws_policies = init_aws_policies
+BaseResponse.call_action = call_action
 
 if __name__ == "__main__":
     main(sys.argv[1:])
