@@ -3,15 +3,15 @@
 #
 #   tests/run.sh              the default: all phases. 20 minutes at first, 8 once everything is compiled (2 cores)
 #   tests/run.sh quick        formatting, lint, unit tests and the tests of this machine: 3 minutes once everything is compiled
-#   tests/run.sh full         all phases; jobs of AWS Batch are containers, and a result of 3 GB is tested as well
+#   tests/run.sh full         all phases, with `features` (below); jobs of AWS Batch are containers; a result of 3 GB is tested as well
 #   tests/run.sh lint docs    these phases, of: format lint features deny docs stacks doctests tests
 #
 # A phase or a test that this machine cannot run is skipped, and the table at the end says so; with CLOUDKNOT_TESTS_REQUIRE=1 it
 # fails. Nothing is installed, and root is not asked for, if nothing is missing. All that cargo needs is fetched first: from then
 # on cargo is offline, as are the builds that tests start. Only cargo-deny then asks for its database of advisories.
 #
-# What is large is installed only if CLOUDKNOT_TEST_INSTALL names it: `arm64` has workers for 64-bit ARM built and run;
-# `stacks` lints the templates.
+# What takes long is done only if CLOUDKNOT_TESTS_ALSO names it: `arm64` has workers for 64-bit ARM built and run; `features` lints
+# the library with those sets of features for which the AWS SDK is compiled once more; `stacks` lints the templates.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -37,7 +37,7 @@ main() {
         quick) speed=quick chosen=(format lint tests) ;;
         full)
             speed=full chosen=("${phases[@]}")
-            export CLOUDKNOT_TEST=full CLOUDKNOT_HUGE=1
+            export CLOUDKNOT_TEST=full CLOUDKNOT_HUGE=1 CLOUDKNOT_TESTS_ALSO="features ${CLOUDKNOT_TESTS_ALSO:-}"
             ;;
     esac
     for name in "${chosen[@]}"; do
@@ -153,13 +153,16 @@ phase_lint() {
     cargo clippy --locked --workspace --all-targets --features "$all" -- -D warnings
 }
 
-# The library with each set of features that a user can choose, and as a worker is compiled, with and without S3.
+# The library with each set of features that a user can choose, and as a worker is compiled, with and without S3. Without
+# being asked, only what takes seconds: `lint` sees the code of all, and tests build workers and a program with the AWS SDK.
 phase_features() {
     has cargo-clippy || { skipped features "there is no clippy"; return; }
-    local set
-    for set in "" progress aws deploy docker; do
+    local set sets=("" progress)
+    ! asked features || sets+=(aws deploy docker)
+    for set in "${sets[@]}"; do
         lint_library --features "$set"
     done
+    asked features || { optional features "CLOUDKNOT_TESTS_ALSO=features lints aws, deploy, docker and workers by themselves"; return; }
     export RUSTFLAGS="--cfg cloudknot_worker -Ctarget-feature=+crt-static"
     for set in "" aws; do
         lint_library --features "$set" --target-dir "$target/cloudknot" --target "$(rustc -vV | sed -n 's/^host: //p')"
@@ -183,7 +186,7 @@ phase_docs() {
 
 # The templates of the cloud's resources, read by the linters that know AWS's own schemas.
 phase_stacks() {
-    asked stacks || { optional stacks "CLOUDKNOT_TEST_INSTALL=stacks installs the linters"; return; }
+    asked stacks || { optional stacks "CLOUDKNOT_TESTS_ALSO=stacks installs the linters"; return; }
     tests/stacks/check.sh --install || { skipped stacks "the linters cannot be installed"; return; }
     tests/stacks/check.sh
 }
@@ -240,7 +243,7 @@ section() {
     [[ -z "$text" ]] || { say "$1" && printf '%s\n' "$text"; }
 }
 
-asked() { [[ " ${CLOUDKNOT_TEST_INSTALL:-} " == *" $1 "* ]]; }
+asked() { [[ " ${CLOUDKNOT_TESTS_ALSO:-} " == *" $1 "* ]]; }
 has() { command -v "$1" >/dev/null 2>&1; }
 say() { printf '\n== %s\n' "$*"; }
 optional() {

@@ -2,6 +2,9 @@
 """Starts moto's server, with jobs of Batch that behave as AWS documents them.
 
     server.py -H 127.0.0.1 -p PORT        the arguments of moto_server
+    server.py --forks SOCKET              a server for each connection to this Unix socket, without starting Python anew: it
+                                          takes a line of JSON, {"environment": {NAME: VALUE or null}, "log": FILE}, writes
+                                          to that file, and ends with the connection
 
 What follows is ours and not moto's; a test that rests on it shows that we follow the documentation, not that AWS does:
 
@@ -32,7 +35,9 @@ Volumes, secrets, GPUs and ulimits are not heeded, nor are jobs without containe
 """
 
 import atexit
+import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -41,10 +46,11 @@ import uuid
 from copy import copy
 from datetime import datetime
 from pathlib import Path
-from signal import Signals
+from signal import SIGTERM, Signals, signal
 
 import docker
 from moto import settings
+from moto.backends import get_backend
 from moto.batch import models
 from moto.batch.exceptions import ClientException
 from moto.batch.responses import BatchResponse
@@ -54,9 +60,13 @@ from moto.core.responses import BaseResponse
 from moto.core.utils import unix_time_millis
 from moto.iam.models import IAMBackend
 from moto.moto_api import state_manager
-from moto.server import main
+from moto.moto_api._internal import mock_random
+from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app, main
 from moto.utilities.utils import get_partition
+from werkzeug.serving import make_server
 
+# Those that the tests use.
+ACCOUNT, REGION = "123456789012", "eu-west-1"
 SLOTS = 8
 # Between SIGTERM and SIGKILL, in seconds.
 GRACE = 30
@@ -594,5 +604,70 @@ BatchResponse.describejobs = describe_jobs
 IAMBackend._init_aws_policies = init_aws_policies
 BaseResponse.call_action = call_action
 
+
+# --- servers that are forks ---
+
+
+def fork_for_each_connection(path):
+    app = DomainDispatcherApplication(create_backend_app)
+    app.debug = True
+    # What takes moto longest at first, so that no fork has to.
+    for service in ("batch", "cloudformation", "ec2", "ecr", "iam", "logs", "s3", "servicequotas", "sts"):
+        get_backend(service)
+    get_backend("ec2")[ACCOUNT][REGION].describe_instance_types()
+    get_backend("iam")[ACCOUNT]["aws"].list_roles()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            serve_until_closed(connection, app)
+            return
+        connection.close()
+        while a_fork_has_ended():
+            pass
+
+
+def a_fork_has_ended():
+    try:
+        return os.waitpid(-1, os.WNOHANG)[0] > 0
+    except ChildProcessError:
+        return False
+
+
+def serve_until_closed(connection, app):
+    line = connection.makefile().readline()
+    if not line:
+        # Somebody has seen whether the socket is there.
+        return
+    asked = json.loads(line)
+    log = os.open(asked["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    for name, value in asked["environment"].items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    # Else all forks give what they make the same ids, and their containers the same names.
+    mock_random.seed()
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    os.environ["MOTO_PORT"] = str(server.port)
+    signal(SIGTERM, lambda *_: sys.exit())
+    threading.Thread(target=end_when_closed, args=[connection], daemon=True).start()
+    connection.sendall(f"{server.port}\n".encode())
+    server.serve_forever()
+
+
+def end_when_closed(connection):
+    connection.recv(1)
+    os.kill(os.getpid(), SIGTERM)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1] == "--forks":
+        fork_for_each_connection(sys.argv[2])
+    else:
+        main(sys.argv[1:])

@@ -3,15 +3,20 @@
 //! It is started by `tests/moto/server.py`, which says what of Batch is mended there. `tests/moto/install.sh` makes the
 //! Python environment that it needs; `CLOUDKNOT_MOTO` is another one.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::counterparts::{Daemon, Docker};
+use crate::shared::shared;
 use crate::skip::skipped;
 
 /// The account that everything in it belongs to.
@@ -54,11 +59,89 @@ pub fn environment(url: &str) -> [(&'static str, String); 8] {
 pub struct Moto {
     address: SocketAddr,
     log: PathBuf,
-    /// None for one that was handed over.
-    _daemon: Option<Daemon>,
+    _life: Life,
+}
+
+/// What ends a server.
+#[derive(Debug)]
+enum Life {
+    /// The program that has handed it over.
+    Elsewhere,
+    /// Its process does.
+    Daemon { _daemon: Daemon },
+    /// The connection to the program that it is a fork of does.
+    Fork { _fork: Fork },
 }
 
 static MOTO: Mutex<Weak<Moto>> = Mutex::new(Weak::new());
+
+/// moto, started once and not a server yet: each server that is forked from it is there in no time, where Python and moto
+/// take two seconds of CPU to start.
+#[derive(Debug)]
+pub struct Forks {
+    socket: PathBuf,
+    _daemon: Daemon,
+}
+
+impl Forks {
+    /// None if moto is not installed.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start() -> Option<Self> {
+        let mut command = server()?;
+        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let socket = folder.path().join("socket");
+        let mut daemon = Daemon::start(command.arg("--forks").arg(&socket), folder);
+        let ready = daemon.wait(|| UnixStream::connect(&socket).is_ok());
+        ready.unwrap_or_else(|why| panic!("moto did not start: {why}"));
+        Some(Self { socket, _daemon: daemon })
+    }
+
+    /// The Unix socket at which it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+}
+
+/// A fork, which ends when this is dropped, or when this process ends.
+#[derive(Debug)]
+struct Fork {
+    connection: UnixStream,
+    folder: TempDir,
+}
+
+impl Fork {
+    /// One with the environment of this command, and where it listens.
+    fn new(socket: &Path, command: &Command) -> (Self, SocketAddr) {
+        let text = |value: &OsStr| value.to_str().expect("the environment of moto is text").to_owned();
+        let environment: BTreeMap<_, _> =
+            command.get_envs().map(|(name, value)| (text(name), value.map(text))).collect();
+        let mut fork = Self {
+            connection: UnixStream::connect(socket).expect("moto is there to be forked"),
+            folder: tempfile::tempdir().expect("there is a place for temporary files"),
+        };
+        let asked = json!({ "environment": environment, "log": fork.log_file() });
+        writeln!(fork.connection, "{asked}").expect("moto listens");
+        let mut port = String::new();
+        BufReader::new(&fork.connection).read_line(&mut port).expect("moto says its port");
+        let log = || std::fs::read_to_string(fork.log_file()).unwrap_or_default();
+        let port = port.trim().parse().unwrap_or_else(|_| panic!("moto did not start: {}", log()));
+        (fork, (Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+}
+
+impl Drop for Fork {
+    fn drop(&mut self) {
+        // It has cleared away what it has started when it closes its end.
+        let _ = self.connection.shutdown(Shutdown::Write);
+        let _ = self.connection.read(&mut [0]);
+    }
+}
 
 impl Moto {
     /// A new and empty one, without containers: a job that is submitted fails, unless it is a child process, or
@@ -135,21 +218,14 @@ impl Moto {
     }
 
     fn start_with(configure: impl FnOnce(&mut Command)) -> Option<Self> {
-        let Some(python) = python() else {
-            skipped("what needs moto", "it is not installed; tests/run.sh installs it");
-            return None;
-        };
-        let mut command = Command::new(python);
-        // It takes a port that is free and says which: one that was free before it started may be somebody's by now.
-        command.arg("-B").arg(scripts().join("server.py")).args(["-H", "127.0.0.1", "-p", "0"]);
-        command.env("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
-        // What it tells containers of itself, and what it is itself to make of the environment, is ours to say.
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("AWS_")) {
-                command.env_remove(name);
-            }
-        }
+        let mut command = server()?;
         configure(&mut command);
+        if let Some(socket) = shared().and_then(|shared| shared.moto_forks.as_deref()) {
+            let (fork, address) = Fork::new(socket, &command);
+            return Some(Self { address, log: fork.log_file(), _life: Life::Fork { _fork: fork } });
+        }
+        // It takes a port that is free and says which: one that was free before it started may be somebody's by now.
+        command.args(["-H", "127.0.0.1", "-p", "0"]);
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
         let log = folder.path().join("log");
         let address = || address_in(&std::fs::read_to_string(&log).unwrap_or_default());
@@ -157,12 +233,12 @@ impl Moto {
         let ready = daemon.wait(|| address().is_some_and(answers));
         ready.unwrap_or_else(|why| panic!("moto did not start: {why}"));
         let address = address().expect("it has answered there");
-        Some(Self { address, log: daemon.log_file(), _daemon: Some(daemon) })
+        Some(Self { address, log: daemon.log_file(), _life: Life::Daemon { _daemon: daemon } })
     }
 
     /// One that runs already, and logs to this file.
     pub(crate) fn at(address: SocketAddr, log: PathBuf) -> Self {
-        Self { address, log, _daemon: None }
+        Self { address, log, _life: Life::Elsewhere }
     }
 
     /// Where it listens.
@@ -229,6 +305,23 @@ impl Moto {
         let status = answer.split(' ').nth(1).unwrap_or_default();
         assert!(status.starts_with('2'), "moto: POST {path} {body}: {answer}");
     }
+}
+
+/// The command that starts `server.py`, without its arguments. None if moto is not installed.
+fn server() -> Option<Command> {
+    let Some(python) = python() else {
+        skipped("what needs moto", "it is not installed; tests/run.sh installs it");
+        return None;
+    };
+    let mut command = Command::new(python);
+    command.arg("-B").arg(scripts().join("server.py")).env("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
+    // What it tells containers of itself, and what it is itself to make of the environment, is ours to say.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+    }
+    Some(command)
 }
 
 /// The address in the line with which its server begins.

@@ -23,6 +23,8 @@ pub struct Shared {
     pub engine: Option<Engine>,
     /// The stand-in for AWS; none if there can be none here.
     pub cloud: Option<Cloud>,
+    /// The socket at which a moto is had that is empty; see [`crate::moto::Forks`].
+    pub moto_forks: Option<PathBuf>,
 }
 
 /// A Docker engine.

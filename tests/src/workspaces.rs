@@ -66,6 +66,12 @@ edition = "2024"
 
 [workspace.dependencies]
 cloudknot = { path = CLOUDKNOT, default-features = false }
+
+# As in the repository: optimised, what a worker depends on takes twice as long to compile.
+[profile.cloudknot-fast]
+inherits = "release"
+[profile.cloudknot-fast.package."*"]
+opt-level = 0
 "#,
     ),
     (

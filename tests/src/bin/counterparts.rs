@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use cloudknot_tests::cloud::Cloud;
 use cloudknot_tests::counterparts::Docker;
+use cloudknot_tests::moto::Forks;
 use cloudknot_tests::shared::{ENV, Shared};
 use cloudknot_tests::workspaces::{cargo_knot, trial_image};
 use tokio::runtime::Runtime;
@@ -26,11 +27,13 @@ fn main() -> ExitCode {
     let trial_image = (!programs_alone).then(|| trial_image().to_owned());
     let docker: Option<Arc<Docker>> = if programs_alone { None } else { Docker::get() };
     let cloud = if programs_alone { None } else { Cloud::start() };
+    let moto_forks = if programs_alone { None } else { Forks::start() };
     let shared = Shared {
         programs,
         trial_image,
         engine: docker.as_ref().map(|docker| docker.engine().clone()),
         cloud: cloud.as_ref().map(Cloud::place),
+        moto_forks: moto_forks.as_ref().map(|forks| forks.socket().to_owned()),
     };
     let file = tempfile::NamedTempFile::new().expect("there is a place for temporary files");
     std::fs::write(file.path(), serde_json::to_vec(&shared).expect("paths are text"))

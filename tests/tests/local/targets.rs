@@ -69,7 +69,7 @@ async fn x86_64_musl() {
 async fn check(target: &str, options: &[&str], lacks: fn(&str, &str)) {
     let what = format!("a worker for {target}");
     let Some(compiler) = compiler(target) else {
-        return lacks(&what, "there is no standard library for it; CLOUDKNOT_TEST_INSTALL=arm64 tests/run.sh gets one");
+        return lacks(&what, "there is no standard library for it; CLOUDKNOT_TESTS_ALSO=arm64 tests/run.sh gets one");
     };
     let mut build = Command::new(cargo_knot());
     build.args(["knot", "build", "-p", "prog", "--fast", "--json"]).args(options);
