@@ -3,15 +3,19 @@
 #
 #   tests/run.sh              the default: all phases. 20 minutes at first, 8 once everything is compiled (2 cores)
 #   tests/run.sh quick        formatting, lint, unit tests and the tests of this machine: 3 minutes once everything is compiled
-#   tests/run.sh full         all phases, with `features` (below); jobs of AWS Batch are containers; a result of 3 GB is tested as well
+#   tests/run.sh full         all phases, with `features` and `walk` (below); jobs of AWS Batch are containers; a result of 3 GB
 #   tests/run.sh lint docs    these phases, of: format lint features deny docs stacks doctests tests
 #
 # A phase or a test that this machine cannot run is skipped, and the table at the end says so; with CLOUDKNOT_TESTS_REQUIRE=1 it
 # fails. Nothing is installed, and root is not asked for, if nothing is missing. All that cargo needs is fetched first: from then
 # on cargo is offline, as are the builds that tests start. Only cargo-deny then asks for its database of advisories.
 #
-# What takes long is done only if CLOUDKNOT_TESTS_ALSO names it: `arm64` has workers for 64-bit ARM built and run; `features` lints
-# the library with those sets of features for which the AWS SDK is compiled once more; `stacks` lints the templates.
+# What takes long is done only if CLOUDKNOT_TESTS_ALSO names it; the first two compile the AWS SDK some times more:
+#
+#   features    the library is linted with each set of features that a user can choose, and as a worker
+#   walk        a new user's way from `cargo new` to the results of AWS Batch
+#   arm64       workers for 64-bit ARM are built and run
+#   stacks      the templates are linted
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -37,7 +41,7 @@ main() {
         quick) speed=quick chosen=(format lint tests) ;;
         full)
             speed=full chosen=("${phases[@]}")
-            export CLOUDKNOT_TEST=full CLOUDKNOT_HUGE=1 CLOUDKNOT_TESTS_ALSO="features ${CLOUDKNOT_TESTS_ALSO:-}"
+            export CLOUDKNOT_TEST=full CLOUDKNOT_HUGE=1 CLOUDKNOT_TESTS_ALSO="features walk ${CLOUDKNOT_TESTS_ALSO:-}"
             ;;
     esac
     for name in "${chosen[@]}"; do
@@ -153,8 +157,8 @@ phase_lint() {
     cargo clippy --locked --workspace --all-targets --features "$all" -- -D warnings
 }
 
-# The library with each set of features that a user can choose, and as a worker is compiled, with and without S3. Without
-# being asked, only what takes seconds: `lint` sees the code of all, and tests build workers and a program with the AWS SDK.
+# The library with each set of features that a user can choose, and as a worker is compiled, with and without S3. Unless it is
+# asked for, only what takes seconds: `lint` sees the code of all sets at once, and tests compile workers with and without S3.
 phase_features() {
     has cargo-clippy || { skipped features "there is no clippy"; return; }
     local set sets=("" progress)
@@ -200,17 +204,23 @@ phase_tests() {
     local programs=(bare cargo-knot counterparts failures from_code graph_bisection hello lints mains random_mv_prod randhie_bootstrap trial)
     ! links lapack || programs+=(oscillator_levels)
     cargo build --locked --workspace "${features[@]}" "${programs[@]/#/--bin=}" --tests
-    local shared=() chosen=()
-    [[ "$speed" != quick ]] || { shared=(--programs) chosen=(--filterset 'not binary(/^(engine|cloud)$/)'); }
+    local shared=() skip=() chosen=() walk=from_cargo_new_to_results_of_aws_batch
+    if [[ "$speed" == quick ]]; then
+        shared=(--programs) chosen=(--filterset 'not binary(/^(engine|cloud)$/)')
+    elif ! asked walk; then
+        optional walk "CLOUDKNOT_TESTS_ALSO=walk goes from cargo new to the results of AWS Batch"
+        skip=(-- --skip "$walk") chosen=(--filterset "not test($walk)")
+    fi
     if nextest_will_do; then
         # More than there are cores: many tests wait for something.
         "$target/debug/counterparts" "${shared[@]}" cargo nextest run --locked --workspace "${features[@]}" "${chosen[@]}" \
             --color never --status-level pass --final-status-level fail --test-threads $(($(nproc) + 2)) |& tee -ai "$scratch/tests"
     else
         optional nextest "it is missing or too old: cargo test runs the tests, and no times are known"
+        chosen=(--tests)
         [[ "$speed" != quick ]] || chosen=(--lib --test values --test local --test macros_ui)
-        "$target/debug/counterparts" "${shared[@]}" cargo test --locked --workspace --no-fail-fast "${features[@]}" "${chosen[@]:---tests}" |&
-            tee -ai "$scratch/tests"
+        "$target/debug/counterparts" "${shared[@]}" cargo test --locked --workspace --no-fail-fast "${features[@]}" "${chosen[@]}" \
+            "${skip[@]}" |& tee -ai "$scratch/tests"
     fi
 }
 

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -138,6 +139,7 @@ impl Fork {
 impl Drop for Fork {
     fn drop(&mut self) {
         // It has cleared away what it has started when it closes its end.
+        let _ = self.connection.set_read_timeout(Some(Duration::from_secs(10)));
         let _ = self.connection.shutdown(Shutdown::Write);
         let _ = self.connection.read(&mut [0]);
     }
