@@ -3,7 +3,7 @@
 #
 #   tests/run.sh              the default: all phases. 20 minutes at first, 8 once everything is compiled (2 cores)
 #   tests/run.sh quick        formatting, lint, unit tests and the tests of this machine: 3 minutes once everything is compiled
-#   tests/run.sh full         all phases, with `features` and `walk` (below); jobs of AWS Batch are containers; a result of 3 GB
+#   tests/run.sh full         all phases, with `features` and `walk` (below), a result of 3 GB, and containers as jobs of AWS Batch
 #   tests/run.sh lint docs    these phases, of: format lint features deny docs stacks doctests tests
 #
 # A phase or a test that this machine cannot run is skipped, and the table at the end says so; with CLOUDKNOT_TESTS_REQUIRE=1 it
