@@ -13,7 +13,7 @@
 # What takes long is done only if CLOUDKNOT_TESTS_ALSO names it; the first two compile the AWS SDK some times more:
 #
 #   features    the library is linted with each set of features that a user can choose, and as a worker
-#   walk        a new user's way from `cargo new` to the results of AWS Batch
+#   walk        a new user's way from `cargo new` to results, on this machine and of AWS Batch
 #   arm64       workers for 64-bit ARM are built and run
 #   stacks      the templates are linted
 set -euo pipefail
@@ -166,7 +166,7 @@ phase_features() {
     for set in "${sets[@]}"; do
         lint_library --features "$set"
     done
-    asked features || { optional features "CLOUDKNOT_TESTS_ALSO=features lints aws, deploy, docker and workers by themselves"; return; }
+    asked features || { optional features "CLOUDKNOT_TESTS_ALSO=features lints aws, deploy, docker, workers as well"; return; }
     export RUSTFLAGS="--cfg cloudknot_worker -Ctarget-feature=+crt-static"
     for set in "" aws; do
         lint_library --features "$set" --target-dir "$target/cloudknot" --target "$(rustc -vV | sed -n 's/^host: //p')"
@@ -201,27 +201,31 @@ phase_doctests() {
 
 # All is built first, so that no test has to; what the tests speak to is started once (`counterparts`).
 phase_tests() {
-    local programs=(bare cargo-knot counterparts failures from_code graph_bisection hello lints mains random_mv_prod randhie_bootstrap trial)
+    local programs=(bare cargo-knot counterparts failures from_code graph_bisection hello lints mains random_mv_prod)
+    programs+=(randhie_bootstrap trial)
     ! links lapack || programs+=(oscillator_levels)
     cargo build --locked --workspace "${features[@]}" "${programs[@]/#/--bin=}" --tests
-    local shared=() skip=() chosen=() walk=from_cargo_new_to_results_of_aws_batch
+    local shared=() suites=(--tests) chosen='all()' skip=()
+    asked walk || leave_out walk 'walk::' "CLOUDKNOT_TESTS_ALSO=walk goes from cargo new to results, here and on AWS Batch"
+    asked arm64 || leave_out arm64 'targets::aarch64' "CLOUDKNOT_TESTS_ALSO=arm64 builds and runs workers for it"
     if [[ "$speed" == quick ]]; then
-        shared=(--programs) chosen=(--filterset 'not binary(/^(engine|cloud)$/)')
-    elif ! asked walk; then
-        optional walk "CLOUDKNOT_TESTS_ALSO=walk goes from cargo new to the results of AWS Batch"
-        skip=(-- --skip "$walk") chosen=(--filterset "not test($walk)")
+        shared=(--programs) suites=(--lib --test values --test local --test macros_ui) chosen+=' - binary(/^(engine|cloud)$/)'
     fi
     if nextest_will_do; then
         # More than there are cores: many tests wait for something.
-        "$target/debug/counterparts" "${shared[@]}" cargo nextest run --locked --workspace "${features[@]}" "${chosen[@]}" \
+        "$target/debug/counterparts" "${shared[@]}" cargo nextest run --locked --workspace "${features[@]}" --filterset "$chosen" \
             --color never --status-level pass --final-status-level fail --test-threads $(($(nproc) + 2)) |& tee -ai "$scratch/tests"
     else
         optional nextest "it is missing or too old: cargo test runs the tests, and no times are known"
-        chosen=(--tests)
-        [[ "$speed" != quick ]] || chosen=(--lib --test values --test local --test macros_ui)
-        "$target/debug/counterparts" "${shared[@]}" cargo test --locked --workspace --no-fail-fast "${features[@]}" "${chosen[@]}" \
-            "${skip[@]}" |& tee -ai "$scratch/tests"
+        "$target/debug/counterparts" "${shared[@]}" cargo test --locked --workspace --no-fail-fast "${features[@]}" "${suites[@]}" \
+            -- "${skip[@]}" |& tee -ai "$scratch/tests"
     fi
+}
+
+# leave_out <name> <what the tests' names begin with> <the way to have them>: for both runners, in `phase_tests`.
+leave_out() {
+    optional "$1" "$3"
+    chosen+=" - test(/^$2/)" skip+=(--skip "$2")
 }
 
 # --- how this speaks ---
