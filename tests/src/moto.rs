@@ -63,14 +63,14 @@ pub struct Moto {
     _life: Life,
 }
 
-/// What ends a server.
+/// The owner of a server, which ends with it.
 #[derive(Debug)]
 enum Life {
     /// The program that has handed it over.
     Elsewhere,
-    /// Its process does.
+    /// This program, whose child process it is.
     Daemon { _daemon: Daemon },
-    /// The connection to the program that it is a fork of does.
+    /// This program, by its connection to the fork.
     Fork { _fork: Fork },
 }
 
@@ -85,7 +85,7 @@ pub struct Forks {
 }
 
 impl Forks {
-    /// None if moto is not installed.
+    /// Starts Python and moto. None if moto is not installed.
     ///
     /// # Panics
     /// If it does not start.
@@ -113,7 +113,7 @@ struct Fork {
 }
 
 impl Fork {
-    /// One with the environment of this command, and where it listens.
+    /// Forks a server with the environment of this command. Returns it, and the address at which it listens.
     fn new(socket: &Path, command: &Command) -> (Self, SocketAddr) {
         let text = |value: &OsStr| value.to_str().expect("the environment of moto is text").to_owned();
         let environment: BTreeMap<_, _> =
