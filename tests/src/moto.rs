@@ -63,7 +63,7 @@ pub struct Moto {
     _life: Life,
 }
 
-/// The owner of a server, which ends with it.
+/// The owner of a server. The server ends with its owner.
 #[derive(Debug)]
 enum Life {
     /// The program that has handed it over.
