@@ -4,7 +4,6 @@
 //! Python environment that it needs; `CLOUDKNOT_MOTO` is another one.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -60,43 +59,64 @@ pub fn environment(url: &str) -> [(&'static str, String); 8] {
 pub struct Moto {
     address: SocketAddr,
     log: PathBuf,
-    _life: Life,
-}
-
-/// The owner of a server. The server ends with its owner.
-#[derive(Debug)]
-enum Life {
-    /// The program that has handed it over.
-    Elsewhere,
-    /// This program, whose child process it is.
-    Daemon { _daemon: Daemon },
-    /// This program, by its connection to the fork.
-    Fork { _fork: Fork },
+    /// None if another program has made it and handed it over.
+    _fork: Option<Fork>,
 }
 
 static MOTO: Mutex<Weak<Moto>> = Mutex::new(Weak::new());
+static FORKS: Mutex<Weak<Forks>> = Mutex::new(Weak::new());
 
 /// moto, started once and not a server yet: each server that is forked from it is there in no time, where Python and moto
 /// take two seconds of CPU to start.
 #[derive(Debug)]
 pub struct Forks {
     socket: PathBuf,
-    _daemon: Daemon,
+    /// None if another program has started it and handed it over.
+    _daemon: Option<Daemon>,
 }
 
 impl Forks {
-    /// Starts Python and moto. None if moto is not installed.
+    /// Returns the one that was handed over, else the one that the servers of this process share; it ends with the last of them.
+    /// None if there can be none here.
     ///
     /// # Panics
-    /// If it does not start.
-    pub fn start() -> Option<Self> {
-        let mut command = server()?;
+    /// If it does not start, or can neither be had nor be skipped.
+    pub fn get() -> Option<Arc<Self>> {
+        let mut known = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(forks) = known.upgrade() {
+            return Some(forks);
+        }
+        let found = match shared() {
+            Some(shared) => shared.moto_forks.clone().map(|socket| Self { socket, _daemon: None }),
+            None => python().map(Self::start),
+        };
+        let Some(forks) = found.map(Arc::new) else {
+            skipped("what needs moto", "it is not installed; tests/run.sh installs it");
+            return None;
+        };
+        *known = Arc::downgrade(&forks);
+        Some(forks)
+    }
+
+    /// Starts Python and moto.
+    fn start(python: PathBuf) -> Self {
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
         let socket = folder.path().join("socket");
-        let mut daemon = Daemon::start(command.arg("--forks").arg(&socket), folder);
+        let mut command = Command::new(python);
+        command.arg("-B").arg(scripts().join("server.py")).arg("--forks").arg(&socket);
+        command.env("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
+        // Nothing here asks for them, and each reset would make a thousand.
+        command.env("MOTO_EC2_LOAD_DEFAULT_AMIS", "false");
+        // What it tells containers of itself, and what it is itself to make of the environment, is ours to say.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("AWS_")) {
+                command.env_remove(name);
+            }
+        }
+        let mut daemon = Daemon::start(&mut command, folder);
         let ready = daemon.wait(|| UnixStream::connect(&socket).is_ok());
         ready.unwrap_or_else(|why| panic!("moto did not start: {why}"));
-        Some(Self { socket, _daemon: daemon })
+        Self { socket, _daemon: Some(daemon) }
     }
 
     /// The Unix socket at which it listens.
@@ -110,18 +130,15 @@ impl Forks {
 struct Fork {
     connection: UnixStream,
     folder: TempDir,
+    _forks: Arc<Forks>,
 }
 
 impl Fork {
-    /// Forks a server with the environment of this command. Returns it, and the address at which it listens.
-    fn new(socket: &Path, command: &Command) -> (Self, SocketAddr) {
-        let text = |value: &OsStr| value.to_str().expect("the environment of moto is text").to_owned();
-        let environment: BTreeMap<_, _> =
-            command.get_envs().map(|(name, value)| (text(name), value.map(text))).collect();
-        let mut fork = Self {
-            connection: UnixStream::connect(socket).expect("moto is there to be forked"),
-            folder: tempfile::tempdir().expect("there is a place for temporary files"),
-        };
+    /// Forks a server with this in its environment, and without what is none. Returns it, and the address at which it listens.
+    fn new(forks: Arc<Forks>, environment: &BTreeMap<&str, Option<String>>) -> (Self, SocketAddr) {
+        let connection = UnixStream::connect(&forks.socket).expect("moto is there to be forked");
+        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let mut fork = Self { connection, folder, _forks: forks };
         let asked = json!({ "environment": environment, "log": fork.log_file() });
         writeln!(fork.connection, "{asked}").expect("moto listens");
         let mut port = String::new();
@@ -152,10 +169,8 @@ impl Moto {
     /// # Panics
     /// If it can neither be had nor be skipped.
     pub fn start() -> Option<Self> {
-        Self::start_with(|command| {
-            // Whatever engine there is, this one is not to use it.
-            command.env("DOCKER_HOST", "unix:///nonexistent");
-        })
+        // Whatever engine there is, this one is not to use it.
+        Self::start_with([("DOCKER_HOST", Some("unix:///nonexistent".to_owned()))])
     }
 
     /// The one that the tests of this process share, for those that name what they make as nobody else does. It ends
@@ -179,13 +194,7 @@ impl Moto {
     /// # Panics
     /// As [`Moto::start`].
     pub fn start_with_docker(docker: &Docker, config: &Path) -> Option<Self> {
-        Self::start_with(|command| {
-            command.env("DOCKER_CONFIG", config).env("MOTO_DOCKER_NETWORK_MODE", "host");
-            match docker.host() {
-                Some(host) => command.env("DOCKER_HOST", host),
-                None => command.env_remove("DOCKER_HOST"),
-            };
-        })
+        Self::start_with([("DOCKER_CONFIG", Some(text(config)))].into_iter().chain(jobs_in(docker)))
     }
 
     /// The same, whose containers share this folder of this machine. Without an engine, jobs can be processes only.
@@ -194,13 +203,7 @@ impl Moto {
     /// As [`Moto::start`].
     pub fn start_with_folder(docker: Option<&Docker>, folder: &Path) -> Option<Self> {
         let Some(docker) = docker else { return Self::start() };
-        Self::start_with(|command| {
-            command.env("MOTO_DOCKER_NETWORK_MODE", "host").env("CLOUDKNOT_TESTS_FOLDER", folder);
-            match docker.host() {
-                Some(host) => command.env("DOCKER_HOST", host),
-                None => command.env_remove("DOCKER_HOST"),
-            };
-        })
+        Self::start_with([("CLOUDKNOT_TESTS_FOLDER", Some(text(folder)))].into_iter().chain(jobs_in(docker)))
     }
 
     /// Ends all jobs of a queue whose names begin like this.
@@ -219,28 +222,14 @@ impl Moto {
         }
     }
 
-    fn start_with(configure: impl FnOnce(&mut Command)) -> Option<Self> {
-        let mut command = server()?;
-        configure(&mut command);
-        if let Some(socket) = shared().and_then(|shared| shared.moto_forks.as_deref()) {
-            let (fork, address) = Fork::new(socket, &command);
-            return Some(Self { address, log: fork.log_file(), _life: Life::Fork { _fork: fork } });
-        }
-        // It takes a port that is free and says which: one that was free before it started may be somebody's by now.
-        command.args(["-H", "127.0.0.1", "-p", "0"]);
-        let folder = tempfile::tempdir().expect("there is a place for temporary files");
-        let log = folder.path().join("log");
-        let address = || address_in(&std::fs::read_to_string(&log).unwrap_or_default());
-        let mut daemon = Daemon::start(&mut command, folder);
-        let ready = daemon.wait(|| address().is_some_and(answers));
-        ready.unwrap_or_else(|why| panic!("moto did not start: {why}"));
-        let address = address().expect("it has answered there");
-        Some(Self { address, log: daemon.log_file(), _life: Life::Daemon { _daemon: daemon } })
+    fn start_with(environment: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Option<Self> {
+        let (fork, address) = Fork::new(Forks::get()?, &environment.into_iter().collect());
+        Some(Self { address, log: fork.log_file(), _fork: Some(fork) })
     }
 
     /// One that runs already, and logs to this file.
     pub(crate) fn at(address: SocketAddr, log: PathBuf) -> Self {
-        Self { address, log, _life: Life::Elsewhere }
+        Self { address, log, _fork: None }
     }
 
     /// Where it listens.
@@ -309,32 +298,13 @@ impl Moto {
     }
 }
 
-/// The command that starts `server.py`, without its arguments. None if moto is not installed.
-fn server() -> Option<Command> {
-    let Some(python) = python() else {
-        skipped("what needs moto", "it is not installed; tests/run.sh installs it");
-        return None;
-    };
-    let mut command = Command::new(python);
-    command.arg("-B").arg(scripts().join("server.py")).env("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
-    // What it tells containers of itself, and what it is itself to make of the environment, is ours to say.
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("AWS_")) {
-            command.env_remove(name);
-        }
-    }
-    Some(command)
+/// Returns the environment of a server whose jobs are containers of this engine, on the network of this machine.
+fn jobs_in(docker: &Docker) -> [(&'static str, Option<String>); 2] {
+    [("DOCKER_HOST", docker.host().map(str::to_owned)), ("MOTO_DOCKER_NETWORK_MODE", Some("host".to_owned()))]
 }
 
-/// The address in the line with which its server begins.
-fn address_in(log: &str) -> Option<SocketAddr> {
-    let (_, after) = log.split_once("Running on http://")?;
-    // Only once the line is whole.
-    after.split_once('\n')?.0.trim().parse().ok()
-}
-
-fn answers(address: SocketAddr) -> bool {
-    ask(address, "GET", "/moto-api/", "").is_ok()
+fn text(path: &Path) -> String {
+    path.to_str().expect("the paths of the tests are text").to_owned()
 }
 
 /// The whole answer to a request, its status line and headers included.

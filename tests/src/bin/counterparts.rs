@@ -26,8 +26,8 @@ fn main() -> ExitCode {
     let programs = cargo_knot().parent().expect("a program is in a folder").to_owned();
     let trial_image = (!programs_alone).then(|| trial_image().to_owned());
     let docker: Option<Arc<Docker>> = if programs_alone { None } else { Docker::get() };
+    let moto_forks = if programs_alone { None } else { Forks::get() };
     let cloud = if programs_alone { None } else { Cloud::start() };
-    let moto_forks = if programs_alone { None } else { Forks::start() };
     let shared = Shared {
         programs,
         trial_image,
