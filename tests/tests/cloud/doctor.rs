@@ -1,19 +1,11 @@
 //! What `cargo knot` says of an account, and what it leaves to others: doctor, prune and template, against moto.
 
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
-use std::sync::LazyLock;
+use std::process::{Command, Output};
 
-use cloudknot_tests::counterparts::{Registry, check, run};
-use cloudknot_tests::moto::{Moto, environment, python};
-use cloudknot_tests::recorder::Recorder;
-use cloudknot_tests::workspaces::{STANDING_IN, cargo_knot, workspace};
+use cloudknot_tests::counterparts::check;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::account::{SERVICE_ROLE, USER};
-
-static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("of the doctor", STANDING_IN));
+use crate::account::{Account, SERVICE_ROLE, STAND_IN, USER};
 
 /// What has no owner: runs, templates and a job definition of a Knot that is gone, and a stack that was only begun.
 const ORPHANS: &str = "
@@ -43,46 +35,18 @@ Resources:
 print(bucket)
 ";
 
-/// An account of moto's, behind the recorder, and a machine of somebody who uses it.
-struct Account {
-    moto: Moto,
-    recorder: Recorder,
-    home: TempDir,
+/// `cargo knot` in the folder of a package.
+fn knot(account: &Account, arguments: &[&str]) -> Command {
+    let mut command = account.knot(arguments);
+    command.current_dir(STAND_IN.join("lone"));
+    command
 }
 
-impl Account {
-    fn new() -> Option<Self> {
-        let moto = Moto::start()?;
-        let recorder = Recorder::before(&moto.url());
-        Some(Self { recorder, moto, home: tempfile::tempdir().unwrap() })
-    }
-
-    fn knot(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(cargo_knot());
-        command.arg("knot").args(arguments).current_dir(STAND_IN.join("lone")).stdin(Stdio::null());
-        command.envs(environment(&self.recorder.url())).env("USER", "ada");
-        let home = self.home.path();
-        command.env("CLOUDKNOT_CONFIG", home.join("config.toml")).env("CLOUDKNOT_HOME", home.join("runs"));
-        command
-    }
-
-    /// A script of AWS's own client, which the recorder does not see.
-    fn script(&self, text: &str) -> String {
-        let mut command = Command::new(python().expect("moto is installed"));
-        run(command.args(["-c", text]).envs(environment(&self.moto.url()))).trim().to_owned()
-    }
-
-    /// Makes a stack as somebody does who has a template and nothing else.
-    fn make(&self, name: &str, template: &str) {
-        let path = self.home.path().join("template.yaml");
-        std::fs::write(&path, template).unwrap();
-        let script = format!(
-            "import boto3; boto3.client('cloudformation').create_stack(StackName='{name}', \
-             Capabilities=['CAPABILITY_IAM'], TemplateBody=open('{}').read())",
-            path.display()
-        );
-        let _ = self.script(&script);
-    }
+/// Makes a stack as somebody does who has a template and nothing else.
+fn make(account: &Account, name: &str, template: &str) {
+    let script = "import boto3, sys; boto3.client('cloudformation').create_stack(StackName=sys.argv[1], \
+                  Capabilities=['CAPABILITY_IAM'], TemplateBody=sys.argv[2])";
+    account.script_with(script, &[name, template]);
 }
 
 fn json(output: &Output) -> Vec<Value> {
@@ -105,7 +69,7 @@ fn finding<'f>(found: &'f [Value], about: &str) -> (&'f str, &'f str, &'f str) {
 #[test]
 fn a_doctor_looks_at_everything_and_says_what_to_do() {
     let Some(account) = Account::new() else { return };
-    let found = json(&check(&mut account.knot(&["doctor", "--json"]), 0, &[]));
+    let found = json(&check(&mut knot(&account, &["doctor", "--json"]), 0, &[]));
     let (state, who, _) = finding(&found, "credentials");
     assert!(state == "good" && who.contains("account 123456789012, region eu-west-1"), "{who}");
     assert_eq!(finding(&found, "Rust").0, "good");
@@ -120,15 +84,15 @@ fn a_doctor_looks_at_everything_and_says_what_to_do() {
 
     let key = account.script(USER);
     let (id, secret) = key.split_once(' ').expect("the script prints both");
-    let mut doctor = account.knot(&["doctor", "--json"]);
+    let mut doctor = knot(&account, &["doctor", "--json"]);
     let found = json(&check(doctor.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret), 0, &[]));
     assert!(finding(&found, "credentials").1.starts_with("arn:aws:iam::123456789012:user/ada,"), "{found:?}");
     let (state, why, _) = finding(&found, "permissions");
     assert!(state == "unknown" && why.contains("failed to ask IAM what `arn:aws:iam::"), "{why}");
     assert!(account.recorder.operations().contains(&"iam SimulatePrincipalPolicy".to_owned()));
 
-    let found = check(&mut account.knot(&["doctor", "--pars", "nobodys"]), 9, &["error: one thing stands in the way"]);
-    let found = text(found);
+    let mut doctor = knot(&account, &["doctor", "--pars", "nobodys"]);
+    let found = text(check(&mut doctor, 9, &["error: one thing stands in the way"]));
     let says =
         "error    Pars `nobodys`: it is not there, in eu-west-1\n           `cargo knot pars create nobodys` makes it";
     assert!(found.contains(says) && found.contains("ok       Rust: rustc "), "{found}");
@@ -140,14 +104,14 @@ fn one_look_that_fails_does_not_keep_the_others() {
     let Some(account) = Account::new() else { return };
     let config = account.home.path().join("config.toml");
     std::fs::write(&config, "profil = \"lab\"\n").unwrap();
-    let found = json(&check(&mut account.knot(&["doctor", "--json"]), 9, &["2 things stand in the way"]));
+    let found = json(&check(&mut knot(&account, &["doctor", "--json"]), 9, &["2 things stand in the way"]));
     assert_eq!(finding(&found, "config.toml").0, "bad");
     assert_eq!(finding(&found, "credentials").0, "bad");
     assert_eq!(finding(&found, "permissions").0, "unknown");
     assert_eq!(finding(&found, "Rust").0, "good");
     std::fs::remove_file(config).unwrap();
 
-    let mut nobody = account.knot(&["doctor", "--json"]);
+    let mut nobody = knot(&account, &["doctor", "--json"]);
     nobody.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
     let found = json(&check(&mut nobody, 9, &["one thing stands in the way"]));
     let (state, _, remedy) = finding(&found, "credentials");
@@ -158,10 +122,10 @@ fn one_look_that_fails_does_not_keep_the_others() {
 #[test]
 fn what_has_no_owner_is_listed_and_deleted_when_told() {
     let Some(account) = Account::new() else { return };
-    check(&mut account.knot(&["pars", "create", "lab"]), 0, &[]);
-    check(&mut account.knot(&["prune"]), 0, &["nothing exists without an owner"]);
+    check(&mut knot(&account, &["pars", "create", "lab"]), 0, &[]);
+    check(&mut knot(&account, &["prune"]), 0, &["nothing exists without an owner"]);
     let bucket = account.script(ORPHANS);
-    let prune = |more: &[&str]| account.knot(&[&["prune", "--json"], more].concat());
+    let prune = |more: &[&str]| knot(&account, &[&["prune", "--json"], more].concat());
     let names = |found: &[Value]| -> Vec<String> {
         found.iter().map(|one| format!("{} {}", one["kind"].as_str().unwrap(), one["deleted"])).collect()
     };
@@ -180,7 +144,7 @@ fn what_has_no_owner_is_listed_and_deleted_when_told() {
     let left = json(&check(&mut prune(&["--older-than", "0s"]), 0, &[]));
     assert_eq!(names(&left), ["runs false", "runs false"]);
     check(&mut prune(&["--yes", "--runs"]), 0, &[]);
-    check(&mut account.knot(&["prune", "--older-than", "0s"]), 0, &["nothing exists without an owner"]);
+    check(&mut knot(&account, &["prune", "--older-than", "0s"]), 0, &["nothing exists without an owner"]);
     let stacks = "import boto3; print(sorted(s['StackName'] for s in boto3.client('cloudformation').describe_stacks()['Stacks']))";
     assert_eq!(account.script(stacks), "['cloudknot-pars-lab', 'theirs']");
     let _ = account.recorder.validate();
@@ -189,38 +153,33 @@ fn what_has_no_owner_is_listed_and_deleted_when_told() {
 #[test]
 fn a_template_makes_what_the_command_would_find() {
     let Some(account) = Account::new() else { return };
-    let Some(registry) = Registry::start() else { return };
-    let of_pars = text(check(&mut account.knot(&["template", "pars", "lab", "--tag", "Owner=Ada"]), 0, &[]));
+    let of_pars = text(check(&mut knot(&account, &["template", "pars", "lab", "--tag", "Owner=Ada"]), 0, &[]));
     assert!(of_pars.starts_with("# Made by `cargo knot template pars lab`, cloudknot "), "{of_pars}");
     let options = ["--offline", "--fast", "--knot", "sweep", "--pars", "lab"];
+    let of_sweep = |arguments: &[&str]| knot(&account, &[arguments, &options].concat());
     let role = account.script(SERVICE_ROLE);
     let of_knot = ["template", "knot", "--service-role", &role];
-    check(&mut account.knot(&[&of_knot[..], &options].concat()), 8, &["failed to find the Pars `lab`"]);
+    check(&mut of_sweep(&of_knot), 8, &["failed to find the Pars `lab`"]);
     let made: Vec<_> =
         account.recorder.operations().into_iter().filter(|operation| operation.contains("Create")).collect();
     assert!(made.is_empty(), "{made:?}");
 
-    account.make("cloudknot-pars-lab", &of_pars);
+    make(&account, "cloudknot-pars-lab", &of_pars);
     let create = ["pars", "create", "lab", "--tag", "Owner=Ada"];
-    check(&mut account.knot(&create), 0, &["the Pars `lab` is there, and as it should be"]);
+    check(&mut knot(&account, &create), 0, &["the Pars `lab` is there, and as it should be"]);
 
-    let behind_it = |arguments: &[&str]| {
-        let mut command = account.knot(&[arguments, &options].concat());
-        command.env("CLOUDKNOT_REGISTRY", registry.host());
-        command
-    };
-    let of_knot = text(check(&mut behind_it(&of_knot), 0, &[]));
+    let of_knot = text(check(&mut of_sweep(&of_knot), 0, &[]));
     assert!(of_knot.contains("Make of it the stack `cloudknot-knot-sweep`"), "{of_knot}");
-    account.make("cloudknot-knot-sweep", &of_knot);
-    assert_eq!(registry.requests("POST ").len(), 0, "a template alone has no image");
+    make(&account, "cloudknot-knot-sweep", &of_knot);
+    assert_eq!(account.registry.requests("POST ").len(), 0, "a template alone has no image");
     let deploy = ["deploy", "--service-role", &role];
     let unchanged = "the Knot `sweep` is there, and nothing has changed";
-    check(&mut behind_it(&deploy), 0, &[" sent", unchanged]);
-    let uploads = registry.requests("POST ").len();
+    check(&mut of_sweep(&deploy), 0, &[" sent", unchanged]);
+    let uploads = account.registry.requests("POST ").len();
     assert!(uploads > 0, "the deploy has pushed it");
-    check(&mut behind_it(&deploy), 0, &[unchanged]);
-    assert_eq!(registry.requests("POST ").len(), uploads, "and does so once");
-    let found = json(&check(&mut account.knot(&["doctor", "--json"]), 0, &[]));
+    check(&mut of_sweep(&deploy), 0, &[unchanged]);
+    assert_eq!(account.registry.requests("POST ").len(), uploads, "and does so once");
+    let found = json(&check(&mut knot(&account, &["doctor", "--json"]), 0, &[]));
     assert_eq!(finding(&found, "program").0, "good", "it is noted now");
     assert_eq!(finding(&found, "Knot `sweep`").0, "good");
     assert_eq!(finding(&found, "Pars `lab`").0, "good", "the one that the Knot stands on");
