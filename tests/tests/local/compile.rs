@@ -4,11 +4,12 @@ use std::error::Error as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use cloudknot::compile::{CargoTarget, Compile, CompileError, CompileErrorKind, Profile, Selection, Worker};
 use cloudknot_tests::recorded::types_of;
-use cloudknot_tests::workspaces::{LONE, REAL, STANDING_IN, workspace, write};
+use cloudknot_tests::workspaces::{LONE, REAL, STANDING_IN, cargo_knot, no_warnings, workspace, write};
 use object::{Object as _, ObjectSection as _};
 
 static REAL_ONE: LazyLock<PathBuf> = LazyLock::new(|| workspace("real", REAL));
@@ -62,6 +63,14 @@ fn a_program_has_its_functions_and_those_of_the_crates_it_names() {
     assert_eq!(double.id(), "prog:prog::double");
     assert_eq!(double.signature, "fn double(x: u64) -> u64");
     assert_eq!((double.memory_mib, double.retries, double.timeout_seconds), (Some(2048), 2, Some(900.0)));
+}
+
+#[test]
+fn a_worker_without_s3_compiles_without_a_warning() {
+    let home = tempfile::tempdir().unwrap();
+    let mut build = Command::new(cargo_knot());
+    build.args(["knot", "build", "--offline", "--fast", "-p", "prog"]).env("CLOUDKNOT_HOME", home.path());
+    no_warnings(&build.current_dir(&*REAL_ONE).output().unwrap());
 }
 
 #[test]
