@@ -27,12 +27,6 @@ static WORKER: LazyLock<String> = LazyLock::new(|| {
     note["worker"].as_str().expect("the note names the worker").to_owned()
 });
 
-#[test]
-fn over_s3_it_compiles_without_a_warning() {
-    let home = tempfile::tempdir().unwrap();
-    no_warnings(&build_trial_image(home.path()));
-}
-
 async fn recorded(store: &dyn Store, at: StoreAt, tasks: &[Task]) -> Recorded {
     let types = types_of(&mut Command::new(&*WORKER), "work");
     Recorded::new(store, at, &types, "a-run", tasks).await
@@ -103,6 +97,12 @@ fn doubles() -> Vec<Task> {
 
 fn doubled() -> Vec<u64> {
     (0..20).map(|number| 2 * number).collect()
+}
+
+#[test]
+fn over_s3_it_compiles_without_a_warning() {
+    let home = tempfile::tempdir().unwrap();
+    no_warnings(&build_trial_image(home.path()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
