@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -14,7 +14,7 @@ use crate::counterparts::{Docker, run};
 use crate::moto::{Moto, REGION, environment, python};
 use crate::recorder::Recorder;
 use crate::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
-use crate::shared::{self, Made, S3, shared};
+use crate::shared::{self, Made, S3, one_of_this_process, shared};
 use crate::trial::{Elsewhere, End, Jobs, Trial};
 use crate::workspaces::trial_image;
 
@@ -90,13 +90,7 @@ impl Cloud {
     /// # Panics
     /// If it can neither be had nor be skipped.
     pub fn get() -> Option<Arc<Self>> {
-        let mut known = CLOUD.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cloud) = known.upgrade() {
-            return Some(cloud);
-        }
-        let cloud = Arc::new(Self::handed_over_or_new()?);
-        *known = Arc::downgrade(&cloud);
-        Some(cloud)
+        one_of_this_process(&CLOUD, Self::handed_over_or_new)
     }
 
     /// The same, in which so many of a hundred requests of workers to S3 fail; see [`Recorder::weather`]. None if there can be

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::authority::Authority;
-use crate::shared::{Engine, lock, shared};
+use crate::shared::{Engine, lock, one_of_this_process, shared};
 use crate::skip::skipped;
 
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -141,28 +141,16 @@ impl Docker {
     /// # Panics
     /// If it can neither be had nor be skipped.
     pub fn get() -> Option<Arc<Self>> {
-        let mut known = DOCKER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(docker) = known.upgrade() {
-            return Some(docker);
-        }
-        let found = match shared() {
-            Some(shared) => match shared.engine.clone() {
-                Some(engine) => Ok(Self { engine, daemon: None, _turn: None }),
-                None => Err("none was started for this run".to_owned()),
-            },
-            None => Self::start(),
-        };
-        match found {
-            Ok(docker) => {
-                let docker = Arc::new(docker);
-                *known = Arc::downgrade(&docker);
-                Some(docker)
-            }
-            Err(why) => {
-                skipped("what needs a Docker engine", &why);
-                None
-            }
-        }
+        one_of_this_process(&DOCKER, || {
+            let found = match shared() {
+                Some(shared) => match shared.engine.clone() {
+                    Some(engine) => Ok(Self { engine, daemon: None, _turn: None }),
+                    None => Err("none was started for this run".to_owned()),
+                },
+                None => Self::start(),
+            };
+            found.inspect_err(|why| skipped("what needs a Docker engine", why)).ok()
+        })
     }
 
     fn start() -> Result<Self, String> {

@@ -9,14 +9,14 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::counterparts::{Daemon, Docker};
-use crate::shared::shared;
+use crate::shared::{one_of_this_process, shared};
 use crate::skip::skipped;
 
 /// The account that everything in it belongs to.
@@ -82,20 +82,16 @@ impl Forks {
     /// # Panics
     /// If it does not start, or can neither be had nor be skipped.
     pub fn get() -> Option<Arc<Self>> {
-        let mut known = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(forks) = known.upgrade() {
-            return Some(forks);
-        }
-        let found = match shared() {
-            Some(shared) => shared.moto_forks.clone().map(|socket| Self { socket, _daemon: None }),
-            None => python().map(Self::start),
-        };
-        let Some(forks) = found.map(Arc::new) else {
-            skipped("what needs moto", "it is not installed; tests/run.sh installs it");
-            return None;
-        };
-        *known = Arc::downgrade(&forks);
-        Some(forks)
+        one_of_this_process(&FORKS, || {
+            let found = match shared() {
+                Some(shared) => shared.moto_forks.clone().map(|socket| Self { socket, _daemon: None }),
+                None => python().map(Self::start),
+            };
+            if found.is_none() {
+                skipped("what needs moto", "it is not installed; tests/run.sh installs it");
+            }
+            found
+        })
     }
 
     /// Starts Python and moto.
@@ -179,13 +175,7 @@ impl Moto {
     /// # Panics
     /// As [`Moto::start`].
     pub fn get() -> Option<Arc<Self>> {
-        let mut shared = MOTO.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(moto) = shared.upgrade() {
-            return Some(moto);
-        }
-        let moto = Arc::new(Self::start()?);
-        *shared = Arc::downgrade(&moto);
-        Some(moto)
+        one_of_this_process(&MOTO, Self::start)
     }
 
     /// A new and empty one, whose jobs are containers of this engine, on the network of this machine. `config` is the

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -102,6 +102,17 @@ pub fn shared() -> Option<&'static Shared> {
         Some(serde_json::from_slice(&text).expect("the program `counterparts` has written it"))
     });
     SHARED.as_ref()
+}
+
+/// Returns the one that the tests of this process share, or makes it. It ends with the last of them.
+pub(crate) fn one_of_this_process<T>(known: &Mutex<Weak<T>>, make: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(one) = known.upgrade() {
+        return Some(one);
+    }
+    let one = Arc::new(make()?);
+    *known = Arc::downgrade(&one);
+    Some(one)
 }
 
 /// Waits until no other process holds the lock of this name; held until the file is dropped.
