@@ -8,7 +8,6 @@ use syn::parse::{Parse, ParseStream, Parser};
 use syn::punctuated::Punctuated;
 use syn::{Expr, Ident, Lit, LitInt, LitStr, Token, UnOp};
 
-use crate::quantity;
 use crate::refusals::Refusals;
 
 const KNOWN: &str = "`name`, `vcpus`, `memory`, `gpus`, `retries`, `timeout`, `codec`";
@@ -72,13 +71,15 @@ impl Arguments {
             "vcpus" => self.vcpus = Some(value.vcpus()?),
             "memory" => {
                 let text = value.text("a text with its unit: memory = \"2 GiB\"")?;
-                self.memory_mib = Some(quantity::memory_mib(&text.value()).map_err(|why| refused(&text, why))?);
+                self.memory_mib =
+                    Some(cloudknot_quantity::memory_mib(&text.value()).map_err(|why| refused(&text, why))?);
             }
             "gpus" => self.gpus = value.count("a whole number: gpus = 1")?,
             "retries" => self.retries = value.count("a whole number: retries = 2")?,
             "timeout" => {
                 let text = value.text("a text with its unit: timeout = \"15m\"")?;
-                self.timeout_seconds = Some(quantity::seconds(&text.value()).map_err(|why| refused(&text, why))?);
+                self.timeout_seconds =
+                    Some(cloudknot_quantity::seconds(&text.value()).map_err(|why| refused(&text, why))?);
             }
             "codec" => self.codec = value.codec()?,
             unknown => return Err(refused(key, format_args!("unknown argument `{unknown}`; there are {KNOWN}"))),

@@ -1,6 +1,6 @@
 //! The attributes of cloudknot. They only write paths into `cloudknot::__private`, and know none of our other crates.
 //!
-//! The files are the pipeline: `arguments` reads what stands in the attribute's parentheses (with `quantity`),
+//! The files are the pipeline: `arguments` reads what stands in the attribute's parentheses (amounts by `cloudknot-quantity`),
 //! `signature` models the function and refuses what cannot be remote (with `owned`, type by type), `expand` writes the
 //! static, `describe` what others read of it without running it. `entry` is `#[main]`. Refusals are collected, so that
 //! all of them are shown at once.
@@ -10,11 +10,11 @@ mod describe;
 mod entry;
 mod expand;
 mod owned;
-mod quantity;
 mod refusals;
 mod signature;
 #[cfg(test)]
 mod snapshots;
+mod spaced;
 
 use proc_macro::TokenStream;
 

@@ -7,8 +7,8 @@ use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
 use syn::{GenericArgument, Ident, Lifetime, PathArguments, PathSegment, Type, TypePath, TypeReference, parse_quote};
 
-use crate::describe::spaced;
 use crate::refusals::Refusals;
+use crate::spaced::spaced;
 
 /// The type an input holds for an argument of this type, and whether the function borrows from it.
 pub(crate) fn of_argument(name: &Ident, written: &Type, refusals: &mut Refusals) -> (Type, bool) {

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::codec::CodecError;
 use crate::contract::{self, Reply, Request};
 use crate::failure::{Failure, ItemErrorKind};
 use crate::function::{self, Function};
-use crate::{codec, engine};
+use crate::{engine, frame};
 
 /// What the macro's `call` does: decodes the input, runs the function, encodes its value and reads it back.
 ///
@@ -30,15 +31,15 @@ pub fn serve<I: DeserializeOwned, O: Serialize + DeserializeOwned, Of>(
     let fingerprint = function.schema().fingerprint;
     let codec = |what: &str| {
         let what = what.to_owned();
-        move |error: codec::CodecError| Failure::new(ItemErrorKind::Codec, format!("{what}: {error}"))
+        move |error: CodecError| Failure::new(ItemErrorKind::Codec, format!("{what}: {error}"))
     };
-    let input = codec::decode::<I>(function.codec, fingerprint, input).map_err(codec("its input"))?;
+    let input = frame::decode::<I>(function.codec, fingerprint, input).map_err(codec("its input"))?;
     let output = run(input)?;
     let start = value.len();
-    codec::encode(function.codec, fingerprint, &output, value).map_err(codec("its result"))?;
+    frame::encode(function.codec, fingerprint, &output, value).map_err(codec("its result"))?;
     // Dropped first, so that the value and what is read back are not both in memory for longer than one of them.
     drop(output);
-    codec::read_back::<O, Of>(function.codec, &value[start..]).map_err(codec("its result"))
+    frame::read_back::<O, Of>(function.codec, &value[start..]).map_err(codec("its result"))
 }
 
 /// Runs the future of an async remote function to its end.
@@ -155,9 +156,18 @@ fn of_the_function(backtrace: &str) -> String {
 /// The item process: takes items from its standard input and answers on its standard output until the input ends.
 ///
 /// What the function prints goes to stderr; what it reads is empty.
-pub fn item_process(order: &contract::ItemProcess) -> ! {
+/// The order is what [`contract::ENV_ITEM_PROCESS`] says: an [`ItemProcess`](contract::ItemProcess) in JSON.
+pub fn item_process(order: &str) -> ! {
     ITEM_PROCESS.store(true, Ordering::Relaxed);
-    let code = match serve_items(order) {
+    let order = match serde_json::from_str(order) {
+        Ok(order) => order,
+        Err(error) => {
+            eprintln!("error: cannot read `{}`: {error}", contract::ENV_ITEM_PROCESS);
+            eprintln!("  hint: cloudknot sets this variable itself; unset it");
+            std::process::exit(2)
+        }
+    };
+    let code = match serve_items(&order) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("cloudknot: the item process lost its supervisor: {error}");

@@ -8,6 +8,7 @@ pub mod contract;
 pub mod engine;
 pub mod failure;
 pub mod fingerprint;
+pub mod frame;
 pub mod function;
 pub mod item;
 pub mod process;

@@ -14,8 +14,8 @@ use std::error::Error;
 use std::fmt::Display;
 use std::pin::Pin;
 
-use cloudknot_runtime::codec;
 use cloudknot_runtime::fingerprint::Schema;
+use cloudknot_runtime::frame;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
@@ -101,14 +101,14 @@ pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<(), CodecEr
     let function = R::function();
     let fingerprint = function.schema().fingerprint;
     let start = out.len();
-    codec::encode(function.codec, fingerprint, &R::input(args), out)?;
-    codec::read_back::<R::Input, R::Args>(function.codec, &out[start..]).inspect_err(|_| out.truncate(start))
+    frame::encode(function.codec, fingerprint, &R::input(args), out)?;
+    frame::read_back::<R::Input, R::Args>(function.codec, &out[start..]).inspect_err(|_| out.truncate(start))
 }
 
 /// The value of a result's frame.
-pub fn decode<R: Remote>(frame: &[u8]) -> Result<R::Output, CodecError> {
+pub fn decode<R: Remote>(bytes: &[u8]) -> Result<R::Output, CodecError> {
     let function = R::function();
-    codec::decode::<Carried<R::Output>>(function.codec, function.schema().fingerprint, frame).map(|carried| carried.0)
+    frame::decode::<Carried<R::Output>>(function.codec, function.schema().fingerprint, bytes).map(|carried| carried.0)
 }
 
 /// The value and error types of a function that returns a `Result`, whatever alias spells it.

@@ -30,12 +30,33 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_types::request_id::RequestId;
-use cloudknot_runtime::store::s3;
+use cloudknot_runtime::store::s3::loader;
 
-#[cfg(feature = "deploy")]
-use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{self, Event};
+use crate::event::{self, Event};
+#[cfg(feature = "deploy")]
+use crate::settings::{account::Account, config::Config};
+
+pub(crate) mod batch;
+#[cfg(feature = "deploy")]
+pub(crate) mod cloudformation;
+#[cfg(feature = "deploy")]
+pub(crate) mod ec2;
+#[cfg(feature = "deploy")]
+pub(crate) mod ecr;
+#[cfg(feature = "deploy")]
+pub(crate) mod iam;
+pub(crate) mod logs;
+#[cfg(feature = "deploy")]
+pub(crate) mod machines;
+pub(crate) mod partition;
+#[cfg(feature = "deploy")]
+pub(crate) mod permissions;
+#[cfg(feature = "deploy")]
+pub(crate) mod quotas;
+#[cfg(feature = "deploy")]
+pub(crate) mod s3;
+mod signed;
 
 /// How often one request is tried: with waits that double, some two minutes in all.
 const ATTEMPTS: u32 = 8;
@@ -73,11 +94,11 @@ impl Aws {
     /// # Errors
     /// Where nothing names a region, or `config.toml` cannot be read. Credentials are looked for when they are needed.
     #[cfg(feature = "deploy")]
-    pub(crate) async fn load(profile: Option<&str>, region: Option<&str>) -> Result<Self> {
+    pub(crate) async fn load(account: &Account) -> Result<Self> {
         let chosen = Config::read()?;
-        let named = profile.map(str::to_owned);
-        let profile = profile.map(str::to_owned).or_else(|| set("AWS_PROFILE")).or(chosen.profile);
-        let said = region.map(str::to_owned).or_else(|| set("AWS_REGION")).or_else(|| set("AWS_DEFAULT_REGION"));
+        let named = account.profile.clone();
+        let profile = named.clone().or_else(|| set("AWS_PROFILE")).or(chosen.profile);
+        let said = account.region.clone().or_else(|| set("AWS_REGION")).or_else(|| set("AWS_DEFAULT_REGION"));
         let (config, region) = loaded(profile.as_deref(), said.or(chosen.region)).await;
         let Some(region) = region else {
             let whose = profile.map_or_else(String::new, |profile| format!(" of the profile `{profile}`"));
@@ -195,7 +216,7 @@ fn set(name: &str) -> Option<String> {
 
 /// The configuration, and the region that it ends up with.
 async fn loaded(profile: Option<&str>, region: Option<String>) -> (SdkConfig, Option<String>) {
-    let mut loader = s3::loader().retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS));
+    let mut loader = loader().retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS));
     if let Some(profile) = profile {
         loader = loader.profile_name(profile);
     }
@@ -304,7 +325,7 @@ impl Intercept for Retries {
         let attempt = config.load::<RequestAttempts>().map_or(1, RequestAttempts::attempts);
         if let (2.., Some(failed), Some(what)) = (attempt, config.load::<Failed>(), config.load::<Metadata>()) {
             let doing = format!("ask AWS ({} {})", what.service(), what.name());
-            hook::report(&Event::Retrying { doing: &doing, reason: &failed.reason, wait: failed.at.elapsed() });
+            event::report(&Event::Retrying { doing: &doing, reason: &failed.reason, wait: failed.at.elapsed() });
         }
         Ok(())
     }

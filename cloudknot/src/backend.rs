@@ -8,17 +8,17 @@ use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, Store};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::Ledger;
 #[cfg(not(cloudknot_worker))]
-use crate::program;
-use crate::run::Job;
+use crate::home;
+use crate::record::job::Job;
+use crate::record::ledger::Ledger;
 
 #[cfg(all(feature = "aws", not(cloudknot_worker)))]
 mod batch;
 #[cfg(all(feature = "docker", not(cloudknot_worker)))]
 mod docker;
+mod folder_lock;
 mod local;
-mod turns;
 
 /// Where a map runs.
 ///
@@ -78,7 +78,7 @@ impl Backend {
 
     /// AWS Batch: this Knot.
     #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-    pub(crate) fn knot(note: crate::note::KnotNote) -> Self {
+    pub(crate) fn knot(note: crate::home::knot_note::KnotNote) -> Self {
         Self(Arc::new(batch::OnKnot::new(note)))
     }
 
@@ -113,17 +113,17 @@ impl Backend {
     /// The Knot that is noted beside the crate; this machine where none is, and in a test harness.
     #[cfg(all(feature = "aws", not(cloudknot_worker)))]
     fn noted() -> Result<Self> {
-        if !program::has_started() {
+        if !home::main_has_run() {
             return Ok(Self::local());
         }
-        let note = crate::note::KnotNote::read(&program::home())?;
+        let note = crate::home::knot_note::KnotNote::read(&home::of_this_program())?;
         Ok(note.map_or_else(Self::local, |note| Self(Arc::new(batch::OnKnot::new(note)))))
     }
 
     #[cfg(all(not(feature = "aws"), not(cloudknot_worker)))]
     fn noted() -> Result<Self> {
-        let home = program::home();
-        if program::has_started() && crate::note::is_there(&home) {
+        let home = home::of_this_program();
+        if home::main_has_run() && crate::home::knot_note::is_there(&home) {
             return Err(without_aws(&format!("`{}` notes a Knot", home.display())));
         }
         Ok(Self::local())

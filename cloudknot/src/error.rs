@@ -6,9 +6,6 @@ use std::fmt;
 use cloudknot_runtime::failure::{ItemError, ItemErrorKind};
 use cloudknot_runtime::store::StoreError;
 
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-use crate::compile::CompileErrorKind;
-
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -29,8 +26,7 @@ struct Inner {
     source: Option<Box<dyn StdError + Send + Sync>>,
     run: Option<String>,
     failed: Vec<(u64, ItemError)>,
-    #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-    compile_kind: Option<CompileErrorKind>,
+    wrapped: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 /// What kind of thing could not be done.
@@ -82,8 +78,7 @@ impl Error {
             source: None,
             run: None,
             failed: Vec::new(),
-            #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-            compile_kind: None,
+            wrapped: None,
         }))
     }
 
@@ -93,11 +88,12 @@ impl Error {
         self
     }
 
+    /// Wraps the error of a part of this crate that has a public error of its own: same message, same causes.
     #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-    #[must_use]
-    pub(crate) fn of_compile_kind(mut self, kind: CompileErrorKind) -> Self {
-        self.0.compile_kind = Some(kind);
-        self
+    pub(crate) fn wrap(kind: ErrorKind, error: impl StdError + Send + Sync + 'static, hint: Option<String>) -> Self {
+        let mut wrapping = hint.into_iter().fold(Self::new(kind, error.to_string()), Self::with_hint);
+        wrapping.0.wrapped = Some(Box::new(error));
+        wrapping
     }
 
     #[must_use]
@@ -168,10 +164,22 @@ impl Error {
         self.0.kind
     }
 
-    /// Which step of compiling a worker failed, where one did.
-    #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-    pub fn compile_kind(&self) -> Option<CompileErrorKind> {
-        self.0.compile_kind
+    /// The error that this one wraps, with the same message: a `cloudknot::compile::CompileError` where compiling a worker failed.
+    /// As with [`std::io::Error::get_ref`], [`source`](StdError::source) gives the cause of both.
+    ///
+    /// ```no_run
+    /// # fn example(error: cloudknot::Error) {
+    /// use cloudknot::compile::{CompileError, CompileErrorKind};
+    ///
+    /// let compile = error.get_ref().and_then(|error| error.downcast_ref::<CompileError>());
+    /// if compile.is_some_and(|error| error.kind() == CompileErrorKind::Cargo) {
+    ///     eprintln!("the program does not compile");
+    /// }
+    /// # }
+    /// ```
+    #[cfg(feature = "deploy")]
+    pub fn get_ref(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.0.wrapped.as_deref()
     }
 
     /// What to do next, where there is something to be said.
@@ -228,7 +236,10 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_deref().map(|source| source as _)
+        match &self.0.wrapped {
+            Some(wrapped) => wrapped.source(),
+            None => self.0.source.as_deref().map(|source| source as _),
+        }
     }
 }
 

@@ -44,81 +44,28 @@
 //!   the first time; a program that stays on this machine can go without.
 //! - `deploy`: from a program to its worker, to an image, into a registry and onto AWS, from code.
 //! - `docker`: images by the local Docker engine.
-//! - `cli`: the command `cargo knot`, by `cargo install --path cloudknot --features cli`.
+//!
+//! The command `cargo knot` is a package of its own, `cargo-knot`.
 
-#[cfg(feature = "deploy")]
-mod account;
 #[cfg(cloudknot_allocator = "mimalloc")]
 mod allocator;
 #[cfg(all(feature = "aws", not(cloudknot_worker)))]
 mod aws;
 mod backend;
-#[cfg(all(feature = "aws", not(cloudknot_worker)))]
-mod batch;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-pub mod built;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-pub mod compile;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-pub mod config;
-#[cfg(all(feature = "docker", not(cloudknot_worker)))]
-pub mod docker;
 #[cfg(feature = "deploy")]
-mod docker_image;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-pub mod doctor;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-mod ec2;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-mod ecr;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-mod elf;
+mod build;
+#[cfg(feature = "deploy")]
+mod deploy;
 mod error;
-mod hook;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-pub mod image;
-#[cfg(feature = "deploy")]
-mod knot;
-mod ledger;
-#[cfg(feature = "deploy")]
-mod login;
-#[cfg(all(feature = "aws", not(cloudknot_worker)))]
-mod logs;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-mod machines;
+mod event;
+mod home;
 mod map;
-#[cfg(all(feature = "aws", not(cloudknot_worker)))]
-#[cfg_attr(not(feature = "deploy"), allow(dead_code, reason = "a deploy has more names than a run"))]
-mod names;
-#[cfg(not(cloudknot_worker))]
-#[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only that there is a note is of interest"))]
-mod note;
-#[cfg(feature = "deploy")]
-mod pars;
-#[cfg(all(feature = "aws", not(cloudknot_worker)))]
-mod partition;
-#[cfg(feature = "deploy")]
-mod plan;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-pub mod policy;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-mod preflight;
+mod pending;
 mod program;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-pub mod prune;
-#[allow(dead_code, reason = "the macros have the same file, and read times as well")]
-mod quantity;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-pub mod registry;
+mod record;
 mod remote;
 mod run;
-#[cfg(all(feature = "aws", not(cloudknot_worker)))]
-mod signed;
-#[cfg(not(cloudknot_worker))]
-#[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only that there is a note is of interest"))]
-mod sizes;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-mod stack;
+mod settings;
 #[cfg(all(feature = "progress", not(cloudknot_worker)))]
 mod terminal;
 
@@ -243,21 +190,39 @@ pub use cloudknot_macros::remote;
 /// then the program's. It cannot be deployed.
 pub use cloudknot_macros::main;
 pub use cloudknot_runtime::failure::{ItemError, ItemErrorKind};
-#[cfg(feature = "deploy")]
-pub use docker_image::{DockerImage, DockerImageBuilder};
 pub use error::{Error, ErrorKind, Result};
-pub use hook::{Event, Hook, set_hook};
-#[cfg(feature = "deploy")]
-pub use knot::{Compute, Deployed, Knot, KnotBuilder, KnotClobber, KnotSettings, Log, Mount};
-#[cfg(feature = "deploy")]
-pub use login::Login;
+pub use event::{Event, Hook, set_hook};
 pub use map::{Map, MapFuture, Submit};
-#[cfg(feature = "deploy")]
-pub use pars::{Internet, Network, Pars, ParsBuilder, ParsClobber, ParsSettings, Tenancy};
-#[cfg(feature = "deploy")]
-pub use plan::{Action, Plan, PlannedStep};
+pub use pending::Pending;
+pub use record::job::{Job, JobAttempt};
 pub use remote::RemoteFn;
-pub use run::{Job, JobAttempt, Pending, Results, Run, Status};
+pub use run::{Results, Run, Status};
+
+#[cfg(feature = "docker")]
+#[cfg(not(cloudknot_worker))]
+pub use build::docker;
+#[cfg(feature = "deploy")]
+pub use build::docker_image::{DockerImage, DockerImageBuilder};
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub use build::{compile, image, registry};
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub use deploy::{doctor, policy, prune};
+#[cfg(feature = "deploy")]
+pub use deploy::{
+    knot::{Deployed, Knot, KnotBuilder, KnotClobber},
+    pars::{Pars, ParsBuilder, ParsClobber},
+    plan::{Action, Plan, PlannedStep},
+};
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub use home::built;
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub use settings::config;
+#[cfg(feature = "deploy")]
+pub use settings::{
+    knot::{Compute, KnotSettings, Log, Mount},
+    login::Login,
+    pars::{Internet, Network, ParsSettings, Tenancy},
+};
 
 /// When the attempt of an item that is running will be ended, if anything ends it: `timeout` of the attribute or the map.
 ///

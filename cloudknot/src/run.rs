@@ -1,26 +1,25 @@
 //! A run: one submitted map. It has an id, outlives the program, and is read from its store alone.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use cloudknot_runtime::codec;
-use cloudknot_runtime::contract::{self, Manifest, Part, Round, RunKeys};
-use cloudknot_runtime::engine;
-use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
+use cloudknot_runtime::contract::{self, Manifest, Round, RunKeys};
+use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::function::Function;
-use cloudknot_runtime::store::{BoxFuture, Store, StoreError};
-use futures_core::Stream;
+use cloudknot_runtime::store::{BoxFuture, Store};
 
 use crate::backend::Backend;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::{Bits, End, Ledger, Record, Settled, damaged};
+use crate::pending::Pending;
+use crate::record::job::Job;
+use crate::record::ledger::{End, Ledger};
+use crate::record::{Record, damaged};
 use crate::remote::Decode;
+
+mod results;
+
+pub use results::Results;
 
 /// A handle to a run: its results as they complete, its state, and the means to end it.
 ///
@@ -60,37 +59,6 @@ pub struct Status {
     pub left: u64,
     /// Nothing more will come.
     pub finished: bool,
-}
-
-/// A job of a run on AWS Batch: one of its own, or a child of an array.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Job {
-    /// Its id.
-    pub id: String,
-    /// Batch's word for its state: `SUBMITTED`, `PENDING`, `RUNNABLE`, `STARTING`, `RUNNING`, `SUCCEEDED`, `FAILED`. A job
-    /// succeeds once the outcomes of all its items are stored, be they failures.
-    pub status: String,
-    /// What Batch says to that.
-    pub reason: Option<String>,
-    /// Its items: ranges, first included, last excluded.
-    pub items: Vec<Range<u64>>,
-    /// Those that have ended, in their order.
-    pub attempts: Vec<JobAttempt>,
-    /// Where the console shows the log of its last attempt, once there is one.
-    pub log_url: Option<String>,
-}
-
-/// One attempt of a job that has ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct JobAttempt {
-    /// The exit code of its container, if that ended by itself.
-    pub exit_code: Option<i32>,
-    /// Why it ended, in Batch's words.
-    pub reason: Option<String>,
-    /// Where the console shows its log.
-    pub log_url: Option<String>,
 }
 
 impl fmt::Display for Status {
@@ -143,15 +111,7 @@ impl<T> Run<T> {
 
     /// Each item's outcome with its index, as they complete: a stream.
     pub fn results(&self) -> Results<T> {
-        Results {
-            ledger: Arc::clone(&self.ledger),
-            decode: self.decode,
-            at: 0,
-            given: Bits::new(self.ledger.record.manifest.items),
-            reading: VecDeque::new(),
-            open: None,
-            left: 0,
-        }
+        Results::new(&self.ledger, self.decode)
     }
 }
 
@@ -353,245 +313,4 @@ pub(crate) fn first_round(manifest: &Manifest) -> Round {
     #[allow(clippy::single_range_in_vec_init)]
     let items = vec![0..manifest.items];
     Round { items, retries: manifest.retries }
-}
-
-/// Something that is under way: await it, or `wait` for it where there is no async.
-pub struct Pending<T>(BoxFuture<'static, Result<T>>);
-
-impl<T> Pending<T> {
-    pub(crate) fn new(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
-        Self(Box::pin(engine::inside(Box::pin(future))))
-    }
-
-    /// Waits for it on this thread.
-    pub fn wait(self) -> Result<T> {
-        wait(self)
-    }
-}
-
-/// Waits on this thread, whoever's it is.
-pub(crate) fn wait<F: Future>(future: F) -> F::Output {
-    engine::blocking(|| pollster::block_on(future))
-}
-
-impl<T> Future for Pending<T> {
-    type Output = Result<T>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
-        self.0.as_mut().poll(context)
-    }
-}
-
-impl<T> fmt::Debug for Pending<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pending")
-    }
-}
-
-/// Each item's outcome with its index, as they complete: every item once. See [`Run::results`].
-///
-/// A [`Stream`] for those who use its combinators; [`next`](Self::next) for those who do not; an [`Iterator`], by
-/// [`wait`](Self::wait), where there is no async. Values are read from the store as they are asked for.
-pub struct Results<T> {
-    ledger: Arc<Ledger>,
-    decode: Decode<T>,
-    /// How far the ledger has been followed.
-    at: usize,
-    given: Bits,
-    reading: VecDeque<Reading>,
-    open: Option<OpenPart>,
-    /// Where the search for items that nothing came of has got to.
-    left: u64,
-}
-
-/// A read of the store on its way.
-enum Reading {
-    Under(Settled, BoxFuture<'static, Result<Option<Bytes>, StoreError>>),
-    Done(Settled, Result<Option<Bytes>, StoreError>),
-}
-
-/// A part whose values are being given.
-struct OpenPart {
-    part: Part,
-    next: u64,
-    /// The frames that are left, or what is told of those that cannot be had.
-    frames: Result<Bytes, String>,
-}
-
-impl<T> Results<T> {
-    // Not an iterator's: this one is awaited, as a stream's.
-    #[allow(clippy::should_implement_trait)]
-    /// The next outcome to complete, or `None` once every item has been given.
-    pub fn next(&mut self) -> impl Future<Output = Option<(usize, Result<T, ItemError>)>> + Send + '_
-    where
-        T: Send,
-    {
-        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context))
-    }
-
-    /// The same as a blocking iterator.
-    pub fn wait(mut self) -> impl Iterator<Item = (usize, Result<T, ItemError>)> {
-        std::iter::from_fn(move || wait(std::future::poll_fn(|context| Pin::new(&mut self).poll_next(context))))
-    }
-
-    /// Reads ahead what has been settled, as much as serves the store.
-    fn read_ahead(&mut self, context: &Context<'_>) -> Option<End> {
-        let store = &self.ledger.record.store;
-        while self.reading.len() < store.parallel_reads() {
-            let settled = match self.ledger.settled(self.at, context.waker()) {
-                Ok(settled) => settled,
-                Err(end) => return end,
-            };
-            self.at += 1;
-            let key = self.ledger.record.key_of(settled);
-            let store = Arc::clone(store);
-            let read = Box::pin(engine::inside(Box::pin(async move { store.get(&key).await })));
-            self.reading.push_back(Reading::Under(settled, read));
-        }
-        None
-    }
-
-    /// The oldest read, if it is done. All are driven on.
-    fn read_done(&mut self, context: &mut Context<'_>) -> Option<(Settled, Result<Option<Bytes>, StoreError>)> {
-        for reading in &mut self.reading {
-            if let Reading::Under(settled, future) = reading
-                && let Poll::Ready(bytes) = future.as_mut().poll(context)
-            {
-                *reading = Reading::Done(*settled, bytes);
-            }
-        }
-        match self.reading.pop_front()? {
-            Reading::Done(settled, bytes) => Some((settled, bytes)),
-            under @ Reading::Under(..) => {
-                self.reading.push_front(under);
-                None
-            }
-        }
-    }
-
-    /// The next value of the open part that has not been given.
-    fn next_of_part(&mut self) -> Option<(usize, Result<T, ItemError>)> {
-        let open = self.open.as_mut()?;
-        while open.next <= open.part.last {
-            let item = open.next;
-            open.next += 1;
-            let (record, settled) = (&self.ledger.record, Settled::Values(open.part));
-            let damaged = |why: String| damaged_result(record, settled, &why);
-            let frame = open.next_frame(damaged);
-            if self.given.get(item) {
-                continue;
-            }
-            self.given.set(item);
-            let outcome = frame.and_then(|frame| (self.decode)(&frame).map_err(|error| damaged(error.to_string())));
-            return Some((index(item), outcome.map_err(without_outcome)));
-        }
-        self.open = None;
-        None
-    }
-
-    /// Takes in what has been read; an outcome where it is a failure.
-    fn take_in(
-        &mut self,
-        settled: Settled,
-        bytes: Result<Option<Bytes>, StoreError>,
-    ) -> Option<(usize, Result<T, ItemError>)> {
-        let record = &self.ledger.record;
-        let bytes = match bytes {
-            Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => Err(damaged_result(record, settled, "it has been removed")),
-            Err(error) => Err(format!("{}; attach to the run again to read it", Error::from(error).in_one_line())),
-        };
-        match settled {
-            Settled::Values(part) => {
-                self.open = Some(OpenPart { part, next: part.first, frames: bytes });
-                None
-            }
-            Settled::Failure { item, .. } if self.given.get(item) => None,
-            Settled::Failure { item, .. } => {
-                self.given.set(item);
-                let damaged = |error: serde_json::Error| damaged_result(record, settled, &error.to_string());
-                let read = bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(damaged));
-                Some((index(item), Err(read.unwrap_or_else(without_outcome))))
-            }
-        }
-    }
-
-    /// Once nothing more will come: the items that nothing came of.
-    fn next_left(&mut self, end: &End) -> Option<(usize, Result<T, ItemError>)> {
-        let failure = match end {
-            End::Complete => Failure::new(ItemErrorKind::Infrastructure, "the run ended without an outcome for it"),
-            End::Cancelled(why) => Failure::new(ItemErrorKind::Cancelled, why.clone()),
-            End::Trouble(why) => Failure::new(ItemErrorKind::Infrastructure, why.clone()),
-        };
-        let item = (self.left..self.ledger.record.manifest.items).find(|&item| !self.given.get(item))?;
-        self.left = item + 1;
-        self.given.set(item);
-        Some((index(item), Err(ItemError::new(failure, 0))))
-    }
-}
-
-impl<T> Stream for Results<T> {
-    type Item = (usize, Result<T, ItemError>);
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        loop {
-            if let Some(outcome) = this.next_of_part() {
-                return Poll::Ready(Some(outcome));
-            }
-            let end = this.read_ahead(context);
-            match (this.read_done(context), end) {
-                (Some((settled, bytes)), _) => {
-                    if let Some(outcome) = this.take_in(settled, bytes) {
-                        return Poll::Ready(Some(outcome));
-                    }
-                }
-                (None, Some(end)) if this.reading.is_empty() => return Poll::Ready(this.next_left(&end)),
-                (None, _) => return Poll::Pending,
-            }
-        }
-    }
-}
-
-impl<T> Unpin for Results<T> {}
-
-impl<T> fmt::Debug for Results<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Results({})", self.ledger.record.manifest.run)
-    }
-}
-
-impl OpenPart {
-    /// Cuts off the next frame. Where that cannot be done, the rest of the part is lost as well.
-    fn next_frame(&mut self, damaged: impl FnOnce(String) -> String) -> Result<Bytes, String> {
-        let frames = self.frames.as_mut().map_err(|why| why.clone())?;
-        let length = codec::frame_length(frames).map_err(|error| error.to_string());
-        let cut = length.and_then(|length| match usize::try_from(length) {
-            Ok(length) if length <= frames.len() => Ok(frames.split_to(length)),
-            _ => Err(format!("it is truncated: {} bytes are left of {length}", frames.len())),
-        });
-        let cut = cut.map_err(damaged);
-        if let Err(why) = &cut {
-            self.frames = Err(why.clone());
-        }
-        cut
-    }
-}
-
-/// What is told of what is there and is none.
-fn damaged_result(record: &Record, settled: Settled, why: &str) -> String {
-    format!(
-        "failed to read `{}` in {}: {why}; remove it and attach to the run again to compute its items anew",
-        record.key_of(settled),
-        record.store.describe()
-    )
-}
-
-/// An outcome that there may be, and cannot be read.
-fn without_outcome(why: String) -> ItemError {
-    ItemError::new(Failure::new(ItemErrorKind::Infrastructure, why), 0)
-}
-
-fn index(item: u64) -> usize {
-    usize::try_from(item).expect("an item of a run that this memory has bits for has an index")
 }

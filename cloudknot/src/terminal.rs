@@ -16,8 +16,7 @@ use indicatif::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::hook::{Event, Hook, set_hook};
-use crate::ledger;
+use crate::event::{Event, Hook, set_hook, stop_all};
 
 /// Installs the hook, unless `CLOUDKNOT_PROGRESS` is `off`.
 pub fn install() {
@@ -290,7 +289,7 @@ fn answer_interrupts(shown: &Arc<Mutex<AllShown>>) {
         engine::spawn(async move {
             interrupts.recv().await;
             lock(&shown).interrupted = true;
-            ledger::stop_all();
+            stop_all();
             tokio::select! {
                 () = until_none_is_left(&shown) => {}
                 // Who is in a hurry presses it again.

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cloudknot_runtime::codec::{Codec, decode, encode, read_back};
+use cloudknot_runtime::codec::Codec;
 use cloudknot_runtime::fingerprint::{Fingerprint, Schema};
+use cloudknot_runtime::frame::{decode, encode, read_back};
 use cloudknot_runtime::store::{DirStore, Store};
 
 const NUMBERS: usize = 1_000_000;

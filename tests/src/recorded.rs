@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use cloudknot_runtime::codec::{self, Codec};
+use cloudknot_runtime::codec::Codec;
 use cloudknot_runtime::contract::{ENV_DESCRIBE, ENV_TASK, InputLayout, Part, RunKeys, StoreAt, Task, Types};
+use cloudknot_runtime::frame;
 use cloudknot_runtime::store::Store;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,7 +28,7 @@ impl Recorded {
     pub async fn new<I: Serialize>(store: &dyn Store, at: StoreAt, types: &Types, run: &str, inputs: &[I]) -> Self {
         let (mut object, mut ends) = (Vec::new(), vec![0]);
         for input in inputs {
-            codec::encode(Codec::Bincode, types.fingerprint, input, &mut object).expect("an input can be carried");
+            frame::encode(Codec::Bincode, types.fingerprint, input, &mut object).expect("an input can be carried");
             ends.push(object.len() as u64);
         }
         let sizes: Vec<u64> = ends.windows(2).map(|ends| ends[1] - ends[0]).collect();
@@ -78,9 +79,9 @@ impl Recorded {
         let bytes = store.get(&key).await.expect("the store works").expect("all values are stored");
         let (mut rest, mut values) = (&bytes[..], Vec::new());
         while !rest.is_empty() {
-            let length = usize::try_from(codec::frame_length(rest).expect("a frame")).expect("it is in memory");
+            let length = usize::try_from(frame::frame_length(rest).expect("a frame")).expect("it is in memory");
             let (frame, after) = rest.split_at(length);
-            values.push(codec::decode(Codec::Bincode, self.task.fingerprint, frame).expect("a value"));
+            values.push(frame::decode(Codec::Bincode, self.task.fingerprint, frame).expect("a value"));
             rest = after;
         }
         values

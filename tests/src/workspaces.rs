@@ -306,7 +306,7 @@ pub fn program(name: &str) -> PathBuf {
 pub fn cargo_knot_released() -> &'static Path {
     static CARGO_KNOT: LazyLock<PathBuf> = LazyLock::new(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--release", "-p", "cloudknot", "--features", "cli", "--bin", "cargo-knot"]);
+        build.args(["build", "--release", "-p", "cargo-knot"]);
         built(build, "cargo-knot")
     });
     &CARGO_KNOT

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Renders every template of cloudknot/src/stack with every context of this folder that is meant for it.
+"""Renders every template of cloudknot/src/deploy/templates with every context of this folder that is meant for it.
 
     render.py <folder>     writes <folder>/<template>/<context>.yaml or .json
 
@@ -21,7 +21,7 @@ except ImportError:
     minijinja = None
 
 HERE = Path(__file__).resolve().parent
-TEMPLATES = HERE.parent.parent / "cloudknot" / "src" / "stack"
+TEMPLATES = HERE.parent.parent / "cloudknot" / "src" / "deploy" / "templates"
 CONTEXTS = HERE / "contexts"
 
 

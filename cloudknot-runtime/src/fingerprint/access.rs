@@ -3,7 +3,7 @@
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
 
-use super::probe::Refusal;
+use super::offers::Refusal;
 use super::shapes::{Shape, SlotId, TypeNo, VariantKind};
 use super::trace::{Choice, Tracer};
 

@@ -1,6 +1,47 @@
 //! The values that are offered to a type while it is traced. Most types take any value; those that check what they are
 //! given (a date, an address, an identifier) are offered one set after another. Knows no types.
 
+use std::fmt;
+
+use serde::de::{self, Unexpected};
+
+/// A type did not take what it was offered. The words of the refusal are of no use to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Other,
+    /// Something inside cannot be made.
+    Blocked,
+    Missing(&'static str),
+    Duplicate(&'static str),
+    NotAMap,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("refused while the type was traced")
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl de::Error for Refusal {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self::Other
+    }
+
+    fn invalid_type(unexpected: Unexpected<'_>, _: &dyn de::Expected) -> Self {
+        if unexpected == Unexpected::Map { Self::NotAMap } else { Self::Other }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::Missing(field)
+    }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        Self::Duplicate(field)
+    }
+}
+
 /// How many sets there are.
 pub(super) const SETS: usize = STRINGS.len() + 3;
 /// Every field one more than the one before; every field one less; everything zero, empty or absent.

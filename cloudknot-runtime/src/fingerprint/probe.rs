@@ -1,57 +1,95 @@
 //! A deserializer that notes what it is asked for and offers what the tracer has chosen. Knows serde; what to offer
 //! and what to learn from a refusal is the tracer's.
 
-use std::any::type_name;
-use std::fmt;
+use std::any::{TypeId, type_name};
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use serde::de::{self, Deserializer, Unexpected, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Visitor};
 
 use super::access::{Chosen, Elements, Entries, Keys, Nothing};
+use super::offers::Refusal;
 use super::shapes::{Form, Shape, SlotId, TypeNo};
-use super::trace::{Choice, Tracer, TypeKey};
+use super::trace::{Choice, Frame, Tracer, TypeKey};
 
-/// A type did not take what it was offered. The words of the refusal are of no use to us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Other,
-    /// Something inside cannot be made.
-    Blocked,
-    Missing(&'static str),
-    Duplicate(&'static str),
-    NotAMap,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("refused while the type was traced")
-    }
-}
-
-impl std::error::Error for Refusal {}
-
-impl de::Error for Refusal {
-    fn custom<T: fmt::Display>(_: T) -> Self {
-        Self::Other
-    }
-
-    fn invalid_type(unexpected: Unexpected<'_>, _: &dyn de::Expected) -> Self {
-        if unexpected == Unexpected::Map { Self::NotAMap } else { Self::Other }
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Self::Missing(field)
-    }
-
-    fn duplicate_field(field: &'static str) -> Self {
-        Self::Duplicate(field)
-    }
-}
+/// At this depth a pass is given up; it has seen variants that the next one need not try.
+const DEEPEST: usize = 96;
+/// So many passes in a row may learn nothing before the rest is taken for unreachable.
+const PATIENCE: usize = 16;
+/// So many values may be made up in all. A bound against types that were never meant to be traced.
+const MOST_STEPS: usize = 1_000_000;
 
 /// The deserializer of what belongs into one slot.
 pub(super) struct Probe<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) slot: SlotId,
+}
+
+impl Tracer {
+    /// Learns all there is to learn of one type.
+    pub(super) fn explore<T: DeserializeOwned>(&mut self) -> SlotId {
+        let root = self.new_slot();
+        let mut idle = 0;
+        while idle < PATIENCE && self.steps < MOST_STEPS {
+            let before = self.learned;
+            self.begin_pass();
+            let made = catch_unwind(AssertUnwindSafe(|| self.enter(root, PhantomData::<T>).is_ok()));
+            if made.is_err() {
+                self.note_panic();
+            }
+            self.find_pending();
+            let idled = self.learned == before;
+            let done = if self.noted { self.slots[root].unbuildable && idled } else { made.unwrap_or(false) };
+            if done && !self.slots[root].pending {
+                break;
+            }
+            idle = if idled { idle + 1 } else { 0 };
+        }
+        root
+    }
+
+    /// Deserializes what belongs into a slot.
+    pub(super) fn enter<'de, S: DeserializeSeed<'de>>(&mut self, slot: SlotId, seed: S) -> Result<S::Value, Refusal> {
+        let name = type_name::<S::Value>();
+        self.enter_as(slot, typeid::of::<S>(), name, |probe| seed.deserialize(probe))
+    }
+
+    /// The same where serde has no seed: `of` and `type_name` stand for the type that belongs into the slot.
+    pub(super) fn enter_as<R>(
+        &mut self,
+        slot: SlotId,
+        of: TypeId,
+        type_name: &'static str,
+        deserialize: impl FnOnce(Probe<'_>) -> Result<R, Refusal>,
+    ) -> Result<R, Refusal> {
+        let slot = self.same_type_further_out(of, slot);
+        self.steps += 1;
+        if self.frames.len() >= DEEPEST || self.steps >= MOST_STEPS {
+            self.noted = true;
+            return Err(Refusal::Blocked);
+        }
+        if self.hopeless(slot) {
+            return Err(Refusal::Blocked);
+        }
+        let outer = self.begin_slot(of, type_name, slot);
+        self.frames.push(Frame { seed: of, slot, type_name, choice: None, named: false });
+        let made = deserialize(Probe { tracer: self, slot });
+        match &made {
+            Err(refusal) if !self.noted => self.note(*refusal),
+            Err(_) => {}
+            Ok(_) => {
+                self.slots[slot].made = true;
+                if outer.is_some() {
+                    self.accepted.insert(of, self.offer.set());
+                }
+            }
+        }
+        self.frames.pop();
+        if let Some(outer) = outer {
+            self.offer = outer;
+        }
+        made
+    }
 }
 
 /// Stands for the type inside the one that a visitor makes.

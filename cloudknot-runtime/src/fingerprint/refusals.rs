@@ -3,8 +3,7 @@
 
 use std::any::TypeId;
 
-use super::offers;
-use super::probe::Refusal;
+use super::offers::{self, Refusal};
 use super::shapes::{Form, Shape, SlotId, TypeNo};
 use super::trace::{Choice, Tracer};
 

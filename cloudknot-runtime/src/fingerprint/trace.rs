@@ -11,23 +11,12 @@
 
 use std::any::TypeId;
 use std::collections::{HashMap, HashSet};
-use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use serde::de::{DeserializeOwned, DeserializeSeed};
 
 use super::offers::Offer;
-use super::probe::{Probe, Refusal};
 use super::shapes::{Choices, Fields, Form, Shape, Slot, SlotId, Type, TypeNo, Variant, VariantKind};
 
 /// From this depth on no option, sequence or map is filled; a later pass comes to what is in it by a shorter way.
 const DEEP: usize = 40;
-/// At this depth a pass is given up; it has seen variants that the next one need not try.
-const DEEPEST: usize = 96;
-/// So many passes in a row may learn nothing before the rest is taken for unreachable.
-const PATIENCE: usize = 16;
-/// So many values may be made up in all. A bound against types that were never meant to be traced.
-const MOST_STEPS: usize = 1_000_000;
 /// How often a container may be filled in one pass while its type is being offered other values.
 const REFILLS: u8 = 16;
 
@@ -80,34 +69,12 @@ pub(super) struct Tracer {
 }
 
 impl Tracer {
-    /// Learns all there is to learn of one type.
-    pub(super) fn explore<T: DeserializeOwned>(&mut self) -> SlotId {
-        let root = self.new_slot();
-        let mut idle = 0;
-        while idle < PATIENCE && self.steps < MOST_STEPS {
-            let before = self.learned;
-            self.begin_pass();
-            let made = catch_unwind(AssertUnwindSafe(|| self.enter(root, PhantomData::<T>).is_ok()));
-            if made.is_err() {
-                self.note_panic();
-            }
-            self.find_pending();
-            let idled = self.learned == before;
-            let done = if self.noted { self.slots[root].unbuildable && idled } else { made.unwrap_or(false) };
-            if done && !self.slots[root].pending {
-                break;
-            }
-            idle = if idled { idle + 1 } else { 0 };
-        }
-        root
-    }
-
     pub(super) fn new_slot(&mut self) -> SlotId {
         self.slots.push(Slot::default());
         self.slots.len() - 1
     }
 
-    fn begin_pass(&mut self) {
+    pub(super) fn begin_pass(&mut self) {
         self.frames.clear();
         self.offer = Offer::default();
         self.noted = false;
@@ -125,51 +92,8 @@ impl Tracer {
         }
     }
 
-    /// Deserializes what belongs into a slot.
-    pub(super) fn enter<'de, S: DeserializeSeed<'de>>(&mut self, slot: SlotId, seed: S) -> Result<S::Value, Refusal> {
-        let name = std::any::type_name::<S::Value>();
-        self.enter_as(slot, typeid::of::<S>(), name, |probe| seed.deserialize(probe))
-    }
-
-    /// The same where serde has no seed: `of` and `type_name` stand for the type that belongs into the slot.
-    pub(super) fn enter_as<R>(
-        &mut self,
-        slot: SlotId,
-        of: TypeId,
-        type_name: &'static str,
-        deserialize: impl FnOnce(Probe<'_>) -> Result<R, Refusal>,
-    ) -> Result<R, Refusal> {
-        let slot = self.same_type_further_out(of, slot);
-        self.steps += 1;
-        if self.frames.len() >= DEEPEST || self.steps >= MOST_STEPS {
-            self.noted = true;
-            return Err(Refusal::Blocked);
-        }
-        if self.hopeless(slot) {
-            return Err(Refusal::Blocked);
-        }
-        let outer = self.begin_slot(of, type_name, slot);
-        self.frames.push(Frame { seed: of, slot, type_name, choice: None, named: false });
-        let made = deserialize(Probe { tracer: self, slot });
-        match &made {
-            Err(refusal) if !self.noted => self.note(*refusal),
-            Err(_) => {}
-            Ok(_) => {
-                self.slots[slot].made = true;
-                if outer.is_some() {
-                    self.accepted.insert(of, self.offer.set());
-                }
-            }
-        }
-        self.frames.pop();
-        if let Some(outer) = outer {
-            self.offer = outer;
-        }
-        made
-    }
-
     /// Gives the offer that holds outside of the slot, if the slot has one of its own.
-    fn begin_slot(&mut self, of: TypeId, type_name: &'static str, slot: SlotId) -> Option<Offer> {
+    pub(super) fn begin_slot(&mut self, of: TypeId, type_name: &'static str, slot: SlotId) -> Option<Offer> {
         let first = !std::mem::replace(&mut self.slots[slot].entered, true);
         if first {
             self.learned += 1;
@@ -187,7 +111,7 @@ impl Tracer {
 
     // A type that contains itself without a name that serde would tell (`#[serde(transparent)]`, a hand-written
     // sequence) would otherwise be a new place at each depth.
-    fn same_type_further_out(&mut self, of: TypeId, slot: SlotId) -> SlotId {
+    pub(super) fn same_type_further_out(&mut self, of: TypeId, slot: SlotId) -> SlotId {
         if let Some(same) = self.slots[slot].same {
             return same;
         }

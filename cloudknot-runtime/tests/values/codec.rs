@@ -6,8 +6,9 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cloudknot_runtime::codec::{self, Codec, CodecError, HEADER};
+use cloudknot_runtime::codec::{Codec, CodecError};
 use cloudknot_runtime::fingerprint::Fingerprint;
+use cloudknot_runtime::frame::{self, HEADER};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
@@ -17,13 +18,13 @@ const BOTH: [Codec; 2] = [Codec::Bincode, Codec::Messagepack];
 
 fn frame<T: Serialize>(codec: Codec, value: &T) -> Vec<u8> {
     let mut out = b"before".to_vec();
-    codec::encode(codec, TYPES, value, &mut out).unwrap();
+    frame::encode(codec, TYPES, value, &mut out).unwrap();
     assert_eq!(out[..6], *b"before");
     out.split_off(6)
 }
 
 fn through<T: Serialize + DeserializeOwned>(codec: Codec, value: &T) -> T {
-    codec::decode(codec, TYPES, &frame(codec, value)).unwrap()
+    frame::decode(codec, TYPES, &frame(codec, value)).unwrap()
 }
 
 #[track_caller]
@@ -45,7 +46,7 @@ fn forged(codec: Codec, bytes: &[u8]) -> Vec<u8> {
 
 #[track_caller]
 fn refused<T: DeserializeOwned>(codec: Codec, frame: &[u8], says: &str) {
-    match codec::decode::<T>(codec, TYPES, frame) {
+    match frame::decode::<T>(codec, TYPES, frame) {
         Ok(_) => panic!("a frame was accepted that should have been refused: {says}"),
         Err(error) => assert!(error.to_string().contains(says), "`{error}` does not say `{says}`"),
     }
@@ -164,12 +165,12 @@ fn values_that_are_larger_than_their_bytes() {
 fn many_frames_stand_one_after_another() {
     let mut out = Vec::new();
     for number in 0..3_u64 {
-        codec::encode(Codec::Bincode, TYPES, &vec![number; 3], &mut out).unwrap();
+        frame::encode(Codec::Bincode, TYPES, &vec![number; 3], &mut out).unwrap();
     }
     let mut rest = &out[..];
     for number in 0..3_u64 {
-        let length = usize::try_from(codec::frame_length(rest).unwrap()).unwrap();
-        assert_eq!(codec::decode::<Vec<u64>>(Codec::Bincode, TYPES, &rest[..length]).unwrap(), [number; 3]);
+        let length = usize::try_from(frame::frame_length(rest).unwrap()).unwrap();
+        assert_eq!(frame::decode::<Vec<u64>>(Codec::Bincode, TYPES, &rest[..length]).unwrap(), [number; 3]);
         rest = &rest[length..];
     }
     assert!(rest.is_empty());
@@ -183,7 +184,7 @@ fn every_damaged_byte_and_bit_is_noticed() {
             for bit in 0..8 {
                 let mut damaged = whole.clone();
                 damaged[at] ^= 1 << bit;
-                let error = codec::decode::<(u64, String, Vec<f64>)>(codec, TYPES, &damaged);
+                let error = frame::decode::<(u64, String, Vec<f64>)>(codec, TYPES, &damaged);
                 assert!(error.is_err(), "{codec:?}: bit {bit} of byte {at}");
             }
         }
@@ -222,7 +223,7 @@ fn a_frame_says_what_is_wrong_with_it() {
     refused::<u8>(Codec::Bincode, b"", "only 0 bytes are left");
     let mut endless = whole.clone();
     endless[16..24].fill(255);
-    assert!(codec::frame_length(&endless).is_err());
+    assert!(frame::frame_length(&endless).is_err());
 }
 
 #[test]
@@ -276,10 +277,10 @@ fn arbitrary_bytes_never_panic() {
         for codec in BOTH {
             let frame = forged(codec, &bytes);
             // What is decoded by chance must be something that can be written again.
-            if let Ok(value) = codec::decode::<(Shape, HashMap<String, Vec<u64>>)>(codec, TYPES, &frame) {
+            if let Ok(value) = frame::decode::<(Shape, HashMap<String, Vec<u64>>)>(codec, TYPES, &frame) {
                 self::frame(codec, &value);
             }
-            if let Ok(value) = codec::decode::<Vec<Shape>>(codec, TYPES, &frame) {
+            if let Ok(value) = frame::decode::<Vec<Shape>>(codec, TYPES, &frame) {
                 self::frame(codec, &value);
             }
         }
@@ -316,8 +317,8 @@ struct Skips {
 fn messagepack_only<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T) {
     assert_eq!(through(Codec::Messagepack, &value), value);
     let mut out = b"kept".to_vec();
-    let error: CodecError = match codec::encode(Codec::Bincode, TYPES, &value, &mut out) {
-        Ok(()) => codec::decode::<T>(Codec::Bincode, TYPES, &out[4..]).unwrap_err(),
+    let error: CodecError = match frame::encode(Codec::Bincode, TYPES, &value, &mut out) {
+        Ok(()) => frame::decode::<T>(Codec::Bincode, TYPES, &out[4..]).unwrap_err(),
         Err(error) => {
             assert_eq!(out, b"kept", "a value that could not be written leaves nothing behind");
             error
@@ -345,7 +346,7 @@ fn a_type_that_cannot_be_written_leaves_the_buffer_alone() {
     }
     for codec in BOTH {
         let mut out = vec![1, 2, 3];
-        let error = codec::encode(codec, TYPES, &(vec![1.0; 100], Never), &mut out).unwrap_err();
+        let error = frame::encode(codec, TYPES, &(vec![1.0; 100], Never), &mut out).unwrap_err();
         assert!(error.to_string().ends_with(": the telescope is closed"), "{error}");
         assert_eq!(out, [1, 2, 3]);
     }
@@ -364,7 +365,7 @@ fn what_is_written_otherwise_each_time_is_refused() {
 
     for items in [vec![1], vec![1; 5_000]] {
         let mut out = b"before".to_vec();
-        let refused = codec::encode(Codec::Bincode, TYPES, &Drained(items.into_iter().into()), &mut out).unwrap_err();
+        let refused = frame::encode(Codec::Bincode, TYPES, &Drained(items.into_iter().into()), &mut out).unwrap_err();
         assert!(refused.to_string().ends_with("its `Serialize` changes what it writes"), "{refused}");
         assert_eq!(out, b"before");
     }
@@ -381,9 +382,9 @@ fn what_is_written_otherwise_than_it_is_read_is_found_at_any_size() {
 
     for size in [1, 1_000_000] {
         let sparse = Sparse { left_out: None, rest: vec![1; size] };
-        let back = codec::read_back::<Sparse, Sparse>(Codec::Bincode, &frame(Codec::Bincode, &sparse));
+        let back = frame::read_back::<Sparse, Sparse>(Codec::Bincode, &frame(Codec::Bincode, &sparse));
         assert!(back.is_err(), "{size} bytes");
     }
     let numbers = frame(Codec::Bincode, &vec![1.5_f64; 1_000_000]);
-    codec::read_back::<Vec<f64>, Vec<f64>>(Codec::Bincode, &numbers).unwrap();
+    frame::read_back::<Vec<f64>, Vec<f64>>(Codec::Bincode, &numbers).unwrap();
 }

@@ -14,13 +14,14 @@ use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
 
-use super::{Chunking, Place, at_once, cores, turns};
-use crate::built::Built;
-use crate::docker::Engine;
-use crate::docker::container::{Ended, Order};
+use super::{Chunking, Place, at_once, cores, folder_lock};
+use crate::build::docker::Engine;
+use crate::build::docker::container::{Ended, Order};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::{End, Ledger, Record};
-use crate::program;
+use crate::home;
+use crate::home::built::Built;
+use crate::record::Record;
+use crate::record::ledger::{End, Ledger};
 
 #[derive(Debug)]
 pub(super) struct Containers;
@@ -40,7 +41,7 @@ impl Place for Containers {
     }
 
     fn store(&self) -> Result<Arc<dyn Store>> {
-        Ok(Arc::new(DirStore::new(program::home())))
+        Ok(Arc::new(DirStore::new(home::of_this_program())))
     }
 
     fn knot(&self, function: &Function) -> String {
@@ -68,11 +69,11 @@ fn begin(ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Resu
     let at_once = (at_once(function, &ledger.record.manifest.resources) / ledger.record.manifest.parallel).max(1);
     ledger.started(&format!("in Docker, {at_once} at a time, image {}", built.name));
     let fleet = Fleet { ledger: Arc::clone(ledger), function, built, home, at_once, fresh: known };
-    turns::start(ledger, move || fleet.drive(known))
+    folder_lock::start(ledger, move || fleet.drive(known))
 }
 
 fn home() -> Result<PathBuf> {
-    std::path::absolute(program::home())
+    std::path::absolute(home::of_this_program())
         .map_err(|error| Error::new(ErrorKind::Store, "failed to find the folder of runs").with_source(error))
 }
 
@@ -103,7 +104,7 @@ struct Child {
 impl Fleet {
     fn drive(&self, known: bool) {
         let lock = self.home.join(self.ledger.record.keys.lock());
-        turns::drive(&self.ledger, &lock, known, || engine::block_on(self.compute()));
+        folder_lock::drive(&self.ledger, &lock, known, || engine::block_on(self.compute()));
     }
 
     async fn compute(&self) -> Result<End> {
@@ -124,7 +125,7 @@ impl Fleet {
                 () = tokio::time::sleep(LOOK) => self.refresh().await?,
             }
         }
-        turns::outcome(&self.ledger).await
+        folder_lock::outcome(&self.ledger).await
     }
 
     /// Takes in what the containers have stored.

@@ -11,10 +11,10 @@ use cloudknot_runtime::process::Launcher;
 use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
 use cloudknot_runtime::supervisor::{self, Commit, Isolation, Trouble, Work};
 
-use super::{Chunking, Place, cores, turns};
+use super::{Chunking, Place, cores, folder_lock};
 use crate::error::{Error, ErrorKind, Result, with_causes};
-use crate::ledger::{End, Ledger};
-use crate::program;
+use crate::home;
+use crate::record::ledger::{End, Ledger};
 
 #[derive(Debug)]
 pub(super) struct Local;
@@ -28,7 +28,7 @@ impl Place for Local {
     }
 
     fn store(&self) -> Result<Arc<dyn Store>> {
-        Ok(Arc::new(DirStore::new(program::home())))
+        Ok(Arc::new(DirStore::new(home::of_this_program())))
     }
 
     fn knot(&self, function: &Function) -> String {
@@ -54,8 +54,8 @@ fn begin(ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Resu
         Isolation::Threads(_) => format!("in this process, {}", counted(parallel, "thread", "threads")),
     });
     let driver =
-        Driver { ledger: Arc::clone(ledger), isolation, lock: program::home().join(ledger.record.keys.lock()) };
-    turns::start(ledger, move || driver.drive(known))
+        Driver { ledger: Arc::clone(ledger), isolation, lock: home::of_this_program().join(ledger.record.keys.lock()) };
+    folder_lock::start(ledger, move || driver.drive(known))
 }
 
 struct Driver {
@@ -66,7 +66,7 @@ struct Driver {
 
 impl Driver {
     fn drive(&self, known: bool) {
-        turns::drive(&self.ledger, &self.lock, known, || self.compute());
+        folder_lock::drive(&self.ledger, &self.lock, known, || self.compute());
     }
 
     fn compute(&self) -> Result<End> {
@@ -93,13 +93,13 @@ impl Driver {
             Trouble::Store(error) => error.into(),
             other => Error::new(ErrorKind::Infrastructure, with_causes(&other)),
         })?;
-        engine::block_on(turns::outcome(&self.ledger))
+        engine::block_on(folder_lock::outcome(&self.ledger))
     }
 }
 
 /// Item processes where this program can be started again as one, else threads.
 fn isolation(manifest: &Manifest, function: &'static Function) -> Isolation {
-    if !program::has_started() {
+    if !home::main_has_run() {
         return Isolation::Threads(function);
     }
     let mut env = threads_for(manifest.parallel);

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use cloudknot::__private::{Codec, Failure, Function, ItemErrorKind, Resources};
 use cloudknot::RemoteFn;
-use cloudknot_runtime::codec;
+use cloudknot_runtime::frame;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -127,11 +127,11 @@ fn function<A, O, F>(remote: &'static RemoteFn<A, O, F>, name: &str) -> &'static
 fn serve<I: Serialize, O: DeserializeOwned>(function: &'static Function, input: &I) -> Result<O, Failure> {
     let fingerprint = function.schema().fingerprint;
     let mut frame = Vec::new();
-    codec::encode(function.codec, fingerprint, input, &mut frame).expect("the input can be encoded");
+    frame::encode(function.codec, fingerprint, input, &mut frame).expect("the input can be encoded");
     let mut value = b"before".to_vec();
     function.call(&frame, &mut value)?;
     assert_eq!(&value[..6], b"before");
-    Ok(codec::decode(function.codec, fingerprint, &value[6..]).expect("the value can be decoded"))
+    Ok(frame::decode(function.codec, fingerprint, &value[6..]).expect("the value can be decoded"))
 }
 
 fn check<I, O>(function: &'static Function, input: &I, expected: &O)

@@ -1,5 +1,6 @@
 //! Tests of this machine: the suite of the runs in item processes, what only those do, and everything up to the image.
 
+mod architecture;
 mod attach;
 mod cargo_knot;
 mod compile;

@@ -8,10 +8,11 @@ use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::Follower;
-use crate::batch::Described;
+use crate::aws::batch::Described;
+use crate::aws::logs;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::{Ledger, Record};
-use crate::logs;
+use crate::record::Record;
+use crate::record::ledger::Ledger;
 
 /// Of so many children the log is read; they tend to say the same.
 const LOGS: usize = 32;
@@ -133,7 +134,7 @@ fn why(job: &Described) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::Attempt;
+    use crate::aws::batch::Attempt;
 
     fn check(exit_code: Option<i32>, container: &str, attempt: &str, kind: ItemErrorKind, message: &str) {
         let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());

@@ -2,21 +2,21 @@
 
 use std::ops::Range;
 
+use super::{Sent, submit};
 use crate::aws::Aws;
-use crate::batch::{Batch, Described};
+use crate::aws::batch::{Batch, Described};
+use crate::aws::logs;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::{Ledger, Record};
-use crate::logs;
-use crate::run::{Job, JobAttempt};
-
-use super::Sent;
+use crate::record::Record;
+use crate::record::job::{Job, JobAttempt};
+use crate::record::ledger::Ledger;
 
 /// All jobs of the run's last round that Batch still knows: plain jobs, and the children of arrays.
 pub(super) async fn of(aws: &Aws, ledger: &Ledger) -> Result<Vec<Job>> {
     let batch = Batch::new(aws);
     let record = &ledger.record;
     let Some(on) = &record.manifest.batch else { return Ok(Vec::new()) };
-    let sent = super::sent(&batch, record, on).await?;
+    let sent = submit::sent(&batch, record, on).await?;
     let children = sent.iter().flat_map(|sent| sent.children.clone().map(|child| (sent.child(child), child)));
     let children: Vec<(String, u64)> = children.collect();
     let ids: Vec<String> = children.iter().map(|(id, _)| id.clone()).collect();
@@ -37,7 +37,7 @@ pub(super) async fn cancel_item(aws: &Aws, ledger: &Ledger, item: u64) -> Result
     let refused =
         |why: &str| Error::new(ErrorKind::Config, format!("failed to cancel item {item} of run {run}: {why}"));
     let Some(on) = &record.manifest.batch else { return Err(refused("it does not run on AWS Batch")) };
-    let sent = super::sent(&batch, record, on).await?;
+    let sent = submit::sent(&batch, record, on).await?;
     let has_it = |sent: &Sent| {
         let child =
             sent.children.clone().find(|child| items_of(record, *child).iter().any(|range| range.contains(&item)))?;

@@ -1,0 +1,45 @@
+//! The options of every verb that asks AWS.
+
+use clap::Args;
+use cloudknot::{KnotBuilder, ParsBuilder};
+
+/// Who asks AWS, and where.
+#[derive(Args, Clone, Default)]
+pub(crate) struct AwsArgs {
+    /// The profile of AWS, in place of `AWS_PROFILE` and `cargo knot configure`
+    #[arg(long, value_name = "NAME", help_heading = "AWS")]
+    aws_profile: Option<String>,
+    /// The region, in place of `AWS_REGION`, `cargo knot configure` and the profile's
+    #[arg(long, value_name = "NAME", help_heading = "AWS")]
+    region: Option<String>,
+}
+
+impl AwsArgs {
+    pub(crate) fn profile(&self) -> Option<&str> {
+        self.aws_profile.as_deref()
+    }
+
+    pub(crate) fn region(&self) -> Option<&str> {
+        self.region.as_deref()
+    }
+
+    pub(crate) fn pars(&self, mut builder: ParsBuilder) -> ParsBuilder {
+        if let Some(profile) = &self.aws_profile {
+            builder = builder.profile(profile);
+        }
+        match &self.region {
+            Some(region) => builder.region(region),
+            None => builder,
+        }
+    }
+
+    pub(crate) fn knot(&self, mut builder: KnotBuilder) -> KnotBuilder {
+        if let Some(profile) = &self.aws_profile {
+            builder = builder.profile(profile);
+        }
+        match &self.region {
+            Some(region) => builder.region(region),
+            None => builder,
+        }
+    }
+}

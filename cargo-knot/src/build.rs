@@ -1,0 +1,117 @@
+//! `cargo knot build`: compiles the worker, assembles its image, and says what they are.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use cloudknot::compile::{Arch, CargoTarget, Compile, Profile, Selection};
+
+use crate::failure::Failure;
+use crate::image::{ImageArgs, show};
+use crate::output;
+
+#[derive(Args)]
+pub(crate) struct Build {
+    #[command(flatten)]
+    compile: CompileArgs,
+    #[command(flatten)]
+    image: ImageArgs,
+    /// Print one JSON object in place of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What every verb takes that compiles the worker. The names and meanings are cargo's where cargo has them.
+#[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub(crate) struct CompileArgs {
+    /// The package of the program
+    #[arg(short, long, value_name = "SPEC", help_heading = "Target")]
+    package: Option<String>,
+    /// The program of this name
+    #[arg(long, value_name = "NAME", group = "target_of_cargo", help_heading = "Target")]
+    bin: Option<String>,
+    /// The example of this name
+    #[arg(long, value_name = "NAME", group = "target_of_cargo", help_heading = "Target")]
+    example: Option<String>,
+    /// The library alone, with a generated main
+    #[arg(long, group = "target_of_cargo", help_heading = "Target")]
+    lib: bool,
+    /// Path to Cargo.toml
+    #[arg(long, value_name = "PATH", help_heading = "Target")]
+    manifest_path: Option<PathBuf>,
+    /// Features to activate, separated by spaces or commas
+    #[arg(short = 'F', long, value_name = "FEATURES", help_heading = "Features")]
+    features: Vec<String>,
+    /// Activate all features
+    #[arg(long, help_heading = "Features")]
+    all_features: bool,
+    /// Do not activate the feature `default`
+    #[arg(long, help_heading = "Features")]
+    no_default_features: bool,
+    /// For 64-bit ARM (Graviton) in place of x86-64
+    #[arg(long, conflicts_with = "target", help_heading = "Compilation")]
+    arm64: bool,
+    /// For this target in place of the one that would be chosen
+    #[arg(long, value_name = "TRIPLE", help_heading = "Compilation")]
+    target: Option<String>,
+    /// With this profile in place of `cloudknot` (release with fat LTO)
+    #[arg(long, value_name = "NAME", conflicts_with = "fast", help_heading = "Compilation")]
+    profile: Option<String>,
+    /// Compile quickly, for trying things: no LTO, a larger worker
+    #[arg(long, help_heading = "Compilation")]
+    fast: bool,
+    /// Require Cargo.lock to be up to date
+    #[arg(long, help_heading = "Compilation")]
+    locked: bool,
+    /// Run without accessing the network
+    #[arg(long, help_heading = "Compilation")]
+    offline: bool,
+    /// As --locked and --offline
+    #[arg(long, help_heading = "Compilation")]
+    frozen: bool,
+}
+
+impl Build {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let worker = self.compile.compile(self.image.has_base()).run()?;
+        let (_, built) = self.image.assemble(&worker, None).await?;
+        show(&built, self.json)
+    }
+}
+
+impl CompileArgs {
+    /// The compilation that is asked for; it says what it does on the standard error. On a base of the user's the
+    /// worker is linked with what is there.
+    pub(crate) fn compile(self, on_base: bool) -> Compile {
+        let target = match (self.bin, self.example, self.lib) {
+            (Some(name), _, _) => Some(CargoTarget::Bin(name)),
+            (_, Some(name), _) => Some(CargoTarget::Example(name)),
+            (_, _, lib) => lib.then_some(CargoTarget::Lib),
+        };
+        let mut compile = Compile::new(Selection {
+            manifest_path: self.manifest_path,
+            package: self.package,
+            target,
+            features: self.features,
+            all_features: self.all_features,
+            no_default_features: self.no_default_features,
+        })
+        .report(output::note);
+        if on_base {
+            compile = compile.dynamic();
+        }
+        if self.arm64 {
+            compile = compile.arch(Arch::Arm64);
+        }
+        if let Some(triple) = self.target {
+            compile = compile.target(triple);
+        }
+        if let Some(name) = self.profile {
+            compile = compile.profile(Profile::Named(name));
+        } else if self.fast {
+            compile = compile.profile(Profile::Fast);
+        }
+        let options = [(self.locked, "--locked"), (self.offline, "--offline"), (self.frozen, "--frozen")];
+        options.into_iter().filter(|(on, _)| *on).fold(compile, |compile, (_, option)| compile.cargo_option(option))
+    }
+}

@@ -1,0 +1,90 @@
+//! `cargo knot configure`: what is chosen once, for all programs.
+
+use std::io::{IsTerminal, stdin};
+
+use clap::Args;
+use cloudknot::config::Config;
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::output;
+
+/// An empty text takes a choice back.
+#[derive(Args)]
+pub(crate) struct Configure {
+    /// The profile of AWS; "" for none
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// The region; "" for the profile's
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
+    /// The Pars that Knots stand on if they name none; "" for `<user>-default`
+    #[arg(long, value_name = "NAME")]
+    pars: Option<String>,
+    /// The bucket of a Pars that is made from now on; "" for one of its own
+    #[arg(long, value_name = "NAME")]
+    bucket: Option<String>,
+    /// The KMS key of a Pars that is made from now on; "" for AWS's own
+    #[arg(long, value_name = "ARN")]
+    kms_key: Option<String>,
+    /// Print one JSON object in place of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Configure {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let before = Config::read()?;
+        let mut config = before.clone();
+        let profiles = Config::profiles().await?;
+        let said = [
+            ("profile", self.profile, &mut config.profile),
+            ("region", self.region, &mut config.region),
+            ("pars", self.pars, &mut config.pars),
+            ("bucket", self.bucket, &mut config.bucket),
+            ("kms-key", self.kms_key, &mut config.kms_key),
+        ];
+        // A question is only for somebody who can answer, and has not answered yet.
+        let ask = said.iter().all(|(_, given, _)| given.is_none()) && !self.json && stdin().is_terminal();
+        if ask {
+            let there = if profiles.is_empty() { "none".to_owned() } else { profiles.join(", ") };
+            output::note(&format!("profiles: {there}"));
+            output::note("Enter keeps what stands in brackets, `-` takes it back.");
+        }
+        for (name, given, choice) in said {
+            let given = if ask { answer(name, choice.as_deref())? } else { given };
+            if let Some(given) = given {
+                *choice = Some(given).filter(|given| !given.is_empty());
+            }
+        }
+        if let Some(profile) = config.profile.as_ref().filter(|profile| !profiles.contains(profile)) {
+            output::note(&format!("warning: there is no profile `{profile}`; there are: {}", profiles.join(", ")));
+        }
+        if config != before {
+            config.write()?;
+        }
+        let path = Config::path()?;
+        let json = json!({"path": path, "choices": config, "profiles": profiles});
+        let shown = |choice: &Option<String>| choice.clone().unwrap_or_else(|| "-".to_owned());
+        let lines = [
+            ("file", path.display().to_string()),
+            ("profile", shown(&config.profile)),
+            ("region", shown(&config.region)),
+            ("pars", shown(&config.pars)),
+            ("bucket", shown(&config.bucket)),
+            ("kms-key", shown(&config.kms_key)),
+            ("profiles", profiles.join(", ")),
+        ];
+        Ok(output::fields(self.json.then_some(&json), &lines)?)
+    }
+}
+
+/// What the person types: nothing to keep it, a dash to take it back.
+fn answer(name: &str, current: Option<&str>) -> Result<Option<String>, Failure> {
+    let line = output::ask(&format!("{name} [{}]", current.unwrap_or("-")))?;
+    Ok(match line.as_str() {
+        "" => None,
+        "-" => Some(String::new()),
+        text => Some(text.to_owned()),
+    })
+}

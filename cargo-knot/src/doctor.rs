@@ -1,0 +1,57 @@
+//! `cargo knot doctor`: whether everything is there, and what to do where something lacks.
+
+use clap::Args;
+use cloudknot::doctor::{Examination, Finding, State, examine};
+use serde_json::json;
+
+use crate::aws::AwsArgs;
+use crate::failure::{Failure, UNFIT};
+use crate::output;
+
+#[derive(Args)]
+pub(crate) struct Doctor {
+    /// The Knot; that of the program in this folder if not given
+    #[arg(long, value_name = "NAME")]
+    knot: Option<String>,
+    /// The Pars; that of `cargo knot configure`, or `<user>-default`, if not given
+    #[arg(long, value_name = "NAME")]
+    pars: Option<String>,
+    #[command(flatten)]
+    aws: AwsArgs,
+    /// Print one JSON array in place of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Doctor {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let mut asked = Examination::default();
+        asked.profile = self.aws.profile().map(str::to_owned);
+        asked.region = self.aws.region().map(str::to_owned);
+        asked.pars = self.pars;
+        asked.knot = self.knot;
+        let found = examine(&asked).await;
+        if self.json {
+            output::json(&json!(found))?;
+        } else {
+            output::lines(found.iter().flat_map(as_lines))?;
+        }
+        match found.iter().filter(|finding| finding.state == State::Bad).count() {
+            0 => Ok(()),
+            1 => Err(Failure::new(UNFIT, "one thing stands in the way")),
+            several => Err(Failure::new(UNFIT, format!("{several} things stand in the way"))),
+        }
+    }
+}
+
+fn as_lines(finding: &Finding) -> Vec<String> {
+    let state = match finding.state {
+        State::Good => "ok",
+        State::Doubtful => "warning",
+        State::Bad => "error",
+        _ => "unknown",
+    };
+    let first = format!("{state:<7}  {}: {}", finding.about, finding.found);
+    let remedy = finding.remedy.iter().flat_map(|remedy| remedy.lines());
+    std::iter::once(first).chain(remedy.map(|line| format!("           {line}"))).collect()
+}

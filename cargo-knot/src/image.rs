@@ -1,0 +1,133 @@
+//! What stands between a compiled worker and what is done with its image: assembling and keeping it. And `cargo knot
+//! image`, which shows what was built last.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use cloudknot::built::Built;
+use cloudknot::compile::{Compile, FunctionDescription, Selection, Worker};
+use cloudknot::{DockerImage, DockerImageBuilder, KnotBuilder};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::output;
+
+/// What every verb takes that assembles the image.
+#[derive(Args)]
+pub(crate) struct ImageArgs {
+    /// A PEM file of certificate authorities that the worker trusts besides the public ones; may be repeated
+    #[arg(long, value_name = "FILE", help_heading = "Image")]
+    ca_bundle: Vec<PathBuf>,
+    /// An image that the worker stands on, for native libraries; takes a Docker engine
+    #[arg(long, value_name = "IMAGE", group = "base", help_heading = "Image")]
+    base_image: Option<String>,
+    /// A Dockerfile of what the worker stands on; takes a Docker engine
+    #[arg(long, value_name = "FILE", group = "base", help_heading = "Image")]
+    dockerfile: Option<PathBuf>,
+}
+
+impl ImageArgs {
+    /// Whether the worker stands on an image that brings its libraries.
+    pub(crate) fn has_base(&self) -> bool {
+        self.base_image.is_some() || self.dockerfile.is_some()
+    }
+
+    /// A Knot with this image.
+    pub(crate) fn knot(self, mut builder: KnotBuilder) -> KnotBuilder {
+        builder = self.ca_bundle.into_iter().fold(builder, KnotBuilder::ca_bundle);
+        builder = self.base_image.into_iter().fold(builder, KnotBuilder::base_image);
+        self.dockerfile.into_iter().fold(builder, KnotBuilder::dockerfile)
+    }
+
+    /// The worker's image, kept as the one that stands for the program.
+    pub(crate) async fn assemble(self, worker: &Worker, tag: Option<&str>) -> Result<(DockerImage, Built), Failure> {
+        let mut builder = DockerImageBuilder::of_worker(Built::repository(&worker.package), worker);
+        builder = self.ca_bundle.into_iter().fold(builder, DockerImageBuilder::ca_bundle);
+        builder = self.base_image.into_iter().fold(builder, DockerImageBuilder::base_image);
+        builder = self.dockerfile.into_iter().fold(builder, DockerImageBuilder::dockerfile);
+        let mut image = builder.build().await?;
+        let digest = image.digest().trim_start_matches("sha256:").to_owned();
+        image.tag(tag.unwrap_or(&digest[..12]))?;
+        let built = Built::keep(&image, worker)?;
+        Ok((image, built))
+    }
+}
+
+/// `cargo knot image`.
+#[derive(Args)]
+pub(crate) struct Show {
+    /// The package of the program
+    #[arg(short, long, value_name = "SPEC")]
+    package: Option<String>,
+    /// Path to Cargo.toml
+    #[arg(long, value_name = "PATH")]
+    manifest_path: Option<PathBuf>,
+    /// Print one JSON object in place of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Show {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let selection = Selection { manifest_path: self.manifest_path, package: self.package, ..Selection::default() };
+        let built = Built::of_package(&Compile::new(selection).package_folder()?)?;
+        show(&built, self.json)
+    }
+}
+
+pub(crate) fn show(built: &Built, json: bool) -> Result<(), Failure> {
+    Ok(if json { output::json(&as_json(built)) } else { output::lines(as_lines(built)) }?)
+}
+
+pub(crate) fn as_json(built: &Built) -> Value {
+    let layers = built.layers.iter().map(|(digest, bytes)| json!({ "digest": digest, "bytes": bytes }));
+    json!({
+        "package": built.package,
+        "version": built.version,
+        "cargo_target": built.cargo_target,
+        "target": built.target,
+        "worker": built.worker,
+        "worker_bytes": built.worker_bytes,
+        "compressed_bytes": built.compressed_bytes,
+        "digest": built.digest,
+        "layers": layers.collect::<Vec<_>>(),
+        "image": built.name,
+        "archive": built.archive,
+        "functions": built.functions,
+    })
+}
+
+fn as_lines(built: &Built) -> Vec<String> {
+    let mut lines = vec![
+        format!("program    {} {} ({})", built.package, built.version, built.cargo_target),
+        format!("worker     {}, {}, {}", megabytes(built.worker_bytes), built.target, built.worker.display()),
+        format!("image      {}, {}", built.name, megabytes(built.compressed_bytes)),
+        format!("digest     {}", built.digest),
+    ];
+    for (index, (digest, bytes)) in built.layers.iter().enumerate() {
+        let heading = if index == 0 { "layers" } else { "" };
+        lines.push(format!("{heading:<10} {digest}  {}", megabytes(*bytes)));
+    }
+    for (index, function) in built.functions.iter().enumerate() {
+        let heading = if index == 0 { "functions" } else { "" };
+        lines.push(format!("{heading:<10} {}  {}", function.signature, asks(function)));
+    }
+    lines
+}
+
+fn megabytes(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "shown with two decimals")]
+    let megabytes = bytes as f64 / 1e6;
+    format!("{megabytes:.2} MB")
+}
+
+/// What one item of a function asks for, as far as it asks.
+fn asks(function: &FunctionDescription) -> String {
+    let mut asks = vec![format!("in {}", function.module)];
+    asks.extend(function.vcpus.map(|vcpus| format!("{vcpus} vCPU")));
+    asks.extend(function.memory_mib.map(|memory| format!("{memory} MiB")));
+    asks.extend(Some(function.gpus).filter(|gpus| *gpus > 0).map(|gpus| format!("{gpus} GPU")));
+    asks.extend(Some(function.retries).filter(|retries| *retries > 0).map(|retries| format!("{retries} retries")));
+    asks.extend(function.timeout_seconds.map(|seconds| format!("at most {seconds} s")));
+    format!("({})", asks.join(", "))
+}

@@ -1,0 +1,182 @@
+//! `cargo knot list`, `show` and `clobber`: the Knots that there are.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use cloudknot::compile::{Compile, Selection};
+use cloudknot::{Knot, KnotBuilder};
+use serde_json::{Value, json};
+
+use crate::aws::AwsArgs;
+use crate::failure::Failure;
+use crate::output::{self, age, table};
+
+/// `cargo knot list`.
+#[derive(Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    aws: AwsArgs,
+    /// Print one JSON array in place of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// `cargo knot show`.
+#[derive(Args)]
+pub(crate) struct Show {
+    #[command(flatten)]
+    which: Which,
+    /// Print one JSON object in place of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// `cargo knot use`.
+#[derive(Args)]
+pub(crate) struct Use {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// `cargo knot clobber`.
+#[derive(Args)]
+pub(crate) struct Clobber {
+    #[command(flatten)]
+    which: Which,
+    /// Keep its runs
+    #[arg(long)]
+    keep_data: bool,
+    /// Take the Pars away, too, if no other Knot stands on it
+    #[arg(long)]
+    pars: bool,
+    /// Take away, too, what was built on this machine
+    #[arg(long)]
+    image: bool,
+}
+
+/// Which Knot.
+#[derive(Args)]
+struct Which {
+    /// Its name; that of the program in this folder if not given
+    name: Option<String>,
+    #[command(flatten)]
+    aws: AwsArgs,
+}
+
+impl List {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let all = self.aws.knot(Knot::builder("any")).list().await?;
+        if self.json {
+            let all: Vec<_> = all.iter().map(as_json).collect();
+            return Ok(output::json(&Value::from(all))?);
+        }
+        let row = |knot: &Knot| {
+            let image = knot.image();
+            let digest = image.rsplit_once("sha256:").map_or("", |(_, digest)| &digest[..digest.len().min(12)]);
+            let age = age(knot.changed());
+            [knot.name(), knot.region(), knot.pars_name(), digest, &age].map(str::to_owned).to_vec()
+        };
+        Ok(table(&["KNOT", "REGION", "PARS", "IMAGE", "AGE"], &all.iter().map(row).collect::<Vec<_>>())?)
+    }
+}
+
+impl Show {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        show(&self.which.builder()?.get().await?, self.json)
+    }
+}
+
+impl Use {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let (_, folder) = self.which.name_and_folder()?;
+        let knot = self.which.builder()?.get().await?;
+        knot.use_beside(folder.unwrap_or_default()).await?;
+        output::note(&format!(
+            "maps of this program run on the Knot `{}` in {} from now on",
+            knot.name(),
+            knot.region()
+        ));
+        Ok(())
+    }
+}
+
+impl Clobber {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let (name, folder) = self.which.name_and_folder()?;
+        let mut leaving = self.which.aws.knot(Knot::builder(&name)).clobber();
+        if let Some(folder) = folder {
+            leaving = leaving.beside(folder);
+        }
+        if self.keep_data {
+            leaving = leaving.keep_data();
+        }
+        if self.pars {
+            leaving = leaving.pars();
+        }
+        if self.image {
+            leaving = leaving.image();
+        }
+        leaving.await?;
+        output::note(&format!("the Knot `{name}` is gone"));
+        Ok(())
+    }
+}
+
+impl Which {
+    fn builder(self) -> Result<KnotBuilder, Failure> {
+        let (name, _) = self.name_and_folder()?;
+        Ok(self.aws.knot(Knot::builder(name)))
+    }
+
+    /// The Knot's name, and where the program is, if there is one here.
+    fn name_and_folder(&self) -> Result<(String, Option<PathBuf>), Failure> {
+        let here = Compile::new(Selection::default());
+        match &self.name {
+            Some(name) => Ok((name.clone(), here.package_folder().ok())),
+            None => Ok((here.knot_name()?, Some(here.package_folder()?))),
+        }
+    }
+}
+
+pub(crate) fn show(knot: &Knot, json: bool) -> Result<(), Failure> {
+    let mut lines = vec![
+        ("knot", knot.name().to_owned()),
+        ("pars", knot.pars_name().to_owned()),
+        ("region", knot.region().to_owned()),
+        (
+            "program",
+            format!("{} {} ({})", knot.deployed().package, knot.deployed().version, knot.deployed().cargo_target),
+        ),
+        ("image", knot.image()),
+        ("queue", knot.queue().to_owned()),
+        ("environment", knot.compute_environment().unwrap_or_default().to_owned()),
+        ("job role", knot.job_role().to_owned()),
+        ("age", age(knot.changed())),
+        ("stack", knot.stack_id().to_owned()),
+    ];
+    for (index, (function, definition)) in knot.job_definitions().into_iter().enumerate() {
+        lines.push((if index == 0 { "functions" } else { " " }, format!("{function}  {definition}")));
+    }
+    Ok(output::fields(json.then(|| as_json(knot)).as_ref(), &lines)?)
+}
+
+fn as_json(knot: &Knot) -> Value {
+    let deployed =
+        knot.changed().duration_since(std::time::UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default();
+    json!({
+        "knot": knot.name(),
+        "pars": knot.pars_name(),
+        "region": knot.region(),
+        "stack": knot.stack_id(),
+        "package": knot.deployed().package,
+        "version": knot.deployed().version,
+        "cargo_target": knot.deployed().cargo_target,
+        "image": knot.image(),
+        "queue": knot.queue(),
+        "compute_environment": knot.compute_environment(),
+        "job_role": knot.job_role(),
+        "job_definitions": knot.job_definitions(),
+        "deployed": deployed,
+        "settings": knot.deployed().settings,
+    })
+}

@@ -1,0 +1,87 @@
+//! The only code of the command that prints. Results go to the standard output; progress, warnings, errors and questions to the
+//! standard error.
+
+use std::error::Error;
+use std::io::{BufRead, Write, stderr, stdin, stdout};
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+/// Prints a line of progress, or a warning.
+pub(crate) fn note(line: &str) {
+    // There is nobody to tell where stderr is closed.
+    let _ = writeln!(stderr(), "{line}");
+}
+
+/// Prints an error with its causes and a hint.
+pub(crate) fn error(error: &dyn Error, hint: Option<&str>) {
+    note(&format!("error: {error}"));
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        note(&format!("  caused by: {}", indented(&error.to_string())));
+        cause = error.source();
+    }
+    if let Some(hint) = hint {
+        note(&format!("  hint: {}", indented(hint)));
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.replace('\n', "\n    ")
+}
+
+/// Asks the person at the terminal. Returns one trimmed line.
+pub(crate) fn ask(question: &str) -> std::io::Result<String> {
+    write!(stderr(), "{question}: ")?;
+    stderr().flush()?;
+    let mut line = String::new();
+    stdin().lock().read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}
+
+/// Prints text as it is.
+pub(crate) fn text(text: &str) -> std::io::Result<()> {
+    stdout().lock().write_all(text.as_bytes())
+}
+
+/// Prints lines.
+pub(crate) fn lines(lines: impl IntoIterator<Item = String>) -> std::io::Result<()> {
+    let mut out = stdout().lock();
+    lines.into_iter().try_for_each(|line| writeln!(out, "{line}"))
+}
+
+/// Prints one JSON value on a line.
+pub(crate) fn json(value: &Value) -> std::io::Result<()> {
+    writeln!(stdout().lock(), "{value}")
+}
+
+/// Prints one JSON value, or a line for each name with a value.
+pub(crate) fn fields(value: Option<&Value>, fields: &[(&str, String)]) -> std::io::Result<()> {
+    if let Some(value) = value {
+        return json(value);
+    }
+    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let shown = fields.iter().filter(|(_, value)| !value.is_empty());
+    lines(shown.map(|(name, value)| format!("{name:<width$}  {value}")))
+}
+
+/// Prints a table with a heading; nothing if it is empty.
+pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> std::io::Result<()> {
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].len()).chain([heading[column].len()]).max().unwrap_or_default()
+    };
+    let line = |cells: Vec<&str>| {
+        let cells = cells.iter().enumerate().map(|(column, cell)| format!("{cell:<width$}", width = width(column)));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let heading = (!rows.is_empty()).then(|| line(heading.to_vec()));
+    lines(heading.into_iter().chain(rows.iter().map(|row| line(row.iter().map(String::as_str).collect()))))
+}
+
+/// Returns how long ago something was, in the largest unit that fits.
+pub(crate) fn age(since: SystemTime) -> String {
+    let seconds = since.elapsed().map(|elapsed| elapsed.as_secs()).unwrap_or_default();
+    let in_units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let fits = in_units.into_iter().find(|(unit, _)| seconds >= *unit);
+    fits.map_or_else(|| "0s".to_owned(), |(unit, name)| format!("{}{name}", seconds / unit))
+}

@@ -1,0 +1,77 @@
+//! `cargo knot prune`: what exists without an owner.
+
+use std::time::Duration;
+
+use clap::Args;
+use cloudknot::prune::{Orphan, Prune as Search};
+use serde_json::{Value, json};
+
+use crate::aws::AwsArgs;
+use crate::failure::Failure;
+use crate::output::{self, table};
+
+/// Without --yes nothing is deleted.
+#[derive(Args)]
+pub(crate) struct Prune {
+    /// Delete what is listed, but for what has runs in it
+    #[arg(long)]
+    yes: bool,
+    /// Delete that, too: results that nobody can make again
+    #[arg(long, requires = "yes")]
+    runs: bool,
+    /// Leave images and half-made Knots alone that are younger, such as "1h": somebody may be deploying
+    #[arg(long, value_name = "AGE", default_value = "1d", value_parser = humantime::parse_duration)]
+    older_than: Duration,
+    #[command(flatten)]
+    aws: AwsArgs,
+    /// Print one JSON array in place of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Prune {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let mut search = Search::new().min_age(self.older_than);
+        search = self.aws.profile().into_iter().fold(search, Search::profile);
+        search = self.aws.region().into_iter().fold(search, Search::region);
+        let found = search.find().await?;
+        let goes = |orphan: &Orphan| self.yes && (self.runs || !orphan.has_runs);
+        let (mut rows, mut objects, mut kept) = (Vec::new(), Vec::new(), 0);
+        let mut failed: Option<Failure> = None;
+        for orphan in found {
+            let (row, mut object) = (row(&orphan), json!(orphan));
+            let mut deleted = goes(&orphan);
+            if deleted && let Err(error) = orphan.delete().await {
+                deleted = false;
+                // One that cannot be deleted does not keep the others.
+                if let Some(before) = failed.replace(error.into()) {
+                    before.report();
+                }
+            }
+            kept += usize::from(!deleted);
+            object["deleted"] = json!(deleted);
+            rows.push(row);
+            objects.push(object);
+        }
+        if self.json {
+            output::json(&Value::from(objects))?;
+        } else {
+            table(&["KIND", "NAME", "DELETES", "WHY"], &rows)?;
+            self.sum_up(rows.len(), kept);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn sum_up(&self, found: usize, kept: usize) {
+        output::note(&match (found, kept) {
+            (0, _) => "nothing exists without an owner".to_owned(),
+            (_, 0) => format!("{found} deleted"),
+            _ if self.yes => format!("{} of {found} deleted; runs go only with --runs", found - kept),
+            _ => "nothing was deleted: --yes deletes these, but for runs, which --runs includes".to_owned(),
+        });
+    }
+}
+
+fn row(orphan: &Orphan) -> Vec<String> {
+    [orphan.kind.name(), &orphan.name, &orphan.deletes, &orphan.why].map(str::to_owned).to_vec()
+}

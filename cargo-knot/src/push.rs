@@ -1,0 +1,63 @@
+//! `cargo knot push`: the program's image into a registry, without Docker.
+
+use std::io::Read;
+
+use clap::Args;
+use cloudknot::Login;
+use serde_json::json;
+
+use crate::build::CompileArgs;
+use crate::failure::Failure;
+use crate::image::{ImageArgs, as_json};
+use crate::output;
+
+#[derive(Args)]
+pub(crate) struct Push {
+    /// Where to, such as ghcr.io/somebody/my-crate or …/my-crate:1.0; without a tag it is the start of the digest
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    repository: String,
+    /// Log in by this name, in place of what `docker login` has stored
+    #[arg(long, value_name = "NAME", requires = "password_stdin", help_heading = "Registry")]
+    username: Option<String>,
+    /// Read the password from the standard input
+    #[arg(long, requires = "username", help_heading = "Registry")]
+    password_stdin: bool,
+    #[command(flatten)]
+    compile: CompileArgs,
+    #[command(flatten)]
+    image: ImageArgs,
+    /// Print one JSON object in place of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Push {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let login = self.login()?;
+        let (repository, tag) = split(&self.repository);
+        let (worker, image) = (self.compile.compile(self.image.has_base()).run()?, self.image);
+        let (mut image, built) = image.assemble(&worker, tag).await?;
+        let reference = image.push(repository, &login).await?;
+        if self.json {
+            let mut said = as_json(&built);
+            said["reference"] = json!(reference);
+            return Ok(output::json(&said)?);
+        }
+        Ok(output::lines([reference])?)
+    }
+
+    fn login(&self) -> Result<Login, Failure> {
+        let Some(name) = &self.username else { return Ok(Login::stored()) };
+        let mut password = String::new();
+        std::io::stdin().read_to_string(&mut password)?;
+        Ok(Login::password(name, password.trim_end_matches(['\r', '\n'])))
+    }
+}
+
+/// A colon before a slash belongs to a port.
+fn split(name: &str) -> (&str, Option<&str>) {
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
+        _ => (name, None),
+    }
+}

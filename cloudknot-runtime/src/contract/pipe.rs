@@ -1,0 +1,181 @@
+//! The pipes between a supervisor and an item process: requests one way, replies the other.
+
+use std::io::{self, Read};
+
+use crate::failure::Failure;
+
+/// What a supervisor writes to an item process: this header, then `length` bytes of the input's frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// The item's index.
+    pub item: u64,
+    /// Length of the frame that follows.
+    pub length: u64,
+}
+
+impl Request {
+    /// Appends the request and its frame.
+    pub fn append(item: u64, frame: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(&item.to_le_bytes());
+        out.extend_from_slice(&(frame.len() as u64).to_le_bytes());
+        out.extend_from_slice(frame);
+    }
+
+    /// The next request, or `None` where the input ends.
+    pub fn read(input: &mut impl Read) -> io::Result<Option<Self>> {
+        let mut header = [0; 16];
+        if input.read(&mut header[..1])? == 0 {
+            return Ok(None);
+        }
+        input.read_exact(&mut header[1..])?;
+        Ok(Some(Self { item: u64_at(&header, 0), length: u64_at(&header, 8) }))
+    }
+}
+
+/// What an item process answers: a tag (8 bytes), an item (8), a length (8), and so many bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// It has started, and knows the function.
+    Ready,
+    /// It cannot run this function, and why.
+    Refused(String),
+    /// The item failed.
+    Failed(u64, Failure),
+    /// The frame of the item's value.
+    Value(u64, Vec<u8>),
+}
+
+const REPLY_HEADER: usize = 24;
+const READY: u64 = 0;
+const REFUSED: u64 = 1;
+const FAILED: u64 = 2;
+const VALUE: u64 = 3;
+
+impl Reply {
+    /// The reply as it is written.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Ready => reply(READY, 0, &[]),
+            Self::Refused(message) => reply(REFUSED, 0, message.as_bytes()),
+            Self::Failed(item, failure) => {
+                let failure = serde_json::to_vec(failure).expect("a failure is texts and numbers");
+                reply(FAILED, *item, &failure)
+            }
+            Self::Value(item, frame) => reply(VALUE, *item, frame),
+        }
+    }
+
+    /// The first reply in `bytes` and its length; `Err` holds how many bytes it takes until more can be said.
+    ///
+    /// # Panics
+    /// Never for what an item process of this version writes; a reply that is none is `Refused`.
+    pub fn parse(bytes: &[u8]) -> Result<(Self, usize), usize> {
+        let header = bytes.get(..REPLY_HEADER).ok_or(REPLY_HEADER)?;
+        let (tag, item, length) = (u64_at(header, 0), u64_at(header, 8), u64_at(header, 16));
+        let end = usize::try_from(length).ok().and_then(|length| length.checked_add(REPLY_HEADER));
+        let end = end.ok_or(usize::MAX)?;
+        let body = bytes.get(REPLY_HEADER..end).ok_or(end)?;
+        let reply = match tag {
+            READY => Self::Ready,
+            FAILED => match serde_json::from_slice(body) {
+                Ok(failure) => Self::Failed(item, failure),
+                Err(error) => Self::Refused(format!("the item process sent a failure that cannot be read: {error}")),
+            },
+            VALUE => Self::Value(item, body.to_vec()),
+            _ => Self::Refused(String::from_utf8_lossy(body).into_owned()),
+        };
+        Ok((reply, end))
+    }
+}
+
+/// From this size on a buffer is given back once it has served.
+pub const LARGE: usize = 1 << 20;
+
+impl Reply {
+    /// The one reply that `bytes` is, if it is a large value: it is taken as it is, and not copied like others.
+    pub fn take_large(bytes: &mut Vec<u8>) -> Option<Self> {
+        let header = bytes.get(..REPLY_HEADER).filter(|_| bytes.len() >= LARGE)?;
+        let (tag, item, length) = (u64_at(header, 0), u64_at(header, 8), u64_at(header, 16));
+        if tag != VALUE || length != (bytes.len() - REPLY_HEADER) as u64 {
+            return None;
+        }
+        let mut frame = std::mem::take(bytes);
+        frame.drain(..REPLY_HEADER);
+        Some(Self::Value(item, frame))
+    }
+}
+
+fn reply(tag: u64, item: u64, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(REPLY_HEADER + body.len());
+    for number in [tag, item, body.len() as u64] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// Begins a [`Reply::Value`] in place, so that a large value is not copied once more; the value's frame is appended
+/// next, then [`end_value`].
+pub fn begin_value(out: &mut Vec<u8>, item: u64) -> usize {
+    let begun = out.len();
+    out.extend_from_slice(&reply(VALUE, item, &[]));
+    begun
+}
+
+/// Ends what [`begin_value`] began.
+pub fn end_value(out: &mut [u8], begun: usize) {
+    let length = (out.len() - begun - REPLY_HEADER) as u64;
+    out[begun + 16..begun + REPLY_HEADER].copy_from_slice(&length.to_le_bytes());
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes make a u64"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::ItemErrorKind;
+
+    #[test]
+    fn replies_arrive_whole_or_ask_for_more() {
+        let failure = Failure::new(ItemErrorKind::Returned, "no such star");
+        let replies = [
+            Reply::Ready,
+            Reply::Refused("no".into()),
+            Reply::Failed(7, failure),
+            Reply::Value(9, vec![1, 2, 3]),
+            Reply::Value(u64::MAX, Vec::new()),
+        ];
+        for reply in replies {
+            let bytes = reply.to_bytes();
+            assert_eq!(Reply::parse(&bytes), Ok((reply, bytes.len())));
+            for cut in 0..bytes.len() {
+                let wanted = Reply::parse(&bytes[..cut]).unwrap_err();
+                assert!(wanted > cut && wanted <= bytes.len().max(REPLY_HEADER), "{wanted} bytes of {}", bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_value_is_taken_where_it_is_all_there_is() {
+        let large = Reply::Value(5, vec![7; LARGE]);
+        let mut bytes = large.to_bytes();
+        for cut in [0, 10, REPLY_HEADER, LARGE, bytes.len() - 1] {
+            assert_eq!(Reply::take_large(&mut bytes[..cut].to_vec()), None);
+        }
+        let mut two = [bytes.clone(), Reply::Ready.to_bytes()].concat();
+        assert_eq!(Reply::take_large(&mut two), None);
+        assert_eq!(Reply::take_large(&mut bytes), Some(large));
+        assert!(bytes.is_empty());
+    }
+
+    #[test]
+    fn a_value_written_in_place_is_the_same_reply() {
+        let mut bytes = vec![1, 2];
+        let begun = begin_value(&mut bytes, 5);
+        bytes.extend([7; 100]);
+        end_value(&mut bytes, begun);
+        assert_eq!(bytes[2..], Reply::Value(5, vec![7; 100]).to_bytes());
+    }
+}

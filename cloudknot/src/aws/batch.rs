@@ -1,0 +1,313 @@
+//! AWS Batch, and nothing else of AWS: jobs, from their submission to what became of them. Knows no run.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_batch as batch;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use batch::operation::submit_job::SubmitJobError;
+use batch::types::{
+    ArrayProperties, ContainerOverrides, JobDetail, JobStatus, JobTimeout, KeyValuePair, KeyValuesPair,
+    ResourceRequirement, ResourceType,
+};
+use cloudknot_runtime::contract::Resources;
+
+use crate::aws::{self, Aws, client};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{self, Event};
+
+#[cfg(feature = "deploy")]
+mod account;
+#[cfg(feature = "deploy")]
+pub(crate) use account::Definition;
+
+/// The tag by which everything of a Knot names it.
+pub(crate) const KNOT_TAG: &str = "cloudknot:knot";
+/// The tag by which a job names its run.
+const RUN_TAG: &str = "cloudknot:run";
+/// So many jobs go into one request.
+const AT_ONCE: usize = 100;
+/// How many children an array has at most. One child is no array, but a plain job.
+pub(crate) const LARGEST_ARRAY: u64 = 10_000;
+/// How many characters the overrides of a container may have, as JSON. With more, a job is taken, and then fails.
+pub(crate) const LARGEST_OVERRIDE: usize = 8_192;
+/// How often a submission is tried, with waits that double: some two minutes in all.
+const TRIES: u32 = 8;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Batch {
+    aws: Aws,
+    client: batch::Client,
+}
+
+/// A job to be submitted.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    /// No other job has it.
+    pub(crate) name: String,
+    pub(crate) queue: String,
+    pub(crate) definition: String,
+    /// One is a plain job, more are an array.
+    pub(crate) children: u64,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) resources: Resources,
+    /// How long one attempt of a child may take.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) knot: String,
+    pub(crate) run: String,
+    pub(crate) tags: Vec<(String, String)>,
+}
+
+/// A job as Batch describes it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Described {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    /// Batch's word for its state.
+    pub(crate) status: String,
+    pub(crate) reason: Option<String>,
+    /// How many children of an array are in which state.
+    pub(crate) children: HashMap<String, u64>,
+    /// How many children an array has.
+    pub(crate) size: Option<u64>,
+    /// Somebody has ended it.
+    pub(crate) is_terminated: bool,
+    /// Those that have ended, in their order.
+    pub(crate) attempts: Vec<Attempt>,
+    /// The log of the attempt that runs, or ran last.
+    pub(crate) log: Option<String>,
+    /// Where its logs are, if it says so.
+    pub(crate) log_group: Option<String>,
+}
+
+/// One attempt of a job that has ended.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Attempt {
+    pub(crate) exit_code: Option<i32>,
+    /// What Docker said of its container.
+    pub(crate) container_reason: Option<String>,
+    /// What Batch said of it.
+    pub(crate) reason: Option<String>,
+    pub(crate) log: Option<String>,
+}
+
+impl Described {
+    /// Nothing more will come of it.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.status.as_str(), "SUCCEEDED" | "FAILED")
+    }
+
+    /// How many of its children (itself, if it is no array) are in one of these states.
+    pub(crate) fn count(&self, states: &[&str]) -> u64 {
+        if self.size.is_none() {
+            return u64::from(states.contains(&self.status.as_str()));
+        }
+        states.iter().filter_map(|state| self.children.get(*state)).sum()
+    }
+
+    fn of(job: JobDetail) -> Self {
+        let array = job.array_properties;
+        let summary = array.as_ref().and_then(|array| array.status_summary.clone()).unwrap_or_default();
+        let attempts = job.attempts.unwrap_or_default().into_iter().map(|attempt| {
+            let container = attempt.container;
+            let of_container =
+                |part: fn(&batch::types::AttemptContainerDetail) -> Option<String>| container.as_ref().and_then(part);
+            Attempt {
+                exit_code: container.as_ref().and_then(|container| container.exit_code),
+                container_reason: of_container(|container| container.reason.clone()),
+                log: of_container(|container| container.log_stream_name.clone()),
+                reason: attempt.status_reason,
+            }
+        });
+        let container = job.container.as_ref();
+        let options = container.and_then(|container| container.log_configuration()?.options());
+        Self {
+            id: job.job_id.unwrap_or_default(),
+            name: job.job_name.unwrap_or_default(),
+            status: job.status.map(|status| status.as_str().to_owned()).unwrap_or_default(),
+            reason: job.status_reason,
+            children: summary.into_iter().map(|(state, count)| (state, u64::try_from(count).unwrap_or(0))).collect(),
+            size: array.and_then(|array| array.size).and_then(|size| u64::try_from(size).ok()),
+            is_terminated: job.is_terminated.unwrap_or(false) || job.is_cancelled.unwrap_or(false),
+            attempts: attempts.collect(),
+            log: container.and_then(|container| container.log_stream_name.clone()),
+            log_group: options.and_then(|options| options.get("awslogs-group").cloned()),
+        }
+    }
+}
+
+impl Batch {
+    pub(crate) fn new(aws: &Aws) -> Self {
+        Self { client: client!(aws, batch), aws: aws.clone() }
+    }
+
+    /// Submits a job, and gives its id.
+    ///
+    /// Batch takes the same job twice without a word. So a request is sent once, and before it is sent again, the job is
+    /// looked for by its name: it may be there, and only the answer was lost.
+    pub(crate) async fn submit(&self, order: &Order) -> Result<String> {
+        let mut wait = Duration::from_millis(500);
+        let mut tries = 1;
+        loop {
+            let error = match self.try_to_submit(order).await {
+                Ok(id) => return Ok(id),
+                Err(error) => error,
+            };
+            if tries == TRIES || !passes(&error) {
+                return Err(self.refused(order, error));
+            }
+            let reason = aws::in_short(&error);
+            event::report(&Event::Retrying {
+                doing: &format!("submit the job `{}`", order.name),
+                reason: &reason,
+                wait,
+            });
+            tokio::time::sleep(wait).await;
+            (wait, tries) = (wait * 2, tries + 1);
+            if let Some(there) =
+                self.named(&order.queue, &order.name).await?.into_iter().find(|job| job.name == order.name)
+            {
+                return Ok(there.id);
+            }
+        }
+    }
+
+    async fn try_to_submit(
+        &self,
+        order: &Order,
+    ) -> std::result::Result<String, SdkError<SubmitJobError, HttpResponse>> {
+        let pair = |(name, value): &(String, String)| KeyValuePair::builder().name(name).value(value).build();
+        let overrides = ContainerOverrides::builder()
+            .set_environment(Some(order.environment.iter().map(pair).collect()))
+            .set_resource_requirements(requirements(&order.resources));
+        let array = i32::try_from(order.children).ok().filter(|size| *size > 1);
+        let timeout = order.timeout.map(|timeout| {
+            let seconds = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0));
+            JobTimeout::builder().attempt_duration_seconds(i32::try_from(seconds).unwrap_or(i32::MAX)).build()
+        });
+        let mut request = self
+            .client
+            .submit_job()
+            .job_name(&order.name)
+            .job_queue(&order.queue)
+            .job_definition(&order.definition)
+            .container_overrides(overrides.build())
+            .set_array_properties(array.map(|size| ArrayProperties::builder().size(size).build()))
+            .set_timeout(timeout)
+            .propagate_tags(true);
+        for (name, value) in &order.tags {
+            request = request.tags(name, value);
+        }
+        request = request.tags(KNOT_TAG, &order.knot).tags(RUN_TAG, &order.run);
+        let once = batch::config::Builder::new().retry_config(aws_config::retry::RetryConfig::disabled());
+        let answer = request.customize().config_override(once).send().await?;
+        Ok(answer.job_id.unwrap_or_default())
+    }
+
+    fn refused(&self, order: &Order, error: SdkError<SubmitJobError, HttpResponse>) -> Error {
+        let failed = self.failed(&format!("submit the job `{}`", order.name), error);
+        if failed.kind() != ErrorKind::NotFound {
+            return failed;
+        }
+        failed.with_hint(format!(
+            "the Knot `{}`, which is noted beside the crate, is not there as it was: run `cargo knot deploy`, then the \
+             program again; or set {}=local",
+            order.knot,
+            cloudknot_runtime::contract::ENV_BACKEND
+        ))
+    }
+
+    /// A queue or a job definition that is gone is told apart.
+    fn failed<E>(&self, doing: &str, error: SdkError<E, HttpResponse>) -> Error
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let said = aws::message(&error).to_owned();
+        let failed = self.aws.failed(doing, error);
+        let is_gone = ["does not exist", "not found", "is not active", "DISABLED", "DELETED", "INVALID"];
+        if failed.kind() == ErrorKind::Aws && is_gone.iter().any(|words| said.contains(words)) {
+            return failed.of_kind(ErrorKind::NotFound);
+        }
+        failed
+    }
+
+    /// The jobs of a queue whose names begin like this, with their names, states and reasons alone.
+    pub(crate) async fn named(&self, queue: &str, begins: &str) -> Result<Vec<Described>> {
+        let filter = KeyValuesPair::builder().name("JOB_NAME").values(format!("{begins}*")).build();
+        let mut pages = self.client.list_jobs().job_queue(queue).filters(filter).into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.failed(&format!("look for jobs in `{queue}`"), error))?;
+            found.extend(page.job_summary_list.unwrap_or_default());
+        }
+        let summary = |job: batch::types::JobSummary| Described {
+            id: job.job_id.unwrap_or_default(),
+            name: job.job_name.unwrap_or_default(),
+            status: job.status.map(|status| status.as_str().to_owned()).unwrap_or_default(),
+            reason: job.status_reason,
+            size: job.array_properties.and_then(|array| array.size).and_then(|size| u64::try_from(size).ok()),
+            ..Described::default()
+        };
+        // Not every server heeds the filter; and the children of an array are its parent's.
+        let is_one = |job: &Described| job.name.starts_with(begins) && !job.id.contains(':');
+        Ok(found.into_iter().map(summary).filter(is_one).collect())
+    }
+
+    /// What Batch knows of these jobs. One that it does not know, not yet or not any more, is not among them.
+    pub(crate) async fn describe(&self, ids: &[String]) -> Result<Vec<Described>> {
+        let mut found = Vec::new();
+        for ids in ids.chunks(AT_ONCE) {
+            let asked = self.client.describe_jobs().set_jobs(Some(ids.to_vec())).send().await;
+            let answer = asked.map_err(|error| self.aws.failed("look at the jobs of the run", error))?;
+            found.extend(answer.jobs.unwrap_or_default().into_iter().map(Described::of));
+        }
+        Ok(found)
+    }
+
+    /// Ends a job, or does not begin it; an array with all of its children. One that is over stays as it is.
+    pub(crate) async fn terminate(&self, id: &str, reason: &str) -> Result<()> {
+        let asked = self.client.terminate_job().job_id(id).reason(reason).send().await;
+        asked.map_err(|error| self.aws.failed(&format!("end the job `{id}`"), error))?;
+        Ok(())
+    }
+}
+
+fn requirements(resources: &Resources) -> Option<Vec<ResourceRequirement>> {
+    let all = [
+        (ResourceType::Vcpu, resources.vcpus.map(|vcpus| vcpus.to_string())),
+        (ResourceType::Memory, resources.memory_mib.map(|mib| mib.to_string())),
+        (ResourceType::Gpu, resources.gpus.map(|gpus| gpus.to_string())),
+    ];
+    let said = all
+        .into_iter()
+        .filter_map(|(kind, value)| Some(ResourceRequirement::builder().r#type(kind).value(value?).build()));
+    let said: Vec<_> = said.collect();
+    (!said.is_empty()).then_some(said)
+}
+
+/// Whether a submission may fare better the next time: it was not answered, or Batch is busy or broken.
+fn passes(error: &SdkError<SubmitJobError, HttpResponse>) -> bool {
+    match error {
+        SdkError::ConstructionFailure(_) => false,
+        SdkError::DispatchFailure(failure) => {
+            !failure.is_user() && !aws::is_of_credentials(failure.as_connector_error().map(|error| error as _))
+        }
+        SdkError::ServiceError(answer) => {
+            let status = answer.raw().status().as_u16();
+            status == 429 || status >= 500 || aws::code(error).is_some_and(|code| code.contains("Throttl"))
+        }
+        _ => true,
+    }
+}
+
+/// What Batch says of a child's place in an array: `<id of the array>:<index>`.
+pub(crate) fn child_id(array: &str, index: u64) -> String {
+    format!("{array}:{index}")
+}
+
+/// Whether this is one of Batch's words for a state.
+pub(crate) fn is_waiting(status: &str) -> bool {
+    matches!(JobStatus::from(status), JobStatus::Submitted | JobStatus::Pending | JobStatus::Runnable)
+}

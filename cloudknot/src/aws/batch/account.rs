@@ -1,0 +1,188 @@
+//! What of Batch an account has, as deploy and clobber see it: what a queue leads to, definitions, and the jobs that keep them.
+
+use aws_sdk_batch as batch;
+use batch::types::{
+    ContainerProperties, CrType, EcsProperties, JobDefinition, JobDetail, JobQueueDetail, JobStatus, KeyValuesPair,
+};
+
+use super::Batch;
+use crate::aws::message;
+use crate::error::{Error, ErrorKind, Result};
+use crate::settings::knot::Compute;
+
+/// Why jobs end that a clobber ends; people see it in the console.
+const CLOBBERED: &str = "its Knot was clobbered";
+/// A queue that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Queue {
+    pub(crate) arn: String,
+    /// What its jobs run on.
+    pub(crate) compute: Compute,
+}
+
+/// A revision of a job definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Definition {
+    pub(crate) arn: String,
+    /// The Knot that its tag names.
+    pub(crate) knot: Option<String>,
+    /// Those that its jobs start.
+    pub(crate) images: Vec<String>,
+}
+
+impl Definition {
+    fn of(definition: JobDefinition) -> Option<Self> {
+        let arn = definition.job_definition_arn?;
+        let knot = definition.tags.and_then(|mut tags| tags.remove(super::KNOT_TAG));
+        // Ours have one container. Those of others, which may start an image of ours, can have several.
+        let mut images = images_of(definition.container_properties, definition.ecs_properties);
+        let nodes = definition.node_properties.and_then(|nodes| nodes.node_range_properties).unwrap_or_default();
+        images.extend(nodes.into_iter().flat_map(|node| images_of(node.container, node.ecs_properties)));
+        Some(Self { arn, knot, images })
+    }
+}
+
+fn images_of(container: Option<ContainerProperties>, tasks: Option<EcsProperties>) -> Vec<String> {
+    let tasks = tasks.and_then(|tasks| tasks.task_properties).unwrap_or_default().into_iter();
+    let of_tasks = tasks.flat_map(|task| task.containers.unwrap_or_default()).filter_map(|container| container.image);
+    container.and_then(|container| container.image).into_iter().chain(of_tasks).collect()
+}
+
+impl Batch {
+    /// The queue with this ARN or name, which takes jobs.
+    pub(crate) async fn queue(&self, name: &str) -> Result<Queue> {
+        let asked = self.client.describe_job_queues().job_queues(name).send().await;
+        let answer = asked.map_err(|error| self.aws.failed(&format!("look for the queue `{name}`"), error))?;
+        let Some(queue) = answer.job_queues.unwrap_or_default().into_iter().next() else {
+            let message = format!("failed to find the queue `{name}` in {}", self.aws.region);
+            return Err(Error::new(ErrorKind::NotFound, message)
+                .with_hint("give the ARN of a queue of this region; without one the Knot has its own"));
+        };
+        if queue.state != Some(batch::types::JqState::Enabled) {
+            let message = format!("failed to use the queue `{name}`: it is disabled");
+            return Err(Error::new(ErrorKind::Config, message).with_hint("enable it, or choose another"));
+        }
+        let compute = self.compute_of(&queue).await?;
+        Ok(Queue { arn: queue.job_queue_arn.unwrap_or_else(|| name.to_owned()), compute })
+    }
+
+    /// What the first environment of a queue is: Batch allows no mixture of Fargate and EC2.
+    async fn compute_of(&self, queue: &JobQueueDetail) -> Result<Compute> {
+        let first = queue.compute_environment_order().iter().find_map(|order| order.compute_environment());
+        let Some(first) = first else { return Ok(Compute::Ec2) };
+        let asked = self.client.describe_compute_environments().compute_environments(first).send().await;
+        let answer = asked.map_err(|error| self.aws.failed(&format!("look at the environment `{first}`"), error))?;
+        let environments = answer.compute_environments.unwrap_or_default();
+        // One that Batch does not manage has none, and consists of instances.
+        let kind =
+            environments.first().and_then(|one| one.compute_resources()).and_then(|resources| resources.r#type());
+        Ok(match kind {
+            Some(CrType::Fargate) => Compute::Fargate,
+            Some(CrType::FargateSpot) => Compute::FargateSpot,
+            Some(CrType::Spot) => Compute::Spot,
+            _ => Compute::Ec2,
+        })
+    }
+
+    /// How many environments and queues there are in the account and region.
+    pub(crate) async fn counts(&self) -> Result<(usize, usize)> {
+        let (mut environments, mut queues) = (0, 0);
+        let mut pages = self.client.describe_compute_environments().into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.aws.failed("count the compute environments of Batch", error))?;
+            environments += page.compute_environments().len();
+        }
+        let mut pages = self.client.describe_job_queues().into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.aws.failed("count the queues of Batch", error))?;
+            queues += page.job_queues().len();
+        }
+        Ok((environments, queues))
+    }
+
+    /// Ends all jobs in a queue that were made of these job definitions; how many there were. A queue that is gone has none.
+    pub(crate) async fn end_all(&self, queue: &str, definitions: &[String]) -> Result<usize> {
+        let found = self.unfinished(queue, definitions).await?;
+        for id in &found {
+            // It also cancels what has not begun.
+            let asked = self.client.terminate_job().job_id(id).reason(CLOBBERED).send().await;
+            asked.map_err(|error| self.aws.failed(&format!("end the job `{id}`"), error))?;
+        }
+        Ok(found.len())
+    }
+
+    /// The ids of the jobs in a queue that were made of these job definitions, whatever their revisions, and have not ended.
+    /// A queue that is gone has none.
+    pub(crate) async fn unfinished(&self, queue: &str, definitions: &[String]) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for definition in definitions {
+            let made_of = KeyValuesPair::builder().name("JOB_DEFINITION").values(definition).build();
+            let mut pages = self.client.list_jobs().job_queue(queue).filters(made_of).into_paginator().send();
+            while let Some(page) = pages.next().await {
+                let page = match page {
+                    Ok(page) => page,
+                    Err(error) if message(&error).contains("does not exist") => return Ok(Vec::new()),
+                    Err(error) => return Err(self.aws.failed(&format!("list the jobs in `{queue}`"), error)),
+                };
+                found.extend(page.job_summary_list.unwrap_or_default());
+            }
+        }
+        found.retain(|job| !matches!(job.status(), Some(JobStatus::Succeeded | JobStatus::Failed)));
+        // Not every server heeds the filter: a job that says that it is made of something else is none of these.
+        let is_one = |arn: &str| definitions.iter().any(|name| arn.contains(&format!("job-definition/{name}:")));
+        found.retain(|job| job.job_definition().is_none_or(is_one));
+        let mut ids: Vec<String> = found.into_iter().filter_map(|job| job.job_id).collect();
+        ids.sort();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// The images that the jobs start which [`end_all`](Self::end_all) would end; `None` where one of them does not say.
+    pub(crate) async fn images_of_jobs(&self, queue: &str, definitions: &[String]) -> Result<Option<Vec<String>>> {
+        let ids = self.unfinished(queue, definitions).await?;
+        let mut images = Vec::new();
+        for ids in ids.chunks(super::AT_ONCE) {
+            let asked = self.client.describe_jobs().set_jobs(Some(ids.to_vec())).send().await;
+            let answer = asked.map_err(|error| self.aws.failed(&format!("look at the jobs in `{queue}`"), error))?;
+            let image = |job: JobDetail| job.container.and_then(|container| container.image);
+            images.extend(answer.jobs.unwrap_or_default().into_iter().map(image));
+        }
+        // Of a job that has just begun, Batch may know nothing yet.
+        let all = images.len() == ids.len();
+        Ok(images.into_iter().collect::<Option<Vec<_>>>().filter(|_| all))
+    }
+
+    /// All job definitions that jobs can be submitted to.
+    pub(crate) async fn definitions(&self) -> Result<Vec<Definition>> {
+        let mut pages = self.client.describe_job_definitions().status("ACTIVE").into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.aws.failed("list the job definitions", error))?;
+            found.extend(page.job_definitions.unwrap_or_default().into_iter().filter_map(Definition::of));
+        }
+        Ok(found)
+    }
+
+    /// Takes one revision of a job definition away. Jobs that have it go on.
+    pub(crate) async fn deregister(&self, arn: &str) -> Result<()> {
+        let asked = self.client.deregister_job_definition().job_definition(arn).send().await;
+        asked.map_err(|error| self.aws.failed(&format!("take away `{arn}`"), error))?;
+        Ok(())
+    }
+
+    /// Takes away what revisions there are of job definitions whose names begin like this: CloudFormation knows the newest.
+    pub(crate) async fn deregister_all(&self, names: &[String]) -> Result<()> {
+        for name in names {
+            let asked =
+                self.client.describe_job_definitions().job_definition_name(name).status("ACTIVE").into_paginator();
+            let mut pages = asked.send();
+            while let Some(page) = pages.next().await {
+                let page = page.map_err(|error| self.aws.failed(&format!("list the revisions of `{name}`"), error))?;
+                for arn in page.job_definitions().iter().filter_map(|one| one.job_definition_arn()) {
+                    self.deregister(arn).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,607 @@
+//! CloudFormation, and nothing else of AWS: makes, changes, finds and deletes stacks by name.
+//!
+//! Whatever state a stack was left in, by whom, the same call brings it to where it should be: one that others are working on
+//! is waited for, one that failed is taken away or rolled back first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_cloudformation as cloudformation;
+use cloudformation::types::{Capability, Output, ResourceStatus, StackEvent, StackStatus, Tag};
+use tokio::time::sleep;
+
+use crate::aws::{Aws, client, code, message};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{self, Event, step};
+
+/// Prefix of the names of all stacks of Knots.
+pub(crate) const KNOT_STACKS: &str = "cloudknot-knot-";
+/// Prefix of the names of all stacks of Pars.
+pub(crate) const PARS_STACKS: &str = "cloudknot-pars-";
+
+/// How often a stack is looked at while it changes: at first, and at last.
+const LOOK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(5));
+/// A template may have so many bytes in a request; a larger one has to be fetched from a bucket.
+pub(crate) const LARGEST_BODY: usize = 51_200;
+
+/// Stacks of one account and region.
+#[derive(Debug, Clone)]
+pub(crate) struct Stacks {
+    aws: Aws,
+    client: cloudformation::Client,
+}
+
+/// A stack that exists.
+#[derive(Debug, Clone)]
+pub(crate) struct Stack {
+    pub(crate) name: String,
+    /// Its ARN, which stays when another stack of that name is made.
+    pub(crate) id: String,
+    pub(crate) status: StackStatus,
+    pub(crate) reason: Option<String>,
+    pub(crate) outputs: BTreeMap<String, String>,
+    pub(crate) created: SystemTime,
+    /// When it was made or changed last.
+    pub(crate) changed: SystemTime,
+}
+
+/// What CloudFormation remembers of a stack that was deleted; for 90 days.
+#[derive(Debug, Clone)]
+pub(crate) struct Deleted {
+    pub(crate) template: String,
+    pub(crate) created: SystemTime,
+}
+
+/// What a stack shall be.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) template: &'a Body,
+    pub(crate) tags: &'a [(String, String)],
+    /// One that is there stays as it is.
+    pub(crate) only_new: bool,
+}
+
+/// Where CloudFormation reads a template.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Text(String),
+    Url(String),
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Made,
+    Changed,
+    None,
+}
+
+/// What can be done next with a stack.
+enum Next {
+    /// Somebody, perhaps this program before it was killed, is at work on it.
+    Wait,
+    /// It never came to be, or was half deleted.
+    Delete,
+    /// A roll-back got stuck.
+    RollBack,
+    Update,
+    /// A change set of somebody's that nobody has executed.
+    Refuse,
+}
+
+/// What is being done to a stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Create,
+    Change,
+    /// Going on with a roll-back that got stuck.
+    RollBack,
+    Delete,
+}
+
+/// What came of asking for a change.
+enum Updated {
+    Asked,
+    Nothing,
+    Busy,
+}
+
+impl Stacks {
+    pub(crate) fn new(aws: &Aws) -> Self {
+        Self { client: client!(aws, cloudformation), aws: aws.clone() }
+    }
+
+    /// The stack of this name or ARN.
+    pub(crate) async fn find(&self, name: &str) -> Result<Option<Stack>> {
+        let answer = match self.client.describe_stacks().stack_name(name).send().await {
+            Ok(answer) => answer,
+            Err(error) if code(&error) == Some("ValidationError") && message(&error).contains("does not exist") => {
+                return Ok(None);
+            }
+            Err(error) => return Err(self.aws.failed(&format!("look for the stack `{name}`"), error)),
+        };
+        let found = answer.stacks.unwrap_or_default().into_iter().next().map(Stack::of);
+        Ok(found.filter(|stack| stack.status != StackStatus::DeleteComplete))
+    }
+
+    /// The stack of this name once nothing happens to it: what somebody else does to it is waited for.
+    pub(crate) async fn find_at_rest(&self, name: &str) -> Result<Option<Stack>> {
+        match self.find(name).await? {
+            Some(stack) if matches!(stack.next(), Next::Wait) => {
+                step(&format!("waiting for what is being done to the stack `{}` ({})", stack.name, stack.status));
+                self.wait(&stack.name, &stack.id).await
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// All stacks whose names begin like this, in the order of their names.
+    pub(crate) async fn all(&self, beginning: &str) -> Result<Vec<Stack>> {
+        let mut pages = self.client.describe_stacks().into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.aws.failed("list the stacks", error))?;
+            found.extend(page.stacks.unwrap_or_default().into_iter().map(Stack::of));
+        }
+        found.retain(|stack| stack.name.starts_with(beginning) && stack.status != StackStatus::DeleteComplete);
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// The template that a stack was made of, as text.
+    pub(crate) async fn template(&self, stack: &Stack) -> Result<String> {
+        self.template_of(&stack.name, &stack.id).await
+    }
+
+    async fn template_of(&self, name: &str, id: &str) -> Result<String> {
+        let answer = self.client.get_template().stack_name(id).send().await;
+        let answer = answer.map_err(|error| self.aws.failed(&format!("read the template of `{name}`"), error))?;
+        Ok(answer.template_body.unwrap_or_default())
+    }
+
+    /// The stack of this name that was deleted last.
+    pub(crate) async fn deleted(&self, name: &str) -> Result<Option<Deleted>> {
+        let asked = self.client.list_stacks().stack_status_filter(StackStatus::DeleteComplete);
+        let mut pages = asked.into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.aws.failed(&format!("look for what `{name}` was"), error))?;
+            let summaries = page.stack_summaries.unwrap_or_default().into_iter();
+            let named = summaries.filter(|one| one.stack_name() == Some(name));
+            found.extend(named.filter_map(|one| Some((time(one.creation_time), one.stack_id?))));
+        }
+        let Some((created, id)) = found.into_iter().max() else { return Ok(None) };
+        Ok(Some(Deleted { template: self.template_of(name, &id).await?, created }))
+    }
+
+    /// Makes it, or changes what is there into it, and waits until that is done.
+    ///
+    /// Before what is there is changed, `may_change` is asked: it may have become another one while this waited for it.
+    pub(crate) async fn apply(
+        &self,
+        wanted: &Wanted<'_>,
+        may_change: &(dyn Fn(&Stack) -> Result<()> + Sync),
+    ) -> Result<(Stack, Change)> {
+        loop {
+            let Some(stack) = self.find(wanted.name).await? else {
+                match self.create(wanted).await? {
+                    Some(id) => return Ok((self.settled(wanted.name, &id, Doing::Create).await?, Change::Made)),
+                    None => continue,
+                }
+            };
+            match stack.next() {
+                Next::Wait => {
+                    step(&format!("waiting for what is being done to the stack `{}` ({})", stack.name, stack.status));
+                    self.wait(&stack.name, &stack.id).await?;
+                }
+                Next::Delete => self.delete(&stack, &[]).await?,
+                Next::RollBack => {
+                    step(&format!("rolling the stack `{}` back", stack.name));
+                    let asked = self.client.continue_update_rollback().stack_name(&stack.id).send().await;
+                    asked.map_err(|error| self.aws.failed(&format!("roll back the stack `{}`", stack.name), error))?;
+                    let stack = self.wait(&stack.name, &stack.id).await?;
+                    if stack.as_ref().is_some_and(|stack| stack.status == StackStatus::UpdateRollbackFailed) {
+                        let stack = stack.expect("it was just seen");
+                        return Err(self.failure(wanted.name, &stack, Doing::RollBack).await);
+                    }
+                }
+                Next::Update => {
+                    may_change(&stack)?;
+                    if wanted.only_new {
+                        return Ok((stack, Change::None));
+                    }
+                    match self.update(wanted, &stack).await? {
+                        Updated::Asked => {
+                            return Ok((self.settled(wanted.name, &stack.id, Doing::Change).await?, Change::Changed));
+                        }
+                        Updated::Nothing => return Ok((stack, Change::None)),
+                        Updated::Busy => {}
+                    }
+                }
+                Next::Refuse => {
+                    let message =
+                        format!("failed to change the stack `{}`: its status is {}", stack.name, stack.status);
+                    return Err(Error::new(ErrorKind::Exists, message).with_hint(
+                        "somebody has made a change set of it and not executed it: delete the stack in CloudFormation, then \
+                         run the same command",
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Asks for it to be made; `None` if it is there by now.
+    async fn create(&self, wanted: &Wanted<'_>) -> Result<Option<String>> {
+        step(&format!("creating the stack `{}`", wanted.name));
+        let (body, url) = wanted.template.parts();
+        let asked = self.client.create_stack().stack_name(wanted.name).set_template_body(body).set_template_url(url);
+        match asked.capabilities(Capability::CapabilityIam).set_tags(wanted.tags()).send().await {
+            Ok(answer) => Ok(Some(answer.stack_id.unwrap_or_else(|| wanted.name.to_owned()))),
+            Err(error) if code(&error) == Some("AlreadyExistsException") => Ok(None),
+            Err(error) => Err(self.aws.failed(&format!("create the stack `{}`", wanted.name), error)),
+        }
+    }
+
+    /// Asks for it to be changed.
+    async fn update(&self, wanted: &Wanted<'_>, stack: &Stack) -> Result<Updated> {
+        step(&format!("changing the stack `{}`", wanted.name));
+        let (body, url) = wanted.template.parts();
+        let asked = self.client.update_stack().stack_name(&stack.id).set_template_body(body).set_template_url(url);
+        match asked.capabilities(Capability::CapabilityIam).set_tags(wanted.tags()).send().await {
+            Ok(_) => Ok(Updated::Asked),
+            Err(error) if message(&error).contains("No updates are to be performed") => Ok(Updated::Nothing),
+            // Somebody else was quicker by a moment; what CloudFormation says then names the state.
+            Err(error) if message(&error).contains("_IN_PROGRESS state and can not be updated") => Ok(Updated::Busy),
+            Err(error) => Err(self.aws.failed(&format!("change the stack `{}`", wanted.name), error)),
+        }
+    }
+
+    /// The stack once nothing happens to it any more; an error if that is not what was to be done.
+    async fn settled(&self, name: &str, id: &str, doing: Doing) -> Result<Stack> {
+        let Some(stack) = self.wait(name, id).await? else {
+            let message = format!("failed to {} the stack `{name}`: somebody deleted it", doing.name());
+            return Err(Error::new(ErrorKind::Aws, message).with_hint("run the same command again"));
+        };
+        if matches!(stack.status, StackStatus::CreateComplete | StackStatus::UpdateComplete) {
+            return Ok(stack);
+        }
+        Err(self.failure(name, &stack, doing).await)
+    }
+
+    /// Deletes it, with all that is in it, and waits until that is done.
+    ///
+    /// Of one that could not be deleted before, what is named here stays.
+    pub(crate) async fn delete(&self, stack: &Stack, keep: &[&str]) -> Result<()> {
+        let Some(stack) = self.find_at_rest(&stack.id).await? else { return Ok(()) };
+        step(&format!("deleting the stack `{}`", stack.name));
+        if stack.status != StackStatus::DeleteInProgress {
+            // What was to be kept, and is why it could not be deleted before, is left behind.
+            let keep = keep.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let keep = Some(keep).filter(|keep| !keep.is_empty() && stack.status == StackStatus::DeleteFailed);
+            let asked = self.client.delete_stack().stack_name(&stack.id).set_retain_resources(keep).send().await;
+            asked.map_err(|error| self.aws.failed(&format!("delete the stack `{}`", stack.name), error))?;
+        }
+        match self.wait(&stack.name, &stack.id).await? {
+            None => Ok(()),
+            Some(left) => Err(self.failure(&stack.name, &left, Doing::Delete).await),
+        }
+    }
+
+    /// Waits until nothing happens to it any more, and reports what happens to its resources meanwhile.
+    async fn wait(&self, name: &str, id: &str) -> Result<Option<Stack>> {
+        let (mut pause, mut told) = (LOOK.0, None);
+        loop {
+            let Some(stack) = self.find(id).await? else { return Ok(None) };
+            let going_on = matches!(stack.next(), Next::Wait);
+            if told.is_some() || going_on {
+                told = Some(self.tell(name, id, told).await?);
+            }
+            if !going_on {
+                return Ok(Some(stack));
+            }
+            sleep(pause).await;
+            pause = (pause * 3 / 2).min(LOOK.1);
+        }
+    }
+
+    /// Reports the events since the one that was told last; the id of the newest. Of those before the first look none is told.
+    async fn tell(&self, name: &str, id: &str, told: Option<String>) -> Result<String> {
+        let events = self.events(name, id).await?;
+        let newest = events.first().and_then(|event| event.event_id.clone()).unwrap_or_default();
+        if let Some(told) = told {
+            let unheard: Vec<_> = events.iter().take_while(|event| event.event_id.as_ref() != Some(&told)).collect();
+            for event in unheard.into_iter().rev().filter(|event| event.physical_resource_id() != Some(id)) {
+                event::report(&Event::Resource {
+                    stack: name,
+                    resource: event.logical_resource_id().unwrap_or_default(),
+                    kind: event.resource_type().unwrap_or_default(),
+                    status: event.resource_status().map_or("", ResourceStatus::as_str),
+                    reason: event.resource_status_reason(),
+                });
+            }
+        }
+        Ok(newest)
+    }
+
+    /// What happened to a stack and its resources since it began something last, and somewhat before; the newest first.
+    async fn events(&self, name: &str, id: &str) -> Result<Vec<StackEvent>> {
+        let mut pages = self.client.describe_stack_events().stack_name(id).into_paginator().send();
+        let mut events = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page =
+                page.map_err(|error| self.aws.failed(&format!("read the events of the stack `{name}`"), error))?;
+            events.extend(page.stack_events.unwrap_or_default());
+            if events.iter().any(|event| Doing::ANEW.iter().any(|doing| doing.begins(event, id))) {
+                break;
+            }
+        }
+        Ok(events)
+    }
+
+    /// Why it ended like this: the resource that failed first, which is what the rest follows from.
+    async fn failure(&self, name: &str, stack: &Stack, doing: Doing) -> Error {
+        let events = match self.events(name, &stack.id).await {
+            Ok(events) => events,
+            Err(error) => return error,
+        };
+        let message = format!("failed to {} the stack `{name}`", doing.name());
+        let failed = failures(&events, &stack.id, doing);
+        let (why, hint) = match failed.first() {
+            Some(event) => {
+                let (resource, kind) = (event.logical_resource_id(), event.resource_type());
+                let reason = event.resource_status_reason().unwrap_or("no reason was given");
+                (
+                    format!("{} ({}): {reason}", resource.unwrap_or_default(), kind.unwrap_or_default()),
+                    format!("mend that, then run the same command; the stack is {}", stack.status),
+                )
+            }
+            None => (
+                stack.reason.clone().unwrap_or_else(|| format!("its status is {}", stack.status)),
+                "run the same command again".to_owned(),
+            ),
+        };
+        let hint = if doing == Doing::RollBack { way_out(stack, &failed) } else { hint };
+        Error::new(ErrorKind::Aws, message).with_source(why).with_hint(hint)
+    }
+}
+
+fn time(time: Option<aws_smithy_types::DateTime>) -> SystemTime {
+    time.and_then(|time| SystemTime::try_from(time).ok()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// What is left to somebody whose stack cannot go back to what it was.
+fn way_out(stack: &Stack, failed: &[&StackEvent]) -> String {
+    let left = failed.iter().filter(|event| status(event) == "UPDATE_FAILED");
+    let left: BTreeSet<&str> = left.filter_map(|event| event.logical_resource_id()).collect();
+    let left = if left.is_empty() { vec!["<each that is UPDATE_FAILED>"] } else { left.into_iter().collect() };
+    format!(
+        "mend that, then run the same command, which goes on rolling back. If it cannot be mended, have CloudFormation pass \
+         over it: `aws cloudformation continue-update-rollback --region {} --stack-name {} --resources-to-skip {}`, then \
+         run the same command; or clobber it, and make it anew",
+        stack.region(),
+        stack.name,
+        left.join(" ")
+    )
+}
+
+impl Doing {
+    /// What begins something that has nothing to do with what was before.
+    const ANEW: [Self; 3] = [Self::Create, Self::Change, Self::Delete];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Change => "change",
+            Self::RollBack => "roll back",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// Whether the stack itself began this here.
+    fn begins(self, event: &StackEvent, id: &str) -> bool {
+        let begun = match self {
+            Self::Create => "CREATE_IN_PROGRESS",
+            Self::Change => "UPDATE_IN_PROGRESS",
+            Self::RollBack => "UPDATE_ROLLBACK_IN_PROGRESS",
+            Self::Delete => "DELETE_IN_PROGRESS",
+        };
+        is_of_the_stack(event, id) && status(event) == begun
+    }
+}
+
+impl Stack {
+    fn of(stack: cloudformation::types::Stack) -> Self {
+        let changed = time(stack.last_updated_time.or(stack.creation_time));
+        let output = |output: Output| Some((output.output_key?, output.output_value?));
+        Self {
+            name: stack.stack_name.unwrap_or_default(),
+            id: stack.stack_id.unwrap_or_default(),
+            status: stack.stack_status.unwrap_or(StackStatus::from("")),
+            reason: stack.stack_status_reason,
+            outputs: stack.outputs.unwrap_or_default().into_iter().filter_map(output).collect(),
+            created: time(stack.creation_time),
+            changed,
+        }
+    }
+
+    /// A value that every stack of ours of this kind has.
+    ///
+    /// # Errors
+    /// If this one has not: it is no such stack, or half made.
+    pub(crate) fn output(&self, key: &str) -> Result<&str> {
+        self.outputs.get(key).map(String::as_str).ok_or_else(|| {
+            let message = format!("failed to find `{key}` in the stack `{}`, which is {}", self.name, self.status);
+            Error::new(ErrorKind::Aws, message).with_hint("it is not complete: run the command that made it again")
+        })
+    }
+
+    /// Whether all that it shall have is there.
+    pub(crate) fn is_complete(&self) -> bool {
+        use StackStatus::{CreateComplete, UpdateComplete, UpdateRollbackComplete};
+        matches!(self.status, CreateComplete | UpdateComplete | UpdateRollbackComplete)
+    }
+
+    /// Whether it never came to be, or could not be deleted, and nobody is at work on it: what is there of it is of no use.
+    pub(crate) fn is_stuck(&self) -> bool {
+        matches!(self.next(), Next::Delete)
+    }
+
+    /// What a plan says of one that is taken away before anything is made.
+    pub(crate) fn goes_first(&self) -> Option<String> {
+        let (name, status) = (&self.name, &self.status);
+        self.is_stuck().then(|| format!("the stack `{name}`, which is {status}, is deleted first, and made anew"))
+    }
+
+    /// The region that it is in: a part of its ARN.
+    pub(crate) fn region(&self) -> &str {
+        self.id.split(':').nth(3).unwrap_or_default()
+    }
+
+    /// Whether it can become another one: it is there, and did not fail while it was made or deleted.
+    pub(crate) fn can_be_changed(&self) -> bool {
+        matches!(self.next(), Next::Update | Next::RollBack)
+    }
+
+    fn next(&self) -> Next {
+        match &self.status {
+            StackStatus::ReviewInProgress => Next::Refuse,
+            StackStatus::UpdateRollbackFailed => Next::RollBack,
+            StackStatus::CreateFailed
+            | StackStatus::RollbackComplete
+            | StackStatus::RollbackFailed
+            | StackStatus::DeleteFailed => Next::Delete,
+            status if status.as_str().ends_with("_IN_PROGRESS") => Next::Wait,
+            _ => Next::Update,
+        }
+    }
+}
+
+impl Wanted<'_> {
+    /// Without any, those that the stack has stay.
+    fn tags(&self) -> Option<Vec<Tag>> {
+        let tags =
+            self.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect::<Vec<_>>();
+        Some(tags).filter(|tags| !tags.is_empty())
+    }
+}
+
+impl Body {
+    fn parts(&self) -> (Option<String>, Option<String>) {
+        match self {
+            Self::Text(text) => (Some(text.clone()), None),
+            Self::Url(url) => (None, Some(url.clone())),
+        }
+    }
+}
+
+/// The resources that failed since the stack itself began this last, the first one first: what came after follows from it.
+/// The events are the newest first, and those of the stack name it as their resource.
+fn failures<'e>(events: &'e [StackEvent], id: &str, doing: Doing) -> Vec<&'e StackEvent> {
+    // What was under way when another one failed ends like this: "Resource creation cancelled".
+    let cancelled = |event: &StackEvent| {
+        let reason = event.resource_status_reason().unwrap_or_default();
+        reason.starts_with("Resource ") && reason.trim_end_matches('.').ends_with(" cancelled")
+    };
+    let begun = |event: &StackEvent| Doing::ANEW.iter().chain([&doing]).any(|doing| doing.begins(event, id));
+    let of_this_time = events.iter().take_while(|event| !begun(event));
+    let failed = of_this_time.filter(|event| !is_of_the_stack(event, id) && status(event).ends_with("_FAILED"));
+    let mut failed: Vec<_> = failed.filter(|event| !cancelled(event)).collect();
+    failed.reverse();
+    failed
+}
+
+fn is_of_the_stack(event: &StackEvent, id: &str) -> bool {
+    event.physical_resource_id() == Some(id)
+}
+
+fn status(event: &StackEvent) -> &str {
+    event.resource_status().map_or("", ResourceStatus::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STACK: &str = "arn:aws:cloudformation:eu-west-1:123456789012:stack/a/1";
+
+    fn event(resource: &str, status: &str, reason: &str) -> StackEvent {
+        let id = if resource == "a" { STACK } else { resource };
+        let event = StackEvent::builder().stack_id(STACK).event_id("e").stack_name("a");
+        let event = event.timestamp(aws_smithy_types::DateTime::from_secs(0)).logical_resource_id(resource);
+        let event = event.physical_resource_id(id).resource_status(ResourceStatus::from(status));
+        event.resource_status_reason(reason).build()
+    }
+
+    #[test]
+    fn the_first_failure_is_the_one_that_the_rest_follows_from() {
+        let newest_first = [
+            event("a", "ROLLBACK_COMPLETE", ""),
+            event("Bucket", "DELETE_COMPLETE", ""),
+            event("a", "ROLLBACK_IN_PROGRESS", "The following resource(s) failed to create: [JobQueue, JobRole]."),
+            event("JobRole", "CREATE_FAILED", "Resource creation cancelled"),
+            event("Repository", "CREATE_FAILED", "a later one"),
+            event("JobQueue", "CREATE_FAILED", "not authorized to perform batch:CreateJobQueue"),
+            event("JobQueue", "CREATE_IN_PROGRESS", ""),
+            event("a", "CREATE_IN_PROGRESS", "User Initiated"),
+            event("Bucket", "DELETE_FAILED", "of an earlier time"),
+            event("a", "DELETE_IN_PROGRESS", "User Initiated"),
+        ];
+        let failed = failures(&newest_first, STACK, Doing::Create);
+        let failed: Vec<_> = failed.into_iter().filter_map(StackEvent::logical_resource_id).collect();
+        assert_eq!(failed, ["JobQueue", "Repository"]);
+        assert!(failures(&newest_first[7..8], STACK, Doing::Create).is_empty(), "nothing has failed yet");
+    }
+
+    #[test]
+    fn a_roll_back_that_fails_again_tells_its_own_failure_and_the_way_out() {
+        let newest_first = [
+            event("a", "UPDATE_ROLLBACK_FAILED", "The following resource(s) failed to update: [JobQueue]."),
+            event("JobRole", "UPDATE_FAILED", "Resource update cancelled"),
+            event("JobQueue", "UPDATE_FAILED", "the job was cancelled by its owner"),
+            event("a", "UPDATE_ROLLBACK_IN_PROGRESS", "User Initiated"),
+            event("a", "UPDATE_ROLLBACK_FAILED", ""),
+            event("Environment", "UPDATE_FAILED", "mended since"),
+            event("a", "UPDATE_ROLLBACK_IN_PROGRESS", ""),
+            event("JobDefinition", "UPDATE_FAILED", "what began it"),
+            event("a", "UPDATE_IN_PROGRESS", "User Initiated"),
+        ];
+        let failed = failures(&newest_first, STACK, Doing::RollBack);
+        assert_eq!(failed.len(), 1);
+        let stack = stack(StackStatus::UpdateRollbackFailed);
+        let command = "continue-update-rollback --region eu-west-1 --stack-name a --resources-to-skip JobQueue`";
+        assert!(way_out(&stack, &failed).contains(command), "{}", way_out(&stack, &failed));
+        let first = failures(&newest_first, STACK, Doing::Change)[0].logical_resource_id();
+        assert_eq!(first, Some("JobDefinition"), "of a change, all that followed is told by what began it");
+    }
+
+    #[test]
+    fn what_never_came_to_be_is_made_anew() {
+        for status in [StackStatus::RollbackComplete, StackStatus::CreateFailed, StackStatus::DeleteFailed] {
+            let stack = stack(status.clone());
+            assert!(stack.is_stuck() && !stack.can_be_changed());
+            assert!(stack.goes_first().is_some_and(|note| note.contains(status.as_str())));
+        }
+        assert_eq!(stack(StackStatus::UpdateRollbackComplete).goes_first(), None);
+    }
+
+    fn stack(status: StackStatus) -> Stack {
+        Stack {
+            name: "a".into(),
+            id: STACK.into(),
+            status,
+            reason: None,
+            outputs: BTreeMap::new(),
+            created: SystemTime::UNIX_EPOCH,
+            changed: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_stack_is_where_its_arn_says() {
+        let stack = stack(StackStatus::CreateComplete);
+        assert_eq!(stack.region(), "eu-west-1");
+        assert!(stack.is_complete() && stack.can_be_changed());
+        assert!(stack.output("Bucket").unwrap_err().hint().is_some());
+    }
+}

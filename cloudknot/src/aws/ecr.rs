@@ -1,0 +1,165 @@
+//! The Elastic Container Registry's own API, and nothing else of AWS: logins, and repositories that others made. Images go
+//! over the registry protocol.
+
+use std::time::SystemTime;
+
+use aws_sdk_ecr as ecr;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ecr::types::{ImageDetail, ImageFailure, ImageFailureCode, ImageIdentifier};
+
+use crate::aws::{Aws, client, code};
+use crate::error::{Error, ErrorKind, Result};
+use crate::settings::login::Login;
+
+/// So many images go into one request.
+const AT_ONCE: usize = 100;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Ecr {
+    aws: Aws,
+    client: ecr::Client,
+}
+
+/// A repository that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Repository {
+    pub(crate) arn: String,
+    /// As `docker pull` takes it.
+    pub(crate) uri: String,
+}
+
+/// An image in a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) digest: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) bytes: u64,
+    pub(crate) pushed: SystemTime,
+}
+
+impl Ecr {
+    pub(crate) fn new(aws: &Aws) -> Self {
+        Self { client: client!(aws, ecr), aws: aws.clone() }
+    }
+
+    /// The login of the account's registry, good for some hours.
+    pub(crate) async fn login(&self) -> Result<Login> {
+        let asked = self.client.get_authorization_token().send().await;
+        let answer = asked.map_err(|error| self.aws.failed("get a login for the registry of ECR", error))?;
+        let token = answer.authorization_data().first().and_then(|data| data.authorization_token());
+        let login = token
+            .and_then(|token| STANDARD.decode(token).ok())
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .and_then(|text| text.split_once(':').map(|(user, password)| Login::password(user, password)));
+        login.ok_or_else(|| Error::new(ErrorKind::Aws, "failed to read the login that ECR gave"))
+    }
+
+    /// The repository of this name.
+    pub(crate) async fn repository(&self, name: &str) -> Result<Repository> {
+        let asked = self.client.describe_repositories().repository_names(name).send().await;
+        let answer = asked.map_err(|error| {
+            let absent = code(&error) == Some("RepositoryNotFoundException");
+            let failed = self.aws.failed(&format!("find the repository `{name}`"), error);
+            if absent {
+                failed
+                    .of_kind(ErrorKind::NotFound)
+                    .with_hint("give the name of one that exists in this region; without one the Knot has its own")
+            } else {
+                failed
+            }
+        })?;
+        let found = answer.repositories.unwrap_or_default().into_iter().next();
+        found
+            .and_then(|found| Some(Repository { arn: found.repository_arn?, uri: found.repository_uri? }))
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("failed to find the repository `{name}`")))
+    }
+
+    /// The images in a repository. One that is gone has none.
+    pub(crate) async fn images(&self, repository: &str) -> Result<Vec<Stored>> {
+        let mut found = Vec::new();
+        let mut pages = self.client.describe_images().repository_name(repository).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            match page {
+                Ok(page) => found.extend(page.image_details.unwrap_or_default().into_iter().filter_map(Stored::of)),
+                Err(error) if code(&error) == Some("RepositoryNotFoundException") => return Ok(Vec::new()),
+                Err(error) => return Err(self.aws.failed(&format!("list the images in `{repository}`"), error)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deletes the image of this digest, with all its tags. One that is gone is no error.
+    pub(crate) async fn delete_image(&self, repository: &str, digest: &str) -> Result<()> {
+        let image = ImageIdentifier::builder().image_digest(digest).build();
+        let asked = self.client.batch_delete_image().repository_name(repository).image_ids(image).send().await;
+        let doing = format!("delete the image {digest} in `{repository}`");
+        Self::refused(&doing, asked.map_err(|error| self.aws.failed(&doing, error))?.failures)
+    }
+
+    /// What is refused comes back with a status of success.
+    fn refused(doing: &str, failures: Option<Vec<ImageFailure>>) -> Result<()> {
+        let mut failures = failures.unwrap_or_default().into_iter();
+        match failures.find(|failure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound)) {
+            Some(failure) => Err(Error::new(ErrorKind::Aws, format!("failed to {doing}"))
+                .with_source(failure.failure_reason.unwrap_or_else(|| "no reason was given".to_owned()))
+                .with_hint("mend that, then run the same command again")),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes these tags away: those that begin like this and go on with the start of a digest. An image that has no other goes
+    /// with it. A repository that is gone has none.
+    pub(crate) async fn delete_tags(&self, repository: &str, beginning: &str) -> Result<()> {
+        let mut found: Vec<ImageIdentifier> = Vec::new();
+        let mut pages = self.client.list_images().repository_name(repository).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            match page {
+                Ok(page) => found.extend(page.image_ids.unwrap_or_default()),
+                Err(error) if code(&error) == Some("RepositoryNotFoundException") => return Ok(()),
+                Err(error) => return Err(self.aws.failed(&format!("list the images in `{repository}`"), error)),
+            }
+        }
+        found.retain(|image| image.image_tag().is_some_and(|tag| is_digest_after(beginning, tag)));
+        // By the tag alone: an image that others have tagged as well stays.
+        let tag = |image: &ImageIdentifier| ImageIdentifier::builder().set_image_tag(image.image_tag.clone()).build();
+        for images in found.chunks(AT_ONCE) {
+            let images = images.iter().map(tag).collect();
+            let asked = self.client.batch_delete_image().repository_name(repository).set_image_ids(Some(images));
+            let doing = format!("delete this Knot's images in `{repository}`");
+            Self::refused(&doing, asked.send().await.map_err(|error| self.aws.failed(&doing, error))?.failures)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a tag is one of this Knot's: another's name may begin like it.
+fn is_digest_after(beginning: &str, tag: &str) -> bool {
+    let rest = tag.strip_prefix(beginning);
+    rest.is_some_and(|rest| rest.len() == 12 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+impl Stored {
+    fn of(image: ImageDetail) -> Option<Self> {
+        let pushed = image.image_pushed_at.and_then(|time| SystemTime::try_from(time).ok());
+        Some(Self {
+            digest: image.image_digest?,
+            tags: image.image_tags.unwrap_or_default(),
+            bytes: image.image_size_in_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
+            // Of one without a time nobody can say that it is old.
+            pushed: pushed.unwrap_or_else(SystemTime::now),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_of_a_knot_whose_name_begins_alike_are_not_ours() {
+        assert!(is_digest_after("sweep-", "sweep-0123456789ab"));
+        assert!(!is_digest_after("sweep-", "sweep-big-0123456789ab"));
+        assert!(!is_digest_after("sweep-", "sweep-mine"));
+    }
+}

@@ -1,0 +1,141 @@
+//! CloudWatch Logs, and nothing else of AWS: the end of a job's log, where a person reads all of it, and whether a group is there.
+
+use aws_smithy_types::error::ErrorMetadata;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::aws::Aws;
+use crate::aws::partition::Partition;
+use crate::aws::signed::{self, Request, Service};
+use crate::error::{Error, ErrorKind, Result};
+
+const LOGS: Service = Service { id: "CloudWatch Logs", name: "logs", refusal };
+
+/// How many lines of a log are asked for.
+const LINES: u32 = 100;
+/// How much of them is kept, in bytes.
+const MOST: usize = 16 * 1024;
+
+#[derive(Deserialize)]
+struct Events {
+    #[serde(default)]
+    events: Vec<Event>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    #[serde(default)]
+    message: String,
+}
+
+#[cfg(feature = "deploy")]
+#[derive(Deserialize)]
+struct Groups {
+    #[serde(default, rename = "logGroups")]
+    groups: Vec<Group>,
+}
+
+#[cfg(feature = "deploy")]
+#[derive(Deserialize)]
+struct Group {
+    #[serde(rename = "logGroupName")]
+    name: String,
+}
+
+/// Whether there is a group of this name.
+#[cfg(feature = "deploy")]
+pub(crate) async fn group_is_there(aws: &Aws, group: &str) -> Result<bool> {
+    // Sorted by name: what is called by the prefix itself comes first.
+    let asked = json!({"logGroupNamePrefix": group, "limit": 1});
+    let target = ("DescribeLogGroups", "Logs_20140328.DescribeLogGroups");
+    let found: Groups = ask(aws, target, &asked, &format!("look for the log group `{group}`")).await?;
+    Ok(found.groups.iter().any(|found| found.name == group))
+}
+
+/// The end of a log: at most 100 lines and 16 KiB.
+pub(crate) async fn end_of(aws: &Aws, group: &str, stream: &str) -> Result<String> {
+    let asked = json!({"logGroupName": group, "logStreamName": stream, "limit": LINES, "startFromHead": false});
+    let target = ("GetLogEvents", "Logs_20140328.GetLogEvents");
+    let events: Events = ask(aws, target, &asked, &format!("read the log `{stream}` of `{group}`")).await?;
+    let mut text: String = events.events.into_iter().map(|event| event.message + "\n").collect();
+    let mut begin = text.len().saturating_sub(MOST);
+    while !text.is_char_boundary(begin) {
+        begin += 1;
+    }
+    Ok(text.split_off(begin))
+}
+
+/// Asks for an operation, given by its name and by what the header calls it.
+async fn ask<T: DeserializeOwned>(
+    aws: &Aws,
+    (operation, target): (&'static str, &'static str),
+    asked: &Value,
+    doing: &str,
+) -> Result<T> {
+    let request = Request { content_type: "application/x-amz-json-1.1", target: Some(target), body: asked.to_string() };
+    let answer = signed::send(aws, &LOGS, operation, request).await.map_err(|error| aws.failed(doing, error))?;
+    serde_json::from_str(&answer)
+        .map_err(|error| Error::new(ErrorKind::Aws, format!("failed to {doing}")).with_source(error))
+}
+
+/// The page of the console that shows a log.
+pub(crate) fn page(region: &str, group: &str, stream: &str) -> String {
+    // The console has names escaped twice, with a dollar sign for the second percent sign.
+    let escaped = |name: &str| {
+        let once = utf8_percent_encode(name, NON_ALPHANUMERIC).to_string();
+        once.replace('%', "$25")
+    };
+    let domain = match Partition::of(region).name {
+        "aws-cn" => "amazonaws.cn",
+        "aws-us-gov" => "amazonaws-us-gov.com",
+        _ => "aws.amazon.com",
+    };
+    format!(
+        "https://{region}.console.{domain}/cloudwatch/home?region={region}#logsV2:log-groups/log-group/{}/log-events/{}",
+        escaped(group),
+        escaped(stream)
+    )
+}
+
+fn refusal(text: &str) -> ErrorMetadata {
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(rename = "__type")]
+        code: Option<String>,
+        #[serde(alias = "Message")]
+        message: Option<String>,
+    }
+    let mut said = ErrorMetadata::builder();
+    // Something between here and AWS may have answered in its stead.
+    if let Ok(Said { code, message }) = serde_json::from_str(text) {
+        let code = code.as_deref().map(|code| code.rsplit('#').next().unwrap_or(code).to_owned());
+        said = said.code(code.unwrap_or_default()).message(message.unwrap_or_default());
+    }
+    said.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_the_console_names_group_and_stream() {
+        assert_eq!(
+            page("eu-central-1", "cloudknot/lab", "sweep/default/0a1b"),
+            "https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1#logsV2:log-groups/log-group/\
+             cloudknot$252Flab/log-events/sweep$252Fdefault$252F0a1b"
+        );
+        assert!(page("cn-north-1", "a", "b").starts_with("https://cn-north-1.console.amazonaws.cn/"));
+    }
+
+    #[test]
+    fn a_refusal_has_its_code() {
+        let refused =
+            refusal(r#"{"__type":"com.amazonaws#ResourceNotFoundException","message":"The stream is not there."}"#);
+        assert_eq!(refused.code(), Some("ResourceNotFoundException"));
+        assert_eq!(refused.message(), Some("The stream is not there."));
+        assert_eq!(refusal("Bad Gateway").code(), None);
+    }
+}

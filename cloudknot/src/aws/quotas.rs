@@ -1,0 +1,117 @@
+//! The quotas of an account: what it may have, and whether there is room for one more.
+
+use aws_sdk_servicequotas as servicequotas;
+
+use super::batch::Batch;
+use super::ec2::Ec2;
+use super::{Aws, client};
+use crate::error::{Error, ErrorKind, Result};
+
+/// So many environments, and so many queues, has an account that asked for no more.
+const EACH: usize = 50;
+
+/// So many VPCs has an account in a region that asked for no more, so many addresses, and NAT gateways in a zone.
+const EACH_OF_NETWORKS: usize = 5;
+
+/// How often Service Quotas is asked: a deploy and a doctor can do without its answer.
+const ATTEMPTS: u32 = 2;
+
+/// Refuses a Knot if the account may not have one more queue or compute environment.
+pub(crate) async fn check_knot(aws: &Aws) -> Result<()> {
+    let (environments, queues) = Batch::new(aws).counts().await?;
+    for (what, there) in [("compute environment", environments), ("job queue", queues)] {
+        if there < EACH {
+            continue;
+        }
+        // A quota can only have been raised. Whoever may not ask for it has what everybody has at first.
+        let most = quota(aws, "batch", what).await.ok().flatten().unwrap_or(EACH);
+        if there < most {
+            continue;
+        }
+        let message = format!("failed to make room for one Knot more: {there} of {most} {what}s are there");
+        return Err(Error::new(ErrorKind::Aws, message).with_hint(
+            "clobber what is not needed (`cargo knot list`), ask for more in Service Quotas, or use a queue that exists: \
+             --queue",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a network if the account may not have one more VPC, or one more NAT gateway in this zone with its address.
+pub(crate) async fn check_network(aws: &Aws, nat_in: Option<&str>) -> Result<()> {
+    let ec2 = Ec2::new(aws);
+    let region = &aws.region;
+    let or_vpc = "have the Pars in a VPC that exists: --vpc";
+    one_more(aws, &format!("VPCs in {region}"), ec2.count_vpcs().await, ("vpc", "L-F678F1CE"), or_vpc).await?;
+    let Some(zone) = nat_in else { return Ok(()) };
+    let or_public = "do without a NAT gateway: --internet public-ip";
+    let (what, there) = (format!("elastic addresses in {region}"), ec2.count_addresses().await);
+    one_more(aws, &what, there, ("ec2", "L-0263D0A3"), or_public).await?;
+    let (what, there) = (format!("NAT gateways in {zone}"), ec2.count_nat_gateways(zone).await);
+    one_more(aws, &what, there, ("vpc", "L-FE5A380F"), or_public).await
+}
+
+/// Refuses what would be one more than the quota with this code allows.
+async fn one_more(
+    aws: &Aws,
+    what: &str,
+    there: Result<usize>,
+    (service, code): (&str, &str),
+    otherwise: &str,
+) -> Result<()> {
+    let there = match there {
+        // Whoever may not look is told by AWS itself, later.
+        Err(error) if error.kind() == ErrorKind::Denied => return Ok(()),
+        there => there?,
+    };
+    if there < EACH_OF_NETWORKS {
+        return Ok(());
+    }
+    // A quota can only have been raised. Whoever may not ask for it has what everybody has at first.
+    let most = quota_of(aws, service, code).await.ok().flatten().unwrap_or(EACH_OF_NETWORKS);
+    if there < most {
+        return Ok(());
+    }
+    let message = format!("failed to make room for one Pars more: {there} of {most} {what} are there");
+    let hint = format!(
+        "delete what is not needed, ask for more in Service Quotas ({service}, {code}), or {otherwise}; nothing was made"
+    );
+    Err(Error::new(ErrorKind::Aws, message).with_hint(hint))
+}
+
+/// The quota that is named after this, as it stands for the account; `None` where there is none.
+pub(crate) async fn quota(aws: &Aws, service: &str, what: &str) -> Result<Option<usize>> {
+    let is_meant = |name: &str| {
+        let name = name.to_lowercase();
+        name.contains(what) && !name.contains(" per ")
+    };
+    let mut pages =
+        client!(aws, servicequotas, ATTEMPTS).list_service_quotas().service_code(service).into_paginator().send();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| aws.failed(&format!("read the quotas of {service}"), error))?;
+        let quotas = page.quotas.unwrap_or_default();
+        if let Some(value) =
+            quotas.iter().find(|quota| quota.quota_name().is_some_and(is_meant)).and_then(|quota| quota.value)
+        {
+            return Ok(Some(whole(value)));
+        }
+    }
+    Ok(None)
+}
+
+/// The quota with this code, as it stands for the account; `None` where there is none.
+pub(crate) async fn quota_of(aws: &Aws, service: &str, code: &str) -> Result<Option<usize>> {
+    let client = client!(aws, servicequotas, ATTEMPTS);
+    let asked = client.get_service_quota().service_code(service).quota_code(code).send().await;
+    match asked {
+        Ok(answer) => Ok(answer.quota.and_then(|quota| quota.value).map(whole)),
+        Err(error) if super::code(&error) == Some("NoSuchResourceException") => Ok(None),
+        Err(error) => Err(aws.failed(&format!("read the quota {code} of {service}"), error)),
+    }
+}
+
+/// A quota is a whole number, and not a large one.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it counts")]
+fn whole(value: f64) -> usize {
+    value as usize
+}

@@ -1,0 +1,202 @@
+//! Requests to services of AWS of which a few are needed, and whose SDKs would take minutes to compile: EC2 and CloudWatch Logs.
+//! Knows no request in particular.
+//!
+//! Credentials, the signature, timeouts and what is tried again are the SDK's, from the crates that its clients are made of.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use aws_runtime::auth::SigV4OperationSigningConfig;
+use aws_runtime::auth::sigv4::{SCHEME_ID, SigV4AuthScheme};
+use aws_runtime::retries::classifiers::AwsErrorCodeClassifier;
+use aws_runtime::service_clock_skew::{ServiceClockSkewClassifier, ServiceClockSkewInterceptor};
+use aws_smithy_runtime::client::http::connection_poisoning::ConnectionPoisoningInterceptor;
+use aws_smithy_runtime::client::orchestrator::operation::Operation;
+use aws_smithy_runtime::client::retries::classifiers::{HttpStatusCodeClassifier, TransientErrorClassifier};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::auth::static_resolver::StaticAuthSchemeOptionResolver;
+use aws_smithy_runtime_api::client::auth::{
+    AuthSchemeOptionResolverParams, SharedAuthScheme, SharedAuthSchemeOptionResolver,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse, OrchestratorError};
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponentsBuilder;
+use aws_smithy_runtime_api::client::runtime_plugin::StaticRuntimePlugin;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::config_bag::Layer;
+use aws_smithy_types::error::ErrorMetadata;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use aws_types::SigningName;
+use aws_types::region::{Region, SigningRegion};
+use aws_types::service_config::ServiceConfigKey;
+
+use crate::aws::partition::Partition;
+use crate::aws::{Aws, Retries};
+
+/// A service.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Service {
+    /// What the SDKs call it.
+    pub(crate) id: &'static str,
+    /// Its name in addresses and signatures.
+    pub(crate) name: &'static str,
+    /// Reads what it answers when it does not do what was asked.
+    pub(crate) refusal: fn(&str) -> ErrorMetadata,
+}
+
+/// What is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) content_type: &'static str,
+    /// The operation, where a header names it.
+    pub(crate) target: Option<&'static str>,
+    pub(crate) body: String,
+}
+
+/// Sends a request, and gives the body of its answer. What passes is tried again, as in the SDK's own clients.
+pub(crate) async fn send(
+    aws: &Aws,
+    service: &Service,
+    operation: &'static str,
+    request: Request,
+) -> Result<String, SdkError<Refused, HttpResponse>> {
+    let config = &aws.config;
+    let refusal = service.refusal;
+    let mut operation = Operation::builder()
+        .service_name(service.id)
+        .operation_name(operation)
+        .http_client(config.http_client().expect("the loader of the configuration gives an HTTP client"))
+        .endpoint_url(&endpoint(aws, service))
+        .standard_retry(config.retry_config().unwrap_or(&RetryConfig::standard()))
+        .retry_classifier(AwsErrorCodeClassifier::<Refused>::new())
+        .retry_classifier(TransientErrorClassifier::<Refused>::new())
+        .retry_classifier(HttpStatusCodeClassifier::default())
+        .retry_classifier(ServiceClockSkewClassifier::<Refused>::new())
+        .timeout_config(config.timeout_config().cloned().unwrap_or_else(TimeoutConfig::disabled))
+        .interceptor(Retries)
+        .interceptor(ServiceClockSkewInterceptor::new())
+        .interceptor(ConnectionPoisoningInterceptor::new())
+        .runtime_plugin(signature(aws, service))
+        .serializer(serialized)
+        .deserializer(move |response: &HttpResponse| answer(response, refusal));
+    if let Some(version) = config.behavior_version() {
+        operation = operation.behavior_version(version);
+    }
+    if let Some(sleep) = config.sleep_impl() {
+        operation = operation.sleep_impl(sleep);
+    }
+    if let Some(clock) = config.time_source() {
+        operation = operation.time_source(clock);
+    }
+    operation.build().invoke(request).await
+}
+
+/// As whom requests are signed, and for what.
+fn signature(aws: &Aws, service: &Service) -> StaticRuntimePlugin {
+    let mut settings = Layer::new("signature");
+    settings.store_put(AuthSchemeOptionResolverParams::new(()));
+    settings.store_put(SigV4OperationSigningConfig {
+        region: Some(SigningRegion::from(Region::new(aws.region.clone()))),
+        name: Some(SigningName::from_static(service.name)),
+        ..SigV4OperationSigningConfig::default()
+    });
+    let only = StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID]);
+    let mut parts = RuntimeComponentsBuilder::new("signature");
+    parts.set_auth_scheme_option_resolver(Some(SharedAuthSchemeOptionResolver::new(only)));
+    parts.push_auth_scheme(SharedAuthScheme::new(SigV4AuthScheme::new()));
+    if let Some(credentials) = aws.config.credentials_provider() {
+        parts.set_identity_resolver(SCHEME_ID, credentials);
+    }
+    if let Some(cache) = aws.config.identity_cache() {
+        parts.set_identity_cache(Some(cache));
+    }
+    StaticRuntimePlugin::new().with_config(settings.freeze()).with_runtime_components(parts)
+}
+
+/// Where it is asked: where the environment or the profile says, as in the SDK's own clients, or in the region.
+fn endpoint(aws: &Aws, service: &Service) -> String {
+    let config = &aws.config;
+    let own =
+        ServiceConfigKey::builder().service_id(service.id).env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
+    let own = own.expect("all three parts are there");
+    let general = config.endpoint_url().map(str::to_owned);
+    let said = if config.get_origin("endpoint_url").is_client_config() {
+        general
+    } else {
+        config.service_config().and_then(|known| known.load_config(own)).or(general)
+    };
+    let fips = config.use_fips().unwrap_or_default();
+    said.unwrap_or_else(|| of_region(service.name, &aws.region, fips, config.use_dual_stack().unwrap_or_default()))
+}
+
+fn of_region(service: &str, region: &str, fips: bool, dual_stack: bool) -> String {
+    let partition = Partition::of(region);
+    let domain = if dual_stack { partition.dual_stack } else { partition.domain };
+    // In these regions every endpoint is one.
+    let fips = fips && !region.starts_with("us-gov-");
+    format!("https://{service}{}.{region}.{domain}", if fips { "-fips" } else { "" })
+}
+
+fn serialized(asked: Request) -> Result<HttpRequest, BoxError> {
+    let mut request = HttpRequest::new(SdkBody::from(asked.body));
+    request.set_method("POST")?;
+    request.set_uri("/")?;
+    request.headers_mut().insert("content-type", asked.content_type);
+    if let Some(target) = asked.target {
+        request.headers_mut().insert("x-amz-target", target);
+    }
+    Ok(request)
+}
+
+fn answer(response: &HttpResponse, refusal: fn(&str) -> ErrorMetadata) -> Result<String, OrchestratorError<Refused>> {
+    let body = response.body().bytes().unwrap_or_default();
+    let text = String::from_utf8_lossy(body);
+    if response.status().is_success() {
+        return Ok(text.into_owned());
+    }
+    Err(OrchestratorError::operation(Refused(refusal(&text))))
+}
+
+/// What a service says when it does not do what was asked.
+#[derive(Debug)]
+pub(crate) struct Refused(ErrorMetadata);
+
+impl ProvideErrorMetadata for Refused {
+    fn meta(&self) -> &ErrorMetadata {
+        &self.0
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.message(), self.0.code()) {
+            (Some(message), Some(code)) => write!(f, "{message} ({code})"),
+            _ => f.write_str("the service gave no reason"),
+        }
+    }
+}
+
+impl StdError for Refused {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_region_has_its_domain() {
+        fn check(region: &str, plain: &str) {
+            assert_eq!(of_region("ec2", region, false, false), plain);
+        }
+        check("eu-central-1", "https://ec2.eu-central-1.amazonaws.com");
+        check("cn-north-1", "https://ec2.cn-north-1.amazonaws.com.cn");
+        check("us-gov-west-1", "https://ec2.us-gov-west-1.amazonaws.com");
+        check("eusc-de-east-1", "https://ec2.eusc-de-east-1.amazonaws.eu");
+        check("us-iso-east-1", "https://ec2.us-iso-east-1.c2s.ic.gov");
+        check("us-isob-east-1", "https://ec2.us-isob-east-1.sc2s.sgov.gov");
+        assert_eq!(of_region("ec2", "us-east-1", true, false), "https://ec2-fips.us-east-1.amazonaws.com");
+        assert_eq!(of_region("ec2", "us-east-1", false, true), "https://ec2.us-east-1.api.aws");
+        assert_eq!(of_region("ec2", "us-gov-east-1", true, false), "https://ec2.us-gov-east-1.amazonaws.com");
+    }
+}

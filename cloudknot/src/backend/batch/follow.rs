@@ -1,0 +1,185 @@
+//! Follows the jobs of a round until they are over, or all outcomes are stored; and ends them where that is asked for.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::{AT_ONCE, Follower, Sent, explain};
+use crate::aws::batch::{self, Described};
+use crate::backend::folder_lock;
+use crate::error::Result;
+use crate::event::{self, Event};
+use crate::record::Record;
+use crate::record::ledger::End;
+
+/// How often Batch is asked: a fiftieth of the time that the run has taken by then, within these.
+const SOONEST: Duration = Duration::from_millis(500);
+const LATEST: Duration = Duration::from_secs(15);
+/// How often results are listed at most while jobs run: after a tenth of the time, within these. Each listing is a request.
+const LISTING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(1));
+/// After so long without a job that runs, it is said why.
+const STUCK: Duration = Duration::from_mins(1);
+/// How long jobs are waited for that were ended: a container has 30 seconds, and Batch takes its time.
+const ENDING: Duration = Duration::from_mins(3);
+
+impl Follower {
+    /// Asks until all jobs are over, or all that is wanted is stored.
+    pub(super) async fn follow(&mut self) -> Result<End> {
+        let began = Instant::now();
+        let (mut looked, mut ended, mut polls) = (began, 0, 0_u32);
+        let mut stuck = Stuck::new();
+        loop {
+            self.pause((began.elapsed() / 50).clamp(SOONEST, LATEST)).await;
+            if self.is_stopped() {
+                return self.stop().await;
+            }
+            self.look_at_jobs().await?;
+            polls += 1;
+            let over = self.sent.iter().all(Sent::is_over);
+            let now: u64 = self.sent.iter().map(Sent::ended).sum();
+            let news = now != ended || polls.is_multiple_of(10);
+            if over || (news && looked.elapsed() >= (began.elapsed() / 10).clamp(LISTING.0, LISTING.1)) {
+                self.take_in(over).await?;
+                if self.ledger.missing().is_empty() {
+                    return Ok(End::Complete);
+                }
+                self.ledger.stop_after_too_many();
+                (looked, ended) = (Instant::now(), now);
+            }
+            if over {
+                return folder_lock::outcome(&self.ledger).await;
+            }
+            stuck.look(self).await?;
+        }
+    }
+
+    async fn pause(&self, time: Duration) {
+        const GLANCE: Duration = Duration::from_millis(100);
+        let began = Instant::now();
+        while began.elapsed() < time && !self.is_stopped() {
+            tokio::time::sleep(GLANCE.min(time.saturating_sub(began.elapsed()))).await;
+        }
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.ledger.control.stop.load(Ordering::Relaxed)
+    }
+
+    async fn look_at_jobs(&mut self) -> Result<()> {
+        let open: Vec<String> = self.sent.iter().filter(|sent| !sent.is_over()).map(|sent| sent.id.clone()).collect();
+        let mut found: BTreeMap<String, Described> =
+            self.batch.describe(&open).await?.into_iter().map(|job| (job.id.clone(), job)).collect();
+        for sent in self.sent.iter_mut().filter(|sent| !sent.is_over()) {
+            match found.remove(&sent.id) {
+                Some(job) => (sent.seen, sent.absent_since) = (job, None),
+                // Not yet, or not any more.
+                None => _ = sent.absent_since.get_or_insert_with(Instant::now),
+            }
+        }
+        let running: u64 = self.sent.iter().map(|sent| sent.seen.count(&["STARTING", "RUNNING"])).sum();
+        let at_once = u64::from(self.ledger.record.manifest.parallel).min(self.ledger.record.manifest.chunk);
+        self.ledger.control.running.store(running * at_once, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes in what is stored, and explains what ended without an outcome.
+    async fn take_in(&mut self, over: bool) -> Result<()> {
+        self.ledger.refresh().await?;
+        let failed: u64 = self.sent.iter().map(|sent| sent.seen.count(&["FAILED"])).sum();
+        if self.ledger.missing().is_empty() || (!over && failed == self.explained) {
+            return Ok(());
+        }
+        // What another program has cancelled is no failure.
+        if self.ledger.is_cancelled().await? {
+            self.ledger.control.stop.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.explained = failed;
+        explain::what_ended(self, over).await
+    }
+
+    /// The run was cancelled, or too many items have failed: its jobs are ended. Or this program is about to end: they are not.
+    async fn stop(&mut self) -> Result<End> {
+        let Record { manifest, .. } = &self.ledger.record;
+        let too_many = manifest.max_failures.is_some_and(|most| self.ledger.counts().1 >= most);
+        if !too_many && !self.ledger.is_cancelled().await? {
+            return Ok(End::Trouble(format!(
+                "the run goes on, on AWS Batch, without this program; `{}.attach(\"{}\")` follows it, and `.cancel()` on that ends it",
+                self.ledger.record.function_name(),
+                manifest.run
+            )));
+        }
+        self.end_jobs().await?;
+        // What was finished by then is stored.
+        self.ledger.refresh().await?;
+        folder_lock::outcome(&self.ledger).await
+    }
+
+    /// Ends what goes on of the round, and waits for it.
+    async fn end_jobs(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let mut told = HashSet::new();
+        loop {
+            // One whose submission was answered to nobody may be found later than it was made.
+            self.find_jobs().await?;
+            self.look_at_jobs().await?;
+            let open = self.sent.iter().filter(|sent| !sent.is_over()).map(|sent| sent.id.clone());
+            let open: Vec<String> = open.filter(|id| told.insert(id.clone())).collect();
+            let ending = open.into_iter().map(|id| {
+                let batch = self.batch.clone();
+                async move { batch.terminate(&id, "the run was cancelled").await }
+            });
+            stream::iter(ending).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+            if self.sent.iter().all(Sent::is_over) || began.elapsed() > ENDING {
+                return Ok(());
+            }
+            tokio::time::sleep((began.elapsed() / 10).clamp(SOONEST, LATEST)).await;
+        }
+    }
+}
+
+/// Why nothing runs, as far as Batch says it; it is told, and nothing is ended for it.
+struct Stuck {
+    since: Instant,
+    asked: Option<Instant>,
+    told: Option<String>,
+}
+
+impl Stuck {
+    fn new() -> Self {
+        Self { since: Instant::now(), asked: None, told: None }
+    }
+
+    async fn look(&mut self, of: &Follower) -> Result<()> {
+        let waiting = of.sent.iter().find(|sent| !sent.is_over());
+        if of.ledger.control.running.load(Ordering::Relaxed) > 0 {
+            self.since = Instant::now();
+        }
+        let due = self.since.elapsed() > STUCK && self.asked.is_none_or(|asked| asked.elapsed() > STUCK);
+        let Some(sent) = waiting.filter(|_| due) else { return Ok(()) };
+        self.asked = Some(Instant::now());
+        // An array says nothing itself; its first child that waits does.
+        let child = sent.children.start
+            + sent.seen.count(&["SUCCEEDED", "FAILED"]).min(sent.children.end - sent.children.start - 1);
+        let reason = of
+            .batch
+            .describe(&[sent.child(child)])
+            .await?
+            .into_iter()
+            .find_map(|job| job.reason.filter(|_| batch::is_waiting(&job.status)));
+        let reason = reason
+            .or_else(|| sent.seen.reason.clone())
+            .unwrap_or_else(|| "AWS Batch does not say why; machines take some minutes to start".to_owned());
+        if self.told.as_ref() != Some(&reason) {
+            event::report(&Event::Waiting {
+                run: &of.ledger.record.manifest.run,
+                since: self.since.elapsed(),
+                reason: &reason,
+            });
+            self.told = Some(reason);
+        }
+        Ok(())
+    }
+}

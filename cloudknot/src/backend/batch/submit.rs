@@ -1,0 +1,233 @@
+//! Submits the children of a round: one job each, and no second one for what another program has submitted.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use cloudknot_runtime::contract::{Manifest, OnBatch, Resources, Task};
+
+use super::{AT_ONCE, Follower, Sent, environment, store_of};
+use crate::aws::batch::{self, Batch, Order};
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::knot_note::KnotNote;
+use crate::record::Record;
+use crate::record::ledger::End;
+
+/// How long it can take until a job that was submitted is found by its name.
+const UNSEEN: Duration = Duration::from_secs(30);
+/// On top of what the items of a job may take, for what is around them; and the least that Batch takes.
+const MARGIN: Duration = Duration::from_mins(1);
+
+impl Follower {
+    /// Sees to it that every child of the round that is needed has a job; how the round ended, if it has.
+    pub(super) async fn begin(&mut self) -> Result<Option<End>> {
+        let all = 0..children(&self.ledger.record);
+        if self.fresh {
+            let jobs = all.end;
+            self.submit(vec![all]).await?;
+            self.announce(jobs);
+            return Ok(None);
+        }
+        self.ledger.refresh().await?;
+        if self.ledger.missing().is_empty() {
+            return Ok(Some(End::Complete));
+        }
+        // Whoever has cancelled it, or has seen too many fail, may have been killed before its jobs were ended.
+        self.ledger.stop_after_too_many();
+        if self.ledger.is_cancelled().await? {
+            self.ledger.control.stop.store(true, Ordering::Relaxed);
+        }
+        if self.is_stopped() {
+            return Ok(None);
+        }
+        // What is stored can be read, whatever becomes of the rest.
+        Ok(self.take_up().await.err().map(|error| {
+            let gone = "the queue or the job definition that the run was submitted with is gone: what is stored stays readable; \
+                        map the inputs that are left anew";
+            let error = if error.kind() == ErrorKind::NotFound { error.with_hint(gone) } else { error };
+            End::Trouble(error.in_one_line())
+        }))
+    }
+
+    /// Submits what has no job, of a run that was submitted before.
+    async fn take_up(&mut self) -> Result<()> {
+        self.find_jobs().await?;
+        let left = self.children_left();
+        let Record { manifest, taken_up, .. } = &self.ledger.record;
+        let has_job = |child: &u64| self.sent.iter().any(|sent| sent.children.contains(child));
+        let without: Vec<u64> = left.keys().copied().filter(|child| !has_job(child)).collect();
+        // What lacks every outcome need not look for one: this has just been done for it.
+        let items = |child: u64| taken_up.slice(child * manifest.chunk, manifest.chunk).into_iter().flatten().count();
+        self.fresh = without.iter().all(|child| left[child].len() == items(*child));
+        self.submit(ranges(&without)).await?;
+        self.announce(left.len() as u64);
+        Ok(())
+    }
+
+    /// Takes in the jobs of this round that were not known, whoever has submitted them.
+    pub(super) async fn find_jobs(&mut self) -> Result<()> {
+        for found in sent(&self.batch, &self.ledger.record, &self.on).await? {
+            if self.sent.iter().all(|sent| sent.id != found.id) {
+                self.sent.push(found);
+            }
+        }
+        Ok(())
+    }
+
+    fn announce(&self, jobs: u64) {
+        let KnotNote { knot, region, .. } = &self.note;
+        let jobs = if jobs == 1 { "one job".to_owned() } else { format!("{jobs} jobs") };
+        self.ledger.started(&format!("on AWS Batch, {jobs} of the Knot `{knot}` in {region}"));
+    }
+
+    /// Submits these children of the round.
+    async fn submit(&mut self, children: Vec<Range<u64>>) -> Result<()> {
+        let largest = if self.on.independent { 1 } else { batch::LARGEST_ARRAY };
+        let pieces: Vec<_> = children.into_iter().flat_map(|range| split(range, largest)).collect();
+        for pieces in pieces.chunks(AT_ONCE) {
+            let orders: Vec<Order> = pieces.iter().map(|piece| self.order(piece)).collect();
+            let submitted = futures_util::future::join_all(orders.iter().map(|order| self.batch.submit(order))).await;
+            for (id, piece) in submitted.into_iter().zip(pieces) {
+                let id = id.map_err(|error| self.of_run(error))?;
+                self.sent.push(Sent::new(id, piece.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The run is recorded, and can be gone on with where its Knot is there.
+    fn of_run(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::NotFound {
+            return error;
+        }
+        let Record { manifest, .. } = &self.ledger.record;
+        let hint = error.hint().map(|hint| format!("{hint}; ")).unwrap_or_default();
+        let function = self.ledger.record.function_name();
+        error.with_hint(format!("{hint}the inputs are kept: `{function}.attach(\"{}\")` submits them", manifest.run))
+    }
+
+    fn order(&self, children: &Range<u64>) -> Order {
+        let Record { manifest, round, taken_up, .. } = &self.ledger.record;
+        let task = manifest.task(store_of(&self.note), *round, taken_up.retries, children.start);
+        let task = Task { fresh: self.fresh, ..task };
+        Order {
+            name: format!("{}{}", name_of_round(&self.ledger.record), children.start),
+            queue: self.on.queue.clone(),
+            definition: self.on.job_definition.clone(),
+            children: children.end - children.start,
+            environment: environment(manifest, &task),
+            resources: self.resources(*round),
+            timeout: timeout(manifest, taken_up.retries),
+            knot: manifest.knot.clone(),
+            run: manifest.run.clone(),
+            tags: manifest.tags.clone().into_iter().collect(),
+        }
+    }
+
+    /// What its jobs get in this round. That there are such was checked before it was recorded.
+    fn resources(&self, round: u32) -> Resources {
+        let asked = self.ledger.record.manifest.resources;
+        let asked = Resources { memory_mib: asked.memory_in(round), ..asked };
+        let given = self.note.jobs.as_ref().map(|jobs| jobs.given(&self.function.resources, asked));
+        given.and_then(Result::ok).unwrap_or(asked)
+    }
+
+    /// The round's children that have items without an outcome, with those.
+    pub(super) fn children_left(&self) -> BTreeMap<u64, Vec<u64>> {
+        let Record { manifest, taken_up, .. } = &self.ledger.record;
+        let missing = self.ledger.missing();
+        let mut left: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        let mut before = 0;
+        for range in &taken_up.items {
+            let first = missing.partition_point(|missing| missing.end <= range.start);
+            for missing in missing[first..].iter().take_while(|missing| missing.start < range.end) {
+                for item in missing.start.max(range.start)..missing.end.min(range.end) {
+                    left.entry((before + item - range.start) / manifest.chunk).or_default().push(item);
+                }
+            }
+            before += range.end - range.start;
+        }
+        left
+    }
+}
+
+/// What the names of all jobs of this round begin with; what follows is the first child of each.
+fn name_of_round(record: &Record) -> String {
+    format!("{}-{}-r{}-c", record.manifest.knot, record.manifest.run, record.round)
+}
+
+/// How many children the round has.
+fn children(record: &Record) -> u64 {
+    record.taken_up.len().div_ceil(record.manifest.chunk)
+}
+
+/// The jobs of this round that Batch knows by their names.
+pub(super) async fn sent(batch: &Batch, record: &Record, on: &OnBatch) -> Result<Vec<Sent>> {
+    let begins = name_of_round(record);
+    let mut found = batch.named(&on.queue, &begins).await?;
+    if found.is_empty() && is_young(&record.manifest) {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        found = batch.named(&on.queue, &begins).await?;
+    }
+    let all = children(record);
+    let sent = found.into_iter().filter_map(|job| {
+        let first: u64 = job.name.strip_prefix(&begins)?.parse().ok()?;
+        Some(Sent::new(job.id, first..first + job.size.unwrap_or(1)))
+    });
+    Ok(sent.filter(|sent| sent.children.end <= all).collect())
+}
+
+/// Its program may have been killed a moment ago, with a job that cannot be found yet.
+fn is_young(manifest: &Manifest) -> bool {
+    let created = humantime::parse_rfc3339(&manifest.created).ok();
+    created.and_then(|created| SystemTime::now().duration_since(created).ok()).is_some_and(|age| age < UNSEEN)
+}
+
+/// How long a job may take: the supervisor in it ends its items itself, so this is for a worker that hangs.
+fn timeout(manifest: &Manifest, retries: u32) -> Option<Duration> {
+    let each = Duration::from_millis(manifest.timeout_ms?).saturating_mul(retries.saturating_add(1));
+    let turns = manifest.chunk.div_ceil(u64::from(manifest.parallel));
+    Some(each.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX)).saturating_add(MARGIN))
+}
+
+/// Pieces of at most this size, as even as can be: an array of one is none.
+fn split(range: Range<u64>, largest: u64) -> Vec<Range<u64>> {
+    let length = range.end - range.start;
+    let pieces = length.div_ceil(largest);
+    let bound = |piece: u64| range.start + piece * (length / pieces) + piece.min(length % pieces);
+    (0..pieces).map(|piece| bound(piece)..bound(piece + 1)).collect()
+}
+
+/// The numbers, which are in order, as ranges.
+fn ranges(numbers: &[u64]) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for &number in numbers {
+        match ranges.last_mut() {
+            Some(range) if range.end == number => range.end += 1,
+            _ => ranges.push(number..number + 1),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[allow(clippy::single_range_in_vec_init)]
+    #[test]
+    fn arrays_are_even_and_none_has_one_child() {
+        assert_eq!(split(0..1, 10_000), [0..1]);
+        assert_eq!(split(0..20, 10_000), [0..20]);
+        assert_eq!(split(0..10_001, 10_000), [0..5_001, 5_001..10_001]);
+        assert_eq!(split(5..8, 1), [5..6, 6..7, 7..8]);
+        assert!(split(0..0, 10_000).is_empty());
+    }
+
+    #[test]
+    fn numbers_in_a_row_are_one_range() {
+        assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), [0..3, 5..6, 7..9]);
+        assert!(ranges(&[]).is_empty());
+    }
+}

@@ -1,0 +1,110 @@
+//! How programs share a run that is kept in a folder: one computes, others look on, and anybody may cancel.
+
+use std::fs::{File, TryLockError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cloudknot_runtime::engine;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::ledger::{End, Ledger};
+
+/// How often another program's doings are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Has a thread of its own drive the run, and heeds that somebody cancels it.
+pub(super) fn start(ledger: &Arc<Ledger>, drive: impl FnOnce() + Send + 'static) -> Result<()> {
+    std::thread::Builder::new()
+        .name("cloudknot-run".into())
+        .spawn(drive)
+        .map_err(|error| Error::new(ErrorKind::Infrastructure, "failed to start a thread").with_source(error))?;
+    heed_cancel(ledger);
+    Ok(())
+}
+
+/// Computes the run, once no other program does, and tells the ledger how that ended.
+pub(super) fn drive(ledger: &Ledger, lock: &Path, known: bool, compute: impl FnOnce() -> Result<End>) {
+    // Whoever waits for the run must hear of its end, whatever became of it.
+    let end = match catch_unwind(AssertUnwindSafe(|| take(ledger, lock, known, compute))) {
+        Ok(end) => end.unwrap_or_else(|error| End::Trouble(error.in_one_line())),
+        Err(_) => End::Trouble("the thread that drives the run panicked".into()),
+    };
+    ledger.finish(end);
+}
+
+/// Computes the run once no other program does; until then, takes in what the other has stored.
+///
+/// The lock goes with the program that holds it, however that ends.
+fn take(ledger: &Ledger, lock: &Path, mut known: bool, compute: impl FnOnce() -> Result<End>) -> Result<End> {
+    let failed = |error: std::io::Error| {
+        Error::new(ErrorKind::Store, format!("failed to lock `{}`", lock.display())).with_source(error)
+    };
+    let file = File::create(lock).map_err(failed)?;
+    loop {
+        let ours = match file.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        };
+        if !ours || !known {
+            engine::block_on(ledger.refresh())?;
+            known = false;
+        }
+        if ledger.missing().is_empty() {
+            return Ok(End::Complete);
+        }
+        if ledger.control.stop.load(Ordering::Relaxed) || engine::block_on(ledger.is_cancelled())? {
+            return Ok(cancelled());
+        }
+        if ours {
+            // Another program may have been killed just before it noted that.
+            ledger.stop_after_too_many();
+            return compute();
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// How a round has ended whose backend has stopped working.
+pub(super) async fn outcome(ledger: &Ledger) -> Result<End> {
+    if ledger.missing().is_empty() {
+        return Ok(End::Complete);
+    }
+    let failed = ledger.counts().1;
+    if ledger.record.manifest.max_failures.is_some_and(|most| failed >= most) {
+        ledger.cancel().await?;
+        return Ok(End::Cancelled(format!(
+            "the run was stopped after {failed} failed {}; `retry_failed()` takes up what is left",
+            if failed == 1 { "item" } else { "items" }
+        )));
+    }
+    if ledger.control.stop.load(Ordering::Relaxed) {
+        return Ok(cancelled());
+    }
+    Ok(End::Trouble("items are left without an outcome; `retry_failed()` takes them up".into()))
+}
+
+fn cancelled() -> End {
+    End::Cancelled("the run was cancelled; `retry_failed()` takes up what is left".into())
+}
+
+/// Stops the round when anybody, this program or another, notes in the store that it is cancelled.
+fn heed_cancel(ledger: &Arc<Ledger>) {
+    let ledger = Arc::clone(ledger);
+    engine::spawn(async move {
+        let mut finished = std::pin::pin!(ledger.finished());
+        loop {
+            tokio::select! {
+                _ = &mut finished => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            // If the store cannot be read, whoever computes will say so.
+            if ledger.is_cancelled().await.unwrap_or(false) {
+                ledger.control.stop.store(true, Ordering::Relaxed);
+            }
+        }
+    });
+}

@@ -1,0 +1,58 @@
+//! Reads a worker without running it, so that one for another architecture can be read too: the remote functions in
+//! its section `.cloudknot`, and whether it needs anything beside itself.
+
+use cloudknot_runtime::contract::FunctionDescription;
+use object::read::elf::ElfFile64;
+use object::{Endianness, Object, ObjectSection};
+
+use super::error::{CompileError, CompileErrorKind};
+use crate::build::elf;
+
+/// What `__start!` writes into the section.
+const START: &[u8] = br#"{"start":true}"#;
+
+/// What was read of an executable.
+#[derive(Debug)]
+pub(super) struct Executable {
+    /// Its main is `#[cloudknot::main]`, which hands over to the runtime.
+    pub(super) starts: bool,
+    /// Ordered by id.
+    pub(super) functions: Vec<FunctionDescription>,
+    /// The libraries and the loader that it would ask for; empty if it is static.
+    pub(super) needs: Vec<String>,
+}
+
+impl Executable {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, CompileError> {
+        let file = ElfFile64::<Endianness>::parse(bytes).map_err(|cause| unreadable().because(cause))?;
+        let section = match file.section_by_name(".cloudknot") {
+            Some(section) => section.data().map_err(|cause| unreadable().because(cause))?,
+            None => &[],
+        };
+        // The linker may fill up with zeros between two lines.
+        let lines = section.split(|byte| matches!(byte, b'\n' | 0)).filter(|line| !line.is_empty());
+        let (starts, functions): (Vec<_>, Vec<_>) = lines.partition(|line| *line == START);
+        let needs = elf::needs(&file).map_err(|cause| unreadable().because(cause))?;
+        Ok(Self { starts: !starts.is_empty(), functions: descriptions(&functions)?, needs })
+    }
+}
+
+fn descriptions(lines: &[&[u8]]) -> Result<Vec<FunctionDescription>, CompileError> {
+    let mut functions: Vec<FunctionDescription> =
+        lines.iter().map(|line| serde_json::from_slice(line)).collect::<Result<_, _>>().map_err(|cause| {
+            unreadable().because(cause).advise("cargo-knot and cloudknot have to be of the same version")
+        })?;
+    functions.sort_by_key(FunctionDescription::id);
+    if let Some(pair) = functions.windows(2).find(|pair| pair[0].id() == pair[1].id()) {
+        return Err(CompileError::new(
+            CompileErrorKind::Worker,
+            format!("failed to tell two remote functions apart: both are called `{}`", pair[0].id()),
+        )
+        .advise("give one of them another name: #[cloudknot::remote(name = \"…\")]"));
+    }
+    Ok(functions)
+}
+
+fn unreadable() -> CompileError {
+    CompileError::new(CompileErrorKind::Worker, "failed to read the executable that cargo built")
+}

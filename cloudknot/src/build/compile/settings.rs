@@ -1,0 +1,190 @@
+//! What a package may say of its worker in `[package.metadata.cloudknot]`. Knows nothing of how it is done.
+//!
+//! ```toml
+//! [package.metadata.cloudknot]
+//! target-cpu = "x86-64-v3"   # rustc's -C target-cpu; "native" is refused
+//! opt-level = "z"            # 0 to 3, "s", "z"; default 3
+//! lto = false                # true (default), false, "thin", "off"
+//! codegen-units = 16         # default 1
+//! overflow-checks = true     # default false
+//! allocator = "mimalloc"     # or "system"; see below
+//! ca-bundle = ["lab.pem"]     # certificate authorities that the worker trusts besides the public ones
+//! base-image = "debian:12"   # what the worker stands on; it is then linked dynamically. Or:
+//! dockerfile = "Dockerfile"  # the same, built first
+//! ```
+//! Paths are relative to the package's folder. What else may stand there is said of the Knot: see `knot/settings.rs`.
+//!
+//! Left out, `allocator` is mimalloc where the worker is built for musl and a C compiler for it is there (musl's own
+//! is slow with threads), else the one of the system. A program with a `#[global_allocator]` of its own says "system".
+//!
+//! The profile can also be written as `[profile.cloudknot]` in the workspace's `Cargo.toml`, with everything that cargo
+//! knows. What stands in `[package.metadata.cloudknot]` goes before it.
+
+use std::path::PathBuf;
+
+use cargo_metadata::Package;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::error::{CompileError, CompileErrorKind};
+use crate::settings::knot::KnotSettings;
+
+/// `[package.metadata.cloudknot]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// What is said of the Knot, and not of the worker.
+    #[serde(skip)]
+    pub knot: KnotSettings,
+    /// The CPU that the worker needs at least.
+    pub target_cpu: Option<String>,
+    /// The profile's `opt-level`.
+    pub opt_level: Option<OptLevel>,
+    /// The profile's `lto`.
+    pub lto: Option<Lto>,
+    /// The profile's `codegen-units`.
+    pub codegen_units: Option<u32>,
+    /// The profile's `overflow-checks`.
+    pub overflow_checks: Option<bool>,
+    /// What allocates the worker's memory.
+    pub allocator: Option<Allocator>,
+    /// PEM files of certificate authorities that the worker trusts besides the public ones.
+    #[serde(default)]
+    pub ca_bundle: Vec<PathBuf>,
+    /// An image that the worker stands on, for native libraries.
+    pub base_image: Option<String>,
+    /// A Dockerfile of what the worker stands on.
+    pub dockerfile: Option<PathBuf>,
+}
+
+/// The keys that are said of the worker.
+const OF_THE_WORKER: [&str; 9] = [
+    "target-cpu",
+    "opt-level",
+    "lto",
+    "codegen-units",
+    "overflow-checks",
+    "allocator",
+    "ca-bundle",
+    "base-image",
+    "dockerfile",
+];
+
+/// A number or a letter, as in a profile.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "`opt-level` has to be 0, 1, 2, 3, \"s\" or \"z\"")]
+pub enum OptLevel {
+    /// For speed, 0 to 3.
+    Speed(u8),
+    /// For size.
+    Size(SizeLevel),
+}
+
+/// The levels for size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SizeLevel {
+    /// Small.
+    S,
+    /// Smallest.
+    Z,
+}
+
+/// A switch or a word, as in a profile.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "`lto` has to be true, false, \"thin\", \"fat\" or \"off\"")]
+pub enum Lto {
+    /// `true` is "fat", `false` within each crate.
+    Switch(bool),
+    /// By its name.
+    Word(LtoWord),
+}
+
+/// The kinds of link-time optimisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LtoWord {
+    /// Over everything at once.
+    Fat,
+    /// Over summaries.
+    Thin,
+    /// None.
+    Off,
+}
+
+/// What allocates the worker's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Allocator {
+    /// mimalloc; needs a C compiler for the worker's platform.
+    Mimalloc,
+    /// The one of the C library, or the program's own `#[global_allocator]`.
+    System,
+}
+
+impl Settings {
+    pub(super) fn of(package: &Package) -> Result<Self, CompileError> {
+        let refused = |hint: &str| {
+            CompileError::new(
+                CompileErrorKind::Settings,
+                format!("failed to read [package.metadata.cloudknot] of `{}`", package.name),
+            )
+            .advise(format!("{hint}, in `{}`", package.manifest_path))
+        };
+        let Some(table) = package.metadata.get("cloudknot") else { return Ok(Self::default()) };
+        let Some(table) = table.as_object() else { return Err(refused("it has to be a table")) };
+        // Two readers share the table, so that each can say what it does not know.
+        let (own, knot): (Map<_, _>, Map<_, _>) =
+            table.clone().into_iter().partition(|(key, _)| OF_THE_WORKER.contains(&key.as_str()));
+        let mut settings = Self::deserialize(Value::from(own)).map_err(|cause| refused("correct it").because(cause))?;
+        // Its reader names those that it knows itself.
+        let others = OF_THE_WORKER.map(|key| format!("`{key}`")).join(", ");
+        settings.knot = KnotSettings::deserialize(Value::from(knot))
+            .map_err(|cause| refused(&format!("correct it (there are {others} as well)")).because(cause))?;
+        let folder = package.manifest_path.parent().map(|folder| folder.as_std_path().to_owned()).unwrap_or_default();
+        for path in settings.ca_bundle.iter_mut().chain(&mut settings.dockerfile) {
+            *path = folder.join(&path);
+        }
+        if settings.base_image.is_some() && settings.dockerfile.is_some() {
+            return Err(refused("name `base-image` or `dockerfile`, not both"));
+        }
+        if let Some(OptLevel::Speed(4..)) = settings.opt_level {
+            return Err(refused("`opt-level` has to be 0, 1, 2, 3, \"s\" or \"z\""));
+        }
+        if settings.codegen_units == Some(0) {
+            return Err(refused("`codegen-units` has to be at least 1"));
+        }
+        if settings.target_cpu.as_deref() == Some("native") {
+            return Err(refused(
+                "the worker runs on other machines than this one, so name a CPU that they have, such as \"x86-64-v3\"",
+            ));
+        }
+        Ok(settings)
+    }
+
+    /// Whether the worker stands on an image that has the libraries it asks for.
+    pub(super) fn has_base(&self) -> bool {
+        self.base_image.is_some() || self.dockerfile.is_some()
+    }
+
+    /// What is set of the profile, as cargo's keys and TOML values.
+    pub(super) fn profile(&self) -> Vec<(&'static str, String)> {
+        let opt_level = self.opt_level.as_ref().map(|level| match level {
+            OptLevel::Speed(level) => level.to_string(),
+            OptLevel::Size(SizeLevel::S) => "\"s\"".into(),
+            OptLevel::Size(SizeLevel::Z) => "\"z\"".into(),
+        });
+        let lto = self.lto.as_ref().map(|lto| match lto {
+            Lto::Switch(on) => on.to_string(),
+            Lto::Word(LtoWord::Fat) => "\"fat\"".into(),
+            Lto::Word(LtoWord::Thin) => "\"thin\"".into(),
+            Lto::Word(LtoWord::Off) => "\"off\"".into(),
+        });
+        let codegen_units = self.codegen_units.map(|units| units.to_string());
+        let overflow_checks = self.overflow_checks.map(|on| on.to_string());
+        [("opt-level", opt_level), ("lto", lto), ("codegen-units", codegen_units), ("overflow-checks", overflow_checks)]
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect()
+    }
+}

@@ -1,0 +1,398 @@
+//! The local Docker engine: takes images in and hands them out, and builds the base that a user's worker needs.
+//!
+//! What speaks to the engine is here and nowhere else. Does not know registries, nor what a worker does.
+
+pub(crate) mod container;
+mod context;
+mod export;
+mod froms;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use bollard::Docker;
+use bollard::auth::DockerCredentials;
+use bollard::errors::Error as EngineError;
+use bollard::query_parameters::{
+    BuildImageOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptions, RemoveImageOptions, TagImageOptionsBuilder,
+};
+use cloudknot_runtime::engine;
+use docker_credential::DockerCredential;
+use futures_util::TryStreamExt;
+
+use crate::build::image::{Architecture, Image, ImageError, ImageOptions};
+use crate::build::registry::stored;
+use crate::error::{self, ErrorKind};
+
+/// What an image of the user's stands on, where a worker needs more than itself (a native library, a data file).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Base {
+    /// An image by its name. The engine pulls it if it does not have it.
+    Image(String),
+    /// A Dockerfile. The engine builds it, with the folder around it as its context (less what `.dockerignore` names).
+    Dockerfile(PathBuf),
+}
+
+/// A Docker engine that answers.
+#[derive(Clone)]
+pub struct Engine {
+    docker: Docker,
+    logins: Option<PathBuf>,
+}
+
+impl Engine {
+    /// The engine that `DOCKER_HOST` names, or this machine's own.
+    ///
+    /// # Errors
+    /// If none answers.
+    pub async fn connect() -> Result<Self, DockerError> {
+        let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()).or_else(rootless);
+        Self::connect_to(host.as_deref()).await
+    }
+
+    /// The engine at this address (as in `DOCKER_HOST`), or this machine's own.
+    ///
+    /// # Errors
+    /// If none answers.
+    pub async fn connect_to(host: Option<&str>) -> Result<Self, DockerError> {
+        let failed = |source| DockerError::new(Doing::Connect, source);
+        let docker = match host {
+            Some(host) => Docker::connect_with_host(host),
+            None => Docker::connect_with_local_defaults(),
+        };
+        // An engine refuses an interface newer than its own, so it is asked which one it has.
+        let negotiated = docker.map_err(failed)?.negotiate_version();
+        let docker = engine::inside(Box::pin(negotiated)).await.map_err(failed)?;
+        Ok(Self { docker, logins: None })
+    }
+
+    /// The folder where `docker login` has stored how to log in to the registries of bases, in place of `$DOCKER_CONFIG` or
+    /// `~/.docker`.
+    #[must_use]
+    pub fn logins_in(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.logins = Some(folder.into());
+        self
+    }
+
+    /// Has the image in the engine, under these names (`my-crate:latest`).
+    ///
+    /// # Errors
+    /// If the engine refuses it.
+    pub async fn load(&self, image: &Image, names: &[String]) -> Result<(), DockerError> {
+        let failed = |source| DockerError::new(Doing::Load, source);
+        let tar = bollard::body_full(image.tar(names));
+        let load = self.docker.import_image(ImportImageOptions::default(), tar, None).try_collect::<Vec<_>>();
+        engine::inside(Box::pin(load)).await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// Has the image of this archive in the engine, under the names that it brings.
+    pub(crate) async fn load_archive(&self, path: &Path) -> Result<(), DockerError> {
+        let doing = || Doing::LoadArchive(path.to_owned());
+        let tar = std::fs::read(path).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
+        let load = self.docker.import_image(ImportImageOptions::default(), bollard::body_full(tar.into()), None);
+        load.try_collect::<Vec<_>>().await.map_err(|source| DockerError::new(doing(), source))?;
+        Ok(())
+    }
+
+    /// Gives an image of the engine another name.
+    ///
+    /// # Errors
+    /// If there is no such image.
+    pub async fn tag(&self, image: &str, name: &str) -> Result<(), DockerError> {
+        let (repo, tag) = split(name);
+        let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
+        let failed = |source| DockerError::new(Doing::Tag(image.to_owned()), source);
+        engine::inside(Box::pin(self.docker.tag_image(image, Some(options)))).await.map_err(failed)
+    }
+
+    /// The id of the image of this name, if there is one.
+    ///
+    /// # Errors
+    /// If the engine does not answer.
+    pub async fn id_of(&self, name: &str) -> Result<Option<String>, DockerError> {
+        match engine::inside(Box::pin(self.docker.inspect_image(name))).await {
+            Ok(image) => Ok(image.id),
+            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(source) => Err(DockerError::new(Doing::Inspect(name.to_owned()), source)),
+        }
+    }
+
+    /// Takes a name from the engine, and the image with its last name. Whether there was one of this name.
+    ///
+    /// # Errors
+    /// If the engine refuses, for example because a container still uses the image.
+    pub async fn remove(&self, name: &str) -> Result<bool, DockerError> {
+        match engine::inside(Box::pin(self.docker.remove_image(name, None::<RemoveImageOptions>, None))).await {
+            Ok(_) => Ok(true),
+            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
+            Err(source) => Err(DockerError::new(Doing::Remove(name.to_owned()), source)),
+        }
+    }
+
+    /// An image with this worker on top of a base of the user's.
+    ///
+    /// # Errors
+    /// If the base cannot be had, or the worker cannot stand on it.
+    pub async fn assemble(&self, base: &Base, worker: &[u8], options: &ImageOptions) -> Result<Image, DockerError> {
+        let image_failed = |source| DockerError { doing: Doing::Assemble, source: Box::new(source) };
+        let architecture = Architecture::of(worker).map_err(image_failed)?;
+        let exported = async {
+            let name = match base {
+                Base::Image(name) => self.pull(name, architecture).await?,
+                Base::Dockerfile(path) => self.build(path, architecture).await?,
+            };
+            self.export(&name).await
+        };
+        let base = engine::inside(Box::pin(exported)).await?;
+        Image::assemble_on(base, worker, options).map_err(image_failed)
+    }
+
+    /// Has the engine have the image, for these machines; gives its name.
+    async fn pull(&self, name: &str, architecture: Architecture) -> Result<String, DockerError> {
+        let have = self.docker.inspect_image(name).await;
+        if have.is_ok_and(|image| image.architecture.as_deref() == Some(architecture.docker())) {
+            return Ok(name.to_owned());
+        }
+        let (from, tag) = split(name);
+        let platform = format!("linux/{}", architecture.docker());
+        let options = CreateImageOptionsBuilder::default().from_image(from).tag(tag).platform(&platform).build();
+        let failed = |source| DockerError::new(Doing::Pull(name.to_owned()), source);
+        let login = self.login(name).await.map(|(_, login)| login);
+        self.docker.create_image(Some(options), None, login).try_collect::<Vec<_>>().await.map_err(failed)?;
+        Ok(name.to_owned())
+    }
+
+    /// Has the engine build a Dockerfile; gives the id of the image.
+    async fn build(&self, dockerfile: &Path, architecture: Architecture) -> Result<String, DockerError> {
+        let doing = || Doing::Build(dockerfile.to_owned());
+        let tar = context::tar(dockerfile).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
+        let platform = format!("linux/{}", architecture.docker());
+        let options =
+            BuildImageOptionsBuilder::default().dockerfile(context::DOCKERFILE).platform(&platform).rm(true).build();
+        let text = std::fs::read(dockerfile).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
+        let mut logins = HashMap::new();
+        for image in froms::images(&String::from_utf8_lossy(&text)) {
+            logins.extend(self.login(&image).await);
+        }
+        let mut said = String::new();
+        let mut id = None;
+        let tar = bollard::body_full(tar.into());
+        let mut lines = std::pin::pin!(self.docker.build_image(options, Some(logins), Some(tar)));
+        loop {
+            match lines.try_next().await {
+                Ok(Some(line)) => {
+                    said.extend(line.stream);
+                    id = line.aux.and_then(|made| made.id).or(id);
+                }
+                Ok(None) => break,
+                // The engine's error names the step that failed; only what that step has printed says why.
+                Err(source) => {
+                    return Err(DockerError {
+                        doing: doing(),
+                        source: Box::new(BuildFailure { source, said: last_lines(&said) }),
+                    });
+                }
+            }
+        }
+        id.ok_or_else(|| DockerError { doing: doing(), source: "the engine has not named what it built".into() })
+    }
+
+    /// What is stored of how to log in to the registry of an image, with the name by which the engine asks for it. A login
+    /// that cannot be read is none, as for Docker: most images can be had without.
+    async fn login(&self, image: &str) -> Option<(String, DockerCredentials)> {
+        let found = stored::of_image(self.logins.as_deref(), image).await;
+        let (registry, found) = found
+            .inspect_err(|error| tracing::warn!(image, ?error, "the engine is given no login for the image"))
+            .ok()??;
+        // bollard encodes it in base64's usual alphabet, the engine decodes that of URLs. They differ for some places of `?`,
+        // `>` and `~` alone: a password with one may not arrive, and the hint says what to do then.
+        let mut login = DockerCredentials { serveraddress: Some(registry.clone()), ..DockerCredentials::default() };
+        match found {
+            DockerCredential::UsernamePassword(user, password) => {
+                (login.username, login.password) = (Some(user), Some(password));
+            }
+            DockerCredential::IdentityToken(token) => login.identitytoken = Some(token),
+        }
+        Some((registry, login))
+    }
+
+    async fn export(&self, name: &str) -> Result<Image, DockerError> {
+        let failed =
+            |source: Box<dyn Error + Send + Sync>| DockerError { doing: Doing::Export(name.to_owned()), source };
+        let mut file = tempfile::tempfile().map_err(|error| failed(error.into()))?;
+        let mut pieces = std::pin::pin!(self.docker.export_image(name));
+        while let Some(piece) = pieces.try_next().await.map_err(|error| failed(error.into()))? {
+            std::io::Write::write_all(&mut file, &piece).map_err(|error| failed(error.into()))?;
+        }
+        // Compressing a large base takes many seconds, which no other task should wait for.
+        let read = tokio::task::spawn_blocking(move || export::read(file));
+        read.await.expect("reading an export does not panic").map_err(failed)
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Engine")
+    }
+}
+
+/// The socket of an engine that runs without root's rights, where there is one and no other.
+fn rootless() -> Option<String> {
+    let socket = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?).join("docker.sock");
+    let only = socket.exists() && !Path::new("/var/run/docker.sock").exists();
+    only.then(|| format!("unix://{}", socket.display()))
+}
+
+/// A name and its tag. A colon before a slash belongs to a port, and what has a digest needs no tag.
+fn split(name: &str) -> (&str, &str) {
+    match name.rsplit_once(':') {
+        _ if name.contains('@') => (name, ""),
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (name, "latest"),
+    }
+}
+
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+/// Why something with the Docker engine has failed.
+#[derive(Debug)]
+pub struct DockerError {
+    doing: Doing,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+#[derive(Debug)]
+enum Doing {
+    Connect,
+    Load,
+    LoadArchive(PathBuf),
+    Inspect(String),
+    Tag(String),
+    Remove(String),
+    Pull(String),
+    Build(PathBuf),
+    Export(String),
+    Assemble,
+    Run(String),
+    Sweep,
+}
+
+impl DockerError {
+    fn new(doing: Doing, source: EngineError) -> Self {
+        // The crate's own text names the status and not the image; what the engine said is what helps.
+        let source: Box<dyn Error + Send + Sync> = match source {
+            EngineError::DockerResponseServerError { message, .. } => message.into(),
+            EngineError::DockerStreamError { error } => error.into(),
+            source => source.into(),
+        };
+        Self { doing, source }
+    }
+
+    /// Whether the reason is that no engine answers.
+    pub fn is_no_engine(&self) -> bool {
+        matches!(self.doing, Doing::Connect)
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> Option<String> {
+        match &self.doing {
+            Doing::Connect => Some("start Docker, or say in DOCKER_HOST where it listens".to_owned()),
+            Doing::Pull(name) => {
+                Some(format!("check the name; if it needs a login, run `docker pull {name}` once, then try again"))
+            }
+            Doing::Build(path) => self.what_lacks_to_build(path),
+            Doing::Assemble => self.source.downcast_ref::<ImageError>().and_then(ImageError::hint),
+            Doing::LoadArchive(_) => Some("run `cargo knot build` again".to_owned()),
+            Doing::Load
+            | Doing::Inspect(_)
+            | Doing::Tag(_)
+            | Doing::Remove(_)
+            | Doing::Export(_)
+            | Doing::Run(_)
+            | Doing::Sweep => None,
+        }
+    }
+}
+
+impl DockerError {
+    /// The engine says in words alone that it would take a login, or its other builder.
+    fn what_lacks_to_build(&self, dockerfile: &Path) -> Option<String> {
+        let said = self.source.to_string();
+        let says = |words: &[&str]| words.iter().any(|words| said.contains(words));
+        if says(&["BuildKit"]) {
+            let folder = dockerfile.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+            return Some(format!(
+                "here the engine builds without BuildKit; have `docker build -t my-base {}` build it, and give `my-base` as \
+                 the base image in place of the Dockerfile",
+                folder.display()
+            ));
+        }
+        says(&["no basic auth credentials", "access denied", "unauthorized"]).then(|| {
+            "if the image that it begins with needs a login, run `docker login`, or `docker pull` that image once; then \
+             try again"
+                .to_owned()
+        })
+    }
+}
+
+impl From<DockerError> for error::Error {
+    fn from(error: DockerError) -> Self {
+        let hint = error.hint();
+        Self::wrap(ErrorKind::Docker, error, hint)
+    }
+}
+
+impl fmt::Display for DockerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.doing {
+            Doing::Connect => f.write_str("failed to reach a Docker engine"),
+            Doing::Load => f.write_str("failed to load the image into Docker"),
+            Doing::LoadArchive(path) => write!(f, "failed to load `{}` into Docker", path.display()),
+            Doing::Inspect(name) => write!(f, "failed to look up `{name}` in Docker"),
+            Doing::Tag(image) => write!(f, "failed to tag `{image}` in Docker"),
+            Doing::Remove(name) => write!(f, "failed to remove `{name}` from Docker"),
+            Doing::Pull(name) => write!(f, "failed to pull the base image `{name}`"),
+            Doing::Build(path) => write!(f, "failed to build `{}`", path.display()),
+            Doing::Export(name) => write!(f, "failed to take `{name}` out of Docker"),
+            Doing::Assemble => f.write_str("failed to put the worker onto its base"),
+            Doing::Run(image) => write!(f, "failed to run a container of `{image}`"),
+            Doing::Sweep => f.write_str("failed to remove ended containers"),
+        }
+    }
+}
+
+impl Error for DockerError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// A failed step of a Dockerfile, and what it printed.
+#[derive(Debug)]
+struct BuildFailure {
+    source: EngineError,
+    said: String,
+}
+
+impl fmt::Display for BuildFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            EngineError::DockerStreamError { error: message }
+            | EngineError::DockerResponseServerError { message, .. } => f.write_str(message)?,
+            source => write!(f, "{source}")?,
+        }
+        if !self.said.is_empty() {
+            write!(f, "\n{}", self.said)?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for BuildFailure {}

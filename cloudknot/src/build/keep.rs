@@ -1,0 +1,78 @@
+//! Keeps a built image beside the crate, and removes it: as a file, in the Docker engine, and as a note.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use cloudknot_runtime::contract::{self, Types};
+
+use crate::build::compile::Worker;
+use crate::build::docker_image::DockerImage;
+use crate::error::{Error, ErrorKind, Result};
+use crate::home;
+use crate::home::built::{Built, FILE};
+
+impl Built {
+    /// Keeps an image as the one that stands for the program of this worker: saves it, and notes it beside the crate.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn keep(image: &DockerImage, worker: &Worker) -> Result<Self> {
+        let hex = image.digest().trim_start_matches("sha256:");
+        let short = &hex[..hex.len().min(12)];
+        let name = image.tags().first().map_or_else(|| "latest".to_owned(), Clone::clone);
+        let folder = worker.path.parent().unwrap_or(Path::new("."));
+        let built = Self {
+            package: worker.package.clone(),
+            version: worker.version.clone(),
+            cargo_target: worker.made_of.option(),
+            target: worker.target.clone(),
+            worker: worker.path.clone(),
+            worker_bytes: image.worker_bytes(),
+            compressed_bytes: image.compressed_bytes(),
+            digest: image.digest().to_owned(),
+            layers: image.layers(),
+            name: format!("{}:{name}", image.name()),
+            archive: folder.join(format!("{}-{short}.tar", worker.package)),
+            functions: worker.functions.clone(),
+            types: types_of(&worker.path),
+        };
+        if !built.archive.exists() {
+            image.save(&built.archive)?;
+        }
+        built.write(&home::of_package(&worker.package_folder))?;
+        Ok(built)
+    }
+
+    /// Takes away what stands in this folder for a program: image in the Docker engine, archive and note. Whether there was
+    /// anything.
+    #[cfg_attr(not(feature = "docker"), expect(clippy::unused_async, reason = "with an engine it has to wait"))]
+    pub(crate) async fn clobber(home: &Path) -> Result<bool> {
+        if !home.join(FILE).exists() {
+            return Ok(false);
+        }
+        let built = Self::read(home)?;
+        #[cfg(feature = "docker")]
+        match crate::build::docker::Engine::connect().await {
+            Ok(engine) => drop(engine.remove(&built.name).await?),
+            Err(error) if error.is_no_engine() => {}
+            Err(error) => return Err(error.into()),
+        }
+        for path in [built.archive, home.join(FILE)] {
+            if let Err(error) = std::fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                let message = format!("failed to remove `{}`", path.display());
+                return Err(Error::new(ErrorKind::Image, message).with_source(error));
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What the worker says of its types. One for another machine cannot be asked here; it compares them itself when it runs.
+fn types_of(worker: &Path) -> Option<Vec<Types>> {
+    let mut ask = Command::new(worker);
+    let said = ask.env(contract::ENV_DESCRIBE, "1").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    serde_json::from_slice(&said.stdout).ok().filter(|_| said.status.success())
+}

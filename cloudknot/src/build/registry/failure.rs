@@ -1,0 +1,280 @@
+//! What can go wrong with a registry, in the words of who has to mend it. Knows the errors of the client crate.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use oci_client::errors::{OciDistributionError, OciEnvelope, OciErrorCode};
+
+use crate::build::image::ImageError;
+use crate::error::{self, ErrorKind};
+
+/// What kind of thing went wrong with a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RegistryErrorKind {
+    /// There cannot be a repository or tag of this name.
+    Name,
+    /// The registry's host has no address.
+    UnknownHost,
+    /// The registry's certificate is not trusted, or it does not speak TLS.
+    Untrusted,
+    /// The connection could not be made, or was lost, each time.
+    Connection,
+    /// The registry was too busy, each time.
+    Busy,
+    /// The registry does not take the login, or wants one.
+    Login,
+    /// The login is good, but not for this.
+    NotPermitted,
+    /// The repository, or what was looked for in it, is not there.
+    NotFound,
+    /// The stored login, or a file of authorities, cannot be read.
+    Configuration,
+    /// The registry refused for a reason of its own.
+    Refused,
+}
+
+impl RegistryErrorKind {
+    /// Whether the same may well work a moment later.
+    pub(super) fn is_passing(self) -> bool {
+        matches!(self, Self::Connection | Self::Busy)
+    }
+}
+
+/// Why something with a registry has failed.
+#[derive(Debug)]
+pub struct RegistryError {
+    kind: RegistryErrorKind,
+    message: String,
+    cause: Option<Cause>,
+    hint: Option<String>,
+}
+
+/// What the registry or the connection said.
+#[derive(Debug)]
+struct Cause(String);
+
+impl RegistryError {
+    pub(super) fn of(doing: &str, registry: &str, login_given: bool, error: &OciDistributionError) -> Self {
+        let (kind, cause) = classify(error);
+        Self {
+            kind,
+            message: format!("failed to {doing}"),
+            cause: Some(Cause(cause)),
+            hint: hint(kind, registry, login_given),
+        }
+    }
+
+    /// Nothing has moved for so long.
+    pub(super) fn stalled(doing: &str, registry: &str, patience: Duration) -> Self {
+        let seconds = patience.as_secs();
+        Self {
+            kind: RegistryErrorKind::Connection,
+            message: format!("failed to {doing}"),
+            cause: Some(Cause(format!("no answer in time: nothing has moved for {seconds} seconds"))),
+            hint: hint(RegistryErrorKind::Connection, registry, false),
+        }
+    }
+
+    pub(super) fn name(name: &str, why: &str) -> Self {
+        Self {
+            kind: RegistryErrorKind::Name,
+            message: format!("failed to make sense of the repository name `{name}`"),
+            cause: Some(Cause(why.to_owned())),
+            hint: hint(RegistryErrorKind::Name, "", false),
+        }
+    }
+
+    pub(super) fn stored_login(registry: &str, path: &Path, why: String) -> Self {
+        Self {
+            kind: RegistryErrorKind::Configuration,
+            message: format!("failed to take the login for `{registry}` from `{}`", path.display()),
+            cause: Some(Cause(why)),
+            hint: Some(format!("run `docker login {registry}` again, or give a user and a password")),
+        }
+    }
+
+    /// `docker login` stores such a token whenever the registry hands one out: to run it again would change nothing.
+    pub(super) fn identity_token(registry: &str, path: &Path) -> Self {
+        let azure = if registry.ends_with(".azurecr.io") {
+            "; for Azure that is the user 00000000-0000-0000-0000-000000000000, with the `accessToken` that \
+             `az acr login --expose-token` prints as its password"
+        } else {
+            ""
+        };
+        Self {
+            hint: Some(format!(
+                "give a user and a password, or a token that stands for one: `cargo knot push --username NAME \
+                 --password-stdin`{azure}"
+            )),
+            ..Self::stored_login(registry, path, "it holds an identity token, which only Docker can use".to_owned())
+        }
+    }
+
+    pub(super) fn authorities(error: &ImageError) -> Self {
+        let hint = error.hint();
+        let cause = error.source().map(|cause| Cause(cause.to_string()));
+        Self { kind: RegistryErrorKind::Configuration, message: error.to_string(), cause, hint }
+    }
+
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> RegistryErrorKind {
+        self.kind
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    pub(super) fn reason(&self) -> String {
+        self.cause.as_ref().map_or_else(|| self.message.clone(), |cause| cause.0.clone())
+    }
+}
+
+/// A layer that was under way begins anew.
+const KEPT: &str = "layers that have arrived are kept";
+
+fn hint(kind: RegistryErrorKind, registry: &str, login_given: bool) -> Option<String> {
+    Some(match kind {
+        RegistryErrorKind::Name => "a name is like `registry.example/somebody/my-crate`, in lower case; \
+                                    a tag has letters, digits, `.`, `_` and `-`, at most 128 of them"
+            .to_owned(),
+        RegistryErrorKind::UnknownHost => format!("check the spelling of `{registry}` and this machine's network"),
+        RegistryErrorKind::Untrusted => {
+            format!("if `{registry}` has a certificate of a private authority, name its file with `ca-bundle`")
+        }
+        RegistryErrorKind::Connection => {
+            format!("see whether `{registry}` is up, then try again; {KEPT}")
+        }
+        RegistryErrorKind::Busy => format!("try again later; {KEPT}"),
+        RegistryErrorKind::Login if login_given => "check the user and the password or token; tokens expire".to_owned(),
+        RegistryErrorKind::Login => format!("run `docker login {registry}`, or give a user and a password"),
+        RegistryErrorKind::NotPermitted => "ask the owner of the repository for the right to push".to_owned(),
+        RegistryErrorKind::NotFound => "some registries, ECR among them, want the repository created first".to_owned(),
+        RegistryErrorKind::Configuration | RegistryErrorKind::Refused => return None,
+    })
+}
+
+/// The kind of an error and its cause, without addresses (they hold the state of an upload and help nobody).
+fn classify(error: &OciDistributionError) -> (RegistryErrorKind, String) {
+    match error {
+        OciDistributionError::RequestError(error) => match error.status() {
+            Some(status) => by_status(status.as_u16(), ""),
+            None => by_connection(error),
+        },
+        OciDistributionError::ServerError { code, message, .. } => by_status(*code, message),
+        OciDistributionError::UnauthorizedError { .. } => by_status(401, ""),
+        OciDistributionError::RegistryError { envelope, .. } => by_envelope(envelope, RegistryErrorKind::Refused),
+        // The client crate keeps the status of a token service to itself; its text tells a limit from a refusal.
+        OciDistributionError::AuthenticationFailure(message) => match envelope(message) {
+            Some(envelope) => by_envelope(&envelope, RegistryErrorKind::Login),
+            None => (RegistryErrorKind::Login, format!("the registry does not take the login{}", told(message))),
+        },
+        error => (RegistryErrorKind::Refused, error.to_string()),
+    }
+}
+
+fn by_status(code: u16, message: &str) -> (RegistryErrorKind, String) {
+    let (kind, what) = match code {
+        401 => (RegistryErrorKind::Login, "the registry does not take the login, or wants one"),
+        403 => (RegistryErrorKind::NotPermitted, "the registry does not permit it"),
+        404 => (RegistryErrorKind::NotFound, "the registry does not have it"),
+        408 | 429 => (RegistryErrorKind::Busy, "the registry has too many requests"),
+        500 | 502..=504 => (RegistryErrorKind::Busy, "the registry is not available just now"),
+        _ => (RegistryErrorKind::Refused, "the registry refuses"),
+    };
+    (kind, format!("{what} (status {code}){}", told(message)))
+}
+
+fn by_envelope(envelope: &OciEnvelope, otherwise: RegistryErrorKind) -> (RegistryErrorKind, String) {
+    let kind = match envelope.errors.first().map(|error| &error.code) {
+        Some(OciErrorCode::Unauthorized) => RegistryErrorKind::Login,
+        Some(OciErrorCode::Denied) => RegistryErrorKind::NotPermitted,
+        Some(OciErrorCode::NameInvalid | OciErrorCode::TagInvalid) => RegistryErrorKind::Name,
+        Some(
+            OciErrorCode::NameUnknown
+            | OciErrorCode::NotFound
+            | OciErrorCode::ManifestUnknown
+            | OciErrorCode::BlobUnknown,
+        ) => RegistryErrorKind::NotFound,
+        Some(OciErrorCode::Toomanyrequests) => RegistryErrorKind::Busy,
+        _ => otherwise,
+    };
+    (kind, format!("the registry refuses{}", words(envelope)))
+}
+
+fn by_connection(error: &reqwest::Error) -> (RegistryErrorKind, String) {
+    let first: &(dyn Error + 'static) = error;
+    let causes: Vec<_> = std::iter::successors(Some(first), |&cause| cause.source()).collect();
+    let innermost = causes.last().map_or_else(String::new, ToString::to_string);
+    let in_tls = |cause: &&(dyn Error + 'static)| {
+        let mut cause = *cause;
+        // What an I/O error wraps, another one at times, is not its source but it itself.
+        while let Some(wrapped) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            cause = wrapped;
+        }
+        cause.is::<rustls::Error>()
+    };
+    // The connector has no type for it, only this text.
+    if causes.iter().any(|cause| cause.to_string() == "dns error") {
+        (RegistryErrorKind::UnknownHost, innermost)
+    } else if causes.iter().any(in_tls) {
+        (RegistryErrorKind::Untrusted, innermost)
+    } else {
+        let what = if error.is_timeout() { "no answer in time" } else { "the connection failed" };
+        (RegistryErrorKind::Connection, format!("{what}: {innermost}"))
+    }
+}
+
+fn envelope(message: &str) -> Option<OciEnvelope> {
+    serde_json::from_str::<OciEnvelope>(message).ok().filter(|envelope| !envelope.errors.is_empty())
+}
+
+/// What the registry said in an answer's body, if it can be shown in a line.
+fn told(message: &str) -> String {
+    match envelope(message) {
+        Some(envelope) => words(&envelope),
+        None => match message.lines().next().unwrap_or_default().trim() {
+            "" => String::new(),
+            line if line.starts_with('<') => String::new(),
+            line => format!(": {}", line.chars().take(200).collect::<String>()),
+        },
+    }
+}
+
+fn words(envelope: &OciEnvelope) -> String {
+    let messages: Vec<&str> = envelope.errors.iter().map(|error| error.message.as_str()).collect();
+    let messages = messages.join("; ");
+    if messages.is_empty() { messages } else { format!(": {messages}") }
+}
+
+impl From<RegistryError> for error::Error {
+    fn from(error: RegistryError) -> Self {
+        let hint = error.hint().map(str::to_owned);
+        Self::wrap(ErrorKind::Registry, error, hint)
+    }
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for RegistryError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_ref().map(|cause| cause as &dyn Error)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Cause {}

@@ -1,0 +1,82 @@
+//! What costs while no job runs.
+
+use crate::aws::machines::counted;
+use crate::settings::pars::Internet;
+
+/// What one hour costs, in USD: list prices of us-east-1 as reviews of 2026 quote them from aws.amazon.com/vpc/pricing and
+/// aws.amazon.com/privatelink/pricing (put together in November 2026). Other regions cost somewhat more. Storage and traffic
+/// come on top.
+const NAT_GATEWAY: f64 = 0.045;
+/// The public address that a NAT gateway has.
+const ADDRESS: f64 = 0.005;
+/// One interface endpoint in one zone.
+const ENDPOINT: f64 = 0.01;
+/// As AWS counts a month.
+const HOURS: f64 = 730.0;
+/// How many interface endpoints `pars.yaml.j2` makes in a network with the internet, and without it.
+const ENDPOINTS: (u32, u32) = (3, 8);
+
+/// What costs while nothing runs, a sentence each. The network is that of a new Pars, none where it is not ours: its way to the
+/// internet, whether there are endpoints besides, and how many subnets it has.
+pub(crate) fn idle(network: Option<(Internet, bool, usize)>, min_vcpus: u32) -> Vec<String> {
+    let mut costs = Vec::new();
+    let mut cost = |what: &str, an_hour: f64| {
+        let cost = an_hour * HOURS;
+        costs.push(format!(
+            "{what} cost about {cost:.0} USD a month (list price in us-east-1), whether jobs run or not"
+        ));
+    };
+    if let Some((internet, endpoints, subnets)) = network {
+        if internet == Internet::Nat {
+            cost("the NAT gateway and its address", NAT_GATEWAY + ADDRESS);
+        }
+        // A job's address is paid for while the job runs.
+        let endpoints = match internet {
+            Internet::None => ENDPOINTS.1,
+            _ if endpoints => ENDPOINTS.0,
+            _ => 0,
+        };
+        if endpoints > 0 {
+            let subnets = u32::try_from(subnets).expect("a VPC has few subnets");
+            let what = format!("{endpoints} endpoints in {}", counted(subnets, "subnet"));
+            cost(&what, f64::from(endpoints * subnets) * ENDPOINT);
+        }
+    }
+    if min_vcpus > 0 {
+        costs.push(format!("instances of {} run all the time (`min-vcpus`)", counted(min_vcpus, "vCPU")));
+    }
+    costs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_costs_while_idle_is_said() {
+        let nat = "the NAT gateway and its address cost about 36 USD a month (list price in us-east-1), whether jobs run or not";
+        assert_eq!(idle(Some((Internet::Nat, false, 3)), 0), [nat]);
+        let three =
+            "3 endpoints in 3 subnets cost about 66 USD a month (list price in us-east-1), whether jobs run or not";
+        assert_eq!(idle(Some((Internet::Nat, true, 3)), 0), [nat, three]);
+        assert_eq!(idle(Some((Internet::PublicIp, true, 3)), 0), [three]);
+        let closed =
+            "8 endpoints in 2 subnets cost about 117 USD a month (list price in us-east-1), whether jobs run or not";
+        let running = "instances of 4 vCPUs run all the time (`min-vcpus`)";
+        for endpoints in [false, true] {
+            assert_eq!(idle(Some((Internet::None, endpoints, 2)), 4), [closed, running]);
+        }
+        assert_eq!(idle(Some((Internet::PublicIp, false, 3)), 0), [""; 0]);
+        assert_eq!(idle(None, 0), [""; 0]);
+    }
+
+    #[test]
+    fn the_template_makes_as_many_endpoints_as_are_counted() {
+        let template = include_str!("templates/pars.yaml.j2");
+        let count = |name: &str| {
+            let list = template.lines().find(|line| line.contains(&format!("set {name} ="))).unwrap();
+            u32::try_from(list.matches("[\"").count()).unwrap()
+        };
+        assert_eq!((count("often"), count("often") + count("seldom")), ENDPOINTS);
+    }
+}

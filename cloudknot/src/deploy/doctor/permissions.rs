@@ -1,0 +1,95 @@
+//! Findings about permissions, a verb each.
+
+use super::{Finding, State, in_a_line};
+use crate::aws::Aws;
+use crate::aws::permissions::{Answer, Simulation, simulate};
+use crate::deploy::policy::{Allowed, Scope};
+use crate::error::ErrorKind;
+
+/// One finding for each verb; one alone where IAM cannot be asked.
+pub(super) async fn examine(aws: &Aws, caller: &str, scope: &Scope, verbs: &[Allowed], has_pars: bool) -> Vec<Finding> {
+    let about = "permissions";
+    let policies: Vec<_> = verbs.iter().map(|verb| verb.policy(scope)).collect();
+    match simulate(aws, caller, &policies).await {
+        Ok(Simulation::Answers(answers)) => {
+            verbs.iter().zip(answers).map(|(verb, answer)| finding(answer, *verb, has_pars)).collect()
+        }
+        Ok(Simulation::Unsupported(why)) => vec![Finding::unknown(about, why)],
+        Err(error) => {
+            let finding = Finding::unknown(about, in_a_line(&error));
+            let grant = "have `iam:SimulatePrincipalPolicy` granted: `cargo knot policy doctor` prints what it takes";
+            vec![if error.kind() == ErrorKind::Denied { finding.remedy(grant) } else { finding }]
+        }
+    }
+}
+
+fn finding(answer: Answer, verb: Allowed, has_pars: bool) -> Finding {
+    let name = verb.name();
+    let about = format!("permissions to {}", name.replace('-', " "));
+    if answer.denied.is_empty() {
+        return Finding::good(about, "all that it takes is allowed");
+    }
+    let denied: Vec<_> = answer.denied.into_iter().collect();
+    let mut found = format!("not allowed: {}", denied.join(", "));
+    // Who stands on a Pars that somebody else has made need not be able to.
+    let mut state = if verb == Allowed::ParsCreate && has_pars { State::Doubtful } else { State::Bad };
+    if !answer.untold.is_empty() {
+        let untold: Vec<_> = answer.untold.into_iter().collect();
+        found = format!("{found}; unless it is by {}, which IAM was not told", untold.join(", "));
+        state = State::Doubtful;
+    }
+    Finding::new(about, state, found)
+        .remedy(format!("have it granted: `cargo knot policy {name}` prints what it takes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_iam as iam;
+    use iam::types::{EvaluationResult, PolicyEvaluationDecisionType, ResourceSpecificResult};
+
+    use super::*;
+    use crate::aws::permissions::{Question, questions};
+
+    #[test]
+    fn every_question_about_our_policies_is_one_that_iam_takes() {
+        let scope = Scope::new("123456789012", "eu-west-1", "lab", "sweep");
+        for verb in super::super::VERBS {
+            let asked = questions(&verb.policy(&scope), "eu-west-1");
+            assert!(asked.len() >= 8, "{}", verb.name());
+            let asks_iam =
+                |question: &Question| question.actions.iter().any(|action| action.starts_with("iam:Simulate"));
+            assert!(!asked.iter().any(asks_iam), "{} can do without", verb.name());
+            for question in asked {
+                let all = question.actions.iter().chain(&question.resources).chain(question.context.values());
+                assert!(all.clone().all(|text| text == "*" || !text.contains('*')), "{question:?}");
+                assert!(!question.actions.is_empty() && !question.resources.is_empty(), "{question:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_one_resource_denies_is_denied() {
+        let on = |name: &str, decision| {
+            ResourceSpecificResult::builder()
+                .eval_resource_name(name)
+                .eval_resource_decision(decision)
+                .build()
+                .expect("all is there that has to be")
+        };
+        let result = EvaluationResult::builder()
+            .eval_action_name("batch:SubmitJob")
+            .eval_decision(PolicyEvaluationDecisionType::Allowed)
+            .resource_specific_results(on("queue", PolicyEvaluationDecisionType::Allowed))
+            .resource_specific_results(on("job", PolicyEvaluationDecisionType::ImplicitDeny))
+            .build()
+            .expect("all is there that has to be");
+        let mut answer = Answer::default();
+        answer.add(&result);
+        let told = finding(answer.clone(), Allowed::Run, true);
+        assert_eq!((told.state, told.found.as_str()), (State::Bad, "not allowed: batch:SubmitJob"));
+        assert_eq!(told.remedy.as_deref(), Some("have it granted: `cargo knot policy run` prints what it takes"));
+        assert_eq!(finding(answer.clone(), Allowed::ParsCreate, true).state, State::Doubtful);
+        answer.untold.insert("aws:SourceIp".into());
+        assert_eq!(finding(answer, Allowed::Run, true).state, State::Doubtful);
+    }
+}

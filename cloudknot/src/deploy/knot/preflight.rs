@@ -1,0 +1,87 @@
+//! Checks of a Knot before anything is made: some machine can hold what the functions ask for, and the account has room for
+//! one more. What cannot be known here AWS says later, and nothing that exists is lost.
+
+use std::collections::BTreeSet;
+
+use super::values::{Answers, Wanted};
+use crate::aws::ec2::{Ec2, InstanceType};
+use crate::aws::{Aws, machines, permissions, quotas};
+use crate::deploy::pars::Pars;
+use crate::deploy::policy::{Allowed, Scope};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::step;
+
+/// Refuses a Knot that could not be made, or whose jobs could never start.
+pub(crate) async fn check(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars, new: bool) -> Result<()> {
+    // What the template's values refuse is known here, and not only once an image is pushed.
+    wanted.values(pars, answers, "", false)?;
+    if new {
+        let said = wanted.settings;
+        let mut takes = vec!["cloudformation:CreateStack", "batch:RegisterJobDefinition"];
+        takes.extend(said.job_role.is_none().then_some("iam:CreateRole"));
+        takes.extend(said.repository.is_none().then_some("ecr:CreateRepository"));
+        takes.extend(said.queue.is_none().then_some("batch:CreateJobQueue"));
+        let policy = |account: &str| Allowed::Deploy.policy(&scope(account, aws, wanted, answers, pars));
+        permissions::check(aws, Allowed::Deploy.name(), &takes, policy).await?;
+        if said.queue.is_none() {
+            quotas::check_knot(aws).await?;
+        }
+    }
+    if answers.compute.unwrap_or_else(|| wanted.compute()).is_fargate() {
+        // What Fargate has is a part of the template's values.
+        return Ok(());
+    }
+    if wanted.settings.queue.is_some() {
+        // What a queue of somebody else's runs on is theirs to choose, and may change.
+        return Ok(());
+    }
+    let ec2 = Ec2::new(aws);
+    let types = offered(&ec2, ec2.instance_types(&wanted.instance_types()).await?, pars).await?;
+    for request in wanted.requests()? {
+        if let Some(doubt) = machines::fits(&request, &types)? {
+            step(&format!("warning: {doubt}"));
+        }
+    }
+    if let Some(key_pair) = &wanted.settings.key_pair
+        && !ec2.key_pair_exists(key_pair).await?
+    {
+        let message = format!("failed to find the key pair `{key_pair}` in {}", aws.region);
+        return Err(Error::new(ErrorKind::NotFound, message).with_hint("make it in EC2, or leave `key-pair` out"));
+    }
+    Ok(())
+}
+
+/// Of what the policy of a deploy speaks.
+fn scope(account: &str, aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars) -> Scope {
+    let mut scope = Scope::new(account, aws.region.as_str(), pars.name(), wanted.name);
+    scope.bucket = Some(pars.bucket().to_owned());
+    pars.prefix().clone_into(&mut scope.prefix);
+    scope.kms_key.clone_from(&pars.settings.kms_key);
+    scope.role_path.clone_from(&pars.settings.role_path);
+    scope.permissions_boundary.clone_from(&pars.settings.permissions_boundary);
+    scope.repository.clone_from(&wanted.settings.repository);
+    scope.queue.clone_from(&wanted.settings.queue);
+    scope.policies.clone_from(&answers.policies);
+    scope
+}
+
+/// Those of these types that there are in a zone where the Pars has a subnet.
+async fn offered(ec2: &Ec2, types: Vec<InstanceType>, pars: &Pars) -> Result<Vec<InstanceType>> {
+    let ours: Vec<&str> = pars.subnets().collect();
+    let subnets = ec2.subnets(pars.vpc()).await?;
+    let zones: BTreeSet<String> =
+        subnets.into_iter().filter(|subnet| ours.contains(&subnet.id.as_str())).map(|subnet| subnet.zone).collect();
+    let names: Vec<String> = types.iter().map(|kind| kind.name.clone()).collect();
+    let offered = ec2.offered_in(&names).await?;
+    let is_there = |kind: &InstanceType| offered.get(&kind.name).is_some_and(|there| !there.is_disjoint(&zones));
+    let (there, absent): (Vec<_>, Vec<_>) = types.into_iter().partition(is_there);
+    match absent.first() {
+        Some(absent) if there.is_empty() => {
+            let zones: Vec<_> = zones.into_iter().collect();
+            let message = format!("failed to place jobs: there is no {} in {}", absent.name, zones.join(", "));
+            Err(Error::new(ErrorKind::Config, message)
+                .with_hint("choose other `instance-types`, or a Pars with subnets in other zones"))
+        }
+        _ => Ok(there),
+    }
+}

@@ -1,0 +1,492 @@
+//! From what is said of a Knot to the values of its template. Asks nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cloudknot_quantity::memory_mib;
+use cloudknot_runtime::contract::{self, FunctionDescription};
+use serde_json::{Value, json};
+
+use crate::aws::ecr::Repository;
+use crate::aws::machines::{self, Request};
+use crate::build::compile::Arch;
+use crate::deploy::noted::digest;
+use crate::deploy::pars::Pars;
+use crate::error::{Error, ErrorKind, Result};
+use crate::settings::knot::{Compute, KnotSettings, Mount};
+use crate::settings::names::{self, Kind};
+use crate::settings::sizes::{self, MEMORY_MIB, VCPUS};
+
+/// How often a job starts that is lost with its machine.
+const ATTEMPTS: u32 = 3;
+/// The most virtual CPUs at once.
+pub(crate) const MAX_VCPUS: u32 = 256;
+/// The disk that Batch's own machine image takes, in GiB.
+const LEAST_DISK: u32 = 30;
+/// `/tmp` of a container whose root cannot be written to.
+const TMP_MIB: u64 = 512;
+
+/// What a Knot shall consist of, as far as it is known without AWS.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) settings: &'a KnotSettings,
+    pub(crate) functions: &'a [FunctionDescription],
+    /// Those of the functions.
+    pub(crate) ids: Vec<String>,
+    pub(crate) arch: Arch,
+    pub(crate) digest: &'a str,
+}
+
+/// What AWS had to be asked.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// A repository that others share.
+    pub(crate) repository: Option<Repository>,
+    /// What a queue that exists runs jobs on.
+    pub(crate) compute: Option<Compute>,
+    /// The ARNs of further policies.
+    pub(crate) policies: Vec<String>,
+    /// The name of the device that a machine image starts from.
+    pub(crate) root_device: Option<String>,
+    /// There is a compute environment already.
+    pub(crate) has_environment: bool,
+    /// Where the image is pulled from, if not from the repository's own host.
+    pub(crate) image_uri: Option<String>,
+}
+
+impl Wanted<'_> {
+    /// What jobs run on, as far as it is said.
+    pub(crate) fn compute(&self) -> Compute {
+        self.settings.compute.unwrap_or_default()
+    }
+
+    /// The types of instances that jobs run on.
+    pub(crate) fn instance_types(&self) -> Vec<String> {
+        if !self.settings.instance_types.is_empty() {
+            return self.settings.instance_types.clone();
+        }
+        let families: &[&str] = match (self.gpus(), self.arch) {
+            (true, Arch::Arm64) => &["g5g"],
+            (true, _) => &["g4dn", "g5", "g6"],
+            (false, Arch::Arm64) => &["c7g", "m7g", "r7g"],
+            (false, _) => &["optimal"],
+        };
+        families.iter().map(ToString::to_string).collect()
+    }
+
+    fn gpus(&self) -> bool {
+        self.requests().is_ok_and(|requests| requests.iter().any(|request| request.gpus > 0))
+    }
+
+    /// What each function asks of a machine.
+    pub(crate) fn requests(&self) -> Result<Vec<Request<'_>>> {
+        let memory = amount("memory", self.settings.memory.as_deref())?;
+        let all = self.functions.iter().zip(&self.ids);
+        Ok(all.map(|(function, id)| self.request(function, id, memory)).collect())
+    }
+
+    fn request<'s>(&self, function: &FunctionDescription, id: &'s str, memory: Option<u64>) -> Request<'s> {
+        Request {
+            function: id,
+            vcpus: self.settings.vcpus.or(function.vcpus).unwrap_or(VCPUS),
+            memory_mib: memory.or(function.memory_mib).unwrap_or(MEMORY_MIB),
+            gpus: self.settings.gpus.unwrap_or(function.gpus),
+            arm64: self.arch == Arch::Arm64,
+        }
+    }
+
+    /// The ids of the functions, by what the stack calls their job definitions.
+    pub(crate) fn job_definitions(&self) -> BTreeMap<String, String> {
+        self.functions.iter().map(|function| (format!("Job{}", key(&function.id())), function.id())).collect()
+    }
+
+    /// The values of `knot.yaml`; without an image only the repository is made.
+    pub(crate) fn values(&self, pars: &Pars, answers: &Answers, settings: &str, image: bool) -> Result<Value> {
+        let said = self.settings;
+        let compute = answers.compute.unwrap_or_else(|| self.compute());
+        let execution_role = pars.execution_role();
+        let architecture = if self.arch == Arch::Arm64 { "arm64" } else { "x86_64" };
+        let repository = if let Some(shared) = &answers.repository {
+            json!({"existing": shared.arn, "uri": shared.uri})
+        } else {
+            let name = format!("cloudknot/{}", self.name.to_lowercase());
+            json!({"existing": null, "name": name, "kms_key": pars.settings.kms_key})
+        };
+        let image =
+            image.then(|| json!({"digest": self.digest, "architecture": architecture, "uri": answers.image_uri}));
+        Ok(json!({
+            "knot": self.name,
+            "pars": pars.name,
+            "tags": said.tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect::<Vec<_>>(),
+            "permissions_boundary": pars.settings.permissions_boundary,
+            "role_path": pars.settings.role_path,
+            "settings": settings,
+            "repository": repository,
+            "image": image,
+            "bucket": pars.bucket(),
+            "prefix": pars.prefix(),
+            "bucket_key": pars.settings.kms_key,
+            "log_group": pars.log_group(),
+            "subnets": pars.subnets().collect::<Vec<_>>(),
+            "security_groups": [pars.security_group()],
+            "assign_public_ip": pars.outputs.get("AssignPublicIp").is_some_and(|said| said == "ENABLED"),
+            "instance_profile": pars.instance_profile(),
+            "execution_role": execution_role,
+            "secrets": self.secret_values(),
+            "job_role": said.job_role.as_ref().map(|arn| json!({"arn": arn})),
+            "policies": answers.policies,
+            "file_systems": self.file_systems(),
+            "compute": self.compute_values(compute, answers)?,
+            "queue": match &said.queue {
+                Some(arn) => json!({"existing": arn}),
+                None => json!({"existing": null, "name": said.queue_name, "priority": said.priority.unwrap_or(1)}),
+            },
+            "functions": self.function_values(compute)?,
+        }))
+    }
+
+    fn compute_values(&self, compute: Compute, answers: &Answers) -> Result<Value> {
+        let said = self.settings;
+        let image_type = if self.gpus() { "ECS_AL2023_NVIDIA" } else { "ECS_AL2023" };
+        Ok(json!({
+            "kind": compute.name(),
+            "max_vcpus": said.max_vcpus.unwrap_or(MAX_VCPUS),
+            "min_vcpus": said.min_vcpus.unwrap_or(0),
+            "desired_vcpus": said.desired_vcpus.filter(|_| !answers.has_environment),
+            "instance_types": self.instance_types(),
+            "bid_percentage": said.bid_percentage,
+            "image_types": [image_type],
+            "ami": said.ami,
+            "root_device": answers.root_device.as_deref().unwrap_or("/dev/xvda"),
+            "volume_gib": amount("volume-size", said.volume_size.as_deref())?.map(gib),
+            "key_pair": said.key_pair,
+            "service_role": said.service_role,
+        }))
+    }
+
+    fn function_values(&self, compute: Compute) -> Result<Vec<Value>> {
+        let said = self.settings;
+        let list = |table: &BTreeMap<String, String>, key: &str| -> Vec<Value> {
+            table.iter().map(|(name, value)| json!({"name": name, key: value})).collect()
+        };
+        let shared_memory = amount("shared-memory", said.shared_memory.as_deref())?;
+        let ephemeral = amount("ephemeral-storage", said.ephemeral_storage.as_deref())?.map(gib);
+        let log = said.log.as_ref().map(|log| {
+            json!({"driver": log.driver, "options": list(&log.options, "value"), "secrets": list(&log.secrets, "from")})
+        });
+        let mut values = Vec::new();
+        for (function, request) in self.functions.iter().zip(self.requests()?) {
+            // What a queue that exists runs on is not known before AWS is asked.
+            if ephemeral.is_some() && !compute.is_fargate() {
+                return Err(ephemeral_on_instances());
+            }
+            let (vcpus, memory_mib) = if compute.is_fargate() {
+                let placed = machines::on_fargate(&request, shared_memory, ephemeral)?;
+                (placed.vcpus, placed.memory_mib)
+            } else {
+                // EC2 takes whole ones only.
+                (sizes::whole(request.vcpus).to_string(), request.memory_mib)
+            };
+            // For a worker, which cannot see its share of a machine.
+            let share = json!({"name": contract::ENV_VCPUS, "value": vcpus});
+            let environment: Vec<Value> = list(&said.env, "value").into_iter().chain([share]).collect();
+            values.push(json!({
+                "key": key(&function.id()),
+                "name": function.id(),
+                "job_definition": job_definition(self.name, &function.id()),
+                "vcpus": vcpus,
+                "memory_mib": memory_mib.to_string(),
+                "gpus": request.gpus,
+                "attempts": said.attempts.unwrap_or(ATTEMPTS),
+                "shared_memory_mib": shared_memory,
+                "ephemeral_gib": ephemeral,
+                "read_only": said.read_only.unwrap_or(false),
+                "tmp_mib": TMP_MIB,
+                "environment": environment,
+                "secrets": list(&said.secrets, "from"),
+                "mounts": self.mounts(),
+                "log": log,
+            }));
+        }
+        Ok(values)
+    }
+
+    /// Whether AWS would take all of it, as far as its form tells.
+    pub(crate) fn check(&self) -> Result<()> {
+        let said = self.settings;
+        names::check_name(Kind::Knot, self.name)?;
+        said.queue.iter().try_for_each(|queue| names::check_name(Kind::Queue, queue))?;
+        names::check_tags(&said.tags.clone().into_iter().collect::<Vec<_>>())?;
+        said.env.keys().chain(said.secrets.keys()).try_for_each(|name| names::check_name(Kind::Variable, name))?;
+        let of_logs = said.log.iter().flat_map(|log| log.secrets.values());
+        said.secrets.values().chain(of_logs).try_for_each(|arn| names::secret(arn).map(drop))?;
+        said.secret_keys.iter().try_for_each(|key| names::check_name(Kind::Key, key))?;
+        if !said.secret_keys.is_empty() && self.secrets().is_empty() {
+            return Err(refused("`secret-keys`", "there are no `secrets` to be decrypted with them"));
+        }
+        said.mounts.iter().try_for_each(|(path, mount)| check_mount(path, mount))?;
+        check_range("attempts", said.attempts, 1, 10)?;
+        check_range("bid-percentage", said.bid_percentage, 1, 100)?;
+        check_range("priority", said.priority, 0, 1000)?;
+        check_range("max-vcpus", said.max_vcpus, 1, u32::MAX)?;
+        let (least, most) = (said.min_vcpus.unwrap_or(0), said.max_vcpus.unwrap_or(MAX_VCPUS));
+        check_range("min-vcpus", said.min_vcpus, 0, most)?;
+        check_range("desired-vcpus", said.desired_vcpus, least, most)?;
+        self.requests()?;
+        for (what, text) in [
+            ("shared-memory", &said.shared_memory),
+            ("ephemeral-storage", &said.ephemeral_storage),
+            ("volume-size", &said.volume_size),
+        ] {
+            amount(what, text.as_deref())?;
+        }
+        if let Some(name) = said.env.keys().find(|name| *name == "AWS_REGION" || said.secrets.contains_key(*name)) {
+            return Err(refused(&format!("the variable `{name}`"), "it is there already, by another way"));
+        }
+        if said.vcpus.is_some_and(|vcpus| vcpus.is_nan() || vcpus <= 0.0) {
+            return Err(refused("`vcpus`", "no function runs on none"));
+        }
+        if self.gpus() && self.arch == Arch::Arm64 && said.ami.is_none() {
+            return Err(refused("`gpus` on ARM", "AWS has no machine image for both: give one by `ami`"));
+        }
+        if said.ami.is_none()
+            && amount("volume-size", said.volume_size.as_deref())?.is_some_and(|mib| gib(mib) < LEAST_DISK)
+        {
+            return Err(refused("`volume-size`", "the machine image takes 30 GiB"));
+        }
+        let compute = self.compute();
+        for (what, given) in [
+            ("compute", said.compute.is_some()),
+            ("max-vcpus", said.max_vcpus.is_some()),
+            ("service-role", said.service_role.is_some()),
+            ("queue-name", said.queue_name.is_some()),
+            ("priority", said.priority.is_some()),
+        ] {
+            if given && said.queue.is_some() {
+                return Err(refused(&format!("`{what}` with `queue`"), "a queue that exists has its own"));
+            }
+        }
+        if !said.policies.is_empty() && said.job_role.is_some() {
+            return Err(refused("`policies` with `job-role`", "a role that exists has its own"));
+        }
+        for (what, given) in [
+            ("service-role", said.service_role.is_some()),
+            ("instance-types", !said.instance_types.is_empty()),
+            ("ami", said.ami.is_some()),
+            ("key-pair", said.key_pair.is_some()),
+            ("volume-size", said.volume_size.is_some()),
+            ("min-vcpus", said.min_vcpus.is_some()),
+            ("desired-vcpus", said.desired_vcpus.is_some()),
+        ] {
+            if given && compute.is_fargate() {
+                return Err(refused(
+                    &format!("`{what}` with `compute = \"{}\"`", compute.name()),
+                    "Fargate has no instances",
+                ));
+            }
+            if given && said.queue.is_some() {
+                return Err(refused(&format!("`{what}` with `queue`"), "what a queue that exists runs on is its own"));
+            }
+        }
+        if said.bid_percentage.is_some() && compute != Compute::Spot {
+            return Err(refused("`bid-percentage`", "it is for `compute = \"spot\"` only"));
+        }
+        if said.ephemeral_storage.is_some() && !compute.is_fargate() && said.queue.is_none() {
+            return Err(ephemeral_on_instances());
+        }
+        Ok(())
+    }
+
+    fn mounts(&self) -> Vec<Value> {
+        let mount = |(index, (path, mount)): (usize, (&String, &Mount))| {
+            let (file_system, root, access_point, read_only) = parts(mount);
+            json!({
+                "volume": format!("efs-{index}"), "file_system": file_system, "root": root, "access_point": access_point,
+                // An access point is worth something only if it decides who may.
+                "iam": access_point.is_some(), "path": path, "read_only": read_only,
+            })
+        };
+        self.settings.mounts.iter().enumerate().map(mount).collect()
+    }
+
+    /// Those that are mounted with the job role's rights.
+    fn file_systems(&self) -> Vec<Value> {
+        let mut writable: BTreeMap<&str, bool> = BTreeMap::new();
+        for mount in self.settings.mounts.values() {
+            let (file_system, _, access_point, read_only) = parts(mount);
+            if access_point.is_some() {
+                *writable.entry(file_system).or_default() |= !read_only;
+            }
+        }
+        writable.into_iter().map(|(id, writable)| json!({"id": id, "writable": writable})).collect()
+    }
+
+    /// All secrets: of variables and of logs.
+    fn secrets(&self) -> BTreeSet<&String> {
+        let of_logs = self.settings.log.iter().flat_map(|log| log.secrets.values());
+        self.settings.secrets.values().chain(of_logs).collect()
+    }
+
+    /// What the role that starts containers has to be able to read.
+    fn secret_values(&self) -> Value {
+        // A secret's ARN has seven parts; what follows is a key in it.
+        let whole = |arn: &String| arn.split(':').take(7).collect::<Vec<_>>().join(":");
+        let (manager, parameters): (Vec<_>, Vec<_>) =
+            self.secrets().into_iter().partition(|arn| arn.contains(":secretsmanager:"));
+        let manager: BTreeSet<String> = manager.into_iter().flat_map(|arn| in_a_policy(&whole(arn))).collect();
+        json!({"manager": manager, "parameters": parameters, "kms": self.settings.secret_keys})
+    }
+}
+
+/// What a policy has to name for a secret of Secrets Manager. AWS puts `-` and six letters or digits behind each secret's
+/// name; jobs can do without them, policies cannot.
+fn in_a_policy(arn: &str) -> Vec<String> {
+    let last = arn.rsplit_once('-').map_or("", |(_, last)| last);
+    let can_be_aws = last.len() == 6 && last.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_a_word = last.bytes().all(|byte| byte.is_ascii_lowercase());
+    let any = format!("{arn}-??????");
+    match (can_be_aws, is_a_word) {
+        (false, _) => vec![any],
+        // `db-secret` is a name, and six small letters of AWS's are as likely as one in two hundred.
+        (true, true) => vec![arn.to_owned(), any],
+        (true, false) => vec![arn.to_owned()],
+    }
+}
+
+fn check_mount(path: &str, mount: &Mount) -> Result<()> {
+    let (file_system, root, access_point, _) = parts(mount);
+    names::check_name(Kind::FileSystem, file_system)?;
+    access_point.iter().try_for_each(|point| names::check_name(Kind::AccessPoint, point))?;
+    if !path.starts_with('/') || path.len() == 1 {
+        return Err(refused(&format!("`mounts` at `{path}`"), "a container has them at a path from its root on"));
+    }
+    if access_point.is_some() && root.is_some_and(|root| root != "/") {
+        let what = format!("`root` with `access-point` in the mount `{path}`");
+        return Err(refused(&what, "an access point has a root of its own, and AWS takes no other"));
+    }
+    Ok(())
+}
+
+fn parts(mount: &Mount) -> (&str, Option<&str>, Option<&str>, bool) {
+    match mount {
+        Mount::Whole(id) => (id, None, None, false),
+        Mount::Part { file_system, root, access_point, read_only } => {
+            (file_system, root.as_deref(), access_point.as_deref(), *read_only)
+        }
+    }
+}
+
+/// Letters and digits that stay the same as long as the function's id does.
+fn key(id: &str) -> String {
+    let words = name_of(id).split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    words.map(capital).collect::<String>() + &short_hash(id)
+}
+
+/// A name of AWS's alphabet, at most 128 characters of it, that no other function of the Knot has.
+pub(crate) fn job_definition(knot: &str, id: &str) -> String {
+    let fits = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+    let name: String = name_of(id).chars().map(fits).take(60).collect();
+    format!("cloudknot-{knot}-{name}-{}", short_hash(id))
+}
+
+/// The function's own name: what comes last in its id.
+fn name_of(id: &str) -> &str {
+    id.rsplit_once("::").map_or(id, |(_, name)| name)
+}
+
+fn short_hash(id: &str) -> String {
+    let mut hash = digest(id);
+    hash.truncate(8);
+    hash
+}
+
+fn refused(what: &str, why: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("failed to follow {what}: {why}"))
+        .with_hint("leave it out, or change the other")
+}
+
+fn ephemeral_on_instances() -> Error {
+    refused("`ephemeral-storage`", "it is for Fargate only; instances have `volume-size`")
+}
+
+fn check_range(what: &str, value: Option<u32>, least: u32, most: u32) -> Result<()> {
+    match value.filter(|value| !(least..=most).contains(value)) {
+        None => Ok(()),
+        Some(value) => Err(Error::new(ErrorKind::Config, format!("failed to take {value} as `{what}`"))
+            .with_hint(format!("it has to be from {least} to {most}"))),
+    }
+}
+
+/// MiB, of a setting that may not be there.
+fn amount(what: &str, text: Option<&str>) -> Result<Option<u64>> {
+    text.map(memory_mib)
+        .transpose()
+        .map_err(|why| Error::new(ErrorKind::Config, format!("failed to understand `{what}`")).with_source(why))
+}
+
+/// AWS counts disks in whole GiB.
+fn gib(mib: u64) -> u32 {
+    u32::try_from(mib.div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(settings: &KnotSettings) -> Wanted<'_> {
+        Wanted { name: "sweep", settings, functions: &[], ids: Vec::new(), arch: Arch::X86_64, digest: "sha256:aa" }
+    }
+
+    fn said(text: &str) -> KnotSettings {
+        serde_json::from_str(text).expect("the settings are JSON")
+    }
+
+    fn refusal(settings: &str) -> String {
+        wanted(&said(settings)).check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_batch_refuses_is_refused() {
+        let check = |settings: &str, why: &str| assert!(refusal(settings).contains(why), "{}", refusal(settings));
+        let mount = |more: &str| format!(r#"{{"mounts": {{"/data": {{"file-system": "fs-01234567", {more}}}}}}}"#);
+        let point = r#""access-point": "fsap-01234567""#;
+        wanted(&said(&mount(point))).check().unwrap();
+        wanted(&said(&mount(&format!(r#"{point}, "root": "/""#)))).check().unwrap();
+        wanted(&said(&mount(r#""root": "/shared""#))).check().unwrap();
+        check(&mount(&format!(r#"{point}, "root": "/shared""#)), "an access point has a root of its own");
+        check(r#"{"mounts": {"data": "fs-01234567"}}"#, "`mounts` at `data`");
+        check(r#"{"ephemeral-storage": "50 GiB"}"#, "it is for Fargate only");
+        check(r#"{"ephemeral-storage": "50 GiB", "compute": "spot"}"#, "it is for Fargate only");
+        let queue = "arn:aws:batch:eu-west-1:123456789012:job-queue/lab";
+        let on_a_queue = said(&format!(r#"{{"ephemeral-storage": "50 GiB", "queue": "{queue}"}}"#));
+        wanted(&on_a_queue).check().unwrap();
+    }
+
+    #[test]
+    fn a_policy_names_secrets_with_what_aws_puts_behind_them() {
+        let of = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:";
+        let check = |name: &str, expected: &[&str]| {
+            let expected: Vec<_> = expected.iter().map(|name| format!("{of}{name}")).collect();
+            assert_eq!(in_a_policy(&format!("{of}{name}")), expected);
+        };
+        check("api-AbCdEf", &["api-AbCdEf"]);
+        check("api-a1b2c3", &["api-a1b2c3"]);
+        check("api", &["api-??????"]);
+        check("api-key", &["api-key-??????"]);
+        check("lab/db-secret", &["lab/db-secret", "lab/db-secret-??????"]);
+    }
+
+    #[test]
+    fn keys_of_secrets_are_those_that_the_execution_role_may_use() {
+        let key = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd";
+        let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:api-AbCdEf";
+        let with_both = said(&format!(r#"{{"secrets": {{"KEY": "{secret}:key::"}}, "secret-keys": ["{key}"]}}"#));
+        wanted(&with_both).check().unwrap();
+        let values = wanted(&with_both).secret_values();
+        assert_eq!(values, json!({"manager": [secret], "parameters": [], "kms": [key]}));
+        assert!(refusal(&format!(r#"{{"secret-keys": ["{key}"]}}"#)).contains("there are no `secrets`"));
+        let alias = "arn:aws:kms:eu-west-1:123456789012:alias/lab";
+        assert!(refusal(&format!(r#"{{"secret-keys": ["{alias}"]}}"#)).contains("as a key of KMS"));
+    }
+}

@@ -1,0 +1,52 @@
+//! In a worker there is no Knot to be made or found.
+
+use crate::backend::Backend;
+use crate::deploy::knot::{Knot, KnotBuilder, KnotClobber};
+use crate::deploy::plan::Plan;
+use crate::error::{Error, ErrorKind, Result};
+use crate::settings::account::Account;
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn deploy(_: KnotBuilder) -> Result<Knot> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn plan(_: KnotBuilder) -> Result<Plan> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn template(_: KnotBuilder) -> Result<String> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn get(_: &KnotBuilder) -> Result<Knot> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn list(_: &Account) -> Result<Vec<Knot>> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn clobber(_: &KnotClobber) -> Result<()> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn backend(_: &Knot) -> Result<Backend> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn use_beside(_: &Knot, _: &std::path::Path) -> Result<()> {
+    Err(absent())
+}
+
+fn absent() -> Error {
+    Error::new(ErrorKind::Config, "failed to reach a Knot: this is a worker, which has no part in that")
+        .with_hint("make and clobber it in the program that runs on your machine")
+}

@@ -1,0 +1,70 @@
+//! The note that a stack keeps of itself in its output `Settings`.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use crate::aws::cloudformation::Stack;
+use crate::error::{Error, ErrorKind, Result};
+
+/// What is in a stack that nobody has to know but this program: its settings, and what it was rendered from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Noted<T> {
+    /// Tells apart what the template was rendered from.
+    pub(crate) content: String,
+    pub(crate) settings: T,
+    /// Somebody has made the stack of a template that was printed: nobody saw whether the image was pushed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) of_a_template: bool,
+}
+
+impl<T: DeserializeOwned> Noted<T> {
+    /// Returns the note of this stack.
+    ///
+    /// # Errors
+    /// If it has none, or one of another version.
+    pub(crate) fn read(stack: &Stack) -> Result<Self> {
+        serde_json::from_str(stack.output("Settings")?).map_err(|error| {
+            let message = format!("failed to read what the stack `{}` was made with", stack.name);
+            Error::new(ErrorKind::Aws, message)
+                .with_source(error)
+                .with_hint("another version of cloudknot may have made it: use that one, or clobber it")
+        })
+    }
+}
+
+/// Returns the first half of a SHA-256, in hexadecimal digits.
+pub(crate) fn digest(text: impl AsRef<[u8]>) -> String {
+    Sha256::digest(text).iter().take(16).fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("a text takes more text");
+        hex
+    })
+}
+
+/// What two settings say differently, a line each.
+pub(crate) fn differences(there: &Value, wanted: &Value) -> Vec<String> {
+    fn collect(path: &str, there: &Value, wanted: &Value, found: &mut Vec<String>) {
+        match (there, wanted) {
+            (Value::Object(one), Value::Object(other)) => {
+                let keys: BTreeSet<_> = one.keys().chain(other.keys()).collect();
+                for key in keys {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    let of = |side: &Map<String, Value>| side.get(key).cloned().unwrap_or(Value::Null);
+                    collect(&path, &of(one), &of(other), found);
+                }
+            }
+            _ if there == wanted => {}
+            _ => found.push(format!("{path}: it has {}, and {} was asked for", said(there), said(wanted))),
+        }
+    }
+    fn said(value: &Value) -> String {
+        if value.is_null() { "none".to_owned() } else { value.to_string() }
+    }
+    let mut found = Vec::new();
+    collect("", there, wanted, &mut found);
+    found
+}

@@ -1,0 +1,41 @@
+//! In a worker there is no Pars to be made or found.
+
+use crate::deploy::pars::{Pars, ParsBuilder, ParsClobber};
+use crate::deploy::plan::Plan;
+use crate::error::{Error, ErrorKind, Result};
+use crate::settings::account::Account;
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn create(_: &ParsBuilder) -> Result<Pars> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn plan(_: &ParsBuilder) -> Result<Plan> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn template(_: &ParsBuilder) -> Result<String> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn get(_: &ParsBuilder) -> Result<Pars> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn list(_: &Account) -> Result<Vec<Pars>> {
+    Err(absent())
+}
+
+#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+pub(super) async fn clobber(_: &ParsClobber) -> Result<()> {
+    Err(absent())
+}
+
+fn absent() -> Error {
+    Error::new(ErrorKind::Config, "failed to reach a Pars: this is a worker, which has no part in that")
+        .with_hint("make and clobber it in the program that runs on your machine")
+}

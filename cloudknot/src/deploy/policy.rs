@@ -1,0 +1,239 @@
+//! The least that somebody needs to be allowed, for each verb of `cargo knot`, and what a Knot's jobs are allowed: as IAM
+//! policies. Asks nobody.
+
+use cloudknot_runtime::engine;
+use serde_json::{Value, json};
+
+use super::template::render;
+use crate::aws::Aws;
+use crate::aws::partition::Partition;
+use crate::error::Result;
+use crate::settings::account::Account;
+
+/// Who is allowed what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Allowed {
+    /// `cargo knot pars create`, in a VPC that exists.
+    ParsCreate,
+    /// What that needs besides, to make a VPC.
+    ParsNetwork,
+    /// `cargo knot pars clobber`.
+    ParsClobber,
+    /// `cargo knot deploy`, on a Pars that exists.
+    Deploy,
+    /// `cargo knot clobber`.
+    Clobber,
+    /// Maps on AWS Batch, and what becomes of their runs.
+    Run,
+    /// `cargo knot list` and `show`.
+    Show,
+    /// `cargo knot push` to ECR.
+    Push,
+    /// `cargo knot doctor`.
+    Doctor,
+    /// `cargo knot prune`.
+    Prune,
+    /// A Knot's jobs.
+    JobRole,
+}
+
+/// Of what the policies speak.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Scope {
+    /// The partition: `aws`, `aws-cn`, `aws-us-gov` or another one.
+    pub partition: String,
+    /// The region.
+    pub region: String,
+    /// The account, by its twelve digits.
+    pub account: String,
+    /// The Pars.
+    pub pars: String,
+    /// The Knot.
+    pub knot: String,
+    /// The bucket of the Pars, where AWS has not made up its name.
+    pub bucket: Option<String>,
+    /// The KMS key of the Pars.
+    pub kms_key: Option<String>,
+    /// What stands before all keys in the bucket.
+    pub prefix: String,
+    /// The path of every role.
+    pub role_path: String,
+    /// The ARN of the policy that bounds every role.
+    pub permissions_boundary: Option<String>,
+    /// The shared repository of the Knot.
+    pub repository: Option<String>,
+    /// The ARN of the Knot's queue, where it is not its own.
+    pub queue: Option<String>,
+    /// The ARNs of roles that are used and not made.
+    pub adopted_roles: Vec<String>,
+    /// The ARNs of further policies of the job role.
+    pub policies: Vec<String>,
+}
+
+impl Scope {
+    /// A Knot on a Pars that are made as they are if nothing else is said.
+    pub fn new(account: impl Into<String>, region: impl Into<String>, pars: &str, knot: &str) -> Self {
+        let region = region.into();
+        Self {
+            partition: Partition::of(&region).name.to_owned(),
+            region,
+            account: account.into(),
+            pars: pars.to_owned(),
+            knot: knot.to_owned(),
+            bucket: None,
+            kms_key: None,
+            prefix: String::new(),
+            role_path: "/".to_owned(),
+            permissions_boundary: None,
+            repository: None,
+            queue: None,
+            adopted_roles: Vec::new(),
+            policies: Vec::new(),
+        }
+    }
+
+    /// The account and region that the environment, the profile and `config.toml` say; AWS is asked who asks.
+    ///
+    /// # Errors
+    /// If AWS cannot be asked.
+    pub async fn of_caller(profile: Option<&str>, region: Option<&str>, pars: &str, knot: &str) -> Result<Self> {
+        let account = Account { profile: profile.map(str::to_owned), region: region.map(str::to_owned) };
+        let found = async {
+            let aws = Aws::load(&account).await?;
+            Ok(Self::new(aws.account().await?, &aws.region, pars, knot))
+        };
+        engine::inside(Box::pin(found)).await
+    }
+}
+
+impl Allowed {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::ParsCreate,
+        Self::ParsNetwork,
+        Self::ParsClobber,
+        Self::Deploy,
+        Self::Clobber,
+        Self::Run,
+        Self::Show,
+        Self::Push,
+        Self::Doctor,
+        Self::Prune,
+        Self::JobRole,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ParsCreate => "pars-create",
+            Self::ParsNetwork => "pars-network",
+            Self::ParsClobber => "pars-clobber",
+            Self::Deploy => "deploy",
+            Self::Clobber => "clobber",
+            Self::Run => "run",
+            Self::Show => "show",
+            Self::Push => "push",
+            Self::Doctor => "doctor",
+            Self::Prune => "prune",
+            Self::JobRole => "job-role",
+        }
+    }
+
+    /// The policy, as JSON that IAM takes.
+    pub fn policy(self, scope: &Scope) -> Value {
+        let repository = scope.repository.clone().unwrap_or_else(|| format!("cloudknot/{}", scope.knot.to_lowercase()));
+        let values = json!({
+            "in_stack": false,
+            "partition": scope.partition,
+            "region": scope.region,
+            "account": scope.account,
+            "pars": scope.pars,
+            "knot": scope.knot,
+            "bucket": scope.bucket.clone().unwrap_or_else(|| format!("cloudknot-pars-{}-*", scope.pars)),
+            "bucket_key": scope.kms_key,
+            "prefix": scope.prefix,
+            "log_group": format!("/cloudknot/{}", scope.pars),
+            "role_path": scope.role_path,
+            "permissions_boundary": scope.permissions_boundary,
+            "repository": repository,
+            "queue": scope.queue,
+            "adopted_roles": scope.adopted_roles,
+            "policies": scope.policies,
+            "file_systems": [],
+        });
+        let text = render(&format!("policies/{}.json.j2", self.name()), &values);
+        serde_json::from_str(&text).expect("our policies are JSON")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_policy_fits_and_allows_nothing_on_everything() {
+        let scope = Scope::new("123456789012", "eu-central-1", "lab", "sweep");
+        for allowed in Allowed::ALL {
+            let policy = allowed.policy(&scope);
+            let text = policy.to_string();
+            assert!(text.len() <= 6_144, "{} has {} characters", allowed.name(), text.len());
+            for statement in policy["Statement"].as_array().expect("a policy has statements") {
+                assert_ne!(statement["Action"], "*", "{}", allowed.name());
+                assert_eq!(statement["Effect"], "Allow");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_code_asks_is_allowed() {
+        let mut scope = Scope::new("123456789012", "eu-central-1", "lab", "sweep");
+        scope.repository = Some("shared".into());
+        scope.adopted_roles = vec!["arn:aws:iam::123456789012:role/theirs".into()];
+        scope.policies = vec!["arn:aws:iam::aws:policy/AmazonDynamoDBReadOnlyAccess".into()];
+        let check = |allowed: Allowed, resource: &str, actions: &[&str]| {
+            let policy = allowed.policy(&scope);
+            let texts = |value: &Value| match value {
+                Value::Array(all) => all.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>(),
+                one => one.as_str().map(str::to_owned).into_iter().collect(),
+            };
+            let of_it = policy["Statement"].as_array().expect("a policy has statements").iter();
+            let meant = |there: &String| there == resource || (resource != "*" && there.ends_with(resource));
+            let of_it = of_it.filter(|one| texts(&one["Resource"]).iter().any(meant));
+            let granted: Vec<_> = of_it.flat_map(|one| texts(&one["Action"])).collect();
+            for action in actions {
+                assert!(granted.iter().any(|one| one == action), "{} lacks {action} on {resource}", allowed.name());
+            }
+        };
+        // Asked by `knot/host.rs` and `knot/preflight.rs` before anything is made.
+        check(Allowed::Deploy, ":repository/shared", &["ecr:DescribeRepositories"]);
+        check(Allowed::Deploy, "*", &["ec2:DescribeImages", "ec2:DescribeKeyPairs"]);
+        check(Allowed::Deploy, "*", &["iam:ListPolicies", "batch:ListJobs", "servicequotas:ListServiceQuotas"]);
+        check(Allowed::Deploy, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
+        // Asked by `pars/host.rs`.
+        check(Allowed::ParsCreate, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
+        check(Allowed::ParsCreate, ":role/theirs", &["iam:GetRole", "iam:ListInstanceProfilesForRole", "iam:PassRole"]);
+        check(Allowed::ParsCreate, "*", &["ec2:DescribeAvailabilityZones"]);
+        check(Allowed::Clobber, "/cloudknot-knot-sweep/*", &["cloudformation:GetTemplate"]);
+        check(Allowed::Clobber, "*", &["cloudformation:ListStacks"]);
+        check(Allowed::ParsClobber, "/cloudknot-pars-lab/*", &["cloudformation:ContinueUpdateRollback"]);
+        // Counted by `aws/quotas.rs` before a network is made.
+        check(Allowed::ParsNetwork, "*", &["ec2:DescribeAddresses", "ec2:DescribeNatGateways"]);
+        check(Allowed::ParsNetwork, "*", &["servicequotas:GetServiceQuota"]);
+        check(Allowed::ParsCreate, "*", &["ec2:DescribeVpcs", "ec2:DescribeSubnets"]);
+        // Emptying a bucket goes by the versions of objects, also where there is one of each only.
+        check(Allowed::ParsClobber, ":cloudknot-pars-lab-*", &["s3:ListBucketVersions"]);
+        check(Allowed::ParsClobber, "/*", &["s3:DeleteObjectVersion"]);
+    }
+
+    #[test]
+    fn jobs_reach_their_own_prefix_only() {
+        let mut scope = Scope::new("123456789012", "cn-north-1", "lab", "sweep");
+        scope.bucket = Some("ours".into());
+        scope.prefix = "team/".into();
+        let policy = Allowed::JobRole.policy(&scope);
+        assert_eq!(policy["Statement"][0]["Resource"], "arn:aws-cn:s3:::ours/team/knots/sweep/*");
+        assert_eq!(policy["Statement"][1]["Condition"]["StringLike"]["s3:prefix"], "team/knots/sweep/*");
+    }
+}

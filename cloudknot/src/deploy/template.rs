@@ -1,0 +1,156 @@
+//! The templates of stacks and policies, and what can be seen of a stack in its template.
+
+use std::collections::BTreeMap;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+
+/// Each by its name.
+const TEMPLATES: [(&str, &str); 13] = [
+    ("pars.yaml", include_str!("templates/pars.yaml.j2")),
+    ("knot.yaml", include_str!("templates/knot.yaml.j2")),
+    ("policies/clobber.json.j2", include_str!("templates/policies/clobber.json.j2")),
+    ("policies/deploy.json.j2", include_str!("templates/policies/deploy.json.j2")),
+    ("policies/doctor.json.j2", include_str!("templates/policies/doctor.json.j2")),
+    ("policies/job-role.json.j2", include_str!("templates/policies/job-role.json.j2")),
+    ("policies/pars-clobber.json.j2", include_str!("templates/policies/pars-clobber.json.j2")),
+    ("policies/pars-create.json.j2", include_str!("templates/policies/pars-create.json.j2")),
+    ("policies/pars-network.json.j2", include_str!("templates/policies/pars-network.json.j2")),
+    ("policies/prune.json.j2", include_str!("templates/policies/prune.json.j2")),
+    ("policies/push.json.j2", include_str!("templates/policies/push.json.j2")),
+    ("policies/run.json.j2", include_str!("templates/policies/run.json.j2")),
+    ("policies/show.json.j2", include_str!("templates/policies/show.json.j2")),
+];
+
+/// A resource, as a template says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Resource {
+    /// Its type, such as `AWS::S3::Bucket`.
+    pub(crate) kind: String,
+    /// All that the template says of it.
+    text: String,
+}
+
+impl Resource {
+    /// What the template says of it, but for the lines that begin like this.
+    pub(crate) fn without(&self, beginning: &str) -> Vec<&str> {
+        self.text.lines().map(str::trim).filter(|line| !line.starts_with(beginning)).collect()
+    }
+}
+
+/// What a template is before it is rendered.
+pub(crate) fn source(name: &str) -> &'static str {
+    TEMPLATES.iter().find(|(there, _)| *there == name).expect("it is one of ours").1
+}
+
+/// Renders one, with every value that it names.
+pub(crate) fn render(name: &str, values: &impl Serialize) -> String {
+    let mut environment = Environment::new();
+    let whitespace = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
+    environment.set_syntax(whitespace.expect("the syntax is the usual one"));
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    for (name, text) in TEMPLATES {
+        environment.add_template(name, text).expect("our templates are well-formed");
+    }
+    let template = environment.get_template(name).expect("it is one of ours");
+    template.render(Serde(values)).expect("every value of a template is given")
+}
+
+/// What stands above a template that somebody else makes a stack of. Without a date, so that the same is the same again.
+pub(crate) fn heading(command: &str, stack: &str, besides: &[String]) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let first = [
+        format!(
+            "Made by `cargo knot template {command}`, cloudknot {version}. Make of it the stack `{stack}`, with the"
+        ),
+        "capability CAPABILITY_IAM: cloudknot finds it by that name.".to_owned(),
+    ];
+    first.iter().chain(besides).flat_map(|line| ["# ", line, "\n"]).collect()
+}
+
+/// The outputs that a template of ours always has, whatever its values are.
+pub(crate) fn outputs(name: &str) -> impl Iterator<Item = &'static str> {
+    let lines = source(name).lines().skip_while(|line| *line != "Outputs:").skip(1);
+    // What stands between a condition's two ends depends on it.
+    let mut depth = 0_i32;
+    let named = move |line: &'static str| {
+        depth += i32::try_from(line.matches("{% if ").count() + line.matches("{% for ").count()).unwrap_or(0);
+        depth -= i32::try_from(line.matches("{% endif").count() + line.matches("{% endfor").count()).unwrap_or(0);
+        let name = line.strip_prefix("  ")?.strip_suffix(':')?;
+        (depth == 0 && name.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(name)
+    };
+    lines.filter_map(named)
+}
+
+/// The value of an output, where a template of ours says it outright.
+pub(crate) fn output_in(template: &str, name: &str) -> Option<String> {
+    let of_this_name = |line: &&str| line.strip_prefix("  ").and_then(|line| line.strip_suffix(':')) == Some(name);
+    let lines = template.lines().skip_while(|line| *line != "Outputs:");
+    let value = lines.skip_while(|line| !of_this_name(line)).nth(1)?.trim().strip_prefix("Value: ")?;
+    serde_json::from_str(value).ok()
+}
+
+/// The resources of a template of ours, by their logical names.
+pub(crate) fn resources(template: &str) -> BTreeMap<String, Resource> {
+    let mut found: BTreeMap<String, Resource> = BTreeMap::new();
+    let mut current = None;
+    let lines = template.lines().skip_while(|line| *line != "Resources:").skip(1);
+    for line in lines.take_while(|line| line.is_empty() || line.starts_with([' ', '#'])) {
+        let trimmed = line.trim();
+        if trimmed.is_empty() || trimmed.starts_with('#') {
+            continue;
+        }
+        let is_name = line.len() - line.trim_start().len() == 2;
+        if let Some(name) = trimmed.strip_suffix(':').filter(|_| is_name) {
+            let name = name.trim_matches('"').to_owned();
+            found.insert(name.clone(), Resource { kind: String::new(), text: String::new() });
+            current = Some(name);
+        } else if let Some(resource) = current.as_ref().and_then(|name| found.get_mut(name)) {
+            if let Some(kind) = trimmed.strip_prefix("Type: ").filter(|_| resource.kind.is_empty()) {
+                kind.clone_into(&mut resource.kind);
+            }
+            resource.text.push_str(line);
+            resource.text.push('\n');
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_those_that_are_always_there() {
+        let always: Vec<_> = outputs("pars.yaml").collect();
+        assert!(
+            ["Pars", "Bucket", "LogGroup", "Subnets", "ExecutionRole", "Settings"]
+                .iter()
+                .all(|key| always.contains(key))
+        );
+        assert!(!always.contains(&"BucketKey"), "{always:?}");
+    }
+
+    #[test]
+    fn an_output_is_read_where_it_is_said_outright() {
+        let template = "Resources:\n  Pars:\n    Value: \"no\"\nOutputs:\n  Knot:\n    Value: \"sweep\"\n  Pars:\n    Value: \
+                        \"lab\"\n  Queue:\n    Value: {Ref: JobQueue}\n";
+        assert_eq!(output_in(template, "Pars").as_deref(), Some("lab"));
+        assert_eq!(output_in(template, "Queue"), None);
+        assert_eq!(output_in(template, "Bucket"), None);
+    }
+
+    #[test]
+    fn resources_are_told_apart_by_their_names_and_texts() {
+        let template = "# x\nResources:\n  # One\n  A:\n    Type: AWS::S3::Bucket\n    Properties:\n      # why\n      X: 1\n\n  \
+                        \"B\":\n    Type: AWS::Batch::JobQueue\nOutputs:\n  C:\n    Value: 1\n";
+        let found = resources(template);
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["A", "B"]);
+        assert_eq!(found["A"].kind, "AWS::S3::Bucket");
+        assert_eq!(found["A"].text, "    Type: AWS::S3::Bucket\n    Properties:\n      X: 1\n");
+        assert_eq!(found["B"].kind, "AWS::Batch::JobQueue");
+    }
+}

@@ -1,0 +1,137 @@
+//! The options of one map: checked before anything is recorded, and written into the manifest.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use cloudknot_runtime::contract::{Manifest, Resources};
+use cloudknot_runtime::function::Function;
+
+use super::inputs::Recording;
+use crate::backend::Backend;
+use crate::error::{Error, ErrorKind, Result};
+
+#[derive(Debug)]
+pub(super) struct Options {
+    pub(super) chunk: Option<u64>,
+    pub(super) parallel: Option<u32>,
+    pub(super) retries: u32,
+    pub(super) timeout: Option<Duration>,
+    pub(super) max_failures: Option<u64>,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) tags: BTreeMap<String, String>,
+    pub(super) vcpus: Option<f64>,
+    pub(super) memory: Option<String>,
+    pub(super) memory_on_retry: Option<String>,
+    pub(super) gpus: Option<u32>,
+    pub(super) independent: bool,
+    pub(super) backend: Option<Backend>,
+}
+
+impl Options {
+    /// Those that the function's attribute says.
+    pub(super) fn of(function: &Function) -> Self {
+        Self {
+            chunk: None,
+            parallel: None,
+            retries: function.resources.retries,
+            timeout: function.resources.timeout,
+            max_failures: None,
+            env: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            vcpus: None,
+            memory: None,
+            memory_on_retry: None,
+            gpus: None,
+            independent: false,
+            backend: None,
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let zero = |what: &str| {
+            Err(Error::new(ErrorKind::Config, format!("failed to submit: {what}(0) leaves nothing to do"))
+                .with_hint(format!("leave .{what}(..) out, or give at least 1")))
+        };
+        match (self.chunk, self.parallel, self.max_failures, self.timeout) {
+            (Some(0), ..) => zero("chunk"),
+            (_, Some(0), ..) => zero("parallel"),
+            (.., Some(0), _) => zero("max_failures"),
+            (.., Some(Duration::ZERO)) => zero("timeout"),
+            _ => self.check_env(),
+        }?;
+        if self.vcpus.is_some_and(|vcpus| !vcpus.is_finite() || vcpus <= 0.0) {
+            return zero("vcpus");
+        }
+        self.resources().map(drop)
+    }
+
+    fn resources(&self) -> Result<Resources> {
+        let mib = |what: &str, memory: &Option<String>| {
+            let parsed = memory.as_deref().map(cloudknot_quantity::memory_mib).transpose();
+            parsed.map_err(|why| Error::new(ErrorKind::Config, format!("failed to submit: .{what}(..): {why}")))
+        };
+        Ok(Resources {
+            vcpus: self.vcpus,
+            memory_mib: mib("memory", &self.memory)?,
+            memory_on_retry_mib: mib("memory_on_retry", &self.memory_on_retry)?,
+            gpus: self.gpus,
+        })
+    }
+
+    fn check_env(&self) -> Result<()> {
+        let refused = |(name, value): (&String, &String)| {
+            name.is_empty()
+                || name.contains(['=', '\0'])
+                || value.contains('\0')
+                || name.starts_with("CLOUDKNOT_")
+                || name.starts_with("AWS_BATCH")
+        };
+        match self.env.iter().find(|&pair| refused(pair)) {
+            None => Ok(()),
+            Some((name, _)) => {
+                Err(Error::new(ErrorKind::Config, format!("failed to submit: `{name}` cannot be set by .env(..)"))
+                    .with_hint("a name without `=` that begins with neither CLOUDKNOT_ nor AWS_BATCH"))
+            }
+        }
+    }
+
+    /// The manifest of a run with these inputs; the backend fills in the rest.
+    pub(super) fn manifest(
+        &self,
+        function: &Function,
+        recording: &Recording,
+        backend: &str,
+        knot: &str,
+    ) -> Result<Manifest> {
+        // Rounded up: a timeout of nothing would fail every item.
+        let millis = |timeout: Duration| {
+            u64::try_from(timeout.as_micros().div_ceil(1_000)).map_err(|_| {
+                Error::new(ErrorKind::Config, format!("failed to submit: a timeout of {timeout:?} is too long"))
+            })
+        };
+        Ok(Manifest {
+            version: Manifest::VERSION,
+            run: recording.run.clone(),
+            knot: knot.to_owned(),
+            backend: backend.to_owned(),
+            function: function.id.to_string(),
+            signature: function.signature.to_owned(),
+            fingerprint: function.schema().fingerprint,
+            schema: function.schema().text.clone(),
+            codec: function.codec,
+            items: recording.items,
+            inputs: recording.layout(),
+            // As the backend chooses, once it knows the rest.
+            chunk: 1,
+            parallel: 1,
+            retries: self.retries,
+            timeout_ms: self.timeout.map(millis).transpose()?,
+            max_failures: self.max_failures,
+            env: self.env.clone(),
+            tags: self.tags.clone(),
+            resources: self.resources()?,
+            batch: None,
+            created: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        })
+    }
+}

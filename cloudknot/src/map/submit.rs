@@ -1,0 +1,228 @@
+//! The submission of a map: the inputs are read and written, the manifest is written last, and the run is launched.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use cloudknot_runtime::contract::RunKeys;
+use cloudknot_runtime::function::{self, Function};
+use cloudknot_runtime::item;
+use cloudknot_runtime::store::{BoxFuture, Writer};
+
+use super::Map;
+use super::inputs::{BUFFER, Recording, inside};
+use crate::backend::Backend;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pending::wait;
+use crate::record::Record;
+use crate::run::{self, Run};
+
+/// How long the iterator is followed before others of the same executor have a turn.
+const TURN: Duration = Duration::from_millis(10);
+
+/// A submission under way: await it, or [`wait`](Self::wait) for it where there is no async.
+#[must_use = "nothing is submitted until this is awaited"]
+pub struct Submit<It, Args, Output>(Box<Submission<It, Args, Output>>);
+
+struct Submission<It, Args, Output> {
+    map: Map<It, Args, Output>,
+    state: State,
+    recording: Recording,
+    /// From when on it is recorded.
+    run: Option<Run<Output>>,
+}
+
+// A state machine by hand, because it has to be nameable, and `Send` exactly where the iterator is.
+enum State {
+    New,
+    Writing(Box<dyn Writer>),
+    Busy(BoxFuture<'static, Result<Box<dyn Writer>>>),
+    Closing(BoxFuture<'static, Result<Record>>),
+    Launching(BoxFuture<'static, Result<()>>),
+    Done,
+}
+
+impl<It, Args, Output> Submit<It, Args, Output>
+where
+    It: Iterator<Item = Args>,
+{
+    pub(super) fn new(map: Map<It, Args, Output>) -> Self {
+        Self(Box::new(Submission { map, state: State::New, recording: Recording::default(), run: None }))
+    }
+
+    /// Waits for it on this thread.
+    pub fn wait(self) -> Result<Run<Output>> {
+        wait(self)
+    }
+}
+
+impl<It: Iterator<Item = Args>, Args, Output> Future for Submit<It, Args, Output> {
+    type Output = Result<Run<Output>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self.0;
+        loop {
+            this.state = match std::mem::replace(&mut this.state, State::Done) {
+                State::New => this.begin()?,
+                State::Busy(mut future) => match future.as_mut().poll(context) {
+                    Poll::Ready(writer) => State::Writing(writer?),
+                    Poll::Pending => {
+                        this.state = State::Busy(future);
+                        return Poll::Pending;
+                    }
+                },
+                State::Writing(writer) => match this.read_inputs()? {
+                    Turn::Full => State::Busy(this.recording.write(writer)),
+                    Turn::End => State::Closing(this.close(writer)?),
+                    Turn::Yield => {
+                        this.state = State::Writing(writer);
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                },
+                State::Closing(mut future) => match future.as_mut().poll(context) {
+                    Poll::Ready(record) => State::Launching(this.launch(record?)),
+                    Poll::Pending => {
+                        this.state = State::Closing(future);
+                        return Poll::Pending;
+                    }
+                },
+                State::Launching(mut future) => match future.as_mut().poll(context) {
+                    Poll::Ready(launched) => {
+                        launched?;
+                        return Poll::Ready(Ok(this.run.take().expect("what is launched is a run")));
+                    }
+                    Poll::Pending => {
+                        this.state = State::Launching(future);
+                        return Poll::Pending;
+                    }
+                },
+                State::Done => unreachable!("a future is not polled again after it is ready"),
+            }
+        }
+    }
+}
+
+// Nothing here is pinned: the iterator is only ever called.
+impl<It, Args, Output> Unpin for Submit<It, Args, Output> {}
+
+impl<It, Args, Output> fmt::Debug for Submit<It, Args, Output> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map.fmt(f)
+    }
+}
+
+enum Turn {
+    Full,
+    Yield,
+    End,
+}
+
+impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
+    fn begin(&mut self) -> Result<State> {
+        let Map { function, options, .. } = &self.map;
+        refuse_nesting(function)?;
+        options.check()?;
+        function::find(&function.id.to_string()).map_err(|message| Error::new(ErrorKind::Config, message))?;
+        let backend = options.backend.clone().map_or_else(Backend::chosen, Ok)?;
+        backend.place().check(function)?;
+        let store = backend.place().store()?;
+        self.recording.run = new_run_id();
+        let key = RunKeys::new(&backend.place().knot(function), &self.recording.run).inputs();
+        self.recording.store = Some(Arc::clone(&store));
+        self.recording.backend = Some(backend);
+        Ok(State::Busy(inside(async move { Ok(store.writer(&key).await?) })))
+    }
+
+    /// Follows the iterator until the buffer is full, the turn is over, or it ends.
+    fn read_inputs(&mut self) -> Result<Turn> {
+        let began = Instant::now();
+        while self.recording.buffer.len() < BUFFER {
+            let Some(input) = self.map.inputs.next() else { return Ok(Turn::End) };
+            self.recording.take(input, self.map.encode)?;
+            if self.recording.items.is_multiple_of(64) && began.elapsed() > TURN {
+                return Ok(Turn::Yield);
+            }
+        }
+        Ok(Turn::Full)
+    }
+
+    /// Writes what is left of the inputs, then the manifest: the record is complete.
+    fn close(&mut self, mut writer: Box<dyn Writer>) -> Result<BoxFuture<'static, Result<Record>>> {
+        let Map { function, options, .. } = &self.map;
+        let recording = &mut self.recording;
+        let store = recording.store.take().expect("the store was chosen at the beginning");
+        let backend = recording.backend.as_ref().expect("the backend was chosen at the beginning").place();
+        let knot = backend.knot(function);
+        let mut manifest = options.manifest(function, recording, backend.name(), &knot)?;
+        let chosen = backend.chunking(function, &manifest.resources, recording.items);
+        manifest.chunk = options.chunk.unwrap_or(chosen.chunk);
+        manifest.parallel = options.parallel.unwrap_or(chosen.parallel);
+        backend.pin(&mut manifest, function, options.independent)?;
+        let keys = RunKeys::new(&knot, &recording.run);
+        let rest = Bytes::from(std::mem::take(&mut recording.buffer));
+        let offsets = recording.offsets.take();
+        Ok(inside(async move {
+            if !rest.is_empty() {
+                writer.write(rest).await?;
+            }
+            for block in offsets.as_deref().unwrap_or_default().chunks(BUFFER / 8) {
+                writer.write(block.iter().flat_map(|offset| offset.to_le_bytes()).collect()).await?;
+            }
+            writer.finish().await?;
+            let bytes = serde_json::to_vec_pretty(&manifest).expect("a manifest is texts and numbers");
+            if let Err(error) = store.put(&keys.manifest(), bytes.into()).await {
+                // Inputs without a manifest are no run: nobody would find them again. The first error is the one to tell.
+                let _ = store.delete(&[keys.inputs()]).await;
+                return Err(error.into());
+            }
+            let taken_up = run::first_round(&manifest);
+            Ok(Record { store, keys, manifest, round: 1, taken_up })
+        }))
+    }
+
+    fn launch(&mut self, record: Record) -> BoxFuture<'static, Result<()>> {
+        let backend = self.recording.backend.take().expect("the backend was chosen at the beginning");
+        let (run, launched) = Run::launch(record, backend, self.map.function, self.map.decode);
+        self.run = Some(run);
+        inside(launched)
+    }
+}
+
+/// A remote function that maps would start processes without end, and on Batch needs rights that it does not have.
+pub(super) fn refuse_nesting(function: &Function) -> Result<()> {
+    if !item::is_running() {
+        return Ok(());
+    }
+    let name = function.id.name;
+    Err(Error::new(ErrorKind::Nested, format!("failed to map `{name}`: this is inside a remote function"))
+        .with_hint(format!("call `{name}(..)` here, and map over all inputs outside")))
+}
+
+/// `20261121-231502123-7f3k9a`: the time in UTC to the millisecond, then a random word.
+fn new_run_id() -> String {
+    use std::hash::BuildHasher;
+    let now = SystemTime::now();
+    let time: String = humantime::format_rfc3339_millis(now).to_string().chars().filter(char::is_ascii_digit).collect();
+    // The hasher's keys come from the system's randomness, anew for each thread and each call.
+    let mut random = std::hash::RandomState::new().hash_one((now, std::process::id()));
+    let word: String = std::iter::repeat_with(|| {
+        let digit = b"0123456789abcdefghjkmnpqrstvwxyz"[(random % 32) as usize];
+        random /= 32;
+        char::from(digit)
+    })
+    .take(6)
+    .collect();
+    format!("{}-{}-{word}", &time[..8], &time[8..])
+}
+
+// Maps move between threads exactly where their inputs do.
+#[allow(dead_code)]
+fn assert_send<Args: Send>(submit: Submit<std::vec::IntoIter<Args>, Args, ()>) -> impl Send {
+    let _: PhantomData<Args> = PhantomData;
+    submit
+}

@@ -1,0 +1,43 @@
+//! A future of the public API, for callers with and without async.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use cloudknot_runtime::engine;
+use cloudknot_runtime::store::BoxFuture;
+
+use crate::error::Result;
+
+/// Something that is under way: await it, or `wait` for it where there is no async.
+pub struct Pending<T>(BoxFuture<'static, Result<T>>);
+
+impl<T> Pending<T> {
+    pub(crate) fn new(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
+        Self(Box::pin(engine::inside(Box::pin(future))))
+    }
+
+    /// Waits for it on this thread.
+    pub fn wait(self) -> Result<T> {
+        wait(self)
+    }
+}
+
+/// Waits on this thread, whoever's it is.
+pub(crate) fn wait<F: Future>(future: F) -> F::Output {
+    engine::blocking(|| pollster::block_on(future))
+}
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl<T> fmt::Debug for Pending<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pending")
+    }
+}

@@ -1,1 +1,0 @@
-../../cloudknot-macros/src/quantity.rs

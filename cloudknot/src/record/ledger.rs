@@ -1,0 +1,311 @@
+//! What is known of a run so far: which items have a value or a last failure, in the order in which that became known.
+//! Filled by a backend, read by `Run` and `Results`. Knows no types, and holds no values.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use cloudknot_runtime::contract::{self, Manifest, Part};
+use cloudknot_runtime::failure::ItemError;
+use cloudknot_runtime::store::Object;
+use cloudknot_runtime::supervisor::Control;
+
+use crate::error::Result;
+use crate::event::{self, Event};
+use crate::record::{Record, Settled};
+
+/// What is known of one round of a run.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) record: Record,
+    /// How the backend is told to stop, and says how much it has in hand.
+    pub(crate) control: Arc<Control>,
+    began: Instant,
+    known: Mutex<Known>,
+    /// Held by whoever tells how far the round is.
+    telling: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    settled: Vec<Settled>,
+    values: Bits,
+    failures: Bits,
+    end: Option<End>,
+    wakers: Vec<Waker>,
+}
+
+/// How a round ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Every item has a value or a last failure.
+    Complete,
+    /// It was cancelled, and why.
+    Cancelled(String),
+    /// The store or the machine failed.
+    Trouble(String),
+}
+
+impl Ledger {
+    pub(crate) fn new(record: Record) -> Arc<Self> {
+        let bits = || Bits::new(record.manifest.items);
+        let known = Known { values: bits(), failures: bits(), ..Known::default() };
+        let ledger = Arc::new(Self {
+            record,
+            control: Arc::default(),
+            began: Instant::now(),
+            known: Mutex::new(known),
+            telling: Mutex::default(),
+        });
+        event::stop_with_the_program(&ledger.control);
+        ledger
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn started(&self, place: &str) {
+        let (done, _) = self.counts();
+        let Record { manifest, .. } = &self.record;
+        let function = self.record.function_name();
+        event::report(&Event::Started { run: &manifest.run, function, place, items: manifest.items, done });
+    }
+
+    /// Values are stored.
+    pub(crate) fn stored(&self, part: Part) {
+        self.settle(|known| {
+            // A part beyond the run's items was not written by us; it is passed over like any strange object.
+            if part.last < known.values.len {
+                (part.first..=part.last).for_each(|item| known.values.set(item));
+                known.settled.push(Settled::Values(part));
+            }
+        });
+    }
+
+    /// An attempt failed, and that is stored.
+    pub(crate) fn failed(&self, item: u64, error: &ItemError, last: bool) {
+        event::report(&Event::Failed { run: &self.record.manifest.run, item, error, last });
+        if last {
+            self.settle(|known| {
+                known.failure(item, error.attempt());
+            });
+            self.stop_after_too_many();
+        }
+    }
+
+    /// The function printed this.
+    pub(crate) fn printed(&self, text: &[u8]) {
+        event::report(&Event::Log { run: &self.record.manifest.run, text });
+    }
+
+    fn settle(&self, change: impl FnOnce(&mut Known)) {
+        let mut known = self.lock();
+        change(&mut known);
+        let wakers = std::mem::take(&mut known.wakers);
+        drop(known);
+        wakers.into_iter().for_each(Waker::wake);
+        // Counted while it is one's turn: several threads settle, and what is told last has to be the newest.
+        let turn = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, failed) = self.counts();
+        event::report(&Event::Progress { run: &self.record.manifest.run, done, failed });
+        drop(turn);
+    }
+
+    /// Stops the backend once as many items have failed as the user lets fail.
+    pub(crate) fn stop_after_too_many(&self) {
+        if let Some(most) = self.record.manifest.max_failures
+            && self.counts().1 >= most
+        {
+            self.control.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Lists the store, and takes in what is not known yet: values in the order in which they were stored.
+    pub(crate) async fn refresh(&self) -> Result<()> {
+        let Record { store, keys, taken_up, round, .. } = &self.record;
+        // All at once: each listing is a request.
+        let mut objects = store.list(&keys.all(), None).await?;
+        objects.sort_by(|a: &Object, b: &Object| (a.stored, &a.key).cmp(&(b.stored, &b.key)));
+        let parts: Vec<Part> = objects.iter().filter_map(|object| contract::part_of(&object.key)).collect();
+        self.settle(|known| {
+            let fresh = |known: &Known, part: &Part| {
+                part.last < known.values.len && (part.first..=part.last).any(|item| !known.values.get(item))
+            };
+            for part in parts {
+                if fresh(known, &part) {
+                    (part.first..=part.last).for_each(|item| known.values.set(item));
+                    known.settled.push(Settled::Values(part));
+                }
+            }
+        });
+        let last_failures = objects
+            .iter()
+            .filter_map(|object| contract::failure_of(&object.key))
+            .filter(|&(_, of_round, attempt)| of_round == *round && attempt > taken_up.retries);
+        let mut new_failures = Vec::new();
+        self.settle(|known| {
+            for (item, _, attempt) in last_failures {
+                if known.failure(item, attempt) {
+                    new_failures.push((item, attempt));
+                }
+            }
+        });
+        self.report_failures(&new_failures).await
+    }
+
+    /// Whoever looks on is told of the first of them; all are counted.
+    async fn report_failures(&self, failures: &[(u64, u32)]) -> Result<()> {
+        const TOLD: usize = 32;
+        let Record { store, keys, round, manifest, .. } = &self.record;
+        for &(item, attempt) in failures.iter().take(TOLD) {
+            let key = keys.failure(item, *round, attempt);
+            let bytes = store.get(&key).await?.unwrap_or_default();
+            // One that cannot be read is told of by whoever asks for the item's outcome.
+            if let Ok(error) = serde_json::from_slice(&bytes) {
+                event::report(&Event::Failed { run: &manifest.run, item, error: &error, last: true });
+            }
+        }
+        Ok(())
+    }
+
+    /// The items that have neither a value nor a last failure in this round. One that the round did not take up had a
+    /// value when it began: where that was removed since, it is missing as well.
+    pub(crate) fn missing(&self) -> Vec<Range<u64>> {
+        self.items_where(|known, item| !known.values.get(item) && !known.failures.get(item))
+    }
+
+    /// The items that have no value.
+    pub(crate) fn without_value(&self) -> Vec<Range<u64>> {
+        self.items_where(|known, item| !known.values.get(item))
+    }
+
+    fn items_where(&self, wanted: impl Fn(&Known, u64) -> bool) -> Vec<Range<u64>> {
+        let known = self.lock();
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for item in (0..known.values.len).filter(|&item| wanted(&known, item)) {
+            match ranges.last_mut() {
+                Some(range) if range.end == item => range.end += 1,
+                _ => ranges.push(item..item + 1),
+            }
+        }
+        ranges
+    }
+
+    /// Nothing more will come.
+    pub(crate) fn finish(&self, end: End) {
+        let reason = match &end {
+            End::Complete => None,
+            End::Cancelled(reason) | End::Trouble(reason) => Some(reason.as_str()),
+        };
+        let Manifest { run, items, .. } = &self.record.manifest;
+        let (done, failed) = self.counts();
+        let (left, elapsed) = (items - done - failed, self.began.elapsed());
+        // Reported first: the program may end as soon as whoever waits for the run knows.
+        event::report(&Event::Finished { run, done, failed, left, reason, elapsed });
+        let mut known = self.lock();
+        known.end = Some(end);
+        let wakers = std::mem::take(&mut known.wakers);
+        drop(known);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// How many items have a value, and how many a last failure.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let known = self.lock();
+        (known.values.count, known.failures_only())
+    }
+
+    pub(crate) fn end(&self) -> Option<End> {
+        self.lock().end.clone()
+    }
+
+    /// What was settled as the `at`-th thing. Where nothing is yet: `Err` with how the round ended, or with `None`
+    /// if it goes on; the waker is then called when there is more to know.
+    pub(crate) fn settled(&self, at: usize, waker: &Waker) -> Result<Settled, Option<End>> {
+        let mut known = self.lock();
+        if let Some(&settled) = known.settled.get(at) {
+            return Ok(settled);
+        }
+        if known.end.is_none() && !known.wakers.iter().any(|known| known.will_wake(waker)) {
+            known.wakers.push(waker.clone());
+        }
+        Err(known.end.clone())
+    }
+
+    /// Notes in the store that the round is cancelled, and tells the backend.
+    pub(crate) async fn cancel(&self) -> Result<()> {
+        // A note on a round that has ended would stand in the way of computing anew what is removed from it.
+        if self.end().is_some() {
+            return Ok(());
+        }
+        let key = self.record.keys.cancelled(self.record.round);
+        self.record.store.create(&key, bytes::Bytes::new()).await?;
+        self.control.stop.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether anybody has cancelled the round.
+    pub(crate) async fn is_cancelled(&self) -> Result<bool> {
+        let key = self.record.keys.cancelled(self.record.round);
+        Ok(self.record.store.get(&key).await?.is_some())
+    }
+
+    /// Waits until nothing more will come.
+    pub(crate) async fn finished(&self) -> End {
+        std::future::poll_fn(|context| match self.settled(usize::MAX, context.waker()) {
+            Err(Some(end)) => std::task::Poll::Ready(end),
+            _ => std::task::Poll::Pending,
+        })
+        .await
+    }
+}
+
+impl Known {
+    /// Notes a last failure; whether it is news.
+    fn failure(&mut self, item: u64, attempt: u32) -> bool {
+        let news = item < self.failures.len && !self.failures.get(item) && !self.values.get(item);
+        if news {
+            self.failures.set(item);
+            self.settled.push(Settled::Failure { item, attempt });
+        }
+        news
+    }
+
+    /// A late value makes good for a failure.
+    fn failures_only(&self) -> u64 {
+        let pairs = self.failures.words.iter().zip(&self.values.words);
+        pairs.map(|(failed, value)| u64::from((failed & !value).count_ones())).sum()
+    }
+}
+
+/// One bit an item.
+#[derive(Debug, Default)]
+pub(crate) struct Bits {
+    words: Vec<u64>,
+    len: u64,
+    count: u64,
+}
+
+impl Bits {
+    pub(crate) fn new(len: u64) -> Self {
+        let words = usize::try_from(len.div_ceil(64)).expect("a run has fewer items than the memory has bits");
+        Self { words: vec![0; words], len, count: 0 }
+    }
+
+    pub(crate) fn get(&self, at: u64) -> bool {
+        self.words[Self::word(at)] >> (at % 64) & 1 == 1
+    }
+
+    /// Sets the bit; afterwards `get` is true.
+    pub(crate) fn set(&mut self, at: u64) {
+        self.count += u64::from(!self.get(at));
+        self.words[Self::word(at)] |= 1 << (at % 64);
+    }
+
+    fn word(at: u64) -> usize {
+        usize::try_from(at / 64).expect("a run has fewer items than the memory has bits")
+    }
+}
