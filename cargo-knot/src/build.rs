@@ -73,8 +73,8 @@ pub(crate) struct CompileArgs {
 
 impl Build {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let worker = self.compile.compile(self.image.has_base()).run()?;
-        let (_, built) = self.image.assemble(&worker, None).await?;
+        let compile = self.compile.compile(self.image.has_base());
+        let built = self.image.build(&compile, None).await?.built;
         show(&built, self.json)
     }
 }

@@ -1,7 +1,5 @@
 //! `cargo knot configure`: what is chosen once, for all programs.
 
-use std::io::{IsTerminal, stdin};
-
 use clap::Args;
 use cloudknot::config::Config;
 use serde_json::json;
@@ -45,7 +43,7 @@ impl Configure {
             ("kms-key", self.kms_key, &mut config.kms_key),
         ];
         // A question is only for somebody who can answer, and has not answered yet.
-        let ask = said.iter().all(|(_, given, _)| given.is_none()) && !self.json && stdin().is_terminal();
+        let ask = said.iter().all(|(_, given, _)| given.is_none()) && !self.json && output::can_ask();
         if ask {
             let there = if profiles.is_empty() { "none".to_owned() } else { profiles.join(", ") };
             output::note(&format!("profiles: {there}"));

@@ -1,6 +1,7 @@
 //! `cargo knot deploy`: from source to a Knot that is ready.
 
 use clap::Args;
+use cloudknot::compile::{AwsFeature, Compile, CompileError, CompileErrorKind};
 use cloudknot::{Compute, KnotBuilder, KnotSettings};
 
 use crate::aws::AwsArgs;
@@ -8,6 +9,7 @@ use crate::build::CompileArgs;
 use crate::failure::Failure;
 use crate::image::ImageArgs;
 use crate::knots::show;
+use crate::output;
 use crate::pars::{pair, plan};
 
 #[derive(Args)]
@@ -17,6 +19,9 @@ pub(crate) struct Deploy {
     /// Show what would be made or changed, and what it costs while idle, and do nothing but compile
     #[arg(long)]
     dry_run: bool,
+    /// Turn the feature `aws` of cloudknot on if the program lacks it: select a feature of the package, or run `cargo add`
+    #[arg(long, conflicts_with = "dry_run")]
+    add_feature: bool,
     #[command(flatten)]
     aws: AwsArgs,
     #[command(flatten)]
@@ -126,13 +131,45 @@ pub(crate) struct KnotArgs {
 impl Deploy {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let compile = self.compile.compile(self.image.has_base());
-        let builder = self.image.knot(KnotBuilder::of(self.settings.settings()).compile(compile));
+        let builder = self.image.knot(KnotBuilder::of(self.settings.settings()).compile(compile.clone()));
         let builder = self.aws.knot(builder);
         if self.dry_run {
             return plan(&builder.plan().await?, self.json);
         }
-        show(&builder.deploy().await?, self.json)
+        let builder = if self.add_feature { builder.add_feature() } else { builder };
+        let deployed = match builder.clone().deploy().await {
+            Err(error) if lacks_feature(&error) && !self.json && may_add_feature(&compile)? => {
+                builder.add_feature().deploy().await?
+            }
+            deployed => deployed?,
+        };
+        show(&deployed, self.json)
     }
+}
+
+/// Returns whether the program lacks the feature `aws`.
+fn lacks_feature(error: &cloudknot::Error) -> bool {
+    let compile = error.get_ref().and_then(|error| error.downcast_ref::<CompileError>());
+    compile.is_some_and(|error| error.kind() == CompileErrorKind::Feature)
+}
+
+/// Asks the person at the terminal, if there is one, whether to turn the feature on.
+fn may_add_feature(compile: &Compile) -> Result<bool, Failure> {
+    if !output::can_ask() {
+        return Ok(false);
+    }
+    let program = compile.resolve()?;
+    let Some(feature) = program.missing_aws_feature()? else { return Ok(false) };
+    output::note(&format!(
+        "`{}` has cloudknot without the feature `aws`, so its workers cannot reach S3",
+        program.package()
+    ));
+    let question = match feature {
+        AwsFeature::OfPackage { .. } => format!("deploy with `{feature}`"),
+        _ => format!("run `{feature}`, then deploy"),
+    };
+    let answer = output::ask(&format!("{question}? [Y/n]"))?;
+    Ok(matches!(answer.to_lowercase().as_str(), "" | "y" | "yes"))
 }
 
 impl KnotArgs {

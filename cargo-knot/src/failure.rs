@@ -45,7 +45,7 @@ impl Failure {
 
 fn code_of(compile: CompileErrorKind) -> u8 {
     match compile {
-        CompileErrorKind::Selection | CompileErrorKind::Settings => 2,
+        CompileErrorKind::Selection | CompileErrorKind::Settings | CompileErrorKind::Feature => 2,
         CompileErrorKind::Toolchain => 3,
         CompileErrorKind::Worker => 4,
         CompileErrorKind::Cargo => 101,

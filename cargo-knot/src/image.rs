@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use cloudknot::built::Built;
-use cloudknot::compile::{Compile, FunctionDescription, Selection, Worker};
-use cloudknot::{DockerImage, DockerImageBuilder, KnotBuilder};
+use cloudknot::compile::{Compile, FunctionDescription, Selection};
+use cloudknot::{BuildArtifacts, KnotBuilder, Pipeline};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -39,17 +39,15 @@ impl ImageArgs {
         self.dockerfile.into_iter().fold(builder, KnotBuilder::dockerfile)
     }
 
-    /// The worker's image, kept as the one that stands for the program.
-    pub(crate) async fn assemble(self, worker: &Worker, tag: Option<&str>) -> Result<(DockerImage, Built), Failure> {
-        let mut builder = DockerImageBuilder::of_worker(Built::repository(&worker.package), worker);
-        builder = self.ca_bundle.into_iter().fold(builder, DockerImageBuilder::ca_bundle);
-        builder = self.base_image.into_iter().fold(builder, DockerImageBuilder::base_image);
-        builder = self.dockerfile.into_iter().fold(builder, DockerImageBuilder::dockerfile);
-        let mut image = builder.build().await?;
-        let digest = image.digest().trim_start_matches("sha256:").to_owned();
-        image.tag(tag.unwrap_or(&digest[..12]))?;
-        let built = Built::keep(&image, worker)?;
-        Ok((image, built))
+    /// Builds the program's worker and its image, and keeps it as the one that stands for the program.
+    pub(crate) async fn build(self, compile: &Compile, tag: Option<&str>) -> Result<BuildArtifacts, Failure> {
+        let mut pipeline = Pipeline::new(compile.resolve()?);
+        pipeline = self.ca_bundle.into_iter().fold(pipeline, Pipeline::ca_bundle);
+        pipeline = self.base_image.into_iter().fold(pipeline, Pipeline::base_image);
+        pipeline = self.dockerfile.into_iter().fold(pipeline, Pipeline::dockerfile);
+        let artifacts = pipeline.run(|digest| tag.unwrap_or(&digest[..12]).to_owned()).await?;
+        artifacts.keep()?;
+        Ok(artifacts)
     }
 }
 

@@ -2,7 +2,7 @@
 //! standard error.
 
 use std::error::Error;
-use std::io::{BufRead, Write, stderr, stdin, stdout};
+use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -28,6 +28,11 @@ pub(crate) fn error(error: &dyn Error, hint: Option<&str>) {
 
 fn indented(text: &str) -> String {
     text.replace('\n', "\n    ")
+}
+
+/// Returns whether there is a person who reads a question and can answer it.
+pub(crate) fn can_ask() -> bool {
+    stdin().is_terminal() && stderr().is_terminal()
 }
 
 /// Asks the person at the terminal. Returns one trimmed line.

@@ -35,11 +35,11 @@ impl Push {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let login = self.login()?;
         let (repository, tag) = split(&self.repository);
-        let (worker, image) = (self.compile.compile(self.image.has_base()).run()?, self.image);
-        let (mut image, built) = image.assemble(&worker, tag).await?;
-        let reference = image.push(repository, &login).await?;
+        let compile = self.compile.compile(self.image.has_base());
+        let mut artifacts = self.image.build(&compile, tag).await?;
+        let reference = artifacts.image.push(repository, &login).await?;
         if self.json {
-            let mut said = as_json(&built);
+            let mut said = as_json(&artifacts.built);
             said["reference"] = json!(reference);
             return Ok(output::json(&said)?);
         }

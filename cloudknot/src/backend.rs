@@ -90,7 +90,7 @@ impl Backend {
             #[cfg(feature = "aws")]
             Ok("batch") => Self::batch(),
             #[cfg(not(feature = "aws"))]
-            Ok("batch") => Err(without_aws(&format!("`{}` is `batch`", contract::ENV_BACKEND))),
+            Ok("batch") => Err(without_aws(&format!("`{}` is `batch`", contract::ENV_BACKEND), &[])),
             #[cfg(feature = "docker")]
             Ok("docker") => Ok(Self::docker()),
             #[cfg(not(feature = "docker"))]
@@ -122,11 +122,15 @@ impl Backend {
 
     #[cfg(all(not(feature = "aws"), not(cloudknot_worker)))]
     fn noted() -> Result<Self> {
-        let home = home::of_this_program();
-        if home::main_has_run() && crate::home::knot_note::is_there(&home) {
-            return Err(without_aws(&format!("`{}` notes a Knot", home.display())));
+        if !home::main_has_run() {
+            return Ok(Self::local());
         }
-        Ok(Self::local())
+        match crate::home::knot_note::KnotNote::read(&home::of_this_program())? {
+            None => Ok(Self::local()),
+            Some(note) => {
+                Err(without_aws(&format!("the maps of this program run on the Knot `{}`", note.knot), &note.features))
+            }
+        }
     }
 
     #[cfg(cloudknot_worker)]
@@ -188,11 +192,16 @@ pub(crate) trait Place: Send + Sync {
     }
 }
 
-/// What a program says that was built without what it takes.
+/// The error of a program without the feature `aws` that would run on AWS; `deployed` are the features that it was deployed with.
 #[cfg(not(feature = "aws"))]
-fn without_aws(why: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("failed to choose a backend: {why}, and this program was built without AWS"))
-        .with_hint(format!("give cloudknot the feature `aws` in Cargo.toml, or set {}=local", contract::ENV_BACKEND))
+fn without_aws(why: &str, deployed: &[String]) -> Error {
+    let way = if deployed.is_empty() {
+        "run `cargo add cloudknot --features aws`, then the program again".to_owned()
+    } else {
+        format!("run it with the features that it was deployed with: `cargo run --features {}`", deployed.join(","))
+    };
+    let message = format!("cannot choose a backend: {why}, and it was built without the feature `aws` of cloudknot");
+    Error::new(ErrorKind::Config, message).with_hint(format!("{way}; {}=local runs maps here", contract::ENV_BACKEND))
 }
 
 /// How a run is cut up.

@@ -12,4 +12,6 @@ pub mod image;
 #[cfg(not(cloudknot_worker))]
 mod keep;
 #[cfg(not(cloudknot_worker))]
+pub(crate) mod pipeline;
+#[cfg(not(cloudknot_worker))]
 pub mod registry;

@@ -40,8 +40,8 @@
 //! # Features
 //!
 //! - `progress` (default): the terminal shows where a map runs, how far it is, and what failed.
-//! - `aws` (default): maps on AWS Batch, and the S3 store in their workers. Compiles a part of the AWS SDK, which takes minutes
-//!   the first time; a program that stays on this machine can go without.
+//! - `aws`: maps on AWS Batch, and the S3 store in their workers. Compiles a part of the AWS SDK, which takes minutes the first
+//!   time. `cargo knot deploy` says how to turn it on, and does that with `--add-feature`.
 //! - `deploy`: from a program to its worker, to an image, into a registry and onto AWS, from code.
 //! - `docker`: images by the local Docker engine.
 //!
@@ -204,7 +204,11 @@ pub use build::docker;
 #[cfg(feature = "deploy")]
 pub use build::docker_image::{DockerImage, DockerImageBuilder};
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-pub use build::{compile, image, registry};
+pub use build::{
+    compile, image,
+    pipeline::{BuildArtifacts, Pipeline},
+    registry,
+};
 #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub use deploy::{doctor, policy, prune};
 #[cfg(feature = "deploy")]

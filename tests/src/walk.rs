@@ -51,8 +51,15 @@ impl Walk {
     /// # Panics
     /// Where it fails.
     pub fn run(&self) -> String {
-        let output = succeed(cargo(&self.folder()).args(["run", "--quiet", "--offline"]));
+        let output = succeed(&mut self.cargo_run());
         String::from_utf8(output.stdout).expect("the program prints text")
+    }
+
+    /// The command that runs the program.
+    pub fn cargo_run(&self) -> Command {
+        let mut run = cargo(&self.folder());
+        run.args(["run", "--quiet", "--offline"]);
+        run
     }
 }
 

@@ -165,7 +165,10 @@ pub const STANDING_IN: &[(&str, &str)] = &[
         "Cargo.toml",
         "[workspace]\nresolver = \"3\"\nmembers = [\"cloudknot\", \"lone\", \"many\", \"odd\", \"without\"]\n",
     ),
-    ("cloudknot/Cargo.toml", "[package]\nname = \"cloudknot\"\nversion = \"0.1.0\"\nedition = \"2024\"\n"),
+    (
+        "cloudknot/Cargo.toml",
+        "[package]\nname = \"cloudknot\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[features]\ndefault = [\"aws\"]\naws = []\n",
+    ),
     (
         "cloudknot/src/lib.rs",
         r##"

@@ -8,6 +8,7 @@
 mod build;
 mod error;
 mod executable;
+mod features;
 mod flags;
 mod library;
 mod machine;
@@ -15,23 +16,22 @@ mod platform;
 mod selection;
 mod settings;
 mod toolchain;
+mod worker;
 
 use std::fmt;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cargo_metadata::Metadata;
 
-use build::Build;
 use error::io;
-use executable::Executable;
 use platform::Platform;
 use selection::Selected;
 use toolchain::Toolchain;
 
 pub use cloudknot_runtime::contract::FunctionDescription;
 pub use error::{CompileError, CompileErrorKind};
+pub use features::AwsFeature;
 pub use flags::Profile;
 pub use machine::{Machine, WorkerTarget};
 pub use platform::Arch;
@@ -61,6 +61,27 @@ pub struct Compile {
     report: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
+/// A program as it would be compiled: package, target, settings and platform are known. See [`Compile::resolve`].
+pub struct Program {
+    compile: Compile,
+    toolchain: Toolchain,
+    metadata: Metadata,
+    settings: Settings,
+    platform: Platform,
+    arch: Arch,
+    /// The worker may ask for libraries: the image that it stands on has them.
+    dynamic: bool,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program")
+            .field("package", &self.package())
+            .field("target", &self.target())
+            .finish_non_exhaustive()
+    }
+}
+
 /// A static executable that serves remote functions.
 #[non_exhaustive]
 pub struct Worker {
@@ -84,8 +105,6 @@ pub struct Worker {
     pub functions: Vec<FunctionDescription>,
     /// What its package says of it, paths included.
     pub settings: Settings,
-    /// It can reach runs in S3: cloudknot has its feature `aws`.
-    pub reaches_s3: bool,
     /// Nothing had changed, so nothing was compiled.
     pub fresh: bool,
 }
@@ -168,59 +187,31 @@ impl Compile {
         self
     }
 
-    /// Compiles, waiting for cargo, and reads the result.
+    /// Resolves the program: its package and target, its settings and its platform. Nothing is compiled.
     ///
     /// # Errors
     /// See [`CompileErrorKind`].
-    pub fn run(&self) -> Result<Worker, CompileError> {
+    pub fn resolve(&self) -> Result<Program, CompileError> {
         let toolchain = self.toolchain()?;
         let metadata = self.metadata(&toolchain)?;
         let selected = self.selection.find(&metadata)?;
         let settings = Settings::of(selected.package)?;
         if settings.knot.arm64 == Some(true) && self.arch != Arch::Arm64 && self.target.is_none() {
-            // The dependencies may be others there, so all is looked at anew.
-            return self.clone().arch(Arch::Arm64).run();
+            // The dependencies may be others there, so all is resolved anew.
+            return self.clone().arch(Arch::Arm64).resolve();
         }
-        let dynamic = self.dynamic || settings.has_base();
         let platform = self.platform(&toolchain, &metadata, &selected, &settings)?;
-        self.warn(&toolchain, &platform, &settings)?;
-        let what = format!("the worker of `{}` ({})", selected.package.name, selected.kind.option());
-        (self.report)(&format!("compiling {what} for {}", platform.triple));
+        let arch = platform::arch_of(&platform.triple)?;
+        let dynamic = self.dynamic || settings.has_base();
+        Ok(Program { compile: self.clone(), toolchain, metadata, settings, platform, arch, dynamic })
+    }
 
-        // Apart from static ones: cargo would compile everything again at each change between the two.
-        let kind = if dynamic { "cloudknot-dynamic" } else { "cloudknot" };
-        let target_folder = metadata.target_directory.join(kind).into_std_path_buf();
-        fs::create_dir_all(&target_folder).map_err(io("create the folder", &target_folder))?;
-        // Held until the executable is read: another build of the same target would replace it.
-        let _lock = self.lock(&target_folder)?;
-        let build = Build {
-            compile: self,
-            toolchain,
-            metadata: &metadata,
-            selected: &selected,
-            settings,
-            platform,
-            dynamic,
-            target_folder,
-        };
-        let (path, fresh) = build.run()?;
-        let bytes = fs::read(&path).map_err(io("read", &path))?;
-        let executable = Executable::read(&bytes)?;
-        build.check(&executable)?;
-        Ok(Worker {
-            path,
-            bytes,
-            arch: platform::arch_of(&build.platform.triple)?,
-            target: build.platform.triple,
-            made_of: selected.kind.clone(),
-            package: selected.package.name.to_string(),
-            version: selected.package.version.to_string(),
-            package_folder: folder_of(selected.package),
-            functions: executable.functions,
-            settings: build.settings,
-            reaches_s3: selection::reaches_s3(&metadata, selected.package),
-            fresh,
-        })
+    /// Compiles, waiting for cargo, and reads the result.
+    ///
+    /// # Errors
+    /// See [`CompileErrorKind`].
+    pub fn run(&self) -> Result<Worker, CompileError> {
+        self.resolve()?.compile()
     }
 
     /// The folder of the package that is meant. Nothing is compiled.
@@ -276,31 +267,62 @@ impl Compile {
             None => platform::choose(toolchain, self.arch, needs_c),
         }
     }
+}
 
-    fn warn(&self, toolchain: &Toolchain, platform: &Platform, settings: &Settings) -> Result<(), CompileError> {
-        let user = flags::of_the_user(toolchain, &platform.triple)?;
-        if flags::asks_for_this_machine(&user) && settings.target_cpu.is_none() {
-            (self.report)(
-                "warning: the rustflags of cargo's configuration ask for this machine's CPU (target-cpu=native); the \
-                 worker crashes on a machine that lacks what this one has. Set `target-cpu` in [package.metadata.cloudknot]",
-            );
-        }
-        if platform.triple.ends_with("-musl") && settings.allocator.is_none() && !platform.compiles_c {
-            (self.report)(
-                "warning: the worker uses musl's allocator, which is slow with threads: no C compiler for musl was found",
-            );
-        }
-        Ok(())
+impl Program {
+    /// The name of its package.
+    pub fn package(&self) -> &str {
+        self.selected().package.name.as_str()
     }
 
-    fn lock(&self, target_folder: &Path) -> Result<File, CompileError> {
-        let path = target_folder.join(".lock");
-        let file = File::create(&path).map_err(io("create", &path))?;
-        if file.try_lock().is_err() {
-            (self.report)("waiting for another build of a worker in this workspace");
-            file.lock().map_err(io("lock", &path))?;
-        }
-        Ok(file)
+    /// The version of its package.
+    pub fn version(&self) -> String {
+        self.selected().package.version.to_string()
+    }
+
+    /// The folder of its package.
+    pub fn package_folder(&self) -> PathBuf {
+        folder_of(self.selected().package)
+    }
+
+    /// Its cargo target.
+    pub fn target(&self) -> CargoTarget {
+        self.selected().kind
+    }
+
+    /// The architecture that the worker is for.
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// The features of its package that were selected.
+    pub fn features(&self) -> &[String] {
+        &self.compile.selection.features
+    }
+
+    /// The settings of its package, with absolute paths.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Returns the way to the feature `aws` of cloudknot, without which a worker cannot reach S3; `None` if the worker will have it.
+    ///
+    /// # Errors
+    /// If cargo cannot be asked.
+    pub fn missing_aws_feature(&self) -> Result<Option<AwsFeature>, CompileError> {
+        features::missing_aws(self)
+    }
+
+    /// Turns the feature `aws` of cloudknot on: selects a feature of the package, or adds it to the dependency in `Cargo.toml`.
+    ///
+    /// # Errors
+    /// If `cargo add` fails.
+    pub fn with_aws_feature(self, feature: &AwsFeature) -> Result<Self, CompileError> {
+        features::turn_on(&self, feature)?.resolve()
+    }
+
+    fn selected(&self) -> Selected<'_> {
+        self.compile.selection.find(&self.metadata).expect("it was found in the same metadata before")
     }
 }
 

@@ -136,9 +136,14 @@ impl DockerImage {
     /// # Errors
     /// If the registry cannot be reached, refuses, or goes on failing.
     pub async fn push(&mut self, repository: &str, login: &Login) -> Result<String> {
-        let reference = engine::inside(Box::pin(self.inside.push(repository, login, &self.tags))).await?;
+        let reference = self.push_to(repository, login).await?;
         self.pushed.push((repository.to_owned(), login.clone()));
         Ok(reference)
+    }
+
+    /// As [`push`](Self::push), for an image that somebody else removes from there.
+    pub(crate) async fn push_to(&self, repository: &str, login: &Login) -> Result<String> {
+        engine::inside(Box::pin(self.inside.push(repository, login, &self.tags))).await
     }
 
     /// Has it in the local Docker engine, with its tags; gives the name to run it by.

@@ -13,16 +13,13 @@ use crate::home;
 use crate::home::built::{Built, FILE};
 
 impl Built {
-    /// Keeps an image as the one that stands for the program of this worker: saves it, and notes it beside the crate.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn keep(image: &DockerImage, worker: &Worker) -> Result<Self> {
+    /// Describes the image of this worker, as it would be kept. The worker is asked for its types.
+    pub(super) fn of(image: &DockerImage, worker: &Worker) -> Self {
         let hex = image.digest().trim_start_matches("sha256:");
         let short = &hex[..hex.len().min(12)];
         let name = image.tags().first().map_or_else(|| "latest".to_owned(), Clone::clone);
         let folder = worker.path.parent().unwrap_or(Path::new("."));
-        let built = Self {
+        Self {
             package: worker.package.clone(),
             version: worker.version.clone(),
             cargo_target: worker.made_of.option(),
@@ -36,12 +33,15 @@ impl Built {
             archive: folder.join(format!("{}-{short}.tar", worker.package)),
             functions: worker.functions.clone(),
             types: types_of(&worker.path),
-        };
-        if !built.archive.exists() {
-            image.save(&built.archive)?;
         }
-        built.write(&home::of_package(&worker.package_folder))?;
-        Ok(built)
+    }
+
+    /// Keeps the image as the one that stands for the program: saves it, and notes it beside the crate.
+    pub(super) fn keep(&self, image: &DockerImage, worker: &Worker) -> Result<()> {
+        if !self.archive.exists() {
+            image.save(&self.archive)?;
+        }
+        self.write(&home::of_package(&worker.package_folder))
     }
 
     /// Takes away what stands in this folder for a program: image in the Docker engine, archive and note. Whether there was

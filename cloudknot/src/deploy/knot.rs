@@ -25,8 +25,6 @@ mod inside;
 #[path = "knot/worker.rs"]
 mod inside;
 #[cfg(not(cloudknot_worker))]
-mod preflight;
-#[cfg(not(cloudknot_worker))]
 pub(crate) mod values;
 
 #[cfg(not(cloudknot_worker))]
@@ -88,6 +86,7 @@ pub struct KnotBuilder {
     pub(crate) package: Option<String>,
     pub(crate) ca_bundles: Vec<PathBuf>,
     pub(crate) base: Option<Base>,
+    pub(crate) add_feature: bool,
     #[cfg(not(cloudknot_worker))]
     pub(crate) compile: Option<Compile>,
 }
@@ -251,6 +250,7 @@ impl KnotBuilder {
             package: None,
             ca_bundles: Vec::new(),
             base: None,
+            add_feature: false,
             #[cfg(not(cloudknot_worker))]
             compile: None,
         }
@@ -461,6 +461,14 @@ impl KnotBuilder {
     #[must_use]
     pub fn dockerfile(mut self, path: impl Into<PathBuf>) -> Self {
         self.base = Some(Base::Dockerfile(path.into()));
+        self
+    }
+
+    /// Turns the feature `aws` of cloudknot on where the program lacks it: a feature of its package is selected, or `cargo add` edits
+    /// its `Cargo.toml`. Without this, such a program is refused.
+    #[must_use]
+    pub fn add_feature(mut self) -> Self {
+        self.add_feature = true;
         self
     }
 

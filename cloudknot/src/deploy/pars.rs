@@ -20,7 +20,10 @@ mod inside;
 mod inside;
 
 #[cfg(not(cloudknot_worker))]
-pub(crate) use inside::{LOOKED_FOR, bucket_is_its_own, find, of_log_group, read as of_stack, stack_name};
+pub(crate) use inside::{
+    LOOKED_FOR, ParsPlan, ParsResolved, ParsState, apply, bucket_is_its_own, find, of_log_group, read as of_stack,
+    stack_name,
+};
 
 /// What Knots share: network, bucket, log group and roles. A stack of CloudFormation, found by its name from any machine.
 ///
@@ -153,21 +156,6 @@ impl Pars {
         let mut account = self.account;
         account.region = Some(self.region);
         ParsClobber { name: self.name, account, keep_data: false }
-    }
-
-    /// What a Pars of this name would be, as far as that is known before it is made.
-    #[cfg(not(cloudknot_worker))]
-    pub(crate) fn planned(name: &str, region: &str) -> Self {
-        let builder = Self::builder(name);
-        let (region, stack_id) = (region.to_owned(), String::new());
-        Self {
-            name: builder.name,
-            region,
-            stack_id,
-            settings: builder.settings,
-            outputs: BTreeMap::new(),
-            account: builder.account,
-        }
     }
 
     /// Every one of them is there, or a [`Pars`] is not made.

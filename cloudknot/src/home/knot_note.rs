@@ -13,12 +13,6 @@ use crate::settings::sizes::JobSizes;
 
 const FILE: &str = "knot.json";
 
-/// Whether a Knot is noted in this folder, for those who cannot read the note.
-#[cfg(not(feature = "aws"))]
-pub(crate) fn is_there(home: &Path) -> bool {
-    home.join(FILE).is_file()
-}
-
 /// The Knot of a program, as far as its maps need to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -47,6 +41,9 @@ pub(crate) struct KnotNote {
     /// What its jobs are; `None` on a queue that is not its own.
     #[serde(default)]
     pub(crate) jobs: Option<JobSizes>,
+    /// The features of the package that were selected for the deploy.
+    #[serde(default)]
+    pub(crate) features: Vec<String>,
 }
 
 impl KnotNote {

@@ -137,6 +137,9 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
     deploy(&["--compute", "fargate", "--gpus", "1"], &["it asks for GPUs, which Fargate does not have"]);
     deploy(&["--memory", "9000 GiB", "--instance-types", "m5.large"], &["(m5.large) has 8192 MiB"]);
     deploy(&["--instance-types", "z9.large"], &["z9.large"]);
+    let broken = ["deploy", "-p", "odd", "--example", "broken", "--offline", "--fast"];
+    check(&mut account.knot(&broken), 101, &["this_does_not_exist", "caused by: cargo ended"]);
+    check(&mut account.knot(&["deploy", "-p", "odd", "--offline", "--fast"]), 4, &["failed to find a remote function"]);
     let left = account.left();
     assert_eq!(left["repositories"], Value::from(Vec::<Value>::new()), "nothing of a Knot was made");
 }

@@ -150,10 +150,14 @@ impl Crate {
         let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("`{}`: {error}", file.display()));
         let tokens: TokenStream = text.parse().unwrap_or_else(|error| panic!("`{}`: {error}", file.display()));
         for (name, at) in declared(&tokens) {
-            let inside = folder.join(&name);
-            let file = match at {
-                Some(at) => file.parent().expect("a file is in a folder").join(at),
-                None => inside.with_extension("rs"),
+            let (file, inside) = match at {
+                // Its children are beside it, and not in a folder of its name.
+                Some(at) => {
+                    let file = file.parent().expect("a file is in a folder").join(at);
+                    let inside = file.parent().expect("a file is in a folder").to_owned();
+                    (file, inside)
+                }
+                None => (folder.join(&name).with_extension("rs"), folder.join(&name)),
             };
             self.read_file(&file, &inside, &[path, &[name]].concat());
         }

@@ -6,8 +6,11 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use cloudknot_tests::counterparts::{self, Registry};
+use cloudknot_tests::skip::skipped;
 use cloudknot_tests::workspaces::{LONE, STANDING_IN, cargo_knot, workspace, write};
 use serde_json::Value;
+
+use crate::terminal::Terminal;
 
 static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("of the command", STANDING_IN));
 
@@ -67,20 +70,116 @@ fn the_exit_code_says_what_kind_of_failure_it_was() {
     check(&mut build(&["-p", "odd", "--example", "broken"]), 101, &["this_does_not_exist", "caused by: cargo ended"]);
 }
 
+/// Programs whose cloudknot lacks the feature `aws`, beside one whose cloudknot has it.
+const WITHOUT_AWS: &[(&str, &str)] = &[
+    (
+        "Cargo.toml",
+        "[workspace]\nresolver = \"3\"\nmembers = [\"cloudknot\", \"plain\", \"cloudy\", \"renamed\", \"with\"]\n",
+    ),
+    (
+        "cloudknot/Cargo.toml",
+        "[package]\nname = \"cloudknot\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[features]\naws = []\ndeploy = [\"aws\"]\n",
+    ),
+    ("cloudknot/src/lib.rs", ""),
+    ("plain/Cargo.toml", PLAIN),
+    ("plain/src/main.rs", "fn main() { this_is_not_compiled() }\n"),
+    (
+        "cloudy/Cargo.toml",
+        "[package]\nname = \"cloudy\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[features]\nheaven = [\"cloud\"]\n\
+         cloud = [\"cloudknot/deploy\"]\n\n[dependencies]\ncloudknot.path = \"../cloudknot\"\n",
+    ),
+    ("cloudy/src/main.rs", "fn main() { this_is_not_compiled() }\n"),
+    (
+        "renamed/Cargo.toml",
+        "[package]\nname = \"renamed\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n\
+         ck = { package = \"cloudknot\", path = \"../cloudknot\" }\n",
+    ),
+    ("renamed/src/main.rs", "fn main() { this_is_not_compiled() }\n"),
+    (
+        "with/Cargo.toml",
+        "[package]\nname = \"with\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n\
+         cloudknot = { path = \"../cloudknot\", features = [\"aws\"] }\n",
+    ),
+    ("with/src/main.rs", "fn main() { this_is_not_compiled() }\n"),
+];
+
+const PLAIN: &str = "[package]\nname = \"plain\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\ncloudknot = { path = \"../cloudknot\" }\n";
+
+/// A deploy of somebody who has chosen nothing, in this workspace.
+fn deploy(folder: &Path, arguments: &[&str]) -> Command {
+    let mut deploy = knot(&[&["deploy", "--offline"], arguments].concat());
+    for name in ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        deploy.env_remove(name);
+    }
+    // Whoever asked AWS would get no answer.
+    deploy.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_EC2_METADATA_DISABLED", "true");
+    for name in ["CLOUDKNOT_CONFIG", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
+        deploy.env(name, folder.join("none.toml"));
+    }
+    deploy.current_dir(folder);
+    deploy
+}
+
 #[test]
-fn a_deploy_that_cannot_compile_ends_as_a_build_would_and_asks_nothing_of_aws() {
-    let check = |arguments: &[&str], code: i32, says: &[&str]| {
-        let mut deploy = knot(&[&["deploy", "--offline", "--fast"], arguments].concat());
-        // Whoever asked would get no answer, and end with 7.
-        deploy.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_REGION", "eu-central-1");
-        check(deploy.env("AWS_ACCESS_KEY_ID", "nobody").env("AWS_SECRET_ACCESS_KEY", "nothing"), code, says);
-    };
-    check(&["-p", "odd", "--example", "broken"], 101, &["this_does_not_exist", "caused by: cargo ended"]);
+fn what_can_be_refused_without_compiling_is_refused_before() {
+    let folder = workspace("without aws", WITHOUT_AWS);
+    let check = |arguments: &[&str], code: i32, says: &[&str]| check(&mut deploy(&folder, arguments), code, says);
+    check(&["-p", "plain", "--attempts", "11"], 2, &["failed to take 11 as `attempts`"]);
+    check(&["-p", "plain", "--ca-bundle", "none.pem"], 5, &["none.pem"]);
+    check(&["-p", "plain", "--dockerfile", "nowhere"], 5, &["error: cannot find the Dockerfile `nowhere`"]);
+    check(
+        &["-p", "plain"],
+        2,
+        &[
+            "error: cannot deploy `plain`: it has cloudknot without the feature `aws`",
+            "hint: run `cargo add -p plain cloudknot --features aws`, then deploy again; `--add-feature` does both",
+        ],
+    );
+    check(&["-p", "cloudy"], 2, &["hint: deploy with `--features cloud`, and run the program with it, too"]);
+    check(&["-p", "renamed"], 2, &["`cargo add -p renamed cloudknot --rename ck --features aws`"]);
+    let no_region = ["error: failed to find the region of AWS"];
+    check(&["-p", "with"], 2, &no_region);
+    check(&["-p", "cloudy", "--features", "heaven"], 2, &no_region);
+    check(&["-p", "cloudy", "--add-feature"], 2, &["selecting the feature `cloud` of the package", no_region[0]]);
+    check(&["-p", "plain", "--add-feature"], 2, &["running `cargo add -p plain cloudknot", no_region[0]]);
+    check(&["-p", "renamed", "--add-feature"], 2, &["running `cargo add -p renamed", no_region[0]]);
+    for (path, added) in
+        [("plain", "path = \"../cloudknot\", features = [\"aws\"]"), ("renamed", "features = [\"aws\"]")]
+    {
+        let manifest = std::fs::read_to_string(folder.join(path).join("Cargo.toml")).unwrap();
+        assert!(manifest.contains(added), "{manifest}");
+    }
+    let mut nobody = deploy(&folder, &["-p", "with", "--region", "eu-central-1"]);
+    self::check(&mut nobody, 7, &["hint: log in to AWS"]);
+    assert!(!folder.join("target").exists(), "nothing was compiled");
+}
+
+#[test]
+fn a_program_that_cannot_be_selected_asks_nothing_of_aws() {
+    let check = |arguments: &[&str], code: i32, says: &[&str]| check(&mut deploy(&STAND_IN, arguments), code, says);
     check(&["-p", "many"], 2, &["error: failed to choose", "hint: say which:\n      -p many --bin one"]);
     check(&["-p", "lone", "--target", "wasm32-wasip1"], 2, &["failed to take `wasm32-wasip1`"]);
-    check(&["-p", "odd"], 4, &["error: failed to find a remote function in `odd` (--lib)"]);
     let mut deploy = knot(&["deploy", "--offline", "-p", "lone"]);
     self::check(deploy.env("RUSTC", "/no/such/rustc"), 3, &["failed to run `/no/such/rustc -vV`"]);
+}
+
+#[test]
+fn a_person_at_a_terminal_is_asked_whether_to_add_the_feature() {
+    let folder = workspace("without aws at a terminal", WITHOUT_AWS);
+    let scratch = tempfile::tempdir().unwrap();
+    let command = format!("cd '{}' && '{}' knot deploy --offline -p plain", folder.display(), cargo_knot().display());
+    let nobody =
+        "export CLOUDKNOT_CONFIG=/nowhere AWS_CONFIG_FILE=/nowhere; unset AWS_REGION AWS_DEFAULT_REGION AWS_PROFILE";
+    let started =
+        Terminal::start(&scratch.path().join("tmux"), &scratch.path().join("script"), &format!("{nobody}; {command}"));
+    let Some(terminal) = started else { return skipped("a question on a terminal", "there is no tmux") };
+    terminal.wait_for("run `cargo add -p plain cloudknot --features aws`, then deploy? [Y/n]:");
+    assert_eq!(std::fs::read_to_string(folder.join("plain/Cargo.toml")).unwrap(), PLAIN);
+    terminal.tmux(&["send-keys", "Enter"]);
+    terminal.wait_for("it ended with 2");
+    assert!(terminal.screen().contains("error: failed to find the region of AWS"), "{}", terminal.screen());
+    let manifest = std::fs::read_to_string(folder.join("plain/Cargo.toml")).unwrap();
+    assert!(manifest.contains("features = [\"aws\"]"), "{manifest}");
 }
 
 #[test]

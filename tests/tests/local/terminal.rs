@@ -1,6 +1,6 @@
 //! What a person sees: results on stdout, everything else on stderr, a bar on a terminal, and a word at Ctrl-C.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use cloudknot_tests::skip::skipped;
@@ -185,42 +185,41 @@ fn an_interrupt_ends_what_functions_have_started() {
 }
 
 /// A real terminal, drawn by tmux.
-struct Terminal {
+pub(crate) struct Terminal {
     socket: PathBuf,
 }
 
 impl Terminal {
     /// Runs the program in it, with its stdout in a file, and then says how it ended.
     fn run(trial: &Trial, arguments: &[&str]) -> Option<Self> {
-        let (socket, script) = (trial.file("tmux"), trial.file("script"));
         let quoted: Vec<_> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
-        let program = crate::PROGRAM;
-        let out = trial.file("out");
-        // Ctrl-C is for the program: the shell goes on.
-        let lines = format!(
-            "trap : INT\nCLOUDKNOT_HOME='{}' '{program}' {} > '{}'\necho \"it ended with $?\"\nsleep 1000\n",
-            trial.home().display(),
-            quoted.join(" "),
-            out.display()
-        );
-        std::fs::write(&script, lines).unwrap();
-        let mut tmux = Command::new("tmux");
-        tmux.arg("-S").arg(&socket).args(["-f", "/dev/null", "new-session", "-d", "-x", "150", "-y", "30", "sh"]);
-        tmux.arg(&script).env_remove("TMUX").env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
-        tmux.env_remove("CLOUDKNOT_PROGRESS").env_remove("CLOUDKNOT_BACKEND");
-        tmux.output().is_ok_and(|output| output.status.success()).then_some(Self { socket })
+        let (program, home, out) = (crate::PROGRAM, trial.home(), trial.file("out"));
+        let line =
+            format!("CLOUDKNOT_HOME='{}' '{program}' {} > '{}'", home.display(), quoted.join(" "), out.display());
+        Self::start(&trial.file("tmux"), &trial.file("script"), &line)
     }
 
-    fn tmux(&self, arguments: &[&str]) -> String {
+    /// Runs a line of the shell in it, and then says how it ended.
+    pub(crate) fn start(socket: &Path, script: &Path, line: &str) -> Option<Self> {
+        // Ctrl-C is for the program: the shell goes on.
+        std::fs::write(script, format!("trap : INT\n{line}\necho \"it ended with $?\"\nsleep 1000\n")).unwrap();
+        let mut tmux = Command::new("tmux");
+        tmux.arg("-S").arg(socket).args(["-f", "/dev/null", "new-session", "-d", "-x", "150", "-y", "30", "sh"]);
+        tmux.arg(script).env_remove("TMUX").env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
+        tmux.env_remove("CLOUDKNOT_PROGRESS").env_remove("CLOUDKNOT_BACKEND");
+        tmux.output().is_ok_and(|output| output.status.success()).then(|| Self { socket: socket.to_owned() })
+    }
+
+    pub(crate) fn tmux(&self, arguments: &[&str]) -> String {
         let output = Command::new("tmux").arg("-S").arg(&self.socket).args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn screen(&self) -> String {
+    pub(crate) fn screen(&self) -> String {
         self.tmux(&["capture-pane", "-p", "-J"])
     }
 
-    fn wait_for(&self, text: &str) -> String {
+    pub(crate) fn wait_for(&self, text: &str) -> String {
         wait_for(text, || Some(self.screen()).filter(|screen| screen.contains(text)))
     }
 }

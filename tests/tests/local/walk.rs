@@ -12,6 +12,29 @@ fn the_walk_of_the_readme() {
     walk.write("src/main.rs", program);
     assert_eq!(walk.run(), output);
     assert!(walk.folder().join(".cloudknot/knots/squares/runs").is_dir(), "the run is kept beside the crate");
+    refuses_a_knot_without_aws(&walk);
+}
+
+/// A program without the feature `aws` that finds a Knot does not run its maps on this machine instead.
+fn refuses_a_knot_without_aws(walk: &Walk) {
+    let check = |features: &[&str], hint: &str| {
+        let note = serde_json::json!({
+            "knot": "sweep", "profile": null, "region": "eu-west-1", "bucket": "b", "prefix": "", "log-group": "l", "queue": "q",
+            "job-definitions": {}, "image": "i", "types": null, "features": features,
+        });
+        walk.write(".cloudknot/knot.json", &note.to_string());
+        let output = walk.cargo_run().output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{said}");
+        assert!(said.contains("the maps of this program run on the Knot `sweep`, and it was built without"), "{said}");
+        assert!(said.contains(hint), "{said}");
+    };
+    check(&[], "hint: run `cargo add cloudknot --features aws`");
+    check(&["cloud"], "`cargo run --features cloud`");
+    assert_eq!(
+        String::from_utf8_lossy(&walk.cargo_run().env("CLOUDKNOT_BACKEND", "local").output().unwrap().stdout),
+        "[1.0, 4.0, 9.0]\n"
+    );
 }
 
 #[test]

@@ -8,22 +8,15 @@ use cargo_metadata::{Message, Metadata};
 
 use super::error::{CompileError, CompileErrorKind, io};
 use super::executable::Executable;
-use super::platform::{Linker, Platform};
-use super::selection::{CargoTarget, Selected, Selection, targets_of};
-use super::settings::{Allocator, Settings};
-use super::toolchain::Toolchain;
-use super::{Compile, flags, library};
+use super::platform::Linker;
+use super::selection::{CargoTarget, Selected, targets_of};
+use super::settings::Allocator;
+use super::{Program, flags, library};
 
-/// All that one run of cargo is made of.
+/// One run of cargo.
 pub(super) struct Build<'b> {
-    pub(super) compile: &'b Compile,
-    pub(super) toolchain: Toolchain,
-    pub(super) metadata: &'b Metadata,
+    pub(super) program: &'b Program,
     pub(super) selected: &'b Selected<'b>,
-    pub(super) settings: Settings,
-    pub(super) platform: Platform,
-    /// It may ask for libraries: the image that it stands on has them.
-    pub(super) dynamic: bool,
     pub(super) target_folder: PathBuf,
 }
 
@@ -57,26 +50,25 @@ impl Build<'_> {
     }
 
     fn command(&self) -> Result<Command, CompileError> {
-        let (platform, selected) = (&self.platform, self.selected);
-        let manifest = workspace_manifest(self.metadata)?;
-        let mut command = self.toolchain.cargo();
+        let Program { compile, toolchain, metadata, settings, platform, .. } = self.program;
+        let selected = self.selected;
+        let manifest = workspace_manifest(metadata)?;
+        let mut command = toolchain.cargo();
         command.arg(if platform.linker == Linker::Zig { "zigbuild" } else { "build" });
         if selected.kind == CargoTarget::Lib {
             let (path, name) =
-                library::generate(self.metadata, selected, &self.compile.selection, &manifest, &self.target_folder)?;
+                library::generate(metadata, selected, &compile.selection, &manifest, &self.target_folder)?;
             command.arg("--manifest-path").arg(path).args(["--bin", &name]);
             // The copy of the lock file gains the generated package; everything else in it is locked as it is.
-            command.args(
-                self.compile.cargo_options.iter().filter(|option| *option != "--locked" && *option != "--frozen"),
-            );
+            command.args(compile.cargo_options.iter().filter(|option| *option != "--locked" && *option != "--frozen"));
         } else {
             command.arg("--manifest-path").arg(&selected.package.manifest_path);
             command.args(["--package", &selected.package.id.repr]).args(selected.kind.option().split(' '));
-            command.args(feature_options(&self.compile.selection)).args(&self.compile.cargo_options);
+            command.args(compile.selection.feature_options()).args(&compile.cargo_options);
         }
         command.args(["--message-format", "json-render-diagnostics", "--target", &platform.triple]);
         command.arg("--target-dir").arg(&self.target_folder);
-        command.args(self.compile.profile.options(&self.settings, &manifest, self.metadata));
+        command.args(compile.profile.options(settings, &manifest, metadata));
         command.env("CARGO_ENCODED_RUSTFLAGS", self.rustflags()?);
         if let Linker::Program(linker) = &platform.linker {
             let name = platform.triple.to_uppercase().replace('-', "_");
@@ -89,15 +81,16 @@ impl Build<'_> {
     }
 
     fn rustflags(&self) -> Result<String, CompileError> {
-        let musl = self.platform.triple.ends_with("-musl");
-        let automatic = if musl && self.platform.compiles_c { Allocator::Mimalloc } else { Allocator::System };
-        let allocator = self.settings.allocator.unwrap_or(automatic);
+        let Program { toolchain, metadata, settings, platform, dynamic, .. } = self.program;
+        let musl = platform.triple.ends_with("-musl");
+        let automatic = if musl && platform.compiles_c { Allocator::Mimalloc } else { Allocator::System };
+        let allocator = settings.allocator.unwrap_or(automatic);
         // Of two flags the last one counts. So the user's come after ours, and the settings, which are for workers, last.
         let all = [
-            flags::of_a_worker(self.dynamic),
-            flags::remap(&self.toolchain, self.metadata, &self.target_folder),
-            flags::of_the_user(&self.toolchain, &self.platform.triple)?,
-            flags::of_the_settings(&self.settings, allocator),
+            flags::of_a_worker(*dynamic),
+            flags::remap(toolchain, metadata, &self.target_folder),
+            flags::of_the_user(toolchain, &platform.triple)?,
+            flags::of_the_settings(settings, allocator),
         ];
         flags::encode(all.into_iter().flatten())
     }
@@ -106,7 +99,7 @@ impl Build<'_> {
     pub(super) fn check(&self, executable: &Executable) -> Result<(), CompileError> {
         let (name, target) = (&self.selected.package.name, self.selected.kind.option());
         let refused = |message: String| CompileError::new(CompileErrorKind::Worker, message);
-        if !executable.needs.is_empty() && !self.dynamic {
+        if !executable.needs.is_empty() && !self.program.dynamic {
             let needs = executable.needs.join("`, `");
             return Err(refused(format!("failed to link `{name}` ({target}) statically: it asks for `{needs}`"))
                 .advise(
@@ -129,20 +122,6 @@ impl Build<'_> {
         }
         Ok(())
     }
-}
-
-fn feature_options(selection: &Selection) -> Vec<String> {
-    let mut options = Vec::new();
-    if selection.all_features {
-        options.push("--all-features".into());
-    }
-    if selection.no_default_features {
-        options.push("--no-default-features".into());
-    }
-    if !selection.features.is_empty() {
-        options.extend(["--features".into(), selection.features.join(",")]);
-    }
-    options
 }
 
 fn workspace_manifest(metadata: &Metadata) -> Result<toml::Table, CompileError> {

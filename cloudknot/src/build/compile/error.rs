@@ -22,6 +22,8 @@ pub enum CompileErrorKind {
     Selection,
     /// `[package.metadata.cloudknot]` or an option says something that cannot be.
     Settings,
+    /// The program has cloudknot without a feature that is needed.
+    Feature,
     /// The machine lacks what is needed to compile for the worker's platform.
     Toolchain,
     /// cargo ended with an error, which it has shown itself.

@@ -69,6 +69,21 @@ impl CargoTarget {
 }
 
 impl Selection {
+    /// The features, as cargo's options.
+    pub(super) fn feature_options(&self) -> Vec<String> {
+        let mut options = Vec::new();
+        if self.all_features {
+            options.push("--all-features".into());
+        }
+        if self.no_default_features {
+            options.push("--no-default-features".into());
+        }
+        if !self.features.is_empty() {
+            options.extend(["--features".into(), self.features.join(",")]);
+        }
+        options
+    }
+
     pub(super) fn find<'m>(&self, metadata: &'m Metadata) -> Result<Selected<'m>, CompileError> {
         let fitting = self.fitting(metadata)?;
         let mut candidates: Vec<Selected<'m>> = fitting.iter().flat_map(|package| self.candidates(package)).collect();
@@ -208,17 +223,6 @@ pub(super) fn compiles_c(metadata: &Metadata, package: &Package) -> bool {
     dependencies(metadata, &package.id, built, built)
         .iter()
         .any(|package| matches!(package.name.as_str(), "cc" | "cmake"))
-}
-
-/// Whether the worker of this package has the S3 store in it.
-pub(super) fn reaches_s3(metadata: &Metadata, package: &Package) -> bool {
-    let any = |kind| kind != DependencyKind::Build;
-    let all = dependencies(metadata, &package.id, any, any);
-    let runtime = all.iter().find(|package| package.name == "cloudknot-runtime");
-    let built = |kind| kind == DependencyKind::Normal;
-    runtime.is_none_or(|runtime| {
-        dependencies(metadata, &runtime.id, built, built).iter().any(|package| package.name == "aws-sdk-s3")
-    })
 }
 
 /// The `cloudknot` that this package is linked with.

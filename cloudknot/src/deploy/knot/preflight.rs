@@ -3,20 +3,24 @@
 
 use std::collections::BTreeSet;
 
-use super::values::{Answers, Wanted};
 use crate::aws::ec2::{Ec2, InstanceType};
 use crate::aws::{Aws, machines, permissions, quotas};
+use crate::deploy::knot::values::{Answers, Wanted};
 use crate::deploy::pars::Pars;
 use crate::deploy::policy::{Allowed, Scope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
 
-/// Refuses a Knot that could not be made, or whose jobs could never start.
-pub(crate) async fn check(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars, new: bool) -> Result<()> {
-    // What the template's values refuse is known here, and not only once an image is pushed.
-    wanted.values(pars, answers, "", false)?;
-    if new {
-        let said = wanted.settings;
+/// Refuses a new Knot that whoever asks may not make, or that the account has no room for; and a key pair that is not there.
+pub(super) async fn check_account(
+    aws: &Aws,
+    wanted: &Wanted<'_>,
+    answers: &Answers,
+    pars: &Pars,
+    is_new: bool,
+) -> Result<()> {
+    let said = wanted.settings;
+    if is_new {
         let mut takes = vec!["cloudformation:CreateStack", "batch:RegisterJobDefinition"];
         takes.extend(said.job_role.is_none().then_some("iam:CreateRole"));
         takes.extend(said.repository.is_none().then_some("ecr:CreateRepository"));
@@ -27,6 +31,19 @@ pub(crate) async fn check(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, par
             quotas::check_knot(aws).await?;
         }
     }
+    if let Some(key_pair) = &said.key_pair
+        && !Ec2::new(aws).key_pair_exists(key_pair).await?
+    {
+        let message = format!("failed to find the key pair `{key_pair}` in {}", aws.region);
+        return Err(Error::new(ErrorKind::NotFound, message).with_hint("make it in EC2, or leave `key-pair` out"));
+    }
+    Ok(())
+}
+
+/// Refuses a Knot whose jobs could never start: no machine can hold them, where the Pars has subnets.
+pub(super) async fn check_machines(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars) -> Result<()> {
+    // What the template's values refuse is known here, and not only once an image is pushed.
+    wanted.values(pars, answers, "", false)?;
     if answers.compute.unwrap_or_else(|| wanted.compute()).is_fargate() {
         // What Fargate has is a part of the template's values.
         return Ok(());
@@ -36,17 +53,15 @@ pub(crate) async fn check(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, par
         return Ok(());
     }
     let ec2 = Ec2::new(aws);
-    let types = offered(&ec2, ec2.instance_types(&wanted.instance_types()).await?, pars).await?;
+    let mut types = ec2.instance_types(&wanted.instance_types()).await?;
+    // One that is yet to be made has no subnets.
+    if pars.subnets().next().is_some() {
+        types = offered(&ec2, types, pars).await?;
+    }
     for request in wanted.requests()? {
         if let Some(doubt) = machines::fits(&request, &types)? {
             step(&format!("warning: {doubt}"));
         }
-    }
-    if let Some(key_pair) = &wanted.settings.key_pair
-        && !ec2.key_pair_exists(key_pair).await?
-    {
-        let message = format!("failed to find the key pair `{key_pair}` in {}", aws.region);
-        return Err(Error::new(ErrorKind::NotFound, message).with_hint("make it in EC2, or leave `key-pair` out"));
     }
     Ok(())
 }

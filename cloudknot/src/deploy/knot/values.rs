@@ -38,7 +38,7 @@ pub(crate) struct Wanted<'a> {
 }
 
 /// What AWS had to be asked.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Answers {
     /// A repository that others share.
     pub(crate) repository: Option<Repository>,

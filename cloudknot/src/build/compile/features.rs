@@ -1,0 +1,191 @@
+//! The feature `aws` of cloudknot in a worker build: whether it is on, and how it is turned on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::process::Command;
+
+use cargo_metadata::{Dependency, DependencyKind, Package};
+
+use super::error::{CompileError, CompileErrorKind};
+use super::selection::{CargoTarget, cloudknot_of};
+use super::{Compile, Program, flags};
+
+/// The way to turn the feature `aws` of cloudknot on. `Display` gives the options of cargo, or the command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AwsFeature {
+    /// A feature of the program's package turns it on.
+    #[non_exhaustive]
+    OfPackage {
+        /// Its name.
+        feature: String,
+    },
+    /// The dependency on cloudknot has to name it, in `Cargo.toml`.
+    #[non_exhaustive]
+    OfDependency {
+        /// The arguments of `cargo add`.
+        arguments: Vec<String>,
+    },
+}
+
+impl fmt::Display for AwsFeature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OfPackage { feature } => write!(f, "--features {feature}"),
+            Self::OfDependency { arguments } => write!(f, "cargo add {}", arguments.join(" ")),
+        }
+    }
+}
+
+impl AwsFeature {
+    /// Returns the error of a deploy of this package.
+    pub(crate) fn refusal(&self, package: &str) -> CompileError {
+        let message = format!(
+            "cannot deploy `{package}`: it has cloudknot without the feature `aws`, so its workers cannot reach S3"
+        );
+        let hint = match self {
+            Self::OfPackage { feature } => format!(
+                "deploy with `--features {feature}`, and run the program with it, too: `cargo run --features {feature}`; \
+             `--add-feature` selects it for the deploy"
+            ),
+            Self::OfDependency { .. } => {
+                format!("run `{self}`, then deploy again; `--add-feature` does both")
+            }
+        };
+        CompileError::new(CompileErrorKind::Feature, message).advise(hint)
+    }
+}
+
+const FEATURE: &str = "aws";
+
+pub(super) fn missing_aws(program: &Program) -> Result<Option<AwsFeature>, CompileError> {
+    if enabled(program)?.contains(FEATURE) {
+        return Ok(None);
+    }
+    let package = program.selected().package;
+    let cloudknot = cloudknot_of(&program.metadata, package);
+    // Those of cloudknot's that turn it on, itself included.
+    let wanted = cloudknot.map(|cloudknot| implying(&cloudknot.features, &[FEATURE.into()].into())).unwrap_or_default();
+    let dependency = dependency_of(package);
+    let key = dependency.map_or("cloudknot", |dependency| dependency.rename.as_deref().unwrap_or(&dependency.name));
+    let asked = wanted.iter().flat_map(|feature| [format!("{key}/{feature}"), format!("{key}?/{feature}")]).collect();
+    let mut own = implying(&package.features, &asked);
+    own.remove("default");
+    let feature = if own.contains(FEATURE) { Some(FEATURE.to_owned()) } else { own.pop_first() };
+    Ok(Some(match feature {
+        Some(feature) => AwsFeature::OfPackage { feature },
+        None => AwsFeature::OfDependency { arguments: arguments(program, package, dependency) },
+    }))
+}
+
+/// Returns the compilation with the feature turned on. One of the package is selected; for one of the dependency, `Cargo.toml` is
+/// edited by `cargo add`.
+pub(super) fn turn_on(program: &Program, feature: &AwsFeature) -> Result<Compile, CompileError> {
+    let mut compile = program.compile.clone();
+    match feature {
+        AwsFeature::OfPackage { feature } => compile.selection.features.push(feature.clone()),
+        AwsFeature::OfDependency { arguments } => {
+            let manifest = &program.selected().package.manifest_path;
+            let mut add = program.toolchain.cargo();
+            add.arg("add").args(arguments).arg("--manifest-path").arg(manifest);
+            // It would not edit what is locked, and needs no network where the dependency is there.
+            add.args(compile.cargo_options.iter().filter(|option| *option == "--offline"));
+            ask(add, "add the feature `aws` of cloudknot")?;
+        }
+    }
+    Ok(compile)
+}
+
+/// Returns the features that cloudknot has in the worker of this program, and in no other member's.
+fn enabled(program: &Program) -> Result<BTreeSet<String>, CompileError> {
+    let Program { compile, toolchain, platform, dynamic, .. } = program;
+    let selected = program.selected();
+    let edges = if matches!(selected.kind, CargoTarget::Example(_)) { "normal,dev" } else { "normal" };
+    let mut tree = toolchain.cargo();
+    tree.args(["tree", "--quiet", "--prefix", "none", "--format", "{p}\t{f}", "--edges", edges]);
+    tree.arg("--manifest-path").arg(&selected.package.manifest_path).args(["--package", &selected.package.id.repr]);
+    tree.args(["--target", &platform.triple]).args(compile.selection.feature_options()).args(&compile.cargo_options);
+    let user = flags::of_the_user(toolchain, &platform.triple)?;
+    tree.env("CARGO_ENCODED_RUSTFLAGS", flags::encode(flags::of_a_worker(*dynamic).into_iter().chain(user))?);
+    let tree = ask(tree, "find the features of the worker")?;
+    let features =
+        tree.lines().filter_map(|line| line.split_once('\t')).find(|(name, _)| name.starts_with("cloudknot v"));
+    // What was shown before is marked.
+    let features = features.map(|(_, features)| features.trim_end_matches("(*)").trim()).unwrap_or_default();
+    Ok(features.split(',').filter(|feature| !feature.is_empty()).map(str::to_owned).collect())
+}
+
+fn ask(mut command: Command, doing: &str) -> Result<String, CompileError> {
+    let failed = || CompileError::new(CompileErrorKind::Settings, format!("cannot {doing}"));
+    let output = command.output().map_err(|cause| failed().because(cause))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: ").to_owned();
+        return Err(failed().because(said));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Returns the features that turn one of these on, directly or by others; those of them that are features themselves included.
+fn implying(features: &BTreeMap<String, Vec<String>>, wanted: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut found: BTreeSet<String> = features.keys().filter(|name| wanted.contains(*name)).cloned().collect();
+    loop {
+        let leads = |implied: &String| wanted.contains(implied) || found.contains(implied);
+        let more = features.iter().filter(|(name, _)| !found.contains(*name));
+        let more: Vec<_> =
+            more.filter(|(_, implied)| implied.iter().any(leads)).map(|(name, _)| name.clone()).collect();
+        if more.is_empty() {
+            return found;
+        }
+        found.extend(more);
+    }
+}
+
+fn dependency_of(package: &Package) -> Option<&Dependency> {
+    let all = || package.dependencies.iter().filter(|dependency| dependency.name == "cloudknot");
+    all().find(|dependency| dependency.kind == DependencyKind::Normal).or_else(|| all().next())
+}
+
+fn arguments(program: &Program, package: &Package, dependency: Option<&Dependency>) -> Vec<String> {
+    let mut arguments = Vec::new();
+    if program.metadata.workspace_packages().len() > 1 {
+        arguments.extend(["-p".to_owned(), package.name.to_string()]);
+    }
+    arguments.push("cloudknot".to_owned());
+    if let Some(name) = dependency.and_then(|dependency| dependency.rename.as_ref()) {
+        arguments.extend(["--rename".to_owned(), name.clone()]);
+    }
+    arguments.extend(["--features", FEATURE].map(str::to_owned));
+    if dependency.is_some_and(|dependency| dependency.kind == DependencyKind::Development) {
+        arguments.push("--dev".to_owned());
+    }
+    if let Some(platform) = dependency.and_then(|dependency| dependency.target.as_ref()) {
+        arguments.extend(["--target".to_owned(), platform.to_string()]);
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feature_is_turned_on_by_those_that_lead_to_it() {
+        let features = [
+            ("default", vec!["fast"]),
+            ("fast", vec![]),
+            ("cloud", vec!["ck?/deploy", "dep:serde"]),
+            ("everything", vec!["fast", "cloud"]),
+            ("aws", vec!["other/aws"]),
+        ];
+        let features =
+            features.map(|(name, implied)| (name.to_owned(), implied.into_iter().map(str::to_owned).collect()));
+        let check = |wanted: &[&str], expected: &[&str]| {
+            let wanted = wanted.iter().map(ToString::to_string).collect();
+            let found = implying(&features.clone().into(), &wanted);
+            assert_eq!(found.iter().collect::<Vec<_>>(), expected);
+        };
+        check(&["ck/deploy", "ck?/deploy"], &["cloud", "everything"]);
+        check(&["ck/aws"], &[]);
+        check(&["fast"], &["default", "everything", "fast"]);
+    }
+}

@@ -1,0 +1,255 @@
+//! What a deploy starts from: the program, as cargo knows it, and the account, as AWS does. Nothing is compiled or written. What
+//! can be refused without compiling is refused here.
+
+use serde_json::json;
+
+use super::preflight;
+use super::stack::{noted, stack_name};
+use crate::aws::batch::Batch;
+use crate::aws::cloudformation::{Stack, Stacks};
+use crate::aws::ec2::Ec2;
+use crate::aws::ecr::Ecr;
+use crate::aws::{Aws, iam};
+use crate::build::compile::{Arch, AwsFeature, Compile, CompileError, Program, Selection};
+use crate::build::pipeline::Pipeline;
+use crate::deploy::knot::values::{Answers, Wanted};
+use crate::deploy::knot::{Deployed, KnotBuilder};
+use crate::deploy::noted::differences;
+use crate::deploy::pars::{self, Pars, ParsBuilder, ParsResolved, ParsState};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::step;
+use crate::settings::account::Account;
+use crate::settings::config::{Config, default_pars};
+use crate::settings::knot::KnotSettings;
+
+/// A Knot that is to be, and the account that it is to be in.
+pub(super) struct Resolved {
+    pub(super) knot: KnotProgram,
+    pub(super) state: AccountState,
+    pub(super) answers: Answers,
+}
+
+/// The program of a Knot, with all that was said of the Knot.
+pub(super) struct KnotProgram {
+    pub(super) name: String,
+    pub(super) settings: KnotSettings,
+    pub(super) package: String,
+    pub(super) version: String,
+    pub(super) cargo_target: String,
+    pub(super) arch: Arch,
+    /// The features of the package that were selected.
+    pub(super) features: Vec<String>,
+}
+
+/// The stacks in the account that a deploy has to do with.
+pub(super) struct AccountState {
+    pub(super) aws: Aws,
+    pub(super) stacks: Stacks,
+    pub(super) stack: Option<Stack>,
+    pub(super) pars: ParsFound,
+}
+
+/// The Pars that the Knot is to stand on.
+pub(super) enum ParsFound {
+    There(Box<Pars>),
+    /// It is made on the way.
+    Missing(Box<ParsState>),
+}
+
+impl Resolved {
+    /// Resolves a deploy; with the way of the program to its image.
+    pub(super) async fn of(builder: &KnotBuilder) -> Result<(Self, Pipeline)> {
+        let program = program(builder).await?;
+        KnotProgram::of(builder, &program).wanted().check()?;
+        let pipeline = builder.ca_bundles.iter().fold(Pipeline::new(program), Pipeline::ca_bundle);
+        let pipeline = pipeline.on(builder.base.clone());
+        pipeline.check()?;
+        let pipeline = with_aws_feature(pipeline, builder.add_feature).await?;
+        let knot = KnotProgram::of(builder, pipeline.program());
+        let state = AccountState::of(&knot, &builder.account).await?;
+        let answers = knot.ask(&state.aws).await?;
+        let is_new = state.before().is_none();
+        preflight::check_account(&state.aws, &knot.wanted(), &answers, &state.pars.planned(), is_new).await?;
+        Ok((Self { knot, state, answers }, pipeline))
+    }
+}
+
+/// Asks cargo for the program.
+async fn program(builder: &KnotBuilder) -> Result<Program> {
+    let mut compile = builder.compile.clone().unwrap_or_else(|| {
+        let (manifest_path, package) = (builder.manifest_path.clone(), builder.package.clone());
+        Compile::new(Selection { manifest_path, package, ..Selection::default() }).report(step)
+    });
+    if builder.settings.arm64 == Some(true) {
+        compile = compile.arch(Arch::Arm64);
+    }
+    if builder.base.is_some() {
+        compile = compile.dynamic();
+    }
+    Ok(waiting(move || compile.resolve()).await?)
+}
+
+/// Refuses a program whose workers cannot reach S3, or changes that where it is asked for.
+async fn with_aws_feature(pipeline: Pipeline, add: bool) -> Result<Pipeline> {
+    let turned_on = move || -> Result<Pipeline, CompileError> {
+        let Some(feature) = pipeline.program().missing_aws_feature()? else { return Ok(pipeline) };
+        if !add {
+            return Err(feature.refusal(pipeline.program().package()));
+        }
+        step(&match &feature {
+            AwsFeature::OfPackage { feature } => format!("selecting the feature `{feature}` of the package"),
+            AwsFeature::OfDependency { .. } => format!("running `{feature}`"),
+        });
+        pipeline.with_aws_feature(&feature)
+    };
+    Ok(waiting(turned_on).await?)
+}
+
+/// Waits for cargo, and so not on a thread that others need.
+async fn waiting<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(ask).await.expect("asking cargo does not panic")
+}
+
+impl KnotProgram {
+    fn of(builder: &KnotBuilder, program: &Program) -> Self {
+        let settings = builder.settings.clone().over(program.settings().knot.clone());
+        Self {
+            name: settings.knot.clone().unwrap_or_else(|| program.package().replace('_', "-")),
+            settings,
+            package: program.package().to_owned(),
+            version: program.version(),
+            cargo_target: program.target().option(),
+            arch: program.arch(),
+            features: program.features().to_vec(),
+        }
+    }
+
+    /// The Knot without functions and image, which are known once it is compiled.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            name: &self.name,
+            settings: &self.settings,
+            functions: &[],
+            ids: Vec::new(),
+            arch: self.arch,
+            digest: "",
+        }
+    }
+
+    /// What is noted of it in its stack, but for functions and types.
+    pub(super) fn deployed(&self) -> Deployed {
+        Deployed {
+            package: self.package.clone(),
+            version: self.version.clone(),
+            cargo_target: self.cargo_target.clone(),
+            settings: self.settings.clone(),
+            functions: std::collections::BTreeMap::new(),
+            types: std::collections::BTreeMap::new(),
+        }
+    }
+
+    /// Asks AWS for what the settings only name.
+    async fn ask(&self, aws: &Aws) -> Result<Answers> {
+        let mut answers = Answers::default();
+        if let Some(name) = &self.settings.repository {
+            answers.repository = Some(Ecr::new(aws).repository(name).await?);
+        }
+        if let Some(queue) = &self.settings.queue {
+            answers.compute = Some(Batch::new(aws).queue(queue).await?.compute);
+        }
+        if let Some(ami) = &self.settings.ami {
+            let image = Ec2::new(aws).root_device(ami).await?;
+            let image = image.ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("failed to find the machine image `{ami}` in {}", aws.region))
+                    .with_hint("name one of this region, or leave `ami` out for AWS's latest")
+            })?;
+            answers.root_device = Some(image.root_device);
+        }
+        answers.policies = iam::policies(aws, &self.settings.policies).await?;
+        Ok(answers)
+    }
+
+    /// Whether the stack is this program's, on this Pars: only then may it be changed.
+    pub(super) fn is_ours(&self, stack: &Stack, pars: &str) -> Result<()> {
+        let there = noted(stack)?.settings;
+        let of = |deployed: &Deployed, pars: &str| {
+            // Another repository would not have the images that runs still need.
+            let repository = &deployed.settings.repository;
+            json!({"package": deployed.package, "target": deployed.cargo_target, "pars": pars, "repository": repository})
+        };
+        let there = of(&there, stack.output("Pars")?);
+        let differences = differences(&there, &of(&self.deployed(), pars));
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let message = format!("failed to deploy the Knot `{}`: one of this name belongs to something else", self.name);
+        Err(Error::new(ErrorKind::Exists, message)
+            .with_source(differences.join("\n"))
+            .with_hint("choose another name (--knot), or clobber that one first: `cargo knot clobber`"))
+    }
+}
+
+impl AccountState {
+    /// Looks for the stacks of the Knot and its Pars.
+    async fn of(knot: &KnotProgram, account: &Account) -> Result<Self> {
+        let aws = Aws::load(account).await?;
+        let stacks = Stacks::new(&aws);
+        let said = knot.settings.pars.clone();
+        let chosen = if said.is_some() { said } else { Config::read()?.pars };
+        let name = chosen.clone().unwrap_or_else(default_pars);
+        let knot_stack = stack_name(&knot.name);
+        let (stack, found) = tokio::try_join!(stacks.find_at_rest(&knot_stack), pars::find(&stacks, &name, account))?;
+        if let Some(stack) = stack.as_ref().filter(|stack| stack.outputs.contains_key("Settings")) {
+            knot.is_ours(stack, &name)?;
+        }
+        let pars = match found {
+            Some(pars) => ParsFound::There(Box::new(pars)),
+            None if chosen.is_some() => {
+                let message = format!("failed to find the Pars `{name}` in {}", aws.region);
+                let hint = format!("`cargo knot pars create {name}` makes it; {}", pars::LOOKED_FOR);
+                return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint));
+            }
+            // It is large, and seldom polled.
+            None => match Box::pin(ParsState::resolve(&default_pars_builder(&name, account)?, false)).await? {
+                ParsResolved::Open(state) => ParsFound::Missing(state),
+                // Somebody has made it meanwhile.
+                ParsResolved::Unchanged(pars) => ParsFound::There(pars),
+            },
+        };
+        Ok(Self { aws, stacks, stack, pars })
+    }
+
+    /// The stack that is changed; one that never came to be is taken away first, and made anew.
+    pub(super) fn before(&self) -> Option<&Stack> {
+        self.stack.as_ref().filter(|stack| !stack.is_stuck())
+    }
+
+    /// Returns whether there is an environment, of which Batch moves the number of vCPUs from the first day on, and refuses to go
+    /// below where it is.
+    pub(super) fn has_environment(&self) -> bool {
+        self.before().is_some_and(|stack| stack.outputs.contains_key("ComputeEnvironment"))
+    }
+}
+
+impl ParsFound {
+    /// The Pars, or one without resources where it is yet to be made.
+    pub(super) fn planned(&self) -> Pars {
+        match self {
+            Self::There(pars) => (**pars).clone(),
+            Self::Missing(state) => state.planned(),
+        }
+    }
+}
+
+/// A Pars that is made on the way has what was chosen once for all of them.
+fn default_pars_builder(name: &str, account: &Account) -> Result<ParsBuilder> {
+    let chosen = Config::read()?;
+    let mut builder = Pars::builder(name).in_account(account);
+    if let Some(bucket) = chosen.bucket {
+        builder = builder.bucket(bucket);
+    }
+    Ok(match chosen.kms_key {
+        Some(key) => builder.kms_key(key),
+        None => builder,
+    })
+}

@@ -1,0 +1,74 @@
+//! How a Pars is taken away.
+
+use super::LOOKED_FOR;
+use super::stack::stack_name;
+use crate::aws::cloudformation::{Body, KNOT_STACKS, PARS_STACKS, Stack, Stacks, Wanted};
+use crate::aws::{Aws, s3};
+use crate::deploy::pars::ParsClobber;
+use crate::deploy::template::resources;
+use crate::error::{Error, ErrorKind, Result};
+
+pub(crate) async fn clobber(clobber: &ParsClobber) -> Result<()> {
+    let name = &clobber.name;
+    let aws = Aws::load(&clobber.account).await?;
+    let stacks = Stacks::new(&aws);
+    let Some(stack) = stacks.find_at_rest(&stack_name(name)).await? else {
+        return Err(Error::new(ErrorKind::NotFound, format!("failed to find the Pars `{name}` in {}", aws.region))
+            .with_hint(LOOKED_FOR));
+    };
+    let refused = |why: &str, who: Vec<&str>, hint: &str| {
+        let message = format!("failed to clobber the Pars `{name}`: {why}: {}", who.join(", "));
+        Err(Error::new(ErrorKind::Exists, message).with_hint(hint))
+    };
+    let all = stacks.all("cloudknot-").await?;
+    let says = |stack: &&Stack, key: &str, value: &str| stack.outputs.get(key).is_some_and(|there| there == value);
+    let knots = all.iter().filter_map(|knot| Some((knot.name.strip_prefix(KNOT_STACKS)?, knot)));
+    let on_it: Vec<_> = knots.filter(|(_, knot)| says(knot, "Pars", name)).map(|(name, _)| name).collect();
+    if !on_it.is_empty() {
+        return refused("Knots stand on it", on_it, "clobber those first: `cargo knot clobber <name>`");
+    }
+    // What the template has is the stack's own; a bucket that was there before is not in it.
+    let own = resources(&stacks.template(&stack).await?);
+    let bucket = stack.outputs.get("Bucket").filter(|_| own.contains_key("Bucket"));
+    if clobber.keep_data {
+        if stack.status.as_str() != "DELETE_FAILED" && stack.outputs.contains_key("Settings") {
+            keep_data(&stacks, &stack, true).await?;
+        }
+        let kept: Vec<_> = ["Bucket", "LogGroup"].into_iter().filter(|name| own.contains_key(*name)).collect();
+        return stacks.delete(&stack, &kept).await;
+    }
+    if let Some(bucket) = bucket {
+        let others = all.iter().filter(|other| other.id != stack.id && says(other, "Bucket", bucket));
+        let others: Vec<_> = others.filter_map(|other| other.name.strip_prefix(PARS_STACKS)).collect();
+        if !others.is_empty() {
+            return refused("others keep their runs in its bucket", others, "clobber those first, or keep the data");
+        }
+        if stack.can_be_changed() {
+            keep_data(&stacks, &stack, false).await?;
+        }
+        s3::empty(&aws, bucket).await?;
+    }
+    stacks.delete(&stack, &[]).await
+}
+
+/// Has the stack leave bucket and logs when it is deleted, or take them with it: that stands in its template.
+///
+/// An output changes with it: CloudFormation takes a change of the policy alone for none.
+async fn keep_data(stacks: &Stacks, stack: &Stack, keep: bool) -> Result<()> {
+    const KEPT: &str = "  KeptData:\n    Value: \"true\"\n";
+    let (delete, retain) = ("DeletionPolicy: Delete", "DeletionPolicy: Retain");
+    let template = stacks.template(stack).await?;
+    let plain = template.replace(KEPT, "");
+    let wanted = if keep { plain.replace(delete, retain) + KEPT } else { plain.replace(retain, delete) };
+    if wanted == template {
+        return Ok(());
+    }
+    let body = Body::Text(wanted.clone());
+    let change = Wanted { name: &stack.name, template: &body, tags: &[], only_new: false };
+    let (stack, _) = stacks.apply(&change, &|_| Ok(())).await?;
+    if stacks.template(&stack).await? == wanted {
+        return Ok(());
+    }
+    let message = format!("failed to say in the stack `{}` what becomes of its data", stack.name);
+    Err(Error::new(ErrorKind::Aws, message).with_hint("nothing was deleted; run the same command again"))
+}

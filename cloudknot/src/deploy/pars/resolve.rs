@@ -1,0 +1,274 @@
+//! What a Pars starts from: its settings, and what AWS has. Nothing is written.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::stack::{Note, content, log_group, same_settings, stack_name};
+use super::{ZONES, read};
+use crate::aws::cloudformation::{Stack, Stacks};
+use crate::aws::ec2::{Ec2, Subnet};
+use crate::aws::{Aws, iam, logs, permissions, quotas, s3};
+use crate::deploy::noted::Noted;
+use crate::deploy::pars::{Pars, ParsBuilder};
+use crate::deploy::policy::{Allowed, Scope};
+use crate::deploy::template::{Resource, resources};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::step;
+use crate::settings::names::{self, Kind};
+use crate::settings::pars::{Internet, Network};
+
+/// A Pars that is to be, and the account that it is to be in.
+pub(crate) struct ParsState {
+    pub(super) builder: ParsBuilder,
+    pub(super) aws: Aws,
+    pub(super) stacks: Stacks,
+    pub(super) stack: Option<Stack>,
+    /// The template of the stack, where that is one to be changed.
+    pub(super) before: Option<String>,
+    pub(super) network: NetworkState,
+    pub(super) instance_role: Value,
+    pub(super) execution_role: Value,
+    pub(super) bucket_was_there: bool,
+    pub(super) logs_were_there: bool,
+}
+
+/// The network of a Pars, as far as it is there.
+#[derive(Clone)]
+pub(super) enum NetworkState {
+    /// A VPC of its own, in these zones.
+    New { zones: Vec<String> },
+    /// A VPC that exists.
+    Given { vpc: String, subnets: Vec<String>, assign_public_ip: bool },
+    /// The default VPC, which this region lacks.
+    NoDefault,
+}
+
+/// The outcome of [`ParsState::resolve`].
+pub(crate) enum ParsResolved {
+    /// It is there, as it should be.
+    Unchanged(Box<Pars>),
+    /// It is to be made or changed.
+    Open(Box<ParsState>),
+}
+
+impl ParsState {
+    /// Asks AWS for all that a plan depends on. What AWS would refuse is refused, unless the stack is somebody else's to make.
+    pub(crate) async fn resolve(builder: &ParsBuilder, for_template: bool) -> Result<ParsResolved> {
+        check(builder)?;
+        let aws = Aws::load(&builder.account).await?;
+        let stacks = Stacks::new(&aws);
+        let stack = stacks.find_at_rest(&stack_name(&builder.name)).await?;
+        let complete = stack.as_ref().filter(|stack| stack.is_complete() && stack.outputs.contains_key("Settings"));
+        if let Some(complete) = complete {
+            same_settings(builder, complete)?;
+            if Noted::<Note>::read(complete)?.content == content() && !for_template {
+                return Ok(ParsResolved::Unchanged(Box::new(read(complete, &builder.account)?)));
+            }
+        }
+        if complete.is_none() && !for_template {
+            check_account(builder, &aws, stack.is_some()).await?;
+        }
+        let template = match &stack {
+            Some(stack) => Some(stacks.template(stack).await?),
+            None => None,
+        };
+        let made = template.as_deref().map(resources).unwrap_or_default();
+        let (bucket_was_there, logs_were_there) = what_was_there(builder, &aws, stack.as_ref(), &made).await?;
+        Ok(ParsResolved::Open(Box::new(Self {
+            network: network(builder, &aws).await?,
+            instance_role: instance_role(builder, &aws).await?,
+            execution_role: execution_role(builder, &aws).await?,
+            bucket_was_there,
+            logs_were_there,
+            before: template.filter(|_| stack.as_ref().is_some_and(|stack| !stack.is_stuck())),
+            builder: builder.clone(),
+            aws,
+            stacks,
+            stack,
+        })))
+    }
+}
+
+/// Whether AWS would take all of it, as far as its form tells.
+fn check(builder: &ParsBuilder) -> Result<()> {
+    let settings = &builder.settings;
+    names::check_name(Kind::Pars, &builder.name)?;
+    settings.bucket.iter().try_for_each(|bucket| names::check_name(Kind::Bucket, bucket))?;
+    settings.kms_key.iter().try_for_each(|key| names::check_name(Kind::Key, key))?;
+    settings.log_retention.iter().try_for_each(|days| names::check_retention(*days))?;
+    if settings.expire_runs == Some(0) {
+        return Err(Error::new(ErrorKind::Config, "failed to have runs expire after 0 days: S3 takes 1 and more")
+            .with_hint("say `None` to keep them for ever (`--expire-runs 0`), or a number of days"));
+    }
+    names::check_name(Kind::RolePath, &settings.role_path)?;
+    names::check_tags(&settings.tags.clone().into_iter().collect::<Vec<_>>())?;
+    if let Network::New { cidr, .. } = &settings.network {
+        names::subnets_of(cidr, ZONES)?;
+    }
+    Ok(())
+}
+
+impl ParsState {
+    /// The Pars as far as it is known before it is made: without resources.
+    pub(crate) fn planned(&self) -> Pars {
+        Pars {
+            name: self.builder.name.clone(),
+            region: self.aws.region.clone(),
+            stack_id: String::new(),
+            settings: self.builder.settings.clone(),
+            outputs: BTreeMap::new(),
+            account: self.builder.account.clone(),
+        }
+    }
+}
+
+/// Refuses a Pars that whoever asks may not make, or whose network the account has no room for.
+async fn check_account(builder: &ParsBuilder, aws: &Aws, is_begun: bool) -> Result<()> {
+    let mut takes = vec!["cloudformation:CreateStack"];
+    if builder.settings.instance_role.is_none() || builder.settings.execution_role.is_none() {
+        takes.push("iam:CreateRole");
+    }
+    let policy = |account: &str| Allowed::ParsCreate.policy(&scope(account, aws, builder));
+    permissions::check(aws, Allowed::ParsCreate.name(), &takes, policy).await?;
+    let Network::New { internet, .. } = builder.settings.network else { return Ok(()) };
+    // What is there of it, half made or whole, has its network, perhaps.
+    if is_begun {
+        return Ok(());
+    }
+    let first = match internet {
+        Internet::Nat => Ec2::new(aws).zones().await?.into_iter().next(),
+        _ => None,
+    };
+    quotas::check_network(aws, first.as_deref()).await
+}
+
+/// Of what the policy for making it speaks.
+fn scope(account: &str, aws: &Aws, builder: &ParsBuilder) -> Scope {
+    let mut scope = Scope::new(account, aws.region.as_str(), &builder.name, "example");
+    scope.bucket.clone_from(&builder.settings.bucket);
+    scope.prefix.clone_from(&builder.settings.prefix);
+    scope.kms_key.clone_from(&builder.settings.kms_key);
+    scope.role_path.clone_from(&builder.settings.role_path);
+    scope.permissions_boundary.clone_from(&builder.settings.permissions_boundary);
+    scope
+}
+
+/// Returns whether the user has the bucket already, and whether there are logs of an earlier Pars of this name, which was
+/// clobbered without its data. What this very stack has made was not there before.
+async fn what_was_there(
+    builder: &ParsBuilder,
+    aws: &Aws,
+    stack: Option<&Stack>,
+    made: &BTreeMap<String, Resource>,
+) -> Result<(bool, bool)> {
+    if let Some(Ok(Noted { settings, .. })) = stack.map(Noted::<Note>::read) {
+        return Ok((settings.bucket_was_there, settings.logs_were_there));
+    }
+    let bucket = match &builder.settings.bucket {
+        Some(bucket) if !made.contains_key("Bucket") => s3::is_there(aws, bucket).await?,
+        _ => false,
+    };
+    let logs = log_group(&builder.name);
+    let kept_logs = !made.contains_key("LogGroup") && logs::group_is_there(aws, &logs).await?;
+    if kept_logs {
+        step(&format!("the log group `{logs}` is there already, and is used as it is"));
+    }
+    Ok((bucket, kept_logs))
+}
+
+async fn network(builder: &ParsBuilder, aws: &Aws) -> Result<NetworkState> {
+    let ec2 = Ec2::new(aws);
+    let vpc = match &builder.settings.network {
+        Network::New { .. } => {
+            // By their names: CloudFormation itself would count those only that have a default subnet.
+            return Ok(NetworkState::New { zones: ec2.zones().await?.into_iter().take(ZONES).collect() });
+        }
+        Network::Vpc(id) => ec2.vpc(id).await?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("failed to find the VPC `{id}` in {}", aws.region))
+                .with_hint("name one of this region, or leave it out for the default VPC")
+        })?,
+        Network::Default => match ec2.default_vpc().await? {
+            Some(vpc) => vpc,
+            None => return Ok(NetworkState::NoDefault),
+        },
+    };
+    given(&ec2, &vpc.id, builder.settings.network == Network::Default).await
+}
+
+/// Returns the network in this VPC.
+pub(super) async fn given(ec2: &Ec2, vpc: &str, in_default_vpc: bool) -> Result<NetworkState> {
+    let all = ec2.subnets(vpc).await?;
+    if all.is_empty() {
+        let message = format!("failed to use the VPC `{vpc}`: it has no subnets");
+        return Err(Error::new(ErrorKind::Config, message).with_hint("add a subnet to it, or have a VPC made: --cidr"));
+    }
+    let (chosen, assign_public_ip) = choose(&all, in_default_vpc);
+    let subnets = chosen.into_iter().map(|subnet| subnet.id.clone()).collect();
+    Ok(NetworkState::Given { vpc: vpc.to_owned(), subnets, assign_public_ip })
+}
+
+/// The subnets that jobs run in, and whether each job gets a public address of its own.
+///
+/// Who names a VPC that has private subnets means those. The default VPC is nobody's choice: what counts there are the
+/// subnets that AWS has made with it, which have addresses and a way out, and not one that somebody has put beside them.
+/// Where all of those have had their public addresses turned off, that was on purpose: no job is given one against it, and
+/// an instance would not get it anyway, since it has what its subnet gives.
+fn choose(all: &[Subnet], in_default_vpc: bool) -> (Vec<&Subnet>, bool) {
+    let made_with_it: Vec<&Subnet> = all.iter().filter(|subnet| in_default_vpc && subnet.default_for_zone).collect();
+    let candidates = if made_with_it.is_empty() { all.iter().collect() } else { made_with_it };
+    let (public, private): (Vec<&Subnet>, Vec<&Subnet>) = candidates.into_iter().partition(|subnet| subnet.public_ip);
+    let assign_public_ip = if in_default_vpc { !public.is_empty() } else { private.is_empty() };
+    (if assign_public_ip { public } else { private }, assign_public_ip)
+}
+
+async fn instance_role(builder: &ParsBuilder, aws: &Aws) -> Result<Value> {
+    let Some(role) = &builder.settings.instance_role else { return Ok(Value::Null) };
+    iam::role(aws, role).await?;
+    Ok(json!({"name": role, "profile": iam::instance_profile(aws, role).await?}))
+}
+
+async fn execution_role(builder: &ParsBuilder, aws: &Aws) -> Result<Value> {
+    let Some(role) = &builder.settings.execution_role else { return Ok(Value::Null) };
+    Ok(json!({"arn": iam::role(aws, role).await?}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_in_the_default_vpc_run_where_there_is_a_way_out() {
+        let subnet = |id: &str, public_ip, default_for_zone| Subnet {
+            id: id.into(),
+            zone: "z-a".into(),
+            cidr: "172.31.0.0/20".into(),
+            public_ip,
+            default_for_zone,
+        };
+        let check = |all: &[Subnet], in_default_vpc, expected: (&[&str], bool)| {
+            let (chosen, public) = choose(all, in_default_vpc);
+            let chosen: Vec<_> = chosen.into_iter().map(|subnet| &*subnet.id).collect();
+            assert_eq!((&*chosen, public), expected);
+        };
+        let (one, other) = (subnet("default-a", true, true), subnet("default-b", true, true));
+        let (turned_off, theirs) = (subnet("default-c", false, true), subnet("theirs", false, false));
+        let all = [one.clone(), other.clone(), theirs.clone()];
+        check(&all, true, (&["default-a", "default-b"], true));
+        check(&all, false, (&["theirs"], false));
+        check(&all[..2], false, (&["default-a", "default-b"], true));
+        check(&[one, other, turned_off.clone()], true, (&["default-a", "default-b"], true));
+        check(&[turned_off, theirs.clone()], true, (&["default-c"], false));
+        // Somebody has deleted those that AWS made.
+        check(&[theirs.clone(), subnet("public", true, false)], true, (&["public"], true));
+        check(&[theirs], true, (&["theirs"], false));
+    }
+
+    #[test]
+    fn runs_expire_after_a_day_at_the_earliest() {
+        check(&Pars::builder("lab").expire_runs(1)).unwrap();
+        check(&Pars::builder("lab").expire_runs(None)).unwrap();
+        let error = check(&Pars::builder("lab").expire_runs(0)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+    }
+}
