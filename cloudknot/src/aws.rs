@@ -53,6 +53,8 @@ pub(crate) mod partition;
 #[cfg(feature = "deploy")]
 pub(crate) mod permissions;
 #[cfg(feature = "deploy")]
+mod query;
+#[cfg(feature = "deploy")]
 pub(crate) mod quotas;
 #[cfg(feature = "deploy")]
 pub(crate) mod s3;
@@ -66,15 +68,6 @@ macro_rules! client {
     ($aws:expr, $service:ident) => {
         $service::Client::from_conf(
             $service::config::Builder::from(&$aws.config).interceptor($crate::aws::Retries).build(),
-        )
-    };
-    // One that asks so often only: for what can do without an answer.
-    ($aws:expr, $service:ident, $attempts:expr) => {
-        $service::Client::from_conf(
-            $service::config::Builder::from(&$aws.config)
-                .retry_config(aws_config::retry::RetryConfig::standard().with_max_attempts($attempts))
-                .interceptor($crate::aws::Retries)
-                .build(),
         )
     };
 }
@@ -111,6 +104,13 @@ impl Aws {
             None => config,
         };
         Ok(Self { config, region, profile })
+    }
+
+    /// The same, which asks so often only: for what can do without an answer.
+    #[cfg(feature = "deploy")]
+    pub(crate) fn with_attempts(&self, attempts: u32) -> Self {
+        let retries = RetryConfig::standard().with_max_attempts(attempts);
+        Self { config: self.config.to_builder().retry_config(retries).build(), ..self.clone() }
     }
 
     /// In this region; as the environment says, or else this profile.

@@ -1,17 +1,17 @@
 //! EC2, and nothing else of AWS: reads networks and machines, and makes the default VPC where there is none.
 //!
-//! Its SDK takes five minutes to compile, so the few requests are written here and sent by `ec2/query.rs`.
+//! Its SDK takes five minutes to compile, so the few requests are written here and sent by `query.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roxmltree::{Document, Node};
+use roxmltree::Node;
 
-use crate::aws::{Aws, code};
+use super::query::{self, Api, Ask, items, part};
+use super::{Aws, code};
 use crate::error::{Error, ErrorKind, Result};
 
-mod query;
-
-use query::{Ask, items, part};
+/// The version has not changed since EC2 called it so.
+const EC2: Api = Api::new("EC2", "ec2", false, "2016-11-15");
 
 /// How many values one filter is given; EC2 takes 200.
 const VALUES: usize = 200;
@@ -92,17 +92,18 @@ impl Ec2 {
     /// Makes the default VPC, with a subnet in each zone. If there is one by now, this is it.
     pub(crate) async fn create_default_vpc(&self) -> Result<Vpc> {
         let doing = "make the default VPC";
-        let answer = match query::send(&self.aws, &Ask::new("CreateDefaultVpc")).await {
+        let answer = match EC2.send(&self.aws, &Ask::new("CreateDefaultVpc")).await {
             Ok(answer) => answer,
             // Somebody else's, or our own, of which the answer was lost.
             Err(error) if code(&error) == Some("DefaultVpcAlreadyExists") => {
-                let missing = || self.unreadable(doing, "it exists, and is not found");
+                let missing = || EC2.unreadable(&self.aws, doing, "it exists, and is not found");
                 return self.default_vpc().await?.ok_or_else(missing);
             }
             Err(error) => return Err(self.aws.failed(doing, error)),
         };
         let made = |root: Node<'_, '_>| query::below(root, "vpc").and_then(Vpc::read);
-        self.parse(doing, &answer, made)?.ok_or_else(|| self.unreadable(doing, "there is no VPC in it"))
+        EC2.parse(&self.aws, doing, &answer, made)?
+            .ok_or_else(|| EC2.unreadable(&self.aws, doing, "there is no VPC in it"))
     }
 
     /// The VPC of this id.
@@ -230,37 +231,23 @@ impl Ec2 {
         let mut all = Vec::new();
         let mut page = ask.clone();
         loop {
-            let answer = match query::send(&self.aws, &page).await {
+            let answer = match EC2.send(&self.aws, &page).await {
                 Ok(answer) => answer,
                 Err(error) if code(&error).is_some_and(|code| absent.contains(&code)) => return Ok(all),
                 Err(error) => return Err(self.aws.failed(doing, error)),
             };
-            let next = self.parse(doing, &answer, |root| {
+            let next = EC2.parse(&self.aws, doing, &answer, |root| {
                 let read: Option<Vec<T>> = items(root, set).map(&read).collect();
                 read.map(|read| (read, part(root, "nextToken").map(str::to_owned)))
             })?;
             let (read, next) =
-                next.ok_or_else(|| self.unreadable(doing, "an item lacks what it is documented to have"))?;
+                next.ok_or_else(|| EC2.unreadable(&self.aws, doing, "an item lacks what it is documented to have"))?;
             all.extend(read);
             match next {
                 Some(next) => page = ask.clone().with("NextToken", &next),
                 None => return Ok(all),
             }
         }
-    }
-
-    fn parse<T>(&self, doing: &str, answer: &str, read: impl FnOnce(Node<'_, '_>) -> T) -> Result<T> {
-        match Document::parse(answer) {
-            Ok(document) => Ok(read(document.root_element())),
-            Err(error) => Err(self.unreadable(doing, &error.to_string())),
-        }
-    }
-
-    fn unreadable(&self, doing: &str, why: &str) -> Error {
-        let message =
-            format!("failed to {doing}: the answer from EC2 in {} cannot be understood: {why}", self.aws.region);
-        Error::new(ErrorKind::Aws, message)
-            .with_hint("see that nothing between here and AWS (a proxy, AWS_ENDPOINT_URL) answers in its stead")
     }
 }
 

@@ -1,62 +1,126 @@
 //! Roles and policies of IAM that exist, by their names.
+//!
+//! Its SDK takes half a minute to compile, so the few requests are written here and sent by `query.rs`.
 
-use aws_sdk_iam as iam;
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use roxmltree::Node;
 
 use super::cloudformation::PARS_STACKS;
-use super::{Aws, client, code};
+use super::query::{Api, Ask, below, items, part};
+use super::{Aws, code};
 use crate::error::{Error, ErrorKind, Result};
 
+const IAM: Api = Api::new("IAM", "iam", true, "2010-05-08");
+
 /// Returns the ARN of this role.
-pub(crate) async fn role(aws: &Aws, name: &str) -> Result<Option<String>> {
-    let asked = client!(aws, iam).get_role().role_name(name).send().await;
-    Ok(asked.map_err(|error| no_role(aws, name, error))?.role.map(|role| role.arn))
+///
+/// # Errors
+/// `NotFound` if there is none.
+pub(crate) async fn role(aws: &Aws, name: &str) -> Result<String> {
+    let doing = format!("find the role `{name}`");
+    let answer = match IAM.send(aws, &Ask::new("GetRole").with("RoleName", name)).await {
+        Ok(answer) => answer,
+        Err(error) if code(&error) == Some("NoSuchEntity") => {
+            return Err(aws
+                .failed(&doing, error)
+                .of_kind(ErrorKind::NotFound)
+                .with_hint("give the name of a role that exists, not its ARN, or leave it out"));
+        }
+        Err(error) => return Err(aws.failed(&doing, error)),
+    };
+    let arn = |root: Node<'_, '_>| part(root, "GetRoleResult/Role/Arn").map(str::to_owned);
+    IAM.parse(aws, &doing, &answer, arn)?.ok_or_else(|| IAM.unreadable(aws, &doing, "the role has no ARN"))
 }
 
 /// Returns the ARN of an instance profile that this role has, besides those of a Pars: such a one goes with its Pars.
 pub(crate) async fn instance_profile(aws: &Aws, role: &str) -> Result<Option<String>> {
-    let asked = client!(aws, iam).list_instance_profiles_for_role().role_name(role).send().await;
-    let answer = asked.map_err(|error| no_role(aws, role, error))?;
-    let stays = |profile: &iam::types::InstanceProfile| !profile.instance_profile_name.starts_with(PARS_STACKS);
-    Ok(answer.instance_profiles.into_iter().find(stays).map(|profile| profile.arn))
-}
-
-fn no_role<E>(aws: &Aws, role: &str, error: SdkError<E, HttpResponse>) -> Error
-where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-{
-    let absent = code(&error) == Some("NoSuchEntity");
-    let failed = aws.failed(&format!("find the role `{role}`"), error);
-    if absent {
-        failed
-            .of_kind(ErrorKind::NotFound)
-            .with_hint("give the name of a role that exists, not its ARN, or leave it out")
-    } else {
-        failed
-    }
+    let ask = Ask::new("ListInstanceProfilesForRole").with("RoleName", role);
+    let profile =
+        |item: Node<'_, '_>| Some((part(item, "InstanceProfileName")?.to_owned(), part(item, "Arn")?.to_owned()));
+    let found = pages(aws, &format!("find the role `{role}`"), &ask, "InstanceProfiles", profile).await?;
+    Ok(found.into_iter().find(|(name, _)| !name.starts_with(PARS_STACKS)).map(|(_, arn)| arn))
 }
 
 /// Returns the ARNs of policies that are given by name or ARN.
 pub(crate) async fn policies(aws: &Aws, said: &[String]) -> Result<Vec<String>> {
-    let mut arns = Vec::new();
-    for policy in said {
-        if policy.starts_with("arn:") {
-            arns.push(policy.clone());
-            continue;
-        }
-        let mut pages = client!(aws, iam).list_policies().into_paginator().send();
-        let mut found = None;
-        while let (None, Some(page)) = (&found, pages.next().await) {
-            let page = page.map_err(|error| aws.failed(&format!("find the policy `{policy}`"), error))?;
-            found = page.policies.unwrap_or_default().into_iter().find(|one| one.policy_name() == Some(policy));
-        }
-        let arn = found.and_then(|found| found.arn).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("failed to find the policy `{policy}`"))
-                .with_hint("give the name or ARN of a policy of AWS's or of your account")
-        })?;
-        arns.push(arn);
+    if said.iter().all(|policy| policy.starts_with("arn:")) {
+        return Ok(said.to_vec());
     }
-    Ok(arns)
+    let ask = Ask::new("ListPolicies").with("MaxItems", "1000");
+    let policy = |item: Node<'_, '_>| Some((part(item, "PolicyName")?.to_owned(), part(item, "Arn")?.to_owned()));
+    let all = pages(aws, "list the policies of IAM", &ask, "Policies", policy).await?;
+    let arn = |said: &String| {
+        if said.starts_with("arn:") {
+            return Ok(said.clone());
+        }
+        let found = all.iter().find(|(name, _)| name == said).map(|(_, arn)| arn.clone());
+        found.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("failed to find the policy `{said}`"))
+                .with_hint("give the name or ARN of a policy of AWS's or of your account")
+        })
+    };
+    said.iter().map(arn).collect()
+}
+
+/// Simulates what a principal's policies decide; see [`permissions`](super::permissions).
+pub(super) async fn simulate(aws: &Aws, source: &str, ask: Ask) -> Result<Vec<Evaluation>> {
+    let ask = ask.with("PolicySourceArn", source);
+    pages(aws, &format!("ask IAM what `{source}` may do"), &ask, "EvaluationResults", Evaluation::read).await
+}
+
+/// A request to simulate policies.
+pub(super) fn simulation(actions: &[String], resources: &[String]) -> Ask {
+    Ask::new("SimulatePrincipalPolicy").members("ActionNames", actions).members("ResourceArns", resources)
+}
+
+/// What IAM decided on one action.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Evaluation {
+    pub(crate) action: String,
+    pub(crate) is_allowed: bool,
+    /// Whether it is allowed on each resource, where resources were told apart.
+    pub(crate) on_each: Vec<bool>,
+    /// The context keys that policies ask for and the request did not have.
+    pub(crate) untold: Vec<String>,
+}
+
+impl Evaluation {
+    fn read(item: Node<'_, '_>) -> Option<Self> {
+        let resources = || items(item, "ResourceSpecificResults");
+        let missing = |node| items(node, "MissingContextValues").filter_map(|key| Some(key.text()?.trim().to_owned()));
+        let of_each = resources().map(|one| Some(part(one, "EvalResourceDecision")? == "allowed"));
+        Some(Self {
+            action: part(item, "EvalActionName")?.to_owned(),
+            is_allowed: part(item, "EvalDecision")? == "allowed",
+            on_each: of_each.collect::<Option<_>>()?,
+            untold: missing(item).chain(resources().flat_map(missing)).collect(),
+        })
+    }
+}
+
+/// All members of this list, over all pages.
+async fn pages<T>(
+    aws: &Aws,
+    doing: &str,
+    ask: &Ask,
+    list: &str,
+    read: impl Fn(Node<'_, '_>) -> Option<T>,
+) -> Result<Vec<T>> {
+    let (mut all, mut page) = (Vec::new(), ask.clone());
+    let result = format!("{}Result", ask.action());
+    loop {
+        let answer = IAM.send(aws, &page).await.map_err(|error| aws.failed(doing, error))?;
+        let (read, next) = IAM
+            .parse(aws, doing, &answer, |root| {
+                let result = below(root, &result)?;
+                let read: Vec<T> = items(result, list).map(&read).collect::<Option<_>>()?;
+                let is_cut = part(result, "IsTruncated") == Some("true");
+                Some((read, part(result, "Marker").filter(|_| is_cut).map(str::to_owned)))
+            })?
+            .ok_or_else(|| IAM.unreadable(aws, doing, "an item lacks what it is documented to have"))?;
+        all.extend(read);
+        match next {
+            Some(next) => page = ask.clone().with("Marker", &next),
+            None => return Ok(all),
+        }
+    }
 }

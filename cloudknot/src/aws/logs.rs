@@ -11,7 +11,7 @@ use crate::aws::partition::Partition;
 use crate::aws::signed::{self, Request, Service};
 use crate::error::{Error, ErrorKind, Result};
 
-const LOGS: Service = Service { id: "CloudWatch Logs", name: "logs", refusal };
+const LOGS: Service = Service { id: "CloudWatch Logs", name: "logs", is_global: false, refusal };
 
 /// How many lines of a log are asked for.
 const LINES: u32 = 100;

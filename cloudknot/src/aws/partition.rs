@@ -11,27 +11,67 @@ pub(crate) struct Partition {
     pub(crate) domain: &'static str,
     /// Where they are with IPv6 too.
     pub(crate) dual_stack: &'static str,
+    /// IAM, which is one for all of its regions.
+    pub(crate) iam: Iam,
 }
 
-/// As in `partitions.json` of the SDKs. The last has all other regions.
+/// IAM in a partition. What comes behind `iam.` in its names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Iam {
+    pub(crate) host: &'static str,
+    /// With IPv6 too.
+    pub(crate) dual_stack: &'static str,
+    /// The region that requests to it are signed for.
+    pub(crate) region: &'static str,
+}
+
+/// As in `partitions.json` of the SDKs, and IAM's endpoints as in its SDK (`config/endpoint.rs` of aws-sdk-iam 1.133). The last has all
+/// other regions.
 const PARTITIONS: [Partition; 8] = [
-    partition("cn-", "aws-cn", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
-    partition("us-gov-", "aws-us-gov", "amazonaws.com", "api.aws"),
-    partition("eusc-", "aws-eusc", "amazonaws.eu", "api.amazonwebservices.eu"),
-    partition("us-iso-", "aws-iso", "c2s.ic.gov", "api.aws.ic.gov"),
-    partition("us-isob-", "aws-iso-b", "sc2s.sgov.gov", "api.aws.scloud"),
-    partition("eu-isoe-", "aws-iso-e", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
-    partition("us-isof-", "aws-iso-f", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
-    partition("", "aws", "amazonaws.com", "api.aws"),
+    partition(
+        "cn-",
+        ["aws-cn", "amazonaws.com.cn", "api.amazonwebservices.com.cn"],
+        ["cn-north-1.amazonaws.com.cn", "global.api.amazonwebservices.com.cn", "cn-north-1"],
+    ),
+    partition(
+        "us-gov-",
+        ["aws-us-gov", "amazonaws.com", "api.aws"],
+        ["us-gov.amazonaws.com", "us-gov.api.aws", "us-gov-west-1"],
+    ),
+    partition(
+        "eusc-",
+        ["aws-eusc", "amazonaws.eu", "api.amazonwebservices.eu"],
+        ["eusc-de-east-1.amazonaws.eu", "global.api.amazonwebservices.eu", "eusc-de-east-1"],
+    ),
+    partition(
+        "us-iso-",
+        ["aws-iso", "c2s.ic.gov", "api.aws.ic.gov"],
+        ["us-iso-east-1.c2s.ic.gov", "api.aws.ic.gov", "us-iso-east-1"],
+    ),
+    partition(
+        "us-isob-",
+        ["aws-iso-b", "sc2s.sgov.gov", "api.aws.scloud"],
+        ["us-isob-east-1.sc2s.sgov.gov", "api.aws.scloud", "us-isob-east-1"],
+    ),
+    partition(
+        "eu-isoe-",
+        ["aws-iso-e", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"],
+        ["eu-isoe-west-1.cloud.adc-e.uk", "api.cloud-aws.adc-e.uk", "eu-isoe-west-1"],
+    ),
+    partition(
+        "us-isof-",
+        ["aws-iso-f", "csp.hci.ic.gov", "api.aws.hci.ic.gov"],
+        ["us-isof-south-1.csp.hci.ic.gov", "api.aws.hci.ic.gov", "us-isof-south-1"],
+    ),
+    partition("", ["aws", "amazonaws.com", "api.aws"], ["amazonaws.com", "global.api.aws", "us-east-1"]),
 ];
 
-const fn partition(
-    begins: &'static str,
-    name: &'static str,
-    domain: &'static str,
-    dual_stack: &'static str,
-) -> Partition {
-    Partition { begins, name, domain, dual_stack }
+/// By what its regions begin with; name, domain and that with IPv6; and IAM's hosts and region.
+const fn partition(begins: &'static str, own: [&'static str; 3], of_iam: [&'static str; 3]) -> Partition {
+    let [name, domain, dual_stack] = own;
+    let [host, dual_stack_of_iam, region] = of_iam;
+    let iam = Iam { host, dual_stack: dual_stack_of_iam, region };
+    Partition { begins, name, domain, dual_stack, iam }
 }
 
 impl Partition {

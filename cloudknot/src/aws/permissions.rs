@@ -3,14 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aws_sdk_iam as iam;
-use iam::types::{
-    ContextEntry, ContextKeyTypeEnum, EvaluationResult, PolicyEvaluationDecisionType, ResourceSpecificResult,
-};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::{Aws, client};
+use super::Aws;
+use super::iam::{self, Evaluation};
 use crate::error::{Error, ErrorKind, Result};
 
 /// So many questions are open at once: IAM answers few of them a second.
@@ -141,8 +138,7 @@ impl Principal {
 
 /// The ARN of a role, with its path; `None` where IAM does not say it.
 async fn role(aws: &Aws, name: &str) -> Option<String> {
-    let asked = client!(aws, iam, 2).get_role().role_name(name).send().await;
-    asked.ok()?.role.map(|role| role.arn)
+    iam::role(&aws.with_attempts(2), name).await.ok()
 }
 
 /// What IAM is to be asked about a policy of ours.
@@ -172,14 +168,6 @@ impl Question {
         }
         let question = |context| Self { actions: actions.clone(), resources: resources.clone(), context };
         contexts.into_iter().map(question).collect()
-    }
-
-    fn entries(&self) -> Vec<ContextEntry> {
-        let entry = |(key, value): (&String, &String)| {
-            let kind = ContextKeyTypeEnum::String;
-            ContextEntry::builder().context_key_name(key).context_key_values(value).context_key_type(kind).build()
-        };
-        self.context.iter().map(entry).collect()
     }
 }
 
@@ -238,14 +226,13 @@ async fn ask_all(aws: &Aws, source: &str, all: &BTreeSet<&Question>) -> Result<B
     let questions: Vec<Question> = all.iter().map(|question| (*question).clone()).collect();
     let Some((first, rest)) = questions.split_first() else { return Ok(answers) };
     // Whether IAM answers at all shows at the first, which is not worth minutes.
-    answers.insert(first.clone(), ask(aws, &client!(aws, iam, 2), source, first).await?);
-    let client = client!(aws, iam);
+    answers.insert(first.clone(), ask(&aws.with_attempts(2), source, first).await?);
     for questions in rest.chunks(AT_ONCE) {
         let mut open = JoinSet::new();
         for question in questions {
-            let (aws, client, source, question) = (aws.clone(), client.clone(), source.to_owned(), question.clone());
+            let (aws, source, question) = (aws.clone(), source.to_owned(), question.clone());
             open.spawn(async move {
-                let answer = ask(&aws, &client, &source, &question).await;
+                let answer = ask(&aws, &source, &question).await;
                 (question, answer)
             });
         }
@@ -257,38 +244,28 @@ async fn ask_all(aws: &Aws, source: &str, all: &BTreeSet<&Question>) -> Result<B
     Ok(answers)
 }
 
-async fn ask(aws: &Aws, client: &iam::Client, source: &str, question: &Question) -> Result<Answer> {
-    let asked = client
-        .simulate_principal_policy()
-        .policy_source_arn(source)
-        .set_action_names(Some(question.actions.clone()))
-        .set_resource_arns(Some(question.resources.clone()))
-        .set_context_entries(Some(question.entries()));
-    let mut pages = asked.into_paginator().send();
-    let mut answer = Answer::default();
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|error| aws.failed(&format!("ask IAM what `{source}` may do"), error))?;
-        page.evaluation_results.unwrap_or_default().iter().for_each(|result| answer.add(result));
+async fn ask(aws: &Aws, source: &str, question: &Question) -> Result<Answer> {
+    let mut simulation = iam::simulation(&question.actions, &question.resources);
+    for ((key, value), number) in question.context.iter().zip(1..) {
+        let entry = |name: &str| format!("ContextEntries.member.{number}.{name}");
+        simulation = simulation.with(&entry("ContextKeyName"), key);
+        simulation = simulation.with(&entry("ContextKeyValues.member.1"), value);
+        simulation = simulation.with(&entry("ContextKeyType"), "string");
     }
+    let mut answer = Answer::default();
+    iam::simulate(aws, source, simulation).await?.iter().for_each(|evaluation| answer.add(evaluation));
     Ok(answer)
 }
 
 impl Answer {
     /// Denied is what is denied on one of the resources.
-    pub(crate) fn add(&mut self, result: &EvaluationResult) {
-        let allowed = |decision: &PolicyEvaluationDecisionType| *decision == PolicyEvaluationDecisionType::Allowed;
-        let on_each = result.resource_specific_results();
-        let is_allowed = if on_each.is_empty() {
-            allowed(&result.eval_decision)
-        } else {
-            on_each.iter().all(|one| allowed(&one.eval_resource_decision))
-        };
-        if is_allowed {
-            return;
+    pub(crate) fn add(&mut self, evaluation: &Evaluation) {
+        let Evaluation { action, is_allowed, on_each, untold } = evaluation;
+        let is_allowed = if on_each.is_empty() { *is_allowed } else { on_each.iter().all(|is_allowed| *is_allowed) };
+        if !is_allowed {
+            self.denied.insert(action.clone());
+            self.untold.extend(untold.iter().cloned());
         }
-        self.denied.insert(result.eval_action_name.clone());
-        let besides = on_each.iter().flat_map(ResourceSpecificResult::missing_context_values);
-        self.untold.extend(result.missing_context_values().iter().chain(besides).cloned());
     }
 }
 
@@ -328,7 +305,7 @@ mod tests {
         assert_eq!(asked[0].actions, ["s3:ListBucket", "s3:GetBucketLocation"]);
         assert_eq!(asked[0].resources, ["arn:aws:s3:::cloudknot-pars-lab-example"]);
         assert_eq!(asked[0].context[REGION], "eu-west-1");
-        assert_eq!(asked[0].entries().len(), 2);
+        assert_eq!(asked[0].context.len(), 2);
     }
 
     #[test]

@@ -85,8 +85,11 @@ pub(crate) async fn quota(aws: &Aws, service: &str, what: &str) -> Result<Option
         let name = name.to_lowercase();
         name.contains(what) && !name.contains(" per ")
     };
-    let mut pages =
-        client!(aws, servicequotas, ATTEMPTS).list_service_quotas().service_code(service).into_paginator().send();
+    let mut pages = client!(aws.with_attempts(ATTEMPTS), servicequotas)
+        .list_service_quotas()
+        .service_code(service)
+        .into_paginator()
+        .send();
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| aws.failed(&format!("read the quotas of {service}"), error))?;
         let quotas = page.quotas.unwrap_or_default();
@@ -101,7 +104,7 @@ pub(crate) async fn quota(aws: &Aws, service: &str, what: &str) -> Result<Option
 
 /// The quota with this code, as it stands for the account; `None` where there is none.
 pub(crate) async fn quota_of(aws: &Aws, service: &str, code: &str) -> Result<Option<usize>> {
-    let client = client!(aws, servicequotas, ATTEMPTS);
+    let client = client!(aws.with_attempts(ATTEMPTS), servicequotas);
     let asked = client.get_service_quota().service_code(service).quota_code(code).send().await;
     match asked {
         Ok(answer) => Ok(answer.quota.and_then(|quota| quota.value).map(whole)),

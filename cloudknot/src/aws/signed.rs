@@ -1,4 +1,4 @@
-//! Requests to services of AWS of which a few are needed, and whose SDKs would take minutes to compile: EC2 and CloudWatch Logs.
+//! Requests to services of AWS of which a few are needed, and whose SDKs would take minutes to compile: EC2, IAM and CloudWatch Logs.
 //! Knows no request in particular.
 //!
 //! Credentials, the signature, timeouts and what is tried again are the SDK's, from the crates that its clients are made of.
@@ -32,8 +32,8 @@ use aws_types::SigningName;
 use aws_types::region::{Region, SigningRegion};
 use aws_types::service_config::ServiceConfigKey;
 
-use crate::aws::partition::Partition;
-use crate::aws::{Aws, Retries};
+use super::partition::Partition;
+use super::{Aws, Retries};
 
 /// A service.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,8 @@ pub(crate) struct Service {
     pub(crate) id: &'static str,
     /// Its name in addresses and signatures.
     pub(crate) name: &'static str,
+    /// It is one for all regions of a partition: IAM.
+    pub(crate) is_global: bool,
     /// Reads what it answers when it does not do what was asked.
     pub(crate) refusal: fn(&str) -> ErrorMetadata,
 }
@@ -95,10 +97,11 @@ pub(crate) async fn send(
 
 /// As whom requests are signed, and for what.
 fn signature(aws: &Aws, service: &Service) -> StaticRuntimePlugin {
+    let region = if service.is_global { Partition::of(&aws.region).iam.region } else { &aws.region };
     let mut settings = Layer::new("signature");
     settings.store_put(AuthSchemeOptionResolverParams::new(()));
     settings.store_put(SigV4OperationSigningConfig {
-        region: Some(SigningRegion::from(Region::new(aws.region.clone()))),
+        region: Some(SigningRegion::from(Region::new(region.to_owned()))),
         name: Some(SigningName::from_static(service.name)),
         ..SigV4OperationSigningConfig::default()
     });
@@ -128,15 +131,20 @@ fn endpoint(aws: &Aws, service: &Service) -> String {
         config.service_config().and_then(|known| known.load_config(own)).or(general)
     };
     let fips = config.use_fips().unwrap_or_default();
-    said.unwrap_or_else(|| of_region(service.name, &aws.region, fips, config.use_dual_stack().unwrap_or_default()))
+    said.unwrap_or_else(|| of_region(service, &aws.region, fips, config.use_dual_stack().unwrap_or_default()))
 }
 
-fn of_region(service: &str, region: &str, fips: bool, dual_stack: bool) -> String {
+fn of_region(service: &Service, region: &str, fips: bool, dual_stack: bool) -> String {
     let partition = Partition::of(region);
-    let domain = if dual_stack { partition.dual_stack } else { partition.domain };
     // In these regions every endpoint is one.
-    let fips = fips && !region.starts_with("us-gov-");
-    format!("https://{service}{}.{region}.{domain}", if fips { "-fips" } else { "" })
+    let fips = if fips && !region.starts_with("us-gov-") { "-fips" } else { "" };
+    let name = service.name;
+    if service.is_global {
+        let host = if dual_stack { partition.iam.dual_stack } else { partition.iam.host };
+        return format!("https://{name}{fips}.{host}");
+    }
+    let domain = if dual_stack { partition.dual_stack } else { partition.domain };
+    format!("https://{name}{fips}.{region}.{domain}")
 }
 
 fn serialized(asked: Request) -> Result<HttpRequest, BoxError> {
@@ -186,17 +194,24 @@ mod tests {
 
     #[test]
     fn each_region_has_its_domain() {
-        fn check(region: &str, plain: &str) {
-            assert_eq!(of_region("ec2", region, false, false), plain);
+        const EC2: Service =
+            Service { id: "EC2", name: "ec2", is_global: false, refusal: |_| ErrorMetadata::builder().build() };
+        const IAM: Service = Service { id: "IAM", name: "iam", is_global: true, ..EC2 };
+        fn check(region: &str, of_ec2: &str, of_iam: &str) {
+            assert_eq!(of_region(&EC2, region, false, false), format!("https://{of_ec2}"));
+            assert_eq!(of_region(&IAM, region, false, false), format!("https://{of_iam}"));
         }
-        check("eu-central-1", "https://ec2.eu-central-1.amazonaws.com");
-        check("cn-north-1", "https://ec2.cn-north-1.amazonaws.com.cn");
-        check("us-gov-west-1", "https://ec2.us-gov-west-1.amazonaws.com");
-        check("eusc-de-east-1", "https://ec2.eusc-de-east-1.amazonaws.eu");
-        check("us-iso-east-1", "https://ec2.us-iso-east-1.c2s.ic.gov");
-        check("us-isob-east-1", "https://ec2.us-isob-east-1.sc2s.sgov.gov");
-        assert_eq!(of_region("ec2", "us-east-1", true, false), "https://ec2-fips.us-east-1.amazonaws.com");
-        assert_eq!(of_region("ec2", "us-east-1", false, true), "https://ec2.us-east-1.api.aws");
-        assert_eq!(of_region("ec2", "us-gov-east-1", true, false), "https://ec2.us-gov-east-1.amazonaws.com");
+        check("eu-central-1", "ec2.eu-central-1.amazonaws.com", "iam.amazonaws.com");
+        check("cn-northwest-1", "ec2.cn-northwest-1.amazonaws.com.cn", "iam.cn-north-1.amazonaws.com.cn");
+        check("us-gov-east-1", "ec2.us-gov-east-1.amazonaws.com", "iam.us-gov.amazonaws.com");
+        check("eusc-de-east-1", "ec2.eusc-de-east-1.amazonaws.eu", "iam.eusc-de-east-1.amazonaws.eu");
+        check("us-iso-west-1", "ec2.us-iso-west-1.c2s.ic.gov", "iam.us-iso-east-1.c2s.ic.gov");
+        check("us-isob-east-1", "ec2.us-isob-east-1.sc2s.sgov.gov", "iam.us-isob-east-1.sc2s.sgov.gov");
+        assert_eq!(of_region(&EC2, "us-east-1", true, false), "https://ec2-fips.us-east-1.amazonaws.com");
+        assert_eq!(of_region(&EC2, "us-east-1", false, true), "https://ec2.us-east-1.api.aws");
+        assert_eq!(of_region(&EC2, "us-gov-east-1", true, false), "https://ec2.us-gov-east-1.amazonaws.com");
+        assert_eq!(of_region(&IAM, "eu-west-1", true, false), "https://iam-fips.amazonaws.com");
+        assert_eq!(of_region(&IAM, "eu-west-1", false, true), "https://iam.global.api.aws");
+        assert_eq!(of_region(&IAM, "us-gov-east-1", true, true), "https://iam.us-gov.api.aws");
     }
 }

@@ -44,10 +44,8 @@ fn finding(answer: Answer, verb: Allowed, has_pars: bool) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_iam as iam;
-    use iam::types::{EvaluationResult, PolicyEvaluationDecisionType, ResourceSpecificResult};
-
     use super::*;
+    use crate::aws::iam::Evaluation;
     use crate::aws::permissions::{Question, questions};
 
     #[test]
@@ -69,20 +67,12 @@ mod tests {
 
     #[test]
     fn what_one_resource_denies_is_denied() {
-        let on = |name: &str, decision| {
-            ResourceSpecificResult::builder()
-                .eval_resource_name(name)
-                .eval_resource_decision(decision)
-                .build()
-                .expect("all is there that has to be")
+        let result = Evaluation {
+            action: "batch:SubmitJob".into(),
+            is_allowed: true,
+            on_each: vec![true, false],
+            untold: Vec::new(),
         };
-        let result = EvaluationResult::builder()
-            .eval_action_name("batch:SubmitJob")
-            .eval_decision(PolicyEvaluationDecisionType::Allowed)
-            .resource_specific_results(on("queue", PolicyEvaluationDecisionType::Allowed))
-            .resource_specific_results(on("job", PolicyEvaluationDecisionType::ImplicitDeny))
-            .build()
-            .expect("all is there that has to be");
         let mut answer = Answer::default();
         answer.add(&result);
         let told = finding(answer.clone(), Allowed::Run, true);

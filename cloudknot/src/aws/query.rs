@@ -1,4 +1,4 @@
-//! EC2's Query protocol: a form goes out, XML comes back. Knows no request in particular.
+//! The query protocol of EC2 and IAM: a form goes out, XML comes back. Knows no request in particular.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -6,13 +6,55 @@ use aws_smithy_types::error::ErrorMetadata;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use roxmltree::{Document, Node};
 
-use crate::aws::Aws;
-use crate::aws::signed::{self, Refused, Request, Service};
+use super::Aws;
+use super::signed::{self, Refused, Request, Service};
+use crate::error::{Error, ErrorKind, Result};
 
-const EC2: Service = Service { id: "EC2", name: "ec2", refusal };
+/// A service that speaks the protocol.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Api {
+    pub(super) service: Service,
+    /// The version of its interface.
+    pub(super) version: &'static str,
+}
 
-/// What EC2 calls its interface: it has not changed since.
-const VERSION: &str = "2016-11-15";
+impl Api {
+    pub(super) const fn new(id: &'static str, name: &'static str, is_global: bool, version: &'static str) -> Self {
+        Self { service: Service { id, name, is_global, refusal }, version }
+    }
+
+    /// Sends a request, and gives the XML of its answer.
+    pub(super) async fn send(&self, aws: &Aws, ask: &Ask) -> Result<String, SdkError<Refused, HttpResponse>> {
+        let body = ask.body(self.version);
+        let form = Request { content_type: "application/x-www-form-urlencoded", target: None, body };
+        signed::send(aws, &self.service, ask.action, form).await
+    }
+
+    /// Reads an answer from its root on.
+    ///
+    /// # Errors
+    /// If it is no XML.
+    pub(super) fn parse<T>(
+        &self,
+        aws: &Aws,
+        doing: &str,
+        answer: &str,
+        read: impl FnOnce(Node<'_, '_>) -> T,
+    ) -> Result<T> {
+        match Document::parse(answer) {
+            Ok(document) => Ok(read(document.root_element())),
+            Err(error) => Err(self.unreadable(aws, doing, &error.to_string())),
+        }
+    }
+
+    /// The error of an answer that lacks what it is documented to have.
+    pub(super) fn unreadable(&self, aws: &Aws, doing: &str, why: &str) -> Error {
+        let (service, region) = (self.service.id, &aws.region);
+        let message = format!("failed to {doing}: the answer from {service} in {region} cannot be understood: {why}");
+        Error::new(ErrorKind::Aws, message)
+            .with_hint("see that nothing between here and AWS (a proxy, AWS_ENDPOINT_URL) answers in its stead")
+    }
+}
 
 /// All but letters, digits and `-_.~`, as in the SDK's own clients.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -28,6 +70,10 @@ pub(super) struct Ask {
 impl Ask {
     pub(super) fn new(action: &'static str) -> Self {
         Self { action, parameters: Vec::new(), filters: 0 }
+    }
+
+    pub(super) fn action(&self) -> &'static str {
+        self.action
     }
 
     pub(super) fn with(mut self, name: &str, value: &str) -> Self {
@@ -46,8 +92,16 @@ impl Ask {
         self
     }
 
-    fn body(&self) -> String {
-        let mut body = format!("Action={}&Version={VERSION}", self.action);
+    /// Values of a list that IAM names like this.
+    pub(super) fn members<V: AsRef<str>>(mut self, name: &str, values: impl IntoIterator<Item = V>) -> Self {
+        for (value, number) in values.into_iter().zip(1..) {
+            self.parameters.push((format!("{name}.member.{number}"), value.as_ref().to_owned()));
+        }
+        self
+    }
+
+    fn body(&self, version: &str) -> String {
+        let mut body = format!("Action={}&Version={version}", self.action);
         for (name, value) in &self.parameters {
             body.extend(["&", name, "="].into_iter().chain(utf8_percent_encode(value, RESERVED)));
         }
@@ -55,13 +109,7 @@ impl Ask {
     }
 }
 
-/// Sends a request, and gives the XML of its answer.
-pub(super) async fn send(aws: &Aws, ask: &Ask) -> Result<String, SdkError<Refused, HttpResponse>> {
-    let form = Request { content_type: "application/x-www-form-urlencoded", target: None, body: ask.body() };
-    signed::send(aws, &EC2, ask.action, form).await
-}
-
-/// Something between here and EC2 may have answered in its stead, so there may be no code.
+/// Something between here and the service may have answered in its stead, so there may be no code.
 fn refusal(text: &str) -> ErrorMetadata {
     let mut said = ErrorMetadata::builder();
     let document = Document::parse(text).ok();
@@ -85,7 +133,10 @@ pub(super) fn part<'a>(node: Node<'a, '_>, path: &str) -> Option<&'a str> {
 
 /// The items of that list; none if it is not there.
 pub(super) fn items<'a, 'input>(node: Node<'a, 'input>, path: &str) -> impl Iterator<Item = Node<'a, 'input>> {
-    below(node, path).into_iter().flat_map(|list| list.children()).filter(|child| child.has_tag_name("item"))
+    below(node, path)
+        .into_iter()
+        .flat_map(|list| list.children())
+        .filter(|child| child.has_tag_name("item") || child.has_tag_name("member"))
 }
 
 #[cfg(test)]
@@ -97,7 +148,15 @@ mod tests {
         let ask = Ask::new("DescribeKeyPairs").with("KeyName.1", "Ada's key & more=50%, für alle").filter("a", ["b+c"]);
         let expected = "Action=DescribeKeyPairs&Version=2016-11-15\
             &KeyName.1=Ada%27s%20key%20%26%20more%3D50%25%2C%20f%C3%BCr%20alle&Filter.1.Name=a&Filter.1.Value.1=b%2Bc";
-        assert_eq!(ask.body(), expected);
+        assert_eq!(ask.body("2016-11-15"), expected);
+    }
+
+    #[test]
+    fn lists_of_iam_are_numbered() {
+        let ask = Ask::new("SimulatePrincipalPolicy").members("ActionNames", ["s3:PutObject", "*"]);
+        let expected =
+            "Action=SimulatePrincipalPolicy&Version=1&ActionNames.member.1=s3%3APutObject&ActionNames.member.2=%2A";
+        assert_eq!(ask.body("1"), expected);
     }
 
     #[test]
