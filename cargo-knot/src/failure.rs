@@ -12,7 +12,7 @@ Exit codes:
     0  done
     1  failed for a reason that has no code of its own
     2  the options do not say which target is meant, or a setting cannot be
-    3  this machine lacks what is needed to compile for the worker's platform
+    3  this machine lacks what is needed to compile for the worker's platform, or has another version of cargo-knot
     4  what was compiled cannot be a worker: no remote function, or not static
     5  the image cannot be assembled, or is not there
     6  the registry or the Docker engine cannot be reached, or refuses
@@ -46,7 +46,7 @@ impl Failure {
 fn code_of(compile: CompileErrorKind) -> u8 {
     match compile {
         CompileErrorKind::Selection | CompileErrorKind::Settings | CompileErrorKind::Feature => 2,
-        CompileErrorKind::Toolchain => 3,
+        CompileErrorKind::Toolchain | CompileErrorKind::Version => 3,
         CompileErrorKind::Worker => 4,
         CompileErrorKind::Cargo => 101,
         _ => 1,

@@ -16,6 +16,11 @@ mod pipe;
 pub use keys::{Part, RunKeys, failure_of, part_of, round_of};
 pub use pipe::{LARGE, Reply, Request, begin_value, end_value};
 
+/// The version of this contract. Another one is refused by whoever builds a worker, deploys it or attaches to a run.
+pub const VERSION: u32 = 1;
+/// The line of a worker's section `.cloudknot` which says that its main hands over to the runtime, and by which contract.
+pub const START: &str = "{\"start\":true,\"contract\":1}\n";
+
 /// What the user sets: where maps run (`local`, `docker`, `batch`).
 pub const ENV_BACKEND: &str = "CLOUDKNOT_BACKEND";
 /// What the user sets: the folder that holds the runs, in place of `.cloudknot/` beside the crate.
@@ -332,9 +337,26 @@ impl Round {
     }
 }
 
+/// The same line, read.
+#[derive(Debug, Deserialize)]
+pub struct Start {
+    /// Always true.
+    pub start: bool,
+    /// The version of the contract; none of a worker from before there was one.
+    #[serde(default)]
+    pub contract: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_names_its_contract() {
+        let start: Start = serde_json::from_str(START).unwrap();
+        assert!(start.start);
+        assert_eq!(start.contract, VERSION);
+    }
 
     #[test]
     fn children_share_a_round_without_gap_or_overlap() {

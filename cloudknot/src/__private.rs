@@ -4,6 +4,7 @@ pub use crate::program::{Program, start};
 #[cfg(all(feature = "progress", not(cloudknot_worker)))]
 pub use crate::terminal::install as install_terminal;
 pub use cloudknot_runtime::codec::{Codec, CodecError};
+pub use cloudknot_runtime::contract::START;
 pub use cloudknot_runtime::failure::{Failure, ItemErrorKind};
 pub use cloudknot_runtime::function::{Function, FunctionId, Registered, Resources};
 pub use cloudknot_runtime::item::{block_on, serve};
@@ -293,7 +294,7 @@ macro_rules! __start {
 #[macro_export]
 macro_rules! __start {
     () => {
-        $crate::__describe!("{\"start\":true}\n");
+        $crate::__describe!($crate::__private::START);
         $crate::__private::start($crate::__private::Program { crate_folder: ::core::option::Option::None })
     };
 }

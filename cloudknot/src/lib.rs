@@ -47,6 +47,8 @@
 //!
 //! The command `cargo knot` is a package of its own, `cargo-knot`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(cloudknot_allocator = "mimalloc")]
 mod allocator;
 #[cfg(all(feature = "aws", not(cloudknot_worker)))]

@@ -196,7 +196,7 @@ macro_rules! function {
 #[macro_export]
 macro_rules! __start {
     () => {
-        $crate::line!("{\"start\":true}\n");
+        $crate::line!("{\"start\":true,\"contract\":1}\n");
     };
 }
 

@@ -16,6 +16,7 @@ mod platform;
 mod selection;
 mod settings;
 mod toolchain;
+mod versions;
 mod worker;
 
 use std::fmt;
@@ -195,6 +196,7 @@ impl Compile {
         let toolchain = self.toolchain()?;
         let metadata = self.metadata(&toolchain)?;
         let selected = self.selection.find(&metadata)?;
+        versions::check(&metadata, selected.package)?;
         let settings = Settings::of(selected.package)?;
         if settings.knot.arm64 == Some(true) && self.arch != Arch::Arm64 && self.target.is_none() {
             // The dependencies may be others there, so all is resolved anew.
@@ -319,6 +321,10 @@ impl Program {
     /// If `cargo add` fails.
     pub fn with_aws_feature(self, feature: &AwsFeature) -> Result<Self, CompileError> {
         features::turn_on(&self, feature)?.resolve()
+    }
+
+    fn cloudknot_version(&self) -> Option<cargo_metadata::semver::Version> {
+        versions::of(&self.metadata, self.selected().package)
     }
 
     fn selected(&self) -> Selected<'_> {

@@ -155,6 +155,35 @@ fn what_can_be_refused_without_compiling_is_refused_before() {
 }
 
 #[test]
+fn a_program_of_another_version_of_cloudknot_is_refused() {
+    let with = |name: &str, path: &str, from: &str, to: &str| {
+        let files: Vec<_> = STANDING_IN
+            .iter()
+            .map(|(file, text)| (*file, if *file == path { text.replace(from, to) } else { (*text).to_owned() }))
+            .collect();
+        workspace(name, &files.iter().map(|(file, text)| (*file, text.as_str())).collect::<Vec<_>>())
+    };
+    let newer = with("of a newer cloudknot", "cloudknot/Cargo.toml", "version = \"0.1.0\"", "version = \"0.2.3\"");
+    let mut build = knot(&["build", "--offline", "--fast", "-p", "lone"]);
+    check(
+        build.current_dir(&newer),
+        3,
+        &[
+            "error: cannot build `lone`: it has cloudknot 0.2.3, and this is cargo-knot 0.1.0",
+            "hint: run `cargo install cargo-knot --version 0.2.3`",
+        ],
+    );
+    assert!(!newer.join("target").exists(), "nothing was compiled");
+    let old = with("of an older worker", "cloudknot/src/lib.rs", ",\\\"contract\\\":1", "");
+    let mut build = knot(&["build", "--offline", "--fast", "-p", "lone"]);
+    let says = [
+        "error: cannot use the worker of `lone`: it has version 0 of the contract with its host, and this is 1",
+        "hint: run",
+    ];
+    check(build.current_dir(old), 3, &says);
+}
+
+#[test]
 fn a_program_that_cannot_be_selected_asks_nothing_of_aws() {
     let check = |arguments: &[&str], code: i32, says: &[&str]| check(&mut deploy(&STAND_IN, arguments), code, says);
     check(&["-p", "many"], 2, &["error: failed to choose", "hint: say which:\n      -p many --bin one"]);

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use cargo_metadata::{Message, Metadata};
+use cloudknot_runtime::contract::VERSION;
 
 use super::error::{CompileError, CompileErrorKind, io};
 use super::executable::Executable;
 use super::platform::Linker;
 use super::selection::{CargoTarget, Selected, targets_of};
 use super::settings::Allocator;
-use super::{Program, flags, library};
+use super::{Program, flags, library, versions};
 
 /// One run of cargo.
 pub(super) struct Build<'b> {
@@ -114,11 +115,19 @@ impl Build<'_> {
                 targets_of(self.selected.package)
             )));
         }
-        if !executable.starts {
+        let Some(contract) = executable.contract else {
             return Err(refused(format!(
                 "failed to make a worker of `{name}` ({target}): its main is not cloudknot's"
             ))
             .advise("put #[cloudknot::main] on its main, or choose the library alone: `--lib`"));
+        };
+        if contract != VERSION {
+            let message =
+                format!("cannot use the worker of `{name}`: it has version {contract} of the contract with its host");
+            return Err(versions::refused(
+                format!("{message}, and this is {VERSION}"),
+                self.program.cloudknot_version(),
+            ));
         }
         Ok(())
     }

@@ -24,6 +24,8 @@ pub enum CompileErrorKind {
     Settings,
     /// The program has cloudknot without a feature that is needed.
     Feature,
+    /// The program has another version of cloudknot than this one can build.
+    Version,
     /// The machine lacks what is needed to compile for the worker's platform.
     Toolchain,
     /// cargo ended with an error, which it has shown itself.

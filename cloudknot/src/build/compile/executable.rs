@@ -1,21 +1,20 @@
 //! Reads a worker without running it, so that one for another architecture can be read too: the remote functions in
 //! its section `.cloudknot`, and whether it needs anything beside itself.
 
-use cloudknot_runtime::contract::FunctionDescription;
+use cloudknot_runtime::contract::{FunctionDescription, Start};
 use object::read::elf::ElfFile64;
 use object::{Endianness, Object, ObjectSection};
+use serde::de::DeserializeOwned;
 
 use super::error::{CompileError, CompileErrorKind};
 use crate::build::elf;
 
-/// What `__start!` writes into the section.
-const START: &[u8] = br#"{"start":true}"#;
-
 /// What was read of an executable.
 #[derive(Debug)]
 pub(super) struct Executable {
-    /// Its main is `#[cloudknot::main]`, which hands over to the runtime.
-    pub(super) starts: bool,
+    /// The version of the contract by which its main, `#[cloudknot::main]`, hands over to the runtime; `None` if another main does
+    /// not.
+    pub(super) contract: Option<u32>,
     /// Ordered by id.
     pub(super) functions: Vec<FunctionDescription>,
     /// The libraries and the loader that it would ask for; empty if it is static.
@@ -31,17 +30,23 @@ impl Executable {
         };
         // The linker may fill up with zeros between two lines.
         let lines = section.split(|byte| matches!(byte, b'\n' | 0)).filter(|line| !line.is_empty());
-        let (starts, functions): (Vec<_>, Vec<_>) = lines.partition(|line| *line == START);
+        let (starts, functions): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with(b"{\"start\":"));
+        let starts: Vec<Start> = read(&starts)?;
         let needs = elf::needs(&file).map_err(|cause| unreadable().because(cause))?;
-        Ok(Self { starts: !starts.is_empty(), functions: descriptions(&functions)?, needs })
+        Ok(Self { contract: starts.first().map(|start| start.contract), functions: descriptions(&functions)?, needs })
     }
 }
 
+fn read<T: DeserializeOwned>(lines: &[&[u8]]) -> Result<Vec<T>, CompileError> {
+    lines
+        .iter()
+        .map(|line| serde_json::from_slice(line))
+        .collect::<Result<_, _>>()
+        .map_err(|cause| unreadable().because(cause).advise("cargo-knot and cloudknot have to be of the same version"))
+}
+
 fn descriptions(lines: &[&[u8]]) -> Result<Vec<FunctionDescription>, CompileError> {
-    let mut functions: Vec<FunctionDescription> =
-        lines.iter().map(|line| serde_json::from_slice(line)).collect::<Result<_, _>>().map_err(|cause| {
-            unreadable().because(cause).advise("cargo-knot and cloudknot have to be of the same version")
-        })?;
+    let mut functions: Vec<FunctionDescription> = read(lines)?;
     functions.sort_by_key(FunctionDescription::id);
     if let Some(pair) = functions.windows(2).find(|pair| pair[0].id() == pair[1].id()) {
         return Err(CompileError::new(
