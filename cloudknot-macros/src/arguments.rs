@@ -1,4 +1,4 @@
-//! What stands in the parentheses of `#[remote(...)]`. Does not know the function.
+//! The arguments in the parentheses of `#[remote(...)]`. This module does not know the function.
 
 use std::fmt::Display;
 
@@ -12,26 +12,23 @@ use crate::refusals::Refusals;
 
 const KNOWN: &str = "`name`, `vcpus`, `memory`, `gpus`, `retries`, `timeout`, `codec`";
 
-/// What was said of the function; what was not is left to the defaults.
+/// Arguments of the attribute. Those that are not given have their defaults.
 #[derive(Default)]
 pub(crate) struct Arguments {
-    /// By what name it is known, if not by its own.
+    /// Name of the remote function, if it differs from that of the `fn`.
     pub(crate) name: Option<String>,
-    /// Virtual CPUs.
     pub(crate) vcpus: Option<f64>,
-    /// Memory in MiB.
     pub(crate) memory_mib: Option<u64>,
-    /// GPUs.
     pub(crate) gpus: u32,
-    /// How often a failed item is tried again.
+    /// Number of times that a failed item is retried.
     pub(crate) retries: u32,
-    /// How long one attempt may take, in seconds.
+    /// Timeout of one attempt, in seconds.
     pub(crate) timeout_seconds: Option<u64>,
-    /// How its values are written.
+    /// Codec of the function's values.
     pub(crate) codec: Codec,
 }
 
-/// The codecs of `cloudknot-runtime`, by the names the user writes.
+/// Codec of `cloudknot-runtime`, by the name that the user writes.
 #[derive(Default, Clone, Copy)]
 pub(crate) enum Codec {
     #[default]
@@ -39,7 +36,7 @@ pub(crate) enum Codec {
     Messagepack,
 }
 
-/// Reads the arguments; one that is refused is left at its default.
+/// Parses the arguments. An argument that is refused keeps its default.
 pub(crate) fn parse(tokens: TokenStream, refusals: &mut Refusals) -> Arguments {
     let settings = match Punctuated::<Setting, Token![,]>::parse_terminated.parse2(tokens) {
         Ok(settings) => settings,
@@ -107,7 +104,7 @@ impl Parse for Setting {
     }
 }
 
-/// The value of one argument, to be read as what the argument takes.
+/// Value of one argument, to be parsed as the type that the argument takes.
 struct Value<'a> {
     key: &'a Ident,
     written: &'a Expr,
@@ -162,7 +159,7 @@ impl Value<'_> {
         loop {
             match written {
                 Expr::Lit(literal) => return Ok(&literal.lit),
-                // What a `macro_rules!` passes on is wrapped in an invisible group.
+                // An expression passed on by a `macro_rules!` macro is wrapped in an invisible group.
                 Expr::Group(group) => written = &group.expr,
                 Expr::Unary(unary) if matches!(unary.op, UnOp::Neg(_)) => {
                     return Err(refused(self.written, format_args!("`{}` cannot be negative", self.key)));

@@ -1,5 +1,5 @@
-//! What people and programs read of a remote function without running it: its signature as a line of text, and its
-//! description as a line of JSON.
+//! The texts that people and programs can read about a remote function without running it: its signature as a line of
+//! text, and its description as a line of JSON.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -8,7 +8,7 @@ use crate::arguments::{Arguments, Codec};
 use crate::signature::RemoteFunction;
 use crate::spaced::spaced;
 
-/// The signature in one line: `fn add(a: f64, name: &str) -> Vec<f64>`.
+/// Returns the signature in one line: `fn add(a: f64, name: &str) -> Vec<f64>`.
 pub(crate) fn signature(function: &RemoteFunction) -> String {
     let arguments: Vec<_> =
         function.arguments.iter().map(|argument| format!("{}: {}", argument.name, spaced(&argument.written))).collect();
@@ -20,7 +20,7 @@ pub(crate) fn signature(function: &RemoteFunction) -> String {
     format!("{asyncness}fn {name}{generics}({}){output}{}", arguments.join(", "), bounds.unwrap_or_default())
 }
 
-/// An expression of the function's description: one line of JSON. Package and module are the compiler's to fill in.
+/// Returns an expression for the function's description, one line of JSON. The compiler fills in package and module.
 pub(crate) fn description(name: &str, signature: &str, arguments: &Arguments) -> TokenStream {
     let or_null = |number: Option<String>| number.unwrap_or_else(|| "null".to_owned());
     let rest = format!(

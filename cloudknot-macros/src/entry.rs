@@ -1,4 +1,4 @@
-//! `#[cloudknot::main]`: a main that first asks whether this program was started as its own worker.
+//! `#[cloudknot::main]`: a `main` that first checks whether the program was started as a worker.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -7,7 +7,7 @@ use syn::Attribute;
 use crate::refusals::Refusals;
 use crate::signature::Written;
 
-/// What `#[main] item` becomes: the user's main inside one that starts the worker first.
+/// Expands `#[main] item`: nests the user's `main` in one that starts the worker first.
 pub(crate) fn main(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let mut refusals = Refusals::default();
     if !arguments.is_empty() {
@@ -27,7 +27,7 @@ pub(crate) fn main(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     if written.signature.ident != "main" {
         return quote!(#refused #written);
     }
-    // A main that the compiler has nothing against, so that the mistake is not told twice.
+    // A `main` that the compiler accepts, so that the mistake is reported only once.
     let Written { signature, body, .. } = &written;
     quote! {
         #refused
@@ -89,7 +89,7 @@ fn stays_outside(attribute: &Attribute) -> bool {
     OUTSIDE.iter().any(|name| attribute.path().is_ident(name))
 }
 
-// `#[tokio::main]`, `#[async_std::main]`, `#[actix_web::main]`, however they are called here: all end in `main`.
+// `#[tokio::main]`, `#[async_std::main]`, `#[actix_web::main]`, under any path: all of them end in `main`.
 fn is_runtime(attribute: &Attribute) -> bool {
     attribute.path().segments.last().is_some_and(|last| last.ident == "main")
 }

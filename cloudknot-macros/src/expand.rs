@@ -1,4 +1,4 @@
-//! Writes the static that a remote function becomes. All that is said here has been checked before.
+//! Generates the static that a remote function becomes. All input has been checked before.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -12,7 +12,7 @@ use crate::owned::peel;
 use crate::refusals::Refusals;
 use crate::signature::{self, Argument, RemoteFunction, Written};
 
-/// What `#[remote(arguments)] item` becomes.
+/// Expands `#[remote(arguments)] item`.
 pub(crate) fn remote(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let mut refusals = Refusals::default();
     let arguments = arguments::parse(arguments, &mut refusals);
@@ -26,7 +26,7 @@ pub(crate) fn remote(arguments: TokenStream, item: &TokenStream) -> TokenStream 
     };
     let mut of_signature = Refusals::default();
     let function = signature::model(&written, &mut of_signature);
-    // What was refused is still there to be called, so that one mistake gives one message.
+    // A function that was refused can still be called, so that one mistake gives one message.
     let expanded = if of_signature.is_empty() { expand(&arguments, &written, &function) } else { quote!(#written) };
     let refused = [refusals, of_signature].into_iter().map(Refusals::into_tokens);
     quote!(#(#refused)* #expanded)
@@ -58,7 +58,7 @@ fn expand(arguments: &Arguments, written: &Written, function: &RemoteFunction) -
     }
 }
 
-// The static is what others see, so it has the documentation. The levels of lints reach into it.
+// Other code sees the static, so the static has the documentation. Lint levels on it also apply to the code inside.
 fn is_outer(attribute: &Attribute) -> bool {
     const OUTER: [&str; 8] = ["doc", "cfg", "deprecated", "allow", "warn", "deny", "forbid", "expect"];
     OUTER.iter().any(|name| attribute.path().is_ident(name))
@@ -73,7 +73,7 @@ fn static_type(function: &RemoteFunction) -> TokenStream {
     quote!(::cloudknot::RemoteFn<#args, #output, #lifetimes fn(#(#parameters),*) #returned>)
 }
 
-/// The items beside the function: its types by name, what an input holds, and how it is run.
+/// Generates the items beside the function: its types by name, the content of an input, and the call of the function.
 fn glue(function: &RemoteFunction) -> TokenStream {
     let names = function.arguments.iter().map(|argument| at_call_site(&argument.name));
     let names: Vec<_> = names.collect();
@@ -112,7 +112,7 @@ fn glue(function: &RemoteFunction) -> TokenStream {
     }
 }
 
-// Generic, so that what it derives holds for any types: one that cannot travel is then refused once, at the argument.
+// Generic, so that its derives hold for any types: a type that cannot be sent is then refused once, at the argument.
 fn input_item(names: &[Ident], numbers: &[usize]) -> TokenStream {
     quote! {
         #[derive(::cloudknot::__private::serde::Serialize, ::cloudknot::__private::serde::Deserialize)]
@@ -156,7 +156,7 @@ fn run(function: &RemoteFunction, names: &[Ident]) -> TokenStream {
     }
 }
 
-// Names the error's type, so that one without a message is refused where it is written.
+// Names the error type, so that a type without a message is refused where it is written.
 fn failing(function: &RemoteFunction) -> Option<TokenStream> {
     let arguments = function.output.result.as_ref()?;
     let returned = &function.output.written;
@@ -169,7 +169,7 @@ fn failing(function: &RemoteFunction) -> Option<TokenStream> {
     })
 }
 
-/// The static that the registry holds, and its entry there.
+/// Generates the static that the registry holds, and its entry in the registry.
 fn record(arguments: &Arguments, function: &RemoteFunction) -> TokenStream {
     let name = arguments.name.clone().unwrap_or_else(|| function.name.unraw().to_string());
     let signature = describe::signature(function);
@@ -217,7 +217,7 @@ fn option(value: Option<TokenStream>) -> TokenStream {
     value.map_or_else(|| quote!(::core::option::Option::None), |value| quote!(::core::option::Option::Some(#value)))
 }
 
-/// What the static derefs to: the function itself, or one around it where its own type does not fit.
+/// Returns the target of the static's deref: the function itself, or a wrapper if the function's type does not fit.
 fn pointer(function: &RemoteFunction) -> (TokenStream, Option<TokenStream>) {
     let name = &function.name;
     if !function.asyncness && !function.bounded {
@@ -229,7 +229,7 @@ fn pointer(function: &RemoteFunction) -> (TokenStream, Option<TokenStream>) {
     let lifetimes = (function.asyncness && borrows(function)).then(|| quote!(<'f>));
     let call = quote!(#name(#(#places),*));
     let body = if function.asyncness {
-        // A future that is not `Send` is refused at the function's name.
+        // The span makes the compiler report a future that is not `Send` at the function's name.
         let at = name.span().resolved_at(Span::call_site());
         quote_spanned!(at=> ::std::boxed::Box::pin(#call))
     } else {
@@ -243,7 +243,7 @@ fn pointer(function: &RemoteFunction) -> (TokenStream, Option<TokenStream>) {
     (quote!(__pointer), Some(wrapper))
 }
 
-// Every reference gets a lifetime of its own or, if async, that of the future.
+// Every reference gets a separate lifetime or, in an async function, the lifetime of the future.
 fn pointer_parameters(function: &RemoteFunction) -> Vec<TokenStream> {
     let lifetime = function.asyncness.then(|| quote!('f));
     let parameter = |Argument { written, .. }: &Argument| {
@@ -267,13 +267,13 @@ fn borrows(function: &RemoteFunction) -> bool {
     function.arguments.iter().any(|argument| argument.borrowed)
 }
 
-/// What one item of a map is: the one argument, or a tuple of them.
+/// Returns the type of one item of a map: the type of the only argument, or a tuple of all.
 fn args(function: &RemoteFunction) -> TokenStream {
     let owned: Vec<_> = function.arguments.iter().map(|argument| &argument.owned).collect();
     if let [only] = owned[..] { quote!(#only) } else { quote!((#(#owned),*)) }
 }
 
-/// What a map gives for one item.
+/// Returns the type of the value that a map returns for one item.
 fn value_type(function: &RemoteFunction) -> TokenStream {
     let returned = &function.output.written;
     let Some(arguments) = &function.output.result else { return quote!(#returned) };
@@ -281,7 +281,7 @@ fn value_type(function: &RemoteFunction) -> TokenStream {
     quote_spanned!(at=> <#returned as ::cloudknot::__private::Fallible>::Value)
 }
 
-// With the user's place but our origin: the compiler's lints are for what the user wrote, once.
+// Keeps the user's location but marks the name as generated, so that the compiler lints only the user's code, once.
 fn at_call_site(name: &Ident) -> Ident {
     let mut name = name.clone();
     name.set_span(name.span().resolved_at(Span::call_site()));

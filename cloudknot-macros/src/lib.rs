@@ -1,9 +1,10 @@
-//! The attributes of cloudknot. They only write paths into `cloudknot::__private`, and know none of our other crates.
+//! The attributes of cloudknot. The generated code contains only paths into `cloudknot`, mostly into
+//! `cloudknot::__private`, and none into the other crates of the project.
 //!
-//! The files are the pipeline: `arguments` reads what stands in the attribute's parentheses (amounts by `cloudknot-quantity`),
-//! `signature` models the function and refuses what cannot be remote (with `owned`, type by type), `expand` writes the
-//! static, `describe` what others read of it without running it. `entry` is `#[main]`. Refusals are collected, so that
-//! all of them are shown at once.
+//! The files form a pipeline: `arguments` parses the attribute's arguments (amounts with `cloudknot-quantity`),
+//! `signature` models the function and refuses what cannot be remote (with `owned`, type by type), `expand` generates
+//! the static, and `describe` the texts that can be read without running it. `entry` is `#[main]`. Refusals are
+//! collected, so that all of them are shown at once.
 
 mod arguments;
 mod describe;
@@ -24,7 +25,7 @@ pub fn remote(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::remote(arguments.into(), &item.into()).into()
 }
 
-/// Makes a program's `main` able to be its own worker; the documentation is at `cloudknot::main`.
+/// Lets a program run as its own worker; the documentation is at `cloudknot::main`.
 #[proc_macro_attribute]
 pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
     entry::main(arguments.into(), &item.into()).into()

@@ -1,5 +1,5 @@
-//! The owned forms of types: what an input holds of an argument, and what may travel at all as far as its spelling
-//! shows. Whether a type can be serialized is the compiler's to say, in what `expand` writes.
+//! The owned forms of types: the type that an input holds for an argument, and a check that the type may be sent, as far
+//! as its spelling shows. The compiler checks that a type can be serialized, in the code that `expand` generates.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -10,7 +10,7 @@ use syn::{GenericArgument, Ident, Lifetime, PathArguments, PathSegment, Type, Ty
 use crate::refusals::Refusals;
 use crate::spaced::spaced;
 
-/// The type an input holds for an argument of this type, and whether the function borrows from it.
+/// Returns the type that an input holds for an argument of this type, and whether the function borrows from it.
 pub(crate) fn of_argument(name: &Ident, written: &Type, refusals: &mut Refusals) -> (Type, bool) {
     let Type::Reference(reference) = peel(written) else {
         check(written, Place::Argument { name, behind: "" }, refusals);
@@ -38,17 +38,17 @@ pub(crate) fn of_argument(name: &Ident, written: &Type, refusals: &mut Refusals)
     (owned, true)
 }
 
-/// Checks a type of which values come back.
+/// Checks a type whose values are returned.
 pub(crate) fn check_value(written: &Type, refusals: &mut Refusals) {
     check(written, Place::Value, refusals);
 }
 
-/// Checks a type of which errors come back: it need not be serializable, since its messages travel.
+/// Checks a type whose errors are returned. It need not be serializable, since only its messages are sent.
 pub(crate) fn check_error(written: &Type, refusals: &mut Refusals) {
     check(written, Place::Error, refusals);
 }
 
-/// The type without the invisible groups of `macro_rules!` and without parentheses.
+/// Returns the type without the invisible groups of `macro_rules!` and without parentheses.
 pub(crate) fn peel(written: &Type) -> &Type {
     match written {
         Type::Group(group) => peel(&group.elem),
@@ -63,7 +63,7 @@ fn is_for_ever(reference: &TypeReference) -> bool {
 
 #[derive(Clone, Copy)]
 enum Place<'a> {
-    /// Of this name; what is looked at stands behind this sign.
+    /// An argument with this name; the inspected type follows the sign in `behind`.
     Argument {
         name: &'a Ident,
         behind: &'static str,
@@ -80,7 +80,7 @@ fn check(written: &Type, place: Place<'_>, refusals: &mut Refusals) {
         Place::Argument { name, behind } => format!("write `{name}: {behind}{}`", spaced(&owned)),
         Place::Value | Place::Error => format!("write `{}`", spaced(&owned)),
     };
-    // One borrow says it all: what is suggested has none.
+    // One message for all borrows is enough: the suggestion has none.
     let mut said_borrowed = false;
     for (tokens, what) in owning.found {
         if what == Found::Borrow && std::mem::replace(&mut said_borrowed, true) {
@@ -130,7 +130,7 @@ fn readable(mut ty: Type) -> Type {
     ty
 }
 
-/// Rewrites a type to one that owns all it holds, for people to read, and notes what it found.
+/// Rewrites a type, for people to read, to one that owns everything it holds, and records what it found.
 struct Owning<'a> {
     place: Place<'a>,
     found: Vec<(TokenStream, Found)>,
@@ -156,7 +156,7 @@ impl VisitMut for Owning<'_> {
             Type::TraitObject(object) if !self.may_be_anything() => self.note(object, Found::TraitObject),
             Type::ImplTrait(described) => return self.note(described, Found::ImplTrait),
             Type::Never(never) => self.note(never, Found::Never),
-            // What they are made of is not what travels: the compiler refuses them as a whole.
+            // The types inside these are not sent: the compiler refuses these types as a whole.
             Type::FnPtr(_) | Type::Ptr(_) | Type::Macro(_) => return,
             _ => {}
         }
@@ -178,14 +178,14 @@ impl VisitMut for Owning<'_> {
     }
 }
 
-/// For whom an owned form is written: the compiler needs names that nothing in scope can take, people do not.
+/// Reader of an owned form: the compiler needs names that nothing in scope can shadow, people do not.
 #[derive(Clone, Copy)]
 enum Spelling {
     Compiled,
     Read,
 }
 
-/// What owns a value of this type: itself, unless it is one that only ever stands behind a reference.
+/// Returns the type that owns a value of this type: the type itself, unless it only ever occurs behind a reference.
 fn owned_form(borrowed: &Type, spelling: Spelling) -> Type {
     let at = borrowed.span().resolved_at(Span::call_site());
     let elem = match peel(borrowed) {
@@ -204,7 +204,7 @@ fn owned_form(borrowed: &Type, spelling: Spelling) -> Type {
     };
     match (ident.to_string().as_str(), spelling) {
         ("str", Spelling::Compiled) => parse(quote_spanned!(at=> ::std::string::String)),
-        // A type of the user's may have one of these names too: `ToOwned` then gives that type itself.
+        // A type of the user may have one of these names too: `ToOwned` then gives that type itself.
         ("Path" | "OsStr" | "CStr", Spelling::Compiled) => {
             parse(quote_spanned!(at=> <#elem as ::std::borrow::ToOwned>::Owned))
         }
@@ -220,7 +220,7 @@ fn parse(tokens: TokenStream) -> Type {
     syn::parse2(tokens).expect("what this file writes is a type")
 }
 
-/// What a path that ends in `Result` says of its value and its errors; `None` if it ends in something else.
+/// Returns the value and error types in a path that ends in `Result`; `None` if it ends in something else.
 pub(crate) fn result_arguments(written: &Type) -> Option<Vec<Type>> {
     let Type::Path(path) = peel(written) else { return None };
     let last = path.path.segments.last().filter(|last| last.ident == "Result")?;
@@ -232,7 +232,7 @@ pub(crate) fn result_arguments(written: &Type) -> Option<Vec<Type>> {
     Some(types.collect())
 }
 
-/// The unit type, for a function that returns nothing.
+/// Returns the unit type, for a function that returns nothing.
 pub(crate) fn unit() -> Type {
     parse_quote!(())
 }

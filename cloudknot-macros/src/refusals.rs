@@ -1,11 +1,11 @@
-//! What is wrong with an annotated item, collected so that all of it is shown at once.
+//! The errors in an annotated item, collected so that all of them are shown at once.
 
 use std::fmt::Display;
 
 use proc_macro2::TokenStream;
 use quote::ToTokens;
 
-/// The refusals so far.
+/// Refusals collected so far.
 #[derive(Default)]
 pub(crate) struct Refusals(Option<syn::Error>);
 
@@ -15,7 +15,7 @@ impl Refusals {
         self.add(syn::Error::new_spanned(tokens, message));
     }
 
-    /// Takes over what a parser found.
+    /// Adds the error of a parser.
     pub(crate) fn add(&mut self, error: syn::Error) {
         match &mut self.0 {
             None => self.0 = Some(error),
@@ -23,12 +23,12 @@ impl Refusals {
         }
     }
 
-    /// Whether nothing was refused.
+    /// Returns whether nothing was refused.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// One `compile_error!` each.
+    /// Returns one `compile_error!` for each refusal.
     pub(crate) fn into_tokens(self) -> TokenStream {
         self.0.map(syn::Error::into_compile_error).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! The annotated function as a model, and what of it cannot be remote. Looks at no type deeper than its spelling.
+//! The model of an annotated function, and the refusal of what cannot be remote. Types are inspected only by spelling.
 
 use proc_macro2::{Group, TokenStream};
 use quote::{ToTokens, quote};
@@ -12,7 +12,7 @@ use syn::{
 use crate::owned;
 use crate::refusals::Refusals;
 
-/// A function as it is written, its body unread: what is wrong there is the compiler's to say.
+/// A function as it is written. Its body is not parsed: the compiler reports the errors in it.
 pub(crate) struct Written {
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) visibility: Visibility,
@@ -26,29 +26,28 @@ pub(crate) struct RemoteFunction {
     pub(crate) asyncness: bool,
     /// Lifetimes only.
     pub(crate) generics: Generics,
-    /// Whether a lifetime has bounds: then the function does not coerce to a pointer for all lifetimes.
+    /// `true` if a lifetime has bounds: the function then does not coerce to a pointer for all lifetimes.
     pub(crate) bounded: bool,
     pub(crate) arguments: Vec<Argument>,
     pub(crate) output: Output,
 }
 
-/// One argument.
 pub(crate) struct Argument {
     pub(crate) name: Ident,
-    /// Its type as the function has it, `&str`.
+    /// Type in the function's signature, such as `&str`.
     pub(crate) written: Type,
-    /// Its type as the input holds it, `String`.
+    /// Type in the input, such as `String`.
     pub(crate) owned: Type,
-    /// Whether the function gets a reference to what the input holds.
+    /// `true` if the function gets a reference to the value in the input.
     pub(crate) borrowed: bool,
 }
 
-/// What a function returns.
+/// Return type of a function.
 pub(crate) struct Output {
-    /// Whether the signature says it.
+    /// `true` if the signature states the return type.
     pub(crate) said: bool,
     pub(crate) written: Type,
-    /// If it is a `Result`: the types in its angle brackets, as far as they are written.
+    /// If the return type is a `Result`: the types in its angle brackets, as far as they are written.
     pub(crate) result: Option<Vec<Type>>,
 }
 
@@ -70,7 +69,7 @@ impl ToTokens for Written {
     }
 }
 
-/// Reads the item as a function with a body; if it is something else, says so.
+/// Parses the item as a function with a body. If the item is something else, the error says so.
 pub(crate) fn read(item: &TokenStream) -> syn::Result<Written> {
     syn::parse2(item.clone()).map_err(|error| match syn::parse2::<Item>(item.clone()) {
         Ok(Item::Verbatim(_)) => syn::Error::new_spanned(item, "a remote function needs a body"),
@@ -82,7 +81,7 @@ pub(crate) fn read(item: &TokenStream) -> syn::Result<Written> {
     })
 }
 
-// The first token after the attributes and the visibility, since it says what the item is.
+// Returns the first token after the attributes and the visibility, because it says what kind of item it is.
 fn keyword(item: &Item) -> proc_macro2::Span {
     match item {
         Item::Const(item) => item.const_token.span(),
@@ -96,7 +95,7 @@ fn keyword(item: &Item) -> proc_macro2::Span {
     }
 }
 
-/// The model of the function; whatever cannot be remote is refused.
+/// Returns the model of the function, and refuses everything that cannot be remote.
 pub(crate) fn model(written: &Written, refusals: &mut Refusals) -> RemoteFunction {
     let signature = &written.signature;
     refuse_qualifiers(signature, refusals);
@@ -131,7 +130,7 @@ fn refuse_qualifiers(signature: &Signature, refusals: &mut Refusals) {
     }
 }
 
-// Whether the lifetimes have bounds.
+// Returns whether the lifetimes have bounds.
 fn refuse_generics(generics: &Generics, refusals: &mut Refusals) -> bool {
     let mut bounded = false;
     for parameter in &generics.params {
@@ -157,7 +156,7 @@ fn refuse_generics(generics: &Generics, refusals: &mut Refusals) -> bool {
     for predicate in generics.where_clause.iter().flat_map(|bounds| &bounds.predicates) {
         match predicate {
             WherePredicate::Lifetime(_) => bounded = true,
-            // With a type parameter, all has been said there.
+            // If there is a type parameter, it has already been refused.
             _ if generics.type_params().next().is_some() => {}
             other => refusals.at(other, "a remote function has no type parameters to bound; leave this out"),
         }

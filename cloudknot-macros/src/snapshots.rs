@@ -1,5 +1,5 @@
-//! What the attributes write, compared with what stands in `snapshots/`. After a change on purpose, run with
-//! `INSTA_UPDATE=always` and read the difference.
+//! Snapshot tests: the expansions of the attributes, compared with the files in `snapshots/`. After an intended change,
+//! run with `INSTA_UPDATE=always` and review the difference.
 
 use proc_macro2::TokenStream;
 

@@ -1,9 +1,9 @@
-//! Rust tokens as text, spaced as people write them.
+//! Formatting of Rust tokens as text, with spaces as people write them.
 
 use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 use quote::ToTokens;
 
-/// Tokens of a type, spaced as people write them (their own `to_string` sets a space around each).
+/// Formats the tokens of a type with spaces as people write them (`to_string` puts a space around each token).
 pub(crate) fn spaced(tokens: impl ToTokens) -> String {
     let mut text = Text::default();
     text.all(tokens.into_token_stream());
@@ -13,7 +13,7 @@ pub(crate) fn spaced(tokens: impl ToTokens) -> String {
 #[derive(Default)]
 struct Text {
     written: String,
-    /// Whether a word stands last, so that another one needs a space before it.
+    /// `true` if the text ends with a word, so that another word needs a space before it.
     word: bool,
 }
 

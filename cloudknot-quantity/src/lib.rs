@@ -1,15 +1,16 @@
-//! Amounts with units, as people write them: `2 GiB`, `1h 30m`. The attributes read them at compile time, the settings at run time.
+//! Parsers for amounts with units, as people write them: `2 GiB`, `1h 30m`. The attributes use them at compile time, the
+//! settings at run time.
 //!
-//! This crate has no stable API of its own: programs use `cloudknot`, which depends on exactly this version.
+//! This crate has no stable API: programs use `cloudknot`, which depends on exactly this version.
 
-/// Parses an amount of memory, a number and `MiB` or `GiB`, into MiB.
+/// Parses an amount of memory (a number and `MiB` or `GiB`) into MiB.
 ///
 /// ```
 /// assert_eq!(cloudknot_quantity::memory_mib("1.5 GiB"), Ok(1536));
 /// ```
 ///
 /// # Errors
-/// If it has another form, is zero, or is not a whole number of MiB: a message that shows the form.
+/// If the text has another form, or the amount is zero or not a whole number of MiB. The message shows the form.
 pub fn memory_mib(text: &str) -> Result<u64, String> {
     const FORM: &str = "write a number and `MiB` or `GiB`, as in \"512 MiB\" or \"2 GiB\"";
     let (number, unit) = split(text.trim());
@@ -29,14 +30,14 @@ pub fn memory_mib(text: &str) -> Result<u64, String> {
     Ok(mib)
 }
 
-/// Parses a duration, whole numbers of `h`, `m` and `s` from the largest unit to the smallest, into seconds.
+/// Parses a duration (whole numbers of `h`, `m` and `s`, from the largest unit to the smallest) into seconds.
 ///
 /// ```
 /// assert_eq!(cloudknot_quantity::seconds("1h 30m"), Ok(5400));
 /// ```
 ///
 /// # Errors
-/// If it has another form, or is zero: a message that shows the form.
+/// If the text has another form, or the duration is zero. The message shows the form.
 pub fn seconds(text: &str) -> Result<u64, String> {
     const FORM: &str = "write a whole number and `s`, `m` or `h`, as in \"5s\", \"15m\" or \"1h 30m\"";
     let mut total: u64 = 0;
@@ -101,7 +102,7 @@ fn whole(number: &str) -> Result<u64, NotANumber> {
     digits.parse().map_err(|_| NotANumber::TooLarge)
 }
 
-// In whole numbers throughout: a floating-point product would round where it has to be exact.
+// Uses only integers: the product has to be exact, and a floating-point product would be rounded.
 fn scaled(number: &str, by: u64) -> Result<u64, NotANumber> {
     let Some((before, after)) = number.split_once('.') else {
         return whole(number)?.checked_mul(by).ok_or(NotANumber::TooLarge);

@@ -1,18 +1,18 @@
-//! How values become bytes and back. The only file that names bincode.
+//! Encoding of values to bytes and back. This is the only file that uses the bincode crate.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// How values are written.
+/// Encoding of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
-    /// Compact and near the memory's speed; cannot carry what needs a self-describing format.
+    /// Compact, and close to memory speed; cannot carry types that need a self-describing format.
     Bincode,
     /// Self-describing (named fields): carries `serde_json::Value`, `untagged`, `flatten`, `skip_serializing_if`.
-    /// Its one nil stands for `None` and for `()`: `Some(None)` and `Some(())` come back as `None`.
+    /// `None` and `()` are both encoded as nil, so `Some(None)` and `Some(())` are decoded as `None`.
     Messagepack,
 }
 
@@ -25,7 +25,7 @@ impl fmt::Display for Codec {
     }
 }
 
-/// A value that could not be written or read.
+/// Error of a value that could not be encoded or decoded.
 #[derive(Debug)]
 pub struct CodecError {
     doing: &'static str,
@@ -39,7 +39,7 @@ impl CodecError {
 }
 
 impl CodecError {
-    /// What is stored is not what was written.
+    /// Creates an error for stored data that differs from what was written.
     pub fn damaged(what: impl fmt::Display) -> Self {
         Self::new("found damaged data", what)
     }
@@ -53,7 +53,7 @@ impl fmt::Display for CodecError {
 
 impl StdError for CodecError {}
 
-/// Appends a value. On an error, some of it may have been appended.
+/// Appends an encoded value to `out`. On an error, a part of the value may have been appended.
 pub(crate) fn encode_value<T: Serialize>(codec: Codec, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
     match codec {
         Codec::Bincode => {
@@ -65,7 +65,7 @@ pub(crate) fn encode_value<T: Serialize>(codec: Codec, value: &T, out: &mut Vec<
     }
 }
 
-/// Decodes a value that is all of these bytes.
+/// Decodes a value, which must take up all of the bytes.
 pub(crate) fn decode_value<T: DeserializeOwned>(codec: Codec, value: &[u8]) -> Result<T, CodecError> {
     match codec {
         Codec::Bincode => decode_bincode(value),
@@ -89,14 +89,14 @@ fn all_read(left: usize) -> Result<(), CodecError> {
     ))
 }
 
-/// What is behind bytes that are whole and still cannot be read.
+/// Likely reason why bytes that are intact cannot be decoded.
 const NOT_ALIKE: &str = "a type that is written otherwise than it is read (`skip_serializing_if`, `flatten`, \
                          `untagged`, or by hand) may need #[cloudknot::remote(codec = \"messagepack\")]";
 
-// bincode takes its limit as a constant, and a number counts with its full width there even where it is written
-// in one byte: a u128 of one byte counts for sixteen, so sixteen times the length is enough, and nothing counts for
-// more. The classes keep what a hostile length can allocate in proportion to what was really read; each of them
-// compiles the decoding of every type once more, so they are few.
+// bincode takes its limit as a constant, and counts every number with its full width, even one that is written in a
+// single byte. A `u128` of one byte counts as sixteen bytes and nothing counts for more, so a limit of sixteen times
+// the length is enough. The size classes keep the memory that a hostile length can allocate in proportion to the number
+// of bytes that were really read. Each class compiles the decoding of every type once more, so there are few.
 fn decode_bincode<T: DeserializeOwned>(value: &[u8]) -> Result<T, CodecError> {
     fn within<T: DeserializeOwned, const LIMIT: usize>(value: &[u8]) -> Result<T, CodecError> {
         let config = bincode::config::standard().with_limit::<LIMIT>();
@@ -108,7 +108,7 @@ fn decode_bincode<T: DeserializeOwned>(value: &[u8]) -> Result<T, CodecError> {
     match value.len() {
         0..=0x10_0000 => within::<T, 0x100_0000>(value),
         0x10_0001..=0x400_0000 => within::<T, 0x4000_0000>(value),
-        // Values of up to 256 GiB. What is hostile here comes from the types themselves, for the checksum is right.
+        // Values of up to 256 GiB. The checksum is right at this point, so a hostile length comes from the types themselves.
         _ => within::<T, 0x400_0000_0000>(value),
     }
 }
@@ -116,7 +116,7 @@ fn decode_bincode<T: DeserializeOwned>(value: &[u8]) -> Result<T, CodecError> {
 const TAKE_MESSAGEPACK: &str = "the type needs a self-describing format (serde_json::Value, `untagged`, `tag` or \
                                `flatten`); use #[cloudknot::remote(codec = \"messagepack\")]";
 
-/// What bincode could not write, in words for people.
+/// Returns a readable message for a bincode encoding error.
 fn not_encoded(error: &bincode::error::EncodeError) -> String {
     use bincode::error::EncodeError as Error;
     match error {
@@ -127,7 +127,7 @@ fn not_encoded(error: &bincode::error::EncodeError) -> String {
     }
 }
 
-/// What bincode could not read, in words for people.
+/// Returns a readable message for a bincode decoding error.
 fn not_decoded(error: &bincode::error::DecodeError) -> String {
     use bincode::error::DecodeError as Error;
     use bincode::serde::DecodeError as Serde;
@@ -143,7 +143,7 @@ fn not_decoded(error: &bincode::error::DecodeError) -> String {
     }
 }
 
-// Counting the bytes first costs next to nothing, and a buffer that grows step by step is paid for page by page.
+// Counting the bytes first costs almost nothing, whereas a buffer that grows step by step pays for each new page.
 fn encode_bincode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), String> {
     let (mut size, config) = (0, bincode::config::standard());
     bincode::serde::encode_into_writer(value, Counting(&mut size), config).map_err(|error| not_encoded(&error))?;
@@ -161,7 +161,7 @@ fn encode_bincode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), Stri
 struct Counting<'a>(&'a mut usize);
 
 impl bincode::enc::write::Writer for Counting<'_> {
-    // Called once a number, and from other crates: without `inline` it is a call for every eight bytes.
+    // Called once per number, and from other crates: without `inline`, this would be a call for every eight bytes.
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
         *self.0 += bytes.len();

@@ -1,6 +1,6 @@
 //! The contract between host and worker, for both sides: the names of environment variables, the records in the store
-//! ([`Manifest`], [`Round`]), the keys of objects (`keys`), and what goes through the pipes of an item process (`pipe`). No
-//! other file spells one of them.
+//! ([`Manifest`], [`Round`]), the keys of objects (`keys`), and the messages in the pipes of an item process (`pipe`).
+//! They are defined here only.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,208 +16,212 @@ mod pipe;
 pub use keys::{Part, RunKeys, failure_of, part_of, round_of};
 pub use pipe::{LARGE, Reply, Request, begin_value, end_value};
 
-/// The version of this contract. Another one is refused by whoever builds a worker, deploys it or attaches to a run.
+/// Version of this contract. Building a worker, deploying it and attaching to a run refuse any other version.
 pub const VERSION: u32 = 1;
-/// The line of a worker's section `.cloudknot` which says that its main hands over to the runtime, and by which contract.
+/// Line in a worker's section `.cloudknot`. It states that the worker's `main` hands over to the runtime, and the version
+/// of the contract.
 pub const START: &str = "{\"start\":true,\"contract\":1}\n";
 
-/// What the user sets: where maps run (`local`, `docker`, `batch`).
+/// Set by the user: the backend that maps run on (`local`, `docker`, `batch`).
 pub const ENV_BACKEND: &str = "CLOUDKNOT_BACKEND";
-/// What the user sets: the folder that holds the runs, in place of `.cloudknot/` beside the crate.
+/// Set by the user: the folder that holds the runs, instead of `.cloudknot/` beside the crate.
 pub const ENV_HOME: &str = "CLOUDKNOT_HOME";
-/// What the user sets: `off` for no progress, `plain` for lines, `bar` for a bar.
+/// Set by the user: `off` for no progress, `plain` for lines, `bar` for a bar.
 pub const ENV_PROGRESS: &str = "CLOUDKNOT_PROGRESS";
-/// What makes a program an item process: an [`ItemProcess`] as JSON. Taken out before user code runs.
+/// Makes a program an item process: an [`ItemProcess`] as JSON. Removed from the environment before user code runs.
 pub const ENV_ITEM_PROCESS: &str = "CLOUDKNOT_ITEM_PROCESS";
-/// What makes a worker say what it holds: it prints its [`Types`] as JSON, and ends.
+/// Makes a worker describe its functions: it prints their [`Types`] as JSON and exits.
 pub const ENV_DESCRIBE: &str = "CLOUDKNOT_DESCRIBE";
-/// What makes a program a container's supervisor: a [`Task`] as JSON.
+/// Makes a program the supervisor of a container: a [`Task`] as JSON.
 pub const ENV_TASK: &str = "CLOUDKNOT_TASK";
-/// Set in job definitions: how many virtual CPUs a job has, where its [`Task`] does not say.
+/// Set in job definitions: the number of virtual CPUs of a job, for a [`Task`] that does not specify it.
 pub const ENV_VCPUS: &str = "CLOUDKNOT_VCPUS";
-/// Set by AWS Batch, in array children only: which child this is. A run of one child is a plain job, so absent is 0.
+/// Set by AWS Batch, in array children only: the index of the child. A run of one child is a plain job, so the index is 0
+/// if the variable is absent.
 pub const ENV_CHILD: &str = "AWS_BATCH_JOB_ARRAY_INDEX";
-/// Set by AWS Batch: which attempt of the child this is, from 1.
+/// Set by AWS Batch: the number of the child's attempt, from 1.
 pub const ENV_ATTEMPT: &str = "AWS_BATCH_JOB_ATTEMPT";
-/// The folder beside a crate that holds its runs.
+/// Name of the folder beside a crate that holds its runs.
 pub const HOME: &str = ".cloudknot";
 
-/// What an item process is told when it starts.
+/// Order that an item process receives when it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemProcess {
-    /// The id of the function.
+    /// ID of the function.
     pub function: String,
-    /// The types that the supervisor's inputs were written with.
+    /// Fingerprint of the types that the supervisor's inputs were encoded with.
     pub fingerprint: Fingerprint,
-    /// How long one attempt of an item may take; the supervisor sees to it, and a function can ask.
+    /// Timeout of one attempt of an item, in milliseconds. The supervisor enforces it, and a function can query it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
 }
 
-/// What a container's supervisor is told when it starts. All children of a run are told the same; which of them it is
-/// comes from [`ENV_CHILD`].
+/// Task that a container's supervisor receives when it starts. All children of a job receive the same task; the index of
+/// the child comes from [`ENV_CHILD`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
-    /// Where the run is kept.
+    /// Store that holds the run.
     pub store: StoreAt,
-    /// The Knot that the run belongs to.
+    /// Knot that the run belongs to.
     pub knot: String,
-    /// The run's id.
+    /// ID of the run.
     pub run: String,
-    /// Which round this is, from 1.
+    /// Number of the round, from 1.
     pub round: u32,
-    /// The id of the function.
+    /// ID of the function.
     pub function: String,
-    /// The types that the inputs were written with.
+    /// Fingerprint of the types that the inputs were encoded with.
     pub fingerprint: Fingerprint,
-    /// How many items the run has.
+    /// Number of items of the run.
     pub items: u64,
-    /// How the object `inputs` is laid out.
+    /// Layout of the object `inputs`.
     pub inputs: InputLayout,
-    /// How many items a child takes.
+    /// Number of items that a child takes.
     pub chunk: u64,
-    /// The number of this job's first child, where a run takes several jobs.
+    /// Number of this job's first child, if a run takes several jobs.
     pub first_child: u64,
-    /// How many items run at once.
+    /// Number of items that run at once.
     pub parallel: u32,
-    /// How often a failed item is tried again.
+    /// Maximum number of retries of a failed item.
     pub retries: u32,
-    /// How long one attempt of an item may take.
+    /// Timeout of one attempt of an item, in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// How many virtual CPUs the items of a worker share; `None` for what [`ENV_VCPUS`] says.
+    /// Number of virtual CPUs that the items of a worker share; `None` for the value of [`ENV_VCPUS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<f64>,
-    /// Nothing of these items can be stored yet, so that a first attempt need not look.
+    /// `true` if no outcome of these items can be stored yet, so that a first attempt need not list the store.
     pub fresh: bool,
 }
 
-/// The types of a remote function, as a worker knows them.
+/// Types of a remote function, as a worker describes them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Types {
-    /// The function's id.
+    /// ID of the function.
     pub function: String,
-    /// The fingerprint of its types.
+    /// Fingerprint of its types.
     pub fingerprint: Fingerprint,
-    /// Their structure, for people.
+    /// Structure of its types, in readable form.
     pub schema: String,
 }
 
-/// A remote function as it describes itself in the worker.
+/// Description of a remote function in the worker's executable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FunctionDescription {
-    /// The cargo package.
+    /// Name of the cargo package.
     pub package: String,
-    /// The path of the module, crate name first.
+    /// Path of the module, with the crate name first.
     pub module: String,
-    /// Its name.
+    /// Name of the function.
     pub name: String,
-    /// Its signature as it is written.
+    /// Signature as written in the source.
     pub signature: String,
-    /// How its inputs and results are written.
+    /// Name of the codec of its inputs and results.
     pub codec: String,
-    /// Virtual CPUs.
+    /// Number of virtual CPUs.
     pub vcpus: Option<f64>,
     /// Memory in MiB.
     pub memory_mib: Option<u64>,
-    /// GPUs.
+    /// Number of GPUs.
     #[serde(default)]
     pub gpus: u32,
-    /// How often a failed item is tried again.
+    /// Maximum number of retries of a failed item.
     #[serde(default)]
     pub retries: u32,
-    /// How long one attempt of one item may take.
+    /// Timeout of one attempt of an item, in seconds.
     pub timeout_seconds: Option<f64>,
 }
 
 impl FunctionDescription {
-    /// The id by which host and worker mean this function.
+    /// Returns the ID by which host and worker refer to this function.
     pub fn id(&self) -> String {
         format!("{}:{}::{}", self.package, self.module, self.name)
     }
 }
 
-/// A store, as a worker is told of it.
+/// Location of a store, as passed to a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreAt {
-    /// A folder, as the worker sees it.
+    /// A folder, by its path inside the worker.
     Folder(String),
-    /// A bucket, and a prefix in it.
+    /// A bucket and a prefix in it.
     S3 {
-        /// The bucket.
+        /// Name of the bucket.
         bucket: String,
-        /// The prefix, without a slash at its end; empty for none.
+        /// Prefix, without a trailing slash; empty for none.
         prefix: String,
     },
 }
 
-/// How a container's supervisor ends, for the scheduler. Whatever became of the items, 0 says that it is stored.
+/// Exit codes of a container's supervisor, for the scheduler. A code of 0 states that every outcome, value or failure, is
+/// stored.
 pub mod exit {
     /// Every outcome is stored.
     pub const DONE: i32 = 0;
-    /// The store or the machine failed; another attempt may fare better.
+    /// The store or the machine failed; another attempt may succeed.
     pub const TROUBLE: i32 = 74;
-    /// It was told to stop before it was done; another attempt goes on.
+    /// The supervisor was told to stop before it was done; another attempt continues.
     pub const INTERRUPTED: i32 = 75;
-    /// The worker is not the one that the run needs; another attempt would end the same.
+    /// The worker is not the one that the run needs; another attempt would end the same way.
     pub const WRONG_WORKER: i32 = 78;
 }
 
-/// The record of a run, complete in the store before anything starts: `manifest.json`.
+/// Record of a run, stored as `manifest.json` before anything starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The version of this layout, [`Manifest::VERSION`].
+    /// Version of this layout, [`Manifest::VERSION`].
     pub version: u32,
-    /// The run's id.
+    /// ID of the run.
     pub run: String,
-    /// The Knot (locally: the program) that it belongs to.
+    /// Knot (locally: program) that the run belongs to.
     pub knot: String,
-    /// The name of the backend that it was submitted to.
+    /// Name of the backend that the run was submitted to.
     pub backend: String,
-    /// The id of the function.
+    /// ID of the function.
     pub function: String,
-    /// The function's signature, for people.
+    /// Signature of the function, in readable form.
     pub signature: String,
-    /// The fingerprint of the function's types.
+    /// Fingerprint of the function's types.
     pub fingerprint: Fingerprint,
-    /// The structure of the function's types, for people and for the message when they have changed.
+    /// Structure of the function's types, in readable form; also used in the message about changed types.
     pub schema: String,
-    /// How inputs and results are written.
+    /// Codec of the inputs and results.
     pub codec: Codec,
-    /// How many items.
+    /// Number of items.
     pub items: u64,
-    /// How the object `inputs` is laid out.
+    /// Layout of the object `inputs`.
     pub inputs: InputLayout,
-    /// How many items make a part at most (on Batch: a child).
+    /// Maximum number of items in a part (on Batch: of a child).
     pub chunk: u64,
-    /// How many items run at once: locally in all, on Batch in one worker.
+    /// Number of items that run at once: locally in total, on Batch in one worker.
     pub parallel: u32,
-    /// How often a failed item is tried again.
+    /// Maximum number of retries of a failed item.
     pub retries: u32,
-    /// How long one attempt of an item may take.
+    /// Timeout of one attempt of an item, in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// After so many failed items the rest is cancelled.
+    /// Number of failed items after which the remaining items are cancelled.
     pub max_failures: Option<u64>,
-    /// Environment variables of the item processes. Stored in clear: settings, not secrets.
+    /// Environment variables of the item processes. Stored in plain text, so for settings, not secrets.
     pub env: BTreeMap<String, String>,
-    /// The user's tags.
+    /// Tags set by the user.
     pub tags: BTreeMap<String, String>,
-    /// What its jobs have in place of what the function asks for.
+    /// Resources of the run's jobs that override those of the function.
     #[serde(default, skip_serializing_if = "Resources::is_empty")]
     pub resources: Resources,
-    /// Where on AWS Batch it runs, as it was when the run was submitted: a later deploy changes nothing of it.
+    /// AWS Batch resources that the run uses, as they were at submission: later deploys do not affect the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<OnBatch>,
-    /// When it was submitted, RFC 3339.
+    /// Time of submission, RFC 3339.
     pub created: String,
 }
 
 impl Manifest {
-    /// The version that this code writes and reads.
+    /// Version that this code writes and reads.
     pub const VERSION: u32 = 1;
 
-    /// What the workers of a round are told, from this child on; all of them look at what is stored before they begin.
+    /// Returns the task of a round's workers, from child `first_child` on. All of these workers check the stored outcomes
+    /// before they start.
     pub fn task(&self, store: StoreAt, round: u32, retries: u32, first_child: u64) -> Task {
         Task {
             store,
@@ -239,73 +243,73 @@ impl Manifest {
     }
 }
 
-/// What the jobs of a run have; what is `None` is as it was deployed.
+/// Resources of the jobs of a run; `None` for the deployed value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Resources {
-    /// Virtual CPUs.
+    /// Number of virtual CPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<f64>,
     /// Memory in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u64>,
-    /// Memory in MiB when items are taken up again.
+    /// Memory in MiB of rounds after the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_on_retry_mib: Option<u64>,
-    /// GPUs.
+    /// Number of GPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<u32>,
 }
 
 impl Resources {
-    /// Whether all is as it was deployed.
+    /// Returns `true` if all resources have their deployed values.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Memory in MiB in this round.
+    /// Returns the memory, in MiB, of the jobs of a round.
     pub fn memory_in(&self, round: u32) -> Option<u64> {
         self.memory_on_retry_mib.filter(|_| round > 1).or(self.memory_mib)
     }
 }
 
-/// Where on AWS Batch a run is.
+/// AWS Batch resources of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnBatch {
-    /// The region.
+    /// AWS region.
     pub region: String,
-    /// The ARN of the queue.
+    /// ARN of the job queue.
     pub queue: String,
-    /// The ARN of the job definition, with its revision.
+    /// ARN of the job definition, with its revision.
     pub job_definition: String,
-    /// The image, with its digest.
+    /// Image, with its digest.
     pub image: String,
-    /// The log group of its jobs, unless their definition names another.
+    /// Log group of the jobs, unless their job definition names another one.
     pub log_group: String,
-    /// A job of its own for each child, in place of arrays.
+    /// `true` if each child is a separate job, instead of an array child.
     pub independent: bool,
 }
 
-/// How the object `inputs` is laid out: frames one after another, then (if they differ in length) their offsets.
+/// Layout of the object `inputs`: the frames one after another, then (if they differ in length) their offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InputLayout {
-    /// All frames are this many bytes long: one read finds any range of them.
+    /// All frames have this length in bytes, so that one read fetches any range of them.
     Uniform(u64),
-    /// At this byte begin `items + 1` little-endian u64: where each frame begins, and where the last one ends.
+    /// Byte at which the offsets begin: `items + 1` little-endian u64, the start of each frame and the end of the last one.
     Offsets(u64),
 }
 
-/// The items that a round takes up: `rounds/<n>`. The first round is all items and has no object.
+/// Items that are scheduled in a round, stored as `rounds/<n>`. The first round has all items and no object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Round {
-    /// Ranges of items, first included, last excluded, in order.
+    /// Half-open ranges of items, in order.
     pub items: Vec<Range<u64>>,
-    /// How often a failed item is tried again in this round: the attempt after these is the last.
+    /// Maximum number of retries of a failed item in this round: attempt `retries + 1` is the last.
     pub retries: u32,
 }
 
 impl Round {
-    /// The `count` items of the round from the `first` on, counted from 0 in the order in which the round has them.
+    /// Returns `count` items of the round from position `first` on, counted from 0 in the order of the round.
     pub fn slice(&self, first: u64, count: u64) -> Vec<Range<u64>> {
         let (mut skip, mut left) = (first, count);
         let mut slice = Vec::new();
@@ -326,23 +330,23 @@ impl Round {
         slice
     }
 
-    /// How many items it has.
+    /// Returns the number of items.
     pub fn len(&self) -> u64 {
         self.items.iter().map(|range| range.end - range.start).sum()
     }
 
-    /// Whether it has none.
+    /// Returns `true` if the round has no items.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// The same line, read.
+/// Parsed form of the line [`START`].
 #[derive(Debug, Deserialize)]
 pub struct Start {
     /// Always true.
     pub start: bool,
-    /// The version of the contract; none of a worker from before there was one.
+    /// Version of the contract; 0 if the worker was built before the contract had a version.
     #[serde(default)]
     pub contract: u32,
 }

@@ -1,5 +1,5 @@
-//! The one tokio runtime of a process: it drives the stores, and the futures of async remote functions.
-//! The user's own executor may be any, or none.
+//! The tokio runtime of a process. It drives the stores and the futures of async remote functions.
+//! The user's code may use any executor, or none.
 
 use std::cell::Cell;
 use std::pin::{Pin, pin};
@@ -19,31 +19,31 @@ static ENGINE: LazyLock<Runtime> = LazyLock::new(|| {
 });
 
 thread_local! {
-    /// Whether this thread is one of the engine's.
+    /// `true` on the threads of the engine.
     static IS_ITS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Does what waits for the engine. A thread of the engine's own hands its other tasks on meanwhile: what is waited for may be
-/// one of them.
+/// Runs a function that blocks until the engine has done something. A thread of the engine hands its other tasks to
+/// another thread meanwhile, since the function may wait for one of them.
 pub fn blocking<T>(wait: impl FnOnce() -> T) -> T {
     if IS_ITS.get() { tokio::task::block_in_place(wait) } else { wait() }
 }
 
-/// Makes something that belongs to the engine, such as a listener for a signal.
+/// Creates a value that belongs to the engine, such as a listener for a signal.
 pub fn enter<T>(make: impl FnOnce() -> T) -> T {
     let _entered = ENGINE.enter();
     make()
 }
 
-/// Runs a future to its end on this thread.
+/// Runs a future to completion on this thread.
 ///
 /// # Panics
-/// On a thread that is already driving a tokio runtime; there, await [`inside`].
+/// Panics on a thread that is already driving a tokio runtime; await [`inside`] there.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     ENGINE.block_on(future)
 }
 
-/// Starts a task.
+/// Spawns a task on the engine.
 pub fn spawn<F>(future: F) -> tokio::task::JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -51,12 +51,12 @@ where
     ENGINE.spawn(future)
 }
 
-/// A future that finds the engine's timers and sockets whoever polls it.
+/// Wraps a future so that it uses the engine's timers and sockets on any executor.
 pub fn inside<F: Future + Unpin>(future: F) -> Inside<F> {
     Inside(future)
 }
 
-/// See [`inside`].
+/// Future returned by [`inside`].
 #[derive(Debug)]
 pub struct Inside<F>(F);
 
@@ -65,8 +65,8 @@ impl<F: Future + Unpin> Future for Inside<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let _entered = ENGINE.enter();
-        // Who waits on a thread of tokio's does so within one turn of a task, and tokio grants each turn so many reads: after
-        // those its sockets would have nothing to read for ever.
+        // Code that blocks on a tokio thread does so within one poll of a task, and tokio's cooperative budget limits the
+        // reads of each poll. Once it is used up, sockets would report nothing to read forever; hence `unconstrained`.
         pin!(unconstrained(Pin::new(&mut self.0))).poll(context)
     }
 }

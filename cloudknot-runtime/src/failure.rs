@@ -1,10 +1,10 @@
-//! Failure as data: what went wrong with one attempt of one item, as it is stored and as the user reads it.
+//! Failures as data: the error of one attempt of an item, as it is stored and as the user reads it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of thing went wrong with an item.
+/// Kind of an item's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ItemErrorKind {
@@ -12,7 +12,7 @@ pub enum ItemErrorKind {
     Returned,
     /// The function panicked.
     Panicked,
-    /// The item needed more memory than there was.
+    /// The item needed more memory than was available.
     OutOfMemory,
     /// The item took longer than its timeout.
     TimedOut,
@@ -20,20 +20,20 @@ pub enum ItemErrorKind {
     Crashed,
     /// The worker was told to stop before the item was done.
     Interrupted,
-    /// An item that this one needs failed.
+    /// An item that this item depends on failed.
     Upstream,
     /// The image could not be pulled or started.
     Image,
-    /// The input or the result could not be carried by the codec.
+    /// The codec could not encode or decode the input or the result.
     Codec,
     /// The run was cancelled before the item was done.
     Cancelled,
-    /// The store or the machine failed; not the function.
+    /// The store or the machine failed, not the function.
     Infrastructure,
 }
 
 impl ItemErrorKind {
-    /// The kind in words, as a sentence about the item goes on.
+    /// Returns the kind in words, as the predicate of a sentence about the item.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Returned => "returned an error",
@@ -51,32 +51,32 @@ impl ItemErrorKind {
     }
 }
 
-/// What went wrong, as the attempt itself knows it.
+/// Failure of an attempt, as recorded by the attempt itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What kind of thing went wrong.
+    /// Kind of the failure.
     pub kind: ItemErrorKind,
-    /// The error's own message, or the panic's.
+    /// Message of the error or panic.
     pub message: String,
-    /// The causes of the error, outermost first, without the message itself.
+    /// Causes of the error, outermost first, without the message itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<String>,
-    /// Where it happened: `file:line:column`.
+    /// Source location of the failure: `file:line:column`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
-    /// The backtrace of a panic.
+    /// Backtrace of a panic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backtrace: Option<String>,
-    /// The exit code of the item's process, if it ended by one.
+    /// Exit code of the item's process, if it exited with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// The signal that ended the item's process.
+    /// Signal that ended the item's process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
 }
 
 impl Failure {
-    /// A failure of this kind, with a message and nothing else.
+    /// Creates a failure of this kind with a message and nothing else.
     pub fn new(kind: ItemErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -90,7 +90,7 @@ impl Failure {
     }
 }
 
-/// Why an item has no value: the failure, which attempt it was, and the end of its log.
+/// Error of an item without a value: the failure, the number of the attempt, and the end of its log.
 ///
 /// ```
 /// # use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
@@ -98,7 +98,7 @@ impl Failure {
 /// assert_eq!(error.kind(), ItemErrorKind::Returned);
 /// assert_eq!(error.to_string(), "returned an error: no such star");
 /// ```
-// Boxed, so that a `Result` with it is small where all goes well.
+// Boxed, so that a `Result` with this error is small.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ItemError(Box<Inner>);
@@ -113,61 +113,61 @@ struct Inner {
 }
 
 impl ItemError {
-    /// The failure of this attempt (from 1), with an empty log.
+    /// Creates an error from the failure of an attempt (counted from 1), with an empty log.
     pub fn new(failure: Failure, attempt: u32) -> Self {
         Self(Box::new(Inner { failure, attempt, log: String::new() }))
     }
 
-    /// The same with the end of what the item wrote to stdout and stderr.
+    /// Sets the log: the end of the item's output to stdout and stderr.
     #[must_use]
     pub fn with_log(mut self, log: String) -> Self {
         self.0.log = log;
         self
     }
 
-    /// What kind of thing went wrong.
+    /// Returns the kind of the failure.
     pub fn kind(&self) -> ItemErrorKind {
         self.0.failure.kind
     }
 
-    /// The message of the error or panic, without its causes.
+    /// Returns the message of the error or panic, without its causes.
     pub fn message(&self) -> &str {
         &self.0.failure.message
     }
 
-    /// The causes of the error, outermost first.
+    /// Returns the causes of the error, outermost first.
     pub fn chain(&self) -> &[String] {
         &self.0.failure.chain
     }
 
-    /// Where it happened: `file:line:column`, for a panic.
+    /// Returns the source location of a panic: `file:line:column`.
     pub fn place(&self) -> Option<&str> {
         self.0.failure.place.as_deref()
     }
 
-    /// The backtrace, for a panic.
+    /// Returns the backtrace of a panic.
     pub fn backtrace(&self) -> Option<&str> {
         self.0.failure.backtrace.as_deref()
     }
 
-    /// Which attempt this was, from 1.
+    /// Returns the number of the attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.0.attempt
     }
 
-    /// The exit code of the item's process, if it ended by one.
+    /// Returns the exit code of the item's process, if it exited with one.
     pub fn exit_code(&self) -> Option<i32> {
         self.0.failure.exit_code
     }
 
-    /// The signal that ended the item's process, if one did.
+    /// Returns the signal that ended the item's process, if any.
     pub fn signal(&self) -> Option<i32> {
         self.0.failure.signal
     }
 
-    /// The end of what the item wrote to stdout and stderr, at most 16 KiB.
+    /// Returns the end of the item's output to stdout and stderr, at most 16 KiB.
     ///
-    /// Of items that take less than a millisecond it may also hold what others wrote just before.
+    /// For items that take less than a millisecond, it may also contain the output of other items just before.
     pub fn log(&self) -> &str {
         &self.0.log
     }

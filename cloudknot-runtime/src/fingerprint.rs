@@ -1,10 +1,11 @@
 //! The structure of a function's types, traced through serde at run time, and its fingerprint. Host and worker compute
-//! it from the same source, each for itself, and must come to the same text: no address, no order of a hash map and
-//! no module path gets in (only a type that refuses to be traced is known by its full name).
+//! the structure independently from the same source and must produce the same text. The text therefore contains no
+//! address, no hash map order and no module path (only a type that refuses to be traced is listed by its full name).
 //!
-//! The walk: `trace` goes through a type again and again until nothing of it is unknown (`pending` says what is);
-//! `probe` is the deserializer that it goes with, and `access` its half for what has several parts; `offers` holds the
-//! values that are offered, and `refusals` says what then; what was learned is kept in `shapes`, and `render` writes it.
+//! `trace` holds the state of tracing: a type is deserialized repeatedly until nothing in it is unknown, and `pending`
+//! finds what still is. `probe` is the deserializer, and `access` its half for types with several components. `offers`
+//! holds the values that are offered to a type, and `refusals` handles a type that refuses one. `shapes` stores what was
+//! learned, and `render` writes it as text.
 
 mod access;
 mod offers;
@@ -23,7 +24,7 @@ use twox_hash::XxHash3_64;
 
 use crate::codec::Codec;
 
-/// A hash of the structure of a function's input and output types.
+/// Hash of the structure of a function's input and output types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(pub u64);
 
@@ -33,7 +34,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// The structure of a function's input and output types, in words that people can compare.
+/// Structure of a function's input and output types, as text that people can compare.
 ///
 /// ```
 /// # use cloudknot_runtime::{codec::Codec, fingerprint::Schema};
@@ -47,14 +48,14 @@ impl fmt::Display for Fingerprint {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
-    /// The input, the output, the codec, and then one line for each named type.
+    /// One line each for the input, the output and the codec, then one line for each named type.
     pub text: String,
-    /// The hash of the text.
+    /// Hash of the text.
     pub fingerprint: Fingerprint,
 }
 
 impl Schema {
-    /// Traces both types of a function. The name of the input type itself does not count, only what is in it.
+    /// Traces the input and output types of a function. Only the content of the input type counts, not its name.
     pub fn of<I: DeserializeOwned, O: DeserializeOwned>(codec: Codec) -> Self {
         let mut tracer = trace::Tracer::default();
         let input = tracer.explore::<I>();
@@ -64,14 +65,14 @@ impl Schema {
         Self { text, fingerprint }
     }
 
-    /// What changed from the structure described by `was` to this one: the lines that differ, as `- was` and `+ is`.
-    /// Empty if nothing did.
+    /// Returns the lines that differ between the structure described by `was` and this one, as `- was` and `+ is`.
+    /// The result is empty if nothing changed.
     pub fn difference(&self, was: &str) -> String {
         difference(was, &self.text)
     }
 }
 
-/// The lines in which two descriptions differ, as `- was` and `+ is`; lines about the same thing stand together.
+/// Returns the lines in which two descriptions differ, as `- was` and `+ is`. Lines about the same subject are adjacent.
 pub fn difference(was: &str, is: &str) -> String {
     let gone: Vec<&str> = was.lines().filter(|line| !is.lines().any(|other| other == *line)).collect();
     let mut new: Vec<&str> = is.lines().filter(|line| !was.lines().any(|other| other == *line)).collect();
@@ -86,7 +87,7 @@ pub fn difference(was: &str, is: &str) -> String {
     lines.join("\n")
 }
 
-/// What a line is about: `input`, or the name of a type, whatever kind of type it has become.
+/// Returns the subject of a line: `input`, or the name of a type without its kind, since the kind may have changed.
 fn subject(line: &str) -> &str {
     let named = ["struct ", "enum ", "type "].iter().find_map(|kind| line.strip_prefix(kind)).unwrap_or(line);
     named.split([':', ' ', '(', ';']).next().unwrap_or(named)

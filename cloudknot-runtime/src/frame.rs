@@ -1,8 +1,8 @@
-//! The frame around each value, by which a value is known to be whole and to be of the function's types.
+//! The frame around each value. It shows that the value is complete and that it has the function's types.
 //!
-//! A frame is 32 bytes and then the value:
+//! A frame is a header of 32 bytes, followed by the value:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 0..4 | `CKNT` |
 //! | 4 | version of this layout, 1 |
@@ -20,12 +20,12 @@ use twox_hash::XxHash3_64;
 use crate::codec::{Codec, CodecError, decode_value, encode_value};
 use crate::fingerprint::Fingerprint;
 
-/// The length of what stands before each value.
+/// Length in bytes of the header before each value.
 pub const HEADER: usize = 32;
 const MAGIC: [u8; 4] = *b"CKNT";
 const VERSION: u8 = 1;
 
-/// Appends the frame of `value` to `out`; on an error `out` is as it was.
+/// Appends the frame of `value` to `out`. On an error, `out` is unchanged.
 pub fn encode<T: Serialize>(
     codec: Codec,
     fingerprint: Fingerprint,
@@ -50,15 +50,16 @@ pub fn encode<T: Serialize>(
     Ok(())
 }
 
-/// The value of a frame, once all of the frame has been verified.
+/// Verifies a whole frame, then decodes its value.
 pub fn decode<T: DeserializeOwned>(codec: Codec, fingerprint: Fingerprint, frame: &[u8]) -> Result<T, CodecError> {
     decode_value(codec, verify(codec, fingerprint, frame)?)
 }
 
-/// Decodes a frame that `encode` has just made, so that what is written otherwise than it is read is found before it
-/// travels. `Of` is what `T` is made of.
+/// Decodes a frame that `encode` has just created, so that a type that is not read in the way it is written is detected
+/// before its values are sent. `Of` is the type that `T` is made of.
 ///
-/// What is large and made of the standard library's types alone is not decoded: those are read as they are written.
+/// Large bincode values that consist only of standard library types are not decoded, since these types are read as
+/// they are written.
 pub fn read_back<T: DeserializeOwned, Of>(codec: Codec, frame: &[u8]) -> Result<(), CodecError> {
     const LARGE: usize = 64 << 10;
     if frame.len() > LARGE && codec == Codec::Bincode && is_plain(std::any::type_name::<Of>()) {
@@ -67,7 +68,7 @@ pub fn read_back<T: DeserializeOwned, Of>(codec: Codec, frame: &[u8]) -> Result<
     decode_value::<T>(codec, &frame[HEADER..]).map(drop)
 }
 
-/// Whether a type's name has nothing but these in it: numbers, texts, and lists, options and tuples of them.
+/// Returns whether a type's name contains only primitive types, strings, and lists, options and tuples of them.
 fn is_plain(type_name: &str) -> bool {
     const PLAIN: [&str; 19] = [
         "bool",
@@ -94,10 +95,10 @@ fn is_plain(type_name: &str) -> bool {
     names.all(|name| PLAIN.contains(&name))
 }
 
-/// The length of the whole frame that `bytes` begins with.
+/// Returns the length of the whole frame at the start of `bytes`.
 ///
 /// # Errors
-/// What is there is not the beginning of a frame.
+/// If `bytes` does not start with the header of a frame.
 pub fn frame_length(bytes: &[u8]) -> Result<u64, CodecError> {
     let bad = |what: String| CodecError::new("found no value", what);
     let header = bytes.get(..HEADER).ok_or_else(|| bad(format!("only {} bytes are left", bytes.len())))?;

@@ -1,5 +1,5 @@
-//! A remote function without its types, and the registry of those that are linked into this program.
-//! Filled by `#[cloudknot::remote]`; read by the host (to submit) and by the item process (to call).
+//! Type-erased remote functions, and the registry of those that are linked into this program.
+//! `#[cloudknot::remote]` fills the registry; the host (to submit) and the item process (to call) read it.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -9,53 +9,53 @@ use crate::codec::Codec;
 use crate::failure::Failure;
 use crate::fingerprint::Schema;
 
-/// Everything that is known of a remote function once its types are forgotten.
+/// A remote function, with its types erased.
 #[derive(Debug)]
 pub struct Function {
-    /// Package, module path and name, unique in a program.
+    /// ID of the function, unique in a program.
     pub id: FunctionId,
-    /// The signature as it is written, for people.
+    /// Signature as written in the source, for display.
     pub signature: &'static str,
-    /// How its inputs and results are written.
+    /// Codec of the inputs and results.
     pub codec: Codec,
-    /// What one item asks of the machine it runs on.
+    /// Resources that one item needs, and its limits.
     pub resources: Resources,
     call: Call,
     trace: fn(Codec) -> Schema,
     schema: OnceLock<Schema>,
 }
 
-/// Decodes an input frame, runs the function, and appends the frame of its value.
+/// Function that decodes an input frame, runs the remote function, and appends the frame of its value.
 pub type Call = fn(&[u8], &mut Vec<u8>) -> Result<(), Failure>;
 
-/// What one item of a remote function asks of its machine, and its budgets.
+/// Resources that one item of a remote function needs from its machine, and its limits on retries and time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Resources {
-    /// Virtual CPUs.
+    /// Number of virtual CPUs.
     pub vcpus: Option<f64>,
     /// Memory in MiB.
     pub memory_mib: Option<u64>,
-    /// GPUs.
+    /// Number of GPUs.
     pub gpus: u32,
-    /// How often a failed item is tried again.
+    /// Maximum number of retries of a failed item.
     pub retries: u32,
-    /// How long one attempt of one item may take.
+    /// Timeout of one attempt of an item.
     pub timeout: Option<Duration>,
 }
 
 impl Resources {
-    /// Nothing asked, no retries, no time limit.
+    /// No resources specified, no retries, no timeout.
     pub const NONE: Self = Self { vcpus: None, memory_mib: None, gpus: 0, retries: 0, timeout: None };
 }
 
-/// The name by which host and worker mean the same function.
+/// Name by which host and worker refer to the same function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionId {
-    /// The cargo package.
+    /// Name of the cargo package.
     pub package: &'static str,
-    /// The path of the module, crate name first.
+    /// Path of the module, with the crate name first.
     pub module: &'static str,
-    /// The function's name, or the attribute's `name = "…"`.
+    /// Name of the function, or the attribute's `name = "…"`.
     pub name: &'static str,
 }
 
@@ -66,7 +66,7 @@ impl fmt::Display for FunctionId {
 }
 
 impl Function {
-    /// What the macro writes.
+    /// Creates a function. Called by the code that the macro generates.
     pub const fn new(
         id: FunctionId,
         signature: &'static str,
@@ -78,31 +78,31 @@ impl Function {
         Self { id, signature, codec, resources, call, trace, schema: OnceLock::new() }
     }
 
-    /// The structure of its input and output types, traced once.
+    /// Returns the structure of the function's input and output types. It is traced once.
     pub fn schema(&self) -> &Schema {
         self.schema.get_or_init(|| (self.trace)(self.codec))
     }
 
-    /// Runs one item: from the frame of its input to the frame of its value.
+    /// Runs one item: decodes the frame of its input and appends the frame of its value.
     pub fn call(&self, input: &[u8], value: &mut Vec<u8>) -> Result<(), Failure> {
         (self.call)(input, value)
     }
 }
 
-/// How a function gets into the registry; written by the macro only.
+/// Entry of the registry, submitted by the macro only.
 pub struct Registered(pub &'static Function);
 
 inventory::collect!(Registered);
 
-/// All remote functions linked into this program.
+/// Returns all remote functions linked into this program.
 pub fn all() -> impl Iterator<Item = &'static Function> {
     inventory::iter::<Registered>().map(|registered| registered.0)
 }
 
-/// The one function with this id.
+/// Returns the function with this ID.
 ///
 /// # Errors
-/// None or several have it; the message lists what there is.
+/// Fails if no function or more than one has this ID; if there is none, the message lists the functions of this program.
 pub fn find(id: &str) -> Result<&'static Function, String> {
     let mut found = all().filter(|function| function.id.to_string() == id);
     match (found.next(), found.next()) {

@@ -1,5 +1,5 @@
-//! One item, from the frame of its input to the frame of its value, and the item process that runs one after another.
-//! Knows the function; does not know where its input came from or where the value goes.
+//! Runs an item, from the frame of its input to the frame of its value, and the item process that runs one item after
+//! another. Handles the function, independently of the origin of the input and the destination of the value.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -19,9 +19,9 @@ use crate::failure::{Failure, ItemErrorKind};
 use crate::function::{self, Function};
 use crate::{engine, frame};
 
-/// What the macro's `call` does: decodes the input, runs the function, encodes its value and reads it back.
+/// Decodes the input, runs the function, encodes its value and reads it back. Implements the `call` of a [`Function`].
 ///
-/// `Of` is what the value is made of.
+/// `Of` is the type of the function's value, which `O` may wrap.
 pub fn serve<I: DeserializeOwned, O: Serialize + DeserializeOwned, Of>(
     function: &'static Function,
     input: &[u8],
@@ -37,22 +37,22 @@ pub fn serve<I: DeserializeOwned, O: Serialize + DeserializeOwned, Of>(
     let output = run(input)?;
     let start = value.len();
     frame::encode(function.codec, fingerprint, &output, value).map_err(codec("its result"))?;
-    // Dropped first, so that the value and what is read back are not both in memory for longer than one of them.
+    // Dropped first, so that the value and its decoded copy are never in memory at once.
     drop(output);
     frame::read_back::<O, Of>(function.codec, &value[start..]).map_err(codec("its result"))
 }
 
-/// Runs the future of an async remote function to its end.
+/// Runs the future of an async remote function to completion.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     engine::block_on(future)
 }
 
-/// Runs one item on this thread; a panic becomes a failure with its place and backtrace.
+/// Runs one item on this thread; a panic becomes a failure with its source location and backtrace.
 pub fn attempt(function: &'static Function, input: &[u8], value: &mut Vec<u8>) -> Result<(), Failure> {
     listen_to_panics();
     let start = value.len();
     let outer = RUNNING.replace(true);
-    // An item before may have had a panic and caught it.
+    // An earlier item may have caught a panic.
     PANIC.set(None);
     let result = catch_unwind(AssertUnwindSafe(|| function.call(input, value)));
     RUNNING.set(outer);
@@ -63,12 +63,13 @@ pub fn attempt(function: &'static Function, input: &[u8], value: &mut Vec<u8>) -
     result
 }
 
-/// Whether this thread, or this whole process, is running an item.
+/// Returns `true` if this thread is running an item, or if this is an item process.
 pub fn is_running() -> bool {
     RUNNING.get() || ITEM_PROCESS.load(Ordering::Relaxed)
 }
 
-/// When the attempt that this item process is at will be ended; `None` where nothing ends it, or this is no item process.
+/// Returns the deadline of the current attempt of this item process; `None` without a timeout, or if this is not an item
+/// process.
 pub fn deadline() -> Option<Instant> {
     *DEADLINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -82,7 +83,7 @@ thread_local! {
     static PANIC: RefCell<Option<Failure>> = const { RefCell::new(None) };
 }
 
-/// The last panic of a thread that the function started: it may travel to the item's thread without its place.
+/// The last panic of a thread that the function started. It may be resumed on the item's thread without its location.
 static ELSEWHERE: Mutex<Option<Failure>> = Mutex::new(None);
 
 fn listen_to_panics() {
@@ -91,7 +92,7 @@ fn listen_to_panics() {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if RUNNING.get() && cfg!(panic = "unwind") {
-                // It is reported as the item's failure, so it is not printed here as well.
+                // Reported as the item's failure, so not printed here as well.
                 PANIC.set(Some(describe(info)));
             } else {
                 if ITEM_PROCESS.load(Ordering::Relaxed)
@@ -117,7 +118,7 @@ fn panicked(payload: &(dyn Any + Send)) -> Failure {
     let here = PANIC.take();
     let elsewhere = || ELSEWHERE.lock().ok()?.take();
     let of_this = |failure: &Failure| failure.message == message;
-    // What the function caught and what it passed on from another thread can be told apart by the message alone.
+    // Only the message distinguishes a panic that the function caught from one that it resumed from another thread.
     here.filter(of_this)
         .or_else(|| elsewhere().filter(of_this))
         .unwrap_or_else(|| Failure::new(ItemErrorKind::Panicked, message.clone()))
@@ -131,7 +132,8 @@ fn message(payload: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "a panic without a message".to_owned())
 }
 
-/// The frames between the machinery of panics and ours. A frame begins with its number: `  12: name`.
+/// Returns the frames between those of the panic machinery and those of this crate. A frame begins with its number:
+/// `  12: name`.
 fn of_the_function(backtrace: &str) -> String {
     let mut frames: Vec<String> = Vec::new();
     for line in backtrace.lines() {
@@ -153,10 +155,10 @@ fn of_the_function(backtrace: &str) -> String {
     frames[first..last].join("\n")
 }
 
-/// The item process: takes items from its standard input and answers on its standard output until the input ends.
+/// Runs the item process: reads items from its standard input and answers on its standard output until the input ends.
 ///
-/// What the function prints goes to stderr; what it reads is empty.
-/// The order is what [`contract::ENV_ITEM_PROCESS`] says: an [`ItemProcess`](contract::ItemProcess) in JSON.
+/// The function's output goes to stderr, and its standard input is empty.
+/// `order` is the value of [`contract::ENV_ITEM_PROCESS`]: an [`ItemProcess`](contract::ItemProcess) as JSON.
 pub fn item_process(order: &str) -> ! {
     ITEM_PROCESS.store(true, Ordering::Relaxed);
     let order = match serde_json::from_str(order) {
@@ -202,10 +204,10 @@ fn serve_items(order: &contract::ItemProcess) -> std::io::Result<()> {
                 answer.extend(Reply::Failed(request.item, failure).to_bytes());
             }
         }
-        // The function's last words are in the log before its answer is: what it printed may be without a newline.
+        // The function's output must be in the log before its answer, and a last line without a newline is still buffered.
         std::io::stdout().flush()?;
         output.write_all(&answer)?;
-        // What a large item took is not kept for small ones.
+        // The memory of a large item is not kept for small ones.
         for buffer in [&mut frame, &mut answer] {
             buffer.clear();
             buffer.shrink_to(contract::LARGE);
@@ -226,7 +228,7 @@ fn function_for(order: &contract::ItemProcess) -> Result<&'static Function, Stri
     ))
 }
 
-/// Takes the pipes for ourselves, so that what the function prints or reads cannot get between the messages.
+/// Moves the pipes to other descriptors, so that the function's input and output cannot interfere with the messages.
 fn take_standard_streams() -> std::io::Result<(File, File)> {
     let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     let output = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
@@ -239,9 +241,10 @@ fn take_standard_streams() -> std::io::Result<(File, File)> {
 fn die_with_supervisor() {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Signal, set_parent_process_death_signal};
-    // Without these an item process would work on for nobody, and might outlive its supervisor in a lack of memory.
+    // The signal ends an item process whose supervisor has died. The score below makes the kernel kill it before its
+    // supervisor when memory runs out.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    // The supervisor may have died before: then nobody reads what is answered here any more.
+    // The supervisor may have died before the signal was set; then the answers have no reader.
     let stdout = rustix::stdio::stdout();
     let mut output = [PollFd::from_borrowed_fd(stdout, PollFlags::empty())];
     if poll(&mut output, Some(&Timespec::default())).is_ok() && output[0].revents().contains(PollFlags::ERR) {
@@ -250,6 +253,6 @@ fn die_with_supervisor() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }
 
-// Elsewhere it ends when its input does, after the item that it is working on.
+// On other systems the process ends when its input ends, after the current item.
 #[cfg(not(target_os = "linux"))]
 fn die_with_supervisor() {}

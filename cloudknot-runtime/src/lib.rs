@@ -1,7 +1,7 @@
-//! What runs in a worker: the contract between host and worker, the codec, the stores, the registry of remote
-//! functions, the supervisor and its item processes. Knows nothing of Batch, Docker or cargo.
+//! The runtime of a worker: the contract between host and worker, the codec, the stores, the registry of remote
+//! functions, the supervisor and its item processes. This crate does not depend on Batch, Docker or cargo.
 //!
-//! This crate has no stable API of its own: programs use `cloudknot`, which depends on exactly this version.
+//! This crate has no stable API: programs use `cloudknot`, which depends on exactly this version.
 
 pub mod codec;
 pub mod contract;

@@ -1,5 +1,5 @@
-//! An item process as its supervisor sees it: items go in, answers come out, and its death is explained.
-//! Knows pipes and signals; does not know what happens to an answer.
+//! The supervisor's side of an item process: sends items, receives answers, and explains the death of the process.
+//! Handles pipes and signals, independently of the use of the answers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -17,30 +17,30 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use crate::contract::{self, Reply, Request};
 use crate::failure::{Failure, ItemErrorKind};
 
-/// How much of an item's log is kept for its error.
+/// Maximum number of bytes of an item's log that are kept for its error.
 pub const LOG_TAIL: usize = 16 * 1024;
-/// Linux takes this size for a pipe without privileges; large values pass in fewer turns.
+/// Size of the pipes in bytes, which Linux allows without privileges. Large values pass in fewer reads and writes.
 const PIPE: usize = 1024 * 1024;
 
-/// An item on its way: its index, which attempt this is (from 1), and the frame of its input.
+/// An attempt of an item, to be sent to an item process.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// Its index in the run.
+    /// Index of the item in the run.
     pub index: u64,
-    /// Which attempt this is, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// The frame of its input.
+    /// Frame of the item's input.
     pub input: Bytes,
 }
 
-/// What it takes to start item processes.
+/// Settings to start item processes.
 #[derive(Debug, Clone)]
 pub struct Launcher {
-    /// The executable: this same program.
+    /// Path of the executable, which is this program.
     pub program: PathBuf,
-    /// The function, and the types of the run.
+    /// Function and types of the run.
     pub order: contract::ItemProcess,
-    /// Variables of the run.
+    /// Environment variables of the run.
     pub env: BTreeMap<String, String>,
 }
 
@@ -54,54 +54,54 @@ pub struct ItemProcess {
     timeout: Option<Duration>,
     ready: bool,
     sent: VecDeque<Item>,
-    /// How often the kernel had killed for want of memory here before this process was.
+    /// Number of OOM kills in this control group when the process was started.
     oom_kills: u64,
-    /// When the first of `sent` began, as far as can be seen from here.
+    /// Time at which the first item of `sent` began, as observed by the supervisor.
     began: Instant,
     unwritten: Vec<u8>,
     written: usize,
     unread: Vec<u8>,
     wanted: usize,
-    /// It was seen to have ended while another process holds its output open.
+    /// `true` if the process was found to have exited while its output was still open, held by another process.
     exited: bool,
     tail: Vec<u8>,
-    /// A line that has not ended.
+    /// Incomplete last line of the log.
     line: Vec<u8>,
 }
 
-/// What one step brought.
+/// Result of one step.
 #[derive(Debug)]
 pub struct Step {
-    /// Items that were answered, in the order in which they were sent.
+    /// Answers, in the order in which the items were sent.
     pub answers: Vec<Answer>,
-    /// What the process printed, in whole lines.
+    /// Output of the process, in whole lines.
     pub log: Vec<u8>,
-    /// The process is gone.
+    /// End of the process, if it is gone.
     pub end: Option<End>,
 }
 
-/// The answer to one item.
+/// Answer to one item.
 #[derive(Debug)]
 pub struct Answer {
-    /// The item.
+    /// Item that was answered.
     pub item: Item,
-    /// The frame of its value, or what went wrong.
+    /// Frame of its value, or its failure.
     pub outcome: Result<Vec<u8>, Failure>,
 }
 
-/// How a process ended.
+/// End of a process.
 #[derive(Debug)]
 pub enum End {
-    /// It never ran an item: no item is to blame, and another process would end the same way.
+    /// The process ended before it ran an item: no item is to blame, and another process would end the same way.
     AtStart(String),
-    /// A signal ended it before it ran an item: no item is to blame, and another process may fare better.
+    /// A signal ended the process before it ran an item: no item is to blame, and another process may succeed.
     KilledAtStart(String),
-    /// It ended while it ran this item.
+    /// The process ended while it ran this item.
     During(Item, Failure),
 }
 
 impl ItemProcess {
-    /// Starts one.
+    /// Starts an item process.
     pub fn start(launcher: &Launcher) -> io::Result<Self> {
         let order = serde_json::to_string(&launcher.order).expect("an order is texts and a number");
         let (log, log_writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
@@ -113,7 +113,7 @@ impl ItemProcess {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::from(log_writer))
-            // Its own group: what the function starts is ended with it, and Ctrl-C is the supervisor's to answer.
+            // A separate group: processes that the function starts are killed with it, and only the supervisor gets Ctrl-C.
             .process_group(0)
             .spawn()?;
         alive.insert(child.id());
@@ -125,7 +125,7 @@ impl ItemProcess {
         }
         #[cfg(target_os = "linux")]
         for pipe in [&input, &output] {
-            // A smaller pipe is slower and nothing worse: a user's pipes may be used up.
+            // The user's quota for pipes may be used up. A smaller pipe is only slower.
             let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
         }
         Ok(Self {
@@ -148,12 +148,12 @@ impl ItemProcess {
         })
     }
 
-    /// How many items it has and has not answered.
+    /// Returns the number of items that were sent and not answered yet.
     pub fn busy(&self) -> usize {
         self.sent.len()
     }
 
-    /// Gives it another item; [`step`](Self::step) writes it.
+    /// Queues another item; [`step`](Self::step) writes it to the process.
     pub fn send(&mut self, item: Item) {
         if self.sent.is_empty() {
             self.began = Instant::now();
@@ -163,16 +163,16 @@ impl ItemProcess {
         self.sent.push_back(item);
     }
 
-    /// Waits until something happens, at most `patience`.
+    /// Waits until something happens, at most `patience`, and handles it.
     pub fn step(&mut self, patience: Duration) -> io::Result<Step> {
         let patience = self.overdue_in().map_or(patience, |overdue| overdue.min(patience));
         let quiet = !self.wait(patience)?;
         self.write()?;
-        // A process that forked leaves its output open: what has ended and says nothing more is gone all the same.
+        // A forked child can hold the output open. A process that has exited and writes nothing more is gone all the same.
         let gone = quiet && self.exited;
         self.exited = quiet && self.has_exited();
         let open = self.read()? && !gone;
-        // After the answers: what an item printed was written before its answer, so it is here by now.
+        // Read after the answers: an item's output is written before its answer, so it has arrived by now.
         let mut log = self.read_log();
         let (answers, refused) = self.take_answers();
         let end = if let Some(message) = refused {
@@ -193,21 +193,21 @@ impl ItemProcess {
         Ok(Step { answers, log, end })
     }
 
-    /// The end of what it printed since it last had nothing to do: the item's own output and, where items are so quick
-    /// that several are given at once, perhaps that of others just before it.
+    /// Returns the end of the output since the process was last idle: the output of the item and, for items so quick that
+    /// several are sent at once, perhaps that of other items just before it.
     pub fn log_tail(&self) -> String {
         String::from_utf8_lossy(&self.tail).into_owned()
     }
 
-    /// The items that it has and will not answer.
+    /// Takes back the items that the process will not answer.
     pub fn take_back(&mut self) -> impl Iterator<Item = Item> + '_ {
         self.sent.drain(..)
     }
 
-    /// Ends it and all that it started.
+    /// Kills the process and all processes that it started.
     pub fn kill(&mut self) {
         let mut alive = alive();
-        // Only before it is reaped is the number surely still its own.
+        // Until the process is reaped, its ID cannot have been reused.
         if alive.remove(&self.child.id()) {
             kill_group(self.child.id());
         }
@@ -215,19 +215,19 @@ impl ItemProcess {
         let _ = self.child.wait();
     }
 
-    /// Whether it has ended. It still has to be reaped.
+    /// Returns `true` if the process has exited. It still has to be reaped.
     pub fn has_exited(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         pid(self.child.id()).is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))))
     }
 
     fn overdue_in(&self) -> Option<Duration> {
-        // Neither the start of the process nor the way of an answer that has begun to come in is the item's time.
+        // The start of the process and the transfer of an answer that has begun to arrive do not count as the item's time.
         let timeout = self.timeout.filter(|_| self.ready && self.unread.is_empty() && !self.sent.is_empty())?;
         Some(timeout.saturating_sub(self.began.elapsed()))
     }
 
-    /// Whether there is anything to read.
+    /// Waits at most `patience`. Returns `true` if there may be something to read.
     fn wait(&self, patience: Duration) -> io::Result<bool> {
         let mut fds = vec![PollFd::new(&self.output, PollFlags::IN)];
         fds.extend(self.log.as_ref().map(|log| PollFd::new(log, PollFlags::IN)));
@@ -250,7 +250,7 @@ impl ItemProcess {
                 Ok(count) => self.written += count,
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR) => {}
-                // It is gone: its output says so too.
+                // The process is gone; reading its output reports that too.
                 Err(Errno::PIPE) => break,
                 Err(error) => return Err(error.into()),
             }
@@ -261,7 +261,7 @@ impl ItemProcess {
         Ok(())
     }
 
-    /// Reads what there is; whether more may come.
+    /// Reads the available output. Returns `false` at its end.
     fn read(&mut self) -> io::Result<bool> {
         use rustix::io::Errno;
         loop {
@@ -269,7 +269,7 @@ impl ItemProcess {
             self.unread.reserve(missing.max(64 * 1024));
             match rustix::io::read(&self.output, rustix::buffer::spare_capacity(&mut self.unread)) {
                 Ok(0) => return Ok(false),
-                // Once a whole answer is there it is taken before more is read.
+                // A complete answer is handled before more is read.
                 Ok(_) if self.unread.len() >= self.wanted => return Ok(true),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(true),
@@ -337,13 +337,13 @@ impl ItemProcess {
         read
     }
 
-    /// Holds back a line that has not ended, so that the lines of several processes do not mix; an answer ends it.
+    /// Holds back an incomplete line, so that the lines of several processes do not mix. An answer ends the line.
     fn whole_lines(&mut self, log: Vec<u8>, ended: bool) -> Vec<u8> {
         let mut lines = std::mem::take(&mut self.line);
         lines.extend(log);
         if !ended {
             let whole = lines.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-            // A line without an end is not held for ever.
+            // A line without an end is not held back forever.
             if lines.len() - whole <= LOG_TAIL {
                 self.line = lines.split_off(whole);
             }
@@ -353,7 +353,8 @@ impl ItemProcess {
         lines
     }
 
-    /// Its status, once it has closed its output: it is ending, or it never will. What it started ends with it.
+    /// Reaps the process after it has closed its output, and returns its exit status. A process that does not exit within five
+    /// seconds is killed, as are all processes that it started.
     fn reap(&mut self) -> io::Result<ExitStatus> {
         let deadline = Instant::now() + Duration::from_secs(5);
         while !self.has_exited() && Instant::now() < deadline {
@@ -390,20 +391,20 @@ impl Drop for ItemProcess {
     }
 }
 
-/// The item processes of this program; each leads a group of its own number.
+/// IDs of the item processes of this program. Each process leads a process group with the same ID.
 static ALIVE: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 fn alive() -> MutexGuard<'static, BTreeSet<u32>> {
     ALIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends all item processes of this program and all that they started, for a program that exits next.
+/// Kills all item processes of this program and all processes that they started, for a program that exits next.
 ///
-/// No supervisor learns of it: it would take these ends for failures of items.
+/// No supervisor observes these deaths: it would record them as failures of items.
 pub fn end_all() {
     let alive = alive();
     alive.iter().copied().for_each(kill_group);
-    // Held to the end of the program, so that no process is reaped any more, and none started.
+    // The lock is held to the end of the program, so that no process is reaped or started any more.
     std::mem::forget(alive);
 }
 
@@ -412,11 +413,11 @@ fn pid(id: u32) -> Option<Pid> {
 }
 
 fn kill_group(id: u32) {
-    // Gone already is as good.
+    // An error means that the group is gone already.
     let _ = pid(id).map(|group| kill_process_group(group, Signal::KILL));
 }
 
-/// Why a process died, from its status, its last words and what the kernel says.
+/// Explains the death of a process by its exit status, the end of its log, and the kernel's count of OOM kills.
 fn died(status: ExitStatus, log: &str, out_of_memory: bool) -> Failure {
     use ItemErrorKind::{Crashed, OutOfMemory};
     let last_words = |what: &str| log.lines().rev().find(|line| line.contains(what)).map(str::to_owned);
@@ -437,9 +438,9 @@ fn died(status: ExitStatus, log: &str, out_of_memory: bool) -> Failure {
     failure
 }
 
-/// How often the kernel has killed in our control group for want of memory: version 2, else version 1.
+/// Returns the number of OOM kills in the control group of this process: version 2, else version 1.
 ///
-/// In a container the group is the root of what is mounted; a SIGKILL from elsewhere leaves the count as it is.
+/// In a container, the group is the root of the mounted hierarchy. A SIGKILL from elsewhere does not change the count.
 fn oom_kills() -> u64 {
     let count = |text: String| text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

@@ -1,6 +1,7 @@
-//! Where runs are kept: bytes under keys, created once or replaced, listed in order. Knows nothing of runs.
+//! Stores for runs: bytes under keys, created once or replaced, listed in order. A store does not depend on the contents
+//! of runs.
 //!
-//! What a store is *not*: it does not rename, lock or append, and it never changes an object in place.
+//! A store does *not* rename, lock or append, and never changes an object in place.
 
 use std::fmt;
 use std::ops::Range;
@@ -20,72 +21,73 @@ pub use error::{StoreError, StoreErrorKind};
 #[cfg(feature = "s3")]
 pub use s3::S3Store;
 
-/// A future that can be boxed, sent and named.
+/// A boxed future that can be sent to another thread.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The result of a store.
+/// Result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// Bytes under keys.
+/// A store of objects: bytes under keys.
 ///
 /// A key is one or more segments of `[A-Za-z0-9._-]`, separated by `/`; no segment is empty, begins with a dot or is
-/// longer than 255 bytes, and the whole is at most 900. Any other key is refused with [`StoreErrorKind::BadKey`]. No key
-/// is the folder of another: `a` and `a/b` are never stored side by side.
+/// longer than 255 bytes, and the whole key is at most 900 bytes long. Any other key is refused with
+/// [`StoreErrorKind::BadKey`]. No key is the folder of another: `a` and `a/b` are never stored side by side.
 ///
-/// Every store passes the one suite in `tests/`.
+/// Every store passes the shared test suite in `tests/`.
 pub trait Store: Send + Sync + fmt::Debug + 'static {
-    /// The store in words, for messages: a folder's path, or `s3://bucket/prefix`.
+    /// Returns a description of the store for messages: the path of a folder, or `s3://bucket/prefix`.
     fn describe(&self) -> String;
 
-    /// How many reads at once serve it best.
+    /// Returns the best number of concurrent reads.
     fn parallel_reads(&self) -> usize;
 
-    /// The whole object, or `None` where there is none.
+    /// Returns the whole object, or `None` if it does not exist.
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>>;
 
-    /// Exactly these bytes of an object.
+    /// Returns exactly these bytes of an object.
     ///
     /// # Errors
-    /// `Missing` where there is no object, `Short` where it ends before the range does.
+    /// `Missing` if the object does not exist, `Short` if it ends before the range does.
     fn get_range<'a>(&'a self, key: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>>;
 
-    /// Writes an object, in place of one that is there; readers see the old or the new, never a piece.
+    /// Writes an object and replaces any existing one. Readers see the old object or the new one, never a partial one.
     fn put<'a>(&'a self, key: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<()>>;
 
-    /// Writes an object unless there is one, and says whether it did. Of several that race, exactly one is told so.
+    /// Writes an object unless it exists. Returns whether it was written; of several racing calls, exactly one returns `true`.
     ///
-    /// `false` may also mean that an earlier try of this very call wrote it and the answer was lost on the way.
+    /// `false` may also mean that an earlier request of this same call wrote the object and its response was lost.
     fn create<'a>(&'a self, key: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<bool>>;
 
-    /// All objects whose keys start with `prefix` and come after `after`, in the order of their keys' bytes.
+    /// Returns all objects whose keys start with `prefix` and come after `after`, in the byte order of their keys.
     ///
     /// The prefix is any beginning of a key, so it may end within a segment.
     fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a str>) -> BoxFuture<'a, Result<Vec<Object>>>;
 
-    /// An object that is written piece by piece; it is there once `finish` returns, and not at all if dropped before.
+    /// Returns a writer for an object that is written piece by piece. The object exists once `finish` returns, and is not
+    /// created if the writer is dropped before.
     fn writer<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Box<dyn Writer>>>;
 
-    /// Removes the objects with these keys; those that are not there are passed over.
+    /// Removes the objects with these keys. Missing objects are ignored.
     fn delete<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<()>>;
 }
 
-/// An object being written piece by piece.
+/// Writer of an object that is written piece by piece.
 pub trait Writer: Send {
-    /// Appends.
+    /// Appends bytes to the object.
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>>;
 
-    /// Makes the object visible, in place of one that is there.
+    /// Makes the object visible and replaces any existing one.
     fn finish(self: Box<Self>) -> BoxFuture<'static, Result<()>>;
 }
 
-/// An object as a listing shows it.
+/// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// The whole key.
+    /// Whole key.
     pub key: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// When it became visible, by the store's clock. S3 says it to the second, a folder to the tick of the kernel
-    /// (some milliseconds): two that were stored almost at once can be equal.
+    /// Time at which the object became visible, by the store's clock. The resolution is one second on S3, and one tick of
+    /// the kernel (some milliseconds) in a folder, so objects stored almost at once can have equal times.
     pub stored: SystemTime,
 }

@@ -1,6 +1,6 @@
-//! Runs ranges of items in item processes and commits their values. Knows the store and the registry; does not know
-//! who started it, and must never need to: locally it runs in the user's program, on Batch it is the container's
-//! first process.
+//! The supervisor: runs ranges of items in item processes and stores their values. It depends on the store and the
+//! registry, and must not depend on its caller: locally it runs in the user's program, on Batch it is the first process
+//! of the container.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
@@ -19,87 +19,87 @@ use crate::process::{End, Item, ItemProcess, Launcher};
 use crate::store::{Store, StoreError};
 use crate::{engine, item};
 
-/// What a supervisor has to do, besides the ranges of items.
+/// Work of a supervisor, except for the ranges of items.
 #[derive(Debug)]
 pub struct Work {
-    /// Where the run is kept.
+    /// Store that holds the run.
     pub store: Arc<dyn Store>,
-    /// The keys of the run.
+    /// Keys of the run.
     pub keys: RunKeys,
-    /// Which round of the run this is, from 1.
+    /// Number of the round, from 1.
     pub round: u32,
-    /// How the inputs are laid out.
+    /// Layout of the inputs.
     pub inputs: InputLayout,
-    /// How many items make a part at most.
+    /// Maximum number of items in a part.
     pub chunk: u64,
-    /// How many items run at once.
+    /// Number of items that run at once.
     pub parallel: u32,
-    /// How often a failed item is tried again.
+    /// Maximum number of retries of a failed item.
     pub retries: u32,
-    /// What items run in.
+    /// Isolation of the items.
     pub isolation: Isolation,
-    /// When values are stored before their part is complete.
+    /// Limits at which values are stored before their part is complete.
     pub commit: Commit,
 }
 
-/// What items run in.
+/// Isolation of items from each other and from the supervisor.
 #[derive(Debug, Clone)]
 pub enum Isolation {
-    /// Item processes: what one does ends nothing but its item.
+    /// Item processes: a crash ends only its item.
     Processes(Launcher),
-    /// Threads of this process: panics are caught, and nothing else is.
+    /// Threads of this process: only panics are caught.
     Threads(&'static Function),
 }
 
-/// When values are stored before their part is complete.
+/// Limits at which values are stored before their part is complete.
 #[derive(Debug, Clone, Copy)]
 pub struct Commit {
-    /// After this time.
+    /// Maximum time that values wait.
     pub every: Duration,
-    /// Once there are so many bytes; inputs are read in blocks of this size as well.
+    /// Number of waiting bytes from which values are stored; also the size of the blocks in which inputs are read.
     pub bytes: u64,
 }
 
 impl Commit {
-    /// For a folder: a person is looking on, and writing is cheap.
+    /// Limits for a folder: a user may be watching, and writes are cheap.
     pub const FOLDER: Self = Self { every: Duration::from_secs(1), bytes: 8 << 20 };
-    /// For an object store: requests cost money and time.
+    /// Limits for an object store: requests cost money and time.
     pub const OBJECTS: Self = Self { every: Duration::from_secs(30), bytes: 64 << 20 };
 }
 
-/// What a supervisor tells as it goes on.
+/// Event reported by a supervisor.
 #[derive(Debug)]
 pub enum Event {
     /// These values are stored.
     Stored(Part),
-    /// An attempt failed, and that is stored; `last` if no other follows.
+    /// An attempt failed, and its failure is stored.
     Failed {
-        /// The item.
+        /// Index of the item.
         item: u64,
-        /// What went wrong.
+        /// Error of the attempt.
         error: ItemError,
-        /// No further attempt follows.
+        /// `true` if no further attempt follows.
         last: bool,
     },
     /// The function printed this.
     Log(Vec<u8>),
 }
 
-/// How the supervisor is watched and stopped from outside.
+/// Shared state by which a caller observes and stops the supervisor.
 #[derive(Debug, Default)]
 pub struct Control {
-    /// Set it, and the supervisor ends soon: what is running is ended, what is finished is stored.
+    /// Stops the supervisor soon after it is set: running items are ended, finished values are stored.
     pub stop: AtomicBool,
-    /// How many items are being run at this moment.
+    /// Number of items that are running.
     pub running: AtomicU64,
 }
 
-/// Why a supervisor could not go on. What was stored before is stored.
+/// Error that stopped a supervisor. Outcomes stored before remain stored.
 #[derive(Debug)]
 pub enum Trouble {
     /// The store failed.
     Store(StoreError),
-    /// The inputs are not what the record says.
+    /// The inputs do not match the manifest.
     Inputs(CodecError),
     /// Item processes cannot be started.
     Process(String),
@@ -131,10 +131,11 @@ impl From<StoreError> for Trouble {
     }
 }
 
-/// Runs these items (ranges in order, apart from one another) until each has a value or its last failure stored.
+/// Runs the items of the ranges until the value or the last failure of each is stored. The ranges must be in order and
+/// must not overlap.
 ///
 /// # Errors
-/// The store, the inputs or the machine failed; what was stored before is stored.
+/// Fails if the store, the inputs or the machine fail. Outcomes stored before remain stored.
 pub fn supervise(
     work: &Work,
     ranges: impl IntoIterator<Item = Range<u64>>,
@@ -170,20 +171,20 @@ struct Supervisor<'a> {
 struct Queue {
     /// Items whose inputs are still in the store.
     ranges: VecDeque<Range<u64>>,
-    /// Items to be tried again, and those that a process died before.
+    /// Items to retry, and items whose process died before it ran them.
     again: VecDeque<Item>,
-    /// Items whose inputs are here.
+    /// Items whose inputs have been read.
     loaded: VecDeque<Item>,
-    /// Items that have neither a value nor their last failure.
+    /// Number of items that have neither a value nor their last failure.
     unresolved: u64,
-    /// Chunks of which items are loaded and not all are resolved.
+    /// Chunks with loaded items that are not all resolved.
     open: HashMap<u64, Open>,
-    /// Those of them that have values which are not stored.
+    /// Open chunks with values that are not stored yet.
     waiting: HashSet<u64>,
     trouble: Option<Trouble>,
 }
 
-/// A chunk on its way to being stored.
+/// A chunk that is not completely stored yet.
 struct Open {
     unresolved: u64,
     values: Vec<Segment>,
@@ -191,16 +192,16 @@ struct Open {
     since: Instant,
 }
 
-/// The frames of some consecutive items.
+/// The frames of consecutive items.
 struct Segment {
     first: u64,
     count: u64,
     frames: Vec<u8>,
 }
 
-/// How many inputs are read at once at most.
+/// Maximum number of inputs read at once.
 const BLOCK: u64 = 1 << 16;
-/// How long a slot waits for its process before it looks around.
+/// Maximum time that a slot waits before it checks the queue again.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 impl Supervisor<'_> {
@@ -208,13 +209,13 @@ impl Supervisor<'_> {
         self.queue.lock().expect("a slot does not panic while it holds the queue")
     }
 
-    /// A slot runs items, one process after another, until nothing is left to do.
+    /// Runs items, in one process after another, until nothing is left to do.
     fn slot(&self) {
         let work = || match &self.work.isolation {
             Isolation::Processes(launcher) => self.slot_of_processes(launcher),
             Isolation::Threads(function) => self.slot_of_this_thread(function),
         };
-        // A slot that is gone without a word would leave the others waiting for its items for ever.
+        // If a slot ended without reporting it, the others would wait for its items forever.
         let died = |_| Err(Trouble::Process("a thread of the supervisor panicked".into()));
         if let Err(trouble) = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(died) {
             self.give_up(trouble);
@@ -240,12 +241,12 @@ impl Supervisor<'_> {
     fn slot_of_processes(&self, launcher: &Launcher) -> Result<(), Trouble> {
         let mut process: Option<ItemProcess> = None;
         let mut pace = Pace::default();
-        // Also while an item is running: it is ended with its process, when that is dropped.
+        // Checked while an item is running too: dropping the process ends the item.
         while !self.is_over() {
             let busy = process.as_ref().map_or(0, ItemProcess::busy);
             if busy <= pace.window / 2 {
                 let Some(items) = self.claim(pace.window - busy, busy == 0)? else { return Ok(()) };
-                // One that died while it had nothing to do died of none of these.
+                // If the process died while it was idle, none of these items is the cause.
                 process = process.filter(|process| busy > 0 || !process.has_exited());
                 if process.is_none() && !items.is_empty() {
                     let started = ItemProcess::start(launcher);
@@ -277,7 +278,7 @@ impl Supervisor<'_> {
         self.control.stop.load(Ordering::Relaxed) || self.lock().trouble.is_some()
     }
 
-    /// Waits for answers and deals with them; whether the process has ended.
+    /// Waits for answers and handles them. Returns `true` if the process has ended.
     fn turn(&self, process: &mut ItemProcess, pace: &mut Pace) -> Result<bool, Trouble> {
         let step = process.step(PATIENCE).map_err(|error| Trouble::Process(error.to_string()))?;
         if !step.log.is_empty() {
@@ -314,8 +315,8 @@ impl Supervisor<'_> {
         Ok(true)
     }
 
-    /// Up to `most` items; an empty list where there are none now and the caller has others to wait for; `None`
-    /// where there is nothing left to do.
+    /// Claims up to `most` items. Returns an empty list if there are none now and the caller does not `wait`, because it has
+    /// other items to wait for; `None` if nothing is left to do.
     fn claim(&self, most: usize, wait: bool) -> Result<Option<Vec<Item>>, Trouble> {
         let mut queue = self.lock();
         loop {
@@ -329,7 +330,7 @@ impl Supervisor<'_> {
                 self.load(&mut queue)?;
             }
             if !queue.loaded.is_empty() {
-                // Near the end the others get their share.
+                // Near the end, a share is left for the other slots.
                 let share = queue.loaded.len().div_ceil(2 * self.work.parallel as usize);
                 let most = most.min(share).max(1);
                 return Ok(Some(queue.loaded.drain(..most).collect()));
@@ -337,7 +338,7 @@ impl Supervisor<'_> {
             if !wait {
                 return Ok(Some(Vec::new()));
             }
-            // What others are running may still come back, and what is due is stored by whoever is awake.
+            // The items of other slots may still be retried. Meanwhile this slot stores the values that are due.
             queue =
                 self.changed.wait_timeout(queue, PATIENCE).expect("a slot does not panic while it holds the queue").0;
             if queue.loaded.is_empty() && queue.again.is_empty() {
@@ -368,7 +369,7 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// The frames of the first items of the range, and the item after the last of them.
+    /// Reads the inputs of the first items of the range. Returns their frames and the index of the item after them.
     fn read_inputs(&self, range: &Range<u64>) -> Result<(Vec<Bytes>, u64), Trouble> {
         let (store, key) = (&self.work.store, self.work.keys.inputs());
         let limit = self.work.commit.bytes;
@@ -404,7 +405,7 @@ impl Supervisor<'_> {
         Ok((bounds.windows(2).map(cut).collect(), range.start + bounds.len() as u64 - 1))
     }
 
-    /// Puts a value behind the last one if it follows it in the same chunk.
+    /// Appends a value to the last segment if it follows it in the same chunk; else adds a segment.
     fn append(&self, values: &mut Vec<Segment>, item: u64, frame: Vec<u8>) {
         match values.last_mut() {
             Some(last) if last.first + last.count == item && !item.is_multiple_of(self.work.chunk) => {
@@ -415,7 +416,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Takes values; chunks that they complete are stored.
+    /// Accepts values and stores the chunks that they complete.
     fn keep(&self, values: Vec<Segment>) -> Result<(), Trouble> {
         let mut complete = Vec::new();
         let mut queue = self.lock();
@@ -437,7 +438,7 @@ impl Supervisor<'_> {
         complete.into_iter().try_for_each(|values| self.store(values))
     }
 
-    /// Stores a failure; the item is tried again if there is budget left.
+    /// Stores a failure; the item is retried if it has retries left.
     fn failed(&self, item: Item, failure: Failure, log: String) -> Result<(), Trouble> {
         let last = item.attempt > self.work.retries;
         let error = ItemError::new(failure, item.attempt).with_log(log);
@@ -467,7 +468,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Stores what has waited long enough, or is large enough, or (at the end) all there is.
+    /// Stores the values that have waited long enough or are large enough; all values at the end.
     fn store_due(&self, all: bool) -> Result<(), Trouble> {
         let commit = self.work.commit;
         let due = |open: &Open| all || open.bytes >= commit.bytes || open.since.elapsed() >= commit.every;
@@ -486,7 +487,7 @@ impl Supervisor<'_> {
         taken.into_iter().try_for_each(|values| self.store(values))
     }
 
-    /// Stores the values of one chunk: as one part, or as several where items are missing in between.
+    /// Stores the values of a chunk: as one part, or as several if items are missing in between.
     fn store(&self, mut values: Vec<Segment>) -> Result<(), Trouble> {
         values.sort_by_key(|segment| segment.first);
         let mut values = values.into_iter();
@@ -504,7 +505,7 @@ impl Supervisor<'_> {
 
     fn store_part(&self, values: Segment) -> Result<(), Trouble> {
         let part = Part { first: values.first, last: values.first + values.count - 1 };
-        // Where another attempt has stored these values before, they are as good as ours.
+        // If another attempt has already stored this part, its values are equally valid.
         engine::block_on(self.work.store.create(&self.work.keys.part(part), values.frames.into()))?;
         (self.report)(Event::Stored(part));
         Ok(())
@@ -517,7 +518,7 @@ impl Supervisor<'_> {
 }
 
 impl Queue {
-    /// The values of a chunk, if it is complete.
+    /// Removes a chunk and returns its values, if it is complete.
     fn take_complete(&mut self, chunk: u64) -> Option<Vec<Segment>> {
         if self.open.get(&chunk)?.unresolved > 0 {
             return None;
@@ -527,12 +528,12 @@ impl Queue {
     }
 }
 
-/// How many items a process gets ahead of its answers: about a millisecond's worth, so that quick items do not wait
-/// for their supervisor and slow ones do not wait behind one another.
+/// Number of items that a process receives ahead of its answers: about one millisecond's worth, so that quick items do
+/// not wait for their supervisor and slow ones do not wait behind one another.
 struct Pace {
     window: usize,
     since: Instant,
-    /// How many processes in a row were killed before they ran anything.
+    /// Number of consecutive processes that were killed before they ran an item.
     killed_at_start: u32,
 }
 
@@ -544,7 +545,7 @@ impl Default for Pace {
 
 impl Pace {
     const MOST: usize = 64;
-    /// So many processes may be killed at their start, one after another, before the run is given up.
+    /// Number of consecutive processes that may be killed at their start before the supervisor gives up.
     const STARTS: u32 = 10;
 
     fn answered(&mut self, items: usize) {

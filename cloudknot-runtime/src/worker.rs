@@ -1,5 +1,5 @@
-//! A worker: the first process of a container. It finds out which items are its own, and supervises them. Knows the
-//! contract and the store; does not know which scheduler started it.
+//! A worker: the first process of a container. It determines which items it has to run, and supervises them. It depends
+//! on the contract and the store, not on the scheduler that started it.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::store::{DirStore, Store, StoreError};
 use crate::supervisor::{self, Commit, Control, Event, Isolation, Trouble, Work};
 use crate::{engine, function};
 
-/// Runs the items of this child, and ends with one of the codes of [`exit`].
+/// Runs the items of this child and exits with one of the codes of [`exit`].
 pub fn main() -> ! {
     if std::env::var_os(contract::ENV_DESCRIBE).is_some() {
         describe();
@@ -29,7 +29,7 @@ pub fn main() -> ! {
     std::process::exit(code)
 }
 
-/// Says which functions there are, and with which types, so that a host can compare before it submits.
+/// Prints the functions of this worker and their types, so that a host can compare them before it submits.
 fn describe() -> ! {
     let types = |function: &'static function::Function| {
         let schema = function.schema();
@@ -40,7 +40,7 @@ fn describe() -> ! {
     std::process::exit(exit::DONE)
 }
 
-/// Why the worker cannot do its work.
+/// Error that prevents the worker from doing its work.
 struct Stop {
     code: i32,
     message: String,
@@ -75,7 +75,7 @@ impl From<Trouble> for Stop {
 }
 
 fn run() -> Result<i32, Stop> {
-    // Before anything takes time: the first process of a container is not told of what it does not ask for.
+    // Before anything that takes time: the first process of a container gets no signal that it has no handler for.
     let control = Arc::new(Control::default());
     stop_on_sigterm(&control);
     let task = task()?;
@@ -142,12 +142,12 @@ fn open(at: &StoreAt) -> Result<Arc<dyn Store>, Stop> {
     }
 }
 
-/// The items of this child.
+/// Returns the items of this child.
 fn own_items(task: &Task, store: &dyn Store, keys: &RunKeys) -> Result<Vec<Range<u64>>, Stop> {
     let child = task.first_child + number(contract::ENV_CHILD)?.unwrap_or(0);
     let first = child.saturating_mul(task.chunk);
     if task.round == 1 {
-        // No request for what can be computed.
+        // The first round has all items, so no request is needed.
         #[allow(clippy::single_range_in_vec_init)]
         let all = Round { items: vec![0..task.items], retries: task.retries };
         return Ok(all.slice(first, task.chunk));
@@ -160,7 +160,7 @@ fn own_items(task: &Task, store: &dyn Store, keys: &RunKeys) -> Result<Vec<Range
     Ok(round.slice(first, task.chunk))
 }
 
-/// Leaves out what an earlier attempt of this child has stored.
+/// Removes the items whose outcomes an earlier attempt of this child has stored.
 async fn still_missing(
     task: &Task,
     store: &dyn Store,
@@ -186,7 +186,7 @@ async fn still_missing(
 fn launcher(task: &Task) -> Launcher {
     let unset = |name: &&str| std::env::var_os(name).is_none();
     let deployed = || std::env::var(contract::ENV_VCPUS).ok()?.parse().ok();
-    // A number of CPUs is small; less than one is one thread.
+    // The number of CPUs is small; less than one CPU gives one thread.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let vcpus = task.vcpus.or_else(deployed).unwrap_or(1.0) as u32;
     let threads = (vcpus / task.parallel.max(1)).max(1).to_string();
@@ -206,7 +206,7 @@ fn launcher(task: &Task) -> Launcher {
     }
 }
 
-/// Spot, a cancelled job and `docker stop` all say it this way, some time before they kill.
+/// Stops the supervisor on SIGTERM, which Spot interruptions, cancelled jobs and `docker stop` send some time before SIGKILL.
 fn stop_on_sigterm(control: &Arc<Control>) {
     use tokio::signal::unix::{SignalKind, signal};
     let control = Arc::clone(control);
@@ -222,7 +222,7 @@ fn stop_on_sigterm(control: &Arc<Control>) {
     }
 }
 
-/// All that a worker says goes to its log.
+/// Writes an event to the worker's log.
 fn log(event: Event) {
     match event {
         Event::Stored(_) => {}
@@ -231,7 +231,7 @@ fn log(event: Event) {
             eprintln!("cloudknot: item {item} {error}{again}");
         }
         Event::Log(text) => {
-            // There is nobody to tell where the log is closed.
+            // If the log is closed, there is nowhere to report the error.
             let _ = std::io::stderr().write_all(&text);
         }
     }

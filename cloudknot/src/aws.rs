@@ -1,7 +1,8 @@
-//! Who speaks to AWS, as whom and where; and what AWS answers when it does not do what was asked. Knows no service.
+//! Configuration of requests to AWS (credentials, profile and region), and the errors that AWS answers with. Each service
+//! has a module below this one.
 //!
-//! Requests share one configuration: the SDK's adaptive retries, which slow down when AWS asks for it. What is tried again
-//! is reported, so that a person sees why something takes longer.
+//! Requests share one configuration: the SDK's adaptive retries, which slow down when AWS asks for it. Retries are
+//! reported, so that users see why an operation takes longer.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -60,10 +61,10 @@ pub(crate) mod quotas;
 pub(crate) mod s3;
 mod signed;
 
-/// How often one request is tried: with waits that double, some two minutes in all.
+/// Maximum number of attempts of one request. The delays between them double, for about two minutes in all.
 const ATTEMPTS: u32 = 8;
 
-/// A client of a service of the SDK, which reports what it tries again.
+/// Creates the SDK's client of a service. The client reports its retries.
 macro_rules! client {
     ($aws:expr, $service:ident) => {
         $service::Client::from_conf(
@@ -73,7 +74,7 @@ macro_rules! client {
 }
 pub(crate) use client;
 
-/// An account of AWS and a region, as somebody.
+/// Configuration of requests to AWS: the caller's credentials, and a region.
 #[derive(Debug, Clone)]
 pub(crate) struct Aws {
     pub(crate) config: SdkConfig,
@@ -82,10 +83,11 @@ pub(crate) struct Aws {
 }
 
 impl Aws {
-    /// As the environment, the profile and `config.toml` say. What is given here goes before all of them.
+    /// Loads the configuration from the environment, the profile and `config.toml`. The settings in `account` take
+    /// precedence over all of them.
     ///
     /// # Errors
-    /// Where nothing names a region, or `config.toml` cannot be read. Credentials are looked for when they are needed.
+    /// If nothing names a region, or `config.toml` cannot be read. Credentials are resolved only when they are needed.
     #[cfg(feature = "deploy")]
     pub(crate) async fn load(account: &Account) -> Result<Self> {
         let chosen = Config::read()?;
@@ -99,41 +101,41 @@ impl Aws {
                 .with_hint("name one: `cargo knot configure --region eu-central-1`, --region, or AWS_REGION"));
         };
         let config = match named {
-            // The SDK would take keys in the environment before those of a profile, even of one that was just named.
+            // The SDK prefers keys in the environment to those of a profile, even if the profile was named explicitly.
             Some(name) => of_the_profile(&config, &name),
             None => config,
         };
         Ok(Self { config, region, profile })
     }
 
-    /// The same, which asks so often only: for what can do without an answer.
+    /// Returns this configuration with at most `attempts` attempts per request, for callers that can do without an answer.
     #[cfg(feature = "deploy")]
     pub(crate) fn with_attempts(&self, attempts: u32) -> Self {
         let retries = RetryConfig::standard().with_max_attempts(attempts);
         Self { config: self.config.to_builder().retry_config(retries).build(), ..self.clone() }
     }
 
-    /// In this region; as the environment says, or else this profile.
+    /// Loads the configuration for a region. The environment takes precedence over the given profile.
     pub(crate) async fn of_region(region: &str, profile: Option<&str>) -> Self {
         let profile = set("AWS_PROFILE").or_else(|| profile.map(str::to_owned));
         let (config, _) = loaded(profile.as_deref(), Some(region.to_owned())).await;
         Self { config, region: region.to_owned(), profile }
     }
 
-    /// As this configuration says, and nothing else.
+    /// Wraps a configuration of the SDK, without reading the environment or `config.toml`.
     #[cfg(test)]
     pub(crate) fn of(config: SdkConfig) -> Self {
         let region = config.region().expect("the configuration of a test has a region").to_string();
         Self { config, region, profile: None }
     }
 
-    /// The account that whoever asks belongs to, by its twelve digits.
+    /// Returns the twelve-digit ID of the caller's account.
     #[cfg(feature = "deploy")]
     pub(crate) async fn account(&self) -> Result<String> {
         Ok(self.caller().await?.0)
     }
 
-    /// The account, and the ARN of whoever asks.
+    /// Returns the account ID and the ARN of the caller.
     #[cfg(feature = "deploy")]
     pub(crate) async fn caller(&self) -> Result<(String, String)> {
         let asked = client!(self, sts).get_caller_identity().send().await;
@@ -141,7 +143,7 @@ impl Aws {
         Ok((answer.account.unwrap_or_default(), answer.arn.unwrap_or_default()))
     }
 
-    /// The error of a request, in the words of what was being done: "create the stack `x`".
+    /// Returns the error of a failed request. `doing` names the operation: "create the stack `x`".
     pub(crate) fn failed<E>(&self, doing: &str, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -209,12 +211,12 @@ impl Aws {
     }
 }
 
-/// What the environment says; a variable that is empty says nothing.
+/// Returns the value of an environment variable. An empty variable counts as unset.
 fn set(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The configuration, and the region that it ends up with.
+/// Loads the configuration, and returns it with the region that it resolved to.
 async fn loaded(profile: Option<&str>, region: Option<String>) -> (SdkConfig, Option<String>) {
     let mut loader = loader().retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS));
     if let Some(profile) = profile {
@@ -228,7 +230,7 @@ async fn loaded(profile: Option<&str>, region: Option<String>) -> (SdkConfig, Op
     (config, region)
 }
 
-/// The same, with the credentials of this profile and no others.
+/// Returns this configuration with the credentials of this profile and no others.
 #[cfg(feature = "deploy")]
 fn of_the_profile(config: &SdkConfig, name: &str) -> SdkConfig {
     let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
@@ -239,17 +241,17 @@ fn of_the_profile(config: &SdkConfig, name: &str) -> SdkConfig {
     config.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build()
 }
 
-/// The code of AWS's answer, if there was one.
+/// Returns the error code in AWS's answer, if there was one.
 pub(crate) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
     error.as_service_error().and_then(|error| error.meta().code())
 }
 
-/// The message of AWS's answer, if there was one.
+/// Returns the error message in AWS's answer, or an empty string if there was none.
 pub(crate) fn message<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> &str {
     error.as_service_error().and_then(|error| error.meta().message()).unwrap_or_default()
 }
 
-/// What AWS answered, in one line.
+/// Error answer of AWS. It is displayed in one line.
 #[derive(Debug)]
 struct Answer {
     code: String,
@@ -276,11 +278,11 @@ fn caused_by<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
     std::iter::successors(Some(error), |&error| error.source()).any(<dyn StdError>::is::<T>)
 }
 
-/// Reports each request that is tried again, once its pause is over: only then is it known that it is.
+/// Interceptor that reports each retry of a request, after its delay: only then is it certain that the retry happens.
 #[derive(Debug)]
 pub(crate) struct Retries;
 
-/// Why the attempt before failed, and when.
+/// Reason and time of the failure of the previous attempt.
 #[derive(Debug)]
 struct Failed {
     reason: String,
@@ -306,7 +308,7 @@ impl Intercept for Retries {
         if let Some(Err(error)) = context.output_or_error() {
             let status = context.response().map(|response| response.status().as_u16());
             let reason = match (status, error.as_operation_error()) {
-                // What else comes with such an answer is often no message of the service at all.
+                // The rest of such an answer is often not a message of the service at all.
                 (Some(status @ 500..), _) | (Some(status), None) => format!("AWS answered with status {status}"),
                 (_, Some(error)) => deepest(error),
                 (None, None) => deepest(error),
@@ -331,7 +333,7 @@ impl Intercept for Retries {
     }
 }
 
-/// Why a request failed, in a few words.
+/// Returns the reason why a request failed, in a few words.
 pub(crate) fn in_short<E>(error: &SdkError<E, HttpResponse>) -> String
 where
     E: ProvideErrorMetadata + StdError + 'static,
@@ -342,12 +344,12 @@ where
     }
 }
 
-/// Whether it was for want of credentials that nothing was sent.
+/// Returns whether a request was not sent because there were no usable credentials.
 pub(crate) fn is_of_credentials(error: Option<&(dyn StdError + 'static)>) -> bool {
     error.is_some_and(caused_by::<CredentialsError>)
 }
 
-/// What began it; what is around that names types of the SDK.
+/// Returns the message of the innermost source. The errors around it name types of the SDK.
 fn deepest(error: &(dyn StdError + 'static)) -> String {
     std::iter::successors(Some(error), |&error| error.source()).last().unwrap_or(error).to_string()
 }

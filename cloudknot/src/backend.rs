@@ -1,4 +1,4 @@
-//! Where a map runs. A backend speaks bytes, ranges and states, never the function's types.
+//! The backends that run maps. A backend handles bytes, ranges and states, never the function's types.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,10 +20,11 @@ mod docker;
 mod folder_lock;
 mod local;
 
-/// Where a map runs.
+/// A backend: the place where a map runs.
 ///
-/// Without `.on(..)` it is what `CLOUDKNOT_BACKEND` says (`local`, `docker`, `batch`), else the Knot that `cargo knot deploy`
-/// noted beside the crate, else this machine. In a test harness a Knot that is noted is not looked for.
+/// Without `.on(..)`, the environment variable `CLOUDKNOT_BACKEND` (`local`, `docker`, `batch`) chooses the backend. If it
+/// is not set, maps run on the Knot that `cargo knot deploy` noted beside the crate, or on this machine if there is no such
+/// note. A test harness ignores the note.
 ///
 /// ```
 /// # #[cloudknot::remote]
@@ -36,26 +37,26 @@ mod local;
 pub struct Backend(Arc<dyn Place>);
 
 impl Backend {
-    /// This machine: one item process per core, over a folder.
+    /// Returns the local backend: one item process per core on this machine, with a folder as the store.
     pub fn local() -> Self {
         Self(Arc::new(local::Local))
     }
 
-    /// Containers of the program's image, in the Docker engine of this machine, over the same folder: what a worker in
-    /// the cloud will do, with its limits of CPUs and memory, tried here.
+    /// Returns the Docker backend: containers of the program's image in the Docker engine of this machine, with the same
+    /// folder as the store. It shows on this machine what a worker in the cloud does within its limits of CPUs and memory.
     ///
-    /// The image is the one that `cargo knot build` made last.
+    /// The image is the one that `cargo knot build` built last.
     #[cfg(feature = "docker")]
     pub fn docker() -> Self {
         #[cfg(not(cloudknot_worker))]
         let place = docker::Containers;
-        // A worker submits nothing, but the program's code is in it.
+        // A worker submits nothing, but contains the program's code.
         #[cfg(cloudknot_worker)]
         let place = local::Local;
         Self(Arc::new(place))
     }
 
-    /// AWS Batch: the Knot that `cargo knot deploy` noted beside the crate.
+    /// Returns the AWS Batch backend, for the Knot that `cargo knot deploy` noted beside the crate.
     ///
     /// ```no_run
     /// # #[cloudknot::remote]
@@ -65,24 +66,24 @@ impl Backend {
     /// ```
     ///
     /// # Errors
-    /// `NotFound` where none is noted.
+    /// `NotFound` if no Knot is noted.
     #[cfg(feature = "aws")]
     pub fn batch() -> Result<Self> {
         #[cfg(not(cloudknot_worker))]
         let place = batch::OnKnot::noted()?;
-        // A worker submits nothing, but the program's code is in it.
+        // A worker submits nothing, but contains the program's code.
         #[cfg(cloudknot_worker)]
         let place = local::Local;
         Ok(Self(Arc::new(place)))
     }
 
-    /// AWS Batch: this Knot.
+    /// Returns the AWS Batch backend for this Knot.
     #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
     pub(crate) fn knot(note: crate::home::knot_note::KnotNote) -> Self {
         Self(Arc::new(batch::OnKnot::new(note)))
     }
 
-    /// The one that the environment asks for, or the Knot that is noted.
+    /// Returns the backend that the environment chooses, or else the backend of the noted Knot.
     pub(crate) fn chosen() -> Result<Self> {
         match std::env::var(contract::ENV_BACKEND).as_deref() {
             Err(_) | Ok("") => Self::noted(),
@@ -110,7 +111,8 @@ impl Backend {
         }
     }
 
-    /// The Knot that is noted beside the crate; this machine where none is, and in a test harness.
+    /// Returns the backend of the Knot that is noted beside the crate; the local backend without such a note, and in a test
+    /// harness.
     #[cfg(all(feature = "aws", not(cloudknot_worker)))]
     fn noted() -> Result<Self> {
         if !home::main_has_run() {
@@ -150,40 +152,40 @@ impl fmt::Debug for Backend {
     }
 }
 
-/// What every backend does.
+/// The operations of a backend.
 pub(crate) trait Place: Send + Sync {
-    /// Its name, as `CLOUDKNOT_BACKEND` spells it.
+    /// Returns the name, as spelled in `CLOUDKNOT_BACKEND`.
     fn name(&self) -> &'static str;
 
-    /// Where it keeps runs.
+    /// Returns the store that keeps the runs.
     fn store(&self) -> Result<Arc<dyn Store>>;
 
-    /// The Knot that runs of this function belong to.
+    /// Returns the name of the Knot that runs of this function belong to.
     fn knot(&self, function: &Function) -> String;
 
-    /// Refuses, before anything is read or stored, a function that cannot run there.
+    /// Returns an error for a function that cannot run on this backend. Called before anything is read or stored.
     fn check(&self, _: &'static Function) -> Result<()> {
         Ok(())
     }
 
-    /// How many items make a part, and how many run at once, where the user did not say.
+    /// Returns the default number of items in a part, and of items that run at once.
     fn chunking(&self, function: &Function, resources: &Resources, items: u64) -> Chunking;
 
-    /// Adds to the record of a run what of this backend must not change under it.
+    /// Freezes the backend's settings in the manifest, so that later deploys do not affect this run.
     fn pin(&self, _: &mut Manifest, _: &Function, _independent: bool) -> Result<()> {
         Ok(())
     }
 
-    /// Begins to compute what the ledger's round is missing; then tells the ledger as it goes on, and at last that it is
-    /// finished. `known` is whether the ledger has seen all that is stored: a run that was just recorded has nothing.
+    /// Starts to compute the missing items of the ledger's round. Reports progress to the ledger, and finally the end.
+    /// `known` is `true` if the ledger knows everything that is stored: a run that was just recorded has no outcomes.
     fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> BoxFuture<'static, Result<()>>;
 
-    /// The jobs of the run, where there are such.
+    /// Returns the jobs of the run; empty on backends without jobs.
     fn jobs(&self, _: &Arc<Ledger>) -> BoxFuture<'static, Result<Vec<Job>>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    /// Ends one item.
+    /// Cancels one item.
     fn cancel_item(&self, ledger: &Arc<Ledger>, item: u64) -> BoxFuture<'static, Result<()>> {
         let message =
             format!("failed to cancel item {item} of run {}: it has no job of its own", ledger.record.manifest.run);
@@ -192,7 +194,8 @@ pub(crate) trait Place: Send + Sync {
     }
 }
 
-/// The error of a program without the feature `aws` that would run on AWS; `deployed` are the features that it was deployed with.
+/// Returns the error of a program without the feature `aws` that would run on AWS; `deployed` are the features that it was
+/// deployed with.
 #[cfg(not(feature = "aws"))]
 fn without_aws(why: &str, deployed: &[String]) -> Error {
     let way = if deployed.is_empty() {
@@ -204,16 +207,16 @@ fn without_aws(why: &str, deployed: &[String]) -> Error {
     Error::new(ErrorKind::Config, message).with_hint(format!("{way}; {}=local runs maps here", contract::ENV_BACKEND))
 }
 
-/// How a run is cut up.
+/// The division of a run: the number of items per part, and of items that run at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Chunking {
     pub(crate) chunk: u64,
     pub(crate) parallel: u32,
 }
 
-/// How many items of this function keep the machine busy: one a core, fewer where each asks for several CPUs.
+/// Returns the number of items of this function that keep the machine busy: one per core, fewer if each needs several CPUs.
 fn at_once(function: &Function, resources: &Resources) -> u32 {
-    // It was checked to be a small positive number.
+    // The value was checked to be a small positive number.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let each = resources.vcpus.or(function.resources.vcpus).map_or(1, |vcpus| vcpus.ceil().max(1.0) as usize);
     u32::try_from((cores() / each).max(1)).unwrap_or(u32::MAX)

@@ -1,4 +1,4 @@
-//! From a program's source to its worker, to an image, and into a registry or a Docker engine.
+//! Builds a program: from its source to a worker, to an image, and into a registry or a Docker engine.
 
 #[cfg(not(cloudknot_worker))]
 pub mod compile;

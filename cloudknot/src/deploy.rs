@@ -1,4 +1,4 @@
-//! Knot and Pars as stacks of CloudFormation: made, changed and removed; and what a person asks about them.
+//! Knot and Pars as CloudFormation stacks: deploy, change, delete, and inspect them.
 
 #[cfg(not(cloudknot_worker))]
 mod costs;

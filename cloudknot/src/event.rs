@@ -1,5 +1,5 @@
-//! What the library reports while it works. It never prints: a hook does, and `#[cloudknot::main]` installs one for
-//! the terminal; and whoever collects what is told by `tracing`.
+//! Events that the library reports while it works. The library never prints: events go to a hook (`#[cloudknot::main]`
+//! installs one for the terminal) and to `tracing`.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,120 +10,120 @@ use std::time::Duration;
 use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::supervisor::Control;
 
-/// Something that happened to a run.
+/// An event of a run, a build or a deploy.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A run begins, or is taken up again.
+    /// A run begins, or is resumed.
     Started {
-        /// The run's id.
+        /// ID of the run.
         run: &'a str,
-        /// The function's name.
+        /// Name of the function.
         function: &'a str,
-        /// Where it runs, in words.
+        /// Description of the place where the run is computed.
         place: &'a str,
-        /// How many items it has.
+        /// Number of items.
         items: u64,
-        /// How many of them have a value already.
+        /// Number of items that already have a value.
         done: u64,
     },
-    /// Values were stored, or items failed. One after the other for a run: what is told last is the newest.
+    /// Values were stored, or items failed. The reports of a run are serialized: the last one is the newest.
     Progress {
-        /// The run's id.
+        /// ID of the run.
         run: &'a str,
-        /// How many items have a value.
+        /// Number of items that have a value.
         done: u64,
-        /// How many items failed for good.
+        /// Number of items that failed for good.
         failed: u64,
     },
     /// An attempt failed.
     Failed {
-        /// The run's id.
+        /// ID of the run.
         run: &'a str,
-        /// The item.
+        /// Index of the item.
         item: u64,
-        /// What went wrong.
+        /// Error of the attempt.
         error: &'a ItemError,
-        /// No further attempt follows.
+        /// `true` if no further attempt follows.
         last: bool,
     },
-    /// The function printed this.
+    /// The function printed output.
     Log {
-        /// The run's id.
+        /// ID of the run.
         run: &'a str,
-        /// Bytes as they came; lines may be incomplete.
+        /// Raw bytes of the output; lines may be incomplete.
         text: &'a [u8],
     },
-    /// Nothing of a run has been running for a while.
+    /// No job of a run has been running for a while.
     Waiting {
-        /// The run's id.
+        /// ID of the run.
         run: &'a str,
-        /// For how long.
+        /// Time without a running job so far.
         since: Duration,
-        /// Why, in the scheduler's words.
+        /// Reason, in the scheduler's words.
         reason: &'a str,
     },
     /// A run ended.
     Finished {
-        /// The run's id.
+        /// ID of the run.
         run: &'a str,
-        /// How many items have a value.
+        /// Number of items that have a value.
         done: u64,
-        /// How many items failed for good.
+        /// Number of items that failed for good.
         failed: u64,
-        /// How many items have neither: the run was cancelled, or its surroundings failed.
+        /// Number of unfinished items: the run was cancelled, or its infrastructure failed.
         left: u64,
-        /// Why items are left.
+        /// Reason for the unfinished items.
         reason: Option<&'a str>,
-        /// Since it began.
+        /// Time since the run began.
         elapsed: Duration,
     },
-    /// An image goes into a registry. It may take a step back, where a connection was lost.
+    /// An image is being pushed to a registry. `sent` may decrease if a connection was lost.
     Pushing {
-        /// Where to.
+        /// Repository that receives the image.
         repository: &'a str,
-        /// How many of its bytes are there, or on their way.
+        /// Number of bytes that are in the registry or in transit.
         sent: u64,
-        /// How many there are.
+        /// Number of all bytes.
         bytes: u64,
     },
     /// A push ended.
     PushFinished {
-        /// Where to.
+        /// Repository that receives the image.
         repository: &'a str,
-        /// How many bytes the registry had lacked; `None` where the push failed.
+        /// Number of bytes that the registry lacked; `None` if the push failed.
         sent: Option<u64>,
     },
     /// A step of a deploy or a clobber begins, such as "creating the stack `cloudknot-pars-lab`".
     Step {
-        /// What is being done.
+        /// Description of the step.
         doing: &'a str,
     },
-    /// Something happened to a resource of a stack.
+    /// A resource of a stack changed its status.
     Resource {
-        /// The stack's name.
+        /// Name of the stack.
         stack: &'a str,
-        /// What the template calls it.
+        /// Name of the resource in the template.
         resource: &'a str,
-        /// Its type, such as `AWS::S3::Bucket`.
+        /// Type of the resource, such as `AWS::S3::Bucket`.
         kind: &'a str,
-        /// CloudFormation's word for it, such as `CREATE_COMPLETE`.
+        /// Status of the resource in CloudFormation's terms, such as `CREATE_COMPLETE`.
         status: &'a str,
-        /// What CloudFormation says to that.
+        /// Reason that CloudFormation gives for the status.
         reason: Option<&'a str>,
     },
-    /// Something outside of this machine failed in passing, and is tried again after a pause.
+    /// An operation outside of this machine failed temporarily, and is retried after a pause.
     Retrying {
-        /// What is tried again.
+        /// Description of the operation.
         doing: &'a str,
-        /// Why.
+        /// Reason for the failure.
         reason: &'a str,
-        /// The pause.
+        /// Length of the pause.
         wait: Duration,
     },
 }
 
-/// Where reports go.
+/// A receiver of events.
 ///
 /// ```
 /// struct Lines;
@@ -137,7 +137,7 @@ pub enum Event<'a> {
 /// cloudknot::set_hook(Some(Box::new(Lines)));
 /// ```
 pub trait Hook: Send + Sync {
-    /// Called from any thread, often, and in the way of the run: be quick.
+    /// Handles an event. Called often, from any thread, and the run waits for it to return: be quick.
     fn report(&self, event: &Event<'_>);
 }
 
@@ -149,22 +149,22 @@ impl fmt::Debug for dyn Hook {
 
 static HOOK: RwLock<Option<Arc<dyn Hook>>> = RwLock::new(None);
 
-/// Takes reports to this hook from now on, in place of the one before; `None` for silence.
+/// Sends events to this hook from now on, instead of the previous one; `None` disables reports.
 pub fn set_hook(hook: Option<Box<dyn Hook>>) {
     *HOOK.write().unwrap_or_else(PoisonError::into_inner) = hook.map(Arc::from);
 }
 
 pub(crate) fn report(event: &Event<'_>) {
     trace(event);
-    // Not called under the lock: a hook may install another one.
+    // Not called under the lock, because a hook may install another one.
     let hook = HOOK.read().unwrap_or_else(PoisonError::into_inner).clone();
     if let Some(hook) = hook {
-        // A hook that panics must not take the run with it; its panic is printed like any other.
+        // A panic of the hook must not end the run; it is printed like any other panic.
         let _ = catch_unwind(AssertUnwindSafe(|| hook.report(event)));
     }
 }
 
-/// The same for the program's logs, if it has any.
+/// Sends the event to `tracing`, for programs that collect it.
 fn trace(event: &Event<'_>) {
     match *event {
         Event::Started { run, function, place, items, done } => {
@@ -174,7 +174,7 @@ fn trace(event: &Event<'_>) {
         Event::Failed { run, item, error, last } => {
             tracing::warn!(run, item, attempt = error.attempt(), last, %error, "an attempt failed");
         }
-        // What a function prints is no event of ours.
+        // Output of the function does not belong in the library's logs.
         Event::Log { .. } => {}
         Event::Waiting { run, since, reason } => tracing::warn!(run, ?since, reason, "nothing of a run is running"),
         Event::Finished { run, done, failed, left, reason, elapsed } => {
@@ -196,13 +196,13 @@ pub(crate) fn step(doing: &str) {
     report(&Event::Step { doing });
 }
 
-/// The rounds that an interrupt stops. Some may have ended.
+/// Rounds that an interrupt stops. Some may have ended.
 static ROUNDS: Mutex<Vec<Weak<Control>>> = Mutex::new(Vec::new());
 
-/// Set by an interrupt: no further round begins.
+/// Set by an interrupt, after which no further round begins.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// Registers a round to be stopped by [`stop_all`], at once if that was called before.
+/// Registers a round to be stopped by [`stop_all`], or immediately if that was called before.
 pub(crate) fn stop_with_the_program(control: &Arc<Control>) {
     let mut rounds = ROUNDS.lock().unwrap_or_else(PoisonError::into_inner);
     rounds.retain(|round| round.strong_count() > 0);
@@ -210,7 +210,7 @@ pub(crate) fn stop_with_the_program(control: &Arc<Control>) {
     control.stop.store(STOPPED.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
-/// Stops all rounds, and those to come: running items are ended, finished ones are stored. Nothing is cancelled.
+/// Stops all present and future rounds: running items are ended, finished ones are stored. Nothing is cancelled.
 #[cfg(all(feature = "progress", not(cloudknot_worker)))]
 pub(crate) fn stop_all() {
     STOPPED.store(true, Ordering::Relaxed);

@@ -11,10 +11,10 @@ pub mod built;
 #[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only that there is a note is of interest"))]
 pub(crate) mod knot_note;
 
-/// The folder of the program's crate, as its generated main says; `None` in a worker. Unset where no generated main has run.
+/// Folder of the program's crate, as set by the generated main; `None` in a worker. Unset if no generated main has run.
 static CRATE_FOLDER: OnceLock<Option<&'static str>> = OnceLock::new();
 
-/// Notes that the generated main has run, and the folder of the program's crate when it was compiled.
+/// Records that the generated main has run, and the folder of the program's crate when it was compiled.
 pub(crate) fn set_crate_folder(folder: Option<&'static str>) {
     CRATE_FOLDER.get_or_init(|| folder);
 }
@@ -28,7 +28,7 @@ pub(crate) fn main_has_run() -> bool {
 pub(crate) fn of_this_program() -> PathBuf {
     from_environment().unwrap_or_else(|| {
         let compiled_in = CRATE_FOLDER.get().copied().flatten().map(PathBuf::from);
-        // A test harness has no generated main, but cargo tells it where its crate is.
+        // A test harness has no generated main, but cargo provides the folder of its crate.
         let by_cargo = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
         let crate_folder = compiled_in.or(by_cargo).filter(|folder| folder.is_dir());
         crate_folder.unwrap_or_default().join(contract::HOME)

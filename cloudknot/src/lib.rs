@@ -18,34 +18,33 @@
 //! }
 //! ```
 //!
-//! - [`remote`] makes a function remote; [`main`] makes a program able to run its items in processes of their own.
-//! - [`RemoteFn::map`] gives a [`Map`]: await it for all values, or [`submit`](Map::submit) it for a [`Run`], which gives
-//!   results as they complete, partial results where items fail, and an id by which any program takes it up again.
-//! - An item that panics, crashes, runs out of memory or overruns costs its own item and nothing else: see
-//!   [`ItemError`].
+//! - [`remote`] makes a function remote; [`main`] lets a program run its items in separate processes.
+//! - [`RemoteFn::map`] returns a [`Map`]: await it for all values, or [`submit`](Map::submit) it for a [`Run`], which gives
+//!   results as they complete, partial results if items fail, and an ID with which any program can attach to it.
+//! - A panic, a crash, an out-of-memory kill or a timeout affects one item only: see [`ItemError`].
 //!
 //! # Where a map runs
 //!
-//! On the Knot of AWS Batch that `cargo knot deploy` noted beside the crate; where none is, on this machine, one item process
-//! per core, over the folder `.cloudknot/` beside the crate. A program without [`main`] (a test harness) runs its items on
-//! threads in-process: there a panic fails one item, but an abort, a fault or a stack overflow ends the program, timeouts are
-//! not enforced, and [`Map::env`] sets nothing.
+//! A map runs on the Knot of AWS Batch that `cargo knot deploy` noted beside the crate. If there is none, it runs on this
+//! machine, with one item process per core and the folder `.cloudknot/` beside the crate as the store. A program without
+//! [`main`] (a test harness) runs its items on threads of its own process: there a panic fails one item, but an abort, a fault
+//! or a stack overflow ends the program, timeouts are not enforced, and [`Map::env`] sets nothing.
 //!
-//! | variable | what it sets |
+//! | variable | meaning |
 //! |---|---|
-//! | `CLOUDKNOT_BACKEND` | where maps run: `local`, `docker` or `batch` |
-//! | `CLOUDKNOT_HOME` | the folder that keeps runs |
-//! | `CLOUDKNOT_PROGRESS` | what the terminal shows: `off`, `plain` or `bar` |
+//! | `CLOUDKNOT_BACKEND` | backend of maps: `local`, `docker` or `batch` |
+//! | `CLOUDKNOT_HOME` | folder of runs |
+//! | `CLOUDKNOT_PROGRESS` | progress on the terminal: `off`, `plain` or `bar` |
 //!
 //! # Features
 //!
-//! - `progress` (default): the terminal shows where a map runs, how far it is, and what failed.
+//! - `progress` (default): shows on the terminal where a map runs, its progress, and its failures.
 //! - `aws`: maps on AWS Batch, and the S3 store in their workers. Compiles a part of the AWS SDK, which takes minutes the first
-//!   time. `cargo knot deploy` says how to turn it on, and does that with `--add-feature`.
-//! - `deploy`: from a program to its worker, to an image, into a registry and onto AWS, from code.
-//! - `docker`: images by the local Docker engine.
+//!   time. `cargo knot deploy` names the command that enables it, and enables it itself with `--add-feature`.
+//! - `deploy`: builds a program's worker and image, pushes the image to a registry, and deploys to AWS, from code.
+//! - `docker`: uses the local Docker engine to run maps and to build images.
 //!
-//! The command `cargo knot` is a package of its own, `cargo-knot`.
+//! The command `cargo knot` is in a separate package, `cargo-knot`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -72,7 +71,7 @@ mod settings;
 mod terminal;
 
 pub use backend::Backend;
-/// Makes a function remote: it is called as before, and can be mapped over many inputs.
+/// Makes a function remote: it can still be called as before, and it can be mapped over many inputs.
 ///
 /// ```no_run
 /// /// The sum of the first `n` squares.
@@ -102,14 +101,15 @@ pub use backend::Backend;
 /// | `timeout` | `timeout = "5s"`, `"15m"`, `"1h 30m"`, for each attempt of an item | none |
 /// | `codec` | `codec = "messagepack"` | `"bincode"` |
 ///
-/// `"bincode"` is the faster by far. A type that needs a self-describing format (`serde_json::Value`, or serde's `untagged`,
-/// `tag`, `flatten` and `skip_serializing_if`) takes `"messagepack"`, which in turn does not tell `Some(None)` from `None`.
+/// `"bincode"` is by far the faster codec. A type that needs a self-describing format (`serde_json::Value`, or serde's
+/// `untagged`, `tag`, `flatten` and `skip_serializing_if`) requires `"messagepack"`, which does not distinguish `Some(None)`
+/// from `None`.
 ///
 /// # Signatures
 ///
-/// A free function, sync or async, with any number of arguments. Arguments and result are types with serde's `Serialize`
-/// and `Deserialize`. An argument may be borrowed (`&str`, `&[T]`, `&Path`, `&T`); an input is then the owned type. The
-/// input of a function of several arguments is a tuple:
+/// The function is a free function, sync or async, with any number of arguments. The types of arguments and result implement
+/// serde's `Serialize` and `Deserialize`. An argument may be borrowed (`&str`, `&[T]`, `&Path`, `&T`); an input then has the
+/// owned type. The input of a function of several arguments is a tuple:
 ///
 /// ```no_run
 /// #[cloudknot::remote]
@@ -122,8 +122,9 @@ pub use backend::Backend;
 /// # Ok::<(), cloudknot::Error>(())
 /// ```
 ///
-/// A function that returns a `Result` gives its value; an `Err` is a failed item, with the error's message and those of its
-/// causes. The error needs `Display` only. A `Result` is recognized by that name, `anyhow::Result` and other aliases included:
+/// For a function that returns a `Result`, the value of the item is the value of `Ok`; an `Err` is a failed item, with the
+/// messages of the error and of its causes. The error needs to implement `Display` only. A `Result` is recognized by its name,
+/// `anyhow::Result` and other aliases included:
 ///
 /// ```
 /// #[cloudknot::remote]
@@ -135,7 +136,7 @@ pub use backend::Backend;
 /// assert!(number("x").is_err());
 /// ```
 ///
-/// The future of an async function has to be `Send`. Called here, it gives a boxed future:
+/// The future of an async function must be `Send`. A direct call returns a boxed future:
 ///
 /// ```
 /// #[cloudknot::remote]
@@ -149,17 +150,17 @@ pub use backend::Backend;
 /// # }
 /// ```
 ///
-/// Types are named: `impl Trait`, `dyn Trait`, type parameters, `&mut`, `self` and borrowed results are refused, each with what
-/// to write instead.
+/// Types must be named: the compiler refuses `impl Trait`, `dyn Trait`, type parameters, `&mut`, `self` and borrowed results,
+/// and says for each what to write instead.
 ///
 /// # What changes
 ///
 /// The function's name now names a `static` of the type [`RemoteFn`], which dereferences to a function pointer. Hence:
 ///
-/// - a function as a value is written `*f`: `numbers.iter().map(*f)`, not `numbers.iter().map(f)`;
-/// - no other binding may have its name where it is in scope, be it by a glob import: `let f = 1;` is error E0530
-///   ("let bindings cannot shadow statics"). In the function's own body it may;
-/// - `#[must_use]` and `#[track_caller]` reach what calls the function by itself, in its own body, and nobody else.
+/// - The function as a value is written `*f`: `numbers.iter().map(*f)`, not `numbers.iter().map(f)`.
+/// - Where the function is in scope, also through a glob import, no other binding may have its name: `let f = 1;` is error
+///   E0530 ("let bindings cannot shadow statics"). In the function's own body it may.
+/// - `#[must_use]` and `#[track_caller]` apply only to calls of the function in its own body.
 ///
 /// ```
 /// #[cloudknot::remote]
@@ -171,14 +172,15 @@ pub use backend::Backend;
 /// assert_eq!(doubled, [2.0, 4.0]);
 /// ```
 ///
-/// A remote function is known to its workers by package, module path and name. Two in the bodies of different functions of one
-/// module may not have one name: give one of them another by `name = "…"`.
+/// Workers identify a remote function by package, module path and name. Two remote functions in the bodies of different
+/// functions of one module may not have the same name: rename one of them with `name = "…"`.
 pub use cloudknot_macros::remote;
 
-/// Makes a program's `main` able to be its own worker: before the body runs, it asks whether this process was started to
+/// Makes a program's `main` able to act as its own worker: before the body runs, it checks whether this process was started to
 /// work on items.
 ///
-/// Sync or async, with any return type. An async main runs on cloudknot's own runtime, or on that of the attribute beside it:
+/// `main` is sync or async, with any return type. An async `main` runs on cloudknot's own runtime, or on that of another
+/// attribute beside this one:
 ///
 /// ```
 /// #[cloudknot::main]
@@ -188,8 +190,8 @@ pub use cloudknot_macros::remote;
 /// }
 /// ```
 ///
-/// A program without it works as well, but runs its items on threads of its own when it runs them on this machine: a crash is
-/// then the program's. It cannot be deployed.
+/// A program without this attribute works as well, but on this machine it runs its items on threads of its own process, so that
+/// a crash of an item ends the program. It cannot be deployed.
 pub use cloudknot_macros::main;
 pub use cloudknot_runtime::failure::{ItemError, ItemErrorKind};
 pub use error::{Error, ErrorKind, Result};
@@ -230,10 +232,11 @@ pub use settings::{
     pars::{Internet, Network, ParsSettings, Tenancy},
 };
 
-/// When the attempt of an item that is running will be ended, if anything ends it: `timeout` of the attribute or the map.
+/// Returns the time at which the running attempt of an item times out, by the `timeout` of the attribute or of the map.
 ///
-/// For functions that can stop early with what they have. `None` where the item has no timeout, outside of remote functions,
-/// and in test harnesses, which do not enforce it. Of the machine's own end (Spot, a cancelled run) nothing is known before.
+/// It is for functions that can stop early with a partial result. Returns `None` if the item has no timeout, outside of remote
+/// functions, and in test harnesses, which do not enforce timeouts. The end of the machine (by a Spot interruption) or of the
+/// run (by a cancellation) is not known in advance.
 ///
 /// ```
 /// use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! A map: one function over many inputs. `options` are what a person says of it, `submit` records its inputs (`inputs`) in the
-//! store, and only then launches the run.
+//! A map: one function applied to many inputs. `options` holds the user's settings. `submit` writes the inputs (`inputs`)
+//! and the manifest to the store, and only then launches the run.
 
 use std::fmt;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ pub use submit::Submit;
 use submit::refuse_nesting;
 
 impl<Args, Output, F> RemoteFn<Args, Output, F> {
-    /// The function over many inputs: await it for all values in order, or [`submit`](Map::submit) it.
+    /// Maps the function over many inputs. Await the map for all values in input order, or [`submit`](Map::submit) it.
     ///
     /// ```
     /// #[cloudknot::remote]
@@ -43,7 +43,7 @@ impl<Args, Output, F> RemoteFn<Args, Output, F> {
         Map { inputs: inputs.into_iter(), function: self.function, encode: self.encode, decode: self.decode, options }
     }
 
-    /// The function on one input, where maps run.
+    /// Runs the function on one input, on the backend that maps use.
     ///
     /// ```
     /// # #[cloudknot::remote]
@@ -63,11 +63,11 @@ impl<Args, Output, F> RemoteFn<Args, Output, F> {
         })
     }
 
-    /// A run that was submitted before, by this program or another: what is stored is read, what is missing is
-    /// computed.
+    /// Attaches to a run that was submitted before, by this program or another: reads the stored outcomes and computes the
+    /// missing ones.
     ///
     /// # Errors
-    /// `NotFound`, or `Types` where the function's types are not those of the run.
+    /// `NotFound` if there is no such run, `Types` if the function's types are not those of the run.
     pub fn attach(&self, run: &str) -> Pending<Run<Output>>
     where
         Output: Send,
@@ -80,7 +80,7 @@ impl<Args, Output, F> RemoteFn<Args, Output, F> {
     }
 }
 
-/// One function over many inputs, with its options. Nothing happens until it is awaited or submitted.
+/// A function and its inputs, with options. Does nothing until it is awaited or submitted.
 #[must_use = "a map does nothing until it is awaited, or submitted"]
 pub struct Map<It, Args, Output> {
     inputs: It,
@@ -91,63 +91,66 @@ pub struct Map<It, Args, Output> {
 }
 
 impl<It, Args, Output> Map<It, Args, Output> {
-    /// So many items are stored together, and (on Batch) run by one job. At least 1.
+    /// Sets the number of items that are stored together and, on Batch, run by one job. Must be at least 1.
     pub fn chunk(mut self, items: u64) -> Self {
         self.options.chunk = Some(items);
         self
     }
 
-    /// So many items run at once: here in all, on Batch in each worker, where they share what the job has. At least 1.
+    /// Sets the number of items that run at once: in total on this machine, in each worker on Batch, where they share the
+    /// job's resources. Must be at least 1.
     pub fn parallel(mut self, items: u32) -> Self {
         self.options.parallel = Some(items);
         self
     }
 
-    /// An environment variable of the item processes. It is kept in the run's record, so it is no place for secrets.
+    /// Sets an environment variable of the item processes. The variable is kept in the run's record, so it must not hold
+    /// secrets.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.env.insert(name.into(), value.into());
         self
     }
 
-    /// A tag of the run, kept in its record; on Batch also of its jobs.
+    /// Sets a tag of the run. The tag is kept in the run's record; on Batch, the run's jobs have it, too.
     pub fn tag(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.tags.insert(name.into(), value.into());
         self
     }
 
-    /// Once so many items have failed for good, the rest is cancelled. At least 1.
+    /// Cancels the remaining items once this many items have failed for good. Must be at least 1.
     pub fn max_failures(mut self, items: u64) -> Self {
         self.options.max_failures = Some(items);
         self
     }
 
-    /// How often a failed item is tried again, in place of what the attribute says.
+    /// Sets how often a failed item is retried. Overrides the function's attribute.
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.retries = retries;
         self
     }
 
-    /// How long one attempt of an item may take, in place of what the attribute says.
+    /// Sets the timeout of one attempt of an item. Overrides the function's attribute.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
     }
 
-    /// How many virtual CPUs each job has, in place of what was deployed; more than 0. Here it decides how many items run at
-    /// once.
+    /// Sets the number of virtual CPUs of each job, which must be more than 0. Overrides the deployed value. On this
+    /// machine, it determines how many items run at once.
     pub fn vcpus(mut self, vcpus: f64) -> Self {
         self.options.vcpus = Some(vcpus);
         self
     }
 
-    /// How much memory each job has, such as `"8 GiB"`, in place of what was deployed. Not enforced on this machine, but in
-    /// Docker and on Batch.
+    /// Sets the memory of each job, such as `"8 GiB"`. Overrides the deployed value. Enforced in Docker and on Batch, but
+    /// not by the local backend.
     pub fn memory(mut self, memory: impl Into<String>) -> Self {
         self.options.memory = Some(memory.into());
         self
     }
 
-    /// The same for items that [`retry_failed`](Run::retry_failed) takes up again: some inputs need more than most.
+    /// Sets the memory of each job for items that [`retry_failed`](Run::retry_failed) runs again: some inputs need more than
+    /// most.
     ///
     /// ```
     /// # #[cloudknot::remote(memory = "2 GiB")]
@@ -161,20 +164,20 @@ impl<It, Args, Output> Map<It, Args, Output> {
         self
     }
 
-    /// How many GPUs each job has, in place of what was deployed. Only Batch heeds it.
+    /// Sets the number of GPUs of each job. Overrides the deployed value. Only Batch uses it.
     pub fn gpus(mut self, gpus: u32) -> Self {
         self.options.gpus = Some(gpus);
         self
     }
 
-    /// A job of its own for each chunk, in place of one array job: slower to submit, and each can be seen and ended by itself in
-    /// the console. Only Batch heeds it.
+    /// Submits a separate job for each chunk, instead of one array job. Submission is slower, but each job can be viewed and
+    /// ended individually in the console. Only Batch uses it.
     pub fn independent(mut self) -> Self {
         self.options.independent = true;
         self
     }
 
-    /// Where it runs.
+    /// Sets the backend.
     pub fn on(mut self, backend: Backend) -> Self {
         self.options.backend = Some(backend);
         self
@@ -184,13 +187,13 @@ impl<It, Args, Output> Map<It, Args, Output> {
 impl<It: Iterator<Item = Args>, Args, Output> Map<It, Args, Output> {
     /// Records the inputs and launches the run.
     ///
-    /// The iterator is run through by the thread that polls this, and never held in memory as a whole. If it panics,
-    /// nothing was submitted.
+    /// The thread that polls the submission drives the iterator. The inputs are never held in memory as a whole. If the
+    /// iterator panics, nothing is submitted.
     pub fn submit(self) -> Submit<It, Args, Output> {
         Submit::new(self)
     }
 
-    /// Waits on this thread for all values, in order.
+    /// Waits on this thread for all values, and returns them in input order.
     pub fn wait(self) -> Result<Vec<Output>>
     where
         Output: Send + 'static,
@@ -217,7 +220,7 @@ impl<It, Args, Output> fmt::Debug for Map<It, Args, Output> {
     }
 }
 
-/// A map that is awaited: submitted first, then read.
+/// The future of an awaited map: submits the map, then reads the values.
 #[derive(Debug)]
 pub struct MapFuture<It, Args, Output>(Stage<It, Args, Output>);
 
@@ -240,5 +243,5 @@ impl<It: Iterator<Item = Args>, Args, Output: Send + 'static> Future for MapFutu
     }
 }
 
-// Nothing here is pinned: the iterator is only ever called.
+// No field is structurally pinned: the iterator is only called through `&mut`.
 impl<It, Args, Output> Unpin for MapFuture<It, Args, Output> {}

@@ -1,4 +1,4 @@
-//! A future of the public API, for callers with and without async.
+//! The future of the public API, for callers with and without async.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use cloudknot_runtime::store::BoxFuture;
 
 use crate::error::Result;
 
-/// Something that is under way: await it, or `wait` for it where there is no async.
+/// An operation of the public API. Await it, or call `wait` where there is no async.
 pub struct Pending<T>(BoxFuture<'static, Result<T>>);
 
 impl<T> Pending<T> {
@@ -17,13 +17,13 @@ impl<T> Pending<T> {
         Self(Box::pin(engine::inside(Box::pin(future))))
     }
 
-    /// Waits for it on this thread.
+    /// Waits for the result on this thread.
     pub fn wait(self) -> Result<T> {
         wait(self)
     }
 }
 
-/// Waits on this thread, whoever's it is.
+/// Waits for the future on this thread, which may be a thread of the user or of this crate's runtime.
 pub(crate) fn wait<F: Future>(future: F) -> F::Output {
     engine::blocking(|| pollster::block_on(future))
 }

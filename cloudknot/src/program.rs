@@ -1,21 +1,21 @@
-//! How a program starts: as itself, as an item process, or as a worker.
+//! The start of a program: as itself, as an item process, or as a worker.
 
 use cloudknot_runtime::contract;
 
 use crate::home;
 
-/// What only the program itself can say of itself.
+/// Properties of the program that only its own code knows.
 #[derive(Debug, Clone, Copy)]
 pub struct Program {
-    /// Where its crate was when it was compiled; `None` in a worker, which is the same wherever it was compiled.
+    /// Folder of the program's crate when it was compiled; `None` in a worker, which is the same wherever it was compiled.
     pub crate_folder: Option<&'static str>,
 }
 
-/// What the generated main does first. In a worker, and in an item process, it does not return.
+/// Starts the program; the first statement of the generated main. Does not return in a worker or in an item process.
 pub fn start(program: Program) {
     if let Ok(order) = std::env::var(contract::ENV_ITEM_PROCESS) {
-        // SAFETY: this is the first statement of `main`, so no other thread reads the environment meanwhile. The
-        // marker has to go before user code runs: a program that the function starts is not an item process.
+        // SAFETY: this is the first statement of `main`, so no other thread reads the environment at the same time. The
+        // marker has to be removed before user code runs: a program that the function starts is not an item process.
         #[allow(unsafe_code)]
         unsafe {
             std::env::remove_var(contract::ENV_ITEM_PROCESS);

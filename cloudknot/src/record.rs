@@ -1,4 +1,4 @@
-//! A run: its record in the store, what is known of its items, and the jobs that compute it.
+//! A run: its record in the store, the known state of its items, and the jobs that compute it.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use crate::error::{Error, ErrorKind};
 pub(crate) mod job;
 pub(crate) mod ledger;
 
-/// A run's record, as it is in the store before anything starts.
+/// A run's record, as it is stored before anything starts.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keys: RunKeys,
     pub(crate) manifest: Manifest,
-    /// Which round this is, from 1.
+    /// Number of the round, from 1.
     pub(crate) round: u32,
-    /// What it takes up.
+    /// The items that the round schedules, and their retries.
     pub(crate) taken_up: Round,
 }
 
@@ -27,7 +27,7 @@ impl Record {
         self.manifest.function.rsplit("::").next().unwrap_or(&self.manifest.function)
     }
 
-    /// Where something that was settled is.
+    /// Returns the object key of a settled outcome.
     pub(crate) fn key_of(&self, settled: Settled) -> String {
         match settled {
             Settled::Values(part) => self.keys.part(part),
@@ -36,16 +36,16 @@ impl Record {
     }
 }
 
-/// Something that has been settled, and can be read from the store.
+/// A settled outcome that can be read from the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settled {
-    /// These items have values.
+    /// The values of a part's items.
     Values(Part),
-    /// This item's last attempt failed.
+    /// The failure of an item's last attempt.
     Failure { item: u64, attempt: u32 },
 }
 
-/// A record that cannot be read.
+/// Returns the error for a record that cannot be read.
 pub(crate) fn damaged(what: &str, why: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Store, format!("failed to read `{what}`: {why}"))
         .with_hint("the run's record is damaged, or was written by another version of cloudknot")

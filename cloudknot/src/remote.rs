@@ -1,4 +1,4 @@
-//! The value that `#[cloudknot::remote]` makes of a function: still callable, and able to map.
+//! The value that `#[cloudknot::remote]` creates from a function: it can still be called, and can map.
 
 use std::fmt;
 use std::ops::Deref;
@@ -6,12 +6,12 @@ use std::ops::Deref;
 use cloudknot_runtime::codec::CodecError;
 use cloudknot_runtime::function::Function;
 
-/// A remote function: call it like the function it is, or map it over many inputs.
+/// A remote function. Call it like the original function, or map it over many inputs.
 ///
-/// Inputs and results may be of any size that fits into memory twice: once as a value, and once as what is sent or
-/// stored. A result of 3 GB, whether bytes, text or numbers, takes 6 GB in the item process while it is made and 6 GB in
-/// the program while it is read. Without optimisation each byte costs some fifty nanoseconds on its way, and a
-/// `Vec` of small elements more: large values are for `cargo run --release`.
+/// Inputs and results may have any size that fits into memory twice: once as a value, and once in the encoded form that is
+/// sent or stored. A result of 3 GB, whether bytes, text or numbers, takes 6 GB in the item process while it is encoded and
+/// 6 GB in the program while it is read. Without optimization, each byte takes about fifty nanoseconds to transfer, and a
+/// `Vec` of small elements takes longer: use `cargo run --release` for large values.
 pub struct RemoteFn<Args: 'static, Output: 'static, F: 'static> {
     pointer: F,
     pub(crate) function: &'static Function,
@@ -19,13 +19,13 @@ pub struct RemoteFn<Args: 'static, Output: 'static, F: 'static> {
     pub(crate) decode: Decode<Output>,
 }
 
-/// Appends the frame of one input, and reads it back.
+/// Function that appends the frame of one input, and reads it back as a check.
 pub(crate) type Encode<Args> = fn(Args, &mut Vec<u8>) -> Result<(), CodecError>;
-/// The value of one frame.
+/// Function that decodes the value of one frame.
 pub(crate) type Decode<Output> = fn(&[u8]) -> Result<Output, CodecError>;
 
 impl<Args, Output, F> RemoteFn<Args, Output, F> {
-    /// What the macro writes.
+    /// Creates the value; called by the code that the macro generates.
     #[doc(hidden)]
     pub const fn new(pointer: F, function: &'static Function, encode: Encode<Args>, decode: Decode<Output>) -> Self {
         Self { pointer, function, encode, decode }

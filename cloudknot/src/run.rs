@@ -1,4 +1,4 @@
-//! A run: one submitted map. It has an id, outlives the program, and is read from its store alone.
+//! A run: one submitted map. It has an ID, outlives the program, and can be read from its store alone.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ mod results;
 
 pub use results::Results;
 
-/// A handle to a run: its results as they complete, its state, and the means to end it.
+/// A handle to a run. It gives the results as they complete and the status, and can cancel the run.
 ///
-/// Dropping the handle leaves the run as it is. Its id is enough to take it up again, from this program or another:
+/// Dropping the handle does not affect the run. The ID is enough to attach to the run again, from this program or another:
 /// `f.attach(id)`.
 ///
 /// ```
@@ -42,22 +42,22 @@ pub struct Run<T> {
     decode: Decode<T>,
 }
 
-/// How many items of a run are in which state.
+/// Number of items of a run in each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
-    /// All of them.
+    /// Number of all items.
     pub items: u64,
-    /// They have a value.
+    /// Number of items that have a value.
     pub succeeded: u64,
-    /// Their last attempt failed.
+    /// Number of items whose last attempt failed.
     pub failed: u64,
-    /// They are being run by this program at this moment.
+    /// Number of items that this program is running at the moment.
     pub running: u64,
-    /// Nothing has come of them yet.
+    /// Number of items that have no outcome yet and are not running.
     pub waiting: u64,
-    /// Nothing will come of them: the run was cancelled, or its surroundings failed.
+    /// Number of items that will have no outcome, because the run was cancelled or its infrastructure failed.
     pub left: u64,
-    /// Nothing more will come.
+    /// `true` once no more outcomes will come.
     pub finished: bool,
 }
 
@@ -92,15 +92,15 @@ impl<T> Run<T> {
         self.backend.place().launch(&self.ledger, self.function, known)
     }
 
-    /// The id, by which any program finds the run again. Ids sort by time.
+    /// Returns the ID, by which any program can attach to the run. IDs sort by time.
     pub fn id(&self) -> &str {
         &self.ledger.record.manifest.run
     }
 
-    /// How many items are in which state.
+    /// Returns the number of items in each state.
     pub fn status(&self) -> Status {
         let items = self.ledger.record.manifest.items;
-        // In this order: nothing is counted after the end.
+        // Read before the counts: nothing is counted after the end, so the counts of a finished run are final.
         let finished = self.ledger.end().is_some();
         let (succeeded, failed) = self.ledger.counts();
         let open = items - succeeded - failed;
@@ -109,14 +109,14 @@ impl<T> Run<T> {
         Status { items, succeeded, failed, running, waiting, left, finished }
     }
 
-    /// Each item's outcome with its index, as they complete: a stream.
+    /// Returns a stream of each item's outcome with its index, in the order of completion.
     pub fn results(&self) -> Results<T> {
         Results::new(&self.ledger, self.decode)
     }
 }
 
 impl<T: Send + 'static> Run<T> {
-    /// All outcomes, in the order of the inputs, once nothing more will come.
+    /// Returns all outcomes in the order of the inputs, once no more outcomes will come.
     pub fn outcomes(&self) -> Pending<Vec<Result<T, ItemError>>> {
         let mut results = self.results();
         let items = self.ledger.record.manifest.items;
@@ -130,11 +130,11 @@ impl<T: Send + 'static> Run<T> {
         })
     }
 
-    /// All values, in the order of the inputs.
+    /// Returns all values in the order of the inputs.
     ///
     /// # Errors
-    /// `ItemsFailed` where some have none: it names them, and the values that there are stay readable. `Cancelled`
-    /// where that is for no other reason; `Infrastructure` where the store or the machine failed meanwhile.
+    /// `ItemsFailed` if some items have no value: the error names them, and the values that exist stay readable. `Cancelled`
+    /// if all of them were cancelled; `Infrastructure` if the store or the machine failed meanwhile.
     pub fn values(&self) -> Pending<Vec<T>> {
         let outcomes = self.outcomes();
         let ledger = Arc::clone(&self.ledger);
@@ -160,7 +160,7 @@ impl<T: Send + 'static> Run<T> {
         })
     }
 
-    /// Waits until nothing more will come, without reading values.
+    /// Waits until no more outcomes will come, without reading values.
     pub fn finished(&self) -> Pending<Status> {
         let run = Self { ledger: Arc::clone(&self.ledger), backend: self.backend.clone(), ..*self };
         Pending::new(async move {
@@ -169,10 +169,10 @@ impl<T: Send + 'static> Run<T> {
         })
     }
 
-    /// Ends the run: what is running is stopped, what has a value keeps it, the rest is `Cancelled`.
+    /// Cancels the run: running items are stopped, items with a value keep it, and all others are `Cancelled`.
     ///
     /// # Errors
-    /// `Infrastructure` where what is running could not be stopped; `Store` where the store cannot be written to.
+    /// `Infrastructure` if running items could not be stopped; `Store` if the store cannot be written to.
     pub fn cancel(&self) -> Pending<()> {
         let ledger = Arc::clone(&self.ledger);
         Pending::new(async move {
@@ -192,19 +192,19 @@ impl<T: Send + 'static> Run<T> {
         })
     }
 
-    /// Ends one item: what it has stored stays, else it is `Cancelled`. Only where it has a job of its own, which is on AWS Batch
-    /// with one item a job.
+    /// Cancels one item: an outcome that it has stored stays, otherwise the item is `Cancelled`. Possible only if the item
+    /// has a job of its own, that is, on AWS Batch with one item per job.
     pub fn cancel_item(&self, index: usize) -> Pending<()> {
         let cancelled = self.backend.place().cancel_item(&self.ledger, index as u64);
         Pending::new(cancelled)
     }
 
-    /// The jobs of the run that the scheduler still knows, in the order of their items; none on this machine.
+    /// Returns the jobs of the run that the scheduler still knows, in the order of their items. Empty on this machine.
     pub fn jobs(&self) -> Pending<Vec<Job>> {
         Pending::new(self.backend.place().jobs(&self.ledger))
     }
 
-    /// Runs the items that have no value again, once this run has finished. The id stays the same.
+    /// Runs the items without a value again, once this run has finished. The ID stays the same.
     pub fn retry_failed(&self) -> Pending<Run<T>> {
         let (ledger, backend, function, decode) =
             (Arc::clone(&self.ledger), self.backend.clone(), self.function, self.decode);
@@ -232,7 +232,7 @@ impl<T> fmt::Debug for Run<T> {
     }
 }
 
-/// Takes a run up again from its store.
+/// Attaches to a run by its record in the store, and resumes it.
 pub(crate) async fn attach<T>(
     run: &str,
     function: &'static Function,
@@ -247,7 +247,7 @@ pub(crate) async fn attach<T>(
     let ledger = Ledger::new(Record { store, keys, manifest, round, taken_up });
     ledger.refresh().await?;
     let run = Run { ledger, backend, function, decode };
-    // Another program may be computing it, so that what is missing now may be there later.
+    // Another program may be computing the run, so items that are missing now may be stored later.
     let complete = run.ledger.missing().is_empty();
     run.begin(complete).await?;
     Ok(run)
@@ -263,7 +263,7 @@ async fn manifest(store: &dyn Store, keys: &RunKeys, run: &str) -> Result<Manife
         return Err(not_found());
     }
     let bytes = store.get(&key).await?.ok_or_else(not_found)?;
-    // The version first: a manifest of another one may lack what this one has.
+    // The version is read first: a manifest of another version may lack fields of this one.
     let Version { version } = serde_json::from_slice(&bytes).map_err(|error| damaged(&key, error))?;
     if version != Manifest::VERSION {
         return Err(damaged(&key, format!("it has version {version}, this program reads {}", Manifest::VERSION)));
@@ -308,7 +308,7 @@ async fn last_round(store: &dyn Store, keys: &RunKeys, manifest: &Manifest) -> R
     Ok((round, serde_json::from_slice(&bytes).map_err(|error| damaged(&key, error))?))
 }
 
-/// The first round is all items.
+/// Returns the first round, which schedules all items.
 pub(crate) fn first_round(manifest: &Manifest) -> Round {
     #[allow(clippy::single_range_in_vec_init)]
     let items = vec![0..manifest.items];

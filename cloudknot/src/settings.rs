@@ -1,4 +1,4 @@
-//! Settings, as a person gives them, and their limits. Nobody is asked.
+//! Settings as the user gives them, and their limits. Makes no requests.
 
 #[cfg(feature = "deploy")]
 pub(crate) mod account;

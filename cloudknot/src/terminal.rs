@@ -1,5 +1,5 @@
-//! The terminal's hook, which `#[cloudknot::main]` and `cargo knot` install: where a map runs, how far it is, what failed,
-//! and how far an image is on its way. All of it goes to stderr; stdout belongs to the program.
+//! The terminal's hook, installed by `#[cloudknot::main]` and `cargo knot`. It shows where a map runs, its progress, its
+//! failures, and the progress of an image push. All output goes to stderr; stdout belongs to the program.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -38,16 +38,16 @@ struct Terminal {
     shown: Arc<Mutex<AllShown>>,
 }
 
-/// The runs that are being shown, by their ids.
+/// The runs that are shown, by ID.
 #[derive(Default)]
 struct AllShown {
     runs: HashMap<String, Shown>,
     interrupted: bool,
-    /// The image that is being pushed: its bar, or when its progress was last told.
+    /// The progress bar of the image push, and the time of the last progress line if there is no bar.
     push: Option<(Option<ProgressBar>, Instant)>,
 }
 
-/// A run that is being shown.
+/// A run that is shown.
 struct Shown {
     function: String,
     items: u64,
@@ -58,11 +58,11 @@ struct Shown {
     told: Instant,
 }
 
-/// How many failures of a run are told one by one.
+/// Maximum number of failures of a run that are shown individually.
 const FAILURES: u32 = 10;
-/// How often plain progress is told.
+/// Interval between two lines of plain progress.
 const PLAIN: Duration = Duration::from_secs(10);
-/// How long an interrupted program waits for what is done to be stored: a container has 30 seconds for it.
+/// Maximum time that an interrupted program waits for finished items to be stored: a container has 30 seconds for that.
 const INTERRUPTED: Duration = Duration::from_secs(40);
 
 impl Hook for Terminal {
@@ -93,7 +93,7 @@ impl Hook for Terminal {
                     }
                 }
                 drop(shown);
-                // The program is not told of this end: it is itself about to end.
+                // Never returns, so that the program does not learn of this end: it is about to end itself.
                 if interrupted {
                     loop {
                         std::thread::park();
@@ -147,7 +147,7 @@ impl AllShown {
             bar.finish_and_clear();
         }
         match sent {
-            // Whoever pushes has the error to tell.
+            // The caller of the push reports the error.
             None => {}
             Some(0) => say(&format!("{repository} has its layers already: nothing was sent")),
             Some(sent) => say(&format!("pushed to {repository}: {} sent", DecimalBytes(sent))),
@@ -165,7 +165,7 @@ impl Shown {
             bar.with_position(done).with_elapsed(Duration::ZERO)
         });
         if let Some(bar) = &bar {
-            // It is not drawn at each change, and must not stay at one that was passed over.
+            // The bar is not drawn at each change, so a tick redraws it: it must not keep showing an outdated position.
             bar.enable_steady_tick(Duration::from_millis(200));
         }
         Self { function: function.to_owned(), items, done, failed: 0, failures_told: 0, bar, told: Instant::now() }
@@ -199,7 +199,7 @@ impl Shown {
 
     fn print(&self, text: &[u8]) {
         let write = || {
-            // There is nobody to tell where stderr is closed.
+            // If stderr is closed, the error cannot be reported anywhere.
             let _ = std::io::stderr().write_all(text);
         };
         match &self.bar {
@@ -229,7 +229,7 @@ impl Shown {
     fn interrupted(&self, run: &str, done: u64, reason: Option<&str>) {
         self.bar.iter().for_each(ProgressBar::finish_and_clear);
         say(&format!("interrupted: {} of {} done and kept", HumanCount(done), HumanCount(self.items)));
-        // That it was stopped is no news.
+        // The user already knows that the run was stopped.
         if let Some(reason) = reason.filter(|reason| !reason.starts_with("the run was ")) {
             say(&format!("{}: {reason}", self.function));
         }
@@ -237,10 +237,10 @@ impl Shown {
     }
 }
 
-/// Until something is known of it, nothing is said; what is slow is counted by the minute or the hour.
+/// Writes the rate, per minute or per hour if it is low. Writes nothing while the rate is unknown.
 fn show_rate(state: &ProgressState, out: &mut dyn fmt::Write) {
     let rate = state.per_sec();
-    // A bar that cannot be drawn is drawn again soon.
+    // If writing fails, the bar is redrawn soon anyway.
     let _ = match rate {
         _ if !rate.is_normal() => Ok(()),
         10.0.. => write!(out, ", {rate:.0}/s"),
@@ -253,7 +253,7 @@ fn show_rate(state: &ProgressState, out: &mut dyn fmt::Write) {
 fn show_left(state: &ProgressState, out: &mut dyn fmt::Write) {
     let left = state.eta();
     if left.as_secs() > 0 {
-        // As above.
+        // As in `show_rate`.
         let _ = write!(out, ", {} left", HumanDuration(left));
     }
 }
@@ -267,7 +267,7 @@ fn in_short(duration: Duration) -> String {
 }
 
 fn say(line: &str) {
-    // There is nobody to tell where stderr is closed.
+    // If stderr is closed, the error cannot be reported anywhere.
     let _ = writeln!(std::io::stderr(), "cloudknot: {line}");
 }
 
@@ -275,13 +275,13 @@ fn counted(number: u64, what: &str) -> String {
     format!("{} {what}{}", HumanCount(number), if number == 1 { "" } else { "s" })
 }
 
-/// Ctrl-C ends the program, and with it the item processes: so what they have finished is stored, and it is said what
-/// is kept and how to go on.
+/// Handles Ctrl-C. It ends the program and, with it, the item processes; so finished items are stored first, and a message
+/// says what is kept and how to resume.
 fn answer_interrupts(shown: &Arc<Mutex<AllShown>>) {
     static ONCE: Once = Once::new();
     let shown = Arc::clone(shown);
     ONCE.call_once(|| {
-        // Listened for from here on: whoever has read that a run began may press it.
+        // Registered before the task starts: the user may press Ctrl-C as soon as the start of a run is shown.
         let mut interrupts = match engine::enter(|| signal(SignalKind::interrupt())) {
             Ok(interrupts) => interrupts,
             Err(error) => return say(&format!("failed to listen for Ctrl-C: {error}")),
@@ -292,15 +292,16 @@ fn answer_interrupts(shown: &Arc<Mutex<AllShown>>) {
             stop_all();
             tokio::select! {
                 () = until_none_is_left(&shown) => {}
-                // Who is in a hurry presses it again.
+                // A second Ctrl-C ends the program at once.
                 _ = interrupts.recv() => {}
             }
             for (run, shown) in &lock(&shown).runs {
                 shown.interrupted(run, shown.done, None);
             }
-            // Those that have started processes of their own have to be told; the others would end with this program.
+            // Item processes that have started other processes must be killed explicitly; the others would end with this
+            // program.
             process::end_all();
-            // What a shell expects of a program that Ctrl-C has ended.
+            // The exit code that a shell expects of a program ended by Ctrl-C.
             std::process::exit(128 + 2);
         });
     });

@@ -1,100 +1,100 @@
-//! The keys of a run's objects in a store.
+//! Keys of a run's objects in a store.
 
-/// The object keys of one run.
+/// Object keys of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunKeys {
     prefix: String,
 }
 
-/// The values of some consecutive items, stored at once. Named `<first>-<last>`, both included.
+/// Values of consecutive items, stored at once. The object is named `<first>-<last>`, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Part {
-    /// The first item.
+    /// First item.
     pub first: u64,
-    /// The last item, included.
+    /// Last item, included.
     pub last: u64,
 }
 
 impl RunKeys {
-    /// The prefix below which each Knot has its own.
+    /// Prefix that contains the prefixes of all Knots.
     pub const KNOTS: &str = "knots/";
 
-    /// The keys of this run of this Knot.
+    /// Creates the keys of a run of a Knot.
     pub fn new(knot: &str, run: &str) -> Self {
         Self { prefix: format!("{}{run}", Self::runs(knot)) }
     }
 
-    /// The prefix of all runs of a Knot.
+    /// Returns the prefix of all runs of a Knot.
     pub fn runs(knot: &str) -> String {
         format!("{}{knot}/runs/", Self::KNOTS)
     }
 
-    /// The prefix of all objects of this run.
+    /// Returns the prefix of all objects of this run.
     pub fn all(&self) -> String {
         format!("{}/", self.prefix)
     }
 
-    /// The run's record.
+    /// Returns the key of the run's manifest.
     pub fn manifest(&self) -> String {
         format!("{}/manifest.json", self.prefix)
     }
 
-    /// All inputs.
+    /// Returns the key of the object that holds all inputs.
     pub fn inputs(&self) -> String {
         format!("{}/inputs", self.prefix)
     }
 
-    /// The prefix of all parts.
+    /// Returns the prefix of all parts.
     pub fn results(&self) -> String {
         format!("{}/results/", self.prefix)
     }
 
-    /// One part. The numbers are padded, so that parts sort by their first item.
+    /// Returns the key of a part. The numbers are padded, so that parts sort by their first item.
     pub fn part(&self, part: Part) -> String {
         format!("{}/results/{:012}-{:012}", self.prefix, part.first, part.last)
     }
 
-    /// One failed attempt; rounds and attempts count from 1.
+    /// Returns the key of a failed attempt; rounds and attempts count from 1.
     pub fn failure(&self, item: u64, round: u32, attempt: u32) -> String {
         format!("{}/failures/{item:012}/{round:04}.{attempt:04}", self.prefix)
     }
 
-    /// The prefix of all rounds after the first.
+    /// Returns the prefix of all rounds after the first.
     pub fn rounds(&self) -> String {
         format!("{}/rounds/", self.prefix)
     }
 
-    /// The items that a round takes up again.
+    /// Returns the key of the object that lists the scheduled items of a round.
     pub fn round(&self, round: u32) -> String {
         format!("{}/rounds/{round:04}", self.prefix)
     }
 
-    /// There once this round of the run is cancelled.
+    /// Returns the key of the object that exists once this round of the run is cancelled.
     pub fn cancelled(&self, round: u32) -> String {
         format!("{}/cancelled/{round:04}", self.prefix)
     }
 
-    /// Whom a lock on a folder is for: the one program that computes this run.
+    /// Returns the key of the lock file of a run in a folder. It is held by the one program that computes the run.
     pub fn lock(&self) -> String {
         format!("{}/lock", self.prefix)
     }
 }
 
-/// The part that a key below `results/` names.
+/// Parses the part from a key below `results/`.
 pub fn part_of(key: &str) -> Option<Part> {
     let (first, last) = key.rsplit('/').next()?.split_once('-')?;
     let part = Part { first: first.parse().ok()?, last: last.parse().ok()? };
     (part.first <= part.last).then_some(part)
 }
 
-/// Item, round and attempt that a key below `failures/` names.
+/// Parses the item, round and attempt from a key below `failures/`.
 pub fn failure_of(key: &str) -> Option<(u64, u32, u32)> {
     let mut segments = key.rsplit('/');
     let (round, attempt) = segments.next()?.split_once('.')?;
     Some((segments.next()?.parse().ok()?, round.parse().ok()?, attempt.parse().ok()?))
 }
 
-/// The round that a key below `rounds/` names.
+/// Parses the round from a key below `rounds/`.
 pub fn round_of(key: &str) -> Option<u32> {
     key.rsplit('/').next()?.parse().ok()
 }

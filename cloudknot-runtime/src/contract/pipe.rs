@@ -1,27 +1,27 @@
-//! The pipes between a supervisor and an item process: requests one way, replies the other.
+//! The messages in the pipes between a supervisor and an item process: requests in one direction, replies in the other.
 
 use std::io::{self, Read};
 
 use crate::failure::Failure;
 
-/// What a supervisor writes to an item process: this header, then `length` bytes of the input's frame.
+/// Header of a message from a supervisor to an item process; `length` bytes of the input's frame follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// The item's index.
+    /// Index of the item.
     pub item: u64,
     /// Length of the frame that follows.
     pub length: u64,
 }
 
 impl Request {
-    /// Appends the request and its frame.
+    /// Appends the request and its frame to `out`.
     pub fn append(item: u64, frame: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&item.to_le_bytes());
         out.extend_from_slice(&(frame.len() as u64).to_le_bytes());
         out.extend_from_slice(frame);
     }
 
-    /// The next request, or `None` where the input ends.
+    /// Reads the next request. Returns `None` at the end of the input.
     pub fn read(input: &mut impl Read) -> io::Result<Option<Self>> {
         let mut header = [0; 16];
         if input.read(&mut header[..1])? == 0 {
@@ -32,16 +32,16 @@ impl Request {
     }
 }
 
-/// What an item process answers: a tag (8 bytes), an item (8), a length (8), and so many bytes.
+/// Message from an item process: a tag (8 bytes), an item (8), a length (8), and that number of bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// It has started, and knows the function.
+    /// The process has started and has the function.
     Ready,
-    /// It cannot run this function, and why.
+    /// The process cannot run this function, for this reason.
     Refused(String),
     /// The item failed.
     Failed(u64, Failure),
-    /// The frame of the item's value.
+    /// The frame of an item's value.
     Value(u64, Vec<u8>),
 }
 
@@ -52,7 +52,7 @@ const FAILED: u64 = 2;
 const VALUE: u64 = 3;
 
 impl Reply {
-    /// The reply as it is written.
+    /// Encodes the reply.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Ready => reply(READY, 0, &[]),
@@ -65,10 +65,10 @@ impl Reply {
         }
     }
 
-    /// The first reply in `bytes` and its length; `Err` holds how many bytes it takes until more can be said.
+    /// Parses the first reply in `bytes` and returns it with its length. `Err` holds the number of bytes that are needed
+    /// before parsing can continue.
     ///
-    /// # Panics
-    /// Never for what an item process of this version writes; a reply that is none is `Refused`.
+    /// An unknown tag or a failure that cannot be decoded yields `Refused`.
     pub fn parse(bytes: &[u8]) -> Result<(Self, usize), usize> {
         let header = bytes.get(..REPLY_HEADER).ok_or(REPLY_HEADER)?;
         let (tag, item, length) = (u64_at(header, 0), u64_at(header, 8), u64_at(header, 16));
@@ -88,11 +88,12 @@ impl Reply {
     }
 }
 
-/// From this size on a buffer is given back once it has served.
+/// Size in bytes above which the memory of a buffer is freed after use.
 pub const LARGE: usize = 1 << 20;
 
 impl Reply {
-    /// The one reply that `bytes` is, if it is a large value: it is taken as it is, and not copied like others.
+    /// Takes the reply out of `bytes` if `bytes` is exactly one large value. The buffer is reused for the value, not copied
+    /// as for other replies.
     pub fn take_large(bytes: &mut Vec<u8>) -> Option<Self> {
         let header = bytes.get(..REPLY_HEADER).filter(|_| bytes.len() >= LARGE)?;
         let (tag, item, length) = (u64_at(header, 0), u64_at(header, 8), u64_at(header, 16));
@@ -114,15 +115,15 @@ fn reply(tag: u64, item: u64, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Begins a [`Reply::Value`] in place, so that a large value is not copied once more; the value's frame is appended
-/// next, then [`end_value`].
+/// Begins a [`Reply::Value`] in place, which saves a copy of a large value. The caller appends the value's frame next and
+/// then calls [`end_value`] with the returned position.
 pub fn begin_value(out: &mut Vec<u8>, item: u64) -> usize {
     let begun = out.len();
     out.extend_from_slice(&reply(VALUE, item, &[]));
     begun
 }
 
-/// Ends what [`begin_value`] began.
+/// Completes a reply begun by [`begin_value`].
 pub fn end_value(out: &mut [u8], begun: usize) {
     let length = (out.len() - begun - REPLY_HEADER) as u64;
     out[begun + 16..begun + REPLY_HEADER].copy_from_slice(&length.to_le_bytes());

@@ -1,4 +1,4 @@
-//! What a probe hands out of the elements, fields, entries and variants that it was asked for, one by one.
+//! The part of the probe that hands out elements, fields, entries and variants one by one, as a type asks for them.
 
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
@@ -7,10 +7,10 @@ use super::offers::Refusal;
 use super::shapes::{Shape, SlotId, TypeNo, VariantKind};
 use super::trace::{Choice, Tracer};
 
-/// So many elements of a tuple are told apart; a longer one is an array of one type.
+/// Maximum number of tuple elements that are traced separately. A longer tuple is taken for an array of one type.
 const LONGEST_TUPLE: usize = 64;
 
-/// What named types and variants have in common.
+/// Shapes that named types and variants have in common.
 impl Tracer {
     pub(super) fn scalar(&mut self, slot: SlotId, name: &'static str) {
         self.shape(slot, |shape| (*shape == Shape::Scalar(name)).then_some(()), |_| Shape::Scalar(name));
@@ -89,7 +89,7 @@ impl<'de> MapAccess<'de> for Nothing {
     }
 }
 
-/// The elements of a sequence, all of one slot.
+/// Elements of a sequence, all in the same slot.
 pub(super) struct Elements<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) element: SlotId,
@@ -110,7 +110,7 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
     }
 }
 
-/// The elements of a tuple, or the fields of a struct that takes them without their names.
+/// Elements of a tuple, or fields of a struct that takes its fields without their names.
 pub(super) struct InOrder<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) slots: Vec<SlotId>,
@@ -135,11 +135,11 @@ impl<'de> SeqAccess<'de> for InOrder<'_> {
     }
 }
 
-/// The fields of a struct: first those that can be made, then, to see what is in them, those that cannot.
+/// Fields of a struct: first those that can be built, then those that cannot, so that their content is traced as well.
 pub(super) struct ByName<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) of: TypeNo,
-    /// Counts through the fields twice.
+    /// Index of the next field; counts through the fields twice.
     pub(super) next: usize,
     pub(super) current: usize,
 }
@@ -173,7 +173,7 @@ impl<'de> MapAccess<'de> for ByName<'_> {
     }
 }
 
-/// The entries of a map, all of the same two slots.
+/// Entries of a map: all keys in one slot, all values in another.
 pub(super) struct Entries<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) key: SlotId,
@@ -199,7 +199,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     }
 }
 
-/// The entries of a map in which a type looks for names that it told us by missing them.
+/// Entries of a map in which a type looks up names. The names are known because the type reported them as missing.
 pub(super) struct Keys<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) known: Vec<(&'static str, SlotId)>,
@@ -220,7 +220,7 @@ impl<'de> MapAccess<'de> for Keys<'_> {
     }
 }
 
-/// The variant that the tracer chose.
+/// Variant that the tracer chose.
 pub(super) struct Chosen<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) choice: Choice,

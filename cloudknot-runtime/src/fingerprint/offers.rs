@@ -1,15 +1,15 @@
-//! The values that are offered to a type while it is traced. Most types take any value; those that check what they are
-//! given (a date, an address, an identifier) are offered one set after another. Knows no types.
+//! The values that are offered to a type while it is traced. Most types accept any value. Types that validate their
+//! input (a date, an address, an identifier) are offered one set of values after another. This module knows no types.
 
 use std::fmt;
 
 use serde::de::{self, Unexpected};
 
-/// A type did not take what it was offered. The words of the refusal are of no use to us.
+/// Error of a type that did not accept the offered value. The error message is of no use to the tracer and is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     Other,
-    /// Something inside cannot be made.
+    /// A component cannot be built.
     Blocked,
     Missing(&'static str),
     Duplicate(&'static str),
@@ -42,11 +42,13 @@ impl de::Error for Refusal {
     }
 }
 
-/// How many sets there are.
+/// Number of sets of values.
 pub(super) const SETS: usize = STRINGS.len() + 3;
-/// Every field one more than the one before; every field one less; everything zero, empty or absent.
+/// Set in which each field is one more than the field before.
 const RISING: usize = STRINGS.len();
+/// Set in which each field is one less than the field before.
 const FALLING: usize = STRINGS.len() + 1;
+/// Set in which everything is zero, empty or absent.
 const NOTHING: usize = STRINGS.len() + 2;
 
 const STRINGS: [&str; 27] = [
@@ -78,19 +80,19 @@ const STRINGS: [&str; 27] = [
     "true",
     "/",
 ];
-// None is large: a type may reserve memory for as many things as a number says.
+// No number is large, because a type may take a number as a length and reserve memory for it.
 const NUMBERS: [i16; 9] = [1, 0, 2, 10, 100, 31, 2000, -1, 3];
 const FLOATS: [f32; 5] = [1.0, 0.0, 0.5, -1.0, 100.0];
 const CHARS: [char; 4] = ['a', '0', 'A', ' '];
 const LENGTHS: [usize; 10] = [0, 1, 4, 8, 16, 32, 2, 12, 20, 64];
 static BYTES: [u8; 64] = [b'1'; 64];
 
-/// One set of values, and how many were taken from it.
+/// Set of values, and the number of values taken from it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Offer {
     set: usize,
     taken: i16,
-    /// The set was chosen because another one was refused.
+    /// `true` if the set was chosen because another one was refused.
     pub(super) chosen: bool,
 }
 
@@ -136,7 +138,7 @@ impl Offer {
         if self.set == NOTHING { &[] } else { &BYTES[..LENGTHS[self.set % LENGTHS.len()]] }
     }
 
-    /// How many elements a sequence gets.
+    /// Returns the number of elements that a sequence gets.
     pub(super) fn elements(self) -> usize {
         match self.set {
             RISING | FALLING => 3,

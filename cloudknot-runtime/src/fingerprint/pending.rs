@@ -1,4 +1,4 @@
-//! In which slots there is something that no pass has seen yet. Computed between passes, for a pass to go there.
+//! Search for slots with content that no pass has seen yet. Runs between passes, so that the next pass goes there.
 
 use super::shapes::{Form, Shape, SlotId, TypeNo, VariantKind};
 use super::trace::Tracer;
@@ -58,7 +58,7 @@ impl Tracer {
         }
     }
 
-    /// What stands behind something that cannot be made is never reached.
+    /// Returns whether an element is pending. Elements that follow one that cannot be built are never reached.
     fn pending_in_order(&self, slots: &[SlotId]) -> bool {
         for slot in slots {
             if self.slots[*slot].pending {

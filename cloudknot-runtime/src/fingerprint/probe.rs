@@ -1,5 +1,5 @@
-//! A deserializer that notes what it is asked for and offers what the tracer has chosen. Knows serde; what to offer
-//! and what to learn from a refusal is the tracer's.
+//! A deserializer that records what a type asks for and offers the values that the tracer has chosen. This module knows
+//! serde; the tracer decides what to offer and what to learn from a refusal.
 
 use std::any::{TypeId, type_name};
 use std::marker::PhantomData;
@@ -12,21 +12,21 @@ use super::offers::Refusal;
 use super::shapes::{Form, Shape, SlotId, TypeNo};
 use super::trace::{Choice, Frame, Tracer, TypeKey};
 
-/// At this depth a pass is given up; it has seen variants that the next one need not try.
+/// Depth at which a pass is abandoned. It has still seen variants that the next pass need not try.
 const DEEPEST: usize = 96;
-/// So many passes in a row may learn nothing before the rest is taken for unreachable.
+/// Maximum number of consecutive passes that learn nothing; after that, the rest is considered unreachable.
 const PATIENCE: usize = 16;
-/// So many values may be made up in all. A bound against types that were never meant to be traced.
+/// Maximum number of values made up in total. A bound against types that were never meant to be traced.
 const MOST_STEPS: usize = 1_000_000;
 
-/// The deserializer of what belongs into one slot.
+/// Deserializer of the value in one slot.
 pub(super) struct Probe<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) slot: SlotId,
 }
 
 impl Tracer {
-    /// Learns all there is to learn of one type.
+    /// Traces a type until there is nothing more to learn about it, and returns its slot.
     pub(super) fn explore<T: DeserializeOwned>(&mut self) -> SlotId {
         let root = self.new_slot();
         let mut idle = 0;
@@ -48,13 +48,13 @@ impl Tracer {
         root
     }
 
-    /// Deserializes what belongs into a slot.
+    /// Deserializes the value in a slot.
     pub(super) fn enter<'de, S: DeserializeSeed<'de>>(&mut self, slot: SlotId, seed: S) -> Result<S::Value, Refusal> {
         let name = type_name::<S::Value>();
         self.enter_as(slot, typeid::of::<S>(), name, |probe| seed.deserialize(probe))
     }
 
-    /// The same where serde has no seed: `of` and `type_name` stand for the type that belongs into the slot.
+    /// Deserializes the value in a slot where serde has no seed: `of` and `type_name` identify the type in the slot.
     pub(super) fn enter_as<R>(
         &mut self,
         slot: SlotId,
@@ -92,7 +92,7 @@ impl Tracer {
     }
 }
 
-/// Stands for the type inside the one that a visitor makes.
+/// Marker for the type inside the one that the visitor `V` creates.
 struct Inside<V>(PhantomData<V>);
 
 macro_rules! scalars {
@@ -255,14 +255,14 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         made
     }
 
-    // Both codecs say the same.
+    // Both codecs return the same.
     fn is_human_readable(&self) -> bool {
         false
     }
 }
 
 impl Probe<'_> {
-    /// Notes a named type; gives its number, and the slot of what is in it (of an enum, nothing).
+    /// Records a named type. Returns its number and the slot of its content, if it has one (an enum has none).
     fn named<'de, V: Visitor<'de>>(
         &mut self,
         name: &'static str,

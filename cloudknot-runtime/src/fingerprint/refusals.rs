@@ -1,5 +1,5 @@
-//! What to make of it when a type refuses what it was offered: offer something else, take another variant, or do
-//! without. Does not know why it refused, for types say so in words only.
+//! Reactions to a type that refuses the offered value: offer another value, choose another variant, or do without the
+//! type. The reason for the refusal is unknown, because types give it only as a message.
 
 use std::any::TypeId;
 
@@ -9,14 +9,14 @@ use super::trace::{Choice, Tracer};
 
 impl Tracer {
     pub(super) fn note_panic(&mut self) {
-        // One panic is noise enough: what panics is not offered anything else.
+        // One panic message is enough: a type that panics is not offered anything else.
         if let Some(frame) = self.frames.last() {
             let (slot, of, name) = (frame.slot, frame.seed, frame.type_name);
             self.make_opaque(slot, of, name);
         }
     }
 
-    /// Notes the refusal of the innermost type that is being made.
+    /// Records the refusal of the innermost type that is being built.
     pub(super) fn note(&mut self, refusal: Refusal) {
         self.noted = true;
         let frame = self.frames.last().expect("what was entered has a frame");
@@ -39,7 +39,7 @@ impl Tracer {
         }
     }
 
-    /// Notes a refusal that only the fields of a struct or tuple explain; gives whether it was one.
+    /// Records a refusal if only the fields of a struct or tuple explain it.
     pub(super) fn note_in_fields(&mut self, slot: SlotId, of: Option<TypeNo>, refusal: Refusal) {
         if self.noted {
             return;
@@ -63,7 +63,7 @@ impl Tracer {
         self.noted = true;
     }
 
-    /// We left this field out, for we could not make it.
+    /// Returns whether the tracer left this field out because it could not build it.
     fn omitted(&self, of: TypeNo, name: &str) -> bool {
         let fields = self.fields(of);
         fields.names.iter().zip(&fields.slots).any(|(other, slot)| *other == name && self.unbuildable(*slot))

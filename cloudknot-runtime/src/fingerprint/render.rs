@@ -1,5 +1,5 @@
-//! What was traced, as text: `input`, `output`, `codec`, and a line for each named type, in the order in which they are
-//! mentioned. Two types of one name are told apart by a number.
+//! The traced structure as text: `input`, `output`, `codec`, and a line for each named type, in the order in which they
+//! are mentioned. Types of the same name are distinguished by a number.
 
 use std::collections::HashMap;
 
@@ -7,20 +7,20 @@ use super::shapes::{Fields, Form, Shape, SlotId, Type, TypeNo, VariantKind};
 use super::trace::Tracer;
 use crate::codec::Codec;
 
-/// What an entry of the text is about.
+/// Subject of an entry in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Subject {
     Named(TypeNo),
-    /// A type that contains itself and has no name that serde tells.
+    /// A type that contains itself and has no name known to serde.
     Recursive(SlotId),
 }
 
 struct Writer<'t> {
     tracer: &'t Tracer,
     labels: HashMap<Subject, String>,
-    /// How many types have this name.
+    /// Number of types for each name.
     uses: HashMap<String, usize>,
-    /// In the order of their first mention.
+    /// Subjects in the order of their first mention.
     mentioned: Vec<Subject>,
     recursive: Vec<SlotId>,
 }
@@ -45,7 +45,7 @@ pub(super) fn text(tracer: &Tracer, input: SlotId, output: SlotId, codec: Codec)
 }
 
 impl Writer<'_> {
-    /// The input is a struct that was made for its function: only its fields count.
+    /// Writes the input. It is a struct generated for the function, so only its fields count.
     fn input(&mut self, slot: SlotId) -> String {
         match self.tracer.slots[slot].shapes[..] {
             [Shape::Named(of)] if self.tracer.slots[slot].opaque.is_none() => match self.body(&self.tracer.types[of]) {
@@ -128,7 +128,7 @@ impl Writer<'_> {
         }
     }
 
-    /// What stands behind the name.
+    /// Writes the part of a named type that follows its name.
     fn body(&mut self, declared: &Type) -> String {
         match &declared.form {
             Form::Unit => String::new(),
@@ -151,7 +151,8 @@ impl Writer<'_> {
         }
     }
 
-    /// ` { x: f64 }` or `(f64, f64)`. An array is not written as one here: `Point(f64, f64, f64, f64)`.
+    /// Writes fields that follow a name: ` { x: f64 }` or `(f64, f64)`. Equal fields are not shortened to an array:
+    /// `Point(f64, f64, f64, f64)`.
     fn behind_name(&mut self, slot: SlotId) -> String {
         match &self.tracer.slots[slot].shapes[..] {
             [Shape::Tuple(len, slots)] if *len == slots.len() => {
@@ -176,12 +177,12 @@ impl Writer<'_> {
     }
 }
 
-/// The name of a type that nobody wrote, such as the one that `#[serde(with)]` makes, is of no use to a reader.
+/// Replaces the name of a generated type, such as that of `#[serde(with)]`, which is of no use to a reader.
 fn readable(type_name: &str) -> &str {
     if type_name.contains("::_::") { "through `with`" } else { type_name }
 }
 
-/// `Option<Tree>` of `core::option::Option<forest::Tree>`.
+/// Returns a type's name without paths: `Option<Tree>` for `core::option::Option<forest::Tree>`.
 fn without_paths(type_name: &str) -> String {
     let mut short = String::new();
     let mut segment = String::new();

@@ -1,4 +1,4 @@
-//! What is known of types: slots, their shapes, and the named types. Knows nothing of how it was learned.
+//! The knowledge about types: slots, their shapes, and the named types. This module does not know how it was learned.
 
 pub(super) type SlotId = usize;
 pub(super) type TypeNo = usize;
@@ -7,24 +7,24 @@ pub(super) type TypeNo = usize;
 #[allow(clippy::struct_excessive_bools, reason = "each is learned at another moment")]
 pub(super) struct Slot {
     pub(super) shapes: Vec<Shape>,
-    /// Whether anything was ever deserialized here.
+    /// `true` once anything has been deserialized here.
     pub(super) entered: bool,
-    /// The name of the type that was deserialized here first.
+    /// Name of the type that was deserialized here first.
     pub(super) type_name: &'static str,
-    /// The slot further out that has the same type: this one is only a way back to it.
+    /// Enclosing slot of the same type, if there is one: this slot is then only a recursion into it.
     pub(super) same: Option<SlotId>,
-    /// The name of the type here, once it has refused everything.
+    /// Name of the type here, once it has refused everything.
     pub(super) opaque: Option<&'static str>,
-    /// No value can be made here, for what is in it is opaque.
+    /// `true` if no value can be built here, because the content is opaque.
     pub(super) unbuildable: bool,
-    /// Whether a value was ever made here.
+    /// `true` once a value has been built here.
     pub(super) made: bool,
     pub(super) refusals: usize,
     pub(super) first_set: Option<usize>,
     pub(super) hopeless_type: bool,
-    /// A variant somewhere in it was not seen yet. Computed between passes.
+    /// `true` if there is something inside that no pass has seen yet. Computed between passes.
     pub(super) pending: bool,
-    // Of the container that this is the content of, in this pass:
+    // State of the container with this content, in the current pass:
     pub(super) open: bool,
     pub(super) filled: u8,
 }
@@ -32,12 +32,12 @@ pub(super) struct Slot {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Shape {
     Scalar(&'static str),
-    /// The type asked for whatever is there.
+    /// The type asked for a value of any type.
     Any,
     Option(SlotId),
     Seq(SlotId),
     Map(SlotId, SlotId),
-    /// A map in whose keys a type looks for the names of its fields, as `flatten` does.
+    /// A map whose keys a type searches for the names of its fields, as `flatten` does.
     Keyed(Vec<(&'static str, SlotId)>),
     Tuple(usize, Vec<SlotId>),
     Struct(TypeNo),
@@ -55,7 +55,7 @@ pub(super) struct Type {
 pub(super) enum Form {
     Unit,
     Newtype(SlotId),
-    /// The slot has the shape of the fields.
+    /// Slot with the shape of the fields.
     Fields(SlotId),
     Struct(Fields),
     Enum(Choices),
@@ -65,16 +65,16 @@ pub(super) enum Form {
 pub(super) struct Fields {
     pub(super) names: Vec<&'static str>,
     pub(super) slots: Vec<SlotId>,
-    /// This name is another one for the field before it.
+    /// For each name, `true` if it is another name for the field before it.
     pub(super) alias: Vec<bool>,
-    /// The type takes its fields in order only, without names.
+    /// `true` if the type takes its fields only in order, without names.
     pub(super) in_order: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Choices {
     pub(super) variants: Vec<Variant>,
-    /// The type takes its variants by number only.
+    /// `true` if the type takes its variants only by number.
     pub(super) by_number: bool,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct Variant {
     pub(super) kind: Option<VariantKind>,
     pub(super) slot: SlotId,
     pub(super) refused: bool,
-    /// When it was first made, counted in variants.
+    /// Point at which the variant was first built, as the number of variants built so far.
     pub(super) built: Option<usize>,
     pub(super) entries: usize,
     pub(super) in_progress: usize,

@@ -1,13 +1,14 @@
-//! What is known of the types so far, and what to try next. Knows nothing of how serde asks: that is `probe`.
+//! The state of tracing: the types as known so far, and the choice of what to try next. This module does not know how
+//! serde asks for values: that is `probe`.
 //!
-//! A type is traced by deserializing it, again and again, from values that we make up; each *pass* takes the branches
-//! (variants of enums, mostly) that no pass has taken before, until there are none left. A place in a type is a *slot*,
-//! and what was asked for there its *shapes*: nearly always one, several where the type looks at a value before it
-//! decides what follows. Options, sequences and maps are what makes recursive types end: each is filled once a pass.
+//! A type is traced by deserializing it repeatedly from made-up values. Each *pass* takes the branches (mostly variants
+//! of enums) that no earlier pass has taken, until none are left. A position in a type is a *slot*, and the kinds of
+//! value that the type asked for there are its *shapes*: nearly always one, several if the type inspects a value before
+//! it decides what follows. Options, sequences and maps make recursive types end: each is filled once per pass.
 //!
-//! A type may refuse what it is offered. Then the next set of values is offered to the innermost place that refused,
-//! and when no set is left the place is *opaque*: it goes by its type's name, and what contains it does without it
-//! (`None`, an empty sequence, another variant) so that the rest is still seen.
+//! A type may refuse a value. The next set of values is then offered to the innermost slot that refused. When no set is
+//! left, the slot is *opaque*: it is described by the name of its type, and its container does without it (`None`, an
+//! empty sequence, another variant), so that the rest is still traced.
 
 use std::any::TypeId;
 use std::collections::{HashMap, HashSet};
@@ -15,12 +16,12 @@ use std::collections::{HashMap, HashSet};
 use super::offers::Offer;
 use super::shapes::{Choices, Fields, Form, Shape, Slot, SlotId, Type, TypeNo, Variant, VariantKind};
 
-/// From this depth on no option, sequence or map is filled; a later pass comes to what is in it by a shorter way.
+/// Depth from which no option, sequence or map is filled. A later pass reaches the content on a shorter path.
 const DEEP: usize = 40;
-/// How often a container may be filled in one pass while its type is being offered other values.
+/// Maximum number of times that a container is filled in one pass while its type is being offered other values.
 const REFILLS: u8 = 16;
 
-/// What tells one named type from another: two types of one name may stand in different modules.
+/// Key that distinguishes named types: two types of the same name may be in different modules.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct TypeKey {
     pub(super) value: TypeId,
@@ -34,9 +35,9 @@ pub(super) struct Frame {
     pub(super) seed: TypeId,
     pub(super) slot: SlotId,
     pub(super) type_name: &'static str,
-    /// The variant chosen here, until a value of it is made.
+    /// Variant chosen here, until a value of it is built.
     pub(super) choice: Option<Choice>,
-    /// The type told its name.
+    /// `true` once the type has given its name.
     pub(super) named: bool,
 }
 
@@ -44,7 +45,7 @@ pub(super) struct Frame {
 pub(super) struct Choice {
     pub(super) of: TypeNo,
     pub(super) variant: usize,
-    /// The type has taken the variant's name.
+    /// `true` once the type has accepted the variant's name.
     pub(super) named: bool,
 }
 
@@ -55,16 +56,16 @@ pub(super) struct Tracer {
     pub(super) keys: HashMap<TypeKey, TypeNo>,
     pub(super) frames: Vec<Frame>,
     pub(super) offer: Offer,
-    /// The set of values that a type took after it had refused others.
+    /// For each type, the set of values that it accepted after it had refused others.
     pub(super) accepted: HashMap<TypeId, usize>,
     pub(super) hopeless: HashSet<TypeId>,
-    /// The refusal that ends this pass was noted.
+    /// `true` once the refusal that ends this pass has been recorded.
     pub(super) noted: bool,
-    /// Counts whatever is learned.
+    /// Number of facts learned.
     pub(super) learned: usize,
     pub(super) steps: usize,
     pub(super) built: usize,
-    /// The field whose name was offered last.
+    /// Field whose name was offered last.
     pub(super) last_field: Option<(TypeNo, usize)>,
 }
 
@@ -92,7 +93,7 @@ impl Tracer {
         }
     }
 
-    /// Gives the offer that holds outside of the slot, if the slot has one of its own.
+    /// Enters a slot. If the slot needs a separate offer, starts that offer and returns the outer one.
     pub(super) fn begin_slot(&mut self, of: TypeId, type_name: &'static str, slot: SlotId) -> Option<Offer> {
         let first = !std::mem::replace(&mut self.slots[slot].entered, true);
         if first {
@@ -109,8 +110,8 @@ impl Tracer {
         Some(std::mem::replace(&mut self.offer, Offer::of_set(set)))
     }
 
-    // A type that contains itself without a name that serde would tell (`#[serde(transparent)]`, a hand-written
-    // sequence) would otherwise be a new place at each depth.
+    // Without this, a type that contains itself and has no name known to serde (`#[serde(transparent)]`, a hand-written
+    // sequence) would be a new slot at each depth.
     pub(super) fn same_type_further_out(&mut self, of: TypeId, slot: SlotId) -> SlotId {
         if let Some(same) = self.slots[slot].same {
             return same;
@@ -127,14 +128,14 @@ impl Tracer {
         same.unwrap_or(slot)
     }
 
-    /// The type that is being made told its name.
+    /// Records that the type that is being built has given its name.
     pub(super) fn named(&mut self) {
         if let Some(frame) = self.frames.last_mut() {
             frame.named = true;
         }
     }
 
-    /// No value can be made here, and nothing more can be learned by trying.
+    /// Returns whether no value can be built here and nothing more can be learned by trying.
     pub(super) fn hopeless(&self, slot: SlotId) -> bool {
         let slot = self.slots[slot].same.unwrap_or(slot);
         self.slots[slot].unbuildable && !self.slots[slot].pending
@@ -144,7 +145,7 @@ impl Tracer {
         self.slots[self.slots[slot].same.unwrap_or(slot)].unbuildable
     }
 
-    /// Whether the container of this content is to be filled; if so, it is open until `close`.
+    /// Returns whether the container of this content is to be filled. If so, the container is open until `close`.
     pub(super) fn open(&mut self, content: SlotId) -> bool {
         let most = if self.offer.chosen { REFILLS } else { 1 };
         let closed = self.hopeless(content) || self.frames.len() >= DEEP;
@@ -161,7 +162,7 @@ impl Tracer {
         self.slots[content].open = false;
     }
 
-    /// The shape in a slot that `find` recognises, made if it is not there.
+    /// Returns the shape in a slot that `find` recognises. The shape is created if it is missing.
     pub(super) fn shape<R>(
         &mut self,
         slot: SlotId,
@@ -237,8 +238,8 @@ impl Tracer {
         }
     }
 
-    /// The variant to take: one never seen; else one in which something was never seen; else the first that could be
-    /// made (it ends, for it was made of what ended before it); else the one that we are least often in the middle of.
+    /// Returns the variant to choose: one never seen; else one with content never seen; else the first that could be
+    /// built (it ends, because it was built from variants that ended before it); else the one least often in progress.
     pub(super) fn choose(&self, of: TypeNo) -> Option<usize> {
         let all = || self.choices(of).variants.iter().enumerate().filter(|(_, variant)| !variant.refused);
         let pending = |variant: &Variant| self.slots[variant.slot].pending;

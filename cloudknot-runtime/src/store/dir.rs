@@ -1,9 +1,9 @@
-//! A folder as a store: each object is a file. Knows the file system alone, and needs no async runtime: the futures are
-//! ready when they are made.
+//! A folder as a store: each object is a file. Needs only the file system and no async runtime: the futures are ready when
+//! they are created.
 //!
 //! An object is written under a temporary name and then renamed, so that readers see the old or the new one, never a
-//! piece. Nothing is synced to the disk: after a loss of power an object can be cut short or zeroed, which the checksum
-//! in each frame tells.
+//! partial one. Nothing is synced to the disk: after a loss of power an object can be truncated or zeroed, which the
+//! checksum in each frame detects.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -24,35 +24,35 @@ mod write;
 
 use write::{DirWriter, Temp, Temps};
 
-/// A folder as a store. It is made when the first object is written, with a `.gitignore` that keeps it out of git.
+/// A folder as a store. It is created when the first object is written, with a `.gitignore` that keeps it out of git.
 ///
-/// "Stored" is the file's change time, which the rename sets: the modification time is when its bytes were written, not
-/// when it became visible. So copy a folder, if at all, when no program is at work on it.
+/// `Object::stored` is the file's change time, which the rename sets: the modification time is when the bytes were written,
+/// not when the object became visible. For this reason, copy a folder only while no program is working on it.
 #[derive(Debug, Clone)]
 pub struct DirStore {
     folder: Arc<Folder>,
 }
 
-/// What the store and its writers share.
+/// State shared by the store and its writers.
 #[derive(Debug)]
 struct Folder {
     root: PathBuf,
     temps: Temps,
-    /// The folders that are known to exist: making sure of them costs more than writing a small object.
+    /// Folders that are known to exist, since ensuring that a folder exists costs more than writing a small object.
     known: RwLock<HashSet<String>>,
 }
 
 impl DirStore {
-    /// The store in this folder, which need not exist.
+    /// Creates a store in this folder, which need not exist.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        // The program may go to another folder while the store is open.
+        // The program may change its working directory while the store is open.
         let root = std::path::absolute(&root).unwrap_or(root);
         let temps = Temps::new(&root);
         Self { folder: Arc::new(Folder { root, temps, known: RwLock::default() }) }
     }
 
-    /// The folder.
+    /// Returns the path of the folder.
     pub fn root(&self) -> &Path {
         &self.folder.root
     }
@@ -112,14 +112,14 @@ impl Folder {
         let failed = |error| self.failed(&format!("read bytes {} to {} of", range.start, range.end), key, error);
         let mut file = File::open(self.path(key)).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
-        // Asked before any memory is taken: a damaged offset can ask for anything.
+        // Checked before allocating: a damaged offset can request any length.
         if range.end > size || range.start > range.end {
             return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, format!("it has {size} bytes"))));
         }
         let length = usize::try_from(range.end - range.start)
             .map_err(|error| failed(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
         file.seek(io::SeekFrom::Start(range.start)).map_err(failed)?;
-        // Zeros would be written first for nothing.
+        // `read_to_end` fills spare capacity, so that the buffer need not be zeroed first.
         let mut bytes = Vec::with_capacity(length);
         let read = file.take(length as u64).read_to_end(&mut bytes).map_err(failed)?;
         if read < length {
@@ -149,7 +149,7 @@ impl Folder {
     fn path(&self, key: &str) -> PathBuf {
         self.root.join(key)
     }
-    /// A temporary file that holds these bytes.
+    /// Creates a temporary file that holds these bytes.
     fn filled(&self, key: &str, bytes: &[u8]) -> Result<Temp> {
         key::check(key)?;
         let (temp, mut file) = self.temps.open(&self.root).map_err(|error| self.unwritten(key, error))?;
@@ -157,10 +157,10 @@ impl Folder {
         Ok(temp)
     }
 
-    /// Moves a temporary file to where readers find it, into a folder that may still have to be made.
+    /// Moves a temporary file to where readers find it, into a folder that may still have to be created.
     fn publish<T>(&self, key: &str, mut place: impl FnMut() -> io::Result<T>) -> Result<T> {
         let placed = self.parent(key).and_then(|()| match place() {
-            // Somebody removed the folder after we had seen it.
+            // The folder was removed after it was recorded as known.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
                 self.parent(key)?;
@@ -182,7 +182,7 @@ impl Folder {
     }
 
     fn unwritten(&self, key: &str, error: io::Error) -> StoreError {
-        // Not the object is missing but the folder that it was to go to, or something else has its name.
+        // The folder for the object is missing, not the object itself; or something else has the folder's name.
         if absent(&error) || error.kind() == io::ErrorKind::AlreadyExists {
             return self
                 .error(StoreErrorKind::Other, "write", key, error)
@@ -205,7 +205,7 @@ impl Folder {
     }
 }
 
-/// There is nothing of that name; a file where its folder would be says the same.
+/// Returns `true` if the error means that the file does not exist. A file in the place of its folder means the same.
 fn absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

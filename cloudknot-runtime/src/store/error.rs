@@ -1,10 +1,10 @@
-//! What a store could not do, in words that name the object. Knows no store in particular.
+//! Errors of stores, with messages that name the object. Independent of any particular store.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
-/// Something that a store could not do.
+/// Error of a store operation.
 #[derive(Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,
@@ -13,31 +13,31 @@ pub struct StoreError {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// What kind of thing a store could not do.
+/// Kind of a store error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreErrorKind {
-    /// There is no such object.
+    /// The object does not exist.
     Missing,
-    /// There is no such store: the bucket does not exist.
+    /// The store does not exist: there is no such bucket.
     NoStore,
-    /// The object ends before the range that was asked for.
+    /// The object ends before the end of the requested range.
     Short,
-    /// Not a key that a store takes.
+    /// The key is not one that stores accept.
     BadKey,
-    /// The store does not let us.
+    /// The store denies access.
     Denied,
-    /// There are no credentials, or the store does not accept them (any more).
+    /// There are no credentials, or the store does not accept them (any longer).
     Credentials,
     /// The store is full.
     Full,
-    /// The store cannot be reached, or answers with errors.
+    /// The store cannot be reached, or responds with errors.
     Unavailable,
     /// Anything else.
     Other,
 }
 
 impl StoreError {
-    /// An error; `doing` completes "failed to …" and names the object and the store.
+    /// Creates an error; `doing` completes "failed to …" and names the object and the store.
     pub fn new(
         kind: StoreErrorKind,
         doing: impl Into<String>,
@@ -46,24 +46,24 @@ impl StoreError {
         Self { kind, doing: doing.into(), hint: None, source }
     }
 
-    /// Says what the user can do about it.
+    /// Sets the hint: how the user can resolve the error.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Why the store could not do it.
+    /// Returns the cause of the error.
     pub fn into_source(self) -> Option<Box<dyn StdError + Send + Sync>> {
         self.source
     }
 
-    /// What kind of thing it is.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
 
-    /// What the user can do about it.
+    /// Returns the hint: how the user can resolve the error.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }

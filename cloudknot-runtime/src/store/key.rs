@@ -1,13 +1,13 @@
-//! Which keys the stores take: those that mean the same as an object of S3 and as a file of a folder.
+//! Checks of keys: stores accept the keys that mean the same as an object of S3 and as a file in a folder.
 
 use super::{Result, StoreError, StoreErrorKind};
 
-/// The longest segment: the longest file name on the usual file systems.
+/// Maximum length of a segment in bytes: that of a file name on the usual file systems.
 const SEGMENT: usize = 255;
-/// The longest key: S3 ends at 1,024 bytes, and the store's own prefix comes before it.
+/// Maximum length of a key in bytes: S3 allows 1,024, including the prefix of the store.
 const KEY: usize = 900;
 
-/// Passes a key that every store can hold.
+/// Accepts a key that every store can hold.
 pub(super) fn check(key: &str) -> Result<()> {
     let wrong = if key.len() > KEY { Some("it is longer than 900 bytes") } else { key.split('/').find_map(wrong) };
     match wrong {
@@ -20,7 +20,7 @@ pub(super) fn check(key: &str) -> Result<()> {
     }
 }
 
-/// Passes the beginning of a key: its last segment may be cut off anywhere, or empty.
+/// Accepts the beginning of a key: its last segment may be cut off anywhere, or empty.
 pub(super) fn check_prefix(prefix: &str) -> Result<()> {
     match prefix.rsplit_once('/') {
         _ if prefix.is_empty() => Ok(()),

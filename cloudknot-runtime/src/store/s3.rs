@@ -1,8 +1,8 @@
-//! S3 as a store. Knows S3's requests; does not know who reads or writes, nor what. Needs a tokio runtime.
+//! S3 as a store. Handles the requests to S3, independently of the contents of objects. Needs a tokio runtime.
 //!
-//! The SDK retries requests, so each of them can be sent twice: all that is asked for here may be done twice. Uploads
-//! carry the SDK's checksums. What comes down is not checked here: every frame has a checksum of its own, and is checked
-//! before it is decoded.
+//! The SDK retries requests, so each of them can be sent twice: all requests here may be repeated. Uploads carry the SDK's
+//! checksums. Downloads are not checked here: every frame contains a checksum, which is checked before the frame is
+//! decoded.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,31 +29,31 @@ use error::Fault;
 #[cfg(not(cloudknot_worker))]
 use write::S3Writer;
 
-/// How often a create is tried that S3 answers with "somebody else is at it".
+/// Maximum number of retries of a create that S3 rejects because of a concurrent write of the same key.
 const CONFLICTS: u32 = 6;
 
 /// A prefix of a bucket as a store.
 ///
-/// S3 tells the time of an object to the second only.
+/// The times of objects have a resolution of one second.
 #[derive(Debug, Clone)]
 pub struct S3Store {
     bucket: Arc<Bucket>,
 }
 
-/// What the store and its writers share.
+/// State shared by the store and its writers.
 #[derive(Debug)]
 struct Bucket {
     client: Client,
     name: String,
-    /// Empty, or ends with a slash.
+    /// Prefix of the store, which is empty or ends with a slash.
     prefix: String,
 }
 
 impl S3Store {
-    /// The store below this prefix of this bucket, with what the environment and the AWS profile say.
+    /// Opens the store below this prefix of this bucket, with the settings of the environment and the AWS profile.
     ///
     /// # Errors
-    /// Where they name no region. The bucket itself is not looked for.
+    /// Fails if these settings have no region. The existence of the bucket is not checked.
     pub async fn open(bucket: &str, prefix: &str) -> Result<Self> {
         let config = config::load().await;
         let store = Self::new(&config, bucket, prefix);
@@ -65,12 +65,12 @@ impl S3Store {
             .with_hint("set AWS_REGION, or `region` in the AWS profile"))
     }
 
-    /// The store below this prefix of this bucket; the configuration is one that [`loader`] began.
+    /// Creates a store below this prefix of this bucket. `config` must come from [`loader`].
     pub fn new(config: &SdkConfig, bucket: &str, prefix: &str) -> Self {
         let settings = aws_sdk_s3::config::Builder::from(config)
             .retry_classifier(config::Untrusted)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            // Servers that are not AWS's seldom have a host name for each bucket.
+            // Servers other than AWS seldom have a host name for each bucket.
             .force_path_style(config::own_endpoint(config));
         #[cfg(not(cloudknot_worker))]
         let settings = settings.retry_classifier(config::FirstContact).interceptor(config::FirstContact);
@@ -124,7 +124,7 @@ impl Store for S3Store {
         Box::pin(self.bucket.delete(keys))
     }
 
-    // What a worker has no part in is not in it: the SDK's code for these requests is a part of its size.
+    // Workers do not make these requests. They are left out because the SDK's code for them adds to the worker's size.
     #[cfg(cloudknot_worker)]
     fn writer<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Box<dyn Writer>>> {
         Box::pin(std::future::ready(Err(self.bucket.only_a_host("write piece by piece", key))))
@@ -149,7 +149,7 @@ impl Bucket {
         loop {
             match self.upload(key, bytes.clone(), true).await {
                 Ok(()) => return Ok(true),
-                // If an answer was lost on the way, this may be our own write. Who asks is content either way.
+                // If a response was lost, the existing object may be from this call. Callers accept either case.
                 Err(fault) if fault.is_taken() => return Ok(false),
                 Err(fault) if fault.is_conflict() && conflicts < CONFLICTS => {
                     tokio::time::sleep(Duration::from_millis(50 << conflicts)).await;
@@ -183,7 +183,7 @@ impl Bucket {
 
     fn object(&self, listed: Listed) -> Option<Object> {
         let key = listed.key?.strip_prefix(&self.prefix)?.to_owned();
-        // Folders that people make in the console are objects named like one.
+        // Folders created in the AWS console are objects whose keys end with a slash.
         key::check(&key).ok()?;
         let stored = listed.last_modified.and_then(|time| SystemTime::try_from(time).ok());
         let size = listed.size.and_then(|size| size.try_into().ok()).unwrap_or(0);
@@ -199,7 +199,7 @@ impl Bucket {
         format!("s3://{}/{}", self.name, self.prefix.trim_end_matches('/'))
     }
 
-    /// The key in the bucket.
+    /// Returns the key in the bucket.
     fn key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }

@@ -1,4 +1,4 @@
-//! Values through frames and back, and frames that were damaged on the way.
+//! Round trips of values through frames, and damaged frames.
 #![allow(missing_docs, clippy::needless_pass_by_value)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -34,7 +34,7 @@ fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T) {
     }
 }
 
-/// A frame around bytes that no value was ever written as, with the right length and checksum.
+/// Returns a frame around bytes that were not encoded from a value, with the right length and checksum.
 fn forged(codec: Codec, bytes: &[u8]) -> Vec<u8> {
     let mut out = frame(codec, &());
     out.truncate(HEADER);
@@ -116,7 +116,7 @@ fn values_come_back_as_they_were() {
     check(Err::<u8, String>("no".into()));
 }
 
-// What the fingerprint is traced with: types that look different to people and machines must look the same there.
+// The fingerprint is traced as not human-readable, so both codecs must encode the same form of a type that has two.
 #[test]
 fn both_codecs_are_for_machines() {
     #[derive(Debug, PartialEq)]
@@ -142,12 +142,12 @@ fn nested_options_are_exact_with_bincode_only() {
     let values: Vec<Option<Option<u8>>> = vec![None, Some(None), Some(Some(0))];
     assert_eq!(through(Codec::Bincode, &values), values);
     assert_eq!(through(Codec::Bincode, &vec![Some(()), None]), [Some(()), None]);
-    // MessagePack has one nil only.
+    // MessagePack has only one nil.
     assert_eq!(through(Codec::Messagepack, &values), [None, None, Some(Some(0))]);
     assert_eq!(through(Codec::Messagepack, &vec![Some(()), None]), [None, None]);
 }
 
-// The limit counts numbers with their full width, however few bytes they were written in.
+// The limit counts every number with its full width, even if it was written in fewer bytes.
 #[test]
 fn values_that_are_larger_than_their_bytes() {
     check(vec![0_u64; 300_000]);
@@ -242,7 +242,7 @@ fn hostile_lengths_are_refused_without_reserving_memory() {
     refused::<Vec<u8>>(Codec::Bincode, &bytes, "ends too early");
     refused::<Vec<f64>>(Codec::Bincode, &bytes, "ends too early");
     refused::<HashMap<u64, f64>>(Codec::Bincode, &bytes, "decode with bincode");
-    // MessagePack: a string, bytes, an array and a map of 2^32 - 1.
+    // MessagePack: a string, bytes, an array and a map of length 2^32 - 1.
     for marker in [0xdb, 0xc6, 0xdd, 0xdf] {
         let hostile = forged(Codec::Messagepack, &[marker, 255, 255, 255, 255, 1, 1, 1]);
         refused::<String>(Codec::Messagepack, &hostile, "failed to decode with messagepack");
@@ -263,7 +263,7 @@ fn what_is_left_over_is_refused() {
     refused::<Shape>(Codec::Bincode, &forged(Codec::Bincode, &[9]), "failed to decode with bincode");
 }
 
-// Whatever the bytes are, decoding ends, and without a panic.
+// Decoding must end without a panic for any bytes.
 #[test]
 fn arbitrary_bytes_never_panic() {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -276,7 +276,7 @@ fn arbitrary_bytes_never_panic() {
         }
         for codec in BOTH {
             let frame = forged(codec, &bytes);
-            // What is decoded by chance must be something that can be written again.
+            // A value that is decoded by chance must be one that can be encoded again.
             if let Ok(value) = frame::decode::<(Shape, HashMap<String, Vec<u64>>)>(codec, TYPES, &frame) {
                 self::frame(codec, &value);
             }
@@ -312,7 +312,7 @@ struct Skips {
     second: u32,
 }
 
-/// bincode refuses, when the value is written or when it is read back, and says what to take instead.
+/// Checks that bincode refuses a value when it is encoded or decoded, and that the error says what to use instead.
 #[track_caller]
 fn messagepack_only<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T) {
     assert_eq!(through(Codec::Messagepack, &value), value);
@@ -354,7 +354,7 @@ fn a_type_that_cannot_be_written_leaves_the_buffer_alone() {
 
 #[test]
 fn what_is_written_otherwise_each_time_is_refused() {
-    /// Gives its items away when it is written.
+    /// Loses its items when it is encoded.
     struct Drained(std::cell::RefCell<std::vec::IntoIter<u32>>);
 
     impl Serialize for Drained {

@@ -1,4 +1,4 @@
-//! The structure of types as it is traced: types in, text out.
+//! Tests of the traced structure of types: types in, text out.
 #![allow(dead_code, missing_docs)]
 
 use std::cell::{Cell, RefCell};
@@ -20,7 +20,7 @@ fn schema<T: DeserializeOwned>() -> Schema {
     Schema::of::<(), T>(Codec::Bincode)
 }
 
-/// The output's line, then those of the named types.
+/// Checks the line of the output, followed by the lines of the named types.
 #[track_caller]
 fn check<T: DeserializeOwned>(expected: &str) {
     let schema = schema::<T>();
@@ -213,7 +213,7 @@ fn types_that_contain_themselves() {
     );
     check::<Tree>("Tree\ntype Tree = [Tree]");
     check::<(u8, Tree)>("(u8, Tree)\ntype Tree = [Tree]");
-    // No value of it can exist, so what stands behind the first `Endless` is never reached.
+    // No value of this type can exist, so the field after the first `Endless` is never reached.
     check::<Endless>("Endless\nenum Endless { A(Endless), B(Endless, ?) }");
 }
 
@@ -312,7 +312,7 @@ fn what_describes_itself() {
     check::<Flattened>("{ name: string, count: u32, .. }");
 }
 
-/// Takes its fields in order only, as some hand-written implementations do.
+/// A struct that takes its fields only in order, as some hand-written implementations do.
 struct InOrder(u8, String);
 impl<'de> Deserialize<'de> for InOrder {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -334,7 +334,7 @@ impl<'de> Deserialize<'de> for InOrder {
     }
 }
 
-/// Knows its variants by number only.
+/// An enum that takes its variants only by number.
 enum Numbered {
     Zero,
     One(u8),
@@ -365,7 +365,7 @@ impl<'de> Deserialize<'de> for Numbered {
     }
 }
 
-/// A type that is checked while it is read.
+/// Defines a type that validates its value while it is deserialized.
 macro_rules! particular {
     ($name:ident, $from:ty, |$value:ident| $good:expr) => {
         struct $name;
@@ -533,7 +533,7 @@ fn the_module_does_not_count() {
     check::<(here::Same, there::Same)>("(Same, Same#2)\nstruct Same { a: u8 }\nstruct Same#2 { a: u8 }");
 }
 
-// The price of a hand-made type with many optional ways back to itself must not grow with their permutations.
+// The cost of a type with many optional fields of the type itself must not grow with the permutations of the fields.
 #[test]
 fn many_ways_back_are_each_taken_once() {
     macro_rules! web {

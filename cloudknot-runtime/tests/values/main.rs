@@ -1,4 +1,4 @@
-//! Tests of values and their types: the codec, and the fingerprint.
+//! Tests of values and their types: the codec and the fingerprint.
 
 mod codec;
 mod fingerprint;

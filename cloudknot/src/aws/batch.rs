@@ -1,4 +1,4 @@
-//! AWS Batch, and nothing else of AWS: jobs, from their submission to what became of them. Knows no run.
+//! AWS Batch, and no other service of AWS: jobs, from their submission to their end. Independent of runs.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,17 +23,17 @@ mod account;
 #[cfg(feature = "deploy")]
 pub(crate) use account::Definition;
 
-/// The tag by which everything of a Knot names it.
+/// Tag of everything that belongs to a Knot, with the name of the Knot.
 pub(crate) const KNOT_TAG: &str = "cloudknot:knot";
-/// The tag by which a job names its run.
+/// Tag of a job, with the run that the job belongs to.
 const RUN_TAG: &str = "cloudknot:run";
-/// So many jobs go into one request.
+/// Maximum number of jobs in one request.
 const AT_ONCE: usize = 100;
-/// How many children an array has at most. One child is no array, but a plain job.
+/// Maximum number of children of an array job. A single child is not an array, but a plain job.
 pub(crate) const LARGEST_ARRAY: u64 = 10_000;
-/// How many characters the overrides of a container may have, as JSON. With more, a job is taken, and then fails.
+/// Maximum number of characters of the container overrides, as JSON. A job with more is accepted, and then fails.
 pub(crate) const LARGEST_OVERRIDE: usize = 8_192;
-/// How often a submission is tried, with waits that double: some two minutes in all.
+/// Maximum number of times a submission is sent. The delays between them double, for about two minutes in all.
 const TRIES: u32 = 8;
 
 #[derive(Debug, Clone)]
@@ -45,61 +45,61 @@ pub(crate) struct Batch {
 /// A job to be submitted.
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
-    /// No other job has it.
+    /// Unique name of the job.
     pub(crate) name: String,
     pub(crate) queue: String,
     pub(crate) definition: String,
-    /// One is a plain job, more are an array.
+    /// Number of children. One child is a plain job, more are an array job.
     pub(crate) children: u64,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) resources: Resources,
-    /// How long one attempt of a child may take.
+    /// Timeout of one attempt of a child.
     pub(crate) timeout: Option<Duration>,
     pub(crate) knot: String,
     pub(crate) run: String,
     pub(crate) tags: Vec<(String, String)>,
 }
 
-/// A job as Batch describes it.
+/// A job as AWS Batch describes it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Described {
     pub(crate) id: String,
     pub(crate) name: String,
-    /// Batch's word for its state.
+    /// State of the job, as AWS Batch spells it.
     pub(crate) status: String,
     pub(crate) reason: Option<String>,
-    /// How many children of an array are in which state.
+    /// Number of children of an array job, by state.
     pub(crate) children: HashMap<String, u64>,
-    /// How many children an array has.
+    /// Number of children of an array job; `None` for a plain job.
     pub(crate) size: Option<u64>,
-    /// Somebody has ended it.
+    /// `true` if the job was terminated or cancelled.
     pub(crate) is_terminated: bool,
-    /// Those that have ended, in their order.
+    /// Attempts that have ended, in order.
     pub(crate) attempts: Vec<Attempt>,
-    /// The log of the attempt that runs, or ran last.
+    /// Log stream of the attempt that is running or ran last.
     pub(crate) log: Option<String>,
-    /// Where its logs are, if it says so.
+    /// Log group of the job, if the job names one.
     pub(crate) log_group: Option<String>,
 }
 
-/// One attempt of a job that has ended.
+/// An attempt of a job that has ended.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Attempt {
     pub(crate) exit_code: Option<i32>,
-    /// What Docker said of its container.
+    /// Reason that Docker gave for the end of the container.
     pub(crate) container_reason: Option<String>,
-    /// What Batch said of it.
+    /// Reason that AWS Batch gave for the end of the attempt.
     pub(crate) reason: Option<String>,
     pub(crate) log: Option<String>,
 }
 
 impl Described {
-    /// Nothing more will come of it.
+    /// Returns whether the job has ended, and its state is final.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.status.as_str(), "SUCCEEDED" | "FAILED")
     }
 
-    /// How many of its children (itself, if it is no array) are in one of these states.
+    /// Returns the number of children in one of these states. A plain job counts as its own only child.
     pub(crate) fn count(&self, states: &[&str]) -> u64 {
         if self.size.is_none() {
             return u64::from(states.contains(&self.status.as_str()));
@@ -143,10 +143,10 @@ impl Batch {
         Self { client: client!(aws, batch), aws: aws.clone() }
     }
 
-    /// Submits a job, and gives its id.
+    /// Submits a job and returns its ID.
     ///
-    /// Batch takes the same job twice without a word. So a request is sent once, and before it is sent again, the job is
-    /// looked for by its name: it may be there, and only the answer was lost.
+    /// AWS Batch may accept the same job twice. Therefore the SDK does not retry the request: before it is sent again, the
+    /// job is looked up by its name, because it may exist and only the answer may have been lost.
     pub(crate) async fn submit(&self, order: &Order) -> Result<String> {
         let mut wait = Duration::from_millis(500);
         let mut tries = 1;
@@ -219,7 +219,7 @@ impl Batch {
         ))
     }
 
-    /// A queue or a job definition that is gone is told apart.
+    /// Returns the error of a failed request. Its kind is `NotFound` if the queue or the job definition is gone.
     fn failed<E>(&self, doing: &str, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -233,7 +233,7 @@ impl Batch {
         failed
     }
 
-    /// The jobs of a queue whose names begin like this, with their names, states and reasons alone.
+    /// Returns the jobs of a queue whose names start with `begins`, with only their IDs, names, states, reasons and sizes.
     pub(crate) async fn named(&self, queue: &str, begins: &str) -> Result<Vec<Described>> {
         let filter = KeyValuesPair::builder().name("JOB_NAME").values(format!("{begins}*")).build();
         let mut pages = self.client.list_jobs().job_queue(queue).filters(filter).into_paginator().send();
@@ -250,12 +250,12 @@ impl Batch {
             size: job.array_properties.and_then(|array| array.size).and_then(|size| u64::try_from(size).ok()),
             ..Described::default()
         };
-        // Not every server heeds the filter; and the children of an array are its parent's.
+        // Some servers ignore the filter. Children of an array are represented by their parent.
         let is_one = |job: &Described| job.name.starts_with(begins) && !job.id.contains(':');
         Ok(found.into_iter().map(summary).filter(is_one).collect())
     }
 
-    /// What Batch knows of these jobs. One that it does not know, not yet or not any more, is not among them.
+    /// Returns the descriptions of these jobs. Jobs that AWS Batch does not know yet, or no longer knows, are left out.
     pub(crate) async fn describe(&self, ids: &[String]) -> Result<Vec<Described>> {
         let mut found = Vec::new();
         for ids in ids.chunks(AT_ONCE) {
@@ -266,7 +266,8 @@ impl Batch {
         Ok(found)
     }
 
-    /// Ends a job, or does not begin it; an array with all of its children. One that is over stays as it is.
+    /// Terminates a job, or cancels it if it has not started. An array job is terminated with all of its children. A job
+    /// that has ended does not change.
     pub(crate) async fn terminate(&self, id: &str, reason: &str) -> Result<()> {
         let asked = self.client.terminate_job().job_id(id).reason(reason).send().await;
         asked.map_err(|error| self.aws.failed(&format!("end the job `{id}`"), error))?;
@@ -287,7 +288,7 @@ fn requirements(resources: &Resources) -> Option<Vec<ResourceRequirement>> {
     (!said.is_empty()).then_some(said)
 }
 
-/// Whether a submission may fare better the next time: it was not answered, or Batch is busy or broken.
+/// Returns whether a retry of the submission may succeed: there was no answer, or AWS Batch is overloaded or broken.
 fn passes(error: &SdkError<SubmitJobError, HttpResponse>) -> bool {
     match error {
         SdkError::ConstructionFailure(_) => false,
@@ -302,12 +303,12 @@ fn passes(error: &SdkError<SubmitJobError, HttpResponse>) -> bool {
     }
 }
 
-/// What Batch says of a child's place in an array: `<id of the array>:<index>`.
+/// Returns the ID of a child of an array job: `<ID of the array job>:<index>`.
 pub(crate) fn child_id(array: &str, index: u64) -> String {
     format!("{array}:{index}")
 }
 
-/// Whether this is one of Batch's words for a state.
+/// Returns whether this state of AWS Batch means that the job has not started yet.
 pub(crate) fn is_waiting(status: &str) -> bool {
     matches!(JobStatus::from(status), JobStatus::Submitted | JobStatus::Pending | JobStatus::Runnable)
 }

@@ -1,7 +1,7 @@
-//! CloudFormation, and nothing else of AWS: makes, changes, finds and deletes stacks by name.
+//! CloudFormation, and no other service of AWS: creates, updates, finds and deletes stacks by name.
 //!
-//! Whatever state a stack was left in, by whom, the same call brings it to where it should be: one that others are working on
-//! is waited for, one that failed is taken away or rolled back first.
+//! The same call leads to the wanted state of a stack, no matter in which state the stack was left, or by whom: an operation
+//! in progress is waited for, and a stack that failed is deleted or rolled back first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -19,9 +19,9 @@ pub(crate) const KNOT_STACKS: &str = "cloudknot-knot-";
 /// Prefix of the names of all stacks of Pars.
 pub(crate) const PARS_STACKS: &str = "cloudknot-pars-";
 
-/// How often a stack is looked at while it changes: at first, and at last.
+/// Interval between two polls of a stack that is changing: the first one, and the longest one.
 const LOOK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(5));
-/// A template may have so many bytes in a request; a larger one has to be fetched from a bucket.
+/// Maximum size of a template in a request, in bytes. A larger one has to be fetched from a bucket.
 pub(crate) const LARGEST_BODY: usize = 51_200;
 
 /// Stacks of one account and region.
@@ -35,41 +35,41 @@ pub(crate) struct Stacks {
 #[derive(Debug, Clone)]
 pub(crate) struct Stack {
     pub(crate) name: String,
-    /// Its ARN, which stays when another stack of that name is made.
+    /// ARN of the stack, which still denotes this stack after another one with the same name was created.
     pub(crate) id: String,
     pub(crate) status: StackStatus,
     pub(crate) reason: Option<String>,
     pub(crate) outputs: BTreeMap<String, String>,
     pub(crate) created: SystemTime,
-    /// When it was made or changed last.
+    /// Time of the last update, or of the creation if there was none.
     pub(crate) changed: SystemTime,
 }
 
-/// What CloudFormation remembers of a stack that was deleted; for 90 days.
+/// A deleted stack, as CloudFormation remembers it for 90 days.
 #[derive(Debug, Clone)]
 pub(crate) struct Deleted {
     pub(crate) template: String,
     pub(crate) created: SystemTime,
 }
 
-/// What a stack shall be.
+/// Wanted state of a stack.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     pub(crate) name: &'a str,
     pub(crate) template: &'a Body,
     pub(crate) tags: &'a [(String, String)],
-    /// One that is there stays as it is.
+    /// `true` if an existing stack must not be changed.
     pub(crate) only_new: bool,
 }
 
-/// Where CloudFormation reads a template.
+/// Source from which CloudFormation reads a template.
 #[derive(Debug)]
 pub(crate) enum Body {
     Text(String),
     Url(String),
 }
 
-/// What became of it.
+/// Change that was made to a stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     Made,
@@ -77,30 +77,30 @@ pub(crate) enum Change {
     None,
 }
 
-/// What can be done next with a stack.
+/// Next step that the status of a stack allows.
 enum Next {
-    /// Somebody, perhaps this program before it was killed, is at work on it.
+    /// An operation is in progress, perhaps started by this program before it was killed.
     Wait,
-    /// It never came to be, or was half deleted.
+    /// The creation failed, or the stack was only partly deleted.
     Delete,
-    /// A roll-back got stuck.
+    /// A rollback failed, and can be continued.
     RollBack,
     Update,
-    /// A change set of somebody's that nobody has executed.
+    /// The stack consists of a change set that was never executed.
     Refuse,
 }
 
-/// What is being done to a stack.
+/// Operation on a stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
     Create,
     Change,
-    /// Going on with a roll-back that got stuck.
+    /// Continuation of a rollback that failed.
     RollBack,
     Delete,
 }
 
-/// What came of asking for a change.
+/// Result of the request to update a stack.
 enum Updated {
     Asked,
     Nothing,
@@ -112,7 +112,7 @@ impl Stacks {
         Self { client: client!(aws, cloudformation), aws: aws.clone() }
     }
 
-    /// The stack of this name or ARN.
+    /// Returns the stack with this name or ARN.
     pub(crate) async fn find(&self, name: &str) -> Result<Option<Stack>> {
         let answer = match self.client.describe_stacks().stack_name(name).send().await {
             Ok(answer) => answer,
@@ -125,7 +125,7 @@ impl Stacks {
         Ok(found.filter(|stack| stack.status != StackStatus::DeleteComplete))
     }
 
-    /// The stack of this name once nothing happens to it: what somebody else does to it is waited for.
+    /// Returns the stack with this name or ARN, after waiting for the end of an operation in progress, even of another user.
     pub(crate) async fn find_at_rest(&self, name: &str) -> Result<Option<Stack>> {
         match self.find(name).await? {
             Some(stack) if matches!(stack.next(), Next::Wait) => {
@@ -136,7 +136,7 @@ impl Stacks {
         }
     }
 
-    /// All stacks whose names begin like this, in the order of their names.
+    /// Returns all stacks whose names start with `beginning`, sorted by name.
     pub(crate) async fn all(&self, beginning: &str) -> Result<Vec<Stack>> {
         let mut pages = self.client.describe_stacks().into_paginator().send();
         let mut found = Vec::new();
@@ -149,7 +149,7 @@ impl Stacks {
         Ok(found)
     }
 
-    /// The template that a stack was made of, as text.
+    /// Returns the template of a stack, as text.
     pub(crate) async fn template(&self, stack: &Stack) -> Result<String> {
         self.template_of(&stack.name, &stack.id).await
     }
@@ -160,7 +160,7 @@ impl Stacks {
         Ok(answer.template_body.unwrap_or_default())
     }
 
-    /// The stack of this name that was deleted last.
+    /// Returns the stack with this name that was deleted last.
     pub(crate) async fn deleted(&self, name: &str) -> Result<Option<Deleted>> {
         let asked = self.client.list_stacks().stack_status_filter(StackStatus::DeleteComplete);
         let mut pages = asked.into_paginator().send();
@@ -175,9 +175,10 @@ impl Stacks {
         Ok(Some(Deleted { template: self.template_of(name, &id).await?, created }))
     }
 
-    /// Makes it, or changes what is there into it, and waits until that is done.
+    /// Creates the wanted stack, or updates the existing one, and waits until that is done.
     ///
-    /// Before what is there is changed, `may_change` is asked: it may have become another one while this waited for it.
+    /// `may_change` is called before the existing stack is updated: it may have been replaced by another stack while this
+    /// call waited.
     pub(crate) async fn apply(
         &self,
         wanted: &Wanted<'_>,
@@ -231,7 +232,7 @@ impl Stacks {
         }
     }
 
-    /// Asks for it to be made; `None` if it is there by now.
+    /// Requests the creation of a stack, and returns its ID; `None` if the stack exists by now.
     async fn create(&self, wanted: &Wanted<'_>) -> Result<Option<String>> {
         step(&format!("creating the stack `{}`", wanted.name));
         let (body, url) = wanted.template.parts();
@@ -243,7 +244,7 @@ impl Stacks {
         }
     }
 
-    /// Asks for it to be changed.
+    /// Requests an update of the stack.
     async fn update(&self, wanted: &Wanted<'_>, stack: &Stack) -> Result<Updated> {
         step(&format!("changing the stack `{}`", wanted.name));
         let (body, url) = wanted.template.parts();
@@ -251,13 +252,13 @@ impl Stacks {
         match asked.capabilities(Capability::CapabilityIam).set_tags(wanted.tags()).send().await {
             Ok(_) => Ok(Updated::Asked),
             Err(error) if message(&error).contains("No updates are to be performed") => Ok(Updated::Nothing),
-            // Somebody else was quicker by a moment; what CloudFormation says then names the state.
+            // Another operation started a moment earlier; the message of CloudFormation then names the state.
             Err(error) if message(&error).contains("_IN_PROGRESS state and can not be updated") => Ok(Updated::Busy),
             Err(error) => Err(self.aws.failed(&format!("change the stack `{}`", wanted.name), error)),
         }
     }
 
-    /// The stack once nothing happens to it any more; an error if that is not what was to be done.
+    /// Waits until the operation has ended, and returns the stack; an error if the operation did not succeed.
     async fn settled(&self, name: &str, id: &str, doing: Doing) -> Result<Stack> {
         let Some(stack) = self.wait(name, id).await? else {
             let message = format!("failed to {} the stack `{name}`: somebody deleted it", doing.name());
@@ -269,14 +270,14 @@ impl Stacks {
         Err(self.failure(name, &stack, doing).await)
     }
 
-    /// Deletes it, with all that is in it, and waits until that is done.
+    /// Deletes the stack with all its resources, and waits until that is done.
     ///
-    /// Of one that could not be deleted before, what is named here stays.
+    /// If an earlier deletion of the stack failed, the resources in `keep` are retained.
     pub(crate) async fn delete(&self, stack: &Stack, keep: &[&str]) -> Result<()> {
         let Some(stack) = self.find_at_rest(&stack.id).await? else { return Ok(()) };
         step(&format!("deleting the stack `{}`", stack.name));
         if stack.status != StackStatus::DeleteInProgress {
-            // What was to be kept, and is why it could not be deleted before, is left behind.
+            // The resources to be kept, because of which the earlier deletion failed, are left behind.
             let keep = keep.iter().map(ToString::to_string).collect::<Vec<_>>();
             let keep = Some(keep).filter(|keep| !keep.is_empty() && stack.status == StackStatus::DeleteFailed);
             let asked = self.client.delete_stack().stack_name(&stack.id).set_retain_resources(keep).send().await;
@@ -288,7 +289,7 @@ impl Stacks {
         }
     }
 
-    /// Waits until nothing happens to it any more, and reports what happens to its resources meanwhile.
+    /// Waits until no operation on the stack is in progress, and reports the events of its resources meanwhile.
     async fn wait(&self, name: &str, id: &str) -> Result<Option<Stack>> {
         let (mut pause, mut told) = (LOOK.0, None);
         loop {
@@ -305,7 +306,8 @@ impl Stacks {
         }
     }
 
-    /// Reports the events since the one that was told last; the id of the newest. Of those before the first look none is told.
+    /// Reports the events since the last one that was reported, and returns the ID of the newest event. The first call
+    /// reports none, because its events are earlier.
     async fn tell(&self, name: &str, id: &str, told: Option<String>) -> Result<String> {
         let events = self.events(name, id).await?;
         let newest = events.first().and_then(|event| event.event_id.clone()).unwrap_or_default();
@@ -324,7 +326,8 @@ impl Stacks {
         Ok(newest)
     }
 
-    /// What happened to a stack and its resources since it began something last, and somewhat before; the newest first.
+    /// Returns the events of a stack and its resources since the start of its last operation, and some earlier ones, sorted
+    /// newest first.
     async fn events(&self, name: &str, id: &str) -> Result<Vec<StackEvent>> {
         let mut pages = self.client.describe_stack_events().stack_name(id).into_paginator().send();
         let mut events = Vec::new();
@@ -339,7 +342,8 @@ impl Stacks {
         Ok(events)
     }
 
-    /// Why it ended like this: the resource that failed first, which is what the rest follows from.
+    /// Returns the error of a failed operation. Its source is the resource that failed first, which caused the other
+    /// failures.
     async fn failure(&self, name: &str, stack: &Stack, doing: Doing) -> Error {
         let events = match self.events(name, &stack.id).await {
             Ok(events) => events,
@@ -370,7 +374,7 @@ fn time(time: Option<aws_smithy_types::DateTime>) -> SystemTime {
     time.and_then(|time| SystemTime::try_from(time).ok()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// What is left to somebody whose stack cannot go back to what it was.
+/// Returns the hint for a stack that cannot be rolled back.
 fn way_out(stack: &Stack, failed: &[&StackEvent]) -> String {
     let left = failed.iter().filter(|event| status(event) == "UPDATE_FAILED");
     let left: BTreeSet<&str> = left.filter_map(|event| event.logical_resource_id()).collect();
@@ -386,7 +390,7 @@ fn way_out(stack: &Stack, failed: &[&StackEvent]) -> String {
 }
 
 impl Doing {
-    /// What begins something that has nothing to do with what was before.
+    /// Operations that are independent of the operation before them.
     const ANEW: [Self; 3] = [Self::Create, Self::Change, Self::Delete];
 
     fn name(self) -> &'static str {
@@ -398,7 +402,7 @@ impl Doing {
         }
     }
 
-    /// Whether the stack itself began this here.
+    /// Returns whether the event is the start of this operation by the stack itself.
     fn begins(self, event: &StackEvent, id: &str) -> bool {
         let begun = match self {
             Self::Create => "CREATE_IN_PROGRESS",
@@ -425,10 +429,10 @@ impl Stack {
         }
     }
 
-    /// A value that every stack of ours of this kind has.
+    /// Returns an output that every stack of ours of this kind has.
     ///
     /// # Errors
-    /// If this one has not: it is no such stack, or half made.
+    /// If this stack does not have it: it is of another kind, or incomplete.
     pub(crate) fn output(&self, key: &str) -> Result<&str> {
         self.outputs.get(key).map(String::as_str).ok_or_else(|| {
             let message = format!("failed to find `{key}` in the stack `{}`, which is {}", self.name, self.status);
@@ -436,29 +440,30 @@ impl Stack {
         })
     }
 
-    /// Whether all that it shall have is there.
+    /// Returns whether the stack has all the resources that it should have.
     pub(crate) fn is_complete(&self) -> bool {
         use StackStatus::{CreateComplete, UpdateComplete, UpdateRollbackComplete};
         matches!(self.status, CreateComplete | UpdateComplete | UpdateRollbackComplete)
     }
 
-    /// Whether it never came to be, or could not be deleted, and nobody is at work on it: what is there of it is of no use.
+    /// Returns whether the creation or the deletion of the stack failed, and no operation is in progress. What is left of
+    /// such a stack is unusable.
     pub(crate) fn is_stuck(&self) -> bool {
         matches!(self.next(), Next::Delete)
     }
 
-    /// What a plan says of one that is taken away before anything is made.
+    /// Returns the note for a plan if the stack is stuck, and is therefore deleted before anything is created.
     pub(crate) fn goes_first(&self) -> Option<String> {
         let (name, status) = (&self.name, &self.status);
         self.is_stuck().then(|| format!("the stack `{name}`, which is {status}, is deleted first, and made anew"))
     }
 
-    /// The region that it is in: a part of its ARN.
+    /// Returns the region of the stack, which is part of its ARN.
     pub(crate) fn region(&self) -> &str {
         self.id.split(':').nth(3).unwrap_or_default()
     }
 
-    /// Whether it can become another one: it is there, and did not fail while it was made or deleted.
+    /// Returns whether the stack can be updated: it exists, and neither its creation nor its deletion failed.
     pub(crate) fn can_be_changed(&self) -> bool {
         matches!(self.next(), Next::Update | Next::RollBack)
     }
@@ -478,7 +483,7 @@ impl Stack {
 }
 
 impl Wanted<'_> {
-    /// Without any, those that the stack has stay.
+    /// Returns the tags; `None` if there are none, so that the stack keeps its present tags.
     fn tags(&self) -> Option<Vec<Tag>> {
         let tags =
             self.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect::<Vec<_>>();
@@ -495,10 +500,11 @@ impl Body {
     }
 }
 
-/// The resources that failed since the stack itself began this last, the first one first: what came after follows from it.
-/// The events are the newest first, and those of the stack name it as their resource.
+/// Returns the resources that failed since the stack itself last began this operation, the earliest first, because it
+/// caused the later ones. The newest event comes first in `events`, and the events of the stack itself name the stack as
+/// their resource.
 fn failures<'e>(events: &'e [StackEvent], id: &str, doing: Doing) -> Vec<&'e StackEvent> {
-    // What was under way when another one failed ends like this: "Resource creation cancelled".
+    // A resource that was in progress when another one failed ends like this: "Resource creation cancelled".
     let cancelled = |event: &StackEvent| {
         let reason = event.resource_status_reason().unwrap_or_default();
         reason.starts_with("Resource ") && reason.trim_end_matches('.').ends_with(" cancelled")

@@ -1,6 +1,6 @@
-//! EC2, and nothing else of AWS: reads networks and machines, and makes the default VPC where there is none.
+//! EC2, and no other service of AWS: reads networks and machines, and creates the default VPC where there is none.
 //!
-//! Its SDK takes five minutes to compile, so the few requests are written here and sent by `query.rs`.
+//! The SDK of EC2 takes five minutes to compile, so the few requests are written here and sent by `query.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,20 +10,21 @@ use super::query::{self, Api, Ask, items, part};
 use super::{Aws, code};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The version has not changed since EC2 called it so.
+/// API of EC2. Its version has not changed since 2016-11-15.
 const EC2: Api = Api::new("EC2", "ec2", false, "2016-11-15");
 
-/// How many values one filter is given; EC2 takes 200.
+/// Maximum number of values in one filter, which is the limit of EC2.
 const VALUES: usize = 200;
-/// How many instance types a page has; EC2 gives no more.
+/// Maximum number of instance types on a page, which is the limit of EC2.
 const PAGE: &str = "100";
 
-/// What Batch knows by one name, and the families that stand for it.
+/// Names under which AWS Batch knows several instance families, and these families.
 ///
-/// `optimal` was C4, M4 and R4, or C5, M5 and R5 where these are not; since November 2025 it is moved to what `default_x86_64`
-/// is. An account may have either, so it is both here. (`instanceTypes` in `ComputeResource` and `ComputeResourceUpdate` of
-/// Batch's API reference; Batch's user guide, "Optimal instance type configuration to receive automatic instance family
-/// updates". Batch may add families to them: what is listed here is what they have at least.)
+/// `optimal` was C4, M4 and R4, or C5, M5 and R5 in regions without those; since November 2025 it is being moved to the
+/// families of `default_x86_64`. An account may have either, so both are listed here. (`instanceTypes` in `ComputeResource`
+/// and `ComputeResourceUpdate` of the API reference of AWS Batch; user guide of AWS Batch, "Optimal instance type
+/// configuration to receive automatic instance family updates". AWS Batch may add families: each name has at least the
+/// families that are listed here.)
 const BUNDLES: [(&str, &[&str]); 3] = [
     ("optimal", &["c4", "m4", "r4", "c5", "m5", "r5", "m6i", "c6i", "r6i", "c7i"]),
     ("default_x86_64", &["m6i", "c6i", "r6i", "c7i"]),
@@ -36,7 +37,7 @@ pub(crate) struct Ec2 {
     aws: Aws,
 }
 
-/// A network.
+/// A virtual network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Vpc {
     pub(crate) id: String,
@@ -44,35 +45,35 @@ pub(crate) struct Vpc {
     pub(crate) is_default: bool,
 }
 
-/// The part of a network that is in one zone.
+/// The part of a VPC that is in one zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subnet {
     pub(crate) id: String,
     pub(crate) zone: String,
     pub(crate) cidr: String,
-    /// Whether what starts here gets a public address.
+    /// `true` if machines that start in the subnet get a public address.
     pub(crate) public_ip: bool,
     pub(crate) default_for_zone: bool,
 }
 
-/// What a machine has.
+/// An instance type, with the resources of a machine of this type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InstanceType {
     pub(crate) name: String,
     pub(crate) vcpus: u32,
-    /// All of it; a job gets less.
+    /// Total memory, of which a job gets less.
     pub(crate) memory_mib: u64,
-    /// Those that a container can be given: NVIDIA's.
+    /// Number of GPUs that a container can be given, which are those of NVIDIA.
     pub(crate) gpus: u32,
-    /// EC2's words: `x86_64`, `arm64`, `i386`.
+    /// Architectures, as EC2 spells them: `x86_64`, `arm64`, `i386`.
     pub(crate) arch: Vec<String>,
     pub(crate) bare_metal: bool,
 }
 
-/// What a machine starts from.
+/// An image that machines start from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Image {
-    /// The name of its disk, to which a size can be given.
+    /// Name of its disk, whose size can be chosen.
     pub(crate) root_device: String,
     pub(crate) arch: String,
 }
@@ -82,19 +83,19 @@ impl Ec2 {
         Self { aws: aws.clone() }
     }
 
-    /// The VPC that every account has in every region, unless somebody deleted it.
+    /// Returns the default VPC, which every account has in every region unless it was deleted.
     pub(crate) async fn default_vpc(&self) -> Result<Option<Vpc>> {
         let ask = Ask::new("DescribeVpcs").filter("is-default", ["true"]);
         let found = self.list("look for the default VPC", ask, "vpcSet", &[], Vpc::read).await?;
         Ok(found.into_iter().next())
     }
 
-    /// Makes the default VPC, with a subnet in each zone. If there is one by now, this is it.
+    /// Creates the default VPC, with a subnet in each zone. Returns the existing one if there is one by now.
     pub(crate) async fn create_default_vpc(&self) -> Result<Vpc> {
         let doing = "make the default VPC";
         let answer = match EC2.send(&self.aws, &Ask::new("CreateDefaultVpc")).await {
             Ok(answer) => answer,
-            // Somebody else's, or our own, of which the answer was lost.
+            // Created by another user, or by an earlier request of this program whose answer was lost.
             Err(error) if code(&error) == Some("DefaultVpcAlreadyExists") => {
                 let missing = || EC2.unreadable(&self.aws, doing, "it exists, and is not found");
                 return self.default_vpc().await?.ok_or_else(missing);
@@ -106,14 +107,14 @@ impl Ec2 {
             .ok_or_else(|| EC2.unreadable(&self.aws, doing, "there is no VPC in it"))
     }
 
-    /// The VPC of this id.
+    /// Returns the VPC with this ID.
     pub(crate) async fn vpc(&self, id: &str) -> Result<Option<Vpc>> {
         let ask = Ask::new("DescribeVpcs").with("VpcId.1", id);
         let (doing, absent) = (format!("look for the VPC `{id}`"), ["InvalidVpcID.NotFound"]);
         Ok(self.list(&doing, ask, "vpcSet", &absent, Vpc::read).await?.into_iter().next())
     }
 
-    /// The subnets of a VPC, by zone.
+    /// Returns the subnets of a VPC, sorted by zone.
     pub(crate) async fn subnets(&self, vpc: &str) -> Result<Vec<Subnet>> {
         let ask = Ask::new("DescribeSubnets").filter("vpc-id", [vpc]);
         let doing = format!("list the subnets of the VPC `{vpc}`");
@@ -122,13 +123,14 @@ impl Ec2 {
         Ok(found)
     }
 
-    /// How many VPCs there are in the region.
+    /// Returns the number of VPCs in the region.
     pub(crate) async fn count_vpcs(&self) -> Result<usize> {
         let there = self.list("count the VPCs", Ask::new("DescribeVpcs"), "vpcSet", &[], Vpc::read).await?;
         Ok(there.len())
     }
 
-    /// How many elastic addresses of Amazon's the account has in the region: its own do not count against a quota.
+    /// Returns the number of elastic addresses of Amazon that the account has in the region. Addresses that the account
+    /// brought itself do not count against the quota.
     pub(crate) async fn count_addresses(&self) -> Result<usize> {
         let is_amazons = |item: Node<'_, '_>| Some(part(item, "publicIpv4Pool").is_none_or(|pool| pool == "amazon"));
         let ask = Ask::new("DescribeAddresses");
@@ -136,7 +138,7 @@ impl Ec2 {
         Ok(there.into_iter().filter(|is_amazons| *is_amazons).count())
     }
 
-    /// How many NAT gateways there are in a zone, with those that come and go.
+    /// Returns the number of NAT gateways in a zone, including those that are being created or deleted.
     pub(crate) async fn count_nat_gateways(&self, zone: &str) -> Result<usize> {
         let doing = format!("count the NAT gateways in {zone}");
         let ask = Ask::new("DescribeNatGateways").filter("state", ["pending", "available", "deleting"]);
@@ -150,7 +152,8 @@ impl Ec2 {
         Ok(of_gateways.into_iter().filter(|subnet| here.contains(subnet)).count())
     }
 
-    /// The zones of the region that work and that the account may use; without local zones, where Fargate is not.
+    /// Returns the zones of the region that are available and that the account may use. Local zones are left out, because
+    /// they do not have Fargate.
     pub(crate) async fn zones(&self) -> Result<Vec<String>> {
         let doing = format!("list the zones of `{}`", self.aws.region);
         let all = self.list(&doing, Ask::new("DescribeAvailabilityZones"), "availabilityZoneInfo", &[], zone).await?;
@@ -159,11 +162,11 @@ impl Ec2 {
         Ok(names)
     }
 
-    /// What these machines have: types (`c7g.large`), families (`c7g`), and what else Batch knows (`optimal`,
-    /// `default_x86_64`, `default_arm64`).
+    /// Returns the chosen instance types: types (`c7g.large`), families (`c7g`), and the other names that AWS Batch knows
+    /// (`optimal`, `default_x86_64`, `default_arm64`).
     ///
     /// # Errors
-    /// If the region has nothing of one of them.
+    /// If the region has no instance type for one of them.
     pub(crate) async fn instance_types(&self, chosen: &[String]) -> Result<Vec<InstanceType>> {
         let patterns: Vec<String> = chosen.iter().flat_map(|chosen| patterns(chosen)).collect();
         let mut found = Vec::new();
@@ -189,7 +192,7 @@ impl Ec2 {
         ))
     }
 
-    /// In which zones of the region these types are; by their full names. A type that is nowhere is absent.
+    /// Returns the zones of the region that offer each of these types, by full name. A type that no zone offers is absent.
     pub(crate) async fn offered_in(&self, types: &[String]) -> Result<BTreeMap<String, BTreeSet<String>>> {
         let mut zones: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for types in types.chunks(VALUES) {
@@ -204,7 +207,7 @@ impl Ec2 {
         Ok(zones)
     }
 
-    /// The disk and the architecture of a machine image, if the account may use it.
+    /// Returns the disk and the architecture of a machine image, if the account may use it.
     pub(crate) async fn root_device(&self, ami: &str) -> Result<Option<Image>> {
         let ask = Ask::new("DescribeImages").with("ImageId.1", ami);
         let absent = ["InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"];
@@ -219,7 +222,7 @@ impl Ec2 {
         Ok(!self.list(&doing, ask, "keySet", &["InvalidKeyPair.NotFound"], named).await?.is_empty())
     }
 
-    /// All items of that set, over all pages. Where EC2 answers with one of these codes there are none.
+    /// Returns all items of a set, over all pages. If EC2 answers with one of the codes in `absent`, there are none.
     async fn list<T>(
         &self,
         doing: &str,
@@ -264,7 +267,7 @@ impl Subnet {
         Some(Self {
             id: part(item, "subnetId")?.to_owned(),
             zone: part(item, "availabilityZone")?.to_owned(),
-            // One that has IPv6 only has none.
+            // A subnet with IPv6 only has none.
             cidr: part(item, "cidrBlock").unwrap_or_default().to_owned(),
             public_ip: is(item, "mapPublicIpOnLaunch"),
             default_for_zone: is(item, "defaultForAz"),
@@ -296,7 +299,7 @@ impl Image {
     }
 }
 
-/// The name of a zone, unless it is of no use.
+/// Reads the name of a zone; `Some(None)` if the zone cannot be used.
 #[expect(clippy::option_option, reason = "one is an answer that cannot be read, the other a zone that is left out")]
 fn zone(item: Node<'_, '_>) -> Option<Option<String>> {
     let name = part(item, "zoneName")?;
@@ -314,7 +317,7 @@ fn is(item: Node<'_, '_>, name: &str) -> bool {
     part(item, name) == Some("true")
 }
 
-/// What EC2 has to be asked for, to learn of what was chosen.
+/// Returns the patterns of EC2 that match a chosen type, family or other name.
 fn patterns(chosen: &str) -> Vec<String> {
     match bundle(chosen) {
         Some(families) => families.iter().map(|family| format!("{family}.*")).collect(),
@@ -335,7 +338,7 @@ fn bundle(chosen: &str) -> Option<&'static [&'static str]> {
     BUNDLES.iter().find(|(name, _)| *name == chosen).map(|(_, families)| *families)
 }
 
-/// The first few of them, to be named in a sentence.
+/// Formats the first few names for use in a sentence.
 fn quoted(names: &[String]) -> String {
     let (shown, rest) = names.split_at(names.len().min(4));
     let shown: Vec<String> = shown.iter().map(|name| format!("`{name}`")).collect();

@@ -1,5 +1,5 @@
-//! The Elastic Container Registry's own API, and nothing else of AWS: logins, and repositories that others made. Images go
-//! over the registry protocol.
+//! The API of the Elastic Container Registry, and no other service of AWS: logins, repositories that others created, and the
+//! deletion of images. Images are transferred over the registry protocol.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use crate::aws::{Aws, client, code};
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::login::Login;
 
-/// So many images go into one request.
+/// Maximum number of images in one request.
 const AT_ONCE: usize = 100;
 
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub(crate) struct Ecr {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Repository {
     pub(crate) arn: String,
-    /// As `docker pull` takes it.
+    /// URI of the repository, as `docker pull` accepts it.
     pub(crate) uri: String,
 }
 
@@ -43,7 +43,7 @@ impl Ecr {
         Self { client: client!(aws, ecr), aws: aws.clone() }
     }
 
-    /// The login of the account's registry, good for some hours.
+    /// Returns the login of the account's registry, which is valid for some hours.
     pub(crate) async fn login(&self) -> Result<Login> {
         let asked = self.client.get_authorization_token().send().await;
         let answer = asked.map_err(|error| self.aws.failed("get a login for the registry of ECR", error))?;
@@ -55,7 +55,7 @@ impl Ecr {
         login.ok_or_else(|| Error::new(ErrorKind::Aws, "failed to read the login that ECR gave"))
     }
 
-    /// The repository of this name.
+    /// Returns the repository with this name.
     pub(crate) async fn repository(&self, name: &str) -> Result<Repository> {
         let asked = self.client.describe_repositories().repository_names(name).send().await;
         let answer = asked.map_err(|error| {
@@ -75,7 +75,7 @@ impl Ecr {
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("failed to find the repository `{name}`")))
     }
 
-    /// The images in a repository. One that is gone has none.
+    /// Returns the images in a repository. A repository that does not exist has none.
     pub(crate) async fn images(&self, repository: &str) -> Result<Vec<Stored>> {
         let mut found = Vec::new();
         let mut pages = self.client.describe_images().repository_name(repository).into_paginator().send();
@@ -89,7 +89,7 @@ impl Ecr {
         Ok(found)
     }
 
-    /// Deletes the image of this digest, with all its tags. One that is gone is no error.
+    /// Deletes the image with this digest, and all its tags. It is not an error if the image does not exist.
     pub(crate) async fn delete_image(&self, repository: &str, digest: &str) -> Result<()> {
         let image = ImageIdentifier::builder().image_digest(digest).build();
         let asked = self.client.batch_delete_image().repository_name(repository).image_ids(image).send().await;
@@ -97,7 +97,7 @@ impl Ecr {
         Self::refused(&doing, asked.map_err(|error| self.aws.failed(&doing, error))?.failures)
     }
 
-    /// What is refused comes back with a status of success.
+    /// Returns an error if ECR refused to delete an image. ECR reports this in an answer with a status of success.
     fn refused(doing: &str, failures: Option<Vec<ImageFailure>>) -> Result<()> {
         let mut failures = failures.unwrap_or_default().into_iter();
         match failures.find(|failure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound)) {
@@ -108,8 +108,8 @@ impl Ecr {
         }
     }
 
-    /// Takes these tags away: those that begin like this and go on with the start of a digest. An image that has no other goes
-    /// with it. A repository that is gone has none.
+    /// Deletes the tags that consist of this beginning and the start of a digest. An image without any other tag is deleted
+    /// too. A repository that does not exist has none.
     pub(crate) async fn delete_tags(&self, repository: &str, beginning: &str) -> Result<()> {
         let mut found: Vec<ImageIdentifier> = Vec::new();
         let mut pages = self.client.list_images().repository_name(repository).into_paginator().send();
@@ -121,7 +121,7 @@ impl Ecr {
             }
         }
         found.retain(|image| image.image_tag().is_some_and(|tag| is_digest_after(beginning, tag)));
-        // By the tag alone: an image that others have tagged as well stays.
+        // By the tag alone, so that an image that others have tagged too is kept.
         let tag = |image: &ImageIdentifier| ImageIdentifier::builder().set_image_tag(image.image_tag.clone()).build();
         for images in found.chunks(AT_ONCE) {
             let images = images.iter().map(tag).collect();
@@ -133,7 +133,7 @@ impl Ecr {
     }
 }
 
-/// Whether a tag is one of this Knot's: another's name may begin like it.
+/// Returns whether a tag belongs to this Knot. The name of another Knot may start with the name of this one.
 fn is_digest_after(beginning: &str, tag: &str) -> bool {
     let rest = tag.strip_prefix(beginning);
     rest.is_some_and(|rest| rest.len() == 12 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
@@ -146,7 +146,7 @@ impl Stored {
             digest: image.image_digest?,
             tags: image.image_tags.unwrap_or_default(),
             bytes: image.image_size_in_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
-            // Of one without a time nobody can say that it is old.
+            // An image without a time cannot be known to be old.
             pushed: pushed.unwrap_or_else(SystemTime::now),
         })
     }

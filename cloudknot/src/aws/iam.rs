@@ -1,6 +1,6 @@
-//! Roles and policies of IAM that exist, by their names.
+//! IAM, and no other service of AWS: finds existing roles and policies by name, and simulates policies.
 //!
-//! Its SDK takes half a minute to compile, so the few requests are written here and sent by `query.rs`.
+//! The SDK of IAM takes half a minute to compile, so the few requests are written here and sent by `query.rs`.
 
 use roxmltree::Node;
 
@@ -11,10 +11,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 const IAM: Api = Api::new("IAM", "iam", true, "2010-05-08");
 
-/// Returns the ARN of this role.
+/// Returns the ARN of the role with this name.
 ///
 /// # Errors
-/// `NotFound` if there is none.
+/// `NotFound` if there is no such role.
 pub(crate) async fn role(aws: &Aws, name: &str) -> Result<String> {
     let doing = format!("find the role `{name}`");
     let answer = match IAM.send(aws, &Ask::new("GetRole").with("RoleName", name)).await {
@@ -31,7 +31,8 @@ pub(crate) async fn role(aws: &Aws, name: &str) -> Result<String> {
     IAM.parse(aws, &doing, &answer, arn)?.ok_or_else(|| IAM.unreadable(aws, &doing, "the role has no ARN"))
 }
 
-/// Returns the ARN of an instance profile that this role has, besides those of a Pars: such a one goes with its Pars.
+/// Returns the ARN of an instance profile of this role. Instance profiles of a Pars are skipped, because they are deleted
+/// together with their Pars.
 pub(crate) async fn instance_profile(aws: &Aws, role: &str) -> Result<Option<String>> {
     let ask = Ask::new("ListInstanceProfilesForRole").with("RoleName", role);
     let profile =
@@ -67,19 +68,19 @@ pub(super) async fn simulate(aws: &Aws, source: &str, ask: Ask) -> Result<Vec<Ev
     pages(aws, &format!("ask IAM what `{source}` may do"), &ask, "EvaluationResults", Evaluation::read).await
 }
 
-/// A request to simulate policies.
+/// Creates a request to simulate policies.
 pub(super) fn simulation(actions: &[String], resources: &[String]) -> Ask {
     Ask::new("SimulatePrincipalPolicy").members("ActionNames", actions).members("ResourceArns", resources)
 }
 
-/// What IAM decided on one action.
+/// Decision of IAM on one action.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Evaluation {
     pub(crate) action: String,
     pub(crate) is_allowed: bool,
-    /// Whether it is allowed on each resource, where resources were told apart.
+    /// Decision for each resource (`true` if allowed); empty if IAM did not distinguish resources.
     pub(crate) on_each: Vec<bool>,
-    /// The context keys that policies ask for and the request did not have.
+    /// Context keys that the policies require and the request did not have.
     pub(crate) untold: Vec<String>,
 }
 
@@ -97,7 +98,7 @@ impl Evaluation {
     }
 }
 
-/// All members of this list, over all pages.
+/// Returns all members of this list, over all pages.
 async fn pages<T>(
     aws: &Aws,
     doing: &str,

@@ -1,4 +1,5 @@
-//! CloudWatch Logs, and nothing else of AWS: the end of a job's log, where a person reads all of it, and whether a group is there.
+//! CloudWatch Logs, and no other service of AWS: the end of a job's log, the page of the console that shows all of it, and
+//! whether a log group exists.
 
 use aws_smithy_types::error::ErrorMetadata;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -13,9 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 const LOGS: Service = Service { id: "CloudWatch Logs", name: "logs", is_global: false, refusal };
 
-/// How many lines of a log are asked for.
+/// Maximum number of lines of a log to request.
 const LINES: u32 = 100;
-/// How much of them is kept, in bytes.
+/// Maximum size of the lines that are kept, in bytes.
 const MOST: usize = 16 * 1024;
 
 #[derive(Deserialize)]
@@ -44,17 +45,17 @@ struct Group {
     name: String,
 }
 
-/// Whether there is a group of this name.
+/// Returns whether there is a log group with this name.
 #[cfg(feature = "deploy")]
 pub(crate) async fn group_is_there(aws: &Aws, group: &str) -> Result<bool> {
-    // Sorted by name: what is called by the prefix itself comes first.
+    // Groups are sorted by name: the one whose name is the prefix itself comes first.
     let asked = json!({"logGroupNamePrefix": group, "limit": 1});
     let target = ("DescribeLogGroups", "Logs_20140328.DescribeLogGroups");
     let found: Groups = ask(aws, target, &asked, &format!("look for the log group `{group}`")).await?;
     Ok(found.groups.iter().any(|found| found.name == group))
 }
 
-/// The end of a log: at most 100 lines and 16 KiB.
+/// Returns the end of a log: at most 100 lines and 16 KiB.
 pub(crate) async fn end_of(aws: &Aws, group: &str, stream: &str) -> Result<String> {
     let asked = json!({"logGroupName": group, "logStreamName": stream, "limit": LINES, "startFromHead": false});
     let target = ("GetLogEvents", "Logs_20140328.GetLogEvents");
@@ -67,7 +68,7 @@ pub(crate) async fn end_of(aws: &Aws, group: &str, stream: &str) -> Result<Strin
     Ok(text.split_off(begin))
 }
 
-/// Asks for an operation, given by its name and by what the header calls it.
+/// Requests an operation, given by its name and by the value of its target header.
 async fn ask<T: DeserializeOwned>(
     aws: &Aws,
     (operation, target): (&'static str, &'static str),
@@ -80,9 +81,9 @@ async fn ask<T: DeserializeOwned>(
         .map_err(|error| Error::new(ErrorKind::Aws, format!("failed to {doing}")).with_source(error))
 }
 
-/// The page of the console that shows a log.
+/// Returns the URL of the page of the console that shows a log.
 pub(crate) fn page(region: &str, group: &str, stream: &str) -> String {
-    // The console has names escaped twice, with a dollar sign for the second percent sign.
+    // The console expects names escaped twice, with `$` instead of `%` the second time.
     let escaped = |name: &str| {
         let once = utf8_percent_encode(name, NON_ALPHANUMERIC).to_string();
         once.replace('%', "$25")
@@ -108,7 +109,7 @@ fn refusal(text: &str) -> ErrorMetadata {
         message: Option<String>,
     }
     let mut said = ErrorMetadata::builder();
-    // Something between here and AWS may have answered in its stead.
+    // Something between this program and AWS, such as a proxy, may have answered instead.
     if let Ok(Said { code, message }) = serde_json::from_str(text) {
         let code = code.as_deref().map(|code| code.rsplit('#').next().unwrap_or(code).to_owned());
         said = said.code(code.unwrap_or_default()).message(message.unwrap_or_default());

@@ -1,43 +1,45 @@
-//! What can hold a job. Asks nobody: what a region has comes from `ec2.rs`.
+//! Checks whether machines can hold a job. Sends no requests: the instance types of a region come from `ec2.rs`.
 //!
-//! Batch does not say that a job fits nowhere: it waits, RUNNABLE, for ever. So this is asked before anything is made.
+//! AWS Batch does not report that a job fits nowhere: the job stays RUNNABLE forever. Therefore this is checked before
+//! anything is created.
 
 use crate::aws::ec2::InstanceType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::sizes::{self, whole};
 
-/// What the ECS agent of Batch's own machine image keeps for itself, in MiB (Batch's user guide, "Compute resource memory
-/// management").
+/// Memory that the ECS agent of AWS Batch's own machine image reserves for itself, in MiB (user guide of AWS Batch,
+/// "Compute resource memory management").
 const AGENT: u64 = 32;
 
-/// What one job of a function asks for.
+/// Resources that one job of a function asks for.
 #[derive(Debug, Clone)]
 pub(crate) struct Request<'a> {
-    /// Its id.
+    /// ID of the function.
     pub(crate) function: &'a str,
     pub(crate) vcpus: f64,
     pub(crate) memory_mib: u64,
     pub(crate) gpus: u32,
-    /// Whether the worker is for 64-bit ARM.
+    /// `true` if the worker is built for 64-bit ARM.
     pub(crate) arm64: bool,
 }
 
-/// What Fargate gives for it.
+/// Resources that Fargate gives to a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placed {
     pub(crate) vcpus: String,
     pub(crate) memory_mib: u64,
-    /// Whether that is more than was asked for.
+    /// `true` if Fargate gives more than the job asks for.
     pub(crate) rounded: bool,
 }
 
-/// Whether one of these machines can hold the job. What is given back is a doubt: it may be too tight.
+/// Checks that a job fits on one of these instance types. Returns a warning if its memory may be too tight.
 ///
-/// AWS documents no number for what a machine's kernel keeps, only that the agent keeps 32 MiB. So what is above an instance's
-/// memory less that is refused, which never refuses what would run; and what is above [`usable`] is doubted.
+/// AWS does not document how much memory the kernel of a machine reserves, only that the agent reserves 32 MiB.
+/// Therefore a job that asks for more than the memory of the instance minus these 32 MiB is refused, which never refuses
+/// a job that would run; and a job that asks for more than [`usable`] causes the warning.
 ///
 /// # Errors
-/// If none can, with the one that came nearest.
+/// If the job fits on none of them. The error names the one that comes closest.
 pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType]) -> Result<Option<String>> {
     let of_arch = of_one_architecture(request, types)?;
     let vcpus = whole(request.vcpus);
@@ -65,16 +67,16 @@ pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType]) -> Result<Opti
     }))
 }
 
-/// What jobs get of an instance's memory, in MiB: an estimate.
+/// Estimates how much of an instance's memory jobs get, in MiB.
 ///
-/// From what people found: 7,953 of 8,192 on m4.large (Batch's user guide), 7,820 of 8,192 on m6i.large, 31,672 of 32,768 on
-/// r5d.xlarge. Small machines lose most; large ones about a fortieth.
+/// Based on reported values: 7,953 of 8,192 on m4.large (user guide of AWS Batch), 7,820 of 8,192 on m6i.large, 31,672 of
+/// 32,768 on r5d.xlarge. Small machines lose the largest share; large ones about a fortieth.
 fn usable(memory_mib: u64) -> u64 {
     let kernel = (memory_mib / 40 + 200).min(memory_mib / 8);
     memory_mib.saturating_sub(kernel + AGENT)
 }
 
-/// Those that the worker runs on. Batch takes machines of one architecture only.
+/// Returns the instance types if the worker runs on all of them. AWS Batch accepts machines of one architecture only.
 fn of_one_architecture<'a>(request: &Request<'_>, types: &'a [InstanceType]) -> Result<Vec<&'a InstanceType>> {
     let (wanted, other) = if request.arm64 { ("arm64", "x86_64") } else { ("x86_64", "arm64") };
     let (fit, others): (Vec<_>, Vec<_>) = types.iter().partition(|kind| kind.arch.iter().any(|arch| arch == wanted));
@@ -98,7 +100,7 @@ fn of_one_architecture<'a>(request: &Request<'_>, types: &'a [InstanceType]) -> 
     }
 }
 
-/// The one that has most of something, in words, and how much that is.
+/// Returns the instance type that has the most of a resource, in words, and the amount.
 fn largest(types: &[&InstanceType], of: impl Fn(&InstanceType) -> u64) -> (String, u64) {
     let most = types.iter().max_by_key(|kind| (of(kind), std::cmp::Reverse(&kind.name)));
     let most = most.expect("there is at least one");
@@ -114,13 +116,13 @@ pub(crate) fn counted(number: u32, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// The disk of a Fargate job that is given a size, in GiB.
+/// Sizes that a Fargate job may choose for its disk, in GiB.
 const EPHEMERAL: std::ops::RangeInclusive<u32> = 21..=200;
 
-/// The smallest pair of Fargate's that is enough.
+/// Returns the smallest pair of vCPUs and memory of Fargate that is sufficient.
 ///
 /// # Errors
-/// If none is, or the job asks for what Fargate does not have.
+/// If no pair is, or the job asks for something that Fargate does not have.
 pub(crate) fn on_fargate(
     request: &Request<'_>,
     shared_memory_mib: Option<u64>,
@@ -184,7 +186,7 @@ mod tests {
             assert_eq!(doubt.is_some(), tight, "{doubt:?}");
         };
         check(7756, false);
-        // This one runs: an m4.large registers with 7,953.
+        // A job of this size runs: an m4.large registers with 7,953 MiB.
         check(7953, true);
         check(8160, true);
         let why = "failed to place `sweep::train`: it asks for 8161 MiB, and the largest of the chosen instance types \

@@ -1,32 +1,32 @@
-//! To which part of AWS a region belongs, which decides what ARNs and the names of its hosts are like.
+//! Partitions of AWS. The partition of a region determines the form of its ARNs and host names.
 
-/// Regions that share accounts, and nothing else with the other partitions.
+/// A group of regions that share accounts. Partitions share nothing with each other.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Partition {
-    /// What its regions begin with.
+    /// Prefix of the names of its regions.
     begins: &'static str,
-    /// What stands in ARNs.
+    /// Name of the partition in ARNs.
     pub(crate) name: &'static str,
-    /// Where its services are.
+    /// Domain of its services.
     pub(crate) domain: &'static str,
-    /// Where they are with IPv6 too.
+    /// Domain of its services over both IPv4 and IPv6.
     pub(crate) dual_stack: &'static str,
-    /// IAM, which is one for all of its regions.
+    /// IAM, which is shared by all of its regions.
     pub(crate) iam: Iam,
 }
 
-/// IAM in a partition. What comes behind `iam.` in its names.
+/// IAM in a partition. The host names lack the prefix `iam.`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Iam {
     pub(crate) host: &'static str,
-    /// With IPv6 too.
+    /// Host name for both IPv4 and IPv6.
     pub(crate) dual_stack: &'static str,
-    /// The region that requests to it are signed for.
+    /// Region that requests to IAM are signed for.
     pub(crate) region: &'static str,
 }
 
-/// As in `partitions.json` of the SDKs, and IAM's endpoints as in its SDK (`config/endpoint.rs` of aws-sdk-iam 1.133). The last has all
-/// other regions.
+/// All partitions, as in `partitions.json` of the SDKs; the endpoints of IAM as in its SDK (`config/endpoint.rs` of
+/// aws-sdk-iam 1.133). The last partition has all other regions.
 const PARTITIONS: [Partition; 8] = [
     partition(
         "cn-",
@@ -66,7 +66,8 @@ const PARTITIONS: [Partition; 8] = [
     partition("", ["aws", "amazonaws.com", "api.aws"], ["amazonaws.com", "global.api.aws", "us-east-1"]),
 ];
 
-/// By what its regions begin with; name, domain and that with IPv6; and IAM's hosts and region.
+/// Creates a partition from the prefix of its regions; its name, domain and dual-stack domain; and the host, the
+/// dual-stack host and the region of IAM.
 const fn partition(begins: &'static str, own: [&'static str; 3], of_iam: [&'static str; 3]) -> Partition {
     let [name, domain, dual_stack] = own;
     let [host, dual_stack_of_iam, region] = of_iam;
@@ -75,7 +76,7 @@ const fn partition(begins: &'static str, own: [&'static str; 3], of_iam: [&'stat
 }
 
 impl Partition {
-    /// The one that a region belongs to.
+    /// Returns the partition that a region belongs to.
     pub(crate) fn of(region: &str) -> &'static Self {
         let found = PARTITIONS.iter().find(|partition| region.starts_with(partition.begins));
         found.expect("the last takes every region")

@@ -1,4 +1,4 @@
-//! The permissions of whoever asks: IAM simulates the statements of our own policies for them, one by one, without doing
+//! The permissions of the caller: IAM simulates each statement of our own policies for the caller, without executing
 //! anything.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,25 +10,25 @@ use super::Aws;
 use super::iam::{self, Evaluation};
 use crate::error::{Error, ErrorKind, Result};
 
-/// So many questions are open at once: IAM answers few of them a second.
+/// Maximum number of questions in flight. IAM answers only a few of them per second.
 const AT_ONCE: usize = 4;
-/// The region, on which policies of organisations often depend.
+/// Context key of the region. Policies of organizations often depend on it.
 const REGION: &str = "aws:RequestedRegion";
-/// What Batch works with in an account, and what makes it, once.
+/// Service-linked role of AWS Batch in an account, and the action that creates it, once.
 const LINKED: (&str, &str) = ("AWSServiceRoleForBatch", "iam:CreateServiceLinkedRole");
 
-/// Who asks, as STS says it.
+/// The caller, as STS identifies it.
 #[derive(Debug, PartialEq, Eq)]
 enum Principal {
-    /// One that policies are attached to, by its ARN.
+    /// A user, whom policies are attached to, by ARN.
     User(String),
-    /// Somebody who has taken on a role, by the role's name.
+    /// A caller that assumed a role: the name of the role, and a guess of its ARN in case IAM does not return the ARN.
     Role { name: String, guess: String },
-    /// Somebody of whom IAM cannot be asked, and why.
+    /// A caller whose policies IAM cannot simulate, and the reason.
     Other(&'static str),
 }
 
-/// One statement, as IAM is asked about it.
+/// One statement of a policy, as a request to IAM to simulate it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Question {
     pub(crate) actions: Vec<String>,
@@ -36,16 +36,17 @@ pub(crate) struct Question {
     pub(crate) context: BTreeMap<String, String>,
 }
 
-/// What IAM has answered.
+/// Answer of IAM to one or more questions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) denied: BTreeSet<String>,
-    /// What policies ask for besides, where something is denied.
+    /// Context keys that the policies require and the questions did not have, for denied actions.
     pub(crate) untold: BTreeSet<String>,
 }
 
-/// Refuses what cannot be done for lack of a permission that it takes in any case, as far as IAM says. What depends on
-/// keys', buckets' and organisations' own policies is not asked: AWS itself says it, later.
+/// Returns an error if the caller lacks a permission that the operation needs in any case, as far as IAM reports it.
+/// Permissions that depend on the policies of keys, buckets and organizations are not checked: AWS itself denies them
+/// later.
 pub(crate) async fn check(aws: &Aws, verb: &str, takes: &[&str], policy: impl FnOnce(&str) -> Value) -> Result<()> {
     let (account, caller) = aws.caller().await?;
     let source = match Principal::of(&caller) {
@@ -58,7 +59,7 @@ pub(crate) async fn check(aws: &Aws, verb: &str, takes: &[&str], policy: impl Fn
         question.actions.retain(|action| takes.contains(&action.as_str()));
     }
     questions.retain(|question| !question.actions.is_empty());
-    // Whoever may not ask is told by AWS itself, later.
+    // If the caller may not simulate policies, AWS itself denies what is not allowed, later.
     let Ok(answers) = ask_all(aws, &source, &questions.iter().collect()).await else { return Ok(()) };
     let known = answers.into_values().filter(|answer| answer.untold.is_empty());
     let denied: BTreeSet<String> = known.flat_map(|answer| answer.denied).collect();
@@ -75,7 +76,7 @@ pub(crate) async fn check(aws: &Aws, verb: &str, takes: &[&str], policy: impl Fn
 pub(crate) enum Simulation {
     /// One answer for each policy.
     Answers(Vec<Answer>),
-    /// IAM cannot be asked about this principal, and why.
+    /// IAM cannot simulate policies for this principal, for this reason.
     Unsupported(&'static str),
 }
 
@@ -121,7 +122,7 @@ impl Principal {
                  `cargo knot policy` prints",
             ),
             ("sts", ["assumed-role", name, ..]) => {
-                // IAM knows the path. One of IAM Identity Center has one that is known as well.
+                // Only IAM knows the path of a role, but that of a role of IAM Identity Center is always the same.
                 let path = if name.starts_with("AWSReservedSSO_") { "aws-reserved/sso.amazonaws.com/" } else { "" };
                 Self::Role {
                     name: (*name).to_owned(),
@@ -136,12 +137,12 @@ impl Principal {
     }
 }
 
-/// The ARN of a role, with its path; `None` where IAM does not say it.
+/// Returns the ARN of a role, with its path; `None` if IAM does not return it.
 async fn role(aws: &Aws, name: &str) -> Option<String> {
     iam::role(&aws.with_attempts(2), name).await.ok()
 }
 
-/// What IAM is to be asked about a policy of ours.
+/// Returns the questions to IAM about one of our policies.
 pub(crate) fn questions(policy: &Value, region: &str) -> Vec<Question> {
     let statements = policy["Statement"].as_array().map(Vec::as_slice).unwrap_or_default();
     let can_be_left_out = |statement: &Value| statement["Sid"].as_str().is_some_and(|sid| sid.starts_with("Advance"));
@@ -150,9 +151,9 @@ pub(crate) fn questions(policy: &Value, region: &str) -> Vec<Question> {
 }
 
 impl Question {
-    /// One for each value of the condition, of which a request has one only.
+    /// Returns one question for each value of the condition, because a request has only one value.
     fn of(statement: &Value, region: &str) -> Vec<Self> {
-        // IAM takes no pattern in an action. Of those that read a bucket, one stands for the others.
+        // IAM accepts no wildcard in an action. One of the actions that read a bucket represents the others.
         let action =
             |action: String| if action == "s3:GetBucket*" { "s3:GetBucketLocation".to_owned() } else { action };
         let actions: Vec<String> = texts(&statement["Action"]).into_iter().map(action).collect();
@@ -177,7 +178,7 @@ fn with(context: &BTreeMap<String, String>, key: &str, value: &str) -> BTreeMap<
     context
 }
 
-/// One text or several.
+/// Returns the strings of a value that is a string or an array of strings.
 fn texts(value: &Value) -> Vec<String> {
     match value {
         Value::String(text) => vec![text.clone()],
@@ -186,7 +187,8 @@ fn texts(value: &Value) -> Vec<String> {
     }
 }
 
-/// A resource that the pattern stands for: policies that are narrower than ours are to be found sufficient as well.
+/// Returns an example of a resource that matches the pattern, so that policies narrower than ours are found sufficient
+/// too.
 fn resource(pattern: &str) -> String {
     if pattern == "*" {
         return pattern.to_owned();
@@ -197,7 +199,7 @@ fn resource(pattern: &str) -> String {
     filled(pattern)
 }
 
-/// A value of a condition that the pattern stands for.
+/// Returns an example of a condition value that matches the pattern.
 fn condition(pattern: &str) -> String {
     match pattern.strip_suffix('*') {
         Some(beginning) if beginning.ends_with(|last: char| last.is_ascii_alphanumeric()) => beginning.to_owned(),
@@ -205,7 +207,7 @@ fn condition(pattern: &str) -> String {
     }
 }
 
-/// The pattern with something in each of its gaps.
+/// Replaces each wildcard of the pattern by an example.
 fn filled(pattern: &str) -> String {
     let mut text = String::new();
     for c in pattern.chars() {
@@ -220,12 +222,12 @@ fn filled(pattern: &str) -> String {
     text
 }
 
-/// Asks all of them, a few at a time.
+/// Sends all questions to IAM, a few at a time.
 async fn ask_all(aws: &Aws, source: &str, all: &BTreeSet<&Question>) -> Result<BTreeMap<Question, Answer>> {
     let mut answers = BTreeMap::new();
     let questions: Vec<Question> = all.iter().map(|question| (*question).clone()).collect();
     let Some((first, rest)) = questions.split_first() else { return Ok(answers) };
-    // Whether IAM answers at all shows at the first, which is not worth minutes.
+    // The first question shows whether IAM answers at all. It has few attempts, so that a failure does not take minutes.
     answers.insert(first.clone(), ask(&aws.with_attempts(2), source, first).await?);
     for questions in rest.chunks(AT_ONCE) {
         let mut open = JoinSet::new();
@@ -258,7 +260,7 @@ async fn ask(aws: &Aws, source: &str, question: &Question) -> Result<Answer> {
 }
 
 impl Answer {
-    /// Denied is what is denied on one of the resources.
+    /// Adds the evaluation of an action. An action counts as denied if it is denied on any of the resources.
     pub(crate) fn add(&mut self, evaluation: &Evaluation) {
         let Evaluation { action, is_allowed, on_each, untold } = evaluation;
         let is_allowed = if on_each.is_empty() { *is_allowed } else { on_each.iter().all(|is_allowed| *is_allowed) };

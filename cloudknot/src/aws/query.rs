@@ -1,4 +1,4 @@
-//! The query protocol of EC2 and IAM: a form goes out, XML comes back. Knows no request in particular.
+//! The query protocol of EC2 and IAM: the request is a form, the answer is XML. Independent of the particular request.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -10,11 +10,11 @@ use super::Aws;
 use super::signed::{self, Refused, Request, Service};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A service that speaks the protocol.
+/// A service that uses the query protocol.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Api {
     pub(super) service: Service,
-    /// The version of its interface.
+    /// Version of its API.
     pub(super) version: &'static str,
 }
 
@@ -23,17 +23,17 @@ impl Api {
         Self { service: Service { id, name, is_global, refusal }, version }
     }
 
-    /// Sends a request, and gives the XML of its answer.
+    /// Sends a request and returns the XML of the answer.
     pub(super) async fn send(&self, aws: &Aws, ask: &Ask) -> Result<String, SdkError<Refused, HttpResponse>> {
         let body = ask.body(self.version);
         let form = Request { content_type: "application/x-www-form-urlencoded", target: None, body };
         signed::send(aws, &self.service, ask.action, form).await
     }
 
-    /// Reads an answer from its root on.
+    /// Parses an answer, and reads it from its root element.
     ///
     /// # Errors
-    /// If it is no XML.
+    /// If the answer is not XML.
     pub(super) fn parse<T>(
         &self,
         aws: &Aws,
@@ -47,7 +47,7 @@ impl Api {
         }
     }
 
-    /// The error of an answer that lacks what it is documented to have.
+    /// Returns the error for an answer that cannot be parsed or lacks something that it is documented to have.
     pub(super) fn unreadable(&self, aws: &Aws, doing: &str, why: &str) -> Error {
         let (service, region) = (self.service.id, &aws.region);
         let message = format!("failed to {doing}: the answer from {service} in {region} cannot be understood: {why}");
@@ -56,10 +56,10 @@ impl Api {
     }
 }
 
-/// All but letters, digits and `-_.~`, as in the SDK's own clients.
+/// Characters that are percent-encoded: all but letters, digits and `-_.~`, as in the SDK's own clients.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// One request.
+/// A request.
 #[derive(Debug, Clone)]
 pub(super) struct Ask {
     action: &'static str,
@@ -81,7 +81,7 @@ impl Ask {
         self
     }
 
-    /// Only what has one of these values.
+    /// Adds a filter: the answer contains only items that have one of these values.
     pub(super) fn filter<V: AsRef<str>>(mut self, name: &str, values: impl IntoIterator<Item = V>) -> Self {
         self.filters += 1;
         let number = self.filters;
@@ -92,7 +92,7 @@ impl Ask {
         self
     }
 
-    /// Values of a list that IAM names like this.
+    /// Adds the values of a list, numbered as IAM expects them.
     pub(super) fn members<V: AsRef<str>>(mut self, name: &str, values: impl IntoIterator<Item = V>) -> Self {
         for (value, number) in values.into_iter().zip(1..) {
             self.parameters.push((format!("{name}.member.{number}"), value.as_ref().to_owned()));
@@ -109,7 +109,8 @@ impl Ask {
     }
 }
 
-/// Something between here and the service may have answered in its stead, so there may be no code.
+/// Reads the code and the message of an error answer. Both may be absent, because something between this program and the
+/// service, such as a proxy, may have answered instead.
 fn refusal(text: &str) -> ErrorMetadata {
     let mut said = ErrorMetadata::builder();
     let document = Document::parse(text).ok();
@@ -121,17 +122,17 @@ fn refusal(text: &str) -> ErrorMetadata {
     said.build()
 }
 
-/// The element below this one along these names, one level each: `vCpuInfo/defaultVCpus`.
+/// Returns the descendant of an element at this path, with one name per level: `vCpuInfo/defaultVCpus`.
 pub(super) fn below<'a, 'input>(node: Node<'a, 'input>, path: &str) -> Option<Node<'a, 'input>> {
     path.split('/').try_fold(node, |node, name| node.children().find(|child| child.has_tag_name(name)))
 }
 
-/// The text of that element, unless it is empty.
+/// Returns the text of the descendant at this path, unless it is empty.
 pub(super) fn part<'a>(node: Node<'a, '_>, path: &str) -> Option<&'a str> {
     below(node, path)?.text().map(str::trim).filter(|text| !text.is_empty())
 }
 
-/// The items of that list; none if it is not there.
+/// Returns the items of the list at this path; none if there is no such list.
 pub(super) fn items<'a, 'input>(node: Node<'a, 'input>, path: &str) -> impl Iterator<Item = Node<'a, 'input>> {
     below(node, path)
         .into_iter()

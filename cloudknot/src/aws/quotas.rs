@@ -1,4 +1,4 @@
-//! The quotas of an account: what it may have, and whether there is room for one more.
+//! The quotas of an account, and checks that they allow one more resource.
 
 use aws_sdk_servicequotas as servicequotas;
 
@@ -7,23 +7,23 @@ use super::ec2::Ec2;
 use super::{Aws, client};
 use crate::error::{Error, ErrorKind, Result};
 
-/// So many environments, and so many queues, has an account that asked for no more.
+/// Default quota of compute environments, and of job queues, of an account.
 const EACH: usize = 50;
 
-/// So many VPCs has an account in a region that asked for no more, so many addresses, and NAT gateways in a zone.
+/// Default quota of VPCs and of elastic addresses in a region, and of NAT gateways in a zone.
 const EACH_OF_NETWORKS: usize = 5;
 
-/// How often Service Quotas is asked: a deploy and a doctor can do without its answer.
+/// Maximum number of attempts of a request to Service Quotas. A deploy and a doctor can continue without its answer.
 const ATTEMPTS: u32 = 2;
 
-/// Refuses a Knot if the account may not have one more queue or compute environment.
+/// Returns an error if the quotas do not allow one more job queue or compute environment for a Knot.
 pub(crate) async fn check_knot(aws: &Aws) -> Result<()> {
     let (environments, queues) = Batch::new(aws).counts().await?;
     for (what, there) in [("compute environment", environments), ("job queue", queues)] {
         if there < EACH {
             continue;
         }
-        // A quota can only have been raised. Whoever may not ask for it has what everybody has at first.
+        // A quota can only have been raised. If the caller may not read it, the default applies.
         let most = quota(aws, "batch", what).await.ok().flatten().unwrap_or(EACH);
         if there < most {
             continue;
@@ -37,7 +37,8 @@ pub(crate) async fn check_knot(aws: &Aws) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a network if the account may not have one more VPC, or one more NAT gateway in this zone with its address.
+/// Returns an error if the quotas do not allow one more VPC, or one more NAT gateway in this zone with its elastic
+/// address.
 pub(crate) async fn check_network(aws: &Aws, nat_in: Option<&str>) -> Result<()> {
     let ec2 = Ec2::new(aws);
     let region = &aws.region;
@@ -51,7 +52,7 @@ pub(crate) async fn check_network(aws: &Aws, nat_in: Option<&str>) -> Result<()>
     one_more(aws, &what, there, ("vpc", "L-FE5A380F"), or_public).await
 }
 
-/// Refuses what would be one more than the quota with this code allows.
+/// Returns an error if the quota with this code does not allow one more.
 async fn one_more(
     aws: &Aws,
     what: &str,
@@ -60,14 +61,14 @@ async fn one_more(
     otherwise: &str,
 ) -> Result<()> {
     let there = match there {
-        // Whoever may not look is told by AWS itself, later.
+        // If the caller may not list the resources, AWS itself reports an exceeded quota later.
         Err(error) if error.kind() == ErrorKind::Denied => return Ok(()),
         there => there?,
     };
     if there < EACH_OF_NETWORKS {
         return Ok(());
     }
-    // A quota can only have been raised. Whoever may not ask for it has what everybody has at first.
+    // A quota can only have been raised. If the caller may not read it, the default applies.
     let most = quota_of(aws, service, code).await.ok().flatten().unwrap_or(EACH_OF_NETWORKS);
     if there < most {
         return Ok(());
@@ -79,7 +80,7 @@ async fn one_more(
     Err(Error::new(ErrorKind::Aws, message).with_hint(hint))
 }
 
-/// The quota that is named after this, as it stands for the account; `None` where there is none.
+/// Returns the account's quota whose name contains `what`; `None` if there is none.
 pub(crate) async fn quota(aws: &Aws, service: &str, what: &str) -> Result<Option<usize>> {
     let is_meant = |name: &str| {
         let name = name.to_lowercase();
@@ -102,7 +103,7 @@ pub(crate) async fn quota(aws: &Aws, service: &str, what: &str) -> Result<Option
     Ok(None)
 }
 
-/// The quota with this code, as it stands for the account; `None` where there is none.
+/// Returns the account's quota with this code; `None` if there is none.
 pub(crate) async fn quota_of(aws: &Aws, service: &str, code: &str) -> Result<Option<usize>> {
     let client = client!(aws.with_attempts(ATTEMPTS), servicequotas);
     let asked = client.get_service_quota().service_code(service).quota_code(code).send().await;
@@ -113,7 +114,7 @@ pub(crate) async fn quota_of(aws: &Aws, service: &str, code: &str) -> Result<Opt
     }
 }
 
-/// A quota is a whole number, and not a large one.
+/// Converts a quota, which is a whole number and not a large one.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it counts")]
 fn whole(value: f64) -> usize {
     value as usize

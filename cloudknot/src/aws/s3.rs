@@ -1,4 +1,4 @@
-//! Buckets of S3, as a deploy and a clobber see them. A run's objects are written and read by the runtime's store.
+//! Buckets of S3, for deploy and clobber. The store of the runtime writes and reads the objects of a run.
 
 use aws_sdk_s3 as s3;
 use cloudknot_runtime::store::{S3Store, Store, StoreErrorKind};
@@ -8,12 +8,12 @@ use super::{Aws, client, code};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
 
-/// CloudFormation deletes no bucket that has anything in it, whoever has put it there.
+/// Deletes all objects in a bucket. CloudFormation deletes only empty buckets, no matter who stored the objects.
 pub(crate) async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
     step(&format!("emptying the bucket `{bucket}`"));
     let doing = format!("empty the bucket `{bucket}`");
     let client = client!(aws, s3);
-    // What was listed is gone by the next time.
+    // The objects listed by one pass are deleted before the next.
     loop {
         let page = match client.list_object_versions().bucket(bucket).send().await {
             Ok(page) => page,
@@ -23,7 +23,7 @@ pub(crate) async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
         let versions = page.versions.unwrap_or_default().into_iter().map(|one| (one.key, one.version_id));
         let markers = page.delete_markers.unwrap_or_default().into_iter().map(|one| (one.key, one.version_id));
         let object = |(key, version): (Option<String>, Option<String>)| {
-            // What was stored without versions has one that is called `null`.
+            // Objects stored without versioning have the version `null`.
             ObjectIdentifier::builder().set_key(key).set_version_id(version).build().ok()
         };
         let objects: Vec<_> = versions.chain(markers).filter_map(object).collect();
@@ -42,7 +42,8 @@ pub(crate) async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
     }
 }
 
-/// Deletes all objects below a prefix whose keys begin like this; how many there were. A bucket that is gone has none.
+/// Deletes all objects below a prefix whose keys start with `beginning`, and returns their number. A bucket that does not
+/// exist has none.
 pub(crate) async fn delete_below(aws: &Aws, bucket: &str, prefix: &str, beginning: &str) -> Result<usize> {
     let store = S3Store::new(&aws.config, bucket, prefix);
     let objects = match store.list(beginning, None).await {
@@ -55,7 +56,7 @@ pub(crate) async fn delete_below(aws: &Aws, bucket: &str, prefix: &str, beginnin
     Ok(keys.len())
 }
 
-/// The folders in one of a bucket, by their names alone. A bucket that is gone has none.
+/// Returns the names of the folders in a folder of a bucket. A bucket that does not exist has none.
 pub(crate) async fn folders(aws: &Aws, bucket: &str, folder: &str) -> Result<Vec<String>> {
     let asked = client!(aws, s3).list_objects_v2().bucket(bucket).prefix(folder).delimiter("/");
     let mut pages = asked.into_paginator().send();
@@ -71,7 +72,7 @@ pub(crate) async fn folders(aws: &Aws, bucket: &str, folder: &str) -> Result<Vec
     Ok(found.into_iter().filter_map(name).collect())
 }
 
-/// Whether there is no such bucket any more.
+/// Returns whether the bucket no longer exists.
 pub(crate) async fn is_gone(aws: &Aws, bucket: &str) -> Result<bool> {
     match client!(aws, s3).head_bucket().bucket(bucket).send().await {
         Ok(_) => Ok(false),
@@ -83,7 +84,7 @@ pub(crate) async fn is_gone(aws: &Aws, bucket: &str) -> Result<bool> {
 /// Returns whether the account has this bucket.
 ///
 /// # Errors
-/// If it is another account's, or in another region.
+/// If the bucket belongs to another account, or is in another region.
 pub(crate) async fn is_there(aws: &Aws, bucket: &str) -> Result<bool> {
     let head = client!(aws, s3).head_bucket().bucket(bucket).send().await;
     let Err(error) = head else { return Ok(true) };

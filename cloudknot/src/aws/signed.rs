@@ -1,7 +1,7 @@
-//! Requests to services of AWS of which a few are needed, and whose SDKs would take minutes to compile: EC2, IAM and CloudWatch Logs.
-//! Knows no request in particular.
+//! Signed requests to EC2, IAM and CloudWatch Logs: only a few requests are needed, and the SDKs of these services would
+//! take minutes to compile. Independent of the particular request.
 //!
-//! Credentials, the signature, timeouts and what is tried again are the SDK's, from the crates that its clients are made of.
+//! Credentials, signatures, timeouts and retries are those of the SDK, from the crates that its clients are built on.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -35,29 +35,29 @@ use aws_types::service_config::ServiceConfigKey;
 use super::partition::Partition;
 use super::{Aws, Retries};
 
-/// A service.
+/// A service of AWS.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Service {
-    /// What the SDKs call it.
+    /// ID of the service in the SDKs.
     pub(crate) id: &'static str,
-    /// Its name in addresses and signatures.
+    /// Name of the service in host names and signatures.
     pub(crate) name: &'static str,
-    /// It is one for all regions of a partition: IAM.
+    /// `true` if one endpoint serves all regions of a partition, as for IAM.
     pub(crate) is_global: bool,
-    /// Reads what it answers when it does not do what was asked.
+    /// Reads the code and the message of an error answer.
     pub(crate) refusal: fn(&str) -> ErrorMetadata,
 }
 
-/// What is sent.
+/// A request to be sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) content_type: &'static str,
-    /// The operation, where a header names it.
+    /// Operation, for a service that takes it from a header.
     pub(crate) target: Option<&'static str>,
     pub(crate) body: String,
 }
 
-/// Sends a request, and gives the body of its answer. What passes is tried again, as in the SDK's own clients.
+/// Sends a request and returns the body of the answer. Transient errors are retried, as in the SDK's own clients.
 pub(crate) async fn send(
     aws: &Aws,
     service: &Service,
@@ -95,7 +95,7 @@ pub(crate) async fn send(
     operation.build().invoke(request).await
 }
 
-/// As whom requests are signed, and for what.
+/// Returns the credentials, the region and the service that requests are signed with.
 fn signature(aws: &Aws, service: &Service) -> StaticRuntimePlugin {
     let region = if service.is_global { Partition::of(&aws.region).iam.region } else { &aws.region };
     let mut settings = Layer::new("signature");
@@ -118,7 +118,8 @@ fn signature(aws: &Aws, service: &Service) -> StaticRuntimePlugin {
     StaticRuntimePlugin::new().with_config(settings.freeze()).with_runtime_components(parts)
 }
 
-/// Where it is asked: where the environment or the profile says, as in the SDK's own clients, or in the region.
+/// Returns the endpoint of a service: that of the environment or the profile, as in the SDK's own clients, or else that
+/// of the region.
 fn endpoint(aws: &Aws, service: &Service) -> String {
     let config = &aws.config;
     let own =
@@ -136,7 +137,7 @@ fn endpoint(aws: &Aws, service: &Service) -> String {
 
 fn of_region(service: &Service, region: &str, fips: bool, dual_stack: bool) -> String {
     let partition = Partition::of(region);
-    // In these regions every endpoint is one.
+    // In GovCloud every endpoint is a FIPS endpoint.
     let fips = if fips && !region.starts_with("us-gov-") { "-fips" } else { "" };
     let name = service.name;
     if service.is_global {
@@ -167,7 +168,7 @@ fn answer(response: &HttpResponse, refusal: fn(&str) -> ErrorMetadata) -> Result
     Err(OrchestratorError::operation(Refused(refusal(&text))))
 }
 
-/// What a service says when it does not do what was asked.
+/// Error answer of a service.
 #[derive(Debug)]
 pub(crate) struct Refused(ErrorMetadata);
 

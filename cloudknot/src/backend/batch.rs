@@ -1,6 +1,6 @@
-//! AWS Batch: a run as array jobs on a Knot. `submit` gives each child of a round one job and no second one, `follow` sees how
-//! they end, `explain` says why. What speaks to Batch is in `aws/batch.rs`. The store is the truth here, too: what Batch says of a
-//! job is a hint to look.
+//! AWS Batch: a run as array jobs on a Knot. `submit` gives each child of a round exactly one job, `follow` watches how the
+//! jobs end, and `explain` finds out why. The code that sends requests to Batch is in `aws/batch.rs`. The store is
+//! authoritative here, too: what Batch says about a job is a hint to list the store.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -27,14 +27,14 @@ mod follow;
 mod jobs;
 mod submit;
 
-/// So many items a job takes at most, where the user does not say: with more, a run takes several arrays.
+/// Maximum number of items of a job if the user sets no chunk size: with more items, a run takes several arrays.
 const LARGEST_CHUNK: u64 = 1_000;
-/// After so long a job of which Batch knows nothing is taken for one that it has forgotten.
+/// Time after which a job that Batch does not know is considered forgotten by Batch.
 const FORGOTTEN: Duration = Duration::from_mins(5);
-/// So many jobs are submitted, or ended, at once; Batch takes 50 a second.
+/// Number of jobs that are submitted or ended concurrently; Batch accepts 50 a second.
 const AT_ONCE: usize = 8;
 
-/// The queue and the bucket of a Knot.
+/// The backend of a Knot: its queue and its bucket.
 pub(super) struct OnKnot {
     note: KnotNote,
     opened: OnceLock<Opened>,
@@ -51,10 +51,10 @@ impl OnKnot {
         Self { note, opened: OnceLock::new() }
     }
 
-    /// The Knot that was noted beside the crate.
+    /// Returns the backend of the Knot that was noted beside the crate.
     ///
     /// # Errors
-    /// Where none is.
+    /// If no Knot is noted.
     pub(super) fn noted() -> Result<Self> {
         let home = home::of_this_program();
         let note = KnotNote::read(&home)?.ok_or_else(|| {
@@ -70,10 +70,10 @@ impl OnKnot {
     fn opened(&self) -> &Opened {
         self.opened.get_or_init(|| {
             let (region, profile) = (self.note.region.clone(), self.note.profile.clone());
-            // Files are read for it, and nothing is asked. This thread may be one of another runtime.
+            // Loading reads files and sends no request. It is spawned, because this thread may belong to another runtime.
             let loaded = engine::spawn(async move { Aws::of_region(&region, profile.as_deref()).await });
             let aws = pending::wait(loaded).expect("a configuration is loaded or lacks parts; it does not panic");
-            // Not adaptive, as on a worker: see there.
+            // Not in adaptive mode, as on a worker: see `s3::retries`.
             let config = aws.config.to_builder().retry_config(s3::retries()).build();
             let store = Arc::new(S3Store::new(&config, &self.note.bucket, &self.note.prefix));
             Opened { aws, store }
@@ -138,7 +138,7 @@ impl Place for OnKnot {
             log_group: note.log_group.clone(),
             independent,
         });
-        // The longest that there can be of what is not known yet.
+        // Values that are not known yet get their maximum length.
         let longest = manifest.task(store_of(note), 1, manifest.retries, u64::MAX);
         let task = Task { inputs: InputLayout::Offsets(u64::MAX), ..longest };
         let length = length_of(&environment(manifest, &task));
@@ -186,12 +186,12 @@ impl Place for OnKnot {
                         None => follower.follow().await,
                     }
                 });
-                // Whoever waits for the run must hear of its end, whatever became of it.
+                // Waiters must learn of the end of the run, even after an error or a panic.
                 let end = match following.await {
                     Ok(end) => end.unwrap_or_else(|error| End::Trouble(error.in_one_line())),
                     Err(_) => End::Trouble("the task that follows the run panicked".into()),
                 };
-                // Whoever is told may not come back: a program that was interrupted is about to end.
+                // On a thread for blocking calls, because the hook may never return: an interrupted program is about to end.
                 tokio::task::spawn_blocking(move || ledger.finish(end));
             });
             Ok(())
@@ -209,7 +209,7 @@ impl Place for OnKnot {
     }
 }
 
-/// What follows one round of a run.
+/// The task that submits and follows the jobs of one round of a run.
 struct Follower {
     aws: Aws,
     batch: Batch,
@@ -217,19 +217,19 @@ struct Follower {
     on: OnBatch,
     ledger: Arc<Ledger>,
     function: &'static Function,
-    /// Nothing is stored of what is submitted.
+    /// `true` if no outcome of the submitted items is stored.
     fresh: bool,
     sent: Vec<Sent>,
-    /// How many children had failed when it was last looked why.
+    /// Number of failed children when the failures were last explained.
     explained: u64,
 }
 
 /// A job of the round.
 struct Sent {
     id: String,
-    /// The round's children that it has.
+    /// Children of the round that the job runs.
     children: Range<u64>,
-    /// What Batch said of it last.
+    /// Last description of the job by Batch.
     seen: Described,
     absent_since: Option<Instant>,
 }
@@ -243,12 +243,12 @@ impl Sent {
         self.seen.is_over() || self.absent_since.is_some_and(|since| since.elapsed() > FORGOTTEN)
     }
 
-    /// How many of its children have ended.
+    /// Returns the number of the job's children that have ended.
     fn ended(&self) -> u64 {
         if self.is_over() { self.children.end - self.children.start } else { self.seen.count(&["SUCCEEDED", "FAILED"]) }
     }
 
-    /// The id of one of its children.
+    /// Returns the job ID of one of the job's children.
     fn child(&self, child: u64) -> String {
         if self.children.end - self.children.start == 1 {
             return self.id.clone();
@@ -257,7 +257,7 @@ impl Sent {
     }
 }
 
-/// Where the workers of a Knot find its runs.
+/// Returns the store in which the workers of a Knot find its runs.
 fn store_of(note: &KnotNote) -> StoreAt {
     StoreAt::S3 { bucket: note.bucket.clone(), prefix: note.prefix.clone() }
 }
@@ -268,7 +268,7 @@ fn environment(manifest: &Manifest, task: &Task) -> Vec<(String, String)> {
     manifest.env.clone().into_iter().chain([own]).collect()
 }
 
-/// How many characters these variables take in an override, as JSON.
+/// Returns the number of characters that these variables take in an override, as JSON.
 fn length_of(environment: &[(String, String)]) -> usize {
     let pairs: Vec<_> =
         environment.iter().map(|(name, value)| serde_json::json!({"name": name, "value": value})).collect();

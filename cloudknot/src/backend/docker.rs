@@ -1,5 +1,5 @@
-//! Containers of the program's image over the folder of runs: what AWS Batch does with it, on this machine. Knows the
-//! contract; what speaks to the engine is in `docker.rs`.
+//! Runs containers of the program's image over the folder of runs: as AWS Batch does, but on this machine. Knows the
+//! contract; the code that speaks to the engine is in `build/docker.rs`.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -26,13 +26,13 @@ use crate::record::ledger::{End, Ledger};
 #[derive(Debug)]
 pub(super) struct Containers;
 
-/// Where a container sees the folder of runs.
+/// Path of the folder of runs in a container.
 const FOLDER: &str = "/cloudknot";
-/// How many containers a run takes at most, where the user does not say: starting one costs about half a second.
+/// Maximum number of containers of a run if the user sets no chunk size: starting one takes about half a second.
 const CHILDREN: u64 = 16;
-/// How often a container is started whose end says nothing of its items.
+/// Maximum number of times that a container is started if its exit code says nothing about its items.
 const ATTEMPTS: u32 = 3;
-/// How often the folder is looked at while containers run.
+/// Interval between two inspections of the folder while containers run.
 const LOOK: Duration = Duration::from_millis(500);
 
 impl Place for Containers {
@@ -63,7 +63,8 @@ impl Place for Containers {
 }
 
 fn begin(ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Result<()> {
-    // Again, because a run that is attached to was checked by another program, and an image can be built at any time.
+    // Checked again, because a run that is attached to was checked by another program, and an image can be built at any
+    // time.
     let home = home()?;
     let built = image(&home, function)?;
     let at_once = (at_once(function, &ledger.record.manifest.resources) / ledger.record.manifest.parallel).max(1);
@@ -77,7 +78,7 @@ fn home() -> Result<PathBuf> {
         .map_err(|error| Error::new(ErrorKind::Store, "failed to find the folder of runs").with_source(error))
 }
 
-/// The image that stands for the program, if it has the function as the program has it.
+/// Returns the image of the program, if it contains the function with the types that the program has.
 fn image(home: &Path, function: &Function) -> Result<Built> {
     let built = Built::read(home)?;
     built.check(function)?;
@@ -91,11 +92,11 @@ struct Fleet {
     built: Built,
     home: PathBuf,
     at_once: u32,
-    /// Nothing can be stored yet, so the workers need not look.
+    /// `true` if nothing can be stored yet, so that the workers need not search the store.
     fresh: bool,
 }
 
-/// A child's number, and its items.
+/// A child of the round: the items of one container.
 struct Child {
     number: u64,
     items: Vec<Range<u64>>,
@@ -128,14 +129,14 @@ impl Fleet {
         folder_lock::outcome(&self.ledger).await
     }
 
-    /// Takes in what the containers have stored.
+    /// Records what the containers have stored.
     async fn refresh(&self) -> Result<()> {
         self.ledger.refresh().await?;
         self.ledger.stop_after_too_many();
         Ok(())
     }
 
-    /// The children that have items without an outcome.
+    /// Returns the children that have items without an outcome.
     fn children(&self) -> VecDeque<Child> {
         let Record { manifest, taken_up, .. } = &self.ledger.record;
         let missing = Round { items: self.ledger.missing(), retries: 0 };
@@ -156,7 +157,7 @@ impl Fleet {
         }
     }
 
-    /// Runs one child, again if its end says nothing of its items.
+    /// Runs one child, and runs it again if its exit code says nothing about its items.
     async fn child(&self, docker: &Engine, child: &Child) -> Result<()> {
         for attempt in 1..=ATTEMPTS {
             let order = self.order(child, attempt);
@@ -199,7 +200,7 @@ impl Fleet {
             folder: (self.home.clone(), FOLDER.to_owned()),
             user: owner(&self.home),
             memory_mib: manifest.resources.memory_in(*round).or(asked.memory_mib),
-            // An engine refuses more CPUs than there are.
+            // The engine rejects more CPUs than the machine has.
             vcpus: vcpus.min(f64::from(u32::try_from(cores()).unwrap_or(u32::MAX))),
         }
     }
@@ -219,7 +220,7 @@ impl Fleet {
         Error::new(ErrorKind::Types, message).with_hint("run `cargo knot build`, then the program again")
     }
 
-    /// Stores, for each item that its container has left without an outcome, why.
+    /// Stores a failure with the reason for each item that its container left without an outcome.
     async fn explain(&self, child: &Child, ended: &Ended) -> Result<()> {
         let Record { store, keys, round, taken_up, .. } = &self.ledger.record;
         let (kind, message) = if ended.out_of_memory {
@@ -245,8 +246,8 @@ impl Fleet {
     }
 }
 
-/// Who owns the folder: a container that writes as somebody else could not, or would leave files that the user cannot
-/// remove.
+/// Returns the owner of the folder. A container that runs as another user could not write to the folder, or would leave
+/// files that the user cannot remove.
 fn owner(folder: &Path) -> String {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(folder)

@@ -1,4 +1,4 @@
-//! How programs share a run that is kept in a folder: one computes, others look on, and anybody may cancel.
+//! Shares a run in a folder between programs: one computes, others follow, and any of them may cancel.
 
 use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,10 +12,10 @@ use cloudknot_runtime::engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::ledger::{End, Ledger};
 
-/// How often another program's doings are looked at.
+/// Interval between two inspections of what other programs have stored.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Has a thread of its own drive the run, and heeds that somebody cancels it.
+/// Drives the run on a separate thread, and stops it when it is cancelled.
 pub(super) fn start(ledger: &Arc<Ledger>, drive: impl FnOnce() + Send + 'static) -> Result<()> {
     std::thread::Builder::new()
         .name("cloudknot-run".into())
@@ -25,9 +25,9 @@ pub(super) fn start(ledger: &Arc<Ledger>, drive: impl FnOnce() + Send + 'static)
     Ok(())
 }
 
-/// Computes the run, once no other program does, and tells the ledger how that ended.
+/// Computes the run once no other program does, and reports the end to the ledger.
 pub(super) fn drive(ledger: &Ledger, lock: &Path, known: bool, compute: impl FnOnce() -> Result<End>) {
-    // Whoever waits for the run must hear of its end, whatever became of it.
+    // Waiters must learn of the end of the run, even after an error or a panic.
     let end = match catch_unwind(AssertUnwindSafe(|| take(ledger, lock, known, compute))) {
         Ok(end) => end.unwrap_or_else(|error| End::Trouble(error.in_one_line())),
         Err(_) => End::Trouble("the thread that drives the run panicked".into()),
@@ -35,9 +35,9 @@ pub(super) fn drive(ledger: &Ledger, lock: &Path, known: bool, compute: impl FnO
     ledger.finish(end);
 }
 
-/// Computes the run once no other program does; until then, takes in what the other has stored.
+/// Computes the run once no other program does; until then, records what the other program stores.
 ///
-/// The lock goes with the program that holds it, however that ends.
+/// The lock is released when the program that holds it ends, for whatever reason.
 fn take(ledger: &Ledger, lock: &Path, mut known: bool, compute: impl FnOnce() -> Result<End>) -> Result<End> {
     let failed = |error: std::io::Error| {
         Error::new(ErrorKind::Store, format!("failed to lock `{}`", lock.display())).with_source(error)
@@ -60,7 +60,7 @@ fn take(ledger: &Ledger, lock: &Path, mut known: bool, compute: impl FnOnce() ->
             return Ok(cancelled());
         }
         if ours {
-            // Another program may have been killed just before it noted that.
+            // Another program may have been killed just before it recorded that too many items failed.
             ledger.stop_after_too_many();
             return compute();
         }
@@ -68,7 +68,7 @@ fn take(ledger: &Ledger, lock: &Path, mut known: bool, compute: impl FnOnce() ->
     }
 }
 
-/// How a round has ended whose backend has stopped working.
+/// Returns the end of a round whose backend has stopped working.
 pub(super) async fn outcome(ledger: &Ledger) -> Result<End> {
     if ledger.missing().is_empty() {
         return Ok(End::Complete);
@@ -91,7 +91,7 @@ fn cancelled() -> End {
     End::Cancelled("the run was cancelled; `retry_failed()` takes up what is left".into())
 }
 
-/// Stops the round when anybody, this program or another, notes in the store that it is cancelled.
+/// Stops the round once this program or another records in the store that it is cancelled.
 fn heed_cancel(ledger: &Arc<Ledger>) {
     let ledger = Arc::clone(ledger);
     engine::spawn(async move {
@@ -101,7 +101,7 @@ fn heed_cancel(ledger: &Arc<Ledger>) {
                 _ = &mut finished => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            // If the store cannot be read, whoever computes will say so.
+            // If the store cannot be read, the program that computes reports it.
             if ledger.is_cancelled().await.unwrap_or(false) {
                 ledger.control.stop.store(true, Ordering::Relaxed);
             }

@@ -1,4 +1,4 @@
-//! This machine: a supervisor on a thread of the user's program, over a folder.
+//! The local backend: a supervisor on a thread of the user's program, over a folder.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::record::ledger::{End, Ledger};
 #[derive(Debug)]
 pub(super) struct Local;
 
-/// How many parts a run is cut into at most, where the user does not say: a file each.
+/// Maximum number of parts of a run if the user sets no chunk size: each part is a file.
 const PARTS: u64 = 10_000;
 
 impl Place for Local {
@@ -97,7 +97,7 @@ impl Driver {
     }
 }
 
-/// Item processes where this program can be started again as one, else threads.
+/// Returns item processes if this program can be started again as one, else threads.
 fn isolation(manifest: &Manifest, function: &'static Function) -> Isolation {
     if !home::main_has_run() {
         return Isolation::Threads(function);
@@ -115,7 +115,7 @@ fn isolation(manifest: &Manifest, function: &'static Function) -> Isolation {
     })
 }
 
-/// The file that is running, even where a rebuild has put another in its place.
+/// Returns the file that is running, even if a rebuild has replaced it.
 #[cfg(target_os = "linux")]
 fn this_program() -> PathBuf {
     PathBuf::from("/proc/self/exe")
@@ -126,7 +126,8 @@ fn this_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| std::env::args_os().next().unwrap_or_default().into())
 }
 
-/// A function that uses rayon or OpenMP would take all cores in every process at once.
+/// Returns variables that limit rayon and OpenMP to a share of the cores: without them, a function that uses either would
+/// take all cores in every process at once.
 fn threads_for(parallel: u32) -> BTreeMap<String, String> {
     let each = (cores() / parallel.max(1) as usize).max(1).to_string();
     ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"]

@@ -1,9 +1,9 @@
-//! From a program to its worker: the one room that runs cargo. Knows nothing of images, registries or AWS.
+//! Compiles a program to its worker. This is the only module that runs cargo; it does not depend on images, registries or AWS.
 //!
-//! The worker is the same target compiled once more: with `--cfg cloudknot_worker` (the host's half is then absent, its
-//! dependencies too), static, stripped, and without the names of this machine's folders, so that the same sources give
-//! the same bytes. It is built under `<target folder>/cloudknot`, out of the way of a `cargo build` that runs beside it.
-//! The user's `Cargo.toml`, `Cargo.lock`, configuration and rustflags are taken as cargo takes them.
+//! The worker is the same target, compiled again with `--cfg cloudknot_worker`, which removes the host's half and its
+//! dependencies. It is static, stripped and free of the names of this machine's folders, so that the same sources give the
+//! same bytes. It is built under `<target folder>/cloudknot`, so that it does not interfere with a `cargo build` that runs at
+//! the same time. The user's `Cargo.toml`, `Cargo.lock`, configuration and rustflags apply as they do in cargo.
 
 mod build;
 mod error;
@@ -39,7 +39,7 @@ pub use platform::Arch;
 pub use selection::{CargoTarget, Selection};
 pub use settings::{Allocator, Lto, LtoWord, OptLevel, Settings, SizeLevel};
 
-/// A worker to be compiled.
+/// Builder that compiles a program to a worker.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), cloudknot::compile::CompileError> {
@@ -62,7 +62,7 @@ pub struct Compile {
     report: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
-/// A program as it would be compiled: package, target, settings and platform are known. See [`Compile::resolve`].
+/// Program with a resolved package, target, settings and platform. See [`Compile::resolve`].
 pub struct Program {
     compile: Compile,
     toolchain: Toolchain,
@@ -70,7 +70,7 @@ pub struct Program {
     settings: Settings,
     platform: Platform,
     arch: Arch,
-    /// The worker may ask for libraries: the image that it stands on has them.
+    /// `true` if the worker may need shared libraries, which its base image then provides.
     dynamic: bool,
 }
 
@@ -83,36 +83,36 @@ impl fmt::Debug for Program {
     }
 }
 
-/// A static executable that serves remote functions.
+/// Executable that serves remote functions. It is static, unless it was compiled for a base image.
 #[non_exhaustive]
 pub struct Worker {
-    /// Where it is. The next build replaces it.
+    /// Path of the executable. The next build replaces the file.
     pub path: PathBuf,
-    /// What it is.
+    /// Content of the executable.
     pub bytes: Vec<u8>,
-    /// The target it was compiled for.
+    /// Target triple that it was compiled for.
     pub target: String,
-    /// The architecture that it runs on.
+    /// Architecture that it runs on.
     pub arch: Arch,
-    /// The cargo target that it is made of.
+    /// Cargo target that it was compiled from.
     pub made_of: CargoTarget,
-    /// The name of its package.
+    /// Name of its package.
     pub package: String,
-    /// The version of its package.
+    /// Version of its package.
     pub version: String,
-    /// The folder of its package.
+    /// Folder of its package.
     pub package_folder: PathBuf,
-    /// The remote functions linked into it, at least one.
+    /// Remote functions linked into it, at least one.
     pub functions: Vec<FunctionDescription>,
-    /// What its package says of it, paths included.
+    /// Settings of its package, including paths.
     pub settings: Settings,
-    /// Nothing had changed, so nothing was compiled.
+    /// `true` if nothing had changed since the last build, so nothing was compiled.
     pub fresh: bool,
 }
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the bytes: there are millions.
+        // Omits the bytes: there are millions of them.
         f.debug_struct("Worker").field("path", &self.path).field("target", &self.target).finish_non_exhaustive()
     }
 }
@@ -124,7 +124,7 @@ impl fmt::Debug for Compile {
 }
 
 impl Compile {
-    /// The worker of this target, for x86-64.
+    /// Creates the compilation of this target, for x86-64.
     pub fn new(selection: Selection) -> Self {
         Self {
             selection,
@@ -138,57 +138,57 @@ impl Compile {
         }
     }
 
-    /// For machines of this architecture.
+    /// Sets the architecture of the machines that the worker runs on.
     #[must_use]
     pub fn arch(mut self, arch: Arch) -> Self {
         self.arch = arch;
         self
     }
 
-    /// For this target of rustc, in place of the one that would be chosen for the architecture.
+    /// Sets the target of rustc, in place of the one chosen for the architecture.
     #[must_use]
     pub fn target(mut self, triple: impl Into<String>) -> Self {
         self.target = Some(triple.into());
         self
     }
 
-    /// With this profile.
+    /// Sets the profile.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = profile;
         self
     }
 
-    /// With further options of cargo that both `cargo metadata` and `cargo build` take, such as `--locked`,
-    /// `--offline` and `--frozen`.
+    /// Adds an option of cargo that both `cargo metadata` and `cargo build` accept, such as `--locked`, `--offline` and
+    /// `--frozen`.
     #[must_use]
     pub fn cargo_option(mut self, option: impl Into<String>) -> Self {
         self.cargo_options.push(option.into());
         self
     }
 
-    /// Linked dynamically, for an image whose base has the libraries that it asks for, libc included.
+    /// Links the worker dynamically, for an image whose base has the libraries that the worker needs, libc included.
     #[must_use]
     pub fn dynamic(mut self) -> Self {
         self.dynamic = true;
         self
     }
 
-    /// As if cargo were started in this folder, in place of the current one.
+    /// Runs cargo as if it were started in this folder, in place of the current one.
     #[must_use]
     pub fn in_folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
         self
     }
 
-    /// Says what is being done, line by line. cargo speaks for itself, on the standard error of this process.
+    /// Sets a callback for progress messages, one line each. cargo itself writes to the standard error of this process.
     #[must_use]
     pub fn report(mut self, report: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.report = Arc::new(report);
         self
     }
 
-    /// Resolves the program: its package and target, its settings and its platform. Nothing is compiled.
+    /// Resolves the program: its package, target, settings and platform. Compiles nothing.
     ///
     /// # Errors
     /// See [`CompileErrorKind`].
@@ -199,7 +199,7 @@ impl Compile {
         versions::check(&metadata, selected.package)?;
         let settings = Settings::of(selected.package)?;
         if settings.knot.arm64 == Some(true) && self.arch != Arch::Arm64 && self.target.is_none() {
-            // The dependencies may be others there, so all is resolved anew.
+            // The dependencies may differ on that architecture, so everything is resolved again.
             return self.clone().arch(Arch::Arm64).resolve();
         }
         let platform = self.platform(&toolchain, &metadata, &selected, &settings)?;
@@ -208,7 +208,7 @@ impl Compile {
         Ok(Program { compile: self.clone(), toolchain, metadata, settings, platform, arch, dynamic })
     }
 
-    /// Compiles, waiting for cargo, and reads the result.
+    /// Compiles the worker and reads the result. Blocks until cargo has finished.
     ///
     /// # Errors
     /// See [`CompileErrorKind`].
@@ -216,19 +216,19 @@ impl Compile {
         self.resolve()?.compile()
     }
 
-    /// The folder of the package that is meant. Nothing is compiled.
+    /// Returns the folder of the selected package. Compiles nothing.
     ///
     /// # Errors
-    /// Where there is no such package with remote functions, or several.
+    /// Returns an error if there is no such package with remote functions, or more than one.
     pub fn package_folder(&self) -> Result<PathBuf, CompileError> {
         let metadata = self.metadata(&self.toolchain()?)?;
         Ok(folder_of(self.selection.package(&metadata)?))
     }
 
-    /// The name that the program's Knot has, unless another is said when it is deployed. Nothing is compiled.
+    /// Returns the name of the program's Knot, unless the deploy gives another one. Compiles nothing.
     ///
     /// # Errors
-    /// As [`package_folder`](Self::package_folder), or where the package's settings cannot be read.
+    /// Returns the errors of [`package_folder`](Self::package_folder), or an error if the package's settings cannot be read.
     pub fn knot_name(&self) -> Result<String, CompileError> {
         let metadata = self.metadata(&self.toolchain()?)?;
         let package = self.selection.package(&metadata)?;
@@ -240,7 +240,7 @@ impl Compile {
         Toolchain::of(&self.folder.as_ref().map_or_else(|| here.clone(), |folder| here.join(folder)))
     }
 
-    /// The dependencies of a worker are not those of the host, so they are read with a worker's flags.
+    /// Reads the metadata with a worker's flags, since the dependencies of a worker differ from those of the host.
     fn metadata(&self, toolchain: &Toolchain) -> Result<Metadata, CompileError> {
         let triple = self.target.clone().unwrap_or_else(|| self.arch.musl());
         let arch = platform::arch_of(&triple)?;
@@ -264,7 +264,7 @@ impl Compile {
             settings.allocator == Some(Allocator::Mimalloc) || selection::compiles_c(metadata, selected.package);
         match &self.target {
             Some(triple) => platform::asked(toolchain, triple, needs_c),
-            // A base image of musl's kind would need `--target` to say so.
+            // A base image with musl requires an explicit `--target`.
             None if self.dynamic || settings.has_base() => platform::gnu(toolchain, self.arch, needs_c),
             None => platform::choose(toolchain, self.arch, needs_c),
         }
@@ -272,53 +272,55 @@ impl Compile {
 }
 
 impl Program {
-    /// The name of its package.
+    /// Returns the name of the package.
     pub fn package(&self) -> &str {
         self.selected().package.name.as_str()
     }
 
-    /// The version of its package.
+    /// Returns the version of the package.
     pub fn version(&self) -> String {
         self.selected().package.version.to_string()
     }
 
-    /// The folder of its package.
+    /// Returns the folder of the package.
     pub fn package_folder(&self) -> PathBuf {
         folder_of(self.selected().package)
     }
 
-    /// Its cargo target.
+    /// Returns the cargo target.
     pub fn target(&self) -> CargoTarget {
         self.selected().kind
     }
 
-    /// The architecture that the worker is for.
+    /// Returns the architecture that the worker runs on.
     pub fn arch(&self) -> Arch {
         self.arch
     }
 
-    /// The features of its package that were selected.
+    /// Returns the selected features of the package.
     pub fn features(&self) -> &[String] {
         &self.compile.selection.features
     }
 
-    /// The settings of its package, with absolute paths.
+    /// Returns the settings of the package, with absolute paths.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Returns the way to the feature `aws` of cloudknot, without which a worker cannot reach S3; `None` if the worker will have it.
+    /// Returns a way to enable the feature `aws` of cloudknot, without which a worker cannot reach S3; `None` if the worker
+    /// will have it.
     ///
     /// # Errors
-    /// If cargo cannot be asked.
+    /// Returns an error if a call of cargo fails.
     pub fn missing_aws_feature(&self) -> Result<Option<AwsFeature>, CompileError> {
         features::missing_aws(self)
     }
 
-    /// Turns the feature `aws` of cloudknot on: selects a feature of the package, or adds it to the dependency in `Cargo.toml`.
+    /// Enables the feature `aws` of cloudknot: selects a feature of the package, or adds `aws` to the dependency in
+    /// `Cargo.toml`.
     ///
     /// # Errors
-    /// If `cargo add` fails.
+    /// Returns an error if `cargo add` fails.
     pub fn with_aws_feature(self, feature: &AwsFeature) -> Result<Self, CompileError> {
         features::turn_on(&self, feature)?.resolve()
     }

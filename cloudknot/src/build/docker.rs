@@ -1,6 +1,6 @@
-//! The local Docker engine: takes images in and hands them out, and builds the base that a user's worker needs.
+//! Client of the local Docker engine: loads and exports images, runs containers, and builds the base image of a worker.
 //!
-//! What speaks to the engine is here and nowhere else. Does not know registries, nor what a worker does.
+//! Only this module communicates with the engine. It does not depend on a registry protocol, nor on what a worker does.
 
 pub(crate) mod container;
 mod context;
@@ -26,17 +26,17 @@ use crate::build::image::{Architecture, Image, ImageError, ImageOptions};
 use crate::build::registry::stored;
 use crate::error::{self, ErrorKind};
 
-/// What an image of the user's stands on, where a worker needs more than itself (a native library, a data file).
+/// Base of an image, for a worker that needs more than itself (a native library, a data file).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Base {
     /// An image by its name. The engine pulls it if it does not have it.
     Image(String),
-    /// A Dockerfile. The engine builds it, with the folder around it as its context (less what `.dockerignore` names).
+    /// A Dockerfile. The engine builds it, with its folder as the context (without the files that `.dockerignore` names).
     Dockerfile(PathBuf),
 }
 
-/// A Docker engine that answers.
+/// Connection to a Docker engine.
 #[derive(Clone)]
 pub struct Engine {
     docker: Docker,
@@ -44,43 +44,43 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The engine that `DOCKER_HOST` names, or this machine's own.
+    /// Connects to the engine in `DOCKER_HOST`, or else to this machine's own engine.
     ///
     /// # Errors
-    /// If none answers.
+    /// Returns an error if no engine answers.
     pub async fn connect() -> Result<Self, DockerError> {
         let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()).or_else(rootless);
         Self::connect_to(host.as_deref()).await
     }
 
-    /// The engine at this address (as in `DOCKER_HOST`), or this machine's own.
+    /// Connects to the engine at this address (as in `DOCKER_HOST`), or else to this machine's own engine.
     ///
     /// # Errors
-    /// If none answers.
+    /// Returns an error if no engine answers.
     pub async fn connect_to(host: Option<&str>) -> Result<Self, DockerError> {
         let failed = |source| DockerError::new(Doing::Connect, source);
         let docker = match host {
             Some(host) => Docker::connect_with_host(host),
             None => Docker::connect_with_local_defaults(),
         };
-        // An engine refuses an interface newer than its own, so it is asked which one it has.
+        // An engine refuses an API version newer than its own, so the version is negotiated.
         let negotiated = docker.map_err(failed)?.negotiate_version();
         let docker = engine::inside(Box::pin(negotiated)).await.map_err(failed)?;
         Ok(Self { docker, logins: None })
     }
 
-    /// The folder where `docker login` has stored how to log in to the registries of bases, in place of `$DOCKER_CONFIG` or
-    /// `~/.docker`.
+    /// Sets the folder in which `docker login` has stored the credentials for the registries of base images, in place of
+    /// `$DOCKER_CONFIG` or `~/.docker`.
     #[must_use]
     pub fn logins_in(mut self, folder: impl Into<PathBuf>) -> Self {
         self.logins = Some(folder.into());
         self
     }
 
-    /// Has the image in the engine, under these names (`my-crate:latest`).
+    /// Loads the image into the engine, under these names (`my-crate:latest`).
     ///
     /// # Errors
-    /// If the engine refuses it.
+    /// Returns an error if the engine refuses the image.
     pub async fn load(&self, image: &Image, names: &[String]) -> Result<(), DockerError> {
         let failed = |source| DockerError::new(Doing::Load, source);
         let tar = bollard::body_full(image.tar(names));
@@ -89,7 +89,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Has the image of this archive in the engine, under the names that it brings.
+    /// Loads the image of this archive into the engine, under the names in the archive.
     pub(crate) async fn load_archive(&self, path: &Path) -> Result<(), DockerError> {
         let doing = || Doing::LoadArchive(path.to_owned());
         let tar = std::fs::read(path).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
@@ -98,10 +98,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives an image of the engine another name.
+    /// Gives an image in the engine another name.
     ///
     /// # Errors
-    /// If there is no such image.
+    /// Returns an error if there is no such image.
     pub async fn tag(&self, image: &str, name: &str) -> Result<(), DockerError> {
         let (repo, tag) = split(name);
         let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
@@ -109,10 +109,10 @@ impl Engine {
         engine::inside(Box::pin(self.docker.tag_image(image, Some(options)))).await.map_err(failed)
     }
 
-    /// The id of the image of this name, if there is one.
+    /// Returns the ID of the image of this name, if there is one.
     ///
     /// # Errors
-    /// If the engine does not answer.
+    /// Returns an error if the engine does not answer.
     pub async fn id_of(&self, name: &str) -> Result<Option<String>, DockerError> {
         match engine::inside(Box::pin(self.docker.inspect_image(name))).await {
             Ok(image) => Ok(image.id),
@@ -121,10 +121,10 @@ impl Engine {
         }
     }
 
-    /// Takes a name from the engine, and the image with its last name. Whether there was one of this name.
+    /// Removes a name from the engine, and the image along with its last name. Returns whether the name existed.
     ///
     /// # Errors
-    /// If the engine refuses, for example because a container still uses the image.
+    /// Returns an error if the engine refuses, for example because a container still uses the image.
     pub async fn remove(&self, name: &str) -> Result<bool, DockerError> {
         match engine::inside(Box::pin(self.docker.remove_image(name, None::<RemoveImageOptions>, None))).await {
             Ok(_) => Ok(true),
@@ -133,10 +133,10 @@ impl Engine {
         }
     }
 
-    /// An image with this worker on top of a base of the user's.
+    /// Assembles an image with this worker on top of a base image.
     ///
     /// # Errors
-    /// If the base cannot be had, or the worker cannot stand on it.
+    /// Returns an error if the base image is not available, or the worker cannot run on it.
     pub async fn assemble(&self, base: &Base, worker: &[u8], options: &ImageOptions) -> Result<Image, DockerError> {
         let image_failed = |source| DockerError { doing: Doing::Assemble, source: Box::new(source) };
         let architecture = Architecture::of(worker).map_err(image_failed)?;
@@ -151,7 +151,7 @@ impl Engine {
         Image::assemble_on(base, worker, options).map_err(image_failed)
     }
 
-    /// Has the engine have the image, for these machines; gives its name.
+    /// Pulls the image for this architecture, unless the engine has it. Returns its name.
     async fn pull(&self, name: &str, architecture: Architecture) -> Result<String, DockerError> {
         let have = self.docker.inspect_image(name).await;
         if have.is_ok_and(|image| image.architecture.as_deref() == Some(architecture.docker())) {
@@ -166,7 +166,7 @@ impl Engine {
         Ok(name.to_owned())
     }
 
-    /// Has the engine build a Dockerfile; gives the id of the image.
+    /// Builds a Dockerfile in the engine. Returns the ID of the image.
     async fn build(&self, dockerfile: &Path, architecture: Architecture) -> Result<String, DockerError> {
         let doing = || Doing::Build(dockerfile.to_owned());
         let tar = context::tar(dockerfile).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
@@ -189,7 +189,7 @@ impl Engine {
                     id = line.aux.and_then(|made| made.id).or(id);
                 }
                 Ok(None) => break,
-                // The engine's error names the step that failed; only what that step has printed says why.
+                // The engine's error names the step that failed; only the output of that step says why.
                 Err(source) => {
                     return Err(DockerError {
                         doing: doing(),
@@ -201,15 +201,16 @@ impl Engine {
         id.ok_or_else(|| DockerError { doing: doing(), source: "the engine has not named what it built".into() })
     }
 
-    /// What is stored of how to log in to the registry of an image, with the name by which the engine asks for it. A login
-    /// that cannot be read is none, as for Docker: most images can be had without.
+    /// Returns the stored credentials for the registry of an image, with the name by which the engine asks for them.
+    /// Credentials that cannot be read count as none, as in Docker: most images need none.
     async fn login(&self, image: &str) -> Option<(String, DockerCredentials)> {
         let found = stored::of_image(self.logins.as_deref(), image).await;
         let (registry, found) = found
             .inspect_err(|error| tracing::warn!(image, ?error, "the engine is given no login for the image"))
             .ok()??;
-        // bollard encodes it in base64's usual alphabet, the engine decodes that of URLs. They differ for some places of `?`,
-        // `>` and `~` alone: a password with one may not arrive, and the hint says what to do then.
+        // bollard encodes the credentials in the standard base64 alphabet, and the engine decodes the URL-safe one. The two
+        // differ only for `?`, `>` and `~` in some positions: a password with one of them may not be accepted, and the hint
+        // says what to do then.
         let mut login = DockerCredentials { serveraddress: Some(registry.clone()), ..DockerCredentials::default() };
         match found {
             DockerCredential::UsernamePassword(user, password) => {
@@ -228,7 +229,7 @@ impl Engine {
         while let Some(piece) = pieces.try_next().await.map_err(|error| failed(error.into()))? {
             std::io::Write::write_all(&mut file, &piece).map_err(|error| failed(error.into()))?;
         }
-        // Compressing a large base takes many seconds, which no other task should wait for.
+        // Compressing a large base takes many seconds and must not block other tasks.
         let read = tokio::task::spawn_blocking(move || export::read(file));
         read.await.expect("reading an export does not panic").map_err(failed)
     }
@@ -240,14 +241,14 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// The socket of an engine that runs without root's rights, where there is one and no other.
+/// Returns the socket of a rootless engine, if there is one and no other engine's socket.
 fn rootless() -> Option<String> {
     let socket = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?).join("docker.sock");
     let only = socket.exists() && !Path::new("/var/run/docker.sock").exists();
     only.then(|| format!("unix://{}", socket.display()))
 }
 
-/// A name and its tag. A colon before a slash belongs to a port, and what has a digest needs no tag.
+/// Splits a name into repository and tag. A colon before a slash belongs to a port, and a name with a digest needs no tag.
 fn split(name: &str) -> (&str, &str) {
     match name.rsplit_once(':') {
         _ if name.contains('@') => (name, ""),
@@ -261,7 +262,7 @@ fn last_lines(text: &str) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-/// Why something with the Docker engine has failed.
+/// Error of an operation with the Docker engine.
 #[derive(Debug)]
 pub struct DockerError {
     doing: Doing,
@@ -286,7 +287,7 @@ enum Doing {
 
 impl DockerError {
     fn new(doing: Doing, source: EngineError) -> Self {
-        // The crate's own text names the status and not the image; what the engine said is what helps.
+        // The crate's own text names the status and not the image; the engine's message is more useful.
         let source: Box<dyn Error + Send + Sync> = match source {
             EngineError::DockerResponseServerError { message, .. } => message.into(),
             EngineError::DockerStreamError { error } => error.into(),
@@ -295,12 +296,12 @@ impl DockerError {
         Self { doing, source }
     }
 
-    /// Whether the reason is that no engine answers.
+    /// Returns `true` if the error is that no engine answers.
     pub fn is_no_engine(&self) -> bool {
         matches!(self.doing, Doing::Connect)
     }
 
-    /// What to do next.
+    /// Returns a hint on what to do next, if there is one.
     pub fn hint(&self) -> Option<String> {
         match &self.doing {
             Doing::Connect => Some("start Docker, or say in DOCKER_HOST where it listens".to_owned()),
@@ -322,7 +323,7 @@ impl DockerError {
 }
 
 impl DockerError {
-    /// The engine says in words alone that it would take a login, or its other builder.
+    /// Returns a hint for a build that needs a login or BuildKit, which the engine reports only as text.
     fn what_lacks_to_build(&self, dockerfile: &Path) -> Option<String> {
         let said = self.source.to_string();
         let says = |words: &[&str]| words.iter().any(|words| said.contains(words));
@@ -374,7 +375,7 @@ impl Error for DockerError {
     }
 }
 
-/// A failed step of a Dockerfile, and what it printed.
+/// Failed step of a Dockerfile, and its output.
 #[derive(Debug)]
 struct BuildFailure {
     source: EngineError,

@@ -1,6 +1,6 @@
-//! An image of a worker, from code: assembled, tagged, pushed, loaded into Docker, saved, and taken away again.
+//! Image of a worker, with an API to assemble, tag, push, load into Docker, save and remove it.
 //!
-//! Knows the rooms that do it and does none of it. In a worker all of this compiles and none of it is there.
+//! The work is done by other modules. A worker build has the same API, but cannot create an image.
 
 #[cfg(not(cloudknot_worker))]
 #[path = "docker_image/host.rs"]
@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::settings::login::Login;
 use inside::Inside;
 
-/// What an image shall be made of; see [`DockerImage::builder`].
+/// Contents of an image to build; see [`DockerImage::builder`].
 #[derive(Debug, Clone)]
 #[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker builds no image"))]
 pub struct DockerImageBuilder {
@@ -40,7 +40,7 @@ pub(crate) enum Base {
     Dockerfile(PathBuf),
 }
 
-/// The image of a worker: a Knot without the resources of the cloud.
+/// Image of a worker: a Knot without its cloud resources.
 ///
 /// ```no_run
 /// # async fn example() -> cloudknot::Result<()> {
@@ -58,12 +58,12 @@ pub struct DockerImage {
     name: String,
     tags: Vec<String>,
     inside: Inside,
-    /// Where it was pushed to, so that it can be taken away from there.
+    /// Repositories that it was pushed to, so that it can be removed from them.
     pushed: Vec<(String, Login)>,
 }
 
 impl DockerImage {
-    /// An image of this name, of the worker (a static executable for Linux) in this file.
+    /// Returns a builder for an image of this name, with the worker (a static executable for Linux) in this file.
     pub fn builder(name: impl Into<String>, worker: impl Into<PathBuf>) -> DockerImageBuilder {
         let name = name.into();
         DockerImageBuilder {
@@ -79,40 +79,40 @@ impl DockerImage {
         }
     }
 
-    /// The image's name, without a tag.
+    /// Returns the image's name, without a tag.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its tags. An image that was given none is called `latest` in Docker, and by the start of its digest in a registry.
+    /// Returns the tags. An image without tags is called `latest` in Docker, and by the start of its digest in a registry.
     pub fn tags(&self) -> &[String] {
         &self.tags
     }
 
-    /// The digest by which a registry knows it. The same worker gives the same.
+    /// Returns the digest by which a registry identifies the image. The same worker gives the same digest.
     pub fn digest(&self) -> &str {
         self.inside.digest()
     }
 
-    /// The size of all that is stored and sent, in bytes.
+    /// Returns the size of everything that is stored and sent, in bytes.
     pub fn compressed_bytes(&self) -> u64 {
         self.inside.compressed_bytes()
     }
 
-    /// The size of the worker, in bytes.
+    /// Returns the size of the worker, in bytes.
     pub fn worker_bytes(&self) -> u64 {
         self.inside.worker_bytes()
     }
 
-    /// The layers, the lowest first: digest and size in bytes.
+    /// Returns the layers, the lowest first: digest and size in bytes.
     pub fn layers(&self) -> Vec<(String, u64)> {
         self.inside.layers()
     }
 
-    /// Gives it one more tag, for what is pushed, loaded or saved from now on.
+    /// Adds a tag, which later pushes, loads and saves use.
     ///
     /// # Errors
-    /// If there cannot be such a tag.
+    /// Returns an error if the tag is invalid.
     pub fn tag(&mut self, tag: impl Into<String>) -> Result<()> {
         let tag = tag.into();
         Inside::check_name(&format!("{}:{tag}", self.name))?;
@@ -122,34 +122,34 @@ impl DockerImage {
         Ok(())
     }
 
-    /// Writes it as a tar that `docker load` and `skopeo` take.
+    /// Writes the image as a tar that `docker load` and `skopeo` accept.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.inside.save(path.as_ref(), &self.names())
     }
 
-    /// Has it in a repository, such as `ghcr.io/somebody/my-crate`, with its tags; sends what is not there yet. Gives
-    /// the name that never comes to mean another image: `<repository>@<digest>`.
+    /// Pushes the image with its tags to a repository, such as `ghcr.io/somebody/my-crate`; sends only what the registry lacks.
+    /// Returns `<repository>@<digest>`, a name that never refers to another image.
     ///
     /// # Errors
-    /// If the registry cannot be reached, refuses, or goes on failing.
+    /// Returns an error if the registry cannot be reached, refuses, or keeps failing.
     pub async fn push(&mut self, repository: &str, login: &Login) -> Result<String> {
         let reference = self.push_to(repository, login).await?;
         self.pushed.push((repository.to_owned(), login.clone()));
         Ok(reference)
     }
 
-    /// As [`push`](Self::push), for an image that somebody else removes from there.
+    /// Pushes the image as [`push`](Self::push) does, but `clobber` will not remove it from the repository.
     pub(crate) async fn push_to(&self, repository: &str, login: &Login) -> Result<String> {
         engine::inside(Box::pin(self.inside.push(repository, login, &self.tags))).await
     }
 
-    /// Has it in the local Docker engine, with its tags; gives the name to run it by.
+    /// Loads the image with its tags into the local Docker engine. Returns the name to run it by.
     ///
     /// # Errors
-    /// If no engine answers, or it refuses.
+    /// Returns an error if no engine answers, or it refuses.
     #[cfg(feature = "docker")]
     pub async fn load(&self) -> Result<String> {
         let names = self.names();
@@ -157,11 +157,11 @@ impl DockerImage {
         Ok(names[0].clone())
     }
 
-    /// Takes it away: from the local Docker engine, and from where this value has pushed it, with all its tags, if the
-    /// registry lets clients delete. An image of the same name that is another one stays.
+    /// Removes the image from the local Docker engine, and from the repositories that this value has pushed it to, with all its
+    /// tags, if the registry permits clients to delete. Other images of the same name stay.
     ///
     /// # Errors
-    /// If the engine or a registry refuses or cannot be reached. What is left can be clobbered again.
+    /// Returns an error if the engine or a registry refuses or cannot be reached. A second call removes the rest.
     pub async fn clobber(&mut self) -> Result<()> {
         let names = self.names();
         engine::inside(Box::pin(self.inside.remove_local(&names))).await?;
@@ -181,7 +181,7 @@ impl DockerImage {
 }
 
 impl DockerImageBuilder {
-    /// The image of a worker that was compiled from code, with what its package's settings say of the image.
+    /// Returns a builder for the image of a compiled worker, with the image settings of its package.
     #[cfg(not(cloudknot_worker))]
     pub fn of_worker(name: impl Into<String>, worker: &crate::build::compile::Worker) -> Self {
         let settings = &worker.settings;
@@ -196,7 +196,7 @@ impl DockerImageBuilder {
         builder
     }
 
-    /// The crate that the worker is made of, and its version; they become labels.
+    /// Sets the name and version of the worker's crate, which become labels.
     #[must_use]
     pub fn of_crate(mut self, name: impl Into<String>, version: impl Into<String>) -> Self {
         self.title = name.into();
@@ -204,35 +204,35 @@ impl DockerImageBuilder {
         self
     }
 
-    /// The ids of the remote functions in the worker; they become a label.
+    /// Sets the IDs of the remote functions in the worker, which become a label.
     #[must_use]
     pub fn functions<I: IntoIterator<Item: Into<String>>>(mut self, functions: I) -> Self {
         self.functions = functions.into_iter().map(Into::into).collect();
         self
     }
 
-    /// A label. What changes with every build does not belong here: it changes the digest.
+    /// Adds a label. A value that changes with every build does not belong here, since it changes the digest.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());
         self
     }
 
-    /// A tag.
+    /// Adds a tag.
     #[must_use]
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tags.push(tag.into());
         self
     }
 
-    /// A PEM file with certificate authorities that are trusted besides the public ones: by the worker, and on a push.
+    /// Adds a PEM file with certificate authorities that are trusted besides the public ones: by the worker, and for pushes.
     #[must_use]
     pub fn ca_bundle(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_bundles.push(path.into());
         self
     }
 
-    /// An image that the worker stands on, for native libraries or files. The local Docker engine fetches it.
+    /// Sets the base image of the worker, for native libraries or files. The local Docker engine pulls it.
     #[cfg(feature = "docker")]
     #[must_use]
     pub fn base_image(mut self, name: impl Into<String>) -> Self {
@@ -240,7 +240,8 @@ impl DockerImageBuilder {
         self
     }
 
-    /// A Dockerfile of what the worker stands on. The local Docker engine builds it in the folder where it is.
+    /// Sets the Dockerfile of the worker's base image. The local Docker engine builds it, with the Dockerfile's folder as the
+    /// context.
     #[cfg(feature = "docker")]
     #[must_use]
     pub fn dockerfile(mut self, path: impl Into<PathBuf>) -> Self {
@@ -248,7 +249,7 @@ impl DockerImageBuilder {
         self
     }
 
-    /// On this, if on anything; what the package's settings say otherwise does not count then.
+    /// Sets the base, if one is given. It takes precedence over the package's settings.
     #[cfg(not(cloudknot_worker))]
     pub(crate) fn on(mut self, base: Option<Base>) -> Self {
         self.base = base.or(self.base);
@@ -258,7 +259,8 @@ impl DockerImageBuilder {
     /// Assembles the image.
     ///
     /// # Errors
-    /// If the name or a tag is none, the worker cannot be read or is no executable for Linux, or the base cannot be had.
+    /// Returns an error if the name or a tag is invalid, the worker cannot be read or is not an executable for Linux, or the
+    /// base image is not available.
     pub async fn build(self) -> Result<DockerImage> {
         let inside = engine::inside(Box::pin(Inside::build(&self))).await?;
         let mut image = DockerImage { name: self.name, tags: Vec::new(), inside, pushed: Vec::new() };
@@ -269,7 +271,7 @@ impl DockerImageBuilder {
     }
 }
 
-/// That something is not there where it was asked for.
+/// Returns the error for an operation that a worker build does not support.
 #[cfg_attr(not(cloudknot_worker), expect(dead_code, reason = "the host has it"))]
 fn absent() -> Error {
     Error::new(ErrorKind::Image, "failed to build an image: this is a worker, which has no part in that")

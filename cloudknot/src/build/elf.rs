@@ -1,9 +1,9 @@
-//! What an executable asks the machine for when it starts, read from the file. Does not know what it does then.
+//! Reads from an ELF executable's file what the executable needs at startup.
 
 use object::read::elf::{ElfFile64, ProgramHeader};
 use object::{Endianness, elf};
 
-/// The libraries that it asks for, and the loader that is to bring them; none if it is static.
+/// Returns the shared libraries and the loader that the executable needs; empty if it is static.
 pub(crate) fn needs(file: &ElfFile64<'_, Endianness>) -> object::Result<Vec<String>> {
     let mut needs = Vec::new();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

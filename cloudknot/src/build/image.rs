@@ -1,6 +1,6 @@
-//! Assembles the image of a worker: a small OCI image, made in this process, the same bytes for the same worker.
+//! Assembles the image of a worker: a small OCI image, built in this process, with the same bytes for the same worker.
 //!
-//! Knows tar, gzip and the OCI formats. Does not know who compiled the worker, nor any registry, nor Docker.
+//! Handles tar, gzip and the OCI formats. Does not depend on the compilation, on any registry, or on Docker.
 
 mod archive;
 pub(crate) mod authorities;
@@ -28,12 +28,12 @@ use crate::error::{self, ErrorKind};
 pub(crate) use layer::Layer;
 pub use worker::Architecture;
 
-/// The media type of the manifest. Docker (since 18.06), ECR, containerd and skopeo all take it.
+/// Media type of the manifest. Docker (since 18.06), ECR, containerd and skopeo accept it.
 pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-/// Whom the worker runs as: the number that is customary for "nobody in particular" in images without a user list.
+/// User and group of the worker: the customary number for an unprivileged user in images without a user list.
 const USER: &str = "65532:65532";
 
-/// What is said in an image besides the worker itself.
+/// Contents of an image besides the worker itself.
 #[derive(Debug, Clone, Default)]
 pub struct ImageOptions {
     title: String,
@@ -44,12 +44,12 @@ pub struct ImageOptions {
 }
 
 impl ImageOptions {
-    /// An image named after this crate and its version.
+    /// Creates the options of an image named after this crate and its version.
     pub fn new(title: impl Into<String>, version: impl Into<String>) -> Self {
         Self { title: title.into(), version: version.into(), ..Self::default() }
     }
 
-    /// The ids of the remote functions in the worker; their order does not matter.
+    /// Sets the IDs of the remote functions in the worker; their order does not matter.
     #[must_use]
     pub fn functions<I: IntoIterator<Item: Into<String>>>(mut self, functions: I) -> Self {
         self.functions = functions.into_iter().map(Into::into).collect();
@@ -57,14 +57,14 @@ impl ImageOptions {
         self
     }
 
-    /// A label of the user's own. What changes with every build does not belong here: it changes the digest.
+    /// Adds a label. A value that changes with every build does not belong here, since it changes the digest.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());
         self
     }
 
-    /// A PEM file with certificate authorities that the worker trusts besides the public ones.
+    /// Adds a PEM file with certificate authorities that the worker trusts besides the public ones.
     #[must_use]
     pub fn ca_bundle(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_bundles.push(path.into());
@@ -83,7 +83,7 @@ impl ImageOptions {
     }
 }
 
-/// An assembled image: what a registry, a tar file or an engine is given.
+/// Assembled image for a registry, a tar file or an engine.
 #[derive(Debug, Clone)]
 pub struct Image {
     manifest: Blob,
@@ -94,7 +94,7 @@ pub struct Image {
     worker_bytes: u64,
 }
 
-/// Bytes and their name.
+/// Bytes and their digest.
 #[derive(Debug, Clone)]
 pub(crate) struct Blob {
     pub(crate) digest: String,
@@ -109,10 +109,10 @@ impl Blob {
 }
 
 impl Image {
-    /// An image with this worker (a static executable for Linux) and nothing under it.
+    /// Assembles an image with this worker (a static executable for Linux) and no base image.
     ///
     /// # Errors
-    /// If the worker is no executable for Linux, or a file of authorities cannot be read.
+    /// Returns an error if the worker is not an executable for Linux, or a file of authorities cannot be read.
     pub fn assemble(worker: &[u8], options: &ImageOptions) -> Result<Self, ImageError> {
         let architecture = Architecture::of(worker)?;
         let authorities = authorities::bundle(&options.ca_bundles)?;
@@ -121,12 +121,14 @@ impl Image {
         Ok(Self::of_parts(&configuration, vec![layer], architecture, worker.len()))
     }
 
-    /// An image with this worker on top of another image, whose user, folder and environment are kept where it has any.
+    /// Assembles an image with this worker on top of another image, whose user, working folder and environment are kept, if it
+    /// has any.
     ///
-    /// The base's own authorities are kept too, unless `options` names more of them.
+    /// The base's own authorities are kept too, unless `options` names further ones.
     ///
     /// # Errors
-    /// As [`Image::assemble`], or if the base is for other machines than the worker.
+    /// Returns the errors of [`Image::assemble`], or an error if the base is for another architecture or lacks a library that
+    /// the worker needs.
     #[cfg(feature = "docker")]
     pub(crate) fn assemble_on(base: Self, worker: &[u8], options: &ImageOptions) -> Result<Self, ImageError> {
         let architecture = Architecture::of(worker)?;
@@ -150,7 +152,7 @@ impl Image {
         Ok(Self::of_parts(&configuration, layers, architecture, worker.len()))
     }
 
-    /// Whether the worker finds the libraries here that it asks for; else it would end before it has begun.
+    /// Returns an error if the base lacks a shared library that the worker needs, since the worker would end at startup.
     #[cfg(feature = "docker")]
     fn check_for(&self, worker: &[u8]) -> Result<(), ImageError> {
         let unreadable = |_| ImageError::NotAWorker { found: "no executable that can be read" };
@@ -161,7 +163,7 @@ impl Image {
         if missing.is_empty() { Ok(()) } else { Err(ImageError::MissingLibraries { missing }) }
     }
 
-    /// An image from its configuration and layers, as an engine hands them out.
+    /// Creates an image from its configuration and layers, as exported by an engine.
     #[cfg(feature = "docker")]
     pub(crate) fn of_base(configuration: &ImageConfiguration, layers: Vec<Layer>) -> Result<Self, ImageError> {
         let architecture = Architecture::of_oci(configuration.architecture())?;
@@ -198,56 +200,56 @@ impl Image {
         serde_json::from_slice(&self.config.bytes).expect("the configuration was written by this program")
     }
 
-    /// The digest by which a registry knows the image: that of its manifest.
+    /// Returns the digest by which a registry identifies the image: that of its manifest.
     pub fn digest(&self) -> &str {
         &self.manifest.digest
     }
 
-    /// The id by which an engine knows the image: the digest of its configuration.
+    /// Returns the ID by which an engine identifies the image: the digest of its configuration.
     pub fn id(&self) -> &str {
         &self.config.digest
     }
 
-    /// The manifest, as JSON.
+    /// Returns the manifest, as JSON.
     pub fn manifest(&self) -> &[u8] {
         &self.manifest.bytes
     }
 
-    /// The configuration, as JSON.
+    /// Returns the configuration, as JSON.
     pub fn config(&self) -> &[u8] {
         &self.config.bytes
     }
 
-    /// The compressed layers, the lowest first: each one's digest and bytes.
+    /// Returns the compressed layers, the lowest first: each one's digest and bytes.
     pub fn layers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.layers.iter().map(|layer| (layer.blob.digest.as_str(), &*layer.blob.bytes))
     }
 
-    /// What the image says of itself.
+    /// Returns the image's labels.
     pub fn labels(&self) -> &BTreeMap<String, String> {
         &self.labels
     }
 
-    /// The machines it runs on.
+    /// Returns the architecture that the image runs on.
     pub fn architecture(&self) -> Architecture {
         self.architecture
     }
 
-    /// The size of the worker, in bytes.
+    /// Returns the size of the worker, in bytes.
     pub fn worker_bytes(&self) -> u64 {
         self.worker_bytes
     }
 
-    /// The size of all that is stored and sent: layers, configuration and manifest, in bytes.
+    /// Returns the size of everything that is stored and sent: layers, configuration and manifest, in bytes.
     pub fn compressed_bytes(&self) -> u64 {
         self.blobs().chain([&self.manifest]).map(|blob| blob.bytes.len() as u64).sum()
     }
 
-    /// Writes the image as a tar that `docker load` and `skopeo` (as `docker-archive:` and `oci-archive:`) take.
-    /// `names` are what an engine shall call it, such as `my-crate:latest`; there may be none.
+    /// Writes the image as a tar that `docker load` and `skopeo` (as `docker-archive:` and `oci-archive:`) accept. `names` are
+    /// the image's names in an engine, such as `my-crate:latest`; there may be none.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn save_tar(&self, path: &Path, names: &[String]) -> Result<(), ImageError> {
         let write = || {
             let mut file = io::BufWriter::new(std::fs::File::create(path)?);
@@ -257,7 +259,7 @@ impl Image {
         write().map_err(|source| ImageError::Save { path: path.to_owned(), source })
     }
 
-    /// The same tar, in memory.
+    /// Returns the same tar, in memory.
     #[cfg(feature = "docker")]
     pub(crate) fn tar(&self, names: &[String]) -> Bytes {
         let mut tar = Vec::new();
@@ -269,7 +271,7 @@ impl Image {
         &self.manifest
     }
 
-    /// What the manifest refers to.
+    /// Returns the blobs that the manifest refers to.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &Blob> {
         self.layers.iter().map(|layer| &layer.blob).chain([&self.config])
     }
@@ -280,7 +282,7 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The configuration of an image that is this layer alone.
+/// Returns the configuration of an image with only this layer.
 fn configure(architecture: Architecture, layer: &Layer, options: &ImageOptions) -> ImageConfiguration {
     let mut config = Config::default();
     start_worker(&mut config, options);
@@ -294,7 +296,7 @@ fn configure(architecture: Architecture, layer: &Layer, options: &ImageOptions) 
         .expect("an image's configuration has all that it needs")
 }
 
-/// Has the worker started, by a user without rights, in a folder where it may write.
+/// Configures the image to start the worker as an unprivileged user, in a folder that is writable.
 fn start_worker(config: &mut Config, options: &ImageOptions) {
     config.set_entrypoint(Some(vec![format!("/{}", layer::WORKER)]));
     config.set_cmd(None);
@@ -318,7 +320,7 @@ fn rootfs<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> oci_spec::image::R
         .expect("the file system has all that it needs")
 }
 
-// Some readers of images expect one line of history for each layer. A time would change the digest.
+// Some tools expect one history entry for each layer. A time would change the digest.
 fn history() -> oci_spec::image::History {
     HistoryBuilder::default().created_by("cloudknot").build().expect("nothing is required of a line of history")
 }
@@ -328,7 +330,7 @@ fn descriptor(media_type: MediaType, blob: &Blob) -> Descriptor {
     Descriptor::new(media_type, blob.bytes.len() as u64, digest)
 }
 
-/// JSON with its keys in order: labels come from a hash map, whose order differs between two runs.
+/// Serializes to JSON with sorted keys: labels come from a hash map, whose order differs between two runs.
 pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
     let mut value = serde_json::to_value(value).expect("these types have a form in JSON");
     value.sort_all_objects();
@@ -344,45 +346,45 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     digest
 }
 
-/// Why there is no image.
+/// Error while assembling or saving an image.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// The worker is not what an image can start.
+    /// The worker is not an executable that an image can start.
     NotAWorker {
-        /// What it is instead.
+        /// Description of the file's actual content.
         found: &'static str,
     },
-    /// A file of authorities cannot be read or holds none.
+    /// A file of authorities cannot be read or contains none.
     Authorities {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause of the error.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The base image is for other machines.
+    /// The base image is for another architecture.
     OtherArchitecture {
-        /// That of the base.
+        /// Architecture of the base.
         base: Architecture,
-        /// That of the worker.
+        /// Architecture of the worker.
         worker: Architecture,
     },
-    /// The base image has not all the libraries that the worker asks for.
+    /// The base image lacks libraries that the worker needs.
     MissingLibraries {
-        /// Their names, and perhaps the path of the loader.
+        /// Names of the libraries, and possibly the path of the loader.
         missing: Vec<String>,
     },
     /// The tar cannot be written.
     Save {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause of the error.
         source: io::Error,
     },
 }
 
 impl ImageError {
-    /// What to do next.
+    /// Returns a hint on what to do next, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotAWorker { .. } => Some(
@@ -390,7 +392,7 @@ impl ImageError {
             ),
             Self::Authorities { .. } => Some("`ca-bundle` names a PEM file with BEGIN CERTIFICATE blocks".into()),
             Self::OtherArchitecture { base, .. } => Some(format!("build the worker for {base}, or take another base")),
-            // The C library itself: the base has another one, or none.
+            // The C library itself is missing: the base has another one, or none.
             Self::MissingLibraries { missing } if missing.iter().any(|name| name.contains("ld-linux")) => Some(
                 "the worker is linked with glibc: take a base that has it, such as debian:12-slim (Alpine has another)"
                     .into(),

@@ -1,4 +1,4 @@
-//! Keeps a built image beside the crate, and removes it: as a file, in the Docker engine, and as a note.
+//! Keeps a built image beside the crate, as an archive with a note, and removes it, also from the Docker engine.
 
 use std::io;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::home;
 use crate::home::built::{Built, FILE};
 
 impl Built {
-    /// Describes the image of this worker, as it would be kept. The worker is asked for its types.
+    /// Describes the image of this worker, as it would be kept. Runs the worker to read its types.
     pub(super) fn of(image: &DockerImage, worker: &Worker) -> Self {
         let hex = image.digest().trim_start_matches("sha256:");
         let short = &hex[..hex.len().min(12)];
@@ -36,7 +36,7 @@ impl Built {
         }
     }
 
-    /// Keeps the image as the one that stands for the program: saves it, and notes it beside the crate.
+    /// Keeps the image as the program's current one: saves its archive, and writes a note of it beside the crate.
     pub(super) fn keep(&self, image: &DockerImage, worker: &Worker) -> Result<()> {
         if !self.archive.exists() {
             image.save(&self.archive)?;
@@ -44,8 +44,8 @@ impl Built {
         self.write(&home::of_package(&worker.package_folder))
     }
 
-    /// Takes away what stands in this folder for a program: image in the Docker engine, archive and note. Whether there was
-    /// anything.
+    /// Removes the program's image that the note in this folder describes: from the Docker engine, along with its archive and
+    /// the note. Returns whether there was a note.
     #[cfg_attr(not(feature = "docker"), expect(clippy::unused_async, reason = "with an engine it has to wait"))]
     pub(crate) async fn clobber(home: &Path) -> Result<bool> {
         if !home.join(FILE).exists() {
@@ -70,7 +70,8 @@ impl Built {
     }
 }
 
-/// What the worker says of its types. One for another machine cannot be asked here; it compares them itself when it runs.
+/// Returns the types that the worker reports. A worker for another machine cannot run here; it compares the types itself when
+/// it runs.
 fn types_of(worker: &Path) -> Option<Vec<Types>> {
     let mut ask = Command::new(worker);
     let said = ask.env(contract::ENV_DESCRIBE, "1").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;

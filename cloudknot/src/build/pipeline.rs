@@ -1,4 +1,4 @@
-//! The way of a program from its source to an image: compile, assemble, keep. It exists once, for every verb.
+//! The pipeline from a program's source to an image: compile, assemble, keep. All commands share it.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use super::image::authorities;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::built::Built;
 
-/// A program on its way to an image.
+/// Pipeline from a program to its image.
 ///
 /// ```no_run
 /// # async fn example() -> cloudknot::Result<()> {
@@ -31,20 +31,20 @@ pub struct Pipeline {
     base: Option<Base>,
 }
 
-/// A compiled worker and its image.
+/// Compiled worker and its image.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct BuildArtifacts {
-    /// The worker.
+    /// Compiled worker.
     pub worker: Worker,
-    /// Its image.
+    /// Image of the worker.
     pub image: DockerImage,
-    /// Their description, as it is kept.
+    /// Description of both, as it is kept.
     pub built: Built,
 }
 
 impl Pipeline {
-    /// The way of this program, with what its package's settings say of the image.
+    /// Creates the pipeline of this program, with the image settings of its package.
     pub fn new(program: Program) -> Self {
         Self { program, ca_bundles: Vec::new(), base: None }
     }
@@ -56,19 +56,19 @@ impl Pipeline {
         self
     }
 
-    /// Puts the worker onto this image, in place of what the settings say. The local Docker engine fetches it.
+    /// Sets the base image of the worker, in place of the one in the settings. The local Docker engine pulls it.
     ///
-    /// The program has to be resolved with [`Compile::dynamic`](super::compile::Compile::dynamic).
+    /// The program must be resolved with [`Compile::dynamic`](super::compile::Compile::dynamic).
     #[cfg(feature = "docker")]
     #[must_use]
     pub fn base_image(self, name: impl Into<String>) -> Self {
         self.on(Some(Base::Image(name.into())))
     }
 
-    /// Puts the worker onto what this Dockerfile describes, in place of what the settings say. The local Docker engine builds it
-    /// in the folder where it is.
+    /// Sets the Dockerfile of the worker's base image, in place of the one in the settings. The local Docker engine builds it,
+    /// with the Dockerfile's folder as the context.
     ///
-    /// The program has to be resolved with [`Compile::dynamic`](super::compile::Compile::dynamic).
+    /// The program must be resolved with [`Compile::dynamic`](super::compile::Compile::dynamic).
     #[cfg(feature = "docker")]
     #[must_use]
     pub fn dockerfile(self, path: impl Into<PathBuf>) -> Self {
@@ -80,20 +80,20 @@ impl Pipeline {
         self
     }
 
-    /// Turns the feature `aws` of cloudknot on; see [`Program::with_aws_feature`].
+    /// Enables the feature `aws` of cloudknot; see [`Program::with_aws_feature`].
     pub(crate) fn with_aws_feature(self, feature: &AwsFeature) -> Result<Self, CompileError> {
         Ok(Self { program: self.program.with_aws_feature(feature)?, ..self })
     }
 
-    /// The program.
+    /// Returns the program.
     pub fn program(&self) -> &Program {
         &self.program
     }
 
-    /// Checks the files that the image is made of, before anything is compiled.
+    /// Checks the files that the image is built from, before anything is compiled.
     ///
     /// # Errors
-    /// If one cannot be read.
+    /// Returns an error if a file cannot be read.
     pub fn check(&self) -> Result<()> {
         let settings = self.program.settings();
         for path in settings.ca_bundle.iter().chain(&self.ca_bundles) {
@@ -111,14 +111,16 @@ impl Pipeline {
         }
     }
 
-    /// Compiles the worker and assembles its image, with the tag that follows from the image's digest (64 hexadecimal digits).
+    /// Compiles the worker and assembles its image, with the tag that `tag` derives from the image's digest (64 hexadecimal
+    /// digits).
     ///
     /// # Errors
-    /// If the program does not compile or cannot be a worker, a file cannot be read, or the base cannot be had.
+    /// Returns an error if the program does not compile or cannot be a worker, a file cannot be read, or the base image is not
+    /// available.
     pub async fn run(self, tag: impl FnOnce(&str) -> String) -> Result<BuildArtifacts> {
         self.check()?;
         let Self { program, ca_bundles, base } = self;
-        // cargo is waited for, and so not on a thread that others need.
+        // Waiting for cargo would block a thread that other tasks need.
         let compiled = engine::inside(Box::pin(tokio::task::spawn_blocking(move || program.compile())));
         let worker = compiled.await.expect("the compilation does not panic")?;
         let builder = DockerImageBuilder::of_worker(Built::repository(&worker.package), &worker).on(base);
@@ -131,10 +133,10 @@ impl Pipeline {
 }
 
 impl BuildArtifacts {
-    /// Keeps the image as the one that stands for the program: saves it, and notes it beside the crate.
+    /// Keeps the image as the program's current one: saves its archive, and writes a note of it beside the crate.
     ///
     /// # Errors
-    /// If a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn keep(&self) -> Result<()> {
         self.built.keep(&self.image, &self.worker)
     }

@@ -1,6 +1,6 @@
-//! Puts an image into a registry, by the registry's own protocol: only what it lacks, and again where it failed in passing.
+//! Client of a container registry: sends only what the registry lacks, and retries transient errors.
 //!
-//! The registry protocol is known here and nowhere else. Does not know where an image comes from, nor any cloud.
+//! Only this module uses the registry protocol. It does not depend on where an image comes from, nor on any cloud.
 
 mod failure;
 pub(crate) mod stored;
@@ -32,18 +32,18 @@ pub use crate::settings::login::Login;
 pub use failure::{RegistryError, RegistryErrorKind};
 use watch::Watch;
 
-/// How much is handed to the connection, and reported as sent, at once.
+/// Number of bytes handed to the connection, and reported as sent, at once.
 const PIECE: usize = 64 * 1024;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
-/// About 24 seconds of waiting in all.
+/// Default number of attempts: about 24 seconds of waiting in all.
 const ATTEMPTS: u32 = 8;
-/// How long nothing may move before a connection counts as lost.
+/// Time without progress after which a connection counts as lost.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// One repository of a registry, such as `ghcr.io/somebody/my-crate`.
+/// Repository of a registry, such as `ghcr.io/somebody/my-crate`.
 ///
-/// A registry on this machine (`localhost`, `127.0.0.1`) is spoken to by HTTP, any other by HTTPS.
+/// A registry on this machine (`localhost`, `127.0.0.1`) is accessed over HTTP, any other over HTTPS.
 #[derive(Clone)]
 pub struct Repository {
     name: String,
@@ -57,80 +57,80 @@ pub struct Repository {
 
 type OnProgress = dyn Fn(&Progress<'_>) + Send + Sync;
 
-/// What happens during a push.
+/// Progress of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress<'a> {
-    /// The registry has this blob already.
+    /// The registry already has this blob.
     Present {
-        /// The blob.
+        /// Digest of the blob.
         digest: &'a str,
-        /// Its size.
+        /// Size of the blob in bytes.
         bytes: u64,
     },
-    /// A blob is on its way. It starts again from 0 after the connection was lost.
+    /// A blob is being sent. It starts again from 0 after a lost connection.
     Sending {
-        /// The blob.
+        /// Digest of the blob.
         digest: &'a str,
-        /// How much of it was handed to the connection.
+        /// Number of bytes handed to the connection so far.
         sent: u64,
-        /// Its size.
+        /// Size of the blob in bytes.
         bytes: u64,
     },
     /// The registry has confirmed this blob.
     Sent {
-        /// The blob.
+        /// Digest of the blob.
         digest: &'a str,
-        /// Its size.
+        /// Size of the blob in bytes.
         bytes: u64,
     },
-    /// Something failed in passing and is tried again.
+    /// An operation failed with a transient error and is retried.
     Retrying {
-        /// What is tried again.
+        /// Operation that is retried.
         doing: &'a str,
-        /// Why.
+        /// Cause of the error.
         reason: &'a str,
-        /// How many attempts have failed so far.
+        /// Number of failed attempts so far.
         failed: u32,
-        /// The pause before the next one.
+        /// Pause before the next attempt.
         wait: Duration,
     },
-    /// This tag now names the image.
+    /// The tag now refers to the image.
     Tagged {
-        /// The tag.
+        /// Name of the tag.
         tag: &'a str,
     },
 }
 
-/// What a push has done.
+/// Result of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pushed {
-    /// The image in the registry: `<repository>@<digest>`, which never comes to mean another image.
+    /// Reference to the image in the registry: `<repository>@<digest>`, which never refers to another image.
     pub reference: String,
-    /// The image's tags there, those that were there already included.
+    /// Tags of the push, including those that already referred to the image.
     pub tags: Vec<String>,
-    /// The bytes of the blobs that the registry lacked.
+    /// Size in bytes of the blobs that the registry lacked.
     pub sent_bytes: u64,
 }
 
-/// What became of an image that was to be deleted.
+/// Result of deleting an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Deleted {
-    /// It is gone, and its tags with it.
+    /// The image is deleted, along with its tags.
     Yes,
-    /// It was not there.
+    /// The image did not exist.
     Absent,
-    /// The registry does not let clients delete by this protocol.
+    /// The registry does not permit clients to delete with this protocol.
     NotAllowed,
 }
 
 impl Repository {
-    /// The repository of this name: a registry's host, with its port if it has one, and a path.
+    /// Returns the repository of this name: a registry's host, with its port if it has one, and a path.
     ///
     /// # Errors
-    /// If there cannot be a repository of this name.
+    /// Returns an error if the name is invalid.
     pub fn new(name: &str) -> Result<Self, RegistryError> {
         let bad = |why: &str| RegistryError::name(name, why);
         let reference: Reference = name.parse().map_err(|error: oci_client::ParseError| bad(&error.to_string()))?;
@@ -148,40 +148,41 @@ impl Repository {
         })
     }
 
-    /// How to log in. By default as `docker login` has stored it, or not at all where it has stored nothing.
+    /// Sets the login. The default is the login stored by `docker login`, or none if nothing is stored.
     #[must_use]
     pub fn login(mut self, login: Login) -> Self {
         self.login = login;
         self
     }
 
-    /// A PEM file with certificate authorities that are trusted besides those of this machine.
+    /// Adds a PEM file with certificate authorities that are trusted besides those of this machine.
     #[must_use]
     pub fn ca_bundle(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_bundles.push(path.into());
         self
     }
 
-    /// How often what fails in passing is tried in all (8 by default, with pauses of 0.25 to 8 seconds between).
+    /// Sets the maximum number of attempts of an operation with transient errors (8 by default, with pauses of 0.25 to 8
+    /// seconds between).
     #[must_use]
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self
     }
 
-    /// Who is told what happens.
+    /// Sets the callback for progress reports.
     #[must_use]
     pub fn on_progress(mut self, hook: impl Fn(&Progress<'_>) + Send + Sync + 'static) -> Self {
         self.on_progress = Arc::new(hook);
         self
     }
 
-    /// Has the image in the repository, under these tags. What is there already is not sent.
+    /// Pushes the image to the repository, under these tags. Blobs that are already there are not sent.
     ///
-    /// Without a tag the image is tagged by the start of its digest, since registries forget what has none.
+    /// Without a tag, the image is tagged with the start of its digest, since registries delete untagged images.
     ///
     /// # Errors
-    /// If the registry cannot be reached, refuses, or goes on failing after several attempts.
+    /// Returns an error if the registry cannot be reached, refuses, or keeps failing after several attempts.
     pub async fn push(&self, image: &Image, tags: &[&str]) -> Result<Pushed, RegistryError> {
         engine::inside(Box::pin(self.send(image, tags))).await
     }
@@ -192,7 +193,7 @@ impl Repository {
         let own_tag = &digest["sha256:".len()..][..12];
         let tags = if tags.is_empty() { &[own_tag][..] } else { tags };
         let mut sent_bytes = 0;
-        // A tag is written last, so that one that names the image already vouches for all that it refers to.
+        // A tag is written last, so a tag that already refers to the image implies that everything it refers to is there.
         let mut complete = false;
         for tag in tags {
             let reference = self.tagged(tag)?;
@@ -212,10 +213,10 @@ impl Repository {
         })
     }
 
-    /// Deletes an image by its digest, with all its tags, where the registry allows it.
+    /// Deletes an image by its digest, with all its tags, if the registry permits it.
     ///
     /// # Errors
-    /// As [`Repository::push`].
+    /// Returns the errors of [`Repository::push`].
     pub async fn delete(&self, digest: &str) -> Result<Deleted, RegistryError> {
         let deleted = async {
             let session = self.open().await?;
@@ -226,7 +227,7 @@ impl Repository {
         engine::inside(Box::pin(deleted)).await
     }
 
-    /// Whether an image can be called this.
+    /// Returns whether this is a valid name for an image.
     pub(crate) fn is_name(name: &str) -> bool {
         name.parse::<Reference>().is_ok()
     }
@@ -236,7 +237,7 @@ impl Repository {
         name.parse().map_err(|error: oci_client::ParseError| RegistryError::name(&name, &error.to_string()))
     }
 
-    /// Whether the registry is on this machine, where there is nobody to listen in.
+    /// Returns whether the registry is on this machine, where a connection cannot be intercepted.
     fn is_local(&self) -> bool {
         let host = self.reference.registry();
         let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
@@ -244,7 +245,7 @@ impl Repository {
     }
 
     async fn open(&self) -> Result<Session<'_>, RegistryError> {
-        // The HTTP client takes the process's provider of cryptography; if the program has chosen one, it stays.
+        // The HTTP client uses the cryptography provider of the process; a provider that the program has chosen is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let registry = self.reference.registry();
         let auth = self.login.resolve(registry).await?;
@@ -262,7 +263,7 @@ impl Repository {
             })
             .await?;
         if let Some(token) = session.bearer.clone() {
-            // Good for looking up as well: for a new repository some registries give no token that is for pulling only.
+            // The token also serves for reading: for a new repository, some registries do not issue a token for pulling only.
             let token = RegistryTokenType::Bearer(RegistryToken::Token { token });
             session.client.tokens.insert(&self.reference, RegistryOperation::Pull, token).await;
         }
@@ -279,11 +280,11 @@ impl Repository {
             } else {
                 ClientProtocol::Https
             },
-            // In one piece, as Docker and containerd send it: several registries do not take pieces.
+            // In one piece, as Docker and containerd send it: several registries do not accept uploads in pieces.
             use_monolithic_push: true,
             extra_root_certificates: authorities.iter().map(certificate).collect(),
             connect_timeout: Some(Duration::from_secs(10)),
-            // None for reading: that would end a long upload. The session watches.
+            // No read timeout: it would end a long upload. The session's watch detects a stalled one.
             user_agent: concat!("cloudknot/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         }
@@ -300,12 +301,12 @@ impl fmt::Debug for Repository {
     }
 }
 
-/// A repository, logged in to.
+/// Authenticated session with a repository.
 struct Session<'a> {
     repository: &'a Repository,
     client: Client,
     auth: RegistryAuth,
-    /// The token that the registry has given for the login, if it works with tokens.
+    /// Token that the registry issued for the login, if it uses tokens.
     bearer: Option<String>,
     authorities: Vec<CertificateDer<'static>>,
     watch: Arc<Watch>,
@@ -314,7 +315,7 @@ struct Session<'a> {
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, OciDistributionError>> + Send + 'a>>;
 
 impl Session<'_> {
-    /// Does it, and again after a pause as long as it fails in passing.
+    /// Runs an operation, and repeats it after a pause while it fails with a transient error.
     async fn attempt<'f, T>(&self, doing: &str, mut once: impl FnMut() -> Answer<'f, T>) -> Result<T, RegistryError> {
         let mut wait = FIRST_WAIT;
         let mut failed = 0;
@@ -343,7 +344,7 @@ impl Session<'_> {
         (self.repository.on_progress)(progress);
     }
 
-    /// What a tag names, if it names anything.
+    /// Returns the digest that a tag refers to, if the tag exists.
     async fn digest_of(&self, reference: &Reference) -> Result<Option<String>, RegistryError> {
         let doing = format!("look up `{reference}`");
         let found = self.attempt(&doing, || Box::pin(self.client.fetch_manifest_digest(reference, &self.auth))).await;
@@ -354,7 +355,7 @@ impl Session<'_> {
         }
     }
 
-    /// Sends the blobs that the registry lacks; gives their size in all.
+    /// Sends the blobs that the registry lacks. Returns their total size.
     async fn send_blobs(&self, image: &Image) -> Result<u64, RegistryError> {
         let mut sent = 0;
         for blob in image.blobs() {
@@ -370,7 +371,8 @@ impl Session<'_> {
         Ok(sent)
     }
 
-    /// Sends a blob unless the registry has it. On a further attempt it may have it, when only its answer was lost.
+    /// Sends a blob unless the registry has it. Returns whether it was sent. On a later attempt the registry may have it, if
+    /// only its answer was lost.
     async fn send_blob(&self, blob: &Blob) -> Result<bool, OciDistributionError> {
         let reference = &self.repository.reference;
         if self.client.blob_exists(reference, &blob.digest).await? {
@@ -390,7 +392,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The client crate knows no deletion, so this one request is made by hand.
+    /// Sends the delete request without the client crate, which does not support deletion.
     async fn delete(&self, reference: &Reference) -> Result<Deleted, OciDistributionError> {
         let registry = reference.resolve_registry();
         let scheme = if self.repository.is_local() { "http" } else { "https" };

@@ -1,23 +1,24 @@
-//! What costs while no job runs.
+//! Costs while no job runs.
 
 use crate::aws::machines::counted;
 use crate::settings::pars::Internet;
 
-/// What one hour costs, in USD: list prices of us-east-1 as reviews of 2026 quote them from aws.amazon.com/vpc/pricing and
-/// aws.amazon.com/privatelink/pricing (put together in November 2026). Other regions cost somewhat more. Storage and traffic
-/// come on top.
+/// Price of a NAT gateway per hour, in USD. This and the prices below are list prices of us-east-1 as reviews of 2026
+/// quote them from aws.amazon.com/vpc/pricing and aws.amazon.com/privatelink/pricing (compiled in November 2026).
+/// Other regions cost somewhat more. Storage and traffic are extra.
 const NAT_GATEWAY: f64 = 0.045;
-/// The public address that a NAT gateway has.
+/// Price of the public address of a NAT gateway per hour, in USD.
 const ADDRESS: f64 = 0.005;
-/// One interface endpoint in one zone.
+/// Price of one interface endpoint in one zone per hour, in USD.
 const ENDPOINT: f64 = 0.01;
-/// As AWS counts a month.
+/// Number of hours in a month, as AWS counts it.
 const HOURS: f64 = 730.0;
-/// How many interface endpoints `pars.yaml.j2` makes in a network with the internet, and without it.
+/// Number of interface endpoints that `pars.yaml.j2` creates in a network with internet access, and in one without.
 const ENDPOINTS: (u32, u32) = (3, 8);
 
-/// What costs while nothing runs, a sentence each. The network is that of a new Pars, none where it is not ours: its way to the
-/// internet, whether there are endpoints besides, and how many subnets it has.
+/// Returns the costs while nothing runs, one sentence each. `network` describes the network of a new Pars: its route
+/// to the internet, whether it has additional endpoints, and its number of subnets. It is `None` if the network is not
+/// ours.
 pub(crate) fn idle(network: Option<(Internet, bool, usize)>, min_vcpus: u32) -> Vec<String> {
     let mut costs = Vec::new();
     let mut cost = |what: &str, an_hour: f64| {
@@ -30,7 +31,7 @@ pub(crate) fn idle(network: Option<(Internet, bool, usize)>, min_vcpus: u32) -> 
         if internet == Internet::Nat {
             cost("the NAT gateway and its address", NAT_GATEWAY + ADDRESS);
         }
-        // A job's address is paid for while the job runs.
+        // The public address of a job costs only while the job runs.
         let endpoints = match internet {
             Internet::None => ENDPOINTS.1,
             _ if endpoints => ENDPOINTS.0,

@@ -1,5 +1,5 @@
-//! Whether everything is there that a deploy and a map need, on this machine and in the account, and what to do where
-//! something lacks. Looks, and changes nothing; one look that fails does not keep the others.
+//! Checks that everything exists that a deploy and a map need, on this machine and in the account, and gives advice on
+//! what is missing. Changes nothing; a check that fails does not prevent the others.
 
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
@@ -18,49 +18,49 @@ mod account;
 mod machine;
 mod permissions;
 
-/// The verbs whose permissions are examined.
+/// Verbs whose permissions are checked.
 const VERBS: [Allowed; 4] = [Allowed::ParsCreate, Allowed::Deploy, Allowed::Run, Allowed::Clobber];
 
-/// What is examined, where that is not what a deploy would take.
+/// Subjects of the checks, where they differ from those that a deploy would use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Examination {
-    /// The profile of AWS.
+    /// Profile of AWS.
     pub profile: Option<String>,
-    /// The region.
+    /// Region.
     pub region: Option<String>,
-    /// The Pars.
+    /// Name of the Pars.
     pub pars: Option<String>,
-    /// The Knot.
+    /// Name of the Knot.
     pub knot: Option<String>,
 }
 
-/// What was found at one place.
+/// Result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What was looked at.
+    /// Subject of the check.
     pub about: String,
-    /// How it is.
+    /// State of the subject.
     pub state: State,
-    /// What is there.
+    /// Description of what was found.
     pub found: String,
-    /// What to do, where something is to be done.
+    /// Advice on what to do, if anything has to be done.
     pub remedy: Option<String>,
 }
 
-/// How something is.
+/// State of the subject of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum State {
-    /// As it should be.
+    /// No problem was found.
     Good,
-    /// Something may lack, depending on what is to be done.
+    /// Something may be missing, depending on the intended use.
     Doubtful,
-    /// It stands in the way.
+    /// A problem that has to be fixed first.
     Bad,
-    /// It could not be looked at.
+    /// The check could not be performed.
     Unknown,
 }
 
@@ -85,7 +85,7 @@ impl Finding {
         Self::new(about, State::Unknown, found)
     }
 
-    /// That a look has failed, in one line; the remedy is the error's.
+    /// Creates the finding that a check has failed, in one line; the remedy is the error's hint.
     fn failed(about: impl Into<String>, state: State, error: &Error) -> Self {
         let remedy = error.hint().map(str::to_owned);
         Self { remedy, ..Self::new(about, state, in_a_line(error)) }
@@ -97,7 +97,7 @@ impl Finding {
     }
 }
 
-/// An error and its causes.
+/// Returns an error and its causes in one line.
 fn in_a_line(error: &(dyn StdError + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string);
     causes.collect::<Vec<_>>().join(": ").replace('\n', "; ")
@@ -121,9 +121,9 @@ pub async fn examine(asked: &Examination) -> Vec<Finding> {
 }
 
 async fn look(asked: &Examination) -> Vec<Finding> {
-    // cargo and rustc are waited for, and so not on a thread that others need.
+    // Waiting for cargo and rustc would block a thread that other tasks need.
     let here = tokio::task::spawn_blocking(Here::look).await.expect("looking does not panic");
-    // It is large, and seldom polled.
+    // Boxed, because the future is large and rarely polled.
     let (account, docker) = tokio::join!(Box::pin(account::examine(asked, &here)), machine::docker());
     let (needs_arm64, account) = account;
     let mut found = account;
@@ -132,10 +132,10 @@ async fn look(asked: &Examination) -> Vec<Finding> {
     found
 }
 
-/// What is known without asking anybody.
+/// Facts that are known without any request.
 struct Here {
     machine: Result<Machine>,
-    /// The name that the program's Knot has, and its folder.
+    /// Name of the program's Knot, and folder of its package.
     program: Result<(String, PathBuf)>,
 }
 
@@ -152,7 +152,7 @@ impl Here {
     }
 }
 
-/// The program in this folder, and what is noted beside it.
+/// Checks the program in this folder, and the note beside it.
 fn program(here: &Here, note: &Result<Option<KnotNote>>, knot: Option<&Knot>) -> Finding {
     let about = "program";
     let note = match note {

@@ -1,6 +1,7 @@
-//! A Knot: what one program needs on top of a Pars, which is image, job definitions, job role, compute environment and queue.
+//! A Knot: the resources of one program on top of a Pars, which are image, job definitions, job role, compute
+//! environment and queue.
 //!
-//! Knows what a Knot is made of. In a worker all of this compiles and none of it is there.
+//! Describes the parts of a Knot. In a worker all of this compiles, but every operation fails.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,7 +31,8 @@ pub(crate) mod values;
 #[cfg(not(cloudknot_worker))]
 pub(crate) use inside::{all_definitions, read as of_stack};
 
-/// What one program needs to run on AWS Batch. A stack of CloudFormation on a [`Pars`], found by its name from any machine.
+/// The resources that one program needs to run on AWS Batch: a CloudFormation stack on a [`Pars`], found by its name
+/// from any machine.
 ///
 /// ```no_run
 /// # async fn example() -> cloudknot::Result<()> {
@@ -49,34 +51,36 @@ pub struct Knot {
     pub(crate) region: String,
     pub(crate) stack_id: String,
     pub(crate) deployed: Deployed,
-    /// What CloudFormation says of it.
+    /// Outputs of the CloudFormation stack.
     pub(crate) outputs: BTreeMap<String, String>,
     pub(crate) changed: std::time::SystemTime,
     pub(crate) account: Account,
 }
 
-/// What a Knot was deployed with. It is noted in its stack, so that another deploy can tell what is different.
+/// Description of the program and the settings that a Knot was deployed with. It is stored in the Knot's stack, so
+/// that another deploy can report differences.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct Deployed {
-    /// The package of the program.
+    /// Package of the program.
     pub package: String,
-    /// Its version.
+    /// Version of the package.
     pub version: String,
-    /// Its cargo target, as cargo's option names it.
+    /// Cargo target of the program, as cargo's option names it.
     pub cargo_target: String,
-    /// What was said, all in all.
+    /// Settings from all sources.
     pub settings: KnotSettings,
-    /// The ids of the remote functions, by what the stack calls their job definitions.
+    /// IDs of the remote functions, by the logical IDs of their job definitions in the stack.
     pub functions: BTreeMap<String, String>,
-    /// The fingerprints of the functions' types, by their ids, as the worker said. Empty where the machine that deployed could
-    /// not run it, as one of another architecture: then only the worker compares them.
+    /// Fingerprints of the functions' types, by the IDs of the functions, as reported by the worker. Empty if the
+    /// machine that deployed could not run the worker, such as one of another architecture: then only the worker
+    /// compares them.
     #[serde(default)]
     pub types: BTreeMap<String, u64>,
 }
 
-/// What a Knot shall be; see [`Knot::builder`].
+/// Builder of a Knot; see [`Knot::builder`].
 #[derive(Debug, Clone)]
 #[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker makes nothing"))]
 pub struct KnotBuilder {
@@ -92,12 +96,14 @@ pub struct KnotBuilder {
 }
 
 impl Knot {
-    /// A Knot of this name (a letter, then letters, digits and `-`, 45 at most), of the program in the current folder.
+    /// Creates a builder for a Knot of this name (a letter, then letters, digits and `-`, 45 at most) of the program
+    /// in the current folder.
     pub fn builder(name: impl Into<String>) -> KnotBuilder {
         KnotBuilder::of(KnotSettings { knot: Some(name.into()), ..KnotSettings::default() })
     }
 
-    /// The one of this name, in the account and region that the environment, the profile and `config.toml` say.
+    /// Returns the Knot of this name in the account and region that the environment, the profile and `config.toml`
+    /// select.
     ///
     /// # Errors
     /// If there is none, or AWS cannot be asked.
@@ -105,7 +111,7 @@ impl Knot {
         Self::builder(name).get().await
     }
 
-    /// All that there are, in the order of their names.
+    /// Returns all Knots, sorted by name.
     ///
     /// # Errors
     /// If AWS cannot be asked.
@@ -113,42 +119,42 @@ impl Knot {
         Self::builder("any").list().await
     }
 
-    /// Its name.
+    /// Returns the name of the Knot.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its region.
+    /// Returns the region of the Knot.
     pub fn region(&self) -> &str {
         &self.region
     }
 
-    /// The ARN of its stack.
+    /// Returns the ARN of the stack.
     pub fn stack_id(&self) -> &str {
         &self.stack_id
     }
 
-    /// What it was deployed with.
+    /// Returns the program and the settings that the Knot was deployed with.
     pub fn deployed(&self) -> &Deployed {
         &self.deployed
     }
 
-    /// The tags that it was given, besides cloudknot's own.
+    /// Returns the tags that the user gave it, without cloudknot's own.
     pub fn tags(&self) -> &BTreeMap<String, String> {
         &self.deployed.settings.tags
     }
 
-    /// When it was deployed or changed last.
+    /// Returns the time at which it was last deployed or changed.
     pub fn changed(&self) -> std::time::SystemTime {
         self.changed
     }
 
-    /// The name of the Pars that it stands on.
+    /// Returns the name of the Pars that the Knot uses.
     pub fn pars_name(&self) -> &str {
         self.output("Pars")
     }
 
-    /// The Pars that it stands on.
+    /// Returns the Pars that the Knot uses.
     ///
     /// # Errors
     /// If AWS cannot be asked.
@@ -158,38 +164,39 @@ impl Knot {
         builder.get().await
     }
 
-    /// The repository of its image, as `docker pull` takes it.
+    /// Returns the repository of the image, as `docker pull` takes it.
     pub fn repository(&self) -> &str {
         self.output("RepositoryUri")
     }
 
-    /// Its image: the repository and the digest.
+    /// Returns the image: the repository and the digest.
     pub fn image(&self) -> String {
         format!("{}@{}", self.repository(), self.output("ImageDigest"))
     }
 
-    /// The ARN of the queue that its jobs go to.
+    /// Returns the ARN of the queue of its jobs.
     pub fn queue(&self) -> &str {
         self.output("JobQueue")
     }
 
-    /// The ARN of its compute environment; none on a queue that existed before.
+    /// Returns the ARN of the compute environment, or `None` if the Knot uses an existing queue.
     pub fn compute_environment(&self) -> Option<&str> {
         self.outputs.get("ComputeEnvironment").map(String::as_str)
     }
 
-    /// The ARN of the role that its jobs have.
+    /// Returns the ARN of the role of its jobs.
     pub fn job_role(&self) -> &str {
         self.output("JobRole")
     }
 
-    /// The ARNs of its job definitions, by the id of the function.
+    /// Returns the ARNs of the job definitions, by the ID of the function.
     pub fn job_definitions(&self) -> BTreeMap<&str, &str> {
         let functions = self.deployed.functions.iter();
         functions.filter_map(|(key, id)| Some((id.as_str(), self.outputs.get(key)?.as_str()))).collect()
     }
 
-    /// Where maps of its functions run: for `.on(..)`, in a program beside whose crate another Knot is noted, or none.
+    /// Returns the backend that runs maps of its functions, for `.on(..)` in a program beside whose crate no Knot, or
+    /// another one, is noted.
     ///
     /// ```no_run
     /// # #[cloudknot::remote]
@@ -202,28 +209,29 @@ impl Knot {
     /// ```
     ///
     /// # Errors
-    /// If its Pars cannot be asked for.
+    /// If its Pars cannot be looked up.
     pub async fn backend(&self) -> Result<Backend> {
         engine::inside(Box::pin(inside::backend(self))).await
     }
 
-    /// Notes it beside the crate in this folder, so that the program's maps run on it, as a deploy from there would.
+    /// Notes the Knot beside the crate in this folder, so that the program's maps run on it, as a deploy from there
+    /// would.
     ///
     /// # Errors
-    /// If its Pars cannot be asked for, or the note cannot be written.
+    /// If its Pars cannot be looked up, or the note cannot be written.
     pub async fn use_beside(&self, folder: impl Into<PathBuf>) -> Result<()> {
         let folder = folder.into();
         engine::inside(Box::pin(inside::use_beside(self, &folder))).await
     }
 
-    /// Takes it away, with all its runs; await it. The Pars stays, unless that is asked for.
+    /// Deletes the Knot and all its runs once awaited. The Pars stays, unless its deletion is requested as well.
     pub fn clobber(self) -> KnotClobber {
         let mut account = self.account;
         account.region = Some(self.region);
         KnotClobber { name: self.name, account, folder: PathBuf::new(), keep_data: false, pars: false, image: false }
     }
 
-    /// Every one of them is there, or a [`Knot`] is not made.
+    /// Returns an output of the stack. All outputs exist, because a [`Knot`] is constructed only if they do.
     fn output(&self, key: &str) -> &str {
         self.outputs.get(key).map_or("", String::as_str)
     }
@@ -241,7 +249,7 @@ macro_rules! settings {
 }
 
 impl KnotBuilder {
-    /// One with these settings; without a name it is called like the package.
+    /// Creates a builder with these settings. Without a name, the Knot is named after the package.
     pub fn of(settings: KnotSettings) -> Self {
         Self {
             settings,
@@ -257,45 +265,45 @@ impl KnotBuilder {
     }
 
     settings! {
-        /// Virtual CPUs of each item, in place of what the functions say.
+        /// Sets the number of virtual CPUs of each item, in place of what the functions request.
         vcpus: vcpus = f64;
-        /// Memory of each item, such as `8 GiB`, in place of what the functions say.
+        /// Sets the memory of each item, such as `8 GiB`, in place of what the functions request.
         memory: memory = impl Into<String>;
-        /// GPUs of each item, in place of what the functions say.
+        /// Sets the number of GPUs of each item, in place of what the functions request.
         gpus: gpus = u32;
-        /// The size of `/dev/shm`, such as `1 GiB`; 64 MiB if not said. Not on Fargate.
+        /// Sets the size of `/dev/shm`, such as `1 GiB`; 64 MiB by default. Not available on Fargate.
         shared_memory: shared_memory = impl Into<String>;
-        /// Disk of a container on Fargate, such as `50 GiB`; 20 GiB if not said.
+        /// Sets the disk of a container on Fargate, such as `50 GiB`; 20 GiB by default.
         ephemeral_storage: ephemeral_storage = impl Into<String>;
-        /// How often a job starts that is lost with its machine, 1 to 10; 3 if not said.
+        /// Sets the maximum number of starts of a job that is lost with its machine, 1 to 10; 3 by default.
         attempts: attempts = u32;
-        /// Virtual CPUs that are there, and paid, even if nothing runs; 0 if not said.
+        /// Sets the number of virtual CPUs that are kept, and paid for, even if nothing runs; 0 by default.
         min_vcpus: min_vcpus = u32;
-        /// Virtual CPUs to begin with; AWS moves it from then on.
+        /// Sets the initial number of virtual CPUs; AWS adjusts it from then on.
         desired_vcpus: desired_vcpus = u32;
-        /// The most virtual CPUs at once; 256 if not said.
+        /// Sets the maximum number of virtual CPUs at once; 256 by default.
         max_vcpus: max_vcpus = u32;
-        /// Disk of an instance, such as `200 GiB`; 30 GiB if not said.
+        /// Sets the disk of an instance, such as `200 GiB`; 30 GiB by default.
         volume_size: volume_size = impl Into<String>;
-        /// The machine image of instances; AWS's latest if not said.
+        /// Sets the machine image of instances; AWS's latest by default.
         ami: ami = impl Into<String>;
-        /// The key pair of instances. Nothing lets connections in unless you add a rule.
+        /// Sets the key pair of instances. Inbound connections are not allowed unless you add a rule.
         key_pair: key_pair = impl Into<String>;
-        /// The ARN of a service role for the compute environment, in place of Batch's own.
+        /// Sets the ARN of a service role for the compute environment, in place of Batch's own.
         service_role: service_role = impl Into<String>;
-        /// The ARN of a queue that exists: no compute environment is made.
+        /// Sets the ARN of an existing queue; no compute environment is created.
         queue: queue = impl Into<String>;
-        /// The name of the queue that is made; AWS makes one up if not said.
+        /// Sets the name of the queue that is created; AWS generates one by default.
         queue_name: queue_name = impl Into<String>;
-        /// The priority of the queue that is made; 1 if not said.
+        /// Sets the priority of the queue that is created; 1 by default.
         priority: priority = u32;
-        /// A repository of ECR that others share, by its name; its own if not said.
+        /// Sets the name of a shared ECR repository; the Knot has its own by default.
         repository: repository = impl Into<String>;
-        /// The ARN of a role that jobs have, in place of the Knot's own.
+        /// Sets the ARN of the role of jobs, in place of the Knot's own.
         job_role: job_role = impl Into<String>;
     }
 
-    /// On this Pars.
+    /// Uses this Pars.
     #[must_use]
     pub fn pars(mut self, pars: &Pars) -> Self {
         self.settings.pars = Some(pars.name.clone());
@@ -304,21 +312,21 @@ impl KnotBuilder {
         self
     }
 
-    /// On the Pars of this name.
+    /// Uses the Pars of this name.
     #[must_use]
     pub fn pars_named(mut self, name: impl Into<String>) -> Self {
         self.settings.pars = Some(name.into());
         self
     }
 
-    /// On instances of EC2: what is taken if nothing is said.
+    /// Runs jobs on EC2 instances, which is the default.
     #[must_use]
     pub fn ec2(mut self) -> Self {
         self.settings.compute = Some(Compute::Ec2);
         self
     }
 
-    /// On Spot instances, for at most so many percent of what they cost otherwise.
+    /// Runs jobs on Spot instances, for at most `bid_percentage` percent of the on-demand price.
     #[must_use]
     pub fn spot(mut self, bid_percentage: impl Into<Option<u32>>) -> Self {
         self.settings.compute = Some(Compute::Spot);
@@ -326,128 +334,129 @@ impl KnotBuilder {
         self
     }
 
-    /// On Fargate.
+    /// Runs jobs on Fargate.
     #[must_use]
     pub fn fargate(mut self) -> Self {
         self.settings.compute = Some(Compute::Fargate);
         self
     }
 
-    /// On Fargate Spot.
+    /// Runs jobs on Fargate Spot.
     #[must_use]
     pub fn fargate_spot(mut self) -> Self {
         self.settings.compute = Some(Compute::FargateSpot);
         self
     }
 
-    /// Types (`c7g.large`) or families (`c7g`) of instances.
+    /// Sets the types (`c7g.large`) or families (`c7g`) of instances.
     #[must_use]
     pub fn instance_types<I: IntoIterator<Item: Into<String>>>(mut self, types: I) -> Self {
         self.settings.instance_types = types.into_iter().map(Into::into).collect();
         self
     }
 
-    /// On 64-bit ARM.
+    /// Runs jobs on 64-bit ARM.
     #[must_use]
     pub fn arm64(mut self) -> Self {
         self.settings.arm64 = Some(true);
         self
     }
 
-    /// A further policy of the job role, by name or ARN.
+    /// Adds a policy to the job role, by name or ARN.
     #[must_use]
     pub fn policy(mut self, policy: impl Into<String>) -> Self {
         self.settings.policies.push(policy.into());
         self
     }
 
-    /// A tag, for all that can have tags.
+    /// Adds a tag to all resources that can have tags.
     #[must_use]
     pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.tags.insert(key.into(), value.into());
         self
     }
 
-    /// A variable of every job.
+    /// Adds an environment variable to every job.
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.env.insert(name.into(), value.into());
         self
     }
 
-    /// A variable whose value is a secret: its ARN in Secrets Manager or SSM.
+    /// Adds an environment variable whose value is a secret, by its ARN in Secrets Manager or SSM.
     #[must_use]
     pub fn secret(mut self, name: impl Into<String>, arn: impl Into<String>) -> Self {
         self.settings.secrets.insert(name.into(), arn.into());
         self
     }
 
-    /// The ARN of the KMS key that secrets are encrypted with, where it is not AWS's own: jobs have to be able to use it.
+    /// Adds the ARN of the KMS key that secrets are encrypted with, if it is not AWS's own: jobs have to be able to
+    /// use it.
     #[must_use]
     pub fn secret_key(mut self, arn: impl Into<String>) -> Self {
         self.settings.secret_keys.push(arn.into());
         self
     }
 
-    /// A file system of EFS, by its id, and where a container has it.
+    /// Mounts an EFS file system, by its ID, at this path of the container.
     #[must_use]
     pub fn mount(mut self, path: impl Into<String>, file_system: impl Into<String>) -> Self {
         self.settings.mounts.insert(path.into(), Mount::Whole(file_system.into()));
         self
     }
 
-    /// Where logs go, in place of the log group of the Pars.
+    /// Sets the destination of logs, in place of the log group of the Pars.
     #[must_use]
     pub fn log(mut self, log: Log) -> Self {
         self.settings.log = Some(log);
         self
     }
 
-    /// Nothing but `/tmp` can be written to; on Fargate nothing at all.
+    /// Makes everything but `/tmp` read-only; on Fargate, everything.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.settings.read_only = Some(true);
         self
     }
 
-    /// As this profile of AWS.
+    /// Uses this profile of AWS.
     #[must_use]
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.account.profile = Some(name.into());
         self
     }
 
-    /// In this region.
+    /// Uses this region.
     #[must_use]
     pub fn region(mut self, name: impl Into<String>) -> Self {
         self.account.region = Some(name.into());
         self
     }
 
-    /// Of the program of this package, in place of the one in the current folder.
+    /// Uses the program of this package, in place of the one in the current folder.
     #[must_use]
     pub fn package(mut self, name: impl Into<String>) -> Self {
         self.package = Some(name.into());
         self
     }
 
-    /// Of the program with this `Cargo.toml`, in place of the one in the current folder.
+    /// Uses the program with this `Cargo.toml`, in place of the one in the current folder.
     #[must_use]
     pub fn manifest_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.manifest_path = Some(path.into());
         self
     }
 
-    /// A PEM file with certificate authorities that the worker trusts besides the public ones and those that the package
-    /// names.
+    /// Adds a PEM file with certificate authorities that the worker trusts in addition to the public ones and those
+    /// that the package names.
     #[must_use]
     pub fn ca_bundle(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_bundles.push(path.into());
         self
     }
 
-    /// An image that the worker stands on, for native libraries, in place of what the package says. The local Docker engine
-    /// fetches it.
+    /// Sets the base image of the worker, for native libraries, in place of the one that the package names. The local
+    /// Docker engine pulls it.
     #[cfg(feature = "docker")]
     #[must_use]
     pub fn base_image(mut self, name: impl Into<String>) -> Self {
@@ -455,8 +464,8 @@ impl KnotBuilder {
         self
     }
 
-    /// A Dockerfile of what the worker stands on, in place of what the package says. The local Docker engine builds it in
-    /// the folder where it is.
+    /// Sets a Dockerfile for the base image of the worker, in place of the one that the package names. The local
+    /// Docker engine builds it in the Dockerfile's folder.
     #[cfg(feature = "docker")]
     #[must_use]
     pub fn dockerfile(mut self, path: impl Into<PathBuf>) -> Self {
@@ -464,15 +473,15 @@ impl KnotBuilder {
         self
     }
 
-    /// Turns the feature `aws` of cloudknot on where the program lacks it: a feature of its package is selected, or `cargo add` edits
-    /// its `Cargo.toml`. Without this, such a program is refused.
+    /// Turns on the feature `aws` of cloudknot if the program lacks it: selects a feature of its package, or edits its
+    /// `Cargo.toml` with `cargo add`. Without this, such a program is refused.
     #[must_use]
     pub fn add_feature(mut self) -> Self {
         self.add_feature = true;
         self
     }
 
-    /// With a worker that is compiled like this.
+    /// Compiles the worker with these options.
     #[cfg(not(cloudknot_worker))]
     #[must_use]
     pub fn compile(mut self, compile: Compile) -> Self {
@@ -480,27 +489,28 @@ impl KnotBuilder {
         self
     }
 
-    /// Takes the program from its source to a Knot that is ready: compiles it, pushes its image, makes or changes the
-    /// resources, and notes beside the crate that maps run there. With nothing changed, nothing is done.
+    /// Deploys the program: compiles it, pushes its image, creates or changes the resources, and notes beside the
+    /// crate that maps run on the Knot. If nothing has changed, nothing is done.
     ///
     /// # Errors
-    /// If a setting cannot be, the program cannot be a worker, the Knot belongs to another program, or AWS refuses. What was
-    /// made by then stays, and the same call goes on from there.
+    /// If a setting is invalid, the program cannot be a worker, the Knot belongs to another program, or AWS refuses.
+    /// Everything that was created until then stays, and the same call continues from there.
     pub async fn deploy(self) -> Result<Knot> {
         engine::inside(Box::pin(inside::deploy(self))).await
     }
 
-    /// What [`deploy`](Self::deploy) would do, without doing it. The program is compiled.
+    /// Returns the steps that [`deploy`](Self::deploy) would perform, without performing them. The program is
+    /// compiled.
     ///
     /// # Errors
-    /// As [`deploy`](Self::deploy), as far as can be known before.
+    /// Those of [`deploy`](Self::deploy), as far as they can be known beforehand.
     pub async fn plan(self) -> Result<Plan> {
         engine::inside(Box::pin(inside::plan(self))).await
     }
 
-    /// The stack that [`deploy`](Self::deploy) would make, as a template of CloudFormation, for those who make their stacks
-    /// themselves. Its first lines say under which name it is found, and what is to be done besides. The program is
-    /// compiled; nothing is pushed or made.
+    /// Returns the stack that [`deploy`](Self::deploy) would create, as a CloudFormation template, for users who
+    /// create their stacks themselves. Its first lines give the name that the stack must have, and the remaining
+    /// steps. The program is compiled; nothing is pushed or created.
     ///
     /// ```no_run
     /// # async fn example() -> cloudknot::Result<()> {
@@ -511,12 +521,12 @@ impl KnotBuilder {
     /// ```
     ///
     /// # Errors
-    /// As [`deploy`](Self::deploy), as far as can be known before; and if the Pars is not there.
+    /// Those of [`deploy`](Self::deploy), as far as they can be known beforehand; and if the Pars does not exist.
     pub async fn template(self) -> Result<String> {
         engine::inside(Box::pin(inside::template(self))).await
     }
 
-    /// The one of this name that exists.
+    /// Returns the existing Knot of this name.
     ///
     /// # Errors
     /// If there is none, or AWS cannot be asked.
@@ -524,13 +534,14 @@ impl KnotBuilder {
         engine::inside(Box::pin(inside::get(&self))).await
     }
 
-    /// Takes the one of this name away, in whatever state it is: half made, half deleted, or whole. Await it.
+    /// Deletes the Knot of this name once awaited, in whatever state it is: partly created, partly deleted, or
+    /// complete.
     pub fn clobber(self) -> KnotClobber {
         let name = self.settings.knot.unwrap_or_default();
         KnotClobber { name, account: self.account, folder: PathBuf::new(), keep_data: false, pars: false, image: false }
     }
 
-    /// All that there are in this region, in the order of their names; this builder's name is not looked at.
+    /// Returns all Knots in this region, sorted by name; the name of this builder is ignored.
     ///
     /// # Errors
     /// If AWS cannot be asked.
@@ -539,7 +550,7 @@ impl KnotBuilder {
     }
 }
 
-/// A Knot on its way out; see [`Knot::clobber`]. Await it.
+/// Deletion of a Knot, which starts when it is awaited; see [`Knot::clobber`].
 #[derive(Debug)]
 #[must_use = "nothing is deleted until it is awaited"]
 #[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker deletes nothing"))]
@@ -553,25 +564,25 @@ pub struct KnotClobber {
 }
 
 impl KnotClobber {
-    /// Keeps its runs.
+    /// Keeps the Knot's runs.
     pub fn keep_data(mut self) -> Self {
         self.keep_data = true;
         self
     }
 
-    /// The folder of the program's package, where a deploy has noted the Knot; the current one if not said.
+    /// Sets the folder of the program's package, where a deploy has noted the Knot; the current folder by default.
     pub fn beside(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = folder.into();
         self
     }
 
-    /// The Pars goes, too, if no other Knot stands on it.
+    /// Deletes the Pars as well, if no other Knot uses it.
     pub fn pars(mut self) -> Self {
         self.pars = true;
         self
     }
 
-    /// What was built on this machine goes, too.
+    /// Deletes the build artifacts on this machine as well.
     pub fn image(mut self) -> Self {
         self.image = true;
         self

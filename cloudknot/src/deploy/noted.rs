@@ -1,4 +1,4 @@
-//! The note that a stack keeps of itself in its output `Settings`.
+//! The note that a stack keeps about itself in its output `Settings`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,19 +11,19 @@ use sha2::{Digest as _, Sha256};
 use crate::aws::cloudformation::Stack;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What is in a stack that nobody has to know but this program: its settings, and what it was rendered from.
+/// Note that only this program reads: the settings of a stack, and a digest of what it was rendered from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Noted<T> {
-    /// Tells apart what the template was rendered from.
+    /// Digest of what the template was rendered from.
     pub(crate) content: String,
     pub(crate) settings: T,
-    /// Somebody has made the stack of a template that was printed: nobody saw whether the image was pushed.
+    /// `true` if the stack was created from a printed template, so that it is unknown whether the image was pushed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) of_a_template: bool,
 }
 
 impl<T: DeserializeOwned> Noted<T> {
-    /// Returns the note of this stack.
+    /// Reads the note of this stack.
     ///
     /// # Errors
     /// If it has none, or one of another version.
@@ -45,7 +45,7 @@ pub(crate) fn digest(text: impl AsRef<[u8]>) -> String {
     })
 }
 
-/// What two settings say differently, a line each.
+/// Returns the differences between two settings, one per line.
 pub(crate) fn differences(there: &Value, wanted: &Value) -> Vec<String> {
     fn collect(path: &str, there: &Value, wanted: &Value, found: &mut Vec<String>) {
         match (there, wanted) {

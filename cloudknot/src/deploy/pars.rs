@@ -1,6 +1,7 @@
-//! A Pars: the Persistent AWS Resource Set that Knots share, which is network, bucket, log group and roles. Made once.
+//! A Pars: the Persistent AWS Resource Set that Knots share, which is network, bucket, log group and roles. Created
+//! once.
 //!
-//! Knows what a Pars is made of. In a worker all of this compiles and none of it is there.
+//! Describes the parts of a Pars. In a worker all of this compiles, but every operation fails.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,8 @@ pub(crate) use inside::{
     stack_name,
 };
 
-/// What Knots share: network, bucket, log group and roles. A stack of CloudFormation, found by its name from any machine.
+/// The resources that Knots share: network, bucket, log group and roles. A CloudFormation stack, found by its name
+/// from any machine.
 ///
 /// ```no_run
 /// # async fn example() -> cloudknot::Result<()> {
@@ -43,12 +45,12 @@ pub struct Pars {
     pub(crate) region: String,
     pub(crate) stack_id: String,
     pub(crate) settings: ParsSettings,
-    /// What CloudFormation says of it.
+    /// Outputs of the CloudFormation stack.
     pub(crate) outputs: BTreeMap<String, String>,
     pub(crate) account: Account,
 }
 
-/// What a Pars shall be; see [`Pars::builder`].
+/// Builder of a Pars; see [`Pars::builder`].
 #[derive(Debug, Clone)]
 #[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker makes nothing"))]
 pub struct ParsBuilder {
@@ -58,13 +60,14 @@ pub struct ParsBuilder {
 }
 
 impl Pars {
-    /// A Pars of this name: a letter, then letters, digits and `-`, 45 at most.
+    /// Creates a builder for a Pars of this name: a letter, then letters, digits and `-`, 45 at most.
     pub fn builder(name: impl Into<String>) -> ParsBuilder {
         let settings = ParsSettings::default();
         ParsBuilder { name: name.into(), settings, account: Account::default() }
     }
 
-    /// The one of this name, in the account and region that the environment, the profile and `config.toml` say.
+    /// Returns the Pars of this name in the account and region that the environment, the profile and `config.toml`
+    /// select.
     ///
     /// # Errors
     /// If there is none, or AWS cannot be asked.
@@ -72,7 +75,7 @@ impl Pars {
         Self::builder(name).get().await
     }
 
-    /// All that there are, in the order of their names.
+    /// Returns all Pars, sorted by name.
     ///
     /// # Errors
     /// If AWS cannot be asked.
@@ -80,100 +83,101 @@ impl Pars {
         Self::builder("any").list().await
     }
 
-    /// Its name.
+    /// Returns the name of the Pars.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its region.
+    /// Returns the region of the Pars.
     pub fn region(&self) -> &str {
         &self.region
     }
 
-    /// The ARN of its stack.
+    /// Returns the ARN of the stack.
     pub fn stack_id(&self) -> &str {
         &self.stack_id
     }
 
-    /// What it was made with.
+    /// Returns the settings that the Pars was created with.
     pub fn settings(&self) -> &ParsSettings {
         &self.settings
     }
 
-    /// The tags that it was given, besides cloudknot's own.
+    /// Returns the tags that the user gave it, without cloudknot's own.
     pub fn tags(&self) -> &BTreeMap<String, String> {
         &self.settings.tags
     }
 
-    /// The bucket that keeps runs.
+    /// Returns the bucket that stores runs.
     pub fn bucket(&self) -> &str {
         self.output("Bucket")
     }
 
-    /// What stands before every key in the bucket: nothing, or `team/`.
+    /// Returns the prefix of every key in the bucket: nothing, or `team/`.
     pub fn prefix(&self) -> &str {
-        // An output cannot be empty, so this one has a slash at its front.
+        // An output cannot be empty, so this one has a leading slash.
         self.output("BucketPrefix").trim_start_matches('/')
     }
 
-    /// The log group of its jobs.
+    /// Returns the log group of jobs.
     pub fn log_group(&self) -> &str {
         self.output("LogGroup")
     }
 
-    /// The id of the VPC.
+    /// Returns the ID of the VPC.
     pub fn vpc(&self) -> &str {
         self.output("Vpc")
     }
 
-    /// The ids of the subnets that jobs run in.
+    /// Returns the IDs of the subnets that jobs run in.
     pub fn subnets(&self) -> impl Iterator<Item = &str> {
         self.output("Subnets").split(',').filter(|subnet| !subnet.is_empty())
     }
 
-    /// The id of the security group of jobs: nothing comes in.
+    /// Returns the ID of the security group of jobs, which allows no inbound connections.
     pub fn security_group(&self) -> &str {
         self.output("SecurityGroup")
     }
 
-    /// The name of the role of instances.
+    /// Returns the name of the role of instances.
     pub fn instance_role(&self) -> &str {
         self.output("InstanceRole")
     }
 
-    /// The ARN of the profile by which instances have their role.
+    /// Returns the ARN of the instance profile, which gives instances their role.
     pub fn instance_profile(&self) -> &str {
         self.output("InstanceProfile")
     }
 
-    /// The ARN of the role that starts containers.
+    /// Returns the ARN of the role that starts containers.
     pub fn execution_role(&self) -> &str {
         self.output("ExecutionRole")
     }
 
-    /// Takes it away, with all runs in it; await it. What was there before it stays: an adopted role, VPC or bucket.
+    /// Deletes the Pars and all runs in it once awaited. Resources that existed before it stay: an adopted role, VPC
+    /// or bucket.
     pub fn clobber(self) -> ParsClobber {
         let mut account = self.account;
         account.region = Some(self.region);
         ParsClobber { name: self.name, account, keep_data: false }
     }
 
-    /// Every one of them is there, or a [`Pars`] is not made.
+    /// Returns an output of the stack. All outputs exist, because a [`Pars`] is constructed only if they do.
     fn output(&self, key: &str) -> &str {
         self.outputs.get(key).map_or("", String::as_str)
     }
 }
 
 impl ParsBuilder {
-    /// In a VPC that exists, by its id, in place of the account's [default one](Network::Default). Of its subnets those that
-    /// give no public addresses are used, or all if all do.
+    /// Uses an existing VPC, by its ID, in place of the account's [default VPC](Network::Default). Of its subnets,
+    /// those that assign no public addresses are used, or all of them if each assigns public addresses.
     #[must_use]
     pub fn vpc(mut self, id: impl Into<String>) -> Self {
         self.settings.network = Network::Vpc(id.into());
         self
     }
 
-    /// In a VPC of its own with these addresses, such as `10.0.0.0/16`.
+    /// Creates a VPC with these addresses, such as `10.0.0.0/16`.
     #[must_use]
     pub fn new_vpc(mut self, cidr: impl Into<String>) -> Self {
         if let Network::New { cidr: addresses, .. } = self.with_new_vpc() {
@@ -182,7 +186,7 @@ impl ParsBuilder {
         self
     }
 
-    /// Whose hardware instances in a new VPC run on. A VPC of its own is made, if none was asked for yet.
+    /// Sets the tenancy of the hardware of instances in a new VPC. A new VPC is created if none was requested yet.
     #[must_use]
     pub fn tenancy(mut self, choice: Tenancy) -> Self {
         if let Network::New { tenancy, .. } = self.with_new_vpc() {
@@ -191,7 +195,7 @@ impl ParsBuilder {
         self
     }
 
-    /// How jobs in a new VPC reach the internet. A VPC of its own is made, if none was asked for yet.
+    /// Sets the route of jobs in a new VPC to the internet. A new VPC is created if none was requested yet.
     #[must_use]
     pub fn internet(mut self, choice: Internet) -> Self {
         if let Network::New { internet, .. } = self.with_new_vpc() {
@@ -200,8 +204,9 @@ impl ParsBuilder {
         self
     }
 
-    /// Has ECR and logs reached by endpoints in a new VPC, which cost while idle: images and logs then stay in AWS's network,
-    /// also where there is an internet. Without one they are always there. A VPC of its own is made, if none was asked for yet.
+    /// Adds endpoints for ECR and logs to a new VPC, which cost money while idle: images and logs then stay in AWS's
+    /// network even if there is internet access. Without internet access, these endpoints always exist. A new VPC is
+    /// created if none was requested yet.
     #[must_use]
     pub fn endpoints(mut self) -> Self {
         if let Network::New { endpoints, .. } = self.with_new_vpc() {
@@ -219,28 +224,29 @@ impl ParsBuilder {
         &mut self.settings.network
     }
 
-    /// A role for instances that exists, by its name. It survives a clobber.
+    /// Uses an existing role for instances, by its name. It survives a clobber.
     #[must_use]
     pub fn instance_role(mut self, name: impl Into<String>) -> Self {
         self.settings.instance_role = Some(name.into());
         self
     }
 
-    /// A role that starts containers and exists, by its name. It survives a clobber.
+    /// Uses an existing role that starts containers, by its name. It survives a clobber.
     #[must_use]
     pub fn execution_role(mut self, name: impl Into<String>) -> Self {
         self.settings.execution_role = Some(name.into());
         self
     }
 
-    /// The bucket of this name. One that exists is used, and survives a clobber; else it is made.
+    /// Sets the name of the bucket. An existing bucket is used, and survives a clobber; otherwise the bucket is
+    /// created.
     #[must_use]
     pub fn bucket(mut self, name: impl Into<String>) -> Self {
         self.settings.bucket = Some(name.into());
         self
     }
 
-    /// What stands before all keys in the bucket, such as `team/`.
+    /// Sets the prefix of all keys in the bucket, such as `team/`.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         let prefix = prefix.into();
@@ -249,56 +255,58 @@ impl ParsBuilder {
         self
     }
 
-    /// The ARN of the KMS key that objects and logs are encrypted with.
+    /// Sets the ARN of the KMS key that objects and logs are encrypted with.
     #[must_use]
     pub fn kms_key(mut self, arn: impl Into<String>) -> Self {
         self.settings.kms_key = Some(arn.into());
         self
     }
 
-    /// After how many days runs are deleted: 30 if not said, `None` for never. Not in a bucket that existed before.
+    /// Sets the number of days after which runs are deleted: 30 by default, `None` for never. Has no effect on a
+    /// bucket that existed before.
     #[must_use]
     pub fn expire_runs(mut self, days: impl Into<Option<u32>>) -> Self {
         self.settings.expire_runs = days.into();
         self
     }
 
-    /// After how many days logs are deleted: 30 if not said, `None` for never. CloudWatch knows certain numbers only.
+    /// Sets the number of days after which logs are deleted: 30 by default, `None` for never. CloudWatch accepts only
+    /// certain numbers.
     #[must_use]
     pub fn log_retention(mut self, days: impl Into<Option<u32>>) -> Self {
         self.settings.log_retention = days.into();
         self
     }
 
-    /// A tag, for all that can have tags.
+    /// Adds a tag to all resources that can have tags.
     #[must_use]
     pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.tags.insert(key.into(), value.into());
         self
     }
 
-    /// The ARN of the policy that bounds every role.
+    /// Sets the ARN of the policy that bounds the permissions of every role.
     #[must_use]
     pub fn permissions_boundary(mut self, arn: impl Into<String>) -> Self {
         self.settings.permissions_boundary = Some(arn.into());
         self
     }
 
-    /// The path of every role, such as `/team/`.
+    /// Sets the path of every role, such as `/team/`.
     #[must_use]
     pub fn role_path(mut self, path: impl Into<String>) -> Self {
         self.settings.role_path = path.into();
         self
     }
 
-    /// As this profile of AWS.
+    /// Uses this profile of AWS.
     #[must_use]
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.account.profile = Some(name.into());
         self
     }
 
-    /// In this region.
+    /// Uses this region.
     #[must_use]
     pub fn region(mut self, name: impl Into<String>) -> Self {
         self.account.region = Some(name.into());
@@ -311,15 +319,15 @@ impl ParsBuilder {
         self
     }
 
-    /// Makes it. If it is there with these settings already, nothing is done.
+    /// Creates the Pars. If it already exists with these settings, nothing is done.
     ///
     /// # Errors
-    /// If a setting cannot be; if it is there with other settings, which are listed; or if AWS refuses.
+    /// If a setting is invalid; if the Pars exists with other settings, which are listed; or if AWS refuses.
     pub async fn create(self) -> Result<Pars> {
         engine::inside(Box::pin(inside::create(&self))).await
     }
 
-    /// The one of this name that exists.
+    /// Returns the existing Pars of this name.
     ///
     /// # Errors
     /// If there is none, or AWS cannot be asked.
@@ -327,12 +335,13 @@ impl ParsBuilder {
         engine::inside(Box::pin(inside::get(&self))).await
     }
 
-    /// Takes the one of this name away, in whatever state it is: half made, half deleted, or whole. Await it.
+    /// Deletes the Pars of this name once awaited, in whatever state it is: partly created, partly deleted, or
+    /// complete.
     pub fn clobber(self) -> ParsClobber {
         ParsClobber { name: self.name, account: self.account, keep_data: false }
     }
 
-    /// All that there are in this region, in the order of their names; this builder's name is not looked at.
+    /// Returns all Pars in this region, sorted by name; the name of this builder is ignored.
     ///
     /// # Errors
     /// If AWS cannot be asked.
@@ -340,16 +349,16 @@ impl ParsBuilder {
         engine::inside(Box::pin(inside::list(&self.account))).await
     }
 
-    /// What [`create`](Self::create) would do, without doing it.
+    /// Returns the steps that [`create`](Self::create) would perform, without performing them.
     ///
     /// # Errors
-    /// As [`create`](Self::create), as far as can be known before.
+    /// Those of [`create`](Self::create), as far as they can be known beforehand.
     pub async fn plan(self) -> Result<Plan> {
         engine::inside(Box::pin(inside::plan(&self))).await
     }
 
-    /// The stack that [`create`](Self::create) would make, as a template of CloudFormation, for those who make their stacks
-    /// themselves. Its first lines say under which name it is found. Nothing is made.
+    /// Returns the stack that [`create`](Self::create) would create, as a CloudFormation template, for users who
+    /// create their stacks themselves. Its first lines give the name that the stack must have. Nothing is created.
     ///
     /// ```no_run
     /// # async fn example() -> cloudknot::Result<()> {
@@ -360,13 +369,14 @@ impl ParsBuilder {
     /// ```
     ///
     /// # Errors
-    /// If a setting cannot be, if it is there with other settings, or AWS cannot be asked for what it stands on.
+    /// If a setting is invalid, if the Pars exists with other settings, or if AWS cannot be asked for the resources
+    /// that it uses.
     pub async fn template(self) -> Result<String> {
         engine::inside(Box::pin(inside::template(&self))).await
     }
 }
 
-/// A Pars on its way out; see [`Pars::clobber`]. Await it.
+/// Deletion of a Pars, which starts when it is awaited; see [`Pars::clobber`].
 #[derive(Debug)]
 #[must_use = "nothing is deleted until it is awaited"]
 #[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker deletes nothing"))]

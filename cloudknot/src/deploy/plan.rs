@@ -1,46 +1,46 @@
-//! What a deploy would do, shown before it is done.
+//! Preview of a deploy.
 
 use std::fmt;
 
-/// What would be made, changed and removed, and what that costs while nothing runs. `Display` is for people.
+/// Resources that would be created, changed and removed, and their costs while nothing runs. `Display` is for humans.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Plan {
-    /// The steps, in their order.
+    /// Steps, in order of execution.
     pub steps: Vec<PlannedStep>,
-    /// What it costs while idle, and what else is worth knowing before.
+    /// Costs while idle, and other facts worth knowing beforehand.
     pub notes: Vec<String>,
 }
 
-/// One thing that would be done.
+/// One step of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct PlannedStep {
-    /// Of which stack; none of what is not in one.
+    /// Stack of the resource; `None` for what is not in a stack.
     pub stack: Option<String>,
-    /// What is done to it.
+    /// Action on the resource.
     pub action: Action,
-    /// What the template calls it, or what it is.
+    /// Logical ID in the template, or a description of the resource.
     pub resource: String,
-    /// Its type, such as `AWS::S3::Bucket`.
+    /// Type of the resource, such as `AWS::S3::Bucket`.
     pub kind: String,
 }
 
-/// What would be done to something.
+/// Action of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Action {
-    /// It would be made.
+    /// Creates the resource.
     Make,
-    /// It would be changed, or replaced where AWS cannot change it.
+    /// Changes the resource, or replaces it where AWS cannot change it.
     Change,
-    /// It would be removed.
+    /// Removes the resource.
     Remove,
 }
 
 impl Plan {
-    /// Whether there is nothing to do.
+    /// Returns `true` if there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
@@ -51,7 +51,7 @@ impl Plan {
         self.steps.push(PlannedStep { stack, action, resource, kind });
     }
 
-    /// What turns the one template into the other.
+    /// Adds the steps that turn one template into the other.
     #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
     pub(crate) fn stack(&mut self, name: &str, before: Option<&str>, after: &str) {
         let before = before.map(super::template::resources).unwrap_or_default();

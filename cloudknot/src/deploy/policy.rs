@@ -1,5 +1,4 @@
-//! The least that somebody needs to be allowed, for each verb of `cargo knot`, and what a Knot's jobs are allowed: as IAM
-//! policies. Asks nobody.
+//! IAM policies with the least permissions for each verb of `cargo knot`, and for a Knot's jobs. Makes no requests.
 
 use cloudknot_runtime::engine;
 use serde_json::{Value, json};
@@ -10,21 +9,21 @@ use crate::aws::partition::Partition;
 use crate::error::Result;
 use crate::settings::account::Account;
 
-/// Who is allowed what.
+/// Operation, or principal, that a policy grants permissions to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Allowed {
-    /// `cargo knot pars create`, in a VPC that exists.
+    /// `cargo knot pars create`, in an existing VPC.
     ParsCreate,
-    /// What that needs besides, to make a VPC.
+    /// Additional permissions of `cargo knot pars create` for a new VPC.
     ParsNetwork,
     /// `cargo knot pars clobber`.
     ParsClobber,
-    /// `cargo knot deploy`, on a Pars that exists.
+    /// `cargo knot deploy`, on an existing Pars.
     Deploy,
     /// `cargo knot clobber`.
     Clobber,
-    /// Maps on AWS Batch, and what becomes of their runs.
+    /// Maps on AWS Batch, and reading, retrying and cancelling their runs.
     Run,
     /// `cargo knot list` and `show`.
     Show,
@@ -34,46 +33,46 @@ pub enum Allowed {
     Doctor,
     /// `cargo knot prune`.
     Prune,
-    /// A Knot's jobs.
+    /// The jobs of a Knot.
     JobRole,
 }
 
-/// Of what the policies speak.
+/// Resources that the policies name.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Scope {
-    /// The partition: `aws`, `aws-cn`, `aws-us-gov` or another one.
+    /// Partition: `aws`, `aws-cn`, `aws-us-gov` or another one.
     pub partition: String,
-    /// The region.
+    /// Region.
     pub region: String,
-    /// The account, by its twelve digits.
+    /// Account, by its twelve digits.
     pub account: String,
-    /// The Pars.
+    /// Name of the Pars.
     pub pars: String,
-    /// The Knot.
+    /// Name of the Knot.
     pub knot: String,
-    /// The bucket of the Pars, where AWS has not made up its name.
+    /// Bucket of the Pars, unless AWS has generated its name.
     pub bucket: Option<String>,
-    /// The KMS key of the Pars.
+    /// KMS key of the Pars.
     pub kms_key: Option<String>,
-    /// What stands before all keys in the bucket.
+    /// Prefix of all keys in the bucket.
     pub prefix: String,
-    /// The path of every role.
+    /// Path of every role.
     pub role_path: String,
-    /// The ARN of the policy that bounds every role.
+    /// ARN of the policy that bounds the permissions of every role.
     pub permissions_boundary: Option<String>,
-    /// The shared repository of the Knot.
+    /// Shared repository of the Knot.
     pub repository: Option<String>,
-    /// The ARN of the Knot's queue, where it is not its own.
+    /// ARN of the Knot's queue, if it is not its own.
     pub queue: Option<String>,
-    /// The ARNs of roles that are used and not made.
+    /// ARNs of existing roles that are used and not created.
     pub adopted_roles: Vec<String>,
-    /// The ARNs of further policies of the job role.
+    /// ARNs of further policies of the job role.
     pub policies: Vec<String>,
 }
 
 impl Scope {
-    /// A Knot on a Pars that are made as they are if nothing else is said.
+    /// Creates the scope of a Knot and a Pars that have the default settings.
     pub fn new(account: impl Into<String>, region: impl Into<String>, pars: &str, knot: &str) -> Self {
         let region = region.into();
         Self {
@@ -94,7 +93,8 @@ impl Scope {
         }
     }
 
-    /// The account and region that the environment, the profile and `config.toml` say; AWS is asked who asks.
+    /// Creates the scope for the account and region that the arguments, the environment, the profile and `config.toml`
+    /// select. AWS is asked for the caller's account.
     ///
     /// # Errors
     /// If AWS cannot be asked.
@@ -109,7 +109,7 @@ impl Scope {
 }
 
 impl Allowed {
-    /// All of them.
+    /// All operations and principals.
     pub const ALL: [Self; 11] = [
         Self::ParsCreate,
         Self::ParsNetwork,
@@ -124,7 +124,7 @@ impl Allowed {
         Self::JobRole,
     ];
 
-    /// Its name.
+    /// Returns the name that is used on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::ParsCreate => "pars-create",
@@ -141,7 +141,7 @@ impl Allowed {
         }
     }
 
-    /// The policy, as JSON that IAM takes.
+    /// Returns the policy as JSON that IAM accepts.
     pub fn policy(self, scope: &Scope) -> Value {
         let repository = scope.repository.clone().unwrap_or_else(|| format!("cloudknot/{}", scope.knot.to_lowercase()));
         let values = json!({
@@ -206,23 +206,23 @@ mod tests {
                 assert!(granted.iter().any(|one| one == action), "{} lacks {action} on {resource}", allowed.name());
             }
         };
-        // Asked by `knot/host.rs` and `knot/preflight.rs` before anything is made.
+        // Requests of `knot/host.rs` and `knot/preflight.rs` before anything is created.
         check(Allowed::Deploy, ":repository/shared", &["ecr:DescribeRepositories"]);
         check(Allowed::Deploy, "*", &["ec2:DescribeImages", "ec2:DescribeKeyPairs"]);
         check(Allowed::Deploy, "*", &["iam:ListPolicies", "batch:ListJobs", "servicequotas:ListServiceQuotas"]);
         check(Allowed::Deploy, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
-        // Asked by `pars/host.rs`.
+        // Requests of `pars/host.rs`.
         check(Allowed::ParsCreate, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
         check(Allowed::ParsCreate, ":role/theirs", &["iam:GetRole", "iam:ListInstanceProfilesForRole", "iam:PassRole"]);
         check(Allowed::ParsCreate, "*", &["ec2:DescribeAvailabilityZones"]);
         check(Allowed::Clobber, "/cloudknot-knot-sweep/*", &["cloudformation:GetTemplate"]);
         check(Allowed::Clobber, "*", &["cloudformation:ListStacks"]);
         check(Allowed::ParsClobber, "/cloudknot-pars-lab/*", &["cloudformation:ContinueUpdateRollback"]);
-        // Counted by `aws/quotas.rs` before a network is made.
+        // Requests of `aws/quotas.rs` before a network is created.
         check(Allowed::ParsNetwork, "*", &["ec2:DescribeAddresses", "ec2:DescribeNatGateways"]);
         check(Allowed::ParsNetwork, "*", &["servicequotas:GetServiceQuota"]);
         check(Allowed::ParsCreate, "*", &["ec2:DescribeVpcs", "ec2:DescribeSubnets"]);
-        // Emptying a bucket goes by the versions of objects, also where there is one of each only.
+        // Emptying a bucket lists and deletes versions of objects, even if each object has only one.
         check(Allowed::ParsClobber, ":cloudknot-pars-lab-*", &["s3:ListBucketVersions"]);
         check(Allowed::ParsClobber, "/*", &["s3:DeleteObjectVersion"]);
     }

@@ -1,5 +1,6 @@
-//! What exists in the account without an owner: stacks that never came to be, images that nothing starts, runs of Knots that
-//! are gone. Finds it, and deletes what it is told to. What somebody may be at work on is left alone.
+//! Resources in the account without an owner: stacks that were never completed, images that nothing starts, runs of
+//! Knots that are gone. Finds them, and deletes those that the caller selects. Anything that may be in use is left
+//! alone.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -17,10 +18,10 @@ use crate::error::Result;
 use crate::event::step;
 use crate::settings::account::Account;
 
-/// What is younger may belong to a deploy that is going on.
+/// Default minimum age: anything younger may belong to a deploy in progress.
 const MIN_AGE: Duration = Duration::from_hours(24);
 
-/// A search for what has no owner, in one account and region.
+/// A search for resources without an owner, in one account and region.
 ///
 /// ```no_run
 /// # async fn example() -> cloudknot::Result<()> {
@@ -41,19 +42,19 @@ pub struct Prune {
     min_age: Duration,
 }
 
-/// Something that exists and that nothing needs.
+/// A resource that exists and that nothing needs.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Orphan {
-    /// What it is.
+    /// Kind of the resource.
     pub kind: OrphanKind,
-    /// Which one.
+    /// Name of the resource.
     pub name: String,
-    /// Why nothing needs it.
+    /// Reason why nothing needs it.
     pub why: String,
-    /// What goes with it, in words.
+    /// Description of everything that is deleted with it.
     pub deletes: String,
-    /// Whether runs go with it, whose results nobody can make again.
+    /// `true` if runs are deleted with it, whose results cannot be restored.
     pub has_runs: bool,
     #[serde(skip)]
     aws: Aws,
@@ -61,12 +62,12 @@ pub struct Orphan {
     what: What,
 }
 
-/// What something is that has no owner.
+/// Kind of a resource without an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum OrphanKind {
-    /// A stack of ours that never came to be, or could not be deleted.
+    /// A stack of ours that was never completed, or could not be deleted.
     Stack,
     /// A Knot whose Pars is gone.
     Knot,
@@ -74,13 +75,13 @@ pub enum OrphanKind {
     JobDefinition,
     /// An image that no job starts any more.
     Image,
-    /// The runs of a Knot that is gone. They may be kept on purpose: a clobber can be told to.
+    /// The runs of a Knot that is gone. They may have been kept on purpose by a clobber.
     Runs,
     /// The templates of a Knot that is gone.
     Templates,
 }
 
-/// How it is deleted.
+/// Target of the deletion.
 #[derive(Debug, Clone)]
 enum What {
     Stack(Box<Stack>),
@@ -92,7 +93,7 @@ enum What {
 }
 
 impl OrphanKind {
-    /// Its name.
+    /// Returns the name of the kind.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stack => "stack",
@@ -112,35 +113,37 @@ impl Default for Prune {
 }
 
 impl Prune {
-    /// In the account and region that the environment, the profile and `config.toml` say.
+    /// Creates a search in the account and region that the environment, the profile and `config.toml` select.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// As this profile of AWS.
+    /// Uses this profile of AWS.
     #[must_use]
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.account.profile = Some(name.into());
         self
     }
 
-    /// In this region.
+    /// Uses this region.
     #[must_use]
     pub fn region(mut self, name: impl Into<String>) -> Self {
         self.account.region = Some(name.into());
         self
     }
 
-    /// Only images and half-made Knots that are so old, and old revisions of Knots whose last deploy is; a day if not said. A
-    /// deploy has pushed its image some minutes before anything names it, and programs that were deployed elsewhere name the
-    /// revisions of before until they are deployed again.
+    /// Sets the minimum age of images and incomplete Knots, and of the last deploy of Knots with old revisions; one
+    /// day by default.
+    ///
+    /// A deploy pushes its image some minutes before anything names it, and programs that were deployed elsewhere name
+    /// the earlier revisions until they are deployed again.
     #[must_use]
     pub fn min_age(mut self, age: Duration) -> Self {
         self.min_age = age;
         self
     }
 
-    /// What there is. Nothing is deleted.
+    /// Returns the resources without an owner. Nothing is deleted.
     ///
     /// # Errors
     /// If AWS cannot be asked.
@@ -151,7 +154,8 @@ impl Prune {
     async fn look(self) -> Result<Vec<Orphan>> {
         let aws = Aws::load(&self.account).await?;
         let (stacks, batch) = (Stacks::new(&aws), Batch::new(&aws));
-        // Before the stacks: what a deploy makes meanwhile is then named by its stack, or not known here.
+        // Listed before the stacks: anything that a deploy creates meanwhile is either named by its stack or not in
+        // this list.
         let definitions = batch.definitions().await?;
         let (pars, knots) = tokio::try_join!(stacks.all(PARS_STACKS), stacks.all(KNOT_STACKS))?;
         let there = There { aws, account: self.account, min_age: self.min_age, pars, knots };
@@ -166,7 +170,7 @@ impl Prune {
 }
 
 impl Orphan {
-    /// Deletes it. What was deleted meanwhile is no error.
+    /// Deletes the resource. If it was deleted in the meantime, that is not an error.
     ///
     /// # Errors
     /// If AWS refuses.
@@ -192,7 +196,7 @@ impl Orphan {
     }
 }
 
-/// All of ours that is there, as CloudFormation knows it.
+/// All resources of cloudknot in the account, as CloudFormation reports them.
 struct There {
     aws: Aws,
     account: Account,
@@ -203,7 +207,7 @@ struct There {
 
 impl There {
     fn orphan(&self, kind: OrphanKind, name: &str, why: String, deletes: String, what: What) -> Orphan {
-        // A stack that could not be deleted may owe that to the runs in its bucket.
+        // A stack that could not be deleted may have failed because of the runs in its bucket.
         let has_runs = kind == OrphanKind::Runs || (kind == OrphanKind::Stack && !matches!(what, What::Stack(_)));
         Orphan { kind, name: name.to_owned(), why, deletes, has_runs, aws: self.aws.clone(), what }
     }
@@ -216,9 +220,10 @@ impl There {
         self.knots.iter().any(|stack| stack.name.strip_prefix(KNOT_STACKS) == Some(name))
     }
 
-    /// What stands between an owner and its stack.
+    /// Returns the stacks that are stuck or incomplete, and the Knots whose Pars is gone.
     fn stacks(&self) -> Vec<Orphan> {
-        // One that says what it is can be taken away as such, with what CloudFormation would stumble over.
+        // A stack that is readable as a Pars or a Knot can be clobbered as such, including what would make
+        // CloudFormation fail.
         let stuck_pars = self.pars.iter().filter(|stack| stack.is_stuck()).map(|stack| {
             let what = pars::of_stack(stack, &self.account).map(Box::new).map(What::Pars);
             self.stuck(stack, what.unwrap_or_else(|_| What::Stack(Box::new(stack.clone()))))
@@ -258,14 +263,15 @@ impl There {
         since.elapsed().is_ok_and(|age| age >= self.min_age)
     }
 
-    /// Those that are complete. Another version's, which this one cannot read, belong to who has that version.
+    /// Returns the complete Knots. Those of another version, which this one cannot read, belong to the users of that
+    /// version.
     fn knots_at_rest(&self) -> Vec<Knot> {
         let complete =
             self.knots.iter().filter(|stack| stack.is_complete() && stack.outputs.contains_key("ImageDigest"));
         complete.filter_map(|stack| knot::of_stack(stack, &self.account).ok()).collect()
     }
 
-    /// Revisions that CloudFormation has left behind.
+    /// Returns the revisions that CloudFormation has left behind.
     fn definitions(&self, all: &[Definition]) -> Vec<Orphan> {
         let ours = all.iter().filter_map(|one| Some((one, one.knot.as_deref()?)));
         let orphans = ours.filter(|(_, knot)| !self.has_knot(knot)).map(|(one, knot)| {
@@ -276,7 +282,7 @@ impl There {
         orphans.collect()
     }
 
-    /// What earlier deploys of a Knot have left that nothing needs any more.
+    /// Returns what earlier deploys of a Knot have left behind and nothing needs any more.
     async fn of_knot(&self, batch: &Batch, knot: &Knot, definitions: &[Definition]) -> Result<Vec<Orphan>> {
         if !self.has_pars(knot.pars_name()) {
             return Ok(Vec::new());
@@ -289,7 +295,7 @@ impl There {
         }
         let ours: Vec<_> = definitions.iter().filter(|one| one.knot.as_deref() == Some(knot.name())).collect();
         let names = knot::all_definitions(knot.name(), Some(knot), definitions);
-        // A job keeps its revision, and with it its image, when the Knot has another one.
+        // A job keeps its revision, and with it its image, when the Knot gets a new one.
         let Some(started) = batch.images_of_jobs(knot.queue(), &names).await? else {
             step(&format!(
                 "what earlier deploys of the Knot `{}` have left is left alone: a job does not say yet what it starts",
@@ -298,7 +304,7 @@ impl There {
             return Ok(Vec::new());
         };
         let current: Vec<&str> = knot.job_definitions().into_values().collect();
-        // Whatever is not of the last deploy, that deploy has replaced; it is no younger than that.
+        // The last deploy has replaced every revision that is not its own, so the age of that deploy counts.
         let replaced = ours.into_iter().filter(|_| self.is_old(knot.changed));
         let replaced: Vec<_> = replaced.filter(|one| is_replaced(one, &current, &started)).collect();
         let of_others = definitions.iter().filter(|one| !replaced.contains(one));
@@ -319,7 +325,7 @@ impl There {
         self.orphan(OrphanKind::JobDefinition, &one.arn, why, deletes, what)
     }
 
-    /// The images in a Knot's own repository that nothing starts any more.
+    /// Returns the images in a Knot's own repository that nothing starts any more.
     fn images(&self, knot: &Knot, repository: &str, old: &[Stored], needed: &BTreeSet<&str>) -> Vec<Orphan> {
         let own = knot.image();
         let unowned =
@@ -335,8 +341,8 @@ impl There {
         orphans.collect()
     }
 
-    /// What Knots have left behind that are gone. Only in buckets that are ours: in one that was there before, another
-    /// account's Knots may have their runs.
+    /// Returns what deleted Knots have left behind in buckets. Only buckets that were created with their Pars count:
+    /// in one that existed before, another account's Knots may have their runs.
     async fn folders(&self) -> Result<Vec<Orphan>> {
         let mut found = Vec::new();
         for stack in self.pars.iter().filter(|stack| stack.is_complete()) {
@@ -378,16 +384,16 @@ impl There {
     }
 }
 
-/// Whether a Knot has another revision in its stead, or none any more, and no unfinished job starts what it starts.
+/// Returns whether the Knot has replaced or dropped this revision, and no unfinished job starts its image.
 fn is_replaced(one: &Definition, current: &[&str], started: &[String]) -> bool {
     !current.contains(&one.arn.as_str()) && !one.images.iter().any(|image| started.contains(image))
 }
 
-/// Whether one of these names, as jobs have them, is of this image: by its digest or by one of its tags.
+/// Returns whether one of these names, as jobs have them, refers to this image, by its digest or by one of its tags.
 fn is_needed<'a>(image: &Stored, repository: &str, names: impl IntoIterator<Item = &'a str>) -> bool {
     names.into_iter().any(|name| {
         if let Some((_, digest)) = name.rsplit_once('@') {
-            // Wherever it is pulled from: a digest is of one image only.
+            // The registry does not matter, because a digest identifies a single image.
             return digest == image.digest;
         }
         // A colon before a slash belongs to a port.

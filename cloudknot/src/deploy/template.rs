@@ -1,4 +1,4 @@
-//! The templates of stacks and policies, and what can be seen of a stack in its template.
+//! Templates of stacks and policies, and what a template tells about its stack.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 
-/// Each by its name.
+/// Templates by their names.
 const TEMPLATES: [(&str, &str); 13] = [
     ("pars.yaml", include_str!("templates/pars.yaml.j2")),
     ("knot.yaml", include_str!("templates/knot.yaml.j2")),
@@ -24,28 +24,28 @@ const TEMPLATES: [(&str, &str); 13] = [
     ("policies/show.json.j2", include_str!("templates/policies/show.json.j2")),
 ];
 
-/// A resource, as a template says it.
+/// Resource of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Resource {
-    /// Its type, such as `AWS::S3::Bucket`.
+    /// Type of the resource, such as `AWS::S3::Bucket`.
     pub(crate) kind: String,
-    /// All that the template says of it.
+    /// Complete text of the resource in the template.
     text: String,
 }
 
 impl Resource {
-    /// What the template says of it, but for the lines that begin like this.
+    /// Returns the lines of the resource, without those that begin with `beginning`.
     pub(crate) fn without(&self, beginning: &str) -> Vec<&str> {
         self.text.lines().map(str::trim).filter(|line| !line.starts_with(beginning)).collect()
     }
 }
 
-/// What a template is before it is rendered.
+/// Returns the source of a template, before it is rendered.
 pub(crate) fn source(name: &str) -> &'static str {
     TEMPLATES.iter().find(|(there, _)| *there == name).expect("it is one of ours").1
 }
 
-/// Renders one, with every value that it names.
+/// Renders a template. `values` has to contain every value that the template names.
 pub(crate) fn render(name: &str, values: &impl Serialize) -> String {
     let mut environment = Environment::new();
     let whitespace = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
@@ -59,7 +59,8 @@ pub(crate) fn render(name: &str, values: &impl Serialize) -> String {
     template.render(Serde(values)).expect("every value of a template is given")
 }
 
-/// What stands above a template that somebody else makes a stack of. Without a date, so that the same is the same again.
+/// Returns the comment at the top of a template that the user creates a stack from. It has no date, so that the same
+/// input always gives the same text.
 pub(crate) fn heading(command: &str, stack: &str, besides: &[String]) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let first = [
@@ -71,10 +72,10 @@ pub(crate) fn heading(command: &str, stack: &str, besides: &[String]) -> String 
     first.iter().chain(besides).flat_map(|line| ["# ", line, "\n"]).collect()
 }
 
-/// The outputs that a template of ours always has, whatever its values are.
+/// Returns the outputs that a template of ours always has, whatever its values are.
 pub(crate) fn outputs(name: &str) -> impl Iterator<Item = &'static str> {
     let lines = source(name).lines().skip_while(|line| *line != "Outputs:").skip(1);
-    // What stands between a condition's two ends depends on it.
+    // Outputs inside of `if` and `for` blocks are not always there.
     let mut depth = 0_i32;
     let named = move |line: &'static str| {
         depth += i32::try_from(line.matches("{% if ").count() + line.matches("{% for ").count()).unwrap_or(0);
@@ -85,7 +86,7 @@ pub(crate) fn outputs(name: &str) -> impl Iterator<Item = &'static str> {
     lines.filter_map(named)
 }
 
-/// The value of an output, where a template of ours says it outright.
+/// Returns the value of an output, if a rendered template of ours states it literally.
 pub(crate) fn output_in(template: &str, name: &str) -> Option<String> {
     let of_this_name = |line: &&str| line.strip_prefix("  ").and_then(|line| line.strip_suffix(':')) == Some(name);
     let lines = template.lines().skip_while(|line| *line != "Outputs:");
@@ -93,7 +94,7 @@ pub(crate) fn output_in(template: &str, name: &str) -> Option<String> {
     serde_json::from_str(value).ok()
 }
 
-/// The resources of a template of ours, by their logical names.
+/// Returns the resources of a rendered template of ours, by their logical IDs.
 pub(crate) fn resources(template: &str) -> BTreeMap<String, Resource> {
     let mut found: BTreeMap<String, Resource> = BTreeMap::new();
     let mut current = None;

@@ -1,5 +1,5 @@
-//! What `cargo knot build` leaves beside the crate: which image stands for the program, and with which types. Written by
-//! whoever builds, read by the backends that run images. Knows no engine and no registry.
+//! The note that `cargo knot build` leaves beside the crate: the image of the program, and its types. Written by a build,
+//! read by the backends that run images. Knows no engine and no registry.
 
 use std::path::{Path, PathBuf};
 
@@ -10,35 +10,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// An image of a program, as it was built last.
+/// The image of a program that was built last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Built {
-    /// The package of the program.
+    /// Package of the program.
     pub package: String,
-    /// Its version.
+    /// Version of the package.
     pub version: String,
-    /// The cargo target, as cargo's option names it.
+    /// Cargo target, as an option of cargo.
     pub cargo_target: String,
-    /// The target that the worker was compiled for.
+    /// Target that the worker was compiled for.
     pub target: String,
-    /// Where the worker is.
+    /// Path of the worker.
     pub worker: PathBuf,
-    /// The size of the worker.
+    /// Size of the worker in bytes.
     pub worker_bytes: u64,
-    /// The size of the image, as it is stored and sent.
+    /// Size of the image in bytes, as it is stored and sent.
     pub compressed_bytes: u64,
-    /// The digest by which a registry knows the image.
+    /// Digest of the image in a registry.
     pub digest: String,
-    /// The layers, the lowest first: digest and size.
+    /// Layers, the lowest first: digest and size.
     pub layers: Vec<(String, u64)>,
-    /// The name of the image in a Docker engine. It holds the digest, so that another image has another name.
+    /// Name of the image in a Docker engine. It contains the digest, so that another image has another name.
     pub name: String,
-    /// The image as a tar that `docker load` takes.
+    /// Path of the image as a tar that `docker load` accepts.
     pub archive: PathBuf,
-    /// The remote functions.
+    /// Remote functions of the program.
     pub functions: Vec<FunctionDescription>,
-    /// Their types, as the worker said; `None` where it cannot be run on this machine.
+    /// Types of the functions, as the worker reported them; `None` if the worker cannot run on this machine.
     pub(crate) types: Option<Vec<Types>>,
 }
 
@@ -46,20 +46,20 @@ pub(crate) const FILE: &str = "image.json";
 const HINT: &str = "run `cargo knot build`, then the program again";
 
 impl Built {
-    /// The name under which a Docker engine has the images of a package, without the tag.
+    /// Returns the name of a package's images in a Docker engine, without the tag.
     pub fn repository(package: &str) -> String {
         format!("cloudknot/{}", package.to_lowercase().replace('_', "-"))
     }
 
-    /// What was built last of the package in this folder.
+    /// Returns the last build of the package in this folder.
     ///
     /// # Errors
-    /// If nothing was, or the note cannot be read.
+    /// If nothing was built, or the note cannot be read.
     pub fn of_package(folder: &Path) -> Result<Self> {
         Self::read(&super::of_package(folder))
     }
 
-    /// What was built last of the program with this folder of runs.
+    /// Returns the last build of the program with this folder of runs.
     pub(crate) fn read(home: &Path) -> Result<Self> {
         let path = home.join(FILE);
         let failed = |message: String| Error::new(ErrorKind::Image, message).with_hint(HINT);
@@ -78,7 +78,7 @@ impl Built {
         })
     }
 
-    /// Whether the image has this function, with the types that this program has.
+    /// Checks that the image has this function, with the types that this program has.
     #[cfg(feature = "docker")]
     pub(crate) fn check(&self, function: &Function) -> Result<()> {
         let Some(types) = &self.types else { return Ok(()) };

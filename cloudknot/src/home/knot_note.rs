@@ -1,5 +1,5 @@
-//! What a deploy leaves beside the crate: which Knot the program's maps run on. Written by whoever deploys, read by the program
-//! without asking AWS. Holds names, and no secret.
+//! The note that a deploy leaves beside the crate: the Knot that the program's maps run on. Written by a deploy, read by the
+//! program without a request to AWS. Contains names, and no secrets.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,41 +13,41 @@ use crate::settings::sizes::JobSizes;
 
 const FILE: &str = "knot.json";
 
-/// The Knot of a program, as far as its maps need to know.
+/// The properties of a program's Knot that its maps need.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct KnotNote {
-    /// Its name.
+    /// Name of the Knot.
     pub(crate) knot: String,
-    /// The profile of AWS that it was deployed by, where one was named.
+    /// AWS profile that the Knot was deployed with, if one was named.
     pub(crate) profile: Option<String>,
-    /// Its region.
+    /// Region of the Knot.
     pub(crate) region: String,
-    /// The bucket that keeps runs.
+    /// Bucket that stores the runs.
     pub(crate) bucket: String,
-    /// What stands before every key.
+    /// Prefix of every key.
     pub(crate) prefix: String,
-    /// The log group of its jobs.
+    /// Log group of the jobs.
     pub(crate) log_group: String,
-    /// The ARN of its queue.
+    /// ARN of the job queue.
     pub(crate) queue: String,
-    /// The ARNs of its job definitions, by the id of the function.
+    /// ARNs of the job definitions, by the ID of the function.
     pub(crate) job_definitions: BTreeMap<String, String>,
-    /// The image, with its digest.
+    /// Image, with its digest.
     pub(crate) image: String,
-    /// The types of its functions, as the worker said; `None` where it could not be asked on the machine that deployed. Without
-    /// their structure where only the stack was asked.
+    /// Types of the functions, as the worker reported them; `None` if the worker could not run on the machine that deployed.
+    /// Without their structure if only the stack was queried.
     pub(crate) types: Option<Vec<Types>>,
-    /// What its jobs are; `None` on a queue that is not its own.
+    /// Sizes of the jobs; `None` on a queue that does not belong to the Knot.
     #[serde(default)]
     pub(crate) jobs: Option<JobSizes>,
-    /// The features of the package that were selected for the deploy.
+    /// Features of the package that were selected for the deploy.
     #[serde(default)]
     pub(crate) features: Vec<String>,
 }
 
 impl KnotNote {
-    /// What is noted in this folder of runs; `None` where nothing is.
+    /// Reads the note in this folder of runs. Returns `None` if there is none.
     ///
     /// # Errors
     /// If there is a note that cannot be read.
@@ -56,7 +56,7 @@ impl KnotNote {
         let failed = || Error::new(ErrorKind::Config, format!("failed to read `{}`", path.display()));
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            // Where the folder is none, that is said once runs are to be kept in it.
+            // A path that is not a folder is reported once runs are to be kept in it.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(None);
             }
@@ -75,7 +75,7 @@ impl KnotNote {
         })
     }
 
-    /// Removes the note in this folder, if it is of this Knot; whether it was.
+    /// Removes the note in this folder if it is for this Knot. Returns whether it was.
     #[cfg(feature = "deploy")]
     pub(crate) fn remove(home: &Path, knot: &str, region: &str) -> Result<bool> {
         let noted = Self::read(home)?.filter(|note| note.knot == knot && note.region == region);

@@ -1,4 +1,4 @@
-//! The inputs of a map on their way into the store: encoded one after another, and written when a buffer is full.
+//! Encodes the inputs of a map one after another, and writes them to the store whenever the buffer is full.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::backend::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::remote::Encode;
 
-/// How much is gathered before it is written.
+/// Number of bytes that are buffered before they are written.
 pub(super) const BUFFER: usize = 1 << 20;
 
-/// What has been read of the inputs.
+/// The inputs that have been read so far.
 #[derive(Default)]
 pub(super) struct Recording {
     pub(super) backend: Option<Backend>,
@@ -22,16 +22,16 @@ pub(super) struct Recording {
     pub(super) run: String,
     pub(super) buffer: Vec<u8>,
     pub(super) items: u64,
-    /// How many bytes of frames there are, written and buffered.
+    /// Number of bytes of all frames, written and buffered.
     pub(super) bytes: u64,
-    /// The length of each frame, as long as all have the same.
+    /// Length of each frame, as long as all frames have the same length.
     pub(super) size: u64,
-    /// Where each frame begins, once they do not.
+    /// Start of each frame and end of the last one, once the lengths differ.
     pub(super) offsets: Option<Vec<u64>>,
 }
 
 impl Recording {
-    /// Appends an input.
+    /// Encodes an input and appends it to the buffer.
     pub(super) fn take<Args>(&mut self, input: Args, encode: Encode<Args>) -> Result<()> {
         let begin = self.buffer.len();
         encode(input, &mut self.buffer).map_err(|error| {
@@ -60,7 +60,7 @@ impl Recording {
         if self.offsets.is_some() { InputLayout::Offsets(self.bytes) } else { InputLayout::Uniform(self.size) }
     }
 
-    /// Writes the buffer.
+    /// Writes the buffer to the store, and empties it.
     pub(super) fn write(&mut self, mut writer: Box<dyn Writer>) -> BoxFuture<'static, Result<Box<dyn Writer>>> {
         let bytes = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(BUFFER)));
         inside(async move {
@@ -70,7 +70,7 @@ impl Recording {
     }
 }
 
-/// Runs the future on the runtime of this crate.
+/// Makes the timers and sockets of this crate's runtime available to the future, on any executor.
 pub(super) fn inside<T>(future: impl Future<Output = Result<T>> + Send + 'static) -> BoxFuture<'static, Result<T>> {
     Box::pin(engine::inside(Box::pin(future)))
 }

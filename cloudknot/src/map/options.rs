@@ -1,4 +1,4 @@
-//! The options of one map: checked before anything is recorded, and written into the manifest.
+//! The options of one map. They are checked before anything is recorded, and then written to the manifest.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -28,7 +28,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// Those that the function's attribute says.
+    /// Returns the options that the function's attribute sets.
     pub(super) fn of(function: &Function) -> Self {
         Self {
             chunk: None,
@@ -95,7 +95,7 @@ impl Options {
         }
     }
 
-    /// The manifest of a run with these inputs; the backend fills in the rest.
+    /// Returns the manifest of a run with these inputs. The backend fills in the rest.
     pub(super) fn manifest(
         &self,
         function: &Function,
@@ -103,7 +103,7 @@ impl Options {
         backend: &str,
         knot: &str,
     ) -> Result<Manifest> {
-        // Rounded up: a timeout of nothing would fail every item.
+        // Rounded up: a timeout of zero would fail every item.
         let millis = |timeout: Duration| {
             u64::try_from(timeout.as_micros().div_ceil(1_000)).map_err(|_| {
                 Error::new(ErrorKind::Config, format!("failed to submit: a timeout of {timeout:?} is too long"))
@@ -121,7 +121,7 @@ impl Options {
             codec: function.codec,
             items: recording.items,
             inputs: recording.layout(),
-            // As the backend chooses, once it knows the rest.
+            // Placeholders: the caller replaces them by the user's values or by the backend's, which depend on the rest.
             chunk: 1,
             parallel: 1,
             retries: self.retries,

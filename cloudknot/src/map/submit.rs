@@ -1,4 +1,4 @@
-//! The submission of a map: the inputs are read and written, the manifest is written last, and the run is launched.
+//! Submits a map: reads and writes the inputs, writes the manifest last, and then launches the run.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -21,10 +21,10 @@ use crate::pending::wait;
 use crate::record::Record;
 use crate::run::{self, Run};
 
-/// How long the iterator is followed before others of the same executor have a turn.
+/// Time for which the iterator is driven before other tasks of the same executor get a turn.
 const TURN: Duration = Duration::from_millis(10);
 
-/// A submission under way: await it, or [`wait`](Self::wait) for it where there is no async.
+/// A submission of a map. Await it, or call [`wait`](Self::wait) where there is no async.
 #[must_use = "nothing is submitted until this is awaited"]
 pub struct Submit<It, Args, Output>(Box<Submission<It, Args, Output>>);
 
@@ -32,11 +32,11 @@ struct Submission<It, Args, Output> {
     map: Map<It, Args, Output>,
     state: State,
     recording: Recording,
-    /// From when on it is recorded.
+    /// The run, once it is recorded.
     run: Option<Run<Output>>,
 }
 
-// A state machine by hand, because it has to be nameable, and `Send` exactly where the iterator is.
+// A hand-written state machine, because it must have a name and be `Send` exactly when the iterator is.
 enum State {
     New,
     Writing(Box<dyn Writer>),
@@ -54,7 +54,7 @@ where
         Self(Box::new(Submission { map, state: State::New, recording: Recording::default(), run: None }))
     }
 
-    /// Waits for it on this thread.
+    /// Waits on this thread until the run is submitted.
     pub fn wait(self) -> Result<Run<Output>> {
         wait(self)
     }
@@ -107,7 +107,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Future for Submit<It, Args, Output
     }
 }
 
-// Nothing here is pinned: the iterator is only ever called.
+// No field is structurally pinned: the iterator is only called through `&mut`.
 impl<It, Args, Output> Unpin for Submit<It, Args, Output> {}
 
 impl<It, Args, Output> fmt::Debug for Submit<It, Args, Output> {
@@ -138,7 +138,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         Ok(State::Busy(inside(async move { Ok(store.writer(&key).await?) })))
     }
 
-    /// Follows the iterator until the buffer is full, the turn is over, or it ends.
+    /// Drives the iterator until the buffer is full, the turn is over, or the iterator ends.
     fn read_inputs(&mut self) -> Result<Turn> {
         let began = Instant::now();
         while self.recording.buffer.len() < BUFFER {
@@ -151,7 +151,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         Ok(Turn::Full)
     }
 
-    /// Writes what is left of the inputs, then the manifest: the record is complete.
+    /// Writes the remaining inputs, then the manifest, which completes the record.
     fn close(&mut self, mut writer: Box<dyn Writer>) -> Result<BoxFuture<'static, Result<Record>>> {
         let Map { function, options, .. } = &self.map;
         let recording = &mut self.recording;
@@ -176,7 +176,8 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
             writer.finish().await?;
             let bytes = serde_json::to_vec_pretty(&manifest).expect("a manifest is texts and numbers");
             if let Err(error) = store.put(&keys.manifest(), bytes.into()).await {
-                // Inputs without a manifest are no run: nobody would find them again. The first error is the one to tell.
+                // Inputs without a manifest could never be found again. If deleting them fails as well, the first error is
+                // reported.
                 let _ = store.delete(&[keys.inputs()]).await;
                 return Err(error.into());
             }
@@ -193,7 +194,8 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
     }
 }
 
-/// A remote function that maps would start processes without end, and on Batch needs rights that it does not have.
+/// Returns an error inside a remote function: a nested map would start processes without end, and on Batch it would need
+/// permissions that the worker does not have.
 pub(super) fn refuse_nesting(function: &Function) -> Result<()> {
     if !item::is_running() {
         return Ok(());
@@ -203,12 +205,12 @@ pub(super) fn refuse_nesting(function: &Function) -> Result<()> {
         .with_hint(format!("call `{name}(..)` here, and map over all inputs outside")))
 }
 
-/// `20261121-231502123-7f3k9a`: the time in UTC to the millisecond, then a random word.
+/// Returns a new run ID, such as `20261121-231502123-7f3k9a`: the time in UTC to the millisecond, then a random word.
 fn new_run_id() -> String {
     use std::hash::BuildHasher;
     let now = SystemTime::now();
     let time: String = humantime::format_rfc3339_millis(now).to_string().chars().filter(char::is_ascii_digit).collect();
-    // The hasher's keys come from the system's randomness, anew for each thread and each call.
+    // The hasher's keys come from the system's random source, and differ for each thread and each call.
     let mut random = std::hash::RandomState::new().hash_one((now, std::process::id()));
     let word: String = std::iter::repeat_with(|| {
         let digit = b"0123456789abcdefghjkmnpqrstvwxyz"[(random % 32) as usize];
@@ -220,7 +222,7 @@ fn new_run_id() -> String {
     format!("{}-{}-{word}", &time[..8], &time[8..])
 }
 
-// Maps move between threads exactly where their inputs do.
+// Compile-time check: a submission is `Send` if its inputs are.
 #[allow(dead_code)]
 fn assert_send<Args: Send>(submit: Submit<std::vec::IntoIter<Args>, Args, ()>) -> impl Send {
     let _: PhantomData<Args> = PhantomData;

@@ -1,34 +1,34 @@
-//! The jobs of a run, as a scheduler describes them.
+//! The jobs of a run, as the scheduler describes them.
 
 use std::ops::Range;
 
-/// A job of a run on AWS Batch: one of its own, or a child of an array.
+/// A job of a run on AWS Batch: a plain job, or a child of an array job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Job {
-    /// Its id.
+    /// ID of the job.
     pub id: String,
-    /// Batch's word for its state: `SUBMITTED`, `PENDING`, `RUNNABLE`, `STARTING`, `RUNNING`, `SUCCEEDED`, `FAILED`. A job
-    /// succeeds once the outcomes of all its items are stored, be they failures.
+    /// State, in Batch's terms: `SUBMITTED`, `PENDING`, `RUNNABLE`, `STARTING`, `RUNNING`, `SUCCEEDED`, `FAILED`. A job
+    /// succeeds once the outcomes of all its items are stored, even if they are failures.
     pub status: String,
-    /// What Batch says to that.
+    /// Reason that Batch gives for the state.
     pub reason: Option<String>,
-    /// Its items: ranges, first included, last excluded.
+    /// Items of the job, as ranges that include their start and exclude their end.
     pub items: Vec<Range<u64>>,
-    /// Those that have ended, in their order.
+    /// Attempts that have ended, in order.
     pub attempts: Vec<JobAttempt>,
-    /// Where the console shows the log of its last attempt, once there is one.
+    /// Console URL of the log of the last attempt, once there is one.
     pub log_url: Option<String>,
 }
 
-/// One attempt of a job that has ended.
+/// An ended attempt of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobAttempt {
-    /// The exit code of its container, if that ended by itself.
+    /// Exit code of the container, if the container ended by itself.
     pub exit_code: Option<i32>,
-    /// Why it ended, in Batch's words.
+    /// Reason for the end, in Batch's words.
     pub reason: Option<String>,
-    /// Where the console shows its log.
+    /// Console URL of the log.
     pub log_url: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! What is known of a run so far: which items have a value or a last failure, in the order in which that became known.
-//! Filled by a backend, read by `Run` and `Results`. Knows no types, and holds no values.
+//! The known state of a run: which items have a value or a final failure, in the order in which that became known. Filled by
+//! a backend, read by `Run` and `Results`. Knows no types, and holds no values.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -16,15 +16,15 @@ use crate::error::Result;
 use crate::event::{self, Event};
 use crate::record::{Record, Settled};
 
-/// What is known of one round of a run.
+/// The known state of one round of a run.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) record: Record,
-    /// How the backend is told to stop, and says how much it has in hand.
+    /// Stops the backend, and holds the number of items that the backend is running.
     pub(crate) control: Arc<Control>,
     began: Instant,
     known: Mutex<Known>,
-    /// Held by whoever tells how far the round is.
+    /// Serializes progress reports, so that the last one reported is the newest.
     telling: Mutex<()>,
 }
 
@@ -37,14 +37,14 @@ struct Known {
     wakers: Vec<Waker>,
 }
 
-/// How a round ended.
+/// The end of a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Every item has a value or a last failure.
+    /// Every item has a value or a final failure.
     Complete,
-    /// It was cancelled, and why.
+    /// The round was cancelled, for this reason.
     Cancelled(String),
-    /// The store or the machine failed.
+    /// The store or the machine failed, for this reason.
     Trouble(String),
 }
 
@@ -74,10 +74,10 @@ impl Ledger {
         event::report(&Event::Started { run: &manifest.run, function, place, items: manifest.items, done });
     }
 
-    /// Values are stored.
+    /// Records that the values of a part are stored.
     pub(crate) fn stored(&self, part: Part) {
         self.settle(|known| {
-            // A part beyond the run's items was not written by us; it is passed over like any strange object.
+            // A part beyond the run's items was not written by this crate. It is ignored, like any unknown object.
             if part.last < known.values.len {
                 (part.first..=part.last).for_each(|item| known.values.set(item));
                 known.settled.push(Settled::Values(part));
@@ -85,7 +85,7 @@ impl Ledger {
         });
     }
 
-    /// An attempt failed, and that is stored.
+    /// Reports an attempt whose failure is stored, and records the failure if the attempt was the last.
     pub(crate) fn failed(&self, item: u64, error: &ItemError, last: bool) {
         event::report(&Event::Failed { run: &self.record.manifest.run, item, error, last });
         if last {
@@ -96,7 +96,7 @@ impl Ledger {
         }
     }
 
-    /// The function printed this.
+    /// Reports output of the function.
     pub(crate) fn printed(&self, text: &[u8]) {
         event::report(&Event::Log { run: &self.record.manifest.run, text });
     }
@@ -107,14 +107,14 @@ impl Ledger {
         let wakers = std::mem::take(&mut known.wakers);
         drop(known);
         wakers.into_iter().for_each(Waker::wake);
-        // Counted while it is one's turn: several threads settle, and what is told last has to be the newest.
+        // Counted under the lock: several threads settle outcomes, and the last report has to be the newest.
         let turn = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
         let (done, failed) = self.counts();
         event::report(&Event::Progress { run: &self.record.manifest.run, done, failed });
         drop(turn);
     }
 
-    /// Stops the backend once as many items have failed as the user lets fail.
+    /// Stops the backend once the number of failed items has reached the user's limit.
     pub(crate) fn stop_after_too_many(&self) {
         if let Some(most) = self.record.manifest.max_failures
             && self.counts().1 >= most
@@ -123,10 +123,10 @@ impl Ledger {
         }
     }
 
-    /// Lists the store, and takes in what is not known yet: values in the order in which they were stored.
+    /// Lists the store, and records outcomes that are not known yet: values in the order in which they were stored.
     pub(crate) async fn refresh(&self) -> Result<()> {
         let Record { store, keys, taken_up, round, .. } = &self.record;
-        // All at once: each listing is a request.
+        // One listing for all objects, because each listing is a request.
         let mut objects = store.list(&keys.all(), None).await?;
         objects.sort_by(|a: &Object, b: &Object| (a.stored, &a.key).cmp(&(b.stored, &b.key)));
         let parts: Vec<Part> = objects.iter().filter_map(|object| contract::part_of(&object.key)).collect();
@@ -156,14 +156,14 @@ impl Ledger {
         self.report_failures(&new_failures).await
     }
 
-    /// Whoever looks on is told of the first of them; all are counted.
+    /// Reports the first of these failures; all of them are counted.
     async fn report_failures(&self, failures: &[(u64, u32)]) -> Result<()> {
         const TOLD: usize = 32;
         let Record { store, keys, round, manifest, .. } = &self.record;
         for &(item, attempt) in failures.iter().take(TOLD) {
             let key = keys.failure(item, *round, attempt);
             let bytes = store.get(&key).await?.unwrap_or_default();
-            // One that cannot be read is told of by whoever asks for the item's outcome.
+            // A failure that cannot be read is reported when the item's outcome is requested.
             if let Ok(error) = serde_json::from_slice(&bytes) {
                 event::report(&Event::Failed { run: &manifest.run, item, error: &error, last: true });
             }
@@ -171,13 +171,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// The items that have neither a value nor a last failure in this round. One that the round did not take up had a
-    /// value when it began: where that was removed since, it is missing as well.
+    /// Returns the items that have neither a value nor a final failure in this round. An item that the round did not
+    /// schedule had a value when the round began: if the value was removed since, the item is missing as well.
     pub(crate) fn missing(&self) -> Vec<Range<u64>> {
         self.items_where(|known, item| !known.values.get(item) && !known.failures.get(item))
     }
 
-    /// The items that have no value.
+    /// Returns the items that have no value.
     pub(crate) fn without_value(&self) -> Vec<Range<u64>> {
         self.items_where(|known, item| !known.values.get(item))
     }
@@ -194,7 +194,7 @@ impl Ledger {
         ranges
     }
 
-    /// Nothing more will come.
+    /// Ends the round: no more outcomes will come.
     pub(crate) fn finish(&self, end: End) {
         let reason = match &end {
             End::Complete => None,
@@ -203,7 +203,7 @@ impl Ledger {
         let Manifest { run, items, .. } = &self.record.manifest;
         let (done, failed) = self.counts();
         let (left, elapsed) = (items - done - failed, self.began.elapsed());
-        // Reported first: the program may end as soon as whoever waits for the run knows.
+        // Reported before the waiters are woken: the program may end as soon as they know.
         event::report(&Event::Finished { run, done, failed, left, reason, elapsed });
         let mut known = self.lock();
         known.end = Some(end);
@@ -212,7 +212,7 @@ impl Ledger {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// How many items have a value, and how many a last failure.
+    /// Returns the number of items with a value, and the number of items with only a final failure.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let known = self.lock();
         (known.values.count, known.failures_only())
@@ -222,8 +222,8 @@ impl Ledger {
         self.lock().end.clone()
     }
 
-    /// What was settled as the `at`-th thing. Where nothing is yet: `Err` with how the round ended, or with `None`
-    /// if it goes on; the waker is then called when there is more to know.
+    /// Returns the outcome at position `at` in the order of settlement. If there is none yet, returns `Err` with the end of
+    /// the round, or with `None` if the round continues; in that case, the waker is called when there is more to know.
     pub(crate) fn settled(&self, at: usize, waker: &Waker) -> Result<Settled, Option<End>> {
         let mut known = self.lock();
         if let Some(&settled) = known.settled.get(at) {
@@ -235,9 +235,9 @@ impl Ledger {
         Err(known.end.clone())
     }
 
-    /// Notes in the store that the round is cancelled, and tells the backend.
+    /// Records in the store that the round is cancelled, and stops the backend.
     pub(crate) async fn cancel(&self) -> Result<()> {
-        // A note on a round that has ended would stand in the way of computing anew what is removed from it.
+        // A cancellation stored for an ended round would block the recomputation of outcomes that are removed later.
         if self.end().is_some() {
             return Ok(());
         }
@@ -247,13 +247,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether anybody has cancelled the round.
+    /// Returns whether this program or another has cancelled the round.
     pub(crate) async fn is_cancelled(&self) -> Result<bool> {
         let key = self.record.keys.cancelled(self.record.round);
         Ok(self.record.store.get(&key).await?.is_some())
     }
 
-    /// Waits until nothing more will come.
+    /// Waits until no more outcomes will come.
     pub(crate) async fn finished(&self) -> End {
         std::future::poll_fn(|context| match self.settled(usize::MAX, context.waker()) {
             Err(Some(end)) => std::task::Poll::Ready(end),
@@ -264,7 +264,7 @@ impl Ledger {
 }
 
 impl Known {
-    /// Notes a last failure; whether it is news.
+    /// Records a final failure. Returns whether it is new.
     fn failure(&mut self, item: u64, attempt: u32) -> bool {
         let news = item < self.failures.len && !self.failures.get(item) && !self.values.get(item);
         if news {
@@ -274,14 +274,14 @@ impl Known {
         news
     }
 
-    /// A late value makes good for a failure.
+    /// Returns the number of items with a failure and no value: a late value supersedes the failure.
     fn failures_only(&self) -> u64 {
         let pairs = self.failures.words.iter().zip(&self.values.words);
         pairs.map(|(failed, value)| u64::from((failed & !value).count_ones())).sum()
     }
 }
 
-/// One bit an item.
+/// A set of items, with one bit per item.
 #[derive(Debug, Default)]
 pub(crate) struct Bits {
     words: Vec<u64>,
@@ -299,7 +299,6 @@ impl Bits {
         self.words[Self::word(at)] >> (at % 64) & 1 == 1
     }
 
-    /// Sets the bit; afterwards `get` is true.
     pub(crate) fn set(&mut self, at: u64) {
         self.count += u64::from(!self.get(at));
         self.words[Self::word(at)] |= 1 << (at % 64);

@@ -1,4 +1,4 @@
-//! The results of a run, as they complete: what has been settled is read ahead from the store, in that order.
+//! The results of a run, in the order of completion: settled outcomes are read ahead from the store in that order.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,33 +20,34 @@ use crate::record::ledger::{Bits, End, Ledger};
 use crate::record::{Record, Settled};
 use crate::remote::Decode;
 
-/// Each item's outcome with its index, as they complete: every item once. See [`Run::results`](crate::Run::results).
+/// The outcome of each item with its index, in the order of completion. Every item is returned once. See
+/// [`Run::results`](crate::Run::results).
 ///
-/// A [`Stream`] for those who use its combinators; [`next`](Self::next) for those who do not; an [`Iterator`], by
-/// [`wait`](Self::wait), where there is no async. Values are read from the store as they are asked for.
+/// This is a [`Stream`], for use with combinators. Without combinators, call [`next`](Self::next); without async,
+/// [`wait`](Self::wait) returns an [`Iterator`]. Values are read from the store as they are requested.
 pub struct Results<T> {
     ledger: Arc<Ledger>,
     decode: Decode<T>,
-    /// How far the ledger has been followed.
+    /// Position up to which the ledger has been followed.
     at: usize,
     given: Bits,
     reading: VecDeque<Reading>,
     open: Option<OpenPart>,
-    /// Where the search for items that nothing came of has got to.
+    /// Item at which the search for unfinished items continues.
     left: u64,
 }
 
-/// A read of the store on its way.
+/// A read from the store, in progress or done.
 enum Reading {
     Under(Settled, BoxFuture<'static, Result<Option<Bytes>, StoreError>>),
     Done(Settled, Result<Option<Bytes>, StoreError>),
 }
 
-/// A part whose values are being given.
+/// A part whose values are being returned.
 struct OpenPart {
     part: Part,
     next: u64,
-    /// The frames that are left, or what is told of those that cannot be had.
+    /// The remaining frames, or the error message for frames that cannot be read.
     frames: Result<Bytes, String>,
 }
 
@@ -63,9 +64,9 @@ impl<T> Results<T> {
         }
     }
 
-    // Not an iterator's: this one is awaited, as a stream's.
+    // Not `Iterator::next`: this method is awaited, like a stream's.
     #[allow(clippy::should_implement_trait)]
-    /// The next outcome to complete, or `None` once every item has been given.
+    /// Returns the next outcome to complete, or `None` once every item has been returned.
     pub fn next(&mut self) -> impl Future<Output = Option<(usize, Result<T, ItemError>)>> + Send + '_
     where
         T: Send,
@@ -73,12 +74,13 @@ impl<T> Results<T> {
         std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context))
     }
 
-    /// The same as a blocking iterator.
+    /// Returns a blocking iterator over the same outcomes.
     pub fn wait(mut self) -> impl Iterator<Item = (usize, Result<T, ItemError>)> {
         std::iter::from_fn(move || wait(std::future::poll_fn(|context| Pin::new(&mut self).poll_next(context))))
     }
 
-    /// Reads ahead what has been settled, as much as serves the store.
+    /// Starts reads of settled outcomes, up to the number of parallel reads that serves the store best. Returns the end of
+    /// the round once nothing is left to read.
     fn read_ahead(&mut self, context: &Context<'_>) -> Option<End> {
         let store = &self.ledger.record.store;
         while self.reading.len() < store.parallel_reads() {
@@ -95,7 +97,7 @@ impl<T> Results<T> {
         None
     }
 
-    /// The oldest read, if it is done. All are driven on.
+    /// Returns the oldest read if it is done. Polls all reads.
     fn read_done(&mut self, context: &mut Context<'_>) -> Option<(Settled, Result<Option<Bytes>, StoreError>)> {
         for reading in &mut self.reading {
             if let Reading::Under(settled, future) = reading
@@ -113,7 +115,7 @@ impl<T> Results<T> {
         }
     }
 
-    /// The next value of the open part that has not been given.
+    /// Returns the next value of the open part that has not been returned yet.
     fn next_of_part(&mut self) -> Option<(usize, Result<T, ItemError>)> {
         let open = self.open.as_mut()?;
         while open.next <= open.part.last {
@@ -133,7 +135,7 @@ impl<T> Results<T> {
         None
     }
 
-    /// Takes in what has been read; an outcome where it is a failure.
+    /// Processes a finished read. Returns the outcome if it is a failure.
     fn take_in(
         &mut self,
         settled: Settled,
@@ -160,7 +162,7 @@ impl<T> Results<T> {
         }
     }
 
-    /// Once nothing more will come: the items that nothing came of.
+    /// Returns the next unfinished item, once no more outcomes will come.
     fn next_left(&mut self, end: &End) -> Option<(usize, Result<T, ItemError>)> {
         let failure = match end {
             End::Complete => Failure::new(ItemErrorKind::Infrastructure, "the run ended without an outcome for it"),
@@ -206,7 +208,7 @@ impl<T> fmt::Debug for Results<T> {
 }
 
 impl OpenPart {
-    /// Cuts off the next frame. Where that cannot be done, the rest of the part is lost as well.
+    /// Cuts off the next frame. If that fails, the rest of the part is lost as well.
     fn next_frame(&mut self, damaged: impl FnOnce(String) -> String) -> Result<Bytes, String> {
         let frames = self.frames.as_mut().map_err(|why| why.clone())?;
         let length = frame_length(frames).map_err(|error| error.to_string());
@@ -222,7 +224,7 @@ impl OpenPart {
     }
 }
 
-/// What is told of what is there and is none.
+/// Error message for a result object that cannot be decoded.
 fn damaged_result(record: &Record, settled: Settled, why: &str) -> String {
     format!(
         "failed to read `{}` in {}: {why}; remove it and attach to the run again to compute its items anew",
@@ -231,7 +233,7 @@ fn damaged_result(record: &Record, settled: Settled, why: &str) -> String {
     )
 }
 
-/// An outcome that there may be, and cannot be read.
+/// Returns the error of an item whose outcome may exist but cannot be read.
 fn without_outcome(why: String) -> ItemError {
     ItemError::new(Failure::new(ItemErrorKind::Infrastructure, why), 0)
 }

@@ -1,6 +1,6 @@
-//! Which account of AWS, and where, as a builder is told: the same for a Pars and a Knot.
+//! Account and region of AWS, as given to the builder of a Pars or a Knot.
 
-/// Who asks AWS and in which region, where that is not what the environment and `config.toml` say.
+/// Profile and region to use in place of those from the environment and `config.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) profile: Option<String>,

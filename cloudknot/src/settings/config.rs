@@ -1,5 +1,6 @@
-//! What a person chose once, for all programs: `config.toml` in the system's folder for configurations, or where
-//! `CLOUDKNOT_CONFIG` says. Holds choices only, and never a secret: what exists is found in the account, by name.
+//! Choices that the user makes once for all programs: `config.toml` in the system's folder for configurations, or the
+//! file that `CLOUDKNOT_CONFIG` names. Holds choices only, and never a secret: existing resources are found in the
+//! account by name.
 
 use std::path::PathBuf;
 
@@ -9,31 +10,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Where the choices are, in place of the usual file.
+/// Environment variable with the path of the file, in place of the usual one.
 const ENV_CONFIG: &str = "CLOUDKNOT_CONFIG";
 
-/// `config.toml`. A choice that was not made is absent.
+/// Contents of `config.toml`. A choice that was not made is absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct Config {
-    /// The profile of AWS; `AWS_PROFILE` goes before it.
+    /// Profile of AWS; `AWS_PROFILE` takes precedence over it.
     pub profile: Option<String>,
-    /// The region; `AWS_REGION` goes before it, and it goes before the profile's.
+    /// Region; `AWS_REGION` takes precedence over it, and it takes precedence over the region of the profile.
     pub region: Option<String>,
-    /// The Pars that a Knot stands on if it names none.
+    /// Pars that a Knot uses if it names none.
     pub pars: Option<String>,
-    /// The bucket of a Pars that is made from now on: one that exists.
+    /// Existing bucket that every Pars uses that is created from now on.
     pub bucket: Option<String>,
-    /// The ARN of the key that such a bucket is encrypted with.
+    /// ARN of the KMS key that the bucket is encrypted with.
     pub kms_key: Option<String>,
 }
 
 impl Config {
-    /// Where it is.
+    /// Returns the path of the file.
     ///
     /// # Errors
-    /// If this system has no such folder.
+    /// If this system has no folder for configurations.
     pub fn path() -> Result<PathBuf> {
         if let Some(path) = std::env::var_os(ENV_CONFIG).filter(|path| !path.is_empty()) {
             return Ok(path.into());
@@ -46,7 +47,7 @@ impl Config {
         Ok(system.config_dir().join("cloudknot").join("config.toml"))
     }
 
-    /// What was chosen. Where there is no file, nothing was.
+    /// Reads the choices. If there is no file, none was made.
     ///
     /// # Errors
     /// If there is a file that cannot be read.
@@ -62,10 +63,10 @@ impl Config {
         }
     }
 
-    /// The profiles of AWS that there are on this machine, in the order of their names.
+    /// Returns the profiles of AWS on this machine, sorted by name.
     ///
     /// # Errors
-    /// If AWS's own files cannot be understood.
+    /// If AWS's own configuration files cannot be parsed.
     pub async fn profiles() -> Result<Vec<String>> {
         let (fs, env) = (aws_types::os_shim_internal::Fs::real(), aws_types::os_shim_internal::Env::real());
         let files = aws_runtime::env_config::file::EnvConfigFiles::default();
@@ -80,7 +81,7 @@ impl Config {
         Ok(names)
     }
 
-    /// Writes it.
+    /// Writes the choices to the file.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -94,7 +95,8 @@ impl Config {
     }
 }
 
-/// The name of a Pars where none is said: `<user>-default`, as far as the user's name can be in one.
+/// Returns the default name of a Pars: `<user>-default`, with the user's name adapted to the characters that a name
+/// can have.
 #[must_use]
 pub fn default_pars() -> String {
     let user = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| std::env::var(name).ok());

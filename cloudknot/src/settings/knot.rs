@@ -1,98 +1,98 @@
-//! What a Knot is made with, as it may be said in `[package.metadata.cloudknot]`, by the builder and by flags. Knows no AWS.
+//! Settings of a Knot, from `[package.metadata.cloudknot]`, the builder and flags. Does not depend on AWS.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What is said of a Knot. What is not said is `None` or empty; see `README.md` for what then counts.
+/// Settings of a Knot. A setting that was not given is `None` or empty; see `README.md` for the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct KnotSettings {
-    /// The Knot's name.
+    /// Name of the Knot.
     pub knot: Option<String>,
-    /// The Pars that it stands on.
+    /// Name of the Pars that the Knot uses.
     pub pars: Option<String>,
-    /// Virtual CPUs of each item.
+    /// Number of virtual CPUs of each item.
     pub vcpus: Option<f64>,
     /// Memory of each item, such as `8 GiB`.
     pub memory: Option<String>,
-    /// GPUs of each item.
+    /// Number of GPUs of each item.
     pub gpus: Option<u32>,
-    /// The size of `/dev/shm`, such as `1 GiB`.
+    /// Size of `/dev/shm`, such as `1 GiB`.
     pub shared_memory: Option<String>,
     /// Disk of a container on Fargate, such as `50 GiB`.
     pub ephemeral_storage: Option<String>,
-    /// How often a job starts that is lost with its machine, 1 to 10.
+    /// Maximum number of starts of a job that is lost with its machine, 1 to 10.
     pub attempts: Option<u32>,
-    /// What jobs run on.
+    /// Compute that jobs run on.
     pub compute: Option<Compute>,
-    /// The most that Spot may cost, in percent of what the same costs without.
+    /// Maximum price of Spot instances, in percent of the on-demand price.
     pub bid_percentage: Option<u32>,
     /// Types or families of instances.
     pub instance_types: Vec<String>,
-    /// Virtual CPUs that are there even if nothing runs.
+    /// Number of virtual CPUs that are kept even if nothing runs.
     pub min_vcpus: Option<u32>,
-    /// Virtual CPUs to begin with.
+    /// Initial number of virtual CPUs.
     pub desired_vcpus: Option<u32>,
-    /// The most virtual CPUs at once.
+    /// Maximum number of virtual CPUs at once.
     pub max_vcpus: Option<u32>,
     /// Disk of an instance, such as `200 GiB`.
     pub volume_size: Option<String>,
-    /// The machine image of instances.
+    /// Machine image of instances.
     pub ami: Option<String>,
-    /// The key pair of instances.
+    /// Key pair of instances.
     pub key_pair: Option<String>,
-    /// The service role of the compute environment, by ARN, in place of AWS's own.
+    /// ARN of the service role of the compute environment, in place of AWS's own.
     pub service_role: Option<String>,
-    /// On 64-bit ARM.
+    /// `true` to run on 64-bit ARM.
     pub arm64: Option<bool>,
-    /// A queue that exists, by ARN.
+    /// ARN of an existing queue.
     pub queue: Option<String>,
-    /// The name of the queue that is made.
+    /// Name of the queue that is created.
     pub queue_name: Option<String>,
-    /// The priority of the queue that is made.
+    /// Priority of the queue that is created.
     pub priority: Option<u32>,
-    /// A repository of ECR that others share, by name.
+    /// Name of a shared ECR repository.
     pub repository: Option<String>,
-    /// The job role, by ARN, in place of the Knot's own.
+    /// ARN of the job role, in place of the Knot's own.
     pub job_role: Option<String>,
     /// Further policies of the job role, by name or ARN.
     pub policies: Vec<String>,
-    /// For all that can have tags.
+    /// Tags of all resources that can have tags.
     pub tags: BTreeMap<String, String>,
-    /// Variables of every job.
+    /// Environment variables of every job.
     pub env: BTreeMap<String, String>,
-    /// Variables whose values are secrets: ARNs in Secrets Manager or SSM.
+    /// Environment variables whose values are secrets: ARNs in Secrets Manager or SSM.
     pub secrets: BTreeMap<String, String>,
-    /// The ARNs of the KMS keys that secrets are encrypted with, where these are not AWS's own.
+    /// ARNs of the KMS keys that secrets are encrypted with, if these are not AWS's own.
     pub secret_keys: Vec<String>,
-    /// File systems of EFS, by where a container has them.
+    /// EFS file systems, by their paths in the container.
     pub mounts: BTreeMap<String, Mount>,
-    /// Where logs go, if not to the log group of the Pars.
+    /// Destination of logs, in place of the log group of the Pars.
     pub log: Option<Log>,
-    /// Nothing but `/tmp` can be written to; on Fargate nothing at all.
+    /// `true` to make everything but `/tmp` read-only; on Fargate, everything.
     pub read_only: Option<bool>,
 }
 
-/// What jobs run on.
+/// Compute that jobs run on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Compute {
-    /// Instances of EC2.
+    /// EC2 instances.
     #[default]
     Ec2,
-    /// Instances that are cheaper and may be taken away.
+    /// EC2 Spot instances, which are cheaper and may be reclaimed.
     Spot,
-    /// Fargate: no instances to think of.
+    /// Fargate, which has no instances to manage.
     Fargate,
-    /// Fargate that is cheaper and may be taken away.
+    /// Fargate Spot, which is cheaper and may be reclaimed.
     FargateSpot,
 }
 
 impl Compute {
-    /// Its name, as it is written.
+    /// Returns the name that is used in settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ec2 => "ec2",
@@ -118,38 +118,38 @@ impl std::str::FromStr for Compute {
     }
 }
 
-/// A file system of EFS.
+/// EFS file system to mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a mount is a file system's id, or { file-system, root, access-point, read-only }")]
 #[non_exhaustive]
 pub enum Mount {
-    /// All of it, by its id.
+    /// The whole file system, by its ID.
     Whole(String),
-    /// A part of it, or with conditions.
+    /// A part of the file system, or a mount with options.
     #[serde(rename_all = "kebab-case")]
     Part {
-        /// Its id.
+        /// ID of the file system.
         file_system: String,
-        /// The folder in it that is seen.
+        /// Folder of the file system that is mounted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         root: Option<String>,
-        /// The access point, by its id. The job role is then asked for the right to it.
+        /// ID of the access point. IAM then checks that the job role may use it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         access_point: Option<String>,
-        /// Jobs cannot write to it.
+        /// `true` if jobs cannot write to it.
         #[serde(default)]
         read_only: bool,
     },
 }
 
-/// A log driver of Docker that Batch takes.
+/// Docker log driver that AWS Batch supports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct Log {
-    /// Its name, such as `splunk`.
+    /// Name of the driver, such as `splunk`.
     pub driver: String,
-    /// Its options.
+    /// Options of the driver.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
     /// Options whose values are secrets: ARNs in Secrets Manager or SSM.
@@ -158,14 +158,14 @@ pub struct Log {
 }
 
 impl Log {
-    /// To this driver, with these options.
+    /// Creates a configuration of this driver with these options.
     pub fn new(driver: impl Into<String>, options: impl IntoIterator<Item = (String, String)>) -> Self {
         Self { driver: driver.into(), options: options.into_iter().collect(), secrets: BTreeMap::new() }
     }
 }
 
 impl KnotSettings {
-    /// These, where they say something; else what `below` says. Tables are merged, lists are not.
+    /// Returns these settings, with those of `below` where they are not set. Tables are merged; lists are not.
     #[must_use]
     pub fn over(self, below: Self) -> Self {
         let list = |above: Vec<String>, below| if above.is_empty() { below } else { above };

@@ -1,9 +1,9 @@
-//! Who we are to a registry, as the user says it. Does not know how a registry is asked.
+//! Credentials for a registry, as the user gives them. Does not implement the login.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// How to log in to a registry.
+/// Credentials for a registry.
 #[derive(Clone, Default)]
 pub struct Login(pub(crate) LoginKind);
 
@@ -19,33 +19,33 @@ pub(crate) enum LoginKind {
 }
 
 impl Login {
-    /// As `docker login` has stored it, credential helpers included; not at all where nothing is stored.
+    /// Uses the credentials that `docker login` has stored, including credential helpers; none if none are stored.
     pub fn stored() -> Self {
         Self(LoginKind::Stored)
     }
 
-    /// As [`Login::stored`], but from this folder instead of `$DOCKER_CONFIG` or `~/.docker`.
+    /// Uses stored credentials as [`Login::stored`] does, from this folder instead of `$DOCKER_CONFIG` or `~/.docker`.
     pub fn stored_in(folder: impl Into<PathBuf>) -> Self {
         Self(LoginKind::StoredIn(folder.into()))
     }
 
-    /// By name and password. A registry of ECR takes the name `AWS` and a token that its API hands out.
+    /// Uses a user name and a password. An ECR registry accepts the name `AWS` and a token from its API.
     pub fn password(user: impl Into<String>, password: impl Into<String>) -> Self {
         Self(LoginKind::Password(user.into(), password.into()))
     }
 
-    /// By a token that the registry takes as it is (a bearer token).
+    /// Uses a bearer token, which is sent to the registry as it is.
     pub fn token(token: impl Into<String>) -> Self {
         Self(LoginKind::Token(token.into()))
     }
 
-    /// Not at all.
+    /// Uses no credentials.
     pub fn anonymous() -> Self {
         Self(LoginKind::Anonymous)
     }
 }
 
-// Never with the secret.
+// Never prints the secret.
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

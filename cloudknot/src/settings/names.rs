@@ -1,4 +1,5 @@
-//! What AWS would refuse by its form, said before anything is made: names, tags, ARNs, networks. Asks nobody.
+//! Checks of names, tags, ARNs and networks whose form AWS would reject, before anything is created. Makes no
+//! requests.
 
 use std::net::Ipv4Addr;
 
@@ -6,17 +7,17 @@ use ipnet::Ipv4Net;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How many tags a resource can have that are the user's: AWS takes 50, and two are ours.
+/// Maximum number of the user's tags on a resource: AWS allows 50, and two are cloudknot's own.
 const TAGS: usize = 48;
 
-/// For how many days a log can be kept.
+/// Numbers of days for which CloudWatch can keep logs.
 const RETENTION: [u32; 22] =
     [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 
-/// How large a VPC and its subnets may be: from a /16 to a /28.
+/// Prefix lengths of a VPC and its subnets: from /16 to /28.
 const PREFIXES: std::ops::RangeInclusive<u8> = 16..=28;
 
-/// Addresses that no machine can have: this network, itself, its link, and many at once (RFC 6890).
+/// Addresses that no machine can have: "this network", loopback, link-local and multicast (RFC 6890).
 const NO_VPC: [(Ipv4Addr, u8); 4] = [
     (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
@@ -26,42 +27,42 @@ const NO_VPC: [(Ipv4Addr, u8); 4] = [
 
 const DOCKERS_OWN: (Ipv4Addr, u8) = (Ipv4Addr::new(172, 17, 0, 0), 16);
 
-/// What a name is the name of.
+/// Kind of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Pars,
     Knot,
-    /// Of S3.
+    /// A bucket of S3.
     Bucket,
-    /// Where IAM keeps a role: `/` or `/team/`.
+    /// The path of a role in IAM: `/` or `/team/`.
     RolePath,
-    /// In a job's environment.
+    /// An environment variable of a job.
     Variable,
-    /// A key of KMS, by its ARN.
+    /// A KMS key, by its ARN.
     Key,
     /// A job queue, by its ARN.
     Queue,
-    /// A file system of EFS.
+    /// An EFS file system, by its ID.
     FileSystem,
-    /// An access point of EFS.
+    /// An EFS access point, by its ID.
     AccessPoint,
 }
 
-/// Where a variable's value comes from.
+/// Source of the value of a variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Secret {
-    /// The ARN in Secrets Manager, without the name of a key in it.
+    /// ARN of a secret in Secrets Manager, without the name of a key in it.
     Manager(String),
-    /// The ARN of a parameter of SSM.
+    /// ARN of an SSM parameter.
     Parameter(String),
 }
 
-/// The parts of a new VPC.
+/// Subnets of a new VPC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parts {
-    /// For jobs, one a zone.
+    /// Subnets for jobs, one per zone.
     pub(crate) subnets: Vec<String>,
-    /// For a NAT gateway.
+    /// Subnet for a NAT gateway.
     pub(crate) public: String,
 }
 
@@ -94,10 +95,10 @@ impl Kind {
     }
 }
 
-/// Whether it can be used as what it shall be.
+/// Checks that a name is valid for its kind.
 ///
 /// # Errors
-/// If AWS, or the names that are made of it, would not take it.
+/// If AWS would reject it, or would reject the names that are derived from it.
 pub(crate) fn check_name(kind: Kind, name: &str) -> Result<()> {
     let wrong = match kind {
         Kind::Pars | Kind::Knot => own_name(name),
@@ -112,10 +113,10 @@ pub(crate) fn check_name(kind: Kind, name: &str) -> Result<()> {
     wrong.map_or(Ok(()), |wrong| Err(refused(name, kind.what(), wrong, kind.form())))
 }
 
-/// Whether resources can have these tags besides ours.
+/// Checks that resources can have these tags in addition to cloudknot's own.
 ///
 /// # Errors
-/// If AWS would not take one, or it is one of ours.
+/// If AWS would reject a tag, or it is one of cloudknot's own.
 pub(crate) fn check_tags(tags: &[(String, String)]) -> Result<()> {
     const FORM: &str =
         "keys of 1 to 128 characters and values of up to 256: letters, digits, spaces and _ . : / = + - @";
@@ -141,10 +142,10 @@ pub(crate) fn check_tags(tags: &[(String, String)]) -> Result<()> {
     Ok(())
 }
 
-/// Whether logs can be kept for so many days.
+/// Checks that logs can be kept for this number of days.
 ///
 /// # Errors
-/// If it cannot.
+/// If CloudWatch does not have that number.
 pub(crate) fn check_retention(days: u32) -> Result<()> {
     if RETENTION.contains(&days) {
         return Ok(());
@@ -155,7 +156,7 @@ pub(crate) fn check_retention(days: u32) -> Result<()> {
     Err(Error::new(ErrorKind::Config, message).with_hint(format!("take {after}; there are {}", all.join(", "))))
 }
 
-/// A secret by its ARN: `arn:aws:secretsmanager:…:secret:<name>`, to which `:<key>::` can be added, or
+/// Parses the ARN of a secret: `arn:aws:secretsmanager:…:secret:<name>`, which `:<key>::` may follow, or
 /// `arn:aws:ssm:…:parameter/<name>`.
 ///
 /// # Errors
@@ -170,7 +171,8 @@ pub(crate) fn secret(from: &str) -> Result<Secret> {
     if let Some(wrong) = arn(from, "secretsmanager", "secret:") {
         return failed(wrong);
     }
-    // Six parts of the ARN, the name, and for one value of it its key, a version's stage and a version's id.
+    // An ARN has six parts and the name. For a single value of the secret, its key, a version stage and a version ID
+    // follow.
     let parts: Vec<&str> = from.split(':').collect();
     match parts[7..] {
         [] => Ok(Secret::Manager(from.to_owned())),
@@ -181,10 +183,10 @@ pub(crate) fn secret(from: &str) -> Result<Secret> {
     }
 }
 
-/// Divides a VPC into a subnet for each zone, as large as can be, and a small one.
+/// Divides a VPC into one subnet per zone, as large as possible, and a small one.
 ///
 /// # Errors
-/// If EC2 has no such VPC, or it is too small.
+/// If EC2 does not allow such a VPC, or it is too small.
 pub(crate) fn subnets_of(cidr: &str, zones: usize) -> Result<Parts> {
     const FORM: &str = "write a network from /16 to /28 by its first address, as in 10.0.0.0/16";
     let failed = |wrong: &str| refused(cidr, "the network of a VPC", wrong, FORM);
@@ -199,11 +201,12 @@ pub(crate) fn subnets_of(cidr: &str, zones: usize) -> Result<Parts> {
     if NO_VPC.iter().any(taken) {
         return Err(failed("no machine can have these addresses"));
     }
-    // AWS says not to take it ("VPC CIDR blocks" of its user guide): a container would look for the network in its own machine.
+    // AWS advises against it ("VPC CIDR blocks" of its user guide): a container would look for the network in its own
+    // machine.
     if taken(&DOCKERS_OWN) {
         return Err(failed("Docker uses these addresses on the machines that jobs run on"));
     }
-    // The blocks are as many as a power of two; the last of them holds the small one.
+    // The number of blocks is a power of two; the last block holds the small subnet.
     let blocks = (zones + 1).next_power_of_two();
     let bits = u8::try_from(blocks.ilog2()).unwrap_or(u8::MAX);
     let length = net.prefix_len().saturating_add(bits);
@@ -229,14 +232,14 @@ fn own_name(name: &str) -> Option<&'static str> {
         "" => Some("it is empty"),
         _ if !name.starts_with(|c: char| c.is_ascii_alphabetic()) => Some("it does not begin with a letter"),
         _ if !name.chars().all(known) => Some("it has other characters than letters, digits and `-`"),
-        // ECR takes no such repository.
+        // ECR rejects such a repository.
         _ if name.ends_with('-') => Some("it ends with `-`"),
         _ if name.len() > 45 => Some("it is longer than 45 characters"),
         _ => None,
     }
 }
 
-/// S3's rules ("General purpose bucket naming rules" of its user guide).
+/// Returns the rule of S3 that a bucket name violates ("General purpose bucket naming rules" of its user guide).
 fn bucket(name: &str) -> Option<&'static str> {
     let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     let at_an_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -276,7 +279,8 @@ fn variable(name: &str) -> Option<&'static str> {
     }
 }
 
-/// An ARN of this service, with a region, an account, and a resource that begins like this and goes on.
+/// Returns the reason why a text is not an ARN of this service that has a region, an account, and a resource that
+/// begins with `resource` and continues.
 fn arn(text: &str, service: &str, resource: &str) -> Option<&'static str> {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     let [begins, partition, of, region, account, named] = parts[..] else {
@@ -311,7 +315,7 @@ fn of_tags(c: char) -> bool {
 mod tests {
     use super::*;
 
-    /// The part of the message behind the colon, or none.
+    /// Returns the part of the message after the colon, or `None` if the name is valid.
     fn wrong(kind: Kind, name: &str) -> Option<String> {
         let error = check_name(kind, name).err()?;
         assert!(error.hint().is_some());

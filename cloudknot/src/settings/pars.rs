@@ -1,64 +1,65 @@
-//! The settings of a Pars, as a person gives them by the builder and by flags.
+//! Settings of a Pars, as the user gives them by the builder and by flags.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What a Pars is made with. It is noted in its stack, so that another `create` can tell what is different.
+/// Settings of a Pars. They are stored in its stack, so that another `create` can report differences.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct ParsSettings {
-    /// Where jobs run.
+    /// Network that jobs run in.
     pub network: Network,
-    /// The instance role, by name, if it is not the stack's own.
+    /// Name of an existing instance role, in place of the stack's own.
     pub instance_role: Option<String>,
-    /// The execution role, by name, if it is not the stack's own.
+    /// Name of an existing execution role, in place of the stack's own.
     pub execution_role: Option<String>,
-    /// The bucket's name; AWS makes one up otherwise. One that exists is used, and survives a clobber.
+    /// Name of the bucket; AWS generates one if it is absent. An existing bucket is used, and survives a clobber.
     pub bucket: Option<String>,
-    /// What stands before all keys in the bucket: nothing, or `team/`.
+    /// Prefix of all keys in the bucket: nothing, or `team/`.
     pub prefix: String,
-    /// The key that objects and logs are encrypted with, in place of AWS's own.
+    /// KMS key that objects and logs are encrypted with, in place of AWS's own.
     pub kms_key: Option<String>,
-    /// Days after which runs are deleted; for ever otherwise.
+    /// Number of days after which runs are deleted; `None` for never.
     pub expire_runs: Option<u32>,
-    /// Days after which logs are deleted; for ever otherwise.
+    /// Number of days after which logs are deleted; `None` for never.
     pub log_retention: Option<u32>,
-    /// For all that can have tags.
+    /// Tags of all resources that can have tags.
     pub tags: BTreeMap<String, String>,
-    /// The ARN of the policy that bounds every role.
+    /// ARN of the policy that bounds the permissions of every role.
     pub permissions_boundary: Option<String>,
-    /// The path of every role.
+    /// Path of every role.
     pub role_path: String,
 }
 
-/// Where the jobs of a Pars run.
+/// Network that the jobs of a Pars run in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Network {
-    /// In the account's default VPC, which is made where there is none: in the subnets that AWS makes with it, one in each
-    /// zone, and of those in the ones that give public addresses. If none of them does, somebody has turned that off: then
-    /// in all of them, without public addresses, and it takes another way to the internet or to AWS.
+    /// The account's default VPC, which is created if there is none. Jobs run in the subnets that AWS creates with it,
+    /// one in each zone, and of those in the ones that assign public addresses. If none of them does, that has been
+    /// turned off: jobs then run in all of them without public addresses, and need another route to the internet or to
+    /// AWS.
     Default,
-    /// In a VPC that exists, by its id.
+    /// An existing VPC, by its ID.
     Vpc(String),
-    /// In one of its own.
+    /// A new VPC that belongs to the Pars.
     New {
-        /// Its addresses, such as `10.0.0.0/16`.
+        /// Addresses of the VPC, such as `10.0.0.0/16`.
         cidr: String,
-        /// On hardware of one's own or not.
+        /// Tenancy of the hardware that instances run on.
         tenancy: Tenancy,
-        /// How jobs reach the internet, and with it AWS.
+        /// Route of jobs to the internet, and with it to AWS.
         internet: Internet,
-        /// ECR and logs are reached by endpoints in the VPC, also where there is an internet.
+        /// `true` to reach ECR and logs through endpoints in the VPC even if there is internet access.
         #[serde(default)]
         endpoints: bool,
     },
 }
 
-/// Whose hardware instances run on.
+/// Tenancy of the hardware that instances run on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -66,20 +67,20 @@ pub enum Tenancy {
     /// Shared with other accounts.
     #[default]
     Default,
-    /// Nobody else's, at a higher price.
+    /// Dedicated to this account, at a higher price.
     Dedicated,
 }
 
-/// How jobs in a new VPC reach the internet, and with it AWS.
+/// Route of jobs in a new VPC to the internet, and with it to AWS.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Internet {
-    /// By a NAT gateway, which costs while idle.
+    /// A NAT gateway, which costs money while idle.
     Nat,
-    /// Not at all; AWS is reached by endpoints, which cost while idle.
+    /// No internet access; AWS is reached through endpoints, which cost money while idle.
     None,
-    /// By addresses of their own, which cost nothing while idle. Nothing lets connections in.
+    /// A public address for each machine, which costs nothing while idle. Inbound connections are not allowed.
     #[default]
     PublicIp,
 }

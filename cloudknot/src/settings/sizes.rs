@@ -1,4 +1,4 @@
-//! What jobs get of the vCPUs and the memory that they ask for. Knows no Knot and asks nobody.
+//! vCPUs and memory that jobs get for what they request. Does not depend on a Knot and makes no requests.
 
 use cloudknot_runtime::contract::Resources;
 use cloudknot_runtime::function;
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a function gets that says nothing.
+/// Defaults for a function that sets no resources.
 pub(crate) const VCPUS: f64 = 1.0;
 pub(crate) const MEMORY_MIB: u64 = 2048;
 
-/// On EC2 a job has whole vCPUs, and at least one.
+/// Rounds vCPUs up to a whole number, and to at least one, as EC2 requires.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -20,7 +20,7 @@ pub(crate) fn whole(vcpus: f64) -> u32 {
     vcpus.ceil().max(1.0) as u32
 }
 
-/// A number of vCPUs on Fargate, and the memory that goes with it, in MiB.
+/// Number of vCPUs on Fargate, and the amounts of memory that go with it, in MiB.
 struct Size {
     vcpus: f64,
     memory: Memory,
@@ -32,7 +32,8 @@ enum Memory {
     These(&'static [u64]),
 }
 
-/// The pairs that Fargate has (`value` of `ResourceRequirement` in Batch's API reference, as in botocore 1.44.5).
+/// Combinations of vCPUs and memory that Fargate offers (`value` of `ResourceRequirement` in Batch's API reference, as
+/// in botocore 1.44.5).
 const FARGATE: [Size; 8] = [
     Size { vcpus: 0.25, memory: Memory::These(&[512, 1024, 2048]) },
     Size { vcpus: 0.5, memory: Memory::Steps(1024, 4096, 1024) },
@@ -45,7 +46,7 @@ const FARGATE: [Size; 8] = [
 ];
 
 impl Size {
-    /// The least memory that goes with it and is enough.
+    /// Returns the least memory that this number of vCPUs can have and that is enough.
     fn memory_for(&self, asked: u64) -> Option<u64> {
         match self.memory {
             Memory::Steps(first, last, step) => (first..=last).step_by(step).find(|&memory| memory >= asked),
@@ -54,10 +55,10 @@ impl Size {
     }
 }
 
-/// The smallest pair of Fargate's that is enough.
+/// Returns the smallest combination on Fargate that is enough.
 ///
 /// # Errors
-/// If none is: why, in words.
+/// If none is enough, with the reason in words.
 pub(crate) fn on_fargate(vcpus: f64, memory_mib: u64) -> Result<(f64, u64), String> {
     let sizes = FARGATE.iter().filter(|size| size.vcpus >= vcpus);
     let mut pairs = sizes.filter_map(|size| Some((size.vcpus, size.memory_for(memory_mib)?)));
@@ -66,7 +67,7 @@ pub(crate) fn on_fargate(vcpus: f64, memory_mib: u64) -> Result<(f64, u64), Stri
         .ok_or_else(|| format!("it asks for {vcpus} vCPUs and {memory_mib} MiB, and Fargate has at most 32 and 249856"))
 }
 
-/// What the jobs of a Knot run on, and what was said of them over what their functions say.
+/// Compute of a Knot's jobs, and the settings that take precedence over those of its functions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct JobSizes {
@@ -76,10 +77,11 @@ pub(crate) struct JobSizes {
 }
 
 impl JobSizes {
-    /// What the jobs of a run get that asks for something else than was deployed: AWS takes some sizes only.
+    /// Returns the resources of the jobs of a run that requests other resources than were deployed: AWS supports only
+    /// some sizes.
     ///
     /// # Errors
-    /// If there are no such jobs.
+    /// If there is no size for the request.
     pub(crate) fn given(&self, function: &function::Resources, asked: Resources) -> Result<Resources> {
         if !self.fargate {
             return Ok(Resources { vcpus: asked.vcpus.map(|vcpus| f64::from(whole(vcpus))), ..asked });

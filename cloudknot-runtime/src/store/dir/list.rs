@@ -1,4 +1,4 @@
-//! Which objects a folder holds. Knows the file system; copes with files that come and go meanwhile.
+//! Lists the objects of a folder, while files may appear and disappear.
 
 use std::fs::{self, DirEntry, Metadata};
 use std::io;
@@ -13,10 +13,10 @@ impl Folder {
         key::check_prefix(prefix)?;
         let wanted = Wanted { prefix, after: after.unwrap_or("") };
         let mut objects = Vec::new();
-        // A prefix may end within a name: what it says about folders is all before its last slash.
+        // A prefix may end within a name: only the part before its last slash is a folder.
         let top = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
         self.walk(top, &wanted, &mut objects).map_err(|error| self.failed("list", prefix, error))?;
-        // The order of the keys is not that of a walk: `a-b` comes before `a/b`.
+        // A walk does not return keys in order: `a-b` comes before `a/b`.
         objects.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         Ok(objects)
     }
@@ -26,7 +26,7 @@ impl Folder {
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
-            // Names that no key can have are not ours: temporary files, .gitignore, what others put here.
+            // Names that no key can have are not objects: temporary files, .gitignore, files of other programs.
             let Some(name) = name.to_str().filter(|name| key::check(name).is_ok()) else { continue };
             let key = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
             let Some(kind) = there(entry.file_type())? else { continue };
@@ -52,11 +52,11 @@ impl Wanted<'_> {
         key.starts_with(self.prefix) && key > self.after
     }
 
-    /// Whether a wanted object can be in this folder.
+    /// Returns `true` if a wanted object can be in this folder.
     fn folder(&self, folder: &str) -> bool {
         let folder = format!("{folder}/");
         let below_prefix = folder.starts_with(self.prefix) || self.prefix.starts_with(&folder);
-        // All its keys begin with the folder: they all come before `after` if it is behind and not within.
+        // All keys in the folder begin with its name: they all come before `after` if `after` is past the folder and not in it.
         below_prefix && (folder.as_str() > self.after || self.after.starts_with(&folder))
     }
 }
@@ -72,7 +72,7 @@ fn stored(metadata: &Metadata) -> SystemTime {
     UNIX_EPOCH + seconds + nanoseconds
 }
 
-/// What vanished is `None`: a listing shows what is there.
+/// Returns `None` for a file that vanished, since a listing shows only existing files.
 fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),

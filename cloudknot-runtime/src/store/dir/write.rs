@@ -1,4 +1,4 @@
-//! How a file becomes an object: written under a temporary name, then moved to its key. Knows nothing of keys' meaning.
+//! Writes objects as files: under a temporary name, then moved to the key. Independent of the meaning of keys.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -14,25 +14,26 @@ use rustix::io::Errno;
 use super::Folder;
 use crate::store::{BoxFuture, Result, Writer, key};
 
-/// In the store's folder, so that a rename stays within one file system. No key begins with a dot.
+/// Folder of the temporary files. It is in the store's folder, so that a rename stays within one file system. No key begins
+/// with a dot.
 const FOLDER: &str = ".tmp";
-/// What a killed program left behind is removed after a week: until then it may be somebody's work.
+/// Age from which leftovers of killed programs are removed: one week. Younger files may still be in use.
 const LEFTOVER: Duration = Duration::from_hours(7 * 24);
-/// Enough for a file of small items not to cost a system call each.
+/// Size of a writer's buffer in bytes, so that small items do not each need a system call.
 const BUFFER: usize = 64 * 1024;
 
 /// The temporary files of a store.
 #[derive(Debug)]
 pub(super) struct Temps {
     folder: PathBuf,
-    /// What sets this store's files apart from those of others that are open on the same folder. Process ids alone do
-    /// not: in containers each can be 1.
+    /// Prefix that distinguishes the files of this store from those of other stores open on the same folder. Process IDs
+    /// alone do not: in containers each can be 1.
     ours: String,
     next: AtomicU64,
     swept: Once,
 }
 
-/// A temporary file; removed when dropped, unless it was moved away.
+/// A temporary file, removed when dropped unless it was moved.
 #[derive(Debug)]
 pub(super) struct Temp {
     path: PathBuf,
@@ -46,7 +47,7 @@ impl Temps {
         Self { folder: root.join(FOLDER), ours, next: AtomicU64::new(0), swept: Once::new() }
     }
 
-    /// A new, empty file; the store's folder is made if it is not there.
+    /// Creates a new, empty file, and the store's folder if it does not exist.
     pub(super) fn open(&self, root: &Path) -> io::Result<(Temp, File)> {
         self.swept.call_once(|| self.sweep());
         let mut made = false;
@@ -66,7 +67,7 @@ impl Temps {
 
     fn make(&self, root: &Path) -> io::Result<()> {
         fs::create_dir_all(root)?;
-        // A folder that was somebody's before it was ours is left as it is.
+        // A folder that already has other content is left as it is.
         if fs::read_dir(root)?.next().is_none() {
             fs::write(root.join(".gitignore"), "*\n")?;
         }
@@ -76,7 +77,7 @@ impl Temps {
         }
     }
 
-    /// Removes old leftovers, as far as that is possible: they are in nobody's way.
+    /// Removes old leftovers. Errors are ignored, since leftovers do no harm.
     fn sweep(&self) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         for entry in entries.flatten() {
@@ -89,14 +90,14 @@ impl Temps {
 }
 
 impl Temp {
-    /// Moves it to where readers find it, in place of what is there.
+    /// Moves the file to where readers find it and replaces any existing one.
     pub(super) fn replace(&mut self, target: &Path) -> io::Result<()> {
         fs::rename(&self.path, target)?;
         self.moved = true;
         Ok(())
     }
 
-    /// Moves it to where readers find it, unless something is there.
+    /// Moves the file to where readers find it, unless something is there. Returns whether it was moved.
     pub(super) fn create(&mut self, target: &Path) -> io::Result<bool> {
         match renameat_with(CWD, &self.path, CWD, target, RenameFlags::NOREPLACE) {
             Ok(()) => {
@@ -104,8 +105,8 @@ impl Temp {
                 Ok(true)
             }
             Err(Errno::EXIST) => Ok(false),
-            // Some file systems (NFS, some FUSE) cannot. They can link, which never replaces either; the temporary
-            // name goes when this value is dropped.
+            // Some file systems (NFS, some FUSE) do not support this. A hard link never replaces a file either; the
+            // temporary name is removed when this value is dropped.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => self.link(target),
             Err(error) => Err(error.into()),
         }
@@ -128,7 +129,7 @@ impl Drop for Temp {
     }
 }
 
-/// An object being written piece by piece into its temporary file.
+/// Writer of an object into its temporary file.
 pub(super) struct DirWriter {
     folder: Arc<Folder>,
     key: String,
@@ -169,7 +170,7 @@ impl Writer for DirWriter {
 mod tests {
     use super::*;
 
-    /// What a file system without `RENAME_NOREPLACE` gets.
+    /// Covers file systems without `RENAME_NOREPLACE`.
     #[test]
     fn link_never_replaces() {
         let root = std::env::temp_dir().join(format!("cloudknot-link-{}", std::process::id()));

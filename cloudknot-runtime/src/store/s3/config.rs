@@ -1,4 +1,4 @@
-//! How the AWS SDK is set up: TLS, retries, patience. Knows no bucket.
+//! Configuration of the AWS SDK: TLS, retries, timeouts. Independent of any bucket.
 
 #[cfg(not(cloudknot_worker))]
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -31,31 +31,32 @@ use aws_smithy_runtime_api::client::retries::classifiers::RetryClassifierPriorit
 
 use super::error::is_untrusted;
 
-/// With waits that double up to 20 s and are drawn at random below that, this outlasts about a minute of trouble.
+/// Maximum number of attempts of a request. The waits are random, below a limit that doubles up to 20 s, so that a request
+/// outlasts about a minute of errors.
 const ATTEMPTS: u32 = 8;
 const CONNECT: Duration = Duration::from_secs(5);
-/// From the start of an attempt to the beginning of its answer.
+/// Timeout from the start of an attempt to the beginning of its response.
 const ANSWER: Duration = Duration::from_secs(30);
-/// What an upload is granted at least, in bytes a second, on top of that.
+/// Slowest accepted rate of an upload, in bytes per second. It extends the timeout [`ANSWER`].
 const SLOWEST: usize = 64 * 1024;
 
-/// The AWS configuration of the environment and the profile, over one HTTP stack: rustls with ring.
+/// Returns a loader for the AWS configuration of the environment and the profile. Its HTTP stack is rustls with ring.
 ///
-/// What else is set on it before it is loaded takes the place of what is set here.
+/// Settings that the caller adds before loading override those made here.
 pub fn loader() -> ConfigLoader {
     let defaults = aws_config::defaults(BehaviorVersion::latest());
     defaults.http_client(http()).timeout_config(timeouts()).retry_config(retries())
 }
 
-/// The configuration of this program.
+/// Loads the configuration of this program.
 #[cfg(not(cloudknot_worker))]
 pub(super) async fn load() -> SdkConfig {
     loader().load().await
 }
 
-/// The configuration of a worker: what a container is told by its environment, and the credentials of its task's role.
+/// Loads the configuration of a worker: the environment of the container, and the credentials of its task role.
 ///
-/// Profiles, SSO and the rest of the usual chain are for people's machines, and would be a third of the worker.
+/// Profiles, SSO and the rest of the default chain are for users' machines, and would be a third of the worker's size.
 #[cfg(cloudknot_worker)]
 #[expect(clippy::unused_async, reason = "on a host it has to wait")]
 pub(super) async fn load() -> SdkConfig {
@@ -84,37 +85,39 @@ fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build()
 }
 
-/// How requests are retried: with waits that double, drawn at random.
+/// Returns the retry settings of requests: random waits below a limit that doubles.
 ///
-/// Not in the SDK's adaptive mode. It paces a program by its own rate before S3 said "slow down", and a worker sends a
-/// handful of requests: one such answer then holds back each of the next for half a minute (measured).
+/// The SDK's adaptive mode is not used. After S3 responds "slow down", it paces a program by the program's previous request
+/// rate, and a worker sends a handful of requests: one such response then delays each of the next requests by half a minute
+/// (measured).
 pub fn retries() -> RetryConfig {
     RetryConfig::standard().with_max_attempts(ATTEMPTS)
 }
 
-/// Whether the user named a server of their own.
+/// Returns `true` if the user has set another server than AWS.
 pub(super) fn own_endpoint(config: &SdkConfig) -> bool {
     config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some()
 }
 
-/// How long one attempt to upload so many bytes may take.
+/// Returns a configuration with the timeout of one attempt to upload this number of bytes.
 pub(super) fn patience(bytes: usize) -> aws_sdk_s3::config::Builder {
     let seconds = u64::try_from(bytes / SLOWEST).unwrap_or(u64::MAX);
     let whole = ANSWER.saturating_add(Duration::from_secs(seconds));
     aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().operation_attempt_timeout(whole).build())
 }
 
-/// Whether any server has answered this program, and how often it was tried in vain before.
+/// `true` once any server has responded to this program.
 #[cfg(not(cloudknot_worker))]
 static REACHED: AtomicBool = AtomicBool::new(false);
+/// Number of failed attempts to reach a server before that.
 #[cfg(not(cloudknot_worker))]
 static IN_VAIN: AtomicU32 = AtomicU32::new(0);
-/// So often a person's machine is given the chance to reach a server for the first time: in some seconds they know that there is
-/// no network. Once one has answered, trouble is taken for trouble that passes.
+/// Maximum number of failed attempts to reach a server for the first time from a user's machine, so that the user learns
+/// within some seconds that there is no network. Once a server has responded, connection errors are taken for transient ones.
 #[cfg(not(cloudknot_worker))]
 const FIRST: u32 = 3;
 
-/// Gives up soon where no server was ever reached.
+/// Interceptor and retry classifier that stop retries early if no server was ever reached.
 #[cfg(not(cloudknot_worker))]
 #[derive(Debug)]
 pub(super) struct FirstContact;
@@ -156,7 +159,7 @@ impl ClassifyRetry for FirstContact {
     }
 }
 
-/// Does not try again where the server's certificate is refused: it would be the next time as well.
+/// Retry classifier that forbids a retry if the server's certificate is rejected, since it would be rejected again.
 #[derive(Debug)]
 pub(super) struct Untrusted;
 
@@ -174,7 +177,7 @@ impl ClassifyRetry for Untrusted {
     }
 
     fn priority(&self) -> RetryClassifierPriority {
-        // To overrule the one that takes it for a moment's trouble.
+        // Overrules the classifier that takes the error for a transient one.
         RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
     }
 }

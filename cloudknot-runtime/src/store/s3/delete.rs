@@ -1,4 +1,4 @@
-//! How objects are removed from S3: many in one request.
+//! Deletes objects from S3, many in one request.
 
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 
@@ -6,7 +6,7 @@ use super::error::Fault;
 use super::{Bucket, Result};
 use crate::store::key;
 
-/// So many keys go into one request.
+/// Maximum number of keys in one request.
 const DELETE: usize = 1_000;
 
 impl Bucket {

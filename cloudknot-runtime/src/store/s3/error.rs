@@ -1,4 +1,4 @@
-//! What S3 answers when it does not do what was asked, sorted by what the user can do about it.
+//! Errors of S3, mapped to kinds and to hints for the user.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -12,19 +12,19 @@ use crate::store::{StoreError, StoreErrorKind as Kind};
 
 type Source = Box<dyn StdError + Send + Sync>;
 
-/// A request that did not do what it was to do.
+/// Error of a failed request.
 #[derive(Debug)]
 pub(super) struct Fault {
     kind: Kind,
     hint: Option<&'static str>,
-    /// The HTTP status, if there was an answer.
+    /// HTTP status; 0 if there was no response.
     status: u16,
     #[cfg(not(cloudknot_worker))]
     code: String,
     source: Source,
 }
 
-/// What the server said, in one line.
+/// Error response of the server, displayed in one line.
 #[derive(Debug)]
 struct Answer {
     code: String,
@@ -53,7 +53,7 @@ impl Fault {
         Self { kind: Kind::Unavailable, hint: Some(UNAVAILABLE), ..Self::other(source) }
     }
 
-    /// One key, of several, that could not be deleted.
+    /// Creates the error of one key that could not be deleted, of `among` such keys.
     #[cfg(not(cloudknot_worker))]
     pub(super) fn of_key(error: &KeyError, among: usize) -> Self {
         let message = format!("{} (one of {among} objects)", error.message().unwrap_or_default());
@@ -64,17 +64,17 @@ impl Fault {
         self.kind
     }
 
-    /// There is an object already.
+    /// Returns `true` if the object exists already.
     pub(super) fn is_taken(&self) -> bool {
         self.status == 412
     }
 
-    /// Another write of the same key is under way.
+    /// Returns `true` if another write of the same key is in progress.
     pub(super) fn is_conflict(&self) -> bool {
         self.status == 409
     }
 
-    /// There is no such upload in parts: never, or not any more.
+    /// Returns `true` if the multipart upload does not exist: it never did, or no longer does.
     #[cfg(not(cloudknot_worker))]
     pub(super) fn is_no_upload(&self) -> bool {
         self.code == "NoSuchUpload"
@@ -100,7 +100,7 @@ impl Fault {
         }
     }
 
-    /// There was no answer, or none that could be read.
+    /// Creates the error of a request without a response, or with one that could not be read.
     fn unanswered(kind: Kind, source: Source) -> Self {
         match kind {
             _ if caused_by::<CredentialsError>(&*source) => {
@@ -148,7 +148,8 @@ const BUCKET: &str = "see that the name of the bucket is right, and that it was 
 const DENIED: &str = "allow s3:GetObject, s3:PutObject and s3:DeleteObject on the prefix and s3:ListBucket on the bucket; \
     without s3:ListBucket, S3 denies an object that is not there as well";
 
-/// HEAD has no body and so no code, and servers that are not AWS's have fewer codes: then the status decides.
+/// Returns the kind and the hint of an error response. Without a known code, the status decides: a response to HEAD has no
+/// body and so no code, and servers other than AWS have fewer codes.
 fn sort(code: &str, status: u16) -> (Kind, Option<&'static str>) {
     match (code, status) {
         ("NoSuchBucket", _) => (Kind::NoStore, Some(BUCKET)),
@@ -183,10 +184,11 @@ fn caused_by<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
     std::iter::successors(Some(error), |&error| error.source()).any(<dyn StdError>::is::<T>)
 }
 
-/// Whether the server's certificate is one that nobody vouches for, or not its own. Trying again does not change that.
+/// Returns `true` if the server's certificate was rejected, for example because no known authority has signed it or it is
+/// for another server. Retrying does not change that.
 pub(super) fn is_untrusted(error: &(dyn StdError + 'static)) -> bool {
     let refused = |mut error: &(dyn StdError + 'static)| {
-        // What an I/O error wraps, another one at times, is not its source but it itself.
+        // The `source` of an I/O error skips the error that it wraps, which can be an I/O error again.
         while let Some(wrapped) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
             error = wrapped;
         }

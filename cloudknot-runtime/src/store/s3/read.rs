@@ -1,4 +1,4 @@
-//! How an object comes down from S3. Knows that an answer can break off in the middle.
+//! Downloads objects from S3. Handles responses that break off in the middle.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use super::error::Fault;
 use super::{Bucket, Result};
 use crate::store::{StoreErrorKind, key};
 
-/// The SDK retries a request until its answer begins. When it then breaks off, that is for us to try again.
+/// Maximum number of retries of a response that breaks off. The SDK retries a request only until its response begins.
 const BROKEN: u32 = 4;
 
-/// No object reaches past this (1 PiB), and not every server reads a number that does.
+/// Largest end of a range that is requested (1 PiB). No object is larger, and not every server can parse a larger number.
 const LARGEST: u64 = 1 << 50;
 
-/// What happened to the body of an answer.
+/// Body of a response.
 enum Body {
     Whole(Bytes),
     Broken(Fault),
@@ -37,13 +37,13 @@ impl Bucket {
         let read = if range.start < range.end && range.end <= LARGEST {
             self.read(key, Some(&range)).await
         } else {
-            // The header for a range cannot say "nothing".
+            // A range header cannot express an empty range.
             self.nothing(key, &range).await
         };
         read.map_err(|fault| self.failed(&format!("read bytes {} to {} of", range.start, range.end), key, fault))
     }
 
-    /// The size of an object.
+    /// Returns the size of an object.
     pub(super) async fn size(&self, key: &str) -> std::result::Result<u64, Fault> {
         let head = self.client.head_object().bucket(&self.name).key(self.key(key)).send().await?;
         Ok(length(head.content_length))
@@ -74,7 +74,7 @@ impl Bucket {
 
 async fn body(mut answer: GetObjectOutput, range: Option<&Range<u64>>) -> std::result::Result<Body, Fault> {
     let length = length(answer.content_length);
-    // Looked at before any memory is taken. S3 cuts a range that reaches past the end.
+    // Checked before allocating. S3 truncates a range that extends past the end of the object.
     match range.map(|range| range.end - range.start) {
         Some(wanted) if length < wanted => return Err(Fault::short(range.map_or(0, |range| range.start) + length)),
         Some(wanted) if length > wanted => return Err(Fault::other("the server sends more than the range asked for")),

@@ -1,4 +1,4 @@
-//! How an object goes up to S3 piece by piece: at once if it is small, else in parts, a few at a time.
+//! Uploads an object to S3 piece by piece: in one request if it is small, else as a multipart upload, a few parts at a time.
 
 use std::sync::Arc;
 
@@ -11,31 +11,31 @@ use super::error::Fault;
 use super::{Bucket, config};
 use crate::store::{BoxFuture, Result, Writer, key};
 
-/// The size of the first parts. S3 takes none below 5 MiB but the last.
+/// Size of the first parts in bytes. S3 accepts no part below 5 MiB except the last.
 const PART: usize = 8 * 1024 * 1024;
-/// After so many parts their size doubles: 10,000 parts, which is all that S3 takes, then hold 8 TiB.
+/// Number of parts after which their size doubles: 10,000 parts, the maximum of S3, then hold 8 TiB.
 const DOUBLE_AFTER: usize = 1_000;
-/// So many parts are under way at once, each of them in memory.
+/// Maximum number of parts that are uploaded at once. Each of them is in memory.
 const UNDER_WAY: usize = 3;
 
-/// An object being written piece by piece.
+/// Writer of an object that is written piece by piece.
 pub(super) struct S3Writer {
     bucket: Arc<Bucket>,
     key: String,
-    /// Less than a part.
+    /// Bytes that do not fill a part yet.
     rest: BytesMut,
-    /// Begun when there is more than one part.
+    /// Multipart upload, begun when the first part is full.
     upload: Option<Upload>,
 }
 
-/// An upload in parts; given up when dropped before it is complete.
+/// A multipart upload, aborted if dropped before it is complete.
 struct Upload {
     bucket: Arc<Bucket>,
     key: String,
     id: String,
     under_way: JoinSet<std::result::Result<CompletedPart, Fault>>,
     sent: Vec<CompletedPart>,
-    /// How many parts were begun.
+    /// Number of parts whose upload was begun.
     parts: usize,
     bytes: u64,
     complete: bool,
@@ -120,7 +120,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Waits for one of the parts that are under way; says whether there was one.
+    /// Waits for one of the parts that are being uploaded. Returns whether there was one.
     async fn sent_one(&mut self) -> std::result::Result<bool, Fault> {
         let Some(sent) = self.under_way.join_next().await else { return Ok(false) };
         self.sent.push(sent.map_err(Fault::other)??);
@@ -134,13 +134,13 @@ impl Upload {
         let bucket = &self.bucket;
         let request = bucket.client.complete_multipart_upload().bucket(&bucket.name).key(bucket.key(&self.key));
         let request = request.upload_id(&self.id).multipart_upload(parts);
-        // S3 puts the parts together before it answers, and takes its time for many.
+        // S3 assembles the parts before it responds, which takes long for many parts.
         let patience = config::patience(usize::try_from(self.bytes / 8).unwrap_or(usize::MAX));
         match request.customize().config_override(patience).send().await {
             Ok(_) => self.complete = true,
             Err(error) => {
                 let fault = Fault::from(error);
-                // An earlier try whose answer was lost has done it.
+                // An earlier request whose response was lost has completed the upload.
                 self.complete =
                     fault.is_no_upload() && bucket.size(&self.key).await.is_ok_and(|size| size == self.bytes);
                 if !self.complete {
@@ -153,8 +153,8 @@ impl Upload {
 }
 
 impl Drop for Upload {
-    /// Parts that belong to nothing are paid for. If the program ends first, they stay until the bucket's rule for
-    /// uploads that were given up takes them.
+    /// Aborts an incomplete upload, because S3 charges for its parts. If the program ends first, they remain until the
+    /// bucket's rule for incomplete uploads removes them.
     fn drop(&mut self) {
         let Ok(runtime) = Handle::try_current() else { return };
         if self.complete {
@@ -163,7 +163,7 @@ impl Drop for Upload {
         let (bucket, key, id) = (Arc::clone(&self.bucket), self.bucket.key(&self.key), self.id.clone());
         let mut under_way = std::mem::take(&mut self.under_way);
         runtime.spawn(async move {
-            // A part that arrives after the abort would stay.
+            // A part that arrives after the abort would remain.
             under_way.shutdown().await;
             let request = bucket.client.abort_multipart_upload().bucket(&bucket.name).key(key).upload_id(id);
             if let Err(error) = request.send().await {
@@ -189,7 +189,7 @@ impl Writer for S3Writer {
     }
 }
 
-/// The size of the part after so many.
+/// Returns the size of the part that follows this number of parts.
 fn part_size(parts: usize) -> usize {
     PART << (parts / DOUBLE_AFTER).min(9)
 }

@@ -1,4 +1,5 @@
-//! What of Batch an account has, as deploy and clobber see it: what a queue leads to, definitions, and the jobs that keep them.
+//! The resources of AWS Batch in an account, for deploy and clobber: queues and the kind of their compute environments, job
+//! definitions, and the jobs that use them.
 
 use aws_sdk_batch as batch;
 use batch::types::{
@@ -10,13 +11,13 @@ use crate::aws::message;
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::knot::Compute;
 
-/// Why jobs end that a clobber ends; people see it in the console.
+/// Reason for the end of the jobs that a clobber terminates. Users see it in the console.
 const CLOBBERED: &str = "its Knot was clobbered";
 /// A queue that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Queue {
     pub(crate) arn: String,
-    /// What its jobs run on.
+    /// Kind of compute that its jobs run on.
     pub(crate) compute: Compute,
 }
 
@@ -24,9 +25,9 @@ pub(crate) struct Queue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Definition {
     pub(crate) arn: String,
-    /// The Knot that its tag names.
+    /// Knot named by the tag of the definition.
     pub(crate) knot: Option<String>,
-    /// Those that its jobs start.
+    /// Images that its jobs start.
     pub(crate) images: Vec<String>,
 }
 
@@ -34,7 +35,7 @@ impl Definition {
     fn of(definition: JobDefinition) -> Option<Self> {
         let arn = definition.job_definition_arn?;
         let knot = definition.tags.and_then(|mut tags| tags.remove(super::KNOT_TAG));
-        // Ours have one container. Those of others, which may start an image of ours, can have several.
+        // Our definitions have one container. Definitions of others may use our images too, and may have several containers.
         let mut images = images_of(definition.container_properties, definition.ecs_properties);
         let nodes = definition.node_properties.and_then(|nodes| nodes.node_range_properties).unwrap_or_default();
         images.extend(nodes.into_iter().flat_map(|node| images_of(node.container, node.ecs_properties)));
@@ -49,7 +50,7 @@ fn images_of(container: Option<ContainerProperties>, tasks: Option<EcsProperties
 }
 
 impl Batch {
-    /// The queue with this ARN or name, which takes jobs.
+    /// Returns the queue with this ARN or name, which must be enabled.
     pub(crate) async fn queue(&self, name: &str) -> Result<Queue> {
         let asked = self.client.describe_job_queues().job_queues(name).send().await;
         let answer = asked.map_err(|error| self.aws.failed(&format!("look for the queue `{name}`"), error))?;
@@ -66,14 +67,14 @@ impl Batch {
         Ok(Queue { arn: queue.job_queue_arn.unwrap_or_else(|| name.to_owned()), compute })
     }
 
-    /// What the first environment of a queue is: Batch allows no mixture of Fargate and EC2.
+    /// Returns the kind of the queue's first compute environment. AWS Batch does not allow a mixture of Fargate and EC2.
     async fn compute_of(&self, queue: &JobQueueDetail) -> Result<Compute> {
         let first = queue.compute_environment_order().iter().find_map(|order| order.compute_environment());
         let Some(first) = first else { return Ok(Compute::Ec2) };
         let asked = self.client.describe_compute_environments().compute_environments(first).send().await;
         let answer = asked.map_err(|error| self.aws.failed(&format!("look at the environment `{first}`"), error))?;
         let environments = answer.compute_environments.unwrap_or_default();
-        // One that Batch does not manage has none, and consists of instances.
+        // An unmanaged environment has no compute resources, and consists of instances.
         let kind =
             environments.first().and_then(|one| one.compute_resources()).and_then(|resources| resources.r#type());
         Ok(match kind {
@@ -84,7 +85,7 @@ impl Batch {
         })
     }
 
-    /// How many environments and queues there are in the account and region.
+    /// Returns the number of compute environments and the number of queues in the account and region.
     pub(crate) async fn counts(&self) -> Result<(usize, usize)> {
         let (mut environments, mut queues) = (0, 0);
         let mut pages = self.client.describe_compute_environments().into_paginator().send();
@@ -100,19 +101,20 @@ impl Batch {
         Ok((environments, queues))
     }
 
-    /// Ends all jobs in a queue that were made of these job definitions; how many there were. A queue that is gone has none.
+    /// Terminates all jobs in a queue that were submitted to these job definitions, and returns their number. A queue that
+    /// does not exist has none.
     pub(crate) async fn end_all(&self, queue: &str, definitions: &[String]) -> Result<usize> {
         let found = self.unfinished(queue, definitions).await?;
         for id in &found {
-            // It also cancels what has not begun.
+            // This also cancels jobs that have not started.
             let asked = self.client.terminate_job().job_id(id).reason(CLOBBERED).send().await;
             asked.map_err(|error| self.aws.failed(&format!("end the job `{id}`"), error))?;
         }
         Ok(found.len())
     }
 
-    /// The ids of the jobs in a queue that were made of these job definitions, whatever their revisions, and have not ended.
-    /// A queue that is gone has none.
+    /// Returns the IDs of the jobs in a queue that were submitted to any revision of these job definitions and have not
+    /// ended. A queue that does not exist has none.
     pub(crate) async fn unfinished(&self, queue: &str, definitions: &[String]) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for definition in definitions {
@@ -128,7 +130,7 @@ impl Batch {
             }
         }
         found.retain(|job| !matches!(job.status(), Some(JobStatus::Succeeded | JobStatus::Failed)));
-        // Not every server heeds the filter: a job that says that it is made of something else is none of these.
+        // Some servers ignore the filter: leave out jobs that name another job definition.
         let is_one = |arn: &str| definitions.iter().any(|name| arn.contains(&format!("job-definition/{name}:")));
         found.retain(|job| job.job_definition().is_none_or(is_one));
         let mut ids: Vec<String> = found.into_iter().filter_map(|job| job.job_id).collect();
@@ -137,7 +139,8 @@ impl Batch {
         Ok(ids)
     }
 
-    /// The images that the jobs start which [`end_all`](Self::end_all) would end; `None` where one of them does not say.
+    /// Returns the images of the jobs that [`end_all`](Self::end_all) would terminate; `None` if the image of one of them
+    /// is unknown.
     pub(crate) async fn images_of_jobs(&self, queue: &str, definitions: &[String]) -> Result<Option<Vec<String>>> {
         let ids = self.unfinished(queue, definitions).await?;
         let mut images = Vec::new();
@@ -147,12 +150,12 @@ impl Batch {
             let image = |job: JobDetail| job.container.and_then(|container| container.image);
             images.extend(answer.jobs.unwrap_or_default().into_iter().map(image));
         }
-        // Of a job that has just begun, Batch may know nothing yet.
+        // AWS Batch may not describe a job yet that has just been submitted.
         let all = images.len() == ids.len();
         Ok(images.into_iter().collect::<Option<Vec<_>>>().filter(|_| all))
     }
 
-    /// All job definitions that jobs can be submitted to.
+    /// Returns all job definitions that jobs can be submitted to.
     pub(crate) async fn definitions(&self) -> Result<Vec<Definition>> {
         let mut pages = self.client.describe_job_definitions().status("ACTIVE").into_paginator().send();
         let mut found = Vec::new();
@@ -163,14 +166,14 @@ impl Batch {
         Ok(found)
     }
 
-    /// Takes one revision of a job definition away. Jobs that have it go on.
+    /// Deregisters one revision of a job definition. Jobs that use it continue.
     pub(crate) async fn deregister(&self, arn: &str) -> Result<()> {
         let asked = self.client.deregister_job_definition().job_definition(arn).send().await;
         asked.map_err(|error| self.aws.failed(&format!("take away `{arn}`"), error))?;
         Ok(())
     }
 
-    /// Takes away what revisions there are of job definitions whose names begin like this: CloudFormation knows the newest.
+    /// Deregisters all active revisions of the job definitions with these names. CloudFormation knows only the newest one.
     pub(crate) async fn deregister_all(&self, names: &[String]) -> Result<()> {
         for name in names {
             let asked =

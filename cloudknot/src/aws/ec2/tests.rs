@@ -1,4 +1,5 @@
-//! Each request as EC2 gets it, and what becomes of its answer. The answers have the shape of EC2's, with less in them.
+//! Tests of each request as EC2 receives it, and of the handling of the answer. The answers have the form of EC2's answers,
+//! with fewer elements.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -15,14 +16,15 @@ use aws_smithy_types::body::SdkBody;
 
 use super::*;
 
-/// What EC2 was asked, and what it will answer: a status and a body; no status is a connection that breaks.
+/// Connector that records the requests to EC2 and returns prepared answers: a status and a body. Status 0 is a broken
+/// connection.
 #[derive(Debug, Clone, Default)]
 struct Wire {
     asked: Arc<Mutex<Vec<Asked>>>,
     answers: Arc<Mutex<VecDeque<(u16, String)>>>,
 }
 
-/// A request: its headers, with the address as `uri`, and its body.
+/// A recorded request: its headers, with the address as `uri`, and its body.
 type Asked = (Vec<(String, String)>, String);
 
 impl HttpConnector for Wire {
@@ -65,7 +67,7 @@ impl Wire {
         Ec2::new(&Aws::of(config))
     }
 
-    /// The forms that were sent, without the version, which all of them have.
+    /// Returns the forms that were sent, without the version, which all of them have.
     fn forms(&self) -> Vec<String> {
         let short = |body: &str| body.replacen("&Version=2016-11-15", "", 1);
         self.asked.lock().unwrap().iter().map(|(_, body)| short(body)).collect()
@@ -302,7 +304,7 @@ async fn what_passes_is_tried_again() {
     let ec2 = wire.ec2_trying(4);
     assert_eq!(ec2.default_vpc().await.unwrap(), Some(default_vpc()));
     assert_eq!(wire.forms().len(), 4);
-    // EC2 throttles with a 400 as well.
+    // EC2 also reports throttling with status 400.
     let wire = Wire::answering([(400, &*refusal("Throttling")), (200, DEFAULT_VPC)]);
     assert_eq!(wire.ec2().default_vpc().await.unwrap(), Some(default_vpc()));
 }

@@ -1,4 +1,5 @@
-//! Why an item has no outcome although its job is over: what Batch says of the job's attempts, and the end of its log.
+//! Explains why an item has no outcome although its job is over, from what Batch says about the job's attempts and from the
+//! end of its log.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,21 +15,22 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::record::ledger::Ledger;
 
-/// Of so many children the log is read; they tend to say the same.
+/// Maximum number of children whose logs are read; the logs tend to say the same.
 const LOGS: usize = 32;
-/// So many requests are under way at once.
+/// Number of concurrent requests.
 const AT_ONCE: usize = 16;
 
-/// Stores, for each item whose job has ended without an outcome for it, why; where all jobs are over, for each item that is left.
+/// Stores a failure with the reason for each item whose job ended without an outcome for it; once all jobs are over, for
+/// each unfinished item.
 pub(super) async fn what_ended(of: &Follower, over: bool) -> Result<()> {
-    // The last of the jobs that had a child: one that was submitted anew tells more than the one before.
+    // The last job that had the child: a job that was submitted again says more than the one before.
     let job_of = |child: u64| of.sent.iter().rev().find(|sent| sent.children.contains(&child));
     let id_of = |child: u64| job_of(child).map(|sent| sent.child(child));
     let ids: Vec<String> = of.children_left().into_keys().filter_map(id_of).collect();
     let described = of.batch.describe(&ids).await?;
     let described: HashMap<&str, &Described> = described.iter().map(|job| (job.id.as_str(), job)).collect();
     if !over {
-        // What they stored before they ended is there by now.
+        // Everything that the jobs stored before they ended is in the store by now.
         of.ledger.refresh().await?;
     }
     let mut explained = Vec::new();
@@ -65,7 +67,7 @@ pub(super) async fn what_ended(of: &Follower, over: bool) -> Result<()> {
     Ok(())
 }
 
-/// Stores that an item has failed.
+/// Stores the failure of an item.
 fn store(
     ledger: &Ledger,
     item: u64,
@@ -80,7 +82,7 @@ fn store(
     }
 }
 
-/// The end of a job's log; where it cannot be read, why.
+/// Returns the end of a job's log, or the reason if the log cannot be read.
 async fn log_of(of: &Follower, job: &Described) -> String {
     let stream = job.attempts.iter().rev().find_map(|attempt| attempt.log.as_deref()).or(job.log.as_deref());
     let group = job.log_group.as_deref().unwrap_or(&of.on.log_group);
@@ -91,7 +93,7 @@ async fn log_of(of: &Follower, job: &Described) -> String {
     }
 }
 
-/// What the last attempt of a job tells.
+/// Returns the failure that the last attempt of a job indicates.
 fn why(job: &Described) -> Failure {
     let last = job.attempts.last();
     let exit_code = last.and_then(|attempt| attempt.exit_code);
@@ -102,7 +104,7 @@ fn why(job: &Described) -> Failure {
     let first_said =
         [of_container, of_attempt, of_job].into_iter().find(|text| !text.is_empty()).unwrap_or("no reason is given");
     let (kind, message) = match exit_code {
-        // Batch kills with the code of SIGKILL for many reasons: the reason decides, and not the code.
+        // Many kinds of ends have the exit code of SIGKILL on Batch: the reason takes precedence over the code.
         _ if said("OutOfMemory") => (ItemErrorKind::OutOfMemory, "its container reached the memory limit".to_owned()),
         _ if said("CannotPull") || said("CannotCreateContainer") || said("CannotStartContainer") => {
             (ItemErrorKind::Image, first_said.to_owned())

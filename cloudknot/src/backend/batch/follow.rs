@@ -1,4 +1,4 @@
-//! Follows the jobs of a round until they are over, or all outcomes are stored; and ends them where that is asked for.
+//! Follows the jobs of a round until they are over or all outcomes are stored, and ends them if that is requested.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -14,18 +14,20 @@ use crate::event::{self, Event};
 use crate::record::Record;
 use crate::record::ledger::End;
 
-/// How often Batch is asked: a fiftieth of the time that the run has taken by then, within these.
+/// Minimum interval between two polls of Batch; [`LATEST`] is the maximum. Between these, the interval is a fiftieth of the
+/// time that the run has taken so far.
 const SOONEST: Duration = Duration::from_millis(500);
 const LATEST: Duration = Duration::from_secs(15);
-/// How often results are listed at most while jobs run: after a tenth of the time, within these. Each listing is a request.
+/// Bounds of the minimum interval between two listings of results while jobs run. Between these, the interval is a tenth of
+/// the time that the run has taken so far. Each listing is a request.
 const LISTING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(1));
-/// After so long without a job that runs, it is said why.
+/// Time without a running job after which the reason is reported.
 const STUCK: Duration = Duration::from_mins(1);
-/// How long jobs are waited for that were ended: a container has 30 seconds, and Batch takes its time.
+/// Maximum time to wait for terminated jobs: a container has 30 seconds to stop, and Batch takes its time.
 const ENDING: Duration = Duration::from_mins(3);
 
 impl Follower {
-    /// Asks until all jobs are over, or all that is wanted is stored.
+    /// Polls until all jobs are over, or all missing outcomes are stored.
     pub(super) async fn follow(&mut self) -> Result<End> {
         let began = Instant::now();
         let (mut looked, mut ended, mut polls) = (began, 0, 0_u32);
@@ -74,7 +76,7 @@ impl Follower {
         for sent in self.sent.iter_mut().filter(|sent| !sent.is_over()) {
             match found.remove(&sent.id) {
                 Some(job) => (sent.seen, sent.absent_since) = (job, None),
-                // Not yet, or not any more.
+                // Batch does not know the job yet, or no longer does.
                 None => _ = sent.absent_since.get_or_insert_with(Instant::now),
             }
         }
@@ -84,14 +86,14 @@ impl Follower {
         Ok(())
     }
 
-    /// Takes in what is stored, and explains what ended without an outcome.
+    /// Records what is stored, and explains the jobs that ended without outcomes.
     async fn take_in(&mut self, over: bool) -> Result<()> {
         self.ledger.refresh().await?;
         let failed: u64 = self.sent.iter().map(|sent| sent.seen.count(&["FAILED"])).sum();
         if self.ledger.missing().is_empty() || (!over && failed == self.explained) {
             return Ok(());
         }
-        // What another program has cancelled is no failure.
+        // Jobs that another program has cancelled have not failed.
         if self.ledger.is_cancelled().await? {
             self.ledger.control.stop.store(true, Ordering::Relaxed);
             return Ok(());
@@ -100,7 +102,8 @@ impl Follower {
         explain::what_ended(self, over).await
     }
 
-    /// The run was cancelled, or too many items have failed: its jobs are ended. Or this program is about to end: they are not.
+    /// Stops following the run. Ends its jobs if the run was cancelled or too many items have failed, but not if only this
+    /// program is about to end.
     async fn stop(&mut self) -> Result<End> {
         let Record { manifest, .. } = &self.ledger.record;
         let too_many = manifest.max_failures.is_some_and(|most| self.ledger.counts().1 >= most);
@@ -112,17 +115,17 @@ impl Follower {
             )));
         }
         self.end_jobs().await?;
-        // What was finished by then is stored.
+        // Items that were finished by then are stored.
         self.ledger.refresh().await?;
         folder_lock::outcome(&self.ledger).await
     }
 
-    /// Ends what goes on of the round, and waits for it.
+    /// Ends the remaining jobs of the round, and waits until they are over.
     async fn end_jobs(&mut self) -> Result<()> {
         let began = Instant::now();
         let mut told = HashSet::new();
         loop {
-            // One whose submission was answered to nobody may be found later than it was made.
+            // A job whose submission was never answered may be found only some time after it was submitted.
             self.find_jobs().await?;
             self.look_at_jobs().await?;
             let open = self.sent.iter().filter(|sent| !sent.is_over()).map(|sent| sent.id.clone());
@@ -140,7 +143,7 @@ impl Follower {
     }
 }
 
-/// Why nothing runs, as far as Batch says it; it is told, and nothing is ended for it.
+/// Reports why nothing runs, as far as Batch says it, and ends nothing for that reason.
 struct Stuck {
     since: Instant,
     asked: Option<Instant>,
@@ -160,7 +163,7 @@ impl Stuck {
         let due = self.since.elapsed() > STUCK && self.asked.is_none_or(|asked| asked.elapsed() > STUCK);
         let Some(sent) = waiting.filter(|_| due) else { return Ok(()) };
         self.asked = Some(Instant::now());
-        // An array says nothing itself; its first child that waits does.
+        // An array gives no reason itself; its first waiting child does.
         let child = sent.children.start
             + sent.seen.count(&["SUCCEEDED", "FAILED"]).min(sent.children.end - sent.children.start - 1);
         let reason = of

@@ -1,4 +1,4 @@
-//! The jobs of a run, for whoever asks for them; and the end of one.
+//! Lists the jobs of a run, and ends one.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use crate::record::Record;
 use crate::record::job::{Job, JobAttempt};
 use crate::record::ledger::Ledger;
 
-/// All jobs of the run's last round that Batch still knows: plain jobs, and the children of arrays.
+/// Returns all jobs of the run's last round that Batch still knows: plain jobs, and the children of arrays.
 pub(super) async fn of(aws: &Aws, ledger: &Ledger) -> Result<Vec<Job>> {
     let batch = Batch::new(aws);
     let record = &ledger.record;

@@ -1,4 +1,4 @@
-//! Submits the children of a round: one job each, and no second one for what another program has submitted.
+//! Submits the children of a round: one job each, and none for a child that another program has submitted.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,13 +14,13 @@ use crate::home::knot_note::KnotNote;
 use crate::record::Record;
 use crate::record::ledger::End;
 
-/// How long it can take until a job that was submitted is found by its name.
+/// Maximum time until a submitted job can be found by its name.
 const UNSEEN: Duration = Duration::from_secs(30);
-/// On top of what the items of a job may take, for what is around them; and the least that Batch takes.
+/// Time added to the timeouts of a job's items, for the work around them; also the minimum timeout that Batch accepts.
 const MARGIN: Duration = Duration::from_mins(1);
 
 impl Follower {
-    /// Sees to it that every child of the round that is needed has a job; how the round ended, if it has.
+    /// Ensures that every child of the round with missing items has a job. Returns the end of the round if it has ended.
     pub(super) async fn begin(&mut self) -> Result<Option<End>> {
         let all = 0..children(&self.ledger.record);
         if self.fresh {
@@ -33,7 +33,7 @@ impl Follower {
         if self.ledger.missing().is_empty() {
             return Ok(Some(End::Complete));
         }
-        // Whoever has cancelled it, or has seen too many fail, may have been killed before its jobs were ended.
+        // The program that cancelled the round, or saw too many items fail, may have been killed before it ended the jobs.
         self.ledger.stop_after_too_many();
         if self.ledger.is_cancelled().await? {
             self.ledger.control.stop.store(true, Ordering::Relaxed);
@@ -41,7 +41,7 @@ impl Follower {
         if self.is_stopped() {
             return Ok(None);
         }
-        // What is stored can be read, whatever becomes of the rest.
+        // Stored outcomes can be read even if this fails, so the error ends the round and is not returned.
         Ok(self.take_up().await.err().map(|error| {
             let gone = "the queue or the job definition that the run was submitted with is gone: what is stored stays readable; \
                         map the inputs that are left anew";
@@ -50,14 +50,14 @@ impl Follower {
         }))
     }
 
-    /// Submits what has no job, of a run that was submitted before.
+    /// Submits the children that have no job, for a run that was submitted before.
     async fn take_up(&mut self) -> Result<()> {
         self.find_jobs().await?;
         let left = self.children_left();
         let Record { manifest, taken_up, .. } = &self.ledger.record;
         let has_job = |child: &u64| self.sent.iter().any(|sent| sent.children.contains(child));
         let without: Vec<u64> = left.keys().copied().filter(|child| !has_job(child)).collect();
-        // What lacks every outcome need not look for one: this has just been done for it.
+        // Children without any outcome need not search the store for one: that has just been done for them.
         let items = |child: u64| taken_up.slice(child * manifest.chunk, manifest.chunk).into_iter().flatten().count();
         self.fresh = without.iter().all(|child| left[child].len() == items(*child));
         self.submit(ranges(&without)).await?;
@@ -65,7 +65,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Takes in the jobs of this round that were not known, whoever has submitted them.
+    /// Adds the jobs of this round that were not known yet, whichever program submitted them.
     pub(super) async fn find_jobs(&mut self) -> Result<()> {
         for found in sent(&self.batch, &self.ledger.record, &self.on).await? {
             if self.sent.iter().all(|sent| sent.id != found.id) {
@@ -96,7 +96,7 @@ impl Follower {
         Ok(())
     }
 
-    /// The run is recorded, and can be gone on with where its Knot is there.
+    /// Adds the hint that the run is recorded and can be resumed, unless its Knot is gone.
     fn of_run(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::NotFound {
             return error;
@@ -125,7 +125,7 @@ impl Follower {
         }
     }
 
-    /// What its jobs get in this round. That there are such was checked before it was recorded.
+    /// Returns the resources of the run's jobs in this round. Their validity was checked before the run was recorded.
     fn resources(&self, round: u32) -> Resources {
         let asked = self.ledger.record.manifest.resources;
         let asked = Resources { memory_mib: asked.memory_in(round), ..asked };
@@ -133,7 +133,7 @@ impl Follower {
         given.and_then(Result::ok).unwrap_or(asked)
     }
 
-    /// The round's children that have items without an outcome, with those.
+    /// Returns the round's children that have items without an outcome, with those items.
     pub(super) fn children_left(&self) -> BTreeMap<u64, Vec<u64>> {
         let Record { manifest, taken_up, .. } = &self.ledger.record;
         let missing = self.ledger.missing();
@@ -152,17 +152,17 @@ impl Follower {
     }
 }
 
-/// What the names of all jobs of this round begin with; what follows is the first child of each.
+/// Returns the prefix of the names of all jobs of this round; it is followed by the first child of each job.
 fn name_of_round(record: &Record) -> String {
     format!("{}-{}-r{}-c", record.manifest.knot, record.manifest.run, record.round)
 }
 
-/// How many children the round has.
+/// Returns the number of children of the round.
 fn children(record: &Record) -> u64 {
     record.taken_up.len().div_ceil(record.manifest.chunk)
 }
 
-/// The jobs of this round that Batch knows by their names.
+/// Returns the jobs of this round, found in Batch by their names.
 pub(super) async fn sent(batch: &Batch, record: &Record, on: &OnBatch) -> Result<Vec<Sent>> {
     let begins = name_of_round(record);
     let mut found = batch.named(&on.queue, &begins).await?;
@@ -178,20 +178,22 @@ pub(super) async fn sent(batch: &Batch, record: &Record, on: &OnBatch) -> Result
     Ok(sent.filter(|sent| sent.children.end <= all).collect())
 }
 
-/// Its program may have been killed a moment ago, with a job that cannot be found yet.
+/// Returns whether the run was created less than [`UNSEEN`] ago. Its program may have been killed just after it submitted a
+/// job that cannot be found yet.
 fn is_young(manifest: &Manifest) -> bool {
     let created = humantime::parse_rfc3339(&manifest.created).ok();
     created.and_then(|created| SystemTime::now().duration_since(created).ok()).is_some_and(|age| age < UNSEEN)
 }
 
-/// How long a job may take: the supervisor in it ends its items itself, so this is for a worker that hangs.
+/// Returns the timeout of a job. The supervisor in the job enforces the timeouts of the items, so this one is for a worker
+/// that hangs.
 fn timeout(manifest: &Manifest, retries: u32) -> Option<Duration> {
     let each = Duration::from_millis(manifest.timeout_ms?).saturating_mul(retries.saturating_add(1));
     let turns = manifest.chunk.div_ceil(u64::from(manifest.parallel));
     Some(each.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX)).saturating_add(MARGIN))
 }
 
-/// Pieces of at most this size, as even as can be: an array of one is none.
+/// Splits a range into pieces of at most this size, as even as possible: an array cannot have only one child.
 fn split(range: Range<u64>, largest: u64) -> Vec<Range<u64>> {
     let length = range.end - range.start;
     let pieces = length.div_ceil(largest);
@@ -199,7 +201,7 @@ fn split(range: Range<u64>, largest: u64) -> Vec<Range<u64>> {
     (0..pieces).map(|piece| bound(piece)..bound(piece + 1)).collect()
 }
 
-/// The numbers, which are in order, as ranges.
+/// Converts sorted numbers to ranges.
 fn ranges(numbers: &[u64]) -> Vec<Range<u64>> {
     let mut ranges: Vec<Range<u64>> = Vec::new();
     for &number in numbers {

@@ -1,4 +1,4 @@
-//! One run of cargo, and whether what came out can be a worker. No other file starts `cargo build`.
+//! Runs `cargo build`, and checks that the result can be a worker. No other file starts `cargo build`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use super::selection::{CargoTarget, Selected, targets_of};
 use super::settings::Allocator;
 use super::{Program, flags, library, versions};
 
-/// One run of cargo.
+/// A single run of cargo.
 pub(super) struct Build<'b> {
     pub(super) program: &'b Program,
     pub(super) selected: &'b Selected<'b>,
@@ -22,7 +22,7 @@ pub(super) struct Build<'b> {
 }
 
 impl Build<'_> {
-    /// Runs cargo; returns the executable, and whether it had been there before.
+    /// Runs cargo. Returns the executable, and whether it was already up to date.
     pub(super) fn run(&self) -> Result<(PathBuf, bool), CompileError> {
         let mut command = self.command()?;
         let failed = || {
@@ -60,7 +60,8 @@ impl Build<'_> {
             let (path, name) =
                 library::generate(metadata, selected, &compile.selection, &manifest, &self.target_folder)?;
             command.arg("--manifest-path").arg(path).args(["--bin", &name]);
-            // The copy of the lock file gains the generated package; everything else in it is locked as it is.
+            // The copy of the lock file gains the generated package, so it cannot be locked; its other entries stay as they
+            // are.
             command.args(compile.cargo_options.iter().filter(|option| *option != "--locked" && *option != "--frozen"));
         } else {
             command.arg("--manifest-path").arg(&selected.package.manifest_path);
@@ -86,7 +87,8 @@ impl Build<'_> {
         let musl = platform.triple.ends_with("-musl");
         let automatic = if musl && platform.compiles_c { Allocator::Mimalloc } else { Allocator::System };
         let allocator = settings.allocator.unwrap_or(automatic);
-        // Of two flags the last one counts. So the user's come after ours, and the settings, which are for workers, last.
+        // Of two conflicting flags the last one counts. So the user's come after ours, and the settings, which are for workers,
+        // last.
         let all = [
             flags::of_a_worker(*dynamic),
             flags::remap(toolchain, metadata, &self.target_folder),
@@ -96,7 +98,7 @@ impl Build<'_> {
         flags::encode(all.into_iter().flatten())
     }
 
-    /// Whether what was built can be a worker.
+    /// Checks that the executable can be a worker.
     pub(super) fn check(&self, executable: &Executable) -> Result<(), CompileError> {
         let (name, target) = (&self.selected.package.name, self.selected.kind.option());
         let refused = |message: String| CompileError::new(CompileErrorKind::Worker, message);

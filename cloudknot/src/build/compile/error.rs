@@ -1,11 +1,11 @@
-//! What can go wrong between a program and its worker, and what to do about it.
+//! Errors of compiling a program to its worker, with hints on what to do about them.
 
 use std::error::Error;
 use std::fmt;
 
 use crate::error::{self, ErrorKind};
 
-/// A worker could not be built.
+/// Error while building a worker.
 #[derive(Debug)]
 pub struct CompileError {
     kind: CompileErrorKind,
@@ -14,23 +14,23 @@ pub struct CompileError {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// Which step failed.
+/// Step of a worker build that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CompileErrorKind {
-    /// No target, or more than one, is what was asked for.
+    /// No target, or more than one, matches the selection.
     Selection,
-    /// `[package.metadata.cloudknot]` or an option says something that cannot be.
+    /// `[package.metadata.cloudknot]` or an option has an invalid value.
     Settings,
-    /// The program has cloudknot without a feature that is needed.
+    /// The program's cloudknot lacks a required feature.
     Feature,
-    /// The program has another version of cloudknot than this one can build.
+    /// The program's version of cloudknot differs from those that this one can build.
     Version,
-    /// The machine lacks what is needed to compile for the worker's platform.
+    /// The machine lacks tools to compile for the worker's platform.
     Toolchain,
-    /// cargo ended with an error, which it has shown itself.
+    /// cargo ended with an error, which it has printed itself.
     Cargo,
-    /// What cargo built cannot be a worker: no remote function in it, or not static.
+    /// The executable that cargo built cannot be a worker: it has no remote function, or is not static.
     Worker,
     /// A file could not be read or written.
     Io,
@@ -51,12 +51,12 @@ impl CompileError {
         self
     }
 
-    /// Which step failed.
+    /// Returns the step that failed.
     pub fn kind(&self) -> CompileErrorKind {
         self.kind
     }
 
-    /// What to do next, where there is something to say.
+    /// Returns a hint on what to do next, if there is one.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
@@ -81,7 +81,7 @@ impl From<CompileError> for error::Error {
     }
 }
 
-/// For `map_err` where a file is read or written: "failed to <action> `<path>`".
+/// Returns a function for `map_err` on file operations; the message is `failed to <action> <path>`.
 pub(super) fn io(action: &str, path: impl AsRef<std::path::Path>) -> impl FnOnce(std::io::Error) -> CompileError {
     let message = format!("failed to {action} `{}`", path.as_ref().display());
     move |cause| CompileError::new(CompileErrorKind::Io, message).because(cause)

@@ -1,5 +1,5 @@
-//! Reads a worker without running it, so that one for another architecture can be read too: the remote functions in
-//! its section `.cloudknot`, and whether it needs anything beside itself.
+//! Reads a worker without running it, so that a worker for another architecture can be read too: the remote functions in its
+//! section `.cloudknot`, and the libraries that it needs.
 
 use cloudknot_runtime::contract::{FunctionDescription, Start};
 use object::read::elf::ElfFile64;
@@ -9,15 +9,14 @@ use serde::de::DeserializeOwned;
 use super::error::{CompileError, CompileErrorKind};
 use crate::build::elf;
 
-/// What was read of an executable.
+/// Information read from an executable.
 #[derive(Debug)]
 pub(super) struct Executable {
-    /// The version of the contract by which its main, `#[cloudknot::main]`, hands over to the runtime; `None` if another main does
-    /// not.
+    /// Version of the contract by which `#[cloudknot::main]` hands over to the runtime; `None` if the program has another main.
     pub(super) contract: Option<u32>,
-    /// Ordered by id.
+    /// Remote functions, ordered by ID.
     pub(super) functions: Vec<FunctionDescription>,
-    /// The libraries and the loader that it would ask for; empty if it is static.
+    /// Shared libraries and loader that the executable needs; empty if it is static.
     pub(super) needs: Vec<String>,
 }
 
@@ -28,7 +27,7 @@ impl Executable {
             Some(section) => section.data().map_err(|cause| unreadable().because(cause))?,
             None => &[],
         };
-        // The linker may fill up with zeros between two lines.
+        // The linker may pad with zeros between two lines.
         let lines = section.split(|byte| matches!(byte, b'\n' | 0)).filter(|line| !line.is_empty());
         let (starts, functions): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with(b"{\"start\":"));
         let starts: Vec<Start> = read(&starts)?;

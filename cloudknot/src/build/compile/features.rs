@@ -1,4 +1,4 @@
-//! The feature `aws` of cloudknot in a worker build: whether it is on, and how it is turned on.
+//! The feature `aws` of cloudknot in a worker build: detects whether it is enabled, and enables it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,20 +10,20 @@ use super::error::{CompileError, CompileErrorKind};
 use super::selection::{CargoTarget, cloudknot_of};
 use super::{Compile, Program, flags};
 
-/// The way to turn the feature `aws` of cloudknot on. `Display` gives the options of cargo, or the command.
+/// Way to enable the feature `aws` of cloudknot. `Display` gives the options of cargo, or the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AwsFeature {
-    /// A feature of the program's package turns it on.
+    /// A feature of the program's package enables it.
     #[non_exhaustive]
     OfPackage {
-        /// Its name.
+        /// Name of the feature.
         feature: String,
     },
-    /// The dependency on cloudknot has to name it, in `Cargo.toml`.
+    /// The dependency on cloudknot in `Cargo.toml` has to enable it.
     #[non_exhaustive]
     OfDependency {
-        /// The arguments of `cargo add`.
+        /// Arguments of `cargo add`.
         arguments: Vec<String>,
     },
 }
@@ -38,7 +38,7 @@ impl fmt::Display for AwsFeature {
 }
 
 impl AwsFeature {
-    /// Returns the error of a deploy of this package.
+    /// Returns the error for a deploy of this package.
     pub(crate) fn refusal(&self, package: &str) -> CompileError {
         let message = format!(
             "cannot deploy `{package}`: it has cloudknot without the feature `aws`, so its workers cannot reach S3"
@@ -64,7 +64,7 @@ pub(super) fn missing_aws(program: &Program) -> Result<Option<AwsFeature>, Compi
     }
     let package = program.selected().package;
     let cloudknot = cloudknot_of(&program.metadata, package);
-    // Those of cloudknot's that turn it on, itself included.
+    // Features of cloudknot that enable it, itself included.
     let wanted = cloudknot.map(|cloudknot| implying(&cloudknot.features, &[FEATURE.into()].into())).unwrap_or_default();
     let dependency = dependency_of(package);
     let key = dependency.map_or("cloudknot", |dependency| dependency.rename.as_deref().unwrap_or(&dependency.name));
@@ -78,8 +78,8 @@ pub(super) fn missing_aws(program: &Program) -> Result<Option<AwsFeature>, Compi
     }))
 }
 
-/// Returns the compilation with the feature turned on. One of the package is selected; for one of the dependency, `Cargo.toml` is
-/// edited by `cargo add`.
+/// Returns the compilation with the feature enabled. A feature of the package is selected; for the dependency, `cargo add`
+/// edits `Cargo.toml`.
 pub(super) fn turn_on(program: &Program, feature: &AwsFeature) -> Result<Compile, CompileError> {
     let mut compile = program.compile.clone();
     match feature {
@@ -88,7 +88,7 @@ pub(super) fn turn_on(program: &Program, feature: &AwsFeature) -> Result<Compile
             let manifest = &program.selected().package.manifest_path;
             let mut add = program.toolchain.cargo();
             add.arg("add").args(arguments).arg("--manifest-path").arg(manifest);
-            // It would not edit what is locked, and needs no network where the dependency is there.
+            // `cargo add` does not edit what is locked, and works offline if the dependency is already available.
             add.args(compile.cargo_options.iter().filter(|option| *option == "--offline"));
             ask(add, "add the feature `aws` of cloudknot")?;
         }
@@ -96,7 +96,7 @@ pub(super) fn turn_on(program: &Program, feature: &AwsFeature) -> Result<Compile
     Ok(compile)
 }
 
-/// Returns the features that cloudknot has in the worker of this program, and in no other member's.
+/// Returns the enabled features of cloudknot in the worker of this program, regardless of other members of the workspace.
 fn enabled(program: &Program) -> Result<BTreeSet<String>, CompileError> {
     let Program { compile, toolchain, platform, dynamic, .. } = program;
     let selected = program.selected();
@@ -110,7 +110,7 @@ fn enabled(program: &Program) -> Result<BTreeSet<String>, CompileError> {
     let tree = ask(tree, "find the features of the worker")?;
     let features =
         tree.lines().filter_map(|line| line.split_once('\t')).find(|(name, _)| name.starts_with("cloudknot v"));
-    // What was shown before is marked.
+    // `cargo tree` marks repeated packages with `(*)`.
     let features = features.map(|(_, features)| features.trim_end_matches("(*)").trim()).unwrap_or_default();
     Ok(features.split(',').filter(|feature| !feature.is_empty()).map(str::to_owned).collect())
 }
@@ -125,7 +125,7 @@ fn ask(mut command: Command, doing: &str) -> Result<String, CompileError> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Returns the features that turn one of these on, directly or by others; those of them that are features themselves included.
+/// Returns the features that enable one of these, directly or indirectly, including those of them that are features themselves.
 fn implying(features: &BTreeMap<String, Vec<String>>, wanted: &BTreeSet<String>) -> BTreeSet<String> {
     let mut found: BTreeSet<String> = features.keys().filter(|name| wanted.contains(*name)).cloned().collect();
     loop {

@@ -1,5 +1,5 @@
-//! What rustc and cargo are told for a worker build: our flags, then the user's, and a profile without an edit of the
-//! user's `Cargo.toml`.
+//! Flags of rustc and cargo for a worker build: ours, then the user's, and a profile that needs no edit of the user's
+//! `Cargo.toml`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,21 +11,22 @@ use super::error::{CompileError, CompileErrorKind};
 use super::settings::{Allocator, Settings};
 use super::toolchain::Toolchain;
 
-/// How much the compiler may take its time.
+/// Profile of a worker build: how long the compiler may take to optimize.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Profile {
-    /// `opt-level = 3`, fat LTO, one codegen unit, stripped, and the AWS SDK, which only waits, compiled for its size; a
-    /// `[profile.cloudknot]` of the user's goes before it.
+    /// `opt-level = 3`, fat LTO, one codegen unit, stripped; the AWS SDK, which only waits, is compiled for size. A
+    /// `[profile.cloudknot]` of the user takes precedence.
     #[default]
     Deploy,
-    /// For trying things: as `Deploy` without LTO, incremental. Larger, and its bytes may differ from build to build.
+    /// Profile for experiments: as `Deploy` without LTO, and incremental. The worker is larger, and its bytes may differ
+    /// between builds.
     Fast,
-    /// A profile of the user's, as it is.
+    /// A profile of the user, unchanged.
     Named(String),
 }
 
 impl Profile {
-    /// The name that cargo knows it by.
+    /// Returns the profile's name in cargo.
     pub fn name(&self) -> &str {
         match self {
             Self::Deploy => "cloudknot",
@@ -34,7 +35,7 @@ impl Profile {
         }
     }
 
-    /// The options that make the profile. `manifest` is the one of the workspace.
+    /// Returns the options of cargo that define the profile. `manifest` is that of the workspace.
     pub(super) fn options(&self, settings: &Settings, manifest: &toml::Table, metadata: &Metadata) -> Vec<String> {
         let name = self.name();
         let defaults: &[(&str, &str)] = match self {
@@ -69,7 +70,7 @@ impl Profile {
             let waiting = named.into_iter().filter(|name| is_of_aws(name));
             let waiting = waiting.filter(|name| packages.is_none_or(|packages| !packages.contains_key(*name)));
             keys.extend(waiting.map(|name| (format!("package.{name}.opt-level"), "\"z\"".to_string())));
-            // The last one given counts.
+            // If a key is given twice, the last value counts.
             keys.extend(settings.profile().into_iter().map(|(key, value)| (key.to_string(), value)));
         }
         let config =
@@ -78,14 +79,14 @@ impl Profile {
     }
 }
 
-/// Whether this is a part of the AWS SDK. Its hashes, its TLS and what compresses are crates of other people's, which stay
-/// fast.
+/// Returns whether this package is a part of the AWS SDK. The SDK's hashing, TLS and compression are third-party crates, which
+/// stay optimized for speed.
 fn is_of_aws(package: &str) -> bool {
     ["aws-config", "aws-credential-types", "aws-runtime", "aws-sigv4", "aws-types"].contains(&package)
         || ["aws-sdk-", "aws-smithy-"].iter().any(|start| package.starts_with(start))
 }
 
-/// The flags of the user for this target, wherever cargo would find them.
+/// Returns the user's flags for this target, from every source that cargo reads.
 pub(super) fn of_the_user(toolchain: &Toolchain, triple: &str) -> Result<Vec<String>, CompileError> {
     let flags = toolchain.config.rustflags(triple).map_err(|cause| {
         CompileError::new(CompileErrorKind::Toolchain, "failed to read the rustflags of cargo's configuration")
@@ -94,7 +95,7 @@ pub(super) fn of_the_user(toolchain: &Toolchain, triple: &str) -> Result<Vec<Str
     Ok(flags.map(|flags| flags.flags).unwrap_or_default())
 }
 
-/// What makes a build a worker's: static, unless the image that it stands on has a C library.
+/// Returns the flags of every worker build: static, unless the base image has a C library.
 pub(super) fn of_a_worker(dynamic: bool) -> Vec<String> {
     let linked = if dynamic { "-Ctarget-feature=-crt-static" } else { "-Ctarget-feature=+crt-static" };
     ["--cfg", "cloudknot_worker", linked].map(ToString::to_string).to_vec()
@@ -111,23 +112,24 @@ pub(super) fn of_the_settings(settings: &Settings, allocator: Allocator) -> Vec<
     flags
 }
 
-/// Takes the names of this machine's folders out of the worker, so that two checkouts give the same bytes.
+/// Returns the flags that remove the names of this machine's folders from the worker, so that two checkouts give the same
+/// bytes.
 pub(super) fn remap(toolchain: &Toolchain, metadata: &Metadata, target_folder: &Path) -> Vec<String> {
     let commit = toolchain.commit.as_deref().unwrap_or("unknown");
     let mut folders = vec![
         (metadata.workspace_root.clone().into_std_path_buf(), "/workspace".to_string()),
         (target_folder.to_path_buf(), "/target".into()),
         (toolchain.sysroot.clone(), "/rust".into()),
-        // Where the sources of the standard library are installed, rustc names those instead of this.
+        // If the sources of the standard library are installed, rustc uses their path in place of `/rustc/<commit>`.
         (toolchain.sysroot.join("lib/rustlib/src/rust"), format!("/rustc/{commit}")),
     ];
     folders.extend(toolchain.cargo_home.clone().map(|folder| (folder, "/cargo".to_string())));
-    // The last one that fits counts, so the innermost folder comes last.
+    // The last matching prefix counts, so the innermost folder comes last.
     folders.sort_by_key(|(folder, _)| folder.as_os_str().len());
     folders.iter().map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display())).collect()
 }
 
-/// As cargo takes them in `CARGO_ENCODED_RUSTFLAGS`, which goes before all configuration.
+/// Encodes the flags for `CARGO_ENCODED_RUSTFLAGS`, which takes precedence over all configuration.
 pub(super) fn encode(flags: impl IntoIterator<Item = String>) -> Result<String, CompileError> {
     let mut encoded = Flags::default();
     flags.into_iter().for_each(|flag| encoded.push(flag));
@@ -136,7 +138,7 @@ pub(super) fn encode(flags: impl IntoIterator<Item = String>) -> Result<String, 
     })
 }
 
-/// The CPU that the user's own flags ask for, if it is the one of this machine.
+/// Returns whether the user's flags select the CPU of this machine.
 pub(super) fn asks_for_this_machine(flags: &[String]) -> bool {
     let joined = flags.join(" ");
     ["-Ctarget-cpu=native", "-C target-cpu=native"].iter().any(|native| joined.contains(native))

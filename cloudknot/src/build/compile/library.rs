@@ -1,8 +1,8 @@
-//! The program of a library alone: a generated package under the target folder, whose main is a call into the runtime.
-//! Nothing of the user's is edited.
+//! The program of a library without a main: a generated package under the target folder, whose main calls the runtime. No file
+//! of the user is edited.
 //!
-//! The package reaches the user's workspace through a symbolic link in its own folder. cargo mixes a package's path,
-//! relative to the workspace that is built, into its symbols; so the same sources in two places give the same bytes.
+//! The package refers to the user's workspace through a symbolic link in its own folder. cargo includes a package's path,
+//! relative to the workspace that is built, in its symbols; with the link, the same sources in two places give the same bytes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,8 +39,8 @@ pub(super) fn generate(
     Ok((path, name))
 }
 
-/// The versions are the user's. cargo adds the generated package to this copy and drops what it does not need, so it is
-/// made anew only when the user's has changed.
+/// Copies the user's lock file, so that the versions are the same. cargo adds the generated package to this copy and drops the
+/// entries that it does not need, so the copy is replaced only if the user's file has changed.
 fn copy_lock(metadata: &Metadata, folder: &Path) -> Result<(), CompileError> {
     let of_the_user = metadata.workspace_root.join("Cargo.lock");
     let content = fs::read(&of_the_user).map_err(io("read", &of_the_user))?;
@@ -78,7 +78,7 @@ fn generated(
     let program = table([("name", name.into()), ("path", "main.rs".into())]);
     let workspace = table([
         ("resolver", resolver(metadata, manifest).into()),
-        // A package without a workspace of its own stays its own.
+        // A package of the user without a `[workspace]` must not become a member of this one.
         ("exclude", vec![Value::from(LINK)].into()),
     ]);
     let dependencies = table([(crate_name, library.into()), ("cloudknot", runtime.into())]);
@@ -88,13 +88,13 @@ fn generated(
         ("workspace", workspace.into()),
         ("dependencies", dependencies.into()),
     ]);
-    // Both count only in the workspace that is built.
+    // Both apply only in the workspace that is built.
     whole.extend(manifest.get("profile").map(|profiles| ("profile".to_string(), profiles.clone())));
     whole.extend(manifest.get("patch").map(|patches| ("patch".to_string(), moved(metadata, patches.clone()))));
     Ok(whole)
 }
 
-/// Where cargo finds a package that the user's lock file names, as the value of a dependency.
+/// Returns the dependency entry for a package of the user's lock file, with the source where cargo finds it.
 fn source_of(metadata: &Metadata, package: &Package) -> Result<Table, CompileError> {
     let Some(source) = &package.source else {
         let folder = package.manifest_path.parent().expect("a manifest is in a folder");
@@ -146,7 +146,7 @@ fn features(package: &Package, selection: &Selection) -> Result<Vec<Value>, Comp
         .collect()
 }
 
-/// The resolver that the user's workspace is resolved with.
+/// Returns the version of the resolver that the user's workspace is resolved with.
 fn resolver(metadata: &Metadata, manifest: &Table) -> String {
     let said = |table: &str| manifest.get(table)?.get("resolver")?.as_str().map(ToString::to_string);
     let by_edition = || {
@@ -161,7 +161,7 @@ fn resolver(metadata: &Metadata, manifest: &Table) -> String {
     said("workspace").or(said("package")).or(by_edition().map(Into::into)).unwrap_or_else(|| "1".into())
 }
 
-/// The patches with their paths as seen from the generated package.
+/// Returns the patches with their paths as seen from the generated package.
 fn moved(metadata: &Metadata, mut patches: Value) -> Value {
     let sources = patches.as_table_mut().into_iter().flat_map(|table| table.iter_mut().map(|(_, source)| source));
     for patch in sources.filter_map(Value::as_table_mut).flat_map(|source| source.iter_mut().map(|(_, patch)| patch)) {
@@ -174,7 +174,7 @@ fn moved(metadata: &Metadata, mut patches: Value) -> Value {
     patches
 }
 
-/// A folder of the user's by way of the link where it is in the workspace, else as it is.
+/// Returns the path of a user's folder: through the link if the folder is in the workspace, otherwise unchanged.
 fn linked(metadata: &Metadata, folder: &Path) -> String {
     let root = metadata.workspace_root.as_std_path();
     let inside = folder.strip_prefix(root).ok().filter(|path| !path.components().any(|part| part.as_os_str() == ".."));
@@ -193,7 +193,7 @@ fn link(to: &Path, from: &Path) -> Result<(), CompileError> {
     std::os::unix::fs::symlink(to, from).map_err(io("create the symbolic link", from))
 }
 
-/// Leaves a file alone that is as it should be, so that cargo finds it unchanged.
+/// Writes a file, unless its content is already correct, so that cargo considers it unchanged.
 fn write(path: &Path, content: &[u8]) -> Result<(), CompileError> {
     if fs::read(path).is_ok_and(|present| present == content) {
         return Ok(());

@@ -1,10 +1,10 @@
-//! What this machine can compile workers with, as a build would find it. Compiles nothing.
+//! Detects the tools that this machine can compile workers with, as a build would find them. Compiles nothing.
 
 use super::error::{CompileError, io};
 use super::platform::{self, Arch};
 use super::toolchain::{Toolchain, on_path};
 
-/// The tools of this machine, as they are found from the current folder.
+/// Build tools of this machine, as found from the current folder.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), cloudknot::compile::CompileError> {
@@ -16,35 +16,35 @@ use super::toolchain::{Toolchain, on_path};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Machine {
-    /// The version of rustc.
+    /// Version of rustc.
     pub rustc: String,
-    /// The target of rustc itself.
+    /// Target of rustc itself.
     pub host: String,
-    /// The C compiler for this machine, which also links, by its name.
+    /// Name of the C compiler for this machine, which also links.
     pub c_compiler: Option<String>,
-    /// What a worker would be compiled for, by architecture.
+    /// Compilation target of a worker for each architecture.
     pub workers: Vec<WorkerTarget>,
 }
 
-/// What a worker of one architecture would be compiled for.
+/// Compilation target of a worker of one architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerTarget {
-    /// The architecture.
+    /// Architecture of the worker.
     pub arch: Arch,
-    /// The target; none where this machine cannot compile for the architecture.
+    /// Target triple; `None` if this machine cannot compile for the architecture.
     pub triple: Option<String>,
-    /// Whether it can have C in it, as a worker over S3 has.
+    /// `true` if the worker can contain C code, as a worker that uses S3 does.
     pub compiles_c: bool,
-    /// What to install, where something lacks.
+    /// Hint on what to install, if something is missing.
     pub remedy: Option<String>,
 }
 
 impl Machine {
-    /// This one.
+    /// Detects the tools of this machine.
     ///
     /// # Errors
-    /// Where there is no toolchain, or its configuration cannot be read.
+    /// Returns an error if there is no toolchain, or its configuration cannot be read.
     pub fn here() -> Result<Self, CompileError> {
         let toolchain = Toolchain::of(&std::env::current_dir().map_err(io("find the current folder", "."))?)?;
         let workers = [Arch::X86_64, Arch::Arm64].map(|arch| WorkerTarget::of(&toolchain, arch)).to_vec();

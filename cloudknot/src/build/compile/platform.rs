@@ -1,34 +1,35 @@
-//! The target that the worker is compiled for, and what links it. Always Linux and static: musl where its standard
-//! library is installed, else gnu. From macOS only by cross-compiling, which is untested.
+//! The target that the worker is compiled for, and its linker. The target is always Linux; the worker is static, unless it has
+//! a base image. A static worker uses musl if its standard library is installed, otherwise gnu. On macOS this requires
+//! cross-compilation, which is untested.
 
 use std::path::{Path, PathBuf};
 
 use super::error::{CompileError, CompileErrorKind};
 use super::toolchain::{Toolchain, on_path};
 
-/// What the worker is compiled for, and by what.
+/// Target that the worker is compiled for, and the tools that compile it.
 #[derive(Debug)]
 pub(super) struct Platform {
     pub(super) triple: String,
     pub(super) linker: Linker,
-    /// The C compiler, if it has another name than the `cc` crate would look for.
+    /// C compiler, if its name differs from the one that the `cc` crate looks for.
     pub(super) c_compiler: Option<PathBuf>,
-    /// Whether C can be compiled for it.
+    /// `true` if C can be compiled for the target.
     pub(super) compiles_c: bool,
 }
 
-/// What links the worker.
+/// Linker of the worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Linker {
-    /// What rustc or cargo's configuration say.
+    /// The linker that rustc or cargo's configuration selects.
     Default,
-    /// A linker of another name.
+    /// Another linker program.
     Program(PathBuf),
     /// `cargo zigbuild`, which also compiles C.
     Zig,
 }
 
-/// The architecture of a worker.
+/// Architecture of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Arch {
     /// x86-64, the default.
@@ -39,7 +40,7 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// As Rust's targets name it.
+    /// Returns the name of the architecture in Rust's targets.
     pub fn rust_name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
@@ -47,12 +48,12 @@ impl Arch {
         }
     }
 
-    /// The architecture of a target, if a worker can have it.
+    /// Returns the architecture of a target, if workers support it.
     fn of(triple: &str) -> Option<Self> {
         [Self::X86_64, Self::Arm64].into_iter().find(|arch| triple.split('-').next() == Some(arch.rust_name()))
     }
 
-    /// The target whose conditional dependencies are read before the worker's own target is chosen.
+    /// Returns the target whose conditional dependencies are read before the worker's own target is chosen.
     pub(super) fn musl(self) -> String {
         format!("{}-unknown-linux-musl", self.rust_name())
     }
@@ -62,7 +63,7 @@ impl Arch {
     }
 }
 
-/// Whether a worker can be compiled for this target at all.
+/// Returns the architecture of a target, or an error if a worker cannot be compiled for the target.
 pub(super) fn arch_of(triple: &str) -> Result<Arch, CompileError> {
     let fits = triple.contains("-linux-") && (triple.ends_with("-musl") || triple.ends_with("-gnu"));
     Arch::of(triple).filter(|_| fits).ok_or_else(|| {
@@ -71,13 +72,13 @@ pub(super) fn arch_of(triple: &str) -> Result<Arch, CompileError> {
     })
 }
 
-/// The platform for a target that was asked for. Whether its standard library is there is between the user and cargo.
+/// Returns the platform for a target chosen by the user. cargo reports the error if the target's standard library is missing.
 pub(super) fn asked(toolchain: &Toolchain, triple: &str, needs_c: bool) -> Result<Platform, CompileError> {
     let arch = arch_of(triple)?;
     link(toolchain, triple, arch, needs_c)?.ok_or_else(|| missing(toolchain, arch, Some(triple), needs_c))
 }
 
-/// The first platform that this machine can compile for.
+/// Returns the first platform that this machine can compile for.
 pub(super) fn choose(toolchain: &Toolchain, arch: Arch, needs_c: bool) -> Result<Platform, CompileError> {
     for triple in [arch.musl(), arch.gnu()] {
         if toolchain.has_std(&triple)
@@ -89,7 +90,7 @@ pub(super) fn choose(toolchain: &Toolchain, arch: Arch, needs_c: bool) -> Result
     Err(missing(toolchain, arch, None, needs_c))
 }
 
-/// The platform of a worker that takes its C library, gnu's, from the image it stands on.
+/// Returns the platform of a worker that uses its base image's C library, which is gnu's.
 pub(super) fn gnu(toolchain: &Toolchain, arch: Arch, needs_c: bool) -> Result<Platform, CompileError> {
     let triple = arch.gnu();
     let linked = link(toolchain, &triple, arch, needs_c)?.filter(|_| toolchain.has_std(&triple));
@@ -104,7 +105,7 @@ fn link(toolchain: &Toolchain, triple: &str, arch: Arch, needs_c: bool) -> Resul
     let native = toolchain.host == triple;
     let named_c = c_compiler_of_the_environment(triple);
     let cross = cross_compiler(triple, arch);
-    // Rust brings what musl's programs are linked from; any `cc` of this architecture will do.
+    // Rust ships what musl programs are linked from; any `cc` of this architecture works.
     let own_musl = triple.ends_with("-musl") && toolchain.host.starts_with(&format!("{}-", arch.rust_name()));
     let linker = if configured.is_some() || native || (own_musl && toolchain.host.contains("-linux-")) {
         Some(Linker::Default)
@@ -122,12 +123,12 @@ fn link(toolchain: &Toolchain, triple: &str, arch: Arch, needs_c: bool) -> Resul
     if on_path("cargo-zigbuild").is_some() {
         return Ok(Some(Platform { triple, linker: Linker::Zig, c_compiler: None, compiles_c: true }));
     }
-    // For musl Rust brings everything that linking needs, on every host; but no C compiler.
+    // For musl, Rust ships everything that linking needs, on every host, but no C compiler.
     let own = toolchain.rust_lld().filter(|_| !needs_c && triple.ends_with("-musl"));
     Ok(own.map(|lld| Platform { triple, linker: Linker::Program(lld), c_compiler: None, compiles_c: false }))
 }
 
-/// What the `cc` crate reads; it then goes before everything else.
+/// Returns whether the environment sets a variable that the `cc` crate reads; it then takes precedence over everything else.
 fn c_compiler_of_the_environment(triple: &str) -> bool {
     let underscored = triple.replace('-', "_");
     [format!("CC_{triple}"), format!("CC_{underscored}"), "TARGET_CC".into()]
@@ -135,16 +136,16 @@ fn c_compiler_of_the_environment(triple: &str) -> bool {
         .any(|name| std::env::var_os(name).is_some())
 }
 
-/// The compiler that Debian, Fedora, Alpine, Homebrew and the like install for this target.
+/// Returns the compiler for this target as Debian, Fedora, Alpine, Homebrew and others install it.
 fn cross_compiler(triple: &str, arch: Arch) -> Option<PathBuf> {
     let libc = if triple.ends_with("-musl") { "musl" } else { "gnu" };
     let name = format!("{}-linux-{libc}-gcc", arch.rust_name());
-    // `musl-gcc` wraps the compiler of the machine, whichever that is.
+    // `musl-gcc` wraps the compiler of the machine, whatever its architecture.
     let wrapper = || on_path("musl-gcc").filter(|_| libc == "musl" && arch.rust_name() == std::env::consts::ARCH);
     on_path(&name).or_else(wrapper)
 }
 
-/// What is told where no platform will do: of the target that was asked for, or of an architecture.
+/// Returns the error for a machine without a suitable platform, for the target chosen by the user or for an architecture.
 fn missing(toolchain: &Toolchain, arch: Arch, triple: Option<&str>, needs_c: bool) -> CompileError {
     let lack = Lack {
         host: &toolchain.host,
@@ -163,38 +164,38 @@ fn missing(toolchain: &Toolchain, arch: Arch, triple: Option<&str>, needs_c: boo
     .advise(format!("install it, then run the same command: {}", lack.remedy()))
 }
 
-/// A machine that cannot compile for what was asked.
+/// Machine that cannot compile for the requested target or architecture.
 struct Lack<'l> {
     host: &'l str,
     has_std: &'l dyn Fn(&str) -> bool,
-    /// It installs Debian's packages.
+    /// `true` if the machine installs Debian packages.
     has_apt: bool,
     arch: Arch,
-    /// The target, if it is not ours to choose.
+    /// Target chosen by the user, if any.
     triple: Option<&'l str>,
     needs_c: bool,
 }
 
 impl Lack<'_> {
-    /// The command that installs what lacks.
+    /// Returns the command that installs the missing tools.
     fn remedy(&self) -> String {
         let triple = self.triple.map_or_else(|| self.nearest(), str::to_owned);
         let lacks_std = !(self.has_std)(&triple);
         let std = lacks_std.then(|| format!("rustup target add {triple}"));
-        // Rust brings what links for musl.
+        // Rust ships what links for musl.
         let linked = !self.needs_c && triple.ends_with("-musl") && lacks_std;
         let tools = (!linked).then(|| self.tools(&triple));
         tools.into_iter().chain(std).collect::<Vec<_>>().join(" && ")
     }
 
-    /// The target that takes the least.
+    /// Returns the target that needs the fewest installations.
     fn nearest(&self) -> String {
         let musl = self.arch.musl();
         let rust_alone = !self.needs_c && !(self.has_std)(&musl);
         if rust_alone || !self.installs_packages() { musl } else { self.arch.gnu() }
     }
 
-    /// What installs a C compiler for the target, which also links.
+    /// Returns the command that installs a C compiler for the target, which also links.
     fn tools(&self, triple: &str) -> String {
         let arch = self.arch.rust_name();
         let own = self.host.starts_with(&format!("{arch}-"));
@@ -202,7 +203,7 @@ impl Lack<'_> {
             false if self.installs_packages() => {
                 format!("sudo apt-get install gcc-{}-linux-gnu", arch.replace('_', "-"))
             }
-            // Debian has a compiler with musl for the machine's own architecture only.
+            // Debian has a compiler with musl only for the machine's own architecture.
             true if self.installs_packages() && own => "sudo apt-get install musl-tools".to_owned(),
             _ => {
                 let zig = if self.host.contains("-linux-") { "pip install ziglang" } else { "brew install zig" };

@@ -1,5 +1,5 @@
-//! Which package and target become the worker. The options mean what they mean to cargo; what is left open is the
-//! only candidate, or an error that lists them.
+//! Selects the package and the target that become the worker. The options have the same meaning as in cargo. If they leave a
+//! choice, there must be a single candidate; otherwise the error lists the candidates.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,24 +8,24 @@ use cargo_metadata::{DependencyKind, Metadata, Package, PackageId, Target, Targe
 
 use super::error::{CompileError, CompileErrorKind};
 
-/// What was asked for; the default is "the one that there is".
+/// Options that select a package and a target. The default selects the only candidate.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// `--manifest-path`.
+    /// Value of `--manifest-path`.
     pub manifest_path: Option<PathBuf>,
-    /// `--package`: a name, `name@version`, or a package id.
+    /// Value of `--package`: a name, `name@version`, or a package ID.
     pub package: Option<String>,
-    /// `--bin`, `--example`, `--lib`.
+    /// Target of `--bin`, `--example` or `--lib`.
     pub target: Option<CargoTarget>,
-    /// `--features`.
+    /// Values of `--features`.
     pub features: Vec<String>,
-    /// `--all-features`.
+    /// Value of `--all-features`.
     pub all_features: bool,
-    /// `--no-default-features`.
+    /// Value of `--no-default-features`.
     pub no_default_features: bool,
 }
 
-/// A target of a package.
+/// Target of a cargo package.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CargoTarget {
     /// The library alone; its main is generated.
@@ -36,7 +36,7 @@ pub enum CargoTarget {
     Example(String),
 }
 
-/// The package and the target that were found.
+/// Package and target found by a selection.
 #[derive(Debug)]
 pub(super) struct Selected<'m> {
     pub(super) package: &'m Package,
@@ -45,7 +45,7 @@ pub(super) struct Selected<'m> {
 }
 
 impl CargoTarget {
-    /// The target as cargo's options name it.
+    /// Returns the option of cargo that selects the target.
     pub fn option(&self) -> String {
         match self {
             Self::Lib => "--lib".into(),
@@ -69,7 +69,7 @@ impl CargoTarget {
 }
 
 impl Selection {
-    /// The features, as cargo's options.
+    /// Returns the features as options of cargo.
     pub(super) fn feature_options(&self) -> Vec<String> {
         let mut options = Vec::new();
         if self.all_features {
@@ -94,7 +94,7 @@ impl Selection {
         }
     }
 
-    /// The package, whichever of its targets is meant.
+    /// Returns the selected package, regardless of its targets.
     pub(super) fn package<'m>(&self, metadata: &'m Metadata) -> Result<&'m Package, CompileError> {
         match *self.fitting(metadata)? {
             [package] => Ok(package),
@@ -114,7 +114,7 @@ impl Selection {
     fn packages<'m>(&self, metadata: &'m Metadata) -> Result<Vec<&'m Package>, CompileError> {
         let Some(spec) = &self.package else {
             let root_manifest = metadata.workspace_root.join("Cargo.toml");
-            // In a member's folder cargo means that member; in the workspace's own, the default members.
+            // As in cargo: in a member's folder that member, in the workspace's own folder the default members.
             return Ok(match metadata.root_package() {
                 Some(package) if package.manifest_path != root_manifest => vec![package],
                 _ => metadata.workspace_default_packages(),
@@ -133,8 +133,8 @@ impl Selection {
         Ok(found)
     }
 
-    /// The targets of one package that could be meant. A package with a program is its program; its library is meant
-    /// only if it is asked for or alone, and an example only if it is asked for.
+    /// Returns the targets of one package that match. For a package with programs, these are the programs; its library matches
+    /// only if it is requested or there is no program, and an example only if it is requested.
     fn candidates<'m>(&self, package: &'m Package) -> Vec<Selected<'m>> {
         let all = || targets(package);
         if let Some(wanted) = &self.target {
@@ -162,7 +162,7 @@ impl Selection {
     }
 }
 
-/// All targets of a package that could be a worker, as a list for people.
+/// Returns a readable list of all targets of a package that could be a worker.
 pub(super) fn targets_of(package: &Package) -> String {
     list("the package has", targets(package))
 }
@@ -199,7 +199,7 @@ fn without_cloudknot(packages: &[&Package]) -> CompileError {
     .advise("add it with `cargo add cloudknot`, or choose another package with `--package`")
 }
 
-/// `--package` as cargo takes it: a name, `name@version`, or the whole id.
+/// Returns whether a package matches `--package`, as in cargo: a name, `name@version`, or the full ID.
 fn is_meant(package: &Package, spec: &str) -> bool {
     let version = package.version.to_string();
     match spec.split_once('@') {
@@ -212,12 +212,12 @@ fn is_meant(package: &Package, spec: &str) -> bool {
 
 fn uses_cloudknot(metadata: &Metadata, package: &Package) -> bool {
     let normal = |kind| kind == DependencyKind::Normal;
-    // The dependencies of an example are among those for development.
+    // The dependencies of an example are development dependencies.
     let of_the_package = |kind| matches!(kind, DependencyKind::Normal | DependencyKind::Development);
     dependencies(metadata, &package.id, of_the_package, normal).iter().any(|package| package.name == "cloudknot")
 }
 
-/// Whether something in what is built for this package compiles C. All such build scripts use one of these crates.
+/// Returns whether any package in the build of this package compiles C. All such build scripts use one of these crates.
 pub(super) fn compiles_c(metadata: &Metadata, package: &Package) -> bool {
     let built = |kind| matches!(kind, DependencyKind::Normal | DependencyKind::Build);
     dependencies(metadata, &package.id, built, built)
@@ -225,7 +225,7 @@ pub(super) fn compiles_c(metadata: &Metadata, package: &Package) -> bool {
         .any(|package| matches!(package.name.as_str(), "cc" | "cmake"))
 }
 
-/// The `cloudknot` that this package is linked with.
+/// Returns the `cloudknot` package that this package is linked with.
 pub(super) fn cloudknot_of<'m>(metadata: &'m Metadata, package: &Package) -> Option<&'m Package> {
     let any = |kind| kind != DependencyKind::Build;
     dependencies(metadata, &package.id, any, any).into_iter().find(|package| package.name == "cloudknot")

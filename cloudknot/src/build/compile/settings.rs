@@ -1,4 +1,4 @@
-//! What a package may say of its worker in `[package.metadata.cloudknot]`. Knows nothing of how it is done.
+//! Settings of a worker in `[package.metadata.cloudknot]`. This module does not depend on how they are applied.
 //!
 //! ```toml
 //! [package.metadata.cloudknot]
@@ -12,13 +12,13 @@
 //! base-image = "debian:12"   # what the worker stands on; it is then linked dynamically. Or:
 //! dockerfile = "Dockerfile"  # the same, built first
 //! ```
-//! Paths are relative to the package's folder. What else may stand there is said of the Knot: see `knot/settings.rs`.
+//! Paths are relative to the package's folder. Other keys of the table are settings of the Knot: see `settings/knot.rs`.
 //!
-//! Left out, `allocator` is mimalloc where the worker is built for musl and a C compiler for it is there (musl's own
-//! is slow with threads), else the one of the system. A program with a `#[global_allocator]` of its own says "system".
+//! If `allocator` is missing, it is mimalloc if the worker is built for musl and a C compiler for musl is available (musl's own
+//! allocator is slow with threads), otherwise the system's. A program with its own `#[global_allocator]` sets "system".
 //!
-//! The profile can also be written as `[profile.cloudknot]` in the workspace's `Cargo.toml`, with everything that cargo
-//! knows. What stands in `[package.metadata.cloudknot]` goes before it.
+//! The profile can also be written as `[profile.cloudknot]` in the workspace's `Cargo.toml`, with every key that cargo
+//! supports. `[package.metadata.cloudknot]` takes precedence over it.
 
 use std::path::PathBuf;
 
@@ -29,14 +29,14 @@ use serde_json::{Map, Value};
 use super::error::{CompileError, CompileErrorKind};
 use crate::settings::knot::KnotSettings;
 
-/// `[package.metadata.cloudknot]`.
+/// Settings in `[package.metadata.cloudknot]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// What is said of the Knot, and not of the worker.
+    /// Settings of the Knot, as opposed to the worker.
     #[serde(skip)]
     pub knot: KnotSettings,
-    /// The CPU that the worker needs at least.
+    /// Minimum CPU that the worker needs.
     pub target_cpu: Option<String>,
     /// The profile's `opt-level`.
     pub opt_level: Option<OptLevel>,
@@ -46,18 +46,18 @@ pub struct Settings {
     pub codegen_units: Option<u32>,
     /// The profile's `overflow-checks`.
     pub overflow_checks: Option<bool>,
-    /// What allocates the worker's memory.
+    /// Memory allocator of the worker.
     pub allocator: Option<Allocator>,
     /// PEM files of certificate authorities that the worker trusts besides the public ones.
     #[serde(default)]
     pub ca_bundle: Vec<PathBuf>,
-    /// An image that the worker stands on, for native libraries.
+    /// Base image of the worker, for native libraries.
     pub base_image: Option<String>,
-    /// A Dockerfile of what the worker stands on.
+    /// Dockerfile of the worker's base image.
     pub dockerfile: Option<PathBuf>,
 }
 
-/// The keys that are said of the worker.
+/// Keys of the table that are settings of the worker.
 const OF_THE_WORKER: [&str; 9] = [
     "target-cpu",
     "opt-level",
@@ -70,55 +70,55 @@ const OF_THE_WORKER: [&str; 9] = [
     "dockerfile",
 ];
 
-/// A number or a letter, as in a profile.
+/// Optimization level: a number or a letter, as in a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "`opt-level` has to be 0, 1, 2, 3, \"s\" or \"z\"")]
 pub enum OptLevel {
-    /// For speed, 0 to 3.
+    /// Optimization for speed, 0 to 3.
     Speed(u8),
-    /// For size.
+    /// Optimization for size.
     Size(SizeLevel),
 }
 
-/// The levels for size.
+/// Levels of optimization for size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SizeLevel {
-    /// Small.
+    /// Level `s`: small.
     S,
-    /// Smallest.
+    /// Level `z`: smallest.
     Z,
 }
 
-/// A switch or a word, as in a profile.
+/// Link-time optimization: a switch or a word, as in a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "`lto` has to be true, false, \"thin\", \"fat\" or \"off\"")]
 pub enum Lto {
-    /// `true` is "fat", `false` within each crate.
+    /// `true` is "fat"; `false` optimizes within each crate.
     Switch(bool),
-    /// By its name.
+    /// Kind of link-time optimization, by its name.
     Word(LtoWord),
 }
 
-/// The kinds of link-time optimisation.
+/// Kinds of link-time optimization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LtoWord {
-    /// Over everything at once.
+    /// Optimizes all crates at once.
     Fat,
-    /// Over summaries.
+    /// Optimizes across crates by their summaries.
     Thin,
-    /// None.
+    /// No link-time optimization.
     Off,
 }
 
-/// What allocates the worker's memory.
+/// Memory allocator of the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Allocator {
-    /// mimalloc; needs a C compiler for the worker's platform.
+    /// mimalloc; requires a C compiler for the worker's platform.
     Mimalloc,
-    /// The one of the C library, or the program's own `#[global_allocator]`.
+    /// Allocator of the C library, or the program's own `#[global_allocator]`.
     System,
 }
 
@@ -133,11 +133,11 @@ impl Settings {
         };
         let Some(table) = package.metadata.get("cloudknot") else { return Ok(Self::default()) };
         let Some(table) = table.as_object() else { return Err(refused("it has to be a table")) };
-        // Two readers share the table, so that each can say what it does not know.
+        // Two types deserialize the table, so that each can reject unknown keys.
         let (own, knot): (Map<_, _>, Map<_, _>) =
             table.clone().into_iter().partition(|(key, _)| OF_THE_WORKER.contains(&key.as_str()));
         let mut settings = Self::deserialize(Value::from(own)).map_err(|cause| refused("correct it").because(cause))?;
-        // Its reader names those that it knows itself.
+        // The error of `KnotSettings` lists its own keys, so the hint adds only the worker's.
         let others = OF_THE_WORKER.map(|key| format!("`{key}`")).join(", ");
         settings.knot = KnotSettings::deserialize(Value::from(knot))
             .map_err(|cause| refused(&format!("correct it (there are {others} as well)")).because(cause))?;
@@ -162,12 +162,12 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Whether the worker stands on an image that has the libraries it asks for.
+    /// Returns whether the worker has a base image, which provides the libraries that it needs.
     pub(super) fn has_base(&self) -> bool {
         self.base_image.is_some() || self.dockerfile.is_some()
     }
 
-    /// What is set of the profile, as cargo's keys and TOML values.
+    /// Returns the profile's settings as cargo's keys and TOML values.
     pub(super) fn profile(&self) -> Vec<(&'static str, String)> {
         let opt_level = self.opt_level.as_ref().map(|level| match level {
             OptLevel::Speed(level) => level.to_string(),

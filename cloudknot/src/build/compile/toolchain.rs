@@ -1,4 +1,4 @@
-//! cargo and rustc as the user has set them up: their paths, their configuration and what is installed.
+//! The user's cargo and rustc: their paths, their configuration and the installed components.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,11 +9,11 @@ use cargo_metadata::{CargoOpt, Metadata};
 use super::error::{CompileError, CompileErrorKind};
 use super::selection::Selection;
 
-/// The tools, as they are found from one folder.
+/// cargo and rustc, as found from one folder.
 pub(super) struct Toolchain {
     pub(super) cargo: PathBuf,
     pub(super) cargo_home: Option<PathBuf>,
-    /// The version of rustc.
+    /// Version of rustc.
     pub(super) release: String,
     pub(super) host: String,
     pub(super) sysroot: PathBuf,
@@ -23,7 +23,7 @@ pub(super) struct Toolchain {
 }
 
 impl Toolchain {
-    /// Asks cargo and rustc, run in this folder: rustup and cargo's configuration files both go by it.
+    /// Queries cargo and rustc in this folder, on which both rustup and cargo's configuration files depend.
     pub(super) fn of(folder: &Path) -> Result<Self, CompileError> {
         let config = Config::load_with_options(folder, ResolveOptions::default())
             .map_err(|cause| failed("read cargo's configuration").because(cause))?;
@@ -46,25 +46,25 @@ impl Toolchain {
         })
     }
 
-    /// Whether the standard library for this target is installed.
+    /// Returns whether the standard library for this target is installed.
     pub(super) fn has_std(&self, triple: &str) -> bool {
         let folder = self.sysroot.join("lib/rustlib").join(triple).join("lib");
         let Ok(files) = folder.read_dir() else { return false };
         files.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libstd-"))
     }
 
-    /// The linker that comes with Rust.
+    /// Returns the linker that comes with Rust.
     pub(super) fn rust_lld(&self) -> Option<PathBuf> {
         let path = self.sysroot.join("lib/rustlib").join(&self.host).join("bin/rust-lld");
         path.is_file().then_some(path)
     }
 
-    /// A cargo that runs in the user's folder.
+    /// Returns a cargo command that runs in the user's folder.
     pub(super) fn cargo(&self) -> Command {
         let mut cargo = Command::new(&self.cargo);
         cargo.current_dir(&self.folder);
-        // What `cargo run` tells the program that it starts. Build scripts (ring's) take a change of it for a reason to
-        // compile everything again.
+        // `cargo run` sets these variables for the program that it starts. Build scripts (ring's) compile everything again if
+        // they change.
         let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
             cargo.env_remove(name);
@@ -72,7 +72,7 @@ impl Toolchain {
         cargo
     }
 
-    /// The packages and their dependencies as the worker will have them.
+    /// Reads the packages and their dependencies as the worker will have them.
     pub(super) fn metadata(
         &self,
         selection: &Selection,
@@ -94,7 +94,7 @@ impl Toolchain {
         command.features(CargoOpt::SomeFeatures(selection.features.clone()));
         command.other_options([&["--filter-platform".into(), triple.into()], options].concat());
         command.exec().map_err(|cause| match cause {
-            // cargo's own words say it best, and they begin with "error: ".
+            // cargo's own message is the clearest, and begins with "error: ".
             cargo_metadata::Error::CargoMetadata { stderr } => {
                 CompileError::new(CompileErrorKind::Selection, "failed to read the package with `cargo metadata`")
                     .because(stderr.trim().trim_start_matches("error: ").to_string())
@@ -104,7 +104,7 @@ impl Toolchain {
     }
 }
 
-/// A program on the search path.
+/// Returns the path of a program on the search path.
 pub(super) fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())

@@ -1,4 +1,4 @@
-//! The versions of `cargo knot`, which is installed, and of the cloudknot that a program is linked with.
+//! Compatibility of the installed `cargo knot` with the cloudknot that a program is linked with.
 
 use cargo_metadata::semver::{Version, VersionReq};
 use cargo_metadata::{Metadata, Package};
@@ -6,7 +6,7 @@ use cargo_metadata::{Metadata, Package};
 use super::error::{CompileError, CompileErrorKind};
 use super::selection::cloudknot_of;
 
-/// The version of this crate, which is that of `cargo knot`.
+/// Version of this crate, which is also that of `cargo knot`.
 const OWN: &str = env!("CARGO_PKG_VERSION");
 
 /// Returns the version of cloudknot in this program.
@@ -14,14 +14,14 @@ pub(super) fn of(metadata: &Metadata, package: &Package) -> Option<Version> {
     cloudknot_of(metadata, package).map(|cloudknot| cloudknot.version.clone())
 }
 
-/// Refuses a program whose cloudknot may have another contract with its host.
+/// Returns an error if the program's cloudknot may have a different contract with its host.
 pub(super) fn check(metadata: &Metadata, package: &Package) -> Result<(), CompileError> {
     let Some(version) = of(metadata, package).filter(|version| !is_compatible(OWN, version)) else { return Ok(()) };
     let message = format!("cannot build `{}`: it has cloudknot {version}, and this is cargo-knot {OWN}", package.name);
     Err(refused(message, Some(version)))
 }
 
-/// The error for a program of this version of cloudknot.
+/// Returns the error for a program with this version of cloudknot.
 pub(super) fn refused(message: String, version: Option<Version>) -> CompileError {
     let version = version.map_or_else(|| OWN.to_owned(), |version| version.to_string());
     CompileError::new(CompileErrorKind::Version, message).advise(format!(
@@ -29,12 +29,13 @@ pub(super) fn refused(message: String, version: Option<Version>) -> CompileError
     ))
 }
 
-/// Versions below 1 are compatible within a minor version, others within a major one, as in Cargo.toml.
+/// Returns whether two versions are compatible, as in Cargo.toml: below 1 within a minor version, otherwise within a major
+/// version.
 fn is_compatible(own: &str, of_program: &Version) -> bool {
     let own = Version::parse(own).expect("cargo gives a version");
     let wanted = if own.major == 0 { format!("0.{}", own.minor) } else { own.major.to_string() };
     let wanted = VersionReq::parse(&wanted).expect("two numbers are a requirement");
-    // A requirement never takes a pre-release of another version.
+    // A requirement never matches a pre-release of another version.
     wanted.matches(&Version { pre: cargo_metadata::semver::Prerelease::EMPTY, ..of_program.clone() })
 }
 

@@ -1,4 +1,4 @@
-//! The compilation of a resolved program to a worker.
+//! Compiles a resolved program to a worker.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::executable::Executable;
 use super::{Program, Worker, flags, folder_of};
 
 impl Program {
-    /// Compiles, waiting for cargo, and reads the result.
+    /// Compiles the worker and reads the result. Blocks until cargo has finished.
     ///
     /// # Errors
     /// See [`CompileErrorKind`](super::CompileErrorKind).
@@ -19,11 +19,12 @@ impl Program {
         let what = format!("the worker of `{}` ({})", selected.package.name, selected.kind.option());
         (self.compile.report)(&format!("compiling {what} for {}", self.platform.triple));
 
-        // Apart from static ones: cargo would compile everything again at each change between the two.
+        // Dynamic workers use a separate folder: in a shared one, cargo would compile everything again at each change between
+        // the two kinds.
         let kind = if self.dynamic { "cloudknot-dynamic" } else { "cloudknot" };
         let target_folder = self.metadata.target_directory.join(kind).into_std_path_buf();
         fs::create_dir_all(&target_folder).map_err(io("create the folder", &target_folder))?;
-        // Held until the executable is read: another build of the same target would replace it.
+        // Held until the executable is read, since another build of the same target would replace it.
         let _lock = self.lock(&target_folder)?;
         let build = Build { program: &self, selected: &selected, target_folder };
         let (path, fresh) = build.run()?;

@@ -1,4 +1,4 @@
-//! A container of a worker, from its start to its end. Knows the engine; does not know what the worker does.
+//! Runs a container of a worker from its start to its end. Does not depend on what the worker does.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,44 +13,44 @@ use futures_util::{StreamExt, TryStreamExt};
 
 use super::{DockerError, Doing, Engine};
 
-/// What marks our containers, so that those of a program that was killed are found and removed.
+/// Label of our containers, by which those of a killed program are found and removed.
 const LABEL: &str = "cloudknot.run";
-/// How long a container may take to store what is finished once it is told to stop: as long as AWS Batch gives.
+/// Time in seconds that a container has to store finished outcomes after a stop request, the same as in AWS Batch.
 const GRACE_SECONDS: i32 = 30;
-/// How much of a container's log is kept to explain its end.
+/// Number of bytes at the end of a container's log that are kept to explain its end.
 const LOG_TAIL: usize = 16 * 1024;
 
-/// What to run, and with what.
+/// Container to run.
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
-    /// The image, by its name in the engine.
+    /// Name of the image in the engine.
     pub(crate) image: String,
-    /// The run that it is for.
+    /// ID of the run that the container belongs to.
     pub(crate) run: String,
-    /// Variables.
+    /// Environment variables.
     pub(crate) env: Vec<String>,
-    /// A folder of this machine, and where the container sees it.
+    /// Folder of this machine, and its path in the container.
     pub(crate) folder: (PathBuf, String),
-    /// `uid:gid`, in place of the image's.
+    /// `uid:gid`, in place of the image's user.
     pub(crate) user: String,
-    /// The most memory it may have.
+    /// Maximum memory in MiB.
     pub(crate) memory_mib: Option<u64>,
-    /// How many CPUs it may keep busy.
+    /// Number of CPUs that the container may use.
     pub(crate) vcpus: f64,
 }
 
-/// How a container ended.
+/// Result of a container that has ended.
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
     pub(crate) exit_code: i64,
-    /// The kernel killed its first process for want of memory.
+    /// `true` if the kernel killed the container's first process because memory ran out.
     pub(crate) out_of_memory: bool,
-    /// The end of what it wrote.
+    /// End of the container's log.
     pub(crate) log: String,
 }
 
 impl Engine {
-    /// Runs a container to its end, or until `stop` is ready: then it is told to stop, and has time to.
+    /// Runs a container until it ends, or until `stop` is ready: then it requests a stop and waits for the container to end.
     pub(crate) async fn run(
         &self,
         order: &Order,
@@ -61,7 +61,7 @@ impl Engine {
         let created = self.docker.create_container(None, body(order)).await.map_err(failed)?;
         let result = self.watch(&created.id, stop, &mut on_log).await.map_err(failed);
         let options = RemoveContainerOptionsBuilder::default().force(true).build();
-        // What became of it is known; a container that cannot be removed is removed by the next `sweep`.
+        // The result is known; a container that cannot be removed now is removed by the next `sweep`.
         if let Err(error) = self.docker.remove_container(&created.id, Some(options)).await {
             tracing::warn!(container = created.id, %error, "failed to remove a container");
         }
@@ -83,7 +83,7 @@ impl Engine {
         loop {
             tokio::select! {
                 line = lines.next() => match line.transpose()? {
-                    // The log ends when the container does.
+                    // The log ends when the container ends.
                     None => break,
                     Some(LogOutput::StdOut { message } | LogOutput::StdErr { message } | LogOutput::Console { message }) => {
                         on_log(&message);
@@ -99,7 +99,7 @@ impl Engine {
                 }
             }
         }
-        // A container whose exit code is not 0 is an error to this client, and to us a fact.
+        // The client reports an exit code other than 0 as an error; here it is a valid result.
         match self.docker.wait_container(id, None).try_collect::<Vec<_>>().await {
             Ok(_) | Err(EngineError::DockerContainerWaitError { .. }) => {}
             Err(error) => return Err(error),
@@ -112,13 +112,13 @@ impl Engine {
         })
     }
 
-    /// Removes the ended containers that programs which were killed have left behind.
+    /// Removes the ended containers left behind by programs that were killed.
     pub(crate) async fn sweep(&self) -> Result<(), DockerError> {
         let failed = |source| DockerError::new(Doing::Sweep, source);
         let filters = HashMap::from([("label", vec![LABEL]), ("status", vec!["exited", "dead"])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         for container in self.docker.list_containers(Some(options)).await.map_err(failed)? {
-            // Another program may be reading it, or be removing it as well.
+            // Another program may still be reading or removing a container that ended seconds ago.
             let finished = container.status.as_deref().is_some_and(|status| !status.contains("second"));
             if let Some(id) = container.id.filter(|_| finished) {
                 let _ = self.docker.remove_container(&id, None).await;
@@ -129,7 +129,7 @@ impl Engine {
 }
 
 fn body(order: &Order) -> ContainerCreateBody {
-    // Docker counts memory in bytes and CPUs in billionths.
+    // Docker takes memory in bytes and CPUs in billionths.
     #[allow(clippy::cast_possible_truncation)]
     let nano_cpus = (order.vcpus * 1e9) as i64;
     let memory = order.memory_mib.and_then(|mib| i64::try_from(mib << 20).ok());
@@ -142,10 +142,10 @@ fn body(order: &Order) -> ContainerCreateBody {
         host_config: Some(HostConfig {
             binds: Some(vec![format!("{}:{inside}", folder.display())]),
             memory,
-            // Without this a container may swap as much again.
+            // Without this limit, a container may use the same amount of swap in addition.
             memory_swap: memory,
             nano_cpus: Some(nano_cpus),
-            // Ends what an item process started and left behind.
+            // Ends the processes that an item process started and left behind.
             init: Some(true),
             cap_drop: Some(vec!["ALL".to_owned()]),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),

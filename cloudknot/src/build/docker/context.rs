@@ -1,4 +1,4 @@
-//! What an engine is sent to build a Dockerfile: the folder around it. Knows `.dockerignore`.
+//! Build context of a Dockerfile: the folder around it, without the files that `.dockerignore` names.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ignore::WalkBuilder;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-/// The Dockerfile's place in the context, whatever its own name is.
+/// Path of the Dockerfile in the context, regardless of its own name.
 pub(super) const DOCKERFILE: &str = ".cloudknot.Dockerfile";
 
 pub(super) fn tar(dockerfile: &Path) -> io::Result<Vec<u8>> {
@@ -17,7 +17,7 @@ pub(super) fn tar(dockerfile: &Path) -> io::Result<Vec<u8>> {
     };
     let ignored = read_ignored(&folder)?;
     let mut tar = tar::Builder::new(Vec::new());
-    // A link stays a link, and times stay out: the engine would take them for changes.
+    // Symbolic links are kept, and timestamps are omitted: the engine would treat them as changes.
     tar.follow_symlinks(false);
     tar.mode(tar::HeaderMode::Deterministic);
     let mut walk = WalkBuilder::new(&folder);
@@ -26,7 +26,7 @@ pub(super) fn tar(dockerfile: &Path) -> io::Result<Vec<u8>> {
         let entry = entry.map_err(io::Error::other)?;
         let Ok(name) = entry.path().strip_prefix(&folder) else { continue };
         let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
-        // Folders all go, empty at worst: a later pattern may take back a file in an ignored one.
+        // All folders are included, even if empty: a later pattern may re-include a file in an ignored folder.
         if name == Path::new("") || (!is_folder && ignored.matched_path_or_any_parents(name, false).is_ignore()) {
             continue;
         }
@@ -43,7 +43,7 @@ pub(super) fn tar(dockerfile: &Path) -> io::Result<Vec<u8>> {
     tar.into_inner()
 }
 
-/// The patterns of `.dockerignore`. They are git's, but for one thing: each begins at the folder itself.
+/// Reads the patterns of `.dockerignore`. They are git's, except that each is anchored at the folder itself.
 fn read_ignored(folder: &Path) -> io::Result<Gitignore> {
     let text = match std::fs::read_to_string(folder.join(".dockerignore")) {
         Ok(text) => text,

@@ -1,4 +1,4 @@
-//! Reads what an engine hands out of an image: a tar with a table, a configuration and layers.
+//! Reads an image exported by an engine: a tar with a table, a configuration and layers.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::build::image::{Image, Layer};
 
-/// One image of the table.
+/// Entry of the table, for one image.
 #[derive(Deserialize)]
 struct Entry {
     #[serde(rename = "Config")]
@@ -39,7 +39,7 @@ pub(super) fn read(file: File) -> Result<Image> {
     Ok(Image::of_base(&configuration, layers)?)
 }
 
-/// A tar whose files are read where they lie: a base can be larger than it is polite to hold twice in memory.
+/// Tar whose files are read in place, since a base image can be too large to hold twice in memory.
 struct Export {
     file: File,
     places: HashMap<PathBuf, Place>,
@@ -47,7 +47,7 @@ struct Export {
 
 enum Place {
     File { start: u64, size: u64 },
-    // Older engines store a layer once and link to it from where it comes again.
+    // Older engines store a layer once and link to it from its other occurrences.
     Link(PathBuf),
 }
 
@@ -82,7 +82,7 @@ impl Export {
     }
 }
 
-/// A path without `.` and `..`.
+/// Resolves `.` and `..` in a path, and makes it relative.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {

@@ -1,8 +1,8 @@
-//! The images that a Dockerfile begins with. Reads so much of its language as it takes to find their names.
+//! Finds the images that a Dockerfile refers to. Parses only as much of the Dockerfile language as that needs.
 
 use std::collections::HashMap;
 
-/// The images of other people's that it names, each once: in `FROM`, and in `COPY --from`.
+/// Returns the external images in `FROM` and `COPY --from`, each once.
 pub(super) fn images(dockerfile: &str) -> Vec<String> {
     let mut images = Vec::new();
     let mut stages = vec!["scratch".to_owned()];
@@ -12,7 +12,7 @@ pub(super) fn images(dockerfile: &str) -> Vec<String> {
         let instruction = words.next().unwrap_or_default().to_uppercase();
         let options = words.clone().filter_map(|word| word.strip_prefix("--"));
         let named = match instruction.as_str() {
-            // Those before the first stage are what `FROM` can refer to.
+            // `FROM` can refer only to arguments before the first stage.
             "ARG" if stages.len() == 1 => {
                 for (name, value) in words.filter_map(|word| word.split_once('=')) {
                     let value = expand(value.trim_matches(['"', '\'']), &defaults);
@@ -28,7 +28,7 @@ pub(super) fn images(dockerfile: &str) -> Vec<String> {
                 stages.push(stage);
                 image
             }
-            // A stage has a name or a number.
+            // A stage is referred to by its name or its number.
             "COPY" => options
                 .filter_map(|option| option.strip_prefix("from="))
                 .map(str::to_owned)
@@ -42,7 +42,7 @@ pub(super) fn images(dockerfile: &str) -> Vec<String> {
     images
 }
 
-/// The lines that say something, each with those that continue it.
+/// Returns the lines that are not comments, each joined with its continuation lines.
 fn instructions(dockerfile: &str) -> Vec<String> {
     let mut instructions = Vec::new();
     let mut begun = String::new();
@@ -56,7 +56,7 @@ fn instructions(dockerfile: &str) -> Vec<String> {
     instructions
 }
 
-/// The text with `$NAME`, `${NAME}` and `${NAME:-default}` replaced. What is not known is empty, as it is to Docker.
+/// Replaces `$NAME`, `${NAME}` and `${NAME:-default}` in the text. Unknown variables are empty, as in Docker.
 fn expand(text: &str, values: &HashMap<String, String>) -> String {
     let Some((before, after)) = text.split_once('$') else { return text.to_owned() };
     let braced = after.strip_prefix('{').and_then(|inside| inside.split_once('}'));

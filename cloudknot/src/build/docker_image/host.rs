@@ -1,4 +1,4 @@
-//! What is in a [`DockerImage`](super::DockerImage) on the host: an assembled image, and the way to registry and engine.
+//! [`DockerImage`](super::DockerImage) on the host: an assembled image, with access to the registry and the engine.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,7 +84,7 @@ impl Inside {
         Ok(Engine::connect().await?.load(&self.image, names).await?)
     }
 
-    /// Where no engine answers, nothing can be in it.
+    /// Removes the image from the local engine. Without an engine, there is nothing to remove.
     #[cfg(feature = "docker")]
     pub(super) async fn remove_local(&self, names: &[String]) -> Result<()> {
         let engine = match Engine::connect().await {
@@ -107,7 +107,7 @@ impl Inside {
     }
 }
 
-/// Passes on what happens to each blob as what has become of the image.
+/// Converts the progress of each blob to the progress of the whole image.
 fn reporter(repository: &str, bytes: u64) -> impl Fn(&Progress<'_>) + Send + Sync + 'static {
     let (repository, settled) = (repository.to_owned(), AtomicU64::new(0));
     move |progress| {
@@ -137,7 +137,7 @@ async fn assemble(base: Option<Base>, worker: Vec<u8>, options: ImageOptions) ->
         return Err(Error::new(ErrorKind::Image, "failed to put the worker onto its base: that takes a Docker engine")
             .with_hint("build cloudknot with the feature `docker`"));
     }
-    // Compressing takes a good part of a second, which no other task should wait for.
+    // Compressing takes a considerable part of a second and must not block other tasks.
     let assembled = tokio::task::spawn_blocking(move || Image::assemble(&worker, &options)).await;
     Ok(assembled.expect("assembling an image does not panic")?)
 }

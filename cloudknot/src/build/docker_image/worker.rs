@@ -1,4 +1,4 @@
-//! What is in a [`DockerImage`](super::DockerImage) in a worker: there is none, and none can be made.
+//! [`DockerImage`](super::DockerImage) in a worker build: none exists, and none can be created.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! An image as one tar file: the OCI layout, and beside it the list that Docker engines before version 25 look for.
+//! Image as a single tar file: the OCI layout, and the table that Docker engines before version 25 require.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use tar::{EntryType, Header};
 
 use super::{Blob, Image, MANIFEST_TYPE};
 
-/// Writes the image; `names` are what an engine shall call it.
+/// Writes the image; `names` are its names in an engine.
 pub(super) fn write(image: &Image, names: &[String], out: impl Write) -> io::Result<()> {
     let mut tar = tar::Builder::new(out);
     let mut add = |path: &str, kind, mode, content: &[u8]| {
@@ -35,7 +35,7 @@ fn place(blob: &Blob) -> String {
     format!("blobs/{}", blob.digest.replace(':', "/"))
 }
 
-/// The OCI layout's table: the manifest, once for each name.
+/// Returns the OCI layout's index: the manifest, once for each name.
 fn index(image: &Image, names: &[String]) -> Value {
     let manifest = image.manifest_blob();
     let entry = json!({ "mediaType": MANIFEST_TYPE, "digest": manifest.digest, "size": manifest.bytes.len() });
@@ -49,7 +49,7 @@ fn index(image: &Image, names: &[String]) -> Value {
     json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests })
 }
 
-/// Docker's table, which refers to the same files.
+/// Returns Docker's table, which refers to the same files.
 fn docker(image: &Image, names: &[String]) -> Value {
     let layers: Vec<String> = image.layers.iter().map(|layer| place(&layer.blob)).collect();
     json!([{ "Config": place(&image.config), "RepoTags": names, "Layers": layers }])

@@ -1,4 +1,4 @@
-//! The certificate authorities that an image trusts: the public ones, and the user's own. Knows PEM.
+//! Certificate authorities that an image trusts, in PEM format: the public ones, and the user's own.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::ImageError;
 
-/// The public authorities (Mozilla's list, as pinned by the lock file), then those of the files.
+/// Returns the public authorities (Mozilla's list, as pinned by the lock file), followed by those of the files.
 pub(super) fn bundle(files: &[PathBuf]) -> Result<String, ImageError> {
     let mut certificates = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
     for file in files {
@@ -22,7 +22,7 @@ pub(super) fn bundle(files: &[PathBuf]) -> Result<String, ImageError> {
     Ok(pem)
 }
 
-/// The certificates of a PEM file. They are taken out one by one, so that a key that lies beside them stays where it is.
+/// Reads the certificates of a PEM file. They are extracted one by one, so that a private key in the same file is left out.
 pub(crate) fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, ImageError> {
     let failed = |source| ImageError::Authorities { path: path.to_owned(), source };
     let text = std::fs::read(path).map_err(|error| failed(error.into()))?;

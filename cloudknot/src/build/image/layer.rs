@@ -1,4 +1,4 @@
-//! A layer: a tar without anything that differs between two machines, and its compressed form.
+//! Image layer: a tar without anything that differs between two machines, and its compressed form.
 
 #[cfg(feature = "docker")]
 use std::collections::BTreeSet;
@@ -9,29 +9,29 @@ use tar::{EntryType, Header};
 
 use super::{Blob, sha256};
 
-/// The worker's place in an image.
+/// Path of the worker in an image.
 pub(super) const WORKER: &str = "worker";
 const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
-/// The usual compromise: one level up costs twice the time for one part in a hundred.
+/// Compression level. The usual compromise: one level higher takes twice the time and saves 1 %.
 const LEVEL: u8 = 6;
 
-/// A layer, compressed.
+/// Compressed layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Layer {
-    /// The digest of the tar.
+    /// Digest of the tar.
     pub(super) diff_id: String,
     pub(super) blob: Blob,
-    /// None if it came compressed: nobody looks into it then.
+    /// Relevant files in the layer; `None` if it came compressed, since it is then not inspected.
     #[cfg(feature = "docker")]
     contents: Option<Contents>,
 }
 
-/// What matters of the files in a layer to a worker that stands on it.
+/// Files in a layer that matter to a worker on top of it.
 #[cfg(feature = "docker")]
 #[derive(Debug, Clone, Default)]
 struct Contents {
     authorities: bool,
-    /// The names of shared libraries, without their folders.
+    /// Names of shared libraries, without their folders.
     libraries: BTreeSet<String>,
 }
 
@@ -45,7 +45,7 @@ impl Layer {
         }
     }
 
-    /// A layer as an engine hands it out, compressed or not.
+    /// Creates a layer from an engine's export, compressed or not.
     #[cfg(feature = "docker")]
     pub(crate) fn of_engine(bytes: Vec<u8>, diff_id: String) -> Self {
         if bytes.starts_with(&[0x1f, 0x8b]) {
@@ -54,13 +54,14 @@ impl Layer {
         Self { diff_id, ..Self::of_tar(&bytes) }
     }
 
-    /// Whether it is known to bring a file of certificate authorities. At worst there will be a second one.
+    /// Returns `true` if the layer is known to contain a file of certificate authorities. In the worst case, the image gets a
+    /// second one.
     #[cfg(feature = "docker")]
     pub(super) fn has_authorities(&self) -> bool {
         self.contents.as_ref().is_some_and(|contents| contents.authorities)
     }
 
-    /// Whether it may bring a shared library of this name.
+    /// Returns `true` if the layer may contain a shared library of this name.
     #[cfg(feature = "docker")]
     pub(super) fn may_have_library(&self, name: &str) -> bool {
         self.contents.as_ref().is_none_or(|contents| contents.libraries.contains(name))
@@ -85,7 +86,7 @@ impl Contents {
     }
 }
 
-/// The files of a worker's layer, in the order of their names.
+/// Returns the tar of a worker's layer, with the files ordered by name.
 pub(super) fn tar(worker: &[u8], authorities: Option<&str>) -> Bytes {
     let mut tar = tar::Builder::new(Vec::with_capacity(worker.len() + 512 * 1024));
     let mut add = |path: &str, kind, mode, content: &[u8]| {
@@ -109,14 +110,14 @@ pub(super) fn tar(worker: &[u8], authorities: Option<&str>) -> Bytes {
     tar.into_inner().expect("writing to memory does not fail").into()
 }
 
-/// Compresses, always to the same bytes: no time or name in the header, and one compressor whatever else is linked in
-/// (flate2 would change over to another one, with other bytes, if any crate of the program asked for it).
+/// Compresses deterministically: no time or name in the header, and one compressor regardless of other dependencies (flate2
+/// would switch to another one, with other bytes, if any crate of the program enabled it).
 fn gzip(data: &[u8]) -> Vec<u8> {
     // Magic, deflate, no flags, no time (4 bytes), no extra flags, unknown system.
     let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     out.extend(miniz_oxide::deflate::compress_to_vec(data, LEVEL));
     out.extend(crc32fast::hash(data).to_le_bytes());
-    // The format wants the length modulo 2^32.
+    // The format requires the length modulo 2^32.
     #[expect(clippy::cast_possible_truncation)]
     out.extend((data.len() as u32).to_le_bytes());
     out

@@ -1,4 +1,4 @@
-//! Which machines a worker is for, read from the file itself. Knows the first bytes of an executable and no more.
+//! Architecture of a worker, read from the first bytes of the executable.
 
 use std::fmt;
 
@@ -6,21 +6,21 @@ use oci_spec::image::Arch;
 
 use super::ImageError;
 
-/// The machines that a worker and its image run on.
+/// Architecture of a worker and its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Architecture {
-    /// Intel and AMD, 64 bits.
+    /// 64-bit Intel and AMD.
     Amd64,
-    /// ARM, 64 bits.
+    /// 64-bit ARM.
     Arm64,
 }
 
 impl Architecture {
-    /// What this executable runs on.
+    /// Returns the architecture of this executable.
     ///
     /// # Errors
-    /// If it is no 64-bit Linux executable for either.
+    /// Returns an error if it is not a 64-bit Linux executable for one of the architectures.
     pub fn of(worker: &[u8]) -> Result<Self, ImageError> {
         // Class (64 bits) and byte order (little) follow the magic; the machine's number is at offset 18.
         let machine = match worker {
@@ -44,7 +44,7 @@ impl Architecture {
         }
     }
 
-    /// Docker's word for it.
+    /// Returns Docker's name of the architecture.
     #[cfg(feature = "docker")]
     pub(crate) fn docker(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What can go wrong with a registry, in the words of who has to mend it. Knows the errors of the client crate.
+//! Errors of a registry, in terms of what the user can do about them. Classifies the errors of the client crate.
 
 use std::error::Error;
 use std::fmt;
@@ -11,40 +11,40 @@ use oci_client::errors::{OciDistributionError, OciEnvelope, OciErrorCode};
 use crate::build::image::ImageError;
 use crate::error::{self, ErrorKind};
 
-/// What kind of thing went wrong with a registry.
+/// Kind of a registry error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RegistryErrorKind {
-    /// There cannot be a repository or tag of this name.
+    /// The name of the repository or tag is invalid.
     Name,
     /// The registry's host has no address.
     UnknownHost,
-    /// The registry's certificate is not trusted, or it does not speak TLS.
+    /// The registry's certificate is not trusted, or the registry does not use TLS.
     Untrusted,
-    /// The connection could not be made, or was lost, each time.
+    /// The connection failed or was lost, on every attempt.
     Connection,
-    /// The registry was too busy, each time.
+    /// The registry was too busy, on every attempt.
     Busy,
-    /// The registry does not take the login, or wants one.
+    /// The registry rejects the login, or requires one.
     Login,
-    /// The login is good, but not for this.
+    /// The login is valid, but lacks the permission.
     NotPermitted,
-    /// The repository, or what was looked for in it, is not there.
+    /// The repository, or an object in it, does not exist.
     NotFound,
     /// The stored login, or a file of authorities, cannot be read.
     Configuration,
-    /// The registry refused for a reason of its own.
+    /// The registry refused for another reason.
     Refused,
 }
 
 impl RegistryErrorKind {
-    /// Whether the same may well work a moment later.
+    /// Returns `true` if the error is transient, so that a retry may succeed.
     pub(super) fn is_passing(self) -> bool {
         matches!(self, Self::Connection | Self::Busy)
     }
 }
 
-/// Why something with a registry has failed.
+/// Error of an operation with a registry.
 #[derive(Debug)]
 pub struct RegistryError {
     kind: RegistryErrorKind,
@@ -53,7 +53,7 @@ pub struct RegistryError {
     hint: Option<String>,
 }
 
-/// What the registry or the connection said.
+/// Message of the registry or the connection.
 #[derive(Debug)]
 struct Cause(String);
 
@@ -68,7 +68,7 @@ impl RegistryError {
         }
     }
 
-    /// Nothing has moved for so long.
+    /// Returns the error for an operation without progress for the duration of `patience`.
     pub(super) fn stalled(doing: &str, registry: &str, patience: Duration) -> Self {
         let seconds = patience.as_secs();
         Self {
@@ -97,7 +97,8 @@ impl RegistryError {
         }
     }
 
-    /// `docker login` stores such a token whenever the registry hands one out: to run it again would change nothing.
+    /// Returns the error for a stored identity token. `docker login` stores one whenever the registry issues it, so running it
+    /// again would change nothing.
     pub(super) fn identity_token(registry: &str, path: &Path) -> Self {
         let azure = if registry.ends_with(".azurecr.io") {
             "; for Azure that is the user 00000000-0000-0000-0000-000000000000, with the `accessToken` that \
@@ -120,12 +121,12 @@ impl RegistryError {
         Self { kind: RegistryErrorKind::Configuration, message: error.to_string(), cause, hint }
     }
 
-    /// What kind of thing went wrong.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> RegistryErrorKind {
         self.kind
     }
 
-    /// What to do next.
+    /// Returns a hint on what to do next, if there is one.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
@@ -135,7 +136,7 @@ impl RegistryError {
     }
 }
 
-/// A layer that was under way begins anew.
+/// Part of a hint. A layer that was not sent completely starts again.
 const KEPT: &str = "layers that have arrived are kept";
 
 fn hint(kind: RegistryErrorKind, registry: &str, login_given: bool) -> Option<String> {
@@ -159,7 +160,7 @@ fn hint(kind: RegistryErrorKind, registry: &str, login_given: bool) -> Option<St
     })
 }
 
-/// The kind of an error and its cause, without addresses (they hold the state of an upload and help nobody).
+/// Returns the kind of an error and its cause, without URLs (they contain the state of an upload and do not help the user).
 fn classify(error: &OciDistributionError) -> (RegistryErrorKind, String) {
     match error {
         OciDistributionError::RequestError(error) => match error.status() {
@@ -169,7 +170,7 @@ fn classify(error: &OciDistributionError) -> (RegistryErrorKind, String) {
         OciDistributionError::ServerError { code, message, .. } => by_status(*code, message),
         OciDistributionError::UnauthorizedError { .. } => by_status(401, ""),
         OciDistributionError::RegistryError { envelope, .. } => by_envelope(envelope, RegistryErrorKind::Refused),
-        // The client crate keeps the status of a token service to itself; its text tells a limit from a refusal.
+        // The client crate does not expose the status of a token service; only its text distinguishes a limit from a refusal.
         OciDistributionError::AuthenticationFailure(message) => match envelope(message) {
             Some(envelope) => by_envelope(&envelope, RegistryErrorKind::Login),
             None => (RegistryErrorKind::Login, format!("the registry does not take the login{}", told(message))),
@@ -213,13 +214,13 @@ fn by_connection(error: &reqwest::Error) -> (RegistryErrorKind, String) {
     let innermost = causes.last().map_or_else(String::new, ToString::to_string);
     let in_tls = |cause: &&(dyn Error + 'static)| {
         let mut cause = *cause;
-        // What an I/O error wraps, another one at times, is not its source but it itself.
+        // The source of an I/O error is not the error that it wraps, which can be an I/O error again.
         while let Some(wrapped) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             cause = wrapped;
         }
         cause.is::<rustls::Error>()
     };
-    // The connector has no type for it, only this text.
+    // The connector has no error type for this, only this text.
     if causes.iter().any(|cause| cause.to_string() == "dns error") {
         (RegistryErrorKind::UnknownHost, innermost)
     } else if causes.iter().any(in_tls) {
@@ -234,7 +235,7 @@ fn envelope(message: &str) -> Option<OciEnvelope> {
     serde_json::from_str::<OciEnvelope>(message).ok().filter(|envelope| !envelope.errors.is_empty())
 }
 
-/// What the registry said in an answer's body, if it can be shown in a line.
+/// Returns the registry's message in the body of an answer, if it can be shown on one line.
 fn told(message: &str) -> String {
     match envelope(message) {
         Some(envelope) => words(&envelope),

@@ -1,4 +1,4 @@
-//! What a registry is told of who we are: what the caller said, or what `docker login` has stored.
+//! Credentials for a registry: given by the caller, or stored by `docker login`.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use super::RegistryError;
 use crate::settings::login::{Login, LoginKind};
 
 impl Login {
-    /// Whether the caller has said how, so that a refusal is about what was said.
+    /// Returns whether the caller has given the credentials, so that a refusal concerns them.
     pub(super) fn is_given(&self) -> bool {
         matches!(self.0, LoginKind::Password(..) | LoginKind::Token(_))
     }
@@ -34,8 +34,8 @@ impl Login {
     }
 }
 
-/// What is stored for the registry of this image (in this folder, or where Docker looks), and the name under which Docker
-/// stores it.
+/// Returns the credentials stored for the registry of this image (in this folder, or where Docker looks), and the name under
+/// which Docker stores them.
 #[cfg(feature = "docker")]
 pub(crate) async fn of_image(
     folder: Option<&Path>,
@@ -50,7 +50,7 @@ pub(crate) async fn of_image(
 async fn look_up(folder: Option<PathBuf>, registry: &str) -> Result<Option<DockerCredential>, RegistryError> {
     let Some(folder) = folder else { return Ok(None) };
     let host = registry.to_owned();
-    // A credential helper is another program, and may ask somebody.
+    // A credential helper is another program, and may prompt the user.
     tokio::task::spawn_blocking(move || stored(&folder, &host)).await.expect("looking up a login does not panic")
 }
 
@@ -63,7 +63,8 @@ fn config_in(folder: &Path) -> PathBuf {
     folder.join("config.json")
 }
 
-/// Docker keeps the login of its own registry under the address of an earlier protocol.
+/// Returns the key of a registry in Docker's configuration. Docker stores the login of its own registry under the address of an
+/// earlier protocol.
 fn key_of(registry: &str) -> &str {
     if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry }
 }
@@ -79,7 +80,7 @@ fn stored(folder: &Path, registry: &str) -> Result<Option<DockerCredential>, Reg
     match docker_credential::get_credential_from_reader(io::BufReader::new(file), key_of(registry)) {
         Ok(found) => Ok(Some(found)),
         Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(None),
-        // What every helper answers, by their protocol, when it knows of no login.
+        // By their protocol, all helpers give this answer if they have no login.
         Err(CredentialRetrievalError::HelperFailure { stdout, stderr, .. })
             if [&stdout, &stderr].iter().any(|text| text.contains("credentials not found")) =>
         {

@@ -1,4 +1,4 @@
-//! How long a registry may take. The registry is a stand-in: no real one can be told to be so slow.
+//! Time limits of uploads, tested with a simulated registry: no real one can be made so slow.
 
 use std::time::Instant;
 
@@ -10,28 +10,28 @@ use super::*;
 const SIZE: usize = 12 << 20;
 const SHORT: Duration = Duration::from_secs(1);
 
-/// How the registry takes a blob.
+/// Way in which the registry receives a blob.
 #[derive(Clone, Copy)]
 enum Manner {
-    /// In about four seconds.
+    /// Takes about four seconds.
     Slowly,
-    /// It reads so much, and then nothing.
+    /// Reads this number of bytes, and then nothing.
     Stops(usize),
-    /// It reads all of it, and says nothing.
+    /// Reads everything, but does not answer.
     Silent,
 }
 
-/// Starts a registry that has nothing and takes everything; gives its host and port.
+/// Starts a registry that has no blobs and accepts everything. Returns its host and port.
 fn registry(manner: Manner) -> String {
     let socket = TcpSocket::new_v4().unwrap();
-    // With small buffers, what was sent is soon what was read.
+    // With small buffers, sent bytes are soon read.
     socket.set_recv_buffer_size(64 * 1024).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(8).unwrap();
     let host = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            // A connection that ends is the client's affair.
+            // An error of the connection is reported by the client.
             tokio::spawn(async move { serve(client, manner).await.ok() });
         }
     });
@@ -79,7 +79,7 @@ async fn read(client: &mut TcpStream, length: usize, manner: Manner) -> std::io:
     Ok(())
 }
 
-/// Sends a blob; what came of it, after how long.
+/// Sends a blob. Returns the result and the elapsed time.
 async fn send(manner: Manner) -> (Result<bool, RegistryError>, Duration) {
     let host = registry(manner);
     let mut repository = Repository::new(&format!("{host}/lab/probe")).unwrap().login(Login::anonymous()).attempts(1);

@@ -1,14 +1,14 @@
-//! Notices when nothing moves any more. Does not know what is to move.
+//! Detects an operation that makes no more progress. Does not depend on what the operation is.
 //!
-//! The HTTP client's own limit would not do: it begins with a request and ends with its answer, so that it is a limit for
-//! a whole upload, however well that goes on.
+//! A timeout of the HTTP client would not do: it begins with a request and ends with its answer, so it limits the duration of a
+//! whole upload, even one that makes progress.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Something may take as long as it likes, so long as it goes on.
+/// Time limit that restarts whenever there is progress, so that an operation as a whole may take any time.
 pub(super) struct Watch {
     patience: Duration,
     times: Mutex<Times>,
@@ -17,7 +17,7 @@ pub(super) struct Watch {
 #[derive(Clone, Copy)]
 struct Times {
     begun: Instant,
-    /// When it is over, unless something moves before.
+    /// Time at which the limit is reached, unless there is progress before.
     end: Instant,
 }
 
@@ -27,26 +27,26 @@ impl Watch {
         Self { patience, times: Mutex::new(Times { begun: now, end: now + patience }) }
     }
 
-    /// Something begins.
+    /// Starts the time limit of an operation.
     pub(super) fn begin(&self) {
         let now = Instant::now();
         *self.times() = Times { begun: now, end: now + self.patience };
     }
 
-    /// It goes on.
+    /// Records progress.
     pub(super) fn moved(&self) {
         self.times().end = Instant::now() + self.patience;
     }
 
-    /// The last of it was handed over. Some of it lies in buffers of this machine and leaves at the pace of the rest, so it
-    /// has as long again before the other side is expected to answer.
+    /// Records that the last piece was handed over. Part of the data is still in buffers of this machine and leaves at the rate
+    /// of the rest, so the time taken so far is added before the other side is expected to answer.
     pub(super) fn sent(&self) {
         let now = Instant::now();
         let mut times = self.times();
         times.end = now + self.patience + (now - times.begun);
     }
 
-    /// Waits until nothing has moved for too long.
+    /// Waits until the limit is reached.
     pub(super) async fn over(&self) {
         loop {
             let end = self.times().end;
@@ -62,7 +62,7 @@ impl Watch {
     }
 
     fn times(&self) -> MutexGuard<'_, Times> {
-        // Nothing panics while it is held, and times cannot be left half changed.
+        // Nothing panics while the lock is held, and the times cannot be left half changed.
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind};
 use crate::settings::account::Account;
 use crate::settings::config::{Config, default_pars};
 
-/// The quotas of virtual CPUs that a Knot's machines count against: what they are for, and how Service Quotas knows them.
+/// Quotas of virtual CPUs that a Knot's machines count against: a description, and the service and code in Service
+/// Quotas.
 const VCPUS: [(&str, &str, &str); 4] = [
     ("on demand", "ec2", "L-1216C47A"),
     ("on Spot", "ec2", "L-34B43A08"),
@@ -20,7 +21,7 @@ const VCPUS: [(&str, &str, &str); 4] = [
     ("on Fargate Spot", "fargate", "L-36FBB829"),
 ];
 
-/// What the account has to do with; and whether the Knot is on 64-bit ARM.
+/// Checks the account. Also returns whether the Knot is on 64-bit ARM.
 pub(super) async fn examine(asked: &Examination, here: &Here) -> (bool, Vec<Finding>) {
     let (config, choices) = choices().await;
     let account = Account { profile: asked.profile.clone(), region: asked.region.clone() };
@@ -69,7 +70,7 @@ pub(super) async fn examine(asked: &Examination, here: &Here) -> (bool, Vec<Find
     (arm64, found)
 }
 
-/// `config.toml`.
+/// Reads and checks `config.toml`.
 async fn choices() -> (Config, Finding) {
     let about = "config.toml";
     let config = match Config::read() {
@@ -104,7 +105,7 @@ async fn choices() -> (Config, Finding) {
 
 /// The Pars and the Knot that would be used.
 struct There {
-    /// The name of the Pars, there or not.
+    /// Name of the Pars, whether or not it exists.
     name: String,
     pars: Option<Pars>,
     knot: Option<Knot>,
@@ -124,7 +125,7 @@ impl There {
             Some(name) => look_at_knot(aws, &stacks, account, name).await,
             None => (None, Finding::unknown("Knot", "none is named").remedy("name one: --knot NAME")),
         };
-        // One that is there has a Pars already.
+        // An existing Knot already has a Pars.
         let named = said.or_else(|| knot.as_ref().map(|knot| knot.pars_name().to_owned())).or(chosen);
         let name = named.clone().unwrap_or_else(default_pars);
         let (pars, of_pars) = match stacks.find(&format!("{PARS_STACKS}{name}")).await {
@@ -135,7 +136,7 @@ impl There {
         Self { name, pars, knot, found: vec![of_pars, of_knot] }
     }
 
-    /// Of what the permissions speak: of what is there, or of what would be made.
+    /// Returns the resources that the permissions are checked for: those that exist, or would be created.
     fn scope(&self, aws: &Aws, account: &str, knot: Option<&str>) -> Scope {
         let mut scope = Scope::new(account, aws.region.as_str(), &self.name, knot.unwrap_or("example"));
         if let Some(pars) = &self.pars {
@@ -216,7 +217,7 @@ async fn knot_of(aws: &Aws, account: &Account, about: String, stack: &Stack) -> 
     (Some(knot), finding)
 }
 
-/// What is to be said of a stack that is not as it should be; nothing of one that is.
+/// Returns the finding about a stack that is incomplete, or `None` if it is complete.
 fn incomplete(about: &str, stack: &Stack, command: &str) -> Option<Finding> {
     if stack.is_complete() {
         return None;
@@ -229,7 +230,7 @@ fn incomplete(about: &str, stack: &Stack, command: &str) -> Option<Finding> {
     Some(Finding::bad(about, found).remedy(format!("run `{command}` again, which mends it or begins anew")))
 }
 
-/// What the account may have, and has.
+/// Checks the quotas of the account and their use.
 async fn of_quotas(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Finding> {
     let counts = Batch::new(aws).counts().await;
     let mut found = Vec::new();
@@ -246,7 +247,7 @@ async fn of_quotas(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Finding> {
         found.push(match quotas::quota(aws, "batch", what).await {
             Ok(Some(most)) if there < most => Finding::good(about, format!("{there} of {most} are used")),
             Ok(Some(most)) => {
-                // One that is there has its own already.
+                // An existing Knot already has its own.
                 let state = if has_knot { State::Doubtful } else { State::Bad };
                 Finding::new(about, state, format!("{there} of {most} are used: no Knot more can have its own"))
                     .remedy("clobber what is not needed, ask for more in Service Quotas, or deploy with --queue")

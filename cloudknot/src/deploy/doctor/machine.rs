@@ -4,11 +4,11 @@ use super::{Finding, State, in_a_line};
 use crate::build::compile::{Arch, Machine};
 use crate::error::Result;
 
-/// An engine that answers does so in milliseconds.
+/// Timeout for an answer of the Docker engine, which normally takes milliseconds.
 #[cfg(feature = "docker")]
 const ENGINE_ANSWERS: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// What compiles workers.
+/// Checks the tools that compile workers.
 pub(super) fn tools(machine: Result<Machine>, needs_arm64: bool) -> Vec<Finding> {
     let machine = match machine {
         Ok(machine) => machine,
@@ -49,7 +49,7 @@ pub(super) fn tools(machine: Result<Machine>, needs_arm64: bool) -> Vec<Finding>
     found
 }
 
-/// Whether this version is older than that one. What is behind a `-` (nightly, beta) is not looked at.
+/// Returns whether a version is older than another. The part after a `-` (nightly, beta) is ignored.
 fn is_older(version: &str, than: &str) -> bool {
     let parts = |version: &str| -> Vec<u32> {
         version.split('-').next().unwrap_or_default().split('.').map_while(|part| part.parse().ok()).collect()
@@ -57,7 +57,7 @@ fn is_older(version: &str, than: &str) -> bool {
     parts(version) < parts(than)
 }
 
-/// The Docker engine. Most need none.
+/// Checks the Docker engine, which most users do not need.
 #[cfg(feature = "docker")]
 pub(super) async fn docker() -> Finding {
     let about = "Docker";

@@ -1,4 +1,4 @@
-//! Findings about permissions, a verb each.
+//! Findings about permissions, one per verb.
 
 use super::{Finding, State, in_a_line};
 use crate::aws::Aws;
@@ -6,7 +6,7 @@ use crate::aws::permissions::{Answer, Simulation, simulate};
 use crate::deploy::policy::{Allowed, Scope};
 use crate::error::ErrorKind;
 
-/// One finding for each verb; one alone where IAM cannot be asked.
+/// Returns one finding for each verb, or a single one if IAM cannot be asked.
 pub(super) async fn examine(aws: &Aws, caller: &str, scope: &Scope, verbs: &[Allowed], has_pars: bool) -> Vec<Finding> {
     let about = "permissions";
     let policies: Vec<_> = verbs.iter().map(|verb| verb.policy(scope)).collect();
@@ -31,7 +31,7 @@ fn finding(answer: Answer, verb: Allowed, has_pars: bool) -> Finding {
     }
     let denied: Vec<_> = answer.denied.into_iter().collect();
     let mut found = format!("not allowed: {}", denied.join(", "));
-    // Who stands on a Pars that somebody else has made need not be able to.
+    // Users of an existing Pars do not need the permission to create one.
     let mut state = if verb == Allowed::ParsCreate && has_pars { State::Doubtful } else { State::Bad };
     if !answer.untold.is_empty() {
         let untold: Vec<_> = answer.untold.into_iter().collect();

@@ -1,4 +1,4 @@
-//! How a Knot is taken away.
+//! Deletion of a Knot.
 
 use super::stack::{all_definitions, read, stack_name};
 use super::tag_of;
@@ -15,13 +15,13 @@ use crate::home;
 use crate::home::built::Built;
 use crate::home::knot_note::KnotNote;
 
-/// What can be taken away is: the stack with all that belongs to it, and what is left where the stack is gone already, as it
-/// is if a clobber was cut short.
+/// Deletes everything that can be deleted: the stack with all that belongs to it, or, if the stack is already gone
+/// because an earlier clobber was interrupted, the remains.
 pub(crate) async fn clobber(clobber: &KnotClobber) -> Result<()> {
     let aws = Aws::load(&clobber.account).await?;
     let stacks = Stacks::new(&aws);
     let seen = stacks.find(&stack_name(&clobber.name)).await?;
-    // Somebody may be deleting it just now.
+    // Another process may be deleting it at the moment.
     let stack = match &seen {
         Some(stack) => stacks.find_at_rest(&stack.id).await?,
         None => None,
@@ -39,7 +39,8 @@ pub(crate) async fn clobber(clobber: &KnotClobber) -> Result<()> {
         Some(pars) => clobber_pars(clobber, &aws, pars).await,
         None => Ok(()),
     };
-    // Last: it says to the next time on which Pars the Knot was. And also where the Pars has to stay.
+    // The note is removed last, because it tells a repeated clobber which Pars the Knot was on. It is removed even if
+    // the Pars has to stay.
     let was_here = clobber_here(clobber, &aws.region).await?;
     of_pars?;
     if seen.is_some() || left || pars.is_some() || was_here {
@@ -50,11 +51,11 @@ pub(crate) async fn clobber(clobber: &KnotClobber) -> Result<()> {
     Err(Error::new(ErrorKind::NotFound, message).with_hint(hint))
 }
 
-/// The stack of the Pars that a Knot's stack is on.
+/// Returns the stack of the Pars that the stack of a Knot uses.
 async fn below(stacks: &Stacks, stack: &Stack) -> Result<Option<Stack>> {
     let pars = match stack.outputs.get("Pars") {
         Some(pars) => Some(pars.clone()),
-        // One that never came to be has no outputs.
+        // A stack whose creation failed has no outputs.
         None => output_in(&stacks.template(stack).await?, "Pars"),
     };
     match pars {
@@ -68,13 +69,14 @@ async fn clobber_pars(clobber: &KnotClobber, aws: &Aws, pars: &Stack) -> Result<
     let leaving = Pars::builder(name).in_account(&clobber.account).region(&aws.region).clobber();
     let leaving = if clobber.keep_data { leaving.keep_data() } else { leaving };
     match leaving.await {
-        // Its deletion had begun before.
+        // The stack was already being deleted.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         gone => gone,
     }
 }
 
-/// Jobs first, then runs and images, then the stack; what jobs stored while they ended goes last.
+/// Ends jobs first, then deletes runs and images, then the stack; results that jobs stored while they ended are
+/// deleted last.
 async fn take_away(
     clobber: &KnotClobber,
     aws: &Aws,
@@ -83,7 +85,7 @@ async fn take_away(
     pars: Option<&Stack>,
 ) -> Result<()> {
     let batch = Batch::new(aws);
-    // What is half made has no jobs and no runs.
+    // A partly created Knot has no jobs and no runs.
     let whole = read(stack, &clobber.account).ok();
     let definitions = all_definitions(&clobber.name, whole.as_ref(), &batch.definitions().await?);
     if let Some(knot) = &whole {
@@ -101,7 +103,8 @@ async fn take_away(
         Ecr::new(aws).delete_tags(shared, &tag_of(&clobber.name, "")).await?;
     }
     stacks.delete(stack, &[]).await?;
-    // CloudFormation takes away the newest revisions only: deploys leave those of before to who needs them.
+    // CloudFormation deregisters only the newest revisions: a deploy keeps the older ones for programs that still use
+    // them.
     batch.deregister_all(&definitions).await?;
     if let Some(pars) = pars {
         delete_runs(clobber, aws, pars).await?;
@@ -109,9 +112,10 @@ async fn take_away(
     Ok(())
 }
 
-/// What a Knot has left whose stack is gone, and whether that was anything; with the stack of the Pars that it was on.
+/// Deletes the remains of a Knot whose stack is gone. Returns the stack of the Pars that the Knot was on, and whether
+/// there were any remains.
 async fn take_away_what_is_left(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks) -> Result<(Option<Stack>, bool)> {
-    // One that cannot be read is told of when it is to be removed.
+    // An unreadable note is reported later, when it is to be removed.
     let note = KnotNote::read(&home::of_package(&clobber.folder)).ok().flatten();
     let note = note.filter(|note| note.knot == clobber.name && note.region == aws.region);
     let pars = was_below(clobber, stacks, note.as_ref()).await?;
@@ -123,7 +127,8 @@ async fn take_away_what_is_left(clobber: &KnotClobber, aws: &Aws, stacks: &Stack
     batch.deregister_all(&definitions).await?;
     let mut left = definitions.len();
     if let Some(pars) = pars.as_ref().filter(|pars| !clobber.keep_data && pars.outputs.contains_key("Settings")) {
-        // In a bucket that was there before, a Knot of this name may be another account's, unless it is known from here.
+        // In a bucket that existed before, a Knot of this name may be another account's, unless the note here shows
+        // that it is ours.
         if note.is_some() || pars::bucket_is_its_own(pars)? {
             left += delete_runs(clobber, aws, pars).await?;
         } else {
@@ -136,15 +141,16 @@ async fn take_away_what_is_left(clobber: &KnotClobber, aws: &Aws, stacks: &Stack
     Ok((pars, left > 0))
 }
 
-/// The stack of the Pars that a Knot was on whose own stack is gone: as CloudFormation remembers it, or as it was noted here.
+/// Returns the stack of the Pars that a Knot was on whose own stack is gone, from CloudFormation's record of deleted
+/// stacks or from the note in this folder.
 async fn was_below(clobber: &KnotClobber, stacks: &Stacks, note: Option<&KnotNote>) -> Result<Option<Stack>> {
     let remembered = match stacks.deleted(&stack_name(&clobber.name)).await {
-        // Who may delete may not be allowed to look back.
+        // A caller that may delete stacks may not be allowed to list the deleted ones.
         Err(error) if error.kind() == ErrorKind::Denied => None,
         remembered => remembered?,
     };
     let remembered = remembered.and_then(|knot| Some((output_in(&knot.template, "Pars")?, knot.created)));
-    // One that was made since is another one, of the same name.
+    // A Pars that was created later is a different one of the same name.
     if let Some((pars, created)) = remembered {
         let found = stacks.find(&pars::stack_name(&pars)).await?;
         return Ok(found.filter(|pars| pars.created <= created));
@@ -155,7 +161,7 @@ async fn was_below(clobber: &KnotClobber, stacks: &Stacks, note: Option<&KnotNot
     Ok(found.filter(|pars| pars.outputs.get("Bucket") == Some(bucket)))
 }
 
-/// Deletes the runs of a Knot, and the templates of its stack; how many objects they were.
+/// Deletes the runs of a Knot and the templates of its stack. Returns the number of deleted objects.
 async fn delete_runs(clobber: &KnotClobber, aws: &Aws, pars: &Stack) -> Result<usize> {
     let bucket = pars.output("Bucket")?;
     let prefix = pars.outputs.get("BucketPrefix").map_or("", |prefix| prefix.trim_start_matches('/'));
@@ -166,7 +172,7 @@ async fn delete_runs(clobber: &KnotClobber, aws: &Aws, pars: &Stack) -> Result<u
     Ok(deleted)
 }
 
-/// What a deploy left beside the crate; whether there was anything of this Knot.
+/// Removes what a deploy left beside the crate. Returns whether there was anything of this Knot.
 async fn clobber_here(clobber: &KnotClobber, region: &str) -> Result<bool> {
     let home = home::of_package(&clobber.folder);
     let was_noted = KnotNote::remove(&home, &clobber.name, region)?;

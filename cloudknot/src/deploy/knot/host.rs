@@ -1,8 +1,8 @@
-//! How a Knot is deployed, found and taken away: `resolve` asks, the pipeline builds, `plan` is data, and `apply`, here, is what
-//! writes.
+//! Deploying, finding and deleting a Knot: `resolve` asks, the pipeline builds, `plan` is pure data, and `apply`, in
+//! this module, writes.
 //!
-//! The repository comes first, then the push, then the rest of the stack. Whatever interrupts it, the same deploy goes on
-//! from what is there.
+//! The repository is created first, then the image is pushed, then the rest of the stack is created. After any
+//! interruption, the same deploy continues from what exists.
 
 use std::path::Path;
 
@@ -103,7 +103,7 @@ pub(super) async fn template(builder: KnotBuilder) -> Result<String> {
     Ok(template::heading(&format!("knot --knot {name}"), &plan.stack, &besides) + &plan.template)
 }
 
-/// Compiles the program and assembles its image, and checks the Knot with the functions that are in it.
+/// Compiles the program and assembles its image, and checks the Knot with the functions of the program.
 async fn build(resolved: &Resolved, pipeline: Pipeline) -> Result<BuildArtifacts> {
     let knot = &resolved.knot;
     let artifacts = pipeline.run(|digest| tag_of(&knot.name, digest)).await?;
@@ -111,13 +111,13 @@ async fn build(resolved: &Resolved, pipeline: Pipeline) -> Result<BuildArtifacts
     Ok(artifacts)
 }
 
-/// Refuses a Knot that could not be made, or whose jobs could never start.
+/// Refuses a Knot that could not be created, or whose jobs could never start.
 async fn check_machines(resolved: &Resolved, artifacts: &BuildArtifacts) -> Result<()> {
     let Resolved { knot, state, answers } = resolved;
     preflight::check_machines(&state.aws, &wanted(knot, artifacts), answers, &state.pars.planned()).await
 }
 
-/// Brings the Knot about, and notes it beside the crate.
+/// Creates or updates the Knot, and notes it beside the crate.
 async fn apply(resolved: Resolved, artifacts: &BuildArtifacts, account: &Account) -> Result<Knot> {
     artifacts.keep()?;
     let (knot, state) = (&resolved.knot, &resolved.state);
@@ -135,7 +135,7 @@ async fn apply(resolved: Resolved, artifacts: &BuildArtifacts, account: &Account
             ParsFound::Missing(missing) => {
                 step(&format!("there is no Pars yet: making `{}`", missing.planned().name));
                 let pars = pars::apply(missing).await?;
-                // In which zones its subnets are is known by now.
+                // The zones of its subnets are known only now.
                 preflight::check_machines(&state.aws, &wanted(knot, artifacts), &resolved.answers, &pars).await?;
                 pars
             }
@@ -150,7 +150,7 @@ async fn apply(resolved: Resolved, artifacts: &BuildArtifacts, account: &Account
     Ok(made)
 }
 
-/// The repository, the push, and the rest of the stack.
+/// Creates the repository, pushes the image, and creates or updates the rest of the stack.
 async fn apply_stack(resolved: &Resolved, artifacts: &BuildArtifacts, pars: &Pars) -> Result<Stack> {
     let Resolved { knot, state, answers } = resolved;
     let plan = KnotPlan::new(resolved, artifacts, pars, false)?;
@@ -172,13 +172,14 @@ async fn apply_stack(resolved: &Resolved, artifacts: &BuildArtifacts, pars: &Par
     bring(&plan.template, false).await
 }
 
-/// Has the image in this repository.
+/// Pushes the image to this repository.
 async fn push(resolved: &Resolved, artifacts: &BuildArtifacts, uri: &str) -> Result<()> {
     let login = Ecr::new(&resolved.state.aws).login().await?;
     artifacts.image.push_to(&pushed_to(uri), &login).await.map(drop)
 }
 
-/// What is too large for a request is fetched by CloudFormation from the bucket.
+/// Returns a template as the body of a request. A template that is too large for a request is stored in the bucket,
+/// where CloudFormation fetches it.
 async fn body(resolved: &Resolved, pars: &Pars, template: String) -> Result<Body> {
     if template.len() <= LARGEST_BODY {
         return Ok(Body::Text(template));
@@ -190,7 +191,7 @@ async fn body(resolved: &Resolved, pars: &Pars, template: String) -> Result<Body
     Ok(Body::Url(format!("https://{bucket}.s3.{region}.{}/{prefix}{key}", Partition::of(region).domain)))
 }
 
-/// Refuses a change that makes another queue of it while the one that there is has jobs: they would go with it.
+/// Refuses a change that would replace the queue while it has unfinished jobs: they would be lost with it.
 async fn keep_the_queue(resolved: &Resolved, stack: &Stack, template: &str) -> Result<()> {
     let state = &resolved.state;
     let after = resources(template);
@@ -223,7 +224,7 @@ fn note_of(knot: &Knot, pars: &Pars, types: Option<Vec<Types>>) -> KnotNote {
         schema: String::new(),
     };
     let types = types.or_else(|| (!deployed.types.is_empty()).then(|| deployed.types.iter().map(noted).collect()));
-    // Those of a queue that exists were asked for by whoever deployed, and are not noted.
+    // Job sizes on an existing queue are unknown: the deploy asked for its compute, and does not record the answer.
     let jobs = deployed.settings.queue.is_none().then(|| JobSizes {
         fargate: deployed.settings.compute.unwrap_or_default().is_fargate(),
         vcpus: deployed.settings.vcpus,
@@ -253,7 +254,8 @@ pub(super) async fn use_beside(knot: &Knot, folder: &Path) -> Result<()> {
     note_of(knot, &knot.pars().await?, None).write(&home::of_package(folder))
 }
 
-/// A tag that holds the digest never has to move. The Knot's name tells those in a shared repository apart.
+/// Returns the tag of an image. It contains the digest, so that it never has to move, and the Knot's name, which
+/// identifies the Knot's images in a shared repository.
 fn tag_of(knot: &str, digest: &str) -> String {
     let digest = digest.trim_start_matches("sha256:");
     format!("{knot}-{}", &digest[..digest.len().min(12)])

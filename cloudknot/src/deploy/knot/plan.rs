@@ -1,4 +1,4 @@
-//! The plan of a Knot: its templates, and the steps to it. Pure data, from what was resolved and built.
+//! The plan of a Knot: its templates and its tags. Pure data, computed from what was resolved and built.
 
 use std::collections::BTreeMap;
 
@@ -16,21 +16,22 @@ use crate::deploy::pars::Pars;
 use crate::deploy::template::{self, render};
 use crate::error::Result;
 
-/// A registry that stands before the account's own, such as a proxy of an institution: pushed to, and pulled from.
+/// Environment variable with a registry in front of the account's own, such as an institution's proxy. Images are
+/// pushed to it and pulled from it.
 const ENV_REGISTRY: &str = "CLOUDKNOT_REGISTRY";
 
-/// A Knot as it will be.
+/// A Knot as it will be deployed.
 pub(super) struct KnotPlan {
-    /// The name of its stack.
+    /// Name of the stack.
     pub(super) stack: String,
-    /// The repository alone, for the image to be pushed to.
+    /// Template of the repository alone, which the image is pushed to.
     pub(super) repository: String,
     pub(super) template: String,
     pub(super) tags: Vec<(String, String)>,
 }
 
 impl KnotPlan {
-    /// With `of_a_template`, as a stack that somebody else makes of the template.
+    /// Creates a plan. With `of_a_template`, the user creates the stack from the printed template.
     pub(super) fn new(
         resolved: &Resolved,
         artifacts: &BuildArtifacts,
@@ -61,7 +62,7 @@ impl KnotPlan {
     }
 }
 
-/// The Knot, with its functions and its image.
+/// Returns the desired Knot, with its functions and its image.
 pub(super) fn wanted<'a>(knot: &'a KnotProgram, artifacts: &'a BuildArtifacts) -> Wanted<'a> {
     let functions = &artifacts.worker.functions;
     Wanted {
@@ -88,9 +89,9 @@ fn deployed(knot: &KnotProgram, artifacts: &BuildArtifacts) -> Deployed {
     }
 }
 
-/// All that the stack depends on, in a few letters: the same again needs no change.
+/// Returns a digest of everything that the stack depends on. If it is unchanged, the stack needs no change.
 fn content(knot: &KnotProgram, artifacts: &BuildArtifacts, pars: &Pars) -> String {
-    // The types are the image's, and not every machine can ask it.
+    // The types are a property of the image, and not every machine can run it to ask for them.
     let deployed = Deployed { types: BTreeMap::new(), ..deployed(knot, artifacts) };
     let all = json!([
         template::source("knot.yaml"),
@@ -104,7 +105,7 @@ fn content(knot: &KnotProgram, artifacts: &BuildArtifacts, pars: &Pars) -> Strin
     digest(all.to_string())
 }
 
-/// Returns where the image is pulled from, if not from the repository's own host.
+/// Returns the location that the image is pulled from, if it is not the repository's own host.
 fn pulled_from(knot: &KnotProgram, answers: &Answers) -> Option<String> {
     let host = registry()?;
     let shared = answers.repository.as_ref().map(|shared| shared.uri.clone());
@@ -112,7 +113,7 @@ fn pulled_from(knot: &KnotProgram, answers: &Answers) -> Option<String> {
     Some(at_host(&uri, &host)).filter(|pulled_from| *pulled_from != uri)
 }
 
-/// Returns where the image goes that belongs into this repository.
+/// Returns the location that an image of this repository is pushed to.
 pub(super) fn pushed_to(uri: &str) -> String {
     registry().map_or_else(|| uri.to_owned(), |host| at_host(uri, &host))
 }

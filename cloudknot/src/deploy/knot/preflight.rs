@@ -1,5 +1,6 @@
-//! Checks of a Knot before anything is made: some machine can hold what the functions ask for, and the account has room for
-//! one more. What cannot be known here AWS says later, and nothing that exists is lost.
+//! Checks of a Knot before anything is created: some machine can hold what the functions request, and the account's
+//! quotas allow one more Knot. Anything that cannot be known here is reported by AWS later, and nothing that exists is
+//! lost.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,8 @@ use crate::deploy::policy::{Allowed, Scope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
 
-/// Refuses a new Knot that whoever asks may not make, or that the account has no room for; and a key pair that is not there.
+/// Refuses a new Knot that the caller is not allowed to create or that exceeds the account's quotas, and a key pair
+/// that does not exist.
 pub(super) async fn check_account(
     aws: &Aws,
     wanted: &Wanted<'_>,
@@ -40,21 +42,21 @@ pub(super) async fn check_account(
     Ok(())
 }
 
-/// Refuses a Knot whose jobs could never start: no machine can hold them, where the Pars has subnets.
+/// Refuses a Knot whose jobs could never start because no machine in the subnets of the Pars can hold them.
 pub(super) async fn check_machines(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars) -> Result<()> {
-    // What the template's values refuse is known here, and not only once an image is pushed.
+    // Errors in the template's values are found here, and not only after an image is pushed.
     wanted.values(pars, answers, "", false)?;
     if answers.compute.unwrap_or_else(|| wanted.compute()).is_fargate() {
-        // What Fargate has is a part of the template's values.
+        // The sizes that Fargate offers were checked with the template's values.
         return Ok(());
     }
     if wanted.settings.queue.is_some() {
-        // What a queue of somebody else's runs on is theirs to choose, and may change.
+        // The compute of an existing queue is its owner's choice, and may change.
         return Ok(());
     }
     let ec2 = Ec2::new(aws);
     let mut types = ec2.instance_types(&wanted.instance_types()).await?;
-    // One that is yet to be made has no subnets.
+    // A Pars that is yet to be created has no subnets.
     if pars.subnets().next().is_some() {
         types = offered(&ec2, types, pars).await?;
     }
@@ -66,7 +68,7 @@ pub(super) async fn check_machines(aws: &Aws, wanted: &Wanted<'_>, answers: &Ans
     Ok(())
 }
 
-/// Of what the policy of a deploy speaks.
+/// Returns the resources that the policy of a deploy names.
 fn scope(account: &str, aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars) -> Scope {
     let mut scope = Scope::new(account, aws.region.as_str(), pars.name(), wanted.name);
     scope.bucket = Some(pars.bucket().to_owned());
@@ -80,7 +82,7 @@ fn scope(account: &str, aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars:
     scope
 }
 
-/// Those of these types that there are in a zone where the Pars has a subnet.
+/// Returns those of the instance types that are offered in a zone where the Pars has a subnet.
 async fn offered(ec2: &Ec2, types: Vec<InstanceType>, pars: &Pars) -> Result<Vec<InstanceType>> {
     let ours: Vec<&str> = pars.subnets().collect();
     let subnets = ec2.subnets(pars.vpc()).await?;

@@ -1,5 +1,5 @@
-//! What a deploy starts from: the program, as cargo knows it, and the account, as AWS does. Nothing is compiled or written. What
-//! can be refused without compiling is refused here.
+//! The inputs of a deploy: the program, from cargo, and the state of the account, from AWS. Nothing is compiled or
+//! written. Everything that can be refused without compiling is refused here.
 
 use serde_json::json;
 
@@ -22,14 +22,14 @@ use crate::settings::account::Account;
 use crate::settings::config::{Config, default_pars};
 use crate::settings::knot::KnotSettings;
 
-/// A Knot that is to be, and the account that it is to be in.
+/// A Knot to deploy, and the state of its account.
 pub(super) struct Resolved {
     pub(super) knot: KnotProgram,
     pub(super) state: AccountState,
     pub(super) answers: Answers,
 }
 
-/// The program of a Knot, with all that was said of the Knot.
+/// The program of a Knot, with all settings of the Knot.
 pub(super) struct KnotProgram {
     pub(super) name: String,
     pub(super) settings: KnotSettings,
@@ -37,11 +37,11 @@ pub(super) struct KnotProgram {
     pub(super) version: String,
     pub(super) cargo_target: String,
     pub(super) arch: Arch,
-    /// The features of the package that were selected.
+    /// Selected features of the package.
     pub(super) features: Vec<String>,
 }
 
-/// The stacks in the account that a deploy has to do with.
+/// Stacks in the account that a deploy uses or changes.
 pub(super) struct AccountState {
     pub(super) aws: Aws,
     pub(super) stacks: Stacks,
@@ -49,15 +49,15 @@ pub(super) struct AccountState {
     pub(super) pars: ParsFound,
 }
 
-/// The Pars that the Knot is to stand on.
+/// The Pars that the Knot will use.
 pub(super) enum ParsFound {
     There(Box<Pars>),
-    /// It is made on the way.
+    /// The deploy creates it.
     Missing(Box<ParsState>),
 }
 
 impl Resolved {
-    /// Resolves a deploy; with the way of the program to its image.
+    /// Resolves a deploy. Also returns the pipeline that builds the image of the program.
     pub(super) async fn of(builder: &KnotBuilder) -> Result<(Self, Pipeline)> {
         let program = program(builder).await?;
         KnotProgram::of(builder, &program).wanted().check()?;
@@ -89,7 +89,7 @@ async fn program(builder: &KnotBuilder) -> Result<Program> {
     Ok(waiting(move || compile.resolve()).await?)
 }
 
-/// Refuses a program whose workers cannot reach S3, or changes that where it is asked for.
+/// Refuses a program whose workers cannot reach S3, or selects the feature for it if `add` is set.
 async fn with_aws_feature(pipeline: Pipeline, add: bool) -> Result<Pipeline> {
     let turned_on = move || -> Result<Pipeline, CompileError> {
         let Some(feature) = pipeline.program().missing_aws_feature()? else { return Ok(pipeline) };
@@ -105,7 +105,7 @@ async fn with_aws_feature(pipeline: Pipeline, add: bool) -> Result<Pipeline> {
     Ok(waiting(turned_on).await?)
 }
 
-/// Waits for cargo, and so not on a thread that others need.
+/// Waits for cargo on a separate thread, so that no thread is blocked that other tasks need.
 async fn waiting<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(ask).await.expect("asking cargo does not panic")
 }
@@ -124,7 +124,7 @@ impl KnotProgram {
         }
     }
 
-    /// The Knot without functions and image, which are known once it is compiled.
+    /// Returns the Knot without functions and image, which are known only after compiling.
     pub(super) fn wanted(&self) -> Wanted<'_> {
         Wanted {
             name: &self.name,
@@ -136,7 +136,7 @@ impl KnotProgram {
         }
     }
 
-    /// What is noted of it in its stack, but for functions and types.
+    /// Returns the description of the Knot for its stack, without functions and types.
     pub(super) fn deployed(&self) -> Deployed {
         Deployed {
             package: self.package.clone(),
@@ -148,7 +148,7 @@ impl KnotProgram {
         }
     }
 
-    /// Asks AWS for what the settings only name.
+    /// Asks AWS for resources that the settings only name.
     async fn ask(&self, aws: &Aws) -> Result<Answers> {
         let mut answers = Answers::default();
         if let Some(name) = &self.settings.repository {
@@ -169,11 +169,11 @@ impl KnotProgram {
         Ok(answers)
     }
 
-    /// Whether the stack is this program's, on this Pars: only then may it be changed.
+    /// Checks that the stack belongs to this program on this Pars. Only then may it be changed.
     pub(super) fn is_ours(&self, stack: &Stack, pars: &str) -> Result<()> {
         let there = noted(stack)?.settings;
         let of = |deployed: &Deployed, pars: &str| {
-            // Another repository would not have the images that runs still need.
+            // A different repository would not have the images that runs still need.
             let repository = &deployed.settings.repository;
             json!({"package": deployed.package, "target": deployed.cargo_target, "pars": pars, "repository": repository})
         };
@@ -190,7 +190,7 @@ impl KnotProgram {
 }
 
 impl AccountState {
-    /// Looks for the stacks of the Knot and its Pars.
+    /// Looks up the stacks of the Knot and its Pars.
     async fn of(knot: &KnotProgram, account: &Account) -> Result<Self> {
         let aws = Aws::load(account).await?;
         let stacks = Stacks::new(&aws);
@@ -209,30 +209,31 @@ impl AccountState {
                 let hint = format!("`cargo knot pars create {name}` makes it; {}", pars::LOOKED_FOR);
                 return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint));
             }
-            // It is large, and seldom polled.
+            // Boxed, because the future is large and rarely polled.
             None => match Box::pin(ParsState::resolve(&default_pars_builder(&name, account)?, false)).await? {
                 ParsResolved::Open(state) => ParsFound::Missing(state),
-                // Somebody has made it meanwhile.
+                // The Pars has been created in the meantime.
                 ParsResolved::Unchanged(pars) => ParsFound::There(pars),
             },
         };
         Ok(Self { aws, stacks, stack, pars })
     }
 
-    /// The stack that is changed; one that never came to be is taken away first, and made anew.
+    /// Returns the stack that is to be changed; `None` if its creation failed: then it is deleted first, and created
+    /// anew.
     pub(super) fn before(&self) -> Option<&Stack> {
         self.stack.as_ref().filter(|stack| !stack.is_stuck())
     }
 
-    /// Returns whether there is an environment, of which Batch moves the number of vCPUs from the first day on, and refuses to go
-    /// below where it is.
+    /// Returns whether a compute environment exists already. Batch adjusts its number of vCPUs from the start, and
+    /// refuses a number below the current one.
     pub(super) fn has_environment(&self) -> bool {
         self.before().is_some_and(|stack| stack.outputs.contains_key("ComputeEnvironment"))
     }
 }
 
 impl ParsFound {
-    /// The Pars, or one without resources where it is yet to be made.
+    /// Returns the Pars, or one without resources if it is yet to be created.
     pub(super) fn planned(&self) -> Pars {
         match self {
             Self::There(pars) => (**pars).clone(),
@@ -241,7 +242,7 @@ impl ParsFound {
     }
 }
 
-/// A Pars that is made on the way has what was chosen once for all of them.
+/// Returns the builder of a Pars that a deploy creates, with the choices from `config.toml`.
 fn default_pars_builder(name: &str, account: &Account) -> Result<ParsBuilder> {
     let chosen = Config::read()?;
     let mut builder = Pars::builder(name).in_account(account);

@@ -1,4 +1,4 @@
-//! A Knot as its stack: by which name it is found, and what it notes of itself.
+//! The stack of a Knot: its name, and its note.
 
 use crate::aws::Aws;
 use crate::aws::batch::Definition;
@@ -33,7 +33,7 @@ pub(crate) async fn get(builder: &KnotBuilder) -> Result<Knot> {
 pub(crate) async fn list(account: &Account) -> Result<Vec<Knot>> {
     let aws = Aws::load(account).await?;
     let stacks = Stacks::new(&aws).all(KNOT_STACKS).await?;
-    // One without an image is half made.
+    // A Knot without an image is incomplete.
     let whole = stacks.iter().filter(|stack| stack.outputs.contains_key("ImageDigest"));
     Ok(whole.filter_map(|stack| told(read(stack, account))).collect())
 }
@@ -42,12 +42,12 @@ pub(super) fn noted(stack: &Stack) -> Result<Noted<Deployed>> {
     Noted::read(stack)
 }
 
-/// One of another version of cloudknot does not keep the others from being listed.
+/// Reports an unreadable Knot as a warning: one of another version of cloudknot must not prevent listing the others.
 fn told(read: Result<Knot>) -> Option<Knot> {
     read.map_err(|error| step(&format!("warning: {error}"))).ok()
 }
 
-/// What such a stack says that it is.
+/// Reads a Knot from its stack.
 pub(crate) fn read(stack: &Stack, account: &Account) -> Result<Knot> {
     for key in ["Knot", "Pars", "RepositoryUri", "ImageDigest", "JobRole", "JobQueue"] {
         stack.output(key)?;
@@ -63,12 +63,13 @@ pub(crate) fn read(stack: &Stack, account: &Account) -> Result<Knot> {
     })
 }
 
-/// The names of a Knot's job definitions.
+/// Returns the names of a Knot's job definitions.
 pub(crate) fn definitions(knot: &Knot) -> Vec<String> {
     knot.deployed.functions.values().map(|id| job_definition(&knot.name, id)).collect()
 }
 
-/// Those, and besides them what a Knot of this name has left of functions that its program no longer has.
+/// Returns the names of a Knot's job definitions, including those that a Knot of this name has left behind for
+/// functions that its program no longer has.
 pub(crate) fn all_definitions(name: &str, knot: Option<&Knot>, there: &[Definition]) -> Vec<String> {
     let beginning = format!("cloudknot-{name}-");
     let tagged = there.iter().filter(|one| one.knot.as_deref() == Some(name));

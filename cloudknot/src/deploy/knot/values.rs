@@ -1,4 +1,4 @@
-//! From what is said of a Knot to the values of its template. Asks nobody.
+//! Conversion of a Knot's settings to the values of its template. Makes no requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,51 +16,51 @@ use crate::settings::knot::{Compute, KnotSettings, Mount};
 use crate::settings::names::{self, Kind};
 use crate::settings::sizes::{self, MEMORY_MIB, VCPUS};
 
-/// How often a job starts that is lost with its machine.
+/// Default maximum number of starts of a job that is lost with its machine.
 const ATTEMPTS: u32 = 3;
-/// The most virtual CPUs at once.
+/// Default maximum number of virtual CPUs at once.
 pub(crate) const MAX_VCPUS: u32 = 256;
-/// The disk that Batch's own machine image takes, in GiB.
+/// Disk that Batch's own machine image needs, in GiB.
 const LEAST_DISK: u32 = 30;
-/// `/tmp` of a container whose root cannot be written to.
+/// Size of `/tmp` in a container with a read-only root, in MiB.
 const TMP_MIB: u64 = 512;
 
-/// What a Knot shall consist of, as far as it is known without AWS.
+/// Desired Knot, as far as it is known without asking AWS.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     pub(crate) name: &'a str,
     pub(crate) settings: &'a KnotSettings,
     pub(crate) functions: &'a [FunctionDescription],
-    /// Those of the functions.
+    /// IDs of the functions, in the same order.
     pub(crate) ids: Vec<String>,
     pub(crate) arch: Arch,
     pub(crate) digest: &'a str,
 }
 
-/// What AWS had to be asked.
+/// Answers of AWS that the values depend on.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Answers {
-    /// A repository that others share.
+    /// Shared repository.
     pub(crate) repository: Option<Repository>,
-    /// What a queue that exists runs jobs on.
+    /// Compute of an existing queue.
     pub(crate) compute: Option<Compute>,
-    /// The ARNs of further policies.
+    /// ARNs of further policies.
     pub(crate) policies: Vec<String>,
-    /// The name of the device that a machine image starts from.
+    /// Name of the root device of a machine image.
     pub(crate) root_device: Option<String>,
-    /// There is a compute environment already.
+    /// `true` if a compute environment exists already.
     pub(crate) has_environment: bool,
-    /// Where the image is pulled from, if not from the repository's own host.
+    /// Location that the image is pulled from, if it is not the repository's own host.
     pub(crate) image_uri: Option<String>,
 }
 
 impl Wanted<'_> {
-    /// What jobs run on, as far as it is said.
+    /// Returns the compute that the settings choose, or the default.
     pub(crate) fn compute(&self) -> Compute {
         self.settings.compute.unwrap_or_default()
     }
 
-    /// The types of instances that jobs run on.
+    /// Returns the types of instances that jobs run on.
     pub(crate) fn instance_types(&self) -> Vec<String> {
         if !self.settings.instance_types.is_empty() {
             return self.settings.instance_types.clone();
@@ -78,7 +78,7 @@ impl Wanted<'_> {
         self.requests().is_ok_and(|requests| requests.iter().any(|request| request.gpus > 0))
     }
 
-    /// What each function asks of a machine.
+    /// Returns the request of each function for a machine.
     pub(crate) fn requests(&self) -> Result<Vec<Request<'_>>> {
         let memory = amount("memory", self.settings.memory.as_deref())?;
         let all = self.functions.iter().zip(&self.ids);
@@ -95,12 +95,12 @@ impl Wanted<'_> {
         }
     }
 
-    /// The ids of the functions, by what the stack calls their job definitions.
+    /// Returns the IDs of the functions, by the logical IDs of their job definitions in the stack.
     pub(crate) fn job_definitions(&self) -> BTreeMap<String, String> {
         self.functions.iter().map(|function| (format!("Job{}", key(&function.id())), function.id())).collect()
     }
 
-    /// The values of `knot.yaml`; without an image only the repository is made.
+    /// Returns the values of `knot.yaml`; without an image, the template creates only the repository.
     pub(crate) fn values(&self, pars: &Pars, answers: &Answers, settings: &str, image: bool) -> Result<Value> {
         let said = self.settings;
         let compute = answers.compute.unwrap_or_else(|| self.compute());
@@ -176,7 +176,7 @@ impl Wanted<'_> {
         });
         let mut values = Vec::new();
         for (function, request) in self.functions.iter().zip(self.requests()?) {
-            // What a queue that exists runs on is not known before AWS is asked.
+            // The compute of an existing queue is known only after asking AWS.
             if ephemeral.is_some() && !compute.is_fargate() {
                 return Err(ephemeral_on_instances());
             }
@@ -184,10 +184,10 @@ impl Wanted<'_> {
                 let placed = machines::on_fargate(&request, shared_memory, ephemeral)?;
                 (placed.vcpus, placed.memory_mib)
             } else {
-                // EC2 takes whole ones only.
+                // EC2 accepts only whole vCPUs.
                 (sizes::whole(request.vcpus).to_string(), request.memory_mib)
             };
-            // For a worker, which cannot see its share of a machine.
+            // Tells the worker its share of the machine, which it cannot detect.
             let share = json!({"name": contract::ENV_VCPUS, "value": vcpus});
             let environment: Vec<Value> = list(&said.env, "value").into_iter().chain([share]).collect();
             values.push(json!({
@@ -211,7 +211,7 @@ impl Wanted<'_> {
         Ok(values)
     }
 
-    /// Whether AWS would take all of it, as far as its form tells.
+    /// Checks that AWS would accept all settings, as far as their form tells.
     pub(crate) fn check(&self) -> Result<()> {
         let said = self.settings;
         names::check_name(Kind::Knot, self.name)?;
@@ -302,14 +302,14 @@ impl Wanted<'_> {
             let (file_system, root, access_point, read_only) = parts(mount);
             json!({
                 "volume": format!("efs-{index}"), "file_system": file_system, "root": root, "access_point": access_point,
-                // An access point is worth something only if it decides who may.
+                // An access point is useful only if IAM decides who may use it.
                 "iam": access_point.is_some(), "path": path, "read_only": read_only,
             })
         };
         self.settings.mounts.iter().enumerate().map(mount).collect()
     }
 
-    /// Those that are mounted with the job role's rights.
+    /// Returns the file systems that are mounted with the permissions of the job role.
     fn file_systems(&self) -> Vec<Value> {
         let mut writable: BTreeMap<&str, bool> = BTreeMap::new();
         for mount in self.settings.mounts.values() {
@@ -321,15 +321,15 @@ impl Wanted<'_> {
         writable.into_iter().map(|(id, writable)| json!({"id": id, "writable": writable})).collect()
     }
 
-    /// All secrets: of variables and of logs.
+    /// Returns all secrets, of variables and of logs.
     fn secrets(&self) -> BTreeSet<&String> {
         let of_logs = self.settings.log.iter().flat_map(|log| log.secrets.values());
         self.settings.secrets.values().chain(of_logs).collect()
     }
 
-    /// What the role that starts containers has to be able to read.
+    /// Returns the secrets and keys that the role that starts containers must be able to use.
     fn secret_values(&self) -> Value {
-        // A secret's ARN has seven parts; what follows is a key in it.
+        // The ARN of a secret has seven parts; a key in the secret may follow.
         let whole = |arn: &String| arn.split(':').take(7).collect::<Vec<_>>().join(":");
         let (manager, parameters): (Vec<_>, Vec<_>) =
             self.secrets().into_iter().partition(|arn| arn.contains(":secretsmanager:"));
@@ -338,8 +338,8 @@ impl Wanted<'_> {
     }
 }
 
-/// What a policy has to name for a secret of Secrets Manager. AWS puts `-` and six letters or digits behind each secret's
-/// name; jobs can do without them, policies cannot.
+/// Returns the resources that a policy has to name for a secret of Secrets Manager. AWS appends `-` and six letters or
+/// digits to the name of each secret; jobs can omit them, policies cannot.
 fn in_a_policy(arn: &str) -> Vec<String> {
     let last = arn.rsplit_once('-').map_or("", |(_, last)| last);
     let can_be_aws = last.len() == 6 && last.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -347,7 +347,8 @@ fn in_a_policy(arn: &str) -> Vec<String> {
     let any = format!("{arn}-??????");
     match (can_be_aws, is_a_word) {
         (false, _) => vec![any],
-        // `db-secret` is a name, and six small letters of AWS's are as likely as one in two hundred.
+        // `db-secret` may be a complete name: the six characters from AWS are all lowercase letters in one of two
+        // hundred cases.
         (true, true) => vec![arn.to_owned(), any],
         (true, false) => vec![arn.to_owned()],
     }
@@ -376,21 +377,22 @@ fn parts(mount: &Mount) -> (&str, Option<&str>, Option<&str>, bool) {
     }
 }
 
-/// Letters and digits that stay the same as long as the function's id does.
+/// Returns an identifier of letters and digits that stays the same as long as the function's ID does.
 fn key(id: &str) -> String {
     let words = name_of(id).split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
     words.map(capital).collect::<String>() + &short_hash(id)
 }
 
-/// A name of AWS's alphabet, at most 128 characters of it, that no other function of the Knot has.
+/// Returns the name of a function's job definition: at most 128 characters that AWS accepts, and different from those
+/// of the Knot's other functions.
 pub(crate) fn job_definition(knot: &str, id: &str) -> String {
     let fits = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
     let name: String = name_of(id).chars().map(fits).take(60).collect();
     format!("cloudknot-{knot}-{name}-{}", short_hash(id))
 }
 
-/// The function's own name: what comes last in its id.
+/// Returns the function's own name, the last part of its ID.
 fn name_of(id: &str) -> &str {
     id.rsplit_once("::").map_or(id, |(_, name)| name)
 }
@@ -418,14 +420,14 @@ fn check_range(what: &str, value: Option<u32>, least: u32, most: u32) -> Result<
     }
 }
 
-/// MiB, of a setting that may not be there.
+/// Returns an optional setting in MiB.
 fn amount(what: &str, text: Option<&str>) -> Result<Option<u64>> {
     text.map(memory_mib)
         .transpose()
         .map_err(|why| Error::new(ErrorKind::Config, format!("failed to understand `{what}`")).with_source(why))
 }
 
-/// AWS counts disks in whole GiB.
+/// Converts MiB to GiB and rounds up, because AWS counts disks in whole GiB.
 fn gib(mib: u64) -> u32 {
     u32::try_from(mib.div_ceil(1024)).unwrap_or(u32::MAX)
 }

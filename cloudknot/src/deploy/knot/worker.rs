@@ -1,4 +1,4 @@
-//! In a worker there is no Knot to be made or found.
+//! Stubs for workers, where a Knot cannot be created or found.
 
 use crate::backend::Backend;
 use crate::deploy::knot::{Knot, KnotBuilder, KnotClobber};

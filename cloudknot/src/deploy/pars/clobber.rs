@@ -1,4 +1,4 @@
-//! How a Pars is taken away.
+//! Deletion of a Pars.
 
 use super::LOOKED_FOR;
 use super::stack::stack_name;
@@ -27,7 +27,7 @@ pub(crate) async fn clobber(clobber: &ParsClobber) -> Result<()> {
     if !on_it.is_empty() {
         return refused("Knots stand on it", on_it, "clobber those first: `cargo knot clobber <name>`");
     }
-    // What the template has is the stack's own; a bucket that was there before is not in it.
+    // The template contains the stack's own resources only; a bucket that existed before is not in it.
     let own = resources(&stacks.template(&stack).await?);
     let bucket = stack.outputs.get("Bucket").filter(|_| own.contains_key("Bucket"));
     if clobber.keep_data {
@@ -51,9 +51,9 @@ pub(crate) async fn clobber(clobber: &ParsClobber) -> Result<()> {
     stacks.delete(&stack, &[]).await
 }
 
-/// Has the stack leave bucket and logs when it is deleted, or take them with it: that stands in its template.
+/// Updates the stack's template so that the stack keeps bucket and logs when it is deleted, or deletes them.
 ///
-/// An output changes with it: CloudFormation takes a change of the policy alone for none.
+/// An output changes as well, because CloudFormation does not recognize a change of the deletion policy alone.
 async fn keep_data(stacks: &Stacks, stack: &Stack, keep: bool) -> Result<()> {
     const KEPT: &str = "  KeptData:\n    Value: \"true\"\n";
     let (delete, retain) = ("DeletionPolicy: Delete", "DeletionPolicy: Retain");

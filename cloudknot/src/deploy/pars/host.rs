@@ -1,4 +1,4 @@
-//! How a Pars is made, found and taken away: `resolve` asks, `plan` is data, and `apply`, here, is what writes.
+//! Creating, finding and deleting a Pars: `resolve` asks, `plan` is pure data, and `apply`, in this module, writes.
 
 use super::{Pars, ParsBuilder};
 use crate::aws::Aws;
@@ -23,10 +23,10 @@ pub(crate) use resolve::{ParsResolved, ParsState};
 use stack::{Note, same_settings};
 pub(crate) use stack::{bucket_is_its_own, find, of_log_group, read, stack_name};
 
-/// The most zones that a new VPC is in.
+/// Maximum number of zones of a new VPC.
 const ZONES: usize = 3;
 
-/// Hint where a Pars is not found.
+/// Hint for a Pars that was not found.
 pub(crate) const LOOKED_FOR: &str = "`cargo knot pars list` shows those in this region";
 
 pub(super) async fn create(builder: &ParsBuilder) -> Result<Pars> {
@@ -52,7 +52,7 @@ pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
     };
     let plan = ParsPlan::new(&state)?;
     if plan.makes_default_vpc {
-        // A template can name a default VPC, but not make one.
+        // A template can name a default VPC, but cannot create one.
         let (name, region) = (&builder.name, &state.aws.region);
         let message = format!("failed to render the Pars `{name}`: there is no default VPC in {region}");
         return Err(Error::new(ErrorKind::NotFound, message).with_hint(
@@ -62,7 +62,7 @@ pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
     Ok(template::heading(&format!("pars {}", builder.name), &plan.stack, &[]) + &plan.template)
 }
 
-/// Brings the Pars about.
+/// Creates or updates the Pars.
 pub(crate) async fn apply(state: &ParsState) -> Result<Pars> {
     let mut plan = ParsPlan::new(state)?;
     for note in &plan.notes {
@@ -76,10 +76,10 @@ pub(crate) async fn apply(state: &ParsState) -> Result<Pars> {
     }
     let body = Body::Text(plan.template);
     let wanted = Wanted { name: &plan.stack, template: &body, tags: &plan.tags, only_new: false };
-    // Somebody else may have made it meanwhile.
+    // Another process may have created it in the meantime.
     let may_change = |stack: &Stack| {
         same_settings(&state.builder, stack)?;
-        // Who looked for the bucket while somebody else's stack made it takes it for one that was there before.
+        // A bucket that another process's stack was creating during the lookup was taken for one that existed before.
         if Noted::<Note>::read(stack)?.settings.bucket_was_there != plan.makes_bucket {
             return Ok(());
         }
@@ -102,9 +102,9 @@ pub(super) async fn get(builder: &ParsBuilder) -> Result<Pars> {
 pub(super) async fn list(account: &Account) -> Result<Vec<Pars>> {
     let aws = Aws::load(account).await?;
     let stacks = Stacks::new(&aws).all(PARS_STACKS).await?;
-    // One that is half made or half deleted is not one that a Knot could stand on.
+    // A Knot cannot use a Pars that is partly created or partly deleted.
     let whole = stacks.iter().filter(|stack| stack.outputs.contains_key("Settings"));
-    // One of another version of cloudknot does not keep the others from being listed.
+    // A Pars of another version of cloudknot must not prevent listing the others.
     let told = |stack| read(stack, account).map_err(|error| step(&format!("warning: {error}"))).ok();
     Ok(whole.filter_map(told).collect())
 }

@@ -1,4 +1,4 @@
-//! The plan of a Pars: its template, and the steps to it. Pure data, from what was resolved.
+//! The plan of a Pars: its template, and the steps to it. Pure data, computed from what was resolved.
 
 use serde_json::{Value, json};
 
@@ -17,16 +17,16 @@ use crate::error::Result;
 use crate::settings::names;
 use crate::settings::pars::{Internet, Network, ParsSettings};
 
-/// A Pars as it will be.
+/// A Pars as it will be created.
 pub(crate) struct ParsPlan {
-    /// The name of its stack.
+    /// Name of the stack.
     pub(super) stack: String,
     pub(super) template: String,
     pub(super) tags: Vec<(String, String)>,
-    /// The default VPC is made first; the template names a placeholder until then.
+    /// `true` if the default VPC has to be created first; the template contains a placeholder until then.
     pub(super) makes_default_vpc: bool,
     pub(super) makes_bucket: bool,
-    /// Its costs while idle, and when its runs expire.
+    /// Costs while idle, and the expiry of runs.
     pub(super) notes: Vec<String>,
     pub(crate) steps: Plan,
 }
@@ -36,14 +36,14 @@ impl ParsPlan {
         Self::in_network(state, &state.network)
     }
 
-    /// In this network, in place of the one that was resolved.
+    /// Creates a plan for this network, in place of the one that was resolved.
     pub(super) fn in_network(state: &ParsState, network: &NetworkState) -> Result<Self> {
         let (builder, stack) = (&state.builder, stack_name(&state.builder.name));
         let template = template(state, network)?;
         let makes_bucket = resources(&template).contains_key("Bucket");
         let costs = idle_costs(builder);
         let expiry = builder.settings.expire_runs.filter(|_| makes_bucket && state.before.is_none());
-        // A bucket that was there before has rules of its own.
+        // A bucket that existed before has its own rules.
         let expiry =
             expiry.map(|days| format!("runs in it are deleted after {} (--expire-runs)", counted(days, "day")));
         let mut steps = Plan::default();
@@ -63,7 +63,7 @@ impl ParsPlan {
     }
 }
 
-/// What it costs while nothing runs, a sentence each.
+/// Returns the costs while nothing runs, one sentence each.
 fn idle_costs(builder: &ParsBuilder) -> Vec<String> {
     let network = match builder.settings.network {
         Network::New { internet, endpoints, .. } => Some((internet, endpoints, ZONES)),

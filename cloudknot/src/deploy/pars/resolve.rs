@@ -1,4 +1,4 @@
-//! What a Pars starts from: its settings, and what AWS has. Nothing is written.
+//! The inputs of a Pars: its settings, and the state of the account. Nothing is written.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,13 @@ use crate::event::step;
 use crate::settings::names::{self, Kind};
 use crate::settings::pars::{Internet, Network};
 
-/// A Pars that is to be, and the account that it is to be in.
+/// A Pars to create, and the state of its account.
 pub(crate) struct ParsState {
     pub(super) builder: ParsBuilder,
     pub(super) aws: Aws,
     pub(super) stacks: Stacks,
     pub(super) stack: Option<Stack>,
-    /// The template of the stack, where that is one to be changed.
+    /// Template of the stack, if the stack is to be changed.
     pub(super) before: Option<String>,
     pub(super) network: NetworkState,
     pub(super) instance_role: Value,
@@ -33,12 +33,12 @@ pub(crate) struct ParsState {
     pub(super) logs_were_there: bool,
 }
 
-/// The network of a Pars, as far as it is there.
+/// Network of a Pars, as far as it exists.
 #[derive(Clone)]
 pub(super) enum NetworkState {
-    /// A VPC of its own, in these zones.
+    /// A new VPC in these zones.
     New { zones: Vec<String> },
-    /// A VPC that exists.
+    /// An existing VPC.
     Given { vpc: String, subnets: Vec<String>, assign_public_ip: bool },
     /// The default VPC, which this region lacks.
     NoDefault,
@@ -46,14 +46,15 @@ pub(super) enum NetworkState {
 
 /// The outcome of [`ParsState::resolve`].
 pub(crate) enum ParsResolved {
-    /// It is there, as it should be.
+    /// The Pars exists and needs no change.
     Unchanged(Box<Pars>),
-    /// It is to be made or changed.
+    /// The Pars is to be created or changed.
     Open(Box<ParsState>),
 }
 
 impl ParsState {
-    /// Asks AWS for all that a plan depends on. What AWS would refuse is refused, unless the stack is somebody else's to make.
+    /// Asks AWS for everything that a plan depends on. Refuses what AWS would refuse, unless the template is for a
+    /// stack that the user creates.
     pub(crate) async fn resolve(builder: &ParsBuilder, for_template: bool) -> Result<ParsResolved> {
         check(builder)?;
         let aws = Aws::load(&builder.account).await?;
@@ -90,7 +91,7 @@ impl ParsState {
     }
 }
 
-/// Whether AWS would take all of it, as far as its form tells.
+/// Checks that AWS would accept all settings, as far as their form tells.
 fn check(builder: &ParsBuilder) -> Result<()> {
     let settings = &builder.settings;
     names::check_name(Kind::Pars, &builder.name)?;
@@ -110,7 +111,7 @@ fn check(builder: &ParsBuilder) -> Result<()> {
 }
 
 impl ParsState {
-    /// The Pars as far as it is known before it is made: without resources.
+    /// Returns the Pars as far as it is known before it is created: without resources.
     pub(crate) fn planned(&self) -> Pars {
         Pars {
             name: self.builder.name.clone(),
@@ -123,7 +124,7 @@ impl ParsState {
     }
 }
 
-/// Refuses a Pars that whoever asks may not make, or whose network the account has no room for.
+/// Refuses a Pars that the caller is not allowed to create, or whose network exceeds the account's quotas.
 async fn check_account(builder: &ParsBuilder, aws: &Aws, is_begun: bool) -> Result<()> {
     let mut takes = vec!["cloudformation:CreateStack"];
     if builder.settings.instance_role.is_none() || builder.settings.execution_role.is_none() {
@@ -132,7 +133,7 @@ async fn check_account(builder: &ParsBuilder, aws: &Aws, is_begun: bool) -> Resu
     let policy = |account: &str| Allowed::ParsCreate.policy(&scope(account, aws, builder));
     permissions::check(aws, Allowed::ParsCreate.name(), &takes, policy).await?;
     let Network::New { internet, .. } = builder.settings.network else { return Ok(()) };
-    // What is there of it, half made or whole, has its network, perhaps.
+    // An existing stack, incomplete or complete, may already have its network.
     if is_begun {
         return Ok(());
     }
@@ -143,7 +144,7 @@ async fn check_account(builder: &ParsBuilder, aws: &Aws, is_begun: bool) -> Resu
     quotas::check_network(aws, first.as_deref()).await
 }
 
-/// Of what the policy for making it speaks.
+/// Returns the resources that the policy for creating the Pars names.
 fn scope(account: &str, aws: &Aws, builder: &ParsBuilder) -> Scope {
     let mut scope = Scope::new(account, aws.region.as_str(), &builder.name, "example");
     scope.bucket.clone_from(&builder.settings.bucket);
@@ -154,8 +155,8 @@ fn scope(account: &str, aws: &Aws, builder: &ParsBuilder) -> Scope {
     scope
 }
 
-/// Returns whether the user has the bucket already, and whether there are logs of an earlier Pars of this name, which was
-/// clobbered without its data. What this very stack has made was not there before.
+/// Returns whether the user's bucket existed before, and whether there are logs of an earlier Pars of this name that
+/// was clobbered without its data. Resources that this stack itself created did not exist before.
 async fn what_was_there(
     builder: &ParsBuilder,
     aws: &Aws,
@@ -181,7 +182,7 @@ async fn network(builder: &ParsBuilder, aws: &Aws) -> Result<NetworkState> {
     let ec2 = Ec2::new(aws);
     let vpc = match &builder.settings.network {
         Network::New { .. } => {
-            // By their names: CloudFormation itself would count those only that have a default subnet.
+            // The zones are named explicitly: CloudFormation itself would count only zones that have a default subnet.
             return Ok(NetworkState::New { zones: ec2.zones().await?.into_iter().take(ZONES).collect() });
         }
         Network::Vpc(id) => ec2.vpc(id).await?.ok_or_else(|| {
@@ -208,12 +209,12 @@ pub(super) async fn given(ec2: &Ec2, vpc: &str, in_default_vpc: bool) -> Result<
     Ok(NetworkState::Given { vpc: vpc.to_owned(), subnets, assign_public_ip })
 }
 
-/// The subnets that jobs run in, and whether each job gets a public address of its own.
+/// Returns the subnets that jobs run in, and whether each job gets a public address.
 ///
-/// Who names a VPC that has private subnets means those. The default VPC is nobody's choice: what counts there are the
-/// subnets that AWS has made with it, which have addresses and a way out, and not one that somebody has put beside them.
-/// Where all of those have had their public addresses turned off, that was on purpose: no job is given one against it, and
-/// an instance would not get it anyway, since it has what its subnet gives.
+/// A user who names a VPC with private subnets means those. The default VPC is not a choice of the user: there, the
+/// subnets count that AWS created with it, which have public addresses and a route to the internet, and not those that
+/// were added later. If public addresses are turned off in all of these subnets, that was on purpose: no job is given
+/// one, and an instance would not get one anyway, since it has what its subnet assigns.
 fn choose(all: &[Subnet], in_default_vpc: bool) -> (Vec<&Subnet>, bool) {
     let made_with_it: Vec<&Subnet> = all.iter().filter(|subnet| in_default_vpc && subnet.default_for_zone).collect();
     let candidates = if made_with_it.is_empty() { all.iter().collect() } else { made_with_it };
@@ -259,7 +260,7 @@ mod tests {
         check(&all[..2], false, (&["default-a", "default-b"], true));
         check(&[one, other, turned_off.clone()], true, (&["default-a", "default-b"], true));
         check(&[turned_off, theirs.clone()], true, (&["default-c"], false));
-        // Somebody has deleted those that AWS made.
+        // The subnets that AWS created were deleted.
         check(&[theirs.clone(), subnet("public", true, false)], true, (&["public"], true));
         check(&[theirs], true, (&["theirs"], false));
     }

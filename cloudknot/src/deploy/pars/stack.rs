@@ -1,4 +1,4 @@
-//! A Pars as its stack: by which name it is found, and what it notes of itself.
+//! The stack of a Pars: its name, and its note.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -14,13 +14,13 @@ use crate::settings::pars::ParsSettings;
 /// Prefix of the names of all log groups of Pars.
 const LOGS: &str = "/cloudknot/";
 
-/// The note of a Pars in its stack: what the user said, and what of it was there before.
+/// The note of a Pars in its stack: the user's settings, and the resources that existed before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Note {
     pub(super) settings: ParsSettings,
     pub(super) bucket_was_there: bool,
-    /// An earlier Pars of this name may have left them. One that knew nothing of that had none.
+    /// `true` if there were logs of an earlier Pars of this name. A note without this field means that there were none.
     #[serde(default)]
     pub(super) logs_were_there: bool,
 }
@@ -40,20 +40,20 @@ pub(crate) fn stack_name(pars: &str) -> String {
     format!("{PARS_STACKS}{pars}")
 }
 
-/// Returns what tells one template from another: a version of cloudknot may have another one.
+/// Returns a digest of the template's source, which may differ between versions of cloudknot.
 pub(super) fn content() -> String {
     digest(template::source("pars.yaml"))
 }
 
-/// The Pars of this name, if it is there and complete.
+/// Returns the Pars of this name, if it exists and is complete.
 pub(crate) async fn find(stacks: &Stacks, name: &str, account: &Account) -> Result<Option<Pars>> {
     let stack = stacks.find(&stack_name(name)).await?;
-    // One that is being deleted, or was in part, is none to stand on.
+    // A stack that is being deleted, or was deleted in part, cannot be used.
     let stack = stack.filter(|stack| !stack.status.as_str().starts_with("DELETE_"));
     stack.filter(|stack| stack.outputs.contains_key("Settings")).map(|stack| read(&stack, account)).transpose()
 }
 
-/// What such a stack says that it is.
+/// Reads a Pars from its stack.
 pub(crate) fn read(stack: &Stack, account: &Account) -> Result<Pars> {
     for key in template::outputs("pars.yaml").filter(|key| *key != "BucketKey") {
         stack.output(key)?;
@@ -68,12 +68,12 @@ pub(crate) fn read(stack: &Stack, account: &Account) -> Result<Pars> {
     })
 }
 
-/// Whether the bucket was made with the Pars, and holds nobody else's objects.
+/// Returns whether the bucket was created with the Pars, and so holds no other objects.
 pub(crate) fn bucket_is_its_own(stack: &Stack) -> Result<bool> {
     Ok(!Noted::<Note>::read(stack)?.settings.bucket_was_there)
 }
 
-/// Whether what is there was made with the same settings; the error lists what is different.
+/// Checks that an existing Pars has the same settings; the error lists the differences.
 pub(super) fn same_settings(builder: &ParsBuilder, stack: &Stack) -> Result<()> {
     let there = Noted::<Note>::read(stack)?.settings.settings;
     if there == builder.settings {

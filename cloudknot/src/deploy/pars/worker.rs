@@ -1,4 +1,4 @@
-//! In a worker there is no Pars to be made or found.
+//! Stubs for workers, where a Pars cannot be created or found.
 
 use crate::deploy::pars::{Pars, ParsBuilder, ParsClobber};
 use crate::deploy::plan::Plan;
