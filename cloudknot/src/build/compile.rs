@@ -246,7 +246,7 @@ impl Compile {
         let arch = platform::arch_of(&triple)?;
         if arch != self.arch && self.arch != Arch::default() {
             let refused = format!("failed to compile for both {} and `{triple}`", self.arch.rust_name());
-            return Err(CompileError::new(CompileErrorKind::Settings, refused).advise("name one of them"));
+            return Err(CompileError::new(CompileErrorKind::Settings, refused).with_hint("name one of them"));
         }
         let user = flags::of_the_user(toolchain, &triple)?;
         let rustflags = flags::encode(flags::of_a_worker(self.dynamic).into_iter().chain(user))?;

@@ -263,25 +263,39 @@ fn last_lines(text: &str) -> String {
 }
 
 /// Error of an operation with the Docker engine.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}")]
 pub struct DockerError {
     doing: Doing,
     source: Box<dyn Error + Send + Sync>,
 }
 
-#[derive(Debug)]
+/// An operation with the engine, as its error names it.
+#[derive(Debug, thiserror::Error)]
 enum Doing {
+    #[error("failed to reach a Docker engine")]
     Connect,
+    #[error("failed to load the image into Docker")]
     Load,
+    #[error("failed to load `{}` into Docker", .0.display())]
     LoadArchive(PathBuf),
+    #[error("failed to look up `{0}` in Docker")]
     Inspect(String),
+    #[error("failed to tag `{0}` in Docker")]
     Tag(String),
+    #[error("failed to remove `{0}` from Docker")]
     Remove(String),
+    #[error("failed to pull the base image `{0}`")]
     Pull(String),
+    #[error("failed to build `{}`", .0.display())]
     Build(PathBuf),
+    #[error("failed to take `{0}` out of Docker")]
     Export(String),
+    #[error("failed to put the worker onto its base")]
     Assemble,
+    #[error("failed to run a container of `{0}`")]
     Run(String),
+    #[error("failed to remove ended containers")]
     Sweep,
 }
 
@@ -347,31 +361,6 @@ impl From<DockerError> for error::Error {
     fn from(error: DockerError) -> Self {
         let hint = error.hint();
         Self::wrap(ErrorKind::Docker, error, hint)
-    }
-}
-
-impl fmt::Display for DockerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.doing {
-            Doing::Connect => f.write_str("failed to reach a Docker engine"),
-            Doing::Load => f.write_str("failed to load the image into Docker"),
-            Doing::LoadArchive(path) => write!(f, "failed to load `{}` into Docker", path.display()),
-            Doing::Inspect(name) => write!(f, "failed to look up `{name}` in Docker"),
-            Doing::Tag(image) => write!(f, "failed to tag `{image}` in Docker"),
-            Doing::Remove(name) => write!(f, "failed to remove `{name}` from Docker"),
-            Doing::Pull(name) => write!(f, "failed to pull the base image `{name}`"),
-            Doing::Build(path) => write!(f, "failed to build `{}`", path.display()),
-            Doing::Export(name) => write!(f, "failed to take `{name}` out of Docker"),
-            Doing::Assemble => f.write_str("failed to put the worker onto its base"),
-            Doing::Run(image) => write!(f, "failed to run a container of `{image}`"),
-            Doing::Sweep => f.write_str("failed to remove ended containers"),
-        }
-    }
-}
-
-impl Error for DockerError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*self.source)
     }
 }
 

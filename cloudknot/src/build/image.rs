@@ -9,7 +9,6 @@ mod worker;
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -347,15 +346,17 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Error while assembling or saving an image.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
     /// The worker is not an executable that an image can start.
+    #[error("failed to put the worker into an image: it is {found}")]
     NotAWorker {
         /// Description of the file's actual content.
         found: &'static str,
     },
     /// A file of authorities cannot be read or contains none.
+    #[error("failed to read certificates from `{}`", path.display())]
     Authorities {
         /// Path of the file.
         path: PathBuf,
@@ -363,6 +364,7 @@ pub enum ImageError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The base image is for another architecture.
+    #[error("failed to put a worker for {worker} onto a base for {base}")]
     OtherArchitecture {
         /// Architecture of the base.
         base: Architecture,
@@ -370,11 +372,13 @@ pub enum ImageError {
         worker: Architecture,
     },
     /// The base image lacks libraries that the worker needs.
+    #[error("failed to find `{}` in the base, which the worker asks for", missing.join("`, `"))]
     MissingLibraries {
         /// Names of the libraries, and possibly the path of the loader.
         missing: Vec<String>,
     },
     /// The tar cannot be written.
+    #[error("failed to save the image as `{}`", path.display())]
     Save {
         /// Path of the file.
         path: PathBuf,
@@ -409,31 +413,5 @@ impl From<ImageError> for error::Error {
     fn from(error: ImageError) -> Self {
         let hint = error.hint();
         Self::wrap(ErrorKind::Image, error, hint)
-    }
-}
-
-impl fmt::Display for ImageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotAWorker { found } => write!(f, "failed to put the worker into an image: it is {found}"),
-            Self::Authorities { path, .. } => write!(f, "failed to read certificates from `{}`", path.display()),
-            Self::OtherArchitecture { base, worker } => {
-                write!(f, "failed to put a worker for {worker} onto a base for {base}")
-            }
-            Self::MissingLibraries { missing } => {
-                write!(f, "failed to find `{}` in the base, which the worker asks for", missing.join("`, `"))
-            }
-            Self::Save { path, .. } => write!(f, "failed to save the image as `{}`", path.display()),
-        }
-    }
-}
-
-impl Error for ImageError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Authorities { source, .. } => Some(&**source),
-            Self::Save { source, .. } => Some(source),
-            Self::NotAWorker { .. } | Self::OtherArchitecture { .. } | Self::MissingLibraries { .. } => None,
-        }
     }
 }

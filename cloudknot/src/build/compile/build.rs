@@ -31,22 +31,22 @@ impl Build<'_> {
                 format!("failed to compile the worker of `{}`", self.selected.package.name),
             )
         };
-        let mut cargo = command.stdout(Stdio::piped()).spawn().map_err(|cause| failed().because(cause))?;
+        let mut cargo = command.stdout(Stdio::piped()).spawn().map_err(|cause| failed().with_source(cause))?;
         let output = cargo.stdout.take().expect("the standard output of cargo was asked to be a pipe");
         let (mut executable, mut fresh) = (None, true);
         for message in Message::parse_stream(std::io::BufReader::new(output)) {
-            if let Message::CompilerArtifact(artifact) = message.map_err(|cause| failed().because(cause))? {
+            if let Message::CompilerArtifact(artifact) = message.map_err(|cause| failed().with_source(cause))? {
                 fresh &= artifact.fresh;
                 executable = artifact.executable.or(executable);
             }
         }
-        let status = cargo.wait().map_err(|cause| failed().because(cause))?;
+        let status = cargo.wait().map_err(|cause| failed().with_source(cause))?;
         if !status.success() {
             return Err(failed()
-                .because(format!("cargo ended with {status}"))
-                .advise("what it says above is about the worker: the build with `--cfg cloudknot_worker`"));
+                .with_source(format!("cargo ended with {status}"))
+                .with_hint("what it says above is about the worker: the build with `--cfg cloudknot_worker`"));
         }
-        let path = executable.ok_or_else(|| failed().because("cargo built no executable"))?;
+        let path = executable.ok_or_else(|| failed().with_source("cargo built no executable"))?;
         Ok((path.into(), fresh))
     }
 
@@ -105,13 +105,13 @@ impl Build<'_> {
         if !executable.needs.is_empty() && !self.program.dynamic {
             let needs = executable.needs.join("`, `");
             return Err(refused(format!("failed to link `{name}` ({target}) statically: it asks for `{needs}`"))
-                .advise(
+                .with_hint(
                     "link the native library statically (most `-sys` crates have a feature `static` or `vendored`), or \
                  give the worker a base image that has it: `base-image` or `dockerfile` in [package.metadata.cloudknot]",
                 ));
         }
         if executable.functions.is_empty() {
-            return Err(refused(format!("failed to find a remote function in `{name}` ({target})")).advise(format!(
+            return Err(refused(format!("failed to find a remote function in `{name}` ({target})")).with_hint(format!(
                 "mark one with #[cloudknot::remote]; those of another crate are linked only if this target names \
                  something of it (`use the_crate as _;` is enough). Or choose another target; {}",
                 targets_of(self.selected.package)
@@ -121,7 +121,7 @@ impl Build<'_> {
             return Err(refused(format!(
                 "failed to make a worker of `{name}` ({target}): its main is not cloudknot's"
             ))
-            .advise("put #[cloudknot::main] on its main, or choose the library alone: `--lib`"));
+            .with_hint("put #[cloudknot::main] on its main, or choose the library alone: `--lib`"));
         };
         if contract != VERSION {
             let message =
@@ -139,6 +139,6 @@ fn workspace_manifest(metadata: &Metadata) -> Result<toml::Table, CompileError> 
     let path = metadata.workspace_root.join("Cargo.toml");
     let text = fs::read_to_string(&path).map_err(io("read", &path))?;
     text.parse().map_err(|cause: toml::de::Error| {
-        CompileError::new(CompileErrorKind::Settings, format!("failed to read `{path}`")).because(cause)
+        CompileError::new(CompileErrorKind::Settings, format!("failed to read `{path}`")).with_source(cause)
     })
 }

@@ -1,12 +1,12 @@
 //! Errors of compiling a program to its worker, with hints on what to do about them.
 
 use std::error::Error;
-use std::fmt;
 
 use crate::error::{self, ErrorKind};
 
 /// Error while building a worker.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
 pub struct CompileError {
     kind: CompileErrorKind,
     message: String,
@@ -41,12 +41,12 @@ impl CompileError {
         Self { kind, message: message.into(), hint: None, source: None }
     }
 
-    pub(super) fn advise(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    pub(super) fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(super) fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
@@ -62,18 +62,6 @@ impl CompileError {
     }
 }
 
-impl fmt::Display for CompileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for CompileError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|source| &**source as _)
-    }
-}
-
 impl From<CompileError> for error::Error {
     fn from(error: CompileError) -> Self {
         let hint = error.hint().map(str::to_owned);
@@ -84,5 +72,5 @@ impl From<CompileError> for error::Error {
 /// Returns a function for `map_err` on file operations; the message is `failed to <action> <path>`.
 pub(super) fn io(action: &str, path: impl AsRef<std::path::Path>) -> impl FnOnce(std::io::Error) -> CompileError {
     let message = format!("failed to {action} `{}`", path.as_ref().display());
-    move |cause| CompileError::new(CompileErrorKind::Io, message).because(cause)
+    move |cause| CompileError::new(CompileErrorKind::Io, message).with_source(cause)
 }

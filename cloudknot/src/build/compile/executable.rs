@@ -22,16 +22,16 @@ pub(super) struct Executable {
 
 impl Executable {
     pub(super) fn read(bytes: &[u8]) -> Result<Self, CompileError> {
-        let file = ElfFile64::<Endianness>::parse(bytes).map_err(|cause| unreadable().because(cause))?;
+        let file = ElfFile64::<Endianness>::parse(bytes).map_err(|cause| unreadable().with_source(cause))?;
         let section = match file.section_by_name(".cloudknot") {
-            Some(section) => section.data().map_err(|cause| unreadable().because(cause))?,
+            Some(section) => section.data().map_err(|cause| unreadable().with_source(cause))?,
             None => &[],
         };
         // The linker may pad with zeros between two lines.
         let lines = section.split(|byte| matches!(byte, b'\n' | 0)).filter(|line| !line.is_empty());
         let (starts, functions): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with(b"{\"start\":"));
         let starts: Vec<Start> = read(&starts)?;
-        let needs = elf::needs(&file).map_err(|cause| unreadable().because(cause))?;
+        let needs = elf::needs(&file).map_err(|cause| unreadable().with_source(cause))?;
         Ok(Self { contract: starts.first().map(|start| start.contract), functions: descriptions(&functions)?, needs })
     }
 }
@@ -41,7 +41,7 @@ fn read<T: DeserializeOwned>(lines: &[&[u8]]) -> Result<Vec<T>, CompileError> {
         .iter()
         .map(|line| serde_json::from_slice(line))
         .collect::<Result<_, _>>()
-        .map_err(|cause| unreadable().because(cause).advise("cargo-knot and cloudknot have to be of the same version"))
+        .map_err(|cause| unreadable().with_source(cause).with_hint("cargo-knot and cloudknot have to be of the same version"))
 }
 
 fn descriptions(lines: &[&[u8]]) -> Result<Vec<FunctionDescription>, CompileError> {
@@ -52,7 +52,7 @@ fn descriptions(lines: &[&[u8]]) -> Result<Vec<FunctionDescription>, CompileErro
             CompileErrorKind::Worker,
             format!("failed to tell two remote functions apart: both are called `{}`", pair[0].id()),
         )
-        .advise("give one of them another name: #[cloudknot::remote(name = \"…\")]"));
+        .with_hint("give one of them another name: #[cloudknot::remote(name = \"…\")]"));
     }
     Ok(functions)
 }

@@ -52,7 +52,7 @@ impl AwsFeature {
                 format!("run `{self}`, then deploy again; `--add-feature` does both")
             }
         };
-        CompileError::new(CompileErrorKind::Feature, message).advise(hint)
+        CompileError::new(CompileErrorKind::Feature, message).with_hint(hint)
     }
 }
 
@@ -117,10 +117,10 @@ fn enabled(program: &Program) -> Result<BTreeSet<String>, CompileError> {
 
 fn ask(mut command: Command, doing: &str) -> Result<String, CompileError> {
     let failed = || CompileError::new(CompileErrorKind::Settings, format!("cannot {doing}"));
-    let output = command.output().map_err(|cause| failed().because(cause))?;
+    let output = command.output().map_err(|cause| failed().with_source(cause))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: ").to_owned();
-        return Err(failed().because(said));
+        return Err(failed().with_source(said));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

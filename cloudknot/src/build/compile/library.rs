@@ -120,7 +120,7 @@ fn source_of(metadata: &Metadata, package: &Package) -> Result<Table, CompileErr
         CompileErrorKind::Selection,
         format!("failed to depend on `{}` from a generated package: its source is `{}`", package.name, source.repr),
     )
-    .advise("write a program for the library: a main with #[cloudknot::main] that names the crate"))
+    .with_hint("write a program for the library: a main with #[cloudknot::main] that names the crate"))
 }
 
 fn features(package: &Package, selection: &Selection) -> Result<Vec<Value>, CompileError> {
@@ -141,7 +141,7 @@ fn features(package: &Package, selection: &Selection) -> Result<Vec<Value>, Comp
                 CompileErrorKind::Selection,
                 format!("failed to turn on `{name}` for the library `{}` alone", package.name),
             )
-            .advise("give the library a feature that turns it on, and name that one")),
+            .with_hint("give the library a feature that turns it on, and name that one")),
         })
         .collect()
 }

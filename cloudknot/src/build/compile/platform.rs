@@ -68,7 +68,7 @@ pub(super) fn arch_of(triple: &str) -> Result<Arch, CompileError> {
     let fits = triple.contains("-linux-") && (triple.ends_with("-musl") || triple.ends_with("-gnu"));
     Arch::of(triple).filter(|_| fits).ok_or_else(|| {
         CompileError::new(CompileErrorKind::Settings, format!("failed to take `{triple}` as the target of a worker"))
-            .advise("a worker runs on Linux: x86_64 or aarch64, -unknown-linux-musl or -unknown-linux-gnu")
+            .with_hint("a worker runs on Linux: x86_64 or aarch64, -unknown-linux-musl or -unknown-linux-gnu")
     })
 }
 
@@ -100,7 +100,7 @@ pub(super) fn gnu(toolchain: &Toolchain, arch: Arch, needs_c: bool) -> Result<Pl
 fn link(toolchain: &Toolchain, triple: &str, arch: Arch, needs_c: bool) -> Result<Option<Platform>, CompileError> {
     let configured = toolchain.config.linker(triple).map_err(|cause| {
         CompileError::new(CompileErrorKind::Toolchain, format!("failed to read the linker configured for `{triple}`"))
-            .because(cause)
+            .with_source(cause)
     })?;
     let native = toolchain.host == triple;
     let named_c = c_compiler_of_the_environment(triple);
@@ -161,7 +161,7 @@ fn missing(toolchain: &Toolchain, arch: Arch, triple: Option<&str>, needs_c: boo
         CompileErrorKind::Toolchain,
         format!("failed to find what compiles a worker for {what} on this machine ({}){why}", toolchain.host),
     )
-    .advise(format!("install it, then run the same command: {}", lack.remedy()))
+    .with_hint(format!("install it, then run the same command: {}", lack.remedy()))
 }
 
 /// Machine that cannot compile for the requested target or architecture.

@@ -128,7 +128,7 @@ impl Selection {
                 CompileErrorKind::Selection,
                 format!("failed to find package `{spec}` in the workspace `{}`", metadata.workspace_root),
             )
-            .advise(format!("it has: {}", names.into_iter().collect::<Vec<_>>().join(", "))));
+            .with_hint(format!("it has: {}", names.into_iter().collect::<Vec<_>>().join(", "))));
         }
         Ok(found)
     }
@@ -158,7 +158,7 @@ impl Selection {
         };
         let names: Vec<_> = packages.iter().map(|package| format!("`{}`", package.name)).collect();
         CompileError::new(CompileErrorKind::Selection, format!("{wanted} in {}", names.join(", ")))
-            .advise(list("there is", packages.iter().copied().flat_map(targets)))
+            .with_hint(list("there is", packages.iter().copied().flat_map(targets)))
     }
 }
 
@@ -177,7 +177,7 @@ fn several(candidates: &[Selected<'_>]) -> CompileError {
         CompileErrorKind::Selection,
         format!("failed to choose what becomes the worker: there are {count} candidates"),
     )
-    .advise(list("say which", candidates.iter().map(|selected| Selected { kind: selected.kind.clone(), ..*selected })))
+    .with_hint(list("say which", candidates.iter().map(|selected| Selected { kind: selected.kind.clone(), ..*selected })))
 }
 
 fn list<'m>(what: &str, selected: impl Iterator<Item = Selected<'m>>) -> String {
@@ -196,7 +196,7 @@ fn without_cloudknot(packages: &[&Package]) -> CompileError {
         CompileErrorKind::Selection,
         format!("failed to find a package with remote functions: {} does not use cloudknot", names.join(", ")),
     )
-    .advise("add it with `cargo add cloudknot`, or choose another package with `--package`")
+    .with_hint("add it with `cargo add cloudknot`, or choose another package with `--package`")
 }
 
 /// Returns whether a package matches `--package`, as in cargo: a name, `name@version`, or the full ID.

@@ -129,18 +129,18 @@ impl Settings {
                 CompileErrorKind::Settings,
                 format!("failed to read [package.metadata.cloudknot] of `{}`", package.name),
             )
-            .advise(format!("{hint}, in `{}`", package.manifest_path))
+            .with_hint(format!("{hint}, in `{}`", package.manifest_path))
         };
         let Some(table) = package.metadata.get("cloudknot") else { return Ok(Self::default()) };
         let Some(table) = table.as_object() else { return Err(refused("it has to be a table")) };
         // Two types deserialize the table, so that each can reject unknown keys.
         let (own, knot): (Map<_, _>, Map<_, _>) =
             table.clone().into_iter().partition(|(key, _)| OF_THE_WORKER.contains(&key.as_str()));
-        let mut settings = Self::deserialize(Value::from(own)).map_err(|cause| refused("correct it").because(cause))?;
+        let mut settings = Self::deserialize(Value::from(own)).map_err(|cause| refused("correct it").with_source(cause))?;
         // The error of `KnotSettings` lists its own keys, so the hint adds only the worker's.
         let others = OF_THE_WORKER.map(|key| format!("`{key}`")).join(", ");
         settings.knot = KnotSettings::deserialize(Value::from(knot))
-            .map_err(|cause| refused(&format!("correct it (there are {others} as well)")).because(cause))?;
+            .map_err(|cause| refused(&format!("correct it (there are {others} as well)")).with_source(cause))?;
         let folder = package.manifest_path.parent().map(|folder| folder.as_std_path().to_owned()).unwrap_or_default();
         for path in settings.ca_bundle.iter_mut().chain(&mut settings.dockerfile) {
             *path = folder.join(&path);

@@ -26,7 +26,7 @@ impl Toolchain {
     /// Queries cargo and rustc in this folder, on which both rustup and cargo's configuration files depend.
     pub(super) fn of(folder: &Path) -> Result<Self, CompileError> {
         let config = Config::load_with_options(folder, ResolveOptions::default())
-            .map_err(|cause| failed("read cargo's configuration").because(cause))?;
+            .map_err(|cause| failed("read cargo's configuration").with_source(cause))?;
         let rustc = config.rustc();
         let version = ask(rustc, folder, &["-vV"])?;
         let field = |name: &str| {
@@ -97,9 +97,9 @@ impl Toolchain {
             // cargo's own message is the clearest, and begins with "error: ".
             cargo_metadata::Error::CargoMetadata { stderr } => {
                 CompileError::new(CompileErrorKind::Selection, "failed to read the package with `cargo metadata`")
-                    .because(stderr.trim().trim_start_matches("error: ").to_string())
+                    .with_source(stderr.trim().trim_start_matches("error: ").to_string())
             }
-            cause => failed("run `cargo metadata`").because(cause),
+            cause => failed("run `cargo metadata`").with_source(cause),
         })
     }
 }
@@ -117,9 +117,9 @@ fn ask(rustc: &PathAndArgs, folder: &Path, arguments: &[&str]) -> Result<String,
         .args(arguments)
         .current_dir(folder)
         .output()
-        .map_err(|cause| action().because(cause))?;
+        .map_err(|cause| action().with_source(cause))?;
     if !output.status.success() {
-        return Err(action().because(String::from_utf8_lossy(&output.stderr).trim().to_string()));
+        return Err(action().with_source(String::from_utf8_lossy(&output.stderr).trim().to_string()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

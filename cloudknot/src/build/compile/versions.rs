@@ -24,7 +24,7 @@ pub(super) fn check(metadata: &Metadata, package: &Package) -> Result<(), Compil
 /// Returns the error for a program with this version of cloudknot.
 pub(super) fn refused(message: String, version: Option<Version>) -> CompileError {
     let version = version.map_or_else(|| OWN.to_owned(), |version| version.to_string());
-    CompileError::new(CompileErrorKind::Version, message).advise(format!(
+    CompileError::new(CompileErrorKind::Version, message).with_hint(format!(
         "run `cargo install cargo-knot --version {version}`; in a clone of that version, `cargo install --path cargo-knot`"
     ))
 }

@@ -1,7 +1,6 @@
 //! Errors of a registry, in terms of what the user can do about them. Classifies the errors of the client crate.
 
 use std::error::Error;
-use std::fmt;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -45,16 +44,19 @@ impl RegistryErrorKind {
 }
 
 /// Error of an operation with a registry.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
 pub struct RegistryError {
     kind: RegistryErrorKind,
     message: String,
+    #[source]
     cause: Option<Cause>,
     hint: Option<String>,
 }
 
 /// Message of the registry or the connection.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 struct Cause(String);
 
 impl RegistryError {
@@ -259,23 +261,3 @@ impl From<RegistryError> for error::Error {
         Self::wrap(ErrorKind::Registry, error, hint)
     }
 }
-
-impl fmt::Display for RegistryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for RegistryError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.cause.as_ref().map(|cause| cause as &dyn Error)
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Error for Cause {}
