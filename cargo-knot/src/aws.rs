@@ -1,15 +1,15 @@
-//! The options of every verb that asks AWS.
+//! Options of all subcommands that call AWS.
 
 use clap::Args;
 use cloudknot::{KnotBuilder, ParsBuilder};
 
-/// Who asks AWS, and where.
+/// AWS profile and region of a subcommand.
 #[derive(Args, Clone, Default)]
 pub(crate) struct AwsArgs {
-    /// The profile of AWS, in place of `AWS_PROFILE` and `cargo knot configure`
+    /// AWS profile, in place of `AWS_PROFILE` and the one set by `cargo knot configure`
     #[arg(long, value_name = "NAME", help_heading = "AWS")]
     aws_profile: Option<String>,
-    /// The region, in place of `AWS_REGION`, `cargo knot configure` and the profile's
+    /// AWS region, in place of `AWS_REGION` and the one set by `cargo knot configure` or by the profile
     #[arg(long, value_name = "NAME", help_heading = "AWS")]
     region: Option<String>,
 }

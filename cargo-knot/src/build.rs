@@ -1,4 +1,4 @@
-//! `cargo knot build`: compiles the worker, assembles its image, and says what they are.
+//! `cargo knot build`: compiles the worker, assembles its image and prints a summary of both.
 
 use std::path::PathBuf;
 
@@ -20,20 +20,20 @@ pub(crate) struct Build {
     json: bool,
 }
 
-/// What every verb takes that compiles the worker. The names and meanings are cargo's where cargo has them.
+/// Options of all subcommands that compile the worker. They have cargo's names and meanings where cargo has the same option.
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct CompileArgs {
-    /// The package of the program
+    /// Package of the program
     #[arg(short, long, value_name = "SPEC", help_heading = "Target")]
     package: Option<String>,
-    /// The program of this name
+    /// Binary target to compile
     #[arg(long, value_name = "NAME", group = "target_of_cargo", help_heading = "Target")]
     bin: Option<String>,
-    /// The example of this name
+    /// Example target to compile
     #[arg(long, value_name = "NAME", group = "target_of_cargo", help_heading = "Target")]
     example: Option<String>,
-    /// The library alone, with a generated main
+    /// Compile only the library, with a generated `main`
     #[arg(long, group = "target_of_cargo", help_heading = "Target")]
     lib: bool,
     /// Path to Cargo.toml
@@ -48,16 +48,16 @@ pub(crate) struct CompileArgs {
     /// Do not activate the feature `default`
     #[arg(long, help_heading = "Features")]
     no_default_features: bool,
-    /// For 64-bit ARM (Graviton) in place of x86-64
+    /// Compile for 64-bit ARM (Graviton) in place of x86-64
     #[arg(long, conflicts_with = "target", help_heading = "Compilation")]
     arm64: bool,
-    /// For this target in place of the one that would be chosen
+    /// Compile for this target in place of the default one
     #[arg(long, value_name = "TRIPLE", help_heading = "Compilation")]
     target: Option<String>,
-    /// With this profile in place of `cloudknot` (release with fat LTO)
+    /// Compile with this cargo profile in place of `cloudknot` (release with fat LTO)
     #[arg(long, value_name = "NAME", conflicts_with = "fast", help_heading = "Compilation")]
     profile: Option<String>,
-    /// Compile quickly, for trying things: no LTO, a larger worker
+    /// Compile quickly, for trials: no LTO, and a larger worker
     #[arg(long, help_heading = "Compilation")]
     fast: bool,
     /// Require Cargo.lock to be up to date
@@ -66,7 +66,7 @@ pub(crate) struct CompileArgs {
     /// Run without accessing the network
     #[arg(long, help_heading = "Compilation")]
     offline: bool,
-    /// As --locked and --offline
+    /// Equivalent to --locked and --offline
     #[arg(long, help_heading = "Compilation")]
     frozen: bool,
 }
@@ -80,8 +80,8 @@ impl Build {
 }
 
 impl CompileArgs {
-    /// The compilation that is asked for; it says what it does on the standard error. On a base of the user's the
-    /// worker is linked with what is there.
+    /// Returns the compilation that these options describe. It reports its progress on stderr. With `on_base`, the worker is
+    /// linked dynamically, against the libraries of the user's base image.
     pub(crate) fn compile(self, on_base: bool) -> Compile {
         let target = match (self.bin, self.example, self.lib) {
             (Some(name), _, _) => Some(CargoTarget::Bin(name)),

@@ -1,4 +1,4 @@
-//! `cargo knot configure`: what is chosen once, for all programs.
+//! `cargo knot configure`: settings that are chosen once for all programs.
 
 use clap::Args;
 use cloudknot::config::Config;
@@ -7,22 +7,22 @@ use serde_json::json;
 use crate::failure::Failure;
 use crate::output;
 
-/// An empty text takes a choice back.
+/// Options of `cargo knot configure`. An empty value removes a setting.
 #[derive(Args)]
 pub(crate) struct Configure {
-    /// The profile of AWS; "" for none
+    /// AWS profile; "" for none
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// The region; "" for the profile's
+    /// AWS region; "" for the one of the profile
     #[arg(long, value_name = "NAME")]
     region: Option<String>,
-    /// The Pars that Knots stand on if they name none; "" for `<user>-default`
+    /// Pars of Knots that name none; "" for `<user>-default`
     #[arg(long, value_name = "NAME")]
     pars: Option<String>,
-    /// The bucket of a Pars that is made from now on; "" for one of its own
+    /// Bucket of every Pars created from now on; "" to create a bucket for each
     #[arg(long, value_name = "NAME")]
     bucket: Option<String>,
-    /// The KMS key of a Pars that is made from now on; "" for AWS's own
+    /// KMS key of every Pars created from now on; "" for AWS's own key
     #[arg(long, value_name = "ARN")]
     kms_key: Option<String>,
     /// Print one JSON object in place of text
@@ -42,7 +42,7 @@ impl Configure {
             ("bucket", self.bucket, &mut config.bucket),
             ("kms-key", self.kms_key, &mut config.kms_key),
         ];
-        // A question is only for somebody who can answer, and has not answered yet.
+        // Asks only if no option was given and a user at the terminal can answer.
         let ask = said.iter().all(|(_, given, _)| given.is_none()) && !self.json && output::can_ask();
         if ask {
             let there = if profiles.is_empty() { "none".to_owned() } else { profiles.join(", ") };
@@ -77,7 +77,8 @@ impl Configure {
     }
 }
 
-/// What the person types: nothing to keep it, a dash to take it back.
+/// Asks the user for one setting. Returns `None` for an empty line, which keeps the setting, and an empty text for a dash,
+/// which removes it.
 fn answer(name: &str, current: Option<&str>) -> Result<Option<String>, Failure> {
     let line = output::ask(&format!("{name} [{}]", current.unwrap_or("-")))?;
     Ok(match line.as_str() {

@@ -1,4 +1,4 @@
-//! `cargo knot deploy`: from source to a Knot that is ready.
+//! `cargo knot deploy`: turns the source of a program into a Knot that is ready for maps.
 
 use clap::Args;
 use cloudknot::compile::{AwsFeature, Compile, CompileError, CompileErrorKind};
@@ -16,10 +16,10 @@ use crate::pars::{pair, plan};
 pub(crate) struct Deploy {
     #[command(flatten)]
     settings: KnotArgs,
-    /// Show what would be made or changed, and what it costs while idle, and do nothing but compile
+    /// Compile only, and show what would be created or changed and what it costs while idle
     #[arg(long)]
     dry_run: bool,
-    /// Turn the feature `aws` of cloudknot on if the program lacks it: select a feature of the package, or run `cargo add`
+    /// Enable the feature `aws` of cloudknot if the program lacks it: select a feature of the package, or run `cargo add`
     #[arg(long, conflicts_with = "dry_run")]
     add_feature: bool,
     #[command(flatten)]
@@ -33,25 +33,26 @@ pub(crate) struct Deploy {
     json: bool,
 }
 
-/// What a Knot can be told. Goes before what [package.metadata.cloudknot] and the functions say.
+/// Settings of a Knot. They take precedence over `[package.metadata.cloudknot]` and the attributes of the functions.
 #[derive(Args)]
 pub(crate) struct KnotArgs {
-    /// Its name; the package's if not given
+    /// Name of the Knot; the package's name if not given
     #[arg(long, value_name = "NAME", help_heading = "Knot")]
     knot: Option<String>,
-    /// The Pars that it stands on; `<user>-default` if not given, made if it is not there
+    /// Existing Pars of the Knot; if not given, the one set by `cargo knot configure`, else `<user>-default`, which is
+    /// created if it does not exist
     #[arg(long, value_name = "NAME", help_heading = "Knot")]
     pars: Option<String>,
-    /// A repository of ECR that others share
+    /// Shared ECR repository, in place of the Knot's own
     #[arg(long, value_name = "NAME", help_heading = "Knot")]
     repository: Option<String>,
-    /// A further policy of the job role, by name or ARN; may be repeated
+    /// Further policy of the job role, by name or ARN; may be repeated
     #[arg(long, value_name = "POLICY", help_heading = "Knot")]
     policy: Vec<String>,
-    /// The ARN of a role that jobs have, in place of the Knot's own
+    /// ARN of the job role, in place of the Knot's own
     #[arg(long, value_name = "ARN", help_heading = "Knot")]
     job_role: Option<String>,
-    /// A tag for everything; may be repeated
+    /// Tag of all resources; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair, help_heading = "Knot")]
     tag: Vec<(String, String)>,
     /// Virtual CPUs of each item
@@ -63,67 +64,67 @@ pub(crate) struct KnotArgs {
     /// GPUs of each item
     #[arg(long, value_name = "NUMBER", help_heading = "Jobs")]
     gpus: Option<u32>,
-    /// The size of /dev/shm, such as "1 GiB"
+    /// Size of /dev/shm, such as "1 GiB"
     #[arg(long, value_name = "AMOUNT", help_heading = "Jobs")]
     shared_memory: Option<String>,
     /// Disk of a container on Fargate, such as "50 GiB"
     #[arg(long, value_name = "AMOUNT", help_heading = "Jobs")]
     ephemeral_storage: Option<String>,
-    /// How often a job starts that is lost with its machine, 1 to 10
+    /// Maximum number of starts of a job that is lost with its machine, 1 to 10
     #[arg(long, value_name = "NUMBER", help_heading = "Jobs")]
     attempts: Option<u32>,
-    /// A variable of every job; may be repeated
+    /// Environment variable of every job; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair, help_heading = "Jobs")]
     env: Vec<(String, String)>,
-    /// A variable whose value is a secret of Secrets Manager or SSM; may be repeated
+    /// Environment variable with a secret of Secrets Manager or SSM as its value; may be repeated
     #[arg(long, value_name = "NAME=ARN", value_parser = pair, help_heading = "Jobs")]
     secret: Vec<(String, String)>,
-    /// The ARN of the KMS key that secrets are encrypted with, where it is not AWS's own; may be repeated
+    /// ARN of the KMS key that encrypts secrets, if it is not AWS's own; may be repeated
     #[arg(long, value_name = "ARN", help_heading = "Jobs")]
     secret_key: Vec<String>,
-    /// A file system of EFS, and where a container has it; may be repeated
+    /// EFS file system, and its path in the container; may be repeated
     #[arg(long, value_name = "PATH=ID", value_parser = pair, help_heading = "Jobs")]
     mount: Vec<(String, String)>,
-    /// Nothing but /tmp can be written to; on Fargate nothing at all
+    /// Make all folders except /tmp read-only; on Fargate, /tmp as well
     #[arg(long, help_heading = "Jobs")]
     read_only: bool,
-    /// What jobs run on: ec2, spot, fargate or fargate-spot
+    /// Kind of machines for jobs: ec2, spot, fargate or fargate-spot
     #[arg(long, value_name = "KIND", help_heading = "Machines")]
     compute: Option<Compute>,
-    /// The most that Spot may cost, in percent of what the same costs without
+    /// Maximum price of Spot instances, in percent of the On-Demand price
     #[arg(long, value_name = "PERCENT", help_heading = "Machines")]
     bid_percentage: Option<u32>,
-    /// Types or families of instances, separated by commas
+    /// Instance types or families, separated by commas
     #[arg(long, value_name = "TYPES", value_delimiter = ',', help_heading = "Machines")]
     instance_types: Vec<String>,
-    /// Virtual CPUs that are there, and paid, even if nothing runs
+    /// Minimum number of virtual CPUs, which cost even if nothing runs
     #[arg(long, value_name = "NUMBER", help_heading = "Machines")]
     min_vcpus: Option<u32>,
-    /// Virtual CPUs to begin with
+    /// Initial number of virtual CPUs
     #[arg(long, value_name = "NUMBER", help_heading = "Machines")]
     desired_vcpus: Option<u32>,
-    /// The most virtual CPUs at once
+    /// Maximum number of virtual CPUs at once
     #[arg(long, value_name = "NUMBER", help_heading = "Machines")]
     max_vcpus: Option<u32>,
     /// Disk of an instance, such as "200 GiB"
     #[arg(long, value_name = "AMOUNT", help_heading = "Machines")]
     volume_size: Option<String>,
-    /// The machine image of instances
+    /// Machine image (AMI) of instances
     #[arg(long, value_name = "ID", help_heading = "Machines")]
     ami: Option<String>,
-    /// The key pair of instances
+    /// SSH key pair of instances
     #[arg(long, value_name = "NAME", help_heading = "Machines")]
     key_pair: Option<String>,
-    /// The ARN of a service role for the compute environment, in place of Batch's own
+    /// ARN of a service role for the compute environment, in place of Batch's own
     #[arg(long, value_name = "ARN", help_heading = "Machines")]
     service_role: Option<String>,
-    /// The ARN of a queue that exists: no compute environment is made
+    /// ARN of an existing job queue; no compute environment is created
     #[arg(long, value_name = "ARN", help_heading = "Machines")]
     queue: Option<String>,
-    /// The name of the queue that is made
+    /// Name of the job queue that is created
     #[arg(long, value_name = "NAME", conflicts_with = "queue", help_heading = "Machines")]
     queue_name: Option<String>,
-    /// The priority of the queue that is made
+    /// Priority of the job queue that is created
     #[arg(long, value_name = "NUMBER", conflicts_with = "queue", help_heading = "Machines")]
     priority: Option<u32>,
 }
@@ -147,13 +148,13 @@ impl Deploy {
     }
 }
 
-/// Returns whether the program lacks the feature `aws`.
+/// Returns whether the deploy failed because the program lacks the feature `aws`.
 fn lacks_feature(error: &cloudknot::Error) -> bool {
     let compile = error.get_ref().and_then(|error| error.downcast_ref::<CompileError>());
     compile.is_some_and(|error| error.kind() == CompileErrorKind::Feature)
 }
 
-/// Asks the person at the terminal, if there is one, whether to turn the feature on.
+/// Asks the user at the terminal, if there is one, whether to enable the feature `aws`.
 fn may_add_feature(compile: &Compile) -> Result<bool, Failure> {
     if !output::can_ask() {
         return Ok(false);

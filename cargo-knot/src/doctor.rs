@@ -1,19 +1,20 @@
-//! `cargo knot doctor`: whether everything is there, and what to do where something lacks.
+//! `cargo knot doctor`: shows what is missing on this machine and in the account, and how to get it.
 
+use cargo_knot::exit;
 use clap::Args;
 use cloudknot::doctor::{Examination, Finding, State, examine};
 use serde_json::json;
 
 use crate::aws::AwsArgs;
-use crate::failure::{Failure, UNFIT};
+use crate::failure::Failure;
 use crate::output;
 
 #[derive(Args)]
 pub(crate) struct Doctor {
-    /// The Knot; that of the program in this folder if not given
+    /// Name of the Knot; the Knot of the program in this folder if not given
     #[arg(long, value_name = "NAME")]
     knot: Option<String>,
-    /// The Pars; that of `cargo knot configure`, or `<user>-default`, if not given
+    /// Name of the Pars; if not given, the Pars of the Knot or of `cargo knot configure`, else `<user>-default`
     #[arg(long, value_name = "NAME")]
     pars: Option<String>,
     #[command(flatten)]
@@ -38,8 +39,8 @@ impl Doctor {
         }
         match found.iter().filter(|finding| finding.state == State::Bad).count() {
             0 => Ok(()),
-            1 => Err(Failure::new(UNFIT, "one thing stands in the way")),
-            several => Err(Failure::new(UNFIT, format!("{several} things stand in the way"))),
+            1 => Err(Failure::new(exit::UNFIT, "one thing stands in the way")),
+            several => Err(Failure::new(exit::UNFIT, format!("{several} things stand in the way"))),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What stands between a compiled worker and what is done with its image: assembling and keeping it. And `cargo knot
-//! image`, which shows what was built last.
+//! Assembles the image of a compiled worker and keeps it, for all subcommands that use an image. Also `cargo knot image`,
+//! which shows the image that was built last.
 
 use std::path::PathBuf;
 
@@ -12,34 +12,34 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::output;
 
-/// What every verb takes that assembles the image.
+/// Options of all subcommands that assemble the image.
 #[derive(Args)]
 pub(crate) struct ImageArgs {
-    /// A PEM file of certificate authorities that the worker trusts besides the public ones; may be repeated
+    /// PEM file of certificate authorities that the worker trusts besides the public ones; may be repeated
     #[arg(long, value_name = "FILE", help_heading = "Image")]
     ca_bundle: Vec<PathBuf>,
-    /// An image that the worker stands on, for native libraries; takes a Docker engine
+    /// Base image of the worker, for native libraries; requires a Docker engine
     #[arg(long, value_name = "IMAGE", group = "base", help_heading = "Image")]
     base_image: Option<String>,
-    /// A Dockerfile of what the worker stands on; takes a Docker engine
+    /// Dockerfile of the worker's base image; requires a Docker engine
     #[arg(long, value_name = "FILE", group = "base", help_heading = "Image")]
     dockerfile: Option<PathBuf>,
 }
 
 impl ImageArgs {
-    /// Whether the worker stands on an image that brings its libraries.
+    /// Returns whether the worker has a base image, which provides its libraries.
     pub(crate) fn has_base(&self) -> bool {
         self.base_image.is_some() || self.dockerfile.is_some()
     }
 
-    /// A Knot with this image.
+    /// Adds these options to a Knot.
     pub(crate) fn knot(self, mut builder: KnotBuilder) -> KnotBuilder {
         builder = self.ca_bundle.into_iter().fold(builder, KnotBuilder::ca_bundle);
         builder = self.base_image.into_iter().fold(builder, KnotBuilder::base_image);
         self.dockerfile.into_iter().fold(builder, KnotBuilder::dockerfile)
     }
 
-    /// Builds the program's worker and its image, and keeps it as the one that stands for the program.
+    /// Builds the program's worker and its image, and keeps the image as the current one of the program.
     pub(crate) async fn build(self, compile: &Compile, tag: Option<&str>) -> Result<BuildArtifacts, Failure> {
         let mut pipeline = Pipeline::new(compile.resolve()?);
         pipeline = self.ca_bundle.into_iter().fold(pipeline, Pipeline::ca_bundle);
@@ -51,10 +51,10 @@ impl ImageArgs {
     }
 }
 
-/// `cargo knot image`.
+/// Options of `cargo knot image`.
 #[derive(Args)]
 pub(crate) struct Show {
-    /// The package of the program
+    /// Package of the program
     #[arg(short, long, value_name = "SPEC")]
     package: Option<String>,
     /// Path to Cargo.toml
@@ -119,7 +119,7 @@ fn megabytes(bytes: u64) -> String {
     format!("{megabytes:.2} MB")
 }
 
-/// What one item of a function asks for, as far as it asks.
+/// Formats the module of a function, and the resources and limits that the function declares.
 fn asks(function: &FunctionDescription) -> String {
     let mut asks = vec![format!("in {}", function.module)];
     asks.extend(function.vcpus.map(|vcpus| format!("{vcpus} vCPU")));

@@ -1,4 +1,4 @@
-//! `cargo knot list`, `show` and `clobber`: the Knots that there are.
+//! `cargo knot list`, `show`, `use` and `clobber`: existing Knots.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::aws::AwsArgs;
 use crate::failure::Failure;
 use crate::output::{self, age, table};
 
-/// `cargo knot list`.
+/// Options of `cargo knot list`.
 #[derive(Args)]
 pub(crate) struct List {
     #[command(flatten)]
@@ -21,7 +21,7 @@ pub(crate) struct List {
     json: bool,
 }
 
-/// `cargo knot show`.
+/// Options of `cargo knot show`.
 #[derive(Args)]
 pub(crate) struct Show {
     #[command(flatten)]
@@ -31,33 +31,33 @@ pub(crate) struct Show {
     json: bool,
 }
 
-/// `cargo knot use`.
+/// Options of `cargo knot use`.
 #[derive(Args)]
 pub(crate) struct Use {
     #[command(flatten)]
     which: Which,
 }
 
-/// `cargo knot clobber`.
+/// Options of `cargo knot clobber`.
 #[derive(Args)]
 pub(crate) struct Clobber {
     #[command(flatten)]
     which: Which,
-    /// Keep its runs
+    /// Keep the runs of the Knot
     #[arg(long)]
     keep_data: bool,
-    /// Take the Pars away, too, if no other Knot stands on it
+    /// Delete the Pars as well, if no other Knot uses it
     #[arg(long)]
     pars: bool,
-    /// Take away, too, what was built on this machine
+    /// Delete the image that was built on this machine as well
     #[arg(long)]
     image: bool,
 }
 
-/// Which Knot.
+/// Name, profile and region of a Knot.
 #[derive(Args)]
 struct Which {
-    /// Its name; that of the program in this folder if not given
+    /// Name of the Knot; the Knot of the program in this folder if not given
     name: Option<String>,
     #[command(flatten)]
     aws: AwsArgs,
@@ -128,7 +128,7 @@ impl Which {
         Ok(self.aws.knot(Knot::builder(name)))
     }
 
-    /// The Knot's name, and where the program is, if there is one here.
+    /// Returns the Knot's name, and the folder of the program if there is one here.
     fn name_and_folder(&self) -> Result<(String, Option<PathBuf>), Failure> {
         let here = Compile::new(Selection::default());
         match &self.name {

@@ -1,5 +1,5 @@
-//! `cargo knot`: from the command line to the library and back. Results go to the standard output, progress and errors to
-//! the standard error. It asks a question only where somebody at a terminal wants to `configure`.
+//! `cargo knot`: calls the library as the command line asks, and prints the results. Results go to stdout, progress and
+//! errors to stderr. Only `configure` and `deploy` ask questions, and only at a terminal.
 
 mod aws;
 mod build;
@@ -18,14 +18,15 @@ mod template;
 
 use std::process::ExitCode;
 
+use cargo_knot::exit;
 use clap::{Parser, Subcommand};
 
-/// What cargo starts as `cargo-knot knot …`.
+/// Command that cargo starts as `cargo-knot knot …`
 #[derive(Parser)]
 #[command(name = "cargo", bin_name = "cargo", disable_help_subcommand = true)]
 enum Cargo {
-    /// Build and deploy the remote functions of a program.
-    #[command(version, after_help = failure::EXIT_CODES)]
+    /// Build and deploy the remote functions of a program
+    #[command(version, after_help = exit::help())]
     Knot {
         #[command(subcommand)]
         verb: Verb,
@@ -34,45 +35,45 @@ enum Cargo {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Compile the program to a static worker for the cloud, and assemble its image.
-    #[command(after_help = failure::EXIT_CODES)]
+    /// Compile the program to a static worker for the cloud, and assemble its image
+    #[command(after_help = exit::help())]
     Build(build::Build),
-    /// Show the image that was built last: size, digest, layers and functions.
-    #[command(after_help = failure::EXIT_CODES)]
+    /// Show the image that was built last: size, digest, layers and functions
+    #[command(after_help = exit::help())]
     Image(image::Show),
-    /// Build, and push the image into a registry; what is there already is not sent.
-    #[command(after_help = failure::EXIT_CODES)]
+    /// Build the image and push it to a registry; only what the registry lacks is sent
+    #[command(after_help = exit::help())]
     Push(push::Push),
-    /// Choose profile, region, Pars, bucket and key once for all programs, and show what is chosen.
-    #[command(after_help = failure::EXIT_CODES)]
+    /// Set the profile, region, Pars, bucket and key for all programs, and show these settings
+    #[command(after_help = exit::help())]
     Configure(configure::Configure),
-    /// Take the program to AWS: compile it, push its image, and make or change the Knot.
-    #[command(after_help = failure::EXIT_CODES)]
+    /// Deploy the program to AWS: compile it, push its image, and create or update the Knot
+    #[command(after_help = exit::help())]
     Deploy(Box<deploy::Deploy>),
-    /// Take a Knot away, with its runs.
-    #[command(after_help = failure::EXIT_CODES)]
+    /// Delete a Knot and its runs
+    #[command(after_help = exit::help())]
     Clobber(knots::Clobber),
-    /// List the Knots in this region.
-    #[command(after_help = failure::EXIT_CODES)]
+    /// List the Knots in the region
+    #[command(after_help = exit::help())]
     List(knots::List),
-    /// Show what a Knot is made of.
-    #[command(after_help = failure::EXIT_CODES)]
+    /// Show the details of a Knot
+    #[command(after_help = exit::help())]
     Show(knots::Show),
-    /// Have the program in this folder run on a Knot that was deployed from elsewhere.
-    #[command(name = "use", after_help = failure::EXIT_CODES)]
+    /// Run the maps of the program in this folder on a Knot that was deployed from elsewhere
+    #[command(name = "use", after_help = exit::help())]
     Use(knots::Use),
-    /// Make, list, show and take away what Knots share.
+    /// Create, list, show and delete Pars: the resources that Knots share
     Pars(pars::ParsArgs),
-    /// Print the least IAM policy that a verb needs, or that of a Knot's jobs.
-    #[command(after_help = failure::EXIT_CODES)]
+    /// Print the least IAM policy that a command or the jobs of a Knot need
+    #[command(after_help = exit::help())]
     Policy(Box<policy::Policy>),
-    /// Examine this machine and the account: what lacks, and what to do about it.
-    #[command(after_help = failure::EXIT_CODES)]
+    /// Check this machine and the account: show what is missing, and how to get it
+    #[command(after_help = exit::help())]
     Doctor(doctor::Doctor),
-    /// List what exists without an owner, and delete it if told to.
-    #[command(after_help = failure::EXIT_CODES)]
+    /// List what exists without an owner; delete it with --yes
+    #[command(after_help = exit::help())]
     Prune(prune::Prune),
-    /// Print the stacks as templates, to make them with CloudFormation or Terraform of your own.
+    /// Print the stacks as templates, to create them yourself with CloudFormation or Terraform
     Template(template::Template),
 }
 

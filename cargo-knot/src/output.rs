@@ -1,5 +1,4 @@
-//! The only code of the command that prints. Results go to the standard output; progress, warnings, errors and questions to the
-//! standard error.
+//! The only code of the command that prints. Results go to stdout; progress, warnings, errors and questions go to stderr.
 
 use std::error::Error;
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
@@ -9,7 +8,7 @@ use serde_json::Value;
 
 /// Prints a line of progress, or a warning.
 pub(crate) fn note(line: &str) {
-    // There is nobody to tell where stderr is closed.
+    // If stderr is closed, the failure cannot be reported either.
     let _ = writeln!(stderr(), "{line}");
 }
 
@@ -30,12 +29,12 @@ fn indented(text: &str) -> String {
     text.replace('\n', "\n    ")
 }
 
-/// Returns whether there is a person who reads a question and can answer it.
+/// Returns whether a user at a terminal can read and answer a question.
 pub(crate) fn can_ask() -> bool {
     stdin().is_terminal() && stderr().is_terminal()
 }
 
-/// Asks the person at the terminal. Returns one trimmed line.
+/// Asks the user at the terminal a question. Returns the answer, a trimmed line.
 pub(crate) fn ask(question: &str) -> std::io::Result<String> {
     write!(stderr(), "{question}: ")?;
     stderr().flush()?;
@@ -44,23 +43,22 @@ pub(crate) fn ask(question: &str) -> std::io::Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// Prints text as it is.
+/// Prints text unchanged, without a newline.
 pub(crate) fn text(text: &str) -> std::io::Result<()> {
     stdout().lock().write_all(text.as_bytes())
 }
 
-/// Prints lines.
 pub(crate) fn lines(lines: impl IntoIterator<Item = String>) -> std::io::Result<()> {
     let mut out = stdout().lock();
     lines.into_iter().try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// Prints one JSON value on a line.
+/// Prints a JSON value on one line.
 pub(crate) fn json(value: &Value) -> std::io::Result<()> {
     writeln!(stdout().lock(), "{value}")
 }
 
-/// Prints one JSON value, or a line for each name with a value.
+/// Prints the JSON value, or without one a line for each field that is not empty.
 pub(crate) fn fields(value: Option<&Value>, fields: &[(&str, String)]) -> std::io::Result<()> {
     if let Some(value) = value {
         return json(value);
@@ -70,7 +68,7 @@ pub(crate) fn fields(value: Option<&Value>, fields: &[(&str, String)]) -> std::i
     lines(shown.map(|(name, value)| format!("{name:<width$}  {value}")))
 }
 
-/// Prints a table with a heading; nothing if it is empty.
+/// Prints a table with a heading, or nothing if there are no rows.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> std::io::Result<()> {
     let width = |column: usize| {
         rows.iter().map(|row| row[column].len()).chain([heading[column].len()]).max().unwrap_or_default()
@@ -83,7 +81,7 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> std::io::Result<(
     lines(heading.into_iter().chain(rows.iter().map(|row| line(row.iter().map(String::as_str).collect()))))
 }
 
-/// Returns how long ago something was, in the largest unit that fits.
+/// Returns the time since `since`, in the largest unit that fits.
 pub(crate) fn age(since: SystemTime) -> String {
     let seconds = since.elapsed().map(|elapsed| elapsed.as_secs()).unwrap_or_default();
     let in_units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];

@@ -1,12 +1,13 @@
-//! `cargo knot pars`: what Knots share, made, listed, shown and taken away.
+//! `cargo knot pars`: creates, lists, shows and deletes Pars, the resources that Knots share.
 
+use cargo_knot::exit;
 use clap::{Args, Subcommand, ValueEnum};
 use cloudknot::config::Config;
 use cloudknot::{Internet, Pars, ParsBuilder, Tenancy};
 use serde_json::{Value, json};
 
 use crate::aws::AwsArgs;
-use crate::failure::{EXIT_CODES, Failure};
+use crate::failure::Failure;
 use crate::output::{self, table};
 
 #[derive(Args)]
@@ -17,26 +18,26 @@ pub(crate) struct ParsArgs {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Make a Pars: network, bucket, log group and roles.
-    #[command(after_help = EXIT_CODES)]
+    /// Create a Pars: network, bucket, log group and roles
+    #[command(after_help = exit::help())]
     Create(Box<Create>),
-    /// List those that there are in this region.
+    /// List the Pars in the region
     List(List),
-    /// Show what a Pars is made of.
+    /// Show the details of a Pars
     Show(Show),
-    /// Take a Pars away, with all runs in its bucket.
-    #[command(after_help = EXIT_CODES)]
+    /// Delete a Pars, with all runs in its bucket
+    #[command(after_help = exit::help())]
     Clobber(Clobber),
 }
 
-/// `cargo knot pars create`.
+/// Options of `cargo knot pars create`.
 #[derive(Args)]
 pub(crate) struct Create {
-    /// Its name; `<user>-default` if not given
+    /// Name of the Pars; if not given, the one set by `cargo knot configure`, else `<user>-default`
     name: Option<String>,
     #[command(flatten)]
     settings: ParsSettingsArgs,
-    /// Show what would be made, and what it costs while idle, and make nothing
+    /// Show what would be created and what it costs while idle, and create nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -46,76 +47,76 @@ pub(crate) struct Create {
     json: bool,
 }
 
-/// What a Pars can be told.
+/// Settings of a Pars.
 #[derive(Args)]
 pub(crate) struct ParsSettingsArgs {
-    /// In this VPC, in the subnets that give no public addresses, or in all if all do; if not given, in the account's default
-    /// VPC, in the subnets that AWS has made with it and that give public addresses
+    /// Existing VPC, of which the subnets without public addresses are used, or all if all give public addresses; if not
+    /// given, the account's default VPC, of which the subnets are used that AWS created with it and that give public addresses
     #[arg(long, value_name = "ID", conflicts_with = "cidr", help_heading = "Network")]
     vpc: Option<String>,
-    /// In a new VPC with these addresses, such as 10.0.0.0/16
+    /// Create a VPC with this address range, such as 10.0.0.0/16
     #[arg(long, value_name = "CIDR", help_heading = "Network")]
     cidr: Option<String>,
-    /// How jobs in a new VPC reach the internet
+    /// Access of jobs in a new VPC to the internet
     #[arg(long, value_name = "HOW", requires = "cidr", help_heading = "Network")]
     internet: Option<InternetArg>,
-    /// Reach ECR and logs by endpoints in a new VPC, which cost while idle, besides the internet
+    /// Create endpoints for ECR and logs in a new VPC, besides its internet access; they cost while idle
     #[arg(long, requires = "cidr", help_heading = "Network")]
     endpoints: bool,
-    /// Whose hardware instances in a new VPC run on
+    /// Tenancy of instances in a new VPC
     #[arg(long, value_name = "WHOSE", requires = "cidr", help_heading = "Network")]
     tenancy: Option<TenancyArg>,
-    /// The bucket of this name: used if it exists, made if not; one with a name of AWS's if not given
+    /// Name of the bucket, which is created if it does not exist; if not given, a new one with a name that AWS chooses
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     bucket: Option<String>,
-    /// What stands before all keys in the bucket
+    /// Prefix of all keys in the bucket
     #[arg(long, value_name = "PREFIX", help_heading = "Data")]
     prefix: Option<String>,
-    /// The ARN of the KMS key that objects and logs are encrypted with
+    /// ARN of the KMS key that encrypts objects and logs
     #[arg(long, value_name = "ARN", help_heading = "Data")]
     kms_key: Option<String>,
-    /// Delete runs after so many days; 0 for never [default: 30]
+    /// Delete runs after this number of days; 0 for never [default: 30]
     #[arg(long, value_name = "DAYS", help_heading = "Data")]
     expire_runs: Option<u32>,
-    /// Delete logs after so many days; 0 for never [default: 30]
+    /// Delete logs after this number of days; 0 for never [default: 30]
     #[arg(long, value_name = "DAYS", help_heading = "Data")]
     log_retention: Option<u32>,
-    /// A role for instances that exists, by its name; it survives a clobber
+    /// Name of an existing role for instances; a clobber keeps it
     #[arg(long, value_name = "NAME", help_heading = "Roles")]
     instance_role: Option<String>,
-    /// A role that starts containers and exists, by its name; it survives a clobber
+    /// Name of an existing role that starts containers; a clobber keeps it
     #[arg(long, value_name = "NAME", help_heading = "Roles")]
     execution_role: Option<String>,
-    /// The ARN of the policy that bounds every role
+    /// ARN of the policy that bounds every role
     #[arg(long, value_name = "ARN", help_heading = "Roles")]
     permissions_boundary: Option<String>,
-    /// The path of every role, such as /team/
+    /// Path of every role, such as /team/
     #[arg(long, value_name = "PATH", help_heading = "Roles")]
     role_path: Option<String>,
-    /// A tag for everything; may be repeated
+    /// Tag of all resources; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     tag: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum InternetArg {
-    /// By a NAT gateway, which costs while idle
+    /// Through a NAT gateway, which costs while idle
     Nat,
-    /// Not at all: AWS is reached by endpoints, which cost while idle
+    /// No internet: AWS is reached through endpoints, which cost while idle
     None,
-    /// By addresses of their own, which cost nothing while idle
+    /// Through public addresses, which cost nothing while idle
     PublicIp,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum TenancyArg {
-    /// Shared with other accounts
+    /// Hardware shared with other accounts
     Default,
-    /// Nobody else's
+    /// Hardware of this account alone
     Dedicated,
 }
 
-/// `cargo knot pars list`.
+/// Options of `cargo knot pars list`.
 #[derive(Args)]
 pub(crate) struct List {
     #[command(flatten)]
@@ -125,10 +126,10 @@ pub(crate) struct List {
     json: bool,
 }
 
-/// `cargo knot pars show`.
+/// Options of `cargo knot pars show`.
 #[derive(Args)]
 pub(crate) struct Show {
-    /// Its name; the one of `cargo knot configure`, or `<user>-default`, if not given
+    /// Name of the Pars; if not given, the one set by `cargo knot configure`, else `<user>-default`
     name: Option<String>,
     #[command(flatten)]
     aws: AwsArgs,
@@ -137,10 +138,10 @@ pub(crate) struct Show {
     json: bool,
 }
 
-/// `cargo knot pars clobber`.
+/// Options of `cargo knot pars clobber`.
 #[derive(Args)]
 pub(crate) struct Clobber {
-    /// Its name
+    /// Name of the Pars
     name: String,
     /// Keep the bucket and the logs
     #[arg(long)]
@@ -197,7 +198,7 @@ impl Show {
 }
 
 impl ParsSettingsArgs {
-    /// What is not given comes from `config.toml`, as far as that says it.
+    /// Returns the builder of a Pars with these settings. The bucket and the KMS key default to those in `config.toml`.
     pub(crate) fn builder(self, name: &str) -> Result<ParsBuilder, Failure> {
         let chosen = Config::read()?;
         let mut builder = Pars::builder(name);
@@ -244,7 +245,7 @@ impl ParsSettingsArgs {
     }
 }
 
-/// The Pars that is meant where none is named.
+/// Returns the given name of a Pars, else the one in `config.toml`, else `<user>-default`.
 pub(crate) fn name_or_default(name: Option<String>) -> Result<String, Failure> {
     match name {
         Some(name) => Ok(name),
@@ -252,7 +253,7 @@ pub(crate) fn name_or_default(name: Option<String>) -> Result<String, Failure> {
     }
 }
 
-/// What would be done; the notes go with it.
+/// Prints the steps of a plan, with its notes.
 pub(crate) fn plan(plan: &cloudknot::Plan, json: bool) -> Result<(), Failure> {
     if json {
         return Ok(output::json(&json!(plan))?);
@@ -296,7 +297,7 @@ fn as_json(pars: &Pars) -> Value {
     })
 }
 
-/// `KEY=VALUE`.
+/// Parses `KEY=VALUE`.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`"))?;
     if key.is_empty() {

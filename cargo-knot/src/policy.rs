@@ -1,4 +1,4 @@
-//! `cargo knot policy`: what somebody has to be allowed, for those who allow it.
+//! `cargo knot policy`: prints the permissions that users need, for the administrators who grant them.
 
 use clap::{Args, ValueEnum};
 use cloudknot::policy::{Allowed, Scope};
@@ -8,45 +8,45 @@ use crate::failure::Failure;
 use crate::output;
 use crate::pars::name_or_default;
 
-/// `cargo knot policy`.
+/// Options of `cargo knot policy`.
 #[derive(Args)]
 pub(crate) struct Policy {
-    /// Who is to be allowed what
+    /// Operation to allow
     verb: Verb,
-    /// The Pars; that of `cargo knot configure`, or `<user>-default`, if not given
+    /// Name of the Pars; if not given, the one set by `cargo knot configure`, else `<user>-default`
     #[arg(long, value_name = "NAME")]
     pars: Option<String>,
-    /// The Knot
+    /// Name of the Knot
     #[arg(long, value_name = "NAME", default_value = "*")]
     knot: String,
-    /// The account, in place of that of the credentials; with --region, AWS is not asked
+    /// ID of the account, in place of the one of the credentials; with --region, AWS is not called
     #[arg(long, value_name = "DIGITS", requires = "region")]
     account: Option<String>,
-    /// The bucket of the Pars, where AWS has not made up its name
+    /// Bucket of the Pars, if AWS has not chosen its name
     #[arg(long, value_name = "NAME")]
     bucket: Option<String>,
-    /// What stands before all keys in the bucket, such as team/
+    /// Prefix of all keys in the bucket, such as team/
     #[arg(long, value_name = "PREFIX", default_value = "")]
     prefix: String,
-    /// The ARN of the KMS key of the Pars
+    /// ARN of the KMS key of the Pars
     #[arg(long, value_name = "ARN")]
     kms_key: Option<String>,
-    /// The path of every role
+    /// Path of every role
     #[arg(long, value_name = "PATH", default_value = "/")]
     role_path: String,
-    /// The ARN of the policy that bounds every role
+    /// ARN of the policy that bounds every role
     #[arg(long, value_name = "ARN")]
     permissions_boundary: Option<String>,
-    /// The shared repository of the Knot
+    /// Shared repository of the Knot
     #[arg(long, value_name = "NAME")]
     repository: Option<String>,
-    /// The ARN of the Knot's queue, where it is not its own
+    /// ARN of the Knot's job queue, if the Knot did not create it
     #[arg(long, value_name = "ARN")]
     queue: Option<String>,
-    /// The ARN of a role that is used and not made; may be repeated
+    /// ARN of an existing role that is used and not created; may be repeated
     #[arg(long, value_name = "ARN")]
     adopted_role: Vec<String>,
-    /// The ARN of a further policy of the job role; may be repeated
+    /// ARN of a further policy of the job role; may be repeated
     #[arg(long = "policy", value_name = "ARN")]
     further: Vec<String>,
     #[command(flatten)]
@@ -55,17 +55,17 @@ pub(crate) struct Policy {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Verb {
-    /// `cargo knot pars create`, in a VPC that exists
+    /// `cargo knot pars create`, in an existing VPC
     ParsCreate,
-    /// What that needs besides, to make a VPC
+    /// Further permissions of `cargo knot pars create`, to create a VPC
     ParsNetwork,
     /// `cargo knot pars clobber`
     ParsClobber,
-    /// `cargo knot deploy`, on a Pars that exists
+    /// `cargo knot deploy`, on an existing Pars
     Deploy,
     /// `cargo knot clobber`
     Clobber,
-    /// Maps on AWS Batch, and what becomes of their runs
+    /// Maps on AWS Batch, and access to their runs
     Run,
     /// `cargo knot list` and `show`
     Show,
@@ -75,7 +75,7 @@ enum Verb {
     Doctor,
     /// `cargo knot prune`
     Prune,
-    /// A Knot's jobs
+    /// Jobs of a Knot
     JobRole,
 }
 

@@ -1,4 +1,4 @@
-//! `cargo knot prune`: what exists without an owner.
+//! `cargo knot prune`: lists and deletes what exists without an owner.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::aws::AwsArgs;
 use crate::failure::Failure;
 use crate::output::{self, table};
 
-/// Without --yes nothing is deleted.
+/// Options of `cargo knot prune`. Without `--yes`, nothing is deleted.
 #[derive(Args)]
 pub(crate) struct Prune {
-    /// Delete what is listed, but for what has runs in it
+    /// Delete what is listed, except what contains runs
     #[arg(long)]
     yes: bool,
-    /// Delete that, too: results that nobody can make again
+    /// Delete what contains runs as well; their results cannot be restored
     #[arg(long, requires = "yes")]
     runs: bool,
-    /// Leave images and half-made Knots alone that are younger, such as "1h": somebody may be deploying
+    /// Ignore images and incomplete Knots younger than this, such as "1h": a deploy may be in progress
     #[arg(long, value_name = "AGE", default_value = "1d", value_parser = humantime::parse_duration)]
     older_than: Duration,
     #[command(flatten)]
@@ -43,7 +43,7 @@ impl Prune {
             let mut deleted = goes(&orphan);
             if deleted && let Err(error) = orphan.delete().await {
                 deleted = false;
-                // One that cannot be deleted does not keep the others.
+                // A failed deletion does not stop the others.
                 if let Some(before) = failed.replace(error.into()) {
                     before.report();
                 }

@@ -1,4 +1,4 @@
-//! `cargo knot push`: the program's image into a registry, without Docker.
+//! `cargo knot push`: pushes the program's image to a registry, without Docker.
 
 use std::io::Read;
 
@@ -13,13 +13,13 @@ use crate::output;
 
 #[derive(Args)]
 pub(crate) struct Push {
-    /// Where to, such as ghcr.io/somebody/my-crate or …/my-crate:1.0; without a tag it is the start of the digest
+    /// Repository, such as ghcr.io/somebody/my-crate or …/my-crate:1.0; without a tag, the start of the digest is used
     #[arg(value_name = "REPOSITORY[:TAG]")]
     repository: String,
-    /// Log in by this name, in place of what `docker login` has stored
+    /// User name for the registry, in place of the credentials stored by `docker login`
     #[arg(long, value_name = "NAME", requires = "password_stdin", help_heading = "Registry")]
     username: Option<String>,
-    /// Read the password from the standard input
+    /// Read the password from stdin
     #[arg(long, requires = "username", help_heading = "Registry")]
     password_stdin: bool,
     #[command(flatten)]
@@ -54,7 +54,7 @@ impl Push {
     }
 }
 
-/// A colon before a slash belongs to a port.
+/// Splits a reference into repository and tag. A colon before a slash belongs to a port.
 fn split(name: &str) -> (&str, Option<&str>) {
     match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),

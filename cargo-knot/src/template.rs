@@ -1,17 +1,18 @@
-//! `cargo knot template`: the stacks as templates, for those who make theirs with CloudFormation or Terraform.
+//! `cargo knot template`: prints the stacks as templates, for users who create them with CloudFormation or Terraform.
 
+use cargo_knot::exit;
 use clap::{Args, Subcommand};
 use cloudknot::KnotBuilder;
 
 use crate::aws::AwsArgs;
 use crate::build::CompileArgs;
 use crate::deploy::KnotArgs;
-use crate::failure::{EXIT_CODES, Failure};
+use crate::failure::Failure;
 use crate::image::ImageArgs;
 use crate::output;
 use crate::pars::{ParsSettingsArgs, name_or_default};
 
-/// `cargo knot template`.
+/// Options of `cargo knot template`.
 #[derive(Args)]
 pub(crate) struct Template {
     #[command(subcommand)]
@@ -20,17 +21,17 @@ pub(crate) struct Template {
 
 #[derive(Subcommand)]
 enum Of {
-    /// The stack that `cargo knot pars create` would make
-    #[command(after_help = EXIT_CODES)]
+    /// Print the stack that `cargo knot pars create` would create
+    #[command(after_help = exit::help())]
     Pars(Box<OfPars>),
-    /// The stack that `cargo knot deploy` would make; the program is compiled
-    #[command(after_help = EXIT_CODES)]
+    /// Compile the program, and print the stack that `cargo knot deploy` would create
+    #[command(after_help = exit::help())]
     Knot(Box<OfKnot>),
 }
 
 #[derive(Args)]
 struct OfPars {
-    /// Its name; `<user>-default` if not given
+    /// Name of the Pars; if not given, the one set by `cargo knot configure`, else `<user>-default`
     name: Option<String>,
     #[command(flatten)]
     settings: ParsSettingsArgs,

@@ -16,7 +16,7 @@ mod pipe;
 pub use keys::{Part, RunKeys, failure_of, part_of, round_of};
 pub use pipe::{LARGE, Reply, Request, begin_value, end_value};
 
-/// Version of this contract. Building a worker, deploying it and attaching to a run refuse any other version.
+/// Version of this contract. A build refuses a worker with another one; a manifest has a version of its own.
 pub const VERSION: u32 = 1;
 /// Line in a worker's section `.cloudknot`. It states that the worker's `main` hands over to the runtime, and the version
 /// of the contract.

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[cfg(not(cloudknot_worker))]
 use crate::home;
 use crate::record::job::Job;
+use crate::record::Start;
 use crate::record::ledger::Ledger;
 
 #[cfg(all(feature = "aws", not(cloudknot_worker)))]
@@ -34,7 +35,7 @@ mod local;
 /// # Ok::<(), cloudknot::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Backend(Arc<dyn Place>);
+pub struct Backend(Arc<dyn Executor>);
 
 impl Backend {
     /// Returns the local backend: one item process per core on this machine, with a folder as the store.
@@ -141,7 +142,7 @@ impl Backend {
         Ok(Self::local())
     }
 
-    pub(crate) fn place(&self) -> &dyn Place {
+    pub(crate) fn executor(&self) -> &dyn Executor {
         &*self.0
     }
 }
@@ -153,7 +154,7 @@ impl fmt::Debug for Backend {
 }
 
 /// The operations of a backend.
-pub(crate) trait Place: Send + Sync {
+pub(crate) trait Executor: Send + Sync {
     /// Returns the name, as spelled in `CLOUDKNOT_BACKEND`.
     fn name(&self) -> &'static str;
 
@@ -172,13 +173,12 @@ pub(crate) trait Place: Send + Sync {
     fn chunking(&self, function: &Function, resources: &Resources, items: u64) -> Chunking;
 
     /// Freezes the backend's settings in the manifest, so that later deploys do not affect this run.
-    fn pin(&self, _: &mut Manifest, _: &Function, _independent: bool) -> Result<()> {
+    fn fill_manifest(&self, _: &mut Manifest, _: &Function, _independent: bool) -> Result<()> {
         Ok(())
     }
 
     /// Starts to compute the missing items of the ledger's round. Reports progress to the ledger, and finally the end.
-    /// `known` is `true` if the ledger knows everything that is stored: a run that was just recorded has no outcomes.
-    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> BoxFuture<'static, Result<()>>;
+    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> BoxFuture<'static, Result<()>>;
 
     /// Returns the jobs of the run; empty on backends without jobs.
     fn jobs(&self, _: &Arc<Ledger>) -> BoxFuture<'static, Result<Vec<Job>>> {

@@ -72,7 +72,7 @@ pub enum Event<'a> {
         /// Number of items that failed for good.
         failed: u64,
         /// Number of unfinished items: the run was cancelled, or its infrastructure failed.
-        left: u64,
+        unfinished: u64,
         /// Reason for the unfinished items.
         reason: Option<&'a str>,
         /// Time since the run began.
@@ -177,8 +177,8 @@ fn trace(event: &Event<'_>) {
         // Output of the function does not belong in the library's logs.
         Event::Log { .. } => {}
         Event::Waiting { run, since, reason } => tracing::warn!(run, ?since, reason, "nothing of a run is running"),
-        Event::Finished { run, done, failed, left, reason, elapsed } => {
-            tracing::info!(run, done, failed, left, reason, ?elapsed, "a run ended");
+        Event::Finished { run, done, failed, unfinished, reason, elapsed } => {
+            tracing::info!(run, done, failed, unfinished, reason, ?elapsed, "a run ended");
         }
         Event::Pushing { repository, sent, bytes } => tracing::debug!(repository, sent, bytes, "an image is pushed"),
         Event::PushFinished { repository, sent } => tracing::info!(repository, sent, "a push ended"),

@@ -19,7 +19,7 @@ pub(crate) struct Record {
     /// Number of the round, from 1.
     pub(crate) round: u32,
     /// The items that the round schedules, and their retries.
-    pub(crate) taken_up: Round,
+    pub(crate) scheduled: Round,
 }
 
 impl Record {
@@ -34,6 +34,15 @@ impl Record {
             Settled::Failure { item, attempt } => self.keys.failure(item, self.round, attempt),
         }
     }
+}
+
+/// How a round begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// The run was just recorded: no outcome is stored.
+    New,
+    /// Outcomes may be stored that the ledger does not know.
+    Resume,
 }
 
 /// A settled outcome that can be read from the store.

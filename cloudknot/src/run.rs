@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pending::Pending;
 use crate::record::job::Job;
 use crate::record::ledger::{End, Ledger};
-use crate::record::{Record, damaged};
+use crate::record::{Record, Start, damaged};
 use crate::remote::Decode;
 
 mod results;
@@ -56,17 +56,17 @@ pub struct Status {
     /// Number of items that have no outcome yet and are not running.
     pub waiting: u64,
     /// Number of items that will have no outcome, because the run was cancelled or its infrastructure failed.
-    pub left: u64,
+    pub unfinished: u64,
     /// `true` once no more outcomes will come.
     pub finished: bool,
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { items, succeeded, failed, running, waiting, left, .. } = self;
+        let Self { items, succeeded, failed, running, waiting, unfinished, .. } = self;
         write!(
             f,
-            "{items} items: {succeeded} succeeded, {failed} failed, {running} running, {waiting} waiting, {left} left"
+            "{items} items: {succeeded} succeeded, {failed} failed, {running} running, {waiting} waiting, {unfinished} unfinished"
         )
     }
 }
@@ -80,16 +80,16 @@ impl<T> Run<T> {
     ) -> (Self, BoxFuture<'static, Result<()>>) {
         let ledger = Ledger::new(record);
         let run = Self { ledger, backend, function, decode };
-        let launched = run.begin(true);
+        let launched = run.begin(Start::New);
         (run, launched)
     }
 
-    fn begin(&self, known: bool) -> BoxFuture<'static, Result<()>> {
-        if self.ledger.missing().is_empty() && known {
+    fn begin(&self, start: Start) -> BoxFuture<'static, Result<()>> {
+        if self.ledger.missing().is_empty() {
             self.ledger.finish(End::Complete);
             return Box::pin(std::future::ready(Ok(())));
         }
-        self.backend.place().launch(&self.ledger, self.function, known)
+        self.backend.executor().launch(&self.ledger, self.function, start)
     }
 
     /// Returns the ID, by which any program can attach to the run. IDs sort by time.
@@ -105,8 +105,8 @@ impl<T> Run<T> {
         let (succeeded, failed) = self.ledger.counts();
         let open = items - succeeded - failed;
         let running = self.ledger.control.running.load(Ordering::Relaxed).min(open);
-        let (running, waiting, left) = if finished { (0, 0, open) } else { (running, open - running, 0) };
-        Status { items, succeeded, failed, running, waiting, left, finished }
+        let (running, waiting, unfinished) = if finished { (0, 0, open) } else { (running, open - running, 0) };
+        Status { items, succeeded, failed, running, waiting, unfinished, finished }
     }
 
     /// Returns a stream of each item's outcome with its index, in the order of completion.
@@ -195,13 +195,13 @@ impl<T: Send + 'static> Run<T> {
     /// Cancels one item: an outcome that it has stored stays, otherwise the item is `Cancelled`. Possible only if the item
     /// has a job of its own, that is, on AWS Batch with one item per job.
     pub fn cancel_item(&self, index: usize) -> Pending<()> {
-        let cancelled = self.backend.place().cancel_item(&self.ledger, index as u64);
+        let cancelled = self.backend.executor().cancel_item(&self.ledger, index as u64);
         Pending::new(cancelled)
     }
 
     /// Returns the jobs of the run that the scheduler still knows, in the order of their items. Empty on this machine.
     pub fn jobs(&self) -> Pending<Vec<Job>> {
-        Pending::new(self.backend.place().jobs(&self.ledger))
+        Pending::new(self.backend.executor().jobs(&self.ledger))
     }
 
     /// Runs the items without a value again, once this run has finished. The ID stays the same.
@@ -211,9 +211,9 @@ impl<T: Send + 'static> Run<T> {
         Pending::new(async move {
             ledger.finished().await;
             let Record { store, keys, manifest, round, .. } = &ledger.record;
-            let taken_up = Round { items: ledger.without_value(), retries: manifest.retries };
+            let scheduled = Round { items: ledger.without_value(), retries: manifest.retries };
             let next = round + 1;
-            let bytes = serde_json::to_vec(&taken_up).expect("a round is numbers");
+            let bytes = serde_json::to_vec(&scheduled).expect("a round is numbers");
             if !store.create(&keys.round(next), bytes.into()).await? {
                 return Err(Error::new(
                     ErrorKind::Config,
@@ -239,17 +239,15 @@ pub(crate) async fn attach<T>(
     decode: Decode<T>,
     backend: Backend,
 ) -> Result<Run<T>> {
-    let store = backend.place().store()?;
-    let keys = RunKeys::new(&backend.place().knot(function), run);
+    let store = backend.executor().store()?;
+    let keys = RunKeys::new(&backend.executor().knot(function), run);
     let manifest = manifest(&*store, &keys, run).await?;
     check_types(&manifest, function)?;
-    let (round, taken_up) = last_round(&*store, &keys, &manifest).await?;
-    let ledger = Ledger::new(Record { store, keys, manifest, round, taken_up });
+    let (round, scheduled) = last_round(&*store, &keys, &manifest).await?;
+    let ledger = Ledger::new(Record { store, keys, manifest, round, scheduled });
     ledger.refresh().await?;
     let run = Run { ledger, backend, function, decode };
-    // Another program may be computing the run, so items that are missing now may be stored later.
-    let complete = run.ledger.missing().is_empty();
-    run.begin(complete).await?;
+    run.begin(Start::Resume).await?;
     Ok(run)
 }
 

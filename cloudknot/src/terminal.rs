@@ -83,13 +83,13 @@ impl Hook for Terminal {
             Event::Waiting { run, since, reason } => shown.with(run, |shown| {
                 shown.say(&format!("{}: nothing has run for {}: {reason}", shown.function, in_short(since)));
             }),
-            Event::Finished { run, done, failed, left, reason, elapsed } => {
-                let interrupted = shown.interrupted && left > 0;
+            Event::Finished { run, done, failed, unfinished, reason, elapsed } => {
+                let interrupted = shown.interrupted && unfinished > 0;
                 if let Some(shown) = shown.runs.remove(run) {
                     if interrupted {
                         shown.interrupted(run, done, reason);
                     } else {
-                        shown.finish(run, done, failed, left, reason, elapsed);
+                        shown.finish(run, done, failed, unfinished, reason, elapsed);
                     }
                 }
                 drop(shown);
@@ -215,13 +215,13 @@ impl Shown {
         }
     }
 
-    fn finish(self, run: &str, done: u64, failed: u64, left: u64, reason: Option<&str>, elapsed: Duration) {
+    fn finish(self, run: &str, done: u64, failed: u64, unfinished: u64, reason: Option<&str>, elapsed: Duration) {
         self.bar.iter().for_each(ProgressBar::finish_and_clear);
         let some = |number, what| if number > 0 { format!(", {} {what}", HumanCount(number)) } else { String::new() };
-        let (failed, left_over) = (some(failed, "failed"), some(left, "left"));
-        let counts = format!("{} of {} done{failed}{left_over}", HumanCount(done), HumanCount(self.items));
+        let (failed, unfinished_too) = (some(failed, "failed"), some(unfinished, "unfinished"));
+        let counts = format!("{} of {} done{failed}{unfinished_too}", HumanCount(done), HumanCount(self.items));
         say(&format!("{}: {counts}, in {} (run {run})", self.function, in_short(elapsed)));
-        if let Some(reason) = reason.filter(|_| left > 0) {
+        if let Some(reason) = reason.filter(|_| unfinished > 0) {
             say(&format!("{}: {reason}", self.function));
         }
     }

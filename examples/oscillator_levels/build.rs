@@ -1,4 +1,4 @@
-//! Names the library that has LAPACK: the system's `liblapack`, linked dynamically.
+//! Links the library that provides LAPACK: the system's `liblapack`, dynamically.
 
 fn main() {
     println!("cargo::rustc-link-lib=dylib=lapack");

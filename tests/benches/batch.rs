@@ -1,8 +1,8 @@
-//! What a map on AWS Batch costs the host, beside the same requests to S3 in a bare loop of the same SDK.
+//! Cost of a map on AWS Batch for the host, compared with the same requests to S3 in a bare loop of the same SDK.
 //!
-//! `cargo bench -p cloudknot-tests --features counterparts --bench batch`; all figures are of one run on one machine. S3 and
-//! Batch are a process of their own that keeps objects in memory, and in which every job has ended as soon as it is submitted:
-//! what is measured is the host alone, from `map` to the last result.
+//! `cargo bench -p cloudknot-tests --features counterparts --bench batch`; all figures are of one run on one machine.
+//! S3 and Batch are a separate process that keeps objects in memory, and in which every job has ended as soon as it is
+//! submitted: this measures the host alone, from `map` to the last result.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -26,7 +26,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// A value is its input, to the last byte of its frame, and all are of one length: so the stand-in can store what a worker would.
+/// Returns its input. A value has the same frame as its input, byte for byte, and all have the same length, so the
+/// stand-in can store what a worker would.
 #[cloudknot::remote]
 fn same(x: f64) -> f64 {
     x
@@ -34,7 +35,7 @@ fn same(x: f64) -> f64 {
 
 const BUCKET: &str = "bucket";
 const SERVER: &str = "CLOUDKNOT_BENCH_SERVER";
-/// As many reads as the store has under way.
+/// Number of concurrent reads, the same as in the store.
 const AT_ONCE: usize = 32;
 
 #[cloudknot::main]
@@ -61,7 +62,7 @@ fn main() -> cloudknot::Result<()> {
         ("AWS_SECRET_ACCESS_KEY", "a-secret"),
     ];
     for (name, value) in environment {
-        // SAFETY: the server is a process of its own, and no other thread of this one has been started yet.
+        // SAFETY: the server is a separate process, and no other thread of this one has been started yet.
         #[allow(unsafe_code)]
         unsafe {
             std::env::set_var(name, value);
@@ -92,7 +93,7 @@ fn measure() -> cloudknot::Result<()> {
     Ok(())
 }
 
-/// From `map` to the last of the streamed results, each of them compared.
+/// Measures the time from `map` to the last of the streamed results, and compares each of them.
 fn map(items: u64) -> cloudknot::Result<Duration> {
     let began = Instant::now();
     #[allow(clippy::cast_precision_loss, reason = "the numbers are small")]
@@ -108,14 +109,14 @@ fn map(items: u64) -> cloudknot::Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// The same requests: inputs and manifest go up, results are listed and come down.
+/// Measures the same requests: uploads inputs and manifest, lists and downloads results.
 fn floor(items: u64, chunk: u64) -> Duration {
     let runtime = tokio::runtime::Runtime::new().expect("a process may start a few threads");
     runtime.block_on(async {
         let config = cloudknot_runtime::store::s3::loader().load().await;
         let config = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build();
         let client = Client::from_conf(config);
-        // What a worker would have stored, before the clock runs.
+        // Stores what a worker would have stored, before the clock starts.
         let keys = RunKeys::new("floor", &items.to_string());
         let frame = [7_u8; 40];
         let put = |key: String, bytes: Vec<u8>| client.put_object().bucket(BUCKET).key(key).body(bytes.into()).send();
@@ -159,7 +160,7 @@ fn parts(items: u64, chunk: u64) -> impl Iterator<Item = Part> {
 
 type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
 
-/// Says where it is, and serves until it is killed.
+/// Prints its address, and serves until it is killed.
 fn serve() -> ! {
     let runtime = tokio::runtime::Runtime::new().expect("a process may start a few threads");
     runtime.block_on(async {
@@ -188,7 +189,7 @@ async fn answer(request: Request<Incoming>, objects: Objects) -> Result<Response
         (&Method::PUT, _) => {
             let streamed = parts.headers.get("x-amz-content-sha256");
             let streamed = streamed.is_some_and(|value| value.as_bytes().starts_with(b"STREAMING"));
-            // A part of an upload waits under a name that no listing shows.
+            // A part of an upload is kept under a name that no listing shows.
             let key = field(query, "partNumber").map_or(key.clone(), |number| format!("!{key}#{number:0>5}"));
             objects.insert(key, if streamed { unchunked(&body) } else { body });
             (StatusCode::OK, Bytes::new())
@@ -218,7 +219,7 @@ async fn answer(request: Request<Incoming>, objects: Objects) -> Result<Response
     Ok(Response::builder().status(status).body(Full::new(answer)).expect("a status and a body"))
 }
 
-/// What is between the lengths and signatures of a body that is sent in chunks.
+/// Returns the data of a body that is sent in chunks, without the lengths and signatures between them.
 fn unchunked(body: &Bytes) -> Bytes {
     let (mut rest, mut whole) = (&body[..], Vec::with_capacity(body.len()));
     while let Some(line) = rest.windows(2).position(|pair| pair == b"\r\n") {

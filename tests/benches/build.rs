@@ -1,7 +1,8 @@
-//! What `cargo knot build` costs beside plain cargo, and how large what it makes is.
+//! Cost of `cargo knot build` compared with plain cargo, and the size of its output.
 //!
-//! `cargo bench --profile dev -p cloudknot-tests --features counterparts --bench build` (minutes: it compiles the AWS SDK for
-//! two sizes of worker); `-- times` or `-- sizes` for one half. All times are of one run on one machine.
+//! `cargo bench --profile dev -p cloudknot-tests --features counterparts --bench build` (takes minutes, because it
+//! compiles the AWS SDK for two sizes of worker); `-- times` or `-- sizes` runs one half. All times are of one run on
+//! one machine.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,7 +25,7 @@ fn main() {
     }
 }
 
-/// `random_mv_prod` in a folder of its own.
+/// Creates `random_mv_prod` in a separate folder.
 fn program(name: &str, features: &str, settings: &str) -> PathBuf {
     let manifest = format!(
         r#"
@@ -55,7 +56,7 @@ fn times() {
             std::fs::remove_dir_all(target).expect("the folder is ours");
         }
     }
-    // Whatever has to be fetched or built is there before.
+    // Everything that has to be fetched or built is prepared first.
     cargo_knot_released();
     run(Command::new(env!("CARGO")).arg("fetch").current_dir(&folder));
     let ours = || knot(&folder, &ours);
@@ -83,7 +84,7 @@ fn knot(folder: &Path, target: &Path) {
     finish(command);
 }
 
-/// The same worker by plain cargo, with the same profile.
+/// Builds the same worker with plain cargo, and with the same profile.
 fn cargo(folder: &Path, target: &Path) {
     let mut command = Command::new(env!("CARGO"));
     command.args(["build", "--release", "--offline", "--target", TARGET]);
@@ -102,7 +103,7 @@ fn finish(mut command: Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Another way to compute the same, in the function.
+/// Changes the function to compute the same value in another way.
 fn change(folder: &Path, deviation: &str) {
     let changed = MAIN.replace("Normal::new(0.0, b)", &format!("Normal::new(0.0, {deviation})"));
     assert!(deviation == "b" || changed != MAIN, "the line is there");

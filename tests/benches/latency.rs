@@ -1,6 +1,8 @@
-//! How long after the last child of a map has stored its value the program has it. Batch is moto with real containers.
+//! Time from when the last child of a map has stored its value until the program has it. Batch is moto with real
+//! containers.
 //!
-//! `cargo bench -p cloudknot-tests --features counterparts --bench latency`; `--profile dev` saves building the AWS SDKs once more.
+//! `cargo bench -p cloudknot-tests --features counterparts --bench latency`; `--profile dev` avoids building the AWS
+//! SDKs again.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +18,7 @@ fn main() {
     println!("{:<12}{:>26}{:>32}", "run", "from map to results", "after the last value was stored");
     for run in 0..RUNS {
         let trial = cloud.trial(env!("CARGO_BIN_EXE_trial"), JobKind::Container).expect("there is a Docker engine");
-        // From 2 to 16 seconds, each item by itself.
+        // From 2 to 16 seconds, with a job for each item.
         let tasks = (0..ITEMS).map(|item| Task::Sleep(u64::from(run + 1) * 2_000 + item * 37, item));
         let began = SystemTime::now();
         let facts = trial.facts(&["map", &json(&Spec::of(tasks))]);

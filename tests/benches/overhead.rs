@@ -1,5 +1,5 @@
-//! What cloudknot adds to an item, beside other ways to run the same items: a plain loop, rayon's threads, and one
-//! process per item of an empty static program.
+//! Overhead of cloudknot per item, compared with other ways to run the same items: a plain loop, rayon's threads, and
+//! one process per item of an empty static program.
 //!
 //! `cargo bench -p cloudknot-tests --bench overhead`; all figures are of one run on one machine.
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cloudknot_tests::memory::{peak, reset_peak};
 use rayon::prelude::*;
 
-/// Next to nothing, but not nothing: 8 bytes in, 8 bytes out.
+/// Does next to nothing, but not nothing: 8 bytes in, 8 bytes out.
 #[cloudknot::remote]
 fn no_op(x: u64) -> u64 {
     x.rotate_left(7)
@@ -52,7 +52,7 @@ fn main() -> cloudknot::Result<()> {
     Ok(())
 }
 
-/// From `map` to the last of the streamed results, each of them compared.
+/// Measures the time from `map` to the last of the streamed results, and compares each of them.
 fn map(items: u64, chunk: Option<u64>) -> cloudknot::Result<Duration> {
     let began = Instant::now();
     let map = no_op.map(0..items);

@@ -1,8 +1,8 @@
-//! From the start of a worker's process to the first line of its function, the input fetched from S3 on loopback; beside
-//! a bare program that makes the same request with the same SDK.
+//! Time from the start of a worker's process to the first line of its function, with the input fetched from S3 on
+//! loopback, compared with a bare program that makes the same request with the same SDK.
 //!
-//! `cargo bench --profile dev -p cloudknot-tests --features counterparts --bench start`; what is measured is compiled as for a
-//! deploy, whatever the profile of this program. All figures are of one run on one machine.
+//! `cargo bench --profile dev -p cloudknot-tests --features counterparts --bench start`; the measured programs are
+//! compiled as for a deploy, whatever the profile of this program. All figures are of one run on one machine.
 
 use std::process::{Command, Stdio};
 
@@ -61,7 +61,7 @@ async fn main() {
     println!("Python cloudknot 0.6.1, in its container (measured elsewhere)      310 to 370");
 }
 
-/// In milliseconds.
+/// Returns the median in milliseconds.
 fn median(nanos: &mut [u64]) -> f64 {
     nanos.sort_unstable();
     std::time::Duration::from_nanos(nanos[nanos.len() / 2]).as_secs_f64() * 1e3

@@ -1,5 +1,5 @@
-//! A `Vec<f64>` of 8 MB on its way in and out, through the codec and the folder store, beside the same bytes written
-//! and read as files.
+//! Transfer of a `Vec<f64>` of 8 MB in and out, through the codec and the folder store, compared with writing and
+//! reading the same bytes as files.
 //!
 //! `cargo bench -p cloudknot-tests --bench store`; all figures are of one run on one machine.
 
@@ -55,7 +55,8 @@ fn main() {
     println!("ratio                       {:>9.2}   (expected: at most 3)", millis(stored) / millis(files));
 }
 
-/// As a map does it: encoded, read back, streamed to the store; then read by range and decoded by the worker.
+/// Handles an input as a map does: encoded, read back, streamed to the store; then read by range and decoded by the
+/// worker.
 fn input(store: &dyn Store, key: &str, fingerprint: Fingerprint, values: &Vec<f64>) {
     let mut frame = Vec::new();
     encode(Codec::Bincode, fingerprint, values, &mut frame).expect("numbers are encoded");
@@ -71,7 +72,7 @@ fn input(store: &dyn Store, key: &str, fingerprint: Fingerprint, values: &Vec<f6
     assert_eq!(decode::<Vec<f64>>(Codec::Bincode, fingerprint, &read).expect("numbers are decoded").len(), NUMBERS);
 }
 
-/// As a worker and then the host do it: encoded, read back, created; then read whole and decoded.
+/// Handles a result as a worker and then the host do: encoded, read back, created; then read whole and decoded.
 fn result(store: &dyn Store, key: &str, fingerprint: Fingerprint, values: &Vec<f64>) {
     let mut frame = Vec::new();
     encode(Codec::Bincode, fingerprint, values, &mut frame).expect("numbers are encoded");

@@ -1,7 +1,6 @@
-"""Whether validate.py passes what boto3 sends, and refuses it once a name, a type or a value in it is spoilt.
+"""Tests that validate.py accepts the requests of boto3, and refuses them once a name, a type or a value is corrupted.
 
-The requests are made by boto3's own clients with everything that they do to a request, signing included, and caught
-before they leave.
+The requests come from boto3's own clients, complete with their signatures, and are intercepted before they are sent.
 """
 
 import copy
@@ -16,7 +15,7 @@ from botocore.config import Config
 import validate
 
 ARN = "arn:aws:batch:eu-west-1:123456789012:job-definition/f:1"
-# Members whose own members are names that the caller chooses.
+# Members with keys that the caller chooses.
 FREE = {"tags", "parameters", "options"}
 
 CASES = [
@@ -110,7 +109,7 @@ CASES = [
     ("service-quotas", "list_service_quotas", {"ServiceCode": "batch", "MaxResults": 100}),
 ]  # fmt: skip
 
-# What is of the right name and type, and wrong all the same: the operation, what to do to the request, what is said.
+# Faults other than a wrong name or type: the operation, the change to the request, and the expected message.
 WRONG = [
     ("submit_job", lambda r: edit(r, lambda body: body.pop("jobName")), "Missing required parameter"),
     ("submit_job", lambda r: edit(r, lambda body: body.update(jobName=None)), "Invalid type"),
@@ -169,11 +168,11 @@ def main():
     return 1 if wrong else 0
 
 
-# --- what boto3 sends ---
+# --- requests of boto3 ---
 
 
 def catching(service):
-    """A client whose requests do not leave."""
+    """Returns a client whose requests are not sent."""
     client = boto3.client(
         service, region_name="eu-west-1", aws_access_key_id="AKIATEST", aws_secret_access_key="a-secret",
         endpoint_url="http://127.0.0.1:9", config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
@@ -183,7 +182,7 @@ def catching(service):
 
 
 class Caught(Exception):
-    """Ends a call once its request is complete."""
+    """Ends a call when its request is complete."""
 
 
 def catch(request, **_):
@@ -191,7 +190,7 @@ def catch(request, **_):
 
 
 def record(client, method, arguments):
-    """The request in the form that the recorder writes."""
+    """Returns the request of a call in the format of the recorder."""
     try:
         getattr(client, method)(**arguments)
         raise AssertionError(f"{method} sent nothing")
@@ -208,11 +207,11 @@ def record(client, method, arguments):
         return recorded | {"body_hex": body.hex()}
 
 
-# --- spoiling it ---
+# --- corruption ---
 
 
 def spoil(request):
-    """The request with one name or one type changed, for every one that it has; and what was changed."""
+    """Yields a copy of the request for each of its names and types, with that one changed, and a description of the change."""
     for at, (name, value) in enumerate(pairs := parse_qsl(request["query"], keep_blank_values=True)):
         if name != "x-id":
             yield f"{name} in the query misspelt", request | {"query": put(pairs, at, (name + "x", value))}
@@ -253,7 +252,7 @@ def spoil_query(body):
 
 
 def spoil_json(value, free=False):
-    """Each way to spoil this part of a body; `free` says that its names are the caller's."""
+    """Yields every corruption of this part of a body. `free` means that the caller chooses its names."""
     if isinstance(value, dict):
         for name, each in value.items():
             rest = {other: kept for other, kept in value.items() if other != name}

@@ -1,37 +1,38 @@
 #!/usr/bin/env python3
-"""Starts moto's server, with jobs of Batch that behave as AWS documents them.
+"""Starts moto's server, with Batch jobs that behave as AWS documents them.
 
-    server.py -H 127.0.0.1 -p PORT        the arguments of moto_server
-    server.py --forks SOCKET              a server for each connection to this Unix socket, without starting Python anew: it
-                                          takes a line of JSON, {"environment": {NAME: VALUE or null}, "log": FILE}, writes
-                                          to that file, and ends with the connection
+    server.py -H 127.0.0.1 -p PORT        takes the arguments of moto_server
+    server.py --forks SOCKET              runs a server for each connection to this Unix socket, without a new Python
+                                          process: it reads one line of JSON, {"environment": {NAME: VALUE or null},
+                                          "log": FILE}, writes its log to that file, and ends with the connection
 
-What follows is ours and not moto's; a test that rests on it shows that we follow the documentation, not that AWS does:
+The following behaviour is ours and not moto's. A test that relies on it shows that we follow the documentation, not that AWS
+does:
 
-- A container's environment is its own list: the definition's, with the override's on top, and AWS_BATCH_JOB_ID,
+- A container's environment contains the definition's variables, overridden by the job's, and AWS_BATCH_JOB_ID,
   AWS_BATCH_JOB_ATTEMPT (from 1), AWS_BATCH_JQ_NAME, AWS_BATCH_CE_NAME and, only in children of an array,
-  AWS_BATCH_JOB_ARRAY_INDEX (from 0) and AWS_BATCH_JOB_ARRAY_SIZE. DescribeJobs does not show the latter.
-- An array's parent is PENDING until all of its children have ended, and FAILED if one of them is; it never runs.
-- TerminateJob reaches the children of an array; CancelJob reaches those that have not started. A container that is
-  ended gets SIGTERM, and SIGKILL 30 seconds later. So does one that overran its timeout.
-- A container has the memory that its job asks for, as a hard limit. Exit codes, reasons and attempts are described.
-- A job is tried again up to `attempts` times; `evaluateOnExit` is looked through in order, all conditions of a rule must
-  match, and where no rule does, the job is tried again. What was terminated or timed out is not tried again.
-- N_TO_N dependencies, and SEQUENTIAL ones between the children of one array.
-- DescribeJobs takes 100 ids, SubmitJob arrays of 2 to 10,000, ListJobs without a status lists what is RUNNING.
-- No more than SLOTS containers run at a time; the other jobs are RUNNABLE.
-- A request is handled only when the one before it is done, S3's objects and buckets aside: moto's state is not made for
-  several threads. Of two that make and read a stack at once, one fails, and the stack is CREATE_IN_PROGRESS forever.
+  AWS_BATCH_JOB_ARRAY_INDEX (from 0) and AWS_BATCH_JOB_ARRAY_SIZE. DescribeJobs does not show these AWS_BATCH_ variables.
+- An array's parent is PENDING until all of its children have ended, and then FAILED if one of them is; it never runs.
+- TerminateJob applies to all children of an array, CancelJob to those that have not started. A container that is terminated
+  gets SIGTERM, and SIGKILL 30 seconds later. So does one that exceeds its timeout.
+- A container has the memory that its job requests, as a hard limit. DescribeJobs returns exit codes, reasons and attempts.
+- A job runs up to `attempts` times. The rules of `evaluateOnExit` are evaluated in order, and all conditions of a rule must
+  match; if no rule matches, the job is retried. A job that was terminated or timed out is not retried.
+- Dependencies may be N_TO_N, and SEQUENTIAL between the children of one array.
+- DescribeJobs takes up to 100 IDs, SubmitJob arrays of 2 to 10,000. ListJobs without a status lists the RUNNING jobs.
+- At most SLOTS containers run at a time; the other jobs are RUNNABLE.
+- Requests are handled one after the other, except those for S3's objects and buckets, because moto's state is not
+  thread-safe: if one request creates a stack while another reads it, one fails, and the stack stays CREATE_IN_PROGRESS.
 
-For tests whose functions write files, containers share the folder that CLOUDKNOT_TESTS_FOLDER names, as root.
+For tests whose functions write files, containers run as root and share the folder that CLOUDKNOT_TESTS_FOLDER names.
 
-A job whose image is `process:/PATH` is a child process of this program, and not a container: it runs the executable /PATH,
+A job with the image `process:/PATH` is a child process of this program instead of a container: it runs the executable /PATH
 and needs no Docker. Its arguments are the job's command. Its environment is the job's environment, with the container's
 name added as CLOUDKNOT_TESTS_JOB. When it ends, every process with that value in its environment is killed. A SIGTERM that
 it does not handle ends it; the first process of a container ignores such a signal. Memory limits, users, read-only roots
-and volumes are not heeded for processes.
+and volumes are not supported for processes.
 
-Volumes, secrets, GPUs and ulimits are not heeded, nor are jobs without container properties: those run as moto runs them.
+Volumes, secrets, GPUs and ulimits are not supported. Jobs without container properties run as in moto.
 """
 
 import atexit
@@ -65,22 +66,22 @@ from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_
 from moto.utilities.utils import get_partition
 from werkzeug.serving import make_server
 
-# Those that the tests use.
+# The account and the region of the tests.
 ACCOUNT, REGION = "123456789012", "eu-west-1"
 SLOTS = 8
-# Between SIGTERM and SIGKILL, in seconds.
+# Time between SIGTERM and SIGKILL, in seconds.
 GRACE = 30
 OVER = ("SUCCEEDED", "FAILED")
-# What the image of a job begins with that is a process.
+# Prefix of the image of a job that runs as a process.
 PROCESS = "process:"
 
 slots = threading.Semaphore(SLOTS)
 pulling = threading.Lock()
-# Held while a request is handled.
+# Held during each request.
 handling = threading.RLock()
-# AWS's own policies, by account.
+# AWS managed policies, by account.
 managed_policies = {}
-# What SubmitJob said that moto does not hand on to the job; each request has a thread of its own.
+# Parameters of SubmitJob that moto does not pass on to the job. Each request runs in its own thread.
 submitted = threading.local()
 
 
@@ -89,11 +90,11 @@ class Unfinished(Exception):
 
 
 class Engine:
-    """The one connection to Docker, made when the first job needs it."""
+    """The single connection to Docker, created when the first job needs it."""
 
     client = None
     lock = threading.Lock()
-    # The containers that there are: the engine may outlive this program.
+    # All existing containers, to remove them at exit: the engine may outlive this program.
     containers = set()
 
     @classmethod
@@ -105,10 +106,10 @@ class Engine:
 
 
 class Process:
-    """A child process with those members of docker's Container that a job uses."""
+    """A child process with the members of docker's Container that a job uses."""
 
     attrs = {"State": {"OOMKilled": False}}
-    # Held while one starts; when this program ends, it is held for good.
+    # Held while a process starts; acquired for good when this program ends.
     starting = threading.Lock()
 
     def __init__(self, image, command, environment, name, **_):
@@ -139,7 +140,7 @@ class Process:
     def wait(self, **_):
         code = self.process.wait()
         self.end_others()
-        # Who has emptied his environment lives on, and may hold the pipe.
+        # A process that has cleared its environment is still alive, and may hold the pipe open.
         self.reader.join(timeout=5)
         return {"StatusCode": code if code >= 0 else 128 - code}
 
@@ -156,7 +157,7 @@ class Process:
         try:
             return self.mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
-            # It has ended, or is another user's.
+            # The process has ended, or belongs to another user.
             return False
 
     def kill(self, signal):
@@ -176,9 +177,9 @@ class Process:
 
 
 class Job(models.Job):
-    """A job that keeps its own state, where moto's passes to RUNNING as soon as somebody looks."""
+    """A job that keeps its own state. The state of moto's becomes RUNNING as soon as it is read."""
 
-    # moto keeps its models by the module that they are in.
+    # moto registers its models by their module.
     __module__ = models.__name__
 
     def __init__(self, *args, **kwargs):
@@ -207,7 +208,7 @@ class Job(models.Job):
         self.own_status = getattr(value, "value", value)
 
     def enter(self, status):
-        """Goes on to this state, and stays in it for a time if the test has asked for that."""
+        """Enters this state, and stays in it for a time if the test has configured one."""
         if self.stop:
             raise Unfinished(self.job_stopped_reason)
         self.status = status
@@ -226,7 +227,7 @@ class Job(models.Job):
     def parent(self):
         return self.all_jobs[self.job_id.partition(":")[0]]
 
-    # --- the run ---
+    # --- execution ---
 
     def run(self):
         if self.job_definition.container_properties is None:
@@ -237,7 +238,7 @@ class Job(models.Job):
             self.try_all()
         except Unfinished as why:
             self.end(False, str(why))
-        except Exception as why:  # Whatever it is, the job must not hang.
+        except Exception as why:  # The job must not hang, whatever the error.
             models.logger.error("job %s: %s", self.job_id, why)
             self.end(False, f"the test's Batch failed: {why}")
 
@@ -252,7 +253,7 @@ class Job(models.Job):
                 time.sleep(0.1)
 
     def counterpart(self, dependency):
-        """The job that this one waits for; none for the first of a sequence."""
+        """Returns the job that this one waits for, or None for the first of a sequence."""
         kind, job_id = dependency.get("type"), dependency.get("jobId")
         if kind == "SEQUENTIAL" and self.index is not None:
             return self.all_jobs[f"{self.parent().job_id}:{self.index - 1}"] if self.index else None
@@ -293,7 +294,7 @@ class Job(models.Job):
         return True
 
     def attempt(self, number):
-        """Runs one container to its end; whether it succeeded. What there is to say of it is in `self.last`."""
+        """Runs one container to its end and returns whether it succeeded. Describes the attempt in `self.last`."""
         self.enter(JobStatus.STARTING)
         self.last = {"container": {"taskArn": self.arn, "networkInterfaces": []}, "statusReason": "Task failed to start"}
         try:
@@ -324,7 +325,7 @@ class Job(models.Job):
             remove(container)
 
     def watch(self, container, about):
-        # The job's own start is that of its last attempt, as on AWS.
+        # The start of a job is the start of its last attempt, as on AWS.
         self.job_started_at = datetime.now()
         self.last["startedAt"] = models.datetime2int_milliseconds(self.job_started_at)
         about["logStreamName"] = self.log_stream_name = f"{self.job_definition.name}/default/{uuid.uuid4().hex}"
@@ -332,7 +333,7 @@ class Job(models.Job):
             container.start()
             self.container = container
         self.status = JobStatus.RUNNING
-        # It may have been terminated while it was starting.
+        # The job may have been terminated while the container was starting.
         if self.stop:
             self.signal()
         timer = self.limit()
@@ -341,7 +342,7 @@ class Job(models.Job):
         finally:
             timer.cancel()
         container.reload()
-        # What the kernel has done is told later than that it ended; of a process it is not told.
+        # Docker reports an OOM kill later than the exit; for processes there is no report.
         for _ in range(0 if self.is_process() else 10):
             if self.exit_code != 137 or self.stop or self.timed_out or container.attrs["State"]["OOMKilled"]:
                 break
@@ -373,7 +374,7 @@ class Job(models.Job):
         command = self.container_overrides.get("command", properties.get("command", []))
         found = {
             "image": properties["image"],
-            # None is the image's own.
+            # None selects the image's own command.
             "command": self._add_parameters_to_command(command) or None,
             "environment": self.environment(attempt),
             "name": f"{self.job_name}-{self.job_id.replace(':', '-')}-{attempt}",
@@ -411,7 +412,7 @@ class Job(models.Job):
         }
         if self.index is not None:
             found["AWS_BATCH_JOB_ARRAY_INDEX"] = str(self.index)
-            # Not its children counted: they start while moto still makes the others.
+            # The children cannot be counted: the first ones start while moto still creates the others.
             found["AWS_BATCH_JOB_ARRAY_SIZE"] = str(self.parent().array_properties["size"])
         return found
 
@@ -425,7 +426,7 @@ class Job(models.Job):
         self._log_backend.ensure_log_stream(group, self.log_stream_name)
         self._log_backend.put_log_events(group, self.log_stream_name, sorted(events, key=lambda event: event["timestamp"]))
 
-    # --- ending it ---
+    # --- termination ---
 
     def terminate(self, reason):
         if self.status in OVER:
@@ -437,7 +438,7 @@ class Job(models.Job):
         self.signal()
 
     def signal(self):
-        """Asks the container to end, and makes it."""
+        """Sends SIGTERM to the container, and SIGKILL after GRACE seconds."""
         with self.signals:
             container = self.container
             if container is None:
@@ -457,7 +458,7 @@ class Job(models.Job):
         timer.start()
         return timer
 
-    # --- describing it ---
+    # --- description ---
 
     def describe_short(self):
         self.settle()
@@ -493,11 +494,11 @@ class Job(models.Job):
 
     @property
     def began(self):
-        # moto's way to say that it has not.
+        # moto uses this value for a job that has not started.
         return self.job_started_at != datetime(1970, 1, 1)
 
     def settle(self):
-        """Gives an array's parent the times and the reason of its end."""
+        """Sets the times and the final reason of an array's parent once all children have ended."""
         if self._child_jobs and self.status in OVER and not self.job_stopped:
             begun = [child.job_started_at for child in self._child_jobs if child.began]
             self.job_started_at = min(begun, default=self.job_started_at)
@@ -507,7 +508,7 @@ class Job(models.Job):
                 self.job_stopped_reason = "Array Child Job failed"
 
     def _get_container_property(self, name, default):
-        # moto adds to the list that the request brought, which all children of an array share.
+        # moto would append to the list of the request, which all children of an array share.
         if name == "environment":
             return [{"name": key, "value": value} for key, value in self.asked_environment().items()]
         if name in ("vcpus", "memory"):
@@ -520,7 +521,7 @@ def matches(pattern, text):
 
 
 def stamped(line):
-    """The line as docker tells it with its time."""
+    """Returns the line with a timestamp, in Docker's format."""
     seconds, nanoseconds = divmod(time.time_ns(), 10**9)
     at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{at}.{nanoseconds:09}Z ".encode() + line + b"\n"
@@ -530,7 +531,7 @@ def kill(container, signal):
     try:
         container.kill(signal=signal)
     except docker.errors.DockerException:
-        # It has ended by itself.
+        # The container has already ended.
         pass
 
 
@@ -538,7 +539,7 @@ def remove(container):
     try:
         container.remove(force=True)
     except docker.errors.APIError:
-        # Its own job has done so before, or the engine does so already.
+        # The job has removed it already, or the engine is removing it.
         pass
     Engine.containers.discard(container)
 
@@ -550,7 +551,7 @@ def leave_nothing():
         remove(container)
 
 
-# --- the requests ---
+# --- requests ---
 
 
 def call_action(self, call=BaseResponse.call_action):
@@ -586,7 +587,7 @@ def cancel_job(self, job_id, reason):
 
 
 def init_aws_policies(self, read=IAMBackend._init_aws_policies):
-    """Reads AWS's own policies once: moto does so for each partition and after each reset, a second of CPU in all."""
+    """Reads the AWS managed policies once: moto reads them for each partition and after each reset, one CPU second in all."""
     if self.account_id not in managed_policies:
         managed_policies[self.account_id] = read(self)
     found = [copy(policy) for policy in managed_policies[self.account_id]]
@@ -595,7 +596,7 @@ def init_aws_policies(self, read=IAMBackend._init_aws_policies):
     return found
 
 
-# Before anything else of moto is loaded: its other parts then take these.
+# Must run before the rest of moto is loaded, so that it uses these replacements.
 models.Job = Job
 models.BatchBackend.list_jobs = list_jobs
 models.BatchBackend.cancel_job = cancel_job
@@ -605,13 +606,13 @@ IAMBackend._init_aws_policies = init_aws_policies
 BaseResponse.call_action = call_action
 
 
-# --- servers that are forks ---
+# --- forked servers ---
 
 
 def fork_for_each_connection(path):
     app = DomainDispatcherApplication(create_backend_app)
     app.debug = True
-    # What takes moto longest at first, so that no fork has to.
+    # Loads the slowest parts of moto in advance, so that no fork has to.
     for service in ("batch", "cloudformation", "ec2", "ecr", "iam", "logs", "s3", "servicequotas", "sts"):
         get_backend(service)
     get_backend("ec2")[ACCOUNT][REGION].describe_instance_types()
@@ -640,7 +641,7 @@ def a_fork_has_ended():
 def serve_until_closed(connection, app):
     line = connection.makefile().readline()
     if not line:
-        # Somebody has seen whether the socket is there.
+        # The client only checked that the socket exists.
         return
     asked = json.loads(line)
     log = os.open(asked["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -651,7 +652,7 @@ def serve_until_closed(connection, app):
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    # Else all forks give what they make the same ids, and their containers the same names.
+    # Without a new seed, all forks would assign the same IDs to resources, and the same names to containers.
     mock_random.seed()
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
     os.environ["MOTO_PORT"] = str(server.port)

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Checks recorded AWS requests, member by member, against the models that botocore has of the services.
+"""Checks recorded AWS requests, member by member, against botocore's models of the services.
 
-    validate.py REQUESTS.jsonl      one line for each fault; exits with 1 if there is any
-    validate.py --self-test         whether faults are found
+    validate.py REQUESTS.jsonl      prints one line for each fault; exits with 1 if there is any
+    validate.py --self-test         tests that faults are found
 
-Each line of the file is a request as `tests/src/recorder.rs` records it. Refused are: operations and members that a model
-does not know, wrong types, what is required and missing, and what breaks a model's lengths, ranges and patterns. A value
-that an enumeration does not have is a warning: the services add to them. What the models do not say (how many
-characters a job's name may have, for one) is not seen here.
+Each line of the file is a request as `tests/src/recorder.rs` records it. Faults are: operations and members that are not in
+a model, wrong types, missing required members, and violations of a model's lengths, ranges and patterns. An unknown value of
+an enumeration is a warning, because the services add values. Limits that the models do not contain (the length of a job's
+name, for example) are not checked.
 """
 
 import functools
@@ -24,21 +24,21 @@ from botocore.validate import ParamValidator
 
 import wire
 
-# The name that a service signs with, where the model is called otherwise.
+# Names of the models that differ from the service name in the signature.
 MODELS = {"servicequotas": "service-quotas", "elasticfilesystem": "efs"}
-# What belongs to HTTP, to the signature or to the SDKs, and to no operation.
+# Headers that belong to HTTP, to the signature or to the SDKs, and not to an operation.
 TRANSPORT = {
     "accept", "accept-encoding", "amz-sdk-invocation-id", "amz-sdk-request", "authorization", "connection",
     "content-encoding", "content-length", "content-md5", "content-type", "expect", "host", "transfer-encoding", "user-agent",
     "x-amz-content-sha256", "x-amz-date", "x-amz-decoded-content-length", "x-amz-security-token", "x-amz-target",
     "x-amz-trailer", "x-amz-user-agent", "x-amzn-query-mode", "x-amzn-trace-id",
 }  # fmt: skip
-# A header for each algorithm there is; the models do not have all of them in all operations.
+# Prefixes of the checksum headers. There is one for each algorithm, and not all of them are in the models of all operations.
 CHECKSUMS = ("x-amz-checksum-", "x-amz-sdk-checksum-algorithm")
 
 
 class Refused(Exception):
-    """The request is of no operation that a model has."""
+    """The request matches no operation of a model."""
 
 
 def main():
@@ -70,7 +70,7 @@ def line(fault):
 
 
 def check(request):
-    """The operation's name, the faults and the doubts; each of them a path and a reason."""
+    """Returns the operation's name, the faults and the doubts. Each fault and doubt is a path and a reason."""
     request = Request(request)
     try:
         model = model_of(request)
@@ -91,7 +91,7 @@ def check(request):
 
 
 class Request:
-    """A request as it was recorded."""
+    """A recorded request."""
 
     def __init__(self, recorded):
         self.method, self.path = recorded["method"], recorded["path"]
@@ -105,11 +105,11 @@ class Request:
 
 
 def service(authorization, body):
-    """The service that a request is signed for: `Credential=KEY/DAY/REGION/SERVICE/aws4_request`."""
+    """Returns the service that a request is signed for: `Credential=KEY/DAY/REGION/SERVICE/aws4_request`."""
     scope = authorization.partition("Credential=")[2].partition(",")[0].split("/")
     if len(scope) == 5:
         return scope[3]
-    # Who exchanges a token of another kind has nothing to sign with.
+    # An exchange of another kind of token is not signed.
     return "sts" if b"Action=AssumeRoleWith" in body else "unsigned"
 
 
@@ -201,7 +201,7 @@ def prefixed(headers, prefix):
 
 
 def somewhere(values, member, location, faults, path):
-    """A member from the path, the query or a header."""
+    """Returns a member from the path, the query or a header."""
     timestamps = "rfc822" if location == "header" else "iso8601"
     if member.type_name == "list":
         if location == "header":
@@ -213,7 +213,7 @@ def somewhere(values, member, location, faults, path):
 
 
 def read_body(request, model, shape, inside, faults):
-    """The members `inside` the body, of an operation with this shape."""
+    """Returns the members of the body, `inside`, for an operation with this shape."""
     payload = shape.serialization.get("payload") if shape else None
     if payload and inside[payload].type_name in ("blob", "string"):
         return {payload: request.body} if request.body else {}
@@ -252,7 +252,7 @@ READERS = {
 
 
 def find(request, model):
-    """The operation, the members in its path, and the parts of the query that only tell it from others."""
+    """Returns the operation, the members in its path, and the parts of the query that only identify the operation."""
     query, headers = dict(request.query), dict(request.headers)
     candidates = []
     for name, method, path, labels, literals, required in routes(model):
@@ -261,7 +261,7 @@ def find(request, model):
             continue
         if any(query.get(key) != value for key, value in literals):
             continue
-        # S3's SDKs name the operation. Without that, what an operation requires tells it from its neighbours.
+        # S3's SDKs name the operation. Without the name, the required members distinguish similar operations.
         named = query.get("x-id")
         if named not in (None, name):
             continue
@@ -282,12 +282,12 @@ def routes(model):
     found = []
     for name in model.operation_names:
         operation = model.operation_model(name)
-        # An operation that took another's place is asked for in the same way.
+        # The replacement of a deprecated operation has the same route.
         if operation.deprecated:
             continue
         path, _, literals = operation.http["requestUri"].partition("?")
         pieces = regex.split(r"\{(.*?)\}", path)
-        # Between the pieces of text, at the odd places, are the labels. One that ends with a plus takes slashes as well.
+        # Labels are at the odd indices, between pieces of text. A label that ends with a plus matches slashes as well.
         pattern = "".join(
             (r"(.+)" if piece.endswith("+") else r"([^/]+)") if at % 2 else regex.escape(piece)
             for at, piece in enumerate(pieces)
@@ -308,7 +308,7 @@ def routes(model):
     return found
 
 
-# --- what botocore's validator leaves out ---
+# --- constraints that botocore's validator does not check ---
 
 
 def constraints(value, shape, path, faults, doubts):

@@ -1,8 +1,8 @@
-"""Turns what an AWS client sent back into the structure that it sent, by the service's model.
+"""Decodes the request of an AWS client into the structure that the client encoded, by the service's model.
 
-One function for each form: query (AWS's and EC2's), JSON, XML, and single texts as in headers. What the model does not
-know is a fault and is left out. A text that is not of the type that the model wants stays a text, so that botocore's
-validator, which looks at the structure next, refuses it. Knows no operation.
+There is one function for each encoding: query (AWS's and EC2's), JSON, XML, and single texts as in headers. A member that is
+not in the model is a fault and is left out. A text that does not have the type in the model stays a text, so that botocore's
+validator, which checks the structure next, refuses it. Nothing here is specific to an operation.
 """
 
 import base64
@@ -12,7 +12,7 @@ import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-# Stands where a time could not be read, so that it is not reported as missing as well.
+# Replaces a time that cannot be parsed, so that it is not reported as missing as well.
 NO_TIME = datetime.fromtimestamp(0, UTC)
 
 
@@ -25,7 +25,7 @@ def below(path, name):
 
 
 def text(value, shape, faults, path, timestamps):
-    """What a text stands for; `timestamps` is the format in which this place has times."""
+    """Returns the value of a text. `timestamps` is the format of times at this place."""
     kind = shape.type_name
     if kind in ("integer", "long") and re.fullmatch(r"-?\d+", value, re.ASCII):
         return int(value)
@@ -72,7 +72,7 @@ def timestamp(value, shape, faults, path, default):
 
 
 class Node:
-    """One step of names such as `Tags.member.1.Key`."""
+    """One step of a name such as `Tags.member.1.Key`."""
 
     def __init__(self):
         self.value = None
@@ -127,7 +127,7 @@ def query_name(name, member, ec2):
 
 
 def query_list(node, shape, faults, path, ec2):
-    # Only an empty list is written as a text, and it is an empty one.
+    # An empty list is encoded as an empty text, and no other list as a text.
     if node.value == "" and not node.children and not ec2:
         return []
     if not ec2 and not shape.serialization.get("flattened"):
@@ -205,14 +205,14 @@ def from_json(value, shape, faults, path):
             faults.append((path, f"`{value}` is no time in the format {form}"))
             return NO_TIME
         return timestamp(value, shape, faults, path, "unixTimestamp")
-    # To Python, true is a number.
+    # In Python, a bool is an int.
     if isinstance(value, bool) and kind != "boolean":
         return json.dumps(value)
     return value
 
 
 def json_structure(value, members, faults, path):
-    """`members` are those that the body has: some operations have others elsewhere."""
+    """Decodes `members`, those of the body: some operations have others elsewhere."""
     names = {member.serialization.get("name", name): name for name, member in members.items()}
     found = {}
     for sent, each in value.items():
@@ -237,7 +237,7 @@ def from_xml(element, shape, faults, path):
         children = [child for child in element if local(child) == name]
         return [from_xml(child, shape.member, faults, f"{path}[{at}]") for at, child in enumerate(children)]
     if kind == "map":
-        # No operation that S3 has sends one: a new one should be looked at.
+        # No operation of S3 sends a map; a new one needs a decoder.
         faults.append((path, "is a map, which this program does not read from XML"))
         return {}
     if len(element):

@@ -1,5 +1,5 @@
-//! A certificate authority of the tests' own, that nobody trusts unless told to, and a certificate of it for this machine.
-//! Made by `openssl`.
+//! Certificate authority of the tests, which only programs configured for it trust, and a certificate from it for this
+//! machine. Created by `openssl`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use tempfile::TempDir;
 use crate::counterparts::{has, run};
 use crate::skip::skipped;
 
-/// An authority, and a certificate for an address of this machine.
+/// Authority, and a certificate for an address of this machine.
 #[derive(Debug)]
 pub struct Authority {
     folder: TempDir,
 }
 
 impl Authority {
-    /// A new one, with a certificate for this address; none where there is no `openssl`.
+    /// Creates an authority with a certificate for this address; `None` if there is no `openssl`.
     ///
     /// # Panics
     /// If `openssl` fails.
@@ -38,17 +38,17 @@ impl Authority {
         Some(Self { folder })
     }
 
-    /// The authority's certificate, as PEM.
+    /// Returns the path of the authority's certificate, as PEM.
     pub fn ca(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// The certificate for the address, as PEM.
+    /// Returns the path of the certificate for the address, as PEM.
     pub fn certificate(&self) -> PathBuf {
         self.folder.path().join("certificate.pem")
     }
 
-    /// Its key, as PEM.
+    /// Returns the path of the certificate's private key, as PEM.
     pub fn key(&self) -> PathBuf {
         self.folder.path().join("key.pem")
     }

@@ -1,6 +1,6 @@
-//! AWS Batch for programs of the tests: moto, whose jobs are containers of a real engine or child processes, and S3 from a
-//! server that is quick and shows its objects as files. What a deploy would have made and noted is made and noted here by hand;
-//! deploys have tests of their own.
+//! AWS Batch for programs of the tests: moto, whose jobs are containers of a real engine or child processes, and a fast
+//! S3 server whose objects are visible as files. The resources and notes of a deploy are created by hand here; deploys
+//! have their own tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,12 +18,12 @@ use crate::shared::{self, Made, S3, one_of_this_process, shared};
 use crate::trial::{Elsewhere, End, Jobs, Trial};
 use crate::workspaces::trial_image;
 
-/// The form in which moto runs a job.
+/// Form in which moto runs a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobKind {
-    /// A container of the trial's image: for what is about images, limits, signals and exit codes.
+    /// Container of the trial's image, for tests of images, limits, signals and exit codes.
     Container,
-    /// A child process of moto, started from the trial's worker: a container without its walls, in a tenth of the time.
+    /// Child process of moto, started from the trial's worker: a container without isolation, in a tenth of the time.
     Process,
 }
 
@@ -34,18 +34,18 @@ impl JobKind {
     }
 }
 
-/// Batch and S3.
+/// Stand-ins for Batch and S3.
 #[derive(Debug)]
 pub struct Cloud {
     /// Batch, and the logs of its jobs.
     pub moto: Moto,
-    /// The bucket.
+    /// S3 server with the bucket.
     pub s3: S3,
-    /// What workers reach S3 through, if it is not S3 itself.
+    /// Recorder through which workers reach S3, if they do not reach it directly.
     pub before_workers: Option<Recorder>,
-    /// The engine that runs the containers.
+    /// Engine that runs the containers.
     docker: Option<Arc<Docker>>,
-    /// The S3 server, if this process has started it.
+    /// S3 server, if this process has started it.
     _server: Option<(Runtime, S3Server)>,
     made: Made,
 }
@@ -53,7 +53,8 @@ pub struct Cloud {
 static CLOUD: Mutex<Weak<Cloud>> = Mutex::new(Weak::new());
 static TRIALS: AtomicU32 = AtomicU32::new(0);
 
-/// Makes a queue, and job definitions for each of the functions, as the template of a Knot does; prints their ARNs as JSON.
+/// Script that creates a queue, and job definitions for each of the functions, as the template of a Knot does, and
+/// prints their ARNs as JSON.
 const PREPARE: &str = "
 import boto3, json, sys
 name, images, functions, variables = json.loads(sys.argv[1])
@@ -85,19 +86,19 @@ print(json.dumps([queue, *(
 ";
 
 impl Cloud {
-    /// The one that all tests share. None if there can be none here.
+    /// Returns the instance that all tests share; `None` if it is not available.
     ///
     /// # Panics
-    /// If it can neither be had nor be skipped.
+    /// If it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
     pub fn get() -> Option<Arc<Self>> {
         one_of_this_process(&CLOUD, Self::handed_over_or_new)
     }
 
-    /// The same, in which so many of a hundred requests of workers to S3 fail; see [`Recorder::weather`]. None if there can be
-    /// none here.
+    /// Like [`Cloud::get`], with faults injected into this percentage of the workers' requests to S3; see
+    /// [`Recorder::weather`]. Returns `None` if it is not available.
     ///
     /// # Panics
-    /// As [`Cloud::get`].
+    /// Same as for [`Cloud::get`].
     pub fn in_bad_weather(seed: u64, percent: u64) -> Option<Arc<Self>> {
         let mut cloud = Self::handed_over_or_new()?;
         let recorder = Recorder::before(&cloud.s3.url());
@@ -114,17 +115,17 @@ impl Cloud {
         }
     }
 
-    /// One that runs already.
+    /// Returns an instance that already runs.
     fn at(place: &shared::Cloud) -> Self {
         let docker = shared().and_then(|shared| shared.engine.as_ref()).and_then(|_| Docker::get());
         let moto = Moto::at(place.moto, place.moto_log.clone());
         Self { moto, s3: place.s3.clone(), before_workers: None, docker, _server: None, made: place.made.clone() }
     }
 
-    /// A new one, which ends with this process. None if there can be none here.
+    /// Starts an instance that ends with this process; `None` if it is not available.
     ///
     /// # Panics
-    /// If it can neither be had nor be skipped.
+    /// If it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
     pub fn start() -> Option<Self> {
         let docker = Docker::get();
         let moto = Moto::start_with_folder(docker.as_deref(), &std::env::temp_dir())?;
@@ -139,7 +140,7 @@ impl Cloud {
         Some(Self { moto, s3, before_workers: None, docker, _server: Some((runtime, server)), made })
     }
 
-    /// Returns the addresses and files by which other processes reach it.
+    /// Returns the addresses and files with which other processes reach the instance.
     pub fn place(&self) -> shared::Cloud {
         shared::Cloud {
             moto: self.moto.address(),
@@ -149,28 +150,29 @@ impl Cloud {
         }
     }
 
-    /// Returns the engine that runs the containers; none if there can be none here.
+    /// Returns the engine that runs the containers; `None` if no engine is available.
     ///
     /// # Panics
-    /// If it can neither be had nor be skipped.
+    /// If it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
     pub fn docker(&self) -> Option<Arc<Docker>> {
         self.docker.clone().or_else(Docker::get)
     }
 
-    /// A trial whose items run here, in a Knot of its own. None if such jobs cannot be had here.
+    /// Creates a trial whose items run here, with its own Knot. Returns `None` if jobs of this kind are not available.
     ///
     /// # Panics
-    /// Where its folder cannot be written.
+    /// If its folder cannot be written.
     pub fn trial(self: &Arc<Self>, program: &str, kind: JobKind) -> Option<Trial> {
         Some(self.trial_at(program, kind, &self.moto.url(), &self.s3.url())?.0)
     }
 
-    /// The same, which reaches all of AWS but S3 at the one address and S3 at the other; and the name of its Knot.
+    /// Like [`Cloud::trial`], with one address for S3 and one for the rest of AWS. Also returns the name of the trial's
+    /// Knot.
     ///
     /// # Panics
-    /// Where its folder cannot be written.
+    /// If its folder cannot be written.
     pub fn trial_at(self: &Arc<Self>, program: &str, kind: JobKind, aws: &str, s3: &str) -> Option<(Trial, String)> {
-        // Other processes have trials of the same numbers, and share moto with this one.
+        // Other processes have trials with the same numbers, and share moto with this one.
         let knot = format!("trial-{:x}-{}", crate::now(), TRIALS.fetch_add(1, Ordering::Relaxed));
         let jobs = match kind {
             JobKind::Container => Jobs::Containers(self.docker()?, format!("name={knot}-{{run}}-")),
@@ -206,7 +208,7 @@ impl Cloud {
         })
     }
 
-    /// The folder in which the objects of this Knot show.
+    /// Returns the folder in which the objects of this Knot are visible.
     pub fn record(&self, knot: &str) -> PathBuf {
         Path::new(&self.s3.folder).join(BUCKET).join(knot)
     }
@@ -216,7 +218,7 @@ fn note_of_the_trial() -> Value {
     serde_json::from_slice(&std::fs::read(trial_image()).expect("the note is there")).expect("JSON")
 }
 
-/// Makes a queue of this name and job definitions, whose workers find S3 at this address.
+/// Creates a queue of this name and job definitions, whose workers reach S3 at this address.
 fn prepare(name: &str, moto: &Moto, s3_of_workers: String) -> Made {
     let note = note_of_the_trial();
     let text = |field: &str| note[field].as_str().expect("it is noted").to_owned();
@@ -239,7 +241,7 @@ fn prepare(name: &str, moto: &Moto, s3_of_workers: String) -> Made {
     Made { queue, containers, processes, types: note["types"].clone(), image: text("name") }
 }
 
-/// Returns the variables by which a worker finds S3.
+/// Returns the variables with which a worker reaches S3.
 fn variables(s3_url: String) -> [(&'static str, String); 4] {
     [
         ("AWS_ENDPOINT_URL_S3", s3_url),

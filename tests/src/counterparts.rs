@@ -1,7 +1,8 @@
-//! Starts the real counterparts that the tests speak to: a Docker engine, a registry. None of them is ours.
+//! Starts the real counterparts that the tests use: a Docker engine and a registry. None of them is part of this
+//! project.
 //!
-//! A counterpart that cannot be had makes its tests say `skipped: …` and pass, or fail where
-//! `CLOUDKNOT_TESTS_REQUIRE=1` asks for all of them. One that was handed over is not started again.
+//! If a counterpart is not available, its tests print `skipped: …` and pass, or fail if `CLOUDKNOT_TESTS_REQUIRE=1`
+//! requires all of them. A counterpart that was handed over is not started again.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,16 +21,16 @@ use crate::skip::skipped;
 
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// Whether this program can be started, whatever it then thinks of being asked for its version.
+/// Returns whether this program can be started, regardless of how it responds to `--version`.
 pub fn has(program: &str) -> bool {
     let tried = Command::new(program).arg("--version").stdin(Stdio::null()).output();
     tried.is_ok()
 }
 
-/// Runs a command to its end.
+/// Runs a command to completion, and returns its stdout.
 ///
 /// # Panics
-/// If it cannot be started or fails; with what it said.
+/// If it cannot be started or fails, with its output.
 pub fn run(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().expect("the program can be started");
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
@@ -37,10 +38,10 @@ pub fn run(command: &mut Command) -> String {
     stdout.into_owned()
 }
 
-/// Runs a command to its end, which has this code, and says all of this on its standard error.
+/// Runs a command to completion, and checks its exit code, and that its stderr contains all of these texts.
 ///
 /// # Panics
-/// If it cannot be started, or does not.
+/// If it cannot be started, or if a check fails.
 #[track_caller]
 pub fn check(command: &mut Command, code: i32, says: &[&str]) -> Output {
     let output = command.output().expect("the program can be started");
@@ -52,7 +53,7 @@ pub fn check(command: &mut Command, code: i32, says: &[&str]) -> Output {
     output
 }
 
-/// A process that ends with its owner, and its folder after it.
+/// Process that ends with its owner. Its folder is removed afterwards.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     process: Child,
@@ -75,7 +76,7 @@ impl Daemon {
         self.folder.path().join("log")
     }
 
-    /// Waits until it is ready; tells why not, if it ends first or takes too long.
+    /// Waits until the process is ready. Returns the reason if it ends first or takes too long.
     pub(crate) fn wait(&mut self, ready: impl Fn() -> bool) -> Result<(), String> {
         let start = Instant::now();
         while !ready() {
@@ -93,7 +94,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Asked first: a Docker engine has mounts and processes of its own to clear away.
+        // Terminated before it is killed: a Docker engine has to clean up its mounts and processes.
         let _ = Command::new("kill").arg(self.process.id().to_string()).status();
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(10) {
@@ -108,7 +109,7 @@ impl Drop for Daemon {
 }
 
 impl Drop for Docker {
-    /// An engine leaves a mount behind, for which its folder cannot be removed.
+    /// Unmounts what an engine leaves behind, because its folder cannot be removed otherwise.
     fn drop(&mut self) {
         let Some(daemon) = self.daemon.take() else { return };
         let mount = daemon.folder.path().join("exec/netns/default");
@@ -121,25 +122,26 @@ impl Drop for Docker {
     }
 }
 
-/// A port of this machine at which nobody listens: one that only root may take, for a protocol of 1988.
+/// Port of this machine at which nobody listens: one that only root may use, for a protocol of 1988.
 pub const CLOSED_PORT: u16 = 1;
 
-/// A Docker engine: one that runs already, or one of our own.
+/// Docker engine: one that already runs, or one that the tests have started.
 #[derive(Debug)]
 pub struct Docker {
     engine: Engine,
     daemon: Option<Daemon>,
-    /// Each process that has to start its own waits for its turn.
+    /// Lock that serializes the processes that start their own engine.
     _turn: Option<File>,
 }
 
 static DOCKER: Mutex<Weak<Docker>> = Mutex::new(Weak::new());
 
 impl Docker {
-    /// The engine that the tests of this process share; it ends with the last of them. None if there can be none here.
+    /// Returns the engine that the tests of this process share, which ends with the last of them. Returns `None` if no
+    /// engine is available.
     ///
     /// # Panics
-    /// If it can neither be had nor be skipped.
+    /// If it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
     pub fn get() -> Option<Arc<Self>> {
         one_of_this_process(&DOCKER, || {
             let found = match shared() {
@@ -171,29 +173,29 @@ impl Docker {
         let mut command = Command::new("dockerd");
         command.arg("--data-root").arg(place("data")).arg("--exec-root").arg(place("exec"));
         command.arg("--pidfile").arg(place("pid")).arg("-H").arg(&host);
-        // Nothing of the machine's own network is touched. Containers have `none` and `host` to choose from.
+        // The machine's own network is left untouched. Containers can choose between `none` and `host`.
         command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
         let mut daemon = Daemon::start(&mut command, folder);
         daemon.wait(|| answers(Some(&host)))?;
         Ok(Self { engine: Engine { host: Some(host), is_our_own: true }, daemon: Some(daemon), _turn: Some(turn) })
     }
 
-    /// Returns the description by which other processes reach it.
+    /// Returns the description with which other processes reach the engine.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// Its address, as in `DOCKER_HOST`; none for the usual one.
+    /// Returns the engine's address, as in `DOCKER_HOST`; `None` for the default one.
     pub fn host(&self) -> Option<&str> {
         self.engine.host.as_deref()
     }
 
-    /// Whether it is one of our own: it ends with the tests, and the images in it are nobody else's.
+    /// Returns whether the tests have started the engine: it ends with them, and they alone use the images in it.
     pub fn is_our_own(&self) -> bool {
         self.engine.is_our_own
     }
 
-    /// The `docker` command, speaking to it.
+    /// Returns a `docker` command that uses this engine.
     pub fn command(&self) -> Command {
         docker_at(self.host())
     }
@@ -212,38 +214,38 @@ fn answers(host: Option<&str>) -> bool {
     info.is_ok_and(|info| info.status.success() && !info.stdout.trim_ascii().is_empty())
 }
 
-/// An address of this machine that is not its loopback; none where it has no network.
+/// Returns an address of this machine that is not its loopback; `None` if it has no network.
 pub fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    // Nothing is sent: this only finds the way. The address is one that documentation uses.
+    // Nothing is sent: this only determines the route. The address is reserved for documentation.
     socket.connect("192.0.2.1:9").ok()?;
     socket.local_addr().ok().map(|address| address.ip()).filter(|address| !address.is_unspecified())
 }
 
-/// A registry (CNCF distribution), which wants a login.
+/// Registry (CNCF distribution) that requires a login.
 pub struct Registry {
     address: SocketAddr,
     daemon: Daemon,
 }
 
 impl Registry {
-    /// Who may use it, and by which password.
+    /// Name of the user that may log in.
     pub const USER: &str = "AWS";
-    /// See [`Registry::USER`]. It is the one that moto's ECR hands out.
+    /// Password of [`Registry::USER`]. It is the one that moto's ECR issues.
     pub const PASSWORD: &str = "123456789012-auth-token";
 
-    /// A new and empty one. None if there can be none here.
+    /// Starts an empty registry. Returns `None` if no registry is available.
     ///
     /// # Panics
-    /// If it can neither be had nor be skipped.
+    /// If it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
     pub fn start() -> Option<Self> {
         Self::start_at(Ipv4Addr::LOCALHOST.into(), None)
     }
 
-    /// The same over TLS, at the address that this authority's certificate is for.
+    /// Like [`Registry::start`], over TLS, at the address that this authority's certificate is for.
     ///
     /// # Panics
-    /// As [`Registry::start`].
+    /// Same as for [`Registry::start`].
     pub fn start_tls(address: IpAddr, authority: &Authority) -> Option<Self> {
         Self::start_at(address, Some(authority))
     }
@@ -256,7 +258,7 @@ impl Registry {
             }
         }
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
-        // It takes a port that is free and says which: one that was free before it started may be somebody's by now.
+        // The registry takes a free port and reports it: a port that was free before the start may be taken by now.
         let config = configure(folder.path(), SocketAddr::new(address, 0), authority);
         let mut daemon = Daemon::start(Command::new("docker-registry").arg("serve").arg(config), folder);
         let log = daemon.log_file();
@@ -266,12 +268,12 @@ impl Registry {
         Some(Self { address: listens().expect("it has said so"), daemon })
     }
 
-    /// Where it is: a host and a port.
+    /// Returns the host and the port of the registry.
     pub fn host(&self) -> String {
         self.address.to_string()
     }
 
-    /// The requests so far that begin like this, such as `PUT /v2/`; each with its status.
+    /// Returns the requests so far with this prefix, such as `PUT /v2/`, each with its status.
     pub fn requests(&self, beginning: &str) -> Vec<String> {
         let log = self.daemon.log();
         let requests = log.lines().filter_map(|line| line.split('"').nth(1).zip(line.split('"').nth(2)));
@@ -280,7 +282,7 @@ impl Registry {
     }
 }
 
-/// The address in the line with which a registry says where it listens.
+/// Returns the address in the line with which a registry reports where it listens.
 fn listens_at(log: &str) -> Option<SocketAddr> {
     let (_, after) = log.split_once("listening on ")?;
     let address = after.split_once(['"', ','])?.0;

@@ -1,5 +1,5 @@
-//! The image `debian:12-slim` for an engine of our own, which has no network to pull it by, nor any for its builds: a
-//! Debian made of Debian's packages. apt works in it, with a few packages that lie on its own disk.
+//! Image `debian:12-slim` for an engine that the tests have started, which has no network for pulls or builds. The
+//! image is made of Debian's packages, and apt works in it, with a few packages that are on its own disk.
 
 use std::fs;
 use std::path::Path;
@@ -9,16 +9,17 @@ use crate::counterparts::{Docker, has};
 use crate::shared::lock;
 use crate::skip::skipped;
 
-/// What Dockerfiles call it.
+/// Name of the image in Dockerfiles.
 pub const IMAGE: &str = "debian:12-slim";
-/// What mmdebstrap calls it.
+/// Name of the release for mmdebstrap.
 const SUITE: &str = "bookworm";
 
-/// Has the engine have the image; whether it has. An engine that is not ours pulls it, and a build there has its network.
-/// In ours, `packages` are those that apt can install. The file system is kept in `folder`: making it takes a minute.
+/// Provides the image in the engine, and returns whether it is there. An engine that the tests have not started pulls
+/// it, and builds there have a network. For an engine that the tests have started, `packages` are those that apt can
+/// install. The file system is cached in `folder`, because making it takes a minute.
 ///
 /// # Panics
-/// If it can neither be had nor be skipped.
+/// If it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
 pub fn provide(docker: &Docker, packages: &[&str], folder: &Path) -> bool {
     // Another test may be making it.
     let _lock = lock("debian");
@@ -49,7 +50,7 @@ fn make(tar: &Path, packages: &[&str]) -> Result<(), String> {
     let unfinished = tar.with_extension("unfinished");
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--format=tar", "--variant=apt"]);
-    // What a slim image leaves out.
+    // Parts that a slim image omits.
     for path in ["doc", "info", "locale", "man"] {
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{path}/*"));
     }
@@ -59,7 +60,7 @@ fn make(tar: &Path, packages: &[&str]) -> Result<(), String> {
     fs::rename(&unfinished, tar).map_err(|error| error.to_string())
 }
 
-/// Runs a command; if it fails, the end of what it has to say of that.
+/// Runs a command. If it fails, returns the last line of its error output.
 fn said(command: &mut Command) -> Result<(), String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     let Output { status, stderr, .. } = output;

@@ -1,5 +1,5 @@
-//! What the tests share: suites that every implementation of a kind passes, and the real counterparts that the rest is
-//! tested against. Knows no implementation.
+//! Code that the tests share: suites that every implementation of a kind must pass, and the real counterparts that the
+//! rest is tested against. Independent of any implementation.
 
 pub mod authority;
 #[cfg(feature = "counterparts")]
@@ -24,10 +24,10 @@ pub mod walk;
 pub mod worker;
 pub mod workspaces;
 
-/// The time, in nanoseconds since 1970: the same clock in every process of this machine.
+/// Returns the time in nanoseconds since 1970, from the same clock in every process of this machine.
 ///
 /// # Panics
-/// Before 1970, and after 2554.
+/// If the time is before 1970 or after 2554.
 pub fn now() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is after 1970");
     now.as_nanos().try_into().expect("it is before 2554")

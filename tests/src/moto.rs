@@ -1,7 +1,7 @@
-//! Starts moto, which stands in for AWS: for its Batch, its stacks, roles and registries, its networks, S3 and logs.
+//! Starts moto, which stands in for AWS: Batch, stacks, roles, registries, networks, S3 and logs.
 //!
-//! It is started by `tests/moto/server.py`, which says what of Batch is mended there. `tests/moto/install.sh` makes the
-//! Python environment that it needs; `CLOUDKNOT_MOTO` is another one.
+//! It is started by `tests/moto/server.py`, which describes its corrections to moto's Batch. `tests/moto/install.sh`
+//! creates the Python environment that it needs; `CLOUDKNOT_MOTO` selects another one.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -19,20 +19,20 @@ use crate::counterparts::{Daemon, Docker};
 use crate::shared::{one_of_this_process, shared};
 use crate::skip::skipped;
 
-/// The account that everything in it belongs to.
+/// Account that owns everything in moto.
 pub const ACCOUNT: &str = "123456789012";
-/// The region that [`environment`] sets. What is in one region is not in another, here as there.
+/// Region that [`environment`] sets. As in AWS, the resources of one region are not in another.
 pub const REGION: &str = "eu-west-1";
 
-/// What moto calls the states of a job.
+/// Name of the model that moto uses for the states of a job.
 const JOBS: &str = "batch::job";
 
-/// What this package has for moto, beside its sources.
+/// Returns the folder of this package with the scripts for moto.
 pub(crate) fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("moto")
 }
 
-/// The Python that has moto and botocore; none if it is not installed.
+/// Returns the Python that has moto and botocore; `None` if it is not installed.
 pub fn python() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in a workspace");
     let target = || root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into())).join("moto");
@@ -40,7 +40,7 @@ pub fn python() -> Option<PathBuf> {
     python.is_file().then_some(python)
 }
 
-/// What a program finds in its environment, so that it speaks to the AWS at this address and to no other, as nobody else.
+/// Returns the environment that makes a program use only the AWS at this address, with the credentials of no real user.
 pub fn environment(url: &str) -> [(&'static str, String); 8] {
     [
         ("AWS_ENDPOINT_URL", url.to_owned()),
@@ -54,33 +54,33 @@ pub fn environment(url: &str) -> [(&'static str, String); 8] {
     ]
 }
 
-/// A moto server; all that is in it is gone with it.
+/// Moto server. Its content is lost when it is dropped.
 #[derive(Debug)]
 pub struct Moto {
     address: SocketAddr,
     log: PathBuf,
-    /// None if another program has made it and handed it over.
+    /// `None` if another program has started the server and handed it over.
     _fork: Option<Fork>,
 }
 
 static MOTO: Mutex<Weak<Moto>> = Mutex::new(Weak::new());
 static FORKS: Mutex<Weak<Forks>> = Mutex::new(Weak::new());
 
-/// moto, started once and not a server yet: each server that is forked from it is there in no time, where Python and moto
+/// Moto, started once but not yet serving. Servers that are forked from it start immediately, whereas Python and moto
 /// take two seconds of CPU to start.
 #[derive(Debug)]
 pub struct Forks {
     socket: PathBuf,
-    /// None if another program has started it and handed it over.
+    /// `None` if another program has started it and handed it over.
     _daemon: Option<Daemon>,
 }
 
 impl Forks {
-    /// Returns the one that was handed over, else the one that the servers of this process share; it ends with the last of them.
-    /// None if there can be none here.
+    /// Returns the one that was handed over, or else the one that the servers of this process share, which ends with
+    /// the last of them. Returns `None` if moto is not available.
     ///
     /// # Panics
-    /// If it does not start, or can neither be had nor be skipped.
+    /// If it does not start, or if it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
     pub fn get() -> Option<Arc<Self>> {
         one_of_this_process(&FORKS, || {
             let found = match shared() {
@@ -101,9 +101,9 @@ impl Forks {
         let mut command = Command::new(python);
         command.arg("-B").arg(scripts().join("server.py")).arg("--forks").arg(&socket);
         command.env("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
-        // Nothing here asks for them, and each reset would make a thousand.
+        // The tests do not use them, and each reset would create a thousand.
         command.env("MOTO_EC2_LOAD_DEFAULT_AMIS", "false");
-        // What it tells containers of itself, and what it is itself to make of the environment, is ours to say.
+        // The tests alone determine what moto passes to containers and what it reads from the environment.
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("AWS_")) {
                 command.env_remove(name);
@@ -115,13 +115,13 @@ impl Forks {
         Self { socket, _daemon: Some(daemon) }
     }
 
-    /// The Unix socket at which it listens.
+    /// Returns the Unix socket at which it listens.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 }
 
-/// A fork, which ends when this is dropped, or when this process ends.
+/// Forked server. It ends when this is dropped, or when this process ends.
 #[derive(Debug)]
 struct Fork {
     connection: UnixStream,
@@ -130,7 +130,8 @@ struct Fork {
 }
 
 impl Fork {
-    /// Forks a server with this in its environment, and without what is none. Returns it, and the address at which it listens.
+    /// Forks a server with these variables in its environment, and without those that are `None`. Returns it with the
+    /// address at which it listens.
     fn new(forks: Arc<Forks>, environment: &BTreeMap<&str, Option<String>>) -> (Self, SocketAddr) {
         let connection = UnixStream::connect(&forks.socket).expect("moto is there to be forked");
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
@@ -151,7 +152,7 @@ impl Fork {
 
 impl Drop for Fork {
     fn drop(&mut self) {
-        // It has cleared away what it has started when it closes its end.
+        // The server closes its end of the connection when it has cleaned up everything that it started.
         let _ = self.connection.set_read_timeout(Some(Duration::from_secs(10)));
         let _ = self.connection.shutdown(Shutdown::Write);
         let _ = self.connection.read(&mut [0]);
@@ -159,46 +160,47 @@ impl Drop for Fork {
 }
 
 impl Moto {
-    /// A new and empty one, without containers: a job that is submitted fails, unless it is a child process, or
-    /// [`Moto::config`] says that jobs succeed at once. None if there can be none here.
+    /// Starts an empty server without containers: a submitted job fails, unless it is a child process, or
+    /// [`Moto::config`] lets jobs succeed at once. Returns `None` if moto is not available.
     ///
     /// # Panics
-    /// If it can neither be had nor be skipped.
+    /// If it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
     pub fn start() -> Option<Self> {
-        // Whatever engine there is, this one is not to use it.
+        // This server must not use an engine, even if there is one.
         Self::start_with([("DOCKER_HOST", Some("unix:///nonexistent".to_owned()))])
     }
 
-    /// The one that the tests of this process share, for those that name what they make as nobody else does. It ends
+    /// Returns the server that the tests of this process share, for tests whose names for resources are unique. It ends
     /// with the last of them.
     ///
     /// # Panics
-    /// As [`Moto::start`].
+    /// Same as for [`Moto::start`].
     pub fn get() -> Option<Arc<Self>> {
         one_of_this_process(&MOTO, Self::start)
     }
 
-    /// A new and empty one, whose jobs are containers of this engine, on the network of this machine. `config` is the
-    /// folder with the credentials for its pulls, as in `DOCKER_CONFIG`.
+    /// Starts an empty server whose jobs are containers of this engine, on the network of this machine. `config` is the
+    /// folder with the credentials for pulls, as in `DOCKER_CONFIG`.
     ///
     /// # Panics
-    /// As [`Moto::start`].
+    /// Same as for [`Moto::start`].
     pub fn start_with_docker(docker: &Docker, config: &Path) -> Option<Self> {
         Self::start_with([("DOCKER_CONFIG", Some(text(config)))].into_iter().chain(jobs_in(docker)))
     }
 
-    /// The same, whose containers share this folder of this machine. Without an engine, jobs can be processes only.
+    /// Like [`Moto::start_with_docker`], with containers that share this folder of this machine. Without an engine,
+    /// jobs can only be processes.
     ///
     /// # Panics
-    /// As [`Moto::start`].
+    /// Same as for [`Moto::start`].
     pub fn start_with_folder(docker: Option<&Docker>, folder: &Path) -> Option<Self> {
         let Some(docker) = docker else { return Self::start() };
         Self::start_with([("CLOUDKNOT_TESTS_FOLDER", Some(text(folder)))].into_iter().chain(jobs_in(docker)))
     }
 
-    /// Ends all jobs of a queue whose names begin like this.
+    /// Ends all jobs of a queue whose names have this prefix.
     pub fn end_jobs(&self, queue: &str, begins: &str) {
-        // Where it does not answer, a test has failed that is about to say so.
+        // If the server does not answer, a test has failed that is about to report it.
         let said = |path: &str, body: &Value| ask(self.address, "POST", path, &body.to_string()).unwrap_or_default();
         for status in ["SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING"] {
             let listed = said("/v1/listjobs", &json!({"jobQueue": queue, "jobStatus": status}));
@@ -217,36 +219,36 @@ impl Moto {
         Some(Self { address, log: fork.log_file(), _fork: Some(fork) })
     }
 
-    /// One that runs already, and logs to this file.
+    /// Returns a server that already runs, and logs to this file.
     pub(crate) fn at(address: SocketAddr, log: PathBuf) -> Self {
         Self { address, log, _fork: None }
     }
 
-    /// Where it listens.
+    /// Returns the address at which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The file that it logs to.
+    /// Returns the file that it logs to.
     pub fn log_file(&self) -> &Path {
         &self.log
     }
 
-    /// Where it is, as in `AWS_ENDPOINT_URL`.
+    /// Returns its URL, for `AWS_ENDPOINT_URL`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What it has written of itself: a line for each request, and why jobs failed.
+    /// Returns its log: a line for each request, and the reasons why jobs failed.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Forgets all that was made in it, and what it was told: IAM checks are off again, jobs are containers again, and
-    /// none is slow.
+    /// Deletes everything that was created in it, and restores its settings: IAM checks are off, jobs are containers,
+    /// and none is slow.
     ///
     /// # Panics
-    /// If it does not.
+    /// If the server rejects a request.
     pub fn reset(&self) {
         self.tell("/moto-api/reset-auth", "inf");
         self.tell("/moto-api/state-manager/unset-transition", &json!({ "model_name": JOBS }).to_string());
@@ -254,29 +256,30 @@ impl Moto {
         self.tell("/moto-api/reset", "");
     }
 
-    /// Sets what moto calls its configuration, such as `{"batch": {"use_docker": false}}`: jobs succeed at once, without
+    /// Sets moto's configuration. For example, with `{"batch": {"use_docker": false}}` jobs succeed at once, without
     /// containers.
     ///
     /// # Panics
-    /// If it is not taken.
+    /// If the server rejects it.
     pub fn config(&self, config: &Value) {
         self.tell("/moto-api/config", &config.to_string());
     }
 
-    /// From now on a job stays for a time in each of the states before RUNNING.
+    /// From now on, keeps a job for this time in each of the states before RUNNING.
     ///
     /// # Panics
-    /// If it is not taken.
+    /// If the server rejects it.
     pub fn slow_jobs(&self, seconds: u32) {
         let transition = json!({ "progression": "time", "seconds": seconds });
         let told = json!({ "model_name": JOBS, "transition": transition });
         self.tell("/moto-api/state-manager/set-transition", &told.to_string());
     }
 
-    /// From now on signatures and policies are checked. For S3 that is as AWS does it; for Batch only `batch:*` matches.
+    /// From now on, checks signatures and policies. For S3 the checks equal those of AWS; for Batch only `batch:*`
+    /// matches.
     ///
     /// # Panics
-    /// If it is not taken.
+    /// If the server rejects it.
     pub fn turn_on_iam(&self) {
         self.tell("/moto-api/reset-auth", "0");
     }
@@ -297,7 +300,7 @@ fn text(path: &Path) -> String {
     path.to_str().expect("the paths of the tests are text").to_owned()
 }
 
-/// The whole answer to a request, its status line and headers included.
+/// Returns the whole answer to a request, including its status line and headers.
 fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     let length = body.len();

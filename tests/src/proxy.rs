@@ -1,4 +1,4 @@
-//! A proxy in front of a registry that misbehaves as networks and busy registries do.
+//! Proxy in front of a registry that injects the faults of networks and busy registries.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,35 +6,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-/// What goes wrong, and how many times.
+/// Fault to inject, and the number of times.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
-    /// The connection is cut after this many bytes from the client, in a request that is longer than that.
+    /// Cuts the connection after this many bytes from the client, in a request that is longer than that.
     Cut {
-        /// How many bytes come through.
+        /// Number of bytes that are forwarded.
         after: usize,
-        /// How many connections are cut.
+        /// Number of connections to cut.
         times: u32,
     },
-    /// Requests that begin like this are answered with this status, and do not reach the registry.
+    /// Answers requests with this prefix with this status, without forwarding them to the registry.
     Answer {
-        /// The beginning, such as `POST `.
+        /// Prefix, such as `POST `.
         to: &'static str,
-        /// The status line's number and text.
+        /// Number and text of the status line.
         status: &'static str,
-        /// How many requests are answered so.
+        /// Number of requests to answer.
         times: u32,
     },
 }
 
-/// The proxy; it lasts as long as the process.
+/// Proxy that lasts as long as the process.
 pub struct Proxy {
     port: u16,
     left: Arc<AtomicU32>,
 }
 
 impl Proxy {
-    /// A proxy in front of this host.
+    /// Creates a proxy in front of this host.
     ///
     /// # Panics
     /// If there is no free port.
@@ -53,12 +53,12 @@ impl Proxy {
         Self { port, left }
     }
 
-    /// Where it is: a host and a port.
+    /// Returns the host and the port of the proxy.
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// How many faults are still to come.
+    /// Returns the number of faults still to inject.
     pub fn left(&self) -> u32 {
         self.left.load(Ordering::SeqCst)
     }
@@ -80,12 +80,12 @@ fn serve(mut client: TcpStream, host: &str, fault: Fault, left: &AtomicU32) -> i
         }
         match fault {
             Fault::Cut { after, .. } if passed + size > after && take(left) => {
-                // As much as fits goes through, so that the registry is left with half of it.
+                // Forwards as much as fits, so that the registry has only a part of the request.
                 server.write_all(&piece[..after.saturating_sub(passed)])?;
                 client.shutdown(Shutdown::Both)?;
                 break;
             }
-            // The client waits for an answer before it asks again, so a request begins where a piece does.
+            // The client waits for an answer before its next request, so a request begins where a piece does.
             Fault::Answer { to, status, .. } if piece.starts_with(to.as_bytes()) && take(left) => {
                 write!(client, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
                 client.shutdown(Shutdown::Both)?;
@@ -100,7 +100,7 @@ fn serve(mut client: TcpStream, host: &str, fault: Fault, left: &AtomicU32) -> i
     Ok(())
 }
 
-/// Takes one of those that are left, if any is.
+/// Uses up one of the remaining faults, and returns whether there was any.
 fn take(left: &AtomicU32) -> bool {
     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }

@@ -1,22 +1,22 @@
-//! Random numbers for tests that draw at random and have to be repeatable.
+//! Repeatable random numbers for tests.
 
 use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The variable that names the seed.
+/// Name of the variable with the seed.
 const ENV_SEED: &str = "CLOUDKNOT_STRESS_SEED";
 
-/// `SplitMix64`: all that is asked of it is that a seed repeats it.
+/// `SplitMix64`: the only requirement is that a seed repeats the sequence.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence of this seed.
+    /// Creates the sequence of this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number.
+    /// Returns the next number.
     #[expect(clippy::should_implement_trait, reason = "it never ends, and nobody iterates over it")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -25,7 +25,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 to the one before `end`.
+    /// Returns a number from 0 to `end - 1`.
     ///
     /// # Panics
     /// If `end` is 0.
@@ -34,14 +34,14 @@ impl Random {
     }
 }
 
-/// The seed that `CLOUDKNOT_STRESS_SEED` names, or another one each time. Printed on stderr, also where the test passes: it is
-/// what the test can be repeated by.
+/// Returns the seed in `CLOUDKNOT_STRESS_SEED`, or a new one each time. Prints it to stderr, even if the test passes,
+/// because the test can be repeated with it.
 ///
 /// # Panics
-/// If the variable holds something other than a number.
+/// If the variable contains anything other than a number.
 pub fn seed() -> u64 {
     let seed = std::env::var(ENV_SEED).map_or_else(|_| now(), |text| text.parse().expect(ENV_SEED));
-    // Not by `eprintln!`, which a test harness captures.
+    // Not with `eprintln!`, whose output a test harness captures.
     let _ = writeln!(std::io::stderr(), "{ENV_SEED}={seed}");
     seed
 }

@@ -1,4 +1,4 @@
-//! A run's record as a host lays it down, by the contract alone: for tests of workers, in which no host takes part.
+//! Record of a run as a host writes it, created from the contract alone, for tests of workers without a host.
 
 use std::process::Command;
 
@@ -11,20 +11,20 @@ use serde::de::DeserializeOwned;
 
 use crate::counterparts::run;
 
-/// A run that is recorded, and nothing of it done. All of its items belong to one child, and are stored as one part.
+/// Recorded run without any results. All of its items belong to one child, and are stored as one part.
 #[derive(Debug, Clone)]
 pub struct Recorded {
-    /// The keys of the run.
+    /// Keys of the run.
     pub keys: RunKeys,
-    /// What a worker is to be told.
+    /// Task for the worker.
     pub task: Task,
 }
 
 impl Recorded {
-    /// A run of this function over these inputs. `run` tells it from others in the store.
+    /// Records a run of this function over these inputs. `run` distinguishes it from others in the store.
     ///
     /// # Panics
-    /// If an input cannot be carried, or the store fails.
+    /// If an input cannot be encoded, or if the store fails.
     pub async fn new<I: Serialize>(store: &dyn Store, at: StoreAt, types: &Types, run: &str, inputs: &[I]) -> Self {
         let (mut object, mut ends) = (Vec::new(), vec![0]);
         for input in inputs {
@@ -62,18 +62,18 @@ impl Recorded {
         Self { keys, task }
     }
 
-    /// What a worker finds in its environment: the name and the value.
+    /// Returns the name and the value of the worker's environment variable.
     ///
     /// # Panics
-    /// Never: a task is texts and numbers.
+    /// Never: a task consists of text and numbers.
     pub fn env(&self) -> (&'static str, String) {
         (ENV_TASK, serde_json::to_string(&self.task).expect("a task is texts and numbers"))
     }
 
-    /// The values in the store, in order.
+    /// Returns the values in the store, in order.
     ///
     /// # Panics
-    /// Unless every item has one.
+    /// If an item has no value.
     pub async fn values<V: DeserializeOwned>(&self, store: &dyn Store) -> Vec<V> {
         let key = self.keys.part(Part { first: 0, last: self.task.items - 1 });
         let bytes = store.get(&key).await.expect("the store works").expect("all values are stored");
@@ -88,10 +88,11 @@ impl Recorded {
     }
 }
 
-/// What a worker says of the function with this name; `start` is how the worker is started.
+/// Returns the types that a worker reports for the function of this name; `start` is the command that starts the
+/// worker.
 ///
 /// # Panics
-/// If it has no such function, or does not say.
+/// If it has no such function, or does not report its types.
 pub fn types_of(start: &mut Command, function: &str) -> Types {
     let said = run(start.env(ENV_DESCRIBE, "1"));
     let all: Vec<Types> = serde_json::from_str(&said).expect("the worker says its types");

@@ -1,7 +1,7 @@
-//! Stands between a program and moto: writes down every request, and does to it what networks and busy services do.
+//! Proxy between a program and moto that records every request, and injects the faults of networks and busy services.
 //!
-//! The program is given [`Recorder::url`] as `AWS_ENDPOINT_URL`. What it sends reaches moto unchanged, unless the test has
-//! said otherwise. [`Recorder::validate`] then holds all of it against AWS's own models.
+//! The program is given [`Recorder::url`] as `AWS_ENDPOINT_URL`. Its requests reach moto unchanged, unless the test
+//! says otherwise. [`Recorder::validate`] then checks all of them against AWS's own models.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -28,7 +28,7 @@ pub use drops::{DropAt, drop_at};
 
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// The recorder; it stops when it is dropped, and its file is gone then.
+/// Recording proxy. It stops, and its file is removed, when it is dropped.
 #[derive(Debug)]
 pub struct Recorder {
     address: SocketAddr,
@@ -38,21 +38,21 @@ pub struct Recorder {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the test and the requests have in common.
+/// State shared by the test and the requests.
 #[derive(Debug)]
 struct State {
     upstream: SocketAddr,
     plan: Mutex<Plan>,
-    /// Another request is held or let through, or one of them is at its end.
+    /// Notified when another request is held or let through, or when one of them ends.
     changed: Condvar,
-    /// Another request is held.
+    /// Notified when another request is held.
     held: Notify,
-    /// Those that are held may go on.
+    /// Notified when held requests may continue.
     go_on: Notify,
     file: Mutex<File>,
 }
 
-/// What is to happen to the requests that come.
+/// Plan for the requests to come.
 #[derive(Default)]
 struct Plan {
     arrived: u64,
@@ -60,74 +60,75 @@ struct Plan {
     mishaps: VecDeque<Mishap>,
     delay: Duration,
     weather: Option<Weather>,
-    /// How many more are let through, if there is a limit; the others are held.
+    /// Number of requests to let through before further ones are held, if there is a limit.
     left: Option<u64>,
     held: usize,
-    /// Nothing is let through any more.
+    /// `true` once no further request is let through.
     is_cut_off: bool,
-    /// The numbers of requests that were let through, and of those among them that have not ended.
+    /// Number of requests that were let through, and of those among them that have not ended.
     passed: u64,
     passing: usize,
 }
 
-/// The decision on a request that has arrived.
+/// Decision on a request that has arrived.
 enum Admission {
     Pass,
     Hold,
     CutOff,
 }
 
-/// What the program is told, in place of what moto says.
+/// Answer to the program in place of moto's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Instead {
     /// The request does not reach moto, and is answered with this status and body.
     Answer(u16, String),
-    /// The request reaches moto, and wherever its answer has the first text, the program gets the second.
+    /// The request reaches moto. Wherever the answer contains the first text, the program receives the second.
     Change(String, String),
 }
 
 type Script = dyn Fn(&Seen) -> Option<Instead> + Send + Sync;
 
-/// What happens to one request, in place of what should.
+/// Fault injected into one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mishap {
     Instead(Instead),
-    /// It does not reach moto, and is answered with this status and error code.
+    /// The request does not reach moto, and is answered with this status and error code.
     Answer(u16, String),
-    /// It reaches moto, but the connection ends before the answer.
+    /// The request reaches moto, but the connection is cut before the answer.
     Cut,
 }
 
-/// A request as it stands in the file: a line of JSON each.
+/// Recorded request, stored as one line of JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Seen {
-    /// Counted from 1, as they arrived.
+    /// Number of the request in the order of arrival, from 1.
     pub number: u64,
-    /// Such as `POST`.
+    /// HTTP method, such as `POST`.
     pub method: String,
-    /// Still percent-encoded.
+    /// Path, still percent-encoded.
     pub path: String,
-    /// What is after the question mark, still percent-encoded.
+    /// Query without its question mark, still percent-encoded.
     pub query: String,
-    /// Names are in lower case.
+    /// Headers, with their names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Where it is text.
+    /// Body, if it is text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// Where it is not, in hexadecimal.
+    /// Body in hexadecimal, if it is not text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_hex: Option<String>,
-    /// As it signs itself, such as `batch`; empty for a request that is not signed.
+    /// Service for which the request is signed, such as `batch`; empty if it is not signed.
     pub service: String,
-    /// What the program was answered, or would have been, had the connection not been cut. None if it never came so far.
+    /// Status of the answer, even if the connection was cut before the program received it; `None` if there was no
+    /// answer.
     pub status: Option<u16>,
-    /// The mishap that it met: `held`, `cut`, `cut off`, `answered 503 SlowDown`.
+    /// Fault that the request met: `held`, `cut`, `cut off`, `answered 503 SlowDown`.
     pub mishap: Option<String>,
 }
 
 impl Seen {
-    /// What was asked for: the service and the operation, such as `cloudformation CreateStack`; where the request does
-    /// not name one, its method and path.
+    /// Returns the service and the operation, such as `cloudformation CreateStack`; if the request names no operation,
+    /// its method and path.
     pub fn operation(&self) -> String {
         let header = self.headers.iter().find(|(name, _)| name == "x-amz-target").map(|(_, value)| value.as_str());
         let target = header.and_then(|value| value.rsplit('.').next());
@@ -143,10 +144,10 @@ impl Seen {
 }
 
 impl Recorder {
-    /// A recorder in front of what is at this address, such as [`crate::moto::Moto::url`].
+    /// Creates a recorder in front of this address, such as [`crate::moto::Moto::url`].
     ///
     /// # Panics
-    /// If the address is not `http://` with an IP address and a port, or there is no free port.
+    /// If the address is not `http://` with an IP address and a port, or if no port is free.
     pub fn before(url: &str) -> Self {
         let upstream = url.strip_prefix("http://").and_then(|address| address.parse().ok());
         let upstream = upstream.unwrap_or_else(|| panic!("`{url}` is not http:// with an IP address and a port"));
@@ -164,27 +165,27 @@ impl Recorder {
         let address = listener.local_addr().expect("a listener has an address");
         let (stop, stopped) = oneshot::channel();
         let shared = Arc::clone(&state);
-        // A thread of its own: a test that waits for a process holds up none of its requests.
+        // A separate thread, so that a test that waits for a process does not delay the requests.
         let thread = thread::spawn(move || serve::run(listener, shared, stopped));
         Self { address, folder, state, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Where it is, as in `AWS_ENDPOINT_URL`.
+    /// Returns the recorder's URL, for `AWS_ENDPOINT_URL`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The file with a line for each request that has ended; those that are held are not in it yet.
+    /// Returns the file with a line for each request that has ended. Held requests are not in it yet.
     pub fn file(&self) -> PathBuf {
         self.folder.path().join("requests.jsonl")
     }
 
-    /// The requests that have ended, in the order in which they came.
+    /// Returns the requests that have ended, in the order of their arrival.
     ///
     /// # Panics
     /// If the file cannot be read.
     pub fn requests(&self) -> Vec<Seen> {
-        // No line is half written while this is held.
+        // No line is half written while this lock is held.
         let _file = lock(&self.state.file);
         let text = fs::read_to_string(self.file()).expect("the recorder's file can be read");
         let read = |line| serde_json::from_str(line).expect("the recorder has written a request");
@@ -193,7 +194,7 @@ impl Recorder {
         requests
     }
 
-    /// [`Seen::operation`] of each of them.
+    /// Returns the [`Seen::operation`] of each request that has ended.
     ///
     /// # Panics
     /// If the file cannot be read.
@@ -201,59 +202,61 @@ impl Recorder {
         self.requests().iter().map(Seen::operation).collect()
     }
 
-    /// The next requests do not reach moto, but are answered with this status and this error code, in the words of the
-    /// service that was asked. Comes after what was asked for before.
+    /// Answers the next requests with this status and error code, in the format of the requested service, instead of
+    /// passing them to moto. Takes effect after the faults that were requested before.
     pub fn fail_next(&self, requests: usize, status: u16, code: &str) {
         let mishap = Mishap::Answer(status, code.to_owned());
         self.plan().mishaps.extend(std::iter::repeat_n(mishap, requests));
     }
 
-    /// The next requests reach moto, but the connection ends before the answer. Comes after what was asked for before.
+    /// Passes the next requests to moto, but cuts the connection before the answer. Takes effect after the faults that
+    /// were requested before.
     pub fn cut_next(&self, requests: usize) {
         self.plan().mishaps.extend(std::iter::repeat_n(Mishap::Cut, requests));
     }
 
-    /// From now on the program is told what this says, for the requests of which it says something: what moto cannot be
-    /// brought to say. In place of what was asked for in this way before.
+    /// From now on, replaces the answers to the requests for which the script returns something, to give answers that
+    /// moto cannot be made to give. Replaces the previous script.
     pub fn instead(&self, script: impl Fn(&Seen) -> Option<Instead> + Send + Sync + 'static) {
         self.plan().instead = Some(Arc::new(script));
     }
 
-    /// From now on the program is told what moto says.
+    /// Removes the script, so that the program receives moto's answers again.
     pub fn as_it_is(&self) {
         self.plan().instead = None;
     }
 
-    /// From now on every request waits for so long before it goes on to moto.
+    /// From now on, delays every request by this time before it is passed to moto.
     pub fn delay(&self, delay: Duration) {
         self.plan().delay = delay;
     }
 
-    /// From now on so many in a hundred requests are answered 429, 500 or 503 or have their answer cut off. The seed
-    /// decides which: the same for the same order of requests. With 0 the weather is fine again.
+    /// From now on, injects faults into this percentage of the requests: an answer of 429, 500 or 503, or a connection
+    /// that is cut before the answer. The seed determines the affected requests: the same ones for the same order of
+    /// requests. 0 ends the fault injection.
     pub fn weather(&self, seed: u64, percent: u64) {
         self.plan().weather = (percent > 0).then(|| Weather { random: Random::new(seed), percent });
     }
 
-    /// Lets so many requests through, and holds those that come after them, without an answer, until [`Recorder::go_on`].
-    /// One whose program dies meanwhile never reaches moto.
+    /// Lets this many requests through, and holds those that come after them, without an answer, until
+    /// [`Recorder::go_on`]. A held request whose program dies never reaches moto.
     pub fn stop_after(&self, requests: u64) {
         self.plan().left = Some(requests);
-        // What is held may be let through by the new limit.
+        // The new limit may let held requests through.
         self.state.go_on.notify_waiters();
     }
 
-    /// Lets through what is held and all that comes.
+    /// Lets through all requests, including the held ones.
     pub fn go_on(&self) {
         self.plan().left = None;
         self.state.go_on.notify_waiters();
     }
 
-    /// Lets nothing more through: a request that is held, and each that comes, has its connection cut and never reaches moto.
-    /// Returns when those that were let through before are at their end, so that nothing changes in moto after that.
+    /// Lets no further request through: held and new requests have their connection cut, and never reach moto. Returns
+    /// when the requests that were let through before have ended, so that nothing changes in moto afterwards.
     ///
     /// # Panics
-    /// If moto does not answer one of those for minutes.
+    /// If moto does not answer one of those within minutes.
     pub fn cut_off(&self) {
         self.plan().is_cut_off = true;
         self.state.go_on.notify_waiters();
@@ -262,7 +265,7 @@ impl Recorder {
         assert_eq!(plan.passing, 0, "moto did not answer what it was asked");
     }
 
-    /// The number of requests so far that were neither held nor cut off.
+    /// Returns the number of requests so far that were neither held nor cut off.
     pub fn passed(&self) -> u64 {
         self.plan().passed
     }
@@ -270,7 +273,7 @@ impl Recorder {
     /// Waits until a request is held.
     ///
     /// # Panics
-    /// If none is within minutes.
+    /// If none is held within minutes.
     pub fn wait_until_held(&self) {
         let nothing = |plan: &mut Plan| plan.held == 0;
         let waited = self.state.changed.wait_timeout_while(self.plan(), PATIENCE, nothing);
@@ -278,10 +281,10 @@ impl Recorder {
         assert!(plan.held > 0, "no request came that could be held");
     }
 
-    /// Waits until a request is held, and says `true`; or until this process has ended, and says `false`.
+    /// Waits until a request is held, and returns `true`; or until this process has ended, and returns `false`.
     ///
     /// # Panics
-    /// If neither is so within minutes, or the process cannot be looked at.
+    /// If neither happens within minutes, or if the process cannot be waited for.
     pub fn is_held_before_the_end_of(&self, process: &mut Child) -> bool {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
@@ -296,12 +299,11 @@ impl Recorder {
         panic!("the process neither ended nor sent a request that could be held");
     }
 
-    /// Checks every request so far, member by member, against the services' own models. Returns what there was to say of
-    /// them: warnings, and how many they were.
+    /// Checks every request so far, member by member, against the services' own models. Returns the warnings and their
+    /// number.
     ///
     /// # Panics
-    /// If there is one that the models do not allow; with what is wrong. If there was none at all. If moto is not
-    /// installed.
+    /// If a request violates the models, with the reason. If there was no request. If moto is not installed.
     pub fn validate(&self) -> String {
         assert!(!self.requests().is_empty(), "no request came to the recorder");
         let python = moto::python().expect("moto is installed where it has been started");
@@ -322,26 +324,26 @@ impl Drop for Recorder {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // It has nothing to say that would still matter.
+            // The thread has no result that still matters.
             let _ = thread.join();
         }
     }
 }
 
 impl State {
-    /// The number of a request that has arrived.
+    /// Counts a request that has arrived, and returns its number.
     fn arrives(&self) -> u64 {
         let mut plan = lock(&self.plan);
         plan.arrived += 1;
         plan.arrived
     }
 
-    /// Waits for as long as the request is held and delayed, and returns what is to happen to it then; `None` if it is cut
-    /// off. It counts as passing until the guard is dropped.
+    /// Waits while the request is held and delayed, and returns the fault to inject into it; `None` if it is cut off.
+    /// The request counts as passing until the guard is dropped.
     async fn admit(self: &Arc<Self>, seen: &Seen) -> Option<(Passing, Option<Mishap>)> {
         let mut held = None;
         let passing = loop {
-            // Before the plan is looked at: what changes after that is then not missed.
+            // Registered before the plan is inspected, so that no later change is missed.
             let changed = self.go_on.notified();
             let admission = lock(&self.plan).admit();
             match admission {
@@ -366,7 +368,7 @@ impl State {
     fn write(&self, seen: &Seen) {
         let mut line = serde_json::to_string(seen).expect("a request is texts and numbers");
         line.push('\n');
-        // The folder is there for as long as the recorder is, and nobody asks after that.
+        // The folder exists as long as the recorder, and nobody reads the file afterwards.
         let _ = lock(&self.file).write_all(line.as_bytes());
     }
 }
@@ -398,7 +400,7 @@ impl std::fmt::Debug for Plan {
     }
 }
 
-/// Counts a request as held, for as long as it is: the program at its other end may die meanwhile.
+/// Counts a request as held until this is dropped: the program at the other end may die meanwhile.
 struct Held<'a>(&'a State);
 
 impl<'a> Held<'a> {
@@ -417,7 +419,7 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Counts a request as passing that was let through, until it is at its end.
+/// Counts a request that was let through as passing until it ends.
 #[derive(Debug)]
 struct Passing(Arc<State>);
 
@@ -428,7 +430,7 @@ impl Drop for Passing {
     }
 }
 
-/// Requests that go wrong by chance, and yet the same ones each time.
+/// Pseudo-random fault injection: a seed always affects the same requests.
 #[derive(Debug)]
 struct Weather {
     random: Random,
@@ -451,7 +453,7 @@ impl Weather {
     }
 }
 
-/// A test that panicked leaves a state that is whole: each change to it is one step.
+/// Locks a mutex even if a test panicked: each change to the state is a single step, so the state is consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

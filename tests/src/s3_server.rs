@@ -1,8 +1,8 @@
-//! A real S3 server on loopback, that can be told to fail. Knows S3's protocol no more than its status codes.
+//! Real S3 server on loopback that can inject faults. Of the S3 protocol, this module knows only the status codes.
 //!
-//! The server is s3s-fs, over a temporary folder, and checks signatures and checksums. One semantic is ours: s3s-fs looks
-//! whether an object is there and then writes it, where S3 does both at once. So writes with `If-None-Match` pass one by
-//! one here.
+//! The server is s3s-fs, over a temporary folder, and checks signatures and checksums. One behaviour is added here:
+//! s3s-fs checks whether an object exists and then writes it, whereas S3 does both atomically, so writes with
+//! `If-None-Match` are serialized.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -39,25 +39,25 @@ use tokio_rustls::rustls::crypto::ring;
 use crate::authority::Authority;
 use crate::shared::S3;
 
-/// The one bucket that there is.
+/// Name of the only bucket.
 pub const BUCKET: &str = "a-bucket";
-/// Who may use it.
+/// Access key that may use the bucket.
 pub const ACCESS_KEY: &str = "AKIATEST";
-/// The secret of [`ACCESS_KEY`].
+/// Secret key of [`ACCESS_KEY`].
 pub const SECRET_KEY: &str = "a-secret";
 
-/// What happens to a request, in place of what should.
+/// Fault injected into a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Mishap {
-    /// It is answered with this status and this error code.
+    /// The request is answered with this status and this error code.
     Refused(u16, &'static str),
-    /// It is done, but the connection closes before the answer.
+    /// The request is executed, but the connection closes before the answer.
     AnswerLost,
-    /// It is done, and the answer breaks off in the middle of its body.
+    /// The request is executed, and the answer breaks off in the middle of its body.
     BrokenOff,
 }
 
-/// A server; it stops with the runtime that it was started in.
+/// S3 server. It stops with the runtime in which it was started.
 #[derive(Debug)]
 pub struct S3Server {
     place: S3,
@@ -78,15 +78,15 @@ impl S3Server {
     /// Starts a server with an empty bucket.
     ///
     /// # Panics
-    /// Where that is not possible.
+    /// If the server cannot be started.
     pub async fn start() -> Self {
         Self::start_with(None).await
     }
 
-    /// The same over TLS, with this authority's certificate.
+    /// Like [`S3Server::start`], over TLS with this authority's certificate.
     ///
     /// # Panics
-    /// Where that is not possible.
+    /// If the server cannot be started.
     pub async fn start_tls(authority: &Authority) -> Self {
         let certificates = CertificateDer::pem_file_iter(authority.certificate()).expect("a certificate");
         let certificates = certificates.collect::<Result<_, _>>().expect("a certificate");
@@ -119,22 +119,22 @@ impl S3Server {
         Self { place: S3 { address, folder, requests }, _folder: temporary, state }
     }
 
-    /// Where it listens.
+    /// Returns the address at which it listens.
     pub fn address(&self) -> SocketAddr {
         self.place.address
     }
 
-    /// Returns the address and files by which other processes reach it.
+    /// Returns the address and files with which other processes reach the server.
     pub fn place(&self) -> &S3 {
         &self.place
     }
 
-    /// A store on it.
+    /// Returns a store on this server.
     pub async fn store(&self, prefix: &str) -> S3Store {
         self.store_as(BUCKET, prefix, Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test")).await
     }
 
-    /// A store on it, as somebody else or in another bucket.
+    /// Returns a store on this server, with other credentials or in another bucket.
     pub async fn store_as(
         &self,
         bucket: &str,
@@ -144,34 +144,34 @@ impl S3Server {
         store_at(self.place.address, bucket, prefix, who).await
     }
 
-    /// The next requests meet these, in this order.
+    /// Injects these faults into the next requests, in this order.
     ///
     /// # Panics
-    /// Where another test panicked.
+    /// If another test panicked.
     pub fn next(&self, mishaps: impl IntoIterator<Item = Mishap>) {
         self.state.mishaps.lock().expect("no panic").extend(mishaps);
     }
 
-    /// The requests since this was last asked: method, path and query.
+    /// Returns the requests since the last call: method, path and query.
     ///
     /// # Panics
-    /// Where another test panicked.
+    /// If another test panicked.
     pub fn seen(&self) -> Vec<String> {
         std::mem::take(&mut *self.state.seen.lock().expect("no panic"))
     }
 
-    /// How many connections there were, those included that came to nothing.
+    /// Returns the number of connections so far, including failed ones.
     pub fn connections(&self) -> u64 {
         self.state.connections.load(Ordering::Relaxed)
     }
 
-    /// The folder of the server, where uploads that are not complete show as files.
+    /// Returns the folder of the server, in which incomplete uploads are visible as files.
     pub fn folder(&self) -> PathBuf {
         self.place.folder.clone()
     }
 }
 
-/// A store at an address, whoever listens there. It retries as a real one does, but waits less.
+/// Returns a store at any address. It retries as in production, but with shorter delays.
 pub async fn store_at(
     address: SocketAddr,
     bucket: &str,
@@ -181,7 +181,8 @@ pub async fn store_at(
     let retries = retries().with_max_attempts(4).with_initial_backoff(std::time::Duration::from_millis(10));
     let config = loader()
         .endpoint_url(format!("http://{address}"))
-        // The SDK counts retries by region, for the whole process: what one test provokes must not cost the others.
+        // The SDK counts retries by region, for the whole process: faults in one test must not use up the retries of
+        // others.
         .region(Region::new(format!("test-{}", address.port())))
         .credentials_provider(who)
         .retry_config(retries)
@@ -197,7 +198,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, service: S3Serv
         match tls.clone() {
             None => drop(tokio::spawn(serve(connection, service, state))),
             Some(tls) => drop(tokio::spawn(async move {
-                // Who does not trust the certificate hangs up.
+                // A client that does not trust the certificate closes the connection.
                 if let Ok(connection) = tls.accept(connection).await {
                     serve(connection, service, state).await;
                 }
@@ -208,7 +209,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, service: S3Serv
 
 async fn serve(connection: impl AsyncRead + AsyncWrite + Unpin, service: S3Service, state: Arc<State>) {
     let answer = service_fn(move |request| answer(request, service.clone(), Arc::clone(&state)));
-    // A connection that a client closes, or that a mishap ends, is nothing to report.
+    // A connection that is closed by the client or by a fault needs no report.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(connection), answer).await;
 }
 
@@ -236,7 +237,7 @@ fn refused(status: u16, code: &str) -> Response<Body> {
     answer.body(Body::from(body)).expect("a status and a body")
 }
 
-/// Ends a connection.
+/// Error that ends a connection.
 #[derive(Debug)]
 struct Broken;
 
@@ -248,7 +249,7 @@ impl std::fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// The beginning of a body, then the end of the connection.
+/// Body that sends its beginning, and then ends the connection.
 struct Half {
     sent: bool,
 }

@@ -1,5 +1,5 @@
-//! Programs and counterparts that are built and started once for a whole run of the tests, by the program `counterparts`,
-//! and handed over in a file. A test that is run alone finds none, and builds and starts its own.
+//! Programs and counterparts that the program `counterparts` builds and starts once for a whole run of the tests, and
+//! hands over in a file. A test that runs alone has no such file, and builds and starts its own.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -9,54 +9,54 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The variable that names the file.
+/// Name of the variable with the path of the file.
 pub const ENV: &str = "CLOUDKNOT_TESTS_SHARED";
 
-/// The content of the file.
+/// Content of the file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Shared {
-    /// The folder with the programs of this workspace.
+    /// Folder with the programs of this workspace.
     pub programs: PathBuf,
-    /// The note of the trial's image, if it was built; see [`crate::workspaces::trial_image`].
+    /// Note of the trial's image, if it was built; see [`crate::workspaces::trial_image`].
     pub trial_image: Option<PathBuf>,
-    /// The Docker engine, which has that image; none if there can be none here.
+    /// Docker engine, which has that image; `None` if no engine is available.
     pub engine: Option<Engine>,
-    /// The stand-in for AWS; none if there can be none here.
+    /// Stand-in for AWS; `None` if it is not available.
     pub cloud: Option<Cloud>,
-    /// The socket at which a moto is had that is empty; see [`crate::moto::Forks`].
+    /// Socket from which empty moto servers are forked; see [`crate::moto::Forks`].
     pub moto_forks: Option<PathBuf>,
 }
 
-/// A Docker engine.
+/// Docker engine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Engine {
-    /// Its address, as in `DOCKER_HOST`; none for the usual one.
+    /// Address of the engine, as in `DOCKER_HOST`; `None` for the default one.
     pub host: Option<String>,
-    /// It was started for the tests, and the images in it are nobody else's.
+    /// `true` if the engine was started for the tests, which alone use the images in it.
     pub is_our_own: bool,
 }
 
-/// A moto server and an S3 server.
+/// Moto server and S3 server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cloud {
-    /// The address of moto.
+    /// Address of moto.
     pub moto: SocketAddr,
-    /// The file that moto logs to.
+    /// File that moto logs to.
     pub moto_log: PathBuf,
-    /// The S3 server.
+    /// S3 server.
     pub s3: S3,
-    /// The resources that a deploy would have made.
+    /// Resources that a deploy would have created.
     pub made: Made,
 }
 
-/// An S3 server.
+/// S3 server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct S3 {
-    /// The address of the server.
+    /// Address of the server.
     pub address: SocketAddr,
-    /// The folder in which its buckets are folders, and their objects files.
+    /// Folder in which buckets are folders, and their objects are files.
     pub folder: PathBuf,
-    /// The file with a line for each request: method, path and query.
+    /// File with a line for each request: method, path and query.
     pub requests: PathBuf,
 }
 
@@ -66,7 +66,7 @@ impl S3 {
         format!("http://{}", self.address)
     }
 
-    /// The requests so far that have this in their path or query.
+    /// Returns the requests so far that contain this in their path or query.
     ///
     /// # Panics
     /// If the file cannot be read.
@@ -76,25 +76,25 @@ impl S3 {
     }
 }
 
-/// A queue, and the job definitions of the trial's functions.
+/// Queue, and job definitions of the trial's functions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Made {
-    /// The ARN of the queue.
+    /// ARN of the queue.
     pub queue: Value,
-    /// The ARN of each function's job definition, whose jobs are containers.
+    /// ARN of each function's job definition for jobs that are containers.
     pub containers: Value,
-    /// The same, whose jobs are child processes of moto.
+    /// ARN of each function's job definition for jobs that are child processes of moto.
     pub processes: Value,
-    /// The types of the functions.
+    /// Types of the functions.
     pub types: Value,
-    /// The name of the image.
+    /// Name of the image.
     pub image: String,
 }
 
-/// Returns the programs and counterparts of this run; none for a test that is run alone.
+/// Returns the programs and counterparts of this run; `None` for a test that runs alone.
 ///
 /// # Panics
-/// If the file is not one that `counterparts` has written.
+/// If the file was not written by `counterparts`.
 pub fn shared() -> Option<&'static Shared> {
     static SHARED: LazyLock<Option<Shared>> = LazyLock::new(|| {
         let file = std::env::var_os(ENV)?;
@@ -104,7 +104,7 @@ pub fn shared() -> Option<&'static Shared> {
     SHARED.as_ref()
 }
 
-/// Returns the one that the tests of this process share, or makes it. It ends with the last of them.
+/// Returns the value that the tests of this process share, or creates it. It is dropped with its last user.
 pub(crate) fn one_of_this_process<T>(known: &Mutex<Weak<T>>, make: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(one) = known.upgrade() {
@@ -115,10 +115,10 @@ pub(crate) fn one_of_this_process<T>(known: &Mutex<Weak<T>>, make: impl FnOnce()
     Some(one)
 }
 
-/// Waits until no other process holds the lock of this name; held until the file is dropped.
+/// Waits until no other process holds the lock of this name. The lock is held until the file is dropped.
 ///
 /// # Panics
-/// If the file of the lock cannot be made.
+/// If the lock file cannot be created.
 pub fn lock(name: &str) -> File {
     let path = lock_folder().join(format!("{name}.lock"));
     let file = File::create(&path).unwrap_or_else(|error| panic!("failed to make {}: {error}", path.display()));

@@ -1,23 +1,23 @@
-//! Notes of a test that this machine cannot run it, or a part of it. The table at the end of a run shows them.
+//! Notes of tests, or parts of them, that this machine cannot run. The table at the end of a run shows them.
 
 use std::io::Write as _;
 
-/// The variable that names the file in which skips are noted.
+/// Name of the variable with the path of the file in which skips are noted.
 pub const ENV_FILE: &str = "CLOUDKNOT_TESTS_SKIPPED";
 
-/// Notes that something is not tested which `tests/run.sh` can install all that it takes for.
+/// Notes that something is not tested whose requirements `tests/run.sh` can install.
 ///
 /// # Panics
-/// With `CLOUDKNOT_TESTS_REQUIRE=1`.
+/// If `CLOUDKNOT_TESTS_REQUIRE=1` is set.
 pub fn skipped(what: &str, why: &str) {
     let required = std::env::var_os("CLOUDKNOT_TESTS_REQUIRE").is_some_and(|value| value == "1");
     assert!(!required, "{what} cannot be skipped: {why}");
     optional(what, why);
 }
 
-/// Notes that something is not tested which nobody has asked for, or which no installation helps.
+/// Notes that something is not tested that was not requested, or that no installation would enable.
 pub fn optional(what: &str, why: &str) {
-    // `eprintln!` would be swallowed with the output of a test that passes.
+    // The output of `eprintln!` is discarded with that of a test that passes.
     let _ = writeln!(std::io::stderr(), "skipped: {what}: {why}");
     if let Some(file) = std::env::var_os(ENV_FILE) {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(file);

@@ -1,4 +1,4 @@
-//! What every store does alike: one list of checks, which takes any store. It must be empty, and is left empty.
+//! Checks that every store must pass. The store must be empty, and is left empty.
 
 use std::error::Error;
 use std::ops::Range;
@@ -8,14 +8,14 @@ use bytes::Bytes;
 use cloudknot_runtime::store::{Result, Store, StoreError, StoreErrorKind};
 use tokio::task::JoinSet;
 
-/// More than fits into one page of a listing of S3.
+/// Number of objects that exceeds one page of an S3 listing.
 const MANY: usize = 1_100;
 const MIB: usize = 1024 * 1024;
 
-/// Runs every check on this store, in its own part of the keys.
+/// Runs every check on this store, each with its own prefix of keys.
 ///
 /// # Panics
-/// Where the store does not do what every store does.
+/// If the store fails a check.
 pub async fn all(store: Arc<dyn Store>) {
     let here = &*store;
     missing(here).await;
@@ -98,7 +98,8 @@ async fn create_once(store: &dyn Store) {
     clear(store, "create/").await;
 }
 
-/// Several at once, many times over: exactly one of each is told that it wrote, and its value is what is there.
+/// Creates the same object several times at once, many times over: exactly one create reports success, and its value is
+/// stored.
 async fn racing_creates(store: &Arc<dyn Store>) {
     for round in 0..50 {
         let key = format!("racing/{round}");
@@ -121,7 +122,7 @@ async fn racing_creates(store: &Arc<dyn Store>) {
 }
 
 async fn list_order(store: &dyn Store) {
-    // In the order of bytes `-` and `.` come before `/`, digits after it, and upper before lower case.
+    // In the order of bytes, `-` and `.` come before `/`, digits after it, and upper case before lower case.
     let ordered = [
         "list/A",
         "list/a",
@@ -151,7 +152,7 @@ async fn list_prefix_and_after(store: &dyn Store) {
     check_list(store, "p/c", None, &[]).await;
     check_list(store, "p", None, &["p/a/1", "p/a/2", "p/a0/1", "p/ab/1", "p/b"]).await;
     check_list(store, "p/", Some("p/a/1"), &["p/a/2", "p/a0/1", "p/ab/1", "p/b"]).await;
-    // What comes after need not be there, nor lie below the prefix.
+    // The key to list after need not exist, nor lie below the prefix.
     check_list(store, "p/", Some("p/a/15"), &["p/a/2", "p/a0/1", "p/ab/1", "p/b"]).await;
     check_list(store, "p/", Some("p/a"), &["p/a/1", "p/a/2", "p/a0/1", "p/ab/1", "p/b"]).await;
     check_list(store, "p/a/", Some("a"), &["p/a/1", "p/a/2"]).await;
@@ -162,7 +163,7 @@ async fn list_prefix_and_after(store: &dyn Store) {
 
 async fn list_shows_size_and_time(store: &dyn Store) {
     store.put("shown/a", pattern(12_345, 1)).await.expect("put");
-    // Neither clock is finer than a second on every store, and the order of two is what readers rely on.
+    // On some stores a time has a resolution of one second. Readers rely on the order of two times.
     tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
     store.put("shown/b", Bytes::new()).await.expect("put");
     let listed = store.list("shown/", None).await.expect("list");
@@ -218,7 +219,7 @@ async fn dropped_writer(store: &dyn Store) {
 async fn big_writer(store: &dyn Store) {
     let whole = pattern(20 * MIB + 12_345, 11);
     let mut writer = store.writer("big/o").await.expect("writer");
-    // Pieces that fit nothing: neither a page nor a part.
+    // Pieces that align with nothing: neither a page nor a part.
     for start in (0..whole.len()).step_by(777_777) {
         writer.write(whole.slice(start..whole.len().min(start + 777_777))).await.expect("write");
     }
@@ -244,7 +245,7 @@ async fn bad_keys(store: &dyn Store) {
     assert_bad(store.list("../", None).await, "../");
 }
 
-/// Readers and writers of the same keys: each reads one value or another, whole.
+/// Reads and writes the same keys concurrently: each read returns one value or another, whole.
 async fn concurrent_use(store: &Arc<dyn Store>) {
     let tasks: Vec<_> = (0..64).map(|task| format!("concurrent/{}", task % 4)).collect();
     in_parallel(store, &tasks, |store, key| async move {
@@ -259,7 +260,7 @@ async fn concurrent_use(store: &Arc<dyn Store>) {
     clear(&**store, "concurrent/").await;
 }
 
-/// Does this to every key, some at a time.
+/// Calls `work` for every key, with up to 16 calls at a time.
 async fn in_parallel<F>(store: &Arc<dyn Store>, keys: &[String], work: impl Fn(Arc<dyn Store>, String) -> F)
 where
     F: Future<Output = Result<()>> + Send + 'static,
@@ -294,7 +295,7 @@ async fn text(store: &dyn Store, key: &str) -> String {
     String::from_utf8(bytes.into()).expect("text")
 }
 
-/// Bytes that differ from place to place, so that none can stand in for others.
+/// Returns bytes that differ between positions, so that no part of them equals another.
 fn pattern(length: usize, seed: u32) -> Bytes {
     let mut state = seed;
     let next = || {
@@ -311,10 +312,10 @@ fn assert_bad<T>(result: Result<T>, key: &str) {
     }
 }
 
-/// An error of this kind, whose message is worded as all are and names these things.
+/// Checks the kind of an error, and that its message has the common form and contains these names.
 ///
 /// # Panics
-/// Where it is another.
+/// If the error is another one.
 pub fn assert_error(error: &StoreError, kind: StoreErrorKind, names: &[&str]) {
     let message = error.to_string();
     assert_eq!(error.kind(), kind, "{message}: {:?}", error.source());

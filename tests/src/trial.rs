@@ -1,5 +1,5 @@
-//! The trial: a program with remote functions that do all that a function can do, and how the tests speak to it. The
-//! program is `src/bin/trial.rs`; this is what both sides know. Nothing here asks cloudknot anything.
+//! Interface between the tests and the trial, a program with remote functions that do everything a function can do. The
+//! program is `src/bin/trial/main.rs`; this module defines what both sides know, and does not use cloudknot.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -13,63 +13,63 @@ use serde::{Deserialize, Serialize};
 
 use crate::counterparts::Docker;
 
-/// What one item is asked to do.
+/// Task of one item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Task {
-    /// Twice this.
+    /// Returns twice this number.
     Double(u64),
     /// Panics with this message.
     Panic(String),
-    /// A thread that it starts panics; it joins it and unwraps.
+    /// Starts a thread that panics, joins it and unwraps the result.
     PanicInThread,
-    /// A thread that it starts panics; it passes that on as it came, as rayon does.
+    /// Starts a thread that panics, and resumes the panic unchanged, as rayon does.
     PanicPassedOn,
-    /// Catches a panic of its own, and goes on.
+    /// Catches a panic of its own, and returns this number plus one.
     Caught(u64),
-    /// An error with these causes, outermost first.
+    /// Returns an error with these causes, outermost first.
     Fail(Vec<String>),
-    /// Aborts.
+    /// Aborts the process.
     Abort,
-    /// Writes to an address that is not there.
+    /// Writes to an unmapped address.
     Segfault,
-    /// Calls itself for ever.
+    /// Recurses without end.
     Overflow,
     /// Exits with this code.
     Exit(i32),
-    /// Is killed with SIGKILL.
+    /// Kills its process with SIGKILL.
     Kill,
-    /// Asks for more memory than there is.
+    /// Allocates more memory than there is.
     Allocate,
-    /// Sleeps so many milliseconds, then gives the value.
+    /// Sleeps for this many milliseconds, then returns the value.
     Sleep(u64, u64),
-    /// Prints to stdout and to stderr, then does what follows.
+    /// Prints to stdout and to stderr, then performs the task.
     Print(String, String, Box<Self>),
-    /// Appends the number to a file, sleeps so many milliseconds, and gives the number.
+    /// Appends the number to a file, sleeps for this many milliseconds, and returns the number.
     Count(PathBuf, u64, u64),
-    /// The same, and fails until it has been tried so often.
+    /// Appends the number to a file, and fails until the file contains it this many times; then returns the number.
     Until(PathBuf, u64, usize),
-    /// The number in this environment variable.
+    /// Returns the number in this environment variable.
     Env(String),
-    /// Leaves a process behind that holds all that it inherits, and dies.
+    /// Forks a process that keeps everything it inherits, and kills its own.
     Fork,
-    /// Starts a program that sleeps for long, and waits for it.
+    /// Starts a program that sleeps for a long time, and waits for it.
     Child,
-    /// Ends well, and leaves a thread that ends the process when nothing runs any more.
+    /// Succeeds, and leaves a thread that ends the process when nothing runs in it any more.
     DieLater,
-    /// Maps inside of itself: 1 if that is refused.
+    /// Starts a map from within an item; returns 1 if that is refused.
     Nested,
-    /// How many milliseconds it still has; an error if nothing ends it.
+    /// Returns the milliseconds left until the deadline, or an error if there is none.
     Deadline,
-    /// Appends the number to the first file, waits until the second one is there, and gives the number.
+    /// Appends the number to the first file, waits until the second one exists, and returns the number.
     Wait(PathBuf, u64, PathBuf),
-    /// Waits until the file is there, then does what follows.
+    /// Waits until the file exists, then performs the task.
     After(PathBuf, Box<Self>),
 }
 
-/// A map, as the tests ask for it.
+/// Map as the tests request it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Spec {
-    /// The inputs.
+    /// Inputs of the map.
     pub tasks: Vec<Task>,
     /// `.chunk(..)`.
     pub chunk: Option<u64>,
@@ -103,30 +103,30 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// A map of these tasks without options.
+    /// Creates a map of these tasks without options.
     pub fn of(tasks: impl IntoIterator<Item = Task>) -> Self {
         Self { tasks: tasks.into_iter().collect(), ..Self::default() }
     }
 }
 
-/// One line of what the trial prints.
+/// Line of the trial's output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Fact {
-    /// The run's id; printed as soon as it is known.
+    /// ID of the run, printed as soon as it is known.
     Run(String),
-    /// An item has this value.
+    /// Index and value of an item that succeeded.
     Value(usize, u64),
-    /// An item has none.
+    /// Index and failure of an item that failed.
     Failed(usize, Box<Failed>),
-    /// Items: succeeded, failed, running, waiting, left; and whether the run is finished.
+    /// Numbers of succeeded, failed, running, waiting and unfinished items, and whether the run is finished.
     Status([u64; 5], bool),
-    /// An error: its kind, and what `main` would print.
+    /// Kind of an error, and the text that `main` would print for it.
     Error(String, String),
-    /// Anything else that a scenario found.
+    /// Any other finding of a scenario.
     Found(String),
 }
 
-/// Why an item has no value.
+/// Failure of an item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Failed {
@@ -141,7 +141,7 @@ pub struct Failed {
     pub log: String,
 }
 
-/// The trial program, with a folder of its own for its runs.
+/// Trial program with its own folder for runs.
 #[derive(Debug)]
 pub struct Trial {
     program: PathBuf,
@@ -149,36 +149,36 @@ pub struct Trial {
     elsewhere: Option<Elsewhere>,
 }
 
-/// Where its items run, if not in processes of this machine.
+/// Environment of items that do not run in processes of this machine.
 #[derive(Debug, Clone)]
 pub struct Elsewhere {
-    /// What the program is told of it.
+    /// Environment variables for the program.
     pub env: Vec<(String, String)>,
-    /// Where a function finds the folder of the runs.
+    /// Folder of the runs, as functions see it.
     pub home: PathBuf,
-    /// The kind of its jobs.
+    /// Kind of the jobs.
     pub jobs: Jobs,
-    /// Where runs are kept, if not in the folder.
+    /// Folder in which runs are stored, if it is not the trial's own.
     pub record: Option<PathBuf>,
-    /// Whose each item is a container of its own, where the test does not say otherwise.
+    /// `true` if each item runs in its own container, unless the test says otherwise.
     pub is_batch: bool,
-    /// Ends what a test has left running.
+    /// Function that ends what a test has left running.
     pub end: Option<End>,
 }
 
-/// The kind of jobs, and the way to find those of a run: `{run}` is its id.
+/// Kind of jobs, and how to find those of a run, whose ID replaces `{run}`.
 #[derive(Debug, Clone)]
 pub enum Jobs {
-    /// Containers of this engine, by this filter.
+    /// Containers of this engine that match this filter.
     Containers(Arc<Docker>, String),
-    /// Processes of this machine, by the beginning of the name that their job's container would have.
+    /// Processes of this machine whose jobs would have container names with this prefix.
     Processes(String),
 }
 
-/// The variable with that name, as moto gives it to processes that are jobs.
+/// Name of the variable with the container name of a job, as moto passes it to processes that are jobs.
 const ENV_JOB: &str = "CLOUDKNOT_TESTS_JOB";
 
-/// What is called when a trial is over.
+/// Function that is called when a trial is dropped.
 #[derive(Clone)]
 pub struct End(pub Arc<dyn Fn() + Send + Sync>);
 
@@ -188,7 +188,7 @@ impl std::fmt::Debug for End {
     }
 }
 
-/// The trial of a suite that runs on several backends: `crate::trial()`, or the test ends where that is none.
+/// Returns the trial of a suite that runs on several backends: `crate::trial()`. Ends the test if there is none.
 #[allow(clippy::crate_in_macro_def, reason = "each test binary says where its trials run")]
 #[macro_export]
 macro_rules! trial {
@@ -200,53 +200,53 @@ macro_rules! trial {
     };
 }
 
-/// How long anything is waited for that must come. Not a measure of speed: a test that waits so long has failed.
+/// Maximum time to wait for any expected event. Not a measure of speed: a test that waits this long has failed.
 const AT_MOST: Duration = Duration::from_mins(5);
 
 impl Trial {
-    /// With a new folder. The program is `env!("CARGO_BIN_EXE_trial")`.
+    /// Creates a trial with a new folder. The program is `env!("CARGO_BIN_EXE_trial")`.
     ///
     /// # Panics
-    /// Where there can be no temporary folder.
+    /// If no temporary folder can be created.
     pub fn new(program: &str) -> Self {
         Self { program: program.into(), folder: tempfile::tempdir().expect("a temporary folder"), elsewhere: None }
     }
 
-    /// Its items run elsewhere.
+    /// Makes the trial's items run elsewhere.
     #[must_use]
     pub fn on(mut self, elsewhere: Elsewhere) -> Self {
         self.elsewhere = Some(elsewhere);
         self
     }
 
-    /// Its items run in processes of this machine.
+    /// Returns whether items run in processes of this machine.
     pub fn is_local(&self) -> bool {
         self.elsewhere.is_none()
     }
 
-    /// Each of its items is a container, where the test does not say otherwise.
+    /// Returns whether each item runs in its own container, unless the test says otherwise.
     pub fn is_batch(&self) -> bool {
         self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.is_batch)
     }
 
-    /// The folder of its runs.
+    /// Returns the folder of the trial's runs.
     pub fn home(&self) -> PathBuf {
         self.folder.path().join("home")
     }
 
-    /// A file that belongs to the test.
+    /// Returns the path of a file that belongs to the test.
     pub fn file(&self, name: &str) -> PathBuf {
         match self.elsewhere {
             None => self.folder.path().join(name),
-            // The one folder that functions see.
+            // Functions see only this folder.
             Some(_) => self.home().join(name),
         }
     }
 
-    /// Such a file as functions see it.
+    /// Returns the path at which functions see a file of the test.
     ///
     /// # Panics
-    /// Where it is not one of the test.
+    /// If the file does not belong to the test.
     pub fn seen(&self, file: &Path) -> PathBuf {
         match &self.elsewhere {
             None => file.to_owned(),
@@ -254,7 +254,8 @@ impl Trial {
         }
     }
 
-    /// The containers of this run that are there, running or not, or the processes that its jobs are; none on this machine.
+    /// Returns the containers of this run, running or not, or the processes of its jobs; none if items run on this
+    /// machine.
     pub fn containers(&self, run: &str) -> Vec<String> {
         match self.elsewhere.as_ref().map(|elsewhere| &elsewhere.jobs) {
             None => Vec::new(),
@@ -270,10 +271,10 @@ impl Trial {
         }
     }
 
-    /// Sends a signal to the job of this run whose container's name ends like this, as soon as it runs.
+    /// Sends a signal to the job of this run whose container name ends with `end`, as soon as the job runs.
     ///
     /// # Panics
-    /// If there is none for long, or items run on this machine.
+    /// If no such job starts in time, or if items run on this machine.
     pub fn signal(&self, run: &str, end: &str, signal: rustix::process::Signal) {
         match &self.elsewhere.as_ref().expect("items run in jobs").jobs {
             Jobs::Containers(docker, filter) => {
@@ -298,7 +299,7 @@ impl Trial {
             }
             Jobs::Processes(begins) => {
                 let begins = format!("{ENV_JOB}={}", begins.replace("{run}", run));
-                // The job itself leads a session, as the first process of a container does.
+                // The job itself leads a session, like the first process of a container.
                 let leads = |&pid: &i32| {
                     let pid = rustix::process::Pid::from_raw(pid);
                     pid.is_some_and(|pid| rustix::process::getsid(Some(pid)) == Ok(pid))
@@ -314,23 +315,23 @@ impl Trial {
         }
     }
 
-    /// What is kept of all runs.
+    /// Returns the stored files of all runs.
     pub fn kept(&self) -> Vec<PathBuf> {
         files(&self.record().join("knots"))
     }
 
-    /// Where its runs are kept.
+    /// Returns the folder in which runs are stored.
     fn record(&self) -> PathBuf {
         let elsewhere = self.elsewhere.as_ref().and_then(|elsewhere| elsewhere.record.clone());
         elsewhere.unwrap_or_else(|| self.home())
     }
 
-    /// The program with these arguments, its runs in the folder, and without progress.
+    /// Returns a command that runs the program with these arguments, with its runs in the folder and without progress.
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.command_of(&self.program, arguments)
     }
 
-    /// The same for a copy of the program.
+    /// Like [`Trial::command`], for a copy of the program.
     pub fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).env("CLOUDKNOT_HOME", self.home()).env("CLOUDKNOT_PROGRESS", "off");
@@ -341,51 +342,51 @@ impl Trial {
         command
     }
 
-    /// Runs it to its end, and checks that it exits with 0.
+    /// Runs the program to completion, and checks that it exits with 0.
     ///
     /// # Panics
-    /// Where it does not.
+    /// If it does not.
     pub fn facts(&self, arguments: &[&str]) -> Vec<Fact> {
         let output = self.command(arguments).output().expect("the trial starts");
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         facts(&output.stdout)
     }
 
-    /// Maps to the end.
+    /// Maps, and waits for the end of the run.
     pub fn map(&self, spec: &Spec) -> Vec<Fact> {
         self.facts(&["map", &json(spec)])
     }
 
-    /// Attaches to a run to the end.
+    /// Attaches to a run, and waits for its end.
     pub fn attach(&self, run: &str) -> Vec<Fact> {
         self.facts(&["attach", run])
     }
 
-    /// Starts it; its stdout and stderr go to files.
+    /// Starts the program, with its stdout and stderr redirected to files.
     ///
     /// # Panics
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn start(&self, arguments: &[&str]) -> Running {
         Running::start(self.command(arguments), self.folder.path())
     }
 
-    /// The files of the folder with this path below a run: `results`, `failures`, …
+    /// Returns the files in this folder of a run, such as `results` or `failures`.
     pub fn stored(&self, run: &str, what: &str) -> Vec<PathBuf> {
         files(&self.run(run).join(what))
     }
 
-    /// The folder of a run.
+    /// Returns the folder of a run.
     pub fn run(&self, run: &str) -> PathBuf {
         let knots = self.record().join("knots");
-        // There is one at most: each trial has a record of its own.
+        // There is at most one: each trial has its own record.
         let knot = std::fs::read_dir(&knots).into_iter().flatten().flatten().next();
         knot.map_or_else(|| knots.join("cloudknot-tests"), |knot| knot.path()).join("runs").join(run)
     }
 
-    /// The items that have a value in the store.
+    /// Returns the items that have a value in the store.
     ///
     /// # Panics
-    /// Where a part has no name of a part.
+    /// If the name of a part is invalid.
     pub fn items_with_values(&self, run: &str) -> Vec<u64> {
         let parts = self.stored(run, "results").into_iter().map(|path| {
             let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
@@ -397,22 +398,23 @@ impl Trial {
         items
     }
 
-    /// All processes that were started with this trial's folder: the program, its item processes and what they started.
+    /// Returns all processes that were started with this trial's folder: the program, its item processes and their
+    /// children.
     pub fn processes(&self) -> Vec<i32> {
         processes_with(self.home().as_os_str().as_encoded_bytes())
     }
 
-    /// Waits until none of them is left. Only where there is `/proc`.
+    /// Waits until none of these processes is left. Requires `/proc`.
     ///
     /// # Panics
-    /// Where some stay.
+    /// If some are still there after a long time.
     pub fn wait_until_gone(&self) {
         wait_for("all processes to be gone", || self.processes().is_empty().then_some(()));
     }
 }
 
 impl Drop for Trial {
-    /// A test that failed leaves nothing running.
+    /// Ensures that a failed test leaves nothing running.
     fn drop(&mut self) {
         for pid in self.processes() {
             kill(pid, rustix::process::Signal::KILL);
@@ -423,20 +425,20 @@ impl Drop for Trial {
     }
 }
 
-/// The processes of this machine that have this in their environment.
+/// Returns the processes of this machine whose environment contains this.
 fn processes_with(part: &[u8]) -> Vec<i32> {
     processes_where(|variables| variables.windows(part.len()).any(|window| window == part))
 }
 
-/// The processes of this machine whose environment, as it was when they were started, is like this: variables, each with a
-/// zero behind it.
+/// Returns the processes of this machine whose environment at their start satisfies `is_like`. The environment is a
+/// sequence of variables, each followed by a zero byte.
 fn processes_where(is_like: impl Fn(&[u8]) -> bool) -> Vec<i32> {
     let is_one = |pid: &i32| is_like(&std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default());
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_one).collect()
 }
 
-/// A trial that is running.
+/// Running trial program.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -445,10 +447,10 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts the command; what it prints goes to files in this folder.
+    /// Starts the command, with its output redirected to files in this folder.
     ///
     /// # Panics
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn start(mut command: Command, folder: &Path) -> Self {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -459,36 +461,36 @@ impl Running {
         Self { child: command.spawn().expect("the trial starts"), stdout, stderr }
     }
 
-    /// Its process.
+    /// Returns the process ID.
     ///
     /// # Panics
-    /// Never: process ids are small.
+    /// Never: process IDs fit into an `i32`.
     pub fn pid(&self) -> i32 {
         self.child.id().try_into().expect("a process id is a small number")
     }
 
-    /// What it has printed so far.
+    /// Returns the facts printed so far.
     pub fn facts(&self) -> Vec<Fact> {
         facts(&std::fs::read(&self.stdout).unwrap_or_default())
     }
 
-    /// Waits for the run's id.
+    /// Waits for the run's ID, and returns it.
     pub fn run(&self) -> String {
         wait_for("the run's id", || run_of(&self.facts()))
     }
 
-    /// Waits until it ends.
+    /// Waits until the program ends.
     ///
     /// # Panics
-    /// Where it does not.
+    /// If it does not end in time.
     pub fn end(self) -> Output {
         self.end_after(AT_MOST)
     }
 
-    /// The same for one that has more to do.
+    /// Like [`Running::end`], with this time limit.
     ///
     /// # Panics
-    /// Where it does not end in this time.
+    /// If it does not end within this time.
     pub fn end_after(mut self, at_most: Duration) -> Output {
         let end = || self.child.try_wait().expect("it can be waited for");
         let status = wait_at_most(at_most, "the trial to end", end);
@@ -496,17 +498,17 @@ impl Running {
         Output { status, stdout: read(&self.stdout), stderr: read(&self.stderr) }
     }
 
-    /// Kills it with SIGKILL, and waits for it.
+    /// Kills the program with SIGKILL, and waits for it.
     ///
     /// # Panics
-    /// Where it cannot be killed.
+    /// If it cannot be killed.
     pub fn kill(mut self) {
         self.child.kill().expect("a child can be killed");
         let status = self.child.wait().expect("it can be waited for");
         assert_eq!(status.signal(), Some(9), "it ended before it could be killed");
     }
 
-    /// Whether it goes on.
+    /// Returns whether the program still runs.
     pub fn goes_on(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_none())
     }
@@ -514,21 +516,21 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A test that failed leaves nothing running.
+        // A failed test must leave nothing running.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Sends a signal; a process that is gone is as good.
+/// Sends a signal. A process that has already ended is ignored.
 pub fn kill(pid: i32, signal: rustix::process::Signal) {
     let _ = rustix::process::Pid::from_raw(pid).map(|pid| rustix::process::kill_process(pid, signal));
 }
 
-/// Waits until there is something.
+/// Waits until `look` returns a value.
 ///
 /// # Panics
-/// Where it does not come.
+/// If it returns none for a long time.
 pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_at_most(AT_MOST, what, look)
 }
@@ -544,18 +546,18 @@ fn wait_at_most<T>(at_most: Duration, what: &str, mut look: impl FnMut() -> Opti
     }
 }
 
-/// As JSON.
+/// Encodes a value as JSON.
 ///
 /// # Panics
-/// Never: what the tests say is texts and numbers.
+/// Never: the values of the tests consist of text and numbers.
 pub fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("texts and numbers are JSON")
 }
 
-/// The facts of what the trial printed; a line that has not ended is not one yet.
+/// Returns the facts in the trial's output, without a last line that is incomplete.
 ///
 /// # Panics
-/// Where a line is none: something else was printed on stdout.
+/// If a line is not a fact, because something else was printed to stdout.
 pub fn facts(stdout: &[u8]) -> Vec<Fact> {
     let whole = stdout.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     let text = std::str::from_utf8(&stdout[..whole]).expect("facts are text");
@@ -566,19 +568,19 @@ pub fn facts(stdout: &[u8]) -> Vec<Fact> {
 /// Prints a fact.
 pub fn tell(fact: &Fact) {
     let mut stdout = std::io::stdout().lock();
-    // There is nobody to tell where stdout is closed.
+    // If stdout is closed, nobody reads the facts.
     let _ = writeln!(stdout, "{}", json(fact)).and_then(|()| stdout.flush());
 }
 
-/// The run's id.
+/// Returns the ID of the run.
 pub fn run_of(facts: &[Fact]) -> Option<String> {
     facts.iter().find_map(|fact| if let Fact::Run(run) = fact { Some(run.clone()) } else { None })
 }
 
-/// The values in the order of their items; each item may be told once only.
+/// Returns the values in the order of their items. Each item may be reported only once.
 ///
 /// # Panics
-/// Where an item is told twice.
+/// If an item is reported twice.
 pub fn values(facts: &[Fact]) -> BTreeMap<usize, u64> {
     let mut values = BTreeMap::new();
     for fact in facts {
@@ -589,10 +591,10 @@ pub fn values(facts: &[Fact]) -> BTreeMap<usize, u64> {
     values
 }
 
-/// The failures in the order of their items; each item may be told once only.
+/// Returns the failures in the order of their items. Each item may be reported only once.
 ///
 /// # Panics
-/// Where an item is told twice.
+/// If an item is reported twice.
 pub fn failures(facts: &[Fact]) -> BTreeMap<usize, Failed> {
     let mut failures = BTreeMap::new();
     for fact in facts {
@@ -603,16 +605,16 @@ pub fn failures(facts: &[Fact]) -> BTreeMap<usize, Failed> {
     failures
 }
 
-/// The numbers that tasks appended to a file.
+/// Returns the numbers that tasks have appended to a file.
 ///
 /// # Panics
-/// Where it holds something else.
+/// If the file contains anything else.
 pub fn counted(file: &Path) -> Vec<u64> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.lines().map(|line| line.parse().expect("a number")).collect()
 }
 
-/// All files below a folder, in order.
+/// Returns all files below a folder, in order.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

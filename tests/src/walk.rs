@@ -1,4 +1,4 @@
-//! A crate as a new user makes it, outside the workspace, so that nothing of its settings helps.
+//! Crate as a new user creates it, outside the workspace, so that none of the workspace's settings apply.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,18 +6,18 @@ use std::process::{Command, Output};
 
 use crate::workspaces;
 
-/// A new crate with a path to cloudknot. It is made anew for each test, at the same place: what is compiled for it names that
-/// place, and is compiled once.
+/// New crate with a path dependency on cloudknot. Each test creates it anew, in the same folder: compiled artifacts
+/// contain the path of that folder, so they are compiled only once.
 #[derive(Debug)]
 pub struct Walk {
     folder: PathBuf,
 }
 
 impl Walk {
-    /// A crate of this name.
+    /// Creates a crate of this name.
     ///
     /// # Panics
-    /// Where cargo does not make it.
+    /// If cargo does not create it.
     pub fn new(name: &'static str) -> Self {
         let parent = workspaces::parent().join("walks");
         fs::create_dir_all(&parent).expect("the folder for temporary files can be written to");
@@ -26,36 +26,36 @@ impl Walk {
             fs::remove_dir_all(&walk.folder).expect("what a test before has left can be removed");
         }
         succeed(cargo(&parent).args(["new", "--quiet", "--vcs", "none", name]));
-        // With the workspace's versions nothing has to be asked of a registry.
+        // With the workspace's versions, no registry has to be queried.
         fs::copy(workspace().join("Cargo.lock"), walk.folder().join("Cargo.lock")).expect("the lockfile is copied");
         let path = workspace().join("cloudknot");
         succeed(cargo(&walk.folder()).args(["add", "--quiet", "--offline", "--path"]).arg(path));
         walk
     }
 
-    /// Where it is.
+    /// Returns the folder of the crate.
     pub fn folder(&self) -> PathBuf {
         self.folder.clone()
     }
 
-    /// Writes a file of it.
+    /// Writes a file of the crate.
     ///
     /// # Panics
-    /// Where that cannot be.
+    /// If the file cannot be written.
     pub fn write(&self, path: &str, text: &str) {
         fs::write(self.folder().join(path), text).expect("the file is written");
     }
 
-    /// What the program prints to stdout.
+    /// Runs the program, and returns its stdout.
     ///
     /// # Panics
-    /// Where it fails.
+    /// If it fails.
     pub fn run(&self) -> String {
         let output = succeed(&mut self.cargo_run());
         String::from_utf8(output.stdout).expect("the program prints text")
     }
 
-    /// The command that runs the program.
+    /// Returns the command that runs the program.
     pub fn cargo_run(&self) -> Command {
         let mut run = cargo(&self.folder());
         run.args(["run", "--quiet", "--offline"]);
@@ -63,16 +63,16 @@ impl Walk {
     }
 }
 
-/// The folder for what is compiled on walks, which is kept from one test to the next.
+/// Returns the folder for compiled artifacts of such crates, which is kept from one test to the next.
 pub fn target() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     workspace().join(target)
 }
 
-/// cargo in this folder, as a new user has it.
+/// Returns a cargo command in this folder, with the environment of a new user.
 pub fn cargo(folder: &Path) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
-    // Nobody debugs it, and what the AWS SDKs have to say to a debugger fills gigabytes.
+    // Nobody debugs it, and the debug information of the AWS SDKs takes gigabytes.
     cargo.env("CARGO_PROFILE_DEV_DEBUG", "0");
     // The user's settings are those of a new user: none.
     cargo.current_dir(folder).env("CARGO_TARGET_DIR", target());
@@ -80,10 +80,10 @@ pub fn cargo(folder: &Path) -> Command {
     cargo
 }
 
-/// Runs it to its end.
+/// Runs a command to completion.
 ///
 /// # Panics
-/// Where it fails, with what it said.
+/// If it fails, with its output.
 pub fn succeed(command: &mut Command) -> Output {
     let output = command.output().expect("cargo starts");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! A worker for the tests of images: a static program that says what it finds where it runs.
+//! Worker for the tests of images: a static program that reports the environment in which it runs.
 
 use std::fs;
 use std::process::Command;
@@ -23,7 +23,7 @@ fn main() {
 }
 "#;
 
-/// The bytes of the worker.
+/// Returns the bytes of the worker.
 ///
 /// # Panics
 /// If it cannot be compiled.

@@ -1,6 +1,6 @@
-//! Small cargo workspaces for the tests of the compile room, outside of this one: cargo mixes up workspaces within
-//! workspaces. They stay where they are from run to run, in a path with a space, so that only the first run compiles
-//! their dependencies.
+//! Small cargo workspaces for the tests of compilation, outside of this one: cargo confuses workspaces within
+//! workspaces. They persist from run to run, in a path with a space, so that only the first run compiles their
+//! dependencies.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -11,35 +11,35 @@ use std::sync::LazyLock;
 
 use crate::shared::{lock, shared};
 
-/// Writes the files (path and content) of a workspace and returns its folder. In a file's content `CLOUDKNOT` stands for
-/// the path of this repository's `cloudknot`.
+/// Writes the files (path and content) of a workspace, and returns its folder. In the content of a file, `CLOUDKNOT` is
+/// replaced by the path of this repository's `cloudknot`.
 ///
 /// # Panics
 /// If a file cannot be written.
 pub fn workspace(name: &str, files: &[(&str, &str)]) -> PathBuf {
     let repository = repository();
     let root = parent().join(name);
-    // Another test may be about to write the same.
+    // Another test may be about to write the same files.
     let _lock = lock("workspaces");
     let cloudknot = format!("'{}'", repository.join("cloudknot").display());
     for (path, content) in files {
         write(&root.join(path), &content.replace("CLOUDKNOT", &cloudknot));
     }
-    // With the versions of this repository no network is needed. cargo drops what the workspace does not use.
+    // With the versions of this repository no network is needed. cargo drops those that the workspace does not use.
     if !root.join("Cargo.lock").exists() {
         fs::copy(repository.join("Cargo.lock"), root.join("Cargo.lock")).expect("the repository has a lock file");
     }
     root
 }
 
-/// The folder of all such workspaces: another one for each checkout.
+/// Returns the folder of all such workspaces, which differs between checkouts.
 pub(crate) fn parent() -> PathBuf {
     let mut hasher = DefaultHasher::new();
     repository().hash(&mut hasher);
     std::env::temp_dir().join(format!("cloudknot tests {:016x}", hasher.finish()))
 }
 
-/// Leaves a file alone that is as it should be, so that cargo finds it unchanged.
+/// Writes a file, unless it already has this content, so that cargo finds it unchanged.
 ///
 /// # Panics
 /// If the file cannot be written.
@@ -51,7 +51,7 @@ pub fn write(path: &Path, content: &str) {
     fs::write(path, content).expect("the file can be written");
 }
 
-/// A workspace with the real `cloudknot`: functions in a program, in its library, in another crate and in an example.
+/// Workspace with the real `cloudknot`: functions in a program, in its library, in another crate and in an example.
 pub const REAL: &[(&str, &str)] = &[
     (
         "Cargo.toml",
@@ -158,8 +158,8 @@ mod inner {
     ),
 ];
 
-/// A workspace with a stand-in for `cloudknot` that compiles in no time: what a target says of itself is written by
-/// hand, so that it can also be wrong.
+/// Workspace with a stand-in for `cloudknot` that compiles in no time. The data that a target reports about itself is
+/// written by hand, so that it can also be wrong.
 pub const STANDING_IN: &[(&str, &str)] = &[
     (
         "Cargo.toml",
@@ -251,7 +251,7 @@ fn main() {
     ("without/src/main.rs", "fn main() {}\n"),
 ];
 
-/// The manifest of the package `lone` in [`STANDING_IN`]. What is appended is in its last table.
+/// Manifest of the package `lone` in [`STANDING_IN`]. Appended text becomes part of its last table.
 pub const LONE: &str = r#"
 [package]
 name = "lone"
@@ -265,7 +265,7 @@ cloudknot.path = "../cloudknot"
 unexpected_cfgs = "allow"
 "#;
 
-/// The command `cargo knot`.
+/// Returns the path of the command `cargo knot`.
 ///
 /// # Panics
 /// If it does not compile.
@@ -274,8 +274,8 @@ pub fn cargo_knot() -> &'static Path {
     &CARGO_KNOT
 }
 
-/// A program of this workspace: the one that was handed over, or else one that is built together with the tests once more,
-/// so that all it is made of is there already.
+/// Returns the path of a program of this workspace: the one that was handed over, or else one that is built with the
+/// settings of the tests, so that its dependencies are already compiled.
 ///
 /// # Panics
 /// If it does not compile.
@@ -284,7 +284,8 @@ pub fn program(name: &str) -> PathBuf {
         return shared.programs.join(name);
     }
     let mut build = Command::new(env!("CARGO"));
-    // Else ring's build script takes these, which are the test's, for a reason to compile it and all above it again.
+    // Otherwise, ring's build script would take these variables of the test as a reason to recompile it and its
+    // dependents.
     let of_the_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_the_test)) {
         build.env_remove(name);
@@ -302,7 +303,7 @@ pub fn program(name: &str) -> PathBuf {
     built(build, name)
 }
 
-/// The command `cargo knot` as a user has it, optimised. Built on first use, which takes minutes.
+/// Returns the path of the command `cargo knot` as users have it, optimised. Built on first use, which takes minutes.
 ///
 /// # Panics
 /// If it does not compile.
@@ -315,7 +316,7 @@ pub fn cargo_knot_released() -> &'static Path {
     &CARGO_KNOT
 }
 
-/// Where the program of this name is, once it is built.
+/// Builds the program of this name, and returns its path.
 fn built(mut build: Command, name: &str) -> PathBuf {
     let output = build.args(["--message-format", "json"]).current_dir(repository()).output().expect("cargo starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -328,14 +329,15 @@ fn built(mut build: Command, name: &str) -> PathBuf {
     executables.next().expect("cargo names the executable that it built")
 }
 
-/// Fails unless a build has succeeded without a warning. cargo repeats those of what it does not compile again.
+/// Fails unless a build has succeeded without a warning. cargo repeats the warnings of packages that it does not
+/// recompile.
 ///
 /// # Panics
-/// If it has failed, or warned.
+/// If the build has failed or emitted a warning.
 #[track_caller]
 pub fn no_warnings(build: &Output) {
     let said = String::from_utf8_lossy(&build.stderr);
-    // Without the colon, which is of another colour where colours are asked for.
+    // Without the colon, which has another colour in coloured output.
     assert!(build.status.success() && !said.contains("warning"), "{said}");
 }
 
@@ -343,7 +345,7 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository")
 }
 
-/// The worker of a program of this package, compiled as for a deploy.
+/// Returns the worker of a program of this package, compiled as for a deploy.
 ///
 /// # Panics
 /// If it cannot be compiled.
@@ -354,8 +356,8 @@ pub fn worker_of_this_package(program: &str, features: &str) -> PathBuf {
     facts["worker"].as_str().expect("the worker is named").into()
 }
 
-/// The note of the trial's image, as `cargo knot build` leaves it: of a worker that knows folders and S3. Built once, from
-/// the command line.
+/// Returns the note of the trial's image, as `cargo knot build` writes it, for a worker that supports folders and S3.
+/// Built once, from the command line.
 ///
 /// # Panics
 /// If it cannot be built.
@@ -364,7 +366,7 @@ pub fn trial_image() -> &'static Path {
         if let Some(note) = shared().and_then(|shared| shared.trial_image.clone()) {
             return note;
         }
-        // Beside the command, in the target folder.
+        // Next to the command, in the target folder.
         let home = cargo_knot().parent().expect("a program is in a folder").join("trial-image");
         let output = build_trial_image(&home);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -373,7 +375,7 @@ pub fn trial_image() -> &'static Path {
     &NOTE
 }
 
-/// Builds the trial's image and keeps it in this folder.
+/// Builds the trial's image, and stores it in this folder.
 ///
 /// # Panics
 /// If `cargo knot` cannot be started.

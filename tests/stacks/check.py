@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Checks what render.py has rendered, beyond what cfn-lint and checkov know.
+"""Checks the output of render.py for faults that cfn-lint and checkov do not detect.
 
     check.py <folder that render.py wrote>
 
-- No policy, in a stack or printed, allows every action, or is longer than AWS takes.
-- parliament finds nothing in a policy but what explained.json explains, and everything explained there is found.
-- No value that a user chooses can add to a stack or take from it.
+- No policy, in a stack or printed, allows every action or is longer than AWS accepts.
+- parliament finds nothing in a policy except the findings that explained.json explains, and it finds all of these.
+- No value that a user chooses can add anything to a stack or remove anything from it.
 """
 
 import json
@@ -18,11 +18,11 @@ from parliament import analyze_policy_string
 
 import render
 
-# A managed policy's length, blanks not counted.
+# Maximum length of a managed policy, in characters without whitespace.
 LONGEST = 6144
-# What would add a resource if it got out of its quotes, in YAML or in JSON, or be looked up by Jinja or by Fn::Sub.
+# A text that adds a resource if it escapes from its quotes, in YAML or JSON, and that Jinja or Fn::Sub would expand.
 HOSTILE = 'x"}]\n  Evil:\n    Type: "AWS::S3::Bucket" # \' {{ 7 * 7 }} {% if %} ${AWS::AccountId} \\'
-# Texts that the templates branch on.
+# Keys whose values the templates branch on.
 NOT_FREE = {"kind", "internet", "architecture"}
 
 
@@ -78,7 +78,7 @@ def listed(value):
 
 
 def breaks_out(name, template, values):
-    """Renders once more with every free text hostile: what is parsed then has to be the same but for these texts."""
+    """Renders again with every free text made hostile: the parsed result must differ in these texts only."""
     plain = render.parsed(template, render.render(template, values))
     try:
         hostile = render.parsed(template, render.render(template, with_hostile_texts(values)))
@@ -99,12 +99,12 @@ def with_hostile_texts(values):
 
 
 def is_own(table, key):
-    """Whether the program makes it up: what the templates branch on, and a function's logical id."""
+    """Returns whether the program itself sets the value: the keys that templates branch on, and a function's logical ID."""
     return key in NOT_FREE or table[key] == "Name" or (key == "key" and "job_definition" in table)
 
 
 def shape(document, path=""):
-    """The path of everything in it. Keys that users choose (the names of tags and options) all count as one."""
+    """Yields the paths of all values. Keys that users choose (names of tags and options) all count as the same key."""
     if isinstance(document, dict):
         for key, value in document.items():
             yield from shape(value, f"{path}/{'<chosen>' if HOSTILE in key or is_chosen(path, key) else key}")

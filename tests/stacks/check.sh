@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Renders the stacks and policies with every context, and looks at them with cfn-lint, checkov and check.py. No network, no
-# account; the tools are installed once, into a folder of their own.
+# Renders the stacks and policies with every context, and checks them with cfn-lint, checkov and check.py. Needs no network and
+# no account; the tools are installed once, into a separate folder.
 #
-#   tests/stacks/check.sh             --install: the tools, and nothing else
+#   tests/stacks/check.sh             --install: only installs the tools
 #
-# CLOUDKNOT_STACK_TOOLS is a Python environment that has what requirements.txt lists; without it, one is made under target/.
+# CLOUDKNOT_STACK_TOOLS is a Python environment with the packages of requirements.txt; without it, one is created under target/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -25,7 +25,7 @@ fi
 "$tools/bin/python" tests/stacks/render.py "$out" >/dev/null
 stacks=("$out"/*/*.yaml)
 
-# Warnings count. What is passed over stands in the templates' Metadata, each with its reason.
+# Warnings are failures. The templates' Metadata lists the suppressed findings, each with its reason.
 "$tools/bin/cfn-lint" --non-zero-exit-code informational -- "${stacks[@]}"
 "$tools/bin/checkov" --directory "$out" --framework cloudformation --skip-download --compact --quiet
 "$tools/bin/python" tests/stacks/check.py "$out"

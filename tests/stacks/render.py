@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Renders every template of cloudknot/src/deploy/templates with every context of this folder that is meant for it.
+"""Renders every template of cloudknot/src/deploy/templates with each of its contexts in this folder.
 
     render.py <folder>     writes <folder>/<template>/<context>.yaml or .json
 
-A context's file name begins with the template's: contexts/knot-spot.json is for knot.yaml.j2. Policies have one context
-for all of them, policies.json. A context may say `"extends": "<other>"`: it is then merged over that one, table by table.
+The file name of a context begins with the template's name: contexts/knot-spot.json is for knot.yaml.j2. Policies have one
+context for all of them, policies.json. A context with `"extends": "<other>"` is merged over that other one, table by table.
 
-The product renders with minijinja, this with Jinja2. Where minijinja's Python package is installed, both have to agree.
+The product renders with minijinja, this script with Jinja2. If minijinja's Python package is installed, both must agree.
 """
 
 import json
@@ -35,7 +35,7 @@ def main():
 
 
 def all_cases():
-    """What is written, from which template, with which values."""
+    """Yields the output path, the template and the values of every case."""
     for stack in ["pars", "knot"]:
         for path in sorted(CONTEXTS.glob(f"{stack}-*.json")):
             yield f"{stack}/{path.stem}.yaml", f"{stack}.yaml.j2", context(path.stem)
@@ -51,7 +51,7 @@ def context(name):
 
 
 def merged(below, above):
-    """`above`, and what only `below` has. A table that says "replace" stands alone."""
+    """Returns `above` with the entries that only `below` has. A table with "replace" is not merged."""
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     above = dict(above)

@@ -11,7 +11,7 @@ use cloudknot_runtime::engine;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, S3Store, Store, s3};
 
-use super::{Chunking, Place};
+use super::{Chunking, Executor};
 use crate::aws::Aws;
 use crate::aws::batch::{self, Batch, Described};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,6 +19,7 @@ use crate::home;
 use crate::home::knot_note::KnotNote;
 use crate::pending;
 use crate::record::job::Job;
+use crate::record::Start;
 use crate::record::ledger::{End, Ledger};
 use crate::settings::names;
 
@@ -81,7 +82,7 @@ impl OnKnot {
     }
 }
 
-impl Place for OnKnot {
+impl Executor for OnKnot {
     fn name(&self) -> &'static str {
         "batch"
     }
@@ -121,7 +122,7 @@ impl Place for OnKnot {
         Chunking { chunk: items.div_ceil(batch::LARGEST_ARRAY).clamp(1, LARGEST_CHUNK), parallel: 1 }
     }
 
-    fn pin(&self, manifest: &mut Manifest, function: &Function, independent: bool) -> Result<()> {
+    fn fill_manifest(&self, manifest: &mut Manifest, function: &Function, independent: bool) -> Result<()> {
         let note = &self.note;
         if let Some(jobs) = &note.jobs {
             let asked = manifest.resources;
@@ -154,7 +155,7 @@ impl Place for OnKnot {
         Ok(())
     }
 
-    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> BoxFuture<'static, Result<()>> {
+    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> BoxFuture<'static, Result<()>> {
         let ledger = Arc::clone(ledger);
         let Some(on) = ledger.record.manifest.batch.clone() else {
             let run = &ledger.record.manifest.run;
@@ -172,7 +173,7 @@ impl Place for OnKnot {
             on,
             ledger,
             function,
-            fresh: known,
+            fresh: start == Start::New,
             sent: Vec::new(),
             explained: 0,
         };

@@ -14,13 +14,13 @@ use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
 
-use super::{Chunking, Place, at_once, cores, folder_lock};
+use super::{Chunking, Executor, at_once, cores, folder_lock};
 use crate::build::docker::Engine;
 use crate::build::docker::container::{Ended, Order};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home;
 use crate::home::built::Built;
-use crate::record::Record;
+use crate::record::{Record, Start};
 use crate::record::ledger::{End, Ledger};
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ const ATTEMPTS: u32 = 3;
 /// Interval between two inspections of the folder while containers run.
 const LOOK: Duration = Duration::from_millis(500);
 
-impl Place for Containers {
+impl Executor for Containers {
     fn name(&self) -> &'static str {
         "docker"
     }
@@ -57,20 +57,20 @@ impl Place for Containers {
         Chunking { chunk: items.div_ceil(CHILDREN).max(1), parallel: 1 }
     }
 
-    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> BoxFuture<'static, Result<()>> {
-        Box::pin(std::future::ready(begin(ledger, function, known)))
+    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> BoxFuture<'static, Result<()>> {
+        Box::pin(std::future::ready(begin(ledger, function, start)))
     }
 }
 
-fn begin(ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Result<()> {
+fn begin(ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> Result<()> {
     // Checked again, because a run that is attached to was checked by another program, and an image can be built at any
     // time.
     let home = home()?;
     let built = image(&home, function)?;
     let at_once = (at_once(function, &ledger.record.manifest.resources) / ledger.record.manifest.parallel).max(1);
     ledger.started(&format!("in Docker, {at_once} at a time, image {}", built.name));
-    let fleet = Fleet { ledger: Arc::clone(ledger), function, built, home, at_once, fresh: known };
-    folder_lock::start(ledger, move || fleet.drive(known))
+    let fleet = Fleet { ledger: Arc::clone(ledger), function, built, home, at_once, fresh: start == Start::New };
+    folder_lock::start(ledger, move || fleet.drive(start))
 }
 
 fn home() -> Result<PathBuf> {
@@ -103,9 +103,9 @@ struct Child {
 }
 
 impl Fleet {
-    fn drive(&self, known: bool) {
+    fn drive(&self, start: Start) {
         let lock = self.home.join(self.ledger.record.keys.lock());
-        folder_lock::drive(&self.ledger, &lock, known, || engine::block_on(self.compute()));
+        folder_lock::drive(&self.ledger, &lock, start, || engine::block_on(self.compute()));
     }
 
     async fn compute(&self) -> Result<End> {
@@ -138,11 +138,11 @@ impl Fleet {
 
     /// Returns the children that have items without an outcome.
     fn children(&self) -> VecDeque<Child> {
-        let Record { manifest, taken_up, .. } = &self.ledger.record;
+        let Record { manifest, scheduled, .. } = &self.ledger.record;
         let missing = Round { items: self.ledger.missing(), retries: 0 };
         let is_missing = |item: u64| missing.items.iter().any(|range| range.contains(&item));
-        let child = |number: u64| Child { number, items: taken_up.slice(number * manifest.chunk, manifest.chunk) };
-        (0..taken_up.len().div_ceil(manifest.chunk))
+        let child = |number: u64| Child { number, items: scheduled.slice(number * manifest.chunk, manifest.chunk) };
+        (0..scheduled.len().div_ceil(manifest.chunk))
             .map(child)
             .filter(|child| child.items.iter().cloned().flatten().any(is_missing))
             .collect()
@@ -178,7 +178,7 @@ impl Fleet {
     }
 
     fn order(&self, child: &Child, attempt: u32) -> Order {
-        let Record { manifest, round, taken_up, .. } = &self.ledger.record;
+        let Record { manifest, round, scheduled, .. } = &self.ledger.record;
         let asked = &self.function.resources;
         let each = asked.vcpus.unwrap_or(1.0) * f64::from(manifest.parallel);
         let vcpus = manifest.resources.vcpus.unwrap_or(each);
@@ -186,7 +186,7 @@ impl Fleet {
         let task = Task {
             vcpus: Some(vcpus),
             fresh: self.fresh,
-            ..manifest.task(store, *round, taken_up.retries, child.number)
+            ..manifest.task(store, *round, scheduled.retries, child.number)
         };
         let own = [
             format!("{}={}", contract::ENV_TASK, serde_json::to_string(&task).expect("a task is texts and numbers")),
@@ -222,7 +222,7 @@ impl Fleet {
 
     /// Stores a failure with the reason for each item that its container left without an outcome.
     async fn explain(&self, child: &Child, ended: &Ended) -> Result<()> {
-        let Record { store, keys, round, taken_up, .. } = &self.ledger.record;
+        let Record { store, keys, round, scheduled, .. } = &self.ledger.record;
         let (kind, message) = if ended.out_of_memory {
             (ItemErrorKind::OutOfMemory, "its container reached the memory limit".to_owned())
         } else {
@@ -237,7 +237,7 @@ impl Fleet {
         for item in left {
             let mut failure = Failure::new(kind, message.clone());
             failure.exit_code = i32::try_from(ended.exit_code).ok();
-            let error = ItemError::new(failure, taken_up.retries + 1).with_log(ended.log.clone());
+            let error = ItemError::new(failure, scheduled.retries + 1).with_log(ended.log.clone());
             let bytes = serde_json::to_vec(&error).expect("an item's error is texts and numbers");
             store.put(&keys.failure(item, *round, error.attempt()), bytes.into()).await?;
             self.ledger.failed(item, &error, true);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use cloudknot_runtime::engine;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::Start;
 use crate::record::ledger::{End, Ledger};
 
 /// Interval between two inspections of what other programs have stored.
@@ -26,9 +27,9 @@ pub(super) fn start(ledger: &Arc<Ledger>, drive: impl FnOnce() + Send + 'static)
 }
 
 /// Computes the run once no other program does, and reports the end to the ledger.
-pub(super) fn drive(ledger: &Ledger, lock: &Path, known: bool, compute: impl FnOnce() -> Result<End>) {
+pub(super) fn drive(ledger: &Ledger, lock: &Path, start: Start, compute: impl FnOnce() -> Result<End>) {
     // Waiters must learn of the end of the run, even after an error or a panic.
-    let end = match catch_unwind(AssertUnwindSafe(|| take(ledger, lock, known, compute))) {
+    let end = match catch_unwind(AssertUnwindSafe(|| acquire(ledger, lock, start, compute))) {
         Ok(end) => end.unwrap_or_else(|error| End::Trouble(error.in_one_line())),
         Err(_) => End::Trouble("the thread that drives the run panicked".into()),
     };
@@ -38,11 +39,12 @@ pub(super) fn drive(ledger: &Ledger, lock: &Path, known: bool, compute: impl FnO
 /// Computes the run once no other program does; until then, records what the other program stores.
 ///
 /// The lock is released when the program that holds it ends, for whatever reason.
-fn take(ledger: &Ledger, lock: &Path, mut known: bool, compute: impl FnOnce() -> Result<End>) -> Result<End> {
+fn acquire(ledger: &Ledger, lock: &Path, start: Start, compute: impl FnOnce() -> Result<End>) -> Result<End> {
     let failed = |error: std::io::Error| {
         Error::new(ErrorKind::Store, format!("failed to lock `{}`", lock.display())).with_source(error)
     };
     let file = File::create(lock).map_err(failed)?;
+    let mut known = start == Start::New;
     loop {
         let ours = match file.try_lock() {
             Ok(()) => true,

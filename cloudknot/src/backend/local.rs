@@ -11,9 +11,10 @@ use cloudknot_runtime::process::Launcher;
 use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
 use cloudknot_runtime::supervisor::{self, Commit, Isolation, Trouble, Work};
 
-use super::{Chunking, Place, cores, folder_lock};
+use super::{Chunking, Executor, cores, folder_lock};
 use crate::error::{Error, ErrorKind, Result, with_causes};
 use crate::home;
+use crate::record::Start;
 use crate::record::ledger::{End, Ledger};
 
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub(super) struct Local;
 /// Maximum number of parts of a run if the user sets no chunk size: each part is a file.
 const PARTS: u64 = 10_000;
 
-impl Place for Local {
+impl Executor for Local {
     fn name(&self) -> &'static str {
         "local"
     }
@@ -39,12 +40,12 @@ impl Place for Local {
         Chunking { chunk: items.div_ceil(PARTS).max(1), parallel: super::at_once(function, resources) }
     }
 
-    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> BoxFuture<'static, Result<()>> {
-        Box::pin(std::future::ready(begin(ledger, function, known)))
+    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> BoxFuture<'static, Result<()>> {
+        Box::pin(std::future::ready(begin(ledger, function, start)))
     }
 }
 
-fn begin(ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Result<()> {
+fn begin(ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> Result<()> {
     let isolation = isolation(&ledger.record.manifest, function);
     let parallel = ledger.record.manifest.parallel;
     ledger.started(&match isolation {
@@ -55,7 +56,7 @@ fn begin(ledger: &Arc<Ledger>, function: &'static Function, known: bool) -> Resu
     });
     let driver =
         Driver { ledger: Arc::clone(ledger), isolation, lock: home::of_this_program().join(ledger.record.keys.lock()) };
-    folder_lock::start(ledger, move || driver.drive(known))
+    folder_lock::start(ledger, move || driver.drive(start))
 }
 
 struct Driver {
@@ -65,8 +66,8 @@ struct Driver {
 }
 
 impl Driver {
-    fn drive(&self, known: bool) {
-        folder_lock::drive(&self.ledger, &self.lock, known, || self.compute());
+    fn drive(&self, start: Start) {
+        folder_lock::drive(&self.ledger, &self.lock, start, || self.compute());
     }
 
     fn compute(&self) -> Result<End> {
@@ -79,7 +80,7 @@ impl Driver {
             inputs: manifest.inputs,
             chunk: manifest.chunk,
             parallel: manifest.parallel,
-            retries: record.taken_up.retries,
+            retries: record.scheduled.retries,
             isolation: self.isolation.clone(),
             commit: Commit::FOLDER,
         };

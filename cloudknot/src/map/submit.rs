@@ -129,10 +129,10 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         options.check()?;
         function::find(&function.id.to_string()).map_err(|message| Error::new(ErrorKind::Config, message))?;
         let backend = options.backend.clone().map_or_else(Backend::chosen, Ok)?;
-        backend.place().check(function)?;
-        let store = backend.place().store()?;
+        backend.executor().check(function)?;
+        let store = backend.executor().store()?;
         self.recording.run = new_run_id();
-        let key = RunKeys::new(&backend.place().knot(function), &self.recording.run).inputs();
+        let key = RunKeys::new(&backend.executor().knot(function), &self.recording.run).inputs();
         self.recording.store = Some(Arc::clone(&store));
         self.recording.backend = Some(backend);
         Ok(State::Busy(inside(async move { Ok(store.writer(&key).await?) })))
@@ -156,13 +156,13 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         let Map { function, options, .. } = &self.map;
         let recording = &mut self.recording;
         let store = recording.store.take().expect("the store was chosen at the beginning");
-        let backend = recording.backend.as_ref().expect("the backend was chosen at the beginning").place();
+        let backend = recording.backend.as_ref().expect("the backend was chosen at the beginning").executor();
         let knot = backend.knot(function);
         let mut manifest = options.manifest(function, recording, backend.name(), &knot)?;
         let chosen = backend.chunking(function, &manifest.resources, recording.items);
         manifest.chunk = options.chunk.unwrap_or(chosen.chunk);
         manifest.parallel = options.parallel.unwrap_or(chosen.parallel);
-        backend.pin(&mut manifest, function, options.independent)?;
+        backend.fill_manifest(&mut manifest, function, options.independent)?;
         let keys = RunKeys::new(&knot, &recording.run);
         let rest = Bytes::from(std::mem::take(&mut recording.buffer));
         let offsets = recording.offsets.take();
@@ -181,8 +181,8 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
                 let _ = store.delete(&[keys.inputs()]).await;
                 return Err(error.into());
             }
-            let taken_up = run::first_round(&manifest);
-            Ok(Record { store, keys, manifest, round: 1, taken_up })
+            let scheduled = run::first_round(&manifest);
+            Ok(Record { store, keys, manifest, round: 1, scheduled })
         }))
     }
 

@@ -125,7 +125,7 @@ impl Ledger {
 
     /// Lists the store, and records outcomes that are not known yet: values in the order in which they were stored.
     pub(crate) async fn refresh(&self) -> Result<()> {
-        let Record { store, keys, taken_up, round, .. } = &self.record;
+        let Record { store, keys, scheduled, round, .. } = &self.record;
         // One listing for all objects, because each listing is a request.
         let mut objects = store.list(&keys.all(), None).await?;
         objects.sort_by(|a: &Object, b: &Object| (a.stored, &a.key).cmp(&(b.stored, &b.key)));
@@ -144,7 +144,7 @@ impl Ledger {
         let last_failures = objects
             .iter()
             .filter_map(|object| contract::failure_of(&object.key))
-            .filter(|&(_, of_round, attempt)| of_round == *round && attempt > taken_up.retries);
+            .filter(|&(_, of_round, attempt)| of_round == *round && attempt > scheduled.retries);
         let mut new_failures = Vec::new();
         self.settle(|known| {
             for (item, _, attempt) in last_failures {
@@ -202,9 +202,9 @@ impl Ledger {
         };
         let Manifest { run, items, .. } = &self.record.manifest;
         let (done, failed) = self.counts();
-        let (left, elapsed) = (items - done - failed, self.began.elapsed());
+        let (unfinished, elapsed) = (items - done - failed, self.began.elapsed());
         // Reported before the waiters are woken: the program may end as soon as they know.
-        event::report(&Event::Finished { run, done, failed, left, reason, elapsed });
+        event::report(&Event::Finished { run, done, failed, unfinished, reason, elapsed });
         let mut known = self.lock();
         known.end = Some(end);
         let wakers = std::mem::take(&mut known.wakers);

@@ -1,4 +1,4 @@
-//! Shows that a bad input costs its own item and nothing else: among good inputs are some that return an error,
+//! Shows that a bad input costs its own item and nothing else: some of the inputs make the function return an error,
 //! panic, abort the process or never end.
 
 use std::error::Error;
@@ -7,11 +7,11 @@ use std::num::ParseFloatError;
 use std::thread;
 use std::time::Duration;
 
-/// The square root of a number that is given as text.
+/// Returns the square root of a number that is given as text.
 #[cloudknot::remote(timeout = "2s")]
 fn square_root(text: &str) -> Result<f64, NotANumber> {
     match text {
-        // Stands for a fault in a native library: it ends the whole process.
+        // Simulates a fault in a native library, which ends the whole process.
         "abort" => std::process::abort(),
         "hang" => loop {
             thread::sleep(Duration::from_secs(1));
@@ -27,7 +27,7 @@ fn square_root(text: &str) -> Result<f64, NotANumber> {
 async fn main() -> cloudknot::Result<()> {
     let texts = ["1", "4", "nine", "-16", "abort", "hang", "49", "64"].map(String::from);
 
-    // `square_root.map(texts).await?` would give one error that names the failed items. A run gives every outcome.
+    // `square_root.map(texts).await?` would return one error that names the failed items. A run returns every outcome.
     let run = square_root.map(texts.clone()).submit().await?;
     for (text, outcome) in texts.iter().zip(run.outcomes().await?) {
         match outcome {
@@ -46,7 +46,7 @@ async fn main() -> cloudknot::Result<()> {
     Ok(())
 }
 
-/// The text is not a number.
+/// Error for a text that is not a number.
 #[derive(Debug)]
 struct NotANumber {
     text: String,

@@ -1,5 +1,5 @@
-//! Where is a network cut into two halves with the fewest of its links? METIS, a library in C that is linked into this
-//! program, tries from 32 random seeds a network, one item each. The best cuts are compared with those that are proven
+//! Cuts networks into two halves with as few links between them as possible. METIS, a library in C that is linked into this
+//! program, tries 32 random seeds per network, one item each. The best cuts are compared with those that are proven
 //! to be the smallest. Exits with 1 if they differ.
 
 use std::process::ExitCode;
@@ -10,26 +10,26 @@ use serde::{Deserialize, Serialize};
 
 const SEEDS: i32 = 32;
 
-/// A network whose smallest cut into halves is known.
+/// Network whose smallest cut into halves is known.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 enum Network {
-    /// The corners of a cube in so many dimensions, linked by its edges.
+    /// Corners of a cube with this number of dimensions, linked by its edges.
     Hypercube(u32),
-    /// A square of nodes with so many along each side, an even number.
+    /// Square grid with this number of nodes along each side, which is even.
     Grid(i32),
-    /// So many nodes in a circle, an even number.
+    /// Circle of this number of nodes, which is even.
     Ring(i32),
 }
 
 const NETWORKS: [Network; 5] =
     [Network::Hypercube(8), Network::Hypercube(10), Network::Grid(16), Network::Grid(24), Network::Ring(1000)];
 
-/// How many links METIS cuts to halve the network.
+/// Returns the number of links that METIS cuts to halve the network.
 #[cloudknot::remote(vcpus = 1, memory = "512 MiB", timeout = "5m")]
 fn bisect(network: Network, seed: i32) -> Result<i32, String> {
     let failed = |error: &dyn std::error::Error| format!("METIS cannot halve {network:?}: {error}");
     let nodes = network.nodes();
-    // Where the neighbours of each node begin, and all neighbours one after another.
+    // Start of the neighbours of each node, and the neighbours of all nodes one after another.
     let (mut begins, mut neighbours) = (vec![0], Vec::new());
     for node in 0..nodes {
         neighbours.extend(network.neighbours(node));
@@ -73,7 +73,7 @@ impl Network {
         }
     }
 
-    /// The nodes that this one is linked with.
+    /// Returns the nodes that `node` is linked with.
     fn neighbours(self, node: i32) -> Vec<i32> {
         match self {
             Self::Hypercube(dimensions) => (0..dimensions).map(|dimension| node ^ (1 << dimension)).collect(),
@@ -92,7 +92,7 @@ impl Network {
         }
     }
 
-    /// The fewest links that two halves can have between them. For the hypercube: L. H. Harper, Optimal assignments of
+    /// Returns the fewest links that two halves can have between them. For the hypercube: L. H. Harper, Optimal assignments of
     /// numbers to vertices, J. SIAM 12, 131 (1964). For the grid: F. T. Leighton, Introduction to Parallel Algorithms and
     /// Architectures (1992).
     fn smallest_cut(self) -> i32 {

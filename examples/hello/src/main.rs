@@ -1,6 +1,6 @@
 //! The smallest program: a function, and a map over it.
 
-/// Greets somebody.
+/// Returns a greeting for `name`.
 #[cloudknot::remote]
 fn greet(name: &str) -> String {
     format!("Hello, {name}!")

@@ -1,12 +1,12 @@
-//! How do the energies of an oscillator rise as a quartic term stiffens it? The system's LAPACK finds them, one item a
-//! strength. They are compared with what another method gives. Exits with 1 if they differ.
+//! Computes how the energies of an oscillator rise as a quartic term stiffens it, with the system's LAPACK and one item
+//! per strength. Compares the energies with those of another method, and exits with 1 if they differ.
 
 use std::process::ExitCode;
 
-/// So many wave functions of the harmonic oscillator describe one of the anharmonic.
+/// Number of wave functions of the harmonic oscillator in the basis that describes the anharmonic one.
 const BASIS: u16 = 128;
 
-/// The strengths, and the energies as `reference.py` finds them by another method, to nine decimals.
+/// Strengths of the quartic term, with the energies that `reference.py` finds by another method, to nine decimals.
 const REFERENCE: [(f64, [f64; 4]); 8] = [
     (0.1, [0.559_146_327, 1.769_502_644, 3.138_624_308, 4.628_882_809]),
     (0.5, [0.696_175_821, 2.324_406_352, 4.327_524_979, 6.578_401_949]),
@@ -19,7 +19,7 @@ const REFERENCE: [(f64, [f64; 4]); 8] = [
 ];
 const TOLERANCE: f64 = 1e-8;
 
-/// The four lowest energies of a particle in the potential x²/2 + λx⁴, with ħ = m = 1.
+/// Returns the four lowest energies of a particle in the potential x²/2 + λx⁴, with ħ = m = 1.
 #[cloudknot::remote(vcpus = 1, memory = "512 MiB", timeout = "5m")]
 fn levels(lambda: f64) -> Result<[f64; 4], String> {
     let energies = eigenvalues(hamiltonian(lambda))?;
@@ -41,9 +41,9 @@ async fn main() -> cloudknot::Result<ExitCode> {
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The upper triangle of the Hamiltonian, column by column, among wave functions of a harmonic oscillator.
+/// Returns the upper triangle of the Hamiltonian, column by column, in a basis of wave functions of a harmonic oscillator.
 fn hamiltonian(lambda: f64) -> Vec<f64> {
-    // Any frequency is right. About this one the fewest wave functions will do.
+    // Any frequency gives the right result. Near this one the fewest wave functions suffice.
     let omega = (1.0 + 6.0 * lambda).cbrt();
     let size = usize::from(BASIS);
     let mut matrix = vec![0.0; size * size];
@@ -65,14 +65,14 @@ fn hamiltonian(lambda: f64) -> Vec<f64> {
     matrix
 }
 
-/// The eigenvalues of a symmetric matrix, the lowest first, by LAPACK's `dsyev`.
+/// Returns the eigenvalues of a symmetric matrix in ascending order, computed by LAPACK's `dsyev`.
 fn eigenvalues(mut matrix: Vec<f64>) -> Result<Vec<f64>, String> {
     let size = i32::from(BASIS);
     let mut values = vec![0.0; usize::from(BASIS)];
     let mut work = vec![0.0; 34 * usize::from(BASIS)];
     let work_size = 34 * size;
     let mut info = 0;
-    // SAFETY: the matrix has `size` columns of `size` numbers, and the other two have room for what is asked for.
+    // SAFETY: the matrix has `size` columns of `size` numbers, and `values` and `work` have the lengths that `dsyev` requires.
     #[expect(unsafe_code, reason = "what another language compiled is called")]
     unsafe {
         lapack::dsyev(b'N', b'U', size, &mut matrix, size, &mut values, &mut work, work_size, &mut info);

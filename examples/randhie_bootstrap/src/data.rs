@@ -1,30 +1,30 @@
-//! The data: 20,190 person-years of the RAND Health Insurance Experiment, part of the program so that a worker has them
-//! too. See DATA.md for where they come from. Knows nothing of the model.
+//! Data: 20,190 person-years of the RAND Health Insurance Experiment, compiled into the program so that workers have them
+//! too. See DATA.md for their source. Independent of the model.
 
 use std::sync::LazyLock;
 
 use nalgebra::SVector;
 
-/// How many coefficients the model has: nine variables and a constant.
+/// Number of coefficients of the model: nine variables and a constant.
 pub const COEFFICIENTS: usize = 10;
-/// The names of the coefficients, in the order of [`PersonYear::x`].
+/// Names of the coefficients, in the order of [`PersonYear::x`].
 pub const NAMES: [&str; COEFFICIENTS] =
     ["lncoins", "idp", "lpi", "fmde", "physlm", "disea", "hlthg", "hlthf", "hlthp", "const"];
 
 /// One person in one year.
 pub struct PersonYear {
-    /// The number of the person, from 1, without gaps.
+    /// Number of the person, counted from 1 without gaps.
     pub person: u16,
-    /// How many times they saw a doctor.
+    /// Number of visits to a doctor.
     pub visits: f64,
     /// The nine variables, and 1 for the constant.
     pub x: SVector<f64, COEFFICIENTS>,
 }
 
-/// All rows, in order of persons; read once per process.
+/// All rows in the order of persons, parsed once per process.
 pub static ROWS: LazyLock<Vec<PersonYear>> = LazyLock::new(|| parse(include_str!("../data/randhie.csv")));
 
-/// How many persons there are.
+/// Returns the number of persons.
 pub fn persons() -> u16 {
     ROWS.last().map_or(0, |row| row.person)
 }

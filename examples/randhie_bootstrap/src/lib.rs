@@ -1,4 +1,4 @@
-//! The data, the model, and the figures to compare with. The program that resamples is in `main.rs`.
+//! Data, model and reference figures of the bootstrap. The program that resamples is in `main.rs`.
 
 pub mod data;
 pub mod poisson;

@@ -1,5 +1,5 @@
-//! How sure can one be of a regression? Fits a model of doctor visits to 400 resamples of the RAND Health Insurance
-//! Experiment, one item each, and compares what comes out with figures that others computed. Exits with 1 if they differ.
+//! Estimates the uncertainty of a regression. Fits a model of doctor visits to 400 resamples of the RAND Health Insurance
+//! Experiment, one item each, and compares the results with figures that others computed. Exits with 1 if they differ.
 
 use std::process::ExitCode;
 
@@ -10,12 +10,12 @@ use randhie_bootstrap::poisson::{self, FitError};
 use randhie_bootstrap::reference::{CLUSTERED_ERRORS, COEFFICIENTS_BY_STATA};
 
 const RESAMPLES: u32 = 400;
-/// Both find the maximum of the same function, to the tolerance of their methods.
+/// Both programs find the maximum of the same function, to the tolerances of their methods.
 const COEFFICIENT_TOLERANCE: f64 = 1e-6;
-/// A standard error from 400 resamples has a standard error of its own, 1 / √800 = 3.5 %. This is four of them.
+/// A standard error from 400 resamples has itself a standard error of 1 / √800 = 3.5 %. This is four of them.
 const ERROR_TOLERANCE: f64 = 0.14;
 
-/// The coefficients of the model in one resample: as many persons as there are, drawn with replacement.
+/// Returns the coefficients of the model in one resample: as many persons as there are, drawn with replacement.
 /// The years of a person are not independent of each other, so they are drawn together.
 #[cloudknot::remote(vcpus = 1, memory = "512 MiB", timeout = "5m")]
 fn resample(seed: u64) -> Result<[f64; COEFFICIENTS], FitError> {
@@ -52,7 +52,7 @@ async fn main() -> cloudknot::Result<ExitCode> {
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The standard deviation of one coefficient over the resamples: its bootstrap standard error.
+/// Returns the standard deviation of one coefficient over the resamples: its bootstrap standard error.
 fn deviation(resamples: &[[f64; COEFFICIENTS]], coefficient: usize) -> f64 {
     let mean = resamples.iter().map(|r| r[coefficient]).sum::<f64>() / f64::from(RESAMPLES);
     let squares: f64 = resamples.iter().map(|r| (r[coefficient] - mean).powi(2)).sum();

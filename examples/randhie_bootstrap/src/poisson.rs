@@ -1,5 +1,5 @@
 //! Poisson regression with a log link, by Newton's method (for this model the same as iteratively reweighted least
-//! squares). Knows nothing of cloudknot, nor of where its rows come from.
+//! squares). Independent of cloudknot and of where its rows come from.
 
 use std::error::Error;
 use std::fmt;
@@ -8,18 +8,18 @@ use nalgebra::{SMatrix, SVector};
 
 use crate::data::{COEFFICIENTS, PersonYear};
 
-/// The coefficients of a fitted model.
+/// Coefficients of a fitted model.
 pub type Coefficients = SVector<f64, COEFFICIENTS>;
 
-/// From a start at the mean this model is done after 6 or 7 steps.
+/// Maximum number of Newton steps. From a start at the mean, this model converges after 6 or 7.
 const STEPS: u32 = 50;
-/// The largest change of a coefficient in the last step.
+/// Upper limit on the change of any coefficient in the last step.
 const TOLERANCE: f64 = 1e-10;
 
-/// The coefficients that make the visits of `rows` most likely, when each row counts as often as `weight` says.
+/// Returns the maximum-likelihood coefficients for the visits of `rows`, with each row counted `weight` times.
 ///
 /// # Errors
-/// The variables are collinear in the rows that count, or the method did not converge.
+/// Fails if the variables are collinear in the rows that count, or if the method does not converge.
 pub fn fit(rows: &[PersonYear], weight: impl Fn(&PersonYear) -> f64) -> Result<Coefficients, FitError> {
     let mut coefficients = Coefficients::zeros();
     coefficients[COEFFICIENTS - 1] = mean_visits(rows, &weight).ln();
@@ -41,7 +41,7 @@ fn mean_visits(rows: &[PersonYear], weight: impl Fn(&PersonYear) -> f64) -> f64 
     visits / count
 }
 
-/// The inverse of the information matrix times the score.
+/// Returns the inverse of the information matrix times the score.
 fn newton_step(
     rows: &[PersonYear],
     weight: impl Fn(&PersonYear) -> f64,
@@ -60,12 +60,12 @@ fn newton_step(
     Ok(information.cholesky().ok_or(FitError::Collinear)?.solve(&score))
 }
 
-/// Why a model could not be fitted.
+/// Reason why a model could not be fitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FitError {
-    /// One variable is a combination of others.
+    /// One variable is a linear combination of others.
     Collinear,
-    /// Too many steps.
+    /// The method did not converge within the maximum number of steps.
     NotConverged,
 }
 

@@ -1,8 +1,8 @@
-//! The same figures computed by others, in the order of [`crate::data::NAMES`]. DATA.md says by whom and how.
+//! The same figures computed by others, in the order of [`crate::data::NAMES`]. DATA.md names the sources.
 
 use crate::data::COEFFICIENTS;
 
-/// The coefficients, by Stata 11.
+/// Coefficients computed by Stata 11.
 pub const COEFFICIENTS_BY_STATA: [f64; COEFFICIENTS] = [
     -0.052_535_114_675,
     -0.247_086_797_633,
@@ -16,7 +16,7 @@ pub const COEFFICIENTS_BY_STATA: [f64; COEFFICIENTS] = [
     0.700_352_877_227,
 ];
 
-/// The standard errors clustered by person, by statsmodels 0.15.0.
+/// Standard errors clustered by person, computed by statsmodels 0.15.0.
 pub const CLUSTERED_ERRORS: [f64; COEFFICIENTS] = [
     0.011_029_696_089,
     0.041_213_394_122,

@@ -3,7 +3,7 @@
 use rand_distr::{Distribution, Normal};
 use rand_pcg::{Pcg64, rand_core::SeedableRng};
 
-/// The matrix has this many rows and columns.
+/// Number of rows and of columns of the matrix.
 const SIZE: u16 = 1024;
 
 /// Multiplies a random matrix by a random vector, both normal with mean 0 and standard deviation `b`.
@@ -11,7 +11,7 @@ const SIZE: u16 = 1024;
 fn random_mv_prod(b: f64) -> Vec<f64> {
     let size = usize::from(SIZE);
     let normal = Normal::new(0.0, b).expect("a standard deviation is finite");
-    // Seeded by the input alone: whoever computes this item, and however often, gets the same value.
+    // Seeded by the input alone, so that every execution of an item returns the same value.
     let mut rng = Pcg64::seed_from_u64(b.to_bits());
     let matrix: Vec<f64> = normal.sample_iter(&mut rng).take(size * size).collect();
     let vector: Vec<f64> = normal.sample_iter(&mut rng).take(size).collect();
@@ -34,18 +34,18 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// `count` numbers, equally far apart, from `first` to `last`.
+/// Returns `count` equally spaced numbers from `first` to `last`.
 fn linspace(first: f64, last: f64, count: u32) -> Vec<f64> {
     let step = (last - first) / f64::from(count - 1);
     (0..count).map(|i| first + f64::from(i) * step).collect()
 }
 
-/// The standard deviation of the elements of a product, whose mean is known to be 0.
+/// Returns the standard deviation of the elements of a product, whose mean is known to be 0.
 fn deviation(product: &[f64]) -> f64 {
     (dot(product, product) / f64::from(SIZE)).sqrt()
 }
 
-/// What theory says: each element is a sum of `SIZE` products of two independent normal variables.
+/// Returns the theoretical deviation: each element is a sum of `SIZE` products of two independent normal variables.
 fn expected_deviation(b: f64) -> f64 {
     b * b * f64::from(SIZE).sqrt()
 }
@@ -60,7 +60,7 @@ mod tests {
             let product = random_mv_prod(b);
             assert_eq!(product.len(), usize::from(SIZE));
             let ratio = deviation(&product) / expected_deviation(b);
-            // The ratio's own standard deviation is 1/32 (half from the matrix, half from the vector).
+            // The ratio itself has a standard deviation of 1/32 (half from the matrix, half from the vector).
             assert!((ratio - 1.0).abs() < 0.125, "b = {b}: {ratio}");
         }
     }
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn an_input_always_gives_the_same_value_and_another_input_another() {
         assert_eq!(random_mv_prod(2.5), random_mv_prod(2.5));
-        // Rescaled, they would be equal if the seed did not depend on the input.
+        // If the seed did not depend on the input, the values would be equal after rescaling.
         assert!((random_mv_prod(1.0)[0] * 4.0 - random_mv_prod(2.0)[0]).abs() > 1e-6);
     }
 

@@ -1,4 +1,4 @@
-//! A program without `#[cloudknot::main]`: the library does its work in this process, and prints nothing.
+//! Program without `#[cloudknot::main]`: the library does its work in this process, and prints nothing.
 
 #[cloudknot::remote]
 fn half(number: u64) -> Result<u64, String> {

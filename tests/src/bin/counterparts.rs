@@ -1,7 +1,7 @@
-//! Builds and starts, once, what the tests share (`cloudknot_tests::shared`), and runs a command that finds it. All of it ends
-//! with the command.
+//! Builds and starts what the tests share (`cloudknot_tests::shared`) once, and runs a command that finds it.
+//! Everything ends with the command.
 //!
-//! `counterparts [--programs] cargo nextest run …`; with `--programs`, the programs of this workspace are all that it hands over.
+//! `counterparts [--programs] cargo nextest run …`; with `--programs`, only the programs of this workspace are handed over.
 
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use cloudknot_tests::workspaces::{cargo_knot, trial_image};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The process of the command, once it runs.
+/// Process ID of the command, once it runs.
 static COMMAND: AtomicI32 = AtomicI32::new(0);
 
 fn main() -> ExitCode {
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
-/// Has signals end the command, and not this program, which then ends the counterparts.
+/// Makes signals end the command instead of this program, which then ends the counterparts.
 fn pass_signals_on() -> Runtime {
     let runtime = Runtime::new().expect("a process may start a few threads");
     let entered = runtime.enter();
@@ -57,13 +57,13 @@ fn pass_signals_on() -> Runtime {
     runtime.spawn(async move {
         loop {
             tokio::select! {
-                // The terminal has told the command as well.
+                // The terminal has sent it to the command as well.
                 _ = interrupt.recv() => continue,
                 _ = terminate.recv() => {}
                 _ = hangup.recv() => {}
             }
             match COMMAND.load(Ordering::Relaxed) {
-                // There is no command yet, and there will be none.
+                // The command has not been started, and will not be.
                 0 => std::process::exit(1),
                 command => cloudknot_tests::trial::kill(command, rustix::process::Signal::TERM),
             }

@@ -1,5 +1,5 @@
-//! Makes a Pars and a Knot from code, finds them, and takes them away: as a program does that has an executor of its own, which
-//! is not tokio. Its arguments are the `Cargo.toml` of the Knot's program, and the service role.
+//! Creates a Pars and a Knot from code, finds them, and deletes them, in a program whose own executor is not tokio.
+//! Its arguments are the `Cargo.toml` of the Knot's program, and the service role.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn make(manifest: &str, role: &str) -> cloudknot::Result<()> {
     assert_eq!(found.pars().await?.bucket(), pars.bucket());
     assert!(deployable(manifest, role, &pars).plan().await?.steps.is_empty(), "it is as it should be");
     assert!(deployable(manifest, role, &pars).template().await?.contains("AWS::Batch::JobQueue"));
-    // Where its maps would run. There are none here, and no worker with types.
+    // The backend for its maps. There are none here, and no worker with types.
     found.backend().await?;
 
     assert_eq!(Scope::of_caller(None, None, "lab", "sweep").await?.account, "123456789012");

@@ -1,32 +1,32 @@
-//! Code that the attributes generate, under the strictest of lints: clippy sees it, and the tests run it.
+//! Code that the attributes generate, under the strictest lints: clippy checks it, and the tests run it.
 
 #![forbid(unsafe_code)]
 #![deny(warnings, missing_docs, unreachable_pub, unused_qualifications)]
 #![deny(elided_lifetimes_in_paths, missing_debug_implementations, unused_results, let_underscore_drop)]
 #![deny(clippy::all, clippy::pedantic, clippy::nursery)]
 
-/// Adds.
+/// Adds two numbers.
 #[cloudknot::remote(vcpus = 0.5, memory = "2 GiB", gpus = 1, retries = 2, timeout = "15m", codec = "messagepack")]
 pub fn add(a: f64, b: f64) -> f64 {
     a + b
 }
 
-/// Borrows.
+/// Borrows its arguments.
 #[cloudknot::remote]
 pub fn borrow<'long: 'short, 'short>(long: &'long str, short: &'short [f64], all: &[u64; 3]) -> u64 {
     all.iter().sum::<u64>() + (long.len() + short.len()) as u64
 }
 
-/// Fails.
+/// Parses a number.
 ///
 /// # Errors
-/// When it is not a number.
+/// If the text is not a number.
 #[cloudknot::remote]
 pub fn parse(text: &str) -> Result<f64, std::num::ParseFloatError> {
     text.parse()
 }
 
-/// Waits.
+/// Waits, then repeats the text.
 ///
 /// # Errors
 /// Never.

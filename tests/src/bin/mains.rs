@@ -1,5 +1,5 @@
-//! The forms of main that `#[cloudknot::main]` takes. A program of its own: a process whose generated main has run maps in
-//! item processes from then on, which a test harness does not.
+//! Forms of main that `#[cloudknot::main]` accepts. A separate program, because a process whose generated main has run
+//! executes maps in item processes from then on, which a test harness does not.
 
 use std::process::ExitCode;
 
@@ -43,7 +43,7 @@ mod below_tokio {
     }
 }
 
-/// Each runs, and returns what it returned.
+/// Runs each of them, and checks what it returns.
 fn main() {
     sync::main();
     assert_eq!(with_an_exit_code::main(), ExitCode::from(3));

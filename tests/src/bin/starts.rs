@@ -1,6 +1,6 @@
-//! A worker whose function says when its first line ran, for the benchmark `start`.
+//! Worker whose function reports when its first line ran, for the benchmark `start`.
 
-/// The time, in nanoseconds since 1970.
+/// Returns the time, in nanoseconds since 1970.
 #[cloudknot::remote]
 fn begins(_input: u64) -> u64 {
     cloudknot_tests::now()

@@ -1,5 +1,5 @@
-//! What `starts` is compared with: a program that makes the same request with the same SDK, and then says what time it is.
-//! Compiled as a worker is, so it has what a worker is known by.
+//! Baseline for `starts`: a program that makes the same request with the same SDK, and then prints the time.
+//! Compiled like a worker, so it contains what identifies a worker.
 
 use cloudknot_runtime::store::s3::loader;
 

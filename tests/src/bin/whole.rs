@@ -1,8 +1,8 @@
-//! A program that names all that only a host does. Its worker compiles nevertheless, and has nothing of it inside.
+//! Program that names everything that only a host has. Its worker compiles nevertheless, and contains none of it.
 
 use cloudknot::{Backend, DockerImage, Knot, Login, Pars};
 
-/// Doubles.
+/// Doubles a number.
 #[cloudknot::remote]
 fn double(x: u64) -> u64 {
     2 * x

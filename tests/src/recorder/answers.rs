@@ -1,4 +1,4 @@
-//! How each of AWS's protocols words an error, and labels an answer.
+//! Formats of errors and other answers in AWS's protocols.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -6,7 +6,7 @@ use hyper::Response;
 
 use super::Seen;
 
-/// An answer of the service that this request is for, in the form that its protocol has.
+/// Returns an answer of the requested service, in the format of its protocol.
 pub(super) fn answer(seen: &Seen, status: u16, body: String) -> Response<Full<Bytes>> {
     let kind = match seen.service.as_str() {
         "s3" => "application/xml",
@@ -18,7 +18,7 @@ pub(super) fn answer(seen: &Seen, status: u16, body: String) -> Response<Full<By
     answer.body(Full::from(body)).expect("a status, some headers and a body")
 }
 
-/// An error as the service would answer it that this request is for.
+/// Returns an error as the requested service would answer it.
 pub(super) fn error(seen: &Seen, status: u16, code: &str) -> Response<Full<Bytes>> {
     let message = format!("Told to say {code}.");
     let inner = format!("<Code>{code}</Code><Message>{message}</Message>");
@@ -45,7 +45,7 @@ pub(super) fn error(seen: &Seen, status: u16, code: &str) -> Response<Full<Bytes
             ("application/json", format!("{{\"message\":\"{message}\"}}"))
         }
     };
-    // There is no body in the answer to a HEAD: what it says then is the status alone.
+    // The answer to a HEAD request has no body, only a status.
     let body = if seen.method == "HEAD" { String::new() } else { body };
     let answer = answer.header("content-type", kind).body(Full::from(body));
     answer.expect("a status, some headers and a body")

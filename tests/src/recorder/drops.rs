@@ -1,10 +1,10 @@
-//! Futures that are dropped in the middle: `kill -9` within one process.
+//! Futures that are dropped midway: `kill -9` within one process.
 //!
-//! A program that is killed leaves behind what its requests have changed by then, and sends no more of them. A future that is
-//! dropped may leave tasks behind that it has spawned, which go on. So each such future runs over recorders of its own, which
-//! are cut off when it is dropped: what was let through by then is brought to its end, as AWS does for a program that is gone,
-//! and nothing later reaches moto. A recorder keeps its port until it is dropped itself: until then, a task that tries again
-//! finds nobody else there.
+//! A killed program leaves behind what its requests have changed by then, and sends no more of them. A dropped future
+//! may leave spawned tasks behind, which continue. So each such future uses its own recorders, which are cut off when
+//! it is dropped: requests that were let through by then are completed, as AWS does for a program that is gone, and
+//! nothing later reaches moto. A recorder keeps its port until it is dropped itself, so that a task that retries does
+//! not reach anything else there.
 
 use std::pin::pin;
 use std::task::Poll;
@@ -12,19 +12,19 @@ use std::time::Duration;
 
 use super::Recorder;
 
-/// When a future is dropped, unless it is ready before.
+/// Moment at which a future is dropped, unless it is ready before.
 #[derive(Debug, Clone, Copy)]
 pub enum DropAt<'r> {
     /// As soon as this recorder holds a request.
     Held(&'r Recorder),
-    /// After it has been polled so many times.
+    /// After this number of polls.
     Polls(u64),
-    /// After this time. Needs a tokio runtime.
+    /// After this time. Requires a tokio runtime.
     Time(Duration),
 }
 
-/// Drives a future until it is ready or to be dropped, then cuts off the recorders that it runs over. Returns what the future
-/// returned if it was ready, and how many times it was polled.
+/// Drives a future until it is ready or to be dropped, then cuts off its recorders. Returns the output of the future if
+/// it was ready, and the number of polls.
 pub async fn drop_at<F: Future>(at: DropAt<'_>, recorders: &[&Recorder], future: F) -> (Option<F::Output>, u64) {
     let mut polls = 0;
     let output = {
@@ -44,7 +44,7 @@ pub async fn drop_at<F: Future>(at: DropAt<'_>, recorders: &[&Recorder], future:
     (output, polls)
 }
 
-/// Is ready when the future that is polled with it is to be dropped.
+/// Completes when the future that is polled with it is to be dropped.
 async fn reached(at: DropAt<'_>) {
     match at {
         DropAt::Held(recorder) => recorder.held().await,
@@ -61,7 +61,7 @@ async fn reached(at: DropAt<'_>) {
 }
 
 impl Recorder {
-    /// The number of requests so far that have reached moto and were answered.
+    /// Returns the number of requests so far that have reached moto and were answered.
     ///
     /// # Panics
     /// If the file cannot be read.
@@ -72,7 +72,7 @@ impl Recorder {
     /// Waits until a request is held.
     pub async fn held(&self) {
         loop {
-            // Before the plan is looked at: what changes after that is then not missed.
+            // Registered before the plan is inspected, so that no later change is missed.
             let changed = self.state.held.notified();
             if self.plan().held > 0 {
                 return;

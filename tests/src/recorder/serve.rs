@@ -1,4 +1,4 @@
-//! The HTTP of the recorder: takes a request, sends it on, and takes the answer back.
+//! HTTP of the recorder: receives a request, forwards it, and receives the answer.
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
@@ -21,7 +21,7 @@ use super::{Instead, Mishap, Passing, Seen, State, answers};
 
 type Answer = Response<Full<Bytes>>;
 
-/// Serves until the other end of `stop` is gone. Whatever is under way ends then, as a cut connection.
+/// Serves until the other end of `stop` is dropped. Requests that are under way then end with a cut connection.
 pub(super) fn run(listener: TcpListener, state: Arc<State>, stop: oneshot::Receiver<()>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a thread can have a runtime");
@@ -41,12 +41,13 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
         let answer = service_fn(move |request| answer(request, Arc::clone(&state)));
         let mut http = server::Builder::new();
         http.timer(TokioTimer::new());
-        // A connection that the program closes, or that is cut on purpose, is nothing to report.
+        // A connection that is closed by the program or cut on purpose needs no report.
         tokio::spawn(async move { http.serve_connection(TokioIo::new(connection), answer).await.ok() });
     }
 }
 
-/// If the program dies, hyper drops this, wherever it is. So what has been sent on is taken to its end by a task of its own.
+/// Answers a request. If the program dies, hyper drops this future at any point, so a request that was forwarded is
+/// completed by a separate task.
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer, Broken> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
@@ -96,7 +97,7 @@ async fn changed(answer: Answer, from: &str, to: &str) -> Answer {
     let (mut head, body) = answer.into_parts();
     let Ok(body) = body.collect().await;
     let body = String::from_utf8_lossy(&body.to_bytes()).replace(from, to);
-    // It is another one now; hyper says which.
+    // The length has changed; hyper sets the new one.
     head.headers.remove(CONTENT_LENGTH);
     Response::from_parts(head, Full::from(body))
 }
@@ -106,7 +107,7 @@ async fn send(
     mut head: Parts,
     body: Bytes,
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
-    // These are between each two ends of a connection. The host stays as it is: it is signed.
+    // These apply to a single connection only. The host stays as it is, because it is signed.
     for name in [CONNECTION, EXPECT, TRANSFER_ENCODING] {
         head.headers.remove(name);
     }
@@ -145,7 +146,7 @@ fn see(head: &Parts, body: &Bytes, number: u64) -> Seen {
     }
 }
 
-/// The service in `… Credential=KEY/DAY/REGION/SERVICE/aws4_request, …`.
+/// Returns the service in `… Credential=KEY/DAY/REGION/SERVICE/aws4_request, …`.
 fn signed_for(authorization: &str) -> Option<&str> {
     let scope = authorization.split_once("Credential=")?.1.split(',').next()?;
     scope.split('/').nth(3)
@@ -158,11 +159,11 @@ fn hexadecimal(bytes: &[u8]) -> String {
     })
 }
 
-/// Writes the request down when it has come to its end, whatever that is.
+/// Record of a request, written when the request ends in any way.
 struct Line {
     seen: Seen,
     state: Arc<State>,
-    /// From when on it was let through. It is dropped after the request was written down.
+    /// Present once the request was let through. Dropped after the request was recorded.
     passing: Option<Passing>,
 }
 
@@ -172,7 +173,7 @@ impl Drop for Line {
     }
 }
 
-/// Ends a connection without an answer.
+/// Error that ends a connection without an answer.
 #[derive(Debug)]
 struct Broken;
 

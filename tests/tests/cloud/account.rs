@@ -1,4 +1,4 @@
-//! An account of AWS for the tests of Pars and Knots, and what they ask of it.
+//! AWS account for the tests of Pars and Knots, and the queries that they make to it.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -14,10 +14,10 @@ use cloudknot_tests::workspaces::{STANDING_IN, cargo_knot, workspace};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The workspace that is deployed.
+/// Workspace that is deployed.
 pub(crate) static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("of the cloud", STANDING_IN));
 
-/// What is left of what we make, by service, as JSON.
+/// Script that prints the remaining resources that cloudknot creates, by service, as JSON.
 const LEFT: &str = "
 import boto3, json
 c = boto3.client
@@ -38,7 +38,7 @@ print(json.dumps({
 }))
 ";
 
-/// Makes a user, of whom IAM can be asked, and prints the user's key.
+/// Script that creates a user about whose permissions IAM can be asked, and prints the user's key.
 pub(crate) const USER: &str = "
 import boto3
 iam = boto3.client('iam')
@@ -47,13 +47,14 @@ key = iam.create_access_key(UserName='ada')['AccessKey']
 print(key['AccessKeyId'], key['SecretAccessKey'])
 ";
 
-/// A role that moto wants an environment to have, where AWS has its own.
+/// Script that creates a role that moto requires for a compute environment, where AWS has its own.
 pub(crate) const SERVICE_ROLE: &str = "
 import boto3
 print(boto3.client('iam').create_role(RoleName='theirs', AssumeRolePolicyDocument='{}')['Role']['Arn'])
 ";
 
-/// Runs and templates of these Knots, in the bucket of the Pars, and job definitions that no stack has.
+/// Script that creates runs and templates of these Knots in the bucket of the Pars, and job definitions that no stack
+/// has.
 const DATA: &str = "
 import boto3
 s3, batch, stacks = boto3.client('s3'), boto3.client('batch'), boto3.client('cloudformation')
@@ -67,7 +68,7 @@ for knot in knots:
             {'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}]})
 ";
 
-/// Whose data and job definitions there are.
+/// Script that prints the Knots that have data or job definitions.
 const WHOSE: &str = "
 import boto3
 s3, batch = boto3.client('s3'), boto3.client('batch')
@@ -77,7 +78,7 @@ print(*sorted({'/'.join(key.split('/')[:2]) for key in keys}), *sorted({
     'definitions/' + d['tags']['cloudknot:knot'] for page in pages for d in page['jobDefinitions']}))
 ";
 
-/// An account of moto's with a registry, behind the recorder, and a machine of somebody who uses it.
+/// Account in moto with a registry, behind the recorder, and the machine of a user.
 pub(crate) struct Account {
     pub(crate) moto: Moto,
     pub(crate) recorder: Recorder,
@@ -94,7 +95,7 @@ impl Account {
         Some(Self { recorder, registry, moto, home: tempfile::tempdir().unwrap(), python })
     }
 
-    /// `cargo knot`, on the machine of this person.
+    /// Returns the command `cargo knot` on the machine of this person.
     pub(crate) fn knot_of(&self, home: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(cargo_knot());
         command.arg("knot").args(arguments);
@@ -102,7 +103,7 @@ impl Account {
         command
     }
 
-    /// On the machine of this person.
+    /// Configures a command to run on the machine of this person.
     pub(crate) fn as_person<'c>(&self, command: &'c mut Command, home: &Path) -> &'c mut Command {
         command.current_dir(&*STAND_IN).stdin(Stdio::null()).envs(self.variables(&self.recorder.url(), home))
     }
@@ -129,37 +130,38 @@ impl Account {
         self.knot(&[&deploy, more].concat())
     }
 
-    /// A script of AWS's own client, which the recorder does not see. Returns what it prints.
+    /// Runs a script with AWS's own client, which the recorder does not see, and returns its output.
     pub(crate) fn script(&self, text: &str) -> String {
         self.script_with(text, &[])
     }
 
-    /// Does the same with arguments for the script.
+    /// Like [`Account::script`], with arguments for the script.
     pub(crate) fn script_with(&self, text: &str, arguments: &[&str]) -> String {
         self.python.borrow_mut().run(text, arguments).trim().to_owned()
     }
 
-    /// Puts runs and templates of these Knots into the bucket, and registers a job definition of each that no stack has.
+    /// Puts runs and templates of these Knots into the bucket, and registers a job definition of each that no stack
+    /// has.
     pub(crate) fn put_data(&self, knots: &[&str]) {
         self.script(&format!("knots = {}\n{DATA}", json!(knots)));
     }
 
-    /// The note of the Knot on the machine of this person.
+    /// Returns the path of the Knot's note on the machine of this person.
     pub(crate) fn note(&self) -> PathBuf {
         self.home.path().join("runs/knot.json")
     }
 
-    /// Returns the names of what is there, by service.
+    /// Returns the names of the resources that exist, by service.
     pub(crate) fn left(&self) -> Value {
         serde_json::from_str(&self.script(LEFT)).expect("the script prints JSON")
     }
 
-    /// Returns the Knots of which data or job definitions are there.
+    /// Returns the Knots that have data or job definitions.
     pub(crate) fn whose(&self) -> String {
         self.script(WHOSE)
     }
 
-    /// Fails if anything is there but what was there before all.
+    /// Fails if anything exists beyond the initial resources.
     pub(crate) fn check_empty(&self, roles: &[&str]) {
         for (kind, there) in self.left().as_object().expect("a table") {
             let expected = if kind == "roles" { roles } else { &[] };
@@ -167,14 +169,14 @@ impl Account {
         }
     }
 
-    /// Returns whether nothing is there but what was there before all.
+    /// Returns whether nothing exists beyond the initial resources.
     pub(crate) fn is_empty(&self, roles: &[&str]) -> bool {
         let left = self.left();
         let mut all = left.as_object().expect("a table").iter();
         all.all(|(kind, there)| *there == Value::from(if kind == "roles" { roles.to_vec() } else { Vec::new() }))
     }
 
-    /// Fails if a key of AWS's or a registry's password stands in a file of this person, or in the stacks.
+    /// Fails if an AWS key or a registry's password is in a file of this person, or in the stacks.
     pub(crate) fn check_no_secrets(&self) {
         let stacks = "import boto3, json; c = boto3.client('cloudformation'); print([c.get_template(StackName=s['StackName']) \
                       for s in c.describe_stacks()['Stacks']])";
@@ -200,7 +202,7 @@ impl Account {
         }
     }
 
-    /// The operations from here on, until this ends.
+    /// Runs a command, and returns its output and the operations that it requested.
     pub(crate) fn calls(&self, command: &mut Command) -> (Output, Vec<String>) {
         let before = self.recorder.operations().len();
         let output = check(command, 0, &[]);
@@ -208,15 +210,16 @@ impl Account {
     }
 }
 
-/// A Python that runs one script after the other: to start one and to load AWS's client takes longer than most scripts.
+/// Python process that runs one script after the other: starting one and loading AWS's client takes longer than most
+/// scripts.
 struct Python {
     process: Child,
-    /// Its standard input, which is closed to end it.
+    /// Standard input of the process, which is closed to end it.
     scripts: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
 }
 
-/// Runs each line, which is a script and its arguments, in a namespace of its own.
+/// Script that runs each line, which is a script with its arguments, in its own namespace.
 const SCRIPTS: &str = "
 import contextlib, io, json, sys, traceback
 for line in sys.stdin:
@@ -239,7 +242,7 @@ impl Python {
         Self { process, scripts: stdin, answers: BufReader::new(stdout) }
     }
 
-    /// Runs a script to its end and returns what it prints. Fails the test if the script fails.
+    /// Runs a script to completion, and returns its output. Fails the test if the script fails.
     #[track_caller]
     fn run(&mut self, text: &str, arguments: &[&str]) -> String {
         let scripts = self.scripts.as_mut().expect("it is open until the end");

@@ -1,4 +1,4 @@
-//! Tests of AWS Batch alone, for which moto stands in. Memory, signals and exit codes are tested in containers.
+//! Tests of AWS Batch alone, with moto standing in for it. Memory, signals and exit codes are tested in containers.
 
 use std::fs;
 use std::net::TcpListener;
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::{PROGRAM, trial};
 
-/// A trial of which every call is seen, and what happens to it is for the test to say.
+/// Trial whose calls are all recorded, and can be manipulated by the test.
 struct Seen {
     trial: Trial,
     knot: String,
@@ -34,14 +34,14 @@ impl Seen {
         Some(Self { trial, knot, aws, s3, cloud })
     }
 
-    /// The jobs that were submitted, as they were asked for.
+    /// Returns the jobs that were submitted, as they were requested.
     fn submitted(&self) -> Vec<Value> {
         let requests = self.aws.requests();
         let submitted = requests.iter().filter(|request| request.path == "/v1/submitjob");
         submitted.map(|request| serde_json::from_str(request.body.as_deref().unwrap()).unwrap()).collect()
     }
 
-    /// Runs of it that have a record.
+    /// Returns the runs of the trial that have a record.
     fn recorded(&self) -> Vec<String> {
         let manifests =
             files(&self.cloud.record(&self.knot)).into_iter().filter(|path| path.ends_with("manifest.json"));
@@ -55,7 +55,7 @@ impl Seen {
         }
     }
 
-    /// Fails unless it says so, and does not ask again what will not change.
+    /// Fails unless the trial reports this error, and does not retry what will not change.
     fn refuses(&self, arguments: &[&str], kind: &str, parts: &[&str]) {
         let requests = || self.aws.requests().len() + self.s3.requests().len();
         let before = requests();
@@ -68,7 +68,7 @@ impl Seen {
         assert!(asked <= 4, "{asked} requests: {text}");
     }
 
-    /// Has the note of the Knot say something else.
+    /// Changes the note of the Knot.
     fn note(&self, change: impl FnOnce(&mut Value)) {
         let mut note = self.cloud.note(&self.knot, JobKind::of_suite());
         change(&mut note);
@@ -84,7 +84,7 @@ fn doubled(items: u64) -> std::collections::BTreeMap<usize, u64> {
     (0..items).map(|item| (usize::try_from(item).unwrap(), 2 * item)).collect()
 }
 
-/// Python's cloudknot takes 65 to 67, besides those that ask how far the jobs are.
+/// Python's cloudknot takes 65 to 67 calls, besides those that query the progress of the jobs.
 #[test]
 fn twenty_inputs_take_24_calls_of_the_host_and_two_of_each_child() {
     let Some(seen) = Seen::new() else { return };
@@ -94,7 +94,7 @@ fn twenty_inputs_take_24_calls_of_the_host_and_two_of_each_child() {
     let mut calls: Vec<String> = seen.s3.operations();
     calls.extend(seen.aws.operations());
     calls.retain(|call| !call.ends_with("/v1/describejobs"));
-    // While jobs run, what is stored is listed every ten seconds at most.
+    // While jobs run, the stored results are listed at most every ten seconds.
     let listings = usize::try_from(began.elapsed().as_secs() / 10).unwrap();
     assert!(calls.len() <= 24 + listings, "{} calls: {calls:#?}", calls.len());
     let of_all = seen.cloud.s3.requests_of(&format!("/{}/", seen.knot));
@@ -191,7 +191,7 @@ fn a_submission_whose_answer_is_lost_is_looked_for_and_not_repeated() {
     assert_eq!(calls.iter().filter(|call| call.ends_with("/v1/listjobs")).count(), 1, "{calls:?}");
 }
 
-/// Submits the same order once more, and waits for the end of that job.
+/// Script that submits the same order once more, and waits for the end of that job.
 const AGAIN: &str = "
 import boto3, json, sys, time
 batch = boto3.client('batch')
@@ -203,7 +203,7 @@ while batch.describe_jobs(jobs=[job])['jobs'][0]['status'] not in ('SUCCEEDED', 
 #[test]
 fn a_second_submission_changes_no_result() {
     let Some(seen) = Seen::new() else { return };
-    // What is left of the time differs from one execution to the next.
+    // The remaining time differs from one attempt to the next.
     let tasks = (0..4).map(|_| Task::Deadline);
     let facts = seen.trial.map(&Spec { timeout_ms: Some(3_600_000), ..Spec::of(tasks) });
     let mut again = std::process::Command::new(cloudknot_tests::moto::python().unwrap());
@@ -220,7 +220,7 @@ fn a_busy_batch_is_asked_again() {
     assert_eq!(values(&seen.trial.map(&doubles(2))), doubled(2));
 }
 
-/// Returns what the trial says of each call that was dropped, and the facts that it found after that.
+/// Returns the trial's report on each dropped call, with the facts that it found afterwards.
 fn dropped(facts: &[Fact]) -> Vec<(Value, &[Fact])> {
     let calls = facts.chunk_by(|_, next| !matches!(next, Fact::Found(_)));
     let about = |call: &[Fact]| match &call[0] {
@@ -230,7 +230,7 @@ fn dropped(facts: &[Fact]) -> Vec<(Value, &[Fact])> {
     calls.map(|call| (about(call), call)).collect()
 }
 
-/// Fails unless calls were dropped at more than so many requests to S3, and to the rest of AWS, up to one that ended.
+/// Fails unless calls were dropped at more than this many requests to S3, and to the rest of AWS, up to one that ended.
 fn check_points(calls: &[(Value, &[Fact])], more_than: usize) {
     for of in ["S3", "Aws"] {
         let calls: Vec<_> = calls.iter().filter(|(about, _)| about["at"].as_str().unwrap().starts_with(of)).collect();
@@ -248,7 +248,7 @@ fn a_map_dropped_at_any_request_is_finished_by_attach() {
     let facts = seen.trial.facts(&[&["maps-dropped"], &arguments[..]].concat());
     let calls = dropped(&facts);
     for (about, found) in &calls {
-        // The inputs come first, then the manifest: a run without a record is none.
+        // The inputs come first, then the manifest: without a record, there is no run.
         let is_recorded = about["s3"].as_u64().unwrap() >= 2;
         assert_eq!(run_of(found).is_some(), is_recorded, "{about}: {found:?}");
         assert_eq!(values(found), doubled(if is_recorded { 3 } else { 0 }), "{about}");
@@ -287,7 +287,7 @@ fn a_container_that_is_killed_fails_its_item_alone_and_says_so() {
         "{failed:?}"
     );
     assert!(failed.message.contains("killed from outside"), "{failed:?}");
-    // It is known to whoever looks later, and taken up again.
+    // A later program reports the same failure, and can retry the item.
     assert_eq!(failures(&trial.attach(&run_id))[&1], *failed);
     let jobs: Vec<String> = trial.facts(&["jobs", &run_id]).into_iter().filter_map(found).collect();
     assert_eq!(jobs.len(), 3, "{jobs:?}");
@@ -321,7 +321,7 @@ fn an_item_can_be_cancelled() {
     assert_eq!(trial.containers(&run), [""; 0]);
 }
 
-/// As when Spot takes its machine away.
+/// Simulates the loss of a Spot machine.
 #[test]
 fn a_worker_that_is_told_to_stop_keeps_what_is_done_and_is_started_again() {
     let Some(cloud) = Cloud::get() else { return };
@@ -350,7 +350,7 @@ fn what_has_failed_is_known_while_other_jobs_run() {
     let running = trial.start(&["map", &json(&Spec { max_failures: Some(1), ..Spec::of(tasks) })]);
     let run_id = running.run();
     trial.signal(&run_id, "-1-1", Signal::KILL);
-    // The first would take an hour.
+    // The first item would take an hour.
     let facts = facts(&running.end().stdout);
     assert_eq!(values(&facts), [(2, 2)].into());
     let failed = failures(&facts);
@@ -367,7 +367,7 @@ fn a_cancel_dropped_at_any_request_is_completed_by_the_next() {
     let mut running = seen.trial.start(&[&["cancels-dropped"], &arguments[..]].concat());
     for number in 0.. {
         let next = wait_for("the next cancel", || {
-            // Before it is looked at what was said: nothing is missed then.
+            // Checked before the output is read, so that nothing is missed.
             let goes_on = running.goes_on();
             let facts = running.facts();
             let next = dropped(&facts).into_iter().nth(number).map(|(about, _)| about);
@@ -411,7 +411,7 @@ fn a_value_that_cannot_be_read_for_now_is_not_said_to_be_damaged() {
     let Some(seen) = Seen::new() else { return };
     let facts = seen.trial.map(&doubles(1));
     let run_id = run_of(&facts).unwrap();
-    // The manifest is read, rounds and results are listed: then the value itself is refused.
+    // The manifest is read, and rounds and results are listed; then the read of the value itself is refused.
     seen.s3.stop_after(3);
     let attached = seen.trial.start(&["attach", &run_id]);
     seen.s3.wait_until_held();
@@ -456,7 +456,7 @@ fn what_cannot_be_is_said_at_once() {
     let one = json(&doubles(1));
     let check = |arguments: &[&str], kind: &str, parts: &[&str]| seen.refuses(arguments, kind, parts);
     check(&["attach", "20260101-000000000-000000"], "NotFound", &["20260101-000000000-000000", "check the id"]);
-    // A Knot that was clobbered.
+    // Knot that was clobbered.
     seen.note(|note| note["queue"] = format!("{}-gone", note["queue"].as_str().unwrap()).into());
     check(&["values", &one], "NotFound", &["failed to submit the job", "cargo knot deploy"]);
     seen.note(|note| note["region"] = "us-east-1".into());
@@ -496,7 +496,7 @@ fn a_bucket_that_is_gone_and_a_login_that_has_ended_are_said_at_once() {
     }
 }
 
-/// An address at which every connection is cut, and the number of connections so far.
+/// Returns an address at which every connection is cut, and the number of connections so far.
 fn cut() -> (String, std::sync::Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

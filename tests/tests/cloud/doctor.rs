@@ -1,4 +1,4 @@
-//! What `cargo knot` says of an account, and what it leaves to others: doctor, prune and template, against moto.
+//! Tests of the commands that inspect an account or leave it to others: doctor, prune and template, against moto.
 
 use std::process::{Command, Output};
 
@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::account::{Account, SERVICE_ROLE, STAND_IN, USER};
 
-/// What has no owner: runs, templates and a job definition of a Knot that is gone, and a stack that was only begun.
+/// Script that creates resources without an owner: runs, templates and a job definition of a Knot that is gone, and a
+/// stack whose creation was only begun.
 const ORPHANS: &str = "
 import boto3
 stacks, s3 = boto3.client('cloudformation'), boto3.client('s3')
@@ -35,14 +36,14 @@ Resources:
 print(bucket)
 ";
 
-/// `cargo knot` in the folder of a package.
+/// Returns the command `cargo knot` in the folder of a package.
 fn knot(account: &Account, arguments: &[&str]) -> Command {
     let mut command = account.knot(arguments);
     command.current_dir(STAND_IN.join("lone"));
     command
 }
 
-/// Makes a stack as somebody does who has a template and nothing else.
+/// Creates a stack, as by a user who has only a template.
 fn make(account: &Account, name: &str, template: &str) {
     let script = "import boto3, sys; boto3.client('cloudformation').create_stack(StackName=sys.argv[1], \
                   Capabilities=['CAPABILITY_IAM'], TemplateBody=sys.argv[2])";
@@ -57,7 +58,7 @@ fn text(output: Output) -> String {
     String::from_utf8(output.stdout).expect("it prints text")
 }
 
-/// How something is that the doctor has looked at, and what is said of it.
+/// Returns the state of something that the doctor has examined, its finding and its remedy.
 #[track_caller]
 fn finding<'f>(found: &'f [Value], about: &str) -> (&'f str, &'f str, &'f str) {
     let one = found.iter().find(|one| one["about"] == about);
@@ -77,7 +78,7 @@ fn a_doctor_looks_at_everything_and_says_what_to_do() {
     let (state, _, remedy) = finding(&found, "Knot `lone`");
     assert!(state == "doubtful" && remedy.contains("`cargo knot deploy` makes it"), "{remedy}");
     assert_eq!(finding(&found, "program").0, "doubtful");
-    // What moto does not know is no reason to be ill.
+    // A check that moto does not support is not reported as a fault.
     assert_eq!(finding(&found, "permissions").0, "unknown");
     assert_eq!(finding(&found, "quota of job queues").0, "unknown");
     assert_eq!(finding(&found, "quota of vCPUs on demand").0, "unknown");
@@ -140,7 +141,7 @@ fn what_has_no_owner_is_listed_and_deleted_when_told() {
 
     let deleted = json(&check(&mut prune(&["--older-than", "0s", "--yes"]), 0, &[]));
     assert_eq!(names(&deleted), ["stack true", "job-definition true", "runs false", "templates true"]);
-    // The Knot that was only begun is gone now, and with it the owner of its runs.
+    // The Knot whose creation was only begun has been deleted, and with it the owner of its runs.
     let left = json(&check(&mut prune(&["--older-than", "0s"]), 0, &[]));
     assert_eq!(names(&left), ["runs false", "runs false"]);
     check(&mut prune(&["--yes", "--runs"]), 0, &[]);

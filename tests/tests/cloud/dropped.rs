@@ -1,7 +1,7 @@
-//! Deploys and clobbers that are cut short between any two requests to AWS, and completed by the same call.
+//! Deploys and clobbers that are interrupted between any two requests to AWS, and completed by the same call.
 //!
-//! They run in this process, over a recorder that holds a request, and are dropped; see [`cloudknot_tests::recorder::drop_at`].
-//! Two are commands that are killed, which leave the same.
+//! They run in this process, over a recorder that holds a request, and are dropped; see
+//! [`cloudknot_tests::recorder::drop_at`]. Two are commands that are killed, with the same effect.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -18,13 +18,13 @@ use serde_json::Value;
 use crate::account::{Account, SERVICE_ROLE, STAND_IN, json};
 use crate::knot::kill;
 
-/// The number of deploys, and of clobbers, that are dropped at random.
+/// Number of deploys, and of clobbers, that are dropped at random.
 const DROPS: u64 = 6;
 
-/// The command that [`clobber`] is.
+/// Command that does the same as [`clobber`].
 const CLOBBER: [&str; 3] = ["clobber", "sweep", "--pars"];
 
-/// Does what [`Account::deploy`] does.
+/// Does the same as [`Account::deploy`].
 async fn deploy(role: &str) -> Result<Knot> {
     let (manifest_path, package) = (Some(STAND_IN.join("Cargo.toml")), Some("lone".to_owned()));
     let selection = Selection { manifest_path, package, ..Selection::default() };
@@ -36,7 +36,7 @@ async fn clobber() -> Result<()> {
     Knot::builder("sweep").clobber().beside(&*STAND_IN).pars().await
 }
 
-/// The environment of this process, which cloudknot reads. One test has it at a time.
+/// Environment of this process, which cloudknot reads. One test at a time holds it.
 struct Environment {
     before: Vec<(&'static str, Option<OsString>)>,
     _turn: MutexGuard<'static, ()>,
@@ -49,13 +49,13 @@ impl Environment {
         Self { before: Vec::new(), _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    /// Has cloudknot in this process run on the machine of this person, and reach AWS over this recorder.
+    /// Makes cloudknot in this process run on the machine of this person, and reach AWS over this recorder.
     fn set(&mut self, account: &Account, aws: &Recorder, home: &Path) {
         for (name, value) in account.variables(&aws.url(), home) {
             if self.before.iter().all(|(known, _)| *known != name) {
                 self.before.push((name, std::env::var_os(name)));
             }
-            // SAFETY: what reads the environment here is Rust, which locks it.
+            // SAFETY: only Rust code reads the environment here, and the standard library locks it.
             #[allow(unsafe_code)]
             unsafe {
                 std::env::set_var(name, value);
@@ -79,16 +79,16 @@ impl Drop for Environment {
     }
 }
 
-/// When a call is cut short.
+/// Moment at which a call is interrupted.
 #[derive(Debug, Clone, Copy)]
 enum At {
-    /// When it sends one request more than these.
+    /// When it sends one request more than this number.
     Requests(u64),
-    /// After it has been polled so many times.
+    /// After this number of polls.
     Polls(u64),
 }
 
-/// A call that was cut short, or has ended before that.
+/// Call that was interrupted, or that ended before that.
 struct Cut {
     recorder: Recorder,
     at: At,
@@ -97,7 +97,7 @@ struct Cut {
 }
 
 impl Cut {
-    /// Polls a call over a recorder of its own, and drops it.
+    /// Polls a call over its own recorder, and drops it.
     fn short<T>(
         at: At,
         account: &Account,
@@ -118,7 +118,7 @@ impl Cut {
         Self { recorder, at, has_ended, polls }
     }
 
-    /// Fails if moto has answered other requests of it than those before it was dropped.
+    /// Fails if moto has answered other requests of the call than those before it was dropped.
     fn check_over(&self) {
         let answered = self.recorder.answered();
         assert_eq!(answered, self.recorder.passed(), "at {:?}", self.at);
@@ -128,7 +128,7 @@ impl Cut {
     }
 }
 
-/// Cuts a deploy short, and has another one complete it.
+/// Interrupts a deploy, and completes it with another one.
 fn deploy_twice(at: At, account: &Account, environment: &mut Environment) -> Cut {
     account.moto.reset();
     let role = account.script(SERVICE_ROLE);
@@ -140,14 +140,14 @@ fn deploy_twice(at: At, account: &Account, environment: &mut Environment) -> Cut
     cut
 }
 
-/// Fails unless the Knot is there, with the one function of its program.
+/// Fails unless the Knot exists, with the one function of its program.
 fn check_deployed(account: &Account, definitions: usize, when: &str) {
     assert_eq!(definitions, 1, "{when}");
     let stacks = account.left()["stacks"].clone();
     assert_eq!(stacks, Value::from(vec!["cloudknot-knot-sweep", "cloudknot-pars-ada-default"]), "{when}");
 }
 
-/// Cuts the clobber of a Knot with data short, and has another one complete it: here, or on a machine where no note is.
+/// Interrupts the clobber of a Knot with data, and completes it with another one: here, or on a machine without a note.
 fn clobber_twice(at: At, here: bool, account: &Account, environment: &mut Environment) -> Cut {
     account.moto.reset();
     let role = account.script(SERVICE_ROLE);
@@ -213,7 +213,7 @@ fn a_clobber_dropped_at_random_is_completed_by_the_next() {
     }
 }
 
-/// Kills the command when it sends one request more than these.
+/// Kills the command when it sends one request more than this number.
 fn kill_at(requests: u64, account: &Account, mut command: Command) {
     let recorder = Recorder::before(&account.moto.url());
     recorder.stop_after(requests);
@@ -225,7 +225,7 @@ fn kill_at(requests: u64, account: &Account, mut command: Command) {
     assert_eq!(recorder.passed(), requests);
 }
 
-/// Returns the names of what is left by service, the Knots that have data, and whether the note is there.
+/// Returns the names of the remaining resources by service, the Knots that have data, and whether the note exists.
 fn left(account: &Account) -> (Value, String, bool) {
     let mut left = account.left();
     for names in left.as_object_mut().expect("a table").values_mut() {
@@ -236,7 +236,7 @@ fn left(account: &Account) -> (Value, String, bool) {
     (left, account.whose(), account.note().exists())
 }
 
-/// Returns a name without the twelve letters and digits that CloudFormation draws at random.
+/// Returns a name without the twelve letters and digits that CloudFormation chooses at random.
 fn without_suffix(name: &str) -> &str {
     match name.split_at_checked(name.len().saturating_sub(12)) {
         Some((rest, suffix)) if rest.ends_with(['-', '_']) && suffix.bytes().all(|b| b.is_ascii_alphanumeric()) => rest,
@@ -251,7 +251,7 @@ fn a_deploy_that_is_killed_leaves_what_a_dropped_one_leaves() {
     let role = account.script(SERVICE_ROLE);
     let (_, calls) = account.calls(&mut account.deploy(&role, &[]));
     check(&mut account.knot(&CLOBBER), 0, &[]);
-    // The Pars and the repository are there by then.
+    // The Pars and the repository exist by then.
     let middle = calls.iter().position(|call| call == "ecr GetAuthorizationToken").expect("a deploy logs in") as u64;
     let reset = || {
         account.moto.reset();

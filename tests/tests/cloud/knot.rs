@@ -1,5 +1,5 @@
-//! Pars and Knot as a person makes and clobbers them with `cargo knot`, against moto and a real registry: every request is
-//! looked at on its way, and what is left at the end is counted by AWS's own client.
+//! Pars and Knots as a user creates and clobbers them with `cargo knot`, against moto and a real registry: every
+//! request is checked on its way, and AWS's own client counts what is left at the end.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::account::{Account, SERVICE_ROLE, STAND_IN, USER, json};
 
-/// What an earlier deploy has left of a function that the program no longer has.
+/// Script that creates the job definition that an earlier deploy has left, of a function that the program no longer
+/// has.
 const OF_BEFORE: &str = "
 import boto3
 boto3.client('batch').register_job_definition(
@@ -21,7 +22,8 @@ boto3.client('batch').register_job_definition(
         {'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}]})
 ";
 
-/// A subnet of the user's own in the default VPC, which gives no public addresses; the ids of those that AWS has made.
+/// Script that creates a subnet of the user's own in the default VPC, without public addresses, and prints the IDs of
+/// those that AWS has created.
 const BESIDE: &str = "
 import boto3
 ec2 = boto3.client('ec2')
@@ -339,7 +341,7 @@ fn a_clobber_that_goes_on_takes_only_what_is_the_knots_own() {
     assert_eq!(whose(), format!("knots/sweep-big stacks/sweep-big {of_another}"));
     assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
 
-    // A Pars that was made since is another one.
+    // A Pars that was created since then is a different one.
     check(&mut account.knot(&["pars", "clobber", "ada-default"]), 0, &[]);
     check(&mut account.knot(&["pars", "create", "ada-default"]), 0, &[]);
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 8, &["failed to find the Knot `sweep`"]);
@@ -365,7 +367,7 @@ fn jobs_in_the_default_vpc_run_in_the_subnets_that_aws_has_made() {
     assert!(!String::from_utf8_lossy(&for_ever.stderr).contains("deleted after"));
 }
 
-/// What was asked for while this ran that makes something.
+/// Returns those of these requests that create something.
 fn made(calls: &[String]) -> Vec<&String> {
     let makes = |call: &&String| {
         ["Create", "/create", "Put", "Register", "/register", "Update"].iter().any(|word| call.contains(word))
@@ -448,7 +450,7 @@ fn what_aws_would_refuse_is_refused_before_anything_is_made() {
     println!("{}", account.recorder.validate());
 }
 
-/// Makes so many more networks, addresses, and gateways in the first zone.
+/// Script that creates this many more networks, addresses, and gateways in the first zone.
 const NETWORKS: &str = "
 import boto3, sys
 ec2 = boto3.client('ec2')
@@ -484,7 +486,7 @@ fn a_network_that_is_one_too_many_is_refused_before_anything_is_made() {
     ]);
     more(0, 5, 0);
     refused(&["5 of 5 elastic addresses in eu-west-1 are there", "(ec2, L-0263D0A3)"]);
-    // With the default one.
+    // Five with the default one.
     more(4, 0, 0);
     refused(&["5 of 5 VPCs in eu-west-1 are there", "(vpc, L-F678F1CE), or have the Pars in a VPC that exists: --vpc"]);
     account.check_empty(&[]);
@@ -496,7 +498,7 @@ fn a_network_that_is_one_too_many_is_refused_before_anything_is_made() {
     println!("{}", account.recorder.validate());
 }
 
-/// IAM's answer that nothing is allowed of what was asked for.
+/// Returns IAM's answer that none of the requested actions is allowed.
 fn denied(seen: &Seen) -> String {
     let asked = seen.body.as_deref().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     let actions =
@@ -528,7 +530,7 @@ fn quotas(most: u32) -> String {
     serde_json::json!({"Quotas": [quota("Job queues per environment"), quota("Job queue limit")]}).to_string()
 }
 
-/// How CloudFormation tells that a resource failed while its stack was made.
+/// Returns CloudFormation's event for a resource that failed while its stack was created.
 fn failed(resource: &str, kind: &str, reason: &str) -> String {
     format!(
         "<member><EventId>{resource}</EventId><StackId>s</StackId><StackName>n</StackName><Timestamp>2026-01-01T00:00:00Z\
@@ -541,7 +543,7 @@ fn failed(resource: &str, kind: &str, reason: &str) -> String {
 #[test]
 fn a_stack_that_fails_shows_what_failed_first_and_is_made_anew() {
     let Some(account) = Account::new() else { return };
-    // Until it is deleted, the stack looks as one does that was rolled back.
+    // Until it is deleted, the stack looks like one that was rolled back.
     let is_broken = AtomicBool::new(true);
     let newest_first = [
         failed("SecurityGroup", "AWS::EC2::SecurityGroup", "a later one"),
@@ -587,7 +589,7 @@ fn a_stack_that_fails_shows_what_failed_first_and_is_made_anew() {
 }
 
 pub(crate) fn kill(process: &mut Child) {
-    // It may have ended.
+    // It may have ended already.
     let _ = process.kill();
     process.wait().unwrap();
 }
@@ -598,7 +600,7 @@ fn what_is_half_made_can_be_clobbered() {
     let role = account.script(SERVICE_ROLE);
     let (_, calls) = account.calls(&mut account.deploy(&role, &[]));
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);
-    // Once the repository is there, and before the rest is.
+    // After the repository is created, and before the rest is.
     let before = calls.iter().position(|call| call == "ecr GetAuthorizationToken").expect("a deploy logs in");
     account.recorder.stop_after(before as u64);
     let mut deploy = account.deploy(&role, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -632,7 +634,7 @@ fn data_is_kept_where_that_is_asked_for() {
         assert_eq!(left["stacks"], Value::from(Vec::<Value>::new()));
     };
     check_left();
-    // One of the same name takes up both, and leaves what it has not made.
+    // A new Pars of the same name adopts both, and leaves what it has not created.
     let again = ["pars", "create", "lab", "--bucket", bucket];
     check(&mut account.knot(&again), 0, &["the log group `/cloudknot/lab` is there already, and is used as it is"]);
     let shown = check(&mut account.knot(&["pars", "show", "lab"]), 0, &[]);
@@ -729,9 +731,9 @@ fn choices_are_kept_in_a_file_without_secrets() {
     check(&mut show, 8, &["failed to find the Pars `shared` in eu-central-1"]);
 }
 
-/// Lays down what belongs to several, and takes a role with the job role's policies: its keys, as they stand in an
-/// environment. Another role, because moto keeps a policy that CloudFormation has put as Python writes a table, not as JSON,
-/// and cannot read it itself.
+/// Script that stores objects of several owners, assumes a role with the job role's policies, and prints the keys of
+/// that role. It is another role, because moto stores a policy from CloudFormation in the notation of Python instead of
+/// JSON, and cannot read it itself.
 const TAKE_THE_ROLE: &str = "
 import ast, boto3, json, sys
 s3, iam = boto3.client('s3'), boto3.client('iam')

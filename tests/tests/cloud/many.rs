@@ -1,4 +1,4 @@
-//! Three hundred jobs, some of which end in every way that there is, in a network that fails at times.
+//! Three hundred jobs, some of which end in every possible way, in a network that fails at times.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Moto, the recorder in front of it and the validator of what it records: that each of them does what other tests rest
-//! on. The calls are those of AWS's own clients, in Rust and in Python.
+//! Tests of moto, of the recorder in front of it and of the validator of its records: of the behaviour that other tests
+//! rely on. The calls are made by AWS's own clients, in Rust and in Python.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +18,7 @@ use cloudknot_tests::moto::{Moto, REGION, environment, python};
 use cloudknot_tests::recorder::{Recorder, Seen};
 use serde_json::json;
 
-/// What each script begins with.
+/// Beginning of each script.
 const BEGINNING: &str = "
 import boto3, contextlib, glob, json, sys, time
 from botocore.config import Config
@@ -27,7 +27,7 @@ def client(name, **settings):
     return boto3.client(name, config=Config(retries={'mode': 'standard', **settings}, s3={'addressing_style': 'path'}))
 ";
 
-/// Makes a queue in moto's Batch, with what Batch asks to be there for one.
+/// Script that creates a queue in moto's Batch, with the resources that Batch requires for one.
 const QUEUE: &str = "
 batch, ec2, iam = client('batch'), client('ec2'), client('iam')
 role = iam.create_role(RoleName='batch', AssumeRolePolicyDocument='{}')['Role']['Arn']
@@ -107,7 +107,7 @@ s3.delete_objects(Bucket='bucket', Delete={{'Objects': [{{'Key': 'k k'}}]}})
     );
     let requests = recorder.requests();
     assert!(requests.iter().all(|request| request.status == Some(200) && request.mishap.is_none()), "{requests:?}");
-    // The body as it was sent, and no text made of it.
+    // The body is recorded as it was sent, and not converted to text.
     let put = &requests[12];
     assert!(put.body.is_none() && put.body_hex.as_deref().is_some_and(|body| body.contains("ff")), "{put:?}");
     assert!(recorder.validate().ends_with("14 requests of 14 operations: nothing that the models do not know\n"));
@@ -131,7 +131,7 @@ async fn the_sdk_is_recorded_and_valid() {
     assert!(recorder.validate().contains("6 requests of 5 operations"));
 }
 
-/// moto takes it; AWS would not.
+/// moto accepts the request; AWS would not.
 #[test]
 fn a_member_that_aws_does_not_know_is_refused() {
     let Some((moto, recorder)) = start() else { return };
@@ -177,7 +177,7 @@ async fn trouble_is_ridden_out_by_the_sdk() {
         requests.iter().skip(1).map(seen).collect::<Vec<_>>(),
         [
             (2, Some(503), Some("answered 503 SlowDown".to_owned())),
-            // It was done all the same: only the answer is missing.
+            // The request was executed all the same: only the answer is missing.
             (3, Some(200), Some("cut".to_owned())),
             (4, Some(500), Some("answered 500 InternalError".to_owned())),
             (5, Some(200), None),
@@ -190,7 +190,7 @@ async fn trouble_is_ridden_out_by_the_sdk() {
     recorder.validate();
 }
 
-/// Each in its own words, so that a client knows what it is told.
+/// Each service has its own format, so that a client recognizes the error.
 #[test]
 fn errors_are_worded_as_each_service_words_them() {
     let Some((_moto, recorder)) = start() else { return };
@@ -244,7 +244,7 @@ async fn the_same_seed_makes_the_same_weather() {
     }
 }
 
-/// The process is killed between its first call and its second, as `kill -9` kills.
+/// The process is killed between its first and its second call, as by `kill -9`.
 #[test]
 fn a_process_can_be_killed_between_two_calls() {
     let Some((moto, recorder)) = start() else { return };
@@ -265,7 +265,7 @@ for name in sys.argv[1:]:
     assert_eq!((requests[1].status, requests[1].mishap.as_deref()), (None, Some("held")));
     let groups = "print([g['logGroupName'] for g in client('logs').describe_log_groups()['logGroups']])";
     assert_eq!(output(spawn(&moto.url(), groups, &[])), "['one']\n");
-    // With room for all that it calls, nothing is held; and what is held goes on when it may.
+    // If the limit admits all calls, nothing is held. A held request continues when it is allowed to.
     recorder.stop_after(1);
     let mut process = spawn(&recorder.url(), script, &["two"]);
     assert!(!recorder.is_held_before_the_end_of(&mut process));
@@ -288,7 +288,7 @@ for name in sys.argv[1:]:
     let mut process = spawn(&recorder.url(), script, &["one", "two"]);
     recorder.wait_until_held();
     recorder.cut_off();
-    // The client tries again.
+    // The client retries.
     wait_for(|| recorder.requests().len() > 2);
     process.kill().expect("it can be killed");
     process.wait().expect("it has ended");
@@ -323,7 +323,7 @@ async fn moto_forgets_and_checks_who_asks() {
     assert_eq!(s3.list_buckets().send().await.expect("the checks are off").buckets().len(), 0);
 }
 
-/// For what Batch shows, without containers: many jobs at once.
+/// Jobs without containers show Batch's answers, also for many jobs at once.
 #[test]
 fn jobs_can_succeed_at_once() {
     let Some((moto, recorder)) = start() else { return };
@@ -350,7 +350,7 @@ except ClientError as error:
     recorder.validate();
 }
 
-/// A job that passes through its states so that they can be seen, and one that does not; both fail, without an engine.
+/// One job passes through its states visibly, and one does not. Both fail, because there is no engine.
 #[test]
 fn jobs_can_be_slow() {
     let Some(moto) = Moto::start() else { return };
@@ -370,7 +370,7 @@ print(states if time.monotonic() - start > 3 else states[-1])
     assert_eq!(output(spawn(&moto.url(), &script, &[])), "FAILED\n");
 }
 
-/// What server.py says at its top: each of its points, with jobs of the definition that is there.
+/// Script for each of the points at the top of server.py, with jobs of the job definition that exists.
 const POINTS: &str = "
 logs = client('logs')
 def log(job):
@@ -443,7 +443,7 @@ ends = [(child['statusReason'], *about(child)) for child in (look(f'{parent}:{at
 check(sorted(ends, key=str), [('cancelled', None, '', 0)] * 2 + [('terminated', 75, '', 1)] * 8)
 ";
 
-/// Each of the points with real containers, and what is so of containers alone.
+/// Checks each of the points with real containers, and what applies to containers alone.
 #[test]
 fn jobs_are_containers() {
     let Some((docker, moto)) = start_with_docker() else { return };
@@ -464,7 +464,7 @@ check((about(job), job['statusReason']), ((None, 'CannotPullContainerError', 1),
     assert_eq!(left, "", "containers are left");
 }
 
-/// Each of the points without an engine, and what is so of processes alone.
+/// Checks each of the points without an engine, and what applies to processes alone.
 #[test]
 fn jobs_can_be_child_processes() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -498,7 +498,8 @@ fn start() -> Option<(Moto, Recorder)> {
     Some((moto, recorder))
 }
 
-/// An engine with an image whose containers do as they are told (`tests/moto/container.c`), and a moto that uses it.
+/// Returns an engine with an image whose containers follow instructions (`tests/moto/container.c`), and a moto that
+/// uses it.
 fn start_with_docker() -> Option<(std::sync::Arc<Docker>, Moto)> {
     let docker = Docker::get()?;
     let folder = tempfile::tempdir().expect("a folder");
@@ -509,19 +510,19 @@ fn start_with_docker() -> Option<(std::sync::Arc<Docker>, Moto)> {
     let mut import = docker.command();
     import.args(["import", "--change", "ENTRYPOINT [\"/run\"]"]).arg(place("image.tar"));
     run(import.arg("cloudknot-tests-told"));
-    // The image is there already: nothing is pulled that would want a login.
+    // The image exists already, so nothing is pulled that would require a login.
     let moto = Moto::start_with_docker(&docker, Path::new("/nonexistent"))?;
     Some((docker, moto))
 }
 
-/// Compiles what does as it is told.
+/// Compiles the program that follows instructions.
 fn container(folder: &Path) -> PathBuf {
     let (source, to) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("moto/container.c"), folder.join("run"));
     run(Command::new("cc").args(["-O1", "-static", "-o"]).arg(&to).arg(source));
     to
 }
 
-/// What a Python script with AWS's client has printed.
+/// Returns the output of a Python script with AWS's client.
 fn script_ends(recorder: &Recorder, script: &str) -> String {
     output(spawn(&recorder.url(), script, &[]))
 }
@@ -540,7 +541,7 @@ fn output(process: Child) -> String {
     stdout.into_owned()
 }
 
-/// The SDK, as our programs configure it, but with less patience.
+/// Returns an SDK client as our programs configure it, but with less time for retries.
 async fn client(url: &str) -> Client {
     client_that_tries(url, 4).await
 }

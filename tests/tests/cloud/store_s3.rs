@@ -1,4 +1,4 @@
-//! The S3 store against a real S3 server: the suite, and what can go wrong on the way.
+//! Tests of the S3 store against a real S3 server: the suite, and faults on the way.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ async fn suite() {
     store_suite::all(Arc::new(server.store("").await)).await;
     let aside = server.store("other/place").await;
     aside.put("a", "x".into()).await.expect("put");
-    // The end of one prefix can be the beginning of another.
+    // One prefix can be the beginning of another.
     store_suite::all(Arc::new(server.store("other/pl").await)).await;
     assert_eq!(aside.list("", None).await.expect("list").len(), 1);
 }
@@ -36,7 +36,7 @@ async fn prefix_is_below_the_bucket() {
     assert_eq!(server.store("").await.list("", None).await.expect("list")[0].key, "some/prefix/a");
 }
 
-/// A folder that was made in the console is an object; it is none of ours.
+/// A folder that was created in the console is an object, but not one of the store's.
 #[tokio::test]
 async fn objects_that_are_not_ours_are_not_listed() {
     let server = S3Server::start().await;
@@ -78,7 +78,7 @@ async fn trouble_that_stays_is_an_error() {
     );
 }
 
-/// A write that was done, though its answer was lost, is done again; a create then finds what it wrote.
+/// A write that succeeded, though its answer was lost, is repeated; a create then finds what it wrote.
 #[tokio::test]
 async fn lost_answers() {
     let server = S3Server::start().await;
@@ -99,17 +99,18 @@ async fn lost_answers_of_an_upload_in_parts() {
     let whole = Bytes::from(vec![7; 9 * 1024 * 1024]);
     let mut writer = store.writer("big").await.expect("writer");
     writer.write(whole.clone()).await.expect("write");
-    // The first part is on its way or has arrived; the second meets the mishap, or the completion does.
+    // The first part is on its way or has arrived; the fault meets the second part, or the completion.
     while server.seen().iter().filter(|request| request.contains("partNumber=1")).count() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     server.next([AnswerLost, AnswerLost]);
-    // s3s-fs denies an upload that is no more, where S3 says NoSuchUpload: the second loss has to be the part's as well.
+    // s3s-fs denies access to an upload that no longer exists, where S3 says NoSuchUpload, so the part's answer has to
+    // be lost twice.
     writer.finish().await.expect("finish");
     assert_eq!(store.get("big").await.expect("get"), Some(whole));
 }
 
-/// A second completion of an upload is told that there is no such upload. It is done if the object is there.
+/// A second completion of an upload fails because the upload no longer exists. It has succeeded if the object exists.
 #[tokio::test]
 async fn completion_that_was_done_before() {
     let server = S3Server::start().await;
@@ -247,7 +248,7 @@ async fn dropped_upload_is_aborted() {
     assert_eq!(store.list("", None).await.expect("list"), []);
 }
 
-/// How many files the server holds for uploads that are not complete.
+/// Returns the number of files that the server holds for incomplete uploads.
 fn uploads(server: &S3Server) -> usize {
     let entries = std::fs::read_dir(server.folder()).expect("list");
     entries
@@ -255,7 +256,7 @@ fn uploads(server: &S3Server) -> usize {
         .count()
 }
 
-/// An error of this kind, whose causes say this.
+/// Checks the kind of an error, and that one of its causes contains this.
 fn check(error: &StoreError, kind: StoreErrorKind, cause: &str) {
     assert_error(error, kind, &[BUCKET.trim_start_matches("a-")]);
     let causes: Vec<_> =

@@ -1,5 +1,6 @@
-//! The walk of a user to AWS: `cargo new`, a function, `cargo run` on this machine, `cargo knot deploy`, and `cargo run` again. The
-//! image goes into a real registry and its containers run in a real engine; moto stands in for the rest of AWS.
+//! Path of a user to AWS: `cargo new`, a function, `cargo run` on this machine, `cargo knot deploy`, and `cargo run`
+//! again. The image is pushed to a real registry and its containers run in a real engine; moto stands in for the rest
+//! of AWS.
 
 use std::process::{Command, Output};
 
@@ -66,9 +67,9 @@ fn from_cargo_new_to_results_of_aws_batch() {
     let role = run(role.args(["-c", SERVICE_ROLE]).envs(environment(&moto.url())));
     let mut deploy = Command::new(cargo_knot());
     deploy.args(["knot", "deploy", "--knot", "roots", "--offline", "--add-feature", "--service-role", role.trim()]);
-    // Without optimisation the AWS SDK compiles in half the time, and without what a debugger reads the image is small.
+    // Without optimisation the AWS SDK compiles in half the time, and without debug information the image is small.
     deploy.args(["--profile", "dev"]).env("CARGO_PROFILE_DEV_DEBUG", "0");
-    // Apart from the workers of this repository, whose dependencies are compiled with the names of other folders.
+    // Separate from the workers of this repository, whose dependencies are compiled with the names of other folders.
     deploy.env("CARGO_TARGET_DIR", target().join("walks"));
     for (name, value) in
         environment(&moto.url()).into_iter().filter(|(name, _)| !name.contains("REGION") && name.starts_with("AWS_"))
@@ -83,7 +84,7 @@ fn from_cargo_new_to_results_of_aws_batch() {
     assert_eq!(String::from_utf8_lossy(&there.stdout), expected, "{said}");
     assert!(said.contains("root over 4 inputs on AWS Batch, 4 jobs of the Knot `roots`"), "{said}");
     let id = said.lines().find_map(|line| line.strip_prefix("id ")).expect("the program tells the run's id").to_owned();
-    // From a folder that knows the Knot's name alone.
+    // In a folder that knows only the Knot's name.
     std::fs::remove_dir_all(walk.folder().join(".cloudknot")).unwrap();
     let mut use_it = Command::new(cargo_knot());
     aws(use_it.args(["knot", "use", "roots"]).current_dir(walk.folder()));

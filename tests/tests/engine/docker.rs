@@ -1,4 +1,4 @@
-//! Tests of containers of the local engine alone.
+//! Tests of containers in the local engine alone.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -41,7 +41,7 @@ fn every_item_has_its_own_outcome_and_nothing_is_left_behind() {
     }
     let run = run_of(&facts).expect("the run has an id");
     assert_eq!(on.containers(&run), [""; 0]);
-    // The record is the same one: who runs items on this machine reads it too.
+    // The record is the same one: a program that runs items on this machine can read it too.
     let here = on.command(&["attach", &run]).env_remove("CLOUDKNOT_BACKEND").output().expect("the trial starts");
     assert_eq!(cloudknot_tests::trial::values(&cloudknot_tests::trial::facts(&here.stdout)), values);
 }
@@ -51,7 +51,7 @@ fn a_run_whose_program_was_killed_is_finished_by_another() {
     let on = trial!();
     let counts = on.home().join("counts");
     std::fs::write(&counts, "").expect("the folder of the test can be written");
-    // As the container sees the folder.
+    // Path of the file in the container.
     let seen = PathBuf::from("/cloudknot/counts");
     let tasks = (0..24).map(|number| Task::Count(seen.clone(), number, 100));
     let first = on.start(&["map", &json(&Spec { chunk: Some(2), ..Spec::of(tasks) })]);
@@ -64,11 +64,12 @@ fn a_run_whose_program_was_killed_is_finished_by_another() {
     wait_for("all containers to be gone", || on.containers(&run).is_empty().then_some(()).or_else(|| sweep(&on, &run)));
 }
 
-/// What a killed program left behind is removed by the next that maps, once it has been over for a while: until then by us.
+/// Removes the containers of a killed program. The next program that maps would do so, but only some time after they
+/// have ended.
 fn sweep(on: &Trial, run: &str) -> Option<()> {
     let docker = Docker::get().expect("it is in use");
     let mut remove = docker.command();
-    // Those that still run refuse, and are asked again.
+    // Containers that still run refuse, and are tried again.
     remove.arg("rm").args(on.containers(run)).output().expect("docker starts");
     None
 }
@@ -131,7 +132,7 @@ fn an_image_with_other_types_is_refused_before_anything_runs() {
     assert_eq!(kept(&on), [""; 0]);
 }
 
-/// What of runs is in the folder of a test.
+/// Returns the folders of Knots with runs in the folder of a test.
 fn kept(on: &Trial) -> Vec<String> {
     let Ok(knots) = std::fs::read_dir(on.home().join("knots")) else { return Vec::new() };
     knots.map(|knot| knot.expect("the folder can be read").path().display().to_string()).collect()
@@ -149,7 +150,7 @@ fn without_an_image_the_user_is_told_how_to_get_one() {
     assert_eq!(kept(&trial), [""; 0]);
 }
 
-// Here and not with the other builds, because it is made of the same parts as the image of the trial.
+// Not with the other builds, because it has the same dependencies as the image of the trial.
 #[test]
 fn a_program_that_names_what_only_a_host_does_is_a_worker_too() {
     trial_image();

@@ -1,4 +1,4 @@
-//! `DockerImage` from code, and what needs a Docker engine: loading, a base of the user's, clobber.
+//! Tests of `DockerImage` from code, and of what requires a Docker engine: loading, a base of the user's, clobber.
 
 use std::error::Error as _;
 use std::fs;
@@ -17,7 +17,7 @@ fn login() -> Login {
     Login::password(Registry::USER, Registry::PASSWORD)
 }
 
-/// A folder with the worker in it, as a build leaves it.
+/// Returns a folder with the worker in it, as a build leaves it.
 fn built() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("worker"), worker()).unwrap();
@@ -55,7 +55,7 @@ async fn from_a_file_to_a_registry_and_away() {
     assert_eq!(registry.requests("PUT /v2/lab/probe/manifests").len(), 2);
     image.clobber().await.unwrap();
     assert_eq!(registry.requests("DELETE ").len(), 1);
-    // Nothing is left to be taken away.
+    // Nothing is left to be removed.
     image.clobber().await.unwrap();
     assert_eq!(registry.requests("DELETE ").len(), 1);
 }
@@ -123,7 +123,7 @@ async fn an_engine_takes_it_in_and_gives_it_up() {
 #[tokio::test]
 async fn it_is_loaded_into_the_engine_of_this_machine_and_clobbered() {
     let Some(docker) = Docker::get() else { return };
-    // Which engine that is, the environment says; and that of a process is set when it starts.
+    // The environment determines the engine, and that of a process is set when it starts.
     if let Some(host) = docker.host().filter(|host| std::env::var("DOCKER_HOST").ok().as_deref() != Some(*host)) {
         let mut again = Command::new(std::env::current_exe().unwrap());
         again.args(["--exact", "docker_image::it_is_loaded_into_the_engine_of_this_machine_and_clobbered"]);
@@ -137,7 +137,7 @@ async fn it_is_loaded_into_the_engine_of_this_machine_and_clobbered() {
     let said = run(docker.command().args(["run", "--rm", "--network", "none", "cloudknot-tests/loaded:two"]));
     assert!(said.contains("uid 65532"), "{said}");
 
-    // Another image has taken one of the names since.
+    // Another image has taken over one of the names since.
     let mut other = builder().tag("two").label("another", "one").build().await.unwrap();
     other.load().await.unwrap();
     image.clobber().await.unwrap();
@@ -153,7 +153,7 @@ async fn it_is_loaded_into_the_engine_of_this_machine_and_clobbered() {
     assert!(engine.remove("cloudknot-tests/loaded:latest").await.unwrap());
 }
 
-/// A Dockerfile that needs nothing from anywhere, with one file that has to come along and one that must not.
+/// Returns a folder with a Dockerfile that needs no network, one file to include and one to ignore.
 fn context() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
@@ -182,10 +182,10 @@ async fn a_dockerfile_is_what_the_worker_stands_on() {
     assert_eq!(image.worker_bytes(), worker().len() as u64);
     assert_eq!(image.labels()["from"], "base");
     assert_eq!(image.labels()["cloudknot.functions"], "probe::f");
-    // The worker's layer is the very same as without a base.
+    // The worker's layer is identical to the one without a base.
     let alone = Image::assemble(worker(), &options).unwrap();
     assert_eq!(image.layers().last(), alone.layers().last());
-    // Built again from what the engine remembers, it is the same.
+    // A second build from the engine's cache gives the same image.
     assert_eq!(engine.assemble(&base, worker(), &options).await.unwrap().digest(), image.digest());
 
     let name = "cloudknot-tests/based:latest".to_owned();
@@ -202,7 +202,7 @@ async fn a_dockerfile_is_what_the_worker_stands_on() {
     assert!(!Path::exists(&copied.join("secret.key")));
     engine.remove(&name).await.unwrap();
 
-    // The registry, which checks every digest, takes it; and a second time nothing is sent.
+    // The registry, which checks every digest, accepts it. The second time, nothing is sent.
     let repository = Repository::new(&format!("{}/lab/based", registry.host())).unwrap().login(login());
     assert!(repository.push(&image, &["one"]).await.unwrap().sent_bytes > 0);
     assert_eq!(repository.push(&image, &["one", "two"]).await.unwrap().sent_bytes, 0);
@@ -224,7 +224,7 @@ async fn an_image_of_the_engine_is_what_the_worker_stands_on() {
     let ours = "cloudknot-tests/on-base:latest".to_owned();
     engine.load(&image, std::slice::from_ref(&ours)).await.unwrap();
     let said = run(docker.command().args(["run", "--rm", "--network", "none", &ours]));
-    // The base has a user without rights, and a folder, of its own.
+    // The base has its own unprivileged user and its own folder.
     assert!(said.contains("uid 1000") && said.contains("folder /kept"), "{said}");
     engine.remove(&ours).await.unwrap();
     engine.remove(name).await.unwrap();
@@ -271,12 +271,12 @@ async fn a_base_behind_a_login_is_had_by_the_stored_one() {
     assert!(error.hint().unwrap().contains("run `docker login`"), "{error:?}");
     assert!(engine.assemble(&pulled, worker(), &options).await.is_err());
 
-    // `QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu` is `AWS:123456789012-auth-token`.
+    // `QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu` is `AWS:123456789012-auth-token` in Base64.
     let config = format!(r#"{{"auths": {{"{host}": {{"auth": "QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu"}}}}}}"#);
     fs::write(logins.path().join("config.json"), config).unwrap();
     let image = engine.assemble(&built, worker(), &options).await.unwrap();
     assert_eq!((image.labels()["from"].as_str(), image.labels()["more"].as_str()), ("base", "yes"));
-    // Away with it, so that it has to be pulled again.
+    // Removed, so that it has to be pulled again.
     assert!(engine.remove(&format!("{host}/lab/behind:one")).await.unwrap());
     assert_eq!(engine.assemble(&pulled, worker(), &options).await.unwrap().labels()["from"], "base");
     engine.remove(&format!("{host}/lab/behind:one")).await.unwrap();
@@ -300,7 +300,7 @@ async fn a_base_without_the_c_library_of_the_worker() {
     let Some(docker) = Docker::get() else { return };
     let engine = engine(&docker).await;
     let folder = context();
-    // A program of this machine that is linked dynamically, as nearly all are.
+    // Program of this machine that is linked dynamically, as nearly all are.
     let dynamic = fs::read("/bin/true").unwrap();
     let base = Base::Dockerfile(folder.path().join("Dockerfile"));
     let error = engine.assemble(&base, &dynamic, &ImageOptions::new("probe", "1.2.3")).await.unwrap_err();

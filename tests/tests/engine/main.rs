@@ -1,5 +1,5 @@
-//! Tests that need a Docker engine or a registry: the suite of the runs in containers of the trial's image, and images, pushes, bases
-//! and workers where they are used.
+//! Tests that require a Docker engine or a registry: the suite of the runs in containers of the trial's image, and
+//! images, pushes, bases and workers in use.
 
 mod docker;
 mod docker_image;

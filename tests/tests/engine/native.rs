@@ -1,5 +1,5 @@
-//! Programs with a native library, from the command line to their results in containers: linked with the one of a base
-//! image, and linked statically.
+//! Programs with a native library, from the command line to their results in containers: linked with the library of a
+//! base image, and linked statically.
 
 use std::fs;
 use std::path::Path;
@@ -13,10 +13,10 @@ use cloudknot_tests::workspaces::{cargo_knot, program};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// What the Dockerfile of `oscillator_levels` installs.
+/// Packages that the Dockerfile of `oscillator_levels` installs.
 const PACKAGES: &[&str] = &["libopenblas0-pthread"];
 
-/// An engine, and a folder for runs.
+/// Engine, and a folder for runs.
 struct OnDocker {
     docker: Arc<Docker>,
     home: TempDir,
@@ -29,7 +29,7 @@ impl OnDocker {
         Some(Self { docker, home })
     }
 
-    /// With what the worker of `oscillator_levels` is linked with and stands on.
+    /// Like [`OnDocker::new`], with the library and the base image of the worker of `oscillator_levels`.
     fn with_lapack() -> Option<Self> {
         let on = Self::new()?;
         if !links("lapack") {
@@ -59,14 +59,14 @@ impl OnDocker {
         command
     }
 
-    /// Builds the image of an example; what `cargo knot` says of it.
+    /// Builds the image of an example, and returns the output of `cargo knot`.
     fn built(&self, arguments: &[&str]) -> Value {
         let output = self.build(arguments).output().expect("the command starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("the command writes JSON")
     }
 
-    /// Runs an example in containers of that image; what it prints.
+    /// Runs an example in containers of that image, and returns its output.
     fn printed(&self, example: &str) -> String {
         let Output { status, stdout, stderr } = self.command(&program(example)).output().expect("the program starts");
         let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
@@ -75,7 +75,7 @@ impl OnDocker {
     }
 }
 
-/// Whether this machine's C library is newer than that of the base image.
+/// Returns whether this machine's C library is newer than that of the base image.
 fn newer_than_the_base() -> bool {
     let version = Command::new("getconf").arg("GNU_LIBC_VERSION").output();
     let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -83,7 +83,7 @@ fn newer_than_the_base() -> bool {
     minor.is_some_and(|minor| minor > 36)
 }
 
-/// Whether the linker finds this library.
+/// Returns whether the linker finds this library.
 fn links(library: &str) -> bool {
     let folder = tempfile::tempdir().expect("there is a place for temporary files");
     let source = folder.path().join("main.c");
@@ -97,12 +97,12 @@ fn links(library: &str) -> bool {
 fn a_library_of_the_base_image_is_what_the_worker_runs_with() {
     let Some(on) = OnDocker::with_lapack() else { return };
     let built = on.built(&["-p", "oscillator_levels"]);
-    // Debian, what the Dockerfile installs, and the worker.
+    // The layers are Debian, what the Dockerfile installs, and the worker.
     assert_eq!(built["layers"].as_array().map(Vec::len), Some(3), "{built}");
     let printed = on.printed("oscillator_levels");
     let lowest: Vec<&str> = printed.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
     assert!(printed.ends_with("All agree with the reference.\n"), "{printed}");
-    // As others give them for H = p²/2 + x²/2 + λx⁴ and λ = 0.1, 0.5, 1 and 2.
+    // Values from the literature for H = p²/2 + x²/2 + λx⁴ and λ = 0.1, 0.5, 1 and 2.
     assert_eq!(lowest[1..5], ["0.559146327", "0.696175821", "0.803770651", "0.951568473"], "{printed}");
 }
 

@@ -1,4 +1,4 @@
-//! Pushing to a real registry: what is sent, what is not, and what happens when things go wrong.
+//! Tests of pushes to a real registry: what is sent, what is not, and the effect of faults.
 
 use std::error::Error;
 use std::fs;
@@ -21,7 +21,7 @@ fn login() -> Login {
     Login::password(Registry::USER, Registry::PASSWORD)
 }
 
-/// A repository on this host, logged in to, and the events of all that is done with it.
+/// Returns a repository on this host, logged in to, and the events of everything that is done with it.
 fn repository(host: &str) -> (Repository, Arc<Mutex<Vec<String>>>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let log = events.clone();
@@ -41,7 +41,7 @@ fn repository(host: &str) -> (Repository, Arc<Mutex<Vec<String>>>) {
     (repository, events)
 }
 
-/// The events without those that tell how far a blob has come.
+/// Returns the events without those that report the progress of a blob.
 fn outline(events: &Mutex<Vec<String>>) -> Vec<String> {
     events.lock().unwrap().iter().filter(|event| !event.starts_with("sending")).cloned().collect()
 }
@@ -60,14 +60,14 @@ async fn only_what_is_lacking_is_sent() {
     assert_eq!(events.lock().unwrap().iter().filter(|event| *event == "sending all").count(), 2);
     assert_eq!(registry.requests("POST ").len(), 2);
 
-    // The same again: one question, and not a byte.
+    // The same image again: one query, and not a byte is sent.
     let written = || ["POST ", "PUT ", "PATCH "].map(|verb| registry.requests(verb).len());
     let before = written();
     let again = repository.push(&image, &["one"]).await.unwrap();
     assert_eq!(again.sent_bytes, 0);
     assert_eq!(written(), before);
 
-    // Another tag: the manifest alone, which is what a tag is.
+    // Another tag: only the manifest is sent, which is what a tag names.
     let tagged = repository.push(&image, &["one", "two"]).await.unwrap();
     assert_eq!(tagged.sent_bytes, 0);
     assert_eq!(written(), [before[0], before[1] + 1, before[2]]);
@@ -176,7 +176,7 @@ async fn a_stored_login_is_used() {
     let config = |text: String| fs::write(folder.path().join("config.json"), text).unwrap();
     let image = image();
 
-    // `QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu` is `AWS:123456789012-auth-token`.
+    // `QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu` is `AWS:123456789012-auth-token` in Base64.
     let host = registry.host();
     config(format!(r#"{{"auths": {{"{host}": {{"auth": "QVdTOjEyMzQ1Njc4OTAxMi1hdXRoLXRva2Vu"}}}}}}"#));
     repository().push(&image, &["one"]).await.unwrap();
@@ -283,7 +283,7 @@ async fn a_connection_lost_in_a_layer_is_made_again() {
     let outline = outline(&events);
     assert!(outline[0].starts_with("again: the connection failed"), "{outline:?}");
     assert_eq!(outline[1..], ["sent", "sent", "tagged one"]);
-    // All of it has arrived, in the repository itself and not only by word of the proxy.
+    // Everything has arrived in the repository itself, not only according to the proxy.
     let direct = Repository::new(&format!("{}/lab/probe", registry.host())).unwrap().login(login());
     assert_eq!(direct.push(&image, &["one"]).await.unwrap().sent_bytes, 0);
     assert_eq!(pushed.sent_bytes, image.compressed_bytes() - image.manifest().len() as u64);
@@ -309,7 +309,7 @@ async fn a_busy_registry_is_asked_again() {
     let check = async |to: &'static str, status: &'static str, reason: &str| {
         let proxy = Proxy::before(registry.host(), Fault::Answer { to, status, times: 2 });
         let (repository, events) = repository(&proxy.host());
-        // A worker of its own each time, so that there is something to send.
+        // A different worker each time, so that there is something to send.
         let version = format!("{to}{status}");
         let image = Image::assemble(worker(), &ImageOptions::new("probe", version)).unwrap();
         let tag = &status[..3];
@@ -356,7 +356,7 @@ async fn what_was_pushed_can_be_deleted() {
     repository.push(&image, &["one", "two"]).await.unwrap();
     assert_eq!(repository.delete(image.digest()).await.unwrap(), Deleted::Yes);
     assert_eq!(repository.delete(image.digest()).await.unwrap(), Deleted::Absent);
-    // Both tags went with it, so that it is put there anew.
+    // Both tags were deleted with it, so the manifest is put again.
     let manifests = || registry.requests("PUT /v2/lab/probe/manifests").len();
     let before = manifests();
     repository.push(&image, &["one", "two"]).await.unwrap();

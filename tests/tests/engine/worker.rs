@@ -1,5 +1,5 @@
-//! A worker in its image as a scheduler starts it: `FROM scratch`, with as few rights as a container can have, over a
-//! folder and over S3. Nothing of the host side takes part: the run's record is laid down here, by the contract.
+//! Worker in its image as a scheduler starts it: `FROM scratch`, with as few privileges as a container can have, over a
+//! folder and over S3. The host side takes no part: the run's record is created here, from the contract.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -20,7 +20,7 @@ use cloudknot_tests::trial::Task;
 use cloudknot_tests::workspaces::{build_trial_image, no_warnings, trial_image};
 use serde_json::json;
 
-/// Where the worker is.
+/// Path of the worker.
 static WORKER: LazyLock<String> = LazyLock::new(|| {
     let note = std::fs::read(trial_image()).expect("the note is there");
     let note: serde_json::Value = serde_json::from_slice(&note).expect("the note is JSON");
@@ -32,13 +32,13 @@ async fn recorded(store: &dyn Store, at: StoreAt, tasks: &[Task]) -> Recorded {
     Recorded::new(store, at, &types, "a-run", tasks).await
 }
 
-/// The option that gives a container its task.
+/// Returns the option that passes its task to a container.
 fn env_of(recorded: &Recorded) -> String {
     let (name, value) = recorded.env();
     format!("{name}={value}")
 }
 
-/// A container with no rights: its root cannot be written to, it has no capabilities, and its user is nobody.
+/// Runs a container without privileges: its root is read-only, it has no capabilities, and its user is nobody.
 fn container(docker: &Docker, options: &[&str], image: &str) -> Output {
     let mut command = docker.command();
     command.args(["run", "--rm", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
@@ -46,13 +46,13 @@ fn container(docker: &Docker, options: &[&str], image: &str) -> Output {
     command.output().expect("docker starts")
 }
 
-/// As [`container`], with access to this S3 server.
+/// Like [`container`], with access to this S3 server.
 fn container_on(docker: &Docker, url: &str, recorded: &Recorded, image: &str) -> Output {
     let keys = [format!("AWS_ACCESS_KEY_ID={ACCESS_KEY}"), format!("AWS_SECRET_ACCESS_KEY={SECRET_KEY}")];
     container_as(&keys, docker, url, recorded, image)
 }
 
-/// As [`container`], on this S3 server, as whoever these variables say.
+/// Like [`container`], with access to this S3 server, and the credentials in these variables.
 fn container_as(who: &[String], docker: &Docker, url: &str, recorded: &Recorded, image: &str) -> Output {
     let at = [env_of(recorded), format!("AWS_ENDPOINT_URL={url}"), "AWS_REGION=eu-central-1".into()];
     let env = [&at, who].concat();
@@ -68,7 +68,7 @@ fn image(name: &str) -> DockerImageBuilder {
     DockerImage::builder(format!("cloudknot-tests/{name}"), &*WORKER)
 }
 
-/// The engine has it for as long as this lives.
+/// Image that the engine has for as long as this lives.
 struct Loaded {
     name: String,
     docker: Arc<Docker>,
@@ -86,7 +86,7 @@ impl Loaded {
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        // It may be in use by nobody: all containers are gone.
+        // No container uses the image any more.
         let _ = self.docker.command().args(["image", "rm", "--force", &self.name]).output();
     }
 }
@@ -112,7 +112,7 @@ async fn over_a_folder_with_no_network_and_no_rights() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let store = DirStore::new(folder.path());
     let recorded = recorded(&store, StoreAt::Folder("/runs".into()), &doubles()).await;
-    // It is nobody's but ours, and the container is another user.
+    // Only its owner may access the folder, and the container runs as another user.
     open_to_all(folder.path());
     let volume = format!("{}:/runs", folder.path().display());
     let env = env_of(&recorded);
@@ -153,7 +153,7 @@ async fn over_s3_with_one_get_and_one_put() {
     }
 }
 
-/// What ECS offers to the containers of a task: its role's credentials, to whoever has the token.
+/// Serves what ECS offers to the containers of a task: the credentials of its role, for requests with the token.
 fn role_of_the_task() -> (String, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let url = format!("http://{}/role", listener.local_addr().expect("a listener has an address"));
@@ -206,7 +206,7 @@ async fn over_tls_the_authority_has_to_be_in_the_image() {
     let (Some(docker), Some(authority)) = (Docker::get(), Authority::new(Ipv4Addr::LOCALHOST.into())) else { return };
     let server = S3Server::start_tls(&authority).await;
     let url = format!("https://{}", server.address());
-    // What the host lays down goes to the same folder behind another server: the host's own trust is not the question.
+    // The host writes to the same folder without this server: whether the host trusts the server is not tested here.
     let store = DirStore::new(server.folder().join(BUCKET));
     let at = StoreAt::S3 { bucket: BUCKET.into(), prefix: String::new() };
     let recorded = recorded(&store, at, &doubles()).await;

@@ -1,5 +1,5 @@
-//! The picture of the architecture: which module imports which, read from the sources, and compared with the table in
-//! ARCHITECTURE.md. Modules beside each other import each other in one direction only, at every level.
+//! Test of the architecture: reads from the sources which module imports which, and compares that with the table in
+//! ARCHITECTURE.md. Modules with the same parent import each other in one direction only, at every level.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -89,19 +89,19 @@ fn arrows_are_seen_wherever_they_stand() {
         let parent: Vec<_> = parent.iter().map(ToString::to_string).collect();
         read.arrows(&parent).into_keys().map(|(from, to)| format!("{from} → {to}")).collect::<Vec<_>>()
     };
-    // What `b` only hands on is of the one that has it.
+    // What `b` only re-exports belongs to the module that defines it.
     assert_eq!(arrows(&[]), ["a → c", "a → macros", "b → c", "c → b"]);
     assert_eq!(arrows(&["c"]), [""; 0]);
     assert!(circle(&read.arrows(&[])).is_some_and(|circle| circle.starts_with("c → b → c (")));
 }
 
-/// A row of the table: one room or more of one height.
+/// Row of the table: one or more modules of the same layer.
 struct Row {
     rooms: BTreeSet<String>,
     may_import: BTreeSet<String>,
 }
 
-/// The table whose last heading is "may import": names stand between backticks.
+/// Reads the table whose last heading is "may import". Names are between backticks.
 fn table_of(document: &str) -> Vec<Row> {
     let lines = document.lines().skip_while(|line| !line.trim_end().ends_with("| may import |")).skip(2);
     let names = |cell: &str| {
@@ -118,7 +118,7 @@ fn table_of(document: &str) -> Vec<Row> {
     rows
 }
 
-/// The modules of a crate, by their paths without the crate's name.
+/// Modules of a crate, by their paths without the crate's name.
 struct Crate {
     name: &'static str,
     root: &'static str,
@@ -127,9 +127,9 @@ struct Crate {
 
 #[derive(Default)]
 struct Module {
-    /// The paths into this crate that it names, from the root on.
+    /// Paths into this crate that the module names, from the root on.
     paths: Vec<Vec<String>>,
-    /// What its `use` declarations call by another name, from the root on.
+    /// Aliases in its `use` declarations, with the paths that they name, from the root on.
     names: BTreeMap<String, Vec<String>>,
     prints: bool,
 }
@@ -151,7 +151,7 @@ impl Crate {
         let tokens: TokenStream = text.parse().unwrap_or_else(|error| panic!("`{}`: {error}", file.display()));
         for (name, at) in declared(&tokens) {
             let (file, inside) = match at {
-                // Its children are beside it, and not in a folder of its name.
+                // Its children are in the same folder, not in a folder of its name.
                 Some(at) => {
                     let file = file.parent().expect("a file is in a folder").join(at);
                     let inside = file.parent().expect("a file is in a folder").to_owned();
@@ -165,7 +165,7 @@ impl Crate {
         self.add(&path, tokens);
     }
 
-    /// Adds the module with these tokens. Its children have to be there, or stand in it.
+    /// Adds the module with these tokens. Its children must have been added already, or be inline.
     fn add(&mut self, path: &[&str], tokens: TokenStream) {
         let path: Vec<_> = path.iter().map(ToString::to_string).collect();
         self.modules.entry(path.clone()).or_default();
@@ -180,7 +180,7 @@ impl Crate {
         }
     }
 
-    /// Notes the paths in these tokens, and the modules that stand in them.
+    /// Records the paths in these tokens, and the inline modules.
     fn scan(&mut self, path: &[String], tokens: TokenStream, inline: &mut Vec<(String, TokenStream)>) {
         let tokens: Vec<_> = tokens.into_iter().collect();
         let mut at = 0;
@@ -214,7 +214,8 @@ impl Crate {
         }
     }
 
-    /// Notes what a `use` declaration names: `before` is what stands before these tokens, which may be a group's.
+    /// Records what a `use` declaration names. `before` is the path in front of these tokens, which may be those of a
+    /// group.
     fn declare(&mut self, path: &[String], before: &[String], tokens: &[TokenTree]) {
         for tree in tokens.split(|token| token.to_string() == ",").filter(|tree| !tree.is_empty()) {
             let (mut named, used) = path_at(tree);
@@ -241,7 +242,7 @@ impl Crate {
         self.modules.get_mut(path).expect("it was added before it was scanned")
     }
 
-    /// The path from the crate's root on; none of what is not in the crate.
+    /// Returns the path from the crate's root on; `None` if it is not in the crate.
     fn absolute(&self, path: &[String], named: &[String]) -> Option<Vec<String>> {
         let first = named.first()?;
         let above = named.iter().take_while(|word| *word == "super").count();
@@ -258,7 +259,7 @@ impl Crate {
         Some([&path[..base], rest].concat())
     }
 
-    /// The module that has what is at the end of this path, whoever hands it on; and whether the root does.
+    /// Returns the module that defines the end of this path, across re-exports, and whether the root is among those.
     fn target(&self, path: &[String]) -> (Vec<String>, bool) {
         let (mut module, mut through_root) = (Vec::new(), false);
         let mut rest = path.to_vec();
@@ -285,7 +286,7 @@ impl Crate {
         below.map(|path| path.last().expect("it is below another").as_str())
     }
 
-    /// Which of the modules below this one imports which other, and where.
+    /// Returns the imports among the modules below this one, with their locations.
     fn arrows(&self, parent: &[String]) -> BTreeMap<(String, String), Vec<String>> {
         let mut found: BTreeMap<_, Vec<String>> = BTreeMap::new();
         for (from, module) in self.modules.iter().filter(|(path, _)| path.starts_with(parent)) {
@@ -305,7 +306,7 @@ impl Crate {
         found
     }
 
-    /// What modules name by way of the root, which is the table of contents for users.
+    /// Returns the names that modules import through the root, which is the table of contents for users.
     fn through_the_root(&self) -> impl Iterator<Item = String> {
         let all = self.modules.iter().filter(|(from, _)| !from.is_empty());
         let named = all.flat_map(|(from, module)| module.paths.iter().map(move |path| (from, path)));
@@ -314,7 +315,7 @@ impl Crate {
     }
 }
 
-/// The modules that are files of their own, each with the path that an attribute says.
+/// Returns the modules that are separate files, each with the path in its attribute.
 fn declared(tokens: &TokenStream) -> Vec<(String, Option<String>)> {
     let tokens: Vec<_> = tokens.clone().into_iter().collect();
     let mut found = Vec::new();
@@ -347,7 +348,8 @@ fn is_brace(token: Option<&TokenTree>) -> bool {
     matches!(token, Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace)
 }
 
-/// A macro that prints, or `stdout()` and `stderr()` of the standard library. Those of a command that is started are methods.
+/// Returns whether this is a macro that prints, or `stdout()` or `stderr()` of the standard library. Those of a started
+/// command are methods.
 fn is_print(word: &str, next: Option<&TokenTree>, before: Option<&str>) -> bool {
     let followed_by = |text: &str| next.is_some_and(|next| next.to_string().starts_with(text));
     match word {
@@ -357,7 +359,7 @@ fn is_print(word: &str, next: Option<&TokenTree>, before: Option<&str>) -> bool 
     }
 }
 
-/// The words of the path that these tokens begin with, and how many tokens they are. `*` and a group end it.
+/// Returns the words of the path that these tokens begin with, and the number of its tokens. `*` and a group end it.
 fn path_at(tokens: &[TokenTree]) -> (Vec<String>, usize) {
     let mut words = Vec::new();
     let mut at = 0;
@@ -373,7 +375,7 @@ fn path_at(tokens: &[TokenTree]) -> (Vec<String>, usize) {
     (words, at)
 }
 
-/// A circle among these arrows, with where they are.
+/// Returns a cycle among these arrows, with their locations.
 fn circle(arrows: &BTreeMap<(String, String), Vec<String>>) -> Option<String> {
     fn walk<'a>(
         from: &'a str,

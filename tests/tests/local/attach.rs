@@ -1,4 +1,5 @@
-//! A run outlives its program: it is taken up again by its id, whatever became of the program or of the store.
+//! Tests that a run outlives its program: another one attaches to it by its ID, whatever happened to the program or to
+//! the store.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,7 +20,7 @@ fn check_error(facts: &[Fact], kind: &str, words: &[&str]) {
     }
 }
 
-/// A finished run of twelve items in parts of four, that has noted in a file what it ran.
+/// Finished run of twelve items in parts of four, which has noted in a file what it executed.
 struct Stored {
     trial: Trial,
     ran: PathBuf,
@@ -42,7 +43,7 @@ impl Stored {
         self.trial.attach(&self.run)
     }
 
-    /// The part with the items 4 to 7.
+    /// Returns the path of the part with the items 4 to 7.
     fn part(&self) -> PathBuf {
         self.trial.run(&self.run).join("results/000000000004-000000000007")
     }
@@ -67,8 +68,8 @@ impl Stored {
         });
     }
 
-    /// These items cannot be read, the others can, and nothing was run again. Without the damaged file, what it held is
-    /// computed anew.
+    /// Checks that only these items cannot be read, and that nothing was executed again. Without the damaged file, its
+    /// content is computed anew.
     #[track_caller]
     fn check_damage(&self, damaged: &[usize], why: &str) {
         let facts = self.attach();
@@ -131,7 +132,7 @@ fn changed_types_are_shown() {
 #[test]
 fn a_manifest_of_another_version() {
     let stored = Stored::new();
-    // Another version need not have what this one has.
+    // Another version may lack the fields of this one.
     stored.edit("manifest.json", |bytes| *bytes = br#"{"version": 7, "items": "many"}"#.to_vec());
     check_error(&stored.attach(), "Store", &["manifest.json", "version 7", "reads 1", "hint"]);
 }
@@ -157,7 +158,7 @@ fn damaged_manifests() {
 #[test]
 fn a_damaged_value() {
     let stored = Stored::new();
-    // Four frames, each 32 bytes and a number of one byte: this is the number of item 5.
+    // Four frames, each with 32 bytes and a number of one byte: this is the number of item 5.
     stored.edit_part(|bytes| bytes[33 + 32] ^= 1);
     stored.check_damage(&[5], "checksum");
 }
@@ -186,7 +187,7 @@ fn an_empty_part() {
 #[test]
 fn a_part_of_zeros() {
     let stored = Stored::new();
-    // What a loss of power may leave behind.
+    // A loss of power may leave this behind.
     stored.edit_part(|bytes| bytes.fill(0));
     stored.check_damage(&[4, 5, 6, 7], "not written by cloudknot");
 }
@@ -278,8 +279,8 @@ fn cancelling_a_finished_run_changes_nothing() {
     assert_eq!(values(&stored.attach()), numbers(0..12));
 }
 
-/// Starts a run that is met in its middle, and waits until some of it is stored: its second half waits for the file that comes
-/// with it.
+/// Starts a run and waits until some of it is stored, so that it is in progress. Its second half waits for the file
+/// that is returned.
 fn start_long(trial: &Trial, ran: &std::path::Path) -> (cloudknot_tests::trial::Running, String, PathBuf) {
     let go_on = trial.file("go on");
     let tasks = (0..ITEMS).map(|number| match number {
@@ -296,7 +297,7 @@ fn start_long(trial: &Trial, ran: &std::path::Path) -> (cloudknot_tests::trial::
 const ITEMS: u64 = 60;
 const HALF: u64 = 30;
 
-/// What was stored was run once; what was not was run once more at most, and then only if it was running.
+/// Fails unless stored items were executed once, and others at most twice, and only if they were running.
 #[track_caller]
 fn check_runs(ran: &std::path::Path, stored: &[u64], at_work: usize) {
     let ran = counted(ran);
@@ -305,7 +306,7 @@ fn check_runs(ran: &std::path::Path, stored: &[u64], at_work: usize) {
         assert!((1..=2).contains(&times(item)), "item {item} ran {} times", times(item));
         assert!(!stored.contains(&item) || times(item) == 1, "item {item} was stored and ran again");
     }
-    // Besides what runs, values wait to be stored with the rest of their part.
+    // Besides the running items, values wait to be stored with the rest of their part.
     assert!(ran.len() <= 60 + at_work, "{} runs of {ITEMS} items", ran.len());
 }
 
@@ -348,7 +349,7 @@ fn a_program_that_follows_takes_over_when_the_other_is_killed() {
     let (running, run, go_on) = start_long(&trial, &ran);
     let follower = trial.start(&["attach", &run]);
     follower.run();
-    // It takes over only after it was seen what there is.
+    // The follower is stopped, so that it takes over only after the stored items have been read.
     kill(follower.pid(), Signal::STOP);
     running.kill();
     let stored = trial.items_with_values(&run);
@@ -364,10 +365,11 @@ fn a_program_that_follows_takes_over_when_the_other_is_killed() {
 fn a_program_replaced_on_disk_goes_on_with_itself() {
     let trial = trial();
     let program = trial.file("program");
-    // By another process: a program that this one has open for writing, be it in a fork of another test, cannot be started.
+    // Copied by another process: a program that this one has open for writing, even in a fork of another test, cannot
+    // be started.
     cloudknot_tests::counterparts::run(Command::new("cp").arg(crate::PROGRAM).arg(&program));
     let ran = trial.file("ran");
-    // After the kills new processes have to be started.
+    // After each kill a new process has to be started.
     let mut tasks = vec![Task::Count(ran.clone(), 0, 1_000), Task::Kill];
     tasks.extend((0..4).map(Task::Double));
     tasks.extend([Task::Kill, Task::Double(21)]);
@@ -383,7 +385,7 @@ fn a_program_replaced_on_disk_goes_on_with_itself() {
     assert_eq!(values(&facts), [(0, 0), (2, 0), (3, 2), (4, 4), (5, 6), (7, 42)].into(), "{output:?}");
 }
 
-/// A program that ends while its run goes on takes the item processes with it.
+/// A program that ends while its run goes on ends its item processes as well.
 #[test]
 fn a_killed_program_leaves_no_item_process() {
     let trial = trial();
@@ -397,7 +399,8 @@ fn a_killed_program_leaves_no_item_process() {
     trial.wait_until_gone();
 }
 
-/// The program is killed after it has stored the failure that is one too many, and before it has noted anything of that.
+/// The program is killed after it has stored the failure that exceeds the limit, and before it has noted anything about
+/// that.
 #[test]
 fn a_run_killed_past_its_limit_of_failures_is_found_stopped() {
     let trial = trial();

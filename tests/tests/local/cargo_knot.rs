@@ -1,4 +1,4 @@
-//! The command `cargo knot` as a script sees it: exit codes, and what goes to which stream.
+//! Tests of the command `cargo knot` as used in a script: exit codes, and the output on each stream.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ fn the_exit_code_says_what_kind_of_failure_it_was() {
     check(&mut build(&["-p", "odd", "--example", "broken"]), 101, &["this_does_not_exist", "caused by: cargo ended"]);
 }
 
-/// Programs whose cloudknot lacks the feature `aws`, beside one whose cloudknot has it.
+/// Programs whose cloudknot lacks the feature `aws`, next to one whose cloudknot has it.
 const WITHOUT_AWS: &[(&str, &str)] = &[
     (
         "Cargo.toml",
@@ -105,13 +105,13 @@ const WITHOUT_AWS: &[(&str, &str)] = &[
 
 const PLAIN: &str = "[package]\nname = \"plain\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\ncloudknot = { path = \"../cloudknot\" }\n";
 
-/// A deploy of somebody who has chosen nothing, in this workspace.
+/// Returns the command of a deploy by a user without any settings, in this workspace.
 fn deploy(folder: &Path, arguments: &[&str]) -> Command {
     let mut deploy = knot(&[&["deploy", "--offline"], arguments].concat());
     for name in ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
         deploy.env_remove(name);
     }
-    // Whoever asked AWS would get no answer.
+    // A request to AWS would get no answer.
     deploy.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_EC2_METADATA_DISABLED", "true");
     for name in ["CLOUDKNOT_CONFIG", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
         deploy.env(name, folder.join("none.toml"));
@@ -215,7 +215,7 @@ fn a_person_at_a_terminal_is_asked_whether_to_add_the_feature() {
 fn a_machine_that_cannot_compile_for_the_platform_is_told_what_to_install() {
     let sysroot = Command::new("rustc").args(["--print", "sysroot"]).current_dir(&*STAND_IN).output().unwrap();
     let sysroot = PathBuf::from(String::from_utf8(sysroot.stdout).unwrap().trim());
-    // The toolchain as it comes, whatever targets were added to it.
+    // The toolchain as it is installed, without the targets that were added to it.
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("lib/rustlib");
     std::fs::create_dir_all(&own).unwrap();
@@ -235,7 +235,7 @@ fn a_compiler_that_lacks_for_a_target_is_named() {
     let folder = workspace("of a target", STANDING_IN);
     let settings = format!("{LONE}\n[package.metadata.cloudknot]\nallocator = \"mimalloc\"\n");
     write(&folder.join("lone/Cargo.toml"), &settings);
-    // A search path without any compiler for musl.
+    // Search path without any compiler for musl.
     let programs = tempfile::tempdir().unwrap();
     let path = std::env::var_os("PATH").unwrap();
     for name in ["cargo", "rustc", "cc"] {
@@ -259,7 +259,7 @@ fn a_push_says_how_far_it_is_and_sends_nothing_twice() {
     let password = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(password.path(), format!("{}\n", Registry::PASSWORD)).unwrap();
     let repository = format!("{}/lab/lone", registry.host());
-    // The test of a build has the same package: in one folder, each would find the other's worker in the place of its own.
+    // The test of a build has the same package: in one folder, each would find the other's worker instead of its own.
     let folder = workspace("of the push", STANDING_IN);
     let push = || {
         let mut command = knot(&["push", &repository, "--username", Registry::USER, "--password-stdin"]);

@@ -1,4 +1,4 @@
-//! From a program to its worker, by real builds of small programs.
+//! Tests from a program to its worker, with real builds of small programs.
 
 use std::error::Error as _;
 use std::fs;
@@ -27,7 +27,7 @@ fn compile(folder: &Path, selection: Selection) -> Compile {
     Compile::new(selection).in_folder(folder).cargo_option("--offline")
 }
 
-/// For what does not depend on the profile: link-time optimisation takes its time.
+/// Returns a build for tests that do not depend on the profile, because link-time optimisation is slow.
 fn quick(folder: &Path, selection: Selection) -> Compile {
     compile(folder, selection).profile(Profile::Fast)
 }
@@ -124,7 +124,7 @@ fn two_folders_give_the_same_bytes() {
     for name in ["prog", "kit"] {
         let (one, two) =
             (compile(&REAL_ONE, package(name)).run().unwrap(), compile(&other, package(name)).run().unwrap());
-        // The executables may be of one path: the target folder can be shared.
+        // The executables may have the same path, because the target folder can be shared.
         assert_ne!(one.package_folder, two.package_folder);
         assert!(one.bytes == two.bytes, "the workers of {name} differ");
     }
@@ -146,7 +146,7 @@ fn no_folder_of_this_machine_is_named_in_a_worker() {
 #[test]
 fn a_worker_is_built_while_cargo_builds_the_program() {
     check(&quick(&STAND_IN, package("lone")), &["in_a_worker"]);
-    // cargo holds the lock of its target folder as long as a build script runs: until it is told to end.
+    // cargo holds the lock of its target folder while a build script runs, here until it is told to end.
     let folder = workspace(
         "busy",
         &[
@@ -229,7 +229,7 @@ fn the_users_rustflags_are_kept() {
 #[test]
 fn a_worker_that_is_not_static_is_refused() {
     let folder = STAND_IN.join("configured/dynamic");
-    // rustc keeps what is asked for static static; so a linker that does not do as it is told.
+    // rustc links statically what was requested so; hence a linker that ignores the request.
     let linker = folder.join("linker");
     write(&linker, "#!/bin/bash\nexec cc \"${@/#-static-pie/-pie}\"\n");
     fs::set_permissions(&linker, fs::Permissions::from_mode(0o755)).unwrap();
@@ -253,7 +253,7 @@ fn this_machines_cpu_in_the_rustflags_gets_a_warning() {
     assert!(lines.iter().any(|line| line.starts_with("compiling the worker of `lone` (--bin lone)")), "{lines:?}");
 }
 
-/// A copy of the workspace whose package `lone` has these settings.
+/// Creates a copy of the workspace whose package `lone` has these settings.
 fn with_settings(name: &str, settings: &str) -> PathBuf {
     let folder = workspace(&format!("settings/{name}"), STANDING_IN);
     write(&folder.join("lone/Cargo.toml"), &format!("{LONE}\n[package.metadata.cloudknot]\n{settings}\n"));
@@ -262,7 +262,7 @@ fn with_settings(name: &str, settings: &str) -> PathBuf {
 
 #[test]
 fn settings_reach_the_compiler() {
-    // The section is read, not run, so the CPU need not be there.
+    // The section is read, not executed, so this machine may have another CPU.
     let folder = with_settings("cpu", "target-cpu = \"haswell\"");
     check(&compile(&folder, package("lone")), &["in_a_worker", "with_avx2"]);
 
@@ -301,7 +301,7 @@ fn a_profile_is_ours_or_the_users() {
     check(&compile(&folder, package("lone")), &["debug_assertions", "in_a_worker"]);
 }
 
-/// The sections of a worker that only a debugger reads.
+/// Returns the sections of a worker that only a debugger reads.
 fn symbols(worker: &Worker) -> Vec<String> {
     let file = object::File::parse(&*worker.bytes).unwrap();
     let names = file.sections().filter_map(|section| section.name().ok().map(str::to_owned));
@@ -314,7 +314,7 @@ fn a_worker_is_stripped() {
         let worker = compile(&STAND_IN, package("lone")).profile(profile).run().unwrap();
         assert_eq!(symbols(&worker), [""; 0], "{}", worker.path.display());
     }
-    // A profile of the user's is left as it is.
+    // A profile of the user's is not changed.
     let worker = compile(&STAND_IN, package("lone")).profile(Profile::Named("dev".into())).run().unwrap();
     assert!(symbols(&worker).contains(&".symtab".to_owned()), "{:?}", symbols(&worker));
 }
@@ -329,7 +329,7 @@ fn an_allocator_that_is_asked_for_is_in_the_worker() {
     );
     let worker = check(&quick(&folder, package("kit")), &["triple"]);
     assert!(worker.bytes.windows(10).any(|bytes| bytes == b"mimalloc: "));
-    // It also works: the worker makes much of its memory when it describes its types.
+    // It also works: the worker allocates much of its memory when it describes its types.
     assert_eq!(types_of(&mut std::process::Command::new(&worker.path), "triple").function, "kit:kit::triple");
 }
 

@@ -1,4 +1,4 @@
-//! Images: what is in them, that they come out the same, and that Docker and skopeo take them.
+//! Tests of images: their content, that they are reproducible, and that Docker and skopeo accept them.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -22,7 +22,7 @@ fn image() -> Image {
     Image::assemble(worker(), &options()).unwrap()
 }
 
-/// The layer's tar, unpacked by another gzip than the one that packed it.
+/// Returns the layer's tar, unpacked by another gzip than the one that packed it.
 fn layer_tar(image: &Image) -> Vec<u8> {
     let (_, layer) = image.layers().next().unwrap();
     let mut tar = Vec::new();
@@ -114,7 +114,7 @@ fn configuration_says_who_runs_what() {
 #[test]
 fn architecture_is_the_workers() {
     let check = |machine, architecture: Architecture, name: &str| {
-        // The first bytes of an executable, as far as they are looked at.
+        // The first bytes of an executable, as far as they are inspected.
         let mut executable = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
         executable.resize(64, 0);
         executable[18] = machine;
@@ -143,7 +143,7 @@ fn what_is_no_worker_is_refused() {
     check(riscv, "an executable for neither x86_64 nor aarch64");
 }
 
-/// A certificate of an authority of our own, and the key that belongs to it.
+/// Returns a certificate of an authority of the tests, and its key.
 fn private_authority() -> Option<(String, String)> {
     if !has("openssl") {
         skipped("what needs openssl", "it is not installed");

@@ -1,4 +1,4 @@
-//! Maps in a test harness, which has no generated main: items run on threads of this process.
+//! Tests of maps in a test harness, which has no generated main: items run on threads of this process.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use cloudknot::{ErrorKind, ItemErrorKind};
 use tempfile::TempDir;
 
-/// Twice this, if it is even.
+/// Doubles a number if it is even.
 #[cloudknot::remote]
 fn double(number: u64) -> Result<u64, Odd> {
     match number {
@@ -68,10 +68,10 @@ fn maps() -> String {
     format!("{:?}: {error}", error.kind())
 }
 
-/// The folder of the runs, for the tests of this process that run at the same time.
+/// Folder of the runs, for the tests of this process that run at the same time.
 static HOME: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
 
-/// Has runs go to a temporary folder, which the last test that holds it removes.
+/// Makes runs use a temporary folder, which the last test that holds it removes.
 fn here() -> Arc<TempDir> {
     let mut known = HOME.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(home) = known.upgrade() {
@@ -79,7 +79,7 @@ fn here() -> Arc<TempDir> {
     }
     let home = Arc::new(tempfile::tempdir().expect("there is a place for temporary files"));
     *known = Arc::downgrade(&home);
-    // SAFETY: what reads the environment here is Rust, which locks it.
+    // SAFETY: only Rust code reads the environment here, and the standard library locks it.
     #[allow(unsafe_code)]
     unsafe {
         std::env::set_var("CLOUDKNOT_HOME", home.path());
@@ -165,7 +165,7 @@ fn cancel_waits_for_what_a_thread_is_doing_and_starts_no_more() {
 fn a_run_is_attached_to_and_read_twice() {
     let _home = here();
     let run = double.map([2, 4, 6]).submit().wait().unwrap();
-    // While it goes on the other handle follows, in the same process as well.
+    // While the run goes on, the other handle follows it, even in the same process.
     let other = double.attach(run.id()).wait().unwrap();
     assert_eq!(other.values().wait().unwrap(), [4, 8, 12]);
     assert_eq!(run.values().wait().unwrap(), [4, 8, 12]);
@@ -192,7 +192,7 @@ fn several_maps_at_once() {
     }
 }
 
-/// Notes what is told by `tracing`, without the fields.
+/// Records the messages of `tracing`, without their fields.
 struct Told(Mutex<Vec<String>>);
 
 impl tracing::Subscriber for Told {
@@ -241,13 +241,13 @@ fn a_run_is_told_by_tracing() {
     }
 }
 
-/// Notes what it is told of each run's progress, and is slow about it.
+/// Records the reported progress of each run, and is slow about it.
 struct Slow(Arc<Mutex<Vec<(String, u64)>>>);
 
 impl cloudknot::Hook for Slow {
     fn report(&self, event: &cloudknot::Event<'_>) {
         if let cloudknot::Event::Progress { run, done, .. } = *event {
-            // Who is told of less takes longer: were two told at once, the newer would be noted first.
+            // A report of less progress takes longer: if two were made at once, the newer one would be recorded first.
             std::thread::sleep(Duration::from_millis(20_u64.saturating_sub(done)));
             self.0.lock().unwrap().push((run.to_owned(), done));
         }

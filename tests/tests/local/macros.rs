@@ -1,5 +1,5 @@
-//! What `#[cloudknot::remote]` makes of a function: it is called as before, it is in the registry, and it can be run
-//! from frame to frame as a worker does it.
+//! Tests of the expansion of `#[cloudknot::remote]`: the function is called as before, it is in the registry, and it
+//! can be run from frame to frame as by a worker.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
@@ -12,7 +12,7 @@ use cloudknot_runtime::frame;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Adds.
+/// Adds two numbers.
 #[cloudknot::remote]
 fn add(a: f64, b: f64) -> f64 {
     a + b
@@ -116,14 +116,14 @@ macro_rules! doubling {
 
 doubling!(doubled, x: &u8 => u16);
 
-/// The registry's entry of a function, by the name that it has in this module.
+/// Returns the registry's entry of a function, by its name in this module.
 fn function<A, O, F>(remote: &'static RemoteFn<A, O, F>, name: &str) -> &'static Function {
     let id = format!("cloudknot-tests:{}::{name}", module_path!());
     assert!(format!("{remote:?}").contains(&id), "{remote:?} is not {id}");
     cloudknot_runtime::function::find(&id).expect("the function is registered")
 }
 
-/// Runs a function as a worker does: the input has the fields of `input`, by position for bincode.
+/// Runs a function as a worker does. The input has the fields of `input`, by position for bincode.
 fn serve<I: Serialize, O: DeserializeOwned>(function: &'static Function, input: &I) -> Result<O, Failure> {
     let fingerprint = function.schema().fingerprint;
     let mut frame = Vec::new();
@@ -247,7 +247,7 @@ mod errors {
         }
     }
 
-    /// Is an error only by its message.
+    /// Error that implements only `Display`.
     pub(super) struct Said(&'static str);
 
     impl fmt::Display for Said {

@@ -1,4 +1,5 @@
-//! Tests of this machine: the suite of the runs in item processes, what only those do, and everything up to the image.
+//! Tests of this machine: the suite of the runs in item processes, tests of those alone, and everything up to the
+//! image.
 
 mod architecture;
 mod attach;

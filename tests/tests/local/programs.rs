@@ -1,4 +1,4 @@
-//! Runs the examples and other whole programs as a person would, and reads what they print.
+//! Tests that run the examples and other whole programs as a user would, and read what they print.
 
 use std::process::Command;
 
@@ -39,7 +39,7 @@ fn failures_tells_bad_items_apart_and_good_ones_have_values() {
 fn graph_bisection_finds_the_smallest_cuts_that_there_are() {
     let printed = printed("graph_bisection");
     let best: Vec<&str> = printed.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
-    // The heading, five networks, and the sentence that ends it.
+    // The heading, five networks, and the final sentence.
     assert_eq!(best, ["worst", "128", "512", "16", "24", "2", "best"]);
 }
 
@@ -64,7 +64,7 @@ fn each_of_20_products_of_random_mv_prod_is_as_wide_as_theory_says() {
     }
 }
 
-/// The generated mains, each as a program has it.
+/// Runs the generated mains, each as in a program.
 #[test]
 fn every_form_of_main_runs_and_returns_what_it_returned() {
     for program in [env!("CARGO_BIN_EXE_mains"), env!("CARGO_BIN_EXE_lints")] {

@@ -1,4 +1,4 @@
-//! The folder store: the suite, and what only a folder has.
+//! Tests of the folder store: the suite, and what applies to folders alone.
 
 use std::fs;
 use std::path::Path;
@@ -52,7 +52,7 @@ fn leaves_a_folder_of_somebody_else_unignored() {
     assert!(!folder.path().join(".gitignore").exists());
 }
 
-/// `cd` must not move the store.
+/// A change of the current folder must not move the store.
 #[test]
 fn is_absolute() {
     assert!(DirStore::new("relative").root().is_absolute());
@@ -84,7 +84,7 @@ fn leaves_no_temporary_files() {
     assert_eq!(temps(&store), 0);
 }
 
-/// What killed programs leave behind is never seen, never in the way, and goes after a week.
+/// Leftovers of killed programs are never listed, never interfere, and are removed after a week.
 #[test]
 fn leftovers() {
     let folder = folder();
@@ -103,7 +103,7 @@ fn leftovers() {
     assert!(!old.exists() && temps(&second) == 1);
 }
 
-/// A program lists while another removes.
+/// One program lists while another one removes.
 #[test]
 fn lists_while_files_vanish() {
     let folder = folder();
@@ -171,7 +171,7 @@ fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
-/// The result of a future that is ready when it is made, as all of this store are.
+/// Returns the result of a future that is ready when it is created, as all of this store are.
 fn now<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
@@ -184,7 +184,7 @@ fn temps(store: &DirStore) -> usize {
     fs::read_dir(store.root().join(".tmp")).expect("list").count()
 }
 
-/// Unmounts when dropped.
+/// Mount that is unmounted when dropped.
 struct Mounted<'a>(&'a Path);
 
 impl Drop for Mounted<'_> {
@@ -193,7 +193,7 @@ impl Drop for Mounted<'_> {
     }
 }
 
-/// File permissions do not stop root, a read-only mount does.
+/// Mounts a folder read-only: file permissions do not stop root, but such a mount does.
 fn read_only(root: &Path) -> Option<Mounted<'_>> {
     let mounted = mount(root, "read_only_folder", &["--bind", root.to_str().expect("text")])?;
     let again = Command::new("mount").args(["-o", "remount,bind,ro"]).arg(root).status().expect("mount runs");

@@ -1,6 +1,7 @@
-//! Maps of random shape, whose item processes and programs are killed at random: what comes out is what a plain loop gives.
+//! Maps of random shape, whose item processes and programs are killed at random. The results must be those of a plain
+//! loop.
 //!
-//! `CLOUDKNOT_STRESS_SEED` repeats the shapes of a run that was printed; `CLOUDKNOT_STRESS_SECONDS` makes it longer.
+//! `CLOUDKNOT_STRESS_SEED` repeats the shapes of an earlier run; `CLOUDKNOT_STRESS_SECONDS` makes the test longer.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 fn say(what: &str) {
-    // Also where the test passes: the seed is what there is to repeat it by.
+    // Printed even if the test passes: only the seed allows it to be repeated.
     let _ = writeln!(std::io::stderr(), "{what}");
 }
 
@@ -43,7 +44,7 @@ struct Map {
     trial: Trial,
     spec: Spec,
     expected: Vec<u64>,
-    /// Programs are killed within this time; item processes, on average, as often.
+    /// Time within which programs are killed; item processes are killed as often on average.
     kills_ms: u64,
 }
 
@@ -57,7 +58,7 @@ impl Map {
         for item in 0..items {
             let task = match random.below(4) {
                 0 => Task::Sleep(random.below(longest), item),
-                // Inputs of all lengths: what is given to the wrong item has the wrong length as well.
+                // Inputs of all lengths, so that an input of the wrong item has the wrong length as well.
                 1 => Task::Print(
                     String::new(),
                     "x".repeat(usize::try_from(random.below(300)).unwrap()),
@@ -70,7 +71,7 @@ impl Map {
         }
         let chunk = (random.below(3) > 0).then(|| 1 + random.below(items.max(1)));
         let parallel = Some(1 + u32::try_from(random.below(4)).unwrap());
-        // Enough for whoever is unlucky: each kill costs an item an attempt.
+        // Enough for unlucky items: each kill costs an item an attempt.
         let spec = Spec { chunk, parallel, retries: Some(1_000), ..Spec::of(tasks) };
         let kills_ms = 30 + random.below(200);
         Self { trial: Trial::new(crate::PROGRAM), spec, expected, kills_ms }
@@ -81,20 +82,20 @@ impl Map {
         format!("{} items, chunk {chunk:?}, parallel {parallel:?}, kills within {} ms", tasks.len(), self.kills_ms)
     }
 
-    /// Until a program comes to the end of the run; how many it took.
+    /// Starts programs until one reaches the end of the run, and returns their number.
     fn run(&self, random: &mut Random) -> u32 {
         let stop = AtomicBool::new(false);
         let mut victims = Random::new(random.next());
         std::thread::scope(|scope| {
             scope.spawn(|| self.kill_item_processes(&stop, &mut victims));
-            // Set also where a check fails: or its panic would wait for that thread.
+            // Set even if a check fails; otherwise its panic would wait for that thread.
             let _stop = StopAtEnd(&stop);
             let spec = json(&self.spec);
             let mut run: Option<String> = None;
             for program in 1.. {
                 let attached = run.clone();
                 let arguments = attached.as_deref().map_or(["stream", &spec], |run| ["attach-stream", run]);
-                // Later ones are left more time, so that the run comes to an end.
+                // Later programs have more time, so that the run comes to an end.
                 let patience = self.kills_ms + random.below(self.kills_ms * u64::from(program));
                 let Some(told) = self.program(&arguments, Duration::from_millis(patience), &mut run) else { continue };
                 self.check(&told, run.as_deref().expect("a program that ends has told its run"));
@@ -104,7 +105,7 @@ impl Map {
         })
     }
 
-    /// What a program told, unless it was killed before its end.
+    /// Returns the facts that a program printed, unless it was killed before its end.
     fn program(&self, arguments: &[&str], patience: Duration, run: &mut Option<String>) -> Option<Vec<Fact>> {
         let mut running = self.trial.start(arguments);
         let began = Instant::now();
@@ -119,7 +120,7 @@ impl Map {
         let output = running.end();
         let told = facts(&output.stdout);
         *run = run.take().or_else(|| run_of(&told));
-        // It may have come to its end just before it was killed.
+        // It may have ended just before it was killed.
         if !output.status.success() {
             use std::os::unix::process::ExitStatusExt;
             assert_eq!(output.status.signal(), Some(9), "{}", String::from_utf8_lossy(&output.stderr));
@@ -136,7 +137,7 @@ impl Map {
                 continue;
             }
             let victim = processes[usize::try_from(random.below(processes.len() as u64)).unwrap()];
-            // Most of those that start are spared: where ten in a row cannot, that is a failure.
+            // Most processes that are still starting are spared: ten failed starts in a row are a failure.
             if has_started(victim) || random.below(4) == 0 {
                 kill(victim, Signal::KILL);
             }
@@ -146,23 +147,24 @@ impl Map {
     fn check(&self, told: &[Fact], run: &str) {
         let failed: Vec<_> = told.iter().filter(|fact| matches!(fact, Fact::Failed(..))).collect();
         assert!(failed.is_empty(), "{failed:?}");
-        // `values` refuses an item that is told twice.
+        // `values` rejects an item that is reported twice.
         let values = values(told);
         let expected = self.expected.iter().copied().enumerate().collect();
         assert_eq!(values, expected);
-        // The store holds each value once: none was computed again that was there.
+        // The store contains each value once: no stored value was computed again.
         let all: Vec<u64> = (0..self.expected.len() as u64).collect();
         assert_eq!(self.trial.items_with_values(run), all);
     }
 }
 
-/// Item processes lead a group of their own; programs of this test are in its group.
+/// Returns whether this is an item process. Those lead their own process group; programs of this test are in its group.
 fn is_item_process(pid: i32) -> bool {
     let group = rustix::process::Pid::from_raw(pid).and_then(|pid| rustix::process::getpgid(Some(pid)).ok());
     group.is_some_and(|group| group.as_raw_nonzero().get() == pid)
 }
 
-/// It makes itself the first to go in a lack of memory just before it says that it is ready.
+/// Returns whether an item process has started. It makes itself the first to be killed if memory is short just before
+/// it reports that it is ready.
 fn has_started(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).is_ok_and(|score| score.trim() == "1000")
 }

@@ -1,7 +1,7 @@
-//! Workers for other targets than this machine's own: built, and run, by an emulator where it takes one.
+//! Tests of workers for targets other than this machine's own: built, and run, with an emulator if necessary.
 //!
-//! A target takes its standard library: the toolchain's own (`rustup target add aarch64-unknown-linux-musl`), or, for 64-bit
-//! ARM, the one that `tests/arm64.sh` unpacks into the target folder. Where there is none, the test says so.
+//! A target requires its standard library: the toolchain's own (`rustup target add aarch64-unknown-linux-musl`), or,
+//! for 64-bit ARM, the one that `tests/arm64.sh` unpacks into the target folder. If there is none, the test says so.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -15,8 +15,8 @@ use cloudknot_tests::skip::{optional, skipped};
 use cloudknot_tests::workspaces::{REAL, cargo_knot, workspace};
 
 const EMULATOR: &str = "qemu-aarch64-static";
-/// Has the kernel start programs for aarch64 with the emulator: a worker starts itself again, and the emulator alone does
-/// not follow it there. Only for what is started here: not for the machine.
+/// Script that makes the kernel start programs for aarch64 with the emulator: a worker starts itself again, and the
+/// emulator alone does not follow it there. Applies only to what is started here, not to the machine.
 const EMULATED: &str = r#"
 mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc || exit 125
 printf '%s' ":cloudknot:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:$1:F" \
@@ -24,7 +24,7 @@ printf '%s' ":cloudknot:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x
 exec "$2"
 "#;
 
-/// The compiler to use; none where no compiler has the target's library.
+/// Returns the compiler to use; `None` if no compiler has the target's library.
 fn compiler(target: &str) -> Option<PathBuf> {
     let has_std = |rustc: &PathBuf| {
         let output = Command::new(rustc).args(["--print", "target-libdir", "--target", target]).output();
@@ -39,14 +39,15 @@ fn path_of(program: &str) -> PathBuf {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file()).expect("it is there")
 }
 
-/// How the lack of a library is noted: a machine has one of two for its architecture.
+/// Returns the function that notes the lack of a library: it is optional if there is the other one for the
+/// architecture.
 fn unless_there_is(other: &str) -> fn(&str, &str) {
     if compiler(other).is_some() { optional } else { skipped }
 }
 
 #[tokio::test]
 async fn aarch64_musl() {
-    // It is what is chosen where it is installed.
+    // This target is chosen if it is installed.
     check("aarch64-unknown-linux-musl", &["--arm64"], unless_there_is("aarch64-unknown-linux-gnu")).await;
 }
 
@@ -65,7 +66,8 @@ async fn x86_64_musl() {
     check("x86_64-unknown-linux-musl", &["--target", "x86_64-unknown-linux-musl"], optional).await;
 }
 
-/// Builds a worker for the target, asks it for its types, and has it run ten items. `lacks` notes that there is no library.
+/// Builds a worker for the target, asks it for its types, and makes it run ten items. `lacks` notes that there is no
+/// library.
 async fn check(target: &str, options: &[&str], lacks: fn(&str, &str)) {
     let what = format!("a worker for {target}");
     let Some(compiler) = compiler(target) else {

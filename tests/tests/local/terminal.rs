@@ -1,4 +1,5 @@
-//! What a person sees: results on stdout, everything else on stderr, a bar on a terminal, and a word at Ctrl-C.
+//! Tests of the output for users: results on stdout, everything else on stderr, a bar on a terminal, and a message at
+//! Ctrl-C.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,7 +12,7 @@ fn trial() -> Trial {
     Trial::new(crate::PROGRAM)
 }
 
-/// What the program prints with this setting of `CLOUDKNOT_PROGRESS`.
+/// Returns the output of the program with this setting of `CLOUDKNOT_PROGRESS`.
 fn output(trial: &Trial, setting: &str, scenario: &str, spec: &Spec) -> Output {
     trial.command(&[scenario, &json(spec)]).env("CLOUDKNOT_PROGRESS", setting).output().unwrap()
 }
@@ -65,7 +66,7 @@ fn failures_are_told_with_index_kind_message_and_place() {
     assert!(stderr.contains("item 2 returned an error: outer: inner (attempt 1; it is tried again)\n"), "{stderr}");
     assert!(stderr.contains("item 2 returned an error: outer: inner\n"), "{stderr}");
     assert!(stderr.contains("work: 1 of 3 done, 2 failed, in "), "{stderr}");
-    // And at last what `main` prints of its error.
+    // Last, what `main` prints for its error.
     assert!(stderr.contains("Error: 2 of 3 items of `work` failed in run "), "{stderr}");
     assert!(stderr.contains("\n  hint: "), "{stderr}");
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
@@ -102,7 +103,7 @@ fn without_the_generated_main_nothing_is_printed() {
     assert_eq!(text(&output.stderr), "");
 }
 
-/// A run that is in its middle: the program has been told of two values, and the other items take very long.
+/// Run in progress: the program has received two values, and the other items take very long.
 struct Middle {
     trial: Trial,
     started: PathBuf,
@@ -119,13 +120,14 @@ impl Middle {
         Self { trial, started, spec }
     }
 
-    /// Waits for that; `told` is what the program has told so far.
+    /// Waits for this state; `told` returns the facts that the program has printed so far.
     fn wait(&self, told: impl Fn() -> Vec<Fact>) {
         wait_for("two items to start", || (counted(&self.started).len() == 2).then_some(()));
         wait_for("two values", || (values(&told()).len() == 2).then_some(()));
     }
 
-    /// What is told leads to a run that has what was done, and no failures but what is left.
+    /// Checks that the message leads to a run with the values that were done, and failures only for the unfinished
+    /// items.
     #[track_caller]
     fn check_told(&self, told: &str) {
         assert!(told.contains("cloudknot: interrupted: 2 of 6 done and kept"), "{told}");
@@ -151,13 +153,13 @@ fn an_interrupt_says_what_is_kept_and_how_to_go_on() {
     middle.check_told(text(&output.stderr));
 }
 
-/// Values are stored together, about once a second: what has not been stored yet is not lost either.
+/// Values are stored together, about once a second. Values that have not been stored yet are not lost either.
 #[test]
 fn an_interrupt_keeps_what_was_just_done() {
     let trial = trial();
     let started = trial.file("started");
-    // An item that takes long is not sent before the one ahead of it has been answered: when the last one starts, the program
-    // has the first two values.
+    // Items that take long are not sent before the previous one has been answered: when the last one starts, the
+    // program has the first two values.
     let tasks = [Task::Sleep(50, 1), Task::Sleep(50, 2), Task::Count(started.clone(), 3, 3_600_000)];
     let spec = Spec { parallel: Some(1), chunk: Some(3), ..Spec::of(tasks) };
     let mut command = trial.command(&["map", &json(&spec)]);
@@ -170,27 +172,27 @@ fn an_interrupt_keeps_what_was_just_done() {
     assert!(text(&output.stderr).contains("cloudknot: interrupted: 2 of 3 done and kept"), "{output:?}");
 }
 
-/// What a function has started is ended as well, though nothing ties it to this program.
+/// Processes that a function has started are ended as well, though nothing ties them to this program.
 #[test]
 fn an_interrupt_ends_what_functions_have_started() {
     let trial = trial();
     let mut command = trial.command(&["map", &json(&Spec::of([Task::Child]))]);
     command.env("CLOUDKNOT_PROGRESS", "plain");
     let running = cloudknot_tests::trial::Running::start(command, &trial.file(""));
-    // The program, its item process, and what that has started.
+    // The program, its item process, and the process that it has started.
     wait_for("three processes", || (trial.processes().len() == 3).then_some(()));
     kill(running.pid(), Signal::INT);
     assert_eq!(running.end().status.code(), Some(130));
     trial.wait_until_gone();
 }
 
-/// A real terminal, drawn by tmux.
+/// Real terminal, drawn by tmux.
 pub(crate) struct Terminal {
     socket: PathBuf,
 }
 
 impl Terminal {
-    /// Runs the program in it, with its stdout in a file, and then says how it ended.
+    /// Runs the program in the terminal, with its stdout in a file, and then prints how it ended.
     fn run(trial: &Trial, arguments: &[&str]) -> Option<Self> {
         let quoted: Vec<_> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
         let (program, home, out) = (crate::PROGRAM, trial.home(), trial.file("out"));
@@ -199,9 +201,9 @@ impl Terminal {
         Self::start(&trial.file("tmux"), &trial.file("script"), &line)
     }
 
-    /// Runs a line of the shell in it, and then says how it ended.
+    /// Runs a line of the shell in the terminal, and then prints how it ended.
     pub(crate) fn start(socket: &Path, script: &Path, line: &str) -> Option<Self> {
-        // Ctrl-C is for the program: the shell goes on.
+        // Ctrl-C is meant for the program: the shell continues.
         std::fs::write(script, format!("trap : INT\n{line}\necho \"it ended with $?\"\nsleep 1000\n")).unwrap();
         let mut tmux = Command::new("tmux");
         tmux.arg("-S").arg(socket).args(["-f", "/dev/null", "new-session", "-d", "-x", "150", "-y", "30", "sh"]);
@@ -230,7 +232,7 @@ impl Drop for Terminal {
     }
 }
 
-/// What a bar is drawn with.
+/// Returns whether the screen contains a bar.
 fn has_bar(screen: &str) -> bool {
     screen.contains(['█', '░'])
 }
@@ -270,8 +272,8 @@ fn ctrl_c_on_a_terminal() {
     assert!(has_bar(&terminal.wait_for("2/6")));
     terminal.tmux(&["send-keys", "C-c"]);
     let screen = terminal.wait_for("it ended with 130");
-    // The terminal shows the key behind the bar, where nobody can take it away again: so the last state of the bar stays,
-    // whole, and what is said stands below it.
+    // The terminal echoes the key behind the bar, where nothing can remove it. So the last state of the bar stays,
+    // whole, and the message is below it.
     let lines: Vec<_> = screen.lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(lines.iter().filter(|line| has_bar(line)).count(), 1, "{screen}");
     assert!(has_bar(lines[1]) && lines[2].starts_with("cloudknot: interrupted: "), "{screen}");

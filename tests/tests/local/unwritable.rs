@@ -1,4 +1,4 @@
-//! A folder that cannot be written: each a clear error, and what was stored before is there afterwards.
+//! Tests of folders that cannot be written: each gives a clear error, and what was stored before is there afterwards.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +20,7 @@ fn check_error(facts: &[Fact], kind: &str, words: &[&str]) {
     }
 }
 
-/// A file system of its own for the runs, if this user may mount one.
+/// Separate file system for the runs, if this user may mount one.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -43,7 +43,7 @@ fn mount(arguments: &[&str], folder: &Path) -> bool {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // A test that fails may leave it in use.
+        // A failed test may leave it in use.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
@@ -68,11 +68,11 @@ fn a_read_only_folder() {
     let incomplete = run_of(&trial.map(&Spec { chunk: Some(1), ..Spec::of(tasks) })).unwrap();
     std::fs::remove_file(&trial.stored(&incomplete, "results")[0]).unwrap();
     mounted.again("ro");
-    // What is stored is read.
+    // Stored results are read.
     let facts = trial.attach(&complete);
     assert_eq!(values(&facts), [(0, 2), (1, 4)].into());
     assert_eq!(failures(&facts)[&2].message, "no");
-    // What is missing cannot be computed.
+    // Missing results cannot be computed.
     let facts = trial.attach(&incomplete);
     assert_eq!(values(&facts), [(1, 4)].into());
     let failed = &failures(&facts)[&0];

@@ -1,5 +1,5 @@
-//! The walk of a new user, as README.md describes it: `cargo new`, a path to cloudknot, a function, `cargo run`. The
-//! crates are made outside the workspace, so that nothing of its settings helps them.
+//! Path of a new user, as README.md describes it: `cargo new`, a path to cloudknot, a function, `cargo run`. The crates
+//! are created outside the workspace, so that none of the workspace's settings apply.
 
 use cloudknot_tests::walk::Walk;
 
@@ -15,7 +15,7 @@ fn the_walk_of_the_readme() {
     refuses_a_knot_without_aws(&walk);
 }
 
-/// A program without the feature `aws` that finds a Knot does not run its maps on this machine instead.
+/// Checks that a program without the feature `aws` that finds a Knot does not run its maps on this machine instead.
 fn refuses_a_knot_without_aws(walk: &Walk) {
     let check = |features: &[&str], hint: &str| {
         let note = serde_json::json!({
@@ -76,7 +76,7 @@ fn main() -> cloudknot::Result<()> {
     assert_eq!(walk.run(), "[4, 8, 12]\nReturned: no text\n4\nOk(6)\n");
 }
 
-/// What stands in README.md after this, to the end of the code block.
+/// Returns the text of README.md after `start`, to the end of the code block.
 fn after(start: &str) -> &'static str {
     let (_, rest) = README.split_once(start).expect("README.md still has this passage of the walk");
     let (block, _) = rest.split_once("```\n").expect("a code block ends");

@@ -1,9 +1,9 @@
-//! Whatever a function does to its process, its item alone fails, and says how.
+//! Tests that only the item fails, with a clear reason, whatever its function does to the process.
 
 use cloudknot_tests::trial;
 use cloudknot_tests::trial::{Failed, Spec, Task, Trial, failures, values};
 
-/// Runs the task between others, all in one process; the others have their values, and the task has none.
+/// Runs the task between others, all in one process, and returns its failure. The others have their values.
 #[track_caller]
 fn fails(trial: &Trial, task: Task, spec: Spec) -> Failed {
     let tasks = vec![Task::Double(1), task, Task::Double(2), Task::Double(3)];
@@ -24,7 +24,7 @@ fn check(trial: &Trial, task: Task, kind: &str, message: &str) -> Failed {
     failed
 }
 
-/// A worker is stripped, and an optimised program has few frames.
+/// Returns whether a backtrace has names: a worker is stripped, and an optimised program has few frames.
 fn has_names(trial: &Trial) -> bool {
     trial.is_local() && cfg!(debug_assertions)
 }
@@ -153,7 +153,7 @@ fn the_log_of_a_failed_item_is_its_own() {
     for (item, word) in [(1, "second"), (2, "third"), (4, "fifth")] {
         let log = &failures[&item].log;
         assert!(log.contains(&format!("{word} err")), "{log:?}");
-        // An abort leaves what stdout had buffered unwritten.
+        // An abort discards what stdout had buffered.
         assert!(item == 2 || log.contains(&format!("{word} out")), "{log:?}");
         for other in ["first", "second", "third", "fourth", "fifth"].into_iter().filter(|other| *other != word) {
             assert!(!log.contains(other), "item {item}: {log:?}");
@@ -169,7 +169,8 @@ fn of_a_long_log_the_end_is_kept() {
     assert_eq!(failed.log.len(), 16 * 1024);
 }
 
-/// A thread that an item left behind ends the process once nothing runs in it any more; others still run elsewhere.
+/// A thread that an item left behind ends the process once nothing runs in it any more. Other items still run
+/// elsewhere.
 #[test]
 fn a_process_that_dies_with_nothing_to_do_harms_nobody() {
     let tasks = [Task::Sleep(3_000, 1), Task::DieLater, Task::Fail(vec!["no".into()])];

@@ -1,4 +1,4 @@
-//! What a map does with its options, with any number of inputs and with inputs and results of any size.
+//! Tests of the options of a map, of any number of inputs, and of inputs and results of any size.
 
 use std::path::PathBuf;
 
@@ -122,7 +122,7 @@ fn parallel_items_run_at_once() {
     let seen = trial.seen(&file);
     let tasks = (0..3).map(|number| Task::Count(seen.clone(), number, 3_600_000));
     let running = trial.start(&["map", &json(&Spec { parallel: Some(3), chunk: Some(3), ..Spec::of(tasks) })]);
-    // None of them ends by itself, so three have started only where three run at once.
+    // None of them ends by itself, so three have started only if three run at once.
     wait_for("three items to start", || (counted(&file).len() == 3).then_some(()));
     running.kill();
     trial.wait_until_gone();
@@ -132,7 +132,7 @@ fn parallel_items_run_at_once() {
 fn parallel_1_runs_one_after_another_in_order() {
     let trial = trial!();
     if !trial.is_local() {
-        return; // containers run beside one another
+        return; // containers run at the same time
     }
     let file = trial.file("order");
     let seen = trial.seen(&file);
@@ -172,7 +172,7 @@ fn failures_within_a_chunk_leave_its_other_values() {
 fn after_max_failures_the_rest_is_cancelled() {
     let trial = trial!();
     let file = trial.file("started");
-    // The other process goes on to an item that notes that it runs only once the first value has arrived.
+    // The other process continues with an item that notes its start only once the first value has arrived.
     let fails_then = Task::After(trial.seen(&file), Box::new(Task::Fail(vec!["one".into()])));
     let mut tasks = vec![Task::Double(1), fails_then, Task::Fail(vec!["two".into()])];
     tasks.extend((3..9).map(|number| Task::Count(trial.seen(&file), number, 3_600_000)));
@@ -203,7 +203,7 @@ fn cancel_ends_what_runs_and_keeps_what_is_done() {
     assert!(failures(&facts).values().all(|failed| failed.kind == "Cancelled" && failed.attempt == 0));
     assert_eq!(status(&facts), ([1, 0, 0, 0, 5], true));
     trial.wait_until_gone();
-    // It stays cancelled for whoever looks later; what is left can be taken up again.
+    // The run stays cancelled for later programs; its unfinished items can be scheduled again.
     let again = trial.attach(&run_of(&facts).unwrap());
     assert_eq!((values(&again), failures(&again).len()), ([(0, 8)].into(), 5));
     assert!(failures(&again)[&1].message.contains("retry_failed"), "{again:?}");
@@ -217,7 +217,7 @@ fn another_program_can_cancel() {
     let tasks = (0..4).map(|number| Task::Count(seen.clone(), number, 3_600_000));
     let running = trial.start(&["map", &json(&Spec { parallel: Some(1), ..Spec::of(tasks) })]);
     wait_for("an item to start", || (!counted(&file).is_empty()).then_some(()));
-    // The run's id is told by another thread than the one that runs items.
+    // The run's ID is printed by another thread than the one that runs items.
     let cancelled = trial.facts(&["cancel", &running.run()]);
     assert_eq!(status(&cancelled), ([0, 0, 0, 0, 4], true));
     let output = running.end();
@@ -321,7 +321,7 @@ fn one_input() {
 #[test]
 fn ten_thousand_and_one_inputs() {
     let trial = trial!();
-    // A container for every second one would be too many.
+    // One container for every two items would be too many.
     let chunk: &[&str] = if trial.is_batch() { &["2000"] } else { &[] };
     assert_eq!(found(&trial.facts(&[&["others", "10001"], chunk].concat())), ["10001"]);
 }
@@ -330,7 +330,7 @@ fn ten_thousand_and_one_inputs() {
 fn ten_thousand_and_one_inputs_each_stored_by_itself() {
     let trial = trial!();
     if !trial.is_local() {
-        return; // a container each
+        return; // each item would take a container
     }
     let facts = trial.facts(&["others", "10001", "1"]);
     assert_eq!(found(&facts), ["10001"]);
@@ -340,7 +340,7 @@ fn ten_thousand_and_one_inputs_each_stored_by_itself() {
 #[test]
 fn inputs_and_results_of_all_sizes() {
     let trial = trial!();
-    // Three hundred containers have a test of their own.
+    // A separate test covers three hundred containers.
     let arguments: &[&str] = if trial.is_batch() { &["sizes", "50"] } else { &["sizes"] };
     assert_eq!(found(&trial.facts(arguments)), ["300"]);
 }
@@ -390,7 +390,7 @@ fn a_hook_that_panics_does_not_take_the_run_with_it() {
 fn item_processes_killed_from_outside_fail_their_items_alone() {
     let trial = trial!();
     if !trial.is_local() {
-        return; // they are out of reach
+        return; // the item processes cannot be reached
     }
     let file = trial.file("started");
     let tasks = [Task::Count(trial.seen(&file), 1, 3_600_000), Task::Double(3)];
@@ -404,7 +404,7 @@ fn item_processes_killed_from_outside_fail_their_items_alone() {
     assert_eq!(values(&facts), [(1, 6)].into());
 }
 
-/// What this machine could give a program, in bytes; 0 where it does not say.
+/// Returns the memory that this machine could give a program, in bytes; 0 if it is unknown.
 fn memory_available() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
@@ -417,12 +417,13 @@ fn a_result_of_three_gigabytes() {
     const LENGTH: u64 = 3_000_000_000;
     let trial = trial!();
     if !trial.is_local() {
-        return; // it is said of this machine
+        return; // the value is limited by this machine
     }
     if std::env::var_os("CLOUDKNOT_HUGE").is_none() {
         return optional("a result of 3 GB", "it takes some minutes; set CLOUDKNOT_HUGE=1 to test it");
     }
-    // Twice in the program and twice in the item process, and the file is in memory as well until it is on the disk.
+    // The value is twice in the program and twice in the item process, and the file is in memory too until it is on the
+    // disk.
     if memory_available() < 5 * LENGTH {
         return skipped("a result of 3 GB", "it takes 15 GB of memory");
     }

@@ -55,7 +55,7 @@ pub(super) async fn what_ended(of: &Follower, over: bool) -> Result<()> {
         if let Some(id) = id {
             failure.message = format!("{} (job {id})", failure.message);
         }
-        let error = ItemError::new(failure, of.ledger.record.taken_up.retries + 1).with_log(log);
+        let error = ItemError::new(failure, of.ledger.record.scheduled.retries + 1).with_log(log);
         explained.push((items, Arc::new(error)));
     }
     let each =

@@ -52,7 +52,7 @@ pub(super) async fn cancel_item(aws: &Aws, ledger: &Ledger, item: u64) -> Result
 }
 
 fn items_of(record: &Record, child: u64) -> Vec<Range<u64>> {
-    record.taken_up.slice(child * record.manifest.chunk, record.manifest.chunk)
+    record.scheduled.slice(child * record.manifest.chunk, record.manifest.chunk)
 }
 
 fn public(aws: &Aws, job: Described, items: Vec<Range<u64>>, group: &str) -> Job {

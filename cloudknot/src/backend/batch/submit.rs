@@ -54,11 +54,11 @@ impl Follower {
     async fn take_up(&mut self) -> Result<()> {
         self.find_jobs().await?;
         let left = self.children_left();
-        let Record { manifest, taken_up, .. } = &self.ledger.record;
+        let Record { manifest, scheduled, .. } = &self.ledger.record;
         let has_job = |child: &u64| self.sent.iter().any(|sent| sent.children.contains(child));
         let without: Vec<u64> = left.keys().copied().filter(|child| !has_job(child)).collect();
         // Children without any outcome need not search the store for one: that has just been done for them.
-        let items = |child: u64| taken_up.slice(child * manifest.chunk, manifest.chunk).into_iter().flatten().count();
+        let items = |child: u64| scheduled.slice(child * manifest.chunk, manifest.chunk).into_iter().flatten().count();
         self.fresh = without.iter().all(|child| left[child].len() == items(*child));
         self.submit(ranges(&without)).await?;
         self.announce(left.len() as u64);
@@ -108,8 +108,8 @@ impl Follower {
     }
 
     fn order(&self, children: &Range<u64>) -> Order {
-        let Record { manifest, round, taken_up, .. } = &self.ledger.record;
-        let task = manifest.task(store_of(&self.note), *round, taken_up.retries, children.start);
+        let Record { manifest, round, scheduled, .. } = &self.ledger.record;
+        let task = manifest.task(store_of(&self.note), *round, scheduled.retries, children.start);
         let task = Task { fresh: self.fresh, ..task };
         Order {
             name: format!("{}{}", name_of_round(&self.ledger.record), children.start),
@@ -118,7 +118,7 @@ impl Follower {
             children: children.end - children.start,
             environment: environment(manifest, &task),
             resources: self.resources(*round),
-            timeout: timeout(manifest, taken_up.retries),
+            timeout: timeout(manifest, scheduled.retries),
             knot: manifest.knot.clone(),
             run: manifest.run.clone(),
             tags: manifest.tags.clone().into_iter().collect(),
@@ -135,11 +135,11 @@ impl Follower {
 
     /// Returns the round's children that have items without an outcome, with those items.
     pub(super) fn children_left(&self) -> BTreeMap<u64, Vec<u64>> {
-        let Record { manifest, taken_up, .. } = &self.ledger.record;
+        let Record { manifest, scheduled, .. } = &self.ledger.record;
         let missing = self.ledger.missing();
         let mut left: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         let mut before = 0;
-        for range in &taken_up.items {
+        for range in &scheduled.items {
             let first = missing.partition_point(|missing| missing.end <= range.start);
             for missing in missing[first..].iter().take_while(|missing| missing.start < range.end) {
                 for item in missing.start.max(range.start)..missing.end.min(range.end) {
@@ -159,7 +159,7 @@ fn name_of_round(record: &Record) -> String {
 
 /// Returns the number of children of the round.
 fn children(record: &Record) -> u64 {
-    record.taken_up.len().div_ceil(record.manifest.chunk)
+    record.scheduled.len().div_ceil(record.manifest.chunk)
 }
 
 /// Returns the jobs of this round, found in Batch by their names.

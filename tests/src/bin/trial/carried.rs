@@ -1,4 +1,4 @@
-//! Values that are easily lost on the way: each goes to an item process and comes back, and has to be the same to the bit.
+//! Values that are easily corrupted: each is sent to an item process and back, and has to be the same to the bit.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -30,13 +30,13 @@ struct Plain {
     by_key: BTreeMap<Key, Vec<char>>,
     by_tuple: HashMap<(u8, char), Tree>,
     wide: (u128, i128, u64, i64),
-    // What is nothing and what is a nothing inside of something are easily confused.
+    // `None` and `Some(None)` are easily confused.
     #[allow(clippy::option_option)]
     maybe: Vec<Option<Option<u8>>>,
     nested: Result<Option<()>, String>,
 }
 
-/// Gives back the plain value, and the bits of the numbers, which it compares by itself: a NaN equals nothing.
+/// Returns its arguments. The numbers are separate because they are compared by their bits: a NaN equals nothing.
 #[cloudknot::remote]
 fn echo(plain: Plain, doubles: Vec<f64>, singles: Vec<f32>) -> (Plain, Vec<f64>, Vec<f32>) {
     (plain, doubles, singles)
@@ -57,7 +57,7 @@ fn plain(number: u8) -> Plain {
     }
 }
 
-/// Numbers that are not themselves, or look like others: NaN with and without payload and sign, both zeros, subnormal.
+/// Bits of numbers that are NaN or resemble others: NaN with and without payload and sign, both zeros, subnormal.
 const DOUBLES: [u64; 8] = [
     0x7ff8_0000_0000_0000,
     0x7ff8_0000_dead_beef,

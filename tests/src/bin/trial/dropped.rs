@@ -1,5 +1,5 @@
-//! Maps and cancels that are dropped in the middle, and completed by the next program; see
-//! [`cloudknot_tests::recorder::drop_at`]. Here, because the worker has this program's functions.
+//! Maps and cancels that are dropped midway, and completed by the next program; see
+//! [`cloudknot_tests::recorder::drop_at`]. They are here because the worker has this program's functions.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,41 +14,41 @@ use super::{submit, tell_outcomes, work};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// The number of calls that are dropped at random.
+/// Number of calls that are dropped at random.
 const DROPS: u64 = 6;
 
-/// The most steps that anything is waited for, and the length of a step.
+/// Maximum number of steps to wait for anything, and the length of a step.
 const PATIENCE: (u32, Duration) = (60_000, Duration::from_millis(5));
 
-/// When a call is dropped.
+/// Moment at which a call is dropped.
 #[derive(Debug, Clone, Copy)]
 enum At {
-    /// When it sends S3 one request more than these.
+    /// When it sends S3 one request more than this number.
     S3(u64),
-    /// When it sends the rest of AWS one request more than these.
+    /// When it sends the rest of AWS one request more than this number.
     Aws(u64),
     /// After this time.
     Time(Duration),
 }
 
-/// The addresses of S3, and of the rest of AWS.
+/// Addresses of S3 and of the rest of AWS.
 struct Addresses {
     aws: String,
     s3: String,
 }
 
-/// The recorders before both, for one call.
+/// Recorders in front of both, for one call.
 struct Recorders {
     aws: Recorder,
     s3: Recorder,
 }
 
-/// A call that was dropped, or has ended before that.
+/// Call that was dropped, or that ended before that.
 struct Cut {
     at: At,
     has_ended: bool,
     took: Duration,
-    /// They keep their ports until the end of this program: the tasks that the call has left behind try again for minutes.
+    /// Kept with their ports until the end of this program: tasks that the call has left behind retry for minutes.
     recorders: Recorders,
 }
 
@@ -57,10 +57,10 @@ impl Addresses {
         Ok(Self { aws: std::env::var("AWS_ENDPOINT_URL")?, s3: std::env::var("AWS_ENDPOINT_URL_S3")? })
     }
 
-    /// Has the backends that are opened from now on use these.
+    /// Makes the backends that are opened from now on use these addresses.
     fn set(&self) {
         for (name, value) in [("AWS_ENDPOINT_URL", &self.aws), ("AWS_ENDPOINT_URL_S3", &self.s3)] {
-            // SAFETY: what reads the environment here is Rust, which locks it.
+            // SAFETY: only Rust code reads the environment here, and the standard library locks it.
             #[allow(unsafe_code)]
             unsafe {
                 std::env::set_var(name, value);
@@ -68,14 +68,14 @@ impl Addresses {
         }
     }
 
-    /// Has the backends that are opened from now on use recorders before these.
+    /// Makes the backends that are opened from now on use recorders in front of these addresses.
     fn record(&self) -> Recorders {
         let recorders = Recorders { aws: Recorder::before(&self.aws), s3: Recorder::before(&self.s3) };
         Self { aws: recorders.aws.url(), s3: recorders.s3.url() }.set();
         recorders
     }
 
-    /// Polls a call over recorders of its own, and drops it. After that, backends use these addresses again.
+    /// Polls a call over its own recorders, and drops it. Afterwards, backends use these addresses again.
     async fn cut<T>(&self, at: At, call: impl Future<Output = Result<T>>) -> Result<Cut> {
         let recorders = self.record();
         let held_by = |recorder, requests| {
@@ -95,7 +95,7 @@ impl Addresses {
     }
 }
 
-/// Does this at each request to S3, at each to the rest of AWS, and at random moments of the time that a whole call takes.
+/// Calls `act` for each request to S3, for each to the rest of AWS, and for random moments in the duration of a whole call.
 async fn at_each_point(seed: &str, mut act: impl AsyncFnMut(At) -> Result<Cut>) -> Result<()> {
     let (mut cuts, mut random) = (Vec::new(), Random::new(seed.parse()?));
     let mut whole = Duration::ZERO;
@@ -124,7 +124,7 @@ async fn at_each_point(seed: &str, mut act: impl AsyncFnMut(At) -> Result<Cut>) 
     Ok(())
 }
 
-/// Maps, drops that, and attaches to the run if there is a record of it.
+/// Maps, drops the call, and attaches to the run if it has a record.
 pub(super) async fn maps(spec: &str, record: &Path, seed: &str) -> Result<()> {
     let addresses = Addresses::of_environment()?;
     at_each_point(seed, async |at| {
@@ -146,8 +146,8 @@ fn recorded(record: &Path) -> BTreeSet<String> {
     manifests.filter_map(|path| Some(path.parent()?.file_name()?.to_str()?.to_owned())).collect()
 }
 
-/// Starts a run whose program is then gone, cancels it, drops that, and cancels it again. Before it attaches, it waits for a file
-/// with the id of the run.
+/// Starts a run whose program then ends, cancels the run, drops that call, and cancels it again. Before it attaches, it waits
+/// for a file with the ID of the run.
 pub(super) async fn cancels(spec: &str, started: &Path, go_on: &Path, seed: &str) -> Result<()> {
     let addresses = Addresses::of_environment()?;
     let mut gone = Vec::new();

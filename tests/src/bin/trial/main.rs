@@ -1,5 +1,5 @@
-//! A program with remote functions that do all that a function can do. Its first argument is a scenario; it prints facts,
-//! one a line, for the tests to read.
+//! Program with remote functions that do everything a function can do. Its first argument is a scenario. It prints facts,
+//! one per line, for the tests to read.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -13,7 +13,7 @@ mod carried;
 #[cfg(feature = "counterparts")]
 mod dropped;
 
-/// Does what the task says.
+/// Performs the task.
 #[cloudknot::remote]
 fn work(task: Task) -> Result<u64, Oops> {
     perform(task)
@@ -122,7 +122,7 @@ fn a_function_that_panics(message: &str) {
 
 #[allow(unsafe_code)]
 fn segfault() {
-    // SAFETY: none; this is what it is for. The address is in no page, and the process ends here.
+    // SAFETY: none; the fault is the purpose. The address is in no page, and the process ends here.
     unsafe { std::ptr::without_provenance_mut::<u64>(0x1000).write_volatile(1) }
 }
 
@@ -138,7 +138,7 @@ fn raise(signal: rustix::process::Signal) {
 
 #[allow(unsafe_code)]
 fn fork_and_die() {
-    // SAFETY: the child only sleeps, which is allowed after a fork of a program with threads.
+    // SAFETY: the child only sleeps, which is permitted after a fork of a multithreaded program.
     if unsafe { libc::fork() } == 0 {
         // SAFETY: as above.
         unsafe {
@@ -151,11 +151,11 @@ fn fork_and_die() {
 
 fn append(file: &Path, number: u64) {
     let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
-    // At once, so that what several processes append does not mix.
+    // In one write, so that the numbers of several processes do not mix.
     file.and_then(|mut file| file.write_all(format!("{number}\n").as_bytes())).expect("the file can be written");
 }
 
-/// Waits, asynchronously, and passes on.
+/// Waits asynchronously, then returns the number.
 #[cloudknot::remote(retries = 1, timeout = "1h")]
 async fn later(milliseconds: u64, number: u64) -> Result<u64, String> {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -163,19 +163,19 @@ async fn later(milliseconds: u64, number: u64) -> Result<u64, String> {
     if number == 0 { Err("nothing to give".into()) } else { Ok(number) }
 }
 
-/// Fills so many MiB, with few to be had where memory is limited.
+/// Fills this many MiB, while little memory is available where it is limited.
 #[cloudknot::remote(memory = "128 MiB")]
 fn hungry(mebibytes: usize) -> u64 {
     let filled = std::hint::black_box(vec![1_u8; mebibytes << 20]);
     filled.iter().step_by(1 << 20).map(|&byte| u64::from(byte)).sum()
 }
 
-/// How many thousandths of a CPU this process may have; fails where that is not limited.
+/// Returns the CPU quota of this process in thousandths of a CPU; fails if there is none.
 #[cloudknot::remote(vcpus = 0.25)]
 fn quota(_nothing: u8) -> Result<u64, String> {
     let read =
         |file: &str| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).map_err(|_| file.to_owned());
-    // The second version of control groups, or the first.
+    // Version 2 of control groups, or version 1.
     let limit = read("cpu.max")
         .or_else(|_| Ok::<_, String>(read("cpu/cpu.cfs_quota_us")? + " " + &read("cpu/cpu.cfs_period_us")?))?;
     let numbers: Result<Vec<u64>, _> = limit.split_whitespace().map(str::parse).collect();
@@ -185,31 +185,31 @@ fn quota(_nothing: u8) -> Result<u64, String> {
     }
 }
 
-/// Something else than [`work`].
+/// Function other than [`work`].
 #[cloudknot::remote]
 fn other(number: u64) -> u64 {
     number
 }
 
-/// As many characters, each the last of the given. Text, because bytes are slow without optimisation.
+/// Returns `length` copies of the last character of `text`. Text, because bytes are slow without optimisation.
 #[cloudknot::remote]
 fn stretch(text: &str, length: usize) -> String {
     text.chars().last().map(String::from).unwrap_or_default().repeat(length)
 }
 
-/// As many bytes, each the given.
+/// Returns `length` copies of `byte`.
 #[cloudknot::remote]
 fn bytes(byte: u8, length: usize) -> Vec<u8> {
     vec![byte; length]
 }
 
-/// As many numbers, each the given.
+/// Returns `length` copies of `number`.
 #[cloudknot::remote]
 fn floats(number: f64, length: usize) -> Vec<f64> {
     vec![number; length]
 }
 
-/// Passes on what the codec may refuse: the number 13 at either end.
+/// Passes on values that the codec may refuse: the number 13 as input or output.
 #[cloudknot::remote]
 fn picky(_input: Unlucky, output: u32) -> Unlucky {
     Unlucky(output)
@@ -235,13 +235,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["map", spec] => tell_outcomes(&submit(spec)?.await?).await?,
         ["stream", spec] => tell_results(&submit(spec)?.await?).await,
         ["values", spec] => tell_values(map(spec)?.await),
-        // From a task each, of which one blocks its thread.
+        // Each in its own task; the second one blocks its thread.
         ["spawned", spec] => {
             let (awaited, waited) = (map(spec)?, map(spec)?);
             tell_values(tokio::spawn(async move { awaited.await }).await?);
             tell_values(tokio::spawn(async move { waited.wait() }).await?);
         }
-        // As a user would, to see what `main` prints of an error.
+        // As in a user's program, to show what `main` prints for an error.
         ["plain", spec] => println!("{:?}", map(spec)?.await?),
         ["attach", run] => tell_attached(work.attach(run).await).await?,
         ["attach-stream", run] => tell_results(&work.attach(run).await?).await,
@@ -404,8 +404,8 @@ fn tell_status(run: &Run<u64>) {
     tell(&Fact::Status(counts, status.finished));
 }
 
-/// Tells the status while the run goes on, makes the file that its items wait for, tells the status at its end, and that each
-/// handle sees all.
+/// Prints the status during the run, creates the file that its items wait for, and prints the status at the end, and that
+/// each handle has all outcomes.
 async fn status(run: Run<u64>, go_on: &Path) -> cloudknot::Result<()> {
     let mut results = run.results();
     let first = results.next().await;
@@ -418,7 +418,7 @@ async fn status(run: Run<u64>, go_on: &Path) -> cloudknot::Result<()> {
     Ok(())
 }
 
-/// Cancels once an item has noted in the file that it runs.
+/// Cancels the run once two items have noted in the file that they run.
 async fn cancel_own(run: Run<u64>, started: &Path) -> cloudknot::Result<()> {
     while counted(started).len() < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -427,7 +427,7 @@ async fn cancel_own(run: Run<u64>, started: &Path) -> cloudknot::Result<()> {
     tell_outcomes(&run).await
 }
 
-/// So many cheap items, as they complete; tells how many came, and fails where one is not what it should be.
+/// Maps this many cheap items, streams their results and prints how many there were. Fails if a value is wrong.
 fn many_others(items: u64, chunk: Option<u64>) -> cloudknot::Result<()> {
     let map = other.map(0..items);
     let run = if let Some(chunk) = chunk { map.chunk(chunk) } else { map }.submit().wait()?;
@@ -441,7 +441,7 @@ fn many_others(items: u64, chunk: Option<u64>) -> cloudknot::Result<()> {
     Ok(())
 }
 
-/// Inputs and results of all sizes, none like the one before.
+/// Maps inputs and results of all sizes, each different from the one before.
 fn sizes(chunk: Option<u64>) -> cloudknot::Result<()> {
     let length = |item: u64| usize::try_from(item.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 46).expect("small");
     let letter = |item: u64| char::from(b'a' + item.to_le_bytes()[0] % 26).to_string();
@@ -470,7 +470,7 @@ fn to_fill(items: usize, length: usize) -> impl Iterator<Item = (String, usize)>
     (0..items).map(move |_| ("x".to_owned(), length))
 }
 
-/// Values as their lengths.
+/// Prints the lengths of the values.
 async fn fill(run: cloudknot::Result<Run<String>>) -> cloudknot::Result<()> {
     let run = match run {
         Ok(run) => run,
@@ -491,7 +491,7 @@ async fn fill(run: cloudknot::Result<Run<String>>) -> cloudknot::Result<()> {
 }
 
 fn huge<T: PartialEq>(value: &[T], each: &T) {
-    // Each byte of it has been compared with its checksum; here it is seen that these are the right ones.
+    // Each byte has been verified by a checksum; this checks that they are the right ones.
     assert!(
         value.iter().step_by(1 << 16).chain(value.last()).all(|value| value == each),
         "all are what they should be"
@@ -501,7 +501,7 @@ fn huge<T: PartialEq>(value: &[T], each: &T) {
     tell(&Fact::Found(status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("VmHWM: ?").to_owned()));
 }
 
-/// The iterator panics after more inputs than fit into memory's buffers.
+/// Maps over an iterator that panics after more inputs than fit into the buffers in memory.
 fn panicking_inputs() {
     let inputs = (0..200_000).map(|number: u64| if number == 199_999 { panic!("no more inputs") } else { number });
     let panicked = std::panic::catch_unwind(|| other.map(inputs).submit().wait());
