@@ -57,11 +57,11 @@ impl StdError for CodecError {}
 pub(crate) fn encode_value<T: Serialize>(codec: Codec, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
     match codec {
         Codec::Bincode => {
-            encode_bincode(value, out).map_err(|what| CodecError::new("failed to encode with bincode", what))
+            encode_bincode(value, out).map_err(|what| CodecError::new("cannot encode with bincode", what))
         }
         Codec::Messagepack => value
             .serialize(&mut rmp_serde::Serializer::new(out).with_struct_map())
-            .map_err(|error| CodecError::new("failed to encode with messagepack", error)),
+            .map_err(|error| CodecError::new("cannot encode with messagepack", error)),
     }
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn decode_value<T: DeserializeOwned>(codec: Codec, value: &[u8]) -> R
         Codec::Messagepack => {
             let mut rest = value;
             let decoded = T::deserialize(&mut rmp_serde::Deserializer::new(&mut rest))
-                .map_err(|error| CodecError::new("failed to decode with messagepack", error))?;
+                .map_err(|error| CodecError::new("cannot decode with messagepack", error))?;
             all_read(rest.len())?;
             Ok(decoded)
         }
@@ -101,7 +101,7 @@ fn decode_bincode<T: DeserializeOwned>(value: &[u8]) -> Result<T, CodecError> {
     fn within<T: DeserializeOwned, const LIMIT: usize>(value: &[u8]) -> Result<T, CodecError> {
         let config = bincode::config::standard().with_limit::<LIMIT>();
         let (decoded, read) = bincode::serde::decode_from_slice(value, config)
-            .map_err(|error| CodecError::new("failed to decode with bincode", not_decoded(&error)))?;
+            .map_err(|error| CodecError::new("cannot decode with bincode", not_decoded(&error)))?;
         all_read(value.len() - read)?;
         Ok(decoded)
     }

@@ -110,7 +110,7 @@ impl std::fmt::Display for Trouble {
         match self {
             Self::Store(error) => error.fmt(f),
             Self::Inputs(error) => error.fmt(f),
-            Self::Process(message) => write!(f, "failed to start an item process: {message}"),
+            Self::Process(message) => write!(f, "cannot start an item process: {message}"),
         }
     }
 }

@@ -112,7 +112,7 @@ fn task() -> Result<Task, Stop> {
     })?;
     serde_json::from_str(&text).map_err(|error| {
         Stop::wrong(format!(
-            "failed to read `{}`: {error}\n  hint: deploy again with the cloudknot that submits",
+            "cannot read `{}`: {error}\n  hint: deploy again with the cloudknot that submits",
             contract::ENV_TASK
         ))
     })
@@ -154,9 +154,9 @@ fn own_items(task: &Task, store: &dyn Store, keys: &RunKeys) -> Result<Vec<Range
     }
     let key = keys.round(task.round);
     let bytes = engine::block_on(store.get(&key))?;
-    let bytes = bytes.ok_or_else(|| Stop::wrong(format!("failed to find `{key}` in {}", store.describe())))?;
+    let bytes = bytes.ok_or_else(|| Stop::wrong(format!("cannot find `{key}` in {}", store.describe())))?;
     let round: Round =
-        serde_json::from_slice(&bytes).map_err(|error| Stop::wrong(format!("failed to read `{key}`: {error}")))?;
+        serde_json::from_slice(&bytes).map_err(|error| Stop::wrong(format!("cannot read `{key}`: {error}")))?;
     Ok(round.slice(first, task.chunk))
 }
 
@@ -218,7 +218,7 @@ fn stop_on_sigterm(control: &Arc<Control>) {
                 control.stop.store(true, Ordering::Relaxed);
             });
         }
-        Err(error) => eprintln!("cloudknot: failed to listen for SIGTERM: {error}"),
+        Err(error) => eprintln!("cloudknot: cannot listen for SIGTERM: {error}"),
     }
 }
 

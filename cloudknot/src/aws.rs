@@ -97,7 +97,7 @@ impl Aws {
         let (config, region) = loaded(profile.as_deref(), said.or(chosen.region)).await;
         let Some(region) = region else {
             let whose = profile.map_or_else(String::new, |profile| format!(" of the profile `{profile}`"));
-            return Err(Error::new(ErrorKind::Config, format!("failed to find the region of AWS{whose}"))
+            return Err(Error::new(ErrorKind::Config, format!("cannot find the region of AWS{whose}"))
                 .with_hint("name one: `cargo knot configure --region eu-central-1`, --region, or AWS_REGION"));
         };
         let config = match named {
@@ -162,7 +162,7 @@ impl Aws {
         let (kind, hint) = self.sort(&code, &*answer);
         let hint =
             if broken { Some("AWS itself has trouble: try again later; what exists is kept".to_owned()) } else { hint };
-        let failed = Error::new(kind, format!("failed to {doing}")).with_source(answer);
+        let failed = Error::new(kind, format!("cannot {doing}")).with_source(answer);
         match hint {
             Some(hint) => failed.with_hint(hint),
             None => failed,

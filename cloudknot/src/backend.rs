@@ -10,8 +10,8 @@ use cloudknot_runtime::store::{BoxFuture, Store};
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(not(cloudknot_worker))]
 use crate::home;
-use crate::record::job::Job;
 use crate::record::Start;
+use crate::record::job::Job;
 use crate::record::ledger::Ledger;
 
 #[cfg(all(feature = "aws", not(cloudknot_worker)))]
@@ -99,14 +99,14 @@ impl Backend {
             Ok("docker") => Err(Error::new(
                 ErrorKind::Config,
                 format!(
-                    "failed to choose a backend: `{}` is `docker`, which this program was built without",
+                    "cannot choose a backend: `{}` is `docker`, which this program was built without",
                     contract::ENV_BACKEND
                 ),
             )
             .with_hint("give cloudknot the feature `docker` in Cargo.toml")),
             Ok(other) => Err(Error::new(
                 ErrorKind::Config,
-                format!("failed to choose a backend: `{}` is `{other}`", contract::ENV_BACKEND),
+                format!("cannot choose a backend: `{}` is `{other}`", contract::ENV_BACKEND),
             )
             .with_hint("it can be: local, docker, batch")),
         }
@@ -178,7 +178,8 @@ pub(crate) trait Executor: Send + Sync {
     }
 
     /// Starts to compute the missing items of the ledger's round. Reports progress to the ledger, and finally the end.
-    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> BoxFuture<'static, Result<()>>;
+    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, start: Start)
+    -> BoxFuture<'static, Result<()>>;
 
     /// Returns the jobs of the run; empty on backends without jobs.
     fn jobs(&self, _: &Arc<Ledger>) -> BoxFuture<'static, Result<Vec<Job>>> {
@@ -188,7 +189,7 @@ pub(crate) trait Executor: Send + Sync {
     /// Cancels one item.
     fn cancel_item(&self, ledger: &Arc<Ledger>, item: u64) -> BoxFuture<'static, Result<()>> {
         let message =
-            format!("failed to cancel item {item} of run {}: it has no job of its own", ledger.record.manifest.run);
+            format!("cannot cancel item {item} of run {}: it has no job of its own", ledger.record.manifest.run);
         let error = Error::new(ErrorKind::Config, message).with_hint("cancel the run, or run it on AWS Batch");
         Box::pin(std::future::ready(Err(error)))
     }

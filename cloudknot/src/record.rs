@@ -56,6 +56,6 @@ pub(crate) enum Settled {
 
 /// Returns the error for a record that cannot be read.
 pub(crate) fn damaged(what: &str, why: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Store, format!("failed to read `{what}`: {why}"))
+    Error::new(ErrorKind::Store, format!("cannot read `{what}`: {why}"))
         .with_hint("the run's record is damaged, or was written by another version of cloudknot")
 }

@@ -184,7 +184,7 @@ impl<T: Send + 'static> Run<T> {
                 End::Trouble(why) => {
                     let (function, run) = (ledger.record.function_name(), &ledger.record.manifest.run);
                     let hint = format!("`{function}.attach(\"{run}\")` ends what is left of it");
-                    Err(Error::new(ErrorKind::Infrastructure, format!("failed to cancel run {run}: {why}"))
+                    Err(Error::new(ErrorKind::Infrastructure, format!("cannot cancel run {run}: {why}"))
                         .with_hint(hint))
                 }
                 End::Complete | End::Cancelled(_) => Ok(()),
@@ -217,7 +217,7 @@ impl<T: Send + 'static> Run<T> {
             if !store.create(&keys.round(next), bytes.into()).await? {
                 return Err(Error::new(
                     ErrorKind::Config,
-                    format!("failed to begin round {next} of run {}: another program has", manifest.run),
+                    format!("cannot begin round {next} of run {}: another program has", manifest.run),
                 )
                 .with_hint("attach to the run to follow it"));
             }
@@ -254,7 +254,7 @@ pub(crate) async fn attach<T>(
 async fn manifest(store: &dyn Store, keys: &RunKeys, run: &str) -> Result<Manifest> {
     let key = keys.manifest();
     let not_found = || {
-        Error::new(ErrorKind::NotFound, format!("failed to attach to run `{run}`: {} has none", store.describe()))
+        Error::new(ErrorKind::NotFound, format!("cannot attach to run `{run}`: {} has none", store.describe()))
             .with_hint("check the id, and that CLOUDKNOT_HOME and CLOUDKNOT_BACKEND are those of the program that submitted it")
     };
     if run.is_empty() || !run.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
@@ -281,8 +281,7 @@ struct Version {
 fn check_types(manifest: &Manifest, function: &Function) -> Result<()> {
     let id = function.id.to_string();
     if manifest.function != id {
-        let message =
-            format!("failed to attach to run {}: it is of `{}`, not of `{id}`", manifest.run, manifest.function);
+        let message = format!("cannot attach to run {}: it is of `{}`, not of `{id}`", manifest.run, manifest.function);
         return Err(Error::new(ErrorKind::Types, message).with_hint("attach with the function that was mapped"));
     }
     let here = function.schema();
@@ -291,7 +290,7 @@ fn check_types(manifest: &Manifest, function: &Function) -> Result<()> {
     }
     let difference = here.difference(&manifest.schema);
     let message =
-        format!("failed to attach to run {}: the types of `{id}` have changed since\n{difference}", manifest.run);
+        format!("cannot attach to run {}: the types of `{id}` have changed since\n{difference}", manifest.run);
     Err(Error::new(ErrorKind::Types, message)
         .with_hint("attach from a program with the types of then, or submit a new run"))
 }

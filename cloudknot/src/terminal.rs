@@ -109,7 +109,7 @@ impl Hook for Terminal {
                 say(&format!("  {resource} ({kind}) {status}{reason}"));
             }
             Event::Retrying { doing, reason, wait } => {
-                let line = format!("failed to {doing}: {reason}; it is tried again in {}", in_short(wait));
+                let line = format!("cannot {doing}: {reason}; it is tried again in {}", in_short(wait));
                 match &shown.push {
                     Some((Some(bar), _)) => bar.suspend(|| say(&line)),
                     _ => say(&line),
@@ -284,7 +284,7 @@ fn answer_interrupts(shown: &Arc<Mutex<AllShown>>) {
         // Registered before the task starts: the user may press Ctrl-C as soon as the start of a run is shown.
         let mut interrupts = match engine::enter(|| signal(SignalKind::interrupt())) {
             Ok(interrupts) => interrupts,
-            Err(error) => return say(&format!("failed to listen for Ctrl-C: {error}")),
+            Err(error) => return say(&format!("cannot listen for Ctrl-C: {error}")),
         };
         engine::spawn(async move {
             interrupts.recv().await;

@@ -95,15 +95,15 @@ impl Cloud {
     }
 
     /// Like [`Cloud::get`], with faults injected into this percentage of the workers' requests to S3; see
-    /// [`Recorder::weather`]. Returns `None` if it is not available.
+    /// [`Recorder::inject_faults`]. Returns `None` if it is not available.
     ///
     /// # Panics
     /// Same as for [`Cloud::get`].
-    pub fn in_bad_weather(seed: u64, percent: u64) -> Option<Arc<Self>> {
+    pub fn with_faults(seed: u64, percent: u64) -> Option<Arc<Self>> {
         let mut cloud = Self::handed_over_or_new()?;
         let recorder = Recorder::before(&cloud.s3.url());
-        recorder.weather(seed, percent);
-        cloud.made = prepare(&format!("weather-{:x}", crate::now()), &cloud.moto, recorder.url());
+        recorder.inject_faults(seed, percent);
+        cloud.made = prepare(&format!("faults-{:x}", crate::now()), &cloud.moto, recorder.url());
         cloud.before_workers = Some(recorder);
         Some(Arc::new(cloud))
     }

@@ -59,7 +59,7 @@ struct Plan {
     instead: Option<Arc<Script>>,
     mishaps: VecDeque<Mishap>,
     delay: Duration,
-    weather: Option<Weather>,
+    faults: Option<Faults>,
     /// Number of requests to let through before further ones are held, if there is a limit.
     left: Option<u64>,
     held: usize,
@@ -234,8 +234,8 @@ impl Recorder {
     /// From now on, injects faults into this percentage of the requests: an answer of 429, 500 or 503, or a connection
     /// that is cut before the answer. The seed determines the affected requests: the same ones for the same order of
     /// requests. 0 ends the fault injection.
-    pub fn weather(&self, seed: u64, percent: u64) {
-        self.plan().weather = (percent > 0).then(|| Weather { random: Random::new(seed), percent });
+    pub fn inject_faults(&self, seed: u64, percent: u64) {
+        self.plan().faults = (percent > 0).then(|| Faults { random: Random::new(seed), percent });
     }
 
     /// Lets this many requests through, and holds those that come after them, without an answer, until
@@ -389,7 +389,7 @@ impl Plan {
     }
 
     fn mishap(&mut self, seen: &Seen) -> Option<Mishap> {
-        let mishap = self.mishaps.pop_front().or_else(|| self.weather.as_mut()?.strikes(&seen.service));
+        let mishap = self.mishaps.pop_front().or_else(|| self.faults.as_mut()?.strikes(&seen.service));
         mishap.or_else(|| self.instead.as_ref()?(seen).map(Mishap::Instead))
     }
 }
@@ -432,12 +432,12 @@ impl Drop for Passing {
 
 /// Pseudo-random fault injection: a seed always affects the same requests.
 #[derive(Debug)]
-struct Weather {
+struct Faults {
     random: Random,
     percent: u64,
 }
 
-impl Weather {
+impl Faults {
     fn strikes(&mut self, service: &str) -> Option<Mishap> {
         if self.random.below(100) >= self.percent {
             return None;

@@ -98,7 +98,7 @@ pub struct Made {
 pub fn shared() -> Option<&'static Shared> {
     static SHARED: LazyLock<Option<Shared>> = LazyLock::new(|| {
         let file = std::env::var_os(ENV)?;
-        let text = fs::read(&file).unwrap_or_else(|error| panic!("failed to read {}: {error}", file.display()));
+        let text = fs::read(&file).unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
         Some(serde_json::from_slice(&text).expect("the program `counterparts` has written it"))
     });
     SHARED.as_ref()
@@ -121,7 +121,7 @@ pub(crate) fn one_of_this_process<T>(known: &Mutex<Weak<T>>, make: impl FnOnce()
 /// If the lock file cannot be created.
 pub fn lock(name: &str) -> File {
     let path = lock_folder().join(format!("{name}.lock"));
-    let file = File::create(&path).unwrap_or_else(|error| panic!("failed to make {}: {error}", path.display()));
+    let file = File::create(&path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
     file.lock().expect("a file of a temporary folder can be locked");
     file
 }

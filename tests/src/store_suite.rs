@@ -319,7 +319,7 @@ fn assert_bad<T>(result: Result<T>, key: &str) {
 pub fn assert_error(error: &StoreError, kind: StoreErrorKind, names: &[&str]) {
     let message = error.to_string();
     assert_eq!(error.kind(), kind, "{message}: {:?}", error.source());
-    assert!(message.starts_with("failed to ") && !message.ends_with('.'), "{message}");
+    assert!(message.starts_with("cannot ") && !message.ends_with('.'), "{message}");
     for name in names {
         assert!(message.contains(name), "`{message}` names `{name}`");
     }

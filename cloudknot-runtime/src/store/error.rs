@@ -71,7 +71,7 @@ impl StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "failed to {}", self.doing)
+        write!(f, "cannot {}", self.doing)
     }
 }
 

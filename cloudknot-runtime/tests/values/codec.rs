@@ -245,11 +245,11 @@ fn hostile_lengths_are_refused_without_reserving_memory() {
     // MessagePack: a string, bytes, an array and a map of length 2^32 - 1.
     for marker in [0xdb, 0xc6, 0xdd, 0xdf] {
         let hostile = forged(Codec::Messagepack, &[marker, 255, 255, 255, 255, 1, 1, 1]);
-        refused::<String>(Codec::Messagepack, &hostile, "failed to decode with messagepack");
-        refused::<Vec<u8>>(Codec::Messagepack, &hostile, "failed to decode with messagepack");
-        refused::<Vec<f64>>(Codec::Messagepack, &hostile, "failed to decode with messagepack");
-        refused::<HashMap<u64, u64>>(Codec::Messagepack, &hostile, "failed to decode with messagepack");
-        refused::<serde_json::Value>(Codec::Messagepack, &hostile, "failed to decode with messagepack");
+        refused::<String>(Codec::Messagepack, &hostile, "cannot decode with messagepack");
+        refused::<Vec<u8>>(Codec::Messagepack, &hostile, "cannot decode with messagepack");
+        refused::<Vec<f64>>(Codec::Messagepack, &hostile, "cannot decode with messagepack");
+        refused::<HashMap<u64, u64>>(Codec::Messagepack, &hostile, "cannot decode with messagepack");
+        refused::<serde_json::Value>(Codec::Messagepack, &hostile, "cannot decode with messagepack");
     }
 }
 
@@ -257,10 +257,10 @@ fn hostile_lengths_are_refused_without_reserving_memory() {
 fn what_is_left_over_is_refused() {
     refused::<u8>(Codec::Bincode, &forged(Codec::Bincode, &[1, 2]), "1 bytes are left over");
     refused::<u8>(Codec::Messagepack, &forged(Codec::Messagepack, &[1, 2]), "1 bytes are left over");
-    refused::<bool>(Codec::Bincode, &forged(Codec::Bincode, &[7]), "failed to decode with bincode");
-    refused::<char>(Codec::Bincode, &forged(Codec::Bincode, &[255]), "failed to decode with bincode");
-    refused::<String>(Codec::Bincode, &forged(Codec::Bincode, &[1, 255]), "failed to decode with bincode");
-    refused::<Shape>(Codec::Bincode, &forged(Codec::Bincode, &[9]), "failed to decode with bincode");
+    refused::<bool>(Codec::Bincode, &forged(Codec::Bincode, &[7]), "cannot decode with bincode");
+    refused::<char>(Codec::Bincode, &forged(Codec::Bincode, &[255]), "cannot decode with bincode");
+    refused::<String>(Codec::Bincode, &forged(Codec::Bincode, &[1, 255]), "cannot decode with bincode");
+    refused::<Shape>(Codec::Bincode, &forged(Codec::Bincode, &[9]), "cannot decode with bincode");
 }
 
 // Decoding must end without a panic for any bytes.

@@ -221,8 +221,7 @@ impl Stacks {
                     }
                 }
                 Next::Refuse => {
-                    let message =
-                        format!("failed to change the stack `{}`: its status is {}", stack.name, stack.status);
+                    let message = format!("cannot change the stack `{}`: its status is {}", stack.name, stack.status);
                     return Err(Error::new(ErrorKind::Exists, message).with_hint(
                         "somebody has made a change set of it and not executed it: delete the stack in CloudFormation, then \
                          run the same command",
@@ -261,7 +260,7 @@ impl Stacks {
     /// Waits until the operation has ended, and returns the stack; an error if the operation did not succeed.
     async fn settled(&self, name: &str, id: &str, doing: Doing) -> Result<Stack> {
         let Some(stack) = self.wait(name, id).await? else {
-            let message = format!("failed to {} the stack `{name}`: somebody deleted it", doing.name());
+            let message = format!("cannot {} the stack `{name}`: somebody deleted it", doing.name());
             return Err(Error::new(ErrorKind::Aws, message).with_hint("run the same command again"));
         };
         if matches!(stack.status, StackStatus::CreateComplete | StackStatus::UpdateComplete) {
@@ -349,7 +348,7 @@ impl Stacks {
             Ok(events) => events,
             Err(error) => return error,
         };
-        let message = format!("failed to {} the stack `{name}`", doing.name());
+        let message = format!("cannot {} the stack `{name}`", doing.name());
         let failed = failures(&events, &stack.id, doing);
         let (why, hint) = match failed.first() {
             Some(event) => {
@@ -435,7 +434,7 @@ impl Stack {
     /// If this stack does not have it: it is of another kind, or incomplete.
     pub(crate) fn output(&self, key: &str) -> Result<&str> {
         self.outputs.get(key).map(String::as_str).ok_or_else(|| {
-            let message = format!("failed to find `{key}` in the stack `{}`, which is {}", self.name, self.status);
+            let message = format!("cannot find `{key}` in the stack `{}`, which is {}", self.name, self.status);
             Error::new(ErrorKind::Aws, message).with_hint("it is not complete: run the command that made it again")
         })
     }

@@ -186,7 +186,7 @@ impl Ec2 {
             return Ok(found);
         }
         let region = &self.aws.region;
-        let message = format!("failed to find the instance types {} in {region}", quoted(&unknown));
+        let message = format!("cannot find the instance types {} in {region}", quoted(&unknown));
         Err(Error::new(ErrorKind::Config, message).with_hint(
             "name types (`c7g.large`) or families (`c7g`) that this region has, in `instance-types`, or take another region",
         ))

@@ -52,7 +52,7 @@ impl Ecr {
             .and_then(|token| STANDARD.decode(token).ok())
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .and_then(|text| text.split_once(':').map(|(user, password)| Login::password(user, password)));
-        login.ok_or_else(|| Error::new(ErrorKind::Aws, "failed to read the login that ECR gave"))
+        login.ok_or_else(|| Error::new(ErrorKind::Aws, "cannot read the login that ECR gave"))
     }
 
     /// Returns the repository with this name.
@@ -72,7 +72,7 @@ impl Ecr {
         let found = answer.repositories.unwrap_or_default().into_iter().next();
         found
             .and_then(|found| Some(Repository { arn: found.repository_arn?, uri: found.repository_uri? }))
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("failed to find the repository `{name}`")))
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("cannot find the repository `{name}`")))
     }
 
     /// Returns the images in a repository. A repository that does not exist has none.
@@ -101,7 +101,7 @@ impl Ecr {
     fn refused(doing: &str, failures: Option<Vec<ImageFailure>>) -> Result<()> {
         let mut failures = failures.unwrap_or_default().into_iter();
         match failures.find(|failure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound)) {
-            Some(failure) => Err(Error::new(ErrorKind::Aws, format!("failed to {doing}"))
+            Some(failure) => Err(Error::new(ErrorKind::Aws, format!("cannot {doing}"))
                 .with_source(failure.failure_reason.unwrap_or_else(|| "no reason was given".to_owned()))
                 .with_hint("mend that, then run the same command again")),
             None => Ok(()),

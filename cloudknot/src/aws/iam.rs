@@ -55,7 +55,7 @@ pub(crate) async fn policies(aws: &Aws, said: &[String]) -> Result<Vec<String>> 
         }
         let found = all.iter().find(|(name, _)| name == said).map(|(_, arn)| arn.clone());
         found.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("failed to find the policy `{said}`"))
+            Error::new(ErrorKind::NotFound, format!("cannot find the policy `{said}`"))
                 .with_hint("give the name or ARN of a policy of AWS's or of your account")
         })
     };

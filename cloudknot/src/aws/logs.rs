@@ -78,7 +78,7 @@ async fn ask<T: DeserializeOwned>(
     let request = Request { content_type: "application/x-amz-json-1.1", target: Some(target), body: asked.to_string() };
     let answer = signed::send(aws, &LOGS, operation, request).await.map_err(|error| aws.failed(doing, error))?;
     serde_json::from_str(&answer)
-        .map_err(|error| Error::new(ErrorKind::Aws, format!("failed to {doing}")).with_source(error))
+        .map_err(|error| Error::new(ErrorKind::Aws, format!("cannot {doing}")).with_source(error))
 }
 
 /// Returns the URL of the page of the console that shows a log.

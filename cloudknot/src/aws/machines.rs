@@ -86,7 +86,7 @@ fn of_one_architecture<'a>(request: &Request<'_>, types: &'a [InstanceType]) -> 
         "choose instance types of x86_64 (`c6i`, `m6i`, `default_x86_64`) only, or build for ARM (`arm64 = true`)"
     };
     let failed = |why: String| {
-        let message = format!("failed to place `{}`: {why}", request.function);
+        let message = format!("cannot place `{}`: {why}", request.function);
         Err(Error::new(ErrorKind::Config, message).with_hint(hint))
     };
     match (&fit[..], &others[..]) {
@@ -108,7 +108,7 @@ fn largest(types: &[&InstanceType], of: impl Fn(&InstanceType) -> u64) -> (Strin
 }
 
 fn misfit(request: &Request<'_>, why: &str, what: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("failed to place `{}`: {why}", request.function))
+    Error::new(ErrorKind::Config, format!("cannot place `{}`: {why}", request.function))
         .with_hint(format!("ask for less (`{what}`), or choose larger machines (`instance-types`)"))
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn on_fargate(
     ephemeral_gib: Option<u32>,
 ) -> Result<Placed> {
     let failed = |why: &str, hint: &str| {
-        let message = format!("failed to place `{}` on Fargate: {why}", request.function);
+        let message = format!("cannot place `{}` on Fargate: {why}", request.function);
         Err(Error::new(ErrorKind::Config, message).with_hint(hint))
     };
     if request.gpus > 0 {
@@ -189,7 +189,7 @@ mod tests {
         // A job of this size runs: an m4.large registers with 7,953 MiB.
         check(7953, true);
         check(8160, true);
-        let why = "failed to place `sweep::train`: it asks for 8161 MiB, and the largest of the chosen instance types \
+        let why = "cannot place `sweep::train`: it asks for 8161 MiB, and the largest of the chosen instance types \
                    (m4.large) has 8192 MiB, of which jobs get about 7756";
         assert_eq!(refused(&asking(2.0, 8161, 0), &types), why);
         let tiny = [kind("t3.nano", 2, 512, 0, "x86_64")];
@@ -210,7 +210,7 @@ mod tests {
         let types = some();
         assert_eq!(fits(&asking(16.0, 30_000, 0), &types).unwrap(), None);
         assert_eq!(fits(&asking(0.5, 15_000, 1), &types).unwrap(), None);
-        let begins = "failed to place `sweep::train`: it asks for ";
+        let begins = "cannot place `sweep::train`: it asks for ";
         let check = |request, expected: &str| assert_eq!(refused(&request, &types), format!("{begins}{expected}"));
         check(asking(17.0, 100, 0), "17 vCPUs, and the largest of the chosen instance types (c5.4xlarge) has 16");
         check(asking(4.5, 100, 1), "5 vCPUs, and the largest of the chosen instance types (g4dn.xlarge) has 4");
@@ -228,7 +228,7 @@ mod tests {
         let on_arm = Request { arm64: true, ..asking(1.0, 1024, 0) };
         assert_eq!(fits(&on_arm, std::slice::from_ref(&arm)).unwrap(), None);
         let check = |request: &Request<'_>, types: &[InstanceType], expected: &str| {
-            assert_eq!(refused(request, types), format!("failed to place `sweep::train`: {expected}"));
+            assert_eq!(refused(request, types), format!("cannot place `sweep::train`: {expected}"));
         };
         check(&on_arm, &some(), "its worker is for arm64, and `m4.large` is for x86_64");
         check(&asking(1.0, 1, 0), std::slice::from_ref(&arm), "its worker is for x86_64, and `c7g.large` is for arm64");
@@ -265,7 +265,7 @@ mod tests {
         let check = |request, shared, disk, expected: &str| {
             let error = on_fargate(&request, shared, disk).unwrap_err();
             assert!(error.hint().is_some());
-            assert_eq!(error.to_string(), format!("failed to place `sweep::train` on Fargate: {expected}"));
+            assert_eq!(error.to_string(), format!("cannot place `sweep::train` on Fargate: {expected}"));
         };
         let most = "and Fargate has at most 32 and 249856";
         check(asking(33.0, 1024, 0), None, None, &format!("it asks for 33 vCPUs and 1024 MiB, {most}"));

@@ -67,7 +67,7 @@ pub(crate) async fn check(aws: &Aws, verb: &str, takes: &[&str], policy: impl Fn
         return Ok(());
     }
     let denied: Vec<_> = denied.into_iter().collect();
-    let message = format!("failed to begin: `{source}` is not allowed {}", denied.join(", "));
+    let message = format!("permission denied: `{source}` lacks {}", denied.join(", "));
     let hint = format!("have it granted: `cargo knot policy {verb}` prints what it takes; nothing was made");
     Err(Error::new(ErrorKind::Denied, message).with_hint(hint))
 }

@@ -28,7 +28,7 @@ pub(crate) async fn check_knot(aws: &Aws) -> Result<()> {
         if there < most {
             continue;
         }
-        let message = format!("failed to make room for one Knot more: {there} of {most} {what}s are there");
+        let message = format!("{what} quota exceeded: {there} of {most} in use");
         return Err(Error::new(ErrorKind::Aws, message).with_hint(
             "clobber what is not needed (`cargo knot list`), ask for more in Service Quotas, or use a queue that exists: \
              --queue",
@@ -73,7 +73,7 @@ async fn one_more(
     if there < most {
         return Ok(());
     }
-    let message = format!("failed to make room for one Pars more: {there} of {most} {what} are there");
+    let message = format!("quota exceeded: {there} of {most} {what} in use");
     let hint = format!(
         "delete what is not needed, ask for more in Service Quotas ({service}, {code}), or {otherwise}; nothing was made"
     );

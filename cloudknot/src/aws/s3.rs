@@ -35,7 +35,7 @@ pub(crate) async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
         let errors = asked.map_err(|error| aws.failed(&doing, error))?.errors.unwrap_or_default();
         if let Some(first) = errors.first() {
             let (key, why) = (first.key().unwrap_or_default(), first.message().unwrap_or("no reason was given"));
-            return Err(Error::new(ErrorKind::Aws, format!("failed to {doing}"))
+            return Err(Error::new(ErrorKind::Aws, format!("cannot {doing}"))
                 .with_source(format!("`{key}`: {why}"))
                 .with_hint("mend that, then run the same command again; the stack is still there"));
         }
@@ -93,11 +93,11 @@ pub(crate) async fn is_there(aws: &Aws, bucket: &str) -> Result<bool> {
     match status {
         Some(404) => Ok(false),
         Some(403) => refused(
-            format!("failed to use the bucket `{bucket}`: it is somebody else's, or you may not see it"),
+            format!("cannot use the bucket `{bucket}`: it is somebody else's, or you may not see it"),
             "choose another name; without one AWS makes one up".to_owned(),
         ),
         Some(301 | 400) => refused(
-            format!("failed to use the bucket `{bucket}`: it is in another region than {}", aws.region),
+            format!("cannot use the bucket `{bucket}`: it is in another region than {}", aws.region),
             "choose another name, or that region: --region".to_owned(),
         ),
         _ => Err(aws.failed(&format!("look for the bucket `{bucket}`"), error)),

@@ -18,8 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home;
 use crate::home::knot_note::KnotNote;
 use crate::pending;
-use crate::record::job::Job;
 use crate::record::Start;
+use crate::record::job::Job;
 use crate::record::ledger::{End, Ledger};
 use crate::settings::names;
 
@@ -61,7 +61,7 @@ impl OnKnot {
         let note = KnotNote::read(&home)?.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
-                format!("failed to find the Knot of this program: `{}` has none", home.display()),
+                format!("cannot find the Knot of this program: `{}` has none", home.display()),
             )
             .with_hint("run `cargo knot deploy`; or `cargo knot use <name>`, if the Knot was deployed elsewhere")
         })?;
@@ -99,7 +99,7 @@ impl Executor for OnKnot {
         let (knot, id) = (&self.note.knot, function.id.to_string());
         let again = "run `cargo knot deploy`, then the program again";
         if !self.note.job_definitions.contains_key(&id) {
-            let message = format!("failed to submit: the Knot `{knot}` was deployed without `{id}`");
+            let message = format!("cannot submit: the Knot `{knot}` was deployed without `{id}`");
             return Err(Error::new(ErrorKind::NotFound, message).with_hint(again));
         }
         let Some(types) = &self.note.types else { return Ok(()) };
@@ -108,7 +108,7 @@ impl Executor for OnKnot {
         match deployed {
             Some(deployed) if deployed.fingerprint != here.fingerprint => {
                 let mut message =
-                    format!("failed to submit: the types of `{id}` have changed since the Knot `{knot}` was deployed");
+                    format!("cannot submit: the types of `{id}` have changed since the Knot `{knot}` was deployed");
                 if !deployed.schema.is_empty() {
                     message = format!("{message}\n{}", here.difference(&deployed.schema));
                 }
@@ -145,7 +145,7 @@ impl Executor for OnKnot {
         let length = length_of(&environment(manifest, &task));
         if length > batch::LARGEST_OVERRIDE {
             let message = format!(
-                "failed to submit: the variables of the run take {length} characters, and AWS Batch takes {} of a run",
+                "cannot submit: the variables of the run take {length} characters, and AWS Batch takes {} of a run",
                 batch::LARGEST_OVERRIDE
             );
             return Err(Error::new(ErrorKind::Config, message).with_hint(
@@ -155,12 +155,17 @@ impl Executor for OnKnot {
         Ok(())
     }
 
-    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> BoxFuture<'static, Result<()>> {
+    fn launch(
+        &self,
+        ledger: &Arc<Ledger>,
+        function: &'static Function,
+        start: Start,
+    ) -> BoxFuture<'static, Result<()>> {
         let ledger = Arc::clone(ledger);
         let Some(on) = ledger.record.manifest.batch.clone() else {
             let run = &ledger.record.manifest.run;
             let message =
-                format!("failed to go on with run {run}: it was submitted to `{}`", ledger.record.manifest.backend);
+                format!("cannot continue run {run}: it was submitted to `{}`", ledger.record.manifest.backend);
             let error = Error::new(ErrorKind::Config, message)
                 .with_hint("attach to it on the backend that it was submitted to");
             return Box::pin(std::future::ready(Err(error)));

@@ -20,8 +20,8 @@ use crate::build::docker::container::{Ended, Order};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home;
 use crate::home::built::Built;
-use crate::record::{Record, Start};
 use crate::record::ledger::{End, Ledger};
+use crate::record::{Record, Start};
 
 #[derive(Debug)]
 pub(super) struct Containers;
@@ -57,7 +57,12 @@ impl Executor for Containers {
         Chunking { chunk: items.div_ceil(CHILDREN).max(1), parallel: 1 }
     }
 
-    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> BoxFuture<'static, Result<()>> {
+    fn launch(
+        &self,
+        ledger: &Arc<Ledger>,
+        function: &'static Function,
+        start: Start,
+    ) -> BoxFuture<'static, Result<()>> {
         Box::pin(std::future::ready(begin(ledger, function, start)))
     }
 }
@@ -75,7 +80,7 @@ fn begin(ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> Res
 
 fn home() -> Result<PathBuf> {
     std::path::absolute(home::of_this_program())
-        .map_err(|error| Error::new(ErrorKind::Store, "failed to find the folder of runs").with_source(error))
+        .map_err(|error| Error::new(ErrorKind::Store, "cannot find the folder of runs").with_source(error))
 }
 
 /// Returns the image of the program, if it contains the function with the types that the program has.

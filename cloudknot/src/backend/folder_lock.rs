@@ -21,7 +21,7 @@ pub(super) fn start(ledger: &Arc<Ledger>, drive: impl FnOnce() + Send + 'static)
     std::thread::Builder::new()
         .name("cloudknot-run".into())
         .spawn(drive)
-        .map_err(|error| Error::new(ErrorKind::Infrastructure, "failed to start a thread").with_source(error))?;
+        .map_err(|error| Error::new(ErrorKind::Infrastructure, "cannot start a thread").with_source(error))?;
     heed_cancel(ledger);
     Ok(())
 }
@@ -41,7 +41,7 @@ pub(super) fn drive(ledger: &Ledger, lock: &Path, start: Start, compute: impl Fn
 /// The lock is released when the program that holds it ends, for whatever reason.
 fn acquire(ledger: &Ledger, lock: &Path, start: Start, compute: impl FnOnce() -> Result<End>) -> Result<End> {
     let failed = |error: std::io::Error| {
-        Error::new(ErrorKind::Store, format!("failed to lock `{}`", lock.display())).with_source(error)
+        Error::new(ErrorKind::Store, format!("cannot lock `{}`", lock.display())).with_source(error)
     };
     let file = File::create(lock).map_err(failed)?;
     let mut known = start == Start::New;

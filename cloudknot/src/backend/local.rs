@@ -40,7 +40,12 @@ impl Executor for Local {
         Chunking { chunk: items.div_ceil(PARTS).max(1), parallel: super::at_once(function, resources) }
     }
 
-    fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> BoxFuture<'static, Result<()>> {
+    fn launch(
+        &self,
+        ledger: &Arc<Ledger>,
+        function: &'static Function,
+        start: Start,
+    ) -> BoxFuture<'static, Result<()>> {
         Box::pin(std::future::ready(begin(ledger, function, start)))
     }
 }

@@ -245,7 +245,7 @@ impl Compile {
         let triple = self.target.clone().unwrap_or_else(|| self.arch.musl());
         let arch = platform::arch_of(&triple)?;
         if arch != self.arch && self.arch != Arch::default() {
-            let refused = format!("failed to compile for both {} and `{triple}`", self.arch.rust_name());
+            let refused = format!("cannot compile for both {} and `{triple}`", self.arch.rust_name());
             return Err(CompileError::new(CompileErrorKind::Settings, refused).with_hint("name one of them"));
         }
         let user = flags::of_the_user(toolchain, &triple)?;

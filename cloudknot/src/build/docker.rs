@@ -273,29 +273,29 @@ pub struct DockerError {
 /// An operation with the engine, as its error names it.
 #[derive(Debug, thiserror::Error)]
 enum Doing {
-    #[error("failed to reach a Docker engine")]
+    #[error("cannot reach a Docker engine")]
     Connect,
-    #[error("failed to load the image into Docker")]
+    #[error("cannot load the image into Docker")]
     Load,
-    #[error("failed to load `{}` into Docker", .0.display())]
+    #[error("cannot load `{}` into Docker", .0.display())]
     LoadArchive(PathBuf),
-    #[error("failed to look up `{0}` in Docker")]
+    #[error("cannot look up `{0}` in Docker")]
     Inspect(String),
-    #[error("failed to tag `{0}` in Docker")]
+    #[error("cannot tag `{0}` in Docker")]
     Tag(String),
-    #[error("failed to remove `{0}` from Docker")]
+    #[error("cannot remove `{0}` from Docker")]
     Remove(String),
-    #[error("failed to pull the base image `{0}`")]
+    #[error("cannot pull the base image `{0}`")]
     Pull(String),
-    #[error("failed to build `{}`", .0.display())]
+    #[error("cannot build `{}`", .0.display())]
     Build(PathBuf),
-    #[error("failed to take `{0}` out of Docker")]
+    #[error("cannot export `{0}` from Docker")]
     Export(String),
-    #[error("failed to put the worker onto its base")]
+    #[error("cannot put the worker onto its base")]
     Assemble,
-    #[error("failed to run a container of `{0}`")]
+    #[error("cannot run a container of `{0}`")]
     Run(String),
-    #[error("failed to remove ended containers")]
+    #[error("cannot remove ended containers")]
     Sweep,
 }
 
@@ -337,7 +337,7 @@ impl DockerError {
 }
 
 impl DockerError {
-    /// Returns a hint for a build that needs a login or BuildKit, which the engine reports only as text.
+    /// Returns a hint for a build that needs a login or `BuildKit`, which the engine reports only as text.
     fn what_lacks_to_build(&self, dockerfile: &Path) -> Option<String> {
         let said = self.source.to_string();
         let says = |words: &[&str]| words.iter().any(|words| said.contains(words));

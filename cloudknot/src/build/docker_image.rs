@@ -274,6 +274,6 @@ impl DockerImageBuilder {
 /// Returns the error for an operation that a worker build does not support.
 #[cfg_attr(not(cloudknot_worker), expect(dead_code, reason = "the host has it"))]
 fn absent() -> Error {
-    Error::new(ErrorKind::Image, "failed to build an image: this is a worker, which has no part in that")
+    Error::new(ErrorKind::Image, "cannot build an image: workers do not support this")
         .with_hint("build images in the program that runs on your machine")
 }

@@ -350,13 +350,13 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 #[non_exhaustive]
 pub enum ImageError {
     /// The worker is not an executable that an image can start.
-    #[error("failed to put the worker into an image: it is {found}")]
+    #[error("cannot put the worker into an image: it is {found}")]
     NotAWorker {
         /// Description of the file's actual content.
         found: &'static str,
     },
     /// A file of authorities cannot be read or contains none.
-    #[error("failed to read certificates from `{}`", path.display())]
+    #[error("cannot read certificates from `{}`", path.display())]
     Authorities {
         /// Path of the file.
         path: PathBuf,
@@ -364,7 +364,7 @@ pub enum ImageError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The base image is for another architecture.
-    #[error("failed to put a worker for {worker} onto a base for {base}")]
+    #[error("cannot put a worker for {worker} onto a base for {base}")]
     OtherArchitecture {
         /// Architecture of the base.
         base: Architecture,
@@ -372,13 +372,13 @@ pub enum ImageError {
         worker: Architecture,
     },
     /// The base image lacks libraries that the worker needs.
-    #[error("failed to find `{}` in the base, which the worker asks for", missing.join("`, `"))]
+    #[error("cannot find `{}` in the base, which the worker asks for", missing.join("`, `"))]
     MissingLibraries {
         /// Names of the libraries, and possibly the path of the loader.
         missing: Vec<String>,
     },
     /// The tar cannot be written.
-    #[error("failed to save the image as `{}`", path.display())]
+    #[error("cannot save the image as `{}`", path.display())]
     Save {
         /// Path of the file.
         path: PathBuf,

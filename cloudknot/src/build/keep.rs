@@ -62,7 +62,7 @@ impl Built {
             if let Err(error) = std::fs::remove_file(&path)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                let message = format!("failed to remove `{}`", path.display());
+                let message = format!("cannot remove `{}`", path.display());
                 return Err(Error::new(ErrorKind::Image, message).with_source(error));
             }
         }

@@ -64,17 +64,17 @@ impl Built {
         let path = home.join(FILE);
         let failed = |message: String| Error::new(ErrorKind::Image, message).with_hint(HINT);
         let text = std::fs::read(&path).map_err(|error| {
-            failed(format!("failed to find an image of this program: `{}`", path.display())).with_source(error)
+            failed(format!("cannot find an image of this program: `{}`", path.display())).with_source(error)
         })?;
         serde_json::from_slice(&text)
-            .map_err(|error| failed(format!("failed to read `{}`", path.display())).with_source(error))
+            .map_err(|error| failed(format!("cannot read `{}`", path.display())).with_source(error))
     }
 
     pub(crate) fn write(&self, home: &Path) -> Result<()> {
         let path = home.join(FILE);
         let text = serde_json::to_vec_pretty(self).expect("a note is texts and numbers");
         super::create(home).and_then(|()| std::fs::write(&path, text)).map_err(|error| {
-            Error::new(ErrorKind::Image, format!("failed to note the image in `{}`", path.display())).with_source(error)
+            Error::new(ErrorKind::Image, format!("cannot note the image in `{}`", path.display())).with_source(error)
         })
     }
 
@@ -84,7 +84,7 @@ impl Built {
         let Some(types) = &self.types else { return Ok(()) };
         let id = function.id.to_string();
         let Some(there) = types.iter().find(|types| types.function == id) else {
-            let message = format!("failed to find `{id}` in the image `{}`", self.name);
+            let message = format!("cannot find `{id}` in the image `{}`", self.name);
             return Err(Error::new(ErrorKind::Types, message).with_hint(HINT));
         };
         let here = function.schema();

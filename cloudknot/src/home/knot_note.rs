@@ -53,7 +53,7 @@ impl KnotNote {
     /// If there is a note that cannot be read.
     pub(crate) fn read(home: &Path) -> Result<Option<Self>> {
         let path = home.join(FILE);
-        let failed = || Error::new(ErrorKind::Config, format!("failed to read `{}`", path.display()));
+        let failed = || Error::new(ErrorKind::Config, format!("cannot read `{}`", path.display()));
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             // A path that is not a folder is reported once runs are to be kept in it.
@@ -71,7 +71,7 @@ impl KnotNote {
         let path = home.join(FILE);
         let text = serde_json::to_vec_pretty(self).expect("a note is texts");
         super::create(home).and_then(|()| std::fs::write(&path, text)).map_err(|error| {
-            Error::new(ErrorKind::Config, format!("failed to note the Knot in `{}`", path.display())).with_source(error)
+            Error::new(ErrorKind::Config, format!("cannot note the Knot in `{}`", path.display())).with_source(error)
         })
     }
 
@@ -84,7 +84,7 @@ impl KnotNote {
         }
         let path = home.join(FILE);
         std::fs::remove_file(&path).map(|()| true).map_err(|error| {
-            Error::new(ErrorKind::Config, format!("failed to remove `{}`", path.display())).with_source(error)
+            Error::new(ErrorKind::Config, format!("cannot remove `{}`", path.display())).with_source(error)
         })
     }
 }

@@ -35,11 +35,8 @@ impl Recording {
     pub(super) fn take<Args>(&mut self, input: Args, encode: Encode<Args>) -> Result<()> {
         let begin = self.buffer.len();
         encode(input, &mut self.buffer).map_err(|error| {
-            Error::new(
-                ErrorKind::Input,
-                format!("failed to submit: input {} cannot be carried to a worker", self.items),
-            )
-            .with_source(error)
+            Error::new(ErrorKind::Input, format!("cannot submit: input {} cannot be carried to a worker", self.items))
+                .with_source(error)
         })?;
         let size = (self.buffer.len() - begin) as u64;
         if self.items == 0 {

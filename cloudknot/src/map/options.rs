@@ -49,7 +49,7 @@ impl Options {
 
     pub(super) fn check(&self) -> Result<()> {
         let zero = |what: &str| {
-            Err(Error::new(ErrorKind::Config, format!("failed to submit: {what}(0) leaves nothing to do"))
+            Err(Error::new(ErrorKind::Config, format!("cannot submit: {what}(0) leaves nothing to do"))
                 .with_hint(format!("leave .{what}(..) out, or give at least 1")))
         };
         match (self.chunk, self.parallel, self.max_failures, self.timeout) {
@@ -68,7 +68,7 @@ impl Options {
     fn resources(&self) -> Result<Resources> {
         let mib = |what: &str, memory: &Option<String>| {
             let parsed = memory.as_deref().map(cloudknot_quantity::memory_mib).transpose();
-            parsed.map_err(|why| Error::new(ErrorKind::Config, format!("failed to submit: .{what}(..): {why}")))
+            parsed.map_err(|why| Error::new(ErrorKind::Config, format!("cannot submit: .{what}(..): {why}")))
         };
         Ok(Resources {
             vcpus: self.vcpus,
@@ -89,8 +89,8 @@ impl Options {
         match self.env.iter().find(|&pair| refused(pair)) {
             None => Ok(()),
             Some((name, _)) => {
-                Err(Error::new(ErrorKind::Config, format!("failed to submit: `{name}` cannot be set by .env(..)"))
-                    .with_hint("a name without `=` that begins with neither CLOUDKNOT_ nor AWS_BATCH"))
+                Err(Error::new(ErrorKind::Config, format!("cannot submit: `{name}` cannot be set by .env(..)"))
+                    .with_hint("use a name without `=` that starts with neither CLOUDKNOT_ nor AWS_BATCH"))
             }
         }
     }
@@ -106,7 +106,7 @@ impl Options {
         // Rounded up: a timeout of zero would fail every item.
         let millis = |timeout: Duration| {
             u64::try_from(timeout.as_micros().div_ceil(1_000)).map_err(|_| {
-                Error::new(ErrorKind::Config, format!("failed to submit: a timeout of {timeout:?} is too long"))
+                Error::new(ErrorKind::Config, format!("cannot submit: a timeout of {timeout:?} is too long"))
             })
         };
         Ok(Manifest {

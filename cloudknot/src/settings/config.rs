@@ -40,7 +40,7 @@ impl Config {
             return Ok(path.into());
         }
         let system = etcetera::choose_base_strategy().map_err(|error| {
-            Error::new(ErrorKind::Config, "failed to find the folder for configurations")
+            Error::new(ErrorKind::Config, "cannot find the folder for configurations")
                 .with_source(error)
                 .with_hint(format!("set HOME, or {ENV_CONFIG} to the path of a file"))
         })?;
@@ -53,7 +53,7 @@ impl Config {
     /// If there is a file that cannot be read.
     pub fn read() -> Result<Self> {
         let path = Self::path()?;
-        let failed = || Error::new(ErrorKind::Config, format!("failed to read `{}`", path.display()));
+        let failed = || Error::new(ErrorKind::Config, format!("cannot read `{}`", path.display()));
         match std::fs::read_to_string(&path) {
             Ok(text) => toml::from_str(&text).map_err(|error| {
                 failed().with_source(error).with_hint("mend it, or remove it and run `cargo knot configure` again")
@@ -72,7 +72,7 @@ impl Config {
         let files = aws_runtime::env_config::file::EnvConfigFiles::default();
         let found = engine::inside(Box::pin(aws_config::profile::load(&fs, &env, &files, None)));
         let found = found.await.map_err(|error| {
-            Error::new(ErrorKind::Config, "failed to read the profiles of AWS")
+            Error::new(ErrorKind::Config, "cannot read the profiles of AWS")
                 .with_source(error)
                 .with_hint("mend `~/.aws/config` or `~/.aws/credentials`")
         })?;
@@ -90,7 +90,7 @@ impl Config {
         let text = toml::to_string(self).expect("choices are texts");
         let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         folder.and_then(|()| std::fs::write(&path, text)).map_err(|error| {
-            Error::new(ErrorKind::Config, format!("failed to write `{}`", path.display())).with_source(error)
+            Error::new(ErrorKind::Config, format!("cannot write `{}`", path.display())).with_source(error)
         })
     }
 }

@@ -69,24 +69,26 @@ pub(crate) struct Parts {
 impl Kind {
     fn what(self) -> &'static str {
         match self {
-            Self::Pars => "the name of a Pars",
-            Self::Knot => "the name of a Knot",
-            Self::Bucket => "the name of a bucket",
-            Self::RolePath => "the path of roles",
-            Self::Variable => "the name of a variable",
-            Self::Key => "a key of KMS",
-            Self::Queue => "a job queue",
-            Self::FileSystem => "a file system of EFS",
-            Self::AccessPoint => "an access point of EFS",
+            Self::Pars => "Pars name",
+            Self::Knot => "Knot name",
+            Self::Bucket => "bucket name",
+            Self::RolePath => "role path",
+            Self::Variable => "variable name",
+            Self::Key => "KMS key",
+            Self::Queue => "job queue",
+            Self::FileSystem => "EFS file system",
+            Self::AccessPoint => "EFS access point",
         }
     }
 
     fn form(self) -> &'static str {
         match self {
-            Self::Pars | Self::Knot => "begin with a letter, go on with letters, digits and `-`; 45 characters at most",
-            Self::Bucket => "3 to 63 small letters, digits, `-` and `.`, a letter or digit at both ends",
+            Self::Pars | Self::Knot => {
+                "start with a letter, followed by letters, digits and `-`; at most 45 characters"
+            }
+            Self::Bucket => "use 3 to 63 lower-case letters, digits, `-` and `.`, with a letter or digit at both ends",
             Self::RolePath => "write `/`, or a path between slashes: `/team/`",
-            Self::Variable => "a name without `=` that begins with neither CLOUDKNOT_ nor AWS_BATCH",
+            Self::Variable => "use a name without `=` that starts with neither CLOUDKNOT_ nor AWS_BATCH",
             Self::Key => "write its ARN: arn:aws:kms:<region>:<account>:key/<id>",
             Self::Queue => "write its ARN: arn:aws:batch:<region>:<account>:job-queue/<name>",
             Self::FileSystem => "write its id, as in fs-0123456789abcdef0",
@@ -121,23 +123,23 @@ pub(crate) fn check_tags(tags: &[(String, String)]) -> Result<()> {
     const FORM: &str =
         "keys of 1 to 128 characters and values of up to 256: letters, digits, spaces and _ . : / = + - @";
     if tags.len() > TAGS {
-        let message = format!("failed to take {} tags: a resource of AWS has at most {TAGS} besides ours", tags.len());
+        let message = format!("too many tags: {} of at most {TAGS} besides those of cloudknot", tags.len());
         return Err(Error::new(ErrorKind::Config, message).with_hint("leave some out"));
     }
     for (index, (key, value)) in tags.iter().enumerate() {
         let reserved = key.get(..4).is_some_and(|begins| begins.eq_ignore_ascii_case("aws:"));
         let wrong = match (key.chars().count(), value.chars().count()) {
-            (0, _) => "its key is empty",
-            (129.., _) => "its key is longer than 128 characters",
-            (_, 257..) => "its value is longer than 256 characters",
+            (0, _) => "the key must not be empty",
+            (129.., _) => "the key must have at most 128 characters",
+            (_, 257..) => "the value must have at most 256 characters",
             _ if reserved || key.starts_with("cloudknot:") => {
-                "keys that begin with `aws:` or `cloudknot:` are not yours to set"
+                "keys that start with `aws:` or `cloudknot:` are reserved"
             }
-            _ if !key.chars().chain(value.chars()).all(of_tags) => "it has a character that tags cannot have",
-            _ if tags[..index].iter().any(|(before, _)| before == key) => "there are two with this key",
+            _ if !key.chars().chain(value.chars()).all(of_tags) => "must consist of characters that tags can have",
+            _ if tags[..index].iter().any(|(before, _)| before == key) => "the key must be unique",
             _ => continue,
         };
-        return Err(refused(&format!("{key}={value}"), "a tag", wrong, FORM));
+        return Err(refused(&format!("{key}={value}"), "tag", wrong, FORM));
     }
     Ok(())
 }
@@ -152,7 +154,7 @@ pub(crate) fn check_retention(days: u32) -> Result<()> {
     }
     let after = RETENTION.iter().find(|&&known| known > days).or(RETENTION.last()).expect("there are some");
     let all: Vec<String> = RETENTION.iter().map(ToString::to_string).collect();
-    let message = format!("failed to keep logs for {days} days: CloudWatch does not have that number");
+    let message = format!("invalid `log-retention`: CloudWatch does not support {days} days");
     Err(Error::new(ErrorKind::Config, message).with_hint(format!("take {after}; there are {}", all.join(", "))))
 }
 
@@ -164,7 +166,7 @@ pub(crate) fn check_retention(days: u32) -> Result<()> {
 pub(crate) fn secret(from: &str) -> Result<Secret> {
     const FORM: &str = "write the ARN of a secret (arn:aws:secretsmanager:<region>:<account>:secret:<name>, with `:<key>::` \
                         behind it for one value of a JSON secret) or of a parameter (arn:aws:ssm:<region>:<account>:parameter/<name>)";
-    let failed = |wrong: &str| Err(refused(from, "a secret", wrong, FORM));
+    let failed = |wrong: &str| Err(refused(from, "secret", wrong, FORM));
     if arn(from, "ssm", "parameter/").is_none() {
         return Ok(Secret::Parameter(from.to_owned()));
     }
@@ -176,10 +178,10 @@ pub(crate) fn secret(from: &str) -> Result<Secret> {
     let parts: Vec<&str> = from.split(':').collect();
     match parts[7..] {
         [] => Ok(Secret::Manager(from.to_owned())),
-        ["", "", ""] => failed("the key is empty"),
+        ["", "", ""] => failed("the JSON key must not be empty"),
         [_, _, _] => Ok(Secret::Manager(parts[..7].join(":"))),
-        [_] => failed("behind a key two colons have to follow"),
-        _ => failed("it has too many or too few colons"),
+        [_] => failed("two colons must follow the JSON key"),
+        _ => failed("must have the colons of an ARN"),
     }
 }
 
@@ -189,22 +191,22 @@ pub(crate) fn secret(from: &str) -> Result<Secret> {
 /// If EC2 does not allow such a VPC, or it is too small.
 pub(crate) fn subnets_of(cidr: &str, zones: usize) -> Result<Parts> {
     const FORM: &str = "write a network from /16 to /28 by its first address, as in 10.0.0.0/16";
-    let failed = |wrong: &str| refused(cidr, "the network of a VPC", wrong, FORM);
-    let net: Ipv4Net = cidr.parse().map_err(|_| failed("it is no network of IPv4"))?;
+    let failed = |wrong: &str| refused(cidr, "VPC network", wrong, FORM);
+    let net: Ipv4Net = cidr.parse().map_err(|_| failed("must be an IPv4 network"))?;
     if !PREFIXES.contains(&net.prefix_len()) {
-        return Err(failed("EC2 has networks from /16 to /28 only"));
+        return Err(failed("must be from /16 to /28"));
     }
     if net.addr() != net.network() {
-        return Err(failed(&format!("its first address is {}", net.network())));
+        return Err(failed(&format!("must be written by its first address, {}", net.network())));
     }
     let taken = |(address, prefix): &(Ipv4Addr, u8)| Ipv4Net::new(*address, *prefix).is_ok_and(|no| no.contains(&net));
     if NO_VPC.iter().any(taken) {
-        return Err(failed("no machine can have these addresses"));
+        return Err(failed("must not be a reserved range"));
     }
     // AWS advises against it ("VPC CIDR blocks" of its user guide): a container would look for the network in its own
     // machine.
     if taken(&DOCKERS_OWN) {
-        return Err(failed("Docker uses these addresses on the machines that jobs run on"));
+        return Err(failed("must not be the range that Docker uses on the instances"));
     }
     // The number of blocks is a power of two; the last block holds the small subnet.
     let blocks = (zones + 1).next_power_of_two();
@@ -212,9 +214,7 @@ pub(crate) fn subnets_of(cidr: &str, zones: usize) -> Result<Parts> {
     let length = net.prefix_len().saturating_add(bits);
     if !PREFIXES.contains(&length) {
         let large_enough = PREFIXES.end() - bits.min(12);
-        return Err(failed(&format!(
-            "it is too small for {zones} zones and a subnet more: take a /{large_enough} or larger"
-        )));
+        return Err(failed(&format!("must be a /{large_enough} or larger for {zones} zones and one more subnet")));
     }
     let all: Vec<Ipv4Net> = net.subnets(length).expect("it is longer").collect();
     let last = all.last().expect("there are at least two").network();
@@ -223,18 +223,18 @@ pub(crate) fn subnets_of(cidr: &str, zones: usize) -> Result<Parts> {
 }
 
 fn refused(value: &str, what: &str, wrong: &str, form: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("failed to take `{value}` as {what}: {wrong}")).with_hint(form)
+    Error::new(ErrorKind::Config, format!("invalid {what} `{value}`: {wrong}")).with_hint(form)
 }
 
 fn own_name(name: &str) -> Option<&'static str> {
     let known = |c: char| c.is_ascii_alphanumeric() || c == '-';
     match name {
-        "" => Some("it is empty"),
-        _ if !name.starts_with(|c: char| c.is_ascii_alphabetic()) => Some("it does not begin with a letter"),
-        _ if !name.chars().all(known) => Some("it has other characters than letters, digits and `-`"),
+        "" => Some("must not be empty"),
+        _ if !name.starts_with(|c: char| c.is_ascii_alphabetic()) => Some("must start with a letter"),
+        _ if !name.chars().all(known) => Some("must consist of letters, digits and `-`"),
         // ECR rejects such a repository.
-        _ if name.ends_with('-') => Some("it ends with `-`"),
-        _ if name.len() > 45 => Some("it is longer than 45 characters"),
+        _ if name.ends_with('-') => Some("must not end with `-`"),
+        _ if name.len() > 45 => Some("must have at most 45 characters"),
         _ => None,
     }
 }
@@ -246,13 +246,15 @@ fn bucket(name: &str) -> Option<&'static str> {
     let beginnings = ["xn--", "sthree-", "amzn-s3-demo-"];
     let ends = ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"];
     match name {
-        _ if !(3..=63).contains(&name.len()) => Some("it does not have 3 to 63 characters"),
-        _ if !name.chars().all(known) => Some("it has other characters than small letters, digits, `-` and `.`"),
-        _ if !name.starts_with(at_an_end) || !name.ends_with(at_an_end) => Some("it begins or ends with `-` or `.`"),
-        _ if name.contains("..") => Some("it has two dots in a row"),
-        _ if name.parse::<Ipv4Addr>().is_ok() => Some("it is an address"),
-        _ if beginnings.iter().any(|begins| name.starts_with(begins)) => Some("S3 keeps this beginning for itself"),
-        _ if ends.iter().any(|end| name.ends_with(end)) => Some("S3 keeps this ending for itself"),
+        _ if !(3..=63).contains(&name.len()) => Some("must have 3 to 63 characters"),
+        _ if !name.chars().all(known) => Some("must consist of lower-case letters, digits, `-` and `.`"),
+        _ if !name.starts_with(at_an_end) || !name.ends_with(at_an_end) => {
+            Some("must start and end with a letter or digit")
+        }
+        _ if name.contains("..") => Some("must not have two dots in a row"),
+        _ if name.parse::<Ipv4Addr>().is_ok() => Some("must not be an IP address"),
+        _ if beginnings.iter().any(|begins| name.starts_with(begins)) => Some("S3 reserves this prefix"),
+        _ if ends.iter().any(|end| name.ends_with(end)) => Some("S3 reserves this suffix"),
         _ => None,
     }
 }
@@ -260,21 +262,23 @@ fn bucket(name: &str) -> Option<&'static str> {
 fn role_path(path: &str) -> Option<&'static str> {
     match path {
         "/" => None,
-        _ if path.len() < 3 || !path.starts_with('/') || !path.ends_with('/') => Some("it is not between slashes"),
-        _ if !path.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) => {
-            Some("it has a space or another character that IAM refuses")
+        _ if path.len() < 3 || !path.starts_with('/') || !path.ends_with('/') => {
+            Some("must start and end with a slash")
         }
-        _ if path.len() > 512 => Some("it is longer than 512 characters"),
+        _ if !path.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) => {
+            Some("must consist of printable ASCII characters without spaces")
+        }
+        _ if path.len() > 512 => Some("must have at most 512 characters"),
         _ => None,
     }
 }
 
 fn variable(name: &str) -> Option<&'static str> {
     match name {
-        "" => Some("it is empty"),
-        _ if name.contains(['=', '\0']) => Some("it has a character that no variable can have"),
-        _ if name.starts_with("AWS_BATCH") => Some("Batch keeps names that begin with AWS_BATCH for itself"),
-        _ if name.starts_with("CLOUDKNOT_") => Some("names that begin with CLOUDKNOT_ are cloudknot's own"),
+        "" => Some("must not be empty"),
+        _ if name.contains(['=', '\0']) => Some("must not contain `=` or a null character"),
+        _ if name.starts_with("AWS_BATCH") => Some("AWS Batch reserves the prefix AWS_BATCH"),
+        _ if name.starts_with("CLOUDKNOT_") => Some("cloudknot reserves the prefix CLOUDKNOT_"),
         _ => None,
     }
 }
@@ -284,19 +288,17 @@ fn variable(name: &str) -> Option<&'static str> {
 fn arn(text: &str, service: &str, resource: &str) -> Option<&'static str> {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     let [begins, partition, of, region, account, named] = parts[..] else {
-        return Some("it is no ARN");
+        return Some("must be an ARN");
     };
     let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
     let name = named.strip_prefix(resource);
     match () {
-        () if begins != "arn" || !partition.starts_with("aws") => Some("it is no ARN"),
-        () if of != service => Some("it is the ARN of something of another service"),
-        () if region.is_empty() || !is_account => Some("its ARN lacks the region or the account of 12 digits"),
-        () if name.is_none() => Some("it is the ARN of something else of this service"),
-        () if name.is_some_and(|name| name.is_empty() || name.starts_with(':')) => {
-            Some("its ARN lacks the name at its end")
-        }
-        () if text.contains(char::is_whitespace) => Some("there is a space in it"),
+        () if begins != "arn" || !partition.starts_with("aws") => Some("must be an ARN"),
+        () if of != service => Some("must be an ARN of the right service"),
+        () if region.is_empty() || !is_account => Some("the ARN must have a region and an account of 12 digits"),
+        () if name.is_none() => Some("must be the ARN of the right kind of resource"),
+        () if name.is_some_and(|name| name.is_empty() || name.starts_with(':')) => Some("the ARN must end with a name"),
+        () if text.contains(char::is_whitespace) => Some("must not contain spaces"),
         () => None,
     }
 }
@@ -304,7 +306,7 @@ fn arn(text: &str, service: &str, resource: &str) -> Option<&'static str> {
 fn of_efs(id: &str, begins: &str) -> Option<&'static str> {
     let hex = id.strip_prefix(begins).unwrap_or_default();
     let known = (8..=40).contains(&hex.len()) && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    (!known).then_some("it is no such id")
+    (!known).then_some("must be an ID of this kind")
 }
 
 fn of_tags(c: char) -> bool {
@@ -319,7 +321,7 @@ mod tests {
     fn wrong(kind: Kind, name: &str) -> Option<String> {
         let error = check_name(kind, name).err()?;
         assert!(error.hint().is_some());
-        let begins = format!("failed to take `{name}` as {}: ", kind.what());
+        let begins = format!("invalid {} `{name}`: ", kind.what());
         Some(error.to_string().strip_prefix(&begins).unwrap_or_else(|| panic!("{error}")).to_owned())
     }
 
@@ -341,17 +343,17 @@ mod tests {
         let (longest, longer) = ("a".repeat(45), "a".repeat(46));
         takes(Kind::Knot, &["a", "sweep", "Sweep-2", "a--b", &longest]);
         let bad = [
-            ("", "is empty"),
-            ("2nd", "begin with a letter"),
-            ("-a", "begin with a letter"),
-            ("a_b", "other characters"),
-            ("größe", "other characters"),
-            ("a-", "ends with"),
-            (&*longer, "longer than 45"),
+            ("", "must not be empty"),
+            ("2nd", "start with a letter"),
+            ("-a", "start with a letter"),
+            ("a_b", "must consist of"),
+            ("größe", "must consist of"),
+            ("a-", "must not end with"),
+            (&*longer, "at most 45"),
         ];
         refuses(Kind::Knot, &bad);
         let error = check_name(Kind::Pars, "9").unwrap_err();
-        assert_eq!(error.to_string(), "failed to take `9` as the name of a Pars: it does not begin with a letter");
+        assert_eq!(error.to_string(), "invalid Pars name `9`: must start with a letter");
         assert_eq!(error.kind(), ErrorKind::Config);
     }
 
@@ -362,16 +364,16 @@ mod tests {
         let bad = [
             ("ab", "3 to 63"),
             (&*longer, "3 to 63"),
-            ("Lab", "small letters"),
-            ("my_lab", "small letters"),
-            ("-lab", "begins or ends"),
-            ("lab.", "begins or ends"),
+            ("Lab", "lower-case letters"),
+            ("my_lab", "lower-case letters"),
+            ("-lab", "start and end"),
+            ("lab.", "start and end"),
             ("my..lab", "two dots"),
-            ("10.0.0.1", "an address"),
-            ("xn--lab", "beginning"),
-            ("sthree-lab", "beginning"),
-            ("lab-s3alias", "ending"),
-            ("lab--x-s3", "ending"),
+            ("10.0.0.1", "an IP address"),
+            ("xn--lab", "prefix"),
+            ("sthree-lab", "prefix"),
+            ("lab-s3alias", "suffix"),
+            ("lab--x-s3", "suffix"),
         ];
         refuses(Kind::Bucket, &bad);
     }
@@ -385,13 +387,17 @@ mod tests {
             ("team", "slashes"),
             ("/team", "slashes"),
             ("//", "slashes"),
-            ("/a b/", "a space"),
+            ("/a b/", "without spaces"),
             (&*long, "512"),
         ];
         refuses(Kind::RolePath, &bad);
         takes(Kind::Variable, &["API_KEY", "aws_batch", "AWS_REGION"]);
-        let bad =
-            [("", "empty"), ("A=B", "character"), ("AWS_BATCH_X", "Batch keeps"), ("CLOUDKNOT_RUN", "cloudknot's own")];
+        let bad = [
+            ("", "empty"),
+            ("A=B", "`=`"),
+            ("AWS_BATCH_X", "AWS Batch reserves"),
+            ("CLOUDKNOT_RUN", "cloudknot reserves"),
+        ];
         refuses(Kind::Variable, &bad);
     }
 
@@ -402,20 +408,23 @@ mod tests {
         let queue = "arn:aws:batch:eu-central-1:123456789012:job-queue/lab";
         takes(Kind::Queue, &[queue, "arn:aws-us-gov:batch:us-gov-west-1:123456789012:job-queue/a_b"]);
         let bad = [
-            ("lab", "no ARN"),
-            ("arn:aws:kms", "no ARN"),
-            ("urn:aws:kms:r:123456789012:key/1", "no ARN"),
-            (queue, "another service"),
-            ("arn:aws:kms:eu-central-1:123456789012:alias/lab", "something else"),
-            ("arn:aws:kms::123456789012:key/1", "lacks the region"),
+            ("lab", "must be an ARN"),
+            ("arn:aws:kms", "must be an ARN"),
+            ("urn:aws:kms:r:123456789012:key/1", "must be an ARN"),
+            (queue, "the right service"),
+            ("arn:aws:kms:eu-central-1:123456789012:alias/lab", "the right kind of resource"),
+            ("arn:aws:kms::123456789012:key/1", "must have a region"),
             ("arn:aws:kms:eu-central-1:1234:key/1", "12 digits"),
-            ("arn:aws:kms:eu-central-1:123456789012:key/", "at its end"),
-            ("arn:aws:kms:eu-central-1:123456789012:key/1 ", "a space"),
+            ("arn:aws:kms:eu-central-1:123456789012:key/", "must end with a name"),
+            ("arn:aws:kms:eu-central-1:123456789012:key/1 ", "spaces"),
         ];
         refuses(Kind::Key, &bad);
         refuses(
             Kind::Queue,
-            &[(key, "another service"), ("arn:aws:batch:r:123456789012:job-definition/a", "something else")],
+            &[
+                (key, "the right service"),
+                ("arn:aws:batch:r:123456789012:job-definition/a", "the right kind of resource"),
+            ],
         );
         takes(Kind::FileSystem, &["fs-01234567", "fs-0123456789abcdef0"]);
         takes(Kind::AccessPoint, &["fsap-0123456789abcdef0"]);
@@ -436,13 +445,13 @@ mod tests {
             let error = secret(from).unwrap_err();
             assert!(error.to_string().ends_with(why), "{error}");
         };
-        check(&format!("{of}:password"), "two colons have to follow");
-        check(&format!("{of}:a:b"), "too many or too few colons");
-        check(&format!("{of}:a:b:c:d"), "too many or too few colons");
-        check(&format!("{of}:::"), "the key is empty");
-        check("arn:aws:secretsmanager:eu-central-1:123456789012:secret:", "lacks the name at its end");
-        check("arn:aws:ssm:eu-central-1:123456789012:document/lab", "another service");
-        check("API_KEY", "no ARN");
+        check(&format!("{of}:password"), "two colons must follow the JSON key");
+        check(&format!("{of}:a:b"), "must have the colons of an ARN");
+        check(&format!("{of}:a:b:c:d"), "must have the colons of an ARN");
+        check(&format!("{of}:::"), "the JSON key must not be empty");
+        check("arn:aws:secretsmanager:eu-central-1:123456789012:secret:", "the ARN must end with a name");
+        check("arn:aws:ssm:eu-central-1:123456789012:document/lab", "the right service");
+        check("API_KEY", "must be an ARN");
     }
 
     #[test]
@@ -459,16 +468,13 @@ mod tests {
             assert!(error.contains(why), "{error}");
         };
         check(&many(49), "at most 48");
-        check(&[tag("", "x")], "its key is empty");
-        check(&[tag(&"k".repeat(129), "")], "longer than 128");
-        check(&[tag("k", &"v".repeat(257))], "longer than 256");
-        check(&[tag("AWS:x", "")], "not yours");
-        check(&[tag("cloudknot:pars", "")], "not yours");
-        check(&[tag("a", "b?")], "a character");
-        check(
-            &[tag("a", "1"), tag("b", ""), tag("a", "2")],
-            "failed to take `a=2` as a tag: there are two with this key",
-        );
+        check(&[tag("", "x")], "the key must not be empty");
+        check(&[tag(&"k".repeat(129), "")], "at most 128");
+        check(&[tag("k", &"v".repeat(257))], "at most 256");
+        check(&[tag("AWS:x", "")], "are reserved");
+        check(&[tag("cloudknot:pars", "")], "are reserved");
+        check(&[tag("a", "b?")], "characters that tags can have");
+        check(&[tag("a", "1"), tag("b", ""), tag("a", "2")], "invalid tag `a=2`: the key must be unique");
     }
 
     #[test]
@@ -503,18 +509,18 @@ mod tests {
     fn a_network_that_ec2_does_not_have_is_refused() {
         let check = |cidr: &str, zones, why: &str| {
             let error = subnets_of(cidr, zones).unwrap_err().to_string();
-            let expected = format!("failed to take `{cidr}` as the network of a VPC: {why}");
+            let expected = format!("invalid VPC network `{cidr}`: {why}");
             assert_eq!(error, expected);
         };
-        check("10.0.0.0", 3, "it is no network of IPv4");
-        check("fd00::/56", 3, "it is no network of IPv4");
-        check("10.0.0.0/15", 3, "EC2 has networks from /16 to /28 only");
-        check("10.0.0.0/29", 3, "EC2 has networks from /16 to /28 only");
-        check("10.0.0.1/16", 3, "its first address is 10.0.0.0");
-        check("127.0.0.0/16", 3, "no machine can have these addresses");
-        check("239.1.0.0/16", 3, "no machine can have these addresses");
-        check("172.17.128.0/20", 3, "Docker uses these addresses on the machines that jobs run on");
-        check("10.0.0.0/27", 3, "it is too small for 3 zones and a subnet more: take a /26 or larger");
-        check("10.0.0.0/28", 2, "it is too small for 2 zones and a subnet more: take a /26 or larger");
+        check("10.0.0.0", 3, "must be an IPv4 network");
+        check("fd00::/56", 3, "must be an IPv4 network");
+        check("10.0.0.0/15", 3, "must be from /16 to /28");
+        check("10.0.0.0/29", 3, "must be from /16 to /28");
+        check("10.0.0.1/16", 3, "must be written by its first address, 10.0.0.0");
+        check("127.0.0.0/16", 3, "must not be a reserved range");
+        check("239.1.0.0/16", 3, "must not be a reserved range");
+        check("172.17.128.0/20", 3, "must not be the range that Docker uses on the instances");
+        check("10.0.0.0/27", 3, "must be a /26 or larger for 3 zones and one more subnet");
+        check("10.0.0.0/28", 2, "must be a /26 or larger for 2 zones and one more subnet");
     }
 }

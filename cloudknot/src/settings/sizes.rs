@@ -100,7 +100,7 @@ impl JobSizes {
 }
 
 fn refused(why: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("failed to submit: {why}"))
+    Error::new(ErrorKind::Config, format!("cannot submit: {why}"))
         .with_hint("ask for less, or deploy a Knot with `compute = \"ec2\"` or \"spot\"")
 }
 
@@ -137,7 +137,7 @@ mod tests {
         let error = given(Some(64.0), None).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "failed to submit: it asks for 64 vCPUs and 1024 MiB, and Fargate has at most 32 and 249856"
+            "cannot submit: it asks for 64 vCPUs and 1024 MiB, and Fargate has at most 32 and 249856"
         );
         let with_gpus = Resources { gpus: Some(1), ..Resources::default() };
         assert_eq!(deployed.given(&function, with_gpus).unwrap_err().kind(), ErrorKind::Config);

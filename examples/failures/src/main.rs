@@ -55,7 +55,7 @@ struct NotANumber {
 
 impl fmt::Display for NotANumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "failed to read `{}` as a number", self.text)
+        write!(f, "cannot read `{}` as a number", self.text)
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn an_error_carries_its_cause() {
         let error = square_root("nine").expect_err("not a number");
-        assert_eq!(error.to_string(), "failed to read `nine` as a number");
+        assert_eq!(error.to_string(), "cannot read `nine` as a number");
         assert_eq!(error.source().expect("a cause").to_string(), "invalid float literal");
     }
 

@@ -72,8 +72,8 @@ pub enum FitError {
 impl fmt::Display for FitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Collinear => write!(f, "failed to fit the model: its variables are collinear"),
-            Self::NotConverged => write!(f, "failed to fit the model: no convergence after {STEPS} steps"),
+            Self::Collinear => write!(f, "cannot fit the model: its variables are collinear"),
+            Self::NotConverged => write!(f, "cannot fit the model: no convergence after {STEPS} steps"),
         }
     }
 }

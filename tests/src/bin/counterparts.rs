@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     std::fs::write(file.path(), serde_json::to_vec(&shared).expect("paths are text"))
         .expect("a new file can be written");
     let mut child = Command::new(&program).args(arguments).env(ENV, file.path()).spawn().unwrap_or_else(|error| {
-        panic!("failed to start {}: {error}", program.display());
+        panic!("cannot start {}: {error}", program.display());
     });
     COMMAND.store(child.id().try_into().expect("a process id is a small number"), Ordering::Relaxed);
     let status = child.wait().expect("a child can be waited for");

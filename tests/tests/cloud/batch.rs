@@ -257,17 +257,17 @@ fn a_map_dropped_at_any_request_is_finished_by_attach() {
 }
 
 #[test]
-fn bad_weather_loses_doubles_and_misplaces_nothing() {
+fn injected_faults_lose_double_and_misplace_nothing() {
     let Some(seen) = Seen::new() else { return };
-    seen.aws.weather(7, 20);
-    seen.s3.weather(11, 20);
+    seen.aws.inject_faults(7, 20);
+    seen.s3.inject_faults(11, 20);
     let tasks =
         (0..40).map(|number| if number % 10 == 3 { Task::Fail(vec!["no".into()]) } else { Task::Double(number) });
     let facts = seen.trial.map(&Spec::of(tasks));
     assert_eq!(failures(&facts).into_keys().collect::<Vec<_>>(), [3, 13, 23, 33]);
     let expected = doubled(40).into_iter().filter(|(item, _)| item % 10 != 3).collect();
     assert_eq!(values(&facts), expected);
-    assert!(seen.s3.requests().iter().any(|request| request.mishap.is_some()), "the weather was bad");
+    assert!(seen.s3.requests().iter().any(|request| request.mishap.is_some()), "faults were injected");
 }
 
 #[test]
@@ -458,9 +458,9 @@ fn what_cannot_be_is_said_at_once() {
     check(&["attach", "20260101-000000000-000000"], "NotFound", &["20260101-000000000-000000", "check the id"]);
     // Knot that was clobbered.
     seen.note(|note| note["queue"] = format!("{}-gone", note["queue"].as_str().unwrap()).into());
-    check(&["values", &one], "NotFound", &["failed to submit the job", "cargo knot deploy"]);
+    check(&["values", &one], "NotFound", &["cannot submit the job", "cargo knot deploy"]);
     seen.note(|note| note["region"] = "us-east-1".into());
-    check(&["values", &one], "NotFound", &["failed to submit the job", "cargo knot deploy"]);
+    check(&["values", &one], "NotFound", &["cannot submit the job", "cargo knot deploy"]);
     // Deployed without the function, or with other types.
     seen.note(|note| {
         note["job-definitions"].as_object_mut().unwrap().retain(|id, _| !id.ends_with("::work"));

@@ -89,7 +89,7 @@ fn a_doctor_looks_at_everything_and_says_what_to_do() {
     let found = json(&check(doctor.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret), 0, &[]));
     assert!(finding(&found, "credentials").1.starts_with("arn:aws:iam::123456789012:user/ada,"), "{found:?}");
     let (state, why, _) = finding(&found, "permissions");
-    assert!(state == "unknown" && why.contains("failed to ask IAM what `arn:aws:iam::"), "{why}");
+    assert!(state == "unknown" && why.contains("cannot ask IAM what `arn:aws:iam::"), "{why}");
     assert!(account.recorder.operations().contains(&"iam SimulatePrincipalPolicy".to_owned()));
 
     let mut doctor = knot(&account, &["doctor", "--pars", "nobodys"]);
@@ -160,7 +160,7 @@ fn a_template_makes_what_the_command_would_find() {
     let of_sweep = |arguments: &[&str]| knot(&account, &[arguments, &options].concat());
     let role = account.script(SERVICE_ROLE);
     let of_knot = ["template", "knot", "--service-role", &role];
-    check(&mut of_sweep(&of_knot), 8, &["failed to find the Pars `lab`"]);
+    check(&mut of_sweep(&of_knot), 8, &["cannot find the Pars `lab`"]);
     let made: Vec<_> =
         account.recorder.operations().into_iter().filter(|operation| operation.contains("Create")).collect();
     assert!(made.is_empty(), "{made:?}");

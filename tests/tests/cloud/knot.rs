@@ -55,7 +55,7 @@ fn a_pars_is_made_found_kept_and_taken_away() {
         &mut account.knot(&["pars", "create", "lab", "--tag", "Owner=Grace", "--expire-runs", "7"]),
         8,
         &[
-            "error: failed to create the Pars `lab`: it exists with other settings",
+            "error: cannot create the Pars `lab`: it exists with other settings",
             "expire-runs: it has 30, and 7 was asked for",
             "tags.Owner: it has \"Ada\", and \"Grace\" was asked for",
             "hint: ",
@@ -66,11 +66,7 @@ fn a_pars_is_made_found_kept_and_taken_away() {
         .script(&format!("import boto3; boto3.client('s3').put_object(Bucket='{bucket}', Key='knots/a/b', Body=b'1')"));
     check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &["emptying the bucket", "the Pars `lab` is gone"]);
     account.check_empty(&[]);
-    check(
-        &mut account.knot(&["pars", "show", "lab"]),
-        8,
-        &["failed to find the Pars `lab` in", "cargo knot pars list"],
-    );
+    check(&mut account.knot(&["pars", "show", "lab"]), 8, &["cannot find the Pars `lab` in", "cargo knot pars list"]);
     println!("{}", account.recorder.validate());
 }
 
@@ -107,7 +103,7 @@ fn what_was_there_before_a_pars_survives_it() {
     assert_eq!(left["buckets"], Value::from(vec!["of-the-lab"]));
     assert_eq!(left["roles"], Value::from(vec!["instances", "starter"]));
     let absent = ["pars", "create", "lab", "--instance-role", "nobody"];
-    check(&mut account.knot(&absent), 8, &["failed to find the role `nobody`", "hint: give the name of a role"]);
+    check(&mut account.knot(&absent), 8, &["cannot find the role `nobody`", "hint: give the name of a role"]);
     println!("{}", account.recorder.validate());
 }
 
@@ -117,21 +113,21 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
     let refused = |arguments: &[&str], says: &[&str]| {
         check(&mut account.knot(arguments), 2, says);
     };
-    refused(&["pars", "create", "1st"], &["failed to take `1st` as the name of a Pars"]);
-    refused(&["pars", "create", "lab", "--cidr", "10.0.0.0/8"], &["EC2 has networks from /16 to /28 only"]);
+    refused(&["pars", "create", "1st"], &["invalid Pars name `1st`"]);
+    refused(&["pars", "create", "lab", "--cidr", "10.0.0.0/8"], &["must be from /16 to /28"]);
     refused(&["pars", "create", "lab", "--log-retention", "8"], &["hint: take 14"]);
-    refused(&["pars", "create", "lab", "--tag", "aws:x=1"], &["not yours to set"]);
+    refused(&["pars", "create", "lab", "--tag", "aws:x=1"], &["are reserved"]);
     let deploy = |more: &[&str], says: &[&str]| {
         let deploy = ["deploy", "-p", "lone", "--offline", "--fast"];
         refused(&[&deploy, more].concat(), says);
     };
     deploy(&["--knot", "-x-"], &["unexpected argument"]);
-    deploy(&["--knot", "x-"], &["failed to take `x-` as the name of a Knot"]);
+    deploy(&["--knot", "x-"], &["invalid Knot name `x-`"]);
     deploy(&["--memory", "8"], &["`8` has no unit"]);
-    deploy(&["--attempts", "11"], &["it has to be from 1 to 10"]);
+    deploy(&["--attempts", "11"], &["must be from 1 to 10"]);
     deploy(&["--compute", "fargate", "--ami", "ami-1"], &["Fargate has no instances"]);
     deploy(&["--bid-percentage", "60"], &["it is for `compute = \"spot\"` only"]);
-    deploy(&["--secret", "KEY=somewhere"], &["failed to take `somewhere` as a secret"]);
+    deploy(&["--secret", "KEY=somewhere"], &["invalid secret `somewhere`"]);
     deploy(&["--ephemeral-storage", "50 GiB"], &["it is for Fargate only"]);
     let trusting = ["deploy", "-p", "lone", "--offline", "--fast", "--ca-bundle", "nowhere.pem"];
     check(&mut account.knot(&trusting), 5, &["nowhere.pem"]);
@@ -141,7 +137,7 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
     deploy(&["--instance-types", "z9.large"], &["z9.large"]);
     let broken = ["deploy", "-p", "odd", "--example", "broken", "--offline", "--fast"];
     check(&mut account.knot(&broken), 101, &["this_does_not_exist", "caused by: cargo ended"]);
-    check(&mut account.knot(&["deploy", "-p", "odd", "--offline", "--fast"]), 4, &["failed to find a remote function"]);
+    check(&mut account.knot(&["deploy", "-p", "odd", "--offline", "--fast"]), 4, &["cannot find a remote function"]);
     let left = account.left();
     assert_eq!(left["repositories"], Value::from(Vec::<Value>::new()), "nothing of a Knot was made");
 }
@@ -191,7 +187,7 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
         account.knot(&["deploy", "-p", "another", "--offline", "--fast", "--knot", "sweep"]).current_dir(another),
         8,
         &[
-            "error: failed to deploy the Knot `sweep`: one of this name belongs to something else",
+            "error: cannot deploy the Knot `sweep`: one of this name belongs to something else",
             "package: it has \"lone\", and \"another\" was asked for",
             "hint: choose another name (--knot)",
         ],
@@ -228,7 +224,7 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["the Knot `sweep` is gone"]);
     assert!(!account.note().exists(), "maps run here again");
     account.check_empty(&["theirs"]);
-    check(&mut account.knot(&["clobber", "sweep"]), 8, &["failed to find the Knot `sweep`"]);
+    check(&mut account.knot(&["clobber", "sweep"]), 8, &["cannot find the Knot `sweep`"]);
     println!("{}", account.recorder.validate());
 }
 
@@ -335,7 +331,7 @@ fn a_clobber_that_goes_on_takes_only_what_is_the_knots_own() {
     assert_eq!(whose(), format!("{all} definitions/sweep {of_another}"));
     check(&mut account.knot(&keep), 0, &["the job definitions that the Knot `sweep` has left"]);
     assert_eq!(whose(), format!("{all} {of_another}"), "data is kept");
-    check(&mut account.knot(&["clobber", "swee", "--pars"]), 8, &["failed to find the Knot `swee`"]);
+    check(&mut account.knot(&["clobber", "swee", "--pars"]), 8, &["cannot find the Knot `swee`"]);
     assert_eq!(whose(), format!("{all} {of_another}"), "nobody is called so");
     check(&mut account.knot(&["clobber", "sweep"]), 0, &[]);
     assert_eq!(whose(), format!("knots/sweep-big stacks/sweep-big {of_another}"));
@@ -344,7 +340,7 @@ fn a_clobber_that_goes_on_takes_only_what_is_the_knots_own() {
     // A Pars that was created since then is a different one.
     check(&mut account.knot(&["pars", "clobber", "ada-default"]), 0, &[]);
     check(&mut account.knot(&["pars", "create", "ada-default"]), 0, &[]);
-    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 8, &["failed to find the Knot `sweep`"]);
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 8, &["cannot find the Knot `sweep`"]);
     assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
     println!("{}", account.recorder.validate());
 }
@@ -389,8 +385,8 @@ fn what_aws_would_refuse_is_refused_before_anything_is_made() {
         account.recorder.instead(move |seen| (seen.method == "HEAD").then(|| Instead::Answer(status, String::new())));
         refused(&mut account.knot(&["pars", "create", "lab", "--bucket", "taken"]), 8, says);
     };
-    bucket(403, &["error: failed to use the bucket `taken`: it is somebody else's", "hint: choose another name"]);
-    bucket(301, &["error: failed to use the bucket `taken`: it is in another region", "hint: choose another name"]);
+    bucket(403, &["error: cannot use the bucket `taken`: it is somebody else's", "hint: choose another name"]);
+    bucket(301, &["error: cannot use the bucket `taken`: it is in another region", "hint: choose another name"]);
 
     let key = account.script(USER);
     let (id, secret) = key.split_once(' ').expect("the script prints both");
@@ -405,7 +401,7 @@ fn what_aws_would_refuse_is_refused_before_anything_is_made() {
         &mut as_ada(account.knot(&["pars", "create", "lab"])),
         7,
         &[
-            "error: failed to begin: `arn:aws:iam::123456789012:user/ada` is not allowed cloudformation:CreateStack, iam:CreateRole",
+            "error: permission denied: `arn:aws:iam::123456789012:user/ada` lacks cloudformation:CreateStack, iam:CreateRole",
             "hint: have it granted: `cargo knot policy pars-create` prints what it takes; nothing was made",
         ],
     );
@@ -422,7 +418,7 @@ fn what_aws_would_refuse_is_refused_before_anything_is_made() {
         &mut as_ada(account.deploy(&role, &[])),
         7,
         &[
-            "is not allowed batch:CreateJobQueue, batch:RegisterJobDefinition, cloudformation:CreateStack",
+            "lacks batch:CreateJobQueue, batch:RegisterJobDefinition, cloudformation:CreateStack",
             "`cargo knot policy deploy`",
         ],
     );
@@ -438,10 +434,7 @@ fn what_aws_would_refuse_is_refused_before_anything_is_made() {
     refused(
         &mut account.deploy(&role, &[]),
         7,
-        &[
-            "error: failed to make room for one Knot more: 50 of 50 job queues are there",
-            "hint: clobber what is not needed (`cargo knot list`)",
-        ],
+        &["error: job queue quota exceeded: 50 of 50 in use", "hint: clobber what is not needed (`cargo knot list`)"],
     );
     assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
     // A quota can have been raised.
@@ -481,14 +474,14 @@ fn a_network_that_is_one_too_many_is_refused_before_anything_is_made() {
     };
     let zone = more(0, 0, 5);
     refused(&[
-        &format!("error: failed to make room for one Pars more: 5 of 5 NAT gateways in {zone} are there"),
+        &format!("error: quota exceeded: 5 of 5 NAT gateways in {zone} in use"),
         "hint: delete what is not needed, ask for more in Service Quotas (vpc, L-FE5A380F), or do without a NAT gateway",
     ]);
     more(0, 5, 0);
-    refused(&["5 of 5 elastic addresses in eu-west-1 are there", "(ec2, L-0263D0A3)"]);
+    refused(&["5 of 5 elastic addresses in eu-west-1 in use", "(ec2, L-0263D0A3)"]);
     // Five with the default one.
     more(4, 0, 0);
-    refused(&["5 of 5 VPCs in eu-west-1 are there", "(vpc, L-F678F1CE), or have the Pars in a VPC that exists: --vpc"]);
+    refused(&["5 of 5 VPCs in eu-west-1 in use", "(vpc, L-F678F1CE), or have the Pars in a VPC that exists: --vpc"]);
     account.check_empty(&[]);
     account.recorder.instead(|seen| {
         let quota = serde_json::json!({"Quota": {"Value": 6.0}}).to_string();
@@ -572,7 +565,7 @@ fn a_stack_that_fails_shows_what_failed_first_and_is_made_anew() {
         &mut account.knot(&create),
         7,
         &[
-            "error: failed to create the stack `cloudknot-pars-lab`",
+            "error: cannot create the stack `cloudknot-pars-lab`",
             "caused by: Bucket (AWS::S3::Bucket): no more buckets can be made",
             "hint: mend that, then run the same command; the stack is ROLLBACK_COMPLETE",
         ],
@@ -611,7 +604,7 @@ fn what_is_half_made_can_be_clobbered() {
     check(&mut account.knot(&["show", "sweep"]), 8, &["and not complete"]);
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["the Knot `sweep` is gone"]);
     account.check_empty(&["theirs"]);
-    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 8, &["failed to find the Knot `sweep`"]);
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 8, &["cannot find the Knot `sweep`"]);
 }
 
 #[test]
@@ -677,13 +670,13 @@ fn two_who_deploy_at_once_end_with_one_good_knot() {
 }
 
 #[test]
-fn bad_weather_is_ridden_out_with_a_note() {
+fn injected_faults_are_retried_with_a_note() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
-    account.recorder.weather(7, 20);
+    account.recorder.inject_faults(7, 20);
     let made = check(&mut account.deploy(&role, &[]), 0, &["it is tried again in"]);
     assert_eq!(json(&made)["knot"], "sweep");
-    account.recorder.weather(0, 0);
+    account.recorder.inject_faults(0, 0);
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);
     account.check_empty(&["theirs"]);
 }
@@ -695,7 +688,7 @@ fn a_refusal_names_what_is_missing_and_what_to_do() {
     check(
         &mut account.knot(&["pars", "list"]),
         7,
-        &["error: failed to list the stacks", "(AccessDenied)", "cargo knot policy"],
+        &["error: cannot list the stacks", "(AccessDenied)", "cargo knot policy"],
     );
     account.recorder.fail_next(1, 400, "ExpiredToken");
     check(
@@ -708,7 +701,7 @@ fn a_refusal_names_what_is_missing_and_what_to_do() {
     check(&mut nobody, 7, &["hint: log in to AWS"]);
     let mut nowhere = account.knot(&["list"]);
     nowhere.env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
-    check(&mut nowhere, 2, &["error: failed to find the region of AWS", "cargo knot configure --region"]);
+    check(&mut nowhere, 2, &["error: cannot find the region of AWS", "cargo knot configure --region"]);
 }
 
 #[test]
@@ -728,7 +721,7 @@ fn choices_are_kept_in_a_file_without_secrets() {
     assert_eq!(configure(&["--region", ""])["choices"]["region"], Value::Null);
     let mut show = account.knot(&["pars", "show"]);
     show.env("AWS_CONFIG_FILE", &profiles).env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
-    check(&mut show, 8, &["failed to find the Pars `shared` in eu-central-1"]);
+    check(&mut show, 8, &["cannot find the Pars `shared` in eu-central-1"]);
 }
 
 /// Script that stores objects of several owners, assumes a role with the job role's policies, and prints the keys of

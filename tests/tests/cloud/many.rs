@@ -11,10 +11,10 @@ const ITEMS: usize = 300;
 
 #[test]
 fn of_three_hundred_jobs_nothing_is_lost_doubled_or_misplaced() {
-    let Some(cloud) = Cloud::in_bad_weather(17, 10) else { return };
+    let Some(cloud) = Cloud::with_faults(17, 10) else { return };
     let (aws, s3) = (Recorder::before(&cloud.moto.url()), Recorder::before(&cloud.s3.url()));
-    aws.weather(3, 10);
-    s3.weather(5, 10);
+    aws.inject_faults(3, 10);
+    s3.inject_faults(5, 10);
     let trial = cloud.trial_at(crate::PROGRAM, JobKind::of_suite(), &aws.url(), &s3.url());
     let Some((trial, _)) = trial else { return };
     let mut tasks: Vec<Task> = (0..ITEMS).map(|item| Task::Double(item as u64)).collect();
@@ -43,7 +43,7 @@ fn of_three_hundred_jobs_nothing_is_lost_doubled_or_misplaced() {
     let expected = (0..ITEMS).filter(|item| !bad.contains_key(item)).map(|item| (item, 2 * item as u64)).collect();
     assert_eq!(values(&facts), expected);
     for recorder in [&s3, cloud.before_workers.as_ref().unwrap()] {
-        assert!(recorder.requests().iter().any(|request| request.mishap.is_some()), "the weather was bad");
+        assert!(recorder.requests().iter().any(|request| request.mishap.is_some()), "faults were injected");
     }
     aws.validate();
 }

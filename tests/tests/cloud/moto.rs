@@ -219,17 +219,17 @@ for service, call in [
 }
 
 #[tokio::test]
-async fn the_same_seed_makes_the_same_weather() {
+async fn the_same_seed_injects_the_same_faults() {
     let Some(moto) = Moto::start() else { return };
     let mut seen = Vec::new();
     for seed in [3, 3, 4] {
         let recorder = Recorder::before(&moto.url());
         let s3 = client_that_tries(&recorder.url(), 10).await;
-        recorder.weather(seed, 30);
+        recorder.inject_faults(seed, 30);
         for _ in 0..40 {
             s3.list_buckets().send().await.expect("after some trouble");
         }
-        recorder.weather(seed, 0);
+        recorder.inject_faults(seed, 0);
         s3.list_buckets().send().await.expect("no trouble");
         seen.push(recorder.requests().into_iter().map(|request| request.mishap).collect::<Vec<_>>());
         recorder.validate();

@@ -145,7 +145,7 @@ fn without_an_image_the_user_is_told_how_to_get_one() {
     let output = command.env("CLOUDKNOT_BACKEND", "docker").output().expect("the trial starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
-    assert!(said.contains("failed to find an image of this program"), "{said}");
+    assert!(said.contains("cannot find an image of this program"), "{said}");
     assert!(said.contains("hint: run `cargo knot build`"), "{said}");
     assert_eq!(kept(&trial), [""; 0]);
 }
@@ -163,6 +163,6 @@ fn a_program_that_names_what_only_a_host_does_is_a_worker_too() {
     assert_eq!(types_of(&mut Command::new(worker), "double").function, "cloudknot-tests:whole::double");
     let bytes = std::fs::read(worker).expect("the worker is there");
     let text = String::from_utf8_lossy(&bytes);
-    assert!(text.contains("failed to build an image: this is a worker"), "what only a host does says so");
+    assert!(text.contains("cannot build an image: workers do not support this"), "what only a host does says so");
     assert!(!text.contains("docker.sock"), "what speaks to an engine is in the worker");
 }

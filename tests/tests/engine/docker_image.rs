@@ -61,16 +61,16 @@ async fn from_a_file_to_a_registry_and_away() {
 }
 
 #[tokio::test]
-async fn errors_are_of_the_kind_of_the_room() {
+async fn errors_have_the_kind_of_their_module() {
     let folder = built();
     let worker = folder.path().join("worker");
     let error = DockerImage::builder("Probe", &worker).build().await.unwrap_err();
-    assert_eq!((error.kind(), error.to_string()), (ErrorKind::Image, "failed to name an image `Probe`".to_owned()));
+    assert_eq!((error.kind(), error.to_string()), (ErrorKind::Image, "invalid image name `Probe`".to_owned()));
 
     let absent = folder.path().join("absent");
     let error = DockerImage::builder("probe", &absent).build().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Image);
-    assert_eq!(error.to_string(), format!("failed to read the worker `{}`", absent.display()));
+    assert_eq!(error.to_string(), format!("cannot read the worker `{}`", absent.display()));
     assert!(error.source().unwrap().to_string().contains("No such file"));
 
     let mut image = DockerImage::builder("probe", &worker).build().await.unwrap();
@@ -116,7 +116,7 @@ async fn an_engine_takes_it_in_and_gives_it_up() {
         assert_eq!(engine.id_of(name).await.unwrap(), None);
     }
     let error = engine.tag("cloudknot-tests/taken:one", "cloudknot-tests/taken:four").await.unwrap_err();
-    assert_eq!(error.to_string(), "failed to tag `cloudknot-tests/taken:one` in Docker");
+    assert_eq!(error.to_string(), "cannot tag `cloudknot-tests/taken:one` in Docker");
     assert!(error.source().unwrap().to_string().contains("No such image"), "{error:?}");
 }
 
@@ -238,14 +238,14 @@ async fn a_base_that_cannot_be_had() {
 
     let base = Base::Image("registry.invalid/no/base:1".to_owned());
     let error = engine.assemble(&base, worker(), &options).await.unwrap_err();
-    assert_eq!(error.to_string(), "failed to pull the base image `registry.invalid/no/base:1`");
+    assert_eq!(error.to_string(), "cannot pull the base image `registry.invalid/no/base:1`");
     assert!(error.hint().unwrap().contains("docker pull registry.invalid/no/base:1"));
 
     let folder = tempfile::tempdir().unwrap();
     let dockerfile = folder.path().join("Dockerfile");
     fs::write(&dockerfile, "FROM scratch\nCOPY absent.txt /\n").unwrap();
     let error = engine.assemble(&Base::Dockerfile(dockerfile.clone()), worker(), &options).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("failed to build `{}`", dockerfile.display()));
+    assert_eq!(error.to_string(), format!("cannot build `{}`", dockerfile.display()));
     let cause = error.source().unwrap().to_string();
     assert!(cause.contains("absent.txt") && cause.contains("Step 2/2"), "{cause}");
 }
@@ -304,7 +304,7 @@ async fn a_base_without_the_c_library_of_the_worker() {
     let dynamic = fs::read("/bin/true").unwrap();
     let base = Base::Dockerfile(folder.path().join("Dockerfile"));
     let error = engine.assemble(&base, &dynamic, &ImageOptions::new("probe", "1.2.3")).await.unwrap_err();
-    assert_eq!(error.to_string(), "failed to put the worker onto its base");
+    assert_eq!(error.to_string(), "cannot put the worker onto its base");
     let cause = error.source().unwrap().to_string();
     assert!(cause.contains("`libc.so.6`") && cause.contains("in the base, which the worker asks for"), "{cause}");
     assert!(error.hint().unwrap().contains("linked with glibc"));
@@ -314,7 +314,7 @@ async fn a_base_without_the_c_library_of_the_worker() {
 async fn no_engine() {
     let error = Engine::connect_to(Some("unix:///no/such/socket")).await.unwrap_err();
     assert!(error.is_no_engine());
-    assert_eq!(error.to_string(), "failed to reach a Docker engine");
+    assert_eq!(error.to_string(), "cannot reach a Docker engine");
     assert_eq!(error.hint().unwrap(), "start Docker, or say in DOCKER_HOST where it listens");
 }
 

@@ -190,7 +190,7 @@ async fn a_stored_login_is_used() {
     let error = repository().push(&image, &["two"]).await.unwrap_err();
     assert_eq!(error.kind(), RegistryErrorKind::Configuration);
     let path = folder.path().join("config.json");
-    assert_eq!(error.to_string(), format!("failed to take the login for `{host}` from `{}`", path.display()));
+    assert_eq!(error.to_string(), format!("cannot read the login for `{host}` from `{}`", path.display()));
 
     let refused = async |registry: &str| {
         let config = format!(r#"{{"auths": {{"{registry}": {{"identitytoken": "secret"}}}}}}"#);
@@ -226,7 +226,7 @@ async fn refusals_are_told_apart() {
 
     let wrong = push(Login::password(Registry::USER, "a bad guess"), "one").await;
     assert_eq!(wrong.kind(), RegistryErrorKind::Login);
-    assert_eq!(wrong.to_string(), format!("failed to look up `{host}/lab/probe:one`"));
+    assert_eq!(wrong.to_string(), format!("cannot look up `{host}/lab/probe:one`"));
     assert_eq!(wrong.source().unwrap().to_string(), "the registry does not take the login, or wants one (status 401)");
     assert_eq!(wrong.hint().unwrap(), "check the user and the password or token; tokens expire");
     assert!(!format!("{wrong:?}").contains("guess"), "{wrong:?}");
@@ -249,7 +249,7 @@ async fn a_registry_that_is_not_there() {
 
     let unknown = push("registry.invalid/lab/probe").await;
     assert_eq!(unknown.kind(), RegistryErrorKind::UnknownHost, "{unknown:?}");
-    assert_eq!(unknown.to_string(), "failed to log in to `registry.invalid`");
+    assert_eq!(unknown.to_string(), "cannot log in to `registry.invalid`");
 
     let closed = push(&format!("127.0.0.1:{CLOSED_PORT}/lab/probe")).await;
     assert_eq!(closed.kind(), RegistryErrorKind::Connection);
@@ -261,7 +261,7 @@ fn names_that_cannot_be() {
     let check = |name: &str, cause: &str| {
         let error = Repository::new(name).unwrap_err();
         assert_eq!(error.kind(), RegistryErrorKind::Name);
-        assert_eq!(error.to_string(), format!("failed to make sense of the repository name `{name}`"));
+        assert_eq!(error.to_string(), format!("invalid repository name `{name}`"));
         assert!(error.source().unwrap().to_string().contains(cause), "{name}: {error:?}");
         assert!(error.hint().unwrap().contains("lower case"));
     };
@@ -298,7 +298,7 @@ async fn a_connection_that_is_always_lost_is_given_up() {
     let error = repository.attempts(3).push(&image, &["one"]).await.unwrap_err();
     assert_eq!(error.kind(), RegistryErrorKind::Connection);
     let (layer, _) = image.layers().next().unwrap();
-    assert_eq!(error.to_string(), format!("failed to send `{layer}` to `{}/lab/probe`", proxy.host()));
+    assert_eq!(error.to_string(), format!("cannot send `{layer}` to `{}/lab/probe`", proxy.host()));
     assert_eq!(proxy.left(), 97);
     assert_eq!(outline(&events).len(), 2, "{:?}", outline(&events));
 }

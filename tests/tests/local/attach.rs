@@ -105,7 +105,7 @@ fn a_finished_run_is_read_and_nothing_runs() {
 fn no_such_run() {
     let trial = trial();
     for run in ["20260101-000000000-000000", "", "..", "a/b", "manifest.json"] {
-        check_error(&trial.attach(run), "NotFound", &["failed to attach to run", run, "CLOUDKNOT_HOME", "hint"]);
+        check_error(&trial.attach(run), "NotFound", &["cannot attach to run", run, "CLOUDKNOT_HOME", "hint"]);
     }
 }
 
@@ -143,14 +143,14 @@ fn damaged_manifests() {
     for (name, value) in [("chunk", 0), ("parallel", 0), ("version", 0)] {
         let stored = Stored::new();
         stored.edit_manifest(name, value.into());
-        check_error(&stored.attach(), "Store", &["failed to read", "manifest.json", "hint"]);
+        check_error(&stored.attach(), "Store", &["cannot read", "manifest.json", "hint"]);
     }
     stored.edit_manifest("run", "20260101-000000000-000000".into());
-    check_error(&stored.attach(), "Store", &["failed to read", "manifest.json"]);
+    check_error(&stored.attach(), "Store", &["cannot read", "manifest.json"]);
     stored.edit("manifest.json", |bytes| bytes.truncate(bytes.len() / 2));
-    check_error(&stored.attach(), "Store", &["failed to read", "manifest.json", "damaged"]);
+    check_error(&stored.attach(), "Store", &["cannot read", "manifest.json", "damaged"]);
     stored.edit("manifest.json", Vec::clear);
-    check_error(&stored.attach(), "Store", &["failed to read", "manifest.json", "damaged"]);
+    check_error(&stored.attach(), "Store", &["cannot read", "manifest.json", "damaged"]);
     std::fs::remove_file(stored.trial.run(&stored.run).join("manifest.json")).unwrap();
     check_error(&stored.attach(), "NotFound", &[&stored.run]);
 }

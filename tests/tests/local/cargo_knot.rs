@@ -63,10 +63,10 @@ fn a_build_prints_facts_on_stdout_and_progress_on_stderr() {
 #[test]
 fn the_exit_code_says_what_kind_of_failure_it_was() {
     let build = |arguments: &[&str]| knot(&[&["build", "--offline", "--fast"], arguments].concat());
-    check(&mut build(&["-p", "many"]), 2, &["error: failed to choose", "hint: say which:\n      -p many --bin one"]);
+    check(&mut build(&["-p", "many"]), 2, &["error: cannot choose", "hint: say which:\n      -p many --bin one"]);
     check(&mut build(&["--bin", "a", "--lib"]), 2, &["cannot be used with"]);
-    check(&mut build(&["-p", "lone", "--target", "wasm32-wasip1"]), 2, &["failed to take `wasm32-wasip1`"]);
-    check(&mut build(&["-p", "odd"]), 4, &["error: failed to find a remote function in `odd` (--lib)"]);
+    check(&mut build(&["-p", "lone", "--target", "wasm32-wasip1"]), 2, &["invalid target `wasm32-wasip1`"]);
+    check(&mut build(&["-p", "odd"]), 4, &["error: cannot find a remote function in `odd` (--lib)"]);
     check(&mut build(&["-p", "odd", "--example", "broken"]), 101, &["this_does_not_exist", "caused by: cargo ended"]);
 }
 
@@ -124,7 +124,7 @@ fn deploy(folder: &Path, arguments: &[&str]) -> Command {
 fn what_can_be_refused_without_compiling_is_refused_before() {
     let folder = workspace("without aws", WITHOUT_AWS);
     let check = |arguments: &[&str], code: i32, says: &[&str]| check(&mut deploy(&folder, arguments), code, says);
-    check(&["-p", "plain", "--attempts", "11"], 2, &["failed to take 11 as `attempts`"]);
+    check(&["-p", "plain", "--attempts", "11"], 2, &["invalid `attempts`: 11"]);
     check(&["-p", "plain", "--ca-bundle", "none.pem"], 5, &["none.pem"]);
     check(&["-p", "plain", "--dockerfile", "nowhere"], 5, &["error: cannot find the Dockerfile `nowhere`"]);
     check(
@@ -137,7 +137,7 @@ fn what_can_be_refused_without_compiling_is_refused_before() {
     );
     check(&["-p", "cloudy"], 2, &["hint: deploy with `--features cloud`, and run the program with it, too"]);
     check(&["-p", "renamed"], 2, &["`cargo add -p renamed cloudknot --rename ck --features aws`"]);
-    let no_region = ["error: failed to find the region of AWS"];
+    let no_region = ["error: cannot find the region of AWS"];
     check(&["-p", "with"], 2, &no_region);
     check(&["-p", "cloudy", "--features", "heaven"], 2, &no_region);
     check(&["-p", "cloudy", "--add-feature"], 2, &["selecting the feature `cloud` of the package", no_region[0]]);
@@ -186,10 +186,10 @@ fn a_program_of_another_version_of_cloudknot_is_refused() {
 #[test]
 fn a_program_that_cannot_be_selected_asks_nothing_of_aws() {
     let check = |arguments: &[&str], code: i32, says: &[&str]| check(&mut deploy(&STAND_IN, arguments), code, says);
-    check(&["-p", "many"], 2, &["error: failed to choose", "hint: say which:\n      -p many --bin one"]);
-    check(&["-p", "lone", "--target", "wasm32-wasip1"], 2, &["failed to take `wasm32-wasip1`"]);
+    check(&["-p", "many"], 2, &["error: cannot choose", "hint: say which:\n      -p many --bin one"]);
+    check(&["-p", "lone", "--target", "wasm32-wasip1"], 2, &["invalid target `wasm32-wasip1`"]);
     let mut deploy = knot(&["deploy", "--offline", "-p", "lone"]);
-    self::check(deploy.env("RUSTC", "/no/such/rustc"), 3, &["failed to run `/no/such/rustc -vV`"]);
+    self::check(deploy.env("RUSTC", "/no/such/rustc"), 3, &["cannot run `/no/such/rustc -vV`"]);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_person_at_a_terminal_is_asked_whether_to_add_the_feature() {
     assert_eq!(std::fs::read_to_string(folder.join("plain/Cargo.toml")).unwrap(), PLAIN);
     terminal.tmux(&["send-keys", "Enter"]);
     terminal.wait_for("it ended with 2");
-    assert!(terminal.screen().contains("error: failed to find the region of AWS"), "{}", terminal.screen());
+    assert!(terminal.screen().contains("error: cannot find the region of AWS"), "{}", terminal.screen());
     let manifest = std::fs::read_to_string(folder.join("plain/Cargo.toml")).unwrap();
     assert!(manifest.contains("features = [\"aws\"]"), "{manifest}");
 }
@@ -250,7 +250,7 @@ fn a_compiler_that_lacks_for_a_target_is_named() {
     }
     let has_apt = Path::new("/usr/bin/apt-get").exists();
     let remedy = if has_apt { "sudo apt-get install musl-tools" } else { "cargo install cargo-zigbuild" };
-    check(&mut command, 3, &[&format!("compiles a worker for `{target}`"), "a C compiler is needed too", remedy]);
+    check(&mut command, 3, &[&format!("that compile a worker for `{target}`"), "a C compiler is needed too", remedy]);
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn a_push_says_how_far_it_is_and_sends_nothing_twice() {
     check(
         &mut push(),
         6,
-        &["error: failed to look up", "does not take the login", "hint: check the user and the password"],
+        &["error: cannot look up", "does not take the login", "hint: check the user and the password"],
     );
 }
 

@@ -86,7 +86,7 @@ fn features_are_those_that_are_asked_for() {
     check(&quick(&REAL_ONE, with("prog", "more")), &["triple", "double", "more"]);
     check(&quick(&REAL_ONE, with("kit", "extra")), &["quadruple", "triple"]);
     check(&quick(&REAL_ONE, Selection { all_features: true, ..package("kit") }), &["quadruple", "triple"]);
-    let says = ["failed to turn on `cloudknot/progress`"];
+    let says = ["cannot turn on `cloudknot/progress`"];
     refused(&quick(&REAL_ONE, with("kit", "cloudknot/progress")), CompileErrorKind::Selection, &says);
     refused(&quick(&REAL_ONE, with("prog", "absent")), CompileErrorKind::Selection, &["absent"]);
 }
@@ -202,13 +202,13 @@ fn what_is_not_there_is_answered_by_what_there_is() {
 #[test]
 fn what_cannot_be_a_worker_is_refused() {
     let kind = CompileErrorKind::Worker;
-    let says = ["failed to find a remote function in `odd` (--lib)", "--example nothing"];
+    let says = ["cannot find a remote function in `odd` (--lib)", "--example nothing"];
     refused(&quick(&STAND_IN, package("odd")), kind, &says);
-    let says = ["failed to find a remote function in `odd` (--example nothing)"];
+    let says = ["cannot find a remote function in `odd` (--example nothing)"];
     refused(&quick(&STAND_IN, example("odd", "nothing")), kind, &says);
     let says = ["its main is not cloudknot's", "#[cloudknot::main]", "--lib"];
     refused(&quick(&STAND_IN, example("odd", "own_main")), kind, &says);
-    let says = ["both are called `stand-in:some::f`"];
+    let says = ["two remote functions have the ID `stand-in:some::f`"];
     refused(&quick(&STAND_IN, example("odd", "twice")), kind, &says);
     refused(&quick(&STAND_IN, example("odd", "broken")), CompileErrorKind::Cargo, &["exit status: 101"]);
 }
@@ -235,7 +235,7 @@ fn a_worker_that_is_not_static_is_refused() {
     fs::set_permissions(&linker, fs::Permissions::from_mode(0o755)).unwrap();
     write(&folder.join(".cargo/config.toml"), &format!("[target.'cfg(unix)']\nlinker = '{}'\n", linker.display()));
     let selection = Selection { manifest_path: Some("../../lone/Cargo.toml".into()), ..Selection::default() };
-    let says = ["failed to link `lone` (--bin lone) statically", "ld-linux", "base image"];
+    let says = ["cannot link `lone` (--bin lone) statically", "ld-linux", "base image"];
     refused(&quick(&folder, selection), CompileErrorKind::Worker, &says);
 }
 

@@ -132,7 +132,7 @@ fn what_is_no_worker_is_refused() {
     let check = |bytes: &[u8], message: &str| {
         let error = Image::assemble(bytes, &options()).unwrap_err();
         assert!(matches!(error, ImageError::NotAWorker { .. }));
-        assert_eq!(error.to_string(), format!("failed to put the worker into an image: it is {message}"));
+        assert_eq!(error.to_string(), format!("cannot put the worker into an image: it is {message}"));
         assert!(error.hint().unwrap().contains("x86_64-unknown-linux-musl"));
     };
     check(b"", "empty");
@@ -173,7 +173,7 @@ fn unusable_authorities_are_refused() {
     let path = folder.path().join("ca.pem");
     let check = |cause: &str| {
         let error = Image::assemble(worker(), &options().ca_bundle(&path)).unwrap_err();
-        assert_eq!(error.to_string(), format!("failed to read certificates from `{}`", path.display()));
+        assert_eq!(error.to_string(), format!("cannot read certificates from `{}`", path.display()));
         let source = error.source().unwrap().to_string();
         assert!(source.contains(cause), "{source}");
         assert!(error.hint().unwrap().contains("ca-bundle"));
@@ -219,6 +219,6 @@ fn skopeo_reads_the_tar_both_ways() {
 #[test]
 fn a_tar_that_cannot_be_written_names_the_file() {
     let error = image().save_tar("/no/such/folder/image.tar".as_ref(), &[]).unwrap_err();
-    assert_eq!(error.to_string(), "failed to save the image as `/no/such/folder/image.tar`");
+    assert_eq!(error.to_string(), "cannot save the image as `/no/such/folder/image.tar`");
     assert!(error.source().unwrap().to_string().contains("No such file"));
 }

@@ -154,7 +154,7 @@ fn cancel_waits_for_what_a_thread_is_doing_and_starts_no_more() {
     }
     run.cancel().wait().unwrap();
     let status = run.status();
-    assert!(status.finished && status.left > 0 && status.succeeded >= 2, "{status}");
+    assert!(status.finished && status.unfinished > 0 && status.succeeded >= 2, "{status}");
     assert_eq!(run.values().wait().unwrap_err().kind(), ErrorKind::Cancelled);
     let again = run.retry_failed().wait().unwrap();
     again.cancel().wait().unwrap();
@@ -178,7 +178,7 @@ fn a_run_is_attached_to_and_read_twice() {
 #[test]
 fn a_map_inside_a_remote_function_is_refused() {
     let _home = here();
-    assert_eq!(maps.call(()).wait().unwrap(), "Nested: failed to map `double`: this is inside a remote function");
+    assert_eq!(maps.call(()).wait().unwrap(), "Nested: cannot map `double`: this is inside a remote function");
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn failures_tells_bad_items_apart_and_good_ones_have_values() {
         panic!("{printed}");
     };
     assert_eq!([one, four, forty_nine, sixty_four], ["1      1", "4      2", "49     7", "64     8"]);
-    assert_eq!(nine, "nine   Returned: failed to read `nine` as a number");
+    assert_eq!(nine, "nine   Returned: cannot read `nine` as a number");
     assert_eq!(cause.trim(), "caused by: invalid float literal");
     assert_eq!(minus, "-16    Panicked: -16 has no real square root");
     assert!(place.trim().starts_with("at examples/failures/src/main.rs:"), "{place}");

@@ -55,7 +55,7 @@ fn a_folder_that_is_a_file() {
     let trial = trial();
     std::fs::write(trial.home(), "a file").unwrap();
     let facts = trial.facts(&["values", &json(&Spec::of([Task::Double(1)]))]);
-    check_error(&facts, "Store", &["failed to write", trial.home().to_str().unwrap(), "hint: set CLOUDKNOT_HOME"]);
+    check_error(&facts, "Store", &["cannot write", trial.home().to_str().unwrap(), "hint: set CLOUDKNOT_HOME"]);
     check_error(&trial.attach("20260101-000000000-000000"), "NotFound", &["CLOUDKNOT_HOME"]);
 }
 
@@ -79,7 +79,7 @@ fn a_read_only_folder() {
     assert_eq!(failed.kind, "Infrastructure");
     assert!(failed.message.contains("Read-only file system"), "{failed:?}");
     let facts = trial.facts(&["values", &json(&Spec::of([Task::Double(1)]))]);
-    check_error(&facts, "Store", &["failed to write", "Read-only file system", "write access", "CLOUDKNOT_HOME"]);
+    check_error(&facts, "Store", &["cannot write", "Read-only file system", "write access", "CLOUDKNOT_HOME"]);
     mounted.again("rw");
     assert_eq!(values(&trial.attach(&incomplete)), [(0, 2), (1, 4)].into());
 }
@@ -92,7 +92,7 @@ fn a_disk_too_full_for_the_inputs() {
     assert_eq!(values(&facts), [(0, 2)].into(), "this one fits");
     let before = files(&trial.home());
     let facts = trial.facts(&["fill-inputs", "2000000"]);
-    check_error(&facts, "Store", &["failed to write", "/inputs`", "No space left", "hint: make room"]);
+    check_error(&facts, "Store", &["cannot write", "/inputs`", "No space left", "hint: make room"]);
     assert_eq!(files(&trial.home()), before, "nothing is left behind");
 }
 

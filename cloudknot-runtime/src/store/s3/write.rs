@@ -167,7 +167,7 @@ impl Drop for Upload {
             under_way.shutdown().await;
             let request = bucket.client.abort_multipart_upload().bucket(&bucket.name).key(key).upload_id(id);
             if let Err(error) = request.send().await {
-                tracing::debug!(%error, "failed to abort an upload in parts");
+                tracing::debug!(%error, "cannot abort an upload in parts");
             }
         });
     }

@@ -55,12 +55,12 @@ impl Batch {
         let asked = self.client.describe_job_queues().job_queues(name).send().await;
         let answer = asked.map_err(|error| self.aws.failed(&format!("look for the queue `{name}`"), error))?;
         let Some(queue) = answer.job_queues.unwrap_or_default().into_iter().next() else {
-            let message = format!("failed to find the queue `{name}` in {}", self.aws.region);
+            let message = format!("cannot find the queue `{name}` in {}", self.aws.region);
             return Err(Error::new(ErrorKind::NotFound, message)
                 .with_hint("give the ARN of a queue of this region; without one the Knot has its own"));
         };
         if queue.state != Some(batch::types::JqState::Enabled) {
-            let message = format!("failed to use the queue `{name}`: it is disabled");
+            let message = format!("cannot use the queue `{name}`: it is disabled");
             return Err(Error::new(ErrorKind::Config, message).with_hint("enable it, or choose another"));
         }
         let compute = self.compute_of(&queue).await?;

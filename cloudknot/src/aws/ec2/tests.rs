@@ -255,10 +255,7 @@ async fn what_the_region_lacks_is_named() {
     let wire = Wire::answering([(200, &*answer)]);
     let chosen = ["m5".to_owned(), "m5.larg".to_owned(), "c7g".to_owned(), "default_arm64".to_owned()];
     let error = wire.ec2().instance_types(&chosen).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "failed to find the instance types `m5.larg`, `c7g`, `default_arm64` in eu-central-1"
-    );
+    assert_eq!(error.to_string(), "cannot find the instance types `m5.larg`, `c7g`, `default_arm64` in eu-central-1");
     assert_eq!(error.kind(), ErrorKind::Config);
 }
 
@@ -317,7 +314,7 @@ async fn a_refusal_says_who_what_and_what_to_do() {
         assert!(format!("{error:?}").starts_with(shown), "{error:?}");
         assert!(kind == ErrorKind::Aws || error.hint().is_some(), "{error:?}");
     }
-    let what = "failed to list the subnets of the VPC `vpc-1`\n  caused by: ";
+    let what = "cannot list the subnets of the VPC `vpc-1`\n  caused by: ";
     let said = |code: &str| format!("{what}so it is ({code})");
     for (code, kind) in [
         ("UnauthorizedOperation", ErrorKind::Denied),
@@ -329,8 +326,7 @@ async fn a_refusal_says_who_what_and_what_to_do() {
     }
     check(500, "", ErrorKind::Aws, &format!("{what}AWS answered with status 500")).await;
     check(0, "no such host", ErrorKind::Aws, what).await;
-    let what =
-        "failed to list the subnets of the VPC `vpc-1`: the answer from EC2 in eu-central-1 cannot be understood";
+    let what = "cannot list the subnets of the VPC `vpc-1`: the answer from EC2 in eu-central-1 cannot be understood";
     check(200, "no XML", ErrorKind::Aws, what).await;
     check(200, "<R><subnetSet><item/></subnetSet></R>", ErrorKind::Aws, what).await;
 }

@@ -34,8 +34,7 @@ pub(super) async fn cancel_item(aws: &Aws, ledger: &Ledger, item: u64) -> Result
     let batch = Batch::new(aws);
     let record = &ledger.record;
     let run = &record.manifest.run;
-    let refused =
-        |why: &str| Error::new(ErrorKind::Config, format!("failed to cancel item {item} of run {run}: {why}"));
+    let refused = |why: &str| Error::new(ErrorKind::Config, format!("cannot cancel item {item} of run {run}: {why}"));
     let Some(on) = &record.manifest.batch else { return Err(refused("it does not run on AWS Batch")) };
     let sent = submit::sent(&batch, record, on).await?;
     let has_it = |sent: &Sent| {

@@ -28,7 +28,7 @@ impl Build<'_> {
         let failed = || {
             CompileError::new(
                 CompileErrorKind::Cargo,
-                format!("failed to compile the worker of `{}`", self.selected.package.name),
+                format!("cannot compile the worker of `{}`", self.selected.package.name),
             )
         };
         let mut cargo = command.stdout(Stdio::piped()).spawn().map_err(|cause| failed().with_source(cause))?;
@@ -104,24 +104,22 @@ impl Build<'_> {
         let refused = |message: String| CompileError::new(CompileErrorKind::Worker, message);
         if !executable.needs.is_empty() && !self.program.dynamic {
             let needs = executable.needs.join("`, `");
-            return Err(refused(format!("failed to link `{name}` ({target}) statically: it asks for `{needs}`"))
+            return Err(refused(format!("cannot link `{name}` ({target}) statically: it asks for `{needs}`"))
                 .with_hint(
                     "link the native library statically (most `-sys` crates have a feature `static` or `vendored`), or \
                  give the worker a base image that has it: `base-image` or `dockerfile` in [package.metadata.cloudknot]",
                 ));
         }
         if executable.functions.is_empty() {
-            return Err(refused(format!("failed to find a remote function in `{name}` ({target})")).with_hint(format!(
+            return Err(refused(format!("cannot find a remote function in `{name}` ({target})")).with_hint(format!(
                 "mark one with #[cloudknot::remote]; those of another crate are linked only if this target names \
                  something of it (`use the_crate as _;` is enough). Or choose another target; {}",
                 targets_of(self.selected.package)
             )));
         }
         let Some(contract) = executable.contract else {
-            return Err(refused(format!(
-                "failed to make a worker of `{name}` ({target}): its main is not cloudknot's"
-            ))
-            .with_hint("put #[cloudknot::main] on its main, or choose the library alone: `--lib`"));
+            return Err(refused(format!("cannot make a worker of `{name}` ({target}): its main is not cloudknot's"))
+                .with_hint("put #[cloudknot::main] on its main, or choose the library alone: `--lib`"));
         };
         if contract != VERSION {
             let message =
@@ -139,6 +137,6 @@ fn workspace_manifest(metadata: &Metadata) -> Result<toml::Table, CompileError> 
     let path = metadata.workspace_root.join("Cargo.toml");
     let text = fs::read_to_string(&path).map_err(io("read", &path))?;
     text.parse().map_err(|cause: toml::de::Error| {
-        CompileError::new(CompileErrorKind::Settings, format!("failed to read `{path}`")).with_source(cause)
+        CompileError::new(CompileErrorKind::Settings, format!("cannot read `{path}`")).with_source(cause)
     })
 }

@@ -37,11 +37,9 @@ impl Executable {
 }
 
 fn read<T: DeserializeOwned>(lines: &[&[u8]]) -> Result<Vec<T>, CompileError> {
-    lines
-        .iter()
-        .map(|line| serde_json::from_slice(line))
-        .collect::<Result<_, _>>()
-        .map_err(|cause| unreadable().with_source(cause).with_hint("cargo-knot and cloudknot have to be of the same version"))
+    lines.iter().map(|line| serde_json::from_slice(line)).collect::<Result<_, _>>().map_err(|cause| {
+        unreadable().with_source(cause).with_hint("cargo-knot and cloudknot have to be of the same version")
+    })
 }
 
 fn descriptions(lines: &[&[u8]]) -> Result<Vec<FunctionDescription>, CompileError> {
@@ -50,7 +48,7 @@ fn descriptions(lines: &[&[u8]]) -> Result<Vec<FunctionDescription>, CompileErro
     if let Some(pair) = functions.windows(2).find(|pair| pair[0].id() == pair[1].id()) {
         return Err(CompileError::new(
             CompileErrorKind::Worker,
-            format!("failed to tell two remote functions apart: both are called `{}`", pair[0].id()),
+            format!("two remote functions have the ID `{}`", pair[0].id()),
         )
         .with_hint("give one of them another name: #[cloudknot::remote(name = \"…\")]"));
     }
@@ -58,5 +56,5 @@ fn descriptions(lines: &[&[u8]]) -> Result<Vec<FunctionDescription>, CompileErro
 }
 
 fn unreadable() -> CompileError {
-    CompileError::new(CompileErrorKind::Worker, "failed to read the executable that cargo built")
+    CompileError::new(CompileErrorKind::Worker, "cannot read the executable that cargo built")
 }

@@ -89,7 +89,7 @@ fn is_of_aws(package: &str) -> bool {
 /// Returns the user's flags for this target, from every source that cargo reads.
 pub(super) fn of_the_user(toolchain: &Toolchain, triple: &str) -> Result<Vec<String>, CompileError> {
     let flags = toolchain.config.rustflags(triple).map_err(|cause| {
-        CompileError::new(CompileErrorKind::Toolchain, "failed to read the rustflags of cargo's configuration")
+        CompileError::new(CompileErrorKind::Toolchain, "cannot read the rustflags of cargo's configuration")
             .with_source(cause)
     })?;
     Ok(flags.map(|flags| flags.flags).unwrap_or_default())
@@ -134,7 +134,7 @@ pub(super) fn encode(flags: impl IntoIterator<Item = String>) -> Result<String, 
     let mut encoded = Flags::default();
     flags.into_iter().for_each(|flag| encoded.push(flag));
     encoded.encode().map_err(|cause| {
-        CompileError::new(CompileErrorKind::Toolchain, "failed to hand the rustflags to cargo").with_source(cause)
+        CompileError::new(CompileErrorKind::Toolchain, "cannot pass the rustflags to cargo").with_source(cause)
     })
 }
 

@@ -118,7 +118,7 @@ fn source_of(metadata: &Metadata, package: &Package) -> Result<Table, CompileErr
     }
     Err(CompileError::new(
         CompileErrorKind::Selection,
-        format!("failed to depend on `{}` from a generated package: its source is `{}`", package.name, source.repr),
+        format!("cannot depend on `{}` from a generated package: its source is `{}`", package.name, source.repr),
     )
     .with_hint("write a program for the library: a main with #[cloudknot::main] that names the crate"))
 }
@@ -139,7 +139,7 @@ fn features(package: &Package, selection: &Selection) -> Result<Vec<Value>, Comp
             Some((of, name)) if package.name.as_str() == of => Ok(name.into()),
             Some(_) => Err(CompileError::new(
                 CompileErrorKind::Selection,
-                format!("failed to turn on `{name}` for the library `{}` alone", package.name),
+                format!("cannot turn on `{name}` for the library `{}` alone", package.name),
             )
             .with_hint("give the library a feature that turns it on, and name that one")),
         })

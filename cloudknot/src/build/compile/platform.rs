@@ -67,7 +67,7 @@ impl Arch {
 pub(super) fn arch_of(triple: &str) -> Result<Arch, CompileError> {
     let fits = triple.contains("-linux-") && (triple.ends_with("-musl") || triple.ends_with("-gnu"));
     Arch::of(triple).filter(|_| fits).ok_or_else(|| {
-        CompileError::new(CompileErrorKind::Settings, format!("failed to take `{triple}` as the target of a worker"))
+        CompileError::new(CompileErrorKind::Settings, format!("invalid target `{triple}` for a worker"))
             .with_hint("a worker runs on Linux: x86_64 or aarch64, -unknown-linux-musl or -unknown-linux-gnu")
     })
 }
@@ -99,7 +99,7 @@ pub(super) fn gnu(toolchain: &Toolchain, arch: Arch, needs_c: bool) -> Result<Pl
 
 fn link(toolchain: &Toolchain, triple: &str, arch: Arch, needs_c: bool) -> Result<Option<Platform>, CompileError> {
     let configured = toolchain.config.linker(triple).map_err(|cause| {
-        CompileError::new(CompileErrorKind::Toolchain, format!("failed to read the linker configured for `{triple}`"))
+        CompileError::new(CompileErrorKind::Toolchain, format!("cannot read the linker configured for `{triple}`"))
             .with_source(cause)
     })?;
     let native = toolchain.host == triple;
@@ -159,7 +159,7 @@ fn missing(toolchain: &Toolchain, arch: Arch, triple: Option<&str>, needs_c: boo
     let what = triple.map_or_else(|| format!("{} Linux", arch.rust_name()), |triple| format!("`{triple}`"));
     CompileError::new(
         CompileErrorKind::Toolchain,
-        format!("failed to find what compiles a worker for {what} on this machine ({}){why}", toolchain.host),
+        format!("cannot find the tools that compile a worker for {what} on this machine ({}){why}", toolchain.host),
     )
     .with_hint(format!("install it, then run the same command: {}", lack.remedy()))
 }

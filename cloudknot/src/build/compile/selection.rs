@@ -126,7 +126,7 @@ impl Selection {
             let names: BTreeSet<_> = members.iter().map(|package| format!("`{}`", package.name)).collect();
             return Err(CompileError::new(
                 CompileErrorKind::Selection,
-                format!("failed to find package `{spec}` in the workspace `{}`", metadata.workspace_root),
+                format!("cannot find package `{spec}` in the workspace `{}`", metadata.workspace_root),
             )
             .with_hint(format!("it has: {}", names.into_iter().collect::<Vec<_>>().join(", "))));
         }
@@ -153,8 +153,8 @@ impl Selection {
 
     fn none(&self, packages: &[&Package]) -> CompileError {
         let wanted = match &self.target {
-            Some(target) => format!("failed to find the target `{}`", target.option()),
-            None => "failed to find a program or a library".into(),
+            Some(target) => format!("cannot find the target `{}`", target.option()),
+            None => "cannot find a program or a library".into(),
         };
         let names: Vec<_> = packages.iter().map(|package| format!("`{}`", package.name)).collect();
         CompileError::new(CompileErrorKind::Selection, format!("{wanted} in {}", names.join(", ")))
@@ -175,9 +175,12 @@ fn several(candidates: &[Selected<'_>]) -> CompileError {
     let count = candidates.len();
     CompileError::new(
         CompileErrorKind::Selection,
-        format!("failed to choose what becomes the worker: there are {count} candidates"),
+        format!("cannot choose the target of the worker: there are {count} candidates"),
     )
-    .with_hint(list("say which", candidates.iter().map(|selected| Selected { kind: selected.kind.clone(), ..*selected })))
+    .with_hint(list(
+        "say which",
+        candidates.iter().map(|selected| Selected { kind: selected.kind.clone(), ..*selected }),
+    ))
 }
 
 fn list<'m>(what: &str, selected: impl Iterator<Item = Selected<'m>>) -> String {
@@ -194,7 +197,7 @@ fn without_cloudknot(packages: &[&Package]) -> CompileError {
     let names: Vec<_> = packages.iter().map(|package| format!("`{}`", package.name)).collect();
     CompileError::new(
         CompileErrorKind::Selection,
-        format!("failed to find a package with remote functions: {} does not use cloudknot", names.join(", ")),
+        format!("cannot find a package with remote functions: {} does not use cloudknot", names.join(", ")),
     )
     .with_hint("add it with `cargo add cloudknot`, or choose another package with `--package`")
 }

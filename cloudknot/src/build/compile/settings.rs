@@ -127,7 +127,7 @@ impl Settings {
         let refused = |hint: &str| {
             CompileError::new(
                 CompileErrorKind::Settings,
-                format!("failed to read [package.metadata.cloudknot] of `{}`", package.name),
+                format!("cannot read [package.metadata.cloudknot] of `{}`", package.name),
             )
             .with_hint(format!("{hint}, in `{}`", package.manifest_path))
         };
@@ -136,7 +136,8 @@ impl Settings {
         // Two types deserialize the table, so that each can reject unknown keys.
         let (own, knot): (Map<_, _>, Map<_, _>) =
             table.clone().into_iter().partition(|(key, _)| OF_THE_WORKER.contains(&key.as_str()));
-        let mut settings = Self::deserialize(Value::from(own)).map_err(|cause| refused("correct it").with_source(cause))?;
+        let mut settings =
+            Self::deserialize(Value::from(own)).map_err(|cause| refused("correct it").with_source(cause))?;
         // The error of `KnotSettings` lists its own keys, so the hint adds only the worker's.
         let others = OF_THE_WORKER.map(|key| format!("`{key}`")).join(", ");
         settings.knot = KnotSettings::deserialize(Value::from(knot))

@@ -96,7 +96,7 @@ impl Toolchain {
         command.exec().map_err(|cause| match cause {
             // cargo's own message is the clearest, and begins with "error: ".
             cargo_metadata::Error::CargoMetadata { stderr } => {
-                CompileError::new(CompileErrorKind::Selection, "failed to read the package with `cargo metadata`")
+                CompileError::new(CompileErrorKind::Selection, "cannot read the package with `cargo metadata`")
                     .with_source(stderr.trim().trim_start_matches("error: ").to_string())
             }
             cause => failed("run `cargo metadata`").with_source(cause),
@@ -125,5 +125,5 @@ fn ask(rustc: &PathAndArgs, folder: &Path, arguments: &[&str]) -> Result<String,
 }
 
 fn failed(action: &str) -> CompileError {
-    CompileError::new(CompileErrorKind::Toolchain, format!("failed to {action}"))
+    CompileError::new(CompileErrorKind::Toolchain, format!("cannot {action}"))
 }

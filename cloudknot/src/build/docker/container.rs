@@ -63,7 +63,7 @@ impl Engine {
         let options = RemoveContainerOptionsBuilder::default().force(true).build();
         // The result is known; a container that cannot be removed now is removed by the next `sweep`.
         if let Err(error) = self.docker.remove_container(&created.id, Some(options)).await {
-            tracing::warn!(container = created.id, %error, "failed to remove a container");
+            tracing::warn!(container = created.id, %error, "cannot remove a container");
         }
         result
     }

@@ -22,7 +22,7 @@ impl Inside {
     pub(super) async fn build(builder: &DockerImageBuilder) -> Result<Self> {
         Self::check_name(&builder.name)?;
         let worker = std::fs::read(&builder.worker).map_err(|source| {
-            let message = format!("failed to read the worker `{}`", builder.worker.display());
+            let message = format!("cannot read the worker `{}`", builder.worker.display());
             Error::new(ErrorKind::Image, message).with_source(source)
         })?;
         let mut options = ImageOptions::new(&builder.title, &builder.version).functions(&builder.functions);
@@ -36,7 +36,7 @@ impl Inside {
         if Repository::is_name(name) {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Image, format!("failed to name an image `{name}`"))
+        Err(Error::new(ErrorKind::Image, format!("invalid image name `{name}`"))
             .with_hint("a name is like `my-crate` or `lab/my-crate`, in lower case, and a tag has no spaces"))
     }
 
@@ -134,7 +134,7 @@ async fn assemble(base: Option<Base>, worker: Vec<u8>, options: ImageOptions) ->
     }
     #[cfg(not(feature = "docker"))]
     if base.is_some() {
-        return Err(Error::new(ErrorKind::Image, "failed to put the worker onto its base: that takes a Docker engine")
+        return Err(Error::new(ErrorKind::Image, "cannot put the worker onto its base: this needs a Docker engine")
             .with_hint("build cloudknot with the feature `docker`"));
     }
     // Compressing takes a considerable part of a second and must not block other tasks.

@@ -64,7 +64,7 @@ impl RegistryError {
         let (kind, cause) = classify(error);
         Self {
             kind,
-            message: format!("failed to {doing}"),
+            message: format!("cannot {doing}"),
             cause: Some(Cause(cause)),
             hint: hint(kind, registry, login_given),
         }
@@ -75,7 +75,7 @@ impl RegistryError {
         let seconds = patience.as_secs();
         Self {
             kind: RegistryErrorKind::Connection,
-            message: format!("failed to {doing}"),
+            message: format!("cannot {doing}"),
             cause: Some(Cause(format!("no answer in time: nothing has moved for {seconds} seconds"))),
             hint: hint(RegistryErrorKind::Connection, registry, false),
         }
@@ -84,7 +84,7 @@ impl RegistryError {
     pub(super) fn name(name: &str, why: &str) -> Self {
         Self {
             kind: RegistryErrorKind::Name,
-            message: format!("failed to make sense of the repository name `{name}`"),
+            message: format!("invalid repository name `{name}`"),
             cause: Some(Cause(why.to_owned())),
             hint: hint(RegistryErrorKind::Name, "", false),
         }
@@ -93,7 +93,7 @@ impl RegistryError {
     pub(super) fn stored_login(registry: &str, path: &Path, why: String) -> Self {
         Self {
             kind: RegistryErrorKind::Configuration,
-            message: format!("failed to take the login for `{registry}` from `{}`", path.display()),
+            message: format!("cannot read the login for `{registry}` from `{}`", path.display()),
             cause: Some(Cause(why)),
             hint: Some(format!("run `docker login {registry}` again, or give a user and a password")),
         }

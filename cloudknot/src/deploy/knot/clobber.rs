@@ -46,7 +46,7 @@ pub(crate) async fn clobber(clobber: &KnotClobber) -> Result<()> {
     if seen.is_some() || left || pars.is_some() || was_here {
         return Ok(());
     }
-    let message = format!("failed to find the Knot `{}` in {}", clobber.name, aws.region);
+    let message = format!("cannot find the Knot `{}` in {}", clobber.name, aws.region);
     let hint = "`cargo knot list` shows those in this region; a Pars alone goes by `cargo knot pars clobber <name>`";
     Err(Error::new(ErrorKind::NotFound, message).with_hint(hint))
 }

@@ -86,7 +86,7 @@ pub(super) async fn template(builder: KnotBuilder) -> Result<String> {
     let (name, region) = (&resolved.knot.name, &resolved.state.aws.region);
     let ParsFound::There(pars) = &resolved.state.pars else {
         let pars = resolved.state.pars.planned().name;
-        let message = format!("failed to render the Knot `{name}`: there is no Pars `{pars}` in {region}");
+        let message = format!("cannot render the Knot `{name}`: there is no Pars `{pars}` in {region}");
         let hint = format!(
             "make it first: `cargo knot pars create {pars}`, or the stack of `cargo knot template pars {pars}`"
         );
@@ -208,7 +208,7 @@ async fn keep_the_queue(resolved: &Resolved, stack: &Stack, template: &str) -> R
         return Ok(());
     }
     let message =
-        format!("failed to change the Knot `{}`: its queue would be replaced, and has {} jobs", knot.name, jobs.len());
+        format!("cannot change the Knot `{}`: its queue would be replaced, and has {} jobs", knot.name, jobs.len());
     Err(Error::new(ErrorKind::Exists, message).with_hint(
         "wait for its runs or cancel them; tags, the queue's name and the kind of compute are fixed for a queue",
     ))

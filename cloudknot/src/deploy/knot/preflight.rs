@@ -36,7 +36,7 @@ pub(super) async fn check_account(
     if let Some(key_pair) = &said.key_pair
         && !Ec2::new(aws).key_pair_exists(key_pair).await?
     {
-        let message = format!("failed to find the key pair `{key_pair}` in {}", aws.region);
+        let message = format!("cannot find the key pair `{key_pair}` in {}", aws.region);
         return Err(Error::new(ErrorKind::NotFound, message).with_hint("make it in EC2, or leave `key-pair` out"));
     }
     Ok(())
@@ -95,7 +95,7 @@ async fn offered(ec2: &Ec2, types: Vec<InstanceType>, pars: &Pars) -> Result<Vec
     match absent.first() {
         Some(absent) if there.is_empty() => {
             let zones: Vec<_> = zones.into_iter().collect();
-            let message = format!("failed to place jobs: there is no {} in {}", absent.name, zones.join(", "));
+            let message = format!("cannot place jobs: there is no {} in {}", absent.name, zones.join(", "));
             Err(Error::new(ErrorKind::Config, message)
                 .with_hint("choose other `instance-types`, or a Pars with subnets in other zones"))
         }

@@ -160,7 +160,7 @@ impl KnotProgram {
         if let Some(ami) = &self.settings.ami {
             let image = Ec2::new(aws).root_device(ami).await?;
             let image = image.ok_or_else(|| {
-                Error::new(ErrorKind::NotFound, format!("failed to find the machine image `{ami}` in {}", aws.region))
+                Error::new(ErrorKind::NotFound, format!("cannot find the machine image `{ami}` in {}", aws.region))
                     .with_hint("name one of this region, or leave `ami` out for AWS's latest")
             })?;
             answers.root_device = Some(image.root_device);
@@ -182,7 +182,7 @@ impl KnotProgram {
         if differences.is_empty() {
             return Ok(());
         }
-        let message = format!("failed to deploy the Knot `{}`: one of this name belongs to something else", self.name);
+        let message = format!("cannot deploy the Knot `{}`: one of this name belongs to something else", self.name);
         Err(Error::new(ErrorKind::Exists, message)
             .with_source(differences.join("\n"))
             .with_hint("choose another name (--knot), or clobber that one first: `cargo knot clobber`"))
@@ -205,7 +205,7 @@ impl AccountState {
         let pars = match found {
             Some(pars) => ParsFound::There(Box::new(pars)),
             None if chosen.is_some() => {
-                let message = format!("failed to find the Pars `{name}` in {}", aws.region);
+                let message = format!("cannot find the Pars `{name}` in {}", aws.region);
                 let hint = format!("`cargo knot pars create {name}` makes it; {}", pars::LOOKED_FOR);
                 return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint));
             }

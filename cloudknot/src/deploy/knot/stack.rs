@@ -20,7 +20,7 @@ pub(crate) async fn get(builder: &KnotBuilder) -> Result<Knot> {
     let name = builder.settings.knot.as_deref().unwrap_or_default();
     let found = Stacks::new(&aws).find(&stack_name(name)).await?;
     let absent = |what: &str| {
-        Error::new(ErrorKind::NotFound, format!("failed to find the Knot `{name}` in {}{what}", aws.region))
+        Error::new(ErrorKind::NotFound, format!("cannot find the Knot `{name}` in {}{what}", aws.region))
             .with_hint("`cargo knot list` shows those in this region, `cargo knot deploy` makes one")
     };
     let stack = found.ok_or_else(|| absent(""))?;

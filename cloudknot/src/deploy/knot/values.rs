@@ -404,8 +404,7 @@ fn short_hash(id: &str) -> String {
 }
 
 fn refused(what: &str, why: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("failed to follow {what}: {why}"))
-        .with_hint("leave it out, or change the other")
+    Error::new(ErrorKind::Config, format!("invalid {what}: {why}")).with_hint("leave it out, or change the other")
 }
 
 fn ephemeral_on_instances() -> Error {
@@ -415,8 +414,8 @@ fn ephemeral_on_instances() -> Error {
 fn check_range(what: &str, value: Option<u32>, least: u32, most: u32) -> Result<()> {
     match value.filter(|value| !(least..=most).contains(value)) {
         None => Ok(()),
-        Some(value) => Err(Error::new(ErrorKind::Config, format!("failed to take {value} as `{what}`"))
-            .with_hint(format!("it has to be from {least} to {most}"))),
+        Some(value) => Err(Error::new(ErrorKind::Config, format!("invalid `{what}`: {value}"))
+            .with_hint(format!("must be from {least} to {most}"))),
     }
 }
 
@@ -424,7 +423,7 @@ fn check_range(what: &str, value: Option<u32>, least: u32, most: u32) -> Result<
 fn amount(what: &str, text: Option<&str>) -> Result<Option<u64>> {
     text.map(memory_mib)
         .transpose()
-        .map_err(|why| Error::new(ErrorKind::Config, format!("failed to understand `{what}`")).with_source(why))
+        .map_err(|why| Error::new(ErrorKind::Config, format!("invalid `{what}`")).with_source(why))
 }
 
 /// Converts MiB to GiB and rounds up, because AWS counts disks in whole GiB.
@@ -489,6 +488,6 @@ mod tests {
         assert_eq!(values, json!({"manager": [secret], "parameters": [], "kms": [key]}));
         assert!(refusal(&format!(r#"{{"secret-keys": ["{key}"]}}"#)).contains("there are no `secrets`"));
         let alias = "arn:aws:kms:eu-west-1:123456789012:alias/lab";
-        assert!(refusal(&format!(r#"{{"secret-keys": ["{alias}"]}}"#)).contains("as a key of KMS"));
+        assert!(refusal(&format!(r#"{{"secret-keys": ["{alias}"]}}"#)).contains("invalid KMS key"));
     }
 }

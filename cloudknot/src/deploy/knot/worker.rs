@@ -47,6 +47,6 @@ pub(super) async fn use_beside(_: &Knot, _: &std::path::Path) -> Result<()> {
 }
 
 fn absent() -> Error {
-    Error::new(ErrorKind::Config, "failed to reach a Knot: this is a worker, which has no part in that")
+    Error::new(ErrorKind::Config, "cannot reach a Knot: workers do not support this")
         .with_hint("make and clobber it in the program that runs on your machine")
 }

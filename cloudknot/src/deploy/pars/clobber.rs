@@ -13,11 +13,11 @@ pub(crate) async fn clobber(clobber: &ParsClobber) -> Result<()> {
     let aws = Aws::load(&clobber.account).await?;
     let stacks = Stacks::new(&aws);
     let Some(stack) = stacks.find_at_rest(&stack_name(name)).await? else {
-        return Err(Error::new(ErrorKind::NotFound, format!("failed to find the Pars `{name}` in {}", aws.region))
+        return Err(Error::new(ErrorKind::NotFound, format!("cannot find the Pars `{name}` in {}", aws.region))
             .with_hint(LOOKED_FOR));
     };
     let refused = |why: &str, who: Vec<&str>, hint: &str| {
-        let message = format!("failed to clobber the Pars `{name}`: {why}: {}", who.join(", "));
+        let message = format!("cannot clobber the Pars `{name}`: {why}: {}", who.join(", "));
         Err(Error::new(ErrorKind::Exists, message).with_hint(hint))
     };
     let all = stacks.all("cloudknot-").await?;
@@ -69,6 +69,6 @@ async fn keep_data(stacks: &Stacks, stack: &Stack, keep: bool) -> Result<()> {
     if stacks.template(&stack).await? == wanted {
         return Ok(());
     }
-    let message = format!("failed to say in the stack `{}` what becomes of its data", stack.name);
+    let message = format!("cannot change the deletion policies in the stack `{}`", stack.name);
     Err(Error::new(ErrorKind::Aws, message).with_hint("nothing was deleted; run the same command again"))
 }

@@ -54,7 +54,7 @@ pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
     if plan.makes_default_vpc {
         // A template can name a default VPC, but cannot create one.
         let (name, region) = (&builder.name, &state.aws.region);
-        let message = format!("failed to render the Pars `{name}`: there is no default VPC in {region}");
+        let message = format!("cannot render the Pars `{name}`: there is no default VPC in {region}");
         return Err(Error::new(ErrorKind::NotFound, message).with_hint(
             "name a VPC (--vpc), have one made with the stack (--cidr), or run `aws ec2 create-default-vpc`",
         ));
@@ -84,7 +84,7 @@ pub(crate) async fn apply(state: &ParsState) -> Result<Pars> {
             return Ok(());
         }
         let name = &state.builder.name;
-        let message = format!("failed to create the Pars `{name}`: somebody else has just made it");
+        let message = format!("cannot create the Pars `{name}`: somebody else has just made it");
         Err(Error::new(ErrorKind::Exists, message).with_hint("run the same command again: it finds what there is"))
     };
     let (stack, _) = state.stacks.apply(&wanted, &may_change).await?;
@@ -94,7 +94,7 @@ pub(crate) async fn apply(state: &ParsState) -> Result<Pars> {
 pub(super) async fn get(builder: &ParsBuilder) -> Result<Pars> {
     let aws = Aws::load(&builder.account).await?;
     find(&Stacks::new(&aws), &builder.name, &builder.account).await?.ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, format!("failed to find the Pars `{}` in {}", builder.name, aws.region))
+        Error::new(ErrorKind::NotFound, format!("cannot find the Pars `{}` in {}", builder.name, aws.region))
             .with_hint(LOOKED_FOR)
     })
 }

@@ -99,7 +99,7 @@ fn check(builder: &ParsBuilder) -> Result<()> {
     settings.kms_key.iter().try_for_each(|key| names::check_name(Kind::Key, key))?;
     settings.log_retention.iter().try_for_each(|days| names::check_retention(*days))?;
     if settings.expire_runs == Some(0) {
-        return Err(Error::new(ErrorKind::Config, "failed to have runs expire after 0 days: S3 takes 1 and more")
+        return Err(Error::new(ErrorKind::Config, "invalid `expire-runs`: must be at least 1 day")
             .with_hint("say `None` to keep them for ever (`--expire-runs 0`), or a number of days"));
     }
     names::check_name(Kind::RolePath, &settings.role_path)?;
@@ -186,7 +186,7 @@ async fn network(builder: &ParsBuilder, aws: &Aws) -> Result<NetworkState> {
             return Ok(NetworkState::New { zones: ec2.zones().await?.into_iter().take(ZONES).collect() });
         }
         Network::Vpc(id) => ec2.vpc(id).await?.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("failed to find the VPC `{id}` in {}", aws.region))
+            Error::new(ErrorKind::NotFound, format!("cannot find the VPC `{id}` in {}", aws.region))
                 .with_hint("name one of this region, or leave it out for the default VPC")
         })?,
         Network::Default => match ec2.default_vpc().await? {
@@ -201,7 +201,7 @@ async fn network(builder: &ParsBuilder, aws: &Aws) -> Result<NetworkState> {
 pub(super) async fn given(ec2: &Ec2, vpc: &str, in_default_vpc: bool) -> Result<NetworkState> {
     let all = ec2.subnets(vpc).await?;
     if all.is_empty() {
-        let message = format!("failed to use the VPC `{vpc}`: it has no subnets");
+        let message = format!("cannot use the VPC `{vpc}`: it has no subnets");
         return Err(Error::new(ErrorKind::Config, message).with_hint("add a subnet to it, or have a VPC made: --cidr"));
     }
     let (chosen, assign_public_ip) = choose(&all, in_default_vpc);

@@ -36,6 +36,6 @@ pub(super) async fn clobber(_: &ParsClobber) -> Result<()> {
 }
 
 fn absent() -> Error {
-    Error::new(ErrorKind::Config, "failed to reach a Pars: this is a worker, which has no part in that")
+    Error::new(ErrorKind::Config, "cannot reach a Pars: workers do not support this")
         .with_hint("make and clobber it in the program that runs on your machine")
 }

@@ -397,10 +397,10 @@ fn tell_status(run: &Run<u64>) {
     let status = run.status();
     assert_eq!(
         status.items,
-        status.succeeded + status.failed + status.running + status.waiting + status.left,
+        status.succeeded + status.failed + status.running + status.waiting + status.unfinished,
         "each item is in one state: {status:?}"
     );
-    let counts = [status.succeeded, status.failed, status.running, status.waiting, status.left];
+    let counts = [status.succeeded, status.failed, status.running, status.waiting, status.unfinished];
     tell(&Fact::Status(counts, status.finished));
 }
 
