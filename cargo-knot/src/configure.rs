@@ -1,5 +1,6 @@
 //! `cargo knot configure`: settings that are chosen once for all programs.
 
+use cargo_knot::exit;
 use clap::Args;
 use cloudknot::config::Config;
 use serde_json::json;
@@ -47,7 +48,7 @@ impl Configure {
         if ask {
             let there = if profiles.is_empty() { "none".to_owned() } else { profiles.join(", ") };
             output::note(&format!("profiles: {there}"));
-            output::note("Enter keeps what stands in brackets, `-` takes it back.");
+            output::note("Enter keeps the value in brackets, `-` removes it.");
         }
         for (name, given, choice) in said {
             let given = if ask { answer(name, choice.as_deref())? } else { given };
@@ -79,8 +80,13 @@ impl Configure {
 
 /// Asks the user for one setting. Returns `None` for an empty line, which keeps the setting, and an empty text for a dash,
 /// which removes it.
+///
+/// # Errors
+/// If the input ends, so that nothing is written.
 fn answer(name: &str, current: Option<&str>) -> Result<Option<String>, Failure> {
-    let line = output::ask(&format!("{name} [{}]", current.unwrap_or("-")))?;
+    let Some(line) = output::ask(&format!("{name} [{}]", current.unwrap_or("-")))? else {
+        return Err(Failure::new(exit::USAGE, "cannot read the settings: the input ended, and nothing was written"));
+    };
     Ok(match line.as_str() {
         "" => None,
         "-" => Some(String::new()),

@@ -170,7 +170,7 @@ fn may_add_feature(compile: &Compile) -> Result<bool, Failure> {
         _ => format!("run `{feature}`, then deploy"),
     };
     let answer = output::ask(&format!("{question}? [Y/n]"))?;
-    Ok(matches!(answer.to_lowercase().as_str(), "" | "y" | "yes"))
+    Ok(answer.is_some_and(|answer| matches!(answer.to_lowercase().as_str(), "" | "y" | "yes")))
 }
 
 impl KnotArgs {

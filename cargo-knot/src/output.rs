@@ -34,13 +34,13 @@ pub(crate) fn can_ask() -> bool {
     stdin().is_terminal() && stderr().is_terminal()
 }
 
-/// Asks the user at the terminal a question. Returns the answer, a trimmed line.
-pub(crate) fn ask(question: &str) -> std::io::Result<String> {
+/// Asks the user at the terminal a question. Returns the answer, a trimmed line; `None` at the end of the input.
+pub(crate) fn ask(question: &str) -> std::io::Result<Option<String>> {
     write!(stderr(), "{question}: ")?;
     stderr().flush()?;
     let mut line = String::new();
-    stdin().lock().read_line(&mut line)?;
-    Ok(line.trim().to_owned())
+    let read = stdin().lock().read_line(&mut line)?;
+    Ok((read > 0).then(|| line.trim().to_owned()))
 }
 
 /// Prints text unchanged, without a newline.

@@ -66,7 +66,7 @@ impl Prune {
         output::note(&match (found, kept) {
             (0, _) => "nothing exists without an owner".to_owned(),
             (_, 0) => format!("{found} deleted"),
-            _ if self.yes => format!("{} of {found} deleted; runs go only with --runs", found - kept),
+            _ if self.yes => format!("{} of {found} deleted; runs are deleted only with --runs", found - kept),
             _ => "nothing was deleted: --yes deletes these, but for runs, which --runs includes".to_owned(),
         });
     }

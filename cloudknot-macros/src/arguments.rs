@@ -49,7 +49,7 @@ pub(crate) fn parse(tokens: TokenStream, refusals: &mut Refusals) -> Arguments {
     let mut seen = Vec::new();
     for Setting { key, value } in settings {
         if seen.contains(&key) {
-            refusals.at(&key, format_args!("`{key}` is said twice; keep one of them"));
+            refusals.at(&key, format_args!("duplicate argument `{key}`; keep one of them"));
             continue;
         }
         if let Err(error) = arguments.set(&key, &value) {
@@ -67,19 +67,21 @@ impl Arguments {
             "name" => self.name = Some(value.name()?),
             "vcpus" => self.vcpus = Some(value.vcpus()?),
             "memory" => {
-                let text = value.text("a text with its unit: memory = \"2 GiB\"")?;
+                let text = value.text("a string with its unit: memory = \"2 GiB\"")?;
                 self.memory_mib =
                     Some(cloudknot_quantity::memory_mib(&text.value()).map_err(|why| refused(&text, why))?);
             }
             "gpus" => self.gpus = value.count("a whole number: gpus = 1")?,
             "retries" => self.retries = value.count("a whole number: retries = 2")?,
             "timeout" => {
-                let text = value.text("a text with its unit: timeout = \"15m\"")?;
+                let text = value.text("a string with its unit: timeout = \"15m\"")?;
                 self.timeout_seconds =
                     Some(cloudknot_quantity::seconds(&text.value()).map_err(|why| refused(&text, why))?);
             }
             "codec" => self.codec = value.codec()?,
-            unknown => return Err(refused(key, format_args!("unknown argument `{unknown}`; there are {KNOWN}"))),
+            unknown => {
+                return Err(refused(key, format_args!("unknown argument `{unknown}`; the arguments are {KNOWN}")));
+            }
         }
         Ok(())
     }
@@ -93,7 +95,7 @@ struct Setting {
 impl Parse for Setting {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         if !input.peek(Ident::peek_any) {
-            return Err(input.error(format_args!("expected an argument and its value; there are {KNOWN}")));
+            return Err(input.error(format_args!("expected an argument and its value; the arguments are {KNOWN}")));
         }
         let key = input.call(Ident::parse_any)?;
         if !input.peek(Token![=]) {
@@ -112,7 +114,7 @@ struct Value<'a> {
 
 impl Value<'_> {
     fn name(&self) -> syn::Result<String> {
-        let text = self.text("a text: name = \"fit_again\"")?;
+        let text = self.text("a string: name = \"fit_again\"")?;
         let name = text.value();
         let fits = |(at, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit());
         if name.is_empty() || !name.chars().enumerate().all(fits) {
@@ -143,7 +145,7 @@ impl Value<'_> {
         match text.value().as_str() {
             "bincode" => Ok(Codec::Bincode),
             "messagepack" => Ok(Codec::Messagepack),
-            unknown => Err(refused(&text, format_args!("unknown codec `{unknown}`; there are {FORM}"))),
+            unknown => Err(refused(&text, format_args!("unknown codec `{unknown}`; the codecs are {FORM}"))),
         }
     }
 

@@ -15,7 +15,7 @@ pub(crate) fn main(arguments: TokenStream, item: &TokenStream) -> TokenStream {
             .at(arguments, "`#[cloudknot::main]` takes no arguments; a function has them: `#[cloudknot::remote(..)]`");
     }
     let Ok(written) = syn::parse2::<Written>(item.clone()) else {
-        refusals.at(item, "`#[cloudknot::main]` goes above the program's `fn main()`");
+        refusals.at(item, "`#[cloudknot::main]` belongs on the program's `fn main()`");
         let refused = refusals.into_tokens();
         return quote!(#refused #item);
     };
@@ -43,7 +43,7 @@ fn refuse(written: &Written, refusals: &mut Refusals) {
     if signature.ident != "main" {
         refusals.at(
             &signature.ident,
-            format_args!("`#[cloudknot::main]` goes above the program's `main`, and `{}` is not it", signature.ident),
+            format_args!("`#[cloudknot::main]` belongs on the program's `main`, not on `{}`", signature.ident),
         );
     }
     if let Some(first) = signature.inputs.first() {

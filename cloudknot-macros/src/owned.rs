@@ -22,16 +22,13 @@ pub(crate) fn of_argument(name: &Ident, written: &Type, refusals: &mut Refusals)
         refusals.at(
             reference,
             format_args!(
-                "an input is a copy, so what the function changed in it would be lost; write `mut {name}: \
-                 {form}` and return what is wanted of it"
+                "an input is a copy, so changes to it would be lost; write `mut {name}: {form}` and return the changed value"
             ),
         );
     } else if is_for_ever(reference) {
         let elem = &reference.elem;
-        refusals.at(
-            written,
-            format_args!("an input lives as long as its item, not for ever; write `{name}: &{}`", spaced(elem)),
-        );
+        refusals
+            .at(written, format_args!("an input lives only as long as its item; write `{name}: &{}`", spaced(elem)));
     } else {
         check(&reference.elem, Place::Argument { name, behind: "&" }, refusals);
     }
@@ -103,11 +100,11 @@ impl Found {
     fn message(self, place: Place<'_>, suggestion: &str) -> String {
         match (self, place) {
             (Self::Borrow, Place::Argument { .. }) => {
-                format!("an argument may be borrowed as a whole, but not hold what is borrowed; {suggestion}")
+                format!("an argument may be a reference, but must not contain one; {suggestion}")
             }
-            (Self::Borrow, _) => format!("what comes back from another machine has to be owned; {suggestion}"),
+            (Self::Borrow, _) => format!("a result comes from another machine, so it must be owned; {suggestion}"),
             (Self::TraitObject, _) => {
-                "a trait object cannot travel to another machine; name the type, or write an enum of those there are"
+                "a trait object cannot be sent to another machine; name the type, or write an enum of the possible types"
                     .to_owned()
             }
             (Self::ImplTrait, _) => {
@@ -116,10 +113,10 @@ impl Found {
                     .to_owned()
             }
             (Self::SelfType, _) => {
-                "a remote function stands outside of `impl` blocks; move it out and name the type".to_owned()
+                "a remote function cannot be in an `impl` block; move it out and name the type".to_owned()
             }
             (Self::Never, _) => {
-                "a remote function has to come back with a result; leave the return type out".to_owned()
+                "a remote function must return; leave the return type out".to_owned()
             }
         }
     }

@@ -118,8 +118,8 @@ fn refuse_qualifiers(signature: &Signature, refusals: &mut Refusals) {
     if let Safety::Unsafe(safety) = &signature.safety {
         refusals.at(
             safety,
-            "nobody is there to keep the promises of an unsafe function on another machine; write a safe function \
-             around it and annotate that",
+            "an unsafe function cannot be remote, because no caller on the worker upholds its safety conditions; annotate a \
+             safe function that wraps it",
         );
     }
     if let Some(abi) = &signature.abi {
@@ -139,17 +139,14 @@ fn refuse_generics(generics: &Generics, refusals: &mut Refusals) -> bool {
             GenericParam::Type(ty) => refusals.at(
                 &ty.ident,
                 format_args!(
-                    "a worker has no `{}` to choose; name the type, or write one remote function for each type \
+                    "a worker cannot choose `{}`; name the type, or write one remote function for each type \
                      around a generic one",
                     ty.ident
                 ),
             ),
             GenericParam::Const(constant) => refusals.at(
                 &constant.ident,
-                format_args!(
-                    "a worker has no `{0}` to choose; make `{0}` an argument, or name its value",
-                    constant.ident
-                ),
+                format_args!("a worker cannot choose `{0}`; make `{0}` an argument, or name its value", constant.ident),
             ),
         }
     }
@@ -193,7 +190,7 @@ fn name(typed: &PatType, refusals: &mut Refusals) -> Option<Ident> {
     let message = match &*typed.pat {
         Pat::Wild(_) => "an argument of a remote function needs a name; write `_unused` if it is not used",
         Pat::Ident(_) => "an argument of a remote function has a plain name; bind the rest in the body",
-        _ => "an argument of a remote function needs a name; write `pair: (f64, f64)` and take it apart in the body",
+        _ => "an argument of a remote function needs a name; write `pair: (f64, f64)` and destructure it in the body",
     };
     refusals.at(&typed.pat, message);
     None

@@ -25,7 +25,7 @@ pub fn memory_mib(text: &str) -> Result<u64, String> {
     };
     let mib = scaled(number, mib_per_unit).map_err(|error| error.about(text, "MiB", FORM))?;
     if mib == 0 {
-        return Err(format!("no function runs in no memory; leave `memory` out for the default, or {FORM}"));
+        return Err(format!("the memory must be above zero; leave `memory` out for the default, or {FORM}"));
     }
     Ok(mib)
 }
@@ -64,7 +64,7 @@ pub fn seconds(text: &str) -> Result<u64, String> {
         rest = after.trim_start();
     }
     if total == 0 {
-        return Err(format!("a timeout has to be longer than nothing; leave `timeout` out for no limit, or {FORM}"));
+        return Err(format!("a timeout must be longer than zero; leave `timeout` out for no limit, or {FORM}"));
     }
     Ok(total)
 }

@@ -90,7 +90,7 @@ fn all_read(left: usize) -> Result<(), CodecError> {
 }
 
 /// Likely reason why bytes that are intact cannot be decoded.
-const NOT_ALIKE: &str = "a type that is written otherwise than it is read (`skip_serializing_if`, `flatten`, \
+const NOT_ALIKE: &str = "a type whose `Serialize` and `Deserialize` differ (`skip_serializing_if`, `flatten`, \
                          `untagged`, or by hand) may need #[cloudknot::remote(codec = \"messagepack\")]";
 
 // bincode takes its limit as a constant, and counts every number with its full width, even one that is written in a
@@ -152,7 +152,7 @@ fn encode_bincode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), Stri
     match bincode::serde::encode_into_slice(value, &mut out[begin..], config) {
         Ok(written) if written == size => Ok(()),
         Ok(_) | Err(bincode::error::EncodeError::UnexpectedEnd) => {
-            Err("written twice, it has two lengths: its `Serialize` changes what it writes".into())
+            Err("encoded twice, it has two lengths: its `Serialize` gives different results".into())
         }
         Err(error) => Err(not_encoded(&error)),
     }

@@ -44,9 +44,9 @@ impl ItemErrorKind {
             Self::Interrupted => "was interrupted",
             Self::Upstream => "needs an item that failed",
             Self::Image => "could not start from its image",
-            Self::Codec => "could not be carried by the codec",
+            Self::Codec => "could not be encoded or decoded",
             Self::Cancelled => "was cancelled",
-            Self::Infrastructure => "was failed by its surroundings",
+            Self::Infrastructure => "failed because of the infrastructure",
         }
     }
 }

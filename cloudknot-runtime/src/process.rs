@@ -462,7 +462,7 @@ fn signal_name(signal: i32) -> String {
         Signal::FPE => "SIGFPE (an arithmetic fault)",
         Signal::ILL => "SIGILL (an illegal instruction)",
         Signal::INT => "SIGINT",
-        Signal::KILL => "SIGKILL (killed from outside, perhaps for want of memory)",
+        Signal::KILL => "SIGKILL (killed from outside, perhaps because memory ran out)",
         Signal::SEGV => "SIGSEGV (a bad memory access)",
         Signal::SYS => "SIGSYS (a system call that is not allowed)",
         Signal::TERM => "SIGTERM",

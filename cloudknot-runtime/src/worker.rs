@@ -214,7 +214,7 @@ fn stop_on_sigterm(control: &Arc<Control>) {
         Ok(mut terminate) => {
             engine::spawn(async move {
                 terminate.recv().await;
-                eprintln!("cloudknot: told to stop; what is finished is stored");
+                eprintln!("cloudknot: stopping on a signal; finished items are stored");
                 control.stop.store(true, Ordering::Relaxed);
             });
         }
@@ -239,5 +239,5 @@ fn log(event: Event) {
 
 fn number(name: &str) -> Result<Option<u64>, Stop> {
     let Ok(text) = std::env::var(name) else { return Ok(None) };
-    text.parse().map(Some).map_err(|_| Stop::wrong(format!("`{name}` is `{text}`, which is no number")))
+    text.parse().map(Some).map_err(|_| Stop::wrong(format!("`{name}` is `{text}`, which is not a number")))
 }

@@ -26,11 +26,11 @@ pub type BoxFuture<'f, T> = Pin<Box<dyn Future<Output = T> + Send + 'f>>;
 /// What can be an argument or a result of a remote function: with serde's two traits in one, the compiler names the
 /// type that cannot travel, once, and not what it lacks, one by one.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot travel to or from a remote function",
-    label = "it has to be `Serialize`, `Deserialize` and `Send`, with all that it is made of",
+    message = "`{Self}` cannot be sent to or from a remote function",
+    label = "it must implement `Serialize`, `Deserialize` and `Send`, and so must all its parts",
     note = "for a type of your own, derive both: #[derive(serde::Serialize, serde::Deserialize)]",
     note = "for a type of another crate, look for its feature `serde`",
-    note = "a `Result` is taken for a value if an alias gives it another name"
+    note = "a `Result` under an alias with another name is treated as a value"
 )]
 pub trait Travels: Sized {
     /// As `Serialize`.
@@ -116,7 +116,7 @@ pub fn decode<R: Remote>(bytes: &[u8]) -> Result<R::Output, CodecError> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is called `Result` but is another type",
     label = "not a `std::result::Result`",
-    note = "if it is a value like any other, return it under another name"
+    note = "to return it as a value, give it another name"
 )]
 pub trait Fallible {
     /// What it gives when all goes well.
@@ -145,7 +145,7 @@ pub trait Failing {
 /// What can be the error of a remote function.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error of a remote function: it has no message",
-    label = "this type has to implement `Display`: its message is what travels",
+    label = "this type must implement `Display`: only its message is sent",
     note = "implement `std::fmt::Display` and `std::error::Error` for it, or return a `String` as the error"
 )]
 pub trait Explains {}

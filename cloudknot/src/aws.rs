@@ -160,8 +160,11 @@ impl Aws {
             error => error.into_source().unwrap_or_else(|error| Box::new(error)),
         };
         let (kind, hint) = self.sort(&code, &*answer);
-        let hint =
-            if broken { Some("AWS itself has trouble: try again later; what exists is kept".to_owned()) } else { hint };
+        let hint = if broken {
+            Some("AWS has a fault: try again later; existing resources are kept".to_owned())
+        } else {
+            hint
+        };
         let failed = Error::new(kind, format!("cannot {doing}")).with_source(answer);
         match hint {
             Some(hint) => failed.with_hint(hint),
@@ -192,8 +195,8 @@ impl Aws {
             )),
             "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "Unauthorized" => {
                 let hint = format!(
-                    "have it granted to {who} (`cargo knot policy` prints what each verb needs), then run the same \
-                     command; what exists is kept"
+                    "ask an administrator to grant it to {who} (`cargo knot policy` prints the policy of each command), then \
+                     run the same command; existing resources are kept"
                 );
                 (ErrorKind::Denied, Some(hint))
             }
@@ -203,10 +206,12 @@ impl Aws {
                     .into(),
             ),
             "" => {
-                let hint = format!("see that the network is there, and that `{}` is a region of AWS", self.region);
+                let hint = format!("check the network, and that `{}` is a region of AWS", self.region);
                 (ErrorKind::Aws, Some(hint))
             }
-            _ => (ErrorKind::Aws, Some("mend that, then run the same command again; what exists is kept".into())),
+            _ => {
+                (ErrorKind::Aws, Some("fix that, then run the same command again; existing resources are kept".into()))
+            }
         }
     }
 }

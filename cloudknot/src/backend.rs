@@ -92,7 +92,9 @@ impl Backend {
             #[cfg(feature = "aws")]
             Ok("batch") => Self::batch(),
             #[cfg(not(feature = "aws"))]
-            Ok("batch") => Err(without_aws(&format!("`{}` is `batch`", contract::ENV_BACKEND), &[])),
+            Ok("batch") => {
+                Err(without_aws(&format!("`{}` is `batch`", contract::ENV_BACKEND), &Self::features_of_the_knot()))
+            }
             #[cfg(feature = "docker")]
             Ok("docker") => Ok(Self::docker()),
             #[cfg(not(feature = "docker"))]
@@ -103,7 +105,7 @@ impl Backend {
                     contract::ENV_BACKEND
                 ),
             )
-            .with_hint("give cloudknot the feature `docker` in Cargo.toml")),
+            .with_hint("enable the feature `docker` of cloudknot in Cargo.toml")),
             Ok(other) => Err(Error::new(
                 ErrorKind::Config,
                 format!("cannot choose a backend: `{}` is `{other}`", contract::ENV_BACKEND),
@@ -121,6 +123,17 @@ impl Backend {
         }
         let note = crate::home::knot_note::KnotNote::read(&home::of_this_program())?;
         Ok(note.map_or_else(Self::local, |note| Self(Arc::new(batch::OnKnot::new(note)))))
+    }
+
+    /// Returns the options of cargo with which the Knot was deployed that is noted beside the crate, if one is.
+    #[cfg(not(feature = "aws"))]
+    fn features_of_the_knot() -> Vec<String> {
+        #[cfg(cloudknot_worker)]
+        let noted = None::<Vec<String>>;
+        #[cfg(not(cloudknot_worker))]
+        let noted =
+            crate::home::knot_note::KnotNote::read(&home::of_this_program()).ok().flatten().map(|note| note.features);
+        noted.unwrap_or_default()
     }
 
     #[cfg(all(not(feature = "aws"), not(cloudknot_worker)))]
@@ -202,7 +215,7 @@ fn without_aws(why: &str, deployed: &[String]) -> Error {
     let way = if deployed.is_empty() {
         "run `cargo add cloudknot --features aws`, then the program again".to_owned()
     } else {
-        format!("run it with the features that it was deployed with: `cargo run --features {}`", deployed.join(","))
+        format!("run it with the features that it was deployed with: `cargo run {}`", deployed.join(" "))
     };
     let message = format!("cannot choose a backend: {why}, and it was built without the feature `aws` of cloudknot");
     Error::new(ErrorKind::Config, message).with_hint(format!("{way}; {}=local runs maps here", contract::ENV_BACKEND))

@@ -33,7 +33,7 @@ struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// An input cannot be carried to a worker.
+    /// An input cannot be sent to a worker.
     Input,
     /// Items failed; see [`Error::failed`].
     ItemsFailed,
@@ -148,8 +148,8 @@ impl Error {
 
     /// The store or the machine failed while a run was going on.
     pub(crate) fn could_not_go_on(function: &str, run: &str, why: &str, failed: Vec<(u64, ItemError)>) -> Self {
-        Self::new(ErrorKind::Infrastructure, format!("run {run} of `{function}` could not go on: {why}"))
-            .with_hint(format!("once that is mended, `{function}.attach(\"{run}\")` goes on: what is stored is kept"))
+        Self::new(ErrorKind::Infrastructure, format!("run {run} of `{function}` could not continue: {why}"))
+            .with_hint(format!("once that is fixed, `{function}.attach(\"{run}\")` continues: stored results are kept"))
             .of_items(run, failed)
     }
 
@@ -243,7 +243,7 @@ impl StdError for Error {
     }
 }
 
-/// What is told of an error of any kind in a line.
+/// Returns the message of an error of any kind, followed by those of its causes.
 pub(crate) fn with_causes(error: &dyn StdError) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

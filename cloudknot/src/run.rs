@@ -268,7 +268,7 @@ async fn manifest(store: &dyn Store, keys: &RunKeys, run: &str) -> Result<Manife
     }
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(&key, error))?;
     if manifest.run != run || manifest.chunk == 0 || manifest.parallel == 0 {
-        return Err(damaged(&key, "it says what no run has"));
+        return Err(damaged(&key, "it has values that no run can have"));
     }
     Ok(manifest)
 }
@@ -292,7 +292,7 @@ fn check_types(manifest: &Manifest, function: &Function) -> Result<()> {
     let message =
         format!("cannot attach to run {}: the types of `{id}` have changed since\n{difference}", manifest.run);
     Err(Error::new(ErrorKind::Types, message)
-        .with_hint("attach from a program with the types of then, or submit a new run"))
+        .with_hint("attach from a program with the original types, or submit a new run"))
 }
 
 async fn last_round(store: &dyn Store, keys: &RunKeys, manifest: &Manifest) -> Result<(u32, Round)> {

@@ -312,7 +312,7 @@ async fn until_none_is_left(shown: &Mutex<AllShown>) {
     let mut told = false;
     while !lock(shown).runs.is_empty() && began.elapsed() < INTERRUPTED {
         if !told && began.elapsed() > Duration::from_secs(1) {
-            say("interrupted: what is done is being stored; press Ctrl-C again to end at once");
+            say("interrupted: storing the finished items; press Ctrl-C again to end at once");
             told = true;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

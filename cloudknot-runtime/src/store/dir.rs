@@ -227,7 +227,7 @@ fn hint(kind: StoreErrorKind) -> Option<Cow<'static, str>> {
             Some(format!("give this user write access to the folder, or set {ENV_HOME} to another one").into())
         }
         StoreErrorKind::Full => {
-            Some("make room; what is stored is kept, and attaching to the run goes on from there".into())
+            Some("free space; stored results are kept, and attaching to the run continues it".into())
         }
         _ => None,
     }

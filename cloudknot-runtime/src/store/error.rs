@@ -37,7 +37,7 @@ pub enum StoreErrorKind {
 }
 
 impl StoreError {
-    /// Creates an error; `doing` completes "failed to …" and names the object and the store.
+    /// Creates an error; `doing` completes "cannot …" and names the object and the store.
     pub fn new(
         kind: StoreErrorKind,
         doing: impl Into<String>,

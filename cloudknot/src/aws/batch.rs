@@ -212,7 +212,7 @@ impl Batch {
             return failed;
         }
         failed.with_hint(format!(
-            "the Knot `{}`, which is noted beside the crate, is not there as it was: run `cargo knot deploy`, then the \
+            "the Knot `{}`, which is noted beside the crate, is gone or has changed: run `cargo knot deploy`, then the \
              program again; or set {}=local",
             order.knot,
             cloudknot_runtime::contract::ENV_BACKEND

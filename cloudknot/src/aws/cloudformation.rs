@@ -129,7 +129,7 @@ impl Stacks {
     pub(crate) async fn find_at_rest(&self, name: &str) -> Result<Option<Stack>> {
         match self.find(name).await? {
             Some(stack) if matches!(stack.next(), Next::Wait) => {
-                step(&format!("waiting for what is being done to the stack `{}` ({})", stack.name, stack.status));
+                step(&format!("waiting for another operation on the stack `{}` ({})", stack.name, stack.status));
                 self.wait(&stack.name, &stack.id).await
             }
             found => Ok(found),
@@ -193,7 +193,7 @@ impl Stacks {
             };
             match stack.next() {
                 Next::Wait => {
-                    step(&format!("waiting for what is being done to the stack `{}` ({})", stack.name, stack.status));
+                    step(&format!("waiting for another operation on the stack `{}` ({})", stack.name, stack.status));
                     self.wait(&stack.name, &stack.id).await?;
                 }
                 Next::Delete => self.delete(&stack, &[]).await?,
@@ -223,7 +223,7 @@ impl Stacks {
                 Next::Refuse => {
                     let message = format!("cannot change the stack `{}`: its status is {}", stack.name, stack.status);
                     return Err(Error::new(ErrorKind::Exists, message).with_hint(
-                        "somebody has made a change set of it and not executed it: delete the stack in CloudFormation, then \
+                        "somebody created a change set of it without executing it: delete the stack in CloudFormation, then \
                          run the same command",
                     ));
                 }
@@ -356,7 +356,7 @@ impl Stacks {
                 let reason = event.resource_status_reason().unwrap_or("no reason was given");
                 (
                     format!("{} ({}): {reason}", resource.unwrap_or_default(), kind.unwrap_or_default()),
-                    format!("mend that, then run the same command; the stack is {}", stack.status),
+                    format!("fix that, then run the same command; the stack is {}", stack.status),
                 )
             }
             None => (
@@ -379,9 +379,9 @@ fn way_out(stack: &Stack, failed: &[&StackEvent]) -> String {
     let left: BTreeSet<&str> = left.filter_map(|event| event.logical_resource_id()).collect();
     let left = if left.is_empty() { vec!["<each that is UPDATE_FAILED>"] } else { left.into_iter().collect() };
     format!(
-        "mend that, then run the same command, which goes on rolling back. If it cannot be mended, have CloudFormation pass \
-         over it: `aws cloudformation continue-update-rollback --region {} --stack-name {} --resources-to-skip {}`, then \
-         run the same command; or clobber it, and make it anew",
+        "fix that, then run the same command, which continues the rollback. If it cannot be fixed, let CloudFormation skip \
+         it: `aws cloudformation continue-update-rollback --region {} --stack-name {} --resources-to-skip {}`, then run \
+         the same command; or clobber it, and create it again",
         stack.region(),
         stack.name,
         left.join(" ")
@@ -435,7 +435,7 @@ impl Stack {
     pub(crate) fn output(&self, key: &str) -> Result<&str> {
         self.outputs.get(key).map(String::as_str).ok_or_else(|| {
             let message = format!("cannot find `{key}` in the stack `{}`, which is {}", self.name, self.status);
-            Error::new(ErrorKind::Aws, message).with_hint("it is not complete: run the command that made it again")
+            Error::new(ErrorKind::Aws, message).with_hint("it is not complete: run the command that creates it again")
         })
     }
 
@@ -454,7 +454,7 @@ impl Stack {
     /// Returns the note for a plan if the stack is stuck, and is therefore deleted before anything is created.
     pub(crate) fn goes_first(&self) -> Option<String> {
         let (name, status) = (&self.name, &self.status);
-        self.is_stuck().then(|| format!("the stack `{name}`, which is {status}, is deleted first, and made anew"))
+        self.is_stuck().then(|| format!("the stack `{name}`, which is {status}, is deleted first, and created again"))
     }
 
     /// Returns the region of the stack, which is part of its ARN.

@@ -97,7 +97,7 @@ impl Ec2 {
             Ok(answer) => answer,
             // Created by another user, or by an earlier request of this program whose answer was lost.
             Err(error) if code(&error) == Some("DefaultVpcAlreadyExists") => {
-                let missing = || EC2.unreadable(&self.aws, doing, "it exists, and is not found");
+                let missing = || EC2.unreadable(&self.aws, doing, "it exists, but cannot be found");
                 return self.default_vpc().await?.ok_or_else(missing);
             }
             Err(error) => return Err(self.aws.failed(doing, error)),
@@ -188,7 +188,7 @@ impl Ec2 {
         let region = &self.aws.region;
         let message = format!("cannot find the instance types {} in {region}", quoted(&unknown));
         Err(Error::new(ErrorKind::Config, message).with_hint(
-            "name types (`c7g.large`) or families (`c7g`) that this region has, in `instance-types`, or take another region",
+            "name types (`c7g.large`) or families (`c7g`) that this region has, in `instance-types`, or choose another region",
         ))
     }
 

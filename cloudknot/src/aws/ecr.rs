@@ -103,7 +103,7 @@ impl Ecr {
         match failures.find(|failure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound)) {
             Some(failure) => Err(Error::new(ErrorKind::Aws, format!("cannot {doing}"))
                 .with_source(failure.failure_reason.unwrap_or_else(|| "no reason was given".to_owned()))
-                .with_hint("mend that, then run the same command again")),
+                .with_hint("fix that, then run the same command again")),
             None => Ok(()),
         }
     }

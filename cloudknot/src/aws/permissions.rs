@@ -49,11 +49,7 @@ pub(crate) struct Answer {
 /// later.
 pub(crate) async fn check(aws: &Aws, verb: &str, takes: &[&str], policy: impl FnOnce(&str) -> Value) -> Result<()> {
     let (account, caller) = aws.caller().await?;
-    let source = match Principal::of(&caller) {
-        Principal::User(arn) => arn,
-        Principal::Role { name, guess } => role(aws, &name).await.unwrap_or(guess),
-        Principal::Other(_) => return Ok(()),
-    };
+    let Ok(source) = source(aws, &caller).await else { return Ok(()) };
     let mut questions = questions(&policy(&account), &aws.region);
     for question in &mut questions {
         question.actions.retain(|action| takes.contains(&action.as_str()));
@@ -68,7 +64,8 @@ pub(crate) async fn check(aws: &Aws, verb: &str, takes: &[&str], policy: impl Fn
     }
     let denied: Vec<_> = denied.into_iter().collect();
     let message = format!("permission denied: `{source}` lacks {}", denied.join(", "));
-    let hint = format!("have it granted: `cargo knot policy {verb}` prints what it takes; nothing was made");
+    let hint =
+        format!("ask an administrator to grant it: `cargo knot policy {verb}` prints the policy; nothing was created");
     Err(Error::new(ErrorKind::Denied, message).with_hint(hint))
 }
 
@@ -85,10 +82,9 @@ pub(crate) enum Simulation {
 /// # Errors
 /// If IAM does not answer.
 pub(crate) async fn simulate(aws: &Aws, caller: &str, policies: &[Value]) -> Result<Simulation> {
-    let source = match Principal::of(caller) {
-        Principal::User(arn) => arn,
-        Principal::Role { name, guess } => role(aws, &name).await.unwrap_or(guess),
-        Principal::Other(why) => return Ok(Simulation::Unsupported(why)),
+    let source = match source(aws, caller).await {
+        Ok(source) => source,
+        Err(reason) => return Ok(Simulation::Unsupported(reason)),
     };
     let mut of_each: Vec<_> = policies.iter().map(|policy| questions(policy, &aws.region)).collect();
     if role(aws, LINKED.0).await.is_some() {
@@ -113,13 +109,13 @@ impl Principal {
     fn of(arn: &str) -> Self {
         let parts: Vec<&str> = arn.splitn(6, ':').collect();
         let [_, partition, service, _, account, who] = parts[..] else {
-            return Self::Other("AWS does not say by an ARN who asks");
+            return Self::Other("AWS identifies the caller without an ARN");
         };
         match (service, &who.split('/').collect::<Vec<_>>()[..]) {
             ("iam", ["user", ..]) => Self::User(arn.to_owned()),
             ("iam", ["root"]) => Self::Other(
-                "the root user may do everything, and IAM cannot be asked about it; better make a user or a role, with what \
-                 `cargo knot policy` prints",
+                "the root user may do everything, and IAM cannot simulate its permissions; better create a user or a role \
+                 with the policies that `cargo knot policy` prints",
             ),
             ("sts", ["assumed-role", name, ..]) => {
                 // Only IAM knows the path of a role, but that of a role of IAM Identity Center is always the same.
@@ -130,10 +126,19 @@ impl Principal {
                 }
             }
             ("sts", ["federated-user", ..]) => {
-                Self::Other("IAM cannot be asked about a federated user: what they may do is decided when they log in")
+                Self::Other("IAM cannot simulate the permissions of a federated user, which are decided at login")
             }
-            _ => Self::Other("IAM can be asked about users and roles, and this is neither"),
+            _ => Self::Other("IAM simulates the permissions of users and roles only, and this is neither"),
         }
+    }
+}
+
+/// Returns the ARN whose policies IAM simulates for this caller, or the reason why it cannot.
+async fn source(aws: &Aws, caller: &str) -> Result<String, &'static str> {
+    match Principal::of(caller) {
+        Principal::User(arn) => Ok(arn),
+        Principal::Role { name, guess } => Ok(role(aws, &name).await.unwrap_or(guess)),
+        Principal::Other(reason) => Err(reason),
     }
 }
 

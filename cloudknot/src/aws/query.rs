@@ -52,7 +52,7 @@ impl Api {
         let (service, region) = (self.service.id, &aws.region);
         let message = format!("cannot {doing}: the answer from {service} in {region} cannot be understood: {why}");
         Error::new(ErrorKind::Aws, message)
-            .with_hint("see that nothing between here and AWS (a proxy, AWS_ENDPOINT_URL) answers in its stead")
+            .with_hint("check that nothing between this machine and AWS (a proxy, AWS_ENDPOINT_URL) answers instead")
     }
 }
 

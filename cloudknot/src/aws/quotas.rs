@@ -30,7 +30,7 @@ pub(crate) async fn check_knot(aws: &Aws) -> Result<()> {
         }
         let message = format!("{what} quota exceeded: {there} of {most} in use");
         return Err(Error::new(ErrorKind::Aws, message).with_hint(
-            "clobber what is not needed (`cargo knot list`), ask for more in Service Quotas, or use a queue that exists: \
+            "clobber unused Knots (`cargo knot list`), request an increase in Service Quotas, or use an existing queue: \
              --queue",
         ));
     }
@@ -42,10 +42,10 @@ pub(crate) async fn check_knot(aws: &Aws) -> Result<()> {
 pub(crate) async fn check_network(aws: &Aws, nat_in: Option<&str>) -> Result<()> {
     let ec2 = Ec2::new(aws);
     let region = &aws.region;
-    let or_vpc = "have the Pars in a VPC that exists: --vpc";
+    let or_vpc = "use an existing VPC: --vpc";
     one_more(aws, &format!("VPCs in {region}"), ec2.count_vpcs().await, ("vpc", "L-F678F1CE"), or_vpc).await?;
     let Some(zone) = nat_in else { return Ok(()) };
-    let or_public = "do without a NAT gateway: --internet public-ip";
+    let or_public = "avoid the NAT gateway: --internet public-ip";
     let (what, there) = (format!("elastic addresses in {region}"), ec2.count_addresses().await);
     one_more(aws, &what, there, ("ec2", "L-0263D0A3"), or_public).await?;
     let (what, there) = (format!("NAT gateways in {zone}"), ec2.count_nat_gateways(zone).await);
@@ -75,7 +75,7 @@ async fn one_more(
     }
     let message = format!("quota exceeded: {there} of {most} {what} in use");
     let hint = format!(
-        "delete what is not needed, ask for more in Service Quotas ({service}, {code}), or {otherwise}; nothing was made"
+        "delete unused ones, request an increase in Service Quotas ({service}, {code}), or {otherwise}; nothing was created"
     );
     Err(Error::new(ErrorKind::Aws, message).with_hint(hint))
 }

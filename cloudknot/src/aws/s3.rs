@@ -37,7 +37,7 @@ pub(crate) async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
             let (key, why) = (first.key().unwrap_or_default(), first.message().unwrap_or("no reason was given"));
             return Err(Error::new(ErrorKind::Aws, format!("cannot {doing}"))
                 .with_source(format!("`{key}`: {why}"))
-                .with_hint("mend that, then run the same command again; the stack is still there"));
+                .with_hint("fix that, then run the same command again; the stack still exists"));
         }
     }
 }
@@ -93,8 +93,8 @@ pub(crate) async fn is_there(aws: &Aws, bucket: &str) -> Result<bool> {
     match status {
         Some(404) => Ok(false),
         Some(403) => refused(
-            format!("cannot use the bucket `{bucket}`: it is somebody else's, or you may not see it"),
-            "choose another name; without one AWS makes one up".to_owned(),
+            format!("cannot use the bucket `{bucket}`: it belongs to another account, or you have no access to it"),
+            "choose another name; without one, AWS generates one".to_owned(),
         ),
         Some(301 | 400) => refused(
             format!("cannot use the bucket `{bucket}`: it is in another region than {}", aws.region),

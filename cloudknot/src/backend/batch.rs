@@ -145,11 +145,11 @@ impl Executor for OnKnot {
         let length = length_of(&environment(manifest, &task));
         if length > batch::LARGEST_OVERRIDE {
             let message = format!(
-                "cannot submit: the variables of the run take {length} characters, and AWS Batch takes {} of a run",
+                "cannot submit: the variables of the run take {length} characters, and AWS Batch accepts {} for a run",
                 batch::LARGEST_OVERRIDE
             );
             return Err(Error::new(ErrorKind::Config, message).with_hint(
-                "give what is the same for every run to `cargo knot deploy --env`, and what is large to the inputs",
+                "set variables that are the same for every run with `cargo knot deploy --env`, and pass large values as inputs",
             ));
         }
         Ok(())

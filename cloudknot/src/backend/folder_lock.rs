@@ -79,18 +79,18 @@ pub(super) async fn outcome(ledger: &Ledger) -> Result<End> {
     if ledger.record.manifest.max_failures.is_some_and(|most| failed >= most) {
         ledger.cancel().await?;
         return Ok(End::Cancelled(format!(
-            "the run was stopped after {failed} failed {}; `retry_failed()` takes up what is left",
+            "the run was stopped after {failed} failed {}; `retry_failed()` runs the remaining items",
             if failed == 1 { "item" } else { "items" }
         )));
     }
     if ledger.control.stop.load(Ordering::Relaxed) {
         return Ok(cancelled());
     }
-    Ok(End::Trouble("items are left without an outcome; `retry_failed()` takes them up".into()))
+    Ok(End::Trouble("items are left without an outcome; `retry_failed()` runs them".into()))
 }
 
 fn cancelled() -> End {
-    End::Cancelled("the run was cancelled; `retry_failed()` takes up what is left".into())
+    End::Cancelled("the run was cancelled; `retry_failed()` runs the remaining items".into())
 }
 
 /// Stops the round once this program or another records in the store that it is cancelled.

@@ -297,9 +297,9 @@ impl Program {
         self.arch
     }
 
-    /// Returns the selected features of the package.
-    pub fn features(&self) -> &[String] {
-        &self.compile.selection.features
+    /// Returns the options of cargo that select features of its package.
+    pub fn feature_options(&self) -> Vec<String> {
+        self.compile.selection.feature_options()
     }
 
     /// Returns the settings of the package, with absolute paths.
@@ -323,10 +323,6 @@ impl Program {
     /// Returns an error if `cargo add` fails.
     pub fn with_aws_feature(self, feature: &AwsFeature) -> Result<Self, CompileError> {
         features::turn_on(&self, feature)?.resolve()
-    }
-
-    fn cloudknot_version(&self) -> Option<cargo_metadata::semver::Version> {
-        versions::of(&self.metadata, self.selected().package)
     }
 
     fn selected(&self) -> Selected<'_> {

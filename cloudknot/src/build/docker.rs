@@ -318,7 +318,7 @@ impl DockerError {
     /// Returns a hint on what to do next, if there is one.
     pub fn hint(&self) -> Option<String> {
         match &self.doing {
-            Doing::Connect => Some("start Docker, or say in DOCKER_HOST where it listens".to_owned()),
+            Doing::Connect => Some("start Docker, or set DOCKER_HOST to its address".to_owned()),
             Doing::Pull(name) => {
                 Some(format!("check the name; if it needs a login, run `docker pull {name}` once, then try again"))
             }
@@ -344,8 +344,8 @@ impl DockerError {
         if says(&["BuildKit"]) {
             let folder = dockerfile.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
             return Some(format!(
-                "here the engine builds without BuildKit; have `docker build -t my-base {}` build it, and give `my-base` as \
-                 the base image in place of the Dockerfile",
+                "cloudknot builds without BuildKit; run `docker build -t my-base {}`, and use `my-base` as the base image in \
+                 place of the Dockerfile",
                 folder.display()
             ));
         }

@@ -120,9 +120,7 @@ impl Pipeline {
     pub async fn run(self, tag: impl FnOnce(&str) -> String) -> Result<BuildArtifacts> {
         self.check()?;
         let Self { program, ca_bundles, base } = self;
-        // Waiting for cargo would block a thread that other tasks need.
-        let compiled = engine::inside(Box::pin(tokio::task::spawn_blocking(move || program.compile())));
-        let worker = compiled.await.expect("the compilation does not panic")?;
+        let worker = blocking(move || program.compile()).await?;
         let builder = DockerImageBuilder::of_worker(Built::repository(&worker.package), &worker).on(base);
         let mut image = ca_bundles.into_iter().fold(builder, DockerImageBuilder::ca_bundle).build().await?;
         let tag = tag(image.digest().trim_start_matches("sha256:"));
@@ -140,4 +138,10 @@ impl BuildArtifacts {
     pub fn keep(&self) -> Result<()> {
         self.built.keep(&self.image, &self.worker)
     }
+}
+
+/// Waits for cargo on a thread of its own, so that no thread is blocked that other tasks need.
+pub(crate) async fn blocking<T: Send + 'static>(wait: impl FnOnce() -> T + Send + 'static) -> T {
+    let waiting = async move { tokio::task::spawn_blocking(wait).await };
+    engine::inside(Box::pin(waiting)).await.expect("waiting for cargo does not panic")
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::build::compile::{Compile, Machine, Selection};
 use crate::deploy::knot::Knot;
 use crate::deploy::policy::Allowed;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 use crate::home;
 use crate::home::knot_note::KnotNote;
 
@@ -99,8 +99,7 @@ impl Finding {
 
 /// Returns an error and its causes in one line.
 fn in_a_line(error: &(dyn StdError + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string);
-    causes.collect::<Vec<_>>().join(": ").replace('\n', "; ")
+    with_causes(error).replace('\n', "; ")
 }
 
 /// Examines this machine and the account, in the order in which things are needed.
@@ -169,13 +168,13 @@ fn program(here: &Here, note: &Result<Option<KnotNote>>, knot: Option<&Knot>) ->
     };
     let Some(note) = note else {
         let found = format!("`{name}` has not been deployed from here: its maps run on this machine");
-        return Finding::doubtful(about, found).remedy("`cargo knot deploy` takes it to AWS");
+        return Finding::doubtful(about, found).remedy("`cargo knot deploy` deploys it to AWS");
     };
     let found = format!("its maps run on the Knot `{}` in {}", note.knot, note.region);
     let again = "run `cargo knot deploy` again";
     match knot.filter(|knot| knot.name == note.knot && knot.region == note.region) {
         Some(knot) if knot.image() == note.image && knot.queue() == note.queue => Finding::good(about, found),
-        Some(_) => Finding::doubtful(about, format!("{found}, which somebody has deployed anew since")).remedy(again),
+        Some(_) => Finding::doubtful(about, format!("{found}, which somebody has deployed again since")).remedy(again),
         None => Finding::doubtful(about, format!("{found}, which was not found there")).remedy(again),
     }
 }

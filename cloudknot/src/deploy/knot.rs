@@ -71,6 +71,9 @@ pub struct Deployed {
     pub cargo_target: String,
     /// Settings from all sources.
     pub settings: KnotSettings,
+    /// Options of cargo that selected features of the package.
+    #[serde(default)]
+    pub features: Vec<String>,
     /// IDs of the remote functions, by the logical IDs of their job definitions in the stack.
     pub functions: BTreeMap<String, String>,
     /// Fingerprints of the functions' types, by the IDs of the functions, as reported by the worker. Empty if the

@@ -29,10 +29,10 @@ impl<T: DeserializeOwned> Noted<T> {
     /// If it has none, or one of another version.
     pub(crate) fn read(stack: &Stack) -> Result<Self> {
         serde_json::from_str(stack.output("Settings")?).map_err(|error| {
-            let message = format!("cannot read what the stack `{}` was made with", stack.name);
+            let message = format!("cannot read the settings of the stack `{}`", stack.name);
             Error::new(ErrorKind::Aws, message)
                 .with_source(error)
-                .with_hint("another version of cloudknot may have made it: use that one, or clobber it")
+                .with_hint("another version of cloudknot may have created it: use that version, or clobber it")
         })
     }
 }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+use crate::error::{ErrorKind, Result};
+
 /// Resources that would be created, changed and removed, and their costs while nothing runs. `Display` is for humans.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 #[non_exhaustive]
@@ -37,6 +40,27 @@ pub enum Action {
     Change,
     /// Removes the resource.
     Remove,
+}
+
+/// Purpose for which a Pars or a Knot is resolved.
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Intent {
+    /// It is created or changed.
+    Apply,
+    /// A dry run: missing permissions are notes of the plan.
+    Plan,
+    /// Somebody else creates the stack from the template: permissions and quotas of the caller do not matter.
+    Template,
+}
+
+/// Turns missing permissions into a note if only a plan is asked for.
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+pub(crate) fn denied_note(checked: Result<()>, intent: Intent) -> Result<Option<String>> {
+    match checked {
+        Err(error) if intent == Intent::Plan && error.kind() == ErrorKind::Denied => Ok(Some(error.in_one_line())),
+        checked => checked.map(|()| None),
+    }
 }
 
 impl Plan {

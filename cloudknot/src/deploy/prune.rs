@@ -298,7 +298,7 @@ impl There {
         // A job keeps its revision, and with it its image, when the Knot gets a new one.
         let Some(started) = batch.images_of_jobs(knot.queue(), &names).await? else {
             step(&format!(
-                "what earlier deploys of the Knot `{}` have left is left alone: a job does not say yet what it starts",
+                "what earlier deploys of the Knot `{}` created is kept: a job does not name its job definition yet",
                 knot.name
             ));
             return Ok(Vec::new());
@@ -355,7 +355,7 @@ impl There {
                     if !gone.is_empty() {
                         let (bucket, names) = (pars.bucket(), gone.join(", "));
                         step(&format!(
-                            "left alone in the bucket `{bucket}`, which was there before the Pars `{}`: `{above}` of {names}",
+                            "kept in the bucket `{bucket}`, which existed before the Pars `{}`: `{above}` of {names}",
                             pars.name
                         ));
                     }

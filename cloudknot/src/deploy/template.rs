@@ -65,7 +65,7 @@ pub(crate) fn heading(command: &str, stack: &str, besides: &[String]) -> String 
     let version = env!("CARGO_PKG_VERSION");
     let first = [
         format!(
-            "Made by `cargo knot template {command}`, cloudknot {version}. Make of it the stack `{stack}`, with the"
+            "Made by `cargo knot template {command}`, cloudknot {version}. Create from it the stack `{stack}`, with the"
         ),
         "capability CAPABILITY_IAM: cloudknot finds it by that name.".to_owned(),
     ];

@@ -35,7 +35,7 @@ impl Recording {
     pub(super) fn take<Args>(&mut self, input: Args, encode: Encode<Args>) -> Result<()> {
         let begin = self.buffer.len();
         encode(input, &mut self.buffer).map_err(|error| {
-            Error::new(ErrorKind::Input, format!("cannot submit: input {} cannot be carried to a worker", self.items))
+            Error::new(ErrorKind::Input, format!("cannot submit: input {} cannot be sent to a worker", self.items))
                 .with_source(error)
         })?;
         let size = (self.buffer.len() - begin) as u64;

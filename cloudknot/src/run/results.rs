@@ -227,7 +227,7 @@ impl OpenPart {
 /// Error message for a result object that cannot be decoded.
 fn damaged_result(record: &Record, settled: Settled, why: &str) -> String {
     format!(
-        "cannot read `{}` in {}: {why}; remove it and attach to the run again to compute its items anew",
+        "cannot read `{}` in {}: {why}; remove it and attach to the run again to compute its items again",
         record.key_of(settled),
         record.store.describe()
     )

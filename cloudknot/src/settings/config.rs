@@ -56,7 +56,7 @@ impl Config {
         let failed = || Error::new(ErrorKind::Config, format!("cannot read `{}`", path.display()));
         match std::fs::read_to_string(&path) {
             Ok(text) => toml::from_str(&text).map_err(|error| {
-                failed().with_source(error).with_hint("mend it, or remove it and run `cargo knot configure` again")
+                failed().with_source(error).with_hint("fix it, or remove it and run `cargo knot configure` again")
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(failed().with_source(error)),
@@ -74,7 +74,7 @@ impl Config {
         let found = found.await.map_err(|error| {
             Error::new(ErrorKind::Config, "cannot read the profiles of AWS")
                 .with_source(error)
-                .with_hint("mend `~/.aws/config` or `~/.aws/credentials`")
+                .with_hint("fix `~/.aws/config` or `~/.aws/credentials`")
         })?;
         let mut names: Vec<_> = found.profiles().map(str::to_owned).collect();
         names.sort();

@@ -155,7 +155,8 @@ pub(crate) fn check_retention(days: u32) -> Result<()> {
     let after = RETENTION.iter().find(|&&known| known > days).or(RETENTION.last()).expect("there are some");
     let all: Vec<String> = RETENTION.iter().map(ToString::to_string).collect();
     let message = format!("invalid `log-retention`: CloudWatch does not support {days} days");
-    Err(Error::new(ErrorKind::Config, message).with_hint(format!("take {after}; there are {}", all.join(", "))))
+    Err(Error::new(ErrorKind::Config, message)
+        .with_hint(format!("use {after}; the supported values are {}", all.join(", "))))
 }
 
 /// Parses the ARN of a secret: `arn:aws:secretsmanager:…:secret:<name>`, which `:<key>::` may follow, or
@@ -164,8 +165,8 @@ pub(crate) fn check_retention(days: u32) -> Result<()> {
 /// # Errors
 /// If it is neither.
 pub(crate) fn secret(from: &str) -> Result<Secret> {
-    const FORM: &str = "write the ARN of a secret (arn:aws:secretsmanager:<region>:<account>:secret:<name>, with `:<key>::` \
-                        behind it for one value of a JSON secret) or of a parameter (arn:aws:ssm:<region>:<account>:parameter/<name>)";
+    const FORM: &str = "write the ARN of a secret (arn:aws:secretsmanager:<region>:<account>:secret:<name>, followed by \
+    `:<key>::` for one value of a JSON secret) or of a parameter (arn:aws:ssm:<region>:<account>:parameter/<name>)";
     let failed = |wrong: &str| Err(refused(from, "secret", wrong, FORM));
     if arn(from, "ssm", "parameter/").is_none() {
         return Ok(Secret::Parameter(from.to_owned()));

@@ -7,7 +7,7 @@ use cloudknot::compile::{Compile, Profile, Selection};
 use cloudknot::doctor::{self, Examination, State};
 use cloudknot::policy::Scope;
 use cloudknot::prune::Prune;
-use cloudknot::{Knot, KnotBuilder, Pars};
+use cloudknot::{Knot, KnotBuilder, Pars, Pipeline};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,6 +30,8 @@ async fn make(manifest: &str, role: &str) -> cloudknot::Result<()> {
     assert_eq!(found.pars().await?.bucket(), pars.bucket());
     assert!(deployable(manifest, role, &pars).plan().await?.steps.is_empty(), "it is as it should be");
     assert!(deployable(manifest, role, &pars).template().await?.contains("AWS::Batch::JobQueue"));
+    let built = Pipeline::new(compile(manifest).resolve()?).run(|digest| digest[..12].to_owned()).await?;
+    assert!(built.image.compressed_bytes() > 0, "a program can build an image without deploying it");
     // The backend for its maps. There are none here, and no worker with types.
     found.backend().await?;
 
@@ -50,9 +52,12 @@ async fn make(manifest: &str, role: &str) -> cloudknot::Result<()> {
 }
 
 fn deployable(manifest: &str, role: &str, pars: &Pars) -> KnotBuilder {
+    Knot::builder("sweep").pars(pars).service_role(role).memory("2 GiB").compile(compile(manifest))
+}
+
+fn compile(manifest: &str) -> Compile {
     let selection = Selection { manifest_path: Some(manifest.into()), ..Selection::default() };
-    let compile = Compile::new(selection).profile(Profile::Fast).cargo_option("--offline");
-    Knot::builder("sweep").pars(pars).service_role(role).memory("2 GiB").compile(compile)
+    Compile::new(selection).profile(Profile::Fast).cargo_option("--offline")
 }
 
 fn folder(manifest: &str) -> &std::path::Path {

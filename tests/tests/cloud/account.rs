@@ -269,3 +269,8 @@ impl Drop for Python {
 pub(crate) fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).expect("one JSON value and nothing else")
 }
+
+/// Returns the text that a command has printed.
+pub(crate) fn text(output: Output) -> String {
+    String::from_utf8(output.stdout).expect("it prints text")
+}

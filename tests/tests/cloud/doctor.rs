@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use cloudknot_tests::counterparts::check;
 use serde_json::Value;
 
-use crate::account::{Account, SERVICE_ROLE, STAND_IN, USER};
+use crate::account::{Account, SERVICE_ROLE, STAND_IN, USER, text};
 
 /// Script that creates resources without an owner: runs, templates and a job definition of a Knot that is gone, and a
 /// stack whose creation was only begun.
@@ -54,10 +54,6 @@ fn json(output: &Output) -> Vec<Value> {
     serde_json::from_slice(&output.stdout).expect("one JSON array and nothing else")
 }
 
-fn text(output: Output) -> String {
-    String::from_utf8(output.stdout).expect("it prints text")
-}
-
 /// Returns the state of something that the doctor has examined, its finding and its remedy.
 #[track_caller]
 fn finding<'f>(found: &'f [Value], about: &str) -> (&'f str, &'f str, &'f str) {
@@ -93,9 +89,8 @@ fn a_doctor_looks_at_everything_and_says_what_to_do() {
     assert!(account.recorder.operations().contains(&"iam SimulatePrincipalPolicy".to_owned()));
 
     let mut doctor = knot(&account, &["doctor", "--pars", "nobodys"]);
-    let found = text(check(&mut doctor, 9, &["error: one thing stands in the way"]));
-    let says =
-        "error    Pars `nobodys`: it is not there, in eu-west-1\n           `cargo knot pars create nobodys` makes it";
+    let found = text(check(&mut doctor, 9, &["error: found one problem"]));
+    let says = "error    Pars `nobodys`: it does not exist in eu-west-1\n           `cargo knot pars create nobodys` creates it";
     assert!(found.contains(says) && found.contains("ok       Rust: rustc "), "{found}");
     let _ = account.recorder.validate();
 }
@@ -105,7 +100,7 @@ fn one_look_that_fails_does_not_keep_the_others() {
     let Some(account) = Account::new() else { return };
     let config = account.home.path().join("config.toml");
     std::fs::write(&config, "profil = \"lab\"\n").unwrap();
-    let found = json(&check(&mut knot(&account, &["doctor", "--json"]), 9, &["2 things stand in the way"]));
+    let found = json(&check(&mut knot(&account, &["doctor", "--json"]), 9, &["found 2 problems"]));
     assert_eq!(finding(&found, "config.toml").0, "bad");
     assert_eq!(finding(&found, "credentials").0, "bad");
     assert_eq!(finding(&found, "permissions").0, "unknown");
@@ -114,7 +109,7 @@ fn one_look_that_fails_does_not_keep_the_others() {
 
     let mut nobody = knot(&account, &["doctor", "--json"]);
     nobody.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
-    let found = json(&check(&mut nobody, 9, &["one thing stands in the way"]));
+    let found = json(&check(&mut nobody, 9, &["found one problem"]));
     let (state, _, remedy) = finding(&found, "credentials");
     assert!(state == "bad" && remedy.starts_with("log in to AWS"), "{remedy}");
     assert_eq!(finding(&found, "config.toml").0, "good");
@@ -167,14 +162,14 @@ fn a_template_makes_what_the_command_would_find() {
 
     make(&account, "cloudknot-pars-lab", &of_pars);
     let create = ["pars", "create", "lab", "--tag", "Owner=Ada"];
-    check(&mut knot(&account, &create), 0, &["the Pars `lab` is there, and as it should be"]);
+    check(&mut knot(&account, &create), 0, &["the Pars `lab` exists, and is up to date"]);
 
     let of_knot = text(check(&mut of_sweep(&of_knot), 0, &[]));
-    assert!(of_knot.contains("Make of it the stack `cloudknot-knot-sweep`"), "{of_knot}");
+    assert!(of_knot.contains("Create from it the stack `cloudknot-knot-sweep`"), "{of_knot}");
     make(&account, "cloudknot-knot-sweep", &of_knot);
     assert_eq!(account.registry.requests("POST ").len(), 0, "a template alone has no image");
     let deploy = ["deploy", "--service-role", &role];
-    let unchanged = "the Knot `sweep` is there, and nothing has changed";
+    let unchanged = "the Knot `sweep` exists, and nothing has changed";
     check(&mut of_sweep(&deploy), 0, &[" sent", unchanged]);
     let uploads = account.registry.requests("POST ").len();
     assert!(uploads > 0, "the deploy has pushed it");

@@ -10,7 +10,7 @@ use cloudknot_tests::recorder::{Instead, Seen};
 use cloudknot_tests::workspaces::{LONE, STANDING_IN, workspace};
 use serde_json::Value;
 
-use crate::account::{Account, SERVICE_ROLE, STAND_IN, USER, json};
+use crate::account::{Account, SERVICE_ROLE, STAND_IN, USER, json, text};
 
 /// Script that creates the job definition that an earlier deploy has left, of a function that the program no longer
 /// has.
@@ -115,7 +115,7 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
     };
     refused(&["pars", "create", "1st"], &["invalid Pars name `1st`"]);
     refused(&["pars", "create", "lab", "--cidr", "10.0.0.0/8"], &["must be from /16 to /28"]);
-    refused(&["pars", "create", "lab", "--log-retention", "8"], &["hint: take 14"]);
+    refused(&["pars", "create", "lab", "--log-retention", "8"], &["hint: use 14"]);
     refused(&["pars", "create", "lab", "--tag", "aws:x=1"], &["are reserved"]);
     let deploy = |more: &[&str], says: &[&str]| {
         let deploy = ["deploy", "-p", "lone", "--offline", "--fast"];
@@ -149,7 +149,7 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
     let made = check(
         &mut account.deploy(&role, &[]),
         0,
-        &["there is no Pars yet: making `ada-default`", "creating the stack `cloudknot-knot-sweep`", " sent"],
+        &["there is no Pars yet: creating `ada-default`", "creating the stack `cloudknot-knot-sweep`", " sent"],
     );
     let made = json(&made);
     assert_eq!(made["pars"], "ada-default");
@@ -385,7 +385,7 @@ fn what_aws_would_refuse_is_refused_before_anything_is_made() {
         account.recorder.instead(move |seen| (seen.method == "HEAD").then(|| Instead::Answer(status, String::new())));
         refused(&mut account.knot(&["pars", "create", "lab", "--bucket", "taken"]), 8, says);
     };
-    bucket(403, &["error: cannot use the bucket `taken`: it is somebody else's", "hint: choose another name"]);
+    bucket(403, &["error: cannot use the bucket `taken`: it belongs to another account", "hint: choose another name"]);
     bucket(301, &["error: cannot use the bucket `taken`: it is in another region", "hint: choose another name"]);
 
     let key = account.script(USER);
@@ -402,7 +402,7 @@ fn what_aws_would_refuse_is_refused_before_anything_is_made() {
         7,
         &[
             "error: permission denied: `arn:aws:iam::123456789012:user/ada` lacks cloudformation:CreateStack, iam:CreateRole",
-            "hint: have it granted: `cargo knot policy pars-create` prints what it takes; nothing was made",
+            "hint: ask an administrator to grant it: `cargo knot policy pars-create` prints the policy; nothing was created",
         ],
     );
     assert_eq!(calls.last().map(String::as_str), Some("iam SimulatePrincipalPolicy"));
@@ -422,6 +422,15 @@ fn what_aws_would_refuse_is_refused_before_anything_is_made() {
             "`cargo knot policy deploy`",
         ],
     );
+    // Who may only read can still see what a deploy would change, and print the template.
+    let planned = text(check(&mut as_ada(account.deploy(&role, &["--dry-run"])), 0, &[]));
+    assert!(planned.contains("lacks batch:CreateJobQueue"), "{planned}");
+    let planned = text(check(&mut as_ada(account.knot(&["pars", "create", "other", "--dry-run"])), 0, &[]));
+    assert!(planned.contains("lacks cloudformation:CreateStack"), "{planned}");
+    let template =
+        ["template", "knot", "-p", "lone", "--offline", "--fast", "--knot", "sweep", "--service-role", &role];
+    let template = text(check(&mut as_ada(account.knot(&template)), 0, &[]));
+    assert!(template.contains("AWS::Batch::JobQueue"), "{template}");
 
     let full = |most: u32| {
         account.recorder.instead(move |seen| match seen.operation().as_str() {
@@ -434,7 +443,7 @@ fn what_aws_would_refuse_is_refused_before_anything_is_made() {
     refused(
         &mut account.deploy(&role, &[]),
         7,
-        &["error: job queue quota exceeded: 50 of 50 in use", "hint: clobber what is not needed (`cargo knot list`)"],
+        &["error: job queue quota exceeded: 50 of 50 in use", "hint: clobber unused Knots (`cargo knot list`)"],
     );
     assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
     // A quota can have been raised.
@@ -475,13 +484,13 @@ fn a_network_that_is_one_too_many_is_refused_before_anything_is_made() {
     let zone = more(0, 0, 5);
     refused(&[
         &format!("error: quota exceeded: 5 of 5 NAT gateways in {zone} in use"),
-        "hint: delete what is not needed, ask for more in Service Quotas (vpc, L-FE5A380F), or do without a NAT gateway",
+        "hint: delete unused ones, request an increase in Service Quotas (vpc, L-FE5A380F), or avoid the NAT gateway",
     ]);
     more(0, 5, 0);
     refused(&["5 of 5 elastic addresses in eu-west-1 in use", "(ec2, L-0263D0A3)"]);
     // Five with the default one.
     more(4, 0, 0);
-    refused(&["5 of 5 VPCs in eu-west-1 in use", "(vpc, L-F678F1CE), or have the Pars in a VPC that exists: --vpc"]);
+    refused(&["5 of 5 VPCs in eu-west-1 in use", "(vpc, L-F678F1CE), or use an existing VPC: --vpc"]);
     account.check_empty(&[]);
     account.recorder.instead(|seen| {
         let quota = serde_json::json!({"Quota": {"Value": 6.0}}).to_string();
@@ -567,7 +576,7 @@ fn a_stack_that_fails_shows_what_failed_first_and_is_made_anew() {
         &[
             "error: cannot create the stack `cloudknot-pars-lab`",
             "caused by: Bucket (AWS::S3::Bucket): no more buckets can be made",
-            "hint: mend that, then run the same command; the stack is ROLLBACK_COMPLETE",
+            "hint: fix that, then run the same command; the stack is ROLLBACK_COMPLETE",
         ],
     );
     check(&mut account.knot(&["pars", "create", "lab", "--dry-run"]), 0, &[]);
@@ -629,7 +638,7 @@ fn data_is_kept_where_that_is_asked_for() {
     check_left();
     // A new Pars of the same name adopts both, and leaves what it has not created.
     let again = ["pars", "create", "lab", "--bucket", bucket];
-    check(&mut account.knot(&again), 0, &["the log group `/cloudknot/lab` is there already, and is used as it is"]);
+    check(&mut account.knot(&again), 0, &["the log group `/cloudknot/lab` exists already, and is used unchanged"]);
     let shown = check(&mut account.knot(&["pars", "show", "lab"]), 0, &[]);
     assert!(String::from_utf8_lossy(&shown.stdout).contains("/cloudknot/lab"), "{shown:?}");
     check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &[]);
@@ -666,7 +675,7 @@ fn two_who_deploy_at_once_end_with_one_good_knot() {
     assert!(both.iter().any(|output| output.status.success()), "one of them at least makes it");
     let found = json(&check(&mut account.knot(&["show", "sweep", "--json"]), 0, &[]));
     assert_eq!(found["job_definitions"].as_object().map(serde_json::Map::len), Some(1));
-    check(&mut account.deploy(&role, &[]), 0, &["the Knot `sweep` is there, and nothing has changed"]);
+    check(&mut account.deploy(&role, &[]), 0, &["the Knot `sweep` exists, and nothing has changed"]);
 }
 
 #[test]

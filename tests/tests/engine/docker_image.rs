@@ -315,7 +315,7 @@ async fn no_engine() {
     let error = Engine::connect_to(Some("unix:///no/such/socket")).await.unwrap_err();
     assert!(error.is_no_engine());
     assert_eq!(error.to_string(), "cannot reach a Docker engine");
-    assert_eq!(error.hint().unwrap(), "start Docker, or say in DOCKER_HOST where it listens");
+    assert_eq!(error.hint().unwrap(), "start Docker, or set DOCKER_HOST to its address");
 }
 
 #[test]

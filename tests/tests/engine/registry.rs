@@ -227,7 +227,7 @@ async fn refusals_are_told_apart() {
     let wrong = push(Login::password(Registry::USER, "a bad guess"), "one").await;
     assert_eq!(wrong.kind(), RegistryErrorKind::Login);
     assert_eq!(wrong.to_string(), format!("cannot look up `{host}/lab/probe:one`"));
-    assert_eq!(wrong.source().unwrap().to_string(), "the registry does not take the login, or wants one (status 401)");
+    assert_eq!(wrong.source().unwrap().to_string(), "the registry rejects the login, or requires one (status 401)");
     assert_eq!(wrong.hint().unwrap(), "check the user and the password or token; tokens expire");
     assert!(!format!("{wrong:?}").contains("guess"), "{wrong:?}");
 
@@ -319,7 +319,7 @@ async fn a_busy_registry_is_asked_again() {
         assert_eq!(again, vec![format!("again: {reason}"); 2], "{to}{status}");
     };
     let many = "the registry has too many requests (status 429)";
-    let down = "the registry is not available just now (status 503)";
+    let down = "the registry is temporarily unavailable (status 503)";
     check("POST ", "429 Too Many Requests", many).await;
     check("POST ", "503 Service Unavailable", down).await;
     check("HEAD /v2/lab/probe/blobs", "429 Too Many Requests", many).await;

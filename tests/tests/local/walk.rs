@@ -17,10 +17,10 @@ fn the_walk_of_the_readme() {
 
 /// Checks that a program without the feature `aws` that finds a Knot does not run its maps on this machine instead.
 fn refuses_a_knot_without_aws(walk: &Walk) {
-    let check = |features: &[&str], hint: &str| {
+    let check = |cargo_options: &[&str], hint: &str| {
         let note = serde_json::json!({
             "knot": "sweep", "profile": null, "region": "eu-west-1", "bucket": "b", "prefix": "", "log-group": "l", "queue": "q",
-            "job-definitions": {}, "image": "i", "types": null, "features": features,
+            "job-definitions": {}, "image": "i", "types": null, "features": cargo_options,
         });
         walk.write(".cloudknot/knot.json", &note.to_string());
         let output = walk.cargo_run().output().unwrap();
@@ -30,7 +30,7 @@ fn refuses_a_knot_without_aws(walk: &Walk) {
         assert!(said.contains(hint), "{said}");
     };
     check(&[], "hint: run `cargo add cloudknot --features aws`");
-    check(&["cloud"], "`cargo run --features cloud`");
+    check(&["--features", "cloud"], "`cargo run --features cloud`");
     assert_eq!(
         String::from_utf8_lossy(&walk.cargo_run().env("CLOUDKNOT_BACKEND", "local").output().unwrap().stdout),
         "[1.0, 4.0, 9.0]\n"

@@ -138,15 +138,15 @@ impl<E: ProvideErrorMetadata + StdError + Send + Sync + 'static> From<SdkError<E
 }
 
 const UNAVAILABLE: &str =
-    "see that the network and the S3 endpoint can be reached, then try again; what is stored is kept";
+    "check that the network and the S3 endpoint can be reached, then try again; stored results are kept";
 const UNTRUSTED: &str = "give the certificate authority of the S3 endpoint to workers with `ca-bundle` in \
     [package.metadata.cloudknot], and to this machine by its own settings or SSL_CERT_FILE";
 const CREDENTIALS: &str = "log in to AWS again, or set AWS_PROFILE to a profile with credentials that are valid";
 const CLOCK: &str = "set this machine's clock: the request is signed with the time";
 const REGION: &str = "the bucket is in another region: set AWS_REGION to that one";
-const BUCKET: &str = "see that the name of the bucket is right, and that it was not removed";
+const BUCKET: &str = "check the name of the bucket, and that it still exists";
 const DENIED: &str = "allow s3:GetObject, s3:PutObject and s3:DeleteObject on the prefix and s3:ListBucket on the bucket; \
-    without s3:ListBucket, S3 denies an object that is not there as well";
+    without s3:ListBucket, S3 also denies access to objects that do not exist";
 
 /// Returns the kind and the hint of an error response. Without a known code, the status decides: a response to HEAD has no
 /// body and so no code, and servers other than AWS have fewer codes.
@@ -172,7 +172,7 @@ fn sort(code: &str, status: u16) -> (Kind, Option<&'static str>) {
             _,
         )
         | (_, 401) => (Kind::Credentials, Some(CREDENTIALS)),
-        ("QuotaExceeded" | "XMinioStorageFull", _) | (_, 507) => (Kind::Full, Some("make room, then try again")),
+        ("QuotaExceeded" | "XMinioStorageFull", _) | (_, 507) => (Kind::Full, Some("free space, then try again")),
         ("AccessDenied" | "AllAccessDisabled", _) | (_, 403) => (Kind::Denied, Some(DENIED)),
         ("SlowDown" | "InternalError" | "ServiceUnavailable" | "RequestTimeout" | "OperationAborted", _)
         | (_, 409 | 429 | 500..) => (Kind::Unavailable, Some(UNAVAILABLE)),
@@ -202,7 +202,7 @@ impl fmt::Display for Answer {
         let said: Vec<_> =
             [&*self.code, self.message.trim_end_matches('.')].into_iter().filter(|s| !s.is_empty()).collect();
         match said.as_slice() {
-            [] => write!(f, "S3 answers without a word")?,
+            [] => write!(f, "S3 gave no reason")?,
             said => write!(f, "{}", said.join(": "))?,
         }
         match (self.status, &self.request) {

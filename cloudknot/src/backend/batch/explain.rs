@@ -114,12 +114,12 @@ fn why(job: &Described) -> Failure {
             (ItemErrorKind::Upstream, "a job that its own depends on failed".to_owned())
         }
         _ if said("Host EC2") || said("Spot Task was interrupted") => {
-            (ItemErrorKind::Infrastructure, format!("its machine was taken away: {first_said}"))
+            (ItemErrorKind::Infrastructure, format!("its machine was reclaimed: {first_said}"))
         }
         _ if job.is_terminated => (ItemErrorKind::Cancelled, format!("its job was ended: {of_job}")),
-        Some(exit::INTERRUPTED) => (ItemErrorKind::Interrupted, "its worker was told to stop".to_owned()),
-        Some(exit::TROUBLE) => (ItemErrorKind::Infrastructure, "its worker could not go on".to_owned()),
-        Some(exit::DONE) => (ItemErrorKind::Infrastructure, "its job ended well, and left no outcome".to_owned()),
+        Some(exit::INTERRUPTED) => (ItemErrorKind::Interrupted, "its worker was stopped".to_owned()),
+        Some(exit::TROUBLE) => (ItemErrorKind::Infrastructure, "its worker could not continue".to_owned()),
+        Some(exit::DONE) => (ItemErrorKind::Infrastructure, "its job succeeded, but left no outcome".to_owned()),
         Some(137) => (ItemErrorKind::Infrastructure, "its container was killed from outside by SIGKILL".to_owned()),
         Some(code) if code > 128 => (ItemErrorKind::Crashed, format!("its worker was ended by signal {}", code - 128)),
         Some(code) => (ItemErrorKind::Infrastructure, format!("its container ended with code {code}")),
@@ -157,9 +157,9 @@ mod tests {
         check(Some(137), "", timeout, ItemErrorKind::TimedOut, "its job took longer than its timeout");
         check(Some(139), "", ended, ItemErrorKind::Crashed, "its worker was ended by signal 11");
         let lost = "Host EC2 (instance i-1) terminated.";
-        check(None, "", lost, ItemErrorKind::Infrastructure, &format!("its machine was taken away: {lost}"));
+        check(None, "", lost, ItemErrorKind::Infrastructure, &format!("its machine was reclaimed: {lost}"));
         let spot = "Your Spot Task was interrupted.";
-        check(None, "", spot, ItemErrorKind::Infrastructure, &format!("its machine was taken away: {spot}"));
+        check(None, "", spot, ItemErrorKind::Infrastructure, &format!("its machine was reclaimed: {spot}"));
         let pull = "CannotPullContainerError: no such image";
         check(None, pull, "Task failed to start", ItemErrorKind::Image, pull);
         let docker = "DockerTimeoutError: Could not transition to created";
@@ -170,7 +170,7 @@ mod tests {
             ItemErrorKind::Infrastructure,
             &format!("its job ended before it ran: {docker}"),
         );
-        check(Some(75), "", ended, ItemErrorKind::Interrupted, "its worker was told to stop");
+        check(Some(75), "", ended, ItemErrorKind::Interrupted, "its worker was stopped");
         check(Some(3), "", ended, ItemErrorKind::Infrastructure, "its container ended with code 3");
     }
 }

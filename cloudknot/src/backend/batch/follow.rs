@@ -109,7 +109,8 @@ impl Follower {
         let too_many = manifest.max_failures.is_some_and(|most| self.ledger.counts().1 >= most);
         if !too_many && !self.ledger.is_cancelled().await? {
             return Ok(End::Trouble(format!(
-                "the run goes on, on AWS Batch, without this program; `{}.attach(\"{}\")` follows it, and `.cancel()` on that ends it",
+                "the run continues on AWS Batch without this program; `{}.attach(\"{}\")` follows it, and `.cancel()` on that \
+                 run cancels it",
                 self.ledger.record.function_name(),
                 manifest.run
             )));

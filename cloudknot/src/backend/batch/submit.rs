@@ -43,8 +43,8 @@ impl Follower {
         }
         // Stored outcomes can be read even if this fails, so the error ends the round and is not returned.
         Ok(self.take_up().await.err().map(|error| {
-            let gone = "the queue or the job definition that the run was submitted with is gone: what is stored stays readable; \
-                        map the inputs that are left anew";
+            let gone = "the queue or the job definition that the run was submitted with is gone: stored results stay \
+            readable; map the remaining inputs again";
             let error = if error.kind() == ErrorKind::NotFound { error.with_hint(gone) } else { error };
             End::Trouble(error.in_one_line())
         }))

@@ -44,7 +44,7 @@ impl Build<'_> {
         if !status.success() {
             return Err(failed()
                 .with_source(format!("cargo ended with {status}"))
-                .with_hint("what it says above is about the worker: the build with `--cfg cloudknot_worker`"));
+                .with_hint("the messages above are about the worker: the build with `--cfg cloudknot_worker`"));
         }
         let path = executable.ok_or_else(|| failed().with_source("cargo built no executable"))?;
         Ok((path.into(), fresh))
@@ -102,9 +102,16 @@ impl Build<'_> {
     pub(super) fn check(&self, executable: &Executable) -> Result<(), CompileError> {
         let (name, target) = (&self.selected.package.name, self.selected.kind.option());
         let refused = |message: String| CompileError::new(CompileErrorKind::Worker, message);
+        if let Some(contract) = executable.contract.filter(|contract| *contract != VERSION) {
+            let message = format!(
+                "cannot use the worker of `{name}`: it has version {contract} of the contract with its host, and this is \
+                 {VERSION}"
+            );
+            return Err(versions::refused(message, &self.program.metadata, self.selected.package));
+        }
         if !executable.needs.is_empty() && !self.program.dynamic {
             let needs = executable.needs.join("`, `");
-            return Err(refused(format!("cannot link `{name}` ({target}) statically: it asks for `{needs}`"))
+            return Err(refused(format!("cannot link `{name}` ({target}) statically: it needs `{needs}`"))
                 .with_hint(
                     "link the native library statically (most `-sys` crates have a feature `static` or `vendored`), or \
                  give the worker a base image that has it: `base-image` or `dockerfile` in [package.metadata.cloudknot]",
@@ -117,17 +124,9 @@ impl Build<'_> {
                 targets_of(self.selected.package)
             )));
         }
-        let Some(contract) = executable.contract else {
+        if executable.contract.is_none() {
             return Err(refused(format!("cannot make a worker of `{name}` ({target}): its main is not cloudknot's"))
                 .with_hint("put #[cloudknot::main] on its main, or choose the library alone: `--lib`"));
-        };
-        if contract != VERSION {
-            let message =
-                format!("cannot use the worker of `{name}`: it has version {contract} of the contract with its host");
-            return Err(versions::refused(
-                format!("{message}, and this is {VERSION}"),
-                self.program.cloudknot_version(),
-            ));
         }
         Ok(())
     }

@@ -69,7 +69,7 @@ impl From<CompileError> for error::Error {
     }
 }
 
-/// Returns a function for `map_err` on file operations; the message is `failed to <action> <path>`.
+/// Returns a function for `map_err` on file operations; the message is `cannot <action> <path>`.
 pub(super) fn io(action: &str, path: impl AsRef<std::path::Path>) -> impl FnOnce(std::io::Error) -> CompileError {
     let message = format!("cannot {action} `{}`", path.as_ref().display());
     move |cause| CompileError::new(CompileErrorKind::Io, message).with_source(cause)

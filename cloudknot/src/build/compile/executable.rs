@@ -1,7 +1,7 @@
 //! Reads a worker without running it, so that a worker for another architecture can be read too: the remote functions in its
 //! section `.cloudknot`, and the libraries that it needs.
 
-use cloudknot_runtime::contract::{FunctionDescription, Start};
+use cloudknot_runtime::contract::{FunctionDescription, Start, VERSION};
 use object::read::elf::ElfFile64;
 use object::{Endianness, Object, ObjectSection};
 use serde::de::DeserializeOwned;
@@ -14,7 +14,7 @@ use crate::build::elf;
 pub(super) struct Executable {
     /// Version of the contract by which `#[cloudknot::main]` hands over to the runtime; `None` if the program has another main.
     pub(super) contract: Option<u32>,
-    /// Remote functions, ordered by ID.
+    /// Remote functions, ordered by ID. Empty for another version of the contract, whose descriptions may have another form.
     pub(super) functions: Vec<FunctionDescription>,
     /// Shared libraries and loader that the executable needs; empty if it is static.
     pub(super) needs: Vec<String>,
@@ -31,8 +31,11 @@ impl Executable {
         let lines = section.split(|byte| matches!(byte, b'\n' | 0)).filter(|line| !line.is_empty());
         let (starts, functions): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with(b"{\"start\":"));
         let starts: Vec<Start> = read(&starts)?;
+        let contract = starts.first().map(|start| start.contract);
+        let is_readable = contract.is_none_or(|contract| contract == VERSION);
+        let functions = if is_readable { descriptions(&functions)? } else { Vec::new() };
         let needs = elf::needs(&file).map_err(|cause| unreadable().with_source(cause))?;
-        Ok(Self { contract: starts.first().map(|start| start.contract), functions: descriptions(&functions)?, needs })
+        Ok(Self { contract, functions, needs })
     }
 }
 

@@ -8,6 +8,7 @@ use cargo_metadata::{Dependency, DependencyKind, Package};
 
 use super::error::{CompileError, CompileErrorKind};
 use super::selection::{CargoTarget, cloudknot_of};
+use super::versions::{Origin, origin};
 use super::{Compile, Program, flags};
 
 /// Way to enable the feature `aws` of cloudknot. `Display` gives the options of cargo, or the command.
@@ -67,6 +68,7 @@ pub(super) fn missing_aws(program: &Program) -> Result<Option<AwsFeature>, Compi
     // Features of cloudknot that enable it, itself included.
     let wanted = cloudknot.map(|cloudknot| implying(&cloudknot.features, &[FEATURE.into()].into())).unwrap_or_default();
     let dependency = dependency_of(package);
+    let add = Add { package, dependency, cloudknot, is_workspace: program.metadata.workspace_packages().len() > 1 };
     let key = dependency.map_or("cloudknot", |dependency| dependency.rename.as_deref().unwrap_or(&dependency.name));
     let asked = wanted.iter().flat_map(|feature| [format!("{key}/{feature}"), format!("{key}?/{feature}")]).collect();
     let mut own = implying(&package.features, &asked);
@@ -74,7 +76,7 @@ pub(super) fn missing_aws(program: &Program) -> Result<Option<AwsFeature>, Compi
     let feature = if own.contains(FEATURE) { Some(FEATURE.to_owned()) } else { own.pop_first() };
     Ok(Some(match feature {
         Some(feature) => AwsFeature::OfPackage { feature },
-        None => AwsFeature::OfDependency { arguments: arguments(program, package, dependency) },
+        None => AwsFeature::OfDependency { arguments: add.arguments() },
     }))
 }
 
@@ -145,23 +147,58 @@ fn dependency_of(package: &Package) -> Option<&Dependency> {
     all().find(|dependency| dependency.kind == DependencyKind::Normal).or_else(|| all().next())
 }
 
-fn arguments(program: &Program, package: &Package, dependency: Option<&Dependency>) -> Vec<String> {
-    let mut arguments = Vec::new();
-    if program.metadata.workspace_packages().len() > 1 {
-        arguments.extend(["-p".to_owned(), package.name.to_string()]);
+/// What `cargo add` is told of.
+struct Add<'a> {
+    package: &'a Package,
+    /// Direct dependency on cloudknot. A package whose library comes from another crate may have none.
+    dependency: Option<&'a Dependency>,
+    cloudknot: Option<&'a Package>,
+    is_workspace: bool,
+}
+
+impl Add<'_> {
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        if self.is_workspace {
+            arguments.extend(["-p".to_owned(), self.package.name.to_string()]);
+        }
+        match self.dependency {
+            // `cargo add` keeps the source of an existing dependency.
+            Some(dependency) => {
+                arguments.push("cloudknot".to_owned());
+                if let Some(name) = &dependency.rename {
+                    arguments.extend(["--rename".to_owned(), name.clone()]);
+                }
+                if dependency.kind == DependencyKind::Development {
+                    arguments.push("--dev".to_owned());
+                }
+                if let Some(platform) = &dependency.target {
+                    arguments.extend(["--target".to_owned(), platform.to_string()]);
+                }
+            }
+            None => arguments.extend(self.source()),
+        }
+        arguments.extend(["--features", FEATURE].map(str::to_owned));
+        arguments
     }
-    arguments.push("cloudknot".to_owned());
-    if let Some(name) = dependency.and_then(|dependency| dependency.rename.as_ref()) {
-        arguments.extend(["--rename".to_owned(), name.clone()]);
+
+    /// Returns the arguments that give a new dependency the source that the linked cloudknot has.
+    fn source(&self) -> Vec<String> {
+        let Some(cloudknot) = self.cloudknot else { return vec!["cloudknot".to_owned()] };
+        match origin(cloudknot) {
+            Origin::Registry => vec![format!("cloudknot@{}", cloudknot.version)],
+            Origin::Folder(folder) => vec!["cloudknot".to_owned(), "--path".to_owned(), folder.to_string()],
+            Origin::Git { url, revision } => {
+                vec![
+                    "cloudknot".to_owned(),
+                    "--git".to_owned(),
+                    url.to_owned(),
+                    "--rev".to_owned(),
+                    revision.to_owned(),
+                ]
+            }
+        }
     }
-    arguments.extend(["--features", FEATURE].map(str::to_owned));
-    if dependency.is_some_and(|dependency| dependency.kind == DependencyKind::Development) {
-        arguments.push("--dev".to_owned());
-    }
-    if let Some(platform) = dependency.and_then(|dependency| dependency.target.as_ref()) {
-        arguments.extend(["--target".to_owned(), platform.to_string()]);
-    }
-    arguments
 }
 
 #[cfg(test)]

@@ -139,9 +139,9 @@ fn features(package: &Package, selection: &Selection) -> Result<Vec<Value>, Comp
             Some((of, name)) if package.name.as_str() == of => Ok(name.into()),
             Some(_) => Err(CompileError::new(
                 CompileErrorKind::Selection,
-                format!("cannot turn on `{name}` for the library `{}` alone", package.name),
+                format!("cannot enable `{name}` for the library `{}` alone", package.name),
             )
-            .with_hint("give the library a feature that turns it on, and name that one")),
+            .with_hint("give the library a feature that enables it, and name that one")),
         })
         .collect()
 }

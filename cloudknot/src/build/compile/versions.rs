@@ -1,5 +1,6 @@
 //! Compatibility of the installed `cargo knot` with the cloudknot that a program is linked with.
 
+use cargo_metadata::camino::Utf8Path;
 use cargo_metadata::semver::{Version, VersionReq};
 use cargo_metadata::{Metadata, Package};
 
@@ -9,24 +10,53 @@ use super::selection::cloudknot_of;
 /// Version of this crate, which is also that of `cargo knot`.
 const OWN: &str = env!("CARGO_PKG_VERSION");
 
-/// Returns the version of cloudknot in this program.
-pub(super) fn of(metadata: &Metadata, package: &Package) -> Option<Version> {
-    cloudknot_of(metadata, package).map(|cloudknot| cloudknot.version.clone())
-}
-
 /// Returns an error if the program's cloudknot may have a different contract with its host.
 pub(super) fn check(metadata: &Metadata, package: &Package) -> Result<(), CompileError> {
-    let Some(version) = of(metadata, package).filter(|version| !is_compatible(OWN, version)) else { return Ok(()) };
+    let cloudknot = cloudknot_of(metadata, package);
+    let Some(version) = cloudknot.map(|cloudknot| &cloudknot.version).filter(|version| !is_compatible(OWN, version))
+    else {
+        return Ok(());
+    };
     let message = format!("cannot build `{}`: it has cloudknot {version}, and this is cargo-knot {OWN}", package.name);
-    Err(refused(message, Some(version)))
+    Err(refused(message, metadata, package))
 }
 
-/// Returns the error for a program with this version of cloudknot.
-pub(super) fn refused(message: String, version: Option<Version>) -> CompileError {
-    let version = version.map_or_else(|| OWN.to_owned(), |version| version.to_string());
-    CompileError::new(CompileErrorKind::Version, message).with_hint(format!(
-        "run `cargo install cargo-knot --version {version}`; in a clone of that version, `cargo install --path cargo-knot`"
-    ))
+/// Returns the error for a program whose cloudknot does not fit; the hint installs the command that belongs to it.
+pub(super) fn refused(message: String, metadata: &Metadata, package: &Package) -> CompileError {
+    let error = CompileError::new(CompileErrorKind::Version, message);
+    match cloudknot_of(metadata, package) {
+        Some(cloudknot) => error.with_hint(format!("run `{}`, then try again", install(cloudknot))),
+        None => error,
+    }
+}
+
+/// Returns the command that installs `cargo knot` from where this cloudknot comes from. `--force` replaces a command of the
+/// same version.
+fn install(cloudknot: &Package) -> String {
+    match origin(cloudknot) {
+        Origin::Registry => format!("cargo install --force cargo-knot --version {}", cloudknot.version),
+        // Both are folders of one clone.
+        Origin::Folder(folder) => format!("cargo install --force --path {}", folder.with_file_name("cargo-knot")),
+        Origin::Git { url, revision } => format!("cargo install --force --git {url} --rev {revision} cargo-knot"),
+    }
+}
+
+/// Where cargo has a package from.
+pub(super) enum Origin<'a> {
+    Registry,
+    Folder(&'a Utf8Path),
+    Git { url: &'a str, revision: &'a str },
+}
+
+pub(super) fn origin(package: &Package) -> Origin<'_> {
+    let Some(source) = &package.source else {
+        return Origin::Folder(package.manifest_path.parent().expect("a manifest is in a folder"));
+    };
+    // `git+<url>[?branch=<name>]#<revision>`
+    match source.repr.strip_prefix("git+").and_then(|git| git.split_once('#')) {
+        Some((url, revision)) => Origin::Git { url: url.split_once('?').map_or(url, |(url, _)| url), revision },
+        None => Origin::Registry,
+    }
 }
 
 /// Returns whether two versions are compatible, as in Cargo.toml: below 1 within a minor version, otherwise within a major

@@ -51,8 +51,8 @@ impl Program {
         let user = flags::of_the_user(toolchain, &platform.triple)?;
         if flags::asks_for_this_machine(&user) && settings.target_cpu.is_none() {
             (self.compile.report)(
-                "warning: the rustflags of cargo's configuration ask for this machine's CPU (target-cpu=native); the \
-                 worker crashes on a machine that lacks what this one has. Set `target-cpu` in [package.metadata.cloudknot]",
+                "warning: the rustflags of cargo's configuration select this machine's CPU (target-cpu=native); the worker \
+                 crashes on a machine that lacks a feature of this CPU. Set `target-cpu` in [package.metadata.cloudknot]",
             );
         }
         if platform.triple.ends_with("-musl") && settings.allocator.is_none() && !platform.compiles_c {

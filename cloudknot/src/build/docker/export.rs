@@ -69,7 +69,7 @@ impl Export {
     }
 
     fn get(&mut self, path: &Path) -> Result<Vec<u8>> {
-        let missing = || format!("`{}` is missing in what the engine handed out", path.display());
+        let missing = || format!("`{}` is missing in the engine's export", path.display());
         let mut place = self.places.get(path).ok_or_else(missing)?;
         if let Place::Link(target) = place {
             place = self.places.get(target).ok_or_else(missing)?;

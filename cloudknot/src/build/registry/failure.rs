@@ -151,13 +151,15 @@ fn hint(kind: RegistryErrorKind, registry: &str, login_given: bool) -> Option<St
             format!("if `{registry}` has a certificate of a private authority, name its file with `ca-bundle`")
         }
         RegistryErrorKind::Connection => {
-            format!("see whether `{registry}` is up, then try again; {KEPT}")
+            format!("check whether `{registry}` is up, then try again; {KEPT}")
         }
         RegistryErrorKind::Busy => format!("try again later; {KEPT}"),
         RegistryErrorKind::Login if login_given => "check the user and the password or token; tokens expire".to_owned(),
         RegistryErrorKind::Login => format!("run `docker login {registry}`, or give a user and a password"),
-        RegistryErrorKind::NotPermitted => "ask the owner of the repository for the right to push".to_owned(),
-        RegistryErrorKind::NotFound => "some registries, ECR among them, want the repository created first".to_owned(),
+        RegistryErrorKind::NotPermitted => "ask the owner of the repository for permission to push".to_owned(),
+        RegistryErrorKind::NotFound => {
+            "create the repository first; some registries, ECR among them, require it".to_owned()
+        }
         RegistryErrorKind::Configuration | RegistryErrorKind::Refused => return None,
     })
 }
@@ -175,7 +177,7 @@ fn classify(error: &OciDistributionError) -> (RegistryErrorKind, String) {
         // The client crate does not expose the status of a token service; only its text distinguishes a limit from a refusal.
         OciDistributionError::AuthenticationFailure(message) => match envelope(message) {
             Some(envelope) => by_envelope(&envelope, RegistryErrorKind::Login),
-            None => (RegistryErrorKind::Login, format!("the registry does not take the login{}", told(message))),
+            None => (RegistryErrorKind::Login, format!("the registry rejects the login{}", told(message))),
         },
         error => (RegistryErrorKind::Refused, error.to_string()),
     }
@@ -183,11 +185,11 @@ fn classify(error: &OciDistributionError) -> (RegistryErrorKind, String) {
 
 fn by_status(code: u16, message: &str) -> (RegistryErrorKind, String) {
     let (kind, what) = match code {
-        401 => (RegistryErrorKind::Login, "the registry does not take the login, or wants one"),
+        401 => (RegistryErrorKind::Login, "the registry rejects the login, or requires one"),
         403 => (RegistryErrorKind::NotPermitted, "the registry does not permit it"),
         404 => (RegistryErrorKind::NotFound, "the registry does not have it"),
         408 | 429 => (RegistryErrorKind::Busy, "the registry has too many requests"),
-        500 | 502..=504 => (RegistryErrorKind::Busy, "the registry is not available just now"),
+        500 | 502..=504 => (RegistryErrorKind::Busy, "the registry is temporarily unavailable"),
         _ => (RegistryErrorKind::Refused, "the registry refuses"),
     };
     (kind, format!("{what} (status {code}){}", told(message)))

@@ -94,7 +94,7 @@ async fn choices() -> (Config, Finding) {
             let there = if profiles.is_empty() { "none".to_owned() } else { profiles.join(", ") };
             Finding::bad(
                 about,
-                format!("`{path}` chooses the profile `{profile}`, which is not there; there are: {there}"),
+                format!("`{path}` chooses the profile `{profile}`, which does not exist; there are: {there}"),
             )
             .remedy("choose another: `cargo knot configure --profile NAME`, or \"\" for none")
         }
@@ -160,8 +160,8 @@ async fn look_at_knot(aws: &Aws, stacks: &Stacks, account: &Account, name: &str)
     let about = format!("Knot `{name}`");
     match stacks.find(&format!("{KNOT_STACKS}{name}")).await {
         Ok(None) => {
-            let finding = Finding::doubtful(about, format!("it is not there, in {}", aws.region));
-            (None, finding.remedy("`cargo knot deploy` makes it; until then maps run on this machine"))
+            let finding = Finding::doubtful(about, format!("it does not exist in {}", aws.region));
+            (None, finding.remedy("`cargo knot deploy` creates it; until then maps run on this machine"))
         }
         Ok(Some(stack)) => knot_of(aws, account, about, &stack).await,
         Err(error) => (None, Finding::failed(about, State::Unknown, &error)),
@@ -169,12 +169,12 @@ async fn look_at_knot(aws: &Aws, stacks: &Stacks, account: &Account, name: &str)
 }
 
 fn absent_pars(aws: &Aws, name: &str, named: bool) -> Finding {
-    let (about, found) = (format!("Pars `{name}`"), format!("it is not there, in {}", aws.region));
+    let (about, found) = (format!("Pars `{name}`"), format!("it does not exist in {}", aws.region));
     if named {
         return Finding::bad(about, found)
-            .remedy(format!("`cargo knot pars create {name}` makes it; {}", pars::LOOKED_FOR));
+            .remedy(format!("`cargo knot pars create {name}` creates it; {}", pars::LOOKED_FOR));
     }
-    Finding::doubtful(about, found).remedy("the first `cargo knot deploy` makes it, as does `cargo knot pars create`")
+    Finding::doubtful(about, found).remedy("the first `cargo knot deploy` creates it, as does `cargo knot pars create`")
 }
 
 async fn pars_of(aws: &Aws, account: &Account, name: &str, stack: &Stack) -> (Option<Pars>, Finding) {
@@ -186,9 +186,11 @@ async fn pars_of(aws: &Aws, account: &Account, name: &str, stack: &Stack) -> (Op
             (Ok(pars), None) => pars,
         };
     let finding = match s3::is_gone(aws, pars.bucket()).await {
-        Ok(true) => Finding::bad(about, format!("it is complete, but its bucket `{}` is gone", pars.bucket())).remedy(
-            format!("clobber it (`cargo knot pars clobber {name}`) and make it again, or make a bucket of that name"),
-        ),
+        Ok(true) => {
+            Finding::bad(about, format!("it is complete, but its bucket `{}` is gone", pars.bucket())).remedy(format!(
+                "clobber it (`cargo knot pars clobber {name}`) and create it again, or create a bucket of that name"
+            ))
+        }
         Ok(false) => Finding::good(about, format!("complete; bucket `{}`, VPC {}", pars.bucket(), pars.vpc())),
         Err(error) => Finding::failed(about, State::Unknown, &error),
     };
@@ -201,7 +203,7 @@ async fn knot_of(aws: &Aws, account: &Account, about: String, stack: &Stack) -> 
     }
     if !stack.outputs.contains_key("ImageDigest") {
         let finding = Finding::bad(about, "its deploy was never finished");
-        return (None, finding.remedy("run `cargo knot deploy` again: it goes on from there"));
+        return (None, finding.remedy("run `cargo knot deploy` again: it continues from there"));
     }
     let knot = match knot::of_stack(stack, account) {
         Ok(knot) => knot,
@@ -225,9 +227,11 @@ fn incomplete(about: &str, stack: &Stack, command: &str) -> Option<Finding> {
     let reason = stack.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
     let found = format!("its stack is {}{reason}", stack.status);
     if stack.status.as_str().ends_with("_IN_PROGRESS") {
-        return Some(Finding::doubtful(about, found).remedy("somebody is at work on it: look again in some minutes"));
+        return Some(
+            Finding::doubtful(about, found).remedy("another operation is in progress: check again in some minutes"),
+        );
     }
-    Some(Finding::bad(about, found).remedy(format!("run `{command}` again, which mends it or begins anew")))
+    Some(Finding::bad(about, found).remedy(format!("run `{command}` again, which repairs it or starts again")))
 }
 
 /// Checks the quotas of the account and their use.
@@ -249,11 +253,11 @@ async fn of_quotas(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Finding> {
             Ok(Some(most)) => {
                 // An existing Knot already has its own.
                 let state = if has_knot { State::Doubtful } else { State::Bad };
-                Finding::new(about, state, format!("{there} of {most} are used: no Knot more can have its own"))
-                    .remedy("clobber what is not needed, ask for more in Service Quotas, or deploy with --queue")
+                Finding::new(about, state, format!("{there} of {most} are used: no further Knot can have its own"))
+                    .remedy("clobber unused Knots, request an increase in Service Quotas, or deploy with --queue")
             }
             Ok(None) => Finding::unknown(about, format!("{there} used; Service Quotas names no limit")),
-            Err(error) => unread(about, &format!("{there} used; how many there may be is not known"), &error),
+            Err(error) => unread(about, &format!("{there} used; the quota is unknown"), &error),
         });
     }
     for (what, service, code) in VCPUS {
@@ -261,7 +265,7 @@ async fn of_quotas(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Finding> {
         found.push(match quotas::quota_of(aws, service, code).await {
             Ok(Some(most)) if most < max_vcpus as usize => {
                 let found = format!("{most} at once; a Knot may start {max_vcpus}, and gets no more than the quota");
-                let ask = format!("ask for more in Service Quotas ({service}, {code})");
+                let ask = format!("request an increase in Service Quotas ({service}, {code})");
                 Finding::doubtful(about, found).remedy(format!("{ask}, or deploy with --max-vcpus {most}"))
             }
             Ok(Some(most)) => Finding::good(about, format!("{most} at once")),

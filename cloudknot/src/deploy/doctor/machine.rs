@@ -27,7 +27,7 @@ pub(super) fn tools(machine: Result<Machine>, needs_arm64: bool) -> Vec<Finding>
     }];
     found.push(match machine.c_compiler {
         Some(name) => Finding::good("C compiler", format!("`{name}`")),
-        None => Finding::doubtful("C compiler", "none was found; Rust links by it, and the AWS SDK has some C")
+        None => Finding::doubtful("C compiler", "none was found; Rust links with it, and the AWS SDK contains C")
             .remedy("install one: `sudo apt-get install gcc`, or `xcode-select --install`"),
     });
     for target in machine.workers {
@@ -40,7 +40,7 @@ pub(super) fn tools(machine: Result<Machine>, needs_arm64: bool) -> Vec<Finding>
         let finding = match (target.triple, target.compiles_c) {
             (Some(triple), true) => Finding::good(about, format!("static, as {triple}")),
             (Some(triple), false) => {
-                Finding::new(about, lacking, format!("as {triple}, but without C, which a worker needs to speak to S3"))
+                Finding::new(about, lacking, format!("as {triple}, but without C, which a worker needs to use S3"))
             }
             (None, _) => Finding::new(about, lacking, "this machine cannot compile them"),
         };
@@ -62,7 +62,7 @@ fn is_older(version: &str, than: &str) -> bool {
 pub(super) async fn docker() -> Finding {
     let about = "Docker";
     let remedy =
-        "it takes one only to try images here (CLOUDKNOT_BACKEND=docker) and for a `base-image` or `dockerfile`";
+        "needed only to try images on this machine (CLOUDKNOT_BACKEND=docker) and for a `base-image` or `dockerfile`";
     match tokio::time::timeout(ENGINE_ANSWERS, crate::build::docker::Engine::connect()).await {
         Ok(Ok(_)) => Finding::good(about, "an engine answers"),
         Ok(Err(error)) => {
@@ -76,7 +76,7 @@ pub(super) async fn docker() -> Finding {
 #[cfg(not(feature = "docker"))]
 #[expect(clippy::unused_async, reason = "with an engine it has to wait")]
 pub(super) async fn docker() -> Finding {
-    Finding::unknown("Docker", "not looked at: cloudknot was built without the feature `docker`")
+    Finding::unknown("Docker", "not checked: cloudknot was built without the feature `docker`")
 }
 
 #[cfg(test)]

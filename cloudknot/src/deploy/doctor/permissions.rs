@@ -17,7 +17,8 @@ pub(super) async fn examine(aws: &Aws, caller: &str, scope: &Scope, verbs: &[All
         Ok(Simulation::Unsupported(why)) => vec![Finding::unknown(about, why)],
         Err(error) => {
             let finding = Finding::unknown(about, in_a_line(&error));
-            let grant = "have `iam:SimulatePrincipalPolicy` granted: `cargo knot policy doctor` prints what it takes";
+            let grant = "ask an administrator to grant `iam:SimulatePrincipalPolicy`: `cargo knot policy doctor` prints the \
+            policy";
             vec![if error.kind() == ErrorKind::Denied { finding.remedy(grant) } else { finding }]
         }
     }
@@ -27,7 +28,7 @@ fn finding(answer: Answer, verb: Allowed, has_pars: bool) -> Finding {
     let name = verb.name();
     let about = format!("permissions to {}", name.replace('-', " "));
     if answer.denied.is_empty() {
-        return Finding::good(about, "all that it takes is allowed");
+        return Finding::good(about, "all its permissions are granted");
     }
     let denied: Vec<_> = answer.denied.into_iter().collect();
     let mut found = format!("not allowed: {}", denied.join(", "));
@@ -35,11 +36,14 @@ fn finding(answer: Answer, verb: Allowed, has_pars: bool) -> Finding {
     let mut state = if verb == Allowed::ParsCreate && has_pars { State::Doubtful } else { State::Bad };
     if !answer.untold.is_empty() {
         let untold: Vec<_> = answer.untold.into_iter().collect();
-        found = format!("{found}; unless it is by {}, which IAM was not told", untold.join(", "));
+        found = format!(
+            "{found}; unless a policy grants it by {}, which the simulation did not include",
+            untold.join(", ")
+        );
         state = State::Doubtful;
     }
     Finding::new(about, state, found)
-        .remedy(format!("have it granted: `cargo knot policy {name}` prints what it takes"))
+        .remedy(format!("ask an administrator to grant it: `cargo knot policy {name}` prints the policy"))
 }
 
 #[cfg(test)]
@@ -77,7 +81,10 @@ mod tests {
         answer.add(&result);
         let told = finding(answer.clone(), Allowed::Run, true);
         assert_eq!((told.state, told.found.as_str()), (State::Bad, "not allowed: batch:SubmitJob"));
-        assert_eq!(told.remedy.as_deref(), Some("have it granted: `cargo knot policy run` prints what it takes"));
+        assert_eq!(
+            told.remedy.as_deref(),
+            Some("ask an administrator to grant it: `cargo knot policy run` prints the policy")
+        );
         assert_eq!(finding(answer.clone(), Allowed::ParsCreate, true).state, State::Doubtful);
         answer.untold.insert("aws:SourceIp".into());
         assert_eq!(finding(answer, Allowed::Run, true).state, State::Doubtful);

@@ -47,7 +47,7 @@ pub(crate) async fn clobber(clobber: &KnotClobber) -> Result<()> {
         return Ok(());
     }
     let message = format!("cannot find the Knot `{}` in {}", clobber.name, aws.region);
-    let hint = "`cargo knot list` shows those in this region; a Pars alone goes by `cargo knot pars clobber <name>`";
+    let hint = "`cargo knot list` shows those in this region; `cargo knot pars clobber <name>` deletes a Pars";
     Err(Error::new(ErrorKind::NotFound, message).with_hint(hint))
 }
 
@@ -122,7 +122,7 @@ async fn take_away_what_is_left(clobber: &KnotClobber, aws: &Aws, stacks: &Stack
     let batch = Batch::new(aws);
     let definitions = all_definitions(&clobber.name, None, &batch.definitions().await?);
     if !definitions.is_empty() {
-        step(&format!("taking away the job definitions that the Knot `{}` has left", clobber.name));
+        step(&format!("deregistering the remaining job definitions of the Knot `{}`", clobber.name));
     }
     batch.deregister_all(&definitions).await?;
     let mut left = definitions.len();
@@ -134,7 +134,7 @@ async fn take_away_what_is_left(clobber: &KnotClobber, aws: &Aws, stacks: &Stack
         } else {
             let (bucket, pars, name) = (pars.output("Bucket")?, &pars.name, &clobber.name);
             step(&format!(
-                "the bucket `{bucket}` was there before the stack `{pars}`: if it has runs of a Knot `{name}`, they are left alone"
+                "the bucket `{bucket}` existed before the stack `{pars}`: runs of a Knot `{name}` in it are kept"
             ));
         }
     }

@@ -14,6 +14,7 @@ use cloudknot_runtime::store::{S3Store, Store};
 use super::{Knot, KnotBuilder};
 use crate::aws::batch::Batch;
 use crate::aws::cloudformation::{self, Body, LARGEST_BODY, Stack};
+use crate::aws::ec2::InstanceType;
 use crate::aws::ecr::Ecr;
 use crate::aws::partition::Partition;
 use crate::backend::Backend;
@@ -21,7 +22,7 @@ use crate::build::pipeline::{BuildArtifacts, Pipeline};
 use crate::deploy::costs;
 use crate::deploy::noted::digest;
 use crate::deploy::pars::{self, Pars, ParsPlan};
-use crate::deploy::plan::{Action, Plan};
+use crate::deploy::plan::{Action, Intent, Plan};
 use crate::deploy::template::{self, Resource, resources};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
@@ -44,58 +45,51 @@ use stack::{definitions, noted};
 pub(super) use stack::{get, list};
 
 pub(super) async fn deploy(builder: KnotBuilder) -> Result<Knot> {
-    let (resolved, pipeline) = Box::pin(Resolved::of(&builder)).await?;
+    let (resolved, pipeline) = Box::pin(Resolved::of(&builder, Intent::Apply)).await?;
     let artifacts = build(&resolved, pipeline).await?;
     apply(resolved, &artifacts, &builder.account).await
 }
 
 pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
-    let (resolved, pipeline) = Box::pin(Resolved::of(&builder)).await?;
+    let (mut resolved, pipeline) = Box::pin(Resolved::of(&builder, Intent::Plan)).await?;
     let artifacts = build(&resolved, pipeline).await?;
-    let (knot, state) = (&resolved.knot, &resolved.state);
+    resolved.refresh_stack().await?;
     let mut steps = Plan::default();
-    if let ParsFound::Missing(state) = &state.pars {
-        steps = ParsPlan::new(state)?.steps;
-    }
-    let pars = state.pars.planned();
-    if let Some(stack) = state.stack.as_ref().filter(|stack| is_unchanged(knot, &artifacts, &pars, stack)) {
+    if let Some(stack) = unchanged(&resolved, &artifacts) {
         if noted(stack)?.of_a_template {
-            steps.notes.push(format!("the image {} is pushed if it is not there", artifacts.image.digest()));
+            steps.notes.push(format!("the image {} is pushed unless the repository has it", artifacts.image.digest()));
         }
         return Ok(steps);
+    }
+    resolved.refresh_for_a_change(&builder.account, Intent::Plan).await?;
+    let (knot, state) = (&resolved.knot, &resolved.state);
+    if let ParsFound::Missing(state) = &state.pars {
+        steps = ParsPlan::new(state)?.steps;
     }
     check_machines(&resolved, &artifacts).await?;
     let before = match state.before() {
         Some(stack) => Some(state.stacks.template(stack).await?),
         None => None,
     };
-    let plan = KnotPlan::new(&resolved, &artifacts, &pars, false)?;
+    let plan = KnotPlan::new(&resolved, &artifacts, &state.pars.planned(), false)?;
     steps.stack(&plan.stack, before.as_deref(), &plan.template);
     let there_already = state.before().and_then(|stack| stack.outputs.get("ImageDigest"));
     if there_already.is_none_or(|digest| digest != artifacts.image.digest()) {
         let (image, bytes) = (format!("image {}", artifacts.image.digest()), artifacts.image.compressed_bytes());
         steps.step(None, Action::Make, &image, &format!("at most {bytes} bytes are pushed"));
     }
+    steps.notes.extend(resolved.denied.clone());
     steps.notes.extend(state.stack.as_ref().and_then(Stack::goes_first));
     steps.notes.extend(costs::idle(None, knot.settings.min_vcpus.unwrap_or(0)));
     Ok(steps)
 }
 
 pub(super) async fn template(builder: KnotBuilder) -> Result<String> {
-    let (resolved, pipeline) = Box::pin(Resolved::of(&builder)).await?;
-    let (name, region) = (&resolved.knot.name, &resolved.state.aws.region);
-    let ParsFound::There(pars) = &resolved.state.pars else {
-        let pars = resolved.state.pars.planned().name;
-        let message = format!("cannot render the Knot `{name}`: there is no Pars `{pars}` in {region}");
-        let hint = format!(
-            "make it first: `cargo knot pars create {pars}`, or the stack of `cargo knot template pars {pars}`"
-        );
-        return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint));
-    };
+    let (resolved, pipeline) = Box::pin(Resolved::of(&builder, Intent::Template)).await?;
     let artifacts = build(&resolved, pipeline).await?;
     check_machines(&resolved, &artifacts).await?;
-    let plan = KnotPlan::new(&resolved, &artifacts, pars, true)?;
-    let digest = artifacts.image.digest();
+    let plan = KnotPlan::new(&resolved, &artifacts, &resolved.state.pars.planned(), true)?;
+    let (name, digest) = (&resolved.knot.name, artifacts.image.digest());
     let besides = [
         format!("Its jobs start the image {digest}. Then run `cargo knot deploy` with the same options: it finds the"),
         "stack as it should be, pushes that image if it is not there, and notes the Knot beside the crate.".into(),
@@ -111,64 +105,70 @@ async fn build(resolved: &Resolved, pipeline: Pipeline) -> Result<BuildArtifacts
     Ok(artifacts)
 }
 
+/// Returns the stack of the Knot if it is as this deploy would leave it.
+fn unchanged<'r>(resolved: &'r Resolved, artifacts: &BuildArtifacts) -> Option<&'r Stack> {
+    let Resolved { knot, state, .. } = resolved;
+    state.stack.as_ref().filter(|stack| is_unchanged(knot, artifacts, &state.pars.planned(), stack))
+}
+
 /// Refuses a Knot that could not be created, or whose jobs could never start.
-async fn check_machines(resolved: &Resolved, artifacts: &BuildArtifacts) -> Result<()> {
-    let Resolved { knot, state, answers } = resolved;
-    preflight::check_machines(&state.aws, &wanted(knot, artifacts), answers, &state.pars.planned()).await
+async fn check_machines(resolved: &Resolved, artifacts: &BuildArtifacts) -> Result<Option<Vec<InstanceType>>> {
+    let Resolved { knot, state, .. } = resolved;
+    preflight::check_machines(&state.aws, &wanted(knot, artifacts), resolved.answers(), &state.pars.planned()).await
 }
 
 /// Creates or updates the Knot, and notes it beside the crate.
-async fn apply(resolved: Resolved, artifacts: &BuildArtifacts, account: &Account) -> Result<Knot> {
+async fn apply(mut resolved: Resolved, artifacts: &BuildArtifacts, account: &Account) -> Result<Knot> {
     artifacts.keep()?;
-    let (knot, state) = (&resolved.knot, &resolved.state);
-    let there = state.stack.as_ref().filter(|stack| is_unchanged(knot, artifacts, &state.pars.planned(), stack));
-    let (pars, made) = if let Some(stack) = there {
+    resolved.refresh_stack().await?;
+    let (pars, knot) = if let Some(stack) = unchanged(&resolved, artifacts) {
         if noted(stack)?.of_a_template {
             push(&resolved, artifacts, stack.output("RepositoryUri")?).await?;
         }
-        step(&format!("the Knot `{}` is there, and nothing has changed", knot.name));
-        (state.pars.planned(), read(stack, account)?)
+        step(&format!("the Knot `{}` exists, and nothing has changed", resolved.knot.name));
+        (resolved.state.pars.planned(), read(stack, account)?)
     } else {
-        check_machines(&resolved, artifacts).await?;
-        let pars = match &state.pars {
+        resolved.refresh_for_a_change(account, Intent::Apply).await?;
+        let types = check_machines(&resolved, artifacts).await?;
+        let pars = match &resolved.state.pars {
             ParsFound::There(pars) => (**pars).clone(),
             ParsFound::Missing(missing) => {
-                step(&format!("there is no Pars yet: making `{}`", missing.planned().name));
+                step(&format!("there is no Pars yet: creating `{}`", missing.planned().name));
                 let pars = pars::apply(missing).await?;
                 // The zones of its subnets are known only now.
-                preflight::check_machines(&state.aws, &wanted(knot, artifacts), &resolved.answers, &pars).await?;
+                if let Some(types) = types {
+                    preflight::offered(&resolved.state.aws, types, &pars).await?;
+                }
                 pars
             }
         };
         let stack = apply_stack(&resolved, artifacts, &pars).await?;
-        let knot = read(&stack, account)?;
-        (pars, knot)
+        (pars, read(&stack, account)?)
     };
-    let mut note = note_of(&made, &pars, artifacts.built.types.clone());
-    note.features.clone_from(&knot.features);
+    let note = note_of(&knot, &pars, artifacts.built.types.clone());
     note.write(&home::of_package(&artifacts.worker.package_folder))?;
-    Ok(made)
+    Ok(knot)
 }
 
 /// Creates the repository, pushes the image, and creates or updates the rest of the stack.
 async fn apply_stack(resolved: &Resolved, artifacts: &BuildArtifacts, pars: &Pars) -> Result<Stack> {
-    let Resolved { knot, state, answers } = resolved;
+    let Resolved { knot, state, .. } = resolved;
     let plan = KnotPlan::new(resolved, artifacts, pars, false)?;
-    let before = state.before().filter(|stack| stack.outputs.contains_key("JobQueue"));
-    if let Some(stack) = before {
-        keep_the_queue(resolved, stack, &plan.template).await?;
-    }
+    let replaced = with_replaced_queue(resolved, &plan.template).await?;
+    refuse_to_lose_jobs(resolved, replaced.as_ref()).await?;
     let bring = async |template: &str, only_new: bool| {
         let body = body(resolved, pars, template.to_owned()).await?;
         let wanted = cloudformation::Wanted { name: &plan.stack, template: &body, tags: &plan.tags, only_new };
         state.stacks.apply(&wanted, &|stack| knot.is_ours(stack, &pars.name)).await.map(|(stack, _)| stack)
     };
-    let uri = match (&answers.repository, &state.stack) {
+    let uri = match (&resolved.answers().repository, &state.stack) {
         (Some(shared), _) => shared.uri.clone(),
         (None, Some(stack)) if stack.can_be_changed() => stack.output("RepositoryUri")?.to_owned(),
         (None, _) => bring(&plan.repository, true).await?.output("RepositoryUri")?.to_owned(),
     };
     push(resolved, artifacts, &uri).await?;
+    // A push may take minutes, in which others submit.
+    refuse_to_lose_jobs(resolved, replaced.as_ref()).await?;
     bring(&plan.template, false).await
 }
 
@@ -191,19 +191,22 @@ async fn body(resolved: &Resolved, pars: &Pars, template: String) -> Result<Body
     Ok(Body::Url(format!("https://{bucket}.s3.{region}.{}/{prefix}{key}", Partition::of(region).domain)))
 }
 
-/// Refuses a change that would replace the queue while it has unfinished jobs: they would be lost with it.
-async fn keep_the_queue(resolved: &Resolved, stack: &Stack, template: &str) -> Result<()> {
+/// Returns the Knot as it is, if the template would replace its queue.
+async fn with_replaced_queue(resolved: &Resolved, template: &str) -> Result<Option<Knot>> {
     let state = &resolved.state;
-    let after = resources(template);
-    let before = resources(&state.stacks.template(stack).await?);
+    let complete = state.before().filter(|stack| stack.outputs.contains_key("JobQueue"));
+    let Some(stack) = complete else { return Ok(None) };
+    let (before, after) = (resources(&state.stacks.template(stack).await?), resources(template));
     let is_queue = |resource: &Resource| resource.kind == "AWS::Batch::JobQueue";
-    let Some((name, queue)) = before.iter().find(|(_, resource)| is_queue(resource)) else { return Ok(()) };
+    let Some((name, queue)) = before.iter().find(|(_, resource)| is_queue(resource)) else { return Ok(None) };
     let stays = after.get(name).is_some_and(|after| after.without("Priority:") == queue.without("Priority:"));
-    if stays {
-        return Ok(());
-    }
-    let knot = read(stack, &Account::default())?;
-    let jobs = Batch::new(&state.aws).unfinished(knot.queue(), &definitions(&knot)).await?;
+    if stays { Ok(None) } else { read(stack, &Account::default()).map(Some) }
+}
+
+/// Refuses to replace the queue of this Knot while it has unfinished jobs: they would be lost with it.
+async fn refuse_to_lose_jobs(resolved: &Resolved, replaced: Option<&Knot>) -> Result<()> {
+    let Some(knot) = replaced else { return Ok(()) };
+    let jobs = Batch::new(&resolved.state.aws).unfinished(knot.queue(), &definitions(knot)).await?;
     if jobs.is_empty() {
         return Ok(());
     }
@@ -242,7 +245,7 @@ fn note_of(knot: &Knot, pars: &Pars, types: Option<Vec<Types>>) -> KnotNote {
         image: knot.image(),
         types,
         jobs,
-        features: Vec::new(),
+        features: deployed.features.clone(),
     }
 }
 

@@ -38,7 +38,8 @@ impl KnotPlan {
         pars: &Pars,
         of_a_template: bool,
     ) -> Result<Self> {
-        let Resolved { knot, state, answers } = resolved;
+        let Resolved { knot, state, .. } = resolved;
+        let answers = resolved.answers();
         let wanted = wanted(knot, artifacts);
         let deployed = deployed(knot, artifacts);
         let note = |content: String| {

@@ -37,42 +37,50 @@ pub(super) async fn check_account(
         && !Ec2::new(aws).key_pair_exists(key_pair).await?
     {
         let message = format!("cannot find the key pair `{key_pair}` in {}", aws.region);
-        return Err(Error::new(ErrorKind::NotFound, message).with_hint("make it in EC2, or leave `key-pair` out"));
+        return Err(Error::new(ErrorKind::NotFound, message).with_hint("create it in EC2, or leave `key-pair` out"));
     }
     Ok(())
 }
 
 /// Refuses a Knot whose jobs could never start because no machine in the subnets of the Pars can hold them.
-pub(super) async fn check_machines(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars) -> Result<()> {
+///
+/// Returns the instance types, unless the compute has none that the Knot chooses.
+pub(super) async fn check_machines(
+    aws: &Aws,
+    wanted: &Wanted<'_>,
+    answers: &Answers,
+    pars: &Pars,
+) -> Result<Option<Vec<InstanceType>>> {
     // Errors in the template's values are found here, and not only after an image is pushed.
     wanted.values(pars, answers, "", false)?;
     if answers.compute.unwrap_or_else(|| wanted.compute()).is_fargate() {
         // The sizes that Fargate offers were checked with the template's values.
-        return Ok(());
+        return Ok(None);
     }
     if wanted.settings.queue.is_some() {
         // The compute of an existing queue is its owner's choice, and may change.
-        return Ok(());
+        return Ok(None);
     }
-    let ec2 = Ec2::new(aws);
-    let mut types = ec2.instance_types(&wanted.instance_types()).await?;
+    let mut types = Ec2::new(aws).instance_types(&wanted.instance_types()).await?;
     // A Pars that is yet to be created has no subnets.
     if pars.subnets().next().is_some() {
-        types = offered(&ec2, types, pars).await?;
+        types = offered(aws, types, pars).await?;
     }
     for request in wanted.requests()? {
         if let Some(doubt) = machines::fits(&request, &types)? {
             step(&format!("warning: {doubt}"));
         }
     }
-    Ok(())
+    Ok(Some(types))
 }
 
 /// Returns the resources that the policy of a deploy names.
 fn scope(account: &str, aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars) -> Scope {
     let mut scope = Scope::new(account, aws.region.as_str(), pars.name(), wanted.name);
-    scope.bucket = Some(pars.bucket().to_owned());
-    pars.prefix().clone_into(&mut scope.prefix);
+    // A Pars that is yet to be created has no outputs.
+    let bucket = Some(pars.bucket().to_owned()).filter(|bucket| !bucket.is_empty());
+    scope.bucket = bucket.or_else(|| pars.settings.bucket.clone());
+    scope.prefix.clone_from(&pars.settings.prefix);
     scope.kms_key.clone_from(&pars.settings.kms_key);
     scope.role_path.clone_from(&pars.settings.role_path);
     scope.permissions_boundary.clone_from(&pars.settings.permissions_boundary);
@@ -83,7 +91,11 @@ fn scope(account: &str, aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars:
 }
 
 /// Returns those of the instance types that are offered in a zone where the Pars has a subnet.
-async fn offered(ec2: &Ec2, types: Vec<InstanceType>, pars: &Pars) -> Result<Vec<InstanceType>> {
+///
+/// # Errors
+/// If none is.
+pub(super) async fn offered(aws: &Aws, types: Vec<InstanceType>, pars: &Pars) -> Result<Vec<InstanceType>> {
+    let ec2 = Ec2::new(aws);
     let ours: Vec<&str> = pars.subnets().collect();
     let subnets = ec2.subnets(pars.vpc()).await?;
     let zones: BTreeSet<String> =

@@ -11,11 +11,12 @@ use crate::aws::ec2::Ec2;
 use crate::aws::ecr::Ecr;
 use crate::aws::{Aws, iam};
 use crate::build::compile::{Arch, AwsFeature, Compile, CompileError, Program, Selection};
-use crate::build::pipeline::Pipeline;
+use crate::build::pipeline::{Pipeline, blocking};
 use crate::deploy::knot::values::{Answers, Wanted};
 use crate::deploy::knot::{Deployed, KnotBuilder};
 use crate::deploy::noted::differences;
 use crate::deploy::pars::{self, Pars, ParsBuilder, ParsResolved, ParsState};
+use crate::deploy::plan::{Intent, denied_note};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
 use crate::settings::account::Account;
@@ -26,7 +27,9 @@ use crate::settings::knot::KnotSettings;
 pub(super) struct Resolved {
     pub(super) knot: KnotProgram,
     pub(super) state: AccountState,
-    pub(super) answers: Answers,
+    answers: Option<Answers>,
+    /// Permissions that the caller lacks, for the notes of a plan.
+    pub(super) denied: Option<String>,
 }
 
 /// The program of a Knot, with all settings of the Knot.
@@ -37,7 +40,7 @@ pub(super) struct KnotProgram {
     pub(super) version: String,
     pub(super) cargo_target: String,
     pub(super) arch: Arch,
-    /// Selected features of the package.
+    /// Options of cargo that select features of the package.
     pub(super) features: Vec<String>,
 }
 
@@ -58,19 +61,70 @@ pub(super) enum ParsFound {
 
 impl Resolved {
     /// Resolves a deploy. Also returns the pipeline that builds the image of the program.
-    pub(super) async fn of(builder: &KnotBuilder) -> Result<(Self, Pipeline)> {
+    pub(super) async fn of(builder: &KnotBuilder, intent: Intent) -> Result<(Self, Pipeline)> {
         let program = program(builder).await?;
         KnotProgram::of(builder, &program).wanted().check()?;
         let pipeline = builder.ca_bundles.iter().fold(Pipeline::new(program), Pipeline::ca_bundle);
         let pipeline = pipeline.on(builder.base.clone());
         pipeline.check()?;
-        let pipeline = with_aws_feature(pipeline, builder.add_feature).await?;
+        let pipeline = with_aws_feature(pipeline, builder.add_feature, intent).await?;
         let knot = KnotProgram::of(builder, pipeline.program());
-        let state = AccountState::of(&knot, &builder.account).await?;
+        let state = AccountState::of(&knot, &builder.account, intent).await?;
+        let mut resolved = Self { knot, state, answers: None, denied: None };
+        // With the settings of the last deploy, perhaps nothing has changed. Only the image tells.
+        if intent == Intent::Template || !resolved.has_settings_of_stack() {
+            resolved.ask(intent).await?;
+        }
+        Ok((resolved, pipeline))
+    }
+
+    fn has_settings_of_stack(&self) -> bool {
+        let complete = self.state.stack.as_ref().filter(|stack| stack.is_complete());
+        complete.and_then(|stack| noted(stack).ok()).is_some_and(|noted| noted.settings.settings == self.knot.settings)
+    }
+
+    /// Asks AWS for everything that the settings only name, and for what would refuse the Knot.
+    async fn ask(&mut self, intent: Intent) -> Result<()> {
+        let (knot, state) = (&self.knot, &self.state);
         let answers = knot.ask(&state.aws).await?;
-        let is_new = state.before().is_none();
-        preflight::check_account(&state.aws, &knot.wanted(), &answers, &state.pars.planned(), is_new).await?;
-        Ok((Self { knot, state, answers }, pipeline))
+        if intent != Intent::Template {
+            let is_new = state.before().is_none();
+            let pars = state.pars.planned();
+            let checked = preflight::check_account(&state.aws, &knot.wanted(), &answers, &pars, is_new).await;
+            self.denied = denied_note(checked, intent)?;
+        }
+        self.answers = Some(answers);
+        Ok(())
+    }
+
+    /// Looks up the stack of the Knot again: a compilation takes minutes, in which others may have deployed.
+    pub(super) async fn refresh_stack(&mut self) -> Result<()> {
+        let stack = self.state.stacks.find_at_rest(&stack_name(&self.knot.name)).await?;
+        if let Some(stack) = stack.as_ref().filter(|stack| stack.outputs.contains_key("Settings")) {
+            self.knot.is_ours(stack, &self.state.pars.planned().name)?;
+        }
+        self.state.stack = stack;
+        Ok(())
+    }
+
+    /// Looks up the Pars again, and asks for what has not been asked yet, before the Knot is changed.
+    pub(super) async fn refresh_for_a_change(&mut self, account: &Account, intent: Intent) -> Result<()> {
+        let name = self.state.pars.planned().name;
+        match (pars::find(&self.state.stacks, &name, account).await?, &self.state.pars) {
+            (Some(pars), _) => self.state.pars = ParsFound::There(Box::new(pars)),
+            (None, ParsFound::Missing(_)) => {}
+            (None, ParsFound::There(_)) => {
+                let message =
+                    format!("cannot deploy the Knot `{}`: its Pars `{name}` was just clobbered", self.knot.name);
+                return Err(Error::new(ErrorKind::NotFound, message).with_hint("run the same command again"));
+            }
+        }
+        if self.answers.is_none() { self.ask(intent).await } else { Ok(()) }
+    }
+
+    /// Answers of AWS to [`ask`](Self::ask).
+    pub(super) fn answers(&self) -> &Answers {
+        self.answers.as_ref().expect("AWS is asked before the Knot is changed")
     }
 }
 
@@ -86,14 +140,16 @@ async fn program(builder: &KnotBuilder) -> Result<Program> {
     if builder.base.is_some() {
         compile = compile.dynamic();
     }
-    Ok(waiting(move || compile.resolve()).await?)
+    Ok(blocking(move || compile.resolve()).await?)
 }
 
 /// Refuses a program whose workers cannot reach S3, or selects the feature for it if `add` is set.
-async fn with_aws_feature(pipeline: Pipeline, add: bool) -> Result<Pipeline> {
+async fn with_aws_feature(pipeline: Pipeline, add: bool, intent: Intent) -> Result<Pipeline> {
     let turned_on = move || -> Result<Pipeline, CompileError> {
         let Some(feature) = pipeline.program().missing_aws_feature()? else { return Ok(pipeline) };
-        if !add {
+        // Only a deploy edits `Cargo.toml`.
+        let edits = matches!(feature, AwsFeature::OfDependency { .. });
+        if !add || (edits && intent != Intent::Apply) {
             return Err(feature.refusal(pipeline.program().package()));
         }
         step(&match &feature {
@@ -102,12 +158,7 @@ async fn with_aws_feature(pipeline: Pipeline, add: bool) -> Result<Pipeline> {
         });
         pipeline.with_aws_feature(&feature)
     };
-    Ok(waiting(turned_on).await?)
-}
-
-/// Waits for cargo on a separate thread, so that no thread is blocked that other tasks need.
-async fn waiting<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(ask).await.expect("asking cargo does not panic")
+    Ok(blocking(turned_on).await?)
 }
 
 impl KnotProgram {
@@ -120,7 +171,7 @@ impl KnotProgram {
             version: program.version(),
             cargo_target: program.target().option(),
             arch: program.arch(),
-            features: program.features().to_vec(),
+            features: program.feature_options(),
         }
     }
 
@@ -143,6 +194,7 @@ impl KnotProgram {
             version: self.version.clone(),
             cargo_target: self.cargo_target.clone(),
             settings: self.settings.clone(),
+            features: self.features.clone(),
             functions: std::collections::BTreeMap::new(),
             types: std::collections::BTreeMap::new(),
         }
@@ -191,7 +243,7 @@ impl KnotProgram {
 
 impl AccountState {
     /// Looks up the stacks of the Knot and its Pars.
-    async fn of(knot: &KnotProgram, account: &Account) -> Result<Self> {
+    async fn of(knot: &KnotProgram, account: &Account, intent: Intent) -> Result<Self> {
         let aws = Aws::load(account).await?;
         let stacks = Stacks::new(&aws);
         let said = knot.settings.pars.clone();
@@ -206,11 +258,18 @@ impl AccountState {
             Some(pars) => ParsFound::There(Box::new(pars)),
             None if chosen.is_some() => {
                 let message = format!("cannot find the Pars `{name}` in {}", aws.region);
-                let hint = format!("`cargo knot pars create {name}` makes it; {}", pars::LOOKED_FOR);
+                let hint = format!("`cargo knot pars create {name}` creates it; {}", pars::LOOKED_FOR);
                 return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint));
             }
+            None if intent == Intent::Template => {
+                let region = &aws.region;
+                let message = format!("cannot render the Knot `{}`: there is no Pars `{name}` in {region}", knot.name);
+                return Err(Error::new(ErrorKind::NotFound, message).with_hint(format!(
+                    "create it first: `cargo knot pars create {name}`, or the stack of `cargo knot template pars {name}`"
+                )));
+            }
             // Boxed, because the future is large and rarely polled.
-            None => match Box::pin(ParsState::resolve(&default_pars_builder(&name, account)?, false)).await? {
+            None => match Box::pin(ParsState::resolve(&default_pars_builder(&name, account)?, intent)).await? {
                 ParsResolved::Open(state) => ParsFound::Missing(state),
                 // The Pars has been created in the meantime.
                 ParsResolved::Unchanged(pars) => ParsFound::There(pars),

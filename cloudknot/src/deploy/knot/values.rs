@@ -241,13 +241,13 @@ impl Wanted<'_> {
             amount(what, text.as_deref())?;
         }
         if let Some(name) = said.env.keys().find(|name| *name == "AWS_REGION" || said.secrets.contains_key(*name)) {
-            return Err(refused(&format!("the variable `{name}`"), "it is there already, by another way"));
+            return Err(refused(&format!("the variable `{name}`"), "it is set already, in another way"));
         }
         if said.vcpus.is_some_and(|vcpus| vcpus.is_nan() || vcpus <= 0.0) {
-            return Err(refused("`vcpus`", "no function runs on none"));
+            return Err(refused("`vcpus`", "it must be above zero"));
         }
         if self.gpus() && self.arch == Arch::Arm64 && said.ami.is_none() {
-            return Err(refused("`gpus` on ARM", "AWS has no machine image for both: give one by `ami`"));
+            return Err(refused("`gpus` on ARM", "AWS has no machine image for both: set one with `ami`"));
         }
         if said.ami.is_none()
             && amount("volume-size", said.volume_size.as_deref())?.is_some_and(|mib| gib(mib) < LEAST_DISK)
@@ -263,11 +263,11 @@ impl Wanted<'_> {
             ("priority", said.priority.is_some()),
         ] {
             if given && said.queue.is_some() {
-                return Err(refused(&format!("`{what}` with `queue`"), "a queue that exists has its own"));
+                return Err(refused(&format!("`{what}` with `queue`"), "an existing queue has its own"));
             }
         }
         if !said.policies.is_empty() && said.job_role.is_some() {
-            return Err(refused("`policies` with `job-role`", "a role that exists has its own"));
+            return Err(refused("`policies` with `job-role`", "an existing role has its own"));
         }
         for (what, given) in [
             ("service-role", said.service_role.is_some()),
@@ -285,7 +285,7 @@ impl Wanted<'_> {
                 ));
             }
             if given && said.queue.is_some() {
-                return Err(refused(&format!("`{what}` with `queue`"), "what a queue that exists runs on is its own"));
+                return Err(refused(&format!("`{what}` with `queue`"), "an existing queue has its own machines"));
             }
         }
         if said.bid_percentage.is_some() && compute != Compute::Spot {
@@ -359,11 +359,11 @@ fn check_mount(path: &str, mount: &Mount) -> Result<()> {
     names::check_name(Kind::FileSystem, file_system)?;
     access_point.iter().try_for_each(|point| names::check_name(Kind::AccessPoint, point))?;
     if !path.starts_with('/') || path.len() == 1 {
-        return Err(refused(&format!("`mounts` at `{path}`"), "a container has them at a path from its root on"));
+        return Err(refused(&format!("`mounts` at `{path}`"), "the path in a container must be absolute"));
     }
     if access_point.is_some() && root.is_some_and(|root| root != "/") {
         let what = format!("`root` with `access-point` in the mount `{path}`");
-        return Err(refused(&what, "an access point has a root of its own, and AWS takes no other"));
+        return Err(refused(&what, "an access point has its own root, and AWS accepts no other"));
     }
     Ok(())
 }

@@ -48,5 +48,5 @@ pub(super) async fn use_beside(_: &Knot, _: &std::path::Path) -> Result<()> {
 
 fn absent() -> Error {
     Error::new(ErrorKind::Config, "cannot reach a Knot: workers do not support this")
-        .with_hint("make and clobber it in the program that runs on your machine")
+        .with_hint("create and clobber it in the program that runs on your machine")
 }

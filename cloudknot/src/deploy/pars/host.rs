@@ -5,7 +5,7 @@ use crate::aws::Aws;
 use crate::aws::cloudformation::{Body, PARS_STACKS, Stack, Stacks, Wanted};
 use crate::aws::ec2::Ec2;
 use crate::deploy::noted::Noted;
-use crate::deploy::plan::Plan;
+use crate::deploy::plan::{Intent, Plan};
 use crate::deploy::template;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
@@ -30,9 +30,9 @@ const ZONES: usize = 3;
 pub(crate) const LOOKED_FOR: &str = "`cargo knot pars list` shows those in this region";
 
 pub(super) async fn create(builder: &ParsBuilder) -> Result<Pars> {
-    match ParsState::resolve(builder, false).await? {
+    match ParsState::resolve(builder, Intent::Apply).await? {
         ParsResolved::Unchanged(pars) => {
-            step(&format!("the Pars `{}` is there, and as it should be", builder.name));
+            step(&format!("the Pars `{}` exists, and is up to date", builder.name));
             Ok(*pars)
         }
         ParsResolved::Open(state) => apply(&state).await,
@@ -40,14 +40,14 @@ pub(super) async fn create(builder: &ParsBuilder) -> Result<Pars> {
 }
 
 pub(super) async fn plan(builder: &ParsBuilder) -> Result<Plan> {
-    match ParsState::resolve(builder, false).await? {
+    match ParsState::resolve(builder, Intent::Plan).await? {
         ParsResolved::Unchanged(_) => Ok(Plan::default()),
         ParsResolved::Open(state) => Ok(ParsPlan::new(&state)?.steps),
     }
 }
 
 pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
-    let ParsResolved::Open(state) = ParsState::resolve(builder, true).await? else {
+    let ParsResolved::Open(state) = ParsState::resolve(builder, Intent::Template).await? else {
         unreachable!("for a template all is asked");
     };
     let plan = ParsPlan::new(&state)?;
@@ -55,9 +55,8 @@ pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
         // A template can name a default VPC, but cannot create one.
         let (name, region) = (&builder.name, &state.aws.region);
         let message = format!("cannot render the Pars `{name}`: there is no default VPC in {region}");
-        return Err(Error::new(ErrorKind::NotFound, message).with_hint(
-            "name a VPC (--vpc), have one made with the stack (--cidr), or run `aws ec2 create-default-vpc`",
-        ));
+        return Err(Error::new(ErrorKind::NotFound, message)
+            .with_hint("name a VPC (--vpc), let the stack create one (--cidr), or run `aws ec2 create-default-vpc`"));
     }
     Ok(template::heading(&format!("pars {}", builder.name), &plan.stack, &[]) + &plan.template)
 }
@@ -69,7 +68,7 @@ pub(crate) async fn apply(state: &ParsState) -> Result<Pars> {
         step(note);
     }
     if plan.makes_default_vpc {
-        step("making the default VPC, which this region lacks");
+        step("creating the default VPC, which this region lacks");
         let ec2 = Ec2::new(&state.aws);
         let made = ec2.create_default_vpc().await?;
         plan = ParsPlan::in_network(state, &given(&ec2, &made.id, true).await?)?;
@@ -84,8 +83,8 @@ pub(crate) async fn apply(state: &ParsState) -> Result<Pars> {
             return Ok(());
         }
         let name = &state.builder.name;
-        let message = format!("cannot create the Pars `{name}`: somebody else has just made it");
-        Err(Error::new(ErrorKind::Exists, message).with_hint("run the same command again: it finds what there is"))
+        let message = format!("cannot create the Pars `{name}`: somebody has just created it");
+        Err(Error::new(ErrorKind::Exists, message).with_hint("run the same command again: it uses the new one"))
     };
     let (stack, _) = state.stacks.apply(&wanted, &may_change).await?;
     read(&stack, &state.builder.account)

@@ -48,6 +48,7 @@ impl ParsPlan {
             expiry.map(|days| format!("runs in it are deleted after {} (--expire-runs)", counted(days, "day")));
         let mut steps = Plan::default();
         steps.stack(&stack, state.before.as_deref(), &template);
+        steps.notes.extend(state.denied.clone());
         steps.notes.extend(state.stack.as_ref().and_then(Stack::goes_first));
         steps.notes.extend(expiry.clone());
         steps.notes.extend(costs.clone());

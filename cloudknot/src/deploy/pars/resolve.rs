@@ -11,6 +11,7 @@ use crate::aws::ec2::{Ec2, Subnet};
 use crate::aws::{Aws, iam, logs, permissions, quotas, s3};
 use crate::deploy::noted::Noted;
 use crate::deploy::pars::{Pars, ParsBuilder};
+use crate::deploy::plan::{Intent, denied_note};
 use crate::deploy::policy::{Allowed, Scope};
 use crate::deploy::template::{Resource, resources};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,6 +32,8 @@ pub(crate) struct ParsState {
     pub(super) execution_role: Value,
     pub(super) bucket_was_there: bool,
     pub(super) logs_were_there: bool,
+    /// Permissions that the caller lacks, for the notes of a plan.
+    pub(super) denied: Option<String>,
 }
 
 /// Network of a Pars, as far as it exists.
@@ -55,7 +58,7 @@ pub(crate) enum ParsResolved {
 impl ParsState {
     /// Asks AWS for everything that a plan depends on. Refuses what AWS would refuse, unless the template is for a
     /// stack that the user creates.
-    pub(crate) async fn resolve(builder: &ParsBuilder, for_template: bool) -> Result<ParsResolved> {
+    pub(crate) async fn resolve(builder: &ParsBuilder, intent: Intent) -> Result<ParsResolved> {
         check(builder)?;
         let aws = Aws::load(&builder.account).await?;
         let stacks = Stacks::new(&aws);
@@ -63,12 +66,13 @@ impl ParsState {
         let complete = stack.as_ref().filter(|stack| stack.is_complete() && stack.outputs.contains_key("Settings"));
         if let Some(complete) = complete {
             same_settings(builder, complete)?;
-            if Noted::<Note>::read(complete)?.content == content() && !for_template {
+            if Noted::<Note>::read(complete)?.content == content() && intent != Intent::Template {
                 return Ok(ParsResolved::Unchanged(Box::new(read(complete, &builder.account)?)));
             }
         }
-        if complete.is_none() && !for_template {
-            check_account(builder, &aws, stack.is_some()).await?;
+        let mut denied = None;
+        if complete.is_none() && intent != Intent::Template {
+            denied = denied_note(check_account(builder, &aws, stack.is_some()).await, intent)?;
         }
         let template = match &stack {
             Some(stack) => Some(stacks.template(stack).await?),
@@ -82,6 +86,7 @@ impl ParsState {
             execution_role: execution_role(builder, &aws).await?,
             bucket_was_there,
             logs_were_there,
+            denied,
             before: template.filter(|_| stack.as_ref().is_some_and(|stack| !stack.is_stuck())),
             builder: builder.clone(),
             aws,
@@ -100,7 +105,7 @@ fn check(builder: &ParsBuilder) -> Result<()> {
     settings.log_retention.iter().try_for_each(|days| names::check_retention(*days))?;
     if settings.expire_runs == Some(0) {
         return Err(Error::new(ErrorKind::Config, "invalid `expire-runs`: must be at least 1 day")
-            .with_hint("say `None` to keep them for ever (`--expire-runs 0`), or a number of days"));
+            .with_hint("use `None` to keep them forever (`--expire-runs 0`), or a number of days"));
     }
     names::check_name(Kind::RolePath, &settings.role_path)?;
     names::check_tags(&settings.tags.clone().into_iter().collect::<Vec<_>>())?;
@@ -173,7 +178,7 @@ async fn what_was_there(
     let logs = log_group(&builder.name);
     let kept_logs = !made.contains_key("LogGroup") && logs::group_is_there(aws, &logs).await?;
     if kept_logs {
-        step(&format!("the log group `{logs}` is there already, and is used as it is"));
+        step(&format!("the log group `{logs}` exists already, and is used unchanged"));
     }
     Ok((bucket, kept_logs))
 }
@@ -202,7 +207,7 @@ pub(super) async fn given(ec2: &Ec2, vpc: &str, in_default_vpc: bool) -> Result<
     let all = ec2.subnets(vpc).await?;
     if all.is_empty() {
         let message = format!("cannot use the VPC `{vpc}`: it has no subnets");
-        return Err(Error::new(ErrorKind::Config, message).with_hint("add a subnet to it, or have a VPC made: --cidr"));
+        return Err(Error::new(ErrorKind::Config, message).with_hint("add a subnet to it, or create a VPC: --cidr"));
     }
     let (chosen, assign_public_ip) = choose(&all, in_default_vpc);
     let subnets = chosen.into_iter().map(|subnet| subnet.id.clone()).collect();

@@ -82,5 +82,5 @@ pub(super) fn same_settings(builder: &ParsBuilder, stack: &Stack) -> Result<()> 
     let message = format!("cannot create the Pars `{}`: it exists with other settings", builder.name);
     Err(Error::new(ErrorKind::Exists, message)
         .with_source(differences(&json!(there), &json!(builder.settings)).join("\n"))
-        .with_hint("give it these settings, choose another name, or clobber it first: `cargo knot pars clobber`"))
+        .with_hint("use these settings, choose another name, or clobber it first: `cargo knot pars clobber`"))
 }

@@ -37,5 +37,5 @@ pub(super) async fn clobber(_: &ParsClobber) -> Result<()> {
 
 fn absent() -> Error {
     Error::new(ErrorKind::Config, "cannot reach a Pars: workers do not support this")
-        .with_hint("make and clobber it in the program that runs on your machine")
+        .with_hint("create and clobber it in the program that runs on your machine")
 }
