@@ -6,10 +6,10 @@ use cloudknot::{KnotBuilder, ParsBuilder};
 /// AWS profile and region of a subcommand.
 #[derive(Args, Clone, Default)]
 pub(crate) struct AwsArgs {
-    /// AWS profile, in place of `AWS_PROFILE` and the one set by `cargo knot configure`
+    /// AWS profile, instead of `AWS_PROFILE` and the one set by `cargo knot configure`
     #[arg(long, value_name = "NAME", help_heading = "AWS")]
     aws_profile: Option<String>,
-    /// AWS region, in place of `AWS_REGION` and the one set by `cargo knot configure` or by the profile
+    /// AWS region, instead of `AWS_REGION` and the one set by `cargo knot configure` or by the profile
     #[arg(long, value_name = "NAME", help_heading = "AWS")]
     region: Option<String>,
 }

@@ -15,7 +15,7 @@ pub(crate) struct Build {
     compile: CompileArgs,
     #[command(flatten)]
     image: ImageArgs,
-    /// Print one JSON object in place of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
@@ -48,13 +48,13 @@ pub(crate) struct CompileArgs {
     /// Do not activate the feature `default`
     #[arg(long, help_heading = "Features")]
     no_default_features: bool,
-    /// Compile for 64-bit ARM (Graviton) in place of x86-64
+    /// Compile for 64-bit ARM (Graviton) instead of x86-64
     #[arg(long, conflicts_with = "target", help_heading = "Compilation")]
     arm64: bool,
-    /// Compile for this target in place of the default one
+    /// Compile for this target instead of the default one
     #[arg(long, value_name = "TRIPLE", help_heading = "Compilation")]
     target: Option<String>,
-    /// Compile with this cargo profile in place of `cloudknot` (release with fat LTO)
+    /// Compile with this cargo profile instead of `cloudknot` (release with fat LTO)
     #[arg(long, value_name = "NAME", conflicts_with = "fast", help_heading = "Compilation")]
     profile: Option<String>,
     /// Compile quickly, for trials: no LTO, and a larger worker

@@ -26,7 +26,7 @@ pub(crate) struct Configure {
     /// KMS key of every Pars created from now on; "" for AWS's own key
     #[arg(long, value_name = "ARN")]
     kms_key: Option<String>,
-    /// Print one JSON object in place of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }

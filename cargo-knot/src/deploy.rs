@@ -28,7 +28,7 @@ pub(crate) struct Deploy {
     compile: CompileArgs,
     #[command(flatten)]
     image: ImageArgs,
-    /// Print one JSON object in place of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
@@ -43,13 +43,13 @@ pub(crate) struct KnotArgs {
     /// created if it does not exist
     #[arg(long, value_name = "NAME", help_heading = "Knot")]
     pars: Option<String>,
-    /// Shared ECR repository, in place of the Knot's own
+    /// Shared ECR repository, instead of the Knot's own
     #[arg(long, value_name = "NAME", help_heading = "Knot")]
     repository: Option<String>,
     /// Further policy of the job role, by name or ARN; may be repeated
     #[arg(long, value_name = "POLICY", help_heading = "Knot")]
     policy: Vec<String>,
-    /// ARN of the job role, in place of the Knot's own
+    /// ARN of the job role, instead of the Knot's own
     #[arg(long, value_name = "ARN", help_heading = "Knot")]
     job_role: Option<String>,
     /// Tag of all resources; may be repeated
@@ -115,7 +115,7 @@ pub(crate) struct KnotArgs {
     /// SSH key pair of instances
     #[arg(long, value_name = "NAME", help_heading = "Machines")]
     key_pair: Option<String>,
-    /// ARN of a service role for the compute environment, in place of Batch's own
+    /// ARN of a service role for the compute environment, instead of Batch's own
     #[arg(long, value_name = "ARN", help_heading = "Machines")]
     service_role: Option<String>,
     /// ARN of an existing job queue; no compute environment is created

@@ -19,7 +19,7 @@ pub(crate) struct Doctor {
     pars: Option<String>,
     #[command(flatten)]
     aws: AwsArgs,
-    /// Print one JSON array in place of text
+    /// Print one JSON array instead of text
     #[arg(long)]
     json: bool,
 }

@@ -1,6 +1,6 @@
 //! The exit codes of the command, for scripts that tell failures apart.
 
-/// The command failed for a reason that has no code of its own.
+/// The command failed for a reason without a code of its own.
 pub const OTHER: u8 = 1;
 /// The options do not say which target is meant, or a setting is invalid.
 pub const USAGE: u8 = 2;
@@ -12,7 +12,7 @@ pub const WORKER: u8 = 4;
 pub const IMAGE: u8 = 5;
 /// The registry or the Docker engine cannot be reached, or refuses.
 pub const REGISTRY: u8 = 6;
-/// AWS cannot be reached, or refuses. What exists by then stays, and the same command continues from there.
+/// AWS cannot be reached, or refuses. Created resources are kept, and the same command continues from there.
 pub const AWS: u8 = 7;
 /// There is no such Knot or Pars, or the name belongs to another one.
 pub const NOT_FOUND: u8 = 8;
@@ -24,13 +24,13 @@ pub const COMPILATION: u8 = 101;
 /// Each code and its meaning, in ascending order.
 pub const ALL: [(u8, &str); 11] = [
     (0, "done"),
-    (OTHER, "failed for a reason that has no code of its own"),
+    (OTHER, "failed for a reason without a code of its own"),
     (USAGE, "the options do not say which target is meant, or a setting is invalid"),
     (SETUP, "this machine lacks a tool for the worker's platform, or the version of cargo-knot is not the program's"),
     (WORKER, "the compiled executable cannot be a worker: no remote function, or not static"),
     (IMAGE, "the image cannot be assembled, or does not exist"),
     (REGISTRY, "the registry or the Docker engine cannot be reached, or refuses"),
-    (AWS, "AWS cannot be reached, or refuses; what exists by then stays, and the same command continues from there"),
+    (AWS, "AWS cannot be reached, or refuses; created resources are kept, and the same command continues from there"),
     (NOT_FOUND, "there is no such Knot or Pars, or the name belongs to another one"),
     (UNFIT, "the doctor found an error"),
     (COMPILATION, "the program does not compile, as with cargo"),

@@ -16,7 +16,7 @@ use crate::output::{self, age, table};
 pub(crate) struct List {
     #[command(flatten)]
     aws: AwsArgs,
-    /// Print one JSON array in place of text
+    /// Print one JSON array instead of text
     #[arg(long)]
     json: bool,
 }
@@ -26,7 +26,7 @@ pub(crate) struct List {
 pub(crate) struct Show {
     #[command(flatten)]
     which: Which,
-    /// Print one JSON object in place of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }

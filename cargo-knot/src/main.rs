@@ -64,13 +64,13 @@ enum Verb {
     Use(knots::Use),
     /// Create, list, show and delete Pars: the resources that Knots share
     Pars(pars::ParsArgs),
-    /// Print the least IAM policy that a command or the jobs of a Knot need
+    /// Print the minimal IAM policy that a command or the jobs of a Knot need
     #[command(after_help = exit::help())]
     Policy(Box<policy::Policy>),
     /// Check this machine and the account: show what is missing, and how to get it
     #[command(after_help = exit::help())]
     Doctor(doctor::Doctor),
-    /// List what exists without an owner; delete it with --yes
+    /// List resources without an owner; delete them with --yes
     #[command(after_help = exit::help())]
     Prune(prune::Prune),
     /// Print the stacks as templates, to create them yourself with CloudFormation or Terraform

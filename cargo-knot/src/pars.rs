@@ -42,7 +42,7 @@ pub(crate) struct Create {
     dry_run: bool,
     #[command(flatten)]
     aws: AwsArgs,
-    /// Print one JSON object in place of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
@@ -50,8 +50,10 @@ pub(crate) struct Create {
 /// Settings of a Pars.
 #[derive(Args)]
 pub(crate) struct ParsSettingsArgs {
-    /// Existing VPC, of which the subnets without public addresses are used, or all if all give public addresses; if not
-    /// given, the account's default VPC, of which the subnets are used that AWS created with it and that give public addresses
+    /// Existing VPC [default: the account's default VPC]
+    ///
+    /// Jobs run in the subnets of this VPC that give no public addresses, or in all if each gives them. In the default VPC, they
+    /// run in the subnets that AWS created with it and that give public addresses.
     #[arg(long, value_name = "ID", conflicts_with = "cidr", help_heading = "Network")]
     vpc: Option<String>,
     /// Create a VPC with this address range, such as 10.0.0.0/16
@@ -121,7 +123,7 @@ enum TenancyArg {
 pub(crate) struct List {
     #[command(flatten)]
     aws: AwsArgs,
-    /// Print one JSON array in place of text
+    /// Print one JSON array instead of text
     #[arg(long)]
     json: bool,
 }
@@ -133,7 +135,7 @@ pub(crate) struct Show {
     name: Option<String>,
     #[command(flatten)]
     aws: AwsArgs,
-    /// Print one JSON object in place of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }

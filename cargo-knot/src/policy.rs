@@ -19,7 +19,7 @@ pub(crate) struct Policy {
     /// Name of the Knot
     #[arg(long, value_name = "NAME", default_value = "*")]
     knot: String,
-    /// ID of the account, in place of the one of the credentials; with --region, AWS is not called
+    /// ID of the account, instead of the one of the credentials; with --region, AWS is not called
     #[arg(long, value_name = "DIGITS", requires = "region")]
     account: Option<String>,
     /// Bucket of the Pars, if AWS has not chosen its name

@@ -13,10 +13,10 @@ use crate::output::{self, table};
 /// Options of `cargo knot prune`. Without `--yes`, nothing is deleted.
 #[derive(Args)]
 pub(crate) struct Prune {
-    /// Delete what is listed, except what contains runs
+    /// Delete the listed resources, except those with runs
     #[arg(long)]
     yes: bool,
-    /// Delete what contains runs as well; their results cannot be restored
+    /// Also delete resources with runs; their results cannot be restored
     #[arg(long, requires = "yes")]
     runs: bool,
     /// Ignore images and incomplete Knots younger than this, such as "1h": a deploy may be in progress
@@ -24,7 +24,7 @@ pub(crate) struct Prune {
     older_than: Duration,
     #[command(flatten)]
     aws: AwsArgs,
-    /// Print one JSON array in place of text
+    /// Print one JSON array instead of text
     #[arg(long)]
     json: bool,
 }
@@ -64,10 +64,10 @@ impl Prune {
 
     fn sum_up(&self, found: usize, kept: usize) {
         output::note(&match (found, kept) {
-            (0, _) => "nothing exists without an owner".to_owned(),
+            (0, _) => "found no resources without an owner".to_owned(),
             (_, 0) => format!("{found} deleted"),
             _ if self.yes => format!("{} of {found} deleted; runs are deleted only with --runs", found - kept),
-            _ => "nothing was deleted: --yes deletes these, but for runs, which --runs includes".to_owned(),
+            _ => "nothing was deleted: --yes deletes these, and --runs includes runs".to_owned(),
         });
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct Push {
     /// Repository, such as ghcr.io/somebody/my-crate or …/my-crate:1.0; without a tag, the start of the digest is used
     #[arg(value_name = "REPOSITORY[:TAG]")]
     repository: String,
-    /// User name for the registry, in place of the credentials stored by `docker login`
+    /// User name for the registry, instead of the credentials stored by `docker login`
     #[arg(long, value_name = "NAME", requires = "password_stdin", help_heading = "Registry")]
     username: Option<String>,
     /// Read the password from stdin
@@ -26,7 +26,7 @@ pub(crate) struct Push {
     compile: CompileArgs,
     #[command(flatten)]
     image: ImageArgs,
-    /// Print one JSON object in place of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }

@@ -118,17 +118,17 @@ fn input_item(names: &[Ident], numbers: &[usize]) -> TokenStream {
         #[derive(::cloudknot::__private::serde::Serialize, ::cloudknot::__private::serde::Deserialize)]
         #[serde(crate = "::cloudknot::__private::serde", bound = "", rename = "Input")]
         struct __Input<T: #(::cloudknot::__private::Argument<#numbers>)+*> {
-            #(#names: ::cloudknot::__private::Carried<<T as ::cloudknot::__private::Argument<#numbers>>::Owned>,)*
+            #(#names: ::cloudknot::__private::SerdeAdapter<<T as ::cloudknot::__private::Argument<#numbers>>::Owned>,)*
         }
     }
 }
 
 fn input_value(names: &[Ident]) -> TokenStream {
     if let [only] = names {
-        return quote!(__Input { #only: ::cloudknot::__private::Carried(args) });
+        return quote!(__Input { #only: ::cloudknot::__private::SerdeAdapter(args) });
     }
     let positions = (0..names.len()).map(syn::Index::from);
-    quote!(__Input { #(#names: ::cloudknot::__private::Carried(args.#positions),)* })
+    quote!(__Input { #(#names: ::cloudknot::__private::SerdeAdapter(args.#positions),)* })
 }
 
 fn run(function: &RemoteFunction, names: &[Ident]) -> TokenStream {

@@ -157,7 +157,7 @@ mod tests {
         check_memory("2048", Err("has no unit"));
         check_memory("2 GB", Err("(`GiB`?)"));
         check_memory("2 parsecs", Err("`parsecs` is not a unit of memory"));
-        check_memory("0 GiB", Err("no memory"));
+        check_memory("0 GiB", Err("above zero"));
         check_memory("-1 GiB", Err("is not a unit of memory"));
         check_memory("GiB", Err("does not begin with a number"));
         check_memory("0.3 MiB", Err("not a whole number of MiB"));
@@ -174,8 +174,8 @@ mod tests {
         check_seconds("2 h", Ok(7200));
         check_seconds("1h 30m", Ok(5400));
         check_seconds("1h30m5s", Ok(5405));
-        check_seconds("0s", Err("longer than nothing"));
-        check_seconds("", Err("longer than nothing"));
+        check_seconds("0s", Err("longer than zero"));
+        check_seconds("", Err("longer than zero"));
         check_seconds("90", Err("without a unit"));
         check_seconds("2d", Err("`d` is not a unit of time"));
         check_seconds("5 minutes", Err("`minutes` is not a unit of time"));

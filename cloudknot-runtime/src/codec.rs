@@ -84,13 +84,13 @@ fn all_read(left: usize) -> Result<(), CodecError> {
         return Ok(());
     }
     Err(CodecError::new(
-        "read back something else than was written",
-        format!("{left} bytes are left over; {NOT_ALIKE}"),
+        "decoded to another value than was encoded",
+        format!("{left} bytes are left over; {ASYMMETRIC_SERDE}"),
     ))
 }
 
 /// Likely reason why bytes that are intact cannot be decoded.
-const NOT_ALIKE: &str = "a type whose `Serialize` and `Deserialize` differ (`skip_serializing_if`, `flatten`, \
+const ASYMMETRIC_SERDE: &str = "a type whose `Serialize` and `Deserialize` differ (`skip_serializing_if`, `flatten`, \
                          `untagged`, or by hand) may need #[cloudknot::remote(codec = \"messagepack\")]";
 
 // bincode takes its limit as a constant, and counts every number with its full width, even one that is written in a
@@ -135,11 +135,11 @@ fn not_decoded(error: &bincode::error::DecodeError) -> String {
         Error::Serde(Serde::AnyNotSupported | Serde::IgnoredAnyNotSupported | Serde::IdentifierNotSupported) => {
             TAKE_MESSAGEPACK.into()
         }
-        Error::UnexpectedEnd { .. } => format!("it ends too early; {NOT_ALIKE}"),
-        Error::LimitExceeded => format!("it claims to be far longer than it is; {NOT_ALIKE}"),
+        Error::UnexpectedEnd { .. } => format!("it ends too early; {ASYMMETRIC_SERDE}"),
+        Error::LimitExceeded => format!("a length prefix exceeds the size of the value; {ASYMMETRIC_SERDE}"),
         Error::OtherString(text) => text.clone(),
         Error::Other(text) => (*text).into(),
-        other => format!("{other:?}; {NOT_ALIKE}"),
+        other => format!("{other:?}; {ASYMMETRIC_SERDE}"),
     }
 }
 

@@ -107,7 +107,7 @@ pub fn frame_length(bytes: &[u8]) -> Result<u64, CodecError> {
     }
     if header[4] != VERSION {
         return Err(bad(format!(
-            "layout {} was written by another version of cloudknot (this one reads {VERSION})",
+            "it was written by another version of cloudknot (frame layout {}, this one reads {VERSION})",
             header[4]
         )));
     }
@@ -132,7 +132,9 @@ fn verify(codec: Codec, fingerprint: Fingerprint, frame: &[u8]) -> Result<&[u8],
     }
     let written = Fingerprint(u64_at(frame, 8));
     if written != fingerprint {
-        return Err(bad(format!("it was written by a program with other types ({written}, here {fingerprint})")));
+        return Err(bad(format!(
+            "it was written by a program with other types (fingerprint {written}, here {fingerprint})"
+        )));
     }
     let value = &frame[HEADER..];
     if u64_at(frame, 24) != checksum(fingerprint, value) {

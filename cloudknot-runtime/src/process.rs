@@ -309,7 +309,7 @@ impl ItemProcess {
             match self.sent.pop_front() {
                 Some(item) if item.index == index => answers.push(Answer { item, outcome }),
                 _ => {
-                    refused = Some(format!("the item process answered item {index}, which it was not asked"));
+                    refused = Some(format!("the item process sent an unexpected reply for item {index}"));
                     break;
                 }
             }
@@ -428,7 +428,7 @@ fn died(status: ExitStatus, log: &str, out_of_memory: bool) -> Failure {
     } else if out_of_memory && status.signal() == Some(Signal::KILL.as_raw()) {
         (OutOfMemory, "the kernel killed its process: it reached the memory limit".to_owned())
     } else if let Some(signal) = status.signal() {
-        (Crashed, format!("its process was ended by {}", signal_name(signal)))
+        (Crashed, format!("its process was killed by {}", signal_name(signal)))
     } else {
         (Crashed, format!("its process exited with code {} before the item was done", status.code().unwrap_or(-1)))
     };

@@ -96,7 +96,7 @@ pub struct Control {
 
 /// Error that stopped a supervisor. Outcomes stored before remain stored.
 #[derive(Debug)]
-pub enum Trouble {
+pub enum SupervisorError {
     /// The store failed.
     Store(StoreError),
     /// The inputs do not match the manifest.
@@ -105,7 +105,7 @@ pub enum Trouble {
     Process(String),
 }
 
-impl std::fmt::Display for Trouble {
+impl std::fmt::Display for SupervisorError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Store(error) => error.fmt(f),
@@ -115,7 +115,7 @@ impl std::fmt::Display for Trouble {
     }
 }
 
-impl std::error::Error for Trouble {
+impl std::error::Error for SupervisorError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Store(error) => error.source(),
@@ -125,7 +125,7 @@ impl std::error::Error for Trouble {
     }
 }
 
-impl From<StoreError> for Trouble {
+impl From<StoreError> for SupervisorError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
@@ -141,7 +141,7 @@ pub fn supervise(
     ranges: impl IntoIterator<Item = Range<u64>>,
     control: &Control,
     report: &(dyn Fn(Event) + Sync),
-) -> Result<(), Trouble> {
+) -> Result<(), SupervisorError> {
     let ranges: VecDeque<_> = ranges.into_iter().filter(|range| !range.is_empty()).collect();
     let unresolved = ranges.iter().map(|range| range.end - range.start).sum();
     let queue = Queue { ranges, unresolved, ..Queue::default() };
@@ -150,7 +150,7 @@ pub fn supervise(
         for _ in 0..u64::from(work.parallel).min(unresolved) {
             let slot = std::thread::Builder::new().name("cloudknot-slot".into()).stack_size(8 << 20);
             if let Err(error) = slot.spawn_scoped(scope, || supervisor.slot()) {
-                supervisor.give_up(Trouble::Process(format!("no thread for it: {error}")));
+                supervisor.give_up(SupervisorError::Process(format!("no thread for it: {error}")));
             }
         }
     });
@@ -181,7 +181,7 @@ struct Queue {
     open: HashMap<u64, Open>,
     /// Open chunks with values that are not stored yet.
     waiting: HashSet<u64>,
-    trouble: Option<Trouble>,
+    trouble: Option<SupervisorError>,
 }
 
 /// A chunk that is not completely stored yet.
@@ -202,7 +202,7 @@ struct Segment {
 /// Maximum number of inputs read at once.
 const BLOCK: u64 = 1 << 16;
 /// Maximum time that a slot waits before it checks the queue again.
-const PATIENCE: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Supervisor<'_> {
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -216,13 +216,13 @@ impl Supervisor<'_> {
             Isolation::Threads(function) => self.slot_of_this_thread(function),
         };
         // If a slot ended without reporting it, the others would wait for its items forever.
-        let died = |_| Err(Trouble::Process("a thread of the supervisor panicked".into()));
+        let died = |_| Err(SupervisorError::Process("a thread of the supervisor panicked".into()));
         if let Err(trouble) = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(died) {
             self.give_up(trouble);
         }
     }
 
-    fn slot_of_this_thread(&self, function: &'static Function) -> Result<(), Trouble> {
+    fn slot_of_this_thread(&self, function: &'static Function) -> Result<(), SupervisorError> {
         while let Some(mut items) = self.claim(1, true)? {
             let Some(item) = items.pop() else { continue };
             self.control.running.fetch_add(1, Ordering::Relaxed);
@@ -238,7 +238,7 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    fn slot_of_processes(&self, launcher: &Launcher) -> Result<(), Trouble> {
+    fn slot_of_processes(&self, launcher: &Launcher) -> Result<(), SupervisorError> {
         let mut process: Option<ItemProcess> = None;
         let mut pace = Pace::default();
         // Checked while an item is running too: dropping the process ends the item.
@@ -250,10 +250,9 @@ impl Supervisor<'_> {
                 process = process.filter(|process| busy > 0 || !process.has_exited());
                 if process.is_none() && !items.is_empty() {
                     let started = ItemProcess::start(launcher);
-                    process = Some(
-                        started
-                            .map_err(|error| Trouble::Process(format!("`{}`: {error}", launcher.program.display())))?,
-                    );
+                    process = Some(started.map_err(|error| {
+                        SupervisorError::Process(format!("`{}`: {error}", launcher.program.display()))
+                    })?);
                 }
                 if let Some(process) = &mut process {
                     for item in items {
@@ -279,8 +278,8 @@ impl Supervisor<'_> {
     }
 
     /// Waits for answers and handles them. Returns `true` if the process has ended.
-    fn turn(&self, process: &mut ItemProcess, pace: &mut Pace) -> Result<bool, Trouble> {
-        let step = process.step(PATIENCE).map_err(|error| Trouble::Process(error.to_string()))?;
+    fn turn(&self, process: &mut ItemProcess, pace: &mut Pace) -> Result<bool, SupervisorError> {
+        let step = process.step(POLL_INTERVAL).map_err(|error| SupervisorError::Process(error.to_string()))?;
         if !step.log.is_empty() {
             (self.report)(Event::Log(step.log));
         }
@@ -298,9 +297,9 @@ impl Supervisor<'_> {
         let Some(end) = step.end else { return Ok(false) };
         let log = process.log_tail();
         let blamed = match end {
-            End::AtStart(message) => return Err(Trouble::Process(message)),
+            End::AtStart(message) => return Err(SupervisorError::Process(message)),
             End::KilledAtStart(message) if pace.killed_at_start >= Pace::STARTS => {
-                return Err(Trouble::Process(message));
+                return Err(SupervisorError::Process(message));
             }
             End::KilledAtStart(_) => None,
             End::During(item, failure) => Some((item, failure)),
@@ -317,7 +316,7 @@ impl Supervisor<'_> {
 
     /// Claims up to `most` items. Returns an empty list if there are none now and the caller does not `wait`, because it has
     /// other items to wait for; `None` if nothing is left to do.
-    fn claim(&self, most: usize, wait: bool) -> Result<Option<Vec<Item>>, Trouble> {
+    fn claim(&self, most: usize, wait: bool) -> Result<Option<Vec<Item>>, SupervisorError> {
         let mut queue = self.lock();
         loop {
             if self.control.stop.load(Ordering::Relaxed) || queue.trouble.is_some() || (wait && queue.unresolved == 0) {
@@ -339,8 +338,11 @@ impl Supervisor<'_> {
                 return Ok(Some(Vec::new()));
             }
             // The items of other slots may still be retried. Meanwhile this slot stores the values that are due.
-            queue =
-                self.changed.wait_timeout(queue, PATIENCE).expect("a slot does not panic while it holds the queue").0;
+            queue = self
+                .changed
+                .wait_timeout(queue, POLL_INTERVAL)
+                .expect("a slot does not panic while it holds the queue")
+                .0;
             if queue.loaded.is_empty() && queue.again.is_empty() {
                 drop(queue);
                 self.store_due(false)?;
@@ -350,7 +352,7 @@ impl Supervisor<'_> {
     }
 
     /// Reads the next block of inputs.
-    fn load(&self, queue: &mut Queue) -> Result<(), Trouble> {
+    fn load(&self, queue: &mut Queue) -> Result<(), SupervisorError> {
         let Some(range) = queue.ranges.front().cloned() else { return Ok(()) };
         let (frames, end) = self.read_inputs(&range)?;
         for chunk in range.start / self.work.chunk..=(end - 1) / self.work.chunk {
@@ -370,7 +372,7 @@ impl Supervisor<'_> {
     }
 
     /// Reads the inputs of the first items of the range. Returns their frames and the index of the item after them.
-    fn read_inputs(&self, range: &Range<u64>) -> Result<(Vec<Bytes>, u64), Trouble> {
+    fn read_inputs(&self, range: &Range<u64>) -> Result<(Vec<Bytes>, u64), SupervisorError> {
         let (store, key) = (&self.work.store, self.work.keys.inputs());
         let limit = self.work.commit.bytes;
         let bounds: Vec<u64> = match self.work.inputs {
@@ -392,7 +394,7 @@ impl Supervisor<'_> {
             }
         };
         let damaged =
-            || Trouble::Inputs(CodecError::damaged(format!("the offsets of `{key}` in {}", store.describe())));
+            || SupervisorError::Inputs(CodecError::damaged(format!("the offsets of `{key}` in {}", store.describe())));
         let (Some(&first), Some(&last)) = (bounds.first(), bounds.last()) else { return Err(damaged()) };
         if bounds.len() < 2 || !bounds.is_sorted() {
             return Err(damaged());
@@ -417,7 +419,7 @@ impl Supervisor<'_> {
     }
 
     /// Accepts values and stores the chunks that they complete.
-    fn keep(&self, values: Vec<Segment>) -> Result<(), Trouble> {
+    fn keep(&self, values: Vec<Segment>) -> Result<(), SupervisorError> {
         let mut complete = Vec::new();
         let mut queue = self.lock();
         for segment in values {
@@ -439,7 +441,7 @@ impl Supervisor<'_> {
     }
 
     /// Stores a failure; the item is retried if it has retries left.
-    fn failed(&self, item: Item, failure: Failure, log: String) -> Result<(), Trouble> {
+    fn failed(&self, item: Item, failure: Failure, log: String) -> Result<(), SupervisorError> {
         let last = item.attempt > self.work.retries;
         let error = ItemError::new(failure, item.attempt).with_log(log);
         let key = self.work.keys.failure(item.index, self.work.round, item.attempt);
@@ -469,7 +471,7 @@ impl Supervisor<'_> {
     }
 
     /// Stores the values that have waited long enough or are large enough; all values at the end.
-    fn store_due(&self, all: bool) -> Result<(), Trouble> {
+    fn store_due(&self, all: bool) -> Result<(), SupervisorError> {
         let commit = self.work.commit;
         let due = |open: &Open| all || open.bytes >= commit.bytes || open.since.elapsed() >= commit.every;
         let mut taken = Vec::new();
@@ -488,7 +490,7 @@ impl Supervisor<'_> {
     }
 
     /// Stores the values of a chunk: as one part, or as several if items are missing in between.
-    fn store(&self, mut values: Vec<Segment>) -> Result<(), Trouble> {
+    fn store(&self, mut values: Vec<Segment>) -> Result<(), SupervisorError> {
         values.sort_by_key(|segment| segment.first);
         let mut values = values.into_iter();
         let Some(mut part) = values.next() else { return Ok(()) };
@@ -503,7 +505,7 @@ impl Supervisor<'_> {
         self.store_part(part)
     }
 
-    fn store_part(&self, values: Segment) -> Result<(), Trouble> {
+    fn store_part(&self, values: Segment) -> Result<(), SupervisorError> {
         let part = Part { first: values.first, last: values.first + values.count - 1 };
         // If another attempt has already stored this part, its values are equally valid.
         engine::block_on(self.work.store.create(&self.work.keys.part(part), values.frames.into()))?;
@@ -511,7 +513,7 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    fn give_up(&self, trouble: Trouble) {
+    fn give_up(&self, trouble: SupervisorError) {
         self.lock().trouble.get_or_insert(trouble);
         self.changed.notify_all();
     }

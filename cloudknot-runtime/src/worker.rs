@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use crate::contract::{self, ItemProcess, Round, RunKeys, StoreAt, Task, Types, exit};
 use crate::process::Launcher;
 use crate::store::{DirStore, Store, StoreError};
-use crate::supervisor::{self, Commit, Control, Event, Isolation, Trouble, Work};
+use crate::supervisor::{self, Commit, Control, Event, Isolation, SupervisorError, Work};
 use crate::{engine, function};
 
 /// Runs the items of this child and exits with one of the codes of [`exit`].
@@ -65,10 +65,10 @@ impl From<StoreError> for Stop {
     }
 }
 
-impl From<Trouble> for Stop {
-    fn from(trouble: Trouble) -> Self {
+impl From<SupervisorError> for Stop {
+    fn from(trouble: SupervisorError) -> Self {
         match trouble {
-            Trouble::Store(error) => error.into(),
+            SupervisorError::Store(error) => error.into(),
             other => Self::trouble(&other, None),
         }
     }
@@ -227,7 +227,7 @@ fn log(event: Event) {
     match event {
         Event::Stored(_) => {}
         Event::Failed { item, error, last } => {
-            let again = if last { "" } else { "; it is tried again" };
+            let again = if last { "" } else { "; retrying" };
             eprintln!("cloudknot: item {item} {error}{again}");
         }
         Event::Log(text) => {

@@ -98,7 +98,7 @@ impl Aws {
         let Some(region) = region else {
             let whose = profile.map_or_else(String::new, |profile| format!(" of the profile `{profile}`"));
             return Err(Error::new(ErrorKind::Config, format!("cannot find the region of AWS{whose}"))
-                .with_hint("name one: `cargo knot configure --region eu-central-1`, --region, or AWS_REGION"));
+                .with_hint("set one: `cargo knot configure --region eu-central-1`, --region, or AWS_REGION"));
         };
         let config = match named {
             // The SDK prefers keys in the environment to those of a profile, even if the profile was named explicitly.
@@ -139,7 +139,7 @@ impl Aws {
     #[cfg(feature = "deploy")]
     pub(crate) async fn caller(&self) -> Result<(String, String)> {
         let asked = client!(self, sts).get_caller_identity().send().await;
-        let answer = asked.map_err(|error| self.failed("ask AWS who you are", error))?;
+        let answer = asked.map_err(|error| self.failed("get the identity of the caller from AWS", error))?;
         Ok((answer.account.unwrap_or_default(), answer.arn.unwrap_or_default()))
     }
 
@@ -161,7 +161,7 @@ impl Aws {
         };
         let (kind, hint) = self.sort(&code, &*answer);
         let hint = if broken {
-            Some("AWS has a fault: try again later; existing resources are kept".to_owned())
+            Some("AWS reported a server error: try again later; existing resources are kept".to_owned())
         } else {
             hint
         };

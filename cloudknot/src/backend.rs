@@ -101,7 +101,7 @@ impl Backend {
             Ok("docker") => Err(Error::new(
                 ErrorKind::Config,
                 format!(
-                    "cannot choose a backend: `{}` is `docker`, which this program was built without",
+                    "cannot choose a backend: `{}` is `docker`, but this program was built without the feature `docker`",
                     contract::ENV_BACKEND
                 ),
             )

@@ -1,4 +1,4 @@
-//! The one error of the public API: what we were doing, to which thing, why it failed, and what to do next.
+//! The error type of the public API: the failed operation and its object, the cause, and a hint on how to fix it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::fmt;
 use cloudknot_runtime::failure::{ItemError, ItemErrorKind};
 use cloudknot_runtime::store::StoreError;
 
-/// The result of everything here that can fail.
+/// Result of the functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why something could not be done. `Display` is one line; `Debug` (what `main` prints) adds causes and a hint.
+/// Error of this crate. `Display` is one line; `Debug`, which `main` prints, adds causes and a hint.
 ///
 /// ```
 /// # #[cloudknot::remote]
@@ -29,7 +29,7 @@ struct Inner {
     wrapped: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// What kind of thing could not be done.
+/// Kind of an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -41,15 +41,15 @@ pub enum ErrorKind {
     Cancelled,
     /// There is no such run, Knot or Pars.
     NotFound,
-    /// There is one of this name that is another one.
+    /// The name is already in use by another resource.
     Exists,
-    /// The function's types are not those that the run was submitted with.
+    /// The function's types differ from those that the run was submitted with.
     Types,
     /// The store cannot be read or written.
     Store,
-    /// A setting cannot be understood or followed.
+    /// A setting is invalid, or cannot be applied.
     Config,
-    /// A map inside a remote function.
+    /// A map was called inside a remote function.
     Nested,
     /// An image cannot be assembled or saved.
     Image,
@@ -61,7 +61,7 @@ pub enum ErrorKind {
     Compile,
     /// The credentials for AWS are missing, or not accepted.
     Credentials,
-    /// AWS does not allow it to whom the credentials belong.
+    /// The caller lacks a permission of AWS.
     Denied,
     /// AWS cannot be reached, or refuses.
     Aws,
@@ -108,16 +108,16 @@ impl Error {
         self
     }
 
-    /// What is told of it in a line: the message, the causes, and the hint.
+    /// Returns the message, the causes and the hint on one line.
     pub(crate) fn in_one_line(&self) -> String {
         let hint = self.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
         with_causes(self) + &hint
     }
 
-    /// Some of a run's items have no value.
+    /// Creates the error of a run with items that have no value.
     pub(crate) fn items_failed(function: &str, run: &str, items: usize, failed: Vec<(u64, ItemError)>) -> Self {
         use fmt::Write;
-        // Those that failed by themselves are why; what was cancelled is the consequence.
+        // Cancelled items are a consequence, not the cause.
         let (cancelled, own): (Vec<_>, Vec<_>) =
             failed.iter().partition(|(_, error)| error.kind() == ItemErrorKind::Cancelled);
         if let ([], Some((_, first))) = (&own[..], cancelled.first()) {
@@ -146,8 +146,8 @@ impl Error {
             .of_items(run, failed)
     }
 
-    /// The store or the machine failed while a run was going on.
-    pub(crate) fn could_not_go_on(function: &str, run: &str, why: &str, failed: Vec<(u64, ItemError)>) -> Self {
+    /// Creates the error of a run during which the store or the machine failed.
+    pub(crate) fn run_failed(function: &str, run: &str, why: &str, failed: Vec<(u64, ItemError)>) -> Self {
         Self::new(ErrorKind::Infrastructure, format!("run {run} of `{function}` could not continue: {why}"))
             .with_hint(format!("once that is fixed, `{function}.attach(\"{run}\")` continues: stored results are kept"))
             .of_items(run, failed)
@@ -159,12 +159,12 @@ impl Error {
         self
     }
 
-    /// What kind of thing could not be done.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The error that this one wraps, with the same message: a `cloudknot::compile::CompileError` where compiling a worker failed.
+    /// Returns the error that this one wraps, with the same message: a `cloudknot::compile::CompileError` if a worker did not compile.
     /// As with [`std::io::Error::get_ref`], [`source`](StdError::source) gives the cause of both.
     ///
     /// ```no_run
@@ -182,17 +182,17 @@ impl Error {
         self.0.wrapped.as_deref()
     }
 
-    /// What to do next, where there is something to be said.
+    /// Returns a hint on how to fix the error, if there is one.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// The run that this is about; what is stored of it stays readable.
+    /// Returns the ID of the run that the error is about. Its stored results stay readable.
     pub fn run(&self) -> Option<&str> {
         self.0.run.as_deref()
     }
 
-    /// The items that have no value, with why: of a map that failed.
+    /// Returns the items of a map that have no value, with their errors.
     pub fn failed(&self) -> &[(u64, ItemError)] {
         &self.0.failed
     }

@@ -170,13 +170,13 @@ fn trace(event: &Event<'_>) {
         Event::Started { run, function, place, items, done } => {
             tracing::info!(run, function, place, items, done, "a run begins");
         }
-        Event::Progress { run, done, failed } => tracing::debug!(run, done, failed, "a run goes on"),
+        Event::Progress { run, done, failed } => tracing::debug!(run, done, failed, "a run made progress"),
         Event::Failed { run, item, error, last } => {
             tracing::warn!(run, item, attempt = error.attempt(), last, %error, "an attempt failed");
         }
         // Output of the function does not belong in the library's logs.
         Event::Log { .. } => {}
-        Event::Waiting { run, since, reason } => tracing::warn!(run, ?since, reason, "nothing of a run is running"),
+        Event::Waiting { run, since, reason } => tracing::warn!(run, ?since, reason, "no item of a run is running"),
         Event::Finished { run, done, failed, unfinished, reason, elapsed } => {
             tracing::info!(run, done, failed, unfinished, reason, ?elapsed, "a run ended");
         }
@@ -186,7 +186,7 @@ fn trace(event: &Event<'_>) {
         Event::Resource { stack, resource, kind, status, reason } => {
             tracing::info!(stack, resource, kind, status, reason, "a resource changed");
         }
-        Event::Retrying { doing, reason, wait } => tracing::warn!(doing, reason, ?wait, "it is tried again"),
+        Event::Retrying { doing, reason, wait } => tracing::warn!(doing, reason, ?wait, "retrying"),
     }
 }
 

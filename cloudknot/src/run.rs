@@ -154,7 +154,7 @@ impl<T: Send + 'static> Run<T> {
             }
             let (function, run) = (ledger.record.function_name(), &ledger.record.manifest.run);
             Err(match ledger.end() {
-                Some(End::Trouble(why)) => Error::could_not_go_on(function, run, &why, failed),
+                Some(End::Failed(why)) => Error::run_failed(function, run, &why, failed),
                 _ => Error::items_failed(function, run, items, failed),
             })
         })
@@ -181,9 +181,9 @@ impl<T: Send + 'static> Run<T> {
             }
             ledger.cancel().await?;
             match ledger.finished().await {
-                End::Trouble(why) => {
+                End::Failed(why) => {
                     let (function, run) = (ledger.record.function_name(), &ledger.record.manifest.run);
-                    let hint = format!("`{function}.attach(\"{run}\")` ends what is left of it");
+                    let hint = format!("`{function}.attach(\"{run}\")` finishes the cancellation");
                     Err(Error::new(ErrorKind::Infrastructure, format!("cannot cancel run {run}: {why}"))
                         .with_hint(hint))
                 }
@@ -217,7 +217,10 @@ impl<T: Send + 'static> Run<T> {
             if !store.create(&keys.round(next), bytes.into()).await? {
                 return Err(Error::new(
                     ErrorKind::Config,
-                    format!("cannot begin round {next} of run {}: another program has", manifest.run),
+                    format!(
+                        "cannot start round {next} of run {}: another program has already started it",
+                        manifest.run
+                    ),
                 )
                 .with_hint("attach to the run to follow it"));
             }
@@ -254,7 +257,7 @@ pub(crate) async fn attach<T>(
 async fn manifest(store: &dyn Store, keys: &RunKeys, run: &str) -> Result<Manifest> {
     let key = keys.manifest();
     let not_found = || {
-        Error::new(ErrorKind::NotFound, format!("cannot attach to run `{run}`: {} has none", store.describe()))
+        Error::new(ErrorKind::NotFound, format!("cannot attach to run `{run}`: {} has no such run", store.describe()))
             .with_hint("check the id, and that CLOUDKNOT_HOME and CLOUDKNOT_BACKEND are those of the program that submitted it")
     };
     if run.is_empty() || !run.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
@@ -268,7 +271,7 @@ async fn manifest(store: &dyn Store, keys: &RunKeys, run: &str) -> Result<Manife
     }
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(&key, error))?;
     if manifest.run != run || manifest.chunk == 0 || manifest.parallel == 0 {
-        return Err(damaged(&key, "it has values that no run can have"));
+        return Err(damaged(&key, "it has invalid values"));
     }
     Ok(manifest)
 }
@@ -281,7 +284,8 @@ struct Version {
 fn check_types(manifest: &Manifest, function: &Function) -> Result<()> {
     let id = function.id.to_string();
     if manifest.function != id {
-        let message = format!("cannot attach to run {}: it is of `{}`, not of `{id}`", manifest.run, manifest.function);
+        let message =
+            format!("cannot attach to run {}: the run belongs to `{}`, not to `{id}`", manifest.run, manifest.function);
         return Err(Error::new(ErrorKind::Types, message).with_hint("attach with the function that was mapped"));
     }
     let here = function.schema();

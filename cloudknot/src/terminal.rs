@@ -109,7 +109,7 @@ impl Hook for Terminal {
                 say(&format!("  {resource} ({kind}) {status}{reason}"));
             }
             Event::Retrying { doing, reason, wait } => {
-                let line = format!("cannot {doing}: {reason}; it is tried again in {}", in_short(wait));
+                let line = format!("cannot {doing}: {reason}; retrying in {}", in_short(wait));
                 match &shown.push {
                     Some((Some(bar), _)) => bar.suspend(|| say(&line)),
                     _ => say(&line),
@@ -190,10 +190,10 @@ impl Shown {
         if self.failures_told > FAILURES {
             return;
         }
-        let again = if last { String::new() } else { format!(" (attempt {}; it is tried again)", error.attempt()) };
+        let again = if last { String::new() } else { format!(" (attempt {}; retrying)", error.attempt()) };
         self.say(&format!("{}: item {item} {error}{again}", self.function));
         if self.failures_told == FAILURES {
-            self.say(&format!("{}: further failures are counted only", self.function));
+            self.say(&format!("{}: further failures are counted but not shown", self.function));
         }
     }
 
@@ -233,7 +233,7 @@ impl Shown {
         if let Some(reason) = reason.filter(|reason| !reason.starts_with("the run was ")) {
             say(&format!("{}: {reason}", self.function));
         }
-        say(&format!("go on with `{}.attach(\"{run}\")`", self.function));
+        say(&format!("continue with `{}.attach(\"{run}\")`", self.function));
     }
 }
 
@@ -291,7 +291,7 @@ fn answer_interrupts(shown: &Arc<Mutex<AllShown>>) {
             lock(&shown).interrupted = true;
             stop_all();
             tokio::select! {
-                () = until_none_is_left(&shown) => {}
+                () = wait_for_runs(&shown) => {}
                 // A second Ctrl-C ends the program at once.
                 _ = interrupts.recv() => {}
             }
@@ -307,7 +307,7 @@ fn answer_interrupts(shown: &Arc<Mutex<AllShown>>) {
     });
 }
 
-async fn until_none_is_left(shown: &Mutex<AllShown>) {
+async fn wait_for_runs(shown: &Mutex<AllShown>) {
     let began = Instant::now();
     let mut told = false;
     while !lock(shown).runs.is_empty() && began.elapsed() < INTERRUPTED {

@@ -19,7 +19,7 @@ use crate::authority::Authority;
 use crate::shared::{Engine, lock, one_of_this_process, shared};
 use crate::skip::skipped;
 
-const PATIENCE: Duration = Duration::from_mins(5);
+const TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Returns whether this program can be started, regardless of how it responds to `--version`.
 pub fn has(program: &str) -> bool {
@@ -83,7 +83,7 @@ impl Daemon {
             if let Ok(Some(status)) = self.process.try_wait() {
                 return Err(format!("it ended with {status}: {}", self.log()));
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > TIMEOUT {
                 return Err(format!("it was not ready in time: {}", self.log()));
             }
             thread::sleep(Duration::from_millis(50));

@@ -26,7 +26,7 @@ mod serve;
 
 pub use drops::{DropAt, drop_at};
 
-const PATIENCE: Duration = Duration::from_mins(5);
+const TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Recording proxy. It stops, and its file is removed, when it is dropped.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ struct State {
 struct Plan {
     arrived: u64,
     instead: Option<Arc<Script>>,
-    mishaps: VecDeque<Mishap>,
+    mishaps: VecDeque<Fault>,
     delay: Duration,
     faults: Option<Faults>,
     /// Number of requests to let through before further ones are held, if there is a limit.
@@ -77,7 +77,7 @@ enum Admission {
     CutOff,
 }
 
-/// Answer to the program in place of moto's.
+/// Answer to the program instead of moto's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Instead {
     /// The request does not reach moto, and is answered with this status and body.
@@ -90,7 +90,7 @@ type Script = dyn Fn(&Seen) -> Option<Instead> + Send + Sync;
 
 /// Fault injected into one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Mishap {
+enum Fault {
     Instead(Instead),
     /// The request does not reach moto, and is answered with this status and error code.
     Answer(u16, String),
@@ -205,14 +205,14 @@ impl Recorder {
     /// Answers the next requests with this status and error code, in the format of the requested service, instead of
     /// passing them to moto. Takes effect after the faults that were requested before.
     pub fn fail_next(&self, requests: usize, status: u16, code: &str) {
-        let mishap = Mishap::Answer(status, code.to_owned());
+        let mishap = Fault::Answer(status, code.to_owned());
         self.plan().mishaps.extend(std::iter::repeat_n(mishap, requests));
     }
 
     /// Passes the next requests to moto, but cuts the connection before the answer. Takes effect after the faults that
     /// were requested before.
     pub fn cut_next(&self, requests: usize) {
-        self.plan().mishaps.extend(std::iter::repeat_n(Mishap::Cut, requests));
+        self.plan().mishaps.extend(std::iter::repeat_n(Fault::Cut, requests));
     }
 
     /// From now on, replaces the answers to the requests for which the script returns something, to give answers that
@@ -260,7 +260,7 @@ impl Recorder {
     pub fn cut_off(&self) {
         self.plan().is_cut_off = true;
         self.state.go_on.notify_waiters();
-        let waited = self.state.changed.wait_timeout_while(self.plan(), PATIENCE, |plan| plan.passing > 0);
+        let waited = self.state.changed.wait_timeout_while(self.plan(), TIMEOUT, |plan| plan.passing > 0);
         let (plan, _) = waited.unwrap_or_else(PoisonError::into_inner);
         assert_eq!(plan.passing, 0, "moto did not answer what it was asked");
     }
@@ -276,7 +276,7 @@ impl Recorder {
     /// If none is held within minutes.
     pub fn wait_until_held(&self) {
         let nothing = |plan: &mut Plan| plan.held == 0;
-        let waited = self.state.changed.wait_timeout_while(self.plan(), PATIENCE, nothing);
+        let waited = self.state.changed.wait_timeout_while(self.plan(), TIMEOUT, nothing);
         let (plan, _) = waited.unwrap_or_else(PoisonError::into_inner);
         assert!(plan.held > 0, "no request came that could be held");
     }
@@ -287,7 +287,7 @@ impl Recorder {
     /// If neither happens within minutes, or if the process cannot be waited for.
     pub fn is_held_before_the_end_of(&self, process: &mut Child) -> bool {
         let start = Instant::now();
-        while start.elapsed() < PATIENCE {
+        while start.elapsed() < TIMEOUT {
             if self.plan().held > 0 {
                 return true;
             }
@@ -340,7 +340,7 @@ impl State {
 
     /// Waits while the request is held and delayed, and returns the fault to inject into it; `None` if it is cut off.
     /// The request counts as passing until the guard is dropped.
-    async fn admit(self: &Arc<Self>, seen: &Seen) -> Option<(Passing, Option<Mishap>)> {
+    async fn admit(self: &Arc<Self>, seen: &Seen) -> Option<(Passing, Option<Fault>)> {
         let mut held = None;
         let passing = loop {
             // Registered before the plan is inspected, so that no later change is missed.
@@ -388,9 +388,9 @@ impl Plan {
         Admission::Pass
     }
 
-    fn mishap(&mut self, seen: &Seen) -> Option<Mishap> {
+    fn mishap(&mut self, seen: &Seen) -> Option<Fault> {
         let mishap = self.mishaps.pop_front().or_else(|| self.faults.as_mut()?.strikes(&seen.service));
-        mishap.or_else(|| self.instead.as_ref()?(seen).map(Mishap::Instead))
+        mishap.or_else(|| self.instead.as_ref()?(seen).map(Fault::Instead))
     }
 }
 
@@ -438,17 +438,17 @@ struct Faults {
 }
 
 impl Faults {
-    fn strikes(&mut self, service: &str) -> Option<Mishap> {
+    fn strikes(&mut self, service: &str) -> Option<Fault> {
         if self.random.below(100) >= self.percent {
             return None;
         }
-        let answer = |status, code: &str| Some(Mishap::Answer(status, code.to_owned()));
+        let answer = |status, code: &str| Some(Fault::Answer(status, code.to_owned()));
         match (self.random.below(4), service) {
             (0 | 1, "s3") => answer(503, "SlowDown"),
             (0, _) => answer(429, "TooManyRequestsException"),
             (1, _) => answer(503, "ServiceUnavailable"),
             (2, _) => answer(500, "InternalError"),
-            _ => Some(Mishap::Cut),
+            _ => Some(Fault::Cut),
         }
     }
 }

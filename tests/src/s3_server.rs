@@ -48,7 +48,7 @@ pub const SECRET_KEY: &str = "a-secret";
 
 /// Fault injected into a request.
 #[derive(Debug, Clone, Copy)]
-pub enum Mishap {
+pub enum Fault {
     /// The request is answered with this status and this error code.
     Refused(u16, &'static str),
     /// The request is executed, but the connection closes before the answer.
@@ -67,7 +67,7 @@ pub struct S3Server {
 
 #[derive(Debug)]
 struct State {
-    mishaps: Mutex<VecDeque<Mishap>>,
+    mishaps: Mutex<VecDeque<Fault>>,
     seen: Mutex<Vec<String>>,
     file: File,
     connections: AtomicU64,
@@ -148,7 +148,7 @@ impl S3Server {
     ///
     /// # Panics
     /// If another test panicked.
-    pub fn next(&self, mishaps: impl IntoIterator<Item = Mishap>) {
+    pub fn next(&self, mishaps: impl IntoIterator<Item = Fault>) {
         self.state.mishaps.lock().expect("no panic").extend(mishaps);
     }
 
@@ -218,15 +218,15 @@ async fn answer(request: Request<Incoming>, service: S3Service, state: Arc<State
     (&state.file).write_all(format!("{seen}\n").as_bytes()).expect("a file of a temporary folder");
     state.seen.lock().expect("no panic").push(seen);
     let mishap = state.mishaps.lock().expect("no panic").pop_front();
-    if let Some(Mishap::Refused(status, code)) = mishap {
+    if let Some(Fault::Refused(status, code)) = mishap {
         return Ok(refused(status, code));
     }
     let once = request.method() == Method::PUT && request.headers().contains_key("if-none-match");
     let _one_by_one = if once { Some(state.once.lock().await) } else { None };
     let answer = service.call(request.map(Body::from)).await.map_err(|_| Broken)?;
     match mishap {
-        Some(Mishap::AnswerLost) => Err(Broken),
-        Some(Mishap::BrokenOff) => Ok(answer.map(|_| Body::http_body(Half { sent: false }))),
+        Some(Fault::AnswerLost) => Err(Broken),
+        Some(Fault::BrokenOff) => Ok(answer.map(|_| Body::http_body(Half { sent: false }))),
         _ => Ok(answer),
     }
 }

@@ -15,7 +15,7 @@ use super::trace::{Choice, Frame, Tracer, TypeKey};
 /// Depth at which a pass is abandoned. It has still seen variants that the next pass need not try.
 const DEEPEST: usize = 96;
 /// Maximum number of consecutive passes that learn nothing; after that, the rest is considered unreachable.
-const PATIENCE: usize = 16;
+const MAX_IDLE_STEPS: usize = 16;
 /// Maximum number of values made up in total. A bound against types that were never meant to be traced.
 const MOST_STEPS: usize = 1_000_000;
 
@@ -30,7 +30,7 @@ impl Tracer {
     pub(super) fn explore<T: DeserializeOwned>(&mut self) -> SlotId {
         let root = self.new_slot();
         let mut idle = 0;
-        while idle < PATIENCE && self.steps < MOST_STEPS {
+        while idle < MAX_IDLE_STEPS && self.steps < MOST_STEPS {
             let before = self.learned;
             self.begin_pass();
             let made = catch_unwind(AssertUnwindSafe(|| self.enter(root, PhantomData::<T>).is_ok()));

@@ -186,7 +186,7 @@ impl Folder {
         if absent(&error) || error.kind() == io::ErrorKind::AlreadyExists {
             return self
                 .error(StoreErrorKind::Other, "write", key, error)
-                .with_hint(format!("set {ENV_HOME} to a folder, or to where one can be made"));
+                .with_hint(format!("set {ENV_HOME} to a folder, or to a path where a folder can be created"));
         }
         self.error(kind(&error), "write", key, error)
     }

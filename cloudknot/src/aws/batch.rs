@@ -34,7 +34,7 @@ pub(crate) const LARGEST_ARRAY: u64 = 10_000;
 /// Maximum number of characters of the container overrides, as JSON. A job with more is accepted, and then fails.
 pub(crate) const LARGEST_OVERRIDE: usize = 8_192;
 /// Maximum number of times a submission is sent. The delays between them double, for about two minutes in all.
-const TRIES: u32 = 8;
+const MAX_ATTEMPTS: u32 = 8;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Batch {
@@ -151,11 +151,11 @@ impl Batch {
         let mut wait = Duration::from_millis(500);
         let mut tries = 1;
         loop {
-            let error = match self.try_to_submit(order).await {
+            let error = match self.submit_once(order).await {
                 Ok(id) => return Ok(id),
                 Err(error) => error,
             };
-            if tries == TRIES || !passes(&error) {
+            if tries == MAX_ATTEMPTS || !passes(&error) {
                 return Err(self.refused(order, error));
             }
             let reason = aws::in_short(&error);
@@ -174,10 +174,7 @@ impl Batch {
         }
     }
 
-    async fn try_to_submit(
-        &self,
-        order: &Order,
-    ) -> std::result::Result<String, SdkError<SubmitJobError, HttpResponse>> {
+    async fn submit_once(&self, order: &Order) -> std::result::Result<String, SdkError<SubmitJobError, HttpResponse>> {
         let pair = |(name, value): &(String, String)| KeyValuePair::builder().name(name).value(value).build();
         let overrides = ContainerOverrides::builder()
             .set_environment(Some(order.environment.iter().map(pair).collect()))

@@ -20,7 +20,7 @@ pub(crate) const KNOT_STACKS: &str = "cloudknot-knot-";
 pub(crate) const PARS_STACKS: &str = "cloudknot-pars-";
 
 /// Interval between two polls of a stack that is changing: the first one, and the longest one.
-const LOOK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(5));
+const POLL_INTERVAL: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(5));
 /// Maximum size of a template in a request, in bytes. A larger one has to be fetched from a bucket.
 pub(crate) const LARGEST_BODY: usize = 51_200;
 
@@ -92,7 +92,7 @@ enum Next {
 
 /// Operation on a stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doing {
+enum Operation {
     Create,
     Change,
     /// Continuation of a rollback that failed.
@@ -187,7 +187,7 @@ impl Stacks {
         loop {
             let Some(stack) = self.find(wanted.name).await? else {
                 match self.create(wanted).await? {
-                    Some(id) => return Ok((self.settled(wanted.name, &id, Doing::Create).await?, Change::Made)),
+                    Some(id) => return Ok((self.settled(wanted.name, &id, Operation::Create).await?, Change::Made)),
                     None => continue,
                 }
             };
@@ -204,7 +204,7 @@ impl Stacks {
                     let stack = self.wait(&stack.name, &stack.id).await?;
                     if stack.as_ref().is_some_and(|stack| stack.status == StackStatus::UpdateRollbackFailed) {
                         let stack = stack.expect("it was just seen");
-                        return Err(self.failure(wanted.name, &stack, Doing::RollBack).await);
+                        return Err(self.failure(wanted.name, &stack, Operation::RollBack).await);
                     }
                 }
                 Next::Update => {
@@ -214,7 +214,10 @@ impl Stacks {
                     }
                     match self.update(wanted, &stack).await? {
                         Updated::Asked => {
-                            return Ok((self.settled(wanted.name, &stack.id, Doing::Change).await?, Change::Changed));
+                            return Ok((
+                                self.settled(wanted.name, &stack.id, Operation::Change).await?,
+                                Change::Changed,
+                            ));
                         }
                         Updated::Nothing => return Ok((stack, Change::None)),
                         Updated::Busy => {}
@@ -258,7 +261,7 @@ impl Stacks {
     }
 
     /// Waits until the operation has ended, and returns the stack; an error if the operation did not succeed.
-    async fn settled(&self, name: &str, id: &str, doing: Doing) -> Result<Stack> {
+    async fn settled(&self, name: &str, id: &str, doing: Operation) -> Result<Stack> {
         let Some(stack) = self.wait(name, id).await? else {
             let message = format!("cannot {} the stack `{name}`: somebody deleted it", doing.name());
             return Err(Error::new(ErrorKind::Aws, message).with_hint("run the same command again"));
@@ -284,13 +287,13 @@ impl Stacks {
         }
         match self.wait(&stack.name, &stack.id).await? {
             None => Ok(()),
-            Some(left) => Err(self.failure(&stack.name, &left, Doing::Delete).await),
+            Some(left) => Err(self.failure(&stack.name, &left, Operation::Delete).await),
         }
     }
 
     /// Waits until no operation on the stack is in progress, and reports the events of its resources meanwhile.
     async fn wait(&self, name: &str, id: &str) -> Result<Option<Stack>> {
-        let (mut pause, mut told) = (LOOK.0, None);
+        let (mut pause, mut told) = (POLL_INTERVAL.0, None);
         loop {
             let Some(stack) = self.find(id).await? else { return Ok(None) };
             let going_on = matches!(stack.next(), Next::Wait);
@@ -301,7 +304,7 @@ impl Stacks {
                 return Ok(Some(stack));
             }
             sleep(pause).await;
-            pause = (pause * 3 / 2).min(LOOK.1);
+            pause = (pause * 3 / 2).min(POLL_INTERVAL.1);
         }
     }
 
@@ -334,7 +337,7 @@ impl Stacks {
             let page =
                 page.map_err(|error| self.aws.failed(&format!("read the events of the stack `{name}`"), error))?;
             events.extend(page.stack_events.unwrap_or_default());
-            if events.iter().any(|event| Doing::ANEW.iter().any(|doing| doing.begins(event, id))) {
+            if events.iter().any(|event| Operation::INITIAL.iter().any(|doing| doing.begins(event, id))) {
                 break;
             }
         }
@@ -343,7 +346,7 @@ impl Stacks {
 
     /// Returns the error of a failed operation. Its source is the resource that failed first, which caused the other
     /// failures.
-    async fn failure(&self, name: &str, stack: &Stack, doing: Doing) -> Error {
+    async fn failure(&self, name: &str, stack: &Stack, doing: Operation) -> Error {
         let events = match self.events(name, &stack.id).await {
             Ok(events) => events,
             Err(error) => return error,
@@ -364,7 +367,7 @@ impl Stacks {
                 "run the same command again".to_owned(),
             ),
         };
-        let hint = if doing == Doing::RollBack { way_out(stack, &failed) } else { hint };
+        let hint = if doing == Operation::RollBack { way_out(stack, &failed) } else { hint };
         Error::new(ErrorKind::Aws, message).with_source(why).with_hint(hint)
     }
 }
@@ -388,9 +391,9 @@ fn way_out(stack: &Stack, failed: &[&StackEvent]) -> String {
     )
 }
 
-impl Doing {
+impl Operation {
     /// Operations that are independent of the operation before them.
-    const ANEW: [Self; 3] = [Self::Create, Self::Change, Self::Delete];
+    const INITIAL: [Self; 3] = [Self::Create, Self::Change, Self::Delete];
 
     fn name(self) -> &'static str {
         match self {
@@ -435,7 +438,8 @@ impl Stack {
     pub(crate) fn output(&self, key: &str) -> Result<&str> {
         self.outputs.get(key).map(String::as_str).ok_or_else(|| {
             let message = format!("cannot find `{key}` in the stack `{}`, which is {}", self.name, self.status);
-            Error::new(ErrorKind::Aws, message).with_hint("it is not complete: run the command that creates it again")
+            Error::new(ErrorKind::Aws, message)
+                .with_hint("the stack is incomplete: run the command that creates it again")
         })
     }
 
@@ -452,7 +456,7 @@ impl Stack {
     }
 
     /// Returns the note for a plan if the stack is stuck, and is therefore deleted before anything is created.
-    pub(crate) fn goes_first(&self) -> Option<String> {
+    pub(crate) fn deletion_note(&self) -> Option<String> {
         let (name, status) = (&self.name, &self.status);
         self.is_stuck().then(|| format!("the stack `{name}`, which is {status}, is deleted first, and created again"))
     }
@@ -502,13 +506,13 @@ impl Body {
 /// Returns the resources that failed since the stack itself last began this operation, the earliest first, because it
 /// caused the later ones. The newest event comes first in `events`, and the events of the stack itself name the stack as
 /// their resource.
-fn failures<'e>(events: &'e [StackEvent], id: &str, doing: Doing) -> Vec<&'e StackEvent> {
+fn failures<'e>(events: &'e [StackEvent], id: &str, doing: Operation) -> Vec<&'e StackEvent> {
     // A resource that was in progress when another one failed ends like this: "Resource creation cancelled".
     let cancelled = |event: &StackEvent| {
         let reason = event.resource_status_reason().unwrap_or_default();
         reason.starts_with("Resource ") && reason.trim_end_matches('.').ends_with(" cancelled")
     };
-    let begun = |event: &StackEvent| Doing::ANEW.iter().chain([&doing]).any(|doing| doing.begins(event, id));
+    let begun = |event: &StackEvent| Operation::INITIAL.iter().chain([&doing]).any(|doing| doing.begins(event, id));
     let of_this_time = events.iter().take_while(|event| !begun(event));
     let failed = of_this_time.filter(|event| !is_of_the_stack(event, id) && status(event).ends_with("_FAILED"));
     let mut failed: Vec<_> = failed.filter(|event| !cancelled(event)).collect();
@@ -552,10 +556,10 @@ mod tests {
             event("Bucket", "DELETE_FAILED", "of an earlier time"),
             event("a", "DELETE_IN_PROGRESS", "User Initiated"),
         ];
-        let failed = failures(&newest_first, STACK, Doing::Create);
+        let failed = failures(&newest_first, STACK, Operation::Create);
         let failed: Vec<_> = failed.into_iter().filter_map(StackEvent::logical_resource_id).collect();
         assert_eq!(failed, ["JobQueue", "Repository"]);
-        assert!(failures(&newest_first[7..8], STACK, Doing::Create).is_empty(), "nothing has failed yet");
+        assert!(failures(&newest_first[7..8], STACK, Operation::Create).is_empty(), "nothing has failed yet");
     }
 
     #[test]
@@ -571,12 +575,12 @@ mod tests {
             event("JobDefinition", "UPDATE_FAILED", "what began it"),
             event("a", "UPDATE_IN_PROGRESS", "User Initiated"),
         ];
-        let failed = failures(&newest_first, STACK, Doing::RollBack);
+        let failed = failures(&newest_first, STACK, Operation::RollBack);
         assert_eq!(failed.len(), 1);
         let stack = stack(StackStatus::UpdateRollbackFailed);
         let command = "continue-update-rollback --region eu-west-1 --stack-name a --resources-to-skip JobQueue`";
         assert!(way_out(&stack, &failed).contains(command), "{}", way_out(&stack, &failed));
-        let first = failures(&newest_first, STACK, Doing::Change)[0].logical_resource_id();
+        let first = failures(&newest_first, STACK, Operation::Change)[0].logical_resource_id();
         assert_eq!(first, Some("JobDefinition"), "of a change, all that followed is told by what began it");
     }
 
@@ -585,9 +589,9 @@ mod tests {
         for status in [StackStatus::RollbackComplete, StackStatus::CreateFailed, StackStatus::DeleteFailed] {
             let stack = stack(status.clone());
             assert!(stack.is_stuck() && !stack.can_be_changed());
-            assert!(stack.goes_first().is_some_and(|note| note.contains(status.as_str())));
+            assert!(stack.deletion_note().is_some_and(|note| note.contains(status.as_str())));
         }
-        assert_eq!(stack(StackStatus::UpdateRollbackComplete).goes_first(), None);
+        assert_eq!(stack(StackStatus::UpdateRollbackComplete).deletion_note(), None);
     }
 
     fn stack(status: StackStatus) -> Stack {

@@ -179,7 +179,7 @@ impl Ec2 {
         found.dedup_by(|a, b| a.name == b.name);
         let unknown: Vec<String> = chosen
             .iter()
-            .filter(|chosen| !found.iter().any(|found| stands_for(chosen, &found.name)))
+            .filter(|chosen| !found.iter().any(|found| matches_instance_type(chosen, &found.name)))
             .cloned()
             .collect();
         if unknown.is_empty() {
@@ -244,7 +244,7 @@ impl Ec2 {
                 read.map(|read| (read, part(root, "nextToken").map(str::to_owned)))
             })?;
             let (read, next) =
-                next.ok_or_else(|| EC2.unreadable(&self.aws, doing, "an item lacks what it is documented to have"))?;
+                next.ok_or_else(|| EC2.unreadable(&self.aws, doing, "an entry lacks a required field"))?;
             all.extend(read);
             match next {
                 Some(next) => page = ask.clone().with("NextToken", &next),
@@ -326,7 +326,7 @@ fn patterns(chosen: &str) -> Vec<String> {
     }
 }
 
-fn stands_for(chosen: &str, name: &str) -> bool {
+fn matches_instance_type(chosen: &str, name: &str) -> bool {
     let of_family = |family: &str| name.split_once('.').is_some_and(|(of, _)| of == family);
     match bundle(chosen) {
         Some(families) => families.iter().any(|family| of_family(family)),

@@ -117,7 +117,7 @@ async fn pages<T>(
                 let is_cut = part(result, "IsTruncated") == Some("true");
                 Some((read, part(result, "Marker").filter(|_| is_cut).map(str::to_owned)))
             })?
-            .ok_or_else(|| IAM.unreadable(aws, doing, "an item lacks what it is documented to have"))?;
+            .ok_or_else(|| IAM.unreadable(aws, doing, "an entry lacks a required field"))?;
         all.extend(read);
         match next {
             Some(next) => page = ask.clone().with("Marker", &next),

@@ -48,22 +48,22 @@ pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType]) -> Result<Opti
         let (most, has) = largest(&of_arch, |kind| u64::from(kind.gpus));
         let has =
             if has == 0 { "none of the chosen instance types has any".into() } else { format!("{most} has {has}") };
-        return Err(misfit(request, &format!("it asks for {}, and {has}", counted(request.gpus, "GPU")), "gpus"));
+        return Err(misfit(request, &format!("it requests {}, but {has}", counted(request.gpus, "GPU")), "gpus"));
     }
     let with_vcpus: Vec<_> = with_gpus.iter().copied().filter(|kind| kind.vcpus >= vcpus).collect();
     if with_vcpus.is_empty() {
         let (most, has) = largest(&with_gpus, |kind| u64::from(kind.vcpus));
-        return Err(misfit(request, &format!("it asks for {}, and {most} has {has}", counted(vcpus, "vCPU")), "vcpus"));
+        return Err(misfit(request, &format!("it requests {}, but {most} has {has}", counted(vcpus, "vCPU")), "vcpus"));
     }
     let asked = request.memory_mib;
     let (most, has) = largest(&with_vcpus, |kind| kind.memory_mib);
     let jobs_get = format!("{most} has {has} MiB, of which jobs get about {}", usable(has));
     if asked > has.saturating_sub(AGENT) {
-        return Err(misfit(request, &format!("it asks for {asked} MiB, and {jobs_get}"), "memory"));
+        return Err(misfit(request, &format!("it requests {asked} MiB, but {jobs_get}"), "memory"));
     }
     let tight = asked > usable(has);
     Ok(tight.then(|| {
-        format!("`{}` asks for {asked} MiB, and {jobs_get}: if its jobs stay RUNNABLE, ask for less", request.function)
+        format!("`{}` requests {asked} MiB, but {jobs_get}: if its jobs stay RUNNABLE, ask for less", request.function)
     }))
 }
 
@@ -133,14 +133,14 @@ pub(crate) fn on_fargate(
         Err(Error::new(ErrorKind::Config, message).with_hint(hint))
     };
     if request.gpus > 0 {
-        return failed("it asks for GPUs, which Fargate does not have", "take `compute = \"ec2\"` or \"spot\"");
+        return failed("it requests GPUs, which Fargate does not have", "take `compute = \"ec2\"` or \"spot\"");
     }
     if shared_memory_mib.is_some() {
-        let why = "it asks for shared memory of a size, which Fargate does not give";
+        let why = "it requests shared memory of a size, which Fargate does not give";
         return failed(why, "leave out `shared-memory`, or take `compute = \"ec2\"` or \"spot\"");
     }
     if let Some(disk) = ephemeral_gib.filter(|disk| !EPHEMERAL.contains(disk)) {
-        let why = format!("it asks for a disk of {disk} GiB, and Fargate gives 21 to 200");
+        let why = format!("it requests a disk of {disk} GiB, but Fargate gives 21 to 200");
         return failed(&why, "leave it out for 20 GiB, or name a size between these");
     }
     let (vcpus, memory) = (request.vcpus, request.memory_mib);
@@ -189,7 +189,7 @@ mod tests {
         // A job of this size runs: an m4.large registers with 7,953 MiB.
         check(7953, true);
         check(8160, true);
-        let why = "cannot place `sweep::train`: it asks for 8161 MiB, and the largest of the chosen instance types \
+        let why = "cannot place `sweep::train`: it requests 8161 MiB, but the largest of the chosen instance types \
                    (m4.large) has 8192 MiB, of which jobs get about 7756";
         assert_eq!(refused(&asking(2.0, 8161, 0), &types), why);
         let tiny = [kind("t3.nano", 2, 512, 0, "x86_64")];
@@ -210,16 +210,16 @@ mod tests {
         let types = some();
         assert_eq!(fits(&asking(16.0, 30_000, 0), &types).unwrap(), None);
         assert_eq!(fits(&asking(0.5, 15_000, 1), &types).unwrap(), None);
-        let begins = "cannot place `sweep::train`: it asks for ";
+        let begins = "cannot place `sweep::train`: it requests ";
         let check = |request, expected: &str| assert_eq!(refused(&request, &types), format!("{begins}{expected}"));
-        check(asking(17.0, 100, 0), "17 vCPUs, and the largest of the chosen instance types (c5.4xlarge) has 16");
-        check(asking(4.5, 100, 1), "5 vCPUs, and the largest of the chosen instance types (g4dn.xlarge) has 4");
-        check(asking(1.0, 100, 2), "2 GPUs, and the largest of the chosen instance types (g4dn.xlarge) has 1");
-        let memory = "20000 MiB, and the largest of the chosen instance types (g4dn.xlarge) has 16384 MiB, of which jobs \
+        check(asking(17.0, 100, 0), "17 vCPUs, but the largest of the chosen instance types (c5.4xlarge) has 16");
+        check(asking(4.5, 100, 1), "5 vCPUs, but the largest of the chosen instance types (g4dn.xlarge) has 4");
+        check(asking(1.0, 100, 2), "2 GPUs, but the largest of the chosen instance types (g4dn.xlarge) has 1");
+        let memory = "20000 MiB, but the largest of the chosen instance types (g4dn.xlarge) has 16384 MiB, of which jobs \
                       get about 15743";
         check(asking(1.0, 20_000, 1), memory);
         let why = refused(&asking(1.0, 100, 1), &types[..3]);
-        assert_eq!(why, format!("{begins}1 GPU, and none of the chosen instance types has any"));
+        assert_eq!(why, format!("{begins}1 GPU, but none of the chosen instance types has any"));
     }
 
     #[test]
@@ -267,14 +267,14 @@ mod tests {
             assert!(error.hint().is_some());
             assert_eq!(error.to_string(), format!("cannot place `sweep::train` on Fargate: {expected}"));
         };
-        let most = "and Fargate has at most 32 and 249856";
-        check(asking(33.0, 1024, 0), None, None, &format!("it asks for 33 vCPUs and 1024 MiB, {most}"));
-        check(asking(0.5, 249_857, 0), None, None, &format!("it asks for 0.5 vCPUs and 249857 MiB, {most}"));
-        check(asking(1.0, 1024, 1), None, None, "it asks for GPUs, which Fargate does not have");
-        let shared = "it asks for shared memory of a size, which Fargate does not give";
+        let most = "but Fargate has at most 32 and 249856";
+        check(asking(33.0, 1024, 0), None, None, &format!("it requests 33 vCPUs and 1024 MiB, {most}"));
+        check(asking(0.5, 249_857, 0), None, None, &format!("it requests 0.5 vCPUs and 249857 MiB, {most}"));
+        check(asking(1.0, 1024, 1), None, None, "it requests GPUs, which Fargate does not have");
+        let shared = "it requests shared memory of a size, which Fargate does not give";
         check(asking(1.0, 1024, 0), Some(64), None, shared);
         for disk in [20, 201] {
-            let why = format!("it asks for a disk of {disk} GiB, and Fargate gives 21 to 200");
+            let why = format!("it requests a disk of {disk} GiB, but Fargate gives 21 to 200");
             check(asking(1.0, 1024, 0), None, Some(disk), &why);
         }
         for disk in [21, 200] {

@@ -114,7 +114,7 @@ impl Principal {
         match (service, &who.split('/').collect::<Vec<_>>()[..]) {
             ("iam", ["user", ..]) => Self::User(arn.to_owned()),
             ("iam", ["root"]) => Self::Other(
-                "the root user may do everything, and IAM cannot simulate its permissions; better create a user or a role \
+                "the root user may do everything, and IAM cannot simulate its permissions; use a user or a role \
                  with the policies that `cargo knot policy` prints",
             ),
             ("sts", ["assumed-role", name, ..]) => {

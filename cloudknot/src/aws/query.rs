@@ -50,7 +50,7 @@ impl Api {
     /// Returns the error for an answer that cannot be parsed or lacks something that it is documented to have.
     pub(super) fn unreadable(&self, aws: &Aws, doing: &str, why: &str) -> Error {
         let (service, region) = (self.service.id, &aws.region);
-        let message = format!("cannot {doing}: the answer from {service} in {region} cannot be understood: {why}");
+        let message = format!("cannot {doing}: cannot parse the response from {service} in {region}: {why}");
         Error::new(ErrorKind::Aws, message)
             .with_hint("check that nothing between this machine and AWS (a proxy, AWS_ENDPOINT_URL) answers instead")
     }

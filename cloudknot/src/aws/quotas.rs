@@ -8,7 +8,7 @@ use super::{Aws, client};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Default quota of compute environments, and of job queues, of an account.
-const EACH: usize = 50;
+const DEFAULT_QUOTA: usize = 50;
 
 /// Default quota of VPCs and of elastic addresses in a region, and of NAT gateways in a zone.
 const EACH_OF_NETWORKS: usize = 5;
@@ -20,11 +20,11 @@ const ATTEMPTS: u32 = 2;
 pub(crate) async fn check_knot(aws: &Aws) -> Result<()> {
     let (environments, queues) = Batch::new(aws).counts().await?;
     for (what, there) in [("compute environment", environments), ("job queue", queues)] {
-        if there < EACH {
+        if there < DEFAULT_QUOTA {
             continue;
         }
         // A quota can only have been raised. If the caller may not read it, the default applies.
-        let most = quota(aws, "batch", what).await.ok().flatten().unwrap_or(EACH);
+        let most = quota(aws, "batch", what).await.ok().flatten().unwrap_or(DEFAULT_QUOTA);
         if there < most {
             continue;
         }
@@ -43,17 +43,17 @@ pub(crate) async fn check_network(aws: &Aws, nat_in: Option<&str>) -> Result<()>
     let ec2 = Ec2::new(aws);
     let region = &aws.region;
     let or_vpc = "use an existing VPC: --vpc";
-    one_more(aws, &format!("VPCs in {region}"), ec2.count_vpcs().await, ("vpc", "L-F678F1CE"), or_vpc).await?;
+    check_quota(aws, &format!("VPCs in {region}"), ec2.count_vpcs().await, ("vpc", "L-F678F1CE"), or_vpc).await?;
     let Some(zone) = nat_in else { return Ok(()) };
     let or_public = "avoid the NAT gateway: --internet public-ip";
     let (what, there) = (format!("elastic addresses in {region}"), ec2.count_addresses().await);
-    one_more(aws, &what, there, ("ec2", "L-0263D0A3"), or_public).await?;
+    check_quota(aws, &what, there, ("ec2", "L-0263D0A3"), or_public).await?;
     let (what, there) = (format!("NAT gateways in {zone}"), ec2.count_nat_gateways(zone).await);
-    one_more(aws, &what, there, ("vpc", "L-FE5A380F"), or_public).await
+    check_quota(aws, &what, there, ("vpc", "L-FE5A380F"), or_public).await
 }
 
 /// Returns an error if the quota with this code does not allow one more.
-async fn one_more(
+async fn check_quota(
     aws: &Aws,
     what: &str,
     there: Result<usize>,

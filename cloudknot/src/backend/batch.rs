@@ -31,7 +31,7 @@ mod submit;
 /// Maximum number of items of a job if the user sets no chunk size: with more items, a run takes several arrays.
 const LARGEST_CHUNK: u64 = 1_000;
 /// Time after which a job that Batch does not know is considered forgotten by Batch.
-const FORGOTTEN: Duration = Duration::from_mins(5);
+const JOB_LOOKUP_TIMEOUT: Duration = Duration::from_mins(5);
 /// Number of jobs that are submitted or ended concurrently; Batch accepts 50 a second.
 const AT_ONCE: usize = 8;
 
@@ -145,7 +145,7 @@ impl Executor for OnKnot {
         let length = length_of(&environment(manifest, &task));
         if length > batch::LARGEST_OVERRIDE {
             let message = format!(
-                "cannot submit: the variables of the run take {length} characters, and AWS Batch accepts {} for a run",
+                "cannot submit: its environment variables have {length} characters, and AWS Batch accepts at most {}",
                 batch::LARGEST_OVERRIDE
             );
             return Err(Error::new(ErrorKind::Config, message).with_hint(
@@ -194,8 +194,8 @@ impl Executor for OnKnot {
                 });
                 // Waiters must learn of the end of the run, even after an error or a panic.
                 let end = match following.await {
-                    Ok(end) => end.unwrap_or_else(|error| End::Trouble(error.in_one_line())),
-                    Err(_) => End::Trouble("the task that follows the run panicked".into()),
+                    Ok(end) => end.unwrap_or_else(|error| End::Failed(error.in_one_line())),
+                    Err(_) => End::Failed("the task that follows the run panicked".into()),
                 };
                 // On a thread for blocking calls, because the hook may never return: an interrupted program is about to end.
                 tokio::task::spawn_blocking(move || ledger.finish(end));
@@ -246,7 +246,7 @@ impl Sent {
     }
 
     fn is_over(&self) -> bool {
-        self.seen.is_over() || self.absent_since.is_some_and(|since| since.elapsed() > FORGOTTEN)
+        self.seen.is_over() || self.absent_since.is_some_and(|since| since.elapsed() > JOB_LOOKUP_TIMEOUT)
     }
 
     /// Returns the number of the job's children that have ended.

@@ -33,7 +33,7 @@ const CHILDREN: u64 = 16;
 /// Maximum number of times that a container is started if its exit code says nothing about its items.
 const ATTEMPTS: u32 = 3;
 /// Interval between two inspections of the folder while containers run.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Executor for Containers {
     fn name(&self) -> &'static str {
@@ -128,7 +128,7 @@ impl Fleet {
                     done?;
                     break;
                 }
-                () = tokio::time::sleep(LOOK) => self.refresh().await?,
+                () = tokio::time::sleep(POLL_INTERVAL) => self.refresh().await?,
             }
         }
         folder_lock::outcome(&self.ledger).await
@@ -137,7 +137,7 @@ impl Fleet {
     /// Records what the containers have stored.
     async fn refresh(&self) -> Result<()> {
         self.ledger.refresh().await?;
-        self.ledger.stop_after_too_many();
+        self.ledger.enforce_max_failures();
         Ok(())
     }
 
@@ -212,7 +212,7 @@ impl Fleet {
 
     async fn stop(&self) {
         while !self.stopped() {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -233,7 +233,7 @@ impl Fleet {
         } else {
             (
                 ItemErrorKind::Infrastructure,
-                format!("its container ended with code {} {ATTEMPTS} times", ended.exit_code),
+                format!("its container exited with code {} {ATTEMPTS} times", ended.exit_code),
             )
         };
         let missing = self.ledger.missing();

@@ -14,7 +14,7 @@ use crate::record::Start;
 use crate::record::ledger::{End, Ledger};
 
 /// Interval between two inspections of what other programs have stored.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Drives the run on a separate thread, and stops it when it is cancelled.
 pub(super) fn start(ledger: &Arc<Ledger>, drive: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -22,7 +22,7 @@ pub(super) fn start(ledger: &Arc<Ledger>, drive: impl FnOnce() + Send + 'static)
         .name("cloudknot-run".into())
         .spawn(drive)
         .map_err(|error| Error::new(ErrorKind::Infrastructure, "cannot start a thread").with_source(error))?;
-    heed_cancel(ledger);
+    watch_for_cancel(ledger);
     Ok(())
 }
 
@@ -30,8 +30,8 @@ pub(super) fn start(ledger: &Arc<Ledger>, drive: impl FnOnce() + Send + 'static)
 pub(super) fn drive(ledger: &Ledger, lock: &Path, start: Start, compute: impl FnOnce() -> Result<End>) {
     // Waiters must learn of the end of the run, even after an error or a panic.
     let end = match catch_unwind(AssertUnwindSafe(|| acquire(ledger, lock, start, compute))) {
-        Ok(end) => end.unwrap_or_else(|error| End::Trouble(error.in_one_line())),
-        Err(_) => End::Trouble("the thread that drives the run panicked".into()),
+        Ok(end) => end.unwrap_or_else(|error| End::Failed(error.in_one_line())),
+        Err(_) => End::Failed("the thread that drives the run panicked".into()),
     };
     ledger.finish(end);
 }
@@ -63,10 +63,10 @@ fn acquire(ledger: &Ledger, lock: &Path, start: Start, compute: impl FnOnce() ->
         }
         if ours {
             // Another program may have been killed just before it recorded that too many items failed.
-            ledger.stop_after_too_many();
+            ledger.enforce_max_failures();
             return compute();
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn outcome(ledger: &Ledger) -> Result<End> {
     if ledger.control.stop.load(Ordering::Relaxed) {
         return Ok(cancelled());
     }
-    Ok(End::Trouble("items are left without an outcome; `retry_failed()` runs them".into()))
+    Ok(End::Failed("items are left without an outcome; `retry_failed()` runs them".into()))
 }
 
 fn cancelled() -> End {
@@ -94,14 +94,14 @@ fn cancelled() -> End {
 }
 
 /// Stops the round once this program or another records in the store that it is cancelled.
-fn heed_cancel(ledger: &Arc<Ledger>) {
+fn watch_for_cancel(ledger: &Arc<Ledger>) {
     let ledger = Arc::clone(ledger);
     engine::spawn(async move {
         let mut finished = std::pin::pin!(ledger.finished());
         loop {
             tokio::select! {
                 _ = &mut finished => return,
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
             // If the store cannot be read, the program that computes reports it.
             if ledger.is_cancelled().await.unwrap_or(false) {

@@ -9,7 +9,7 @@ use cloudknot_runtime::engine;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::process::Launcher;
 use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
-use cloudknot_runtime::supervisor::{self, Commit, Isolation, Trouble, Work};
+use cloudknot_runtime::supervisor::{self, Commit, Isolation, SupervisorError, Work};
 
 use super::{Chunking, Executor, cores, folder_lock};
 use crate::error::{Error, ErrorKind, Result, with_causes};
@@ -96,7 +96,7 @@ impl Driver {
         };
         let supervised = supervisor::supervise(&work, self.ledger.missing(), &self.ledger.control, &report);
         supervised.map_err(|trouble| match trouble {
-            Trouble::Store(error) => error.into(),
+            SupervisorError::Store(error) => error.into(),
             other => Error::new(ErrorKind::Infrastructure, with_causes(&other)),
         })?;
         engine::block_on(folder_lock::outcome(&self.ledger))

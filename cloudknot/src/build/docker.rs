@@ -58,7 +58,7 @@ impl Engine {
     /// # Errors
     /// Returns an error if no engine answers.
     pub async fn connect_to(host: Option<&str>) -> Result<Self, DockerError> {
-        let failed = |source| DockerError::new(Doing::Connect, source);
+        let failed = |source| DockerError::new(Operation::Connect, source);
         let docker = match host {
             Some(host) => Docker::connect_with_host(host),
             None => Docker::connect_with_local_defaults(),
@@ -82,7 +82,7 @@ impl Engine {
     /// # Errors
     /// Returns an error if the engine refuses the image.
     pub async fn load(&self, image: &Image, names: &[String]) -> Result<(), DockerError> {
-        let failed = |source| DockerError::new(Doing::Load, source);
+        let failed = |source| DockerError::new(Operation::Load, source);
         let tar = bollard::body_full(image.tar(names));
         let load = self.docker.import_image(ImportImageOptions::default(), tar, None).try_collect::<Vec<_>>();
         engine::inside(Box::pin(load)).await.map_err(failed)?;
@@ -91,7 +91,7 @@ impl Engine {
 
     /// Loads the image of this archive into the engine, under the names in the archive.
     pub(crate) async fn load_archive(&self, path: &Path) -> Result<(), DockerError> {
-        let doing = || Doing::LoadArchive(path.to_owned());
+        let doing = || Operation::LoadArchive(path.to_owned());
         let tar = std::fs::read(path).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
         let load = self.docker.import_image(ImportImageOptions::default(), bollard::body_full(tar.into()), None);
         load.try_collect::<Vec<_>>().await.map_err(|source| DockerError::new(doing(), source))?;
@@ -105,7 +105,7 @@ impl Engine {
     pub async fn tag(&self, image: &str, name: &str) -> Result<(), DockerError> {
         let (repo, tag) = split(name);
         let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
-        let failed = |source| DockerError::new(Doing::Tag(image.to_owned()), source);
+        let failed = |source| DockerError::new(Operation::Tag(image.to_owned()), source);
         engine::inside(Box::pin(self.docker.tag_image(image, Some(options)))).await.map_err(failed)
     }
 
@@ -117,7 +117,7 @@ impl Engine {
         match engine::inside(Box::pin(self.docker.inspect_image(name))).await {
             Ok(image) => Ok(image.id),
             Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-            Err(source) => Err(DockerError::new(Doing::Inspect(name.to_owned()), source)),
+            Err(source) => Err(DockerError::new(Operation::Inspect(name.to_owned()), source)),
         }
     }
 
@@ -129,7 +129,7 @@ impl Engine {
         match engine::inside(Box::pin(self.docker.remove_image(name, None::<RemoveImageOptions>, None))).await {
             Ok(_) => Ok(true),
             Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
-            Err(source) => Err(DockerError::new(Doing::Remove(name.to_owned()), source)),
+            Err(source) => Err(DockerError::new(Operation::Remove(name.to_owned()), source)),
         }
     }
 
@@ -138,7 +138,7 @@ impl Engine {
     /// # Errors
     /// Returns an error if the base image is not available, or the worker cannot run on it.
     pub async fn assemble(&self, base: &Base, worker: &[u8], options: &ImageOptions) -> Result<Image, DockerError> {
-        let image_failed = |source| DockerError { doing: Doing::Assemble, source: Box::new(source) };
+        let image_failed = |source| DockerError { doing: Operation::Assemble, source: Box::new(source) };
         let architecture = Architecture::of(worker).map_err(image_failed)?;
         let exported = async {
             let name = match base {
@@ -160,7 +160,7 @@ impl Engine {
         let (from, tag) = split(name);
         let platform = format!("linux/{}", architecture.docker());
         let options = CreateImageOptionsBuilder::default().from_image(from).tag(tag).platform(&platform).build();
-        let failed = |source| DockerError::new(Doing::Pull(name.to_owned()), source);
+        let failed = |source| DockerError::new(Operation::Pull(name.to_owned()), source);
         let login = self.login(name).await.map(|(_, login)| login);
         self.docker.create_image(Some(options), None, login).try_collect::<Vec<_>>().await.map_err(failed)?;
         Ok(name.to_owned())
@@ -168,7 +168,7 @@ impl Engine {
 
     /// Builds a Dockerfile in the engine. Returns the ID of the image.
     async fn build(&self, dockerfile: &Path, architecture: Architecture) -> Result<String, DockerError> {
-        let doing = || Doing::Build(dockerfile.to_owned());
+        let doing = || Operation::Build(dockerfile.to_owned());
         let tar = context::tar(dockerfile).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
         let platform = format!("linux/{}", architecture.docker());
         let options =
@@ -198,7 +198,7 @@ impl Engine {
                 }
             }
         }
-        id.ok_or_else(|| DockerError { doing: doing(), source: "the engine has not named what it built".into() })
+        id.ok_or_else(|| DockerError { doing: doing(), source: "the engine did not report the ID of the image".into() })
     }
 
     /// Returns the stored credentials for the registry of an image, with the name by which the engine asks for them.
@@ -223,7 +223,7 @@ impl Engine {
 
     async fn export(&self, name: &str) -> Result<Image, DockerError> {
         let failed =
-            |source: Box<dyn Error + Send + Sync>| DockerError { doing: Doing::Export(name.to_owned()), source };
+            |source: Box<dyn Error + Send + Sync>| DockerError { doing: Operation::Export(name.to_owned()), source };
         let mut file = tempfile::tempfile().map_err(|error| failed(error.into()))?;
         let mut pieces = std::pin::pin!(self.docker.export_image(name));
         while let Some(piece) = pieces.try_next().await.map_err(|error| failed(error.into()))? {
@@ -266,13 +266,13 @@ fn last_lines(text: &str) -> String {
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}")]
 pub struct DockerError {
-    doing: Doing,
+    doing: Operation,
     source: Box<dyn Error + Send + Sync>,
 }
 
 /// An operation with the engine, as its error names it.
 #[derive(Debug, thiserror::Error)]
-enum Doing {
+enum Operation {
     #[error("cannot reach a Docker engine")]
     Connect,
     #[error("cannot load the image into Docker")]
@@ -291,7 +291,7 @@ enum Doing {
     Build(PathBuf),
     #[error("cannot export `{0}` from Docker")]
     Export(String),
-    #[error("cannot put the worker onto its base")]
+    #[error("cannot add the worker to its base image")]
     Assemble,
     #[error("cannot run a container of `{0}`")]
     Run(String),
@@ -300,7 +300,7 @@ enum Doing {
 }
 
 impl DockerError {
-    fn new(doing: Doing, source: EngineError) -> Self {
+    fn new(doing: Operation, source: EngineError) -> Self {
         // The crate's own text names the status and not the image; the engine's message is more useful.
         let source: Box<dyn Error + Send + Sync> = match source {
             EngineError::DockerResponseServerError { message, .. } => message.into(),
@@ -312,33 +312,33 @@ impl DockerError {
 
     /// Returns `true` if the error is that no engine answers.
     pub fn is_no_engine(&self) -> bool {
-        matches!(self.doing, Doing::Connect)
+        matches!(self.doing, Operation::Connect)
     }
 
     /// Returns a hint on what to do next, if there is one.
     pub fn hint(&self) -> Option<String> {
         match &self.doing {
-            Doing::Connect => Some("start Docker, or set DOCKER_HOST to its address".to_owned()),
-            Doing::Pull(name) => {
-                Some(format!("check the name; if it needs a login, run `docker pull {name}` once, then try again"))
+            Operation::Connect => Some("start Docker, or set DOCKER_HOST to its address".to_owned()),
+            Operation::Pull(name) => {
+                Some(format!("check the name; if it requires a login, run `docker pull {name}` once, then try again"))
             }
-            Doing::Build(path) => self.what_lacks_to_build(path),
-            Doing::Assemble => self.source.downcast_ref::<ImageError>().and_then(ImageError::hint),
-            Doing::LoadArchive(_) => Some("run `cargo knot build` again".to_owned()),
-            Doing::Load
-            | Doing::Inspect(_)
-            | Doing::Tag(_)
-            | Doing::Remove(_)
-            | Doing::Export(_)
-            | Doing::Run(_)
-            | Doing::Sweep => None,
+            Operation::Build(path) => self.build_hint(path),
+            Operation::Assemble => self.source.downcast_ref::<ImageError>().and_then(ImageError::hint),
+            Operation::LoadArchive(_) => Some("run `cargo knot build` again".to_owned()),
+            Operation::Load
+            | Operation::Inspect(_)
+            | Operation::Tag(_)
+            | Operation::Remove(_)
+            | Operation::Export(_)
+            | Operation::Run(_)
+            | Operation::Sweep => None,
         }
     }
 }
 
 impl DockerError {
     /// Returns a hint for a build that needs a login or `BuildKit`, which the engine reports only as text.
-    fn what_lacks_to_build(&self, dockerfile: &Path) -> Option<String> {
+    fn build_hint(&self, dockerfile: &Path) -> Option<String> {
         let said = self.source.to_string();
         let says = |words: &[&str]| words.iter().any(|words| said.contains(words));
         if says(&["BuildKit"]) {
@@ -350,7 +350,7 @@ impl DockerError {
             ));
         }
         says(&["no basic auth credentials", "access denied", "unauthorized"]).then(|| {
-            "if the image that it begins with needs a login, run `docker login`, or `docker pull` that image once; then \
+            "if the FROM image of the Dockerfile needs a login, run `docker login`, or `docker pull` that image once; then \
              try again"
                 .to_owned()
         })

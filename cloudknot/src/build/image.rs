@@ -154,7 +154,7 @@ impl Image {
     /// Returns an error if the base lacks a shared library that the worker needs, since the worker would end at startup.
     #[cfg(feature = "docker")]
     fn check_for(&self, worker: &[u8]) -> Result<(), ImageError> {
-        let unreadable = |_| ImageError::NotAWorker { found: "no executable that can be read" };
+        let unreadable = |_| ImageError::NotAWorker { found: "not a readable executable" };
         let mut missing =
             crate::build::elf::needs(&ElfFile64::parse(worker).map_err(unreadable)?).map_err(unreadable)?;
         let here = |path: &String| self.layers.iter().any(|layer| layer.may_have_library(file_name(path)));
@@ -364,7 +364,7 @@ pub enum ImageError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The base image is for another architecture.
-    #[error("cannot put a worker for {worker} onto a base for {base}")]
+    #[error("cannot add a worker for {worker} to a base image for {base}")]
     OtherArchitecture {
         /// Architecture of the base.
         base: Architecture,
@@ -372,7 +372,7 @@ pub enum ImageError {
         worker: Architecture,
     },
     /// The base image lacks libraries that the worker needs.
-    #[error("cannot find `{}` in the base, which the worker asks for", missing.join("`, `"))]
+    #[error("cannot find `{}` in the base image: the worker needs it", missing.join("`, `"))]
     MissingLibraries {
         /// Names of the libraries, and possibly the path of the loader.
         missing: Vec<String>,
@@ -395,10 +395,11 @@ impl ImageError {
                 "build it for a Linux target, such as x86_64-unknown-linux-musl or aarch64-unknown-linux-musl".into(),
             ),
             Self::Authorities { .. } => Some("`ca-bundle` names a PEM file with BEGIN CERTIFICATE blocks".into()),
-            Self::OtherArchitecture { base, .. } => Some(format!("build the worker for {base}, or take another base")),
+            Self::OtherArchitecture { base, .. } => Some(format!("build the worker for {base}, or use another base image")),
             // The C library itself is missing: the base has another one, or none.
             Self::MissingLibraries { missing } if missing.iter().any(|name| name.contains("ld-linux")) => Some(
-                "the worker is linked with glibc: take a base that has it, such as debian:12-slim (Alpine has another)"
+                "the worker is linked with glibc: use a base image that has it, such as debian:12-slim (Alpine has musl \
+                 instead)"
                     .into(),
             ),
             Self::MissingLibraries { .. } => {

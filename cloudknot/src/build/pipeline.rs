@@ -107,7 +107,9 @@ impl Pipeline {
         match dockerfile.filter(|path| !path.is_file()) {
             None => Ok(()),
             Some(path) => Err(Error::new(ErrorKind::Image, format!("cannot find the Dockerfile `{}`", path.display()))
-                .with_hint("paths in Cargo.toml are relative to the package's folder, options to the current one")),
+                .with_hint(
+                    "paths in Cargo.toml are relative to the package's folder, paths in options to the current folder",
+                )),
         }
     }
 

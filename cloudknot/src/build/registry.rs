@@ -39,7 +39,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// Default number of attempts: about 24 seconds of waiting in all.
 const ATTEMPTS: u32 = 8;
 /// Time without progress after which a connection counts as lost.
-const PATIENCE: Duration = Duration::from_mins(1);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Repository of a registry, such as `ghcr.io/somebody/my-crate`.
 ///
@@ -135,7 +135,7 @@ impl Repository {
         let bad = |why: &str| RegistryError::name(name, why);
         let reference: Reference = name.parse().map_err(|error: oci_client::ParseError| bad(&error.to_string()))?;
         if reference.digest().is_some() || name.rsplit('/').next().is_some_and(|last| last.contains(':')) {
-            return Err(bad("a repository is named without a tag or a digest"));
+            return Err(bad("a repository must not have a tag or a digest"));
         }
         Ok(Self {
             name: format!("{}/{}", reference.registry(), reference.repository()),
@@ -143,7 +143,7 @@ impl Repository {
             login: Login::default(),
             ca_bundles: Vec::new(),
             attempts: ATTEMPTS,
-            patience: PATIENCE,
+            patience: IDLE_TIMEOUT,
             on_progress: Arc::new(|_| ()),
         })
     }

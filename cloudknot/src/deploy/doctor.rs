@@ -88,7 +88,7 @@ impl Finding {
     /// Creates the finding that a check has failed, in one line; the remedy is the error's hint.
     fn failed(about: impl Into<String>, state: State, error: &Error) -> Self {
         let remedy = error.hint().map(str::to_owned);
-        Self { remedy, ..Self::new(about, state, in_a_line(error)) }
+        Self { remedy, ..Self::new(about, state, in_one_line(error)) }
     }
 
     fn remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -98,7 +98,7 @@ impl Finding {
 }
 
 /// Returns an error and its causes in one line.
-fn in_a_line(error: &(dyn StdError + 'static)) -> String {
+fn in_one_line(error: &(dyn StdError + 'static)) -> String {
     with_causes(error).replace('\n', "; ")
 }
 
@@ -160,7 +160,7 @@ fn program(here: &Here, note: &Result<Option<KnotNote>>, knot: Option<&Knot>) ->
     };
     let name = match (&here.program, note) {
         (Err(error), None) => {
-            return Finding::unknown(about, in_a_line(error))
+            return Finding::unknown(about, in_one_line(error))
                 .remedy("run it in the folder of a program with remote functions");
         }
         (Err(_), Some(note)) => note.knot.as_str(),

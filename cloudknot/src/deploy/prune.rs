@@ -158,7 +158,7 @@ impl Prune {
         // this list.
         let definitions = batch.definitions().await?;
         let (pars, knots) = tokio::try_join!(stacks.all(PARS_STACKS), stacks.all(KNOT_STACKS))?;
-        let there = There { aws, account: self.account, min_age: self.min_age, pars, knots };
+        let there = Inventory { aws, account: self.account, min_age: self.min_age, pars, knots };
         let mut found = there.stacks();
         found.extend(there.definitions(&definitions));
         for knot in there.knots_at_rest() {
@@ -175,10 +175,10 @@ impl Orphan {
     /// # Errors
     /// If AWS refuses.
     pub async fn delete(self) -> Result<()> {
-        engine::inside(Box::pin(self.take_away())).await
+        engine::inside(Box::pin(self.delete_inside())).await
     }
 
-    async fn take_away(self) -> Result<()> {
+    async fn delete_inside(self) -> Result<()> {
         match self.what {
             What::Stack(stack) => Stacks::new(&self.aws).delete(&stack, &[]).await,
             What::Pars(pars) => pars.clobber().await,
@@ -197,7 +197,7 @@ impl Orphan {
 }
 
 /// All resources of cloudknot in the account, as CloudFormation reports them.
-struct There {
+struct Inventory {
     aws: Aws,
     account: Account,
     min_age: Duration,
@@ -205,7 +205,7 @@ struct There {
     knots: Vec<Stack>,
 }
 
-impl There {
+impl Inventory {
     fn orphan(&self, kind: OrphanKind, name: &str, why: String, deletes: String, what: What) -> Orphan {
         // A stack that could not be deleted may have failed because of the runs in its bucket.
         let has_runs = kind == OrphanKind::Runs || (kind == OrphanKind::Stack && !matches!(what, What::Stack(_)));
@@ -254,7 +254,7 @@ impl There {
         let deletes = match what {
             What::Pars(_) => "the Pars, with the bucket and all runs in it",
             What::Knot(_) => "the Knot, with its runs",
-            _ => "the stack, and what there is of it",
+            _ => "the stack and its remaining resources",
         };
         self.orphan(OrphanKind::Stack, &stack.name, why, deletes.to_owned(), what)
     }
@@ -298,7 +298,8 @@ impl There {
         // A job keeps its revision, and with it its image, when the Knot gets a new one.
         let Some(started) = batch.images_of_jobs(knot.queue(), &names).await? else {
             step(&format!(
-                "what earlier deploys of the Knot `{}` created is kept: a job does not name its job definition yet",
+                "what earlier deploys of the Knot `{}` created is kept: AWS Batch does not report the job definition of a job \
+                 yet",
                 knot.name
             ));
             return Ok(Vec::new());
@@ -317,8 +318,8 @@ impl There {
 
     fn replaced(&self, knot: &Knot, one: &Definition) -> Orphan {
         let why = format!(
-            "the Knot `{}` has newer ones, and no unfinished job starts its image; programs that somebody else deployed \
-             before then have to be deployed again",
+            "the Knot `{}` has newer ones, and no unfinished job uses its image; programs deployed before them by others must \
+             be deployed again",
             knot.name
         );
         let (deletes, what) = ("the revision".to_owned(), What::Definition(one.arn.clone()));

@@ -201,7 +201,7 @@ pub(super) fn refuse_nesting(function: &Function) -> Result<()> {
         return Ok(());
     }
     let name = function.id.name;
-    Err(Error::new(ErrorKind::Nested, format!("cannot map `{name}`: this is inside a remote function"))
+    Err(Error::new(ErrorKind::Nested, format!("cannot map `{name}`: a remote function cannot map"))
         .with_hint(format!("call `{name}(..)` here, and map over all inputs outside")))
 }
 

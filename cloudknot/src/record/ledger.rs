@@ -45,7 +45,7 @@ pub(crate) enum End {
     /// The round was cancelled, for this reason.
     Cancelled(String),
     /// The store or the machine failed, for this reason.
-    Trouble(String),
+    Failed(String),
 }
 
 impl Ledger {
@@ -92,7 +92,7 @@ impl Ledger {
             self.settle(|known| {
                 known.failure(item, error.attempt());
             });
-            self.stop_after_too_many();
+            self.enforce_max_failures();
         }
     }
 
@@ -115,7 +115,7 @@ impl Ledger {
     }
 
     /// Stops the backend once the number of failed items has reached the user's limit.
-    pub(crate) fn stop_after_too_many(&self) {
+    pub(crate) fn enforce_max_failures(&self) {
         if let Some(most) = self.record.manifest.max_failures
             && self.counts().1 >= most
         {
@@ -158,9 +158,9 @@ impl Ledger {
 
     /// Reports the first of these failures; all of them are counted.
     async fn report_failures(&self, failures: &[(u64, u32)]) -> Result<()> {
-        const TOLD: usize = 32;
+        const MAX_REPORTED: usize = 32;
         let Record { store, keys, round, manifest, .. } = &self.record;
-        for &(item, attempt) in failures.iter().take(TOLD) {
+        for &(item, attempt) in failures.iter().take(MAX_REPORTED) {
             let key = keys.failure(item, *round, attempt);
             let bytes = store.get(&key).await?.unwrap_or_default();
             // A failure that cannot be read is reported when the item's outcome is requested.
@@ -198,7 +198,7 @@ impl Ledger {
     pub(crate) fn finish(&self, end: End) {
         let reason = match &end {
             End::Complete => None,
-            End::Cancelled(reason) | End::Trouble(reason) => Some(reason.as_str()),
+            End::Cancelled(reason) | End::Failed(reason) => Some(reason.as_str()),
         };
         let Manifest { run, items, .. } = &self.record.manifest;
         let (done, failed) = self.counts();

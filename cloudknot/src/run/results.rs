@@ -136,7 +136,7 @@ impl<T> Results<T> {
     }
 
     /// Processes a finished read. Returns the outcome if it is a failure.
-    fn take_in(
+    fn process_read(
         &mut self,
         settled: Settled,
         bytes: Result<Option<Bytes>, StoreError>,
@@ -163,11 +163,13 @@ impl<T> Results<T> {
     }
 
     /// Returns the next unfinished item, once no more outcomes will come.
-    fn next_left(&mut self, end: &End) -> Option<(usize, Result<T, ItemError>)> {
+    fn next_unfinished(&mut self, end: &End) -> Option<(usize, Result<T, ItemError>)> {
         let failure = match end {
-            End::Complete => Failure::new(ItemErrorKind::Infrastructure, "the run ended without an outcome for it"),
+            End::Complete => {
+                Failure::new(ItemErrorKind::Infrastructure, "the run ended without an outcome for this item")
+            }
             End::Cancelled(why) => Failure::new(ItemErrorKind::Cancelled, why.clone()),
-            End::Trouble(why) => Failure::new(ItemErrorKind::Infrastructure, why.clone()),
+            End::Failed(why) => Failure::new(ItemErrorKind::Infrastructure, why.clone()),
         };
         let item = (self.left..self.ledger.record.manifest.items).find(|&item| !self.given.get(item))?;
         self.left = item + 1;
@@ -188,11 +190,11 @@ impl<T> Stream for Results<T> {
             let end = this.read_ahead(context);
             match (this.read_done(context), end) {
                 (Some((settled, bytes)), _) => {
-                    if let Some(outcome) = this.take_in(settled, bytes) {
+                    if let Some(outcome) = this.process_read(settled, bytes) {
                         return Poll::Ready(Some(outcome));
                     }
                 }
-                (None, Some(end)) if this.reading.is_empty() => return Poll::Ready(this.next_left(&end)),
+                (None, Some(end)) if this.reading.is_empty() => return Poll::Ready(this.next_unfinished(&end)),
                 (None, _) => return Poll::Pending,
             }
         }

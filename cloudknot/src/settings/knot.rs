@@ -120,7 +120,10 @@ impl std::str::FromStr for Compute {
 
 /// EFS file system to mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a mount is a file system's id, or { file-system, root, access-point, read-only }")]
+#[serde(
+    untagged,
+    expecting = "a mount must be the ID of a file system, or { file-system, root, access-point, read-only }"
+)]
 #[non_exhaustive]
 pub enum Mount {
     /// The whole file system, by its ID.

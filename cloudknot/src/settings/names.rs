@@ -384,10 +384,10 @@ mod tests {
         takes(Kind::RolePath, &["/", "/team/", "/a/b/"]);
         let long = format!("/{}/", "a".repeat(511));
         let bad = [
-            ("", "slashes"),
-            ("team", "slashes"),
-            ("/team", "slashes"),
-            ("//", "slashes"),
+            ("", "a slash"),
+            ("team", "a slash"),
+            ("/team", "a slash"),
+            ("//", "a slash"),
             ("/a b/", "without spaces"),
             (&*long, "512"),
         ];
@@ -429,7 +429,7 @@ mod tests {
         );
         takes(Kind::FileSystem, &["fs-01234567", "fs-0123456789abcdef0"]);
         takes(Kind::AccessPoint, &["fsap-0123456789abcdef0"]);
-        refuses(Kind::FileSystem, &[("fs-0123", "id"), ("fs-0123456X", "id"), ("fsap-01234567", "id"), ("", "id")]);
+        refuses(Kind::FileSystem, &[("fs-0123", "ID"), ("fs-0123456X", "ID"), ("fsap-01234567", "ID"), ("", "ID")]);
     }
 
     #[test]
@@ -483,7 +483,7 @@ mod tests {
         for days in [1, 30, 3653] {
             check_retention(days).unwrap();
         }
-        for (days, instead) in [(0, "take 1;"), (2, "take 3;"), (31, "take 60;"), (9999, "take 3653;")] {
+        for (days, instead) in [(0, "use 1;"), (2, "use 3;"), (31, "use 60;"), (9999, "use 3653;")] {
             assert!(check_retention(days).unwrap_err().hint().unwrap().starts_with(instead), "{days}");
         }
     }

@@ -64,7 +64,7 @@ pub(crate) fn on_fargate(vcpus: f64, memory_mib: u64) -> Result<(f64, u64), Stri
     let mut pairs = sizes.filter_map(|size| Some((size.vcpus, size.memory_for(memory_mib)?)));
     pairs
         .next()
-        .ok_or_else(|| format!("it asks for {vcpus} vCPUs and {memory_mib} MiB, and Fargate has at most 32 and 249856"))
+        .ok_or_else(|| format!("it requests {vcpus} vCPUs and {memory_mib} MiB, but Fargate has at most 32 and 249856"))
 }
 
 /// Compute of a Knot's jobs, and the settings that take precedence over those of its functions.
@@ -87,7 +87,7 @@ impl JobSizes {
             return Ok(Resources { vcpus: asked.vcpus.map(|vcpus| f64::from(whole(vcpus))), ..asked });
         }
         if asked.gpus.is_some_and(|gpus| gpus > 0) {
-            return Err(refused("it asks for GPUs, which Fargate does not have"));
+            return Err(refused("it requests GPUs, which Fargate does not have"));
         }
         if asked.vcpus.is_none() && asked.memory_mib.is_none() {
             return Ok(asked);
@@ -137,7 +137,7 @@ mod tests {
         let error = given(Some(64.0), None).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "cannot submit: it asks for 64 vCPUs and 1024 MiB, and Fargate has at most 32 and 249856"
+            "cannot submit: it requests 64 vCPUs and 1024 MiB, but Fargate has at most 32 and 249856"
         );
         let with_gpus = Resources { gpus: Some(1), ..Resources::default() };
         assert_eq!(deployed.given(&function, with_gpus).unwrap_err().kind(), ErrorKind::Config);

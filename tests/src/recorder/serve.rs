@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use super::{Instead, Mishap, Passing, Seen, State, answers};
+use super::{Fault, Instead, Passing, Seen, State, answers};
 
 type Answer = Response<Full<Bytes>>;
 
@@ -60,22 +60,22 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer,
     line.passing = Some(passing);
     line.seen.mishap = None;
     match mishap {
-        Some(Mishap::Answer(status, code)) => {
+        Some(Fault::Answer(status, code)) => {
             line.seen.mishap = Some(format!("answered {status} {code}"));
             line.seen.status = Some(status);
             Ok(answers::error(&line.seen, status, &code))
         }
-        Some(Mishap::Instead(Instead::Answer(status, body))) => {
-            line.seen.mishap = Some("answered in place of moto".to_owned());
+        Some(Fault::Instead(Instead::Answer(status, body))) => {
+            line.seen.mishap = Some("answered instead of moto".to_owned());
             line.seen.status = Some(status);
             Ok(answers::answer(&line.seen, status, body))
         }
-        Some(Mishap::Instead(Instead::Change(from, to))) => {
+        Some(Fault::Instead(Instead::Change(from, to))) => {
             line.seen.mishap = Some("its answer was changed".to_owned());
             let delivered = tokio::spawn(deliver(state.upstream, head, body, line)).await.map_err(|_| Broken)?;
             Ok(changed(delivered, &from, &to).await)
         }
-        Some(Mishap::Cut) => {
+        Some(Fault::Cut) => {
             line.seen.mishap = Some("cut".to_owned());
             let _ = tokio::spawn(deliver(state.upstream, head, body, line)).await;
             Err(Broken)

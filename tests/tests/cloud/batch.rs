@@ -125,7 +125,7 @@ fn one_input_is_a_plain_job_and_independent_ones_are_jobs_of_their_own() {
 }
 
 #[test]
-fn what_a_run_asks_for_goes_before_what_was_deployed() {
+fn resources_of_a_run_override_deployed_ones() {
     let Some(seen) = Seen::new() else { return };
     let tasks = [
         Task::Fail(vec!["no".into()]),
@@ -403,7 +403,7 @@ fn what_is_stored_stays_readable_when_the_queue_is_gone() {
     let read = seen.trial.attach(&run_id);
     assert_eq!(values(&read), [(0, 0)].into(), "{read:?}");
     let why = &failures(&read)[&1];
-    assert!(why.kind == "Infrastructure" && why.message.contains("map the inputs that are left anew"), "{why:?}");
+    assert!(why.kind == "Infrastructure" && why.message.contains("map the remaining inputs again"), "{why:?}");
 }
 
 #[test]
@@ -436,7 +436,7 @@ fn ctrl_c_leaves_the_run_going_and_says_how_to_go_on() {
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     fs::write(go_on, "").unwrap();
-    for part in ["the run goes on, on AWS Batch, without this program", &format!("work.attach(\"{run}\")")] {
+    for part in ["the run continues on AWS Batch without this program", &format!("work.attach(\"{run}\")")] {
         assert!(said.contains(part), "`{part}` is not in:\n{said}");
     }
     assert_eq!(values(&trial.attach(&run)), [(0, 1), (1, 4)].into());
@@ -451,7 +451,7 @@ fn a_function_knows_how_long_it_has() {
 }
 
 #[test]
-fn what_cannot_be_is_said_at_once() {
+fn impossible_resources_fail_early() {
     let Some(seen) = Seen::new() else { return };
     let one = json(&doubles(1));
     let check = |arguments: &[&str], kind: &str, parts: &[&str]| seen.refuses(arguments, kind, parts);
@@ -489,7 +489,7 @@ fn what_cannot_be_is_said_at_once() {
 
 #[test]
 fn a_bucket_that_is_gone_and_a_login_that_has_ended_are_said_at_once() {
-    for (status, code, says) in [(404, "NoSuchBucket", "not removed"), (400, "ExpiredToken", "log in to AWS again")] {
+    for (status, code, says) in [(404, "NoSuchBucket", "still exists"), (400, "ExpiredToken", "log in to AWS again")] {
         let Some(seen) = Seen::new() else { return };
         seen.s3.fail_next(20, status, code);
         seen.refuses(&["values", &json(&doubles(1))], "Store", &[says]);

@@ -72,7 +72,7 @@ fn a_doctor_looks_at_everything_and_says_what_to_do() {
     assert_eq!(finding(&found, "Rust").0, "good");
     assert_eq!(finding(&found, "Pars `ada-default`").0, "doubtful");
     let (state, _, remedy) = finding(&found, "Knot `lone`");
-    assert!(state == "doubtful" && remedy.contains("`cargo knot deploy` makes it"), "{remedy}");
+    assert!(state == "doubtful" && remedy.contains("`cargo knot deploy` creates it"), "{remedy}");
     assert_eq!(finding(&found, "program").0, "doubtful");
     // A check that moto does not support is not reported as a fault.
     assert_eq!(finding(&found, "permissions").0, "unknown");
@@ -119,7 +119,7 @@ fn one_look_that_fails_does_not_keep_the_others() {
 fn what_has_no_owner_is_listed_and_deleted_when_told() {
     let Some(account) = Account::new() else { return };
     check(&mut knot(&account, &["pars", "create", "lab"]), 0, &[]);
-    check(&mut knot(&account, &["prune"]), 0, &["nothing exists without an owner"]);
+    check(&mut knot(&account, &["prune"]), 0, &["found no resources without an owner"]);
     let bucket = account.script(ORPHANS);
     let prune = |more: &[&str]| knot(&account, &[&["prune", "--json"], more].concat());
     let names = |found: &[Value]| -> Vec<String> {
@@ -140,7 +140,7 @@ fn what_has_no_owner_is_listed_and_deleted_when_told() {
     let left = json(&check(&mut prune(&["--older-than", "0s"]), 0, &[]));
     assert_eq!(names(&left), ["runs false", "runs false"]);
     check(&mut prune(&["--yes", "--runs"]), 0, &[]);
-    check(&mut knot(&account, &["prune", "--older-than", "0s"]), 0, &["nothing exists without an owner"]);
+    check(&mut knot(&account, &["prune", "--older-than", "0s"]), 0, &["found no resources without an owner"]);
     let stacks = "import boto3; print(sorted(s['StackName'] for s in boto3.client('cloudformation').describe_stacks()['Stacks']))";
     assert_eq!(account.script(stacks), "['cloudknot-pars-lab', 'theirs']");
     let _ = account.recorder.validate();

@@ -34,7 +34,7 @@ print(*sorted(s['SubnetId'] for s in subnets if s['DefaultForAz']))
 ";
 
 #[test]
-fn a_pars_is_made_found_kept_and_taken_away() {
+fn pars_lifecycle() {
     let Some(account) = Account::new() else { return };
     let create = ["pars", "create", "lab", "--tag", "Owner=Ada", "--json"];
     let planned = check(&mut account.knot(&["pars", "create", "lab", "--dry-run"]), 0, &[]);
@@ -71,7 +71,7 @@ fn a_pars_is_made_found_kept_and_taken_away() {
 }
 
 #[test]
-fn what_was_there_before_a_pars_survives_it() {
+fn clobber_keeps_preexisting_resources() {
     let Some(account) = Account::new() else { return };
     account.script(&format!(
         "import boto3\n\
@@ -132,7 +132,7 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
     let trusting = ["deploy", "-p", "lone", "--offline", "--fast", "--ca-bundle", "nowhere.pem"];
     check(&mut account.knot(&trusting), 5, &["nowhere.pem"]);
     assert!(account.recorder.operations().is_empty(), "AWS was not asked");
-    deploy(&["--compute", "fargate", "--gpus", "1"], &["it asks for GPUs, which Fargate does not have"]);
+    deploy(&["--compute", "fargate", "--gpus", "1"], &["it requests GPUs, which Fargate does not have"]);
     deploy(&["--memory", "9000 GiB", "--instance-types", "m5.large"], &["(m5.large) has 8192 MiB"]);
     deploy(&["--instance-types", "z9.large"], &["z9.large"]);
     let broken = ["deploy", "-p", "odd", "--example", "broken", "--offline", "--fast"];
@@ -143,7 +143,7 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
 }
 
 #[test]
-fn a_knot_is_deployed_found_changed_and_taken_away() {
+fn knot_lifecycle() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
     let made = check(
@@ -192,7 +192,7 @@ fn a_knot_is_deployed_found_changed_and_taken_away() {
             "hint: choose another name (--knot)",
         ],
     );
-    check(&mut account.knot(&["pars", "clobber", "ada-default"]), 8, &["Knots stand on it: sweep"]);
+    check(&mut account.knot(&["pars", "clobber", "ada-default"]), 8, &["Knots use it: sweep"]);
     check(
         &mut account.knot(&["deploy", "-p", "lone", "--offline", "--fast", "--pars", "nowhere"]),
         8,
@@ -329,7 +329,7 @@ fn a_clobber_that_goes_on_takes_only_what_is_the_knots_own() {
     let of_another = "definitions/sweep-big";
     let all = "knots/sweep knots/sweep-big stacks/sweep stacks/sweep-big";
     assert_eq!(whose(), format!("{all} definitions/sweep {of_another}"));
-    check(&mut account.knot(&keep), 0, &["the job definitions that the Knot `sweep` has left"]);
+    check(&mut account.knot(&keep), 0, &["the remaining job definitions of the Knot `sweep`"]);
     assert_eq!(whose(), format!("{all} {of_another}"), "data is kept");
     check(&mut account.knot(&["clobber", "swee", "--pars"]), 8, &["cannot find the Knot `swee`"]);
     assert_eq!(whose(), format!("{all} {of_another}"), "nobody is called so");
@@ -357,7 +357,7 @@ fn jobs_in_the_default_vpc_run_in_the_subnets_that_aws_has_made() {
     let mut subnets: Vec<String> = serde_json::from_value(json(&made)["subnets"].clone()).unwrap();
     subnets.sort();
     assert_eq!(subnets.join(" "), made_with_it);
-    let again = check(&mut account.knot(&["pars", "create", "lab"]), 0, &["as it should be"]);
+    let again = check(&mut account.knot(&["pars", "create", "lab"]), 0, &["is up to date"]);
     assert!(!String::from_utf8_lossy(&again.stderr).contains("deleted after"), "that is known by now");
     let for_ever = check(&mut account.knot(&["pars", "create", "other", "--expire-runs", "0"]), 0, &[]);
     assert!(!String::from_utf8_lossy(&for_ever.stderr).contains("deleted after"));
@@ -597,7 +597,7 @@ pub(crate) fn kill(process: &mut Child) {
 }
 
 #[test]
-fn what_is_half_made_can_be_clobbered() {
+fn clobber_partial_stack() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
     let (_, calls) = account.calls(&mut account.deploy(&role, &[]));
@@ -610,7 +610,7 @@ fn what_is_half_made_can_be_clobbered() {
     kill(&mut deploy);
     account.recorder.go_on();
     assert_eq!(account.left()["repositories"], Value::from(vec!["cloudknot/sweep"]));
-    check(&mut account.knot(&["show", "sweep"]), 8, &["and not complete"]);
+    check(&mut account.knot(&["show", "sweep"]), 8, &["its last deploy did not finish"]);
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["the Knot `sweep` is gone"]);
     account.check_empty(&["theirs"]);
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 8, &["cannot find the Knot `sweep`"]);
@@ -625,7 +625,7 @@ fn data_is_kept_where_that_is_asked_for() {
     account.script(&put);
     let other = ["pars", "create", "other", "--bucket", bucket];
     check(&mut account.knot(&other), 0, &[]);
-    check(&mut account.knot(&["pars", "clobber", "lab"]), 8, &["others keep their runs in its bucket: other"]);
+    check(&mut account.knot(&["pars", "clobber", "lab"]), 8, &["others have runs in its bucket: other"]);
     check(&mut account.knot(&["pars", "clobber", "other"]), 0, &[]);
     assert_eq!(account.left()["buckets"], Value::from(vec![bucket]), "one that was there before a Pars survives it");
     check(&mut account.knot(&["pars", "clobber", "lab", "--keep-data"]), 0, &["changing the stack"]);
@@ -650,7 +650,7 @@ fn data_is_kept_where_that_is_asked_for() {
 }
 
 #[test]
-fn a_profile_that_is_named_goes_before_keys_in_the_environment() {
+fn explicit_profile_overrides_environment_keys() {
     let Some(account) = Account::new() else { return };
     let keys = account.home.path().join("keys");
     std::fs::write(&keys, "[other]\naws_access_key_id = AKIAOTHER\naws_secret_access_key = other\n").unwrap();
@@ -683,7 +683,7 @@ fn injected_faults_are_retried_with_a_note() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
     account.recorder.inject_faults(7, 20);
-    let made = check(&mut account.deploy(&role, &[]), 0, &["it is tried again in"]);
+    let made = check(&mut account.deploy(&role, &[]), 0, &["retrying in"]);
     assert_eq!(json(&made)["knot"], "sweep");
     account.recorder.inject_faults(0, 0);
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);

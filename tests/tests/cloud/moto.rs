@@ -163,7 +163,7 @@ batch.terminate_job(jobId=submit(environment=[('A', 'b')]), reason='enough')
 }
 
 #[tokio::test]
-async fn trouble_is_ridden_out_by_the_sdk() {
+async fn sdk_retries_transient_errors() {
     let Some((_moto, recorder)) = start() else { return };
     let s3 = client(&recorder.url()).await;
     bucket(&s3).await;
@@ -434,7 +434,7 @@ batch.cancel_job(jobId=parent, reason='cancelled')
 while look(parent)['arrayProperties']['statusSummary']['FAILED'] < 2:
     time.sleep(0.1)
 check(look(parent)['arrayProperties']['statusSummary']['RUNNING'], 8)
-# Asked until it has ended: the first process of a container is not told before it asks for that.
+# Asked until it has ended: the first process of a container is not told before it requests that.
 while look(parent)['status'] != 'FAILED':
     batch.terminate_job(jobId=parent, reason='terminated')
     time.sleep(0.1)

@@ -9,8 +9,8 @@ use aws_credential_types::provider::future;
 use aws_sdk_s3::config::{Credentials, ProvideCredentials};
 use bytes::Bytes;
 use cloudknot_runtime::store::{Store, StoreError, StoreErrorKind};
-use cloudknot_tests::s3_server::Mishap::{AnswerLost, BrokenOff, Refused};
-use cloudknot_tests::s3_server::{ACCESS_KEY, BUCKET, Mishap, S3Server, SECRET_KEY, store_at};
+use cloudknot_tests::s3_server::Fault::{AnswerLost, BrokenOff, Refused};
+use cloudknot_tests::s3_server::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY, store_at};
 use cloudknot_tests::store_suite::{self, assert_error};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -48,7 +48,7 @@ async fn objects_that_are_not_ours_are_not_listed() {
 }
 
 #[tokio::test]
-async fn trouble_that_passes_is_not_seen() {
+async fn transient_fault_is_retried() {
     let server = S3Server::start().await;
     let store = server.store("").await;
     let trouble = [Refused(503, "SlowDown"), Refused(500, "InternalError")];
@@ -66,7 +66,7 @@ async fn trouble_that_passes_is_not_seen() {
 }
 
 #[tokio::test]
-async fn trouble_that_stays_is_an_error() {
+async fn persistent_fault_is_an_error() {
     let server = S3Server::start().await;
     let store = server.store("").await;
     server.next([Refused(503, "ServiceUnavailable"); 4]);
@@ -156,7 +156,7 @@ async fn conflicts_are_tried_again() {
 async fn what_s3_refuses() {
     let server = S3Server::start().await;
     let store = server.store("").await;
-    let refused = async |mishap: Mishap| {
+    let refused = async |mishap: Fault| {
         server.next([mishap]);
         store.get("some/key").await.expect_err("refused")
     };

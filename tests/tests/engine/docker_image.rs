@@ -97,7 +97,7 @@ fn docker_loads_the_tar() {
 }
 
 #[tokio::test]
-async fn an_engine_takes_it_in_and_gives_it_up() {
+async fn an_image_is_loaded_and_removed() {
     let Some(docker) = Docker::get() else { return };
     let engine = engine(&docker).await;
     let image = Image::assemble(worker(), &ImageOptions::new("probe", "1.2.3")).unwrap();
@@ -231,7 +231,7 @@ async fn an_image_of_the_engine_is_what_the_worker_stands_on() {
 }
 
 #[tokio::test]
-async fn a_base_that_cannot_be_had() {
+async fn missing_base_image() {
     let Some(docker) = Docker::get() else { return };
     let engine = engine(&docker).await;
     let options = ImageOptions::new("probe", "1.2.3");
@@ -251,7 +251,7 @@ async fn a_base_that_cannot_be_had() {
 }
 
 #[tokio::test]
-async fn a_base_behind_a_login_is_had_by_the_stored_one() {
+async fn private_base_image_uses_stored_login() {
     let (Some(docker), Some(registry)) = (Docker::get(), Registry::start()) else { return };
     let options = ImageOptions::new("probe", "1.2.3");
     let host = registry.host();
@@ -304,9 +304,9 @@ async fn a_base_without_the_c_library_of_the_worker() {
     let dynamic = fs::read("/bin/true").unwrap();
     let base = Base::Dockerfile(folder.path().join("Dockerfile"));
     let error = engine.assemble(&base, &dynamic, &ImageOptions::new("probe", "1.2.3")).await.unwrap_err();
-    assert_eq!(error.to_string(), "cannot put the worker onto its base");
+    assert_eq!(error.to_string(), "cannot add the worker to its base image");
     let cause = error.source().unwrap().to_string();
-    assert!(cause.contains("`libc.so.6`") && cause.contains("in the base, which the worker asks for"), "{cause}");
+    assert!(cause.contains("`libc.so.6`") && cause.contains("in the base image: the worker needs it"), "{cause}");
     assert!(error.hint().unwrap().contains("linked with glibc"));
 }
 

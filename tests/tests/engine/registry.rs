@@ -268,8 +268,8 @@ fn names_that_cannot_be() {
     check("registry.example/Lab/probe", "");
     check("registry.example/lab probe", "");
     check("", "");
-    check("registry.example/lab/probe:tag", "without a tag");
-    check(&format!("registry.example/lab/probe@sha256:{}", "0".repeat(64)), "without a tag");
+    check("registry.example/lab/probe:tag", "must not have a tag");
+    check(&format!("registry.example/lab/probe@sha256:{}", "0".repeat(64)), "must not have a tag");
 }
 
 #[tokio::test]
@@ -318,7 +318,7 @@ async fn a_busy_registry_is_asked_again() {
         let again: Vec<String> = outline(&events).into_iter().filter(|event| event.starts_with("again")).collect();
         assert_eq!(again, vec![format!("again: {reason}"); 2], "{to}{status}");
     };
-    let many = "the registry has too many requests (status 429)";
+    let many = "the registry received too many requests (status 429)";
     let down = "the registry is temporarily unavailable (status 503)";
     check("POST ", "429 Too Many Requests", many).await;
     check("POST ", "503 Service Unavailable", down).await;

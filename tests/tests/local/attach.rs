@@ -113,7 +113,7 @@ fn no_such_run() {
 fn another_function() {
     let stored = Stored::new();
     let facts = stored.trial.facts(&["attach-other", &stored.run]);
-    check_error(&facts, "Types", &["it is of `cloudknot-tests:trial::work`", "trial::other", "hint"]);
+    check_error(&facts, "Types", &["the run belongs to `cloudknot-tests:trial::work`", "trial::other", "hint"]);
 }
 
 #[test]

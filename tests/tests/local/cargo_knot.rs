@@ -63,7 +63,7 @@ fn a_build_prints_facts_on_stdout_and_progress_on_stderr() {
 #[test]
 fn the_exit_code_says_what_kind_of_failure_it_was() {
     let build = |arguments: &[&str]| knot(&[&["build", "--offline", "--fast"], arguments].concat());
-    check(&mut build(&["-p", "many"]), 2, &["error: cannot choose", "hint: say which:\n      -p many --bin one"]);
+    check(&mut build(&["-p", "many"]), 2, &["error: cannot choose", "hint: choose one:\n      -p many --bin one"]);
     check(&mut build(&["--bin", "a", "--lib"]), 2, &["cannot be used with"]);
     check(&mut build(&["-p", "lone", "--target", "wasm32-wasip1"]), 2, &["invalid target `wasm32-wasip1`"]);
     check(&mut build(&["-p", "odd"]), 4, &["error: cannot find a remote function in `odd` (--lib)"]);
@@ -131,7 +131,7 @@ fn what_can_be_refused_without_compiling_is_refused_before() {
         &["-p", "plain"],
         2,
         &[
-            "error: cannot deploy `plain`: it has cloudknot without the feature `aws`",
+            "error: cannot deploy `plain`: its cloudknot lacks the feature `aws`",
             "hint: run `cargo add -p plain cloudknot --features aws`, then deploy again; `--add-feature` does both",
         ],
     );
@@ -169,7 +169,7 @@ fn a_program_of_another_version_of_cloudknot_is_refused() {
         build.current_dir(&newer),
         3,
         &[
-            "error: cannot build `lone`: it has cloudknot 0.2.3, and this is cargo-knot 0.1.0",
+            "error: cannot build `lone`: its cloudknot 0.2.3 is incompatible with cargo-knot 0.1.0",
             &format!("hint: run `cargo install --force --path {}`", newer.join("cargo-knot").display()),
         ],
     );
@@ -177,7 +177,7 @@ fn a_program_of_another_version_of_cloudknot_is_refused() {
     let old = with("of an older worker", "cloudknot/src/lib.rs", ",\\\"contract\\\":1", "");
     let mut build = knot(&["build", "--offline", "--fast", "-p", "lone"]);
     let says = [
-        "error: cannot use the worker of `lone`: it has version 0 of the contract with its host, and this is 1",
+        "error: cannot use the worker of `lone`: its contract with the host has version 0, and cargo-knot has version 1",
         &format!("hint: run `cargo install --force --path {}`", old.join("cargo-knot").display()),
     ];
     check(build.current_dir(&old), 3, &says);
@@ -186,7 +186,7 @@ fn a_program_of_another_version_of_cloudknot_is_refused() {
 #[test]
 fn a_program_that_cannot_be_selected_asks_nothing_of_aws() {
     let check = |arguments: &[&str], code: i32, says: &[&str]| check(&mut deploy(&STAND_IN, arguments), code, says);
-    check(&["-p", "many"], 2, &["error: cannot choose", "hint: say which:\n      -p many --bin one"]);
+    check(&["-p", "many"], 2, &["error: cannot choose", "hint: choose one:\n      -p many --bin one"]);
     check(&["-p", "lone", "--target", "wasm32-wasip1"], 2, &["invalid target `wasm32-wasip1`"]);
     let mut deploy = knot(&["deploy", "--offline", "-p", "lone"]);
     self::check(deploy.env("RUSTC", "/no/such/rustc"), 3, &["cannot run `/no/such/rustc -vV`"]);
@@ -276,11 +276,7 @@ fn a_push_says_how_far_it_is_and_sends_nothing_twice() {
     assert_eq!(registry.requests("POST ").len(), 2, "a layer and a configuration, once each");
 
     std::fs::write(password.path(), "wrong").unwrap();
-    check(
-        &mut push(),
-        6,
-        &["error: cannot look up", "does not take the login", "hint: check the user and the password"],
-    );
+    check(&mut push(), 6, &["error: cannot look up", "rejects the login", "hint: check the user and the password"]);
 }
 
 #[test]

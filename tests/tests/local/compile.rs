@@ -86,7 +86,7 @@ fn features_are_those_that_are_asked_for() {
     check(&quick(&REAL_ONE, with("prog", "more")), &["triple", "double", "more"]);
     check(&quick(&REAL_ONE, with("kit", "extra")), &["quadruple", "triple"]);
     check(&quick(&REAL_ONE, Selection { all_features: true, ..package("kit") }), &["quadruple", "triple"]);
-    let says = ["cannot turn on `cloudknot/progress`"];
+    let says = ["cannot enable `cloudknot/progress`"];
     refused(&quick(&REAL_ONE, with("kit", "cloudknot/progress")), CompileErrorKind::Selection, &says);
     refused(&quick(&REAL_ONE, with("prog", "absent")), CompileErrorKind::Selection, &["absent"]);
 }
@@ -190,7 +190,7 @@ fn several_candidates_are_listed() {
 }
 
 #[test]
-fn what_is_not_there_is_answered_by_what_there_is() {
+fn unknown_target_lists_candidates() {
     let says = ["package `absent`", "`lone`, `many`"];
     refused(&quick(&STAND_IN, package("absent")), CompileErrorKind::Selection, &says);
     let bin = Selection { target: Some(CargoTarget::Bin("absent".into())), ..package("odd") };
@@ -206,7 +206,7 @@ fn what_cannot_be_a_worker_is_refused() {
     refused(&quick(&STAND_IN, package("odd")), kind, &says);
     let says = ["cannot find a remote function in `odd` (--example nothing)"];
     refused(&quick(&STAND_IN, example("odd", "nothing")), kind, &says);
-    let says = ["its main is not cloudknot's", "#[cloudknot::main]", "--lib"];
+    let says = ["its `main` lacks #[cloudknot::main]", "#[cloudknot::main]", "--lib"];
     refused(&quick(&STAND_IN, example("odd", "own_main")), kind, &says);
     let says = ["two remote functions have the ID `stand-in:some::f`"];
     refused(&quick(&STAND_IN, example("odd", "twice")), kind, &says);
@@ -277,8 +277,8 @@ fn settings_that_cannot_be_are_refused() {
     for (name, settings, says) in [
         ("unknown", "targt-cpu = \"haswell\"", ["unknown field `targt-cpu`", "`target-cpu`, `opt-level`, `lto`"]),
         ("native", "target-cpu = \"native\"", ["other machines than this one", "lone/Cargo.toml"]),
-        ("level", "opt-level = 4", ["`opt-level` has to be", "[package.metadata.cloudknot] of `lone`"]),
-        ("letter", "opt-level = \"q\"", ["`opt-level` has to be", "\"z\""]),
+        ("level", "opt-level = 4", ["`opt-level` must be", "[package.metadata.cloudknot] of `lone`"]),
+        ("letter", "opt-level = \"q\"", ["`opt-level` must be", "\"z\""]),
         ("allocator", "allocator = \"best\"", ["unknown variant `best`", "`mimalloc`"]),
     ] {
         refused(&compile(&with_settings(name, settings), package("lone")), kind, &says);

@@ -136,11 +136,11 @@ fn what_is_no_worker_is_refused() {
         assert!(error.hint().unwrap().contains("x86_64-unknown-linux-musl"));
     };
     check(b"", "empty");
-    check(b"#!/bin/sh\n", "no 64-bit executable for Linux");
-    check(b"\xcf\xfa\xed\xfe\x07\x00\x00\x01", "no 64-bit executable for Linux");
-    check(b"\x7fELF\x02\x01", "an executable for neither x86_64 nor aarch64");
+    check(b"#!/bin/sh\n", "not a 64-bit executable for Linux");
+    check(b"\xcf\xfa\xed\xfe\x07\x00\x00\x01", "not a 64-bit executable for Linux");
+    check(b"\x7fELF\x02\x01", "not an executable for x86_64 or aarch64");
     let riscv = b"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03\x00\xf3\x00";
-    check(riscv, "an executable for neither x86_64 nor aarch64");
+    check(riscv, "not an executable for x86_64 or aarch64");
 }
 
 /// Returns a certificate of an authority of the tests, and its key.

@@ -46,7 +46,7 @@ impl std::error::Error for Cause {}
 static TRIES: AtomicU32 = AtomicU32::new(0);
 
 #[cloudknot::remote(retries = 2)]
-fn at_the_third_try() -> Result<u32, String> {
+fn succeeds_at_third_attempt() -> Result<u32, String> {
     match TRIES.fetch_add(1, Ordering::SeqCst) + 1 {
         3 => Ok(3),
         tries => Err(format!("try {tries}")),
@@ -130,9 +130,9 @@ fn failures_are_data() {
 }
 
 #[test]
-fn a_failed_item_is_tried_again() {
+fn failed_item_is_retried() {
     let _home = here();
-    assert_eq!(at_the_third_try.map([()]).wait().unwrap(), [3]);
+    assert_eq!(succeeds_at_third_attempt.map([()]).wait().unwrap(), [3]);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_run_is_attached_to_and_read_twice() {
 #[test]
 fn a_map_inside_a_remote_function_is_refused() {
     let _home = here();
-    assert_eq!(maps.call(()).wait().unwrap(), "Nested: cannot map `double`: this is inside a remote function");
+    assert_eq!(maps.call(()).wait().unwrap(), "Nested: cannot map `double`: a remote function cannot map");
 }
 
 #[test]

@@ -319,7 +319,7 @@ mod errors {
     }
 
     #[test]
-    fn an_error_travels_with_its_chain() {
+    fn error_chain_round_trips() {
         let chain = &["invalid digit found in string"][..];
         let x = &("x",);
         check(serve(function(&own, "errors::own"), x), "no number", chain);
@@ -335,7 +335,7 @@ mod errors {
     }
 
     #[test]
-    fn a_value_travels_without_its_ok() {
+    fn ok_value_is_encoded_without_its_result() {
         super::check(function(&own, "errors::own"), &("7",), &7_u8);
         super::check(function(&with_anyhow, "errors::with_anyhow"), &("7",), &7_u8);
         super::check(function(&by_alias, "errors::by_alias"), &("7",), &7_u8);

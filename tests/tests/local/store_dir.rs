@@ -160,7 +160,7 @@ fn full_disk() {
     ];
     for error in errors {
         assert_error(&error, StoreErrorKind::Full, &[&store.describe()]);
-        assert!(error.hint().is_some_and(|hint| hint.contains("make room")));
+        assert!(error.hint().is_some_and(|hint| hint.contains("free space")));
     }
     assert_eq!(temps(&store), 0, "what did not fit does not take the room of what would");
     assert_eq!(now(store.get("kept")).expect("get"), Some("x".into()), "what is stored is kept");

@@ -63,7 +63,7 @@ fn failures_are_told_with_index_kind_message_and_place() {
     let output = output(&trial(), "", "plain", &Spec { retries: Some(1), ..Spec::of(tasks) });
     let stderr = text(&output.stderr);
     assert!(stderr.contains("cloudknot: work: item 1 panicked: boom, at tests/src/bin/trial/main.rs:"), "{stderr}");
-    assert!(stderr.contains("item 2 returned an error: outer: inner (attempt 1; it is tried again)\n"), "{stderr}");
+    assert!(stderr.contains("item 2 returned an error: outer: inner (attempt 1; retrying)\n"), "{stderr}");
     assert!(stderr.contains("item 2 returned an error: outer: inner\n"), "{stderr}");
     assert!(stderr.contains("work: 1 of 3 done, 2 failed, in "), "{stderr}");
     // Last, what `main` prints for its error.
@@ -77,7 +77,7 @@ fn many_failures_are_counted() {
     let output = output(&trial(), "", "map", &Spec::of((0..50).map(|number| Task::Fail(vec![format!("no {number}")]))));
     let stderr = text(&output.stderr);
     assert_eq!(stderr.matches("returned an error").count(), 10, "{stderr}");
-    assert!(stderr.contains("further failures are counted only"), "{stderr}");
+    assert!(stderr.contains("further failures are counted but not shown"), "{stderr}");
     assert!(stderr.contains("0 of 50 done, 50 failed"), "{stderr}");
 }
 
@@ -131,7 +131,7 @@ impl Middle {
     #[track_caller]
     fn check_told(&self, told: &str) {
         assert!(told.contains("cloudknot: interrupted: 2 of 6 done and kept"), "{told}");
-        let (_, after) = told.split_once("go on with `work.attach(\"").expect(told);
+        let (_, after) = told.split_once("continue with `work.attach(\"").expect(told);
         let (run, _) = after.split_once("\")`").unwrap();
         self.trial.wait_until_gone();
         assert!(self.trial.stored(run, "failures").is_empty(), "what was interrupted has not failed");

@@ -92,7 +92,7 @@ fn a_disk_too_full_for_the_inputs() {
     assert_eq!(values(&facts), [(0, 2)].into(), "this one fits");
     let before = files(&trial.home());
     let facts = trial.facts(&["fill-inputs", "2000000"]);
-    check_error(&facts, "Store", &["cannot write", "/inputs`", "No space left", "hint: make room"]);
+    check_error(&facts, "Store", &["cannot write", "/inputs`", "No space left", "hint: free space"]);
     assert_eq!(files(&trial.home()), before, "nothing is left behind");
 }
 
@@ -102,7 +102,11 @@ fn a_disk_that_fills_with_results() {
     let Some(mounted) = Mounted::at(trial.home(), "2m") else { return skipped("a full disk", NO_MOUNT) };
     let facts = trial.facts(&["fill", "10", "400000"]);
     let run = run_of(&facts).unwrap();
-    check_error(&facts, "Infrastructure", &[&run, "could not go on", "No space left", "make room", "stretch.attach("]);
+    check_error(
+        &facts,
+        "Infrastructure",
+        &[&run, "could not continue", "No space left", "free space", "stretch.attach("],
+    );
     let kept = values(&facts);
     assert!(!kept.is_empty() && kept.len() < 10, "{} are kept", kept.len());
     assert!(kept.values().all(|&length| length == 400_000));

@@ -111,7 +111,7 @@ pub(super) fn patience(bytes: usize) -> aws_sdk_s3::config::Builder {
 static REACHED: AtomicBool = AtomicBool::new(false);
 /// Number of failed attempts to reach a server before that.
 #[cfg(not(cloudknot_worker))]
-static IN_VAIN: AtomicU32 = AtomicU32::new(0);
+static FAILED_CONNECTIONS: AtomicU32 = AtomicU32::new(0);
 /// Maximum number of failed attempts to reach a server for the first time from a user's machine, so that the user learns
 /// within some seconds that there is no network. Once a server has responded, connection errors are taken for transient ones.
 #[cfg(not(cloudknot_worker))]
@@ -144,7 +144,10 @@ impl Intercept for FirstContact {
 impl ClassifyRetry for FirstContact {
     fn classify_retry(&self, request: &InterceptorContext) -> RetryAction {
         let error = request.output_or_error().and_then(|answer| answer.err()?.as_connector_error());
-        if error.is_none() || REACHED.load(Ordering::Relaxed) || IN_VAIN.fetch_add(1, Ordering::Relaxed) + 1 < FIRST {
+        if error.is_none()
+            || REACHED.load(Ordering::Relaxed)
+            || FAILED_CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1 < FIRST
+        {
             return RetryAction::NoActionIndicated;
         }
         RetryAction::RetryForbidden

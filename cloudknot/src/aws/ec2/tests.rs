@@ -49,10 +49,10 @@ impl Wire {
     }
 
     fn ec2(&self) -> Ec2 {
-        self.ec2_trying(3)
+        self.ec2_with_attempts(3)
     }
 
-    fn ec2_trying(&self, attempts: u32) -> Ec2 {
+    fn ec2_with_attempts(&self, attempts: u32) -> Ec2 {
         let connector = SharedHttpConnector::new(self.clone());
         let credentials = Credentials::new("AKIDEXAMPLE", "secret", Some("a token".into()), None, "test");
         let retries =
@@ -298,7 +298,7 @@ async fn a_machine_image_and_a_key_pair_are_there_or_not() {
 async fn what_passes_is_tried_again() {
     let throttled = refusal("RequestLimitExceeded");
     let wire = Wire::answering([(503, &*throttled), (0, "reset"), (502, "<html/>"), (200, DEFAULT_VPC)]);
-    let ec2 = wire.ec2_trying(4);
+    let ec2 = wire.ec2_with_attempts(4);
     assert_eq!(ec2.default_vpc().await.unwrap(), Some(default_vpc()));
     assert_eq!(wire.forms().len(), 4);
     // EC2 also reports throttling with status 400.
@@ -309,7 +309,7 @@ async fn what_passes_is_tried_again() {
 #[tokio::test]
 async fn a_refusal_says_who_what_and_what_to_do() {
     async fn check(status: u16, answer: &str, kind: ErrorKind, shown: &str) {
-        let error = Wire::answering([(status, answer)]).ec2_trying(1).subnets("vpc-1").await.unwrap_err();
+        let error = Wire::answering([(status, answer)]).ec2_with_attempts(1).subnets("vpc-1").await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error:?}");
         assert!(format!("{error:?}").starts_with(shown), "{error:?}");
         assert!(kind == ErrorKind::Aws || error.hint().is_some(), "{error:?}");
@@ -326,7 +326,7 @@ async fn a_refusal_says_who_what_and_what_to_do() {
     }
     check(500, "", ErrorKind::Aws, &format!("{what}AWS answered with status 500")).await;
     check(0, "no such host", ErrorKind::Aws, what).await;
-    let what = "cannot list the subnets of the VPC `vpc-1`: the answer from EC2 in eu-central-1 cannot be understood";
+    let what = "cannot list the subnets of the VPC `vpc-1`: cannot parse the response from EC2 in eu-central-1";
     check(200, "no XML", ErrorKind::Aws, what).await;
     check(200, "<R><subnetSet><item/></subnetSet></R>", ErrorKind::Aws, what).await;
 }

@@ -22,7 +22,7 @@ const AT_ONCE: usize = 16;
 
 /// Stores a failure with the reason for each item whose job ended without an outcome for it; once all jobs are over, for
 /// each unfinished item.
-pub(super) async fn what_ended(of: &Follower, over: bool) -> Result<()> {
+pub(super) async fn explain_ended_jobs(of: &Follower, over: bool) -> Result<()> {
     // The last job that had the child: a job that was submitted again says more than the one before.
     let job_of = |child: u64| of.sent.iter().rev().find(|sent| sent.children.contains(&child));
     let id_of = |child: u64| job_of(child).map(|sent| sent.child(child));
@@ -111,7 +111,7 @@ fn why(job: &Described) -> Failure {
         }
         _ if said("exceeded timeout") => (ItemErrorKind::TimedOut, "its job took longer than its timeout".to_owned()),
         _ if said("Dependent Job failed") => {
-            (ItemErrorKind::Upstream, "a job that its own depends on failed".to_owned())
+            (ItemErrorKind::Upstream, "a job that its job depends on failed".to_owned())
         }
         _ if said("Host EC2") || said("Spot Task was interrupted") => {
             (ItemErrorKind::Infrastructure, format!("its machine was reclaimed: {first_said}"))
@@ -121,8 +121,8 @@ fn why(job: &Described) -> Failure {
         Some(exit::TROUBLE) => (ItemErrorKind::Infrastructure, "its worker could not continue".to_owned()),
         Some(exit::DONE) => (ItemErrorKind::Infrastructure, "its job succeeded, but left no outcome".to_owned()),
         Some(137) => (ItemErrorKind::Infrastructure, "its container was killed from outside by SIGKILL".to_owned()),
-        Some(code) if code > 128 => (ItemErrorKind::Crashed, format!("its worker was ended by signal {}", code - 128)),
-        Some(code) => (ItemErrorKind::Infrastructure, format!("its container ended with code {code}")),
+        Some(code) if code > 128 => (ItemErrorKind::Crashed, format!("its worker was killed by signal {}", code - 128)),
+        Some(code) => (ItemErrorKind::Infrastructure, format!("its container exited with code {code}")),
         None => (ItemErrorKind::Infrastructure, format!("its job ended before it ran: {first_said}")),
     };
     let times =
@@ -155,7 +155,7 @@ mod tests {
         check(Some(137), "", ended, ItemErrorKind::Infrastructure, killed);
         let timeout = "Job attempt duration exceeded timeout";
         check(Some(137), "", timeout, ItemErrorKind::TimedOut, "its job took longer than its timeout");
-        check(Some(139), "", ended, ItemErrorKind::Crashed, "its worker was ended by signal 11");
+        check(Some(139), "", ended, ItemErrorKind::Crashed, "its worker was killed by signal 11");
         let lost = "Host EC2 (instance i-1) terminated.";
         check(None, "", lost, ItemErrorKind::Infrastructure, &format!("its machine was reclaimed: {lost}"));
         let spot = "Your Spot Task was interrupted.";
@@ -171,6 +171,6 @@ mod tests {
             &format!("its job ended before it ran: {docker}"),
         );
         check(Some(75), "", ended, ItemErrorKind::Interrupted, "its worker was stopped");
-        check(Some(3), "", ended, ItemErrorKind::Infrastructure, "its container ended with code 3");
+        check(Some(3), "", ended, ItemErrorKind::Infrastructure, "its container exited with code 3");
     }
 }

@@ -43,11 +43,11 @@ impl Follower {
             let now: u64 = self.sent.iter().map(Sent::ended).sum();
             let news = now != ended || polls.is_multiple_of(10);
             if over || (news && looked.elapsed() >= (began.elapsed() / 10).clamp(LISTING.0, LISTING.1)) {
-                self.take_in(over).await?;
+                self.refresh(over).await?;
                 if self.ledger.missing().is_empty() {
                     return Ok(End::Complete);
                 }
-                self.ledger.stop_after_too_many();
+                self.ledger.enforce_max_failures();
                 (looked, ended) = (Instant::now(), now);
             }
             if over {
@@ -58,10 +58,10 @@ impl Follower {
     }
 
     async fn pause(&self, time: Duration) {
-        const GLANCE: Duration = Duration::from_millis(100);
+        const CHECK_INTERVAL: Duration = Duration::from_millis(100);
         let began = Instant::now();
         while began.elapsed() < time && !self.is_stopped() {
-            tokio::time::sleep(GLANCE.min(time.saturating_sub(began.elapsed()))).await;
+            tokio::time::sleep(CHECK_INTERVAL.min(time.saturating_sub(began.elapsed()))).await;
         }
     }
 
@@ -87,7 +87,7 @@ impl Follower {
     }
 
     /// Records what is stored, and explains the jobs that ended without outcomes.
-    async fn take_in(&mut self, over: bool) -> Result<()> {
+    async fn refresh(&mut self, over: bool) -> Result<()> {
         self.ledger.refresh().await?;
         let failed: u64 = self.sent.iter().map(|sent| sent.seen.count(&["FAILED"])).sum();
         if self.ledger.missing().is_empty() || (!over && failed == self.explained) {
@@ -99,7 +99,7 @@ impl Follower {
             return Ok(());
         }
         self.explained = failed;
-        explain::what_ended(self, over).await
+        explain::explain_ended_jobs(self, over).await
     }
 
     /// Stops following the run. Ends its jobs if the run was cancelled or too many items have failed, but not if only this
@@ -108,7 +108,7 @@ impl Follower {
         let Record { manifest, .. } = &self.ledger.record;
         let too_many = manifest.max_failures.is_some_and(|most| self.ledger.counts().1 >= most);
         if !too_many && !self.ledger.is_cancelled().await? {
-            return Ok(End::Trouble(format!(
+            return Ok(End::Failed(format!(
                 "the run continues on AWS Batch without this program; `{}.attach(\"{}\")` follows it, and `.cancel()` on that \
                  run cancels it",
                 self.ledger.record.function_name(),

@@ -44,7 +44,7 @@ pub(super) async fn cancel_item(aws: &Aws, ledger: &Ledger, item: u64) -> Result
     };
     let Some((id, items)) = sent.iter().rev().find_map(has_it) else { return Err(refused("it has no job")) };
     if items.iter().map(|range| range.end - range.start).sum::<u64>() > 1 {
-        return Err(refused("its job has others, too")
+        return Err(refused("its job has other items, too")
             .with_hint("submit with `.chunk(1)` to cancel items one by one, or cancel the run"));
     }
     batch.terminate(&id, "its item was cancelled").await

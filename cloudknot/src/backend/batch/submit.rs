@@ -34,7 +34,7 @@ impl Follower {
             return Ok(Some(End::Complete));
         }
         // The program that cancelled the round, or saw too many items fail, may have been killed before it ended the jobs.
-        self.ledger.stop_after_too_many();
+        self.ledger.enforce_max_failures();
         if self.ledger.is_cancelled().await? {
             self.ledger.control.stop.store(true, Ordering::Relaxed);
         }
@@ -42,16 +42,16 @@ impl Follower {
             return Ok(None);
         }
         // Stored outcomes can be read even if this fails, so the error ends the round and is not returned.
-        Ok(self.take_up().await.err().map(|error| {
+        Ok(self.resume().await.err().map(|error| {
             let gone = "the queue or the job definition that the run was submitted with is gone: stored results stay \
             readable; map the remaining inputs again";
             let error = if error.kind() == ErrorKind::NotFound { error.with_hint(gone) } else { error };
-            End::Trouble(error.in_one_line())
+            End::Failed(error.in_one_line())
         }))
     }
 
     /// Submits the children that have no job, for a run that was submitted before.
-    async fn take_up(&mut self) -> Result<()> {
+    async fn resume(&mut self) -> Result<()> {
         self.find_jobs().await?;
         let left = self.children_left();
         let Record { manifest, scheduled, .. } = &self.ledger.record;

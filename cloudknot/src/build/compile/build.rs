@@ -104,7 +104,7 @@ impl Build<'_> {
         let refused = |message: String| CompileError::new(CompileErrorKind::Worker, message);
         if let Some(contract) = executable.contract.filter(|contract| *contract != VERSION) {
             let message = format!(
-                "cannot use the worker of `{name}`: it has version {contract} of the contract with its host, and this is \
+                "cannot use the worker of `{name}`: its contract with the host has version {contract}, and cargo-knot has version \
                  {VERSION}"
             );
             return Err(versions::refused(message, &self.program.metadata, self.selected.package));
@@ -125,8 +125,10 @@ impl Build<'_> {
             )));
         }
         if executable.contract.is_none() {
-            return Err(refused(format!("cannot make a worker of `{name}` ({target}): its main is not cloudknot's"))
-                .with_hint("put #[cloudknot::main] on its main, or choose the library alone: `--lib`"));
+            return Err(refused(format!(
+                "cannot make a worker of `{name}` ({target}): its `main` lacks #[cloudknot::main]"
+            ))
+            .with_hint("put #[cloudknot::main] on its main, or choose the library alone: `--lib`"));
         }
         Ok(())
     }

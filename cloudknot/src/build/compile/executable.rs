@@ -41,7 +41,7 @@ impl Executable {
 
 fn read<T: DeserializeOwned>(lines: &[&[u8]]) -> Result<Vec<T>, CompileError> {
     lines.iter().map(|line| serde_json::from_slice(line)).collect::<Result<_, _>>().map_err(|cause| {
-        unreadable().with_source(cause).with_hint("cargo-knot and cloudknot have to be of the same version")
+        unreadable().with_source(cause).with_hint("cargo-knot and cloudknot must have the same version")
     })
 }
 

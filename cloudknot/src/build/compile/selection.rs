@@ -178,7 +178,7 @@ fn several(candidates: &[Selected<'_>]) -> CompileError {
         format!("cannot choose the target of the worker: there are {count} candidates"),
     )
     .with_hint(list(
-        "say which",
+        "choose one",
         candidates.iter().map(|selected| Selected { kind: selected.kind.clone(), ..*selected }),
     ))
 }

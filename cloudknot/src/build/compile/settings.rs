@@ -72,7 +72,7 @@ const OF_THE_WORKER: [&str; 9] = [
 
 /// Optimization level: a number or a letter, as in a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged, expecting = "`opt-level` has to be 0, 1, 2, 3, \"s\" or \"z\"")]
+#[serde(untagged, expecting = "`opt-level` must be 0, 1, 2, 3, \"s\" or \"z\"")]
 pub enum OptLevel {
     /// Optimization for speed, 0 to 3.
     Speed(u8),
@@ -92,7 +92,7 @@ pub enum SizeLevel {
 
 /// Link-time optimization: a switch or a word, as in a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged, expecting = "`lto` has to be true, false, \"thin\", \"fat\" or \"off\"")]
+#[serde(untagged, expecting = "`lto` must be true, false, \"thin\", \"fat\" or \"off\"")]
 pub enum Lto {
     /// `true` is "fat"; `false` optimizes within each crate.
     Switch(bool),
@@ -132,7 +132,7 @@ impl Settings {
             .with_hint(format!("{hint}, in `{}`", package.manifest_path))
         };
         let Some(table) = package.metadata.get("cloudknot") else { return Ok(Self::default()) };
-        let Some(table) = table.as_object() else { return Err(refused("it has to be a table")) };
+        let Some(table) = table.as_object() else { return Err(refused("it must be a table")) };
         // Two types deserialize the table, so that each can reject unknown keys.
         let (own, knot): (Map<_, _>, Map<_, _>) =
             table.clone().into_iter().partition(|(key, _)| OF_THE_WORKER.contains(&key.as_str()));
@@ -150,10 +150,10 @@ impl Settings {
             return Err(refused("name `base-image` or `dockerfile`, not both"));
         }
         if let Some(OptLevel::Speed(4..)) = settings.opt_level {
-            return Err(refused("`opt-level` has to be 0, 1, 2, 3, \"s\" or \"z\""));
+            return Err(refused("`opt-level` must be 0, 1, 2, 3, \"s\" or \"z\""));
         }
         if settings.codegen_units == Some(0) {
-            return Err(refused("`codegen-units` has to be at least 1"));
+            return Err(refused("`codegen-units` must be at least 1"));
         }
         if settings.target_cpu.as_deref() == Some("native") {
             return Err(refused(

@@ -32,7 +32,7 @@ impl Toolchain {
         let field = |name: &str| {
             version.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(ToString::to_string)
         };
-        let host = field("host").ok_or_else(|| failed("understand what `rustc -vV` says: it names no host"))?;
+        let host = field("host").ok_or_else(|| failed("parse the output of `rustc -vV`: it has no field `host`"))?;
         let sysroot = ask(rustc, folder, &["--print", "sysroot"])?.trim().into();
         Ok(Self {
             cargo: config.cargo().into(),

@@ -17,7 +17,8 @@ pub(super) fn check(metadata: &Metadata, package: &Package) -> Result<(), Compil
     else {
         return Ok(());
     };
-    let message = format!("cannot build `{}`: it has cloudknot {version}, and this is cargo-knot {OWN}", package.name);
+    let message =
+        format!("cannot build `{}`: its cloudknot {version} is incompatible with cargo-knot {OWN}", package.name);
     Err(refused(message, metadata, package))
 }
 

@@ -11,7 +11,7 @@ use bollard::query_parameters::{
 };
 use futures_util::{StreamExt, TryStreamExt};
 
-use super::{DockerError, Doing, Engine};
+use super::{DockerError, Engine, Operation};
 
 /// Label of our containers, by which those of a killed program are found and removed.
 const LABEL: &str = "cloudknot.run";
@@ -57,7 +57,7 @@ impl Engine {
         stop: impl Future<Output = ()>,
         mut on_log: impl FnMut(&[u8]),
     ) -> Result<Ended, DockerError> {
-        let failed = |source| DockerError::new(Doing::Run(order.image.clone()), source);
+        let failed = |source| DockerError::new(Operation::Run(order.image.clone()), source);
         let created = self.docker.create_container(None, body(order)).await.map_err(failed)?;
         let result = self.watch(&created.id, stop, &mut on_log).await.map_err(failed);
         let options = RemoveContainerOptionsBuilder::default().force(true).build();
@@ -114,7 +114,7 @@ impl Engine {
 
     /// Removes the ended containers left behind by programs that were killed.
     pub(crate) async fn sweep(&self) -> Result<(), DockerError> {
-        let failed = |source| DockerError::new(Doing::Sweep, source);
+        let failed = |source| DockerError::new(Operation::Sweep, source);
         let filters = HashMap::from([("label", vec![LABEL]), ("status", vec!["exited", "dead"])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         for container in self.docker.list_containers(Some(options)).await.map_err(failed)? {

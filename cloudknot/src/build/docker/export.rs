@@ -29,7 +29,7 @@ pub(super) fn read(file: File) -> Result<Image> {
     let configuration: ImageConfiguration = serde_json::from_slice(&export.get(&entry.config)?)?;
     let diff_ids = configuration.rootfs().diff_ids().clone();
     if diff_ids.len() != entry.layers.len() {
-        return Err("the engine's image has other layers than its configuration says".into());
+        return Err("the layers of the exported image do not match its configuration".into());
     }
     let layers = entry.layers.iter().zip(diff_ids).map(|(layer, diff_id)| {
         let bytes = export.get(layer)?;

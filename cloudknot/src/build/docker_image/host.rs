@@ -134,8 +134,11 @@ async fn assemble(base: Option<Base>, worker: Vec<u8>, options: ImageOptions) ->
     }
     #[cfg(not(feature = "docker"))]
     if base.is_some() {
-        return Err(Error::new(ErrorKind::Image, "cannot put the worker onto its base: this needs a Docker engine")
-            .with_hint("build cloudknot with the feature `docker`"));
+        return Err(Error::new(
+            ErrorKind::Image,
+            "cannot add the worker to its base image: this needs a Docker engine",
+        )
+        .with_hint("build cloudknot with the feature `docker`"));
     }
     // Compressing takes a considerable part of a second and must not block other tasks.
     let assembled = tokio::task::spawn_blocking(move || Image::assemble(&worker, &options)).await;

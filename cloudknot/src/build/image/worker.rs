@@ -26,12 +26,12 @@ impl Architecture {
         let machine = match worker {
             [0x7f, b'E', b'L', b'F', 2, 1, ..] => worker.get(18..20),
             [] => return Err(ImageError::NotAWorker { found: "empty" }),
-            _ => return Err(ImageError::NotAWorker { found: "no 64-bit executable for Linux" }),
+            _ => return Err(ImageError::NotAWorker { found: "not a 64-bit executable for Linux" }),
         };
         match machine {
             Some([0x3e, 0]) => Ok(Self::Amd64),
             Some([0xb7, 0]) => Ok(Self::Arm64),
-            _ => Err(ImageError::NotAWorker { found: "an executable for neither x86_64 nor aarch64" }),
+            _ => Err(ImageError::NotAWorker { found: "not an executable for x86_64 or aarch64" }),
         }
     }
 
@@ -40,7 +40,7 @@ impl Architecture {
         match architecture {
             Arch::Amd64 => Ok(Self::Amd64),
             Arch::ARM64 => Ok(Self::Arm64),
-            _ => Err(ImageError::NotAWorker { found: "to stand on a base for neither x86_64 nor aarch64" }),
+            _ => Err(ImageError::NotAWorker { found: "on a base image for neither x86_64 nor aarch64" }),
         }
     }
 

@@ -76,7 +76,7 @@ impl RegistryError {
         Self {
             kind: RegistryErrorKind::Connection,
             message: format!("cannot {doing}"),
-            cause: Some(Cause(format!("no answer in time: nothing has moved for {seconds} seconds"))),
+            cause: Some(Cause(format!("timed out: no data was sent or received for {seconds} seconds"))),
             hint: hint(RegistryErrorKind::Connection, registry, false),
         }
     }
@@ -110,7 +110,7 @@ impl RegistryError {
         };
         Self {
             hint: Some(format!(
-                "give a user and a password, or a token that stands for one: `cargo knot push --username NAME \
+                "give a user and a password, or a token in place of a password: `cargo knot push --username NAME \
                  --password-stdin`{azure}"
             )),
             ..Self::stored_login(registry, path, "it holds an identity token, which only Docker can use".to_owned())
@@ -186,9 +186,9 @@ fn classify(error: &OciDistributionError) -> (RegistryErrorKind, String) {
 fn by_status(code: u16, message: &str) -> (RegistryErrorKind, String) {
     let (kind, what) = match code {
         401 => (RegistryErrorKind::Login, "the registry rejects the login, or requires one"),
-        403 => (RegistryErrorKind::NotPermitted, "the registry does not permit it"),
-        404 => (RegistryErrorKind::NotFound, "the registry does not have it"),
-        408 | 429 => (RegistryErrorKind::Busy, "the registry has too many requests"),
+        403 => (RegistryErrorKind::NotPermitted, "the registry denies permission"),
+        404 => (RegistryErrorKind::NotFound, "not found in the registry"),
+        408 | 429 => (RegistryErrorKind::Busy, "the registry received too many requests"),
         500 | 502..=504 => (RegistryErrorKind::Busy, "the registry is temporarily unavailable"),
         _ => (RegistryErrorKind::Refused, "the registry refuses"),
     };

@@ -1,6 +1,6 @@
 //! Findings about the account: credentials, permissions, quotas, Pars and Knot.
 
-use super::{Examination, Finding, Here, State, VERBS, in_a_line, permissions, program};
+use super::{Examination, Finding, Here, State, VERBS, in_one_line, permissions, program};
 use crate::aws::batch::Batch;
 use crate::aws::cloudformation::{KNOT_STACKS, PARS_STACKS, Stack, Stacks};
 use crate::aws::{Aws, quotas, s3};
@@ -48,14 +48,14 @@ pub(super) async fn examine(asked: &Examination, here: &Here) -> (bool, Vec<Find
     let knot = asked.knot.clone().or_else(|| noted.map(|note| note.knot.clone()));
     let knot = knot.or_else(|| here.program.as_ref().ok().map(|(name, _)| name.clone()));
     let Some((aws, number, arn)) = aws else {
-        let not_asked = "AWS was not asked: it does not know who asks";
+        let not_asked = "not checked: AWS does not know the caller";
         for about in ["permissions", "quotas", "Pars", "Knot"] {
             found.push(Finding::unknown(about, not_asked));
         }
         found.push(program(here, &note, None));
         return (false, found);
     };
-    let there = There::look(&aws, &account, asked.pars.clone(), config.pars, knot.as_deref()).await;
+    let there = AccountState::look(&aws, &account, asked.pars.clone(), config.pars, knot.as_deref()).await;
     let max_vcpus = there.knot.as_ref().and_then(|knot| knot.deployed.settings.max_vcpus).unwrap_or(MAX_VCPUS);
     let scope = there.scope(&aws, &number, knot.as_deref());
     let (allowed, quotas) = tokio::join!(
@@ -104,7 +104,7 @@ async fn choices() -> (Config, Finding) {
 }
 
 /// The Pars and the Knot that would be used.
-struct There {
+struct AccountState {
     /// Name of the Pars, whether or not it exists.
     name: String,
     pars: Option<Pars>,
@@ -112,7 +112,7 @@ struct There {
     found: Vec<Finding>,
 }
 
-impl There {
+impl AccountState {
     async fn look(
         aws: &Aws,
         account: &Account,
@@ -228,7 +228,7 @@ fn incomplete(about: &str, stack: &Stack, command: &str) -> Option<Finding> {
     let found = format!("its stack is {}{reason}", stack.status);
     if stack.status.as_str().ends_with("_IN_PROGRESS") {
         return Some(
-            Finding::doubtful(about, found).remedy("another operation is in progress: check again in some minutes"),
+            Finding::doubtful(about, found).remedy("another operation is in progress: check again in a few minutes"),
         );
     }
     Some(Finding::bad(about, found).remedy(format!("run `{command}` again, which repairs it or starts again")))
@@ -277,6 +277,6 @@ async fn of_quotas(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Finding> {
 }
 
 fn unread(about: String, found: &str, error: &Error) -> Finding {
-    let finding = Finding::unknown(about, format!("{found}: {}", in_a_line(error)));
+    let finding = Finding::unknown(about, format!("{found}: {}", in_one_line(error)));
     error.hint().into_iter().fold(finding, Finding::remedy)
 }

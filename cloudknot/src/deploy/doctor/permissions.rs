@@ -1,6 +1,6 @@
 //! Findings about permissions, one per verb.
 
-use super::{Finding, State, in_a_line};
+use super::{Finding, State, in_one_line};
 use crate::aws::Aws;
 use crate::aws::permissions::{Answer, Simulation, simulate};
 use crate::deploy::policy::{Allowed, Scope};
@@ -16,7 +16,7 @@ pub(super) async fn examine(aws: &Aws, caller: &str, scope: &Scope, verbs: &[All
         }
         Ok(Simulation::Unsupported(why)) => vec![Finding::unknown(about, why)],
         Err(error) => {
-            let finding = Finding::unknown(about, in_a_line(&error));
+            let finding = Finding::unknown(about, in_one_line(&error));
             let grant = "ask an administrator to grant `iam:SimulatePrincipalPolicy`: `cargo knot policy doctor` prints the \
             policy";
             vec![if error.kind() == ErrorKind::Denied { finding.remedy(grant) } else { finding }]

@@ -29,10 +29,10 @@ pub(crate) async fn clobber(clobber: &KnotClobber) -> Result<()> {
     let (pars, left) = match &stack {
         Some(stack) => {
             let pars = below(&stacks, stack).await?;
-            take_away(clobber, &aws, &stacks, stack, pars.as_ref()).await?;
+            delete(clobber, &aws, &stacks, stack, pars.as_ref()).await?;
             (pars, true)
         }
-        None => take_away_what_is_left(clobber, &aws, &stacks).await?,
+        None => delete_remains(clobber, &aws, &stacks).await?,
     };
     let pars = pars.filter(|_| clobber.pars);
     let of_pars = match &pars {
@@ -47,7 +47,7 @@ pub(crate) async fn clobber(clobber: &KnotClobber) -> Result<()> {
         return Ok(());
     }
     let message = format!("cannot find the Knot `{}` in {}", clobber.name, aws.region);
-    let hint = "`cargo knot list` shows those in this region; `cargo knot pars clobber <name>` deletes a Pars";
+    let hint = "`cargo knot list` lists the Knots in this region; `cargo knot pars clobber <name>` deletes a Pars";
     Err(Error::new(ErrorKind::NotFound, message).with_hint(hint))
 }
 
@@ -77,13 +77,7 @@ async fn clobber_pars(clobber: &KnotClobber, aws: &Aws, pars: &Stack) -> Result<
 
 /// Ends jobs first, then deletes runs and images, then the stack; results that jobs stored while they ended are
 /// deleted last.
-async fn take_away(
-    clobber: &KnotClobber,
-    aws: &Aws,
-    stacks: &Stacks,
-    stack: &Stack,
-    pars: Option<&Stack>,
-) -> Result<()> {
+async fn delete(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &Stack, pars: Option<&Stack>) -> Result<()> {
     let batch = Batch::new(aws);
     // A partly created Knot has no jobs and no runs.
     let whole = read(stack, &clobber.account).ok();
@@ -114,11 +108,11 @@ async fn take_away(
 
 /// Deletes the remains of a Knot whose stack is gone. Returns the stack of the Pars that the Knot was on, and whether
 /// there were any remains.
-async fn take_away_what_is_left(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks) -> Result<(Option<Stack>, bool)> {
+async fn delete_remains(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks) -> Result<(Option<Stack>, bool)> {
     // An unreadable note is reported later, when it is to be removed.
     let note = KnotNote::read(&home::of_package(&clobber.folder)).ok().flatten();
     let note = note.filter(|note| note.knot == clobber.name && note.region == aws.region);
-    let pars = was_below(clobber, stacks, note.as_ref()).await?;
+    let pars = pars_stack_of_deleted_knot(clobber, stacks, note.as_ref()).await?;
     let batch = Batch::new(aws);
     let definitions = all_definitions(&clobber.name, None, &batch.definitions().await?);
     if !definitions.is_empty() {
@@ -134,7 +128,7 @@ async fn take_away_what_is_left(clobber: &KnotClobber, aws: &Aws, stacks: &Stack
         } else {
             let (bucket, pars, name) = (pars.output("Bucket")?, &pars.name, &clobber.name);
             step(&format!(
-                "the bucket `{bucket}` existed before the stack `{pars}`: runs of a Knot `{name}` in it are kept"
+                "the bucket `{bucket}` existed before the stack `{pars}`, so runs of the Knot `{name}` in it are kept"
             ));
         }
     }
@@ -143,7 +137,11 @@ async fn take_away_what_is_left(clobber: &KnotClobber, aws: &Aws, stacks: &Stack
 
 /// Returns the stack of the Pars that a Knot was on whose own stack is gone, from CloudFormation's record of deleted
 /// stacks or from the note in this folder.
-async fn was_below(clobber: &KnotClobber, stacks: &Stacks, note: Option<&KnotNote>) -> Result<Option<Stack>> {
+async fn pars_stack_of_deleted_knot(
+    clobber: &KnotClobber,
+    stacks: &Stacks,
+    note: Option<&KnotNote>,
+) -> Result<Option<Stack>> {
     let remembered = match stacks.deleted(&stack_name(&clobber.name)).await {
         // A caller that may delete stacks may not be allowed to list the deleted ones.
         Err(error) if error.kind() == ErrorKind::Denied => None,

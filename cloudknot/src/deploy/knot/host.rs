@@ -79,7 +79,7 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
         steps.step(None, Action::Make, &image, &format!("at most {bytes} bytes are pushed"));
     }
     steps.notes.extend(resolved.denied.clone());
-    steps.notes.extend(state.stack.as_ref().and_then(Stack::goes_first));
+    steps.notes.extend(state.stack.as_ref().and_then(Stack::deletion_note));
     steps.notes.extend(costs::idle(None, knot.settings.min_vcpus.unwrap_or(0)));
     Ok(steps)
 }
@@ -131,7 +131,7 @@ async fn apply(mut resolved: Resolved, artifacts: &BuildArtifacts, account: &Acc
         resolved.refresh_for_a_change(account, Intent::Apply).await?;
         let types = check_machines(&resolved, artifacts).await?;
         let pars = match &resolved.state.pars {
-            ParsFound::There(pars) => (**pars).clone(),
+            ParsFound::Existing(pars) => (**pars).clone(),
             ParsFound::Missing(missing) => {
                 step(&format!("there is no Pars yet: creating `{}`", missing.planned().name));
                 let pars = pars::apply(missing).await?;

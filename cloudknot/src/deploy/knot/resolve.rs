@@ -54,7 +54,7 @@ pub(super) struct AccountState {
 
 /// The Pars that the Knot will use.
 pub(super) enum ParsFound {
-    There(Box<Pars>),
+    Existing(Box<Pars>),
     /// The deploy creates it.
     Missing(Box<ParsState>),
 }
@@ -111,9 +111,9 @@ impl Resolved {
     pub(super) async fn refresh_for_a_change(&mut self, account: &Account, intent: Intent) -> Result<()> {
         let name = self.state.pars.planned().name;
         match (pars::find(&self.state.stacks, &name, account).await?, &self.state.pars) {
-            (Some(pars), _) => self.state.pars = ParsFound::There(Box::new(pars)),
+            (Some(pars), _) => self.state.pars = ParsFound::Existing(Box::new(pars)),
             (None, ParsFound::Missing(_)) => {}
-            (None, ParsFound::There(_)) => {
+            (None, ParsFound::Existing(_)) => {
                 let message =
                     format!("cannot deploy the Knot `{}`: its Pars `{name}` was just clobbered", self.knot.name);
                 return Err(Error::new(ErrorKind::NotFound, message).with_hint("run the same command again"));
@@ -255,7 +255,7 @@ impl AccountState {
             knot.is_ours(stack, &name)?;
         }
         let pars = match found {
-            Some(pars) => ParsFound::There(Box::new(pars)),
+            Some(pars) => ParsFound::Existing(Box::new(pars)),
             None if chosen.is_some() => {
                 let message = format!("cannot find the Pars `{name}` in {}", aws.region);
                 let hint = format!("`cargo knot pars create {name}` creates it; {}", pars::LOOKED_FOR);
@@ -272,7 +272,7 @@ impl AccountState {
             None => match Box::pin(ParsState::resolve(&default_pars_builder(&name, account)?, intent)).await? {
                 ParsResolved::Open(state) => ParsFound::Missing(state),
                 // The Pars has been created in the meantime.
-                ParsResolved::Unchanged(pars) => ParsFound::There(pars),
+                ParsResolved::Unchanged(pars) => ParsFound::Existing(pars),
             },
         };
         Ok(Self { aws, stacks, stack, pars })
@@ -295,7 +295,7 @@ impl ParsFound {
     /// Returns the Pars, or one without resources if it is yet to be created.
     pub(super) fn planned(&self) -> Pars {
         match self {
-            Self::There(pars) => (**pars).clone(),
+            Self::Existing(pars) => (**pars).clone(),
             Self::Missing(state) => state.planned(),
         }
     }

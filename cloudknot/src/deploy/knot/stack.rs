@@ -21,11 +21,11 @@ pub(crate) async fn get(builder: &KnotBuilder) -> Result<Knot> {
     let found = Stacks::new(&aws).find(&stack_name(name)).await?;
     let absent = |what: &str| {
         Error::new(ErrorKind::NotFound, format!("cannot find the Knot `{name}` in {}{what}", aws.region))
-            .with_hint("`cargo knot list` shows those in this region, `cargo knot deploy` creates one")
+            .with_hint("`cargo knot list` lists the Knots in this region, `cargo knot deploy` creates one")
     };
     let stack = found.ok_or_else(|| absent(""))?;
     if !stack.outputs.contains_key("ImageDigest") {
-        return Err(absent(&format!(": its stack is {}, and not complete", stack.status)));
+        return Err(absent(&format!(": its last deploy did not finish (its stack is {})", stack.status)));
     }
     read(&stack, &builder.account)
 }

@@ -241,7 +241,7 @@ impl Wanted<'_> {
             amount(what, text.as_deref())?;
         }
         if let Some(name) = said.env.keys().find(|name| *name == "AWS_REGION" || said.secrets.contains_key(*name)) {
-            return Err(refused(&format!("the variable `{name}`"), "it is set already, in another way"));
+            return Err(refused(&format!("the variable `{name}`"), "it is already set in another place"));
         }
         if said.vcpus.is_some_and(|vcpus| vcpus.is_nan() || vcpus <= 0.0) {
             return Err(refused("`vcpus`", "it must be above zero"));
@@ -263,11 +263,11 @@ impl Wanted<'_> {
             ("priority", said.priority.is_some()),
         ] {
             if given && said.queue.is_some() {
-                return Err(refused(&format!("`{what}` with `queue`"), "an existing queue has its own"));
+                return Err(refused(&format!("`{what}` with `queue`"), "it cannot be set for an existing queue"));
             }
         }
         if !said.policies.is_empty() && said.job_role.is_some() {
-            return Err(refused("`policies` with `job-role`", "an existing role has its own"));
+            return Err(refused("`policies` with `job-role`", "they cannot be set for an existing role"));
         }
         for (what, given) in [
             ("service-role", said.service_role.is_some()),
@@ -285,7 +285,10 @@ impl Wanted<'_> {
                 ));
             }
             if given && said.queue.is_some() {
-                return Err(refused(&format!("`{what}` with `queue`"), "an existing queue has its own machines"));
+                return Err(refused(
+                    &format!("`{what}` with `queue`"),
+                    "the machines of an existing queue cannot be changed",
+                ));
             }
         }
         if said.bid_percentage.is_some() && compute != Compute::Spot {
@@ -404,7 +407,7 @@ fn short_hash(id: &str) -> String {
 }
 
 fn refused(what: &str, why: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("invalid {what}: {why}")).with_hint("leave it out, or change the other")
+    Error::new(ErrorKind::Config, format!("invalid {what}: {why}")).with_hint("remove it, or change the other setting")
 }
 
 fn ephemeral_on_instances() -> Error {
@@ -455,7 +458,7 @@ mod tests {
         wanted(&said(&mount(point))).check().unwrap();
         wanted(&said(&mount(&format!(r#"{point}, "root": "/""#)))).check().unwrap();
         wanted(&said(&mount(r#""root": "/shared""#))).check().unwrap();
-        check(&mount(&format!(r#"{point}, "root": "/shared""#)), "an access point has a root of its own");
+        check(&mount(&format!(r#"{point}, "root": "/shared""#)), "an access point has its own root");
         check(r#"{"mounts": {"data": "fs-01234567"}}"#, "`mounts` at `data`");
         check(r#"{"ephemeral-storage": "50 GiB"}"#, "it is for Fargate only");
         check(r#"{"ephemeral-storage": "50 GiB", "compute": "spot"}"#, "it is for Fargate only");

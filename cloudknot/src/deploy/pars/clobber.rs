@@ -25,7 +25,7 @@ pub(crate) async fn clobber(clobber: &ParsClobber) -> Result<()> {
     let knots = all.iter().filter_map(|knot| Some((knot.name.strip_prefix(KNOT_STACKS)?, knot)));
     let on_it: Vec<_> = knots.filter(|(_, knot)| says(knot, "Pars", name)).map(|(name, _)| name).collect();
     if !on_it.is_empty() {
-        return refused("Knots stand on it", on_it, "clobber those first: `cargo knot clobber <name>`");
+        return refused("Knots use it", on_it, "clobber those first: `cargo knot clobber <name>`");
     }
     // The template contains the stack's own resources only; a bucket that existed before is not in it.
     let own = resources(&stacks.template(&stack).await?);
@@ -41,7 +41,7 @@ pub(crate) async fn clobber(clobber: &ParsClobber) -> Result<()> {
         let others = all.iter().filter(|other| other.id != stack.id && says(other, "Bucket", bucket));
         let others: Vec<_> = others.filter_map(|other| other.name.strip_prefix(PARS_STACKS)).collect();
         if !others.is_empty() {
-            return refused("others keep their runs in its bucket", others, "clobber those first, or keep the data");
+            return refused("others have runs in its bucket", others, "clobber those first, or keep the data");
         }
         if stack.can_be_changed() {
             keep_data(&stacks, &stack, false).await?;

@@ -27,7 +27,7 @@ pub(crate) use stack::{bucket_is_its_own, find, of_log_group, read, stack_name};
 const ZONES: usize = 3;
 
 /// Hint for a Pars that was not found.
-pub(crate) const LOOKED_FOR: &str = "`cargo knot pars list` shows those in this region";
+pub(crate) const LOOKED_FOR: &str = "`cargo knot pars list` lists the Pars in this region";
 
 pub(super) async fn create(builder: &ParsBuilder) -> Result<Pars> {
     match ParsState::resolve(builder, Intent::Apply).await? {
@@ -84,7 +84,7 @@ pub(crate) async fn apply(state: &ParsState) -> Result<Pars> {
         }
         let name = &state.builder.name;
         let message = format!("cannot create the Pars `{name}`: somebody has just created it");
-        Err(Error::new(ErrorKind::Exists, message).with_hint("run the same command again: it uses the new one"))
+        Err(Error::new(ErrorKind::Exists, message).with_hint("run the same command again to use the new Pars"))
     };
     let (stack, _) = state.stacks.apply(&wanted, &may_change).await?;
     read(&stack, &state.builder.account)

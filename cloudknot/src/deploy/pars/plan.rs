@@ -49,7 +49,7 @@ impl ParsPlan {
         let mut steps = Plan::default();
         steps.stack(&stack, state.before.as_deref(), &template);
         steps.notes.extend(state.denied.clone());
-        steps.notes.extend(state.stack.as_ref().and_then(Stack::goes_first));
+        steps.notes.extend(state.stack.as_ref().and_then(Stack::deletion_note));
         steps.notes.extend(expiry.clone());
         steps.notes.extend(costs.clone());
         Ok(Self {

@@ -79,7 +79,7 @@ impl ParsState {
             None => None,
         };
         let made = template.as_deref().map(resources).unwrap_or_default();
-        let (bucket_was_there, logs_were_there) = what_was_there(builder, &aws, stack.as_ref(), &made).await?;
+        let (bucket_was_there, logs_were_there) = preexisting_resources(builder, &aws, stack.as_ref(), &made).await?;
         Ok(ParsResolved::Open(Box::new(Self {
             network: network(builder, &aws).await?,
             instance_role: instance_role(builder, &aws).await?,
@@ -162,7 +162,7 @@ fn scope(account: &str, aws: &Aws, builder: &ParsBuilder) -> Scope {
 
 /// Returns whether the user's bucket existed before, and whether there are logs of an earlier Pars of this name that
 /// was clobbered without its data. Resources that this stack itself created did not exist before.
-async fn what_was_there(
+async fn preexisting_resources(
     builder: &ParsBuilder,
     aws: &Aws,
     stack: Option<&Stack>,

@@ -18,7 +18,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 const DROPS: u64 = 6;
 
 /// Maximum number of steps to wait for anything, and the length of a step.
-const PATIENCE: (u32, Duration) = (60_000, Duration::from_millis(5));
+const POLLING: (u32, Duration) = (60_000, Duration::from_millis(5));
 
 /// Moment at which a call is dropped.
 #[derive(Debug, Clone, Copy)]
@@ -172,11 +172,11 @@ pub(super) async fn cancels(spec: &str, started: &Path, go_on: &Path, seed: &str
 }
 
 async fn wait_for(what: &str, is_there: impl Fn() -> bool) {
-    for _ in 0..PATIENCE.0 {
+    for _ in 0..POLLING.0 {
         if is_there() {
             return;
         }
-        tokio::time::sleep(PATIENCE.1).await;
+        tokio::time::sleep(POLLING.1).await;
     }
     panic!("waited in vain for {what}");
 }
