@@ -1,6 +1,6 @@
 //! Findings about this machine: the tools that compile workers, and the Docker engine.
 
-use super::{Finding, State, in_one_line};
+use super::{Finding, State};
 use crate::build::compile::{Arch, Machine};
 use crate::error::Result;
 
@@ -67,7 +67,7 @@ pub(super) async fn docker() -> Finding {
         Ok(Ok(_)) => Finding::good(about, "an engine answers"),
         Ok(Err(error)) => {
             let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
-            Finding::doubtful(about, in_one_line(&error)).remedy(format!("{remedy}{hint}"))
+            Finding::doubtful(about, super::in_one_line(&error)).remedy(format!("{remedy}{hint}"))
         }
         Err(_) => Finding::doubtful(about, "the engine does not answer").remedy(format!("restart it; {remedy}")),
     }
