@@ -7,8 +7,8 @@ use std::process::Command;
 use cargo_metadata::{Dependency, DependencyKind, Package};
 
 use super::error::{CompileError, CompileErrorKind};
+use super::origin::Origin;
 use super::selection::{CargoTarget, cloudknot_of};
-use super::versions::{Origin, origin};
 use super::{Compile, Program, flags};
 
 /// Way to enable the feature `aws` of cloudknot. `Display` gives the options of cargo, or the command.
@@ -146,7 +146,7 @@ fn dependency_of(package: &Package) -> Option<&Dependency> {
     all().find(|dependency| dependency.kind == DependencyKind::Normal).or_else(|| all().next())
 }
 
-/// What `cargo add` is told of.
+/// A call of `cargo add` that enables the feature `aws`.
 struct Add<'a> {
     package: &'a Package,
     /// Direct dependency on cloudknot. A package whose library comes from another crate may have none.
@@ -181,22 +181,22 @@ impl Add<'_> {
         arguments
     }
 
-    /// Returns the arguments that give a new dependency the source that the linked cloudknot has.
+    /// Returns the arguments that give a new dependency the source that the linked cloudknot has. Another reference to the same
+    /// repository would be another source for cargo, and link a second cloudknot.
     fn source(&self) -> Vec<String> {
         let Some(cloudknot) = self.cloudknot else { return vec!["cloudknot".to_owned()] };
-        match origin(cloudknot) {
-            Origin::Registry => vec![format!("cloudknot@{}", cloudknot.version)],
-            Origin::Folder(folder) => vec!["cloudknot".to_owned(), "--path".to_owned(), folder.to_string()],
-            Origin::Git { url, revision } => {
-                vec![
-                    "cloudknot".to_owned(),
-                    "--git".to_owned(),
-                    url.to_owned(),
-                    "--rev".to_owned(),
-                    revision.to_owned(),
-                ]
+        let mut arguments = vec!["cloudknot".to_owned()];
+        match Origin::of(cloudknot) {
+            Origin::Folder(folder) => arguments.extend(["--path".to_owned(), folder.to_string()]),
+            Origin::Git { url, reference, .. } => {
+                arguments.extend(["--git".to_owned(), url.to_owned()]);
+                arguments.extend(reference.into_iter().flat_map(|(key, value)| [format!("--{key}"), value.to_owned()]));
+            }
+            Origin::CratesIo | Origin::Registry(_) | Origin::Other(_) => {
+                arguments[0] = format!("cloudknot@{}", cloudknot.version);
             }
         }
+        arguments
     }
 }
 

@@ -11,6 +11,7 @@ use cargo_metadata::{Metadata, Package};
 use toml::{Table, Value};
 
 use super::error::{CompileError, CompileErrorKind, io};
+use super::origin::Origin;
 use super::selection::{Selected, Selection, cloudknot_of};
 
 const LINK: &str = "workspace";
@@ -96,31 +97,23 @@ fn generated(
 
 /// Returns the dependency entry for a package of the user's lock file, with the source where cargo finds it.
 fn source_of(metadata: &Metadata, package: &Package) -> Result<Table, CompileError> {
-    let Some(source) = &package.source else {
-        let folder = package.manifest_path.parent().expect("a manifest is in a folder");
-        return Ok(table([("path", linked(metadata, folder.as_std_path()).into())]));
-    };
     let exactly = || format!("={}", package.version).into();
-    if source.is_crates_io() {
-        return Ok(table([("version", exactly())]));
-    }
-    if let Some(repository) = source.repr.strip_prefix("git+") {
-        let (address, _commit) = repository.split_once('#').unwrap_or((repository, ""));
-        let (address, reference) = address.split_once('?').unwrap_or((address, ""));
-        let mut dependency = table([("git", address.into())]);
-        dependency.extend(reference.split_once('=').map(|(key, value)| (key.to_string(), value.into())));
-        return Ok(dependency);
-    }
-    if let Some(index) =
-        source.repr.strip_prefix("registry+").or(source.repr.strip_prefix("sparse+").map(|_| &*source.repr))
-    {
-        return Ok(table([("version", exactly()), ("registry-index", index.into())]));
-    }
-    Err(CompileError::new(
-        CompileErrorKind::Selection,
-        format!("cannot depend on `{}` from a generated package: its source is `{}`", package.name, source.repr),
-    )
-    .with_hint("write a program for the library: a main with #[cloudknot::main] that names the crate"))
+    Ok(match Origin::of(package) {
+        Origin::Folder(folder) => table([("path", linked(metadata, folder.as_std_path()).into())]),
+        Origin::CratesIo => table([("version", exactly())]),
+        Origin::Registry(index) => table([("version", exactly()), ("registry-index", index.into())]),
+        // The copied lock file selects the revision.
+        Origin::Git { url, reference, .. } => {
+            let reference = reference.map(|(key, value)| (key, value.into()));
+            table([("git", url.into())].into_iter().chain(reference))
+        }
+        Origin::Other(source) => {
+            let message =
+                format!("cannot depend on `{}` from a generated package: its source is `{source}`", package.name);
+            return Err(CompileError::new(CompileErrorKind::Selection, message)
+                .with_hint("write a program for the library: a main with #[cloudknot::main] that names the crate"));
+        }
+    })
 }
 
 fn features(package: &Package, selection: &Selection) -> Result<Vec<Value>, CompileError> {

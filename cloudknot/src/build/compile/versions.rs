@@ -1,10 +1,10 @@
 //! Compatibility of the installed `cargo knot` with the cloudknot that a program is linked with.
 
-use cargo_metadata::camino::Utf8Path;
 use cargo_metadata::semver::{Version, VersionReq};
 use cargo_metadata::{Metadata, Package};
 
 use super::error::{CompileError, CompileErrorKind};
+use super::origin::Origin;
 use super::selection::cloudknot_of;
 
 /// Version of this crate, which is also that of `cargo knot`.
@@ -34,29 +34,13 @@ pub(super) fn refused(message: String, metadata: &Metadata, package: &Package) -
 /// Returns the command that installs `cargo knot` from where this cloudknot comes from. `--force` replaces a command of the
 /// same version.
 fn install(cloudknot: &Package) -> String {
-    match origin(cloudknot) {
-        Origin::Registry => format!("cargo install --force cargo-knot --version {}", cloudknot.version),
+    let version = &cloudknot.version;
+    match Origin::of(cloudknot) {
         // Both are folders of one clone.
         Origin::Folder(folder) => format!("cargo install --force --path {}", folder.with_file_name("cargo-knot")),
-        Origin::Git { url, revision } => format!("cargo install --force --git {url} --rev {revision} cargo-knot"),
-    }
-}
-
-/// Where cargo has a package from.
-pub(super) enum Origin<'a> {
-    Registry,
-    Folder(&'a Utf8Path),
-    Git { url: &'a str, revision: &'a str },
-}
-
-pub(super) fn origin(package: &Package) -> Origin<'_> {
-    let Some(source) = &package.source else {
-        return Origin::Folder(package.manifest_path.parent().expect("a manifest is in a folder"));
-    };
-    // `git+<url>[?branch=<name>]#<revision>`
-    match source.repr.strip_prefix("git+").and_then(|git| git.split_once('#')) {
-        Some((url, revision)) => Origin::Git { url: url.split_once('?').map_or(url, |(url, _)| url), revision },
-        None => Origin::Registry,
+        Origin::Git { url, revision, .. } => format!("cargo install --force --git {url} --rev {revision} cargo-knot"),
+        Origin::Registry(index) => format!("cargo install --force cargo-knot --version {version} --index {index}"),
+        Origin::CratesIo | Origin::Other(_) => format!("cargo install --force cargo-knot --version {version}"),
     }
 }
 
