@@ -231,26 +231,11 @@ impl Ec2 {
         absent: &[&str],
         read: impl Fn(Node<'_, '_>) -> Option<T>,
     ) -> Result<Vec<T>> {
-        let mut all = Vec::new();
-        let mut page = ask.clone();
-        loop {
-            let answer = match EC2.send(&self.aws, &page).await {
-                Ok(answer) => answer,
-                Err(error) if code(&error).is_some_and(|code| absent.contains(&code)) => return Ok(all),
-                Err(error) => return Err(self.aws.failed(doing, error)),
-            };
-            let next = EC2.parse(&self.aws, doing, &answer, |root| {
-                let read: Option<Vec<T>> = items(root, set).map(&read).collect();
-                read.map(|read| (read, part(root, "nextToken").map(str::to_owned)))
-            })?;
-            let (read, next) =
-                next.ok_or_else(|| EC2.unreadable(&self.aws, doing, "an entry lacks a required field"))?;
-            all.extend(read);
-            match next {
-                Some(next) => page = ask.clone().with("NextToken", &next),
-                None => return Ok(all),
-            }
-        }
+        let page = |root: Node<'_, '_>| {
+            let items = items(root, set).map(&read).collect::<Option<_>>()?;
+            Some((items, part(root, "nextToken").map(str::to_owned)))
+        };
+        EC2.pages(&self.aws, doing, &ask, "NextToken", absent, page).await
     }
 }
 

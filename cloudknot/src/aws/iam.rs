@@ -106,22 +106,12 @@ async fn pages<T>(
     list: &str,
     read: impl Fn(Node<'_, '_>) -> Option<T>,
 ) -> Result<Vec<T>> {
-    let (mut all, mut page) = (Vec::new(), ask.clone());
     let result = format!("{}Result", ask.action());
-    loop {
-        let answer = IAM.send(aws, &page).await.map_err(|error| aws.failed(doing, error))?;
-        let (read, next) = IAM
-            .parse(aws, doing, &answer, |root| {
-                let result = below(root, &result)?;
-                let read: Vec<T> = items(result, list).map(&read).collect::<Option<_>>()?;
-                let is_cut = part(result, "IsTruncated") == Some("true");
-                Some((read, part(result, "Marker").filter(|_| is_cut).map(str::to_owned)))
-            })?
-            .ok_or_else(|| IAM.unreadable(aws, doing, "an entry lacks a required field"))?;
-        all.extend(read);
-        match next {
-            Some(next) => page = ask.clone().with("Marker", &next),
-            None => return Ok(all),
-        }
-    }
+    let page = |root: Node<'_, '_>| {
+        let result = below(root, &result)?;
+        let items = items(result, list).map(&read).collect::<Option<_>>()?;
+        let is_cut = part(result, "IsTruncated") == Some("true");
+        Some((items, part(result, "Marker").filter(|_| is_cut).map(str::to_owned)))
+    };
+    IAM.pages(aws, doing, ask, "Marker", &[], page).await
 }

@@ -6,8 +6,8 @@ use aws_smithy_types::error::ErrorMetadata;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use roxmltree::{Document, Node};
 
-use super::Aws;
 use super::signed::{self, Refused, Request, Service};
+use super::{Aws, code};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A service that uses the query protocol.
@@ -44,6 +44,35 @@ impl Api {
         match Document::parse(answer) {
             Ok(document) => Ok(read(document.root_element())),
             Err(error) => Err(self.unreadable(aws, doing, &error.to_string())),
+        }
+    }
+
+    /// Returns all items of a list, over all pages. `read` returns the items of a page and the token of the next page, which is
+    /// sent as the parameter `token`. If the service answers with one of the codes in `absent`, there are no items.
+    pub(super) async fn pages<T>(
+        &self,
+        aws: &Aws,
+        doing: &str,
+        ask: &Ask,
+        token: &str,
+        absent: &[&str],
+        read: impl Fn(Node<'_, '_>) -> Option<(Vec<T>, Option<String>)>,
+    ) -> Result<Vec<T>> {
+        let (mut all, mut page) = (Vec::new(), ask.clone());
+        loop {
+            let answer = match self.send(aws, &page).await {
+                Ok(answer) => answer,
+                Err(error) if code(&error).is_some_and(|code| absent.contains(&code)) => return Ok(all),
+                Err(error) => return Err(aws.failed(doing, error)),
+            };
+            let (items, next) = self
+                .parse(aws, doing, &answer, &read)?
+                .ok_or_else(|| self.unreadable(aws, doing, "an entry lacks a required field"))?;
+            all.extend(items);
+            match next {
+                Some(next) => page = ask.clone().with(token, &next),
+                None => return Ok(all),
+            }
         }
     }
 

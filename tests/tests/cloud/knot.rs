@@ -431,6 +431,17 @@ fn what_aws_would_refuse_is_refused_before_anything_is_made() {
         ["template", "knot", "-p", "lone", "--offline", "--fast", "--knot", "sweep", "--service-role", &role];
     let template = text(check(&mut as_ada(account.knot(&template)), 0, &[]));
     assert!(template.contains("AWS::Batch::JobQueue"), "{template}");
+    account.recorder.instead(|seen| match seen.operation().as_str() {
+        "iam SimulatePrincipalPolicy" => Some(Instead::Answer(200, denied(seen))),
+        "batch POST /v1/describejobqueues" => Some(Instead::Answer(200, queues(50))),
+        "servicequotas ListServiceQuotas" => Some(Instead::Answer(200, quotas(50))),
+        _ => None,
+    });
+    refused(
+        &mut as_ada(account.deploy(&role, &["--dry-run"])),
+        7,
+        &["error: job queue quota exceeded: 50 of 50 in use"],
+    );
 
     let full = |most: u32| {
         account.recorder.instead(move |seen| match seen.operation().as_str() {

@@ -90,8 +90,13 @@ impl Resolved {
         if intent != Intent::Template {
             let is_new = state.before().is_none();
             let pars = state.pars.planned();
-            let checked = preflight::check_account(&state.aws, &knot.wanted(), &answers, &pars, is_new).await;
-            self.denied = denied_note(checked, intent)?;
+            let wanted = knot.wanted();
+            if is_new {
+                let checked = preflight::check_permissions(&state.aws, &wanted, &answers, &pars).await;
+                self.denied = denied_note(checked, intent)?;
+            }
+            let checked = preflight::check_account(&state.aws, &wanted, is_new).await;
+            self.denied = self.denied.take().or(denied_note(checked, intent)?);
         }
         self.answers = Some(answers);
         Ok(())
@@ -100,9 +105,7 @@ impl Resolved {
     /// Looks up the stack of the Knot again: a compilation takes minutes, in which others may have deployed.
     pub(super) async fn refresh_stack(&mut self) -> Result<()> {
         let stack = self.state.stacks.find_at_rest(&stack_name(&self.knot.name)).await?;
-        if let Some(stack) = stack.as_ref().filter(|stack| stack.outputs.contains_key("Settings")) {
-            self.knot.is_ours(stack, &self.state.pars.planned().name)?;
-        }
+        self.knot.check_owner(stack.as_ref(), &self.state.pars.planned().name)?;
         self.state.stack = stack;
         Ok(())
     }
@@ -221,6 +224,12 @@ impl KnotProgram {
         Ok(answers)
     }
 
+    /// Checks that a stack with settings, if there is one, belongs to this program on this Pars.
+    fn check_owner(&self, stack: Option<&Stack>, pars: &str) -> Result<()> {
+        let with_settings = stack.filter(|stack| stack.outputs.contains_key("Settings"));
+        with_settings.map_or(Ok(()), |stack| self.is_ours(stack, pars))
+    }
+
     /// Checks that the stack belongs to this program on this Pars. Only then may it be changed.
     pub(super) fn is_ours(&self, stack: &Stack, pars: &str) -> Result<()> {
         let there = noted(stack)?.settings;
@@ -246,14 +255,12 @@ impl AccountState {
     async fn of(knot: &KnotProgram, account: &Account, intent: Intent) -> Result<Self> {
         let aws = Aws::load(account).await?;
         let stacks = Stacks::new(&aws);
-        let said = knot.settings.pars.clone();
-        let chosen = if said.is_some() { said } else { Config::read()?.pars };
+        let mut config = Config::read()?;
+        let chosen = knot.settings.pars.clone().or(config.pars.take());
         let name = chosen.clone().unwrap_or_else(default_pars);
         let knot_stack = stack_name(&knot.name);
         let (stack, found) = tokio::try_join!(stacks.find_at_rest(&knot_stack), pars::find(&stacks, &name, account))?;
-        if let Some(stack) = stack.as_ref().filter(|stack| stack.outputs.contains_key("Settings")) {
-            knot.is_ours(stack, &name)?;
-        }
+        knot.check_owner(stack.as_ref(), &name)?;
         let pars = match found {
             Some(pars) => ParsFound::Existing(Box::new(pars)),
             None if chosen.is_some() => {
@@ -269,7 +276,7 @@ impl AccountState {
                 )));
             }
             // Boxed, because the future is large and rarely polled.
-            None => match Box::pin(ParsState::resolve(&default_pars_builder(&name, account)?, intent)).await? {
+            None => match Box::pin(ParsState::resolve(&default_pars_builder(&name, account, config), intent)).await? {
                 ParsResolved::Open(state) => ParsFound::Missing(state),
                 // The Pars has been created in the meantime.
                 ParsResolved::Unchanged(pars) => ParsFound::Existing(pars),
@@ -302,14 +309,13 @@ impl ParsFound {
 }
 
 /// Returns the builder of a Pars that a deploy creates, with the choices from `config.toml`.
-fn default_pars_builder(name: &str, account: &Account) -> Result<ParsBuilder> {
-    let chosen = Config::read()?;
+fn default_pars_builder(name: &str, account: &Account, chosen: Config) -> ParsBuilder {
     let mut builder = Pars::builder(name).in_account(account);
     if let Some(bucket) = chosen.bucket {
         builder = builder.bucket(bucket);
     }
-    Ok(match chosen.kms_key {
+    match chosen.kms_key {
         Some(key) => builder.kms_key(key),
         None => builder,
-    })
+    }
 }

@@ -72,7 +72,11 @@ impl ParsState {
         }
         let mut denied = None;
         if complete.is_none() && intent != Intent::Template {
-            denied = denied_note(check_account(builder, &aws, stack.is_some()).await, intent)?;
+            denied = denied_note(check_permissions(builder, &aws).await, intent)?;
+            // An existing stack, incomplete or complete, may already have its network.
+            if stack.is_none() {
+                denied = denied.or(denied_note(check_quotas(builder, &aws).await, intent)?);
+            }
         }
         let template = match &stack {
             Some(stack) => Some(stacks.template(stack).await?),
@@ -129,19 +133,19 @@ impl ParsState {
     }
 }
 
-/// Refuses a Pars that the caller is not allowed to create, or whose network exceeds the account's quotas.
-async fn check_account(builder: &ParsBuilder, aws: &Aws, is_begun: bool) -> Result<()> {
+/// Refuses a Pars that the caller is not allowed to create.
+async fn check_permissions(builder: &ParsBuilder, aws: &Aws) -> Result<()> {
     let mut takes = vec!["cloudformation:CreateStack"];
     if builder.settings.instance_role.is_none() || builder.settings.execution_role.is_none() {
         takes.push("iam:CreateRole");
     }
     let policy = |account: &str| Allowed::ParsCreate.policy(&scope(account, aws, builder));
-    permissions::check(aws, Allowed::ParsCreate.name(), &takes, policy).await?;
+    permissions::check(aws, Allowed::ParsCreate.name(), &takes, policy).await
+}
+
+/// Refuses a new network that exceeds the account's quotas.
+async fn check_quotas(builder: &ParsBuilder, aws: &Aws) -> Result<()> {
     let Network::New { internet, .. } = builder.settings.network else { return Ok(()) };
-    // An existing stack, incomplete or complete, may already have its network.
-    if is_begun {
-        return Ok(());
-    }
     let first = match internet {
         Internet::Nat => Ec2::new(aws).zones().await?.into_iter().next(),
         _ => None,
