@@ -139,7 +139,7 @@ impl Deploy {
         }
         let builder = if self.add_feature { builder.add_feature() } else { builder };
         let deployed = match builder.clone().deploy().await {
-            Err(error) if lacks_feature(&error) && !self.json && may_add_feature(&compile)? => {
+            Err(error) if lacks_feature(&error) && !self.json && may_add_feature(&error, &compile)? => {
                 builder.add_feature().deploy().await?
             }
             deployed => deployed?,
@@ -155,16 +155,13 @@ fn lacks_feature(error: &cloudknot::Error) -> bool {
 }
 
 /// Asks the user at the terminal, if there is one, whether to enable the feature `aws`.
-fn may_add_feature(compile: &Compile) -> Result<bool, Failure> {
+fn may_add_feature(error: &cloudknot::Error, compile: &Compile) -> Result<bool, Failure> {
     if !output::can_ask() {
         return Ok(false);
     }
     let program = compile.resolve()?;
     let Some(feature) = program.missing_aws_feature()? else { return Ok(false) };
-    output::note(&format!(
-        "`{}` has cloudknot without the feature `aws`, so its workers cannot reach S3",
-        program.package()
-    ));
+    output::note(&error.to_string());
     let question = match feature {
         AwsFeature::OfPackage { .. } => format!("deploy with `{feature}`"),
         _ => format!("run `{feature}`, then deploy"),

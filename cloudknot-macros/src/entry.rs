@@ -4,6 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::Attribute;
 
+use crate::expand::is_outer;
 use crate::refusals::Refusals;
 use crate::signature::Written;
 
@@ -65,7 +66,7 @@ fn refuse(written: &Written, refusals: &mut Refusals) {
 
 fn expand(written: &Written) -> TokenStream {
     let Written { attributes, visibility, signature, body } = written;
-    let (outer, inner): (Vec<_>, Vec<_>) = attributes.iter().partition(|attribute| stays_outside(attribute));
+    let (outer, inner): (Vec<_>, Vec<_>) = attributes.iter().partition(|attribute| is_outer(attribute));
     let output = &signature.output;
     let runs_itself = inner.iter().any(|attribute| is_runtime(attribute));
     let call = if signature.asyncness.is_some() && !runs_itself {
@@ -82,11 +83,6 @@ fn expand(written: &Written) -> TokenStream {
             #call
         }
     }
-}
-
-fn stays_outside(attribute: &Attribute) -> bool {
-    const OUTSIDE: [&str; 8] = ["doc", "cfg", "deprecated", "allow", "warn", "deny", "forbid", "expect"];
-    OUTSIDE.iter().any(|name| attribute.path().is_ident(name))
 }
 
 // `#[tokio::main]`, `#[async_std::main]`, `#[actix_web::main]`, under any path: all of them end in `main`.

@@ -58,8 +58,9 @@ fn expand(arguments: &Arguments, written: &Written, function: &RemoteFunction) -
     }
 }
 
-// Other code sees the static, so the static has the documentation. Lint levels on it also apply to the code inside.
-fn is_outer(attribute: &Attribute) -> bool {
+/// Returns whether an attribute stays on the generated item that other code sees. Lint levels on it also apply to the code
+/// inside.
+pub(crate) fn is_outer(attribute: &Attribute) -> bool {
     const OUTER: [&str; 8] = ["doc", "cfg", "deprecated", "allow", "warn", "deny", "forbid", "expect"];
     OUTER.iter().any(|name| attribute.path().is_ident(name))
 }

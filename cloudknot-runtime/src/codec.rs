@@ -36,9 +36,7 @@ impl CodecError {
     pub(crate) fn new(doing: &'static str, what: impl fmt::Display) -> Self {
         Self { doing, what: what.to_string() }
     }
-}
 
-impl CodecError {
     /// Creates an error for stored data that differs from what was written.
     pub fn damaged(what: impl fmt::Display) -> Self {
         Self::new("found damaged data", what)

@@ -144,7 +144,7 @@ pub trait Failing {
     type Error: RemoteError;
 }
 
-/// What can be the error of a remote function.
+/// Bound on the error types of remote functions.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error of a remote function: it has no message",
     label = "this type must implement `Display`: only its message is sent",
@@ -280,7 +280,7 @@ pub const fn bytes<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
-/// What the generated `main` does first: becomes an item process if this program was started as one.
+/// Runs at the start of the generated `main`: becomes an item process if this program was started as one.
 #[cfg(not(cloudknot_worker))]
 #[doc(hidden)]
 #[macro_export]

@@ -36,7 +36,7 @@ impl Record {
     }
 }
 
-/// How a round begins.
+/// State of the run at the start of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
     /// The run was just recorded: no outcome is stored.

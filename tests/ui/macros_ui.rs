@@ -1,5 +1,5 @@
-//! What the attributes refuse, word for word. After a change on purpose, run with
-//! `TRYBUILD=overwrite` and read the difference.
+//! Tests of the compile errors of the attributes, word for word. After an intended change, run with `TRYBUILD=overwrite` and
+//! review the difference.
 
 #[test]
 fn faults_are_refused_where_they_are() {

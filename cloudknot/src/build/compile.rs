@@ -12,6 +12,7 @@ mod features;
 mod flags;
 mod library;
 mod machine;
+mod origin;
 mod platform;
 mod selection;
 mod settings;
