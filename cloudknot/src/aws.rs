@@ -8,17 +8,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Instant;
 
-#[cfg(feature = "deploy")]
-use aws_config::profile::ProfileFileCredentialsProvider;
-#[cfg(feature = "deploy")]
-use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::{Region, SdkConfig};
-#[cfg(feature = "deploy")]
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
-#[cfg(feature = "deploy")]
-use aws_sdk_sts as sts;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::{
     BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
@@ -35,31 +27,15 @@ use cloudknot_runtime::store::s3::loader;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{self, Event};
-#[cfg(feature = "deploy")]
-use crate::settings::{account::Account, config::Config};
 
 pub(crate) mod batch;
 #[cfg(feature = "deploy")]
-pub(crate) mod cloudformation;
-#[cfg(feature = "deploy")]
-pub(crate) mod ec2;
-#[cfg(feature = "deploy")]
-pub(crate) mod ecr;
-#[cfg(feature = "deploy")]
-pub(crate) mod iam;
+mod deploy;
 pub(crate) mod logs;
-#[cfg(feature = "deploy")]
-pub(crate) mod machines;
-pub(crate) mod partition;
-#[cfg(feature = "deploy")]
-pub(crate) mod permissions;
-#[cfg(feature = "deploy")]
-mod query;
-#[cfg(feature = "deploy")]
-pub(crate) mod quotas;
-#[cfg(feature = "deploy")]
-pub(crate) mod s3;
 mod signed;
+
+#[cfg(feature = "deploy")]
+pub(crate) use deploy::{cloudformation, ec2, ecr, iam, machines, permissions, quotas, s3};
 
 /// Maximum number of attempts of one request. The delays between them double, for about two minutes in all.
 const ATTEMPTS: u32 = 8;
@@ -83,38 +59,6 @@ pub(crate) struct Aws {
 }
 
 impl Aws {
-    /// Loads the configuration from the environment, the profile and `config.toml`. The settings in `account` take
-    /// precedence over all of them.
-    ///
-    /// # Errors
-    /// If nothing names a region, or `config.toml` cannot be read. Credentials are resolved only when they are needed.
-    #[cfg(feature = "deploy")]
-    pub(crate) async fn load(account: &Account) -> Result<Self> {
-        let chosen = Config::read()?;
-        let named = account.profile.clone();
-        let profile = named.clone().or_else(|| set("AWS_PROFILE")).or(chosen.profile);
-        let said = account.region.clone().or_else(|| set("AWS_REGION")).or_else(|| set("AWS_DEFAULT_REGION"));
-        let (config, region) = loaded(profile.as_deref(), said.or(chosen.region)).await;
-        let Some(region) = region else {
-            let whose = profile.map_or_else(String::new, |profile| format!(" of the profile `{profile}`"));
-            return Err(Error::new(ErrorKind::Config, format!("cannot find the region of AWS{whose}"))
-                .with_hint("set one: `cargo knot configure --region eu-central-1`, --region, or AWS_REGION"));
-        };
-        let config = match named {
-            // The SDK prefers keys in the environment to those of a profile, even if the profile was named explicitly.
-            Some(name) => of_the_profile(&config, &name),
-            None => config,
-        };
-        Ok(Self { config, region, profile })
-    }
-
-    /// Returns this configuration with at most `attempts` attempts per request, for callers that can do without an answer.
-    #[cfg(feature = "deploy")]
-    pub(crate) fn with_attempts(&self, attempts: u32) -> Self {
-        let retries = RetryConfig::standard().with_max_attempts(attempts);
-        Self { config: self.config.to_builder().retry_config(retries).build(), ..self.clone() }
-    }
-
     /// Loads the configuration for a region. The environment takes precedence over the given profile.
     pub(crate) async fn of_region(region: &str, profile: Option<&str>) -> Self {
         let profile = set("AWS_PROFILE").or_else(|| profile.map(str::to_owned));
@@ -127,20 +71,6 @@ impl Aws {
     pub(crate) fn of(config: SdkConfig) -> Self {
         let region = config.region().expect("the configuration of a test has a region").to_string();
         Self { config, region, profile: None }
-    }
-
-    /// Returns the twelve-digit ID of the caller's account.
-    #[cfg(feature = "deploy")]
-    pub(crate) async fn account(&self) -> Result<String> {
-        Ok(self.caller().await?.0)
-    }
-
-    /// Returns the account ID and the ARN of the caller.
-    #[cfg(feature = "deploy")]
-    pub(crate) async fn caller(&self) -> Result<(String, String)> {
-        let asked = client!(self, sts).get_caller_identity().send().await;
-        let answer = asked.map_err(|error| self.failed("get the identity of the caller from AWS", error))?;
-        Ok((answer.account.unwrap_or_default(), answer.arn.unwrap_or_default()))
     }
 
     /// Returns the error of a failed request. `doing` names the operation: "create the stack `x`".
@@ -233,17 +163,6 @@ async fn loaded(profile: Option<&str>, region: Option<String>) -> (SdkConfig, Op
     let config = loader.load().await;
     let region = config.region().map(ToString::to_string);
     (config, region)
-}
-
-/// Returns this configuration with the credentials of this profile and no others.
-#[cfg(feature = "deploy")]
-fn of_the_profile(config: &SdkConfig, name: &str) -> SdkConfig {
-    let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
-    if let Some(client) = config.http_client() {
-        provider = provider.with_http_client(client);
-    }
-    let credentials = ProfileFileCredentialsProvider::builder().profile_name(name).configure(&provider).build();
-    config.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build()
 }
 
 /// Returns the error code in AWS's answer, if there was one.

@@ -7,16 +7,17 @@ use cloudknot_runtime::contract::{self, Manifest, Resources};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, Store};
 
-use crate::error::{Error, ErrorKind, Result};
-#[cfg(not(cloudknot_worker))]
+use crate::error::{Absent, Error, ErrorKind, Result};
 use crate::home;
+use crate::home::knot_note::KnotNote;
+use crate::host::host;
 use crate::record::Start;
 use crate::record::job::Job;
 use crate::record::ledger::Ledger;
 
 #[cfg(all(feature = "aws", not(cloudknot_worker)))]
 mod batch;
-#[cfg(all(feature = "docker", not(cloudknot_worker)))]
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 mod docker;
 mod folder_lock;
 mod local;
@@ -47,16 +48,46 @@ impl Backend {
     /// folder as the store. It shows on this machine what a worker in the cloud does within its limits of CPUs and memory.
     ///
     /// The image is the one that `cargo knot build` built last.
-    #[cfg(feature = "docker")]
+    #[cfg(feature = "deploy")]
     pub fn docker() -> Self {
-        #[cfg(not(cloudknot_worker))]
-        let place = docker::Containers;
-        // A worker submits nothing, but contains the program's code.
-        #[cfg(cloudknot_worker)]
-        let place = local::Local;
-        Self(Arc::new(place))
+        host!(Self(Arc::new(docker::Containers)))
     }
 
+    /// Returns the backend that the environment chooses, or else the backend of the noted Knot.
+    pub(crate) fn chosen() -> Result<Self> {
+        match std::env::var(contract::ENV_BACKEND).as_deref() {
+            Err(_) | Ok("") => Self::noted(),
+            Ok("local") => Ok(Self::local()),
+            Ok("batch") => Self::batch(),
+            #[cfg(feature = "deploy")]
+            Ok("docker") => Ok(Self::docker()),
+            Ok(other) => {
+                let message = format!("cannot choose a backend: `{}` is `{other}`", contract::ENV_BACKEND);
+                let hint = match other {
+                    "docker" => "enable the feature `deploy` of cloudknot, which this program was built without",
+                    _ => "it can be: local, docker, batch",
+                };
+                Err(Error::new(ErrorKind::Config, message).with_hint(hint))
+            }
+        }
+    }
+
+    /// Returns the backend of the Knot that is noted beside the crate; the local backend without such a note, in a test
+    /// harness, and in a worker.
+    fn noted() -> Result<Self> {
+        if !home::main_has_run() {
+            return Ok(Self::local());
+        }
+        KnotNote::read(&home::of_this_program())?.map_or_else(|| Ok(Self::local()), Self::knot)
+    }
+
+    pub(crate) fn executor(&self) -> &dyn Executor {
+        &*self.0
+    }
+}
+
+#[cfg(feature = "aws")]
+impl Backend {
     /// Returns the AWS Batch backend, for the Knot that `cargo knot deploy` noted beside the crate.
     ///
     /// ```no_run
@@ -68,95 +99,45 @@ impl Backend {
     ///
     /// # Errors
     /// `NotFound` if no Knot is noted.
-    #[cfg(feature = "aws")]
     pub fn batch() -> Result<Self> {
-        #[cfg(not(cloudknot_worker))]
-        let place = batch::OnKnot::noted()?;
-        // A worker submits nothing, but contains the program's code.
-        #[cfg(cloudknot_worker)]
-        let place = local::Local;
-        Ok(Self(Arc::new(place)))
+        host!(Ok(Self(Arc::new(batch::OnKnot::noted()?))))
     }
 
     /// Returns the AWS Batch backend for this Knot.
-    #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-    pub(crate) fn knot(note: crate::home::knot_note::KnotNote) -> Self {
-        Self(Arc::new(batch::OnKnot::new(note)))
+    #[allow(clippy::unnecessary_wraps, reason = "a worker and a program without the feature have none")]
+    pub(crate) fn knot(note: KnotNote) -> Result<Self> {
+        host!(Ok(Self(Arc::new(batch::OnKnot::new(note)))))
+    }
+}
+
+/// Refusals of the backends that this program was built without.
+#[cfg(not(feature = "aws"))]
+impl Backend {
+    fn batch() -> Result<Self> {
+        let note = KnotNote::read(&home::of_this_program()).ok().flatten();
+        Err(Self::without_aws(&format!("`{}` is `batch`", contract::ENV_BACKEND), note.as_ref()))
     }
 
-    /// Returns the backend that the environment chooses, or else the backend of the noted Knot.
-    pub(crate) fn chosen() -> Result<Self> {
-        match std::env::var(contract::ENV_BACKEND).as_deref() {
-            Err(_) | Ok("") => Self::noted(),
-            Ok("local") => Ok(Self::local()),
-            #[cfg(feature = "aws")]
-            Ok("batch") => Self::batch(),
-            #[cfg(not(feature = "aws"))]
-            Ok("batch") => {
-                Err(without_aws(&format!("`{}` is `batch`", contract::ENV_BACKEND), &Self::features_of_the_knot()))
-            }
-            #[cfg(feature = "docker")]
-            Ok("docker") => Ok(Self::docker()),
-            #[cfg(not(feature = "docker"))]
-            Ok("docker") => Err(Error::new(
-                ErrorKind::Config,
-                format!(
-                    "cannot choose a backend: `{}` is `docker`, but this program was built without the feature `docker`",
-                    contract::ENV_BACKEND
-                ),
-            )
-            .with_hint("enable the feature `docker` of cloudknot in Cargo.toml")),
-            Ok(other) => Err(Error::new(
-                ErrorKind::Config,
-                format!("cannot choose a backend: `{}` is `{other}`", contract::ENV_BACKEND),
-            )
-            .with_hint("it can be: local, docker, batch")),
-        }
+    fn knot(note: KnotNote) -> Result<Self> {
+        Err(Self::without_aws(&format!("the maps of this program run on the Knot `{}`", note.knot), Some(&note)))
     }
 
-    /// Returns the backend of the Knot that is noted beside the crate; the local backend without such a note, and in a test
-    /// harness.
-    #[cfg(all(feature = "aws", not(cloudknot_worker)))]
-    fn noted() -> Result<Self> {
-        if !home::main_has_run() {
-            return Ok(Self::local());
-        }
-        let note = crate::home::knot_note::KnotNote::read(&home::of_this_program())?;
-        Ok(note.map_or_else(Self::local, |note| Self(Arc::new(batch::OnKnot::new(note)))))
+    fn without_aws(why: &str, note: Option<&KnotNote>) -> Error {
+        let way = match note.map(|note| note.features.join(" ")).filter(|features| !features.is_empty()) {
+            None => "run `cargo add cloudknot --features aws`, then the program again".to_owned(),
+            Some(features) => format!("run it with the features that it was deployed with: `cargo run {features}`"),
+        };
+        let message =
+            format!("cannot choose a backend: {why}, and it was built without the feature `aws` of cloudknot");
+        Error::new(ErrorKind::Config, message)
+            .with_hint(format!("{way}; {}=local runs maps here", contract::ENV_BACKEND))
     }
+}
 
-    /// Returns the options of cargo with which the Knot was deployed that is noted beside the crate, if one is.
-    #[cfg(not(feature = "aws"))]
-    fn features_of_the_knot() -> Vec<String> {
-        #[cfg(cloudknot_worker)]
-        let noted = None::<Vec<String>>;
-        #[cfg(not(cloudknot_worker))]
-        let noted =
-            crate::home::knot_note::KnotNote::read(&home::of_this_program()).ok().flatten().map(|note| note.features);
-        noted.unwrap_or_default()
-    }
-
-    #[cfg(all(not(feature = "aws"), not(cloudknot_worker)))]
-    fn noted() -> Result<Self> {
-        if !home::main_has_run() {
-            return Ok(Self::local());
-        }
-        match crate::home::knot_note::KnotNote::read(&home::of_this_program())? {
-            None => Ok(Self::local()),
-            Some(note) => {
-                Err(without_aws(&format!("the maps of this program run on the Knot `{}`", note.knot), &note.features))
-            }
-        }
-    }
-
-    #[cfg(cloudknot_worker)]
-    #[expect(clippy::unnecessary_wraps, reason = "on a host it can fail")]
-    fn noted() -> Result<Self> {
-        Ok(Self::local())
-    }
-
-    pub(crate) fn executor(&self) -> &dyn Executor {
-        &*self.0
+/// A worker submits nothing, but contains the program's code.
+impl Absent for Backend {
+    fn absent() -> Self {
+        Self::local()
     }
 }
 
@@ -206,19 +187,6 @@ pub(crate) trait Executor: Send + Sync {
         let error = Error::new(ErrorKind::Config, message).with_hint("cancel the run, or run it on AWS Batch");
         Box::pin(std::future::ready(Err(error)))
     }
-}
-
-/// Returns the error of a program without the feature `aws` that would run on AWS; `deployed` are the features that it was
-/// deployed with.
-#[cfg(not(feature = "aws"))]
-fn without_aws(why: &str, deployed: &[String]) -> Error {
-    let way = if deployed.is_empty() {
-        "run `cargo add cloudknot --features aws`, then the program again".to_owned()
-    } else {
-        format!("run it with the features that it was deployed with: `cargo run {}`", deployed.join(" "))
-    };
-    let message = format!("cannot choose a backend: {why}, and it was built without the feature `aws` of cloudknot");
-    Error::new(ErrorKind::Config, message).with_hint(format!("{way}; {}=local runs maps here", contract::ENV_BACKEND))
 }
 
 /// The division of a run: the number of items per part, and of items that run at once.

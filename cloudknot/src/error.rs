@@ -82,14 +82,12 @@ impl Error {
         }))
     }
 
-    #[cfg(all(feature = "aws", not(cloudknot_worker)))]
     pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Self {
         self.0.kind = kind;
         self
     }
 
     /// Wraps the error of a part of this crate that has a public error of its own: same message, same causes.
-    #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
     pub(crate) fn wrap(kind: ErrorKind, error: impl StdError + Send + Sync + 'static, hint: Option<String>) -> Self {
         let mut wrapping = hint.into_iter().fold(Self::new(kind, error.to_string()), Self::with_hint);
         wrapping.0.wrapped = Some(Box::new(error));
@@ -177,7 +175,6 @@ impl Error {
     /// }
     /// # }
     /// ```
-    #[cfg(feature = "deploy")]
     pub fn get_ref(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
         self.0.wrapped.as_deref()
     }
@@ -242,6 +239,30 @@ impl StdError for Error {
         }
     }
 }
+
+/// A value that stands for an operation which a worker build does not have.
+#[allow(dead_code, reason = "a host build has all operations")]
+pub(crate) trait Absent {
+    fn absent() -> Self;
+}
+
+impl<T, E: Absent> Absent for Result<T, E> {
+    fn absent() -> Self {
+        Err(E::absent())
+    }
+}
+
+impl Absent for Error {
+    fn absent() -> Self {
+        Self::new(ErrorKind::Config, ABSENT).with_hint(ABSENT_HINT)
+    }
+}
+
+/// Message of the error for an operation that a worker build does not have.
+pub(crate) const ABSENT: &str = "cannot compile, build images or deploy in a worker: it only runs remote functions";
+/// Hint of the same error.
+pub(crate) const ABSENT_HINT: &str =
+    "do it in `main`, which a worker does not run, and give the result to the function";
 
 /// Returns the message of an error of any kind, followed by those of its causes.
 pub(crate) fn with_causes(error: &dyn StdError) -> String {

@@ -191,7 +191,6 @@ fn trace(event: &Event<'_>) {
 }
 
 /// Reports a step of a deploy or a clobber, which may take a while.
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub(crate) fn step(doing: &str) {
     report(&Event::Step { doing });
 }
@@ -211,7 +210,6 @@ pub(crate) fn stop_with_the_program(control: &Arc<Control>) {
 }
 
 /// Stops all present and future rounds: running items are ended, finished ones are stored. Nothing is cancelled.
-#[cfg(all(feature = "progress", not(cloudknot_worker)))]
 pub(crate) fn stop_all() {
     STOPPED.store(true, Ordering::Relaxed);
     for round in ROUNDS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {

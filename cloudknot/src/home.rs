@@ -5,10 +5,7 @@ use std::sync::OnceLock;
 
 use cloudknot_runtime::contract;
 
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub mod built;
-#[cfg(not(cloudknot_worker))]
-#[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only that there is a note is of interest"))]
 pub(crate) mod knot_note;
 
 /// Folder of the program's crate, as set by the generated main; `None` in a worker. Unset if no generated main has run.
@@ -36,7 +33,6 @@ pub(crate) fn of_this_program() -> PathBuf {
 }
 
 /// Returns the folder of the program of the package in this folder.
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub(crate) fn of_package(folder: &std::path::Path) -> PathBuf {
     from_environment().unwrap_or_else(|| folder.join(contract::HOME))
 }
@@ -46,7 +42,6 @@ fn from_environment() -> Option<PathBuf> {
 }
 
 /// Creates the folder, hidden from version control.
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub(crate) fn create(home: &std::path::Path) -> std::io::Result<()> {
     std::fs::create_dir_all(home)?;
     let ignore = home.join(".gitignore");

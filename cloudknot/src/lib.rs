@@ -47,6 +47,22 @@
 //! The command `cargo knot` is in a separate package, `cargo-knot`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// A worker or a build without some feature lacks callers and bodies. The complete build shows what nobody uses.
+#![cfg_attr(
+    any(cloudknot_worker, not(all(feature = "deploy", feature = "progress"))),
+    allow(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        unused_macros,
+        unused_mut,
+        unused_variables,
+        clippy::needless_pass_by_value,
+        clippy::unnecessary_wraps,
+        clippy::unused_async,
+        clippy::unused_self
+    )
+)]
 
 #[cfg(cloudknot_allocator = "mimalloc")]
 mod allocator;
@@ -60,6 +76,8 @@ mod deploy;
 mod error;
 mod event;
 mod home;
+#[cfg_attr(cloudknot_worker, path = "host_absent.rs")]
+mod host;
 mod map;
 mod pending;
 mod program;
@@ -202,31 +220,27 @@ pub use record::job::{Job, JobAttempt};
 pub use remote::RemoteFn;
 pub use run::{Results, Run, Status};
 
-#[cfg(feature = "docker")]
-#[cfg(not(cloudknot_worker))]
-pub use build::docker;
 #[cfg(feature = "deploy")]
-pub use build::docker_image::{DockerImage, DockerImageBuilder};
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub use build::{
-    compile, image,
+    compile, docker,
+    docker_image::{DockerImage, DockerImageBuilder},
+    image,
     pipeline::{BuildArtifacts, Pipeline},
     registry,
 };
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-pub use deploy::{doctor, policy, prune};
 #[cfg(feature = "deploy")]
 pub use deploy::{
+    doctor,
     knot::{Deployed, Knot, KnotBuilder, KnotClobber},
     pars::{Pars, ParsBuilder, ParsClobber},
     plan::{Action, Plan, PlannedStep},
+    policy, prune,
 };
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
+#[cfg(feature = "deploy")]
 pub use home::built;
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
-pub use settings::config;
 #[cfg(feature = "deploy")]
 pub use settings::{
+    config,
     knot::{Compute, KnotSettings, Log, Mount},
     login::Login,
     pars::{Internet, Network, ParsSettings, Tenancy},

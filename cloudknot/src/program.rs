@@ -26,6 +26,11 @@ pub fn start(program: Program) {
         cloudknot_runtime::worker::main();
     }
     home::set_crate_folder(program.crate_folder);
+    install_terminal();
+}
+
+/// Reports events on the terminal from now on, if cloudknot has the feature `progress`.
+pub fn install_terminal() {
     #[cfg(all(feature = "progress", not(cloudknot_worker)))]
     crate::terminal::install();
 }

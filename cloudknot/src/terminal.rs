@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::event::{Event, Hook, set_hook, stop_all};
 
 /// Installs the hook, unless `CLOUDKNOT_PROGRESS` is `off`.
-pub fn install() {
+pub(crate) fn install() {
     let setting = std::env::var(ENV_PROGRESS).unwrap_or_default();
     let bar = match setting.as_str() {
         "off" => return,

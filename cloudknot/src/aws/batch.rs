@@ -18,9 +18,7 @@ use crate::aws::{self, Aws, client};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{self, Event};
 
-#[cfg(feature = "deploy")]
 mod account;
-#[cfg(feature = "deploy")]
 pub(crate) use account::Definition;
 
 /// Tag of everything that belongs to a Knot, with the name of the Knot.

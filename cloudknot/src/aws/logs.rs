@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::aws::Aws;
-use crate::aws::partition::Partition;
 use crate::aws::signed::{self, Request, Service};
 use crate::error::{Error, ErrorKind, Result};
+use crate::settings::partition::Partition;
 
 const LOGS: Service = Service { id: "CloudWatch Logs", name: "logs", is_global: false, refusal };
 
@@ -31,14 +31,12 @@ struct Event {
     message: String,
 }
 
-#[cfg(feature = "deploy")]
 #[derive(Deserialize)]
 struct Groups {
     #[serde(default, rename = "logGroups")]
     groups: Vec<Group>,
 }
 
-#[cfg(feature = "deploy")]
 #[derive(Deserialize)]
 struct Group {
     #[serde(rename = "logGroupName")]
@@ -46,7 +44,6 @@ struct Group {
 }
 
 /// Returns whether there is a log group with this name.
-#[cfg(feature = "deploy")]
 pub(crate) async fn group_is_there(aws: &Aws, group: &str) -> Result<bool> {
     // Groups are sorted by name: the one whose name is the prefix itself comes first.
     let asked = json!({"logGroupNamePrefix": group, "limit": 1});

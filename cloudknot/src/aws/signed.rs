@@ -32,8 +32,8 @@ use aws_types::SigningName;
 use aws_types::region::{Region, SigningRegion};
 use aws_types::service_config::ServiceConfigKey;
 
-use super::partition::Partition;
 use super::{Aws, Retries};
+use crate::settings::partition::Partition;
 
 /// A service of AWS.
 #[derive(Debug, Clone, Copy)]

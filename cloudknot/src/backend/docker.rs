@@ -16,7 +16,7 @@ use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
 
 use super::{Chunking, Executor, at_once, cores, folder_lock};
 use crate::build::docker::Engine;
-use crate::build::docker::container::{Ended, Order};
+use crate::build::docker::engine::container::{Ended, Order};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home;
 use crate::home::built::Built;

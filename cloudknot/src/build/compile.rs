@@ -5,39 +5,21 @@
 //! same bytes. It is built under `<target folder>/cloudknot`, so that it does not interfere with a `cargo build` that runs at
 //! the same time. The user's `Cargo.toml`, `Cargo.lock`, configuration and rustflags apply as they do in cargo.
 
-mod build;
+#[cfg(not(cloudknot_worker))]
+mod cargo;
 mod error;
-mod executable;
-mod features;
-mod flags;
-mod library;
-mod machine;
-mod origin;
-mod platform;
-mod selection;
+mod options;
 mod settings;
-mod toolchain;
-mod versions;
-mod worker;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cargo_metadata::Metadata;
-
-use error::io;
-use platform::Platform;
-use selection::Selected;
-use toolchain::Toolchain;
+use crate::host::{host, host_type};
 
 pub use cloudknot_runtime::contract::FunctionDescription;
 pub use error::{CompileError, CompileErrorKind};
-pub use features::AwsFeature;
-pub use flags::Profile;
-pub use machine::{Machine, WorkerTarget};
-pub use platform::Arch;
-pub use selection::{CargoTarget, Selection};
+pub use options::{Arch, AwsFeature, CargoTarget, Machine, Profile, Selection, WorkerTarget};
 pub use settings::{Allocator, Lto, LtoWord, OptLevel, Settings, SizeLevel};
 
 /// Builder that compiles a program to a worker.
@@ -66,13 +48,15 @@ pub struct Compile {
 /// Program with a resolved package, target, settings and platform. See [`Compile::resolve`].
 pub struct Program {
     compile: Compile,
-    toolchain: Toolchain,
-    metadata: Metadata,
+    package: String,
+    version: String,
+    package_folder: PathBuf,
+    target: CargoTarget,
     settings: Settings,
-    platform: Platform,
     arch: Arch,
     /// `true` if the worker may need shared libraries, which its base image then provides.
     dynamic: bool,
+    cargo: host_type!(cargo::Resolved),
 }
 
 impl fmt::Debug for Program {
@@ -194,19 +178,7 @@ impl Compile {
     /// # Errors
     /// See [`CompileErrorKind`].
     pub fn resolve(&self) -> Result<Program, CompileError> {
-        let toolchain = self.toolchain()?;
-        let metadata = self.metadata(&toolchain)?;
-        let selected = self.selection.find(&metadata)?;
-        versions::check(&metadata, selected.package)?;
-        let settings = Settings::of(selected.package)?;
-        if settings.knot.arm64 == Some(true) && self.arch != Arch::Arm64 && self.target.is_none() {
-            // The dependencies may differ on that architecture, so everything is resolved again.
-            return self.clone().arch(Arch::Arm64).resolve();
-        }
-        let platform = self.platform(&toolchain, &metadata, &selected, &settings)?;
-        let arch = platform::arch_of(&platform.triple)?;
-        let dynamic = self.dynamic || settings.has_base();
-        Ok(Program { compile: self.clone(), toolchain, metadata, settings, platform, arch, dynamic })
+        host!(cargo::resolve(self))
     }
 
     /// Compiles the worker and reads the result. Blocks until cargo has finished.
@@ -222,8 +194,7 @@ impl Compile {
     /// # Errors
     /// Returns an error if there is no such package with remote functions, or more than one.
     pub fn package_folder(&self) -> Result<PathBuf, CompileError> {
-        let metadata = self.metadata(&self.toolchain()?)?;
-        Ok(folder_of(self.selection.package(&metadata)?))
+        host!(cargo::package_folder(self))
     }
 
     /// Returns the name of the program's Knot, unless the deploy gives another one. Compiles nothing.
@@ -231,66 +202,29 @@ impl Compile {
     /// # Errors
     /// Returns the errors of [`package_folder`](Self::package_folder), or an error if the package's settings cannot be read.
     pub fn knot_name(&self) -> Result<String, CompileError> {
-        let metadata = self.metadata(&self.toolchain()?)?;
-        let package = self.selection.package(&metadata)?;
-        Ok(Settings::of(package)?.knot.knot.unwrap_or_else(|| package.name.replace('_', "-")))
-    }
-
-    fn toolchain(&self) -> Result<Toolchain, CompileError> {
-        let here = std::env::current_dir().map_err(io("find the current folder", "."))?;
-        Toolchain::of(&self.folder.as_ref().map_or_else(|| here.clone(), |folder| here.join(folder)))
-    }
-
-    /// Reads the metadata with a worker's flags, since the dependencies of a worker differ from those of the host.
-    fn metadata(&self, toolchain: &Toolchain) -> Result<Metadata, CompileError> {
-        let triple = self.target.clone().unwrap_or_else(|| self.arch.musl());
-        let arch = platform::arch_of(&triple)?;
-        if arch != self.arch && self.arch != Arch::default() {
-            let refused = format!("cannot compile for both {} and `{triple}`", self.arch.rust_name());
-            return Err(CompileError::new(CompileErrorKind::Settings, refused).with_hint("name one of them"));
-        }
-        let user = flags::of_the_user(toolchain, &triple)?;
-        let rustflags = flags::encode(flags::of_a_worker(self.dynamic).into_iter().chain(user))?;
-        toolchain.metadata(&self.selection, &triple, &rustflags, &self.cargo_options)
-    }
-
-    fn platform(
-        &self,
-        toolchain: &Toolchain,
-        metadata: &Metadata,
-        selected: &Selected<'_>,
-        settings: &Settings,
-    ) -> Result<Platform, CompileError> {
-        let needs_c =
-            settings.allocator == Some(Allocator::Mimalloc) || selection::compiles_c(metadata, selected.package);
-        match &self.target {
-            Some(triple) => platform::asked(toolchain, triple, needs_c),
-            // A base image with musl requires an explicit `--target`.
-            None if self.dynamic || settings.has_base() => platform::gnu(toolchain, self.arch, needs_c),
-            None => platform::choose(toolchain, self.arch, needs_c),
-        }
+        host!(cargo::knot_name(self))
     }
 }
 
 impl Program {
     /// Returns the name of the package.
     pub fn package(&self) -> &str {
-        self.selected().package.name.as_str()
+        &self.package
     }
 
     /// Returns the version of the package.
-    pub fn version(&self) -> String {
-        self.selected().package.version.to_string()
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// Returns the folder of the package.
-    pub fn package_folder(&self) -> PathBuf {
-        folder_of(self.selected().package)
+    pub fn package_folder(&self) -> &Path {
+        &self.package_folder
     }
 
     /// Returns the cargo target.
-    pub fn target(&self) -> CargoTarget {
-        self.selected().kind
+    pub fn target(&self) -> &CargoTarget {
+        &self.target
     }
 
     /// Returns the architecture that the worker runs on.
@@ -314,7 +248,7 @@ impl Program {
     /// # Errors
     /// Returns an error if a call of cargo fails.
     pub fn missing_aws_feature(&self) -> Result<Option<AwsFeature>, CompileError> {
-        features::missing_aws(self)
+        host!(cargo::features::missing_aws(self))
     }
 
     /// Enables the feature `aws` of cloudknot: selects a feature of the package, or adds `aws` to the dependency in
@@ -323,14 +257,24 @@ impl Program {
     /// # Errors
     /// Returns an error if `cargo add` fails.
     pub fn with_aws_feature(self, feature: &AwsFeature) -> Result<Self, CompileError> {
-        features::turn_on(&self, feature)?.resolve()
+        host!(cargo::features::turn_on(&self, feature)?.resolve())
     }
 
-    fn selected(&self) -> Selected<'_> {
-        self.compile.selection.find(&self.metadata).expect("it was found in the same metadata before")
+    /// Compiles the worker and reads the result. Blocks until cargo has finished.
+    ///
+    /// # Errors
+    /// See [`CompileErrorKind`].
+    pub fn compile(self) -> Result<Worker, CompileError> {
+        host!(cargo::worker::compile(&self))
     }
 }
 
-fn folder_of(package: &cargo_metadata::Package) -> PathBuf {
-    package.manifest_path.parent().map(Into::into).unwrap_or_default()
+impl Machine {
+    /// Detects the tools of this machine.
+    ///
+    /// # Errors
+    /// Returns an error if there is no toolchain, or its configuration cannot be read.
+    pub fn here() -> Result<Self, CompileError> {
+        host!(cargo::machine::here())
+    }
 }

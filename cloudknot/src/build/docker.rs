@@ -2,29 +2,16 @@
 //!
 //! Only this module communicates with the engine. It does not depend on a registry protocol, nor on what a worker does.
 
-pub(crate) mod container;
-mod context;
-mod export;
-mod froms;
+#[cfg(not(cloudknot_worker))]
+pub(crate) mod engine;
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use bollard::Docker;
-use bollard::auth::DockerCredentials;
-use bollard::errors::Error as EngineError;
-use bollard::query_parameters::{
-    BuildImageOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptions, RemoveImageOptions, TagImageOptionsBuilder,
-};
-use cloudknot_runtime::engine;
-use docker_credential::DockerCredential;
-use futures_util::TryStreamExt;
-
-use crate::build::image::{Architecture, Image, ImageError, ImageOptions};
-use crate::build::registry::stored;
-use crate::error::{self, ErrorKind};
+use crate::build::image::{Image, ImageError, ImageOptions};
+use crate::error::{self, ABSENT, Absent, ErrorKind};
+use crate::host::{host_await, host_type};
 
 /// Base of an image, for a worker that needs more than itself (a native library, a data file).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +26,7 @@ pub enum Base {
 /// Connection to a Docker engine.
 #[derive(Clone)]
 pub struct Engine {
-    docker: Docker,
+    docker: host_type!(engine::Docker),
     logins: Option<PathBuf>,
 }
 
@@ -49,8 +36,7 @@ impl Engine {
     /// # Errors
     /// Returns an error if no engine answers.
     pub async fn connect() -> Result<Self, DockerError> {
-        let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()).or_else(rootless);
-        Self::connect_to(host.as_deref()).await
+        host_await!(engine::connect())
     }
 
     /// Connects to the engine at this address (as in `DOCKER_HOST`), or else to this machine's own engine.
@@ -58,15 +44,7 @@ impl Engine {
     /// # Errors
     /// Returns an error if no engine answers.
     pub async fn connect_to(host: Option<&str>) -> Result<Self, DockerError> {
-        let failed = |source| DockerError::new(Operation::Connect, source);
-        let docker = match host {
-            Some(host) => Docker::connect_with_host(host),
-            None => Docker::connect_with_local_defaults(),
-        };
-        // An engine refuses an API version newer than its own, so the version is negotiated.
-        let negotiated = docker.map_err(failed)?.negotiate_version();
-        let docker = engine::inside(Box::pin(negotiated)).await.map_err(failed)?;
-        Ok(Self { docker, logins: None })
+        host_await!(engine::connect_to(host))
     }
 
     /// Sets the folder in which `docker login` has stored the credentials for the registries of base images, in place of
@@ -82,20 +60,7 @@ impl Engine {
     /// # Errors
     /// Returns an error if the engine refuses the image.
     pub async fn load(&self, image: &Image, names: &[String]) -> Result<(), DockerError> {
-        let failed = |source| DockerError::new(Operation::Load, source);
-        let tar = bollard::body_full(image.tar(names));
-        let load = self.docker.import_image(ImportImageOptions::default(), tar, None).try_collect::<Vec<_>>();
-        engine::inside(Box::pin(load)).await.map_err(failed)?;
-        Ok(())
-    }
-
-    /// Loads the image of this archive into the engine, under the names in the archive.
-    pub(crate) async fn load_archive(&self, path: &Path) -> Result<(), DockerError> {
-        let doing = || Operation::LoadArchive(path.to_owned());
-        let tar = std::fs::read(path).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
-        let load = self.docker.import_image(ImportImageOptions::default(), bollard::body_full(tar.into()), None);
-        load.try_collect::<Vec<_>>().await.map_err(|source| DockerError::new(doing(), source))?;
-        Ok(())
+        host_await!(engine::load(self, image, names))
     }
 
     /// Gives an image in the engine another name.
@@ -103,10 +68,7 @@ impl Engine {
     /// # Errors
     /// Returns an error if there is no such image.
     pub async fn tag(&self, image: &str, name: &str) -> Result<(), DockerError> {
-        let (repo, tag) = split(name);
-        let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
-        let failed = |source| DockerError::new(Operation::Tag(image.to_owned()), source);
-        engine::inside(Box::pin(self.docker.tag_image(image, Some(options)))).await.map_err(failed)
+        host_await!(engine::tag(self, image, name))
     }
 
     /// Returns the ID of the image of this name, if there is one.
@@ -114,11 +76,7 @@ impl Engine {
     /// # Errors
     /// Returns an error if the engine does not answer.
     pub async fn id_of(&self, name: &str) -> Result<Option<String>, DockerError> {
-        match engine::inside(Box::pin(self.docker.inspect_image(name))).await {
-            Ok(image) => Ok(image.id),
-            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-            Err(source) => Err(DockerError::new(Operation::Inspect(name.to_owned()), source)),
-        }
+        host_await!(engine::id_of(self, name))
     }
 
     /// Removes a name from the engine, and the image along with its last name. Returns whether the name existed.
@@ -126,11 +84,7 @@ impl Engine {
     /// # Errors
     /// Returns an error if the engine refuses, for example because a container still uses the image.
     pub async fn remove(&self, name: &str) -> Result<bool, DockerError> {
-        match engine::inside(Box::pin(self.docker.remove_image(name, None::<RemoveImageOptions>, None))).await {
-            Ok(_) => Ok(true),
-            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
-            Err(source) => Err(DockerError::new(Operation::Remove(name.to_owned()), source)),
-        }
+        host_await!(engine::remove(self, name))
     }
 
     /// Assembles an image with this worker on top of a base image.
@@ -138,100 +92,7 @@ impl Engine {
     /// # Errors
     /// Returns an error if the base image is not available, or the worker cannot run on it.
     pub async fn assemble(&self, base: &Base, worker: &[u8], options: &ImageOptions) -> Result<Image, DockerError> {
-        let image_failed = |source| DockerError { doing: Operation::Assemble, source: Box::new(source) };
-        let architecture = Architecture::of(worker).map_err(image_failed)?;
-        let exported = async {
-            let name = match base {
-                Base::Image(name) => self.pull(name, architecture).await?,
-                Base::Dockerfile(path) => self.build(path, architecture).await?,
-            };
-            self.export(&name).await
-        };
-        let base = engine::inside(Box::pin(exported)).await?;
-        Image::assemble_on(base, worker, options).map_err(image_failed)
-    }
-
-    /// Pulls the image for this architecture, unless the engine has it. Returns its name.
-    async fn pull(&self, name: &str, architecture: Architecture) -> Result<String, DockerError> {
-        let have = self.docker.inspect_image(name).await;
-        if have.is_ok_and(|image| image.architecture.as_deref() == Some(architecture.docker())) {
-            return Ok(name.to_owned());
-        }
-        let (from, tag) = split(name);
-        let platform = format!("linux/{}", architecture.docker());
-        let options = CreateImageOptionsBuilder::default().from_image(from).tag(tag).platform(&platform).build();
-        let failed = |source| DockerError::new(Operation::Pull(name.to_owned()), source);
-        let login = self.login(name).await.map(|(_, login)| login);
-        self.docker.create_image(Some(options), None, login).try_collect::<Vec<_>>().await.map_err(failed)?;
-        Ok(name.to_owned())
-    }
-
-    /// Builds a Dockerfile in the engine. Returns the ID of the image.
-    async fn build(&self, dockerfile: &Path, architecture: Architecture) -> Result<String, DockerError> {
-        let doing = || Operation::Build(dockerfile.to_owned());
-        let tar = context::tar(dockerfile).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
-        let platform = format!("linux/{}", architecture.docker());
-        let options =
-            BuildImageOptionsBuilder::default().dockerfile(context::DOCKERFILE).platform(&platform).rm(true).build();
-        let text = std::fs::read(dockerfile).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
-        let mut logins = HashMap::new();
-        for image in froms::images(&String::from_utf8_lossy(&text)) {
-            logins.extend(self.login(&image).await);
-        }
-        let mut said = String::new();
-        let mut id = None;
-        let tar = bollard::body_full(tar.into());
-        let mut lines = std::pin::pin!(self.docker.build_image(options, Some(logins), Some(tar)));
-        loop {
-            match lines.try_next().await {
-                Ok(Some(line)) => {
-                    said.extend(line.stream);
-                    id = line.aux.and_then(|made| made.id).or(id);
-                }
-                Ok(None) => break,
-                // The engine's error names the step that failed; only the output of that step says why.
-                Err(source) => {
-                    return Err(DockerError {
-                        doing: doing(),
-                        source: Box::new(BuildFailure { source, said: last_lines(&said) }),
-                    });
-                }
-            }
-        }
-        id.ok_or_else(|| DockerError { doing: doing(), source: "the engine did not report the ID of the image".into() })
-    }
-
-    /// Returns the stored credentials for the registry of an image, with the name by which the engine asks for them.
-    /// Credentials that cannot be read count as none, as in Docker: most images need none.
-    async fn login(&self, image: &str) -> Option<(String, DockerCredentials)> {
-        let found = stored::of_image(self.logins.as_deref(), image).await;
-        let (registry, found) = found
-            .inspect_err(|error| tracing::warn!(image, ?error, "the engine is given no login for the image"))
-            .ok()??;
-        // bollard encodes the credentials in the standard base64 alphabet, and the engine decodes the URL-safe one. The two
-        // differ only for `?`, `>` and `~` in some positions: a password with one of them may not be accepted, and the hint
-        // says what to do then.
-        let mut login = DockerCredentials { serveraddress: Some(registry.clone()), ..DockerCredentials::default() };
-        match found {
-            DockerCredential::UsernamePassword(user, password) => {
-                (login.username, login.password) = (Some(user), Some(password));
-            }
-            DockerCredential::IdentityToken(token) => login.identitytoken = Some(token),
-        }
-        Some((registry, login))
-    }
-
-    async fn export(&self, name: &str) -> Result<Image, DockerError> {
-        let failed =
-            |source: Box<dyn Error + Send + Sync>| DockerError { doing: Operation::Export(name.to_owned()), source };
-        let mut file = tempfile::tempfile().map_err(|error| failed(error.into()))?;
-        let mut pieces = std::pin::pin!(self.docker.export_image(name));
-        while let Some(piece) = pieces.try_next().await.map_err(|error| failed(error.into()))? {
-            std::io::Write::write_all(&mut file, &piece).map_err(|error| failed(error.into()))?;
-        }
-        // Compressing a large base takes many seconds and must not block other tasks.
-        let read = tokio::task::spawn_blocking(move || export::read(file));
-        read.await.expect("reading an export does not panic").map_err(failed)
+        host_await!(engine::assemble(self, base, worker, options))
     }
 }
 
@@ -239,27 +100,6 @@ impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Engine")
     }
-}
-
-/// Returns the socket of a rootless engine, if there is one and no other engine's socket.
-fn rootless() -> Option<String> {
-    let socket = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?).join("docker.sock");
-    let only = socket.exists() && !Path::new("/var/run/docker.sock").exists();
-    only.then(|| format!("unix://{}", socket.display()))
-}
-
-/// Splits a name into repository and tag. A colon before a slash belongs to a port, and a name with a digest needs no tag.
-fn split(name: &str) -> (&str, &str) {
-    match name.rsplit_once(':') {
-        _ if name.contains('@') => (name, ""),
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        _ => (name, "latest"),
-    }
-}
-
-fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 /// Error of an operation with the Docker engine.
@@ -300,16 +140,6 @@ enum Operation {
 }
 
 impl DockerError {
-    fn new(doing: Operation, source: EngineError) -> Self {
-        // The crate's own text names the status and not the image; the engine's message is more useful.
-        let source: Box<dyn Error + Send + Sync> = match source {
-            EngineError::DockerResponseServerError { message, .. } => message.into(),
-            EngineError::DockerStreamError { error } => error.into(),
-            source => source.into(),
-        };
-        Self { doing, source }
-    }
-
     /// Returns `true` if the error is that no engine answers.
     pub fn is_no_engine(&self) -> bool {
         matches!(self.doing, Operation::Connect)
@@ -357,32 +187,16 @@ impl DockerError {
     }
 }
 
+impl Absent for DockerError {
+    fn absent() -> Self {
+        // A worker has no engine.
+        Self { doing: Operation::Connect, source: ABSENT.into() }
+    }
+}
+
 impl From<DockerError> for error::Error {
     fn from(error: DockerError) -> Self {
         let hint = error.hint();
         Self::wrap(ErrorKind::Docker, error, hint)
     }
 }
-
-/// Failed step of a Dockerfile, and its output.
-#[derive(Debug)]
-struct BuildFailure {
-    source: EngineError,
-    said: String,
-}
-
-impl fmt::Display for BuildFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.source {
-            EngineError::DockerStreamError { error: message }
-            | EngineError::DockerResponseServerError { message, .. } => f.write_str(message)?,
-            source => write!(f, "{source}")?,
-        }
-        if !self.said.is_empty() {
-            write!(f, "\n{}", self.said)?;
-        }
-        Ok(())
-    }
-}
-
-impl Error for BuildFailure {}

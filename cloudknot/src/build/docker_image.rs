@@ -1,26 +1,23 @@
-//! Image of a worker, with an API to assemble, tag, push, load into Docker, save and remove it.
-//!
-//! The work is done by other modules. A worker build has the same API, but cannot create an image.
-
-#[cfg(not(cloudknot_worker))]
-#[path = "docker_image/host.rs"]
-mod inside;
-#[cfg(cloudknot_worker)]
-#[path = "docker_image/worker.rs"]
-mod inside;
+//! Image of a worker, with an API to assemble, tag, push, load into Docker, save and remove it. The work is done by other
+//! modules.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cloudknot_runtime::engine;
 
+use super::compile::{FunctionDescription, Worker};
+use super::docker::{Base, Engine};
+use super::image::{Image, ImageOptions};
+use super::registry::{self, Progress, Repository};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{self, Event};
+use crate::host::host;
 use crate::settings::login::Login;
-use inside::Inside;
 
 /// Contents of an image to build; see [`DockerImage::builder`].
 #[derive(Debug, Clone)]
-#[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker builds no image"))]
 pub struct DockerImageBuilder {
     name: String,
     worker: PathBuf,
@@ -31,13 +28,6 @@ pub struct DockerImageBuilder {
     ca_bundles: Vec<PathBuf>,
     tags: Vec<String>,
     base: Option<Base>,
-}
-
-#[derive(Debug, Clone)]
-#[cfg_attr(any(cloudknot_worker, not(feature = "docker")), allow(dead_code, reason = "only an engine makes use of it"))]
-pub(crate) enum Base {
-    Image(String),
-    Dockerfile(PathBuf),
 }
 
 /// Image of a worker: a Knot without its cloud resources.
@@ -57,7 +47,8 @@ pub(crate) enum Base {
 pub struct DockerImage {
     name: String,
     tags: Vec<String>,
-    inside: Inside,
+    image: Image,
+    ca_bundles: Vec<PathBuf>,
     /// Repositories that it was pushed to, so that it can be removed from them.
     pushed: Vec<(String, Login)>,
 }
@@ -91,22 +82,22 @@ impl DockerImage {
 
     /// Returns the digest by which a registry identifies the image. The same worker gives the same digest.
     pub fn digest(&self) -> &str {
-        self.inside.digest()
+        self.image.digest()
     }
 
     /// Returns the size of everything that is stored and sent, in bytes.
     pub fn compressed_bytes(&self) -> u64 {
-        self.inside.compressed_bytes()
+        self.image.compressed_bytes()
     }
 
     /// Returns the size of the worker, in bytes.
     pub fn worker_bytes(&self) -> u64 {
-        self.inside.worker_bytes()
+        self.image.worker_bytes()
     }
 
     /// Returns the layers, the lowest first: digest and size in bytes.
     pub fn layers(&self) -> Vec<(String, u64)> {
-        self.inside.layers()
+        self.image.layers().map(|(digest, bytes)| (digest.to_owned(), bytes.len() as u64)).collect()
     }
 
     /// Adds a tag, which later pushes, loads and saves use.
@@ -115,7 +106,7 @@ impl DockerImage {
     /// Returns an error if the tag is invalid.
     pub fn tag(&mut self, tag: impl Into<String>) -> Result<()> {
         let tag = tag.into();
-        Inside::check_name(&format!("{}:{tag}", self.name))?;
+        check_name(&format!("{}:{tag}", self.name))?;
         if !self.tags.contains(&tag) {
             self.tags.push(tag);
         }
@@ -127,7 +118,7 @@ impl DockerImage {
     /// # Errors
     /// Returns an error if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.inside.save(path.as_ref(), &self.names())
+        Ok(self.image.save_tar(path.as_ref(), &self.names())?)
     }
 
     /// Pushes the image with its tags to a repository, such as `ghcr.io/somebody/my-crate`; sends only what the registry lacks.
@@ -143,18 +134,22 @@ impl DockerImage {
 
     /// Pushes the image as [`push`](Self::push) does, but `clobber` will not remove it from the repository.
     pub(crate) async fn push_to(&self, repository: &str, login: &Login) -> Result<String> {
-        engine::inside(Box::pin(self.inside.push(repository, login, &self.tags))).await
+        let tags: Vec<&str> = self.tags.iter().map(String::as_str).collect();
+        let on_progress = reporter(repository, self.compressed_bytes());
+        let pushed = self.repository(repository, login)?.on_progress(on_progress).push(&self.image, &tags).await;
+        let sent = pushed.as_ref().ok().map(|pushed| pushed.sent_bytes);
+        event::report(&Event::PushFinished { repository, sent });
+        Ok(pushed?.reference)
     }
 
     /// Loads the image with its tags into the local Docker engine. Returns the name to run it by.
     ///
     /// # Errors
     /// Returns an error if no engine answers, or it refuses.
-    #[cfg(feature = "docker")]
     pub async fn load(&self) -> Result<String> {
-        let names = self.names();
-        engine::inside(Box::pin(self.inside.load(&names))).await?;
-        Ok(names[0].clone())
+        let mut names = self.names();
+        Engine::connect().await?.load(&self.image, &names).await?;
+        Ok(names.swap_remove(0))
     }
 
     /// Removes the image from the local Docker engine, and from the repositories that this value has pushed it to, with all its
@@ -163,13 +158,32 @@ impl DockerImage {
     /// # Errors
     /// Returns an error if the engine or a registry refuses or cannot be reached. A second call removes the rest.
     pub async fn clobber(&mut self) -> Result<()> {
-        let names = self.names();
-        engine::inside(Box::pin(self.inside.remove_local(&names))).await?;
+        self.remove_local().await?;
         while let Some((repository, login)) = self.pushed.last() {
-            engine::inside(Box::pin(self.inside.remove_pushed(repository, login))).await?;
+            self.repository(repository, login)?.delete(self.digest()).await?;
             self.pushed.pop();
         }
         Ok(())
+    }
+
+    /// Removes the image from the local engine. Without an engine, there is nothing to remove.
+    async fn remove_local(&self) -> Result<()> {
+        let engine = match Engine::connect().await {
+            Ok(engine) => engine,
+            Err(error) if error.is_no_engine() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for name in self.names() {
+            if engine.id_of(&name).await?.as_deref() == Some(self.image.id()) {
+                engine.remove(&name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn repository(&self, name: &str, login: &Login) -> Result<Repository> {
+        let repository = Repository::new(name)?.login(login.clone());
+        Ok(self.ca_bundles.iter().fold(repository, Repository::ca_bundle))
     }
 
     fn names(&self) -> Vec<String> {
@@ -182,10 +196,9 @@ impl DockerImage {
 
 impl DockerImageBuilder {
     /// Returns a builder for the image of a compiled worker, with the image settings of its package.
-    #[cfg(not(cloudknot_worker))]
-    pub fn of_worker(name: impl Into<String>, worker: &crate::build::compile::Worker) -> Self {
+    pub fn of_worker(name: impl Into<String>, worker: &Worker) -> Self {
         let settings = &worker.settings;
-        let functions = worker.functions.iter().map(crate::build::compile::FunctionDescription::id);
+        let functions = worker.functions.iter().map(FunctionDescription::id);
         let builder = DockerImage::builder(name, &worker.path).of_crate(&worker.package, &worker.version);
         let mut builder = settings.ca_bundle.iter().fold(builder.functions(functions), Self::ca_bundle);
         builder.base = match (&settings.base_image, &settings.dockerfile) {
@@ -233,7 +246,6 @@ impl DockerImageBuilder {
     }
 
     /// Sets the base image of the worker, for native libraries or files. The local Docker engine pulls it.
-    #[cfg(feature = "docker")]
     #[must_use]
     pub fn base_image(mut self, name: impl Into<String>) -> Self {
         self.base = Some(Base::Image(name.into()));
@@ -242,7 +254,6 @@ impl DockerImageBuilder {
 
     /// Sets the Dockerfile of the worker's base image. The local Docker engine builds it, with the Dockerfile's folder as the
     /// context.
-    #[cfg(feature = "docker")]
     #[must_use]
     pub fn dockerfile(mut self, path: impl Into<PathBuf>) -> Self {
         self.base = Some(Base::Dockerfile(path.into()));
@@ -250,7 +261,6 @@ impl DockerImageBuilder {
     }
 
     /// Sets the base, if one is given. It takes precedence over the package's settings.
-    #[cfg(not(cloudknot_worker))]
     pub(crate) fn on(mut self, base: Option<Base>) -> Self {
         self.base = base.or(self.base);
         self
@@ -262,8 +272,23 @@ impl DockerImageBuilder {
     /// Returns an error if the name or a tag is invalid, the worker cannot be read or is not an executable for Linux, or the
     /// base image is not available.
     pub async fn build(self) -> Result<DockerImage> {
-        let inside = engine::inside(Box::pin(Inside::build(&self))).await?;
-        let mut image = DockerImage { name: self.name, tags: Vec::new(), inside, pushed: Vec::new() };
+        check_name(&self.name)?;
+        let worker = std::fs::read(&self.worker).map_err(|source| {
+            let message = format!("cannot read the worker `{}`", self.worker.display());
+            Error::new(ErrorKind::Image, message).with_source(source)
+        })?;
+        let mut options = ImageOptions::new(&self.title, &self.version).functions(&self.functions);
+        options = self.labels.iter().fold(options, |options, (key, value)| options.label(key, value));
+        options = self.ca_bundles.iter().fold(options, ImageOptions::ca_bundle);
+        let image = if let Some(base) = &self.base {
+            Engine::connect().await?.assemble(base, &worker, &options).await?
+        } else {
+            // Compressing takes a considerable part of a second and must not block other tasks.
+            let assembled = async { tokio::task::spawn_blocking(move || Image::assemble(&worker, &options)).await };
+            engine::inside(Box::pin(assembled)).await.expect("assembling an image does not panic")?
+        };
+        let (name, ca_bundles) = (self.name, self.ca_bundles);
+        let mut image = DockerImage { name, tags: Vec::new(), image, ca_bundles, pushed: Vec::new() };
         for tag in self.tags {
             image.tag(tag)?;
         }
@@ -271,9 +296,27 @@ impl DockerImageBuilder {
     }
 }
 
-/// Returns the error for an operation that a worker build does not support.
-#[cfg_attr(not(cloudknot_worker), expect(dead_code, reason = "the host has it"))]
-fn absent() -> Error {
-    Error::new(ErrorKind::Image, "cannot build an image: workers do not support this")
-        .with_hint("build images in the program that runs on your machine")
+fn check_name(name: &str) -> Result<()> {
+    host!(if registry::client::is_name(name) {
+        Ok(())
+    } else {
+        Err(Error::new(ErrorKind::Image, format!("invalid image name `{name}`"))
+            .with_hint("a name is like `my-crate` or `lab/my-crate`, in lower case, and a tag has no spaces"))
+    })
+}
+
+/// Converts the progress of each blob to the progress of the whole image.
+fn reporter(repository: &str, bytes: u64) -> impl Fn(&Progress<'_>) + Send + Sync + 'static {
+    let (repository, settled) = (repository.to_owned(), AtomicU64::new(0));
+    move |progress| {
+        let report = |sent| event::report(&Event::Pushing { repository: &repository, sent, bytes });
+        match *progress {
+            Progress::Sending { sent, .. } => report(settled.load(Ordering::Relaxed) + sent),
+            Progress::Present { bytes, .. } | Progress::Sent { bytes, .. } => {
+                report(settled.fetch_add(bytes, Ordering::Relaxed) + bytes);
+            }
+            Progress::Retrying { doing, reason, wait, .. } => event::report(&Event::Retrying { doing, reason, wait }),
+            Progress::Tagged { .. } => {}
+        }
+    }
 }

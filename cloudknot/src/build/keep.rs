@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use cloudknot_runtime::contract::{self, Types};
 
 use crate::build::compile::Worker;
+use crate::build::docker::Engine;
 use crate::build::docker_image::DockerImage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home;
@@ -46,14 +47,12 @@ impl Built {
 
     /// Removes the program's image that the note in this folder describes: from the Docker engine, along with its archive and
     /// the note. Returns whether there was a note.
-    #[cfg_attr(not(feature = "docker"), expect(clippy::unused_async, reason = "with an engine it has to wait"))]
     pub(crate) async fn clobber(home: &Path) -> Result<bool> {
         if !home.join(FILE).exists() {
             return Ok(false);
         }
         let built = Self::read(home)?;
-        #[cfg(feature = "docker")]
-        match crate::build::docker::Engine::connect().await {
+        match Engine::connect().await {
             Ok(engine) => drop(engine.remove(&built.name).await?),
             Err(error) if error.is_no_engine() => {}
             Err(error) => return Err(error.into()),

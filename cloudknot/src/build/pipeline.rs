@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use cloudknot_runtime::engine;
 
 use super::compile::{AwsFeature, CompileError, Program, Worker};
-use super::docker_image::{Base, DockerImage, DockerImageBuilder};
-use super::image::authorities;
+use super::docker::Base;
+use super::docker_image::{DockerImage, DockerImageBuilder};
+use super::image;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::built::Built;
 
@@ -59,7 +60,6 @@ impl Pipeline {
     /// Sets the base image of the worker, in place of the one in the settings. The local Docker engine pulls it.
     ///
     /// The program must be resolved with [`Compile::dynamic`](super::compile::Compile::dynamic).
-    #[cfg(feature = "docker")]
     #[must_use]
     pub fn base_image(self, name: impl Into<String>) -> Self {
         self.on(Some(Base::Image(name.into())))
@@ -69,7 +69,6 @@ impl Pipeline {
     /// with the Dockerfile's folder as the context.
     ///
     /// The program must be resolved with [`Compile::dynamic`](super::compile::Compile::dynamic).
-    #[cfg(feature = "docker")]
     #[must_use]
     pub fn dockerfile(self, path: impl Into<PathBuf>) -> Self {
         self.on(Some(Base::Dockerfile(path.into())))
@@ -97,7 +96,7 @@ impl Pipeline {
     pub fn check(&self) -> Result<()> {
         let settings = self.program.settings();
         for path in settings.ca_bundle.iter().chain(&self.ca_bundles) {
-            authorities::read(path)?;
+            image::check_authorities(path)?;
         }
         let of_settings = settings.dockerfile.as_ref().filter(|_| self.base.is_none());
         let dockerfile = match &self.base {

@@ -1,7 +1,7 @@
 //! Costs while no job runs.
 
-use crate::aws::machines::counted;
 use crate::settings::pars::Internet;
+use crate::settings::sizes::counted;
 
 /// Price of a NAT gateway per hour, in USD. This and the prices below are list prices of us-east-1 as reviews of 2026
 /// quote them from aws.amazon.com/vpc/pricing and aws.amazon.com/privatelink/pricing (compiled in November 2026).

@@ -2,24 +2,14 @@
 //! what is missing. Changes nothing; a check that fails does not prevent the others.
 
 use std::error::Error as StdError;
-use std::path::{Path, PathBuf};
 
-use cloudknot_runtime::engine;
 use serde::Serialize;
 
-use crate::build::compile::{Compile, Machine, Selection};
-use crate::deploy::knot::Knot;
-use crate::deploy::policy::Allowed;
-use crate::error::{Error, Result, with_causes};
-use crate::home;
-use crate::home::knot_note::KnotNote;
+use crate::error::{ABSENT, ABSENT_HINT, Absent, Error, with_causes};
+use crate::host::host_await;
 
-mod account;
-mod machine;
-mod permissions;
-
-/// Verbs whose permissions are checked.
-const VERBS: [Allowed; 4] = [Allowed::ParsCreate, Allowed::Deploy, Allowed::Run, Allowed::Clobber];
+#[cfg(not(cloudknot_worker))]
+mod checks;
 
 /// Subjects of the checks, where they differ from those that a deploy would use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -116,66 +106,12 @@ fn in_one_line(error: &(dyn StdError + 'static)) -> String {
 /// # }
 /// ```
 pub async fn examine(asked: &Examination) -> Vec<Finding> {
-    engine::inside(Box::pin(look(asked))).await
+    host_await!(checks::examine(asked))
 }
 
-async fn look(asked: &Examination) -> Vec<Finding> {
-    // Waiting for cargo and rustc would block a thread that other tasks need.
-    let here = tokio::task::spawn_blocking(Here::look).await.expect("looking does not panic");
-    // Boxed, because the future is large and rarely polled.
-    let (account, docker) = tokio::join!(Box::pin(account::examine(asked, &here)), machine::docker());
-    let (needs_arm64, account) = account;
-    let mut found = account;
-    found.extend(machine::tools(here.machine, needs_arm64));
-    found.push(docker);
-    found
-}
-
-/// Facts that are known without any request.
-struct Here {
-    machine: Result<Machine>,
-    /// Name of the program's Knot, and folder of its package.
-    program: Result<(String, PathBuf)>,
-}
-
-impl Here {
-    fn look() -> Self {
-        let compile = Compile::new(Selection::default());
-        let program = compile.knot_name().and_then(|name| Ok((name, compile.package_folder()?)));
-        Self { machine: Machine::here().map_err(Error::from), program: program.map_err(Error::from) }
-    }
-
-    fn note(&self) -> Result<Option<KnotNote>> {
-        let folder = self.program.as_ref().map_or(Path::new("."), |(_, folder)| folder);
-        KnotNote::read(&home::of_package(folder))
-    }
-}
-
-/// Checks the program in this folder, and the note beside it.
-fn program(here: &Here, note: &Result<Option<KnotNote>>, knot: Option<&Knot>) -> Finding {
-    let about = "program";
-    let note = match note {
-        Ok(note) => note.as_ref(),
-        Err(error) => return Finding::failed(about, State::Bad, error),
-    };
-    let name = match (&here.program, note) {
-        (Err(error), None) => {
-            return Finding::unknown(about, in_one_line(error))
-                .remedy("run it in the folder of a program with remote functions");
-        }
-        (Err(_), Some(note)) => note.knot.as_str(),
-        (Ok((name, _)), _) => name.as_str(),
-    };
-    let Some(note) = note else {
-        let found = format!("`{name}` has not been deployed from here: its maps run on this machine");
-        return Finding::doubtful(about, found).remedy("`cargo knot deploy` deploys it to AWS");
-    };
-    let found = format!("its maps run on the Knot `{}` in {}", note.knot, note.region);
-    let again = "run `cargo knot deploy` again";
-    match knot.filter(|knot| knot.name == note.knot && knot.region == note.region) {
-        Some(knot) if knot.image() == note.image && knot.queue() == note.queue => Finding::good(about, found),
-        Some(_) => Finding::doubtful(about, format!("{found}, which somebody has deployed again since")).remedy(again),
-        None => Finding::doubtful(about, format!("{found}, which was not found there")).remedy(again),
+impl Absent for Vec<Finding> {
+    fn absent() -> Self {
+        vec![Finding::unknown("machine", ABSENT).remedy(ABSENT_HINT)]
     }
 }
 

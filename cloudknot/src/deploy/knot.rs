@@ -1,35 +1,22 @@
 //! A Knot: the resources of one program on top of a Pars, which are image, job definitions, job role, compute
 //! environment and queue.
-//!
-//! Describes the parts of a Knot. In a worker all of this compiles, but every operation fails.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use cloudknot_runtime::engine;
-
 use crate::backend::Backend;
-#[cfg(not(cloudknot_worker))]
 use crate::build::compile::Compile;
-use crate::build::docker_image::Base;
+use crate::build::docker::Base;
 use crate::deploy::pars::Pars;
 use crate::deploy::plan::Plan;
 use crate::error::Result;
+use crate::host::{host, host_await};
 use crate::pending::Pending;
 use crate::settings::account::Account;
 use crate::settings::knot::{Compute, KnotSettings, Log, Mount};
 
 #[cfg(not(cloudknot_worker))]
-#[path = "knot/host.rs"]
-mod inside;
-#[cfg(cloudknot_worker)]
-#[path = "knot/worker.rs"]
-mod inside;
-#[cfg(not(cloudknot_worker))]
-pub(crate) mod values;
-
-#[cfg(not(cloudknot_worker))]
-pub(crate) use inside::{all_definitions, read as of_stack};
+pub(crate) mod host;
 
 /// The resources that one program needs to run on AWS Batch: a CloudFormation stack on a [`Pars`], found by its name
 /// from any machine.
@@ -85,7 +72,6 @@ pub struct Deployed {
 
 /// Builder of a Knot; see [`Knot::builder`].
 #[derive(Debug, Clone)]
-#[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker makes nothing"))]
 pub struct KnotBuilder {
     pub(crate) settings: KnotSettings,
     pub(crate) account: Account,
@@ -94,7 +80,6 @@ pub struct KnotBuilder {
     pub(crate) ca_bundles: Vec<PathBuf>,
     pub(crate) base: Option<Base>,
     pub(crate) add_feature: bool,
-    #[cfg(not(cloudknot_worker))]
     pub(crate) compile: Option<Compile>,
 }
 
@@ -214,7 +199,7 @@ impl Knot {
     /// # Errors
     /// If its Pars cannot be looked up.
     pub async fn backend(&self) -> Result<Backend> {
-        engine::inside(Box::pin(inside::backend(self))).await
+        host_await!(host::backend(self))
     }
 
     /// Notes the Knot beside the crate in this folder, so that the program's maps run on it, as a deploy from there
@@ -224,7 +209,7 @@ impl Knot {
     /// If its Pars cannot be looked up, or the note cannot be written.
     pub async fn use_beside(&self, folder: impl Into<PathBuf>) -> Result<()> {
         let folder = folder.into();
-        engine::inside(Box::pin(inside::use_beside(self, &folder))).await
+        host_await!(host::use_beside(self, &folder))
     }
 
     /// Deletes the Knot and all its runs once awaited. The Pars stays, unless its deletion is requested as well.
@@ -262,7 +247,6 @@ impl KnotBuilder {
             ca_bundles: Vec::new(),
             base: None,
             add_feature: false,
-            #[cfg(not(cloudknot_worker))]
             compile: None,
         }
     }
@@ -460,7 +444,6 @@ impl KnotBuilder {
 
     /// Sets the base image of the worker, for native libraries, in place of the one that the package names. The local
     /// Docker engine pulls it.
-    #[cfg(feature = "docker")]
     #[must_use]
     pub fn base_image(mut self, name: impl Into<String>) -> Self {
         self.base = Some(Base::Image(name.into()));
@@ -469,7 +452,6 @@ impl KnotBuilder {
 
     /// Sets a Dockerfile for the base image of the worker, in place of the one that the package names. The local
     /// Docker engine builds it in the Dockerfile's folder.
-    #[cfg(feature = "docker")]
     #[must_use]
     pub fn dockerfile(mut self, path: impl Into<PathBuf>) -> Self {
         self.base = Some(Base::Dockerfile(path.into()));
@@ -485,7 +467,6 @@ impl KnotBuilder {
     }
 
     /// Compiles the worker with these options.
-    #[cfg(not(cloudknot_worker))]
     #[must_use]
     pub fn compile(mut self, compile: Compile) -> Self {
         self.compile = Some(compile);
@@ -499,7 +480,7 @@ impl KnotBuilder {
     /// If a setting is invalid, the program cannot be a worker, the Knot belongs to another program, or AWS refuses.
     /// Everything that was created until then stays, and the same call continues from there.
     pub async fn deploy(self) -> Result<Knot> {
-        engine::inside(Box::pin(inside::deploy(self))).await
+        host_await!(host::deploy(self))
     }
 
     /// Returns the steps that [`deploy`](Self::deploy) would perform, without performing them. The program is
@@ -508,7 +489,7 @@ impl KnotBuilder {
     /// # Errors
     /// Those of [`deploy`](Self::deploy), as far as they can be known beforehand.
     pub async fn plan(self) -> Result<Plan> {
-        engine::inside(Box::pin(inside::plan(self))).await
+        host_await!(host::plan(self))
     }
 
     /// Returns the stack that [`deploy`](Self::deploy) would create, as a CloudFormation template, for users who
@@ -526,7 +507,7 @@ impl KnotBuilder {
     /// # Errors
     /// Those of [`deploy`](Self::deploy), as far as they can be known beforehand; and if the Pars does not exist.
     pub async fn template(self) -> Result<String> {
-        engine::inside(Box::pin(inside::template(self))).await
+        host_await!(host::template(self))
     }
 
     /// Returns the existing Knot of this name.
@@ -534,7 +515,7 @@ impl KnotBuilder {
     /// # Errors
     /// If there is none, or AWS cannot be asked.
     pub async fn get(self) -> Result<Knot> {
-        engine::inside(Box::pin(inside::get(&self))).await
+        host_await!(host::get(&self))
     }
 
     /// Deletes the Knot of this name once awaited, in whatever state it is: partly created, partly deleted, or
@@ -549,14 +530,13 @@ impl KnotBuilder {
     /// # Errors
     /// If AWS cannot be asked.
     pub async fn list(self) -> Result<Vec<Knot>> {
-        engine::inside(Box::pin(inside::list(&self.account))).await
+        host_await!(host::list(&self.account))
     }
 }
 
 /// Deletion of a Knot, which starts when it is awaited; see [`Knot::clobber`].
 #[derive(Debug)]
 #[must_use = "nothing is deleted until it is awaited"]
-#[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker deletes nothing"))]
 pub struct KnotClobber {
     pub(crate) name: String,
     pub(crate) account: Account,
@@ -597,6 +577,6 @@ impl IntoFuture for KnotClobber {
     type IntoFuture = Pending<()>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Pending::new(async move { inside::clobber(&self).await })
+        Pending::new(async move { host!(host::clobber(&self).await) })
     }
 }

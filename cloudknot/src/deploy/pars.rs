@@ -1,30 +1,17 @@
 //! A Pars: the Persistent AWS Resource Set that Knots share, which is network, bucket, log group and roles. Created
 //! once.
-//!
-//! Describes the parts of a Pars. In a worker all of this compiles, but every operation fails.
 
 use std::collections::BTreeMap;
 
-use cloudknot_runtime::engine;
-
 use crate::deploy::plan::Plan;
 use crate::error::Result;
+use crate::host::{host, host_await};
 use crate::pending::Pending;
 use crate::settings::account::Account;
 use crate::settings::pars::{Internet, Network, ParsSettings, Tenancy};
 
 #[cfg(not(cloudknot_worker))]
-#[path = "pars/host.rs"]
-mod inside;
-#[cfg(cloudknot_worker)]
-#[path = "pars/worker.rs"]
-mod inside;
-
-#[cfg(not(cloudknot_worker))]
-pub(crate) use inside::{
-    LOOKED_FOR, ParsPlan, ParsResolved, ParsState, apply, bucket_is_its_own, find, of_log_group, read as of_stack,
-    stack_name,
-};
+pub(crate) mod host;
 
 /// The resources that Knots share: network, bucket, log group and roles. A CloudFormation stack, found by its name
 /// from any machine.
@@ -52,7 +39,6 @@ pub struct Pars {
 
 /// Builder of a Pars; see [`Pars::builder`].
 #[derive(Debug, Clone)]
-#[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker makes nothing"))]
 pub struct ParsBuilder {
     pub(crate) name: String,
     pub(crate) settings: ParsSettings,
@@ -313,7 +299,6 @@ impl ParsBuilder {
         self
     }
 
-    #[cfg(not(cloudknot_worker))]
     pub(crate) fn in_account(mut self, account: &Account) -> Self {
         self.account = account.clone();
         self
@@ -324,7 +309,7 @@ impl ParsBuilder {
     /// # Errors
     /// If a setting is invalid; if the Pars exists with other settings, which are listed; or if AWS refuses.
     pub async fn create(self) -> Result<Pars> {
-        engine::inside(Box::pin(inside::create(&self))).await
+        host_await!(host::create(&self))
     }
 
     /// Returns the existing Pars of this name.
@@ -332,7 +317,7 @@ impl ParsBuilder {
     /// # Errors
     /// If there is none, or AWS cannot be asked.
     pub async fn get(self) -> Result<Pars> {
-        engine::inside(Box::pin(inside::get(&self))).await
+        host_await!(host::get(&self))
     }
 
     /// Deletes the Pars of this name once awaited, in whatever state it is: partly created, partly deleted, or
@@ -346,7 +331,7 @@ impl ParsBuilder {
     /// # Errors
     /// If AWS cannot be asked.
     pub async fn list(self) -> Result<Vec<Pars>> {
-        engine::inside(Box::pin(inside::list(&self.account))).await
+        host_await!(host::list(&self.account))
     }
 
     /// Returns the steps that [`create`](Self::create) would perform, without performing them.
@@ -354,7 +339,7 @@ impl ParsBuilder {
     /// # Errors
     /// Those of [`create`](Self::create), as far as they can be known beforehand.
     pub async fn plan(self) -> Result<Plan> {
-        engine::inside(Box::pin(inside::plan(&self))).await
+        host_await!(host::plan(&self))
     }
 
     /// Returns the stack that [`create`](Self::create) would create, as a CloudFormation template, for users who
@@ -372,14 +357,13 @@ impl ParsBuilder {
     /// If a setting is invalid, if the Pars exists with other settings, or if AWS cannot be asked for the resources
     /// that it uses.
     pub async fn template(self) -> Result<String> {
-        engine::inside(Box::pin(inside::template(&self))).await
+        host_await!(host::template(&self))
     }
 }
 
 /// Deletion of a Pars, which starts when it is awaited; see [`Pars::clobber`].
 #[derive(Debug)]
 #[must_use = "nothing is deleted until it is awaited"]
-#[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker deletes nothing"))]
 pub struct ParsClobber {
     pub(crate) name: String,
     pub(crate) account: Account,
@@ -399,6 +383,6 @@ impl IntoFuture for ParsClobber {
     type IntoFuture = Pending<()>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Pending::new(async move { inside::clobber(&self).await })
+        Pending::new(async move { host!(host::clobber(&self).await) })
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 use crate::error::{ErrorKind, Result};
 
 /// Resources that would be created, changed and removed, and their costs while nothing runs. `Display` is for humans.
@@ -43,7 +42,6 @@ pub enum Action {
 }
 
 /// Purpose for which a Pars or a Knot is resolved.
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Intent {
     /// It is created or changed.
@@ -55,7 +53,6 @@ pub(crate) enum Intent {
 }
 
 /// Turns missing permissions into a note if only a plan is asked for.
-#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub(crate) fn denied_note(checked: Result<()>, intent: Intent) -> Result<Option<String>> {
     match checked {
         Err(error) if intent == Intent::Plan && error.kind() == ErrorKind::Denied => Ok(Some(error.in_one_line())),
@@ -69,14 +66,12 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
     pub(crate) fn step(&mut self, stack: Option<&str>, action: Action, resource: &str, kind: &str) {
         let (stack, resource, kind) = (stack.map(str::to_owned), resource.to_owned(), kind.to_owned());
         self.steps.push(PlannedStep { stack, action, resource, kind });
     }
 
     /// Adds the steps that turn one template into the other.
-    #[cfg(all(feature = "deploy", not(cloudknot_worker)))]
     pub(crate) fn stack(&mut self, name: &str, before: Option<&str>, after: &str) {
         let before = before.map(super::template::resources).unwrap_or_default();
         let after = super::template::resources(after);

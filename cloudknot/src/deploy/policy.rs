@@ -1,13 +1,12 @@
 //! IAM policies with the least permissions for each verb of `cargo knot`, and for a Knot's jobs. Makes no requests.
 
-use cloudknot_runtime::engine;
 use serde_json::{Value, json};
 
 use super::template::render;
-use crate::aws::Aws;
-use crate::aws::partition::Partition;
 use crate::error::Result;
+use crate::host::host_await;
 use crate::settings::account::Account;
+use crate::settings::partition::Partition;
 
 /// Operation, or principal, that a policy grants permissions to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,11 +99,10 @@ impl Scope {
     /// If AWS cannot be asked.
     pub async fn of_caller(profile: Option<&str>, region: Option<&str>, pars: &str, knot: &str) -> Result<Self> {
         let account = Account { profile: profile.map(str::to_owned), region: region.map(str::to_owned) };
-        let found = async {
-            let aws = Aws::load(&account).await?;
+        host_await!(async {
+            let aws = crate::aws::Aws::load(&account).await?;
             Ok(Self::new(aws.account().await?, &aws.region, pars, knot))
-        };
-        engine::inside(Box::pin(found)).await
+        })
     }
 }
 
@@ -218,7 +216,7 @@ mod tests {
         check(Allowed::Clobber, "/cloudknot-knot-sweep/*", &["cloudformation:GetTemplate"]);
         check(Allowed::Clobber, "*", &["cloudformation:ListStacks"]);
         check(Allowed::ParsClobber, "/cloudknot-pars-lab/*", &["cloudformation:ContinueUpdateRollback"]);
-        // Requests of `aws/quotas.rs` before a network is created.
+        // Requests of `aws/deploy/quotas.rs` before a network is created.
         check(Allowed::ParsNetwork, "*", &["ec2:DescribeAddresses", "ec2:DescribeNatGateways"]);
         check(Allowed::ParsNetwork, "*", &["servicequotas:GetServiceQuota"]);
         check(Allowed::ParsCreate, "*", &["ec2:DescribeVpcs", "ec2:DescribeSubnets"]);

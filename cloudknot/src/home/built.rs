@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 
 use cloudknot_runtime::contract::{FunctionDescription, Types};
-#[cfg(feature = "docker")]
 use cloudknot_runtime::{fingerprint, function::Function};
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +78,6 @@ impl Built {
     }
 
     /// Checks that the image has this function, with the types that this program has.
-    #[cfg(feature = "docker")]
     pub(crate) fn check(&self, function: &Function) -> Result<()> {
         let Some(types) = &self.types else { return Ok(()) };
         let id = function.id.to_string();

@@ -66,7 +66,6 @@ impl KnotNote {
         note.map(Some).map_err(|error| failed().with_source(error).with_hint("run `cargo knot deploy` again"))
     }
 
-    #[cfg(feature = "deploy")]
     pub(crate) fn write(&self, home: &Path) -> Result<()> {
         let path = home.join(FILE);
         let text = serde_json::to_vec_pretty(self).expect("a note is texts");
@@ -76,7 +75,6 @@ impl KnotNote {
     }
 
     /// Removes the note in this folder if it is for this Knot. Returns whether it was.
-    #[cfg(feature = "deploy")]
     pub(crate) fn remove(home: &Path, knot: &str, region: &str) -> Result<bool> {
         let noted = Self::read(home)?.filter(|note| note.knot == knot && note.region == region);
         if noted.is_none() {

@@ -4,11 +4,10 @@
 
 use std::path::PathBuf;
 
-use cloudknot_runtime::engine;
-use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::{host, host_await};
 
 /// Environment variable with the path of the file, in place of the usual one.
 const ENV_CONFIG: &str = "CLOUDKNOT_CONFIG";
@@ -39,12 +38,15 @@ impl Config {
         if let Some(path) = std::env::var_os(ENV_CONFIG).filter(|path| !path.is_empty()) {
             return Ok(path.into());
         }
-        let system = etcetera::choose_base_strategy().map_err(|error| {
-            Error::new(ErrorKind::Config, "cannot find the folder for configurations")
-                .with_source(error)
-                .with_hint(format!("set HOME, or {ENV_CONFIG} to the path of a file"))
-        })?;
-        Ok(system.config_dir().join("cloudknot").join("config.toml"))
+        host!({
+            use etcetera::BaseStrategy as _;
+            let system = etcetera::choose_base_strategy().map_err(|error| {
+                Error::new(ErrorKind::Config, "cannot find the folder for configurations")
+                    .with_source(error)
+                    .with_hint(format!("set HOME, or {ENV_CONFIG} to the path of a file"))
+            })?;
+            Ok(system.config_dir().join("cloudknot").join("config.toml"))
+        })
     }
 
     /// Reads the choices. If there is no file, none was made.
@@ -55,9 +57,9 @@ impl Config {
         let path = Self::path()?;
         let failed = || Error::new(ErrorKind::Config, format!("cannot read `{}`", path.display()));
         match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|error| {
+            Ok(text) => host!(toml::from_str(&text).map_err(|error| {
                 failed().with_source(error).with_hint("fix it, or remove it and run `cargo knot configure` again")
-            }),
+            })),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(failed().with_source(error)),
         }
@@ -68,17 +70,18 @@ impl Config {
     /// # Errors
     /// If AWS's own configuration files cannot be parsed.
     pub async fn profiles() -> Result<Vec<String>> {
-        let (fs, env) = (aws_types::os_shim_internal::Fs::real(), aws_types::os_shim_internal::Env::real());
-        let files = aws_runtime::env_config::file::EnvConfigFiles::default();
-        let found = engine::inside(Box::pin(aws_config::profile::load(&fs, &env, &files, None)));
-        let found = found.await.map_err(|error| {
-            Error::new(ErrorKind::Config, "cannot read the profiles of AWS")
-                .with_source(error)
-                .with_hint("fix `~/.aws/config` or `~/.aws/credentials`")
-        })?;
-        let mut names: Vec<_> = found.profiles().map(str::to_owned).collect();
-        names.sort();
-        Ok(names)
+        host_await!(async {
+            let (fs, env) = (aws_types::os_shim_internal::Fs::real(), aws_types::os_shim_internal::Env::real());
+            let files = aws_runtime::env_config::file::EnvConfigFiles::default();
+            let found = aws_config::profile::load(&fs, &env, &files, None).await.map_err(|error| {
+                Error::new(ErrorKind::Config, "cannot read the profiles of AWS")
+                    .with_source(error)
+                    .with_hint("fix `~/.aws/config` or `~/.aws/credentials`")
+            })?;
+            let mut names: Vec<_> = found.profiles().map(str::to_owned).collect();
+            names.sort();
+            Ok(names)
+        })
     }
 
     /// Writes the choices to the file.
@@ -86,11 +89,13 @@ impl Config {
     /// # Errors
     /// If the file cannot be written.
     pub fn write(&self) -> Result<()> {
-        let path = Self::path()?;
-        let text = toml::to_string(self).expect("choices are texts");
-        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        folder.and_then(|()| std::fs::write(&path, text)).map_err(|error| {
-            Error::new(ErrorKind::Config, format!("cannot write `{}`", path.display())).with_source(error)
+        host!({
+            let path = Self::path()?;
+            let text = toml::to_string(self).expect("choices are texts");
+            let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+            folder.and_then(|()| std::fs::write(&path, text)).map_err(|error| {
+                Error::new(ErrorKind::Config, format!("cannot write `{}`", path.display())).with_source(error)
+            })
         })
     }
 }

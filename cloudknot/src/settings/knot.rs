@@ -102,7 +102,6 @@ impl Compute {
         }
     }
 
-    #[cfg(not(cloudknot_worker))]
     pub(crate) fn is_fargate(self) -> bool {
         matches!(self, Self::Fargate | Self::FargateSpot)
     }

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 pub struct Login(pub(crate) LoginKind);
 
 #[derive(Clone, Default)]
-#[cfg_attr(cloudknot_worker, allow(dead_code, reason = "a worker logs in nowhere"))]
 pub(crate) enum LoginKind {
     #[default]
     Stored,

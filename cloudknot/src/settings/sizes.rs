@@ -20,6 +20,11 @@ pub(crate) fn whole(vcpus: f64) -> u32 {
     vcpus.ceil().max(1.0) as u32
 }
 
+/// Returns a number with its unit, in the plural if needed.
+pub(crate) fn counted(number: u32, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Number of vCPUs on Fargate, and the amounts of memory that go with it, in MiB.
 struct Size {
     vcpus: f64,

@@ -163,6 +163,6 @@ fn a_program_that_names_what_only_a_host_does_is_a_worker_too() {
     assert_eq!(types_of(&mut Command::new(worker), "double").function, "cloudknot-tests:whole::double");
     let bytes = std::fs::read(worker).expect("the worker is there");
     let text = String::from_utf8_lossy(&bytes);
-    assert!(text.contains("cannot build an image: workers do not support this"), "what only a host does says so");
+    assert!(text.contains("cannot compile, build images or deploy in a worker"), "what only a host does says so");
     assert!(!text.contains("docker.sock"), "what speaks to an engine is in the worker");
 }

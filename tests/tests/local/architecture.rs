@@ -401,6 +401,6 @@ fn circle(arrows: &BTreeMap<(String, String), Vec<String>>) -> Option<String> {
     Some(format!("{} ({})", way.join(" → "), steps.cloned().collect::<Vec<_>>().join("; ")))
 }
 
-fn workspace() -> PathBuf {
+pub(crate) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in the workspace").to_owned()
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use crate::error::{self, ErrorKind};
+use crate::error::{self, ABSENT, ABSENT_HINT, Absent, ErrorKind};
 
 /// Error while building a worker.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,12 @@ impl CompileError {
     /// Returns a hint on what to do next, if there is one.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+}
+
+impl Absent for CompileError {
+    fn absent() -> Self {
+        Self::new(CompileErrorKind::Worker, ABSENT).with_hint(ABSENT_HINT)
     }
 }
 

@@ -20,9 +20,8 @@
 //! The profile can also be written as `[profile.cloudknot]` in the workspace's `Cargo.toml`, with every key that cargo
 //! supports. `[package.metadata.cloudknot]` takes precedence over it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use cargo_metadata::Package;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -123,15 +122,15 @@ pub enum Allocator {
 }
 
 impl Settings {
-    pub(super) fn of(package: &Package) -> Result<Self, CompileError> {
+    /// Reads the table of a package with this name and manifest.
+    pub(super) fn read(table: &Value, package: &str, manifest: &Path) -> Result<Self, CompileError> {
         let refused = |hint: &str| {
             CompileError::new(
                 CompileErrorKind::Settings,
-                format!("cannot read [package.metadata.cloudknot] of `{}`", package.name),
+                format!("cannot read [package.metadata.cloudknot] of `{package}`"),
             )
-            .with_hint(format!("{hint}, in `{}`", package.manifest_path))
+            .with_hint(format!("{hint}, in `{}`", manifest.display()))
         };
-        let Some(table) = package.metadata.get("cloudknot") else { return Ok(Self::default()) };
         let Some(table) = table.as_object() else { return Err(refused("it must be a table")) };
         // Two types deserialize the table, so that each can reject unknown keys.
         let (own, knot): (Map<_, _>, Map<_, _>) =
@@ -142,7 +141,7 @@ impl Settings {
         let others = OF_THE_WORKER.map(|key| format!("`{key}`")).join(", ");
         settings.knot = KnotSettings::deserialize(Value::from(knot))
             .map_err(|cause| refused(&format!("correct it (there are {others} as well)")).with_source(cause))?;
-        let folder = package.manifest_path.parent().map(|folder| folder.as_std_path().to_owned()).unwrap_or_default();
+        let folder = manifest.parent().unwrap_or(Path::new(""));
         for path in settings.ca_bundle.iter_mut().chain(&mut settings.dockerfile) {
             *path = folder.join(&path);
         }

@@ -16,12 +16,12 @@ use crate::aws::batch::Batch;
 use crate::aws::cloudformation::{self, Body, LARGEST_BODY, Stack};
 use crate::aws::ec2::InstanceType;
 use crate::aws::ecr::Ecr;
-use crate::aws::partition::Partition;
 use crate::backend::Backend;
 use crate::build::pipeline::{BuildArtifacts, Pipeline};
 use crate::deploy::costs;
 use crate::deploy::noted::digest;
-use crate::deploy::pars::{self, Pars, ParsPlan};
+use crate::deploy::pars::Pars;
+use crate::deploy::pars::host::{self as pars, ParsPlan};
 use crate::deploy::plan::{Action, Intent, Plan};
 use crate::deploy::template::{self, Resource, resources};
 use crate::error::{Error, ErrorKind, Result};
@@ -29,6 +29,7 @@ use crate::event::step;
 use crate::home;
 use crate::home::knot_note::KnotNote;
 use crate::settings::account::Account;
+use crate::settings::partition::Partition;
 use crate::settings::sizes::JobSizes;
 
 mod clobber;
@@ -36,6 +37,7 @@ mod plan;
 mod preflight;
 mod resolve;
 mod stack;
+pub(crate) mod values;
 
 pub(super) use clobber::clobber;
 use plan::{KnotPlan, is_unchanged, pushed_to, wanted};
@@ -250,7 +252,7 @@ fn note_of(knot: &Knot, pars: &Pars, types: Option<Vec<Types>>) -> KnotNote {
 }
 
 pub(super) async fn backend(knot: &Knot) -> Result<Backend> {
-    Ok(Backend::knot(note_of(knot, &knot.pars().await?, None)))
+    Backend::knot(note_of(knot, &knot.pars().await?, None))
 }
 
 pub(super) async fn use_beside(knot: &Knot, folder: &Path) -> Result<()> {

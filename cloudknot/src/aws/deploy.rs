@@ -1,0 +1,76 @@
+//! The services of AWS that only a deploy asks, and the account that it asks them for.
+
+use aws_config::SdkConfig;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::retry::RetryConfig;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_sts as sts;
+
+use super::{Aws, client, loaded, set};
+use crate::error::{Error, ErrorKind, Result};
+use crate::settings::{account::Account, config::Config};
+
+pub(crate) mod cloudformation;
+pub(crate) mod ec2;
+pub(crate) mod ecr;
+pub(crate) mod iam;
+pub(crate) mod machines;
+pub(crate) mod permissions;
+mod query;
+pub(crate) mod quotas;
+pub(crate) mod s3;
+
+impl Aws {
+    /// Loads the configuration from the environment, the profile and `config.toml`. The settings in `account` take
+    /// precedence over all of them.
+    ///
+    /// # Errors
+    /// If nothing names a region, or `config.toml` cannot be read. Credentials are resolved only when they are needed.
+    pub(crate) async fn load(account: &Account) -> Result<Self> {
+        let chosen = Config::read()?;
+        let named = account.profile.clone();
+        let profile = named.clone().or_else(|| set("AWS_PROFILE")).or(chosen.profile);
+        let said = account.region.clone().or_else(|| set("AWS_REGION")).or_else(|| set("AWS_DEFAULT_REGION"));
+        let (config, region) = loaded(profile.as_deref(), said.or(chosen.region)).await;
+        let Some(region) = region else {
+            let whose = profile.map_or_else(String::new, |profile| format!(" of the profile `{profile}`"));
+            return Err(Error::new(ErrorKind::Config, format!("cannot find the region of AWS{whose}"))
+                .with_hint("set one: `cargo knot configure --region eu-central-1`, --region, or AWS_REGION"));
+        };
+        let config = match named {
+            // The SDK prefers keys in the environment to those of a profile, even if the profile was named explicitly.
+            Some(name) => of_the_profile(&config, &name),
+            None => config,
+        };
+        Ok(Self { config, region, profile })
+    }
+
+    /// Returns this configuration with at most `attempts` attempts per request, for callers that can do without an answer.
+    pub(crate) fn with_attempts(&self, attempts: u32) -> Self {
+        let retries = RetryConfig::standard().with_max_attempts(attempts);
+        Self { config: self.config.to_builder().retry_config(retries).build(), ..self.clone() }
+    }
+
+    /// Returns the twelve-digit ID of the caller's account.
+    pub(crate) async fn account(&self) -> Result<String> {
+        Ok(self.caller().await?.0)
+    }
+
+    /// Returns the account ID and the ARN of the caller.
+    pub(crate) async fn caller(&self) -> Result<(String, String)> {
+        let asked = client!(self, sts).get_caller_identity().send().await;
+        let answer = asked.map_err(|error| self.failed("get the identity of the caller from AWS", error))?;
+        Ok((answer.account.unwrap_or_default(), answer.arn.unwrap_or_default()))
+    }
+}
+
+/// Returns this configuration with the credentials of this profile and no others.
+fn of_the_profile(config: &SdkConfig, name: &str) -> SdkConfig {
+    let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
+    if let Some(client) = config.http_client() {
+        provider = provider.with_http_client(client);
+    }
+    let credentials = ProfileFileCredentialsProvider::builder().profile_name(name).configure(&provider).build();
+    config.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build()
+}

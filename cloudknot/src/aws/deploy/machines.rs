@@ -1,0 +1,280 @@
+//! Checks whether machines can hold a job. Sends no requests: the instance types of a region come from `ec2.rs`.
+//!
+//! AWS Batch does not report that a job fits nowhere: the job stays RUNNABLE forever. Therefore this is checked before
+//! anything is created.
+
+use crate::aws::ec2::InstanceType;
+use crate::error::{Error, ErrorKind, Result};
+use crate::settings::sizes::{self, counted, whole};
+
+/// Memory that the ECS agent of AWS Batch's own machine image reserves for itself, in MiB (user guide of AWS Batch,
+/// "Compute resource memory management").
+const AGENT: u64 = 32;
+
+/// Resources that one job of a function asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct Request<'a> {
+    /// ID of the function.
+    pub(crate) function: &'a str,
+    pub(crate) vcpus: f64,
+    pub(crate) memory_mib: u64,
+    pub(crate) gpus: u32,
+    /// `true` if the worker is built for 64-bit ARM.
+    pub(crate) arm64: bool,
+}
+
+/// Resources that Fargate gives to a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) vcpus: String,
+    pub(crate) memory_mib: u64,
+    /// `true` if Fargate gives more than the job asks for.
+    pub(crate) rounded: bool,
+}
+
+/// Checks that a job fits on one of these instance types. Returns a warning if its memory may be too tight.
+///
+/// AWS does not document how much memory the kernel of a machine reserves, only that the agent reserves 32 MiB.
+/// Therefore a job that asks for more than the memory of the instance minus these 32 MiB is refused, which never refuses
+/// a job that would run; and a job that asks for more than [`usable`] causes the warning.
+///
+/// # Errors
+/// If the job fits on none of them. The error names the one that comes closest.
+pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType]) -> Result<Option<String>> {
+    let of_arch = of_one_architecture(request, types)?;
+    let vcpus = whole(request.vcpus);
+    let with_gpus: Vec<_> = of_arch.iter().copied().filter(|kind| kind.gpus >= request.gpus).collect();
+    if with_gpus.is_empty() {
+        let (most, has) = largest(&of_arch, |kind| u64::from(kind.gpus));
+        let has =
+            if has == 0 { "none of the chosen instance types has any".into() } else { format!("{most} has {has}") };
+        return Err(misfit(request, &format!("it requests {}, but {has}", counted(request.gpus, "GPU")), "gpus"));
+    }
+    let with_vcpus: Vec<_> = with_gpus.iter().copied().filter(|kind| kind.vcpus >= vcpus).collect();
+    if with_vcpus.is_empty() {
+        let (most, has) = largest(&with_gpus, |kind| u64::from(kind.vcpus));
+        return Err(misfit(request, &format!("it requests {}, but {most} has {has}", counted(vcpus, "vCPU")), "vcpus"));
+    }
+    let asked = request.memory_mib;
+    let (most, has) = largest(&with_vcpus, |kind| kind.memory_mib);
+    let jobs_get = format!("{most} has {has} MiB, of which jobs get about {}", usable(has));
+    if asked > has.saturating_sub(AGENT) {
+        return Err(misfit(request, &format!("it requests {asked} MiB, but {jobs_get}"), "memory"));
+    }
+    let tight = asked > usable(has);
+    Ok(tight.then(|| {
+        format!("`{}` requests {asked} MiB, but {jobs_get}: if its jobs stay RUNNABLE, ask for less", request.function)
+    }))
+}
+
+/// Estimates how much of an instance's memory jobs get, in MiB.
+///
+/// Based on reported values: 7,953 of 8,192 on m4.large (user guide of AWS Batch), 7,820 of 8,192 on m6i.large, 31,672 of
+/// 32,768 on r5d.xlarge. Small machines lose the largest share; large ones about a fortieth.
+fn usable(memory_mib: u64) -> u64 {
+    let kernel = (memory_mib / 40 + 200).min(memory_mib / 8);
+    memory_mib.saturating_sub(kernel + AGENT)
+}
+
+/// Returns the instance types if the worker runs on all of them. AWS Batch accepts machines of one architecture only.
+fn of_one_architecture<'a>(request: &Request<'_>, types: &'a [InstanceType]) -> Result<Vec<&'a InstanceType>> {
+    let (wanted, other) = if request.arm64 { ("arm64", "x86_64") } else { ("x86_64", "arm64") };
+    let (fit, others): (Vec<_>, Vec<_>) = types.iter().partition(|kind| kind.arch.iter().any(|arch| arch == wanted));
+    let hint = if request.arm64 {
+        "choose instance types of ARM (`c7g`, `m7g`, `default_arm64`) only, or build for x86_64 (`arm64 = false`)"
+    } else {
+        "choose instance types of x86_64 (`c6i`, `m6i`, `default_x86_64`) only, or build for ARM (`arm64 = true`)"
+    };
+    let failed = |why: String| {
+        let message = format!("cannot place `{}`: {why}", request.function);
+        Err(Error::new(ErrorKind::Config, message).with_hint(hint))
+    };
+    match (&fit[..], &others[..]) {
+        ([], []) => failed("no instance types are chosen".into()),
+        ([], [kind, ..]) => failed(format!("its worker is for {wanted}, and `{}` is for {other}", kind.name)),
+        ([kind, ..], [of_other, ..]) => failed(format!(
+            "`{}` is for {wanted} and `{}` is not, and Batch takes machines of one architecture only",
+            kind.name, of_other.name
+        )),
+        (_, []) => Ok(fit),
+    }
+}
+
+/// Returns the instance type that has the most of a resource, in words, and the amount.
+fn largest(types: &[&InstanceType], of: impl Fn(&InstanceType) -> u64) -> (String, u64) {
+    let most = types.iter().max_by_key(|kind| (of(kind), std::cmp::Reverse(&kind.name)));
+    let most = most.expect("there is at least one");
+    (format!("the largest of the chosen instance types ({})", most.name), of(most))
+}
+
+fn misfit(request: &Request<'_>, why: &str, what: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("cannot place `{}`: {why}", request.function))
+        .with_hint(format!("ask for less (`{what}`), or choose larger machines (`instance-types`)"))
+}
+
+/// Sizes that a Fargate job may choose for its disk, in GiB.
+const EPHEMERAL: std::ops::RangeInclusive<u32> = 21..=200;
+
+/// Returns the smallest pair of vCPUs and memory of Fargate that is sufficient.
+///
+/// # Errors
+/// If no pair is, or the job asks for something that Fargate does not have.
+pub(crate) fn on_fargate(
+    request: &Request<'_>,
+    shared_memory_mib: Option<u64>,
+    ephemeral_gib: Option<u32>,
+) -> Result<Placed> {
+    let failed = |why: &str, hint: &str| {
+        let message = format!("cannot place `{}` on Fargate: {why}", request.function);
+        Err(Error::new(ErrorKind::Config, message).with_hint(hint))
+    };
+    if request.gpus > 0 {
+        return failed("it requests GPUs, which Fargate does not have", "take `compute = \"ec2\"` or \"spot\"");
+    }
+    if shared_memory_mib.is_some() {
+        let why = "it requests shared memory of a size, which Fargate does not give";
+        return failed(why, "leave out `shared-memory`, or take `compute = \"ec2\"` or \"spot\"");
+    }
+    if let Some(disk) = ephemeral_gib.filter(|disk| !EPHEMERAL.contains(disk)) {
+        let why = format!("it requests a disk of {disk} GiB, but Fargate gives 21 to 200");
+        return failed(&why, "leave it out for 20 GiB, or name a size between these");
+    }
+    let (vcpus, memory) = (request.vcpus, request.memory_mib);
+    match sizes::on_fargate(vcpus, memory) {
+        Ok((given, memory_mib)) => {
+            let rounded = given > vcpus || memory_mib > memory;
+            Ok(Placed { vcpus: given.to_string(), memory_mib, rounded })
+        }
+        Err(why) => failed(&why, "ask for less (`vcpus`, `memory`), or take `compute = \"ec2\"` or \"spot\""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(name: &str, vcpus: u32, memory_mib: u64, gpus: u32, arch: &str) -> InstanceType {
+        InstanceType { name: name.into(), vcpus, memory_mib, gpus, arch: vec![arch.into()], bare_metal: false }
+    }
+
+    fn asking(vcpus: f64, memory_mib: u64, gpus: u32) -> Request<'static> {
+        Request { function: "sweep::train", vcpus, memory_mib, gpus, arm64: false }
+    }
+
+    fn some() -> Vec<InstanceType> {
+        vec![
+            kind("m4.large", 2, 8192, 0, "x86_64"),
+            kind("c5.4xlarge", 16, 32_768, 0, "x86_64"),
+            kind("r5.xlarge", 4, 32_768, 0, "x86_64"),
+            kind("g4dn.xlarge", 4, 16_384, 1, "x86_64"),
+        ]
+    }
+
+    fn refused(request: &Request<'_>, types: &[InstanceType]) -> String {
+        fits(request, types).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_fits_is_placed_and_what_is_tight_is_doubted() {
+        let types = [kind("m4.large", 2, 8192, 0, "x86_64")];
+        let check = |memory, tight| {
+            let doubt = fits(&asking(2.0, memory, 0), &types).unwrap();
+            assert_eq!(doubt.is_some(), tight, "{doubt:?}");
+        };
+        check(7756, false);
+        // A job of this size runs: an m4.large registers with 7,953 MiB.
+        check(7953, true);
+        check(8160, true);
+        let why = "cannot place `sweep::train`: it requests 8161 MiB, but the largest of the chosen instance types \
+                   (m4.large) has 8192 MiB, of which jobs get about 7756";
+        assert_eq!(refused(&asking(2.0, 8161, 0), &types), why);
+        let tiny = [kind("t3.nano", 2, 512, 0, "x86_64")];
+        assert_eq!(fits(&asking(1.0, 400, 0), &tiny).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_measured_is_less_than_what_is_refused() {
+        for (has, found) in [(8192, 7985), (8192, 7820), (32_768, 31_672)] {
+            let types = [kind("m", 2, has, 0, "x86_64")];
+            assert!(fits(&asking(1.0, found, 0), &types).is_ok());
+            assert!(usable(has).abs_diff(found) < has / 30, "{} and {found}", usable(has));
+        }
+    }
+
+    #[test]
+    fn all_that_is_asked_for_has_to_be_in_one_machine() {
+        let types = some();
+        assert_eq!(fits(&asking(16.0, 30_000, 0), &types).unwrap(), None);
+        assert_eq!(fits(&asking(0.5, 15_000, 1), &types).unwrap(), None);
+        let begins = "cannot place `sweep::train`: it requests ";
+        let check = |request, expected: &str| assert_eq!(refused(&request, &types), format!("{begins}{expected}"));
+        check(asking(17.0, 100, 0), "17 vCPUs, but the largest of the chosen instance types (c5.4xlarge) has 16");
+        check(asking(4.5, 100, 1), "5 vCPUs, but the largest of the chosen instance types (g4dn.xlarge) has 4");
+        check(asking(1.0, 100, 2), "2 GPUs, but the largest of the chosen instance types (g4dn.xlarge) has 1");
+        let memory = "20000 MiB, but the largest of the chosen instance types (g4dn.xlarge) has 16384 MiB, of which jobs \
+                      get about 15743";
+        check(asking(1.0, 20_000, 1), memory);
+        let why = refused(&asking(1.0, 100, 1), &types[..3]);
+        assert_eq!(why, format!("{begins}1 GPU, but none of the chosen instance types has any"));
+    }
+
+    #[test]
+    fn machines_are_of_the_workers_architecture() {
+        let arm = kind("c7g.large", 2, 4096, 0, "arm64");
+        let on_arm = Request { arm64: true, ..asking(1.0, 1024, 0) };
+        assert_eq!(fits(&on_arm, std::slice::from_ref(&arm)).unwrap(), None);
+        let check = |request: &Request<'_>, types: &[InstanceType], expected: &str| {
+            assert_eq!(refused(request, types), format!("cannot place `sweep::train`: {expected}"));
+        };
+        check(&on_arm, &some(), "its worker is for arm64, and `m4.large` is for x86_64");
+        check(&asking(1.0, 1, 0), std::slice::from_ref(&arm), "its worker is for x86_64, and `c7g.large` is for arm64");
+        let mixed = [some(), vec![arm]].concat();
+        let why = "`m4.large` is for x86_64 and `c7g.large` is not, and Batch takes machines of one architecture only";
+        check(&asking(1.0, 1, 0), &mixed, why);
+        check(&on_arm, &[], "no instance types are chosen");
+    }
+
+    #[test]
+    fn fargate_gives_the_next_pair() {
+        let check = |vcpus, memory, expected: (&str, u64, bool)| {
+            let placed = on_fargate(&asking(vcpus, memory, 0), None, None).unwrap();
+            assert_eq!((&*placed.vcpus, placed.memory_mib, placed.rounded), expected, "{vcpus} and {memory}");
+        };
+        check(0.25, 512, ("0.25", 512, false));
+        check(0.1, 1, ("0.25", 512, true));
+        check(0.25, 1025, ("0.25", 2048, true));
+        check(0.25, 3000, ("0.5", 3072, true));
+        check(1.0, 512, ("1", 2048, true));
+        check(1.0, 8192, ("1", 8192, false));
+        check(1.0, 8193, ("2", 9216, true));
+        check(3.0, 8192, ("4", 8192, true));
+        check(4.0, 30_721, ("8", 32_768, true));
+        check(8.0, 17_000, ("8", 20_480, true));
+        check(16.0, 122_880, ("16", 122_880, false));
+        check(16.0, 122_881, ("32", 249_856, true));
+        check(17.0, 1, ("32", 61_440, true));
+        check(32.0, 249_856, ("32", 249_856, false));
+    }
+
+    #[test]
+    fn fargate_refuses_what_it_does_not_have() {
+        let check = |request, shared, disk, expected: &str| {
+            let error = on_fargate(&request, shared, disk).unwrap_err();
+            assert!(error.hint().is_some());
+            assert_eq!(error.to_string(), format!("cannot place `sweep::train` on Fargate: {expected}"));
+        };
+        let most = "but Fargate has at most 32 and 249856";
+        check(asking(33.0, 1024, 0), None, None, &format!("it requests 33 vCPUs and 1024 MiB, {most}"));
+        check(asking(0.5, 249_857, 0), None, None, &format!("it requests 0.5 vCPUs and 249857 MiB, {most}"));
+        check(asking(1.0, 1024, 1), None, None, "it requests GPUs, which Fargate does not have");
+        let shared = "it requests shared memory of a size, which Fargate does not give";
+        check(asking(1.0, 1024, 0), Some(64), None, shared);
+        for disk in [20, 201] {
+            let why = format!("it requests a disk of {disk} GiB, but Fargate gives 21 to 200");
+            check(asking(1.0, 1024, 0), None, Some(disk), &why);
+        }
+        for disk in [21, 200] {
+            assert!(on_fargate(&asking(1.0, 2048, 0), None, Some(disk)).is_ok());
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The permissions of the caller: IAM simulates each statement of our own policies for the caller, without executing
+//! anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use super::iam::{self, Evaluation};
+use crate::aws::Aws;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Maximum number of questions in flight. IAM answers only a few of them per second.
+const AT_ONCE: usize = 4;
+/// Context key of the region. Policies of organizations often depend on it.
+const REGION: &str = "aws:RequestedRegion";
+/// Service-linked role of AWS Batch in an account, and the action that creates it, once.
+const LINKED: (&str, &str) = ("AWSServiceRoleForBatch", "iam:CreateServiceLinkedRole");
+
+/// The caller, as STS identifies it.
+#[derive(Debug, PartialEq, Eq)]
+enum Principal {
+    /// A user, whom policies are attached to, by ARN.
+    User(String),
+    /// A caller that assumed a role: the name of the role, and a guess of its ARN in case IAM does not return the ARN.
+    Role { name: String, guess: String },
+    /// A caller whose policies IAM cannot simulate, and the reason.
+    Other(&'static str),
+}
+
+/// One statement of a policy, as a request to IAM to simulate it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Question {
+    pub(crate) actions: Vec<String>,
+    pub(crate) resources: Vec<String>,
+    pub(crate) context: BTreeMap<String, String>,
+}
+
+/// Answer of IAM to one or more questions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) denied: BTreeSet<String>,
+    /// Context keys that the policies require and the questions did not have, for denied actions.
+    pub(crate) untold: BTreeSet<String>,
+}
+
+/// Returns an error if the caller lacks a permission that the operation needs in any case, as far as IAM reports it.
+/// Permissions that depend on the policies of keys, buckets and organizations are not checked: AWS itself denies them
+/// later.
+pub(crate) async fn check(aws: &Aws, verb: &str, takes: &[&str], policy: impl FnOnce(&str) -> Value) -> Result<()> {
+    let (account, caller) = aws.caller().await?;
+    let Ok(source) = source(aws, &caller).await else { return Ok(()) };
+    let mut questions = questions(&policy(&account), &aws.region);
+    for question in &mut questions {
+        question.actions.retain(|action| takes.contains(&action.as_str()));
+    }
+    questions.retain(|question| !question.actions.is_empty());
+    // If the caller may not simulate policies, AWS itself denies what is not allowed, later.
+    let Ok(answers) = ask_all(aws, &source, &questions.iter().collect()).await else { return Ok(()) };
+    let known = answers.into_values().filter(|answer| answer.untold.is_empty());
+    let denied: BTreeSet<String> = known.flat_map(|answer| answer.denied).collect();
+    if denied.is_empty() {
+        return Ok(());
+    }
+    let denied: Vec<_> = denied.into_iter().collect();
+    let message = format!("permission denied: `{source}` lacks {}", denied.join(", "));
+    let hint =
+        format!("ask an administrator to grant it: `cargo knot policy {verb}` prints the policy; nothing was created");
+    Err(Error::new(ErrorKind::Denied, message).with_hint(hint))
+}
+
+/// The outcome of simulating policies.
+pub(crate) enum Simulation {
+    /// One answer for each policy.
+    Answers(Vec<Answer>),
+    /// IAM cannot simulate policies for this principal, for this reason.
+    Unsupported(&'static str),
+}
+
+/// Simulates what each of these policies allows, for this caller.
+///
+/// # Errors
+/// If IAM does not answer.
+pub(crate) async fn simulate(aws: &Aws, caller: &str, policies: &[Value]) -> Result<Simulation> {
+    let source = match source(aws, caller).await {
+        Ok(source) => source,
+        Err(reason) => return Ok(Simulation::Unsupported(reason)),
+    };
+    let mut of_each: Vec<_> = policies.iter().map(|policy| questions(policy, &aws.region)).collect();
+    if role(aws, LINKED.0).await.is_some() {
+        for questions in &mut of_each {
+            questions.retain(|question| question.actions != [LINKED.1]);
+        }
+    }
+    let all: BTreeSet<&Question> = of_each.iter().flatten().collect();
+    let answers = ask_all(aws, &source, &all).await?;
+    let of_policy = |questions: Vec<Question>| {
+        let mut answer = Answer::default();
+        for one in questions.iter().filter_map(|question| answers.get(question)) {
+            answer.denied.extend(one.denied.iter().cloned());
+            answer.untold.extend(one.untold.iter().cloned());
+        }
+        answer
+    };
+    Ok(Simulation::Answers(of_each.into_iter().map(of_policy).collect()))
+}
+
+impl Principal {
+    fn of(arn: &str) -> Self {
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
+        let [_, partition, service, _, account, who] = parts[..] else {
+            return Self::Other("AWS identifies the caller without an ARN");
+        };
+        match (service, &who.split('/').collect::<Vec<_>>()[..]) {
+            ("iam", ["user", ..]) => Self::User(arn.to_owned()),
+            ("iam", ["root"]) => Self::Other(
+                "the root user may do everything, and IAM cannot simulate its permissions; use a user or a role \
+                 with the policies that `cargo knot policy` prints",
+            ),
+            ("sts", ["assumed-role", name, ..]) => {
+                // Only IAM knows the path of a role, but that of a role of IAM Identity Center is always the same.
+                let path = if name.starts_with("AWSReservedSSO_") { "aws-reserved/sso.amazonaws.com/" } else { "" };
+                Self::Role {
+                    name: (*name).to_owned(),
+                    guess: format!("arn:{partition}:iam::{account}:role/{path}{name}"),
+                }
+            }
+            ("sts", ["federated-user", ..]) => {
+                Self::Other("IAM cannot simulate the permissions of a federated user, which are decided at login")
+            }
+            _ => Self::Other("IAM simulates the permissions of users and roles only, and this is neither"),
+        }
+    }
+}
+
+/// Returns the ARN whose policies IAM simulates for this caller, or the reason why it cannot.
+async fn source(aws: &Aws, caller: &str) -> Result<String, &'static str> {
+    match Principal::of(caller) {
+        Principal::User(arn) => Ok(arn),
+        Principal::Role { name, guess } => Ok(role(aws, &name).await.unwrap_or(guess)),
+        Principal::Other(reason) => Err(reason),
+    }
+}
+
+/// Returns the ARN of a role, with its path; `None` if IAM does not return it.
+async fn role(aws: &Aws, name: &str) -> Option<String> {
+    iam::role(&aws.with_attempts(2), name).await.ok()
+}
+
+/// Returns the questions to IAM about one of our policies.
+pub(crate) fn questions(policy: &Value, region: &str) -> Vec<Question> {
+    let statements = policy["Statement"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let can_be_left_out = |statement: &Value| statement["Sid"].as_str().is_some_and(|sid| sid.starts_with("Advance"));
+    let needed = statements.iter().filter(|statement| !can_be_left_out(statement));
+    needed.flat_map(|statement| Question::of(statement, region)).collect()
+}
+
+impl Question {
+    /// Returns one question for each value of the condition, because a request has only one value.
+    fn of(statement: &Value, region: &str) -> Vec<Self> {
+        // IAM accepts no wildcard in an action. One of the actions that read a bucket represents the others.
+        let action =
+            |action: String| if action == "s3:GetBucket*" { "s3:GetBucketLocation".to_owned() } else { action };
+        let actions: Vec<String> = texts(&statement["Action"]).into_iter().map(action).collect();
+        let resources: Vec<String> = texts(&statement["Resource"]).iter().map(|arn| resource(arn)).collect();
+        let mut contexts = vec![BTreeMap::from([(REGION.to_owned(), region.to_owned())])];
+        let conditions = statement["Condition"].as_object().into_iter().flat_map(|operators| operators.values());
+        for (key, values) in conditions.filter_map(Value::as_object).flatten() {
+            let values = texts(values);
+            contexts = contexts
+                .iter()
+                .flat_map(|context| values.iter().map(|value| with(context, key, &condition(value))))
+                .collect();
+        }
+        let question = |context| Self { actions: actions.clone(), resources: resources.clone(), context };
+        contexts.into_iter().map(question).collect()
+    }
+}
+
+fn with(context: &BTreeMap<String, String>, key: &str, value: &str) -> BTreeMap<String, String> {
+    let mut context = context.clone();
+    context.insert(key.to_owned(), value.to_owned());
+    context
+}
+
+/// Returns the strings of a value that is a string or an array of strings.
+fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => vec![text.clone()],
+        Value::Array(all) => all.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Returns an example of a resource that matches the pattern, so that policies narrower than ours are found sufficient
+/// too.
+fn resource(pattern: &str) -> String {
+    if pattern == "*" {
+        return pattern.to_owned();
+    }
+    if pattern.contains(":role/aws-service-role/") {
+        return pattern.trim_end_matches('*').to_owned();
+    }
+    filled(pattern)
+}
+
+/// Returns an example of a condition value that matches the pattern.
+fn condition(pattern: &str) -> String {
+    match pattern.strip_suffix('*') {
+        Some(beginning) if beginning.ends_with(|last: char| last.is_ascii_alphanumeric()) => beginning.to_owned(),
+        _ => filled(pattern),
+    }
+}
+
+/// Replaces each wildcard of the pattern by an example.
+fn filled(pattern: &str) -> String {
+    let mut text = String::new();
+    for c in pattern.chars() {
+        if c != '*' {
+            text.push(c);
+        } else if text.ends_with(|last: char| last.is_ascii_alphanumeric()) {
+            text.push_str("-example");
+        } else {
+            text.push_str("example");
+        }
+    }
+    text
+}
+
+/// Sends all questions to IAM, a few at a time.
+async fn ask_all(aws: &Aws, source: &str, all: &BTreeSet<&Question>) -> Result<BTreeMap<Question, Answer>> {
+    let mut answers = BTreeMap::new();
+    let questions: Vec<Question> = all.iter().map(|question| (*question).clone()).collect();
+    let Some((first, rest)) = questions.split_first() else { return Ok(answers) };
+    // The first question shows whether IAM answers at all. It has few attempts, so that a failure does not take minutes.
+    answers.insert(first.clone(), ask(&aws.with_attempts(2), source, first).await?);
+    for questions in rest.chunks(AT_ONCE) {
+        let mut open = JoinSet::new();
+        for question in questions {
+            let (aws, source, question) = (aws.clone(), source.to_owned(), question.clone());
+            open.spawn(async move {
+                let answer = ask(&aws, &source, &question).await;
+                (question, answer)
+            });
+        }
+        while let Some(done) = open.join_next().await {
+            let (question, answer) = done.expect("asking does not panic");
+            answers.insert(question, answer?);
+        }
+    }
+    Ok(answers)
+}
+
+async fn ask(aws: &Aws, source: &str, question: &Question) -> Result<Answer> {
+    let mut simulation = iam::simulation(&question.actions, &question.resources);
+    for ((key, value), number) in question.context.iter().zip(1..) {
+        let entry = |name: &str| format!("ContextEntries.member.{number}.{name}");
+        simulation = simulation.with(&entry("ContextKeyName"), key);
+        simulation = simulation.with(&entry("ContextKeyValues.member.1"), value);
+        simulation = simulation.with(&entry("ContextKeyType"), "string");
+    }
+    let mut answer = Answer::default();
+    iam::simulate(aws, source, simulation).await?.iter().for_each(|evaluation| answer.add(evaluation));
+    Ok(answer)
+}
+
+impl Answer {
+    /// Adds the evaluation of an action. An action counts as denied if it is denied on any of the resources.
+    pub(crate) fn add(&mut self, evaluation: &Evaluation) {
+        let Evaluation { action, is_allowed, on_each, untold } = evaluation;
+        let is_allowed = if on_each.is_empty() { *is_allowed } else { on_each.iter().all(|is_allowed| *is_allowed) };
+        if !is_allowed {
+            self.denied.insert(action.clone());
+            self.untold.extend(untold.iter().cloned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_is_who_policies_are_attached_to() {
+        let user = "arn:aws:iam::123456789012:user/team/ada";
+        assert_eq!(Principal::of(user), Principal::User(user.into()));
+        let check = |arn: &str, name: &str, guess: &str| {
+            assert_eq!(Principal::of(arn), Principal::Role { name: name.into(), guess: guess.into() }, "{arn}");
+        };
+        check("arn:aws:sts::123456789012:assumed-role/lab/i-0123", "lab", "arn:aws:iam::123456789012:role/lab");
+        check(
+            "arn:aws-cn:sts::123456789012:assumed-role/AWSReservedSSO_Lab_ab12/ada@lab",
+            "AWSReservedSSO_Lab_ab12",
+            "arn:aws-cn:iam::123456789012:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Lab_ab12",
+        );
+        for arn in ["arn:aws:iam::1:root", "arn:aws:sts::1:federated-user/ada", "arn:aws:sts::1:user/moto", "ada"] {
+            assert!(matches!(Principal::of(arn), Principal::Other(_)), "{arn}");
+        }
+    }
+
+    #[test]
+    fn a_statement_is_asked_as_it_stands() {
+        let statement = serde_json::json!({
+            "Effect": "Allow",
+            "Action": ["s3:ListBucket", "s3:GetBucket*"],
+            "Resource": "arn:aws:s3:::cloudknot-pars-lab-*",
+            "Condition": {"StringLike": {"s3:prefix": ["knots/sweep/*", "stacks/sweep/*"]}},
+        });
+        let asked = Question::of(&statement, "eu-west-1");
+        let prefixes: Vec<_> = asked.iter().map(|question| question.context["s3:prefix"].as_str()).collect();
+        assert_eq!(prefixes, ["knots/sweep/example", "stacks/sweep/example"]);
+        assert_eq!(asked[0].actions, ["s3:ListBucket", "s3:GetBucketLocation"]);
+        assert_eq!(asked[0].resources, ["arn:aws:s3:::cloudknot-pars-lab-example"]);
+        assert_eq!(asked[0].context[REGION], "eu-west-1");
+        assert_eq!(asked[0].context.len(), 2);
+    }
+
+    #[test]
+    fn a_pattern_is_asked_by_an_example() {
+        assert_eq!(resource("*"), "*");
+        assert_eq!(
+            resource("arn:aws:iam::1:role/cloudknot-knot-sweep*"),
+            "arn:aws:iam::1:role/cloudknot-knot-sweep-example"
+        );
+        let linked = "arn:aws:iam::1:role/aws-service-role/batch.amazonaws.com/AWSServiceRoleForBatch";
+        assert_eq!(resource(&format!("{linked}*")), linked);
+        assert_eq!(condition("ec2.amazonaws.com*"), "ec2.amazonaws.com");
+        assert_eq!(condition("batch.amazonaws.com"), "batch.amazonaws.com");
+    }
+}

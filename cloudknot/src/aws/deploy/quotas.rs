@@ -1,0 +1,121 @@
+//! The quotas of an account, and checks that they allow one more resource.
+
+use aws_sdk_servicequotas as servicequotas;
+
+use super::ec2::Ec2;
+use crate::aws::batch::Batch;
+use crate::aws::{Aws, client};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Default quota of compute environments, and of job queues, of an account.
+const DEFAULT_QUOTA: usize = 50;
+
+/// Default quota of VPCs and of elastic addresses in a region, and of NAT gateways in a zone.
+const EACH_OF_NETWORKS: usize = 5;
+
+/// Maximum number of attempts of a request to Service Quotas. A deploy and a doctor can continue without its answer.
+const ATTEMPTS: u32 = 2;
+
+/// Returns an error if the quotas do not allow one more job queue or compute environment for a Knot.
+pub(crate) async fn check_knot(aws: &Aws) -> Result<()> {
+    let (environments, queues) = Batch::new(aws).counts().await?;
+    for (what, there) in [("compute environment", environments), ("job queue", queues)] {
+        if there < DEFAULT_QUOTA {
+            continue;
+        }
+        // A quota can only have been raised. If the caller may not read it, the default applies.
+        let most = quota(aws, "batch", what).await.ok().flatten().unwrap_or(DEFAULT_QUOTA);
+        if there < most {
+            continue;
+        }
+        let message = format!("{what} quota exceeded: {there} of {most} in use");
+        return Err(Error::new(ErrorKind::Aws, message).with_hint(
+            "clobber unused Knots (`cargo knot list`), request an increase in Service Quotas, or use an existing queue: \
+             --queue",
+        ));
+    }
+    Ok(())
+}
+
+/// Returns an error if the quotas do not allow one more VPC, or one more NAT gateway in this zone with its elastic
+/// address.
+pub(crate) async fn check_network(aws: &Aws, nat_in: Option<&str>) -> Result<()> {
+    let ec2 = Ec2::new(aws);
+    let region = &aws.region;
+    let or_vpc = "use an existing VPC: --vpc";
+    check_quota(aws, &format!("VPCs in {region}"), ec2.count_vpcs().await, ("vpc", "L-F678F1CE"), or_vpc).await?;
+    let Some(zone) = nat_in else { return Ok(()) };
+    let or_public = "avoid the NAT gateway: --internet public-ip";
+    let (what, there) = (format!("elastic addresses in {region}"), ec2.count_addresses().await);
+    check_quota(aws, &what, there, ("ec2", "L-0263D0A3"), or_public).await?;
+    let (what, there) = (format!("NAT gateways in {zone}"), ec2.count_nat_gateways(zone).await);
+    check_quota(aws, &what, there, ("vpc", "L-FE5A380F"), or_public).await
+}
+
+/// Returns an error if the quota with this code does not allow one more.
+async fn check_quota(
+    aws: &Aws,
+    what: &str,
+    there: Result<usize>,
+    (service, code): (&str, &str),
+    otherwise: &str,
+) -> Result<()> {
+    let there = match there {
+        // If the caller may not list the resources, AWS itself reports an exceeded quota later.
+        Err(error) if error.kind() == ErrorKind::Denied => return Ok(()),
+        there => there?,
+    };
+    if there < EACH_OF_NETWORKS {
+        return Ok(());
+    }
+    // A quota can only have been raised. If the caller may not read it, the default applies.
+    let most = quota_of(aws, service, code).await.ok().flatten().unwrap_or(EACH_OF_NETWORKS);
+    if there < most {
+        return Ok(());
+    }
+    let message = format!("quota exceeded: {there} of {most} {what} in use");
+    let hint = format!(
+        "delete unused ones, request an increase in Service Quotas ({service}, {code}), or {otherwise}; nothing was created"
+    );
+    Err(Error::new(ErrorKind::Aws, message).with_hint(hint))
+}
+
+/// Returns the account's quota whose name contains `what`; `None` if there is none.
+pub(crate) async fn quota(aws: &Aws, service: &str, what: &str) -> Result<Option<usize>> {
+    let is_meant = |name: &str| {
+        let name = name.to_lowercase();
+        name.contains(what) && !name.contains(" per ")
+    };
+    let mut pages = client!(aws.with_attempts(ATTEMPTS), servicequotas)
+        .list_service_quotas()
+        .service_code(service)
+        .into_paginator()
+        .send();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| aws.failed(&format!("read the quotas of {service}"), error))?;
+        let quotas = page.quotas.unwrap_or_default();
+        if let Some(value) =
+            quotas.iter().find(|quota| quota.quota_name().is_some_and(is_meant)).and_then(|quota| quota.value)
+        {
+            return Ok(Some(whole(value)));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the account's quota with this code; `None` if there is none.
+pub(crate) async fn quota_of(aws: &Aws, service: &str, code: &str) -> Result<Option<usize>> {
+    let client = client!(aws.with_attempts(ATTEMPTS), servicequotas);
+    let asked = client.get_service_quota().service_code(service).quota_code(code).send().await;
+    match asked {
+        Ok(answer) => Ok(answer.quota.and_then(|quota| quota.value).map(whole)),
+        Err(error) if crate::aws::code(&error) == Some("NoSuchResourceException") => Ok(None),
+        Err(error) => Err(aws.failed(&format!("read the quota {code} of {service}"), error)),
+    }
+}
+
+/// Converts a quota, which is a whole number and not a large one.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it counts")]
+fn whole(value: f64) -> usize {
+    value as usize
+}

@@ -1,0 +1,122 @@
+//! Compiles with cargo and rustc. No other module of the library starts them.
+
+mod build;
+mod executable;
+pub(super) mod features;
+mod flags;
+mod library;
+pub(super) mod machine;
+mod origin;
+mod platform;
+mod selection;
+mod toolchain;
+mod versions;
+pub(super) mod worker;
+
+use std::path::PathBuf;
+
+use cargo_metadata::{Metadata, Package};
+
+use super::error::{CompileError, CompileErrorKind, io};
+use super::settings::{Allocator, Settings};
+use super::{Arch, Compile, Program};
+use platform::Platform;
+use selection::Selected;
+use toolchain::Toolchain;
+
+/// Toolchain, metadata and platform of a program.
+pub(super) struct Resolved {
+    toolchain: Toolchain,
+    metadata: Metadata,
+    platform: Platform,
+}
+
+pub(super) fn resolve(compile: &Compile) -> Result<Program, CompileError> {
+    let toolchain = compile.toolchain()?;
+    let metadata = compile.metadata(&toolchain)?;
+    let selected = compile.selection.find(&metadata)?;
+    versions::check(&metadata, selected.package)?;
+    let settings = settings_of(selected.package)?;
+    if settings.knot.arm64 == Some(true) && compile.arch != Arch::Arm64 && compile.target.is_none() {
+        // The dependencies may differ on that architecture, so everything is resolved again.
+        return resolve(&compile.clone().arch(Arch::Arm64));
+    }
+    let platform = compile.platform(&toolchain, &metadata, &selected, &settings)?;
+    Ok(Program {
+        compile: compile.clone(),
+        package: selected.package.name.to_string(),
+        version: selected.package.version.to_string(),
+        package_folder: folder_of(selected.package),
+        target: selected.kind,
+        arch: platform::arch_of(&platform.triple)?,
+        dynamic: compile.dynamic || settings.has_base(),
+        settings,
+        cargo: Resolved { toolchain, metadata, platform },
+    })
+}
+
+pub(super) fn package_folder(compile: &Compile) -> Result<PathBuf, CompileError> {
+    let metadata = compile.metadata(&compile.toolchain()?)?;
+    Ok(folder_of(compile.selection.package(&metadata)?))
+}
+
+pub(super) fn knot_name(compile: &Compile) -> Result<String, CompileError> {
+    let metadata = compile.metadata(&compile.toolchain()?)?;
+    let package = compile.selection.package(&metadata)?;
+    Ok(settings_of(package)?.knot.knot.unwrap_or_else(|| package.name.replace('_', "-")))
+}
+
+impl Compile {
+    fn toolchain(&self) -> Result<Toolchain, CompileError> {
+        let here = std::env::current_dir().map_err(io("find the current folder", "."))?;
+        Toolchain::of(&self.folder.as_ref().map_or_else(|| here.clone(), |folder| here.join(folder)))
+    }
+
+    /// Reads the metadata with a worker's flags, since the dependencies of a worker differ from those of the host.
+    fn metadata(&self, toolchain: &Toolchain) -> Result<Metadata, CompileError> {
+        let triple = self.target.clone().unwrap_or_else(|| self.arch.musl());
+        let arch = platform::arch_of(&triple)?;
+        if arch != self.arch && self.arch != Arch::default() {
+            let refused = format!("cannot compile for both {} and `{triple}`", self.arch.rust_name());
+            return Err(CompileError::new(CompileErrorKind::Settings, refused).with_hint("name one of them"));
+        }
+        let user = flags::of_the_user(toolchain, &triple)?;
+        let rustflags = flags::encode(flags::of_a_worker(self.dynamic).into_iter().chain(user))?;
+        toolchain.metadata(&self.selection, &triple, &rustflags, &self.cargo_options)
+    }
+
+    fn platform(
+        &self,
+        toolchain: &Toolchain,
+        metadata: &Metadata,
+        selected: &Selected<'_>,
+        settings: &Settings,
+    ) -> Result<Platform, CompileError> {
+        let needs_c =
+            settings.allocator == Some(Allocator::Mimalloc) || selection::compiles_c(metadata, selected.package);
+        match &self.target {
+            Some(triple) => platform::asked(toolchain, triple, needs_c),
+            // A base image with musl requires an explicit `--target`.
+            None if self.dynamic || settings.has_base() => platform::gnu(toolchain, self.arch, needs_c),
+            None => platform::choose(toolchain, self.arch, needs_c),
+        }
+    }
+}
+
+impl Program {
+    fn selected(&self) -> Selected<'_> {
+        self.compile.selection.find(&self.cargo.metadata).expect("it was found in the same metadata before")
+    }
+}
+
+fn settings_of(package: &Package) -> Result<Settings, CompileError> {
+    let table = package.metadata.get("cloudknot");
+    table.map_or_else(
+        || Ok(Settings::default()),
+        |table| Settings::read(table, &package.name, package.manifest_path.as_std_path()),
+    )
+}
+
+fn folder_of(package: &Package) -> PathBuf {
+    package.manifest_path.parent().map(Into::into).unwrap_or_default()
+}

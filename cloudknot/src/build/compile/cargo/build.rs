@@ -1,0 +1,146 @@
+//! Runs `cargo build`, and checks that the result can be a worker. No other file starts `cargo build`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use cargo_metadata::{Message, Metadata};
+use cloudknot_runtime::contract::VERSION;
+
+use super::executable::Executable;
+use super::platform::Linker;
+use super::selection::{Selected, targets_of};
+use super::{Resolved, flags, library, versions};
+use crate::build::compile::error::{CompileError, CompileErrorKind, io};
+use crate::build::compile::settings::Allocator;
+use crate::build::compile::{CargoTarget, Program};
+
+/// A single run of cargo.
+pub(super) struct Build<'b> {
+    pub(super) program: &'b Program,
+    pub(super) selected: &'b Selected<'b>,
+    pub(super) target_folder: PathBuf,
+}
+
+impl Build<'_> {
+    /// Runs cargo. Returns the executable, and whether it was already up to date.
+    pub(super) fn run(&self) -> Result<(PathBuf, bool), CompileError> {
+        let mut command = self.command()?;
+        let failed = || {
+            CompileError::new(
+                CompileErrorKind::Cargo,
+                format!("cannot compile the worker of `{}`", self.selected.package.name),
+            )
+        };
+        let mut cargo = command.stdout(Stdio::piped()).spawn().map_err(|cause| failed().with_source(cause))?;
+        let output = cargo.stdout.take().expect("the standard output of cargo was asked to be a pipe");
+        let (mut executable, mut fresh) = (None, true);
+        for message in Message::parse_stream(std::io::BufReader::new(output)) {
+            if let Message::CompilerArtifact(artifact) = message.map_err(|cause| failed().with_source(cause))? {
+                fresh &= artifact.fresh;
+                executable = artifact.executable.or(executable);
+            }
+        }
+        let status = cargo.wait().map_err(|cause| failed().with_source(cause))?;
+        if !status.success() {
+            return Err(failed()
+                .with_source(format!("cargo ended with {status}"))
+                .with_hint("the messages above are about the worker: the build with `--cfg cloudknot_worker`"));
+        }
+        let path = executable.ok_or_else(|| failed().with_source("cargo built no executable"))?;
+        Ok((path.into(), fresh))
+    }
+
+    fn command(&self) -> Result<Command, CompileError> {
+        let Program { compile, settings, cargo, .. } = self.program;
+        let Resolved { toolchain, metadata, platform } = cargo;
+        let selected = self.selected;
+        let manifest = workspace_manifest(metadata)?;
+        let mut command = toolchain.cargo();
+        command.arg(if platform.linker == Linker::Zig { "zigbuild" } else { "build" });
+        if selected.kind == CargoTarget::Lib {
+            let (path, name) =
+                library::generate(metadata, selected, &compile.selection, &manifest, &self.target_folder)?;
+            command.arg("--manifest-path").arg(path).args(["--bin", &name]);
+            // The copy of the lock file gains the generated package, so it cannot be locked; its other entries stay as they
+            // are.
+            command.args(compile.cargo_options.iter().filter(|option| *option != "--locked" && *option != "--frozen"));
+        } else {
+            command.arg("--manifest-path").arg(&selected.package.manifest_path);
+            command.args(["--package", &selected.package.id.repr]).args(selected.kind.option().split(' '));
+            command.args(compile.selection.feature_options()).args(&compile.cargo_options);
+        }
+        command.args(["--message-format", "json-render-diagnostics", "--target", &platform.triple]);
+        command.arg("--target-dir").arg(&self.target_folder);
+        command.args(compile.profile.options(settings, &manifest, metadata));
+        command.env("CARGO_ENCODED_RUSTFLAGS", self.rustflags()?);
+        if let Linker::Program(linker) = &platform.linker {
+            let name = platform.triple.to_uppercase().replace('-', "_");
+            command.env(format!("CARGO_TARGET_{name}_LINKER"), linker);
+        }
+        if let Some(compiler) = &platform.c_compiler {
+            command.env(format!("CC_{}", platform.triple.replace('-', "_")), compiler);
+        }
+        Ok(command)
+    }
+
+    fn rustflags(&self) -> Result<String, CompileError> {
+        let Program { settings, dynamic, cargo, .. } = self.program;
+        let Resolved { toolchain, metadata, platform } = cargo;
+        let musl = platform.triple.ends_with("-musl");
+        let automatic = if musl && platform.compiles_c { Allocator::Mimalloc } else { Allocator::System };
+        let allocator = settings.allocator.unwrap_or(automatic);
+        // Of two conflicting flags the last one counts. So the user's come after ours, and the settings, which are for workers,
+        // last.
+        let all = [
+            flags::of_a_worker(*dynamic),
+            flags::remap(toolchain, metadata, &self.target_folder),
+            flags::of_the_user(toolchain, &platform.triple)?,
+            flags::of_the_settings(settings, allocator),
+        ];
+        flags::encode(all.into_iter().flatten())
+    }
+
+    /// Checks that the executable can be a worker.
+    pub(super) fn check(&self, executable: &Executable) -> Result<(), CompileError> {
+        let (name, target) = (&self.selected.package.name, self.selected.kind.option());
+        let refused = |message: String| CompileError::new(CompileErrorKind::Worker, message);
+        if let Some(contract) = executable.contract.filter(|contract| *contract != VERSION) {
+            let message = format!(
+                "cannot use the worker of `{name}`: its contract with the host has version {contract}, and cargo-knot has version \
+                 {VERSION}"
+            );
+            return Err(versions::refused(message, &self.program.cargo.metadata, self.selected.package));
+        }
+        if !executable.needs.is_empty() && !self.program.dynamic {
+            let needs = executable.needs.join("`, `");
+            return Err(refused(format!("cannot link `{name}` ({target}) statically: it needs `{needs}`"))
+                .with_hint(
+                    "link the native library statically (most `-sys` crates have a feature `static` or `vendored`), or \
+                 give the worker a base image that has it: `base-image` or `dockerfile` in [package.metadata.cloudknot]",
+                ));
+        }
+        if executable.functions.is_empty() {
+            return Err(refused(format!("cannot find a remote function in `{name}` ({target})")).with_hint(format!(
+                "mark one with #[cloudknot::remote]; those of another crate are linked only if this target names \
+                 something of it (`use the_crate as _;` is enough). Or choose another target; {}",
+                targets_of(self.selected.package)
+            )));
+        }
+        if executable.contract.is_none() {
+            return Err(refused(format!(
+                "cannot make a worker of `{name}` ({target}): its `main` lacks #[cloudknot::main]"
+            ))
+            .with_hint("put #[cloudknot::main] on its main, or choose the library alone: `--lib`"));
+        }
+        Ok(())
+    }
+}
+
+fn workspace_manifest(metadata: &Metadata) -> Result<toml::Table, CompileError> {
+    let path = metadata.workspace_root.join("Cargo.toml");
+    let text = fs::read_to_string(&path).map_err(io("read", &path))?;
+    text.parse().map_err(|cause: toml::de::Error| {
+        CompileError::new(CompileErrorKind::Settings, format!("cannot read `{path}`")).with_source(cause)
+    })
+}

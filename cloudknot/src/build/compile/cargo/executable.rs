@@ -1,0 +1,63 @@
+//! Reads a worker without running it, so that a worker for another architecture can be read too: the remote functions in its
+//! section `.cloudknot`, and the libraries that it needs.
+
+use cloudknot_runtime::contract::{FunctionDescription, Start, VERSION};
+use object::read::elf::ElfFile64;
+use object::{Endianness, Object, ObjectSection};
+use serde::de::DeserializeOwned;
+
+use crate::build::compile::error::{CompileError, CompileErrorKind};
+use crate::build::elf;
+
+/// Information read from an executable.
+#[derive(Debug)]
+pub(super) struct Executable {
+    /// Version of the contract by which `#[cloudknot::main]` hands over to the runtime; `None` if the program has another main.
+    pub(super) contract: Option<u32>,
+    /// Remote functions, ordered by ID. Empty for another version of the contract, whose descriptions may have another form.
+    pub(super) functions: Vec<FunctionDescription>,
+    /// Shared libraries and loader that the executable needs; empty if it is static.
+    pub(super) needs: Vec<String>,
+}
+
+impl Executable {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, CompileError> {
+        let file = ElfFile64::<Endianness>::parse(bytes).map_err(|cause| unreadable().with_source(cause))?;
+        let section = match file.section_by_name(".cloudknot") {
+            Some(section) => section.data().map_err(|cause| unreadable().with_source(cause))?,
+            None => &[],
+        };
+        // The linker may pad with zeros between two lines.
+        let lines = section.split(|byte| matches!(byte, b'\n' | 0)).filter(|line| !line.is_empty());
+        let (starts, functions): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with(b"{\"start\":"));
+        let starts: Vec<Start> = read(&starts)?;
+        let contract = starts.first().map(|start| start.contract);
+        let is_readable = contract.is_none_or(|contract| contract == VERSION);
+        let functions = if is_readable { descriptions(&functions)? } else { Vec::new() };
+        let needs = elf::needs(&file).map_err(|cause| unreadable().with_source(cause))?;
+        Ok(Self { contract, functions, needs })
+    }
+}
+
+fn read<T: DeserializeOwned>(lines: &[&[u8]]) -> Result<Vec<T>, CompileError> {
+    lines.iter().map(|line| serde_json::from_slice(line)).collect::<Result<_, _>>().map_err(|cause| {
+        unreadable().with_source(cause).with_hint("cargo-knot and cloudknot must have the same version")
+    })
+}
+
+fn descriptions(lines: &[&[u8]]) -> Result<Vec<FunctionDescription>, CompileError> {
+    let mut functions: Vec<FunctionDescription> = read(lines)?;
+    functions.sort_by_key(FunctionDescription::id);
+    if let Some(pair) = functions.windows(2).find(|pair| pair[0].id() == pair[1].id()) {
+        return Err(CompileError::new(
+            CompileErrorKind::Worker,
+            format!("two remote functions have the ID `{}`", pair[0].id()),
+        )
+        .with_hint("give one of them another name: #[cloudknot::remote(name = \"…\")]"));
+    }
+    Ok(functions)
+}
+
+fn unreadable() -> CompileError {
+    CompileError::new(CompileErrorKind::Worker, "cannot read the executable that cargo built")
+}

@@ -1,0 +1,184 @@
+//! The feature `aws` of cloudknot in a worker build: detects whether it is enabled, and enables it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use cargo_metadata::{Dependency, DependencyKind, Package};
+
+use super::origin::Origin;
+use super::selection::cloudknot_of;
+use super::{Resolved, flags};
+use crate::build::compile::error::{CompileError, CompileErrorKind};
+use crate::build::compile::{AwsFeature, CargoTarget, Compile, Program};
+
+const FEATURE: &str = "aws";
+
+pub(crate) fn missing_aws(program: &Program) -> Result<Option<AwsFeature>, CompileError> {
+    if enabled(program)?.contains(FEATURE) {
+        return Ok(None);
+    }
+    let package = program.selected().package;
+    let cloudknot = cloudknot_of(&program.cargo.metadata, package);
+    // Features of cloudknot that enable it, itself included.
+    let wanted = cloudknot.map(|cloudknot| implying(&cloudknot.features, &[FEATURE.into()].into())).unwrap_or_default();
+    let dependency = dependency_of(package);
+    let add =
+        Add { package, dependency, cloudknot, is_workspace: program.cargo.metadata.workspace_packages().len() > 1 };
+    let key = dependency.map_or("cloudknot", |dependency| dependency.rename.as_deref().unwrap_or(&dependency.name));
+    let asked = wanted.iter().flat_map(|feature| [format!("{key}/{feature}"), format!("{key}?/{feature}")]).collect();
+    let mut own = implying(&package.features, &asked);
+    own.remove("default");
+    let feature = if own.contains(FEATURE) { Some(FEATURE.to_owned()) } else { own.pop_first() };
+    Ok(Some(match feature {
+        Some(feature) => AwsFeature::OfPackage { feature },
+        None => AwsFeature::OfDependency { arguments: add.arguments() },
+    }))
+}
+
+/// Returns the compilation with the feature enabled. A feature of the package is selected; for the dependency, `cargo add`
+/// edits `Cargo.toml`.
+pub(crate) fn turn_on(program: &Program, feature: &AwsFeature) -> Result<Compile, CompileError> {
+    let mut compile = program.compile.clone();
+    match feature {
+        AwsFeature::OfPackage { feature } => compile.selection.features.push(feature.clone()),
+        AwsFeature::OfDependency { arguments } => {
+            let manifest = &program.selected().package.manifest_path;
+            let mut add = program.cargo.toolchain.cargo();
+            add.arg("add").args(arguments).arg("--manifest-path").arg(manifest);
+            // `cargo add` does not edit what is locked, and works offline if the dependency is already available.
+            add.args(compile.cargo_options.iter().filter(|option| *option == "--offline"));
+            ask(add, "add the feature `aws` of cloudknot")?;
+        }
+    }
+    Ok(compile)
+}
+
+/// Returns the enabled features of cloudknot in the worker of this program, regardless of other members of the workspace.
+fn enabled(program: &Program) -> Result<BTreeSet<String>, CompileError> {
+    let Program { compile, dynamic, cargo, .. } = program;
+    let Resolved { toolchain, platform, .. } = cargo;
+    let selected = program.selected();
+    let edges = if matches!(selected.kind, CargoTarget::Example(_)) { "normal,dev" } else { "normal" };
+    let mut tree = toolchain.cargo();
+    tree.args(["tree", "--quiet", "--prefix", "none", "--format", "{p}\t{f}", "--edges", edges]);
+    tree.arg("--manifest-path").arg(&selected.package.manifest_path).args(["--package", &selected.package.id.repr]);
+    tree.args(["--target", &platform.triple]).args(compile.selection.feature_options()).args(&compile.cargo_options);
+    let user = flags::of_the_user(toolchain, &platform.triple)?;
+    tree.env("CARGO_ENCODED_RUSTFLAGS", flags::encode(flags::of_a_worker(*dynamic).into_iter().chain(user))?);
+    let tree = ask(tree, "find the features of the worker")?;
+    let features =
+        tree.lines().filter_map(|line| line.split_once('\t')).find(|(name, _)| name.starts_with("cloudknot v"));
+    // `cargo tree` marks repeated packages with `(*)`.
+    let features = features.map(|(_, features)| features.trim_end_matches("(*)").trim()).unwrap_or_default();
+    Ok(features.split(',').filter(|feature| !feature.is_empty()).map(str::to_owned).collect())
+}
+
+fn ask(mut command: Command, doing: &str) -> Result<String, CompileError> {
+    let failed = || CompileError::new(CompileErrorKind::Settings, format!("cannot {doing}"));
+    let output = command.output().map_err(|cause| failed().with_source(cause))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: ").to_owned();
+        return Err(failed().with_source(said));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Returns the features that enable one of these, directly or indirectly, including those of them that are features themselves.
+fn implying(features: &BTreeMap<String, Vec<String>>, wanted: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut found: BTreeSet<String> = features.keys().filter(|name| wanted.contains(*name)).cloned().collect();
+    loop {
+        let leads = |implied: &String| wanted.contains(implied) || found.contains(implied);
+        let more = features.iter().filter(|(name, _)| !found.contains(*name));
+        let more: Vec<_> =
+            more.filter(|(_, implied)| implied.iter().any(leads)).map(|(name, _)| name.clone()).collect();
+        if more.is_empty() {
+            return found;
+        }
+        found.extend(more);
+    }
+}
+
+fn dependency_of(package: &Package) -> Option<&Dependency> {
+    let all = || package.dependencies.iter().filter(|dependency| dependency.name == "cloudknot");
+    all().find(|dependency| dependency.kind == DependencyKind::Normal).or_else(|| all().next())
+}
+
+/// A call of `cargo add` that enables the feature `aws`.
+struct Add<'a> {
+    package: &'a Package,
+    /// Direct dependency on cloudknot. A package whose library comes from another crate may have none.
+    dependency: Option<&'a Dependency>,
+    cloudknot: Option<&'a Package>,
+    is_workspace: bool,
+}
+
+impl Add<'_> {
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        if self.is_workspace {
+            arguments.extend(["-p".to_owned(), self.package.name.to_string()]);
+        }
+        match self.dependency {
+            // `cargo add` keeps the source of an existing dependency.
+            Some(dependency) => {
+                arguments.push("cloudknot".to_owned());
+                if let Some(name) = &dependency.rename {
+                    arguments.extend(["--rename".to_owned(), name.clone()]);
+                }
+                if dependency.kind == DependencyKind::Development {
+                    arguments.push("--dev".to_owned());
+                }
+                if let Some(platform) = &dependency.target {
+                    arguments.extend(["--target".to_owned(), platform.to_string()]);
+                }
+            }
+            None => arguments.extend(self.source()),
+        }
+        arguments.extend(["--features", FEATURE].map(str::to_owned));
+        arguments
+    }
+
+    /// Returns the arguments that give a new dependency the source that the linked cloudknot has. Another reference to the same
+    /// repository would be another source for cargo, and link a second cloudknot.
+    fn source(&self) -> Vec<String> {
+        let Some(cloudknot) = self.cloudknot else { return vec!["cloudknot".to_owned()] };
+        let mut arguments = vec!["cloudknot".to_owned()];
+        match Origin::of(cloudknot) {
+            Origin::Folder(folder) => arguments.extend(["--path".to_owned(), folder.to_string()]),
+            Origin::Git { url, reference, .. } => {
+                arguments.extend(["--git".to_owned(), url.to_owned()]);
+                arguments.extend(reference.into_iter().flat_map(|(key, value)| [format!("--{key}"), value.to_owned()]));
+            }
+            Origin::CratesIo | Origin::Registry(_) | Origin::Other(_) => {
+                arguments[0] = format!("cloudknot@{}", cloudknot.version);
+            }
+        }
+        arguments
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feature_is_turned_on_by_those_that_lead_to_it() {
+        let features = [
+            ("default", vec!["fast"]),
+            ("fast", vec![]),
+            ("cloud", vec!["ck?/deploy", "dep:serde"]),
+            ("everything", vec!["fast", "cloud"]),
+            ("aws", vec!["other/aws"]),
+        ];
+        let features =
+            features.map(|(name, implied)| (name.to_owned(), implied.into_iter().map(str::to_owned).collect()));
+        let check = |wanted: &[&str], expected: &[&str]| {
+            let wanted = wanted.iter().map(ToString::to_string).collect();
+            let found = implying(&features.clone().into(), &wanted);
+            assert_eq!(found.iter().collect::<Vec<_>>(), expected);
+        };
+        check(&["ck/deploy", "ck?/deploy"], &["cloud", "everything"]);
+        check(&["ck/aws"], &[]);
+        check(&["fast"], &["default", "everything", "fast"]);
+    }
+}

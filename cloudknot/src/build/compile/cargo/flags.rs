@@ -1,0 +1,123 @@
+//! Flags of rustc and cargo for a worker build: ours, then the user's, and a profile that needs no edit of the user's
+//! `Cargo.toml`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use cargo_config2::Flags;
+use cargo_metadata::Metadata;
+
+use super::toolchain::Toolchain;
+use crate::build::compile::Profile;
+use crate::build::compile::error::{CompileError, CompileErrorKind};
+use crate::build::compile::settings::{Allocator, Settings};
+
+impl Profile {
+    /// Returns the options of cargo that define the profile. `manifest` is that of the workspace.
+    pub(super) fn options(&self, settings: &Settings, manifest: &toml::Table, metadata: &Metadata) -> Vec<String> {
+        let name = self.name();
+        let defaults: &[(&str, &str)] = match self {
+            Self::Deploy => &[
+                ("inherits", "\"release\""),
+                ("opt-level", "3"),
+                ("lto", "\"fat\""),
+                ("codegen-units", "1"),
+                ("strip", "\"symbols\""),
+                ("panic", "\"unwind\""),
+            ],
+            Self::Fast => &[
+                ("inherits", "\"release\""),
+                ("lto", "\"off\""),
+                ("codegen-units", "16"),
+                ("incremental", "true"),
+                ("strip", "\"symbols\""),
+                ("panic", "\"unwind\""),
+            ],
+            Self::Named(_) => &[],
+        };
+        let own = manifest.get("profile").and_then(|profiles| profiles.get(name)?.as_table());
+        let said_by_user = |key: &str| own.is_some_and(|own| own.contains_key(key));
+        let mut keys: Vec<(String, String)> = defaults
+            .iter()
+            .filter(|(key, _)| !said_by_user(key))
+            .map(|(key, value)| ((*key).to_string(), (*value).to_string()))
+            .collect();
+        if *self == Self::Deploy {
+            let packages = own.and_then(|own| own.get("package")?.as_table());
+            let named: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
+            let waiting = named.into_iter().filter(|name| is_of_aws(name));
+            let waiting = waiting.filter(|name| packages.is_none_or(|packages| !packages.contains_key(*name)));
+            keys.extend(waiting.map(|name| (format!("package.{name}.opt-level"), "\"z\"".to_string())));
+            // If a key is given twice, the last value counts.
+            keys.extend(settings.profile().into_iter().map(|(key, value)| (key.to_string(), value)));
+        }
+        let config =
+            keys.into_iter().flat_map(|(key, value)| ["--config".into(), format!("profile.{name}.{key}={value}")]);
+        ["--profile".into(), name.to_string()].into_iter().chain(config).collect()
+    }
+}
+
+/// Returns whether this package is a part of the AWS SDK. The SDK's hashing, TLS and compression are third-party crates, which
+/// stay optimized for speed.
+fn is_of_aws(package: &str) -> bool {
+    ["aws-config", "aws-credential-types", "aws-runtime", "aws-sigv4", "aws-types"].contains(&package)
+        || ["aws-sdk-", "aws-smithy-"].iter().any(|start| package.starts_with(start))
+}
+
+/// Returns the user's flags for this target, from every source that cargo reads.
+pub(super) fn of_the_user(toolchain: &Toolchain, triple: &str) -> Result<Vec<String>, CompileError> {
+    let flags = toolchain.config.rustflags(triple).map_err(|cause| {
+        CompileError::new(CompileErrorKind::Toolchain, "cannot read the rustflags of cargo's configuration")
+            .with_source(cause)
+    })?;
+    Ok(flags.map(|flags| flags.flags).unwrap_or_default())
+}
+
+/// Returns the flags of every worker build: static, unless the base image has a C library.
+pub(super) fn of_a_worker(dynamic: bool) -> Vec<String> {
+    let linked = if dynamic { "-Ctarget-feature=-crt-static" } else { "-Ctarget-feature=+crt-static" };
+    ["--cfg", "cloudknot_worker", linked].map(ToString::to_string).to_vec()
+}
+
+pub(super) fn of_the_settings(settings: &Settings, allocator: Allocator) -> Vec<String> {
+    let mut flags = Vec::new();
+    if let Some(cpu) = &settings.target_cpu {
+        flags.push(format!("-Ctarget-cpu={cpu}"));
+    }
+    if allocator == Allocator::Mimalloc {
+        flags.extend(["--cfg".into(), "cloudknot_allocator=\"mimalloc\"".into()]);
+    }
+    flags
+}
+
+/// Returns the flags that remove the names of this machine's folders from the worker, so that two checkouts give the same
+/// bytes.
+pub(super) fn remap(toolchain: &Toolchain, metadata: &Metadata, target_folder: &Path) -> Vec<String> {
+    let commit = toolchain.commit.as_deref().unwrap_or("unknown");
+    let mut folders = vec![
+        (metadata.workspace_root.clone().into_std_path_buf(), "/workspace".to_string()),
+        (target_folder.to_path_buf(), "/target".into()),
+        (toolchain.sysroot.clone(), "/rust".into()),
+        // If the sources of the standard library are installed, rustc uses their path in place of `/rustc/<commit>`.
+        (toolchain.sysroot.join("lib/rustlib/src/rust"), format!("/rustc/{commit}")),
+    ];
+    folders.extend(toolchain.cargo_home.clone().map(|folder| (folder, "/cargo".to_string())));
+    // The last matching prefix counts, so the innermost folder comes last.
+    folders.sort_by_key(|(folder, _)| folder.as_os_str().len());
+    folders.iter().map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display())).collect()
+}
+
+/// Encodes the flags for `CARGO_ENCODED_RUSTFLAGS`, which takes precedence over all configuration.
+pub(super) fn encode(flags: impl IntoIterator<Item = String>) -> Result<String, CompileError> {
+    let mut encoded = Flags::default();
+    flags.into_iter().for_each(|flag| encoded.push(flag));
+    encoded.encode().map_err(|cause| {
+        CompileError::new(CompileErrorKind::Toolchain, "cannot pass the rustflags to cargo").with_source(cause)
+    })
+}
+
+/// Returns whether the user's flags select the CPU of this machine.
+pub(super) fn asks_for_this_machine(flags: &[String]) -> bool {
+    let joined = flags.join(" ");
+    ["-Ctarget-cpu=native", "-C target-cpu=native"].iter().any(|native| joined.contains(native))
+}

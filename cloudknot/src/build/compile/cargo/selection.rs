@@ -1,0 +1,204 @@
+//! Selects the package and the target that become the worker. The options have the same meaning as in cargo. If they leave a
+//! choice, there must be a single candidate; otherwise the error lists the candidates.
+
+use std::collections::BTreeSet;
+
+use cargo_metadata::{DependencyKind, Metadata, Package, PackageId, Target, TargetKind};
+
+use crate::build::compile::error::{CompileError, CompileErrorKind};
+use crate::build::compile::{CargoTarget, Selection};
+
+/// Package and target found by a selection.
+#[derive(Debug)]
+pub(super) struct Selected<'m> {
+    pub(super) package: &'m Package,
+    pub(super) target: &'m Target,
+    pub(super) kind: CargoTarget,
+}
+
+impl CargoTarget {
+    fn of(target: &Target) -> Option<Self> {
+        let is = |kind: TargetKind| target.kind.contains(&kind);
+        if is(TargetKind::Bin) {
+            Some(Self::Bin(target.name.clone()))
+        } else if is(TargetKind::Example) && target.crate_types.contains(&cargo_metadata::CrateType::Bin) {
+            Some(Self::Example(target.name.clone()))
+        } else if is(TargetKind::Lib) || is(TargetKind::RLib) {
+            Some(Self::Lib)
+        } else {
+            None
+        }
+    }
+}
+
+impl Selection {
+    pub(super) fn find<'m>(&self, metadata: &'m Metadata) -> Result<Selected<'m>, CompileError> {
+        let fitting = self.fitting(metadata)?;
+        let mut candidates: Vec<Selected<'m>> = fitting.iter().flat_map(|package| self.candidates(package)).collect();
+        match candidates.len() {
+            1 => Ok(candidates.swap_remove(0)),
+            0 => Err(self.none(&fitting)),
+            _ => Err(several(&candidates)),
+        }
+    }
+
+    /// Returns the selected package, regardless of its targets.
+    pub(super) fn package<'m>(&self, metadata: &'m Metadata) -> Result<&'m Package, CompileError> {
+        match *self.fitting(metadata)? {
+            [package] => Ok(package),
+            ref packages => {
+                Err(several(&packages.iter().flat_map(|package| self.candidates(package)).collect::<Vec<_>>()))
+            }
+        }
+    }
+
+    fn fitting<'m>(&self, metadata: &'m Metadata) -> Result<Vec<&'m Package>, CompileError> {
+        let packages = self.packages(metadata)?;
+        let fitting: Vec<&Package> =
+            packages.iter().copied().filter(|package| uses_cloudknot(metadata, package)).collect();
+        if fitting.is_empty() { Err(without_cloudknot(&packages)) } else { Ok(fitting) }
+    }
+
+    fn packages<'m>(&self, metadata: &'m Metadata) -> Result<Vec<&'m Package>, CompileError> {
+        let Some(spec) = &self.package else {
+            let root_manifest = metadata.workspace_root.join("Cargo.toml");
+            // As in cargo: in a member's folder that member, in the workspace's own folder the default members.
+            return Ok(match metadata.root_package() {
+                Some(package) if package.manifest_path != root_manifest => vec![package],
+                _ => metadata.workspace_default_packages(),
+            });
+        };
+        let members = metadata.workspace_packages();
+        let found: Vec<_> = members.iter().copied().filter(|package| is_meant(package, spec)).collect();
+        if found.is_empty() {
+            let names: BTreeSet<_> = members.iter().map(|package| format!("`{}`", package.name)).collect();
+            return Err(CompileError::new(
+                CompileErrorKind::Selection,
+                format!("cannot find package `{spec}` in the workspace `{}`", metadata.workspace_root),
+            )
+            .with_hint(format!("it has: {}", names.into_iter().collect::<Vec<_>>().join(", "))));
+        }
+        Ok(found)
+    }
+
+    /// Returns the targets of one package that match. For a package with programs, these are the programs; its library matches
+    /// only if it is requested or there is no program, and an example only if it is requested.
+    fn candidates<'m>(&self, package: &'m Package) -> Vec<Selected<'m>> {
+        let all = || targets(package);
+        if let Some(wanted) = &self.target {
+            return all().filter(|selected| selected.kind == *wanted).collect();
+        }
+        let programs: Vec<_> = all().filter(|selected| matches!(selected.kind, CargoTarget::Bin(_))).collect();
+        if let Some(name) = &package.default_run {
+            return programs.into_iter().filter(|selected| selected.target.name == *name).collect();
+        }
+        if programs.is_empty() {
+            all().filter(|selected| selected.kind == CargoTarget::Lib).collect()
+        } else {
+            programs
+        }
+    }
+
+    fn none(&self, packages: &[&Package]) -> CompileError {
+        let wanted = match &self.target {
+            Some(target) => format!("cannot find the target `{}`", target.option()),
+            None => "cannot find a program or a library".into(),
+        };
+        let names: Vec<_> = packages.iter().map(|package| format!("`{}`", package.name)).collect();
+        CompileError::new(CompileErrorKind::Selection, format!("{wanted} in {}", names.join(", ")))
+            .with_hint(list("there is", packages.iter().copied().flat_map(targets)))
+    }
+}
+
+/// Returns a readable list of all targets of a package that could be a worker.
+pub(super) fn targets_of(package: &Package) -> String {
+    list("the package has", targets(package))
+}
+
+fn targets(package: &Package) -> impl Iterator<Item = Selected<'_>> {
+    package.targets.iter().filter_map(move |target| Some(Selected { package, target, kind: CargoTarget::of(target)? }))
+}
+
+fn several(candidates: &[Selected<'_>]) -> CompileError {
+    let count = candidates.len();
+    CompileError::new(
+        CompileErrorKind::Selection,
+        format!("cannot choose the target of the worker: there are {count} candidates"),
+    )
+    .with_hint(list(
+        "choose one",
+        candidates.iter().map(|selected| Selected { kind: selected.kind.clone(), ..*selected }),
+    ))
+}
+
+fn list<'m>(what: &str, selected: impl Iterator<Item = Selected<'m>>) -> String {
+    let lines: Vec<_> =
+        selected.map(|selected| format!("\n  -p {} {}", selected.package.name, selected.kind.option())).collect();
+    if lines.is_empty() {
+        format!("{what} no target that could be a worker")
+    } else {
+        format!("{what}:{}", lines.concat())
+    }
+}
+
+fn without_cloudknot(packages: &[&Package]) -> CompileError {
+    let names: Vec<_> = packages.iter().map(|package| format!("`{}`", package.name)).collect();
+    CompileError::new(
+        CompileErrorKind::Selection,
+        format!("cannot find a package with remote functions: {} does not use cloudknot", names.join(", ")),
+    )
+    .with_hint("add it with `cargo add cloudknot`, or choose another package with `--package`")
+}
+
+/// Returns whether a package matches `--package`, as in cargo: a name, `name@version`, or the full ID.
+fn is_meant(package: &Package, spec: &str) -> bool {
+    let version = package.version.to_string();
+    match spec.split_once('@') {
+        Some((name, wanted)) if !spec.contains("://") => {
+            package.name.as_str() == name && (version == wanted || version.starts_with(&format!("{wanted}.")))
+        }
+        _ => package.name.as_str() == spec || package.id.repr == spec,
+    }
+}
+
+fn uses_cloudknot(metadata: &Metadata, package: &Package) -> bool {
+    let normal = |kind| kind == DependencyKind::Normal;
+    // The dependencies of an example are development dependencies.
+    let of_the_package = |kind| matches!(kind, DependencyKind::Normal | DependencyKind::Development);
+    dependencies(metadata, &package.id, of_the_package, normal).iter().any(|package| package.name == "cloudknot")
+}
+
+/// Returns whether any package in the build of this package compiles C. All such build scripts use one of these crates.
+pub(super) fn compiles_c(metadata: &Metadata, package: &Package) -> bool {
+    let built = |kind| matches!(kind, DependencyKind::Normal | DependencyKind::Build);
+    dependencies(metadata, &package.id, built, built)
+        .iter()
+        .any(|package| matches!(package.name.as_str(), "cc" | "cmake"))
+}
+
+/// Returns the `cloudknot` package that this package is linked with.
+pub(super) fn cloudknot_of<'m>(metadata: &'m Metadata, package: &Package) -> Option<&'m Package> {
+    let any = |kind| kind != DependencyKind::Build;
+    dependencies(metadata, &package.id, any, any).into_iter().find(|package| package.name == "cloudknot")
+}
+
+fn dependencies<'m>(
+    metadata: &'m Metadata,
+    root: &PackageId,
+    first: impl Fn(DependencyKind) -> bool,
+    further: impl Fn(DependencyKind) -> bool,
+) -> Vec<&'m Package> {
+    let nodes = metadata.resolve.as_ref().map(|resolve| &*resolve.nodes).unwrap_or_default();
+    let mut seen = BTreeSet::from([root]);
+    let mut open = vec![root];
+    while let Some(id) = open.pop() {
+        let Some(node) = nodes.iter().find(|node| node.id == *id) else { continue };
+        for dependency in &node.deps {
+            let wanted = |kind| if id == root { first(kind) } else { further(kind) };
+            if dependency.dep_kinds.iter().any(|info| wanted(info.kind)) && seen.insert(&dependency.pkg) {
+                open.push(&dependency.pkg);
+            }
+        }
+    }
+    metadata.packages.iter().filter(|package| package.id != *root && seen.contains(&package.id)).collect()
+}

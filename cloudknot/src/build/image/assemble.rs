@@ -1,0 +1,232 @@
+//! Assembles images: tar, gzip and the OCI formats.
+
+mod archive;
+pub(crate) mod authorities;
+mod layer;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+use object::read::elf::ElfFile64;
+use oci_spec::image::{
+    Arch, Config, Descriptor, Digest, HistoryBuilder, ImageConfiguration, ImageConfigurationBuilder,
+    ImageManifestBuilder, MediaType, Os, RootFsBuilder,
+};
+use serde::Serialize;
+use sha2::Digest as _;
+
+use super::{Architecture, Blob, Image, ImageError, ImageOptions, Layer};
+use crate::build::elf;
+
+/// Media type of the manifest. Docker (since 18.06), ECR, containerd and skopeo accept it.
+pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// User and group of the worker: the customary number for an unprivileged user in images without a user list.
+const USER: &str = "65532:65532";
+
+/// Assembles an image without a base image.
+pub(super) fn without_base(worker: &[u8], options: &ImageOptions) -> Result<Image, ImageError> {
+    let architecture = Architecture::of(worker)?;
+    let authorities = authorities::bundle(&options.ca_bundles)?;
+    let layer = Layer::of_tar(&layer::tar(worker, Some(&authorities)));
+    let configuration = configure(architecture, &layer, options);
+    Ok(Image::of_parts(&configuration, vec![layer], architecture, worker.len()))
+}
+
+pub(super) fn save_tar(image: &Image, path: &Path, names: &[String]) -> Result<(), ImageError> {
+    let write = || {
+        let mut file = io::BufWriter::new(std::fs::File::create(path)?);
+        archive::write(image, names, &mut file)?;
+        file.into_inner()?.sync_all()
+    };
+    write().map_err(|source| ImageError::Save { path: path.to_owned(), source })
+}
+
+impl ImageOptions {
+    fn all_labels(&self) -> HashMap<String, String> {
+        let ours = [
+            ("org.opencontainers.image.title", self.title.clone()),
+            ("org.opencontainers.image.version", self.version.clone()),
+            ("cloudknot.version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("cloudknot.functions", self.functions.join(",")),
+        ];
+        let ours = ours.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value));
+        ours.chain(self.labels.clone()).collect()
+    }
+}
+
+impl Architecture {
+    fn of_oci(architecture: &Arch) -> Result<Self, ImageError> {
+        match architecture {
+            Arch::Amd64 => Ok(Self::Amd64),
+            Arch::ARM64 => Ok(Self::Arm64),
+            _ => Err(ImageError::NotAWorker { found: "on a base image for neither x86_64 nor aarch64" }),
+        }
+    }
+
+    fn oci(self) -> Arch {
+        match self {
+            Self::Amd64 => Arch::Amd64,
+            Self::Arm64 => Arch::ARM64,
+        }
+    }
+}
+
+impl Blob {
+    pub(crate) fn new(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self { digest: sha256(&bytes), bytes }
+    }
+}
+
+impl Image {
+    /// Assembles an image with this worker on top of another image, whose user, working folder and environment are kept, if it
+    /// has any.
+    ///
+    /// The base's own authorities are kept too, unless `options` names further ones.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Image::assemble`], or an error if the base is for another architecture or lacks a library that
+    /// the worker needs.
+    pub(crate) fn assemble_on(base: Self, worker: &[u8], options: &ImageOptions) -> Result<Self, ImageError> {
+        let architecture = Architecture::of(worker)?;
+        if base.architecture != architecture {
+            return Err(ImageError::OtherArchitecture { base: base.architecture, worker: architecture });
+        }
+        base.check_for(worker)?;
+        let wanted = !options.ca_bundles.is_empty() || !base.layers.iter().any(Layer::has_authorities);
+        let authorities = wanted.then(|| authorities::bundle(&options.ca_bundles)).transpose()?;
+        let layer = Layer::of_tar(&layer::tar(worker, authorities.as_deref()));
+        let mut configuration = base.configuration();
+        let mut config = configuration.config().clone().unwrap_or_default();
+        start_worker(&mut config, options);
+        configuration.set_config(Some(config));
+        let mut layers = base.layers;
+        layers.push(layer);
+        configuration.set_rootfs(rootfs(&layers));
+        if let Some(history) = configuration.history_mut() {
+            history.push(self::history());
+        }
+        Ok(Self::of_parts(&configuration, layers, architecture, worker.len()))
+    }
+
+    /// Returns an error if the base lacks a shared library that the worker needs, since the worker would end at startup.
+    fn check_for(&self, worker: &[u8]) -> Result<(), ImageError> {
+        let unreadable = |_| ImageError::NotAWorker { found: "not a readable executable" };
+        let mut missing = elf::needs(&ElfFile64::parse(worker).map_err(unreadable)?).map_err(unreadable)?;
+        let here = |path: &String| self.layers.iter().any(|layer| layer.may_have_library(file_name(path)));
+        missing.retain(|path| !here(path));
+        if missing.is_empty() { Ok(()) } else { Err(ImageError::MissingLibraries { missing }) }
+    }
+
+    /// Creates an image from its configuration and layers, as exported by an engine.
+    pub(crate) fn of_base(configuration: &ImageConfiguration, layers: Vec<Layer>) -> Result<Self, ImageError> {
+        let architecture = Architecture::of_oci(configuration.architecture())?;
+        Ok(Self::of_parts(configuration, layers, architecture, 0))
+    }
+
+    fn of_parts(
+        configuration: &ImageConfiguration,
+        layers: Vec<Layer>,
+        architecture: Architecture,
+        worker_bytes: usize,
+    ) -> Self {
+        let config = Blob::new(json(configuration));
+        let manifest = ImageManifestBuilder::default()
+            .schema_version(2_u32)
+            .media_type(MediaType::ImageManifest)
+            .config(descriptor(MediaType::ImageConfig, &config))
+            .layers(layers.iter().map(|layer| descriptor(MediaType::ImageLayerGzip, &layer.blob)).collect::<Vec<_>>())
+            .build()
+            .expect("an image's manifest has all that it needs");
+        let labels = configuration.labels_of_config().into_iter().flatten();
+        Self {
+            manifest: Blob::new(json(&manifest)),
+            config,
+            layers,
+            labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            architecture,
+            worker_bytes: worker_bytes as u64,
+        }
+    }
+
+    fn configuration(&self) -> ImageConfiguration {
+        serde_json::from_slice(&self.config.bytes).expect("the configuration was written by this program")
+    }
+
+    /// Returns the same tar, in memory.
+    pub(crate) fn tar(&self, names: &[String]) -> Bytes {
+        let mut tar = Vec::new();
+        archive::write(self, names, &mut tar).expect("writing to memory does not fail");
+        tar.into()
+    }
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Returns the configuration of an image with only this layer.
+fn configure(architecture: Architecture, layer: &Layer, options: &ImageOptions) -> ImageConfiguration {
+    let mut config = Config::default();
+    start_worker(&mut config, options);
+    ImageConfigurationBuilder::default()
+        .architecture(architecture.oci())
+        .os(Os::Linux)
+        .config(config)
+        .rootfs(rootfs([layer]))
+        .history([history()])
+        .build()
+        .expect("an image's configuration has all that it needs")
+}
+
+/// Configures the image to start the worker as an unprivileged user, in a folder that is writable.
+fn start_worker(config: &mut Config, options: &ImageOptions) {
+    config.set_entrypoint(Some(vec![format!("/{}", layer::WORKER)]));
+    config.set_cmd(None);
+    let user = config.user().as_deref().unwrap_or_default();
+    if matches!(user.split(':').next(), None | Some("" | "0" | "root")) {
+        config.set_user(Some(USER.to_owned()));
+    }
+    if config.working_dir().as_deref().is_none_or(|folder| folder.is_empty() || folder == "/") {
+        config.set_working_dir(Some("/tmp".to_owned()));
+    }
+    let mut labels = config.labels().clone().unwrap_or_default();
+    labels.extend(options.all_labels());
+    config.set_labels(Some(labels));
+}
+
+fn rootfs<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> oci_spec::image::RootFs {
+    RootFsBuilder::default()
+        .typ("layers")
+        .diff_ids(layers.into_iter().map(|layer| layer.diff_id.clone()).collect::<Vec<_>>())
+        .build()
+        .expect("the file system has all that it needs")
+}
+
+// Some tools expect one history entry for each layer. A time would change the digest.
+fn history() -> oci_spec::image::History {
+    HistoryBuilder::default().created_by("cloudknot").build().expect("nothing is required of a line of history")
+}
+
+fn descriptor(media_type: MediaType, blob: &Blob) -> Descriptor {
+    let digest: Digest = blob.digest.parse().expect("our digests are well-formed");
+    Descriptor::new(media_type, blob.bytes.len() as u64, digest)
+}
+
+/// Serializes to JSON with sorted keys: labels come from a hash map, whose order differs between two runs.
+pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut value = serde_json::to_value(value).expect("these types have a form in JSON");
+    value.sort_all_objects();
+    serde_json::to_vec(&value).expect("a JSON value has a text")
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut digest = "sha256:".to_owned();
+    for byte in sha2::Sha256::digest(bytes) {
+        write!(digest, "{byte:02x}").expect("writing to a string does not fail");
+    }
+    digest
+}

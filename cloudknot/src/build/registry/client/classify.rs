@@ -1,0 +1,101 @@
+//! Classifies the errors of the client crate.
+
+use std::error::Error;
+use std::io;
+
+use oci_client::errors::{OciDistributionError, OciEnvelope, OciErrorCode};
+
+use crate::build::registry::RegistryErrorKind;
+
+/// Returns the kind of an error and its cause, without URLs (they contain the state of an upload and do not help the user).
+pub(super) fn classify(error: &OciDistributionError) -> (RegistryErrorKind, String) {
+    match error {
+        OciDistributionError::RequestError(error) => match error.status() {
+            Some(status) => by_status(status.as_u16(), ""),
+            None => by_connection(error),
+        },
+        OciDistributionError::ServerError { code, message, .. } => by_status(*code, message),
+        OciDistributionError::UnauthorizedError { .. } => by_status(401, ""),
+        OciDistributionError::RegistryError { envelope, .. } => by_envelope(envelope, RegistryErrorKind::Refused),
+        // The client crate does not expose the status of a token service; only its text distinguishes a limit from a refusal.
+        OciDistributionError::AuthenticationFailure(message) => match envelope(message) {
+            Some(envelope) => by_envelope(&envelope, RegistryErrorKind::Login),
+            None => (RegistryErrorKind::Login, format!("the registry rejects the login{}", told(message))),
+        },
+        error => (RegistryErrorKind::Refused, error.to_string()),
+    }
+}
+
+fn by_status(code: u16, message: &str) -> (RegistryErrorKind, String) {
+    let (kind, what) = match code {
+        401 => (RegistryErrorKind::Login, "the registry rejects the login, or requires one"),
+        403 => (RegistryErrorKind::NotPermitted, "the registry denies permission"),
+        404 => (RegistryErrorKind::NotFound, "not found in the registry"),
+        408 | 429 => (RegistryErrorKind::Busy, "the registry received too many requests"),
+        500 | 502..=504 => (RegistryErrorKind::Busy, "the registry is temporarily unavailable"),
+        _ => (RegistryErrorKind::Refused, "the registry refuses"),
+    };
+    (kind, format!("{what} (status {code}){}", told(message)))
+}
+
+fn by_envelope(envelope: &OciEnvelope, otherwise: RegistryErrorKind) -> (RegistryErrorKind, String) {
+    let kind = match envelope.errors.first().map(|error| &error.code) {
+        Some(OciErrorCode::Unauthorized) => RegistryErrorKind::Login,
+        Some(OciErrorCode::Denied) => RegistryErrorKind::NotPermitted,
+        Some(OciErrorCode::NameInvalid | OciErrorCode::TagInvalid) => RegistryErrorKind::Name,
+        Some(
+            OciErrorCode::NameUnknown
+            | OciErrorCode::NotFound
+            | OciErrorCode::ManifestUnknown
+            | OciErrorCode::BlobUnknown,
+        ) => RegistryErrorKind::NotFound,
+        Some(OciErrorCode::Toomanyrequests) => RegistryErrorKind::Busy,
+        _ => otherwise,
+    };
+    (kind, format!("the registry refuses{}", words(envelope)))
+}
+
+fn by_connection(error: &reqwest::Error) -> (RegistryErrorKind, String) {
+    let first: &(dyn Error + 'static) = error;
+    let causes: Vec<_> = std::iter::successors(Some(first), |&cause| cause.source()).collect();
+    let innermost = causes.last().map_or_else(String::new, ToString::to_string);
+    let in_tls = |cause: &&(dyn Error + 'static)| {
+        let mut cause = *cause;
+        // The source of an I/O error is not the error that it wraps, which can be an I/O error again.
+        while let Some(wrapped) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            cause = wrapped;
+        }
+        cause.is::<rustls::Error>()
+    };
+    // The connector has no error type for this, only this text.
+    if causes.iter().any(|cause| cause.to_string() == "dns error") {
+        (RegistryErrorKind::UnknownHost, innermost)
+    } else if causes.iter().any(in_tls) {
+        (RegistryErrorKind::Untrusted, innermost)
+    } else {
+        let what = if error.is_timeout() { "no answer in time" } else { "the connection failed" };
+        (RegistryErrorKind::Connection, format!("{what}: {innermost}"))
+    }
+}
+
+fn envelope(message: &str) -> Option<OciEnvelope> {
+    serde_json::from_str::<OciEnvelope>(message).ok().filter(|envelope| !envelope.errors.is_empty())
+}
+
+/// Returns the registry's message in the body of an answer, if it can be shown on one line.
+fn told(message: &str) -> String {
+    match envelope(message) {
+        Some(envelope) => words(&envelope),
+        None => match message.lines().next().unwrap_or_default().trim() {
+            "" => String::new(),
+            line if line.starts_with('<') => String::new(),
+            line => format!(": {}", line.chars().take(200).collect::<String>()),
+        },
+    }
+}
+
+fn words(envelope: &OciEnvelope) -> String {
+    let messages: Vec<&str> = envelope.errors.iter().map(|error| error.message.as_str()).collect();
+    let messages = messages.join("; ");
+    if messages.is_empty() { messages } else { format!(": {messages}") }
+}

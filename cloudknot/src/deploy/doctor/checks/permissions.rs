@@ -1,0 +1,92 @@
+//! Findings about permissions, one per verb.
+
+use crate::aws::Aws;
+use crate::aws::permissions::{Answer, Simulation, simulate};
+use crate::deploy::doctor::{Finding, State, in_one_line};
+use crate::deploy::policy::{Allowed, Scope};
+use crate::error::ErrorKind;
+
+/// Returns one finding for each verb, or a single one if IAM cannot be asked.
+pub(super) async fn examine(aws: &Aws, caller: &str, scope: &Scope, verbs: &[Allowed], has_pars: bool) -> Vec<Finding> {
+    let about = "permissions";
+    let policies: Vec<_> = verbs.iter().map(|verb| verb.policy(scope)).collect();
+    match simulate(aws, caller, &policies).await {
+        Ok(Simulation::Answers(answers)) => {
+            verbs.iter().zip(answers).map(|(verb, answer)| finding(answer, *verb, has_pars)).collect()
+        }
+        Ok(Simulation::Unsupported(why)) => vec![Finding::unknown(about, why)],
+        Err(error) => {
+            let finding = Finding::unknown(about, in_one_line(&error));
+            let grant = "ask an administrator to grant `iam:SimulatePrincipalPolicy`: `cargo knot policy doctor` prints the \
+            policy";
+            vec![if error.kind() == ErrorKind::Denied { finding.remedy(grant) } else { finding }]
+        }
+    }
+}
+
+fn finding(answer: Answer, verb: Allowed, has_pars: bool) -> Finding {
+    let name = verb.name();
+    let about = format!("permissions to {}", name.replace('-', " "));
+    if answer.denied.is_empty() {
+        return Finding::good(about, "all its permissions are granted");
+    }
+    let denied: Vec<_> = answer.denied.into_iter().collect();
+    let mut found = format!("not allowed: {}", denied.join(", "));
+    // Users of an existing Pars do not need the permission to create one.
+    let mut state = if verb == Allowed::ParsCreate && has_pars { State::Doubtful } else { State::Bad };
+    if !answer.untold.is_empty() {
+        let untold: Vec<_> = answer.untold.into_iter().collect();
+        found = format!(
+            "{found}; unless a policy grants it by {}, which the simulation did not include",
+            untold.join(", ")
+        );
+        state = State::Doubtful;
+    }
+    Finding::new(about, state, found)
+        .remedy(format!("ask an administrator to grant it: `cargo knot policy {name}` prints the policy"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::iam::Evaluation;
+    use crate::aws::permissions::{Question, questions};
+
+    #[test]
+    fn every_question_about_our_policies_is_one_that_iam_takes() {
+        let scope = Scope::new("123456789012", "eu-west-1", "lab", "sweep");
+        for verb in crate::deploy::doctor::checks::VERBS {
+            let asked = questions(&verb.policy(&scope), "eu-west-1");
+            assert!(asked.len() >= 8, "{}", verb.name());
+            let asks_iam =
+                |question: &Question| question.actions.iter().any(|action| action.starts_with("iam:Simulate"));
+            assert!(!asked.iter().any(asks_iam), "{} can do without", verb.name());
+            for question in asked {
+                let all = question.actions.iter().chain(&question.resources).chain(question.context.values());
+                assert!(all.clone().all(|text| text == "*" || !text.contains('*')), "{question:?}");
+                assert!(!question.actions.is_empty() && !question.resources.is_empty(), "{question:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_one_resource_denies_is_denied() {
+        let result = Evaluation {
+            action: "batch:SubmitJob".into(),
+            is_allowed: true,
+            on_each: vec![true, false],
+            untold: Vec::new(),
+        };
+        let mut answer = Answer::default();
+        answer.add(&result);
+        let told = finding(answer.clone(), Allowed::Run, true);
+        assert_eq!((told.state, told.found.as_str()), (State::Bad, "not allowed: batch:SubmitJob"));
+        assert_eq!(
+            told.remedy.as_deref(),
+            Some("ask an administrator to grant it: `cargo knot policy run` prints the policy")
+        );
+        assert_eq!(finding(answer.clone(), Allowed::ParsCreate, true).state, State::Doubtful);
+        answer.untold.insert("aws:SourceIp".into());
+        assert_eq!(finding(answer, Allowed::Run, true).state, State::Doubtful);
+    }
+}

@@ -1,0 +1,179 @@
+//! Deletion of a Knot.
+
+use super::stack::{all_definitions, read, stack_name};
+use super::tag_of;
+use crate::aws::batch::Batch;
+use crate::aws::cloudformation::{PARS_STACKS, Stack, Stacks};
+use crate::aws::ecr::Ecr;
+use crate::aws::{Aws, s3};
+use crate::deploy::knot::KnotClobber;
+use crate::deploy::pars::Pars;
+use crate::deploy::pars::host as pars;
+use crate::deploy::template::output_in;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::step;
+use crate::home;
+use crate::home::built::Built;
+use crate::home::knot_note::KnotNote;
+
+/// Deletes everything that can be deleted: the stack with all that belongs to it, or, if the stack is already gone
+/// because an earlier clobber was interrupted, the remains.
+pub(crate) async fn clobber(clobber: &KnotClobber) -> Result<()> {
+    let aws = Aws::load(&clobber.account).await?;
+    let stacks = Stacks::new(&aws);
+    let seen = stacks.find(&stack_name(&clobber.name)).await?;
+    // Another process may be deleting it at the moment.
+    let stack = match &seen {
+        Some(stack) => stacks.find_at_rest(&stack.id).await?,
+        None => None,
+    };
+    let (pars, left) = match &stack {
+        Some(stack) => {
+            let pars = below(&stacks, stack).await?;
+            delete(clobber, &aws, &stacks, stack, pars.as_ref()).await?;
+            (pars, true)
+        }
+        None => delete_remains(clobber, &aws, &stacks).await?,
+    };
+    let pars = pars.filter(|_| clobber.pars);
+    let of_pars = match &pars {
+        Some(pars) => clobber_pars(clobber, &aws, pars).await,
+        None => Ok(()),
+    };
+    // The note is removed last, because it tells a repeated clobber which Pars the Knot was on. It is removed even if
+    // the Pars has to stay.
+    let was_here = clobber_here(clobber, &aws.region).await?;
+    of_pars?;
+    if seen.is_some() || left || pars.is_some() || was_here {
+        return Ok(());
+    }
+    let message = format!("cannot find the Knot `{}` in {}", clobber.name, aws.region);
+    let hint = "`cargo knot list` lists the Knots in this region; `cargo knot pars clobber <name>` deletes a Pars";
+    Err(Error::new(ErrorKind::NotFound, message).with_hint(hint))
+}
+
+/// Returns the stack of the Pars that the stack of a Knot uses.
+async fn below(stacks: &Stacks, stack: &Stack) -> Result<Option<Stack>> {
+    let pars = match stack.outputs.get("Pars") {
+        Some(pars) => Some(pars.clone()),
+        // A stack whose creation failed has no outputs.
+        None => output_in(&stacks.template(stack).await?, "Pars"),
+    };
+    match pars {
+        Some(pars) => stacks.find(&pars::stack_name(&pars)).await,
+        None => Ok(None),
+    }
+}
+
+async fn clobber_pars(clobber: &KnotClobber, aws: &Aws, pars: &Stack) -> Result<()> {
+    let name = pars.name.strip_prefix(PARS_STACKS).expect("it was found by its name");
+    let leaving = Pars::builder(name).in_account(&clobber.account).region(&aws.region).clobber();
+    let leaving = if clobber.keep_data { leaving.keep_data() } else { leaving };
+    match leaving.await {
+        // The stack was already being deleted.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        gone => gone,
+    }
+}
+
+/// Ends jobs first, then deletes runs and images, then the stack; results that jobs stored while they ended are
+/// deleted last.
+async fn delete(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &Stack, pars: Option<&Stack>) -> Result<()> {
+    let batch = Batch::new(aws);
+    // A partly created Knot has no jobs and no runs.
+    let whole = read(stack, &clobber.account).ok();
+    let definitions = all_definitions(&clobber.name, whole.as_ref(), &batch.definitions().await?);
+    if let Some(knot) = &whole {
+        let ended = batch.end_all(knot.queue(), &definitions).await?;
+        if ended > 0 {
+            step(&format!("ended {ended} jobs of the Knot `{}`", knot.name));
+        }
+    }
+    let pars = pars.filter(|pars| !clobber.keep_data && pars.outputs.contains_key("Bucket"));
+    if let Some(pars) = pars {
+        step(&format!("deleting the runs of the Knot `{}`", clobber.name));
+        delete_runs(clobber, aws, pars).await?;
+    }
+    if let Some(shared) = whole.as_ref().and_then(|knot| knot.deployed.settings.repository.as_ref()) {
+        Ecr::new(aws).delete_tags(shared, &tag_of(&clobber.name, "")).await?;
+    }
+    stacks.delete(stack, &[]).await?;
+    // CloudFormation deregisters only the newest revisions: a deploy keeps the older ones for programs that still use
+    // them.
+    batch.deregister_all(&definitions).await?;
+    if let Some(pars) = pars {
+        delete_runs(clobber, aws, pars).await?;
+    }
+    Ok(())
+}
+
+/// Deletes the remains of a Knot whose stack is gone. Returns the stack of the Pars that the Knot was on, and whether
+/// there were any remains.
+async fn delete_remains(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks) -> Result<(Option<Stack>, bool)> {
+    // An unreadable note is reported later, when it is to be removed.
+    let note = KnotNote::read(&home::of_package(&clobber.folder)).ok().flatten();
+    let note = note.filter(|note| note.knot == clobber.name && note.region == aws.region);
+    let pars = pars_stack_of_deleted_knot(clobber, stacks, note.as_ref()).await?;
+    let batch = Batch::new(aws);
+    let definitions = all_definitions(&clobber.name, None, &batch.definitions().await?);
+    if !definitions.is_empty() {
+        step(&format!("deregistering the remaining job definitions of the Knot `{}`", clobber.name));
+    }
+    batch.deregister_all(&definitions).await?;
+    let mut left = definitions.len();
+    if let Some(pars) = pars.as_ref().filter(|pars| !clobber.keep_data && pars.outputs.contains_key("Settings")) {
+        // In a bucket that existed before, a Knot of this name may be another account's, unless the note here shows
+        // that it is ours.
+        if note.is_some() || pars::bucket_is_its_own(pars)? {
+            left += delete_runs(clobber, aws, pars).await?;
+        } else {
+            let (bucket, pars, name) = (pars.output("Bucket")?, &pars.name, &clobber.name);
+            step(&format!(
+                "the bucket `{bucket}` existed before the stack `{pars}`, so runs of the Knot `{name}` in it are kept"
+            ));
+        }
+    }
+    Ok((pars, left > 0))
+}
+
+/// Returns the stack of the Pars that a Knot was on whose own stack is gone, from CloudFormation's record of deleted
+/// stacks or from the note in this folder.
+async fn pars_stack_of_deleted_knot(
+    clobber: &KnotClobber,
+    stacks: &Stacks,
+    note: Option<&KnotNote>,
+) -> Result<Option<Stack>> {
+    let remembered = match stacks.deleted(&stack_name(&clobber.name)).await {
+        // A caller that may delete stacks may not be allowed to list the deleted ones.
+        Err(error) if error.kind() == ErrorKind::Denied => None,
+        remembered => remembered?,
+    };
+    let remembered = remembered.and_then(|knot| Some((output_in(&knot.template, "Pars")?, knot.created)));
+    // A Pars that was created later is a different one of the same name.
+    if let Some((pars, created)) = remembered {
+        let found = stacks.find(&pars::stack_name(&pars)).await?;
+        return Ok(found.filter(|pars| pars.created <= created));
+    }
+    let noted = note.and_then(|note| Some((pars::of_log_group(&note.log_group)?, &note.bucket)));
+    let Some((pars, bucket)) = noted else { return Ok(None) };
+    let found = stacks.find(&pars::stack_name(pars)).await?;
+    Ok(found.filter(|pars| pars.outputs.get("Bucket") == Some(bucket)))
+}
+
+/// Deletes the runs of a Knot and the templates of its stack. Returns the number of deleted objects.
+async fn delete_runs(clobber: &KnotClobber, aws: &Aws, pars: &Stack) -> Result<usize> {
+    let bucket = pars.output("Bucket")?;
+    let prefix = pars.outputs.get("BucketPrefix").map_or("", |prefix| prefix.trim_start_matches('/'));
+    let mut deleted = 0;
+    for folder in ["knots", "stacks"] {
+        deleted += s3::delete_below(aws, bucket, prefix, &format!("{folder}/{}/", clobber.name)).await?;
+    }
+    Ok(deleted)
+}
+
+/// Removes what a deploy left beside the crate. Returns whether there was anything of this Knot.
+async fn clobber_here(clobber: &KnotClobber, region: &str) -> Result<bool> {
+    let home = home::of_package(&clobber.folder);
+    let was_noted = KnotNote::remove(&home, &clobber.name, region)?;
+    Ok((clobber.image && Built::clobber(&home).await?) || was_noted)
+}

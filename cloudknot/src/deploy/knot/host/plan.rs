@@ -1,0 +1,129 @@
+//! The plan of a Knot: its templates and its tags. Pure data, computed from what was resolved and built.
+
+use std::collections::BTreeMap;
+
+use cloudknot_runtime::contract::FunctionDescription;
+use serde_json::json;
+
+use super::resolve::{KnotProgram, Resolved};
+use super::stack::{noted, stack_name};
+use super::values::{Answers, Wanted};
+use crate::aws::cloudformation::Stack;
+use crate::build::pipeline::BuildArtifacts;
+use crate::deploy::knot::Deployed;
+use crate::deploy::noted::{Noted, digest};
+use crate::deploy::pars::Pars;
+use crate::deploy::template::{self, render};
+use crate::error::Result;
+
+/// Environment variable with a registry in front of the account's own, such as an institution's proxy. Images are
+/// pushed to it and pulled from it.
+const ENV_REGISTRY: &str = "CLOUDKNOT_REGISTRY";
+
+/// A Knot as it will be deployed.
+pub(super) struct KnotPlan {
+    /// Name of the stack.
+    pub(super) stack: String,
+    /// Template of the repository alone, which the image is pushed to.
+    pub(super) repository: String,
+    pub(super) template: String,
+    pub(super) tags: Vec<(String, String)>,
+}
+
+impl KnotPlan {
+    /// Creates a plan. With `of_a_template`, the user creates the stack from the printed template.
+    pub(super) fn new(
+        resolved: &Resolved,
+        artifacts: &BuildArtifacts,
+        pars: &Pars,
+        of_a_template: bool,
+    ) -> Result<Self> {
+        let Resolved { knot, state, .. } = resolved;
+        let answers = resolved.answers();
+        let wanted = wanted(knot, artifacts);
+        let deployed = deployed(knot, artifacts);
+        let note = |content: String| {
+            let noted = Noted { content, settings: deployed.clone(), of_a_template };
+            serde_json::to_string(&noted).expect("settings are texts and numbers")
+        };
+        let answers = Answers {
+            has_environment: state.has_environment() && !of_a_template,
+            image_uri: pulled_from(knot, answers),
+            ..answers.clone()
+        };
+        let own = [("cloudknot:pars", &pars.name), ("cloudknot:knot", &knot.name)];
+        let own = own.map(|(key, value)| (key.to_owned(), value.clone()));
+        let content = content(knot, artifacts, pars);
+        Ok(Self {
+            stack: stack_name(&knot.name),
+            repository: render("knot.yaml", &wanted.values(pars, &answers, &note(String::new()), false)?),
+            template: render("knot.yaml", &wanted.values(pars, &answers, &note(content), true)?),
+            tags: own.into_iter().chain(knot.settings.tags.clone()).collect(),
+        })
+    }
+}
+
+/// Returns the desired Knot, with its functions and its image.
+pub(super) fn wanted<'a>(knot: &'a KnotProgram, artifacts: &'a BuildArtifacts) -> Wanted<'a> {
+    let functions = &artifacts.worker.functions;
+    Wanted {
+        functions,
+        ids: functions.iter().map(FunctionDescription::id).collect(),
+        arch: artifacts.worker.arch,
+        digest: artifacts.image.digest(),
+        ..knot.wanted()
+    }
+}
+
+/// Returns whether the stack is as this deploy would leave it.
+pub(super) fn is_unchanged(knot: &KnotProgram, artifacts: &BuildArtifacts, pars: &Pars, stack: &Stack) -> bool {
+    let noted = noted(stack).is_ok_and(|noted| noted.content == content(knot, artifacts, pars));
+    stack.is_complete() && noted && stack.outputs.contains_key("ImageDigest")
+}
+
+fn deployed(knot: &KnotProgram, artifacts: &BuildArtifacts) -> Deployed {
+    let types = artifacts.built.types.iter().flatten();
+    Deployed {
+        functions: wanted(knot, artifacts).job_definitions(),
+        types: types.map(|types| (types.function.clone(), types.fingerprint.0)).collect(),
+        ..knot.deployed()
+    }
+}
+
+/// Returns a digest of everything that the stack depends on. If it is unchanged, the stack needs no change.
+fn content(knot: &KnotProgram, artifacts: &BuildArtifacts, pars: &Pars) -> String {
+    // The types are a property of the image, and not every machine can run it to ask for them.
+    let deployed = Deployed { types: BTreeMap::new(), ..deployed(knot, artifacts) };
+    let all = json!([
+        template::source("knot.yaml"),
+        template::source("policies/job-role.json.j2"),
+        deployed,
+        artifacts.worker.functions,
+        artifacts.image.digest(),
+        pars.outputs,
+        registry(),
+    ]);
+    digest(all.to_string())
+}
+
+/// Returns the location that the image is pulled from, if it is not the repository's own host.
+fn pulled_from(knot: &KnotProgram, answers: &Answers) -> Option<String> {
+    let host = registry()?;
+    let shared = answers.repository.as_ref().map(|shared| shared.uri.clone());
+    let uri = shared.unwrap_or_else(|| format!("-/cloudknot/{}", knot.name.to_lowercase()));
+    Some(at_host(&uri, &host)).filter(|pulled_from| *pulled_from != uri)
+}
+
+/// Returns the location that an image of this repository is pushed to.
+pub(super) fn pushed_to(uri: &str) -> String {
+    registry().map_or_else(|| uri.to_owned(), |host| at_host(uri, &host))
+}
+
+fn registry() -> Option<String> {
+    std::env::var(ENV_REGISTRY).ok().filter(|host| !host.is_empty())
+}
+
+fn at_host(uri: &str, host: &str) -> String {
+    let path = uri.split_once('/').map_or(uri, |(_, path)| path);
+    format!("{}/{path}", host.trim_end_matches('/'))
+}

@@ -1,0 +1,322 @@
+//! The inputs of a deploy: the program, from cargo, and the state of the account, from AWS. Nothing is compiled or
+//! written. Everything that can be refused without compiling is refused here.
+
+use serde_json::json;
+
+use super::preflight;
+use super::stack::{noted, stack_name};
+use super::values::{Answers, Wanted};
+use crate::aws::batch::Batch;
+use crate::aws::cloudformation::{Stack, Stacks};
+use crate::aws::ec2::Ec2;
+use crate::aws::ecr::Ecr;
+use crate::aws::{Aws, iam};
+use crate::build::compile::{Arch, AwsFeature, Compile, CompileError, Program, Selection};
+use crate::build::pipeline::{Pipeline, blocking};
+use crate::deploy::knot::{Deployed, KnotBuilder};
+use crate::deploy::noted::differences;
+use crate::deploy::pars::host::{self as pars, ParsResolved, ParsState};
+use crate::deploy::pars::{Pars, ParsBuilder};
+use crate::deploy::plan::{Intent, denied_note};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::step;
+use crate::settings::account::Account;
+use crate::settings::config::{Config, default_pars};
+use crate::settings::knot::KnotSettings;
+
+/// A Knot to deploy, and the state of its account.
+pub(super) struct Resolved {
+    pub(super) knot: KnotProgram,
+    pub(super) state: AccountState,
+    answers: Option<Answers>,
+    /// Permissions that the caller lacks, for the notes of a plan.
+    pub(super) denied: Option<String>,
+}
+
+/// The program of a Knot, with all settings of the Knot.
+pub(super) struct KnotProgram {
+    pub(super) name: String,
+    pub(super) settings: KnotSettings,
+    pub(super) package: String,
+    pub(super) version: String,
+    pub(super) cargo_target: String,
+    pub(super) arch: Arch,
+    /// Options of cargo that select features of the package.
+    pub(super) features: Vec<String>,
+}
+
+/// Stacks in the account that a deploy uses or changes.
+pub(super) struct AccountState {
+    pub(super) aws: Aws,
+    pub(super) stacks: Stacks,
+    pub(super) stack: Option<Stack>,
+    pub(super) pars: ParsFound,
+}
+
+/// The Pars that the Knot will use.
+pub(super) enum ParsFound {
+    Existing(Box<Pars>),
+    /// The deploy creates it.
+    Missing(Box<ParsState>),
+}
+
+impl Resolved {
+    /// Resolves a deploy. Also returns the pipeline that builds the image of the program.
+    pub(super) async fn of(builder: &KnotBuilder, intent: Intent) -> Result<(Self, Pipeline)> {
+        let program = program(builder).await?;
+        KnotProgram::of(builder, &program).wanted().check()?;
+        let pipeline = builder.ca_bundles.iter().fold(Pipeline::new(program), Pipeline::ca_bundle);
+        let pipeline = pipeline.on(builder.base.clone());
+        pipeline.check()?;
+        let pipeline = with_aws_feature(pipeline, builder.add_feature, intent).await?;
+        let knot = KnotProgram::of(builder, pipeline.program());
+        let state = AccountState::of(&knot, &builder.account, intent).await?;
+        let mut resolved = Self { knot, state, answers: None, denied: None };
+        // With the settings of the last deploy, perhaps nothing has changed. Only the image tells.
+        if intent == Intent::Template || !resolved.has_settings_of_stack() {
+            resolved.ask(intent).await?;
+        }
+        Ok((resolved, pipeline))
+    }
+
+    fn has_settings_of_stack(&self) -> bool {
+        let complete = self.state.stack.as_ref().filter(|stack| stack.is_complete());
+        complete.and_then(|stack| noted(stack).ok()).is_some_and(|noted| noted.settings.settings == self.knot.settings)
+    }
+
+    /// Asks AWS for everything that the settings only name, and for what would refuse the Knot.
+    async fn ask(&mut self, intent: Intent) -> Result<()> {
+        let (knot, state) = (&self.knot, &self.state);
+        let answers = knot.ask(&state.aws).await?;
+        if intent != Intent::Template {
+            let is_new = state.before().is_none();
+            let pars = state.pars.planned();
+            let wanted = knot.wanted();
+            if is_new {
+                let checked = preflight::check_permissions(&state.aws, &wanted, &answers, &pars).await;
+                self.denied = denied_note(checked, intent)?;
+            }
+            let checked = preflight::check_account(&state.aws, &wanted, is_new).await;
+            self.denied = self.denied.take().or(denied_note(checked, intent)?);
+        }
+        self.answers = Some(answers);
+        Ok(())
+    }
+
+    /// Looks up the stack of the Knot again: a compilation takes minutes, in which others may have deployed.
+    pub(super) async fn refresh_stack(&mut self) -> Result<()> {
+        let stack = self.state.stacks.find_at_rest(&stack_name(&self.knot.name)).await?;
+        self.knot.check_owner(stack.as_ref(), &self.state.pars.planned().name)?;
+        self.state.stack = stack;
+        Ok(())
+    }
+
+    /// Looks up the Pars again, and asks for what has not been asked yet, before the Knot is changed.
+    pub(super) async fn refresh_for_a_change(&mut self, account: &Account, intent: Intent) -> Result<()> {
+        let name = self.state.pars.planned().name;
+        match (pars::find(&self.state.stacks, &name, account).await?, &self.state.pars) {
+            (Some(pars), _) => self.state.pars = ParsFound::Existing(Box::new(pars)),
+            (None, ParsFound::Missing(_)) => {}
+            (None, ParsFound::Existing(_)) => {
+                let message =
+                    format!("cannot deploy the Knot `{}`: its Pars `{name}` was just clobbered", self.knot.name);
+                return Err(Error::new(ErrorKind::NotFound, message).with_hint("run the same command again"));
+            }
+        }
+        if self.answers.is_none() { self.ask(intent).await } else { Ok(()) }
+    }
+
+    /// Answers of AWS to [`ask`](Self::ask).
+    pub(super) fn answers(&self) -> &Answers {
+        self.answers.as_ref().expect("AWS is asked before the Knot is changed")
+    }
+}
+
+/// Asks cargo for the program.
+async fn program(builder: &KnotBuilder) -> Result<Program> {
+    let mut compile = builder.compile.clone().unwrap_or_else(|| {
+        let (manifest_path, package) = (builder.manifest_path.clone(), builder.package.clone());
+        Compile::new(Selection { manifest_path, package, ..Selection::default() }).report(step)
+    });
+    if builder.settings.arm64 == Some(true) {
+        compile = compile.arch(Arch::Arm64);
+    }
+    if builder.base.is_some() {
+        compile = compile.dynamic();
+    }
+    Ok(blocking(move || compile.resolve()).await?)
+}
+
+/// Refuses a program whose workers cannot reach S3, or selects the feature for it if `add` is set.
+async fn with_aws_feature(pipeline: Pipeline, add: bool, intent: Intent) -> Result<Pipeline> {
+    let turned_on = move || -> Result<Pipeline, CompileError> {
+        let Some(feature) = pipeline.program().missing_aws_feature()? else { return Ok(pipeline) };
+        // Only a deploy edits `Cargo.toml`.
+        let edits = matches!(feature, AwsFeature::OfDependency { .. });
+        if !add || (edits && intent != Intent::Apply) {
+            return Err(feature.refusal(pipeline.program().package()));
+        }
+        step(&match &feature {
+            AwsFeature::OfPackage { feature } => format!("selecting the feature `{feature}` of the package"),
+            AwsFeature::OfDependency { .. } => format!("running `{feature}`"),
+        });
+        pipeline.with_aws_feature(&feature)
+    };
+    Ok(blocking(turned_on).await?)
+}
+
+impl KnotProgram {
+    fn of(builder: &KnotBuilder, program: &Program) -> Self {
+        let settings = builder.settings.clone().over(program.settings().knot.clone());
+        Self {
+            name: settings.knot.clone().unwrap_or_else(|| program.package().replace('_', "-")),
+            settings,
+            package: program.package().to_owned(),
+            version: program.version().to_owned(),
+            cargo_target: program.target().option(),
+            arch: program.arch(),
+            features: program.feature_options(),
+        }
+    }
+
+    /// Returns the Knot without functions and image, which are known only after compiling.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            name: &self.name,
+            settings: &self.settings,
+            functions: &[],
+            ids: Vec::new(),
+            arch: self.arch,
+            digest: "",
+        }
+    }
+
+    /// Returns the description of the Knot for its stack, without functions and types.
+    pub(super) fn deployed(&self) -> Deployed {
+        Deployed {
+            package: self.package.clone(),
+            version: self.version.clone(),
+            cargo_target: self.cargo_target.clone(),
+            settings: self.settings.clone(),
+            features: self.features.clone(),
+            functions: std::collections::BTreeMap::new(),
+            types: std::collections::BTreeMap::new(),
+        }
+    }
+
+    /// Asks AWS for resources that the settings only name.
+    async fn ask(&self, aws: &Aws) -> Result<Answers> {
+        let mut answers = Answers::default();
+        if let Some(name) = &self.settings.repository {
+            answers.repository = Some(Ecr::new(aws).repository(name).await?);
+        }
+        if let Some(queue) = &self.settings.queue {
+            answers.compute = Some(Batch::new(aws).queue(queue).await?.compute);
+        }
+        if let Some(ami) = &self.settings.ami {
+            let image = Ec2::new(aws).root_device(ami).await?;
+            let image = image.ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("cannot find the machine image `{ami}` in {}", aws.region))
+                    .with_hint("name one of this region, or leave `ami` out for AWS's latest")
+            })?;
+            answers.root_device = Some(image.root_device);
+        }
+        answers.policies = iam::policies(aws, &self.settings.policies).await?;
+        Ok(answers)
+    }
+
+    /// Checks that a stack with settings, if there is one, belongs to this program on this Pars.
+    fn check_owner(&self, stack: Option<&Stack>, pars: &str) -> Result<()> {
+        let with_settings = stack.filter(|stack| stack.outputs.contains_key("Settings"));
+        with_settings.map_or(Ok(()), |stack| self.is_ours(stack, pars))
+    }
+
+    /// Checks that the stack belongs to this program on this Pars. Only then may it be changed.
+    pub(super) fn is_ours(&self, stack: &Stack, pars: &str) -> Result<()> {
+        let there = noted(stack)?.settings;
+        let of = |deployed: &Deployed, pars: &str| {
+            // A different repository would not have the images that runs still need.
+            let repository = &deployed.settings.repository;
+            json!({"package": deployed.package, "target": deployed.cargo_target, "pars": pars, "repository": repository})
+        };
+        let there = of(&there, stack.output("Pars")?);
+        let differences = differences(&there, &of(&self.deployed(), pars));
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let message = format!("cannot deploy the Knot `{}`: one of this name belongs to something else", self.name);
+        Err(Error::new(ErrorKind::Exists, message)
+            .with_source(differences.join("\n"))
+            .with_hint("choose another name (--knot), or clobber that one first: `cargo knot clobber`"))
+    }
+}
+
+impl AccountState {
+    /// Looks up the stacks of the Knot and its Pars.
+    async fn of(knot: &KnotProgram, account: &Account, intent: Intent) -> Result<Self> {
+        let aws = Aws::load(account).await?;
+        let stacks = Stacks::new(&aws);
+        let mut config = Config::read()?;
+        let chosen = knot.settings.pars.clone().or(config.pars.take());
+        let name = chosen.clone().unwrap_or_else(default_pars);
+        let knot_stack = stack_name(&knot.name);
+        let (stack, found) = tokio::try_join!(stacks.find_at_rest(&knot_stack), pars::find(&stacks, &name, account))?;
+        knot.check_owner(stack.as_ref(), &name)?;
+        let pars = match found {
+            Some(pars) => ParsFound::Existing(Box::new(pars)),
+            None if chosen.is_some() => {
+                let message = format!("cannot find the Pars `{name}` in {}", aws.region);
+                let hint = format!("`cargo knot pars create {name}` creates it; {}", pars::LOOKED_FOR);
+                return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint));
+            }
+            None if intent == Intent::Template => {
+                let region = &aws.region;
+                let message = format!("cannot render the Knot `{}`: there is no Pars `{name}` in {region}", knot.name);
+                return Err(Error::new(ErrorKind::NotFound, message).with_hint(format!(
+                    "create it first: `cargo knot pars create {name}`, or the stack of `cargo knot template pars {name}`"
+                )));
+            }
+            // Boxed, because the future is large and rarely polled.
+            None => match Box::pin(ParsState::resolve(&default_pars_builder(&name, account, config), intent)).await? {
+                ParsResolved::Open(state) => ParsFound::Missing(state),
+                // The Pars has been created in the meantime.
+                ParsResolved::Unchanged(pars) => ParsFound::Existing(pars),
+            },
+        };
+        Ok(Self { aws, stacks, stack, pars })
+    }
+
+    /// Returns the stack that is to be changed; `None` if its creation failed: then it is deleted first, and created
+    /// anew.
+    pub(super) fn before(&self) -> Option<&Stack> {
+        self.stack.as_ref().filter(|stack| !stack.is_stuck())
+    }
+
+    /// Returns whether a compute environment exists already. Batch adjusts its number of vCPUs from the start, and
+    /// refuses a number below the current one.
+    pub(super) fn has_environment(&self) -> bool {
+        self.before().is_some_and(|stack| stack.outputs.contains_key("ComputeEnvironment"))
+    }
+}
+
+impl ParsFound {
+    /// Returns the Pars, or one without resources if it is yet to be created.
+    pub(super) fn planned(&self) -> Pars {
+        match self {
+            Self::Existing(pars) => (**pars).clone(),
+            Self::Missing(state) => state.planned(),
+        }
+    }
+}
+
+/// Returns the builder of a Pars that a deploy creates, with the choices from `config.toml`.
+fn default_pars_builder(name: &str, account: &Account, chosen: Config) -> ParsBuilder {
+    let mut builder = Pars::builder(name).in_account(account);
+    if let Some(bucket) = chosen.bucket {
+        builder = builder.bucket(bucket);
+    }
+    match chosen.kms_key {
+        Some(key) => builder.kms_key(key),
+        None => builder,
+    }
+}

@@ -1,0 +1,128 @@
+//! The plan of a Pars: its template, and the steps to it. Pure data, computed from what was resolved.
+
+use serde_json::{Value, json};
+
+use super::ZONES;
+use super::resolve::{NetworkState, ParsState};
+use super::stack::{Note, content, log_group, stack_name};
+use crate::aws::cloudformation::Stack;
+use crate::deploy::costs;
+use crate::deploy::noted::Noted;
+use crate::deploy::pars::ParsBuilder;
+use crate::deploy::plan::Plan;
+use crate::deploy::template::{render, resources};
+use crate::error::Result;
+use crate::settings::names;
+use crate::settings::pars::{Internet, Network, ParsSettings};
+use crate::settings::partition::Partition;
+use crate::settings::sizes::counted;
+
+/// A Pars as it will be created.
+pub(crate) struct ParsPlan {
+    /// Name of the stack.
+    pub(super) stack: String,
+    pub(super) template: String,
+    pub(super) tags: Vec<(String, String)>,
+    /// `true` if the default VPC has to be created first; the template contains a placeholder until then.
+    pub(super) makes_default_vpc: bool,
+    pub(super) makes_bucket: bool,
+    /// Costs while idle, and the expiry of runs.
+    pub(super) notes: Vec<String>,
+    pub(crate) steps: Plan,
+}
+
+impl ParsPlan {
+    pub(crate) fn new(state: &ParsState) -> Result<Self> {
+        Self::in_network(state, &state.network)
+    }
+
+    /// Creates a plan for this network, in place of the one that was resolved.
+    pub(super) fn in_network(state: &ParsState, network: &NetworkState) -> Result<Self> {
+        let (builder, stack) = (&state.builder, stack_name(&state.builder.name));
+        let template = template(state, network)?;
+        let makes_bucket = resources(&template).contains_key("Bucket");
+        let costs = idle_costs(builder);
+        let expiry = builder.settings.expire_runs.filter(|_| makes_bucket && state.before.is_none());
+        // A bucket that existed before has its own rules.
+        let expiry =
+            expiry.map(|days| format!("runs in it are deleted after {} (--expire-runs)", counted(days, "day")));
+        let mut steps = Plan::default();
+        steps.stack(&stack, state.before.as_deref(), &template);
+        steps.notes.extend(state.denied.clone());
+        steps.notes.extend(state.stack.as_ref().and_then(Stack::deletion_note));
+        steps.notes.extend(expiry.clone());
+        steps.notes.extend(costs.clone());
+        Ok(Self {
+            stack,
+            template,
+            tags: tags(builder),
+            makes_default_vpc: matches!(network, NetworkState::NoDefault),
+            makes_bucket,
+            notes: costs.into_iter().chain(expiry).collect(),
+            steps,
+        })
+    }
+}
+
+/// Returns the costs while nothing runs, one sentence each.
+fn idle_costs(builder: &ParsBuilder) -> Vec<String> {
+    let network = match builder.settings.network {
+        Network::New { internet, endpoints, .. } => Some((internet, endpoints, ZONES)),
+        _ => None,
+    };
+    costs::idle(network, 0)
+}
+
+fn tags(builder: &ParsBuilder) -> Vec<(String, String)> {
+    let own = ("cloudknot:pars".to_owned(), builder.name.clone());
+    std::iter::once(own).chain(builder.settings.tags.clone()).collect()
+}
+
+fn template(state: &ParsState, of_network: &NetworkState) -> Result<String> {
+    let builder = &state.builder;
+    let ParsSettings { bucket, prefix, kms_key, expire_runs, log_retention, tags, .. } = &builder.settings;
+    let (was_there, logs_were_there) = (state.bucket_was_there, state.logs_were_there);
+    let note = Note { settings: builder.settings.clone(), bucket_was_there: was_there, logs_were_there };
+    let noted = Noted { content: content(), settings: note, of_a_template: false };
+    let values = json!({
+        "pars": builder.name,
+        "tags": tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect::<Vec<_>>(),
+        "permissions_boundary": builder.settings.permissions_boundary,
+        "role_path": builder.settings.role_path,
+        "settings": serde_json::to_string(&noted).expect("settings are texts and numbers"),
+        "keep_data": false,
+        "network": network(state, of_network)?,
+        "instance_role": state.instance_role,
+        "execution_role": state.execution_role,
+        "bucket": {
+            "existing": bucket.as_ref().filter(|_| was_there),
+            "name": bucket.as_ref().filter(|_| !was_there),
+            "kms_key": kms_key, "expire_days": expire_runs, "prefix": prefix,
+        },
+        "logs": {
+            "name": log_group(&builder.name), "existing": logs_were_there, "retention_days": log_retention,
+            "kms_key": kms_key,
+        },
+    });
+    Ok(render("pars.yaml", &values))
+}
+
+fn network(state: &ParsState, network: &NetworkState) -> Result<Value> {
+    Ok(match (network, &state.builder.settings.network) {
+        (NetworkState::New { zones }, Network::New { cidr, tenancy, internet, endpoints }) => {
+            let parts = names::subnets_of(cidr, zones.len().max(1))?;
+            let public = Some(parts.public).filter(|_| *internet == Internet::Nat);
+            let subnet = |(index, cidr): (usize, &String)| json!({"cidr": cidr, "zone": zones.get(index)});
+            let subnets: Vec<_> = parts.subnets.iter().enumerate().map(subnet).collect();
+            json!({
+                "kind": "new", "cidr": cidr, "tenancy": tenancy, "internet": internet, "subnets": subnets,
+                "public_cidr": public, "endpoints": endpoints,
+                "in_china": Partition::of(&state.aws.region).is_china(),
+            })
+        }
+        (NetworkState::Given { vpc, subnets, assign_public_ip }, _) => {
+            json!({"kind": "given", "vpc": vpc, "subnets": subnets, "assign_public_ip": assign_public_ip})
+        }
+        _ => json!({"kind": "given", "vpc": "-", "subnets": ["-"], "assign_public_ip": true}),
+    })
+}
