@@ -159,15 +159,17 @@ phase_lint() {
     cargo clippy --locked --workspace --all-targets --features "$all" -- -D warnings
 }
 
-# Lints the library with each set of features that a user can choose. Unless CLOUDKNOT_TESTS_ALSO names `features`, uses only
-# the sets that take seconds. `lint` covers the code of all sets at once. Tests compile workers with and without S3, and fail on
-# a warning.
+# Lints the library with each set of features that a user can choose, for the host and for a worker. Unless CLOUDKNOT_TESTS_ALSO
+# names `features`, uses only the sets that take seconds. `lint` covers the code of all sets at once. Tests compile workers with
+# and without S3, and fail on a warning.
 phase_features() {
     has cargo-clippy || { skipped features "there is no clippy"; return; }
     local set sets=("" progress)
     ! asked features || sets+=(aws deploy)
     for set in "${sets[@]}"; do
         cargo clippy --quiet --locked -p cloudknot --no-default-features --features "$set" -- -D warnings
+        RUSTFLAGS="--cfg cloudknot_worker" CARGO_TARGET_DIR="$target/worker-lint" \
+            cargo clippy --quiet --locked -p cloudknot --no-default-features --features "$set" -- -D warnings
     done
     asked features || optional features "CLOUDKNOT_TESTS_ALSO=features lints aws and deploy as well"
 }

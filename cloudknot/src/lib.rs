@@ -41,8 +41,10 @@
 //! - `progress` (default): shows on the terminal where a map runs, its progress, and its failures.
 //! - `aws`: maps on AWS Batch, and the S3 store in their workers. Compiles a part of the AWS SDK, which takes minutes the first
 //!   time. `cargo knot deploy` names the command that enables it, and enables it itself with `--add-feature`.
-//! - `deploy`: builds a program's worker and image, pushes the image to a registry, and deploys to AWS, from code.
-//! - `docker`: uses the local Docker engine to run maps and to build images.
+//! - `deploy`: builds a program's worker and image, pushes the image to a registry, and deploys to AWS, from code. Can use the
+//!   local Docker engine to run maps and for base images.
+//!
+//! A worker has the same public API. Functions that only a host can perform return an error there.
 //!
 //! The command `cargo knot` is in a separate package, `cargo-knot`.
 

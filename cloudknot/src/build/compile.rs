@@ -178,7 +178,29 @@ impl Compile {
     /// # Errors
     /// See [`CompileErrorKind`].
     pub fn resolve(&self) -> Result<Program, CompileError> {
-        host!(cargo::resolve(self))
+        host!({
+            let toolchain = self.toolchain()?;
+            let metadata = self.metadata(&toolchain)?;
+            let selected = self.selection.find(&metadata)?;
+            cargo::versions::check(&metadata, selected.package)?;
+            let settings = cargo::settings_of(selected.package)?;
+            if settings.knot.arm64 == Some(true) && self.arch != Arch::Arm64 && self.target.is_none() {
+                // The dependencies may differ on that architecture, so everything is resolved again.
+                return self.clone().arch(Arch::Arm64).resolve();
+            }
+            let platform = self.platform(&toolchain, &metadata, &selected, &settings)?;
+            Ok(Program {
+                compile: self.clone(),
+                package: selected.package.name.to_string(),
+                version: selected.package.version.to_string(),
+                package_folder: cargo::folder_of(selected.package),
+                target: selected.kind,
+                arch: cargo::platform::arch_of(&platform.triple)?,
+                dynamic: self.dynamic || settings.has_base(),
+                settings,
+                cargo: cargo::Resolved { toolchain, metadata, platform },
+            })
+        })
     }
 
     /// Compiles the worker and reads the result. Blocks until cargo has finished.
@@ -194,7 +216,10 @@ impl Compile {
     /// # Errors
     /// Returns an error if there is no such package with remote functions, or more than one.
     pub fn package_folder(&self) -> Result<PathBuf, CompileError> {
-        host!(cargo::package_folder(self))
+        host!({
+            let metadata = self.metadata(&self.toolchain()?)?;
+            Ok(cargo::folder_of(self.selection.package(&metadata)?))
+        })
     }
 
     /// Returns the name of the program's Knot, unless the deploy gives another one. Compiles nothing.
@@ -202,7 +227,11 @@ impl Compile {
     /// # Errors
     /// Returns the errors of [`package_folder`](Self::package_folder), or an error if the package's settings cannot be read.
     pub fn knot_name(&self) -> Result<String, CompileError> {
-        host!(cargo::knot_name(self))
+        host!({
+            let metadata = self.metadata(&self.toolchain()?)?;
+            let package = self.selection.package(&metadata)?;
+            Ok(cargo::settings_of(package)?.knot.knot.unwrap_or_else(|| package.name.replace('_', "-")))
+        })
     }
 }
 

@@ -99,7 +99,13 @@ impl Image {
     /// # Errors
     /// Returns an error if the worker is not an executable for Linux, or a file of authorities cannot be read.
     pub fn assemble(worker: &[u8], options: &ImageOptions) -> Result<Self, ImageError> {
-        host!(assemble::without_base(worker, options))
+        host!({
+            let architecture = Architecture::of(worker)?;
+            let authorities = assemble::authorities::bundle(&options.ca_bundles)?;
+            let layer = Layer::of_tar(&assemble::layer::tar(worker, Some(&authorities)));
+            let configuration = assemble::configure(architecture, &layer, options);
+            Ok(Self::of_parts(&configuration, vec![layer], architecture, worker.len()))
+        })
     }
 
     /// Returns the digest by which a registry identifies the image: that of its manifest.

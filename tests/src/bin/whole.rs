@@ -64,7 +64,7 @@ async fn images() -> Result<(), Box<dyn Error + Send + Sync>> {
 async fn programs() -> Result<(), Box<dyn Error + Send + Sync>> {
     let selection = Selection { target: Some(CargoTarget::Lib), ..Selection::default() };
     let compile = Compile::new(selection).arch(Arch::Arm64).profile(Profile::Fast).report(|line| println!("{line}"));
-    println!("{:?} {:?}", compile.package_folder()?, compile.knot_name());
+    println!("{} {:?}", compile.package_folder()?.display(), compile.knot_name());
     let program: Program = compile.resolve()?;
     let missing: Option<AwsFeature> = program.missing_aws_feature()?;
     println!("{} {} {:?}", program.package(), program.version(), missing.map(|feature| feature.to_string()));
@@ -75,7 +75,7 @@ async fn programs() -> Result<(), Box<dyn Error + Send + Sync>> {
     println!("{lto:?} {fat:?} {level:?} {small:?} {allocator:?}");
     let machine: Result<Machine, CompileError> = Machine::here();
     println!("{:?}", machine?.workers.first().map(|target: &WorkerTarget| target.arch));
-    let artifacts: BuildArtifacts = Pipeline::new(program).base_image("debian").run(|digest| digest.to_owned()).await?;
+    let artifacts: BuildArtifacts = Pipeline::new(program).base_image("debian").run(str::to_owned).await?;
     artifacts.keep()?;
     let worker: &Worker = &artifacts.worker;
     println!("{:?}", worker.functions.iter().map(FunctionDescription::id).collect::<Vec<_>>());
@@ -113,7 +113,7 @@ async fn account() -> cloudknot::Result<()> {
     println!("{settings:?} {network:?}");
     let mut chosen = config::Config::read()?;
     chosen.pars = Some(config::default_pars());
-    println!("{:?} {:?}", config::Config::path()?, config::Config::profiles().await?);
+    println!("{} {:?}", config::Config::path()?.display(), config::Config::profiles().await?);
     chosen.write()?;
     let findings: Vec<Finding> = examine(&Examination::default()).await;
     println!("{}", findings.iter().filter(|finding| finding.state == State::Bad).count());

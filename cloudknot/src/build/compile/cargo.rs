@@ -7,10 +7,10 @@ mod flags;
 mod library;
 pub(super) mod machine;
 mod origin;
-mod platform;
+pub(super) mod platform;
 mod selection;
 mod toolchain;
-mod versions;
+pub(super) mod versions;
 pub(super) mod worker;
 
 use std::path::PathBuf;
@@ -26,54 +26,19 @@ use toolchain::Toolchain;
 
 /// Toolchain, metadata and platform of a program.
 pub(super) struct Resolved {
-    toolchain: Toolchain,
-    metadata: Metadata,
-    platform: Platform,
-}
-
-pub(super) fn resolve(compile: &Compile) -> Result<Program, CompileError> {
-    let toolchain = compile.toolchain()?;
-    let metadata = compile.metadata(&toolchain)?;
-    let selected = compile.selection.find(&metadata)?;
-    versions::check(&metadata, selected.package)?;
-    let settings = settings_of(selected.package)?;
-    if settings.knot.arm64 == Some(true) && compile.arch != Arch::Arm64 && compile.target.is_none() {
-        // The dependencies may differ on that architecture, so everything is resolved again.
-        return resolve(&compile.clone().arch(Arch::Arm64));
-    }
-    let platform = compile.platform(&toolchain, &metadata, &selected, &settings)?;
-    Ok(Program {
-        compile: compile.clone(),
-        package: selected.package.name.to_string(),
-        version: selected.package.version.to_string(),
-        package_folder: folder_of(selected.package),
-        target: selected.kind,
-        arch: platform::arch_of(&platform.triple)?,
-        dynamic: compile.dynamic || settings.has_base(),
-        settings,
-        cargo: Resolved { toolchain, metadata, platform },
-    })
-}
-
-pub(super) fn package_folder(compile: &Compile) -> Result<PathBuf, CompileError> {
-    let metadata = compile.metadata(&compile.toolchain()?)?;
-    Ok(folder_of(compile.selection.package(&metadata)?))
-}
-
-pub(super) fn knot_name(compile: &Compile) -> Result<String, CompileError> {
-    let metadata = compile.metadata(&compile.toolchain()?)?;
-    let package = compile.selection.package(&metadata)?;
-    Ok(settings_of(package)?.knot.knot.unwrap_or_else(|| package.name.replace('_', "-")))
+    pub(super) toolchain: Toolchain,
+    pub(super) metadata: Metadata,
+    pub(super) platform: Platform,
 }
 
 impl Compile {
-    fn toolchain(&self) -> Result<Toolchain, CompileError> {
+    pub(super) fn toolchain(&self) -> Result<Toolchain, CompileError> {
         let here = std::env::current_dir().map_err(io("find the current folder", "."))?;
         Toolchain::of(&self.folder.as_ref().map_or_else(|| here.clone(), |folder| here.join(folder)))
     }
 
     /// Reads the metadata with a worker's flags, since the dependencies of a worker differ from those of the host.
-    fn metadata(&self, toolchain: &Toolchain) -> Result<Metadata, CompileError> {
+    pub(super) fn metadata(&self, toolchain: &Toolchain) -> Result<Metadata, CompileError> {
         let triple = self.target.clone().unwrap_or_else(|| self.arch.musl());
         let arch = platform::arch_of(&triple)?;
         if arch != self.arch && self.arch != Arch::default() {
@@ -85,7 +50,7 @@ impl Compile {
         toolchain.metadata(&self.selection, &triple, &rustflags, &self.cargo_options)
     }
 
-    fn platform(
+    pub(super) fn platform(
         &self,
         toolchain: &Toolchain,
         metadata: &Metadata,
@@ -109,7 +74,7 @@ impl Program {
     }
 }
 
-fn settings_of(package: &Package) -> Result<Settings, CompileError> {
+pub(super) fn settings_of(package: &Package) -> Result<Settings, CompileError> {
     let table = package.metadata.get("cloudknot");
     table.map_or_else(
         || Ok(Settings::default()),
@@ -117,6 +82,6 @@ fn settings_of(package: &Package) -> Result<Settings, CompileError> {
     )
 }
 
-fn folder_of(package: &Package) -> PathBuf {
+pub(super) fn folder_of(package: &Package) -> PathBuf {
     package.manifest_path.parent().map(Into::into).unwrap_or_default()
 }

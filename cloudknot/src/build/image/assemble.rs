@@ -2,7 +2,7 @@
 
 mod archive;
 pub(crate) mod authorities;
-mod layer;
+pub(super) mod layer;
 
 use std::collections::HashMap;
 use std::io;
@@ -24,15 +24,6 @@ use crate::build::elf;
 pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// User and group of the worker: the customary number for an unprivileged user in images without a user list.
 const USER: &str = "65532:65532";
-
-/// Assembles an image without a base image.
-pub(super) fn without_base(worker: &[u8], options: &ImageOptions) -> Result<Image, ImageError> {
-    let architecture = Architecture::of(worker)?;
-    let authorities = authorities::bundle(&options.ca_bundles)?;
-    let layer = Layer::of_tar(&layer::tar(worker, Some(&authorities)));
-    let configuration = configure(architecture, &layer, options);
-    Ok(Image::of_parts(&configuration, vec![layer], architecture, worker.len()))
-}
 
 pub(super) fn save_tar(image: &Image, path: &Path, names: &[String]) -> Result<(), ImageError> {
     let write = || {
@@ -126,7 +117,7 @@ impl Image {
         Ok(Self::of_parts(configuration, layers, architecture, 0))
     }
 
-    fn of_parts(
+    pub(super) fn of_parts(
         configuration: &ImageConfiguration,
         layers: Vec<Layer>,
         architecture: Architecture,
@@ -168,7 +159,7 @@ fn file_name(path: &str) -> &str {
 }
 
 /// Returns the configuration of an image with only this layer.
-fn configure(architecture: Architecture, layer: &Layer, options: &ImageOptions) -> ImageConfiguration {
+pub(super) fn configure(architecture: Architecture, layer: &Layer, options: &ImageOptions) -> ImageConfiguration {
     let mut config = Config::default();
     start_worker(&mut config, options);
     ImageConfigurationBuilder::default()

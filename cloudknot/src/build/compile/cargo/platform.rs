@@ -10,18 +10,18 @@ use crate::build::compile::error::{CompileError, CompileErrorKind};
 
 /// Target that the worker is compiled for, and the tools that compile it.
 #[derive(Debug)]
-pub(super) struct Platform {
-    pub(super) triple: String,
-    pub(super) linker: Linker,
+pub(crate) struct Platform {
+    pub(crate) triple: String,
+    pub(crate) linker: Linker,
     /// C compiler, if its name differs from the one that the `cc` crate looks for.
-    pub(super) c_compiler: Option<PathBuf>,
+    pub(crate) c_compiler: Option<PathBuf>,
     /// `true` if C can be compiled for the target.
-    pub(super) compiles_c: bool,
+    pub(crate) compiles_c: bool,
 }
 
 /// Linker of the worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Linker {
+pub(crate) enum Linker {
     /// The linker that rustc or cargo's configuration selects.
     Default,
     /// Another linker program.
@@ -47,7 +47,7 @@ impl Arch {
 }
 
 /// Returns the architecture of a target, or an error if a worker cannot be compiled for the target.
-pub(super) fn arch_of(triple: &str) -> Result<Arch, CompileError> {
+pub(crate) fn arch_of(triple: &str) -> Result<Arch, CompileError> {
     let fits = triple.contains("-linux-") && (triple.ends_with("-musl") || triple.ends_with("-gnu"));
     Arch::of(triple).filter(|_| fits).ok_or_else(|| {
         CompileError::new(CompileErrorKind::Settings, format!("invalid target `{triple}` for a worker"))

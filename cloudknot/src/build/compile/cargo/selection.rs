@@ -10,10 +10,10 @@ use crate::build::compile::{CargoTarget, Selection};
 
 /// Package and target found by a selection.
 #[derive(Debug)]
-pub(super) struct Selected<'m> {
-    pub(super) package: &'m Package,
-    pub(super) target: &'m Target,
-    pub(super) kind: CargoTarget,
+pub(crate) struct Selected<'m> {
+    pub(crate) package: &'m Package,
+    pub(crate) target: &'m Target,
+    pub(crate) kind: CargoTarget,
 }
 
 impl CargoTarget {
@@ -32,7 +32,7 @@ impl CargoTarget {
 }
 
 impl Selection {
-    pub(super) fn find<'m>(&self, metadata: &'m Metadata) -> Result<Selected<'m>, CompileError> {
+    pub(crate) fn find<'m>(&self, metadata: &'m Metadata) -> Result<Selected<'m>, CompileError> {
         let fitting = self.fitting(metadata)?;
         let mut candidates: Vec<Selected<'m>> = fitting.iter().flat_map(|package| self.candidates(package)).collect();
         match candidates.len() {
@@ -43,7 +43,7 @@ impl Selection {
     }
 
     /// Returns the selected package, regardless of its targets.
-    pub(super) fn package<'m>(&self, metadata: &'m Metadata) -> Result<&'m Package, CompileError> {
+    pub(crate) fn package<'m>(&self, metadata: &'m Metadata) -> Result<&'m Package, CompileError> {
         match *self.fitting(metadata)? {
             [package] => Ok(package),
             ref packages => {

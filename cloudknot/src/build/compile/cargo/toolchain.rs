@@ -10,7 +10,7 @@ use crate::build::compile::Selection;
 use crate::build::compile::error::{CompileError, CompileErrorKind};
 
 /// cargo and rustc, as found from one folder.
-pub(super) struct Toolchain {
+pub(crate) struct Toolchain {
     pub(super) cargo: PathBuf,
     pub(super) cargo_home: Option<PathBuf>,
     /// Version of rustc.

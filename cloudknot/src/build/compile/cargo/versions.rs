@@ -11,7 +11,7 @@ use crate::build::compile::error::{CompileError, CompileErrorKind};
 const OWN: &str = env!("CARGO_PKG_VERSION");
 
 /// Returns an error if the program's cloudknot may have a different contract with its host.
-pub(super) fn check(metadata: &Metadata, package: &Package) -> Result<(), CompileError> {
+pub(crate) fn check(metadata: &Metadata, package: &Package) -> Result<(), CompileError> {
     let cloudknot = cloudknot_of(metadata, package);
     let Some(version) = cloudknot.map(|cloudknot| &cloudknot.version).filter(|version| !is_compatible(OWN, version))
     else {

@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use crate::build::image::ImageError;
 
 /// Returns the public authorities (Mozilla's list, as pinned by the lock file), followed by those of the files.
-pub(super) fn bundle(files: &[PathBuf]) -> Result<String, ImageError> {
+pub(crate) fn bundle(files: &[PathBuf]) -> Result<String, ImageError> {
     let mut certificates = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
     for file in files {
         certificates.extend(read(file)?);

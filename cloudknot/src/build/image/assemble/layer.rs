@@ -15,7 +15,7 @@ const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
 const LEVEL: u8 = 6;
 
 impl Layer {
-    pub(super) fn of_tar(tar: &[u8]) -> Self {
+    pub(crate) fn of_tar(tar: &[u8]) -> Self {
         Self { diff_id: sha256(tar), blob: Blob::new(gzip(tar)), contents: Some(Contents::of_tar(tar)) }
     }
 
@@ -57,7 +57,7 @@ impl Contents {
 }
 
 /// Returns the tar of a worker's layer, with the files ordered by name.
-pub(super) fn tar(worker: &[u8], authorities: Option<&str>) -> Bytes {
+pub(crate) fn tar(worker: &[u8], authorities: Option<&str>) -> Bytes {
     let mut tar = tar::Builder::new(Vec::with_capacity(worker.len() + 512 * 1024));
     let mut add = |path: &str, kind, mode, content: &[u8]| {
         let mut header = Header::new_ustar();
