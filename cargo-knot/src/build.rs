@@ -3,18 +3,20 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use cloudknot::ImageSettings;
 use cloudknot::compile::{Arch, CargoTarget, Compile, Profile, Selection};
 
 use crate::failure::Failure;
-use crate::image::{ImageArgs, show};
+use crate::image::{self, show};
 use crate::output;
+use crate::settings::SettingsArgs;
 
 #[derive(Args)]
 pub(crate) struct Build {
     #[command(flatten)]
     compile: CompileArgs,
     #[command(flatten)]
-    image: ImageArgs,
+    image: SettingsArgs<ImageSettings>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -73,8 +75,8 @@ pub(crate) struct CompileArgs {
 
 impl Build {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let compile = self.compile.compile(self.image.has_base());
-        let built = self.image.build(&compile, None).await?.built;
+        let compile = self.compile.compile(self.image.0.has_base());
+        let built = image::build(self.image.0, &compile, None).await?.built;
         show(&built, self.json)
     }
 }

@@ -6,49 +6,22 @@ use std::path::PathBuf;
 use clap::Args;
 use cloudknot::built::Built;
 use cloudknot::compile::{Compile, FunctionDescription, Selection};
-use cloudknot::{BuildArtifacts, KnotBuilder, Pipeline};
+use cloudknot::{BuildArtifacts, ImageSettings, Pipeline};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::output;
 
-/// Options of all subcommands that assemble the image.
-#[derive(Args)]
-pub(crate) struct ImageArgs {
-    /// PEM file of certificate authorities that the worker trusts besides the public ones; may be repeated
-    #[arg(long, value_name = "FILE", help_heading = "Image")]
-    ca_bundle: Vec<PathBuf>,
-    /// Base image of the worker, for native libraries; requires a Docker engine
-    #[arg(long, value_name = "IMAGE", group = "base", help_heading = "Image")]
-    base_image: Option<String>,
-    /// Dockerfile of the worker's base image; requires a Docker engine
-    #[arg(long, value_name = "FILE", group = "base", help_heading = "Image")]
-    dockerfile: Option<PathBuf>,
-}
-
-impl ImageArgs {
-    /// Returns whether the worker has a base image, which provides its libraries.
-    pub(crate) fn has_base(&self) -> bool {
-        self.base_image.is_some() || self.dockerfile.is_some()
-    }
-
-    /// Adds these options to a Knot.
-    pub(crate) fn knot(self, mut builder: KnotBuilder) -> KnotBuilder {
-        builder = self.ca_bundle.into_iter().fold(builder, KnotBuilder::ca_bundle);
-        builder = self.base_image.into_iter().fold(builder, KnotBuilder::base_image);
-        self.dockerfile.into_iter().fold(builder, KnotBuilder::dockerfile)
-    }
-
-    /// Builds the program's worker and its image, and keeps the image as the current one of the program.
-    pub(crate) async fn build(self, compile: &Compile, tag: Option<&str>) -> Result<BuildArtifacts, Failure> {
-        let mut pipeline = Pipeline::new(compile.resolve()?);
-        pipeline = self.ca_bundle.into_iter().fold(pipeline, Pipeline::ca_bundle);
-        pipeline = self.base_image.into_iter().fold(pipeline, Pipeline::base_image);
-        pipeline = self.dockerfile.into_iter().fold(pipeline, Pipeline::dockerfile);
-        let artifacts = pipeline.run(|digest| tag.unwrap_or(&digest[..12]).to_owned()).await?;
-        artifacts.keep()?;
-        Ok(artifacts)
-    }
+/// Builds the program's worker and its image, and keeps the image as the current one of the program.
+pub(crate) async fn build(
+    settings: ImageSettings,
+    compile: &Compile,
+    tag: Option<&str>,
+) -> Result<BuildArtifacts, Failure> {
+    let pipeline = Pipeline::new(compile.resolve()?).image(settings);
+    let artifacts = pipeline.run(|digest| tag.unwrap_or(&digest[..12]).to_owned()).await?;
+    artifacts.keep()?;
+    Ok(artifacts)
 }
 
 /// Options of `cargo knot image`.

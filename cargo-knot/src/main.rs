@@ -14,6 +14,7 @@ mod pars;
 mod policy;
 mod prune;
 mod push;
+mod settings;
 mod template;
 
 use std::process::ExitCode;

@@ -96,7 +96,7 @@ pub(crate) struct ParsSettingsArgs {
     #[arg(long, value_name = "PATH", help_heading = "Roles")]
     role_path: Option<String>,
     /// Tag of all resources; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = crate::settings::pair)]
     tag: Vec<(String, String)>,
 }
 
@@ -297,14 +297,4 @@ fn as_json(pars: &Pars) -> Value {
         "execution_role": pars.execution_role(),
         "settings": pars.settings(),
     })
-}
-
-/// Parses `KEY=VALUE`.
-pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`"))?;
-    if key.is_empty() {
-        Err(format!("`{text}` has nothing before its `=`"))
-    } else {
-        Ok((key.to_owned(), value.to_owned()))
-    }
 }

@@ -3,13 +3,15 @@
 use std::io::Read;
 
 use clap::Args;
+use cloudknot::ImageSettings;
 use cloudknot::Login;
 use serde_json::json;
 
 use crate::build::CompileArgs;
 use crate::failure::Failure;
-use crate::image::{ImageArgs, as_json};
+use crate::image::{self, as_json};
 use crate::output;
+use crate::settings::SettingsArgs;
 
 #[derive(Args)]
 pub(crate) struct Push {
@@ -25,7 +27,7 @@ pub(crate) struct Push {
     #[command(flatten)]
     compile: CompileArgs,
     #[command(flatten)]
-    image: ImageArgs,
+    image: SettingsArgs<ImageSettings>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -35,8 +37,8 @@ impl Push {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let login = self.login()?;
         let (repository, tag) = split(&self.repository);
-        let compile = self.compile.compile(self.image.has_base());
-        let mut artifacts = self.image.build(&compile, tag).await?;
+        let compile = self.compile.compile(self.image.0.has_base());
+        let mut artifacts = image::build(self.image.0, &compile, tag).await?;
         let reference = artifacts.image.push(repository, &login).await?;
         if self.json {
             let mut said = as_json(&artifacts.built);

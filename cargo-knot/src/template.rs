@@ -2,15 +2,14 @@
 
 use cargo_knot::exit;
 use clap::{Args, Subcommand};
-use cloudknot::KnotBuilder;
+use cloudknot::{ImageSettings, KnotBuilder, KnotSettings};
 
 use crate::aws::AwsArgs;
 use crate::build::CompileArgs;
-use crate::deploy::KnotArgs;
 use crate::failure::Failure;
-use crate::image::ImageArgs;
 use crate::output;
 use crate::pars::{ParsSettingsArgs, name_or_default};
+use crate::settings::SettingsArgs;
 
 /// Options of `cargo knot template`.
 #[derive(Args)]
@@ -42,13 +41,13 @@ struct OfPars {
 #[derive(Args)]
 struct OfKnot {
     #[command(flatten)]
-    settings: KnotArgs,
+    settings: SettingsArgs<KnotSettings>,
     #[command(flatten)]
     aws: AwsArgs,
     #[command(flatten)]
     compile: CompileArgs,
     #[command(flatten)]
-    image: ImageArgs,
+    image: SettingsArgs<ImageSettings>,
 }
 
 impl Template {
@@ -59,9 +58,9 @@ impl Template {
                 pars.aws.pars(builder).template().await?
             }
             Of::Knot(knot) => {
-                let compile = knot.compile.compile(knot.image.has_base());
-                let builder = KnotBuilder::of(knot.settings.settings()).compile(compile);
-                knot.aws.knot(knot.image.knot(builder)).template().await?
+                let compile = knot.compile.compile(knot.image.0.has_base());
+                let builder = KnotBuilder::of(knot.settings.0).compile(compile);
+                knot.aws.knot(builder.image(knot.image.0)).template().await?
             }
         };
         Ok(output::text(&template)?)

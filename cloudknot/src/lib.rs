@@ -243,6 +243,7 @@ pub use home::built;
 #[cfg(feature = "deploy")]
 pub use settings::{
     config,
+    image::ImageSettings,
     knot::{Compute, KnotSettings, Log, Mount},
     login::Login,
     pars::{Internet, Network, ParsSettings, Tenancy},

@@ -20,7 +20,7 @@ use crate::host::{host, host_type};
 pub use cloudknot_runtime::contract::FunctionDescription;
 pub use error::{CompileError, CompileErrorKind};
 pub use options::{Arch, AwsFeature, CargoTarget, Machine, Profile, Selection, WorkerTarget};
-pub use settings::{Allocator, Lto, LtoWord, OptLevel, Settings, SizeLevel};
+pub use settings::{Allocator, CompileSettings, Lto, LtoWord, OptLevel, Settings, SizeLevel};
 
 /// Builder that compiles a program to a worker.
 ///
@@ -196,7 +196,7 @@ impl Compile {
                 package_folder: cargo::folder_of(selected.package),
                 target: selected.kind,
                 arch: cargo::platform::arch_of(&platform.triple)?,
-                dynamic: self.dynamic || settings.has_base(),
+                dynamic: self.dynamic || settings.image.has_base(),
                 settings,
                 cargo: cargo::Resolved { toolchain, metadata, platform },
             })

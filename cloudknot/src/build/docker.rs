@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::build::image::{Image, ImageError, ImageOptions};
 use crate::error::{self, ABSENT, Absent, ErrorKind};
 use crate::host::{host_await, host_type};
+use crate::settings::image::ImageSettings;
 
 /// Base of an image, for a worker that needs more than itself (a native library, a data file).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,14 @@ pub enum Base {
     Image(String),
     /// A Dockerfile. The engine builds it, with its folder as the context (without the files that `.dockerignore` names).
     Dockerfile(PathBuf),
+}
+
+impl Base {
+    /// Returns the base that the settings of an image name.
+    pub(super) fn of(settings: &ImageSettings) -> Option<Self> {
+        let image = settings.base_image.clone().map(Self::Image);
+        image.or_else(|| settings.dockerfile.clone().map(Self::Dockerfile))
+    }
 }
 
 /// Connection to a Docker engine.

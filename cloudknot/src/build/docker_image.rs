@@ -14,6 +14,7 @@ use super::registry::{self, Progress, Repository};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{self, Event};
 use crate::host::host;
+use crate::settings::image::{ImageSettings, image_setters};
 use crate::settings::login::Login;
 
 /// Contents of an image to build; see [`DockerImage::builder`].
@@ -25,9 +26,8 @@ pub struct DockerImageBuilder {
     version: String,
     functions: Vec<String>,
     labels: BTreeMap<String, String>,
-    ca_bundles: Vec<PathBuf>,
+    image: ImageSettings,
     tags: Vec<String>,
-    base: Option<Base>,
 }
 
 /// Image of a worker: a Knot without its cloud resources.
@@ -64,9 +64,8 @@ impl DockerImage {
             version: String::new(),
             functions: Vec::new(),
             labels: BTreeMap::new(),
-            ca_bundles: Vec::new(),
+            image: ImageSettings::default(),
             tags: Vec::new(),
-            base: None,
         }
     }
 
@@ -197,17 +196,19 @@ impl DockerImage {
 impl DockerImageBuilder {
     /// Returns a builder for the image of a compiled worker, with the image settings of its package.
     pub fn of_worker(name: impl Into<String>, worker: &Worker) -> Self {
-        let settings = &worker.settings;
         let functions = worker.functions.iter().map(FunctionDescription::id);
         let builder = DockerImage::builder(name, &worker.path).of_crate(&worker.package, &worker.version);
-        let mut builder = settings.ca_bundle.iter().fold(builder.functions(functions), Self::ca_bundle);
-        builder.base = match (&settings.base_image, &settings.dockerfile) {
-            (Some(name), _) => Some(Base::Image(name.clone())),
-            (_, Some(path)) => Some(Base::Dockerfile(path.clone())),
-            _ => None,
-        };
-        builder
+        builder.functions(functions).image(worker.settings.image.clone())
     }
+
+    /// Sets the settings of the image.
+    #[must_use]
+    pub fn image(mut self, settings: ImageSettings) -> Self {
+        self.image = settings;
+        self
+    }
+
+    image_setters!();
 
     /// Sets the name and version of the worker's crate, which become labels.
     #[must_use]
@@ -238,34 +239,6 @@ impl DockerImageBuilder {
         self
     }
 
-    /// Adds a PEM file with certificate authorities that are trusted besides the public ones: by the worker, and for pushes.
-    #[must_use]
-    pub fn ca_bundle(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ca_bundles.push(path.into());
-        self
-    }
-
-    /// Sets the base image of the worker, for native libraries or files. The local Docker engine pulls it.
-    #[must_use]
-    pub fn base_image(mut self, name: impl Into<String>) -> Self {
-        self.base = Some(Base::Image(name.into()));
-        self
-    }
-
-    /// Sets the Dockerfile of the worker's base image. The local Docker engine builds it, with the Dockerfile's folder as the
-    /// context.
-    #[must_use]
-    pub fn dockerfile(mut self, path: impl Into<PathBuf>) -> Self {
-        self.base = Some(Base::Dockerfile(path.into()));
-        self
-    }
-
-    /// Sets the base, if one is given. It takes precedence over the package's settings.
-    pub(crate) fn on(mut self, base: Option<Base>) -> Self {
-        self.base = base.or(self.base);
-        self
-    }
-
     /// Assembles the image.
     ///
     /// # Errors
@@ -273,21 +246,22 @@ impl DockerImageBuilder {
     /// base image is not available.
     pub async fn build(self) -> Result<DockerImage> {
         check_name(&self.name)?;
+        self.image.check()?;
         let worker = std::fs::read(&self.worker).map_err(|source| {
             let message = format!("cannot read the worker `{}`", self.worker.display());
             Error::new(ErrorKind::Image, message).with_source(source)
         })?;
         let mut options = ImageOptions::new(&self.title, &self.version).functions(&self.functions);
         options = self.labels.iter().fold(options, |options, (key, value)| options.label(key, value));
-        options = self.ca_bundles.iter().fold(options, ImageOptions::ca_bundle);
-        let image = if let Some(base) = &self.base {
-            Engine::connect().await?.assemble(base, &worker, &options).await?
+        options = self.image.ca_bundle.iter().fold(options, ImageOptions::ca_bundle);
+        let image = if let Some(base) = Base::of(&self.image) {
+            Engine::connect().await?.assemble(&base, &worker, &options).await?
         } else {
             // Compressing takes a considerable part of a second and must not block other tasks.
             let assembled = async { tokio::task::spawn_blocking(move || Image::assemble(&worker, &options)).await };
             engine::inside(Box::pin(assembled)).await.expect("assembling an image does not panic")?
         };
-        let (name, ca_bundles) = (self.name, self.ca_bundles);
+        let (name, ca_bundles) = (self.name, self.image.ca_bundle);
         let mut image = DockerImage { name, tags: Vec::new(), image, ca_bundles, pushed: Vec::new() };
         for tag in self.tags {
             image.tag(tag)?;

@@ -1,15 +1,13 @@
 //! The pipeline from a program's source to an image: compile, assemble, keep. All commands share it.
 
-use std::path::PathBuf;
-
 use cloudknot_runtime::engine;
 
 use super::compile::{AwsFeature, CompileError, Program, Worker};
-use super::docker::Base;
 use super::docker_image::{DockerImage, DockerImageBuilder};
 use super::image;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::built::Built;
+use crate::settings::image::ImageSettings;
 
 /// Pipeline from a program to its image.
 ///
@@ -28,8 +26,7 @@ use crate::home::built::Built;
 #[derive(Debug)]
 pub struct Pipeline {
     program: Program,
-    ca_bundles: Vec<PathBuf>,
-    base: Option<Base>,
+    image: ImageSettings,
 }
 
 /// Compiled worker and its image.
@@ -47,35 +44,15 @@ pub struct BuildArtifacts {
 impl Pipeline {
     /// Creates the pipeline of this program, with the image settings of its package.
     pub fn new(program: Program) -> Self {
-        Self { program, ca_bundles: Vec::new(), base: None }
+        Self { program, image: ImageSettings::default() }
     }
 
-    /// Adds a PEM file with certificate authorities that are trusted besides the public ones and those of the settings.
-    #[must_use]
-    pub fn ca_bundle(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ca_bundles.push(path.into());
-        self
-    }
-
-    /// Sets the base image of the worker, in place of the one in the settings. The local Docker engine pulls it.
+    /// Sets the settings of the image, on top of those of the package: authorities are added, and a base replaces another.
     ///
-    /// The program must be resolved with [`Compile::dynamic`](super::compile::Compile::dynamic).
+    /// With a base, the program must be resolved with [`Compile::dynamic`](super::compile::Compile::dynamic).
     #[must_use]
-    pub fn base_image(self, name: impl Into<String>) -> Self {
-        self.on(Some(Base::Image(name.into())))
-    }
-
-    /// Sets the Dockerfile of the worker's base image, in place of the one in the settings. The local Docker engine builds it,
-    /// with the Dockerfile's folder as the context.
-    ///
-    /// The program must be resolved with [`Compile::dynamic`](super::compile::Compile::dynamic).
-    #[must_use]
-    pub fn dockerfile(self, path: impl Into<PathBuf>) -> Self {
-        self.on(Some(Base::Dockerfile(path.into())))
-    }
-
-    pub(crate) fn on(mut self, base: Option<Base>) -> Self {
-        self.base = base.or(self.base);
+    pub fn image(mut self, settings: ImageSettings) -> Self {
+        self.image = settings;
         self
     }
 
@@ -89,21 +66,21 @@ impl Pipeline {
         &self.program
     }
 
+    fn settings(&self) -> ImageSettings {
+        self.image.clone().on(&self.program.settings().image)
+    }
+
     /// Checks the files that the image is built from, before anything is compiled.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read.
     pub fn check(&self) -> Result<()> {
-        let settings = self.program.settings();
-        for path in settings.ca_bundle.iter().chain(&self.ca_bundles) {
+        let settings = self.settings();
+        settings.check()?;
+        for path in &settings.ca_bundle {
             image::check_authorities(path)?;
         }
-        let of_settings = settings.dockerfile.as_ref().filter(|_| self.base.is_none());
-        let dockerfile = match &self.base {
-            Some(Base::Dockerfile(path)) => Some(path),
-            _ => of_settings,
-        };
-        match dockerfile.filter(|path| !path.is_file()) {
+        match settings.dockerfile.filter(|path| !path.is_file()) {
             None => Ok(()),
             Some(path) => Err(Error::new(ErrorKind::Image, format!("cannot find the Dockerfile `{}`", path.display()))
                 .with_hint(
@@ -120,10 +97,11 @@ impl Pipeline {
     /// available.
     pub async fn run(self, tag: impl FnOnce(&str) -> String) -> Result<BuildArtifacts> {
         self.check()?;
-        let Self { program, ca_bundles, base } = self;
+        let settings = self.settings();
+        let program = self.program;
         let worker = blocking(move || program.compile()).await?;
-        let builder = DockerImageBuilder::of_worker(Built::repository(&worker.package), &worker).on(base);
-        let mut image = ca_bundles.into_iter().fold(builder, DockerImageBuilder::ca_bundle).build().await?;
+        let builder = DockerImageBuilder::of_worker(Built::repository(&worker.package), &worker);
+        let mut image = builder.image(settings).build().await?;
         let tag = tag(image.digest().trim_start_matches("sha256:"));
         image.tag(tag)?;
         let built = Built::of(&image, &worker);

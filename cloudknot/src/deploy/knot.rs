@@ -6,14 +6,14 @@ use std::path::PathBuf;
 
 use crate::backend::Backend;
 use crate::build::compile::Compile;
-use crate::build::docker::Base;
 use crate::deploy::pars::Pars;
 use crate::deploy::plan::Plan;
 use crate::error::Result;
 use crate::host::{host, host_await};
 use crate::pending::Pending;
 use crate::settings::account::Account;
-use crate::settings::knot::{Compute, KnotSettings, Log, Mount};
+use crate::settings::image::{ImageSettings, image_setters};
+use crate::settings::knot::{Compute, KnotSettings, Log, Mount, knot_setters};
 
 #[cfg(not(cloudknot_worker))]
 pub(crate) mod host;
@@ -77,8 +77,7 @@ pub struct KnotBuilder {
     pub(crate) account: Account,
     pub(crate) manifest_path: Option<PathBuf>,
     pub(crate) package: Option<String>,
-    pub(crate) ca_bundles: Vec<PathBuf>,
-    pub(crate) base: Option<Base>,
+    pub(crate) image: ImageSettings,
     pub(crate) add_feature: bool,
     pub(crate) compile: Option<Compile>,
 }
@@ -225,17 +224,6 @@ impl Knot {
     }
 }
 
-macro_rules! settings {
-    ($($(#[$doc:meta])* $name:ident: $field:ident = $type:ty;)*) => {
-        $($(#[$doc])*
-        #[must_use]
-        pub fn $name(mut self, $field: $type) -> Self {
-            self.settings.$field = Some($field.into());
-            self
-        })*
-    };
-}
-
 impl KnotBuilder {
     /// Creates a builder with these settings. Without a name, the Knot is named after the package.
     pub fn of(settings: KnotSettings) -> Self {
@@ -244,51 +232,13 @@ impl KnotBuilder {
             account: Account::default(),
             manifest_path: None,
             package: None,
-            ca_bundles: Vec::new(),
-            base: None,
+            image: ImageSettings::default(),
             add_feature: false,
             compile: None,
         }
     }
 
-    settings! {
-        /// Sets the number of virtual CPUs of each item, in place of what the functions request.
-        vcpus: vcpus = f64;
-        /// Sets the memory of each item, such as `8 GiB`, in place of what the functions request.
-        memory: memory = impl Into<String>;
-        /// Sets the number of GPUs of each item, in place of what the functions request.
-        gpus: gpus = u32;
-        /// Sets the size of `/dev/shm`, such as `1 GiB`; 64 MiB by default. Not available on Fargate.
-        shared_memory: shared_memory = impl Into<String>;
-        /// Sets the disk of a container on Fargate, such as `50 GiB`; 20 GiB by default.
-        ephemeral_storage: ephemeral_storage = impl Into<String>;
-        /// Sets the maximum number of starts of a job that is lost with its machine, 1 to 10; 3 by default.
-        attempts: attempts = u32;
-        /// Sets the number of virtual CPUs that are kept, and paid for, even if nothing runs; 0 by default.
-        min_vcpus: min_vcpus = u32;
-        /// Sets the initial number of virtual CPUs; AWS adjusts it from then on.
-        desired_vcpus: desired_vcpus = u32;
-        /// Sets the maximum number of virtual CPUs at once; 256 by default.
-        max_vcpus: max_vcpus = u32;
-        /// Sets the disk of an instance, such as `200 GiB`; 30 GiB by default.
-        volume_size: volume_size = impl Into<String>;
-        /// Sets the machine image of instances; AWS's latest by default.
-        ami: ami = impl Into<String>;
-        /// Sets the key pair of instances. Inbound connections are not allowed unless you add a rule.
-        key_pair: key_pair = impl Into<String>;
-        /// Sets the ARN of a service role for the compute environment, in place of Batch's own.
-        service_role: service_role = impl Into<String>;
-        /// Sets the ARN of an existing queue; no compute environment is created.
-        queue: queue = impl Into<String>;
-        /// Sets the name of the queue that is created; AWS generates one by default.
-        queue_name: queue_name = impl Into<String>;
-        /// Sets the priority of the queue that is created; 1 by default.
-        priority: priority = u32;
-        /// Sets the name of a shared ECR repository; the Knot has its own by default.
-        repository: repository = impl Into<String>;
-        /// Sets the ARN of the role of jobs, in place of the Knot's own.
-        job_role: job_role = impl Into<String>;
-    }
+    knot_setters!();
 
     /// Uses this Pars.
     #[must_use]
@@ -392,13 +342,6 @@ impl KnotBuilder {
         self
     }
 
-    /// Sets the destination of logs, in place of the log group of the Pars.
-    #[must_use]
-    pub fn log(mut self, log: Log) -> Self {
-        self.settings.log = Some(log);
-        self
-    }
-
     /// Makes everything but `/tmp` read-only; on Fargate, everything.
     #[must_use]
     pub fn read_only(mut self) -> Self {
@@ -434,29 +377,14 @@ impl KnotBuilder {
         self
     }
 
-    /// Adds a PEM file with certificate authorities that the worker trusts in addition to the public ones and those
-    /// that the package names.
+    /// Sets the settings of the image, on top of those of the package: authorities are added, and a base replaces another.
     #[must_use]
-    pub fn ca_bundle(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ca_bundles.push(path.into());
+    pub fn image(mut self, settings: ImageSettings) -> Self {
+        self.image = settings;
         self
     }
 
-    /// Sets the base image of the worker, for native libraries, in place of the one that the package names. The local
-    /// Docker engine pulls it.
-    #[must_use]
-    pub fn base_image(mut self, name: impl Into<String>) -> Self {
-        self.base = Some(Base::Image(name.into()));
-        self
-    }
-
-    /// Sets a Dockerfile for the base image of the worker, in place of the one that the package names. The local
-    /// Docker engine builds it in the Dockerfile's folder.
-    #[must_use]
-    pub fn dockerfile(mut self, path: impl Into<PathBuf>) -> Self {
-        self.base = Some(Base::Dockerfile(path.into()));
-        self
-    }
+    image_setters!();
 
     /// Turns on the feature `aws` of cloudknot if the program lacks it: selects a feature of its package, or edits its
     /// `Cargo.toml` with `cargo add`. Without this, such a program is refused.

@@ -4,75 +4,149 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Settings of a Knot. A setting that was not given is `None` or empty; see `README.md` for the defaults.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-#[non_exhaustive]
-pub struct KnotSettings {
-    /// Name of the Knot.
-    pub knot: Option<String>,
-    /// Name of the Pars that the Knot uses.
-    pub pars: Option<String>,
-    /// Number of virtual CPUs of each item.
-    pub vcpus: Option<f64>,
-    /// Memory of each item, such as `8 GiB`.
-    pub memory: Option<String>,
-    /// Number of GPUs of each item.
-    pub gpus: Option<u32>,
-    /// Size of `/dev/shm`, such as `1 GiB`.
-    pub shared_memory: Option<String>,
-    /// Disk of a container on Fargate, such as `50 GiB`.
-    pub ephemeral_storage: Option<String>,
-    /// Maximum number of starts of a job that is lost with its machine, 1 to 10.
-    pub attempts: Option<u32>,
-    /// Compute that jobs run on.
-    pub compute: Option<Compute>,
-    /// Maximum price of Spot instances, in percent of the on-demand price.
-    pub bid_percentage: Option<u32>,
-    /// Types or families of instances.
-    pub instance_types: Vec<String>,
-    /// Number of virtual CPUs that are kept even if nothing runs.
-    pub min_vcpus: Option<u32>,
-    /// Initial number of virtual CPUs.
-    pub desired_vcpus: Option<u32>,
-    /// Maximum number of virtual CPUs at once.
-    pub max_vcpus: Option<u32>,
-    /// Disk of an instance, such as `200 GiB`.
-    pub volume_size: Option<String>,
-    /// Machine image of instances.
-    pub ami: Option<String>,
-    /// Key pair of instances.
-    pub key_pair: Option<String>,
-    /// ARN of the service role of the compute environment, in place of AWS's own.
-    pub service_role: Option<String>,
-    /// `true` to run on 64-bit ARM.
-    pub arm64: Option<bool>,
-    /// ARN of an existing queue.
-    pub queue: Option<String>,
-    /// Name of the queue that is created.
-    pub queue_name: Option<String>,
-    /// Priority of the queue that is created.
-    pub priority: Option<u32>,
-    /// Name of a shared ECR repository.
-    pub repository: Option<String>,
-    /// ARN of the job role, in place of the Knot's own.
-    pub job_role: Option<String>,
-    /// Further policies of the job role, by name or ARN.
-    pub policies: Vec<String>,
-    /// Tags of all resources that can have tags.
-    pub tags: BTreeMap<String, String>,
-    /// Environment variables of every job.
-    pub env: BTreeMap<String, String>,
-    /// Environment variables whose values are secrets: ARNs in Secrets Manager or SSM.
-    pub secrets: BTreeMap<String, String>,
-    /// ARNs of the KMS keys that secrets are encrypted with, if these are not AWS's own.
-    pub secret_keys: Vec<String>,
-    /// EFS file systems, by their paths in the container.
-    pub mounts: BTreeMap<String, Mount>,
-    /// Destination of logs, in place of the log group of the Pars.
-    pub log: Option<Log>,
-    /// `true` to make everything but `/tmp` read-only; on Fargate, everything.
-    pub read_only: Option<bool>,
+use super::checks;
+use super::declare::{Kind as ValueKind, Single, declare};
+use super::names::{self, Kind};
+use crate::error::{self, Error, ErrorKind};
+
+declare! {
+    setters: knot_setters for settings,
+    /// Settings of a Knot. A setting that was not given is `None` or empty.
+    #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+    #[non_exhaustive]
+    pub struct KnotSettings {
+        /// Name of the Knot; the name of the package if not given.
+        #[flag("--knot NAME", "Knot")]
+        pub knot: Option<String>,
+        /// Name of the existing Pars of the Knot; if not given, the one set by `cargo knot configure`, else
+        /// `<user>-default`, which is created if it does not exist.
+        #[flag("--pars NAME", "Knot")]
+        pub pars: Option<String>,
+        /// Name of a shared ECR repository, in place of the Knot's own.
+        #[flag("--repository NAME", "Knot")]
+        #[setter(impl Into<String>)]
+        pub repository: Option<String>,
+        /// Further policy of the job role, by name or ARN; may be repeated.
+        #[flag("--policy POLICY", "Knot")]
+        pub policies: Vec<String>,
+        /// ARN of the role of jobs, in place of the Knot's own.
+        #[flag("--job-role ARN", "Knot")]
+        #[setter(impl Into<String>)]
+        pub job_role: Option<String>,
+        /// Tag of all resources that can have tags; may be repeated.
+        #[flag("--tag KEY=VALUE", "Knot")]
+        #[check(checks::tags)]
+        pub tags: BTreeMap<String, String>,
+        /// Number of virtual CPUs of each item, in place of what the functions request.
+        #[flag("--vcpus NUMBER", "Jobs")]
+        #[check(checks::above_zero)]
+        #[setter(f64)]
+        pub vcpus: Option<f64>,
+        /// Memory of each item, such as `"8 GiB"`, in place of what the functions request.
+        #[flag("--memory AMOUNT", "Jobs")]
+        #[check(checks::amount)]
+        #[setter(impl Into<String>)]
+        pub memory: Option<String>,
+        /// Number of GPUs of each item, in place of what the functions request.
+        #[flag("--gpus NUMBER", "Jobs")]
+        #[setter(u32)]
+        pub gpus: Option<u32>,
+        /// Size of `/dev/shm`, such as `"1 GiB"`; 64 MiB if not given. Not available on Fargate.
+        #[flag("--shared-memory AMOUNT", "Jobs")]
+        #[check(checks::amount)]
+        #[setter(impl Into<String>)]
+        pub shared_memory: Option<String>,
+        /// Disk of a container on Fargate, such as `"50 GiB"`; 20 GiB if not given.
+        #[flag("--ephemeral-storage AMOUNT", "Jobs")]
+        #[check(checks::amount)]
+        #[setter(impl Into<String>)]
+        pub ephemeral_storage: Option<String>,
+        /// Maximum number of starts of a job that is lost with its machine, 1 to 10; 3 if not given.
+        #[flag("--attempts NUMBER", "Jobs")]
+        #[check(checks::range(1..=10))]
+        #[setter(u32)]
+        pub attempts: Option<u32>,
+        /// Environment variable of every job; may be repeated.
+        #[flag("--env NAME=VALUE", "Jobs")]
+        #[check(checks::variables)]
+        pub env: BTreeMap<String, String>,
+        /// Environment variable whose value is a secret, by its ARN in Secrets Manager or SSM; may be repeated.
+        #[flag("--secret NAME=ARN", "Jobs")]
+        #[check(checks::secrets)]
+        pub secrets: BTreeMap<String, String>,
+        /// ARN of the KMS key that encrypts secrets, if it is not AWS's own; may be repeated.
+        #[flag("--secret-key ARN", "Jobs")]
+        #[check(checks::names(Kind::Key))]
+        pub secret_keys: Vec<String>,
+        /// Path in the container, and EFS file system that is mounted there; may be repeated.
+        #[flag("--mount PATH=ID", "Jobs")]
+        #[check(check_mounts)]
+        pub mounts: BTreeMap<String, Mount>,
+        /// Destination of logs, in place of the log group of the Pars.
+        #[check(check_log)]
+        #[setter(Log)]
+        pub log: Option<Log>,
+        /// Makes everything but `/tmp` read-only; on Fargate, everything.
+        #[flag("--read-only", "Jobs")]
+        pub read_only: Option<bool>,
+        /// Compute that jobs run on; EC2 instances if not given.
+        #[flag("--compute KIND", "Machines")]
+        pub compute: Option<Compute>,
+        /// Maximum price of Spot instances, in percent of the On-Demand price.
+        #[flag("--bid-percentage PERCENT", "Machines")]
+        #[check(checks::range(1..=100))]
+        pub bid_percentage: Option<u32>,
+        /// Types (`c7g.large`) or families (`c7g`) of instances.
+        #[flag("--instance-types TYPE,…", "Machines")]
+        pub instance_types: Vec<String>,
+        /// Minimum number of virtual CPUs, which cost even if nothing runs; 0 if not given.
+        #[flag("--min-vcpus NUMBER", "Machines")]
+        #[setter(u32)]
+        pub min_vcpus: Option<u32>,
+        /// Initial number of virtual CPUs; AWS adjusts it from then on.
+        #[flag("--desired-vcpus NUMBER", "Machines")]
+        #[setter(u32)]
+        pub desired_vcpus: Option<u32>,
+        /// Maximum number of virtual CPUs at once; 256 if not given.
+        #[flag("--max-vcpus NUMBER", "Machines")]
+        #[check(checks::range(1..=u32::MAX))]
+        #[setter(u32)]
+        pub max_vcpus: Option<u32>,
+        /// Disk of an instance, such as `"200 GiB"`; 30 GiB if not given.
+        #[flag("--volume-size AMOUNT", "Machines")]
+        #[check(checks::amount)]
+        #[setter(impl Into<String>)]
+        pub volume_size: Option<String>,
+        /// Machine image (AMI) of instances; the latest of AWS if not given.
+        #[flag("--ami ID", "Machines")]
+        #[setter(impl Into<String>)]
+        pub ami: Option<String>,
+        /// SSH key pair of instances. Inbound connections are not allowed unless you add a rule.
+        #[flag("--key-pair NAME", "Machines")]
+        #[setter(impl Into<String>)]
+        pub key_pair: Option<String>,
+        /// ARN of a service role for the compute environment, in place of Batch's own.
+        #[flag("--service-role ARN", "Machines")]
+        #[setter(impl Into<String>)]
+        pub service_role: Option<String>,
+        /// `true` to run jobs on 64-bit ARM.
+        pub arm64: Option<bool>,
+        /// ARN of an existing job queue; no compute environment is created.
+        #[flag("--queue ARN", "Machines")]
+        #[check(checks::name(Kind::Queue))]
+        #[setter(impl Into<String>)]
+        pub queue: Option<String>,
+        /// Name of the job queue that is created; AWS generates one if not given.
+        #[flag("--queue-name NAME", "Machines", conflicts: queue)]
+        #[setter(impl Into<String>)]
+        pub queue_name: Option<String>,
+        /// Priority of the job queue that is created, 0 to 1000; 1 if not given.
+        #[flag("--priority NUMBER", "Machines", conflicts: queue)]
+        #[check(checks::range(0..=1000))]
+        #[setter(u32)]
+        pub priority: Option<u32>,
+    }
 }
 
 /// Compute that jobs run on.
@@ -93,7 +167,7 @@ pub enum Compute {
 
 impl Compute {
     /// Returns the name that is used in settings.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Ec2 => "ec2",
             Self::Spot => "spot",
@@ -107,15 +181,12 @@ impl Compute {
     }
 }
 
-impl std::str::FromStr for Compute {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Self::Ec2, Self::Spot, Self::Fargate, Self::FargateSpot];
-        let meant = all.into_iter().find(|compute| compute.name() == text);
-        meant.ok_or_else(|| format!("`{text}` is none of ec2, spot, fargate and fargate-spot"))
-    }
+impl Single for Compute {
+    const KIND: ValueKind =
+        ValueKind::Choice(&[Self::Ec2.name(), Self::Spot.name(), Self::Fargate.name(), Self::FargateSpot.name()]);
 }
+
+impl Single for Log {}
 
 /// EFS file system to mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +215,18 @@ pub enum Mount {
     },
 }
 
+impl Mount {
+    /// Returns the file system, the folder, the access point, and whether jobs can only read.
+    pub(crate) fn parts(&self) -> (&str, Option<&str>, Option<&str>, bool) {
+        match self {
+            Self::Whole(id) => (id, None, None, false),
+            Self::Part { file_system, root, access_point, read_only } => {
+                (file_system, root.as_deref(), access_point.as_deref(), *read_only)
+            }
+        }
+    }
+}
+
 /// Docker log driver that AWS Batch supports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -166,49 +249,28 @@ impl Log {
     }
 }
 
-impl KnotSettings {
-    /// Returns these settings, with those of `below` where they are not set. Tables are merged; lists are not.
-    #[must_use]
-    pub fn over(self, below: Self) -> Self {
-        let list = |above: Vec<String>, below| if above.is_empty() { below } else { above };
-        Self {
-            knot: self.knot.or(below.knot),
-            pars: self.pars.or(below.pars),
-            vcpus: self.vcpus.or(below.vcpus),
-            memory: self.memory.or(below.memory),
-            gpus: self.gpus.or(below.gpus),
-            shared_memory: self.shared_memory.or(below.shared_memory),
-            ephemeral_storage: self.ephemeral_storage.or(below.ephemeral_storage),
-            attempts: self.attempts.or(below.attempts),
-            compute: self.compute.or(below.compute),
-            bid_percentage: self.bid_percentage.or(below.bid_percentage),
-            instance_types: list(self.instance_types, below.instance_types),
-            min_vcpus: self.min_vcpus.or(below.min_vcpus),
-            desired_vcpus: self.desired_vcpus.or(below.desired_vcpus),
-            max_vcpus: self.max_vcpus.or(below.max_vcpus),
-            volume_size: self.volume_size.or(below.volume_size),
-            ami: self.ami.or(below.ami),
-            key_pair: self.key_pair.or(below.key_pair),
-            service_role: self.service_role.or(below.service_role),
-            arm64: self.arm64.or(below.arm64),
-            queue: self.queue.or(below.queue),
-            queue_name: self.queue_name.or(below.queue_name),
-            priority: self.priority.or(below.priority),
-            repository: self.repository.or(below.repository),
-            job_role: self.job_role.or(below.job_role),
-            policies: list(self.policies, below.policies),
-            tags: table(self.tags, below.tags),
-            env: table(self.env, below.env),
-            secrets: table(self.secrets, below.secrets),
-            secret_keys: list(self.secret_keys, below.secret_keys),
-            mounts: table(self.mounts, below.mounts),
-            log: self.log.or(below.log),
-            read_only: self.read_only.or(below.read_only),
-        }
-    }
+#[expect(clippy::ref_option, reason = "a check takes the value as it is declared")]
+fn check_log(_: &str, log: &Option<Log>) -> error::Result<()> {
+    let secrets = log.iter().flat_map(|log| log.secrets.values());
+    secrets.into_iter().try_for_each(|arn| names::secret(arn).map(drop))
 }
 
-fn table<T>(above: BTreeMap<String, T>, mut below: BTreeMap<String, T>) -> BTreeMap<String, T> {
-    below.extend(above);
-    below
+fn check_mounts(key: &str, mounts: &BTreeMap<String, Mount>) -> error::Result<()> {
+    mounts.iter().try_for_each(|(path, mount)| {
+        let refused = |what: String, why: &str| {
+            Err(Error::new(ErrorKind::Config, format!("invalid {what}: {why}"))
+                .with_hint("remove it, or change the other setting"))
+        };
+        let (file_system, root, access_point, _) = mount.parts();
+        names::check_name(Kind::FileSystem, file_system)?;
+        access_point.iter().try_for_each(|point| names::check_name(Kind::AccessPoint, point))?;
+        if !path.starts_with('/') || path.len() == 1 {
+            return refused(format!("`{key}` at `{path}`"), "the path in a container must be absolute");
+        }
+        if access_point.is_some() && root.is_some_and(|root| root != "/") {
+            let what = format!("`root` with `access-point` in the mount `{path}`");
+            return refused(what, "an access point has its own root, and AWS accepts no other");
+        }
+        Ok(())
+    })
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloudknot::compile::{
-    Allocator, Arch, AwsFeature, CargoTarget, Compile, CompileError, FunctionDescription, Lto, LtoWord, Machine,
-    OptLevel, Profile, Program, Selection, Settings, SizeLevel, Worker, WorkerTarget,
+    Allocator, Arch, AwsFeature, CargoTarget, Compile, CompileError, CompileSettings, FunctionDescription, Lto,
+    LtoWord, Machine, OptLevel, Profile, Program, Selection, Settings, SizeLevel, Worker, WorkerTarget,
 };
 use cloudknot::docker::{Base, DockerError, Engine};
 use cloudknot::doctor::{Examination, Finding, State, examine};
@@ -15,9 +15,9 @@ use cloudknot::policy::{Allowed, Scope};
 use cloudknot::prune::{Orphan, OrphanKind, Prune};
 use cloudknot::registry::{Deleted, Progress, Pushed, RegistryError, Repository};
 use cloudknot::{
-    Action, Backend, BuildArtifacts, Compute, Deployed, DockerImage, DockerImageBuilder, Internet, Knot, KnotBuilder,
-    KnotClobber, KnotSettings, Log, Login, Mount, Network, Pars, ParsBuilder, ParsClobber, ParsSettings, Pipeline,
-    Plan, PlannedStep, Tenancy, built, config,
+    Action, Backend, BuildArtifacts, Compute, Deployed, DockerImage, DockerImageBuilder, ImageSettings, Internet, Knot,
+    KnotBuilder, KnotClobber, KnotSettings, Log, Login, Mount, Network, Pars, ParsBuilder, ParsClobber, ParsSettings,
+    Pipeline, Plan, PlannedStep, Tenancy, built, config,
 };
 
 /// Doubles a number.
@@ -68,14 +68,17 @@ async fn programs() -> Result<(), Box<dyn Error + Send + Sync>> {
     let program: Program = compile.resolve()?;
     let missing: Option<AwsFeature> = program.missing_aws_feature()?;
     println!("{} {} {:?}", program.package(), program.version(), missing.map(|feature| feature.to_string()));
-    let settings: &Settings = program.settings();
+    let package: &Settings = program.settings();
+    let settings: &CompileSettings = &package.compile;
     let (lto, fat): (&Option<Lto>, LtoWord) = (&settings.lto, LtoWord::Fat);
     let (level, small): (&Option<OptLevel>, SizeLevel) = (&settings.opt_level, SizeLevel::S);
     let allocator: Option<Allocator> = settings.allocator;
     println!("{lto:?} {fat:?} {level:?} {small:?} {allocator:?}");
     let machine: Result<Machine, CompileError> = Machine::here();
     println!("{:?}", machine?.workers.first().map(|target: &WorkerTarget| target.arch));
-    let artifacts: BuildArtifacts = Pipeline::new(program).base_image("debian").run(str::to_owned).await?;
+    let mut image = ImageSettings::default();
+    image.base_image = Some("debian".into());
+    let artifacts: BuildArtifacts = Pipeline::new(program).image(image).run(str::to_owned).await?;
     artifacts.keep()?;
     let worker: &Worker = &artifacts.worker;
     println!("{:?}", worker.functions.iter().map(FunctionDescription::id).collect::<Vec<_>>());

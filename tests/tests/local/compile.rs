@@ -276,8 +276,8 @@ fn settings_that_cannot_be_are_refused() {
     let kind = CompileErrorKind::Settings;
     for (name, settings, says) in [
         ("unknown", "targt-cpu = \"haswell\"", ["unknown field `targt-cpu`", "`target-cpu`, `opt-level`, `lto`"]),
-        ("native", "target-cpu = \"native\"", ["other machines than this one", "lone/Cargo.toml"]),
-        ("level", "opt-level = 4", ["`opt-level` must be", "[package.metadata.cloudknot] of `lone`"]),
+        ("native", "target-cpu = \"native\"", ["other machines than this one", "\"x86-64-v3\", in `"]),
+        ("level", "opt-level = 4", ["invalid `opt-level`: must be", "[package.metadata.cloudknot] of `lone`"]),
         ("letter", "opt-level = \"q\"", ["`opt-level` must be", "\"z\""]),
         ("allocator", "allocator = \"best\"", ["unknown variant `best`", "`mimalloc`"]),
     ] {

@@ -20,54 +20,54 @@
 //! The profile can also be written as `[profile.cloudknot]` in the workspace's `Cargo.toml`, with every key that cargo
 //! supports. `[package.metadata.cloudknot]` takes precedence over it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::error::{CompileError, CompileErrorKind};
+use crate::error::{self, Error, ErrorKind};
+use crate::settings::checks;
+use crate::settings::declare::{Declared, Setting, Single, declare};
+use crate::settings::image::ImageSettings;
 use crate::settings::knot::KnotSettings;
 
 /// Settings in `[package.metadata.cloudknot]`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Settings {
-    /// Settings of the Knot, as opposed to the worker.
-    #[serde(skip)]
+    /// Settings of the Knot.
     pub knot: KnotSettings,
-    /// Minimum CPU that the worker needs.
-    pub target_cpu: Option<String>,
-    /// The profile's `opt-level`.
-    pub opt_level: Option<OptLevel>,
-    /// The profile's `lto`.
-    pub lto: Option<Lto>,
-    /// The profile's `codegen-units`.
-    pub codegen_units: Option<u32>,
-    /// The profile's `overflow-checks`.
-    pub overflow_checks: Option<bool>,
-    /// Memory allocator of the worker.
-    pub allocator: Option<Allocator>,
-    /// PEM files of certificate authorities that the worker trusts besides the public ones.
-    #[serde(default)]
-    pub ca_bundle: Vec<PathBuf>,
-    /// Base image of the worker, for native libraries.
-    pub base_image: Option<String>,
-    /// Dockerfile of the worker's base image.
-    pub dockerfile: Option<PathBuf>,
+    /// Settings of the image, with absolute paths.
+    pub image: ImageSettings,
+    /// Settings of the compilation.
+    pub compile: CompileSettings,
 }
 
-/// Keys of the table that are settings of the worker.
-const OF_THE_WORKER: [&str; 9] = [
-    "target-cpu",
-    "opt-level",
-    "lto",
-    "codegen-units",
-    "overflow-checks",
-    "allocator",
-    "ca-bundle",
-    "base-image",
-    "dockerfile",
-];
+declare! {
+    setters: compile_setters for settings,
+    /// Settings of the compilation of a worker. A setting that was not given is `None`.
+    #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+    #[non_exhaustive]
+    pub struct CompileSettings {
+        /// Minimum CPU that the worker needs, as in rustc's `-C target-cpu`.
+        #[check(portable_cpu)]
+        pub target_cpu: Option<String>,
+        /// The profile's `opt-level`; 3 if not given.
+        #[check(known_level)]
+        pub opt_level: Option<OptLevel>,
+        /// The profile's `lto`; "fat" if not given.
+        pub lto: Option<Lto>,
+        /// The profile's `codegen-units`; 1 if not given.
+        #[check(checks::range(1..=u32::MAX))]
+        pub codegen_units: Option<u32>,
+        /// The profile's `overflow-checks`; off if not given.
+        pub overflow_checks: Option<bool>,
+        /// Memory allocator of the worker.
+        pub allocator: Option<Allocator>,
+    }
+}
 
 /// Optimization level: a number or a letter, as in a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -121,52 +121,72 @@ pub enum Allocator {
     System,
 }
 
+impl Single for OptLevel {}
+impl Single for Lto {}
+impl Single for Allocator {}
+
 impl Settings {
     /// Reads the table of a package with this name and manifest.
     pub(super) fn read(table: &Value, package: &str, manifest: &Path) -> Result<Self, CompileError> {
-        let refused = |hint: &str| {
-            CompileError::new(
-                CompileErrorKind::Settings,
-                format!("cannot read [package.metadata.cloudknot] of `{package}`"),
-            )
-            .with_hint(format!("{hint}, in `{}`", manifest.display()))
+        let refused = || {
+            let message = format!("cannot read [package.metadata.cloudknot] of `{package}`");
+            CompileError::new(CompileErrorKind::Settings, message)
+                .with_hint(format!("correct it, in `{}`", manifest.display()))
         };
-        let Some(table) = table.as_object() else { return Err(refused("it must be a table")) };
-        // Two types deserialize the table, so that each can reject unknown keys.
-        let (own, knot): (Map<_, _>, Map<_, _>) =
-            table.clone().into_iter().partition(|(key, _)| OF_THE_WORKER.contains(&key.as_str()));
-        let mut settings =
-            Self::deserialize(Value::from(own)).map_err(|cause| refused("correct it").with_source(cause))?;
-        // The error of `KnotSettings` lists its own keys, so the hint adds only the worker's.
-        let others = OF_THE_WORKER.map(|key| format!("`{key}`")).join(", ");
-        settings.knot = KnotSettings::deserialize(Value::from(knot))
-            .map_err(|cause| refused(&format!("correct it (there are {others} as well)")).with_source(cause))?;
+        let Some(table) = table.as_object() else { return Err(refused().with_source("it must be a table")) };
+        // Each type deserializes its own keys. Unknown keys are those of a Knot, whose error lists the known ones.
+        let mut knot = table.clone();
+        let compile = part(&mut knot, CompileSettings::ALL);
+        let image = part(&mut knot, ImageSettings::ALL);
+        let mut settings = Self {
+            compile: CompileSettings::deserialize(compile).map_err(|cause| refused().with_source(cause))?,
+            image: ImageSettings::deserialize(image).map_err(|cause| refused().with_source(cause))?,
+            knot: KnotSettings::deserialize(Value::from(knot)).map_err(|cause| {
+                let others = CompileSettings::ALL.iter().chain(ImageSettings::ALL);
+                let others: Vec<_> = others.map(|setting| format!("`{}`", setting.key())).collect();
+                let (others, file) = (others.join(", "), manifest.display());
+                refused().with_source(cause).with_hint(format!("correct it (there are {others} as well), in `{file}`"))
+            })?,
+        };
         let folder = manifest.parent().unwrap_or(Path::new(""));
-        for path in settings.ca_bundle.iter_mut().chain(&mut settings.dockerfile) {
+        for path in settings.image.ca_bundle.iter_mut().chain(&mut settings.image.dockerfile) {
             *path = folder.join(&path);
         }
-        if settings.base_image.is_some() && settings.dockerfile.is_some() {
-            return Err(refused("name `base-image` or `dockerfile`, not both"));
-        }
-        if let Some(OptLevel::Speed(4..)) = settings.opt_level {
-            return Err(refused("`opt-level` must be 0, 1, 2, 3, \"s\" or \"z\""));
-        }
-        if settings.codegen_units == Some(0) {
-            return Err(refused("`codegen-units` must be at least 1"));
-        }
-        if settings.target_cpu.as_deref() == Some("native") {
-            return Err(refused(
-                "the worker runs on other machines than this one, so name a CPU that they have, such as \"x86-64-v3\"",
-            ));
-        }
+        let checked = settings.compile.check_each().and_then(|()| settings.image.check());
+        checked.map_err(|cause| {
+            let (hint, file) = (cause.hint().unwrap_or("correct it").to_owned(), manifest.display());
+            refused().with_source(cause).with_hint(format!("{hint}, in `{file}`"))
+        })?;
         Ok(settings)
     }
+}
 
-    /// Returns whether the worker has a base image, which provides the libraries that it needs.
-    pub(super) fn has_base(&self) -> bool {
-        self.base_image.is_some() || self.dockerfile.is_some()
+/// Takes these settings out of a table.
+fn part(table: &mut Map<String, Value>, settings: &[Setting]) -> Value {
+    settings.iter().filter_map(|setting| table.remove_entry(&setting.key())).collect()
+}
+
+#[expect(clippy::ref_option, reason = "a check takes the value as it is declared")]
+fn portable_cpu(key: &str, cpu: &Option<String>) -> error::Result<()> {
+    if cpu.as_deref() != Some("native") {
+        return Ok(());
     }
+    let message = format!("invalid `{key}`: the worker runs on other machines than this one");
+    Err(Error::new(ErrorKind::Config, message).with_hint("name a CPU that they have, such as \"x86-64-v3\""))
+}
 
+#[expect(clippy::ref_option, reason = "a check takes the value as it is declared")]
+fn known_level(key: &str, level: &Option<OptLevel>) -> error::Result<()> {
+    match level {
+        Some(OptLevel::Speed(4..)) => {
+            let message = format!("invalid `{key}`: must be 0, 1, 2, 3, \"s\" or \"z\"");
+            Err(Error::new(ErrorKind::Config, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl CompileSettings {
     /// Returns the profile's settings as cargo's keys and TOML values.
     pub(super) fn profile(&self) -> Vec<(&'static str, String)> {
         let opt_level = self.opt_level.as_ref().map(|level| match level {

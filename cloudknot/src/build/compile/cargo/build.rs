@@ -89,7 +89,7 @@ impl Build<'_> {
         let Resolved { toolchain, metadata, platform } = cargo;
         let musl = platform.triple.ends_with("-musl");
         let automatic = if musl && platform.compiles_c { Allocator::Mimalloc } else { Allocator::System };
-        let allocator = settings.allocator.unwrap_or(automatic);
+        let allocator = settings.compile.allocator.unwrap_or(automatic);
         // Of two conflicting flags the last one counts. So the user's come after ours, and the settings, which are for workers,
         // last.
         let all = [

@@ -49,7 +49,7 @@ impl Profile {
             let waiting = waiting.filter(|name| packages.is_none_or(|packages| !packages.contains_key(*name)));
             keys.extend(waiting.map(|name| (format!("package.{name}.opt-level"), "\"z\"".to_string())));
             // If a key is given twice, the last value counts.
-            keys.extend(settings.profile().into_iter().map(|(key, value)| (key.to_string(), value)));
+            keys.extend(settings.compile.profile().into_iter().map(|(key, value)| (key.to_string(), value)));
         }
         let config =
             keys.into_iter().flat_map(|(key, value)| ["--config".into(), format!("profile.{name}.{key}={value}")]);
@@ -81,7 +81,7 @@ pub(super) fn of_a_worker(dynamic: bool) -> Vec<String> {
 
 pub(super) fn of_the_settings(settings: &Settings, allocator: Allocator) -> Vec<String> {
     let mut flags = Vec::new();
-    if let Some(cpu) = &settings.target_cpu {
+    if let Some(cpu) = &settings.compile.target_cpu {
         flags.push(format!("-Ctarget-cpu={cpu}"));
     }
     if allocator == Allocator::Mimalloc {

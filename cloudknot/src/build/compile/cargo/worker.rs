@@ -47,13 +47,13 @@ impl Program {
         let Resolved { toolchain, platform, .. } = &self.cargo;
         let settings = &self.settings;
         let user = flags::of_the_user(toolchain, &platform.triple)?;
-        if flags::asks_for_this_machine(&user) && settings.target_cpu.is_none() {
+        if flags::asks_for_this_machine(&user) && settings.compile.target_cpu.is_none() {
             (self.compile.report)(
                 "warning: the rustflags of cargo's configuration select this machine's CPU (target-cpu=native); the worker \
                  crashes on a machine that lacks a feature of this CPU. Set `target-cpu` in [package.metadata.cloudknot]",
             );
         }
-        if platform.triple.ends_with("-musl") && settings.allocator.is_none() && !platform.compiles_c {
+        if platform.triple.ends_with("-musl") && settings.compile.allocator.is_none() && !platform.compiles_c {
             (self.compile.report)(
                 "warning: the worker uses musl's allocator, which is slow with threads: no C compiler for musl was found",
             );

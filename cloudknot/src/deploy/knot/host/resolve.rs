@@ -65,8 +65,7 @@ impl Resolved {
     pub(super) async fn of(builder: &KnotBuilder, intent: Intent) -> Result<(Self, Pipeline)> {
         let program = program(builder).await?;
         KnotProgram::of(builder, &program).wanted().check()?;
-        let pipeline = builder.ca_bundles.iter().fold(Pipeline::new(program), Pipeline::ca_bundle);
-        let pipeline = pipeline.on(builder.base.clone());
+        let pipeline = Pipeline::new(program).image(builder.image.clone());
         pipeline.check()?;
         let pipeline = with_aws_feature(pipeline, builder.add_feature, intent).await?;
         let knot = KnotProgram::of(builder, pipeline.program());
@@ -141,7 +140,7 @@ async fn program(builder: &KnotBuilder) -> Result<Program> {
     if builder.settings.arm64 == Some(true) {
         compile = compile.arch(Arch::Arm64);
     }
-    if builder.base.is_some() {
+    if builder.image.has_base() {
         compile = compile.dynamic();
     }
     Ok(blocking(move || compile.resolve()).await?)

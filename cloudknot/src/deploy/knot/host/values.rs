@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cloudknot_quantity::memory_mib;
 use cloudknot_runtime::contract::{self, FunctionDescription};
 use serde_json::{Value, json};
 
@@ -12,6 +11,7 @@ use crate::build::compile::Arch;
 use crate::deploy::noted::digest;
 use crate::deploy::pars::Pars;
 use crate::error::{Error, ErrorKind, Result};
+use crate::settings::checks;
 use crate::settings::knot::{Compute, KnotSettings, Mount};
 use crate::settings::names::{self, Kind};
 use crate::settings::sizes::{self, MEMORY_MIB, VCPUS};
@@ -80,7 +80,7 @@ impl Wanted<'_> {
 
     /// Returns the request of each function for a machine.
     pub(crate) fn requests(&self) -> Result<Vec<Request<'_>>> {
-        let memory = amount("memory", self.settings.memory.as_deref())?;
+        let memory = checks::mib("memory", self.settings.memory.as_deref())?;
         let all = self.functions.iter().zip(&self.ids);
         Ok(all.map(|(function, id)| self.request(function, id, memory)).collect())
     }
@@ -158,7 +158,7 @@ impl Wanted<'_> {
             "image_types": [image_type],
             "ami": said.ami,
             "root_device": answers.root_device.as_deref().unwrap_or("/dev/xvda"),
-            "volume_gib": amount("volume-size", said.volume_size.as_deref())?.map(gib),
+            "volume_gib": checks::mib("volume-size", said.volume_size.as_deref())?.map(gib),
             "key_pair": said.key_pair,
             "service_role": said.service_role,
         }))
@@ -169,8 +169,8 @@ impl Wanted<'_> {
         let list = |table: &BTreeMap<String, String>, key: &str| -> Vec<Value> {
             table.iter().map(|(name, value)| json!({"name": name, key: value})).collect()
         };
-        let shared_memory = amount("shared-memory", said.shared_memory.as_deref())?;
-        let ephemeral = amount("ephemeral-storage", said.ephemeral_storage.as_deref())?.map(gib);
+        let shared_memory = checks::mib("shared-memory", said.shared_memory.as_deref())?;
+        let ephemeral = checks::mib("ephemeral-storage", said.ephemeral_storage.as_deref())?.map(gib);
         let log = said.log.as_ref().map(|log| {
             json!({"driver": log.driver, "options": list(&log.options, "value"), "secrets": list(&log.secrets, "from")})
         });
@@ -215,42 +215,21 @@ impl Wanted<'_> {
     pub(crate) fn check(&self) -> Result<()> {
         let said = self.settings;
         names::check_name(Kind::Knot, self.name)?;
-        said.queue.iter().try_for_each(|queue| names::check_name(Kind::Queue, queue))?;
-        names::check_tags(&said.tags.clone().into_iter().collect::<Vec<_>>())?;
-        said.env.keys().chain(said.secrets.keys()).try_for_each(|name| names::check_name(Kind::Variable, name))?;
-        let of_logs = said.log.iter().flat_map(|log| log.secrets.values());
-        said.secrets.values().chain(of_logs).try_for_each(|arn| names::secret(arn).map(drop))?;
-        said.secret_keys.iter().try_for_each(|key| names::check_name(Kind::Key, key))?;
+        said.check_each()?;
         if !said.secret_keys.is_empty() && self.secrets().is_empty() {
             return Err(refused("`secret-keys`", "there are no `secrets` to be decrypted with them"));
         }
-        said.mounts.iter().try_for_each(|(path, mount)| check_mount(path, mount))?;
-        check_range("attempts", said.attempts, 1, 10)?;
-        check_range("bid-percentage", said.bid_percentage, 1, 100)?;
-        check_range("priority", said.priority, 0, 1000)?;
-        check_range("max-vcpus", said.max_vcpus, 1, u32::MAX)?;
         let (least, most) = (said.min_vcpus.unwrap_or(0), said.max_vcpus.unwrap_or(MAX_VCPUS));
-        check_range("min-vcpus", said.min_vcpus, 0, most)?;
-        check_range("desired-vcpus", said.desired_vcpus, least, most)?;
-        self.requests()?;
-        for (what, text) in [
-            ("shared-memory", &said.shared_memory),
-            ("ephemeral-storage", &said.ephemeral_storage),
-            ("volume-size", &said.volume_size),
-        ] {
-            amount(what, text.as_deref())?;
-        }
+        checks::range(0..=most)("min-vcpus", &said.min_vcpus)?;
+        checks::range(least..=most)("desired-vcpus", &said.desired_vcpus)?;
         if let Some(name) = said.env.keys().find(|name| *name == "AWS_REGION" || said.secrets.contains_key(*name)) {
             return Err(refused(&format!("the variable `{name}`"), "it is already set in another place"));
-        }
-        if said.vcpus.is_some_and(|vcpus| vcpus.is_nan() || vcpus <= 0.0) {
-            return Err(refused("`vcpus`", "it must be above zero"));
         }
         if self.gpus() && self.arch == Arch::Arm64 && said.ami.is_none() {
             return Err(refused("`gpus` on ARM", "AWS has no machine image for both: set one with `ami`"));
         }
         if said.ami.is_none()
-            && amount("volume-size", said.volume_size.as_deref())?.is_some_and(|mib| gib(mib) < LEAST_DISK)
+            && checks::mib("volume-size", said.volume_size.as_deref())?.is_some_and(|mib| gib(mib) < LEAST_DISK)
         {
             return Err(refused("`volume-size`", "the machine image takes 30 GiB"));
         }
@@ -302,7 +281,7 @@ impl Wanted<'_> {
 
     fn mounts(&self) -> Vec<Value> {
         let mount = |(index, (path, mount)): (usize, (&String, &Mount))| {
-            let (file_system, root, access_point, read_only) = parts(mount);
+            let (file_system, root, access_point, read_only) = mount.parts();
             json!({
                 "volume": format!("efs-{index}"), "file_system": file_system, "root": root, "access_point": access_point,
                 // An access point is useful only if IAM decides who may use it.
@@ -316,7 +295,7 @@ impl Wanted<'_> {
     fn file_systems(&self) -> Vec<Value> {
         let mut writable: BTreeMap<&str, bool> = BTreeMap::new();
         for mount in self.settings.mounts.values() {
-            let (file_system, _, access_point, read_only) = parts(mount);
+            let (file_system, _, access_point, read_only) = mount.parts();
             if access_point.is_some() {
                 *writable.entry(file_system).or_default() |= !read_only;
             }
@@ -357,29 +336,6 @@ fn in_a_policy(arn: &str) -> Vec<String> {
     }
 }
 
-fn check_mount(path: &str, mount: &Mount) -> Result<()> {
-    let (file_system, root, access_point, _) = parts(mount);
-    names::check_name(Kind::FileSystem, file_system)?;
-    access_point.iter().try_for_each(|point| names::check_name(Kind::AccessPoint, point))?;
-    if !path.starts_with('/') || path.len() == 1 {
-        return Err(refused(&format!("`mounts` at `{path}`"), "the path in a container must be absolute"));
-    }
-    if access_point.is_some() && root.is_some_and(|root| root != "/") {
-        let what = format!("`root` with `access-point` in the mount `{path}`");
-        return Err(refused(&what, "an access point has its own root, and AWS accepts no other"));
-    }
-    Ok(())
-}
-
-fn parts(mount: &Mount) -> (&str, Option<&str>, Option<&str>, bool) {
-    match mount {
-        Mount::Whole(id) => (id, None, None, false),
-        Mount::Part { file_system, root, access_point, read_only } => {
-            (file_system, root.as_deref(), access_point.as_deref(), *read_only)
-        }
-    }
-}
-
 /// Returns an identifier of letters and digits that stays the same as long as the function's ID does.
 fn key(id: &str) -> String {
     let words = name_of(id).split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
@@ -412,21 +368,6 @@ fn refused(what: &str, why: &str) -> Error {
 
 fn ephemeral_on_instances() -> Error {
     refused("`ephemeral-storage`", "it is for Fargate only; instances have `volume-size`")
-}
-
-fn check_range(what: &str, value: Option<u32>, least: u32, most: u32) -> Result<()> {
-    match value.filter(|value| !(least..=most).contains(value)) {
-        None => Ok(()),
-        Some(value) => Err(Error::new(ErrorKind::Config, format!("invalid `{what}`: {value}"))
-            .with_hint(format!("must be from {least} to {most}"))),
-    }
-}
-
-/// Returns an optional setting in MiB.
-fn amount(what: &str, text: Option<&str>) -> Result<Option<u64>> {
-    text.map(memory_mib)
-        .transpose()
-        .map_err(|why| Error::new(ErrorKind::Config, format!("invalid `{what}`")).with_source(why))
 }
 
 /// Converts MiB to GiB and rounds up, because AWS counts disks in whole GiB.

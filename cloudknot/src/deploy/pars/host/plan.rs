@@ -12,7 +12,7 @@ use crate::deploy::pars::ParsBuilder;
 use crate::deploy::plan::Plan;
 use crate::deploy::template::{render, resources};
 use crate::error::Result;
-use crate::settings::names;
+use crate::settings::network;
 use crate::settings::pars::{Internet, Network, ParsSettings};
 use crate::settings::partition::Partition;
 use crate::settings::sizes::counted;
@@ -110,7 +110,7 @@ fn template(state: &ParsState, of_network: &NetworkState) -> Result<String> {
 fn network(state: &ParsState, network: &NetworkState) -> Result<Value> {
     Ok(match (network, &state.builder.settings.network) {
         (NetworkState::New { zones }, Network::New { cidr, tenancy, internet, endpoints }) => {
-            let parts = names::subnets_of(cidr, zones.len().max(1))?;
+            let parts = network::subnets_of(cidr, zones.len().max(1))?;
             let public = Some(parts.public).filter(|_| *internet == Internet::Nat);
             let subnet = |(index, cidr): (usize, &String)| json!({"cidr": cidr, "zone": zones.get(index)});
             let subnets: Vec<_> = parts.subnets.iter().enumerate().map(subnet).collect();

@@ -17,6 +17,7 @@ use crate::deploy::template::{Resource, resources};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
 use crate::settings::names::{self, Kind};
+use crate::settings::network;
 use crate::settings::pars::{Internet, Network};
 
 /// A Pars to create, and the state of its account.
@@ -114,7 +115,7 @@ fn check(builder: &ParsBuilder) -> Result<()> {
     names::check_name(Kind::RolePath, &settings.role_path)?;
     names::check_tags(&settings.tags.clone().into_iter().collect::<Vec<_>>())?;
     if let Network::New { cidr, .. } = &settings.network {
-        names::subnets_of(cidr, ZONES)?;
+        network::subnets_of(cidr, ZONES)?;
     }
     Ok(())
 }

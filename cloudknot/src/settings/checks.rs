@@ -1,0 +1,61 @@
+//! Checks of the settings that stand by themselves: each takes the key of the setting and its value. A setting that was not
+//! given passes.
+
+#![expect(clippy::ref_option, reason = "a check takes the value as it is declared")]
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use cloudknot_quantity::memory_mib;
+
+use super::names::{self, Kind};
+use crate::error::{Error, ErrorKind, Result};
+
+pub(crate) fn range(range: RangeInclusive<u32>) -> impl Fn(&str, &Option<u32>) -> Result<()> {
+    move |key, value| match value.filter(|value| !range.contains(value)) {
+        None => Ok(()),
+        Some(value) => Err(Error::new(ErrorKind::Config, format!("invalid `{key}`: {value}")).with_hint(format!(
+            "must be from {} to {}",
+            range.start(),
+            range.end()
+        ))),
+    }
+}
+
+pub(super) fn above_zero(key: &str, value: &Option<f64>) -> Result<()> {
+    if value.is_none_or(|value| value > 0.0) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Config, format!("invalid `{key}`: must be above zero")))
+}
+
+pub(super) fn amount(key: &str, text: &Option<String>) -> Result<()> {
+    mib(key, text.as_deref()).map(drop)
+}
+
+/// Returns an amount of memory or disk in MiB.
+pub(crate) fn mib(key: &str, text: Option<&str>) -> Result<Option<u64>> {
+    let amount = text.map(memory_mib).transpose();
+    amount.map_err(|why| Error::new(ErrorKind::Config, format!("invalid `{key}`")).with_source(why))
+}
+
+pub(super) fn name(kind: Kind) -> impl Fn(&str, &Option<String>) -> Result<()> {
+    move |_, name| name.iter().try_for_each(|name| names::check_name(kind, name))
+}
+
+pub(super) fn names(kind: Kind) -> impl Fn(&str, &Vec<String>) -> Result<()> {
+    move |_, all| all.iter().try_for_each(|name| names::check_name(kind, name))
+}
+
+pub(super) fn tags(_: &str, tags: &BTreeMap<String, String>) -> Result<()> {
+    names::check_tags(&tags.clone().into_iter().collect::<Vec<_>>())
+}
+
+pub(super) fn variables(_: &str, variables: &BTreeMap<String, String>) -> Result<()> {
+    variables.keys().try_for_each(|name| names::check_name(Kind::Variable, name))
+}
+
+pub(super) fn secrets(key: &str, secrets: &BTreeMap<String, String>) -> Result<()> {
+    variables(key, secrets)?;
+    secrets.values().try_for_each(|arn| names::secret(arn).map(drop))
+}

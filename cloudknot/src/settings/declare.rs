@@ -1,0 +1,237 @@
+//! Declaration of settings: each is written once, with its type, documentation, flag, check and builder method. Everything
+//! else follows from that: the key in `Cargo.toml`, merging, the options of the command, and their help.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::error::Result;
+
+/// A setting, as declared.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Name of the field, which in kebab case is the key in `Cargo.toml`.
+    pub field: &'static str,
+    /// Documentation in Markdown.
+    pub docs: &'static str,
+    /// Option of the command, if there is one.
+    pub flag: Option<Flag>,
+    /// Kind of the value.
+    pub kind: Kind,
+}
+
+impl Setting {
+    /// Returns the key in `Cargo.toml`.
+    pub fn key(&self) -> String {
+        self.field.replace('_', "-")
+    }
+}
+
+/// Option of the command for a setting. That of a list or a table can be repeated.
+#[derive(Debug, Clone, Copy)]
+pub struct Flag {
+    /// Name of the option, followed by the name of its value if it takes one: `--memory AMOUNT`. After `TYPE,…`, several values
+    /// can be given at once, separated by commas.
+    pub usage: &'static str,
+    /// Heading in the help of the command.
+    pub heading: &'static str,
+    /// Fields of the settings that exclude this one.
+    pub conflicts: &'static [&'static str],
+}
+
+/// Kind of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A text, also of a path or an amount.
+    Text,
+    /// One of these texts.
+    Choice(&'static [&'static str]),
+    /// A number.
+    Number,
+    /// A whole number.
+    Count,
+    /// `true` or absent.
+    Switch,
+    /// A list of texts.
+    List,
+    /// A table of texts.
+    Table,
+    /// A value that only `Cargo.toml` and code can have.
+    Other,
+}
+
+/// A struct of settings.
+pub trait Declared: Sized {
+    /// All settings of the struct.
+    const ALL: &'static [Setting];
+}
+
+/// Type of a setting.
+pub(crate) trait Value: Sized {
+    const KIND: Kind;
+    /// What a builder method sets or adds.
+    type Given;
+    /// Returns this value, completed by the one below.
+    fn over(self, below: Self) -> Self;
+    /// Sets the value, or adds to it.
+    fn set(&mut self, given: Self::Given);
+}
+
+/// Type of a setting that is given at most once.
+pub(crate) trait Single {
+    const KIND: Kind = Kind::Other;
+}
+
+impl Single for String {
+    const KIND: Kind = Kind::Text;
+}
+
+impl Single for PathBuf {
+    const KIND: Kind = Kind::Text;
+}
+
+impl Single for f64 {
+    const KIND: Kind = Kind::Number;
+}
+
+impl Single for u32 {
+    const KIND: Kind = Kind::Count;
+}
+
+impl Single for bool {
+    const KIND: Kind = Kind::Switch;
+}
+
+impl<T: Single> Value for Option<T> {
+    const KIND: Kind = T::KIND;
+    type Given = T;
+
+    fn over(self, below: Self) -> Self {
+        self.or(below)
+    }
+
+    fn set(&mut self, given: T) {
+        *self = Some(given);
+    }
+}
+
+impl<T> Value for Vec<T> {
+    const KIND: Kind = Kind::List;
+    type Given = T;
+
+    fn over(self, below: Self) -> Self {
+        if self.is_empty() { below } else { self }
+    }
+
+    fn set(&mut self, given: T) {
+        self.push(given);
+    }
+}
+
+impl<T> Value for BTreeMap<String, T> {
+    const KIND: Kind = Kind::Table;
+    type Given = (String, T);
+
+    fn over(self, mut below: Self) -> Self {
+        below.extend(self);
+        below
+    }
+
+    fn set(&mut self, (key, value): (String, T)) {
+        self.insert(key, value);
+    }
+}
+
+/// Declares a struct of settings, and a macro with the builder methods that set them.
+///
+/// `setters: m for f` names the macro, and the field of the builder that has the settings.
+/// `#[flag("--memory AMOUNT", "Jobs")]` gives a setting an option of the command, under this heading of its help.
+/// `#[check(f)]` calls `f(key, &value)`, and `#[setter(T)]` gives the builder a method that takes a `T`, and that
+/// unsets another setting with `in_place_of`.
+macro_rules! declare {
+    (
+        setters: $setters:ident for $place:ident,
+        $(#[$attribute:meta])*
+        pub struct $name:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $(#[flag($usage:literal, $heading:literal $(, conflicts: $($conflict:ident)+)?)])?
+                $(#[check($check:expr)])?
+                $(#[setter($argument:ty $(, in_place_of: $other:ident)?)])?
+                $(#[serde($($serde:tt)+)])?
+                pub $field:ident: $type:ty,
+            )*
+        }
+    ) => {
+        $(#[$attribute])*
+        pub struct $name {
+            $($(#[doc = $doc])+ $(#[serde($($serde)+)])? pub $field: $type,)*
+        }
+
+        impl $crate::settings::declare::Declared for $name {
+            const ALL: &'static [$crate::settings::declare::Setting] = &[$($crate::settings::declare::Setting {
+                field: stringify!($field),
+                docs: concat!($($doc, "\n"),+),
+                flag: $crate::settings::declare::flag!($($usage, $heading, [$($(stringify!($conflict)),+)?])?),
+                kind: <$type as $crate::settings::declare::Value>::KIND,
+            },)*];
+        }
+
+        impl $name {
+            /// Returns these settings, completed by those of `below`. Settings with several values are merged, or replaced if
+            /// they are lists.
+            #[must_use]
+            pub fn over(self, below: Self) -> Self {
+                Self { $($field: $crate::settings::declare::Value::over(self.$field, below.$field),)* }
+            }
+
+            /// Checks the form of each setting by itself.
+            pub(crate) fn check_each(&self) -> $crate::error::Result<()> {
+                $($($crate::settings::declare::check(stringify!($field), &self.$field, $check)?;)?)*
+                Ok(())
+            }
+        }
+
+        #[allow(unused_macros, reason = "settings without a builder")]
+        macro_rules! $setters {
+            () => {
+                $($crate::settings::declare::setter! {
+                    [$(#[doc = $doc])+] $name $place $field [$($argument $(, $other)?)?]
+                })*
+            };
+        }
+        #[allow(unused_imports, reason = "settings without a builder")]
+        pub(crate) use $setters;
+    };
+}
+
+/// Expands to the flag of a setting, or to `None`.
+macro_rules! flag {
+    () => {
+        None
+    };
+    ($usage:literal, $heading:literal, [$($conflict:expr),*]) => {
+        Some($crate::settings::declare::Flag { usage: $usage, heading: $heading, conflicts: &[$($conflict),*] })
+    };
+}
+
+/// Expands to the builder method of a setting, or to nothing.
+macro_rules! setter {
+    ([$($docs:tt)*] $name:ident $place:ident $field:ident []) => {};
+    ([$($docs:tt)*] $name:ident $place:ident $field:ident [$argument:ty $(, $other:ident)?]) => {
+        #[doc = concat!("Sets [`", stringify!($field), "`](", stringify!($name), "::", stringify!($field), "):")]
+        $($docs)*
+        #[must_use]
+        pub fn $field(mut self, value: $argument) -> Self {
+            $(self.$place.$other = ::std::default::Default::default();)?
+            $crate::settings::declare::Value::set(&mut self.$place.$field, value.into());
+            self
+        }
+    };
+}
+
+pub(crate) use {declare, flag, setter};
+
+/// Checks a value, under the key of its field in `Cargo.toml`.
+pub(crate) fn check<T>(field: &str, value: &T, check: impl FnOnce(&str, &T) -> Result<()>) -> Result<()> {
+    check(&field.replace('_', "-"), value)
+}

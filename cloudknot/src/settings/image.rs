@@ -1,0 +1,59 @@
+//! Settings of an image, from `[package.metadata.cloudknot]`, the builders and flags.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::declare::declare;
+use crate::error::{Error, ErrorKind, Result};
+
+declare! {
+    setters: image_setters for image,
+    /// Settings of the image of a worker. A setting that was not given is `None` or empty.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+    #[non_exhaustive]
+    pub struct ImageSettings {
+        /// PEM file of certificate authorities that are trusted besides the public ones, by the worker and for pushes; may be
+        /// repeated.
+        #[flag("--ca-bundle FILE", "Image")]
+        #[setter(impl Into<PathBuf>)]
+        pub ca_bundle: Vec<PathBuf>,
+        /// Base image of the worker, for native libraries or files. The local Docker engine pulls it, and the worker is linked
+        /// dynamically.
+        #[flag("--base-image IMAGE", "Image", conflicts: dockerfile)]
+        #[setter(impl Into<String>, in_place_of: dockerfile)]
+        pub base_image: Option<String>,
+        /// Dockerfile of the worker's base image. The local Docker engine builds it, with the Dockerfile's folder as the context.
+        #[flag("--dockerfile FILE", "Image", conflicts: base_image)]
+        #[setter(impl Into<PathBuf>, in_place_of: base_image)]
+        pub dockerfile: Option<PathBuf>,
+    }
+}
+
+impl ImageSettings {
+    /// Returns whether the worker has a base image, which provides its libraries.
+    pub fn has_base(&self) -> bool {
+        self.base_image.is_some() || self.dockerfile.is_some()
+    }
+
+    /// Returns these settings on top of those of a package: authorities are added, and a base replaces another.
+    pub(crate) fn on(mut self, package: &Self) -> Self {
+        self.ca_bundle.splice(0..0, package.ca_bundle.iter().cloned());
+        if !self.has_base() {
+            self.base_image.clone_from(&package.base_image);
+            self.dockerfile.clone_from(&package.dockerfile);
+        }
+        self
+    }
+
+    /// Checks the settings by themselves, and that there is at most one base.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.check_each()?;
+        if self.base_image.is_none() || self.dockerfile.is_none() {
+            return Ok(());
+        }
+        let message = "invalid `base-image` with `dockerfile`: an image has one base";
+        Err(Error::new(ErrorKind::Config, message).with_hint("name one of them"))
+    }
+}
