@@ -164,10 +164,12 @@ phase_lint() {
 # and without S3, and fail on a warning.
 phase_features() {
     has cargo-clippy || { skipped features "there is no clippy"; return; }
-    local set sets=("" progress)
-    ! asked features || sets+=(aws deploy)
+    local set sets=("" progress) of_a_worker=("" deploy)
+    ! asked features || sets+=(aws deploy) of_a_worker+=(aws)
     for set in "${sets[@]}"; do
         cargo clippy --quiet --locked -p cloudknot --no-default-features --features "$set" -- -D warnings
+    done
+    for set in "${of_a_worker[@]}"; do
         RUSTFLAGS="--cfg cloudknot_worker" CARGO_TARGET_DIR="$target/worker-lint" \
             cargo clippy --quiet --locked -p cloudknot --no-default-features --features "$set" -- -D warnings
     done

@@ -41,9 +41,9 @@ impl Push {
         let mut artifacts = image::build(self.image.0, &compile, tag).await?;
         let reference = artifacts.image.push(repository, &login).await?;
         if self.json {
-            let mut said = as_json(&artifacts.built);
-            said["reference"] = json!(reference);
-            return Ok(output::json(&said)?);
+            let mut report = as_json(&artifacts.built);
+            report["reference"] = json!(reference);
+            return Ok(output::json(&report)?);
         }
         Ok(output::lines([reference])?)
     }

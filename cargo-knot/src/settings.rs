@@ -41,7 +41,7 @@ fn option(setting: &'static Setting) -> Option<Arg> {
     let flag = setting.flag?;
     let (name, value) = flag.usage.split_once(' ').map_or((flag.usage, None), |(name, value)| (name, Some(value)));
     let name = name.trim_start_matches("--");
-    let mut option = Arg::new(setting.field).long(name).help_heading(flag.heading).help(help(setting.docs));
+    let mut option = Arg::new(setting.field).long(name).help_heading(flag.heading).help(help(setting));
     option = flag.conflicts.iter().fold(option, |option, other| option.conflicts_with(*other));
     if let Some(value) = value {
         option = option.value_name(value);
@@ -75,10 +75,21 @@ fn value(setting: &Setting, matches: &ArgMatches) -> Option<Value> {
     }
 }
 
-/// Returns the help of an option: the documentation without Markdown, as one paragraph without the last period.
-fn help(docs: &str) -> String {
-    let words: Vec<_> = docs.split_whitespace().collect();
-    words.join(" ").trim_end_matches('.').to_owned()
+/// Returns the help of an option: the documentation as one paragraph, without the last period.
+fn help(setting: &Setting) -> String {
+    let words: Vec<_> = setting.docs.split_whitespace().collect();
+    // Amounts have to be quoted in a shell, and need no further marks.
+    let text = words.join(" ").replace("`\"", "\"").replace("\"`", "\"");
+    let text = text.trim_end_matches('.');
+    let text = text.strip_prefix("`true` if ").map_or_else(|| text.to_owned(), capital);
+    match setting.kind {
+        SettingKind::List | SettingKind::Table => format!("{text}; may be repeated"),
+        _ => text,
+    }
+}
+
+fn capital(text: &str) -> String {
+    text[..1].to_uppercase() + &text[1..]
 }
 
 fn number(text: &str) -> Result<f64, String> {

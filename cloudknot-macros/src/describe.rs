@@ -16,7 +16,8 @@ pub(crate) fn signature(function: &RemoteFunction) -> String {
     let name = &function.name;
     let generics = spaced(&function.generics);
     let bounds = function.generics.where_clause.as_ref().map(|bounds| format!(" {}", spaced(bounds)));
-    let output = if function.output.said { format!(" -> {}", spaced(&function.output.written)) } else { String::new() };
+    let output =
+        if function.output.explicit { format!(" -> {}", spaced(&function.output.written)) } else { String::new() };
     format!("{asyncness}fn {name}{generics}({}){output}{}", arguments.join(", "), bounds.unwrap_or_default())
 }
 

@@ -258,7 +258,7 @@ fn pointer_parameters(function: &RemoteFunction) -> Vec<TokenStream> {
 fn pointer_output(function: &RemoteFunction) -> Option<TokenStream> {
     let returned = &function.output.written;
     if !function.asyncness {
-        return function.output.said.then(|| quote!(-> #returned));
+        return function.output.explicit.then(|| quote!(-> #returned));
     }
     let lifetime = if borrows(function) { quote!('f) } else { quote!('static) };
     Some(quote!(-> ::cloudknot::__private::BoxFuture<#lifetime, #returned>))

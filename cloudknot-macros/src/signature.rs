@@ -45,7 +45,7 @@ pub(crate) struct Argument {
 /// Return type of a function.
 pub(crate) struct Output {
     /// `true` if the signature states the return type.
-    pub(crate) said: bool,
+    pub(crate) explicit: bool,
     pub(crate) written: Type,
     /// If the return type is a `Result`: the types in its angle brackets, as far as they are written.
     pub(crate) result: Option<Vec<Type>>,
@@ -198,7 +198,7 @@ fn name(typed: &PatType, refusals: &mut Refusals) -> Option<Ident> {
 
 fn output(output: &ReturnType, refusals: &mut Refusals) -> Output {
     let ReturnType::Type(_, written) = output else {
-        return Output { said: false, written: owned::unit(), result: None };
+        return Output { explicit: false, written: owned::unit(), result: None };
     };
     let result = owned::result_arguments(written);
     match result.as_deref() {
@@ -213,5 +213,5 @@ fn output(output: &ReturnType, refusals: &mut Refusals) -> Output {
             }
         }
     }
-    Output { said: true, written: (**written).clone(), result }
+    Output { explicit: true, written: (**written).clone(), result }
 }

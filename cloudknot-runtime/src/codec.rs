@@ -82,7 +82,7 @@ fn all_read(left: usize) -> Result<(), CodecError> {
         return Ok(());
     }
     Err(CodecError::new(
-        "decoded to another value than was encoded",
+        "the decoded value differs from the encoded one",
         format!("{left} bytes are left over; {ASYMMETRIC_SERDE}"),
     ))
 }
@@ -150,7 +150,7 @@ fn encode_bincode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), Stri
     match bincode::serde::encode_into_slice(value, &mut out[begin..], config) {
         Ok(written) if written == size => Ok(()),
         Ok(_) | Err(bincode::error::EncodeError::UnexpectedEnd) => {
-            Err("encoded twice, it has two lengths: its `Serialize` gives different results".into())
+            Err("its `Serialize` is not deterministic: two encodings differ in length".into())
         }
         Err(error) => Err(not_encoded(&error)),
     }

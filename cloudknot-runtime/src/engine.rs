@@ -13,20 +13,20 @@ static ENGINE: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_multi_thread()
         .enable_all()
         .thread_name("cloudknot-engine")
-        .on_thread_start(|| IS_ITS.set(true))
+        .on_thread_start(|| IS_ENGINE_THREAD.set(true))
         .build()
         .expect("a process may start a few threads")
 });
 
 thread_local! {
     /// `true` on the threads of the engine.
-    static IS_ITS: Cell<bool> = const { Cell::new(false) };
+    static IS_ENGINE_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs a function that blocks until the engine has done something. A thread of the engine hands its other tasks to
 /// another thread meanwhile, since the function may wait for one of them.
 pub fn blocking<T>(wait: impl FnOnce() -> T) -> T {
-    if IS_ITS.get() { tokio::task::block_in_place(wait) } else { wait() }
+    if IS_ENGINE_THREAD.get() { tokio::task::block_in_place(wait) } else { wait() }
 }
 
 /// Creates a value that belongs to the engine, such as a listener for a signal.

@@ -123,7 +123,7 @@ fn verify(codec: Codec, fingerprint: Fingerprint, frame: &[u8]) -> Result<&[u8],
     if frame[5] != byte(codec) {
         let other = [Codec::Bincode, Codec::Messagepack].into_iter().find(|codec| byte(*codec) == frame[5]);
         return Err(match other {
-            Some(other) => bad(format!("it was written with {other}, and is to be read with {codec}")),
+            Some(other) => bad(format!("encoded with {other}, but expected {codec}")),
             None => bad(format!("unknown codec {}: damaged", frame[5])),
         });
     }

@@ -150,7 +150,7 @@ pub fn supervise(
         for _ in 0..u64::from(work.parallel).min(unresolved) {
             let slot = std::thread::Builder::new().name("cloudknot-slot".into()).stack_size(8 << 20);
             if let Err(error) = slot.spawn_scoped(scope, || supervisor.slot()) {
-                supervisor.give_up(SupervisorError::Process(format!("no thread for it: {error}")));
+                supervisor.give_up(SupervisorError::Process(format!("cannot spawn its thread: {error}")));
             }
         }
     });

@@ -118,6 +118,7 @@ impl Backend {
         Err(Self::without_aws(&format!("`{}` is `batch`", contract::ENV_BACKEND), note.as_ref()))
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "with the feature, the backend keeps the note")]
     fn knot(note: KnotNote) -> Result<Self> {
         Err(Self::without_aws(&format!("the maps of this program run on the Knot `{}`", note.knot), Some(&note)))
     }
@@ -134,7 +135,7 @@ impl Backend {
     }
 }
 
-/// A worker submits nothing, but contains the program's code.
+/// The backend that [`Backend::docker`] returns in a worker, which submits nothing.
 impl Absent for Backend {
     fn absent() -> Self {
         Self::local()

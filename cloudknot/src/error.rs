@@ -166,6 +166,7 @@ impl Error {
     /// As with [`std::io::Error::get_ref`], [`source`](StdError::source) gives the cause of both.
     ///
     /// ```no_run
+    /// # #[cfg(feature = "deploy")]
     /// # fn example(error: cloudknot::Error) {
     /// use cloudknot::compile::{CompileError, CompileErrorKind};
     ///
@@ -259,10 +260,10 @@ impl Absent for Error {
 }
 
 /// Message of the error for an operation that a worker build does not have.
-pub(crate) const ABSENT: &str = "cannot compile, build images or deploy in a worker: it only runs remote functions";
+pub(crate) const ABSENT: &str = "this operation is not available in a worker, which only runs remote functions";
 /// Hint of the same error.
 pub(crate) const ABSENT_HINT: &str =
-    "do it in `main`, which a worker does not run, and give the result to the function";
+    "perform it in `main`, which a worker does not run, and pass the result to the function";
 
 /// Returns the message of an error of any kind, followed by those of its causes.
 pub(crate) fn with_causes(error: &dyn StdError) -> String {

@@ -44,7 +44,8 @@
 //! - `deploy`: builds a program's worker and image, pushes the image to a registry, and deploys to AWS, from code. Can use the
 //!   local Docker engine to run maps and for base images.
 //!
-//! A worker has the same public API. Functions that only a host can perform return an error there.
+//! A worker has the same public API. Operations of a host return an error there; `Backend::docker` returns the local backend,
+//! and the doctor a finding that says so.
 //!
 //! The command `cargo knot` is in a separate package, `cargo-knot`.
 
@@ -52,18 +53,11 @@
 // A worker or a build without some feature lacks callers and bodies. The complete build shows what nobody uses.
 #![cfg_attr(
     any(cloudknot_worker, not(all(feature = "deploy", feature = "progress"))),
-    allow(
-        dead_code,
-        unreachable_pub,
-        unused_imports,
-        unused_macros,
-        unused_mut,
-        unused_variables,
-        clippy::needless_pass_by_value,
-        clippy::unnecessary_wraps,
-        clippy::unused_async,
-        clippy::unused_self
-    )
+    allow(dead_code, unreachable_pub, unused_imports, unused_macros)
+)]
+#![cfg_attr(
+    cloudknot_worker,
+    allow(unused_mut, unused_variables, clippy::needless_pass_by_value, clippy::unused_async)
 )]
 
 #[cfg(cloudknot_allocator = "mimalloc")]

@@ -267,7 +267,10 @@ async fn manifest(store: &dyn Store, keys: &RunKeys, run: &str) -> Result<Manife
     // The version is read first: a manifest of another version may lack fields of this one.
     let Version { version } = serde_json::from_slice(&bytes).map_err(|error| damaged(&key, error))?;
     if version != Manifest::VERSION {
-        return Err(damaged(&key, format!("it has version {version}, this program reads {}", Manifest::VERSION)));
+        return Err(damaged(
+            &key,
+            format!("unsupported version {version}: this program reads version {}", Manifest::VERSION),
+        ));
     }
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(&key, error))?;
     if manifest.run != run || manifest.chunk == 0 || manifest.parallel == 0 {

@@ -9,7 +9,7 @@ pub(crate) mod image;
 pub(crate) mod knot;
 pub(crate) mod login;
 pub(crate) mod names;
-#[cfg(all(feature = "aws", not(cloudknot_worker)))]
+#[cfg(all(feature = "deploy", not(cloudknot_worker)))]
 pub(crate) mod network;
 pub(crate) mod pars;
 pub(crate) mod partition;

@@ -28,7 +28,7 @@ pub(crate) fn install() {
         _ => std::io::stderr().is_terminal(),
     };
     if !matches!(setting.as_str(), "" | "bar" | "plain") {
-        say(&format!("{ENV_PROGRESS} is `{setting}`, which is none of: off, plain, bar"));
+        say(&format!("invalid {ENV_PROGRESS} `{setting}`: must be off, plain or bar"));
     }
     set_hook(Some(Box::new(Terminal { bar, shown: Arc::default() })));
 }
@@ -149,7 +149,7 @@ impl AllShown {
         match sent {
             // The caller of the push reports the error.
             None => {}
-            Some(0) => say(&format!("{repository} has its layers already: nothing was sent")),
+            Some(0) => say(&format!("all layers already exist in {repository}: nothing was sent")),
             Some(sent) => say(&format!("pushed to {repository}: {} sent", DecimalBytes(sent))),
         }
     }
@@ -309,11 +309,11 @@ fn answer_interrupts(shown: &Arc<Mutex<AllShown>>) {
 
 async fn wait_for_runs(shown: &Mutex<AllShown>) {
     let began = Instant::now();
-    let mut told = false;
+    let mut hint_shown = false;
     while !lock(shown).runs.is_empty() && began.elapsed() < INTERRUPTED {
-        if !told && began.elapsed() > Duration::from_secs(1) {
+        if !hint_shown && began.elapsed() > Duration::from_secs(1) {
             say("interrupted: storing the finished items; press Ctrl-C again to end at once");
-            told = true;
+            hint_shown = true;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -219,7 +219,7 @@ impl Moto {
         Some(Self { address, log: fork.log_file(), _fork: Some(fork) })
     }
 
-    /// Returns a server that already runs, and logs to this file.
+    /// Returns a handle to a server that is already running, and logs to this file.
     pub(crate) fn at(address: SocketAddr, log: PathBuf) -> Self {
         Self { address, log, _fork: None }
     }

@@ -328,7 +328,7 @@ fn messagepack_only<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: 
 }
 
 #[test]
-fn what_describes_itself_goes_by_messagepack() {
+fn self_describing_types_need_messagepack() {
     messagepack_only(serde_json::json!({"a": [1, 2.5, null, "x"], "b": {"c": -1}}));
     messagepack_only(vec![Untagged::Number(1), Untagged::Text("one".into())]);
     messagepack_only(vec![Tagged::Point { x: 0.5 }, Tagged::Empty]);
@@ -372,7 +372,7 @@ fn what_is_written_otherwise_each_time_is_refused() {
 }
 
 #[test]
-fn what_is_written_otherwise_than_it_is_read_is_found_at_any_size() {
+fn asymmetric_serde_is_detected_at_any_size() {
     #[derive(Serialize, Deserialize)]
     struct Sparse {
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -30,7 +30,7 @@ fn check<T: DeserializeOwned>(expected: &str) {
 }
 
 #[test]
-fn what_has_no_name() {
+fn unnamed_types() {
     check::<(bool, char, i8, i16, i32)>("(bool, char, i8, i16, i32)");
     check::<(i64, i128, isize, u8)>("(i64, i128, i64, u8)");
     check::<(u16, u32, u64, u128, usize, f32, f64)>("(u16, u32, u64, u128, u64, f32, f64)");
@@ -441,7 +441,7 @@ enum MaybeSecret {
 }
 
 #[test]
-fn what_refuses_everything_is_opaque_and_the_rest_is_seen() {
+fn untraceable_type_is_opaque() {
     let secret = "opaque values::fingerprint::Secret (string)";
     check::<Secret>(secret);
     check::<Option<Secret>>(&format!("Option<{secret}>"));

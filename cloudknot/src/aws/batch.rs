@@ -219,10 +219,10 @@ impl Batch {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let said = aws::message(&error).to_owned();
+        let message = aws::message(&error).to_owned();
         let failed = self.aws.failed(doing, error);
         let is_gone = ["does not exist", "not found", "is not active", "DISABLED", "DELETED", "INVALID"];
-        if failed.kind() == ErrorKind::Aws && is_gone.iter().any(|words| said.contains(words)) {
+        if failed.kind() == ErrorKind::Aws && is_gone.iter().any(|words| message.contains(words)) {
             return failed.of_kind(ErrorKind::NotFound);
         }
         failed
@@ -254,8 +254,8 @@ impl Batch {
     pub(crate) async fn describe(&self, ids: &[String]) -> Result<Vec<Described>> {
         let mut found = Vec::new();
         for ids in ids.chunks(AT_ONCE) {
-            let asked = self.client.describe_jobs().set_jobs(Some(ids.to_vec())).send().await;
-            let answer = asked.map_err(|error| self.aws.failed("look at the jobs of the run", error))?;
+            let response = self.client.describe_jobs().set_jobs(Some(ids.to_vec())).send().await;
+            let answer = response.map_err(|error| self.aws.failed("look at the jobs of the run", error))?;
             found.extend(answer.jobs.unwrap_or_default().into_iter().map(Described::of));
         }
         Ok(found)
@@ -264,8 +264,8 @@ impl Batch {
     /// Terminates a job, or cancels it if it has not started. An array job is terminated with all of its children. A job
     /// that has ended does not change.
     pub(crate) async fn terminate(&self, id: &str, reason: &str) -> Result<()> {
-        let asked = self.client.terminate_job().job_id(id).reason(reason).send().await;
-        asked.map_err(|error| self.aws.failed(&format!("end the job `{id}`"), error))?;
+        let response = self.client.terminate_job().job_id(id).reason(reason).send().await;
+        response.map_err(|error| self.aws.failed(&format!("end the job `{id}`"), error))?;
         Ok(())
     }
 }
@@ -276,11 +276,11 @@ fn requirements(resources: &Resources) -> Option<Vec<ResourceRequirement>> {
         (ResourceType::Memory, resources.memory_mib.map(|mib| mib.to_string())),
         (ResourceType::Gpu, resources.gpus.map(|gpus| gpus.to_string())),
     ];
-    let said = all
+    let requirements = all
         .into_iter()
         .filter_map(|(kind, value)| Some(ResourceRequirement::builder().r#type(kind).value(value?).build()));
-    let said: Vec<_> = said.collect();
-    (!said.is_empty()).then_some(said)
+    let requirements: Vec<_> = requirements.collect();
+    (!requirements.is_empty()).then_some(requirements)
 }
 
 /// Returns whether a retry of the submission may succeed: there was no answer, or AWS Batch is overloaded or broken.

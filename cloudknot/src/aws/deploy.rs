@@ -59,8 +59,8 @@ impl Aws {
 
     /// Returns the account ID and the ARN of the caller.
     pub(crate) async fn caller(&self) -> Result<(String, String)> {
-        let asked = client!(self, sts).get_caller_identity().send().await;
-        let answer = asked.map_err(|error| self.failed("get the identity of the caller from AWS", error))?;
+        let response = client!(self, sts).get_caller_identity().send().await;
+        let answer = response.map_err(|error| self.failed("get the identity of the caller from AWS", error))?;
         Ok((answer.account.unwrap_or_default(), answer.arn.unwrap_or_default()))
     }
 }

@@ -46,17 +46,17 @@ struct Group {
 /// Returns whether there is a log group with this name.
 pub(crate) async fn group_is_there(aws: &Aws, group: &str) -> Result<bool> {
     // Groups are sorted by name: the one whose name is the prefix itself comes first.
-    let asked = json!({"logGroupNamePrefix": group, "limit": 1});
+    let body = json!({"logGroupNamePrefix": group, "limit": 1});
     let target = ("DescribeLogGroups", "Logs_20140328.DescribeLogGroups");
-    let found: Groups = ask(aws, target, &asked, &format!("look for the log group `{group}`")).await?;
+    let found: Groups = ask(aws, target, &body, &format!("look for the log group `{group}`")).await?;
     Ok(found.groups.iter().any(|found| found.name == group))
 }
 
 /// Returns the end of a log: at most 100 lines and 16 KiB.
 pub(crate) async fn end_of(aws: &Aws, group: &str, stream: &str) -> Result<String> {
-    let asked = json!({"logGroupName": group, "logStreamName": stream, "limit": LINES, "startFromHead": false});
+    let body = json!({"logGroupName": group, "logStreamName": stream, "limit": LINES, "startFromHead": false});
     let target = ("GetLogEvents", "Logs_20140328.GetLogEvents");
-    let events: Events = ask(aws, target, &asked, &format!("read the log `{stream}` of `{group}`")).await?;
+    let events: Events = ask(aws, target, &body, &format!("read the log `{stream}` of `{group}`")).await?;
     let mut text: String = events.events.into_iter().map(|event| event.message + "\n").collect();
     let mut begin = text.len().saturating_sub(MOST);
     while !text.is_char_boundary(begin) {
@@ -69,10 +69,10 @@ pub(crate) async fn end_of(aws: &Aws, group: &str, stream: &str) -> Result<Strin
 async fn ask<T: DeserializeOwned>(
     aws: &Aws,
     (operation, target): (&'static str, &'static str),
-    asked: &Value,
+    body: &Value,
     doing: &str,
 ) -> Result<T> {
-    let request = Request { content_type: "application/x-amz-json-1.1", target: Some(target), body: asked.to_string() };
+    let request = Request { content_type: "application/x-amz-json-1.1", target: Some(target), body: body.to_string() };
     let answer = signed::send(aws, &LOGS, operation, request).await.map_err(|error| aws.failed(doing, error))?;
     serde_json::from_str(&answer)
         .map_err(|error| Error::new(ErrorKind::Aws, format!("cannot {doing}")).with_source(error))

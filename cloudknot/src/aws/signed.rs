@@ -126,13 +126,13 @@ fn endpoint(aws: &Aws, service: &Service) -> String {
         ServiceConfigKey::builder().service_id(service.id).env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
     let own = own.expect("all three parts are there");
     let general = config.endpoint_url().map(str::to_owned);
-    let said = if config.get_origin("endpoint_url").is_client_config() {
+    let endpoint = if config.get_origin("endpoint_url").is_client_config() {
         general
     } else {
         config.service_config().and_then(|known| known.load_config(own)).or(general)
     };
     let fips = config.use_fips().unwrap_or_default();
-    said.unwrap_or_else(|| of_region(service, &aws.region, fips, config.use_dual_stack().unwrap_or_default()))
+    endpoint.unwrap_or_else(|| of_region(service, &aws.region, fips, config.use_dual_stack().unwrap_or_default()))
 }
 
 fn of_region(service: &Service, region: &str, fips: bool, dual_stack: bool) -> String {
@@ -148,12 +148,12 @@ fn of_region(service: &Service, region: &str, fips: bool, dual_stack: bool) -> S
     format!("https://{name}{fips}.{region}.{domain}")
 }
 
-fn serialized(asked: Request) -> Result<HttpRequest, BoxError> {
-    let mut request = HttpRequest::new(SdkBody::from(asked.body));
+fn serialized(given: Request) -> Result<HttpRequest, BoxError> {
+    let mut request = HttpRequest::new(SdkBody::from(given.body));
     request.set_method("POST")?;
     request.set_uri("/")?;
-    request.headers_mut().insert("content-type", asked.content_type);
-    if let Some(target) = asked.target {
+    request.headers_mut().insert("content-type", given.content_type);
+    if let Some(target) = given.target {
         request.headers_mut().insert("x-amz-target", target);
     }
     Ok(request)

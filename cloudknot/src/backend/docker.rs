@@ -131,7 +131,7 @@ impl Fleet {
                 () = tokio::time::sleep(POLL_INTERVAL) => self.refresh().await?,
             }
         }
-        folder_lock::outcome(&self.ledger).await
+        folder_lock::round_end(&self.ledger).await
     }
 
     /// Records what the containers have stored.

@@ -70,8 +70,8 @@ fn acquire(ledger: &Ledger, lock: &Path, start: Start, compute: impl FnOnce() ->
     }
 }
 
-/// Returns the end of a round whose backend has stopped working.
-pub(super) async fn outcome(ledger: &Ledger) -> Result<End> {
+/// Determines how a round ended, once its backend has finished. Cancels the run if too many items failed.
+pub(super) async fn round_end(ledger: &Ledger) -> Result<End> {
     if ledger.missing().is_empty() {
         return Ok(End::Complete);
     }

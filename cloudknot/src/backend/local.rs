@@ -99,7 +99,7 @@ impl Driver {
             SupervisorError::Store(error) => error.into(),
             other => Error::new(ErrorKind::Infrastructure, with_causes(&other)),
         })?;
-        engine::block_on(folder_lock::outcome(&self.ledger))
+        engine::block_on(folder_lock::round_end(&self.ledger))
     }
 }
 

@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::build::image::{Image, ImageError, ImageOptions};
-use crate::error::{self, ABSENT, Absent, ErrorKind};
+use crate::error::{self, ABSENT, ABSENT_HINT, Absent, ErrorKind};
 use crate::host::{host_await, host_type};
 use crate::settings::image::ImageSettings;
 
@@ -122,6 +122,8 @@ pub struct DockerError {
 /// An operation with the engine, as its error names it.
 #[derive(Debug, thiserror::Error)]
 enum Operation {
+    #[error("cannot use a Docker engine")]
+    OfAHost,
     #[error("cannot reach a Docker engine")]
     Connect,
     #[error("cannot load the image into Docker")]
@@ -157,6 +159,7 @@ impl DockerError {
     /// Returns a hint on what to do next, if there is one.
     pub fn hint(&self) -> Option<String> {
         match &self.doing {
+            Operation::OfAHost => Some(ABSENT_HINT.to_owned()),
             Operation::Connect => Some("start Docker, or set DOCKER_HOST to its address".to_owned()),
             Operation::Pull(name) => {
                 Some(format!("check the name; if it requires a login, run `docker pull {name}` once, then try again"))
@@ -198,8 +201,7 @@ impl DockerError {
 
 impl Absent for DockerError {
     fn absent() -> Self {
-        // A worker has no engine.
-        Self { doing: Operation::Connect, source: ABSENT.into() }
+        Self { doing: Operation::OfAHost, source: ABSENT.into() }
     }
 }
 

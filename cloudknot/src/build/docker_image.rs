@@ -201,7 +201,7 @@ impl DockerImageBuilder {
         builder.functions(functions).image(worker.settings.image.clone())
     }
 
-    /// Sets the settings of the image.
+    /// Sets the settings of the image, in place of those that were set before.
     #[must_use]
     pub fn image(mut self, settings: ImageSettings) -> Self {
         self.image = settings;

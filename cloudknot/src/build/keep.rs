@@ -73,6 +73,6 @@ impl Built {
 /// it runs.
 fn types_of(worker: &Path) -> Option<Vec<Types>> {
     let mut ask = Command::new(worker);
-    let said = ask.env(contract::ENV_DESCRIBE, "1").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    serde_json::from_slice(&said.stdout).ok().filter(|_| said.status.success())
+    let output = ask.env(contract::ENV_DESCRIBE, "1").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())
 }

@@ -47,7 +47,8 @@ impl Pipeline {
         Self { program, image: ImageSettings::default() }
     }
 
-    /// Sets the settings of the image, on top of those of the package: authorities are added, and a base replaces another.
+    /// Sets the settings of the image, in place of those that were set before. They are on top of those of the package:
+    /// authorities are added, and a base replaces another.
     ///
     /// With a base, the program must be resolved with [`Compile::dynamic`](super::compile::Compile::dynamic).
     #[must_use]
@@ -67,7 +68,7 @@ impl Pipeline {
     }
 
     fn settings(&self) -> ImageSettings {
-        self.image.clone().on(&self.program.settings().image)
+        self.image.clone().over(&self.program.settings().image)
     }
 
     /// Checks the files that the image is built from, before anything is compiled.

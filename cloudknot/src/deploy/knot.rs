@@ -377,7 +377,8 @@ impl KnotBuilder {
         self
     }
 
-    /// Sets the settings of the image, on top of those of the package: authorities are added, and a base replaces another.
+    /// Sets the settings of the image, in place of those that were set before. They are on top of those of the package:
+    /// authorities are added, and a base replaces another.
     #[must_use]
     pub fn image(mut self, settings: ImageSettings) -> Self {
         self.image = settings;

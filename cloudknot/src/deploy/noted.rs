@@ -46,9 +46,9 @@ pub(crate) fn digest(text: impl AsRef<[u8]>) -> String {
 }
 
 /// Returns the differences between two settings, one per line.
-pub(crate) fn differences(there: &Value, wanted: &Value) -> Vec<String> {
-    fn collect(path: &str, there: &Value, wanted: &Value, found: &mut Vec<String>) {
-        match (there, wanted) {
+pub(crate) fn differences(current: &Value, wanted: &Value) -> Vec<String> {
+    fn collect(path: &str, current: &Value, wanted: &Value, found: &mut Vec<String>) {
+        match (current, wanted) {
             (Value::Object(one), Value::Object(other)) => {
                 let keys: BTreeSet<_> = one.keys().chain(other.keys()).collect();
                 for key in keys {
@@ -57,14 +57,14 @@ pub(crate) fn differences(there: &Value, wanted: &Value) -> Vec<String> {
                     collect(&path, &of(one), &of(other), found);
                 }
             }
-            _ if there == wanted => {}
-            _ => found.push(format!("{path}: it has {}, and {} was asked for", said(there), said(wanted))),
+            _ if current == wanted => {}
+            _ => found.push(format!("{path}: is {}, requested {}", display(current), display(wanted))),
         }
     }
-    fn said(value: &Value) -> String {
+    fn display(value: &Value) -> String {
         if value.is_null() { "none".to_owned() } else { value.to_string() }
     }
     let mut found = Vec::new();
-    collect("", there, wanted, &mut found);
+    collect("", current, wanted, &mut found);
     found
 }

@@ -204,12 +204,12 @@ mod tests {
                 assert!(granted.iter().any(|one| one == action), "{} lacks {action} on {resource}", allowed.name());
             }
         };
-        // Requests of `knot/resolve.rs` and `knot/preflight.rs` before anything is compiled.
+        // Requests of `knot/host/resolve.rs` and `preflight.rs` before anything is compiled.
         check(Allowed::Deploy, ":repository/shared", &["ecr:DescribeRepositories"]);
         check(Allowed::Deploy, "*", &["ec2:DescribeImages", "ec2:DescribeKeyPairs"]);
         check(Allowed::Deploy, "*", &["iam:ListPolicies", "batch:ListJobs", "servicequotas:ListServiceQuotas"]);
         check(Allowed::Deploy, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
-        // Requests of `pars/resolve.rs` before anything is created.
+        // Requests of `pars/host/resolve.rs` before anything is created.
         check(Allowed::ParsCreate, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
         check(Allowed::ParsCreate, ":role/theirs", &["iam:GetRole", "iam:ListInstanceProfilesForRole", "iam:PassRole"]);
         check(Allowed::ParsCreate, "*", &["ec2:DescribeAvailabilityZones"]);

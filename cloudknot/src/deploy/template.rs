@@ -42,7 +42,7 @@ impl Resource {
 
 /// Returns the source of a template, before it is rendered.
 pub(crate) fn source(name: &str) -> &'static str {
-    TEMPLATES.iter().find(|(there, _)| *there == name).expect("it is one of ours").1
+    TEMPLATES.iter().find(|(template_name, _)| *template_name == name).expect("it is one of ours").1
 }
 
 /// Renders a template. `values` has to contain every value that the template names.

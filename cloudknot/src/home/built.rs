@@ -73,7 +73,8 @@ impl Built {
         let path = home.join(FILE);
         let text = serde_json::to_vec_pretty(self).expect("a note is texts and numbers");
         super::create(home).and_then(|()| std::fs::write(&path, text)).map_err(|error| {
-            Error::new(ErrorKind::Image, format!("cannot note the image in `{}`", path.display())).with_source(error)
+            Error::new(ErrorKind::Image, format!("cannot write the note of the image to `{}`", path.display()))
+                .with_source(error)
         })
     }
 

@@ -70,7 +70,8 @@ impl KnotNote {
         let path = home.join(FILE);
         let text = serde_json::to_vec_pretty(self).expect("a note is texts");
         super::create(home).and_then(|()| std::fs::write(&path, text)).map_err(|error| {
-            Error::new(ErrorKind::Config, format!("cannot note the Knot in `{}`", path.display())).with_source(error)
+            Error::new(ErrorKind::Config, format!("cannot write the note of the Knot to `{}`", path.display()))
+                .with_source(error)
         })
     }
 

@@ -49,8 +49,8 @@ impl Options {
 
     pub(super) fn check(&self) -> Result<()> {
         let zero = |what: &str| {
-            Err(Error::new(ErrorKind::Config, format!("cannot submit: {what}(0) leaves nothing to do"))
-                .with_hint(format!("leave .{what}(..) out, or give at least 1")))
+            Err(Error::new(ErrorKind::Config, format!("invalid .{what}(0): must be at least 1"))
+                .with_hint("leave it out for the default"))
         };
         match (self.chunk, self.parallel, self.max_failures, self.timeout) {
             (Some(0), ..) => zero("chunk"),

@@ -12,13 +12,13 @@ use super::names::{self, Kind};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) fn range(range: RangeInclusive<u32>) -> impl Fn(&str, &Option<u32>) -> Result<()> {
-    move |key, value| match value.filter(|value| !range.contains(value)) {
-        None => Ok(()),
-        Some(value) => Err(Error::new(ErrorKind::Config, format!("invalid `{key}`: {value}")).with_hint(format!(
-            "must be from {} to {}",
-            range.start(),
-            range.end()
-        ))),
+    move |key, value| {
+        let Some(value) = value.filter(|value| !range.contains(value)) else { return Ok(()) };
+        let hint = match (range.start(), range.end()) {
+            (least, &u32::MAX) => format!("must be at least {least}"),
+            (least, most) => format!("must be from {least} to {most}"),
+        };
+        Err(Error::new(ErrorKind::Config, format!("invalid `{key}`: {value}")).with_hint(hint))
     }
 }
 

@@ -141,15 +141,17 @@ impl<T> Value for BTreeMap<String, T> {
     }
 }
 
-/// Declares a struct of settings, and a macro with the builder methods that set them.
+/// Declares a struct of settings.
 ///
-/// `setters: m for f` names the macro, and the field of the builder that has the settings.
+/// `over: over` adds a function that merges two structs; `setters: m for f` names the macro with the builder methods, and the
+/// field of the builder that has the settings.
 /// `#[flag("--memory AMOUNT", "Jobs")]` gives a setting an option of the command, under this heading of its help.
 /// `#[check(f)]` calls `f(key, &value)`, and `#[setter(T)]` gives the builder a method that takes a `T`, and that
 /// unsets another setting with `in_place_of`.
 macro_rules! declare {
     (
-        setters: $setters:ident for $place:ident,
+        $(over: $over:ident,)?
+        $(setters: $setters:ident for $place:ident,)?
         $(#[$attribute:meta])*
         pub struct $name:ident {
             $(
@@ -157,14 +159,13 @@ macro_rules! declare {
                 $(#[flag($usage:literal, $heading:literal $(, conflicts: $($conflict:ident)+)?)])?
                 $(#[check($check:expr)])?
                 $(#[setter($argument:ty $(, in_place_of: $other:ident)?)])?
-                $(#[serde($($serde:tt)+)])?
                 pub $field:ident: $type:ty,
             )*
         }
     ) => {
         $(#[$attribute])*
         pub struct $name {
-            $($(#[doc = $doc])+ $(#[serde($($serde)+)])? pub $field: $type,)*
+            $($(#[doc = $doc])+ pub $field: $type,)*
         }
 
         impl $crate::settings::declare::Declared for $name {
@@ -177,12 +178,7 @@ macro_rules! declare {
         }
 
         impl $name {
-            /// Returns these settings, completed by those of `below`. Settings with several values are merged, or replaced if
-            /// they are lists.
-            #[must_use]
-            pub fn over(self, below: Self) -> Self {
-                Self { $($field: $crate::settings::declare::Value::over(self.$field, below.$field),)* }
-            }
+            $crate::settings::declare::over! { [$($over)?] $($field)* }
 
             /// Checks the form of each setting by itself.
             pub(crate) fn check_each(&self) -> $crate::error::Result<()> {
@@ -191,16 +187,9 @@ macro_rules! declare {
             }
         }
 
-        #[allow(unused_macros, reason = "settings without a builder")]
-        macro_rules! $setters {
-            () => {
-                $($crate::settings::declare::setter! {
-                    [$(#[doc = $doc])+] $name $place $field [$($argument $(, $other)?)?]
-                })*
-            };
+        $crate::settings::declare::setters! {
+            [$($setters $place)?] $name $({ [$(#[doc = $doc])+] $field [$($argument $(, $other)?)?] })*
         }
-        #[allow(unused_imports, reason = "settings without a builder")]
-        pub(crate) use $setters;
     };
 }
 
@@ -214,11 +203,36 @@ macro_rules! flag {
     };
 }
 
+/// Expands to the function that merges two structs, if it is asked for.
+macro_rules! over {
+    ([] $($field:ident)*) => {};
+    ([$over:ident] $($field:ident)*) => {
+        /// Returns these settings, completed by those of `below`. Tables are merged, and lists are replaced.
+        #[must_use]
+        pub fn $over(self, below: Self) -> Self {
+            Self { $($field: $crate::settings::declare::Value::over(self.$field, below.$field),)* }
+        }
+    };
+}
+
+/// Expands to the macro with all builder methods, if there is a builder.
+macro_rules! setters {
+    ([] $($rest:tt)*) => {};
+    ([$setters:ident $place:ident] $name:ident $({ $docs:tt $field:ident $argument:tt })*) => {
+        macro_rules! $setters {
+            () => {
+                $($crate::settings::declare::setter! { $docs $name $place $field $argument })*
+            };
+        }
+        pub(crate) use $setters;
+    };
+}
+
 /// Expands to the builder method of a setting, or to nothing.
 macro_rules! setter {
-    ([$($docs:tt)*] $name:ident $place:ident $field:ident []) => {};
+    ($docs:tt $name:ident $place:ident $field:ident []) => {};
     ([$($docs:tt)*] $name:ident $place:ident $field:ident [$argument:ty $(, $other:ident)?]) => {
-        #[doc = concat!("Sets [`", stringify!($field), "`](", stringify!($name), "::", stringify!($field), "):")]
+        #[doc = concat!("Gives a value for [`", stringify!($field), "`](", stringify!($name), "::", stringify!($field), "):")]
         $($docs)*
         #[must_use]
         pub fn $field(mut self, value: $argument) -> Self {
@@ -229,7 +243,7 @@ macro_rules! setter {
     };
 }
 
-pub(crate) use {declare, flag, setter};
+pub(crate) use {declare, flag, over, setter, setters};
 
 /// Checks a value, under the key of its field in `Cargo.toml`.
 pub(crate) fn check<T>(field: &str, value: &T, check: impl FnOnce(&str, &T) -> Result<()>) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::declare::declare;
 use crate::error::{Error, ErrorKind, Result};
@@ -10,12 +10,11 @@ use crate::error::{Error, ErrorKind, Result};
 declare! {
     setters: image_setters for image,
     /// Settings of the image of a worker. A setting that was not given is `None` or empty.
-    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
     #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
     #[non_exhaustive]
     pub struct ImageSettings {
-        /// PEM file of certificate authorities that are trusted besides the public ones, by the worker and for pushes; may be
-        /// repeated.
+        /// PEM files of certificate authorities that are trusted besides the public ones, by the worker and for pushes.
         #[flag("--ca-bundle FILE", "Image")]
         #[setter(impl Into<PathBuf>)]
         pub ca_bundle: Vec<PathBuf>,
@@ -38,7 +37,7 @@ impl ImageSettings {
     }
 
     /// Returns these settings on top of those of a package: authorities are added, and a base replaces another.
-    pub(crate) fn on(mut self, package: &Self) -> Self {
+    pub(crate) fn over(mut self, package: &Self) -> Self {
         self.ca_bundle.splice(0..0, package.ca_bundle.iter().cloned());
         if !self.has_base() {
             self.base_image.clone_from(&package.base_image);

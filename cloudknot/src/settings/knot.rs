@@ -10,6 +10,7 @@ use super::names::{self, Kind};
 use crate::error::{self, Error, ErrorKind};
 
 declare! {
+    over: over,
     setters: knot_setters for settings,
     /// Settings of a Knot. A setting that was not given is `None` or empty.
     #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -27,14 +28,14 @@ declare! {
         #[flag("--repository NAME", "Knot")]
         #[setter(impl Into<String>)]
         pub repository: Option<String>,
-        /// Further policy of the job role, by name or ARN; may be repeated.
+        /// Further policies of the job role, by name or ARN.
         #[flag("--policy POLICY", "Knot")]
         pub policies: Vec<String>,
         /// ARN of the role of jobs, in place of the Knot's own.
         #[flag("--job-role ARN", "Knot")]
         #[setter(impl Into<String>)]
         pub job_role: Option<String>,
-        /// Tag of all resources that can have tags; may be repeated.
+        /// Tags of all resources that can have tags.
         #[flag("--tag KEY=VALUE", "Knot")]
         #[check(checks::tags)]
         pub tags: BTreeMap<String, String>,
@@ -67,19 +68,19 @@ declare! {
         #[check(checks::range(1..=10))]
         #[setter(u32)]
         pub attempts: Option<u32>,
-        /// Environment variable of every job; may be repeated.
+        /// Environment variables of every job.
         #[flag("--env NAME=VALUE", "Jobs")]
         #[check(checks::variables)]
         pub env: BTreeMap<String, String>,
-        /// Environment variable whose value is a secret, by its ARN in Secrets Manager or SSM; may be repeated.
+        /// Environment variables whose values are secrets, by their ARNs in Secrets Manager or SSM.
         #[flag("--secret NAME=ARN", "Jobs")]
         #[check(checks::secrets)]
         pub secrets: BTreeMap<String, String>,
-        /// ARN of the KMS key that encrypts secrets, if it is not AWS's own; may be repeated.
+        /// ARNs of the KMS keys that secrets are encrypted with, if these are not AWS's own.
         #[flag("--secret-key ARN", "Jobs")]
         #[check(checks::names(Kind::Key))]
         pub secret_keys: Vec<String>,
-        /// Path in the container, and EFS file system that is mounted there; may be repeated.
+        /// Paths in the container, and the EFS file systems that are mounted there.
         #[flag("--mount PATH=ID", "Jobs")]
         #[check(check_mounts)]
         pub mounts: BTreeMap<String, Mount>,
@@ -87,7 +88,7 @@ declare! {
         #[check(check_log)]
         #[setter(Log)]
         pub log: Option<Log>,
-        /// Makes everything but `/tmp` read-only; on Fargate, everything.
+        /// `true` if everything but `/tmp` is read-only; on Fargate, everything.
         #[flag("--read-only", "Jobs")]
         pub read_only: Option<bool>,
         /// Compute that jobs run on; EC2 instances if not given.

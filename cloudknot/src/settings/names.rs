@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn arns_are_of_what_they_should_be() {
+    fn arns_must_match_service_and_resource() {
         let key = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab";
         takes(Kind::Key, &[key, "arn:aws-cn:kms:cn-north-1:123456789012:key/mrk-1"]);
         let queue = "arn:aws:batch:eu-central-1:123456789012:job-queue/lab";
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_are_kept_for_a_number_that_there_is() {
+    fn log_retention_must_be_supported() {
         for days in [1, 30, 3653] {
             check_retention(days).unwrap();
         }

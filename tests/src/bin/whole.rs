@@ -1,19 +1,21 @@
-//! Program that names everything that only a host has. Its worker compiles nevertheless, and contains none of it.
+//! Program that names all types and modules that the library exports with the feature `deploy`. Its worker compiles
+//! nevertheless, and contains none of what a host does.
 
 use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
 use cloudknot::compile::{
-    Allocator, Arch, AwsFeature, CargoTarget, Compile, CompileError, CompileSettings, FunctionDescription, Lto,
-    LtoWord, Machine, OptLevel, Profile, Program, Selection, Settings, SizeLevel, Worker, WorkerTarget,
+    Allocator, Arch, AwsFeature, CargoTarget, Compile, CompileError, CompileErrorKind, CompileSettings,
+    FunctionDescription, Lto, LtoWord, Machine, OptLevel, Profile, Program, Selection, Settings, SizeLevel, Worker,
+    WorkerTarget,
 };
 use cloudknot::docker::{Base, DockerError, Engine};
 use cloudknot::doctor::{Examination, Finding, State, examine};
 use cloudknot::image::{Architecture, Image, ImageError, ImageOptions};
 use cloudknot::policy::{Allowed, Scope};
 use cloudknot::prune::{Orphan, OrphanKind, Prune};
-use cloudknot::registry::{Deleted, Progress, Pushed, RegistryError, Repository};
+use cloudknot::registry::{Deleted, Progress, Pushed, RegistryError, RegistryErrorKind, Repository};
 use cloudknot::{
     Action, Backend, BuildArtifacts, Compute, Deployed, DockerImage, DockerImageBuilder, ImageSettings, Internet, Knot,
     KnotBuilder, KnotClobber, KnotSettings, Log, Login, Mount, Network, Pars, ParsBuilder, ParsClobber, ParsSettings,
@@ -57,7 +59,7 @@ async fn images() -> Result<(), Box<dyn Error + Send + Sync>> {
     let repository = repository.on_progress(|progress: &Progress<'_>| println!("{progress:?}"));
     let pushed: Pushed = repository.push(&image, &["one"]).await?;
     let deleted: Result<Deleted, RegistryError> = repository.delete(&pushed.reference).await;
-    println!("{:?}", deleted.map_err(|error| error.kind()));
+    println!("{:?}", deleted.map_err(|error| error.kind() == RegistryErrorKind::Login));
     Ok(())
 }
 
@@ -75,6 +77,7 @@ async fn programs() -> Result<(), Box<dyn Error + Send + Sync>> {
     let allocator: Option<Allocator> = settings.allocator;
     println!("{lto:?} {fat:?} {level:?} {small:?} {allocator:?}");
     let machine: Result<Machine, CompileError> = Machine::here();
+    println!("{}", machine.as_ref().is_err_and(|error| error.kind() == CompileErrorKind::Toolchain));
     println!("{:?}", machine?.workers.first().map(|target: &WorkerTarget| target.arch));
     let mut image = ImageSettings::default();
     image.base_image = Some("debian".into());

@@ -56,8 +56,8 @@ fn pars_lifecycle() {
         8,
         &[
             "error: cannot create the Pars `lab`: it exists with other settings",
-            "expire-runs: it has 30, and 7 was asked for",
-            "tags.Owner: it has \"Ada\", and \"Grace\" was asked for",
+            "expire-runs: is 30, requested 7",
+            "tags.Owner: is \"Ada\", requested \"Grace\"",
             "hint: ",
         ],
     );
@@ -108,7 +108,7 @@ fn clobber_keeps_preexisting_resources() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_before_anything_is_made() {
+fn invalid_settings_create_nothing() {
     let Some(account) = Account::new() else { return };
     let refused = |arguments: &[&str], says: &[&str]| {
         check(&mut account.knot(arguments), 2, says);
@@ -188,7 +188,7 @@ fn knot_lifecycle() {
         8,
         &[
             "error: cannot deploy the Knot `sweep`: one of this name belongs to something else",
-            "package: it has \"lone\", and \"another\" was asked for",
+            "package: is \"lone\", requested \"another\"",
             "hint: choose another name (--knot)",
         ],
     );
@@ -372,7 +372,7 @@ fn made(calls: &[String]) -> Vec<&String> {
 }
 
 #[test]
-fn what_aws_would_refuse_is_refused_before_anything_is_made() {
+fn settings_that_aws_rejects_create_nothing() {
     let Some(account) = Account::new() else { return };
     let refused = |command: &mut Command, code: i32, says: &[&str]| {
         let before = account.recorder.operations().len();
@@ -494,7 +494,7 @@ fn a_network_that_is_one_too_many_is_refused_before_anything_is_made() {
     };
     let zone = more(0, 0, 5);
     refused(&[
-        &format!("error: quota exceeded: 5 of 5 NAT gateways in {zone} in use"),
+        &format!("error: NAT gateway quota exceeded: 5 of 5 in use in {zone}"),
         "hint: delete unused ones, request an increase in Service Quotas (vpc, L-FE5A380F), or avoid the NAT gateway",
     ]);
     more(0, 5, 0);
@@ -673,7 +673,7 @@ fn explicit_profile_overrides_environment_keys() {
 }
 
 #[test]
-fn two_who_deploy_at_once_end_with_one_good_knot() {
+fn concurrent_deploys_converge() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
     check(&mut account.knot(&["pars", "create"]), 0, &[]);

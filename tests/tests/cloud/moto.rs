@@ -278,7 +278,7 @@ for name in sys.argv[1:]:
 }
 
 #[test]
-fn what_is_cut_off_never_reaches_moto() {
+fn cut_off_requests_never_reach_moto() {
     let Some((moto, recorder)) = start() else { return };
     let script = "
 for name in sys.argv[1:]:

@@ -335,7 +335,7 @@ async fn a_registry_that_stays_busy_is_given_up() {
     let error = repository.attempts(2).push(&image(), &["one"]).await.unwrap_err();
     assert_eq!(error.kind(), RegistryErrorKind::Busy);
     assert_eq!(proxy.left(), 98);
-    assert_eq!(error.hint().unwrap(), "try again later; layers that have arrived are kept");
+    assert_eq!(error.hint().unwrap(), "try again later; uploaded layers are kept");
 }
 
 #[tokio::test]

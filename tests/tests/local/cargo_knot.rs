@@ -271,7 +271,8 @@ fn a_push_says_how_far_it_is_and_sends_nothing_twice() {
     let first = check(&mut push(), 0, &["cloudknot: pushing ", &format!("cloudknot: pushed to {repository}: ")]);
     let reference = String::from_utf8(first.stdout).unwrap();
     assert!(reference.starts_with(&format!("{repository}@sha256:")), "{reference}");
-    let second = check(&mut push(), 0, &[&format!("cloudknot: {repository} has its layers already: nothing was sent")]);
+    let second =
+        check(&mut push(), 0, &[&format!("cloudknot: all layers already exist in {repository}: nothing was sent")]);
     assert_eq!(String::from_utf8(second.stdout).unwrap(), reference);
     assert_eq!(registry.requests("POST ").len(), 2, "a layer and a configuration, once each");
 

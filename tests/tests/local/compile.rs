@@ -98,7 +98,7 @@ fn an_example_is_a_program() {
 }
 
 #[test]
-fn from_a_members_folder_the_member_is_meant_and_a_manifest_path_goes_before() {
+fn manifest_path_overrides_current_member() {
     check(&quick(&REAL_ONE.join("kit"), Selection::default()), &["triple"]);
     let path = Some("../prog/Cargo.toml".into());
     check(

@@ -29,7 +29,7 @@ fn only_private_modules_are_absent_from_a_worker() {
 }
 
 #[test]
-fn the_program_that_names_all_of_a_host_names_all() {
+fn host_program_covers_public_api() {
     let library = fs::read_to_string(workspace().join("cloudknot/src/lib.rs")).expect("the library is there");
     let program = fs::read_to_string(workspace().join("tests/src/bin/whole.rs")).expect("the program is there");
     let words = |text: &str| -> BTreeSet<String> {

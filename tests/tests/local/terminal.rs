@@ -49,11 +49,10 @@ fn off_is_silent() {
 }
 
 #[test]
-fn a_setting_that_is_none_is_named() {
+fn invalid_progress_setting_is_reported() {
     let output = output(&trial(), "loud", "plain", &printing());
     assert!(
-        text(&output.stderr)
-            .starts_with("cloudknot: CLOUDKNOT_PROGRESS is `loud`, which is none of: off, plain, bar\n")
+        text(&output.stderr).starts_with("cloudknot: invalid CLOUDKNOT_PROGRESS `loud`: must be off, plain or bar\n")
     );
 }
 
@@ -82,7 +81,7 @@ fn many_failures_are_counted() {
 }
 
 #[test]
-fn a_wrong_backend_is_told_with_what_there_is() {
+fn invalid_backend_lists_candidates() {
     let output = trial().command(&["plain", &json(&printing())]).env("CLOUDKNOT_BACKEND", "nonsense").output().unwrap();
     let stderr = text(&output.stderr);
     assert!(

@@ -22,14 +22,14 @@ impl Folder {
     }
 
     fn walk(&self, folder: &str, wanted: &Wanted<'_>, objects: &mut Vec<Object>) -> io::Result<()> {
-        let Some(entries) = there(fs::read_dir(self.path(folder)))? else { return Ok(()) };
+        let Some(entries) = ignore_not_found(fs::read_dir(self.path(folder)))? else { return Ok(()) };
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
             // Names that no key can have are not objects: temporary files, .gitignore, files of other programs.
             let Some(name) = name.to_str().filter(|name| key::check(name).is_ok()) else { continue };
             let key = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
-            let Some(kind) = there(entry.file_type())? else { continue };
+            let Some(kind) = ignore_not_found(entry.file_type())? else { continue };
             if kind.is_dir() {
                 if wanted.folder(&key) {
                     self.walk(&key, wanted, objects)?;
@@ -62,7 +62,7 @@ impl Wanted<'_> {
 }
 
 fn object(entry: &DirEntry, key: String) -> io::Result<Option<Object>> {
-    let Some(metadata) = there(entry.metadata())? else { return Ok(None) };
+    let Some(metadata) = ignore_not_found(entry.metadata())? else { return Ok(None) };
     Ok(metadata.is_file().then(|| Object { key, size: metadata.len(), stored: stored(&metadata) }))
 }
 
@@ -73,7 +73,7 @@ fn stored(metadata: &Metadata) -> SystemTime {
 }
 
 /// Returns `None` for a file that vanished, since a listing shows only existing files.
-fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+fn ignore_not_found<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),
         Err(error) if absent(&error) => Ok(None),

@@ -65,15 +65,15 @@ pub(super) async fn load() -> SdkConfig {
     let role = EcsCredentialsProvider::builder().configure(&provider).build();
     let given = EnvironmentVariableCredentialsProvider::new();
     let credentials = CredentialsProviderChain::first_try("environment", given).or_else("role of the task", role);
-    let told = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .http_client(http)
         .timeout_config(timeouts())
         .retry_config(retries())
         .credentials_provider(SharedCredentialsProvider::new(credentials));
-    config.set_region(told("AWS_REGION").or_else(|| told("AWS_DEFAULT_REGION")).map(Region::new));
-    config.set_endpoint_url(told("AWS_ENDPOINT_URL_S3").or_else(|| told("AWS_ENDPOINT_URL")));
+    config.set_region(variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")).map(Region::new));
+    config.set_endpoint_url(variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL")));
     config.build()
 }
 

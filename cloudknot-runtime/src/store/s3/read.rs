@@ -77,7 +77,7 @@ async fn body(mut answer: GetObjectOutput, range: Option<&Range<u64>>) -> std::r
     // Checked before allocating. S3 truncates a range that extends past the end of the object.
     match range.map(|range| range.end - range.start) {
         Some(wanted) if length < wanted => return Err(Fault::short(range.map_or(0, |range| range.start) + length)),
-        Some(wanted) if length > wanted => return Err(Fault::other("the server sends more than the range asked for")),
+        Some(wanted) if length > wanted => return Err(Fault::other("the server sent more bytes than requested")),
         _ => {}
     }
     let mut bytes = Vec::new();
@@ -92,7 +92,7 @@ async fn body(mut answer: GetObjectOutput, range: Option<&Range<u64>>) -> std::r
     if bytes.len() as u64 == length {
         return Ok(Body::Whole(bytes.into()));
     }
-    Ok(Body::Broken(Fault::unavailable(format!("{} of {length} bytes came", bytes.len()))))
+    Ok(Body::Broken(Fault::unavailable(format!("the response ended after {} of {length} bytes", bytes.len()))))
 }
 
 fn length(length: Option<i64>) -> u64 {

@@ -52,8 +52,8 @@ fn images_of(container: Option<ContainerProperties>, tasks: Option<EcsProperties
 impl Batch {
     /// Returns the queue with this ARN or name, which must be enabled.
     pub(crate) async fn queue(&self, name: &str) -> Result<Queue> {
-        let asked = self.client.describe_job_queues().job_queues(name).send().await;
-        let answer = asked.map_err(|error| self.aws.failed(&format!("look for the queue `{name}`"), error))?;
+        let response = self.client.describe_job_queues().job_queues(name).send().await;
+        let answer = response.map_err(|error| self.aws.failed(&format!("look for the queue `{name}`"), error))?;
         let Some(queue) = answer.job_queues.unwrap_or_default().into_iter().next() else {
             let message = format!("cannot find the queue `{name}` in {}", self.aws.region);
             return Err(Error::new(ErrorKind::NotFound, message)
@@ -71,8 +71,8 @@ impl Batch {
     async fn compute_of(&self, queue: &JobQueueDetail) -> Result<Compute> {
         let first = queue.compute_environment_order().iter().find_map(|order| order.compute_environment());
         let Some(first) = first else { return Ok(Compute::Ec2) };
-        let asked = self.client.describe_compute_environments().compute_environments(first).send().await;
-        let answer = asked.map_err(|error| self.aws.failed(&format!("look at the environment `{first}`"), error))?;
+        let response = self.client.describe_compute_environments().compute_environments(first).send().await;
+        let answer = response.map_err(|error| self.aws.failed(&format!("look at the environment `{first}`"), error))?;
         let environments = answer.compute_environments.unwrap_or_default();
         // An unmanaged environment has no compute resources, and consists of instances.
         let kind =
@@ -107,8 +107,8 @@ impl Batch {
         let found = self.unfinished(queue, definitions).await?;
         for id in &found {
             // This also cancels jobs that have not started.
-            let asked = self.client.terminate_job().job_id(id).reason(CLOBBERED).send().await;
-            asked.map_err(|error| self.aws.failed(&format!("end the job `{id}`"), error))?;
+            let response = self.client.terminate_job().job_id(id).reason(CLOBBERED).send().await;
+            response.map_err(|error| self.aws.failed(&format!("end the job `{id}`"), error))?;
         }
         Ok(found.len())
     }
@@ -145,8 +145,8 @@ impl Batch {
         let ids = self.unfinished(queue, definitions).await?;
         let mut images = Vec::new();
         for ids in ids.chunks(super::AT_ONCE) {
-            let asked = self.client.describe_jobs().set_jobs(Some(ids.to_vec())).send().await;
-            let answer = asked.map_err(|error| self.aws.failed(&format!("look at the jobs in `{queue}`"), error))?;
+            let response = self.client.describe_jobs().set_jobs(Some(ids.to_vec())).send().await;
+            let answer = response.map_err(|error| self.aws.failed(&format!("look at the jobs in `{queue}`"), error))?;
             let image = |job: JobDetail| job.container.and_then(|container| container.image);
             images.extend(answer.jobs.unwrap_or_default().into_iter().map(image));
         }
@@ -168,17 +168,17 @@ impl Batch {
 
     /// Deregisters one revision of a job definition. Jobs that use it continue.
     pub(crate) async fn deregister(&self, arn: &str) -> Result<()> {
-        let asked = self.client.deregister_job_definition().job_definition(arn).send().await;
-        asked.map_err(|error| self.aws.failed(&format!("take away `{arn}`"), error))?;
+        let response = self.client.deregister_job_definition().job_definition(arn).send().await;
+        response.map_err(|error| self.aws.failed(&format!("deregister the job definition `{arn}`"), error))?;
         Ok(())
     }
 
     /// Deregisters all active revisions of the job definitions with these names. CloudFormation knows only the newest one.
     pub(crate) async fn deregister_all(&self, names: &[String]) -> Result<()> {
         for name in names {
-            let asked =
+            let request =
                 self.client.describe_job_definitions().job_definition_name(name).status("ACTIVE").into_paginator();
-            let mut pages = asked.send();
+            let mut pages = request.send();
             while let Some(page) = pages.next().await {
                 let page = page.map_err(|error| self.aws.failed(&format!("list the revisions of `{name}`"), error))?;
                 for arn in page.job_definitions().iter().filter_map(|one| one.job_definition_arn()) {

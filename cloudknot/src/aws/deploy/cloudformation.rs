@@ -162,11 +162,11 @@ impl Stacks {
 
     /// Returns the stack with this name that was deleted last.
     pub(crate) async fn deleted(&self, name: &str) -> Result<Option<Deleted>> {
-        let asked = self.client.list_stacks().stack_status_filter(StackStatus::DeleteComplete);
-        let mut pages = asked.into_paginator().send();
+        let request = self.client.list_stacks().stack_status_filter(StackStatus::DeleteComplete);
+        let mut pages = request.into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.aws.failed(&format!("look for what `{name}` was"), error))?;
+            let page = page.map_err(|error| self.aws.failed(&format!("look up the deleted stack `{name}`"), error))?;
             let summaries = page.stack_summaries.unwrap_or_default().into_iter();
             let named = summaries.filter(|one| one.stack_name() == Some(name));
             found.extend(named.filter_map(|one| Some((time(one.creation_time), one.stack_id?))));
@@ -199,8 +199,9 @@ impl Stacks {
                 Next::Delete => self.delete(&stack, &[]).await?,
                 Next::RollBack => {
                     step(&format!("rolling the stack `{}` back", stack.name));
-                    let asked = self.client.continue_update_rollback().stack_name(&stack.id).send().await;
-                    asked.map_err(|error| self.aws.failed(&format!("roll back the stack `{}`", stack.name), error))?;
+                    let response = self.client.continue_update_rollback().stack_name(&stack.id).send().await;
+                    response
+                        .map_err(|error| self.aws.failed(&format!("roll back the stack `{}`", stack.name), error))?;
                     let stack = self.wait(&stack.name, &stack.id).await?;
                     if stack.as_ref().is_some_and(|stack| stack.status == StackStatus::UpdateRollbackFailed) {
                         let stack = stack.expect("it was just seen");
@@ -238,8 +239,8 @@ impl Stacks {
     async fn create(&self, wanted: &Wanted<'_>) -> Result<Option<String>> {
         step(&format!("creating the stack `{}`", wanted.name));
         let (body, url) = wanted.template.parts();
-        let asked = self.client.create_stack().stack_name(wanted.name).set_template_body(body).set_template_url(url);
-        match asked.capabilities(Capability::CapabilityIam).set_tags(wanted.tags()).send().await {
+        let request = self.client.create_stack().stack_name(wanted.name).set_template_body(body).set_template_url(url);
+        match request.capabilities(Capability::CapabilityIam).set_tags(wanted.tags()).send().await {
             Ok(answer) => Ok(Some(answer.stack_id.unwrap_or_else(|| wanted.name.to_owned()))),
             Err(error) if code(&error) == Some("AlreadyExistsException") => Ok(None),
             Err(error) => Err(self.aws.failed(&format!("create the stack `{}`", wanted.name), error)),
@@ -250,8 +251,8 @@ impl Stacks {
     async fn update(&self, wanted: &Wanted<'_>, stack: &Stack) -> Result<Updated> {
         step(&format!("changing the stack `{}`", wanted.name));
         let (body, url) = wanted.template.parts();
-        let asked = self.client.update_stack().stack_name(&stack.id).set_template_body(body).set_template_url(url);
-        match asked.capabilities(Capability::CapabilityIam).set_tags(wanted.tags()).send().await {
+        let request = self.client.update_stack().stack_name(&stack.id).set_template_body(body).set_template_url(url);
+        match request.capabilities(Capability::CapabilityIam).set_tags(wanted.tags()).send().await {
             Ok(_) => Ok(Updated::Asked),
             Err(error) if message(&error).contains("No updates are to be performed") => Ok(Updated::Nothing),
             // Another operation started a moment earlier; the message of CloudFormation then names the state.
@@ -282,8 +283,8 @@ impl Stacks {
             // The resources to be kept, because of which the earlier deletion failed, are left behind.
             let keep = keep.iter().map(ToString::to_string).collect::<Vec<_>>();
             let keep = Some(keep).filter(|keep| !keep.is_empty() && stack.status == StackStatus::DeleteFailed);
-            let asked = self.client.delete_stack().stack_name(&stack.id).set_retain_resources(keep).send().await;
-            asked.map_err(|error| self.aws.failed(&format!("delete the stack `{}`", stack.name), error))?;
+            let response = self.client.delete_stack().stack_name(&stack.id).set_retain_resources(keep).send().await;
+            response.map_err(|error| self.aws.failed(&format!("delete the stack `{}`", stack.name), error))?;
         }
         match self.wait(&stack.name, &stack.id).await? {
             None => Ok(()),
@@ -293,12 +294,12 @@ impl Stacks {
 
     /// Waits until no operation on the stack is in progress, and reports the events of its resources meanwhile.
     async fn wait(&self, name: &str, id: &str) -> Result<Option<Stack>> {
-        let (mut pause, mut told) = (POLL_INTERVAL.0, None);
+        let (mut pause, mut reported) = (POLL_INTERVAL.0, None);
         loop {
             let Some(stack) = self.find(id).await? else { return Ok(None) };
             let going_on = matches!(stack.next(), Next::Wait);
-            if told.is_some() || going_on {
-                told = Some(self.tell(name, id, told).await?);
+            if reported.is_some() || going_on {
+                reported = Some(self.report_events(name, id, reported).await?);
             }
             if !going_on {
                 return Ok(Some(stack));
@@ -310,11 +311,12 @@ impl Stacks {
 
     /// Reports the events since the last one that was reported, and returns the ID of the newest event. The first call
     /// reports none, because its events are earlier.
-    async fn tell(&self, name: &str, id: &str, told: Option<String>) -> Result<String> {
+    async fn report_events(&self, name: &str, id: &str, reported: Option<String>) -> Result<String> {
         let events = self.events(name, id).await?;
         let newest = events.first().and_then(|event| event.event_id.clone()).unwrap_or_default();
-        if let Some(told) = told {
-            let unheard: Vec<_> = events.iter().take_while(|event| event.event_id.as_ref() != Some(&told)).collect();
+        if let Some(reported) = reported {
+            let unheard: Vec<_> =
+                events.iter().take_while(|event| event.event_id.as_ref() != Some(&reported)).collect();
             for event in unheard.into_iter().rev().filter(|event| event.physical_resource_id() != Some(id)) {
                 event::report(&Event::Resource {
                     stack: name,
@@ -581,11 +583,11 @@ mod tests {
         let command = "continue-update-rollback --region eu-west-1 --stack-name a --resources-to-skip JobQueue`";
         assert!(way_out(&stack, &failed).contains(command), "{}", way_out(&stack, &failed));
         let first = failures(&newest_first, STACK, Operation::Change)[0].logical_resource_id();
-        assert_eq!(first, Some("JobDefinition"), "of a change, all that followed is told by what began it");
+        assert_eq!(first, Some("JobDefinition"), "of a change, all that followed is reported by what began it");
     }
 
     #[test]
-    fn what_never_came_to_be_is_made_anew() {
+    fn failed_creation_is_recreated() {
         for status in [StackStatus::RollbackComplete, StackStatus::CreateFailed, StackStatus::DeleteFailed] {
             let stack = stack(status.clone());
             assert!(stack.is_stuck() && !stack.can_be_changed());

@@ -104,7 +104,7 @@ impl Ec2 {
         };
         let made = |root: Node<'_, '_>| query::below(root, "vpc").and_then(Vpc::read);
         EC2.parse(&self.aws, doing, &answer, made)?
-            .ok_or_else(|| EC2.unreadable(&self.aws, doing, "there is no VPC in it"))
+            .ok_or_else(|| EC2.unreadable(&self.aws, doing, "the response contains no VPC"))
     }
 
     /// Returns the VPC with this ID.

@@ -45,8 +45,8 @@ impl Ecr {
 
     /// Returns the login of the account's registry, which is valid for some hours.
     pub(crate) async fn login(&self) -> Result<Login> {
-        let asked = self.client.get_authorization_token().send().await;
-        let answer = asked.map_err(|error| self.aws.failed("get a login for the registry of ECR", error))?;
+        let response = self.client.get_authorization_token().send().await;
+        let answer = response.map_err(|error| self.aws.failed("get a login for the registry of ECR", error))?;
         let token = answer.authorization_data().first().and_then(|data| data.authorization_token());
         let login = token
             .and_then(|token| STANDARD.decode(token).ok())
@@ -57,8 +57,8 @@ impl Ecr {
 
     /// Returns the repository with this name.
     pub(crate) async fn repository(&self, name: &str) -> Result<Repository> {
-        let asked = self.client.describe_repositories().repository_names(name).send().await;
-        let answer = asked.map_err(|error| {
+        let response = self.client.describe_repositories().repository_names(name).send().await;
+        let answer = response.map_err(|error| {
             let absent = code(&error) == Some("RepositoryNotFoundException");
             let failed = self.aws.failed(&format!("find the repository `{name}`"), error);
             if absent {
@@ -92,9 +92,9 @@ impl Ecr {
     /// Deletes the image with this digest, and all its tags. It is not an error if the image does not exist.
     pub(crate) async fn delete_image(&self, repository: &str, digest: &str) -> Result<()> {
         let image = ImageIdentifier::builder().image_digest(digest).build();
-        let asked = self.client.batch_delete_image().repository_name(repository).image_ids(image).send().await;
+        let response = self.client.batch_delete_image().repository_name(repository).image_ids(image).send().await;
         let doing = format!("delete the image {digest} in `{repository}`");
-        Self::refused(&doing, asked.map_err(|error| self.aws.failed(&doing, error))?.failures)
+        Self::refused(&doing, response.map_err(|error| self.aws.failed(&doing, error))?.failures)
     }
 
     /// Returns an error if ECR refused to delete an image. ECR reports this in an answer with a status of success.
@@ -125,9 +125,9 @@ impl Ecr {
         let tag = |image: &ImageIdentifier| ImageIdentifier::builder().set_image_tag(image.image_tag.clone()).build();
         for images in found.chunks(AT_ONCE) {
             let images = images.iter().map(tag).collect();
-            let asked = self.client.batch_delete_image().repository_name(repository).set_image_ids(Some(images));
+            let request = self.client.batch_delete_image().repository_name(repository).set_image_ids(Some(images));
             let doing = format!("delete this Knot's images in `{repository}`");
-            Self::refused(&doing, asked.send().await.map_err(|error| self.aws.failed(&doing, error))?.failures)?;
+            Self::refused(&doing, request.send().await.map_err(|error| self.aws.failed(&doing, error))?.failures)?;
         }
         Ok(())
     }

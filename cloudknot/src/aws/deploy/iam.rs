@@ -42,24 +42,24 @@ pub(crate) async fn instance_profile(aws: &Aws, role: &str) -> Result<Option<Str
 }
 
 /// Returns the ARNs of policies that are given by name or ARN.
-pub(crate) async fn policies(aws: &Aws, said: &[String]) -> Result<Vec<String>> {
-    if said.iter().all(|policy| policy.starts_with("arn:")) {
-        return Ok(said.to_vec());
+pub(crate) async fn policies(aws: &Aws, names_or_arns: &[String]) -> Result<Vec<String>> {
+    if names_or_arns.iter().all(|policy| policy.starts_with("arn:")) {
+        return Ok(names_or_arns.to_vec());
     }
     let ask = Ask::new("ListPolicies").with("MaxItems", "1000");
     let policy = |item: Node<'_, '_>| Some((part(item, "PolicyName")?.to_owned(), part(item, "Arn")?.to_owned()));
     let all = pages(aws, "list the policies of IAM", &ask, "Policies", policy).await?;
-    let arn = |said: &String| {
-        if said.starts_with("arn:") {
-            return Ok(said.clone());
+    let arn = |policy: &String| {
+        if policy.starts_with("arn:") {
+            return Ok(policy.clone());
         }
-        let found = all.iter().find(|(name, _)| name == said).map(|(_, arn)| arn.clone());
+        let found = all.iter().find(|(name, _)| name == policy).map(|(_, arn)| arn.clone());
         found.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("cannot find the policy `{said}`"))
+            Error::new(ErrorKind::NotFound, format!("cannot find the policy `{policy}`"))
                 .with_hint("give the name or ARN of a policy of AWS's or of your account")
         })
     };
-    said.iter().map(arn).collect()
+    names_or_arns.iter().map(arn).collect()
 }
 
 /// Simulates what a principal's policies decide; see [`permissions`](super::permissions).

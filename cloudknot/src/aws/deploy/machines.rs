@@ -55,15 +55,18 @@ pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType]) -> Result<Opti
         let (most, has) = largest(&with_gpus, |kind| u64::from(kind.vcpus));
         return Err(misfit(request, &format!("it requests {}, but {most} has {has}", counted(vcpus, "vCPU")), "vcpus"));
     }
-    let asked = request.memory_mib;
+    let requested = request.memory_mib;
     let (most, has) = largest(&with_vcpus, |kind| kind.memory_mib);
     let jobs_get = format!("{most} has {has} MiB, of which jobs get about {}", usable(has));
-    if asked > has.saturating_sub(AGENT) {
-        return Err(misfit(request, &format!("it requests {asked} MiB, but {jobs_get}"), "memory"));
+    if requested > has.saturating_sub(AGENT) {
+        return Err(misfit(request, &format!("it requests {requested} MiB, but {jobs_get}"), "memory"));
     }
-    let tight = asked > usable(has);
+    let tight = requested > usable(has);
     Ok(tight.then(|| {
-        format!("`{}` requests {asked} MiB, but {jobs_get}: if its jobs stay RUNNABLE, ask for less", request.function)
+        format!(
+            "`{}` requests {requested} MiB, but {jobs_get}: if its jobs stay RUNNABLE, ask for less",
+            request.function
+        )
     }))
 }
 
@@ -93,7 +96,7 @@ fn of_one_architecture<'a>(request: &Request<'_>, types: &'a [InstanceType]) -> 
         ([], []) => failed("no instance types are chosen".into()),
         ([], [kind, ..]) => failed(format!("its worker is for {wanted}, and `{}` is for {other}", kind.name)),
         ([kind, ..], [of_other, ..]) => failed(format!(
-            "`{}` is for {wanted} and `{}` is not, and Batch takes machines of one architecture only",
+            "`{}` is for {wanted}, but `{}` is not: all instance types must have the same architecture",
             kind.name, of_other.name
         )),
         (_, []) => Ok(fit),
@@ -129,14 +132,14 @@ pub(crate) fn on_fargate(
         Err(Error::new(ErrorKind::Config, message).with_hint(hint))
     };
     if request.gpus > 0 {
-        return failed("it requests GPUs, which Fargate does not have", "take `compute = \"ec2\"` or \"spot\"");
+        return failed("it requests GPUs, which Fargate does not have", "use `compute = \"ec2\"` or \"spot\"");
     }
     if shared_memory_mib.is_some() {
-        let why = "it requests shared memory of a size, which Fargate does not give";
-        return failed(why, "leave out `shared-memory`, or take `compute = \"ec2\"` or \"spot\"");
+        let why = "it sets `shared-memory`, which Fargate does not support";
+        return failed(why, "leave out `shared-memory`, or use `compute = \"ec2\"` or \"spot\"");
     }
     if let Some(disk) = ephemeral_gib.filter(|disk| !EPHEMERAL.contains(disk)) {
-        let why = format!("it requests a disk of {disk} GiB, but Fargate gives 21 to 200");
+        let why = format!("it requests a disk of {disk} GiB, but Fargate has 21 to 200 GiB");
         return failed(&why, "leave it out for 20 GiB, or name a size between these");
     }
     let (vcpus, memory) = (request.vcpus, request.memory_mib);
@@ -145,7 +148,7 @@ pub(crate) fn on_fargate(
             let rounded = given > vcpus || memory_mib > memory;
             Ok(Placed { vcpus: given.to_string(), memory_mib, rounded })
         }
-        Err(why) => failed(&why, "ask for less (`vcpus`, `memory`), or take `compute = \"ec2\"` or \"spot\""),
+        Err(why) => failed(&why, "ask for less (`vcpus`, `memory`), or use `compute = \"ec2\"` or \"spot\""),
     }
 }
 
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_placed_and_what_is_tight_is_doubted() {
+    fn tight_memory_is_doubtful() {
         let types = [kind("m4.large", 2, 8192, 0, "x86_64")];
         let check = |memory, tight| {
             let doubt = fits(&asking(2.0, memory, 0), &types).unwrap();
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_measured_is_less_than_what_is_refused() {
+    fn usable_memory_is_below_the_refusal_limit() {
         for (has, found) in [(8192, 7985), (8192, 7820), (32_768, 31_672)] {
             let types = [kind("m", 2, has, 0, "x86_64")];
             assert!(fits(&asking(1.0, found, 0), &types).is_ok());
@@ -229,7 +232,8 @@ mod tests {
         check(&on_arm, &some(), "its worker is for arm64, and `m4.large` is for x86_64");
         check(&asking(1.0, 1, 0), std::slice::from_ref(&arm), "its worker is for x86_64, and `c7g.large` is for arm64");
         let mixed = [some(), vec![arm]].concat();
-        let why = "`m4.large` is for x86_64 and `c7g.large` is not, and Batch takes machines of one architecture only";
+        let why =
+            "`m4.large` is for x86_64, but `c7g.large` is not: all instance types must have the same architecture";
         check(&asking(1.0, 1, 0), &mixed, why);
         check(&on_arm, &[], "no instance types are chosen");
     }
@@ -267,10 +271,10 @@ mod tests {
         check(asking(33.0, 1024, 0), None, None, &format!("it requests 33 vCPUs and 1024 MiB, {most}"));
         check(asking(0.5, 249_857, 0), None, None, &format!("it requests 0.5 vCPUs and 249857 MiB, {most}"));
         check(asking(1.0, 1024, 1), None, None, "it requests GPUs, which Fargate does not have");
-        let shared = "it requests shared memory of a size, which Fargate does not give";
+        let shared = "it sets `shared-memory`, which Fargate does not support";
         check(asking(1.0, 1024, 0), Some(64), None, shared);
         for disk in [20, 201] {
-            let why = format!("it requests a disk of {disk} GiB, but Fargate gives 21 to 200");
+            let why = format!("it requests a disk of {disk} GiB, but Fargate has 21 to 200 GiB");
             check(asking(1.0, 1024, 0), None, Some(disk), &why);
         }
         for disk in [21, 200] {

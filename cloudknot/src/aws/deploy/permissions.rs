@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_asks_is_who_policies_are_attached_to() {
+    fn caller_arn_maps_to_principal() {
         let user = "arn:aws:iam::123456789012:user/team/ada";
         assert_eq!(Principal::of(user), Principal::User(user.into()));
         let check = |arn: &str, name: &str, guess: &str| {
@@ -306,13 +306,13 @@ mod tests {
             "Resource": "arn:aws:s3:::cloudknot-pars-lab-*",
             "Condition": {"StringLike": {"s3:prefix": ["knots/sweep/*", "stacks/sweep/*"]}},
         });
-        let asked = Question::of(&statement, "eu-west-1");
-        let prefixes: Vec<_> = asked.iter().map(|question| question.context["s3:prefix"].as_str()).collect();
+        let questions = Question::of(&statement, "eu-west-1");
+        let prefixes: Vec<_> = questions.iter().map(|question| question.context["s3:prefix"].as_str()).collect();
         assert_eq!(prefixes, ["knots/sweep/example", "stacks/sweep/example"]);
-        assert_eq!(asked[0].actions, ["s3:ListBucket", "s3:GetBucketLocation"]);
-        assert_eq!(asked[0].resources, ["arn:aws:s3:::cloudknot-pars-lab-example"]);
-        assert_eq!(asked[0].context[REGION], "eu-west-1");
-        assert_eq!(asked[0].context.len(), 2);
+        assert_eq!(questions[0].actions, ["s3:ListBucket", "s3:GetBucketLocation"]);
+        assert_eq!(questions[0].resources, ["arn:aws:s3:::cloudknot-pars-lab-example"]);
+        assert_eq!(questions[0].context[REGION], "eu-west-1");
+        assert_eq!(questions[0].context.len(), 2);
     }
 
     #[test]

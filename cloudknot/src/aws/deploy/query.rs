@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_read_and_what_is_none_has_no_code() {
+    fn error_without_xml_has_no_code() {
         let refused = refusal(
             "<Response><Errors><Error><Code>InvalidVpcID.NotFound</Code><Message>The vpc ID 'vpc-1' does not \
              exist</Message></Error></Errors><RequestID>4711</RequestID></Response>",

@@ -19,16 +19,16 @@ const ATTEMPTS: u32 = 2;
 /// Returns an error if the quotas do not allow one more job queue or compute environment for a Knot.
 pub(crate) async fn check_knot(aws: &Aws) -> Result<()> {
     let (environments, queues) = Batch::new(aws).counts().await?;
-    for (what, there) in [("compute environment", environments), ("job queue", queues)] {
-        if there < DEFAULT_QUOTA {
+    for (resource, in_use) in [("compute environment", environments), ("job queue", queues)] {
+        if in_use < DEFAULT_QUOTA {
             continue;
         }
         // A quota can only have been raised. If the caller may not read it, the default applies.
-        let most = quota(aws, "batch", what).await.ok().flatten().unwrap_or(DEFAULT_QUOTA);
-        if there < most {
+        let most = quota(aws, "batch", resource).await.ok().flatten().unwrap_or(DEFAULT_QUOTA);
+        if in_use < most {
             continue;
         }
-        let message = format!("{what} quota exceeded: {there} of {most} in use");
+        let message = format!("{resource} quota exceeded: {in_use} of {most} in use");
         return Err(Error::new(ErrorKind::Aws, message).with_hint(
             "clobber unused Knots (`cargo knot list`), request an increase in Service Quotas, or use an existing queue: \
              --queue",
@@ -43,37 +43,36 @@ pub(crate) async fn check_network(aws: &Aws, nat_in: Option<&str>) -> Result<()>
     let ec2 = Ec2::new(aws);
     let region = &aws.region;
     let or_vpc = "use an existing VPC: --vpc";
-    check_quota(aws, &format!("VPCs in {region}"), ec2.count_vpcs().await, ("vpc", "L-F678F1CE"), or_vpc).await?;
+    check_quota(aws, ("VPC", region), ec2.count_vpcs().await, ("vpc", "L-F678F1CE"), or_vpc).await?;
     let Some(zone) = nat_in else { return Ok(()) };
     let or_public = "avoid the NAT gateway: --internet public-ip";
-    let (what, there) = (format!("elastic addresses in {region}"), ec2.count_addresses().await);
-    check_quota(aws, &what, there, ("ec2", "L-0263D0A3"), or_public).await?;
-    let (what, there) = (format!("NAT gateways in {zone}"), ec2.count_nat_gateways(zone).await);
-    check_quota(aws, &what, there, ("vpc", "L-FE5A380F"), or_public).await
+    check_quota(aws, ("elastic address", region), ec2.count_addresses().await, ("ec2", "L-0263D0A3"), or_public)
+        .await?;
+    check_quota(aws, ("NAT gateway", zone), ec2.count_nat_gateways(zone).await, ("vpc", "L-FE5A380F"), or_public).await
 }
 
 /// Returns an error if the quota with this code does not allow one more.
 async fn check_quota(
     aws: &Aws,
-    what: &str,
-    there: Result<usize>,
+    (resource, place): (&str, &str),
+    in_use: Result<usize>,
     (service, code): (&str, &str),
     otherwise: &str,
 ) -> Result<()> {
-    let there = match there {
+    let in_use = match in_use {
         // If the caller may not list the resources, AWS itself reports an exceeded quota later.
         Err(error) if error.kind() == ErrorKind::Denied => return Ok(()),
-        there => there?,
+        in_use => in_use?,
     };
-    if there < EACH_OF_NETWORKS {
+    if in_use < EACH_OF_NETWORKS {
         return Ok(());
     }
     // A quota can only have been raised. If the caller may not read it, the default applies.
     let most = quota_of(aws, service, code).await.ok().flatten().unwrap_or(EACH_OF_NETWORKS);
-    if there < most {
+    if in_use < most {
         return Ok(());
     }
-    let message = format!("quota exceeded: {there} of {most} {what} in use");
+    let message = format!("{resource} quota exceeded: {in_use} of {most} in use in {place}");
     let hint = format!(
         "delete unused ones, request an increase in Service Quotas ({service}, {code}), or {otherwise}; nothing was created"
     );
@@ -106,8 +105,8 @@ pub(crate) async fn quota(aws: &Aws, service: &str, what: &str) -> Result<Option
 /// Returns the account's quota with this code; `None` if there is none.
 pub(crate) async fn quota_of(aws: &Aws, service: &str, code: &str) -> Result<Option<usize>> {
     let client = client!(aws.with_attempts(ATTEMPTS), servicequotas);
-    let asked = client.get_service_quota().service_code(service).quota_code(code).send().await;
-    match asked {
+    let response = client.get_service_quota().service_code(service).quota_code(code).send().await;
+    match response {
         Ok(answer) => Ok(answer.quota.and_then(|quota| quota.value).map(whole)),
         Err(error) if crate::aws::code(&error) == Some("NoSuchResourceException") => Ok(None),
         Err(error) => Err(aws.failed(&format!("read the quota {code} of {service}"), error)),

@@ -31,8 +31,8 @@ pub(crate) async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
             return Ok(());
         }
         let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build().expect("there are objects");
-        let asked = client.delete_objects().bucket(bucket).delete(delete).send().await;
-        let errors = asked.map_err(|error| aws.failed(&doing, error))?.errors.unwrap_or_default();
+        let response = client.delete_objects().bucket(bucket).delete(delete).send().await;
+        let errors = response.map_err(|error| aws.failed(&doing, error))?.errors.unwrap_or_default();
         if let Some(first) = errors.first() {
             let (key, why) = (first.key().unwrap_or_default(), first.message().unwrap_or("no reason was given"));
             return Err(Error::new(ErrorKind::Aws, format!("cannot {doing}"))
@@ -58,8 +58,8 @@ pub(crate) async fn delete_below(aws: &Aws, bucket: &str, prefix: &str, beginnin
 
 /// Returns the names of the folders in a folder of a bucket. A bucket that does not exist has none.
 pub(crate) async fn folders(aws: &Aws, bucket: &str, folder: &str) -> Result<Vec<String>> {
-    let asked = client!(aws, s3).list_objects_v2().bucket(bucket).prefix(folder).delimiter("/");
-    let mut pages = asked.into_paginator().send();
+    let request = client!(aws, s3).list_objects_v2().bucket(bucket).prefix(folder).delimiter("/");
+    let mut pages = request.into_paginator().send();
     let mut found = Vec::new();
     while let Some(page) = pages.next().await {
         match page {

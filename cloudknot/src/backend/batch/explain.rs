@@ -100,21 +100,28 @@ fn why(job: &Described) -> Failure {
     let of_container = last.and_then(|attempt| attempt.container_reason.as_deref()).unwrap_or_default();
     let of_attempt = last.and_then(|attempt| attempt.reason.as_deref()).unwrap_or_default();
     let of_job = job.reason.as_deref().unwrap_or_default();
-    let said = |words: &str| [of_container, of_attempt, of_job].iter().any(|text| text.contains(words));
-    let first_said =
+    let any_reason_contains = |words: &str| [of_container, of_attempt, of_job].iter().any(|text| text.contains(words));
+    let first_reason =
         [of_container, of_attempt, of_job].into_iter().find(|text| !text.is_empty()).unwrap_or("no reason is given");
     let (kind, message) = match exit_code {
         // Many kinds of ends have the exit code of SIGKILL on Batch: the reason takes precedence over the code.
-        _ if said("OutOfMemory") => (ItemErrorKind::OutOfMemory, "its container reached the memory limit".to_owned()),
-        _ if said("CannotPull") || said("CannotCreateContainer") || said("CannotStartContainer") => {
-            (ItemErrorKind::Image, first_said.to_owned())
+        _ if any_reason_contains("OutOfMemory") => {
+            (ItemErrorKind::OutOfMemory, "its container reached the memory limit".to_owned())
         }
-        _ if said("exceeded timeout") => (ItemErrorKind::TimedOut, "its job took longer than its timeout".to_owned()),
-        _ if said("Dependent Job failed") => {
+        _ if any_reason_contains("CannotPull")
+            || any_reason_contains("CannotCreateContainer")
+            || any_reason_contains("CannotStartContainer") =>
+        {
+            (ItemErrorKind::Image, first_reason.to_owned())
+        }
+        _ if any_reason_contains("exceeded timeout") => {
+            (ItemErrorKind::TimedOut, "its job took longer than its timeout".to_owned())
+        }
+        _ if any_reason_contains("Dependent Job failed") => {
             (ItemErrorKind::Upstream, "a job that its job depends on failed".to_owned())
         }
-        _ if said("Host EC2") || said("Spot Task was interrupted") => {
-            (ItemErrorKind::Infrastructure, format!("its machine was reclaimed: {first_said}"))
+        _ if any_reason_contains("Host EC2") || any_reason_contains("Spot Task was interrupted") => {
+            (ItemErrorKind::Infrastructure, format!("its machine was reclaimed: {first_reason}"))
         }
         _ if job.is_terminated => (ItemErrorKind::Cancelled, format!("its job was ended: {of_job}")),
         Some(exit::INTERRUPTED) => (ItemErrorKind::Interrupted, "its worker was stopped".to_owned()),
@@ -123,7 +130,7 @@ fn why(job: &Described) -> Failure {
         Some(137) => (ItemErrorKind::Infrastructure, "its container was killed from outside by SIGKILL".to_owned()),
         Some(code) if code > 128 => (ItemErrorKind::Crashed, format!("its worker was killed by signal {}", code - 128)),
         Some(code) => (ItemErrorKind::Infrastructure, format!("its container exited with code {code}")),
-        None => (ItemErrorKind::Infrastructure, format!("its job ended before it ran: {first_said}")),
+        None => (ItemErrorKind::Infrastructure, format!("its job ended before it ran: {first_reason}")),
     };
     let times =
         if job.attempts.len() > 1 { format!(", the last of {} times", job.attempts.len()) } else { String::new() };

@@ -51,7 +51,7 @@ impl Follower {
                 (looked, ended) = (Instant::now(), now);
             }
             if over {
-                return folder_lock::outcome(&self.ledger).await;
+                return folder_lock::round_end(&self.ledger).await;
             }
             stuck.look(self).await?;
         }
@@ -118,7 +118,7 @@ impl Follower {
         self.end_jobs().await?;
         // Items that were finished by then are stored.
         self.ledger.refresh().await?;
-        folder_lock::outcome(&self.ledger).await
+        folder_lock::round_end(&self.ledger).await
     }
 
     /// Ends the remaining jobs of the round, and waits until they are over.

@@ -60,7 +60,7 @@ impl Compile {
         let needs_c = settings.compile.allocator == Some(Allocator::Mimalloc)
             || selection::compiles_c(metadata, selected.package);
         match &self.target {
-            Some(triple) => platform::asked(toolchain, triple, needs_c),
+            Some(triple) => platform::for_triple(toolchain, triple, needs_c),
             // A base image with musl requires an explicit `--target`.
             None if self.dynamic || settings.image.has_base() => platform::gnu(toolchain, self.arch, needs_c),
             None => platform::choose(toolchain, self.arch, needs_c),

@@ -1,18 +1,7 @@
 //! Settings of a worker in `[package.metadata.cloudknot]`. This module does not depend on how they are applied.
 //!
-//! ```toml
-//! [package.metadata.cloudknot]
-//! target-cpu = "x86-64-v3"   # rustc's -C target-cpu; "native" is refused
-//! opt-level = "z"            # 0 to 3, "s", "z"; default 3
-//! lto = false                # true (default), false, "thin", "off"
-//! codegen-units = 16         # default 1
-//! overflow-checks = true     # default false
-//! allocator = "mimalloc"     # or "system"; see below
-//! ca-bundle = ["lab.pem"]     # certificate authorities that the worker trusts besides the public ones
-//! base-image = "debian:12"   # what the worker stands on; it is then linked dynamically. Or:
-//! dockerfile = "Dockerfile"  # the same, built first
-//! ```
-//! Paths are relative to the package's folder. Other keys of the table are settings of the Knot: see `settings/knot.rs`.
+//! The keys are the fields of [`CompileSettings`], [`ImageSettings`] and [`KnotSettings`], in kebab case. Paths are relative to
+//! the package's folder.
 //!
 //! If `allocator` is missing, it is mimalloc if the worker is built for musl and a C compiler for musl is available (musl's own
 //! allocator is slow with threads), otherwise the system's. A program with its own `#[global_allocator]` sets "system".
@@ -45,7 +34,6 @@ pub struct Settings {
 }
 
 declare! {
-    setters: compile_setters for settings,
     /// Settings of the compilation of a worker. A setting that was not given is `None`.
     #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
     #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -154,8 +142,8 @@ impl Settings {
         }
         let checked = settings.compile.check_each().and_then(|()| settings.image.check());
         checked.map_err(|cause| {
-            let (hint, file) = (cause.hint().unwrap_or("correct it").to_owned(), manifest.display());
-            refused().with_source(cause).with_hint(format!("{hint}, in `{file}`"))
+            let hint = cause.hint().map_or_else(String::new, |hint| format!("{hint}; "));
+            refused().with_source(cause).with_hint(format!("{hint}correct it, in `{}`", manifest.display()))
         })?;
         Ok(settings)
     }

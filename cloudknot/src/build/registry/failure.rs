@@ -140,7 +140,7 @@ impl RegistryError {
 }
 
 /// Part of a hint. A layer that was not sent completely starts again.
-const KEPT: &str = "layers that have arrived are kept";
+const KEPT: &str = "uploaded layers are kept";
 
 fn hint(kind: RegistryErrorKind, registry: &str, login_given: bool) -> Option<String> {
     Some(match kind {

@@ -173,8 +173,8 @@ impl Inventory {
         // A job keeps its revision, and with it its image, when the Knot gets a new one.
         let Some(started) = batch.images_of_jobs(knot.queue(), &names).await? else {
             step(&format!(
-                "what earlier deploys of the Knot `{}` created is kept: AWS Batch does not report the job definition of a job \
-                 yet",
+                "keeping the resources of earlier deploys of the Knot `{}`: AWS Batch does not report yet which job \
+                 definition a job uses",
                 knot.name
             ));
             return Ok(Vec::new());
@@ -193,8 +193,8 @@ impl Inventory {
 
     fn replaced(&self, knot: &Knot, one: &Definition) -> Orphan {
         let why = format!(
-            "the Knot `{}` has newer ones, and no unfinished job uses its image; programs deployed before them by others must \
-             be deployed again",
+            "superseded by a newer revision of the Knot `{}`, and no unfinished job uses its image; programs that others \
+             deployed before must be deployed again",
             knot.name
         );
         let (deletes, what) = ("the revision".to_owned(), What::Definition(one.arn.clone()));
@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_revision_is_replaced_that_is_not_current_and_that_no_job_has() {
+    fn unused_old_revision_is_replaced() {
         let arn = |number: u32| format!("arn:aws:batch:eu-west-1:1:job-definition/cloudknot-sweep-f-1a:{number}");
         let (current, jobs) = (arn(3), ["lab/sweep@sha256:bb".to_owned()]);
         let check = |number, image: &str, replaced: bool| {

@@ -95,7 +95,7 @@ impl Addresses {
     }
 }
 
-/// Calls `act` for each request to S3, for each to the rest of AWS, and for random moments in the duration of a whole call.
+/// Calls `act` once for each request to S3, once for each other request to AWS, and at random moments of a complete call.
 async fn at_each_point(seed: &str, mut act: impl AsyncFnMut(At) -> Result<Cut>) -> Result<()> {
     let (mut cuts, mut random) = (Vec::new(), Random::new(seed.parse()?));
     let mut whole = Duration::ZERO;

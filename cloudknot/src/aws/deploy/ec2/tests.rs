@@ -295,7 +295,7 @@ async fn a_machine_image_and_a_key_pair_are_there_or_not() {
 }
 
 #[tokio::test]
-async fn what_passes_is_tried_again() {
+async fn throttling_is_retried() {
     let throttled = refusal("RequestLimitExceeded");
     let wire = Wire::answering([(503, &*throttled), (0, "reset"), (502, "<html/>"), (200, DEFAULT_VPC)]);
     let ec2 = wire.ec2_with_attempts(4);
@@ -307,7 +307,7 @@ async fn what_passes_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_who_what_and_what_to_do() {
+async fn refusal_has_caller_action_and_hint() {
     async fn check(status: u16, answer: &str, kind: ErrorKind, shown: &str) {
         let error = Wire::answering([(status, answer)]).ec2_with_attempts(1).subnets("vpc-1").await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error:?}");

@@ -90,8 +90,7 @@ impl Build<'_> {
         let musl = platform.triple.ends_with("-musl");
         let automatic = if musl && platform.compiles_c { Allocator::Mimalloc } else { Allocator::System };
         let allocator = settings.compile.allocator.unwrap_or(automatic);
-        // Of two conflicting flags the last one counts. So the user's come after ours, and the settings, which are for workers,
-        // last.
+        // The last of two conflicting flags applies: the user's flags follow ours, and those of the settings come last.
         let all = [
             flags::of_a_worker(*dynamic),
             flags::remap(toolchain, metadata, &self.target_folder),

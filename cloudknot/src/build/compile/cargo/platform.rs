@@ -56,7 +56,7 @@ pub(crate) fn arch_of(triple: &str) -> Result<Arch, CompileError> {
 }
 
 /// Returns the platform for a target chosen by the user. cargo reports the error if the target's standard library is missing.
-pub(super) fn asked(toolchain: &Toolchain, triple: &str, needs_c: bool) -> Result<Platform, CompileError> {
+pub(super) fn for_triple(toolchain: &Toolchain, triple: &str, needs_c: bool) -> Result<Platform, CompileError> {
     let arch = arch_of(triple)?;
     link(toolchain, triple, arch, needs_c)?.ok_or_else(|| missing(toolchain, arch, Some(triple), needs_c))
 }
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lacks_is_named_for_the_target_that_was_asked_for() {
+    fn missing_tools_are_named_for_the_target() {
         const X86: &str = "x86_64-unknown-linux-gnu";
         const ARM: &str = "aarch64-unknown-linux-gnu";
         const MAC: &str = "aarch64-apple-darwin";
@@ -215,29 +215,29 @@ mod tests {
             let lack = Lack { host, has_std: &|triple| stds.contains(&triple), has_apt, arch, triple, needs_c };
             assert_eq!(lack.remedy(), command, "{host} {has_apt} {arch:?} {triple:?} {needs_c} {stds:?}");
         };
-        let asked = |triple: &'static str| (arch_of(triple).unwrap(), Some(triple));
+        let for_triple = |triple: &'static str| (arch_of(triple).unwrap(), Some(triple));
         let zig = "pip install ziglang && cargo install cargo-zigbuild";
 
         let musl_tools = "sudo apt-get install musl-tools";
-        check(X86, true, asked(X86_MUSL), true, &[X86, X86_MUSL], musl_tools);
-        check(X86, true, asked(X86_MUSL), true, &[X86], &format!("{musl_tools} && rustup target add {X86_MUSL}"));
-        check(ARM, true, asked(ARM_MUSL), true, &[ARM, ARM_MUSL], musl_tools);
-        check(X86, false, asked(X86_MUSL), true, &[X86, X86_MUSL], zig);
+        check(X86, true, for_triple(X86_MUSL), true, &[X86, X86_MUSL], musl_tools);
+        check(X86, true, for_triple(X86_MUSL), true, &[X86], &format!("{musl_tools} && rustup target add {X86_MUSL}"));
+        check(ARM, true, for_triple(ARM_MUSL), true, &[ARM, ARM_MUSL], musl_tools);
+        check(X86, false, for_triple(X86_MUSL), true, &[X86, X86_MUSL], zig);
 
-        check(X86, true, asked(ARM_MUSL), false, &[X86], &format!("rustup target add {ARM_MUSL}"));
-        check(X86, true, asked(ARM_MUSL), false, &[X86, ARM_MUSL], zig);
-        check(X86, true, asked(ARM_MUSL), true, &[X86, ARM_MUSL], zig);
-        check(X86, true, asked(ARM_MUSL), true, &[X86], &format!("{zig} && rustup target add {ARM_MUSL}"));
+        check(X86, true, for_triple(ARM_MUSL), false, &[X86], &format!("rustup target add {ARM_MUSL}"));
+        check(X86, true, for_triple(ARM_MUSL), false, &[X86, ARM_MUSL], zig);
+        check(X86, true, for_triple(ARM_MUSL), true, &[X86, ARM_MUSL], zig);
+        check(X86, true, for_triple(ARM_MUSL), true, &[X86], &format!("{zig} && rustup target add {ARM_MUSL}"));
 
         let gcc = "sudo apt-get install gcc-aarch64-linux-gnu";
-        check(X86, true, asked(ARM), false, &[X86, ARM], gcc);
-        check(X86, true, asked(ARM), true, &[X86], &format!("{gcc} && rustup target add {ARM}"));
-        check(X86, false, asked(ARM), true, &[X86], &format!("{zig} && rustup target add {ARM}"));
-        check(ARM, true, asked(X86), true, &[ARM, X86], "sudo apt-get install gcc-x86-64-linux-gnu");
+        check(X86, true, for_triple(ARM), false, &[X86, ARM], gcc);
+        check(X86, true, for_triple(ARM), true, &[X86], &format!("{gcc} && rustup target add {ARM}"));
+        check(X86, false, for_triple(ARM), true, &[X86], &format!("{zig} && rustup target add {ARM}"));
+        check(ARM, true, for_triple(X86), true, &[ARM, X86], "sudo apt-get install gcc-x86-64-linux-gnu");
 
         let brew = "brew install zig && cargo install cargo-zigbuild";
-        check(MAC, false, asked(X86_MUSL), true, &[], &format!("{brew} && rustup target add {X86_MUSL}"));
-        check(MAC, false, asked(ARM), true, &[ARM], brew);
+        check(MAC, false, for_triple(X86_MUSL), true, &[], &format!("{brew} && rustup target add {X86_MUSL}"));
+        check(MAC, false, for_triple(ARM), true, &[ARM], brew);
 
         let any = (Arch::Arm64, None);
         check(X86, true, any, false, &[X86], &format!("rustup target add {ARM_MUSL}"));

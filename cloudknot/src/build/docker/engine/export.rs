@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::build::image::{Image, Layer};
 
-/// Entry of the table, for one image.
+/// Entry of the export's `manifest.json`, which describes one image.
 #[derive(Deserialize)]
 struct Entry {
     #[serde(rename = "Config")]

@@ -20,7 +20,7 @@ pub(super) fn classify(error: &OciDistributionError) -> (RegistryErrorKind, Stri
         // The client crate does not expose the status of a token service; only its text distinguishes a limit from a refusal.
         OciDistributionError::AuthenticationFailure(message) => match envelope(message) {
             Some(envelope) => by_envelope(&envelope, RegistryErrorKind::Login),
-            None => (RegistryErrorKind::Login, format!("the registry rejects the login{}", told(message))),
+            None => (RegistryErrorKind::Login, format!("the registry rejects the login{}", message_suffix(message))),
         },
         error => (RegistryErrorKind::Refused, error.to_string()),
     }
@@ -33,9 +33,9 @@ fn by_status(code: u16, message: &str) -> (RegistryErrorKind, String) {
         404 => (RegistryErrorKind::NotFound, "not found in the registry"),
         408 | 429 => (RegistryErrorKind::Busy, "the registry received too many requests"),
         500 | 502..=504 => (RegistryErrorKind::Busy, "the registry is temporarily unavailable"),
-        _ => (RegistryErrorKind::Refused, "the registry refuses"),
+        _ => (RegistryErrorKind::Refused, "the registry rejected the request"),
     };
-    (kind, format!("{what} (status {code}){}", told(message)))
+    (kind, format!("{what} (status {code}){}", message_suffix(message)))
 }
 
 fn by_envelope(envelope: &OciEnvelope, otherwise: RegistryErrorKind) -> (RegistryErrorKind, String) {
@@ -52,7 +52,7 @@ fn by_envelope(envelope: &OciEnvelope, otherwise: RegistryErrorKind) -> (Registr
         Some(OciErrorCode::Toomanyrequests) => RegistryErrorKind::Busy,
         _ => otherwise,
     };
-    (kind, format!("the registry refuses{}", words(envelope)))
+    (kind, format!("the registry rejected the request{}", words(envelope)))
 }
 
 fn by_connection(error: &reqwest::Error) -> (RegistryErrorKind, String) {
@@ -83,7 +83,7 @@ fn envelope(message: &str) -> Option<OciEnvelope> {
 }
 
 /// Returns the registry's message in the body of an answer, if it can be shown on one line.
-fn told(message: &str) -> String {
+fn message_suffix(message: &str) -> String {
     match envelope(message) {
         Some(envelope) => words(&envelope),
         None => match message.lines().next().unwrap_or_default().trim() {

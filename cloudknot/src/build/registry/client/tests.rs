@@ -105,7 +105,7 @@ async fn an_upload_that_stops_is_given_up() {
         let error = sent.unwrap_err();
         assert_eq!(error.kind(), RegistryErrorKind::Connection);
         assert_eq!(error.reason(), "timed out: no data was sent or received for 1 seconds");
-        assert!(error.hint().unwrap().ends_with("try again; layers that have arrived are kept"), "{error:?}");
+        assert!(error.hint().unwrap().ends_with("try again; uploaded layers are kept"), "{error:?}");
         assert!(took < 10 * SHORT, "it took {took:?}");
     }
 }

@@ -58,18 +58,18 @@ pub(super) async fn examine(asked: &Examination, here: &Here) -> (bool, Vec<Find
         found.push(program(here, &note, None));
         return (false, found);
     };
-    let there = AccountState::look(&aws, &account, asked.pars.clone(), config.pars, knot.as_deref()).await;
-    let max_vcpus = there.knot.as_ref().and_then(|knot| knot.deployed.settings.max_vcpus).unwrap_or(MAX_VCPUS);
-    let scope = there.scope(&aws, &number, knot.as_deref());
+    let state = AccountState::look(&aws, &account, asked.pars.clone(), config.pars, knot.as_deref()).await;
+    let max_vcpus = state.knot.as_ref().and_then(|knot| knot.deployed.settings.max_vcpus).unwrap_or(MAX_VCPUS);
+    let scope = state.scope(&aws, &number, knot.as_deref());
     let (allowed, quotas) = tokio::join!(
-        permissions::examine(&aws, &arn, &scope, &VERBS, there.pars.is_some()),
-        of_quotas(&aws, max_vcpus, there.knot.is_some())
+        permissions::examine(&aws, &arn, &scope, &VERBS, state.pars.is_some()),
+        of_quotas(&aws, max_vcpus, state.knot.is_some())
     );
     found.extend(allowed);
     found.extend(quotas);
-    found.extend(there.found);
-    found.push(program(here, &note, there.knot.as_ref()));
-    let arm64 = there.knot.is_some_and(|knot| knot.deployed.settings.arm64 == Some(true));
+    found.extend(state.found);
+    found.push(program(here, &note, state.knot.as_ref()));
+    let arm64 = state.knot.is_some_and(|knot| knot.deployed.settings.arm64 == Some(true));
     (arm64, found)
 }
 
@@ -243,7 +243,7 @@ async fn of_quotas(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Finding> {
     let mut found = Vec::new();
     for what in ["compute environment", "job queue"] {
         let about = format!("quota of {what}s");
-        let there = match &counts {
+        let in_use = match &counts {
             Ok((environments, _)) if what == "compute environment" => *environments,
             Ok((_, queues)) => *queues,
             Err(error) => {
@@ -252,15 +252,15 @@ async fn of_quotas(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Finding> {
             }
         };
         found.push(match quotas::quota(aws, "batch", what).await {
-            Ok(Some(most)) if there < most => Finding::good(about, format!("{there} of {most} are used")),
+            Ok(Some(most)) if in_use < most => Finding::good(about, format!("{in_use} of {most} are used")),
             Ok(Some(most)) => {
                 // An existing Knot already has its own.
                 let state = if has_knot { State::Doubtful } else { State::Bad };
-                Finding::new(about, state, format!("{there} of {most} are used: no further Knot can have its own"))
+                Finding::new(about, state, format!("{in_use} of {most} are used: no further Knot can have its own"))
                     .remedy("clobber unused Knots, request an increase in Service Quotas, or deploy with --queue")
             }
-            Ok(None) => Finding::unknown(about, format!("{there} used; Service Quotas names no limit")),
-            Err(error) => unread(about, &format!("{there} used; the quota is unknown"), &error),
+            Ok(None) => Finding::unknown(about, format!("{in_use} used; Service Quotas reports no quota")),
+            Err(error) => unread(about, &format!("{in_use} used; the quota is unknown"), &error),
         });
     }
     for (what, service, code) in VCPUS {
@@ -272,8 +272,8 @@ async fn of_quotas(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Finding> {
                 Finding::doubtful(about, found).remedy(format!("{ask}, or deploy with --max-vcpus {most}"))
             }
             Ok(Some(most)) => Finding::good(about, format!("{most} at once")),
-            Ok(None) => Finding::unknown(about, "Service Quotas names none"),
-            Err(error) => unread(about, "it is not known", &error),
+            Ok(None) => Finding::unknown(about, "Service Quotas reports no quota"),
+            Err(error) => unread(about, "the quota is unknown", &error),
         });
     }
     found

@@ -171,7 +171,7 @@ async fn delete_runs(clobber: &KnotClobber, aws: &Aws, pars: &Stack) -> Result<u
     Ok(deleted)
 }
 
-/// Removes what a deploy left beside the crate. Returns whether there was anything of this Knot.
+/// Removes the note of this Knot beside the crate and, if requested, the built image. Returns `true` if anything was removed.
 async fn clobber_here(clobber: &KnotClobber, region: &str) -> Result<bool> {
     let home = home::of_package(&clobber.folder);
     let was_noted = KnotNote::remove(&home, &clobber.name, region)?;

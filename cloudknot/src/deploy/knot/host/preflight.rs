@@ -14,22 +14,22 @@ use crate::event::step;
 
 /// Refuses a new Knot that the caller is not allowed to create.
 pub(super) async fn check_permissions(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars) -> Result<()> {
-    let said = wanted.settings;
+    let settings = wanted.settings;
     let mut takes = vec!["cloudformation:CreateStack", "batch:RegisterJobDefinition"];
-    takes.extend(said.job_role.is_none().then_some("iam:CreateRole"));
-    takes.extend(said.repository.is_none().then_some("ecr:CreateRepository"));
-    takes.extend(said.queue.is_none().then_some("batch:CreateJobQueue"));
+    takes.extend(settings.job_role.is_none().then_some("iam:CreateRole"));
+    takes.extend(settings.repository.is_none().then_some("ecr:CreateRepository"));
+    takes.extend(settings.queue.is_none().then_some("batch:CreateJobQueue"));
     let policy = |account: &str| Allowed::Deploy.policy(&scope(account, aws, wanted, answers, pars));
     permissions::check(aws, Allowed::Deploy.name(), &takes, policy).await
 }
 
 /// Refuses a new Knot that exceeds the account's quotas, and a key pair that does not exist.
 pub(super) async fn check_account(aws: &Aws, wanted: &Wanted<'_>, is_new: bool) -> Result<()> {
-    let said = wanted.settings;
-    if is_new && said.queue.is_none() {
+    let settings = wanted.settings;
+    if is_new && settings.queue.is_none() {
         quotas::check_knot(aws).await?;
     }
-    if let Some(key_pair) = &said.key_pair
+    if let Some(key_pair) = &settings.key_pair
         && !Ec2::new(aws).key_pair_exists(key_pair).await?
     {
         let message = format!("cannot find the key pair `{key_pair}` in {}", aws.region);

@@ -35,7 +35,7 @@ pub(crate) async fn list(account: &Account) -> Result<Vec<Knot>> {
     let stacks = Stacks::new(&aws).all(KNOT_STACKS).await?;
     // A Knot without an image is incomplete.
     let whole = stacks.iter().filter(|stack| stack.outputs.contains_key("ImageDigest"));
-    Ok(whole.filter_map(|stack| told(read(stack, account))).collect())
+    Ok(whole.filter_map(|stack| or_warn(read(stack, account))).collect())
 }
 
 pub(super) fn noted(stack: &Stack) -> Result<Noted<Deployed>> {
@@ -43,7 +43,7 @@ pub(super) fn noted(stack: &Stack) -> Result<Noted<Deployed>> {
 }
 
 /// Reports an unreadable Knot as a warning: one of another version of cloudknot must not prevent listing the others.
-fn told(read: Result<Knot>) -> Option<Knot> {
+fn or_warn(read: Result<Knot>) -> Option<Knot> {
     read.map_err(|error| step(&format!("warning: {error}"))).ok()
 }
 
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_knot_has_left_of_functions_that_are_gone_is_its_own() {
+    fn definitions_of_removed_functions_belong_to_the_knot() {
         let there = |name: &str, knot: Option<&str>| Definition {
             arn: format!("arn:aws:batch:eu-west-1:123456789012:job-definition/{name}"),
             knot: knot.map(str::to_owned),

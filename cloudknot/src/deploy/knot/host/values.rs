@@ -101,8 +101,8 @@ impl Wanted<'_> {
     }
 
     /// Returns the values of `knot.yaml`; without an image, the template creates only the repository.
-    pub(crate) fn values(&self, pars: &Pars, answers: &Answers, settings: &str, image: bool) -> Result<Value> {
-        let said = self.settings;
+    pub(crate) fn values(&self, pars: &Pars, answers: &Answers, settings_text: &str, image: bool) -> Result<Value> {
+        let settings = self.settings;
         let compute = answers.compute.unwrap_or_else(|| self.compute());
         let execution_role = pars.execution_role();
         let architecture = if self.arch == Arch::Arm64 { "arm64" } else { "x86_64" };
@@ -117,10 +117,10 @@ impl Wanted<'_> {
         Ok(json!({
             "knot": self.name,
             "pars": pars.name,
-            "tags": said.tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect::<Vec<_>>(),
+            "tags": settings.tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect::<Vec<_>>(),
             "permissions_boundary": pars.settings.permissions_boundary,
             "role_path": pars.settings.role_path,
-            "settings": settings,
+            "settings": settings_text,
             "repository": repository,
             "image": image,
             "bucket": pars.bucket(),
@@ -133,45 +133,45 @@ impl Wanted<'_> {
             "instance_profile": pars.instance_profile(),
             "execution_role": execution_role,
             "secrets": self.secret_values(),
-            "job_role": said.job_role.as_ref().map(|arn| json!({"arn": arn})),
+            "job_role": settings.job_role.as_ref().map(|arn| json!({"arn": arn})),
             "policies": answers.policies,
             "file_systems": self.file_systems(),
             "compute": self.compute_values(compute, answers)?,
-            "queue": match &said.queue {
+            "queue": match &settings.queue {
                 Some(arn) => json!({"existing": arn}),
-                None => json!({"existing": null, "name": said.queue_name, "priority": said.priority.unwrap_or(1)}),
+                None => json!({"existing": null, "name": settings.queue_name, "priority": settings.priority.unwrap_or(1)}),
             },
             "functions": self.function_values(compute)?,
         }))
     }
 
     fn compute_values(&self, compute: Compute, answers: &Answers) -> Result<Value> {
-        let said = self.settings;
+        let settings = self.settings;
         let image_type = if self.gpus() { "ECS_AL2023_NVIDIA" } else { "ECS_AL2023" };
         Ok(json!({
             "kind": compute.name(),
-            "max_vcpus": said.max_vcpus.unwrap_or(MAX_VCPUS),
-            "min_vcpus": said.min_vcpus.unwrap_or(0),
-            "desired_vcpus": said.desired_vcpus.filter(|_| !answers.has_environment),
+            "max_vcpus": settings.max_vcpus.unwrap_or(MAX_VCPUS),
+            "min_vcpus": settings.min_vcpus.unwrap_or(0),
+            "desired_vcpus": settings.desired_vcpus.filter(|_| !answers.has_environment),
             "instance_types": self.instance_types(),
-            "bid_percentage": said.bid_percentage,
+            "bid_percentage": settings.bid_percentage,
             "image_types": [image_type],
-            "ami": said.ami,
+            "ami": settings.ami,
             "root_device": answers.root_device.as_deref().unwrap_or("/dev/xvda"),
-            "volume_gib": checks::mib("volume-size", said.volume_size.as_deref())?.map(gib),
-            "key_pair": said.key_pair,
-            "service_role": said.service_role,
+            "volume_gib": checks::mib("volume-size", settings.volume_size.as_deref())?.map(gib),
+            "key_pair": settings.key_pair,
+            "service_role": settings.service_role,
         }))
     }
 
     fn function_values(&self, compute: Compute) -> Result<Vec<Value>> {
-        let said = self.settings;
+        let settings = self.settings;
         let list = |table: &BTreeMap<String, String>, key: &str| -> Vec<Value> {
             table.iter().map(|(name, value)| json!({"name": name, key: value})).collect()
         };
-        let shared_memory = checks::mib("shared-memory", said.shared_memory.as_deref())?;
-        let ephemeral = checks::mib("ephemeral-storage", said.ephemeral_storage.as_deref())?.map(gib);
-        let log = said.log.as_ref().map(|log| {
+        let shared_memory = checks::mib("shared-memory", settings.shared_memory.as_deref())?;
+        let ephemeral = checks::mib("ephemeral-storage", settings.ephemeral_storage.as_deref())?.map(gib);
+        let log = settings.log.as_ref().map(|log| {
             json!({"driver": log.driver, "options": list(&log.options, "value"), "secrets": list(&log.secrets, "from")})
         });
         let mut values = Vec::new();
@@ -189,7 +189,7 @@ impl Wanted<'_> {
             };
             // Tells the worker its share of the machine, which it cannot detect.
             let share = json!({"name": contract::ENV_VCPUS, "value": vcpus});
-            let environment: Vec<Value> = list(&said.env, "value").into_iter().chain([share]).collect();
+            let environment: Vec<Value> = list(&settings.env, "value").into_iter().chain([share]).collect();
             values.push(json!({
                 "key": key(&function.id()),
                 "name": function.id(),
@@ -197,13 +197,13 @@ impl Wanted<'_> {
                 "vcpus": vcpus,
                 "memory_mib": memory_mib.to_string(),
                 "gpus": request.gpus,
-                "attempts": said.attempts.unwrap_or(ATTEMPTS),
+                "attempts": settings.attempts.unwrap_or(ATTEMPTS),
                 "shared_memory_mib": shared_memory,
                 "ephemeral_gib": ephemeral,
-                "read_only": said.read_only.unwrap_or(false),
+                "read_only": settings.read_only.unwrap_or(false),
                 "tmp_mib": TMP_MIB,
                 "environment": environment,
-                "secrets": list(&said.secrets, "from"),
+                "secrets": list(&settings.secrets, "from"),
                 "mounts": self.mounts(),
                 "log": log,
             }));
@@ -211,51 +211,53 @@ impl Wanted<'_> {
         Ok(values)
     }
 
-    /// Checks that AWS would accept all settings, as far as their form tells.
+    /// Checks the form of all settings, without asking AWS.
     pub(crate) fn check(&self) -> Result<()> {
-        let said = self.settings;
+        let settings = self.settings;
         names::check_name(Kind::Knot, self.name)?;
-        said.check_each()?;
-        if !said.secret_keys.is_empty() && self.secrets().is_empty() {
-            return Err(refused("`secret-keys`", "there are no `secrets` to be decrypted with them"));
+        settings.check_each()?;
+        if !settings.secret_keys.is_empty() && self.secrets().is_empty() {
+            return Err(refused("`secret-keys`", "requires `secrets`, which is not set"));
         }
-        let (least, most) = (said.min_vcpus.unwrap_or(0), said.max_vcpus.unwrap_or(MAX_VCPUS));
-        checks::range(0..=most)("min-vcpus", &said.min_vcpus)?;
-        checks::range(least..=most)("desired-vcpus", &said.desired_vcpus)?;
-        if let Some(name) = said.env.keys().find(|name| *name == "AWS_REGION" || said.secrets.contains_key(*name)) {
+        let (least, most) = (settings.min_vcpus.unwrap_or(0), settings.max_vcpus.unwrap_or(MAX_VCPUS));
+        checks::range(0..=most)("min-vcpus", &settings.min_vcpus)?;
+        checks::range(least..=most)("desired-vcpus", &settings.desired_vcpus)?;
+        if let Some(name) =
+            settings.env.keys().find(|name| *name == "AWS_REGION" || settings.secrets.contains_key(*name))
+        {
             return Err(refused(&format!("the variable `{name}`"), "it is already set in another place"));
         }
-        if self.gpus() && self.arch == Arch::Arm64 && said.ami.is_none() {
-            return Err(refused("`gpus` on ARM", "AWS has no machine image for both: set one with `ami`"));
+        if self.gpus() && self.arch == Arch::Arm64 && settings.ami.is_none() {
+            return Err(refused("`gpus` on ARM", "AWS has no GPU machine image for ARM; set one with `ami`"));
         }
-        if said.ami.is_none()
-            && checks::mib("volume-size", said.volume_size.as_deref())?.is_some_and(|mib| gib(mib) < LEAST_DISK)
+        if settings.ami.is_none()
+            && checks::mib("volume-size", settings.volume_size.as_deref())?.is_some_and(|mib| gib(mib) < LEAST_DISK)
         {
-            return Err(refused("`volume-size`", "the machine image takes 30 GiB"));
+            return Err(refused("`volume-size`", "must be at least 30 GiB, the size of the machine image"));
         }
         let compute = self.compute();
         for (what, given) in [
-            ("compute", said.compute.is_some()),
-            ("max-vcpus", said.max_vcpus.is_some()),
-            ("service-role", said.service_role.is_some()),
-            ("queue-name", said.queue_name.is_some()),
-            ("priority", said.priority.is_some()),
+            ("compute", settings.compute.is_some()),
+            ("max-vcpus", settings.max_vcpus.is_some()),
+            ("service-role", settings.service_role.is_some()),
+            ("queue-name", settings.queue_name.is_some()),
+            ("priority", settings.priority.is_some()),
         ] {
-            if given && said.queue.is_some() {
+            if given && settings.queue.is_some() {
                 return Err(refused(&format!("`{what}` with `queue`"), "it cannot be set for an existing queue"));
             }
         }
-        if !said.policies.is_empty() && said.job_role.is_some() {
+        if !settings.policies.is_empty() && settings.job_role.is_some() {
             return Err(refused("`policies` with `job-role`", "they cannot be set for an existing role"));
         }
         for (what, given) in [
-            ("service-role", said.service_role.is_some()),
-            ("instance-types", !said.instance_types.is_empty()),
-            ("ami", said.ami.is_some()),
-            ("key-pair", said.key_pair.is_some()),
-            ("volume-size", said.volume_size.is_some()),
-            ("min-vcpus", said.min_vcpus.is_some()),
-            ("desired-vcpus", said.desired_vcpus.is_some()),
+            ("service-role", settings.service_role.is_some()),
+            ("instance-types", !settings.instance_types.is_empty()),
+            ("ami", settings.ami.is_some()),
+            ("key-pair", settings.key_pair.is_some()),
+            ("volume-size", settings.volume_size.is_some()),
+            ("min-vcpus", settings.min_vcpus.is_some()),
+            ("desired-vcpus", settings.desired_vcpus.is_some()),
         ] {
             if given && compute.is_fargate() {
                 return Err(refused(
@@ -263,17 +265,17 @@ impl Wanted<'_> {
                     "Fargate has no instances",
                 ));
             }
-            if given && said.queue.is_some() {
+            if given && settings.queue.is_some() {
                 return Err(refused(
                     &format!("`{what}` with `queue`"),
                     "the machines of an existing queue cannot be changed",
                 ));
             }
         }
-        if said.bid_percentage.is_some() && compute != Compute::Spot {
+        if settings.bid_percentage.is_some() && compute != Compute::Spot {
             return Err(refused("`bid-percentage`", "it is for `compute = \"spot\"` only"));
         }
-        if said.ephemeral_storage.is_some() && !compute.is_fargate() && said.queue.is_none() {
+        if settings.ephemeral_storage.is_some() && !compute.is_fargate() && settings.queue.is_none() {
             return Err(ephemeral_on_instances());
         }
         Ok(())
@@ -392,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_batch_refuses_is_refused() {
+    fn settings_that_batch_refuses_are_refused() {
         let check = |settings: &str, why: &str| assert!(refusal(settings).contains(why), "{}", refusal(settings));
         let mount = |more: &str| format!(r#"{{"mounts": {{"/data": {{"file-system": "fs-01234567", {more}}}}}}}"#);
         let point = r#""access-point": "fsap-01234567""#;

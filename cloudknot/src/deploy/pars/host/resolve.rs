@@ -101,7 +101,7 @@ impl ParsState {
     }
 }
 
-/// Checks that AWS would accept all settings, as far as their form tells.
+/// Checks the form of all settings, without asking AWS.
 fn check(builder: &ParsBuilder) -> Result<()> {
     let settings = &builder.settings;
     names::check_name(Kind::Pars, &builder.name)?;
