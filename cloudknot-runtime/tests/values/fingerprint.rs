@@ -302,7 +302,7 @@ struct Flattened {
 }
 
 #[test]
-fn what_describes_itself() {
+fn self_describing_types() {
     check::<serde_json::Value>("self-describing");
     check::<Vec<Untagged>>("[self-describing]");
     check::<Adjacent>(

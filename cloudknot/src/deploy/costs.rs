@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_costs_while_idle_is_said() {
+    fn idle_costs_are_listed() {
         let nat = "the NAT gateway and its address cost about 36 USD a month (list price in us-east-1), whether jobs run or not";
         assert_eq!(idle(Some((Internet::Nat, false, 3)), 0), [nat]);
         let three =

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_code_asks_is_allowed() {
+    fn policies_allow_the_requests_of_the_code() {
         let mut scope = Scope::new("123456789012", "eu-central-1", "lab", "sweep");
         scope.repository = Some("shared".into());
         scope.adopted_roles = vec!["arn:aws:iam::123456789012:role/theirs".into()];

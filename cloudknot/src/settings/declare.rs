@@ -68,7 +68,7 @@ pub trait Declared: Sized {
 /// Type of a setting.
 pub(crate) trait Value: Sized {
     const KIND: Kind;
-    /// What a builder method sets or adds.
+    /// Value that a builder method sets or adds.
     type Given;
     /// Returns this value, completed by the one below.
     fn over(self, below: Self) -> Self;

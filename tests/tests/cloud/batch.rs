@@ -343,7 +343,7 @@ fn a_worker_that_is_told_to_stop_keeps_what_is_done_and_is_started_again() {
 }
 
 #[test]
-fn what_has_failed_is_known_while_other_jobs_run() {
+fn failures_are_known_while_other_jobs_run() {
     let Some(cloud) = Cloud::get() else { return };
     let Some(trial) = cloud.trial(PROGRAM, JobKind::Container) else { return };
     let tasks = [Task::Sleep(3_600_000, 1), Task::Sleep(3_600_000, 2), Task::Double(1)];
@@ -389,7 +389,7 @@ fn a_cancel_dropped_at_any_request_is_completed_by_the_next() {
 }
 
 #[test]
-fn what_is_stored_stays_readable_when_the_queue_is_gone() {
+fn results_stay_readable_without_the_queue() {
     let Some(seen) = Seen::new() else { return };
     let facts = seen.trial.map(&Spec { chunk: Some(1), ..doubles(2) });
     let run_id = run_of(&facts).unwrap();

@@ -116,7 +116,7 @@ fn one_look_that_fails_does_not_keep_the_others() {
 }
 
 #[test]
-fn what_has_no_owner_is_listed_and_deleted_when_told() {
+fn orphans_are_listed_and_deleted_on_request() {
     let Some(account) = Account::new() else { return };
     check(&mut knot(&account, &["pars", "create", "lab"]), 0, &[]);
     check(&mut knot(&account, &["prune"]), 0, &["found no resources without an owner"]);

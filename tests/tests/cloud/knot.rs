@@ -479,7 +479,7 @@ print(zone)
 ";
 
 #[test]
-fn a_network_that_is_one_too_many_is_refused_before_anything_is_made() {
+fn network_over_a_quota_creates_nothing() {
     let Some(account) = Account::new() else { return };
     let more = |networks: u32, addresses: u32, gateways: u32| {
         account.script(&format!("networks, addresses, gateways = {networks}, {addresses}, {gateways}\n{NETWORKS}"))
@@ -498,10 +498,10 @@ fn a_network_that_is_one_too_many_is_refused_before_anything_is_made() {
         "hint: delete unused ones, request an increase in Service Quotas (vpc, L-FE5A380F), or avoid the NAT gateway",
     ]);
     more(0, 5, 0);
-    refused(&["5 of 5 elastic addresses in eu-west-1 in use", "(ec2, L-0263D0A3)"]);
+    refused(&["elastic address quota exceeded: 5 of 5 in use in eu-west-1", "(ec2, L-0263D0A3)"]);
     // Five with the default one.
     more(4, 0, 0);
-    refused(&["5 of 5 VPCs in eu-west-1 in use", "(vpc, L-F678F1CE), or use an existing VPC: --vpc"]);
+    refused(&["VPC quota exceeded: 5 of 5 in use in eu-west-1", "(vpc, L-F678F1CE), or use an existing VPC: --vpc"]);
     account.check_empty(&[]);
     account.recorder.instead(|seen| {
         let quota = serde_json::json!({"Quota": {"Value": 6.0}}).to_string();

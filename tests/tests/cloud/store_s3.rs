@@ -153,7 +153,7 @@ async fn conflicts_are_tried_again() {
 }
 
 #[tokio::test]
-async fn what_s3_refuses() {
+async fn s3_refusals() {
     let server = S3Server::start().await;
     let store = server.store("").await;
     let refused = async |mishap: Fault| {

@@ -349,7 +349,7 @@ async fn a_refusal_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn what_was_pushed_can_be_deleted() {
+async fn pushed_image_can_be_deleted() {
     let Some(registry) = Registry::start() else { return };
     let image = image();
     let (repository, _) = repository(&registry.host());

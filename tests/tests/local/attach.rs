@@ -134,7 +134,7 @@ fn a_manifest_of_another_version() {
     let stored = Stored::new();
     // Another version may lack the fields of this one.
     stored.edit("manifest.json", |bytes| *bytes = br#"{"version": 7, "items": "many"}"#.to_vec());
-    check_error(&stored.attach(), "Store", &["manifest.json", "version 7", "reads 1", "hint"]);
+    check_error(&stored.attach(), "Store", &["manifest.json", "version 7", "reads version 1", "hint"]);
 }
 
 #[test]

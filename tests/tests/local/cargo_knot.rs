@@ -121,7 +121,7 @@ fn deploy(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn what_can_be_refused_without_compiling_is_refused_before() {
+fn early_refusals_compile_nothing() {
     let folder = workspace("without aws", WITHOUT_AWS);
     let check = |arguments: &[&str], code: i32, says: &[&str]| check(&mut deploy(&folder, arguments), code, says);
     check(&["-p", "plain", "--attempts", "11"], 2, &["invalid `attempts`: 11"]);

@@ -200,7 +200,7 @@ fn unknown_target_lists_candidates() {
 }
 
 #[test]
-fn what_cannot_be_a_worker_is_refused() {
+fn unsuitable_programs_are_refused() {
     let kind = CompileErrorKind::Worker;
     let says = ["cannot find a remote function in `odd` (--lib)", "--example nothing"];
     refused(&quick(&STAND_IN, package("odd")), kind, &says);
@@ -276,7 +276,7 @@ fn settings_that_cannot_be_are_refused() {
     let kind = CompileErrorKind::Settings;
     for (name, settings, says) in [
         ("unknown", "targt-cpu = \"haswell\"", ["unknown field `targt-cpu`", "`target-cpu`, `opt-level`, `lto`"]),
-        ("native", "target-cpu = \"native\"", ["other machines than this one", "\"x86-64-v3\", in `"]),
+        ("native", "target-cpu = \"native\"", ["other machines than this one", "\"x86-64-v3\"; correct it, in `"]),
         ("level", "opt-level = 4", ["invalid `opt-level`: must be", "[package.metadata.cloudknot] of `lone`"]),
         ("letter", "opt-level = \"q\"", ["`opt-level` must be", "\"z\""]),
         ("allocator", "allocator = \"best\"", ["unknown variant `best`", "`mimalloc`"]),

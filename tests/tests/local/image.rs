@@ -128,7 +128,7 @@ fn architecture_is_the_workers() {
 }
 
 #[test]
-fn what_is_no_worker_is_refused() {
+fn files_other_than_workers_are_refused() {
     let check = |bytes: &[u8], message: &str| {
         let error = Image::assemble(bytes, &options()).unwrap_err();
         assert!(matches!(error, ImageError::NotAWorker { .. }));

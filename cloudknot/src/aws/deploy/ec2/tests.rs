@@ -176,7 +176,7 @@ async fn zones_are_those_that_can_be_used() {
 }
 
 #[tokio::test]
-async fn what_counts_against_a_quota_is_counted() {
+async fn resources_under_a_quota_are_counted() {
     let set = |name: &str, items: &[&str]| {
         let items: Vec<_> = items.iter().map(|item| format!("<item>{item}</item>")).collect();
         format!("<R><{name}>{}</{name}></R>", items.concat())
@@ -250,7 +250,7 @@ async fn types_families_and_bundles_are_looked_up() {
 }
 
 #[tokio::test]
-async fn what_the_region_lacks_is_named() {
+async fn instance_types_missing_in_the_region_are_named() {
     let answer = machines(&[machine("m5.large", 2, 8192, "x86_64", ""), machine("c7gn.large", 2, 4096, "arm64", "")]);
     let wire = Wire::answering([(200, &*answer)]);
     let chosen = ["m5".to_owned(), "m5.larg".to_owned(), "c7g".to_owned(), "default_arm64".to_owned()];

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_resource_denies_is_denied() {
+    fn denial_on_one_resource_is_a_denial() {
         let result = Evaluation {
             action: "batch:SubmitJob".into(),
             is_allowed: true,

@@ -432,7 +432,7 @@ mod tests {
         wanted(&with_both).check().unwrap();
         let values = wanted(&with_both).secret_values();
         assert_eq!(values, json!({"manager": [secret], "parameters": [], "kms": [key]}));
-        assert!(refusal(&format!(r#"{{"secret-keys": ["{key}"]}}"#)).contains("there are no `secrets`"));
+        assert!(refusal(&format!(r#"{{"secret-keys": ["{key}"]}}"#)).contains("requires `secrets`"));
         let alias = "arn:aws:kms:eu-west-1:123456789012:alias/lab";
         assert!(refusal(&format!(r#"{{"secret-keys": ["{alias}"]}}"#)).contains("invalid KMS key"));
     }
