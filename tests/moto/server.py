@@ -342,8 +342,8 @@ class Job(models.Job):
         finally:
             timer.cancel()
         container.reload()
-        # Docker reports an OOM kill later than the exit; for processes there is no report.
-        for _ in range(0 if self.is_process() else 10):
+        # Docker reports an OOM kill later than the exit, under load by seconds; for processes there is no report.
+        for _ in range(0 if self.is_process() else 50):
             if self.exit_code != 137 or self.stop or self.timed_out or container.attrs["State"]["OOMKilled"]:
                 break
             time.sleep(0.2)
