@@ -64,7 +64,9 @@ impl Backend {
             Ok(other) => {
                 let message = format!("cannot choose a backend: `{}` is `{other}`", contract::ENV_BACKEND);
                 let hint = match other {
-                    "docker" => "enable the feature `deploy` of cloudknot, which this program was built without",
+                    "docker" => {
+                        "run `cargo add cloudknot --features deploy`, without which this program was built, then the program again"
+                    }
                     _ => "it can be: local, docker, batch",
                 };
                 Err(Error::new(ErrorKind::Config, message).with_hint(hint))

@@ -22,6 +22,11 @@ pub(crate) fn range(range: RangeInclusive<u32>) -> impl Fn(&str, &Option<u32>) -
     }
 }
 
+/// Returns the error of a setting that does not fit another one.
+pub(crate) fn refused(what: &str, why: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("invalid {what}: {why}")).with_hint("remove it, or change the other setting")
+}
+
 pub(super) fn above_zero(key: &str, value: &Option<f64>) -> Result<()> {
     if value.is_none_or(|value| value > 0.0) {
         return Ok(());

@@ -22,8 +22,13 @@ pub struct Setting {
 impl Setting {
     /// Returns the key in `Cargo.toml`.
     pub fn key(&self) -> String {
-        self.field.replace('_', "-")
+        key(self.field)
     }
+}
+
+/// Returns the key of a field in `Cargo.toml`.
+fn key(field: &str) -> String {
+    field.replace('_', "-")
 }
 
 /// Option of the command for a setting. That of a list or a table can be repeated.
@@ -247,5 +252,5 @@ pub(crate) use {declare, flag, over, setter, setters};
 
 /// Checks a value, under the key of its field in `Cargo.toml`.
 pub(crate) fn check<T>(field: &str, value: &T, check: impl FnOnce(&str, &T) -> Result<()>) -> Result<()> {
-    check(&field.replace('_', "-"), value)
+    check(&key(field), value)
 }

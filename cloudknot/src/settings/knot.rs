@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::checks;
+use super::checks::{self, refused};
 use super::declare::{Kind as ValueKind, Single, declare};
 use super::names::{self, Kind};
-use crate::error::{self, Error, ErrorKind};
+use crate::error;
 
 declare! {
     over: over,
@@ -258,19 +258,15 @@ fn check_log(_: &str, log: &Option<Log>) -> error::Result<()> {
 
 fn check_mounts(key: &str, mounts: &BTreeMap<String, Mount>) -> error::Result<()> {
     mounts.iter().try_for_each(|(path, mount)| {
-        let refused = |what: String, why: &str| {
-            Err(Error::new(ErrorKind::Config, format!("invalid {what}: {why}"))
-                .with_hint("remove it, or change the other setting"))
-        };
         let (file_system, root, access_point, _) = mount.parts();
         names::check_name(Kind::FileSystem, file_system)?;
         access_point.iter().try_for_each(|point| names::check_name(Kind::AccessPoint, point))?;
         if !path.starts_with('/') || path.len() == 1 {
-            return refused(format!("`{key}` at `{path}`"), "the path in a container must be absolute");
+            return Err(refused(&format!("`{key}` at `{path}`"), "the path in a container must be absolute"));
         }
         if access_point.is_some() && root.is_some_and(|root| root != "/") {
             let what = format!("`root` with `access-point` in the mount `{path}`");
-            return refused(what, "an access point has its own root, and AWS accepts no other");
+            return Err(refused(&what, "an access point has its own root, and AWS accepts no other"));
         }
         Ok(())
     })

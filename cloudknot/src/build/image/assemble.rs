@@ -16,6 +16,7 @@ use oci_spec::image::{
 };
 use serde::Serialize;
 use sha2::Digest as _;
+use tar::{EntryType, Header};
 
 use super::{Architecture, Blob, Image, ImageError, ImageOptions, Layer};
 use crate::build::elf;
@@ -211,6 +212,18 @@ pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
     let mut value = serde_json::to_value(value).expect("these types have a form in JSON");
     value.sort_all_objects();
     serde_json::to_vec(&value).expect("a JSON value has a text")
+}
+
+/// Returns the header of a tar's entry, without anything that differs between two machines.
+fn header(kind: EntryType, mode: u32, content: &[u8]) -> Header {
+    let mut header = Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(content.len() as u64);
+    header
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {

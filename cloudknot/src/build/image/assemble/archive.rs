@@ -3,24 +3,16 @@
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
-use tar::{EntryType, Header};
+use tar::EntryType;
 
-use super::MANIFEST_TYPE;
+use super::{MANIFEST_TYPE, header};
 use crate::build::image::{Blob, Image};
 
 /// Writes the image; `names` are its names in an engine.
 pub(super) fn write(image: &Image, names: &[String], out: impl Write) -> io::Result<()> {
     let mut tar = tar::Builder::new(out);
-    let mut add = |path: &str, kind, mode, content: &[u8]| {
-        let mut header = Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(content.len() as u64);
-        tar.append_data(&mut header, path, content)
-    };
+    let mut add =
+        |path: &str, kind, mode, content: &[u8]| tar.append_data(&mut header(kind, mode, content), path, content);
     add("blobs/", EntryType::Directory, 0o755, &[])?;
     add("blobs/sha256/", EntryType::Directory, 0o755, &[])?;
     for blob in image.blobs().chain([image.manifest_blob()]) {

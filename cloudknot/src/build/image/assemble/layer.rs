@@ -1,11 +1,9 @@
 //! Image layer: a tar without anything that differs between two machines, and its compressed form.
 
-use std::io::Read;
-
 use bytes::Bytes;
-use tar::{EntryType, Header};
+use tar::EntryType;
 
-use super::sha256;
+use super::{header, sha256};
 use crate::build::image::{Blob, Contents, Layer};
 
 /// Path of the worker in an image.
@@ -60,14 +58,7 @@ impl Contents {
 pub(crate) fn tar(worker: &[u8], authorities: Option<&str>) -> Bytes {
     let mut tar = tar::Builder::new(Vec::with_capacity(worker.len() + 512 * 1024));
     let mut add = |path: &str, kind, mode, content: &[u8]| {
-        let mut header = Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(content.len() as u64);
-        tar.append_data(&mut header, path, content.take(u64::MAX)).expect("writing to memory does not fail");
+        tar.append_data(&mut header(kind, mode, content), path, content).expect("writing to memory does not fail");
     };
     if let Some(authorities) = authorities {
         for folder in ["etc/", "etc/ssl/", "etc/ssl/certs/"] {

@@ -10,8 +10,8 @@ use crate::aws::machines::{self, Request};
 use crate::build::compile::Arch;
 use crate::deploy::noted::digest;
 use crate::deploy::pars::Pars;
-use crate::error::{Error, ErrorKind, Result};
-use crate::settings::checks;
+use crate::error::{Error, Result};
+use crate::settings::checks::{self, refused};
 use crate::settings::knot::{Compute, KnotSettings, Mount};
 use crate::settings::names::{self, Kind};
 use crate::settings::sizes::{self, MEMORY_MIB, VCPUS};
@@ -362,10 +362,6 @@ fn short_hash(id: &str) -> String {
     let mut hash = digest(id);
     hash.truncate(8);
     hash
-}
-
-fn refused(what: &str, why: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("invalid {what}: {why}")).with_hint("remove it, or change the other setting")
 }
 
 fn ephemeral_on_instances() -> Error {
