@@ -2,13 +2,13 @@
 
 use cargo_knot::exit;
 use clap::{Args, Subcommand};
-use cloudknot::{ImageSettings, KnotBuilder, KnotSettings};
+use cloudknot::{ImageSettings, KnotBuilder, KnotSettings, ParsSettings};
 
 use crate::aws::AwsArgs;
 use crate::build::CompileArgs;
 use crate::failure::Failure;
 use crate::output;
-use crate::pars::{ParsSettingsArgs, name_or_default};
+use crate::pars;
 use crate::settings::SettingsArgs;
 
 /// Options of `cargo knot template`.
@@ -33,7 +33,7 @@ struct OfPars {
     /// Name of the Pars; if not given, the one set by `cargo knot configure`, else `<user>-default`
     name: Option<String>,
     #[command(flatten)]
-    settings: ParsSettingsArgs,
+    settings: SettingsArgs<ParsSettings>,
     #[command(flatten)]
     aws: AwsArgs,
 }
@@ -53,10 +53,7 @@ struct OfKnot {
 impl Template {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let template = match self.of {
-            Of::Pars(pars) => {
-                let builder = pars.settings.builder(&name_or_default(pars.name)?)?;
-                pars.aws.pars(builder).template().await?
-            }
+            Of::Pars(args) => args.aws.pars(pars::builder(args.name, args.settings.0)?).template().await?,
             Of::Knot(knot) => {
                 let compile = knot.compile.compile(knot.image.0.has_base());
                 let builder = KnotBuilder::of(knot.settings.0).compile(compile);

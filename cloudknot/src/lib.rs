@@ -240,7 +240,7 @@ pub use settings::{
     image::ImageSettings,
     knot::{Compute, KnotSettings, Log, Mount},
     login::Login,
-    pars::{Internet, Network, ParsSettings, Tenancy},
+    pars::{Internet, ParsSettings, Tenancy},
 };
 
 /// Returns the time at which the running attempt of an item times out, by the `timeout` of the attribute or of the map.

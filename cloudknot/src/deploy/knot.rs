@@ -292,60 +292,10 @@ impl KnotBuilder {
         self
     }
 
-    /// Runs jobs on 64-bit ARM.
-    #[must_use]
-    pub fn arm64(mut self) -> Self {
-        self.settings.arm64 = Some(true);
-        self
-    }
-
-    /// Adds a policy to the job role, by name or ARN.
-    #[must_use]
-    pub fn policy(mut self, policy: impl Into<String>) -> Self {
-        self.settings.policies.push(policy.into());
-        self
-    }
-
-    /// Adds a tag to all resources that can have tags.
-    #[must_use]
-    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.settings.tags.insert(key.into(), value.into());
-        self
-    }
-
-    /// Adds an environment variable to every job.
-    #[must_use]
-    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.settings.env.insert(name.into(), value.into());
-        self
-    }
-
-    /// Adds an environment variable whose value is a secret, by its ARN in Secrets Manager or SSM.
-    #[must_use]
-    pub fn secret(mut self, name: impl Into<String>, arn: impl Into<String>) -> Self {
-        self.settings.secrets.insert(name.into(), arn.into());
-        self
-    }
-
-    /// Adds the ARN of the KMS key that secrets are encrypted with, if it is not AWS's own: jobs have to be able to
-    /// use it.
-    #[must_use]
-    pub fn secret_key(mut self, arn: impl Into<String>) -> Self {
-        self.settings.secret_keys.push(arn.into());
-        self
-    }
-
     /// Mounts an EFS file system, by its ID, at this path of the container.
     #[must_use]
     pub fn mount(mut self, path: impl Into<String>, file_system: impl Into<String>) -> Self {
         self.settings.mounts.insert(path.into(), Mount::Whole(file_system.into()));
-        self
-    }
-
-    /// Makes everything but `/tmp` read-only; on Fargate, everything.
-    #[must_use]
-    pub fn read_only(mut self) -> Self {
-        self.settings.read_only = Some(true);
         self
     }
 

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::host::{host, host_await};
 use crate::pending::Pending;
 use crate::settings::account::Account;
-use crate::settings::pars::{Internet, Network, ParsSettings, Tenancy};
+use crate::settings::pars::{Internet, ParsSettings, Tenancy, pars_setters};
 
 #[cfg(not(cloudknot_worker))]
 pub(crate) mod host;
@@ -38,6 +38,10 @@ pub struct Pars {
 }
 
 /// Builder of a Pars; see [`Pars::builder`].
+///
+/// Jobs run in the account's default VPC, unless a setting selects another network: in the subnets that AWS created with
+/// it and that assign public addresses. If none of these does, that has been turned off: jobs then run in all of them
+/// without public addresses, and need another route to the internet or to AWS.
 #[derive(Debug, Clone)]
 pub struct ParsBuilder {
     pub(crate) name: String,
@@ -48,8 +52,7 @@ pub struct ParsBuilder {
 impl Pars {
     /// Creates a builder for a Pars of this name: a letter, then letters, digits and `-`, 45 at most.
     pub fn builder(name: impl Into<String>) -> ParsBuilder {
-        let settings = ParsSettings::default();
-        ParsBuilder { name: name.into(), settings, account: Account::default() }
+        ParsBuilder::of(name, ParsSettings::default())
     }
 
     /// Returns the Pars of this name in the account and region that the environment, the profile and `config.toml`
@@ -155,133 +158,19 @@ impl Pars {
 }
 
 impl ParsBuilder {
-    /// Uses an existing VPC, by its ID, in place of the account's [default VPC](Network::Default). Of its subnets,
-    /// those that assign no public addresses are used, or all of them if each assigns public addresses.
-    #[must_use]
-    pub fn vpc(mut self, id: impl Into<String>) -> Self {
-        self.settings.network = Network::Vpc(id.into());
-        self
+    /// Creates a builder with this name and these settings.
+    pub fn of(name: impl Into<String>, settings: ParsSettings) -> Self {
+        Self { name: name.into(), settings, account: Account::default() }
     }
 
-    /// Creates a VPC with these addresses, such as `10.0.0.0/16`.
+    pars_setters!();
+
+    /// Creates a VPC with these addresses, such as `10.0.0.0/16`, in place of using an existing one: see
+    /// [`cidr`](ParsSettings::cidr).
     #[must_use]
     pub fn new_vpc(mut self, cidr: impl Into<String>) -> Self {
-        if let Network::New { cidr: addresses, .. } = self.with_new_vpc() {
-            *addresses = cidr.into();
-        }
-        self
-    }
-
-    /// Sets the tenancy of the hardware of instances in a new VPC. A new VPC is created if none was requested yet.
-    #[must_use]
-    pub fn tenancy(mut self, choice: Tenancy) -> Self {
-        if let Network::New { tenancy, .. } = self.with_new_vpc() {
-            *tenancy = choice;
-        }
-        self
-    }
-
-    /// Sets the route of jobs in a new VPC to the internet. A new VPC is created if none was requested yet.
-    #[must_use]
-    pub fn internet(mut self, choice: Internet) -> Self {
-        if let Network::New { internet, .. } = self.with_new_vpc() {
-            *internet = choice;
-        }
-        self
-    }
-
-    /// Adds endpoints for ECR and logs to a new VPC, which cost money while idle: images and logs then stay in AWS's
-    /// network even if there is internet access. Without internet access, these endpoints always exist. A new VPC is
-    /// created if none was requested yet.
-    #[must_use]
-    pub fn endpoints(mut self) -> Self {
-        if let Network::New { endpoints, .. } = self.with_new_vpc() {
-            *endpoints = true;
-        }
-        self
-    }
-
-    fn with_new_vpc(&mut self) -> &mut Network {
-        if !matches!(self.settings.network, Network::New { .. }) {
-            let cidr = "10.0.0.0/16".to_owned();
-            let (tenancy, internet) = (Tenancy::default(), Internet::default());
-            self.settings.network = Network::New { cidr, tenancy, internet, endpoints: false };
-        }
-        &mut self.settings.network
-    }
-
-    /// Uses an existing role for instances, by its name. It survives a clobber.
-    #[must_use]
-    pub fn instance_role(mut self, name: impl Into<String>) -> Self {
-        self.settings.instance_role = Some(name.into());
-        self
-    }
-
-    /// Uses an existing role that starts containers, by its name. It survives a clobber.
-    #[must_use]
-    pub fn execution_role(mut self, name: impl Into<String>) -> Self {
-        self.settings.execution_role = Some(name.into());
-        self
-    }
-
-    /// Sets the name of the bucket. An existing bucket is used, and survives a clobber; otherwise the bucket is
-    /// created.
-    #[must_use]
-    pub fn bucket(mut self, name: impl Into<String>) -> Self {
-        self.settings.bucket = Some(name.into());
-        self
-    }
-
-    /// Sets the prefix of all keys in the bucket, such as `team/`.
-    #[must_use]
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        let prefix = prefix.into();
-        let prefix = prefix.trim_matches('/');
-        self.settings.prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        self
-    }
-
-    /// Sets the ARN of the KMS key that objects and logs are encrypted with.
-    #[must_use]
-    pub fn kms_key(mut self, arn: impl Into<String>) -> Self {
-        self.settings.kms_key = Some(arn.into());
-        self
-    }
-
-    /// Sets the number of days after which runs are deleted: 30 by default, `None` for never. Has no effect on a
-    /// bucket that existed before.
-    #[must_use]
-    pub fn expire_runs(mut self, days: impl Into<Option<u32>>) -> Self {
-        self.settings.expire_runs = days.into();
-        self
-    }
-
-    /// Sets the number of days after which logs are deleted: 30 by default, `None` for never. CloudWatch accepts only
-    /// certain numbers.
-    #[must_use]
-    pub fn log_retention(mut self, days: impl Into<Option<u32>>) -> Self {
-        self.settings.log_retention = days.into();
-        self
-    }
-
-    /// Adds a tag to all resources that can have tags.
-    #[must_use]
-    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.settings.tags.insert(key.into(), value.into());
-        self
-    }
-
-    /// Sets the ARN of the policy that bounds the permissions of every role.
-    #[must_use]
-    pub fn permissions_boundary(mut self, arn: impl Into<String>) -> Self {
-        self.settings.permissions_boundary = Some(arn.into());
-        self
-    }
-
-    /// Sets the path of every role, such as `/team/`.
-    #[must_use]
-    pub fn role_path(mut self, path: impl Into<String>) -> Self {
-        self.settings.role_path = path.into();
+        self.settings.vpc = None;
+        self.settings.cidr = Some(cidr.into());
         self
     }
 

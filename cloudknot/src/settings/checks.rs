@@ -1,7 +1,7 @@
 //! Checks of the settings that stand by themselves: each takes the key of the setting and its value. A setting that was not
 //! given passes.
 
-#![expect(clippy::ref_option, reason = "a check takes the value as it is declared")]
+#![expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "a check takes the value as it is declared")]
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -50,6 +50,10 @@ pub(super) fn name(kind: Kind) -> impl Fn(&str, &Option<String>) -> Result<()> {
 
 pub(super) fn names(kind: Kind) -> impl Fn(&str, &Vec<String>) -> Result<()> {
     move |_, all| all.iter().try_for_each(|name| names::check_name(kind, name))
+}
+
+pub(super) fn log_retention(_: &str, days: &Option<u32>) -> Result<()> {
+    days.filter(|days| *days > 0).iter().try_for_each(|days| names::check_retention(*days))
 }
 
 pub(super) fn tags(_: &str, tags: &BTreeMap<String, String>) -> Result<()> {

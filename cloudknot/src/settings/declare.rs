@@ -151,8 +151,11 @@ impl<T> Value for BTreeMap<String, T> {
 /// `over: over` adds a function that merges two structs; `setters: m for f` names the macro with the builder methods, and the
 /// field of the builder that has the settings.
 /// `#[flag("--memory AMOUNT", "Jobs")]` gives a setting an option of the command, under this heading of its help.
-/// `#[check(f)]` calls `f(key, &value)`, and `#[setter(T)]` gives the builder a method that takes a `T`, and that
-/// unsets another setting with `in_place_of`.
+/// `#[check(f)]` calls `f(key, &value)`.
+///
+/// `#[setter(T)]` gives the builder a method that takes a `T`, and that unsets another setting with `in_place_of`.
+/// `#[setter(true)]` is the method of a switch. `#[setter(tag: K, V)]` adds to a table, by a method of this name, and
+/// `#[setter(policy: T)]` to a list.
 macro_rules! declare {
     (
         $(over: $over:ident,)?
@@ -163,7 +166,7 @@ macro_rules! declare {
                 $(#[doc = $doc:literal])+
                 $(#[flag($usage:literal, $heading:literal $(, conflicts: $($conflict:ident)+)?)])?
                 $(#[check($check:expr)])?
-                $(#[setter($argument:ty $(, in_place_of: $other:ident)?)])?
+                $(#[setter($($setter:tt)+)])?
                 pub $field:ident: $type:ty,
             )*
         }
@@ -193,7 +196,7 @@ macro_rules! declare {
         }
 
         $crate::settings::declare::setters! {
-            [$($setters $place)?] $name $({ [$(#[doc = $doc])+] $field [$($argument $(, $other)?)?] })*
+            [$($setters $place)?] $name $({ [$(#[doc = $doc])+] $field [$($($setter)+)?] })*
         }
     };
 }
@@ -223,10 +226,10 @@ macro_rules! over {
 /// Expands to the macro with all builder methods, if there is a builder.
 macro_rules! setters {
     ([] $($rest:tt)*) => {};
-    ([$setters:ident $place:ident] $name:ident $({ $docs:tt $field:ident $argument:tt })*) => {
+    ([$setters:ident $place:ident] $name:ident $({ $docs:tt $field:ident $setter:tt })*) => {
         macro_rules! $setters {
             () => {
-                $($crate::settings::declare::setter! { $docs $name $place $field $argument })*
+                $($crate::settings::declare::setter! { $docs $name $place $field $setter })*
             };
         }
         pub(crate) use $setters;
@@ -236,8 +239,35 @@ macro_rules! setters {
 /// Expands to the builder method of a setting, or to nothing.
 macro_rules! setter {
     ($docs:tt $name:ident $place:ident $field:ident []) => {};
-    ([$($docs:tt)*] $name:ident $place:ident $field:ident [$argument:ty $(, $other:ident)?]) => {
-        #[doc = concat!("Gives a value for [`", stringify!($field), "`](", stringify!($name), "::", stringify!($field), "):")]
+    ([$($docs:tt)*] $name:ident $place:ident $field:ident [true]) => {
+        #[doc = concat!("Turns on [`", stringify!($field), "`](field@", stringify!($name), "::", stringify!($field), "):")]
+        $($docs)*
+        #[must_use]
+        pub fn $field(mut self) -> Self {
+            self.$place.$field = Some(true);
+            self
+        }
+    };
+    ([$($docs:tt)*] $name:ident $place:ident $field:ident [$method:ident: $key:ty, $value:ty]) => {
+        #[doc = concat!("Adds to [`", stringify!($field), "`](field@", stringify!($name), "::", stringify!($field), "):")]
+        $($docs)*
+        #[must_use]
+        pub fn $method(mut self, key: $key, value: $value) -> Self {
+            $crate::settings::declare::Value::set(&mut self.$place.$field, (key.into(), value.into()));
+            self
+        }
+    };
+    ([$($docs:tt)*] $name:ident $place:ident $field:ident [$method:ident: $argument:ty]) => {
+        #[doc = concat!("Adds to [`", stringify!($field), "`](field@", stringify!($name), "::", stringify!($field), "):")]
+        $($docs)*
+        #[must_use]
+        pub fn $method(mut self, value: $argument) -> Self {
+            $crate::settings::declare::Value::set(&mut self.$place.$field, value.into());
+            self
+        }
+    };
+    ([$($docs:tt)*] $name:ident $place:ident $field:ident [$argument:ty $(, in_place_of: $other:ident)?]) => {
+        #[doc = concat!("Gives a value for [`", stringify!($field), "`](field@", stringify!($name), "::", stringify!($field), "):")]
         $($docs)*
         #[must_use]
         pub fn $field(mut self, value: $argument) -> Self {

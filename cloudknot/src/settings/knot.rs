@@ -30,6 +30,7 @@ declare! {
         pub repository: Option<String>,
         /// Further policies of the job role, by name or ARN.
         #[flag("--policy POLICY", "Knot")]
+        #[setter(policy: impl Into<String>)]
         pub policies: Vec<String>,
         /// ARN of the role of jobs, in place of the Knot's own.
         #[flag("--job-role ARN", "Knot")]
@@ -38,6 +39,7 @@ declare! {
         /// Tags of all resources that can have tags.
         #[flag("--tag KEY=VALUE", "Knot")]
         #[check(checks::tags)]
+        #[setter(tag: impl Into<String>, impl Into<String>)]
         pub tags: BTreeMap<String, String>,
         /// Number of virtual CPUs of each item, in place of what the functions request.
         #[flag("--vcpus NUMBER", "Jobs")]
@@ -71,14 +73,17 @@ declare! {
         /// Environment variables of every job.
         #[flag("--env NAME=VALUE", "Jobs")]
         #[check(checks::variables)]
+        #[setter(env: impl Into<String>, impl Into<String>)]
         pub env: BTreeMap<String, String>,
         /// Environment variables whose values are secrets, by their ARNs in Secrets Manager or SSM.
         #[flag("--secret NAME=ARN", "Jobs")]
         #[check(checks::secrets)]
+        #[setter(secret: impl Into<String>, impl Into<String>)]
         pub secrets: BTreeMap<String, String>,
         /// ARNs of the KMS keys that secrets are encrypted with, if these are not AWS's own.
         #[flag("--secret-key ARN", "Jobs")]
         #[check(checks::names(Kind::Key))]
+        #[setter(secret_key: impl Into<String>)]
         pub secret_keys: Vec<String>,
         /// Paths in the container, and the EFS file systems that are mounted there.
         #[flag("--mount PATH=ID", "Jobs")]
@@ -90,6 +95,7 @@ declare! {
         pub log: Option<Log>,
         /// `true` if everything but `/tmp` is read-only; on Fargate, everything.
         #[flag("--read-only", "Jobs")]
+        #[setter(true)]
         pub read_only: Option<bool>,
         /// Compute that jobs run on; EC2 instances if not given.
         #[flag("--compute KIND", "Machines")]
@@ -132,6 +138,7 @@ declare! {
         #[setter(impl Into<String>)]
         pub service_role: Option<String>,
         /// `true` to run jobs on 64-bit ARM.
+        #[setter(true)]
         pub arm64: Option<bool>,
         /// ARN of an existing job queue; no compute environment is created.
         #[flag("--queue ARN", "Machines")]

@@ -10,6 +10,9 @@ use crate::error::Result;
 /// Prefix lengths of a VPC and its subnets: from /16 to /28.
 const PREFIXES: std::ops::RangeInclusive<u8> = 16..=28;
 
+/// Maximum number of zones of a new VPC.
+pub(crate) const ZONES: usize = 3;
+
 /// Addresses that no machine can have: "this network", loopback, link-local and multicast (RFC 6890).
 const NO_VPC: [(Ipv4Addr, u8); 4] = [
     (Ipv4Addr::UNSPECIFIED, 8),

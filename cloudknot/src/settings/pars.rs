@@ -1,62 +1,111 @@
-//! Settings of a Pars, as the user gives them by the builder and by flags.
+//! Settings of a Pars, as the user gives them by the builder and by flags, and their defaults.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Settings of a Pars. They are stored in its stack, so that another `create` can report differences.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub struct ParsSettings {
-    /// Network that jobs run in.
-    pub network: Network,
-    /// Name of an existing instance role, in place of the stack's own.
-    pub instance_role: Option<String>,
-    /// Name of an existing execution role, in place of the stack's own.
-    pub execution_role: Option<String>,
-    /// Name of the bucket; AWS generates one if it is absent. An existing bucket is used, and survives a clobber.
-    pub bucket: Option<String>,
-    /// Prefix of all keys in the bucket: nothing, or `team/`.
-    pub prefix: String,
-    /// KMS key that objects and logs are encrypted with, in place of AWS's own.
-    pub kms_key: Option<String>,
-    /// Number of days after which runs are deleted; `None` for never.
-    pub expire_runs: Option<u32>,
-    /// Number of days after which logs are deleted; `None` for never.
-    pub log_retention: Option<u32>,
-    /// Tags of all resources that can have tags.
-    pub tags: BTreeMap<String, String>,
-    /// ARN of the policy that bounds the permissions of every role.
-    pub permissions_boundary: Option<String>,
-    /// Path of every role.
-    pub role_path: String,
+use super::checks::{self, refused};
+use super::declare::{Kind as ValueKind, Single, declare};
+use super::names::Kind;
+use crate::error::Result;
+
+/// Number of days after which runs and logs are deleted.
+const DAYS: u32 = 30;
+
+/// Addresses of a new VPC.
+const CIDR: &str = "10.0.0.0/16";
+
+declare! {
+    setters: pars_setters for settings,
+    /// Settings of a Pars. A setting that was not given is `None` or empty. They are stored in the stack of the Pars, so that
+    /// another `create` can report differences.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+    #[non_exhaustive]
+    pub struct ParsSettings {
+        /// ID of the existing VPC that jobs run in; if not given, the account's default VPC, which is created if there is none.
+        /// Jobs run in the subnets that assign no public addresses, or in all of them if each assigns public addresses.
+        #[flag("--vpc ID", "Network", conflicts: cidr internet endpoints tenancy)]
+        #[setter(impl Into<String>, in_place_of: cidr)]
+        pub vpc: Option<String>,
+        /// Addresses of a new VPC that belongs to the Pars; `10.0.0.0/16` if only other settings of a new VPC are given.
+        #[flag("--cidr CIDR", "Network")]
+        pub cidr: Option<String>,
+        /// Route of jobs in a new VPC to the internet, and with it to AWS; `public-ip` if not given. `public-ip` gives each
+        /// machine a public address, which costs nothing while idle; inbound connections are not allowed. `nat` is a NAT
+        /// gateway, and `none` means that AWS is reached through endpoints in the VPC: both cost money while idle.
+        #[flag("--internet ROUTE", "Network")]
+        #[setter(Internet)]
+        pub internet: Option<Internet>,
+        /// `true` if jobs in a new VPC reach ECR and logs through endpoints even if there is internet access. Endpoints cost
+        /// money while idle.
+        #[flag("--endpoints", "Network")]
+        #[setter(true)]
+        pub endpoints: Option<bool>,
+        /// Tenancy of the hardware of instances in a new VPC; `default` if not given, which is shared with other accounts.
+        /// `dedicated` is hardware of this account alone, at a higher price.
+        #[flag("--tenancy TENANCY", "Network")]
+        #[setter(Tenancy)]
+        pub tenancy: Option<Tenancy>,
+        /// Name of the bucket; if not given, AWS generates one. An existing bucket is used, and survives a clobber.
+        #[flag("--bucket NAME", "Data")]
+        #[check(checks::name(Kind::Bucket))]
+        #[setter(impl Into<String>)]
+        pub bucket: Option<String>,
+        /// Prefix of all keys in the bucket, such as `team/`.
+        #[flag("--prefix PREFIX", "Data")]
+        #[setter(impl Into<String>)]
+        pub prefix: Option<String>,
+        /// ARN of the KMS key that objects and logs are encrypted with, in place of AWS's own.
+        #[flag("--kms-key ARN", "Data")]
+        #[check(checks::name(Kind::Key))]
+        #[setter(impl Into<String>)]
+        pub kms_key: Option<String>,
+        /// Number of days after which runs are deleted, or 0 for never; 30 if not given. Has no effect on a bucket that existed
+        /// before.
+        #[flag("--expire-runs DAYS", "Data")]
+        #[setter(u32)]
+        pub expire_runs: Option<u32>,
+        /// Number of days after which logs are deleted, or 0 for never; 30 if not given. CloudWatch accepts only certain
+        /// numbers.
+        #[flag("--log-retention DAYS", "Data")]
+        #[check(checks::log_retention)]
+        #[setter(u32)]
+        pub log_retention: Option<u32>,
+        /// Name of an existing role for instances, in place of the stack's own. It survives a clobber.
+        #[flag("--instance-role NAME", "Roles")]
+        #[setter(impl Into<String>)]
+        pub instance_role: Option<String>,
+        /// Name of an existing role that starts containers, in place of the stack's own. It survives a clobber.
+        #[flag("--execution-role NAME", "Roles")]
+        #[setter(impl Into<String>)]
+        pub execution_role: Option<String>,
+        /// ARN of the policy that bounds the permissions of every role.
+        #[flag("--permissions-boundary ARN", "Roles")]
+        #[setter(impl Into<String>)]
+        pub permissions_boundary: Option<String>,
+        /// Path of every role, such as `/team/`.
+        #[flag("--role-path PATH", "Roles")]
+        #[check(checks::name(Kind::RolePath))]
+        #[setter(impl Into<String>)]
+        pub role_path: Option<String>,
+        /// Tags of all resources that can have tags.
+        #[flag("--tag KEY=VALUE", "Tags")]
+        #[check(checks::tags)]
+        #[setter(tag: impl Into<String>, impl Into<String>)]
+        pub tags: BTreeMap<String, String>,
+    }
 }
 
 /// Network that the jobs of a Pars run in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Network {
-    /// The account's default VPC, which is created if there is none. Jobs run in the subnets that AWS creates with it,
-    /// one in each zone, and of those in the ones that assign public addresses. If none of them does, that has been
-    /// turned off: jobs then run in all of them without public addresses, and need another route to the internet or to
-    /// AWS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// The account's default VPC.
     Default,
     /// An existing VPC, by its ID.
     Vpc(String),
     /// A new VPC that belongs to the Pars.
-    New {
-        /// Addresses of the VPC, such as `10.0.0.0/16`.
-        cidr: String,
-        /// Tenancy of the hardware that instances run on.
-        tenancy: Tenancy,
-        /// Route of jobs to the internet, and with it to AWS.
-        internet: Internet,
-        /// `true` to reach ECR and logs through endpoints in the VPC even if there is internet access.
-        #[serde(default)]
-        endpoints: bool,
-    },
+    New { cidr: String, tenancy: Tenancy, internet: Internet, endpoints: bool },
 }
 
 /// Tenancy of the hardware that instances run on.
@@ -69,6 +118,10 @@ pub enum Tenancy {
     Default,
     /// Dedicated to this account, at a higher price.
     Dedicated,
+}
+
+impl Single for Tenancy {
+    const KIND: ValueKind = ValueKind::Choice(&["default", "dedicated"]);
 }
 
 /// Route of jobs in a new VPC to the internet, and with it to AWS.
@@ -85,20 +138,127 @@ pub enum Internet {
     PublicIp,
 }
 
-impl Default for ParsSettings {
-    fn default() -> Self {
-        Self {
-            network: Network::Default,
-            instance_role: None,
-            execution_role: None,
-            bucket: None,
-            prefix: String::new(),
-            kms_key: None,
-            expire_runs: Some(30),
-            log_retention: Some(30),
-            tags: BTreeMap::new(),
-            permissions_boundary: None,
-            role_path: "/".to_owned(),
+impl Single for Internet {
+    const KIND: ValueKind = ValueKind::Choice(&["nat", "none", "public-ip"]);
+}
+
+impl ParsSettings {
+    /// Checks the settings by themselves, and that they do not exclude each other.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.check_each()?;
+        match self.of_a_new_vpc() {
+            Some(other) if self.vpc.is_some() => {
+                Err(refused(&format!("`{other}` with `vpc`"), "it is a setting of a new VPC"))
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// Returns the key of a given setting of a new VPC.
+    fn of_a_new_vpc(&self) -> Option<&'static str> {
+        let all = [
+            ("cidr", self.cidr.is_some()),
+            ("internet", self.internet.is_some()),
+            ("endpoints", self.endpoints.is_some()),
+            ("tenancy", self.tenancy.is_some()),
+        ];
+        all.into_iter().find_map(|(key, given)| given.then_some(key))
+    }
+
+    pub(crate) fn network(&self) -> Network {
+        match &self.vpc {
+            Some(id) => Network::Vpc(id.clone()),
+            None if self.of_a_new_vpc().is_none() => Network::Default,
+            None => Network::New {
+                cidr: self.cidr.clone().unwrap_or_else(|| CIDR.to_owned()),
+                tenancy: self.tenancy.unwrap_or_default(),
+                internet: self.internet.unwrap_or_default(),
+                endpoints: self.endpoints.unwrap_or_default(),
+            },
+        }
+    }
+
+    /// Returns the prefix of all keys in the bucket: nothing, or `team/`.
+    pub(crate) fn prefix(&self) -> String {
+        let prefix = self.prefix.as_deref().unwrap_or_default().trim_matches('/');
+        if prefix.is_empty() { String::new() } else { format!("{prefix}/") }
+    }
+
+    /// Returns the number of days after which runs are deleted; `None` for never.
+    pub(crate) fn expire_runs(&self) -> Option<u32> {
+        Some(self.expire_runs.unwrap_or(DAYS)).filter(|days| *days > 0)
+    }
+
+    /// Returns the number of days after which logs are deleted; `None` for never.
+    pub(crate) fn log_retention(&self) -> Option<u32> {
+        Some(self.log_retention.unwrap_or(DAYS)).filter(|days| *days > 0)
+    }
+
+    pub(crate) fn role_path(&self) -> &str {
+        self.role_path.as_deref().unwrap_or("/")
+    }
+
+    /// Returns these settings with the default of each setting that was not given and has one, for comparisons.
+    pub(crate) fn with_defaults(mut self) -> Self {
+        if let Network::New { cidr, tenancy, internet, endpoints } = self.network() {
+            (self.cidr, self.endpoints) = (Some(cidr), Some(endpoints));
+            (self.tenancy, self.internet) = (Some(tenancy), Some(internet));
+        }
+        self.prefix = Some(self.prefix()).filter(|prefix| !prefix.is_empty());
+        self.expire_runs = Some(self.expire_runs().unwrap_or(0));
+        self.log_retention = Some(self.log_retention().unwrap_or(0));
+        self.role_path = Some(self.role_path().to_owned());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_a_new_vpc_exclude_an_existing_one() {
+        let check = |json: &str, expected: Result<Network, &str>| {
+            let settings: ParsSettings = serde_json::from_str(json).unwrap();
+            let checked = settings.check().map(|()| settings.network()).map_err(|error| error.to_string());
+            assert_eq!(checked, expected.map_err(ToOwned::to_owned), "{json}");
+        };
+        let new = |cidr: &str, tenancy, internet, endpoints| Network::New {
+            cidr: cidr.to_owned(),
+            tenancy,
+            internet,
+            endpoints,
+        };
+        check("{}", Ok(Network::Default));
+        check(r#"{"vpc": "vpc-1"}"#, Ok(Network::Vpc("vpc-1".to_owned())));
+        let public = (Tenancy::Default, Internet::PublicIp);
+        check(r#"{"cidr": "10.1.0.0/16"}"#, Ok(new("10.1.0.0/16", public.0, public.1, false)));
+        check(r#"{"internet": "nat"}"#, Ok(new("10.0.0.0/16", public.0, Internet::Nat, false)));
+        check(r#"{"tenancy": "dedicated"}"#, Ok(new("10.0.0.0/16", Tenancy::Dedicated, public.1, false)));
+        check(r#"{"endpoints": true}"#, Ok(new("10.0.0.0/16", public.0, public.1, true)));
+        let why = "invalid `internet` with `vpc`: it is a setting of a new VPC";
+        check(r#"{"vpc": "vpc-1", "internet": "none"}"#, Err(why));
+    }
+
+    #[test]
+    fn a_default_equals_the_same_value_given() {
+        let check = |json: &str, same: &str| {
+            let [one, other] = [json, same].map(|json| serde_json::from_str::<ParsSettings>(json).unwrap());
+            assert_ne!(one, other);
+            assert_eq!(one.with_defaults(), other.with_defaults(), "{json} and {same}");
+        };
+        let all = r#"{"expire-runs": 30, "log-retention": 30, "role-path": "/", "prefix": ""}"#;
+        check("{}", all);
+        check(r#"{"prefix": "team"}"#, r#"{"prefix": "/team/"}"#);
+        check(r#"{"internet": "public-ip"}"#, r#"{"cidr": "10.0.0.0/16"}"#);
+        check(r#"{"endpoints": false}"#, r#"{"tenancy": "default"}"#);
+    }
+
+    #[test]
+    fn zero_days_are_never() {
+        let settings = ParsSettings { expire_runs: Some(0), log_retention: Some(0), ..ParsSettings::default() };
+        settings.check().unwrap();
+        assert_eq!((settings.expire_runs(), settings.log_retention()), (None, None));
+        assert_eq!(ParsSettings::default().expire_runs(), Some(30));
     }
 }

@@ -18,8 +18,8 @@ use cloudknot::prune::{Orphan, OrphanKind, Prune};
 use cloudknot::registry::{Deleted, Progress, Pushed, RegistryError, RegistryErrorKind, Repository};
 use cloudknot::{
     Action, Backend, BuildArtifacts, Compute, Deployed, DockerImage, DockerImageBuilder, ImageSettings, Internet, Knot,
-    KnotBuilder, KnotClobber, KnotSettings, Log, Login, Mount, Network, Pars, ParsBuilder, ParsClobber, ParsSettings,
-    Pipeline, Plan, PlannedStep, Tenancy, built, config,
+    KnotBuilder, KnotClobber, KnotSettings, Log, Login, Mount, Pars, ParsBuilder, ParsClobber, ParsSettings, Pipeline,
+    Plan, PlannedStep, Tenancy, built, config,
 };
 
 /// Doubles a number.
@@ -115,8 +115,8 @@ async fn knots() -> cloudknot::Result<()> {
 }
 
 async fn account() -> cloudknot::Result<()> {
-    let (settings, network) = (ParsSettings::default(), None::<Network>);
-    println!("{settings:?} {network:?}");
+    let settings = ParsSettings::default();
+    println!("{settings:?}");
     let mut chosen = config::Config::read()?;
     chosen.pars = Some(config::default_pars());
     println!("{} {:?}", config::Config::path()?.display(), config::Config::profiles().await?);

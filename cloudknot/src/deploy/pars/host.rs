@@ -23,9 +23,6 @@ pub(crate) use resolve::{ParsResolved, ParsState};
 use stack::{Note, same_settings};
 pub(crate) use stack::{bucket_is_its_own, find, of_log_group, read, stack_name};
 
-/// Maximum number of zones of a new VPC.
-const ZONES: usize = 3;
-
 /// Hint for a Pars that was not found.
 pub(crate) const LOOKED_FOR: &str = "`cargo knot pars list` lists the Pars in this region";
 

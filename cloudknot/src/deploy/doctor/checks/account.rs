@@ -146,7 +146,7 @@ impl AccountState {
             scope.bucket = Some(pars.bucket().to_owned());
             pars.prefix().clone_into(&mut scope.prefix);
             scope.kms_key.clone_from(&pars.settings.kms_key);
-            scope.role_path.clone_from(&pars.settings.role_path);
+            pars.settings.role_path().clone_into(&mut scope.role_path);
             scope.permissions_boundary.clone_from(&pars.settings.permissions_boundary);
         }
         if let Some(knot) = &self.knot {

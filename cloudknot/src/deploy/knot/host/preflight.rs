@@ -76,9 +76,9 @@ fn scope(account: &str, aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars:
     // A Pars that is yet to be created has no outputs.
     let bucket = Some(pars.bucket().to_owned()).filter(|bucket| !bucket.is_empty());
     scope.bucket = bucket.or_else(|| pars.settings.bucket.clone());
-    scope.prefix.clone_from(&pars.settings.prefix);
+    scope.prefix = pars.settings.prefix();
     scope.kms_key.clone_from(&pars.settings.kms_key);
-    scope.role_path.clone_from(&pars.settings.role_path);
+    pars.settings.role_path().clone_into(&mut scope.role_path);
     scope.permissions_boundary.clone_from(&pars.settings.permissions_boundary);
     scope.repository.clone_from(&wanted.settings.repository);
     scope.queue.clone_from(&wanted.settings.queue);

@@ -119,7 +119,7 @@ impl Wanted<'_> {
             "pars": pars.name,
             "tags": settings.tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect::<Vec<_>>(),
             "permissions_boundary": pars.settings.permissions_boundary,
-            "role_path": pars.settings.role_path,
+            "role_path": pars.settings.role_path(),
             "settings": settings_text,
             "repository": repository,
             "image": image,

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::ZONES;
 use super::resolve::{NetworkState, ParsState};
 use super::stack::{Note, content, log_group, stack_name};
 use crate::aws::cloudformation::Stack;
@@ -12,8 +11,8 @@ use crate::deploy::pars::ParsBuilder;
 use crate::deploy::plan::Plan;
 use crate::deploy::template::{render, resources};
 use crate::error::Result;
-use crate::settings::network;
-use crate::settings::pars::{Internet, Network, ParsSettings};
+use crate::settings::network::{self, ZONES};
+use crate::settings::pars::{Internet, Network};
 use crate::settings::partition::Partition;
 use crate::settings::sizes::counted;
 
@@ -42,7 +41,7 @@ impl ParsPlan {
         let template = template(state, network)?;
         let makes_bucket = resources(&template).contains_key("Bucket");
         let costs = idle_costs(builder);
-        let expiry = builder.settings.expire_runs.filter(|_| makes_bucket && state.before.is_none());
+        let expiry = builder.settings.expire_runs().filter(|_| makes_bucket && state.before.is_none());
         // A bucket that existed before has its own rules.
         let expiry =
             expiry.map(|days| format!("runs in it are deleted after {} (--expire-runs)", counted(days, "day")));
@@ -66,7 +65,7 @@ impl ParsPlan {
 
 /// Returns the costs while nothing runs, one sentence each.
 fn idle_costs(builder: &ParsBuilder) -> Vec<String> {
-    let network = match builder.settings.network {
+    let network = match builder.settings.network() {
         Network::New { internet, endpoints, .. } => Some((internet, endpoints, ZONES)),
         _ => None,
     };
@@ -79,39 +78,39 @@ fn tags(builder: &ParsBuilder) -> Vec<(String, String)> {
 }
 
 fn template(state: &ParsState, of_network: &NetworkState) -> Result<String> {
-    let builder = &state.builder;
-    let ParsSettings { bucket, prefix, kms_key, expire_runs, log_retention, tags, .. } = &builder.settings;
+    let (builder, settings) = (&state.builder, &state.builder.settings);
+    let bucket = settings.bucket.as_ref();
     let (was_there, logs_were_there) = (state.bucket_was_there, state.logs_were_there);
-    let note = Note { settings: builder.settings.clone(), bucket_was_there: was_there, logs_were_there };
+    let note = Note { settings: settings.clone(), bucket_was_there: was_there, logs_were_there };
     let noted = Noted { content: content(), settings: note, of_a_template: false };
     let values = json!({
         "pars": builder.name,
-        "tags": tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect::<Vec<_>>(),
-        "permissions_boundary": builder.settings.permissions_boundary,
-        "role_path": builder.settings.role_path,
+        "tags": settings.tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect::<Vec<_>>(),
+        "permissions_boundary": settings.permissions_boundary,
+        "role_path": settings.role_path(),
         "settings": serde_json::to_string(&noted).expect("settings are texts and numbers"),
         "keep_data": false,
         "network": network(state, of_network)?,
         "instance_role": state.instance_role,
         "execution_role": state.execution_role,
         "bucket": {
-            "existing": bucket.as_ref().filter(|_| was_there),
-            "name": bucket.as_ref().filter(|_| !was_there),
-            "kms_key": kms_key, "expire_days": expire_runs, "prefix": prefix,
+            "existing": bucket.filter(|_| was_there),
+            "name": bucket.filter(|_| !was_there),
+            "kms_key": settings.kms_key, "expire_days": settings.expire_runs(), "prefix": settings.prefix(),
         },
         "logs": {
-            "name": log_group(&builder.name), "existing": logs_were_there, "retention_days": log_retention,
-            "kms_key": kms_key,
+            "name": log_group(&builder.name), "existing": logs_were_there,
+            "retention_days": settings.log_retention(), "kms_key": settings.kms_key,
         },
     });
     Ok(render("pars.yaml", &values))
 }
 
 fn network(state: &ParsState, network: &NetworkState) -> Result<Value> {
-    Ok(match (network, &state.builder.settings.network) {
+    Ok(match (network, state.builder.settings.network()) {
         (NetworkState::New { zones }, Network::New { cidr, tenancy, internet, endpoints }) => {
-            let parts = network::subnets_of(cidr, zones.len().max(1))?;
-            let public = Some(parts.public).filter(|_| *internet == Internet::Nat);
+            let parts = network::subnets_of(&cidr, zones.len().max(1))?;
+            let public = Some(parts.public).filter(|_| internet == Internet::Nat);
             let subnet = |(index, cidr): (usize, &String)| json!({"cidr": cidr, "zone": zones.get(index)});
             let subnets: Vec<_> = parts.subnets.iter().enumerate().map(subnet).collect();
             json!({

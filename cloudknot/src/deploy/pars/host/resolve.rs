@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::read;
 use super::stack::{Note, content, log_group, same_settings, stack_name};
-use super::{ZONES, read};
 use crate::aws::cloudformation::{Stack, Stacks};
 use crate::aws::ec2::{Ec2, Subnet};
 use crate::aws::{Aws, iam, logs, permissions, quotas, s3};
@@ -17,7 +17,7 @@ use crate::deploy::template::{Resource, resources};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
 use crate::settings::names::{self, Kind};
-use crate::settings::network;
+use crate::settings::network::{ZONES, subnets_of};
 use crate::settings::pars::{Internet, Network};
 
 /// A Pars to create, and the state of its account.
@@ -60,7 +60,11 @@ impl ParsState {
     /// Asks AWS for everything that a plan depends on. Refuses what AWS would refuse, unless the template is for a
     /// stack that the user creates.
     pub(crate) async fn resolve(builder: &ParsBuilder, intent: Intent) -> Result<ParsResolved> {
-        check(builder)?;
+        names::check_name(Kind::Pars, &builder.name)?;
+        builder.settings.check()?;
+        if let Network::New { cidr, .. } = builder.settings.network() {
+            subnets_of(&cidr, ZONES)?;
+        }
         let aws = Aws::load(&builder.account).await?;
         let stacks = Stacks::new(&aws);
         let stack = stacks.find_at_rest(&stack_name(&builder.name)).await?;
@@ -101,25 +105,6 @@ impl ParsState {
     }
 }
 
-/// Checks the form of all settings, without asking AWS.
-fn check(builder: &ParsBuilder) -> Result<()> {
-    let settings = &builder.settings;
-    names::check_name(Kind::Pars, &builder.name)?;
-    settings.bucket.iter().try_for_each(|bucket| names::check_name(Kind::Bucket, bucket))?;
-    settings.kms_key.iter().try_for_each(|key| names::check_name(Kind::Key, key))?;
-    settings.log_retention.iter().try_for_each(|days| names::check_retention(*days))?;
-    if settings.expire_runs == Some(0) {
-        return Err(Error::new(ErrorKind::Config, "invalid `expire-runs`: must be at least 1 day")
-            .with_hint("use `None` to keep them forever (`--expire-runs 0`), or a number of days"));
-    }
-    names::check_name(Kind::RolePath, &settings.role_path)?;
-    names::check_tags(&settings.tags.clone().into_iter().collect::<Vec<_>>())?;
-    if let Network::New { cidr, .. } = &settings.network {
-        network::subnets_of(cidr, ZONES)?;
-    }
-    Ok(())
-}
-
 impl ParsState {
     /// Returns the Pars as far as it is known before it is created: without resources.
     pub(crate) fn planned(&self) -> Pars {
@@ -146,7 +131,7 @@ async fn check_permissions(builder: &ParsBuilder, aws: &Aws) -> Result<()> {
 
 /// Refuses a new network that exceeds the account's quotas.
 async fn check_quotas(builder: &ParsBuilder, aws: &Aws) -> Result<()> {
-    let Network::New { internet, .. } = builder.settings.network else { return Ok(()) };
+    let Network::New { internet, .. } = builder.settings.network() else { return Ok(()) };
     let first = match internet {
         Internet::Nat => Ec2::new(aws).zones().await?.into_iter().next(),
         _ => None,
@@ -158,9 +143,9 @@ async fn check_quotas(builder: &ParsBuilder, aws: &Aws) -> Result<()> {
 fn scope(account: &str, aws: &Aws, builder: &ParsBuilder) -> Scope {
     let mut scope = Scope::new(account, aws.region.as_str(), &builder.name, "example");
     scope.bucket.clone_from(&builder.settings.bucket);
-    scope.prefix.clone_from(&builder.settings.prefix);
+    scope.prefix = builder.settings.prefix();
     scope.kms_key.clone_from(&builder.settings.kms_key);
-    scope.role_path.clone_from(&builder.settings.role_path);
+    builder.settings.role_path().clone_into(&mut scope.role_path);
     scope.permissions_boundary.clone_from(&builder.settings.permissions_boundary);
     scope
 }
@@ -190,7 +175,8 @@ async fn preexisting_resources(
 
 async fn network(builder: &ParsBuilder, aws: &Aws) -> Result<NetworkState> {
     let ec2 = Ec2::new(aws);
-    let vpc = match &builder.settings.network {
+    let network = builder.settings.network();
+    let vpc = match &network {
         Network::New { .. } => {
             // The zones are named explicitly: CloudFormation itself would count only zones that have a default subnet.
             return Ok(NetworkState::New { zones: ec2.zones().await?.into_iter().take(ZONES).collect() });
@@ -204,7 +190,7 @@ async fn network(builder: &ParsBuilder, aws: &Aws) -> Result<NetworkState> {
             None => return Ok(NetworkState::NoDefault),
         },
     };
-    given(&ec2, &vpc.id, builder.settings.network == Network::Default).await
+    given(&ec2, &vpc.id, network == Network::Default).await
 }
 
 /// Returns the network in this VPC.
@@ -273,13 +259,5 @@ mod tests {
         // The subnets that AWS created were deleted.
         check(&[theirs.clone(), subnet("public", true, false)], true, (&["public"], true));
         check(&[theirs], true, (&["theirs"], false));
-    }
-
-    #[test]
-    fn runs_expire_after_a_day_at_the_earliest() {
-        check(&Pars::builder("lab").expire_runs(1)).unwrap();
-        check(&Pars::builder("lab").expire_runs(None)).unwrap();
-        let error = check(&Pars::builder("lab").expire_runs(0)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
     }
 }

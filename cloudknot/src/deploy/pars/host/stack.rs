@@ -75,12 +75,13 @@ pub(crate) fn bucket_is_its_own(stack: &Stack) -> Result<bool> {
 
 /// Checks that an existing Pars has the same settings; the error lists the differences.
 pub(super) fn same_settings(builder: &ParsBuilder, stack: &Stack) -> Result<()> {
-    let there = Noted::<Note>::read(stack)?.settings.settings;
-    if there == builder.settings {
+    let there = Noted::<Note>::read(stack)?.settings.settings.with_defaults();
+    let wanted = builder.settings.clone().with_defaults();
+    if there == wanted {
         return Ok(());
     }
     let message = format!("cannot create the Pars `{}`: it exists with other settings", builder.name);
     Err(Error::new(ErrorKind::Exists, message)
-        .with_source(differences(&json!(there), &json!(builder.settings)).join("\n"))
+        .with_source(differences(&json!(there), &json!(wanted)).join("\n"))
         .with_hint("use these settings, choose another name, or clobber it first: `cargo knot pars clobber`"))
 }
