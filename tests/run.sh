@@ -72,11 +72,11 @@ phase_install() {
     install_tools
     [[ "$speed" != quick ]] || return 0
     install_counterparts
-    if asked arm64; then
+    if also arm64; then
         install_arm64
     fi
     # In parallel with moto, because each uses one core. If this fails, the phase `stacks` tries again and reports it.
-    ! asked stacks || tests/stacks/check.sh --install &
+    ! also stacks || tests/stacks/check.sh --install &
     [[ -n "${CLOUDKNOT_MOTO:-}" ]] || tests/moto/install.sh || skipped moto "it cannot be installed"
     wait
 }
@@ -165,7 +165,7 @@ phase_lint() {
 phase_features() {
     has cargo-clippy || { skipped features "there is no clippy"; return; }
     local set sets=("" progress) of_a_worker=("" deploy)
-    ! asked features || sets+=(aws deploy) of_a_worker+=(aws)
+    ! also features || sets+=(aws deploy) of_a_worker+=(aws)
     for set in "${sets[@]}"; do
         cargo clippy --quiet --locked -p cloudknot --no-default-features --features "$set" -- -D warnings
     done
@@ -173,7 +173,7 @@ phase_features() {
         RUSTFLAGS="--cfg cloudknot_worker" CARGO_TARGET_DIR="$target/worker-lint" \
             cargo clippy --quiet --locked -p cloudknot --no-default-features --features "$set" -- -D warnings
     done
-    asked features || optional features "CLOUDKNOT_TESTS_ALSO=features lints aws and deploy as well"
+    also features || optional features "CLOUDKNOT_TESTS_ALSO=features lints aws and deploy as well"
 }
 
 phase_deny() {
@@ -196,7 +196,7 @@ phase_docs() {
 
 # Lints the templates of the cloud resources with linters that know AWS's own schemas.
 phase_stacks() {
-    asked stacks || { optional stacks "CLOUDKNOT_TESTS_ALSO=stacks installs the linters"; return; }
+    also stacks || { optional stacks "CLOUDKNOT_TESTS_ALSO=stacks installs the linters"; return; }
     tests/stacks/check.sh --install || { skipped stacks "the linters cannot be installed"; return; }
     tests/stacks/check.sh
 }
@@ -212,8 +212,8 @@ phase_tests() {
     ! links lapack || programs+=(oscillator_levels)
     cargo build --locked --workspace "${features[@]}" "${programs[@]/#/--bin=}" --tests
     local shared=() suites=(--tests) chosen='all()' skip=()
-    asked walk || leave_out walk 'walk::' "CLOUDKNOT_TESTS_ALSO=walk goes from cargo new to results, here and on AWS Batch"
-    asked arm64 || leave_out arm64 'targets::aarch64' "CLOUDKNOT_TESTS_ALSO=arm64 builds and runs workers for it"
+    also walk || leave_out walk 'walk::' "CLOUDKNOT_TESTS_ALSO=walk goes from cargo new to results, here and on AWS Batch"
+    also arm64 || leave_out arm64 'targets::aarch64' "CLOUDKNOT_TESTS_ALSO=arm64 builds and runs workers for it"
     if [[ "$speed" == quick ]]; then
         shared=(--programs) suites=(--lib --test values --test local --test macros_ui) chosen+=' - binary(/^(engine|cloud)$/)'
     fi
@@ -263,7 +263,7 @@ section() {
     [[ -z "$text" ]] || { say "$1" && printf '%s\n' "$text"; }
 }
 
-asked() { [[ " ${CLOUDKNOT_TESTS_ALSO:-} " == *" $1 "* ]]; }
+also() { [[ " ${CLOUDKNOT_TESTS_ALSO:-} " == *" $1 "* ]]; }
 has() { command -v "$1" >/dev/null 2>&1; }
 say() { printf '\n== %s\n' "$*"; }
 optional() {

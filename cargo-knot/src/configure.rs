@@ -36,7 +36,7 @@ impl Configure {
         let before = Config::read()?;
         let mut config = before.clone();
         let profiles = Config::profiles().await?;
-        let said = [
+        let choices = [
             ("profile", self.profile, &mut config.profile),
             ("region", self.region, &mut config.region),
             ("pars", self.pars, &mut config.pars),
@@ -44,13 +44,13 @@ impl Configure {
             ("kms-key", self.kms_key, &mut config.kms_key),
         ];
         // Asks only if no option was given and a user at the terminal can answer.
-        let ask = said.iter().all(|(_, given, _)| given.is_none()) && !self.json && output::can_ask();
+        let ask = choices.iter().all(|(_, given, _)| given.is_none()) && !self.json && output::can_ask();
         if ask {
             let there = if profiles.is_empty() { "none".to_owned() } else { profiles.join(", ") };
             output::note(&format!("profiles: {there}"));
             output::note("Enter keeps the value in brackets, `-` removes it.");
         }
-        for (name, given, choice) in said {
+        for (name, given, choice) in choices {
             let given = if ask { answer(name, choice.as_deref())? } else { given };
             if let Some(given) = given {
                 *choice = Some(given).filter(|given| !given.is_empty());

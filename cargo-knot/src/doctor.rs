@@ -26,12 +26,12 @@ pub(crate) struct Doctor {
 
 impl Doctor {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let mut asked = Examination::default();
-        asked.profile = self.aws.profile().map(str::to_owned);
-        asked.region = self.aws.region().map(str::to_owned);
-        asked.pars = self.pars;
-        asked.knot = self.knot;
-        let found = examine(&asked).await;
+        let mut examination = Examination::default();
+        examination.profile = self.aws.profile().map(str::to_owned);
+        examination.region = self.aws.region().map(str::to_owned);
+        examination.pars = self.pars;
+        examination.knot = self.knot;
+        let found = examine(&examination).await;
         if self.json {
             output::json(&json!(found))?;
         } else {

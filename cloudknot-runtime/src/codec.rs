@@ -28,13 +28,13 @@ impl fmt::Display for Codec {
 /// Error of a value that could not be encoded or decoded.
 #[derive(Debug)]
 pub struct CodecError {
-    doing: &'static str,
+    action: &'static str,
     what: String,
 }
 
 impl CodecError {
-    pub(crate) fn new(doing: &'static str, what: impl fmt::Display) -> Self {
-        Self { doing, what: what.to_string() }
+    pub(crate) fn new(action: &'static str, what: impl fmt::Display) -> Self {
+        Self { action, what: what.to_string() }
     }
 
     /// Creates an error for stored data that differs from what was written.
@@ -45,7 +45,7 @@ impl CodecError {
 
 impl fmt::Display for CodecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.doing, self.what)
+        write!(f, "{}: {}", self.action, self.what)
     }
 }
 

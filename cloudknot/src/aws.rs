@@ -73,8 +73,8 @@ impl Aws {
         Self { config, region, profile: None }
     }
 
-    /// Returns the error of a failed request. `doing` names the operation: "create the stack `x`".
-    pub(crate) fn failed<E>(&self, doing: &str, error: SdkError<E, HttpResponse>) -> Error
+    /// Returns the error of a failed request. `action` names the operation: "create the stack `x`".
+    pub(crate) fn failed<E>(&self, action: &str, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
@@ -95,7 +95,7 @@ impl Aws {
         } else {
             hint
         };
-        let failed = Error::new(kind, format!("cannot {doing}")).with_source(answer);
+        let failed = Error::new(kind, format!("cannot {action}")).with_source(answer);
         match hint {
             Some(hint) => failed.with_hint(hint),
             None => failed,
@@ -250,8 +250,8 @@ impl Intercept for Retries {
     ) -> Result<(), BoxError> {
         let attempt = config.load::<RequestAttempts>().map_or(1, RequestAttempts::attempts);
         if let (2.., Some(failed), Some(what)) = (attempt, config.load::<Failed>(), config.load::<Metadata>()) {
-            let doing = format!("ask AWS ({} {})", what.service(), what.name());
-            event::report(&Event::Retrying { doing: &doing, reason: &failed.reason, wait: failed.at.elapsed() });
+            let action = format!("ask AWS ({} {})", what.service(), what.name());
+            event::report(&Event::Retrying { action: &action, reason: &failed.reason, wait: failed.at.elapsed() });
         }
         Ok(())
     }

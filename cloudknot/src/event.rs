@@ -97,7 +97,7 @@ pub enum Event<'a> {
     /// A step of a deploy or a clobber begins, such as "creating the stack `cloudknot-pars-lab`".
     Step {
         /// Description of the step.
-        doing: &'a str,
+        action: &'a str,
     },
     /// A resource of a stack changed its status.
     Resource {
@@ -115,7 +115,7 @@ pub enum Event<'a> {
     /// An operation outside of this machine failed temporarily, and is retried after a pause.
     Retrying {
         /// Description of the operation.
-        doing: &'a str,
+        action: &'a str,
         /// Reason for the failure.
         reason: &'a str,
         /// Length of the pause.
@@ -182,17 +182,17 @@ fn trace(event: &Event<'_>) {
         }
         Event::Pushing { repository, sent, bytes } => tracing::debug!(repository, sent, bytes, "an image is pushed"),
         Event::PushFinished { repository, sent } => tracing::info!(repository, sent, "a push ended"),
-        Event::Step { doing } => tracing::info!("{doing}"),
+        Event::Step { action } => tracing::info!("{action}"),
         Event::Resource { stack, resource, kind, status, reason } => {
             tracing::info!(stack, resource, kind, status, reason, "a resource changed");
         }
-        Event::Retrying { doing, reason, wait } => tracing::warn!(doing, reason, ?wait, "retrying"),
+        Event::Retrying { action, reason, wait } => tracing::warn!(action, reason, ?wait, "retrying"),
     }
 }
 
 /// Reports a step of a deploy or a clobber, which may take a while.
-pub(crate) fn step(doing: &str) {
-    report(&Event::Step { doing });
+pub(crate) fn step(action: &str) {
+    report(&Event::Step { action });
 }
 
 /// Rounds that an interrupt stops. Some may have ended.

@@ -102,14 +102,14 @@ impl Hook for Terminal {
             }
             Event::Pushing { repository, sent, bytes } => shown.pushing(self.bar, repository, sent, bytes),
             Event::PushFinished { repository, sent } => shown.pushed(repository, sent),
-            Event::Step { doing } => say(doing),
+            Event::Step { action } => say(action),
             Event::Resource { resource, kind, status, reason, .. } => {
                 let status = status.to_lowercase().replace('_', " ");
                 let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
                 say(&format!("  {resource} ({kind}) {status}{reason}"));
             }
-            Event::Retrying { doing, reason, wait } => {
-                let line = format!("cannot {doing}: {reason}; retrying in {}", in_short(wait));
+            Event::Retrying { action, reason, wait } => {
+                let line = format!("cannot {action}: {reason}; retrying in {}", in_short(wait));
                 match &shown.push {
                     Some((Some(bar), _)) => bar.suspend(|| say(&line)),
                     _ => say(&line),

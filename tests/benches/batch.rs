@@ -281,12 +281,12 @@ fn submit(objects: &mut BTreeMap<String, Bytes>, body: &Bytes) -> Bytes {
 }
 
 fn describe(body: &Bytes) -> Bytes {
-    let asked: Value = serde_json::from_slice(body).expect("a question is JSON");
+    let request: Value = serde_json::from_slice(body).expect("a request is JSON");
     let job = |id: &Value| {
         let size: i64 = id.as_str().and_then(|id| id.split_once('-')?.1.parse().ok()).expect("an id of ours");
         json!({"jobId": id, "jobName": "job", "status": "SUCCEEDED", "jobQueue": "queue", "jobDefinition": "definition:1",
                "startedAt": 1, "arrayProperties": {"size": size, "statusSummary": {"SUCCEEDED": size}}})
     };
-    let jobs: Vec<Value> = asked["jobs"].as_array().expect("a list").iter().map(job).collect();
+    let jobs: Vec<Value> = request["jobs"].as_array().expect("a list").iter().map(job).collect();
     json!({"jobs": jobs}).to_string().into()
 }

@@ -15,12 +15,12 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const MAIN: &str = include_str!("../../examples/random_mv_prod/src/main.rs");
 
 fn main() {
-    let asked: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let is_asked = |half: &str| asked.is_empty() || asked.iter().any(|asked| asked == half);
-    if is_asked("times") {
+    let chosen: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let is_chosen = |half: &str| chosen.is_empty() || chosen.iter().any(|each| each == half);
+    if is_chosen("times") {
         times();
     }
-    if is_asked("sizes") {
+    if is_chosen("sizes") {
         sizes();
     }
 }

@@ -7,7 +7,7 @@
 use std::time::{Duration, SystemTime};
 
 use cloudknot_tests::cloud::{Cloud, JobKind};
-use cloudknot_tests::trial::{Spec, Task, files, json, run_of, values};
+use cloudknot_tests::trial::{Behavior, Spec, files, json, run_of, values};
 
 const RUNS: u32 = 8;
 const ITEMS: u64 = 8;
@@ -19,9 +19,9 @@ fn main() {
     for run in 0..RUNS {
         let trial = cloud.trial(env!("CARGO_BIN_EXE_trial"), JobKind::Container).expect("there is a Docker engine");
         // From 2 to 16 seconds, with a job for each item.
-        let tasks = (0..ITEMS).map(|item| Task::Sleep(u64::from(run + 1) * 2_000 + item * 37, item));
+        let inputs = (0..ITEMS).map(|item| Behavior::Sleep(u64::from(run + 1) * 2_000 + item * 37, item));
         let began = SystemTime::now();
-        let facts = trial.facts(&["map", &json(&Spec::of(tasks))]);
+        let facts = trial.facts(&["map", &json(&Spec::of(inputs))]);
         let ended = SystemTime::now();
         assert_eq!(values(&facts).len() as u64, ITEMS);
         let id = run_of(&facts).expect("a run has an id");

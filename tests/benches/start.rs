@@ -47,8 +47,8 @@ async fn main() {
             .output()
             .expect("the program starts");
         assert!(output.status.success(), "{output:?}");
-        let said = String::from_utf8(output.stdout).expect("a number");
-        theirs.push(said.trim().parse::<u64>().expect("a number") - began);
+        let printed = String::from_utf8(output.stdout).expect("a number");
+        theirs.push(printed.trim().parse::<u64>().expect("a number") - began);
     }
     let (ours, theirs) = (median(&mut ours), median(&mut theirs));
     println!("process start to the first line of the function, S3 input on loopback    ms (median of {TURNS})");

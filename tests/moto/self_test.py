@@ -152,13 +152,13 @@ def main():
             spoilt += 1
             if not validate.check(bad)[1]:
                 wrong.append(f"{method} was not refused with {what}")
-    for method, change, said in WRONG:
+    for method, change, expected in WRONG:
         spoilt += 1
         bad = copy.deepcopy(recorded[method])
         change(bad)
         text = "\n".join(validate.line(each) for each in validate.check(bad)[1])
-        if not re.search(said, text):
-            wrong.append(f"{method}, spoilt so that it should say `{said}`, said: {text or 'nothing'}")
+        if not re.search(expected, text):
+            wrong.append(f"{method}, spoilt so that it should report `{expected}`, reported: {text or 'nothing'}")
     odd = edit(copy.deepcopy(recorded["create_compute_environment"]), lambda body: body.update(state="SLEEPING"))
     if validate.check(odd)[1:] != ([], [("state", "`SLEEPING` is none of ENABLED, DISABLED")]):
         wrong.append("a value that an enumeration does not have is no warning")

@@ -399,12 +399,12 @@ class Job(models.Job):
                     return requirement["value"]
         return self.job_definition.container_properties.get(kind.lower())
 
-    def asked_environment(self):
+    def requested_environment(self):
         places = (self.job_definition.container_properties, self.container_overrides)
         return {each["name"]: each["value"] for place in places for each in place.get("environment", [])}
 
     def environment(self, attempt):
-        found = self.asked_environment() | {
+        found = self.requested_environment() | {
             "AWS_BATCH_JOB_ID": self.job_id,
             "AWS_BATCH_JOB_ATTEMPT": str(attempt),
             "AWS_BATCH_JQ_NAME": self.job_queue.name,
@@ -479,8 +479,8 @@ class Job(models.Job):
         if "container" in found:
             found["container"] |= self.said_of_container("exitCode", "reason", "logStreamName")
             found["container"]["image"] = self.job_definition.container_properties["image"]
-            asked = self.asked_environment()
-            found["container"]["environment"] = [{"name": name, "value": value} for name, value in asked.items()]
+            requested = self.requested_environment()
+            found["container"]["environment"] = [{"name": name, "value": value} for name, value in requested.items()]
         if self.index is not None:
             found["arrayProperties"] = {"index": self.index, "statusSummary": {}}
         found["isTerminated"] = self.is_terminated
@@ -510,7 +510,7 @@ class Job(models.Job):
     def _get_container_property(self, name, default):
         # moto would append to the list of the request, which all children of an array share.
         if name == "environment":
-            return [{"name": key, "value": value} for key, value in self.asked_environment().items()]
+            return [{"name": key, "value": value} for key, value in self.requested_environment().items()]
         if name in ("vcpus", "memory"):
             return int(float(self.requirement("VCPU" if name == "vcpus" else "MEMORY") or default))
         return super()._get_container_property(name, default)
@@ -643,11 +643,11 @@ def serve_until_closed(connection, app):
     if not line:
         # The client only checked that the socket exists.
         return
-    asked = json.loads(line)
-    log = os.open(asked["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    requested = json.loads(line)
+    log = os.open(requested["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    for name, value in asked["environment"].items():
+    for name, value in requested["environment"].items():
         if value is None:
             os.environ.pop(name, None)
         else:

@@ -224,7 +224,7 @@ fn prepare(name: &str, moto: &Moto, s3_of_workers: String) -> Made {
     let text = |field: &str| note[field].as_str().expect("it is noted").to_owned();
     let functions: Vec<Value> = note["types"]
         .as_array()
-        .expect("the worker was asked for its types")
+        .expect("the worker described its types")
         .iter()
         .map(|types| {
             let function = types["function"].as_str().expect("a function has an id");

@@ -265,7 +265,7 @@ impl Registry {
         let listens = || listens_at(&fs::read_to_string(&log).unwrap_or_default());
         let ready = daemon.wait(|| listens().is_some_and(|address| TcpStream::connect(address).is_ok()));
         ready.unwrap_or_else(|why| panic!("the registry did not start: {why}"));
-        Some(Self { address: listens().expect("it has said so"), daemon })
+        Some(Self { address: listens().expect("it is listening"), daemon })
     }
 
     /// Returns the host and the port of the registry.

@@ -23,7 +23,7 @@ const SUITE: &str = "bookworm";
 pub fn provide(docker: &Docker, packages: &[&str], folder: &Path) -> bool {
     // Another test may be making it.
     let _lock = lock("debian");
-    if said(docker.command().args(["image", "inspect", IMAGE])).is_ok() {
+    if run(docker.command().args(["image", "inspect", IMAGE])).is_ok() {
         return true;
     }
     let provided = if docker.is_our_own() { import(docker, packages, folder) } else { pull(docker) };
@@ -31,7 +31,7 @@ pub fn provide(docker: &Docker, packages: &[&str], folder: &Path) -> bool {
 }
 
 fn pull(docker: &Docker) -> Result<(), String> {
-    said(docker.command().args(["pull", "--quiet", IMAGE]))
+    run(docker.command().args(["pull", "--quiet", IMAGE]))
 }
 
 fn import(docker: &Docker, packages: &[&str], folder: &Path) -> Result<(), String> {
@@ -39,7 +39,7 @@ fn import(docker: &Docker, packages: &[&str], folder: &Path) -> Result<(), Strin
     if !tar.exists() {
         make(&tar, packages)?;
     }
-    said(docker.command().arg("import").arg(tar).arg(IMAGE))
+    run(docker.command().arg("import").arg(tar).arg(IMAGE))
 }
 
 fn make(tar: &Path, packages: &[&str]) -> Result<(), String> {
@@ -56,15 +56,15 @@ fn make(tar: &Path, packages: &[&str]) -> Result<(), String> {
     }
     // A shell runs the hook, and gives it the new root as its first argument.
     command.arg(format!("--customize-hook=sh '{}' \"$1\" {} >&2", hook.display(), packages.join(" ")));
-    said(command.arg(SUITE).arg(&unfinished))?;
+    run(command.arg(SUITE).arg(&unfinished))?;
     fs::rename(&unfinished, tar).map_err(|error| error.to_string())
 }
 
 /// Runs a command. If it fails, returns the last line of its error output.
-fn said(command: &mut Command) -> Result<(), String> {
+fn run(command: &mut Command) -> Result<(), String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     let Output { status, stderr, .. } = output;
     let stderr = String::from_utf8_lossy(&stderr);
-    let last = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    let last = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it printed nothing");
     if status.success() { Ok(()) } else { Err(format!("{command:?} ended with {status}: {last}")) }
 }

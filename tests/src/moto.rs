@@ -136,8 +136,8 @@ impl Fork {
         let connection = UnixStream::connect(&forks.socket).expect("moto is there to be forked");
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
         let mut fork = Self { connection, folder, _forks: forks };
-        let asked = json!({ "environment": environment, "log": fork.log_file() });
-        writeln!(fork.connection, "{asked}").expect("moto listens");
+        let request = json!({ "environment": environment, "log": fork.log_file() });
+        writeln!(fork.connection, "{request}").expect("moto listens");
         let mut port = String::new();
         BufReader::new(&fork.connection).read_line(&mut port).expect("moto says its port");
         let log = || std::fs::read_to_string(fork.log_file()).unwrap_or_default();
@@ -201,14 +201,14 @@ impl Moto {
     /// Ends all jobs of a queue whose names have this prefix.
     pub fn end_jobs(&self, queue: &str, begins: &str) {
         // If the server does not answer, a test has failed that is about to report it.
-        let said = |path: &str, body: &Value| ask(self.address, "POST", path, &body.to_string()).unwrap_or_default();
+        let answer = |path: &str, body: &Value| ask(self.address, "POST", path, &body.to_string()).unwrap_or_default();
         for status in ["SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING"] {
-            let listed = said("/v1/listjobs", &json!({"jobQueue": queue, "jobStatus": status}));
+            let listed = answer("/v1/listjobs", &json!({"jobQueue": queue, "jobStatus": status}));
             let body = listed.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
             let jobs: Value = serde_json::from_str(&body).unwrap_or_default();
             for job in jobs["jobSummaryList"].as_array().into_iter().flatten() {
                 if job["jobName"].as_str().is_some_and(|name| name.starts_with(begins)) {
-                    said("/v1/terminatejob", &json!({"jobId": job["jobId"], "reason": "the test is over"}));
+                    answer("/v1/terminatejob", &json!({"jobId": job["jobId"], "reason": "the test is over"}));
                 }
             }
         }

@@ -94,8 +94,8 @@ impl Recorded {
 /// # Panics
 /// If it has no such function, or does not report its types.
 pub fn types_of(start: &mut Command, function: &str) -> Types {
-    let said = run(start.env(ENV_DESCRIBE, "1"));
-    let all: Vec<Types> = serde_json::from_str(&said).expect("the worker says its types");
+    let output = run(start.env(ENV_DESCRIBE, "1"));
+    let all: Vec<Types> = serde_json::from_str(&output).expect("the worker describes its types");
     let named = |types: &Types| types.function.rsplit("::").next() == Some(function);
     all.into_iter().find(named).expect("the function is there")
 }

@@ -262,7 +262,7 @@ impl Recorder {
         self.state.go_on.notify_waiters();
         let waited = self.state.changed.wait_timeout_while(self.plan(), TIMEOUT, |plan| plan.passing > 0);
         let (plan, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        assert_eq!(plan.passing, 0, "moto did not answer what it was asked");
+        assert_eq!(plan.passing, 0, "moto did not answer a request");
     }
 
     /// Returns the number of requests so far that were neither held nor cut off.

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::counterparts::Docker;
 
-/// Task of one item.
+/// Input of the function of these tests: how it behaves for one item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Task {
+pub enum Behavior {
     /// Returns twice this number.
     Double(u64),
     /// Panics with this message.
@@ -42,7 +42,7 @@ pub enum Task {
     Allocate,
     /// Sleeps for this many milliseconds, then returns the value.
     Sleep(u64, u64),
-    /// Prints to stdout and to stderr, then performs the task.
+    /// Prints to stdout and to stderr, then behaves like this.
     Print(String, String, Box<Self>),
     /// Appends the number to a file, sleeps for this many milliseconds, and returns the number.
     Count(PathBuf, u64, u64),
@@ -62,7 +62,7 @@ pub enum Task {
     Deadline,
     /// Appends the number to the first file, waits until the second one exists, and returns the number.
     Wait(PathBuf, u64, PathBuf),
-    /// Waits until the file exists, then performs the task.
+    /// Waits until the file exists, then behaves like this.
     After(PathBuf, Box<Self>),
 }
 
@@ -70,7 +70,7 @@ pub enum Task {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Spec {
     /// Inputs of the map.
-    pub tasks: Vec<Task>,
+    pub inputs: Vec<Behavior>,
     /// `.chunk(..)`.
     pub chunk: Option<u64>,
     /// `.parallel(..)`.
@@ -103,9 +103,9 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Creates a map of these tasks without options.
-    pub fn of(tasks: impl IntoIterator<Item = Task>) -> Self {
-        Self { tasks: tasks.into_iter().collect(), ..Self::default() }
+    /// Creates a map of these inputs without options.
+    pub fn of(inputs: impl IntoIterator<Item = Behavior>) -> Self {
+        Self { inputs: inputs.into_iter().collect(), ..Self::default() }
     }
 }
 
@@ -605,7 +605,7 @@ pub fn failures(facts: &[Fact]) -> BTreeMap<usize, Failed> {
     failures
 }
 
-/// Returns the numbers that tasks have appended to a file.
+/// Returns the numbers that inputs have appended to a file.
 ///
 /// # Panics
 /// If the file contains anything else.

@@ -336,9 +336,9 @@ fn built(mut build: Command, name: &str) -> PathBuf {
 /// If the build has failed or emitted a warning.
 #[track_caller]
 pub fn no_warnings(build: &Output) {
-    let said = String::from_utf8_lossy(&build.stderr);
+    let stderr = String::from_utf8_lossy(&build.stderr);
     // Without the colon, which has another colour in coloured output.
-    assert!(build.status.success() && !said.contains("warning"), "{said}");
+    assert!(build.status.success() && !stderr.contains("warning"), "{stderr}");
 }
 
 fn repository() -> &'static Path {

@@ -32,7 +32,7 @@ pub(super) struct Slot {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Shape {
     Scalar(&'static str),
-    /// The type asked for a value of any type.
+    /// The type requested a value of any type.
     Any,
     Option(SlotId),
     Seq(SlotId),

@@ -3,7 +3,7 @@
 //!
 //! A type is traced by deserializing it repeatedly from made-up values. Each *pass* takes the branches (mostly variants
 //! of enums) that no earlier pass has taken, until none are left. A position in a type is a *slot*, and the kinds of
-//! value that the type asked for there are its *shapes*: nearly always one, several if the type inspects a value before
+//! value that the type requested there are its *shapes*: nearly always one, several if the type inspects a value before
 //! it decides what follows. Options, sequences and maps make recursive types end: each is filled once per pass.
 //!
 //! A type may refuse a value. The next set of values is then offered to the innermost slot that refused. When no set is

@@ -196,8 +196,8 @@ impl Folder {
     }
 
     fn error(&self, kind: StoreErrorKind, verb: &str, key: &str, error: io::Error) -> StoreError {
-        let doing = format!("{verb} `{key}` in `{}`", self.root.display());
-        let error = StoreError::new(kind, doing, Some(error.into()));
+        let action = format!("{verb} `{key}` in `{}`", self.root.display());
+        let error = StoreError::new(kind, action, Some(error.into()));
         match hint(kind) {
             Some(hint) => error.with_hint(hint),
             None => error,

@@ -8,7 +8,7 @@ use std::fmt;
 #[derive(Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,
-    doing: String,
+    action: String,
     hint: Option<Cow<'static, str>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -37,13 +37,13 @@ pub enum StoreErrorKind {
 }
 
 impl StoreError {
-    /// Creates an error; `doing` completes "cannot …" and names the object and the store.
+    /// Creates an error; `action` completes "cannot …" and names the object and the store.
     pub fn new(
         kind: StoreErrorKind,
-        doing: impl Into<String>,
+        action: impl Into<String>,
         source: Option<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self { kind, doing: doing.into(), hint: None, source }
+        Self { kind, action: action.into(), hint: None, source }
     }
 
     /// Sets the hint: how the user can resolve the error.
@@ -71,7 +71,7 @@ impl StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {}", self.doing)
+        write!(f, "cannot {}", self.action)
     }
 }
 

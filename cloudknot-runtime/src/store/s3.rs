@@ -60,8 +60,8 @@ impl S3Store {
         if config.region().is_some() {
             return Ok(store);
         }
-        let doing = format!("open `{}`", store.describe());
-        Err(StoreError::new(StoreErrorKind::Other, doing, Some("no AWS region is set".into()))
+        let action = format!("open `{}`", store.describe());
+        Err(StoreError::new(StoreErrorKind::Other, action, Some("no AWS region is set".into()))
             .with_hint("set AWS_REGION, or `region` in the AWS profile"))
     }
 

@@ -158,7 +158,7 @@ impl Batch {
             }
             let reason = aws::in_short(&error);
             event::report(&Event::Retrying {
-                doing: &format!("submit the job `{}`", order.name),
+                action: &format!("submit the job `{}`", order.name),
                 reason: &reason,
                 wait,
             });
@@ -215,12 +215,12 @@ impl Batch {
     }
 
     /// Returns the error of a failed request. Its kind is `NotFound` if the queue or the job definition is gone.
-    fn failed<E>(&self, doing: &str, error: SdkError<E, HttpResponse>) -> Error
+    fn failed<E>(&self, action: &str, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
         let message = aws::message(&error).to_owned();
-        let failed = self.aws.failed(doing, error);
+        let failed = self.aws.failed(action, error);
         let is_gone = ["does not exist", "not found", "is not active", "DISABLED", "DELETED", "INVALID"];
         if failed.kind() == ErrorKind::Aws && is_gone.iter().any(|words| message.contains(words)) {
             return failed.of_kind(ErrorKind::NotFound);

@@ -31,8 +31,8 @@ impl Aws {
         let chosen = Config::read()?;
         let named = account.profile.clone();
         let profile = named.clone().or_else(|| set("AWS_PROFILE")).or(chosen.profile);
-        let said = account.region.clone().or_else(|| set("AWS_REGION")).or_else(|| set("AWS_DEFAULT_REGION"));
-        let (config, region) = loaded(profile.as_deref(), said.or(chosen.region)).await;
+        let given = account.region.clone().or_else(|| set("AWS_REGION")).or_else(|| set("AWS_DEFAULT_REGION"));
+        let (config, region) = loaded(profile.as_deref(), given.or(chosen.region)).await;
         let Some(region) = region else {
             let whose = profile.map_or_else(String::new, |profile| format!(" of the profile `{profile}`"));
             return Err(Error::new(ErrorKind::Config, format!("cannot find the region of AWS{whose}"))

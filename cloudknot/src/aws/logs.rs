@@ -70,12 +70,12 @@ async fn ask<T: DeserializeOwned>(
     aws: &Aws,
     (operation, target): (&'static str, &'static str),
     body: &Value,
-    doing: &str,
+    action: &str,
 ) -> Result<T> {
     let request = Request { content_type: "application/x-amz-json-1.1", target: Some(target), body: body.to_string() };
-    let answer = signed::send(aws, &LOGS, operation, request).await.map_err(|error| aws.failed(doing, error))?;
+    let answer = signed::send(aws, &LOGS, operation, request).await.map_err(|error| aws.failed(action, error))?;
     serde_json::from_str(&answer)
-        .map_err(|error| Error::new(ErrorKind::Aws, format!("cannot {doing}")).with_source(error))
+        .map_err(|error| Error::new(ErrorKind::Aws, format!("cannot {action}")).with_source(error))
 }
 
 /// Returns the URL of the page of the console that shows a log.
@@ -99,19 +99,19 @@ pub(crate) fn page(region: &str, group: &str, stream: &str) -> String {
 
 fn refusal(text: &str) -> ErrorMetadata {
     #[derive(Deserialize)]
-    struct Said {
+    struct Fault {
         #[serde(rename = "__type")]
         code: Option<String>,
         #[serde(alias = "Message")]
         message: Option<String>,
     }
-    let mut said = ErrorMetadata::builder();
+    let mut metadata = ErrorMetadata::builder();
     // Something between this program and AWS, such as a proxy, may have answered instead.
-    if let Ok(Said { code, message }) = serde_json::from_str(text) {
+    if let Ok(Fault { code, message }) = serde_json::from_str(text) {
         let code = code.as_deref().map(|code| code.rsplit('#').next().unwrap_or(code).to_owned());
-        said = said.code(code.unwrap_or_default()).message(message.unwrap_or_default());
+        metadata = metadata.code(code.unwrap_or_default()).message(message.unwrap_or_default());
     }
-    said.build()
+    metadata.build()
 }
 
 #[cfg(test)]

@@ -125,9 +125,9 @@ impl Executor for OnKnot {
     fn fill_manifest(&self, manifest: &mut Manifest, function: &Function, independent: bool) -> Result<()> {
         let note = &self.note;
         if let Some(jobs) = &note.jobs {
-            let asked = manifest.resources;
-            manifest.resources = jobs.given(&function.resources, asked)?;
-            jobs.given(&function.resources, Resources { memory_mib: asked.memory_in(2), ..asked })?;
+            let requested = manifest.resources;
+            manifest.resources = jobs.given(&function.resources, requested)?;
+            jobs.given(&function.resources, Resources { memory_mib: requested.memory_in(2), ..requested })?;
         }
         names::check_tags(&manifest.tags.clone().into_iter().collect::<Vec<_>>())?;
         let definition = note.job_definitions.get(&manifest.function).cloned().unwrap_or_default();

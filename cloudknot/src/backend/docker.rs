@@ -184,8 +184,8 @@ impl Fleet {
 
     fn order(&self, child: &Child, attempt: u32) -> Order {
         let Record { manifest, round, scheduled, .. } = &self.ledger.record;
-        let asked = &self.function.resources;
-        let each = asked.vcpus.unwrap_or(1.0) * f64::from(manifest.parallel);
+        let requested = &self.function.resources;
+        let each = requested.vcpus.unwrap_or(1.0) * f64::from(manifest.parallel);
         let vcpus = manifest.resources.vcpus.unwrap_or(each);
         let store = StoreAt::Folder(FOLDER.to_owned());
         let task = Task {
@@ -204,7 +204,7 @@ impl Fleet {
             env: users.chain(own).collect(),
             folder: (self.home.clone(), FOLDER.to_owned()),
             user: owner(&self.home),
-            memory_mib: manifest.resources.memory_in(*round).or(asked.memory_mib),
+            memory_mib: manifest.resources.memory_in(*round).or(requested.memory_mib),
             // The engine rejects more CPUs than the machine has.
             vcpus: vcpus.min(f64::from(u32::try_from(cores()).unwrap_or(u32::MAX))),
         }

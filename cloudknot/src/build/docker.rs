@@ -113,9 +113,9 @@ impl fmt::Debug for Engine {
 
 /// Error of an operation with the Docker engine.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing}")]
+#[error("{operation}")]
 pub struct DockerError {
-    doing: Operation,
+    operation: Operation,
     source: Box<dyn Error + Send + Sync>,
 }
 
@@ -153,12 +153,12 @@ enum Operation {
 impl DockerError {
     /// Returns `true` if the error is that no engine answers.
     pub fn is_no_engine(&self) -> bool {
-        matches!(self.doing, Operation::Connect)
+        matches!(self.operation, Operation::Connect)
     }
 
     /// Returns a hint on what to do next, if there is one.
     pub fn hint(&self) -> Option<String> {
-        match &self.doing {
+        match &self.operation {
             Operation::OfAHost => Some(ABSENT_HINT.to_owned()),
             Operation::Connect => Some("start Docker, or set DOCKER_HOST to its address".to_owned()),
             Operation::Pull(name) => {
@@ -181,9 +181,9 @@ impl DockerError {
 impl DockerError {
     /// Returns a hint for a build that needs a login or `BuildKit`, which the engine reports only as text.
     fn build_hint(&self, dockerfile: &Path) -> Option<String> {
-        let said = self.source.to_string();
-        let says = |words: &[&str]| words.iter().any(|words| said.contains(words));
-        if says(&["BuildKit"]) {
+        let message = self.source.to_string();
+        let mentions = |words: &[&str]| words.iter().any(|words| message.contains(words));
+        if mentions(&["BuildKit"]) {
             let folder = dockerfile.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
             return Some(format!(
                 "cloudknot builds without BuildKit; run `docker build -t my-base {}`, and use `my-base` as the base image in \
@@ -191,7 +191,7 @@ impl DockerError {
                 folder.display()
             ));
         }
-        says(&["no basic auth credentials", "access denied", "unauthorized"]).then(|| {
+        mentions(&["no basic auth credentials", "access denied", "unauthorized"]).then(|| {
             "if the FROM image of the Dockerfile needs a login, run `docker login`, or `docker pull` that image once; then \
              try again"
                 .to_owned()
@@ -201,7 +201,7 @@ impl DockerError {
 
 impl Absent for DockerError {
     fn absent() -> Self {
-        Self { doing: Operation::OfAHost, source: ABSENT.into() }
+        Self { operation: Operation::OfAHost, source: ABSENT.into() }
     }
 }
 

@@ -289,7 +289,7 @@ fn reporter(repository: &str, bytes: u64) -> impl Fn(&Progress<'_>) + Send + Syn
             Progress::Present { bytes, .. } | Progress::Sent { bytes, .. } => {
                 report(settled.fetch_add(bytes, Ordering::Relaxed) + bytes);
             }
-            Progress::Retrying { doing, reason, wait, .. } => event::report(&Event::Retrying { doing, reason, wait }),
+            Progress::Retrying { action, reason, wait, .. } => event::report(&Event::Retrying { action, reason, wait }),
             Progress::Tagged { .. } => {}
         }
     }

@@ -63,7 +63,7 @@ pub enum Progress<'a> {
     /// An operation failed with a transient error and is retried.
     Retrying {
         /// Operation that is retried.
-        doing: &'a str,
+        action: &'a str,
         /// Cause of the error.
         reason: &'a str,
         /// Number of failed attempts so far.

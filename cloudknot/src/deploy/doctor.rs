@@ -98,15 +98,15 @@ fn in_one_line(error: &(dyn StdError + 'static)) -> String {
 /// # async fn example() {
 /// use cloudknot::doctor::{Examination, State, examine};
 ///
-/// let mut asked = Examination::default();
-/// asked.region = Some("eu-central-1".to_owned());
-/// for finding in examine(&asked).await.iter().filter(|finding| finding.state == State::Bad) {
+/// let mut examination = Examination::default();
+/// examination.region = Some("eu-central-1".to_owned());
+/// for finding in examine(&examination).await.iter().filter(|finding| finding.state == State::Bad) {
 ///     eprintln!("{}: {}", finding.about, finding.found);
 /// }
 /// # }
 /// ```
-pub async fn examine(asked: &Examination) -> Vec<Finding> {
-    host_await!(checks::examine(asked))
+pub async fn examine(examination: &Examination) -> Vec<Finding> {
+    host_await!(checks::examine(examination))
 }
 
 impl Absent for Vec<Finding> {

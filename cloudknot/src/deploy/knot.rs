@@ -93,7 +93,7 @@ impl Knot {
     /// select.
     ///
     /// # Errors
-    /// If there is none, or AWS cannot be asked.
+    /// If there is none, or a request to AWS fails.
     pub async fn get(name: &str) -> Result<Self> {
         Self::builder(name).get().await
     }
@@ -101,7 +101,7 @@ impl Knot {
     /// Returns all Knots, sorted by name.
     ///
     /// # Errors
-    /// If AWS cannot be asked.
+    /// If a request to AWS fails.
     pub async fn list() -> Result<Vec<Self>> {
         Self::builder("any").list().await
     }
@@ -144,7 +144,7 @@ impl Knot {
     /// Returns the Pars that the Knot uses.
     ///
     /// # Errors
-    /// If AWS cannot be asked.
+    /// If a request to AWS fails.
     pub async fn pars(&self) -> Result<Pars> {
         let mut builder = Pars::builder(self.pars_name()).region(&self.region);
         builder.account.profile.clone_from(&self.account.profile);
@@ -392,7 +392,7 @@ impl KnotBuilder {
     /// Returns the existing Knot of this name.
     ///
     /// # Errors
-    /// If there is none, or AWS cannot be asked.
+    /// If there is none, or a request to AWS fails.
     pub async fn get(self) -> Result<Knot> {
         host_await!(host::get(&self))
     }
@@ -407,7 +407,7 @@ impl KnotBuilder {
     /// Returns all Knots in this region, sorted by name; the name of this builder is ignored.
     ///
     /// # Errors
-    /// If AWS cannot be asked.
+    /// If a request to AWS fails.
     pub async fn list(self) -> Result<Vec<Knot>> {
         host_await!(host::list(&self.account))
     }

@@ -52,7 +52,7 @@ pub(crate) enum Intent {
     Template,
 }
 
-/// Turns missing permissions into a note if only a plan is asked for.
+/// Turns missing permissions into a note if only a plan is requested.
 pub(crate) fn denied_note(checked: Result<()>, intent: Intent) -> Result<Option<String>> {
     match checked {
         Err(error) if intent == Intent::Plan && error.kind() == ErrorKind::Denied => Ok(Some(error.in_one_line())),

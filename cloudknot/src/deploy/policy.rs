@@ -93,10 +93,10 @@ impl Scope {
     }
 
     /// Creates the scope for the account and region that the arguments, the environment, the profile and `config.toml`
-    /// select. AWS is asked for the caller's account.
+    /// select. The caller's account is looked up.
     ///
     /// # Errors
-    /// If AWS cannot be asked.
+    /// If a request to AWS fails.
     pub async fn of_caller(profile: Option<&str>, region: Option<&str>, pars: &str, knot: &str) -> Result<Self> {
         let account = Account { profile: profile.map(str::to_owned), region: region.map(str::to_owned) };
         host_await!(async {

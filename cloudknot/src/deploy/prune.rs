@@ -128,7 +128,7 @@ impl Prune {
     /// Returns the resources without an owner. Nothing is deleted.
     ///
     /// # Errors
-    /// If AWS cannot be asked.
+    /// If a request to AWS fails.
     pub async fn find(self) -> Result<Vec<Orphan>> {
         host_await!(inventory::find(self))
     }

@@ -211,7 +211,7 @@ macro_rules! flag {
     };
 }
 
-/// Expands to the function that merges two structs, if it is asked for.
+/// Expands to the function that merges two structs, if it is requested.
 macro_rules! over {
     ([] $($field:ident)*) => {};
     ([$over:ident] $($field:ident)*) => {

@@ -52,10 +52,10 @@ const FARGATE: [Size; 8] = [
 
 impl Size {
     /// Returns the least memory that this number of vCPUs can have and that is enough.
-    fn memory_for(&self, asked: u64) -> Option<u64> {
+    fn memory_for(&self, requested: u64) -> Option<u64> {
         match self.memory {
-            Memory::Steps(first, last, step) => (first..=last).step_by(step).find(|&memory| memory >= asked),
-            Memory::These(all) => all.iter().copied().find(|&memory| memory >= asked),
+            Memory::Steps(first, last, step) => (first..=last).step_by(step).find(|&memory| memory >= requested),
+            Memory::These(all) => all.iter().copied().find(|&memory| memory >= requested),
         }
     }
 }
@@ -87,20 +87,20 @@ impl JobSizes {
     ///
     /// # Errors
     /// If there is no size for the request.
-    pub(crate) fn given(&self, function: &function::Resources, asked: Resources) -> Result<Resources> {
+    pub(crate) fn given(&self, function: &function::Resources, requested: Resources) -> Result<Resources> {
         if !self.fargate {
-            return Ok(Resources { vcpus: asked.vcpus.map(|vcpus| f64::from(whole(vcpus))), ..asked });
+            return Ok(Resources { vcpus: requested.vcpus.map(|vcpus| f64::from(whole(vcpus))), ..requested });
         }
-        if asked.gpus.is_some_and(|gpus| gpus > 0) {
+        if requested.gpus.is_some_and(|gpus| gpus > 0) {
             return Err(refused("it requests GPUs, which Fargate does not have"));
         }
-        if asked.vcpus.is_none() && asked.memory_mib.is_none() {
-            return Ok(asked);
+        if requested.vcpus.is_none() && requested.memory_mib.is_none() {
+            return Ok(requested);
         }
-        let vcpus = asked.vcpus.or(self.vcpus).or(function.vcpus).unwrap_or(VCPUS);
-        let memory = asked.memory_mib.or(self.memory_mib).or(function.memory_mib).unwrap_or(MEMORY_MIB);
+        let vcpus = requested.vcpus.or(self.vcpus).or(function.vcpus).unwrap_or(VCPUS);
+        let memory = requested.memory_mib.or(self.memory_mib).or(function.memory_mib).unwrap_or(MEMORY_MIB);
         let (vcpus, memory) = on_fargate(vcpus, memory).map_err(|why| refused(&why))?;
-        Ok(Resources { vcpus: Some(vcpus), memory_mib: Some(memory), ..asked })
+        Ok(Resources { vcpus: Some(vcpus), memory_mib: Some(memory), ..requested })
     }
 }
 
@@ -113,7 +113,7 @@ fn refused(why: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn asked(vcpus: Option<f64>, memory_mib: Option<u64>) -> Resources {
+    fn requested(vcpus: Option<f64>, memory_mib: Option<u64>) -> Resources {
         Resources { vcpus, memory_mib, ..Resources::default() }
     }
 
@@ -124,21 +124,21 @@ mod tests {
     #[test]
     fn on_ec2_vcpus_are_whole() {
         let deployed = JobSizes { fargate: false, vcpus: None, memory_mib: None };
-        let given = |vcpus| deployed.given(&of_function(None, None), asked(vcpus, Some(700))).unwrap();
-        assert_eq!(given(Some(1.5)), asked(Some(2.0), Some(700)));
-        assert_eq!(given(Some(0.25)), asked(Some(1.0), Some(700)));
-        assert_eq!(given(None), asked(None, Some(700)));
+        let given = |vcpus| deployed.given(&of_function(None, None), requested(vcpus, Some(700))).unwrap();
+        assert_eq!(given(Some(1.5)), requested(Some(2.0), Some(700)));
+        assert_eq!(given(Some(0.25)), requested(Some(1.0), Some(700)));
+        assert_eq!(given(None), requested(None, Some(700)));
     }
 
     #[test]
     fn on_fargate_both_make_a_pair() {
         let function = of_function(Some(0.5), Some(1024));
         let deployed = JobSizes { fargate: true, vcpus: Some(1.0), memory_mib: None };
-        let given = |vcpus, memory| deployed.given(&function, asked(vcpus, memory));
-        assert_eq!(given(None, None).unwrap(), asked(None, None), "it stays as it was deployed");
-        assert_eq!(given(None, Some(65_536)).unwrap(), asked(Some(16.0), Some(65_536)));
-        assert_eq!(given(Some(0.25), None).unwrap(), asked(Some(0.25), Some(1024)));
-        assert_eq!(given(Some(3.0), None).unwrap(), asked(Some(4.0), Some(8192)));
+        let given = |vcpus, memory| deployed.given(&function, requested(vcpus, memory));
+        assert_eq!(given(None, None).unwrap(), requested(None, None), "it stays as it was deployed");
+        assert_eq!(given(None, Some(65_536)).unwrap(), requested(Some(16.0), Some(65_536)));
+        assert_eq!(given(Some(0.25), None).unwrap(), requested(Some(0.25), Some(1024)));
+        assert_eq!(given(Some(3.0), None).unwrap(), requested(Some(4.0), Some(8192)));
         let error = given(Some(64.0), None).unwrap_err();
         assert_eq!(
             error.to_string(),

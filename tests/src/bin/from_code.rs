@@ -36,9 +36,9 @@ async fn make(manifest: &str, role: &str) -> cloudknot::Result<()> {
     found.backend().await?;
 
     assert_eq!(Scope::of_caller(None, None, "lab", "sweep").await?.account, "123456789012");
-    let mut asked = Examination::default();
-    asked.knot = Some("sweep".to_owned());
-    let findings = doctor::examine(&asked).await;
+    let mut examination = Examination::default();
+    examination.knot = Some("sweep".to_owned());
+    let findings = doctor::examine(&examination).await;
     let about = |name: &str| findings.iter().find(|one| one.about == name).map(|one| one.state);
     assert_eq!([about("Knot `sweep`"), about("Pars `lab`")], [Some(State::Good); 2], "{findings:?}");
     let orphans = Prune::new().min_age(Duration::ZERO).find().await?;

@@ -38,7 +38,7 @@ print(json.dumps({
 }))
 ";
 
-/// Script that creates a user about whose permissions IAM can be asked, and prints the user's key.
+/// Script that creates a user whose permissions IAM can simulate, and prints the user's key.
 pub(crate) const USER: &str = "
 import boto3
 iam = boto3.client('iam')

@@ -10,7 +10,7 @@ use cloudknot_tests::counterparts::{CLOSED_PORT, run};
 use cloudknot_tests::random::seed;
 use cloudknot_tests::recorder::Recorder;
 use cloudknot_tests::trial::{
-    Fact, Running, Spec, Task, Trial, counted, facts, failures, files, json, kill, run_of, values, wait_for,
+    Behavior, Fact, Running, Spec, Trial, counted, facts, failures, files, json, kill, run_of, values, wait_for,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -59,13 +59,13 @@ impl Seen {
     fn refuses(&self, arguments: &[&str], kind: &str, parts: &[&str]) {
         let requests = || self.aws.requests().len() + self.s3.requests().len();
         let before = requests();
-        let (said, text) = self.error(arguments);
-        assert_eq!(said, kind, "{text}");
+        let (actual, text) = self.error(arguments);
+        assert_eq!(actual, kind, "{text}");
         for part in parts {
             assert!(text.contains(part), "`{part}` is not in:\n{text}");
         }
-        let asked = requests() - before;
-        assert!(asked <= 4, "{asked} requests: {text}");
+        let sent = requests() - before;
+        assert!(sent <= 4, "{sent} requests: {text}");
     }
 
     /// Changes the note of the Knot.
@@ -77,7 +77,7 @@ impl Seen {
 }
 
 fn doubles(items: u64) -> Spec {
-    Spec::of((0..items).map(Task::Double))
+    Spec::of((0..items).map(Behavior::Double))
 }
 
 fn doubled(items: u64) -> std::collections::BTreeMap<usize, u64> {
@@ -127,11 +127,11 @@ fn one_input_is_a_plain_job_and_independent_ones_are_jobs_of_their_own() {
 #[test]
 fn resources_of_a_run_override_deployed_ones() {
     let Some(seen) = Seen::new() else { return };
-    let tasks = [
-        Task::Fail(vec!["no".into()]),
-        Task::Double(1),
-        Task::Env("OMP_NUM_THREADS".into()),
-        Task::Fail(vec!["no".into()]),
+    let inputs = [
+        Behavior::Fail(vec!["no".into()]),
+        Behavior::Double(1),
+        Behavior::Env("OMP_NUM_THREADS".into()),
+        Behavior::Fail(vec!["no".into()]),
     ];
     let spec = Spec {
         vcpus: Some(2.0),
@@ -140,18 +140,18 @@ fn resources_of_a_run_override_deployed_ones() {
         gpus: Some(1),
         timeout_ms: Some(10_000),
         tags: [("team".to_owned(), "weather".to_owned())].into(),
-        ..Spec::of(tasks)
+        ..Spec::of(inputs)
     };
     let facts = seen.trial.map(&spec);
     assert_eq!(values(&facts), [(1, 2), (2, 2)].into());
     seen.trial.facts(&["retry", &run_of(&facts).unwrap()]);
     let [first, again] = &seen.submitted()[..] else { panic!("{:?}", seen.submitted()) };
-    let asked = |job: &Value, kind: &str| {
+    let requirement = |job: &Value, kind: &str| {
         let all = job["containerOverrides"]["resourceRequirements"].as_array().unwrap().clone();
         all.into_iter().find(|one| one["type"] == kind).unwrap()["value"].as_str().unwrap().to_owned()
     };
     assert_eq!(
-        (asked(first, "VCPU"), asked(first, "MEMORY"), asked(first, "GPU")),
+        (requirement(first, "VCPU"), requirement(first, "MEMORY"), requirement(first, "GPU")),
         ("2".into(), "700".into(), "1".into())
     );
     assert_eq!(first["tags"]["team"], "weather");
@@ -159,7 +159,7 @@ fn resources_of_a_run_override_deployed_ones() {
         first["timeout"]["attemptDurationSeconds"], 70,
         "its items have ten seconds each, and all of it a minute more"
     );
-    assert_eq!(asked(again, "MEMORY"), "900");
+    assert_eq!(requirement(again, "MEMORY"), "900");
     assert_eq!(again["arrayProperties"]["size"], 2, "only what failed is taken up again");
     seen.aws.validate();
 }
@@ -169,9 +169,9 @@ fn on_fargate_a_run_gets_the_next_size_that_there_is() {
     let Some(seen) = Seen::new() else { return };
     seen.note(|note| note["jobs"] = serde_json::json!({"fargate": true, "vcpus": 0.5, "memory-mib": null}));
     seen.trial.map(&Spec { memory: Some("4100 MiB".into()), ..doubles(1) });
-    let asked = seen.submitted()[0]["containerOverrides"]["resourceRequirements"].clone();
+    let requirements = seen.submitted()[0]["containerOverrides"]["resourceRequirements"].clone();
     assert_eq!(
-        asked,
+        requirements,
         serde_json::json!([{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "5120"}]),
         "half a vCPU has 4096 MiB at most"
     );
@@ -204,8 +204,8 @@ while batch.describe_jobs(jobs=[job])['jobs'][0]['status'] not in ('SUCCEEDED', 
 fn a_second_submission_changes_no_result() {
     let Some(seen) = Seen::new() else { return };
     // The remaining time differs from one attempt to the next.
-    let tasks = (0..4).map(|_| Task::Deadline);
-    let facts = seen.trial.map(&Spec { timeout_ms: Some(3_600_000), ..Spec::of(tasks) });
+    let inputs = (0..4).map(|_| Behavior::Deadline);
+    let facts = seen.trial.map(&Spec { timeout_ms: Some(3_600_000), ..Spec::of(inputs) });
     let mut again = std::process::Command::new(cloudknot_tests::moto::python().unwrap());
     again.args(["-c", AGAIN, &seen.submitted()[0].to_string()]);
     run(again.envs(cloudknot_tests::moto::environment(&seen.cloud.moto.url())));
@@ -225,7 +225,7 @@ fn dropped(facts: &[Fact]) -> Vec<(Value, &[Fact])> {
     let calls = facts.chunk_by(|_, next| !matches!(next, Fact::Found(_)));
     let about = |call: &[Fact]| match &call[0] {
         Fact::Found(text) => serde_json::from_str(text).unwrap(),
-        other => panic!("it is said of no call: {other:?}"),
+        other => panic!("no call reports: {other:?}"),
     };
     calls.map(|call| (about(call), call)).collect()
 }
@@ -261,9 +261,9 @@ fn injected_faults_lose_double_and_misplace_nothing() {
     let Some(seen) = Seen::new() else { return };
     seen.aws.inject_faults(7, 20);
     seen.s3.inject_faults(11, 20);
-    let tasks =
-        (0..40).map(|number| if number % 10 == 3 { Task::Fail(vec!["no".into()]) } else { Task::Double(number) });
-    let facts = seen.trial.map(&Spec::of(tasks));
+    let inputs = (0..40)
+        .map(|number| if number % 10 == 3 { Behavior::Fail(vec!["no".into()]) } else { Behavior::Double(number) });
+    let facts = seen.trial.map(&Spec::of(inputs));
     assert_eq!(failures(&facts).into_keys().collect::<Vec<_>>(), [3, 13, 23, 33]);
     let expected = doubled(40).into_iter().filter(|(item, _)| item % 10 != 3).collect();
     assert_eq!(values(&facts), expected);
@@ -274,8 +274,8 @@ fn injected_faults_lose_double_and_misplace_nothing() {
 fn a_container_that_is_killed_fails_its_item_alone_and_says_so() {
     let Some(cloud) = Cloud::get() else { return };
     let Some(trial) = cloud.trial(PROGRAM, JobKind::Container) else { return };
-    let running =
-        trial.start(&["map", &json(&Spec::of([Task::Double(1), Task::Sleep(3_600_000, 1), Task::Double(2)]))]);
+    let running = trial
+        .start(&["map", &json(&Spec::of([Behavior::Double(1), Behavior::Sleep(3_600_000, 1), Behavior::Double(2)]))]);
     let run_id = running.run();
     trial.signal(&run_id, "-1-1", Signal::KILL);
     let facts = facts(&running.end().stdout);
@@ -311,7 +311,7 @@ fn more_memory_than_the_job_has_fails_its_item_alone() {
 #[test]
 fn an_item_can_be_cancelled() {
     let Some(trial) = trial() else { return };
-    let running = trial.start(&["map", &json(&Spec::of([Task::Sleep(3_600_000, 1), Task::Double(2)]))]);
+    let running = trial.start(&["map", &json(&Spec::of([Behavior::Sleep(3_600_000, 1), Behavior::Double(2)]))]);
     let run = running.run();
     wait_for("the items to start", || trial.items_with_values(&run).contains(&1).then_some(()));
     assert_eq!(trial.facts(&["cancel-item", &run, "0"]), []);
@@ -327,9 +327,9 @@ fn a_worker_that_is_told_to_stop_keeps_what_is_done_and_is_started_again() {
     let Some(cloud) = Cloud::get() else { return };
     let Some(trial) = cloud.trial(PROGRAM, JobKind::Container) else { return };
     let (first, second, go_on) = (trial.file("first"), trial.file("second"), trial.file("go on"));
-    let waits = Task::Wait(trial.seen(&second), 2, trial.seen(&go_on));
-    let tasks = [Task::Count(trial.seen(&first), 1, 0), waits, Task::Double(3)];
-    let running = trial.start(&["map", &json(&Spec { chunk: Some(3), parallel: Some(1), ..Spec::of(tasks) })]);
+    let waits = Behavior::Wait(trial.seen(&second), 2, trial.seen(&go_on));
+    let inputs = [Behavior::Count(trial.seen(&first), 1, 0), waits, Behavior::Double(3)];
+    let running = trial.start(&["map", &json(&Spec { chunk: Some(3), parallel: Some(1), ..Spec::of(inputs) })]);
     let run_id = running.run();
     wait_for("the second item to start", || (counted(&second).len() == 1).then_some(()));
     trial.signal(&run_id, "", Signal::TERM);
@@ -346,8 +346,8 @@ fn a_worker_that_is_told_to_stop_keeps_what_is_done_and_is_started_again() {
 fn failures_are_known_while_other_jobs_run() {
     let Some(cloud) = Cloud::get() else { return };
     let Some(trial) = cloud.trial(PROGRAM, JobKind::Container) else { return };
-    let tasks = [Task::Sleep(3_600_000, 1), Task::Sleep(3_600_000, 2), Task::Double(1)];
-    let running = trial.start(&["map", &json(&Spec { max_failures: Some(1), ..Spec::of(tasks) })]);
+    let inputs = [Behavior::Sleep(3_600_000, 1), Behavior::Sleep(3_600_000, 2), Behavior::Double(1)];
+    let running = trial.start(&["map", &json(&Spec { max_failures: Some(1), ..Spec::of(inputs) })]);
     let run_id = running.run();
     trial.signal(&run_id, "-1-1", Signal::KILL);
     // The first item would take an hour.
@@ -362,7 +362,7 @@ fn failures_are_known_while_other_jobs_run() {
 fn a_cancel_dropped_at_any_request_is_completed_by_the_next() {
     let Some(seen) = Seen::new() else { return };
     let (started, go_on) = (seen.trial.file("started"), seen.trial.home());
-    let spec = json(&Spec::of([Task::Count(seen.trial.seen(&started), 1, 3_600_000)]));
+    let spec = json(&Spec::of([Behavior::Count(seen.trial.seen(&started), 1, 3_600_000)]));
     let arguments = [&spec, started.to_str().unwrap(), go_on.to_str().unwrap(), &seed().to_string()];
     let mut running = seen.trial.start(&[&["cancels-dropped"], &arguments[..]].concat());
     for number in 0.. {
@@ -395,9 +395,9 @@ fn results_stay_readable_without_the_queue() {
     let run_id = run_of(&facts).unwrap();
     let record = seen.trial.run(&run_id);
     let manifest = record.join("manifest.json");
-    let mut said: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
-    said["batch"]["queue"] = format!("{}-gone", said["batch"]["queue"].as_str().unwrap()).into();
-    fs::write(&manifest, said.to_string()).unwrap();
+    let mut edited: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    edited["batch"]["queue"] = format!("{}-gone", edited["batch"]["queue"].as_str().unwrap()).into();
+    fs::write(&manifest, edited.to_string()).unwrap();
     let second = seen.trial.stored(&run_id, "results").into_iter().next_back().unwrap();
     fs::remove_file(second).unwrap();
     let read = seen.trial.attach(&run_id);
@@ -426,18 +426,18 @@ fn a_value_that_cannot_be_read_for_now_is_not_said_to_be_damaged() {
 fn ctrl_c_leaves_the_run_going_and_says_how_to_go_on() {
     let Some(trial) = trial() else { return };
     let (started, go_on) = (trial.file("started"), trial.file("go on"));
-    let waits = Task::Wait(trial.seen(&started), 1, trial.seen(&go_on));
-    let mut command = trial.command(&["map", &json(&Spec::of([waits, Task::Double(2)]))]);
+    let waits = Behavior::Wait(trial.seen(&started), 1, trial.seen(&go_on));
+    let mut command = trial.command(&["map", &json(&Spec::of([waits, Behavior::Double(2)]))]);
     command.env("CLOUDKNOT_PROGRESS", "plain");
     let running = Running::start(command, &trial.file(""));
     let run = running.run();
     kill(running.pid(), Signal::INT);
     let output = running.end();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     fs::write(go_on, "").unwrap();
     for part in ["the run continues on AWS Batch without this program", &format!("work.attach(\"{run}\")")] {
-        assert!(said.contains(part), "`{part}` is not in:\n{said}");
+        assert!(stderr.contains(part), "`{part}` is not in:\n{stderr}");
     }
     assert_eq!(values(&trial.attach(&run)), [(0, 1), (1, 4)].into());
 }
@@ -445,9 +445,9 @@ fn ctrl_c_leaves_the_run_going_and_says_how_to_go_on() {
 #[test]
 fn a_function_knows_how_long_it_has() {
     let Some(trial) = trial() else { return };
-    let facts = trial.map(&Spec { timeout_ms: Some(60_000), ..Spec::of([Task::Deadline]) });
+    let facts = trial.map(&Spec { timeout_ms: Some(60_000), ..Spec::of([Behavior::Deadline]) });
     assert!((30_000..=60_000).contains(&values(&facts)[&0]), "{facts:?}");
-    assert_eq!(failures(&trial.map(&Spec::of([Task::Deadline])))[&0].message, "nothing ends it");
+    assert_eq!(failures(&trial.map(&Spec::of([Behavior::Deadline])))[&0].message, "nothing ends it");
 }
 
 #[test]
@@ -479,12 +479,12 @@ fn impossible_resources_fail_early() {
     seen.aws.fail_next(1, 403, "ExpiredTokenException");
     check(&["values", &one], "Credentials", &["log in again"]);
     fs::remove_file(seen.trial.home().join("knot.json")).unwrap();
-    let mut asked = seen.trial.command(&["values", &one]);
-    let output = asked.env("CLOUDKNOT_BACKEND", "batch").output().unwrap();
+    let mut command = seen.trial.command(&["values", &one]);
+    let output = command.env("CLOUDKNOT_BACKEND", "batch").output().unwrap();
     let facts = facts(&output.stdout);
-    let is_said =
+    let is_expected =
         matches!(&facts[..], [Fact::Error(kind, text)] if kind == "NotFound" && text.contains("cargo knot deploy"));
-    assert!(is_said, "{facts:?}");
+    assert!(is_expected, "{facts:?}");
 }
 
 #[test]
@@ -530,7 +530,7 @@ fn without_a_network_it_is_said_after_a_few_attempts() {
 #[test]
 fn no_secret_is_recorded_shown_or_logged() {
     let Some(seen) = Seen::new() else { return };
-    let facts = seen.trial.map(&Spec::of([Task::Double(1), Task::Panic("no".into())]));
+    let facts = seen.trial.map(&Spec::of([Behavior::Double(1), Behavior::Panic("no".into())]));
     let run = run_of(&facts).unwrap();
     let mut texts: Vec<String> = seen.submitted().iter().map(Value::to_string).collect();
     let record = files(&seen.trial.run(&run))

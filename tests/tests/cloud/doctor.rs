@@ -58,7 +58,7 @@ fn json(output: &Output) -> Vec<Value> {
 #[track_caller]
 fn finding<'f>(found: &'f [Value], about: &str) -> (&'f str, &'f str, &'f str) {
     let one = found.iter().find(|one| one["about"] == about);
-    let one = one.unwrap_or_else(|| panic!("nothing is said about `{about}`: {found:#?}"));
+    let one = one.unwrap_or_else(|| panic!("there is no finding about `{about}`: {found:#?}"));
     let text = |field: &str| one[field].as_str().unwrap_or_default();
     (text("state"), text("found"), text("remedy"))
 }

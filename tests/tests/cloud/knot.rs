@@ -131,7 +131,7 @@ fn invalid_settings_create_nothing() {
     deploy(&["--ephemeral-storage", "50 GiB"], &["it is for Fargate only"]);
     let trusting = ["deploy", "-p", "lone", "--offline", "--fast", "--ca-bundle", "nowhere.pem"];
     check(&mut account.knot(&trusting), 5, &["nowhere.pem"]);
-    assert!(account.recorder.operations().is_empty(), "AWS was not asked");
+    assert!(account.recorder.operations().is_empty(), "no request was sent");
     deploy(&["--compute", "fargate", "--gpus", "1"], &["it requests GPUs, which Fargate does not have"]);
     deploy(&["--memory", "9000 GiB", "--instance-types", "m5.large"], &["(m5.large) has 8192 MiB"]);
     deploy(&["--instance-types", "z9.large"], &["z9.large"]);
@@ -513,9 +513,9 @@ fn network_over_a_quota_creates_nothing() {
 
 /// Returns IAM's answer that none of the requested actions is allowed.
 fn denied(seen: &Seen) -> String {
-    let asked = seen.body.as_deref().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let form = seen.body.as_deref().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     let actions =
-        asked.filter(|(name, _)| name.starts_with("ActionNames.")).map(|(_, action)| action.replace("%3A", ":"));
+        form.filter(|(name, _)| name.starts_with("ActionNames.")).map(|(_, action)| action.replace("%3A", ":"));
     let result = |action: String| {
         format!("<member><EvalActionName>{action}</EvalActionName><EvalDecision>implicitDeny</EvalDecision></member>")
     };
@@ -668,7 +668,8 @@ fn explicit_profile_overrides_environment_keys() {
     let mut list = account.knot(&["list", "--aws-profile", "other"]);
     check(list.env("AWS_SHARED_CREDENTIALS_FILE", &keys), 0, &[]);
     let seen = account.recorder.requests();
-    let signed = seen.last().expect("AWS was asked").headers.iter().find(|(name, _)| name.as_str() == "authorization");
+    let signed =
+        seen.last().expect("a request was sent").headers.iter().find(|(name, _)| name.as_str() == "authorization");
     assert!(signed.is_some_and(|(_, value)| value.contains("Credential=AKIAOTHER/")), "{signed:?}");
 }
 

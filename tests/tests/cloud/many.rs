@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cloudknot_tests::cloud::{Cloud, JobKind};
 use cloudknot_tests::recorder::Recorder;
-use cloudknot_tests::trial::{Spec, Task, facts, failures, json, values};
+use cloudknot_tests::trial::{Behavior, Spec, facts, failures, json, values};
 use rustix::process::Signal;
 
 const ITEMS: usize = 300;
@@ -17,22 +17,22 @@ fn of_three_hundred_jobs_nothing_is_lost_doubled_or_misplaced() {
     s3.inject_faults(5, 10);
     let trial = cloud.trial_at(crate::PROGRAM, JobKind::of_suite(), &aws.url(), &s3.url());
     let Some((trial, _)) = trial else { return };
-    let mut tasks: Vec<Task> = (0..ITEMS).map(|item| Task::Double(item as u64)).collect();
-    let bad: BTreeMap<usize, (Task, &str)> = [
-        (7, (Task::Sleep(3_600_000, 1), "Infrastructure")),
-        (50, (Task::Panic("such is life".into()), "Panicked")),
-        (99, (Task::Abort, "Crashed")),
-        (120, (Task::Kill, "Crashed")),
-        (180, (Task::Exit(0), "Crashed")),
-        (200, (Task::Fail(vec!["no".into()]), "Returned")),
-        (240, (Task::Allocate, "OutOfMemory")),
-        (270, (Task::Sleep(3_600_000, 1), "TimedOut")),
+    let mut inputs: Vec<Behavior> = (0..ITEMS).map(|item| Behavior::Double(item as u64)).collect();
+    let bad: BTreeMap<usize, (Behavior, &str)> = [
+        (7, (Behavior::Sleep(3_600_000, 1), "Infrastructure")),
+        (50, (Behavior::Panic("such is life".into()), "Panicked")),
+        (99, (Behavior::Abort, "Crashed")),
+        (120, (Behavior::Kill, "Crashed")),
+        (180, (Behavior::Exit(0), "Crashed")),
+        (200, (Behavior::Fail(vec!["no".into()]), "Returned")),
+        (240, (Behavior::Allocate, "OutOfMemory")),
+        (270, (Behavior::Sleep(3_600_000, 1), "TimedOut")),
     ]
     .into();
-    for (item, (task, _)) in &bad {
-        tasks[*item] = task.clone();
+    for (item, (input, _)) in &bad {
+        inputs[*item] = input.clone();
     }
-    let running = trial.start(&["map", &json(&Spec { timeout_ms: Some(20_000), ..Spec::of(tasks) })]);
+    let running = trial.start(&["map", &json(&Spec { timeout_ms: Some(20_000), ..Spec::of(inputs) })]);
     let run_id = running.run();
     // One job is killed from outside, as soon as it runs.
     trial.signal(&run_id, "-7-1", Signal::KILL);

@@ -64,8 +64,8 @@ def check(found, *wanted):
 fn the_validator_finds_faults() {
     if let Some(_moto) = Moto::get() {
         let validate = Path::new(env!("CARGO_MANIFEST_DIR")).join("moto/validate.py");
-        let said = run(Command::new(python().expect("moto is installed")).arg("-B").arg(validate).arg("--self-test"));
-        assert!(said.ends_with(": 0 judged wrongly\n"), "{said}");
+        let report = run(Command::new(python().expect("moto is installed")).arg("-B").arg(validate).arg("--self-test"));
+        assert!(report.ends_with(": 0 judged wrongly\n"), "{report}");
     }
 }
 
@@ -152,13 +152,13 @@ batch.terminate_job(jobId=submit(environment=[('A', 'b')]), reason='enough')
     let _ = script_ends(&recorder, &script);
     let refused = catch_unwind(AssertUnwindSafe(|| recorder.validate())).expect_err("it is refused");
     let refused = refused.downcast_ref::<String>().expect("a message");
-    for said in [
+    for fault in [
         "batch SubmitJob: containerOverrides.environment[0].vlaue: the model knows no such member",
         "batch SubmitJob: the request: Invalid type for parameter timeout.attemptDurationSeconds, value: 60, type: <class 'str'>",
         "batch TerminateJob: the request: Missing required parameter in input: \"reason\"",
         "batch TerminateJob: the request: Invalid type for parameter jobId",
     ] {
-        assert!(refused.contains(said), "{said} is not in:\n{refused}");
+        assert!(refused.contains(fault), "{fault} is not in:\n{refused}");
     }
 }
 
@@ -195,7 +195,7 @@ async fn sdk_retries_transient_errors() {
 fn errors_are_worded_as_each_service_words_them() {
     let Some((_moto, recorder)) = start() else { return };
     recorder.fail_next(8, 429, "TooManyRequestsException");
-    let said = script_ends(
+    let printed = script_ends(
         &recorder,
         "
 once = {'total_max_attempts': 1}
@@ -214,7 +214,7 @@ for service, call in [
     );
     let services = ["batch", "cloudformation", "iam", "sts", "ec2", "ecr", "s3", "service-quotas"];
     let line = |service| format!("{service} 429 TooManyRequestsException Told to say TooManyRequestsException.\n");
-    assert_eq!(said, services.map(line).concat());
+    assert_eq!(printed, services.map(line).concat());
     recorder.validate();
 }
 
@@ -434,7 +434,7 @@ batch.cancel_job(jobId=parent, reason='cancelled')
 while look(parent)['arrayProperties']['statusSummary']['FAILED'] < 2:
     time.sleep(0.1)
 check(look(parent)['arrayProperties']['statusSummary']['RUNNING'], 8)
-# Asked until it has ended: the first process of a container is not told before it requests that.
+# Requested until it has ended: the first process of a container is not told before it requests that.
 while look(parent)['status'] != 'FAILED':
     batch.terminate_job(jobId=parent, reason='terminated')
     time.sleep(0.1)
@@ -454,7 +454,7 @@ ends_as('fill-memory', rules, (137, 'OutOfMemoryError', 1))
 # An image that is nowhere.
 define('127.0.0.1:9/nothing:x')
 job = end(submit())
-check((about(job), job['statusReason']), ((None, 'CannotPullContainerError', 1), 'Task failed to start'))
+check((about(job), job['statusReason']), ((None, 'CannotPullContainerError', 1), 'Behavior failed to start'))
 "
     );
     let recorder = Recorder::before(&moto.url());
@@ -482,7 +482,7 @@ for each in glob.glob('/proc/[0-9]*/environ'):
         check(job['jobId'].encode() in environment.read(), False)
 define('process:/nonexistent')
 job = end(submit())
-check((about(job), job['statusReason']), ((None, 'CannotStartContainerError', 1), 'Task failed to start'))
+check((about(job), job['statusReason']), ((None, 'CannotStartContainerError', 1), 'Behavior failed to start'))
 ",
         container(folder.path()).display()
     );

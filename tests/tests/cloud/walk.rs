@@ -80,10 +80,11 @@ fn from_cargo_new_to_results_of_aws_batch() {
     succeed(&mut deploy);
 
     let there = program(&[]);
-    let said = String::from_utf8_lossy(&there.stderr).into_owned();
-    assert_eq!(String::from_utf8_lossy(&there.stdout), expected, "{said}");
-    assert!(said.contains("root over 4 inputs on AWS Batch, 4 jobs of the Knot `roots`"), "{said}");
-    let id = said.lines().find_map(|line| line.strip_prefix("id ")).expect("the program tells the run's id").to_owned();
+    let stderr = String::from_utf8_lossy(&there.stderr).into_owned();
+    assert_eq!(String::from_utf8_lossy(&there.stdout), expected, "{stderr}");
+    assert!(stderr.contains("root over 4 inputs on AWS Batch, 4 jobs of the Knot `roots`"), "{stderr}");
+    let id =
+        stderr.lines().find_map(|line| line.strip_prefix("id ")).expect("the program tells the run's id").to_owned();
     // In a folder that knows only the Knot's name.
     std::fs::remove_dir_all(walk.folder().join(".cloudknot")).unwrap();
     let mut use_it = Command::new(cargo_knot());

@@ -6,27 +6,27 @@ use std::process::Command;
 use cloudknot_tests::counterparts::{Docker, run};
 use cloudknot_tests::recorded::types_of;
 use cloudknot_tests::trial;
-use cloudknot_tests::trial::{Spec, Task, Trial, facts, failures, json, run_of, values, wait_for};
+use cloudknot_tests::trial::{Behavior, Spec, Trial, facts, failures, json, run_of, values, wait_for};
 use cloudknot_tests::workspaces::{cargo_knot, trial_image};
 
 #[test]
 fn every_item_has_its_own_outcome_and_nothing_is_left_behind() {
     let on = trial!();
-    let mut tasks: Vec<Task> = (0..40).map(Task::Double).collect();
+    let mut inputs: Vec<Behavior> = (0..40).map(Behavior::Double).collect();
     let bad = [
-        (3, Task::Panic("such is life".into()), "Panicked", "such is life"),
-        (8, Task::Fail(vec!["outer".into(), "inner".into()]), "Returned", "outer"),
-        (13, Task::Abort, "Crashed", "SIGABRT"),
-        (14, Task::Segfault, "Crashed", "SIGSEGV"),
-        (22, Task::Overflow, "Crashed", "stack overflow"),
-        (23, Task::Exit(3), "Crashed", "code 3"),
-        (31, Task::Kill, "Crashed", "SIGKILL"),
-        (39, Task::Sleep(600_000, 1), "TimedOut", "longer than"),
+        (3, Behavior::Panic("such is life".into()), "Panicked", "such is life"),
+        (8, Behavior::Fail(vec!["outer".into(), "inner".into()]), "Returned", "outer"),
+        (13, Behavior::Abort, "Crashed", "SIGABRT"),
+        (14, Behavior::Segfault, "Crashed", "SIGSEGV"),
+        (22, Behavior::Overflow, "Crashed", "stack overflow"),
+        (23, Behavior::Exit(3), "Crashed", "code 3"),
+        (31, Behavior::Kill, "Crashed", "SIGKILL"),
+        (39, Behavior::Sleep(600_000, 1), "TimedOut", "longer than"),
     ];
-    for (index, task, ..) in &bad {
-        tasks[*index] = task.clone();
+    for (index, input, ..) in &bad {
+        inputs[*index] = input.clone();
     }
-    let facts = on.facts(&["map", &json(&Spec { timeout_ms: Some(5_000), ..Spec::of(tasks) })]);
+    let facts = on.facts(&["map", &json(&Spec { timeout_ms: Some(5_000), ..Spec::of(inputs) })]);
     let values = values(&facts);
     let failures = failures(&facts);
     for (index, number) in (0..40).zip(0_u64..) {
@@ -53,8 +53,8 @@ fn a_run_whose_program_was_killed_is_finished_by_another() {
     std::fs::write(&counts, "").expect("the folder of the test can be written");
     // Path of the file in the container.
     let seen = PathBuf::from("/cloudknot/counts");
-    let tasks = (0..24).map(|number| Task::Count(seen.clone(), number, 100));
-    let first = on.start(&["map", &json(&Spec { chunk: Some(2), ..Spec::of(tasks) })]);
+    let inputs = (0..24).map(|number| Behavior::Count(seen.clone(), number, 100));
+    let first = on.start(&["map", &json(&Spec { chunk: Some(2), ..Spec::of(inputs) })]);
     let run = first.run();
     wait_for("a few values", || (on.items_with_values(&run).len() >= 4).then_some(()));
     first.kill();
@@ -77,8 +77,8 @@ fn sweep(on: &Trial, run: &str) -> Option<()> {
 #[test]
 fn another_program_cancels_it() {
     let on = trial!();
-    let tasks = (0..8).map(|number| Task::Sleep(if number == 0 { 1 } else { 600_000 }, number));
-    let first = on.start(&["map", &json(&Spec { chunk: Some(1), ..Spec::of(tasks) })]);
+    let inputs = (0..8).map(|number| Behavior::Sleep(if number == 0 { 1 } else { 600_000 }, number));
+    let first = on.start(&["map", &json(&Spec { chunk: Some(1), ..Spec::of(inputs) })]);
     let run = first.run();
     wait_for("the first value", || on.items_with_values(&run).contains(&0).then_some(()));
     on.facts(&["cancel", &run]);
@@ -118,16 +118,16 @@ fn an_image_with_other_types_is_refused_before_anything_runs() {
     let note = on.home().join("image.json");
     let text = std::fs::read_to_string(&note).expect("the note is there");
     let mut built: serde_json::Value = serde_json::from_str(&text).expect("the note is JSON");
-    for types in built["types"].as_array_mut().expect("the worker was asked for its types") {
+    for types in built["types"].as_array_mut().expect("the worker described its types") {
         types["fingerprint"] = 1.into();
-        types["schema"] = "input: { task: u8 }".into();
+        types["schema"] = "input: { number: u8 }".into();
     }
     std::fs::write(&note, built.to_string()).expect("the folder of the test can be written");
-    let output = on.command(&["plain", &json(&Spec::of([Task::Double(1)]))]).output().expect("the trial starts");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let output = on.command(&["plain", &json(&Spec::of([Behavior::Double(1)]))]).output().expect("the trial starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
-    for part in ["have changed since the image", "- input: { task: u8 }", "run `cargo knot build`"] {
-        assert!(said.contains(part), "`{part}` is not in:\n{said}");
+    for part in ["have changed since the image", "- input: { number: u8 }", "run `cargo knot build`"] {
+        assert!(stderr.contains(part), "`{part}` is not in:\n{stderr}");
     }
     assert_eq!(kept(&on), [""; 0]);
 }
@@ -141,12 +141,12 @@ fn kept(on: &Trial) -> Vec<String> {
 #[test]
 fn without_an_image_the_user_is_told_how_to_get_one() {
     let trial = Trial::new(crate::PROGRAM);
-    let mut command = trial.command(&["plain", &json(&Spec::of([Task::Double(1)]))]);
+    let mut command = trial.command(&["plain", &json(&Spec::of([Behavior::Double(1)]))]);
     let output = command.env("CLOUDKNOT_BACKEND", "docker").output().expect("the trial starts");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
-    assert!(said.contains("cannot find an image of this program"), "{said}");
-    assert!(said.contains("hint: run `cargo knot build`"), "{said}");
+    assert!(stderr.contains("cannot find an image of this program"), "{stderr}");
+    assert!(stderr.contains("hint: run `cargo knot build`"), "{stderr}");
     assert_eq!(kept(&trial), [""; 0]);
 }
 
@@ -157,8 +157,8 @@ fn host_program_compiles_as_a_worker() {
     let home = tempfile::tempdir().expect("there is a place for temporary files");
     let mut build = Command::new(cargo_knot());
     build.args(["knot", "build", "-p", "cloudknot-tests", "--bin", "whole", "--fast", "--features", "whole", "--json"]);
-    let said = run(build.env("CLOUDKNOT_HOME", home.path()));
-    let facts: serde_json::Value = serde_json::from_str(&said).expect("one JSON object");
+    let stdout = run(build.env("CLOUDKNOT_HOME", home.path()));
+    let facts: serde_json::Value = serde_json::from_str(&stdout).expect("one JSON object");
     let worker = facts["worker"].as_str().expect("the worker is named");
     assert_eq!(types_of(&mut Command::new(worker), "double").function, "cloudknot-tests:whole::double");
     let bytes = std::fs::read(worker).expect("the worker is there");

@@ -108,8 +108,8 @@ async fn an_image_is_loaded_and_removed() {
         assert_eq!(engine.id_of(name).await.unwrap().as_deref(), Some(image.id()));
     }
     engine.tag(&names[0], "cloudknot-tests/taken:three").await.unwrap();
-    let said = run(docker.command().args(["run", "--rm", "--network", "none", "cloudknot-tests/taken:three"]));
-    assert!(said.contains("uid 65532"), "{said}");
+    let stdout = run(docker.command().args(["run", "--rm", "--network", "none", "cloudknot-tests/taken:three"]));
+    assert!(stdout.contains("uid 65532"), "{stdout}");
     for name in names.iter().map(String::as_str).chain(["cloudknot-tests/taken:three"]) {
         assert!(engine.remove(name).await.unwrap());
         assert!(!engine.remove(name).await.unwrap());
@@ -134,8 +134,8 @@ async fn it_is_loaded_into_the_engine_of_this_machine_and_clobbered() {
     let builder = || DockerImage::builder("cloudknot-tests/loaded", folder.path().join("worker"));
     let mut image = builder().tag("one").tag("two").build().await.unwrap();
     assert_eq!(image.load().await.unwrap(), "cloudknot-tests/loaded:one");
-    let said = run(docker.command().args(["run", "--rm", "--network", "none", "cloudknot-tests/loaded:two"]));
-    assert!(said.contains("uid 65532"), "{said}");
+    let stdout = run(docker.command().args(["run", "--rm", "--network", "none", "cloudknot-tests/loaded:two"]));
+    assert!(stdout.contains("uid 65532"), "{stdout}");
 
     // Another image has taken over one of the names since.
     let mut other = builder().tag("two").label("another", "one").build().await.unwrap();
@@ -190,9 +190,9 @@ async fn a_dockerfile_is_what_the_worker_stands_on() {
 
     let name = "cloudknot-tests/based:latest".to_owned();
     engine.load(&image, std::slice::from_ref(&name)).await.unwrap();
-    let said = run(docker.command().args(["run", "--rm", "--read-only", "--network", "none", &name]));
+    let stdout = run(docker.command().args(["run", "--rm", "--read-only", "--network", "none", &name]));
     for line in ["uid 65532", "arguments []", "base from the base", "greeting hello"] {
-        assert!(said.lines().any(|said| said == line), "{line}: {said}");
+        assert!(stdout.lines().any(|each| each == line), "{line}: {stdout}");
     }
     let copied = folder.path().join("copied");
     run(docker.command().args(["create", "--name", "cloudknot-tests-based", &name]));
@@ -223,9 +223,9 @@ async fn an_image_of_the_engine_is_what_the_worker_stands_on() {
     let image = engine.assemble(&Base::Image(name.to_owned()), worker(), &options).await.unwrap();
     let ours = "cloudknot-tests/on-base:latest".to_owned();
     engine.load(&image, std::slice::from_ref(&ours)).await.unwrap();
-    let said = run(docker.command().args(["run", "--rm", "--network", "none", &ours]));
+    let stdout = run(docker.command().args(["run", "--rm", "--network", "none", &ours]));
     // The base has its own unprivileged user and its own folder.
-    assert!(said.contains("uid 1000") && said.contains("folder /kept"), "{said}");
+    assert!(stdout.contains("uid 1000") && stdout.contains("folder /kept"), "{stdout}");
     engine.remove(&ours).await.unwrap();
     engine.remove(name).await.unwrap();
 }

@@ -121,9 +121,9 @@ fn a_base_without_the_library_is_refused_and_the_library_named() {
     let Some(on) = OnDocker::with_lapack() else { return };
     let output = on.build(&["-p", "oscillator_levels", "--base-image", debian::IMAGE]).output();
     let output = output.expect("the command starts");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     for part in ["cannot find `liblapack.so.3` in the base", "hint: have the Dockerfile install"] {
-        assert!(said.contains(part), "`{part}` is not in:\n{said}");
+        assert!(stderr.contains(part), "`{part}` is not in:\n{stderr}");
     }
 }

@@ -150,18 +150,18 @@ async fn docker_pulls_it_and_runs_it_without_any_right() {
         found.trim().to_owned()
     };
 
-    let said = run_with(&["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
-    assert_eq!(line(&said, "uid"), "65532");
-    assert_eq!(line(&said, "capabilities"), "0000000000000000");
-    assert_eq!(line(&said, "network"), "false");
-    assert_eq!(line(&said, "root writable"), "false");
-    assert_eq!(line(&said, "tmp writable"), "false");
-    assert_eq!(line(&said, "arguments"), r#"["an argument"]"#);
-    assert!(line(&said, "authorities").parse::<u32>().unwrap() > 100);
+    let stdout = run_with(&["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
+    assert_eq!(line(&stdout, "uid"), "65532");
+    assert_eq!(line(&stdout, "capabilities"), "0000000000000000");
+    assert_eq!(line(&stdout, "network"), "false");
+    assert_eq!(line(&stdout, "root writable"), "false");
+    assert_eq!(line(&stdout, "tmp writable"), "false");
+    assert_eq!(line(&stdout, "arguments"), r#"["an argument"]"#);
+    assert!(line(&stdout, "authorities").parse::<u32>().unwrap() > 100);
 
-    let said = run_with(&[]);
-    assert_eq!(line(&said, "tmp writable"), "true");
-    assert_eq!(line(&said, "folder"), "/tmp");
+    let stdout = run_with(&[]);
+    assert_eq!(line(&stdout, "tmp writable"), "true");
+    assert_eq!(line(&stdout, "folder"), "/tmp");
     run(command().args(["rmi", &pushed.reference]));
 }
 

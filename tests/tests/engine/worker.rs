@@ -16,7 +16,7 @@ use cloudknot_tests::authority::Authority;
 use cloudknot_tests::counterparts::{Docker, run};
 use cloudknot_tests::recorded::{Recorded, types_of};
 use cloudknot_tests::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
-use cloudknot_tests::trial::Task;
+use cloudknot_tests::trial::Behavior;
 use cloudknot_tests::workspaces::{build_trial_image, no_warnings, trial_image};
 use serde_json::json;
 
@@ -27,9 +27,9 @@ static WORKER: LazyLock<String> = LazyLock::new(|| {
     note["worker"].as_str().expect("the note names the worker").to_owned()
 });
 
-async fn recorded(store: &dyn Store, at: StoreAt, tasks: &[Task]) -> Recorded {
+async fn recorded(store: &dyn Store, at: StoreAt, inputs: &[Behavior]) -> Recorded {
     let types = types_of(&mut Command::new(&*WORKER), "work");
-    Recorded::new(store, at, &types, "a-run", tasks).await
+    Recorded::new(store, at, &types, "a-run", inputs).await
 }
 
 /// Returns the option that passes its task to a container.
@@ -91,8 +91,8 @@ impl Drop for Loaded {
     }
 }
 
-fn doubles() -> Vec<Task> {
-    (0..20).map(Task::Double).collect()
+fn doubles() -> Vec<Behavior> {
+    (0..20).map(Behavior::Double).collect()
 }
 
 fn doubled() -> Vec<u64> {
@@ -137,13 +137,13 @@ async fn over_s3_with_one_get_and_one_put() {
     let server = S3Server::start().await;
     let url = format!("http://{}", server.address());
     let mut of_two_sizes = doubles();
-    of_two_sizes[3] = Task::Sleep(1, 6);
-    for (prefix, tasks, requests) in
+    of_two_sizes[3] = Behavior::Sleep(1, 6);
+    for (prefix, inputs, requests) in
         [("one", doubles(), ["GET", "PUT"].as_slice()), ("two", of_two_sizes, &["GET", "GET", "PUT"])]
     {
         let store = server.store(prefix).await;
         let at = StoreAt::S3 { bucket: BUCKET.into(), prefix: prefix.into() };
-        let recorded = recorded(&store, at, &tasks).await;
+        let recorded = recorded(&store, at, &inputs).await;
         server.seen();
         check_done(&container_on(&docker, &url, &recorded, &image.name));
         let seen = server.seen();
@@ -187,18 +187,18 @@ async fn over_s3_with_the_role_of_its_task() {
     let at = StoreAt::S3 { bucket: BUCKET.into(), prefix: "role".into() };
     let recorded = recorded(&store, at, &doubles()).await;
 
-    let (role, asked) = role_of_the_task();
+    let (role, request) = role_of_the_task();
     let who =
         [format!("AWS_CONTAINER_CREDENTIALS_FULL_URI={role}"), "AWS_CONTAINER_AUTHORIZATION_TOKEN=a-token".to_owned()];
     check_done(&container_as(&who, &docker, &url, &recorded, &image.name));
-    let asked = asked.join().expect("the role was asked for").to_lowercase();
-    assert!(asked.starts_with("get /role ") && asked.contains("authorization: a-token"), "{asked}");
+    let request = request.join().expect("the role was requested").to_lowercase();
+    assert!(request.starts_with("get /role ") && request.contains("authorization: a-token"), "{request}");
     assert_eq!(recorded.values::<u64>(&store).await, doubled());
 
     let nobody = container_as(&[], &docker, &url, &recorded, &image.name);
-    let said = String::from_utf8_lossy(&nobody.stderr);
-    assert_eq!(nobody.status.code(), Some(exit::TROUBLE), "{said}");
-    assert!(said.contains("no credentials") || said.contains("credential"), "{said}");
+    let stderr = String::from_utf8_lossy(&nobody.stderr);
+    assert_eq!(nobody.status.code(), Some(exit::TROUBLE), "{stderr}");
+    assert!(stderr.contains("no credentials") || stderr.contains("credential"), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,12 +213,12 @@ async fn over_tls_the_authority_has_to_be_in_the_image() {
 
     let without = Loaded::new(&docker, image("tls-without")).await;
     let refused = container_on(&docker, &url, &recorded, &without.name);
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(exit::TROUBLE), "{said}");
-    assert!(said.contains("invalid peer certificate: UnknownIssuer"), "{said}");
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(exit::TROUBLE), "{stderr}");
+    assert!(stderr.contains("invalid peer certificate: UnknownIssuer"), "{stderr}");
     assert!(
-        said.contains("hint: give the certificate authority of the S3 endpoint to workers with `ca-bundle`"),
-        "{said}"
+        stderr.contains("hint: give the certificate authority of the S3 endpoint to workers with `ca-bundle`"),
+        "{stderr}"
     );
 
     assert_eq!(server.connections(), 1, "what will not change is not tried again");
@@ -237,7 +237,7 @@ async fn a_worker_of_other_types_says_to_deploy_again() {
     let mut recorded = recorded(&store, StoreAt::Folder("/runs".into()), &doubles()).await;
     recorded.task.fingerprint.0 ^= 1;
     let refused = container(&docker, &["--network", "none", "--env", &env_of(&recorded)], &image.name);
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(exit::WRONG_WORKER), "{said}");
-    assert!(said.contains("hint: deploy again"), "{said}");
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(exit::WRONG_WORKER), "{stderr}");
+    assert!(stderr.contains("hint: deploy again"), "{stderr}");
 }

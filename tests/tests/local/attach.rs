@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use cloudknot_tests::trial::{Fact, Spec, Task, Trial, counted, facts, failures, json, kill, run_of, values, wait_for};
+use cloudknot_tests::trial::{
+    Behavior, Fact, Spec, Trial, counted, facts, failures, json, kill, run_of, values, wait_for,
+};
 use rustix::process::Signal;
 
 fn trial() -> Trial {
@@ -31,8 +33,8 @@ impl Stored {
     fn new() -> Self {
         let trial = trial();
         let ran = trial.file("ran");
-        let tasks = (0..12).map(|number| Task::Count(ran.clone(), number, 0));
-        let facts = trial.map(&Spec { chunk: Some(4), parallel: Some(1), ..Spec::of(tasks) });
+        let inputs = (0..12).map(|number| Behavior::Count(ran.clone(), number, 0));
+        let facts = trial.map(&Spec { chunk: Some(4), parallel: Some(1), ..Spec::of(inputs) });
         assert_eq!(values(&facts), numbers(0..12));
         let stored = Self { run: run_of(&facts).unwrap(), trial, ran };
         assert_eq!(stored.trial.stored(&stored.run, "results").len(), 3);
@@ -246,7 +248,7 @@ fn a_damaged_input_fails_its_item_alone() {
 fn a_damaged_failure_is_told_and_forgotten_when_removed() {
     let trial = trial();
     let file = trial.file("tries");
-    let facts = trial.map(&Spec::of([Task::Until(file.clone(), 1, 2), Task::Fail(vec!["no".into()])]));
+    let facts = trial.map(&Spec::of([Behavior::Until(file.clone(), 1, 2), Behavior::Fail(vec!["no".into()])]));
     let run = run_of(&facts).unwrap();
     let stored = trial.stored(&run, "failures");
     std::fs::write(&stored[0], "{").unwrap();
@@ -264,8 +266,8 @@ fn a_damaged_failure_is_told_and_forgotten_when_removed() {
 fn a_part_removed_from_a_run_that_was_retried_is_computed_anew() {
     let trial = trial();
     let file = trial.file("tries");
-    let tasks = [Task::Double(1), Task::Until(file.clone(), 7, 2)];
-    let run = run_of(&trial.map(&Spec { chunk: Some(1), ..Spec::of(tasks) })).unwrap();
+    let inputs = [Behavior::Double(1), Behavior::Until(file.clone(), 7, 2)];
+    let run = run_of(&trial.map(&Spec { chunk: Some(1), ..Spec::of(inputs) })).unwrap();
     assert_eq!(values(&trial.facts(&["retry", &run])), [(0, 2), (1, 7)].into());
     std::fs::remove_file(&trial.stored(&run, "results")[0]).unwrap();
     assert_eq!(values(&trial.attach(&run)), [(0, 2), (1, 7)].into());
@@ -283,11 +285,11 @@ fn cancelling_a_finished_run_changes_nothing() {
 /// that is returned.
 fn start_long(trial: &Trial, ran: &std::path::Path) -> (cloudknot_tests::trial::Running, String, PathBuf) {
     let go_on = trial.file("go on");
-    let tasks = (0..ITEMS).map(|number| match number {
-        0..HALF => Task::Count(ran.to_owned(), number, 60),
-        _ => Task::Wait(ran.to_owned(), number, go_on.clone()),
+    let inputs = (0..ITEMS).map(|number| match number {
+        0..HALF => Behavior::Count(ran.to_owned(), number, 60),
+        _ => Behavior::Wait(ran.to_owned(), number, go_on.clone()),
     });
-    let spec = json(&Spec { chunk: Some(2), parallel: Some(2), ..Spec::of(tasks) });
+    let spec = json(&Spec { chunk: Some(2), parallel: Some(2), ..Spec::of(inputs) });
     let running = trial.start(&["map", &spec]);
     let run = running.run();
     wait_for("some values", || (trial.items_with_values(&run).len() >= 8).then_some(()));
@@ -370,10 +372,10 @@ fn a_program_replaced_on_disk_goes_on_with_itself() {
     cloudknot_tests::counterparts::run(Command::new("cp").arg(crate::PROGRAM).arg(&program));
     let ran = trial.file("ran");
     // After each kill a new process has to be started.
-    let mut tasks = vec![Task::Count(ran.clone(), 0, 1_000), Task::Kill];
-    tasks.extend((0..4).map(Task::Double));
-    tasks.extend([Task::Kill, Task::Double(21)]);
-    let spec = json(&Spec { parallel: Some(1), ..Spec::of(tasks) });
+    let mut inputs = vec![Behavior::Count(ran.clone(), 0, 1_000), Behavior::Kill];
+    inputs.extend((0..4).map(Behavior::Double));
+    inputs.extend([Behavior::Kill, Behavior::Double(21)]);
+    let spec = json(&Spec { parallel: Some(1), ..Spec::of(inputs) });
     let folder = trial.file("");
     let running = cloudknot_tests::trial::Running::start(trial.command_of(&program, &["map", &spec]), folder.as_path());
     wait_for("the first item to start", || (!counted(&ran).is_empty()).then_some(()));
@@ -390,8 +392,8 @@ fn a_program_replaced_on_disk_goes_on_with_itself() {
 fn a_killed_program_leaves_no_item_process() {
     let trial = trial();
     let file = trial.file("started");
-    let tasks = (0..4).map(|number| Task::Count(file.clone(), number, 3_600_000));
-    let running = trial.start(&["map", &json(&Spec { parallel: Some(4), ..Spec::of(tasks) })]);
+    let inputs = (0..4).map(|number| Behavior::Count(file.clone(), number, 3_600_000));
+    let running = trial.start(&["map", &json(&Spec { parallel: Some(4), ..Spec::of(inputs) })]);
     wait_for("the items to start", || (counted(&file).len() == 4).then_some(()));
     assert!(trial.processes().len() >= 5);
     kill(running.pid(), Signal::TERM);
@@ -405,12 +407,12 @@ fn a_killed_program_leaves_no_item_process() {
 fn a_run_killed_past_its_limit_of_failures_is_found_stopped() {
     let trial = trial();
     let started = trial.file("started");
-    let tasks = [
-        Task::Fail(vec!["no".into()]),
-        Task::Count(started.clone(), 1, 3_600_000),
-        Task::Count(started.clone(), 2, 3_600_000),
+    let inputs = [
+        Behavior::Fail(vec!["no".into()]),
+        Behavior::Count(started.clone(), 1, 3_600_000),
+        Behavior::Count(started.clone(), 2, 3_600_000),
     ];
-    let spec = Spec { max_failures: Some(2), parallel: Some(2), chunk: Some(1), ..Spec::of(tasks) };
+    let spec = Spec { max_failures: Some(2), parallel: Some(2), chunk: Some(1), ..Spec::of(inputs) };
     let running = trial.start(&["map", &json(&spec)]);
     let run = running.run();
     wait_for("one failure", || (trial.stored(&run, "failures").len() == 1).then_some(()));

@@ -248,9 +248,9 @@ mod errors {
     }
 
     /// Error that implements only `Display`.
-    pub(super) struct Said(&'static str);
+    pub(super) struct Displayed(&'static str);
 
-    impl fmt::Display for Said {
+    impl fmt::Display for Displayed {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str(self.0)
         }
@@ -302,8 +302,8 @@ mod errors {
     }
 
     #[cloudknot::remote]
-    fn by_display(text: &str) -> Result<u8, Said> {
-        text.parse().map_err(|_| Said("no number"))
+    fn by_display(text: &str) -> Result<u8, Displayed> {
+        text.parse().map_err(|_| Displayed("no number"))
     }
 
     #[cloudknot::remote]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cloudknot_tests::random::{Random, seed};
 use cloudknot_tests::skip::skipped;
-use cloudknot_tests::trial::{Fact, Spec, Task, Trial, facts, json, kill, run_of, values};
+use cloudknot_tests::trial::{Behavior, Fact, Spec, Trial, facts, json, kill, run_of, values};
 use rustix::process::Signal;
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -53,33 +53,33 @@ impl Map {
         let items = [1, 40, 150, 600][usize::try_from(random.below(4)).unwrap()];
         let items = items + random.below(items);
         let longest = [1, 4, 40][usize::try_from(random.below(3)).unwrap()];
-        let mut tasks = Vec::new();
+        let mut inputs = Vec::new();
         let mut expected = Vec::new();
         for item in 0..items {
-            let task = match random.below(4) {
-                0 => Task::Sleep(random.below(longest), item),
+            let input = match random.below(4) {
+                0 => Behavior::Sleep(random.below(longest), item),
                 // Inputs of all lengths, so that an input of the wrong item has the wrong length as well.
-                1 => Task::Print(
+                1 => Behavior::Print(
                     String::new(),
                     "x".repeat(usize::try_from(random.below(300)).unwrap()),
-                    Box::new(Task::Sleep(0, item)),
+                    Box::new(Behavior::Sleep(0, item)),
                 ),
-                _ => Task::Double(item),
+                _ => Behavior::Double(item),
             };
-            expected.push(if matches!(task, Task::Double(_)) { 2 * item } else { item });
-            tasks.push(task);
+            expected.push(if matches!(input, Behavior::Double(_)) { 2 * item } else { item });
+            inputs.push(input);
         }
         let chunk = (random.below(3) > 0).then(|| 1 + random.below(items.max(1)));
         let parallel = Some(1 + u32::try_from(random.below(4)).unwrap());
         // Enough for unlucky items: each kill costs an item an attempt.
-        let spec = Spec { chunk, parallel, retries: Some(1_000), ..Spec::of(tasks) };
+        let spec = Spec { chunk, parallel, retries: Some(1_000), ..Spec::of(inputs) };
         let kills_ms = 30 + random.below(200);
         Self { trial: Trial::new(crate::PROGRAM), spec, expected, kills_ms }
     }
 
     fn shape(&self) -> String {
-        let Spec { tasks, chunk, parallel, .. } = &self.spec;
-        format!("{} items, chunk {chunk:?}, parallel {parallel:?}, kills within {} ms", tasks.len(), self.kills_ms)
+        let Spec { inputs, chunk, parallel, .. } = &self.spec;
+        format!("{} items, chunk {chunk:?}, parallel {parallel:?}, kills within {} ms", inputs.len(), self.kills_ms)
     }
 
     /// Starts programs until one reaches the end of the run, and returns their number.

@@ -77,11 +77,11 @@ async fn check(target: &str, options: &[&str], lacks: fn(&str, &str)) {
     build.args(["knot", "build", "-p", "prog", "--fast", "--json"]).args(options);
     build.current_dir(workspace("targets", REAL)).env("RUSTC", compiler).env_remove("CLOUDKNOT_HOME");
     let output = build.output().expect("the command starts");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(3) {
-        return skipped(&what, &format!("there is no linker: {said}"));
+        return skipped(&what, &format!("there is no linker: {stderr}"));
     }
-    assert!(output.status.success(), "{said}");
+    assert!(output.status.success(), "{stderr}");
     let facts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert_eq!(facts["target"], target);
     let worker = facts["worker"].as_str().expect("the worker is named");
@@ -105,10 +105,10 @@ async fn check(target: &str, options: &[&str], lacks: fn(&str, &str)) {
     }
     let (name, task) = recorded.env();
     let output = run.env(name, task).output().expect("the program starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    if output.status.code() == Some(125) || said.starts_with("unshare: ") {
-        return skipped(&format!("a run of {what}"), &format!("it was built and told its types; {said}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(125) || stderr.starts_with("unshare: ") {
+        return skipped(&format!("a run of {what}"), &format!("it was built and told its types; {stderr}"));
     }
-    assert_eq!(output.status.code(), Some(exit::DONE), "{said}");
+    assert_eq!(output.status.code(), Some(exit::DONE), "{stderr}");
     assert_eq!(recorded.values::<u64>(&store).await, inputs.iter().map(|number| 2 * number).collect::<Vec<_>>());
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use cloudknot_tests::skip::skipped;
-use cloudknot_tests::trial::{Fact, Spec, Task, Trial, counted, facts, json, kill, values, wait_for};
+use cloudknot_tests::trial::{Behavior, Fact, Spec, Trial, counted, facts, json, kill, values, wait_for};
 use rustix::process::Signal;
 
 fn trial() -> Trial {
@@ -22,8 +22,9 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 fn printing() -> Spec {
-    let print =
-        |number| Task::Print(format!("out {number}\n"), format!("err {number}\n"), Box::new(Task::Double(number)));
+    let print = |number| {
+        Behavior::Print(format!("out {number}\n"), format!("err {number}\n"), Box::new(Behavior::Double(number)))
+    };
     Spec::of((0..3).map(print))
 }
 
@@ -58,8 +59,9 @@ fn invalid_progress_setting_is_reported() {
 
 #[test]
 fn failures_are_told_with_index_kind_message_and_place() {
-    let tasks = [Task::Double(1), Task::Panic("boom".into()), Task::Fail(vec!["outer".into(), "inner".into()])];
-    let output = output(&trial(), "", "plain", &Spec { retries: Some(1), ..Spec::of(tasks) });
+    let inputs =
+        [Behavior::Double(1), Behavior::Panic("boom".into()), Behavior::Fail(vec!["outer".into(), "inner".into()])];
+    let output = output(&trial(), "", "plain", &Spec { retries: Some(1), ..Spec::of(inputs) });
     let stderr = text(&output.stderr);
     assert!(stderr.contains("cloudknot: work: item 1 panicked: boom, at tests/src/bin/trial/main.rs:"), "{stderr}");
     assert!(stderr.contains("item 2 returned an error: outer: inner (attempt 1; retrying)\n"), "{stderr}");
@@ -73,7 +75,8 @@ fn failures_are_told_with_index_kind_message_and_place() {
 
 #[test]
 fn many_failures_are_counted() {
-    let output = output(&trial(), "", "map", &Spec::of((0..50).map(|number| Task::Fail(vec![format!("no {number}")]))));
+    let output =
+        output(&trial(), "", "map", &Spec::of((0..50).map(|number| Behavior::Fail(vec![format!("no {number}")]))));
     let stderr = text(&output.stderr);
     assert_eq!(stderr.matches("returned an error").count(), 10, "{stderr}");
     assert!(stderr.contains("further failures are counted but not shown"), "{stderr}");
@@ -113,9 +116,9 @@ impl Middle {
     fn new() -> Self {
         let trial = trial();
         let started = trial.file("started");
-        let mut tasks = vec![Task::Double(1), Task::Double(2)];
-        tasks.extend((2..6).map(|number| Task::Count(started.clone(), number, 3_600_000)));
-        let spec = json(&Spec { parallel: Some(2), chunk: Some(1), ..Spec::of(tasks) });
+        let mut inputs = vec![Behavior::Double(1), Behavior::Double(2)];
+        inputs.extend((2..6).map(|number| Behavior::Count(started.clone(), number, 3_600_000)));
+        let spec = json(&Spec { parallel: Some(2), chunk: Some(1), ..Spec::of(inputs) });
         Self { trial, started, spec }
     }
 
@@ -159,8 +162,8 @@ fn an_interrupt_keeps_what_was_just_done() {
     let started = trial.file("started");
     // Items that take long are not sent before the previous one has been answered: when the last one starts, the
     // program has the first two values.
-    let tasks = [Task::Sleep(50, 1), Task::Sleep(50, 2), Task::Count(started.clone(), 3, 3_600_000)];
-    let spec = Spec { parallel: Some(1), chunk: Some(3), ..Spec::of(tasks) };
+    let inputs = [Behavior::Sleep(50, 1), Behavior::Sleep(50, 2), Behavior::Count(started.clone(), 3, 3_600_000)];
+    let spec = Spec { parallel: Some(1), chunk: Some(3), ..Spec::of(inputs) };
     let mut command = trial.command(&["map", &json(&spec)]);
     command.env("CLOUDKNOT_PROGRESS", "plain");
     let running = cloudknot_tests::trial::Running::start(command, &trial.file(""));
@@ -175,7 +178,7 @@ fn an_interrupt_keeps_what_was_just_done() {
 #[test]
 fn an_interrupt_ends_what_functions_have_started() {
     let trial = trial();
-    let mut command = trial.command(&["map", &json(&Spec::of([Task::Child]))]);
+    let mut command = trial.command(&["map", &json(&Spec::of([Behavior::Child]))]);
     command.env("CLOUDKNOT_PROGRESS", "plain");
     let running = cloudknot_tests::trial::Running::start(command, &trial.file(""));
     // The program, its item process, and the process that it has started.
@@ -240,9 +243,10 @@ fn has_bar(screen: &str) -> bool {
 fn on_a_terminal_there_is_a_bar_and_then_none() {
     let trial = trial();
     let (started, go_on) = (trial.file("started"), trial.file("go on"));
-    let print = Task::Print("what a function prints\n".into(), String::new(), Box::new(Task::Double(1)));
-    let tasks = [print, Task::Fail(vec!["no".into()]), Task::Wait(started, 7, go_on.clone()), Task::Double(2)];
-    let spec = json(&Spec { chunk: Some(1), parallel: Some(1), ..Spec::of(tasks) });
+    let print = Behavior::Print("what a function prints\n".into(), String::new(), Box::new(Behavior::Double(1)));
+    let inputs =
+        [print, Behavior::Fail(vec!["no".into()]), Behavior::Wait(started, 7, go_on.clone()), Behavior::Double(2)];
+    let spec = json(&Spec { chunk: Some(1), parallel: Some(1), ..Spec::of(inputs) });
     let Some(terminal) = Terminal::run(&trial, &["map", &spec]) else {
         return skipped("the bar on a terminal", "there is no tmux");
     };

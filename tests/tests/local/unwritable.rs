@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cloudknot_tests::skip::skipped;
-use cloudknot_tests::trial::{Fact, Spec, Task, Trial, failures, files, json, run_of, values};
+use cloudknot_tests::trial::{Behavior, Fact, Spec, Trial, failures, files, json, run_of, values};
 
 fn trial() -> Trial {
     Trial::new(crate::PROGRAM)
@@ -54,7 +54,7 @@ const NO_MOUNT: &str = "this user may not mount a file system";
 fn a_folder_that_is_a_file() {
     let trial = trial();
     std::fs::write(trial.home(), "a file").unwrap();
-    let facts = trial.facts(&["values", &json(&Spec::of([Task::Double(1)]))]);
+    let facts = trial.facts(&["values", &json(&Spec::of([Behavior::Double(1)]))]);
     check_error(&facts, "Store", &["cannot write", trial.home().to_str().unwrap(), "hint: set CLOUDKNOT_HOME"]);
     check_error(&trial.attach("20260101-000000000-000000"), "NotFound", &["CLOUDKNOT_HOME"]);
 }
@@ -63,9 +63,9 @@ fn a_folder_that_is_a_file() {
 fn a_read_only_folder() {
     let trial = trial();
     let Some(mounted) = Mounted::at(trial.home(), "10m") else { return skipped("a read-only folder", NO_MOUNT) };
-    let tasks = [Task::Double(1), Task::Double(2), Task::Fail(vec!["no".into()])];
-    let complete = run_of(&trial.map(&Spec { chunk: Some(1), ..Spec::of(tasks.clone()) })).unwrap();
-    let incomplete = run_of(&trial.map(&Spec { chunk: Some(1), ..Spec::of(tasks) })).unwrap();
+    let inputs = [Behavior::Double(1), Behavior::Double(2), Behavior::Fail(vec!["no".into()])];
+    let complete = run_of(&trial.map(&Spec { chunk: Some(1), ..Spec::of(inputs.clone()) })).unwrap();
+    let incomplete = run_of(&trial.map(&Spec { chunk: Some(1), ..Spec::of(inputs) })).unwrap();
     std::fs::remove_file(&trial.stored(&incomplete, "results")[0]).unwrap();
     mounted.again("ro");
     // Stored results are read.
@@ -78,7 +78,7 @@ fn a_read_only_folder() {
     let failed = &failures(&facts)[&0];
     assert_eq!(failed.kind, "Infrastructure");
     assert!(failed.message.contains("Read-only file system"), "{failed:?}");
-    let facts = trial.facts(&["values", &json(&Spec::of([Task::Double(1)]))]);
+    let facts = trial.facts(&["values", &json(&Spec::of([Behavior::Double(1)]))]);
     check_error(&facts, "Store", &["cannot write", "Read-only file system", "write access", "CLOUDKNOT_HOME"]);
     mounted.again("rw");
     assert_eq!(values(&trial.attach(&incomplete)), [(0, 2), (1, 4)].into());
@@ -88,7 +88,7 @@ fn a_read_only_folder() {
 fn a_disk_too_full_for_the_inputs() {
     let trial = trial();
     let Some(_mounted) = Mounted::at(trial.home(), "1m") else { return skipped("a full disk", NO_MOUNT) };
-    let facts = trial.map(&Spec::of([Task::Double(1)]));
+    let facts = trial.map(&Spec::of([Behavior::Double(1)]));
     assert_eq!(values(&facts), [(0, 2)].into(), "this one fits");
     let before = files(&trial.home());
     let facts = trial.facts(&["fill-inputs", "2000000"]);

@@ -24,10 +24,13 @@ fn refuses_a_knot_without_aws(walk: &Walk) {
         });
         walk.write(".cloudknot/knot.json", &note.to_string());
         let output = walk.cargo_run().output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && output.stdout.is_empty(), "{said}");
-        assert!(said.contains("the maps of this program run on the Knot `sweep`, and it was built without"), "{said}");
-        assert!(said.contains(hint), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{stderr}");
+        assert!(
+            stderr.contains("the maps of this program run on the Knot `sweep`, and it was built without"),
+            "{stderr}"
+        );
+        assert!(stderr.contains(hint), "{stderr}");
     };
     check(&[], "hint: run `cargo add cloudknot --features aws`");
     check(&["--features", "cloud"], "`cargo run --features cloud`");

@@ -1,23 +1,23 @@
 //! Tests that only the item fails, with a clear reason, whatever its function does to the process.
 
 use cloudknot_tests::trial;
-use cloudknot_tests::trial::{Failed, Spec, Task, Trial, failures, values};
+use cloudknot_tests::trial::{Behavior, Failed, Spec, Trial, failures, values};
 
-/// Runs the task between others, all in one process, and returns its failure. The others have their values.
+/// Runs the input between others, all in one process, and returns its failure. The others have their values.
 #[track_caller]
-fn fails(trial: &Trial, task: Task, spec: Spec) -> Failed {
-    let tasks = vec![Task::Double(1), task, Task::Double(2), Task::Double(3)];
-    let facts = trial.map(&Spec { tasks, parallel: Some(1), ..spec });
+fn fails(trial: &Trial, input: Behavior, spec: Spec) -> Failed {
+    let inputs = vec![Behavior::Double(1), input, Behavior::Double(2), Behavior::Double(3)];
+    let facts = trial.map(&Spec { inputs, parallel: Some(1), ..spec });
     assert_eq!(values(&facts), [(0, 2), (2, 4), (3, 6)].into());
     let mut failures = failures(&facts);
     assert_eq!(failures.len(), 1);
     trial.wait_until_gone();
-    failures.remove(&1).expect("the task fails")
+    failures.remove(&1).expect("the input fails")
 }
 
 #[track_caller]
-fn check(trial: &Trial, task: Task, kind: &str, message: &str) -> Failed {
-    let failed = fails(trial, task, Spec::default());
+fn check(trial: &Trial, input: Behavior, kind: &str, message: &str) -> Failed {
+    let failed = fails(trial, input, Spec::default());
     assert_eq!(failed.kind, kind, "{failed:?}");
     assert!(failed.message.contains(message), "{failed:?}");
     assert_eq!(failed.attempt, 1);
@@ -38,7 +38,7 @@ fn is_place(place: &str) -> bool {
 #[test]
 fn a_panic_has_message_place_and_backtrace() {
     let trial = trial!();
-    let failed = check(&trial, Task::Panic("such is life".into()), "Panicked", "such is life");
+    let failed = check(&trial, Behavior::Panic("such is life".into()), "Panicked", "such is life");
     assert_eq!(failed.message, "such is life");
     assert!(is_place(failed.place.as_ref().unwrap()), "{failed:?}");
     let backtrace = failed.backtrace.unwrap();
@@ -51,7 +51,7 @@ fn a_panic_has_message_place_and_backtrace() {
 
 #[test]
 fn a_panic_in_a_thread_that_is_joined_is_in_the_log() {
-    let failed = check(&trial!(), Task::PanicInThread, "Panicked", "called `Result::unwrap()`");
+    let failed = check(&trial!(), Behavior::PanicInThread, "Panicked", "called `Result::unwrap()`");
     assert!(is_place(failed.place.as_ref().unwrap()), "{failed:?}");
     assert!(failed.log.contains("in a thread"), "{failed:?}");
 }
@@ -59,15 +59,15 @@ fn a_panic_in_a_thread_that_is_joined_is_in_the_log() {
 #[test]
 fn a_panic_passed_on_by_a_thread_keeps_its_place() {
     let trial = trial!();
-    let failed = check(&trial, Task::PanicPassedOn, "Panicked", "passed on");
+    let failed = check(&trial, Behavior::PanicPassedOn, "Panicked", "passed on");
     assert!(is_place(failed.place.as_ref().unwrap()), "{failed:?}");
     assert!(failed.backtrace.unwrap().contains("trial::perform") || !has_names(&trial));
 }
 
 #[test]
 fn a_panic_that_was_caught_is_not_mistaken_for_a_later_one() {
-    let tasks = vec![Task::Caught(4), Task::PanicPassedOn];
-    let facts = trial!().map(&Spec { parallel: Some(1), ..Spec::of(tasks) });
+    let inputs = vec![Behavior::Caught(4), Behavior::PanicPassedOn];
+    let facts = trial!().map(&Spec { parallel: Some(1), ..Spec::of(inputs) });
     assert_eq!(values(&facts), [(0, 5)].into());
     assert_eq!(failures(&facts)[&1].message, "passed on");
 }
@@ -75,49 +75,49 @@ fn a_panic_that_was_caught_is_not_mistaken_for_a_later_one() {
 #[test]
 fn an_error_has_its_chain() {
     let causes = ["the model diverged", "the matrix is singular", "row 3 is zero"].map(String::from).to_vec();
-    let failed = check(&trial!(), Task::Fail(causes), "Returned", "the model diverged");
+    let failed = check(&trial!(), Behavior::Fail(causes), "Returned", "the model diverged");
     assert_eq!(failed.chain, ["the matrix is singular", "row 3 is zero"]);
     assert_eq!((failed.place, failed.backtrace), (None, None));
 }
 
 #[test]
 fn an_abort() {
-    assert_eq!(check(&trial!(), Task::Abort, "Crashed", "SIGABRT").signal, Some(6));
+    assert_eq!(check(&trial!(), Behavior::Abort, "Crashed", "SIGABRT").signal, Some(6));
 }
 
 #[test]
 fn a_segfault() {
-    assert_eq!(check(&trial!(), Task::Segfault, "Crashed", "SIGSEGV").signal, Some(11));
+    assert_eq!(check(&trial!(), Behavior::Segfault, "Crashed", "SIGSEGV").signal, Some(11));
 }
 
 #[test]
 fn a_stack_overflow() {
-    check(&trial!(), Task::Overflow, "Crashed", "stack overflow");
+    check(&trial!(), Behavior::Overflow, "Crashed", "stack overflow");
 }
 
 #[test]
 fn exit_0_is_a_failure_too() {
-    assert_eq!(check(&trial!(), Task::Exit(0), "Crashed", "exited with code 0").exit_code, Some(0));
+    assert_eq!(check(&trial!(), Behavior::Exit(0), "Crashed", "exited with code 0").exit_code, Some(0));
 }
 
 #[test]
 fn exit_3() {
-    assert_eq!(check(&trial!(), Task::Exit(3), "Crashed", "exited with code 3").exit_code, Some(3));
+    assert_eq!(check(&trial!(), Behavior::Exit(3), "Crashed", "exited with code 3").exit_code, Some(3));
 }
 
 #[test]
 fn a_kill() {
-    assert_eq!(check(&trial!(), Task::Kill, "Crashed", "SIGKILL").signal, Some(9));
+    assert_eq!(check(&trial!(), Behavior::Kill, "Crashed", "SIGKILL").signal, Some(9));
 }
 
 #[test]
 fn more_memory_than_there_is() {
-    check(&trial!(), Task::Allocate, "OutOfMemory", "memory allocation of 1152921504606846976 bytes failed");
+    check(&trial!(), Behavior::Allocate, "OutOfMemory", "memory allocation of 1152921504606846976 bytes failed");
 }
 
 #[test]
 fn a_timeout() {
-    let failed = fails(&trial!(), Task::Sleep(3_600_000, 1), Spec { timeout_ms: Some(3_000), ..Spec::default() });
+    let failed = fails(&trial!(), Behavior::Sleep(3_600_000, 1), Spec { timeout_ms: Some(3_000), ..Spec::default() });
     assert_eq!(failed.kind, "TimedOut");
     assert!(failed.message.contains("3s"), "{failed:?}");
 }
@@ -128,26 +128,26 @@ fn a_timeout_ends_what_the_function_started() {
     if !trial.is_local() {
         return; // there is no other program in a worker's image
     }
-    let failed = fails(&trial, Task::Child, Spec { timeout_ms: Some(3_000), ..Spec::default() });
+    let failed = fails(&trial, Behavior::Child, Spec { timeout_ms: Some(3_000), ..Spec::default() });
     assert_eq!(failed.kind, "TimedOut");
 }
 
 #[test]
 fn a_process_that_leaves_its_pipes_to_a_fork_of_itself() {
-    check(&trial!(), Task::Fork, "Crashed", "SIGKILL");
+    check(&trial!(), Behavior::Fork, "Crashed", "SIGKILL");
 }
 
 #[test]
 fn the_log_of_a_failed_item_is_its_own() {
-    let print = |text: &str, next| Task::Print(format!("{text} out"), format!("{text} err\n"), Box::new(next));
-    let tasks = vec![
-        print("first", Task::Sleep(20, 1)),
-        print("second", Task::Fail(vec!["no".into()])),
-        print("third", Task::Abort),
-        print("fourth", Task::Sleep(20, 4)),
-        print("fifth", Task::Panic("no".into())),
+    let print = |text: &str, next| Behavior::Print(format!("{text} out"), format!("{text} err\n"), Box::new(next));
+    let inputs = vec![
+        print("first", Behavior::Sleep(20, 1)),
+        print("second", Behavior::Fail(vec!["no".into()])),
+        print("third", Behavior::Abort),
+        print("fourth", Behavior::Sleep(20, 4)),
+        print("fifth", Behavior::Panic("no".into())),
     ];
-    let facts = trial!().map(&Spec { parallel: Some(1), ..Spec::of(tasks) });
+    let facts = trial!().map(&Spec { parallel: Some(1), ..Spec::of(inputs) });
     assert_eq!(values(&facts), [(0, 1), (3, 4)].into());
     let failures = failures(&facts);
     for (item, word) in [(1, "second"), (2, "third"), (4, "fifth")] {
@@ -164,7 +164,8 @@ fn the_log_of_a_failed_item_is_its_own() {
 #[test]
 fn of_a_long_log_the_end_is_kept() {
     let text = "x".repeat(100_000) + "the last words\n";
-    let failed = check(&trial!(), Task::Print(String::new(), text, Box::new(Task::Exit(1))), "Crashed", "code 1");
+    let failed =
+        check(&trial!(), Behavior::Print(String::new(), text, Box::new(Behavior::Exit(1))), "Crashed", "code 1");
     assert!(failed.log.ends_with("the last words\n"));
     assert_eq!(failed.log.len(), 16 * 1024);
 }
@@ -173,34 +174,34 @@ fn of_a_long_log_the_end_is_kept() {
 /// elsewhere.
 #[test]
 fn a_process_that_dies_with_nothing_to_do_harms_nobody() {
-    let tasks = [Task::Sleep(3_000, 1), Task::DieLater, Task::Fail(vec!["no".into()])];
-    let facts = trial!().map(&Spec { parallel: Some(2), ..Spec::of(tasks) });
+    let inputs = [Behavior::Sleep(3_000, 1), Behavior::DieLater, Behavior::Fail(vec!["no".into()])];
+    let facts = trial!().map(&Spec { parallel: Some(2), ..Spec::of(inputs) });
     assert_eq!(values(&facts), [(0, 1), (1, 1)].into());
     assert_eq!(failures(&facts)[&2].kind, "Returned");
 }
 
 #[test]
 fn a_map_inside_a_remote_function_is_refused() {
-    assert_eq!(values(&trial!().map(&Spec::of([Task::Nested]))), [(0, 1)].into());
+    assert_eq!(values(&trial!().map(&Spec::of([Behavior::Nested]))), [(0, 1)].into());
 }
 
 #[test]
 fn every_kind_at_once_on_several_processes() {
-    let mut tasks = Vec::new();
+    let mut inputs = Vec::new();
     for number in 0..40 {
-        tasks.push(Task::Double(number));
-        tasks.push(match number % 8 {
-            0 => Task::Abort,
-            1 => Task::Panic("no".into()),
-            2 => Task::Exit(0),
-            3 => Task::Kill,
-            4 => Task::Fail(vec!["no".into()]),
-            5 => Task::Segfault,
-            6 => Task::Allocate,
-            _ => Task::Caught(number),
+        inputs.push(Behavior::Double(number));
+        inputs.push(match number % 8 {
+            0 => Behavior::Abort,
+            1 => Behavior::Panic("no".into()),
+            2 => Behavior::Exit(0),
+            3 => Behavior::Kill,
+            4 => Behavior::Fail(vec!["no".into()]),
+            5 => Behavior::Segfault,
+            6 => Behavior::Allocate,
+            _ => Behavior::Caught(number),
         });
     }
-    let facts = trial!().map(&Spec { parallel: Some(3), ..Spec::of(tasks) });
+    let facts = trial!().map(&Spec { parallel: Some(3), ..Spec::of(inputs) });
     let (values, failures) = (values(&facts), failures(&facts));
     for item in 0..80 {
         let number = item as u64 / 2;

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use cloudknot_tests::skip::{optional, skipped};
 use cloudknot_tests::trial;
-use cloudknot_tests::trial::{Fact, Spec, Task, Trial, counted, failures, json, kill, run_of, values, wait_for};
+use cloudknot_tests::trial::{Behavior, Fact, Spec, Trial, counted, failures, json, kill, run_of, values, wait_for};
 use rustix::process::Signal;
 
 fn doubles(numbers: std::ops::Range<u64>) -> Spec {
-    Spec::of(numbers.map(Task::Double))
+    Spec::of(numbers.map(Behavior::Double))
 }
 
 fn status(facts: &[Fact]) -> ([u64; 5], bool) {
@@ -40,8 +40,8 @@ fn attempts_are_counted_and_each_failure_is_stored() {
     let trial = trial!();
     let file = trial.file("tries");
     let seen = trial.seen(&file);
-    let tasks = [Task::Until(seen.clone(), 1, 3), Task::Until(seen, 2, 9), Task::Double(1)];
-    let facts = trial.map(&Spec { retries: Some(2), ..Spec::of(tasks) });
+    let inputs = [Behavior::Until(seen.clone(), 1, 3), Behavior::Until(seen, 2, 9), Behavior::Double(1)];
+    let facts = trial.map(&Spec { retries: Some(2), ..Spec::of(inputs) });
     assert_eq!(values(&facts), [(0, 1), (2, 2)].into());
     let failed = &failures(&facts)[&1];
     assert_eq!((failed.attempt, failed.message.as_str()), (3, "attempt 3 fails"));
@@ -60,7 +60,7 @@ fn a_task_of_the_program_can_map_and_can_wait() {
 
 #[test]
 fn a_crash_is_retried_like_an_error() {
-    let facts = trial!().map(&Spec { retries: Some(1), ..Spec::of([Task::Abort, Task::Double(1)]) });
+    let facts = trial!().map(&Spec { retries: Some(1), ..Spec::of([Behavior::Abort, Behavior::Double(1)]) });
     assert_eq!(failures(&facts)[&0].attempt, 2);
     assert_eq!(values(&facts), [(1, 2)].into());
 }
@@ -75,7 +75,7 @@ fn async_functions_wait_and_are_retried_as_their_attribute_says() {
 #[test]
 fn env_reaches_the_function_and_tags_are_recorded() {
     let trial = trial!();
-    let mut spec = Spec::of([Task::Env("ANSWER".into()), Task::Env("CLOUDKNOT_ITEM_PROCESS".into())]);
+    let mut spec = Spec::of([Behavior::Env("ANSWER".into()), Behavior::Env("CLOUDKNOT_ITEM_PROCESS".into())]);
     spec.env.insert("ANSWER".into(), "42".into());
     spec.tags.insert("project".into(), "stars + bars".into());
     spec.timeout_ms = Some(7_000);
@@ -120,8 +120,8 @@ fn parallel_items_run_at_once() {
     let trial = trial!();
     let file = trial.file("started");
     let seen = trial.seen(&file);
-    let tasks = (0..3).map(|number| Task::Count(seen.clone(), number, 3_600_000));
-    let running = trial.start(&["map", &json(&Spec { parallel: Some(3), chunk: Some(3), ..Spec::of(tasks) })]);
+    let inputs = (0..3).map(|number| Behavior::Count(seen.clone(), number, 3_600_000));
+    let running = trial.start(&["map", &json(&Spec { parallel: Some(3), chunk: Some(3), ..Spec::of(inputs) })]);
     // None of them ends by itself, so three have started only if three run at once.
     wait_for("three items to start", || (counted(&file).len() == 3).then_some(()));
     running.kill();
@@ -136,8 +136,8 @@ fn parallel_1_runs_one_after_another_in_order() {
     }
     let file = trial.file("order");
     let seen = trial.seen(&file);
-    let tasks = (0..20).map(|number| Task::Count(seen.clone(), number, 0));
-    trial.map(&Spec { parallel: Some(1), ..Spec::of(tasks) });
+    let inputs = (0..20).map(|number| Behavior::Count(seen.clone(), number, 0));
+    trial.map(&Spec { parallel: Some(1), ..Spec::of(inputs) });
     assert_eq!(counted(&file), (0..20).collect::<Vec<_>>());
 }
 
@@ -159,9 +159,9 @@ fn chunk_says_how_many_items_are_stored_together() {
 #[test]
 fn failures_within_a_chunk_leave_its_other_values() {
     let trial = trial!();
-    let tasks =
-        (0..12).map(|number| if number % 5 == 2 { Task::Fail(vec!["no".into()]) } else { Task::Double(number) });
-    let facts = trial.map(&Spec { chunk: Some(6), ..Spec::of(tasks) });
+    let inputs = (0..12)
+        .map(|number| if number % 5 == 2 { Behavior::Fail(vec!["no".into()]) } else { Behavior::Double(number) });
+    let facts = trial.map(&Spec { chunk: Some(6), ..Spec::of(inputs) });
     assert_eq!(failures(&facts).into_keys().collect::<Vec<_>>(), [2, 7]);
     assert_eq!(values(&facts).len(), 10);
     let again = trial.attach(&run_of(&facts).unwrap());
@@ -173,10 +173,10 @@ fn after_max_failures_the_rest_is_cancelled() {
     let trial = trial!();
     let file = trial.file("started");
     // The other process continues with an item that notes its start only once the first value has arrived.
-    let fails_then = Task::After(trial.seen(&file), Box::new(Task::Fail(vec!["one".into()])));
-    let mut tasks = vec![Task::Double(1), fails_then, Task::Fail(vec!["two".into()])];
-    tasks.extend((3..9).map(|number| Task::Count(trial.seen(&file), number, 3_600_000)));
-    let spec = Spec { max_failures: Some(2), parallel: Some(2), chunk: Some(9), ..Spec::of(tasks) };
+    let fails_then = Behavior::After(trial.seen(&file), Box::new(Behavior::Fail(vec!["one".into()])));
+    let mut inputs = vec![Behavior::Double(1), fails_then, Behavior::Fail(vec!["two".into()])];
+    inputs.extend((3..9).map(|number| Behavior::Count(trial.seen(&file), number, 3_600_000)));
+    let spec = Spec { max_failures: Some(2), parallel: Some(2), chunk: Some(9), ..Spec::of(inputs) };
     let facts = trial.map(&spec);
     assert_eq!(values(&facts), [(0, 2)].into());
     let failures = failures(&facts);
@@ -195,9 +195,9 @@ fn after_max_failures_the_rest_is_cancelled() {
 fn cancel_ends_what_runs_and_keeps_what_is_done() {
     let trial = trial!();
     let file = trial.file("started");
-    let mut tasks = vec![Task::Double(4)];
-    tasks.extend((1..6).map(|number| Task::Count(trial.seen(&file), number, 3_600_000)));
-    let spec = json(&Spec { parallel: Some(2), chunk: Some(6), ..Spec::of(tasks) });
+    let mut inputs = vec![Behavior::Double(4)];
+    inputs.extend((1..6).map(|number| Behavior::Count(trial.seen(&file), number, 3_600_000)));
+    let spec = json(&Spec { parallel: Some(2), chunk: Some(6), ..Spec::of(inputs) });
     let facts = trial.facts(&["cancel-own", &spec, file.to_str().unwrap()]);
     assert_eq!(values(&facts), [(0, 8)].into());
     assert!(failures(&facts).values().all(|failed| failed.kind == "Cancelled" && failed.attempt == 0));
@@ -214,8 +214,8 @@ fn another_program_can_cancel() {
     let trial = trial!();
     let file = trial.file("started");
     let seen = trial.seen(&file);
-    let tasks = (0..4).map(|number| Task::Count(seen.clone(), number, 3_600_000));
-    let running = trial.start(&["map", &json(&Spec { parallel: Some(1), ..Spec::of(tasks) })]);
+    let inputs = (0..4).map(|number| Behavior::Count(seen.clone(), number, 3_600_000));
+    let running = trial.start(&["map", &json(&Spec { parallel: Some(1), ..Spec::of(inputs) })]);
     wait_for("an item to start", || (!counted(&file).is_empty()).then_some(()));
     // The run's ID is printed by another thread than the one that runs items.
     let cancelled = trial.facts(&["cancel", &running.run()]);
@@ -233,8 +233,8 @@ fn retry_failed_runs_only_what_has_no_value() {
     let trial = trial!();
     let runs = trial.file("runs");
     let (tries, runs_seen) = (trial.seen(&trial.file("tries")), trial.seen(&runs));
-    let tasks = [Task::Count(runs_seen, 7, 0), Task::Until(tries.clone(), 1, 2), Task::Until(tries, 2, 3)];
-    let facts = trial.map(&Spec { chunk: Some(3), ..Spec::of(tasks) });
+    let inputs = [Behavior::Count(runs_seen, 7, 0), Behavior::Until(tries.clone(), 1, 2), Behavior::Until(tries, 2, 3)];
+    let facts = trial.map(&Spec { chunk: Some(3), ..Spec::of(inputs) });
     let run = run_of(&facts).unwrap();
     assert_eq!(failures(&facts).len(), 2);
     let second = trial.facts(&["retry", &run]);
@@ -253,8 +253,8 @@ fn retry_failed_runs_only_what_has_no_value() {
 fn retry_failed_takes_up_a_cancelled_run() {
     let trial = trial!();
     let file = trial.file("started");
-    let tasks = [1, 2, 3].map(|number| Task::Count(trial.seen(&file), number, 500));
-    let spec = json(&Spec { parallel: Some(2), chunk: Some(3), ..Spec::of(tasks) });
+    let inputs = [1, 2, 3].map(|number| Behavior::Count(trial.seen(&file), number, 500));
+    let spec = json(&Spec { parallel: Some(2), chunk: Some(3), ..Spec::of(inputs) });
     let facts = trial.facts(&["cancel-own", &spec, file.to_str().unwrap()]);
     let again = trial.facts(&["retry", &run_of(&facts).unwrap()]);
     assert_eq!(values(&again), [(0, 1), (1, 2), (2, 3)].into());
@@ -265,9 +265,9 @@ fn retry_failed_takes_up_a_cancelled_run() {
 fn status_adds_up_while_a_run_goes_on_and_at_its_end() {
     let trial = trial!();
     let (started, go_on) = (trial.seen(&trial.file("started")), trial.file("go on"));
-    let waits = |number| Task::Wait(started.clone(), number, trial.seen(&go_on));
-    let tasks = [Task::Double(1), Task::Fail(vec!["no".into()]), waits(1), waits(2)];
-    let spec = json(&Spec { chunk: Some(1), parallel: Some(1), ..Spec::of(tasks) });
+    let waits = |number| Behavior::Wait(started.clone(), number, trial.seen(&go_on));
+    let inputs = [Behavior::Double(1), Behavior::Fail(vec!["no".into()]), waits(1), waits(2)];
+    let spec = json(&Spec { chunk: Some(1), parallel: Some(1), ..Spec::of(inputs) });
     let facts = trial.facts(&["status", &spec, go_on.to_str().unwrap()]);
     let [Fact::Status(first, false), Fact::Status(last, true), Fact::Found(twice)] = &facts[..] else {
         panic!("{facts:?}")
@@ -285,8 +285,8 @@ fn call_runs_one() {
 
 #[test]
 fn await_names_the_failed_items_and_how_to_go_on() {
-    let tasks = (0..10).map(|number| if number < 4 { Task::Double(1) } else { Task::Panic("no".into()) });
-    let facts = trial!().facts(&["values", &json(&Spec::of(tasks))]);
+    let inputs = (0..10).map(|number| if number < 4 { Behavior::Double(1) } else { Behavior::Panic("no".into()) });
+    let facts = trial!().facts(&["values", &json(&Spec::of(inputs))]);
     let (kind, text) = error(&facts);
     assert_eq!(kind, "ItemsFailed");
     for part in ["6 of 10 items of `work` failed in run ", "item 4 panicked: no, at ", "and 3 more", "work.attach(\""] {
@@ -297,8 +297,8 @@ fn await_names_the_failed_items_and_how_to_go_on() {
 
 #[test]
 fn results_come_as_they_complete_and_each_once() {
-    let tasks = (0..30).map(|number| Task::Sleep((30 - number) % 7, number));
-    let facts = trial!().facts(&["stream", &json(&Spec { parallel: Some(3), ..Spec::of(tasks) })]);
+    let inputs = (0..30).map(|number| Behavior::Sleep((30 - number) % 7, number));
+    let facts = trial!().facts(&["stream", &json(&Spec { parallel: Some(3), ..Spec::of(inputs) })]);
     assert_eq!(values(&facts), (0..30).map(|item| (item, item as u64)).collect());
 }
 
@@ -393,8 +393,8 @@ fn item_processes_killed_from_outside_fail_their_items_alone() {
         return; // the item processes cannot be reached
     }
     let file = trial.file("started");
-    let tasks = [Task::Count(trial.seen(&file), 1, 3_600_000), Task::Double(3)];
-    let running = trial.start(&["map", &json(&Spec { parallel: Some(1), ..Spec::of(tasks) })]);
+    let inputs = [Behavior::Count(trial.seen(&file), 1, 3_600_000), Behavior::Double(3)];
+    let running = trial.start(&["map", &json(&Spec { parallel: Some(1), ..Spec::of(inputs) })]);
     wait_for("the item to start", || (!counted(&file).is_empty()).then_some(()));
     let host = running.pid();
     trial.processes().into_iter().filter(|&pid| pid != host).for_each(|pid| kill(pid, Signal::KILL));

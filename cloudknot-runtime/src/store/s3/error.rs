@@ -80,8 +80,8 @@ impl Fault {
         self.code == "NoSuchUpload"
     }
 
-    pub(super) fn into_error(self, doing: String) -> StoreError {
-        let error = StoreError::new(self.kind, doing, Some(self.source));
+    pub(super) fn into_error(self, action: String) -> StoreError {
+        let error = StoreError::new(self.kind, action, Some(self.source));
         match self.hint {
             Some(hint) => error.with_hint(hint),
             None => error,
@@ -199,11 +199,11 @@ pub(super) fn is_untrusted(error: &(dyn StdError + 'static)) -> bool {
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let said: Vec<_> =
+        let parts: Vec<_> =
             [&*self.code, self.message.trim_end_matches('.')].into_iter().filter(|s| !s.is_empty()).collect();
-        match said.as_slice() {
+        match parts.as_slice() {
             [] => write!(f, "S3 gave no reason")?,
-            said => write!(f, "{}", said.join(": "))?,
+            parts => write!(f, "{}", parts.join(": "))?,
         }
         match (self.status, &self.request) {
             (0, _) => Ok(()),

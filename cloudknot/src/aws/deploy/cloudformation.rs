@@ -102,7 +102,7 @@ enum Operation {
 
 /// Result of the request to update a stack.
 enum Updated {
-    Asked,
+    Requested,
     Nothing,
     Busy,
 }
@@ -214,7 +214,7 @@ impl Stacks {
                         return Ok((stack, Change::None));
                     }
                     match self.update(wanted, &stack).await? {
-                        Updated::Asked => {
+                        Updated::Requested => {
                             return Ok((
                                 self.settled(wanted.name, &stack.id, Operation::Change).await?,
                                 Change::Changed,
@@ -253,7 +253,7 @@ impl Stacks {
         let (body, url) = wanted.template.parts();
         let request = self.client.update_stack().stack_name(&stack.id).set_template_body(body).set_template_url(url);
         match request.capabilities(Capability::CapabilityIam).set_tags(wanted.tags()).send().await {
-            Ok(_) => Ok(Updated::Asked),
+            Ok(_) => Ok(Updated::Requested),
             Err(error) if message(&error).contains("No updates are to be performed") => Ok(Updated::Nothing),
             // Another operation started a moment earlier; the message of CloudFormation then names the state.
             Err(error) if message(&error).contains("_IN_PROGRESS state and can not be updated") => Ok(Updated::Busy),
@@ -262,15 +262,15 @@ impl Stacks {
     }
 
     /// Waits until the operation has ended, and returns the stack; an error if the operation did not succeed.
-    async fn settled(&self, name: &str, id: &str, doing: Operation) -> Result<Stack> {
+    async fn settled(&self, name: &str, id: &str, operation: Operation) -> Result<Stack> {
         let Some(stack) = self.wait(name, id).await? else {
-            let message = format!("cannot {} the stack `{name}`: somebody deleted it", doing.name());
+            let message = format!("cannot {} the stack `{name}`: somebody deleted it", operation.name());
             return Err(Error::new(ErrorKind::Aws, message).with_hint("run the same command again"));
         };
         if matches!(stack.status, StackStatus::CreateComplete | StackStatus::UpdateComplete) {
             return Ok(stack);
         }
-        Err(self.failure(name, &stack, doing).await)
+        Err(self.failure(name, &stack, operation).await)
     }
 
     /// Deletes the stack with all its resources, and waits until that is done.
@@ -339,7 +339,7 @@ impl Stacks {
             let page =
                 page.map_err(|error| self.aws.failed(&format!("read the events of the stack `{name}`"), error))?;
             events.extend(page.stack_events.unwrap_or_default());
-            if events.iter().any(|event| Operation::INITIAL.iter().any(|doing| doing.begins(event, id))) {
+            if events.iter().any(|event| Operation::INITIAL.iter().any(|operation| operation.begins(event, id))) {
                 break;
             }
         }
@@ -348,13 +348,13 @@ impl Stacks {
 
     /// Returns the error of a failed operation. Its source is the resource that failed first, which caused the other
     /// failures.
-    async fn failure(&self, name: &str, stack: &Stack, doing: Operation) -> Error {
+    async fn failure(&self, name: &str, stack: &Stack, operation: Operation) -> Error {
         let events = match self.events(name, &stack.id).await {
             Ok(events) => events,
             Err(error) => return error,
         };
-        let message = format!("cannot {} the stack `{name}`", doing.name());
-        let failed = failures(&events, &stack.id, doing);
+        let message = format!("cannot {} the stack `{name}`", operation.name());
+        let failed = failures(&events, &stack.id, operation);
         let (why, hint) = match failed.first() {
             Some(event) => {
                 let (resource, kind) = (event.logical_resource_id(), event.resource_type());
@@ -369,7 +369,7 @@ impl Stacks {
                 "run the same command again".to_owned(),
             ),
         };
-        let hint = if doing == Operation::RollBack { way_out(stack, &failed) } else { hint };
+        let hint = if operation == Operation::RollBack { way_out(stack, &failed) } else { hint };
         Error::new(ErrorKind::Aws, message).with_source(why).with_hint(hint)
     }
 }
@@ -508,13 +508,14 @@ impl Body {
 /// Returns the resources that failed since the stack itself last began this operation, the earliest first, because it
 /// caused the later ones. The newest event comes first in `events`, and the events of the stack itself name the stack as
 /// their resource.
-fn failures<'e>(events: &'e [StackEvent], id: &str, doing: Operation) -> Vec<&'e StackEvent> {
+fn failures<'e>(events: &'e [StackEvent], id: &str, operation: Operation) -> Vec<&'e StackEvent> {
     // A resource that was in progress when another one failed ends like this: "Resource creation cancelled".
     let cancelled = |event: &StackEvent| {
         let reason = event.resource_status_reason().unwrap_or_default();
         reason.starts_with("Resource ") && reason.trim_end_matches('.').ends_with(" cancelled")
     };
-    let begun = |event: &StackEvent| Operation::INITIAL.iter().chain([&doing]).any(|doing| doing.begins(event, id));
+    let begun =
+        |event: &StackEvent| Operation::INITIAL.iter().chain([&operation]).any(|operation| operation.begins(event, id));
     let of_this_time = events.iter().take_while(|event| !begun(event));
     let failed = of_this_time.filter(|event| !is_of_the_stack(event, id) && status(event).ends_with("_FAILED"));
     let mut failed: Vec<_> = failed.filter(|event| !cancelled(event)).collect();

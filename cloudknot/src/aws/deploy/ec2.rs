@@ -92,33 +92,33 @@ impl Ec2 {
 
     /// Creates the default VPC, with a subnet in each zone. Returns the existing one if there is one by now.
     pub(crate) async fn create_default_vpc(&self) -> Result<Vpc> {
-        let doing = "make the default VPC";
+        let action = "make the default VPC";
         let answer = match EC2.send(&self.aws, &Ask::new("CreateDefaultVpc")).await {
             Ok(answer) => answer,
             // Created by another user, or by an earlier request of this program whose answer was lost.
             Err(error) if code(&error) == Some("DefaultVpcAlreadyExists") => {
-                let missing = || EC2.unreadable(&self.aws, doing, "it exists, but cannot be found");
+                let missing = || EC2.unreadable(&self.aws, action, "it exists, but cannot be found");
                 return self.default_vpc().await?.ok_or_else(missing);
             }
-            Err(error) => return Err(self.aws.failed(doing, error)),
+            Err(error) => return Err(self.aws.failed(action, error)),
         };
         let made = |root: Node<'_, '_>| query::below(root, "vpc").and_then(Vpc::read);
-        EC2.parse(&self.aws, doing, &answer, made)?
-            .ok_or_else(|| EC2.unreadable(&self.aws, doing, "the response contains no VPC"))
+        EC2.parse(&self.aws, action, &answer, made)?
+            .ok_or_else(|| EC2.unreadable(&self.aws, action, "the response contains no VPC"))
     }
 
     /// Returns the VPC with this ID.
     pub(crate) async fn vpc(&self, id: &str) -> Result<Option<Vpc>> {
         let ask = Ask::new("DescribeVpcs").with("VpcId.1", id);
-        let (doing, absent) = (format!("look for the VPC `{id}`"), ["InvalidVpcID.NotFound"]);
-        Ok(self.list(&doing, ask, "vpcSet", &absent, Vpc::read).await?.into_iter().next())
+        let (action, absent) = (format!("look for the VPC `{id}`"), ["InvalidVpcID.NotFound"]);
+        Ok(self.list(&action, ask, "vpcSet", &absent, Vpc::read).await?.into_iter().next())
     }
 
     /// Returns the subnets of a VPC, sorted by zone.
     pub(crate) async fn subnets(&self, vpc: &str) -> Result<Vec<Subnet>> {
         let ask = Ask::new("DescribeSubnets").filter("vpc-id", [vpc]);
-        let doing = format!("list the subnets of the VPC `{vpc}`");
-        let mut found = self.list(&doing, ask, "subnetSet", &[], Subnet::read).await?;
+        let action = format!("list the subnets of the VPC `{vpc}`");
+        let mut found = self.list(&action, ask, "subnetSet", &[], Subnet::read).await?;
         found.sort_by(|a, b| (&a.zone, &a.id).cmp(&(&b.zone, &b.id)));
         Ok(found)
     }
@@ -140,23 +140,23 @@ impl Ec2 {
 
     /// Returns the number of NAT gateways in a zone, including those that are being created or deleted.
     pub(crate) async fn count_nat_gateways(&self, zone: &str) -> Result<usize> {
-        let doing = format!("count the NAT gateways in {zone}");
+        let action = format!("count the NAT gateways in {zone}");
         let ask = Ask::new("DescribeNatGateways").filter("state", ["pending", "available", "deleting"]);
         let subnet = |item: Node<'_, '_>| part(item, "subnetId").map(str::to_owned);
-        let of_gateways = self.list(&doing, ask, "natGatewaySet", &[], subnet).await?;
+        let of_gateways = self.list(&action, ask, "natGatewaySet", &[], subnet).await?;
         if of_gateways.is_empty() {
             return Ok(0);
         }
         let ask = Ask::new("DescribeSubnets").filter("availability-zone", [zone]);
-        let here: BTreeSet<String> = self.list(&doing, ask, "subnetSet", &[], subnet).await?.into_iter().collect();
+        let here: BTreeSet<String> = self.list(&action, ask, "subnetSet", &[], subnet).await?.into_iter().collect();
         Ok(of_gateways.into_iter().filter(|subnet| here.contains(subnet)).count())
     }
 
     /// Returns the zones of the region that are available and that the account may use. Local zones are left out, because
     /// they do not have Fargate.
     pub(crate) async fn zones(&self) -> Result<Vec<String>> {
-        let doing = format!("list the zones of `{}`", self.aws.region);
-        let all = self.list(&doing, Ask::new("DescribeAvailabilityZones"), "availabilityZoneInfo", &[], zone).await?;
+        let action = format!("list the zones of `{}`", self.aws.region);
+        let all = self.list(&action, Ask::new("DescribeAvailabilityZones"), "availabilityZoneInfo", &[], zone).await?;
         let mut names: Vec<String> = all.into_iter().flatten().collect();
         names.sort();
         Ok(names)
@@ -172,8 +172,8 @@ impl Ec2 {
         let mut found = Vec::new();
         for patterns in patterns.chunks(VALUES) {
             let ask = Ask::new("DescribeInstanceTypes").with("MaxResults", PAGE).filter("instance-type", patterns);
-            let doing = format!("look up the instance types {}", quoted(chosen));
-            found.extend(self.list(&doing, ask, "instanceTypeSet", &[], InstanceType::read).await?);
+            let action = format!("look up the instance types {}", quoted(chosen));
+            found.extend(self.list(&action, ask, "instanceTypeSet", &[], InstanceType::read).await?);
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         found.dedup_by(|a, b| a.name == b.name);
@@ -199,8 +199,8 @@ impl Ec2 {
             let ask = Ask::new("DescribeInstanceTypeOfferings")
                 .with("LocationType", "availability-zone")
                 .filter("instance-type", types);
-            let doing = format!("look up the zones that have {}", quoted(types));
-            for (name, zone) in self.list(&doing, ask, "instanceTypeOfferingSet", &[], offering).await? {
+            let action = format!("look up the zones that have {}", quoted(types));
+            for (name, zone) in self.list(&action, ask, "instanceTypeOfferingSet", &[], offering).await? {
                 zones.entry(name).or_default().insert(zone);
             }
         }
@@ -211,21 +211,21 @@ impl Ec2 {
     pub(crate) async fn root_device(&self, ami: &str) -> Result<Option<Image>> {
         let ask = Ask::new("DescribeImages").with("ImageId.1", ami);
         let absent = ["InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"];
-        let doing = format!("look for the machine image `{ami}`");
-        Ok(self.list(&doing, ask, "imagesSet", &absent, Image::read).await?.into_iter().next())
+        let action = format!("look for the machine image `{ami}`");
+        Ok(self.list(&action, ask, "imagesSet", &absent, Image::read).await?.into_iter().next())
     }
 
     pub(crate) async fn key_pair_exists(&self, name: &str) -> Result<bool> {
         let ask = Ask::new("DescribeKeyPairs").with("KeyName.1", name);
-        let doing = format!("look for the key pair `{name}`");
+        let action = format!("look for the key pair `{name}`");
         let named = |item: Node<'_, '_>| part(item, "keyName").map(str::to_owned);
-        Ok(!self.list(&doing, ask, "keySet", &["InvalidKeyPair.NotFound"], named).await?.is_empty())
+        Ok(!self.list(&action, ask, "keySet", &["InvalidKeyPair.NotFound"], named).await?.is_empty())
     }
 
     /// Returns all items of a set, over all pages. If EC2 answers with one of the codes in `absent`, there are none.
     async fn list<T>(
         &self,
-        doing: &str,
+        action: &str,
         ask: Ask,
         set: &str,
         absent: &[&str],
@@ -235,7 +235,7 @@ impl Ec2 {
             let items = items(root, set).map(&read).collect::<Option<_>>()?;
             Some((items, part(root, "nextToken").map(str::to_owned)))
         };
-        EC2.pages(&self.aws, doing, &ask, "NextToken", absent, page).await
+        EC2.pages(&self.aws, action, &ask, "NextToken", absent, page).await
     }
 }
 

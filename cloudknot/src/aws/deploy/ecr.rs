@@ -93,15 +93,15 @@ impl Ecr {
     pub(crate) async fn delete_image(&self, repository: &str, digest: &str) -> Result<()> {
         let image = ImageIdentifier::builder().image_digest(digest).build();
         let response = self.client.batch_delete_image().repository_name(repository).image_ids(image).send().await;
-        let doing = format!("delete the image {digest} in `{repository}`");
-        Self::refused(&doing, response.map_err(|error| self.aws.failed(&doing, error))?.failures)
+        let action = format!("delete the image {digest} in `{repository}`");
+        Self::refused(&action, response.map_err(|error| self.aws.failed(&action, error))?.failures)
     }
 
     /// Returns an error if ECR refused to delete an image. ECR reports this in an answer with a status of success.
-    fn refused(doing: &str, failures: Option<Vec<ImageFailure>>) -> Result<()> {
+    fn refused(action: &str, failures: Option<Vec<ImageFailure>>) -> Result<()> {
         let mut failures = failures.unwrap_or_default().into_iter();
         match failures.find(|failure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound)) {
-            Some(failure) => Err(Error::new(ErrorKind::Aws, format!("cannot {doing}"))
+            Some(failure) => Err(Error::new(ErrorKind::Aws, format!("cannot {action}"))
                 .with_source(failure.failure_reason.unwrap_or_else(|| "no reason was given".to_owned()))
                 .with_hint("fix that, then run the same command again")),
             None => Ok(()),
@@ -126,8 +126,8 @@ impl Ecr {
         for images in found.chunks(AT_ONCE) {
             let images = images.iter().map(tag).collect();
             let request = self.client.batch_delete_image().repository_name(repository).set_image_ids(Some(images));
-            let doing = format!("delete this Knot's images in `{repository}`");
-            Self::refused(&doing, request.send().await.map_err(|error| self.aws.failed(&doing, error))?.failures)?;
+            let action = format!("delete this Knot's images in `{repository}`");
+            Self::refused(&action, request.send().await.map_err(|error| self.aws.failed(&action, error))?.failures)?;
         }
         Ok(())
     }

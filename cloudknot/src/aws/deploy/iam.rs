@@ -16,19 +16,19 @@ const IAM: Api = Api::new("IAM", "iam", true, "2010-05-08");
 /// # Errors
 /// `NotFound` if there is no such role.
 pub(crate) async fn role(aws: &Aws, name: &str) -> Result<String> {
-    let doing = format!("find the role `{name}`");
+    let action = format!("find the role `{name}`");
     let answer = match IAM.send(aws, &Ask::new("GetRole").with("RoleName", name)).await {
         Ok(answer) => answer,
         Err(error) if code(&error) == Some("NoSuchEntity") => {
             return Err(aws
-                .failed(&doing, error)
+                .failed(&action, error)
                 .of_kind(ErrorKind::NotFound)
                 .with_hint("give the name of a role that exists, not its ARN, or leave it out"));
         }
-        Err(error) => return Err(aws.failed(&doing, error)),
+        Err(error) => return Err(aws.failed(&action, error)),
     };
     let arn = |root: Node<'_, '_>| part(root, "GetRoleResult/Role/Arn").map(str::to_owned);
-    IAM.parse(aws, &doing, &answer, arn)?.ok_or_else(|| IAM.unreadable(aws, &doing, "the role has no ARN"))
+    IAM.parse(aws, &action, &answer, arn)?.ok_or_else(|| IAM.unreadable(aws, &action, "the role has no ARN"))
 }
 
 /// Returns the ARN of an instance profile of this role. Instance profiles of a Pars are skipped, because they are deleted
@@ -101,7 +101,7 @@ impl Evaluation {
 /// Returns all members of this list, over all pages.
 async fn pages<T>(
     aws: &Aws,
-    doing: &str,
+    action: &str,
     ask: &Ask,
     list: &str,
     read: impl Fn(Node<'_, '_>) -> Option<T>,
@@ -113,5 +113,5 @@ async fn pages<T>(
         let is_cut = part(result, "IsTruncated") == Some("true");
         Some((items, part(result, "Marker").filter(|_| is_cut).map(str::to_owned)))
     };
-    IAM.pages(aws, doing, ask, "Marker", &[], page).await
+    IAM.pages(aws, action, ask, "Marker", &[], page).await
 }

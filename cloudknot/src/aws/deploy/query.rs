@@ -37,13 +37,13 @@ impl Api {
     pub(super) fn parse<T>(
         &self,
         aws: &Aws,
-        doing: &str,
+        action: &str,
         answer: &str,
         read: impl FnOnce(Node<'_, '_>) -> T,
     ) -> Result<T> {
         match Document::parse(answer) {
             Ok(document) => Ok(read(document.root_element())),
-            Err(error) => Err(self.unreadable(aws, doing, &error.to_string())),
+            Err(error) => Err(self.unreadable(aws, action, &error.to_string())),
         }
     }
 
@@ -52,7 +52,7 @@ impl Api {
     pub(super) async fn pages<T>(
         &self,
         aws: &Aws,
-        doing: &str,
+        action: &str,
         ask: &Ask,
         token: &str,
         absent: &[&str],
@@ -63,11 +63,11 @@ impl Api {
             let answer = match self.send(aws, &page).await {
                 Ok(answer) => answer,
                 Err(error) if code(&error).is_some_and(|code| absent.contains(&code)) => return Ok(all),
-                Err(error) => return Err(aws.failed(doing, error)),
+                Err(error) => return Err(aws.failed(action, error)),
             };
             let (items, next) = self
-                .parse(aws, doing, &answer, &read)?
-                .ok_or_else(|| self.unreadable(aws, doing, "an entry lacks a required field"))?;
+                .parse(aws, action, &answer, &read)?
+                .ok_or_else(|| self.unreadable(aws, action, "an entry lacks a required field"))?;
             all.extend(items);
             match next {
                 Some(next) => page = ask.clone().with(token, &next),
@@ -77,9 +77,9 @@ impl Api {
     }
 
     /// Returns the error for an answer that cannot be parsed or lacks something that it is documented to have.
-    pub(super) fn unreadable(&self, aws: &Aws, doing: &str, why: &str) -> Error {
+    pub(super) fn unreadable(&self, aws: &Aws, action: &str, why: &str) -> Error {
         let (service, region) = (self.service.id, &aws.region);
-        let message = format!("cannot {doing}: cannot parse the response from {service} in {region}: {why}");
+        let message = format!("cannot {action}: cannot parse the response from {service} in {region}: {why}");
         Error::new(ErrorKind::Aws, message)
             .with_hint("check that nothing between this machine and AWS (a proxy, AWS_ENDPOINT_URL) answers instead")
     }
@@ -141,14 +141,14 @@ impl Ask {
 /// Reads the code and the message of an error answer. Both may be absent, because something between this program and the
 /// service, such as a proxy, may have answered instead.
 fn refusal(text: &str) -> ErrorMetadata {
-    let mut said = ErrorMetadata::builder();
+    let mut metadata = ErrorMetadata::builder();
     let document = Document::parse(text).ok();
     let error = document.as_ref().and_then(|document| document.descendants().find(|node| node.has_tag_name("Error")));
     if let Some(error) = error {
-        said = said.code(part(error, "Code").unwrap_or_default());
-        said = said.message(part(error, "Message").unwrap_or_default());
+        metadata = metadata.code(part(error, "Code").unwrap_or_default());
+        metadata = metadata.message(part(error, "Message").unwrap_or_default());
     }
-    said.build()
+    metadata.build()
 }
 
 /// Returns the descendant of an element at this path, with one name per level: `vCpuInfo/defaultVCpus`.

@@ -11,14 +11,14 @@ use crate::event::step;
 /// Deletes all objects in a bucket. CloudFormation deletes only empty buckets, no matter who stored the objects.
 pub(crate) async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
     step(&format!("emptying the bucket `{bucket}`"));
-    let doing = format!("empty the bucket `{bucket}`");
+    let action = format!("empty the bucket `{bucket}`");
     let client = client!(aws, s3);
     // The objects listed by one pass are deleted before the next.
     loop {
         let page = match client.list_object_versions().bucket(bucket).send().await {
             Ok(page) => page,
             Err(error) if code(&error) == Some("NoSuchBucket") => return Ok(()),
-            Err(error) => return Err(aws.failed(&doing, error)),
+            Err(error) => return Err(aws.failed(&action, error)),
         };
         let versions = page.versions.unwrap_or_default().into_iter().map(|one| (one.key, one.version_id));
         let markers = page.delete_markers.unwrap_or_default().into_iter().map(|one| (one.key, one.version_id));
@@ -32,10 +32,10 @@ pub(crate) async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
         }
         let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build().expect("there are objects");
         let response = client.delete_objects().bucket(bucket).delete(delete).send().await;
-        let errors = response.map_err(|error| aws.failed(&doing, error))?.errors.unwrap_or_default();
+        let errors = response.map_err(|error| aws.failed(&action, error))?.errors.unwrap_or_default();
         if let Some(first) = errors.first() {
             let (key, why) = (first.key().unwrap_or_default(), first.message().unwrap_or("no reason was given"));
-            return Err(Error::new(ErrorKind::Aws, format!("cannot {doing}"))
+            return Err(Error::new(ErrorKind::Aws, format!("cannot {action}"))
                 .with_source(format!("`{key}`: {why}"))
                 .with_hint("fix that, then run the same command again; the stack still exists"));
         }

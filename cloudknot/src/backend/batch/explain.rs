@@ -146,9 +146,9 @@ mod tests {
     use crate::aws::batch::Attempt;
 
     fn check(exit_code: Option<i32>, container: &str, attempt: &str, kind: ItemErrorKind, message: &str) {
-        let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        let last = Attempt { exit_code, container_reason: said(container), reason: said(attempt), log: None };
-        let failure = why(&Described { attempts: vec![last], reason: said(attempt), ..Described::default() });
+        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let last = Attempt { exit_code, container_reason: given(container), reason: given(attempt), log: None };
+        let failure = why(&Described { attempts: vec![last], reason: given(attempt), ..Described::default() });
         assert_eq!((failure.kind, failure.message.as_str()), (kind, message));
         assert_eq!(failure.exit_code, exit_code);
     }

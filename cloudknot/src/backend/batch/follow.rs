@@ -147,13 +147,13 @@ impl Follower {
 /// Reports why nothing runs, as far as Batch says it, and ends nothing for that reason.
 struct Stuck {
     since: Instant,
-    asked: Option<Instant>,
+    last_check: Option<Instant>,
     told: Option<String>,
 }
 
 impl Stuck {
     fn new() -> Self {
-        Self { since: Instant::now(), asked: None, told: None }
+        Self { since: Instant::now(), last_check: None, told: None }
     }
 
     async fn look(&mut self, of: &Follower) -> Result<()> {
@@ -161,9 +161,9 @@ impl Stuck {
         if of.ledger.control.running.load(Ordering::Relaxed) > 0 {
             self.since = Instant::now();
         }
-        let due = self.since.elapsed() > STUCK && self.asked.is_none_or(|asked| asked.elapsed() > STUCK);
+        let due = self.since.elapsed() > STUCK && self.last_check.is_none_or(|last_check| last_check.elapsed() > STUCK);
         let Some(sent) = waiting.filter(|_| due) else { return Ok(()) };
-        self.asked = Some(Instant::now());
+        self.last_check = Some(Instant::now());
         // An array gives no reason itself; its first waiting child does.
         let child = sent.children.start
             + sent.seen.count(&["SUCCEEDED", "FAILED"]).min(sent.children.end - sent.children.start - 1);

@@ -127,10 +127,10 @@ impl Follower {
 
     /// Returns the resources of the run's jobs in this round. Their validity was checked before the run was recorded.
     fn resources(&self, round: u32) -> Resources {
-        let asked = self.ledger.record.manifest.resources;
-        let asked = Resources { memory_mib: asked.memory_in(round), ..asked };
-        let given = self.note.jobs.as_ref().map(|jobs| jobs.given(&self.function.resources, asked));
-        given.and_then(Result::ok).unwrap_or(asked)
+        let requested = self.ledger.record.manifest.resources;
+        let requested = Resources { memory_mib: requested.memory_in(round), ..requested };
+        let given = self.note.jobs.as_ref().map(|jobs| jobs.given(&self.function.resources, requested));
+        given.and_then(Result::ok).unwrap_or(requested)
     }
 
     /// Returns the round's children that have items without an outcome, with those items.

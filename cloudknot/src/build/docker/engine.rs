@@ -75,7 +75,7 @@ pub(super) async fn assemble(
     worker: &[u8],
     options: &ImageOptions,
 ) -> Result<Image, DockerError> {
-    let image_failed = |source| DockerError { doing: Operation::Assemble, source: Box::new(source) };
+    let image_failed = |source| DockerError { operation: Operation::Assemble, source: Box::new(source) };
     let architecture = Architecture::of(worker).map_err(image_failed)?;
     let name = match base {
         Base::Image(name) => engine.pull(name, architecture).await?,
@@ -88,10 +88,11 @@ pub(super) async fn assemble(
 impl Engine {
     /// Loads the image of this archive into the engine, under the names in the archive.
     pub(crate) async fn load_archive(&self, path: &Path) -> Result<(), DockerError> {
-        let doing = || Operation::LoadArchive(path.to_owned());
-        let tar = std::fs::read(path).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
+        let operation = || Operation::LoadArchive(path.to_owned());
+        let tar =
+            std::fs::read(path).map_err(|source| DockerError { operation: operation(), source: source.into() })?;
         let load = self.docker.import_image(ImportImageOptions::default(), bollard::body_full(tar.into()), None);
-        load.try_collect::<Vec<_>>().await.map_err(|source| DockerError::new(doing(), source))?;
+        load.try_collect::<Vec<_>>().await.map_err(|source| DockerError::new(operation(), source))?;
         Ok(())
     }
 
@@ -112,37 +113,42 @@ impl Engine {
 
     /// Builds a Dockerfile in the engine. Returns the ID of the image.
     async fn build(&self, dockerfile: &Path, architecture: Architecture) -> Result<String, DockerError> {
-        let doing = || Operation::Build(dockerfile.to_owned());
-        let tar = context::tar(dockerfile).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
+        let operation = || Operation::Build(dockerfile.to_owned());
+        let tar =
+            context::tar(dockerfile).map_err(|source| DockerError { operation: operation(), source: source.into() })?;
         let platform = format!("linux/{}", architecture.docker());
         let options =
             BuildImageOptionsBuilder::default().dockerfile(context::DOCKERFILE).platform(&platform).rm(true).build();
-        let text = std::fs::read(dockerfile).map_err(|source| DockerError { doing: doing(), source: source.into() })?;
+        let text = std::fs::read(dockerfile)
+            .map_err(|source| DockerError { operation: operation(), source: source.into() })?;
         let mut logins = HashMap::new();
         for image in froms::images(&String::from_utf8_lossy(&text)) {
             logins.extend(self.login(&image).await);
         }
-        let mut said = String::new();
+        let mut output = String::new();
         let mut id = None;
         let tar = bollard::body_full(tar.into());
         let mut lines = std::pin::pin!(self.docker.build_image(options, Some(logins), Some(tar)));
         loop {
             match lines.try_next().await {
                 Ok(Some(line)) => {
-                    said.extend(line.stream);
+                    output.extend(line.stream);
                     id = line.aux.and_then(|made| made.id).or(id);
                 }
                 Ok(None) => break,
                 // The engine's error names the step that failed; only the output of that step says why.
                 Err(source) => {
                     return Err(DockerError {
-                        doing: doing(),
-                        source: Box::new(BuildFailure { source, said: last_lines(&said) }),
+                        operation: operation(),
+                        source: Box::new(BuildFailure { source, output: last_lines(&output) }),
                     });
                 }
             }
         }
-        id.ok_or_else(|| DockerError { doing: doing(), source: "the engine did not report the ID of the image".into() })
+        id.ok_or_else(|| DockerError {
+            operation: operation(),
+            source: "the engine did not report the ID of the image".into(),
+        })
     }
 
     /// Returns the stored credentials for the registry of an image, with the name by which the engine asks for them.
@@ -166,8 +172,10 @@ impl Engine {
     }
 
     async fn export(&self, name: &str) -> Result<Image, DockerError> {
-        let failed =
-            |source: Box<dyn Error + Send + Sync>| DockerError { doing: Operation::Export(name.to_owned()), source };
+        let failed = |source: Box<dyn Error + Send + Sync>| DockerError {
+            operation: Operation::Export(name.to_owned()),
+            source,
+        };
         let mut file = tempfile::tempfile().map_err(|error| failed(error.into()))?;
         let mut pieces = std::pin::pin!(self.docker.export_image(name));
         while let Some(piece) = pieces.try_next().await.map_err(|error| failed(error.into()))? {
@@ -180,14 +188,14 @@ impl Engine {
 }
 
 impl DockerError {
-    fn new(doing: Operation, source: EngineError) -> Self {
+    fn new(operation: Operation, source: EngineError) -> Self {
         // The crate's own text names the status and not the image; the engine's message is more useful.
         let source: Box<dyn Error + Send + Sync> = match source {
             EngineError::DockerResponseServerError { message, .. } => message.into(),
             EngineError::DockerStreamError { error } => error.into(),
             source => source.into(),
         };
-        Self { doing, source }
+        Self { operation, source }
     }
 }
 
@@ -216,7 +224,7 @@ fn last_lines(text: &str) -> String {
 #[derive(Debug)]
 struct BuildFailure {
     source: EngineError,
-    said: String,
+    output: String,
 }
 
 impl fmt::Display for BuildFailure {
@@ -226,8 +234,8 @@ impl fmt::Display for BuildFailure {
             | EngineError::DockerResponseServerError { message, .. } => f.write_str(message)?,
             source => write!(f, "{source}")?,
         }
-        if !self.said.is_empty() {
-            write!(f, "\n{}", self.said)?;
+        if !self.output.is_empty() {
+            write!(f, "\n{}", self.output)?;
         }
         Ok(())
     }

@@ -87,8 +87,8 @@ pub(super) async fn push(repository: &Repository, image: &Image, tags: &[&str]) 
 pub(super) async fn delete(repository: &Repository, digest: &str) -> Result<Deleted, RegistryError> {
     let session = repository.open().await?;
     let reference = repository.reference.clone_with_digest(digest.to_owned());
-    let doing = format!("delete `{digest}` from `{}`", repository.name);
-    session.attempt(&doing, || Box::pin(session.delete(&reference))).await
+    let action = format!("delete `{digest}` from `{}`", repository.name);
+    session.attempt(&action, || Box::pin(session.delete(&reference))).await
 }
 
 /// Returns whether this is a valid name for an image.
@@ -155,8 +155,8 @@ impl Repository {
         }
     }
 
-    fn failed(&self, doing: &str, error: &OciDistributionError) -> RegistryError {
-        RegistryError::of(doing, self.reference.registry(), self.login.is_given(), classify(error))
+    fn failed(&self, action: &str, error: &OciDistributionError) -> RegistryError {
+        RegistryError::of(action, self.reference.registry(), self.login.is_given(), classify(error))
     }
 }
 
@@ -175,7 +175,7 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, OciDistributionError>
 
 impl Session<'_> {
     /// Runs an operation, and repeats it after a pause while it fails with a transient error.
-    async fn attempt<'f, T>(&self, doing: &str, mut once: impl FnMut() -> Answer<'f, T>) -> Result<T, RegistryError> {
+    async fn attempt<'f, T>(&self, action: &str, mut once: impl FnMut() -> Answer<'f, T>) -> Result<T, RegistryError> {
         let mut wait = FIRST_WAIT;
         let mut failed = 0;
         loop {
@@ -183,17 +183,17 @@ impl Session<'_> {
             let error = tokio::select! {
                 answer = once() => match answer {
                     Ok(value) => return Ok(value),
-                    Err(error) => self.repository.failed(doing, &error),
+                    Err(error) => self.repository.failed(action, &error),
                 },
                 () = self.watch.over() => {
-                    RegistryError::stalled(doing, self.repository.reference.registry(), self.watch.patience())
+                    RegistryError::stalled(action, self.repository.reference.registry(), self.watch.patience())
                 }
             };
             failed += 1;
             if !error.kind().is_passing() || failed >= self.repository.attempts {
                 return Err(error);
             }
-            self.report(&Progress::Retrying { doing, reason: &error.reason(), failed, wait });
+            self.report(&Progress::Retrying { action, reason: &error.reason(), failed, wait });
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
@@ -205,8 +205,8 @@ impl Session<'_> {
 
     /// Returns the digest that a tag refers to, if the tag exists.
     async fn digest_of(&self, reference: &Reference) -> Result<Option<String>, RegistryError> {
-        let doing = format!("look up `{reference}`");
-        let found = self.attempt(&doing, || Box::pin(self.client.fetch_manifest_digest(reference, &self.auth))).await;
+        let action = format!("look up `{reference}`");
+        let found = self.attempt(&action, || Box::pin(self.client.fetch_manifest_digest(reference, &self.auth))).await;
         match found {
             Ok(digest) => Ok(Some(digest)),
             Err(error) if error.kind() == RegistryErrorKind::NotFound => Ok(None),
@@ -219,8 +219,8 @@ impl Session<'_> {
         let mut sent = 0;
         for blob in image.blobs() {
             let (digest, bytes) = (blob.digest.as_str(), blob.bytes.len() as u64);
-            let doing = format!("send `{digest}` to `{}`", self.repository.name);
-            if self.attempt(&doing, || Box::pin(self.send_blob(blob))).await? {
+            let action = format!("send `{digest}` to `{}`", self.repository.name);
+            if self.attempt(&action, || Box::pin(self.send_blob(blob))).await? {
                 sent += bytes;
                 self.report(&Progress::Sent { digest, bytes });
             } else {
@@ -246,8 +246,9 @@ impl Session<'_> {
     async fn send_manifest(&self, reference: &Reference, image: &Image) -> Result<(), RegistryError> {
         let body = image.manifest_blob().bytes.clone();
         let kind = HeaderValue::from_static(MANIFEST_TYPE);
-        let doing = format!("tag `{reference}`");
-        self.attempt(&doing, || Box::pin(self.client.push_manifest_raw(reference, body.clone(), kind.clone()))).await?;
+        let action = format!("tag `{reference}`");
+        self.attempt(&action, || Box::pin(self.client.push_manifest_raw(reference, body.clone(), kind.clone())))
+            .await?;
         Ok(())
     }
 

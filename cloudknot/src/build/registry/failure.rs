@@ -58,25 +58,25 @@ struct Cause(String);
 
 impl RegistryError {
     pub(super) fn of(
-        doing: &str,
+        action: &str,
         registry: &str,
         login_given: bool,
         (kind, cause): (RegistryErrorKind, String),
     ) -> Self {
         Self {
             kind,
-            message: format!("cannot {doing}"),
+            message: format!("cannot {action}"),
             cause: Some(Cause(cause)),
             hint: hint(kind, registry, login_given),
         }
     }
 
     /// Returns the error for an operation without progress for the duration of `patience`.
-    pub(super) fn stalled(doing: &str, registry: &str, patience: Duration) -> Self {
+    pub(super) fn stalled(action: &str, registry: &str, patience: Duration) -> Self {
         let seconds = patience.as_secs();
         Self {
             kind: RegistryErrorKind::Connection,
-            message: format!("cannot {doing}"),
+            message: format!("cannot {action}"),
             cause: Some(Cause(format!("timed out: no data was sent or received for {seconds} seconds"))),
             hint: hint(RegistryErrorKind::Connection, registry, false),
         }

@@ -17,11 +17,11 @@ mod permissions;
 /// Verbs whose permissions are checked.
 const VERBS: [Allowed; 4] = [Allowed::ParsCreate, Allowed::Deploy, Allowed::Run, Allowed::Clobber];
 
-pub(super) async fn examine(asked: &Examination) -> Vec<Finding> {
+pub(super) async fn examine(examination: &Examination) -> Vec<Finding> {
     // Waiting for cargo and rustc would block a thread that other tasks need.
     let here = tokio::task::spawn_blocking(Here::look).await.expect("looking does not panic");
     // Boxed, because the future is large and rarely polled.
-    let (account, docker) = tokio::join!(Box::pin(account::examine(asked, &here)), machine::docker());
+    let (account, docker) = tokio::join!(Box::pin(account::examine(examination, &here)), machine::docker());
     let (needs_arm64, account) = account;
     let mut found = account;
     found.extend(machine::tools(here.machine, needs_arm64));

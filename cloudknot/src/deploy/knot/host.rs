@@ -229,7 +229,7 @@ fn note_of(knot: &Knot, pars: &Pars, types: Option<Vec<Types>>) -> KnotNote {
         schema: String::new(),
     };
     let types = types.or_else(|| (!deployed.types.is_empty()).then(|| deployed.types.iter().map(noted).collect()));
-    // Job sizes on an existing queue are unknown: the deploy asked for its compute, and does not record the answer.
+    // Job sizes on an existing queue are unknown: the deploy looked up its compute, and does not record it.
     let jobs = deployed.settings.queue.is_none().then(|| JobSizes {
         fargate: deployed.settings.compute.unwrap_or_default().is_fargate(),
         vcpus: deployed.settings.vcpus,

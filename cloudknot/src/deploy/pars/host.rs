@@ -45,7 +45,7 @@ pub(super) async fn plan(builder: &ParsBuilder) -> Result<Plan> {
 
 pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
     let ParsResolved::Open(state) = ParsState::resolve(builder, Intent::Template).await? else {
-        unreachable!("for a template all is asked");
+        unreachable!("a template is always resolved in full");
     };
     let plan = ParsPlan::new(&state)?;
     if plan.makes_default_vpc {

@@ -6,17 +6,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloudknot::{Error, ItemError, Run};
-use cloudknot_tests::trial::{Fact, Failed, Spec, Task, counted, files, tell};
+use cloudknot_tests::trial::{Behavior, Fact, Failed, Spec, counted, files, tell};
 use serde::{Deserialize, Serialize};
 
 mod carried;
 #[cfg(feature = "counterparts")]
 mod dropped;
 
-/// Performs the task.
+/// Behaves as the input says.
 #[cloudknot::remote]
-fn work(task: Task) -> Result<u64, Oops> {
-    perform(task)
+fn work(input: Behavior) -> Result<u64, Oops> {
+    perform(input)
 }
 
 #[derive(Debug)]
@@ -34,80 +34,80 @@ impl std::error::Error for Oops {
     }
 }
 
-fn perform(task: Task) -> Result<u64, Oops> {
+fn perform(input: Behavior) -> Result<u64, Oops> {
     let sleep = |milliseconds| std::thread::sleep(Duration::from_millis(milliseconds));
-    match task {
-        Task::Double(number) => return Ok(2 * number),
-        Task::Panic(message) => a_function_that_panics(&message),
-        Task::PanicInThread => std::thread::spawn(|| panic!("in a thread")).join().unwrap(),
-        Task::PanicPassedOn => {
+    match input {
+        Behavior::Double(number) => return Ok(2 * number),
+        Behavior::Panic(message) => a_function_that_panics(&message),
+        Behavior::PanicInThread => std::thread::spawn(|| panic!("in a thread")).join().unwrap(),
+        Behavior::PanicPassedOn => {
             let panicked = std::thread::spawn(|| panic!("passed on")).join();
             panicked.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
-        Task::Caught(number) => {
+        Behavior::Caught(number) => {
             let caught = std::panic::catch_unwind(|| panic!("caught"));
             return Ok(number + u64::from(caught.is_err()));
         }
-        Task::Fail(causes) => {
+        Behavior::Fail(causes) => {
             let chain = causes.into_iter().rev().fold(None, |cause, text| Some(Oops(text, cause.map(Box::new))));
             return chain.map_or(Ok(0), Err);
         }
-        Task::Abort => std::process::abort(),
-        Task::Segfault => segfault(),
-        Task::Overflow => return Ok(overflow(1)),
-        Task::Exit(code) => std::process::exit(code),
-        Task::Kill => raise(rustix::process::Signal::KILL),
-        Task::Allocate => return Ok(vec![1_u8; 1 << 60].len() as u64),
-        Task::Sleep(milliseconds, value) => {
+        Behavior::Abort => std::process::abort(),
+        Behavior::Segfault => segfault(),
+        Behavior::Overflow => return Ok(overflow(1)),
+        Behavior::Exit(code) => std::process::exit(code),
+        Behavior::Kill => raise(rustix::process::Signal::KILL),
+        Behavior::Allocate => return Ok(vec![1_u8; 1 << 60].len() as u64),
+        Behavior::Sleep(milliseconds, value) => {
             sleep(milliseconds);
             return Ok(value);
         }
-        Task::Print(out, err, next) => {
+        Behavior::Print(out, err, next) => {
             print!("{out}");
             eprint!("{err}");
             return perform(*next);
         }
-        Task::Count(file, number, milliseconds) => {
+        Behavior::Count(file, number, milliseconds) => {
             append(&file, number);
             sleep(milliseconds);
             return Ok(number);
         }
-        Task::Wait(file, number, go_on) => {
+        Behavior::Wait(file, number, go_on) => {
             append(&file, number);
-            return perform(Task::After(go_on, Box::new(Task::Sleep(0, number))));
+            return perform(Behavior::After(go_on, Box::new(Behavior::Sleep(0, number))));
         }
-        Task::After(file, next) => {
+        Behavior::After(file, next) => {
             while !file.exists() {
                 sleep(10);
             }
             return perform(*next);
         }
-        Task::Until(file, number, attempts) => {
+        Behavior::Until(file, number, attempts) => {
             append(&file, number);
             let tried = counted(&file).into_iter().filter(|&counted| counted == number).count();
             return if tried < attempts { Err(Oops(format!("attempt {tried} fails"), None)) } else { Ok(number) };
         }
-        Task::Env(name) => {
+        Behavior::Env(name) => {
             let value = std::env::var(&name).map_err(|error| Oops(format!("`{name}`: {error}"), None))?;
             return value.parse().map_err(|_| Oops(format!("`{value}` is no number"), None));
         }
-        Task::Fork => fork_and_die(),
-        Task::Child => {
+        Behavior::Fork => fork_and_die(),
+        Behavior::Child => {
             let status = std::process::Command::new("sleep").arg("1000").status();
             return Err(Oops(format!("it ended: {status:?}"), None));
         }
-        Task::DieLater => {
+        Behavior::DieLater => {
             std::thread::spawn(move || {
                 sleep(1_000);
                 std::process::abort();
             });
             return Ok(1);
         }
-        Task::Nested => {
-            let refused = work.map([Task::Double(1)]).wait().map_err(|error| format!("{:?}", error.kind()));
+        Behavior::Nested => {
+            let refused = work.map([Behavior::Double(1)]).wait().map_err(|error| format!("{:?}", error.kind()));
             return Ok(u64::from(refused == Err("Nested".into())));
         }
-        Task::Deadline => {
+        Behavior::Deadline => {
             let end = cloudknot::deadline().ok_or_else(|| Oops("nothing ends it".into(), None))?;
             let left = end.saturating_duration_since(std::time::Instant::now()).as_millis();
             return Ok(left.try_into().expect("it is not so long"));
@@ -279,7 +279,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         ["status", spec, go_on] => status(submit(spec)?.await?, Path::new(go_on)).await?,
         ["cancel-own", spec, started] => cancel_own(submit(spec)?.await?, Path::new(started)).await?,
-        ["call", number] => tell(&Fact::Found(work.call(Task::Double(number.parse()?)).await?.to_string())),
+        ["call", number] => tell(&Fact::Found(work.call(Behavior::Double(number.parse()?)).await?.to_string())),
         ["later"] => tell_outcomes(&later.map([(5, 1), (1, 2), (0, 0)]).submit().await?).await?,
         #[cfg(feature = "counterparts")]
         ["on-docker"] => tell_outcomes(&other.map([5, 6]).on(cloudknot::Backend::docker()).submit().await?).await?,
@@ -310,11 +310,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-type Inputs = std::vec::IntoIter<Task>;
+type Inputs = std::vec::IntoIter<Behavior>;
 
-fn map(spec: &str) -> serde_json::Result<cloudknot::Map<Inputs, Task, u64>> {
+fn map(spec: &str) -> serde_json::Result<cloudknot::Map<Inputs, Behavior, u64>> {
     let spec: Spec = serde_json::from_str(spec)?;
-    let mut map = work.map(spec.tasks);
+    let mut map = work.map(spec.inputs);
     map = if let Some(chunk) = spec.chunk { map.chunk(chunk) } else { map };
     map = if let Some(parallel) = spec.parallel { map.parallel(parallel) } else { map };
     map = if let Some(retries) = spec.retries { map.retries(retries) } else { map };
@@ -329,7 +329,7 @@ fn map(spec: &str) -> serde_json::Result<cloudknot::Map<Inputs, Task, u64>> {
     Ok(spec.tags.into_iter().fold(map, |map, (name, value)| map.tag(name, value)))
 }
 
-fn submit(spec: &str) -> serde_json::Result<cloudknot::Submit<Inputs, Task, u64>> {
+fn submit(spec: &str) -> serde_json::Result<cloudknot::Submit<Inputs, Behavior, u64>> {
     Ok(map(spec)?.submit())
 }
 
@@ -532,5 +532,5 @@ impl cloudknot::Hook for Panicking {
 
 fn panicking_hook() {
     cloudknot::set_hook(Some(Box::new(Panicking)));
-    tell_values(work.map([Task::Double(1), Task::Double(2)]).wait());
+    tell_values(work.map([Behavior::Double(1), Behavior::Double(2)]).wait());
 }

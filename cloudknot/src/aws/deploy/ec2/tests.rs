@@ -20,19 +20,19 @@ use super::*;
 /// connection.
 #[derive(Debug, Clone, Default)]
 struct Wire {
-    asked: Arc<Mutex<Vec<Asked>>>,
+    requests: Arc<Mutex<Vec<Request>>>,
     answers: Arc<Mutex<VecDeque<(u16, String)>>>,
 }
 
 /// A recorded request: its headers, with the address as `uri`, and its body.
-type Asked = (Vec<(String, String)>, String);
+type Request = (Vec<(String, String)>, String);
 
 impl HttpConnector for Wire {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let headers = request.headers().iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         let headers = [("uri".to_owned(), request.uri().to_owned())].into_iter().chain(headers).collect();
         let body = String::from_utf8(request.body().bytes().unwrap().to_vec()).unwrap();
-        self.asked.lock().unwrap().push((headers, body));
+        self.requests.lock().unwrap().push((headers, body));
         let (status, answer) = self.answers.lock().unwrap().pop_front().expect("a request too many");
         HttpConnectorFuture::ready(match status {
             0 => Err(ConnectorError::io(answer.into())),
@@ -70,12 +70,12 @@ impl Wire {
     /// Returns the forms that were sent, without the version, which all of them have.
     fn forms(&self) -> Vec<String> {
         let short = |body: &str| body.replacen("&Version=2016-11-15", "", 1);
-        self.asked.lock().unwrap().iter().map(|(_, body)| short(body)).collect()
+        self.requests.lock().unwrap().iter().map(|(_, body)| short(body)).collect()
     }
 
     fn header(&self, request: usize, name: &str) -> String {
-        let asked = self.asked.lock().unwrap();
-        let found = asked[request].0.iter().find(|(header, _)| header.eq_ignore_ascii_case(name));
+        let requests = self.requests.lock().unwrap();
+        let found = requests[request].0.iter().find(|(header, _)| header.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.clone()).unwrap_or_default()
     }
 }
@@ -315,14 +315,14 @@ async fn refusal_has_caller_action_and_hint() {
         assert!(kind == ErrorKind::Aws || error.hint().is_some(), "{error:?}");
     }
     let what = "cannot list the subnets of the VPC `vpc-1`\n  caused by: ";
-    let said = |code: &str| format!("{what}so it is ({code})");
+    let expected = |code: &str| format!("{what}so it is ({code})");
     for (code, kind) in [
         ("UnauthorizedOperation", ErrorKind::Denied),
         ("AuthFailure", ErrorKind::Credentials),
         ("RequestExpired", ErrorKind::Credentials),
         ("InvalidParameterValue", ErrorKind::Aws),
     ] {
-        check(403, &refusal(code), kind, &said(code)).await;
+        check(403, &refusal(code), kind, &expected(code)).await;
     }
     check(500, "", ErrorKind::Aws, &format!("{what}AWS answered with status 500")).await;
     check(0, "no such host", ErrorKind::Aws, what).await;

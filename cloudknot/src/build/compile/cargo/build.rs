@@ -33,7 +33,7 @@ impl Build<'_> {
             )
         };
         let mut cargo = command.stdout(Stdio::piped()).spawn().map_err(|cause| failed().with_source(cause))?;
-        let output = cargo.stdout.take().expect("the standard output of cargo was asked to be a pipe");
+        let output = cargo.stdout.take().expect("the standard output of cargo is a pipe");
         let (mut executable, mut fresh) = (None, true);
         for message in Message::parse_stream(std::io::BufReader::new(output)) {
             if let Message::CompilerArtifact(artifact) = message.map_err(|cause| failed().with_source(cause))? {

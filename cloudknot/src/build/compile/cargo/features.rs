@@ -25,8 +25,9 @@ pub(crate) fn missing_aws(program: &Program) -> Result<Option<AwsFeature>, Compi
     let add =
         Add { package, dependency, cloudknot, is_workspace: program.cargo.metadata.workspace_packages().len() > 1 };
     let key = dependency.map_or("cloudknot", |dependency| dependency.rename.as_deref().unwrap_or(&dependency.name));
-    let asked = wanted.iter().flat_map(|feature| [format!("{key}/{feature}"), format!("{key}?/{feature}")]).collect();
-    let mut own = implying(&package.features, &asked);
+    let enabling =
+        wanted.iter().flat_map(|feature| [format!("{key}/{feature}"), format!("{key}?/{feature}")]).collect();
+    let mut own = implying(&package.features, &enabling);
     own.remove("default");
     let feature = if own.contains(FEATURE) { Some(FEATURE.to_owned()) } else { own.pop_first() };
     Ok(Some(match feature {
@@ -73,12 +74,12 @@ fn enabled(program: &Program) -> Result<BTreeSet<String>, CompileError> {
     Ok(features.split(',').filter(|feature| !feature.is_empty()).map(str::to_owned).collect())
 }
 
-fn ask(mut command: Command, doing: &str) -> Result<String, CompileError> {
-    let failed = || CompileError::new(CompileErrorKind::Settings, format!("cannot {doing}"));
+fn ask(mut command: Command, action: &str) -> Result<String, CompileError> {
+    let failed = || CompileError::new(CompileErrorKind::Settings, format!("cannot {action}"));
     let output = command.output().map_err(|cause| failed().with_source(cause))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: ").to_owned();
-        return Err(failed().with_source(said));
+        let message = String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: ").to_owned();
+        return Err(failed().with_source(message));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -126,8 +126,8 @@ fn features(package: &Package, selection: &Selection) -> Result<Vec<Value>, Comp
             .map(|name| name.as_str().into())
             .collect());
     }
-    let asked = selection.features.iter().flat_map(|some| some.split([',', ' '])).filter(|name| !name.is_empty());
-    asked
+    let names = selection.features.iter().flat_map(|some| some.split([',', ' '])).filter(|name| !name.is_empty());
+    names
         .map(|name| match name.split_once('/') {
             None => Ok(name.into()),
             Some((of, name)) if package.name.as_str() == of => Ok(name.into()),
@@ -142,7 +142,7 @@ fn features(package: &Package, selection: &Selection) -> Result<Vec<Value>, Comp
 
 /// Returns the version of the resolver that the user's workspace is resolved with.
 fn resolver(metadata: &Metadata, manifest: &Table) -> String {
-    let said = |table: &str| manifest.get(table)?.get("resolver")?.as_str().map(ToString::to_string);
+    let given = |table: &str| manifest.get(table)?.get("resolver")?.as_str().map(ToString::to_string);
     let by_edition = || {
         let manifest = metadata.workspace_root.join("Cargo.toml");
         let root = metadata.packages.iter().find(|package| package.manifest_path == manifest)?;
@@ -152,7 +152,7 @@ fn resolver(metadata: &Metadata, manifest: &Table) -> String {
             _ => "3",
         })
     };
-    said("workspace").or(said("package")).or(by_edition().map(Into::into)).unwrap_or_else(|| "1".into())
+    given("workspace").or(given("package")).or(by_edition().map(Into::into)).unwrap_or_else(|| "1".into())
 }
 
 /// Returns the patches with their paths as seen from the generated package.

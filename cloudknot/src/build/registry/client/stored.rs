@@ -86,8 +86,8 @@ fn stored(folder: &Path, registry: &str) -> Result<Option<DockerCredential>, Reg
             Ok(None)
         }
         Err(CredentialRetrievalError::HelperFailure { helper, stdout, stderr }) => {
-            let said = if stderr.trim().is_empty() { stdout } else { stderr };
-            Err(failed(format!("the helper `docker-credential-{helper}` said: {}", said.trim())))
+            let answer = if stderr.trim().is_empty() { stdout } else { stderr };
+            Err(failed(format!("the helper `docker-credential-{helper}` reported: {}", answer.trim())))
         }
         Err(error) => Err(failed(error.to_string())),
     }

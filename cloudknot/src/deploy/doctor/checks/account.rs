@@ -25,9 +25,9 @@ const VCPUS: [(&str, &str, &str); 4] = [
 ];
 
 /// Checks the account. Also returns whether the Knot is on 64-bit ARM.
-pub(super) async fn examine(asked: &Examination, here: &Here) -> (bool, Vec<Finding>) {
+pub(super) async fn examine(examination: &Examination, here: &Here) -> (bool, Vec<Finding>) {
     let (config, choices) = choices().await;
-    let account = Account { profile: asked.profile.clone(), region: asked.region.clone() };
+    let account = Account { profile: examination.profile.clone(), region: examination.region.clone() };
     let mut found = Vec::new();
     let aws = match Aws::load(&account).await {
         Ok(aws) => match aws.caller().await {
@@ -48,17 +48,17 @@ pub(super) async fn examine(asked: &Examination, here: &Here) -> (bool, Vec<Find
     found.push(choices);
     let note = here.note();
     let noted = note.as_ref().ok().and_then(Option::as_ref);
-    let knot = asked.knot.clone().or_else(|| noted.map(|note| note.knot.clone()));
+    let knot = examination.knot.clone().or_else(|| noted.map(|note| note.knot.clone()));
     let knot = knot.or_else(|| here.program.as_ref().ok().map(|(name, _)| name.clone()));
     let Some((aws, number, arn)) = aws else {
-        let not_asked = "not checked: AWS does not know the caller";
+        let unchecked = "not checked: AWS does not know the caller";
         for about in ["permissions", "quotas", "Pars", "Knot"] {
-            found.push(Finding::unknown(about, not_asked));
+            found.push(Finding::unknown(about, unchecked));
         }
         found.push(program(here, &note, None));
         return (false, found);
     };
-    let state = AccountState::look(&aws, &account, asked.pars.clone(), config.pars, knot.as_deref()).await;
+    let state = AccountState::look(&aws, &account, examination.pars.clone(), config.pars, knot.as_deref()).await;
     let max_vcpus = state.knot.as_ref().and_then(|knot| knot.deployed.settings.max_vcpus).unwrap_or(MAX_VCPUS);
     let scope = state.scope(&aws, &number, knot.as_deref());
     let (allowed, quotas) = tokio::join!(
@@ -119,7 +119,7 @@ impl AccountState {
     async fn look(
         aws: &Aws,
         account: &Account,
-        said: Option<String>,
+        given: Option<String>,
         chosen: Option<String>,
         knot: Option<&str>,
     ) -> Self {
@@ -129,7 +129,7 @@ impl AccountState {
             None => (None, Finding::unknown("Knot", "none is named").remedy("name one: --knot NAME")),
         };
         // An existing Knot already has a Pars.
-        let named = said.or_else(|| knot.as_ref().map(|knot| knot.pars_name().to_owned())).or(chosen);
+        let named = given.or_else(|| knot.as_ref().map(|knot| knot.pars_name().to_owned())).or(chosen);
         let name = named.clone().unwrap_or_else(default_pars);
         let (pars, of_pars) = match stacks.find(&format!("{PARS_STACKS}{name}")).await {
             Ok(None) => (None, absent_pars(aws, &name, named.is_some())),

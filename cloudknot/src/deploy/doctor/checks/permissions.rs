@@ -6,7 +6,7 @@ use crate::deploy::doctor::{Finding, State, in_one_line};
 use crate::deploy::policy::{Allowed, Scope};
 use crate::error::ErrorKind;
 
-/// Returns one finding for each verb, or a single one if IAM cannot be asked.
+/// Returns one finding for each verb, or a single one if the request to IAM fails.
 pub(super) async fn examine(aws: &Aws, caller: &str, scope: &Scope, verbs: &[Allowed], has_pars: bool) -> Vec<Finding> {
     let about = "permissions";
     let policies: Vec<_> = verbs.iter().map(|verb| verb.policy(scope)).collect();
@@ -56,12 +56,12 @@ mod tests {
     fn every_question_about_our_policies_is_one_that_iam_takes() {
         let scope = Scope::new("123456789012", "eu-west-1", "lab", "sweep");
         for verb in crate::deploy::doctor::checks::VERBS {
-            let asked = questions(&verb.policy(&scope), "eu-west-1");
-            assert!(asked.len() >= 8, "{}", verb.name());
+            let questions = questions(&verb.policy(&scope), "eu-west-1");
+            assert!(questions.len() >= 8, "{}", verb.name());
             let asks_iam =
                 |question: &Question| question.actions.iter().any(|action| action.starts_with("iam:Simulate"));
-            assert!(!asked.iter().any(asks_iam), "{} can do without", verb.name());
-            for question in asked {
+            assert!(!questions.iter().any(asks_iam), "{} can do without", verb.name());
+            for question in questions {
                 let all = question.actions.iter().chain(&question.resources).chain(question.context.values());
                 assert!(all.clone().all(|text| text == "*" || !text.contains('*')), "{question:?}");
                 assert!(!question.actions.is_empty() && !question.resources.is_empty(), "{question:?}");

@@ -110,7 +110,7 @@ impl Resolved {
         Ok(())
     }
 
-    /// Looks up the Pars again, and asks for what has not been asked yet, before the Knot is changed.
+    /// Looks up the Pars again, and looks up what has not been looked up yet, before the Knot is changed.
     pub(super) async fn refresh_for_a_change(&mut self, account: &Account, intent: Intent) -> Result<()> {
         let name = self.state.pars.planned().name;
         match (pars::find(&self.state.stacks, &name, account).await?, &self.state.pars) {
@@ -127,7 +127,7 @@ impl Resolved {
 
     /// Answers of AWS to [`ask`](Self::ask).
     pub(super) fn answers(&self) -> &Answers {
-        self.answers.as_ref().expect("AWS is asked before the Knot is changed")
+        self.answers.as_ref().expect("the account is looked up before the Knot is changed")
     }
 }
 

@@ -129,7 +129,7 @@ impl Wanted<'_> {
             "log_group": pars.log_group(),
             "subnets": pars.subnets().collect::<Vec<_>>(),
             "security_groups": [pars.security_group()],
-            "assign_public_ip": pars.outputs.get("AssignPublicIp").is_some_and(|said| said == "ENABLED"),
+            "assign_public_ip": pars.outputs.get("AssignPublicIp").is_some_and(|value| value == "ENABLED"),
             "instance_profile": pars.instance_profile(),
             "execution_role": execution_role,
             "secrets": self.secret_values(),
@@ -381,12 +381,12 @@ mod tests {
         Wanted { name: "sweep", settings, functions: &[], ids: Vec::new(), arch: Arch::X86_64, digest: "sha256:aa" }
     }
 
-    fn said(text: &str) -> KnotSettings {
+    fn parsed(text: &str) -> KnotSettings {
         serde_json::from_str(text).expect("the settings are JSON")
     }
 
     fn refusal(settings: &str) -> String {
-        wanted(&said(settings)).check().unwrap_err().to_string()
+        wanted(&parsed(settings)).check().unwrap_err().to_string()
     }
 
     #[test]
@@ -394,15 +394,15 @@ mod tests {
         let check = |settings: &str, why: &str| assert!(refusal(settings).contains(why), "{}", refusal(settings));
         let mount = |more: &str| format!(r#"{{"mounts": {{"/data": {{"file-system": "fs-01234567", {more}}}}}}}"#);
         let point = r#""access-point": "fsap-01234567""#;
-        wanted(&said(&mount(point))).check().unwrap();
-        wanted(&said(&mount(&format!(r#"{point}, "root": "/""#)))).check().unwrap();
-        wanted(&said(&mount(r#""root": "/shared""#))).check().unwrap();
+        wanted(&parsed(&mount(point))).check().unwrap();
+        wanted(&parsed(&mount(&format!(r#"{point}, "root": "/""#)))).check().unwrap();
+        wanted(&parsed(&mount(r#""root": "/shared""#))).check().unwrap();
         check(&mount(&format!(r#"{point}, "root": "/shared""#)), "an access point has its own root");
         check(r#"{"mounts": {"data": "fs-01234567"}}"#, "`mounts` at `data`");
         check(r#"{"ephemeral-storage": "50 GiB"}"#, "it is for Fargate only");
         check(r#"{"ephemeral-storage": "50 GiB", "compute": "spot"}"#, "it is for Fargate only");
         let queue = "arn:aws:batch:eu-west-1:123456789012:job-queue/lab";
-        let on_a_queue = said(&format!(r#"{{"ephemeral-storage": "50 GiB", "queue": "{queue}"}}"#));
+        let on_a_queue = parsed(&format!(r#"{{"ephemeral-storage": "50 GiB", "queue": "{queue}"}}"#));
         wanted(&on_a_queue).check().unwrap();
     }
 
@@ -424,7 +424,7 @@ mod tests {
     fn keys_of_secrets_are_those_that_the_execution_role_may_use() {
         let key = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd";
         let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:api-AbCdEf";
-        let with_both = said(&format!(r#"{{"secrets": {{"KEY": "{secret}:key::"}}, "secret-keys": ["{key}"]}}"#));
+        let with_both = parsed(&format!(r#"{{"secrets": {{"KEY": "{secret}:key::"}}, "secret-keys": ["{key}"]}}"#));
         wanted(&with_both).check().unwrap();
         let values = wanted(&with_both).secret_values();
         assert_eq!(values, json!({"manager": [secret], "parameters": [], "kms": [key]}));
