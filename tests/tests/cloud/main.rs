@@ -8,6 +8,8 @@ mod dropped;
 mod knot;
 mod many;
 mod moto;
+mod pars;
+mod refusals;
 mod store_s3;
 mod walk;
 

@@ -3,16 +3,20 @@
 //! The same call leads to the wanted state of a stack, no matter in which state the stack was left, or by whom: an operation
 //! in progress is waited for, and a stack that failed is deleted or rolled back first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_cloudformation as cloudformation;
-use cloudformation::types::{Capability, Output, ResourceStatus, StackEvent, StackStatus, Tag};
+use cloudformation::types::{Capability, Output, StackStatus, Tag};
 use tokio::time::sleep;
 
 use crate::aws::{Aws, client, code, message};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{self, Event, step};
+use crate::event::step;
+
+mod events;
+
+use events::Operation;
 
 /// Prefix of the names of all stacks of Knots.
 pub(crate) const KNOT_STACKS: &str = "cloudknot-knot-";
@@ -88,16 +92,6 @@ enum Next {
     Update,
     /// The stack consists of a change set that was never executed.
     Refuse,
-}
-
-/// Operation on a stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operation {
-    Create,
-    Change,
-    /// Continuation of a rollback that failed.
-    RollBack,
-    Delete,
 }
 
 /// Result of the request to update a stack.
@@ -308,114 +302,10 @@ impl Stacks {
             pause = (pause * 3 / 2).min(POLL_INTERVAL.1);
         }
     }
-
-    /// Reports the events since the last one that was reported, and returns the ID of the newest event. The first call
-    /// reports none, because its events are earlier.
-    async fn report_events(&self, name: &str, id: &str, reported: Option<String>) -> Result<String> {
-        let events = self.events(name, id).await?;
-        let newest = events.first().and_then(|event| event.event_id.clone()).unwrap_or_default();
-        if let Some(reported) = reported {
-            let unheard: Vec<_> =
-                events.iter().take_while(|event| event.event_id.as_ref() != Some(&reported)).collect();
-            for event in unheard.into_iter().rev().filter(|event| event.physical_resource_id() != Some(id)) {
-                event::report(&Event::Resource {
-                    stack: name,
-                    resource: event.logical_resource_id().unwrap_or_default(),
-                    kind: event.resource_type().unwrap_or_default(),
-                    status: event.resource_status().map_or("", ResourceStatus::as_str),
-                    reason: event.resource_status_reason(),
-                });
-            }
-        }
-        Ok(newest)
-    }
-
-    /// Returns the events of a stack and its resources since the start of its last operation, and some earlier ones, sorted
-    /// newest first.
-    async fn events(&self, name: &str, id: &str) -> Result<Vec<StackEvent>> {
-        let mut pages = self.client.describe_stack_events().stack_name(id).into_paginator().send();
-        let mut events = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page =
-                page.map_err(|error| self.aws.failed(&format!("read the events of the stack `{name}`"), error))?;
-            events.extend(page.stack_events.unwrap_or_default());
-            if events.iter().any(|event| Operation::INITIAL.iter().any(|operation| operation.begins(event, id))) {
-                break;
-            }
-        }
-        Ok(events)
-    }
-
-    /// Returns the error of a failed operation. Its source is the resource that failed first, which caused the other
-    /// failures.
-    async fn failure(&self, name: &str, stack: &Stack, operation: Operation) -> Error {
-        let events = match self.events(name, &stack.id).await {
-            Ok(events) => events,
-            Err(error) => return error,
-        };
-        let message = format!("cannot {} the stack `{name}`", operation.name());
-        let failed = failures(&events, &stack.id, operation);
-        let (why, hint) = match failed.first() {
-            Some(event) => {
-                let (resource, kind) = (event.logical_resource_id(), event.resource_type());
-                let reason = event.resource_status_reason().unwrap_or("no reason was given");
-                (
-                    format!("{} ({}): {reason}", resource.unwrap_or_default(), kind.unwrap_or_default()),
-                    format!("fix that, then run the same command; the stack is {}", stack.status),
-                )
-            }
-            None => (
-                stack.reason.clone().unwrap_or_else(|| format!("its status is {}", stack.status)),
-                "run the same command again".to_owned(),
-            ),
-        };
-        let hint = if operation == Operation::RollBack { way_out(stack, &failed) } else { hint };
-        Error::new(ErrorKind::Aws, message).with_source(why).with_hint(hint)
-    }
 }
 
 fn time(time: Option<aws_smithy_types::DateTime>) -> SystemTime {
     time.and_then(|time| SystemTime::try_from(time).ok()).unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-/// Returns the hint for a stack that cannot be rolled back.
-fn way_out(stack: &Stack, failed: &[&StackEvent]) -> String {
-    let left = failed.iter().filter(|event| status(event) == "UPDATE_FAILED");
-    let left: BTreeSet<&str> = left.filter_map(|event| event.logical_resource_id()).collect();
-    let left = if left.is_empty() { vec!["<each that is UPDATE_FAILED>"] } else { left.into_iter().collect() };
-    format!(
-        "fix that, then run the same command, which continues the rollback. If it cannot be fixed, let CloudFormation skip \
-         it: `aws cloudformation continue-update-rollback --region {} --stack-name {} --resources-to-skip {}`, then run \
-         the same command; or clobber it, and create it again",
-        stack.region(),
-        stack.name,
-        left.join(" ")
-    )
-}
-
-impl Operation {
-    /// Operations that are independent of the operation before them.
-    const INITIAL: [Self; 3] = [Self::Create, Self::Change, Self::Delete];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Change => "change",
-            Self::RollBack => "roll back",
-            Self::Delete => "delete",
-        }
-    }
-
-    /// Returns whether the event is the start of this operation by the stack itself.
-    fn begins(self, event: &StackEvent, id: &str) -> bool {
-        let begun = match self {
-            Self::Create => "CREATE_IN_PROGRESS",
-            Self::Change => "UPDATE_IN_PROGRESS",
-            Self::RollBack => "UPDATE_ROLLBACK_IN_PROGRESS",
-            Self::Delete => "DELETE_IN_PROGRESS",
-        };
-        is_of_the_stack(event, id) && status(event) == begun
-    }
 }
 
 impl Stack {
@@ -505,87 +395,11 @@ impl Body {
     }
 }
 
-/// Returns the resources that failed since the stack itself last began this operation, the earliest first, because it
-/// caused the later ones. The newest event comes first in `events`, and the events of the stack itself name the stack as
-/// their resource.
-fn failures<'e>(events: &'e [StackEvent], id: &str, operation: Operation) -> Vec<&'e StackEvent> {
-    // A resource that was in progress when another one failed ends like this: "Resource creation cancelled".
-    let cancelled = |event: &StackEvent| {
-        let reason = event.resource_status_reason().unwrap_or_default();
-        reason.starts_with("Resource ") && reason.trim_end_matches('.').ends_with(" cancelled")
-    };
-    let begun =
-        |event: &StackEvent| Operation::INITIAL.iter().chain([&operation]).any(|operation| operation.begins(event, id));
-    let of_this_time = events.iter().take_while(|event| !begun(event));
-    let failed = of_this_time.filter(|event| !is_of_the_stack(event, id) && status(event).ends_with("_FAILED"));
-    let mut failed: Vec<_> = failed.filter(|event| !cancelled(event)).collect();
-    failed.reverse();
-    failed
-}
-
-fn is_of_the_stack(event: &StackEvent, id: &str) -> bool {
-    event.physical_resource_id() == Some(id)
-}
-
-fn status(event: &StackEvent) -> &str {
-    event.resource_status().map_or("", ResourceStatus::as_str)
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const STACK: &str = "arn:aws:cloudformation:eu-west-1:123456789012:stack/a/1";
-
-    fn event(resource: &str, status: &str, reason: &str) -> StackEvent {
-        let id = if resource == "a" { STACK } else { resource };
-        let event = StackEvent::builder().stack_id(STACK).event_id("e").stack_name("a");
-        let event = event.timestamp(aws_smithy_types::DateTime::from_secs(0)).logical_resource_id(resource);
-        let event = event.physical_resource_id(id).resource_status(ResourceStatus::from(status));
-        event.resource_status_reason(reason).build()
-    }
-
-    #[test]
-    fn the_first_failure_is_the_one_that_the_rest_follows_from() {
-        let newest_first = [
-            event("a", "ROLLBACK_COMPLETE", ""),
-            event("Bucket", "DELETE_COMPLETE", ""),
-            event("a", "ROLLBACK_IN_PROGRESS", "The following resource(s) failed to create: [JobQueue, JobRole]."),
-            event("JobRole", "CREATE_FAILED", "Resource creation cancelled"),
-            event("Repository", "CREATE_FAILED", "a later one"),
-            event("JobQueue", "CREATE_FAILED", "not authorized to perform batch:CreateJobQueue"),
-            event("JobQueue", "CREATE_IN_PROGRESS", ""),
-            event("a", "CREATE_IN_PROGRESS", "User Initiated"),
-            event("Bucket", "DELETE_FAILED", "of an earlier time"),
-            event("a", "DELETE_IN_PROGRESS", "User Initiated"),
-        ];
-        let failed = failures(&newest_first, STACK, Operation::Create);
-        let failed: Vec<_> = failed.into_iter().filter_map(StackEvent::logical_resource_id).collect();
-        assert_eq!(failed, ["JobQueue", "Repository"]);
-        assert!(failures(&newest_first[7..8], STACK, Operation::Create).is_empty(), "nothing has failed yet");
-    }
-
-    #[test]
-    fn a_roll_back_that_fails_again_tells_its_own_failure_and_the_way_out() {
-        let newest_first = [
-            event("a", "UPDATE_ROLLBACK_FAILED", "The following resource(s) failed to update: [JobQueue]."),
-            event("JobRole", "UPDATE_FAILED", "Resource update cancelled"),
-            event("JobQueue", "UPDATE_FAILED", "the job was cancelled by its owner"),
-            event("a", "UPDATE_ROLLBACK_IN_PROGRESS", "User Initiated"),
-            event("a", "UPDATE_ROLLBACK_FAILED", ""),
-            event("Environment", "UPDATE_FAILED", "mended since"),
-            event("a", "UPDATE_ROLLBACK_IN_PROGRESS", ""),
-            event("JobDefinition", "UPDATE_FAILED", "what began it"),
-            event("a", "UPDATE_IN_PROGRESS", "User Initiated"),
-        ];
-        let failed = failures(&newest_first, STACK, Operation::RollBack);
-        assert_eq!(failed.len(), 1);
-        let stack = stack(StackStatus::UpdateRollbackFailed);
-        let command = "continue-update-rollback --region eu-west-1 --stack-name a --resources-to-skip JobQueue`";
-        assert!(way_out(&stack, &failed).contains(command), "{}", way_out(&stack, &failed));
-        let first = failures(&newest_first, STACK, Operation::Change)[0].logical_resource_id();
-        assert_eq!(first, Some("JobDefinition"), "of a change, all that followed is reported by what began it");
-    }
+    pub(super) const STACK: &str = "arn:aws:cloudformation:eu-west-1:123456789012:stack/a/1";
 
     #[test]
     fn failed_creation_is_recreated() {
@@ -597,7 +411,7 @@ mod tests {
         assert_eq!(stack(StackStatus::UpdateRollbackComplete).deletion_note(), None);
     }
 
-    fn stack(status: StackStatus) -> Stack {
+    pub(super) fn stack(status: StackStatus) -> Stack {
         Stack {
             name: "a".into(),
             id: STACK.into(),

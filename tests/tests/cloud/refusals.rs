@@ -1,0 +1,247 @@
+//! Requests that `cargo knot` refuses before anything is created: invalid settings, missing permissions, full quotas.
+
+use std::process::Command;
+
+use cloudknot_tests::counterparts::check;
+use cloudknot_tests::recorder::{Instead, Seen};
+use serde_json::Value;
+
+use crate::account::{Account, SERVICE_ROLE, USER, text};
+
+#[test]
+fn invalid_settings_create_nothing() {
+    let Some(account) = Account::new() else { return };
+    let refused = |arguments: &[&str], says: &[&str]| {
+        check(&mut account.knot(arguments), 2, says);
+    };
+    refused(&["pars", "create", "1st"], &["invalid Pars name `1st`"]);
+    refused(&["pars", "create", "lab", "--cidr", "10.0.0.0/8"], &["must be from /16 to /28"]);
+    refused(&["pars", "create", "lab", "--log-retention", "8"], &["hint: use 14"]);
+    refused(&["pars", "create", "lab", "--tag", "aws:x=1"], &["are reserved"]);
+    let deploy = |more: &[&str], says: &[&str]| {
+        let deploy = ["deploy", "-p", "lone", "--offline", "--fast"];
+        refused(&[&deploy, more].concat(), says);
+    };
+    deploy(&["--knot", "-x-"], &["unexpected argument"]);
+    deploy(&["--knot", "x-"], &["invalid Knot name `x-`"]);
+    deploy(&["--memory", "8"], &["`8` has no unit"]);
+    deploy(&["--attempts", "11"], &["must be from 1 to 10"]);
+    deploy(&["--compute", "fargate", "--ami", "ami-1"], &["Fargate has no instances"]);
+    deploy(&["--bid-percentage", "60"], &["it is for `compute = \"spot\"` only"]);
+    deploy(&["--secret", "KEY=somewhere"], &["invalid secret `somewhere`"]);
+    deploy(&["--ephemeral-storage", "50 GiB"], &["it is for Fargate only"]);
+    let trusting = ["deploy", "-p", "lone", "--offline", "--fast", "--ca-bundle", "nowhere.pem"];
+    check(&mut account.knot(&trusting), 5, &["nowhere.pem"]);
+    assert!(account.recorder.operations().is_empty(), "no request was sent");
+    deploy(&["--compute", "fargate", "--gpus", "1"], &["it requests GPUs, which Fargate does not have"]);
+    deploy(&["--memory", "9000 GiB", "--instance-types", "m5.large"], &["(m5.large) has 8192 MiB"]);
+    deploy(&["--instance-types", "z9.large"], &["z9.large"]);
+    let broken = ["deploy", "-p", "odd", "--example", "broken", "--offline", "--fast"];
+    check(&mut account.knot(&broken), 101, &["this_does_not_exist", "caused by: cargo ended"]);
+    check(&mut account.knot(&["deploy", "-p", "odd", "--offline", "--fast"]), 4, &["cannot find a remote function"]);
+    let left = account.left();
+    assert_eq!(left["repositories"], Value::from(Vec::<Value>::new()), "nothing of a Knot was made");
+}
+
+/// Returns those of these requests that create something.
+fn made(calls: &[String]) -> Vec<&String> {
+    let makes = |call: &&String| {
+        ["Create", "/create", "Put", "Register", "/register", "Update"].iter().any(|word| call.contains(word))
+    };
+    calls.iter().filter(makes).collect()
+}
+
+#[test]
+fn settings_that_aws_rejects_create_nothing() {
+    let Some(account) = Account::new() else { return };
+    let refused = |command: &mut Command, code: i32, says: &[&str]| {
+        let before = account.recorder.operations().len();
+        check(command, code, says);
+        let calls = account.recorder.operations().split_off(before);
+        assert!(made(&calls).is_empty() && !calls.is_empty(), "{calls:?}");
+        calls
+    };
+    let bucket = |status: u16, says: &[&str]| {
+        account.recorder.instead(move |seen| (seen.method == "HEAD").then(|| Instead::Answer(status, String::new())));
+        refused(&mut account.knot(&["pars", "create", "lab", "--bucket", "taken"]), 8, says);
+    };
+    bucket(403, &["error: cannot use the bucket `taken`: it belongs to another account", "hint: choose another name"]);
+    bucket(301, &["error: cannot use the bucket `taken`: it is in another region", "hint: choose another name"]);
+
+    let key = account.script(USER);
+    let (id, secret) = key.split_once(' ').expect("the script prints both");
+    account.recorder.instead(|seen| {
+        (seen.operation() == "iam SimulatePrincipalPolicy").then(|| Instead::Answer(200, denied(seen)))
+    });
+    let as_ada = |mut command: Command| {
+        command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
+        command
+    };
+    let calls = refused(
+        &mut as_ada(account.knot(&["pars", "create", "lab"])),
+        7,
+        &[
+            "error: permission denied: `arn:aws:iam::123456789012:user/ada` lacks cloudformation:CreateStack, iam:CreateRole",
+            "hint: ask an administrator to grant it: `cargo knot policy pars-create` prints the policy; nothing was created",
+        ],
+    );
+    assert_eq!(calls.last().map(String::as_str), Some("iam SimulatePrincipalPolicy"));
+    account.check_empty(&[]);
+
+    account.recorder.as_it_is();
+    check(&mut account.knot(&["pars", "create"]), 0, &[]);
+    let role = account.script(SERVICE_ROLE);
+    account.recorder.instead(|seen| {
+        (seen.operation() == "iam SimulatePrincipalPolicy").then(|| Instead::Answer(200, denied(seen)))
+    });
+    refused(
+        &mut as_ada(account.deploy(&role, &[])),
+        7,
+        &[
+            "lacks batch:CreateJobQueue, batch:RegisterJobDefinition, cloudformation:CreateStack",
+            "`cargo knot policy deploy`",
+        ],
+    );
+    // Who may only read can still see what a deploy would change, and print the template.
+    let planned = text(check(&mut as_ada(account.deploy(&role, &["--dry-run"])), 0, &[]));
+    assert!(planned.contains("lacks batch:CreateJobQueue"), "{planned}");
+    let planned = text(check(&mut as_ada(account.knot(&["pars", "create", "other", "--dry-run"])), 0, &[]));
+    assert!(planned.contains("lacks cloudformation:CreateStack"), "{planned}");
+    let template =
+        ["template", "knot", "-p", "lone", "--offline", "--fast", "--knot", "sweep", "--service-role", &role];
+    let template = text(check(&mut as_ada(account.knot(&template)), 0, &[]));
+    assert!(template.contains("AWS::Batch::JobQueue"), "{template}");
+    account.recorder.instead(|seen| match seen.operation().as_str() {
+        "iam SimulatePrincipalPolicy" => Some(Instead::Answer(200, denied(seen))),
+        "batch POST /v1/describejobqueues" => Some(Instead::Answer(200, queues(50))),
+        "servicequotas ListServiceQuotas" => Some(Instead::Answer(200, quotas(50))),
+        _ => None,
+    });
+    refused(
+        &mut as_ada(account.deploy(&role, &["--dry-run"])),
+        7,
+        &["error: job queue quota exceeded: 50 of 50 in use"],
+    );
+
+    let full = |most: u32| {
+        account.recorder.instead(move |seen| match seen.operation().as_str() {
+            "batch POST /v1/describejobqueues" => Some(Instead::Answer(200, queues(50))),
+            "servicequotas ListServiceQuotas" => Some(Instead::Answer(200, quotas(most))),
+            _ => None,
+        });
+    };
+    full(50);
+    refused(
+        &mut account.deploy(&role, &[]),
+        7,
+        &["error: job queue quota exceeded: 50 of 50 in use", "hint: clobber unused Knots (`cargo knot list`)"],
+    );
+    assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
+    // A quota can have been raised.
+    full(51);
+    check(&mut account.deploy(&role, &[]), 0, &["creating the stack `cloudknot-knot-sweep`"]);
+    println!("{}", account.recorder.validate());
+}
+
+/// Script that creates this many more networks, addresses, and gateways in the first zone.
+const NETWORKS: &str = "
+import boto3, sys
+ec2 = boto3.client('ec2')
+zone = min(z['ZoneName'] for z in ec2.describe_availability_zones()['AvailabilityZones'])
+subnet = ec2.describe_subnets(Filters=[{'Name': 'availability-zone', 'Values': [zone]}])['Subnets'][0]['SubnetId']
+for _ in range(networks):
+    ec2.create_vpc(CidrBlock='10.9.0.0/16')
+for _ in range(addresses):
+    ec2.allocate_address(Domain='vpc')
+for _ in range(gateways):
+    ec2.create_nat_gateway(SubnetId=subnet, ConnectivityType='private')
+print(zone)
+";
+
+#[test]
+fn network_over_a_quota_creates_nothing() {
+    let Some(account) = Account::new() else { return };
+    let more = |networks: u32, addresses: u32, gateways: u32| {
+        account.script(&format!("networks, addresses, gateways = {networks}, {addresses}, {gateways}\n{NETWORKS}"))
+    };
+    let create = ["pars", "create", "lab", "--cidr", "10.0.0.0/16", "--internet", "nat"];
+    let refused = |says: &[&str]| {
+        let before = account.recorder.operations().len();
+        check(&mut account.knot(&create), 7, says);
+        check(&mut account.knot(&[&create[..], &["--dry-run"]].concat()), 7, says);
+        let calls = account.recorder.operations().split_off(before);
+        assert!(made(&calls).is_empty(), "{calls:?}");
+    };
+    let zone = more(0, 0, 5);
+    refused(&[
+        &format!("error: NAT gateway quota exceeded: 5 of 5 in use in {zone}"),
+        "hint: delete unused ones, request an increase in Service Quotas (vpc, L-FE5A380F), or avoid the NAT gateway",
+    ]);
+    more(0, 5, 0);
+    refused(&["elastic address quota exceeded: 5 of 5 in use in eu-west-1", "(ec2, L-0263D0A3)"]);
+    // Five with the default one.
+    more(4, 0, 0);
+    refused(&["VPC quota exceeded: 5 of 5 in use in eu-west-1", "(vpc, L-F678F1CE), or use an existing VPC: --vpc"]);
+    account.check_empty(&[]);
+    account.recorder.instead(|seen| {
+        let quota = serde_json::json!({"Quota": {"Value": 6.0}}).to_string();
+        (seen.operation() == "servicequotas GetServiceQuota").then_some(Instead::Answer(200, quota))
+    });
+    check(&mut account.knot(&[&create[..], &["--dry-run"]].concat()), 0, &[]);
+    println!("{}", account.recorder.validate());
+}
+
+/// Returns IAM's answer that none of the requested actions is allowed.
+fn denied(seen: &Seen) -> String {
+    let form = seen.body.as_deref().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let actions =
+        form.filter(|(name, _)| name.starts_with("ActionNames.")).map(|(_, action)| action.replace("%3A", ":"));
+    let result = |action: String| {
+        format!("<member><EvalActionName>{action}</EvalActionName><EvalDecision>implicitDeny</EvalDecision></member>")
+    };
+    let results = actions.map(result).collect::<Vec<_>>().concat();
+    let results = format!("<EvaluationResults>{results}</EvaluationResults><IsTruncated>false</IsTruncated>");
+    let namespace = "https://iam.amazonaws.com/doc/2010-05-08/";
+    format!(
+        "<SimulatePrincipalPolicyResponse xmlns=\"{namespace}\"><SimulatePrincipalPolicyResult>{results}\
+         </SimulatePrincipalPolicyResult></SimulatePrincipalPolicyResponse>"
+    )
+}
+
+fn queues(count: usize) -> String {
+    let queue = |number| {
+        serde_json::json!({
+            "jobQueueName": format!("q{number}"), "jobQueueArn": format!("arn:q{number}"), "state": "ENABLED", "priority": 1,
+            "computeEnvironmentOrder": [],
+        })
+    };
+    serde_json::json!({"jobQueues": (0..count).map(queue).collect::<Vec<_>>()}).to_string()
+}
+
+fn quotas(most: u32) -> String {
+    let quota = |name: &str| serde_json::json!({"QuotaName": name, "Value": f64::from(most)});
+    serde_json::json!({"Quotas": [quota("Job queues per environment"), quota("Job queue limit")]}).to_string()
+}
+
+#[test]
+fn a_refusal_names_what_is_missing_and_what_to_do() {
+    let Some(account) = Account::new() else { return };
+    account.recorder.fail_next(1, 403, "AccessDenied");
+    check(
+        &mut account.knot(&["pars", "list"]),
+        7,
+        &["error: cannot list the stacks", "(AccessDenied)", "cargo knot policy"],
+    );
+    account.recorder.fail_next(1, 400, "ExpiredToken");
+    check(
+        &mut account.knot(&["list"]),
+        7,
+        &["(ExpiredToken)", "hint: the credentials of your user are not accepted: log in again"],
+    );
+    let mut nobody = account.knot(&["list"]);
+    nobody.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    check(&mut nobody, 7, &["hint: log in to AWS"]);
+    let mut nowhere = account.knot(&["list"]);
+    nowhere.env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
+    check(&mut nowhere, 2, &["error: cannot find the region of AWS", "cargo knot configure --region"]);
+}
