@@ -1,6 +1,5 @@
 //! The side of the tests: starts the trial program in a folder of its own, and finds its runs, processes and containers.
 
-use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

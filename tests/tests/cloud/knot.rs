@@ -2,15 +2,13 @@
 //! request is checked on its way, and AWS's own client counts what is left at the end.
 
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloudknot_tests::counterparts::{check, run};
-use cloudknot_tests::moto::{REGION, environment, python};
-use cloudknot_tests::recorder::{Instead, Seen};
+use cloudknot_tests::moto::{environment, python};
 use cloudknot_tests::workspaces::{LONE, STANDING_IN, workspace};
 use serde_json::Value;
 
-use crate::account::{Account, SERVICE_ROLE, STAND_IN, USER, json, text};
+use crate::account::{Account, SERVICE_ROLE, STAND_IN, json};
 
 /// Script that creates the job definition that an earlier deploy has left, of a function that the program no longer
 /// has.
