@@ -160,18 +160,16 @@ phase_lint() {
 }
 
 # Lints the library with each set of features that a user can choose, for the host and for a worker. Unless CLOUDKNOT_TESTS_ALSO
-# names `features`, uses only the sets that take seconds. `lint` covers the code of all sets at once. Tests compile workers with
-# and without S3, and fail on a warning.
+# names `features`, uses only the sets that take seconds. `lint` covers the code of all sets at once. The cfg of a worker is given
+# to the linter alone, because with RUSTFLAGS all dependencies would be compiled again; tests compile workers with and without
+# S3, and fail on a warning.
 phase_features() {
     has cargo-clippy || { skipped features "there is no clippy"; return; }
-    local set sets=("" progress) of_a_worker=("" deploy)
-    ! also features || sets+=(aws deploy) of_a_worker+=(aws)
+    local set sets=("" progress) lint=(cargo clippy --quiet --locked -p cloudknot --no-default-features)
+    ! also features || sets+=(aws deploy)
     for set in "${sets[@]}"; do
-        cargo clippy --quiet --locked -p cloudknot --no-default-features --features "$set" -- -D warnings
-    done
-    for set in "${of_a_worker[@]}"; do
-        RUSTFLAGS="--cfg cloudknot_worker" CARGO_TARGET_DIR="$target/worker-lint" \
-            cargo clippy --quiet --locked -p cloudknot --no-default-features --features "$set" -- -D warnings
+        "${lint[@]}" --features "$set" -- -D warnings
+        "${lint[@]}" --features "$set" -- -D warnings --cfg cloudknot_worker
     done
     also features || optional features "CLOUDKNOT_TESTS_ALSO=features lints aws and deploy as well"
 }
