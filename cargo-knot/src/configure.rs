@@ -82,7 +82,7 @@ impl Configure {
 /// which removes it.
 ///
 /// # Errors
-/// If the input ends, so that nothing is written.
+/// Returns an error if the input ends, so that nothing is written.
 fn answer(name: &str, current: Option<&str>) -> Result<Option<String>, Failure> {
     let Some(line) = output::ask(&format!("{name} [{}]", current.unwrap_or("-")))? else {
         return Err(Failure::new(exit::USAGE, "cannot read the settings: the input ended, and nothing was written"));

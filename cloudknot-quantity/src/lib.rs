@@ -10,7 +10,8 @@
 /// ```
 ///
 /// # Errors
-/// If the text has another form, or the amount is zero or not a whole number of MiB. The message shows the form.
+/// Returns an error if the text has another form, or the amount is zero or not a whole number of MiB. The message shows
+/// the form.
 pub fn memory_mib(text: &str) -> Result<u64, String> {
     const FORM: &str = "write a number and `MiB` or `GiB`, as in \"512 MiB\" or \"2 GiB\"";
     let (number, unit) = split(text.trim());
@@ -37,7 +38,7 @@ pub fn memory_mib(text: &str) -> Result<u64, String> {
 /// ```
 ///
 /// # Errors
-/// If the text has another form, or the duration is zero. The message shows the form.
+/// Returns an error if the text has another form, or the duration is zero. The message shows the form.
 pub fn seconds(text: &str) -> Result<u64, String> {
     const FORM: &str = "write a whole number and `s`, `m` or `h`, as in \"5s\", \"15m\" or \"1h 30m\"";
     let mut total: u64 = 0;

@@ -160,7 +160,7 @@ pub mod exit {
     /// Every outcome is stored.
     pub const DONE: i32 = 0;
     /// The store or the machine failed; another attempt may succeed.
-    pub const TROUBLE: i32 = 74;
+    pub const INFRASTRUCTURE: i32 = 74;
     /// The supervisor was told to stop before it was done; another attempt continues.
     pub const INTERRUPTED: i32 = 75;
     /// The worker is not the one that the run needs; another attempt would end the same way.
@@ -211,7 +211,7 @@ pub struct Manifest {
     pub resources: Resources,
     /// AWS Batch resources that the run uses, as they were at submission: later deploys do not affect the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch: Option<OnBatch>,
+    pub batch: Option<BatchResources>,
     /// Time of submission, RFC 3339.
     pub created: String,
 }
@@ -274,7 +274,7 @@ impl Resources {
 
 /// AWS Batch resources of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OnBatch {
+pub struct BatchResources {
     /// AWS region.
     pub region: String,
     /// ARN of the job queue.

@@ -63,7 +63,7 @@ pub struct Failure {
     pub chain: Vec<String>,
     /// Source location of the failure: `file:line:column`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<String>,
+    pub location: Option<String>,
     /// Backtrace of a panic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backtrace: Option<String>,
@@ -82,7 +82,7 @@ impl Failure {
             kind,
             message: message.into(),
             chain: Vec::new(),
-            place: None,
+            location: None,
             backtrace: None,
             exit_code: None,
             signal: None,
@@ -141,8 +141,8 @@ impl ItemError {
     }
 
     /// Returns the source location of a panic: `file:line:column`.
-    pub fn place(&self) -> Option<&str> {
-        self.0.failure.place.as_deref()
+    pub fn location(&self) -> Option<&str> {
+        self.0.failure.location.as_deref()
     }
 
     /// Returns the backtrace of a panic.
@@ -179,8 +179,8 @@ impl fmt::Display for ItemError {
         for cause in self.chain() {
             write!(f, ": {cause}")?;
         }
-        if let Some(place) = self.place() {
-            write!(f, ", at {place}")?;
+        if let Some(location) = self.location() {
+            write!(f, ", at {location}")?;
         }
         Ok(())
     }

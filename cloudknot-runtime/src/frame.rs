@@ -98,7 +98,7 @@ fn is_plain(type_name: &str) -> bool {
 /// Returns the length of the whole frame at the start of `bytes`.
 ///
 /// # Errors
-/// If `bytes` does not start with the header of a frame.
+/// Returns an error if `bytes` does not start with the header of a frame.
 pub fn frame_length(bytes: &[u8]) -> Result<u64, CodecError> {
     let bad = |what: String| CodecError::new("found no value", what);
     let header = bytes.get(..HEADER).ok_or_else(|| bad(format!("only {} bytes are left", bytes.len())))?;

@@ -108,7 +108,7 @@ fn listen_to_panics() {
 
 fn describe(info: &PanicHookInfo<'_>) -> Failure {
     let mut failure = Failure::new(ItemErrorKind::Panicked, message(info.payload()));
-    failure.place = info.location().map(ToString::to_string);
+    failure.location = info.location().map(ToString::to_string);
     failure.backtrace = Some(of_the_function(&Backtrace::force_capture().to_string()));
     failure
 }

@@ -103,7 +103,7 @@ pub enum End {
 impl ItemProcess {
     /// Starts an item process.
     pub fn start(launcher: &Launcher) -> io::Result<Self> {
-        let order = serde_json::to_string(&launcher.order).expect("an order is texts and a number");
+        let order = serde_json::to_string(&launcher.order).expect("an order serializes to JSON");
         let (log, log_writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let mut alive = alive();
         let mut child = Command::new(&launcher.program)

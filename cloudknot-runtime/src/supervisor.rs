@@ -445,7 +445,7 @@ impl Supervisor<'_> {
         let last = item.attempt > self.work.retries;
         let error = ItemError::new(failure, item.attempt).with_log(log);
         let key = self.work.keys.failure(item.index, self.work.round, item.attempt);
-        let bytes = serde_json::to_vec(&error).expect("an item's error is texts and numbers");
+        let bytes = serde_json::to_vec(&error).expect("an item's error serializes to JSON");
         engine::block_on(self.work.store.put(&key, bytes.into()))?;
         (self.report)(Event::Failed { item: item.index, error, last });
         let mut queue = self.lock();

@@ -36,7 +36,7 @@ fn describe() -> ! {
         Types { function: function.id.to_string(), fingerprint: schema.fingerprint, schema: schema.text.clone() }
     };
     let all: Vec<Types> = function::all().map(types).collect();
-    println!("{}", serde_json::to_string(&all).expect("types are texts and numbers"));
+    println!("{}", serde_json::to_string(&all).expect("types serialize to JSON"));
     std::process::exit(exit::DONE)
 }
 
@@ -55,7 +55,7 @@ impl Stop {
         let causes = std::iter::successors(Some(error), |error| error.source());
         let message = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
         let hint = hint.map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
-        Self { code: exit::TROUBLE, message: message + &hint }
+        Self { code: exit::INFRASTRUCTURE, message: message + &hint }
     }
 }
 

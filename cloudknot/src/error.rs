@@ -128,13 +128,13 @@ impl Error {
         }
         let mut message = format!("{} of {items} items of `{function}` failed in run {run}", own.len());
         for (index, error) in own.iter().take(3) {
-            write!(message, "\n  item {index} {error}").expect("a text takes more text");
+            write!(message, "\n  item {index} {error}").expect("writing to a `String` does not fail");
         }
         if own.len() > 3 {
-            write!(message, "\n  and {} more", own.len() - 3).expect("a text takes more text");
+            write!(message, "\n  and {} more", own.len() - 3).expect("writing to a `String` does not fail");
         }
         if !cancelled.is_empty() {
-            write!(message, "\n  {} were cancelled", cancelled.len()).expect("a text takes more text");
+            write!(message, "\n  {} were cancelled", cancelled.len()).expect("writing to a `String` does not fail");
         }
         Self::new(ErrorKind::ItemsFailed, message)
             .with_hint(format!(

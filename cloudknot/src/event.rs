@@ -20,8 +20,8 @@ pub enum Event<'a> {
         run: &'a str,
         /// Name of the function.
         function: &'a str,
-        /// Description of the place where the run is computed.
-        place: &'a str,
+        /// Description of the backend that computes the run.
+        backend: &'a str,
         /// Number of items.
         items: u64,
         /// Number of items that already have a value.
@@ -167,8 +167,8 @@ pub(crate) fn report(event: &Event<'_>) {
 /// Sends the event to `tracing`, for programs that collect it.
 fn trace(event: &Event<'_>) {
     match *event {
-        Event::Started { run, function, place, items, done } => {
-            tracing::info!(run, function, place, items, done, "a run begins");
+        Event::Started { run, function, backend, items, done } => {
+            tracing::info!(run, function, backend, items, done, "a run begins");
         }
         Event::Progress { run, done, failed } => tracing::debug!(run, done, failed, "a run made progress"),
         Event::Failed { run, item, error, last } => {

@@ -213,7 +213,7 @@ impl<T: Send + 'static> Run<T> {
             let Record { store, keys, manifest, round, .. } = &ledger.record;
             let scheduled = Round { items: ledger.without_value(), retries: manifest.retries };
             let next = round + 1;
-            let bytes = serde_json::to_vec(&scheduled).expect("a round is numbers");
+            let bytes = serde_json::to_vec(&scheduled).expect("a round serializes to JSON");
             if !store.create(&keys.round(next), bytes.into()).await? {
                 return Err(Error::new(
                     ErrorKind::Config,

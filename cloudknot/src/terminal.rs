@@ -69,10 +69,10 @@ impl Hook for Terminal {
     fn report(&self, event: &Event<'_>) {
         let mut shown = lock(&self.shown);
         match *event {
-            Event::Started { run, function, place, items, done } => {
+            Event::Started { run, function, backend, items, done } => {
                 let before =
                     if done > 0 { format!(", {} of them done before", HumanCount(done)) } else { String::new() };
-                say(&format!("{function} over {} {place}{before} (run {run})", counted(items, "input")));
+                say(&format!("{function} over {} {backend}{before} (run {run})", counted(items, "input")));
                 shown.runs.insert(run.to_owned(), Shown::new(function, items, done, self.bar));
                 drop(shown);
                 answer_interrupts(&self.shown);

@@ -48,7 +48,7 @@ fn main() -> cloudknot::Result<()> {
     let mut server = server.env(SERVER, "1").stdout(Stdio::piped()).spawn().expect("it can be started again");
     let mut address = String::new();
     BufReader::new(server.stdout.take().expect("it is piped")).read_line(&mut address).expect("it says where it is");
-    let home = tempfile::tempdir().expect("a temporary folder");
+    let home = tempfile::tempdir().expect("a temporary folder can be created");
     let note = json!({
         "knot": "bench", "profile": null, "region": "eu-west-1", "bucket": BUCKET, "prefix": "", "log-group": "logs",
         "queue": "queue", "job-definitions": {"cloudknot-tests:batch::same": "definition:1"}, "image": "image", "types": null,

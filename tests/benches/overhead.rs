@@ -22,7 +22,7 @@ const FEW: u32 = 1_000;
 #[cloudknot::main]
 fn main() -> cloudknot::Result<()> {
     cloudknot::set_hook(None);
-    let home = tempfile::tempdir().expect("a temporary folder");
+    let home = tempfile::tempdir().expect("a temporary folder can be created");
     // SAFETY: no other thread has been started yet.
     #[allow(unsafe_code)]
     unsafe {

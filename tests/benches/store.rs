@@ -15,7 +15,7 @@ const NUMBERS: usize = 1_000_000;
 const TURNS: u32 = 20;
 
 fn main() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = tempfile::tempdir().expect("a temporary folder can be created");
     let store: Arc<dyn Store> = Arc::new(DirStore::new(folder.path().join("store")));
     let fingerprint = Schema::of::<Vec<f64>, Vec<f64>>(Codec::Bincode).fingerprint;
     let values: Vec<f64> = (0..NUMBERS).map(|at| f64::from(u32::try_from(at).expect("it is small")).sqrt()).collect();

@@ -26,7 +26,7 @@ impl Authority {
             skipped("what needs a certificate authority", "there is no `openssl`");
             return None;
         }
-        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         let openssl = |arguments: &str| {
             run(Command::new("openssl").args(arguments.split(' ')).current_dir(&folder));
         };

@@ -257,7 +257,7 @@ impl Registry {
                 return None;
             }
         }
-        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         // The registry takes a free port and reports it: a port that was free before the start may be taken by now.
         let config = configure(folder.path(), SocketAddr::new(address, 0), authority);
         let mut daemon = Daemon::start(Command::new("docker-registry").arg("serve").arg(config), folder);

@@ -96,7 +96,7 @@ impl Forks {
 
     /// Starts Python and moto.
     fn start(python: PathBuf) -> Self {
-        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         let socket = folder.path().join("socket");
         let mut command = Command::new(python);
         command.arg("-B").arg(scripts().join("server.py")).arg("--forks").arg(&socket);
@@ -134,7 +134,7 @@ impl Fork {
     /// address at which it listens.
     fn new(forks: Arc<Forks>, environment: &BTreeMap<&str, Option<String>>) -> (Self, SocketAddr) {
         let connection = UnixStream::connect(&forks.socket).expect("moto is there to be forked");
-        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         let mut fork = Self { connection, folder, _forks: forks };
         let request = json!({ "environment": environment, "log": fork.log_file() });
         writeln!(fork.connection, "{request}").expect("moto listens");

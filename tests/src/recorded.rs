@@ -65,9 +65,9 @@ impl Recorded {
     /// Returns the name and the value of the worker's environment variable.
     ///
     /// # Panics
-    /// Never: a task consists of text and numbers.
+    /// Never: a task serializes to JSON.
     pub fn env(&self) -> (&'static str, String) {
-        (ENV_TASK, serde_json::to_string(&self.task).expect("a task is texts and numbers"))
+        (ENV_TASK, serde_json::to_string(&self.task).expect("a task serializes to JSON"))
     }
 
     /// Returns the values in the store, in order.

@@ -151,7 +151,7 @@ impl Recorder {
     pub fn before(url: &str) -> Self {
         let upstream = url.strip_prefix("http://").and_then(|address| address.parse().ok());
         let upstream = upstream.unwrap_or_else(|| panic!("`{url}` is not http:// with an IP address and a port"));
-        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         let file = File::create(folder.path().join("requests.jsonl")).expect("a new folder can be written to");
         let state = Arc::new(State {
             upstream,
@@ -366,7 +366,7 @@ impl State {
     }
 
     fn write(&self, seen: &Seen) {
-        let mut line = serde_json::to_string(seen).expect("a request is texts and numbers");
+        let mut line = serde_json::to_string(seen).expect("a request serializes to JSON");
         line.push('\n');
         // The folder exists as long as the recorder, and nobody reads the file afterwards.
         let _ = lock(&self.file).write_all(line.as_bytes());

@@ -101,7 +101,7 @@ impl S3Server {
     }
 
     async fn start_with(tls: Option<TlsAcceptor>) -> Self {
-        let temporary = tempfile::tempdir().expect("a temporary folder");
+        let temporary = tempfile::tempdir().expect("a temporary folder can be created");
         let (folder, requests) = (temporary.path().join("buckets"), temporary.path().join("requests"));
         std::fs::create_dir_all(folder.join(BUCKET)).expect("a bucket");
         let mut service = S3ServiceBuilder::new(FileSystem::new(&folder).expect("a file system"));

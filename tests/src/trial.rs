@@ -131,7 +131,7 @@ pub struct Failed {
     pub kind: String,
     pub message: String,
     pub chain: Vec<String>,
-    pub place: Option<String>,
+    pub location: Option<String>,
     pub backtrace: Option<String>,
     pub attempt: u32,
     pub exit_code: Option<i32>,
@@ -142,9 +142,9 @@ pub struct Failed {
 /// Encodes a value as JSON.
 ///
 /// # Panics
-/// Never: the values of the tests consist of text and numbers.
+/// Never: the values of the tests serialize to JSON.
 pub fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("texts and numbers are JSON")
+    serde_json::to_string(value).expect("the value serializes to JSON")
 }
 
 /// Returns the facts in the trial's output, without a last line that is incomplete.

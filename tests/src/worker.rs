@@ -30,7 +30,7 @@ fn main() {
 pub fn worker() -> &'static [u8] {
     static WORKER: OnceLock<Vec<u8>> = OnceLock::new();
     WORKER.get_or_init(|| {
-        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         let (source, worker) = (folder.path().join("worker.rs"), folder.path().join("worker"));
         fs::write(&source, PROGRAM).expect("a new folder can be written to");
         let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));

@@ -67,7 +67,7 @@ edition = "2024"
 [workspace.dependencies]
 cloudknot = { path = CLOUDKNOT, default-features = false }
 
-# As in the repository: optimised, what a worker depends on takes twice as long to compile.
+# As in the repository: optimized, what a worker depends on takes twice as long to compile.
 [profile.cloudknot-fast]
 inherits = "release"
 [profile.cloudknot-fast.package."*"]
@@ -303,7 +303,7 @@ pub fn program(name: &str) -> PathBuf {
     built(build, name)
 }
 
-/// Returns the path of the command `cargo knot` as users have it, optimised. Built on first use, which takes minutes.
+/// Returns the path of the command `cargo knot` as users have it, optimized. Built on first use, which takes minutes.
 ///
 /// # Panics
 /// If it does not compile.

@@ -58,7 +58,7 @@ impl Reply {
             Self::Ready => reply(READY, 0, &[]),
             Self::Refused(message) => reply(REFUSED, 0, message.as_bytes()),
             Self::Failed(item, failure) => {
-                let failure = serde_json::to_vec(failure).expect("a failure is texts and numbers");
+                let failure = serde_json::to_vec(failure).expect("a failure serializes to JSON");
                 reply(FAILED, *item, &failure)
             }
             Self::Value(item, frame) => reply(VALUE, *item, frame),

@@ -26,7 +26,8 @@ impl Aws {
     /// precedence over all of them.
     ///
     /// # Errors
-    /// If nothing names a region, or `config.toml` cannot be read. Credentials are resolved only when they are needed.
+    /// Returns an error if nothing names a region, or `config.toml` cannot be read. Credentials are resolved only when
+    /// they are needed.
     pub(crate) async fn load(account: &Account) -> Result<Self> {
         let chosen = Config::read()?;
         let named = account.profile.clone();

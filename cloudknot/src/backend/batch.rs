@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use cloudknot_runtime::contract::{self, InputLayout, Manifest, OnBatch, Resources, StoreAt, Task};
+use cloudknot_runtime::contract::{self, BatchResources, InputLayout, Manifest, Resources, StoreAt, Task};
 use cloudknot_runtime::engine;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, S3Store, Store, s3};
@@ -55,7 +55,7 @@ impl OnKnot {
     /// Returns the backend of the Knot that was noted beside the crate.
     ///
     /// # Errors
-    /// If no Knot is noted.
+    /// Returns an error if no Knot is noted.
     pub(super) fn noted() -> Result<Self> {
         let home = home::of_this_program();
         let note = KnotNote::read(&home)?.ok_or_else(|| {
@@ -131,7 +131,7 @@ impl Executor for OnKnot {
         }
         names::check_tags(&manifest.tags.clone().into_iter().collect::<Vec<_>>())?;
         let definition = note.job_definitions.get(&manifest.function).cloned().unwrap_or_default();
-        manifest.batch = Some(OnBatch {
+        manifest.batch = Some(BatchResources {
             region: note.region.clone(),
             queue: note.queue.clone(),
             job_definition: definition,
@@ -220,7 +220,7 @@ struct Follower {
     aws: Aws,
     batch: Batch,
     note: KnotNote,
-    on: OnBatch,
+    on: BatchResources,
     ledger: Arc<Ledger>,
     function: &'static Function,
     /// `true` if no outcome of the submitted items is stored.
@@ -269,7 +269,7 @@ fn store_of(note: &KnotNote) -> StoreAt {
 }
 
 fn environment(manifest: &Manifest, task: &Task) -> Vec<(String, String)> {
-    let task = serde_json::to_string(task).expect("a task is texts and numbers");
+    let task = serde_json::to_string(task).expect("a task serializes to JSON");
     let own = (contract::ENV_TASK.to_owned(), task);
     manifest.env.clone().into_iter().chain([own]).collect()
 }

@@ -194,7 +194,7 @@ impl Fleet {
             ..manifest.task(store, *round, scheduled.retries, child.number)
         };
         let own = [
-            format!("{}={}", contract::ENV_TASK, serde_json::to_string(&task).expect("a task is texts and numbers")),
+            format!("{}={}", contract::ENV_TASK, serde_json::to_string(&task).expect("a task serializes to JSON")),
             format!("{}={attempt}", contract::ENV_ATTEMPT),
         ];
         let users = manifest.env.iter().map(|(name, value)| format!("{name}={value}"));
@@ -243,7 +243,7 @@ impl Fleet {
             let mut failure = Failure::new(kind, message.clone());
             failure.exit_code = i32::try_from(ended.exit_code).ok();
             let error = ItemError::new(failure, scheduled.retries + 1).with_log(ended.log.clone());
-            let bytes = serde_json::to_vec(&error).expect("an item's error is texts and numbers");
+            let bytes = serde_json::to_vec(&error).expect("an item's error serializes to JSON");
             store.put(&keys.failure(item, *round, error.attempt()), bytes.into()).await?;
             self.ledger.failed(item, &error, true);
         }

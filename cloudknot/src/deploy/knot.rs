@@ -93,7 +93,7 @@ impl Knot {
     /// select.
     ///
     /// # Errors
-    /// If there is none, or a request to AWS fails.
+    /// Returns an error if there is none, or a request to AWS fails.
     pub async fn get(name: &str) -> Result<Self> {
         Self::builder(name).get().await
     }
@@ -101,7 +101,7 @@ impl Knot {
     /// Returns all Knots, sorted by name.
     ///
     /// # Errors
-    /// If a request to AWS fails.
+    /// Returns an error if a request to AWS fails.
     pub async fn list() -> Result<Vec<Self>> {
         Self::builder("any").list().await
     }
@@ -144,7 +144,7 @@ impl Knot {
     /// Returns the Pars that the Knot uses.
     ///
     /// # Errors
-    /// If a request to AWS fails.
+    /// Returns an error if a request to AWS fails.
     pub async fn pars(&self) -> Result<Pars> {
         let mut builder = Pars::builder(self.pars_name()).region(&self.region);
         builder.account.profile.clone_from(&self.account.profile);
@@ -196,7 +196,7 @@ impl Knot {
     /// ```
     ///
     /// # Errors
-    /// If its Pars cannot be looked up.
+    /// Returns an error if its Pars cannot be looked up.
     pub async fn backend(&self) -> Result<Backend> {
         host_await!(host::backend(self))
     }
@@ -205,7 +205,7 @@ impl Knot {
     /// would.
     ///
     /// # Errors
-    /// If its Pars cannot be looked up, or the note cannot be written.
+    /// Returns an error if its Pars cannot be looked up, or the note cannot be written.
     pub async fn use_beside(&self, folder: impl Into<PathBuf>) -> Result<()> {
         let folder = folder.into();
         host_await!(host::use_beside(self, &folder))
@@ -356,8 +356,8 @@ impl KnotBuilder {
     /// crate that maps run on the Knot. If nothing has changed, nothing is done.
     ///
     /// # Errors
-    /// If a setting is invalid, the program cannot be a worker, the Knot belongs to another program, or AWS refuses.
-    /// Everything that was created until then stays, and the same call continues from there.
+    /// Returns an error if a setting is invalid, the program cannot be a worker, the Knot belongs to another program,
+    /// or AWS refuses. Everything that was created until then stays, and the same call continues from there.
     pub async fn deploy(self) -> Result<Knot> {
         host_await!(host::deploy(self))
     }
@@ -392,7 +392,7 @@ impl KnotBuilder {
     /// Returns the existing Knot of this name.
     ///
     /// # Errors
-    /// If there is none, or a request to AWS fails.
+    /// Returns an error if there is none, or a request to AWS fails.
     pub async fn get(self) -> Result<Knot> {
         host_await!(host::get(&self))
     }
@@ -407,7 +407,7 @@ impl KnotBuilder {
     /// Returns all Knots in this region, sorted by name; the name of this builder is ignored.
     ///
     /// # Errors
-    /// If a request to AWS fails.
+    /// Returns an error if a request to AWS fails.
     pub async fn list(self) -> Result<Vec<Knot>> {
         host_await!(host::list(&self.account))
     }

@@ -26,7 +26,7 @@ impl<T: DeserializeOwned> Noted<T> {
     /// Reads the note of this stack.
     ///
     /// # Errors
-    /// If it has none, or one of another version.
+    /// Returns an error if it has none, or one of another version.
     pub(crate) fn read(stack: &Stack) -> Result<Self> {
         serde_json::from_str(stack.output("Settings")?).map_err(|error| {
             let message = format!("cannot read the settings of the stack `{}`", stack.name);
@@ -40,7 +40,7 @@ impl<T: DeserializeOwned> Noted<T> {
 /// Returns the first half of a SHA-256, in hexadecimal digits.
 pub(crate) fn digest(text: impl AsRef<[u8]>) -> String {
     Sha256::digest(text).iter().take(16).fold(String::new(), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a text takes more text");
+        write!(hex, "{byte:02x}").expect("writing to a `String` does not fail");
         hex
     })
 }

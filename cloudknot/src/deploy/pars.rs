@@ -59,7 +59,7 @@ impl Pars {
     /// select.
     ///
     /// # Errors
-    /// If there is none, or a request to AWS fails.
+    /// Returns an error if there is none, or a request to AWS fails.
     pub async fn get(name: &str) -> Result<Self> {
         Self::builder(name).get().await
     }
@@ -67,7 +67,7 @@ impl Pars {
     /// Returns all Pars, sorted by name.
     ///
     /// # Errors
-    /// If a request to AWS fails.
+    /// Returns an error if a request to AWS fails.
     pub async fn list() -> Result<Vec<Self>> {
         Self::builder("any").list().await
     }
@@ -196,7 +196,8 @@ impl ParsBuilder {
     /// Creates the Pars. If it already exists with these settings, nothing is done.
     ///
     /// # Errors
-    /// If a setting is invalid; if the Pars exists with other settings, which are listed; or if AWS refuses.
+    /// Returns an error if a setting is invalid; if the Pars exists with other settings, which are listed; or if AWS
+    /// refuses.
     pub async fn create(self) -> Result<Pars> {
         host_await!(host::create(&self))
     }
@@ -204,7 +205,7 @@ impl ParsBuilder {
     /// Returns the existing Pars of this name.
     ///
     /// # Errors
-    /// If there is none, or a request to AWS fails.
+    /// Returns an error if there is none, or a request to AWS fails.
     pub async fn get(self) -> Result<Pars> {
         host_await!(host::get(&self))
     }
@@ -218,7 +219,7 @@ impl ParsBuilder {
     /// Returns all Pars in this region, sorted by name; the name of this builder is ignored.
     ///
     /// # Errors
-    /// If a request to AWS fails.
+    /// Returns an error if a request to AWS fails.
     pub async fn list(self) -> Result<Vec<Pars>> {
         host_await!(host::list(&self.account))
     }
@@ -243,7 +244,7 @@ impl ParsBuilder {
     /// ```
     ///
     /// # Errors
-    /// If a setting is invalid, if the Pars exists with other settings, or if the resources that it
+    /// Returns an error if a setting is invalid, if the Pars exists with other settings, or if the resources that it
     /// uses cannot be looked up.
     pub async fn template(self) -> Result<String> {
         host_await!(host::template(&self))

@@ -96,7 +96,7 @@ impl Scope {
     /// select. The caller's account is looked up.
     ///
     /// # Errors
-    /// If a request to AWS fails.
+    /// Returns an error if a request to AWS fails.
     pub async fn of_caller(profile: Option<&str>, region: Option<&str>, pars: &str, knot: &str) -> Result<Self> {
         let account = Account { profile: profile.map(str::to_owned), region: region.map(str::to_owned) };
         host_await!(async {

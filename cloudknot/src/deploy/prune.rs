@@ -128,7 +128,7 @@ impl Prune {
     /// Returns the resources without an owner. Nothing is deleted.
     ///
     /// # Errors
-    /// If a request to AWS fails.
+    /// Returns an error if a request to AWS fails.
     pub async fn find(self) -> Result<Vec<Orphan>> {
         host_await!(inventory::find(self))
     }
@@ -138,7 +138,7 @@ impl Orphan {
     /// Deletes the resource. If it was deleted in the meantime, that is not an error.
     ///
     /// # Errors
-    /// If AWS refuses.
+    /// Returns an error if AWS refuses.
     pub async fn delete(self) -> Result<()> {
         host_await!(self.target.delete())
     }

@@ -53,7 +53,7 @@ impl Built {
     /// Returns the last build of the package in this folder.
     ///
     /// # Errors
-    /// If nothing was built, or the note cannot be read.
+    /// Returns an error if nothing was built, or the note cannot be read.
     pub fn of_package(folder: &Path) -> Result<Self> {
         Self::read(&super::of_package(folder))
     }
@@ -71,7 +71,7 @@ impl Built {
 
     pub(crate) fn write(&self, home: &Path) -> Result<()> {
         let path = home.join(FILE);
-        let text = serde_json::to_vec_pretty(self).expect("a note is texts and numbers");
+        let text = serde_json::to_vec_pretty(self).expect("a note serializes to JSON");
         super::create(home).and_then(|()| std::fs::write(&path, text)).map_err(|error| {
             Error::new(ErrorKind::Image, format!("cannot write the note of the image to `{}`", path.display()))
                 .with_source(error)

@@ -50,7 +50,7 @@ impl KnotNote {
     /// Reads the note in this folder of runs. Returns `None` if there is none.
     ///
     /// # Errors
-    /// If there is a note that cannot be read.
+    /// Returns an error if there is a note that cannot be read.
     pub(crate) fn read(home: &Path) -> Result<Option<Self>> {
         let path = home.join(FILE);
         let failed = || Error::new(ErrorKind::Config, format!("cannot read `{}`", path.display()));
@@ -68,7 +68,7 @@ impl KnotNote {
 
     pub(crate) fn write(&self, home: &Path) -> Result<()> {
         let path = home.join(FILE);
-        let text = serde_json::to_vec_pretty(self).expect("a note is texts");
+        let text = serde_json::to_vec_pretty(self).expect("a note serializes to JSON");
         super::create(home).and_then(|()| std::fs::write(&path, text)).map_err(|error| {
             Error::new(ErrorKind::Config, format!("cannot write the note of the Knot to `{}`", path.display()))
                 .with_source(error)

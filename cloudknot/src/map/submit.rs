@@ -174,7 +174,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
                 writer.write(block.iter().flat_map(|offset| offset.to_le_bytes()).collect()).await?;
             }
             writer.finish().await?;
-            let bytes = serde_json::to_vec_pretty(&manifest).expect("a manifest is texts and numbers");
+            let bytes = serde_json::to_vec_pretty(&manifest).expect("a manifest serializes to JSON");
             if let Err(error) = store.put(&keys.manifest(), bytes.into()).await {
                 // Inputs without a manifest could never be found again. If deleting them fails as well, the first error is
                 // reported.

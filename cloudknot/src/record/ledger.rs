@@ -67,11 +67,11 @@ impl Ledger {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn started(&self, place: &str) {
+    pub(crate) fn started(&self, backend: &str) {
         let (done, _) = self.counts();
         let Record { manifest, .. } = &self.record;
         let function = self.record.function_name();
-        event::report(&Event::Started { run: &manifest.run, function, place, items: manifest.items, done });
+        event::report(&Event::Started { run: &manifest.run, function, backend, items: manifest.items, done });
     }
 
     /// Records that the values of a part are stored.

@@ -33,7 +33,7 @@ impl Config {
     /// Returns the path of the file.
     ///
     /// # Errors
-    /// If this system has no folder for configurations.
+    /// Returns an error if this system has no folder for configurations.
     pub fn path() -> Result<PathBuf> {
         if let Some(path) = std::env::var_os(ENV_CONFIG).filter(|path| !path.is_empty()) {
             return Ok(path.into());
@@ -52,7 +52,7 @@ impl Config {
     /// Reads the choices. If there is no file, none was made.
     ///
     /// # Errors
-    /// If there is a file that cannot be read.
+    /// Returns an error if there is a file that cannot be read.
     pub fn read() -> Result<Self> {
         let path = Self::path()?;
         let failed = || Error::new(ErrorKind::Config, format!("cannot read `{}`", path.display()));
@@ -68,7 +68,7 @@ impl Config {
     /// Returns the profiles of AWS on this machine, sorted by name.
     ///
     /// # Errors
-    /// If AWS's own configuration files cannot be parsed.
+    /// Returns an error if AWS's own configuration files cannot be parsed.
     pub async fn profiles() -> Result<Vec<String>> {
         host_await!(async {
             let (fs, env) = (aws_types::os_shim_internal::Fs::real(), aws_types::os_shim_internal::Env::real());
@@ -87,11 +87,11 @@ impl Config {
     /// Writes the choices to the file.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn write(&self) -> Result<()> {
         host!({
             let path = Self::path()?;
-            let text = toml::to_string(self).expect("choices are texts");
+            let text = toml::to_string(self).expect("choices serialize to TOML");
             let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
             folder.and_then(|()| std::fs::write(&path, text)).map_err(|error| {
                 Error::new(ErrorKind::Config, format!("cannot write `{}`", path.display())).with_source(error)

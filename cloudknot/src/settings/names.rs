@@ -75,7 +75,7 @@ impl Kind {
 /// Checks that a name is valid for its kind.
 ///
 /// # Errors
-/// If AWS would reject it, or would reject the names that are derived from it.
+/// Returns an error if AWS would reject it, or would reject the names that are derived from it.
 pub(crate) fn check_name(kind: Kind, name: &str) -> Result<()> {
     let wrong = match kind {
         Kind::Pars | Kind::Knot => own_name(name),
@@ -93,7 +93,7 @@ pub(crate) fn check_name(kind: Kind, name: &str) -> Result<()> {
 /// Checks that resources can have these tags in addition to cloudknot's own.
 ///
 /// # Errors
-/// If AWS would reject a tag, or it is one of cloudknot's own.
+/// Returns an error if AWS would reject a tag, or it is one of cloudknot's own.
 pub(crate) fn check_tags(tags: &[(String, String)]) -> Result<()> {
     const FORM: &str =
         "keys of 1 to 128 characters and values of up to 256: letters, digits, spaces and _ . : / = + - @";
@@ -122,7 +122,7 @@ pub(crate) fn check_tags(tags: &[(String, String)]) -> Result<()> {
 /// Checks that logs can be kept for this number of days.
 ///
 /// # Errors
-/// If CloudWatch does not have that number.
+/// Returns an error if CloudWatch does not have that number.
 pub(crate) fn check_retention(days: u32) -> Result<()> {
     if RETENTION.contains(&days) {
         return Ok(());
@@ -138,7 +138,7 @@ pub(crate) fn check_retention(days: u32) -> Result<()> {
 /// `arn:aws:ssm:…:parameter/<name>`.
 ///
 /// # Errors
-/// If it is neither.
+/// Returns an error if it is neither.
 pub(crate) fn secret(from: &str) -> Result<Secret> {
     const FORM: &str = "write the ARN of a secret (arn:aws:secretsmanager:<region>:<account>:secret:<name>, followed by \
     `:<key>::` for one value of a JSON secret) or of a parameter (arn:aws:ssm:<region>:<account>:parameter/<name>)";

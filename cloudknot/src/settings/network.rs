@@ -35,7 +35,7 @@ pub(crate) struct Parts {
 /// Divides a VPC into one subnet per zone, as large as possible, and a small one.
 ///
 /// # Errors
-/// If EC2 does not allow such a VPC, or it is too small.
+/// Returns an error if EC2 does not allow such a VPC, or it is too small.
 pub(crate) fn subnets_of(cidr: &str, zones: usize) -> Result<Parts> {
     const FORM: &str = "write a network from /16 to /28 by its first address, as in 10.0.0.0/16";
     let failed = |wrong: &str| refused(cidr, "VPC network", wrong, FORM);

@@ -63,7 +63,7 @@ impl Size {
 /// Returns the smallest combination on Fargate that is enough.
 ///
 /// # Errors
-/// If none is enough, with the reason in words.
+/// Returns an error if none is enough, with the reason in words.
 pub(crate) fn on_fargate(vcpus: f64, memory_mib: u64) -> Result<(f64, u64), String> {
     let sizes = FARGATE.iter().filter(|size| size.vcpus >= vcpus);
     let mut pairs = sizes.filter_map(|size| Some((size.vcpus, size.memory_for(memory_mib)?)));
@@ -86,7 +86,7 @@ impl JobSizes {
     /// some sizes.
     ///
     /// # Errors
-    /// If there is no size for the request.
+    /// Returns an error if there is no size for the request.
     pub(crate) fn given(&self, function: &function::Resources, requested: Resources) -> Result<Resources> {
         if !self.fargate {
             return Ok(Resources { vcpus: requested.vcpus.map(|vcpus| f64::from(whole(vcpus))), ..requested });

@@ -37,8 +37,8 @@ async fn main() -> cloudknot::Result<()> {
                 for cause in error.chain() {
                     println!("{:<6}   caused by: {cause}", "");
                 }
-                if let Some(place) = error.place() {
-                    println!("{:<6}   at {place}", "");
+                if let Some(location) = error.location() {
+                    println!("{:<6}   at {location}", "");
                 }
             }
         }

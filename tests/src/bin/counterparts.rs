@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         cloud: cloud.as_ref().map(Cloud::place),
         moto_forks: moto_forks.as_ref().map(|forks| forks.socket().to_owned()),
     };
-    let file = tempfile::NamedTempFile::new().expect("there is a place for temporary files");
+    let file = tempfile::NamedTempFile::new().expect("a temporary folder can be created");
     std::fs::write(file.path(), serde_json::to_vec(&shared).expect("paths are text"))
         .expect("a new file can be written");
     let mut child = Command::new(&program).args(arguments).env(ENV, file.path()).spawn().unwrap_or_else(|error| {

@@ -77,7 +77,11 @@ impl Trial {
     /// # Panics
     /// If no temporary folder can be created.
     pub fn new(program: &str) -> Self {
-        Self { program: program.into(), folder: tempfile::tempdir().expect("a temporary folder"), elsewhere: None }
+        Self {
+            program: program.into(),
+            folder: tempfile::tempdir().expect("a temporary folder can be created"),
+            elsewhere: None,
+        }
     }
 
     /// Makes the trial's items run elsewhere.

@@ -454,7 +454,7 @@ ends_as('fill-memory', rules, (137, 'OutOfMemoryError', 1))
 # An image that is nowhere.
 define('127.0.0.1:9/nothing:x')
 job = end(submit())
-check((about(job), job['statusReason']), ((None, 'CannotPullContainerError', 1), 'Behavior failed to start'))
+check((about(job), job['statusReason']), ((None, 'CannotPullContainerError', 1), 'Task failed to start'))
 "
     );
     let recorder = Recorder::before(&moto.url());
@@ -482,7 +482,7 @@ for each in glob.glob('/proc/[0-9]*/environ'):
         check(job['jobId'].encode() in environment.read(), False)
 define('process:/nonexistent')
 job = end(submit())
-check((about(job), job['statusReason']), ((None, 'CannotStartContainerError', 1), 'Behavior failed to start'))
+check((about(job), job['statusReason']), ((None, 'CannotStartContainerError', 1), 'Task failed to start'))
 ",
         container(folder.path()).display()
     );

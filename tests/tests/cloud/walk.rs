@@ -67,7 +67,7 @@ fn from_cargo_new_to_results_of_aws_batch() {
     let role = run(role.args(["-c", SERVICE_ROLE]).envs(environment(&moto.url())));
     let mut deploy = Command::new(cargo_knot());
     deploy.args(["knot", "deploy", "--knot", "roots", "--offline", "--add-feature", "--service-role", role.trim()]);
-    // Without optimisation the AWS SDK compiles in half the time, and without debug information the image is small.
+    // Without optimization the AWS SDK compiles in half the time, and without debug information the image is small.
     deploy.args(["--profile", "dev"]).env("CARGO_PROFILE_DEV_DEBUG", "0");
     // Separate from the workers of this repository, whose dependencies are compiled with the names of other folders.
     deploy.env("CARGO_TARGET_DIR", target().join("walks"));

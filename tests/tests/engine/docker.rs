@@ -154,7 +154,7 @@ fn without_an_image_the_user_is_told_how_to_get_one() {
 #[test]
 fn host_program_compiles_as_a_worker() {
     trial_image();
-    let home = tempfile::tempdir().expect("there is a place for temporary files");
+    let home = tempfile::tempdir().expect("a temporary folder can be created");
     let mut build = Command::new(cargo_knot());
     build.args(["knot", "build", "-p", "cloudknot-tests", "--bin", "whole", "--fast", "--features", "whole", "--json"]);
     let stdout = run(build.env("CLOUDKNOT_HOME", home.path()));

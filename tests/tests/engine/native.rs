@@ -25,7 +25,7 @@ struct OnDocker {
 impl OnDocker {
     fn new() -> Option<Self> {
         let docker = Docker::get()?;
-        let home = tempfile::tempdir().expect("there is a place for temporary files");
+        let home = tempfile::tempdir().expect("a temporary folder can be created");
         Some(Self { docker, home })
     }
 
@@ -85,7 +85,7 @@ fn newer_than_the_base() -> bool {
 
 /// Returns whether the linker finds this library.
 fn links(library: &str) -> bool {
-    let folder = tempfile::tempdir().expect("there is a place for temporary files");
+    let folder = tempfile::tempdir().expect("a temporary folder can be created");
     let source = folder.path().join("main.c");
     fs::write(&source, "int main(void) { return 0; }\n").expect("a new folder can be written to");
     let mut link = Command::new("cc");

@@ -109,7 +109,7 @@ fn over_s3_it_compiles_without_a_warning() {
 async fn over_a_folder_with_no_network_and_no_rights() {
     let Some(docker) = Docker::get() else { return };
     let image = Loaded::new(&docker, image("folder")).await;
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = tempfile::tempdir().expect("a temporary folder can be created");
     let store = DirStore::new(folder.path());
     let recorded = recorded(&store, StoreAt::Folder("/runs".into()), &doubles()).await;
     // Only its owner may access the folder, and the container runs as another user.
@@ -197,7 +197,7 @@ async fn over_s3_with_the_role_of_its_task() {
 
     let nobody = container_as(&[], &docker, &url, &recorded, &image.name);
     let stderr = String::from_utf8_lossy(&nobody.stderr);
-    assert_eq!(nobody.status.code(), Some(exit::TROUBLE), "{stderr}");
+    assert_eq!(nobody.status.code(), Some(exit::INFRASTRUCTURE), "{stderr}");
     assert!(stderr.contains("no credentials") || stderr.contains("credential"), "{stderr}");
 }
 
@@ -214,7 +214,7 @@ async fn over_tls_the_authority_has_to_be_in_the_image() {
     let without = Loaded::new(&docker, image("tls-without")).await;
     let refused = container_on(&docker, &url, &recorded, &without.name);
     let stderr = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(exit::TROUBLE), "{stderr}");
+    assert_eq!(refused.status.code(), Some(exit::INFRASTRUCTURE), "{stderr}");
     assert!(stderr.contains("invalid peer certificate: UnknownIssuer"), "{stderr}");
     assert!(
         stderr.contains("hint: give the certificate authority of the S3 endpoint to workers with `ca-bundle`"),
@@ -232,7 +232,7 @@ async fn over_tls_the_authority_has_to_be_in_the_image() {
 async fn a_worker_of_other_types_says_to_deploy_again() {
     let Some(docker) = Docker::get() else { return };
     let image = Loaded::new(&docker, image("types")).await;
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = tempfile::tempdir().expect("a temporary folder can be created");
     let store = DirStore::new(folder.path());
     let mut recorded = recorded(&store, StoreAt::Folder("/runs".into()), &doubles()).await;
     recorded.task.fingerprint.0 ^= 1;

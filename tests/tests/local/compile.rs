@@ -27,7 +27,7 @@ fn compile(folder: &Path, selection: Selection) -> Compile {
     Compile::new(selection).in_folder(folder).cargo_option("--offline")
 }
 
-/// Returns a build for tests that do not depend on the profile, because link-time optimisation is slow.
+/// Returns a build for tests that do not depend on the profile, because link-time optimization is slow.
 fn quick(folder: &Path, selection: Selection) -> Compile {
     compile(folder, selection).profile(Profile::Fast)
 }

@@ -77,7 +77,7 @@ fn here() -> Arc<TempDir> {
     if let Some(home) = known.upgrade() {
         return home;
     }
-    let home = Arc::new(tempfile::tempdir().expect("there is a place for temporary files"));
+    let home = Arc::new(tempfile::tempdir().expect("there is a location for temporary files"));
     *known = Arc::downgrade(&home);
     // SAFETY: only Rust code reads the environment here, and the standard library locks it.
     #[allow(unsafe_code)]
@@ -122,7 +122,7 @@ fn failures_are_data() {
     assert_eq!(returned.chain(), ["so it is"]);
     let panicked = outcomes[2].as_ref().unwrap_err();
     assert_eq!((panicked.kind(), panicked.message()), (ItemErrorKind::Panicked, "13 is unlucky"));
-    assert!(panicked.place().unwrap().starts_with("tests/tests/local/in_process.rs:"), "{panicked:?}");
+    assert!(panicked.location().unwrap().starts_with("tests/tests/local/in_process.rs:"), "{panicked:?}");
     assert!(panicked.backtrace().unwrap().contains("double") || !cfg!(debug_assertions));
     let error = run.values().wait().unwrap_err();
     assert_eq!((error.kind(), error.run()), (ErrorKind::ItemsFailed, Some(run.id())));
@@ -213,7 +213,7 @@ impl tracing::Subscriber for Told {
         struct Fields(String);
         impl tracing::field::Visit for Fields {
             fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                write!(self.0, "{field}={value:?} ").expect("a text takes more text");
+                write!(self.0, "{field}={value:?} ").expect("writing to a `String` does not fail");
             }
         }
         let mut fields = Fields(format!("{} ", event.metadata().level()));

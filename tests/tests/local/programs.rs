@@ -7,7 +7,7 @@ use cloudknot_tests::workspaces::program;
 /// Returns what an example prints, and fails unless it exits with 0.
 #[track_caller]
 fn printed(example: &str) -> String {
-    let home = tempfile::tempdir().expect("there is a place for temporary files");
+    let home = tempfile::tempdir().expect("there is a location for temporary files");
     let output = Command::new(program(example)).env("CLOUDKNOT_HOME", home.path()).output();
     let output = output.expect("the program starts");
     assert!(output.status.success(), "{output:?}");
@@ -23,14 +23,14 @@ fn hello_greets_everybody() {
 fn failures_tells_bad_items_apart_and_good_ones_have_values() {
     let printed = printed("failures");
     let lines: Vec<&str> = printed.lines().collect();
-    let [one, four, nine, cause, minus, place, abort, hang, forty_nine, sixty_four] = lines[..] else {
+    let [one, four, nine, cause, minus, location, abort, hang, forty_nine, sixty_four] = lines[..] else {
         panic!("{printed}");
     };
     assert_eq!([one, four, forty_nine, sixty_four], ["1      1", "4      2", "49     7", "64     8"]);
     assert_eq!(nine, "nine   Returned: cannot read `nine` as a number");
     assert_eq!(cause.trim(), "caused by: invalid float literal");
     assert_eq!(minus, "-16    Panicked: -16 has no real square root");
-    assert!(place.trim().starts_with("at examples/failures/src/main.rs:"), "{place}");
+    assert!(location.trim().starts_with("at examples/failures/src/main.rs:"), "{location}");
     assert!(abort.starts_with("abort  Crashed: "), "{abort}");
     assert!(hang.starts_with("hang   TimedOut: "), "{hang}");
 }

@@ -168,7 +168,7 @@ fn full_disk() {
 }
 
 fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
+    tempfile::tempdir().expect("a temporary folder can be created")
 }
 
 /// Returns the result of a future that is ready when it is created, as all of this store are.

@@ -92,7 +92,7 @@ async fn check(target: &str, options: &[&str], lacks: fn(&str, &str)) {
 
     let mut describe = if emulated { Command::new(EMULATOR) } else { Command::new("env") };
     let types = types_of(describe.arg(worker), "double");
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = tempfile::tempdir().expect("a temporary folder can be created");
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("the folder is ours");
     let store = DirStore::new(folder.path());
     let at = StoreAt::Folder(folder.path().to_str().expect("the path is text").to_owned());

@@ -24,13 +24,13 @@ fn check(trial: &Trial, input: Behavior, kind: &str, message: &str) -> Failed {
     failed
 }
 
-/// Returns whether a backtrace has names: a worker is stripped, and an optimised program has few frames.
+/// Returns whether a backtrace has names: a worker is stripped, and an optimized program has few frames.
 fn has_names(trial: &Trial) -> bool {
     trial.is_local() && cfg!(debug_assertions)
 }
 
-fn is_place(place: &str) -> bool {
-    let Some((file, rest)) = place.split_once(".rs:") else { return false };
+fn is_location(location: &str) -> bool {
+    let Some((file, rest)) = location.split_once(".rs:") else { return false };
     let numbers: Vec<_> = rest.split(':').collect();
     file.ends_with("trial/main") && numbers.len() == 2 && numbers.iter().all(|number| number.parse::<u32>().is_ok())
 }
@@ -40,7 +40,7 @@ fn a_panic_has_message_place_and_backtrace() {
     let trial = trial!();
     let failed = check(&trial, Behavior::Panic("such is life".into()), "Panicked", "such is life");
     assert_eq!(failed.message, "such is life");
-    assert!(is_place(failed.place.as_ref().unwrap()), "{failed:?}");
+    assert!(is_location(failed.location.as_ref().unwrap()), "{failed:?}");
     let backtrace = failed.backtrace.unwrap();
     if has_names(&trial) {
         assert!(backtrace.contains("trial::a_function_that_panics"), "{backtrace}");
@@ -52,7 +52,7 @@ fn a_panic_has_message_place_and_backtrace() {
 #[test]
 fn a_panic_in_a_thread_that_is_joined_is_in_the_log() {
     let failed = check(&trial!(), Behavior::PanicInThread, "Panicked", "called `Result::unwrap()`");
-    assert!(is_place(failed.place.as_ref().unwrap()), "{failed:?}");
+    assert!(is_location(failed.location.as_ref().unwrap()), "{failed:?}");
     assert!(failed.log.contains("in a thread"), "{failed:?}");
 }
 
@@ -60,7 +60,7 @@ fn a_panic_in_a_thread_that_is_joined_is_in_the_log() {
 fn a_panic_passed_on_by_a_thread_keeps_its_place() {
     let trial = trial!();
     let failed = check(&trial, Behavior::PanicPassedOn, "Panicked", "passed on");
-    assert!(is_place(failed.place.as_ref().unwrap()), "{failed:?}");
+    assert!(is_location(failed.location.as_ref().unwrap()), "{failed:?}");
     assert!(failed.backtrace.unwrap().contains("trial::perform") || !has_names(&trial));
 }
 
@@ -77,7 +77,7 @@ fn an_error_has_its_chain() {
     let causes = ["the model diverged", "the matrix is singular", "row 3 is zero"].map(String::from).to_vec();
     let failed = check(&trial!(), Behavior::Fail(causes), "Returned", "the model diverged");
     assert_eq!(failed.chain, ["the matrix is singular", "row 3 is zero"]);
-    assert_eq!((failed.place, failed.backtrace), (None, None));
+    assert_eq!((failed.location, failed.backtrace), (None, None));
 }
 
 #[test]

@@ -326,7 +326,7 @@ impl Stack {
     /// Returns an output that every stack of ours of this kind has.
     ///
     /// # Errors
-    /// If this stack does not have it: it is of another kind, or incomplete.
+    /// Returns an error if this stack does not have it: it is of another kind, or incomplete.
     pub(crate) fn output(&self, key: &str) -> Result<&str> {
         self.outputs.get(key).map(String::as_str).ok_or_else(|| {
             let message = format!("cannot find `{key}` in the stack `{}`, which is {}", self.name, self.status);

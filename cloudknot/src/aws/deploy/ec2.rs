@@ -166,7 +166,7 @@ impl Ec2 {
     /// (`optimal`, `default_x86_64`, `default_arm64`).
     ///
     /// # Errors
-    /// If the region has no instance type for one of them.
+    /// Returns an error if the region has no instance type for one of them.
     pub(crate) async fn instance_types(&self, chosen: &[String]) -> Result<Vec<InstanceType>> {
         let patterns: Vec<String> = chosen.iter().flat_map(|chosen| patterns(chosen)).collect();
         let mut found = Vec::new();

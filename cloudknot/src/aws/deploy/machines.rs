@@ -39,7 +39,7 @@ pub(crate) struct Placed {
 /// a job that would run; and a job that asks for more than [`usable`] causes the warning.
 ///
 /// # Errors
-/// If the job fits on none of them. The error names the one that comes closest.
+/// Returns an error if the job fits on none of them. The error names the one that comes closest.
 pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType]) -> Result<Option<String>> {
     let of_arch = of_one_architecture(request, types)?;
     let vcpus = whole(request.vcpus);
@@ -121,7 +121,7 @@ const EPHEMERAL: std::ops::RangeInclusive<u32> = 21..=200;
 /// Returns the smallest pair of vCPUs and memory of Fargate that is sufficient.
 ///
 /// # Errors
-/// If no pair is, or the job asks for something that Fargate does not have.
+/// Returns an error if no pair is, or the job asks for something that Fargate does not have.
 pub(crate) fn on_fargate(
     request: &Request<'_>,
     shared_memory_mib: Option<u64>,

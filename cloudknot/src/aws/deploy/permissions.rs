@@ -80,7 +80,7 @@ pub(crate) enum Simulation {
 /// Simulates what each of these policies allows, for this caller.
 ///
 /// # Errors
-/// If IAM does not answer.
+/// Returns an error if IAM does not answer.
 pub(crate) async fn simulate(aws: &Aws, caller: &str, policies: &[Value]) -> Result<Simulation> {
     let source = match source(aws, caller).await {
         Ok(source) => source,

@@ -33,7 +33,7 @@ impl Api {
     /// Parses an answer, and reads it from its root element.
     ///
     /// # Errors
-    /// If the answer is not XML.
+    /// Returns an error if the answer is not XML.
     pub(super) fn parse<T>(
         &self,
         aws: &Aws,

@@ -84,7 +84,7 @@ pub(crate) async fn is_gone(aws: &Aws, bucket: &str) -> Result<bool> {
 /// Returns whether the account has this bucket.
 ///
 /// # Errors
-/// If the bucket belongs to another account, or is in another region.
+/// Returns an error if the bucket belongs to another account, or is in another region.
 pub(crate) async fn is_there(aws: &Aws, bucket: &str) -> Result<bool> {
     let head = client!(aws, s3).head_bucket().bucket(bucket).send().await;
     let Err(error) = head else { return Ok(true) };

@@ -76,7 +76,7 @@ fn store(
     let Record { store, keys, round, .. } = &ledger.record;
     let (store, key) = (Arc::clone(store), keys.failure(item, *round, error.attempt()));
     async move {
-        let bytes = serde_json::to_vec(&*error).expect("an item's error is texts and numbers");
+        let bytes = serde_json::to_vec(&*error).expect("an item's error serializes to JSON");
         store.put(&key, bytes.into()).await?;
         Ok((item, error))
     }
@@ -125,7 +125,7 @@ fn why(job: &Described) -> Failure {
         }
         _ if job.is_terminated => (ItemErrorKind::Cancelled, format!("its job was ended: {of_job}")),
         Some(exit::INTERRUPTED) => (ItemErrorKind::Interrupted, "its worker was stopped".to_owned()),
-        Some(exit::TROUBLE) => (ItemErrorKind::Infrastructure, "its worker could not continue".to_owned()),
+        Some(exit::INFRASTRUCTURE) => (ItemErrorKind::Infrastructure, "its worker could not continue".to_owned()),
         Some(exit::DONE) => (ItemErrorKind::Infrastructure, "its job succeeded, but left no outcome".to_owned()),
         Some(137) => (ItemErrorKind::Infrastructure, "its container was killed from outside by SIGKILL".to_owned()),
         Some(code) if code > 128 => (ItemErrorKind::Crashed, format!("its worker was killed by signal {}", code - 128)),

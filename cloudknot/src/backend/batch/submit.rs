@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use cloudknot_runtime::contract::{Manifest, OnBatch, Resources, Task};
+use cloudknot_runtime::contract::{BatchResources, Manifest, Resources, Task};
 
 use super::{AT_ONCE, Follower, Sent, environment, store_of};
 use crate::aws::batch::{self, Batch, Order};
@@ -163,7 +163,7 @@ fn children(record: &Record) -> u64 {
 }
 
 /// Returns the jobs of this round, found in Batch by their names.
-pub(super) async fn sent(batch: &Batch, record: &Record, on: &OnBatch) -> Result<Vec<Sent>> {
+pub(super) async fn sent(batch: &Batch, record: &Record, on: &BatchResources) -> Result<Vec<Sent>> {
     let begins = name_of_round(record);
     let mut found = batch.named(&on.queue, &begins).await?;
     if found.is_empty() && is_young(&record.manifest) {

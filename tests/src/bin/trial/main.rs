@@ -191,7 +191,7 @@ fn other(number: u64) -> u64 {
     number
 }
 
-/// Returns `length` copies of the last character of `text`. Text, because bytes are slow without optimisation.
+/// Returns `length` copies of the last character of `text`. Text, because bytes are slow without optimization.
 #[cloudknot::remote]
 fn stretch(text: &str, length: usize) -> String {
     text.chars().last().map(String::from).unwrap_or_default().repeat(length)
@@ -382,7 +382,7 @@ fn tell_outcome(index: usize, outcome: Result<u64, ItemError>) {
                 kind: format!("{:?}", error.kind()),
                 message: error.message().to_owned(),
                 chain: error.chain().to_vec(),
-                place: error.place().map(str::to_owned),
+                location: error.location().map(str::to_owned),
                 backtrace: error.backtrace().map(str::to_owned),
                 attempt: error.attempt(),
                 exit_code: error.exit_code(),

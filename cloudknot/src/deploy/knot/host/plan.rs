@@ -44,7 +44,7 @@ impl KnotPlan {
         let deployed = deployed(knot, artifacts);
         let note = |content: String| {
             let noted = Noted { content, settings: deployed.clone(), of_a_template };
-            serde_json::to_string(&noted).expect("settings are texts and numbers")
+            serde_json::to_string(&noted).expect("settings serialize to JSON")
         };
         let answers = Answers {
             has_environment: state.has_environment() && !of_a_template,

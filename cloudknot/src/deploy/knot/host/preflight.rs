@@ -89,7 +89,7 @@ fn scope(account: &str, aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars:
 /// Returns those of the instance types that are offered in a zone where the Pars has a subnet.
 ///
 /// # Errors
-/// If none is.
+/// Returns an error if none is.
 pub(super) async fn offered(aws: &Aws, types: Vec<InstanceType>, pars: &Pars) -> Result<Vec<InstanceType>> {
     let ec2 = Ec2::new(aws);
     let ours: Vec<&str> = pars.subnets().collect();

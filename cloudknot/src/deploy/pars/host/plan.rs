@@ -88,7 +88,7 @@ fn template(state: &ParsState, of_network: &NetworkState) -> Result<String> {
         "tags": settings.tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect::<Vec<_>>(),
         "permissions_boundary": settings.permissions_boundary,
         "role_path": settings.role_path(),
-        "settings": serde_json::to_string(&noted).expect("settings are texts and numbers"),
+        "settings": serde_json::to_string(&noted).expect("settings serialize to JSON"),
         "keep_data": false,
         "network": network(state, of_network)?,
         "instance_role": state.instance_role,
