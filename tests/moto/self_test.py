@@ -1,4 +1,4 @@
-"""Tests that validate.py accepts the requests of boto3, and refuses them once a name, a type or a value is corrupted.
+"""Tests that validate.py accepts the requests of boto3, and rejects them if a name, a type or a value is corrupted.
 
 The requests come from boto3's own clients, complete with their signatures, and are intercepted before they are sent.
 """
@@ -114,12 +114,12 @@ WRONG = [
     ("submit_job", lambda r: edit(r, lambda body: body.pop("jobName")), "Missing required parameter"),
     ("submit_job", lambda r: edit(r, lambda body: body.update(jobName=None)), "Invalid type"),
     ("submit_job", lambda r: edit(r, lambda body: body["arrayProperties"].update(size=True)), "Invalid type"),
-    ("submit_job", lambda r: r.update(path="/v1/submitjobs"), "no operation"),
-    ("submit_job", lambda r: r.update(method="PUT"), "no operation"),
-    ("submit_job", lambda r: r.update(query="dryRun=1"), "no such member of the query"),
+    ("submit_job", lambda r: r.update(path="/v1/submitjobs"), "unknown operation"),
+    ("submit_job", lambda r: r.update(method="PUT"), "unknown operation"),
+    ("submit_job", lambda r: r.update(query="dryRun=1"), "unknown member of the query"),
     ("submit_job", lambda r: r.update(body='{"jobName":"a",' + r["body"][1:]), "given twice"),
-    ("submit_job", lambda r: r["headers"].append(["x-amz-client-token", "t"]), "no such header"),
-    ("create_stack", lambda r: sub(r, "Action=CreateStack", "Action=MakeStack"), "no operation `MakeStack`"),
+    ("submit_job", lambda r: r["headers"].append(["x-amz-client-token", "t"]), "unknown header"),
+    ("create_stack", lambda r: sub(r, "Action=CreateStack", "Action=MakeStack"), "unknown operation `MakeStack`"),
     ("create_stack", lambda r: sub(r, "Version=2010", "Version=2011"), "Version"),
     ("create_stack", lambda r: sub(r, "Parameters.member.2.", "Parameters.member.3."), "numbered"),
     ("create_stack", lambda r: sub(r, "TimeoutInMinutes=30", "TimeoutInMinutes=0"), "valid min value: 1"),
@@ -130,48 +130,48 @@ WRONG = [
     ("list_service_quotas", lambda r: edit(r, lambda body: body.update(MaxResults=101)), "more than 100"),
     ("describe_subnets", lambda r: sub(r, "Filter.2.Name", "Filter.4.Name"), "numbered"),
     ("describe_subnets", lambda r: sub(r, "Filter.1.Value.1", "Filter.1.Value.member.1"), "structure|members"),
-    ("get_object", lambda r: r.update(query="versionID=1"), "no such member of the query"),
-    ("get_object", lambda r: r.update(query="x-id=PutObject"), "no operation"),
+    ("get_object", lambda r: r.update(query="versionID=1"), "unknown member of the query"),
+    ("get_object", lambda r: r.update(query="x-id=PutObject"), "unknown operation"),
     ("upload_part", lambda r: r.update(query="x-id=UploadPart&partNumber=1"), "Missing required parameter"),
-    ("get_caller_identity", lambda r: sub(r, "Action", "Account=1&Action"), "no such member"),
-    ("get_role", lambda r: sign(r, "iamm"), "no service"),
+    ("get_caller_identity", lambda r: sub(r, "Action", "Account=1&Action"), "unknown member"),
+    ("get_role", lambda r: sign(r, "iamm"), "unknown service"),
 ]
 
 
 def main():
-    clients, wrong, spoilt = {}, [], 0
+    clients, errors, corrupted = {}, [], 0
     recorded = {}
     for service, method, arguments in CASES:
-        client = clients.setdefault(service, catching(service))
+        client = clients.setdefault(service, intercepted_client(service))
         request = recorded[method] = record(client, method, arguments)
-        name, faults, doubts = validate.check(request)
+        name, faults, warnings = validate.check(request)
         if name != f"{client.meta.service_model.service_name} {client.meta.method_to_api_mapping[method]}":
-            wrong.append(f"{method} was taken for {name}")
-        wrong.extend(f"{method} was refused: {validate.line(each)}" for each in [*faults, *doubts])
-        for what, bad in spoil(request):
-            spoilt += 1
+            errors.append(f"{method} was mistaken for {name}")
+        errors.extend(f"{method} was rejected: {validate.line(each)}" for each in [*faults, *warnings])
+        for what, bad in corrupt(request):
+            corrupted += 1
             if not validate.check(bad)[1]:
-                wrong.append(f"{method} was not refused with {what}")
+                errors.append(f"{method} was not rejected with {what}")
     for method, change, expected in WRONG:
-        spoilt += 1
+        corrupted += 1
         bad = copy.deepcopy(recorded[method])
         change(bad)
-        text = "\n".join(validate.line(each) for each in validate.check(bad)[1])
-        if not re.search(expected, text):
-            wrong.append(f"{method}, spoilt so that it should report `{expected}`, reported: {text or 'nothing'}")
-    odd = edit(copy.deepcopy(recorded["create_compute_environment"]), lambda body: body.update(state="SLEEPING"))
-    if validate.check(odd)[1:] != ([], [("state", "`SLEEPING` is none of ENABLED, DISABLED")]):
-        wrong.append("a value that an enumeration does not have is no warning")
-    for each in wrong:
+        reported = "\n".join(validate.line(each) for each in validate.check(bad)[1])
+        if not re.search(expected, reported):
+            errors.append(f"{method}, corrupted to report `{expected}`, reported: {reported or 'nothing'}")
+    unlisted = edit(copy.deepcopy(recorded["create_compute_environment"]), lambda body: body.update(state="SLEEPING"))
+    if validate.check(unlisted)[1:] != ([], [("state", "`SLEEPING` is none of ENABLED, DISABLED")]):
+        errors.append("an unknown value of an enumeration is not a warning")
+    for each in errors:
         print(f"error: {each}")
-    print(f"{len(CASES)} requests as boto3 sends them; {spoilt} spoilt: {len(wrong)} judged wrongly")
-    return 1 if wrong else 0
+    print(f"{len(CASES)} requests of boto3, {corrupted} corrupted ones: {len(errors)} misjudged")
+    return 1 if errors else 0
 
 
 # --- requests of boto3 ---
 
 
-def catching(service):
+def intercepted_client(service):
     """Returns a client whose requests are not sent."""
     client = boto3.client(
         service, region_name="eu-west-1", aws_access_key_id="AKIATEST", aws_secret_access_key="a-secret",
@@ -182,7 +182,7 @@ def catching(service):
 
 
 class Caught(Exception):
-    """Ends a call when its request is complete."""
+    """Ends a call once the request is complete."""
 
 
 def catch(request, **_):
@@ -210,33 +210,33 @@ def record(client, method, arguments):
 # --- corruption ---
 
 
-def spoil(request):
+def corrupt(request):
     """Yields a copy of the request for each of its names and types, with that one changed, and a description of the change."""
     for at, (name, value) in enumerate(pairs := parse_qsl(request["query"], keep_blank_values=True)):
         if name != "x-id":
             yield f"{name} in the query misspelt", request | {"query": put(pairs, at, (name + "x", value))}
         if value.isdigit() and name != "list-type":
-            yield f"{name} in the query no number", request | {"query": put(pairs, at, (name, "many"))}
+            yield f"{name} of another type in the query", request | {"query": put(pairs, at, (name, "many"))}
     for at, (name, value) in enumerate(request["headers"]):
         if name.lower().startswith(("x-amz-acl", "if-", "range")):
             headers = [*request["headers"][:at], [name + "x", value], *request["headers"][at + 1 :]]
             yield f"the header {name} misspelt", request | {"headers": headers}
     body = request.get("body", "")
     if body.startswith("{"):
-        for what, bad in spoil_json(json.loads(body)):
+        for what, bad in corrupt_json(json.loads(body)):
             yield what, request | {"body": json.dumps(bad)}
     elif body.startswith("<"):
-        for what, bad in spoil_xml(body):
+        for what, bad in corrupt_xml(body):
             yield what, request | {"body": bad}
     elif body.startswith("Action="):
-        yield from ((what, request | {"body": bad}) for what, bad in spoil_query(body))
+        yield from ((what, request | {"body": bad}) for what, bad in corrupt_query(body))
 
 
 def put(pairs, at, pair):
     return urlencode([*pairs[:at], pair, *pairs[at + 1 :]])
 
 
-def spoil_query(body):
+def corrupt_query(body):
     pairs = parse_qsl(body, keep_blank_values=True)
     for at, (name, value) in enumerate(pairs):
         if name in ("Action", "Version"):
@@ -251,30 +251,30 @@ def spoil_query(body):
         yield f"members in {name}", put(pairs, at, (name + ".x", value))
 
 
-def spoil_json(value, free=False):
-    """Yields every corruption of this part of a body. `free` means that the caller chooses its names."""
+def corrupt_json(value, free=False):
+    """Yields every corruption of this part of a body. `free` means that the caller chooses the names."""
     if isinstance(value, dict):
         for name, each in value.items():
             rest = {other: kept for other, kept in value.items() if other != name}
             if not free:
                 yield f"{name}x for {name}", rest | {name + "x": each}
-            for what, bad in spoil_json(each, name in FREE):
+            for what, bad in corrupt_json(each, name in FREE):
                 yield f"{name}: {what}", rest | {name: bad}
     elif isinstance(value, list):
         yield "a list as a structure", {"of": value}
         for at, each in enumerate(value):
-            for what, bad in spoil_json(each):
+            for what, bad in corrupt_json(each):
                 yield what, [*value[:at], bad, *value[at + 1 :]]
     elif isinstance(value, str):
-        yield "a text as a number", 7
-        yield "a text as a list", [value]
+        yield "a string as a number", 7
+        yield "a string as a list", [value]
     elif isinstance(value, bool):
-        yield "a boolean as a text", str(value).lower()
+        yield "a boolean as a string", str(value).lower()
     else:
-        yield "a number as a text", str(value)
+        yield "a number as a string", str(value)
 
 
-def spoil_xml(body):
+def corrupt_xml(body):
     for at, element in enumerate(ElementTree.fromstring(body).iter()):
         yield f"<{element.tag}> misspelt", changed_xml(body, at, tag=element.tag + "x")
         if element.text and (element.text.isdigit() or element.text in ("true", "false")):

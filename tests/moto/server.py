@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Starts moto's server, with Batch jobs that behave as AWS documents them.
 
-    server.py -H 127.0.0.1 -p PORT        takes the arguments of moto_server
-    server.py --forks SOCKET              runs a server for each connection to this Unix socket, without a new Python
-                                          process: it reads one line of JSON, {"environment": {NAME: VALUE or null},
-                                          "log": FILE}, writes its log to that file, and ends with the connection
+    server.py -H 127.0.0.1 -p PORT        accepts the arguments of moto_server
+    server.py --forks SOCKET              forks a server for each connection to this Unix socket; it reads one line of
+                                          JSON, {"environment": {NAME: VALUE or null}, "log": FILE}, writes its log
+                                          to that file, and ends with the connection
 
-The following behaviour is ours and not moto's. A test that relies on it shows that we follow the documentation, not that AWS
-does:
+The following behaviour is implemented here and not in moto. A test that relies on it shows that this program follows
+the documentation, not that AWS does:
 
 - A container's environment contains the definition's variables, overridden by the job's, and AWS_BATCH_JOB_ID,
   AWS_BATCH_JOB_ATTEMPT (from 1), AWS_BATCH_JQ_NAME, AWS_BATCH_CE_NAME and, only in children of an array,
@@ -19,7 +19,7 @@ does:
 - A job runs up to `attempts` times. The rules of `evaluateOnExit` are evaluated in order, and all conditions of a rule must
   match; if no rule matches, the job is retried. A job that was terminated or timed out is not retried.
 - Dependencies may be N_TO_N, and SEQUENTIAL between the children of one array.
-- DescribeJobs takes up to 100 IDs, SubmitJob arrays of 2 to 10,000. ListJobs without a status lists the RUNNING jobs.
+- DescribeJobs accepts up to 100 IDs, SubmitJob arrays of 2 to 10,000. ListJobs without a status lists the RUNNING jobs.
 - At most SLOTS containers run at a time; the other jobs are RUNNABLE.
 - Requests are handled one after the other, except those for S3's objects and buckets, because moto's state is not
   thread-safe: if one request creates a stack while another reads it, one fails, and the stack stays CREATE_IN_PROGRESS.
@@ -70,8 +70,8 @@ from werkzeug.serving import make_server
 ACCOUNT, REGION = "123456789012", "eu-west-1"
 SLOTS = 8
 # Time between SIGTERM and SIGKILL, in seconds.
-GRACE = 30
-OVER = ("SUCCEEDED", "FAILED")
+STOP_TIMEOUT = 30
+ENDED = ("SUCCEEDED", "FAILED")
 # Prefix of the image of a job that runs as a process.
 PROCESS = "process:"
 
@@ -126,8 +126,8 @@ class Process:
                 self.process = subprocess.Popen(
                     self.command, env=self.environment, cwd="/", start_new_session=True, **pipes
                 )
-        except OSError as why:
-            raise docker.errors.APIError(str(why)) from why
+        except OSError as error:
+            raise docker.errors.APIError(str(error)) from error
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
@@ -139,14 +139,14 @@ class Process:
 
     def wait(self, **_):
         code = self.process.wait()
-        self.end_others()
+        self.kill_remaining()
         # A process that has cleared its environment is still alive, and may hold the pipe open.
         self.reader.join(timeout=5)
         return {"StatusCode": code if code >= 0 else 128 - code}
 
-    def end_others(self):
-        while others := [pid for pid in os.listdir("/proc") if pid.isdigit() and self.has_started(pid)]:
-            for pid in others:
+    def kill_remaining(self):
+        while remaining := [pid for pid in os.listdir("/proc") if pid.isdigit() and self.has_started(pid)]:
+            for pid in remaining:
                 try:
                     os.kill(int(pid), Signals.SIGKILL)
                 except ProcessLookupError:
@@ -173,11 +173,11 @@ class Process:
         if self.process:
             self.process.kill()
             self.process.wait()
-            self.end_others()
+            self.kill_remaining()
 
 
 class Job(models.Job):
-    """A job that keeps its own state. The state of moto's becomes RUNNING as soon as it is read."""
+    """A job that keeps its own state. That of moto becomes RUNNING as soon as it is read."""
 
     # moto registers its models by their module.
     __module__ = models.__name__
@@ -199,7 +199,7 @@ class Job(models.Job):
         children = [child.status for child in self._child_jobs or []]
         if not children:
             return self.own_status
-        if any(status not in OVER for status in children):
+        if any(status not in ENDED for status in children):
             return JobStatus.PENDING.value
         return JobStatus.FAILED.value if "FAILED" in children else JobStatus.SUCCEEDED.value
 
@@ -235,12 +235,12 @@ class Job(models.Job):
         try:
             self.enter(JobStatus.PENDING)
             self.await_dependencies()
-            self.try_all()
-        except Unfinished as why:
-            self.end(False, str(why))
-        except Exception as why:  # The job must not hang, whatever the error.
-            models.logger.error("job %s: %s", self.job_id, why)
-            self.end(False, f"the test's Batch failed: {why}")
+            self.run_attempts()
+        except Unfinished as error:
+            self.end(False, str(error))
+        except Exception as error:  # The job must not hang, whatever the error.
+            models.logger.error("job %s: %s", self.job_id, error)
+            self.end(False, f"the simulated Batch failed: {error}")
 
     def await_dependencies(self):
         for dependency in self.depends_on or []:
@@ -261,7 +261,7 @@ class Job(models.Job):
             return self.all_jobs[f"{job_id}:{self.index}"]
         return self.all_jobs[job_id]
 
-    def try_all(self):
+    def run_attempts(self):
         attempts = int(self.retry_strategy.get("attempts", 1))
         for attempt in range(1, attempts + 1):
             self.enter(JobStatus.RUNNABLE)
@@ -276,11 +276,11 @@ class Job(models.Job):
                 return self.end(True, self.last["statusReason"])
             if self.stop:
                 raise Unfinished(self.job_stopped_reason)
-            if self.timed_out or not self.try_again():
+            if self.timed_out or not self.may_retry():
                 break
         raise Unfinished(self.last["statusReason"])
 
-    def try_again(self):
+    def may_retry(self):
         container = self.last["container"]
         exit_code = container.get("exitCode")
         seen = {
@@ -298,37 +298,37 @@ class Job(models.Job):
         self.enter(JobStatus.STARTING)
         self.last = {"container": {"taskArn": self.arn, "networkInterfaces": []}, "statusReason": "Task failed to start"}
         try:
-            return self.try_container(number)
+            return self.run_container(number)
         finally:
             self.last["stoppedAt"] = models.datetime2int_milliseconds(datetime.now())
             self.attempts.append(self.last)
 
-    def try_container(self, number):
-        about, step = self.last["container"], "Pull"
+    def run_container(self, number):
+        description, step = self.last["container"], "Pull"
         try:
             self.pull()
             step = "Create"
             create = Process if self.is_process() else Engine.get().containers.create
             container = create(**self.settings(number))
             Engine.containers.add(container)
-        except docker.errors.DockerException as why:
-            about["reason"] = f"Cannot{step}ContainerError: {why}"
+        except docker.errors.DockerException as error:
+            description["reason"] = f"Cannot{step}ContainerError: {error}"
             return False
         try:
-            return self.watch(container, about)
-        except docker.errors.APIError as why:
-            about["reason"] = f"CannotStartContainerError: {why}"
+            return self.watch(container, description)
+        except docker.errors.APIError as error:
+            description["reason"] = f"CannotStartContainerError: {error}"
             return False
         finally:
             with self.signals:
                 self.container = None
             remove(container)
 
-    def watch(self, container, about):
+    def watch(self, container, description):
         # The start of a job is the start of its last attempt, as on AWS.
         self.job_started_at = datetime.now()
         self.last["startedAt"] = models.datetime2int_milliseconds(self.job_started_at)
-        about["logStreamName"] = self.log_stream_name = f"{self.job_definition.name}/default/{uuid.uuid4().hex}"
+        description["logStreamName"] = self.log_stream_name = f"{self.job_definition.name}/default/{uuid.uuid4().hex}"
         with self.signals:
             container.start()
             self.container = container
@@ -338,7 +338,7 @@ class Job(models.Job):
             self.signal()
         timer = self.limit()
         try:
-            about["exitCode"] = self.exit_code = container.wait(timeout=24 * 3600)["StatusCode"]
+            description["exitCode"] = self.exit_code = container.wait(timeout=24 * 3600)["StatusCode"]
         finally:
             timer.cancel()
         container.reload()
@@ -349,7 +349,7 @@ class Job(models.Job):
             time.sleep(0.2)
             container.reload()
         if container.attrs["State"]["OOMKilled"]:
-            about["reason"] = "OutOfMemoryError: Container killed due to memory usage"
+            description["reason"] = "OutOfMemoryError: Container killed due to memory usage"
         overran = "Job attempt duration exceeded timeout"
         self.last["statusReason"] = overran if self.timed_out else "Essential container in task exited"
         self.keep_log(container)
@@ -429,7 +429,7 @@ class Job(models.Job):
     # --- termination ---
 
     def terminate(self, reason):
-        if self.status in OVER:
+        if self.status in ENDED:
             return
         self.is_terminated = True
         for child in self._child_jobs or []:
@@ -438,12 +438,12 @@ class Job(models.Job):
         self.signal()
 
     def signal(self):
-        """Sends SIGTERM to the container, and SIGKILL after GRACE seconds."""
+        """Sends SIGTERM to the container, and SIGKILL after STOP_TIMEOUT seconds."""
         with self.signals:
             container = self.container
             if container is None:
                 return
-            later = threading.Timer(GRACE, kill, [container, "SIGKILL"])
+            later = threading.Timer(STOP_TIMEOUT, kill, [container, "SIGKILL"])
             later.daemon = True
             later.start()
             kill(container, "SIGTERM")
@@ -467,7 +467,7 @@ class Job(models.Job):
             found["arrayProperties"] = {"index": self.index}
         elif self._child_jobs:
             found["arrayProperties"] = {"size": len(self._child_jobs)}
-        if container := self.said_of_container("exitCode", "reason"):
+        if container := self.container_fields("exitCode", "reason"):
             found["container"] = container
         if not self.began:
             found.pop("startedAt", None)
@@ -477,7 +477,7 @@ class Job(models.Job):
         self.settle()
         found = super().describe()
         if "container" in found:
-            found["container"] |= self.said_of_container("exitCode", "reason", "logStreamName")
+            found["container"] |= self.container_fields("exitCode", "reason", "logStreamName")
             found["container"]["image"] = self.job_definition.container_properties["image"]
             requested = self.requested_environment()
             found["container"]["environment"] = [{"name": name, "value": value} for name, value in requested.items()]
@@ -488,9 +488,9 @@ class Job(models.Job):
             found["retryStrategy"] = self.retry_strategy
         return found
 
-    def said_of_container(self, *names):
-        about = self.last.get("container", {})
-        return {name: about[name] for name in names if name in about}
+    def container_fields(self, *names):
+        description = self.last.get("container", {})
+        return {name: description[name] for name in names if name in description}
 
     @property
     def began(self):
@@ -499,7 +499,7 @@ class Job(models.Job):
 
     def settle(self):
         """Sets the times and the final reason of an array's parent once all children have ended."""
-        if self._child_jobs and self.status in OVER and not self.job_stopped:
+        if self._child_jobs and self.status in ENDED and not self.job_stopped:
             begun = [child.job_started_at for child in self._child_jobs if child.began]
             self.job_started_at = min(begun, default=self.job_started_at)
             self.job_stopped_at = max(child.job_stopped_at for child in self._child_jobs)
@@ -545,7 +545,7 @@ def remove(container):
 
 
 @atexit.register
-def leave_nothing():
+def remove_containers():
     Process.starting.acquire()
     for container in list(Engine.containers):
         remove(container)
@@ -562,14 +562,14 @@ def call_action(self, call=BaseResponse.call_action):
 def submit_job(self, submit=BatchResponse.submitjob):
     size = (self._get_param("arrayProperties") or {}).get("size")
     if size is not None and not 2 <= size <= 10_000:
-        raise ClientException(f"arrayProperties.size is {size}, and must be from 2 to 10000")
+        raise ClientException(f"arrayProperties.size is {size}, but must be from 2 to 10000")
     submitted.retry_strategy = self._get_param("retryStrategy")
     return submit(self)
 
 
 def describe_jobs(self, describe=BatchResponse.describejobs):
     if len(self._get_param("jobs") or []) > 100:
-        raise ClientException("DescribeJobs takes no more than 100 jobs")
+        raise ClientException("DescribeJobs accepts at most 100 jobs")
     return describe(self)
 
 
@@ -587,7 +587,7 @@ def cancel_job(self, job_id, reason):
 
 
 def init_aws_policies(self, read=IAMBackend._init_aws_policies):
-    """Reads the AWS managed policies once: moto reads them for each partition and after each reset, one CPU second in all."""
+    """Reads the AWS managed policies once. moto reads them per partition and after each reset, which takes a second."""
     if self.account_id not in managed_policies:
         managed_policies[self.account_id] = read(self)
     found = [copy(policy) for policy in managed_policies[self.account_id]]

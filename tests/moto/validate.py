@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks recorded AWS requests, member by member, against botocore's models of the services.
 
-    validate.py REQUESTS.jsonl      prints one line for each fault; exits with 1 if there is any
+    validate.py REQUESTS.jsonl      prints one line per fault; exits with 1 if there is a fault
     validate.py --self-test         tests that faults are found
 
 Each line of the file is a request as `tests/src/recorder.rs` records it. Faults are: operations and members that are not in
@@ -52,42 +52,42 @@ def main():
         requests = [json.loads(line) for line in file]
     faults, warnings, operations = Counter(), Counter(), set()
     for request in requests:
-        name, found, doubts = check(request)
+        name, new_faults, new_warnings = check(request)
         operations.add(name)
-        faults.update(f"{name}: {line(fault)}" for fault in found)
-        warnings.update(f"warning: {name}: {line(doubt)}" for doubt in doubts)
+        faults.update(f"{name}: {line(fault)}" for fault in new_faults)
+        warnings.update(f"warning: {name}: {line(warning)}" for warning in new_warnings)
     for each, times in [*warnings.items(), *faults.items()]:
         print(each if times == 1 else f"{each} ({times} times)")
     if faults:
         print(f"{len(requests)} requests of {len(operations)} operations: {len(faults)} faults")
         sys.exit(1)
-    print(f"{len(requests)} requests of {len(operations)} operations: nothing that the models do not know")
+    print(f"{len(requests)} requests of {len(operations)} operations: no faults")
 
 
 def line(fault):
-    path, why = fault
-    return " ".join(f"{wire.describe(path)}: {why}".split())
+    path, reason = fault
+    return " ".join(f"{wire.describe(path)}: {reason}".split())
 
 
 def check(request):
-    """Returns the operation's name, the faults and the doubts. Each fault and doubt is a path and a reason."""
+    """Returns the operation's name, the faults and the warnings, each of which is a path and a reason."""
     request = Request(request)
     try:
         model = model_of(request)
         read = READERS[model.metadata["protocol"]]
         faults = []
         operation, found = read(request, model, faults)
-    except Refused as why:
-        return f"{request.service} {request.method} {request.path}", [("", str(why))], []
+    except Refused as error:
+        return f"{request.service} {request.method} {request.path}", [("", str(error))], []
     shape = operation.input_shape
-    doubts = []
+    warnings = []
     if shape is None:
-        faults.extend((name, "the operation has no members at all") for name in found)
+        faults.extend((name, "the operation has no members") for name in found)
     else:
         report = ParamValidator().validate(found, shape).generate_report()
         faults.extend(("", each) for each in report.splitlines())
-        constraints(found, shape, "", faults, doubts)
-    return f"{model.service_name} {operation.name}", faults, doubts
+        constraints(found, shape, "", faults, warnings)
+    return f"{model.service_name} {operation.name}", faults, warnings
 
 
 class Request:
@@ -109,7 +109,7 @@ def service(authorization, body):
     scope = authorization.partition("Credential=")[2].partition(",")[0].split("/")
     if len(scope) == 5:
         return scope[3]
-    # An exchange of another kind of token is not signed.
+    # An exchange of a foreign token is not signed.
     return "sts" if b"Action=AssumeRoleWith" in body else "unsigned"
 
 
@@ -122,12 +122,12 @@ def model_of(request):
     try:
         return load(MODELS.get(request.service, request.service))
     except botocore.exceptions.UnknownServiceError:
-        raise Refused(f"there is no service `{request.service}`") from None
+        raise Refused(f"unknown service `{request.service}`") from None
 
 
 def operation_named(model, name):
     if name not in model.operation_names:
-        raise Refused(f"the model knows no operation `{name}`")
+        raise Refused(f"unknown operation `{name}`")
     return model.operation_model(name)
 
 
@@ -141,7 +141,7 @@ def read_query(request, model, faults):
     fields = dict(pairs)
     operation = operation_named(model, fields.get("Action", ""))
     if fields.get("Version") != model.api_version:
-        faults.append(("Version", f"{fields.get('Version')}, and the model's is {model.api_version}"))
+        faults.append(("Version", f"is {fields.get('Version')}, but the model has {model.api_version}"))
     node = wire.tree([pair for pair in pairs if pair[0] not in ("Action", "Version")], faults)
     if operation.input_shape is None:
         return operation, dict(node.children)
@@ -152,11 +152,11 @@ def read_query(request, model, faults):
 def read_json(request, model, faults):
     prefix, _, name = request.header("x-amz-target").rpartition(".")
     if prefix != model.metadata["targetPrefix"]:
-        raise Refused(f"x-amz-target is `{prefix}`, and the model's is `{model.metadata['targetPrefix']}`")
+        raise Refused(f"x-amz-target is `{prefix}`, but the model has `{model.metadata['targetPrefix']}`")
     operation = operation_named(model, name)
     wanted = f"application/x-amz-json-{model.metadata['jsonVersion']}"
     if (request.method, request.path, request.header("content-type")) != ("POST", "/", wanted):
-        faults.append(("", f"{request.method} {request.path}, and not POST / of {wanted}"))
+        faults.append(("", f"is {request.method} {request.path}, but must be POST / of {wanted}"))
     body = wire.parse_json(request.body or b"{}", faults)
     if operation.input_shape is None:
         return operation, body
@@ -185,12 +185,12 @@ def read_rest(request, model, faults):
         else:
             values = elsewhere[location].pop(sent.lower() if location == "header" else sent, None)
             if values is not None:
-                found[name] = somewhere(values, member, location, faults, name)
+                found[name] = read_strings(values, member, location, faults, name)
     for name in elsewhere["querystring"]:
-        faults.append((name, "the model knows no such member of the query"))
+        faults.append((name, "unknown member of the query"))
     for name in elsewhere["header"]:
         if name not in TRANSPORT and not name.startswith(CHECKSUMS):
-            faults.append((name, "the model knows no such header"))
+            faults.append((name, "unknown header"))
     found.update(read_body(request, model, shape, inside, faults))
     return operation, found
 
@@ -200,16 +200,18 @@ def prefixed(headers, prefix):
     return {name[len(prefix) :]: headers.pop(name)[0] for name in names}
 
 
-def somewhere(values, member, location, faults, path):
+def read_strings(values, member, location, faults, path):
     """Returns a member from the path, the query or a header."""
     timestamps = "rfc822" if location == "header" else "iso8601"
     if member.type_name == "list":
         if location == "header":
             values = [each.strip() for value in values for each in value.split(",")]
-        return [wire.text(each, member.member, faults, f"{path}[{at}]", timestamps) for at, each in enumerate(values)]
+        return [
+            wire.from_string(each, member.member, faults, f"{path}[{at}]", timestamps) for at, each in enumerate(values)
+        ]
     if len(values) > 1:
         faults.append((path, "given twice"))
-    return wire.text(values[0], member, faults, path, timestamps)
+    return wire.from_string(values[0], member, faults, path, timestamps)
 
 
 def read_body(request, model, shape, inside, faults):
@@ -220,7 +222,7 @@ def read_body(request, model, shape, inside, faults):
     if not request.body:
         return {}
     if not inside:
-        faults.append(("", "it has a body, and the model has no members for one"))
+        faults.append(("", "has a body, but the model has no members for it"))
         return {}
     whole = inside[payload] if payload else shape
     members = whole.members if payload else inside
@@ -230,11 +232,11 @@ def read_body(request, model, shape, inside, faults):
     try:
         root = ElementTree.fromstring(request.body)
     except ElementTree.ParseError as error:
-        faults.append(("", f"its body is not XML: {error}"))
+        faults.append(("", f"the body is not XML: {error}"))
         return {}
     name = whole.serialization.get("name", whole.name)
     if wire.local(root) != name:
-        faults.append(("", f"its body is a `{wire.local(root)}`, and the model's a `{name}`"))
+        faults.append(("", f"the body is a `{wire.local(root)}`, but the model has a `{name}`"))
     found = wire.xml_structure(root, members, faults, "")
     return {payload: found} if payload else found
 
@@ -272,7 +274,7 @@ def find(request, model):
         score = (len(literals) + len(required), len(path.pattern))
         candidates.append((score, name, dict(zip(labels, values, strict=True)), literals))
     if not candidates:
-        raise Refused("the model knows no operation with this method, path and query")
+        raise Refused("unknown operation: none has this method, path and query")
     _, name, labels, literals = max(candidates, key=lambda candidate: candidate[0])
     return model.operation_model(name), labels, literals
 
@@ -287,7 +289,7 @@ def routes(model):
             continue
         path, _, literals = operation.http["requestUri"].partition("?")
         pieces = regex.split(r"\{(.*?)\}", path)
-        # Labels are at the odd indices, between pieces of text. A label that ends with a plus matches slashes as well.
+        # Labels are at the odd indices, between literal pieces. A label that ends with a plus matches slashes as well.
         pattern = "".join(
             (r"(.+)" if piece.endswith("+") else r"([^/]+)") if at % 2 else regex.escape(piece)
             for at, piece in enumerate(pieces)
@@ -311,38 +313,38 @@ def routes(model):
 # --- constraints that botocore's validator does not check ---
 
 
-def constraints(value, shape, path, faults, doubts):
+def constraints(value, shape, path, faults, warnings):
     kind, about = shape.type_name, shape.metadata
-    most = about.get("max")
+    limit = about.get("max")
     if kind == "structure" and isinstance(value, dict) and not shape.is_document_type:
         for name, each in value.items():
             if name in shape.members:
-                constraints(each, shape.members[name], wire.below(path, name), faults, doubts)
+                constraints(each, shape.members[name], wire.below(path, name), faults, warnings)
     elif kind == "list" and isinstance(value, list):
-        at_most(len(value), most, "elements", path, faults)
+        at_most(len(value), limit, "elements", path, faults)
         for at, each in enumerate(value):
-            constraints(each, shape.member, f"{path}[{at}]", faults, doubts)
+            constraints(each, shape.member, f"{path}[{at}]", faults, warnings)
     elif kind == "map" and isinstance(value, dict):
-        at_most(len(value), most, "entries", path, faults)
+        at_most(len(value), limit, "entries", path, faults)
         for key, each in value.items():
-            constraints(key, shape.key, f"{path} (key {key})", faults, doubts)
-            constraints(each, shape.value, wire.below(path, key), faults, doubts)
+            constraints(key, shape.key, f"{path} (key {key})", faults, warnings)
+            constraints(each, shape.value, wire.below(path, key), faults, warnings)
     elif kind == "string" and isinstance(value, str):
-        at_most(len(value), most, "characters", path, faults)
+        at_most(len(value), limit, "characters", path, faults)
         if about.get("enum") and value not in about["enum"]:
-            doubts.append((path, f"`{value}` is none of {', '.join(about['enum'])}"))
+            warnings.append((path, f"`{value}` is none of {', '.join(about['enum'])}"))
         if "pattern" in about and not regex.fullmatch(about["pattern"], value):
             faults.append((path, f"`{value}` does not match {about['pattern']}"))
     elif kind == "blob" and isinstance(value, bytes):
-        at_most(len(value), most, "bytes", path, faults)
+        at_most(len(value), limit, "bytes", path, faults)
     elif kind in ("integer", "long", "float", "double") and isinstance(value, int | float):
-        if most is not None and value > most:
-            faults.append((path, f"{value} is more than {most}"))
+        if limit is not None and value > limit:
+            faults.append((path, f"{value} is more than {limit}"))
 
 
-def at_most(length, most, of, path, faults):
-    if most is not None and length > most:
-        faults.append((path, f"{length} {of}, and at most {most} are allowed"))
+def at_most(length, limit, unit, path, faults):
+    if limit is not None and length > limit:
+        faults.append((path, f"{length} {unit}, but at most {limit} are allowed"))
 
 
 if __name__ == "__main__":

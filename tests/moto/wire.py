@@ -1,8 +1,9 @@
 """Decodes the request of an AWS client into the structure that the client encoded, by the service's model.
 
-There is one function for each encoding: query (AWS's and EC2's), JSON, XML, and single texts as in headers. A member that is
-not in the model is a fault and is left out. A text that does not have the type in the model stays a text, so that botocore's
-validator, which checks the structure next, refuses it. Nothing here is specific to an operation.
+There is one function for each encoding: query (AWS's and EC2's), JSON, XML, and single strings as in headers. A
+member that is not in the model is a fault and is omitted. A string that does not have the type in the model stays a
+string, so that botocore's validator, which checks the structure next, rejects it. Nothing here is specific
+to an operation.
 """
 
 import base64
@@ -24,8 +25,8 @@ def below(path, name):
     return f"{path}.{name}" if path else name
 
 
-def text(value, shape, faults, path, timestamps):
-    """Returns the value of a text. `timestamps` is the format of times at this place."""
+def from_string(value, shape, faults, path, timestamps):
+    """Returns the value that a string encodes. `timestamps` is the default format of times."""
     kind = shape.type_name
     if kind in ("integer", "long") and re.fullmatch(r"-?\d+", value, re.ASCII):
         return int(value)
@@ -41,7 +42,7 @@ def text(value, shape, faults, path, timestamps):
     if kind == "timestamp":
         return timestamp(value, shape, faults, path, timestamps)
     if kind in ("structure", "list", "map"):
-        faults.append((path, f"a text where the model has a {kind}"))
+        faults.append((path, f"a string where the model has a {kind}"))
     return value
 
 
@@ -64,7 +65,7 @@ def timestamp(value, shape, faults, path, default):
             raise ValueError(value)
         return datetime.fromisoformat(value.removesuffix("Z") + "+00:00")
     except (TypeError, ValueError):
-        faults.append((path, f"`{value}` is no time in the format {form}"))
+        faults.append((path, f"`{value}` is not a time in the format {form}"))
         return NO_TIME
 
 
@@ -96,13 +97,13 @@ def query(node, shape, faults, path, ec2):
     if read:
         return read(node, shape, faults, path, ec2)
     if node.children:
-        faults.append((path, f"has members, and is a {shape.type_name} in the model"))
-    return text(node.value or "", shape, faults, path, "iso8601")
+        faults.append((path, f"has members, but is a {shape.type_name} in the model"))
+    return from_string(node.value or "", shape, faults, path, "iso8601")
 
 
 def query_structure(node, shape, faults, path, ec2):
     if node.value is not None:
-        faults.append((path, "a text where the model has a structure"))
+        faults.append((path, "a string where the model has a structure"))
     names = {query_name(name, member, ec2): name for name, member in shape.members.items()}
     found = {}
     for sent, child in node.children.items():
@@ -127,7 +128,7 @@ def query_name(name, member, ec2):
 
 
 def query_list(node, shape, faults, path, ec2):
-    # An empty list is encoded as an empty text, and no other list as a text.
+    # Only an empty list is encoded as a string: an empty one.
     if node.value == "" and not node.children and not ec2:
         return []
     if not ec2 and not shape.serialization.get("flattened"):
@@ -156,17 +157,17 @@ def query_map(node, shape, faults, path, ec2):
 
 def wrapped(node, name, faults, path):
     if node.value is not None:
-        faults.append((path, "a text where the model has a list or a map"))
+        faults.append((path, "a string where the model has a list or a map"))
     faults.extend(unknown(path, sent, {name}) for sent in node.children if sent != name)
     return node.children.get(name, Node())
 
 
 def numbered(node, faults, path):
     if node.value is not None:
-        faults.append((path, "a text where the model has a list or a map"))
+        faults.append((path, "a string where the model has a list or a map"))
     wanted = [str(at) for at in range(1, len(node.children) + 1)]
     if set(wanted) != set(node.children):
-        faults.append((path, f"its elements are numbered {', '.join(node.children)}, and not 1, 2, …"))
+        faults.append((path, f"the elements are numbered {', '.join(node.children)} instead of 1, 2, …"))
         return list(node.children.values())
     return [node.children[at] for at in wanted]
 
@@ -183,7 +184,7 @@ def parse_json(body, faults):
     try:
         return json.loads(body, object_pairs_hook=once)
     except ValueError as error:
-        faults.append(("", f"its body is not JSON: {error}"))
+        faults.append(("", f"the body is not JSON: {error}"))
         return {}
 
 
@@ -202,7 +203,7 @@ def from_json(value, shape, faults, path):
     if kind == "timestamp":
         form = shape.serialization.get("timestampFormat", "unixTimestamp")
         if isinstance(value, bool) or isinstance(value, str) == (form == "unixTimestamp"):
-            faults.append((path, f"`{value}` is no time in the format {form}"))
+            faults.append((path, f"`{value}` is not a time in the format {form}"))
             return NO_TIME
         return timestamp(value, shape, faults, path, "unixTimestamp")
     # In Python, a bool is an int.
@@ -212,7 +213,7 @@ def from_json(value, shape, faults, path):
 
 
 def json_structure(value, members, faults, path):
-    """Decodes `members`, those of the body: some operations have others elsewhere."""
+    """Decodes the members of the body; some operations have other members elsewhere."""
     names = {member.serialization.get("name", name): name for name, member in members.items()}
     found = {}
     for sent, each in value.items():
@@ -238,11 +239,11 @@ def from_xml(element, shape, faults, path):
         return [from_xml(child, shape.member, faults, f"{path}[{at}]") for at, child in enumerate(children)]
     if kind == "map":
         # No operation of S3 sends a map; a new one needs a decoder.
-        faults.append((path, "is a map, which this program does not read from XML"))
+        faults.append((path, "is a map, and maps in XML are not supported"))
         return {}
     if len(element):
-        faults.append((path, f"has members, and is a {kind} in the model"))
-    return text(element.text or "", shape, faults, path, "iso8601")
+        faults.append((path, f"has members, but is a {kind} in the model"))
+    return from_string(element.text or "", shape, faults, path, "iso8601")
 
 
 def xml_structure(element, members, faults, path):
@@ -254,7 +255,7 @@ def xml_structure(element, members, faults, path):
     for sent, value in element.attrib.items():
         name = attributes.get(sent.split("}")[-1])
         if name:
-            found[name] = text(value, members[name], faults, below(path, name), "iso8601")
+            found[name] = from_string(value, members[name], faults, below(path, name), "iso8601")
         else:
             faults.append(unknown(path, sent, attributes))
     for child in element:
@@ -279,4 +280,4 @@ def local(element):
 
 def unknown(path, sent, names):
     known = ", ".join(sorted(names))
-    return (below(path, sent), f"the model knows no such member of {describe(path)}, only: {known or 'none'}")
+    return (below(path, sent), f"unknown member of {describe(path)}; the model has: {known or 'none'}")

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run by mmdebstrap (see debian.rs) in the folder of a new Debian: puts these packages, and all that they need, into a
-# repository on its own disk, and has apt know no other.
+# Run by mmdebstrap (see debian.rs) in the folder of a new Debian system. Downloads the packages and their dependencies
+# into a repository inside the system, and configures apt to use only this repository.
 #
 #   debian.sh <root folder> <package>...
 set -eu

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Checks the output of render.py for faults that cfn-lint and checkov do not detect.
+"""Checks the output of render.py for errors that cfn-lint and checkov do not detect.
 
     check.py <folder that render.py wrote>
 
 - No policy, in a stack or printed, allows every action or is longer than AWS accepts.
-- parliament finds nothing in a policy except the findings that explained.json explains, and it finds all of these.
+- parliament's findings in the policies are exactly those that explained.json explains.
 - No value that a user chooses can add anything to a stack or remove anything from it.
 """
 
@@ -19,8 +19,8 @@ from parliament import analyze_policy_string
 import render
 
 # Maximum length of a managed policy, in characters without whitespace.
-LONGEST = 6144
-# A text that adds a resource if it escapes from its quotes, in YAML or JSON, and that Jinja or Fn::Sub would expand.
+MAX_POLICY_LEN = 6144
+# A string that adds a resource if it escapes its quotes, in YAML or JSON, and that Jinja or Fn::Sub would expand.
 HOSTILE = 'x"}]\n  Evil:\n    Type: "AWS::S3::Bucket" # \' {{ 7 * 7 }} {% if %} ${AWS::AccountId} \\'
 # Keys whose values the templates branch on.
 NOT_FREE = {"kind", "internet", "architecture"}
@@ -28,14 +28,14 @@ NOT_FREE = {"kind", "internet", "architecture"}
 
 def main():
     folder = Path(sys.argv[1])
-    complaints = [
+    errors = [
         *policies(folder),
         *stacks(folder),
-        *(complaint for case in render.all_cases() for complaint in breaks_out(*case)),
+        *(error for case in render.all_cases() for error in escapes(*case)),
     ]
-    for complaint in complaints:
-        print(f"error: {complaint}", file=sys.stderr)
-    sys.exit(1 if complaints else 0)
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
+    sys.exit(1 if errors else 0)
 
 
 def policies(folder):
@@ -46,8 +46,8 @@ def policies(folder):
         policy = json.loads(text)
         yield from too_wide(path, policy)
         length = len("".join(json.dumps(policy, separators=(",", ":")).split()))
-        if length > LONGEST:
-            yield f"{path}: {length} characters, and AWS takes {LONGEST}"
+        if length > MAX_POLICY_LEN:
+            yield f"{path}: {length} characters, but AWS accepts at most {MAX_POLICY_LEN}"
         for finding in analyze_policy_string(text).findings:
             if (path.stem, finding.issue) in explained:
                 found.add((path.stem, finding.issue))
@@ -77,29 +77,29 @@ def listed(value):
     return value if isinstance(value, list) else [value]
 
 
-def breaks_out(name, template, values):
-    """Renders again with every free text made hostile: the parsed result must differ in these texts only."""
+def escapes(name, template, values):
+    """Renders again with every user-supplied string replaced by a hostile one. Only these strings may differ."""
     plain = render.parsed(template, render.render(template, values))
     try:
-        hostile = render.parsed(template, render.render(template, with_hostile_texts(values)))
+        hostile = render.parsed(template, render.render(template, with_hostile_strings(values)))
     except (yaml.YAMLError, json.JSONDecodeError) as error:
-        yield f"{name}: a value breaks out: {' '.join(str(error).split())}"
+        yield f"{name}: a value escapes: {' '.join(str(error).split())}"
         return
     if Counter(shape(plain)) != Counter(shape(hostile)):
         differing = (Counter(shape(hostile)) - Counter(shape(plain))).most_common(3)
-        yield f"{name}: a value breaks out: {differing}"
+        yield f"{name}: a value escapes: {differing}"
 
 
-def with_hostile_texts(values):
+def with_hostile_strings(values):
     if isinstance(values, dict):
-        return {key: value if is_own(values, key) else with_hostile_texts(value) for key, value in values.items()}
+        return {key: value if is_own(values, key) else with_hostile_strings(value) for key, value in values.items()}
     if isinstance(values, list):
-        return [with_hostile_texts(value) for value in values]
+        return [with_hostile_strings(value) for value in values]
     return values + HOSTILE if isinstance(values, str) else values
 
 
 def is_own(table, key):
-    """Returns whether the program itself sets the value: the keys that templates branch on, and a function's logical ID."""
+    """Returns whether cloudknot sets the value: the keys that templates branch on, and a function's logical ID."""
     return key in NOT_FREE or table[key] == "Name" or (key == "key" and "job_definition" in table)
 
 

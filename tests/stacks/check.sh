@@ -15,7 +15,7 @@ trap 'rm -rf "$out"' EXIT
 export PYTHONDONTWRITEBYTECODE=1
 
 if [[ -z "${CLOUDKNOT_STACK_TOOLS:-}" ]] && ! cmp --quiet tests/stacks/requirements.txt "$tools/installed"; then
-    echo "installing what tests/stacks/requirements.txt lists into $tools"
+    echo "installing the packages of tests/stacks/requirements.txt into $tools"
     python3 -m venv "$tools"
     "$tools/bin/pip" install --quiet --requirement tests/stacks/requirements.txt
     cp tests/stacks/requirements.txt "$tools/installed"
@@ -29,4 +29,4 @@ stacks=("$out"/*/*.yaml)
 "$tools/bin/cfn-lint" --non-zero-exit-code informational -- "${stacks[@]}"
 "$tools/bin/checkov" --directory "$out" --framework cloudformation --skip-download --compact --quiet
 "$tools/bin/python" tests/stacks/check.py "$out"
-echo "${#stacks[@]} stacks and $(find "$out" -name '*.json' | wc -l) policies: nothing to complain of"
+echo "${#stacks[@]} stacks and $(find "$out" -name '*.json' | wc -l) policies: no findings"

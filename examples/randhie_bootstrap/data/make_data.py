@@ -1,11 +1,11 @@
-"""Makes randhie.csv from the copy of the data in the Python package statsmodels.
+"""Creates randhie.csv from the copy of the data in the Python package statsmodels.
 
     python -m venv venv && venv/bin/pip install statsmodels==0.15.0
     venv/bin/python make_data.py > randhie.csv
 
 The package has the ten columns of the model (randhie.csv) and the original file with all 45 (src/randhie.csv), in the
-same order of rows. The second is read for the number of the person alone; the nine columns in both that the package
-left as they were have to agree in every row, so that a number cannot meet the wrong row.
+same order of rows. Only the number of the person is read from the second. The nine columns that the package left
+unchanged must agree in every row, so that no number is assigned to the wrong row.
 """
 
 import csv
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import statsmodels
 
-SAME = ["mdvis", "idp", "lpi", "fmde", "physlm", "disea", "hlthg", "hlthf", "hlthp"]
+UNCHANGED = ["mdvis", "idp", "lpi", "fmde", "physlm", "disea", "hlthg", "hlthf", "hlthp"]
 
 
 def read(path):
@@ -31,12 +31,12 @@ def main():
     out = csv.writer(sys.stdout, lineterminator="\n")
     out.writerow(["person", *model[0]])
     persons = {}
-    for ours, theirs in zip(model, original):
-        for column in SAME:
-            assert abs(float(ours[column]) - float(theirs[column])) < 1e-6, (column, ours, theirs)
-        # Numbered in order of appearance: the original numbers say where a family lived.
-        person = persons.setdefault(theirs["zper"], len(persons) + 1)
-        out.writerow([person, *ours.values()])
+    for row, original_row in zip(model, original):
+        for column in UNCHANGED:
+            assert abs(float(row[column]) - float(original_row[column])) < 1e-6, (column, row, original_row)
+        # Numbered in order of appearance, because the original numbers encode where a family lived.
+        person = persons.setdefault(original_row["zper"], len(persons) + 1)
+        out.writerow([person, *row.values()])
 
 
 if __name__ == "__main__":

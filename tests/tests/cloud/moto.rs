@@ -65,7 +65,7 @@ fn the_validator_finds_faults() {
     if let Some(_moto) = Moto::get() {
         let validate = Path::new(env!("CARGO_MANIFEST_DIR")).join("moto/validate.py");
         let report = run(Command::new(python().expect("moto is installed")).arg("-B").arg(validate).arg("--self-test"));
-        assert!(report.ends_with(": 0 judged wrongly\n"), "{report}");
+        assert!(report.ends_with(": 0 misjudged\n"), "{report}");
     }
 }
 
@@ -110,7 +110,7 @@ s3.delete_objects(Bucket='bucket', Delete={{'Objects': [{{'Key': 'k k'}}]}})
     // The body is recorded as it was sent, and not converted to text.
     let put = &requests[12];
     assert!(put.body.is_none() && put.body_hex.as_deref().is_some_and(|body| body.contains("ff")), "{put:?}");
-    assert!(recorder.validate().ends_with("14 requests of 14 operations: nothing that the models do not know\n"));
+    assert!(recorder.validate().ends_with("14 requests of 14 operations: no faults\n"));
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ batch.terminate_job(jobId=submit(environment=[('A', 'b')]), reason='enough')
     let refused = catch_unwind(AssertUnwindSafe(|| recorder.validate())).expect_err("it is refused");
     let refused = refused.downcast_ref::<String>().expect("a message");
     for fault in [
-        "batch SubmitJob: containerOverrides.environment[0].vlaue: the model knows no such member",
+        "batch SubmitJob: containerOverrides.environment[0].vlaue: unknown member",
         "batch SubmitJob: the request: Invalid type for parameter timeout.attemptDurationSeconds, value: 60, type: <class 'str'>",
         "batch TerminateJob: the request: Missing required parameter in input: \"reason\"",
         "batch TerminateJob: the request: Invalid type for parameter jobId",
