@@ -1,4 +1,4 @@
-//! The arguments in the parentheses of `#[remote(...)]`. This module does not know the function.
+//! The arguments in the parentheses of `#[remote(...)]`. Independent of the function.
 
 use std::fmt::Display;
 
@@ -10,7 +10,7 @@ use syn::{Expr, Ident, Lit, LitInt, LitStr, Token, UnOp};
 
 use crate::refusals::Refusals;
 
-const KNOWN: &str = "`name`, `vcpus`, `memory`, `gpus`, `retries`, `timeout`, `codec`";
+const NAMES: &str = "`name`, `vcpus`, `memory`, `gpus`, `retries`, `timeout`, `codec`";
 
 /// Arguments of the attribute. Those that are not given have their defaults.
 #[derive(Default)]
@@ -67,20 +67,20 @@ impl Arguments {
             "name" => self.name = Some(value.name()?),
             "vcpus" => self.vcpus = Some(value.vcpus()?),
             "memory" => {
-                let text = value.text("a string with its unit: memory = \"2 GiB\"")?;
+                let string = value.string("a string with a unit, as in memory = \"2 GiB\"")?;
                 self.memory_mib =
-                    Some(cloudknot_quantity::memory_mib(&text.value()).map_err(|why| refused(&text, why))?);
+                    Some(cloudknot_quantity::memory_mib(&string.value()).map_err(|error| refused(&string, error))?);
             }
-            "gpus" => self.gpus = value.count("a whole number: gpus = 1")?,
-            "retries" => self.retries = value.count("a whole number: retries = 2")?,
+            "gpus" => self.gpus = value.count("a whole number, as in gpus = 1")?,
+            "retries" => self.retries = value.count("a whole number, as in retries = 2")?,
             "timeout" => {
-                let text = value.text("a string with its unit: timeout = \"15m\"")?;
+                let string = value.string("a string with a unit, as in timeout = \"15m\"")?;
                 self.timeout_seconds =
-                    Some(cloudknot_quantity::seconds(&text.value()).map_err(|why| refused(&text, why))?);
+                    Some(cloudknot_quantity::seconds(&string.value()).map_err(|error| refused(&string, error))?);
             }
             "codec" => self.codec = value.codec()?,
             unknown => {
-                return Err(refused(key, format_args!("unknown argument `{unknown}`; the arguments are {KNOWN}")));
+                return Err(refused(key, format_args!("unknown argument `{unknown}`; the arguments are {NAMES}")));
             }
         }
         Ok(())
@@ -95,7 +95,7 @@ struct Setting {
 impl Parse for Setting {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         if !input.peek(Ident::peek_any) {
-            return Err(input.error(format_args!("expected an argument and its value; the arguments are {KNOWN}")));
+            return Err(input.error(format_args!("expected an argument and its value; the arguments are {NAMES}")));
         }
         let key = input.call(Ident::parse_any)?;
         if !input.peek(Token![=]) {
@@ -106,7 +106,7 @@ impl Parse for Setting {
     }
 }
 
-/// Value of one argument, to be parsed as the type that the argument takes.
+/// Value of one argument, to be parsed as the argument's type.
 struct Value<'a> {
     key: &'a Ident,
     written: &'a Expr,
@@ -114,45 +114,46 @@ struct Value<'a> {
 
 impl Value<'_> {
     fn name(&self) -> syn::Result<String> {
-        let text = self.text("a string: name = \"fit_again\"")?;
-        let name = text.value();
-        let fits = |(at, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit());
-        if name.is_empty() || !name.chars().enumerate().all(fits) {
-            let form = "a name has ASCII letters, digits and `_`, and does not begin with a digit";
-            return Err(refused(&text, format_args!("`{name}` cannot be the name of a remote function; {form}")));
+        let string = self.string("a string, as in name = \"fit_again\"")?;
+        let name = string.value();
+        let is_allowed = |(at, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit());
+        if name.is_empty() || !name.chars().enumerate().all(is_allowed) {
+            let form = "one or more ASCII letters, digits or `_`, and must not start with a digit";
+            return Err(refused(&string, format_args!("invalid name `{name}`: must be {form}")));
         }
         Ok(name)
     }
 
     fn vcpus(&self) -> syn::Result<f64> {
-        const FORM: &str = "a number above zero: vcpus = 1, or vcpus = 0.5";
+        const FORM: &str = "a number above zero, as in vcpus = 1 or vcpus = 0.5";
         let vcpus: f64 = match self.literal(FORM)? {
             Lit::Int(number) => number.base10_parse()?,
             Lit::Float(number) => number.base10_parse()?,
-            _ => return Err(self.takes(FORM)),
+            _ => return Err(self.must_be(FORM)),
         };
-        if vcpus > 0.0 && vcpus.is_finite() { Ok(vcpus) } else { Err(self.takes(FORM)) }
+        if vcpus > 0.0 && vcpus.is_finite() { Ok(vcpus) } else { Err(self.must_be(FORM)) }
     }
 
     fn count(&self, form: &str) -> syn::Result<u32> {
-        let Lit::Int(number) = self.literal(form)? else { return Err(self.takes(form)) };
-        count_of(number).ok_or_else(|| refused(number, format_args!("`{number}` is more than `{}` can be", self.key)))
+        let Lit::Int(number) = self.literal(form)? else { return Err(self.must_be(form)) };
+        count_of(number)
+            .ok_or_else(|| refused(number, format_args!("invalid `{}`: must be at most {}", self.key, u32::MAX)))
     }
 
     fn codec(&self) -> syn::Result<Codec> {
         const FORM: &str = "\"bincode\" or \"messagepack\"";
-        let text = self.text(FORM)?;
-        match text.value().as_str() {
+        let string = self.string(FORM)?;
+        match string.value().as_str() {
             "bincode" => Ok(Codec::Bincode),
             "messagepack" => Ok(Codec::Messagepack),
-            unknown => Err(refused(&text, format_args!("unknown codec `{unknown}`; the codecs are {FORM}"))),
+            unknown => Err(refused(&string, format_args!("unknown codec `{unknown}`: must be {FORM}"))),
         }
     }
 
-    fn text(&self, form: &str) -> syn::Result<LitStr> {
+    fn string(&self, form: &str) -> syn::Result<LitStr> {
         match self.literal(form)? {
-            Lit::Str(text) => Ok(text.clone()),
-            _ => Err(self.takes(form)),
+            Lit::Str(string) => Ok(string.clone()),
+            _ => Err(self.must_be(form)),
         }
     }
 
@@ -164,15 +165,15 @@ impl Value<'_> {
                 // An expression passed on by a `macro_rules!` macro is wrapped in an invisible group.
                 Expr::Group(group) => written = &group.expr,
                 Expr::Unary(unary) if matches!(unary.op, UnOp::Neg(_)) => {
-                    return Err(refused(self.written, format_args!("`{}` cannot be negative", self.key)));
+                    return Err(refused(self.written, format_args!("invalid `{}`: must not be negative", self.key)));
                 }
-                _ => return Err(self.takes(form)),
+                _ => return Err(self.must_be(form)),
             }
         }
     }
 
-    fn takes(&self, form: &str) -> syn::Error {
-        refused(self.written, format_args!("`{}` takes {form}", self.key))
+    fn must_be(&self, form: &str) -> syn::Error {
+        refused(self.written, format_args!("invalid `{}`: must be {form}", self.key))
     }
 }
 

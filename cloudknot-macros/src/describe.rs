@@ -1,5 +1,5 @@
-//! The texts that people and programs can read about a remote function without running it: its signature as a line of
-//! text, and its description as a line of JSON.
+//! The strings that users and programs can read about a remote function without running it: its signature and its
+//! description, a line of JSON.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -52,9 +52,9 @@ impl Codec {
     }
 }
 
-fn json(text: &str) -> String {
+fn json(string: &str) -> String {
     let mut quoted = String::from("\"");
-    for c in text.chars() {
+    for c in string.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
             c if c.is_control() => quoted.extend(format!("\\u{:04x}", u32::from(c)).chars()),
@@ -70,7 +70,7 @@ mod tests {
     use super::json;
 
     #[test]
-    fn texts_are_quoted_for_json() {
+    fn strings_are_quoted_for_json() {
         assert_eq!(json("[u8; \"\\\".len()]"), r#""[u8; \"\\\".len()]""#);
         assert_eq!(json("a\nb"), r#""a\u000ab""#);
     }

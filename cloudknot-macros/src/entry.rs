@@ -6,30 +6,29 @@ use syn::Attribute;
 
 use crate::expand::is_outer;
 use crate::refusals::Refusals;
-use crate::signature::Written;
+use crate::signature::AnnotatedFn;
 
 /// Expands `#[main] item`: nests the user's `main` in one that starts the worker first.
 pub(crate) fn main(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let mut refusals = Refusals::default();
     if !arguments.is_empty() {
-        refusals
-            .at(arguments, "`#[cloudknot::main]` takes no arguments; a function has them: `#[cloudknot::remote(..)]`");
+        refusals.at(arguments, "`#[cloudknot::main]` takes no arguments; only `#[cloudknot::remote(..)]` does");
     }
-    let Ok(written) = syn::parse2::<Written>(item.clone()) else {
+    let Ok(annotated) = syn::parse2::<AnnotatedFn>(item.clone()) else {
         refusals.at(item, "`#[cloudknot::main]` belongs on the program's `fn main()`");
         let refused = refusals.into_tokens();
         return quote!(#refused #item);
     };
-    refuse(&written, &mut refusals);
+    refuse(&annotated, &mut refusals);
     if refusals.is_empty() {
-        return expand(&written);
+        return expand(&annotated);
     }
     let refused = refusals.into_tokens();
-    if written.signature.ident != "main" {
-        return quote!(#refused #written);
+    if annotated.signature.ident != "main" {
+        return quote!(#refused #annotated);
     }
     // A `main` that the compiler accepts, so that the mistake is reported only once.
-    let Written { signature, body, .. } = &written;
+    let AnnotatedFn { signature, body, .. } = &annotated;
     quote! {
         #refused
         fn main() {
@@ -39,8 +38,8 @@ pub(crate) fn main(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     }
 }
 
-fn refuse(written: &Written, refusals: &mut Refusals) {
-    let signature = &written.signature;
+fn refuse(annotated: &AnnotatedFn, refusals: &mut Refusals) {
+    let signature = &annotated.signature;
     if signature.ident != "main" {
         refusals.at(
             &signature.ident,
@@ -48,7 +47,7 @@ fn refuse(written: &Written, refusals: &mut Refusals) {
         );
     }
     if let Some(first) = signature.inputs.first() {
-        refusals.at(first, "`main` has no arguments; read them in the body: `std::env::args()`");
+        refusals.at(first, "`main` cannot have arguments; read the command line in the body: `std::env::args()`");
     }
     if let Some(first) = signature.generics.params.first() {
         refusals.at(first, "`main` cannot be generic; leave this out");
@@ -64,12 +63,12 @@ fn refuse(written: &Written, refusals: &mut Refusals) {
     }
 }
 
-fn expand(written: &Written) -> TokenStream {
-    let Written { attributes, visibility, signature, body } = written;
+fn expand(annotated: &AnnotatedFn) -> TokenStream {
+    let AnnotatedFn { attributes, visibility, signature, body } = annotated;
     let (outer, inner): (Vec<_>, Vec<_>) = attributes.iter().partition(|attribute| is_outer(attribute));
     let output = &signature.output;
-    let runs_itself = inner.iter().any(|attribute| is_runtime(attribute));
-    let call = if signature.asyncness.is_some() && !runs_itself {
+    let has_runtime = inner.iter().any(|attribute| is_runtime(attribute));
+    let call = if signature.asyncness.is_some() && !has_runtime {
         quote!(::cloudknot::__private::block_on_main(main()))
     } else {
         quote!(main())

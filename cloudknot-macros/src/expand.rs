@@ -1,4 +1,4 @@
-//! Generates the static that a remote function becomes. All input has been checked before.
+//! Generates the static that a remote function becomes. The input has been checked before.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -10,31 +10,32 @@ use crate::arguments::{self, Arguments, Codec};
 use crate::describe;
 use crate::owned::peel;
 use crate::refusals::Refusals;
-use crate::signature::{self, Argument, RemoteFunction, Written};
+use crate::signature::{self, AnnotatedFn, Argument, RemoteFunction};
 
 /// Expands `#[remote(arguments)] item`.
 pub(crate) fn remote(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let mut refusals = Refusals::default();
     let arguments = arguments::parse(arguments, &mut refusals);
-    let written = match signature::read(item) {
-        Ok(written) => written,
+    let annotated = match signature::read(item) {
+        Ok(annotated) => annotated,
         Err(error) => {
             refusals.add(error);
             let refused = refusals.into_tokens();
             return quote!(#refused #item);
         }
     };
-    let mut of_signature = Refusals::default();
-    let function = signature::model(&written, &mut of_signature);
+    let mut signature_refusals = Refusals::default();
+    let function = signature::model(&annotated, &mut signature_refusals);
     // A function that was refused can still be called, so that one mistake gives one message.
-    let expanded = if of_signature.is_empty() { expand(&arguments, &written, &function) } else { quote!(#written) };
-    let refused = [refusals, of_signature].into_iter().map(Refusals::into_tokens);
+    let expanded =
+        if signature_refusals.is_empty() { expand(&arguments, &annotated, &function) } else { quote!(#annotated) };
+    let refused = [refusals, signature_refusals].into_iter().map(Refusals::into_tokens);
     quote!(#(#refused)* #expanded)
 }
 
-fn expand(arguments: &Arguments, written: &Written, function: &RemoteFunction) -> TokenStream {
-    let (outer, inner): (Vec<_>, Vec<_>) = written.attributes.iter().partition(|attribute| is_outer(attribute));
-    let Written { visibility, signature, body, .. } = written;
+fn expand(arguments: &Arguments, annotated: &AnnotatedFn, function: &RemoteFunction) -> TokenStream {
+    let (outer, inner): (Vec<_>, Vec<_>) = annotated.attributes.iter().partition(|attribute| is_outer(attribute));
+    let AnnotatedFn { visibility, signature, body, .. } = annotated;
     let name = &function.name;
     let ty = static_type(function);
     let items = glue(function);
@@ -74,7 +75,7 @@ fn static_type(function: &RemoteFunction) -> TokenStream {
     quote!(::cloudknot::RemoteFn<#args, #output, #lifetimes fn(#(#parameters),*) #returned>)
 }
 
-/// Generates the items beside the function: its types by name, the content of an input, and the call of the function.
+/// Generates the companion items of the function: its types by name, the type of its input, and its call.
 fn glue(function: &RemoteFunction) -> TokenStream {
     let names = function.arguments.iter().map(|argument| at_call_site(&argument.name));
     let names: Vec<_> = names.collect();
@@ -134,11 +135,11 @@ fn input_value(names: &[Ident]) -> TokenStream {
 
 fn run(function: &RemoteFunction, names: &[Ident]) -> TokenStream {
     let name = &function.name;
-    let given = function.arguments.iter().zip(names).map(|(argument, name)| {
+    let values = function.arguments.iter().zip(names).map(|(argument, name)| {
         let reference = argument.borrowed.then(|| quote!(&));
         quote!(#reference input.#name.0)
     });
-    let mut outcome = quote!(#name(#(#given),*));
+    let mut outcome = quote!(#name(#(#values),*));
     if function.asyncness {
         outcome = quote!(::cloudknot::__private::block_on(#outcome));
     }
@@ -226,9 +227,9 @@ fn pointer(function: &RemoteFunction) -> (TokenStream, Option<TokenStream>) {
     }
     let parameters = pointer_parameters(function);
     let returned = pointer_output(function);
-    let places: Vec<_> = (0..parameters.len()).map(|at| format_ident!("__{at}")).collect();
+    let names: Vec<_> = (0..parameters.len()).map(|at| format_ident!("__{at}")).collect();
     let lifetimes = (function.asyncness && borrows(function)).then(|| quote!(<'f>));
-    let call = quote!(#name(#(#places),*));
+    let call = quote!(#name(#(#names),*));
     let body = if function.asyncness {
         // The span makes the compiler report a future that is not `Send` at the function's name.
         let at = name.span().resolved_at(Span::call_site());
@@ -237,7 +238,7 @@ fn pointer(function: &RemoteFunction) -> (TokenStream, Option<TokenStream>) {
         call
     };
     let wrapper = quote! {
-        fn __pointer #lifetimes(#(#places: #parameters),*) #returned {
+        fn __pointer #lifetimes(#(#names: #parameters),*) #returned {
             #body
         }
     };

@@ -3,7 +3,7 @@
 //!
 //! The files form a pipeline: `arguments` parses the attribute's arguments (amounts with `cloudknot-quantity`),
 //! `signature` models the function and refuses what cannot be remote (with `owned`, type by type), `expand` generates
-//! the static, and `describe` the texts that can be read without running it. `entry` is `#[main]`. Refusals are
+//! the static, and `describe` the strings that can be read without running it. `entry` is `#[main]`. Refusals are
 //! collected, so that all of them are shown at once.
 
 mod arguments;

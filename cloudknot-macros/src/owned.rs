@@ -13,10 +13,10 @@ use crate::spaced::spaced;
 /// Returns the type that an input holds for an argument of this type, and whether the function borrows from it.
 pub(crate) fn of_argument(name: &Ident, written: &Type, refusals: &mut Refusals) -> (Type, bool) {
     let Type::Reference(reference) = peel(written) else {
-        check(written, Place::Argument { name, behind: "" }, refusals);
+        check(written, Place::Argument { name, sigil: "" }, refusals);
         return (written.clone(), false);
     };
-    let owned = owned_form(&reference.elem, Spelling::Compiled);
+    let owned = owned_form(&reference.elem, Spelling::Code);
     if reference.mutability.is_some() {
         let form = spaced(readable(written.clone()));
         refusals.at(
@@ -25,12 +25,12 @@ pub(crate) fn of_argument(name: &Ident, written: &Type, refusals: &mut Refusals)
                 "an input is a copy, so changes to it would be lost; write `mut {name}: {form}` and return the changed value"
             ),
         );
-    } else if is_for_ever(reference) {
+    } else if is_static(reference) {
         let elem = &reference.elem;
         refusals
             .at(written, format_args!("an input lives only as long as its item; write `{name}: &{}`", spaced(elem)));
     } else {
-        check(&reference.elem, Place::Argument { name, behind: "&" }, refusals);
+        check(&reference.elem, Place::Argument { name, sigil: "&" }, refusals);
     }
     (owned, true)
 }
@@ -54,16 +54,16 @@ pub(crate) fn peel(written: &Type) -> &Type {
     }
 }
 
-fn is_for_ever(reference: &TypeReference) -> bool {
+fn is_static(reference: &TypeReference) -> bool {
     reference.lifetime.as_ref().is_some_and(|lifetime| lifetime.ident == "static")
 }
 
 #[derive(Clone, Copy)]
 enum Place<'a> {
-    /// An argument with this name; the inspected type follows the sign in `behind`.
+    /// An argument with this name; the inspected type follows `sigil`.
     Argument {
         name: &'a Ident,
-        behind: &'static str,
+        sigil: &'static str,
     },
     Value,
     Error,
@@ -74,16 +74,16 @@ fn check(written: &Type, place: Place<'_>, refusals: &mut Refusals) {
     let mut owning = Owning { place, found: Vec::new() };
     owning.visit_type_mut(&mut owned);
     let suggestion = match place {
-        Place::Argument { name, behind } => format!("write `{name}: {behind}{}`", spaced(&owned)),
+        Place::Argument { name, sigil } => format!("write `{name}: {sigil}{}`", spaced(&owned)),
         Place::Value | Place::Error => format!("write `{}`", spaced(&owned)),
     };
     // One message for all borrows is enough: the suggestion has none.
-    let mut said_borrowed = false;
-    for (tokens, what) in owning.found {
-        if what == Found::Borrow && std::mem::replace(&mut said_borrowed, true) {
+    let mut reported_borrow = false;
+    for (tokens, found) in owning.found {
+        if found == Found::Borrow && std::mem::replace(&mut reported_borrow, true) {
             continue;
         }
-        refusals.at(tokens, what.message(place, &suggestion));
+        refusals.at(tokens, found.message(place, &suggestion));
     }
 }
 
@@ -127,15 +127,15 @@ fn readable(mut ty: Type) -> Type {
     ty
 }
 
-/// Rewrites a type, for people to read, to one that owns everything it holds, and records what it found.
+/// Rewrites a type, for a message, to one that owns everything it holds, and records the parts that are refused.
 struct Owning<'a> {
     place: Place<'a>,
     found: Vec<(TokenStream, Found)>,
 }
 
 impl Owning<'_> {
-    fn note(&mut self, tokens: impl ToTokens, what: Found) {
-        self.found.push((tokens.into_token_stream(), what));
+    fn note(&mut self, tokens: impl ToTokens, found: Found) {
+        self.found.push((tokens.into_token_stream(), found));
     }
 
     fn may_be_anything(&self) -> bool {
@@ -146,12 +146,12 @@ impl Owning<'_> {
 impl VisitMut for Owning<'_> {
     fn visit_type_mut(&mut self, ty: &mut Type) {
         match peel(ty) {
-            Type::Reference(reference) if !(is_for_ever(reference) && self.may_be_anything()) => {
+            Type::Reference(reference) if !(is_static(reference) && self.may_be_anything()) => {
                 self.note(reference, Found::Borrow);
-                *ty = owned_form(&reference.elem, Spelling::Read);
+                *ty = owned_form(&reference.elem, Spelling::Message);
             }
             Type::TraitObject(object) if !self.may_be_anything() => self.note(object, Found::TraitObject),
-            Type::ImplTrait(described) => return self.note(described, Found::ImplTrait),
+            Type::ImplTrait(impl_trait) => return self.note(impl_trait, Found::ImplTrait),
             Type::Never(never) => self.note(never, Found::Never),
             // The types inside these are not sent: the compiler refuses these types as a whole.
             Type::FnPtr(_) | Type::Ptr(_) | Type::Macro(_) => return,
@@ -175,11 +175,11 @@ impl VisitMut for Owning<'_> {
     }
 }
 
-/// Reader of an owned form: the compiler needs names that nothing in scope can shadow, people do not.
+/// Target of the rewrite: generated code needs unshadowable names, messages do not.
 #[derive(Clone, Copy)]
 enum Spelling {
-    Compiled,
-    Read,
+    Code,
+    Message,
 }
 
 /// Returns the type that owns a value of this type: the type itself, unless it only ever occurs behind a reference.
@@ -189,8 +189,8 @@ fn owned_form(borrowed: &Type, spelling: Spelling) -> Type {
         Type::Slice(slice) => {
             let elem = &slice.elem;
             return match spelling {
-                Spelling::Compiled => parse(quote_spanned!(at=> ::std::vec::Vec<#elem>)),
-                Spelling::Read => parse(quote!(Vec<#elem>)),
+                Spelling::Code => parse(quote_spanned!(at=> ::std::vec::Vec<#elem>)),
+                Spelling::Message => parse(quote!(Vec<#elem>)),
             };
         }
         Type::Path(path) if path.qself.is_none() => path,
@@ -200,21 +200,21 @@ fn owned_form(borrowed: &Type, spelling: Spelling) -> Type {
         return borrowed.clone();
     };
     match (ident.to_string().as_str(), spelling) {
-        ("str", Spelling::Compiled) => parse(quote_spanned!(at=> ::std::string::String)),
+        ("str", Spelling::Code) => parse(quote_spanned!(at=> ::std::string::String)),
         // A type of the user may have one of these names too: `ToOwned` then gives that type itself.
-        ("Path" | "OsStr" | "CStr", Spelling::Compiled) => {
+        ("Path" | "OsStr" | "CStr", Spelling::Code) => {
             parse(quote_spanned!(at=> <#elem as ::std::borrow::ToOwned>::Owned))
         }
-        ("str", Spelling::Read) => parse(quote!(String)),
-        ("Path", Spelling::Read) => parse(quote!(PathBuf)),
-        ("OsStr", Spelling::Read) => parse(quote!(OsString)),
-        ("CStr", Spelling::Read) => parse(quote!(CString)),
+        ("str", Spelling::Message) => parse(quote!(String)),
+        ("Path", Spelling::Message) => parse(quote!(PathBuf)),
+        ("OsStr", Spelling::Message) => parse(quote!(OsString)),
+        ("CStr", Spelling::Message) => parse(quote!(CString)),
         _ => borrowed.clone(),
     }
 }
 
 fn parse(tokens: TokenStream) -> Type {
-    syn::parse2(tokens).expect("what this file writes is a type")
+    syn::parse2(tokens).expect("the tokens are a type")
 }
 
 /// Returns the value and error types in a path that ends in `Result`; `None` if it ends in something else.

@@ -10,7 +10,7 @@ use quote::ToTokens;
 pub(crate) struct Refusals(Option<syn::Error>);
 
 impl Refusals {
-    /// Refuses these tokens.
+    /// Records an error at these tokens.
     pub(crate) fn at(&mut self, tokens: impl ToTokens, message: impl Display) {
         self.add(syn::Error::new_spanned(tokens, message));
     }
@@ -23,12 +23,12 @@ impl Refusals {
         }
     }
 
-    /// Returns whether nothing was refused.
+    /// Returns whether there are no errors.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Returns one `compile_error!` for each refusal.
+    /// Returns one `compile_error!` for each error.
     pub(crate) fn into_tokens(self) -> TokenStream {
         self.0.map(syn::Error::into_compile_error).unwrap_or_default()
     }

@@ -1,4 +1,5 @@
-//! The model of an annotated function, and the refusal of what cannot be remote. Types are inspected only by spelling.
+//! The model of an annotated function, and the errors of a function that cannot be remote. Types are inspected only by
+//! spelling.
 
 use proc_macro2::{Group, TokenStream};
 use quote::{ToTokens, quote};
@@ -12,8 +13,8 @@ use syn::{
 use crate::owned;
 use crate::refusals::Refusals;
 
-/// A function as it is written. Its body is not parsed: the compiler reports the errors in it.
-pub(crate) struct Written {
+/// An annotated function. Its body is not parsed: the compiler reports errors in the body.
+pub(crate) struct AnnotatedFn {
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) visibility: Visibility,
     pub(crate) signature: Signature,
@@ -51,7 +52,7 @@ pub(crate) struct Output {
     pub(crate) result: Option<Vec<Type>>,
 }
 
-impl Parse for Written {
+impl Parse for AnnotatedFn {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         Ok(Self {
             attributes: input.call(Attribute::parse_outer)?,
@@ -62,15 +63,15 @@ impl Parse for Written {
     }
 }
 
-impl ToTokens for Written {
+impl ToTokens for AnnotatedFn {
     fn to_tokens(&self, tokens: &mut TokenStream) {
         let Self { attributes, visibility, signature, body } = self;
         quote!(#(#attributes)* #visibility #signature #body).to_tokens(tokens);
     }
 }
 
-/// Parses the item as a function with a body. If the item is something else, the error says so.
-pub(crate) fn read(item: &TokenStream) -> syn::Result<Written> {
+/// Parses the item as a function with a body. Any other item is an error.
+pub(crate) fn read(item: &TokenStream) -> syn::Result<AnnotatedFn> {
     syn::parse2(item.clone()).map_err(|error| match syn::parse2::<Item>(item.clone()) {
         Ok(Item::Verbatim(_)) => syn::Error::new_spanned(item, "a remote function needs a body"),
         Ok(Item::Fn(_)) | Err(_) => error,
@@ -81,7 +82,7 @@ pub(crate) fn read(item: &TokenStream) -> syn::Result<Written> {
     })
 }
 
-// Returns the first token after the attributes and the visibility, because it says what kind of item it is.
+// Returns the first token after the attributes and the visibility, which shows the kind of the item.
 fn keyword(item: &Item) -> proc_macro2::Span {
     match item {
         Item::Const(item) => item.const_token.span(),
@@ -96,8 +97,8 @@ fn keyword(item: &Item) -> proc_macro2::Span {
 }
 
 /// Returns the model of the function, and refuses everything that cannot be remote.
-pub(crate) fn model(written: &Written, refusals: &mut Refusals) -> RemoteFunction {
-    let signature = &written.signature;
+pub(crate) fn model(annotated: &AnnotatedFn, refusals: &mut Refusals) -> RemoteFunction {
+    let signature = &annotated.signature;
     refuse_qualifiers(signature, refusals);
     let bounded = refuse_generics(&signature.generics, refusals);
     let arguments = signature.inputs.iter().filter_map(|input| argument(input, refusals)).collect();
@@ -189,7 +190,7 @@ fn name(typed: &PatType, refusals: &mut Refusals) -> Option<Ident> {
     }
     let message = match &*typed.pat {
         Pat::Wild(_) => "an argument of a remote function needs a name; write `_unused` if it is not used",
-        Pat::Ident(_) => "an argument of a remote function has a plain name; bind the rest in the body",
+        Pat::Ident(_) => "an argument of a remote function must be a plain identifier; destructure it in the body",
         _ => "an argument of a remote function needs a name; write `pair: (f64, f64)` and destructure it in the body",
     };
     refusals.at(&typed.pat, message);

@@ -5,12 +5,12 @@ use proc_macro2::TokenStream;
 
 use crate::{entry, expand};
 
-fn tokens(text: &str) -> TokenStream {
-    text.parse().expect("the case is Rust")
+fn tokens(source: &str) -> TokenStream {
+    source.parse().expect("the case is valid Rust")
 }
 
 fn check(name: &str, expanded: TokenStream) {
-    let file = syn::parse2(expanded).expect("what is written is Rust");
+    let file = syn::parse2(expanded).expect("the expansion is valid Rust");
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("snapshots");
     settings.set_prepend_module_to_snapshot(false);
@@ -27,12 +27,12 @@ fn main(name: &str, item: &str) {
 }
 
 #[test]
-fn a_function_of_no_arguments() {
+fn function_without_arguments() {
     remote("no_arguments", "", "fn tick() {}");
 }
 
 #[test]
-fn a_function_of_one_argument_with_all_that_an_attribute_says() {
+fn function_with_every_attribute_argument() {
     remote(
         "one_argument",
         r#"name = "double", vcpus = 0.5, memory = "2 GiB", gpus = 1, retries = 2, timeout = "15m", codec = "messagepack""#,
@@ -41,7 +41,7 @@ fn a_function_of_one_argument_with_all_that_an_attribute_says() {
 }
 
 #[test]
-fn a_function_that_borrows_and_fails() {
+fn function_that_borrows_and_fails() {
     remote(
         "borrowed_arguments",
         "",
@@ -50,36 +50,36 @@ fn a_function_that_borrows_and_fails() {
 }
 
 #[test]
-fn a_function_whose_lifetimes_have_bounds() {
+fn function_with_lifetime_bounds() {
     remote("bounded_lifetimes", "", "fn pick<'a: 'b, 'b>(long: &'a str, short: &'b str) -> usize { 0 }");
 }
 
 #[test]
-fn an_async_function() {
+fn async_function() {
     remote("async_function", "", "async fn fetch(url: &str, tries: u8) -> Result<String, Error> { get(url).await }");
 }
 
 #[test]
-fn a_function_that_is_refused_is_still_there() {
+fn refused_function_is_kept() {
     remote("refused", "vcpus = 0", "/// Any.\nfn any<T>(x: T, _: u8) -> T { x }");
 }
 
 #[test]
-fn a_function_with_a_wrong_argument_in_its_attribute_is_still_remote() {
+fn unknown_attribute_argument_keeps_function_remote() {
     remote("wrong_attribute", "cpus = 1", "fn tick() {}");
 }
 
 #[test]
-fn a_main() {
+fn sync_main() {
     main("main", "/// Runs.\nfn main() -> ExitCode { ExitCode::SUCCESS }");
 }
 
 #[test]
-fn an_async_main() {
+fn async_main() {
     main("main_async", "async fn main() -> cloudknot::Result<()> { all().await }");
 }
 
 #[test]
-fn an_async_main_with_a_runtime() {
+fn async_main_with_runtime() {
     main("main_with_runtime", "#[tokio::main(flavor = \"current_thread\")] async fn main() { all().await }");
 }

@@ -1,23 +1,23 @@
-//! Formatting of Rust tokens as text, with spaces as people write them.
+//! Formatting of Rust tokens with conventional spaces.
 
 use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 use quote::ToTokens;
 
-/// Formats the tokens of a type with spaces as people write them (`to_string` puts a space around each token).
+/// Formats the tokens of a type with conventional spaces (`to_string` puts a space around each token).
 pub(crate) fn spaced(tokens: impl ToTokens) -> String {
-    let mut text = Text::default();
-    text.all(tokens.into_token_stream());
-    text.written
+    let mut formatter = Formatter::default();
+    formatter.all(tokens.into_token_stream());
+    formatter.written
 }
 
 #[derive(Default)]
-struct Text {
+struct Formatter {
     written: String,
-    /// `true` if the text ends with a word, so that another word needs a space before it.
+    /// `true` if `written` ends with a word, so that another word needs a space before it.
     word: bool,
 }
 
-impl Text {
+impl Formatter {
     fn all(&mut self, tokens: TokenStream) {
         let mut tokens = tokens.into_iter().peekable();
         while let Some(token) = tokens.next() {
@@ -93,12 +93,12 @@ mod tests {
     use super::spaced;
 
     fn check(written: &str) {
-        let tokens: proc_macro2::TokenStream = written.parse().expect("the case is Rust");
+        let tokens: proc_macro2::TokenStream = written.parse().expect("the case is valid Rust");
         assert_eq!(spaced(tokens), written);
     }
 
     #[test]
-    fn types_are_spaced_as_people_write_them() {
+    fn types_have_conventional_spaces() {
         check("Vec<f64>");
         check("&str");
         check("&'a [f64]");

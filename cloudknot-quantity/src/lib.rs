@@ -1,32 +1,32 @@
-//! Parsers for amounts with units, as people write them: `2 GiB`, `1h 30m`. The attributes use them at compile time, the
-//! settings at run time.
+//! Parsers for amounts with units, such as `2 GiB` and `1h 30m`. The attributes use them at compile time, the settings
+//! at run time.
 //!
 //! This crate has no stable API: programs use `cloudknot`, which depends on exactly this version.
 
-/// Parses an amount of memory (a number and `MiB` or `GiB`) into MiB.
+/// Parses an amount of memory or disk space (a number and `MiB` or `GiB`) into MiB.
 ///
 /// ```
 /// assert_eq!(cloudknot_quantity::memory_mib("1.5 GiB"), Ok(1536));
 /// ```
 ///
 /// # Errors
-/// Returns an error if the text has another form, or the amount is zero or not a whole number of MiB. The message shows
-/// the form.
+/// Returns an error if the string is malformed, or the amount is zero or not a whole number of MiB.
 pub fn memory_mib(text: &str) -> Result<u64, String> {
-    const FORM: &str = "write a number and `MiB` or `GiB`, as in \"512 MiB\" or \"2 GiB\"";
+    const EXAMPLES: &str = "\"512 MiB\" or \"2 GiB\"";
     let (number, unit) = split(text.trim());
     let mib_per_unit = match unit {
         "MiB" => 1,
         "GiB" => 1024,
-        "" => return Err(format!("`{text}` has no unit; {FORM}")),
+        "" => return Err(format!("invalid amount `{text}`: must have a unit, as in {EXAMPLES}")),
         other => {
-            let meant = meant_memory_unit(other).map(|unit| format!(" (`{unit}`?)")).unwrap_or_default();
-            return Err(format!("`{other}` is not a unit of memory here{meant}; {FORM}"));
+            let suggestion = similar_memory_unit(other).map(|unit| format!("; did you mean `{unit}`?"));
+            let suggestion = suggestion.unwrap_or_default();
+            return Err(format!("invalid amount `{text}`: the unit must be `MiB` or `GiB`{suggestion}"));
         }
     };
-    let mib = scaled(number, mib_per_unit).map_err(|error| error.about(text, "MiB", FORM))?;
+    let mib = scaled(number, mib_per_unit).map_err(|error| error.message("amount", text, "MiB", EXAMPLES))?;
     if mib == 0 {
-        return Err(format!("the memory must be above zero; leave `memory` out for the default, or {FORM}"));
+        return Err(format!("invalid amount `{text}`: must be above zero; omit it for the default"));
     }
     Ok(mib)
 }
@@ -38,9 +38,10 @@ pub fn memory_mib(text: &str) -> Result<u64, String> {
 /// ```
 ///
 /// # Errors
-/// Returns an error if the text has another form, or the duration is zero. The message shows the form.
+/// Returns an error if the string is malformed, or the duration is zero.
 pub fn seconds(text: &str) -> Result<u64, String> {
-    const FORM: &str = "write a whole number and `s`, `m` or `h`, as in \"5s\", \"15m\" or \"1h 30m\"";
+    const EXAMPLES: &str = "\"5s\", \"15m\" or \"1h 30m\"";
+    const UNITS: &str = "hours, minutes or seconds";
     let mut total: u64 = 0;
     let mut smallest = u64::MAX;
     let mut rest = text.trim();
@@ -52,37 +53,38 @@ pub fn seconds(text: &str) -> Result<u64, String> {
             "s" => 1,
             "m" => 60,
             "h" => 3600,
-            "" => return Err(format!("`{text}` has a number without a unit; {FORM}")),
-            other => return Err(format!("`{other}` is not a unit of time here; {FORM}")),
+            "" => return Err(format!("invalid duration `{text}`: each number must have a unit, as in {EXAMPLES}")),
+            _ => return Err(format!("invalid duration `{text}`: the unit must be `h`, `m` or `s`, as in {EXAMPLES}")),
         };
         if seconds >= smallest {
-            return Err(format!("in `{text}` the units do not go from the largest to the smallest; {FORM}"));
+            return Err(format!("invalid duration `{text}`: units must go from the largest to the smallest"));
         }
         smallest = seconds;
-        let part: u64 = whole(number).map_err(|error| error.about(text, "seconds", FORM))?;
+        let part: u64 = whole(number).map_err(|error| error.message("duration", text, UNITS, EXAMPLES))?;
         let sum = part.checked_mul(seconds).and_then(|part| total.checked_add(part));
-        total = sum.ok_or_else(|| NotANumber::TooLarge.about(text, "seconds", FORM))?;
+        total = sum.ok_or_else(|| NumberError::TooLarge.message("duration", text, UNITS, EXAMPLES))?;
         rest = after.trim_start();
     }
     if total == 0 {
-        return Err(format!("a timeout must be longer than zero; leave `timeout` out for no limit, or {FORM}"));
+        return Err(format!("invalid duration `{text}`: must be longer than zero; omit it for no limit"));
     }
     Ok(total)
 }
 
-enum NotANumber {
+enum NumberError {
     Malformed,
     Fraction,
     TooLarge,
 }
 
-impl NotANumber {
-    fn about(self, text: &str, unit: &str, form: &str) -> String {
-        match self {
-            Self::Malformed => format!("`{text}` does not begin with a number; {form}"),
-            Self::Fraction => format!("`{text}` is not a whole number of {unit}; {form}"),
-            Self::TooLarge => format!("`{text}` is more than can be counted in {unit}; {form}"),
-        }
+impl NumberError {
+    fn message(self, quantity: &str, text: &str, unit: &str, examples: &str) -> String {
+        let requirement = match self {
+            Self::Malformed => format!("must start with a number, as in {examples}"),
+            Self::Fraction => format!("must be a whole number of {unit}"),
+            Self::TooLarge => "must have fewer digits".to_owned(),
+        };
+        format!("invalid {quantity} `{text}`: {requirement}")
     }
 }
 
@@ -92,36 +94,36 @@ fn split(text: &str) -> (&str, &str) {
     (number, rest.trim_start())
 }
 
-fn whole(number: &str) -> Result<u64, NotANumber> {
+fn whole(number: &str) -> Result<u64, NumberError> {
     if number.contains('.') {
-        return Err(NotANumber::Fraction);
+        return Err(NumberError::Fraction);
     }
     let digits = number.replace('_', "");
     if digits.is_empty() {
-        return Err(NotANumber::Malformed);
+        return Err(NumberError::Malformed);
     }
-    digits.parse().map_err(|_| NotANumber::TooLarge)
+    digits.parse().map_err(|_| NumberError::TooLarge)
 }
 
 // Uses only integers: the product has to be exact, and a floating-point product would be rounded.
-fn scaled(number: &str, by: u64) -> Result<u64, NotANumber> {
+fn scaled(number: &str, by: u64) -> Result<u64, NumberError> {
     let Some((before, after)) = number.split_once('.') else {
-        return whole(number)?.checked_mul(by).ok_or(NotANumber::TooLarge);
+        return whole(number)?.checked_mul(by).ok_or(NumberError::TooLarge);
     };
     if after.contains('.') || after.is_empty() {
-        return Err(NotANumber::Malformed);
+        return Err(NumberError::Malformed);
     }
-    let places = u32::try_from(after.len()).map_err(|_| NotANumber::TooLarge)?;
-    let denominator = 10u64.checked_pow(places).ok_or(NotANumber::TooLarge)?;
-    let numerator = whole(after)?.checked_mul(by).ok_or(NotANumber::TooLarge)?;
+    let places = u32::try_from(after.len()).map_err(|_| NumberError::TooLarge)?;
+    let denominator = 10u64.checked_pow(places).ok_or(NumberError::TooLarge)?;
+    let numerator = whole(after)?.checked_mul(by).ok_or(NumberError::TooLarge)?;
     if !numerator.is_multiple_of(denominator) {
-        return Err(NotANumber::Fraction);
+        return Err(NumberError::Fraction);
     }
-    let units = whole(before)?.checked_mul(by).ok_or(NotANumber::TooLarge)?;
-    units.checked_add(numerator / denominator).ok_or(NotANumber::TooLarge)
+    let units = whole(before)?.checked_mul(by).ok_or(NumberError::TooLarge)?;
+    units.checked_add(numerator / denominator).ok_or(NumberError::TooLarge)
 }
 
-fn meant_memory_unit(unit: &str) -> Option<&'static str> {
+fn similar_memory_unit(unit: &str) -> Option<&'static str> {
     match unit.to_ascii_lowercase().as_str() {
         "m" | "mb" | "mib" => Some("MiB"),
         "g" | "gb" | "gib" => Some("GiB"),
@@ -155,17 +157,17 @@ mod tests {
         check_memory("2GiB", Ok(2048));
         check_memory("1.5 GiB", Ok(1536));
         check_memory("1_024 MiB", Ok(1024));
-        check_memory("2048", Err("has no unit"));
-        check_memory("2 GB", Err("(`GiB`?)"));
-        check_memory("2 parsecs", Err("`parsecs` is not a unit of memory"));
+        check_memory("2048", Err("must have a unit"));
+        check_memory("2 GB", Err("did you mean `GiB`?"));
+        check_memory("2 parsecs", Err("the unit must be `MiB` or `GiB`"));
         check_memory("0 GiB", Err("above zero"));
-        check_memory("-1 GiB", Err("is not a unit of memory"));
-        check_memory("GiB", Err("does not begin with a number"));
-        check_memory("0.3 MiB", Err("not a whole number of MiB"));
-        check_memory("1.2.3 GiB", Err("does not begin with a number"));
-        check_memory("18446744073709551615 GiB", Err("more than can be counted"));
-        check_memory("99999999999999999999 MiB", Err("more than can be counted"));
-        check_memory("", Err("has no unit"));
+        check_memory("-1 GiB", Err("the unit must be"));
+        check_memory("GiB", Err("must start with a number"));
+        check_memory("0.3 MiB", Err("must be a whole number of MiB"));
+        check_memory("1.2.3 GiB", Err("must start with a number"));
+        check_memory("18446744073709551615 GiB", Err("must have fewer digits"));
+        check_memory("99999999999999999999 MiB", Err("must have fewer digits"));
+        check_memory("", Err("must have a unit"));
     }
 
     #[test]
@@ -177,15 +179,15 @@ mod tests {
         check_seconds("1h30m5s", Ok(5405));
         check_seconds("0s", Err("longer than zero"));
         check_seconds("", Err("longer than zero"));
-        check_seconds("90", Err("without a unit"));
-        check_seconds("2d", Err("`d` is not a unit of time"));
-        check_seconds("5 minutes", Err("`minutes` is not a unit of time"));
+        check_seconds("90", Err("must have a unit"));
+        check_seconds("2d", Err("the unit must be `h`, `m` or `s`"));
+        check_seconds("5 minutes", Err("the unit must be `h`, `m` or `s`"));
         check_seconds("30m 1h", Err("from the largest to the smallest"));
         check_seconds("1m 1m", Err("from the largest to the smallest"));
-        check_seconds("1.5h", Err("not a whole number"));
-        check_seconds("h", Err("does not begin with a number"));
-        check_seconds("-5s", Err("without a unit"));
-        check_seconds("18446744073709551615h", Err("more than can be counted"));
-        check_seconds("99999999999999999999s", Err("more than can be counted"));
+        check_seconds("1.5h", Err("must be a whole number of hours"));
+        check_seconds("h", Err("must start with a number"));
+        check_seconds("-5s", Err("must have a unit"));
+        check_seconds("18446744073709551615h", Err("must have fewer digits"));
+        check_seconds("99999999999999999999s", Err("must have fewer digits"));
     }
 }

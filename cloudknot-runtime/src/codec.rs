@@ -29,23 +29,23 @@ impl fmt::Display for Codec {
 #[derive(Debug)]
 pub struct CodecError {
     action: &'static str,
-    what: String,
+    reason: String,
 }
 
 impl CodecError {
-    pub(crate) fn new(action: &'static str, what: impl fmt::Display) -> Self {
-        Self { action, what: what.to_string() }
+    pub(crate) fn new(action: &'static str, reason: impl fmt::Display) -> Self {
+        Self { action, reason: reason.to_string() }
     }
 
     /// Creates an error for stored data that differs from what was written.
-    pub fn damaged(what: impl fmt::Display) -> Self {
-        Self::new("found damaged data", what)
+    pub fn damaged(data: impl fmt::Display) -> Self {
+        Self::new("cannot decode damaged data", data)
     }
 }
 
 impl fmt::Display for CodecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.action, self.what)
+        write!(f, "{}: {}", self.action, self.reason)
     }
 }
 
@@ -55,7 +55,7 @@ impl StdError for CodecError {}
 pub(crate) fn encode_value<T: Serialize>(codec: Codec, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
     match codec {
         Codec::Bincode => {
-            encode_bincode(value, out).map_err(|what| CodecError::new("cannot encode with bincode", what))
+            encode_bincode(value, out).map_err(|reason| CodecError::new("cannot encode with bincode", reason))
         }
         Codec::Messagepack => value
             .serialize(&mut rmp_serde::Serializer::new(out).with_struct_map())
@@ -71,19 +71,19 @@ pub(crate) fn decode_value<T: DeserializeOwned>(codec: Codec, value: &[u8]) -> R
             let mut rest = value;
             let decoded = T::deserialize(&mut rmp_serde::Deserializer::new(&mut rest))
                 .map_err(|error| CodecError::new("cannot decode with messagepack", error))?;
-            all_read(rest.len())?;
+            check_all_read(rest.len())?;
             Ok(decoded)
         }
     }
 }
 
-fn all_read(left: usize) -> Result<(), CodecError> {
-    if left == 0 {
+fn check_all_read(remaining: usize) -> Result<(), CodecError> {
+    if remaining == 0 {
         return Ok(());
     }
     Err(CodecError::new(
         "the decoded value differs from the encoded one",
-        format!("{left} bytes are left over; {ASYMMETRIC_SERDE}"),
+        format!("{remaining} bytes remain; {ASYMMETRIC_SERDE}"),
     ))
 }
 
@@ -91,16 +91,16 @@ fn all_read(left: usize) -> Result<(), CodecError> {
 const ASYMMETRIC_SERDE: &str = "a type whose `Serialize` and `Deserialize` differ (`skip_serializing_if`, `flatten`, \
                          `untagged`, or by hand) may need #[cloudknot::remote(codec = \"messagepack\")]";
 
-// bincode takes its limit as a constant, and counts every number with its full width, even one that is written in a
-// single byte. A `u128` of one byte counts as sixteen bytes and nothing counts for more, so a limit of sixteen times
-// the length is enough. The size classes keep the memory that a hostile length can allocate in proportion to the number
-// of bytes that were really read. Each class compiles the decoding of every type once more, so there are few.
+// bincode's limit is a constant, and every number counts with its full width, even if it is written in a single byte. A
+// `u128` of one byte counts as sixteen bytes and no number counts for more, so a limit of sixteen times the length is
+// enough. The size classes keep the memory that a hostile length can allocate in proportion to the number of bytes that
+// were really read. Each class compiles the decoding of every type once more, so there are few.
 fn decode_bincode<T: DeserializeOwned>(value: &[u8]) -> Result<T, CodecError> {
     fn within<T: DeserializeOwned, const LIMIT: usize>(value: &[u8]) -> Result<T, CodecError> {
         let config = bincode::config::standard().with_limit::<LIMIT>();
         let (decoded, read) = bincode::serde::decode_from_slice(value, config)
-            .map_err(|error| CodecError::new("cannot decode with bincode", not_decoded(&error)))?;
-        all_read(value.len() - read)?;
+            .map_err(|error| CodecError::new("cannot decode with bincode", decode_error_message(&error)))?;
+        check_all_read(value.len() - read)?;
         Ok(decoded)
     }
     match value.len() {
@@ -111,32 +111,32 @@ fn decode_bincode<T: DeserializeOwned>(value: &[u8]) -> Result<T, CodecError> {
     }
 }
 
-const TAKE_MESSAGEPACK: &str = "the type needs a self-describing format (serde_json::Value, `untagged`, `tag` or \
+const USE_MESSAGEPACK: &str = "the type needs a self-describing format (serde_json::Value, `untagged`, `tag` or \
                                `flatten`); use #[cloudknot::remote(codec = \"messagepack\")]";
 
 /// Returns a readable message for a bincode encoding error.
-fn not_encoded(error: &bincode::error::EncodeError) -> String {
+fn encode_error_message(error: &bincode::error::EncodeError) -> String {
     use bincode::error::EncodeError as Error;
     match error {
-        Error::Serde(bincode::serde::EncodeError::SequenceMustHaveLength) => TAKE_MESSAGEPACK.into(),
-        Error::OtherString(text) => text.clone(),
-        Error::Other(text) => (*text).into(),
+        Error::Serde(bincode::serde::EncodeError::SequenceMustHaveLength) => USE_MESSAGEPACK.into(),
+        Error::OtherString(message) => message.clone(),
+        Error::Other(message) => (*message).into(),
         other => format!("{other}"),
     }
 }
 
 /// Returns a readable message for a bincode decoding error.
-fn not_decoded(error: &bincode::error::DecodeError) -> String {
+fn decode_error_message(error: &bincode::error::DecodeError) -> String {
     use bincode::error::DecodeError as Error;
     use bincode::serde::DecodeError as Serde;
     match error {
         Error::Serde(Serde::AnyNotSupported | Serde::IgnoredAnyNotSupported | Serde::IdentifierNotSupported) => {
-            TAKE_MESSAGEPACK.into()
+            USE_MESSAGEPACK.into()
         }
-        Error::UnexpectedEnd { .. } => format!("it ends too early; {ASYMMETRIC_SERDE}"),
+        Error::UnexpectedEnd { .. } => format!("the value ends too early; {ASYMMETRIC_SERDE}"),
         Error::LimitExceeded => format!("a length prefix exceeds the size of the value; {ASYMMETRIC_SERDE}"),
-        Error::OtherString(text) => text.clone(),
-        Error::Other(text) => (*text).into(),
+        Error::OtherString(message) => message.clone(),
+        Error::Other(message) => (*message).into(),
         other => format!("{other:?}; {ASYMMETRIC_SERDE}"),
     }
 }
@@ -144,15 +144,16 @@ fn not_decoded(error: &bincode::error::DecodeError) -> String {
 // Counting the bytes first costs almost nothing, whereas a buffer that grows step by step pays for each new page.
 fn encode_bincode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), String> {
     let (mut size, config) = (0, bincode::config::standard());
-    bincode::serde::encode_into_writer(value, Counting(&mut size), config).map_err(|error| not_encoded(&error))?;
-    let begin = out.len();
-    out.resize(begin + size, 0);
-    match bincode::serde::encode_into_slice(value, &mut out[begin..], config) {
+    bincode::serde::encode_into_writer(value, Counting(&mut size), config)
+        .map_err(|error| encode_error_message(&error))?;
+    let start = out.len();
+    out.resize(start + size, 0);
+    match bincode::serde::encode_into_slice(value, &mut out[start..], config) {
         Ok(written) if written == size => Ok(()),
         Ok(_) | Err(bincode::error::EncodeError::UnexpectedEnd) => {
-            Err("its `Serialize` is not deterministic: two encodings differ in length".into())
+            Err("`Serialize` is not deterministic: two encodings differ in length".into())
         }
-        Err(error) => Err(not_encoded(&error)),
+        Err(error) => Err(encode_error_message(&error)),
     }
 }
 

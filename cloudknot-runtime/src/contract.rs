@@ -14,7 +14,7 @@ mod keys;
 mod pipe;
 
 pub use keys::{Part, RunKeys, failure_of, part_of, round_of};
-pub use pipe::{LARGE, Reply, Request, begin_value, end_value};
+pub use pipe::{LARGE_LEN, Reply, Request, begin_value, end_value};
 
 /// Version of this contract. A build refuses a worker with another one; a manifest has a version of its own.
 pub const VERSION: u32 = 1;
@@ -44,7 +44,7 @@ pub const ENV_ATTEMPT: &str = "AWS_BATCH_JOB_ATTEMPT";
 /// Name of the folder beside a crate that holds its runs.
 pub const HOME: &str = ".cloudknot";
 
-/// Order that an item process receives when it starts.
+/// Settings that an item process receives when it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemProcess {
     /// ID of the function.
@@ -76,9 +76,9 @@ pub struct Task {
     pub items: u64,
     /// Layout of the object `inputs`.
     pub inputs: InputLayout,
-    /// Number of items that a child takes.
+    /// Number of items of a child.
     pub chunk: u64,
-    /// Number of this job's first child, if a run takes several jobs.
+    /// Number of this job's first child, if a run has several jobs.
     pub first_child: u64,
     /// Number of items that run at once.
     pub parallel: u32,
@@ -90,7 +90,8 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<f64>,
     /// `true` if no outcome of these items can be stored yet, so that a first attempt need not list the store.
-    pub fresh: bool,
+    #[serde(rename = "fresh")]
+    pub has_no_outcomes: bool,
 }
 
 /// Types of a remote function, as a worker describes them.
@@ -161,7 +162,7 @@ pub mod exit {
     pub const DONE: i32 = 0;
     /// The store or the machine failed; another attempt may succeed.
     pub const INFRASTRUCTURE: i32 = 74;
-    /// The supervisor was told to stop before it was done; another attempt continues.
+    /// The supervisor was stopped before it was done; another attempt continues.
     pub const INTERRUPTED: i32 = 75;
     /// The worker is not the one that the run needs; another attempt would end the same way.
     pub const WRONG_WORKER: i32 = 78;
@@ -238,7 +239,7 @@ impl Manifest {
             retries,
             timeout_ms: self.timeout_ms,
             vcpus: self.resources.vcpus,
-            fresh: false,
+            has_no_outcomes: false,
         }
     }
 }
@@ -311,7 +312,7 @@ pub struct Round {
 impl Round {
     /// Returns `count` items of the round from position `first` on, counted from 0 in the order of the round.
     pub fn slice(&self, first: u64, count: u64) -> Vec<Range<u64>> {
-        let (mut skip, mut left) = (first, count);
+        let (mut skip, mut remaining) = (first, count);
         let mut slice = Vec::new();
         for range in &self.items {
             let length = range.end - range.start;
@@ -320,9 +321,9 @@ impl Round {
                 continue;
             }
             let start = range.start + skip;
-            let end = range.end.min(start.saturating_add(left));
+            let end = range.end.min(start.saturating_add(remaining));
             skip = 0;
-            left -= end - start;
+            remaining -= end - start;
             if start < end {
                 slice.push(start..end);
             }
@@ -356,14 +357,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_names_its_contract() {
+    fn start_line_has_contract_version() {
         let start: Start = serde_json::from_str(START).unwrap();
         assert!(start.start);
         assert_eq!(start.contract, VERSION);
     }
 
     #[test]
-    fn children_share_a_round_without_gap_or_overlap() {
+    fn children_divide_a_round_without_gap_or_overlap() {
         let round = Round { items: vec![3..5, 8..9, 20..30], retries: 0 };
         assert_eq!(round.len(), 13);
         for chunk in 1..15 {

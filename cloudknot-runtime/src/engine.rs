@@ -15,7 +15,7 @@ static ENGINE: LazyLock<Runtime> = LazyLock::new(|| {
         .thread_name("cloudknot-engine")
         .on_thread_start(|| IS_ENGINE_THREAD.set(true))
         .build()
-        .expect("a process may start a few threads")
+        .expect("the process can start threads")
 });
 
 thread_local! {
@@ -30,9 +30,9 @@ pub fn blocking<T>(wait: impl FnOnce() -> T) -> T {
 }
 
 /// Creates a value that belongs to the engine, such as a listener for a signal.
-pub fn enter<T>(make: impl FnOnce() -> T) -> T {
+pub fn enter<T>(create: impl FnOnce() -> T) -> T {
     let _entered = ENGINE.enter();
-    make()
+    create()
 }
 
 /// Runs a future to completion on this thread.

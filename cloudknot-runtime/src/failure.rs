@@ -18,7 +18,7 @@ pub enum ItemErrorKind {
     TimedOut,
     /// The item's process ended: an abort, a fault, a stack overflow, an `exit`, a kill.
     Crashed,
-    /// The worker was told to stop before the item was done.
+    /// The worker was stopped before the item was done.
     Interrupted,
     /// An item that this item depends on failed.
     Upstream,

@@ -2,10 +2,10 @@
 //! the structure independently from the same source and must produce the same text. The text therefore contains no
 //! address, no hash map order and no module path (only a type that refuses to be traced is listed by its full name).
 //!
-//! `trace` holds the state of tracing: a type is deserialized repeatedly until nothing in it is unknown, and `pending`
-//! finds what still is. `probe` is the deserializer, and `access` its half for types with several components. `offers`
-//! holds the values that are offered to a type, and `refusals` handles a type that refuses one. `shapes` stores what was
-//! learned, and `render` writes it as text.
+//! `trace` holds the state of tracing: a type is deserialized repeatedly until no part of it is unknown, and `pending`
+//! finds the unknown parts. `probe` is the deserializer, and `access` its half for types with several components.
+//! `offers` holds the values that are offered to a type, and `refusals` handles a type that refuses one. `shapes`
+//! stores the traced structure, and `render` writes it as text.
 
 mod access;
 mod offers;
@@ -34,7 +34,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// Structure of a function's input and output types, as text that people can compare.
+/// Structure of a function's input and output types, in readable form.
 ///
 /// ```
 /// # use cloudknot_runtime::{codec::Codec, fingerprint::Schema};
@@ -65,25 +65,25 @@ impl Schema {
         Self { text, fingerprint }
     }
 
-    /// Returns the lines that differ between the structure described by `was` and this one, as `- was` and `+ is`.
+    /// Returns the lines that differ between the structure described by `old` and this one, as `- old` and `+ new`.
     /// The result is empty if nothing changed.
-    pub fn difference(&self, was: &str) -> String {
-        difference(was, &self.text)
+    pub fn difference(&self, old: &str) -> String {
+        difference(old, &self.text)
     }
 }
 
-/// Returns the lines in which two descriptions differ, as `- was` and `+ is`. Lines about the same subject are adjacent.
-pub fn difference(was: &str, is: &str) -> String {
-    let gone: Vec<&str> = was.lines().filter(|line| !is.lines().any(|other| other == *line)).collect();
-    let mut new: Vec<&str> = is.lines().filter(|line| !was.lines().any(|other| other == *line)).collect();
+/// Returns the lines in which two descriptions differ, as `- old` and `+ new`. Lines of the same subject are adjacent.
+pub fn difference(old: &str, new: &str) -> String {
+    let removed: Vec<&str> = old.lines().filter(|line| !new.lines().any(|other| other == *line)).collect();
+    let mut added: Vec<&str> = new.lines().filter(|line| !old.lines().any(|other| other == *line)).collect();
     let mut lines = Vec::new();
-    for line in gone {
+    for line in removed {
         lines.push(format!("- {line}"));
-        if let Some(at) = new.iter().position(|other| subject(other) == subject(line)) {
-            lines.push(format!("+ {}", new.remove(at)));
+        if let Some(at) = added.iter().position(|other| subject(other) == subject(line)) {
+            lines.push(format!("+ {}", added.remove(at)));
         }
     }
-    lines.extend(new.into_iter().map(|line| format!("+ {line}")));
+    lines.extend(added.into_iter().map(|line| format!("+ {line}")));
     lines.join("\n")
 }
 

@@ -20,8 +20,8 @@ use twox_hash::XxHash3_64;
 use crate::codec::{Codec, CodecError, decode_value, encode_value};
 use crate::fingerprint::Fingerprint;
 
-/// Length in bytes of the header before each value.
-pub const HEADER: usize = 32;
+/// Length in bytes of the header of a frame.
+pub const HEADER_LEN: usize = 32;
 const MAGIC: [u8; 4] = *b"CKNT";
 const VERSION: u8 = 1;
 
@@ -33,14 +33,14 @@ pub fn encode<T: Serialize>(
     out: &mut Vec<u8>,
 ) -> Result<(), CodecError> {
     let start = out.len();
-    out.extend_from_slice(&[0; HEADER]);
+    out.extend_from_slice(&[0; HEADER_LEN]);
     if let Err(error) = encode_value(codec, value, out) {
         out.truncate(start);
         return Err(error);
     }
-    let length = (out.len() - start - HEADER) as u64;
-    let checksum = checksum(fingerprint, &out[start + HEADER..]);
-    let header = &mut out[start..start + HEADER];
+    let length = (out.len() - start - HEADER_LEN) as u64;
+    let checksum = checksum(fingerprint, &out[start + HEADER_LEN..]);
+    let header = &mut out[start..start + HEADER_LEN];
     header[..4].copy_from_slice(&MAGIC);
     header[4] = VERSION;
     header[5] = byte(codec);
@@ -61,11 +61,11 @@ pub fn decode<T: DeserializeOwned>(codec: Codec, fingerprint: Fingerprint, frame
 /// Large bincode values that consist only of standard library types are not decoded, since these types are read as
 /// they are written.
 pub fn read_back<T: DeserializeOwned, Of>(codec: Codec, frame: &[u8]) -> Result<(), CodecError> {
-    const LARGE: usize = 64 << 10;
-    if frame.len() > LARGE && codec == Codec::Bincode && is_plain(std::any::type_name::<Of>()) {
+    const LARGE_LEN: usize = 64 << 10;
+    if frame.len() > LARGE_LEN && codec == Codec::Bincode && is_plain(std::any::type_name::<Of>()) {
         return Ok(());
     }
-    decode_value::<T>(codec, &frame[HEADER..]).map(drop)
+    decode_value::<T>(codec, &frame[HEADER_LEN..]).map(drop)
 }
 
 /// Returns whether a type's name contains only primitive types, strings, and lists, options and tuples of them.
@@ -100,45 +100,45 @@ fn is_plain(type_name: &str) -> bool {
 /// # Errors
 /// Returns an error if `bytes` does not start with the header of a frame.
 pub fn frame_length(bytes: &[u8]) -> Result<u64, CodecError> {
-    let bad = |what: String| CodecError::new("found no value", what);
-    let header = bytes.get(..HEADER).ok_or_else(|| bad(format!("only {} bytes are left", bytes.len())))?;
+    let error = |reason: String| CodecError::new("cannot decode the frame", reason);
+    let header = bytes.get(..HEADER_LEN).ok_or_else(|| error(format!("only {} bytes remain", bytes.len())))?;
     if header[..4] != MAGIC {
-        return Err(bad("these bytes were not written by cloudknot, or are damaged".into()));
+        return Err(error("the header was not written by cloudknot, or is damaged".into()));
     }
     if header[4] != VERSION {
-        return Err(bad(format!(
-            "it was written by another version of cloudknot (frame layout {}, this one reads {VERSION})",
+        return Err(error(format!(
+            "the frame was written by another version of cloudknot (layout {}, expected {VERSION})",
             header[4]
         )));
     }
-    u64_at(header, 16).checked_add(HEADER as u64).ok_or_else(|| bad("an impossible length: damaged".into()))
+    u64_at(header, 16).checked_add(HEADER_LEN as u64).ok_or_else(|| error("the length in the header is damaged".into()))
 }
 
 fn verify(codec: Codec, fingerprint: Fingerprint, frame: &[u8]) -> Result<&[u8], CodecError> {
-    let bad = |what: String| CodecError::new("refused a value", what);
+    let error = |reason: String| CodecError::new("cannot decode the frame", reason);
     let length = frame_length(frame)?;
     if length != frame.len() as u64 {
-        return Err(bad(format!("{} bytes where its header says {length}: truncated or damaged", frame.len())));
+        return Err(error(format!("truncated or damaged: {} bytes, but the header specifies {length}", frame.len())));
     }
     if frame[5] != byte(codec) {
         let other = [Codec::Bincode, Codec::Messagepack].into_iter().find(|codec| byte(*codec) == frame[5]);
         return Err(match other {
-            Some(other) => bad(format!("encoded with {other}, but expected {codec}")),
-            None => bad(format!("unknown codec {}: damaged", frame[5])),
+            Some(other) => error(format!("the value is encoded with {other}, expected {codec}")),
+            None => error(format!("the header is damaged: unknown codec {}", frame[5])),
         });
     }
     if frame[6..8] != [0, 0] {
-        return Err(bad("its header is damaged".into()));
+        return Err(error("the header is damaged".into()));
     }
     let written = Fingerprint(u64_at(frame, 8));
     if written != fingerprint {
-        return Err(bad(format!(
-            "it was written by a program with other types (fingerprint {written}, here {fingerprint})"
+        return Err(error(format!(
+            "the frame was written by a program with other types (fingerprint {written}, expected {fingerprint})"
         )));
     }
-    let value = &frame[HEADER..];
+    let value = &frame[HEADER_LEN..];
     if u64_at(frame, 24) != checksum(fingerprint, value) {
-        return Err(bad("its checksum is wrong: damaged".into()));
+        return Err(error("the value is damaged: the checksum does not match".into()));
     }
     Ok(value)
 }
@@ -148,7 +148,7 @@ fn checksum(fingerprint: Fingerprint, value: &[u8]) -> u64 {
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes make a u64"))
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("the slice has eight bytes"))
 }
 
 fn byte(codec: Codec) -> u8 {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_standard_library_reads_as_it_writes_is_plain() {
+    fn standard_library_types_are_plain() {
         struct Own;
         assert!(plain::<Vec<f64>>() && plain::<(u8, String)>() && plain::<Vec<(i32, Option<Vec<u128>>)>>());
         assert!(plain::<((), Vec<Vec<bool>>)>());

@@ -102,17 +102,17 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
 /// Returns the function with this ID.
 ///
 /// # Errors
-/// Fails if no function or more than one has this ID; if there is none, the message lists the functions of this program.
+/// Fails if no function or more than one has this ID. If none has it, the message lists the functions of this program.
 pub fn find(id: &str) -> Result<&'static Function, String> {
     let mut found = all().filter(|function| function.id.to_string() == id);
     match (found.next(), found.next()) {
         (Some(function), None) => Ok(function),
         (Some(_), Some(_)) => Err(format!(
-            "two remote functions are called `{id}`; give one of them another name: #[cloudknot::remote(name = \"…\")]"
+            "duplicate remote function `{id}`; give one of them another name: #[cloudknot::remote(name = \"…\")]"
         )),
         (None, _) => {
             let known: Vec<_> = all().map(|function| format!("`{}`", function.id)).collect();
-            Err(format!("this program has no remote function `{id}`; it has: {}", known.join(", ")))
+            Err(format!("cannot find the remote function `{id}`: the program has {}", known.join(", ")))
         }
     }
 }

@@ -29,17 +29,16 @@ pub fn serve<I: DeserializeOwned, O: Serialize + DeserializeOwned, Of>(
     run: fn(I) -> Result<O, Failure>,
 ) -> Result<(), Failure> {
     let fingerprint = function.schema().fingerprint;
-    let codec = |what: &str| {
-        let what = what.to_owned();
-        move |error: CodecError| Failure::new(ItemErrorKind::Codec, format!("{what}: {error}"))
+    let codec = |subject: &'static str| {
+        move |error: CodecError| Failure::new(ItemErrorKind::Codec, format!("{subject}: {error}"))
     };
-    let input = frame::decode::<I>(function.codec, fingerprint, input).map_err(codec("its input"))?;
+    let input = frame::decode::<I>(function.codec, fingerprint, input).map_err(codec("input"))?;
     let output = run(input)?;
     let start = value.len();
-    frame::encode(function.codec, fingerprint, &output, value).map_err(codec("its result"))?;
+    frame::encode(function.codec, fingerprint, &output, value).map_err(codec("result"))?;
     // Dropped first, so that the value and its decoded copy are never in memory at once.
     drop(output);
-    frame::read_back::<O, Of>(function.codec, &value[start..]).map_err(codec("its result"))
+    frame::read_back::<O, Of>(function.codec, &value[start..]).map_err(codec("result"))
 }
 
 /// Runs the future of an async remote function to completion.
@@ -49,7 +48,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 
 /// Runs one item on this thread; a panic becomes a failure with its source location and backtrace.
 pub fn attempt(function: &'static Function, input: &[u8], value: &mut Vec<u8>) -> Result<(), Failure> {
-    listen_to_panics();
+    install_panic_hook();
     let start = value.len();
     let outer = RUNNING.replace(true);
     // An earlier item may have caught a panic.
@@ -84,21 +83,21 @@ thread_local! {
 }
 
 /// The last panic of a thread that the function started. It may be resumed on the item's thread without its location.
-static ELSEWHERE: Mutex<Option<Failure>> = Mutex::new(None);
+static OTHER_THREAD_PANIC: Mutex<Option<Failure>> = Mutex::new(None);
 
-fn listen_to_panics() {
+fn install_panic_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if RUNNING.get() && cfg!(panic = "unwind") {
-                // Reported as the item's failure, so not printed here as well.
+                // Reported as the item's failure, so not printed as well.
                 PANIC.set(Some(describe(info)));
             } else {
                 if ITEM_PROCESS.load(Ordering::Relaxed)
-                    && let Ok(mut elsewhere) = ELSEWHERE.lock()
+                    && let Ok(mut panic) = OTHER_THREAD_PANIC.lock()
                 {
-                    *elsewhere = Some(describe(info));
+                    *panic = Some(describe(info));
                 }
                 previous(info);
             }
@@ -109,18 +108,19 @@ fn listen_to_panics() {
 fn describe(info: &PanicHookInfo<'_>) -> Failure {
     let mut failure = Failure::new(ItemErrorKind::Panicked, message(info.payload()));
     failure.location = info.location().map(ToString::to_string);
-    failure.backtrace = Some(of_the_function(&Backtrace::force_capture().to_string()));
+    failure.backtrace = Some(function_frames(&Backtrace::force_capture().to_string()));
     failure
 }
 
 fn panicked(payload: &(dyn Any + Send)) -> Failure {
     let message = message(payload);
-    let here = PANIC.take();
-    let elsewhere = || ELSEWHERE.lock().ok()?.take();
-    let of_this = |failure: &Failure| failure.message == message;
+    let other_thread_panic = || OTHER_THREAD_PANIC.lock().ok()?.take();
+    let is_same = |failure: &Failure| failure.message == message;
     // Only the message distinguishes a panic that the function caught from one that it resumed from another thread.
-    here.filter(of_this)
-        .or_else(|| elsewhere().filter(of_this))
+    PANIC
+        .take()
+        .filter(is_same)
+        .or_else(|| other_thread_panic().filter(is_same))
         .unwrap_or_else(|| Failure::new(ItemErrorKind::Panicked, message.clone()))
 }
 
@@ -134,12 +134,12 @@ fn message(payload: &(dyn Any + Send)) -> String {
 
 /// Returns the frames between those of the panic machinery and those of this crate. A frame begins with its number:
 /// `  12: name`.
-fn of_the_function(backtrace: &str) -> String {
+fn function_frames(backtrace: &str) -> String {
     let mut frames: Vec<String> = Vec::new();
     for line in backtrace.lines() {
-        let begins = line.split_once(": ").is_some_and(|(number, _)| number.trim().parse::<u32>().is_ok());
+        let is_first_line = line.split_once(": ").is_some_and(|(number, _)| number.trim().parse::<u32>().is_ok());
         match frames.last_mut() {
-            Some(frame) if !begins => {
+            Some(frame) if !is_first_line => {
                 frame.push('\n');
                 frame.push_str(line);
             }
@@ -148,28 +148,28 @@ fn of_the_function(backtrace: &str) -> String {
     }
     let is_machinery =
         |frame: &String| ["rust_begin_unwind", "core::panicking::"].iter().any(|name| frame.contains(name));
-    let begun = frames.iter().position(is_machinery).unwrap_or(0);
-    let first = begun + frames[begun..].iter().take_while(|frame| is_machinery(frame)).count();
-    let ours = frames.iter().position(|frame| frame.contains("cloudknot_runtime::item::serve"));
-    let last = ours.filter(|&at| at > first).unwrap_or(frames.len());
-    frames[first..last].join("\n")
+    let machinery = frames.iter().position(is_machinery).unwrap_or(0);
+    let start = machinery + frames[machinery..].iter().take_while(|frame| is_machinery(frame)).count();
+    let serve = frames.iter().position(|frame| frame.contains("cloudknot_runtime::item::serve"));
+    let end = serve.filter(|&at| at > start).unwrap_or(frames.len());
+    frames[start..end].join("\n")
 }
 
 /// Runs the item process: reads items from its standard input and answers on its standard output until the input ends.
 ///
 /// The function's output goes to stderr, and its standard input is empty.
-/// `order` is the value of [`contract::ENV_ITEM_PROCESS`]: an [`ItemProcess`](contract::ItemProcess) as JSON.
-pub fn item_process(order: &str) -> ! {
+/// `settings` is the value of [`contract::ENV_ITEM_PROCESS`]: an [`ItemProcess`](contract::ItemProcess) as JSON.
+pub fn item_process(settings: &str) -> ! {
     ITEM_PROCESS.store(true, Ordering::Relaxed);
-    let order = match serde_json::from_str(order) {
-        Ok(order) => order,
+    let settings = match serde_json::from_str(settings) {
+        Ok(settings) => settings,
         Err(error) => {
             eprintln!("error: cannot read `{}`: {error}", contract::ENV_ITEM_PROCESS);
             eprintln!("  hint: cloudknot sets this variable itself; unset it");
             std::process::exit(2)
         }
     };
-    let code = match serve_items(&order) {
+    let code = match serve_items(&settings) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("cloudknot: the item process lost its supervisor: {error}");
@@ -179,16 +179,16 @@ pub fn item_process(order: &str) -> ! {
     std::process::exit(code)
 }
 
-fn serve_items(order: &contract::ItemProcess) -> std::io::Result<()> {
+fn serve_items(settings: &contract::ItemProcess) -> std::io::Result<()> {
     die_with_supervisor();
     let (input, mut output) = take_standard_streams()?;
     let mut input = BufReader::with_capacity(64 * 1024, input);
-    let function = match function_for(order) {
+    let function = match function_for(settings) {
         Ok(function) => function,
         Err(message) => return output.write_all(&Reply::Refused(message).to_bytes()),
     };
     output.write_all(&Reply::Ready.to_bytes())?;
-    let timeout = order.timeout_ms.map(Duration::from_millis);
+    let timeout = settings.timeout_ms.map(Duration::from_millis);
     let mut frame = Vec::new();
     let mut answer = Vec::new();
     while let Some(request) = Request::read(&mut input)? {
@@ -196,9 +196,9 @@ fn serve_items(order: &contract::ItemProcess) -> std::io::Result<()> {
         if let Some(timeout) = timeout {
             *DEADLINE.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(timeout);
         }
-        let begun = contract::begin_value(&mut answer, request.item);
+        let start = contract::begin_value(&mut answer, request.item);
         match attempt(function, &frame, &mut answer) {
-            Ok(()) => contract::end_value(&mut answer, begun),
+            Ok(()) => contract::end_value(&mut answer, start),
             Err(failure) => {
                 answer.clear();
                 answer.extend(Reply::Failed(request.item, failure).to_bytes());
@@ -210,21 +210,21 @@ fn serve_items(order: &contract::ItemProcess) -> std::io::Result<()> {
         // The memory of a large item is not kept for small ones.
         for buffer in [&mut frame, &mut answer] {
             buffer.clear();
-            buffer.shrink_to(contract::LARGE);
+            buffer.shrink_to(contract::LARGE_LEN);
         }
     }
     Ok(())
 }
 
-fn function_for(order: &contract::ItemProcess) -> Result<&'static Function, String> {
-    let function = function::find(&order.function)?;
-    let here = function.schema();
-    if here.fingerprint == order.fingerprint {
+fn function_for(settings: &contract::ItemProcess) -> Result<&'static Function, String> {
+    let function = function::find(&settings.function)?;
+    let fingerprint = function.schema().fingerprint;
+    if fingerprint == settings.fingerprint {
         return Ok(function);
     }
     Err(format!(
-        "`{}` has types {} here, but the run was submitted with types {}; deploy again",
-        order.function, here.fingerprint, order.fingerprint
+        "cannot run `{}`: its types {fingerprint} differ from the run's types {}; deploy again",
+        settings.function, settings.fingerprint
     ))
 }
 

@@ -19,8 +19,8 @@ use crate::failure::{Failure, ItemErrorKind};
 
 /// Maximum number of bytes of an item's log that are kept for its error.
 pub const LOG_TAIL: usize = 16 * 1024;
-/// Size of the pipes in bytes, which Linux allows without privileges. Large values pass in fewer reads and writes.
-const PIPE: usize = 1024 * 1024;
+/// Size of the pipes in bytes, which Linux allows without privileges. Large values need fewer reads and writes.
+const PIPE_SIZE: usize = 1024 * 1024;
 
 /// An attempt of an item, to be sent to an item process.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ pub struct Launcher {
     /// Path of the executable, which is this program.
     pub program: PathBuf,
     /// Function and types of the run.
-    pub order: contract::ItemProcess,
+    pub item_process: contract::ItemProcess,
     /// Environment variables of the run.
     pub env: BTreeMap<String, String>,
 }
@@ -57,11 +57,11 @@ pub struct ItemProcess {
     /// Number of OOM kills in this control group when the process was started.
     oom_kills: u64,
     /// Time at which the first item of `sent` began, as observed by the supervisor.
-    began: Instant,
-    unwritten: Vec<u8>,
+    first_started: Instant,
+    write_buf: Vec<u8>,
     written: usize,
-    unread: Vec<u8>,
-    wanted: usize,
+    read_buf: Vec<u8>,
+    needed: usize,
     /// `true` if the process was found to have exited while its output was still open, held by another process.
     exited: bool,
     tail: Vec<u8>,
@@ -76,7 +76,7 @@ pub struct Step {
     pub answers: Vec<Answer>,
     /// Output of the process, in whole lines.
     pub log: Vec<u8>,
-    /// End of the process, if it is gone.
+    /// End of the process, if it has ended.
     pub end: Option<End>,
 }
 
@@ -92,9 +92,9 @@ pub struct Answer {
 /// End of a process.
 #[derive(Debug)]
 pub enum End {
-    /// The process ended before it ran an item: no item is to blame, and another process would end the same way.
+    /// The process ended before it ran an item: no item is responsible, and another process would end the same way.
     AtStart(String),
-    /// A signal ended the process before it ran an item: no item is to blame, and another process may succeed.
+    /// A signal ended the process before it ran an item: no item is responsible, and another process may succeed.
     KilledAtStart(String),
     /// The process ended while it ran this item.
     During(Item, Failure),
@@ -103,13 +103,13 @@ pub enum End {
 impl ItemProcess {
     /// Starts an item process.
     pub fn start(launcher: &Launcher) -> io::Result<Self> {
-        let order = serde_json::to_string(&launcher.order).expect("an order serializes to JSON");
+        let settings = serde_json::to_string(&launcher.item_process).expect("settings serialize to JSON");
         let (log, log_writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let mut alive = alive();
         let mut child = Command::new(&launcher.program)
             .arg0(std::env::args_os().next().unwrap_or_else(|| launcher.program.clone().into_os_string()))
             .envs(&launcher.env)
-            .env(contract::ENV_ITEM_PROCESS, order)
+            .env(contract::ENV_ITEM_PROCESS, settings)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::from(log_writer))
@@ -126,22 +126,22 @@ impl ItemProcess {
         #[cfg(target_os = "linux")]
         for pipe in [&input, &output] {
             // The user's quota for pipes may be used up. A smaller pipe is only slower.
-            let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
+            let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_SIZE);
         }
         Ok(Self {
             child,
             input,
             output,
             log: Some(log),
-            timeout: launcher.order.timeout_ms.map(Duration::from_millis),
+            timeout: launcher.item_process.timeout_ms.map(Duration::from_millis),
             ready: false,
             sent: VecDeque::new(),
             oom_kills: oom_kills(),
-            began: Instant::now(),
-            unwritten: Vec::new(),
+            first_started: Instant::now(),
+            write_buf: Vec::new(),
             written: 0,
-            unread: Vec::new(),
-            wanted: 0,
+            read_buf: Vec::new(),
+            needed: 0,
             exited: false,
             tail: Vec::new(),
             line: Vec::new(),
@@ -156,22 +156,23 @@ impl ItemProcess {
     /// Queues another item; [`step`](Self::step) writes it to the process.
     pub fn send(&mut self, item: Item) {
         if self.sent.is_empty() {
-            self.began = Instant::now();
+            self.first_started = Instant::now();
             self.tail.clear();
         }
-        Request::append(item.index, &item.input, &mut self.unwritten);
+        Request::append(item.index, &item.input, &mut self.write_buf);
         self.sent.push_back(item);
     }
 
-    /// Waits until something happens, at most `patience`, and handles it.
-    pub fn step(&mut self, patience: Duration) -> io::Result<Step> {
-        let patience = self.overdue_in().map_or(patience, |overdue| overdue.min(patience));
-        let quiet = !self.wait(patience)?;
+    /// Waits for an event, at most `timeout`, and handles it.
+    pub fn step(&mut self, timeout: Duration) -> io::Result<Step> {
+        let timeout = self.overdue_in().map_or(timeout, |overdue| overdue.min(timeout));
+        let quiet = !self.wait(timeout)?;
         self.write()?;
-        // A forked child can hold the output open. A process that has exited and writes nothing more is gone all the same.
-        let gone = quiet && self.exited;
+        // A forked child can hold the output open, so a process that has exited and writes no more output counts as
+        // ended.
+        let ended = quiet && self.exited;
         self.exited = quiet && self.has_exited();
-        let open = self.read()? && !gone;
+        let open = self.read()? && !ended;
         // Read after the answers: an item's output is written before its answer, so it has arrived by now.
         let mut log = self.read_log();
         let (answers, refused) = self.take_answers();
@@ -199,7 +200,7 @@ impl ItemProcess {
         String::from_utf8_lossy(&self.tail).into_owned()
     }
 
-    /// Takes back the items that the process will not answer.
+    /// Takes back the items that the process has not answered.
     pub fn take_back(&mut self) -> impl Iterator<Item = Item> + '_ {
         self.sent.drain(..)
     }
@@ -223,20 +224,20 @@ impl ItemProcess {
 
     fn overdue_in(&self) -> Option<Duration> {
         // The start of the process and the transfer of an answer that has begun to arrive do not count as the item's time.
-        let timeout = self.timeout.filter(|_| self.ready && self.unread.is_empty() && !self.sent.is_empty())?;
-        Some(timeout.saturating_sub(self.began.elapsed()))
+        let timeout = self.timeout.filter(|_| self.ready && self.read_buf.is_empty() && !self.sent.is_empty())?;
+        Some(timeout.saturating_sub(self.first_started.elapsed()))
     }
 
-    /// Waits at most `patience`. Returns `true` if there may be something to read.
-    fn wait(&self, patience: Duration) -> io::Result<bool> {
+    /// Waits at most `timeout`. Returns `true` if there may be output to read.
+    fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let mut fds = vec![PollFd::new(&self.output, PollFlags::IN)];
         fds.extend(self.log.as_ref().map(|log| PollFd::new(log, PollFlags::IN)));
         let readable = fds.len();
-        if !self.unwritten.is_empty() {
+        if !self.write_buf.is_empty() {
             fds.push(PollFd::new(&self.input, PollFlags::OUT));
         }
-        let patience = Timespec::try_from(patience).ok();
-        match poll(&mut fds, patience.as_ref()) {
+        let timeout = Timespec::try_from(timeout).ok();
+        match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => Ok(fds[..readable].iter().any(|fd| !fd.revents().is_empty())),
             Err(rustix::io::Errno::INTR) => Ok(true),
             Err(error) => Err(error.into()),
@@ -245,18 +246,18 @@ impl ItemProcess {
 
     fn write(&mut self) -> io::Result<()> {
         use rustix::io::Errno;
-        while self.written < self.unwritten.len() {
-            match rustix::io::write(&self.input, &self.unwritten[self.written..]) {
+        while self.written < self.write_buf.len() {
+            match rustix::io::write(&self.input, &self.write_buf[self.written..]) {
                 Ok(count) => self.written += count,
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR) => {}
-                // The process is gone; reading its output reports that too.
+                // The process has ended; reading its output reports that, too.
                 Err(Errno::PIPE) => break,
                 Err(error) => return Err(error.into()),
             }
         }
-        self.unwritten.clear();
-        self.unwritten.shrink_to(contract::LARGE);
+        self.write_buf.clear();
+        self.write_buf.shrink_to(contract::LARGE_LEN);
         self.written = 0;
         Ok(())
     }
@@ -265,12 +266,12 @@ impl ItemProcess {
     fn read(&mut self) -> io::Result<bool> {
         use rustix::io::Errno;
         loop {
-            let missing = self.wanted.saturating_sub(self.unread.len());
-            self.unread.reserve(missing.max(64 * 1024));
-            match rustix::io::read(&self.output, rustix::buffer::spare_capacity(&mut self.unread)) {
+            let missing = self.needed.saturating_sub(self.read_buf.len());
+            self.read_buf.reserve(missing.max(64 * 1024));
+            match rustix::io::read(&self.output, rustix::buffer::spare_capacity(&mut self.read_buf)) {
                 Ok(0) => return Ok(false),
                 // A complete answer is handled before more is read.
-                Ok(_) if self.unread.len() >= self.wanted => return Ok(true),
+                Ok(_) if self.read_buf.len() >= self.needed => return Ok(true),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(true),
                 Err(error) => return Err(error.into()),
@@ -282,13 +283,13 @@ impl ItemProcess {
         let mut answers = Vec::new();
         let mut at = 0;
         let mut refused = None;
-        self.wanted = 0;
-        let mut large = Reply::take_large(&mut self.unread).map(|reply| (reply, 0));
-        while large.is_some() || at < self.unread.len() {
-            let (reply, length) = match large.take().map_or_else(|| Reply::parse(&self.unread[at..]), Ok) {
+        self.needed = 0;
+        let mut large = Reply::take_large(&mut self.read_buf).map(|reply| (reply, 0));
+        while large.is_some() || at < self.read_buf.len() {
+            let (reply, length) = match large.take().map_or_else(|| Reply::parse(&self.read_buf[at..]), Ok) {
                 Ok(parsed) => parsed,
-                Err(wanted) => {
-                    self.wanted = wanted;
+                Err(needed) => {
+                    self.needed = needed;
                     break;
                 }
             };
@@ -296,7 +297,7 @@ impl ItemProcess {
             let (index, outcome) = match reply {
                 Reply::Ready => {
                     self.ready = true;
-                    self.began = Instant::now();
+                    self.first_started = Instant::now();
                     continue;
                 }
                 Reply::Refused(message) => {
@@ -314,9 +315,9 @@ impl ItemProcess {
                 }
             }
         }
-        self.unread.drain(..at);
+        self.read_buf.drain(..at);
         if !answers.is_empty() {
-            self.began = Instant::now();
+            self.first_started = Instant::now();
         }
         (answers, refused)
     }
@@ -381,7 +382,7 @@ impl ItemProcess {
 
     fn timed_out(&self) -> Failure {
         let timeout = self.timeout.unwrap_or_default();
-        Failure::new(ItemErrorKind::TimedOut, format!("it took longer than its timeout of {timeout:?}"))
+        Failure::new(ItemErrorKind::TimedOut, format!("the item took longer than its timeout of {timeout:?}"))
     }
 }
 
@@ -413,24 +414,24 @@ fn pid(id: u32) -> Option<Pid> {
 }
 
 fn kill_group(id: u32) {
-    // An error means that the group is gone already.
+    // An error means that the group no longer exists.
     let _ = pid(id).map(|group| kill_process_group(group, Signal::KILL));
 }
 
 /// Explains the death of a process by its exit status, the end of its log, and the kernel's count of OOM kills.
 fn died(status: ExitStatus, log: &str, out_of_memory: bool) -> Failure {
     use ItemErrorKind::{Crashed, OutOfMemory};
-    let last_words = |what: &str| log.lines().rev().find(|line| line.contains(what)).map(str::to_owned);
-    let (kind, message) = if let Some(line) = last_words("has overflowed its stack") {
+    let last_line_with = |pattern: &str| log.lines().rev().find(|line| line.contains(pattern)).map(str::to_owned);
+    let (kind, message) = if let Some(line) = last_line_with("has overflowed its stack") {
         (Crashed, format!("stack overflow: {}", line.trim()))
-    } else if let Some(line) = last_words("memory allocation of ") {
+    } else if let Some(line) = last_line_with("memory allocation of ") {
         (OutOfMemory, line)
     } else if out_of_memory && status.signal() == Some(Signal::KILL.as_raw()) {
-        (OutOfMemory, "the kernel killed its process: it reached the memory limit".to_owned())
+        (OutOfMemory, "the kernel killed the item process at the memory limit".to_owned())
     } else if let Some(signal) = status.signal() {
-        (Crashed, format!("its process was killed by {}", signal_name(signal)))
+        (Crashed, format!("the item process was killed by {}", signal_name(signal)))
     } else {
-        (Crashed, format!("its process exited with code {} before the item was done", status.code().unwrap_or(-1)))
+        (Crashed, format!("the item process exited with code {} before the item was done", status.code().unwrap_or(-1)))
     };
     let mut failure = Failure::new(kind, message);
     failure.signal = status.signal();

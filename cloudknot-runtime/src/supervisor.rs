@@ -39,7 +39,7 @@ pub struct Work {
     /// Isolation of the items.
     pub isolation: Isolation,
     /// Limits at which values are stored before their part is complete.
-    pub commit: Commit,
+    pub flush: FlushLimits,
 }
 
 /// Isolation of items from each other and from the supervisor.
@@ -53,18 +53,18 @@ pub enum Isolation {
 
 /// Limits at which values are stored before their part is complete.
 #[derive(Debug, Clone, Copy)]
-pub struct Commit {
+pub struct FlushLimits {
     /// Maximum time that values wait.
-    pub every: Duration,
-    /// Number of waiting bytes from which values are stored; also the size of the blocks in which inputs are read.
+    pub max_wait: Duration,
+    /// Number of waiting bytes from which values are stored; also the maximum number of bytes of inputs read at once.
     pub bytes: u64,
 }
 
-impl Commit {
+impl FlushLimits {
     /// Limits for a folder: a user may be watching, and writes are cheap.
-    pub const FOLDER: Self = Self { every: Duration::from_secs(1), bytes: 8 << 20 };
+    pub const FOLDER: Self = Self { max_wait: Duration::from_secs(1), bytes: 8 << 20 };
     /// Limits for an object store: requests cost money and time.
-    pub const OBJECTS: Self = Self { every: Duration::from_secs(30), bytes: 64 << 20 };
+    pub const OBJECTS: Self = Self { max_wait: Duration::from_secs(30), bytes: 64 << 20 };
 }
 
 /// Event reported by a supervisor.
@@ -81,7 +81,7 @@ pub enum Event {
         /// `true` if no further attempt follows.
         last: bool,
     },
-    /// The function printed this.
+    /// Output of the function.
     Log(Vec<u8>),
 }
 
@@ -101,7 +101,7 @@ pub enum SupervisorError {
     Store(StoreError),
     /// The inputs do not match the manifest.
     Inputs(CodecError),
-    /// Item processes cannot be started.
+    /// Item processes cannot be run.
     Process(String),
 }
 
@@ -110,7 +110,7 @@ impl std::fmt::Display for SupervisorError {
         match self {
             Self::Store(error) => error.fmt(f),
             Self::Inputs(error) => error.fmt(f),
-            Self::Process(message) => write!(f, "cannot start an item process: {message}"),
+            Self::Process(message) => write!(f, "cannot run an item process: {message}"),
         }
     }
 }
@@ -150,13 +150,13 @@ pub fn supervise(
         for _ in 0..u64::from(work.parallel).min(unresolved) {
             let slot = std::thread::Builder::new().name("cloudknot-slot".into()).stack_size(8 << 20);
             if let Err(error) = slot.spawn_scoped(scope, || supervisor.slot()) {
-                supervisor.give_up(SupervisorError::Process(format!("cannot spawn its thread: {error}")));
+                supervisor.stop(SupervisorError::Process(format!("cannot spawn a thread: {error}")));
             }
         }
     });
     let finished = supervisor.store_due(true);
-    let trouble = supervisor.lock().trouble.take();
-    trouble.map_or(finished, Err)
+    let error = supervisor.lock().error.take();
+    error.map_or(finished, Err)
 }
 
 struct Supervisor<'a> {
@@ -172,7 +172,7 @@ struct Queue {
     /// Items whose inputs are still in the store.
     ranges: VecDeque<Range<u64>>,
     /// Items to retry, and items whose process died before it ran them.
-    again: VecDeque<Item>,
+    requeued: VecDeque<Item>,
     /// Items whose inputs have been read.
     loaded: VecDeque<Item>,
     /// Number of items that have neither a value nor their last failure.
@@ -181,7 +181,7 @@ struct Queue {
     open: HashMap<u64, Open>,
     /// Open chunks with values that are not stored yet.
     waiting: HashSet<u64>,
-    trouble: Option<SupervisorError>,
+    error: Option<SupervisorError>,
 }
 
 /// A chunk that is not completely stored yet.
@@ -200,25 +200,25 @@ struct Segment {
 }
 
 /// Maximum number of inputs read at once.
-const BLOCK: u64 = 1 << 16;
+const MAX_INPUTS_PER_READ: u64 = 1 << 16;
 /// Maximum time that a slot waits before it checks the queue again.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Supervisor<'_> {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().expect("a slot does not panic while it holds the queue")
+        self.queue.lock().expect("no slot panics while it holds the lock")
     }
 
-    /// Runs items, in one process after another, until nothing is left to do.
+    /// Runs items, in one process after another, until all items are resolved.
     fn slot(&self) {
         let work = || match &self.work.isolation {
             Isolation::Processes(launcher) => self.slot_of_processes(launcher),
             Isolation::Threads(function) => self.slot_of_this_thread(function),
         };
-        // If a slot ended without reporting it, the others would wait for its items forever.
-        let died = |_| Err(SupervisorError::Process("a thread of the supervisor panicked".into()));
-        if let Err(trouble) = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(died) {
-            self.give_up(trouble);
+        // If a slot ended without an error, the other slots would wait for its items forever.
+        let panicked = |_| Err(SupervisorError::Process("a supervisor thread panicked".into()));
+        if let Err(error) = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked) {
+            self.stop(error);
         }
     }
 
@@ -249,8 +249,8 @@ impl Supervisor<'_> {
                 // If the process died while it was idle, none of these items is the cause.
                 process = process.filter(|process| busy > 0 || !process.has_exited());
                 if process.is_none() && !items.is_empty() {
-                    let started = ItemProcess::start(launcher);
-                    process = Some(started.map_err(|error| {
+                    let result = ItemProcess::start(launcher);
+                    process = Some(result.map_err(|error| {
                         SupervisorError::Process(format!("`{}`: {error}", launcher.program.display()))
                     })?);
                 }
@@ -262,7 +262,7 @@ impl Supervisor<'_> {
             }
             if let Some(running) = &mut process {
                 self.control.running.fetch_add(1, Ordering::Relaxed);
-                let ended = self.turn(running, &mut pace);
+                let ended = self.exchange(running, &mut pace);
                 self.control.running.fetch_sub(1, Ordering::Relaxed);
                 if ended? {
                     process = None;
@@ -274,11 +274,11 @@ impl Supervisor<'_> {
     }
 
     fn is_over(&self) -> bool {
-        self.control.stop.load(Ordering::Relaxed) || self.lock().trouble.is_some()
+        self.control.stop.load(Ordering::Relaxed) || self.lock().error.is_some()
     }
 
     /// Waits for answers and handles them. Returns `true` if the process has ended.
-    fn turn(&self, process: &mut ItemProcess, pace: &mut Pace) -> Result<bool, SupervisorError> {
+    fn exchange(&self, process: &mut ItemProcess, pace: &mut Pace) -> Result<bool, SupervisorError> {
         let step = process.step(POLL_INTERVAL).map_err(|error| SupervisorError::Process(error.to_string()))?;
         if !step.log.is_empty() {
             (self.report)(Event::Log(step.log));
@@ -296,54 +296,52 @@ impl Supervisor<'_> {
         }
         let Some(end) = step.end else { return Ok(false) };
         let log = process.log_tail();
-        let blamed = match end {
+        let responsible = match end {
             End::AtStart(message) => return Err(SupervisorError::Process(message)),
-            End::KilledAtStart(message) if pace.killed_at_start >= Pace::STARTS => {
+            End::KilledAtStart(message) if pace.killed_at_start >= Pace::MAX_FAILED_STARTS => {
                 return Err(SupervisorError::Process(message));
             }
             End::KilledAtStart(_) => None,
             End::During(item, failure) => Some((item, failure)),
         };
-        *pace =
-            Pace { killed_at_start: if blamed.is_none() { pace.killed_at_start + 1 } else { 0 }, ..Pace::default() };
-        self.lock().again.extend(process.take_back());
+        *pace = Pace {
+            killed_at_start: if responsible.is_none() { pace.killed_at_start + 1 } else { 0 },
+            ..Pace::default()
+        };
+        self.lock().requeued.extend(process.take_back());
         self.changed.notify_all();
-        if let Some((item, failure)) = blamed {
+        if let Some((item, failure)) = responsible {
             self.failed(item, failure, log)?;
         }
         Ok(true)
     }
 
-    /// Claims up to `most` items. Returns an empty list if there are none now and the caller does not `wait`, because it has
-    /// other items to wait for; `None` if nothing is left to do.
-    fn claim(&self, most: usize, wait: bool) -> Result<Option<Vec<Item>>, SupervisorError> {
+    /// Claims up to `max` items. Returns an empty list if none is available and the caller does not `wait`, because the
+    /// caller has other items to wait for; `None` if no item remains.
+    fn claim(&self, max: usize, wait: bool) -> Result<Option<Vec<Item>>, SupervisorError> {
         let mut queue = self.lock();
         loop {
-            if self.control.stop.load(Ordering::Relaxed) || queue.trouble.is_some() || (wait && queue.unresolved == 0) {
+            if self.control.stop.load(Ordering::Relaxed) || queue.error.is_some() || (wait && queue.unresolved == 0) {
                 return Ok(None);
             }
-            if let Some(item) = queue.again.pop_front() {
+            if let Some(item) = queue.requeued.pop_front() {
                 return Ok(Some(vec![item]));
             }
             if queue.loaded.is_empty() {
                 self.load(&mut queue)?;
             }
             if !queue.loaded.is_empty() {
-                // Near the end, a share is left for the other slots.
+                // Near the end, a share remains for the other slots.
                 let share = queue.loaded.len().div_ceil(2 * self.work.parallel as usize);
-                let most = most.min(share).max(1);
-                return Ok(Some(queue.loaded.drain(..most).collect()));
+                let count = max.min(share).max(1);
+                return Ok(Some(queue.loaded.drain(..count).collect()));
             }
             if !wait {
                 return Ok(Some(Vec::new()));
             }
             // The items of other slots may still be retried. Meanwhile this slot stores the values that are due.
-            queue = self
-                .changed
-                .wait_timeout(queue, POLL_INTERVAL)
-                .expect("a slot does not panic while it holds the queue")
-                .0;
-            if queue.loaded.is_empty() && queue.again.is_empty() {
+            queue = self.changed.wait_timeout(queue, POLL_INTERVAL).expect("no slot panics while it holds the lock").0;
+            if queue.loaded.is_empty() && queue.requeued.is_empty() {
                 drop(queue);
                 self.store_due(false)?;
                 queue = self.lock();
@@ -351,15 +349,15 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Reads the next block of inputs.
+    /// Reads the next inputs.
     fn load(&self, queue: &mut Queue) -> Result<(), SupervisorError> {
         let Some(range) = queue.ranges.front().cloned() else { return Ok(()) };
         let (frames, end) = self.read_inputs(&range)?;
         for chunk in range.start / self.work.chunk..=(end - 1) / self.work.chunk {
             if !queue.open.contains_key(&chunk) {
                 let (first, last) = (chunk * self.work.chunk, (chunk + 1).saturating_mul(self.work.chunk));
-                let of_chunk = |range: &Range<u64>| range.end.min(last).saturating_sub(range.start.max(first));
-                let unresolved = queue.ranges.iter().take_while(|range| range.start < last).map(of_chunk).sum();
+                let items_in_chunk = |range: &Range<u64>| range.end.min(last).saturating_sub(range.start.max(first));
+                let unresolved = queue.ranges.iter().take_while(|range| range.start < last).map(items_in_chunk).sum();
                 queue.open.insert(chunk, Open { unresolved, values: Vec::new(), bytes: 0, since: Instant::now() });
             }
         }
@@ -374,19 +372,19 @@ impl Supervisor<'_> {
     /// Reads the inputs of the first items of the range. Returns their frames and the index of the item after them.
     fn read_inputs(&self, range: &Range<u64>) -> Result<(Vec<Bytes>, u64), SupervisorError> {
         let (store, key) = (&self.work.store, self.work.keys.inputs());
-        let limit = self.work.commit.bytes;
+        let limit = self.work.flush.bytes;
         let bounds: Vec<u64> = match self.work.inputs {
             InputLayout::Uniform(size) => {
-                let count = (limit / size.max(1)).clamp(1, BLOCK.min(range.end - range.start));
+                let count = (limit / size.max(1)).clamp(1, MAX_INPUTS_PER_READ.min(range.end - range.start));
                 (range.start..=range.start + count).map(|item| item * size).collect()
             }
             InputLayout::Offsets(at) => {
-                let count = BLOCK.min(range.end - range.start);
+                let count = MAX_INPUTS_PER_READ.min(range.end - range.start);
                 let offsets = at + range.start * 8..at + (range.start + count + 1) * 8;
                 let bytes = engine::block_on(store.get_range(&key, offsets))?;
                 let mut bounds: Vec<u64> = bytes
                     .chunks_exact(8)
-                    .map(|offset| u64::from_le_bytes(offset.try_into().expect("eight bytes make a u64")))
+                    .map(|offset| u64::from_le_bytes(offset.try_into().expect("the chunk has eight bytes")))
                     .collect();
                 let within = bounds.partition_point(|&bound| bound.saturating_sub(bounds[0]) <= limit);
                 bounds.truncate(within.max(2));
@@ -401,7 +399,7 @@ impl Supervisor<'_> {
         }
         let bytes = engine::block_on(store.get_range(&key, first..last))?;
         let cut = |bounds: &[u64]| {
-            let at = |bound: u64| usize::try_from(bound - first).expect("the bytes read are in memory");
+            let at = |bound: u64| usize::try_from(bound - first).expect("the offset is within the bytes in memory");
             bytes.slice(at(bounds[0])..at(bounds[1]))
         };
         Ok((bounds.windows(2).map(cut).collect(), range.start + bounds.len() as u64 - 1))
@@ -435,12 +433,12 @@ impl Supervisor<'_> {
             queue.waiting.insert(chunk);
             complete.extend(queue.take_complete(chunk));
         }
-        self.settle(&queue);
+        self.notify_if_resolved(&queue);
         drop(queue);
         complete.into_iter().try_for_each(|values| self.store(values))
     }
 
-    /// Stores a failure; the item is retried if it has retries left.
+    /// Stores a failure. The item is retried unless its retries are used up.
     fn failed(&self, item: Item, failure: Failure, log: String) -> Result<(), SupervisorError> {
         let last = item.attempt > self.work.retries;
         let error = ItemError::new(failure, item.attempt).with_log(log);
@@ -450,7 +448,7 @@ impl Supervisor<'_> {
         (self.report)(Event::Failed { item: item.index, error, last });
         let mut queue = self.lock();
         if !last {
-            queue.again.push_back(Item { attempt: item.attempt + 1, ..item });
+            queue.requeued.push_back(Item { attempt: item.attempt + 1, ..item });
             self.changed.notify_all();
             return Ok(());
         }
@@ -459,12 +457,12 @@ impl Supervisor<'_> {
         let open = queue.open.get_mut(&chunk).expect("a chunk is open while one of its items runs");
         open.unresolved -= 1;
         let complete = queue.take_complete(chunk);
-        self.settle(&queue);
+        self.notify_if_resolved(&queue);
         drop(queue);
         complete.map_or(Ok(()), |values| self.store(values))
     }
 
-    fn settle(&self, queue: &Queue) {
+    fn notify_if_resolved(&self, queue: &Queue) {
         if queue.unresolved == 0 {
             self.changed.notify_all();
         }
@@ -472,21 +470,21 @@ impl Supervisor<'_> {
 
     /// Stores the values that have waited long enough or are large enough; all values at the end.
     fn store_due(&self, all: bool) -> Result<(), SupervisorError> {
-        let commit = self.work.commit;
-        let due = |open: &Open| all || open.bytes >= commit.bytes || open.since.elapsed() >= commit.every;
-        let mut taken = Vec::new();
+        let flush = self.work.flush;
+        let due = |open: &Open| all || open.bytes >= flush.bytes || open.since.elapsed() >= flush.max_wait;
+        let mut due_values = Vec::new();
         let mut queue = self.lock();
         let Queue { open, waiting, .. } = &mut *queue;
         waiting.retain(|chunk| {
             let open = open.get_mut(chunk).expect("a chunk is open while its values wait");
             if due(open) {
                 open.bytes = 0;
-                taken.push(std::mem::take(&mut open.values));
+                due_values.push(std::mem::take(&mut open.values));
             }
             !open.values.is_empty()
         });
         drop(queue);
-        taken.into_iter().try_for_each(|values| self.store(values))
+        due_values.into_iter().try_for_each(|values| self.store(values))
     }
 
     /// Stores the values of a chunk: as one part, or as several if items are missing in between.
@@ -513,8 +511,8 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    fn give_up(&self, trouble: SupervisorError) {
-        self.lock().trouble.get_or_insert(trouble);
+    fn stop(&self, error: SupervisorError) {
+        self.lock().error.get_or_insert(error);
         self.changed.notify_all();
     }
 }
@@ -546,9 +544,10 @@ impl Default for Pace {
 }
 
 impl Pace {
-    const MOST: usize = 64;
-    /// Number of consecutive processes that may be killed at their start before the supervisor gives up.
-    const STARTS: u32 = 10;
+    /// Maximum number of items that a process receives ahead of its answers.
+    const MAX_WINDOW: usize = 64;
+    /// Maximum number of consecutive processes that are killed at their start before the supervisor stops.
+    const MAX_FAILED_STARTS: u32 = 10;
 
     fn answered(&mut self, items: usize) {
         if items == 0 {
@@ -557,7 +556,7 @@ impl Pace {
         self.killed_at_start = 0;
         let nanos = self.since.elapsed().as_nanos() / items as u128;
         self.since = Instant::now();
-        let fitting = usize::try_from(1_000_000 / nanos.max(1)).unwrap_or(Self::MOST);
-        self.window = fitting.min(self.window * 4).clamp(1, Self::MOST);
+        let fitting = usize::try_from(1_000_000 / nanos.max(1)).unwrap_or(Self::MAX_WINDOW);
+        self.window = fitting.min(self.window * 4).clamp(1, Self::MAX_WINDOW);
     }
 }

@@ -1,5 +1,5 @@
-//! A worker: the first process of a container. It determines which items it has to run, and supervises them. It depends
-//! on the contract and the store, not on the scheduler that started it.
+//! A worker: the first process of a container. It determines the items of its child, and supervises them. It depends on
+//! the contract and the store, not on the scheduler that started the container.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use crate::contract::{self, ItemProcess, Round, RunKeys, StoreAt, Task, Types, exit};
 use crate::process::Launcher;
 use crate::store::{DirStore, Store, StoreError};
-use crate::supervisor::{self, Commit, Control, Event, Isolation, SupervisorError, Work};
+use crate::supervisor::{self, Control, Event, FlushLimits, Isolation, SupervisorError, Work};
 use crate::{engine, function};
 
 /// Runs the items of this child and exits with one of the codes of [`exit`].
@@ -47,11 +47,11 @@ struct Stop {
 }
 
 impl Stop {
-    fn wrong(message: impl Into<String>) -> Self {
+    fn wrong_worker(message: impl Into<String>) -> Self {
         Self { code: exit::WRONG_WORKER, message: message.into() }
     }
 
-    fn trouble(error: &dyn std::error::Error, hint: Option<&str>) -> Self {
+    fn infrastructure(error: &dyn std::error::Error, hint: Option<&str>) -> Self {
         let causes = std::iter::successors(Some(error), |error| error.source());
         let message = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
         let hint = hint.map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
@@ -61,15 +61,15 @@ impl Stop {
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
-        Self::trouble(&error, error.hint())
+        Self::infrastructure(&error, error.hint())
     }
 }
 
 impl From<SupervisorError> for Stop {
-    fn from(trouble: SupervisorError) -> Self {
-        match trouble {
+    fn from(error: SupervisorError) -> Self {
+        match error {
             SupervisorError::Store(error) => error.into(),
-            other => Self::trouble(&other, None),
+            other => Self::infrastructure(&other, None),
         }
     }
 }
@@ -83,8 +83,8 @@ fn run() -> Result<i32, Stop> {
     let store = open(&task.store)?;
     let keys = RunKeys::new(&task.knot, &task.run);
     let mut ranges = own_items(&task, &*store, &keys)?;
-    let commit = if matches!(task.store, StoreAt::Folder(_)) { Commit::FOLDER } else { Commit::OBJECTS };
-    if !task.fresh || number(contract::ENV_ATTEMPT)?.unwrap_or(1) > 1 {
+    let flush = if matches!(task.store, StoreAt::Folder(_)) { FlushLimits::FOLDER } else { FlushLimits::OBJECTS };
+    if !task.has_no_outcomes || number(contract::ENV_ATTEMPT)?.unwrap_or(1) > 1 {
         ranges = engine::block_on(still_missing(&task, &*store, &keys, ranges))?;
     }
     let work = Work {
@@ -96,22 +96,22 @@ fn run() -> Result<i32, Stop> {
         parallel: task.parallel,
         retries: task.retries,
         isolation: Isolation::Processes(launcher(&task)),
-        commit,
+        flush,
     };
     supervisor::supervise(&work, ranges, &control, &log)?;
     Ok(if control.stop.load(Ordering::Relaxed) { exit::INTERRUPTED } else { exit::DONE })
 }
 
 fn task() -> Result<Task, Stop> {
-    let text = std::env::var(contract::ENV_TASK).map_err(|_| {
-        Stop::wrong(format!(
-            "this is a cloudknot worker; it is started by AWS Batch or Docker with `{}` set\n  hint: run the program \
-             itself to submit a map",
+    let task = std::env::var(contract::ENV_TASK).map_err(|_| {
+        Stop::wrong_worker(format!(
+            "cannot start the worker: `{}`, which AWS Batch and Docker set, is not set\n  hint: run the program itself \
+             to submit a map",
             contract::ENV_TASK
         ))
     })?;
-    serde_json::from_str(&text).map_err(|error| {
-        Stop::wrong(format!(
+    serde_json::from_str(&task).map_err(|error| {
+        Stop::wrong_worker(format!(
             "cannot read `{}`: {error}\n  hint: deploy again with the cloudknot that submits",
             contract::ENV_TASK
         ))
@@ -119,13 +119,13 @@ fn task() -> Result<Task, Stop> {
 }
 
 fn check_function(task: &Task) -> Result<(), Stop> {
-    let function = function::find(&task.function).map_err(Stop::wrong)?;
-    let here = function.schema().fingerprint;
-    if here == task.fingerprint {
+    let function = function::find(&task.function).map_err(Stop::wrong_worker)?;
+    let fingerprint = function.schema().fingerprint;
+    if fingerprint == task.fingerprint {
         return Ok(());
     }
-    Err(Stop::wrong(format!(
-        "`{}` has types {here} in this worker, but the run was submitted with types {}\n  hint: deploy again",
+    Err(Stop::wrong_worker(format!(
+        "cannot run `{}`: its types {fingerprint} differ from the run's types {}\n  hint: deploy again",
         task.function, task.fingerprint
     )))
 }
@@ -136,8 +136,8 @@ fn open(at: &StoreAt) -> Result<Arc<dyn Store>, Stop> {
         #[cfg(feature = "s3")]
         StoreAt::S3 { bucket, prefix } => Ok(Arc::new(engine::block_on(crate::store::S3Store::open(bucket, prefix))?)),
         #[cfg(not(feature = "s3"))]
-        StoreAt::S3 { bucket, .. } => Err(Stop::wrong(format!(
-            "the run is in the bucket `{bucket}`, but this worker was built without the feature `aws` of cloudknot"
+        StoreAt::S3 { bucket, .. } => Err(Stop::wrong_worker(format!(
+            "cannot open the bucket `{bucket}`: the worker was built without the feature `aws` of cloudknot"
         ))),
     }
 }
@@ -154,9 +154,9 @@ fn own_items(task: &Task, store: &dyn Store, keys: &RunKeys) -> Result<Vec<Range
     }
     let key = keys.round(task.round);
     let bytes = engine::block_on(store.get(&key))?;
-    let bytes = bytes.ok_or_else(|| Stop::wrong(format!("cannot find `{key}` in {}", store.describe())))?;
+    let bytes = bytes.ok_or_else(|| Stop::wrong_worker(format!("cannot find `{key}` in {}", store.describe())))?;
     let round: Round =
-        serde_json::from_slice(&bytes).map_err(|error| Stop::wrong(format!("cannot read `{key}`: {error}")))?;
+        serde_json::from_slice(&bytes).map_err(|error| Stop::wrong_worker(format!("cannot read `{key}`: {error}")))?;
     Ok(round.slice(first, task.chunk))
 }
 
@@ -197,7 +197,7 @@ fn launcher(task: &Task) -> Launcher {
         .collect();
     Launcher {
         program: PathBuf::from("/proc/self/exe"),
-        order: ItemProcess {
+        item_process: ItemProcess {
             function: task.function.clone(),
             fingerprint: task.fingerprint,
             timeout_ms: task.timeout_ms,
@@ -230,14 +230,17 @@ fn log(event: Event) {
             let again = if last { "" } else { "; retrying" };
             eprintln!("cloudknot: item {item} {error}{again}");
         }
-        Event::Log(text) => {
-            // If the log is closed, there is nowhere to report the error.
-            let _ = std::io::stderr().write_all(&text);
+        Event::Log(output) => {
+            // If the log is closed, the error cannot be reported.
+            let _ = std::io::stderr().write_all(&output);
         }
     }
 }
 
 fn number(name: &str) -> Result<Option<u64>, Stop> {
-    let Ok(text) = std::env::var(name) else { return Ok(None) };
-    text.parse().map(Some).map_err(|_| Stop::wrong(format!("`{name}` is `{text}`, which is not a number")))
+    let Ok(value) = std::env::var(name) else { return Ok(None) };
+    value
+        .parse()
+        .map(Some)
+        .map_err(|_| Stop::wrong_worker(format!("invalid `{name}`: must be a number, but is `{value}`")))
 }

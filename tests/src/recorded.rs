@@ -57,7 +57,7 @@ impl Recorded {
             retries: 0,
             timeout_ms: None,
             vcpus: None,
-            fresh: true,
+            has_no_outcomes: true,
         };
         Self { keys, task }
     }

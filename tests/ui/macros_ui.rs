@@ -2,6 +2,6 @@
 //! review the difference.
 
 #[test]
-fn faults_are_refused_where_they_are() {
+fn compile_errors_match_snapshots() {
     trybuild::TestCases::new().compile_fail("fail/*.rs");
 }

@@ -104,15 +104,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_say_what_they_name() {
+    fn keys_round_trip() {
         let keys = RunKeys::new("sweep", "20260101-000000000-abcdef");
         let part = Part { first: 7, last: 11 };
         assert_eq!(keys.part(part), "knots/sweep/runs/20260101-000000000-abcdef/results/000000000007-000000000011");
         assert_eq!(part_of(&keys.part(part)), Some(part));
         assert_eq!(failure_of(&keys.failure(3, 2, 1)), Some((3, 2, 1)));
         assert_eq!(round_of(&keys.round(12)), Some(12));
-        for strange in ["knots/sweep/runs/r/results/", "x/7", "x/9-7", "x/a-b", ""] {
-            assert_eq!(part_of(strange), None, "{strange}");
+        for invalid in ["knots/sweep/runs/r/results/", "x/7", "x/9-7", "x/a-b", ""] {
+            assert_eq!(part_of(invalid), None, "{invalid}");
         }
     }
 }

@@ -45,7 +45,7 @@ pub enum Reply {
     Value(u64, Vec<u8>),
 }
 
-const REPLY_HEADER: usize = 24;
+const REPLY_HEADER_LEN: usize = 24;
 const READY: u64 = 0;
 const REFUSED: u64 = 1;
 const FAILED: u64 = 2;
@@ -70,16 +70,16 @@ impl Reply {
     ///
     /// An unknown tag or a failure that cannot be decoded yields `Refused`.
     pub fn parse(bytes: &[u8]) -> Result<(Self, usize), usize> {
-        let header = bytes.get(..REPLY_HEADER).ok_or(REPLY_HEADER)?;
+        let header = bytes.get(..REPLY_HEADER_LEN).ok_or(REPLY_HEADER_LEN)?;
         let (tag, item, length) = (u64_at(header, 0), u64_at(header, 8), u64_at(header, 16));
-        let end = usize::try_from(length).ok().and_then(|length| length.checked_add(REPLY_HEADER));
+        let end = usize::try_from(length).ok().and_then(|length| length.checked_add(REPLY_HEADER_LEN));
         let end = end.ok_or(usize::MAX)?;
-        let body = bytes.get(REPLY_HEADER..end).ok_or(end)?;
+        let body = bytes.get(REPLY_HEADER_LEN..end).ok_or(end)?;
         let reply = match tag {
             READY => Self::Ready,
             FAILED => match serde_json::from_slice(body) {
                 Ok(failure) => Self::Failed(item, failure),
-                Err(error) => Self::Refused(format!("the item process sent a failure that cannot be read: {error}")),
+                Err(error) => Self::Refused(format!("cannot decode a failure that the item process sent: {error}")),
             },
             VALUE => Self::Value(item, body.to_vec()),
             _ => Self::Refused(String::from_utf8_lossy(body).into_owned()),
@@ -88,26 +88,26 @@ impl Reply {
     }
 }
 
-/// Size in bytes above which the memory of a buffer is freed after use.
-pub const LARGE: usize = 1 << 20;
+/// Length in bytes from which a reply is large. Memory of a buffer beyond this length is freed after use.
+pub const LARGE_LEN: usize = 1 << 20;
 
 impl Reply {
     /// Takes the reply out of `bytes` if `bytes` is exactly one large value. The buffer is reused for the value, not copied
     /// as for other replies.
     pub fn take_large(bytes: &mut Vec<u8>) -> Option<Self> {
-        let header = bytes.get(..REPLY_HEADER).filter(|_| bytes.len() >= LARGE)?;
+        let header = bytes.get(..REPLY_HEADER_LEN).filter(|_| bytes.len() >= LARGE_LEN)?;
         let (tag, item, length) = (u64_at(header, 0), u64_at(header, 8), u64_at(header, 16));
-        if tag != VALUE || length != (bytes.len() - REPLY_HEADER) as u64 {
+        if tag != VALUE || length != (bytes.len() - REPLY_HEADER_LEN) as u64 {
             return None;
         }
         let mut frame = std::mem::take(bytes);
-        frame.drain(..REPLY_HEADER);
+        frame.drain(..REPLY_HEADER_LEN);
         Some(Self::Value(item, frame))
     }
 }
 
 fn reply(tag: u64, item: u64, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(REPLY_HEADER + body.len());
+    let mut bytes = Vec::with_capacity(REPLY_HEADER_LEN + body.len());
     for number in [tag, item, body.len() as u64] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
@@ -118,19 +118,19 @@ fn reply(tag: u64, item: u64, body: &[u8]) -> Vec<u8> {
 /// Begins a [`Reply::Value`] in place, which saves a copy of a large value. The caller appends the value's frame next and
 /// then calls [`end_value`] with the returned position.
 pub fn begin_value(out: &mut Vec<u8>, item: u64) -> usize {
-    let begun = out.len();
+    let start = out.len();
     out.extend_from_slice(&reply(VALUE, item, &[]));
-    begun
+    start
 }
 
-/// Completes a reply begun by [`begin_value`].
-pub fn end_value(out: &mut [u8], begun: usize) {
-    let length = (out.len() - begun - REPLY_HEADER) as u64;
-    out[begun + 16..begun + REPLY_HEADER].copy_from_slice(&length.to_le_bytes());
+/// Completes a reply started by [`begin_value`].
+pub fn end_value(out: &mut [u8], start: usize) {
+    let length = (out.len() - start - REPLY_HEADER_LEN) as u64;
+    out[start + 16..start + REPLY_HEADER_LEN].copy_from_slice(&length.to_le_bytes());
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes make a u64"))
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("the slice has eight bytes"))
 }
 
 #[cfg(test)]
@@ -139,7 +139,7 @@ mod tests {
     use crate::failure::ItemErrorKind;
 
     #[test]
-    fn replies_arrive_whole_or_ask_for_more() {
+    fn truncated_reply_requests_more_bytes() {
         let failure = Failure::new(ItemErrorKind::Returned, "no such star");
         let replies = [
             Reply::Ready,
@@ -152,17 +152,21 @@ mod tests {
             let bytes = reply.to_bytes();
             assert_eq!(Reply::parse(&bytes), Ok((reply, bytes.len())));
             for cut in 0..bytes.len() {
-                let wanted = Reply::parse(&bytes[..cut]).unwrap_err();
-                assert!(wanted > cut && wanted <= bytes.len().max(REPLY_HEADER), "{wanted} bytes of {}", bytes.len());
+                let needed = Reply::parse(&bytes[..cut]).unwrap_err();
+                assert!(
+                    needed > cut && needed <= bytes.len().max(REPLY_HEADER_LEN),
+                    "{needed} bytes of {}",
+                    bytes.len()
+                );
             }
         }
     }
 
     #[test]
-    fn a_large_value_is_taken_where_it_is_all_there_is() {
-        let large = Reply::Value(5, vec![7; LARGE]);
+    fn take_large_requires_exactly_one_value() {
+        let large = Reply::Value(5, vec![7; LARGE_LEN]);
         let mut bytes = large.to_bytes();
-        for cut in [0, 10, REPLY_HEADER, LARGE, bytes.len() - 1] {
+        for cut in [0, 10, REPLY_HEADER_LEN, LARGE_LEN, bytes.len() - 1] {
             assert_eq!(Reply::take_large(&mut bytes[..cut].to_vec()), None);
         }
         let mut two = [bytes.clone(), Reply::Ready.to_bytes()].concat();
@@ -172,11 +176,11 @@ mod tests {
     }
 
     #[test]
-    fn a_value_written_in_place_is_the_same_reply() {
+    fn value_written_in_place_equals_its_reply() {
         let mut bytes = vec![1, 2];
-        let begun = begin_value(&mut bytes, 5);
+        let start = begin_value(&mut bytes, 5);
         bytes.extend([7; 100]);
-        end_value(&mut bytes, begun);
+        end_value(&mut bytes, start);
         assert_eq!(bytes[2..], Reply::Value(5, vec![7; 100]).to_bytes());
     }
 }

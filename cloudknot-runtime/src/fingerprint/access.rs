@@ -1,4 +1,4 @@
-//! The part of the probe that hands out elements, fields, entries and variants one by one, as a type asks for them.
+//! The part of the probe that provides elements, fields, entries and variants one by one, as a type requests them.
 
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
@@ -7,8 +7,8 @@ use super::offers::Refusal;
 use super::shapes::{Shape, SlotId, TypeNo, VariantKind};
 use super::trace::{Choice, Tracer};
 
-/// Maximum number of tuple elements that are traced separately. A longer tuple is taken for an array of one type.
-const LONGEST_TUPLE: usize = 64;
+/// Maximum number of tuple elements that are traced separately. A longer tuple is treated as an array of one type.
+const MAX_TUPLE_LEN: usize = 64;
 
 /// Shapes that named types and variants have in common.
 impl Tracer {
@@ -27,13 +27,13 @@ impl Tracer {
             _ => None,
         };
         let new =
-            |tracer: &mut Self| Shape::Tuple(len, (0..len.min(LONGEST_TUPLE)).map(|_| tracer.new_slot()).collect());
+            |tracer: &mut Self| Shape::Tuple(len, (0..len.min(MAX_TUPLE_LEN)).map(|_| tracer.new_slot()).collect());
         let slots = self.shape(slot, find, new);
-        if self.hopeless(slot) {
+        if self.is_exhausted(slot) {
             return Err(Refusal::Blocked);
         }
-        let made = visitor.visit_seq(InOrder { tracer: &mut *self, slots, len, next: 0 });
-        made.inspect_err(|refusal| self.note_in_fields(slot, None, *refusal))
+        let result = visitor.visit_seq(InOrder { tracer: &mut *self, slots, len, next: 0 });
+        result.inspect_err(|refusal| self.note_in_fields(slot, None, *refusal))
     }
 
     pub(super) fn structure<'de, V: Visitor<'de>>(
@@ -42,19 +42,19 @@ impl Tracer {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refusal> {
-        let find = |shape: &Shape| if let Shape::Struct(of) = shape { Some(*of) } else { None };
-        let of = self.shape(slot, find, |tracer| Shape::Struct(tracer.new_fields(names)));
-        if self.hopeless(slot) {
+        let find = |shape: &Shape| if let Shape::Struct(ty) = shape { Some(*ty) } else { None };
+        let ty = self.shape(slot, find, |tracer| Shape::Struct(tracer.new_fields(names)));
+        if self.is_exhausted(slot) {
             return Err(Refusal::Blocked);
         }
         self.last_field = None;
-        let made = if self.fields(of).in_order {
-            let slots = self.fields(of).slots.clone();
+        let result = if self.fields(ty).in_order {
+            let slots = self.fields(ty).slots.clone();
             visitor.visit_seq(InOrder { tracer: &mut *self, len: slots.len(), slots, next: 0 })
         } else {
-            visitor.visit_map(ByName { tracer: &mut *self, of, next: 0, current: 0 })
+            visitor.visit_map(ByName { tracer: &mut *self, ty, next: 0, current: 0 })
         };
-        made.inspect_err(|refusal| self.note_in_fields(slot, Some(of), *refusal))
+        result.inspect_err(|refusal| self.note_in_fields(slot, Some(ty), *refusal))
     }
 }
 
@@ -93,24 +93,24 @@ impl<'de> MapAccess<'de> for Nothing {
 pub(super) struct Elements<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) element: SlotId,
-    pub(super) left: usize,
+    pub(super) remaining: usize,
 }
 
 impl<'de> SeqAccess<'de> for Elements<'_> {
     type Error = Refusal;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
-        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
-        self.left = left;
+        let Some(remaining) = self.remaining.checked_sub(1) else { return Ok(None) };
+        self.remaining = remaining;
         self.tracer.enter(self.element, seed).map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
+        Some(self.remaining)
     }
 }
 
-/// Elements of a tuple, or fields of a struct that takes its fields without their names.
+/// Elements of a tuple, or fields of a struct that accepts its fields without their names.
 pub(super) struct InOrder<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) slots: Vec<SlotId>,
@@ -138,7 +138,7 @@ impl<'de> SeqAccess<'de> for InOrder<'_> {
 /// Fields of a struct: first those that can be built, then those that cannot, so that their content is traced as well.
 pub(super) struct ByName<'t> {
     pub(super) tracer: &'t mut Tracer,
-    pub(super) of: TypeNo,
+    pub(super) ty: TypeNo,
     /// Index of the next field; counts through the fields twice.
     pub(super) next: usize,
     pub(super) current: usize,
@@ -148,17 +148,17 @@ impl<'de> MapAccess<'de> for ByName<'_> {
     type Error = Refusal;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
-        let fields = self.tracer.fields(self.of);
+        let fields = self.tracer.fields(self.ty);
         let count = fields.slots.len();
         while self.next < 2 * count {
             let (again, field) = (self.next >= count, self.next % count);
             self.next += 1;
             let slot = fields.slots[field];
-            let due = self.tracer.unbuildable(slot) == again && !self.tracer.hopeless(slot);
+            let due = self.tracer.unbuildable(slot) == again && !self.tracer.is_exhausted(slot);
             if due && !fields.alias[field] {
                 let name = fields.names[field];
                 self.current = field;
-                self.tracer.last_field = Some((self.of, field));
+                self.tracer.last_field = Some((self.ty, field));
                 return seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some);
             }
         }
@@ -168,7 +168,7 @@ impl<'de> MapAccess<'de> for ByName<'_> {
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refusal> {
         self.tracer.last_field = None;
-        let slot = self.tracer.fields(self.of).slots[self.current];
+        let slot = self.tracer.fields(self.ty).slots[self.current];
         self.tracer.enter(slot, seed)
     }
 }
@@ -178,15 +178,15 @@ pub(super) struct Entries<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) key: SlotId,
     pub(super) value: SlotId,
-    pub(super) left: usize,
+    pub(super) remaining: usize,
 }
 
 impl<'de> MapAccess<'de> for Entries<'_> {
     type Error = Refusal;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
-        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
-        self.left = left;
+        let Some(remaining) = self.remaining.checked_sub(1) else { return Ok(None) };
+        self.remaining = remaining;
         self.tracer.enter(self.key, seed).map(Some)
     }
 
@@ -195,7 +195,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
+        Some(self.remaining)
     }
 }
 
@@ -231,7 +231,7 @@ impl<'de> EnumAccess<'de> for Chosen<'_> {
     type Variant = Self;
 
     fn variant_seed<S: DeserializeSeed<'de>>(mut self, seed: S) -> Result<(S::Value, Self), Refusal> {
-        let choices = self.tracer.choices(self.choice.of);
+        let choices = self.tracer.choices(self.choice.ty);
         let name = if choices.by_number {
             let number = u32::try_from(self.choice.variant).map_err(|_| Refusal::Other)?;
             seed.deserialize(number.into_deserializer())?
@@ -245,16 +245,16 @@ impl<'de> EnumAccess<'de> for Chosen<'_> {
 }
 
 impl Chosen<'_> {
-    fn make<R>(
+    fn build<R>(
         self,
         kind: VariantKind,
         deserialize: impl FnOnce(&mut Tracer, SlotId) -> Result<R, Refusal>,
     ) -> Result<R, Refusal> {
         self.tracer.variant_kind(self.choice, kind);
-        let slot = self.tracer.choices(self.choice.of).variants[self.choice.variant].slot;
-        let made = deserialize(self.tracer, slot)?;
-        self.tracer.variant_made(self.choice);
-        Ok(made)
+        let slot = self.tracer.choices(self.choice.ty).variants[self.choice.variant].slot;
+        let built = deserialize(self.tracer, slot)?;
+        self.tracer.variant_built(self.choice);
+        Ok(built)
     }
 }
 
@@ -262,18 +262,18 @@ impl<'de> VariantAccess<'de> for Chosen<'_> {
     type Error = Refusal;
 
     fn unit_variant(self) -> Result<(), Refusal> {
-        self.make(VariantKind::Unit, |_, _| Ok(()))
+        self.build(VariantKind::Unit, |_, _| Ok(()))
     }
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Refusal> {
-        self.make(VariantKind::Newtype, |tracer, slot| tracer.enter(slot, seed))
+        self.build(VariantKind::Newtype, |tracer, slot| tracer.enter(slot, seed))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Refusal> {
-        self.make(VariantKind::Fields, |tracer, slot| tracer.tuple(slot, len, visitor))
+        self.build(VariantKind::Fields, |tracer, slot| tracer.tuple(slot, len, visitor))
     }
 
     fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Refusal> {
-        self.make(VariantKind::Fields, |tracer, slot| tracer.structure(slot, fields, visitor))
+        self.build(VariantKind::Fields, |tracer, slot| tracer.structure(slot, fields, visitor))
     }
 }

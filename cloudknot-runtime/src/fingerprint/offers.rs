@@ -1,5 +1,6 @@
 //! The values that are offered to a type while it is traced. Most types accept any value. Types that validate their
-//! input (a date, an address, an identifier) are offered one set of values after another. This module knows no types.
+//! input (a date, an address, an identifier) are offered one set of values after another. This module does not depend
+//! on particular types.
 
 use std::fmt;
 
@@ -80,7 +81,7 @@ const STRINGS: [&str; 27] = [
     "true",
     "/",
 ];
-// No number is large, because a type may take a number as a length and reserve memory for it.
+// No number is large, because a type may use a number as a length and reserve that much memory.
 const NUMBERS: [i16; 9] = [1, 0, 2, 10, 100, 31, 2000, -1, 3];
 const FLOATS: [f32; 5] = [1.0, 0.0, 0.5, -1.0, 100.0];
 const CHARS: [char; 4] = ['a', '0', 'A', ' '];
@@ -138,7 +139,7 @@ impl Offer {
         if self.set == NOTHING { &[] } else { &BYTES[..LENGTHS[self.set % LENGTHS.len()]] }
     }
 
-    /// Returns the number of elements that a sequence gets.
+    /// Returns the number of elements of a sequence.
     pub(super) fn elements(self) -> usize {
         match self.set {
             RISING | FALLING => 3,

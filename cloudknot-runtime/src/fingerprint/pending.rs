@@ -1,4 +1,4 @@
-//! Search for slots with content that no pass has seen yet. Runs between passes, so that the next pass goes there.
+//! Search for slots with content that no pass has seen yet. Runs between passes, so that the next pass visits them.
 
 use super::shapes::{Form, Shape, SlotId, TypeNo, VariantKind};
 use super::trace::Tracer;
@@ -28,7 +28,7 @@ impl Tracer {
         if !this.entered && this.shapes.is_empty() {
             return !this.unbuildable;
         }
-        if this.refusals > 0 && !this.made && !this.unbuildable {
+        if this.refusals > 0 && !this.built && !this.unbuildable {
             return true;
         }
         this.shapes.iter().any(|shape| match shape {
@@ -37,12 +37,12 @@ impl Tracer {
             Shape::Map(key, value) => self.slots[*key].pending || self.slots[*value].pending,
             Shape::Keyed(keys) => keys.iter().any(|(_, value)| self.slots[*value].pending),
             Shape::Tuple(_, slots) => self.pending_in_order(slots),
-            Shape::Struct(of) | Shape::Named(of) => self.type_pending(*of),
+            Shape::Struct(ty) | Shape::Named(ty) => self.type_pending(*ty),
         })
     }
 
-    fn type_pending(&self, of: TypeNo) -> bool {
-        match &self.types[of].form {
+    fn type_pending(&self, ty: TypeNo) -> bool {
+        match &self.types[ty].form {
             Form::Unit => false,
             Form::Newtype(slot) | Form::Fields(slot) => self.slots[*slot].pending,
             Form::Struct(fields) if fields.in_order => self.pending_in_order(&fields.slots),

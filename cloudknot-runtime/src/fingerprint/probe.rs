@@ -1,5 +1,5 @@
-//! A deserializer that records what a type asks for and offers the values that the tracer has chosen. This module knows
-//! serde; the tracer decides what to offer and what to learn from a refusal.
+//! A deserializer that records the requests of a type and offers the values that the tracer has chosen. This module
+//! handles serde; the tracer chooses what to offer and what to learn from a refusal.
 
 use std::any::{TypeId, type_name};
 use std::marker::PhantomData;
@@ -12,12 +12,12 @@ use super::offers::Refusal;
 use super::shapes::{Form, Shape, SlotId, TypeNo};
 use super::trace::{Choice, Frame, Tracer, TypeKey};
 
-/// Depth at which a pass is abandoned. It has still seen variants that the next pass need not try.
-const DEEPEST: usize = 96;
+/// Depth at which a pass is abandoned. The pass has still seen variants that the next pass need not try.
+const MAX_DEPTH: usize = 96;
 /// Maximum number of consecutive passes that learn nothing; after that, the rest is considered unreachable.
 const MAX_IDLE_STEPS: usize = 16;
-/// Maximum number of values made up in total. A bound against types that were never meant to be traced.
-const MOST_STEPS: usize = 1_000_000;
+/// Maximum number of values offered in total. A bound against types that cannot be traced.
+const MAX_STEPS: usize = 1_000_000;
 
 /// Deserializer of the value in one slot.
 pub(super) struct Probe<'t> {
@@ -26,20 +26,20 @@ pub(super) struct Probe<'t> {
 }
 
 impl Tracer {
-    /// Traces a type until there is nothing more to learn about it, and returns its slot.
+    /// Traces a type until nothing more can be learned about it, and returns its slot.
     pub(super) fn explore<T: DeserializeOwned>(&mut self) -> SlotId {
         let root = self.new_slot();
         let mut idle = 0;
-        while idle < MAX_IDLE_STEPS && self.steps < MOST_STEPS {
+        while idle < MAX_IDLE_STEPS && self.steps < MAX_STEPS {
             let before = self.learned;
             self.begin_pass();
-            let made = catch_unwind(AssertUnwindSafe(|| self.enter(root, PhantomData::<T>).is_ok()));
-            if made.is_err() {
+            let built = catch_unwind(AssertUnwindSafe(|| self.enter(root, PhantomData::<T>).is_ok()));
+            if built.is_err() {
                 self.note_panic();
             }
             self.find_pending();
             let idled = self.learned == before;
-            let done = if self.noted { self.slots[root].unbuildable && idled } else { made.unwrap_or(false) };
+            let done = if self.noted { self.slots[root].unbuildable && idled } else { built.unwrap_or(false) };
             if done && !self.slots[root].pending {
                 break;
             }
@@ -54,33 +54,33 @@ impl Tracer {
         self.enter_as(slot, typeid::of::<S>(), name, |probe| seed.deserialize(probe))
     }
 
-    /// Deserializes the value in a slot where serde has no seed: `of` and `type_name` identify the type in the slot.
+    /// Deserializes the value in a slot where serde has no seed. `type_id` and `type_name` identify the slot's type.
     pub(super) fn enter_as<R>(
         &mut self,
         slot: SlotId,
-        of: TypeId,
+        type_id: TypeId,
         type_name: &'static str,
         deserialize: impl FnOnce(Probe<'_>) -> Result<R, Refusal>,
     ) -> Result<R, Refusal> {
-        let slot = self.same_type_further_out(of, slot);
+        let slot = self.enclosing_slot(type_id, slot);
         self.steps += 1;
-        if self.frames.len() >= DEEPEST || self.steps >= MOST_STEPS {
+        if self.frames.len() >= MAX_DEPTH || self.steps >= MAX_STEPS {
             self.noted = true;
             return Err(Refusal::Blocked);
         }
-        if self.hopeless(slot) {
+        if self.is_exhausted(slot) {
             return Err(Refusal::Blocked);
         }
-        let outer = self.begin_slot(of, type_name, slot);
-        self.frames.push(Frame { seed: of, slot, type_name, choice: None, named: false });
-        let made = deserialize(Probe { tracer: self, slot });
-        match &made {
+        let outer = self.begin_slot(type_id, type_name, slot);
+        self.frames.push(Frame { seed: type_id, slot, type_name, choice: None, named: false });
+        let result = deserialize(Probe { tracer: self, slot });
+        match &result {
             Err(refusal) if !self.noted => self.note(*refusal),
             Err(_) => {}
             Ok(_) => {
-                self.slots[slot].made = true;
+                self.slots[slot].built = true;
                 if outer.is_some() {
-                    self.accepted.insert(of, self.offer.set());
+                    self.accepted.insert(type_id, self.offer.set());
                 }
             }
         }
@@ -88,7 +88,7 @@ impl Tracer {
         if let Some(outer) = outer {
             self.offer = outer;
         }
-        made
+        result
     }
 }
 
@@ -96,10 +96,10 @@ impl Tracer {
 struct Inside<V>(PhantomData<V>);
 
 macro_rules! scalars {
-    ($($deserialize:ident $visit:ident $name:literal $of:ident $value:expr;)*) => {
+    ($($deserialize:ident $visit:ident $name:literal $offer:ident $value:expr;)*) => {
         $(fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
             self.tracer.scalar(self.slot, $name);
-            let $of = &mut self.tracer.offer;
+            let $offer = &mut self.tracer.offer;
             visitor.$visit($value)
         })*
     };
@@ -163,10 +163,10 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         }
         let name = type_name::<V::Value>();
         let name = name.strip_prefix("core::option::Option<").and_then(|name| name.strip_suffix('>')).unwrap_or(name);
-        let of = typeid::of::<Inside<V>>();
-        let made = self.tracer.enter_as(content, of, name, |probe| visitor.visit_some(probe));
+        let type_id = typeid::of::<Inside<V>>();
+        let result = self.tracer.enter_as(content, type_id, name, |probe| visitor.visit_some(probe));
         self.tracer.close(content);
-        made
+        result
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(mut self, name: &'static str, visitor: V) -> Result<V::Value, Refusal> {
@@ -180,21 +180,21 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         visitor: V,
     ) -> Result<V::Value, Refusal> {
         let slot = self.named::<V>(name, "newtype", &[], |tracer| Form::Newtype(tracer.new_slot())).1;
-        let of = typeid::of::<Inside<V>>();
-        self.tracer.enter_as(slot, of, type_name::<V::Value>(), |probe| visitor.visit_newtype_struct(probe))
+        let type_id = typeid::of::<Inside<V>>();
+        self.tracer.enter_as(slot, type_id, type_name::<V::Value>(), |probe| visitor.visit_newtype_struct(probe))
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
         let find = |shape: &Shape| if let Shape::Seq(element) = shape { Some(*element) } else { None };
         let element = self.tracer.shape(self.slot, find, |tracer| Shape::Seq(tracer.new_slot()));
-        let left = self.tracer.offer.elements();
-        if left == 0 || !self.tracer.open(element) {
+        let count = self.tracer.offer.elements();
+        if count == 0 || !self.tracer.open(element) {
             return visitor.visit_seq(Nothing);
         }
         let Self { tracer, .. } = self;
-        let made = visitor.visit_seq(Elements { tracer: &mut *tracer, element, left });
+        let result = visitor.visit_seq(Elements { tracer: &mut *tracer, element, remaining: count });
         tracer.close(element);
-        made
+        result
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Refusal> {
@@ -219,14 +219,14 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         let find = |shape: &Shape| if let Shape::Map(key, value) = shape { Some((*key, *value)) } else { None };
         let (key, value) =
             self.tracer.shape(self.slot, find, |tracer| Shape::Map(tracer.new_slot(), tracer.new_slot()));
-        let left = self.tracer.offer.elements();
-        if left == 0 || self.tracer.hopeless(key) || !self.tracer.open(value) {
+        let count = self.tracer.offer.elements();
+        if count == 0 || self.tracer.is_exhausted(key) || !self.tracer.open(value) {
             return visitor.visit_map(Nothing);
         }
         let Self { tracer, .. } = self;
-        let made = visitor.visit_map(Entries { tracer: &mut *tracer, key, value, left });
+        let result = visitor.visit_map(Entries { tracer: &mut *tracer, key, value, remaining: count });
         tracer.close(value);
-        made
+        result
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -245,17 +245,17 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refusal> {
-        let (of, _) = self.named::<V>(name, "enum", variants, |tracer| Form::Enum(tracer.new_choices(variants)));
-        let Some(variant) = self.tracer.choose(of) else { return Err(Refusal::Blocked) };
-        let choice = Choice { of, variant, named: false };
+        let (ty, _) = self.named::<V>(name, "enum", variants, |tracer| Form::Enum(tracer.new_choices(variants)));
+        let Some(variant) = self.tracer.choose(ty) else { return Err(Refusal::Blocked) };
+        let choice = Choice { ty, variant, named: false };
         let Self { tracer, .. } = self;
         tracer.begin_variant(choice);
-        let made = visitor.visit_enum(Chosen { tracer: &mut *tracer, choice });
-        tracer.end_variant(choice, made.is_ok());
-        made
+        let result = visitor.visit_enum(Chosen { tracer: &mut *tracer, choice });
+        tracer.end_variant(choice, result.is_ok());
+        result
     }
 
-    // Both codecs return the same.
+    // Both codecs return `false`, too.
     fn is_human_readable(&self) -> bool {
         false
     }
@@ -268,16 +268,16 @@ impl Probe<'_> {
         name: &'static str,
         form: &'static str,
         parts: &'static [&'static str],
-        make: impl FnOnce(&mut Tracer) -> Form,
+        new: impl FnOnce(&mut Tracer) -> Form,
     ) -> (TypeNo, SlotId) {
         let key = TypeKey { value: typeid::of::<V::Value>(), name, form, parts };
-        let of = self.tracer.declare(key, make);
+        let ty = self.tracer.declare(key, new);
         self.tracer.named();
-        let find = |shape: &Shape| (*shape == Shape::Named(of)).then_some(());
-        self.tracer.shape(self.slot, find, |_| Shape::Named(of));
-        match self.tracer.types[of].form {
-            Form::Newtype(slot) | Form::Fields(slot) => (of, slot),
-            _ => (of, self.slot),
+        let find = |shape: &Shape| (*shape == Shape::Named(ty)).then_some(());
+        self.tracer.shape(self.slot, find, |_| Shape::Named(ty));
+        match self.tracer.types[ty].form {
+            Form::Newtype(slot) | Form::Fields(slot) => (ty, slot),
+            _ => (ty, self.slot),
         }
     }
 }

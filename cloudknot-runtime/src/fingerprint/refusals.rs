@@ -1,5 +1,5 @@
-//! Reactions to a type that refuses the offered value: offer another value, choose another variant, or do without the
-//! type. The reason for the refusal is unknown, because types give it only as a message.
+//! Reactions to a type that refuses the offered value: offer another value, choose another variant, or omit the type.
+//! The reason for the refusal is unknown, because types report it only as a message.
 
 use std::any::TypeId;
 
@@ -11,16 +11,16 @@ impl Tracer {
     pub(super) fn note_panic(&mut self) {
         // One panic message is enough: a type that panics is not offered anything else.
         if let Some(frame) = self.frames.last() {
-            let (slot, of, name) = (frame.slot, frame.seed, frame.type_name);
-            self.make_opaque(slot, of, name);
+            let (slot, type_id, name) = (frame.slot, frame.seed, frame.type_name);
+            self.make_opaque(slot, type_id, name);
         }
     }
 
     /// Records the refusal of the innermost type that is being built.
     pub(super) fn note(&mut self, refusal: Refusal) {
         self.noted = true;
-        let frame = self.frames.last().expect("what was entered has a frame");
-        let (slot, of, name, choice) = (frame.slot, frame.seed, frame.type_name, frame.choice);
+        let frame = self.frames.last().expect("an entered slot has a frame");
+        let (slot, type_id, name, choice) = (frame.slot, frame.seed, frame.type_name, frame.choice);
         if refusal == Refusal::Blocked {
             return self.make_unbuildable(slot);
         }
@@ -34,38 +34,38 @@ impl Tracer {
         }
         self.slots[slot].refusals += 1;
         self.learned += 1;
-        if self.slots[slot].refusals >= offers::SETS || self.slots[slot].hopeless_type {
-            self.make_opaque(slot, of, name);
+        if self.slots[slot].refusals >= offers::SETS || self.slots[slot].type_is_opaque {
+            self.make_opaque(slot, type_id, name);
         }
     }
 
     /// Records a refusal if only the fields of a struct or tuple explain it.
-    pub(super) fn note_in_fields(&mut self, slot: SlotId, of: Option<TypeNo>, refusal: Refusal) {
+    pub(super) fn note_in_fields(&mut self, slot: SlotId, ty: Option<TypeNo>, refusal: Refusal) {
         if self.noted {
             return;
         }
-        match (refusal, of, self.last_field) {
+        match (refusal, ty, self.last_field) {
             (Refusal::Blocked, ..) => self.make_unbuildable(slot),
-            (Refusal::Missing(name), Some(of), _) if self.omitted(of, name) => self.make_unbuildable(slot),
-            (Refusal::Duplicate(name), Some(of), Some((last, field))) if last == of && field > 0 => {
+            (Refusal::Missing(name), Some(ty), _) if self.omitted(ty, name) => self.make_unbuildable(slot),
+            (Refusal::Duplicate(name), Some(ty), Some((last, field))) if last == ty && field > 0 => {
                 self.learned += 1;
-                let fields = self.fields_mut(of);
+                let fields = self.fields_mut(ty);
                 fields.alias[field] = true;
                 let before = (0..field).rev().find(|&other| !fields.alias[other]).unwrap_or(0);
                 fields.names[before] = name;
             }
-            (Refusal::NotAMap, Some(of), _) if !self.fields(of).in_order => {
+            (Refusal::NotAMap, Some(ty), _) if !self.fields(ty).in_order => {
                 self.learned += 1;
-                self.fields_mut(of).in_order = true;
+                self.fields_mut(ty).in_order = true;
             }
             _ => return,
         }
         self.noted = true;
     }
 
-    /// Returns whether the tracer left this field out because it could not build it.
-    fn omitted(&self, of: TypeNo, name: &str) -> bool {
-        let fields = self.fields(of);
+    /// Returns whether the tracer omitted this field because its value cannot be built.
+    fn omitted(&self, ty: TypeNo, name: &str) -> bool {
+        let fields = self.fields(ty);
         fields.names.iter().zip(&fields.slots).any(|(other, slot)| *other == name && self.unbuildable(*slot))
     }
 
@@ -87,7 +87,7 @@ impl Tracer {
 
     fn refuse_variant(&mut self, choice: Choice) {
         self.learned += 1;
-        if let Form::Enum(choices) = &mut self.types[choice.of].form {
+        if let Form::Enum(choices) = &mut self.types[choice.ty].form {
             if !choice.named && !choices.by_number {
                 choices.by_number = true;
                 return;
@@ -96,8 +96,8 @@ impl Tracer {
         }
     }
 
-    fn make_opaque(&mut self, slot: SlotId, of: TypeId, name: &'static str) {
-        self.hopeless.insert(of);
+    fn make_opaque(&mut self, slot: SlotId, type_id: TypeId, name: &'static str) {
+        self.opaque_types.insert(type_id);
         self.slots[slot].opaque = Some(name);
         self.make_unbuildable(slot);
     }

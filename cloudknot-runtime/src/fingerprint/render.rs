@@ -1,5 +1,5 @@
-//! The traced structure as text: `input`, `output`, `codec`, and a line for each named type, in the order in which they
-//! are mentioned. Types of the same name are distinguished by a number.
+//! The traced structure as text: `input`, `output`, `codec`, and a line for each named type, in the order of first
+//! mention. Types of the same name are distinguished by a number.
 
 use std::collections::HashMap;
 
@@ -48,7 +48,7 @@ impl Writer<'_> {
     /// Writes the input. It is a struct generated for the function, so only its fields count.
     fn input(&mut self, slot: SlotId) -> String {
         match self.tracer.slots[slot].shapes[..] {
-            [Shape::Named(of)] if self.tracer.slots[slot].opaque.is_none() => match self.body(&self.tracer.types[of]) {
+            [Shape::Named(ty)] if self.tracer.slots[slot].opaque.is_none() => match self.body(&self.tracer.types[ty]) {
                 body if body.is_empty() => "()".to_owned(),
                 body => body.trim_start().to_owned(),
             },
@@ -90,11 +90,11 @@ impl Writer<'_> {
                 format!("{{ {}, .. }}", keys.join(", "))
             }
             Shape::Tuple(len, slots) => self.tuple(*len, slots),
-            Shape::Struct(of) => match &self.tracer.types[*of].form {
+            Shape::Struct(ty) => match &self.tracer.types[*ty].form {
                 Form::Struct(fields) => self.fields(fields),
                 _ => "?".to_owned(),
             },
-            Shape::Named(of) => self.label(Subject::Named(*of), self.tracer.types[*of].name),
+            Shape::Named(ty) => self.label(Subject::Named(*ty), self.tracer.types[*ty].name),
         }
     }
 
@@ -120,8 +120,8 @@ impl Writer<'_> {
         let label = self.labels[&subject].clone();
         match subject {
             Subject::Recursive(slot) => format!("type {label} = {}", self.shapes(slot)),
-            Subject::Named(of) => {
-                let declared = &self.tracer.types[of];
+            Subject::Named(ty) => {
+                let declared = &self.tracer.types[ty];
                 let kind = if matches!(declared.form, Form::Enum(_)) { "enum" } else { "struct" };
                 format!("{kind} {label}{}", self.body(declared))
             }
@@ -133,7 +133,7 @@ impl Writer<'_> {
         match &declared.form {
             Form::Unit => String::new(),
             Form::Newtype(slot) => format!("({})", self.slot(*slot)),
-            Form::Fields(slot) => self.behind_name(*slot),
+            Form::Fields(slot) => self.after_name(*slot),
             Form::Struct(fields) => format!(" {}", self.fields(fields)),
             Form::Enum(choices) => {
                 let variants: Vec<String> = choices
@@ -142,7 +142,7 @@ impl Writer<'_> {
                     .map(|variant| match variant.kind {
                         Some(VariantKind::Unit) => variant.name.to_owned(),
                         Some(VariantKind::Newtype) => format!("{}({})", variant.name, self.slot(variant.slot)),
-                        Some(VariantKind::Fields) => format!("{}{}", variant.name, self.behind_name(variant.slot)),
+                        Some(VariantKind::Fields) => format!("{}{}", variant.name, self.after_name(variant.slot)),
                         None => format!("{} ?", variant.name),
                     })
                     .collect();
@@ -153,7 +153,7 @@ impl Writer<'_> {
 
     /// Writes fields that follow a name: ` { x: f64 }` or `(f64, f64)`. Equal fields are not shortened to an array:
     /// `Point(f64, f64, f64, f64)`.
-    fn behind_name(&mut self, slot: SlotId) -> String {
+    fn after_name(&mut self, slot: SlotId) -> String {
         match &self.tracer.slots[slot].shapes[..] {
             [Shape::Tuple(len, slots)] if *len == slots.len() => {
                 let elements: Vec<String> = slots.iter().map(|slot| self.slot(*slot)).collect();

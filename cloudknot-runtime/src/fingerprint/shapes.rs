@@ -1,28 +1,29 @@
-//! The knowledge about types: slots, their shapes, and the named types. This module does not know how it was learned.
+//! The traced structure of types: slots, their shapes, and the named types. Independent of the tracing.
 
 pub(super) type SlotId = usize;
 pub(super) type TypeNo = usize;
 
 #[derive(Debug, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "each is learned at another moment")]
+#[allow(clippy::struct_excessive_bools, reason = "the flags are independent")]
 pub(super) struct Slot {
     pub(super) shapes: Vec<Shape>,
-    /// `true` once anything has been deserialized here.
+    /// `true` once a value has been requested from this slot.
     pub(super) entered: bool,
-    /// Name of the type that was deserialized here first.
+    /// Name of the type that was first deserialized from this slot.
     pub(super) type_name: &'static str,
     /// Enclosing slot of the same type, if there is one: this slot is then only a recursion into it.
     pub(super) same: Option<SlotId>,
-    /// Name of the type here, once it has refused everything.
+    /// Name of the type in this slot, once the type has refused all offers.
     pub(super) opaque: Option<&'static str>,
-    /// `true` if no value can be built here, because the content is opaque.
+    /// `true` if no value can be built in this slot, because the content is opaque.
     pub(super) unbuildable: bool,
-    /// `true` once a value has been built here.
-    pub(super) made: bool,
+    /// `true` once a value has been built in this slot.
+    pub(super) built: bool,
     pub(super) refusals: usize,
     pub(super) first_set: Option<usize>,
-    pub(super) hopeless_type: bool,
-    /// `true` if there is something inside that no pass has seen yet. Computed between passes.
+    /// `true` if the type was known to be opaque when the slot was first entered.
+    pub(super) type_is_opaque: bool,
+    /// `true` if the slot has content that no pass has seen yet. Computed between passes.
     pub(super) pending: bool,
     // State of the container with this content, in the current pass:
     pub(super) open: bool,
@@ -67,14 +68,14 @@ pub(super) struct Fields {
     pub(super) slots: Vec<SlotId>,
     /// For each name, `true` if it is another name for the field before it.
     pub(super) alias: Vec<bool>,
-    /// `true` if the type takes its fields only in order, without names.
+    /// `true` if the type accepts its fields only in order, without names.
     pub(super) in_order: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Choices {
     pub(super) variants: Vec<Variant>,
-    /// `true` if the type takes its variants only by number.
+    /// `true` if the type accepts its variants only by number.
     pub(super) by_number: bool,
 }
 

@@ -1,14 +1,14 @@
-//! The state of tracing: the types as known so far, and the choice of what to try next. This module does not know how
-//! serde asks for values: that is `probe`.
+//! The state of tracing: the types as known so far, and the choice of what to try next. Independent of serde, which
+//! `probe` handles.
 //!
-//! A type is traced by deserializing it repeatedly from made-up values. Each *pass* takes the branches (mostly variants
-//! of enums) that no earlier pass has taken, until none are left. A position in a type is a *slot*, and the kinds of
+//! A type is traced by deserializing it repeatedly from offered values. Each *pass* takes the branches (mostly variants
+//! of enums) that no earlier pass has taken, until none remain. A position in a type is a *slot*, and the kinds of
 //! value that the type requested there are its *shapes*: nearly always one, several if the type inspects a value before
-//! it decides what follows. Options, sequences and maps make recursive types end: each is filled once per pass.
+//! it decides what follows. Options, sequences and maps end a recursion: each is filled once per pass.
 //!
-//! A type may refuse a value. The next set of values is then offered to the innermost slot that refused. When no set is
-//! left, the slot is *opaque*: it is described by the name of its type, and its container does without it (`None`, an
-//! empty sequence, another variant), so that the rest is still traced.
+//! A type may refuse a value. The next set of values is then offered to the innermost slot that refused. When no set
+//! remains, the slot is *opaque*: it is described by the name of its type, and its container is built without it
+//! (`None`, an empty sequence, another variant), so that the rest is still traced.
 
 use std::any::TypeId;
 use std::collections::{HashMap, HashSet};
@@ -17,9 +17,9 @@ use super::offers::Offer;
 use super::shapes::{Choices, Fields, Form, Shape, Slot, SlotId, Type, TypeNo, Variant, VariantKind};
 
 /// Depth from which no option, sequence or map is filled. A later pass reaches the content on a shorter path.
-const DEEP: usize = 40;
+const MAX_FILL_DEPTH: usize = 40;
 /// Maximum number of times that a container is filled in one pass while its type is being offered other values.
-const REFILLS: u8 = 16;
+const MAX_REFILLS: u8 = 16;
 
 /// Key that distinguishes named types: two types of the same name may be in different modules.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -35,15 +35,15 @@ pub(super) struct Frame {
     pub(super) seed: TypeId,
     pub(super) slot: SlotId,
     pub(super) type_name: &'static str,
-    /// Variant chosen here, until a value of it is built.
+    /// Variant chosen in this slot, until a value of the variant is built.
     pub(super) choice: Option<Choice>,
-    /// `true` once the type has given its name.
+    /// `true` once the type has declared its name.
     pub(super) named: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Choice {
-    pub(super) of: TypeNo,
+    pub(super) ty: TypeNo,
     pub(super) variant: usize,
     /// `true` once the type has accepted the variant's name.
     pub(super) named: bool,
@@ -58,7 +58,7 @@ pub(super) struct Tracer {
     pub(super) offer: Offer,
     /// For each type, the set of values that it accepted after it had refused others.
     pub(super) accepted: HashMap<TypeId, usize>,
-    pub(super) hopeless: HashSet<TypeId>,
+    pub(super) opaque_types: HashSet<TypeId>,
     /// `true` once the refusal that ends this pass has been recorded.
     pub(super) noted: bool,
     /// Number of facts learned.
@@ -94,13 +94,13 @@ impl Tracer {
     }
 
     /// Enters a slot. If the slot needs a separate offer, starts that offer and returns the outer one.
-    pub(super) fn begin_slot(&mut self, of: TypeId, type_name: &'static str, slot: SlotId) -> Option<Offer> {
+    pub(super) fn begin_slot(&mut self, type_id: TypeId, type_name: &'static str, slot: SlotId) -> Option<Offer> {
         let first = !std::mem::replace(&mut self.slots[slot].entered, true);
         if first {
             self.learned += 1;
             self.slots[slot].type_name = type_name;
-            self.slots[slot].first_set = self.accepted.get(&of).copied();
-            self.slots[slot].hopeless_type = self.hopeless.contains(&of);
+            self.slots[slot].first_set = self.accepted.get(&type_id).copied();
+            self.slots[slot].type_is_opaque = self.opaque_types.contains(&type_id);
         }
         let this = &self.slots[slot];
         if this.refusals == 0 && this.first_set.is_none() {
@@ -112,7 +112,7 @@ impl Tracer {
 
     // Without this, a type that contains itself and has no name known to serde (`#[serde(transparent)]`, a hand-written
     // sequence) would be a new slot at each depth.
-    pub(super) fn same_type_further_out(&mut self, of: TypeId, slot: SlotId) -> SlotId {
+    pub(super) fn enclosing_slot(&mut self, type_id: TypeId, slot: SlotId) -> SlotId {
         if let Some(same) = self.slots[slot].same {
             return same;
         }
@@ -120,7 +120,7 @@ impl Tracer {
             return slot;
         }
         let nameless = self.frames.iter().rev().take_while(|frame| !frame.named);
-        let same = nameless.filter(|frame| frame.seed == of && frame.slot != slot).last().map(|frame| frame.slot);
+        let same = nameless.filter(|frame| frame.seed == type_id && frame.slot != slot).last().map(|frame| frame.slot);
         if same.is_some() {
             self.learned += 1;
             self.slots[slot].same = same;
@@ -128,15 +128,15 @@ impl Tracer {
         same.unwrap_or(slot)
     }
 
-    /// Records that the type that is being built has given its name.
+    /// Records that the type that is being built has declared its name.
     pub(super) fn named(&mut self) {
         if let Some(frame) = self.frames.last_mut() {
             frame.named = true;
         }
     }
 
-    /// Returns whether no value can be built here and nothing more can be learned by trying.
-    pub(super) fn hopeless(&self, slot: SlotId) -> bool {
+    /// Returns whether no value can be built in this slot and no attempt can learn more about it.
+    pub(super) fn is_exhausted(&self, slot: SlotId) -> bool {
         let slot = self.slots[slot].same.unwrap_or(slot);
         self.slots[slot].unbuildable && !self.slots[slot].pending
     }
@@ -147,10 +147,10 @@ impl Tracer {
 
     /// Returns whether the container of this content is to be filled. If so, the container is open until `close`.
     pub(super) fn open(&mut self, content: SlotId) -> bool {
-        let most = if self.offer.chosen { REFILLS } else { 1 };
-        let closed = self.hopeless(content) || self.frames.len() >= DEEP;
+        let max_fills = if self.offer.chosen { MAX_REFILLS } else { 1 };
+        let closed = self.is_exhausted(content) || self.frames.len() >= MAX_FILL_DEPTH;
         let slot = &mut self.slots[content];
-        if closed || slot.open || slot.filled >= most {
+        if closed || slot.open || slot.filled >= max_fills {
             return false;
         }
         slot.open = true;
@@ -172,10 +172,10 @@ impl Tracer {
         if let Some(found) = self.slots[slot].shapes.iter().find_map(&find) {
             return found;
         }
-        let made = new(self);
+        let shape = new(self);
         self.learned += 1;
-        let found = find(&made).expect("a shape is found as it was made");
-        self.slots[slot].shapes.push(made);
+        let found = find(&shape).expect("`find` matches the shape that `new` creates");
+        self.slots[slot].shapes.push(shape);
         found
     }
 
@@ -210,38 +210,38 @@ impl Tracer {
         Choices { variants: names.iter().map(variant).collect(), by_number: false }
     }
 
-    pub(super) fn fields(&self, of: TypeNo) -> &Fields {
-        match &self.types[of].form {
+    pub(super) fn fields(&self, ty: TypeNo) -> &Fields {
+        match &self.types[ty].form {
             Form::Struct(fields) => fields,
-            other => unreachable!("the fields of a struct were {other:?}"),
+            other => unreachable!("not a struct: {other:?}"),
         }
     }
 
-    pub(super) fn fields_mut(&mut self, of: TypeNo) -> &mut Fields {
-        match &mut self.types[of].form {
+    pub(super) fn fields_mut(&mut self, ty: TypeNo) -> &mut Fields {
+        match &mut self.types[ty].form {
             Form::Struct(fields) => fields,
-            other => unreachable!("the fields of a struct were {other:?}"),
+            other => unreachable!("not a struct: {other:?}"),
         }
     }
 
-    pub(super) fn choices(&self, of: TypeNo) -> &Choices {
-        match &self.types[of].form {
+    pub(super) fn choices(&self, ty: TypeNo) -> &Choices {
+        match &self.types[ty].form {
             Form::Enum(choices) => choices,
-            other => unreachable!("the variants of an enum were {other:?}"),
+            other => unreachable!("not an enum: {other:?}"),
         }
     }
 
-    pub(super) fn variant_mut(&mut self, of: TypeNo, variant: usize) -> &mut Variant {
-        match &mut self.types[of].form {
+    pub(super) fn variant_mut(&mut self, ty: TypeNo, variant: usize) -> &mut Variant {
+        match &mut self.types[ty].form {
             Form::Enum(choices) => &mut choices.variants[variant],
-            other => unreachable!("the variants of an enum were {other:?}"),
+            other => unreachable!("not an enum: {other:?}"),
         }
     }
 
     /// Returns the variant to choose: one never seen; else one with content never seen; else the first that could be
     /// built (it ends, because it was built from variants that ended before it); else the one least often in progress.
-    pub(super) fn choose(&self, of: TypeNo) -> Option<usize> {
-        let all = || self.choices(of).variants.iter().enumerate().filter(|(_, variant)| !variant.refused);
+    pub(super) fn choose(&self, ty: TypeNo) -> Option<usize> {
+        let all = || self.choices(ty).variants.iter().enumerate().filter(|(_, variant)| !variant.refused);
         let pending = |variant: &Variant| self.slots[variant.slot].pending;
         let usable = |variant: &Variant| !self.unbuildable(variant.slot);
         let built = || all().filter(|(_, variant)| usable(variant) && variant.built.is_some());
@@ -259,13 +259,13 @@ impl Tracer {
             built().min_by_key(|(_, variant)| variant.built)
         };
         let least = || all().filter(|(_, variant)| usable(variant)).min_by_key(|(_, variant)| variant.in_progress);
-        let deep = self.frames.len() >= DEEP;
-        let found = if deep { known().or_else(new) } else { new().or_else(again).or_else(known) };
+        let is_deep = self.frames.len() >= MAX_FILL_DEPTH;
+        let found = if is_deep { known().or_else(new) } else { new().or_else(again).or_else(known) };
         found.or_else(least).map(|(index, _)| index)
     }
 
     pub(super) fn begin_variant(&mut self, choice: Choice) {
-        let variant = self.variant_mut(choice.of, choice.variant);
+        let variant = self.variant_mut(choice.ty, choice.variant);
         variant.in_progress += 1;
         variant.entries += 1;
         variant.entered_in_pass = true;
@@ -273,24 +273,24 @@ impl Tracer {
     }
 
     pub(super) fn variant_kind(&mut self, choice: Choice, kind: VariantKind) {
-        let variant = self.variant_mut(choice.of, choice.variant);
+        let variant = self.variant_mut(choice.ty, choice.variant);
         if variant.kind.replace(kind).is_none() {
             self.learned += 1;
         }
     }
 
-    pub(super) fn variant_made(&mut self, choice: Choice) {
+    pub(super) fn variant_built(&mut self, choice: Choice) {
         self.built += 1;
         let order = self.built;
-        self.variant_mut(choice.of, choice.variant).built.get_or_insert(order);
+        self.variant_mut(choice.ty, choice.variant).built.get_or_insert(order);
         self.set_choice(None);
     }
 
-    pub(super) fn end_variant(&mut self, choice: Choice, made: bool) {
-        self.variant_mut(choice.of, choice.variant).in_progress -= 1;
-        if made && self.choices(choice.of).variants[choice.variant].kind.is_none() {
+    pub(super) fn end_variant(&mut self, choice: Choice, built: bool) {
+        self.variant_mut(choice.ty, choice.variant).in_progress -= 1;
+        if built && self.choices(choice.ty).variants[choice.variant].kind.is_none() {
             self.variant_kind(choice, VariantKind::Unit);
-            self.variant_made(choice);
+            self.variant_built(choice);
         }
     }
 

@@ -112,9 +112,9 @@ impl Folder {
         let failed = |error| self.failed(&format!("read bytes {} to {} of", range.start, range.end), key, error);
         let mut file = File::open(self.path(key)).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
-        // Checked before allocating: a damaged offset can request any length.
+        // Checked before allocating: a damaged offset can be arbitrarily large.
         if range.end > size || range.start > range.end {
-            return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, format!("it has {size} bytes"))));
+            return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the object has {size} bytes"))));
         }
         let length = usize::try_from(range.end - range.start)
             .map_err(|error| failed(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
@@ -123,7 +123,10 @@ impl Folder {
         let mut bytes = Vec::with_capacity(length);
         let read = file.take(length as u64).read_to_end(&mut bytes).map_err(failed)?;
         if read < length {
-            return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter meanwhile")));
+            return Err(failed(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the object was truncated while it was read",
+            )));
         }
         Ok(bytes.into())
     }
@@ -149,29 +152,30 @@ impl Folder {
     fn path(&self, key: &str) -> PathBuf {
         self.root.join(key)
     }
+
     /// Creates a temporary file that holds these bytes.
     fn filled(&self, key: &str, bytes: &[u8]) -> Result<Temp> {
         key::check(key)?;
-        let (temp, mut file) = self.temps.open(&self.root).map_err(|error| self.unwritten(key, error))?;
-        file.write_all(bytes).map_err(|error| self.unwritten(key, error))?;
+        let (temp, mut file) = self.temps.open(&self.root).map_err(|error| self.write_error(key, error))?;
+        file.write_all(bytes).map_err(|error| self.write_error(key, error))?;
         Ok(temp)
     }
 
-    /// Moves a temporary file to where readers find it, into a folder that may still have to be created.
-    fn publish<T>(&self, key: &str, mut place: impl FnMut() -> io::Result<T>) -> Result<T> {
-        let placed = self.parent(key).and_then(|()| match place() {
+    /// Moves a temporary file to its key, into a folder that may still have to be created.
+    fn publish<T>(&self, key: &str, mut move_file: impl FnMut() -> io::Result<T>) -> Result<T> {
+        let moved = self.ensure_parent(key).and_then(|()| match move_file() {
             // The folder was removed after it was recorded as known.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
-                self.parent(key)?;
-                place()
+                self.ensure_parent(key)?;
+                move_file()
             }
-            placed => placed,
+            moved => moved,
         });
-        placed.map_err(|error| self.unwritten(key, error))
+        moved.map_err(|error| self.write_error(key, error))
     }
 
-    fn parent(&self, key: &str) -> io::Result<()> {
+    fn ensure_parent(&self, key: &str) -> io::Result<()> {
         let Some((parent, _)) = key.rsplit_once('/') else { return Ok(()) };
         if self.known.read().unwrap_or_else(PoisonError::into_inner).contains(parent) {
             return Ok(());
@@ -181,8 +185,8 @@ impl Folder {
         Ok(())
     }
 
-    fn unwritten(&self, key: &str, error: io::Error) -> StoreError {
-        // The folder for the object is missing, not the object itself; or something else has the folder's name.
+    fn write_error(&self, key: &str, error: io::Error) -> StoreError {
+        // The folder of the object is missing, not the object; or another file has the folder's name.
         if absent(&error) || error.kind() == io::ErrorKind::AlreadyExists {
             return self
                 .error(StoreErrorKind::Other, "write", key, error)
@@ -205,7 +209,7 @@ impl Folder {
     }
 }
 
-/// Returns `true` if the error means that the file does not exist. A file in the place of its folder means the same.
+/// Returns `true` if the error means that the file does not exist, also if a parent of the file is not a folder.
 fn absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

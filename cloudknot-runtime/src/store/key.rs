@@ -1,26 +1,30 @@
-//! Checks of keys: stores accept the keys that mean the same as an object of S3 and as a file in a folder.
+//! Checks of keys: stores accept the keys that are valid both for objects of S3 and for files in a folder.
 
 use super::{Result, StoreError, StoreErrorKind};
 
 /// Maximum length of a segment in bytes: that of a file name on the usual file systems.
-const SEGMENT: usize = 255;
+const MAX_SEGMENT_LEN: usize = 255;
 /// Maximum length of a key in bytes: S3 allows 1,024, including the prefix of the store.
-const KEY: usize = 900;
+const MAX_KEY_LEN: usize = 900;
 
-/// Accepts a key that every store can hold.
+/// Checks that every store can hold this key.
 pub(super) fn check(key: &str) -> Result<()> {
-    let wrong = if key.len() > KEY { Some("it is longer than 900 bytes") } else { key.split('/').find_map(wrong) };
-    match wrong {
+    let problem = if key.len() > MAX_KEY_LEN {
+        Some("the key is longer than 900 bytes")
+    } else {
+        key.split('/').find_map(problem)
+    };
+    match problem {
         None => Ok(()),
-        Some(why) => Err(StoreError::new(
+        Some(problem) => Err(StoreError::new(
             StoreErrorKind::BadKey,
             format!("use `{}` as a key", key.escape_debug()),
-            Some(why.into()),
+            Some(problem.into()),
         )),
     }
 }
 
-/// Accepts the beginning of a key: its last segment may be cut off anywhere, or empty.
+/// Checks the beginning of a key: its last segment may be cut off anywhere, or empty.
 pub(super) fn check_prefix(prefix: &str) -> Result<()> {
     match prefix.rsplit_once('/') {
         _ if prefix.is_empty() => Ok(()),
@@ -29,13 +33,13 @@ pub(super) fn check_prefix(prefix: &str) -> Result<()> {
     }
 }
 
-fn wrong(segment: &str) -> Option<&'static str> {
+fn problem(segment: &str) -> Option<&'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if segment.is_empty() {
         Some("a segment is empty")
     } else if segment.starts_with('.') {
         Some("a segment begins with a dot")
-    } else if segment.len() > SEGMENT {
+    } else if segment.len() > MAX_SEGMENT_LEN {
         Some("a segment is longer than 255 bytes")
     } else if !segment.bytes().all(allowed) {
         Some("only letters, digits, `.`, `_` and `-` are allowed")
@@ -49,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys() {
+    fn invalid_keys_are_refused() {
         for good in ["a", "a/b", "knots/k/runs/r/results/0-9", "A-Z_0.json", "a..b"] {
             assert!(check(good).is_ok(), "{good}");
         }
@@ -61,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes() {
+    fn invalid_prefixes_are_refused() {
         for good in ["", "a", "a/", "a/b", "a/b/"] {
             assert!(check_prefix(good).is_ok(), "{good}");
         }

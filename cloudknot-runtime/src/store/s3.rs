@@ -30,7 +30,7 @@ use error::Fault;
 use write::S3Writer;
 
 /// Maximum number of retries of a create that S3 rejects because of a concurrent write of the same key.
-const CONFLICTS: u32 = 6;
+const MAX_CONFLICT_RETRIES: u32 = 6;
 
 /// A prefix of a bucket as a store.
 ///
@@ -124,15 +124,15 @@ impl Store for S3Store {
         Box::pin(self.bucket.delete(keys))
     }
 
-    // Workers do not make these requests. They are left out because the SDK's code for them adds to the worker's size.
+    // Workers do not send these requests, and the SDK's code for them would add to the worker's size.
     #[cfg(cloudknot_worker)]
     fn writer<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Box<dyn Writer>>> {
-        Box::pin(std::future::ready(Err(self.bucket.only_a_host("write piece by piece", key))))
+        Box::pin(std::future::ready(Err(self.bucket.host_only("write piece by piece", key))))
     }
 
     #[cfg(cloudknot_worker)]
     fn delete<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<()>> {
-        let refused = keys.first().map(|key| self.bucket.only_a_host("delete", key));
+        let refused = keys.first().map(|key| self.bucket.host_only("delete", key));
         Box::pin(std::future::ready(refused.map_or(Ok(()), Err)))
     }
 }
@@ -150,8 +150,8 @@ impl Bucket {
             match self.upload(key, bytes.clone(), true).await {
                 Ok(()) => return Ok(true),
                 // If a response was lost, the existing object may be from this call. Callers accept either case.
-                Err(fault) if fault.is_taken() => return Ok(false),
-                Err(fault) if fault.is_conflict() && conflicts < CONFLICTS => {
+                Err(fault) if fault.object_exists() => return Ok(false),
+                Err(fault) if fault.is_conflict() && conflicts < MAX_CONFLICT_RETRIES => {
                     tokio::time::sleep(Duration::from_millis(50 << conflicts)).await;
                     conflicts += 1;
                 }
@@ -160,11 +160,11 @@ impl Bucket {
         }
     }
 
-    async fn upload(&self, key: &str, bytes: Bytes, once: bool) -> std::result::Result<(), Fault> {
-        let patience = config::patience(bytes.len());
+    async fn upload(&self, key: &str, bytes: Bytes, if_absent: bool) -> std::result::Result<(), Fault> {
+        let timeout = config::upload_timeout(bytes.len());
         let request = self.client.put_object().bucket(&self.name).key(self.key(key)).body(bytes.into());
-        let request = if once { request.if_none_match("*") } else { request };
-        request.customize().config_override(patience).send().await?;
+        let request = if if_absent { request.if_none_match("*") } else { request };
+        request.customize().config_override(timeout).send().await?;
         Ok(())
     }
 
@@ -191,8 +191,8 @@ impl Bucket {
     }
 
     #[cfg(cloudknot_worker)]
-    fn only_a_host(&self, verb: &str, key: &str) -> StoreError {
-        self.failed(verb, key, Fault::other("this is a worker, which is built without that"))
+    fn host_only(&self, verb: &str, key: &str) -> StoreError {
+        self.failed(verb, key, Fault::other("workers are built without this operation"))
     }
 
     fn describe(&self) -> String {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use cloudknot_runtime::codec::{Codec, CodecError};
 use cloudknot_runtime::fingerprint::Fingerprint;
-use cloudknot_runtime::frame::{self, HEADER};
+use cloudknot_runtime::frame::{self, HEADER_LEN};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 const TYPES: Fingerprint = Fingerprint(0x0123_4567_89ab_cdef);
-const BOTH: [Codec; 2] = [Codec::Bincode, Codec::Messagepack];
+const CODECS: [Codec; 2] = [Codec::Bincode, Codec::Messagepack];
 
 fn frame<T: Serialize>(codec: Codec, value: &T) -> Vec<u8> {
     let mut out = b"before".to_vec();
@@ -29,15 +29,15 @@ fn through<T: Serialize + DeserializeOwned>(codec: Codec, value: &T) -> T {
 
 #[track_caller]
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T) {
-    for codec in BOTH {
+    for codec in CODECS {
         assert_eq!(through(codec, &value), value, "{codec:?}");
     }
 }
 
-/// Returns a frame around bytes that were not encoded from a value, with the right length and checksum.
+/// Returns a frame around arbitrary bytes, with the right length and checksum.
 fn forged(codec: Codec, bytes: &[u8]) -> Vec<u8> {
     let mut out = frame(codec, &());
-    out.truncate(HEADER);
+    out.truncate(HEADER_LEN);
     out.extend_from_slice(bytes);
     out[16..24].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
     out[24..32].copy_from_slice(&XxHash3_64::oneshot_with_seed(TYPES.0, bytes).to_le_bytes());
@@ -45,10 +45,10 @@ fn forged(codec: Codec, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[track_caller]
-fn refused<T: DeserializeOwned>(codec: Codec, frame: &[u8], says: &str) {
+fn refused<T: DeserializeOwned>(codec: Codec, frame: &[u8], expected: &str) {
     match frame::decode::<T>(codec, TYPES, frame) {
-        Ok(_) => panic!("a frame was accepted that should have been refused: {says}"),
-        Err(error) => assert!(error.to_string().contains(says), "`{error}` does not say `{says}`"),
+        Ok(_) => panic!("the frame was decoded; expected an error with `{expected}`"),
+        Err(error) => assert!(error.to_string().contains(expected), "`{error}` does not contain `{expected}`"),
     }
 }
 
@@ -68,7 +68,7 @@ fn floats_keep_every_bit() {
     ];
     let values: Vec<f64> = bits.iter().map(|bits| f64::from_bits(*bits)).collect();
     let narrow = [0x8000_0000, 0x7fc0_1234, 0xff80_0000, 1].map(f32::from_bits);
-    for codec in BOTH {
+    for codec in CODECS {
         assert_eq!(through(codec, &values).iter().map(|value| value.to_bits()).collect::<Vec<_>>(), bits);
         assert_eq!(through(codec, &narrow).map(f32::to_bits), narrow.map(f32::to_bits));
     }
@@ -79,7 +79,7 @@ enum Shape {
     Nothing,
     Circle(f64),
     Pair(i8, Box<Shape>),
-    Group { name: String, of: Vec<Shape>, note: Option<String> },
+    Group { name: String, members: Vec<Shape>, note: Option<String> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -89,7 +89,7 @@ struct Key {
 }
 
 #[test]
-fn values_come_back_as_they_were() {
+fn values_round_trip() {
     check(());
     check(true);
     check((i8::MIN, i16::MIN, i32::MIN, i64::MIN, i128::MIN));
@@ -107,7 +107,7 @@ fn values_come_back_as_they_were() {
         Shape::Nothing,
         Shape::Circle(-0.5),
         Shape::Pair(-1, Box::new(Shape::Pair(1, Box::new(Shape::Nothing)))),
-        Shape::Group { name: "outer".into(), of: vec![Shape::Circle(1.0), Shape::Nothing], note: None },
+        Shape::Group { name: "outer".into(), members: vec![Shape::Circle(1.0), Shape::Nothing], note: None },
     ]);
     check(HashMap::from([((1_u32, true), "one"), ((2, false), "two")].map(|(key, value)| (key, value.to_owned()))));
     check(BTreeMap::from([(Key { row: 1, column: Some('x') }, vec![1.0]), (Key { row: 0, column: None }, vec![])]));
@@ -118,7 +118,7 @@ fn values_come_back_as_they_were() {
 
 // The fingerprint is traced as not human-readable, so both codecs must encode the same form of a type that has two.
 #[test]
-fn both_codecs_are_for_machines() {
+fn codecs_are_not_human_readable() {
     #[derive(Debug, PartialEq)]
     struct Machine;
     impl Serialize for Machine {
@@ -149,7 +149,7 @@ fn nested_options_are_exact_with_bincode_only() {
 
 // The limit counts every number with its full width, even if it was written in fewer bytes.
 #[test]
-fn values_that_are_larger_than_their_bytes() {
+fn values_larger_than_their_encoding_round_trip() {
     check(vec![0_u64; 300_000]);
     check(vec![0_u128; 300_000]);
     check(vec![0_i128; 1]);
@@ -162,7 +162,7 @@ fn values_that_are_larger_than_their_bytes() {
 }
 
 #[test]
-fn many_frames_stand_one_after_another() {
+fn consecutive_frames_are_split_by_length() {
     let mut out = Vec::new();
     for number in 0..3_u64 {
         frame::encode(Codec::Bincode, TYPES, &vec![number; 3], &mut out).unwrap();
@@ -177,8 +177,8 @@ fn many_frames_stand_one_after_another() {
 }
 
 #[test]
-fn every_damaged_byte_and_bit_is_noticed() {
-    for codec in BOTH {
+fn every_flipped_bit_is_detected() {
+    for codec in CODECS {
         let whole = frame(codec, &(7_u64, "some text".to_owned(), vec![1.0, f64::NAN]));
         for at in 0..whole.len() {
             for bit in 0..8 {
@@ -192,12 +192,12 @@ fn every_damaged_byte_and_bit_is_noticed() {
 }
 
 #[test]
-fn every_truncated_or_longer_frame_is_refused() {
-    for codec in BOTH {
+fn truncated_and_extended_frames_are_refused() {
+    for codec in CODECS {
         let whole = frame(codec, &vec!["text".to_owned(); 3]);
         for length in 0..whole.len() {
-            let says = if length < HEADER { "bytes are left" } else { "truncated or damaged" };
-            refused::<Vec<String>>(codec, &whole[..length], says);
+            let expected = if length < HEADER_LEN { "bytes remain" } else { "truncated or damaged" };
+            refused::<Vec<String>>(codec, &whole[..length], expected);
         }
         let longer: Vec<u8> = whole.iter().copied().chain([0]).collect();
         refused::<Vec<String>>(codec, &longer, "truncated or damaged");
@@ -205,7 +205,7 @@ fn every_truncated_or_longer_frame_is_refused() {
 }
 
 #[test]
-fn a_frame_says_what_is_wrong_with_it() {
+fn frame_errors_state_the_problem() {
     let whole = frame(Codec::Bincode, &1_u8);
     refused::<u8>(Codec::Messagepack, &whole, "encoded with bincode");
     let with = |at: usize, byte: u8| {
@@ -217,10 +217,10 @@ fn a_frame_says_what_is_wrong_with_it() {
     refused::<u8>(Codec::Bincode, &with(4, 9), "another version of cloudknot");
     refused::<u8>(Codec::Bincode, &with(5, 9), "unknown codec");
     refused::<u8>(Codec::Bincode, &with(6, 1), "damaged");
-    refused::<u8>(Codec::Bincode, &with(8, 0), "other types (fingerprint 0123456789abcd00, here 0123456789abcdef)");
+    refused::<u8>(Codec::Bincode, &with(8, 0), "other types (fingerprint 0123456789abcd00, expected 0123456789abcdef)");
     refused::<u8>(Codec::Bincode, &with(23, 255), "truncated or damaged");
-    refused::<u8>(Codec::Bincode, &with(HEADER, 2), "checksum");
-    refused::<u8>(Codec::Bincode, b"", "only 0 bytes are left");
+    refused::<u8>(Codec::Bincode, &with(HEADER_LEN, 2), "checksum");
+    refused::<u8>(Codec::Bincode, b"", "only 0 bytes remain");
     let mut endless = whole.clone();
     endless[16..24].fill(255);
     assert!(frame::frame_length(&endless).is_err());
@@ -255,8 +255,8 @@ fn hostile_lengths_are_refused_without_reserving_memory() {
 
 #[test]
 fn leftover_bytes_are_refused() {
-    refused::<u8>(Codec::Bincode, &forged(Codec::Bincode, &[1, 2]), "1 bytes are left over");
-    refused::<u8>(Codec::Messagepack, &forged(Codec::Messagepack, &[1, 2]), "1 bytes are left over");
+    refused::<u8>(Codec::Bincode, &forged(Codec::Bincode, &[1, 2]), "1 bytes remain");
+    refused::<u8>(Codec::Messagepack, &forged(Codec::Messagepack, &[1, 2]), "1 bytes remain");
     refused::<bool>(Codec::Bincode, &forged(Codec::Bincode, &[7]), "cannot decode with bincode");
     refused::<char>(Codec::Bincode, &forged(Codec::Bincode, &[255]), "cannot decode with bincode");
     refused::<String>(Codec::Bincode, &forged(Codec::Bincode, &[1, 255]), "cannot decode with bincode");
@@ -274,7 +274,7 @@ fn arbitrary_bytes_never_panic() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             bytes.push(state.to_le_bytes()[7]);
         }
-        for codec in BOTH {
+        for codec in CODECS {
             let frame = forged(codec, &bytes);
             // A value that is decoded by chance must be one that can be encoded again.
             if let Ok(value) = frame::decode::<(Shape, HashMap<String, Vec<u64>>)>(codec, TYPES, &frame) {
@@ -312,7 +312,7 @@ struct Skips {
     second: u32,
 }
 
-/// Checks that bincode refuses a value when it is encoded or decoded, and that the error says what to use instead.
+/// Checks that bincode refuses to encode or decode a value, and that the error suggests messagepack.
 #[track_caller]
 fn messagepack_only<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T) {
     assert_eq!(through(Codec::Messagepack, &value), value);
@@ -320,7 +320,7 @@ fn messagepack_only<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: 
     let error: CodecError = match frame::encode(Codec::Bincode, TYPES, &value, &mut out) {
         Ok(()) => frame::decode::<T>(Codec::Bincode, TYPES, &out[4..]).unwrap_err(),
         Err(error) => {
-            assert_eq!(out, b"kept", "a value that could not be written leaves nothing behind");
+            assert_eq!(out, b"kept", "a failed encoding leaves the buffer unchanged");
             error
         }
     };
@@ -337,14 +337,14 @@ fn self_describing_types_need_messagepack() {
 }
 
 #[test]
-fn a_type_that_cannot_be_written_leaves_the_buffer_alone() {
+fn failed_encoding_leaves_the_buffer_unchanged() {
     struct Never;
     impl Serialize for Never {
         fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
             Err(serde::ser::Error::custom("the telescope is closed"))
         }
     }
-    for codec in BOTH {
+    for codec in CODECS {
         let mut out = vec![1, 2, 3];
         let error = frame::encode(codec, TYPES, &(vec![1.0; 100], Never), &mut out).unwrap_err();
         assert!(error.to_string().ends_with(": the telescope is closed"), "{error}");
@@ -365,10 +365,10 @@ fn nondeterministic_serialize_is_refused() {
 
     for items in [vec![1], vec![1; 5_000]] {
         let mut out = b"before".to_vec();
-        let refused = frame::encode(Codec::Bincode, TYPES, &Drained(items.into_iter().into()), &mut out).unwrap_err();
+        let error = frame::encode(Codec::Bincode, TYPES, &Drained(items.into_iter().into()), &mut out).unwrap_err();
         assert!(
-            refused.to_string().ends_with("its `Serialize` is not deterministic: two encodings differ in length"),
-            "{refused}"
+            error.to_string().ends_with("`Serialize` is not deterministic: two encodings differ in length"),
+            "{error}"
         );
         assert_eq!(out, b"before");
     }

@@ -1,4 +1,4 @@
-//! Tests of the traced structure of types: types in, text out.
+//! Tests of the traced structure of types.
 #![allow(dead_code, missing_docs)]
 
 use std::cell::{Cell, RefCell};
@@ -26,7 +26,7 @@ fn check<T: DeserializeOwned>(expected: &str) {
     let schema = schema::<T>();
     let text = schema.text.replace("input: ()\noutput: ", "").replace("codec: bincode", "").replace("\n\n", "\n");
     assert_eq!(text.trim_end(), expected);
-    assert_eq!(schema, self::schema::<T>(), "tracing again gives the same");
+    assert_eq!(schema, self::schema::<T>(), "a second trace is equal");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn named_types() {
 }
 
 #[test]
-fn types_of_one_name_are_told_apart() {
+fn same_named_types_are_numbered() {
     check::<(Fields<u8>, Fields<Fields<String>>)>(
         "(Fields, Fields#2)\nstruct Fields { first: u8, second: Option<Meters>, third: Unit }\n\
          struct Fields#2 { first: Fields#3, second: Option<Meters>, third: Unit }\nstruct Meters(f64)\nstruct Unit\n\
@@ -197,7 +197,7 @@ enum Json {
 }
 
 #[test]
-fn types_that_contain_themselves() {
+fn recursive_types() {
     check::<Ping>("[Pong]\ntype Pong = Option<[Pong]>");
     check::<Json>("Json\nenum Json { List([Json]), Object({string: Json}), Number(f64), Null }");
     check::<List>("List\nstruct List { value: f64, next: Option<List> }");
@@ -312,7 +312,7 @@ fn self_describing_types() {
     check::<Flattened>("{ name: string, count: u32, .. }");
 }
 
-/// A struct that takes its fields only in order, as some hand-written implementations do.
+/// A struct that accepts its fields only in order, as some hand-written implementations do.
 struct InOrder(u8, String);
 impl<'de> Deserialize<'de> for InOrder {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -334,7 +334,7 @@ impl<'de> Deserialize<'de> for InOrder {
     }
 }
 
-/// An enum that takes its variants only by number.
+/// An enum that accepts its variants only by number.
 enum Numbered {
     Zero,
     One(u8),
@@ -366,7 +366,7 @@ impl<'de> Deserialize<'de> for Numbered {
 }
 
 /// Defines a type that validates its value while it is deserialized.
-macro_rules! particular {
+macro_rules! validated {
     ($name:ident, $from:ty, |$value:ident| $good:expr) => {
         struct $name;
         impl<'de> Deserialize<'de> for $name {
@@ -378,15 +378,15 @@ macro_rules! particular {
     };
 }
 
-particular!(Stamp, String, |text| text.starts_with("2000-01-01T") && text.ends_with('Z'));
-particular!(Id, Bytes, |bytes| bytes.0 == 16);
-particular!(Address, String, |text| text.parse::<IpAddr>().is_ok());
-particular!(Interval, Ends, |ends| ends.start < ends.end);
-particular!(Descending, Ends, |ends| ends.start > ends.end);
-particular!(Triangle, Vec<f64>, |corners| corners.len() == 3);
-particular!(Filled, Option<u8>, |number| number.is_some());
-particular!(Secret, String, |text| text == "nobody will ever guess this");
-particular!(LateVariant, Plain, |plain| matches!(plain, Plain::C(_)));
+validated!(Stamp, String, |text| text.starts_with("2000-01-01T") && text.ends_with('Z'));
+validated!(Id, Bytes, |bytes| bytes.0 == 16);
+validated!(Address, String, |text| text.parse::<IpAddr>().is_ok());
+validated!(Interval, Ends, |ends| ends.start < ends.end);
+validated!(Descending, Ends, |ends| ends.start > ends.end);
+validated!(Triangle, Vec<f64>, |corners| corners.len() == 3);
+validated!(Filled, Option<u8>, |number| number.is_some());
+validated!(Secret, String, |text| text == "nobody will ever guess this");
+validated!(LateVariant, Plain, |plain| matches!(plain, Plain::C(_)));
 
 struct Bytes(usize);
 impl<'de> Deserialize<'de> for Bytes {
@@ -411,7 +411,7 @@ struct Ends {
 }
 
 #[test]
-fn hand_written_types_are_offered_what_they_take() {
+fn hand_written_types_are_offered_valid_values() {
     check::<InOrder>("InOrder\nstruct InOrder { left: u8, right: string }");
     check::<(Numbered, u8)>("(Numbered, u8)\nenum Numbered { Zero, One(u8) }");
     check::<(Stamp, Id, Address)>("(string, bytes, string)");
@@ -483,14 +483,14 @@ impl<'de> Deserialize<'de> for Lenient {
 }
 
 #[test]
-fn odd_implementations_do_no_harm() {
+fn unusual_implementations_are_traced() {
     check::<(Option<Panics>, u8)>("(Option<opaque values::fingerprint::Panics (string)>, u8)");
     check::<Constant>("nothing");
     check::<(Lenient, u8)>("((u8, opaque values::fingerprint::Secret (string)), u8)");
 }
 
 #[test]
-fn the_input_counts_by_its_fields_and_the_codec_counts() {
+fn fingerprint_depends_on_input_fields_and_codec() {
     #[derive(Deserialize)]
     struct Input {
         b: f64,
@@ -503,12 +503,15 @@ fn the_input_counts_by_its_fields_and_the_codec_counts() {
     struct Other {
         c: f64,
     }
-    let of = |schema: Schema| schema.fingerprint;
-    let input = of(Schema::of::<Input, ()>(Codec::Bincode));
-    assert_eq!(input, of(Schema::of::<Renamed, ()>(Codec::Bincode)));
-    assert_ne!(input, of(Schema::of::<Other, ()>(Codec::Bincode)));
-    assert_ne!(input, of(Schema::of::<Input, ()>(Codec::Messagepack)));
-    assert_ne!(of(Schema::of::<(), Input>(Codec::Bincode)), of(Schema::of::<(), Renamed>(Codec::Bincode)));
+    let fingerprint = |schema: Schema| schema.fingerprint;
+    let input = fingerprint(Schema::of::<Input, ()>(Codec::Bincode));
+    assert_eq!(input, fingerprint(Schema::of::<Renamed, ()>(Codec::Bincode)));
+    assert_ne!(input, fingerprint(Schema::of::<Other, ()>(Codec::Bincode)));
+    assert_ne!(input, fingerprint(Schema::of::<Input, ()>(Codec::Messagepack)));
+    assert_ne!(
+        fingerprint(Schema::of::<(), Input>(Codec::Bincode)),
+        fingerprint(Schema::of::<(), Renamed>(Codec::Bincode))
+    );
     assert_eq!(
         Schema::of::<Empty, Vec<Meters>>(Codec::Messagepack).text,
         "input: {}\noutput: [Meters]\ncodec: messagepack\nstruct Meters(f64)"
@@ -516,26 +519,26 @@ fn the_input_counts_by_its_fields_and_the_codec_counts() {
 }
 
 #[test]
-fn the_module_does_not_count() {
-    mod here {
+fn module_path_is_ignored() {
+    mod first {
         #[derive(serde::Deserialize)]
         pub(crate) struct Same {
             pub(crate) a: u8,
         }
     }
-    mod there {
+    mod second {
         #[derive(serde::Deserialize)]
         pub(crate) struct Same {
             pub(crate) a: u8,
         }
     }
-    assert_eq!(schema::<here::Same>(), schema::<there::Same>());
-    check::<(here::Same, there::Same)>("(Same, Same#2)\nstruct Same { a: u8 }\nstruct Same#2 { a: u8 }");
+    assert_eq!(schema::<first::Same>(), schema::<second::Same>());
+    check::<(first::Same, second::Same)>("(Same, Same#2)\nstruct Same { a: u8 }\nstruct Same#2 { a: u8 }");
 }
 
 // The cost of a type with many optional fields of the type itself must not grow with the permutations of the fields.
 #[test]
-fn many_ways_back_are_each_taken_once() {
+fn each_recursive_field_is_traced_once() {
     macro_rules! web {
         ($($field:ident)*) => {
             #[derive(Deserialize)]
@@ -548,7 +551,7 @@ fn many_ways_back_are_each_taken_once() {
 }
 
 #[test]
-fn a_long_chain_of_types_is_seen_to_its_end() {
+fn long_chain_of_types_is_traced_to_its_end() {
     macro_rules! chain {
         ($first:ident $second:ident $($rest:ident)*) => {
             #[derive(Deserialize)]
@@ -570,14 +573,14 @@ struct Before {
 }
 
 #[test]
-fn a_difference_names_the_lines() {
-    let was = "input: { a: u8 }\noutput: Star\ncodec: bincode\nstruct Star { mass: f32 }\nenum Gone { A }";
-    let is = "input: { a: u8 }\noutput: Star\ncodec: bincode\nstruct Star { mass: f64 }\nstruct New";
+fn difference_lists_changed_lines() {
+    let old = "input: { a: u8 }\noutput: Star\ncodec: bincode\nstruct Star { mass: f32 }\nenum Gone { A }";
+    let new = "input: { a: u8 }\noutput: Star\ncodec: bincode\nstruct Star { mass: f64 }\nstruct New";
     assert_eq!(
-        difference(was, is),
+        difference(old, new),
         "- struct Star { mass: f32 }\n+ struct Star { mass: f64 }\n- enum Gone { A }\n+ struct New"
     );
-    assert_eq!(difference(is, is), "");
+    assert_eq!(difference(new, new), "");
     let schema = Schema::of::<Before, f64>(Codec::Bincode);
     assert_eq!(schema.difference(&schema.text), "");
     assert_eq!(schema.difference("input: { a: u8 }\noutput: f32\ncodec: bincode"), "- output: f32\n+ output: f64");

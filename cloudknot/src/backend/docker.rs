@@ -190,7 +190,7 @@ impl Fleet {
         let store = StoreAt::Folder(FOLDER.to_owned());
         let task = Task {
             vcpus: Some(vcpus),
-            fresh: self.fresh,
+            has_no_outcomes: self.fresh,
             ..manifest.task(store, *round, scheduled.retries, child.number)
         };
         let own = [

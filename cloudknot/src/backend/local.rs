@@ -9,7 +9,7 @@ use cloudknot_runtime::engine;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::process::Launcher;
 use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
-use cloudknot_runtime::supervisor::{self, Commit, Isolation, SupervisorError, Work};
+use cloudknot_runtime::supervisor::{self, FlushLimits, Isolation, SupervisorError, Work};
 
 use super::{Chunking, Executor, cores, folder_lock};
 use crate::error::{Error, ErrorKind, Result, with_causes};
@@ -87,7 +87,7 @@ impl Driver {
             parallel: manifest.parallel,
             retries: record.scheduled.retries,
             isolation: self.isolation.clone(),
-            commit: Commit::FOLDER,
+            flush: FlushLimits::FOLDER,
         };
         let report = |event| match event {
             supervisor::Event::Stored(part) => self.ledger.stored(part),
@@ -112,7 +112,7 @@ fn isolation(manifest: &Manifest, function: &'static Function) -> Isolation {
     env.extend(manifest.env.clone());
     Isolation::Processes(Launcher {
         program: this_program(),
-        order: ItemProcess {
+        item_process: ItemProcess {
             function: manifest.function.clone(),
             fingerprint: manifest.fingerprint,
             timeout_ms: manifest.timeout_ms,

@@ -24,7 +24,7 @@ fn invalid_settings_create_nothing() {
     };
     deploy(&["--knot", "-x-"], &["unexpected argument"]);
     deploy(&["--knot", "x-"], &["invalid Knot name `x-`"]);
-    deploy(&["--memory", "8"], &["`8` has no unit"]);
+    deploy(&["--memory", "8"], &["invalid amount `8`: must have a unit"]);
     deploy(&["--attempts", "11"], &["must be from 1 to 10"]);
     deploy(&["--compute", "fargate", "--ami", "ami-1"], &["Fargate has no instances"]);
     deploy(&["--bid-percentage", "60"], &["it is for `compute = \"spot\"` only"]);

@@ -169,7 +169,7 @@ fn a_damaged_value() {
 fn a_truncated_part() {
     let stored = Stored::new();
     stored.edit_part(|bytes| bytes.truncate(2 * 33 + 10));
-    stored.check_damage(&[6, 7], "10 bytes are left");
+    stored.check_damage(&[6, 7], "10 bytes remain");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_part_cut_within_a_value() {
 fn an_empty_part() {
     let stored = Stored::new();
     stored.edit_part(Vec::clear);
-    stored.check_damage(&[4, 5, 6, 7], "0 bytes are left");
+    stored.check_damage(&[4, 5, 6, 7], "0 bytes remain");
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_damaged_input_fails_its_item_alone() {
     assert_eq!(values(&facts).len(), 11);
     let failed = &failures(&facts)[&5];
     assert_eq!(failed.kind, "Codec");
-    assert!(failed.message.contains("its input") && failed.message.contains("checksum"), "{failed:?}");
+    assert!(failed.message.contains("input: ") && failed.message.contains("checksum"), "{failed:?}");
 }
 
 #[test]

@@ -208,7 +208,7 @@ fn unsuitable_programs_are_refused() {
     refused(&quick(&STAND_IN, example("odd", "nothing")), kind, &says);
     let says = ["its `main` lacks #[cloudknot::main]", "#[cloudknot::main]", "--lib"];
     refused(&quick(&STAND_IN, example("odd", "own_main")), kind, &says);
-    let says = ["two remote functions have the ID `stand-in:some::f`"];
+    let says = ["duplicate remote function `stand-in:some::f`"];
     refused(&quick(&STAND_IN, example("odd", "twice")), kind, &says);
     refused(&quick(&STAND_IN, example("odd", "broken")), CompileErrorKind::Cargo, &["exit status: 101"]);
 }

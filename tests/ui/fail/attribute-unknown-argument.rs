@@ -4,6 +4,6 @@ fn double(x: f64) -> f64 {
 }
 
 fn main() {
-    // What was refused was only the argument: the function is as remote as before.
+    // Only the argument is rejected; the function is still remote.
     let _: fn(f64) -> f64 = *double;
 }

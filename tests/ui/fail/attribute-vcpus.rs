@@ -5,7 +5,7 @@ fn zero() {}
 fn negative() {}
 
 #[cloudknot::remote(vcpus = "2")]
-fn text() {}
+fn string() {}
 
 #[cloudknot::remote(vcpus = 1e999)]
 fn infinite() {}

@@ -16,8 +16,8 @@ fn upper(text: Cow<'_, str>) -> String {
 }
 
 #[cloudknot::remote]
-fn pairs(of: Vec<(&str, &[f64])>) -> usize {
-    of.len()
+fn count(pairs: Vec<(&str, &[f64])>) -> usize {
+    pairs.len()
 }
 
 #[cloudknot::remote]
@@ -29,6 +29,6 @@ fn main() {
     length(None);
     total(&[]);
     upper("a".into());
-    pairs(vec![]);
+    count(vec![]);
     forever("a");
 }

@@ -1,11 +1,11 @@
 #[cloudknot::remote]
-fn area(of: &dyn Shape) -> f64 {
-    of.area()
+fn area(shape: &dyn Shape) -> f64 {
+    shape.area()
 }
 
 #[cloudknot::remote]
-fn areas(of: Vec<Box<dyn Shape>>) -> f64 {
-    of.iter().map(|shape| shape.area()).sum()
+fn areas(shapes: Vec<Box<dyn Shape>>) -> f64 {
+    shapes.iter().map(|shape| shape.area()).sum()
 }
 
 trait Shape {

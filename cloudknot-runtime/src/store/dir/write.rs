@@ -18,9 +18,9 @@ use crate::store::{BoxFuture, Result, Writer, key};
 /// with a dot.
 const FOLDER: &str = ".tmp";
 /// Age from which leftovers of killed programs are removed: one week. Younger files may still be in use.
-const LEFTOVER: Duration = Duration::from_hours(7 * 24);
+const MAX_LEFTOVER_AGE: Duration = Duration::from_hours(7 * 24);
 /// Size of a writer's buffer in bytes, so that small items do not each need a system call.
-const BUFFER: usize = 64 * 1024;
+const BUFFER_LEN: usize = 64 * 1024;
 
 /// The temporary files of a store.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Temps {
     folder: PathBuf,
     /// Prefix that distinguishes the files of this store from those of other stores open on the same folder. Process IDs
     /// alone do not: in containers each can be 1.
-    ours: String,
+    prefix: String,
     next: AtomicU64,
     swept: Once,
 }
@@ -43,31 +43,31 @@ pub(super) struct Temp {
 impl Temps {
     pub(super) fn new(root: &Path) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let ours = format!("{}-{:x}", std::process::id(), now.as_nanos());
-        Self { folder: root.join(FOLDER), ours, next: AtomicU64::new(0), swept: Once::new() }
+        let prefix = format!("{}-{:x}", std::process::id(), now.as_nanos());
+        Self { folder: root.join(FOLDER), prefix, next: AtomicU64::new(0), swept: Once::new() }
     }
 
     /// Creates a new, empty file, and the store's folder if it does not exist.
     pub(super) fn open(&self, root: &Path) -> io::Result<(Temp, File)> {
         self.swept.call_once(|| self.sweep());
-        let mut made = false;
+        let mut created = false;
         loop {
-            let path = self.folder.join(format!("{}-{}", self.ours, self.next.fetch_add(1, Ordering::Relaxed)));
+            let path = self.folder.join(format!("{}-{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed)));
             match File::create_new(&path) {
                 Ok(file) => return Ok((Temp { path, moved: false }, file)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !made => {
-                    self.make(root)?;
-                    made = true;
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !created => {
+                    self.create_folders(root)?;
+                    created = true;
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn make(&self, root: &Path) -> io::Result<()> {
+    fn create_folders(&self, root: &Path) -> io::Result<()> {
         fs::create_dir_all(root)?;
-        // A folder that already has other content is left as it is.
+        // A folder that already has other content gets no `.gitignore`.
         if fs::read_dir(root)?.next().is_none() {
             fs::write(root.join(".gitignore"), "*\n")?;
         }
@@ -82,7 +82,7 @@ impl Temps {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         for entry in entries.flatten() {
             let modified = entry.metadata().and_then(|metadata| metadata.modified());
-            if modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > LEFTOVER)) {
+            if modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > MAX_LEFTOVER_AGE)) {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -90,14 +90,14 @@ impl Temps {
 }
 
 impl Temp {
-    /// Moves the file to where readers find it and replaces any existing one.
+    /// Moves the file to `target` and replaces any existing one.
     pub(super) fn replace(&mut self, target: &Path) -> io::Result<()> {
         fs::rename(&self.path, target)?;
         self.moved = true;
         Ok(())
     }
 
-    /// Moves the file to where readers find it, unless something is there. Returns whether it was moved.
+    /// Moves the file to `target`, unless `target` exists. Returns whether the file was moved.
     pub(super) fn create(&mut self, target: &Path) -> io::Result<bool> {
         match renameat_with(CWD, &self.path, CWD, target, RenameFlags::NOREPLACE) {
             Ok(()) => {
@@ -140,17 +140,17 @@ pub(super) struct DirWriter {
 impl DirWriter {
     pub(super) fn open(folder: &Arc<Folder>, key: &str) -> Result<Self> {
         key::check(key)?;
-        let (temp, file) = folder.temps.open(&folder.root).map_err(|error| folder.unwritten(key, error))?;
-        let file = BufWriter::with_capacity(BUFFER, file);
+        let (temp, file) = folder.temps.open(&folder.root).map_err(|error| folder.write_error(key, error))?;
+        let file = BufWriter::with_capacity(BUFFER_LEN, file);
         Ok(Self { folder: Arc::clone(folder), key: key.to_owned(), temp, file })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| self.folder.unwritten(&self.key, error))
+        self.file.write_all(bytes).map_err(|error| self.folder.write_error(&self.key, error))
     }
 
     fn publish(mut self) -> Result<()> {
-        self.file.flush().map_err(|error| self.folder.unwritten(&self.key, error))?;
+        self.file.flush().map_err(|error| self.folder.write_error(&self.key, error))?;
         let target = self.folder.path(&self.key);
         self.folder.publish(&self.key, || self.temp.replace(&target))
     }

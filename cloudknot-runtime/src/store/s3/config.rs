@@ -33,16 +33,16 @@ use super::error::is_untrusted;
 
 /// Maximum number of attempts of a request. The waits are random, below a limit that doubles up to 20 s, so that a request
 /// outlasts about a minute of errors.
-const ATTEMPTS: u32 = 8;
-const CONNECT: Duration = Duration::from_secs(5);
+const MAX_ATTEMPTS: u32 = 8;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout from the start of an attempt to the beginning of its response.
-const ANSWER: Duration = Duration::from_secs(30);
-/// Slowest accepted rate of an upload, in bytes per second. It extends the timeout [`ANSWER`].
-const SLOWEST: usize = 64 * 1024;
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Minimum rate of an upload, in bytes per second. It extends the timeout [`RESPONSE_TIMEOUT`].
+const MIN_UPLOAD_RATE: usize = 64 * 1024;
 
 /// Returns a loader for the AWS configuration of the environment and the profile. Its HTTP stack is rustls with ring.
 ///
-/// Settings that the caller adds before loading override those made here.
+/// Settings that the caller adds before loading override these.
 pub fn loader() -> ConfigLoader {
     let defaults = aws_config::defaults(BehaviorVersion::latest());
     defaults.http_client(http()).timeout_config(timeouts()).retry_config(retries())
@@ -58,13 +58,13 @@ pub(super) async fn load() -> SdkConfig {
 ///
 /// Profiles, SSO and the rest of the default chain are for users' machines, and would be a third of the worker's size.
 #[cfg(cloudknot_worker)]
-#[expect(clippy::unused_async, reason = "on a host it has to wait")]
+#[expect(clippy::unused_async, reason = "the function of a host awaits")]
 pub(super) async fn load() -> SdkConfig {
     let http = http();
     let provider = ProviderConfig::without_region().with_http_client(http.clone());
     let role = EcsCredentialsProvider::builder().configure(&provider).build();
-    let given = EnvironmentVariableCredentialsProvider::new();
-    let credentials = CredentialsProviderChain::first_try("environment", given).or_else("role of the task", role);
+    let environment = EnvironmentVariableCredentialsProvider::new();
+    let credentials = CredentialsProviderChain::first_try("environment", environment).or_else("role of the task", role);
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -82,7 +82,7 @@ fn http() -> SharedHttpClient {
 }
 
 fn timeouts() -> TimeoutConfig {
-    TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build()
+    TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(RESPONSE_TIMEOUT).build()
 }
 
 /// Returns the retry settings of requests: random waits below a limit that doubles.
@@ -91,31 +91,31 @@ fn timeouts() -> TimeoutConfig {
 /// rate, and a worker sends a handful of requests: one such response then delays each of the next requests by half a minute
 /// (measured).
 pub fn retries() -> RetryConfig {
-    RetryConfig::standard().with_max_attempts(ATTEMPTS)
+    RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS)
 }
 
-/// Returns `true` if the user has set another server than AWS.
+/// Returns `true` if the user has set an endpoint other than AWS.
 pub(super) fn own_endpoint(config: &SdkConfig) -> bool {
     config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some()
 }
 
 /// Returns a configuration with the timeout of one attempt to upload this number of bytes.
-pub(super) fn patience(bytes: usize) -> aws_sdk_s3::config::Builder {
-    let seconds = u64::try_from(bytes / SLOWEST).unwrap_or(u64::MAX);
-    let whole = ANSWER.saturating_add(Duration::from_secs(seconds));
-    aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().operation_attempt_timeout(whole).build())
+pub(super) fn upload_timeout(bytes: usize) -> aws_sdk_s3::config::Builder {
+    let seconds = u64::try_from(bytes / MIN_UPLOAD_RATE).unwrap_or(u64::MAX);
+    let timeout = RESPONSE_TIMEOUT.saturating_add(Duration::from_secs(seconds));
+    aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().operation_attempt_timeout(timeout).build())
 }
 
 /// `true` once any server has responded to this program.
 #[cfg(not(cloudknot_worker))]
 static REACHED: AtomicBool = AtomicBool::new(false);
-/// Number of failed attempts to reach a server before that.
+/// Number of failed attempts to reach a server before the first response.
 #[cfg(not(cloudknot_worker))]
 static FAILED_CONNECTIONS: AtomicU32 = AtomicU32::new(0);
 /// Maximum number of failed attempts to reach a server for the first time from a user's machine, so that the user learns
-/// within some seconds that there is no network. Once a server has responded, connection errors are taken for transient ones.
+/// within a few seconds that there is no network. Once a server has responded, connection errors count as transient.
 #[cfg(not(cloudknot_worker))]
-const FIRST: u32 = 3;
+const MAX_FIRST_ATTEMPTS: u32 = 3;
 
 /// Interceptor and retry classifier that stop retries early if no server was ever reached.
 #[cfg(not(cloudknot_worker))]
@@ -143,10 +143,10 @@ impl Intercept for FirstContact {
 #[cfg(not(cloudknot_worker))]
 impl ClassifyRetry for FirstContact {
     fn classify_retry(&self, request: &InterceptorContext) -> RetryAction {
-        let error = request.output_or_error().and_then(|answer| answer.err()?.as_connector_error());
+        let error = request.output_or_error().and_then(|result| result.err()?.as_connector_error());
         if error.is_none()
             || REACHED.load(Ordering::Relaxed)
-            || FAILED_CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1 < FIRST
+            || FAILED_CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1 < MAX_FIRST_ATTEMPTS
         {
             return RetryAction::NoActionIndicated;
         }
@@ -168,7 +168,7 @@ pub(super) struct Untrusted;
 
 impl ClassifyRetry for Untrusted {
     fn classify_retry(&self, request: &InterceptorContext) -> RetryAction {
-        let error = request.output_or_error().and_then(|answer| answer.err()?.as_connector_error());
+        let error = request.output_or_error().and_then(|result| result.err()?.as_connector_error());
         match error {
             Some(error) if is_untrusted(error) => RetryAction::RetryForbidden,
             _ => RetryAction::NoActionIndicated,
@@ -180,7 +180,7 @@ impl ClassifyRetry for Untrusted {
     }
 
     fn priority(&self) -> RetryClassifierPriority {
-        // Overrules the classifier that takes the error for a transient one.
+        // Overrules the classifier that treats the error as transient.
         RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Fault {
 
 /// Error response of the server, displayed in one line.
 #[derive(Debug)]
-struct Answer {
+struct ErrorResponse {
     code: String,
     message: String,
     status: u16,
@@ -46,18 +46,23 @@ impl Fault {
     }
 
     pub(super) fn short(size: u64) -> Self {
-        Self { kind: Kind::Short, ..Self::other(format!("it has {size} bytes")) }
+        Self { kind: Kind::Short, ..Self::other(format!("the object has {size} bytes")) }
     }
 
     pub(super) fn unavailable(source: impl Into<Source>) -> Self {
         Self { kind: Kind::Unavailable, hint: Some(UNAVAILABLE), ..Self::other(source) }
     }
 
-    /// Creates the error of one key that could not be deleted, of `among` such keys.
+    /// Creates the error of a key that could not be deleted, one of `count` such keys.
     #[cfg(not(cloudknot_worker))]
-    pub(super) fn of_key(error: &KeyError, among: usize) -> Self {
-        let message = format!("{} (one of {among} objects)", error.message().unwrap_or_default());
-        Self::answered(Answer { code: error.code().unwrap_or_default().to_owned(), message, status: 0, request: None })
+    pub(super) fn of_key(error: &KeyError, count: usize) -> Self {
+        let message = format!("{} (one of {count} objects)", error.message().unwrap_or_default());
+        Self::from_response(ErrorResponse {
+            code: error.code().unwrap_or_default().to_owned(),
+            message,
+            status: 0,
+            request: None,
+        })
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -65,7 +70,7 @@ impl Fault {
     }
 
     /// Returns `true` if the object exists already.
-    pub(super) fn is_taken(&self) -> bool {
+    pub(super) fn object_exists(&self) -> bool {
         self.status == 412
     }
 
@@ -88,20 +93,20 @@ impl Fault {
         }
     }
 
-    fn answered(answer: Answer) -> Self {
-        let (kind, hint) = sort(&answer.code, answer.status);
+    fn from_response(response: ErrorResponse) -> Self {
+        let (kind, hint) = classify(&response.code, response.status);
         Self {
             kind,
             hint,
-            status: answer.status,
+            status: response.status,
             #[cfg(not(cloudknot_worker))]
-            code: answer.code.clone(),
-            source: Box::new(answer),
+            code: response.code.clone(),
+            source: Box::new(response),
         }
     }
 
     /// Creates the error of a request without a response, or with one that could not be read.
-    fn unanswered(kind: Kind, source: Source) -> Self {
+    fn without_response(kind: Kind, source: Source) -> Self {
         match kind {
             _ if caused_by::<CredentialsError>(&*source) => {
                 Self { kind: Kind::Credentials, hint: Some(CREDENTIALS), ..Self::other(source) }
@@ -122,7 +127,7 @@ impl<E: ProvideErrorMetadata + StdError + Send + Sync + 'static> From<SdkError<E
         match error {
             SdkError::ServiceError(error) => {
                 let (meta, raw) = (error.err().meta(), error.raw());
-                Self::answered(Answer {
+                Self::from_response(ErrorResponse {
                     code: meta.code().unwrap_or_default().to_owned(),
                     message: meta.message().unwrap_or_default().to_owned(),
                     status: raw.status().as_u16(),
@@ -130,8 +135,8 @@ impl<E: ProvideErrorMetadata + StdError + Send + Sync + 'static> From<SdkError<E
                 })
             }
             error => match error.into_source() {
-                Ok(source) => Self::unanswered(kind, source),
-                Err(error) => Self::unanswered(kind, Box::new(error)),
+                Ok(source) => Self::without_response(kind, source),
+                Err(error) => Self::without_response(kind, Box::new(error)),
             },
         }
     }
@@ -150,7 +155,7 @@ const DENIED: &str = "allow s3:GetObject, s3:PutObject and s3:DeleteObject on th
 
 /// Returns the kind and the hint of an error response. Without a known code, the status decides: a response to HEAD has no
 /// body and so no code, and servers other than AWS have fewer codes.
-fn sort(code: &str, status: u16) -> (Kind, Option<&'static str>) {
+fn classify(code: &str, status: u16) -> (Kind, Option<&'static str>) {
     match (code, status) {
         ("NoSuchBucket", _) => (Kind::NoStore, Some(BUCKET)),
         ("NoSuchKey" | "NotFound", _) | ("", 404) => (Kind::Missing, None),
@@ -197,12 +202,12 @@ pub(super) fn is_untrusted(error: &(dyn StdError + 'static)) -> bool {
     std::iter::successors(Some(error), |&error| error.source()).any(refused)
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts: Vec<_> =
             [&*self.code, self.message.trim_end_matches('.')].into_iter().filter(|s| !s.is_empty()).collect();
         match parts.as_slice() {
-            [] => write!(f, "S3 gave no reason")?,
+            [] => write!(f, "unknown reason")?,
             parts => write!(f, "{}", parts.join(": "))?,
         }
         match (self.status, &self.request) {
@@ -213,4 +218,4 @@ impl fmt::Display for Answer {
     }
 }
 
-impl StdError for Answer {}
+impl StdError for ErrorResponse {}

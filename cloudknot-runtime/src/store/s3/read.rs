@@ -11,10 +11,10 @@ use super::{Bucket, Result};
 use crate::store::{StoreErrorKind, key};
 
 /// Maximum number of retries of a response that breaks off. The SDK retries a request only until its response begins.
-const BROKEN: u32 = 4;
+const MAX_BODY_RETRIES: u32 = 4;
 
-/// Largest end of a range that is requested (1 PiB). No object is larger, and not every server can parse a larger number.
-const LARGEST: u64 = 1 << 50;
+/// Maximum end of a requested range (1 PiB). No object is larger, and not every server can parse a larger number.
+const MAX_RANGE_END: u64 = 1 << 50;
 
 /// Body of a response.
 enum Body {
@@ -34,11 +34,11 @@ impl Bucket {
 
     pub(super) async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
         key::check(key)?;
-        let read = if range.start < range.end && range.end <= LARGEST {
+        let read = if range.start < range.end && range.end <= MAX_RANGE_END {
             self.read(key, Some(&range)).await
         } else {
             // A range header cannot express an empty range.
-            self.nothing(key, &range).await
+            self.empty_range(key, &range).await
         };
         read.map_err(|fault| self.failed(&format!("read bytes {} to {} of", range.start, range.end), key, fault))
     }
@@ -49,41 +49,43 @@ impl Bucket {
         Ok(length(head.content_length))
     }
 
-    async fn nothing(&self, key: &str, range: &Range<u64>) -> std::result::Result<Bytes, Fault> {
+    async fn empty_range(&self, key: &str, range: &Range<u64>) -> std::result::Result<Bytes, Fault> {
         let size = self.size(key).await?;
         if range.start > range.end || range.end > size { Err(Fault::short(size)) } else { Ok(Bytes::new()) }
     }
 
     async fn read(&self, key: &str, range: Option<&Range<u64>>) -> std::result::Result<Bytes, Fault> {
         let header = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
-        let mut broken = 0;
+        let mut retries = 0;
         loop {
             let request = self.client.get_object().bucket(&self.name).key(self.key(key));
-            let answer = request.set_range(header.clone()).send().await?;
-            match body(answer, range).await? {
+            let response = request.set_range(header.clone()).send().await?;
+            match body(response, range).await? {
                 Body::Whole(bytes) => return Ok(bytes),
-                Body::Broken(fault) if broken == BROKEN => return Err(fault),
+                Body::Broken(fault) if retries == MAX_BODY_RETRIES => return Err(fault),
                 Body::Broken(_) => {
-                    tokio::time::sleep(Duration::from_millis(100 << broken)).await;
-                    broken += 1;
+                    tokio::time::sleep(Duration::from_millis(100 << retries)).await;
+                    retries += 1;
                 }
             }
         }
     }
 }
 
-async fn body(mut answer: GetObjectOutput, range: Option<&Range<u64>>) -> std::result::Result<Body, Fault> {
-    let length = length(answer.content_length);
+async fn body(mut response: GetObjectOutput, range: Option<&Range<u64>>) -> std::result::Result<Body, Fault> {
+    let length = length(response.content_length);
     // Checked before allocating. S3 truncates a range that extends past the end of the object.
     match range.map(|range| range.end - range.start) {
-        Some(wanted) if length < wanted => return Err(Fault::short(range.map_or(0, |range| range.start) + length)),
-        Some(wanted) if length > wanted => return Err(Fault::other("the server sent more bytes than requested")),
+        Some(requested) if length < requested => {
+            return Err(Fault::short(range.map_or(0, |range| range.start) + length));
+        }
+        Some(requested) if length > requested => return Err(Fault::other("the server sent more bytes than requested")),
         _ => {}
     }
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX)).map_err(Fault::other)?;
     loop {
-        match answer.body.try_next().await {
+        match response.body.try_next().await {
             Ok(Some(piece)) => bytes.extend_from_slice(&piece),
             Ok(None) => break,
             Err(error) => return Ok(Body::Broken(Fault::unavailable(error))),

@@ -12,11 +12,11 @@ use super::{Bucket, config};
 use crate::store::{BoxFuture, Result, Writer, key};
 
 /// Size of the first parts in bytes. S3 accepts no part below 5 MiB except the last.
-const PART: usize = 8 * 1024 * 1024;
+const FIRST_PART_SIZE: usize = 8 * 1024 * 1024;
 /// Number of parts after which their size doubles: 10,000 parts, the maximum of S3, then hold 8 TiB.
 const DOUBLE_AFTER: usize = 1_000;
 /// Maximum number of parts that are uploaded at once. Each of them is in memory.
-const UNDER_WAY: usize = 3;
+const MAX_CONCURRENT_PARTS: usize = 3;
 
 /// Writer of an object that is written piece by piece.
 pub(super) struct S3Writer {
@@ -24,7 +24,7 @@ pub(super) struct S3Writer {
     key: String,
     /// Bytes that do not fill a part yet.
     rest: BytesMut,
-    /// Multipart upload, begun when the first part is full.
+    /// Multipart upload, started when the first part is full.
     upload: Option<Upload>,
 }
 
@@ -33,9 +33,9 @@ struct Upload {
     bucket: Arc<Bucket>,
     key: String,
     id: String,
-    under_way: JoinSet<std::result::Result<CompletedPart, Fault>>,
+    in_flight: JoinSet<std::result::Result<CompletedPart, Fault>>,
     sent: Vec<CompletedPart>,
-    /// Number of parts whose upload was begun.
+    /// Number of parts whose upload was started.
     parts: usize,
     bytes: u64,
     complete: bool,
@@ -88,12 +88,12 @@ impl S3Writer {
 impl Upload {
     async fn begin(bucket: &Arc<Bucket>, key: &str) -> std::result::Result<Self, Fault> {
         let request = bucket.client.create_multipart_upload().bucket(&bucket.name).key(bucket.key(key));
-        let answer = request.checksum_algorithm(ChecksumAlgorithm::Crc32).send().await?;
+        let response = request.checksum_algorithm(ChecksumAlgorithm::Crc32).send().await?;
         Ok(Self {
             bucket: Arc::clone(bucket),
             key: key.to_owned(),
-            id: answer.upload_id.unwrap_or_default(),
-            under_way: JoinSet::new(),
+            id: response.upload_id.unwrap_or_default(),
+            in_flight: JoinSet::new(),
             sent: Vec::new(),
             parts: 0,
             bytes: 0,
@@ -102,41 +102,41 @@ impl Upload {
     }
 
     async fn send(&mut self, part: Bytes) -> std::result::Result<(), Fault> {
-        while self.under_way.len() >= UNDER_WAY {
-            self.sent_one().await?;
+        while self.in_flight.len() >= MAX_CONCURRENT_PARTS {
+            self.join_one().await?;
         }
         self.parts += 1;
         self.bytes += part.len() as u64;
         let number = i32::try_from(self.parts).map_err(Fault::other)?;
         let (bucket, key, id) = (Arc::clone(&self.bucket), self.bucket.key(&self.key), self.id.clone());
-        self.under_way.spawn(async move {
-            let patience = config::patience(part.len());
+        self.in_flight.spawn(async move {
+            let timeout = config::upload_timeout(part.len());
             let request = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(id).part_number(number);
             let request = request.checksum_algorithm(ChecksumAlgorithm::Crc32).body(part.into());
-            let answer = request.customize().config_override(patience).send().await?;
-            let sent = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
-            Ok(sent.set_checksum_crc32(answer.checksum_crc32).build())
+            let response = request.customize().config_override(timeout).send().await?;
+            let sent = CompletedPart::builder().part_number(number).set_e_tag(response.e_tag);
+            Ok(sent.set_checksum_crc32(response.checksum_crc32).build())
         });
         Ok(())
     }
 
     /// Waits for one of the parts that are being uploaded. Returns whether there was one.
-    async fn sent_one(&mut self) -> std::result::Result<bool, Fault> {
-        let Some(sent) = self.under_way.join_next().await else { return Ok(false) };
+    async fn join_one(&mut self) -> std::result::Result<bool, Fault> {
+        let Some(sent) = self.in_flight.join_next().await else { return Ok(false) };
         self.sent.push(sent.map_err(Fault::other)??);
         Ok(true)
     }
 
     async fn finish(mut self) -> std::result::Result<(), Fault> {
-        while self.sent_one().await? {}
+        while self.join_one().await? {}
         self.sent.sort_unstable_by_key(|part| part.part_number);
         let parts = CompletedMultipartUpload::builder().set_parts(Some(std::mem::take(&mut self.sent))).build();
         let bucket = &self.bucket;
         let request = bucket.client.complete_multipart_upload().bucket(&bucket.name).key(bucket.key(&self.key));
         let request = request.upload_id(&self.id).multipart_upload(parts);
         // S3 assembles the parts before it responds, which takes long for many parts.
-        let patience = config::patience(usize::try_from(self.bytes / 8).unwrap_or(usize::MAX));
-        match request.customize().config_override(patience).send().await {
+        let timeout = config::upload_timeout(usize::try_from(self.bytes / 8).unwrap_or(usize::MAX));
+        match request.customize().config_override(timeout).send().await {
             Ok(_) => self.complete = true,
             Err(error) => {
                 let fault = Fault::from(error);
@@ -161,10 +161,10 @@ impl Drop for Upload {
             return;
         }
         let (bucket, key, id) = (Arc::clone(&self.bucket), self.bucket.key(&self.key), self.id.clone());
-        let mut under_way = std::mem::take(&mut self.under_way);
+        let mut in_flight = std::mem::take(&mut self.in_flight);
         runtime.spawn(async move {
             // A part that arrives after the abort would remain.
-            under_way.shutdown().await;
+            in_flight.shutdown().await;
             let request = bucket.client.abort_multipart_upload().bucket(&bucket.name).key(key).upload_id(id);
             if let Err(error) = request.send().await {
                 tracing::debug!(%error, "cannot abort an upload in parts");
@@ -176,8 +176,8 @@ impl Drop for Upload {
 impl Writer for S3Writer {
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let appended = self.append(bytes).await;
-            appended.map_err(|fault| self.bucket.failed("write", &self.key, fault))
+            let result = self.append(bytes).await;
+            result.map_err(|fault| self.bucket.failed("write", &self.key, fault))
         })
     }
 
@@ -191,7 +191,7 @@ impl Writer for S3Writer {
 
 /// Returns the size of the part that follows this number of parts.
 fn part_size(parts: usize) -> usize {
-    PART << (parts / DOUBLE_AFTER).min(9)
+    FIRST_PART_SIZE << (parts / DOUBLE_AFTER).min(9)
 }
 
 #[cfg(test)]
@@ -199,10 +199,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_parts_hold_what_s3_takes() {
+    fn part_sizes_fit_the_limits_of_s3() {
         const TIB: usize = 1 << 40;
         const GIB: usize = 1 << 30;
-        assert_eq!(part_size(0), PART);
+        assert_eq!(part_size(0), FIRST_PART_SIZE);
         assert!((0..10_000).map(part_size).sum::<usize>() > 5 * TIB);
         assert!((0..20_000).map(part_size).max() < Some(5 * GIB));
     }

@@ -110,7 +110,7 @@ impl Follower {
     fn order(&self, children: &Range<u64>) -> Order {
         let Record { manifest, round, scheduled, .. } = &self.ledger.record;
         let task = manifest.task(store_of(&self.note), *round, scheduled.retries, children.start);
-        let task = Task { fresh: self.fresh, ..task };
+        let task = Task { has_no_outcomes: self.fresh, ..task };
         Order {
             name: format!("{}{}", name_of_round(&self.ledger.record), children.start),
             queue: self.on.queue.clone(),

@@ -51,7 +51,7 @@ fn descriptions(lines: &[&[u8]]) -> Result<Vec<FunctionDescription>, CompileErro
     if let Some(pair) = functions.windows(2).find(|pair| pair[0].id() == pair[1].id()) {
         return Err(CompileError::new(
             CompileErrorKind::Worker,
-            format!("two remote functions have the ID `{}`", pair[0].id()),
+            format!("duplicate remote function `{}`", pair[0].id()),
         )
         .with_hint("give one of them another name: #[cloudknot::remote(name = \"…\")]"));
     }
