@@ -52,7 +52,7 @@ fn as_lines(finding: &Finding) -> Vec<String> {
         State::Bad => "error",
         _ => "unknown",
     };
-    let first = format!("{state:<7}  {}: {}", finding.about, finding.found);
+    let first = format!("{state:<7}  {}: {}", finding.subject, finding.found);
     let remedy = finding.remedy.iter().flat_map(|remedy| remedy.lines());
     std::iter::once(first).chain(remedy.map(|line| format!("           {line}"))).collect()
 }

@@ -56,7 +56,7 @@ impl Prune {
         if self.json {
             output::json(&Value::from(objects))?;
         } else {
-            table(&["KIND", "NAME", "DELETES", "WHY"], &rows)?;
+            table(&["KIND", "NAME", "DELETES", "REASON"], &rows)?;
             self.sum_up(rows.len(), kept);
         }
         failed.map_or(Ok(()), Err)
@@ -73,5 +73,5 @@ impl Prune {
 }
 
 fn row(orphan: &Orphan) -> Vec<String> {
-    [orphan.kind.name(), &orphan.name, &orphan.deletes, &orphan.why].map(str::to_owned).to_vec()
+    [orphan.kind.name(), &orphan.name, &orphan.deletes, &orphan.reason].map(str::to_owned).to_vec()
 }

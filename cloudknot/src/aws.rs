@@ -1,8 +1,8 @@
 //! Configuration of requests to AWS (credentials, profile and region), and the errors that AWS answers with. Each service
 //! has a module below this one.
 //!
-//! Requests share one configuration: the SDK's adaptive retries, which slow down when AWS asks for it. Retries are
-//! reported, so that users see why an operation takes longer.
+//! Requests share one configuration: the SDK's adaptive retries, which slow down on throttling. Retries are reported,
+//! so that users see why an operation takes longer.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -38,7 +38,7 @@ mod signed;
 pub(crate) use deploy::{cloudformation, ec2, ecr, iam, machines, permissions, quotas, s3};
 
 /// Maximum number of attempts of one request. The delays between them double, for about two minutes in all.
-const ATTEMPTS: u32 = 8;
+const MAX_ATTEMPTS: u32 = 8;
 
 /// Creates the SDK's client of a service. The client reports its retries.
 macro_rules! client {
@@ -61,12 +61,12 @@ pub(crate) struct Aws {
 impl Aws {
     /// Loads the configuration for a region. The environment takes precedence over the given profile.
     pub(crate) async fn of_region(region: &str, profile: Option<&str>) -> Self {
-        let profile = set("AWS_PROFILE").or_else(|| profile.map(str::to_owned));
-        let (config, _) = loaded(profile.as_deref(), Some(region.to_owned())).await;
+        let profile = env_var("AWS_PROFILE").or_else(|| profile.map(str::to_owned));
+        let (config, _) = load_config(profile.as_deref(), Some(region.to_owned())).await;
         Self { config, region: region.to_owned(), profile }
     }
 
-    /// Wraps a configuration of the SDK, without reading the environment or `config.toml`.
+    /// Creates the configuration from that of the SDK, without reading the environment or `config.toml`.
     #[cfg(test)]
     pub(crate) fn of(config: SdkConfig) -> Self {
         let region = config.region().expect("the configuration of a test has a region").to_string();
@@ -80,7 +80,7 @@ impl Aws {
     {
         let code = code(&error).unwrap_or_default().to_owned();
         let request = error.request_id().map(str::to_owned);
-        let broken = error.raw_response().is_some_and(|answer| answer.status().is_server_error());
+        let is_server_error = error.raw_response().is_some_and(|answer| answer.status().is_server_error());
         let answer: Box<dyn StdError + Send + Sync> = match error {
             SdkError::ServiceError(answer) => {
                 let (meta, status) = (answer.err().meta(), answer.raw().status().as_u16());
@@ -89,8 +89,8 @@ impl Aws {
             }
             error => error.into_source().unwrap_or_else(|error| Box::new(error)),
         };
-        let (kind, hint) = self.sort(&code, &*answer);
-        let hint = if broken {
+        let (kind, hint) = self.classify(&code, &*answer);
+        let hint = if is_server_error {
             Some("AWS reported a server error: try again later; existing resources are kept".to_owned())
         } else {
             hint
@@ -102,10 +102,11 @@ impl Aws {
         }
     }
 
-    fn sort(&self, code: &str, error: &(dyn StdError + 'static)) -> (ErrorKind, Option<String>) {
-        let who =
+    /// Returns the kind of an error, and the hint for it.
+    fn classify(&self, code: &str, error: &(dyn StdError + 'static)) -> (ErrorKind, Option<String>) {
+        let caller =
             self.profile.as_ref().map_or_else(|| "your user".to_owned(), |profile| format!("profile `{profile}`"));
-        let of_the_user = |hint: String| (ErrorKind::Credentials, Some(hint));
+        let credentials_error = |hint: String| (ErrorKind::Credentials, Some(hint));
         match code {
             "ExpiredToken"
             | "ExpiredTokenException"
@@ -119,19 +120,19 @@ impl Aws {
             | "SignatureDoesNotMatch"
             | "InvalidSignatureException"
             | "IncompleteSignature"
-            | "OptInRequired" => of_the_user(format!(
-                "the credentials of {who} are not accepted: log in again (`aws sso login`, `aws login`), or choose \
+            | "OptInRequired" => credentials_error(format!(
+                "the credentials of {caller} are not accepted: log in again (`aws sso login`, `aws login`), or choose \
                      others by --profile or AWS_PROFILE"
             )),
             "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "Unauthorized" => {
                 let hint = format!(
-                    "ask an administrator to grant it to {who} (`cargo knot policy` prints the policy of each command), then \
-                     run the same command; existing resources are kept"
+                    "ask an administrator to grant it to {caller} (`cargo knot policy` prints the policy of each \
+                     command), then run the same command; existing resources are kept"
                 );
                 (ErrorKind::Denied, Some(hint))
             }
-            "" if caused_by::<CredentialsError>(error) => of_the_user(
-                "log in to AWS (`aws sso login`, `aws login`), or name a profile that has credentials: `cargo knot \
+            "" if caused_by::<CredentialsError>(error) => credentials_error(
+                "log in to AWS (`aws sso login`, `aws login`), or choose a profile that has credentials: `cargo knot \
                  configure` lists them"
                     .into(),
             ),
@@ -147,13 +148,13 @@ impl Aws {
 }
 
 /// Returns the value of an environment variable. An empty variable counts as unset.
-fn set(name: &str) -> Option<String> {
+fn env_var(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Loads the configuration, and returns it with the region that it resolved to.
-async fn loaded(profile: Option<&str>, region: Option<String>) -> (SdkConfig, Option<String>) {
-    let mut loader = loader().retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS));
+async fn load_config(profile: Option<&str>, region: Option<String>) -> (SdkConfig, Option<String>) {
+    let mut loader = loader().retry_config(RetryConfig::adaptive().with_max_attempts(MAX_ATTEMPTS));
     if let Some(profile) = profile {
         loader = loader.profile_name(profile);
     }
@@ -220,7 +221,7 @@ impl Storable for Failed {
 #[dyn_dispatch_hint]
 impl Intercept for Retries {
     fn name(&self) -> &'static str {
-        "reports what is tried again"
+        "report retries"
     }
 
     fn read_after_attempt(
@@ -232,7 +233,7 @@ impl Intercept for Retries {
         if let Some(Err(error)) = context.output_or_error() {
             let status = context.response().map(|response| response.status().as_u16());
             let reason = match (status, error.as_operation_error()) {
-                // The rest of such an answer is often not a message of the service at all.
+                // The body of such an answer is often not a message of the service.
                 (Some(status @ 500..), _) | (Some(status), None) => format!("AWS answered with status {status}"),
                 (_, Some(error)) => deepest(error),
                 (None, None) => deepest(error),
@@ -249,8 +250,8 @@ impl Intercept for Retries {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let attempt = config.load::<RequestAttempts>().map_or(1, RequestAttempts::attempts);
-        if let (2.., Some(failed), Some(what)) = (attempt, config.load::<Failed>(), config.load::<Metadata>()) {
-            let action = format!("ask AWS ({} {})", what.service(), what.name());
+        if let (2.., Some(failed), Some(operation)) = (attempt, config.load::<Failed>(), config.load::<Metadata>()) {
+            let action = format!("call AWS ({} {})", operation.service(), operation.name());
             event::report(&Event::Retrying { action: &action, reason: &failed.reason, wait: failed.at.elapsed() });
         }
         Ok(())
@@ -258,7 +259,7 @@ impl Intercept for Retries {
 }
 
 /// Returns the reason why a request failed, in a few words.
-pub(crate) fn in_short<E>(error: &SdkError<E, HttpResponse>) -> String
+pub(crate) fn short_reason<E>(error: &SdkError<E, HttpResponse>) -> String
 where
     E: ProvideErrorMetadata + StdError + 'static,
 {
@@ -269,7 +270,7 @@ where
 }
 
 /// Returns whether a request was not sent because there were no usable credentials.
-pub(crate) fn is_of_credentials(error: Option<&(dyn StdError + 'static)>) -> bool {
+pub(crate) fn is_credentials_error(error: Option<&(dyn StdError + 'static)>) -> bool {
     error.is_some_and(caused_by::<CredentialsError>)
 }
 

@@ -3,10 +3,10 @@
 mod costs;
 pub mod doctor;
 pub(crate) mod knot;
-#[cfg(not(cloudknot_worker))]
-mod noted;
 pub(crate) mod pars;
 pub(crate) mod plan;
 pub mod policy;
 pub mod prune;
+#[cfg(not(cloudknot_worker))]
+mod stack_note;
 mod template;

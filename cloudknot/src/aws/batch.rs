@@ -26,11 +26,11 @@ pub(crate) const KNOT_TAG: &str = "cloudknot:knot";
 /// Tag of a job, with the run that the job belongs to.
 const RUN_TAG: &str = "cloudknot:run";
 /// Maximum number of jobs in one request.
-const AT_ONCE: usize = 100;
+const MAX_PER_REQUEST: usize = 100;
 /// Maximum number of children of an array job. A single child is not an array, but a plain job.
-pub(crate) const LARGEST_ARRAY: u64 = 10_000;
+pub(crate) const MAX_ARRAY_SIZE: u64 = 10_000;
 /// Maximum number of characters of the container overrides, as JSON. A job with more is accepted, and then fails.
-pub(crate) const LARGEST_OVERRIDE: usize = 8_192;
+pub(crate) const MAX_OVERRIDES_LEN: usize = 8_192;
 /// Maximum number of times a submission is sent. The delays between them double, for about two minutes in all.
 const MAX_ATTEMPTS: u32 = 8;
 
@@ -42,7 +42,7 @@ pub(crate) struct Batch {
 
 /// A job to be submitted.
 #[derive(Debug, Clone)]
-pub(crate) struct Order {
+pub(crate) struct JobRequest {
     /// Unique name of the job.
     pub(crate) name: String,
     pub(crate) queue: String,
@@ -110,12 +110,12 @@ impl Described {
         let summary = array.as_ref().and_then(|array| array.status_summary.clone()).unwrap_or_default();
         let attempts = job.attempts.unwrap_or_default().into_iter().map(|attempt| {
             let container = attempt.container;
-            let of_container =
-                |part: fn(&batch::types::AttemptContainerDetail) -> Option<String>| container.as_ref().and_then(part);
+            let container_field =
+                |field: fn(&batch::types::AttemptContainerDetail) -> Option<String>| container.as_ref().and_then(field);
             Attempt {
                 exit_code: container.as_ref().and_then(|container| container.exit_code),
-                container_reason: of_container(|container| container.reason.clone()),
-                log: of_container(|container| container.log_stream_name.clone()),
+                container_reason: container_field(|container| container.reason.clone()),
+                log: container_field(|container| container.log_stream_name.clone()),
                 reason: attempt.status_reason,
             }
         });
@@ -145,96 +145,99 @@ impl Batch {
     ///
     /// AWS Batch may accept the same job twice. Therefore the SDK does not retry the request: before it is sent again, the
     /// job is looked up by its name, because it may exist and only the answer may have been lost.
-    pub(crate) async fn submit(&self, order: &Order) -> Result<String> {
+    pub(crate) async fn submit(&self, job: &JobRequest) -> Result<String> {
         let mut wait = Duration::from_millis(500);
-        let mut tries = 1;
+        let mut attempt = 1;
         loop {
-            let error = match self.submit_once(order).await {
+            let error = match self.submit_once(job).await {
                 Ok(id) => return Ok(id),
                 Err(error) => error,
             };
-            if tries == MAX_ATTEMPTS || !passes(&error) {
-                return Err(self.refused(order, error));
+            if attempt == MAX_ATTEMPTS || !is_transient(&error) {
+                return Err(self.refused(job, error));
             }
-            let reason = aws::in_short(&error);
+            let reason = aws::short_reason(&error);
             event::report(&Event::Retrying {
-                action: &format!("submit the job `{}`", order.name),
+                action: &format!("submit the job `{}`", job.name),
                 reason: &reason,
                 wait,
             });
             tokio::time::sleep(wait).await;
-            (wait, tries) = (wait * 2, tries + 1);
-            if let Some(there) =
-                self.named(&order.queue, &order.name).await?.into_iter().find(|job| job.name == order.name)
+            (wait, attempt) = (wait * 2, attempt + 1);
+            if let Some(existing) =
+                self.named(&job.queue, &job.name).await?.into_iter().find(|found| found.name == job.name)
             {
-                return Ok(there.id);
+                return Ok(existing.id);
             }
         }
     }
 
-    async fn submit_once(&self, order: &Order) -> std::result::Result<String, SdkError<SubmitJobError, HttpResponse>> {
+    async fn submit_once(
+        &self,
+        job: &JobRequest,
+    ) -> std::result::Result<String, SdkError<SubmitJobError, HttpResponse>> {
         let pair = |(name, value): &(String, String)| KeyValuePair::builder().name(name).value(value).build();
         let overrides = ContainerOverrides::builder()
-            .set_environment(Some(order.environment.iter().map(pair).collect()))
-            .set_resource_requirements(requirements(&order.resources));
-        let array = i32::try_from(order.children).ok().filter(|size| *size > 1);
-        let timeout = order.timeout.map(|timeout| {
+            .set_environment(Some(job.environment.iter().map(pair).collect()))
+            .set_resource_requirements(requirements(&job.resources));
+        let array = i32::try_from(job.children).ok().filter(|size| *size > 1);
+        let timeout = job.timeout.map(|timeout| {
             let seconds = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0));
             JobTimeout::builder().attempt_duration_seconds(i32::try_from(seconds).unwrap_or(i32::MAX)).build()
         });
         let mut request = self
             .client
             .submit_job()
-            .job_name(&order.name)
-            .job_queue(&order.queue)
-            .job_definition(&order.definition)
+            .job_name(&job.name)
+            .job_queue(&job.queue)
+            .job_definition(&job.definition)
             .container_overrides(overrides.build())
             .set_array_properties(array.map(|size| ArrayProperties::builder().size(size).build()))
             .set_timeout(timeout)
             .propagate_tags(true);
-        for (name, value) in &order.tags {
+        for (name, value) in &job.tags {
             request = request.tags(name, value);
         }
-        request = request.tags(KNOT_TAG, &order.knot).tags(RUN_TAG, &order.run);
+        request = request.tags(KNOT_TAG, &job.knot).tags(RUN_TAG, &job.run);
         let once = batch::config::Builder::new().retry_config(aws_config::retry::RetryConfig::disabled());
         let answer = request.customize().config_override(once).send().await?;
         Ok(answer.job_id.unwrap_or_default())
     }
 
-    fn refused(&self, order: &Order, error: SdkError<SubmitJobError, HttpResponse>) -> Error {
-        let failed = self.failed(&format!("submit the job `{}`", order.name), error);
+    fn refused(&self, job: &JobRequest, error: SdkError<SubmitJobError, HttpResponse>) -> Error {
+        let failed = self.failed(&format!("submit the job `{}`", job.name), error);
         if failed.kind() != ErrorKind::NotFound {
             return failed;
         }
         failed.with_hint(format!(
-            "the Knot `{}`, which is noted beside the crate, is gone or has changed: run `cargo knot deploy`, then the \
-             program again; or set {}=local",
-            order.knot,
+            "the Knot `{}`, which is recorded in `.cloudknot/`, no longer exists or has changed: run `cargo knot \
+             deploy`, then the program again; or set {}=local",
+            job.knot,
             cloudknot_runtime::contract::ENV_BACKEND
         ))
     }
 
-    /// Returns the error of a failed request. Its kind is `NotFound` if the queue or the job definition is gone.
+    /// Returns the error of a failed request. Its kind is `NotFound` if the queue or the job definition does not exist.
     fn failed<E>(&self, action: &str, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
         let message = aws::message(&error).to_owned();
         let failed = self.aws.failed(action, error);
-        let is_gone = ["does not exist", "not found", "is not active", "DISABLED", "DELETED", "INVALID"];
-        if failed.kind() == ErrorKind::Aws && is_gone.iter().any(|words| message.contains(words)) {
+        let patterns = ["does not exist", "not found", "is not active", "DISABLED", "DELETED", "INVALID"];
+        if failed.kind() == ErrorKind::Aws && patterns.iter().any(|pattern| message.contains(pattern)) {
             return failed.of_kind(ErrorKind::NotFound);
         }
         failed
     }
 
-    /// Returns the jobs of a queue whose names start with `begins`, with only their IDs, names, states, reasons and sizes.
-    pub(crate) async fn named(&self, queue: &str, begins: &str) -> Result<Vec<Described>> {
-        let filter = KeyValuesPair::builder().name("JOB_NAME").values(format!("{begins}*")).build();
+    /// Returns the jobs of a queue whose names start with `prefix`: only IDs, names, states, reasons and sizes.
+    pub(crate) async fn named(&self, queue: &str, prefix: &str) -> Result<Vec<Described>> {
+        let filter = KeyValuesPair::builder().name("JOB_NAME").values(format!("{prefix}*")).build();
         let mut pages = self.client.list_jobs().job_queue(queue).filters(filter).into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.failed(&format!("look for jobs in `{queue}`"), error))?;
+            let page = page.map_err(|error| self.failed(&format!("find jobs in `{queue}`"), error))?;
             found.extend(page.job_summary_list.unwrap_or_default());
         }
         let summary = |job: batch::types::JobSummary| Described {
@@ -246,16 +249,16 @@ impl Batch {
             ..Described::default()
         };
         // Some servers ignore the filter. Children of an array are represented by their parent.
-        let is_one = |job: &Described| job.name.starts_with(begins) && !job.id.contains(':');
-        Ok(found.into_iter().map(summary).filter(is_one).collect())
+        let matches = |job: &Described| job.name.starts_with(prefix) && !job.id.contains(':');
+        Ok(found.into_iter().map(summary).filter(matches).collect())
     }
 
-    /// Returns the descriptions of these jobs. Jobs that AWS Batch does not know yet, or no longer knows, are left out.
+    /// Returns the descriptions of these jobs. Jobs that AWS Batch does not return, which are new or old, are omitted.
     pub(crate) async fn describe(&self, ids: &[String]) -> Result<Vec<Described>> {
         let mut found = Vec::new();
-        for ids in ids.chunks(AT_ONCE) {
+        for ids in ids.chunks(MAX_PER_REQUEST) {
             let response = self.client.describe_jobs().set_jobs(Some(ids.to_vec())).send().await;
-            let answer = response.map_err(|error| self.aws.failed("look at the jobs of the run", error))?;
+            let answer = response.map_err(|error| self.aws.failed("describe the jobs of the run", error))?;
             found.extend(answer.jobs.unwrap_or_default().into_iter().map(Described::of));
         }
         Ok(found)
@@ -265,7 +268,7 @@ impl Batch {
     /// that has ended does not change.
     pub(crate) async fn terminate(&self, id: &str, reason: &str) -> Result<()> {
         let response = self.client.terminate_job().job_id(id).reason(reason).send().await;
-        response.map_err(|error| self.aws.failed(&format!("end the job `{id}`"), error))?;
+        response.map_err(|error| self.aws.failed(&format!("terminate the job `{id}`"), error))?;
         Ok(())
     }
 }
@@ -284,11 +287,11 @@ fn requirements(resources: &Resources) -> Option<Vec<ResourceRequirement>> {
 }
 
 /// Returns whether a retry of the submission may succeed: there was no answer, or AWS Batch is overloaded or broken.
-fn passes(error: &SdkError<SubmitJobError, HttpResponse>) -> bool {
+fn is_transient(error: &SdkError<SubmitJobError, HttpResponse>) -> bool {
     match error {
         SdkError::ConstructionFailure(_) => false,
         SdkError::DispatchFailure(failure) => {
-            !failure.is_user() && !aws::is_of_credentials(failure.as_connector_error().map(|error| error as _))
+            !failure.is_user() && !aws::is_credentials_error(failure.as_connector_error().map(|error| error as _))
         }
         SdkError::ServiceError(answer) => {
             let status = answer.raw().status().as_u16();

@@ -1,4 +1,4 @@
-//! The services of AWS that only a deploy asks, and the account that it asks them for.
+//! The services of AWS that only a deploy queries, and the account that it queries them for.
 
 use aws_config::SdkConfig;
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -7,7 +7,7 @@ use aws_config::retry::RetryConfig;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sts as sts;
 
-use super::{Aws, client, loaded, set};
+use super::{Aws, client, env_var, load_config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::{account::Account, config::Config};
 
@@ -26,22 +26,23 @@ impl Aws {
     /// precedence over all of them.
     ///
     /// # Errors
-    /// Returns an error if nothing names a region, or `config.toml` cannot be read. Credentials are resolved only when
+    /// Returns an error if no region is configured, or `config.toml` cannot be read. Credentials are resolved only when
     /// they are needed.
     pub(crate) async fn load(account: &Account) -> Result<Self> {
         let chosen = Config::read()?;
         let named = account.profile.clone();
-        let profile = named.clone().or_else(|| set("AWS_PROFILE")).or(chosen.profile);
-        let given = account.region.clone().or_else(|| set("AWS_REGION")).or_else(|| set("AWS_DEFAULT_REGION"));
-        let (config, region) = loaded(profile.as_deref(), given.or(chosen.region)).await;
+        let profile = named.clone().or_else(|| env_var("AWS_PROFILE")).or(chosen.profile);
+        let explicit =
+            account.region.clone().or_else(|| env_var("AWS_REGION")).or_else(|| env_var("AWS_DEFAULT_REGION"));
+        let (config, region) = load_config(profile.as_deref(), explicit.or(chosen.region)).await;
         let Some(region) = region else {
-            let whose = profile.map_or_else(String::new, |profile| format!(" of the profile `{profile}`"));
-            return Err(Error::new(ErrorKind::Config, format!("cannot find the region of AWS{whose}"))
+            let suffix = profile.map_or_else(String::new, |profile| format!(" of the profile `{profile}`"));
+            return Err(Error::new(ErrorKind::Config, format!("cannot find the region of AWS{suffix}"))
                 .with_hint("set one: `cargo knot configure --region eu-central-1`, --region, or AWS_REGION"));
         };
         let config = match named {
             // The SDK prefers keys in the environment to those of a profile, even if the profile was named explicitly.
-            Some(name) => of_the_profile(&config, &name),
+            Some(name) => with_profile(&config, &name),
             None => config,
         };
         Ok(Self { config, region, profile })
@@ -67,7 +68,7 @@ impl Aws {
 }
 
 /// Returns this configuration with the credentials of this profile and no others.
-fn of_the_profile(config: &SdkConfig, name: &str) -> SdkConfig {
+fn with_profile(config: &SdkConfig, name: &str) -> SdkConfig {
     let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
     if let Some(client) = config.http_client() {
         provider = provider.with_http_client(client);

@@ -15,9 +15,9 @@ use crate::settings::partition::Partition;
 const LOGS: Service = Service { id: "CloudWatch Logs", name: "logs", is_global: false, refusal };
 
 /// Maximum number of lines of a log to request.
-const LINES: u32 = 100;
-/// Maximum size of the lines that are kept, in bytes.
-const MOST: usize = 16 * 1024;
+const MAX_LINES: u32 = 100;
+/// Maximum size of the end of a log that is returned, in bytes.
+const MAX_LEN: usize = 16 * 1024;
 
 #[derive(Deserialize)]
 struct Events {
@@ -44,29 +44,29 @@ struct Group {
 }
 
 /// Returns whether there is a log group with this name.
-pub(crate) async fn group_is_there(aws: &Aws, group: &str) -> Result<bool> {
+pub(crate) async fn group_exists(aws: &Aws, group: &str) -> Result<bool> {
     // Groups are sorted by name: the one whose name is the prefix itself comes first.
     let body = json!({"logGroupNamePrefix": group, "limit": 1});
     let target = ("DescribeLogGroups", "Logs_20140328.DescribeLogGroups");
-    let found: Groups = ask(aws, target, &body, &format!("look for the log group `{group}`")).await?;
+    let found: Groups = request(aws, target, &body, &format!("find the log group `{group}`")).await?;
     Ok(found.groups.iter().any(|found| found.name == group))
 }
 
 /// Returns the end of a log: at most 100 lines and 16 KiB.
 pub(crate) async fn end_of(aws: &Aws, group: &str, stream: &str) -> Result<String> {
-    let body = json!({"logGroupName": group, "logStreamName": stream, "limit": LINES, "startFromHead": false});
+    let body = json!({"logGroupName": group, "logStreamName": stream, "limit": MAX_LINES, "startFromHead": false});
     let target = ("GetLogEvents", "Logs_20140328.GetLogEvents");
-    let events: Events = ask(aws, target, &body, &format!("read the log `{stream}` of `{group}`")).await?;
+    let events: Events = request(aws, target, &body, &format!("read the log `{stream}` of `{group}`")).await?;
     let mut text: String = events.events.into_iter().map(|event| event.message + "\n").collect();
-    let mut begin = text.len().saturating_sub(MOST);
-    while !text.is_char_boundary(begin) {
-        begin += 1;
+    let mut start = text.len().saturating_sub(MAX_LEN);
+    while !text.is_char_boundary(start) {
+        start += 1;
     }
-    Ok(text.split_off(begin))
+    Ok(text.split_off(start))
 }
 
-/// Requests an operation, given by its name and by the value of its target header.
-async fn ask<T: DeserializeOwned>(
+/// Sends the request of an operation, which is given by its name and by the value of its target header.
+async fn request<T: DeserializeOwned>(
     aws: &Aws,
     (operation, target): (&'static str, &'static str),
     body: &Value,
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_of_the_console_names_group_and_stream() {
+    fn console_page_names_group_and_stream() {
         assert_eq!(
             page("eu-central-1", "cloudknot/lab", "sweep/default/0a1b"),
             "https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1#logsV2:log-groups/log-group/\
@@ -129,11 +129,11 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_has_its_code() {
+    fn error_answer_has_its_code() {
         let refused =
-            refusal(r#"{"__type":"com.amazonaws#ResourceNotFoundException","message":"The stream is not there."}"#);
+            refusal(r#"{"__type":"com.amazonaws#ResourceNotFoundException","message":"The stream does not exist."}"#);
         assert_eq!(refused.code(), Some("ResourceNotFoundException"));
-        assert_eq!(refused.message(), Some("The stream is not there."));
+        assert_eq!(refused.message(), Some("The stream does not exist."));
         assert_eq!(refusal("Bad Gateway").code(), None);
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct Service {
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) content_type: &'static str,
-    /// Operation, for a service that takes it from a header.
+    /// Operation, for a service that reads it from a header.
     pub(crate) target: Option<&'static str>,
     pub(crate) body: String,
 }
@@ -69,7 +69,7 @@ pub(crate) async fn send(
     let mut operation = Operation::builder()
         .service_name(service.id)
         .operation_name(operation)
-        .http_client(config.http_client().expect("the loader of the configuration gives an HTTP client"))
+        .http_client(config.http_client().expect("the loader of the configuration sets an HTTP client"))
         .endpoint_url(&endpoint(aws, service))
         .standard_retry(config.retry_config().unwrap_or(&RetryConfig::standard()))
         .retry_classifier(AwsErrorCodeClassifier::<Refused>::new())
@@ -105,37 +105,38 @@ fn signature(aws: &Aws, service: &Service) -> StaticRuntimePlugin {
         name: Some(SigningName::from_static(service.name)),
         ..SigV4OperationSigningConfig::default()
     });
-    let only = StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID]);
-    let mut parts = RuntimeComponentsBuilder::new("signature");
-    parts.set_auth_scheme_option_resolver(Some(SharedAuthSchemeOptionResolver::new(only)));
-    parts.push_auth_scheme(SharedAuthScheme::new(SigV4AuthScheme::new()));
+    let resolver = StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID]);
+    let mut components = RuntimeComponentsBuilder::new("signature");
+    components.set_auth_scheme_option_resolver(Some(SharedAuthSchemeOptionResolver::new(resolver)));
+    components.push_auth_scheme(SharedAuthScheme::new(SigV4AuthScheme::new()));
     if let Some(credentials) = aws.config.credentials_provider() {
-        parts.set_identity_resolver(SCHEME_ID, credentials);
+        components.set_identity_resolver(SCHEME_ID, credentials);
     }
     if let Some(cache) = aws.config.identity_cache() {
-        parts.set_identity_cache(Some(cache));
+        components.set_identity_cache(Some(cache));
     }
-    StaticRuntimePlugin::new().with_config(settings.freeze()).with_runtime_components(parts)
+    StaticRuntimePlugin::new().with_config(settings.freeze()).with_runtime_components(components)
 }
 
 /// Returns the endpoint of a service: that of the environment or the profile, as in the SDK's own clients, or else that
 /// of the region.
 fn endpoint(aws: &Aws, service: &Service) -> String {
     let config = &aws.config;
-    let own =
+    let key =
         ServiceConfigKey::builder().service_id(service.id).env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
-    let own = own.expect("all three parts are there");
+    let key = key.expect("the three parts are non-empty");
     let general = config.endpoint_url().map(str::to_owned);
     let endpoint = if config.get_origin("endpoint_url").is_client_config() {
         general
     } else {
-        config.service_config().and_then(|known| known.load_config(own)).or(general)
+        config.service_config().and_then(|known| known.load_config(key)).or(general)
     };
     let fips = config.use_fips().unwrap_or_default();
-    endpoint.unwrap_or_else(|| of_region(service, &aws.region, fips, config.use_dual_stack().unwrap_or_default()))
+    endpoint
+        .unwrap_or_else(|| regional_endpoint(service, &aws.region, fips, config.use_dual_stack().unwrap_or_default()))
 }
 
-fn of_region(service: &Service, region: &str, fips: bool, dual_stack: bool) -> String {
+fn regional_endpoint(service: &Service, region: &str, fips: bool, dual_stack: bool) -> String {
     let partition = Partition::of(region);
     // In GovCloud every endpoint is a FIPS endpoint.
     let fips = if fips && !region.starts_with("us-gov-") { "-fips" } else { "" };
@@ -148,12 +149,12 @@ fn of_region(service: &Service, region: &str, fips: bool, dual_stack: bool) -> S
     format!("https://{name}{fips}.{region}.{domain}")
 }
 
-fn serialized(given: Request) -> Result<HttpRequest, BoxError> {
-    let mut request = HttpRequest::new(SdkBody::from(given.body));
+fn serialized(contents: Request) -> Result<HttpRequest, BoxError> {
+    let mut request = HttpRequest::new(SdkBody::from(contents.body));
     request.set_method("POST")?;
     request.set_uri("/")?;
-    request.headers_mut().insert("content-type", given.content_type);
-    if let Some(target) = given.target {
+    request.headers_mut().insert("content-type", contents.content_type);
+    if let Some(target) = contents.target {
         request.headers_mut().insert("x-amz-target", target);
     }
     Ok(request)
@@ -194,13 +195,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_region_has_its_domain() {
+    fn endpoint_matches_the_partition_of_the_region() {
         const EC2: Service =
             Service { id: "EC2", name: "ec2", is_global: false, refusal: |_| ErrorMetadata::builder().build() };
         const IAM: Service = Service { id: "IAM", name: "iam", is_global: true, ..EC2 };
-        fn check(region: &str, of_ec2: &str, of_iam: &str) {
-            assert_eq!(of_region(&EC2, region, false, false), format!("https://{of_ec2}"));
-            assert_eq!(of_region(&IAM, region, false, false), format!("https://{of_iam}"));
+        fn check(region: &str, ec2_host: &str, iam_host: &str) {
+            assert_eq!(regional_endpoint(&EC2, region, false, false), format!("https://{ec2_host}"));
+            assert_eq!(regional_endpoint(&IAM, region, false, false), format!("https://{iam_host}"));
         }
         check("eu-central-1", "ec2.eu-central-1.amazonaws.com", "iam.amazonaws.com");
         check("cn-northwest-1", "ec2.cn-northwest-1.amazonaws.com.cn", "iam.cn-north-1.amazonaws.com.cn");
@@ -208,11 +209,11 @@ mod tests {
         check("eusc-de-east-1", "ec2.eusc-de-east-1.amazonaws.eu", "iam.eusc-de-east-1.amazonaws.eu");
         check("us-iso-west-1", "ec2.us-iso-west-1.c2s.ic.gov", "iam.us-iso-east-1.c2s.ic.gov");
         check("us-isob-east-1", "ec2.us-isob-east-1.sc2s.sgov.gov", "iam.us-isob-east-1.sc2s.sgov.gov");
-        assert_eq!(of_region(&EC2, "us-east-1", true, false), "https://ec2-fips.us-east-1.amazonaws.com");
-        assert_eq!(of_region(&EC2, "us-east-1", false, true), "https://ec2.us-east-1.api.aws");
-        assert_eq!(of_region(&EC2, "us-gov-east-1", true, false), "https://ec2.us-gov-east-1.amazonaws.com");
-        assert_eq!(of_region(&IAM, "eu-west-1", true, false), "https://iam-fips.amazonaws.com");
-        assert_eq!(of_region(&IAM, "eu-west-1", false, true), "https://iam.global.api.aws");
-        assert_eq!(of_region(&IAM, "us-gov-east-1", true, true), "https://iam.us-gov.api.aws");
+        assert_eq!(regional_endpoint(&EC2, "us-east-1", true, false), "https://ec2-fips.us-east-1.amazonaws.com");
+        assert_eq!(regional_endpoint(&EC2, "us-east-1", false, true), "https://ec2.us-east-1.api.aws");
+        assert_eq!(regional_endpoint(&EC2, "us-gov-east-1", true, false), "https://ec2.us-gov-east-1.amazonaws.com");
+        assert_eq!(regional_endpoint(&IAM, "eu-west-1", true, false), "https://iam-fips.amazonaws.com");
+        assert_eq!(regional_endpoint(&IAM, "eu-west-1", false, true), "https://iam.global.api.aws");
+        assert_eq!(regional_endpoint(&IAM, "us-gov-east-1", true, true), "https://iam.us-gov.api.aws");
     }
 }

@@ -119,15 +119,15 @@ impl Executor for OnKnot {
     }
 
     fn chunking(&self, _: &Function, _: &Resources, items: u64) -> Chunking {
-        Chunking { chunk: items.div_ceil(batch::LARGEST_ARRAY).clamp(1, LARGEST_CHUNK), parallel: 1 }
+        Chunking { chunk: items.div_ceil(batch::MAX_ARRAY_SIZE).clamp(1, LARGEST_CHUNK), parallel: 1 }
     }
 
     fn fill_manifest(&self, manifest: &mut Manifest, function: &Function, independent: bool) -> Result<()> {
         let note = &self.note;
         if let Some(jobs) = &note.jobs {
             let requested = manifest.resources;
-            manifest.resources = jobs.given(&function.resources, requested)?;
-            jobs.given(&function.resources, Resources { memory_mib: requested.memory_in(2), ..requested })?;
+            manifest.resources = jobs.job_resources(&function.resources, requested)?;
+            jobs.job_resources(&function.resources, Resources { memory_mib: requested.memory_in(2), ..requested })?;
         }
         names::check_tags(&manifest.tags.clone().into_iter().collect::<Vec<_>>())?;
         let definition = note.job_definitions.get(&manifest.function).cloned().unwrap_or_default();
@@ -143,10 +143,10 @@ impl Executor for OnKnot {
         let longest = manifest.task(store_of(note), 1, manifest.retries, u64::MAX);
         let task = Task { inputs: InputLayout::Offsets(u64::MAX), ..longest };
         let length = length_of(&environment(manifest, &task));
-        if length > batch::LARGEST_OVERRIDE {
+        if length > batch::MAX_OVERRIDES_LEN {
             let message = format!(
                 "cannot submit: its environment variables have {length} characters, and AWS Batch accepts at most {}",
-                batch::LARGEST_OVERRIDE
+                batch::MAX_OVERRIDES_LEN
             );
             return Err(Error::new(ErrorKind::Config, message).with_hint(
                 "set variables that are the same for every run with `cargo knot deploy --env`, and pass large values as inputs",

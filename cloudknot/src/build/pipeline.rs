@@ -68,7 +68,7 @@ impl Pipeline {
     }
 
     fn settings(&self) -> ImageSettings {
-        self.image.clone().over(&self.program.settings().image)
+        self.image.clone().or(&self.program.settings().image)
     }
 
     /// Checks the files that the image is built from, before anything is compiled.

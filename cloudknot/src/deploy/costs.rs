@@ -12,19 +12,19 @@ const ADDRESS: f64 = 0.005;
 /// Price of one interface endpoint in one zone per hour, in USD.
 const ENDPOINT: f64 = 0.01;
 /// Number of hours in a month, as AWS counts it.
-const HOURS: f64 = 730.0;
+const HOURS_PER_MONTH: f64 = 730.0;
 /// Number of interface endpoints that `pars.yaml.j2` creates in a network with internet access, and in one without.
 const ENDPOINTS: (u32, u32) = (3, 8);
 
 /// Returns the costs while nothing runs, one sentence each. `network` describes the network of a new Pars: its route
-/// to the internet, whether it has additional endpoints, and its number of subnets. It is `None` if the network is not
-/// ours.
+/// to the internet, whether it has additional endpoints, and its number of subnets. It is `None` if the network already
+/// exists.
 pub(crate) fn idle(network: Option<(Internet, bool, usize)>, min_vcpus: u32) -> Vec<String> {
     let mut costs = Vec::new();
-    let mut cost = |what: &str, an_hour: f64| {
-        let cost = an_hour * HOURS;
+    let mut cost = |resource: &str, usd_per_hour: f64| {
+        let cost = usd_per_hour * HOURS_PER_MONTH;
         costs.push(format!(
-            "{what} cost about {cost:.0} USD a month (list price in us-east-1), whether jobs run or not"
+            "{resource} cost about {cost:.0} USD a month (list price in us-east-1), whether jobs run or not"
         ));
     };
     if let Some((internet, endpoints, subnets)) = network {
@@ -39,8 +39,8 @@ pub(crate) fn idle(network: Option<(Internet, bool, usize)>, min_vcpus: u32) -> 
         };
         if endpoints > 0 {
             let subnets = u32::try_from(subnets).expect("a VPC has few subnets");
-            let what = format!("{endpoints} endpoints in {}", counted(subnets, "subnet"));
-            cost(&what, f64::from(endpoints * subnets) * ENDPOINT);
+            let resource = format!("{endpoints} endpoints in {}", counted(subnets, "subnet"));
+            cost(&resource, f64::from(endpoints * subnets) * ENDPOINT);
         }
     }
     if min_vcpus > 0 {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_template_makes_as_many_endpoints_as_are_counted() {
+    fn endpoint_counts_match_the_template() {
         let template = include_str!("templates/pars.yaml.j2");
         let count = |name: &str| {
             let list = template.lines().find(|line| line.contains(&format!("set {name} ="))).unwrap();

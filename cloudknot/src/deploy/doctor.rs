@@ -1,5 +1,5 @@
-//! Checks that everything exists that a deploy and a map need, on this machine and in the account, and gives advice on
-//! what is missing. Changes nothing; a check that fails does not prevent the others.
+//! Checks that everything exists that a deploy and a map need, on this machine and in the account, and gives advice if
+//! something is missing. Changes nothing; a check that fails does not prevent the others.
 
 use std::error::Error as StdError;
 
@@ -30,7 +30,7 @@ pub struct Examination {
 #[non_exhaustive]
 pub struct Finding {
     /// Subject of the check.
-    pub about: String,
+    pub subject: String,
     /// State of the subject.
     pub state: State,
     /// Description of what was found.
@@ -55,30 +55,30 @@ pub enum State {
 }
 
 impl Finding {
-    fn new(about: impl Into<String>, state: State, found: impl Into<String>) -> Self {
-        Self { about: about.into(), state, found: found.into(), remedy: None }
+    fn new(subject: impl Into<String>, state: State, found: impl Into<String>) -> Self {
+        Self { subject: subject.into(), state, found: found.into(), remedy: None }
     }
 
-    fn good(about: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::new(about, State::Good, found)
+    fn good(subject: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::new(subject, State::Good, found)
     }
 
-    fn doubtful(about: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::new(about, State::Doubtful, found)
+    fn doubtful(subject: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::new(subject, State::Doubtful, found)
     }
 
-    fn bad(about: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::new(about, State::Bad, found)
+    fn bad(subject: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::new(subject, State::Bad, found)
     }
 
-    fn unknown(about: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::new(about, State::Unknown, found)
+    fn unknown(subject: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::new(subject, State::Unknown, found)
     }
 
     /// Creates the finding that a check has failed, in one line; the remedy is the error's hint.
-    fn failed(about: impl Into<String>, state: State, error: &Error) -> Self {
+    fn failed(subject: impl Into<String>, state: State, error: &Error) -> Self {
         let remedy = error.hint().map(str::to_owned);
-        Self { remedy, ..Self::new(about, state, in_one_line(error)) }
+        Self { remedy, ..Self::new(subject, state, in_one_line(error)) }
     }
 
     fn remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -101,7 +101,7 @@ fn in_one_line(error: &(dyn StdError + 'static)) -> String {
 /// let mut examination = Examination::default();
 /// examination.region = Some("eu-central-1".to_owned());
 /// for finding in examine(&examination).await.iter().filter(|finding| finding.state == State::Bad) {
-///     eprintln!("{}: {}", finding.about, finding.found);
+///     eprintln!("{}: {}", finding.subject, finding.found);
 /// }
 /// # }
 /// ```
@@ -120,9 +120,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finding_is_data() {
+    fn finding_serializes_to_json() {
         let finding = Finding::bad("Rust", "none").remedy("install it");
-        let json = serde_json::json!({"about": "Rust", "state": "bad", "found": "none", "remedy": "install it"});
+        let json = serde_json::json!({"subject": "Rust", "state": "bad", "found": "none", "remedy": "install it"});
         assert_eq!(serde_json::json!(finding), json);
     }
 }

@@ -151,7 +151,7 @@ impl Knot {
         builder.get().await
     }
 
-    /// Returns the repository of the image, as `docker pull` takes it.
+    /// Returns the repository of the image, as `docker pull` accepts it.
     pub fn repository(&self) -> &str {
         self.output("RepositoryUri")
     }
@@ -182,8 +182,8 @@ impl Knot {
         functions.filter_map(|(key, id)| Some((id.as_str(), self.outputs.get(key)?.as_str()))).collect()
     }
 
-    /// Returns the backend that runs maps of its functions, for `.on(..)` in a program beside whose crate no Knot, or
-    /// another one, is noted.
+    /// Returns the backend that runs maps of its functions, for `.on(..)` in a program without a Knot, or with
+    /// another one, in its `.cloudknot/`.
     ///
     /// ```no_run
     /// # #[cloudknot::remote]
@@ -201,11 +201,11 @@ impl Knot {
         host_await!(host::backend(self))
     }
 
-    /// Notes the Knot beside the crate in this folder, so that the program's maps run on it, as a deploy from there
+    /// Records the Knot in `.cloudknot/` in this folder, so that the program's maps run on it, as a deploy from there
     /// would.
     ///
     /// # Errors
-    /// Returns an error if its Pars cannot be looked up, or the note cannot be written.
+    /// Returns an error if its Pars cannot be looked up, or the record cannot be written.
     pub async fn use_beside(&self, folder: impl Into<PathBuf>) -> Result<()> {
         let folder = folder.into();
         host_await!(host::use_beside(self, &folder))
@@ -337,8 +337,8 @@ impl KnotBuilder {
 
     image_setters!();
 
-    /// Turns on the feature `aws` of cloudknot if the program lacks it: selects a feature of its package, or edits its
-    /// `Cargo.toml` with `cargo add`. Without this, such a program is refused.
+    /// Enables the feature `aws` of cloudknot if the program lacks it: selects a feature of its package, or edits its
+    /// `Cargo.toml` with `cargo add`. Otherwise, deploying such a program is an error.
     #[must_use]
     pub fn add_feature(mut self) -> Self {
         self.add_feature = true;
@@ -352,12 +352,12 @@ impl KnotBuilder {
         self
     }
 
-    /// Deploys the program: compiles it, pushes its image, creates or changes the resources, and notes beside the
-    /// crate that maps run on the Knot. If nothing has changed, nothing is done.
+    /// Deploys the program: compiles it, pushes its image, creates or changes the resources, and records in
+    /// `.cloudknot/` that maps run on the Knot. If nothing has changed, nothing is done.
     ///
     /// # Errors
     /// Returns an error if a setting is invalid, the program cannot be a worker, the Knot belongs to another program,
-    /// or AWS refuses. Everything that was created until then stays, and the same call continues from there.
+    /// or AWS rejects a request. Everything that was created until then stays, and the same call continues from there.
     pub async fn deploy(self) -> Result<Knot> {
         host_await!(host::deploy(self))
     }
@@ -432,7 +432,7 @@ impl KnotClobber {
         self
     }
 
-    /// Sets the folder of the program's package, where a deploy has noted the Knot; the current folder by default.
+    /// Sets the folder of the program's package, where a deploy has recorded the Knot; the current folder by default.
     pub fn beside(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = folder.into();
         self

@@ -197,7 +197,7 @@ impl ParsBuilder {
     ///
     /// # Errors
     /// Returns an error if a setting is invalid; if the Pars exists with other settings, which are listed; or if AWS
-    /// refuses.
+    /// rejects a request.
     pub async fn create(self) -> Result<Pars> {
         host_await!(host::create(&self))
     }

@@ -18,7 +18,7 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct PlannedStep {
-    /// Stack of the resource; `None` for what is not in a stack.
+    /// Stack of the resource; `None` if it is not in a stack.
     pub stack: Option<String>,
     /// Action on the resource.
     pub action: Action,
@@ -46,9 +46,9 @@ pub enum Action {
 pub(crate) enum Intent {
     /// It is created or changed.
     Apply,
-    /// A dry run: missing permissions are notes of the plan.
+    /// A dry run. Missing permissions are notes of the plan.
     Plan,
-    /// Somebody else creates the stack from the template: permissions and quotas of the caller do not matter.
+    /// The user creates the stack from the template, so that permissions and quotas of the caller do not matter.
     Template,
 }
 
@@ -75,15 +75,15 @@ impl Plan {
     pub(crate) fn stack(&mut self, name: &str, before: Option<&str>, after: &str) {
         let before = before.map(super::template::resources).unwrap_or_default();
         let after = super::template::resources(after);
-        for (resource, wanted) in &after {
+        for (resource, desired) in &after {
             match before.get(resource) {
-                None => self.step(Some(name), Action::Make, resource, &wanted.kind),
-                Some(there) if there != wanted => self.step(Some(name), Action::Change, resource, &wanted.kind),
+                None => self.step(Some(name), Action::Make, resource, &desired.kind),
+                Some(current) if current != desired => self.step(Some(name), Action::Change, resource, &desired.kind),
                 Some(_) => {}
             }
         }
-        for (resource, there) in before.iter().filter(|(resource, _)| !after.contains_key(*resource)) {
-            self.step(Some(name), Action::Remove, resource, &there.kind);
+        for (resource, removed) in before.iter().filter(|(resource, _)| !after.contains_key(*resource)) {
+            self.step(Some(name), Action::Remove, resource, &removed.kind);
         }
     }
 }

@@ -62,7 +62,7 @@ pub struct Scope {
     pub permissions_boundary: Option<String>,
     /// Shared repository of the Knot.
     pub repository: Option<String>,
-    /// ARN of the Knot's queue, if it is not its own.
+    /// ARN of the existing queue that the Knot uses.
     pub queue: Option<String>,
     /// ARNs of existing roles that are used and not created.
     pub adopted_roles: Vec<String>,
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_policy_fits_and_allows_nothing_on_everything() {
+    fn policies_are_short_and_never_allow_all_actions() {
         let scope = Scope::new("123456789012", "eu-central-1", "lab", "sweep");
         for allowed in Allowed::ALL {
             let policy = allowed.policy(&scope);
@@ -188,18 +188,18 @@ mod tests {
     fn policies_allow_the_requests_of_the_code() {
         let mut scope = Scope::new("123456789012", "eu-central-1", "lab", "sweep");
         scope.repository = Some("shared".into());
-        scope.adopted_roles = vec!["arn:aws:iam::123456789012:role/theirs".into()];
+        scope.adopted_roles = vec!["arn:aws:iam::123456789012:role/adopted".into()];
         scope.policies = vec!["arn:aws:iam::aws:policy/AmazonDynamoDBReadOnlyAccess".into()];
         let check = |allowed: Allowed, resource: &str, actions: &[&str]| {
             let policy = allowed.policy(&scope);
-            let texts = |value: &Value| match value {
+            let strings = |value: &Value| match value {
                 Value::Array(all) => all.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>(),
                 one => one.as_str().map(str::to_owned).into_iter().collect(),
             };
-            let of_it = policy["Statement"].as_array().expect("a policy has statements").iter();
-            let meant = |there: &String| there == resource || (resource != "*" && there.ends_with(resource));
-            let of_it = of_it.filter(|one| texts(&one["Resource"]).iter().any(meant));
-            let granted: Vec<_> = of_it.flat_map(|one| texts(&one["Action"])).collect();
+            let statements = policy["Statement"].as_array().expect("a policy has statements").iter();
+            let matches = |pattern: &String| pattern == resource || (resource != "*" && pattern.ends_with(resource));
+            let statements = statements.filter(|one| strings(&one["Resource"]).iter().any(matches));
+            let granted: Vec<_> = statements.flat_map(|one| strings(&one["Action"])).collect();
             for action in actions {
                 assert!(granted.iter().any(|one| one == action), "{} lacks {action} on {resource}", allowed.name());
             }
@@ -211,7 +211,11 @@ mod tests {
         check(Allowed::Deploy, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
         // Requests of `pars/host/resolve.rs` before anything is created.
         check(Allowed::ParsCreate, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
-        check(Allowed::ParsCreate, ":role/theirs", &["iam:GetRole", "iam:ListInstanceProfilesForRole", "iam:PassRole"]);
+        check(
+            Allowed::ParsCreate,
+            ":role/adopted",
+            &["iam:GetRole", "iam:ListInstanceProfilesForRole", "iam:PassRole"],
+        );
         check(Allowed::ParsCreate, "*", &["ec2:DescribeAvailabilityZones"]);
         check(Allowed::Clobber, "/cloudknot-knot-sweep/*", &["cloudformation:GetTemplate"]);
         check(Allowed::Clobber, "*", &["cloudformation:ListStacks"]);
@@ -226,12 +230,12 @@ mod tests {
     }
 
     #[test]
-    fn jobs_reach_their_own_prefix_only() {
+    fn jobs_access_only_their_own_prefix() {
         let mut scope = Scope::new("123456789012", "cn-north-1", "lab", "sweep");
-        scope.bucket = Some("ours".into());
+        scope.bucket = Some("lab-data".into());
         scope.prefix = "team/".into();
         let policy = Allowed::JobRole.policy(&scope);
-        assert_eq!(policy["Statement"][0]["Resource"], "arn:aws-cn:s3:::ours/team/knots/sweep/*");
+        assert_eq!(policy["Statement"][0]["Resource"], "arn:aws-cn:s3:::lab-data/team/knots/sweep/*");
         assert_eq!(policy["Statement"][1]["Condition"]["StringLike"]["s3:prefix"], "team/knots/sweep/*");
     }
 }

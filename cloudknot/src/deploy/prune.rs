@@ -1,6 +1,5 @@
-//! Resources in the account without an owner: stacks that were never completed, images that nothing starts, runs of
-//! Knots that are gone. Finds them, and deletes those that the caller selects. Anything that may be in use is left
-//! alone.
+//! Resources in the account without an owner: stacks that were never completed, images that no job uses, runs of
+//! deleted Knots. Finds them, and deletes those that the caller selects. Anything that may be in use is kept.
 
 #[cfg(not(cloudknot_worker))]
 mod inventory;
@@ -23,7 +22,7 @@ const MIN_AGE: Duration = Duration::from_hours(24);
 /// use cloudknot::prune::Prune;
 ///
 /// for orphan in Prune::new().region("eu-central-1").find().await? {
-///     println!("{}: {}", orphan.name, orphan.why);
+///     println!("{}: {}", orphan.name, orphan.reason);
 ///     if !orphan.has_runs {
 ///         orphan.delete().await?;
 ///     }
@@ -46,7 +45,7 @@ pub struct Orphan {
     /// Name of the resource.
     pub name: String,
     /// Reason why nothing needs it.
-    pub why: String,
+    pub reason: String,
     /// Description of everything that is deleted with it.
     pub deletes: String,
     /// `true` if runs are deleted with it, whose results cannot be restored.
@@ -60,17 +59,17 @@ pub struct Orphan {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum OrphanKind {
-    /// A stack of ours that was never completed, or could not be deleted.
+    /// A stack of cloudknot that was never completed, or could not be deleted.
     Stack,
-    /// A Knot whose Pars is gone.
+    /// A Knot whose Pars no longer exists.
     Knot,
-    /// A revision of a job definition whose Knot is gone, or has a newer one.
+    /// A revision of a job definition whose Knot no longer exists, or has a newer one.
     JobDefinition,
-    /// An image that no job starts any more.
+    /// An image that no job uses any more.
     Image,
-    /// The runs of a Knot that is gone. They may have been kept on purpose by a clobber.
+    /// The runs of a deleted Knot. They may have been kept on purpose by a clobber.
     Runs,
-    /// The templates of a Knot that is gone.
+    /// The templates of a deleted Knot.
     Templates,
 }
 
@@ -117,8 +116,8 @@ impl Prune {
     /// Sets the minimum age of images and incomplete Knots, and of the last deploy of Knots with old revisions; one
     /// day by default.
     ///
-    /// A deploy pushes its image some minutes before anything names it, and programs that were deployed elsewhere name
-    /// the earlier revisions until they are deployed again.
+    /// A deploy pushes its image some minutes before anything refers to it, and programs that were deployed from other
+    /// machines refer to the earlier revisions until they are deployed again.
     #[must_use]
     pub fn min_age(mut self, age: Duration) -> Self {
         self.min_age = age;
@@ -135,10 +134,10 @@ impl Prune {
 }
 
 impl Orphan {
-    /// Deletes the resource. If it was deleted in the meantime, that is not an error.
+    /// Deletes the resource. It is not an error if the resource was deleted in the meantime.
     ///
     /// # Errors
-    /// Returns an error if AWS refuses.
+    /// Returns an error if AWS rejects the request.
     pub async fn delete(self) -> Result<()> {
         host_await!(self.target.delete())
     }

@@ -1,4 +1,4 @@
-//! Templates of stacks and policies, and what a template tells about its stack.
+//! Templates of stacks and policies, and the outputs and resources of a template.
 
 use std::collections::BTreeMap;
 
@@ -34,48 +34,49 @@ pub(crate) struct Resource {
 }
 
 impl Resource {
-    /// Returns the lines of the resource, without those that begin with `beginning`.
-    pub(crate) fn without(&self, beginning: &str) -> Vec<&str> {
-        self.text.lines().map(str::trim).filter(|line| !line.starts_with(beginning)).collect()
+    /// Returns the lines of the resource, without those that start with `prefix`.
+    pub(crate) fn without(&self, prefix: &str) -> Vec<&str> {
+        self.text.lines().map(str::trim).filter(|line| !line.starts_with(prefix)).collect()
     }
 }
 
 /// Returns the source of a template, before it is rendered.
 pub(crate) fn source(name: &str) -> &'static str {
-    TEMPLATES.iter().find(|(template_name, _)| *template_name == name).expect("it is one of ours").1
+    TEMPLATES.iter().find(|(template_name, _)| *template_name == name).expect("the template is embedded").1
 }
 
-/// Renders a template. `values` has to contain every value that the template names.
+/// Renders a template. `values` must have every value that the template uses.
 pub(crate) fn render(name: &str, values: &impl Serialize) -> String {
     let mut environment = Environment::new();
     let whitespace = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
-    environment.set_syntax(whitespace.expect("the syntax is the usual one"));
+    environment.set_syntax(whitespace.expect("the default delimiters are valid"));
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     for (name, text) in TEMPLATES {
-        environment.add_template(name, text).expect("our templates are well-formed");
+        environment.add_template(name, text).expect("the embedded templates are well-formed");
     }
-    let template = environment.get_template(name).expect("it is one of ours");
-    template.render(Serde(values)).expect("every value of a template is given")
+    let template = environment.get_template(name).expect("the template is embedded");
+    template.render(Serde(values)).expect("`values` has every value of the template")
 }
 
 /// Returns the comment at the top of a template that the user creates a stack from. It has no date, so that the same
-/// input always gives the same text.
-pub(crate) fn heading(command: &str, stack: &str, besides: &[String]) -> String {
+/// input always results in the same text.
+pub(crate) fn heading(command: &str, stack: &str, next_steps: &[String]) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let first = [
         format!(
-            "Made by `cargo knot template {command}`, cloudknot {version}. Create from it the stack `{stack}`, with the"
+            "Rendered by `cargo knot template {command}`, cloudknot {version}. Create the stack `{stack}` from it, \
+             with the"
         ),
-        "capability CAPABILITY_IAM: cloudknot finds it by that name.".to_owned(),
+        "capability CAPABILITY_IAM: cloudknot finds the stack by that name.".to_owned(),
     ];
-    first.iter().chain(besides).flat_map(|line| ["# ", line, "\n"]).collect()
+    first.iter().chain(next_steps).flat_map(|line| ["# ", line, "\n"]).collect()
 }
 
-/// Returns the outputs that a template of ours always has, whatever its values are.
+/// Returns the outputs that one of our templates has for all values.
 pub(crate) fn outputs(name: &str) -> impl Iterator<Item = &'static str> {
     let lines = source(name).lines().skip_while(|line| *line != "Outputs:").skip(1);
-    // Outputs inside of `if` and `for` blocks are not always there.
+    // Outputs inside of `if` and `for` blocks do not always exist.
     let mut depth = 0_i32;
     let named = move |line: &'static str| {
         depth += i32::try_from(line.matches("{% if ").count() + line.matches("{% for ").count()).unwrap_or(0);
@@ -86,15 +87,15 @@ pub(crate) fn outputs(name: &str) -> impl Iterator<Item = &'static str> {
     lines.filter_map(named)
 }
 
-/// Returns the value of an output, if a rendered template of ours states it literally.
+/// Returns the value of an output, if one of our rendered templates has it literally.
 pub(crate) fn output_in(template: &str, name: &str) -> Option<String> {
-    let of_this_name = |line: &&str| line.strip_prefix("  ").and_then(|line| line.strip_suffix(':')) == Some(name);
+    let is_name = |line: &&str| line.strip_prefix("  ").and_then(|line| line.strip_suffix(':')) == Some(name);
     let lines = template.lines().skip_while(|line| *line != "Outputs:");
-    let value = lines.skip_while(|line| !of_this_name(line)).nth(1)?.trim().strip_prefix("Value: ")?;
+    let value = lines.skip_while(|line| !is_name(line)).nth(1)?.trim().strip_prefix("Value: ")?;
     serde_json::from_str(value).ok()
 }
 
-/// Returns the resources of a rendered template of ours, by their logical IDs.
+/// Returns the resources of one of our rendered templates, by their logical IDs.
 pub(crate) fn resources(template: &str) -> BTreeMap<String, Resource> {
     let mut found: BTreeMap<String, Resource> = BTreeMap::new();
     let mut current = None;
@@ -125,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outputs_are_those_that_are_always_there() {
+    fn conditional_outputs_are_omitted() {
         let always: Vec<_> = outputs("pars.yaml").collect();
         assert!(
             ["Pars", "Bucket", "LogGroup", "Subnets", "ExecutionRole", "Settings"]
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_is_read_where_it_is_said_outright() {
+    fn literal_output_is_read() {
         let template = "Resources:\n  Pars:\n    Value: \"no\"\nOutputs:\n  Knot:\n    Value: \"sweep\"\n  Pars:\n    Value: \
                         \"lab\"\n  Queue:\n    Value: {Ref: JobQueue}\n";
         assert_eq!(output_in(template, "Pars").as_deref(), Some("lab"));
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn resources_are_told_apart_by_their_names_and_texts() {
+    fn resources_are_parsed_by_name() {
         let template = "# x\nResources:\n  # One\n  A:\n    Type: AWS::S3::Bucket\n    Properties:\n      # why\n      X: 1\n\n  \
                         \"B\":\n    Type: AWS::Batch::JobQueue\nOutputs:\n  C:\n    Value: 1\n";
         let found = resources(template);

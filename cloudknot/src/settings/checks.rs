@@ -1,5 +1,5 @@
-//! Checks of the settings that stand by themselves: each takes the key of the setting and its value. A setting that was not
-//! given passes.
+//! Checks of settings that do not depend on other settings: each takes the key of the setting and its value. A setting
+//! that was not given passes.
 
 #![expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "a check takes the value as it is declared")]
 
@@ -15,8 +15,8 @@ pub(crate) fn range(range: RangeInclusive<u32>) -> impl Fn(&str, &Option<u32>) -
     move |key, value| {
         let Some(value) = value.filter(|value| !range.contains(value)) else { return Ok(()) };
         let hint = match (range.start(), range.end()) {
-            (least, &u32::MAX) => format!("must be at least {least}"),
-            (least, most) => format!("must be from {least} to {most}"),
+            (min, &u32::MAX) => format!("must be at least {min}"),
+            (min, max) => format!("must be from {min} to {max}"),
         };
         Err(Error::new(ErrorKind::Config, format!("invalid `{key}`: {value}")).with_hint(hint))
     }
@@ -41,7 +41,7 @@ pub(super) fn amount(key: &str, text: &Option<String>) -> Result<()> {
 /// Returns an amount of memory or disk in MiB.
 pub(crate) fn mib(key: &str, text: Option<&str>) -> Result<Option<u64>> {
     let amount = text.map(memory_mib).transpose();
-    amount.map_err(|why| Error::new(ErrorKind::Config, format!("invalid `{key}`")).with_source(why))
+    amount.map_err(|error| Error::new(ErrorKind::Config, format!("invalid `{key}`")).with_source(error))
 }
 
 pub(super) fn name(kind: Kind) -> impl Fn(&str, &Option<String>) -> Result<()> {

@@ -46,9 +46,9 @@ pub struct Flag {
 /// Kind of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A text, also of a path or an amount.
+    /// A string, also for a path or an amount.
     Text,
-    /// One of these texts.
+    /// One of these strings.
     Choice(&'static [&'static str]),
     /// A number.
     Number,
@@ -56,9 +56,9 @@ pub enum Kind {
     Count,
     /// `true` or absent.
     Switch,
-    /// A list of texts.
+    /// A list of strings.
     List,
-    /// A table of texts.
+    /// A table of strings.
     Table,
     /// A value that only `Cargo.toml` and code can have.
     Other,
@@ -75,8 +75,8 @@ pub(crate) trait Value: Sized {
     const KIND: Kind;
     /// Value that a builder method sets or adds.
     type Given;
-    /// Returns this value, completed by the one below.
-    fn over(self, below: Self) -> Self;
+    /// Returns this value, completed by the default one.
+    fn or(self, defaults: Self) -> Self;
     /// Sets the value, or adds to it.
     fn set(&mut self, given: Self::Given);
 }
@@ -110,8 +110,8 @@ impl<T: Single> Value for Option<T> {
     const KIND: Kind = T::KIND;
     type Given = T;
 
-    fn over(self, below: Self) -> Self {
-        self.or(below)
+    fn or(self, defaults: Self) -> Self {
+        self.or(defaults)
     }
 
     fn set(&mut self, given: T) {
@@ -123,8 +123,8 @@ impl<T> Value for Vec<T> {
     const KIND: Kind = Kind::List;
     type Given = T;
 
-    fn over(self, below: Self) -> Self {
-        if self.is_empty() { below } else { self }
+    fn or(self, defaults: Self) -> Self {
+        if self.is_empty() { defaults } else { self }
     }
 
     fn set(&mut self, given: T) {
@@ -136,9 +136,9 @@ impl<T> Value for BTreeMap<String, T> {
     const KIND: Kind = Kind::Table;
     type Given = (String, T);
 
-    fn over(self, mut below: Self) -> Self {
-        below.extend(self);
-        below
+    fn or(self, mut defaults: Self) -> Self {
+        defaults.extend(self);
+        defaults
     }
 
     fn set(&mut self, (key, value): (String, T)) {
@@ -148,17 +148,17 @@ impl<T> Value for BTreeMap<String, T> {
 
 /// Declares a struct of settings.
 ///
-/// `over: over` adds a function that merges two structs; `setters: m for f` names the macro with the builder methods, and the
-/// field of the builder that has the settings.
+/// `or: or` adds a function that merges two structs; `setters: m for f` names the macro with the builder methods, and
+/// the field of the builder that has the settings.
 /// `#[flag("--memory AMOUNT", "Jobs")]` gives a setting an option of the command, under this heading of its help.
 /// `#[check(f)]` calls `f(key, &value)`.
 ///
 /// `#[setter(T)]` gives the builder a method that takes a `T`, and that unsets another setting with `in_place_of`.
-/// `#[setter(true)]` is the method of a switch. `#[setter(tag: K, V)]` adds to a table, by a method of this name, and
-/// `#[setter(policy: T)]` to a list.
+/// `#[setter(true)]` is the method of a switch. `#[setter(tag: K, V)]` adds an entry to a table, by a method of this
+/// name, and `#[setter(policy: T)]` to a list.
 macro_rules! declare {
     (
-        $(over: $over:ident,)?
+        $(or: $or:ident,)?
         $(setters: $setters:ident for $place:ident,)?
         $(#[$attribute:meta])*
         pub struct $name:ident {
@@ -186,9 +186,9 @@ macro_rules! declare {
         }
 
         impl $name {
-            $crate::settings::declare::over! { [$($over)?] $($field)* }
+            $crate::settings::declare::or! { [$($or)?] $($field)* }
 
-            /// Checks the form of each setting by itself.
+            /// Checks each setting, independently of the others.
             pub(crate) fn check_each(&self) -> $crate::error::Result<()> {
                 $($($crate::settings::declare::check(stringify!($field), &self.$field, $check)?;)?)*
                 Ok(())
@@ -212,13 +212,14 @@ macro_rules! flag {
 }
 
 /// Expands to the function that merges two structs, if it is requested.
-macro_rules! over {
+macro_rules! or {
     ([] $($field:ident)*) => {};
-    ([$over:ident] $($field:ident)*) => {
-        /// Returns these settings, completed by those of `below`. Tables are merged, and lists are replaced.
+    ([$or:ident] $($field:ident)*) => {
+        /// Returns these settings, with those of `defaults` where none was given. Tables are merged, and lists are
+        /// replaced.
         #[must_use]
-        pub fn $over(self, below: Self) -> Self {
-            Self { $($field: $crate::settings::declare::Value::over(self.$field, below.$field),)* }
+        pub fn $or(self, defaults: Self) -> Self {
+            Self { $($field: $crate::settings::declare::Value::or(self.$field, defaults.$field),)* }
         }
     };
 }
@@ -240,7 +241,9 @@ macro_rules! setters {
 macro_rules! setter {
     ($docs:tt $name:ident $place:ident $field:ident []) => {};
     ([$($docs:tt)*] $name:ident $place:ident $field:ident [true]) => {
-        #[doc = concat!("Turns on [`", stringify!($field), "`](field@", stringify!($name), "::", stringify!($field), "):")]
+        #[doc = concat!(
+            "Enables [`", stringify!($field), "`](field@", stringify!($name), "::", stringify!($field), "):"
+        )]
         $($docs)*
         #[must_use]
         pub fn $field(mut self) -> Self {
@@ -249,7 +252,9 @@ macro_rules! setter {
         }
     };
     ([$($docs:tt)*] $name:ident $place:ident $field:ident [$method:ident: $key:ty, $value:ty]) => {
-        #[doc = concat!("Adds to [`", stringify!($field), "`](field@", stringify!($name), "::", stringify!($field), "):")]
+        #[doc = concat!(
+            "Adds an entry to [`", stringify!($field), "`](field@", stringify!($name), "::", stringify!($field), "):"
+        )]
         $($docs)*
         #[must_use]
         pub fn $method(mut self, key: $key, value: $value) -> Self {
@@ -258,7 +263,9 @@ macro_rules! setter {
         }
     };
     ([$($docs:tt)*] $name:ident $place:ident $field:ident [$method:ident: $argument:ty]) => {
-        #[doc = concat!("Adds to [`", stringify!($field), "`](field@", stringify!($name), "::", stringify!($field), "):")]
+        #[doc = concat!(
+            "Adds an entry to [`", stringify!($field), "`](field@", stringify!($name), "::", stringify!($field), "):"
+        )]
         $($docs)*
         #[must_use]
         pub fn $method(mut self, value: $argument) -> Self {
@@ -267,7 +274,9 @@ macro_rules! setter {
         }
     };
     ([$($docs:tt)*] $name:ident $place:ident $field:ident [$argument:ty $(, in_place_of: $other:ident)?]) => {
-        #[doc = concat!("Gives a value for [`", stringify!($field), "`](field@", stringify!($name), "::", stringify!($field), "):")]
+        #[doc = concat!(
+            "Sets [`", stringify!($field), "`](field@", stringify!($name), "::", stringify!($field), "):"
+        )]
         $($docs)*
         #[must_use]
         pub fn $field(mut self, value: $argument) -> Self {
@@ -278,7 +287,7 @@ macro_rules! setter {
     };
 }
 
-pub(crate) use {declare, flag, over, setter, setters};
+pub(crate) use {declare, flag, or, setter, setters};
 
 /// Checks a value, under the key of its field in `Cargo.toml`.
 pub(crate) fn check<T>(field: &str, value: &T, check: impl FnOnce(&str, &T) -> Result<()>) -> Result<()> {

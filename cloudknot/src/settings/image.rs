@@ -16,7 +16,7 @@ declare! {
     pub struct ImageSettings {
         /// PEM files of certificate authorities that are trusted besides the public ones, by the worker and for pushes.
         #[flag("--ca-bundle FILE", "Image")]
-        #[setter(impl Into<PathBuf>)]
+        #[setter(ca_bundle: impl Into<PathBuf>)]
         pub ca_bundle: Vec<PathBuf>,
         /// Base image of the worker, for native libraries or files. The local Docker engine pulls it, and the worker is linked
         /// dynamically.
@@ -36,8 +36,9 @@ impl ImageSettings {
         self.base_image.is_some() || self.dockerfile.is_some()
     }
 
-    /// Returns these settings on top of those of a package: authorities are added, and a base replaces another.
-    pub(crate) fn over(mut self, package: &Self) -> Self {
+    /// Returns these settings, completed by those of a package: authorities of both are trusted, and a base replaces
+    /// that of the package.
+    pub(crate) fn or(mut self, package: &Self) -> Self {
         self.ca_bundle.splice(0..0, package.ca_bundle.iter().cloned());
         if !self.has_base() {
             self.base_image.clone_from(&package.base_image);
@@ -46,13 +47,13 @@ impl ImageSettings {
         self
     }
 
-    /// Checks the settings by themselves, and that there is at most one base.
+    /// Checks each setting, and that there is at most one base.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_each()?;
         if self.base_image.is_none() || self.dockerfile.is_none() {
             return Ok(());
         }
-        let message = "invalid `base-image` with `dockerfile`: an image has one base";
-        Err(Error::new(ErrorKind::Config, message).with_hint("name one of them"))
+        let message = "invalid `base-image` with `dockerfile`: must not be used together";
+        Err(Error::new(ErrorKind::Config, message).with_hint("set one of them"))
     }
 }

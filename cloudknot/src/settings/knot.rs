@@ -10,7 +10,7 @@ use super::names::{self, Kind};
 use crate::error;
 
 declare! {
-    over: over,
+    or: or,
     setters: knot_setters for settings,
     /// Settings of a Knot. A setting that was not given is `None` or empty.
     #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

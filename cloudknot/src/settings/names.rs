@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Maximum number of the user's tags on a resource: AWS allows 50, and two are cloudknot's own.
-const TAGS: usize = 48;
+const MAX_TAGS: usize = 48;
 
 /// Numbers of days for which CloudWatch can keep logs.
 const RETENTION: [u32; 22] =
@@ -42,7 +42,7 @@ pub(crate) enum Secret {
 }
 
 impl Kind {
-    fn what(self) -> &'static str {
+    fn label(self) -> &'static str {
         match self {
             Self::Pars => "Pars name",
             Self::Knot => "Knot name",
@@ -66,8 +66,8 @@ impl Kind {
             Self::Variable => "use a name without `=` that starts with neither CLOUDKNOT_ nor AWS_BATCH",
             Self::Key => "write its ARN: arn:aws:kms:<region>:<account>:key/<id>",
             Self::Queue => "write its ARN: arn:aws:batch:<region>:<account>:job-queue/<name>",
-            Self::FileSystem => "write its id, as in fs-0123456789abcdef0",
-            Self::AccessPoint => "write its id, as in fsap-0123456789abcdef0",
+            Self::FileSystem => "write its ID, as in fs-0123456789abcdef0",
+            Self::AccessPoint => "write its ID, as in fsap-0123456789abcdef0",
         }
     }
 }
@@ -77,17 +77,17 @@ impl Kind {
 /// # Errors
 /// Returns an error if AWS would reject it, or would reject the names that are derived from it.
 pub(crate) fn check_name(kind: Kind, name: &str) -> Result<()> {
-    let wrong = match kind {
+    let problem = match kind {
         Kind::Pars | Kind::Knot => own_name(name),
         Kind::Bucket => bucket(name),
         Kind::RolePath => role_path(name),
         Kind::Variable => variable(name),
         Kind::Key => arn(name, "kms", "key/"),
         Kind::Queue => arn(name, "batch", "job-queue/"),
-        Kind::FileSystem => of_efs(name, "fs-"),
-        Kind::AccessPoint => of_efs(name, "fsap-"),
+        Kind::FileSystem => efs_id(name, "fs-"),
+        Kind::AccessPoint => efs_id(name, "fsap-"),
     };
-    wrong.map_or(Ok(()), |wrong| Err(refused(name, kind.what(), wrong, kind.form())))
+    problem.map_or(Ok(()), |problem| Err(refused(name, kind.label(), problem, kind.form())))
 }
 
 /// Checks that resources can have these tags in addition to cloudknot's own.
@@ -97,24 +97,24 @@ pub(crate) fn check_name(kind: Kind, name: &str) -> Result<()> {
 pub(crate) fn check_tags(tags: &[(String, String)]) -> Result<()> {
     const FORM: &str =
         "keys of 1 to 128 characters and values of up to 256: letters, digits, spaces and _ . : / = + - @";
-    if tags.len() > TAGS {
-        let message = format!("too many tags: {} of at most {TAGS} besides those of cloudknot", tags.len());
-        return Err(Error::new(ErrorKind::Config, message).with_hint("leave some out"));
+    if tags.len() > MAX_TAGS {
+        let message = format!("invalid tags: must be at most {MAX_TAGS} besides those of cloudknot");
+        return Err(Error::new(ErrorKind::Config, message).with_hint("remove some"));
     }
     for (index, (key, value)) in tags.iter().enumerate() {
-        let reserved = key.get(..4).is_some_and(|begins| begins.eq_ignore_ascii_case("aws:"));
-        let wrong = match (key.chars().count(), value.chars().count()) {
+        let reserved = key.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("aws:"));
+        let problem = match (key.chars().count(), value.chars().count()) {
             (0, _) => "the key must not be empty",
             (129.., _) => "the key must have at most 128 characters",
             (_, 257..) => "the value must have at most 256 characters",
             _ if reserved || key.starts_with("cloudknot:") => {
-                "keys that start with `aws:` or `cloudknot:` are reserved"
+                "the key must not start with `aws:` or `cloudknot:`, which are reserved"
             }
-            _ if !key.chars().chain(value.chars()).all(of_tags) => "must consist of characters that tags can have",
-            _ if tags[..index].iter().any(|(before, _)| before == key) => "the key must be unique",
+            _ if !key.chars().chain(value.chars()).all(is_tag_char) => "must consist of characters that tags can have",
+            _ if tags[..index].iter().any(|(earlier, _)| earlier == key) => "the key must be unique",
             _ => continue,
         };
-        return Err(refused(&format!("{key}={value}"), "tag", wrong, FORM));
+        return Err(refused(&format!("{key}={value}"), "tag", problem, FORM));
     }
     Ok(())
 }
@@ -127,11 +127,12 @@ pub(crate) fn check_retention(days: u32) -> Result<()> {
     if RETENTION.contains(&days) {
         return Ok(());
     }
-    let after = RETENTION.iter().find(|&&known| known > days).or(RETENTION.last()).expect("there are some");
+    let next =
+        RETENTION.iter().find(|&&supported| supported > days).or(RETENTION.last()).expect("`RETENTION` is not empty");
     let all: Vec<String> = RETENTION.iter().map(ToString::to_string).collect();
     let message = format!("invalid `log-retention`: CloudWatch does not support {days} days");
     Err(Error::new(ErrorKind::Config, message)
-        .with_hint(format!("use {after}; the supported values are {}", all.join(", "))))
+        .with_hint(format!("use {next}; the supported values are {}", all.join(", "))))
 }
 
 /// Parses the ARN of a secret: `arn:aws:secretsmanager:…:secret:<name>`, which `:<key>::` may follow, or
@@ -139,21 +140,21 @@ pub(crate) fn check_retention(days: u32) -> Result<()> {
 ///
 /// # Errors
 /// Returns an error if it is neither.
-pub(crate) fn secret(from: &str) -> Result<Secret> {
+pub(crate) fn secret(value: &str) -> Result<Secret> {
     const FORM: &str = "write the ARN of a secret (arn:aws:secretsmanager:<region>:<account>:secret:<name>, followed by \
     `:<key>::` for one value of a JSON secret) or of a parameter (arn:aws:ssm:<region>:<account>:parameter/<name>)";
-    let failed = |wrong: &str| Err(refused(from, "secret", wrong, FORM));
-    if arn(from, "ssm", "parameter/").is_none() {
-        return Ok(Secret::Parameter(from.to_owned()));
+    let failed = |problem: &str| Err(refused(value, "secret", problem, FORM));
+    if arn(value, "ssm", "parameter/").is_none() {
+        return Ok(Secret::Parameter(value.to_owned()));
     }
-    if let Some(wrong) = arn(from, "secretsmanager", "secret:") {
-        return failed(wrong);
+    if let Some(problem) = arn(value, "secretsmanager", "secret:") {
+        return failed(problem);
     }
     // An ARN has six parts and the name. For a single value of the secret, its key, a version stage and a version ID
     // follow.
-    let parts: Vec<&str> = from.split(':').collect();
+    let parts: Vec<&str> = value.split(':').collect();
     match parts[7..] {
-        [] => Ok(Secret::Manager(from.to_owned())),
+        [] => Ok(Secret::Manager(value.to_owned())),
         ["", "", ""] => failed("the JSON key must not be empty"),
         [_, _, _] => Ok(Secret::Manager(parts[..7].join(":"))),
         [_] => failed("two colons must follow the JSON key"),
@@ -161,16 +162,16 @@ pub(crate) fn secret(from: &str) -> Result<Secret> {
     }
 }
 
-pub(super) fn refused(value: &str, what: &str, wrong: &str, form: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("invalid {what} `{value}`: {wrong}")).with_hint(form)
+pub(super) fn refused(value: &str, label: &str, problem: &str, form: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("invalid {label} `{value}`: {problem}")).with_hint(form)
 }
 
 fn own_name(name: &str) -> Option<&'static str> {
-    let known = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
     match name {
         "" => Some("must not be empty"),
         _ if !name.starts_with(|c: char| c.is_ascii_alphabetic()) => Some("must start with a letter"),
-        _ if !name.chars().all(known) => Some("must consist of letters, digits and `-`"),
+        _ if !name.chars().all(allowed) => Some("must consist of letters, digits and `-`"),
         // ECR rejects such a repository.
         _ if name.ends_with('-') => Some("must not end with `-`"),
         _ if name.len() > 45 => Some("must have at most 45 characters"),
@@ -180,20 +181,24 @@ fn own_name(name: &str) -> Option<&'static str> {
 
 /// Returns the rule of S3 that a bucket name violates ("General purpose bucket naming rules" of its user guide).
 fn bucket(name: &str) -> Option<&'static str> {
-    let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    let at_an_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let beginnings = ["xn--", "sthree-", "amzn-s3-demo-"];
-    let ends = ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"];
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let prefixes = ["xn--", "sthree-", "amzn-s3-demo-"];
+    let suffixes = ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"];
     match name {
         _ if !(3..=63).contains(&name.len()) => Some("must have 3 to 63 characters"),
-        _ if !name.chars().all(known) => Some("must consist of lower-case letters, digits, `-` and `.`"),
-        _ if !name.starts_with(at_an_end) || !name.ends_with(at_an_end) => {
+        _ if !name.chars().all(allowed) => Some("must consist of lower-case letters, digits, `-` and `.`"),
+        _ if !name.starts_with(alphanumeric) || !name.ends_with(alphanumeric) => {
             Some("must start and end with a letter or digit")
         }
         _ if name.contains("..") => Some("must not have two dots in a row"),
         _ if name.parse::<Ipv4Addr>().is_ok() => Some("must not be an IP address"),
-        _ if beginnings.iter().any(|begins| name.starts_with(begins)) => Some("S3 reserves this prefix"),
-        _ if ends.iter().any(|end| name.ends_with(end)) => Some("S3 reserves this suffix"),
+        _ if prefixes.iter().any(|prefix| name.starts_with(prefix)) => {
+            Some("must not start with a prefix that S3 reserves")
+        }
+        _ if suffixes.iter().any(|suffix| name.ends_with(suffix)) => {
+            Some("must not end with a suffix that S3 reserves")
+        }
         _ => None,
     }
 }
@@ -216,24 +221,24 @@ fn variable(name: &str) -> Option<&'static str> {
     match name {
         "" => Some("must not be empty"),
         _ if name.contains(['=', '\0']) => Some("must not contain `=` or a null character"),
-        _ if name.starts_with("AWS_BATCH") => Some("AWS Batch reserves the prefix AWS_BATCH"),
-        _ if name.starts_with("CLOUDKNOT_") => Some("cloudknot reserves the prefix CLOUDKNOT_"),
+        _ if name.starts_with("AWS_BATCH") => Some("must not start with AWS_BATCH, which AWS Batch reserves"),
+        _ if name.starts_with("CLOUDKNOT_") => Some("must not start with CLOUDKNOT_, which cloudknot reserves"),
         _ => None,
     }
 }
 
-/// Returns the reason why a text is not an ARN of this service that has a region, an account, and a resource that
-/// begins with `resource` and continues.
+/// Returns the reason why a string is not an ARN of this service that has a region, an account, and a resource that
+/// starts with `resource` and continues.
 fn arn(text: &str, service: &str, resource: &str) -> Option<&'static str> {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
-    let [begins, partition, of, region, account, named] = parts[..] else {
+    let [scheme, partition, named_service, region, account, rest] = parts[..] else {
         return Some("must be an ARN");
     };
     let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
-    let name = named.strip_prefix(resource);
+    let name = rest.strip_prefix(resource);
     match () {
-        () if begins != "arn" || !partition.starts_with("aws") => Some("must be an ARN"),
-        () if of != service => Some("must be an ARN of the right service"),
+        () if scheme != "arn" || !partition.starts_with("aws") => Some("must be an ARN"),
+        () if named_service != service => Some("must be an ARN of the right service"),
         () if region.is_empty() || !is_account => Some("the ARN must have a region and an account of 12 digits"),
         () if name.is_none() => Some("must be the ARN of the right kind of resource"),
         () if name.is_some_and(|name| name.is_empty() || name.starts_with(':')) => Some("the ARN must end with a name"),
@@ -242,13 +247,13 @@ fn arn(text: &str, service: &str, resource: &str) -> Option<&'static str> {
     }
 }
 
-fn of_efs(id: &str, begins: &str) -> Option<&'static str> {
-    let hex = id.strip_prefix(begins).unwrap_or_default();
-    let known = (8..=40).contains(&hex.len()) && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    (!known).then_some("must be an ID of this kind")
+fn efs_id(id: &str, prefix: &str) -> Option<&'static str> {
+    let hex = id.strip_prefix(prefix).unwrap_or_default();
+    let is_valid = (8..=40).contains(&hex.len()) && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (!is_valid).then_some("must be an ID of this kind")
 }
 
-fn of_tags(c: char) -> bool {
+fn is_tag_char(c: char) -> bool {
     c.is_alphanumeric() || c == ' ' || "_.:/=+-@".contains(c)
 }
 
@@ -257,30 +262,30 @@ mod tests {
     use super::*;
 
     /// Returns the part of the message after the colon, or `None` if the name is valid.
-    fn wrong(kind: Kind, name: &str) -> Option<String> {
+    fn problem(kind: Kind, name: &str) -> Option<String> {
         let error = check_name(kind, name).err()?;
         assert!(error.hint().is_some());
-        let begins = format!("invalid {} `{name}`: ", kind.what());
-        Some(error.to_string().strip_prefix(&begins).unwrap_or_else(|| panic!("{error}")).to_owned())
+        let prefix = format!("invalid {} `{name}`: ", kind.label());
+        Some(error.to_string().strip_prefix(&prefix).unwrap_or_else(|| panic!("{error}")).to_owned())
     }
 
-    fn takes(kind: Kind, names: &[&str]) {
+    fn accepts(kind: Kind, names: &[&str]) {
         for name in names {
-            assert_eq!(wrong(kind, name), None, "{name}");
+            assert_eq!(problem(kind, name), None, "{name}");
         }
     }
 
-    fn refuses(kind: Kind, names: &[(&str, &str)]) {
+    fn rejects(kind: Kind, names: &[(&str, &str)]) {
         for (name, why) in names {
-            let found = wrong(kind, name);
+            let found = problem(kind, name);
             assert!(found.as_ref().is_some_and(|found| found.contains(why)), "{name}: {found:?}");
         }
     }
 
     #[test]
-    fn names_of_knots_begin_with_a_letter() {
+    fn knot_name_must_start_with_a_letter() {
         let (longest, longer) = ("a".repeat(45), "a".repeat(46));
-        takes(Kind::Knot, &["a", "sweep", "Sweep-2", "a--b", &longest]);
+        accepts(Kind::Knot, &["a", "sweep", "Sweep-2", "a--b", &longest]);
         let bad = [
             ("", "must not be empty"),
             ("2nd", "start with a letter"),
@@ -290,16 +295,16 @@ mod tests {
             ("a-", "must not end with"),
             (&*longer, "at most 45"),
         ];
-        refuses(Kind::Knot, &bad);
+        rejects(Kind::Knot, &bad);
         let error = check_name(Kind::Pars, "9").unwrap_err();
         assert_eq!(error.to_string(), "invalid Pars name `9`: must start with a letter");
         assert_eq!(error.kind(), ErrorKind::Config);
     }
 
     #[test]
-    fn names_of_buckets_follow_s3s_rules() {
+    fn bucket_name_must_follow_the_rules_of_s3() {
         let (longest, longer) = ("a".repeat(63), "a".repeat(64));
-        takes(Kind::Bucket, &["lab", "1a2", "my.lab-data", "1.2.3.4.5", &longest]);
+        accepts(Kind::Bucket, &["lab", "1a2", "my.lab-data", "1.2.3.4.5", &longest]);
         let bad = [
             ("ab", "3 to 63"),
             (&*longer, "3 to 63"),
@@ -314,12 +319,12 @@ mod tests {
             ("lab-s3alias", "suffix"),
             ("lab--x-s3", "suffix"),
         ];
-        refuses(Kind::Bucket, &bad);
+        rejects(Kind::Bucket, &bad);
     }
 
     #[test]
     fn paths_and_variables_are_checked() {
-        takes(Kind::RolePath, &["/", "/team/", "/a/b/"]);
+        accepts(Kind::RolePath, &["/", "/team/", "/a/b/"]);
         let long = format!("/{}/", "a".repeat(511));
         let bad = [
             ("", "a slash"),
@@ -329,23 +334,23 @@ mod tests {
             ("/a b/", "without spaces"),
             (&*long, "512"),
         ];
-        refuses(Kind::RolePath, &bad);
-        takes(Kind::Variable, &["API_KEY", "aws_batch", "AWS_REGION"]);
+        rejects(Kind::RolePath, &bad);
+        accepts(Kind::Variable, &["API_KEY", "aws_batch", "AWS_REGION"]);
         let bad = [
             ("", "empty"),
             ("A=B", "`=`"),
             ("AWS_BATCH_X", "AWS Batch reserves"),
             ("CLOUDKNOT_RUN", "cloudknot reserves"),
         ];
-        refuses(Kind::Variable, &bad);
+        rejects(Kind::Variable, &bad);
     }
 
     #[test]
     fn arns_must_match_service_and_resource() {
         let key = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab";
-        takes(Kind::Key, &[key, "arn:aws-cn:kms:cn-north-1:123456789012:key/mrk-1"]);
+        accepts(Kind::Key, &[key, "arn:aws-cn:kms:cn-north-1:123456789012:key/mrk-1"]);
         let queue = "arn:aws:batch:eu-central-1:123456789012:job-queue/lab";
-        takes(Kind::Queue, &[queue, "arn:aws-us-gov:batch:us-gov-west-1:123456789012:job-queue/a_b"]);
+        accepts(Kind::Queue, &[queue, "arn:aws-us-gov:batch:us-gov-west-1:123456789012:job-queue/a_b"]);
         let bad = [
             ("lab", "must be an ARN"),
             ("arn:aws:kms", "must be an ARN"),
@@ -357,51 +362,51 @@ mod tests {
             ("arn:aws:kms:eu-central-1:123456789012:key/", "must end with a name"),
             ("arn:aws:kms:eu-central-1:123456789012:key/1 ", "spaces"),
         ];
-        refuses(Kind::Key, &bad);
-        refuses(
+        rejects(Kind::Key, &bad);
+        rejects(
             Kind::Queue,
             &[
                 (key, "the right service"),
                 ("arn:aws:batch:r:123456789012:job-definition/a", "the right kind of resource"),
             ],
         );
-        takes(Kind::FileSystem, &["fs-01234567", "fs-0123456789abcdef0"]);
-        takes(Kind::AccessPoint, &["fsap-0123456789abcdef0"]);
-        refuses(Kind::FileSystem, &[("fs-0123", "ID"), ("fs-0123456X", "ID"), ("fsap-01234567", "ID"), ("", "ID")]);
+        accepts(Kind::FileSystem, &["fs-01234567", "fs-0123456789abcdef0"]);
+        accepts(Kind::AccessPoint, &["fsap-0123456789abcdef0"]);
+        rejects(Kind::FileSystem, &[("fs-0123", "ID"), ("fs-0123456X", "ID"), ("fsap-01234567", "ID"), ("", "ID")]);
     }
 
     #[test]
-    fn secrets_are_parted_from_their_keys() {
-        let of = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:lab-AbCdEf";
-        let manager = Secret::Manager(of.to_owned());
-        assert_eq!(secret(of).unwrap(), manager);
-        assert_eq!(secret(&format!("{of}:password::")).unwrap(), manager);
-        assert_eq!(secret(&format!("{of}:password:AWSCURRENT:")).unwrap(), manager);
-        assert_eq!(secret(&format!("{of}::AWSPREVIOUS:")).unwrap(), manager);
+    fn json_key_is_stripped_from_secret_arn() {
+        let whole = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:lab-AbCdEf";
+        let manager = Secret::Manager(whole.to_owned());
+        assert_eq!(secret(whole).unwrap(), manager);
+        assert_eq!(secret(&format!("{whole}:password::")).unwrap(), manager);
+        assert_eq!(secret(&format!("{whole}:password:AWSCURRENT:")).unwrap(), manager);
+        assert_eq!(secret(&format!("{whole}::AWSPREVIOUS:")).unwrap(), manager);
         let parameter = "arn:aws:ssm:eu-central-1:123456789012:parameter/lab/token";
         assert_eq!(secret(parameter).unwrap(), Secret::Parameter(parameter.to_owned()));
-        let check = |from: &str, why: &str| {
-            let error = secret(from).unwrap_err();
+        let check = |value: &str, why: &str| {
+            let error = secret(value).unwrap_err();
             assert!(error.to_string().ends_with(why), "{error}");
         };
-        check(&format!("{of}:password"), "two colons must follow the JSON key");
-        check(&format!("{of}:a:b"), "must have the colons of an ARN");
-        check(&format!("{of}:a:b:c:d"), "must have the colons of an ARN");
-        check(&format!("{of}:::"), "the JSON key must not be empty");
+        check(&format!("{whole}:password"), "two colons must follow the JSON key");
+        check(&format!("{whole}:a:b"), "must have the colons of an ARN");
+        check(&format!("{whole}:a:b:c:d"), "must have the colons of an ARN");
+        check(&format!("{whole}:::"), "the JSON key must not be empty");
         check("arn:aws:secretsmanager:eu-central-1:123456789012:secret:", "the ARN must end with a name");
         check("arn:aws:ssm:eu-central-1:123456789012:document/lab", "the right service");
         check("API_KEY", "must be an ARN");
     }
 
     #[test]
-    fn tags_are_what_aws_takes_and_not_ours() {
+    fn tags_must_be_valid_and_not_reserved() {
         let tag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        let takes = |tags: &[(String, String)]| check_tags(tags).unwrap();
-        takes(&[]);
-        takes(&[tag("Owner", "Ada Lovelace"), tag("Kostenstelle", "Größe/7 @ a+b"), tag("Name", ""), tag("Aw", "x")]);
-        takes(&[tag(&"k".repeat(128), &"v".repeat(256))]);
+        let accepts = |tags: &[(String, String)]| check_tags(tags).unwrap();
+        accepts(&[]);
+        accepts(&[tag("Owner", "Ada Lovelace"), tag("Kostenstelle", "Größe/7 @ a+b"), tag("Name", ""), tag("Aw", "x")]);
+        accepts(&[tag(&"k".repeat(128), &"v".repeat(256))]);
         let many = |number: usize| (0..number).map(|n| tag(&n.to_string(), "")).collect::<Vec<_>>();
-        takes(&many(48));
+        accepts(&many(48));
         let check = |tags: &[(String, String)], why: &str| {
             let error = check_tags(tags).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");

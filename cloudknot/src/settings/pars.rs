@@ -9,11 +9,11 @@ use super::declare::{Kind as ValueKind, Single, declare};
 use super::names::Kind;
 use crate::error::Result;
 
-/// Number of days after which runs and logs are deleted.
-const DAYS: u32 = 30;
+/// Default number of days after which runs and logs are deleted.
+const DEFAULT_EXPIRY_DAYS: u32 = 30;
 
-/// Addresses of a new VPC.
-const CIDR: &str = "10.0.0.0/16";
+/// Default addresses of a new VPC.
+const DEFAULT_CIDR: &str = "10.0.0.0/16";
 
 declare! {
     setters: pars_setters for settings,
@@ -143,19 +143,17 @@ impl Single for Internet {
 }
 
 impl ParsSettings {
-    /// Checks the settings by themselves, and that they do not exclude each other.
+    /// Checks each setting, and that the settings do not exclude each other.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_each()?;
-        match self.of_a_new_vpc() {
-            Some(other) if self.vpc.is_some() => {
-                Err(refused(&format!("`{other}` with `vpc`"), "it is a setting of a new VPC"))
-            }
+        match self.new_vpc_setting() {
+            Some(other) if self.vpc.is_some() => Err(refused(&format!("`{other}` with `vpc`"), "requires a new VPC")),
             _ => Ok(()),
         }
     }
 
-    /// Returns the key of a given setting of a new VPC.
-    fn of_a_new_vpc(&self) -> Option<&'static str> {
+    /// Returns the key of the first given setting that is only for a new VPC.
+    fn new_vpc_setting(&self) -> Option<&'static str> {
         let all = [
             ("cidr", self.cidr.is_some()),
             ("internet", self.internet.is_some()),
@@ -168,9 +166,9 @@ impl ParsSettings {
     pub(crate) fn network(&self) -> Network {
         match &self.vpc {
             Some(id) => Network::Vpc(id.clone()),
-            None if self.of_a_new_vpc().is_none() => Network::Default,
+            None if self.new_vpc_setting().is_none() => Network::Default,
             None => Network::New {
-                cidr: self.cidr.clone().unwrap_or_else(|| CIDR.to_owned()),
+                cidr: self.cidr.clone().unwrap_or_else(|| DEFAULT_CIDR.to_owned()),
                 tenancy: self.tenancy.unwrap_or_default(),
                 internet: self.internet.unwrap_or_default(),
                 endpoints: self.endpoints.unwrap_or_default(),
@@ -186,12 +184,12 @@ impl ParsSettings {
 
     /// Returns the number of days after which runs are deleted; `None` for never.
     pub(crate) fn expire_runs(&self) -> Option<u32> {
-        Some(self.expire_runs.unwrap_or(DAYS)).filter(|days| *days > 0)
+        Some(self.expire_runs.unwrap_or(DEFAULT_EXPIRY_DAYS)).filter(|days| *days > 0)
     }
 
     /// Returns the number of days after which logs are deleted; `None` for never.
     pub(crate) fn log_retention(&self) -> Option<u32> {
-        Some(self.log_retention.unwrap_or(DAYS)).filter(|days| *days > 0)
+        Some(self.log_retention.unwrap_or(DEFAULT_EXPIRY_DAYS)).filter(|days| *days > 0)
     }
 
     pub(crate) fn role_path(&self) -> &str {
@@ -236,12 +234,12 @@ mod tests {
         check(r#"{"internet": "nat"}"#, Ok(new("10.0.0.0/16", public.0, Internet::Nat, false)));
         check(r#"{"tenancy": "dedicated"}"#, Ok(new("10.0.0.0/16", Tenancy::Dedicated, public.1, false)));
         check(r#"{"endpoints": true}"#, Ok(new("10.0.0.0/16", public.0, public.1, true)));
-        let why = "invalid `internet` with `vpc`: it is a setting of a new VPC";
+        let why = "invalid `internet` with `vpc`: requires a new VPC";
         check(r#"{"vpc": "vpc-1", "internet": "none"}"#, Err(why));
     }
 
     #[test]
-    fn a_default_equals_the_same_value_given() {
+    fn default_equals_the_same_value_given() {
         let check = |json: &str, same: &str| {
             let [one, other] = [json, same].map(|json| serde_json::from_str::<ParsSettings>(json).unwrap());
             assert_ne!(one, other);

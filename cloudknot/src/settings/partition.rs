@@ -4,7 +4,7 @@
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Partition {
     /// Prefix of the names of its regions.
-    begins: &'static str,
+    region_prefix: &'static str,
     /// Name of the partition in ARNs.
     pub(crate) name: &'static str,
     /// Domain of its services.
@@ -26,7 +26,7 @@ pub(crate) struct Iam {
 }
 
 /// All partitions, as in `partitions.json` of the SDKs; the endpoints of IAM as in its SDK (`config/endpoint.rs` of
-/// aws-sdk-iam 1.133). The last partition has all other regions.
+/// aws-sdk-iam 1.133). The last partition matches all other regions.
 const PARTITIONS: [Partition; 8] = [
     partition(
         "cn-",
@@ -68,18 +68,18 @@ const PARTITIONS: [Partition; 8] = [
 
 /// Creates a partition from the prefix of its regions; its name, domain and dual-stack domain; and the host, the
 /// dual-stack host and the region of IAM.
-const fn partition(begins: &'static str, own: [&'static str; 3], of_iam: [&'static str; 3]) -> Partition {
-    let [name, domain, dual_stack] = own;
-    let [host, dual_stack_of_iam, region] = of_iam;
-    let iam = Iam { host, dual_stack: dual_stack_of_iam, region };
-    Partition { begins, name, domain, dual_stack, iam }
+const fn partition(region_prefix: &'static str, names: [&'static str; 3], iam: [&'static str; 3]) -> Partition {
+    let [name, domain, dual_stack] = names;
+    let [host, iam_dual_stack, region] = iam;
+    let iam = Iam { host, dual_stack: iam_dual_stack, region };
+    Partition { region_prefix, name, domain, dual_stack, iam }
 }
 
 impl Partition {
     /// Returns the partition that a region belongs to.
     pub(crate) fn of(region: &str) -> &'static Self {
-        let found = PARTITIONS.iter().find(|partition| region.starts_with(partition.begins));
-        found.expect("the last takes every region")
+        let found = PARTITIONS.iter().find(|partition| region.starts_with(partition.region_prefix));
+        found.expect("the last partition matches every region")
     }
 
     pub(crate) fn is_china(&self) -> bool {

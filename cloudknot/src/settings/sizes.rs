@@ -32,22 +32,22 @@ struct Size {
 }
 
 enum Memory {
-    /// First, last, step.
+    /// First, last, and step between them.
     Steps(u64, u64, usize),
-    These(&'static [u64]),
+    OneOf(&'static [u64]),
 }
 
 /// Combinations of vCPUs and memory that Fargate offers (`value` of `ResourceRequirement` in Batch's API reference, as
 /// in botocore 1.44.5).
 const FARGATE: [Size; 8] = [
-    Size { vcpus: 0.25, memory: Memory::These(&[512, 1024, 2048]) },
+    Size { vcpus: 0.25, memory: Memory::OneOf(&[512, 1024, 2048]) },
     Size { vcpus: 0.5, memory: Memory::Steps(1024, 4096, 1024) },
     Size { vcpus: 1.0, memory: Memory::Steps(2048, 8192, 1024) },
     Size { vcpus: 2.0, memory: Memory::Steps(4096, 16_384, 1024) },
     Size { vcpus: 4.0, memory: Memory::Steps(8192, 30_720, 1024) },
     Size { vcpus: 8.0, memory: Memory::Steps(16_384, 61_440, 4096) },
     Size { vcpus: 16.0, memory: Memory::Steps(32_768, 122_880, 8192) },
-    Size { vcpus: 32.0, memory: Memory::These(&[61_440, 122_880, 249_856]) },
+    Size { vcpus: 32.0, memory: Memory::OneOf(&[61_440, 122_880, 249_856]) },
 ];
 
 impl Size {
@@ -55,7 +55,7 @@ impl Size {
     fn memory_for(&self, requested: u64) -> Option<u64> {
         match self.memory {
             Memory::Steps(first, last, step) => (first..=last).step_by(step).find(|&memory| memory >= requested),
-            Memory::These(all) => all.iter().copied().find(|&memory| memory >= requested),
+            Memory::OneOf(all) => all.iter().copied().find(|&memory| memory >= requested),
         }
     }
 }
@@ -64,7 +64,7 @@ impl Size {
 ///
 /// # Errors
 /// Returns an error if none is enough, with the reason in words.
-pub(crate) fn on_fargate(vcpus: f64, memory_mib: u64) -> Result<(f64, u64), String> {
+pub(crate) fn fargate_size(vcpus: f64, memory_mib: u64) -> Result<(f64, u64), String> {
     let sizes = FARGATE.iter().filter(|size| size.vcpus >= vcpus);
     let mut pairs = sizes.filter_map(|size| Some((size.vcpus, size.memory_for(memory_mib)?)));
     pairs
@@ -87,7 +87,7 @@ impl JobSizes {
     ///
     /// # Errors
     /// Returns an error if there is no size for the request.
-    pub(crate) fn given(&self, function: &function::Resources, requested: Resources) -> Result<Resources> {
+    pub(crate) fn job_resources(&self, function: &function::Resources, requested: Resources) -> Result<Resources> {
         if !self.fargate {
             return Ok(Resources { vcpus: requested.vcpus.map(|vcpus| f64::from(whole(vcpus))), ..requested });
         }
@@ -99,14 +99,14 @@ impl JobSizes {
         }
         let vcpus = requested.vcpus.or(self.vcpus).or(function.vcpus).unwrap_or(VCPUS);
         let memory = requested.memory_mib.or(self.memory_mib).or(function.memory_mib).unwrap_or(MEMORY_MIB);
-        let (vcpus, memory) = on_fargate(vcpus, memory).map_err(|why| refused(&why))?;
+        let (vcpus, memory) = fargate_size(vcpus, memory).map_err(|reason| refused(&reason))?;
         Ok(Resources { vcpus: Some(vcpus), memory_mib: Some(memory), ..requested })
     }
 }
 
 fn refused(why: &str) -> Error {
     Error::new(ErrorKind::Config, format!("cannot submit: {why}"))
-        .with_hint("ask for less, or deploy a Knot with `compute = \"ec2\"` or \"spot\"")
+        .with_hint("request less, or deploy a Knot with `compute = \"ec2\"` or \"spot\"")
 }
 
 #[cfg(test)]
@@ -117,25 +117,26 @@ mod tests {
         Resources { vcpus, memory_mib, ..Resources::default() }
     }
 
-    fn of_function(vcpus: Option<f64>, memory_mib: Option<u64>) -> function::Resources {
+    fn function_resources(vcpus: Option<f64>, memory_mib: Option<u64>) -> function::Resources {
         function::Resources { vcpus, memory_mib, gpus: 0, retries: 0, timeout: None }
     }
 
     #[test]
-    fn on_ec2_vcpus_are_whole() {
+    fn ec2_vcpus_are_rounded_up() {
         let deployed = JobSizes { fargate: false, vcpus: None, memory_mib: None };
-        let given = |vcpus| deployed.given(&of_function(None, None), requested(vcpus, Some(700))).unwrap();
+        let given =
+            |vcpus| deployed.job_resources(&function_resources(None, None), requested(vcpus, Some(700))).unwrap();
         assert_eq!(given(Some(1.5)), requested(Some(2.0), Some(700)));
         assert_eq!(given(Some(0.25)), requested(Some(1.0), Some(700)));
         assert_eq!(given(None), requested(None, Some(700)));
     }
 
     #[test]
-    fn on_fargate_both_make_a_pair() {
-        let function = of_function(Some(0.5), Some(1024));
+    fn fargate_request_is_rounded_up_to_a_pair() {
+        let function = function_resources(Some(0.5), Some(1024));
         let deployed = JobSizes { fargate: true, vcpus: Some(1.0), memory_mib: None };
-        let given = |vcpus, memory| deployed.given(&function, requested(vcpus, memory));
-        assert_eq!(given(None, None).unwrap(), requested(None, None), "it stays as it was deployed");
+        let given = |vcpus, memory| deployed.job_resources(&function, requested(vcpus, memory));
+        assert_eq!(given(None, None).unwrap(), requested(None, None), "the deployed size is kept");
         assert_eq!(given(None, Some(65_536)).unwrap(), requested(Some(16.0), Some(65_536)));
         assert_eq!(given(Some(0.25), None).unwrap(), requested(Some(0.25), Some(1024)));
         assert_eq!(given(Some(3.0), None).unwrap(), requested(Some(4.0), Some(8192)));
@@ -145,6 +146,6 @@ mod tests {
             "cannot submit: it requests 64 vCPUs and 1024 MiB, but Fargate has at most 32 and 249856"
         );
         let with_gpus = Resources { gpus: Some(1), ..Resources::default() };
-        assert_eq!(deployed.given(&function, with_gpus).unwrap_err().kind(), ErrorKind::Config);
+        assert_eq!(deployed.job_resources(&function, with_gpus).unwrap_err().kind(), ErrorKind::Config);
     }
 }

@@ -39,8 +39,8 @@ async fn make(manifest: &str, role: &str) -> cloudknot::Result<()> {
     let mut examination = Examination::default();
     examination.knot = Some("sweep".to_owned());
     let findings = doctor::examine(&examination).await;
-    let about = |name: &str| findings.iter().find(|one| one.about == name).map(|one| one.state);
-    assert_eq!([about("Knot `sweep`"), about("Pars `lab`")], [Some(State::Good); 2], "{findings:?}");
+    let state_of = |name: &str| findings.iter().find(|one| one.subject == name).map(|one| one.state);
+    assert_eq!([state_of("Knot `sweep`"), state_of("Pars `lab`")], [Some(State::Good); 2], "{findings:?}");
     let orphans = Prune::new().min_age(Duration::ZERO).find().await?;
     assert!(orphans.is_empty(), "{orphans:?}");
 

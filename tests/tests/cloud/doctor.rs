@@ -56,9 +56,9 @@ fn json(output: &Output) -> Vec<Value> {
 
 /// Returns the state of something that the doctor has examined, its finding and its remedy.
 #[track_caller]
-fn finding<'f>(found: &'f [Value], about: &str) -> (&'f str, &'f str, &'f str) {
-    let one = found.iter().find(|one| one["about"] == about);
-    let one = one.unwrap_or_else(|| panic!("there is no finding about `{about}`: {found:#?}"));
+fn finding<'f>(found: &'f [Value], subject: &str) -> (&'f str, &'f str, &'f str) {
+    let one = found.iter().find(|one| one["subject"] == subject);
+    let one = one.unwrap_or_else(|| panic!("there is no finding about `{subject}`: {found:#?}"));
     let text = |field: &str| one[field].as_str().unwrap_or_default();
     (text("state"), text("found"), text("remedy"))
 }
@@ -85,7 +85,7 @@ fn a_doctor_looks_at_everything_and_says_what_to_do() {
     let found = json(&check(doctor.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret), 0, &[]));
     assert!(finding(&found, "credentials").1.starts_with("arn:aws:iam::123456789012:user/ada,"), "{found:?}");
     let (state, why, _) = finding(&found, "permissions");
-    assert!(state == "unknown" && why.contains("cannot ask IAM what `arn:aws:iam::"), "{why}");
+    assert!(state == "unknown" && why.contains("cannot simulate the permissions of `arn:aws:iam::"), "{why}");
     assert!(account.recorder.operations().contains(&"iam SimulatePrincipalPolicy".to_owned()));
 
     let mut doctor = knot(&account, &["doctor", "--pars", "nobodys"]);
@@ -150,7 +150,7 @@ fn orphans_are_listed_and_deleted_on_request() {
 fn a_template_makes_what_the_command_would_find() {
     let Some(account) = Account::new() else { return };
     let of_pars = text(check(&mut knot(&account, &["template", "pars", "lab", "--tag", "Owner=Ada"]), 0, &[]));
-    assert!(of_pars.starts_with("# Made by `cargo knot template pars lab`, cloudknot "), "{of_pars}");
+    assert!(of_pars.starts_with("# Rendered by `cargo knot template pars lab`, cloudknot "), "{of_pars}");
     let options = ["--offline", "--fast", "--knot", "sweep", "--pars", "lab"];
     let of_sweep = |arguments: &[&str]| knot(&account, &[arguments, &options].concat());
     let role = account.script(SERVICE_ROLE);
@@ -165,7 +165,7 @@ fn a_template_makes_what_the_command_would_find() {
     check(&mut knot(&account, &create), 0, &["the Pars `lab` exists, and is up to date"]);
 
     let of_knot = text(check(&mut of_sweep(&of_knot), 0, &[]));
-    assert!(of_knot.contains("Create from it the stack `cloudknot-knot-sweep`"), "{of_knot}");
+    assert!(of_knot.contains("Create the stack `cloudknot-knot-sweep` from it"), "{of_knot}");
     make(&account, "cloudknot-knot-sweep", &of_knot);
     assert_eq!(account.registry.requests("POST ").len(), 0, "a template alone has no image");
     let deploy = ["deploy", "--service-role", &role];
@@ -176,7 +176,7 @@ fn a_template_makes_what_the_command_would_find() {
     check(&mut of_sweep(&deploy), 0, &[unchanged]);
     assert_eq!(account.registry.requests("POST ").len(), uploads, "and does so once");
     let found = json(&check(&mut knot(&account, &["doctor", "--json"]), 0, &[]));
-    assert_eq!(finding(&found, "program").0, "good", "it is noted now");
+    assert_eq!(finding(&found, "program").0, "good", "the Knot is recorded");
     assert_eq!(finding(&found, "Knot `sweep`").0, "good");
     assert_eq!(finding(&found, "Pars `lab`").0, "good", "the one that the Knot stands on");
 }

@@ -91,7 +91,7 @@ fn clobber_keeps_preexisting_resources() {
     assert_eq!(left["buckets"], Value::from(vec!["of-the-lab"]));
     assert_eq!(left["roles"], Value::from(vec!["instances", "starter"]));
     let absent = ["pars", "create", "lab", "--instance-role", "nobody"];
-    check(&mut account.knot(&absent), 8, &["cannot find the role `nobody`", "hint: give the name of a role"]);
+    check(&mut account.knot(&absent), 8, &["cannot find the role `nobody`", "hint: set the name of an existing role"]);
     println!("{}", account.recorder.validate());
 }
 

@@ -26,10 +26,10 @@ fn invalid_settings_create_nothing() {
     deploy(&["--knot", "x-"], &["invalid Knot name `x-`"]);
     deploy(&["--memory", "8"], &["invalid amount `8`: must have a unit"]);
     deploy(&["--attempts", "11"], &["must be from 1 to 10"]);
-    deploy(&["--compute", "fargate", "--ami", "ami-1"], &["Fargate has no instances"]);
-    deploy(&["--bid-percentage", "60"], &["it is for `compute = \"spot\"` only"]);
+    deploy(&["--compute", "fargate", "--ami", "ami-1"], &["must not be set for Fargate"]);
+    deploy(&["--bid-percentage", "60"], &["must be used with `compute = \"spot\"`"]);
     deploy(&["--secret", "KEY=somewhere"], &["invalid secret `somewhere`"]);
-    deploy(&["--ephemeral-storage", "50 GiB"], &["it is for Fargate only"]);
+    deploy(&["--ephemeral-storage", "50 GiB"], &["requires Fargate"]);
     let trusting = ["deploy", "-p", "lone", "--offline", "--fast", "--ca-bundle", "nowhere.pem"];
     check(&mut account.knot(&trusting), 5, &["nowhere.pem"]);
     assert!(account.recorder.operations().is_empty(), "no request was sent");

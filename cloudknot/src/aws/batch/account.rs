@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::settings::knot::Compute;
 
 /// Reason for the end of the jobs that a clobber terminates. Users see it in the console.
-const CLOBBERED: &str = "its Knot was clobbered";
+const TERMINATION_REASON: &str = "its Knot was clobbered";
+
 /// A queue that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Queue {
@@ -45,19 +46,20 @@ impl Definition {
 
 fn images_of(container: Option<ContainerProperties>, tasks: Option<EcsProperties>) -> Vec<String> {
     let tasks = tasks.and_then(|tasks| tasks.task_properties).unwrap_or_default().into_iter();
-    let of_tasks = tasks.flat_map(|task| task.containers.unwrap_or_default()).filter_map(|container| container.image);
-    container.and_then(|container| container.image).into_iter().chain(of_tasks).collect()
+    let task_images =
+        tasks.flat_map(|task| task.containers.unwrap_or_default()).filter_map(|container| container.image);
+    container.and_then(|container| container.image).into_iter().chain(task_images).collect()
 }
 
 impl Batch {
     /// Returns the queue with this ARN or name, which must be enabled.
     pub(crate) async fn queue(&self, name: &str) -> Result<Queue> {
         let response = self.client.describe_job_queues().job_queues(name).send().await;
-        let answer = response.map_err(|error| self.aws.failed(&format!("look for the queue `{name}`"), error))?;
+        let answer = response.map_err(|error| self.aws.failed(&format!("find the queue `{name}`"), error))?;
         let Some(queue) = answer.job_queues.unwrap_or_default().into_iter().next() else {
             let message = format!("cannot find the queue `{name}` in {}", self.aws.region);
             return Err(Error::new(ErrorKind::NotFound, message)
-                .with_hint("give the ARN of a queue of this region; without one the Knot has its own"));
+                .with_hint("set the ARN of a queue in this region; without one, the Knot creates its own"));
         };
         if queue.state != Some(batch::types::JqState::Enabled) {
             let message = format!("cannot use the queue `{name}`: it is disabled");
@@ -72,7 +74,8 @@ impl Batch {
         let first = queue.compute_environment_order().iter().find_map(|order| order.compute_environment());
         let Some(first) = first else { return Ok(Compute::Ec2) };
         let response = self.client.describe_compute_environments().compute_environments(first).send().await;
-        let answer = response.map_err(|error| self.aws.failed(&format!("look at the environment `{first}`"), error))?;
+        let answer =
+            response.map_err(|error| self.aws.failed(&format!("describe the compute environment `{first}`"), error))?;
         let environments = answer.compute_environments.unwrap_or_default();
         // An unmanaged environment has no compute resources, and consists of instances.
         let kind =
@@ -107,8 +110,8 @@ impl Batch {
         let found = self.unfinished(queue, definitions).await?;
         for id in &found {
             // This also cancels jobs that have not started.
-            let response = self.client.terminate_job().job_id(id).reason(CLOBBERED).send().await;
-            response.map_err(|error| self.aws.failed(&format!("end the job `{id}`"), error))?;
+            let response = self.client.terminate_job().job_id(id).reason(TERMINATION_REASON).send().await;
+            response.map_err(|error| self.aws.failed(&format!("terminate the job `{id}`"), error))?;
         }
         Ok(found.len())
     }
@@ -118,8 +121,8 @@ impl Batch {
     pub(crate) async fn unfinished(&self, queue: &str, definitions: &[String]) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for definition in definitions {
-            let made_of = KeyValuesPair::builder().name("JOB_DEFINITION").values(definition).build();
-            let mut pages = self.client.list_jobs().job_queue(queue).filters(made_of).into_paginator().send();
+            let by_definition = KeyValuesPair::builder().name("JOB_DEFINITION").values(definition).build();
+            let mut pages = self.client.list_jobs().job_queue(queue).filters(by_definition).into_paginator().send();
             while let Some(page) = pages.next().await {
                 let page = match page {
                     Ok(page) => page,
@@ -130,9 +133,9 @@ impl Batch {
             }
         }
         found.retain(|job| !matches!(job.status(), Some(JobStatus::Succeeded | JobStatus::Failed)));
-        // Some servers ignore the filter: leave out jobs that name another job definition.
-        let is_one = |arn: &str| definitions.iter().any(|name| arn.contains(&format!("job-definition/{name}:")));
-        found.retain(|job| job.job_definition().is_none_or(is_one));
+        // Some servers ignore the filter: skip jobs of other job definitions.
+        let matches = |arn: &str| definitions.iter().any(|name| arn.contains(&format!("job-definition/{name}:")));
+        found.retain(|job| job.job_definition().is_none_or(matches));
         let mut ids: Vec<String> = found.into_iter().filter_map(|job| job.job_id).collect();
         ids.sort();
         ids.dedup();
@@ -144,9 +147,10 @@ impl Batch {
     pub(crate) async fn images_of_jobs(&self, queue: &str, definitions: &[String]) -> Result<Option<Vec<String>>> {
         let ids = self.unfinished(queue, definitions).await?;
         let mut images = Vec::new();
-        for ids in ids.chunks(super::AT_ONCE) {
+        for ids in ids.chunks(super::MAX_PER_REQUEST) {
             let response = self.client.describe_jobs().set_jobs(Some(ids.to_vec())).send().await;
-            let answer = response.map_err(|error| self.aws.failed(&format!("look at the jobs in `{queue}`"), error))?;
+            let answer =
+                response.map_err(|error| self.aws.failed(&format!("describe the jobs in `{queue}`"), error))?;
             let image = |job: JobDetail| job.container.and_then(|container| container.image);
             images.extend(answer.jobs.unwrap_or_default().into_iter().map(image));
         }
@@ -173,7 +177,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Deregisters all active revisions of the job definitions with these names. CloudFormation knows only the newest one.
+    /// Deregisters all active revisions of the job definitions with these names. CloudFormation deregisters only the
+    /// newest one.
     pub(crate) async fn deregister_all(&self, names: &[String]) -> Result<()> {
         for name in names {
             let request =

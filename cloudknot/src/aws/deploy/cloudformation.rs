@@ -1,7 +1,7 @@
 //! CloudFormation, and no other service of AWS: creates, updates, finds and deletes stacks by name.
 //!
-//! The same call leads to the wanted state of a stack, no matter in which state the stack was left, or by whom: an operation
-//! in progress is waited for, and a stack that failed is deleted or rolled back first.
+//! [`Stacks::apply`] brings a stack to the desired state from any other state: it waits for an operation in progress,
+//! and first deletes or rolls back a stack that failed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -26,7 +26,7 @@ pub(crate) const PARS_STACKS: &str = "cloudknot-pars-";
 /// Interval between two polls of a stack that is changing: the first one, and the longest one.
 const POLL_INTERVAL: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(5));
 /// Maximum size of a template in a request, in bytes. A larger one has to be fetched from a bucket.
-pub(crate) const LARGEST_BODY: usize = 51_200;
+pub(crate) const MAX_TEMPLATE_BODY_LEN: usize = 51_200;
 
 /// Stacks of one account and region.
 #[derive(Debug, Clone)]
@@ -56,9 +56,9 @@ pub(crate) struct Deleted {
     pub(crate) created: SystemTime,
 }
 
-/// Wanted state of a stack.
+/// Desired state of a stack.
 #[derive(Debug)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct DesiredStack<'a> {
     pub(crate) name: &'a str,
     pub(crate) template: &'a Body,
     pub(crate) tags: &'a [(String, String)],
@@ -73,11 +73,11 @@ pub(crate) enum Body {
     Url(String),
 }
 
-/// Change that was made to a stack.
+/// Result of [`Stacks::apply`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    Made,
-    Changed,
+    Created,
+    Updated,
     None,
 }
 
@@ -95,9 +95,9 @@ enum Next {
 }
 
 /// Result of the request to update a stack.
-enum Updated {
+enum UpdateResponse {
     Requested,
-    Nothing,
+    Unchanged,
     Busy,
 }
 
@@ -113,14 +113,14 @@ impl Stacks {
             Err(error) if code(&error) == Some("ValidationError") && message(&error).contains("does not exist") => {
                 return Ok(None);
             }
-            Err(error) => return Err(self.aws.failed(&format!("look for the stack `{name}`"), error)),
+            Err(error) => return Err(self.aws.failed(&format!("find the stack `{name}`"), error)),
         };
         let found = answer.stacks.unwrap_or_default().into_iter().next().map(Stack::of);
         Ok(found.filter(|stack| stack.status != StackStatus::DeleteComplete))
     }
 
     /// Returns the stack with this name or ARN, after waiting for the end of an operation in progress, even of another user.
-    pub(crate) async fn find_at_rest(&self, name: &str) -> Result<Option<Stack>> {
+    pub(crate) async fn find_settled(&self, name: &str) -> Result<Option<Stack>> {
         match self.find(name).await? {
             Some(stack) if matches!(stack.next(), Next::Wait) => {
                 step(&format!("waiting for another operation on the stack `{}` ({})", stack.name, stack.status));
@@ -130,20 +130,20 @@ impl Stacks {
         }
     }
 
-    /// Returns all stacks whose names start with `beginning`, sorted by name.
-    pub(crate) async fn all(&self, beginning: &str) -> Result<Vec<Stack>> {
+    /// Returns all stacks whose names start with `prefix`, sorted by name.
+    pub(crate) async fn all(&self, prefix: &str) -> Result<Vec<Stack>> {
         let mut pages = self.client.describe_stacks().into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.aws.failed("list the stacks", error))?;
             found.extend(page.stacks.unwrap_or_default().into_iter().map(Stack::of));
         }
-        found.retain(|stack| stack.name.starts_with(beginning) && stack.status != StackStatus::DeleteComplete);
+        found.retain(|stack| stack.name.starts_with(prefix) && stack.status != StackStatus::DeleteComplete);
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 
-    /// Returns the template of a stack, as text.
+    /// Returns the template of a stack.
     pub(crate) async fn template(&self, stack: &Stack) -> Result<String> {
         self.template_of(&stack.name, &stack.id).await
     }
@@ -160,7 +160,7 @@ impl Stacks {
         let mut pages = request.into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.aws.failed(&format!("look up the deleted stack `{name}`"), error))?;
+            let page = page.map_err(|error| self.aws.failed(&format!("find the deleted stack `{name}`"), error))?;
             let summaries = page.stack_summaries.unwrap_or_default().into_iter();
             let named = summaries.filter(|one| one.stack_name() == Some(name));
             found.extend(named.filter_map(|one| Some((time(one.creation_time), one.stack_id?))));
@@ -169,19 +169,24 @@ impl Stacks {
         Ok(Some(Deleted { template: self.template_of(name, &id).await?, created }))
     }
 
-    /// Creates the wanted stack, or updates the existing one, and waits until that is done.
+    /// Creates the desired stack, or updates the existing one, and waits until the operation has ended.
     ///
     /// `may_change` is called before the existing stack is updated: it may have been replaced by another stack while this
     /// call waited.
     pub(crate) async fn apply(
         &self,
-        wanted: &Wanted<'_>,
+        desired: &DesiredStack<'_>,
         may_change: &(dyn Fn(&Stack) -> Result<()> + Sync),
     ) -> Result<(Stack, Change)> {
         loop {
-            let Some(stack) = self.find(wanted.name).await? else {
-                match self.create(wanted).await? {
-                    Some(id) => return Ok((self.settled(wanted.name, &id, Operation::Create).await?, Change::Made)),
+            let Some(stack) = self.find(desired.name).await? else {
+                match self.create(desired).await? {
+                    Some(id) => {
+                        return Ok((
+                            self.wait_for_success(desired.name, &id, Operation::Create).await?,
+                            Change::Created,
+                        ));
+                    }
                     None => continue,
                 }
             };
@@ -198,30 +203,30 @@ impl Stacks {
                         .map_err(|error| self.aws.failed(&format!("roll back the stack `{}`", stack.name), error))?;
                     let stack = self.wait(&stack.name, &stack.id).await?;
                     if stack.as_ref().is_some_and(|stack| stack.status == StackStatus::UpdateRollbackFailed) {
-                        let stack = stack.expect("it was just seen");
-                        return Err(self.failure(wanted.name, &stack, Operation::RollBack).await);
+                        let stack = stack.expect("the stack exists in this state");
+                        return Err(self.failure(desired.name, &stack, Operation::RollBack).await);
                     }
                 }
                 Next::Update => {
                     may_change(&stack)?;
-                    if wanted.only_new {
+                    if desired.only_new {
                         return Ok((stack, Change::None));
                     }
-                    match self.update(wanted, &stack).await? {
-                        Updated::Requested => {
+                    match self.update(desired, &stack).await? {
+                        UpdateResponse::Requested => {
                             return Ok((
-                                self.settled(wanted.name, &stack.id, Operation::Change).await?,
-                                Change::Changed,
+                                self.wait_for_success(desired.name, &stack.id, Operation::Change).await?,
+                                Change::Updated,
                             ));
                         }
-                        Updated::Nothing => return Ok((stack, Change::None)),
-                        Updated::Busy => {}
+                        UpdateResponse::Unchanged => return Ok((stack, Change::None)),
+                        UpdateResponse::Busy => {}
                     }
                 }
                 Next::Refuse => {
                     let message = format!("cannot change the stack `{}`: its status is {}", stack.name, stack.status);
                     return Err(Error::new(ErrorKind::Exists, message).with_hint(
-                        "somebody created a change set of it without executing it: delete the stack in CloudFormation, then \
+                        "the stack has a change set that was never executed: delete the stack in CloudFormation, then \
                          run the same command",
                     ));
                 }
@@ -229,36 +234,38 @@ impl Stacks {
         }
     }
 
-    /// Requests the creation of a stack, and returns its ID; `None` if the stack exists by now.
-    async fn create(&self, wanted: &Wanted<'_>) -> Result<Option<String>> {
-        step(&format!("creating the stack `{}`", wanted.name));
-        let (body, url) = wanted.template.parts();
-        let request = self.client.create_stack().stack_name(wanted.name).set_template_body(body).set_template_url(url);
-        match request.capabilities(Capability::CapabilityIam).set_tags(wanted.tags()).send().await {
-            Ok(answer) => Ok(Some(answer.stack_id.unwrap_or_else(|| wanted.name.to_owned()))),
+    /// Requests the creation of a stack, and returns its ID; `None` if the stack was created in the meantime.
+    async fn create(&self, desired: &DesiredStack<'_>) -> Result<Option<String>> {
+        step(&format!("creating the stack `{}`", desired.name));
+        let (body, url) = desired.template.parts();
+        let request = self.client.create_stack().stack_name(desired.name).set_template_body(body).set_template_url(url);
+        match request.capabilities(Capability::CapabilityIam).set_tags(desired.tags()).send().await {
+            Ok(answer) => Ok(Some(answer.stack_id.unwrap_or_else(|| desired.name.to_owned()))),
             Err(error) if code(&error) == Some("AlreadyExistsException") => Ok(None),
-            Err(error) => Err(self.aws.failed(&format!("create the stack `{}`", wanted.name), error)),
+            Err(error) => Err(self.aws.failed(&format!("create the stack `{}`", desired.name), error)),
         }
     }
 
     /// Requests an update of the stack.
-    async fn update(&self, wanted: &Wanted<'_>, stack: &Stack) -> Result<Updated> {
-        step(&format!("changing the stack `{}`", wanted.name));
-        let (body, url) = wanted.template.parts();
+    async fn update(&self, desired: &DesiredStack<'_>, stack: &Stack) -> Result<UpdateResponse> {
+        step(&format!("changing the stack `{}`", desired.name));
+        let (body, url) = desired.template.parts();
         let request = self.client.update_stack().stack_name(&stack.id).set_template_body(body).set_template_url(url);
-        match request.capabilities(Capability::CapabilityIam).set_tags(wanted.tags()).send().await {
-            Ok(_) => Ok(Updated::Requested),
-            Err(error) if message(&error).contains("No updates are to be performed") => Ok(Updated::Nothing),
+        match request.capabilities(Capability::CapabilityIam).set_tags(desired.tags()).send().await {
+            Ok(_) => Ok(UpdateResponse::Requested),
+            Err(error) if message(&error).contains("No updates are to be performed") => Ok(UpdateResponse::Unchanged),
             // Another operation started a moment earlier; the message of CloudFormation then names the state.
-            Err(error) if message(&error).contains("_IN_PROGRESS state and can not be updated") => Ok(Updated::Busy),
-            Err(error) => Err(self.aws.failed(&format!("change the stack `{}`", wanted.name), error)),
+            Err(error) if message(&error).contains("_IN_PROGRESS state and can not be updated") => {
+                Ok(UpdateResponse::Busy)
+            }
+            Err(error) => Err(self.aws.failed(&format!("change the stack `{}`", desired.name), error)),
         }
     }
 
     /// Waits until the operation has ended, and returns the stack; an error if the operation did not succeed.
-    async fn settled(&self, name: &str, id: &str, operation: Operation) -> Result<Stack> {
+    async fn wait_for_success(&self, name: &str, id: &str, operation: Operation) -> Result<Stack> {
         let Some(stack) = self.wait(name, id).await? else {
-            let message = format!("cannot {} the stack `{name}`: somebody deleted it", operation.name());
+            let message = format!("cannot {} the stack `{name}`: it was deleted by another process", operation.name());
             return Err(Error::new(ErrorKind::Aws, message).with_hint("run the same command again"));
         };
         if matches!(stack.status, StackStatus::CreateComplete | StackStatus::UpdateComplete) {
@@ -267,14 +274,14 @@ impl Stacks {
         Err(self.failure(name, &stack, operation).await)
     }
 
-    /// Deletes the stack with all its resources, and waits until that is done.
+    /// Deletes the stack with all its resources, and waits until it no longer exists.
     ///
     /// If an earlier deletion of the stack failed, the resources in `keep` are retained.
     pub(crate) async fn delete(&self, stack: &Stack, keep: &[&str]) -> Result<()> {
-        let Some(stack) = self.find_at_rest(&stack.id).await? else { return Ok(()) };
+        let Some(stack) = self.find_settled(&stack.id).await? else { return Ok(()) };
         step(&format!("deleting the stack `{}`", stack.name));
         if stack.status != StackStatus::DeleteInProgress {
-            // The resources to be kept, because of which the earlier deletion failed, are left behind.
+            // The earlier deletion failed because of the resources to keep, which CloudFormation now retains.
             let keep = keep.iter().map(ToString::to_string).collect::<Vec<_>>();
             let keep = Some(keep).filter(|keep| !keep.is_empty() && stack.status == StackStatus::DeleteFailed);
             let response = self.client.delete_stack().stack_name(&stack.id).set_retain_resources(keep).send().await;
@@ -282,7 +289,7 @@ impl Stacks {
         }
         match self.wait(&stack.name, &stack.id).await? {
             None => Ok(()),
-            Some(left) => Err(self.failure(&stack.name, &left, Operation::Delete).await),
+            Some(remaining) => Err(self.failure(&stack.name, &remaining, Operation::Delete).await),
         }
     }
 
@@ -291,11 +298,11 @@ impl Stacks {
         let (mut pause, mut reported) = (POLL_INTERVAL.0, None);
         loop {
             let Some(stack) = self.find(id).await? else { return Ok(None) };
-            let going_on = matches!(stack.next(), Next::Wait);
-            if reported.is_some() || going_on {
+            let in_progress = matches!(stack.next(), Next::Wait);
+            if reported.is_some() || in_progress {
                 reported = Some(self.report_events(name, id, reported).await?);
             }
-            if !going_on {
+            if !in_progress {
                 return Ok(Some(stack));
             }
             sleep(pause).await;
@@ -323,7 +330,7 @@ impl Stack {
         }
     }
 
-    /// Returns an output that every stack of ours of this kind has.
+    /// Returns an output that each of our stacks of this kind has.
     ///
     /// # Errors
     /// Returns an error if this stack does not have it: it is of another kind, or incomplete.
@@ -341,8 +348,8 @@ impl Stack {
         matches!(self.status, CreateComplete | UpdateComplete | UpdateRollbackComplete)
     }
 
-    /// Returns whether the creation or the deletion of the stack failed, and no operation is in progress. What is left of
-    /// such a stack is unusable.
+    /// Returns whether the creation or the deletion of the stack failed, and no operation is in progress. The
+    /// remaining resources of such a stack are unusable.
     pub(crate) fn is_stuck(&self) -> bool {
         matches!(self.next(), Next::Delete)
     }
@@ -377,7 +384,7 @@ impl Stack {
     }
 }
 
-impl Wanted<'_> {
+impl DesiredStack<'_> {
     /// Returns the tags; `None` if there are none, so that the stack keeps its present tags.
     fn tags(&self) -> Option<Vec<Tag>> {
         let tags =
@@ -424,7 +431,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_stack_is_where_its_arn_says() {
+    fn region_comes_from_the_arn() {
         let stack = stack(StackStatus::CreateComplete);
         assert_eq!(stack.region(), "eu-west-1");
         assert!(stack.is_complete() && stack.can_be_changed());

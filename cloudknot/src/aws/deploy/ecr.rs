@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::settings::login::Login;
 
 /// Maximum number of images in one request.
-const AT_ONCE: usize = 100;
+const MAX_PER_REQUEST: usize = 100;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Ecr {
@@ -31,7 +31,7 @@ pub(crate) struct Repository {
 
 /// An image in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stored {
+pub(crate) struct StoredImage {
     pub(crate) digest: String,
     pub(crate) tags: Vec<String>,
     pub(crate) bytes: u64,
@@ -43,7 +43,7 @@ impl Ecr {
         Self { client: client!(aws, ecr), aws: aws.clone() }
     }
 
-    /// Returns the login of the account's registry, which is valid for some hours.
+    /// Returns the login of the account's registry, which is valid for 12 hours.
     pub(crate) async fn login(&self) -> Result<Login> {
         let response = self.client.get_authorization_token().send().await;
         let answer = response.map_err(|error| self.aws.failed("get a login for the registry of ECR", error))?;
@@ -52,7 +52,7 @@ impl Ecr {
             .and_then(|token| STANDARD.decode(token).ok())
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .and_then(|text| text.split_once(':').map(|(user, password)| Login::password(user, password)));
-        login.ok_or_else(|| Error::new(ErrorKind::Aws, "cannot read the login that ECR gave"))
+        login.ok_or_else(|| Error::new(ErrorKind::Aws, "cannot read the login that ECR returned"))
     }
 
     /// Returns the repository with this name.
@@ -64,7 +64,7 @@ impl Ecr {
             if absent {
                 failed
                     .of_kind(ErrorKind::NotFound)
-                    .with_hint("give the name of one that exists in this region; without one the Knot has its own")
+                    .with_hint("set the name of a repository in this region; without one, the Knot creates its own")
             } else {
                 failed
             }
@@ -76,12 +76,14 @@ impl Ecr {
     }
 
     /// Returns the images in a repository. A repository that does not exist has none.
-    pub(crate) async fn images(&self, repository: &str) -> Result<Vec<Stored>> {
+    pub(crate) async fn images(&self, repository: &str) -> Result<Vec<StoredImage>> {
         let mut found = Vec::new();
         let mut pages = self.client.describe_images().repository_name(repository).into_paginator().send();
         while let Some(page) = pages.next().await {
             match page {
-                Ok(page) => found.extend(page.image_details.unwrap_or_default().into_iter().filter_map(Stored::of)),
+                Ok(page) => {
+                    found.extend(page.image_details.unwrap_or_default().into_iter().filter_map(StoredImage::of))
+                }
                 Err(error) if code(&error) == Some("RepositoryNotFoundException") => return Ok(Vec::new()),
                 Err(error) => return Err(self.aws.failed(&format!("list the images in `{repository}`"), error)),
             }
@@ -108,9 +110,9 @@ impl Ecr {
         }
     }
 
-    /// Deletes the tags that consist of this beginning and the start of a digest. An image without any other tag is deleted
-    /// too. A repository that does not exist has none.
-    pub(crate) async fn delete_tags(&self, repository: &str, beginning: &str) -> Result<()> {
+    /// Deletes the tags that consist of this prefix and the start of a digest. An image without any other tag is
+    /// deleted too. A repository that does not exist has none.
+    pub(crate) async fn delete_tags(&self, repository: &str, prefix: &str) -> Result<()> {
         let mut found: Vec<ImageIdentifier> = Vec::new();
         let mut pages = self.client.list_images().repository_name(repository).into_paginator().send();
         while let Some(page) = pages.next().await {
@@ -120,10 +122,10 @@ impl Ecr {
                 Err(error) => return Err(self.aws.failed(&format!("list the images in `{repository}`"), error)),
             }
         }
-        found.retain(|image| image.image_tag().is_some_and(|tag| is_digest_after(beginning, tag)));
-        // By the tag alone, so that an image that others have tagged too is kept.
+        found.retain(|image| image.image_tag().is_some_and(|tag| is_digest_after(prefix, tag)));
+        // Identified by the tag alone, so that an image with tags of others is kept.
         let tag = |image: &ImageIdentifier| ImageIdentifier::builder().set_image_tag(image.image_tag.clone()).build();
-        for images in found.chunks(AT_ONCE) {
+        for images in found.chunks(MAX_PER_REQUEST) {
             let images = images.iter().map(tag).collect();
             let request = self.client.batch_delete_image().repository_name(repository).set_image_ids(Some(images));
             let action = format!("delete this Knot's images in `{repository}`");
@@ -134,19 +136,19 @@ impl Ecr {
 }
 
 /// Returns whether a tag belongs to this Knot. The name of another Knot may start with the name of this one.
-fn is_digest_after(beginning: &str, tag: &str) -> bool {
-    let rest = tag.strip_prefix(beginning);
+fn is_digest_after(prefix: &str, tag: &str) -> bool {
+    let rest = tag.strip_prefix(prefix);
     rest.is_some_and(|rest| rest.len() == 12 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-impl Stored {
+impl StoredImage {
     fn of(image: ImageDetail) -> Option<Self> {
         let pushed = image.image_pushed_at.and_then(|time| SystemTime::try_from(time).ok());
         Some(Self {
             digest: image.image_digest?,
             tags: image.image_tags.unwrap_or_default(),
             bytes: image.image_size_in_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
-            // An image without a time cannot be known to be old.
+            // An image without a time counts as new.
             pushed: pushed.unwrap_or_else(SystemTime::now),
         })
     }
@@ -157,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_of_a_knot_whose_name_begins_alike_are_not_ours() {
+    fn tag_of_a_knot_with_a_longer_name_does_not_match() {
         assert!(is_digest_after("sweep-", "sweep-0123456789ab"));
         assert!(!is_digest_after("sweep-", "sweep-big-0123456789ab"));
         assert!(!is_digest_after("sweep-", "sweep-mine"));

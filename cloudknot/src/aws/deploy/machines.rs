@@ -9,9 +9,9 @@ use crate::settings::sizes::{self, counted, whole};
 
 /// Memory that the ECS agent of AWS Batch's own machine image reserves for itself, in MiB (user guide of AWS Batch,
 /// "Compute resource memory management").
-const AGENT: u64 = 32;
+const AGENT_RESERVED_MIB: u64 = 32;
 
-/// Resources that one job of a function asks for.
+/// Resources that one job of a function requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Request<'a> {
     /// ID of the function.
@@ -28,45 +28,53 @@ pub(crate) struct Request<'a> {
 pub(crate) struct Placed {
     pub(crate) vcpus: String,
     pub(crate) memory_mib: u64,
-    /// `true` if Fargate gives more than the job asks for.
+    /// `true` if Fargate gives more than the job requests.
     pub(crate) rounded: bool,
 }
 
 /// Checks that a job fits on one of these instance types. Returns a warning if its memory may be too tight.
 ///
 /// AWS does not document how much memory the kernel of a machine reserves, only that the agent reserves 32 MiB.
-/// Therefore a job that asks for more than the memory of the instance minus these 32 MiB is refused, which never refuses
-/// a job that would run; and a job that asks for more than [`usable`] causes the warning.
+/// Therefore a job that requests more than the memory of the instance minus these 32 MiB is an error, which never
+/// rejects a job that would run; and a job that requests more than [`usable`] causes the warning.
 ///
 /// # Errors
 /// Returns an error if the job fits on none of them. The error names the one that comes closest.
 pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType]) -> Result<Option<String>> {
-    let of_arch = of_one_architecture(request, types)?;
+    let candidates = of_one_architecture(request, types)?;
     let vcpus = whole(request.vcpus);
-    let with_gpus: Vec<_> = of_arch.iter().copied().filter(|kind| kind.gpus >= request.gpus).collect();
-    if with_gpus.is_empty() {
-        let (most, has) = largest(&of_arch, |kind| u64::from(kind.gpus));
-        let has =
-            if has == 0 { "none of the chosen instance types has any".into() } else { format!("{most} has {has}") };
-        return Err(misfit(request, &format!("it requests {}, but {has}", counted(request.gpus, "GPU")), "gpus"));
+    let gpu_types: Vec<_> = candidates.iter().copied().filter(|kind| kind.gpus >= request.gpus).collect();
+    if gpu_types.is_empty() {
+        let (machine, available) = largest(&candidates, |kind| u64::from(kind.gpus));
+        let offer = if available == 0 {
+            "none of the chosen instance types has any".into()
+        } else {
+            format!("{machine} has {available}")
+        };
+        return Err(placement_error(
+            request,
+            &format!("it requests {}, but {offer}", counted(request.gpus, "GPU")),
+            "gpus",
+        ));
     }
-    let with_vcpus: Vec<_> = with_gpus.iter().copied().filter(|kind| kind.vcpus >= vcpus).collect();
-    if with_vcpus.is_empty() {
-        let (most, has) = largest(&with_gpus, |kind| u64::from(kind.vcpus));
-        return Err(misfit(request, &format!("it requests {}, but {most} has {has}", counted(vcpus, "vCPU")), "vcpus"));
+    let vcpu_types: Vec<_> = gpu_types.iter().copied().filter(|kind| kind.vcpus >= vcpus).collect();
+    if vcpu_types.is_empty() {
+        let (machine, available) = largest(&gpu_types, |kind| u64::from(kind.vcpus));
+        return Err(placement_error(
+            request,
+            &format!("it requests {}, but {machine} has {available}", counted(vcpus, "vCPU")),
+            "vcpus",
+        ));
     }
     let requested = request.memory_mib;
-    let (most, has) = largest(&with_vcpus, |kind| kind.memory_mib);
-    let jobs_get = format!("{most} has {has} MiB, of which jobs get about {}", usable(has));
-    if requested > has.saturating_sub(AGENT) {
-        return Err(misfit(request, &format!("it requests {requested} MiB, but {jobs_get}"), "memory"));
+    let (machine, available) = largest(&vcpu_types, |kind| kind.memory_mib);
+    let limit = format!("{machine} has {available} MiB, of which jobs get about {}", usable(available));
+    if requested > available.saturating_sub(AGENT_RESERVED_MIB) {
+        return Err(placement_error(request, &format!("it requests {requested} MiB, but {limit}"), "memory"));
     }
-    let tight = requested > usable(has);
-    Ok(tight.then(|| {
-        format!(
-            "`{}` requests {requested} MiB, but {jobs_get}: if its jobs stay RUNNABLE, ask for less",
-            request.function
-        )
+    let is_tight = requested > usable(available);
+    Ok(is_tight.then(|| {
+        format!("`{}` requests {requested} MiB, but {limit}: if its jobs stay RUNNABLE, request less", request.function)
     }))
 }
 
@@ -76,13 +84,13 @@ pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType]) -> Result<Opti
 /// 32,768 on r5d.xlarge. Small machines lose the largest share; large ones about a fortieth.
 fn usable(memory_mib: u64) -> u64 {
     let kernel = (memory_mib / 40 + 200).min(memory_mib / 8);
-    memory_mib.saturating_sub(kernel + AGENT)
+    memory_mib.saturating_sub(kernel + AGENT_RESERVED_MIB)
 }
 
 /// Returns the instance types if the worker runs on all of them. AWS Batch accepts machines of one architecture only.
 fn of_one_architecture<'a>(request: &Request<'_>, types: &'a [InstanceType]) -> Result<Vec<&'a InstanceType>> {
-    let (wanted, other) = if request.arm64 { ("arm64", "x86_64") } else { ("x86_64", "arm64") };
-    let (fit, others): (Vec<_>, Vec<_>) = types.iter().partition(|kind| kind.arch.iter().any(|arch| arch == wanted));
+    let (required, other) = if request.arm64 { ("arm64", "x86_64") } else { ("x86_64", "arm64") };
+    let (fit, others): (Vec<_>, Vec<_>) = types.iter().partition(|kind| kind.arch.iter().any(|arch| arch == required));
     let hint = if request.arm64 {
         "choose instance types of ARM (`c7g`, `m7g`, `default_arm64`) only, or build for x86_64 (`arm64 = false`)"
     } else {
@@ -94,35 +102,35 @@ fn of_one_architecture<'a>(request: &Request<'_>, types: &'a [InstanceType]) -> 
     };
     match (&fit[..], &others[..]) {
         ([], []) => failed("no instance types are chosen".into()),
-        ([], [kind, ..]) => failed(format!("its worker is for {wanted}, and `{}` is for {other}", kind.name)),
-        ([kind, ..], [of_other, ..]) => failed(format!(
-            "`{}` is for {wanted}, but `{}` is not: all instance types must have the same architecture",
-            kind.name, of_other.name
+        ([], [kind, ..]) => failed(format!("its worker is for {required}, and `{}` is for {other}", kind.name)),
+        ([kind, ..], [mismatch, ..]) => failed(format!(
+            "`{}` is for {required}, but `{}` is not: all instance types must have the same architecture",
+            kind.name, mismatch.name
         )),
         (_, []) => Ok(fit),
     }
 }
 
 /// Returns the instance type that has the most of a resource, in words, and the amount.
-fn largest(types: &[&InstanceType], of: impl Fn(&InstanceType) -> u64) -> (String, u64) {
-    let most = types.iter().max_by_key(|kind| (of(kind), std::cmp::Reverse(&kind.name)));
-    let most = most.expect("there is at least one");
-    (format!("the largest of the chosen instance types ({})", most.name), of(most))
+fn largest(types: &[&InstanceType], amount: impl Fn(&InstanceType) -> u64) -> (String, u64) {
+    let largest = types.iter().max_by_key(|kind| (amount(kind), std::cmp::Reverse(&kind.name)));
+    let largest = largest.expect("`types` is not empty");
+    (format!("the largest of the chosen instance types ({})", largest.name), amount(largest))
 }
 
-fn misfit(request: &Request<'_>, why: &str, what: &str) -> Error {
+fn placement_error(request: &Request<'_>, why: &str, setting: &str) -> Error {
     Error::new(ErrorKind::Config, format!("cannot place `{}`: {why}", request.function))
-        .with_hint(format!("ask for less (`{what}`), or choose larger machines (`instance-types`)"))
+        .with_hint(format!("request less (`{setting}`), or choose larger machines (`instance-types`)"))
 }
 
-/// Sizes that a Fargate job may choose for its disk, in GiB.
-const EPHEMERAL: std::ops::RangeInclusive<u32> = 21..=200;
+/// Sizes of the disk of a Fargate job that AWS accepts, in GiB.
+const EPHEMERAL_GIB: std::ops::RangeInclusive<u32> = 21..=200;
 
 /// Returns the smallest pair of vCPUs and memory of Fargate that is sufficient.
 ///
 /// # Errors
-/// Returns an error if no pair is, or the job asks for something that Fargate does not have.
-pub(crate) fn on_fargate(
+/// Returns an error if no pair is, or the job requests something that Fargate does not have.
+pub(crate) fn fargate_placement(
     request: &Request<'_>,
     shared_memory_mib: Option<u64>,
     ephemeral_gib: Option<u32>,
@@ -136,19 +144,19 @@ pub(crate) fn on_fargate(
     }
     if shared_memory_mib.is_some() {
         let why = "it sets `shared-memory`, which Fargate does not support";
-        return failed(why, "leave out `shared-memory`, or use `compute = \"ec2\"` or \"spot\"");
+        return failed(why, "remove `shared-memory`, or use `compute = \"ec2\"` or \"spot\"");
     }
-    if let Some(disk) = ephemeral_gib.filter(|disk| !EPHEMERAL.contains(disk)) {
+    if let Some(disk) = ephemeral_gib.filter(|disk| !EPHEMERAL_GIB.contains(disk)) {
         let why = format!("it requests a disk of {disk} GiB, but Fargate has 21 to 200 GiB");
-        return failed(&why, "leave it out for 20 GiB, or name a size between these");
+        return failed(&why, "remove `ephemeral-storage` for 20 GiB, or set a size in this range");
     }
     let (vcpus, memory) = (request.vcpus, request.memory_mib);
-    match sizes::on_fargate(vcpus, memory) {
-        Ok((given, memory_mib)) => {
-            let rounded = given > vcpus || memory_mib > memory;
-            Ok(Placed { vcpus: given.to_string(), memory_mib, rounded })
+    match sizes::fargate_size(vcpus, memory) {
+        Ok((placed_vcpus, memory_mib)) => {
+            let rounded = placed_vcpus > vcpus || memory_mib > memory;
+            Ok(Placed { vcpus: placed_vcpus.to_string(), memory_mib, rounded })
         }
-        Err(why) => failed(&why, "ask for less (`vcpus`, `memory`), or use `compute = \"ec2\"` or \"spot\""),
+        Err(why) => failed(&why, "request less (`vcpus`, `memory`), or use `compute = \"ec2\"` or \"spot\""),
     }
 }
 
@@ -160,11 +168,11 @@ mod tests {
         InstanceType { name: name.into(), vcpus, memory_mib, gpus, arch: vec![arch.into()], bare_metal: false }
     }
 
-    fn asking(vcpus: f64, memory_mib: u64, gpus: u32) -> Request<'static> {
+    fn job(vcpus: f64, memory_mib: u64, gpus: u32) -> Request<'static> {
         Request { function: "sweep::train", vcpus, memory_mib, gpus, arm64: false }
     }
 
-    fn some() -> Vec<InstanceType> {
+    fn sample_types() -> Vec<InstanceType> {
         vec![
             kind("m4.large", 2, 8192, 0, "x86_64"),
             kind("c5.4xlarge", 16, 32_768, 0, "x86_64"),
@@ -178,11 +186,11 @@ mod tests {
     }
 
     #[test]
-    fn tight_memory_is_doubtful() {
+    fn tight_memory_causes_a_warning() {
         let types = [kind("m4.large", 2, 8192, 0, "x86_64")];
         let check = |memory, tight| {
-            let doubt = fits(&asking(2.0, memory, 0), &types).unwrap();
-            assert_eq!(doubt.is_some(), tight, "{doubt:?}");
+            let warning = fits(&job(2.0, memory, 0), &types).unwrap();
+            assert_eq!(warning.is_some(), tight, "{warning:?}");
         };
         check(7756, false);
         // A job of this size runs: an m4.large registers with 7,953 MiB.
@@ -190,58 +198,58 @@ mod tests {
         check(8160, true);
         let why = "cannot place `sweep::train`: it requests 8161 MiB, but the largest of the chosen instance types \
                    (m4.large) has 8192 MiB, of which jobs get about 7756";
-        assert_eq!(refused(&asking(2.0, 8161, 0), &types), why);
+        assert_eq!(refused(&job(2.0, 8161, 0), &types), why);
         let tiny = [kind("t3.nano", 2, 512, 0, "x86_64")];
-        assert_eq!(fits(&asking(1.0, 400, 0), &tiny).unwrap(), None);
+        assert_eq!(fits(&job(1.0, 400, 0), &tiny).unwrap(), None);
     }
 
     #[test]
     fn usable_memory_is_below_the_refusal_limit() {
         for (has, found) in [(8192, 7985), (8192, 7820), (32_768, 31_672)] {
             let types = [kind("m", 2, has, 0, "x86_64")];
-            assert!(fits(&asking(1.0, found, 0), &types).is_ok());
+            assert!(fits(&job(1.0, found, 0), &types).is_ok());
             assert!(usable(has).abs_diff(found) < has / 30, "{} and {found}", usable(has));
         }
     }
 
     #[test]
-    fn all_that_is_asked_for_has_to_be_in_one_machine() {
-        let types = some();
-        assert_eq!(fits(&asking(16.0, 30_000, 0), &types).unwrap(), None);
-        assert_eq!(fits(&asking(0.5, 15_000, 1), &types).unwrap(), None);
-        let begins = "cannot place `sweep::train`: it requests ";
-        let check = |request, expected: &str| assert_eq!(refused(&request, &types), format!("{begins}{expected}"));
-        check(asking(17.0, 100, 0), "17 vCPUs, but the largest of the chosen instance types (c5.4xlarge) has 16");
-        check(asking(4.5, 100, 1), "5 vCPUs, but the largest of the chosen instance types (g4dn.xlarge) has 4");
-        check(asking(1.0, 100, 2), "2 GPUs, but the largest of the chosen instance types (g4dn.xlarge) has 1");
+    fn one_machine_must_hold_all_requested_resources() {
+        let types = sample_types();
+        assert_eq!(fits(&job(16.0, 30_000, 0), &types).unwrap(), None);
+        assert_eq!(fits(&job(0.5, 15_000, 1), &types).unwrap(), None);
+        let prefix = "cannot place `sweep::train`: it requests ";
+        let check = |request, expected: &str| assert_eq!(refused(&request, &types), format!("{prefix}{expected}"));
+        check(job(17.0, 100, 0), "17 vCPUs, but the largest of the chosen instance types (c5.4xlarge) has 16");
+        check(job(4.5, 100, 1), "5 vCPUs, but the largest of the chosen instance types (g4dn.xlarge) has 4");
+        check(job(1.0, 100, 2), "2 GPUs, but the largest of the chosen instance types (g4dn.xlarge) has 1");
         let memory = "20000 MiB, but the largest of the chosen instance types (g4dn.xlarge) has 16384 MiB, of which jobs \
                       get about 15743";
-        check(asking(1.0, 20_000, 1), memory);
-        let why = refused(&asking(1.0, 100, 1), &types[..3]);
-        assert_eq!(why, format!("{begins}1 GPU, but none of the chosen instance types has any"));
+        check(job(1.0, 20_000, 1), memory);
+        let why = refused(&job(1.0, 100, 1), &types[..3]);
+        assert_eq!(why, format!("{prefix}1 GPU, but none of the chosen instance types has any"));
     }
 
     #[test]
-    fn machines_are_of_the_workers_architecture() {
+    fn machines_must_match_the_workers_architecture() {
         let arm = kind("c7g.large", 2, 4096, 0, "arm64");
-        let on_arm = Request { arm64: true, ..asking(1.0, 1024, 0) };
+        let on_arm = Request { arm64: true, ..job(1.0, 1024, 0) };
         assert_eq!(fits(&on_arm, std::slice::from_ref(&arm)).unwrap(), None);
         let check = |request: &Request<'_>, types: &[InstanceType], expected: &str| {
             assert_eq!(refused(request, types), format!("cannot place `sweep::train`: {expected}"));
         };
-        check(&on_arm, &some(), "its worker is for arm64, and `m4.large` is for x86_64");
-        check(&asking(1.0, 1, 0), std::slice::from_ref(&arm), "its worker is for x86_64, and `c7g.large` is for arm64");
-        let mixed = [some(), vec![arm]].concat();
+        check(&on_arm, &sample_types(), "its worker is for arm64, and `m4.large` is for x86_64");
+        check(&job(1.0, 1, 0), std::slice::from_ref(&arm), "its worker is for x86_64, and `c7g.large` is for arm64");
+        let mixed = [sample_types(), vec![arm]].concat();
         let why =
             "`m4.large` is for x86_64, but `c7g.large` is not: all instance types must have the same architecture";
-        check(&asking(1.0, 1, 0), &mixed, why);
+        check(&job(1.0, 1, 0), &mixed, why);
         check(&on_arm, &[], "no instance types are chosen");
     }
 
     #[test]
-    fn fargate_gives_the_next_pair() {
+    fn fargate_rounds_up_to_the_next_pair() {
         let check = |vcpus, memory, expected: (&str, u64, bool)| {
-            let placed = on_fargate(&asking(vcpus, memory, 0), None, None).unwrap();
+            let placed = fargate_placement(&job(vcpus, memory, 0), None, None).unwrap();
             assert_eq!((&*placed.vcpus, placed.memory_mib, placed.rounded), expected, "{vcpus} and {memory}");
         };
         check(0.25, 512, ("0.25", 512, false));
@@ -261,24 +269,24 @@ mod tests {
     }
 
     #[test]
-    fn fargate_refuses_what_it_does_not_have() {
+    fn fargate_rejects_unsupported_requests() {
         let check = |request, shared, disk, expected: &str| {
-            let error = on_fargate(&request, shared, disk).unwrap_err();
+            let error = fargate_placement(&request, shared, disk).unwrap_err();
             assert!(error.hint().is_some());
             assert_eq!(error.to_string(), format!("cannot place `sweep::train` on Fargate: {expected}"));
         };
         let most = "but Fargate has at most 32 and 249856";
-        check(asking(33.0, 1024, 0), None, None, &format!("it requests 33 vCPUs and 1024 MiB, {most}"));
-        check(asking(0.5, 249_857, 0), None, None, &format!("it requests 0.5 vCPUs and 249857 MiB, {most}"));
-        check(asking(1.0, 1024, 1), None, None, "it requests GPUs, which Fargate does not have");
+        check(job(33.0, 1024, 0), None, None, &format!("it requests 33 vCPUs and 1024 MiB, {most}"));
+        check(job(0.5, 249_857, 0), None, None, &format!("it requests 0.5 vCPUs and 249857 MiB, {most}"));
+        check(job(1.0, 1024, 1), None, None, "it requests GPUs, which Fargate does not have");
         let shared = "it sets `shared-memory`, which Fargate does not support";
-        check(asking(1.0, 1024, 0), Some(64), None, shared);
+        check(job(1.0, 1024, 0), Some(64), None, shared);
         for disk in [20, 201] {
             let why = format!("it requests a disk of {disk} GiB, but Fargate has 21 to 200 GiB");
-            check(asking(1.0, 1024, 0), None, Some(disk), &why);
+            check(job(1.0, 1024, 0), None, Some(disk), &why);
         }
         for disk in [21, 200] {
-            assert!(on_fargate(&asking(1.0, 2048, 0), None, Some(disk)).is_ok());
+            assert!(fargate_placement(&job(1.0, 2048, 0), None, Some(disk)).is_ok());
         }
     }
 }

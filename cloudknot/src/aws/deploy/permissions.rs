@@ -11,16 +11,16 @@ use crate::aws::Aws;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Maximum number of questions in flight. IAM answers only a few of them per second.
-const AT_ONCE: usize = 4;
+const MAX_CONCURRENT: usize = 4;
 /// Context key of the region. Policies of organizations often depend on it.
 const REGION: &str = "aws:RequestedRegion";
 /// Service-linked role of AWS Batch in an account, and the action that creates it, once.
-const LINKED: (&str, &str) = ("AWSServiceRoleForBatch", "iam:CreateServiceLinkedRole");
+const SERVICE_LINKED_ROLE: (&str, &str) = ("AWSServiceRoleForBatch", "iam:CreateServiceLinkedRole");
 
 /// The caller, as STS identifies it.
 #[derive(Debug, PartialEq, Eq)]
 enum Principal {
-    /// A user, whom policies are attached to, by ARN.
+    /// A user, by ARN.
     User(String),
     /// A caller that assumed a role: the name of the role, and a guess of its ARN in case IAM does not return the ARN.
     Role { name: String, guess: String },
@@ -40,25 +40,25 @@ pub(crate) struct Question {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) denied: BTreeSet<String>,
-    /// Context keys that the policies require and the questions did not have, for denied actions.
-    pub(crate) untold: BTreeSet<String>,
+    /// Context keys that the policies require and the questions lacked, for denied actions.
+    pub(crate) missing_context_keys: BTreeSet<String>,
 }
 
 /// Returns an error if the caller lacks a permission that the operation needs in any case, as far as IAM reports it.
 /// Permissions that depend on the policies of keys, buckets and organizations are not checked: AWS itself denies them
 /// later.
-pub(crate) async fn check(aws: &Aws, verb: &str, takes: &[&str], policy: impl FnOnce(&str) -> Value) -> Result<()> {
+pub(crate) async fn check(aws: &Aws, verb: &str, required: &[&str], policy: impl FnOnce(&str) -> Value) -> Result<()> {
     let (account, caller) = aws.caller().await?;
     let Ok(source) = source(aws, &caller).await else { return Ok(()) };
     let mut questions = questions(&policy(&account), &aws.region);
     for question in &mut questions {
-        question.actions.retain(|action| takes.contains(&action.as_str()));
+        question.actions.retain(|action| required.contains(&action.as_str()));
     }
     questions.retain(|question| !question.actions.is_empty());
     // If the caller may not simulate policies, AWS itself denies what is not allowed, later.
-    let Ok(answers) = ask_all(aws, &source, &questions.iter().collect()).await else { return Ok(()) };
-    let known = answers.into_values().filter(|answer| answer.untold.is_empty());
-    let denied: BTreeSet<String> = known.flat_map(|answer| answer.denied).collect();
+    let Ok(answers) = simulate_all(aws, &source, &questions.iter().collect()).await else { return Ok(()) };
+    let conclusive = answers.into_values().filter(|answer| answer.missing_context_keys.is_empty());
+    let denied: BTreeSet<String> = conclusive.flat_map(|answer| answer.denied).collect();
     if denied.is_empty() {
         return Ok(());
     }
@@ -77,7 +77,7 @@ pub(crate) enum Simulation {
     Unsupported(&'static str),
 }
 
-/// Simulates what each of these policies allows, for this caller.
+/// Simulates each of these policies for this caller.
 ///
 /// # Errors
 /// Returns an error if IAM does not answer.
@@ -86,39 +86,39 @@ pub(crate) async fn simulate(aws: &Aws, caller: &str, policies: &[Value]) -> Res
         Ok(source) => source,
         Err(reason) => return Ok(Simulation::Unsupported(reason)),
     };
-    let mut of_each: Vec<_> = policies.iter().map(|policy| questions(policy, &aws.region)).collect();
-    if role(aws, LINKED.0).await.is_some() {
-        for questions in &mut of_each {
-            questions.retain(|question| question.actions != [LINKED.1]);
+    let mut questions_by_policy: Vec<_> = policies.iter().map(|policy| questions(policy, &aws.region)).collect();
+    if role(aws, SERVICE_LINKED_ROLE.0).await.is_some() {
+        for questions in &mut questions_by_policy {
+            questions.retain(|question| question.actions != [SERVICE_LINKED_ROLE.1]);
         }
     }
-    let all: BTreeSet<&Question> = of_each.iter().flatten().collect();
-    let answers = ask_all(aws, &source, &all).await?;
-    let of_policy = |questions: Vec<Question>| {
+    let all: BTreeSet<&Question> = questions_by_policy.iter().flatten().collect();
+    let answers = simulate_all(aws, &source, &all).await?;
+    let merge_answers = |questions: Vec<Question>| {
         let mut answer = Answer::default();
         for one in questions.iter().filter_map(|question| answers.get(question)) {
             answer.denied.extend(one.denied.iter().cloned());
-            answer.untold.extend(one.untold.iter().cloned());
+            answer.missing_context_keys.extend(one.missing_context_keys.iter().cloned());
         }
         answer
     };
-    Ok(Simulation::Answers(of_each.into_iter().map(of_policy).collect()))
+    Ok(Simulation::Answers(questions_by_policy.into_iter().map(merge_answers).collect()))
 }
 
 impl Principal {
     fn of(arn: &str) -> Self {
         let parts: Vec<&str> = arn.splitn(6, ':').collect();
-        let [_, partition, service, _, account, who] = parts[..] else {
+        let [_, partition, service, _, account, identity] = parts[..] else {
             return Self::Other("AWS identifies the caller without an ARN");
         };
-        match (service, &who.split('/').collect::<Vec<_>>()[..]) {
+        match (service, &identity.split('/').collect::<Vec<_>>()[..]) {
             ("iam", ["user", ..]) => Self::User(arn.to_owned()),
             ("iam", ["root"]) => Self::Other(
                 "the root user may do everything, and IAM cannot simulate its permissions; use a user or a role \
                  with the policies that `cargo knot policy` prints",
             ),
             ("sts", ["assumed-role", name, ..]) => {
-                // Only IAM knows the path of a role, but that of a role of IAM Identity Center is always the same.
+                // The ARN lacks the path of the role, which is always the same for roles of IAM Identity Center.
                 let path = if name.starts_with("AWSReservedSSO_") { "aws-reserved/sso.amazonaws.com/" } else { "" };
                 Self::Role {
                     name: (*name).to_owned(),
@@ -150,9 +150,9 @@ async fn role(aws: &Aws, name: &str) -> Option<String> {
 /// Returns the questions to IAM about one of our policies.
 pub(crate) fn questions(policy: &Value, region: &str) -> Vec<Question> {
     let statements = policy["Statement"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let can_be_left_out = |statement: &Value| statement["Sid"].as_str().is_some_and(|sid| sid.starts_with("Advance"));
-    let needed = statements.iter().filter(|statement| !can_be_left_out(statement));
-    needed.flat_map(|statement| Question::of(statement, region)).collect()
+    let is_optional = |statement: &Value| statement["Sid"].as_str().is_some_and(|sid| sid.starts_with("Advance"));
+    let required = statements.iter().filter(|statement| !is_optional(statement));
+    required.flat_map(|statement| Question::of(statement, region)).collect()
 }
 
 impl Question {
@@ -161,12 +161,12 @@ impl Question {
         // IAM accepts no wildcard in an action. One of the actions that read a bucket represents the others.
         let action =
             |action: String| if action == "s3:GetBucket*" { "s3:GetBucketLocation".to_owned() } else { action };
-        let actions: Vec<String> = texts(&statement["Action"]).into_iter().map(action).collect();
-        let resources: Vec<String> = texts(&statement["Resource"]).iter().map(|arn| resource(arn)).collect();
+        let actions: Vec<String> = strings(&statement["Action"]).into_iter().map(action).collect();
+        let resources: Vec<String> = strings(&statement["Resource"]).iter().map(|arn| resource(arn)).collect();
         let mut contexts = vec![BTreeMap::from([(REGION.to_owned(), region.to_owned())])];
         let conditions = statement["Condition"].as_object().into_iter().flat_map(|operators| operators.values());
         for (key, values) in conditions.filter_map(Value::as_object).flatten() {
-            let values = texts(values);
+            let values = strings(values);
             contexts = contexts
                 .iter()
                 .flat_map(|context| values.iter().map(|value| with(context, key, &condition(value))))
@@ -184,7 +184,7 @@ fn with(context: &BTreeMap<String, String>, key: &str, value: &str) -> BTreeMap<
 }
 
 /// Returns the strings of a value that is a string or an array of strings.
-fn texts(value: &Value) -> Vec<String> {
+fn strings(value: &Value) -> Vec<String> {
     match value {
         Value::String(text) => vec![text.clone()],
         Value::Array(all) => all.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
@@ -192,8 +192,8 @@ fn texts(value: &Value) -> Vec<String> {
     }
 }
 
-/// Returns an example of a resource that matches the pattern, so that policies narrower than ours are found sufficient
-/// too.
+/// Returns an example of a resource that matches the pattern, so that policies narrower than ours
+/// are sufficient too.
 fn resource(pattern: &str) -> String {
     if pattern == "*" {
         return pattern.to_owned();
@@ -201,19 +201,19 @@ fn resource(pattern: &str) -> String {
     if pattern.contains(":role/aws-service-role/") {
         return pattern.trim_end_matches('*').to_owned();
     }
-    filled(pattern)
+    with_examples(pattern)
 }
 
 /// Returns an example of a condition value that matches the pattern.
 fn condition(pattern: &str) -> String {
     match pattern.strip_suffix('*') {
-        Some(beginning) if beginning.ends_with(|last: char| last.is_ascii_alphanumeric()) => beginning.to_owned(),
-        _ => filled(pattern),
+        Some(prefix) if prefix.ends_with(|last: char| last.is_ascii_alphanumeric()) => prefix.to_owned(),
+        _ => with_examples(pattern),
     }
 }
 
 /// Replaces each wildcard of the pattern by an example.
-fn filled(pattern: &str) -> String {
+fn with_examples(pattern: &str) -> String {
     let mut text = String::new();
     for c in pattern.chars() {
         if c != '*' {
@@ -228,30 +228,30 @@ fn filled(pattern: &str) -> String {
 }
 
 /// Sends all questions to IAM, a few at a time.
-async fn ask_all(aws: &Aws, source: &str, all: &BTreeSet<&Question>) -> Result<BTreeMap<Question, Answer>> {
+async fn simulate_all(aws: &Aws, source: &str, all: &BTreeSet<&Question>) -> Result<BTreeMap<Question, Answer>> {
     let mut answers = BTreeMap::new();
     let questions: Vec<Question> = all.iter().map(|question| (*question).clone()).collect();
     let Some((first, rest)) = questions.split_first() else { return Ok(answers) };
     // The first question shows whether IAM answers at all. It has few attempts, so that a failure does not take minutes.
-    answers.insert(first.clone(), ask(&aws.with_attempts(2), source, first).await?);
-    for questions in rest.chunks(AT_ONCE) {
-        let mut open = JoinSet::new();
+    answers.insert(first.clone(), simulate_question(&aws.with_attempts(2), source, first).await?);
+    for questions in rest.chunks(MAX_CONCURRENT) {
+        let mut requests = JoinSet::new();
         for question in questions {
             let (aws, source, question) = (aws.clone(), source.to_owned(), question.clone());
-            open.spawn(async move {
-                let answer = ask(&aws, &source, &question).await;
+            requests.spawn(async move {
+                let answer = simulate_question(&aws, &source, &question).await;
                 (question, answer)
             });
         }
-        while let Some(done) = open.join_next().await {
-            let (question, answer) = done.expect("asking does not panic");
+        while let Some(done) = requests.join_next().await {
+            let (question, answer) = done.expect("the request does not panic");
             answers.insert(question, answer?);
         }
     }
     Ok(answers)
 }
 
-async fn ask(aws: &Aws, source: &str, question: &Question) -> Result<Answer> {
+async fn simulate_question(aws: &Aws, source: &str, question: &Question) -> Result<Answer> {
     let mut simulation = iam::simulation(&question.actions, &question.resources);
     for ((key, value), number) in question.context.iter().zip(1..) {
         let entry = |name: &str| format!("ContextEntries.member.{number}.{name}");
@@ -267,11 +267,12 @@ async fn ask(aws: &Aws, source: &str, question: &Question) -> Result<Answer> {
 impl Answer {
     /// Adds the evaluation of an action. An action counts as denied if it is denied on any of the resources.
     pub(crate) fn add(&mut self, evaluation: &Evaluation) {
-        let Evaluation { action, is_allowed, on_each, untold } = evaluation;
-        let is_allowed = if on_each.is_empty() { *is_allowed } else { on_each.iter().all(|is_allowed| *is_allowed) };
+        let Evaluation { action, is_allowed, per_resource, missing_context_keys } = evaluation;
+        let is_allowed =
+            if per_resource.is_empty() { *is_allowed } else { per_resource.iter().all(|is_allowed| *is_allowed) };
         if !is_allowed {
             self.denied.insert(action.clone());
-            self.untold.extend(untold.iter().cloned());
+            self.missing_context_keys.extend(missing_context_keys.iter().cloned());
         }
     }
 }
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_is_asked_as_it_stands() {
+    fn statement_is_simulated_for_each_condition_value() {
         let statement = serde_json::json!({
             "Effect": "Allow",
             "Action": ["s3:ListBucket", "s3:GetBucket*"],
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_asked_by_an_example() {
+    fn pattern_is_simulated_by_an_example() {
         assert_eq!(resource("*"), "*");
         assert_eq!(
             resource("arn:aws:iam::1:role/cloudknot-knot-sweep*"),

@@ -24,10 +24,14 @@ impl Api {
     }
 
     /// Sends a request and returns the XML of the answer.
-    pub(super) async fn send(&self, aws: &Aws, ask: &Ask) -> Result<String, SdkError<Refused, HttpResponse>> {
-        let body = ask.body(self.version);
+    pub(super) async fn send(
+        &self,
+        aws: &Aws,
+        request: &QueryRequest,
+    ) -> Result<String, SdkError<Refused, HttpResponse>> {
+        let body = request.body(self.version);
         let form = Request { content_type: "application/x-www-form-urlencoded", target: None, body };
-        signed::send(aws, &self.service, ask.action, form).await
+        signed::send(aws, &self.service, request.action, form).await
     }
 
     /// Parses an answer, and reads it from its root element.
@@ -53,12 +57,12 @@ impl Api {
         &self,
         aws: &Aws,
         action: &str,
-        ask: &Ask,
+        request: &QueryRequest,
         token: &str,
         absent: &[&str],
         read: impl Fn(Node<'_, '_>) -> Option<(Vec<T>, Option<String>)>,
     ) -> Result<Vec<T>> {
-        let (mut all, mut page) = (Vec::new(), ask.clone());
+        let (mut all, mut page) = (Vec::new(), request.clone());
         loop {
             let answer = match self.send(aws, &page).await {
                 Ok(answer) => answer,
@@ -70,13 +74,13 @@ impl Api {
                 .ok_or_else(|| self.unreadable(aws, action, "an entry lacks a required field"))?;
             all.extend(items);
             match next {
-                Some(next) => page = ask.clone().with(token, &next),
+                Some(next) => page = request.clone().with(token, &next),
                 None => return Ok(all),
             }
         }
     }
 
-    /// Returns the error for an answer that cannot be parsed or lacks something that it is documented to have.
+    /// Returns the error for an answer that cannot be parsed or lacks a documented field.
     pub(super) fn unreadable(&self, aws: &Aws, action: &str, why: &str) -> Error {
         let (service, region) = (self.service.id, &aws.region);
         let message = format!("cannot {action}: cannot parse the response from {service} in {region}: {why}");
@@ -88,15 +92,15 @@ impl Api {
 /// Characters that are percent-encoded: all but letters, digits and `-_.~`, as in the SDK's own clients.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// A request.
+/// A request of the query protocol.
 #[derive(Debug, Clone)]
-pub(super) struct Ask {
+pub(super) struct QueryRequest {
     action: &'static str,
     parameters: Vec<(String, String)>,
     filters: usize,
 }
 
-impl Ask {
+impl QueryRequest {
     pub(super) fn new(action: &'static str) -> Self {
         Self { action, parameters: Vec::new(), filters: 0 }
     }
@@ -115,8 +119,8 @@ impl Ask {
         self.filters += 1;
         let number = self.filters;
         self.parameters.push((format!("Filter.{number}.Name"), name.to_owned()));
-        for (value, which) in values.into_iter().zip(1..) {
-            self.parameters.push((format!("Filter.{number}.Value.{which}"), value.as_ref().to_owned()));
+        for (value, index) in values.into_iter().zip(1..) {
+            self.parameters.push((format!("Filter.{number}.Value.{index}"), value.as_ref().to_owned()));
         }
         self
     }
@@ -145,25 +149,25 @@ fn refusal(text: &str) -> ErrorMetadata {
     let document = Document::parse(text).ok();
     let error = document.as_ref().and_then(|document| document.descendants().find(|node| node.has_tag_name("Error")));
     if let Some(error) = error {
-        metadata = metadata.code(part(error, "Code").unwrap_or_default());
-        metadata = metadata.message(part(error, "Message").unwrap_or_default());
+        metadata = metadata.code(text_at(error, "Code").unwrap_or_default());
+        metadata = metadata.message(text_at(error, "Message").unwrap_or_default());
     }
     metadata.build()
 }
 
 /// Returns the descendant of an element at this path, with one name per level: `vCpuInfo/defaultVCpus`.
-pub(super) fn below<'a, 'input>(node: Node<'a, 'input>, path: &str) -> Option<Node<'a, 'input>> {
+pub(super) fn descendant<'a, 'input>(node: Node<'a, 'input>, path: &str) -> Option<Node<'a, 'input>> {
     path.split('/').try_fold(node, |node, name| node.children().find(|child| child.has_tag_name(name)))
 }
 
 /// Returns the text of the descendant at this path, unless it is empty.
-pub(super) fn part<'a>(node: Node<'a, '_>, path: &str) -> Option<&'a str> {
-    below(node, path)?.text().map(str::trim).filter(|text| !text.is_empty())
+pub(super) fn text_at<'a>(node: Node<'a, '_>, path: &str) -> Option<&'a str> {
+    descendant(node, path)?.text().map(str::trim).filter(|text| !text.is_empty())
 }
 
-/// Returns the items of the list at this path; none if there is no such list.
+/// Returns the items of the list at this path; none if the list does not exist.
 pub(super) fn items<'a, 'input>(node: Node<'a, 'input>, path: &str) -> impl Iterator<Item = Node<'a, 'input>> {
-    below(node, path)
+    descendant(node, path)
         .into_iter()
         .flat_map(|list| list.children())
         .filter(|child| child.has_tag_name("item") || child.has_tag_name("member"))
@@ -175,18 +179,20 @@ mod tests {
 
     #[test]
     fn values_cannot_break_out_of_the_form() {
-        let ask = Ask::new("DescribeKeyPairs").with("KeyName.1", "Ada's key & more=50%, für alle").filter("a", ["b+c"]);
+        let request = QueryRequest::new("DescribeKeyPairs")
+            .with("KeyName.1", "Ada's key & more=50%, für alle")
+            .filter("a", ["b+c"]);
         let expected = "Action=DescribeKeyPairs&Version=2016-11-15\
             &KeyName.1=Ada%27s%20key%20%26%20more%3D50%25%2C%20f%C3%BCr%20alle&Filter.1.Name=a&Filter.1.Value.1=b%2Bc";
-        assert_eq!(ask.body("2016-11-15"), expected);
+        assert_eq!(request.body("2016-11-15"), expected);
     }
 
     #[test]
     fn lists_of_iam_are_numbered() {
-        let ask = Ask::new("SimulatePrincipalPolicy").members("ActionNames", ["s3:PutObject", "*"]);
+        let request = QueryRequest::new("SimulatePrincipalPolicy").members("ActionNames", ["s3:PutObject", "*"]);
         let expected =
             "Action=SimulatePrincipalPolicy&Version=1&ActionNames.member.1=s3%3APutObject&ActionNames.member.2=%2A";
-        assert_eq!(ask.body("1"), expected);
+        assert_eq!(request.body("1"), expected);
     }
 
     #[test]

@@ -11,10 +11,10 @@ use crate::error::{Error, ErrorKind, Result};
 const DEFAULT_QUOTA: usize = 50;
 
 /// Default quota of VPCs and of elastic addresses in a region, and of NAT gateways in a zone.
-const EACH_OF_NETWORKS: usize = 5;
+const DEFAULT_NETWORK_QUOTA: usize = 5;
 
 /// Maximum number of attempts of a request to Service Quotas. A deploy and a doctor can continue without its answer.
-const ATTEMPTS: u32 = 2;
+const MAX_ATTEMPTS: u32 = 2;
 
 /// Returns an error if the quotas do not allow one more job queue or compute environment for a Knot.
 pub(crate) async fn check_knot(aws: &Aws) -> Result<()> {
@@ -24,11 +24,11 @@ pub(crate) async fn check_knot(aws: &Aws) -> Result<()> {
             continue;
         }
         // A quota can only have been raised. If the caller may not read it, the default applies.
-        let most = quota(aws, "batch", resource).await.ok().flatten().unwrap_or(DEFAULT_QUOTA);
-        if in_use < most {
+        let limit = quota(aws, "batch", resource).await.ok().flatten().unwrap_or(DEFAULT_QUOTA);
+        if in_use < limit {
             continue;
         }
-        let message = format!("{resource} quota exceeded: {in_use} of {most} in use");
+        let message = format!("{resource} quota exceeded: {in_use} of {limit} in use");
         return Err(Error::new(ErrorKind::Aws, message).with_hint(
             "clobber unused Knots (`cargo knot list`), request an increase in Service Quotas, or use an existing queue: \
              --queue",
@@ -42,13 +42,14 @@ pub(crate) async fn check_knot(aws: &Aws) -> Result<()> {
 pub(crate) async fn check_network(aws: &Aws, nat_in: Option<&str>) -> Result<()> {
     let ec2 = Ec2::new(aws);
     let region = &aws.region;
-    let or_vpc = "use an existing VPC: --vpc";
-    check_quota(aws, ("VPC", region), ec2.count_vpcs().await, ("vpc", "L-F678F1CE"), or_vpc).await?;
+    let alternative = "use an existing VPC: --vpc";
+    check_quota(aws, ("VPC", region), ec2.count_vpcs().await, ("vpc", "L-F678F1CE"), alternative).await?;
     let Some(zone) = nat_in else { return Ok(()) };
-    let or_public = "avoid the NAT gateway: --internet public-ip";
-    check_quota(aws, ("elastic address", region), ec2.count_addresses().await, ("ec2", "L-0263D0A3"), or_public)
+    let alternative = "avoid the NAT gateway: --internet public-ip";
+    check_quota(aws, ("elastic address", region), ec2.count_addresses().await, ("ec2", "L-0263D0A3"), alternative)
         .await?;
-    check_quota(aws, ("NAT gateway", zone), ec2.count_nat_gateways(zone).await, ("vpc", "L-FE5A380F"), or_public).await
+    check_quota(aws, ("NAT gateway", zone), ec2.count_nat_gateways(zone).await, ("vpc", "L-FE5A380F"), alternative)
+        .await
 }
 
 /// Returns an error if the quota with this code does not allow one more.
@@ -57,35 +58,36 @@ async fn check_quota(
     (resource, place): (&str, &str),
     in_use: Result<usize>,
     (service, code): (&str, &str),
-    otherwise: &str,
+    alternative: &str,
 ) -> Result<()> {
     let in_use = match in_use {
         // If the caller may not list the resources, AWS itself reports an exceeded quota later.
         Err(error) if error.kind() == ErrorKind::Denied => return Ok(()),
         in_use => in_use?,
     };
-    if in_use < EACH_OF_NETWORKS {
+    if in_use < DEFAULT_NETWORK_QUOTA {
         return Ok(());
     }
     // A quota can only have been raised. If the caller may not read it, the default applies.
-    let most = quota_of(aws, service, code).await.ok().flatten().unwrap_or(EACH_OF_NETWORKS);
-    if in_use < most {
+    let limit = quota_of(aws, service, code).await.ok().flatten().unwrap_or(DEFAULT_NETWORK_QUOTA);
+    if in_use < limit {
         return Ok(());
     }
-    let message = format!("{resource} quota exceeded: {in_use} of {most} in use in {place}");
+    let message = format!("{resource} quota exceeded: {in_use} of {limit} in use in {place}");
     let hint = format!(
-        "delete unused ones, request an increase in Service Quotas ({service}, {code}), or {otherwise}; nothing was created"
+        "delete unused ones, request an increase in Service Quotas ({service}, {code}), or {alternative}; \
+         nothing was created"
     );
     Err(Error::new(ErrorKind::Aws, message).with_hint(hint))
 }
 
 /// Returns the account's quota whose name contains `what`; `None` if there is none.
 pub(crate) async fn quota(aws: &Aws, service: &str, what: &str) -> Result<Option<usize>> {
-    let is_meant = |name: &str| {
+    let matches = |name: &str| {
         let name = name.to_lowercase();
         name.contains(what) && !name.contains(" per ")
     };
-    let mut pages = client!(aws.with_attempts(ATTEMPTS), servicequotas)
+    let mut pages = client!(aws.with_attempts(MAX_ATTEMPTS), servicequotas)
         .list_service_quotas()
         .service_code(service)
         .into_paginator()
@@ -94,7 +96,7 @@ pub(crate) async fn quota(aws: &Aws, service: &str, what: &str) -> Result<Option
         let page = page.map_err(|error| aws.failed(&format!("read the quotas of {service}"), error))?;
         let quotas = page.quotas.unwrap_or_default();
         if let Some(value) =
-            quotas.iter().find(|quota| quota.quota_name().is_some_and(is_meant)).and_then(|quota| quota.value)
+            quotas.iter().find(|quota| quota.quota_name().is_some_and(matches)).and_then(|quota| quota.value)
         {
             return Ok(Some(whole(value)));
         }
@@ -104,7 +106,7 @@ pub(crate) async fn quota(aws: &Aws, service: &str, what: &str) -> Result<Option
 
 /// Returns the account's quota with this code; `None` if there is none.
 pub(crate) async fn quota_of(aws: &Aws, service: &str, code: &str) -> Result<Option<usize>> {
-    let client = client!(aws.with_attempts(ATTEMPTS), servicequotas);
+    let client = client!(aws.with_attempts(MAX_ATTEMPTS), servicequotas);
     let response = client.get_service_quota().service_code(service).quota_code(code).send().await;
     match response {
         Ok(answer) => Ok(answer.quota.and_then(|quota| quota.value).map(whole)),
@@ -113,8 +115,8 @@ pub(crate) async fn quota_of(aws: &Aws, service: &str, code: &str) -> Result<Opt
     }
 }
 
-/// Converts a quota, which is a whole number and not a large one.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it counts")]
+/// Converts a quota to an integer.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a quota is a small whole number")]
 fn whole(value: f64) -> usize {
     value as usize
 }

@@ -30,7 +30,7 @@ pub(crate) async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
         if objects.is_empty() {
             return Ok(());
         }
-        let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build().expect("there are objects");
+        let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build().expect("`objects` is set");
         let response = client.delete_objects().bucket(bucket).delete(delete).send().await;
         let errors = response.map_err(|error| aws.failed(&action, error))?.errors.unwrap_or_default();
         if let Some(first) = errors.first() {
@@ -42,11 +42,11 @@ pub(crate) async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
     }
 }
 
-/// Deletes all objects below a prefix whose keys start with `beginning`, and returns their number. A bucket that does not
-/// exist has none.
-pub(crate) async fn delete_below(aws: &Aws, bucket: &str, prefix: &str, beginning: &str) -> Result<usize> {
+/// Deletes all objects below a prefix whose keys start with `key_prefix`, and returns their number. A bucket that does
+/// not exist has none.
+pub(crate) async fn delete_below(aws: &Aws, bucket: &str, prefix: &str, key_prefix: &str) -> Result<usize> {
     let store = S3Store::new(&aws.config, bucket, prefix);
-    let objects = match store.list(beginning, None).await {
+    let objects = match store.list(key_prefix, None).await {
         Ok(objects) => objects,
         Err(error) if error.kind() == StoreErrorKind::NoStore => return Ok(0),
         Err(error) => return Err(error.into()),
@@ -72,12 +72,12 @@ pub(crate) async fn folders(aws: &Aws, bucket: &str, folder: &str) -> Result<Vec
     Ok(found.into_iter().filter_map(name).collect())
 }
 
-/// Returns whether the bucket no longer exists.
-pub(crate) async fn is_gone(aws: &Aws, bucket: &str) -> Result<bool> {
+/// Returns whether the bucket does not exist.
+pub(crate) async fn bucket_is_absent(aws: &Aws, bucket: &str) -> Result<bool> {
     match client!(aws, s3).head_bucket().bucket(bucket).send().await {
         Ok(_) => Ok(false),
         Err(error) if error.raw_response().is_some_and(|answer| answer.status().as_u16() == 404) => Ok(true),
-        Err(error) => Err(aws.failed(&format!("look for the bucket `{bucket}`"), error)),
+        Err(error) => Err(aws.failed(&format!("find the bucket `{bucket}`"), error)),
     }
 }
 
@@ -85,7 +85,7 @@ pub(crate) async fn is_gone(aws: &Aws, bucket: &str) -> Result<bool> {
 ///
 /// # Errors
 /// Returns an error if the bucket belongs to another account, or is in another region.
-pub(crate) async fn is_there(aws: &Aws, bucket: &str) -> Result<bool> {
+pub(crate) async fn bucket_exists(aws: &Aws, bucket: &str) -> Result<bool> {
     let head = client!(aws, s3).head_bucket().bucket(bucket).send().await;
     let Err(error) = head else { return Ok(true) };
     let status = error.raw_response().map(|answer| answer.status().as_u16());
@@ -100,6 +100,6 @@ pub(crate) async fn is_there(aws: &Aws, bucket: &str) -> Result<bool> {
             format!("cannot use the bucket `{bucket}`: it is in another region than {}", aws.region),
             "choose another name, or that region: --region".to_owned(),
         ),
-        _ => Err(aws.failed(&format!("look for the bucket `{bucket}`"), error)),
+        _ => Err(aws.failed(&format!("find the bucket `{bucket}`"), error)),
     }
 }

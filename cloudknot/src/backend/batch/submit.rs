@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use cloudknot_runtime::contract::{BatchResources, Manifest, Resources, Task};
 
 use super::{AT_ONCE, Follower, Sent, environment, store_of};
-use crate::aws::batch::{self, Batch, Order};
+use crate::aws::batch::{self, Batch, JobRequest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::knot_note::KnotNote;
 use crate::record::Record;
@@ -83,10 +83,10 @@ impl Follower {
 
     /// Submits these children of the round.
     async fn submit(&mut self, children: Vec<Range<u64>>) -> Result<()> {
-        let largest = if self.on.independent { 1 } else { batch::LARGEST_ARRAY };
+        let largest = if self.on.independent { 1 } else { batch::MAX_ARRAY_SIZE };
         let pieces: Vec<_> = children.into_iter().flat_map(|range| split(range, largest)).collect();
         for pieces in pieces.chunks(AT_ONCE) {
-            let orders: Vec<Order> = pieces.iter().map(|piece| self.order(piece)).collect();
+            let orders: Vec<JobRequest> = pieces.iter().map(|piece| self.order(piece)).collect();
             let submitted = futures_util::future::join_all(orders.iter().map(|order| self.batch.submit(order))).await;
             for (id, piece) in submitted.into_iter().zip(pieces) {
                 let id = id.map_err(|error| self.of_run(error))?;
@@ -107,11 +107,11 @@ impl Follower {
         error.with_hint(format!("{hint}the inputs are kept: `{function}.attach(\"{}\")` submits them", manifest.run))
     }
 
-    fn order(&self, children: &Range<u64>) -> Order {
+    fn order(&self, children: &Range<u64>) -> JobRequest {
         let Record { manifest, round, scheduled, .. } = &self.ledger.record;
         let task = manifest.task(store_of(&self.note), *round, scheduled.retries, children.start);
         let task = Task { has_no_outcomes: self.fresh, ..task };
-        Order {
+        JobRequest {
             name: format!("{}{}", name_of_round(&self.ledger.record), children.start),
             queue: self.on.queue.clone(),
             definition: self.on.job_definition.clone(),
@@ -129,7 +129,7 @@ impl Follower {
     fn resources(&self, round: u32) -> Resources {
         let requested = self.ledger.record.manifest.resources;
         let requested = Resources { memory_mib: requested.memory_in(round), ..requested };
-        let given = self.note.jobs.as_ref().map(|jobs| jobs.given(&self.function.resources, requested));
+        let given = self.note.jobs.as_ref().map(|jobs| jobs.job_resources(&self.function.resources, requested));
         given.and_then(Result::ok).unwrap_or(requested)
     }
 

@@ -19,25 +19,25 @@ const VERBS: [Allowed; 4] = [Allowed::ParsCreate, Allowed::Deploy, Allowed::Run,
 
 pub(super) async fn examine(examination: &Examination) -> Vec<Finding> {
     // Waiting for cargo and rustc would block a thread that other tasks need.
-    let here = tokio::task::spawn_blocking(Here::look).await.expect("looking does not panic");
+    let local = tokio::task::spawn_blocking(LocalState::read).await.expect("reading does not panic");
     // Boxed, because the future is large and rarely polled.
-    let (account, docker) = tokio::join!(Box::pin(account::examine(examination, &here)), machine::docker());
+    let (account, docker) = tokio::join!(Box::pin(account::examine(examination, &local)), machine::docker());
     let (needs_arm64, account) = account;
     let mut found = account;
-    found.extend(machine::tools(here.machine, needs_arm64));
+    found.extend(machine::tools(local.machine, needs_arm64));
     found.push(docker);
     found
 }
 
-/// Facts that are known without any request.
-struct Here {
+/// State of this machine, which is read without any request.
+struct LocalState {
     machine: Result<Machine>,
     /// Name of the program's Knot, and folder of its package.
     program: Result<(String, PathBuf)>,
 }
 
-impl Here {
-    fn look() -> Self {
+impl LocalState {
+    fn read() -> Self {
         let compile = Compile::new(Selection::default());
         let program = compile.knot_name().and_then(|name| Ok((name, compile.package_folder()?)));
         Self { machine: Machine::here().map_err(Error::from), program: program.map_err(Error::from) }
@@ -49,30 +49,32 @@ impl Here {
     }
 }
 
-/// Checks the program in this folder, and the note beside it.
-fn program(here: &Here, note: &Result<Option<KnotNote>>, knot: Option<&Knot>) -> Finding {
-    let about = "program";
+/// Checks the program in this folder, and its note.
+fn program(local: &LocalState, note: &Result<Option<KnotNote>>, knot: Option<&Knot>) -> Finding {
+    let subject = "program";
     let note = match note {
         Ok(note) => note.as_ref(),
-        Err(error) => return Finding::failed(about, State::Bad, error),
+        Err(error) => return Finding::failed(subject, State::Bad, error),
     };
-    let name = match (&here.program, note) {
+    let name = match (&local.program, note) {
         (Err(error), None) => {
-            return Finding::unknown(about, in_one_line(error))
-                .remedy("run it in the folder of a program with remote functions");
+            return Finding::unknown(subject, in_one_line(error))
+                .remedy("run the command in the folder of a program with remote functions");
         }
         (Err(_), Some(note)) => note.knot.as_str(),
         (Ok((name, _)), _) => name.as_str(),
     };
     let Some(note) = note else {
-        let found = format!("`{name}` has not been deployed from here: its maps run on this machine");
-        return Finding::doubtful(about, found).remedy("`cargo knot deploy` deploys it to AWS");
+        let found = format!("`{name}` has not been deployed from this folder: its maps run on this machine");
+        return Finding::doubtful(subject, found).remedy("`cargo knot deploy` deploys it to AWS");
     };
     let found = format!("its maps run on the Knot `{}` in {}", note.knot, note.region);
     let again = "run `cargo knot deploy` again";
     match knot.filter(|knot| knot.name == note.knot && knot.region == note.region) {
-        Some(knot) if knot.image() == note.image && knot.queue() == note.queue => Finding::good(about, found),
-        Some(_) => Finding::doubtful(about, format!("{found}, which somebody has deployed again since")).remedy(again),
-        None => Finding::doubtful(about, format!("{found}, which was not found there")).remedy(again),
+        Some(knot) if knot.image() == note.image && knot.queue() == note.queue => Finding::good(subject, found),
+        Some(_) => {
+            Finding::doubtful(subject, format!("{found}, which has been deployed again since then")).remedy(again)
+        }
+        None => Finding::doubtful(subject, format!("{found}, which was not found")).remedy(again),
     }
 }

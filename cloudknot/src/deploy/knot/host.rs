@@ -1,5 +1,5 @@
-//! Deploying, finding and deleting a Knot: `resolve` asks, the pipeline builds, `plan` is pure data, and `apply`, in
-//! this module, writes.
+//! Deploying, finding and deleting a Knot: `resolve` queries AWS, the pipeline builds, `plan` is pure data, and
+//! `apply`, in this module, writes.
 //!
 //! The repository is created first, then the image is pushed, then the rest of the stack is created. After any
 //! interruption, the same deploy continues from what exists.
@@ -13,16 +13,16 @@ use cloudknot_runtime::store::{S3Store, Store};
 
 use super::{Knot, KnotBuilder};
 use crate::aws::batch::Batch;
-use crate::aws::cloudformation::{self, Body, LARGEST_BODY, Stack};
+use crate::aws::cloudformation::{self, Body, MAX_TEMPLATE_BODY_LEN, Stack};
 use crate::aws::ec2::InstanceType;
 use crate::aws::ecr::Ecr;
 use crate::backend::Backend;
 use crate::build::pipeline::{BuildArtifacts, Pipeline};
 use crate::deploy::costs;
-use crate::deploy::noted::digest;
 use crate::deploy::pars::Pars;
 use crate::deploy::pars::host::{self as pars, ParsPlan};
 use crate::deploy::plan::{Action, Intent, Plan};
+use crate::deploy::stack_note::digest;
 use crate::deploy::template::{self, Resource, resources};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
@@ -40,10 +40,10 @@ mod stack;
 pub(crate) mod values;
 
 pub(super) use clobber::clobber;
-use plan::{KnotPlan, is_unchanged, pushed_to, wanted};
+use plan::{KnotPlan, desired, is_unchanged, pushed_to};
 use resolve::{ParsFound, Resolved};
 pub(crate) use stack::{all_definitions, read};
-use stack::{definitions, noted};
+use stack::{definitions, read_note};
 pub(super) use stack::{get, list};
 
 pub(super) async fn deploy(builder: KnotBuilder) -> Result<Knot> {
@@ -58,7 +58,7 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
     resolved.refresh_stack().await?;
     let mut steps = Plan::default();
     if let Some(stack) = unchanged(&resolved, &artifacts) {
-        if noted(stack)?.of_a_template {
+        if read_note(stack)?.from_template {
             steps.notes.push(format!("the image {} is pushed unless the repository has it", artifacts.image.digest()));
         }
         return Ok(steps);
@@ -75,8 +75,8 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
     };
     let plan = KnotPlan::new(&resolved, &artifacts, &state.pars.planned(), false)?;
     steps.stack(&plan.stack, before.as_deref(), &plan.template);
-    let there_already = state.before().and_then(|stack| stack.outputs.get("ImageDigest"));
-    if there_already.is_none_or(|digest| digest != artifacts.image.digest()) {
+    let deployed_digest = state.before().and_then(|stack| stack.outputs.get("ImageDigest"));
+    if deployed_digest.is_none_or(|digest| digest != artifacts.image.digest()) {
         let (image, bytes) = (format!("image {}", artifacts.image.digest()), artifacts.image.compressed_bytes());
         steps.step(None, Action::Make, &image, &format!("at most {bytes} bytes are pushed"));
     }
@@ -92,39 +92,39 @@ pub(super) async fn template(builder: KnotBuilder) -> Result<String> {
     check_machines(&resolved, &artifacts).await?;
     let plan = KnotPlan::new(&resolved, &artifacts, &resolved.state.pars.planned(), true)?;
     let (name, digest) = (&resolved.knot.name, artifacts.image.digest());
-    let besides = [
+    let next_steps = [
         format!("Its jobs start the image {digest}. Then run `cargo knot deploy` with the same options: it finds the"),
-        "stack as it should be, pushes that image if it is not there, and notes the Knot beside the crate.".into(),
+        "stack up to date, pushes that image if the repository lacks it, and records the Knot in `.cloudknot/`.".into(),
     ];
-    Ok(template::heading(&format!("knot --knot {name}"), &plan.stack, &besides) + &plan.template)
+    Ok(template::heading(&format!("knot --knot {name}"), &plan.stack, &next_steps) + &plan.template)
 }
 
 /// Compiles the program and assembles its image, and checks the Knot with the functions of the program.
 async fn build(resolved: &Resolved, pipeline: Pipeline) -> Result<BuildArtifacts> {
     let knot = &resolved.knot;
     let artifacts = pipeline.run(|digest| tag_of(&knot.name, digest)).await?;
-    wanted(knot, &artifacts).check()?;
+    desired(knot, &artifacts).check()?;
     Ok(artifacts)
 }
 
-/// Returns the stack of the Knot if it is as this deploy would leave it.
+/// Returns the stack of the Knot if this deploy would not change it.
 fn unchanged<'r>(resolved: &'r Resolved, artifacts: &BuildArtifacts) -> Option<&'r Stack> {
     let Resolved { knot, state, .. } = resolved;
     state.stack.as_ref().filter(|stack| is_unchanged(knot, artifacts, &state.pars.planned(), stack))
 }
 
-/// Refuses a Knot that could not be created, or whose jobs could never start.
+/// Returns an error if the Knot could not be created, or its jobs could never start.
 async fn check_machines(resolved: &Resolved, artifacts: &BuildArtifacts) -> Result<Option<Vec<InstanceType>>> {
     let Resolved { knot, state, .. } = resolved;
-    preflight::check_machines(&state.aws, &wanted(knot, artifacts), resolved.answers(), &state.pars.planned()).await
+    preflight::check_machines(&state.aws, &desired(knot, artifacts), resolved.answers(), &state.pars.planned()).await
 }
 
-/// Creates or updates the Knot, and notes it beside the crate.
+/// Creates or updates the Knot, and records it in `.cloudknot/`.
 async fn apply(mut resolved: Resolved, artifacts: &BuildArtifacts, account: &Account) -> Result<Knot> {
     artifacts.keep()?;
     resolved.refresh_stack().await?;
     let (pars, knot) = if let Some(stack) = unchanged(&resolved, artifacts) {
-        if noted(stack)?.of_a_template {
+        if read_note(stack)?.from_template {
             push(&resolved, artifacts, stack.output("RepositoryUri")?).await?;
         }
         step(&format!("the Knot `{}` exists, and nothing has changed", resolved.knot.name));
@@ -137,7 +137,7 @@ async fn apply(mut resolved: Resolved, artifacts: &BuildArtifacts, account: &Acc
             ParsFound::Missing(missing) => {
                 step(&format!("there is no Pars yet: creating `{}`", missing.planned().name));
                 let pars = pars::apply(missing).await?;
-                // The zones of its subnets are known only now.
+                // The zones of the subnets are known only now.
                 if let Some(types) = types {
                     preflight::offered(&resolved.state.aws, types, &pars).await?;
                 }
@@ -157,21 +157,21 @@ async fn apply_stack(resolved: &Resolved, artifacts: &BuildArtifacts, pars: &Par
     let Resolved { knot, state, .. } = resolved;
     let plan = KnotPlan::new(resolved, artifacts, pars, false)?;
     let replaced = with_replaced_queue(resolved, &plan.template).await?;
-    refuse_to_lose_jobs(resolved, replaced.as_ref()).await?;
-    let bring = async |template: &str, only_new: bool| {
+    check_no_jobs_are_lost(resolved, replaced.as_ref()).await?;
+    let apply_template = async |template: &str, only_new: bool| {
         let body = body(resolved, pars, template.to_owned()).await?;
-        let wanted = cloudformation::Wanted { name: &plan.stack, template: &body, tags: &plan.tags, only_new };
-        state.stacks.apply(&wanted, &|stack| knot.is_ours(stack, &pars.name)).await.map(|(stack, _)| stack)
+        let desired = cloudformation::DesiredStack { name: &plan.stack, template: &body, tags: &plan.tags, only_new };
+        state.stacks.apply(&desired, &|stack| knot.check_owner(stack, &pars.name)).await.map(|(stack, _)| stack)
     };
     let uri = match (&resolved.answers().repository, &state.stack) {
         (Some(shared), _) => shared.uri.clone(),
         (None, Some(stack)) if stack.can_be_changed() => stack.output("RepositoryUri")?.to_owned(),
-        (None, _) => bring(&plan.repository, true).await?.output("RepositoryUri")?.to_owned(),
+        (None, _) => apply_template(&plan.repository, true).await?.output("RepositoryUri")?.to_owned(),
     };
     push(resolved, artifacts, &uri).await?;
-    // A push may take minutes, in which others submit.
-    refuse_to_lose_jobs(resolved, replaced.as_ref()).await?;
-    bring(&plan.template, false).await
+    // Others may have submitted jobs during the push.
+    check_no_jobs_are_lost(resolved, replaced.as_ref()).await?;
+    apply_template(&plan.template, false).await
 }
 
 /// Pushes the image to this repository.
@@ -183,7 +183,7 @@ async fn push(resolved: &Resolved, artifacts: &BuildArtifacts, uri: &str) -> Res
 /// Returns a template as the body of a request. A template that is too large for a request is stored in the bucket,
 /// where CloudFormation fetches it.
 async fn body(resolved: &Resolved, pars: &Pars, template: String) -> Result<Body> {
-    if template.len() <= LARGEST_BODY {
+    if template.len() <= MAX_TEMPLATE_BODY_LEN {
         return Ok(Body::Text(template));
     }
     let (aws, bucket, prefix) = (&resolved.state.aws, pars.bucket(), pars.prefix());
@@ -193,7 +193,7 @@ async fn body(resolved: &Resolved, pars: &Pars, template: String) -> Result<Body
     Ok(Body::Url(format!("https://{bucket}.s3.{region}.{}/{prefix}{key}", Partition::of(region).domain)))
 }
 
-/// Returns the Knot as it is, if the template would replace its queue.
+/// Returns the deployed Knot, if the template would replace its queue.
 async fn with_replaced_queue(resolved: &Resolved, template: &str) -> Result<Option<Knot>> {
     let state = &resolved.state;
     let complete = state.before().filter(|stack| stack.outputs.contains_key("JobQueue"));
@@ -201,12 +201,12 @@ async fn with_replaced_queue(resolved: &Resolved, template: &str) -> Result<Opti
     let (before, after) = (resources(&state.stacks.template(stack).await?), resources(template));
     let is_queue = |resource: &Resource| resource.kind == "AWS::Batch::JobQueue";
     let Some((name, queue)) = before.iter().find(|(_, resource)| is_queue(resource)) else { return Ok(None) };
-    let stays = after.get(name).is_some_and(|after| after.without("Priority:") == queue.without("Priority:"));
-    if stays { Ok(None) } else { read(stack, &Account::default()).map(Some) }
+    let is_kept = after.get(name).is_some_and(|after| after.without("Priority:") == queue.without("Priority:"));
+    if is_kept { Ok(None) } else { read(stack, &Account::default()).map(Some) }
 }
 
-/// Refuses to replace the queue of this Knot while it has unfinished jobs: they would be lost with it.
-async fn refuse_to_lose_jobs(resolved: &Resolved, replaced: Option<&Knot>) -> Result<()> {
+/// Returns an error if the queue of this Knot would be replaced and has unfinished jobs, which would be lost with it.
+async fn check_no_jobs_are_lost(resolved: &Resolved, replaced: Option<&Knot>) -> Result<()> {
     let Some(knot) = replaced else { return Ok(()) };
     let jobs = Batch::new(&resolved.state.aws).unfinished(knot.queue(), &definitions(knot)).await?;
     if jobs.is_empty() {
@@ -223,13 +223,14 @@ async fn refuse_to_lose_jobs(resolved: &Resolved, replaced: Option<&Knot>) -> Re
 fn note_of(knot: &Knot, pars: &Pars, types: Option<Vec<Types>>) -> KnotNote {
     let definitions = knot.job_definitions().into_iter();
     let deployed = &knot.deployed;
-    let noted = |(function, fingerprint): (&String, &u64)| Types {
+    let deployed_type = |(function, fingerprint): (&String, &u64)| Types {
         function: function.clone(),
         fingerprint: Fingerprint(*fingerprint),
         schema: String::new(),
     };
-    let types = types.or_else(|| (!deployed.types.is_empty()).then(|| deployed.types.iter().map(noted).collect()));
-    // Job sizes on an existing queue are unknown: the deploy looked up its compute, and does not record it.
+    let types =
+        types.or_else(|| (!deployed.types.is_empty()).then(|| deployed.types.iter().map(deployed_type).collect()));
+    // Job sizes on an existing queue are unknown, because the compute of the queue is not recorded.
     let jobs = deployed.settings.queue.is_none().then(|| JobSizes {
         fargate: deployed.settings.compute.unwrap_or_default().is_fargate(),
         vcpus: deployed.settings.vcpus,

@@ -1,11 +1,12 @@
-//! Creating, finding and deleting a Pars: `resolve` asks, `plan` is pure data, and `apply`, in this module, writes.
+//! Creating, finding and deleting a Pars: `resolve` queries AWS, `plan` is pure data, and `apply`, in this module,
+//! writes.
 
 use super::{Pars, ParsBuilder};
 use crate::aws::Aws;
-use crate::aws::cloudformation::{Body, PARS_STACKS, Stack, Stacks, Wanted};
+use crate::aws::cloudformation::{Body, DesiredStack, PARS_STACKS, Stack, Stacks};
 use crate::aws::ec2::Ec2;
-use crate::deploy::noted::Noted;
 use crate::deploy::plan::{Intent, Plan};
+use crate::deploy::stack_note::StackNote;
 use crate::deploy::template;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
@@ -18,13 +19,13 @@ mod stack;
 
 pub(super) use clobber::clobber;
 pub(crate) use plan::ParsPlan;
-use resolve::given;
+use resolve::existing_network;
 pub(crate) use resolve::{ParsResolved, ParsState};
-use stack::{Note, same_settings};
-pub(crate) use stack::{bucket_is_its_own, find, of_log_group, read, stack_name};
+use stack::{Note, check_same_settings};
+pub(crate) use stack::{bucket_is_its_own, find, pars_of_log_group, read, stack_name};
 
 /// Hint for a Pars that was not found.
-pub(crate) const LOOKED_FOR: &str = "`cargo knot pars list` lists the Pars in this region";
+pub(crate) const PARS_LIST_HINT: &str = "`cargo knot pars list` lists the Pars in this region";
 
 pub(super) async fn create(builder: &ParsBuilder) -> Result<Pars> {
     match ParsState::resolve(builder, Intent::Apply).await? {
@@ -48,12 +49,12 @@ pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
         unreachable!("a template is always resolved in full");
     };
     let plan = ParsPlan::new(&state)?;
-    if plan.makes_default_vpc {
+    if plan.needs_default_vpc {
         // A template can name a default VPC, but cannot create one.
         let (name, region) = (&builder.name, &state.aws.region);
         let message = format!("cannot render the Pars `{name}`: there is no default VPC in {region}");
         return Err(Error::new(ErrorKind::NotFound, message)
-            .with_hint("name a VPC (--vpc), let the stack create one (--cidr), or run `aws ec2 create-default-vpc`"));
+            .with_hint("set a VPC (--vpc), let the stack create one (--cidr), or run `aws ec2 create-default-vpc`"));
     }
     Ok(template::heading(&format!("pars {}", builder.name), &plan.stack, &[]) + &plan.template)
 }
@@ -64,26 +65,26 @@ pub(crate) async fn apply(state: &ParsState) -> Result<Pars> {
     for note in &plan.notes {
         step(note);
     }
-    if plan.makes_default_vpc {
+    if plan.needs_default_vpc {
         step("creating the default VPC, which this region lacks");
         let ec2 = Ec2::new(&state.aws);
-        let made = ec2.create_default_vpc().await?;
-        plan = ParsPlan::in_network(state, &given(&ec2, &made.id, true).await?)?;
+        let vpc = ec2.create_default_vpc().await?;
+        plan = ParsPlan::in_network(state, &existing_network(&ec2, &vpc.id, true).await?)?;
     }
     let body = Body::Text(plan.template);
-    let wanted = Wanted { name: &plan.stack, template: &body, tags: &plan.tags, only_new: false };
-    // Another process may have created it in the meantime.
+    let desired = DesiredStack { name: &plan.stack, template: &body, tags: &plan.tags, only_new: false };
+    // Another process may have created the Pars in the meantime.
     let may_change = |stack: &Stack| {
-        same_settings(&state.builder, stack)?;
-        // A bucket that another process's stack was creating during the lookup was taken for one that existed before.
-        if Noted::<Note>::read(stack)?.settings.bucket_was_there != plan.makes_bucket {
+        check_same_settings(&state.builder, stack)?;
+        // During the lookup, a bucket of another process's new stack may have looked like one that existed before.
+        if StackNote::<Note>::read(stack)?.settings.bucket_existed != plan.creates_bucket {
             return Ok(());
         }
         let name = &state.builder.name;
-        let message = format!("cannot create the Pars `{name}`: somebody has just created it");
+        let message = format!("cannot create the Pars `{name}`: it was created by another process");
         Err(Error::new(ErrorKind::Exists, message).with_hint("run the same command again to use the new Pars"))
     };
-    let (stack, _) = state.stacks.apply(&wanted, &may_change).await?;
+    let (stack, _) = state.stacks.apply(&desired, &may_change).await?;
     read(&stack, &state.builder.account)
 }
 
@@ -91,7 +92,7 @@ pub(super) async fn get(builder: &ParsBuilder) -> Result<Pars> {
     let aws = Aws::load(&builder.account).await?;
     find(&Stacks::new(&aws), &builder.name, &builder.account).await?.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("cannot find the Pars `{}` in {}", builder.name, aws.region))
-            .with_hint(LOOKED_FOR)
+            .with_hint(PARS_LIST_HINT)
     })
 }
 
@@ -99,8 +100,8 @@ pub(super) async fn list(account: &Account) -> Result<Vec<Pars>> {
     let aws = Aws::load(account).await?;
     let stacks = Stacks::new(&aws).all(PARS_STACKS).await?;
     // A Knot cannot use a Pars that is partly created or partly deleted.
-    let whole = stacks.iter().filter(|stack| stack.outputs.contains_key("Settings"));
+    let complete = stacks.iter().filter(|stack| stack.outputs.contains_key("Settings"));
     // A Pars of another version of cloudknot must not prevent listing the others.
-    let told = |stack| read(stack, account).map_err(|error| step(&format!("warning: {error}"))).ok();
-    Ok(whole.filter_map(told).collect())
+    let read_or_warn = |stack| read(stack, account).map_err(|error| step(&format!("warning: {error}"))).ok();
+    Ok(complete.filter_map(read_or_warn).collect())
 }

@@ -25,9 +25,8 @@ impl Stacks {
         let events = self.events(name, id).await?;
         let newest = events.first().and_then(|event| event.event_id.clone()).unwrap_or_default();
         if let Some(reported) = reported {
-            let unheard: Vec<_> =
-                events.iter().take_while(|event| event.event_id.as_ref() != Some(&reported)).collect();
-            for event in unheard.into_iter().rev().filter(|event| event.physical_resource_id() != Some(id)) {
+            let new: Vec<_> = events.iter().take_while(|event| event.event_id.as_ref() != Some(&reported)).collect();
+            for event in new.into_iter().rev().filter(|event| event.physical_resource_id() != Some(id)) {
                 event::report(&Event::Resource {
                     stack: name,
                     resource: event.logical_resource_id().unwrap_or_default(),
@@ -49,7 +48,7 @@ impl Stacks {
             let page =
                 page.map_err(|error| self.aws.failed(&format!("read the events of the stack `{name}`"), error))?;
             events.extend(page.stack_events.unwrap_or_default());
-            if events.iter().any(|event| Operation::INITIAL.iter().any(|operation| operation.begins(event, id))) {
+            if events.iter().any(|event| Operation::INITIAL.iter().any(|operation| operation.is_start(event, id))) {
                 break;
             }
         }
@@ -65,7 +64,7 @@ impl Stacks {
         };
         let message = format!("cannot {} the stack `{name}`", operation.name());
         let failed = failures(&events, &stack.id, operation);
-        let (why, hint) = match failed.first() {
+        let (cause, hint) = match failed.first() {
             Some(event) => {
                 let (resource, kind) = (event.logical_resource_id(), event.resource_type());
                 let reason = event.resource_status_reason().unwrap_or("no reason was given");
@@ -79,8 +78,8 @@ impl Stacks {
                 "run the same command again".to_owned(),
             ),
         };
-        let hint = if operation == Operation::RollBack { way_out(stack, &failed) } else { hint };
-        Error::new(ErrorKind::Aws, message).with_source(why).with_hint(hint)
+        let hint = if operation == Operation::RollBack { rollback_hint(stack, &failed) } else { hint };
+        Error::new(ErrorKind::Aws, message).with_source(cause).with_hint(hint)
     }
 }
 
@@ -98,45 +97,46 @@ impl Operation {
     }
 
     /// Returns whether the event is the start of this operation by the stack itself.
-    fn begins(self, event: &StackEvent, id: &str) -> bool {
-        let begun = match self {
+    fn is_start(self, event: &StackEvent, id: &str) -> bool {
+        let start = match self {
             Self::Create => "CREATE_IN_PROGRESS",
             Self::Change => "UPDATE_IN_PROGRESS",
             Self::RollBack => "UPDATE_ROLLBACK_IN_PROGRESS",
             Self::Delete => "DELETE_IN_PROGRESS",
         };
-        is_of_the_stack(event, id) && status(event) == begun
+        is_of_the_stack(event, id) && status(event) == start
     }
 }
 
 /// Returns the hint for a stack that cannot be rolled back.
-fn way_out(stack: &Stack, failed: &[&StackEvent]) -> String {
-    let left = failed.iter().filter(|event| status(event) == "UPDATE_FAILED");
-    let left: BTreeSet<&str> = left.filter_map(|event| event.logical_resource_id()).collect();
-    let left = if left.is_empty() { vec!["<each that is UPDATE_FAILED>"] } else { left.into_iter().collect() };
+fn rollback_hint(stack: &Stack, failed: &[&StackEvent]) -> String {
+    let stuck = failed.iter().filter(|event| status(event) == "UPDATE_FAILED");
+    let stuck: BTreeSet<&str> = stuck.filter_map(|event| event.logical_resource_id()).collect();
+    let stuck = if stuck.is_empty() { vec!["<each that is UPDATE_FAILED>"] } else { stuck.into_iter().collect() };
     format!(
         "fix that, then run the same command, which continues the rollback. If it cannot be fixed, let CloudFormation skip \
          it: `aws cloudformation continue-update-rollback --region {} --stack-name {} --resources-to-skip {}`, then run \
          the same command; or clobber it, and create it again",
         stack.region(),
         stack.name,
-        left.join(" ")
+        stuck.join(" ")
     )
 }
 
-/// Returns the resources that failed since the stack itself last began this operation, the earliest first, because it
-/// caused the later ones. The newest event comes first in `events`, and the events of the stack itself name the stack as
-/// their resource.
+/// Returns the resources that failed since the stack itself last started this operation, the earliest first, because
+/// that failure caused the later ones. The newest event comes first in `events`, and the events of the stack itself
+/// name the stack as their resource.
 fn failures<'e>(events: &'e [StackEvent], id: &str, operation: Operation) -> Vec<&'e StackEvent> {
     // A resource that was in progress when another one failed ends like this: "Resource creation cancelled".
     let cancelled = |event: &StackEvent| {
         let reason = event.resource_status_reason().unwrap_or_default();
         reason.starts_with("Resource ") && reason.trim_end_matches('.').ends_with(" cancelled")
     };
-    let begun =
-        |event: &StackEvent| Operation::INITIAL.iter().chain([&operation]).any(|operation| operation.begins(event, id));
-    let of_this_time = events.iter().take_while(|event| !begun(event));
-    let failed = of_this_time.filter(|event| !is_of_the_stack(event, id) && status(event).ends_with("_FAILED"));
+    let is_start = |event: &StackEvent| {
+        Operation::INITIAL.iter().chain([&operation]).any(|operation| operation.is_start(event, id))
+    };
+    let since_start = events.iter().take_while(|event| !is_start(event));
+    let failed = since_start.filter(|event| !is_of_the_stack(event, id) && status(event).ends_with("_FAILED"));
     let mut failed: Vec<_> = failed.filter(|event| !cancelled(event)).collect();
     failed.reverse();
     failed
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_is_the_one_that_the_rest_follows_from() {
+    fn first_failure_is_the_cause() {
         let newest_first = [
             event("a", "ROLLBACK_COMPLETE", ""),
             event("Bucket", "DELETE_COMPLETE", ""),
@@ -176,7 +176,7 @@ mod tests {
             event("JobQueue", "CREATE_FAILED", "not authorized to perform batch:CreateJobQueue"),
             event("JobQueue", "CREATE_IN_PROGRESS", ""),
             event("a", "CREATE_IN_PROGRESS", "User Initiated"),
-            event("Bucket", "DELETE_FAILED", "of an earlier time"),
+            event("Bucket", "DELETE_FAILED", "of an earlier operation"),
             event("a", "DELETE_IN_PROGRESS", "User Initiated"),
         ];
         let failed = failures(&newest_first, STACK, Operation::Create);
@@ -186,24 +186,24 @@ mod tests {
     }
 
     #[test]
-    fn a_roll_back_that_fails_again_tells_its_own_failure_and_the_way_out() {
+    fn repeated_rollback_failure_is_reported_with_a_hint() {
         let newest_first = [
             event("a", "UPDATE_ROLLBACK_FAILED", "The following resource(s) failed to update: [JobQueue]."),
             event("JobRole", "UPDATE_FAILED", "Resource update cancelled"),
             event("JobQueue", "UPDATE_FAILED", "the job was cancelled by its owner"),
             event("a", "UPDATE_ROLLBACK_IN_PROGRESS", "User Initiated"),
             event("a", "UPDATE_ROLLBACK_FAILED", ""),
-            event("Environment", "UPDATE_FAILED", "mended since"),
+            event("Environment", "UPDATE_FAILED", "fixed in the meantime"),
             event("a", "UPDATE_ROLLBACK_IN_PROGRESS", ""),
-            event("JobDefinition", "UPDATE_FAILED", "what began it"),
+            event("JobDefinition", "UPDATE_FAILED", "the initial failure"),
             event("a", "UPDATE_IN_PROGRESS", "User Initiated"),
         ];
         let failed = failures(&newest_first, STACK, Operation::RollBack);
         assert_eq!(failed.len(), 1);
         let stack = stack(StackStatus::UpdateRollbackFailed);
         let command = "continue-update-rollback --region eu-west-1 --stack-name a --resources-to-skip JobQueue`";
-        assert!(way_out(&stack, &failed).contains(command), "{}", way_out(&stack, &failed));
+        assert!(rollback_hint(&stack, &failed).contains(command), "{}", rollback_hint(&stack, &failed));
         let first = failures(&newest_first, STACK, Operation::Change)[0].logical_resource_id();
-        assert_eq!(first, Some("JobDefinition"), "of a change, all that followed is reported by what began it");
+        assert_eq!(first, Some("JobDefinition"), "the failure of an update caused the rollback");
     }
 }

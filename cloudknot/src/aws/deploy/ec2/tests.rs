@@ -33,7 +33,7 @@ impl HttpConnector for Wire {
         let headers = [("uri".to_owned(), request.uri().to_owned())].into_iter().chain(headers).collect();
         let body = String::from_utf8(request.body().bytes().unwrap().to_vec()).unwrap();
         self.requests.lock().unwrap().push((headers, body));
-        let (status, answer) = self.answers.lock().unwrap().pop_front().expect("a request too many");
+        let (status, answer) = self.answers.lock().unwrap().pop_front().expect("each request has a prepared answer");
         HttpConnectorFuture::ready(match status {
             0 => Err(ConnectorError::io(answer.into())),
             status => Ok(HttpResponse::new(status.try_into().unwrap(), SdkBody::from(answer))),
@@ -91,11 +91,11 @@ fn default_vpc() -> Vpc {
 }
 
 fn refusal(code: &str) -> String {
-    format!("<Response><Errors><Error><Code>{code}</Code><Message>so it is</Message></Error></Errors></Response>")
+    format!("<Response><Errors><Error><Code>{code}</Code><Message>the reason</Message></Error></Errors></Response>")
 }
 
 #[tokio::test]
-async fn the_default_vpc_is_found_and_requests_are_signed() {
+async fn default_vpc_is_found_by_a_signed_request() {
     let wire = Wire::answering([(200, DEFAULT_VPC)]);
     assert_eq!(wire.ec2().default_vpc().await.unwrap(), Some(default_vpc()));
     assert_eq!(wire.forms(), ["Action=DescribeVpcs&Filter.1.Name=is-default&Filter.1.Value.1=true"]);
@@ -112,10 +112,10 @@ async fn the_default_vpc_is_found_and_requests_are_signed() {
 }
 
 #[tokio::test]
-async fn the_default_vpc_is_made_once() {
-    let made = "<CreateDefaultVpcResponse><vpc><vpcId>vpc-0c18</vpcId><cidrBlock>172.31.0.0/16</cidrBlock>\
+async fn default_vpc_is_created_once() {
+    let created = "<CreateDefaultVpcResponse><vpc><vpcId>vpc-0c18</vpcId><cidrBlock>172.31.0.0/16</cidrBlock>\
                 <isDefault>true</isDefault></vpc></CreateDefaultVpcResponse>";
-    let wire = Wire::answering([(200, made)]);
+    let wire = Wire::answering([(200, created)]);
     assert_eq!(wire.ec2().create_default_vpc().await.unwrap(), default_vpc());
     assert_eq!(wire.forms(), ["Action=CreateDefaultVpc"]);
 
@@ -124,7 +124,7 @@ async fn the_default_vpc_is_made_once() {
 }
 
 #[tokio::test]
-async fn a_vpc_that_is_not_there_is_none() {
+async fn absent_vpc_is_none() {
     let wire = Wire::answering([(200, DEFAULT_VPC), (400, &*refusal("InvalidVpcID.NotFound"))]);
     let ec2 = wire.ec2();
     assert_eq!(ec2.vpc("vpc-0c18").await.unwrap(), Some(default_vpc()));
@@ -154,7 +154,7 @@ async fn subnets_are_sorted_over_all_pages() {
 }
 
 #[tokio::test]
-async fn zones_are_those_that_can_be_used() {
+async fn unusable_zones_are_omitted() {
     let zone = |name: &str, state: &str, kind: &str, opted: &str| {
         format!(
             "<item><zoneName>{name}</zoneName><zoneState>{state}</zoneState><zoneType>{kind}</zoneType>\
@@ -219,8 +219,8 @@ fn machine(name: &str, vcpus: u32, memory: u64, arch: &str, more: &str) -> Strin
     )
 }
 
-fn machines(of: &[String]) -> String {
-    format!("<R><instanceTypeSet>{}</instanceTypeSet></R>", of.concat())
+fn machines(items: &[String]) -> String {
+    format!("<R><instanceTypeSet>{}</instanceTypeSet></R>", items.concat())
 }
 
 #[tokio::test]
@@ -244,9 +244,9 @@ async fn types_families_and_bundles_are_looked_up() {
     assert_eq!(short, expected);
     assert_eq!(found[0].arch, ["arm64"]);
     let form = wire.forms().remove(0);
-    let begins = "Action=DescribeInstanceTypes&MaxResults=100&Filter.1.Name=instance-type&Filter.1.Value.1=c7g.%2A\
+    let prefix = "Action=DescribeInstanceTypes&MaxResults=100&Filter.1.Name=instance-type&Filter.1.Value.1=c7g.%2A\
                   &Filter.1.Value.2=g4dn.12xlarge&Filter.1.Value.3=c4.%2A";
-    assert!(form.starts_with(begins) && form.ends_with("&Filter.1.Value.12=c7i.%2A"), "{form}");
+    assert!(form.starts_with(prefix) && form.ends_with("&Filter.1.Value.12=c7i.%2A"), "{form}");
 }
 
 #[tokio::test]
@@ -260,7 +260,7 @@ async fn instance_types_missing_in_the_region_are_named() {
 }
 
 #[tokio::test]
-async fn a_long_list_is_asked_for_in_several_requests() {
+async fn long_list_is_split_into_several_requests() {
     let types: Vec<String> = (0..201).map(|number| format!("m5.{number}xlarge")).collect();
     let offered = "<R><instanceTypeOfferingSet><item><instanceType>m5.0xlarge</instanceType><locationType>availability-zone\
                    </locationType><location>z-b</location></item><item><instanceType>m5.0xlarge</instanceType><location>z-a\
@@ -274,7 +274,7 @@ async fn a_long_list_is_asked_for_in_several_requests() {
 }
 
 #[tokio::test]
-async fn a_machine_image_and_a_key_pair_are_there_or_not() {
+async fn absent_image_and_key_pair_are_not_found() {
     let image = "<R><imagesSet><item><imageId>ami-1</imageId><rootDeviceName>/dev/xvda</rootDeviceName><architecture>arm64\
                  </architecture></item></imagesSet></R>";
     let key = "<R><keySet><item><keyName>Ada's key</keyName></item></keySet></R>";
@@ -315,7 +315,7 @@ async fn refusal_has_caller_action_and_hint() {
         assert!(kind == ErrorKind::Aws || error.hint().is_some(), "{error:?}");
     }
     let what = "cannot list the subnets of the VPC `vpc-1`\n  caused by: ";
-    let expected = |code: &str| format!("{what}so it is ({code})");
+    let expected = |code: &str| format!("{what}the reason ({code})");
     for (code, kind) in [
         ("UnauthorizedOperation", ErrorKind::Denied),
         ("AuthFailure", ErrorKind::Credentials),

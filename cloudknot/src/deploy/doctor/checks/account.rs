@@ -1,6 +1,6 @@
 //! Findings about the account: credentials, permissions, quotas, Pars and Knot.
 
-use super::{Here, VERBS, permissions, program};
+use super::{LocalState, VERBS, permissions, program};
 use crate::aws::batch::Batch;
 use crate::aws::cloudformation::{KNOT_STACKS, PARS_STACKS, Stack, Stacks};
 use crate::aws::{Aws, quotas, s3};
@@ -25,8 +25,8 @@ const VCPUS: [(&str, &str, &str); 4] = [
 ];
 
 /// Checks the account. Also returns whether the Knot is on 64-bit ARM.
-pub(super) async fn examine(examination: &Examination, here: &Here) -> (bool, Vec<Finding>) {
-    let (config, choices) = choices().await;
+pub(super) async fn examine(examination: &Examination, local: &LocalState) -> (bool, Vec<Finding>) {
+    let (config, config_finding) = config().await;
     let account = Account { profile: examination.profile.clone(), region: examination.region.clone() };
     let mut found = Vec::new();
     let aws = match Aws::load(&account).await {
@@ -45,40 +45,40 @@ pub(super) async fn examine(examination: &Examination, here: &Here) -> (bool, Ve
             None
         }
     };
-    found.push(choices);
-    let note = here.note();
-    let noted = note.as_ref().ok().and_then(Option::as_ref);
-    let knot = examination.knot.clone().or_else(|| noted.map(|note| note.knot.clone()));
-    let knot = knot.or_else(|| here.program.as_ref().ok().map(|(name, _)| name.clone()));
+    found.push(config_finding);
+    let note = local.note();
+    let knot_note = note.as_ref().ok().and_then(Option::as_ref);
+    let knot = examination.knot.clone().or_else(|| knot_note.map(|note| note.knot.clone()));
+    let knot = knot.or_else(|| local.program.as_ref().ok().map(|(name, _)| name.clone()));
     let Some((aws, number, arn)) = aws else {
-        let unchecked = "not checked: AWS does not know the caller";
-        for about in ["permissions", "quotas", "Pars", "Knot"] {
-            found.push(Finding::unknown(about, unchecked));
+        let unchecked = "not checked: the caller is unknown";
+        for subject in ["permissions", "quotas", "Pars", "Knot"] {
+            found.push(Finding::unknown(subject, unchecked));
         }
-        found.push(program(here, &note, None));
+        found.push(program(local, &note, None));
         return (false, found);
     };
-    let state = AccountState::look(&aws, &account, examination.pars.clone(), config.pars, knot.as_deref()).await;
+    let state = AccountState::find(&aws, &account, examination.pars.clone(), config.pars, knot.as_deref()).await;
     let max_vcpus = state.knot.as_ref().and_then(|knot| knot.deployed.settings.max_vcpus).unwrap_or(MAX_VCPUS);
     let scope = state.scope(&aws, &number, knot.as_deref());
     let (allowed, quotas) = tokio::join!(
         permissions::examine(&aws, &arn, &scope, &VERBS, state.pars.is_some()),
-        of_quotas(&aws, max_vcpus, state.knot.is_some())
+        quota_findings(&aws, max_vcpus, state.knot.is_some())
     );
     found.extend(allowed);
     found.extend(quotas);
     found.extend(state.found);
-    found.push(program(here, &note, state.knot.as_ref()));
+    found.push(program(local, &note, state.knot.as_ref()));
     let arm64 = state.knot.is_some_and(|knot| knot.deployed.settings.arm64 == Some(true));
     (arm64, found)
 }
 
 /// Reads and checks `config.toml`.
-async fn choices() -> (Config, Finding) {
-    let about = "config.toml";
+async fn config() -> (Config, Finding) {
+    let subject = "config.toml";
     let config = match Config::read() {
         Ok(config) => config,
-        Err(error) => return (Config::default(), Finding::failed(about, State::Bad, &error)),
+        Err(error) => return (Config::default(), Finding::failed(subject, State::Bad, &error)),
     };
     let path = Config::path().map(|path| path.display().to_string()).unwrap_or_default();
     let chosen = [
@@ -90,18 +90,20 @@ async fn choices() -> (Config, Finding) {
     ];
     let chosen: Vec<_> =
         chosen.iter().filter_map(|(name, choice)| Some(format!("{name} {}", choice.as_ref()?))).collect();
-    let chosen = if chosen.is_empty() { "nothing is chosen".to_owned() } else { chosen.join(", ") };
+    let chosen = if chosen.is_empty() { "nothing is set".to_owned() } else { chosen.join(", ") };
     let finding = match (&config.profile, Config::profiles().await) {
-        (_, Err(error)) => Finding::failed(about, State::Bad, &error),
+        (_, Err(error)) => Finding::failed(subject, State::Bad, &error),
         (Some(profile), Ok(profiles)) if !profiles.contains(profile) => {
-            let there = if profiles.is_empty() { "none".to_owned() } else { profiles.join(", ") };
+            let existing = if profiles.is_empty() { "none".to_owned() } else { profiles.join(", ") };
             Finding::bad(
-                about,
-                format!("`{path}` chooses the profile `{profile}`, which does not exist; there are: {there}"),
+                subject,
+                format!(
+                    "`{path}` chooses the profile `{profile}`, which does not exist; existing profiles: {existing}"
+                ),
             )
             .remedy("choose another: `cargo knot configure --profile NAME`, or \"\" for none")
         }
-        _ => Finding::good(about, format!("{chosen} (`{path}`)")),
+        _ => Finding::good(subject, format!("{chosen} (`{path}`)")),
     };
     (config, finding)
 }
@@ -116,27 +118,27 @@ struct AccountState {
 }
 
 impl AccountState {
-    async fn look(
+    async fn find(
         aws: &Aws,
         account: &Account,
         given: Option<String>,
-        chosen: Option<String>,
+        configured: Option<String>,
         knot: Option<&str>,
     ) -> Self {
         let stacks = Stacks::new(aws);
-        let (knot, of_knot) = match knot {
-            Some(name) => look_at_knot(aws, &stacks, account, name).await,
-            None => (None, Finding::unknown("Knot", "none is named").remedy("name one: --knot NAME")),
+        let (knot, knot_finding) = match knot {
+            Some(name) => find_knot(aws, &stacks, account, name).await,
+            None => (None, Finding::unknown("Knot", "none is set").remedy("set one: --knot NAME")),
         };
         // An existing Knot already has a Pars.
-        let named = given.or_else(|| knot.as_ref().map(|knot| knot.pars_name().to_owned())).or(chosen);
-        let name = named.clone().unwrap_or_else(default_pars);
-        let (pars, of_pars) = match stacks.find(&format!("{PARS_STACKS}{name}")).await {
-            Ok(None) => (None, absent_pars(aws, &name, named.is_some())),
-            Ok(Some(stack)) => pars_of(aws, account, &name, &stack).await,
+        let chosen = given.or_else(|| knot.as_ref().map(|knot| knot.pars_name().to_owned())).or(configured);
+        let name = chosen.clone().unwrap_or_else(default_pars);
+        let (pars, pars_finding) = match stacks.find(&format!("{PARS_STACKS}{name}")).await {
+            Ok(None) => (None, absent_pars(aws, &name, chosen.is_some())),
+            Ok(Some(stack)) => examine_pars(aws, account, &name, &stack).await,
             Err(error) => (None, Finding::failed(format!("Pars `{name}`"), State::Unknown, &error)),
         };
-        Self { name, pars, knot, found: vec![of_pars, of_knot] }
+        Self { name, pars, knot, found: vec![pars_finding, knot_finding] }
     }
 
     /// Returns the resources that the permissions are checked for: those that exist, or would be created.
@@ -159,71 +161,73 @@ impl AccountState {
     }
 }
 
-async fn look_at_knot(aws: &Aws, stacks: &Stacks, account: &Account, name: &str) -> (Option<Knot>, Finding) {
-    let about = format!("Knot `{name}`");
+async fn find_knot(aws: &Aws, stacks: &Stacks, account: &Account, name: &str) -> (Option<Knot>, Finding) {
+    let subject = format!("Knot `{name}`");
     match stacks.find(&format!("{KNOT_STACKS}{name}")).await {
         Ok(None) => {
-            let finding = Finding::doubtful(about, format!("it does not exist in {}", aws.region));
+            let finding = Finding::doubtful(subject, format!("it does not exist in {}", aws.region));
             (None, finding.remedy("`cargo knot deploy` creates it; until then maps run on this machine"))
         }
-        Ok(Some(stack)) => knot_of(aws, account, about, &stack).await,
-        Err(error) => (None, Finding::failed(about, State::Unknown, &error)),
+        Ok(Some(stack)) => examine_knot(aws, account, subject, &stack).await,
+        Err(error) => (None, Finding::failed(subject, State::Unknown, &error)),
     }
 }
 
-fn absent_pars(aws: &Aws, name: &str, named: bool) -> Finding {
-    let (about, found) = (format!("Pars `{name}`"), format!("it does not exist in {}", aws.region));
-    if named {
-        return Finding::bad(about, found)
-            .remedy(format!("`cargo knot pars create {name}` creates it; {}", pars::LOOKED_FOR));
+fn absent_pars(aws: &Aws, name: &str, is_chosen: bool) -> Finding {
+    let (subject, found) = (format!("Pars `{name}`"), format!("it does not exist in {}", aws.region));
+    if is_chosen {
+        return Finding::bad(subject, found)
+            .remedy(format!("`cargo knot pars create {name}` creates it; {}", pars::PARS_LIST_HINT));
     }
-    Finding::doubtful(about, found).remedy("the first `cargo knot deploy` creates it, as does `cargo knot pars create`")
+    Finding::doubtful(subject, found)
+        .remedy("the first `cargo knot deploy` creates it, as does `cargo knot pars create`")
 }
 
-async fn pars_of(aws: &Aws, account: &Account, name: &str, stack: &Stack) -> (Option<Pars>, Finding) {
-    let about = format!("Pars `{name}`");
-    let pars = match (pars::read(stack, account), incomplete(&about, stack, &format!("cargo knot pars create {name}")))
-    {
-        (read, Some(finding)) => return (read.ok(), finding),
-        (Err(error), None) => return (None, Finding::failed(about, State::Bad, &error)),
-        (Ok(pars), None) => pars,
-    };
-    let finding = match s3::is_gone(aws, pars.bucket()).await {
-        Ok(true) => {
-            Finding::bad(about, format!("it is complete, but its bucket `{}` is gone", pars.bucket())).remedy(format!(
+async fn examine_pars(aws: &Aws, account: &Account, name: &str, stack: &Stack) -> (Option<Pars>, Finding) {
+    let subject = format!("Pars `{name}`");
+    let pars =
+        match (pars::read(stack, account), incomplete(&subject, stack, &format!("cargo knot pars create {name}"))) {
+            (read, Some(finding)) => return (read.ok(), finding),
+            (Err(error), None) => return (None, Finding::failed(subject, State::Bad, &error)),
+            (Ok(pars), None) => pars,
+        };
+    let finding = match s3::bucket_is_absent(aws, pars.bucket()).await {
+        Ok(true) => Finding::bad(subject, format!("it is complete, but its bucket `{}` does not exist", pars.bucket()))
+            .remedy(format!(
                 "clobber it (`cargo knot pars clobber {name}`) and create it again, or create a bucket of that name"
-            ))
-        }
-        Ok(false) => Finding::good(about, format!("complete; bucket `{}`, VPC {}", pars.bucket(), pars.vpc())),
-        Err(error) => Finding::failed(about, State::Unknown, &error),
+            )),
+        Ok(false) => Finding::good(subject, format!("complete; bucket `{}`, VPC {}", pars.bucket(), pars.vpc())),
+        Err(error) => Finding::failed(subject, State::Unknown, &error),
     };
     (Some(pars), finding)
 }
 
-async fn knot_of(aws: &Aws, account: &Account, about: String, stack: &Stack) -> (Option<Knot>, Finding) {
-    if let Some(finding) = incomplete(&about, stack, "cargo knot deploy") {
+async fn examine_knot(aws: &Aws, account: &Account, subject: String, stack: &Stack) -> (Option<Knot>, Finding) {
+    if let Some(finding) = incomplete(&subject, stack, "cargo knot deploy") {
         return (None, finding);
     }
     if !stack.outputs.contains_key("ImageDigest") {
-        let finding = Finding::bad(about, "its deploy was never finished");
+        let finding = Finding::bad(subject, "its deploy was not finished");
         return (None, finding.remedy("run `cargo knot deploy` again: it continues from there"));
     }
     let knot = match knot::read(stack, account) {
         Ok(knot) => knot,
-        Err(error) => return (None, Finding::failed(about, State::Bad, &error)),
+        Err(error) => return (None, Finding::failed(subject, State::Bad, &error)),
     };
     let finding = match Batch::new(aws).queue(knot.queue()).await {
-        Ok(_) => Finding::good(about, format!("complete; on the Pars `{}`, image {}", knot.pars_name(), knot.image())),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Config) => {
-            Finding::failed(about, State::Bad, &error)
+        Ok(_) => {
+            Finding::good(subject, format!("complete; on the Pars `{}`, image {}", knot.pars_name(), knot.image()))
         }
-        Err(error) => Finding::failed(about, State::Unknown, &error),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Config) => {
+            Finding::failed(subject, State::Bad, &error)
+        }
+        Err(error) => Finding::failed(subject, State::Unknown, &error),
     };
     (Some(knot), finding)
 }
 
 /// Returns the finding about a stack that is incomplete, or `None` if it is complete.
-fn incomplete(about: &str, stack: &Stack, command: &str) -> Option<Finding> {
+fn incomplete(subject: &str, stack: &Stack, command: &str) -> Option<Finding> {
     if stack.is_complete() {
         return None;
     }
@@ -231,55 +235,58 @@ fn incomplete(about: &str, stack: &Stack, command: &str) -> Option<Finding> {
     let found = format!("its stack is {}{reason}", stack.status);
     if stack.status.as_str().ends_with("_IN_PROGRESS") {
         return Some(
-            Finding::doubtful(about, found).remedy("another operation is in progress: check again in a few minutes"),
+            Finding::doubtful(subject, found).remedy("another operation is in progress: check again in a few minutes"),
         );
     }
-    Some(Finding::bad(about, found).remedy(format!("run `{command}` again, which repairs it or starts again")))
+    Some(
+        Finding::bad(subject, found)
+            .remedy(format!("run `{command}` again, which repairs the stack or creates it again")),
+    )
 }
 
 /// Checks the quotas of the account and their use.
-async fn of_quotas(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Finding> {
+async fn quota_findings(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Finding> {
     let counts = Batch::new(aws).counts().await;
     let mut found = Vec::new();
-    for what in ["compute environment", "job queue"] {
-        let about = format!("quota of {what}s");
+    for resource in ["compute environment", "job queue"] {
+        let subject = format!("quota of {resource}s");
         let in_use = match &counts {
-            Ok((environments, _)) if what == "compute environment" => *environments,
+            Ok((environments, _)) if resource == "compute environment" => *environments,
             Ok((_, queues)) => *queues,
             Err(error) => {
-                found.push(Finding::failed(about, State::Unknown, error));
+                found.push(Finding::failed(subject, State::Unknown, error));
                 continue;
             }
         };
-        found.push(match quotas::quota(aws, "batch", what).await {
-            Ok(Some(most)) if in_use < most => Finding::good(about, format!("{in_use} of {most} are used")),
-            Ok(Some(most)) => {
+        found.push(match quotas::quota(aws, "batch", resource).await {
+            Ok(Some(limit)) if in_use < limit => Finding::good(subject, format!("{in_use} of {limit} are used")),
+            Ok(Some(limit)) => {
                 // An existing Knot already has its own.
                 let state = if has_knot { State::Doubtful } else { State::Bad };
-                Finding::new(about, state, format!("{in_use} of {most} are used: no further Knot can have its own"))
+                Finding::new(subject, state, format!("{in_use} of {limit} are used: no further Knot can have its own"))
                     .remedy("clobber unused Knots, request an increase in Service Quotas, or deploy with --queue")
             }
-            Ok(None) => Finding::unknown(about, format!("{in_use} used; Service Quotas reports no quota")),
-            Err(error) => unread(about, &format!("{in_use} used; the quota is unknown"), &error),
+            Ok(None) => Finding::unknown(subject, format!("{in_use} used; Service Quotas reports no quota")),
+            Err(error) => unread(subject, &format!("{in_use} used; the quota is unknown"), &error),
         });
     }
-    for (what, service, code) in VCPUS {
-        let about = format!("quota of vCPUs {what}");
+    for (purchase, service, code) in VCPUS {
+        let subject = format!("quota of vCPUs {purchase}");
         found.push(match quotas::quota_of(aws, service, code).await {
-            Ok(Some(most)) if most < max_vcpus as usize => {
-                let found = format!("{most} at once; a Knot may start {max_vcpus}, and gets no more than the quota");
-                let ask = format!("request an increase in Service Quotas ({service}, {code})");
-                Finding::doubtful(about, found).remedy(format!("{ask}, or deploy with --max-vcpus {most}"))
+            Ok(Some(limit)) if limit < max_vcpus as usize => {
+                let found = format!("{limit} at once; a Knot may start {max_vcpus}, and gets no more than the quota");
+                let request = format!("request an increase in Service Quotas ({service}, {code})");
+                Finding::doubtful(subject, found).remedy(format!("{request}, or deploy with --max-vcpus {limit}"))
             }
-            Ok(Some(most)) => Finding::good(about, format!("{most} at once")),
-            Ok(None) => Finding::unknown(about, "Service Quotas reports no quota"),
-            Err(error) => unread(about, "the quota is unknown", &error),
+            Ok(Some(limit)) => Finding::good(subject, format!("{limit} at once")),
+            Ok(None) => Finding::unknown(subject, "Service Quotas reports no quota"),
+            Err(error) => unread(subject, "the quota is unknown", &error),
         });
     }
     found
 }
 
-fn unread(about: String, found: &str, error: &Error) -> Finding {
-    let finding = Finding::unknown(about, format!("{found}: {}", in_one_line(error)));
+fn unread(subject: String, found: &str, error: &Error) -> Finding {
+    let finding = Finding::unknown(subject, format!("{found}: {}", in_one_line(error)));
     error.hint().into_iter().fold(finding, Finding::remedy)
 }

@@ -5,7 +5,7 @@ use crate::deploy::doctor::{Finding, State, in_one_line};
 use crate::error::Result;
 
 /// Timeout for an answer of the Docker engine, which normally takes milliseconds.
-const ENGINE_ANSWERS: std::time::Duration = std::time::Duration::from_secs(5);
+const ENGINE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Checks the tools that compile workers.
 pub(super) fn tools(machine: Result<Machine>, needs_arm64: bool) -> Vec<Finding> {
@@ -17,10 +17,10 @@ pub(super) fn tools(machine: Result<Machine>, needs_arm64: bool) -> Vec<Finding>
             return vec![Finding { remedy: finding.remedy.clone().or(Some(install)), ..finding }];
         }
     };
-    let oldest = env!("CARGO_PKG_RUST_VERSION");
+    let minimum = env!("CARGO_PKG_RUST_VERSION");
     let rust = format!("rustc {} for {}", machine.rustc, machine.host);
-    let mut found = vec![if is_older(&machine.rustc, oldest) {
-        Finding::bad("Rust", format!("{rust}; cloudknot needs {oldest} or newer")).remedy("rustup update stable")
+    let mut found = vec![if is_older(&machine.rustc, minimum) {
+        Finding::bad("Rust", format!("{rust}; cloudknot requires {minimum} or newer")).remedy("rustup update stable")
     } else {
         Finding::good("Rust", rust)
     }];
@@ -30,18 +30,18 @@ pub(super) fn tools(machine: Result<Machine>, needs_arm64: bool) -> Vec<Finding>
             .remedy("install one: `sudo apt-get install gcc`, or `xcode-select --install`"),
     });
     for target in machine.workers {
-        let (name, wanted) = match target.arch {
+        let (name, is_required) = match target.arch {
             Arch::X86_64 => ("x86-64", !needs_arm64),
             Arch::Arm64 => ("64-bit ARM", needs_arm64),
         };
-        let about = format!("workers for {name}");
-        let lacking = if wanted { State::Bad } else { State::Doubtful };
+        let subject = format!("workers for {name}");
+        let missing = if is_required { State::Bad } else { State::Doubtful };
         let finding = match (target.triple, target.compiles_c) {
-            (Some(triple), true) => Finding::good(about, format!("static, as {triple}")),
+            (Some(triple), true) => Finding::good(subject, format!("static, as {triple}")),
             (Some(triple), false) => {
-                Finding::new(about, lacking, format!("as {triple}, but without C, which a worker needs to use S3"))
+                Finding::new(subject, missing, format!("as {triple}, but without C, which a worker needs to use S3"))
             }
-            (None, _) => Finding::new(about, lacking, "this machine cannot compile them"),
+            (None, _) => Finding::new(subject, missing, "this machine cannot compile them"),
         };
         found.push(Finding { remedy: target.remedy, ..finding });
     }
@@ -49,25 +49,25 @@ pub(super) fn tools(machine: Result<Machine>, needs_arm64: bool) -> Vec<Finding>
 }
 
 /// Returns whether a version is older than another. The part after a `-` (nightly, beta) is ignored.
-fn is_older(version: &str, than: &str) -> bool {
+fn is_older(version: &str, other: &str) -> bool {
     let parts = |version: &str| -> Vec<u32> {
         version.split('-').next().unwrap_or_default().split('.').map_while(|part| part.parse().ok()).collect()
     };
-    parts(version) < parts(than)
+    parts(version) < parts(other)
 }
 
 /// Checks the Docker engine, which most users do not need.
 pub(super) async fn docker() -> Finding {
-    let about = "Docker";
+    let subject = "Docker";
     let remedy =
         "needed only to try images on this machine (CLOUDKNOT_BACKEND=docker) and for a `base-image` or `dockerfile`";
-    match tokio::time::timeout(ENGINE_ANSWERS, crate::build::docker::Engine::connect()).await {
-        Ok(Ok(_)) => Finding::good(about, "an engine answers"),
+    match tokio::time::timeout(ENGINE_TIMEOUT, crate::build::docker::Engine::connect()).await {
+        Ok(Ok(_)) => Finding::good(subject, "an engine answers"),
         Ok(Err(error)) => {
             let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
-            Finding::doubtful(about, in_one_line(&error)).remedy(format!("{remedy}{hint}"))
+            Finding::doubtful(subject, in_one_line(&error)).remedy(format!("{remedy}{hint}"))
         }
-        Err(_) => Finding::doubtful(about, "the engine does not answer").remedy(format!("restart it; {remedy}")),
+        Err(_) => Finding::doubtful(subject, "the engine does not answer").remedy(format!("restart it; {remedy}")),
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
     use crate::error::Error;
 
     #[test]
-    fn versions_are_compared_by_their_numbers() {
+    fn versions_are_compared_numerically() {
         let check = |version: &str, older: bool| assert_eq!(is_older(version, "1.94.1"), older, "{version}");
         check("1.94.1", false);
         check("1.95.0-nightly", false);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_lacks_the_other_architecture_is_only_doubtful() {
+    fn missing_tools_for_another_architecture_are_doubtful() {
         let states = |needs_arm64| {
             let machine = Machine::here().map_err(Error::from);
             let mut machine = machine.expect("the machine that runs this test has a toolchain");
@@ -98,9 +98,9 @@ mod tests {
                 target.remedy = Some("install it".to_owned());
             }
             let found = tools(Ok(machine), needs_arm64);
-            let of =
-                |name: &str| found.iter().find(|finding| finding.about.ends_with(name)).map(|finding| finding.state);
-            (of("x86-64"), of("ARM"))
+            let state_of =
+                |name: &str| found.iter().find(|finding| finding.subject.ends_with(name)).map(|finding| finding.state);
+            (state_of("x86-64"), state_of("ARM"))
         };
         assert_eq!(states(false), (Some(State::Bad), Some(State::Doubtful)));
         assert_eq!(states(true), (Some(State::Doubtful), Some(State::Bad)));

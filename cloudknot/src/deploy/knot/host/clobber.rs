@@ -16,35 +16,35 @@ use crate::home;
 use crate::home::built::Built;
 use crate::home::knot_note::KnotNote;
 
-/// Deletes everything that can be deleted: the stack with all that belongs to it, or, if the stack is already gone
-/// because an earlier clobber was interrupted, the remains.
+/// Deletes the stack with everything that belongs to it, or only the remains if an interrupted clobber has already
+/// deleted the stack.
 pub(crate) async fn clobber(clobber: &KnotClobber) -> Result<()> {
     let aws = Aws::load(&clobber.account).await?;
     let stacks = Stacks::new(&aws);
-    let seen = stacks.find(&stack_name(&clobber.name)).await?;
+    let found = stacks.find(&stack_name(&clobber.name)).await?;
     // Another process may be deleting it at the moment.
-    let stack = match &seen {
-        Some(stack) => stacks.find_at_rest(&stack.id).await?,
+    let stack = match &found {
+        Some(stack) => stacks.find_settled(&stack.id).await?,
         None => None,
     };
-    let (pars, left) = match &stack {
+    let (pars, had_remains) = match &stack {
         Some(stack) => {
-            let pars = below(&stacks, stack).await?;
+            let pars = pars_stack(&stacks, stack).await?;
             delete(clobber, &aws, &stacks, stack, pars.as_ref()).await?;
             (pars, true)
         }
         None => delete_remains(clobber, &aws, &stacks).await?,
     };
     let pars = pars.filter(|_| clobber.pars);
-    let of_pars = match &pars {
+    let pars_result = match &pars {
         Some(pars) => clobber_pars(clobber, &aws, pars).await,
         None => Ok(()),
     };
-    // The note is removed last, because it tells a repeated clobber which Pars the Knot was on. It is removed even if
-    // the Pars has to stay.
-    let was_here = clobber_here(clobber, &aws.region).await?;
-    of_pars?;
-    if seen.is_some() || left || pars.is_some() || was_here {
+    // The note is removed last, because a repeated clobber reads from it which Pars the Knot was on. It is removed even
+    // if the Pars has to stay.
+    let had_local = clobber_local(clobber, &aws.region).await?;
+    pars_result?;
+    if found.is_some() || had_remains || pars.is_some() || had_local {
         return Ok(());
     }
     let message = format!("cannot find the Knot `{}` in {}", clobber.name, aws.region);
@@ -53,7 +53,7 @@ pub(crate) async fn clobber(clobber: &KnotClobber) -> Result<()> {
 }
 
 /// Returns the stack of the Pars that the stack of a Knot uses.
-async fn below(stacks: &Stacks, stack: &Stack) -> Result<Option<Stack>> {
+async fn pars_stack(stacks: &Stacks, stack: &Stack) -> Result<Option<Stack>> {
     let pars = match stack.outputs.get("Pars") {
         Some(pars) => Some(pars.clone()),
         // A stack whose creation failed has no outputs.
@@ -66,13 +66,13 @@ async fn below(stacks: &Stacks, stack: &Stack) -> Result<Option<Stack>> {
 }
 
 async fn clobber_pars(clobber: &KnotClobber, aws: &Aws, pars: &Stack) -> Result<()> {
-    let name = pars.name.strip_prefix(PARS_STACKS).expect("it was found by its name");
-    let leaving = Pars::builder(name).in_account(&clobber.account).region(&aws.region).clobber();
-    let leaving = if clobber.keep_data { leaving.keep_data() } else { leaving };
-    match leaving.await {
+    let name = pars.name.strip_prefix(PARS_STACKS).expect("the stack was found by its name");
+    let deletion = Pars::builder(name).in_account(&clobber.account).region(&aws.region).clobber();
+    let deletion = if clobber.keep_data { deletion.keep_data() } else { deletion };
+    match deletion.await {
         // The stack was already being deleted.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        gone => gone,
+        result => result,
     }
 }
 
@@ -81,9 +81,9 @@ async fn clobber_pars(clobber: &KnotClobber, aws: &Aws, pars: &Stack) -> Result<
 async fn delete(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &Stack, pars: Option<&Stack>) -> Result<()> {
     let batch = Batch::new(aws);
     // A partly created Knot has no jobs and no runs.
-    let whole = read(stack, &clobber.account).ok();
-    let definitions = all_definitions(&clobber.name, whole.as_ref(), &batch.definitions().await?);
-    if let Some(knot) = &whole {
+    let complete = read(stack, &clobber.account).ok();
+    let definitions = all_definitions(&clobber.name, complete.as_ref(), &batch.definitions().await?);
+    if let Some(knot) = &complete {
         let ended = batch.end_all(knot.queue(), &definitions).await?;
         if ended > 0 {
             step(&format!("ended {ended} jobs of the Knot `{}`", knot.name));
@@ -94,7 +94,7 @@ async fn delete(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &Stack
         step(&format!("deleting the runs of the Knot `{}`", clobber.name));
         delete_runs(clobber, aws, pars).await?;
     }
-    if let Some(shared) = whole.as_ref().and_then(|knot| knot.deployed.settings.repository.as_ref()) {
+    if let Some(shared) = complete.as_ref().and_then(|knot| knot.deployed.settings.repository.as_ref()) {
         Ecr::new(aws).delete_tags(shared, &tag_of(&clobber.name, "")).await?;
     }
     stacks.delete(stack, &[]).await?;
@@ -107,8 +107,8 @@ async fn delete(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &Stack
     Ok(())
 }
 
-/// Deletes the remains of a Knot whose stack is gone. Returns the stack of the Pars that the Knot was on, and whether
-/// there were any remains.
+/// Deletes the remains of a Knot whose stack no longer exists. Returns the stack of the Pars that the Knot was on, and
+/// whether there were any remains.
 async fn delete_remains(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks) -> Result<(Option<Stack>, bool)> {
     // An unreadable note is reported later, when it is to be removed.
     let note = KnotNote::read(&home::of_package(&clobber.folder)).ok().flatten();
@@ -120,12 +120,12 @@ async fn delete_remains(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks) -> Re
         step(&format!("deregistering the remaining job definitions of the Knot `{}`", clobber.name));
     }
     batch.deregister_all(&definitions).await?;
-    let mut left = definitions.len();
+    let mut remains = definitions.len();
     if let Some(pars) = pars.as_ref().filter(|pars| !clobber.keep_data && pars.outputs.contains_key("Settings")) {
-        // In a bucket that existed before, a Knot of this name may be another account's, unless the note here shows
-        // that it is ours.
+        // In a bucket that existed before, a Knot of this name may be another account's, unless the local note
+        // shows that it is ours.
         if note.is_some() || pars::bucket_is_its_own(pars)? {
-            left += delete_runs(clobber, aws, pars).await?;
+            remains += delete_runs(clobber, aws, pars).await?;
         } else {
             let (bucket, pars, name) = (pars.output("Bucket")?, &pars.name, &clobber.name);
             step(&format!(
@@ -133,29 +133,29 @@ async fn delete_remains(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks) -> Re
             ));
         }
     }
-    Ok((pars, left > 0))
+    Ok((pars, remains > 0))
 }
 
-/// Returns the stack of the Pars that a Knot was on whose own stack is gone, from CloudFormation's record of deleted
+/// Returns the stack of the Pars of a Knot whose own stack no longer exists, from CloudFormation's record of deleted
 /// stacks or from the note in this folder.
 async fn pars_stack_of_deleted_knot(
     clobber: &KnotClobber,
     stacks: &Stacks,
     note: Option<&KnotNote>,
 ) -> Result<Option<Stack>> {
-    let remembered = match stacks.deleted(&stack_name(&clobber.name)).await {
+    let deleted_stack = match stacks.deleted(&stack_name(&clobber.name)).await {
         // A caller that may delete stacks may not be allowed to list the deleted ones.
         Err(error) if error.kind() == ErrorKind::Denied => None,
-        remembered => remembered?,
+        found => found?,
     };
-    let remembered = remembered.and_then(|knot| Some((output_in(&knot.template, "Pars")?, knot.created)));
+    let recorded = deleted_stack.and_then(|knot| Some((output_in(&knot.template, "Pars")?, knot.created)));
     // A Pars that was created later is a different one of the same name.
-    if let Some((pars, created)) = remembered {
+    if let Some((pars, created)) = recorded {
         let found = stacks.find(&pars::stack_name(&pars)).await?;
         return Ok(found.filter(|pars| pars.created <= created));
     }
-    let noted = note.and_then(|note| Some((pars::of_log_group(&note.log_group)?, &note.bucket)));
-    let Some((pars, bucket)) = noted else { return Ok(None) };
+    let from_note = note.and_then(|note| Some((pars::pars_of_log_group(&note.log_group)?, &note.bucket)));
+    let Some((pars, bucket)) = from_note else { return Ok(None) };
     let found = stacks.find(&pars::stack_name(pars)).await?;
     Ok(found.filter(|pars| pars.outputs.get("Bucket") == Some(bucket)))
 }
@@ -171,9 +171,9 @@ async fn delete_runs(clobber: &KnotClobber, aws: &Aws, pars: &Stack) -> Result<u
     Ok(deleted)
 }
 
-/// Removes the note of this Knot beside the crate and, if requested, the built image. Returns `true` if anything was removed.
-async fn clobber_here(clobber: &KnotClobber, region: &str) -> Result<bool> {
+/// Removes the local note of this Knot and, if requested, the built image. Returns `true` if anything was removed.
+async fn clobber_local(clobber: &KnotClobber, region: &str) -> Result<bool> {
     let home = home::of_package(&clobber.folder);
-    let was_noted = KnotNote::remove(&home, &clobber.name, region)?;
-    Ok((clobber.image && Built::clobber(&home).await?) || was_noted)
+    let had_note = KnotNote::remove(&home, &clobber.name, region)?;
+    Ok((clobber.image && Built::clobber(&home).await?) || had_note)
 }

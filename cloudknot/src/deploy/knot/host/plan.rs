@@ -6,13 +6,13 @@ use cloudknot_runtime::contract::FunctionDescription;
 use serde_json::json;
 
 use super::resolve::{KnotProgram, Resolved};
-use super::stack::{noted, stack_name};
-use super::values::{Answers, Wanted};
+use super::stack::{read_note, stack_name};
+use super::values::{Answers, DesiredKnot};
 use crate::aws::cloudformation::Stack;
 use crate::build::pipeline::BuildArtifacts;
 use crate::deploy::knot::Deployed;
-use crate::deploy::noted::{Noted, digest};
 use crate::deploy::pars::Pars;
+use crate::deploy::stack_note::{StackNote, digest};
 use crate::deploy::template::{self, render};
 use crate::error::Result;
 
@@ -31,60 +31,60 @@ pub(super) struct KnotPlan {
 }
 
 impl KnotPlan {
-    /// Creates a plan. With `of_a_template`, the user creates the stack from the printed template.
+    /// Creates a plan. With `from_template`, the user creates the stack from the printed template.
     pub(super) fn new(
         resolved: &Resolved,
         artifacts: &BuildArtifacts,
         pars: &Pars,
-        of_a_template: bool,
+        from_template: bool,
     ) -> Result<Self> {
         let Resolved { knot, state, .. } = resolved;
         let answers = resolved.answers();
-        let wanted = wanted(knot, artifacts);
+        let desired = desired(knot, artifacts);
         let deployed = deployed(knot, artifacts);
         let note = |content: String| {
-            let noted = Noted { content, settings: deployed.clone(), of_a_template };
-            serde_json::to_string(&noted).expect("settings serialize to JSON")
+            let note = StackNote { content, settings: deployed.clone(), from_template };
+            serde_json::to_string(&note).expect("settings serialize to JSON")
         };
         let answers = Answers {
-            has_environment: state.has_environment() && !of_a_template,
+            has_environment: state.has_environment() && !from_template,
             image_uri: pulled_from(knot, answers),
             ..answers.clone()
         };
-        let own = [("cloudknot:pars", &pars.name), ("cloudknot:knot", &knot.name)];
-        let own = own.map(|(key, value)| (key.to_owned(), value.clone()));
+        let own_tags = [("cloudknot:pars", &pars.name), ("cloudknot:knot", &knot.name)];
+        let own_tags = own_tags.map(|(key, value)| (key.to_owned(), value.clone()));
         let content = content(knot, artifacts, pars);
         Ok(Self {
             stack: stack_name(&knot.name),
-            repository: render("knot.yaml", &wanted.values(pars, &answers, &note(String::new()), false)?),
-            template: render("knot.yaml", &wanted.values(pars, &answers, &note(content), true)?),
-            tags: own.into_iter().chain(knot.settings.tags.clone()).collect(),
+            repository: render("knot.yaml", &desired.values(pars, &answers, &note(String::new()), false)?),
+            template: render("knot.yaml", &desired.values(pars, &answers, &note(content), true)?),
+            tags: own_tags.into_iter().chain(knot.settings.tags.clone()).collect(),
         })
     }
 }
 
 /// Returns the desired Knot, with its functions and its image.
-pub(super) fn wanted<'a>(knot: &'a KnotProgram, artifacts: &'a BuildArtifacts) -> Wanted<'a> {
+pub(super) fn desired<'a>(knot: &'a KnotProgram, artifacts: &'a BuildArtifacts) -> DesiredKnot<'a> {
     let functions = &artifacts.worker.functions;
-    Wanted {
+    DesiredKnot {
         functions,
         ids: functions.iter().map(FunctionDescription::id).collect(),
         arch: artifacts.worker.arch,
         digest: artifacts.image.digest(),
-        ..knot.wanted()
+        ..knot.desired()
     }
 }
 
 /// Returns whether the stack is as this deploy would leave it.
 pub(super) fn is_unchanged(knot: &KnotProgram, artifacts: &BuildArtifacts, pars: &Pars, stack: &Stack) -> bool {
-    let noted = noted(stack).is_ok_and(|noted| noted.content == content(knot, artifacts, pars));
-    stack.is_complete() && noted && stack.outputs.contains_key("ImageDigest")
+    let is_same = read_note(stack).is_ok_and(|note| note.content == content(knot, artifacts, pars));
+    stack.is_complete() && is_same && stack.outputs.contains_key("ImageDigest")
 }
 
 fn deployed(knot: &KnotProgram, artifacts: &BuildArtifacts) -> Deployed {
     let types = artifacts.built.types.iter().flatten();
     Deployed {
-        functions: wanted(knot, artifacts).job_definitions(),
+        functions: desired(knot, artifacts).job_definitions(),
         types: types.map(|types| (types.function.clone(), types.fingerprint.0)).collect(),
         ..knot.deployed()
     }
@@ -92,7 +92,7 @@ fn deployed(knot: &KnotProgram, artifacts: &BuildArtifacts) -> Deployed {
 
 /// Returns a digest of everything that the stack depends on. If it is unchanged, the stack needs no change.
 fn content(knot: &KnotProgram, artifacts: &BuildArtifacts, pars: &Pars) -> String {
-    // The types are a property of the image, and not every machine can run it to ask for them.
+    // The types are a property of the image, and not every machine can run the image to read them.
     let deployed = Deployed { types: BTreeMap::new(), ..deployed(knot, artifacts) };
     let all = json!([
         template::source("knot.yaml"),
@@ -111,19 +111,19 @@ fn pulled_from(knot: &KnotProgram, answers: &Answers) -> Option<String> {
     let host = registry()?;
     let shared = answers.repository.as_ref().map(|shared| shared.uri.clone());
     let uri = shared.unwrap_or_else(|| format!("-/cloudknot/{}", knot.name.to_lowercase()));
-    Some(at_host(&uri, &host)).filter(|pulled_from| *pulled_from != uri)
+    Some(with_host(&uri, &host)).filter(|pulled_from| *pulled_from != uri)
 }
 
 /// Returns the location that an image of this repository is pushed to.
 pub(super) fn pushed_to(uri: &str) -> String {
-    registry().map_or_else(|| uri.to_owned(), |host| at_host(uri, &host))
+    registry().map_or_else(|| uri.to_owned(), |host| with_host(uri, &host))
 }
 
 fn registry() -> Option<String> {
     std::env::var(ENV_REGISTRY).ok().filter(|host| !host.is_empty())
 }
 
-fn at_host(uri: &str, host: &str) -> String {
+fn with_host(uri: &str, host: &str) -> String {
     let path = uri.split_once('/').map_or(uri, |(_, path)| path);
     format!("{}/{path}", host.trim_end_matches('/'))
 }

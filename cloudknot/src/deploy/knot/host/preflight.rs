@@ -1,10 +1,10 @@
 //! Checks of a Knot before anything is created: some machine can hold what the functions request, and the account's
-//! quotas allow one more Knot. Anything that cannot be known here is reported by AWS later, and nothing that exists is
+//! quotas allow one more Knot. Anything that cannot be known here is reported by AWS later, and no existing resource is
 //! lost.
 
 use std::collections::BTreeSet;
 
-use super::values::{Answers, Wanted};
+use super::values::{Answers, DesiredKnot};
 use crate::aws::ec2::{Ec2, InstanceType};
 use crate::aws::{Aws, machines, permissions, quotas};
 use crate::deploy::pars::Pars;
@@ -12,20 +12,25 @@ use crate::deploy::policy::{Allowed, Scope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
 
-/// Refuses a new Knot that the caller is not allowed to create.
-pub(super) async fn check_permissions(aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars) -> Result<()> {
-    let settings = wanted.settings;
-    let mut takes = vec!["cloudformation:CreateStack", "batch:RegisterJobDefinition"];
-    takes.extend(settings.job_role.is_none().then_some("iam:CreateRole"));
-    takes.extend(settings.repository.is_none().then_some("ecr:CreateRepository"));
-    takes.extend(settings.queue.is_none().then_some("batch:CreateJobQueue"));
-    let policy = |account: &str| Allowed::Deploy.policy(&scope(account, aws, wanted, answers, pars));
-    permissions::check(aws, Allowed::Deploy.name(), &takes, policy).await
+/// Returns an error if the caller is not allowed to create the new Knot.
+pub(super) async fn check_permissions(
+    aws: &Aws,
+    desired: &DesiredKnot<'_>,
+    answers: &Answers,
+    pars: &Pars,
+) -> Result<()> {
+    let settings = desired.settings;
+    let mut required = vec!["cloudformation:CreateStack", "batch:RegisterJobDefinition"];
+    required.extend(settings.job_role.is_none().then_some("iam:CreateRole"));
+    required.extend(settings.repository.is_none().then_some("ecr:CreateRepository"));
+    required.extend(settings.queue.is_none().then_some("batch:CreateJobQueue"));
+    let policy = |account: &str| Allowed::Deploy.policy(&scope(account, aws, desired, answers, pars));
+    permissions::check(aws, Allowed::Deploy.name(), &required, policy).await
 }
 
-/// Refuses a new Knot that exceeds the account's quotas, and a key pair that does not exist.
-pub(super) async fn check_account(aws: &Aws, wanted: &Wanted<'_>, is_new: bool) -> Result<()> {
-    let settings = wanted.settings;
+/// Returns an error if a new Knot exceeds the account's quotas, or the key pair does not exist.
+pub(super) async fn check_account(aws: &Aws, desired: &DesiredKnot<'_>, is_new: bool) -> Result<()> {
+    let settings = desired.settings;
     if is_new && settings.queue.is_none() {
         quotas::check_knot(aws).await?;
     }
@@ -33,46 +38,46 @@ pub(super) async fn check_account(aws: &Aws, wanted: &Wanted<'_>, is_new: bool) 
         && !Ec2::new(aws).key_pair_exists(key_pair).await?
     {
         let message = format!("cannot find the key pair `{key_pair}` in {}", aws.region);
-        return Err(Error::new(ErrorKind::NotFound, message).with_hint("create it in EC2, or leave `key-pair` out"));
+        return Err(Error::new(ErrorKind::NotFound, message).with_hint("create it in EC2, or remove `key-pair`"));
     }
     Ok(())
 }
 
-/// Refuses a Knot whose jobs could never start because no machine in the subnets of the Pars can hold them.
+/// Returns an error if jobs of the Knot could never start because no machine in the subnets of the Pars can hold them.
 ///
-/// Returns the instance types, unless the compute has none that the Knot chooses.
+/// Otherwise returns the instance types; `None` if the Knot does not choose them.
 pub(super) async fn check_machines(
     aws: &Aws,
-    wanted: &Wanted<'_>,
+    desired: &DesiredKnot<'_>,
     answers: &Answers,
     pars: &Pars,
 ) -> Result<Option<Vec<InstanceType>>> {
     // Errors in the template's values are found here, and not only after an image is pushed.
-    wanted.values(pars, answers, "", false)?;
-    if answers.compute.unwrap_or_else(|| wanted.compute()).is_fargate() {
+    desired.values(pars, answers, "", false)?;
+    if answers.compute.unwrap_or_else(|| desired.compute()).is_fargate() {
         // The sizes that Fargate offers were checked with the template's values.
         return Ok(None);
     }
-    if wanted.settings.queue.is_some() {
+    if desired.settings.queue.is_some() {
         // The compute of an existing queue is its owner's choice, and may change.
         return Ok(None);
     }
-    let mut types = Ec2::new(aws).instance_types(&wanted.instance_types()).await?;
+    let mut types = Ec2::new(aws).instance_types(&desired.instance_types()).await?;
     // A Pars that is yet to be created has no subnets.
     if pars.subnets().next().is_some() {
         types = offered(aws, types, pars).await?;
     }
-    for request in wanted.requests()? {
-        if let Some(doubt) = machines::fits(&request, &types)? {
-            step(&format!("warning: {doubt}"));
+    for request in desired.requests()? {
+        if let Some(warning) = machines::fits(&request, &types)? {
+            step(&format!("warning: {warning}"));
         }
     }
     Ok(Some(types))
 }
 
 /// Returns the resources that the policy of a deploy names.
-fn scope(account: &str, aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars: &Pars) -> Scope {
-    let mut scope = Scope::new(account, aws.region.as_str(), pars.name(), wanted.name);
+fn scope(account: &str, aws: &Aws, desired: &DesiredKnot<'_>, answers: &Answers, pars: &Pars) -> Scope {
+    let mut scope = Scope::new(account, aws.region.as_str(), pars.name(), desired.name);
     // A Pars that is yet to be created has no outputs.
     let bucket = Some(pars.bucket().to_owned()).filter(|bucket| !bucket.is_empty());
     scope.bucket = bucket.or_else(|| pars.settings.bucket.clone());
@@ -80,8 +85,8 @@ fn scope(account: &str, aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars:
     scope.kms_key.clone_from(&pars.settings.kms_key);
     pars.settings.role_path().clone_into(&mut scope.role_path);
     scope.permissions_boundary.clone_from(&pars.settings.permissions_boundary);
-    scope.repository.clone_from(&wanted.settings.repository);
-    scope.queue.clone_from(&wanted.settings.queue);
+    scope.repository.clone_from(&desired.settings.repository);
+    scope.queue.clone_from(&desired.settings.queue);
     scope.policies.clone_from(&answers.policies);
     scope
 }
@@ -92,21 +97,25 @@ fn scope(account: &str, aws: &Aws, wanted: &Wanted<'_>, answers: &Answers, pars:
 /// Returns an error if none is.
 pub(super) async fn offered(aws: &Aws, types: Vec<InstanceType>, pars: &Pars) -> Result<Vec<InstanceType>> {
     let ec2 = Ec2::new(aws);
-    let ours: Vec<&str> = pars.subnets().collect();
+    let pars_subnets: Vec<&str> = pars.subnets().collect();
     let subnets = ec2.subnets(pars.vpc()).await?;
-    let zones: BTreeSet<String> =
-        subnets.into_iter().filter(|subnet| ours.contains(&subnet.id.as_str())).map(|subnet| subnet.zone).collect();
+    let zones: BTreeSet<String> = subnets
+        .into_iter()
+        .filter(|subnet| pars_subnets.contains(&subnet.id.as_str()))
+        .map(|subnet| subnet.zone)
+        .collect();
     let names: Vec<String> = types.iter().map(|kind| kind.name.clone()).collect();
-    let offered = ec2.offered_in(&names).await?;
-    let is_there = |kind: &InstanceType| offered.get(&kind.name).is_some_and(|there| !there.is_disjoint(&zones));
-    let (there, absent): (Vec<_>, Vec<_>) = types.into_iter().partition(is_there);
-    match absent.first() {
-        Some(absent) if there.is_empty() => {
+    let zones_by_type = ec2.offered_in(&names).await?;
+    let is_offered =
+        |kind: &InstanceType| zones_by_type.get(&kind.name).is_some_and(|offering| !offering.is_disjoint(&zones));
+    let (offered, missing): (Vec<_>, Vec<_>) = types.into_iter().partition(is_offered);
+    match missing.first() {
+        Some(first) if offered.is_empty() => {
             let zones: Vec<_> = zones.into_iter().collect();
-            let message = format!("cannot place jobs: there is no {} in {}", absent.name, zones.join(", "));
+            let message = format!("cannot place jobs: there is no {} in {}", first.name, zones.join(", "));
             Err(Error::new(ErrorKind::Config, message)
                 .with_hint("choose other `instance-types`, or a Pars with subnets in other zones"))
         }
-        _ => Ok(there),
+        _ => Ok(offered),
     }
 }

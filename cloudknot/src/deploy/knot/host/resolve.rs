@@ -1,11 +1,11 @@
 //! The inputs of a deploy: the program, from cargo, and the state of the account, from AWS. Nothing is compiled or
-//! written. Everything that can be refused without compiling is refused here.
+//! written. Errors that can be found without compiling are returned here.
 
 use serde_json::json;
 
 use super::preflight;
-use super::stack::{noted, stack_name};
-use super::values::{Answers, Wanted};
+use super::stack::{read_note, stack_name};
+use super::values::{Answers, DesiredKnot};
 use crate::aws::batch::Batch;
 use crate::aws::cloudformation::{Stack, Stacks};
 use crate::aws::ec2::Ec2;
@@ -14,10 +14,10 @@ use crate::aws::{Aws, iam};
 use crate::build::compile::{Arch, AwsFeature, Compile, CompileError, Program, Selection};
 use crate::build::pipeline::{Pipeline, blocking};
 use crate::deploy::knot::{Deployed, KnotBuilder};
-use crate::deploy::noted::differences;
 use crate::deploy::pars::host::{self as pars, ParsResolved, ParsState};
 use crate::deploy::pars::{Pars, ParsBuilder};
 use crate::deploy::plan::{Intent, denied_note};
+use crate::deploy::stack_note::differences;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
 use crate::settings::account::Account;
@@ -64,53 +64,55 @@ impl Resolved {
     /// Resolves a deploy. Also returns the pipeline that builds the image of the program.
     pub(super) async fn of(builder: &KnotBuilder, intent: Intent) -> Result<(Self, Pipeline)> {
         let program = program(builder).await?;
-        KnotProgram::of(builder, &program).wanted().check()?;
+        KnotProgram::of(builder, &program).desired().check()?;
         let pipeline = Pipeline::new(program).image(builder.image.clone());
         pipeline.check()?;
         let pipeline = with_aws_feature(pipeline, builder.add_feature, intent).await?;
         let knot = KnotProgram::of(builder, pipeline.program());
         let state = AccountState::of(&knot, &builder.account, intent).await?;
         let mut resolved = Self { knot, state, answers: None, denied: None };
-        // With the settings of the last deploy, perhaps nothing has changed. Only the image tells.
+        // With the settings of the last deploy, perhaps nothing has changed: only the image can show it.
         if intent == Intent::Template || !resolved.has_settings_of_stack() {
-            resolved.ask(intent).await?;
+            resolved.query(intent).await?;
         }
         Ok((resolved, pipeline))
     }
 
     fn has_settings_of_stack(&self) -> bool {
         let complete = self.state.stack.as_ref().filter(|stack| stack.is_complete());
-        complete.and_then(|stack| noted(stack).ok()).is_some_and(|noted| noted.settings.settings == self.knot.settings)
+        complete
+            .and_then(|stack| read_note(stack).ok())
+            .is_some_and(|note| note.settings.settings == self.knot.settings)
     }
 
-    /// Asks AWS for everything that the settings only name, and for what would refuse the Knot.
-    async fn ask(&mut self, intent: Intent) -> Result<()> {
+    /// Queries AWS for resources that the settings only name, and for reasons why the Knot could not be created.
+    async fn query(&mut self, intent: Intent) -> Result<()> {
         let (knot, state) = (&self.knot, &self.state);
-        let answers = knot.ask(&state.aws).await?;
+        let answers = knot.query(&state.aws).await?;
         if intent != Intent::Template {
             let is_new = state.before().is_none();
             let pars = state.pars.planned();
-            let wanted = knot.wanted();
+            let desired = knot.desired();
             if is_new {
-                let checked = preflight::check_permissions(&state.aws, &wanted, &answers, &pars).await;
+                let checked = preflight::check_permissions(&state.aws, &desired, &answers, &pars).await;
                 self.denied = denied_note(checked, intent)?;
             }
-            let checked = preflight::check_account(&state.aws, &wanted, is_new).await;
+            let checked = preflight::check_account(&state.aws, &desired, is_new).await;
             self.denied = self.denied.take().or(denied_note(checked, intent)?);
         }
         self.answers = Some(answers);
         Ok(())
     }
 
-    /// Looks up the stack of the Knot again: a compilation takes minutes, in which others may have deployed.
+    /// Looks up the stack of the Knot again: others may have deployed during the compilation.
     pub(super) async fn refresh_stack(&mut self) -> Result<()> {
-        let stack = self.state.stacks.find_at_rest(&stack_name(&self.knot.name)).await?;
-        self.knot.check_owner(stack.as_ref(), &self.state.pars.planned().name)?;
+        let stack = self.state.stacks.find_settled(&stack_name(&self.knot.name)).await?;
+        self.knot.check_existing_owner(stack.as_ref(), &self.state.pars.planned().name)?;
         self.state.stack = stack;
         Ok(())
     }
 
-    /// Looks up the Pars again, and looks up what has not been looked up yet, before the Knot is changed.
+    /// Looks up the Pars again, and everything that has not been looked up yet, before the Knot is changed.
     pub(super) async fn refresh_for_a_change(&mut self, account: &Account, intent: Intent) -> Result<()> {
         let name = self.state.pars.planned().name;
         match (pars::find(&self.state.stacks, &name, account).await?, &self.state.pars) {
@@ -122,16 +124,16 @@ impl Resolved {
                 return Err(Error::new(ErrorKind::NotFound, message).with_hint("run the same command again"));
             }
         }
-        if self.answers.is_none() { self.ask(intent).await } else { Ok(()) }
+        if self.answers.is_none() { self.query(intent).await } else { Ok(()) }
     }
 
-    /// Answers of AWS to [`ask`](Self::ask).
+    /// Returns the answers of AWS to [`query`](Self::query).
     pub(super) fn answers(&self) -> &Answers {
         self.answers.as_ref().expect("the account is looked up before the Knot is changed")
     }
 }
 
-/// Asks cargo for the program.
+/// Finds the program, by cargo.
 async fn program(builder: &KnotBuilder) -> Result<Program> {
     let mut compile = builder.compile.clone().unwrap_or_else(|| {
         let (manifest_path, package) = (builder.manifest_path.clone(), builder.package.clone());
@@ -146,9 +148,9 @@ async fn program(builder: &KnotBuilder) -> Result<Program> {
     Ok(blocking(move || compile.resolve()).await?)
 }
 
-/// Refuses a program whose workers cannot reach S3, or selects the feature for it if `add` is set.
+/// Returns an error if the workers of the program cannot reach S3, or selects the feature for it if `add` is set.
 async fn with_aws_feature(pipeline: Pipeline, add: bool, intent: Intent) -> Result<Pipeline> {
-    let turned_on = move || -> Result<Pipeline, CompileError> {
+    let enable = move || -> Result<Pipeline, CompileError> {
         let Some(feature) = pipeline.program().missing_aws_feature()? else { return Ok(pipeline) };
         // Only a deploy edits `Cargo.toml`.
         let edits = matches!(feature, AwsFeature::OfDependency { .. });
@@ -161,12 +163,12 @@ async fn with_aws_feature(pipeline: Pipeline, add: bool, intent: Intent) -> Resu
         });
         pipeline.with_aws_feature(&feature)
     };
-    Ok(blocking(turned_on).await?)
+    Ok(blocking(enable).await?)
 }
 
 impl KnotProgram {
     fn of(builder: &KnotBuilder, program: &Program) -> Self {
-        let settings = builder.settings.clone().over(program.settings().knot.clone());
+        let settings = builder.settings.clone().or(program.settings().knot.clone());
         Self {
             name: settings.knot.clone().unwrap_or_else(|| program.package().replace('_', "-")),
             settings,
@@ -179,8 +181,8 @@ impl KnotProgram {
     }
 
     /// Returns the Knot without functions and image, which are known only after compiling.
-    pub(super) fn wanted(&self) -> Wanted<'_> {
-        Wanted {
+    pub(super) fn desired(&self) -> DesiredKnot<'_> {
+        DesiredKnot {
             name: &self.name,
             settings: &self.settings,
             functions: &[],
@@ -203,8 +205,8 @@ impl KnotProgram {
         }
     }
 
-    /// Asks AWS for resources that the settings only name.
-    async fn ask(&self, aws: &Aws) -> Result<Answers> {
+    /// Queries AWS for resources that the settings only name.
+    async fn query(&self, aws: &Aws) -> Result<Answers> {
         let mut answers = Answers::default();
         if let Some(name) = &self.settings.repository {
             answers.repository = Some(Ecr::new(aws).repository(name).await?);
@@ -216,7 +218,7 @@ impl KnotProgram {
             let image = Ec2::new(aws).root_device(ami).await?;
             let image = image.ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("cannot find the machine image `{ami}` in {}", aws.region))
-                    .with_hint("name one of this region, or leave `ami` out for AWS's latest")
+                    .with_hint("set an image of this region, or remove `ami` for the latest one of AWS")
             })?;
             answers.root_device = Some(image.root_device);
         }
@@ -225,21 +227,21 @@ impl KnotProgram {
     }
 
     /// Checks that a stack with settings, if there is one, belongs to this program on this Pars.
-    fn check_owner(&self, stack: Option<&Stack>, pars: &str) -> Result<()> {
+    fn check_existing_owner(&self, stack: Option<&Stack>, pars: &str) -> Result<()> {
         let with_settings = stack.filter(|stack| stack.outputs.contains_key("Settings"));
-        with_settings.map_or(Ok(()), |stack| self.is_ours(stack, pars))
+        with_settings.map_or(Ok(()), |stack| self.check_owner(stack, pars))
     }
 
     /// Checks that the stack belongs to this program on this Pars. Only then may it be changed.
-    pub(super) fn is_ours(&self, stack: &Stack, pars: &str) -> Result<()> {
-        let there = noted(stack)?.settings;
-        let of = |deployed: &Deployed, pars: &str| {
+    pub(super) fn check_owner(&self, stack: &Stack, pars: &str) -> Result<()> {
+        let deployed = read_note(stack)?.settings;
+        let identity = |deployed: &Deployed, pars: &str| {
             // A different repository would not have the images that runs still need.
             let repository = &deployed.settings.repository;
             json!({"package": deployed.package, "target": deployed.cargo_target, "pars": pars, "repository": repository})
         };
-        let there = of(&there, stack.output("Pars")?);
-        let differences = differences(&there, &of(&self.deployed(), pars));
+        let current = identity(&deployed, stack.output("Pars")?);
+        let differences = differences(&current, &identity(&self.deployed(), pars));
         if differences.is_empty() {
             return Ok(());
         }
@@ -259,13 +261,13 @@ impl AccountState {
         let chosen = knot.settings.pars.clone().or(config.pars.take());
         let name = chosen.clone().unwrap_or_else(default_pars);
         let knot_stack = stack_name(&knot.name);
-        let (stack, found) = tokio::try_join!(stacks.find_at_rest(&knot_stack), pars::find(&stacks, &name, account))?;
-        knot.check_owner(stack.as_ref(), &name)?;
+        let (stack, found) = tokio::try_join!(stacks.find_settled(&knot_stack), pars::find(&stacks, &name, account))?;
+        knot.check_existing_owner(stack.as_ref(), &name)?;
         let pars = match found {
             Some(pars) => ParsFound::Existing(Box::new(pars)),
             None if chosen.is_some() => {
                 let message = format!("cannot find the Pars `{name}` in {}", aws.region);
-                let hint = format!("`cargo knot pars create {name}` creates it; {}", pars::LOOKED_FOR);
+                let hint = format!("`cargo knot pars create {name}` creates it; {}", pars::PARS_LIST_HINT);
                 return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint));
             }
             None if intent == Intent::Template => {
@@ -286,13 +288,13 @@ impl AccountState {
     }
 
     /// Returns the stack that is to be changed; `None` if its creation failed: then it is deleted first, and created
-    /// anew.
+    /// again.
     pub(super) fn before(&self) -> Option<&Stack> {
         self.stack.as_ref().filter(|stack| !stack.is_stuck())
     }
 
     /// Returns whether a compute environment exists already. Batch adjusts its number of vCPUs from the start, and
-    /// refuses a number below the current one.
+    /// rejects a number below the current one.
     pub(super) fn has_environment(&self) -> bool {
         self.before().is_some_and(|stack| stack.outputs.contains_key("ComputeEnvironment"))
     }

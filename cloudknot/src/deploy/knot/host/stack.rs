@@ -5,7 +5,7 @@ use crate::aws::Aws;
 use crate::aws::batch::Definition;
 use crate::aws::cloudformation::{KNOT_STACKS, Stack, Stacks};
 use crate::deploy::knot::{Deployed, Knot, KnotBuilder};
-use crate::deploy::noted::Noted;
+use crate::deploy::stack_note::StackNote;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
 use crate::settings::account::Account;
@@ -19,13 +19,13 @@ pub(crate) async fn get(builder: &KnotBuilder) -> Result<Knot> {
     let aws = Aws::load(&builder.account).await?;
     let name = builder.settings.knot.as_deref().unwrap_or_default();
     let found = Stacks::new(&aws).find(&stack_name(name)).await?;
-    let absent = |what: &str| {
-        Error::new(ErrorKind::NotFound, format!("cannot find the Knot `{name}` in {}{what}", aws.region))
+    let not_found = |detail: &str| {
+        Error::new(ErrorKind::NotFound, format!("cannot find the Knot `{name}` in {}{detail}", aws.region))
             .with_hint("`cargo knot list` lists the Knots in this region, `cargo knot deploy` creates one")
     };
-    let stack = found.ok_or_else(|| absent(""))?;
+    let stack = found.ok_or_else(|| not_found(""))?;
     if !stack.outputs.contains_key("ImageDigest") {
-        return Err(absent(&format!(": its last deploy did not finish (its stack is {})", stack.status)));
+        return Err(not_found(&format!(": its last deploy did not finish (its stack is {})", stack.status)));
     }
     read(&stack, &builder.account)
 }
@@ -34,12 +34,12 @@ pub(crate) async fn list(account: &Account) -> Result<Vec<Knot>> {
     let aws = Aws::load(account).await?;
     let stacks = Stacks::new(&aws).all(KNOT_STACKS).await?;
     // A Knot without an image is incomplete.
-    let whole = stacks.iter().filter(|stack| stack.outputs.contains_key("ImageDigest"));
-    Ok(whole.filter_map(|stack| or_warn(read(stack, account))).collect())
+    let complete = stacks.iter().filter(|stack| stack.outputs.contains_key("ImageDigest"));
+    Ok(complete.filter_map(|stack| or_warn(read(stack, account))).collect())
 }
 
-pub(super) fn noted(stack: &Stack) -> Result<Noted<Deployed>> {
-    Noted::read(stack)
+pub(super) fn read_note(stack: &Stack) -> Result<StackNote<Deployed>> {
+    StackNote::read(stack)
 }
 
 /// Reports an unreadable Knot as a warning: one of another version of cloudknot must not prevent listing the others.
@@ -56,7 +56,7 @@ pub(crate) fn read(stack: &Stack, account: &Account) -> Result<Knot> {
         name: stack.output("Knot")?.to_owned(),
         region: stack.region().to_owned(),
         stack_id: stack.id.clone(),
-        deployed: noted(stack)?.settings,
+        deployed: read_note(stack)?.settings,
         outputs: stack.outputs.clone(),
         changed: stack.changed,
         account: account.clone(),
@@ -68,14 +68,13 @@ pub(crate) fn definitions(knot: &Knot) -> Vec<String> {
     knot.deployed.functions.values().map(|id| job_definition(&knot.name, id)).collect()
 }
 
-/// Returns the names of a Knot's job definitions, including those that a Knot of this name has left behind for
-/// functions that its program no longer has.
-pub(crate) fn all_definitions(name: &str, knot: Option<&Knot>, there: &[Definition]) -> Vec<String> {
-    let beginning = format!("cloudknot-{name}-");
-    let tagged = there.iter().filter(|one| one.knot.as_deref() == Some(name));
+/// Returns the names of a Knot's job definitions, including those of functions that its program no longer has.
+pub(crate) fn all_definitions(name: &str, knot: Option<&Knot>, existing: &[Definition]) -> Vec<String> {
+    let prefix = format!("cloudknot-{name}-");
+    let tagged = existing.iter().filter(|one| one.knot.as_deref() == Some(name));
     let without_number = |arn: &str| Some(arn.split_once(":job-definition/")?.1.rsplit_once(':')?.0.to_owned());
     let mut names: Vec<String> = tagged.filter_map(|one| without_number(&one.arn)).collect();
-    names.retain(|name| name.starts_with(&beginning));
+    names.retain(|name| name.starts_with(&prefix));
     names.extend(knot.map(definitions).unwrap_or_default());
     names.sort();
     names.dedup();
@@ -88,17 +87,17 @@ mod tests {
 
     #[test]
     fn definitions_of_removed_functions_belong_to_the_knot() {
-        let there = |name: &str, knot: Option<&str>| Definition {
+        let definition = |name: &str, knot: Option<&str>| Definition {
             arn: format!("arn:aws:batch:eu-west-1:123456789012:job-definition/{name}"),
             knot: knot.map(str::to_owned),
             images: Vec::new(),
         };
         let all = [
-            there("cloudknot-sweep-f-1a:1", Some("sweep")),
-            there("cloudknot-sweep-f-1a:12", Some("sweep")),
-            there("cloudknot-sweep-big-f-1a:1", Some("sweep-big")),
-            there("cloudknot-sweep-g-2b:1", None),
-            there("theirs:1", Some("sweep")),
+            definition("cloudknot-sweep-f-1a:1", Some("sweep")),
+            definition("cloudknot-sweep-f-1a:12", Some("sweep")),
+            definition("cloudknot-sweep-big-f-1a:1", Some("sweep-big")),
+            definition("cloudknot-sweep-g-2b:1", None),
+            definition("theirs:1", Some("sweep")),
         ];
         assert_eq!(all_definitions("sweep", None, &all), ["cloudknot-sweep-f-1a"]);
     }

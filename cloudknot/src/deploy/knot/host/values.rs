@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::aws::ecr::Repository;
 use crate::aws::machines::{self, Request};
 use crate::build::compile::Arch;
-use crate::deploy::noted::digest;
 use crate::deploy::pars::Pars;
+use crate::deploy::stack_note::digest;
 use crate::error::{Error, Result};
 use crate::settings::checks::{self, refused};
 use crate::settings::knot::{Compute, KnotSettings, Mount};
@@ -17,17 +17,17 @@ use crate::settings::names::{self, Kind};
 use crate::settings::sizes::{self, MEMORY_MIB, VCPUS};
 
 /// Default maximum number of starts of a job that is lost with its machine.
-const ATTEMPTS: u32 = 3;
+const MAX_ATTEMPTS: u32 = 3;
 /// Default maximum number of virtual CPUs at once.
 pub(crate) const MAX_VCPUS: u32 = 256;
-/// Disk that Batch's own machine image needs, in GiB.
-const LEAST_DISK: u32 = 30;
+/// Minimum disk size of Batch's own machine image, in GiB.
+const MIN_DISK_GIB: u32 = 30;
 /// Size of `/tmp` in a container with a read-only root, in MiB.
 const TMP_MIB: u64 = 512;
 
-/// Desired Knot, as far as it is known without asking AWS.
+/// Desired Knot, as far as it is known without a request to AWS.
 #[derive(Debug)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct DesiredKnot<'a> {
     pub(crate) name: &'a str,
     pub(crate) settings: &'a KnotSettings,
     pub(crate) functions: &'a [FunctionDescription],
@@ -54,7 +54,7 @@ pub(crate) struct Answers {
     pub(crate) image_uri: Option<String>,
 }
 
-impl Wanted<'_> {
+impl DesiredKnot<'_> {
     /// Returns the compute that the settings choose, or the default.
     pub(crate) fn compute(&self) -> Compute {
         self.settings.compute.unwrap_or_default()
@@ -176,18 +176,18 @@ impl Wanted<'_> {
         });
         let mut values = Vec::new();
         for (function, request) in self.functions.iter().zip(self.requests()?) {
-            // The compute of an existing queue is known only after asking AWS.
+            // The compute of an existing queue is known only from AWS.
             if ephemeral.is_some() && !compute.is_fargate() {
                 return Err(ephemeral_on_instances());
             }
             let (vcpus, memory_mib) = if compute.is_fargate() {
-                let placed = machines::on_fargate(&request, shared_memory, ephemeral)?;
+                let placed = machines::fargate_placement(&request, shared_memory, ephemeral)?;
                 (placed.vcpus, placed.memory_mib)
             } else {
                 // EC2 accepts only whole vCPUs.
                 (sizes::whole(request.vcpus).to_string(), request.memory_mib)
             };
-            // Tells the worker its share of the machine, which it cannot detect.
+            // The worker cannot detect its share of the machine.
             let share = json!({"name": contract::ENV_VCPUS, "value": vcpus});
             let environment: Vec<Value> = list(&settings.env, "value").into_iter().chain([share]).collect();
             values.push(json!({
@@ -197,7 +197,7 @@ impl Wanted<'_> {
                 "vcpus": vcpus,
                 "memory_mib": memory_mib.to_string(),
                 "gpus": request.gpus,
-                "attempts": settings.attempts.unwrap_or(ATTEMPTS),
+                "attempts": settings.attempts.unwrap_or(MAX_ATTEMPTS),
                 "shared_memory_mib": shared_memory,
                 "ephemeral_gib": ephemeral,
                 "read_only": settings.read_only.unwrap_or(false),
@@ -211,7 +211,7 @@ impl Wanted<'_> {
         Ok(values)
     }
 
-    /// Checks the form of all settings, without asking AWS.
+    /// Checks all settings, without a request to AWS.
     pub(crate) fn check(&self) -> Result<()> {
         let settings = self.settings;
         names::check_name(Kind::Knot, self.name)?;
@@ -219,38 +219,41 @@ impl Wanted<'_> {
         if !settings.secret_keys.is_empty() && self.secrets().is_empty() {
             return Err(refused("`secret-keys`", "requires `secrets`, which is not set"));
         }
-        let (least, most) = (settings.min_vcpus.unwrap_or(0), settings.max_vcpus.unwrap_or(MAX_VCPUS));
-        checks::range(0..=most)("min-vcpus", &settings.min_vcpus)?;
-        checks::range(least..=most)("desired-vcpus", &settings.desired_vcpus)?;
+        let (min, max) = (settings.min_vcpus.unwrap_or(0), settings.max_vcpus.unwrap_or(MAX_VCPUS));
+        checks::range(0..=max)("min-vcpus", &settings.min_vcpus)?;
+        checks::range(min..=max)("desired-vcpus", &settings.desired_vcpus)?;
         if let Some(name) =
             settings.env.keys().find(|name| *name == "AWS_REGION" || settings.secrets.contains_key(*name))
         {
-            return Err(refused(&format!("the variable `{name}`"), "it is already set in another place"));
+            return Err(refused(&format!("variable `{name}`"), "must not be set twice"));
         }
         if self.gpus() && self.arch == Arch::Arm64 && settings.ami.is_none() {
-            return Err(refused("`gpus` on ARM", "AWS has no GPU machine image for ARM; set one with `ami`"));
+            return Err(refused(
+                "`gpus` on ARM",
+                "must be used with `ami`, because AWS has no GPU machine image for ARM",
+            ));
         }
         if settings.ami.is_none()
-            && checks::mib("volume-size", settings.volume_size.as_deref())?.is_some_and(|mib| gib(mib) < LEAST_DISK)
+            && checks::mib("volume-size", settings.volume_size.as_deref())?.is_some_and(|mib| gib(mib) < MIN_DISK_GIB)
         {
             return Err(refused("`volume-size`", "must be at least 30 GiB, the size of the machine image"));
         }
         let compute = self.compute();
-        for (what, given) in [
+        for (setting, is_set) in [
             ("compute", settings.compute.is_some()),
             ("max-vcpus", settings.max_vcpus.is_some()),
             ("service-role", settings.service_role.is_some()),
             ("queue-name", settings.queue_name.is_some()),
             ("priority", settings.priority.is_some()),
         ] {
-            if given && settings.queue.is_some() {
-                return Err(refused(&format!("`{what}` with `queue`"), "it cannot be set for an existing queue"));
+            if is_set && settings.queue.is_some() {
+                return Err(refused(&format!("`{setting}` with `queue`"), "must not be set for an existing queue"));
             }
         }
         if !settings.policies.is_empty() && settings.job_role.is_some() {
-            return Err(refused("`policies` with `job-role`", "they cannot be set for an existing role"));
+            return Err(refused("`policies` with `job-role`", "must not be set for an existing role"));
         }
-        for (what, given) in [
+        for (setting, is_set) in [
             ("service-role", settings.service_role.is_some()),
             ("instance-types", !settings.instance_types.is_empty()),
             ("ami", settings.ami.is_some()),
@@ -259,21 +262,21 @@ impl Wanted<'_> {
             ("min-vcpus", settings.min_vcpus.is_some()),
             ("desired-vcpus", settings.desired_vcpus.is_some()),
         ] {
-            if given && compute.is_fargate() {
+            if is_set && compute.is_fargate() {
                 return Err(refused(
-                    &format!("`{what}` with `compute = \"{}\"`", compute.name()),
-                    "Fargate has no instances",
+                    &format!("`{setting}` with `compute = \"{}\"`", compute.name()),
+                    "must not be set for Fargate, which has no instances",
                 ));
             }
-            if given && settings.queue.is_some() {
+            if is_set && settings.queue.is_some() {
                 return Err(refused(
-                    &format!("`{what}` with `queue`"),
-                    "the machines of an existing queue cannot be changed",
+                    &format!("`{setting}` with `queue`"),
+                    "must not be set for an existing queue, whose machines cannot be changed",
                 ));
             }
         }
         if settings.bid_percentage.is_some() && compute != Compute::Spot {
-            return Err(refused("`bid-percentage`", "it is for `compute = \"spot\"` only"));
+            return Err(refused("`bid-percentage`", "must be used with `compute = \"spot\"`"));
         }
         if settings.ephemeral_storage.is_some() && !compute.is_fargate() && settings.queue.is_none() {
             return Err(ephemeral_on_instances());
@@ -307,8 +310,8 @@ impl Wanted<'_> {
 
     /// Returns all secrets, of variables and of logs.
     fn secrets(&self) -> BTreeSet<&String> {
-        let of_logs = self.settings.log.iter().flat_map(|log| log.secrets.values());
-        self.settings.secrets.values().chain(of_logs).collect()
+        let log_secrets = self.settings.log.iter().flat_map(|log| log.secrets.values());
+        self.settings.secrets.values().chain(log_secrets).collect()
     }
 
     /// Returns the secrets and keys that the role that starts containers must be able to use.
@@ -317,22 +320,22 @@ impl Wanted<'_> {
         let whole = |arn: &String| arn.split(':').take(7).collect::<Vec<_>>().join(":");
         let (manager, parameters): (Vec<_>, Vec<_>) =
             self.secrets().into_iter().partition(|arn| arn.contains(":secretsmanager:"));
-        let manager: BTreeSet<String> = manager.into_iter().flat_map(|arn| in_a_policy(&whole(arn))).collect();
+        let manager: BTreeSet<String> = manager.into_iter().flat_map(|arn| policy_arns(&whole(arn))).collect();
         json!({"manager": manager, "parameters": parameters, "kms": self.settings.secret_keys})
     }
 }
 
-/// Returns the resources that a policy has to name for a secret of Secrets Manager. AWS appends `-` and six letters or
-/// digits to the name of each secret; jobs can omit them, policies cannot.
-fn in_a_policy(arn: &str) -> Vec<String> {
+/// Returns the ARNs in a policy for a secret of Secrets Manager. AWS appends `-` and six letters or digits to the name
+/// of each secret; jobs can omit them, policies cannot.
+fn policy_arns(arn: &str) -> Vec<String> {
     let last = arn.rsplit_once('-').map_or("", |(_, last)| last);
-    let can_be_aws = last.len() == 6 && last.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let is_a_word = last.bytes().all(|byte| byte.is_ascii_lowercase());
+    let may_be_suffix = last.len() == 6 && last.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let may_be_word = last.bytes().all(|byte| byte.is_ascii_lowercase());
     let any = format!("{arn}-??????");
-    match (can_be_aws, is_a_word) {
+    match (may_be_suffix, may_be_word) {
         (false, _) => vec![any],
-        // `db-secret` may be a complete name: the six characters from AWS are all lowercase letters in one of two
-        // hundred cases.
+        // `db-secret` may be a name without a suffix: the six characters from AWS are all lowercase letters in only one
+        // of two hundred cases.
         (true, true) => vec![arn.to_owned(), any],
         (true, false) => vec![arn.to_owned()],
     }
@@ -341,8 +344,8 @@ fn in_a_policy(arn: &str) -> Vec<String> {
 /// Returns an identifier of letters and digits that stays the same as long as the function's ID does.
 fn key(id: &str) -> String {
     let words = name_of(id).split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
-    words.map(capital).collect::<String>() + &short_hash(id)
+    let capitalized = |word: &str| word[..1].to_uppercase() + &word[1..];
+    words.map(capitalized).collect::<String>() + &short_hash(id)
 }
 
 /// Returns the name of a function's job definition: at most 128 characters that AWS accepts, and different from those
@@ -365,7 +368,7 @@ fn short_hash(id: &str) -> String {
 }
 
 fn ephemeral_on_instances() -> Error {
-    refused("`ephemeral-storage`", "it is for Fargate only; instances have `volume-size`")
+    refused("`ephemeral-storage`", "requires Fargate; instances have `volume-size`")
 }
 
 /// Converts MiB to GiB and rounds up, because AWS counts disks in whole GiB.
@@ -377,8 +380,15 @@ fn gib(mib: u64) -> u32 {
 mod tests {
     use super::*;
 
-    fn wanted(settings: &KnotSettings) -> Wanted<'_> {
-        Wanted { name: "sweep", settings, functions: &[], ids: Vec::new(), arch: Arch::X86_64, digest: "sha256:aa" }
+    fn desired(settings: &KnotSettings) -> DesiredKnot<'_> {
+        DesiredKnot {
+            name: "sweep",
+            settings,
+            functions: &[],
+            ids: Vec::new(),
+            arch: Arch::X86_64,
+            digest: "sha256:aa",
+        }
     }
 
     fn parsed(text: &str) -> KnotSettings {
@@ -386,32 +396,32 @@ mod tests {
     }
 
     fn refusal(settings: &str) -> String {
-        wanted(&parsed(settings)).check().unwrap_err().to_string()
+        desired(&parsed(settings)).check().unwrap_err().to_string()
     }
 
     #[test]
-    fn settings_that_batch_refuses_are_refused() {
+    fn settings_that_batch_rejects_are_errors() {
         let check = |settings: &str, why: &str| assert!(refusal(settings).contains(why), "{}", refusal(settings));
         let mount = |more: &str| format!(r#"{{"mounts": {{"/data": {{"file-system": "fs-01234567", {more}}}}}}}"#);
         let point = r#""access-point": "fsap-01234567""#;
-        wanted(&parsed(&mount(point))).check().unwrap();
-        wanted(&parsed(&mount(&format!(r#"{point}, "root": "/""#)))).check().unwrap();
-        wanted(&parsed(&mount(r#""root": "/shared""#))).check().unwrap();
+        desired(&parsed(&mount(point))).check().unwrap();
+        desired(&parsed(&mount(&format!(r#"{point}, "root": "/""#)))).check().unwrap();
+        desired(&parsed(&mount(r#""root": "/shared""#))).check().unwrap();
         check(&mount(&format!(r#"{point}, "root": "/shared""#)), "an access point has its own root");
         check(r#"{"mounts": {"data": "fs-01234567"}}"#, "`mounts` at `data`");
-        check(r#"{"ephemeral-storage": "50 GiB"}"#, "it is for Fargate only");
-        check(r#"{"ephemeral-storage": "50 GiB", "compute": "spot"}"#, "it is for Fargate only");
+        check(r#"{"ephemeral-storage": "50 GiB"}"#, "requires Fargate");
+        check(r#"{"ephemeral-storage": "50 GiB", "compute": "spot"}"#, "requires Fargate");
         let queue = "arn:aws:batch:eu-west-1:123456789012:job-queue/lab";
-        let on_a_queue = parsed(&format!(r#"{{"ephemeral-storage": "50 GiB", "queue": "{queue}"}}"#));
-        wanted(&on_a_queue).check().unwrap();
+        let on_existing_queue = parsed(&format!(r#"{{"ephemeral-storage": "50 GiB", "queue": "{queue}"}}"#));
+        desired(&on_existing_queue).check().unwrap();
     }
 
     #[test]
-    fn a_policy_names_secrets_with_what_aws_puts_behind_them() {
-        let of = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:";
+    fn policy_matches_the_suffix_of_secret_arns() {
+        let prefix = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:";
         let check = |name: &str, expected: &[&str]| {
-            let expected: Vec<_> = expected.iter().map(|name| format!("{of}{name}")).collect();
-            assert_eq!(in_a_policy(&format!("{of}{name}")), expected);
+            let expected: Vec<_> = expected.iter().map(|name| format!("{prefix}{name}")).collect();
+            assert_eq!(policy_arns(&format!("{prefix}{name}")), expected);
         };
         check("api-AbCdEf", &["api-AbCdEf"]);
         check("api-a1b2c3", &["api-a1b2c3"]);
@@ -421,12 +431,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_secrets_are_those_that_the_execution_role_may_use() {
+    fn execution_role_may_use_keys_of_secrets() {
         let key = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd";
         let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:api-AbCdEf";
         let with_both = parsed(&format!(r#"{{"secrets": {{"KEY": "{secret}:key::"}}, "secret-keys": ["{key}"]}}"#));
-        wanted(&with_both).check().unwrap();
-        let values = wanted(&with_both).secret_values();
+        desired(&with_both).check().unwrap();
+        let values = desired(&with_both).secret_values();
         assert_eq!(values, json!({"manager": [secret], "parameters": [], "kms": [key]}));
         assert!(refusal(&format!(r#"{{"secret-keys": ["{key}"]}}"#)).contains("requires `secrets`"));
         let alias = "arn:aws:kms:eu-west-1:123456789012:alias/lab";

@@ -6,25 +6,25 @@ use super::resolve::{NetworkState, ParsState};
 use super::stack::{Note, content, log_group, stack_name};
 use crate::aws::cloudformation::Stack;
 use crate::deploy::costs;
-use crate::deploy::noted::Noted;
 use crate::deploy::pars::ParsBuilder;
 use crate::deploy::plan::Plan;
+use crate::deploy::stack_note::StackNote;
 use crate::deploy::template::{render, resources};
 use crate::error::Result;
-use crate::settings::network::{self, ZONES};
+use crate::settings::network::{self, MAX_ZONES};
 use crate::settings::pars::{Internet, Network};
 use crate::settings::partition::Partition;
 use crate::settings::sizes::counted;
 
-/// A Pars as it will be created.
+/// A Pars to be created.
 pub(crate) struct ParsPlan {
     /// Name of the stack.
     pub(super) stack: String,
     pub(super) template: String,
     pub(super) tags: Vec<(String, String)>,
     /// `true` if the default VPC has to be created first; the template contains a placeholder until then.
-    pub(super) makes_default_vpc: bool,
-    pub(super) makes_bucket: bool,
+    pub(super) needs_default_vpc: bool,
+    pub(super) creates_bucket: bool,
     /// Costs while idle, and the expiry of runs.
     pub(super) notes: Vec<String>,
     pub(crate) steps: Plan,
@@ -39,9 +39,9 @@ impl ParsPlan {
     pub(super) fn in_network(state: &ParsState, network: &NetworkState) -> Result<Self> {
         let (builder, stack) = (&state.builder, stack_name(&state.builder.name));
         let template = template(state, network)?;
-        let makes_bucket = resources(&template).contains_key("Bucket");
+        let creates_bucket = resources(&template).contains_key("Bucket");
         let costs = idle_costs(builder);
-        let expiry = builder.settings.expire_runs().filter(|_| makes_bucket && state.before.is_none());
+        let expiry = builder.settings.expire_runs().filter(|_| creates_bucket && state.before.is_none());
         // A bucket that existed before has its own rules.
         let expiry =
             expiry.map(|days| format!("runs in it are deleted after {} (--expire-runs)", counted(days, "day")));
@@ -55,8 +55,8 @@ impl ParsPlan {
             stack,
             template,
             tags: tags(builder),
-            makes_default_vpc: matches!(network, NetworkState::NoDefault),
-            makes_bucket,
+            needs_default_vpc: matches!(network, NetworkState::NoDefault),
+            creates_bucket,
             notes: costs.into_iter().chain(expiry).collect(),
             steps,
         })
@@ -66,40 +66,40 @@ impl ParsPlan {
 /// Returns the costs while nothing runs, one sentence each.
 fn idle_costs(builder: &ParsBuilder) -> Vec<String> {
     let network = match builder.settings.network() {
-        Network::New { internet, endpoints, .. } => Some((internet, endpoints, ZONES)),
+        Network::New { internet, endpoints, .. } => Some((internet, endpoints, MAX_ZONES)),
         _ => None,
     };
     costs::idle(network, 0)
 }
 
 fn tags(builder: &ParsBuilder) -> Vec<(String, String)> {
-    let own = ("cloudknot:pars".to_owned(), builder.name.clone());
-    std::iter::once(own).chain(builder.settings.tags.clone()).collect()
+    let own_tag = ("cloudknot:pars".to_owned(), builder.name.clone());
+    std::iter::once(own_tag).chain(builder.settings.tags.clone()).collect()
 }
 
-fn template(state: &ParsState, of_network: &NetworkState) -> Result<String> {
+fn template(state: &ParsState, network_state: &NetworkState) -> Result<String> {
     let (builder, settings) = (&state.builder, &state.builder.settings);
     let bucket = settings.bucket.as_ref();
-    let (was_there, logs_were_there) = (state.bucket_was_there, state.logs_were_there);
-    let note = Note { settings: settings.clone(), bucket_was_there: was_there, logs_were_there };
-    let noted = Noted { content: content(), settings: note, of_a_template: false };
+    let (bucket_existed, logs_existed) = (state.bucket_existed, state.logs_existed);
+    let note = Note { settings: settings.clone(), bucket_existed, logs_existed };
+    let stack_note = StackNote { content: content(), settings: note, from_template: false };
     let values = json!({
         "pars": builder.name,
         "tags": settings.tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect::<Vec<_>>(),
         "permissions_boundary": settings.permissions_boundary,
         "role_path": settings.role_path(),
-        "settings": serde_json::to_string(&noted).expect("settings serialize to JSON"),
+        "settings": serde_json::to_string(&stack_note).expect("settings serialize to JSON"),
         "keep_data": false,
-        "network": network(state, of_network)?,
+        "network": network(state, network_state)?,
         "instance_role": state.instance_role,
         "execution_role": state.execution_role,
         "bucket": {
-            "existing": bucket.filter(|_| was_there),
-            "name": bucket.filter(|_| !was_there),
+            "existing": bucket.filter(|_| bucket_existed),
+            "name": bucket.filter(|_| !bucket_existed),
             "kms_key": settings.kms_key, "expire_days": settings.expire_runs(), "prefix": settings.prefix(),
         },
         "logs": {
-            "name": log_group(&builder.name), "existing": logs_were_there,
+            "name": log_group(&builder.name), "existing": logs_existed,
             "retention_days": settings.log_retention(), "kms_key": settings.kms_key,
         },
     });
@@ -119,7 +119,7 @@ fn network(state: &ParsState, network: &NetworkState) -> Result<Value> {
                 "in_china": Partition::of(&state.aws.region).is_china(),
             })
         }
-        (NetworkState::Given { vpc, subnets, assign_public_ip }, _) => {
+        (NetworkState::Existing { vpc, subnets, assign_public_ip }, _) => {
             json!({"kind": "given", "vpc": vpc, "subnets": subnets, "assign_public_ip": assign_public_ip})
         }
         _ => json!({"kind": "given", "vpc": "-", "subnets": ["-"], "assign_public_ip": true}),

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::aws::cloudformation::{PARS_STACKS, Stack, Stacks};
-use crate::deploy::noted::{Noted, differences, digest};
 use crate::deploy::pars::{Pars, ParsBuilder};
+use crate::deploy::stack_note::{StackNote, differences, digest};
 use crate::deploy::template;
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::account::Account;
@@ -19,10 +19,11 @@ const LOGS: &str = "/cloudknot/";
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Note {
     pub(super) settings: ParsSettings,
-    pub(super) bucket_was_there: bool,
+    #[serde(rename = "bucket-was-there")]
+    pub(super) bucket_existed: bool,
     /// `true` if there were logs of an earlier Pars of this name. A note without this field means that there were none.
-    #[serde(default)]
-    pub(super) logs_were_there: bool,
+    #[serde(rename = "logs-were-there", default)]
+    pub(super) logs_existed: bool,
 }
 
 /// Returns the name of the log group of this Pars.
@@ -31,7 +32,7 @@ pub(super) fn log_group(pars: &str) -> String {
 }
 
 /// Returns the name of the Pars that has this log group.
-pub(crate) fn of_log_group(group: &str) -> Option<&str> {
+pub(crate) fn pars_of_log_group(group: &str) -> Option<&str> {
     group.strip_prefix(LOGS)
 }
 
@@ -62,26 +63,26 @@ pub(crate) fn read(stack: &Stack, account: &Account) -> Result<Pars> {
         name: stack.output("Pars")?.to_owned(),
         region: stack.region().to_owned(),
         stack_id: stack.id.clone(),
-        settings: Noted::<Note>::read(stack)?.settings.settings,
+        settings: StackNote::<Note>::read(stack)?.settings.settings,
         outputs: stack.outputs.clone(),
         account: account.clone(),
     })
 }
 
-/// Returns whether the bucket was created with the Pars, and so holds no other objects.
+/// Returns whether the bucket was created with the Pars, and therefore has no other objects.
 pub(crate) fn bucket_is_its_own(stack: &Stack) -> Result<bool> {
-    Ok(!Noted::<Note>::read(stack)?.settings.bucket_was_there)
+    Ok(!StackNote::<Note>::read(stack)?.settings.bucket_existed)
 }
 
 /// Checks that an existing Pars has the same settings; the error lists the differences.
-pub(super) fn same_settings(builder: &ParsBuilder, stack: &Stack) -> Result<()> {
-    let there = Noted::<Note>::read(stack)?.settings.settings.with_defaults();
-    let wanted = builder.settings.clone().with_defaults();
-    if there == wanted {
+pub(super) fn check_same_settings(builder: &ParsBuilder, stack: &Stack) -> Result<()> {
+    let current = StackNote::<Note>::read(stack)?.settings.settings.with_defaults();
+    let desired = builder.settings.clone().with_defaults();
+    if current == desired {
         return Ok(());
     }
     let message = format!("cannot create the Pars `{}`: it exists with other settings", builder.name);
     Err(Error::new(ErrorKind::Exists, message)
-        .with_source(differences(&json!(there), &json!(wanted)).join("\n"))
+        .with_source(differences(&json!(current), &json!(desired)).join("\n"))
         .with_hint("use these settings, choose another name, or clobber it first: `cargo knot pars clobber`"))
 }
