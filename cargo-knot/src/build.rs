@@ -24,7 +24,7 @@ pub(crate) struct Build {
 
 /// Options of all subcommands that compile the worker. They have cargo's names and meanings where cargo has the same option.
 #[derive(Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+#[expect(clippy::struct_excessive_bools, reason = "each field is a switch of the command line")]
 pub(crate) struct CompileArgs {
     /// Package of the program
     #[arg(short, long, value_name = "SPEC", help_heading = "Target")]
@@ -59,7 +59,7 @@ pub(crate) struct CompileArgs {
     /// Compile with this cargo profile instead of `cloudknot` (release with fat LTO)
     #[arg(long, value_name = "NAME", conflicts_with = "fast", help_heading = "Compilation")]
     profile: Option<String>,
-    /// Compile quickly, for trials: no LTO, and a larger worker
+    /// Compile quickly, without LTO; the worker is larger
     #[arg(long, help_heading = "Compilation")]
     fast: bool,
     /// Require Cargo.lock to be up to date
@@ -82,8 +82,8 @@ impl Build {
 }
 
 impl CompileArgs {
-    /// Returns the compilation that these options describe. It reports its progress on stderr. With `on_base`, the worker is
-    /// linked dynamically, against the libraries of the user's base image.
+    /// Returns the compilation that these options describe. The compilation reports its progress on stderr. With
+    /// `on_base`, the worker is linked dynamically, against the libraries of the user's base image.
     pub(crate) fn compile(self, on_base: bool) -> Compile {
         let target = match (self.bin, self.example, self.lib) {
             (Some(name), _, _) => Some(CargoTarget::Bin(name)),

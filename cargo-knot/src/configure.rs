@@ -33,8 +33,8 @@ pub(crate) struct Configure {
 
 impl Configure {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let before = Config::read()?;
-        let mut config = before.clone();
+        let previous = Config::read()?;
+        let mut config = previous.clone();
         let profiles = Config::profiles().await?;
         let choices = [
             ("profile", self.profile, &mut config.profile),
@@ -43,11 +43,11 @@ impl Configure {
             ("bucket", self.bucket, &mut config.bucket),
             ("kms-key", self.kms_key, &mut config.kms_key),
         ];
-        // Asks only if no option was given and a user at the terminal can answer.
+        // The user is asked only if no option was given and a terminal is available.
         let ask = choices.iter().all(|(_, given, _)| given.is_none()) && !self.json && output::can_ask();
         if ask {
-            let there = if profiles.is_empty() { "none".to_owned() } else { profiles.join(", ") };
-            output::note(&format!("profiles: {there}"));
+            let names = if profiles.is_empty() { "none".to_owned() } else { profiles.join(", ") };
+            output::note(&format!("profiles: {names}"));
             output::note("Enter keeps the value in brackets, `-` removes it.");
         }
         for (name, given, choice) in choices {
@@ -59,7 +59,7 @@ impl Configure {
         if let Some(profile) = config.profile.as_ref().filter(|profile| !profiles.contains(profile)) {
             output::note(&format!("warning: there is no profile `{profile}`; there are: {}", profiles.join(", ")));
         }
-        if config != before {
+        if config != previous {
             config.write()?;
         }
         let path = Config::path()?;
@@ -78,8 +78,8 @@ impl Configure {
     }
 }
 
-/// Asks the user for one setting. Returns `None` for an empty line, which keeps the setting, and an empty text for a dash,
-/// which removes it.
+/// Asks the user for one setting. Returns `None` for an empty line, which keeps the setting, and an empty string for a
+/// dash, which removes it.
 ///
 /// # Errors
 /// Returns an error if the input ends, so that nothing is written.
@@ -90,6 +90,6 @@ fn answer(name: &str, current: Option<&str>) -> Result<Option<String>, Failure> 
     Ok(match line.as_str() {
         "" => None,
         "-" => Some(String::new()),
-        text => Some(text.to_owned()),
+        value => Some(value.to_owned()),
     })
 }

@@ -39,8 +39,8 @@ impl Doctor {
         }
         match found.iter().filter(|finding| finding.state == State::Bad).count() {
             0 => Ok(()),
-            1 => Err(Failure::new(exit::UNFIT, "found one problem")),
-            several => Err(Failure::new(exit::UNFIT, format!("found {several} problems"))),
+            1 => Err(Failure::new(exit::DOCTOR_ERROR, "found one problem")),
+            several => Err(Failure::new(exit::DOCTOR_ERROR, format!("found {several} problems"))),
         }
     }
 }

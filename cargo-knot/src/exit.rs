@@ -1,23 +1,23 @@
-//! The exit codes of the command, for scripts that tell failures apart.
+//! The exit codes of the command, for scripts that distinguish failures.
 
 /// The command failed for a reason without a code of its own.
 pub const OTHER: u8 = 1;
-/// The options do not say which target is meant, or a setting is invalid.
+/// The options do not select exactly one target, or a setting is invalid.
 pub const USAGE: u8 = 2;
-/// This machine lacks a tool for the worker's platform, or the version of cargo-knot is not the program's.
+/// This machine lacks a tool for the worker's platform, or cargo-knot and the program have incompatible versions.
 pub const SETUP: u8 = 3;
 /// The compiled executable cannot be a worker: it has no remote function, or is not static.
 pub const WORKER: u8 = 4;
 /// The image cannot be assembled, or does not exist.
 pub const IMAGE: u8 = 5;
-/// The registry or the Docker engine cannot be reached, or refuses.
+/// The registry or the Docker engine cannot be reached, or rejects a request.
 pub const REGISTRY: u8 = 6;
-/// AWS cannot be reached, or refuses. Created resources are kept, and the same command continues from there.
+/// AWS cannot be reached, or rejects a request. Created resources are kept, and the same command continues from there.
 pub const AWS: u8 = 7;
 /// There is no such Knot or Pars, or the name belongs to another one.
 pub const NOT_FOUND: u8 = 8;
 /// The doctor found an error.
-pub const UNFIT: u8 = 9;
+pub const DOCTOR_ERROR: u8 = 9;
 /// The program does not compile, as with cargo.
 pub const COMPILATION: u8 = 101;
 
@@ -25,18 +25,24 @@ pub const COMPILATION: u8 = 101;
 pub const ALL: [(u8, &str); 11] = [
     (0, "done"),
     (OTHER, "failed for a reason without a code of its own"),
-    (USAGE, "the options do not say which target is meant, or a setting is invalid"),
-    (SETUP, "this machine lacks a tool for the worker's platform, or the version of cargo-knot is not the program's"),
+    (USAGE, "the options do not select exactly one target, or a setting is invalid"),
+    (
+        SETUP,
+        "this machine lacks a tool for the worker's platform, or cargo-knot and the program have incompatible versions",
+    ),
     (WORKER, "the compiled executable cannot be a worker: no remote function, or not static"),
     (IMAGE, "the image cannot be assembled, or does not exist"),
-    (REGISTRY, "the registry or the Docker engine cannot be reached, or refuses"),
-    (AWS, "AWS cannot be reached, or refuses; created resources are kept, and the same command continues from there"),
+    (REGISTRY, "the registry or the Docker engine cannot be reached, or rejects a request"),
+    (
+        AWS,
+        "AWS cannot be reached, or rejects a request; created resources are kept, and the same command continues from there",
+    ),
     (NOT_FOUND, "there is no such Knot or Pars, or the name belongs to another one"),
-    (UNFIT, "the doctor found an error"),
+    (DOCTOR_ERROR, "the doctor found an error"),
     (COMPILATION, "the program does not compile, as with cargo"),
 ];
 
-/// Returns the text for `--help` that lists all codes.
+/// Returns the section of `--help` that lists all codes.
 ///
 /// ```
 /// assert!(cargo_knot::exit::help().contains("101  the program does not compile"));

@@ -81,7 +81,7 @@ fn as_lines(built: &Built) -> Vec<String> {
     }
     for (index, function) in built.functions.iter().enumerate() {
         let heading = if index == 0 { "functions" } else { "" };
-        lines.push(format!("{heading:<10} {}  {}", function.signature, asks(function)));
+        lines.push(format!("{heading:<10} {}  {}", function.signature, details(function)));
     }
     lines
 }
@@ -93,12 +93,12 @@ fn megabytes(bytes: u64) -> String {
 }
 
 /// Formats the module of a function, and the resources and limits that the function declares.
-fn asks(function: &FunctionDescription) -> String {
-    let mut asks = vec![format!("in {}", function.module)];
-    asks.extend(function.vcpus.map(|vcpus| format!("{vcpus} vCPU")));
-    asks.extend(function.memory_mib.map(|memory| format!("{memory} MiB")));
-    asks.extend(Some(function.gpus).filter(|gpus| *gpus > 0).map(|gpus| format!("{gpus} GPU")));
-    asks.extend(Some(function.retries).filter(|retries| *retries > 0).map(|retries| format!("{retries} retries")));
-    asks.extend(function.timeout_seconds.map(|seconds| format!("at most {seconds} s")));
-    format!("({})", asks.join(", "))
+fn details(function: &FunctionDescription) -> String {
+    let mut details = vec![format!("in {}", function.module)];
+    details.extend(function.vcpus.map(|vcpus| format!("{vcpus} vCPU")));
+    details.extend(function.memory_mib.map(|memory| format!("{memory} MiB")));
+    details.extend(Some(function.gpus).filter(|gpus| *gpus > 0).map(|gpus| format!("{gpus} GPU")));
+    details.extend(Some(function.retries).filter(|retries| *retries > 0).map(|retries| format!("{retries} retries")));
+    details.extend(function.timeout_seconds.map(|seconds| format!("at most {seconds} s")));
+    format!("({})", details.join(", "))
 }

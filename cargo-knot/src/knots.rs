@@ -25,7 +25,7 @@ pub(crate) struct List {
 #[derive(Args)]
 pub(crate) struct Show {
     #[command(flatten)]
-    which: Which,
+    knot: KnotArgs,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -35,14 +35,14 @@ pub(crate) struct Show {
 #[derive(Args)]
 pub(crate) struct Use {
     #[command(flatten)]
-    which: Which,
+    knot: KnotArgs,
 }
 
 /// Options of `cargo knot clobber`.
 #[derive(Args)]
 pub(crate) struct Clobber {
     #[command(flatten)]
-    which: Which,
+    knot: KnotArgs,
     /// Keep the runs of the Knot
     #[arg(long)]
     keep_data: bool,
@@ -56,7 +56,7 @@ pub(crate) struct Clobber {
 
 /// Name, profile and region of a Knot.
 #[derive(Args)]
-struct Which {
+struct KnotArgs {
     /// Name of the Knot; the Knot of the program in this folder if not given
     name: Option<String>,
     #[command(flatten)]
@@ -82,14 +82,14 @@ impl List {
 
 impl Show {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        show(&self.which.builder()?.get().await?, self.json)
+        show(&self.knot.builder()?.get().await?, self.json)
     }
 }
 
 impl Use {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let (_, folder) = self.which.name_and_folder()?;
-        let knot = self.which.builder()?.get().await?;
+        let (_, folder) = self.knot.name_and_folder()?;
+        let knot = self.knot.builder()?.get().await?;
         knot.use_beside(folder.unwrap_or_default()).await?;
         output::note(&format!(
             "maps of this program run on the Knot `{}` in {} from now on",
@@ -102,38 +102,38 @@ impl Use {
 
 impl Clobber {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let (name, folder) = self.which.name_and_folder()?;
-        let mut leaving = self.which.aws.knot(Knot::builder(&name)).clobber();
+        let (name, folder) = self.knot.name_and_folder()?;
+        let mut clobber = self.knot.aws.knot(Knot::builder(&name)).clobber();
         if let Some(folder) = folder {
-            leaving = leaving.beside(folder);
+            clobber = clobber.beside(folder);
         }
         if self.keep_data {
-            leaving = leaving.keep_data();
+            clobber = clobber.keep_data();
         }
         if self.pars {
-            leaving = leaving.pars();
+            clobber = clobber.pars();
         }
         if self.image {
-            leaving = leaving.image();
+            clobber = clobber.image();
         }
-        leaving.await?;
-        output::note(&format!("the Knot `{name}` is gone"));
+        clobber.await?;
+        output::note(&format!("deleted the Knot `{name}`"));
         Ok(())
     }
 }
 
-impl Which {
+impl KnotArgs {
     fn builder(self) -> Result<KnotBuilder, Failure> {
         let (name, _) = self.name_and_folder()?;
         Ok(self.aws.knot(Knot::builder(name)))
     }
 
-    /// Returns the Knot's name, and the folder of the program if there is one here.
+    /// Returns the Knot's name, and the folder of the program if the current folder has one.
     fn name_and_folder(&self) -> Result<(String, Option<PathBuf>), Failure> {
-        let here = Compile::new(Selection::default());
+        let compile = Compile::new(Selection::default());
         match &self.name {
-            Some(name) => Ok((name.clone(), here.package_folder().ok())),
-            None => Ok((here.knot_name()?, Some(here.package_folder()?))),
+            Some(name) => Ok((name.clone(), compile.package_folder().ok())),
+            None => Ok((compile.knot_name()?, Some(compile.package_folder()?))),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `cargo knot`: calls the library as the command line asks, and prints the results. Results go to stdout, progress and
-//! errors to stderr. Only `configure` and `deploy` ask questions, and only at a terminal.
+//! `cargo knot`: calls the library according to the command line, and prints the results. Results go to stdout,
+//! progress and errors to stderr. Only `configure` and `deploy` ask questions, and only at a terminal.
 
 mod aws;
 mod build;
@@ -91,7 +91,7 @@ async fn main() -> ExitCode {
         Verb::Clobber(clobber) => clobber.run().await,
         Verb::List(list) => list.run().await,
         Verb::Show(show) => show.run().await,
-        Verb::Use(use_it) => use_it.run().await,
+        Verb::Use(use_knot) => use_knot.run().await,
         Verb::Pars(pars) => pars.run().await,
         Verb::Policy(policy) => policy.run().await,
         Verb::Doctor(doctor) => doctor.run().await,

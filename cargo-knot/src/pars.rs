@@ -90,10 +90,10 @@ impl ParsArgs {
             Verb::Show(show) => show.run().await,
             Verb::Clobber(clobber) => {
                 let builder = clobber.aws.pars(Pars::builder(&clobber.name));
-                let leaving = builder.clobber();
-                let leaving = if clobber.keep_data { leaving.keep_data() } else { leaving };
-                leaving.await?;
-                output::note(&format!("the Pars `{}` is gone", clobber.name));
+                let request = builder.clobber();
+                let request = if clobber.keep_data { request.keep_data() } else { request };
+                request.await?;
+                output::note(&format!("deleted the Pars `{}`", clobber.name));
                 Ok(())
             }
         }

@@ -1,4 +1,4 @@
-//! `cargo knot prune`: lists and deletes what exists without an owner.
+//! `cargo knot prune`: lists and deletes resources without an owner.
 
 use std::time::Duration;
 
@@ -35,17 +35,17 @@ impl Prune {
         search = self.aws.profile().into_iter().fold(search, Search::profile);
         search = self.aws.region().into_iter().fold(search, Search::region);
         let found = search.find().await?;
-        let goes = |orphan: &Orphan| self.yes && (self.runs || !orphan.has_runs);
+        let is_selected = |orphan: &Orphan| self.yes && (self.runs || !orphan.has_runs);
         let (mut rows, mut objects, mut kept) = (Vec::new(), Vec::new(), 0);
         let mut failed: Option<Failure> = None;
         for orphan in found {
             let (row, mut object) = (row(&orphan), json!(orphan));
-            let mut deleted = goes(&orphan);
+            let mut deleted = is_selected(&orphan);
             if deleted && let Err(error) = orphan.delete().await {
                 deleted = false;
                 // A failed deletion does not stop the others.
-                if let Some(before) = failed.replace(error.into()) {
-                    before.report();
+                if let Some(previous) = failed.replace(error.into()) {
+                    previous.report();
                 }
             }
             kept += usize::from(!deleted);
@@ -57,12 +57,12 @@ impl Prune {
             output::json(&Value::from(objects))?;
         } else {
             table(&["KIND", "NAME", "DELETES", "REASON"], &rows)?;
-            self.sum_up(rows.len(), kept);
+            self.print_summary(rows.len(), kept);
         }
         failed.map_or(Ok(()), Err)
     }
 
-    fn sum_up(&self, found: usize, kept: usize) {
+    fn print_summary(&self, found: usize, kept: usize) {
         output::note(&match (found, kept) {
             (0, _) => "found no resources without an owner".to_owned(),
             (_, 0) => format!("{found} deleted"),

@@ -7,7 +7,7 @@ use cloudknot::__private::{Declared, Setting, SettingKind};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-/// Settings from options. They have the form of `[package.metadata.cloudknot]`, and are read like it.
+/// Settings from options. They have the form of `[package.metadata.cloudknot]`, and are deserialized like that table.
 #[derive(Debug)]
 pub(crate) struct SettingsArgs<S>(pub(crate) S);
 
@@ -78,7 +78,7 @@ fn value(setting: &Setting, matches: &ArgMatches) -> Option<Value> {
 /// Returns the help of an option: the documentation as one paragraph, without the last period.
 fn help(setting: &Setting) -> String {
     let words: Vec<_> = setting.docs.split_whitespace().collect();
-    // Amounts have to be quoted in a shell, and need no further marks.
+    // Amounts keep their quotes, which a shell requires, but lose their backticks.
     let text = words.join(" ").replace("`\"", "\"").replace("\"`", "\"");
     let text = text.trim_end_matches('.');
     let text = text.strip_prefix("`true` if ").map_or_else(|| text.to_owned(), capital);
@@ -98,10 +98,7 @@ fn number(text: &str) -> Result<f64, String> {
 
 /// Parses `KEY=VALUE`.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`"))?;
-    if key.is_empty() {
-        Err(format!("`{text}` has nothing before its `=`"))
-    } else {
-        Ok((key.to_owned(), value.to_owned()))
-    }
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    let (key, value) = pair.ok_or_else(|| "must be KEY=VALUE".to_owned())?;
+    Ok((key.to_owned(), value.to_owned()))
 }

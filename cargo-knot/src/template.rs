@@ -15,21 +15,21 @@ use crate::settings::SettingsArgs;
 #[derive(Args)]
 pub(crate) struct Template {
     #[command(subcommand)]
-    of: Of,
+    kind: TemplateKind,
 }
 
 #[derive(Subcommand)]
-enum Of {
+enum TemplateKind {
     /// Print the stack that `cargo knot pars create` would create
     #[command(after_help = exit::help())]
-    Pars(Box<OfPars>),
+    Pars(Box<ParsArgs>),
     /// Compile the program, and print the stack that `cargo knot deploy` would create
     #[command(after_help = exit::help())]
-    Knot(Box<OfKnot>),
+    Knot(Box<KnotArgs>),
 }
 
 #[derive(Args)]
-struct OfPars {
+struct ParsArgs {
     /// Name of the Pars; if not given, the one set by `cargo knot configure`, else `<user>-default`
     name: Option<String>,
     #[command(flatten)]
@@ -39,7 +39,7 @@ struct OfPars {
 }
 
 #[derive(Args)]
-struct OfKnot {
+struct KnotArgs {
     #[command(flatten)]
     settings: SettingsArgs<KnotSettings>,
     #[command(flatten)]
@@ -52,9 +52,9 @@ struct OfKnot {
 
 impl Template {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let template = match self.of {
-            Of::Pars(args) => args.aws.pars(pars::builder(args.name, args.settings.0)?).template().await?,
-            Of::Knot(knot) => {
+        let template = match self.kind {
+            TemplateKind::Pars(args) => args.aws.pars(pars::builder(args.name, args.settings.0)?).template().await?,
+            TemplateKind::Knot(knot) => {
                 let compile = knot.compile.compile(knot.image.0.has_base());
                 let builder = KnotBuilder::of(knot.settings.0).compile(compile);
                 knot.aws.knot(builder.image(knot.image.0)).template().await?

@@ -97,7 +97,7 @@ pub fn trace<R: Remote>(codec: Codec) -> Schema {
     Schema::of::<R::Input, SerdeAdapter<R::Output>>(codec)
 }
 
-/// Appends the frame of an input and reads it back, so that the host refuses a value that the codec does not support.
+/// Appends the frame of an input and reads it back, so that the host rejects a value that the codec does not support.
 pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<(), CodecError> {
     let function = R::function();
     let fingerprint = function.schema().fingerprint;
@@ -110,7 +110,7 @@ pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<(), CodecEr
 pub fn decode<R: Remote>(bytes: &[u8]) -> Result<R::Output, CodecError> {
     let function = R::function();
     frame::decode::<SerdeAdapter<R::Output>>(function.codec, function.schema().fingerprint, bytes)
-        .map(|carried| carried.0)
+        .map(|adapter| adapter.0)
 }
 
 /// Value and error types of a function that returns a `Result`, under any alias.
@@ -137,9 +137,9 @@ impl<T, E> Fallible for Result<T, E> {
     }
 }
 
-/// A remote function that returns a `Result`.
+/// Remote function that returns a `Result`.
 pub trait Failing {
-    /// The type of its errors.
+    /// Error type of the function.
     type Error: RemoteError;
 }
 
@@ -154,7 +154,7 @@ pub trait RemoteError {}
 #[diagnostic::do_not_recommend]
 impl<E: Display> RemoteError for E {}
 
-/// The value of a function that returns a `Result`, or its error as a failure.
+/// Expands to the value of a function that returns a `Result`, or to its error as a failure.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __outcome {
@@ -169,80 +169,80 @@ macro_rules! __outcome {
     }};
 }
 
-/// Turns an error into a failure with its chain of causes, by what the error's type offers.
-/// `(&&&&&ErrorOf(&error)).failure()` picks the first of the traits below that fits: a method is looked for on the
-/// receiver as it is, and then with one reference less each time.
+/// Converts an error to a failure with its causes, as far as the error's type provides them.
+/// `(&&&&&ErrorOf(&error)).failure()` selects the first trait below that is implemented: the compiler looks up the
+/// method on the receiver itself, then with one reference fewer each time.
 pub struct ErrorOf<'a, E>(pub &'a E);
 
-/// For types that are errors.
+/// Implemented for errors.
 pub trait ByError {
-    /// The failure with its chain.
+    /// Returns the failure with its causes.
     fn failure(&self) -> Failure;
 }
 
-/// For boxed errors and for those of `anyhow` and `eyre`, which are not errors themselves.
+/// Implemented for boxed errors and for those of `anyhow` and `eyre`, which do not implement `Error`.
 pub trait ByAsRef {
-    /// The failure with its chain.
+    /// Returns the failure with its causes.
     fn failure(&self) -> Failure;
 }
 
-/// For boxed errors that are not `Send`.
+/// Implemented for boxed errors that are not `Send`.
 pub trait ByAsRefLocal {
-    /// The failure with its chain.
+    /// Returns the failure with its causes.
     fn failure(&self) -> Failure;
 }
 
-/// For everything that can be displayed.
+/// Implemented for all types that implement `Display`.
 pub trait ByDisplay {
-    /// The failure, without a chain.
+    /// Returns the failure, without causes.
     fn failure(&self) -> Failure;
 }
 
-/// For everything else, which [`RemoteError`] refuses; here it only keeps the compiler from complaining twice.
+/// Implemented for all types. Only prevents a second compiler error for a type that [`RemoteError`] rejects.
 pub trait ByNothing {
-    /// A failure without a message.
+    /// Returns a failure without a message.
     fn failure(&self) -> Failure;
 }
 
 impl<E: Error> ByError for &&&&ErrorOf<'_, E> {
     fn failure(&self) -> Failure {
-        with_chain(self.0.to_string(), self.0.source())
+        with_causes(self.0.to_string(), self.0.source())
     }
 }
 
 impl<E: Display + AsRef<dyn Error + Send + Sync>> ByAsRef for &&&ErrorOf<'_, E> {
     fn failure(&self) -> Failure {
-        with_chain(self.0.to_string(), self.0.as_ref().source())
+        with_causes(self.0.to_string(), self.0.as_ref().source())
     }
 }
 
 impl<E: Display + AsRef<dyn Error>> ByAsRefLocal for &&ErrorOf<'_, E> {
     fn failure(&self) -> Failure {
-        with_chain(self.0.to_string(), self.0.as_ref().source())
+        with_causes(self.0.to_string(), self.0.as_ref().source())
     }
 }
 
 impl<E: Display> ByDisplay for &ErrorOf<'_, E> {
     fn failure(&self) -> Failure {
-        with_chain(self.0.to_string(), None)
+        with_causes(self.0.to_string(), None)
     }
 }
 
 impl<E> ByNothing for ErrorOf<'_, E> {
     fn failure(&self) -> Failure {
-        with_chain("an error without a message".to_owned(), None)
+        with_causes("an error without a message".to_owned(), None)
     }
 }
 
-fn with_chain(message: String, source: Option<&(dyn Error + 'static)>) -> Failure {
+fn with_causes(message: String, source: Option<&(dyn Error + 'static)>) -> Failure {
     let mut failure = Failure::new(ItemErrorKind::Returned, message);
-    // A reference to an error is an error too, with a shorter life: so the star.
+    // Dereferenced, because a reference to an error is itself an error, with a shorter lifetime.
     failure.chain = std::iter::successors(source, |cause| (*cause).source()).map(ToString::to_string).collect();
     failure
 }
 
-/// Puts a function into the registry, and its description (a line of JSON) into the section `.cloudknot` of the
-/// file, from where it can be read without running anything.
+/// Registers a function, and writes its description (a line of JSON) to the section `.cloudknot` of the executable,
+/// from which it can be read without running the executable.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __register {
@@ -253,7 +253,7 @@ macro_rules! __register {
     };
 }
 
-/// Puts a line into the section `.cloudknot` of the file.
+/// Writes a line to the section `.cloudknot` of the executable.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __describe {
@@ -268,13 +268,13 @@ macro_rules! __describe {
     };
 }
 
-/// The bytes of a text, as a constant without a pointer (a pointer would be a relocation in the section).
-pub const fn bytes<const N: usize>(text: &str) -> [u8; N] {
+/// Returns the bytes of a string as an array, because a pointer would be a relocation in the section.
+pub const fn bytes<const N: usize>(string: &str) -> [u8; N] {
     let mut bytes = [0; N];
-    let mut at = 0;
-    while at < N {
-        bytes[at] = text.as_bytes()[at];
-        at += 1;
+    let mut index = 0;
+    while index < N {
+        bytes[index] = string.as_bytes()[index];
+        index += 1;
     }
     bytes
 }
@@ -289,7 +289,7 @@ macro_rules! __start {
     };
 }
 
-/// The same in a worker, which must not know where it was compiled: the same worker, the same bytes.
+/// Same for a worker, whose bytes must not depend on the build folder.
 #[cfg(cloudknot_worker)]
 #[doc(hidden)]
 #[macro_export]

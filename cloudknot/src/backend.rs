@@ -25,8 +25,8 @@ mod local;
 /// A backend: the place where a map runs.
 ///
 /// Without `.on(..)`, the environment variable `CLOUDKNOT_BACKEND` (`local`, `docker`, `batch`) chooses the backend. If it
-/// is not set, maps run on the Knot that `cargo knot deploy` noted beside the crate, or on this machine if there is no such
-/// note. A test harness ignores the note.
+/// is not set, maps run on the Knot that `cargo knot deploy` recorded in `.cloudknot/`, or on this machine if no Knot
+/// is recorded. A test harness ignores the record.
 ///
 /// ```
 /// # #[cloudknot::remote]
@@ -45,7 +45,7 @@ impl Backend {
     }
 
     /// Returns the Docker backend: containers of the program's image in the Docker engine of this machine, with the same
-    /// folder as the store. It shows on this machine what a worker in the cloud does within its limits of CPUs and memory.
+    /// folder as the store. The containers have the same limits of CPUs and memory as jobs in the cloud.
     ///
     /// The image is the one that `cargo knot build` built last.
     #[cfg(feature = "deploy")]
@@ -53,10 +53,10 @@ impl Backend {
         host!(Self(Arc::new(docker::Containers)))
     }
 
-    /// Returns the backend that the environment chooses, or else the backend of the noted Knot.
+    /// Returns the backend that the environment chooses, or else the backend of the recorded Knot.
     pub(crate) fn chosen() -> Result<Self> {
         match std::env::var(contract::ENV_BACKEND).as_deref() {
-            Err(_) | Ok("") => Self::noted(),
+            Err(_) | Ok("") => Self::recorded(),
             Ok("local") => Ok(Self::local()),
             Ok("batch") => Self::batch(),
             #[cfg(feature = "deploy")]
@@ -65,18 +65,18 @@ impl Backend {
                 let message = format!("cannot choose a backend: `{}` is `{other}`", contract::ENV_BACKEND);
                 let hint = match other {
                     "docker" => {
-                        "run `cargo add cloudknot --features deploy`, without which this program was built, then the program again"
+                        "this program was built without the feature `deploy`: run `cargo add cloudknot --features deploy`, then the program again"
                     }
-                    _ => "it can be: local, docker, batch",
+                    _ => "set it to local, docker or batch",
                 };
                 Err(Error::new(ErrorKind::Config, message).with_hint(hint))
             }
         }
     }
 
-    /// Returns the backend of the Knot that is noted beside the crate; the local backend without such a note, in a test
-    /// harness, and in a worker.
-    fn noted() -> Result<Self> {
+    /// Returns the backend of the Knot that is recorded in `.cloudknot/`; the local backend if none is recorded, in a
+    /// test harness, and in a worker.
+    fn recorded() -> Result<Self> {
         if !home::main_has_run() {
             return Ok(Self::local());
         }
@@ -90,7 +90,7 @@ impl Backend {
 
 #[cfg(feature = "aws")]
 impl Backend {
-    /// Returns the AWS Batch backend, for the Knot that `cargo knot deploy` noted beside the crate.
+    /// Returns the AWS Batch backend, for the Knot that `cargo knot deploy` recorded in `.cloudknot/`.
     ///
     /// ```no_run
     /// # #[cloudknot::remote]
@@ -100,19 +100,19 @@ impl Backend {
     /// ```
     ///
     /// # Errors
-    /// `NotFound` if no Knot is noted.
+    /// `NotFound` if no Knot is recorded.
     pub fn batch() -> Result<Self> {
-        host!(Ok(Self(Arc::new(batch::OnKnot::noted()?))))
+        host!(Ok(Self(Arc::new(batch::KnotBackend::recorded()?))))
     }
 
     /// Returns the AWS Batch backend for this Knot.
     #[allow(clippy::unnecessary_wraps, reason = "a worker and a program without the feature have none")]
     pub(crate) fn knot(note: KnotNote) -> Result<Self> {
-        host!(Ok(Self(Arc::new(batch::OnKnot::new(note)))))
+        host!(Ok(Self(Arc::new(batch::KnotBackend::new(note)))))
     }
 }
 
-/// Refusals of the backends that this program was built without.
+/// Errors for the backends that this program was built without.
 #[cfg(not(feature = "aws"))]
 impl Backend {
     fn batch() -> Result<Self> {
@@ -126,14 +126,14 @@ impl Backend {
     }
 
     fn without_aws(why: &str, note: Option<&KnotNote>) -> Error {
-        let way = match note.map(|note| note.features.join(" ")).filter(|features| !features.is_empty()) {
+        let remedy = match note.map(|note| note.features.join(" ")).filter(|features| !features.is_empty()) {
             None => "run `cargo add cloudknot --features aws`, then the program again".to_owned(),
-            Some(features) => format!("run it with the features that it was deployed with: `cargo run {features}`"),
+            Some(features) => format!("run the program with the features of its deploy: `cargo run {features}`"),
         };
         let message =
-            format!("cannot choose a backend: {why}, and it was built without the feature `aws` of cloudknot");
+            format!("cannot choose a backend: {why}, but the program was built without the feature `aws` of cloudknot");
         Error::new(ErrorKind::Config, message)
-            .with_hint(format!("{way}; {}=local runs maps here", contract::ENV_BACKEND))
+            .with_hint(format!("{remedy}; {}=local runs maps on this machine", contract::ENV_BACKEND))
     }
 }
 
@@ -199,12 +199,13 @@ pub(crate) struct Chunking {
     pub(crate) parallel: u32,
 }
 
-/// Returns the number of items of this function that keep the machine busy: one per core, fewer if each needs several CPUs.
-fn at_once(function: &Function, resources: &Resources) -> u32 {
+/// Returns the number of items of this function that use all cores: one per core, fewer if each item needs several
+/// CPUs.
+fn max_concurrent(function: &Function, resources: &Resources) -> u32 {
     // The value was checked to be a small positive number.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let each = resources.vcpus.or(function.resources.vcpus).map_or(1, |vcpus| vcpus.ceil().max(1.0) as usize);
-    u32::try_from((cores() / each).max(1)).unwrap_or(u32::MAX)
+    let vcpus = resources.vcpus.or(function.resources.vcpus).map_or(1, |vcpus| vcpus.ceil().max(1.0) as usize);
+    u32::try_from((cores() / vcpus).max(1)).unwrap_or(u32::MAX)
 }
 
 fn cores() -> usize {

@@ -53,9 +53,9 @@ pub enum ErrorKind {
     Nested,
     /// An image cannot be assembled or saved.
     Image,
-    /// A registry cannot be reached, or refuses.
+    /// A registry cannot be reached, or rejects a request.
     Registry,
-    /// The Docker engine cannot be reached, or refuses.
+    /// The Docker engine cannot be reached, or rejects a request.
     Docker,
     /// A worker cannot be compiled.
     Compile,
@@ -63,7 +63,7 @@ pub enum ErrorKind {
     Credentials,
     /// The caller lacks a permission of AWS.
     Denied,
-    /// AWS cannot be reached, or refuses.
+    /// AWS cannot be reached, or rejects a request.
     Aws,
     /// The machine or the service failed.
     Infrastructure,
@@ -138,16 +138,18 @@ impl Error {
         }
         Self::new(ErrorKind::ItemsFailed, message)
             .with_hint(format!(
-                "the other values are kept: `{function}.attach(\"{run}\")` reads them, `retry_failed()` on it tries the \
-                 rest again"
+                "the other values are kept: `{function}.attach(\"{run}\")` reads them, and `retry_failed()` on \
+                 that run runs the remaining items"
             ))
             .of_items(run, failed)
     }
 
     /// Creates the error of a run during which the store or the machine failed.
     pub(crate) fn run_failed(function: &str, run: &str, why: &str, failed: Vec<(u64, ItemError)>) -> Self {
-        Self::new(ErrorKind::Infrastructure, format!("run {run} of `{function}` could not continue: {why}"))
-            .with_hint(format!("once that is fixed, `{function}.attach(\"{run}\")` continues: stored results are kept"))
+        Self::new(ErrorKind::Infrastructure, format!("cannot continue run {run} of `{function}`: {why}"))
+            .with_hint(format!(
+                "once the cause is fixed, `{function}.attach(\"{run}\")` continues: stored results are kept"
+            ))
             .of_items(run, failed)
     }
 
@@ -199,14 +201,14 @@ impl Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let hint = error.hint().map(str::to_owned);
-        let made = Self::new(ErrorKind::Store, error.to_string());
-        let made = match hint {
-            Some(hint) => made.with_hint(hint),
-            None => made,
+        let converted = Self::new(ErrorKind::Store, error.to_string());
+        let converted = match hint {
+            Some(hint) => converted.with_hint(hint),
+            None => converted,
         };
         match error.into_source() {
-            Some(source) => made.with_source(source),
-            None => made,
+            Some(source) => converted.with_source(source),
+            None => converted,
         }
     }
 }
@@ -241,7 +243,7 @@ impl StdError for Error {
     }
 }
 
-/// A value that stands for an operation which a worker build does not have.
+/// A replacement for the result of an operation that a worker build does not have.
 #[allow(dead_code, reason = "a host build has all operations")]
 pub(crate) trait Absent {
     fn absent() -> Self;

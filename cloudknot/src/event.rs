@@ -60,7 +60,7 @@ pub enum Event<'a> {
         run: &'a str,
         /// Time without a running job so far.
         since: Duration,
-        /// Reason, in the scheduler's words.
+        /// Reason, as the scheduler reports it.
         reason: &'a str,
     },
     /// A run ended.
@@ -174,7 +174,7 @@ fn trace(event: &Event<'_>) {
         Event::Failed { run, item, error, last } => {
             tracing::warn!(run, item, attempt = error.attempt(), last, %error, "an attempt failed");
         }
-        // Output of the function does not belong in the library's logs.
+        // The function's output does not belong in the library's logs.
         Event::Log { .. } => {}
         Event::Waiting { run, since, reason } => tracing::warn!(run, ?since, reason, "no item of a run is running"),
         Event::Finished { run, done, failed, unfinished, reason, elapsed } => {

@@ -1,4 +1,4 @@
-//! The folder `.cloudknot/` of a program: its runs, and the notes that a build and a deploy leave in it.
+//! The folder `.cloudknot/` of a program: its runs, and the notes that a build and a deploy write to it.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -26,8 +26,8 @@ pub(crate) fn of_this_program() -> PathBuf {
     from_environment().unwrap_or_else(|| {
         let compiled_in = CRATE_FOLDER.get().copied().flatten().map(PathBuf::from);
         // A test harness has no generated main, but cargo provides the folder of its crate.
-        let by_cargo = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-        let crate_folder = compiled_in.or(by_cargo).filter(|folder| folder.is_dir());
+        let from_cargo = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let crate_folder = compiled_in.or(from_cargo).filter(|folder| folder.is_dir());
         crate_folder.unwrap_or_default().join(contract::HOME)
     })
 }

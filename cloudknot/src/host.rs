@@ -1,6 +1,6 @@
 //! The seam between a host build and a worker build. The public API is the same in both; the code behind it, which runs
 //! cargo or sends requests, and its dependencies are absent from a worker. A public function crosses the seam in one of these
-//! macros; `host_absent.rs` has them for a worker.
+//! macros; `host_absent.rs` defines them for a worker.
 
 /// Expands to an expression that only a host can evaluate.
 macro_rules! host {

@@ -6,7 +6,7 @@
 //! fn steps(n: u64) -> u32 {
 //!     let next = |n: u64| if n % 2 == 0 { n / 2 } else { 3 * n + 1 };
 //!     let steps = std::iter::successors(Some(n), |&n| (n != 1).then(|| next(n))).count() - 1;
-//!     u32::try_from(steps).expect("no small number takes that many")
+//!     u32::try_from(steps).expect("the number of steps fits in a u32")
 //! }
 //!
 //! #[cloudknot::main]
@@ -25,10 +25,11 @@
 //!
 //! # Where a map runs
 //!
-//! A map runs on the Knot of AWS Batch that `cargo knot deploy` noted beside the crate. If there is none, it runs on this
-//! machine, with one item process per core and the folder `.cloudknot/` beside the crate as the store. A program without
-//! [`main`] (a test harness) runs its items on threads of its own process: there a panic fails one item, but an abort, a fault
-//! or a stack overflow ends the program, timeouts are not enforced, and [`Map::env`] sets nothing.
+//! A map runs on AWS Batch, on the Knot that `cargo knot deploy` recorded in `.cloudknot/`. Without a recorded Knot, it
+//! runs on this machine, with one item process per core and the folder `.cloudknot/` beside the crate as the store. A
+//! program without [`main`] (a test harness) runs its items on threads of its own process: there a panic fails one
+//! item, but an abort, a fault or a stack overflow ends the program, timeouts are not enforced, and [`Map::env`] sets
+//! nothing.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -44,13 +45,13 @@
 //! - `deploy`: builds a program's worker and image, pushes the image to a registry, and deploys to AWS, from code. Can use the
 //!   local Docker engine to run maps and for base images.
 //!
-//! A worker has the same public API. Operations of a host return an error there; `Backend::docker` returns the local backend,
-//! and the doctor a finding that says so.
+//! A worker has the same public API. In a worker, operations of a host return an error, `Backend::docker` returns the
+//! local backend, and the doctor returns that error as a finding.
 //!
 //! The command `cargo knot` is in a separate package, `cargo-knot`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// A worker or a build without some feature lacks callers and bodies. The complete build shows what nobody uses.
+// A worker or a build without some feature lacks callers and bodies. The complete build reports unused code.
 #![cfg_attr(
     any(cloudknot_worker, not(all(feature = "deploy", feature = "progress"))),
     allow(dead_code, unreachable_pub, unused_imports, unused_macros)
@@ -96,8 +97,8 @@ pub use backend::Backend;
 ///
 /// #[cloudknot::main]
 /// async fn main() -> cloudknot::Result<()> {
-///     assert_eq!(squares(3), 14); // here and now
-///     let all: Vec<u64> = squares.map(1..=100).await?; // wherever maps run
+///     assert_eq!(squares(3), 14); // an ordinary call
+///     let all: Vec<u64> = squares.map(1..=100).await?; // one item per input
 ///     assert_eq!(all[2], 14);
 ///     Ok(())
 /// }
@@ -111,7 +112,7 @@ pub use backend::Backend;
 /// | `vcpus` | `vcpus = 1`, `vcpus = 0.5` | the backend's choice |
 /// | `memory` | `memory = "512 MiB"`, `memory = "2 GiB"` | the backend's choice |
 /// | `gpus` | `gpus = 1` | none |
-/// | `retries` | `retries = 2`: a failed item is tried twice more | 0 |
+/// | `retries` | `retries = 2`: a failed item is retried at most twice | 0 |
 /// | `timeout` | `timeout = "5s"`, `"15m"`, `"1h 30m"`, for each attempt of an item | none |
 /// | `codec` | `codec = "messagepack"` | `"bincode"` |
 ///
@@ -164,8 +165,8 @@ pub use backend::Backend;
 /// # }
 /// ```
 ///
-/// Types must be named: the compiler refuses `impl Trait`, `dyn Trait`, type parameters, `&mut`, `self` and borrowed results,
-/// and says for each what to write instead.
+/// Types must be named: `impl Trait`, `dyn Trait`, type parameters, `&mut`, `self` and borrowed results are compile
+/// errors, each with a suggestion of what to write instead.
 ///
 /// # What changes
 ///

@@ -4,10 +4,11 @@ use cloudknot_runtime::contract;
 
 use crate::home;
 
-/// Properties of the program that only its own code knows.
+/// Properties of the program that the generated main passes to the library.
 #[derive(Debug, Clone, Copy)]
 pub struct Program {
-    /// Folder of the program's crate when it was compiled; `None` in a worker, which is the same wherever it was compiled.
+    /// Folder of the program's crate when it was compiled; `None` in a worker, whose bytes must not depend on the
+    /// folder.
     pub crate_folder: Option<&'static str>,
 }
 
@@ -15,7 +16,7 @@ pub struct Program {
 pub fn start(program: Program) {
     if let Ok(order) = std::env::var(contract::ENV_ITEM_PROCESS) {
         // SAFETY: this is the first statement of `main`, so no other thread reads the environment at the same time. The
-        // marker has to be removed before user code runs: a program that the function starts is not an item process.
+        // variable has to be removed before user code runs: a program that the function starts is not an item process.
         #[allow(unsafe_code)]
         unsafe {
             std::env::remove_var(contract::ENV_ITEM_PROCESS);

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 pub(crate) mod job;
 pub(crate) mod ledger;
 
-/// A run's record, as it is stored before anything starts.
+/// A run's record, as it is stored before the run starts.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) store: Arc<dyn Store>,
@@ -41,7 +41,7 @@ impl Record {
 pub(crate) enum Start {
     /// The run was just recorded: no outcome is stored.
     New,
-    /// Outcomes may be stored that the ledger does not know.
+    /// The store may contain outcomes that the ledger lacks.
     Resume,
 }
 

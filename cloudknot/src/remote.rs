@@ -1,4 +1,5 @@
-//! The value that `#[cloudknot::remote]` creates from a function: it can still be called, and can map.
+//! The value that `#[cloudknot::remote]` creates from a function: it can still be called, and can be mapped over many
+//! inputs.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,9 +10,9 @@ use cloudknot_runtime::function::Function;
 /// A remote function. Call it like the original function, or map it over many inputs.
 ///
 /// Inputs and results may have any size that fits into memory twice: once as a value, and once in the encoded form that is
-/// sent or stored. A result of 3 GB, whether bytes, text or numbers, takes 6 GB in the item process while it is encoded and
-/// 6 GB in the program while it is read. Without optimization, each byte takes about fifty nanoseconds to transfer, and a
-/// `Vec` of small elements takes longer: use `cargo run --release` for large values.
+/// sent or stored. A result of 3 GB, whether bytes, strings or numbers, takes 6 GB in the item process while it is
+/// encoded and 6 GB in the program while it is read. Without optimization, each byte takes about fifty nanoseconds to
+/// transfer, and a `Vec` of small elements takes longer: use `cargo run --release` for large values.
 pub struct RemoteFn<Args: 'static, Output: 'static, F: 'static> {
     pointer: F,
     pub(crate) function: &'static Function,

@@ -21,7 +21,7 @@ mod results;
 
 pub use results::Results;
 
-/// A handle to a run. It gives the results as they complete and the status, and can cancel the run.
+/// A handle to a run. Provides the status, and the results as they complete, and can cancel the run.
 ///
 /// Dropping the handle does not affect the run. The ID is enough to attach to the run again, from this program or another:
 /// `f.attach(id)`.
@@ -121,12 +121,12 @@ impl<T: Send + 'static> Run<T> {
         let mut results = self.results();
         let items = self.ledger.record.manifest.items;
         Pending::new(async move {
-            let items = usize::try_from(items).expect("a run that was submitted from this memory fits it");
+            let items = usize::try_from(items).expect("the outcomes of all items fit into memory");
             let mut outcomes: Vec<Option<Result<T, ItemError>>> = std::iter::repeat_with(|| None).take(items).collect();
             while let Some((index, outcome)) = results.next().await {
                 outcomes[index] = Some(outcome);
             }
-            Ok(outcomes.into_iter().map(|outcome| outcome.expect("the results give every item once")).collect())
+            Ok(outcomes.into_iter().map(|outcome| outcome.expect("the results contain every item once")).collect())
         })
     }
 
@@ -199,7 +199,7 @@ impl<T: Send + 'static> Run<T> {
         Pending::new(cancelled)
     }
 
-    /// Returns the jobs of the run that the scheduler still knows, in the order of their items. Empty on this machine.
+    /// Returns the run's jobs that the scheduler still lists, in the order of their items. Empty on this machine.
     pub fn jobs(&self) -> Pending<Vec<Job>> {
         Pending::new(self.backend.executor().jobs(&self.ledger))
     }
@@ -258,7 +258,7 @@ async fn manifest(store: &dyn Store, keys: &RunKeys, run: &str) -> Result<Manife
     let key = keys.manifest();
     let not_found = || {
         Error::new(ErrorKind::NotFound, format!("cannot attach to run `{run}`: {} has no such run", store.describe()))
-            .with_hint("check the id, and that CLOUDKNOT_HOME and CLOUDKNOT_BACKEND are those of the program that submitted it")
+            .with_hint("check the ID, and that CLOUDKNOT_HOME and CLOUDKNOT_BACKEND are those of the program that submitted it")
     };
     if run.is_empty() || !run.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Err(not_found());
@@ -274,7 +274,7 @@ async fn manifest(store: &dyn Store, keys: &RunKeys, run: &str) -> Result<Manife
     }
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(&key, error))?;
     if manifest.run != run || manifest.chunk == 0 || manifest.parallel == 0 {
-        return Err(damaged(&key, "it has invalid values"));
+        return Err(damaged(&key, "it contains invalid values"));
     }
     Ok(manifest)
 }
@@ -291,13 +291,15 @@ fn check_types(manifest: &Manifest, function: &Function) -> Result<()> {
             format!("cannot attach to run {}: the run belongs to `{}`, not to `{id}`", manifest.run, manifest.function);
         return Err(Error::new(ErrorKind::Types, message).with_hint("attach with the function that was mapped"));
     }
-    let here = function.schema();
-    if manifest.fingerprint == here.fingerprint && manifest.codec == function.codec {
+    let schema = function.schema();
+    if manifest.fingerprint == schema.fingerprint && manifest.codec == function.codec {
         return Ok(());
     }
-    let difference = here.difference(&manifest.schema);
-    let message =
-        format!("cannot attach to run {}: the types of `{id}` have changed since\n{difference}", manifest.run);
+    let difference = schema.difference(&manifest.schema);
+    let message = format!(
+        "cannot attach to run {}: the types of `{id}` have changed since the run was submitted\n{difference}",
+        manifest.run
+    );
     Err(Error::new(ErrorKind::Types, message)
         .with_hint("attach from a program with the original types, or submit a new run"))
 }
@@ -308,7 +310,7 @@ async fn last_round(store: &dyn Store, keys: &RunKeys, manifest: &Manifest) -> R
         return Ok((1, first_round(manifest)));
     };
     let key = keys.round(round);
-    let bytes = store.get(&key).await?.ok_or_else(|| damaged(&key, "it has vanished"))?;
+    let bytes = store.get(&key).await?.ok_or_else(|| damaged(&key, "the object was deleted"))?;
     Ok((round, serde_json::from_slice(&bytes).map_err(|error| damaged(&key, error))?))
 }
 

@@ -53,29 +53,31 @@ struct Shown {
     items: u64,
     done: u64,
     failed: u64,
-    failures_told: u32,
+    failures_shown: u32,
     bar: Option<ProgressBar>,
-    told: Instant,
+    /// Time of the last line of plain progress.
+    last_line: Instant,
 }
 
 /// Maximum number of failures of a run that are shown individually.
-const FAILURES: u32 = 10;
+const MAX_SHOWN_FAILURES: u32 = 10;
 /// Interval between two lines of plain progress.
-const PLAIN: Duration = Duration::from_secs(10);
-/// Maximum time that an interrupted program waits for finished items to be stored: a container has 30 seconds for that.
-const INTERRUPTED: Duration = Duration::from_secs(40);
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+/// Maximum time that an interrupted program waits for finished items to be stored; a container has 30 seconds to store
+/// them.
+const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(40);
 
 impl Hook for Terminal {
     fn report(&self, event: &Event<'_>) {
         let mut shown = lock(&self.shown);
         match *event {
             Event::Started { run, function, backend, items, done } => {
-                let before =
+                let resumed =
                     if done > 0 { format!(", {} of them done before", HumanCount(done)) } else { String::new() };
-                say(&format!("{function} over {} {backend}{before} (run {run})", counted(items, "input")));
+                say(&format!("{function} over {} {backend}{resumed} (run {run})", counted(items, "input")));
                 shown.runs.insert(run.to_owned(), Shown::new(function, items, done, self.bar));
                 drop(shown);
-                answer_interrupts(&self.shown);
+                handle_interrupts(&self.shown);
             }
             Event::Progress { run, done, failed } => shown.with(run, |shown| shown.progress(done, failed)),
             Event::Failed { run, item, error, last } => shown.with(run, |shown| shown.failure(item, error, last)),
@@ -93,7 +95,7 @@ impl Hook for Terminal {
                     }
                 }
                 drop(shown);
-                // Never returns, so that the program does not learn of this end: it is about to end itself.
+                // Never returns, so that the program does not handle the end of the run: the program is about to exit.
                 if interrupted {
                     loop {
                         std::thread::park();
@@ -120,14 +122,14 @@ impl Hook for Terminal {
 }
 
 impl AllShown {
-    fn with(&mut self, run: &str, act: impl FnOnce(&mut Shown)) {
+    fn with(&mut self, run: &str, f: impl FnOnce(&mut Shown)) {
         if let Some(shown) = self.runs.get_mut(run) {
-            act(shown);
+            f(shown);
         }
     }
 
     fn pushing(&mut self, with_bar: bool, repository: &str, sent: u64, bytes: u64) {
-        let (bar, told) = self.push.get_or_insert_with(|| {
+        let (bar, last_line) = self.push.get_or_insert_with(|| {
             say(&format!("pushing {} to {repository}", DecimalBytes(bytes)));
             let style = ProgressStyle::with_template("{bar:30} {decimal_bytes}/{decimal_total_bytes}{left}");
             let style = style.expect("the template is well-formed").with_key("left", show_left);
@@ -136,8 +138,8 @@ impl AllShown {
         });
         if let Some(bar) = bar {
             bar.set_position(sent);
-        } else if told.elapsed() >= PLAIN {
-            *told = Instant::now();
+        } else if last_line.elapsed() >= PLAIN_INTERVAL {
+            *last_line = Instant::now();
             say(&format!("pushing to {repository}: {} of {}", DecimalBytes(sent), DecimalBytes(bytes)));
         }
     }
@@ -168,7 +170,15 @@ impl Shown {
             // The bar is not drawn at each change, so a tick redraws it: it must not keep showing an outdated position.
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        Self { function: function.to_owned(), items, done, failed: 0, failures_told: 0, bar, told: Instant::now() }
+        Self {
+            function: function.to_owned(),
+            items,
+            done,
+            failed: 0,
+            failures_shown: 0,
+            bar,
+            last_line: Instant::now(),
+        }
     }
 
     fn progress(&mut self, done: u64, failed: u64) {
@@ -178,21 +188,21 @@ impl Shown {
                 bar.set_message(format!(", {} failed", HumanCount(failed)));
             }
             bar.set_position(done + failed);
-        } else if self.told.elapsed() >= PLAIN && done + failed < self.items {
-            self.told = Instant::now();
+        } else if self.last_line.elapsed() >= PLAIN_INTERVAL && done + failed < self.items {
+            self.last_line = Instant::now();
             let failed = if failed > 0 { format!(", {} failed", HumanCount(failed)) } else { String::new() };
             say(&format!("{}: {} of {} done{failed}", self.function, HumanCount(done), HumanCount(self.items)));
         }
     }
 
     fn failure(&mut self, item: u64, error: &ItemError, last: bool) {
-        self.failures_told += 1;
-        if self.failures_told > FAILURES {
+        self.failures_shown += 1;
+        if self.failures_shown > MAX_SHOWN_FAILURES {
             return;
         }
-        let again = if last { String::new() } else { format!(" (attempt {}; retrying)", error.attempt()) };
-        self.say(&format!("{}: item {item} {error}{again}", self.function));
-        if self.failures_told == FAILURES {
+        let retry = if last { String::new() } else { format!(" (attempt {}; retrying)", error.attempt()) };
+        self.say(&format!("{}: item {item} {error}{retry}", self.function));
+        if self.failures_shown == MAX_SHOWN_FAILURES {
             self.say(&format!("{}: further failures are counted but not shown", self.function));
         }
     }
@@ -217,9 +227,10 @@ impl Shown {
 
     fn finish(self, run: &str, done: u64, failed: u64, unfinished: u64, reason: Option<&str>, elapsed: Duration) {
         self.bar.iter().for_each(ProgressBar::finish_and_clear);
-        let some = |number, what| if number > 0 { format!(", {} {what}", HumanCount(number)) } else { String::new() };
-        let (failed, unfinished_too) = (some(failed, "failed"), some(unfinished, "unfinished"));
-        let counts = format!("{} of {} done{failed}{unfinished_too}", HumanCount(done), HumanCount(self.items));
+        let nonzero =
+            |number, what| if number > 0 { format!(", {} {what}", HumanCount(number)) } else { String::new() };
+        let (failed, unfinished_part) = (nonzero(failed, "failed"), nonzero(unfinished, "unfinished"));
+        let counts = format!("{} of {} done{failed}{unfinished_part}", HumanCount(done), HumanCount(self.items));
         say(&format!("{}: {counts}, in {} (run {run})", self.function, in_short(elapsed)));
         if let Some(reason) = reason.filter(|_| unfinished > 0) {
             say(&format!("{}: {reason}", self.function));
@@ -229,7 +240,7 @@ impl Shown {
     fn interrupted(&self, run: &str, done: u64, reason: Option<&str>) {
         self.bar.iter().for_each(ProgressBar::finish_and_clear);
         say(&format!("interrupted: {} of {} done and kept", HumanCount(done), HumanCount(self.items)));
-        // The user already knows that the run was stopped.
+        // The reason is omitted if it is the interrupt itself.
         if let Some(reason) = reason.filter(|reason| !reason.starts_with("the run was ")) {
             say(&format!("{}: {reason}", self.function));
         }
@@ -251,10 +262,10 @@ fn show_rate(state: &ProgressState, out: &mut dyn fmt::Write) {
 }
 
 fn show_left(state: &ProgressState, out: &mut dyn fmt::Write) {
-    let left = state.eta();
-    if left.as_secs() > 0 {
+    let remaining = state.eta();
+    if remaining.as_secs() > 0 {
         // As in `show_rate`.
-        let _ = write!(out, ", {} left", HumanDuration(left));
+        let _ = write!(out, ", {} left", HumanDuration(remaining));
     }
 }
 
@@ -275,9 +286,9 @@ fn counted(number: u64, what: &str) -> String {
     format!("{} {what}{}", HumanCount(number), if number == 1 { "" } else { "s" })
 }
 
-/// Handles Ctrl-C. It ends the program and, with it, the item processes; so finished items are stored first, and a message
-/// says what is kept and how to resume.
-fn answer_interrupts(shown: &Arc<Mutex<AllShown>>) {
+/// Handles Ctrl-C, which ends the program and its item processes: stores the finished items first, and prints what is
+/// kept and how to resume.
+fn handle_interrupts(shown: &Arc<Mutex<AllShown>>) {
     static ONCE: Once = Once::new();
     let shown = Arc::clone(shown);
     ONCE.call_once(|| {
@@ -310,7 +321,7 @@ fn answer_interrupts(shown: &Arc<Mutex<AllShown>>) {
 async fn wait_for_runs(shown: &Mutex<AllShown>) {
     let began = Instant::now();
     let mut hint_shown = false;
-    while !lock(shown).runs.is_empty() && began.elapsed() < INTERRUPTED {
+    while !lock(shown).runs.is_empty() && began.elapsed() < INTERRUPT_TIMEOUT {
         if !hint_shown && began.elapsed() > Duration::from_secs(1) {
             say("interrupted: storing the finished items; press Ctrl-C again to end at once");
             hint_shown = true;

@@ -1,6 +1,7 @@
-//! AWS Batch: a run as array jobs on a Knot. `submit` gives each child of a round exactly one job, `follow` watches how the
-//! jobs end, and `explain` finds out why. The code that sends requests to Batch is in `aws/batch.rs`. The store is
-//! authoritative here, too: what Batch says about a job is a hint to list the store.
+//! AWS Batch: a run as array jobs on a Knot. `submit` submits one job for each child of a round, `follow` watches how
+//! the jobs end, and `explain` determines why. The code that sends requests to Batch is in `aws/batch.rs`. The store is
+//! authoritative, as in other backends: the state that Batch reports for a job only determines when the store is
+//! listed.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -28,15 +29,16 @@ mod follow;
 mod jobs;
 mod submit;
 
-/// Maximum number of items of a job if the user sets no chunk size: with more items, a run takes several arrays.
-const LARGEST_CHUNK: u64 = 1_000;
-/// Time after which a job that Batch does not know is considered forgotten by Batch.
+/// Maximum number of items of a job if the user sets no chunk size. A run that needs larger jobs has several array
+/// jobs.
+const MAX_CHUNK: u64 = 1_000;
+/// Time after which a job that Batch does not list is considered over.
 const JOB_LOOKUP_TIMEOUT: Duration = Duration::from_mins(5);
-/// Number of jobs that are submitted or ended concurrently; Batch accepts 50 a second.
-const AT_ONCE: usize = 8;
+/// Maximum number of jobs that are submitted or ended concurrently; Batch accepts 50 a second.
+const MAX_CONCURRENT: usize = 8;
 
 /// The backend of a Knot: its queue and its bucket.
-pub(super) struct OnKnot {
+pub(super) struct KnotBackend {
     note: KnotNote,
     opened: OnceLock<Opened>,
 }
@@ -47,16 +49,16 @@ struct Opened {
     store: Arc<dyn Store>,
 }
 
-impl OnKnot {
+impl KnotBackend {
     pub(super) fn new(note: KnotNote) -> Self {
         Self { note, opened: OnceLock::new() }
     }
 
-    /// Returns the backend of the Knot that was noted beside the crate.
+    /// Returns the backend of the Knot that is recorded in `.cloudknot/`.
     ///
     /// # Errors
-    /// Returns an error if no Knot is noted.
-    pub(super) fn noted() -> Result<Self> {
+    /// Returns an error if no Knot is recorded.
+    pub(super) fn recorded() -> Result<Self> {
         let home = home::of_this_program();
         let note = KnotNote::read(&home)?.ok_or_else(|| {
             Error::new(
@@ -73,7 +75,7 @@ impl OnKnot {
             let (region, profile) = (self.note.region.clone(), self.note.profile.clone());
             // Loading reads files and sends no request. It is spawned, because this thread may belong to another runtime.
             let loaded = engine::spawn(async move { Aws::of_region(&region, profile.as_deref()).await });
-            let aws = pending::wait(loaded).expect("a configuration is loaded or lacks parts; it does not panic");
+            let aws = pending::wait(loaded).expect("loading the configuration does not panic");
             // Not in adaptive mode, as on a worker: see `s3::retries`.
             let config = aws.config.to_builder().retry_config(s3::retries()).build();
             let store = Arc::new(S3Store::new(&config, &self.note.bucket, &self.note.prefix));
@@ -82,7 +84,7 @@ impl OnKnot {
     }
 }
 
-impl Executor for OnKnot {
+impl Executor for KnotBackend {
     fn name(&self) -> &'static str {
         "batch"
     }
@@ -97,29 +99,29 @@ impl Executor for OnKnot {
 
     fn check(&self, function: &'static Function) -> Result<()> {
         let (knot, id) = (&self.note.knot, function.id.to_string());
-        let again = "run `cargo knot deploy`, then the program again";
+        let hint = "run `cargo knot deploy`, then the program again";
         if !self.note.job_definitions.contains_key(&id) {
             let message = format!("cannot submit: the Knot `{knot}` was deployed without `{id}`");
-            return Err(Error::new(ErrorKind::NotFound, message).with_hint(again));
+            return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint));
         }
         let Some(types) = &self.note.types else { return Ok(()) };
         let deployed = types.iter().find(|types| types.function == id);
-        let here = function.schema();
+        let schema = function.schema();
         match deployed {
-            Some(deployed) if deployed.fingerprint != here.fingerprint => {
+            Some(deployed) if deployed.fingerprint != schema.fingerprint => {
                 let mut message =
                     format!("cannot submit: the types of `{id}` have changed since the Knot `{knot}` was deployed");
                 if !deployed.schema.is_empty() {
-                    message = format!("{message}\n{}", here.difference(&deployed.schema));
+                    message = format!("{message}\n{}", schema.difference(&deployed.schema));
                 }
-                Err(Error::new(ErrorKind::Types, message).with_hint(again))
+                Err(Error::new(ErrorKind::Types, message).with_hint(hint))
             }
             _ => Ok(()),
         }
     }
 
     fn chunking(&self, _: &Function, _: &Resources, items: u64) -> Chunking {
-        Chunking { chunk: items.div_ceil(batch::MAX_ARRAY_SIZE).clamp(1, LARGEST_CHUNK), parallel: 1 }
+        Chunking { chunk: items.div_ceil(batch::MAX_ARRAY_SIZE).clamp(1, MAX_CHUNK), parallel: 1 }
     }
 
     fn fill_manifest(&self, manifest: &mut Manifest, function: &Function, independent: bool) -> Result<()> {
@@ -145,7 +147,7 @@ impl Executor for OnKnot {
         let length = length_of(&environment(manifest, &task));
         if length > batch::MAX_OVERRIDES_LEN {
             let message = format!(
-                "cannot submit: its environment variables have {length} characters, and AWS Batch accepts at most {}",
+                "cannot submit: the environment variables have {length} characters, and AWS Batch accepts at most {}",
                 batch::MAX_OVERRIDES_LEN
             );
             return Err(Error::new(ErrorKind::Config, message).with_hint(
@@ -162,7 +164,7 @@ impl Executor for OnKnot {
         start: Start,
     ) -> BoxFuture<'static, Result<()>> {
         let ledger = Arc::clone(ledger);
-        let Some(on) = ledger.record.manifest.batch.clone() else {
+        let Some(settings) = ledger.record.manifest.batch.clone() else {
             let run = &ledger.record.manifest.run;
             let message =
                 format!("cannot continue run {run}: it was submitted to `{}`", ledger.record.manifest.backend);
@@ -175,24 +177,24 @@ impl Executor for OnKnot {
             batch: Batch::new(&aws),
             aws,
             note: self.note.clone(),
-            on,
+            settings,
             ledger,
             function,
-            fresh: start == Start::New,
-            sent: Vec::new(),
+            is_new: start == Start::New,
+            jobs: Vec::new(),
             explained: 0,
         };
         Box::pin(async move {
-            let began = follower.begin().await?;
+            let ended = follower.begin().await?;
             engine::spawn(async move {
                 let ledger = Arc::clone(&follower.ledger);
                 let following = engine::spawn(async move {
-                    match began {
+                    match ended {
                         Some(end) => Ok(end),
                         None => follower.follow().await,
                     }
                 });
-                // Waiters must learn of the end of the run, even after an error or a panic.
+                // Waiters must be notified of the end of the run, even after an error or a panic.
                 let end = match following.await {
                     Ok(end) => end.unwrap_or_else(|error| End::Failed(error.in_one_line())),
                     Err(_) => End::Failed("the task that follows the run panicked".into()),
@@ -220,42 +222,47 @@ struct Follower {
     aws: Aws,
     batch: Batch,
     note: KnotNote,
-    on: BatchResources,
+    /// Batch resources of the run, as recorded in its manifest.
+    settings: BatchResources,
     ledger: Arc<Ledger>,
     function: &'static Function,
     /// `true` if no outcome of the submitted items is stored.
-    fresh: bool,
-    sent: Vec<Sent>,
+    is_new: bool,
+    jobs: Vec<SubmittedJob>,
     /// Number of failed children when the failures were last explained.
     explained: u64,
 }
 
-/// A job of the round.
-struct Sent {
+/// A job of the round that has been submitted.
+struct SubmittedJob {
     id: String,
     /// Children of the round that the job runs.
     children: Range<u64>,
     /// Last description of the job by Batch.
-    seen: Described,
+    described: Described,
     absent_since: Option<Instant>,
 }
 
-impl Sent {
+impl SubmittedJob {
     fn new(id: String, children: Range<u64>) -> Self {
-        Self { id, children, seen: Described::default(), absent_since: None }
+        Self { id, children, described: Described::default(), absent_since: None }
     }
 
     fn is_over(&self) -> bool {
-        self.seen.is_over() || self.absent_since.is_some_and(|since| since.elapsed() > JOB_LOOKUP_TIMEOUT)
+        self.described.is_over() || self.absent_since.is_some_and(|since| since.elapsed() > JOB_LOOKUP_TIMEOUT)
     }
 
     /// Returns the number of the job's children that have ended.
     fn ended(&self) -> u64 {
-        if self.is_over() { self.children.end - self.children.start } else { self.seen.count(&["SUCCEEDED", "FAILED"]) }
+        if self.is_over() {
+            self.children.end - self.children.start
+        } else {
+            self.described.count(&["SUCCEEDED", "FAILED"])
+        }
     }
 
     /// Returns the job ID of one of the job's children.
-    fn child(&self, child: u64) -> String {
+    fn child_id(&self, child: u64) -> String {
         if self.children.end - self.children.start == 1 {
             return self.id.clone();
         }
@@ -270,8 +277,8 @@ fn store_of(note: &KnotNote) -> StoreAt {
 
 fn environment(manifest: &Manifest, task: &Task) -> Vec<(String, String)> {
     let task = serde_json::to_string(task).expect("a task serializes to JSON");
-    let own = (contract::ENV_TASK.to_owned(), task);
-    manifest.env.clone().into_iter().chain([own]).collect()
+    let task = (contract::ENV_TASK.to_owned(), task);
+    manifest.env.clone().into_iter().chain([task]).collect()
 }
 
 /// Returns the number of characters that these variables take in an override, as JSON.

@@ -1,5 +1,5 @@
-//! Runs containers of the program's image over the folder of runs: as AWS Batch does, but on this machine. Knows the
-//! contract; the code that speaks to the engine is in `build/docker.rs`.
+//! Runs containers of the program's image over the folder of runs: as AWS Batch does, but on this machine. Depends on
+//! the contract with workers, but not on the engine's API: its client is in `build/docker.rs`.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,9 +14,9 @@ use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
 
-use super::{Chunking, Executor, at_once, cores, folder_lock};
+use super::{Chunking, Executor, cores, folder_lock, max_concurrent};
 use crate::build::docker::Engine;
-use crate::build::docker::engine::container::{Ended, Order};
+use crate::build::docker::engine::container::{ContainerExit, ContainerSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home;
 use crate::home::built::Built;
@@ -29,9 +29,9 @@ pub(super) struct Containers;
 /// Path of the folder of runs in a container.
 const FOLDER: &str = "/cloudknot";
 /// Maximum number of containers of a run if the user sets no chunk size: starting one takes about half a second.
-const CHILDREN: u64 = 16;
-/// Maximum number of times that a container is started if its exit code says nothing about its items.
-const ATTEMPTS: u32 = 3;
+const MAX_CHILDREN: u64 = 16;
+/// Maximum number of times that a container is started if its exit code does not explain what happened to its items.
+const MAX_ATTEMPTS: u32 = 3;
 /// Interval between two inspections of the folder while containers run.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -54,7 +54,7 @@ impl Executor for Containers {
     }
 
     fn chunking(&self, _: &Function, _: &Resources, items: u64) -> Chunking {
-        Chunking { chunk: items.div_ceil(CHILDREN).max(1), parallel: 1 }
+        Chunking { chunk: items.div_ceil(MAX_CHILDREN).max(1), parallel: 1 }
     }
 
     fn launch(
@@ -72,9 +72,10 @@ fn begin(ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> Res
     // time.
     let home = home()?;
     let built = image(&home, function)?;
-    let at_once = (at_once(function, &ledger.record.manifest.resources) / ledger.record.manifest.parallel).max(1);
-    ledger.started(&format!("in Docker, {at_once} at a time, image {}", built.name));
-    let fleet = Fleet { ledger: Arc::clone(ledger), function, built, home, at_once, fresh: start == Start::New };
+    let containers =
+        (max_concurrent(function, &ledger.record.manifest.resources) / ledger.record.manifest.parallel).max(1);
+    ledger.started(&format!("in Docker, {containers} at a time, image {}", built.name));
+    let fleet = Fleet { ledger: Arc::clone(ledger), function, built, home, containers, is_new: start == Start::New };
     folder_lock::start(ledger, move || fleet.drive(start))
 }
 
@@ -96,9 +97,10 @@ struct Fleet {
     function: &'static Function,
     built: Built,
     home: PathBuf,
-    at_once: u32,
+    /// Number of containers that run at once.
+    containers: u32,
     /// `true` if nothing can be stored yet, so that the workers need not search the store.
-    fresh: bool,
+    is_new: bool,
 }
 
 /// A child of the round: the items of one container.
@@ -120,7 +122,7 @@ impl Fleet {
             docker.load_archive(&self.built.archive).await?;
         }
         let children = Mutex::new(self.children());
-        let slots = (0..self.at_once).map(|_| self.slot(&docker, &children));
+        let slots = (0..self.containers).map(|_| self.slot(&docker, &children));
         let mut all = std::pin::pin!(futures_util::future::try_join_all(slots));
         loop {
             tokio::select! {
@@ -153,55 +155,55 @@ impl Fleet {
             .collect()
     }
 
-    /// Runs one child after another until none is left.
+    /// Runs one child after another until none remains.
     async fn slot(&self, docker: &Engine, children: &Mutex<VecDeque<Child>>) -> Result<()> {
         loop {
-            let next = children.lock().expect("a slot does not panic while it holds the children").pop_front();
+            let next = children.lock().expect("no slot panics while it holds the lock").pop_front();
             let Some(child) = next.filter(|_| !self.stopped()) else { return Ok(()) };
             self.child(docker, &child).await?;
         }
     }
 
-    /// Runs one child, and runs it again if its exit code says nothing about its items.
+    /// Runs one child, and runs it again if its exit code does not explain what happened to its items.
     async fn child(&self, docker: &Engine, child: &Child) -> Result<()> {
-        for attempt in 1..=ATTEMPTS {
-            let order = self.order(child, attempt);
+        for attempt in 1..=MAX_ATTEMPTS {
+            let spec = self.container_spec(child, attempt);
             self.ledger.control.running.fetch_add(1, Ordering::Relaxed);
-            let ended = docker.run(&order, self.stop(), |log| self.ledger.printed(log)).await;
+            let result = docker.run(&spec, self.stop(), |log| self.ledger.printed(log)).await;
             self.ledger.control.running.fetch_sub(1, Ordering::Relaxed);
-            let ended = ended?;
+            let result = result?;
             self.refresh().await?;
-            match ended.exit_code {
-                code if code == i64::from(exit::WRONG_WORKER) => return Err(self.wrong_worker(&ended)),
+            match result.exit_code {
+                code if code == i64::from(exit::WRONG_WORKER) => return Err(self.wrong_worker(&result)),
                 _ if self.stopped() => return Ok(()),
                 code if code == i64::from(exit::DONE) => return Ok(()),
-                _ if attempt == ATTEMPTS => self.explain(child, &ended).await?,
-                _ => tracing::info!(child = child.number, exit_code = ended.exit_code, "a container is started again"),
+                _ if attempt == MAX_ATTEMPTS => self.explain(child, &result).await?,
+                _ => tracing::info!(child = child.number, exit_code = result.exit_code, "a container is started again"),
             }
         }
         Ok(())
     }
 
-    fn order(&self, child: &Child, attempt: u32) -> Order {
+    fn container_spec(&self, child: &Child, attempt: u32) -> ContainerSpec {
         let Record { manifest, round, scheduled, .. } = &self.ledger.record;
         let requested = &self.function.resources;
-        let each = requested.vcpus.unwrap_or(1.0) * f64::from(manifest.parallel);
-        let vcpus = manifest.resources.vcpus.unwrap_or(each);
+        let default_vcpus = requested.vcpus.unwrap_or(1.0) * f64::from(manifest.parallel);
+        let vcpus = manifest.resources.vcpus.unwrap_or(default_vcpus);
         let store = StoreAt::Folder(FOLDER.to_owned());
         let task = Task {
             vcpus: Some(vcpus),
-            has_no_outcomes: self.fresh,
+            has_no_outcomes: self.is_new,
             ..manifest.task(store, *round, scheduled.retries, child.number)
         };
-        let own = [
+        let own_env = [
             format!("{}={}", contract::ENV_TASK, serde_json::to_string(&task).expect("a task serializes to JSON")),
             format!("{}={attempt}", contract::ENV_ATTEMPT),
         ];
-        let users = manifest.env.iter().map(|(name, value)| format!("{name}={value}"));
-        Order {
+        let user_env = manifest.env.iter().map(|(name, value)| format!("{name}={value}"));
+        ContainerSpec {
             image: self.built.name.clone(),
             run: manifest.run.clone(),
-            env: users.chain(own).collect(),
+            env: user_env.chain(own_env).collect(),
             folder: (self.home.clone(), FOLDER.to_owned()),
             user: owner(&self.home),
             memory_mib: manifest.resources.memory_in(*round).or(requested.memory_mib),
@@ -220,29 +222,29 @@ impl Fleet {
         self.ledger.control.stop.load(Ordering::Relaxed)
     }
 
-    fn wrong_worker(&self, ended: &Ended) -> Error {
-        let message = format!("the image `{}` does not fit this program: {}", self.built.name, ended.log.trim());
+    fn wrong_worker(&self, result: &ContainerExit) -> Error {
+        let message = format!("the image `{}` does not fit this program: {}", self.built.name, result.log.trim());
         Error::new(ErrorKind::Types, message).with_hint("run `cargo knot build`, then the program again")
     }
 
-    /// Stores a failure with the reason for each item that its container left without an outcome.
-    async fn explain(&self, child: &Child, ended: &Ended) -> Result<()> {
+    /// Stores a failure with the reason for each item of the child that has no outcome.
+    async fn explain(&self, child: &Child, result: &ContainerExit) -> Result<()> {
         let Record { store, keys, round, scheduled, .. } = &self.ledger.record;
-        let (kind, message) = if ended.out_of_memory {
+        let (kind, message) = if result.out_of_memory {
             (ItemErrorKind::OutOfMemory, "its container reached the memory limit".to_owned())
         } else {
             (
                 ItemErrorKind::Infrastructure,
-                format!("its container exited with code {} {ATTEMPTS} times", ended.exit_code),
+                format!("its container exited with code {} {MAX_ATTEMPTS} times", result.exit_code),
             )
         };
         let missing = self.ledger.missing();
-        let left =
+        let unfinished =
             child.items.iter().cloned().flatten().filter(|item| missing.iter().any(|range| range.contains(item)));
-        for item in left {
+        for item in unfinished {
             let mut failure = Failure::new(kind, message.clone());
-            failure.exit_code = i32::try_from(ended.exit_code).ok();
-            let error = ItemError::new(failure, scheduled.retries + 1).with_log(ended.log.clone());
+            failure.exit_code = i32::try_from(result.exit_code).ok();
+            let error = ItemError::new(failure, scheduled.retries + 1).with_log(result.log.clone());
             let bytes = serde_json::to_vec(&error).expect("an item's error serializes to JSON");
             store.put(&keys.failure(item, *round, error.attempt()), bytes.into()).await?;
             self.ledger.failed(item, &error, true);

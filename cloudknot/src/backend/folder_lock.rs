@@ -28,7 +28,7 @@ pub(super) fn start(ledger: &Arc<Ledger>, drive: impl FnOnce() + Send + 'static)
 
 /// Computes the run once no other program does, and reports the end to the ledger.
 pub(super) fn drive(ledger: &Ledger, lock: &Path, start: Start, compute: impl FnOnce() -> Result<End>) {
-    // Waiters must learn of the end of the run, even after an error or a panic.
+    // Waiters must be notified of the end of the run, even after an error or a panic.
     let end = match catch_unwind(AssertUnwindSafe(|| acquire(ledger, lock, start, compute))) {
         Ok(end) => end.unwrap_or_else(|error| End::Failed(error.in_one_line())),
         Err(_) => End::Failed("the thread that drives the run panicked".into()),
@@ -44,16 +44,16 @@ fn acquire(ledger: &Ledger, lock: &Path, start: Start, compute: impl FnOnce() ->
         Error::new(ErrorKind::Store, format!("cannot lock `{}`", lock.display())).with_source(error)
     };
     let file = File::create(lock).map_err(failed)?;
-    let mut known = start == Start::New;
+    let mut is_new = start == Start::New;
     loop {
-        let ours = match file.try_lock() {
+        let acquired = match file.try_lock() {
             Ok(()) => true,
             Err(TryLockError::WouldBlock) => false,
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         };
-        if !ours || !known {
+        if !acquired || !is_new {
             engine::block_on(ledger.refresh())?;
-            known = false;
+            is_new = false;
         }
         if ledger.missing().is_empty() {
             return Ok(End::Complete);
@@ -61,7 +61,7 @@ fn acquire(ledger: &Ledger, lock: &Path, start: Start, compute: impl FnOnce() ->
         if ledger.control.stop.load(Ordering::Relaxed) || engine::block_on(ledger.is_cancelled())? {
             return Ok(cancelled());
         }
-        if ours {
+        if acquired {
             // Another program may have been killed just before it recorded that too many items failed.
             ledger.enforce_max_failures();
             return compute();
@@ -76,7 +76,7 @@ pub(super) async fn round_end(ledger: &Ledger) -> Result<End> {
         return Ok(End::Complete);
     }
     let failed = ledger.counts().1;
-    if ledger.record.manifest.max_failures.is_some_and(|most| failed >= most) {
+    if ledger.record.manifest.max_failures.is_some_and(|limit| failed >= limit) {
         ledger.cancel().await?;
         return Ok(End::Cancelled(format!(
             "the run was stopped after {failed} failed {}; `retry_failed()` runs the remaining items",
@@ -86,7 +86,7 @@ pub(super) async fn round_end(ledger: &Ledger) -> Result<End> {
     if ledger.control.stop.load(Ordering::Relaxed) {
         return Ok(cancelled());
     }
-    Ok(End::Failed("items are left without an outcome; `retry_failed()` runs them".into()))
+    Ok(End::Failed("some items have no outcome; `retry_failed()` runs them".into()))
 }
 
 fn cancelled() -> End {

@@ -21,7 +21,7 @@ use crate::record::ledger::{End, Ledger};
 pub(super) struct Local;
 
 /// Maximum number of parts of a run if the user sets no chunk size: each part is a file.
-const PARTS: u64 = 10_000;
+const MAX_PARTS: u64 = 10_000;
 
 impl Executor for Local {
     fn name(&self) -> &'static str {
@@ -37,7 +37,7 @@ impl Executor for Local {
     }
 
     fn chunking(&self, function: &Function, resources: &Resources, items: u64) -> Chunking {
-        Chunking { chunk: items.div_ceil(PARTS).max(1), parallel: super::at_once(function, resources) }
+        Chunking { chunk: items.div_ceil(MAX_PARTS).max(1), parallel: super::max_concurrent(function, resources) }
     }
 
     fn launch(
@@ -95,7 +95,7 @@ impl Driver {
             supervisor::Event::Log(text) => self.ledger.printed(&text),
         };
         let supervised = supervisor::supervise(&work, self.ledger.missing(), &self.ledger.control, &report);
-        supervised.map_err(|trouble| match trouble {
+        supervised.map_err(|error| match error {
             SupervisorError::Store(error) => error.into(),
             other => Error::new(ErrorKind::Infrastructure, with_causes(&other)),
         })?;
@@ -133,13 +133,13 @@ fn this_program() -> PathBuf {
 }
 
 /// Returns variables that limit rayon and OpenMP to a share of the cores: without them, a function that uses either would
-/// take all cores in every process at once.
+/// use all cores in every process at once.
 fn threads_for(parallel: u32) -> BTreeMap<String, String> {
-    let each = (cores() / parallel.max(1) as usize).max(1).to_string();
+    let threads = (cores() / parallel.max(1) as usize).max(1).to_string();
     ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"]
         .into_iter()
         .filter(|name| std::env::var_os(name).is_none())
-        .map(|name| (name.to_owned(), each.clone()))
+        .map(|name| (name.to_owned(), threads.clone()))
         .collect()
 }
 

@@ -80,7 +80,7 @@ pub struct Worker {
     /// Architecture that it runs on.
     pub arch: Arch,
     /// Cargo target that it was compiled from.
-    pub made_of: CargoTarget,
+    pub cargo_target: CargoTarget,
     /// Name of its package.
     pub package: String,
     /// Version of its package.
@@ -91,8 +91,8 @@ pub struct Worker {
     pub functions: Vec<FunctionDescription>,
     /// Settings of its package, including paths.
     pub settings: Settings,
-    /// `true` if nothing had changed since the last build, so nothing was compiled.
-    pub fresh: bool,
+    /// `true` if the executable was already up to date, so nothing was compiled.
+    pub up_to_date: bool,
 }
 
 impl fmt::Debug for Worker {
@@ -286,7 +286,7 @@ impl Program {
     /// # Errors
     /// Returns an error if `cargo add` fails.
     pub fn with_aws_feature(self, feature: &AwsFeature) -> Result<Self, CompileError> {
-        host!(cargo::features::turn_on(&self, feature)?.resolve())
+        host!(cargo::features::enable(&self, feature)?.resolve())
     }
 
     /// Compiles the worker and reads the result. Blocks until cargo has finished.

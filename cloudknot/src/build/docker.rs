@@ -18,7 +18,7 @@ use crate::settings::image::ImageSettings;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Base {
-    /// An image by its name. The engine pulls it if it does not have it.
+    /// An image by its name. The engine pulls the image if it is missing.
     Image(String),
     /// A Dockerfile. The engine builds it, with its folder as the context (without the files that `.dockerignore` names).
     Dockerfile(PathBuf),
@@ -67,7 +67,7 @@ impl Engine {
     /// Loads the image into the engine, under these names (`my-crate:latest`).
     ///
     /// # Errors
-    /// Returns an error if the engine refuses the image.
+    /// Returns an error if the engine rejects the image.
     pub async fn load(&self, image: &Image, names: &[String]) -> Result<(), DockerError> {
         host_await!(engine::load(self, image, names))
     }
@@ -91,7 +91,7 @@ impl Engine {
     /// Removes a name from the engine, and the image along with its last name. Returns whether the name existed.
     ///
     /// # Errors
-    /// Returns an error if the engine refuses, for example because a container still uses the image.
+    /// Returns an error if the engine rejects the request, for example because a container still uses the image.
     pub async fn remove(&self, name: &str) -> Result<bool, DockerError> {
         host_await!(engine::remove(self, name))
     }
@@ -119,11 +119,11 @@ pub struct DockerError {
     source: Box<dyn Error + Send + Sync>,
 }
 
-/// An operation with the engine, as its error names it.
+/// Operation with the engine, for the message of its error.
 #[derive(Debug, thiserror::Error)]
 enum Operation {
     #[error("cannot use a Docker engine")]
-    OfAHost,
+    Absent,
     #[error("cannot reach a Docker engine")]
     Connect,
     #[error("cannot load the image into Docker")]
@@ -159,7 +159,7 @@ impl DockerError {
     /// Returns a hint on what to do next, if there is one.
     pub fn hint(&self) -> Option<String> {
         match &self.operation {
-            Operation::OfAHost => Some(ABSENT_HINT.to_owned()),
+            Operation::Absent => Some(ABSENT_HINT.to_owned()),
             Operation::Connect => Some("start Docker, or set DOCKER_HOST to its address".to_owned()),
             Operation::Pull(name) => {
                 Some(format!("check the name; if it requires a login, run `docker pull {name}` once, then try again"))
@@ -179,10 +179,10 @@ impl DockerError {
 }
 
 impl DockerError {
-    /// Returns a hint for a build that needs a login or `BuildKit`, which the engine reports only as text.
+    /// Returns a hint for a build that needs a login or `BuildKit`, which the engine reports only by its message.
     fn build_hint(&self, dockerfile: &Path) -> Option<String> {
         let message = self.source.to_string();
-        let mentions = |words: &[&str]| words.iter().any(|words| message.contains(words));
+        let mentions = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
         if mentions(&["BuildKit"]) {
             let folder = dockerfile.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
             return Some(format!(
@@ -201,7 +201,7 @@ impl DockerError {
 
 impl Absent for DockerError {
     fn absent() -> Self {
-        Self { operation: Operation::OfAHost, source: ABSENT.into() }
+        Self { operation: Operation::Absent, source: ABSENT.into() }
     }
 }
 

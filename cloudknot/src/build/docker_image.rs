@@ -1,5 +1,5 @@
-//! Image of a worker, with an API to assemble, tag, push, load into Docker, save and remove it. The work is done by other
-//! modules.
+//! Image of a worker, with an API to assemble, tag, push, load into Docker, save and remove it. Other modules implement
+//! these operations.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,8 +38,8 @@ pub struct DockerImageBuilder {
 ///
 /// let mut image = DockerImage::builder("my-crate", "target/cloudknot/my-crate").build().await?;
 /// println!("{}: {} bytes", image.digest(), image.compressed_bytes());
-/// let there = image.push("ghcr.io/somebody/my-crate", &Login::stored()).await?;
-/// println!("pushed as {there}");
+/// let reference = image.push("ghcr.io/somebody/my-crate", &Login::stored()).await?;
+/// println!("pushed as {reference}");
 /// # Ok(())
 /// # }
 /// ```
@@ -124,7 +124,7 @@ impl DockerImage {
     /// Returns `<repository>@<digest>`, a name that never refers to another image.
     ///
     /// # Errors
-    /// Returns an error if the registry cannot be reached, refuses, or keeps failing.
+    /// Returns an error if the registry cannot be reached, rejects a request, or keeps failing.
     pub async fn push(&mut self, repository: &str, login: &Login) -> Result<String> {
         let reference = self.push_to(repository, login).await?;
         self.pushed.push((repository.to_owned(), login.clone()));
@@ -144,7 +144,7 @@ impl DockerImage {
     /// Loads the image with its tags into the local Docker engine. Returns the name to run it by.
     ///
     /// # Errors
-    /// Returns an error if no engine answers, or it refuses.
+    /// Returns an error if no engine answers, or the engine rejects the image.
     pub async fn load(&self) -> Result<String> {
         let mut names = self.names();
         Engine::connect().await?.load(&self.image, &names).await?;
@@ -155,7 +155,8 @@ impl DockerImage {
     /// tags, if the registry permits clients to delete. Other images of the same name stay.
     ///
     /// # Errors
-    /// Returns an error if the engine or a registry refuses or cannot be reached. A second call removes the rest.
+    /// Returns an error if the engine or a registry rejects a request or cannot be reached. A second call removes the
+    /// rest.
     pub async fn clobber(&mut self) -> Result<()> {
         self.remove_local().await?;
         while let Some((repository, login)) = self.pushed.last() {
@@ -225,7 +226,7 @@ impl DockerImageBuilder {
         self
     }
 
-    /// Adds a label. A value that changes with every build does not belong here, since it changes the digest.
+    /// Adds a label. A value that changes with every build must not be a label, since it changes the digest.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());

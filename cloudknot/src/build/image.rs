@@ -42,7 +42,7 @@ impl ImageOptions {
         self
     }
 
-    /// Adds a label. A value that changes with every build does not belong here, since it changes the digest.
+    /// Adds a label. A value that changes with every build must not be a label, since it changes the digest.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());
@@ -81,7 +81,7 @@ pub(crate) struct Layer {
     /// Digest of the tar.
     diff_id: String,
     blob: Blob,
-    /// Relevant files in the layer; `None` if it came compressed, since it is then not inspected.
+    /// Relevant files in the layer; `None` for a layer that was already compressed, which is not inspected.
     contents: Option<Contents>,
 }
 
@@ -230,16 +230,16 @@ impl ImageError {
             Self::NotAWorker { .. } => Some(
                 "build it for a Linux target, such as x86_64-unknown-linux-musl or aarch64-unknown-linux-musl".into(),
             ),
-            Self::Authorities { .. } => Some("`ca-bundle` names a PEM file with BEGIN CERTIFICATE blocks".into()),
+            Self::Authorities { .. } => Some("set `ca-bundle` to a PEM file with BEGIN CERTIFICATE blocks".into()),
             Self::OtherArchitecture { base, .. } => Some(format!("build the worker for {base}, or use another base image")),
-            // The C library itself is missing: the base has another one, or none.
+            // The C library is missing: the base image has another one, or none.
             Self::MissingLibraries { missing } if missing.iter().any(|name| name.contains("ld-linux")) => Some(
                 "the worker is linked with glibc: use a base image that has it, such as debian:12-slim (Alpine has musl \
                  instead)"
                     .into(),
             ),
             Self::MissingLibraries { .. } => {
-                Some("have the Dockerfile install the package that has it, or link the library statically".into())
+                Some("install the package that provides it in the Dockerfile, or link the library statically".into())
             }
             Self::Save { .. } => None,
         }

@@ -23,7 +23,7 @@ impl Built {
         Self {
             package: worker.package.clone(),
             version: worker.version.clone(),
-            cargo_target: worker.made_of.option(),
+            cargo_target: worker.cargo_target.option(),
             target: worker.target.clone(),
             worker: worker.path.clone(),
             worker_bytes: image.worker_bytes(),
@@ -69,10 +69,10 @@ impl Built {
     }
 }
 
-/// Returns the types that the worker reports. A worker for another machine cannot run here; it compares the types itself when
-/// it runs.
+/// Returns the types that the worker reports. A worker for another machine cannot run on this one; it compares the
+/// types when it runs.
 fn types_of(worker: &Path) -> Option<Vec<Types>> {
-    let mut ask = Command::new(worker);
-    let output = ask.env(contract::ENV_DESCRIBE, "1").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let mut command = Command::new(worker);
+    let output = command.env(contract::ENV_DESCRIBE, "1").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())
 }

@@ -47,7 +47,7 @@ impl Pipeline {
         Self { program, image: ImageSettings::default() }
     }
 
-    /// Sets the settings of the image, in place of those that were set before. They are on top of those of the package:
+    /// Sets the settings of the image, in place of those that were set before. They extend those of the package:
     /// authorities are added, and a base replaces another.
     ///
     /// With a base, the program must be resolved with [`Compile::dynamic`](super::compile::Compile::dynamic).

@@ -27,7 +27,8 @@ pub struct Repository {
     login: Login,
     ca_bundles: Vec<PathBuf>,
     attempts: u32,
-    patience: Duration,
+    /// Time without progress after which a connection counts as lost.
+    timeout: Duration,
     on_progress: Arc<OnProgress>,
 }
 
@@ -140,12 +141,12 @@ impl Repository {
         self
     }
 
-    /// Pushes the image to the repository, under these tags. Blobs that are already there are not sent.
+    /// Pushes the image to the repository, under these tags. Blobs that the registry already has are not sent.
     ///
     /// Without a tag, the image is tagged with the start of its digest, since registries delete untagged images.
     ///
     /// # Errors
-    /// Returns an error if the registry cannot be reached, refuses, or keeps failing after several attempts.
+    /// Returns an error if the registry cannot be reached, rejects a request, or keeps failing after several attempts.
     pub async fn push(&self, image: &Image, tags: &[&str]) -> Result<Pushed, RegistryError> {
         host_await!(client::push(self, image, tags))
     }

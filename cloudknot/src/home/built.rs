@@ -1,5 +1,5 @@
-//! The note that `cargo knot build` leaves beside the crate: the image of the program, and its types. Written by a build,
-//! read by the backends that run images. Knows no engine and no registry.
+//! The note that `cargo knot build` writes to `.cloudknot/`: the image of the program, and its types. Read by the
+//! backends that run images. Does not depend on an engine or a registry.
 
 use std::path::{Path, PathBuf};
 
@@ -71,8 +71,8 @@ impl Built {
 
     pub(crate) fn write(&self, home: &Path) -> Result<()> {
         let path = home.join(FILE);
-        let text = serde_json::to_vec_pretty(self).expect("a note serializes to JSON");
-        super::create(home).and_then(|()| std::fs::write(&path, text)).map_err(|error| {
+        let json = serde_json::to_vec_pretty(self).expect("a note serializes to JSON");
+        super::create(home).and_then(|()| std::fs::write(&path, json)).map_err(|error| {
             Error::new(ErrorKind::Image, format!("cannot write the note of the image to `{}`", path.display()))
                 .with_source(error)
         })
@@ -82,15 +82,15 @@ impl Built {
     pub(crate) fn check(&self, function: &Function) -> Result<()> {
         let Some(types) = &self.types else { return Ok(()) };
         let id = function.id.to_string();
-        let Some(there) = types.iter().find(|types| types.function == id) else {
+        let Some(built) = types.iter().find(|types| types.function == id) else {
             let message = format!("cannot find `{id}` in the image `{}`", self.name);
             return Err(Error::new(ErrorKind::Types, message).with_hint(HINT));
         };
-        let here = function.schema();
-        if there.fingerprint == here.fingerprint {
+        let schema = function.schema();
+        if built.fingerprint == schema.fingerprint {
             return Ok(());
         }
-        let difference = fingerprint::difference(&there.schema, &here.text);
+        let difference = fingerprint::difference(&built.schema, &schema.text);
         let message =
             format!("the types of `{id}` have changed since the image `{}` was built\n{difference}", self.name);
         Err(Error::new(ErrorKind::Types, message).with_hint(HINT))

@@ -1,5 +1,5 @@
-//! The note that a deploy leaves beside the crate: the Knot that the program's maps run on. Written by a deploy, read by the
-//! program without a request to AWS. Contains names, and no secrets.
+//! The note that a deploy writes to `.cloudknot/`: the Knot that the program's maps run on. The program reads it
+//! without a request to AWS. Contains names, and no secrets.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +19,7 @@ const FILE: &str = "knot.json";
 pub(crate) struct KnotNote {
     /// Name of the Knot.
     pub(crate) knot: String,
-    /// AWS profile that the Knot was deployed with, if one was named.
+    /// AWS profile that the Knot was deployed with, if one was given.
     pub(crate) profile: Option<String>,
     /// Region of the Knot.
     pub(crate) region: String,
@@ -56,7 +56,7 @@ impl KnotNote {
         let failed = || Error::new(ErrorKind::Config, format!("cannot read `{}`", path.display()));
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            // A path that is not a folder is reported once runs are to be kept in it.
+            // A path that is not a folder is reported when a run is stored in it.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(None);
             }
@@ -68,8 +68,8 @@ impl KnotNote {
 
     pub(crate) fn write(&self, home: &Path) -> Result<()> {
         let path = home.join(FILE);
-        let text = serde_json::to_vec_pretty(self).expect("a note serializes to JSON");
-        super::create(home).and_then(|()| std::fs::write(&path, text)).map_err(|error| {
+        let json = serde_json::to_vec_pretty(self).expect("a note serializes to JSON");
+        super::create(home).and_then(|()| std::fs::write(&path, json)).map_err(|error| {
             Error::new(ErrorKind::Config, format!("cannot write the note of the Knot to `{}`", path.display()))
                 .with_source(error)
         })
@@ -77,8 +77,8 @@ impl KnotNote {
 
     /// Removes the note in this folder if it is for this Knot. Returns whether it was.
     pub(crate) fn remove(home: &Path, knot: &str, region: &str) -> Result<bool> {
-        let noted = Self::read(home)?.filter(|note| note.knot == knot && note.region == region);
-        if noted.is_none() {
+        let note = Self::read(home)?.filter(|note| note.knot == knot && note.region == region);
+        if note.is_none() {
             return Ok(false);
         }
         let path = home.join(FILE);

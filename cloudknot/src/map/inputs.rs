@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::remote::Encode;
 
 /// Number of bytes that are buffered before they are written.
-pub(super) const BUFFER: usize = 1 << 20;
+pub(super) const BUFFER_LEN: usize = 1 << 20;
 
 /// The inputs that have been read so far.
 #[derive(Default)]
@@ -32,13 +32,13 @@ pub(super) struct Recording {
 
 impl Recording {
     /// Encodes an input and appends it to the buffer.
-    pub(super) fn take<Args>(&mut self, input: Args, encode: Encode<Args>) -> Result<()> {
-        let begin = self.buffer.len();
+    pub(super) fn append<Args>(&mut self, input: Args, encode: Encode<Args>) -> Result<()> {
+        let start = self.buffer.len();
         encode(input, &mut self.buffer).map_err(|error| {
             Error::new(ErrorKind::Input, format!("cannot submit: input {} cannot be sent to a worker", self.items))
                 .with_source(error)
         })?;
-        let size = (self.buffer.len() - begin) as u64;
+        let size = (self.buffer.len() - start) as u64;
         if self.items == 0 {
             self.size = size;
         }
@@ -59,7 +59,7 @@ impl Recording {
 
     /// Writes the buffer to the store, and empties it.
     pub(super) fn write(&mut self, mut writer: Box<dyn Writer>) -> BoxFuture<'static, Result<Box<dyn Writer>>> {
-        let bytes = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(BUFFER)));
+        let bytes = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(BUFFER_LEN)));
         inside(async move {
             writer.write(bytes).await?;
             Ok(writer)

@@ -79,14 +79,14 @@ impl Options {
     }
 
     fn check_env(&self) -> Result<()> {
-        let refused = |(name, value): (&String, &String)| {
+        let is_invalid = |(name, value): (&String, &String)| {
             name.is_empty()
                 || name.contains(['=', '\0'])
                 || value.contains('\0')
                 || name.starts_with("CLOUDKNOT_")
                 || name.starts_with("AWS_BATCH")
         };
-        match self.env.iter().find(|&pair| refused(pair)) {
+        match self.env.iter().find(|&pair| is_invalid(pair)) {
             None => Ok(()),
             Some((name, _)) => {
                 Err(Error::new(ErrorKind::Config, format!("cannot submit: `{name}` cannot be set by .env(..)"))
@@ -121,7 +121,7 @@ impl Options {
             codec: function.codec,
             items: recording.items,
             inputs: recording.layout(),
-            // Placeholders: the caller replaces them by the user's values or by the backend's, which depend on the rest.
+            // Placeholders: the caller replaces them with the user's values or the backend's, which depend on the rest.
             chunk: 1,
             parallel: 1,
             retries: self.retries,

@@ -14,15 +14,15 @@ use cloudknot_runtime::item;
 use cloudknot_runtime::store::{BoxFuture, Writer};
 
 use super::Map;
-use super::inputs::{BUFFER, Recording, inside};
+use super::inputs::{BUFFER_LEN, Recording, inside};
 use crate::backend::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pending::wait;
 use crate::record::Record;
 use crate::run::{self, Run};
 
-/// Time for which the iterator is driven before other tasks of the same executor get a turn.
-const TURN: Duration = Duration::from_millis(10);
+/// Time for which the iterator is driven before other tasks of the same executor can run.
+const TIME_SLICE: Duration = Duration::from_millis(10);
 
 /// A submission of a map. Await it, or call [`wait`](Self::wait) where there is no async.
 #[must_use = "nothing is submitted until this is awaited"]
@@ -76,9 +76,9 @@ impl<It: Iterator<Item = Args>, Args, Output> Future for Submit<It, Args, Output
                     }
                 },
                 State::Writing(writer) => match this.read_inputs()? {
-                    Turn::Full => State::Busy(this.recording.write(writer)),
-                    Turn::End => State::Closing(this.close(writer)?),
-                    Turn::Yield => {
+                    SliceEnd::Full => State::Busy(this.recording.write(writer)),
+                    SliceEnd::End => State::Closing(this.close(writer)?),
+                    SliceEnd::Yield => {
                         this.state = State::Writing(writer);
                         context.waker().wake_by_ref();
                         return Poll::Pending;
@@ -94,7 +94,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Future for Submit<It, Args, Output
                 State::Launching(mut future) => match future.as_mut().poll(context) {
                     Poll::Ready(launched) => {
                         launched?;
-                        return Poll::Ready(Ok(this.run.take().expect("what is launched is a run")));
+                        return Poll::Ready(Ok(this.run.take().expect("the run is set before it is launched")));
                     }
                     Poll::Pending => {
                         this.state = State::Launching(future);
@@ -116,7 +116,8 @@ impl<It, Args, Output> fmt::Debug for Submit<It, Args, Output> {
     }
 }
 
-enum Turn {
+/// Reason for which the iterator is not driven further.
+enum SliceEnd {
     Full,
     Yield,
     End,
@@ -138,25 +139,25 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         Ok(State::Busy(inside(async move { Ok(store.writer(&key).await?) })))
     }
 
-    /// Drives the iterator until the buffer is full, the turn is over, or the iterator ends.
-    fn read_inputs(&mut self) -> Result<Turn> {
+    /// Drives the iterator until the buffer is full, the time slice is used up, or the iterator ends.
+    fn read_inputs(&mut self) -> Result<SliceEnd> {
         let began = Instant::now();
-        while self.recording.buffer.len() < BUFFER {
-            let Some(input) = self.map.inputs.next() else { return Ok(Turn::End) };
-            self.recording.take(input, self.map.encode)?;
-            if self.recording.items.is_multiple_of(64) && began.elapsed() > TURN {
-                return Ok(Turn::Yield);
+        while self.recording.buffer.len() < BUFFER_LEN {
+            let Some(input) = self.map.inputs.next() else { return Ok(SliceEnd::End) };
+            self.recording.append(input, self.map.encode)?;
+            if self.recording.items.is_multiple_of(64) && began.elapsed() > TIME_SLICE {
+                return Ok(SliceEnd::Yield);
             }
         }
-        Ok(Turn::Full)
+        Ok(SliceEnd::Full)
     }
 
     /// Writes the remaining inputs, then the manifest, which completes the record.
     fn close(&mut self, mut writer: Box<dyn Writer>) -> Result<BoxFuture<'static, Result<Record>>> {
         let Map { function, options, .. } = &self.map;
         let recording = &mut self.recording;
-        let store = recording.store.take().expect("the store was chosen at the beginning");
-        let backend = recording.backend.as_ref().expect("the backend was chosen at the beginning").executor();
+        let store = recording.store.take().expect("`begin` sets the store");
+        let backend = recording.backend.as_ref().expect("`begin` sets the backend").executor();
         let knot = backend.knot(function);
         let mut manifest = options.manifest(function, recording, backend.name(), &knot)?;
         let chosen = backend.chunking(function, &manifest.resources, recording.items);
@@ -170,7 +171,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
             if !rest.is_empty() {
                 writer.write(rest).await?;
             }
-            for block in offsets.as_deref().unwrap_or_default().chunks(BUFFER / 8) {
+            for block in offsets.as_deref().unwrap_or_default().chunks(BUFFER_LEN / 8) {
                 writer.write(block.iter().flat_map(|offset| offset.to_le_bytes()).collect()).await?;
             }
             writer.finish().await?;
@@ -187,7 +188,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
     }
 
     fn launch(&mut self, record: Record) -> BoxFuture<'static, Result<()>> {
-        let backend = self.recording.backend.take().expect("the backend was chosen at the beginning");
+        let backend = self.recording.backend.take().expect("`begin` sets the backend");
         let (run, launched) = Run::launch(record, backend, self.map.function, self.map.decode);
         self.run = Some(run);
         inside(launched)
@@ -202,24 +203,25 @@ pub(super) fn refuse_nesting(function: &Function) -> Result<()> {
     }
     let name = function.id.name;
     Err(Error::new(ErrorKind::Nested, format!("cannot map `{name}`: a remote function cannot map"))
-        .with_hint(format!("call `{name}(..)` here, and map over all inputs outside")))
+        .with_hint(format!("call `{name}(..)` in the remote function, or map outside of it")))
 }
 
-/// Returns a new run ID, such as `20261121-231502123-7f3k9a`: the time in UTC to the millisecond, then a random word.
+/// Returns a new run ID, such as `20261121-231502123-7f3k9a`: the time in UTC to the millisecond, then six random
+/// characters.
 fn new_run_id() -> String {
     use std::hash::BuildHasher;
     let now = SystemTime::now();
     let time: String = humantime::format_rfc3339_millis(now).to_string().chars().filter(char::is_ascii_digit).collect();
     // The hasher's keys come from the system's random source, and differ for each thread and each call.
     let mut random = std::hash::RandomState::new().hash_one((now, std::process::id()));
-    let word: String = std::iter::repeat_with(|| {
+    let suffix: String = std::iter::repeat_with(|| {
         let digit = b"0123456789abcdefghjkmnpqrstvwxyz"[(random % 32) as usize];
         random /= 32;
         char::from(digit)
     })
     .take(6)
     .collect();
-    format!("{}-{}-{word}", &time[..8], &time[8..])
+    format!("{}-{}-{suffix}", &time[..8], &time[8..])
 }
 
 // Compile-time check: a submission is `Send` if its inputs are.

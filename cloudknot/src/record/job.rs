@@ -8,8 +8,8 @@ use std::ops::Range;
 pub struct Job {
     /// ID of the job.
     pub id: String,
-    /// State, in Batch's terms: `SUBMITTED`, `PENDING`, `RUNNABLE`, `STARTING`, `RUNNING`, `SUCCEEDED`, `FAILED`. A job
-    /// succeeds once the outcomes of all its items are stored, even if they are failures.
+    /// State, as Batch names it: `SUBMITTED`, `PENDING`, `RUNNABLE`, `STARTING`, `RUNNING`, `SUCCEEDED`, `FAILED`. A
+    /// job succeeds once the outcomes of all its items are stored, even if they are failures.
     pub status: String,
     /// Reason that Batch gives for the state.
     pub reason: Option<String>,
@@ -27,7 +27,7 @@ pub struct Job {
 pub struct JobAttempt {
     /// Exit code of the container, if the container ended by itself.
     pub exit_code: Option<i32>,
-    /// Reason for the end, in Batch's words.
+    /// Reason for the end, as Batch reports it.
     pub reason: Option<String>,
     /// Console URL of the log.
     pub log_url: Option<String>,

@@ -1,5 +1,5 @@
-//! The known state of a run: which items have a value or a final failure, in the order in which that became known. Filled by
-//! a backend, read by `Run` and `Results`. Knows no types, and holds no values.
+//! The known state of a run: which items have a value or a final failure, in the order in which they became known.
+//! Filled by a backend, read by `Run` and `Results`. Independent of the function's types; holds no values.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -23,13 +23,13 @@ pub(crate) struct Ledger {
     /// Stops the backend, and holds the number of items that the backend is running.
     pub(crate) control: Arc<Control>,
     began: Instant,
-    known: Mutex<Known>,
+    state: Mutex<LedgerState>,
     /// Serializes progress reports, so that the last one reported is the newest.
-    telling: Mutex<()>,
+    report_lock: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct LedgerState {
     settled: Vec<Settled>,
     values: Bits,
     failures: Bits,
@@ -51,20 +51,20 @@ pub(crate) enum End {
 impl Ledger {
     pub(crate) fn new(record: Record) -> Arc<Self> {
         let bits = || Bits::new(record.manifest.items);
-        let known = Known { values: bits(), failures: bits(), ..Known::default() };
+        let state = LedgerState { values: bits(), failures: bits(), ..LedgerState::default() };
         let ledger = Arc::new(Self {
             record,
             control: Arc::default(),
             began: Instant::now(),
-            known: Mutex::new(known),
-            telling: Mutex::default(),
+            state: Mutex::new(state),
+            report_lock: Mutex::default(),
         });
         event::stop_with_the_program(&ledger.control);
         ledger
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LedgerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn started(&self, backend: &str) {
@@ -76,11 +76,11 @@ impl Ledger {
 
     /// Records that the values of a part are stored.
     pub(crate) fn stored(&self, part: Part) {
-        self.settle(|known| {
+        self.settle(|state| {
             // A part beyond the run's items was not written by this crate. It is ignored, like any unknown object.
-            if part.last < known.values.len {
-                (part.first..=part.last).for_each(|item| known.values.set(item));
-                known.settled.push(Settled::Values(part));
+            if part.last < state.values.len {
+                (part.first..=part.last).for_each(|item| state.values.set(item));
+                state.settled.push(Settled::Values(part));
             }
         });
     }
@@ -89,8 +89,8 @@ impl Ledger {
     pub(crate) fn failed(&self, item: u64, error: &ItemError, last: bool) {
         event::report(&Event::Failed { run: &self.record.manifest.run, item, error, last });
         if last {
-            self.settle(|known| {
-                known.failure(item, error.attempt());
+            self.settle(|state| {
+                state.failure(item, error.attempt());
             });
             self.enforce_max_failures();
         }
@@ -101,23 +101,23 @@ impl Ledger {
         event::report(&Event::Log { run: &self.record.manifest.run, text });
     }
 
-    fn settle(&self, change: impl FnOnce(&mut Known)) {
-        let mut known = self.lock();
-        change(&mut known);
-        let wakers = std::mem::take(&mut known.wakers);
-        drop(known);
+    fn settle(&self, change: impl FnOnce(&mut LedgerState)) {
+        let mut state = self.lock();
+        change(&mut state);
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
         wakers.into_iter().for_each(Waker::wake);
         // Counted under the lock: several threads settle outcomes, and the last report has to be the newest.
-        let turn = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        let report_guard = self.report_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let (done, failed) = self.counts();
         event::report(&Event::Progress { run: &self.record.manifest.run, done, failed });
-        drop(turn);
+        drop(report_guard);
     }
 
     /// Stops the backend once the number of failed items has reached the user's limit.
     pub(crate) fn enforce_max_failures(&self) {
-        if let Some(most) = self.record.manifest.max_failures
-            && self.counts().1 >= most
+        if let Some(limit) = self.record.manifest.max_failures
+            && self.counts().1 >= limit
         {
             self.control.stop.store(true, Ordering::Relaxed);
         }
@@ -130,14 +130,14 @@ impl Ledger {
         let mut objects = store.list(&keys.all(), None).await?;
         objects.sort_by(|a: &Object, b: &Object| (a.stored, &a.key).cmp(&(b.stored, &b.key)));
         let parts: Vec<Part> = objects.iter().filter_map(|object| contract::part_of(&object.key)).collect();
-        self.settle(|known| {
-            let fresh = |known: &Known, part: &Part| {
-                part.last < known.values.len && (part.first..=part.last).any(|item| !known.values.get(item))
+        self.settle(|state| {
+            let has_new_value = |state: &LedgerState, part: &Part| {
+                part.last < state.values.len && (part.first..=part.last).any(|item| !state.values.get(item))
             };
             for part in parts {
-                if fresh(known, &part) {
-                    (part.first..=part.last).for_each(|item| known.values.set(item));
-                    known.settled.push(Settled::Values(part));
+                if has_new_value(state, &part) {
+                    (part.first..=part.last).for_each(|item| state.values.set(item));
+                    state.settled.push(Settled::Values(part));
                 }
             }
         });
@@ -146,9 +146,9 @@ impl Ledger {
             .filter_map(|object| contract::failure_of(&object.key))
             .filter(|&(_, of_round, attempt)| of_round == *round && attempt > scheduled.retries);
         let mut new_failures = Vec::new();
-        self.settle(|known| {
+        self.settle(|state| {
             for (item, _, attempt) in last_failures {
-                if known.failure(item, attempt) {
+                if state.failure(item, attempt) {
                     new_failures.push((item, attempt));
                 }
             }
@@ -174,18 +174,18 @@ impl Ledger {
     /// Returns the items that have neither a value nor a final failure in this round. An item that the round did not
     /// schedule had a value when the round began: if the value was removed since, the item is missing as well.
     pub(crate) fn missing(&self) -> Vec<Range<u64>> {
-        self.items_where(|known, item| !known.values.get(item) && !known.failures.get(item))
+        self.items_where(|state, item| !state.values.get(item) && !state.failures.get(item))
     }
 
     /// Returns the items that have no value.
     pub(crate) fn without_value(&self) -> Vec<Range<u64>> {
-        self.items_where(|known, item| !known.values.get(item))
+        self.items_where(|state, item| !state.values.get(item))
     }
 
-    fn items_where(&self, wanted: impl Fn(&Known, u64) -> bool) -> Vec<Range<u64>> {
-        let known = self.lock();
+    fn items_where(&self, predicate: impl Fn(&LedgerState, u64) -> bool) -> Vec<Range<u64>> {
+        let state = self.lock();
         let mut ranges: Vec<Range<u64>> = Vec::new();
-        for item in (0..known.values.len).filter(|&item| wanted(&known, item)) {
+        for item in (0..state.values.len).filter(|&item| predicate(&state, item)) {
             match ranges.last_mut() {
                 Some(range) if range.end == item => range.end += 1,
                 _ => ranges.push(item..item + 1),
@@ -203,36 +203,36 @@ impl Ledger {
         let Manifest { run, items, .. } = &self.record.manifest;
         let (done, failed) = self.counts();
         let (unfinished, elapsed) = (items - done - failed, self.began.elapsed());
-        // Reported before the waiters are woken: the program may end as soon as they know.
+        // Reported before the waiters are woken: the program may end as soon as they run.
         event::report(&Event::Finished { run, done, failed, unfinished, reason, elapsed });
-        let mut known = self.lock();
-        known.end = Some(end);
-        let wakers = std::mem::take(&mut known.wakers);
-        drop(known);
+        let mut state = self.lock();
+        state.end = Some(end);
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Returns the number of items with a value, and the number of items with only a final failure.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        let known = self.lock();
-        (known.values.count, known.failures_only())
+        let state = self.lock();
+        (state.values.count, state.failures_only())
     }
 
     pub(crate) fn end(&self) -> Option<End> {
         self.lock().end.clone()
     }
 
-    /// Returns the outcome at position `at` in the order of settlement. If there is none yet, returns `Err` with the end of
-    /// the round, or with `None` if the round continues; in that case, the waker is called when there is more to know.
-    pub(crate) fn settled(&self, at: usize, waker: &Waker) -> Result<Settled, Option<End>> {
-        let mut known = self.lock();
-        if let Some(&settled) = known.settled.get(at) {
+    /// Returns the outcome at this position in the order of settlement. If there is none yet, returns `Err` with the
+    /// end of the round, or with `None` if the round continues; in that case, the waker is called at the next change.
+    pub(crate) fn settled(&self, position: usize, waker: &Waker) -> Result<Settled, Option<End>> {
+        let mut state = self.lock();
+        if let Some(&settled) = state.settled.get(position) {
             return Ok(settled);
         }
-        if known.end.is_none() && !known.wakers.iter().any(|known| known.will_wake(waker)) {
-            known.wakers.push(waker.clone());
+        if state.end.is_none() && !state.wakers.iter().any(|registered| registered.will_wake(waker)) {
+            state.wakers.push(waker.clone());
         }
-        Err(known.end.clone())
+        Err(state.end.clone())
     }
 
     /// Records in the store that the round is cancelled, and stops the backend.
@@ -263,15 +263,15 @@ impl Ledger {
     }
 }
 
-impl Known {
+impl LedgerState {
     /// Records a final failure. Returns whether it is new.
     fn failure(&mut self, item: u64, attempt: u32) -> bool {
-        let news = item < self.failures.len && !self.failures.get(item) && !self.values.get(item);
-        if news {
+        let is_new = item < self.failures.len && !self.failures.get(item) && !self.values.get(item);
+        if is_new {
             self.failures.set(item);
             self.settled.push(Settled::Failure { item, attempt });
         }
-        news
+        is_new
     }
 
     /// Returns the number of items with a failure and no value: a late value supersedes the failure.
@@ -291,20 +291,20 @@ pub(crate) struct Bits {
 
 impl Bits {
     pub(crate) fn new(len: u64) -> Self {
-        let words = usize::try_from(len.div_ceil(64)).expect("a run has fewer items than the memory has bits");
+        let words = usize::try_from(len.div_ceil(64)).expect("a bit for each item fits into memory");
         Self { words: vec![0; words], len, count: 0 }
     }
 
-    pub(crate) fn get(&self, at: u64) -> bool {
-        self.words[Self::word(at)] >> (at % 64) & 1 == 1
+    pub(crate) fn get(&self, item: u64) -> bool {
+        self.words[Self::word(item)] >> (item % 64) & 1 == 1
     }
 
-    pub(crate) fn set(&mut self, at: u64) {
-        self.count += u64::from(!self.get(at));
-        self.words[Self::word(at)] |= 1 << (at % 64);
+    pub(crate) fn set(&mut self, item: u64) {
+        self.count += u64::from(!self.get(item));
+        self.words[Self::word(item)] |= 1 << (item % 64);
     }
 
-    fn word(at: u64) -> usize {
-        usize::try_from(at / 64).expect("a run has fewer items than the memory has bits")
+    fn word(item: u64) -> usize {
+        usize::try_from(item / 64).expect("a bit for each item fits into memory")
     }
 }

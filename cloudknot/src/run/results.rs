@@ -29,17 +29,17 @@ pub struct Results<T> {
     ledger: Arc<Ledger>,
     decode: Decode<T>,
     /// Position up to which the ledger has been followed.
-    at: usize,
-    given: Bits,
+    position: usize,
+    returned: Bits,
     reading: VecDeque<Reading>,
     open: Option<OpenPart>,
     /// Item at which the search for unfinished items continues.
-    left: u64,
+    next_unfinished: u64,
 }
 
 /// A read from the store, in progress or done.
 enum Reading {
-    Under(Settled, BoxFuture<'static, Result<Option<Bytes>, StoreError>>),
+    InProgress(Settled, BoxFuture<'static, Result<Option<Bytes>, StoreError>>),
     Done(Settled, Result<Option<Bytes>, StoreError>),
 }
 
@@ -56,11 +56,11 @@ impl<T> Results<T> {
         Self {
             ledger: Arc::clone(ledger),
             decode,
-            at: 0,
-            given: Bits::new(ledger.record.manifest.items),
+            position: 0,
+            returned: Bits::new(ledger.record.manifest.items),
             reading: VecDeque::new(),
             open: None,
-            left: 0,
+            next_unfinished: 0,
         }
     }
 
@@ -79,20 +79,20 @@ impl<T> Results<T> {
         std::iter::from_fn(move || wait(std::future::poll_fn(|context| Pin::new(&mut self).poll_next(context))))
     }
 
-    /// Starts reads of settled outcomes, up to the number of parallel reads that serves the store best. Returns the end of
-    /// the round once nothing is left to read.
+    /// Starts reads of settled outcomes, up to the number of parallel reads that suits the store. Returns the end of
+    /// the round once there is nothing more to read.
     fn read_ahead(&mut self, context: &Context<'_>) -> Option<End> {
         let store = &self.ledger.record.store;
         while self.reading.len() < store.parallel_reads() {
-            let settled = match self.ledger.settled(self.at, context.waker()) {
+            let settled = match self.ledger.settled(self.position, context.waker()) {
                 Ok(settled) => settled,
                 Err(end) => return end,
             };
-            self.at += 1;
+            self.position += 1;
             let key = self.ledger.record.key_of(settled);
             let store = Arc::clone(store);
             let read = Box::pin(engine::inside(Box::pin(async move { store.get(&key).await })));
-            self.reading.push_back(Reading::Under(settled, read));
+            self.reading.push_back(Reading::InProgress(settled, read));
         }
         None
     }
@@ -100,7 +100,7 @@ impl<T> Results<T> {
     /// Returns the oldest read if it is done. Polls all reads.
     fn read_done(&mut self, context: &mut Context<'_>) -> Option<(Settled, Result<Option<Bytes>, StoreError>)> {
         for reading in &mut self.reading {
-            if let Reading::Under(settled, future) = reading
+            if let Reading::InProgress(settled, future) = reading
                 && let Poll::Ready(bytes) = future.as_mut().poll(context)
             {
                 *reading = Reading::Done(*settled, bytes);
@@ -108,8 +108,8 @@ impl<T> Results<T> {
         }
         match self.reading.pop_front()? {
             Reading::Done(settled, bytes) => Some((settled, bytes)),
-            under @ Reading::Under(..) => {
-                self.reading.push_front(under);
+            reading @ Reading::InProgress(..) => {
+                self.reading.push_front(reading);
                 None
             }
         }
@@ -124,10 +124,10 @@ impl<T> Results<T> {
             let (record, settled) = (&self.ledger.record, Settled::Values(open.part));
             let damaged = |why: String| damaged_result(record, settled, &why);
             let frame = open.next_frame(damaged);
-            if self.given.get(item) {
+            if self.returned.get(item) {
                 continue;
             }
-            self.given.set(item);
+            self.returned.set(item);
             let outcome = frame.and_then(|frame| (self.decode)(&frame).map_err(|error| damaged(error.to_string())));
             return Some((index(item), outcome.map_err(without_outcome)));
         }
@@ -144,7 +144,7 @@ impl<T> Results<T> {
         let record = &self.ledger.record;
         let bytes = match bytes {
             Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => Err(damaged_result(record, settled, "it has been removed")),
+            Ok(None) => Err(damaged_result(record, settled, "the object was deleted")),
             Err(error) => Err(format!("{}; attach to the run again to read it", Error::from(error).in_one_line())),
         };
         match settled {
@@ -152,9 +152,9 @@ impl<T> Results<T> {
                 self.open = Some(OpenPart { part, next: part.first, frames: bytes });
                 None
             }
-            Settled::Failure { item, .. } if self.given.get(item) => None,
+            Settled::Failure { item, .. } if self.returned.get(item) => None,
             Settled::Failure { item, .. } => {
-                self.given.set(item);
+                self.returned.set(item);
                 let damaged = |error: serde_json::Error| damaged_result(record, settled, &error.to_string());
                 let read = bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(damaged));
                 Some((index(item), Err(read.unwrap_or_else(without_outcome))))
@@ -171,9 +171,9 @@ impl<T> Results<T> {
             End::Cancelled(why) => Failure::new(ItemErrorKind::Cancelled, why.clone()),
             End::Failed(why) => Failure::new(ItemErrorKind::Infrastructure, why.clone()),
         };
-        let item = (self.left..self.ledger.record.manifest.items).find(|&item| !self.given.get(item))?;
-        self.left = item + 1;
-        self.given.set(item);
+        let item = (self.next_unfinished..self.ledger.record.manifest.items).find(|&item| !self.returned.get(item))?;
+        self.next_unfinished = item + 1;
+        self.returned.set(item);
         Some((index(item), Err(ItemError::new(failure, 0))))
     }
 }
@@ -216,7 +216,7 @@ impl OpenPart {
         let length = frame_length(frames).map_err(|error| error.to_string());
         let cut = length.and_then(|length| match usize::try_from(length) {
             Ok(length) if length <= frames.len() => Ok(frames.split_to(length)),
-            _ => Err(format!("it is truncated: {} bytes are left of {length}", frames.len())),
+            _ => Err(format!("the object is truncated: {} of {length} bytes remain", frames.len())),
         });
         let cut = cut.map_err(damaged);
         if let Err(why) = &cut {
@@ -229,7 +229,7 @@ impl OpenPart {
 /// Error message for a result object that cannot be decoded.
 fn damaged_result(record: &Record, settled: Settled, why: &str) -> String {
     format!(
-        "cannot read `{}` in {}: {why}; remove it and attach to the run again to compute its items again",
+        "cannot read `{}` in {}: {why}; delete the object and attach to the run again to compute its items again",
         record.key_of(settled),
         record.store.describe()
     )
@@ -241,5 +241,5 @@ fn without_outcome(why: String) -> ItemError {
 }
 
 fn index(item: u64) -> usize {
-    usize::try_from(item).expect("an item of a run that this memory has bits for has an index")
+    usize::try_from(item).expect("the index of an item fits into memory")
 }

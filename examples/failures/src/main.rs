@@ -7,7 +7,7 @@ use std::num::ParseFloatError;
 use std::thread;
 use std::time::Duration;
 
-/// Returns the square root of a number that is given as text.
+/// Returns the square root of a number that is given as a string.
 #[cloudknot::remote(timeout = "2s")]
 fn square_root(text: &str) -> Result<f64, NotANumber> {
     match text {
@@ -46,7 +46,7 @@ async fn main() -> cloudknot::Result<()> {
     Ok(())
 }
 
-/// Error for a text that is not a number.
+/// Error for a string that is not a number.
 #[derive(Debug)]
 struct NotANumber {
     text: String,
@@ -70,12 +70,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn good_texts_have_roots() {
+    fn valid_numbers_have_roots() {
         assert_eq!(square_root("49").map_err(|error| error.to_string()), Ok(7.0));
     }
 
     #[test]
-    fn an_error_carries_its_cause() {
+    fn error_has_a_cause() {
         let error = square_root("nine").expect_err("not a number");
         assert_eq!(error.to_string(), "cannot read `nine` as a number");
         assert_eq!(error.source().expect("a cause").to_string(), "invalid float literal");
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "-16 has no real square root")]
-    fn a_negative_number_panics() {
+    fn negative_number_panics() {
         let _ = square_root("-16");
     }
 }

@@ -39,8 +39,8 @@ fn bisect(network: Network, seed: i32) -> Result<i32, String> {
     let graph = Graph::new(1, 2, &begins, &neighbours).map_err(|error| failed(&error))?;
     let cut = graph.set_option(Seed(seed)).part_recursive(&mut halves).map_err(|error| failed(&error))?;
     match halves.iter().sum::<i32>() {
-        in_one if 2 * in_one == nodes => Ok(cut),
-        in_one => Err(format!("{in_one} of the {nodes} nodes of {network:?} are no half")),
+        size if 2 * size == nodes => Ok(cut),
+        size => Err(format!("{size} of the {nodes} nodes of {network:?} are not half")),
     }
 }
 
@@ -59,7 +59,7 @@ async fn main() -> cloudknot::Result<ExitCode> {
     }
     println!(
         "{}",
-        if agree { "All the best are the smallest that there are." } else { "Some are not what is proven." }
+        if agree { "All best cuts equal the proven minimum." } else { "Some cuts differ from the proven minimum." }
     );
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -81,12 +81,7 @@ impl Network {
                 let (x, y) = (node % side, node / side);
                 let left_right = [(x > 0, node - 1), (x + 1 < side, node + 1)];
                 let up_down = [(y > 0, node - side), (y + 1 < side, node + side)];
-                left_right
-                    .into_iter()
-                    .chain(up_down)
-                    .filter(|(is_there, _)| *is_there)
-                    .map(|(_, other)| other)
-                    .collect()
+                left_right.into_iter().chain(up_down).filter(|(exists, _)| *exists).map(|(_, other)| other).collect()
             }
             Self::Ring(nodes) => vec![(node + 1) % nodes, (node + nodes - 1) % nodes],
         }

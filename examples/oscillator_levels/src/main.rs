@@ -23,7 +23,7 @@ const TOLERANCE: f64 = 1e-8;
 #[cloudknot::remote(vcpus = 1, memory = "512 MiB", timeout = "5m")]
 fn levels(lambda: f64) -> Result<[f64; 4], String> {
     let energies = eigenvalues(hamiltonian(lambda))?;
-    energies.first_chunk().copied().ok_or_else(|| format!("{} energies are too few", energies.len()))
+    energies.first_chunk().copied().ok_or_else(|| format!("expected at least 4 energies, found {}", energies.len()))
 }
 
 #[cloudknot::main]
@@ -37,7 +37,7 @@ async fn main() -> cloudknot::Result<ExitCode> {
         println!("{lambda:>6}  {e0:>13.9}  {e1:>13.9}  {e2:>13.9}  {e3:>13.9}");
         agree &= found.iter().zip(reference).all(|(found, reference)| (found - reference).abs() < TOLERANCE);
     }
-    println!("{}", if agree { "All agree with the reference." } else { "They differ from the reference." });
+    println!("{}", if agree { "All agree with the reference." } else { "Some differ from the reference." });
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -73,9 +73,9 @@ fn eigenvalues(mut matrix: Vec<f64>) -> Result<Vec<f64>, String> {
     let work_size = 34 * size;
     let mut info = 0;
     // SAFETY: the matrix has `size` columns of `size` numbers, and `values` and `work` have the lengths that `dsyev` requires.
-    #[expect(unsafe_code, reason = "what another language compiled is called")]
+    #[expect(unsafe_code, reason = "calls a function of LAPACK")]
     unsafe {
         lapack::dsyev(b'N', b'U', size, &mut matrix, size, &mut values, &mut work, work_size, &mut info);
     }
-    if info == 0 { Ok(values) } else { Err(format!("dsyev has failed: info = {info}")) }
+    if info == 0 { Ok(values) } else { Err(format!("cannot compute the eigenvalues: dsyev returned info = {info}")) }
 }

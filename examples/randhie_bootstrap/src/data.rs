@@ -30,7 +30,7 @@ pub fn persons() -> u16 {
 }
 
 fn parse(csv: &str) -> Vec<PersonYear> {
-    csv.lines().skip(1).map(|line| parse_row(line).expect("data/randhie.csv is as make_data.py wrote it")).collect()
+    csv.lines().skip(1).map(|line| parse_row(line).expect("data/randhie.csv is well-formed")).collect()
 }
 
 fn parse_row(line: &str) -> Option<PersonYear> {
@@ -49,21 +49,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_is_there() {
+    fn all_rows_are_parsed() {
         assert_eq!(ROWS.len(), 20_190);
         assert_eq!(persons(), 5_912);
         assert!(ROWS.windows(2).all(|two| matches!(two[1].person - two[0].person, 0 | 1)));
     }
 
     #[test]
-    fn the_first_row_is_read_as_it_is_written() {
+    fn first_row_is_parsed() {
         let first = &ROWS[0];
         assert_eq!((first.person, first.visits), (1, 0.0));
         assert_eq!(first.x.as_slice(), [4.61512, 1.0, 6.907_755, 0.0, 0.0, 13.73189, 1.0, 0.0, 0.0, 1.0]);
     }
 
     #[test]
-    fn a_row_with_too_few_numbers_is_refused() {
+    fn incomplete_row_is_rejected() {
         assert!(parse_row("1,0,4.6,1").is_none());
         assert!(parse_row("1,0,4.6,1,6.9,0,zero,13.7,1,0,0").is_none());
     }

@@ -32,7 +32,7 @@ fn resample(seed: u64) -> Result<[f64; COEFFICIENTS], FitError> {
 #[cloudknot::main]
 async fn main() -> cloudknot::Result<ExitCode> {
     let resamples = resample.map(0..u64::from(RESAMPLES)).await?;
-    let fitted = poisson::fit(&ROWS, |_| 1.0).expect("the whole data have a fit");
+    let fitted = poisson::fit(&ROWS, |_| 1.0).expect("the model fits the complete data");
 
     println!("{:8}  {:>11}  {:>11}  {:>9}  {:>9}", "", "coefficient", "Stata", "bootstrap", "clustered");
     let mut agree = true;
@@ -47,7 +47,7 @@ async fn main() -> cloudknot::Result<ExitCode> {
     }
     println!(
         "{}",
-        if agree { "All agree within their tolerances." } else { "They differ by more than their tolerances." }
+        if agree { "All agree within their tolerances." } else { "Some figures differ by more than their tolerances." }
     );
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -64,13 +64,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_always_gives_the_same_resample_and_another_seed_another() {
+    fn seed_determines_the_resample() {
         assert_eq!(resample(1), resample(1));
         assert_ne!(resample(1), resample(2));
     }
 
     #[test]
-    fn a_resample_is_near_the_whole() {
+    fn resample_is_near_the_full_fit() {
         let resampled = resample(7).expect("a fit");
         for i in 0..COEFFICIENTS {
             let distance = (resampled[i] - COEFFICIENTS_BY_STATA[i]).abs();

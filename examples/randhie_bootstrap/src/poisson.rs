@@ -12,18 +12,18 @@ use crate::data::{COEFFICIENTS, PersonYear};
 pub type Coefficients = SVector<f64, COEFFICIENTS>;
 
 /// Maximum number of Newton steps. From a start at the mean, this model converges after 6 or 7.
-const STEPS: u32 = 50;
+const MAX_STEPS: u32 = 50;
 /// Upper limit on the change of any coefficient in the last step.
 const TOLERANCE: f64 = 1e-10;
 
 /// Returns the maximum-likelihood coefficients for the visits of `rows`, with each row counted `weight` times.
 ///
 /// # Errors
-/// Fails if the variables are collinear in the rows that count, or if the method does not converge.
+/// Fails if the variables are collinear in the rows with a weight, or if the method does not converge.
 pub fn fit(rows: &[PersonYear], weight: impl Fn(&PersonYear) -> f64) -> Result<Coefficients, FitError> {
     let mut coefficients = Coefficients::zeros();
     coefficients[COEFFICIENTS - 1] = mean_visits(rows, &weight).ln();
-    for _ in 0..STEPS {
+    for _ in 0..MAX_STEPS {
         let step = newton_step(rows, &weight, &coefficients)?;
         coefficients += step;
         if step.amax() < TOLERANCE {
@@ -73,7 +73,7 @@ impl fmt::Display for FitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Collinear => write!(f, "cannot fit the model: its variables are collinear"),
-            Self::NotConverged => write!(f, "cannot fit the model: no convergence after {STEPS} steps"),
+            Self::NotConverged => write!(f, "cannot fit the model: no convergence after {MAX_STEPS} steps"),
         }
     }
 }
@@ -87,15 +87,15 @@ mod tests {
     use crate::reference::COEFFICIENTS_BY_STATA;
 
     #[test]
-    fn the_fit_agrees_with_stata() {
-        let fitted = fit(&ROWS, |_| 1.0).expect("the whole data have a fit");
-        for (ours, theirs) in fitted.iter().zip(COEFFICIENTS_BY_STATA) {
-            assert!((ours - theirs).abs() < 1e-7, "{ours} {theirs}");
+    fn fit_agrees_with_stata() {
+        let fitted = fit(&ROWS, |_| 1.0).expect("the model fits the complete data");
+        for (fitted, reference) in fitted.iter().zip(COEFFICIENTS_BY_STATA) {
+            assert!((fitted - reference).abs() < 1e-7, "{fitted} {reference}");
         }
     }
 
     #[test]
-    fn a_weight_of_two_is_a_row_counted_twice() {
+    fn weight_of_two_counts_row_twice() {
         let rows = &ROWS[..4_000];
         let weighted = fit(rows, |row| if row.person <= 100 { 2.0 } else { 1.0 }).expect("a fit");
         let twice: Vec<_> = rows
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_all_the_same_have_no_fit() {
+    fn identical_rows_are_collinear() {
         assert_eq!(fit(&ROWS[..2], |_| 1.0), Err(FitError::Collinear));
     }
 }

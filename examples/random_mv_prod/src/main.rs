@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_deviation_is_what_theory_says() {
+    fn deviation_matches_theory() {
         for b in [0.1, 1.0, 100.0] {
             let product = random_mv_prod(b);
             assert_eq!(product.len(), usize::from(SIZE));
@@ -66,14 +66,14 @@ mod tests {
     }
 
     #[test]
-    fn an_input_always_gives_the_same_value_and_another_input_another() {
+    fn value_depends_only_on_the_input() {
         assert_eq!(random_mv_prod(2.5), random_mv_prod(2.5));
         // If the seed did not depend on the input, the values would be equal after rescaling.
         assert!((random_mv_prod(1.0)[0] * 4.0 - random_mv_prod(2.0)[0]).abs() > 1e-6);
     }
 
     #[test]
-    fn linspace_has_both_ends() {
+    fn linspace_includes_both_ends() {
         assert_eq!(linspace(1.0, 2.0, 5), [1.0, 1.25, 1.5, 1.75, 2.0]);
     }
 }

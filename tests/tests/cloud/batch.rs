@@ -419,7 +419,7 @@ fn a_value_that_cannot_be_read_for_now_is_not_said_to_be_damaged() {
     seen.s3.go_on();
     let read = cloudknot_tests::trial::facts(&attached.end().stdout);
     let why = &failures(&read)[&0];
-    assert!(why.message.contains("attach to the run again") && !why.message.contains("remove it"), "{why:?}");
+    assert!(why.message.contains("attach to the run again") && !why.message.contains("delete the object"), "{why:?}");
 }
 
 #[test]
@@ -455,7 +455,7 @@ fn impossible_resources_fail_early() {
     let Some(seen) = Seen::new() else { return };
     let one = json(&doubles(1));
     let check = |arguments: &[&str], kind: &str, parts: &[&str]| seen.refuses(arguments, kind, parts);
-    check(&["attach", "20260101-000000000-000000"], "NotFound", &["20260101-000000000-000000", "check the id"]);
+    check(&["attach", "20260101-000000000-000000"], "NotFound", &["20260101-000000000-000000", "check the ID"]);
     // Knot that was clobbered.
     seen.note(|note| note["queue"] = format!("{}-gone", note["queue"].as_str().unwrap()).into());
     check(&["values", &one], "NotFound", &["cannot submit the job", "cargo knot deploy"]);

@@ -291,7 +291,7 @@ fn a_clobber_that_is_killed_leaves_what_a_dropped_one_leaves() {
     deploy();
     kill_at(middle, &account, account.knot(&CLOBBER));
     assert_eq!(left(&account), dropped);
-    check(&mut account.knot(&CLOBBER), 0, &["the Knot `sweep` is gone"]);
+    check(&mut account.knot(&CLOBBER), 0, &["deleted the Knot `sweep`"]);
     account.check_empty(&["theirs"]);
     assert!(!account.note().exists(), "maps run here again");
 }

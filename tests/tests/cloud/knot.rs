@@ -99,7 +99,7 @@ fn knot_lifecycle() {
     assert!(first.iter().all(|arn| found.contains(arn)), "{found:?} lacks {first:?}, which the change has replaced");
     assert!(!current.iter().any(|arn| found.contains(arn)), "{found:?} has {current:?}");
 
-    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["the Knot `sweep` is gone"]);
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["deleted the Knot `sweep`"]);
     assert!(!account.note().exists(), "maps run here again");
     account.check_empty(&["theirs"]);
     check(&mut account.knot(&["clobber", "sweep"]), 8, &["cannot find the Knot `sweep`"]);
@@ -244,7 +244,7 @@ fn clobber_partial_stack() {
     account.recorder.go_on();
     assert_eq!(account.left()["repositories"], Value::from(vec!["cloudknot/sweep"]));
     check(&mut account.knot(&["show", "sweep"]), 8, &["its last deploy did not finish"]);
-    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["the Knot `sweep` is gone"]);
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["deleted the Knot `sweep`"]);
     account.check_empty(&["theirs"]);
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 8, &["cannot find the Knot `sweep`"]);
 }

@@ -52,7 +52,7 @@ fn pars_lifecycle() {
     let bucket = made["bucket"].as_str().unwrap();
     account
         .script(&format!("import boto3; boto3.client('s3').put_object(Bucket='{bucket}', Key='knots/a/b', Body=b'1')"));
-    check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &["emptying the bucket", "the Pars `lab` is gone"]);
+    check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &["emptying the bucket", "deleted the Pars `lab`"]);
     account.check_empty(&[]);
     check(&mut account.knot(&["pars", "show", "lab"]), 8, &["cannot find the Pars `lab` in", "cargo knot pars list"]);
     println!("{}", account.recorder.validate());

@@ -215,7 +215,7 @@ async fn a_stored_login_is_used() {
 }
 
 #[tokio::test]
-async fn refusals_are_told_apart() {
+async fn login_errors_are_distinguished() {
     let Some(registry) = Registry::start() else { return };
     let image = image();
     let host = registry.host();
@@ -240,7 +240,7 @@ async fn refusals_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_not_there() {
+async fn unreachable_registry_is_an_error() {
     let image = image();
     let push = async |name: &str| {
         let repository = Repository::new(name).unwrap().login(Login::anonymous()).attempts(2);
@@ -257,7 +257,7 @@ async fn a_registry_that_is_not_there() {
 }
 
 #[test]
-fn names_that_cannot_be() {
+fn invalid_names() {
     let check = |name: &str, cause: &str| {
         let error = Repository::new(name).unwrap_err();
         assert_eq!(error.kind(), RegistryErrorKind::Name);
@@ -273,7 +273,7 @@ fn names_that_cannot_be() {
 }
 
 #[tokio::test]
-async fn a_connection_lost_in_a_layer_is_made_again() {
+async fn lost_connection_is_reopened() {
     let Some(registry) = Registry::start() else { return };
     let image = image();
     let proxy = Proxy::before(registry.host(), Fault::Cut { after: 200_000, times: 1 });
@@ -304,7 +304,7 @@ async fn a_connection_that_is_always_lost_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_busy_registry_is_asked_again() {
+async fn busy_registry_is_retried() {
     let Some(registry) = Registry::start() else { return };
     let check = async |to: &'static str, status: &'static str, reason: &str| {
         let proxy = Proxy::before(registry.host(), Fault::Answer { to, status, times: 2 });

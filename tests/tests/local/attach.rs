@@ -79,7 +79,7 @@ impl Stored {
         assert_eq!(failures.keys().copied().collect::<Vec<_>>(), damaged);
         for failed in failures.values() {
             assert_eq!(failed.kind, "Infrastructure");
-            for word in [why, "results/000000000004-000000000007", "remove it"] {
+            for word in [why, "results/000000000004-000000000007", "delete the object"] {
                 assert!(failed.message.contains(word), "`{word}` is not in: {}", failed.message);
             }
         }

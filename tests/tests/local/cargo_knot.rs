@@ -250,7 +250,11 @@ fn a_compiler_that_lacks_for_a_target_is_named() {
     }
     let has_apt = Path::new("/usr/bin/apt-get").exists();
     let remedy = if has_apt { "sudo apt-get install musl-tools" } else { "cargo install cargo-zigbuild" };
-    check(&mut command, 3, &[&format!("that compile a worker for `{target}`"), "a C compiler is needed too", remedy]);
+    check(
+        &mut command,
+        3,
+        &[&format!("that compile a worker for `{target}`"), "a C compiler is needed as well", remedy],
+    );
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn refused(compile: &Compile, kind: CompileErrorKind, says: &[&str]) -> CompileE
 fn a_program_has_its_functions_and_those_of_the_crates_it_names() {
     let worker = check(&compile(&REAL_ONE, package("prog")), &["triple", "double"]);
     assert_eq!((worker.package.as_str(), worker.version.as_str()), ("prog", "1.2.3"));
-    assert_eq!(worker.made_of, CargoTarget::Bin("prog".into()));
+    assert_eq!(worker.cargo_target, CargoTarget::Bin("prog".into()));
     assert_eq!(worker.package_folder, REAL_ONE.join("prog"));
     let double = &worker.functions[1];
     assert_eq!(double.id(), "prog:prog::double");
@@ -76,7 +76,7 @@ fn a_worker_without_s3_compiles_without_a_warning() {
 #[test]
 fn a_library_alone_gets_a_main() {
     let worker = check(&compile(&REAL_ONE, package("kit")), &["triple"]);
-    assert_eq!(worker.made_of, CargoTarget::Lib);
+    assert_eq!(worker.cargo_target, CargoTarget::Lib);
     assert_eq!(worker.package, "kit");
 }
 
@@ -94,7 +94,7 @@ fn features_are_those_that_are_asked_for() {
 #[test]
 fn an_example_is_a_program() {
     let worker = check(&quick(&REAL_ONE, example("prog", "sample")), &["of_the_example"]);
-    assert_eq!(worker.made_of, CargoTarget::Example("sample".into()));
+    assert_eq!(worker.cargo_target, CargoTarget::Example("sample".into()));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn nothing_changed_compiles_nothing_and_leaves_the_lock_file() {
         compile(&REAL_ONE, package(name)).run().unwrap();
         let lock = fs::read(REAL_ONE.join("Cargo.lock")).unwrap();
         let worker = compile(&REAL_ONE, package(name)).cargo_option("--locked").run().unwrap();
-        assert!(worker.fresh, "{name} was compiled again");
+        assert!(worker.up_to_date, "{name} was compiled again");
         assert!(fs::read(REAL_ONE.join("Cargo.lock")).unwrap() == lock, "the lock file changed");
     }
 }

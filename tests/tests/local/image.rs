@@ -60,7 +60,7 @@ fn order_of_labels_and_functions_does_not_matter() {
 }
 
 #[test]
-fn files_have_their_modes_and_nobodys_traces() {
+fn files_have_fixed_modes_and_no_owner() {
     let tar = layer_tar(&image());
     let mut archive = tar::Archive::new(tar.as_slice());
     let mut files = Vec::new();
@@ -86,7 +86,7 @@ fn files_have_their_modes_and_nobodys_traces() {
 }
 
 #[test]
-fn configuration_says_who_runs_what() {
+fn configuration_sets_entrypoint_user_and_labels() {
     let image = image();
     let config: Value = serde_json::from_slice(image.config()).unwrap();
     assert_eq!(config["config"]["Entrypoint"], serde_json::json!(["/worker"]));

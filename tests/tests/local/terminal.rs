@@ -88,7 +88,7 @@ fn invalid_backend_lists_candidates() {
     let output = trial().command(&["plain", &json(&printing())]).env("CLOUDKNOT_BACKEND", "nonsense").output().unwrap();
     let stderr = text(&output.stderr);
     assert!(
-        stderr.contains("`CLOUDKNOT_BACKEND` is `nonsense`") && stderr.contains("hint: it can be: local"),
+        stderr.contains("`CLOUDKNOT_BACKEND` is `nonsense`") && stderr.contains("hint: set it to local"),
         "{stderr}"
     );
 }
@@ -106,13 +106,13 @@ fn without_the_generated_main_nothing_is_printed() {
 }
 
 /// Run in progress: the program has received two values, and the other items take very long.
-struct Middle {
+struct RunInProgress {
     trial: Trial,
     started: PathBuf,
     spec: String,
 }
 
-impl Middle {
+impl RunInProgress {
     fn new() -> Self {
         let trial = trial();
         let started = trial.file("started");
@@ -122,18 +122,18 @@ impl Middle {
         Self { trial, started, spec }
     }
 
-    /// Waits for this state; `told` returns the facts that the program has printed so far.
-    fn wait(&self, told: impl Fn() -> Vec<Fact>) {
+    /// Waits for this state; `printed` returns the facts that the program has printed so far.
+    fn wait(&self, printed: impl Fn() -> Vec<Fact>) {
         wait_for("two items to start", || (counted(&self.started).len() == 2).then_some(()));
-        wait_for("two values", || (values(&told()).len() == 2).then_some(()));
+        wait_for("two values", || (values(&printed()).len() == 2).then_some(()));
     }
 
     /// Checks that the message leads to a run with the values that were done, and failures only for the unfinished
     /// items.
     #[track_caller]
-    fn check_told(&self, told: &str) {
-        assert!(told.contains("cloudknot: interrupted: 2 of 6 done and kept"), "{told}");
-        let (_, after) = told.split_once("continue with `work.attach(\"").expect(told);
+    fn check_message(&self, stderr: &str) {
+        assert!(stderr.contains("cloudknot: interrupted: 2 of 6 done and kept"), "{stderr}");
+        let (_, after) = stderr.split_once("continue with `work.attach(\"").expect(stderr);
         let (run, _) = after.split_once("\")`").unwrap();
         self.trial.wait_until_gone();
         assert!(self.trial.stored(run, "failures").is_empty(), "what was interrupted has not failed");
@@ -143,16 +143,16 @@ impl Middle {
 }
 
 #[test]
-fn an_interrupt_says_what_is_kept_and_how_to_go_on() {
-    let middle = Middle::new();
-    let mut command = middle.trial.command(&["stream", &middle.spec]);
+fn interrupt_prints_kept_items_and_resume_command() {
+    let run = RunInProgress::new();
+    let mut command = run.trial.command(&["stream", &run.spec]);
     command.env("CLOUDKNOT_PROGRESS", "plain");
-    let running = cloudknot_tests::trial::Running::start(command, &middle.trial.file(""));
-    middle.wait(|| running.facts());
+    let running = cloudknot_tests::trial::Running::start(command, &run.trial.file(""));
+    run.wait(|| running.facts());
     kill(running.pid(), Signal::INT);
     let output = running.end();
     assert_eq!(output.status.code(), Some(130));
-    middle.check_told(text(&output.stderr));
+    run.check_message(text(&output.stderr));
 }
 
 /// Values are stored together, about once a second. Values that have not been stored yet are not lost either.
@@ -267,11 +267,11 @@ fn on_a_terminal_there_is_a_bar_and_then_none() {
 
 #[test]
 fn ctrl_c_on_a_terminal() {
-    let middle = Middle::new();
-    let Some(terminal) = Terminal::run(&middle.trial, &["stream", &middle.spec]) else {
+    let run = RunInProgress::new();
+    let Some(terminal) = Terminal::run(&run.trial, &["stream", &run.spec]) else {
         return skipped("Ctrl-C on a terminal", "there is no tmux");
     };
-    middle.wait(|| facts(&std::fs::read(middle.trial.file("out")).unwrap_or_default()));
+    run.wait(|| facts(&std::fs::read(run.trial.file("out")).unwrap_or_default()));
     assert!(has_bar(&terminal.wait_for("2/6")));
     terminal.tmux(&["send-keys", "C-c"]);
     let screen = terminal.wait_for("it ended with 130");
@@ -281,5 +281,5 @@ fn ctrl_c_on_a_terminal() {
     assert_eq!(lines.iter().filter(|line| has_bar(line)).count(), 1, "{screen}");
     assert!(has_bar(lines[1]) && lines[2].starts_with("cloudknot: interrupted: "), "{screen}");
     assert_eq!(lines.len(), 5, "{screen}");
-    middle.check_told(&screen);
+    run.check_message(&screen);
 }

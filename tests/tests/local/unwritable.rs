@@ -105,7 +105,7 @@ fn a_disk_that_fills_with_results() {
     check_error(
         &facts,
         "Infrastructure",
-        &[&run, "could not continue", "No space left", "free space", "stretch.attach("],
+        &[&run, "cannot continue run", "No space left", "free space", "stretch.attach("],
     );
     let kept = values(&facts);
     assert!(!kept.is_empty() && kept.len() < 10, "{} are kept", kept.len());

@@ -27,7 +27,7 @@ fn refuses_a_knot_without_aws(walk: &Walk) {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && output.stdout.is_empty(), "{stderr}");
         assert!(
-            stderr.contains("the maps of this program run on the Knot `sweep`, and it was built without"),
+            stderr.contains("the maps of this program run on the Knot `sweep`, but the program was built without"),
             "{stderr}"
         );
         assert!(stderr.contains(hint), "{stderr}");

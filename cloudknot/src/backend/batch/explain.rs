@@ -1,5 +1,5 @@
-//! Explains why an item has no outcome although its job is over, from what Batch says about the job's attempts and from the
-//! end of its log.
+//! Explains why an item has no outcome although its job is over, from what Batch reports about the job's attempts and
+//! from the end of its log.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,39 +15,39 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::record::ledger::Ledger;
 
-/// Maximum number of children whose logs are read; the logs tend to say the same.
-const LOGS: usize = 32;
-/// Number of concurrent requests.
-const AT_ONCE: usize = 16;
+/// Maximum number of children whose logs are read; usually, the logs are alike.
+const MAX_LOGS: usize = 32;
+/// Maximum number of concurrent requests.
+const MAX_CONCURRENT: usize = 16;
 
 /// Stores a failure with the reason for each item whose job ended without an outcome for it; once all jobs are over, for
 /// each unfinished item.
-pub(super) async fn explain_ended_jobs(of: &Follower, over: bool) -> Result<()> {
-    // The last job that had the child: a job that was submitted again says more than the one before.
-    let job_of = |child: u64| of.sent.iter().rev().find(|sent| sent.children.contains(&child));
-    let id_of = |child: u64| job_of(child).map(|sent| sent.child(child));
-    let ids: Vec<String> = of.children_left().into_keys().filter_map(id_of).collect();
-    let described = of.batch.describe(&ids).await?;
+pub(super) async fn explain_ended_jobs(follower: &Follower, over: bool) -> Result<()> {
+    // The last job that ran the child: the state of a resubmitted job is newer than that of the previous one.
+    let job_of = |child: u64| follower.jobs.iter().rev().find(|job| job.children.contains(&child));
+    let id_of = |child: u64| job_of(child).map(|job| job.child_id(child));
+    let ids: Vec<String> = follower.unfinished_children().into_keys().filter_map(id_of).collect();
+    let described = follower.batch.describe(&ids).await?;
     let described: HashMap<&str, &Described> = described.iter().map(|job| (job.id.as_str(), job)).collect();
     if !over {
-        // Everything that the jobs stored before they ended is in the store by now.
-        of.ledger.refresh().await?;
+        // By now, the store contains everything that the ended jobs have stored.
+        follower.ledger.refresh().await?;
     }
     let mut explained = Vec::new();
-    for (child, items) in of.children_left() {
+    for (child, items) in follower.unfinished_children() {
         let id = id_of(child);
         let job = id.as_deref().and_then(|id| described.get(id).copied());
         if !over && !job.is_some_and(Described::is_over) {
             continue;
         }
         let mut failure =
-            job.map_or_else(|| Failure::new(ItemErrorKind::Infrastructure, "AWS Batch no longer knows its job"), why);
+            job.map_or_else(|| Failure::new(ItemErrorKind::Infrastructure, "AWS Batch no longer lists its job"), why);
         let log = match job {
-            Some(job) if explained.len() < LOGS => log_of(of, job).await,
+            Some(job) if explained.len() < MAX_LOGS => log_of(follower, job).await,
             _ => String::new(),
         };
         if failure.exit_code == Some(exit::WRONG_WORKER) {
-            let message = format!("the Knot `{}` does not fit this program: {}", of.note.knot, log.trim());
+            let message = format!("the Knot `{}` does not fit this program: {}", follower.note.knot, log.trim());
             return Err(
                 Error::new(ErrorKind::Types, message).with_hint("run `cargo knot deploy`, then the program again")
             );
@@ -55,14 +55,15 @@ pub(super) async fn explain_ended_jobs(of: &Follower, over: bool) -> Result<()> 
         if let Some(id) = id {
             failure.message = format!("{} (job {id})", failure.message);
         }
-        let error = ItemError::new(failure, of.ledger.record.scheduled.retries + 1).with_log(log);
+        let error = ItemError::new(failure, follower.ledger.record.scheduled.retries + 1).with_log(log);
         explained.push((items, Arc::new(error)));
     }
-    let each =
+    let failures =
         explained.into_iter().flat_map(|(items, error)| items.into_iter().map(move |item| (item, error.clone())));
-    let mut stored = stream::iter(each.map(|(item, error)| store(&of.ledger, item, error))).buffer_unordered(AT_ONCE);
+    let mut stored = stream::iter(failures.map(|(item, error)| store(&follower.ledger, item, error)))
+        .buffer_unordered(MAX_CONCURRENT);
     while let Some((item, error)) = stored.try_next().await? {
-        of.ledger.failed(item, &error, true);
+        follower.ledger.failed(item, &error, true);
     }
     Ok(())
 }
@@ -83,13 +84,13 @@ fn store(
 }
 
 /// Returns the end of a job's log, or the reason if the log cannot be read.
-async fn log_of(of: &Follower, job: &Described) -> String {
+async fn log_of(follower: &Follower, job: &Described) -> String {
     let stream = job.attempts.iter().rev().find_map(|attempt| attempt.log.as_deref()).or(job.log.as_deref());
-    let group = job.log_group.as_deref().unwrap_or(&of.on.log_group);
+    let group = job.log_group.as_deref().unwrap_or(&follower.settings.log_group);
     let Some(stream) = stream else { return String::new() };
-    match logs::end_of(&of.aws, group, stream).await {
+    match logs::end_of(&follower.aws, group, stream).await {
         Ok(log) => log,
-        Err(error) => format!("({error}; it is at {})", logs::page(&of.aws.region, group, stream)),
+        Err(error) => format!("({error}; the log is at {})", logs::page(&follower.aws.region, group, stream)),
     }
 }
 
@@ -97,12 +98,12 @@ async fn log_of(of: &Follower, job: &Described) -> String {
 fn why(job: &Described) -> Failure {
     let last = job.attempts.last();
     let exit_code = last.and_then(|attempt| attempt.exit_code);
-    let of_container = last.and_then(|attempt| attempt.container_reason.as_deref()).unwrap_or_default();
-    let of_attempt = last.and_then(|attempt| attempt.reason.as_deref()).unwrap_or_default();
-    let of_job = job.reason.as_deref().unwrap_or_default();
-    let any_reason_contains = |words: &str| [of_container, of_attempt, of_job].iter().any(|text| text.contains(words));
-    let first_reason =
-        [of_container, of_attempt, of_job].into_iter().find(|text| !text.is_empty()).unwrap_or("no reason is given");
+    let container_reason = last.and_then(|attempt| attempt.container_reason.as_deref()).unwrap_or_default();
+    let attempt_reason = last.and_then(|attempt| attempt.reason.as_deref()).unwrap_or_default();
+    let job_reason = job.reason.as_deref().unwrap_or_default();
+    let reasons = [container_reason, attempt_reason, job_reason];
+    let any_reason_contains = |part: &str| reasons.iter().any(|reason| reason.contains(part));
+    let first_reason = reasons.into_iter().find(|reason| !reason.is_empty()).unwrap_or("no reason is given");
     let (kind, message) = match exit_code {
         // Many kinds of ends have the exit code of SIGKILL on Batch: the reason takes precedence over the code.
         _ if any_reason_contains("OutOfMemory") => {
@@ -123,18 +124,18 @@ fn why(job: &Described) -> Failure {
         _ if any_reason_contains("Host EC2") || any_reason_contains("Spot Task was interrupted") => {
             (ItemErrorKind::Infrastructure, format!("its machine was reclaimed: {first_reason}"))
         }
-        _ if job.is_terminated => (ItemErrorKind::Cancelled, format!("its job was ended: {of_job}")),
+        _ if job.is_terminated => (ItemErrorKind::Cancelled, format!("its job was ended: {job_reason}")),
         Some(exit::INTERRUPTED) => (ItemErrorKind::Interrupted, "its worker was stopped".to_owned()),
         Some(exit::INFRASTRUCTURE) => (ItemErrorKind::Infrastructure, "its worker could not continue".to_owned()),
-        Some(exit::DONE) => (ItemErrorKind::Infrastructure, "its job succeeded, but left no outcome".to_owned()),
+        Some(exit::DONE) => (ItemErrorKind::Infrastructure, "its job succeeded, but stored no outcome".to_owned()),
         Some(137) => (ItemErrorKind::Infrastructure, "its container was killed from outside by SIGKILL".to_owned()),
         Some(code) if code > 128 => (ItemErrorKind::Crashed, format!("its worker was killed by signal {}", code - 128)),
         Some(code) => (ItemErrorKind::Infrastructure, format!("its container exited with code {code}")),
         None => (ItemErrorKind::Infrastructure, format!("its job ended before it ran: {first_reason}")),
     };
-    let times =
+    let attempts =
         if job.attempts.len() > 1 { format!(", the last of {} times", job.attempts.len()) } else { String::new() };
-    let mut failure = Failure::new(kind, message + &times);
+    let mut failure = Failure::new(kind, message + &attempts);
     failure.exit_code = exit_code;
     failure.signal = exit_code.filter(|code| *code > 128).map(|code| code - 128);
     failure
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_decides_and_not_the_code() {
+    fn reason_takes_precedence_over_exit_code() {
         let ended = "Essential container in task exited";
         let memory = "OutOfMemoryError: Container killed due to memory usage";
         check(Some(137), memory, ended, ItemErrorKind::OutOfMemory, "its container reached the memory limit");

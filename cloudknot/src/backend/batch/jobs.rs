@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Sent, submit};
+use super::{SubmittedJob, submit};
 use crate::aws::Aws;
 use crate::aws::batch::{Batch, Described};
 use crate::aws::logs;
@@ -11,20 +11,20 @@ use crate::record::Record;
 use crate::record::job::{Job, JobAttempt};
 use crate::record::ledger::Ledger;
 
-/// Returns all jobs of the run's last round that Batch still knows: plain jobs, and the children of arrays.
+/// Returns all jobs of the run's last round that Batch still lists: plain jobs, and the children of arrays.
 pub(super) async fn of(aws: &Aws, ledger: &Ledger) -> Result<Vec<Job>> {
     let batch = Batch::new(aws);
     let record = &ledger.record;
-    let Some(on) = &record.manifest.batch else { return Ok(Vec::new()) };
-    let sent = submit::sent(&batch, record, on).await?;
-    let children = sent.iter().flat_map(|sent| sent.children.clone().map(|child| (sent.child(child), child)));
+    let Some(settings) = &record.manifest.batch else { return Ok(Vec::new()) };
+    let submitted = submit::submitted_jobs(&batch, record, settings).await?;
+    let children = submitted.iter().flat_map(|job| job.children.clone().map(|child| (job.child_id(child), child)));
     let children: Vec<(String, u64)> = children.collect();
     let ids: Vec<String> = children.iter().map(|(id, _)| id.clone()).collect();
     let mut described: std::collections::HashMap<String, Described> =
         batch.describe(&ids).await?.into_iter().map(|job| (job.id.clone(), job)).collect();
     let job = |(id, child): (String, u64)| {
         let job = described.remove(&id)?;
-        Some(public(aws, job, items_of(record, child), &on.log_group))
+        Some(to_public(aws, job, items_of(record, child), &settings.log_group))
     };
     Ok(children.into_iter().filter_map(job).collect())
 }
@@ -35,16 +35,18 @@ pub(super) async fn cancel_item(aws: &Aws, ledger: &Ledger, item: u64) -> Result
     let record = &ledger.record;
     let run = &record.manifest.run;
     let refused = |why: &str| Error::new(ErrorKind::Config, format!("cannot cancel item {item} of run {run}: {why}"));
-    let Some(on) = &record.manifest.batch else { return Err(refused("it does not run on AWS Batch")) };
-    let sent = submit::sent(&batch, record, on).await?;
-    let has_it = |sent: &Sent| {
+    let Some(settings) = &record.manifest.batch else { return Err(refused("it does not run on AWS Batch")) };
+    let submitted = submit::submitted_jobs(&batch, record, settings).await?;
+    let child_with_item = |job: &SubmittedJob| {
         let child =
-            sent.children.clone().find(|child| items_of(record, *child).iter().any(|range| range.contains(&item)))?;
-        Some((sent.child(child), items_of(record, child)))
+            job.children.clone().find(|child| items_of(record, *child).iter().any(|range| range.contains(&item)))?;
+        Some((job.child_id(child), items_of(record, child)))
     };
-    let Some((id, items)) = sent.iter().rev().find_map(has_it) else { return Err(refused("it has no job")) };
+    let Some((id, items)) = submitted.iter().rev().find_map(child_with_item) else {
+        return Err(refused("it has no job"));
+    };
     if items.iter().map(|range| range.end - range.start).sum::<u64>() > 1 {
-        return Err(refused("its job has other items, too")
+        return Err(refused("its job has other items as well")
             .with_hint("submit with `.chunk(1)` to cancel items one by one, or cancel the run"));
     }
     batch.terminate(&id, "its item was cancelled").await
@@ -54,7 +56,7 @@ fn items_of(record: &Record, child: u64) -> Vec<Range<u64>> {
     record.scheduled.slice(child * record.manifest.chunk, record.manifest.chunk)
 }
 
-fn public(aws: &Aws, job: Described, items: Vec<Range<u64>>, group: &str) -> Job {
+fn to_public(aws: &Aws, job: Described, items: Vec<Range<u64>>, group: &str) -> Job {
     let group = job.log_group.clone().unwrap_or_else(|| group.to_owned());
     let page = |stream: &Option<String>| Some(logs::page(&aws.region, &group, stream.as_deref()?));
     let attempts = job.attempts.iter().map(|attempt| JobAttempt {

@@ -7,23 +7,23 @@ use std::time::{Duration, SystemTime};
 
 use cloudknot_runtime::contract::{BatchResources, Manifest, Resources, Task};
 
-use super::{AT_ONCE, Follower, Sent, environment, store_of};
+use super::{Follower, MAX_CONCURRENT, SubmittedJob, environment, store_of};
 use crate::aws::batch::{self, Batch, JobRequest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::knot_note::KnotNote;
 use crate::record::Record;
 use crate::record::ledger::End;
 
-/// Maximum time until a submitted job can be found by its name.
-const UNSEEN: Duration = Duration::from_secs(30);
+/// Maximum time after which a submitted job can be found by its name.
+const JOB_VISIBILITY_DELAY: Duration = Duration::from_secs(30);
 /// Time added to the timeouts of a job's items, for the work around them; also the minimum timeout that Batch accepts.
-const MARGIN: Duration = Duration::from_mins(1);
+const TIMEOUT_MARGIN: Duration = Duration::from_mins(1);
 
 impl Follower {
     /// Ensures that every child of the round with missing items has a job. Returns the end of the round if it has ended.
     pub(super) async fn begin(&mut self) -> Result<Option<End>> {
         let all = 0..children(&self.ledger.record);
-        if self.fresh {
+        if self.is_new {
             let jobs = all.end;
             self.submit(vec![all]).await?;
             self.announce(jobs);
@@ -33,7 +33,8 @@ impl Follower {
         if self.ledger.missing().is_empty() {
             return Ok(Some(End::Complete));
         }
-        // The program that cancelled the round, or saw too many items fail, may have been killed before it ended the jobs.
+        // The program that cancelled the round, or recorded too many failed items, may have been killed before it ended
+        // the jobs.
         self.ledger.enforce_max_failures();
         if self.ledger.is_cancelled().await? {
             self.ledger.control.stop.store(true, Ordering::Relaxed);
@@ -43,9 +44,9 @@ impl Follower {
         }
         // Stored outcomes can be read even if this fails, so the error ends the round and is not returned.
         Ok(self.resume().await.err().map(|error| {
-            let gone = "the queue or the job definition that the run was submitted with is gone: stored results stay \
-            readable; map the remaining inputs again";
-            let error = if error.kind() == ErrorKind::NotFound { error.with_hint(gone) } else { error };
+            let hint = "the queue or the job definition that the run was submitted with no longer exists: stored results \
+                        stay readable; map the remaining inputs again";
+            let error = if error.kind() == ErrorKind::NotFound { error.with_hint(hint) } else { error };
             End::Failed(error.in_one_line())
         }))
     }
@@ -53,23 +54,23 @@ impl Follower {
     /// Submits the children that have no job, for a run that was submitted before.
     async fn resume(&mut self) -> Result<()> {
         self.find_jobs().await?;
-        let left = self.children_left();
+        let unfinished = self.unfinished_children();
         let Record { manifest, scheduled, .. } = &self.ledger.record;
-        let has_job = |child: &u64| self.sent.iter().any(|sent| sent.children.contains(child));
-        let without: Vec<u64> = left.keys().copied().filter(|child| !has_job(child)).collect();
-        // Children without any outcome need not search the store for one: that has just been done for them.
+        let has_job = |child: &u64| self.jobs.iter().any(|job| job.children.contains(child));
+        let without_job: Vec<u64> = unfinished.keys().copied().filter(|child| !has_job(child)).collect();
+        // A worker needs to search the store for outcomes only if its child has some: the store was just listed.
         let items = |child: u64| scheduled.slice(child * manifest.chunk, manifest.chunk).into_iter().flatten().count();
-        self.fresh = without.iter().all(|child| left[child].len() == items(*child));
-        self.submit(ranges(&without)).await?;
-        self.announce(left.len() as u64);
+        self.is_new = without_job.iter().all(|child| unfinished[child].len() == items(*child));
+        self.submit(ranges(&without_job)).await?;
+        self.announce(unfinished.len() as u64);
         Ok(())
     }
 
-    /// Adds the jobs of this round that were not known yet, whichever program submitted them.
+    /// Adds the jobs of this round that are not in the list yet, whichever program submitted them.
     pub(super) async fn find_jobs(&mut self) -> Result<()> {
-        for found in sent(&self.batch, &self.ledger.record, &self.on).await? {
-            if self.sent.iter().all(|sent| sent.id != found.id) {
-                self.sent.push(found);
+        for found in submitted_jobs(&self.batch, &self.ledger.record, &self.settings).await? {
+            if self.jobs.iter().all(|job| job.id != found.id) {
+                self.jobs.push(found);
             }
         }
         Ok(())
@@ -83,21 +84,21 @@ impl Follower {
 
     /// Submits these children of the round.
     async fn submit(&mut self, children: Vec<Range<u64>>) -> Result<()> {
-        let largest = if self.on.independent { 1 } else { batch::MAX_ARRAY_SIZE };
-        let pieces: Vec<_> = children.into_iter().flat_map(|range| split(range, largest)).collect();
-        for pieces in pieces.chunks(AT_ONCE) {
+        let max_children = if self.settings.independent { 1 } else { batch::MAX_ARRAY_SIZE };
+        let pieces: Vec<_> = children.into_iter().flat_map(|range| split(range, max_children)).collect();
+        for pieces in pieces.chunks(MAX_CONCURRENT) {
             let orders: Vec<JobRequest> = pieces.iter().map(|piece| self.order(piece)).collect();
             let submitted = futures_util::future::join_all(orders.iter().map(|order| self.batch.submit(order))).await;
             for (id, piece) in submitted.into_iter().zip(pieces) {
-                let id = id.map_err(|error| self.of_run(error))?;
-                self.sent.push(Sent::new(id, piece.clone()));
+                let id = id.map_err(|error| self.with_resume_hint(error))?;
+                self.jobs.push(SubmittedJob::new(id, piece.clone()));
             }
         }
         Ok(())
     }
 
-    /// Adds the hint that the run is recorded and can be resumed, unless its Knot is gone.
-    fn of_run(&self, error: Error) -> Error {
+    /// Adds the hint that the run is recorded and can be resumed, unless its Knot no longer exists.
+    fn with_resume_hint(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::NotFound {
             return error;
         }
@@ -110,11 +111,11 @@ impl Follower {
     fn order(&self, children: &Range<u64>) -> JobRequest {
         let Record { manifest, round, scheduled, .. } = &self.ledger.record;
         let task = manifest.task(store_of(&self.note), *round, scheduled.retries, children.start);
-        let task = Task { has_no_outcomes: self.fresh, ..task };
+        let task = Task { has_no_outcomes: self.is_new, ..task };
         JobRequest {
             name: format!("{}{}", name_of_round(&self.ledger.record), children.start),
-            queue: self.on.queue.clone(),
-            definition: self.on.job_definition.clone(),
+            queue: self.settings.queue.clone(),
+            definition: self.settings.job_definition.clone(),
             children: children.end - children.start,
             environment: environment(manifest, &task),
             resources: self.resources(*round),
@@ -134,21 +135,21 @@ impl Follower {
     }
 
     /// Returns the round's children that have items without an outcome, with those items.
-    pub(super) fn children_left(&self) -> BTreeMap<u64, Vec<u64>> {
+    pub(super) fn unfinished_children(&self) -> BTreeMap<u64, Vec<u64>> {
         let Record { manifest, scheduled, .. } = &self.ledger.record;
         let missing = self.ledger.missing();
-        let mut left: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-        let mut before = 0;
+        let mut unfinished: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        let mut preceding = 0;
         for range in &scheduled.items {
             let first = missing.partition_point(|missing| missing.end <= range.start);
             for missing in missing[first..].iter().take_while(|missing| missing.start < range.end) {
                 for item in missing.start.max(range.start)..missing.end.min(range.end) {
-                    left.entry((before + item - range.start) / manifest.chunk).or_default().push(item);
+                    unfinished.entry((preceding + item - range.start) / manifest.chunk).or_default().push(item);
                 }
             }
-            before += range.end - range.start;
+            preceding += range.end - range.start;
         }
-        left
+        unfinished
     }
 }
 
@@ -163,40 +164,46 @@ fn children(record: &Record) -> u64 {
 }
 
 /// Returns the jobs of this round, found in Batch by their names.
-pub(super) async fn sent(batch: &Batch, record: &Record, on: &BatchResources) -> Result<Vec<Sent>> {
-    let begins = name_of_round(record);
-    let mut found = batch.named(&on.queue, &begins).await?;
+pub(super) async fn submitted_jobs(
+    batch: &Batch,
+    record: &Record,
+    settings: &BatchResources,
+) -> Result<Vec<SubmittedJob>> {
+    let prefix = name_of_round(record);
+    let mut found = batch.named(&settings.queue, &prefix).await?;
     if found.is_empty() && is_young(&record.manifest) {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        found = batch.named(&on.queue, &begins).await?;
+        found = batch.named(&settings.queue, &prefix).await?;
     }
     let all = children(record);
-    let sent = found.into_iter().filter_map(|job| {
-        let first: u64 = job.name.strip_prefix(&begins)?.parse().ok()?;
-        Some(Sent::new(job.id, first..first + job.size.unwrap_or(1)))
+    let jobs = found.into_iter().filter_map(|job| {
+        let first: u64 = job.name.strip_prefix(&prefix)?.parse().ok()?;
+        Some(SubmittedJob::new(job.id, first..first + job.size.unwrap_or(1)))
     });
-    Ok(sent.filter(|sent| sent.children.end <= all).collect())
+    Ok(jobs.filter(|job| job.children.end <= all).collect())
 }
 
-/// Returns whether the run was created less than [`UNSEEN`] ago. Its program may have been killed just after it submitted a
-/// job that cannot be found yet.
+/// Returns whether the run was created less than [`JOB_VISIBILITY_DELAY`] ago. Its program may have been killed just
+/// after it submitted a job that cannot be found yet.
 fn is_young(manifest: &Manifest) -> bool {
     let created = humantime::parse_rfc3339(&manifest.created).ok();
-    created.and_then(|created| SystemTime::now().duration_since(created).ok()).is_some_and(|age| age < UNSEEN)
+    created
+        .and_then(|created| SystemTime::now().duration_since(created).ok())
+        .is_some_and(|age| age < JOB_VISIBILITY_DELAY)
 }
 
 /// Returns the timeout of a job. The supervisor in the job enforces the timeouts of the items, so this one is for a worker
 /// that hangs.
 fn timeout(manifest: &Manifest, retries: u32) -> Option<Duration> {
-    let each = Duration::from_millis(manifest.timeout_ms?).saturating_mul(retries.saturating_add(1));
-    let turns = manifest.chunk.div_ceil(u64::from(manifest.parallel));
-    Some(each.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX)).saturating_add(MARGIN))
+    let per_item = Duration::from_millis(manifest.timeout_ms?).saturating_mul(retries.saturating_add(1));
+    let batches = manifest.chunk.div_ceil(u64::from(manifest.parallel));
+    Some(per_item.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX)).saturating_add(TIMEOUT_MARGIN))
 }
 
 /// Splits a range into pieces of at most this size, as even as possible: an array cannot have only one child.
-fn split(range: Range<u64>, largest: u64) -> Vec<Range<u64>> {
+fn split(range: Range<u64>, max_len: u64) -> Vec<Range<u64>> {
     let length = range.end - range.start;
-    let pieces = length.div_ceil(largest);
+    let pieces = length.div_ceil(max_len);
     let bound = |piece: u64| range.start + piece * (length / pieces) + piece.min(length % pieces);
     (0..pieces).map(|piece| bound(piece)..bound(piece + 1)).collect()
 }
@@ -219,7 +226,7 @@ mod tests {
 
     #[allow(clippy::single_range_in_vec_init)]
     #[test]
-    fn arrays_are_even_and_none_has_one_child() {
+    fn ranges_are_split_evenly() {
         assert_eq!(split(0..1, 10_000), [0..1]);
         assert_eq!(split(0..20, 10_000), [0..20]);
         assert_eq!(split(0..10_001, 10_000), [0..5_001, 5_001..10_001]);
@@ -228,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_in_a_row_are_one_range() {
+    fn consecutive_numbers_form_one_range() {
         assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), [0..3, 5..6, 7..9]);
         assert!(ranges(&[]).is_empty());
     }

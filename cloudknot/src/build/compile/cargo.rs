@@ -33,8 +33,8 @@ pub(super) struct Resolved {
 
 impl Compile {
     pub(super) fn toolchain(&self) -> Result<Toolchain, CompileError> {
-        let here = std::env::current_dir().map_err(io("find the current folder", "."))?;
-        Toolchain::of(&self.folder.as_ref().map_or_else(|| here.clone(), |folder| here.join(folder)))
+        let current = std::env::current_dir().map_err(io("find the current folder", "."))?;
+        Toolchain::of(&self.folder.as_ref().map_or_else(|| current.clone(), |folder| current.join(folder)))
     }
 
     /// Reads the metadata with a worker's flags, since the dependencies of a worker differ from those of the host.
@@ -42,11 +42,11 @@ impl Compile {
         let triple = self.target.clone().unwrap_or_else(|| self.arch.musl());
         let arch = platform::arch_of(&triple)?;
         if arch != self.arch && self.arch != Arch::default() {
-            let refused = format!("cannot compile for both {} and `{triple}`", self.arch.rust_name());
-            return Err(CompileError::new(CompileErrorKind::Settings, refused).with_hint("name one of them"));
+            let message = format!("cannot compile for both {} and `{triple}`", self.arch.rust_name());
+            return Err(CompileError::new(CompileErrorKind::Settings, message).with_hint("set only one of them"));
         }
-        let user = flags::of_the_user(toolchain, &triple)?;
-        let rustflags = flags::encode(flags::of_a_worker(self.dynamic).into_iter().chain(user))?;
+        let user = flags::user_flags(toolchain, &triple)?;
+        let rustflags = flags::encode(flags::worker_flags(self.dynamic).into_iter().chain(user))?;
         toolchain.metadata(&self.selection, &triple, &rustflags, &self.cargo_options)
     }
 
@@ -70,7 +70,7 @@ impl Compile {
 
 impl Program {
     fn selected(&self) -> Selected<'_> {
-        self.compile.selection.find(&self.cargo.metadata).expect("it was found in the same metadata before")
+        self.compile.selection.find(&self.cargo.metadata).expect("`resolve` has found the target in the same metadata")
     }
 }
 

@@ -1,4 +1,4 @@
-//! The options of a compilation, and the descriptions that it gives. Plain data: this module does not run cargo.
+//! The options of a compilation, and descriptions of its results. Plain data: this module does not run cargo.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -106,7 +106,7 @@ impl Arch {
     }
 }
 
-/// Way to enable the feature `aws` of cloudknot. `Display` gives the options of cargo, or the command.
+/// Way to enable the feature `aws` of cloudknot. `Display` writes the options of cargo, or the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AwsFeature {

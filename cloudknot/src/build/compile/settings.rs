@@ -149,12 +149,12 @@ impl Settings {
     }
 }
 
-/// Takes these settings out of a table.
+/// Removes these settings from a table, and returns them.
 fn part(table: &mut Map<String, Value>, settings: &[Setting]) -> Value {
     settings.iter().filter_map(|setting| table.remove_entry(&setting.key())).collect()
 }
 
-#[expect(clippy::ref_option, reason = "a check takes the value as it is declared")]
+#[expect(clippy::ref_option, reason = "a check receives the value as it is declared")]
 fn portable_cpu(key: &str, cpu: &Option<String>) -> error::Result<()> {
     if cpu.as_deref() != Some("native") {
         return Ok(());
@@ -163,7 +163,7 @@ fn portable_cpu(key: &str, cpu: &Option<String>) -> error::Result<()> {
     Err(Error::new(ErrorKind::Config, message).with_hint("name a CPU that they have, such as \"x86-64-v3\""))
 }
 
-#[expect(clippy::ref_option, reason = "a check takes the value as it is declared")]
+#[expect(clippy::ref_option, reason = "a check receives the value as it is declared")]
 fn known_level(key: &str, level: &Option<OptLevel>) -> error::Result<()> {
     match level {
         Some(OptLevel::Speed(4..)) => {

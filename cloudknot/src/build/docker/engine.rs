@@ -34,7 +34,7 @@ pub(super) async fn connect_to(host: Option<&str>) -> Result<Engine, DockerError
         Some(host) => Docker::connect_with_host(host),
         None => Docker::connect_with_local_defaults(),
     };
-    // An engine refuses an API version newer than its own, so the version is negotiated.
+    // An engine rejects an API version newer than its own, so the version is negotiated.
     let docker = docker.map_err(failed)?.negotiate_version().await.map_err(failed)?;
     Ok(Engine { docker, logins: None })
 }
@@ -98,8 +98,8 @@ impl Engine {
 
     /// Pulls the image for this architecture, unless the engine has it. Returns its name.
     async fn pull(&self, name: &str, architecture: Architecture) -> Result<String, DockerError> {
-        let have = self.docker.inspect_image(name).await;
-        if have.is_ok_and(|image| image.architecture.as_deref() == Some(architecture.docker())) {
+        let present = self.docker.inspect_image(name).await;
+        if present.is_ok_and(|image| image.architecture.as_deref() == Some(architecture.docker())) {
             return Ok(name.to_owned());
         }
         let (from, tag) = split(name);
@@ -133,10 +133,10 @@ impl Engine {
             match lines.try_next().await {
                 Ok(Some(line)) => {
                     output.extend(line.stream);
-                    id = line.aux.and_then(|made| made.id).or(id);
+                    id = line.aux.and_then(|image| image.id).or(id);
                 }
                 Ok(None) => break,
-                // The engine's error names the step that failed; only the output of that step says why.
+                // The engine's error names the step that failed; the output of that step contains the reason.
                 Err(source) => {
                     return Err(DockerError {
                         operation: operation(),
@@ -151,7 +151,7 @@ impl Engine {
         })
     }
 
-    /// Returns the stored credentials for the registry of an image, with the name by which the engine asks for them.
+    /// Returns the stored credentials for the registry of an image, with the name under which the engine expects them.
     /// Credentials that cannot be read count as none, as in Docker: most images need none.
     async fn login(&self, image: &str) -> Option<(String, DockerCredentials)> {
         let found = stored::of_image(self.logins.as_deref(), image).await;
@@ -159,8 +159,8 @@ impl Engine {
             .inspect_err(|error| tracing::warn!(image, ?error, "the engine is given no login for the image"))
             .ok()??;
         // bollard encodes the credentials in the standard base64 alphabet, and the engine decodes the URL-safe one. The two
-        // differ only for `?`, `>` and `~` in some positions: a password with one of them may not be accepted, and the hint
-        // says what to do then.
+        // differ only for `?`, `>` and `~` in some positions: a password with one of them may be rejected, and the hint
+        // of that error has a workaround.
         let mut login = DockerCredentials { serveraddress: Some(registry.clone()), ..DockerCredentials::default() };
         match found {
             DockerCredential::UsernamePassword(user, password) => {
@@ -177,9 +177,9 @@ impl Engine {
             source,
         };
         let mut file = tempfile::tempfile().map_err(|error| failed(error.into()))?;
-        let mut pieces = std::pin::pin!(self.docker.export_image(name));
-        while let Some(piece) = pieces.try_next().await.map_err(|error| failed(error.into()))? {
-            std::io::Write::write_all(&mut file, &piece).map_err(|error| failed(error.into()))?;
+        let mut chunks = std::pin::pin!(self.docker.export_image(name));
+        while let Some(chunk) = chunks.try_next().await.map_err(|error| failed(error.into()))? {
+            std::io::Write::write_all(&mut file, &chunk).map_err(|error| failed(error.into()))?;
         }
         // Compressing a large base takes many seconds and must not block other tasks.
         let read = tokio::task::spawn_blocking(move || export::read(file));
@@ -189,7 +189,7 @@ impl Engine {
 
 impl DockerError {
     fn new(operation: Operation, source: EngineError) -> Self {
-        // The crate's own text names the status and not the image; the engine's message is more useful.
+        // The message of bollard contains the status but not the image; the engine's message is more useful.
         let source: Box<dyn Error + Send + Sync> = match source {
             EngineError::DockerResponseServerError { message, .. } => message.into(),
             EngineError::DockerStreamError { error } => error.into(),
@@ -202,8 +202,8 @@ impl DockerError {
 /// Returns the socket of a rootless engine, if there is one and no other engine's socket.
 fn rootless() -> Option<String> {
     let socket = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?).join("docker.sock");
-    let only = socket.exists() && !Path::new("/var/run/docker.sock").exists();
-    only.then(|| format!("unix://{}", socket.display()))
+    let is_only_socket = socket.exists() && !Path::new("/var/run/docker.sock").exists();
+    is_only_socket.then(|| format!("unix://{}", socket.display()))
 }
 
 /// Splits a name into repository and tag. A colon before a slash belongs to a port, and a name with a digest needs no tag.

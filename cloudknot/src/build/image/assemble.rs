@@ -37,14 +37,15 @@ pub(super) fn save_tar(image: &Image, path: &Path, names: &[String]) -> Result<(
 
 impl ImageOptions {
     fn all_labels(&self) -> HashMap<String, String> {
-        let ours = [
+        let own_labels = [
             ("org.opencontainers.image.title", self.title.clone()),
             ("org.opencontainers.image.version", self.version.clone()),
             ("cloudknot.version", env!("CARGO_PKG_VERSION").to_owned()),
             ("cloudknot.functions", self.functions.join(",")),
         ];
-        let ours = ours.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value));
-        ours.chain(self.labels.clone()).collect()
+        let own_labels =
+            own_labels.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value));
+        own_labels.chain(self.labels.clone()).collect()
     }
 }
 
@@ -87,8 +88,8 @@ impl Image {
             return Err(ImageError::OtherArchitecture { base: base.architecture, worker: architecture });
         }
         base.check_for(worker)?;
-        let wanted = !options.ca_bundles.is_empty() || !base.layers.iter().any(Layer::has_authorities);
-        let authorities = wanted.then(|| authorities::bundle(&options.ca_bundles)).transpose()?;
+        let needs_authorities = !options.ca_bundles.is_empty() || !base.layers.iter().any(Layer::has_authorities);
+        let authorities = needs_authorities.then(|| authorities::bundle(&options.ca_bundles)).transpose()?;
         let layer = Layer::of_tar(&layer::tar(worker, authorities.as_deref()));
         let mut configuration = base.configuration();
         let mut config = configuration.config().clone().unwrap_or_default();
@@ -103,12 +104,13 @@ impl Image {
         Ok(Self::of_parts(&configuration, layers, architecture, worker.len()))
     }
 
-    /// Returns an error if the base lacks a shared library that the worker needs, since the worker would end at startup.
+    /// Returns an error if the base lacks a shared library that the worker needs, without which the worker cannot
+    /// start.
     fn check_for(&self, worker: &[u8]) -> Result<(), ImageError> {
         let unreadable = |_| ImageError::NotAWorker { found: "not a readable executable" };
         let mut missing = elf::needs(&ElfFile64::parse(worker).map_err(unreadable)?).map_err(unreadable)?;
-        let here = |path: &String| self.layers.iter().any(|layer| layer.may_have_library(file_name(path)));
-        missing.retain(|path| !here(path));
+        let is_present = |path: &String| self.layers.iter().any(|layer| layer.may_have_library(file_name(path)));
+        missing.retain(|path| !is_present(path));
         if missing.is_empty() { Ok(()) } else { Err(ImageError::MissingLibraries { missing }) }
     }
 
@@ -131,7 +133,7 @@ impl Image {
             .config(descriptor(MediaType::ImageConfig, &config))
             .layers(layers.iter().map(|layer| descriptor(MediaType::ImageLayerGzip, &layer.blob)).collect::<Vec<_>>())
             .build()
-            .expect("an image's manifest has all that it needs");
+            .expect("all required fields of the manifest are set");
         let labels = configuration.labels_of_config().into_iter().flatten();
         Self {
             manifest: Blob::new(json(&manifest)),
@@ -147,7 +149,7 @@ impl Image {
         serde_json::from_slice(&self.config.bytes).expect("the configuration was written by this program")
     }
 
-    /// Returns the same tar, in memory.
+    /// Returns the tar that [`save_tar`](Image::save_tar) writes, in memory.
     pub(crate) fn tar(&self, names: &[String]) -> Bytes {
         let mut tar = Vec::new();
         archive::write(self, names, &mut tar).expect("writing to memory does not fail");
@@ -170,7 +172,7 @@ pub(super) fn configure(architecture: Architecture, layer: &Layer, options: &Ima
         .rootfs(rootfs([layer]))
         .history([history()])
         .build()
-        .expect("an image's configuration has all that it needs")
+        .expect("all required fields of the configuration are set")
 }
 
 /// Configures the image to start the worker as an unprivileged user, in a folder that is writable.
@@ -194,24 +196,24 @@ fn rootfs<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> oci_spec::image::R
         .typ("layers")
         .diff_ids(layers.into_iter().map(|layer| layer.diff_id.clone()).collect::<Vec<_>>())
         .build()
-        .expect("the file system has all that it needs")
+        .expect("all required fields of the root file system are set")
 }
 
 // Some tools expect one history entry for each layer. A time would change the digest.
 fn history() -> oci_spec::image::History {
-    HistoryBuilder::default().created_by("cloudknot").build().expect("nothing is required of a line of history")
+    HistoryBuilder::default().created_by("cloudknot").build().expect("a history entry has no required fields")
 }
 
 fn descriptor(media_type: MediaType, blob: &Blob) -> Descriptor {
-    let digest: Digest = blob.digest.parse().expect("our digests are well-formed");
+    let digest: Digest = blob.digest.parse().expect("digests of this crate are well-formed");
     Descriptor::new(media_type, blob.bytes.len() as u64, digest)
 }
 
 /// Serializes to JSON with sorted keys: labels come from a hash map, whose order differs between two runs.
 pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
-    let mut value = serde_json::to_value(value).expect("these types have a form in JSON");
+    let mut value = serde_json::to_value(value).expect("these types serialize to JSON");
     value.sort_all_objects();
-    serde_json::to_vec(&value).expect("a JSON value has a text")
+    serde_json::to_vec(&value).expect("a JSON value can be serialized")
 }
 
 /// Returns the header of a tar's entry, without anything that differs between two machines.

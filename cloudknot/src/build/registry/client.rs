@@ -30,11 +30,11 @@ use classify::classify;
 use watch::Watch;
 
 /// Number of bytes handed to the connection, and reported as sent, at once.
-const PIECE: usize = 64 * 1024;
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-const LONGEST_WAIT: Duration = Duration::from_secs(8);
-/// Default number of attempts: about 24 seconds of waiting in all.
-const ATTEMPTS: u32 = 8;
+const CHUNK_SIZE: usize = 64 * 1024;
+const INITIAL_WAIT: Duration = Duration::from_millis(250);
+const MAX_WAIT: Duration = Duration::from_secs(8);
+/// Default maximum number of attempts: about 24 seconds of waiting in all.
+const MAX_ATTEMPTS: u32 = 8;
 /// Time without progress after which a connection counts as lost.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -50,8 +50,8 @@ pub(super) fn repository(name: &str) -> Result<Repository, RegistryError> {
         reference,
         login: Login::default(),
         ca_bundles: Vec::new(),
-        attempts: ATTEMPTS,
-        patience: IDLE_TIMEOUT,
+        attempts: MAX_ATTEMPTS,
+        timeout: IDLE_TIMEOUT,
         on_progress: Arc::new(|_| ()),
     })
 }
@@ -63,7 +63,7 @@ pub(super) async fn push(repository: &Repository, image: &Image, tags: &[&str]) 
     let own_tag = &digest["sha256:".len()..][..12];
     let tags = if tags.is_empty() { &[own_tag][..] } else { tags };
     let mut sent_bytes = 0;
-    // A tag is written last, so a tag that already refers to the image implies that everything it refers to is there.
+    // A tag is written last, so a tag that already refers to the image implies that everything it refers to exists.
     let mut complete = false;
     for tag in tags {
         let reference = repository.tagged(tag)?;
@@ -120,7 +120,7 @@ impl Repository {
         }
         let client = Client::try_from(self.config(&authorities));
         let client = client.map_err(|error| self.failed(&format!("set up a connection to `{registry}`"), &error))?;
-        let watch = Arc::new(Watch::new(self.patience));
+        let watch = Arc::new(Watch::new(self.timeout));
         let mut session = Session { repository: self, client, auth, bearer: None, authorities, watch };
         session.bearer = session
             .attempt(&format!("log in to `{registry}`"), || {
@@ -145,7 +145,7 @@ impl Repository {
             } else {
                 ClientProtocol::Https
             },
-            // In one piece, as Docker and containerd send it: several registries do not accept uploads in pieces.
+            // In one request, as in Docker and containerd: several registries do not accept uploads in chunks.
             use_monolithic_push: true,
             extra_root_certificates: authorities.iter().map(certificate).collect(),
             connect_timeout: Some(Duration::from_secs(10)),
@@ -176,7 +176,7 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, OciDistributionError>
 impl Session<'_> {
     /// Runs an operation, and repeats it after a pause while it fails with a transient error.
     async fn attempt<'f, T>(&self, action: &str, mut once: impl FnMut() -> Answer<'f, T>) -> Result<T, RegistryError> {
-        let mut wait = FIRST_WAIT;
+        let mut wait = INITIAL_WAIT;
         let mut failed = 0;
         loop {
             self.watch.begin();
@@ -185,17 +185,17 @@ impl Session<'_> {
                     Ok(value) => return Ok(value),
                     Err(error) => self.repository.failed(action, &error),
                 },
-                () = self.watch.over() => {
-                    RegistryError::stalled(action, self.repository.reference.registry(), self.watch.patience())
+                () = self.watch.expired() => {
+                    RegistryError::stalled(action, self.repository.reference.registry(), self.watch.timeout())
                 }
             };
             failed += 1;
-            if !error.kind().is_passing() || failed >= self.repository.attempts {
+            if !error.kind().is_transient() || failed >= self.repository.attempts {
                 return Err(error);
             }
             self.report(&Progress::Retrying { action, reason: &error.reason(), failed, wait });
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+            wait = (wait * 2).min(MAX_WAIT);
         }
     }
 
@@ -231,15 +231,15 @@ impl Session<'_> {
     }
 
     /// Sends a blob unless the registry has it. Returns whether it was sent. On a later attempt the registry may have it, if
-    /// only its answer was lost.
+    /// only the response was lost.
     async fn send_blob(&self, blob: &Blob) -> Result<bool, OciDistributionError> {
         let reference = &self.repository.reference;
         if self.client.blob_exists(reference, &blob.digest).await? {
             return Ok(false);
         }
         let size = blob.bytes.len() as u64;
-        let pieces = pieces(blob.clone(), self.repository.on_progress.clone(), self.watch.clone());
-        self.client.push_blob_stream(reference, stream::iter(pieces), &blob.digest, Some(size)).await?;
+        let chunks = chunks(blob.clone(), self.repository.on_progress.clone(), self.watch.clone());
+        self.client.push_blob_stream(reference, stream::iter(chunks), &blob.digest, Some(size)).await?;
         Ok(true)
     }
 
@@ -276,16 +276,16 @@ impl Session<'_> {
     }
 }
 
-fn pieces(
+fn chunks(
     blob: Blob,
     on_progress: Arc<OnProgress>,
     watch: Arc<Watch>,
 ) -> impl Iterator<Item = Result<Bytes, OciDistributionError>> + Send + 'static {
     let bytes = blob.bytes.len();
-    (0..bytes).step_by(PIECE).map(move |start| {
-        let end = bytes.min(start + PIECE);
-        let goes_on = if end == bytes { Watch::sent } else { Watch::moved };
-        goes_on(&watch);
+    (0..bytes).step_by(CHUNK_SIZE).map(move |start| {
+        let end = bytes.min(start + CHUNK_SIZE);
+        let record = if end == bytes { Watch::sent } else { Watch::progressed };
+        record(&watch);
         on_progress(&Progress::Sending { digest: &blob.digest, sent: end as u64, bytes: bytes as u64 });
         Ok(blob.bytes.slice(start..end))
     })

@@ -29,13 +29,13 @@ pub enum RegistryErrorKind {
     NotFound,
     /// The stored login, or a file of authorities, cannot be read.
     Configuration,
-    /// The registry refused for another reason.
+    /// The registry rejected the request for another reason.
     Refused,
 }
 
 impl RegistryErrorKind {
     /// Returns `true` if the error is transient, so that a retry may succeed.
-    pub(super) fn is_passing(self) -> bool {
+    pub(super) fn is_transient(self) -> bool {
         matches!(self, Self::Connection | Self::Busy)
     }
 }
@@ -71,9 +71,9 @@ impl RegistryError {
         }
     }
 
-    /// Returns the error for an operation without progress for the duration of `patience`.
-    pub(super) fn stalled(action: &str, registry: &str, patience: Duration) -> Self {
-        let seconds = patience.as_secs();
+    /// Returns the error for an operation without progress for the duration of `timeout`.
+    pub(super) fn stalled(action: &str, registry: &str, timeout: Duration) -> Self {
+        let seconds = timeout.as_secs();
         Self {
             kind: RegistryErrorKind::Connection,
             message: format!("cannot {action}"),
@@ -139,7 +139,7 @@ impl RegistryError {
     }
 }
 
-/// Part of a hint. A layer that was not sent completely starts again.
+/// Part of a hint. A partially sent layer is sent again from its start.
 const KEPT: &str = "uploaded layers are kept";
 
 fn hint(kind: RegistryErrorKind, registry: &str, login_given: bool) -> Option<String> {

@@ -34,10 +34,10 @@ impl Build<'_> {
         };
         let mut cargo = command.stdout(Stdio::piped()).spawn().map_err(|cause| failed().with_source(cause))?;
         let output = cargo.stdout.take().expect("the standard output of cargo is a pipe");
-        let (mut executable, mut fresh) = (None, true);
+        let (mut executable, mut up_to_date) = (None, true);
         for message in Message::parse_stream(std::io::BufReader::new(output)) {
             if let Message::CompilerArtifact(artifact) = message.map_err(|cause| failed().with_source(cause))? {
-                fresh &= artifact.fresh;
+                up_to_date &= artifact.fresh;
                 executable = artifact.executable.or(executable);
             }
         }
@@ -47,8 +47,8 @@ impl Build<'_> {
                 .with_source(format!("cargo ended with {status}"))
                 .with_hint("the messages above are about the worker: the build with `--cfg cloudknot_worker`"));
         }
-        let path = executable.ok_or_else(|| failed().with_source("cargo built no executable"))?;
-        Ok((path.into(), fresh))
+        let path = executable.ok_or_else(|| failed().with_source("cargo produced no executable"))?;
+        Ok((path.into(), up_to_date))
     }
 
     fn command(&self) -> Result<Command, CompileError> {
@@ -62,8 +62,8 @@ impl Build<'_> {
             let (path, name) =
                 library::generate(metadata, selected, &compile.selection, &manifest, &self.target_folder)?;
             command.arg("--manifest-path").arg(path).args(["--bin", &name]);
-            // The copy of the lock file gains the generated package, so it cannot be locked; its other entries stay as they
-            // are.
+            // cargo adds the generated package to the copy of the lock file, so the copy cannot be locked. Its other
+            // entries do not change.
             command.args(compile.cargo_options.iter().filter(|option| *option != "--locked" && *option != "--frozen"));
         } else {
             command.arg("--manifest-path").arg(&selected.package.manifest_path);
@@ -90,12 +90,13 @@ impl Build<'_> {
         let musl = platform.triple.ends_with("-musl");
         let automatic = if musl && platform.compiles_c { Allocator::Mimalloc } else { Allocator::System };
         let allocator = settings.compile.allocator.unwrap_or(automatic);
-        // The last of two conflicting flags applies: the user's flags follow ours, and those of the settings come last.
+        // The last of two conflicting flags applies: the user's flags follow those of every worker, and those of the
+        // settings come last.
         let all = [
-            flags::of_a_worker(*dynamic),
+            flags::worker_flags(*dynamic),
             flags::remap(toolchain, metadata, &self.target_folder),
-            flags::of_the_user(toolchain, &platform.triple)?,
-            flags::of_the_settings(settings, allocator),
+            flags::user_flags(toolchain, &platform.triple)?,
+            flags::settings_flags(settings, allocator),
         ];
         flags::encode(all.into_iter().flatten())
     }
@@ -121,16 +122,16 @@ impl Build<'_> {
         }
         if executable.functions.is_empty() {
             return Err(refused(format!("cannot find a remote function in `{name}` ({target})")).with_hint(format!(
-                "mark one with #[cloudknot::remote]; those of another crate are linked only if this target names \
-                 something of it (`use the_crate as _;` is enough). Or choose another target; {}",
+                "mark one with #[cloudknot::remote]; those of another crate are linked only if this target refers \
+                 to that crate (`use the_crate as _;` is enough). Or choose another target; {}",
                 targets_of(self.selected.package)
             )));
         }
         if executable.contract.is_none() {
             return Err(refused(format!(
-                "cannot make a worker of `{name}` ({target}): its `main` lacks #[cloudknot::main]"
+                "cannot use `{name}` ({target}) as a worker: its `main` lacks #[cloudknot::main]"
             ))
-            .with_hint("put #[cloudknot::main] on its main, or choose the library alone: `--lib`"));
+            .with_hint("add #[cloudknot::main] to its `main`, or choose the library alone: `--lib`"));
         }
         Ok(())
     }

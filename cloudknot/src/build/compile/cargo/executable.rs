@@ -12,7 +12,7 @@ use crate::build::elf;
 /// Information read from an executable.
 #[derive(Debug)]
 pub(super) struct Executable {
-    /// Version of the contract by which `#[cloudknot::main]` hands over to the runtime; `None` if the program has another main.
+    /// Version of the contract between `#[cloudknot::main]` and the runtime; `None` if the program has another `main`.
     pub(super) contract: Option<u32>,
     /// Remote functions, ordered by ID. Empty for another version of the contract, whose descriptions may have another form.
     pub(super) functions: Vec<FunctionDescription>,

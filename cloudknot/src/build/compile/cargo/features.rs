@@ -19,17 +19,19 @@ pub(crate) fn missing_aws(program: &Program) -> Result<Option<AwsFeature>, Compi
     }
     let package = program.selected().package;
     let cloudknot = cloudknot_of(&program.cargo.metadata, package);
-    // Features of cloudknot that enable it, itself included.
-    let wanted = cloudknot.map(|cloudknot| implying(&cloudknot.features, &[FEATURE.into()].into())).unwrap_or_default();
+    // The features of cloudknot that enable `aws`, including `aws`.
+    let implying_aws =
+        cloudknot.map(|cloudknot| implying(&cloudknot.features, &[FEATURE.into()].into())).unwrap_or_default();
     let dependency = dependency_of(package);
     let add =
         Add { package, dependency, cloudknot, is_workspace: program.cargo.metadata.workspace_packages().len() > 1 };
     let key = dependency.map_or("cloudknot", |dependency| dependency.rename.as_deref().unwrap_or(&dependency.name));
     let enabling =
-        wanted.iter().flat_map(|feature| [format!("{key}/{feature}"), format!("{key}?/{feature}")]).collect();
-    let mut own = implying(&package.features, &enabling);
-    own.remove("default");
-    let feature = if own.contains(FEATURE) { Some(FEATURE.to_owned()) } else { own.pop_first() };
+        implying_aws.iter().flat_map(|feature| [format!("{key}/{feature}"), format!("{key}?/{feature}")]).collect();
+    let mut package_features = implying(&package.features, &enabling);
+    package_features.remove("default");
+    let feature =
+        if package_features.contains(FEATURE) { Some(FEATURE.to_owned()) } else { package_features.pop_first() };
     Ok(Some(match feature {
         Some(feature) => AwsFeature::OfPackage { feature },
         None => AwsFeature::OfDependency { arguments: add.arguments() },
@@ -38,7 +40,7 @@ pub(crate) fn missing_aws(program: &Program) -> Result<Option<AwsFeature>, Compi
 
 /// Returns the compilation with the feature enabled. A feature of the package is selected; for the dependency, `cargo add`
 /// edits `Cargo.toml`.
-pub(crate) fn turn_on(program: &Program, feature: &AwsFeature) -> Result<Compile, CompileError> {
+pub(crate) fn enable(program: &Program, feature: &AwsFeature) -> Result<Compile, CompileError> {
     let mut compile = program.compile.clone();
     match feature {
         AwsFeature::OfPackage { feature } => compile.selection.features.push(feature.clone()),
@@ -48,7 +50,7 @@ pub(crate) fn turn_on(program: &Program, feature: &AwsFeature) -> Result<Compile
             add.arg("add").args(arguments).arg("--manifest-path").arg(manifest);
             // `cargo add` does not edit what is locked, and works offline if the dependency is already available.
             add.args(compile.cargo_options.iter().filter(|option| *option == "--offline"));
-            ask(add, "add the feature `aws` of cloudknot")?;
+            run(add, "add the feature `aws` of cloudknot")?;
         }
     }
     Ok(compile)
@@ -64,9 +66,9 @@ fn enabled(program: &Program) -> Result<BTreeSet<String>, CompileError> {
     tree.args(["tree", "--quiet", "--prefix", "none", "--format", "{p}\t{f}", "--edges", edges]);
     tree.arg("--manifest-path").arg(&selected.package.manifest_path).args(["--package", &selected.package.id.repr]);
     tree.args(["--target", &platform.triple]).args(compile.selection.feature_options()).args(&compile.cargo_options);
-    let user = flags::of_the_user(toolchain, &platform.triple)?;
-    tree.env("CARGO_ENCODED_RUSTFLAGS", flags::encode(flags::of_a_worker(*dynamic).into_iter().chain(user))?);
-    let tree = ask(tree, "find the features of the worker")?;
+    let user = flags::user_flags(toolchain, &platform.triple)?;
+    tree.env("CARGO_ENCODED_RUSTFLAGS", flags::encode(flags::worker_flags(*dynamic).into_iter().chain(user))?);
+    let tree = run(tree, "find the features of the worker")?;
     let features =
         tree.lines().filter_map(|line| line.split_once('\t')).find(|(name, _)| name.starts_with("cloudknot v"));
     // `cargo tree` marks repeated packages with `(*)`.
@@ -74,7 +76,7 @@ fn enabled(program: &Program) -> Result<BTreeSet<String>, CompileError> {
     Ok(features.split(',').filter(|feature| !feature.is_empty()).map(str::to_owned).collect())
 }
 
-fn ask(mut command: Command, action: &str) -> Result<String, CompileError> {
+fn run(mut command: Command, action: &str) -> Result<String, CompileError> {
     let failed = || CompileError::new(CompileErrorKind::Settings, format!("cannot {action}"));
     let output = command.output().map_err(|cause| failed().with_source(cause))?;
     if !output.status.success() {
@@ -84,14 +86,15 @@ fn ask(mut command: Command, action: &str) -> Result<String, CompileError> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Returns the features that enable one of these, directly or indirectly, including those of them that are features themselves.
-fn implying(features: &BTreeMap<String, Vec<String>>, wanted: &BTreeSet<String>) -> BTreeSet<String> {
-    let mut found: BTreeSet<String> = features.keys().filter(|name| wanted.contains(*name)).cloned().collect();
+/// Returns the features that enable one of the targets, directly or indirectly, including targets that are features
+/// themselves.
+fn implying(features: &BTreeMap<String, Vec<String>>, targets: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut found: BTreeSet<String> = features.keys().filter(|name| targets.contains(*name)).cloned().collect();
     loop {
-        let leads = |implied: &String| wanted.contains(implied) || found.contains(implied);
+        let enables = |implied: &String| targets.contains(implied) || found.contains(implied);
         let more = features.iter().filter(|(name, _)| !found.contains(*name));
         let more: Vec<_> =
-            more.filter(|(_, implied)| implied.iter().any(leads)).map(|(name, _)| name.clone()).collect();
+            more.filter(|(_, implied)| implied.iter().any(enables)).map(|(name, _)| name.clone()).collect();
         if more.is_empty() {
             return found;
         }
@@ -163,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_feature_is_turned_on_by_those_that_lead_to_it() {
+    fn features_enable_targets_directly_and_indirectly() {
         let features = [
             ("default", vec!["fast"]),
             ("fast", vec![]),
@@ -173,9 +176,9 @@ mod tests {
         ];
         let features =
             features.map(|(name, implied)| (name.to_owned(), implied.into_iter().map(str::to_owned).collect()));
-        let check = |wanted: &[&str], expected: &[&str]| {
-            let wanted = wanted.iter().map(ToString::to_string).collect();
-            let found = implying(&features.clone().into(), &wanted);
+        let check = |targets: &[&str], expected: &[&str]| {
+            let targets = targets.iter().map(ToString::to_string).collect();
+            let found = implying(&features.clone().into(), &targets);
             assert_eq!(found.iter().collect::<Vec<_>>(), expected);
         };
         check(&["ck/deploy", "ck?/deploy"], &["cloud", "everything"]);

@@ -1,5 +1,5 @@
-//! Flags of rustc and cargo for a worker build: ours, then the user's, and a profile that needs no edit of the user's
-//! `Cargo.toml`.
+//! Flags of rustc and cargo for a worker build: those of every worker, then the user's, and a profile that needs no
+//! edit of the user's `Cargo.toml`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -35,19 +35,19 @@ impl Profile {
             ],
             Self::Named(_) => &[],
         };
-        let own = manifest.get("profile").and_then(|profiles| profiles.get(name)?.as_table());
-        let said_by_user = |key: &str| own.is_some_and(|own| own.contains_key(key));
+        let user_profile = manifest.get("profile").and_then(|profiles| profiles.get(name)?.as_table());
+        let set_by_user = |key: &str| user_profile.is_some_and(|profile| profile.contains_key(key));
         let mut keys: Vec<(String, String)> = defaults
             .iter()
-            .filter(|(key, _)| !said_by_user(key))
+            .filter(|(key, _)| !set_by_user(key))
             .map(|(key, value)| ((*key).to_string(), (*value).to_string()))
             .collect();
         if *self == Self::Deploy {
-            let packages = own.and_then(|own| own.get("package")?.as_table());
-            let named: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
-            let waiting = named.into_iter().filter(|name| is_of_aws(name));
-            let waiting = waiting.filter(|name| packages.is_none_or(|packages| !packages.contains_key(*name)));
-            keys.extend(waiting.map(|name| (format!("package.{name}.opt-level"), "\"z\"".to_string())));
+            let packages = user_profile.and_then(|profile| profile.get("package")?.as_table());
+            let names: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
+            let aws_sdk = names.into_iter().filter(|name| is_aws_sdk(name));
+            let aws_sdk = aws_sdk.filter(|name| packages.is_none_or(|packages| !packages.contains_key(*name)));
+            keys.extend(aws_sdk.map(|name| (format!("package.{name}.opt-level"), "\"z\"".to_string())));
             // If a key is given twice, the last value counts.
             keys.extend(settings.compile.profile().into_iter().map(|(key, value)| (key.to_string(), value)));
         }
@@ -59,13 +59,13 @@ impl Profile {
 
 /// Returns whether this package is a part of the AWS SDK. The SDK's hashing, TLS and compression are third-party crates, which
 /// stay optimized for speed.
-fn is_of_aws(package: &str) -> bool {
+fn is_aws_sdk(package: &str) -> bool {
     ["aws-config", "aws-credential-types", "aws-runtime", "aws-sigv4", "aws-types"].contains(&package)
         || ["aws-sdk-", "aws-smithy-"].iter().any(|start| package.starts_with(start))
 }
 
 /// Returns the user's flags for this target, from every source that cargo reads.
-pub(super) fn of_the_user(toolchain: &Toolchain, triple: &str) -> Result<Vec<String>, CompileError> {
+pub(super) fn user_flags(toolchain: &Toolchain, triple: &str) -> Result<Vec<String>, CompileError> {
     let flags = toolchain.config.rustflags(triple).map_err(|cause| {
         CompileError::new(CompileErrorKind::Toolchain, "cannot read the rustflags of cargo's configuration")
             .with_source(cause)
@@ -74,12 +74,12 @@ pub(super) fn of_the_user(toolchain: &Toolchain, triple: &str) -> Result<Vec<Str
 }
 
 /// Returns the flags of every worker build: static, unless the base image has a C library.
-pub(super) fn of_a_worker(dynamic: bool) -> Vec<String> {
-    let linked = if dynamic { "-Ctarget-feature=-crt-static" } else { "-Ctarget-feature=+crt-static" };
-    ["--cfg", "cloudknot_worker", linked].map(ToString::to_string).to_vec()
+pub(super) fn worker_flags(dynamic: bool) -> Vec<String> {
+    let linking = if dynamic { "-Ctarget-feature=-crt-static" } else { "-Ctarget-feature=+crt-static" };
+    ["--cfg", "cloudknot_worker", linking].map(ToString::to_string).to_vec()
 }
 
-pub(super) fn of_the_settings(settings: &Settings, allocator: Allocator) -> Vec<String> {
+pub(super) fn settings_flags(settings: &Settings, allocator: Allocator) -> Vec<String> {
     let mut flags = Vec::new();
     if let Some(cpu) = &settings.compile.target_cpu {
         flags.push(format!("-Ctarget-cpu={cpu}"));
@@ -117,7 +117,7 @@ pub(super) fn encode(flags: impl IntoIterator<Item = String>) -> Result<String, 
 }
 
 /// Returns whether the user's flags select the CPU of this machine.
-pub(super) fn asks_for_this_machine(flags: &[String]) -> bool {
+pub(super) fn selects_native_cpu(flags: &[String]) -> bool {
     let joined = flags.join(" ");
     ["-Ctarget-cpu=native", "-C target-cpu=native"].iter().any(|native| joined.contains(native))
 }

@@ -32,10 +32,10 @@ pub(super) fn generate(
 
     let crate_name = selected.target.name.replace('-', "_");
     let package = generated(metadata, selected, selection, manifest, &name, &crate_name)?;
-    let text = toml::to_string(&package).expect("a table of texts, lists and tables can be written as TOML");
+    let toml = toml::to_string(&package).expect("a table of strings, arrays and tables serializes to TOML");
     let main = format!("use {crate_name} as _;\n\nfn main() {{\n    ::cloudknot::__start!();\n}}\n");
     let path = folder.join("Cargo.toml");
-    write(&path, text.as_bytes())?;
+    write(&path, toml.as_bytes())?;
     write(&folder.join("main.rs"), main.as_bytes())?;
     copy_lock(metadata, &folder)?;
     Ok((path, name))
@@ -44,8 +44,8 @@ pub(super) fn generate(
 /// Copies the user's lock file, so that the versions are the same. cargo adds the generated package to this copy and drops the
 /// entries that it does not need, so the copy is replaced only if the user's file has changed.
 fn copy_lock(metadata: &Metadata, folder: &Path) -> Result<(), CompileError> {
-    let of_the_user = metadata.workspace_root.join("Cargo.lock");
-    let content = fs::read(&of_the_user).map_err(io("read", &of_the_user))?;
+    let user_lock = metadata.workspace_root.join("Cargo.lock");
+    let content = fs::read(&user_lock).map_err(io("read", &user_lock))?;
     let (copy, copied) = (folder.join("Cargo.lock"), folder.join("Cargo.lock.copied"));
     if copy.exists() && fs::read(&copied).is_ok_and(|last| last == content) {
         return Ok(());
@@ -62,8 +62,8 @@ fn generated(
     name: &str,
     crate_name: &str,
 ) -> Result<Table, CompileError> {
-    let cloudknot = cloudknot_of(metadata, selected.package)
-        .expect("only a package that uses cloudknot is selected, so cloudknot is among its dependencies");
+    let cloudknot =
+        cloudknot_of(metadata, selected.package).expect("only a package that depends on cloudknot is selected");
     let mut library = source_of(metadata, selected.package)?;
     library.insert("package".into(), selected.package.name.to_string().into());
     library.insert("default-features".into(), (!selection.no_default_features).into());
@@ -92,7 +92,7 @@ fn generated(
     ]);
     // Both apply only in the workspace that is built.
     whole.extend(manifest.get("profile").map(|profiles| ("profile".to_string(), profiles.clone())));
-    whole.extend(manifest.get("patch").map(|patches| ("patch".to_string(), moved(metadata, patches.clone()))));
+    whole.extend(manifest.get("patch").map(|patches| ("patch".to_string(), relocated(metadata, patches.clone()))));
     Ok(whole)
 }
 
@@ -100,7 +100,7 @@ fn generated(
 fn source_of(metadata: &Metadata, package: &Package) -> Result<Table, CompileError> {
     let exactly = || format!("={}", package.version).into();
     Ok(match Origin::of(package) {
-        Origin::Folder(folder) => table([("path", linked(metadata, folder.as_std_path()).into())]),
+        Origin::Folder(folder) => table([("path", through_link(metadata, folder.as_std_path()).into())]),
         Origin::CratesIo => table([("version", exactly())]),
         Origin::Registry(index) => table([("version", exactly()), ("registry-index", index.into())]),
         // The copied lock file selects the revision.
@@ -126,16 +126,17 @@ fn features(package: &Package, selection: &Selection) -> Result<Vec<Value>, Comp
             .map(|name| name.as_str().into())
             .collect());
     }
-    let names = selection.features.iter().flat_map(|some| some.split([',', ' '])).filter(|name| !name.is_empty());
+    let names =
+        selection.features.iter().flat_map(|features| features.split([',', ' '])).filter(|name| !name.is_empty());
     names
         .map(|name| match name.split_once('/') {
             None => Ok(name.into()),
-            Some((of, name)) if package.name.as_str() == of => Ok(name.into()),
+            Some((owner, name)) if package.name.as_str() == owner => Ok(name.into()),
             Some(_) => Err(CompileError::new(
                 CompileErrorKind::Selection,
                 format!("cannot enable `{name}` for the library `{}` alone", package.name),
             )
-            .with_hint("give the library a feature that enables it, and name that one")),
+            .with_hint("add a feature to the library that enables it, and select that feature")),
         })
         .collect()
 }
@@ -156,20 +157,21 @@ fn resolver(metadata: &Metadata, manifest: &Table) -> String {
 }
 
 /// Returns the patches with their paths as seen from the generated package.
-fn moved(metadata: &Metadata, mut patches: Value) -> Value {
+fn relocated(metadata: &Metadata, mut patches: Value) -> Value {
     let sources = patches.as_table_mut().into_iter().flat_map(|table| table.iter_mut().map(|(_, source)| source));
     for patch in sources.filter_map(Value::as_table_mut).flat_map(|source| source.iter_mut().map(|(_, patch)| patch)) {
         if let Some(path) = patch.get_mut("path")
             && let Some(text) = path.as_str()
         {
-            *path = linked(metadata, &metadata.workspace_root.as_std_path().join(text)).into();
+            *path = through_link(metadata, &metadata.workspace_root.as_std_path().join(text)).into();
         }
     }
     patches
 }
 
-/// Returns the path of a user's folder: through the link if the folder is in the workspace, otherwise unchanged.
-fn linked(metadata: &Metadata, folder: &Path) -> String {
+/// Returns the path of a user's folder: through the symbolic link if the folder is in the workspace, otherwise
+/// unchanged.
+fn through_link(metadata: &Metadata, folder: &Path) -> String {
     let root = metadata.workspace_root.as_std_path();
     let inside = folder.strip_prefix(root).ok().filter(|path| !path.components().any(|part| part.as_os_str() == ".."));
     let path = inside.map_or_else(|| folder.to_path_buf(), |path| Path::new(LINK).join(path));

@@ -18,7 +18,7 @@ pub(super) enum Origin<'a> {
         reference: Option<(&'a str, &'a str)>,
         revision: &'a str,
     },
-    /// A source that this version does not know.
+    /// A source that this version does not support.
     Other(&'a str),
 }
 

@@ -86,33 +86,33 @@ fn link(toolchain: &Toolchain, triple: &str, arch: Arch, needs_c: bool) -> Resul
             .with_source(cause)
     })?;
     let native = toolchain.host == triple;
-    let named_c = c_compiler_of_the_environment(triple);
+    let c_from_environment = has_c_compiler_variable(triple);
     let cross = cross_compiler(triple, arch);
-    // Rust ships what musl programs are linked from; any `cc` of this architecture works.
+    // Rust ships the libraries that musl programs are linked with; any `cc` of this architecture works.
     let own_musl = triple.ends_with("-musl") && toolchain.host.starts_with(&format!("{}-", arch.rust_name()));
     let linker = if configured.is_some() || native || (own_musl && toolchain.host.contains("-linux-")) {
         Some(Linker::Default)
     } else {
         cross.clone().map(Linker::Program)
     };
-    let compiles_c = native || named_c || cross.is_some();
+    let compiles_c = native || c_from_environment || cross.is_some();
     let triple = triple.to_string();
     if let Some(linker) = linker
         && (compiles_c || !needs_c)
     {
-        let c_compiler = if native || named_c { None } else { cross };
+        let c_compiler = if native || c_from_environment { None } else { cross };
         return Ok(Some(Platform { triple, linker, c_compiler, compiles_c }));
     }
     if on_path("cargo-zigbuild").is_some() {
         return Ok(Some(Platform { triple, linker: Linker::Zig, c_compiler: None, compiles_c: true }));
     }
     // For musl, Rust ships everything that linking needs, on every host, but no C compiler.
-    let own = toolchain.rust_lld().filter(|_| !needs_c && triple.ends_with("-musl"));
-    Ok(own.map(|lld| Platform { triple, linker: Linker::Program(lld), c_compiler: None, compiles_c: false }))
+    let rust_lld = toolchain.rust_lld().filter(|_| !needs_c && triple.ends_with("-musl"));
+    Ok(rust_lld.map(|lld| Platform { triple, linker: Linker::Program(lld), c_compiler: None, compiles_c: false }))
 }
 
 /// Returns whether the environment sets a variable that the `cc` crate reads; it then takes precedence over everything else.
-fn c_compiler_of_the_environment(triple: &str) -> bool {
+fn has_c_compiler_variable(triple: &str) -> bool {
     let underscored = triple.replace('-', "_");
     [format!("CC_{triple}"), format!("CC_{underscored}"), "TARGET_CC".into()]
         .iter()
@@ -130,7 +130,7 @@ fn cross_compiler(triple: &str, arch: Arch) -> Option<PathBuf> {
 
 /// Returns the error for a machine without a suitable platform, for the target chosen by the user or for an architecture.
 fn missing(toolchain: &Toolchain, arch: Arch, triple: Option<&str>, needs_c: bool) -> CompileError {
-    let lack = Lack {
+    let missing_tools = MissingTools {
         host: &toolchain.host,
         has_std: &|triple| toolchain.has_std(triple),
         has_apt: Path::new("/usr/bin/apt-get").exists(),
@@ -138,17 +138,17 @@ fn missing(toolchain: &Toolchain, arch: Arch, triple: Option<&str>, needs_c: boo
         triple,
         needs_c,
     };
-    let why = if needs_c { "; something that it is linked with compiles C, so a C compiler is needed too" } else { "" };
+    let why = if needs_c { "; one of its dependencies compiles C, so a C compiler is needed as well" } else { "" };
     let what = triple.map_or_else(|| format!("{} Linux", arch.rust_name()), |triple| format!("`{triple}`"));
     CompileError::new(
         CompileErrorKind::Toolchain,
         format!("cannot find the tools that compile a worker for {what} on this machine ({}){why}", toolchain.host),
     )
-    .with_hint(format!("install it, then run the same command: {}", lack.remedy()))
+    .with_hint(format!("install them, then run the same command again: {}", missing_tools.remedy()))
 }
 
 /// Machine that cannot compile for the requested target or architecture.
-struct Lack<'l> {
+struct MissingTools<'l> {
     host: &'l str,
     has_std: &'l dyn Fn(&str) -> bool,
     /// `true` if the machine installs Debian packages.
@@ -159,15 +159,15 @@ struct Lack<'l> {
     needs_c: bool,
 }
 
-impl Lack<'_> {
+impl MissingTools<'_> {
     /// Returns the command that installs the missing tools.
     fn remedy(&self) -> String {
         let triple = self.triple.map_or_else(|| self.nearest(), str::to_owned);
         let lacks_std = !(self.has_std)(&triple);
         let std = lacks_std.then(|| format!("rustup target add {triple}"));
-        // Rust ships what links for musl.
-        let linked = !self.needs_c && triple.ends_with("-musl") && lacks_std;
-        let tools = (!linked).then(|| self.tools(&triple));
+        // Rust ships the linker for musl.
+        let links = !self.needs_c && triple.ends_with("-musl") && lacks_std;
+        let tools = (!links).then(|| self.tools(&triple));
         tools.into_iter().chain(std).collect::<Vec<_>>().join(" && ")
     }
 
@@ -205,15 +205,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_tools_are_named_for_the_target() {
+    fn remedy_installs_the_missing_tools() {
         const X86: &str = "x86_64-unknown-linux-gnu";
         const ARM: &str = "aarch64-unknown-linux-gnu";
         const MAC: &str = "aarch64-apple-darwin";
         const X86_MUSL: &str = "x86_64-unknown-linux-musl";
         const ARM_MUSL: &str = "aarch64-unknown-linux-musl";
         let check = |host, has_apt, (arch, triple): (Arch, Option<&str>), needs_c, stds: &[&str], command: &str| {
-            let lack = Lack { host, has_std: &|triple| stds.contains(&triple), has_apt, arch, triple, needs_c };
-            assert_eq!(lack.remedy(), command, "{host} {has_apt} {arch:?} {triple:?} {needs_c} {stds:?}");
+            let missing_tools =
+                MissingTools { host, has_std: &|triple| stds.contains(&triple), has_apt, arch, triple, needs_c };
+            assert_eq!(missing_tools.remedy(), command, "{host} {has_apt} {arch:?} {triple:?} {needs_c} {stds:?}");
         };
         let for_triple = |triple: &'static str| (arch_of(triple).unwrap(), Some(triple));
         let zig = "pip install ziglang && cargo install cargo-zigbuild";

@@ -33,18 +33,18 @@ impl CargoTarget {
 
 impl Selection {
     pub(crate) fn find<'m>(&self, metadata: &'m Metadata) -> Result<Selected<'m>, CompileError> {
-        let fitting = self.fitting(metadata)?;
-        let mut candidates: Vec<Selected<'m>> = fitting.iter().flat_map(|package| self.candidates(package)).collect();
+        let matching = self.matching(metadata)?;
+        let mut candidates: Vec<Selected<'m>> = matching.iter().flat_map(|package| self.candidates(package)).collect();
         match candidates.len() {
             1 => Ok(candidates.swap_remove(0)),
-            0 => Err(self.none(&fitting)),
+            0 => Err(self.no_candidate(&matching)),
             _ => Err(several(&candidates)),
         }
     }
 
     /// Returns the selected package, regardless of its targets.
     pub(crate) fn package<'m>(&self, metadata: &'m Metadata) -> Result<&'m Package, CompileError> {
-        match *self.fitting(metadata)? {
+        match *self.matching(metadata)? {
             [package] => Ok(package),
             ref packages => {
                 Err(several(&packages.iter().flat_map(|package| self.candidates(package)).collect::<Vec<_>>()))
@@ -52,11 +52,11 @@ impl Selection {
         }
     }
 
-    fn fitting<'m>(&self, metadata: &'m Metadata) -> Result<Vec<&'m Package>, CompileError> {
+    fn matching<'m>(&self, metadata: &'m Metadata) -> Result<Vec<&'m Package>, CompileError> {
         let packages = self.packages(metadata)?;
-        let fitting: Vec<&Package> =
+        let matching: Vec<&Package> =
             packages.iter().copied().filter(|package| uses_cloudknot(metadata, package)).collect();
-        if fitting.is_empty() { Err(without_cloudknot(&packages)) } else { Ok(fitting) }
+        if matching.is_empty() { Err(without_cloudknot(&packages)) } else { Ok(matching) }
     }
 
     fn packages<'m>(&self, metadata: &'m Metadata) -> Result<Vec<&'m Package>, CompileError> {
@@ -69,14 +69,14 @@ impl Selection {
             });
         };
         let members = metadata.workspace_packages();
-        let found: Vec<_> = members.iter().copied().filter(|package| is_meant(package, spec)).collect();
+        let found: Vec<_> = members.iter().copied().filter(|package| matches_spec(package, spec)).collect();
         if found.is_empty() {
             let names: BTreeSet<_> = members.iter().map(|package| format!("`{}`", package.name)).collect();
             return Err(CompileError::new(
                 CompileErrorKind::Selection,
                 format!("cannot find package `{spec}` in the workspace `{}`", metadata.workspace_root),
             )
-            .with_hint(format!("it has: {}", names.into_iter().collect::<Vec<_>>().join(", "))));
+            .with_hint(format!("the workspace has: {}", names.into_iter().collect::<Vec<_>>().join(", "))));
         }
         Ok(found)
     }
@@ -85,8 +85,8 @@ impl Selection {
     /// only if it is requested or there is no program, and an example only if it is requested.
     fn candidates<'m>(&self, package: &'m Package) -> Vec<Selected<'m>> {
         let all = || targets(package);
-        if let Some(wanted) = &self.target {
-            return all().filter(|selected| selected.kind == *wanted).collect();
+        if let Some(target) = &self.target {
+            return all().filter(|selected| selected.kind == *target).collect();
         }
         let programs: Vec<_> = all().filter(|selected| matches!(selected.kind, CargoTarget::Bin(_))).collect();
         if let Some(name) = &package.default_run {
@@ -99,13 +99,13 @@ impl Selection {
         }
     }
 
-    fn none(&self, packages: &[&Package]) -> CompileError {
-        let wanted = match &self.target {
+    fn no_candidate(&self, packages: &[&Package]) -> CompileError {
+        let problem = match &self.target {
             Some(target) => format!("cannot find the target `{}`", target.option()),
             None => "cannot find a program or a library".into(),
         };
         let names: Vec<_> = packages.iter().map(|package| format!("`{}`", package.name)).collect();
-        CompileError::new(CompileErrorKind::Selection, format!("{wanted} in {}", names.join(", ")))
+        CompileError::new(CompileErrorKind::Selection, format!("{problem} in {}", names.join(", ")))
             .with_hint(list("there is", packages.iter().copied().flat_map(targets)))
     }
 }
@@ -151,11 +151,11 @@ fn without_cloudknot(packages: &[&Package]) -> CompileError {
 }
 
 /// Returns whether a package matches `--package`, as in cargo: a name, `name@version`, or the full ID.
-fn is_meant(package: &Package, spec: &str) -> bool {
+fn matches_spec(package: &Package, spec: &str) -> bool {
     let version = package.version.to_string();
     match spec.split_once('@') {
-        Some((name, wanted)) if !spec.contains("://") => {
-            package.name.as_str() == name && (version == wanted || version.starts_with(&format!("{wanted}.")))
+        Some((name, required)) if !spec.contains("://") => {
+            package.name.as_str() == name && (version == required || version.starts_with(&format!("{required}.")))
         }
         _ => package.name.as_str() == spec || package.id.repr == spec,
     }
@@ -164,8 +164,8 @@ fn is_meant(package: &Package, spec: &str) -> bool {
 fn uses_cloudknot(metadata: &Metadata, package: &Package) -> bool {
     let normal = |kind| kind == DependencyKind::Normal;
     // The dependencies of an example are development dependencies.
-    let of_the_package = |kind| matches!(kind, DependencyKind::Normal | DependencyKind::Development);
-    dependencies(metadata, &package.id, of_the_package, normal).iter().any(|package| package.name == "cloudknot")
+    let normal_or_dev = |kind| matches!(kind, DependencyKind::Normal | DependencyKind::Development);
+    dependencies(metadata, &package.id, normal_or_dev, normal).iter().any(|package| package.name == "cloudknot")
 }
 
 /// Returns whether any package in the build of this package compiles C. All such build scripts use one of these crates.
@@ -194,8 +194,8 @@ fn dependencies<'m>(
     while let Some(id) = open.pop() {
         let Some(node) = nodes.iter().find(|node| node.id == *id) else { continue };
         for dependency in &node.deps {
-            let wanted = |kind| if id == root { first(kind) } else { further(kind) };
-            if dependency.dep_kinds.iter().any(|info| wanted(info.kind)) && seen.insert(&dependency.pkg) {
+            let follows = |kind| if id == root { first(kind) } else { further(kind) };
+            if dependency.dep_kinds.iter().any(|info| follows(info.kind)) && seen.insert(&dependency.pkg) {
                 open.push(&dependency.pkg);
             }
         }

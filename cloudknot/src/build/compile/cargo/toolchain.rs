@@ -28,12 +28,12 @@ impl Toolchain {
         let config = Config::load_with_options(folder, ResolveOptions::default())
             .map_err(|cause| failed("read cargo's configuration").with_source(cause))?;
         let rustc = config.rustc();
-        let version = ask(rustc, folder, &["-vV"])?;
+        let version = output_of(rustc, folder, &["-vV"])?;
         let field = |name: &str| {
             version.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(ToString::to_string)
         };
         let host = field("host").ok_or_else(|| failed("parse the output of `rustc -vV`: it has no field `host`"))?;
-        let sysroot = ask(rustc, folder, &["--print", "sysroot"])?.trim().into();
+        let sysroot = output_of(rustc, folder, &["--print", "sysroot"])?.trim().into();
         Ok(Self {
             cargo: config.cargo().into(),
             cargo_home: cargo_config2::cargo_home_with_cwd(folder),
@@ -65,8 +65,8 @@ impl Toolchain {
         cargo.current_dir(&self.folder);
         // `cargo run` sets these variables for the program that it starts. Build scripts (ring's) compile everything again if
         // they change.
-        let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
+        let is_set_by_cargo_run = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_set_by_cargo_run)) {
             cargo.env_remove(name);
         }
         cargo
@@ -110,7 +110,7 @@ pub(super) fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-fn ask(rustc: &PathAndArgs, folder: &Path, arguments: &[&str]) -> Result<String, CompileError> {
+fn output_of(rustc: &PathAndArgs, folder: &Path, arguments: &[&str]) -> Result<String, CompileError> {
     let action = || failed(&format!("run `{} {}`", rustc.path.display(), arguments.join(" ")));
     let output = Command::new(&rustc.path)
         .args(&rustc.args)

@@ -8,21 +8,22 @@ use super::selection::cloudknot_of;
 use crate::build::compile::error::{CompileError, CompileErrorKind};
 
 /// Version of this crate, which is also that of `cargo knot`.
-const OWN: &str = env!("CARGO_PKG_VERSION");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Returns an error if the program's cloudknot may have a different contract with its host.
 pub(crate) fn check(metadata: &Metadata, package: &Package) -> Result<(), CompileError> {
     let cloudknot = cloudknot_of(metadata, package);
-    let Some(version) = cloudknot.map(|cloudknot| &cloudknot.version).filter(|version| !is_compatible(OWN, version))
+    let Some(version) =
+        cloudknot.map(|cloudknot| &cloudknot.version).filter(|version| !is_compatible(VERSION, version))
     else {
         return Ok(());
     };
     let message =
-        format!("cannot build `{}`: its cloudknot {version} is incompatible with cargo-knot {OWN}", package.name);
+        format!("cannot build `{}`: its cloudknot {version} is incompatible with cargo-knot {VERSION}", package.name);
     Err(refused(message, metadata, package))
 }
 
-/// Returns the error for a program whose cloudknot does not fit; the hint installs the command that belongs to it.
+/// Returns the error for a program whose cloudknot is incompatible; the hint installs the matching command.
 pub(super) fn refused(message: String, metadata: &Metadata, package: &Package) -> CompileError {
     let error = CompileError::new(CompileErrorKind::Version, message);
     match cloudknot_of(metadata, package) {
@@ -31,8 +32,8 @@ pub(super) fn refused(message: String, metadata: &Metadata, package: &Package) -
     }
 }
 
-/// Returns the command that installs `cargo knot` from where this cloudknot comes from. `--force` replaces a command of the
-/// same version.
+/// Returns the command that installs `cargo knot` from the source of this cloudknot. `--force` replaces a command of
+/// the same version.
 fn install(cloudknot: &Package) -> String {
     let version = &cloudknot.version;
     match Origin::of(cloudknot) {
@@ -46,12 +47,12 @@ fn install(cloudknot: &Package) -> String {
 
 /// Returns whether two versions are compatible, as in Cargo.toml: below 1 within a minor version, otherwise within a major
 /// version.
-fn is_compatible(own: &str, of_program: &Version) -> bool {
-    let own = Version::parse(own).expect("cargo gives a version");
-    let wanted = if own.major == 0 { format!("0.{}", own.minor) } else { own.major.to_string() };
-    let wanted = VersionReq::parse(&wanted).expect("two numbers are a requirement");
+fn is_compatible(own: &str, program_version: &Version) -> bool {
+    let own = Version::parse(own).expect("the version of this crate is valid");
+    let requirement = if own.major == 0 { format!("0.{}", own.minor) } else { own.major.to_string() };
+    let requirement = VersionReq::parse(&requirement).expect("one or two numbers are a valid requirement");
     // A requirement never matches a pre-release of another version.
-    wanted.matches(&Version { pre: cargo_metadata::semver::Prerelease::EMPTY, ..of_program.clone() })
+    requirement.matches(&Version { pre: cargo_metadata::semver::Prerelease::EMPTY, ..program_version.clone() })
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub(crate) fn compile(program: &Program) -> Result<Worker, CompileError> {
     // Held until the executable is read, since another build of the same target would replace it.
     let _lock = program.lock(&target_folder)?;
     let build = Build { program, selected: &selected, target_folder };
-    let (path, fresh) = build.run()?;
+    let (path, up_to_date) = build.run()?;
     let bytes = fs::read(&path).map_err(io("read", &path))?;
     let executable = Executable::read(&bytes)?;
     build.check(&executable)?;
@@ -32,13 +32,13 @@ pub(crate) fn compile(program: &Program) -> Result<Worker, CompileError> {
         bytes,
         arch: program.arch,
         target: program.cargo.platform.triple.clone(),
-        made_of: program.target.clone(),
+        cargo_target: program.target.clone(),
         package: program.package.clone(),
         version: program.version.clone(),
         package_folder: program.package_folder.clone(),
         functions: executable.functions,
         settings: program.settings.clone(),
-        fresh,
+        up_to_date,
     })
 }
 
@@ -46,8 +46,8 @@ impl Program {
     fn warn(&self) -> Result<(), CompileError> {
         let Resolved { toolchain, platform, .. } = &self.cargo;
         let settings = &self.settings;
-        let user = flags::of_the_user(toolchain, &platform.triple)?;
-        if flags::asks_for_this_machine(&user) && settings.compile.target_cpu.is_none() {
+        let user = flags::user_flags(toolchain, &platform.triple)?;
+        if flags::selects_native_cpu(&user) && settings.compile.target_cpu.is_none() {
             (self.compile.report)(
                 "warning: the rustflags of cargo's configuration select this machine's CPU (target-cpu=native); the worker \
                  crashes on a machine that lacks a feature of this CPU. Set `target-cpu` in [package.metadata.cloudknot]",

@@ -13,16 +13,16 @@ use futures_util::{StreamExt, TryStreamExt};
 
 use crate::build::docker::{DockerError, Engine, Operation};
 
-/// Label of our containers, by which those of a killed program are found and removed.
+/// Label of the containers of this crate, by which those of a killed program are found and removed.
 const LABEL: &str = "cloudknot.run";
 /// Time in seconds that a container has to store finished outcomes after a stop request, the same as in AWS Batch.
-const GRACE_SECONDS: i32 = 30;
-/// Number of bytes at the end of a container's log that are kept to explain its end.
-const LOG_TAIL: usize = 16 * 1024;
+const STOP_TIMEOUT_SECONDS: i32 = 30;
+/// Number of bytes at the end of a container's log that are kept to explain its exit.
+const LOG_TAIL_LEN: usize = 16 * 1024;
 
 /// Container to run.
 #[derive(Debug, Clone)]
-pub(crate) struct Order {
+pub(crate) struct ContainerSpec {
     /// Name of the image in the engine.
     pub(crate) image: String,
     /// ID of the run that the container belongs to.
@@ -41,7 +41,7 @@ pub(crate) struct Order {
 
 /// Result of a container that has ended.
 #[derive(Debug, Clone)]
-pub(crate) struct Ended {
+pub(crate) struct ContainerExit {
     pub(crate) exit_code: i64,
     /// `true` if the kernel killed the container's first process because memory ran out.
     pub(crate) out_of_memory: bool,
@@ -53,12 +53,12 @@ impl Engine {
     /// Runs a container until it ends, or until `stop` is ready: then it requests a stop and waits for the container to end.
     pub(crate) async fn run(
         &self,
-        order: &Order,
+        spec: &ContainerSpec,
         stop: impl Future<Output = ()>,
         mut on_log: impl FnMut(&[u8]),
-    ) -> Result<Ended, DockerError> {
-        let failed = |source| DockerError::new(Operation::Run(order.image.clone()), source);
-        let created = self.docker.create_container(None, body(order)).await.map_err(failed)?;
+    ) -> Result<ContainerExit, DockerError> {
+        let failed = |source| DockerError::new(Operation::Run(spec.image.clone()), source);
+        let created = self.docker.create_container(None, body(spec)).await.map_err(failed)?;
         let result = self.watch(&created.id, stop, &mut on_log).await.map_err(failed);
         let options = RemoveContainerOptionsBuilder::default().force(true).build();
         // The result is known; a container that cannot be removed now is removed by the next `sweep`.
@@ -73,7 +73,7 @@ impl Engine {
         id: &str,
         stop: impl Future<Output = ()>,
         on_log: &mut impl FnMut(&[u8]),
-    ) -> Result<Ended, EngineError> {
+    ) -> Result<ContainerExit, EngineError> {
         self.docker.start_container(id, None).await?;
         let options = LogsOptionsBuilder::default().follow(true).stdout(true).stderr(true).build();
         let mut lines = std::pin::pin!(self.docker.logs(id, Some(options)));
@@ -88,13 +88,13 @@ impl Engine {
                     Some(LogOutput::StdOut { message } | LogOutput::StdErr { message } | LogOutput::Console { message }) => {
                         on_log(&message);
                         tail.extend_from_slice(&message);
-                        tail.drain(..tail.len().saturating_sub(LOG_TAIL));
+                        tail.drain(..tail.len().saturating_sub(LOG_TAIL_LEN));
                     }
                     Some(LogOutput::StdIn { .. }) => {}
                 },
                 () = &mut stop, if !stopped => {
                     stopped = true;
-                    let options = StopContainerOptionsBuilder::default().t(GRACE_SECONDS).build();
+                    let options = StopContainerOptionsBuilder::default().t(STOP_TIMEOUT_SECONDS).build();
                     self.docker.stop_container(id, Some(options)).await?;
                 }
             }
@@ -105,14 +105,14 @@ impl Engine {
             Err(error) => return Err(error),
         }
         let state = self.docker.inspect_container(id, None).await?.state.unwrap_or_default();
-        Ok(Ended {
+        Ok(ContainerExit {
             exit_code: state.exit_code.unwrap_or(-1),
             out_of_memory: state.oom_killed.unwrap_or(false),
             log: String::from_utf8_lossy(&tail).into_owned(),
         })
     }
 
-    /// Removes the ended containers left behind by programs that were killed.
+    /// Removes the ended containers of programs that were killed.
     pub(crate) async fn sweep(&self) -> Result<(), DockerError> {
         let failed = |source| DockerError::new(Operation::Sweep, source);
         let filters = HashMap::from([("label", vec![LABEL]), ("status", vec!["exited", "dead"])]);
@@ -128,24 +128,24 @@ impl Engine {
     }
 }
 
-fn body(order: &Order) -> ContainerCreateBody {
-    // Docker takes memory in bytes and CPUs in billionths.
+fn body(spec: &ContainerSpec) -> ContainerCreateBody {
+    // Docker expects memory in bytes and CPUs in billionths.
     #[allow(clippy::cast_possible_truncation)]
-    let nano_cpus = (order.vcpus * 1e9) as i64;
-    let memory = order.memory_mib.and_then(|mib| i64::try_from(mib << 20).ok());
-    let (folder, inside) = &order.folder;
+    let nano_cpus = (spec.vcpus * 1e9) as i64;
+    let memory = spec.memory_mib.and_then(|mib| i64::try_from(mib << 20).ok());
+    let (folder, container_folder) = &spec.folder;
     ContainerCreateBody {
-        image: Some(order.image.clone()),
-        env: Some(order.env.clone()),
-        user: Some(order.user.clone()),
-        labels: Some(HashMap::from([(LABEL.to_owned(), order.run.clone())])),
+        image: Some(spec.image.clone()),
+        env: Some(spec.env.clone()),
+        user: Some(spec.user.clone()),
+        labels: Some(HashMap::from([(LABEL.to_owned(), spec.run.clone())])),
         host_config: Some(HostConfig {
-            binds: Some(vec![format!("{}:{inside}", folder.display())]),
+            binds: Some(vec![format!("{}:{container_folder}", folder.display())]),
             memory,
             // Without this limit, a container may use the same amount of swap in addition.
             memory_swap: memory,
             nano_cpus: Some(nano_cpus),
-            // Ends the processes that an item process started and left behind.
+            // Ends orphaned processes that an item process has started.
             init: Some(true),
             cap_drop: Some(vec!["ALL".to_owned()]),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),

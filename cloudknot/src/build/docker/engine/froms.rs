@@ -1,4 +1,4 @@
-//! Finds the images that a Dockerfile refers to. Parses only as much of the Dockerfile language as that needs.
+//! Finds the images that a Dockerfile refers to. Parses only the instructions that refer to images.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ pub(super) fn images(dockerfile: &str) -> Vec<String> {
         let mut words = line.split_whitespace();
         let instruction = words.next().unwrap_or_default().to_uppercase();
         let options = words.clone().filter_map(|word| word.strip_prefix("--"));
-        let named = match instruction.as_str() {
+        let image = match instruction.as_str() {
             // `FROM` can refer only to arguments before the first stage.
             "ARG" if stages.len() == 1 => {
                 for (name, value) in words.filter_map(|word| word.split_once('=')) {
@@ -35,7 +35,7 @@ pub(super) fn images(dockerfile: &str) -> Vec<String> {
                 .find(|from| from.parse::<u32>().is_err() && !stages.contains(&from.to_lowercase())),
             _ => None,
         };
-        if let Some(image) = named.filter(|image| !images.contains(image)) {
+        if let Some(image) = image.filter(|image| !images.contains(image)) {
             images.push(image);
         }
     }
@@ -45,21 +45,21 @@ pub(super) fn images(dockerfile: &str) -> Vec<String> {
 /// Returns the lines that are not comments, each joined with its continuation lines.
 fn instructions(dockerfile: &str) -> Vec<String> {
     let mut instructions = Vec::new();
-    let mut begun = String::new();
+    let mut instruction = String::new();
     for line in dockerfile.lines().filter(|line| !line.trim_start().starts_with('#')) {
         match line.trim_end().strip_suffix('\\') {
-            Some(part) => begun += part,
-            None => instructions.push(std::mem::take(&mut begun) + line),
+            Some(part) => instruction += part,
+            None => instructions.push(std::mem::take(&mut instruction) + line),
         }
     }
-    instructions.push(begun);
+    instructions.push(instruction);
     instructions
 }
 
-/// Replaces `$NAME`, `${NAME}` and `${NAME:-default}` in the text. Unknown variables are empty, as in Docker.
+/// Replaces `$NAME`, `${NAME}` and `${NAME:-default}` in a string. Unknown variables are empty, as in Docker.
 fn expand(text: &str, values: &HashMap<String, String>) -> String {
     let Some((before, after)) = text.split_once('$') else { return text.to_owned() };
-    let braced = after.strip_prefix('{').and_then(|inside| inside.split_once('}'));
+    let braced = after.strip_prefix('{').and_then(|rest| rest.split_once('}'));
     let (variable, rest) = braced.unwrap_or_else(|| {
         let end = after.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
         after.split_at(end.unwrap_or(after.len()))
@@ -74,7 +74,7 @@ mod tests {
     use super::images;
 
     #[test]
-    fn names_are_found() {
+    fn external_images_are_found() {
         let check = |dockerfile: &str, expected: &[&str]| assert_eq!(images(dockerfile), expected, "{dockerfile}");
         check("FROM debian:12-slim\nRUN apt-get update\n", &["debian:12-slim"]);
         check(

@@ -16,7 +16,7 @@ pub(super) fn write(image: &Image, names: &[String], out: impl Write) -> io::Res
     add("blobs/", EntryType::Directory, 0o755, &[])?;
     add("blobs/sha256/", EntryType::Directory, 0o755, &[])?;
     for blob in image.blobs().chain([image.manifest_blob()]) {
-        add(&place(blob), EntryType::Regular, 0o644, &blob.bytes)?;
+        add(&path_in_tar(blob), EntryType::Regular, 0o644, &blob.bytes)?;
     }
     add("index.json", EntryType::Regular, 0o644, &super::json(&index(image, names)))?;
     add("manifest.json", EntryType::Regular, 0o644, &super::json(&docker(image, names)))?;
@@ -24,7 +24,7 @@ pub(super) fn write(image: &Image, names: &[String], out: impl Write) -> io::Res
     tar.into_inner()?.flush()
 }
 
-fn place(blob: &Blob) -> String {
+fn path_in_tar(blob: &Blob) -> String {
     format!("blobs/{}", blob.digest.replace(':', "/"))
 }
 
@@ -44,6 +44,6 @@ fn index(image: &Image, names: &[String]) -> Value {
 
 /// Returns Docker's table, which refers to the same files.
 fn docker(image: &Image, names: &[String]) -> Value {
-    let layers: Vec<String> = image.layers.iter().map(|layer| place(&layer.blob)).collect();
-    json!([{ "Config": place(&image.config), "RepoTags": names, "Layers": layers }])
+    let layers: Vec<String> = image.layers.iter().map(|layer| path_in_tar(&layer.blob)).collect();
+    json!([{ "Config": path_in_tar(&image.config), "RepoTags": names, "Layers": layers }])
 }

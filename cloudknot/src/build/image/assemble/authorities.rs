@@ -28,7 +28,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, ImageErr
     let text = std::fs::read(path).map_err(|error| failed(error.into()))?;
     let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(failed("there is no certificate in it".into())),
+        Ok(certificates) if certificates.is_empty() => Err(failed("the file contains no certificate".into())),
         Ok(certificates) => Ok(certificates),
         Err(error) => Err(failed(error.into())),
     }

@@ -9,8 +9,8 @@ use crate::build::image::{Blob, Contents, Layer};
 /// Path of the worker in an image.
 pub(super) const WORKER: &str = "worker";
 const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
-/// Compression level. The usual compromise: one level higher takes twice the time and saves 1 %.
-const LEVEL: u8 = 6;
+/// Compression level of gzip. The next level takes twice the time and saves 1 %.
+const COMPRESSION_LEVEL: u8 = 6;
 
 impl Layer {
     pub(crate) fn of_tar(tar: &[u8]) -> Self {
@@ -76,7 +76,7 @@ pub(crate) fn tar(worker: &[u8], authorities: Option<&str>) -> Bytes {
 fn gzip(data: &[u8]) -> Vec<u8> {
     // Magic, deflate, no flags, no time (4 bytes), no extra flags, unknown system.
     let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-    out.extend(miniz_oxide::deflate::compress_to_vec(data, LEVEL));
+    out.extend(miniz_oxide::deflate::compress_to_vec(data, COMPRESSION_LEVEL));
     out.extend(crc32fast::hash(data).to_le_bytes());
     // The format requires the length modulo 2^32.
     #[expect(clippy::cast_possible_truncation)]

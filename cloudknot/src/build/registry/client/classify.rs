@@ -17,7 +17,8 @@ pub(super) fn classify(error: &OciDistributionError) -> (RegistryErrorKind, Stri
         OciDistributionError::ServerError { code, message, .. } => by_status(*code, message),
         OciDistributionError::UnauthorizedError { .. } => by_status(401, ""),
         OciDistributionError::RegistryError { envelope, .. } => by_envelope(envelope, RegistryErrorKind::Refused),
-        // The client crate does not expose the status of a token service; only its text distinguishes a limit from a refusal.
+        // The client crate does not expose the status of a token service; only the message distinguishes a limit from a
+        // refusal.
         OciDistributionError::AuthenticationFailure(message) => match envelope(message) {
             Some(envelope) => by_envelope(&envelope, RegistryErrorKind::Login),
             None => (RegistryErrorKind::Login, format!("the registry rejects the login{}", message_suffix(message))),
@@ -38,7 +39,7 @@ fn by_status(code: u16, message: &str) -> (RegistryErrorKind, String) {
     (kind, format!("{what} (status {code}){}", message_suffix(message)))
 }
 
-fn by_envelope(envelope: &OciEnvelope, otherwise: RegistryErrorKind) -> (RegistryErrorKind, String) {
+fn by_envelope(envelope: &OciEnvelope, default: RegistryErrorKind) -> (RegistryErrorKind, String) {
     let kind = match envelope.errors.first().map(|error| &error.code) {
         Some(OciErrorCode::Unauthorized) => RegistryErrorKind::Login,
         Some(OciErrorCode::Denied) => RegistryErrorKind::NotPermitted,
@@ -50,9 +51,9 @@ fn by_envelope(envelope: &OciEnvelope, otherwise: RegistryErrorKind) -> (Registr
             | OciErrorCode::BlobUnknown,
         ) => RegistryErrorKind::NotFound,
         Some(OciErrorCode::Toomanyrequests) => RegistryErrorKind::Busy,
-        _ => otherwise,
+        _ => default,
     };
-    (kind, format!("the registry rejected the request{}", words(envelope)))
+    (kind, format!("the registry rejected the request{}", joined_messages(envelope)))
 }
 
 fn by_connection(error: &reqwest::Error) -> (RegistryErrorKind, String) {
@@ -67,7 +68,7 @@ fn by_connection(error: &reqwest::Error) -> (RegistryErrorKind, String) {
         }
         cause.is::<rustls::Error>()
     };
-    // The connector has no error type for this, only this text.
+    // The connector has no error type for this, only this message.
     if causes.iter().any(|cause| cause.to_string() == "dns error") {
         (RegistryErrorKind::UnknownHost, innermost)
     } else if causes.iter().any(in_tls) {
@@ -85,7 +86,7 @@ fn envelope(message: &str) -> Option<OciEnvelope> {
 /// Returns the registry's message in the body of an answer, if it can be shown on one line.
 fn message_suffix(message: &str) -> String {
     match envelope(message) {
-        Some(envelope) => words(&envelope),
+        Some(envelope) => joined_messages(&envelope),
         None => match message.lines().next().unwrap_or_default().trim() {
             "" => String::new(),
             line if line.starts_with('<') => String::new(),
@@ -94,7 +95,7 @@ fn message_suffix(message: &str) -> String {
     }
 }
 
-fn words(envelope: &OciEnvelope) -> String {
+fn joined_messages(envelope: &OciEnvelope) -> String {
     let messages: Vec<&str> = envelope.errors.iter().map(|error| error.message.as_str()).collect();
     let messages = messages.join("; ");
     if messages.is_empty() { messages } else { format!(": {messages}") }

@@ -79,7 +79,7 @@ fn stored(folder: &Path, registry: &str) -> Result<Option<DockerCredential>, Reg
     match docker_credential::get_credential_from_reader(io::BufReader::new(file), key_of(registry)) {
         Ok(found) => Ok(Some(found)),
         Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(None),
-        // By their protocol, all helpers give this answer if they have no login.
+        // By their protocol, all helpers report this if they have no login.
         Err(CredentialRetrievalError::HelperFailure { stdout, stderr, .. })
             if [&stdout, &stderr].iter().any(|text| text.contains("credentials not found")) =>
         {

@@ -1,4 +1,4 @@
-//! Time limits of uploads, tested with a simulated registry: no real one can be made so slow.
+//! Time limits of uploads, tested with a simulated registry, since a real one cannot be slowed down.
 
 use std::time::Instant;
 
@@ -8,11 +8,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::*;
 
 const SIZE: usize = 12 << 20;
-const SHORT: Duration = Duration::from_secs(1);
+const SHORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Way in which the registry receives a blob.
+/// Behavior of the registry while it receives a blob.
 #[derive(Clone, Copy)]
-enum Manner {
+enum Behavior {
     /// Takes about four seconds.
     Slowly,
     /// Reads this number of bytes, and then nothing.
@@ -22,9 +22,9 @@ enum Manner {
 }
 
 /// Starts a registry that has no blobs and accepts everything. Returns its host and port.
-fn registry(manner: Manner) -> String {
+fn registry(behavior: Behavior) -> String {
     let socket = TcpSocket::new_v4().unwrap();
-    // With small buffers, sent bytes are soon read.
+    // With a small buffer, the client notices soon that the registry does not read.
     socket.set_recv_buffer_size(64 * 1024).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(8).unwrap();
@@ -32,13 +32,13 @@ fn registry(manner: Manner) -> String {
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             // An error of the connection is reported by the client.
-            tokio::spawn(async move { serve(client, manner).await.ok() });
+            tokio::spawn(async move { serve(client, behavior).await.ok() });
         }
     });
     host
 }
 
-async fn serve(mut client: TcpStream, manner: Manner) -> std::io::Result<()> {
+async fn serve(mut client: TcpStream, behavior: Behavior) -> std::io::Result<()> {
     loop {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -46,7 +46,7 @@ async fn serve(mut client: TcpStream, manner: Manner) -> std::io::Result<()> {
         }
         let head = String::from_utf8_lossy(&head).to_lowercase();
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
-        read(&mut client, length, manner).await?;
+        read(&mut client, length, behavior).await?;
         let status = match head.split(' ').next().unwrap() {
             "head" => "404 Not Found",
             "post" => "202 Accepted",
@@ -59,53 +59,53 @@ async fn serve(mut client: TcpStream, manner: Manner) -> std::io::Result<()> {
     }
 }
 
-async fn read(client: &mut TcpStream, length: usize, manner: Manner) -> std::io::Result<()> {
-    let mut piece = vec![0; 64 * 1024];
+async fn read(client: &mut TcpStream, length: usize, behavior: Behavior) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
     let mut read = 0;
     while read < length {
-        if matches!(manner, Manner::Stops(after) if read > after) {
+        if matches!(behavior, Behavior::Stops(after) if read > after) {
             std::future::pending::<()>().await;
         }
-        if matches!(manner, Manner::Slowly) {
+        if matches!(behavior, Behavior::Slowly) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let most = piece.len().min(length - read);
-        let size = client.read_exact(&mut piece[..most]).await?;
+        let max = buffer.len().min(length - read);
+        let size = client.read_exact(&mut buffer[..max]).await?;
         read += size;
     }
-    if length > 0 && matches!(manner, Manner::Silent) {
+    if length > 0 && matches!(behavior, Behavior::Silent) {
         std::future::pending::<()>().await;
     }
     Ok(())
 }
 
 /// Sends a blob. Returns the result and the elapsed time.
-async fn send(manner: Manner) -> (Result<bool, RegistryError>, Duration) {
-    let host = registry(manner);
+async fn send(behavior: Behavior) -> (Result<bool, RegistryError>, Duration) {
+    let host = registry(behavior);
     let mut repository = Repository::new(&format!("{host}/lab/probe")).unwrap().login(Login::anonymous()).attempts(1);
-    repository.patience = SHORT;
+    repository.timeout = SHORT_TIMEOUT;
     let session = repository.open().await.unwrap();
     let blob = Blob::new(vec![7; SIZE]);
-    let begun = Instant::now();
-    let sent = session.attempt("send it", || Box::pin(session.send_blob(&blob))).await;
-    (sent, begun.elapsed())
+    let start = Instant::now();
+    let sent = session.attempt("send a blob", || Box::pin(session.send_blob(&blob))).await;
+    (sent, start.elapsed())
 }
 
 #[tokio::test]
-async fn an_upload_takes_as_long_as_it_goes_on() {
-    let (sent, took) = send(Manner::Slowly).await;
+async fn upload_with_progress_has_no_time_limit() {
+    let (sent, took) = send(Behavior::Slowly).await;
     assert!(sent.unwrap());
-    assert!(took > 2 * SHORT, "it took {took:?}, in which no limit was tried");
+    assert!(took > 2 * SHORT_TIMEOUT, "took {took:?}, which is within the limit");
 }
 
 #[tokio::test]
-async fn an_upload_that_stops_is_given_up() {
-    for manner in [Manner::Stops(2 << 20), Manner::Silent] {
-        let (sent, took) = send(manner).await;
+async fn stalled_upload_times_out() {
+    for behavior in [Behavior::Stops(2 << 20), Behavior::Silent] {
+        let (sent, took) = send(behavior).await;
         let error = sent.unwrap_err();
         assert_eq!(error.kind(), RegistryErrorKind::Connection);
         assert_eq!(error.reason(), "timed out: no data was sent or received for 1 seconds");
         assert!(error.hint().unwrap().ends_with("try again; uploaded layers are kept"), "{error:?}");
-        assert!(took < 10 * SHORT, "it took {took:?}");
+        assert!(took < 10 * SHORT_TIMEOUT, "took {took:?}");
     }
 }
