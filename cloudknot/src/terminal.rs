@@ -53,7 +53,7 @@ struct Shown {
     items: u64,
     done: u64,
     failed: u64,
-    failures_shown: u32,
+    shown: u32,
     bar: Option<ProgressBar>,
     /// Time of the last line of plain progress.
     last_line: Instant,
@@ -170,15 +170,7 @@ impl Shown {
             // The bar is not drawn at each change, so a tick redraws it: it must not keep showing an outdated position.
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        Self {
-            function: function.to_owned(),
-            items,
-            done,
-            failed: 0,
-            failures_shown: 0,
-            bar,
-            last_line: Instant::now(),
-        }
+        Self { function: function.to_owned(), items, done, failed: 0, shown: 0, bar, last_line: Instant::now() }
     }
 
     fn progress(&mut self, done: u64, failed: u64) {
@@ -196,13 +188,13 @@ impl Shown {
     }
 
     fn failure(&mut self, item: u64, error: &ItemError, last: bool) {
-        self.failures_shown += 1;
-        if self.failures_shown > MAX_SHOWN_FAILURES {
+        self.shown += 1;
+        if self.shown > MAX_SHOWN_FAILURES {
             return;
         }
         let retry = if last { String::new() } else { format!(" (attempt {}; retrying)", error.attempt()) };
         self.say(&format!("{}: item {item} {error}{retry}", self.function));
-        if self.failures_shown == MAX_SHOWN_FAILURES {
+        if self.shown == MAX_SHOWN_FAILURES {
             self.say(&format!("{}: further failures are counted but not shown", self.function));
         }
     }

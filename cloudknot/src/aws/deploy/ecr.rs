@@ -82,7 +82,7 @@ impl Ecr {
         while let Some(page) = pages.next().await {
             match page {
                 Ok(page) => {
-                    found.extend(page.image_details.unwrap_or_default().into_iter().filter_map(StoredImage::of))
+                    found.extend(page.image_details.unwrap_or_default().into_iter().filter_map(StoredImage::of));
                 }
                 Err(error) if code(&error) == Some("RepositoryNotFoundException") => return Ok(Vec::new()),
                 Err(error) => return Err(self.aws.failed(&format!("list the images in `{repository}`"), error)),

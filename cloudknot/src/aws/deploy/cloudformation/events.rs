@@ -110,9 +110,13 @@ impl Operation {
 
 /// Returns the hint for a stack that cannot be rolled back.
 fn rollback_hint(stack: &Stack, failed: &[&StackEvent]) -> String {
-    let stuck = failed.iter().filter(|event| status(event) == "UPDATE_FAILED");
-    let stuck: BTreeSet<&str> = stuck.filter_map(|event| event.logical_resource_id()).collect();
-    let stuck = if stuck.is_empty() { vec!["<each that is UPDATE_FAILED>"] } else { stuck.into_iter().collect() };
+    let failed_updates = failed.iter().filter(|event| status(event) == "UPDATE_FAILED");
+    let failed_updates: BTreeSet<&str> = failed_updates.filter_map(|event| event.logical_resource_id()).collect();
+    let failed_updates = if failed_updates.is_empty() {
+        vec!["<each that is UPDATE_FAILED>"]
+    } else {
+        failed_updates.into_iter().collect()
+    };
     format!(
         "fix that, then run the same command, which continues the rollback. If it cannot be fixed, let CloudFormation skip \
          it: `aws cloudformation continue-update-rollback --region {} --stack-name {} --resources-to-skip {}`, then run \
