@@ -123,7 +123,7 @@ fn rollback_hint(stack: &Stack, failed: &[&StackEvent]) -> String {
          the same command; or clobber it, and create it again",
         stack.region(),
         stack.name,
-        stuck.join(" ")
+        failed_updates.join(" ")
     )
 }
 
