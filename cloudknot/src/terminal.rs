@@ -53,7 +53,7 @@ struct Shown {
     items: u64,
     done: u64,
     failed: u64,
-    shown: u32,
+    listed_failures: u32,
     bar: Option<ProgressBar>,
     /// Time of the last line of plain progress.
     last_line: Instant,
@@ -69,7 +69,7 @@ const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(40);
 
 impl Hook for Terminal {
     fn report(&self, event: &Event<'_>) {
-        let mut shown = lock(&self.shown);
+        let mut shown = lock(&self.listed_failures);
         match *event {
             Event::Started { run, function, backend, items, done } => {
                 let resumed =
@@ -77,7 +77,7 @@ impl Hook for Terminal {
                 say(&format!("{function} over {} {backend}{resumed} (run {run})", counted(items, "input")));
                 shown.runs.insert(run.to_owned(), Shown::new(function, items, done, self.bar));
                 drop(shown);
-                handle_interrupts(&self.shown);
+                handle_interrupts(&self.listed_failures);
             }
             Event::Progress { run, done, failed } => shown.with(run, |shown| shown.progress(done, failed)),
             Event::Failed { run, item, error, last } => shown.with(run, |shown| shown.failure(item, error, last)),
@@ -188,13 +188,13 @@ impl Shown {
     }
 
     fn failure(&mut self, item: u64, error: &ItemError, last: bool) {
-        self.shown += 1;
-        if self.shown > MAX_SHOWN_FAILURES {
+        self.listed_failures += 1;
+        if self.listed_failures > MAX_SHOWN_FAILURES {
             return;
         }
         let retry = if last { String::new() } else { format!(" (attempt {}; retrying)", error.attempt()) };
         self.say(&format!("{}: item {item} {error}{retry}", self.function));
-        if self.shown == MAX_SHOWN_FAILURES {
+        if self.listed_failures == MAX_SHOWN_FAILURES {
             self.say(&format!("{}: further failures are counted but not shown", self.function));
         }
     }
