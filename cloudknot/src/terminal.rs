@@ -69,7 +69,7 @@ const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(40);
 
 impl Hook for Terminal {
     fn report(&self, event: &Event<'_>) {
-        let mut shown = lock(&self.listed_failures);
+        let mut shown = lock(&self.shown);
         match *event {
             Event::Started { run, function, backend, items, done } => {
                 let resumed =
@@ -77,7 +77,7 @@ impl Hook for Terminal {
                 say(&format!("{function} over {} {backend}{resumed} (run {run})", counted(items, "input")));
                 shown.runs.insert(run.to_owned(), Shown::new(function, items, done, self.bar));
                 drop(shown);
-                handle_interrupts(&self.listed_failures);
+                handle_interrupts(&self.shown);
             }
             Event::Progress { run, done, failed } => shown.with(run, |shown| shown.progress(done, failed)),
             Event::Failed { run, item, error, last } => shown.with(run, |shown| shown.failure(item, error, last)),
@@ -170,7 +170,7 @@ impl Shown {
             // The bar is not drawn at each change, so a tick redraws it: it must not keep showing an outdated position.
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        Self { function: function.to_owned(), items, done, failed: 0, shown: 0, bar, last_line: Instant::now() }
+        Self { function: function.to_owned(), items, done, failed: 0, listed_failures: 0, bar, last_line: Instant::now() }
     }
 
     fn progress(&mut self, done: u64, failed: u64) {
