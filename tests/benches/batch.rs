@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 /// Returns its input. A value has the same frame as its input, byte for byte, and all have the same length, so the
-/// stand-in can store what a worker would.
+/// server can store what a worker would.
 #[cloudknot::remote]
 fn same(x: f64) -> f64 {
     x
@@ -35,8 +35,8 @@ fn same(x: f64) -> f64 {
 
 const BUCKET: &str = "bucket";
 const SERVER: &str = "CLOUDKNOT_BENCH_SERVER";
-/// Number of concurrent reads, the same as in the store.
-const AT_ONCE: usize = 32;
+/// Maximum number of concurrent reads, the same as in the store.
+const MAX_READS: usize = 32;
 
 #[cloudknot::main]
 fn main() -> cloudknot::Result<()> {
@@ -44,10 +44,12 @@ fn main() -> cloudknot::Result<()> {
         serve();
     }
     cloudknot::set_hook(None);
-    let mut server = Command::new(std::env::current_exe().expect("this program has a file"));
-    let mut server = server.env(SERVER, "1").stdout(Stdio::piped()).spawn().expect("it can be started again");
+    let mut server = Command::new(std::env::current_exe().expect("the path of this program is known"));
+    let mut server = server.env(SERVER, "1").stdout(Stdio::piped()).spawn().expect("the program can be started again");
     let mut address = String::new();
-    BufReader::new(server.stdout.take().expect("it is piped")).read_line(&mut address).expect("it says where it is");
+    BufReader::new(server.stdout.take().expect("stdout is a pipe"))
+        .read_line(&mut address)
+        .expect("the server prints its address");
     let home = tempfile::tempdir().expect("a temporary folder can be created");
     let note = json!({
         "knot": "bench", "profile": null, "region": "eu-west-1", "bucket": BUCKET, "prefix": "", "log-group": "logs",
@@ -55,7 +57,7 @@ fn main() -> cloudknot::Result<()> {
     });
     std::fs::write(home.path().join("knot.json"), note.to_string()).expect("a new folder can be written to");
     let environment = [
-        ("CLOUDKNOT_HOME", home.path().to_str().expect("it is text")),
+        ("CLOUDKNOT_HOME", home.path().to_str().expect("the path is UTF-8")),
         ("AWS_ENDPOINT_URL", address.trim()),
         ("AWS_REGION", "eu-west-1"),
         ("AWS_ACCESS_KEY_ID", "AKIATEST"),
@@ -76,13 +78,13 @@ fn main() -> cloudknot::Result<()> {
 
 fn measure() -> cloudknot::Result<()> {
     println!("{:<44}{:>10}{:>10}{:>18}", "", "s", "floor", "most expected");
-    for (items, chunk, most) in [(4_096, 1, 5.0), (10_000, 1, 10.0), (1_000_000, 100, 60.0)] {
+    for (items, chunk, limit) in [(4_096, 1, 5.0), (10_000, 1, 10.0), (1_000_000, 100, 60.0)] {
         let before = reset_peak();
         let took = map(items)?;
         let grown = peak().saturating_sub(before);
         let floor = floor(items, chunk);
         let what = format!("{items} items, {chunk} a job");
-        println!("{what:<44}{:>10.2}{:>10.2}{most:>18}", took.as_secs_f64(), floor.as_secs_f64());
+        println!("{what:<44}{:>10.2}{:>10.2}{limit:>18}", took.as_secs_f64(), floor.as_secs_f64());
         if chunk > 1 {
             println!(
                 "the host's memory grew by {} MiB at most while they were streamed (expected: at most 128)",
@@ -101,7 +103,7 @@ fn map(items: u64) -> cloudknot::Result<Duration> {
     let mut seen = 0;
     for (index, value) in run.results().wait() {
         #[allow(clippy::cast_precision_loss, clippy::float_cmp, reason = "the numbers are small and whole")]
-        let is_same = value.expect("it does not fail") == index as f64;
+        let is_same = value.expect("the function does not fail") == index as f64;
         assert!(is_same, "item {index}");
         seen += 1;
     }
@@ -121,31 +123,33 @@ fn floor(items: u64, chunk: u64) -> Duration {
         let frame = [7_u8; 40];
         let put = |key: String, bytes: Vec<u8>| client.put_object().bucket(BUCKET).key(key).body(bytes.into()).send();
         for part in parts(items, chunk) {
-            let length = usize::try_from(part.last - part.first + 1).expect("small");
-            put(keys.part(part), frame.repeat(length)).await.expect("it is stored");
+            let length = usize::try_from(part.last - part.first + 1).expect("a part is small");
+            put(keys.part(part), frame.repeat(length)).await.expect("the part is stored");
         }
         let began = Instant::now();
-        put(keys.inputs(), frame.repeat(usize::try_from(items).expect("small"))).await.expect("it is stored");
-        put(keys.manifest(), vec![b' '; 1_000]).await.expect("it is stored");
+        put(keys.inputs(), frame.repeat(usize::try_from(items).expect("the number of items is small")))
+            .await
+            .expect("the inputs are stored");
+        put(keys.manifest(), vec![b' '; 1_000]).await.expect("the manifest is stored");
         let mut pages = client.list_objects_v2().bucket(BUCKET).prefix(keys.results()).into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            found.extend(page.expect("it is listed").contents.unwrap_or_default());
+            found.extend(page.expect("the results are listed").contents.unwrap_or_default());
         }
         let mut under_way = JoinSet::new();
         let mut bytes = 0;
         for object in found {
-            while under_way.len() >= AT_ONCE {
-                bytes += under_way.join_next().await.expect("some are under way").expect("it does not panic");
+            while under_way.len() >= MAX_READS {
+                bytes += under_way.join_next().await.expect("a read is under way").expect("the read does not panic");
             }
-            let request = client.get_object().bucket(BUCKET).key(object.key.expect("it has a key")).send();
+            let request = client.get_object().bucket(BUCKET).key(object.key.expect("an object has a key")).send();
             under_way.spawn(async move {
-                let answer = request.await.expect("it is there");
-                answer.body.collect().await.expect("it comes whole").into_bytes().len()
+                let answer = request.await.expect("the object exists");
+                answer.body.collect().await.expect("the object can be read").into_bytes().len()
             });
         }
         while let Some(length) = under_way.join_next().await {
-            bytes += length.expect("it does not panic");
+            bytes += length.expect("the read does not panic");
         }
         assert_eq!(bytes as u64, items * 40);
         began.elapsed()
@@ -156,20 +160,20 @@ fn parts(items: u64, chunk: u64) -> impl Iterator<Item = Part> {
     (0..items.div_ceil(chunk)).map(move |part| Part { first: part * chunk, last: ((part + 1) * chunk).min(items) - 1 })
 }
 
-// --- the stand-in ---
+// --- the server ---
 
 type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
 
-/// Prints its address, and serves until it is killed.
+/// Prints the address of the server, and serves until the process is killed.
 fn serve() -> ! {
     let runtime = tokio::runtime::Runtime::new().expect("a process may start a few threads");
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
-        println!("http://{}", listener.local_addr().expect("it has an address"));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        println!("http://{}", listener.local_addr().expect("a listener has an address"));
         let objects = Objects::default();
         loop {
-            let (connection, _) = listener.accept().await.expect("it listens");
-            connection.set_nodelay(true).expect("it is TCP");
+            let (connection, _) = listener.accept().await.expect("the listener accepts connections");
+            connection.set_nodelay(true).expect("the connection is TCP");
             let objects = Arc::clone(&objects);
             let answer = service_fn(move |request| answer(request, Arc::clone(&objects)));
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(connection), answer));
@@ -199,13 +203,13 @@ async fn answer(request: Request<Incoming>, objects: Objects) -> Result<Response
             "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>".into(),
         ),
         (&Method::POST, _) => {
-            let own = format!("!{key}#");
+            let prefix = format!("!{key}#");
             let whole: Vec<u8> = objects
-                .range(own.clone()..)
-                .take_while(|(part, _)| part.starts_with(&own))
+                .range(prefix.clone()..)
+                .take_while(|(part, _)| part.starts_with(&prefix))
                 .flat_map(|(_, part)| part.to_vec())
                 .collect();
-            objects.retain(|part, _| !part.starts_with(&own));
+            objects.retain(|part, _| !part.starts_with(&prefix));
             objects.insert(key, whole.into());
             (StatusCode::OK, "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>".into())
         }
@@ -265,28 +269,30 @@ fn list(objects: &BTreeMap<String, Bytes>, query: &str) -> Bytes {
 
 /// Stores what all children of the job would have stored.
 fn submit(objects: &mut BTreeMap<String, Bytes>, body: &Bytes) -> Bytes {
-    let order: Value = serde_json::from_slice(body).expect("an order is JSON");
-    let environment = order["containerOverrides"]["environment"].as_array().expect("it has an environment");
-    let task = environment.iter().find(|one| one["name"] == ENV_TASK).expect("it has a task");
-    let task: Task = serde_json::from_str(task["value"].as_str().expect("text")).expect("a task");
+    let request: Value = serde_json::from_slice(body).expect("a request is JSON");
+    let environment = request["containerOverrides"]["environment"].as_array().expect("the job has an environment");
+    let task = environment.iter().find(|variable| variable["name"] == ENV_TASK).expect("the job has a task");
+    let task: Task =
+        serde_json::from_str(task["value"].as_str().expect("the task is a string")).expect("the task is valid");
     let keys = RunKeys::new(&task.knot, &task.run);
     let InputLayout::Uniform(size) = task.inputs else { panic!("all inputs are of one size") };
     let inputs = objects[&keys.inputs()].clone();
     for part in parts(task.items, task.chunk) {
-        let at = |item: u64| usize::try_from(item * size).expect("it is in memory");
+        let at = |item: u64| usize::try_from(item * size).expect("the inputs are in memory");
         objects.insert(keys.part(part), inputs.slice(at(part.first)..at(part.last + 1)));
     }
-    let children = order["arrayProperties"]["size"].as_u64().unwrap_or(1);
-    json!({"jobId": format!("job-{children}"), "jobName": order["jobName"]}).to_string().into()
+    let children = request["arrayProperties"]["size"].as_u64().unwrap_or(1);
+    json!({"jobId": format!("job-{children}"), "jobName": request["jobName"]}).to_string().into()
 }
 
 fn describe(body: &Bytes) -> Bytes {
     let request: Value = serde_json::from_slice(body).expect("a request is JSON");
     let job = |id: &Value| {
-        let size: i64 = id.as_str().and_then(|id| id.split_once('-')?.1.parse().ok()).expect("an id of ours");
+        let size: i64 =
+            id.as_str().and_then(|id| id.split_once('-')?.1.parse().ok()).expect("the server has created the ID");
         json!({"jobId": id, "jobName": "job", "status": "SUCCEEDED", "jobQueue": "queue", "jobDefinition": "definition:1",
                "startedAt": 1, "arrayProperties": {"size": size, "statusSummary": {"SUCCEEDED": size}}})
     };
-    let jobs: Vec<Value> = request["jobs"].as_array().expect("a list").iter().map(job).collect();
+    let jobs: Vec<Value> = request["jobs"].as_array().expect("the jobs are a list").iter().map(job).collect();
     json!({"jobs": jobs}).to_string().into()
 }

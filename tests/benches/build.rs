@@ -50,25 +50,25 @@ rand_pcg = "0.10"
 
 fn times() {
     let folder = program("bench times", "", "");
-    let (ours, plain) = (folder.join("target of ours"), folder.join("target of cargo"));
-    for target in [&ours, &plain] {
+    let (knot_target, cargo_target) = (folder.join("target of knot"), folder.join("target of cargo"));
+    for target in [&knot_target, &cargo_target] {
         if target.exists() {
-            std::fs::remove_dir_all(target).expect("the folder is ours");
+            std::fs::remove_dir_all(target).expect("the benchmark owns the folder");
         }
     }
     // Everything that has to be fetched or built is prepared first.
     cargo_knot_released();
     run(Command::new(env!("CARGO")).arg("fetch").current_dir(&folder));
-    let ours = || knot(&folder, &ours);
-    let plain = || cargo(&folder, &plain);
-    let cold = (seconds(ours), seconds(plain));
+    let knot = || knot(&folder, &knot_target);
+    let cargo = || cargo(&folder, &cargo_target);
+    let cold = (seconds(knot), seconds(cargo));
     change(&folder, "0.0 + b");
-    let touched = (seconds(ours), seconds(plain));
-    let nothing = (seconds(ours), seconds(plain));
+    let touched = (seconds(knot), seconds(cargo));
+    let nothing = (seconds(knot), seconds(cargo));
     change(&folder, "b");
     println!("random_mv_prod over a folder       cargo knot build   cargo build   ratio");
-    let line = |what: &str, (ours, plain): (f64, f64), limit: &str| {
-        println!("{what:<33}{ours:>16.2} s{plain:>12.2} s{:>8.2}   ({limit})", ours / plain);
+    let line = |what: &str, (knot, cargo): (f64, f64), limit: &str| {
+        println!("{what:<33}{knot:>16.2} s{cargo:>12.2} s{:>8.2}   ({limit})", knot / cargo);
     };
     line("from cold", cold, "expected: at most 1.3");
     line("one line of the function touched", touched, "expected: at most 1.3");
@@ -106,7 +106,7 @@ fn finish(mut command: Command) {
 /// Changes the function to compute the same value in another way.
 fn change(folder: &Path, deviation: &str) {
     let changed = MAIN.replace("Normal::new(0.0, b)", &format!("Normal::new(0.0, {deviation})"));
-    assert!(deviation == "b" || changed != MAIN, "the line is there");
+    assert!(deviation == "b" || changed != MAIN, "the line exists");
     std::fs::write(folder.join("src/main.rs"), changed).expect("the folder can be written to");
 }
 
@@ -126,13 +126,11 @@ fn sizes() {
             command.args(["knot", "build", "--json"]).current_dir(&folder).output().expect("the command starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let facts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
-        let megabytes = |name: &str| facts[name].as_f64().expect("a number of bytes") / 1e6;
+        let megabytes = |name: &str| facts[name].as_f64().expect("the size is a number") / 1e6;
         let (worker, image) = (megabytes("worker_bytes"), megabytes("compressed_bytes"));
         println!("opt-level = {level:<24}{worker:>6.2} MB{image:>16.2} MB   (expected: at most {limit})");
     }
-    println!(
-        "What could still go: the S3 client is 2.7 MB of it (a client without retries and checksums: 1 MB), the authorities 0.1."
-    );
+    println!("of this, the S3 client is 2.7 MB (a client without retries and checksums: 1 MB), the authorities 0.1 MB");
     println!("an empty static program (measured elsewhere)          0.5 MB");
     println!("Python cloudknot 0.6.1 (measured elsewhere)           116 MB");
 }

@@ -13,11 +13,11 @@ const RUNS: u32 = 8;
 const ITEMS: u64 = 8;
 
 fn main() {
-    let cloud = Cloud::get().expect("there are moto and a Docker engine");
+    let cloud = Cloud::get().expect("moto and a Docker engine are available");
     let mut sum = Duration::ZERO;
     println!("{:<12}{:>26}{:>32}", "run", "from map to results", "after the last value was stored");
     for run in 0..RUNS {
-        let trial = cloud.trial(env!("CARGO_BIN_EXE_trial"), JobKind::Container).expect("there is a Docker engine");
+        let trial = cloud.trial(env!("CARGO_BIN_EXE_trial"), JobKind::Container).expect("a Docker engine is available");
         // From 2 to 16 seconds, with a job for each item.
         let inputs = (0..ITEMS).map(|item| Behavior::Sleep(u64::from(run + 1) * 2_000 + item * 37, item));
         let began = SystemTime::now();

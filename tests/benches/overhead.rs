@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cloudknot_tests::memory::{peak, reset_peak};
 use rayon::prelude::*;
 
-/// Does next to nothing, but not nothing: 8 bytes in, 8 bytes out.
+/// Does minimal work: 8 bytes in, 8 bytes out.
 #[cloudknot::remote]
 fn no_op(x: u64) -> u64 {
     x.rotate_left(7)
@@ -37,7 +37,8 @@ fn main() -> cloudknot::Result<()> {
     );
     row("rayon, 1,000,000 items", MANY, time(|| (0..MANY).into_par_iter().map(*no_op).sum::<u64>()), "");
     let empty = empty_program(home.path());
-    let processes = || (0..FEW).for_each(|_| assert!(Command::new(&empty).status().expect("it runs").success()));
+    let processes =
+        || (0..FEW).for_each(|_| assert!(Command::new(&empty).status().expect("the program runs").success()));
     row("one process per item, empty and static, 1,000 items", FEW.into(), time(processes), "");
     row("cloudknot, chunk(1), 10,000 items", SOME, map(SOME, Some(1))?, "100");
     row("cloudknot, automatic chunks, 10,000 items", SOME, map(SOME, None)?, "");

@@ -12,7 +12,7 @@ use cloudknot_tests::recorded::{Recorded, types_of};
 use cloudknot_tests::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
 use cloudknot_tests::workspaces::worker_of_this_package;
 
-const TURNS: usize = 40;
+const ROUNDS: usize = 40;
 
 #[tokio::main]
 async fn main() {
@@ -29,17 +29,17 @@ async fn main() {
         command
     };
 
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for turn in 0..TURNS {
+    let (mut worker_times, mut bare_times) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
         let at = StoreAt::S3 { bucket: BUCKET.into(), prefix: String::new() };
-        let recorded = Recorded::new(&store, at, &types, &format!("run-{turn}"), &[u64::MAX]).await;
-        let InputLayout::Uniform(size) = recorded.task.inputs else { unreachable!("there is one input") };
+        let recorded = Recorded::new(&store, at, &types, &format!("run-{round}"), &[u64::MAX]).await;
+        let InputLayout::Uniform(size) = recorded.task.inputs else { unreachable!("the run has one input") };
         let (name, task) = recorded.env();
         let began = now();
         let status = start(&worker).env(name, task).status().expect("the worker starts");
         assert!(status.success());
         let value = recorded.values::<u64>(&store).await[0];
-        ours.push(value - began);
+        worker_times.push(value - began);
 
         let began = now();
         let output = start(&bare)
@@ -47,16 +47,16 @@ async fn main() {
             .output()
             .expect("the program starts");
         assert!(output.status.success(), "{output:?}");
-        let printed = String::from_utf8(output.stdout).expect("a number");
-        theirs.push(printed.trim().parse::<u64>().expect("a number") - began);
+        let printed = String::from_utf8(output.stdout).expect("the program prints UTF-8");
+        bare_times.push(printed.trim().parse::<u64>().expect("the program prints a number") - began);
     }
-    let (ours, theirs) = (median(&mut ours), median(&mut theirs));
-    println!("process start to the first line of the function, S3 input on loopback    ms (median of {TURNS})");
-    println!("a bare program with the same SDK                                  {theirs:>8.2}");
-    println!("a worker                                                          {ours:>8.2}");
+    let (worker_time, bare_time) = (median(&mut worker_times), median(&mut bare_times));
+    println!("process start to the first line of the function, S3 input on loopback    ms (median of {ROUNDS})");
+    println!("a bare program with the same SDK                                  {bare_time:>8.2}");
+    println!("a worker                                                          {worker_time:>8.2}");
     println!(
         "ratio                                                             {:>8.2}   (expected: at most 1.5)",
-        ours / theirs
+        worker_time / bare_time
     );
     println!("Python cloudknot 0.6.1, in its container (measured elsewhere)      310 to 370");
 }

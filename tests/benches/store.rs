@@ -12,22 +12,23 @@ use cloudknot_runtime::frame::{decode, encode, read_back};
 use cloudknot_runtime::store::{DirStore, Store};
 
 const NUMBERS: usize = 1_000_000;
-const TURNS: u32 = 20;
+const ROUNDS: u32 = 20;
 
 fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder can be created");
     let store: Arc<dyn Store> = Arc::new(DirStore::new(folder.path().join("store")));
     let fingerprint = Schema::of::<Vec<f64>, Vec<f64>>(Codec::Bincode).fingerprint;
-    let values: Vec<f64> = (0..NUMBERS).map(|at| f64::from(u32::try_from(at).expect("it is small")).sqrt()).collect();
+    let values: Vec<f64> =
+        (0..NUMBERS).map(|at| f64::from(u32::try_from(at).expect("the number fits into a `u32`")).sqrt()).collect();
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
 
     let mut files = Duration::ZERO;
     let mut stored = Duration::ZERO;
     let mut coded = Duration::ZERO;
-    for turn in 0..TURNS {
+    for round in 0..ROUNDS {
         // Twice: as the input and as the result.
         for name in ["in", "out"] {
-            let path = folder.path().join(format!("{name}-{turn}"));
+            let path = folder.path().join(format!("{name}-{round}"));
             files += time(|| {
                 std::fs::write(&path, &bytes).expect("a file is written");
                 assert_eq!(std::fs::read(&path).expect("a file is read").len(), bytes.len());
@@ -35,8 +36,8 @@ fn main() {
             std::fs::remove_file(&path).expect("a file is removed");
         }
         let keys = [
-            format!("knots/bench/runs/{turn}/inputs"),
-            format!("knots/bench/runs/{turn}/results/000000000000-000000000000"),
+            format!("knots/bench/runs/{round}/inputs"),
+            format!("knots/bench/runs/{round}/results/000000000000-000000000000"),
         ];
         stored += time(|| input(&*store, &keys[0], fingerprint, &values));
         stored += time(|| result(&*store, &keys[1], fingerprint, &values));
@@ -47,7 +48,7 @@ fn main() {
             decode::<Vec<f64>>(Codec::Bincode, fingerprint, &frame).expect("numbers are decoded")
         });
     }
-    let millis = |duration: Duration| duration.as_secs_f64() * 1e3 / f64::from(TURNS);
+    let millis = |duration: Duration| duration.as_secs_f64() * 1e3 / f64::from(ROUNDS);
     println!("8 MB of f64, in and out            ms");
     println!("the same bytes as files     {:>9.2}", millis(files));
     println!("codec and folder store      {:>9.2}", millis(stored));
@@ -81,7 +82,7 @@ fn result(store: &dyn Store, key: &str, fingerprint: Fingerprint, values: &Vec<f
         assert!(store.create(key, frame.into()).await?);
         store.get(key).await
     });
-    let read = read.expect("the store works").expect("it is there");
+    let read = read.expect("the store works").expect("the result exists");
     assert_eq!(decode::<Vec<f64>>(Codec::Bincode, fingerprint, &read).expect("numbers are decoded").len(), NUMBERS);
 }
 

@@ -17,13 +17,13 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Creates an authority with a certificate for this address; `None` if there is no `openssl`.
+    /// Creates an authority with a certificate for this address; `None` if `openssl` is not installed.
     ///
     /// # Panics
     /// If `openssl` fails.
     pub fn new(address: IpAddr) -> Option<Self> {
         if !has("openssl") {
-            skipped("what needs a certificate authority", "there is no `openssl`");
+            skipped("tests that need a certificate authority", "`openssl` is not installed");
             return None;
         }
         let folder = tempfile::tempdir().expect("a temporary folder can be created");

@@ -1,6 +1,6 @@
 //! AWS Batch for programs of the tests: moto, whose jobs are containers of a real engine or child processes, and a fast
-//! S3 server whose objects are visible as files. The resources and notes of a deploy are created by hand here; deploys
-//! have their own tests.
+//! S3 server whose objects are visible as files. This module creates the resources and notes of a deploy by hand;
+//! deploys have their own tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,8 +14,8 @@ use crate::counterparts::{Docker, run};
 use crate::moto::{Moto, REGION, environment, python};
 use crate::recorder::Recorder;
 use crate::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
-use crate::shared::{self, Made, S3, one_of_this_process, shared};
-use crate::trial::{Elsewhere, End, Jobs, Trial};
+use crate::shared::{self, BatchResources, S3, shared, shared_in_process};
+use crate::trial::{End, Jobs, RemoteEnv, Trial};
 use crate::workspaces::trial_image;
 
 /// Form in which moto runs a job.
@@ -28,13 +28,14 @@ pub enum JobKind {
 }
 
 impl JobKind {
-    /// Returns the kind of jobs for a test that needs no containers: processes, or containers with `CLOUDKNOT_TEST=full`.
+    /// Returns the kind of jobs for a test that needs no containers: processes, or containers with
+    /// `CLOUDKNOT_TEST=full`.
     pub fn of_suite() -> Self {
         if std::env::var("CLOUDKNOT_TEST").is_ok_and(|speed| speed == "full") { Self::Container } else { Self::Process }
     }
 }
 
-/// Stand-ins for Batch and S3.
+/// Simulated Batch and S3.
 #[derive(Debug)]
 pub struct Cloud {
     /// Batch, and the logs of its jobs.
@@ -42,12 +43,12 @@ pub struct Cloud {
     /// S3 server with the bucket.
     pub s3: S3,
     /// Recorder through which workers reach S3, if they do not reach it directly.
-    pub before_workers: Option<Recorder>,
+    pub worker_recorder: Option<Recorder>,
     /// Engine that runs the containers.
     docker: Option<Arc<Docker>>,
     /// S3 server, if this process has started it.
     _server: Option<(Runtime, S3Server)>,
-    made: Made,
+    resources: BatchResources,
 }
 
 static CLOUD: Mutex<Weak<Cloud>> = Mutex::new(Weak::new());
@@ -91,7 +92,7 @@ impl Cloud {
     /// # Panics
     /// If it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
     pub fn get() -> Option<Arc<Self>> {
-        one_of_this_process(&CLOUD, Self::handed_over_or_new)
+        shared_in_process(&CLOUD, Self::handed_over_or_new)
     }
 
     /// Like [`Cloud::get`], with faults injected into this percentage of the workers' requests to S3; see
@@ -103,8 +104,8 @@ impl Cloud {
         let mut cloud = Self::handed_over_or_new()?;
         let recorder = Recorder::before(&cloud.s3.url());
         recorder.inject_faults(seed, percent);
-        cloud.made = prepare(&format!("faults-{:x}", crate::now()), &cloud.moto, recorder.url());
-        cloud.before_workers = Some(recorder);
+        cloud.resources = prepare(&format!("faults-{:x}", crate::now()), &cloud.moto, recorder.url());
+        cloud.worker_recorder = Some(recorder);
         Some(Arc::new(cloud))
     }
 
@@ -116,10 +117,11 @@ impl Cloud {
     }
 
     /// Returns an instance that already runs.
-    fn at(place: &shared::Cloud) -> Self {
+    fn at(cloud: &shared::Cloud) -> Self {
         let docker = shared().and_then(|shared| shared.engine.as_ref()).and_then(|_| Docker::get());
-        let moto = Moto::at(place.moto, place.moto_log.clone());
-        Self { moto, s3: place.s3.clone(), before_workers: None, docker, _server: None, made: place.made.clone() }
+        let moto = Moto::at(cloud.moto, cloud.moto_log.clone());
+        let (s3, resources) = (cloud.s3.clone(), cloud.resources.clone());
+        Self { moto, s3, worker_recorder: None, docker, _server: None, resources }
     }
 
     /// Starts an instance that ends with this process; `None` if it is not available.
@@ -132,21 +134,21 @@ impl Cloud {
         let runtime = Runtime::new().expect("a process may start a few threads");
         let server = runtime.block_on(S3Server::start());
         if let Some(docker) = &docker {
-            let archive = note_of_the_trial()["archive"].as_str().expect("an image has an archive").to_owned();
+            let archive = trial_note()["archive"].as_str().expect("an image has an archive").to_owned();
             run(docker.command().args(["load", "-i", &archive]));
         }
-        let s3 = server.place().clone();
-        let made = prepare("tests", &moto, s3.url());
-        Some(Self { moto, s3, before_workers: None, docker, _server: Some((runtime, server)), made })
+        let s3 = server.endpoint().clone();
+        let resources = prepare("tests", &moto, s3.url());
+        Some(Self { moto, s3, worker_recorder: None, docker, _server: Some((runtime, server)), resources })
     }
 
     /// Returns the addresses and files with which other processes reach the instance.
-    pub fn place(&self) -> shared::Cloud {
+    pub fn endpoints(&self) -> shared::Cloud {
         shared::Cloud {
             moto: self.moto.address(),
             moto_log: self.moto.log_file().to_owned(),
             s3: self.s3.clone(),
-            made: self.made.clone(),
+            resources: self.resources.clone(),
         }
     }
 
@@ -158,7 +160,8 @@ impl Cloud {
         self.docker.clone().or_else(Docker::get)
     }
 
-    /// Creates a trial whose items run here, with its own Knot. Returns `None` if jobs of this kind are not available.
+    /// Creates a trial whose items run in this cloud, with its own Knot. Returns `None` if jobs of this kind are not
+    /// available.
     ///
     /// # Panics
     /// If its folder cannot be written.
@@ -185,22 +188,22 @@ impl Cloud {
             .expect("the folder of the test can be written");
         let mut env: Vec<(String, String)> = environment(aws).map(|(name, value)| (name.to_owned(), value)).into();
         env.push(("AWS_ENDPOINT_URL_S3".into(), s3.to_owned()));
-        let (cloud, begins) = (Arc::clone(self), format!("{knot}-"));
-        let queue = self.made.queue.as_str().expect("an ARN").to_owned();
-        let elsewhere = Elsewhere {
+        let (cloud, prefix) = (Arc::clone(self), format!("{knot}-"));
+        let queue = self.resources.queue.as_str().expect("an ARN").to_owned();
+        let remote = RemoteEnv {
             env,
             home: trial.home(),
             jobs,
             record: Some(self.record(&knot)),
             is_batch: true,
-            end: Some(End(Arc::new(move || cloud.moto.end_jobs(&queue, &begins)))),
+            end: Some(End(Arc::new(move || cloud.moto.end_jobs(&queue, &prefix)))),
         };
-        Some((trial.on(elsewhere), knot))
+        Some((trial.on(remote), knot))
     }
 
     /// Returns the note that a deploy of this Knot would have written.
     pub fn note(&self, knot: &str, kind: JobKind) -> Value {
-        let Made { queue, containers, processes, types, image } = &self.made;
+        let BatchResources { queue, containers, processes, types, image } = &self.resources;
         let definitions = if kind == JobKind::Container { containers } else { processes };
         json!({
             "knot": knot, "profile": null, "region": REGION, "bucket": BUCKET, "prefix": knot, "log-group": "tests",
@@ -214,14 +217,15 @@ impl Cloud {
     }
 }
 
-fn note_of_the_trial() -> Value {
-    serde_json::from_slice(&std::fs::read(trial_image()).expect("the note is there")).expect("JSON")
+fn trial_note() -> Value {
+    serde_json::from_slice(&std::fs::read(trial_image()).expect("the note of the trial's image exists"))
+        .expect("the note is JSON")
 }
 
 /// Creates a queue of this name and job definitions, whose workers reach S3 at this address.
-fn prepare(name: &str, moto: &Moto, s3_of_workers: String) -> Made {
-    let note = note_of_the_trial();
-    let text = |field: &str| note[field].as_str().expect("it is noted").to_owned();
+fn prepare(name: &str, moto: &Moto, s3_of_workers: String) -> BatchResources {
+    let note = trial_note();
+    let text = |field: &str| note[field].as_str().expect("the note has the field").to_owned();
     let functions: Vec<Value> = note["types"]
         .as_array()
         .expect("the worker described its types")
@@ -238,7 +242,7 @@ fn prepare(name: &str, moto: &Moto, s3_of_workers: String) -> Made {
     prepare.args(["-c", PREPARE, &json!([name, images, functions, variables]).to_string()]);
     let [queue, containers, processes] =
         serde_json::from_str(&run(prepare.envs(environment(&moto.url())))).expect("the script prints JSON");
-    Made { queue, containers, processes, types: note["types"].clone(), image: text("name") }
+    BatchResources { queue, containers, processes, types: note["types"].clone(), image: text("name") }
 }
 
 /// Returns the variables with which a worker reaches S3.

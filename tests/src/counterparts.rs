@@ -1,8 +1,8 @@
 //! Starts the real counterparts that the tests use: a Docker engine and a registry. None of them is part of this
 //! project.
 //!
-//! If a counterpart is not available, its tests print `skipped: …` and pass, or fail if `CLOUDKNOT_TESTS_REQUIRE=1`
-//! requires all of them. A counterpart that was handed over is not started again.
+//! If a counterpart is not available, tests that need it print `skipped: …` and pass, or fail if
+//! `CLOUDKNOT_TESTS_REQUIRE=1` requires all of them. A counterpart that was handed over is not started again.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::authority::Authority;
-use crate::shared::{Engine, lock, one_of_this_process, shared};
+use crate::shared::{Engine, lock, shared, shared_in_process};
 use crate::skip::skipped;
 
 const TIMEOUT: Duration = Duration::from_mins(5);
@@ -30,7 +30,7 @@ pub fn has(program: &str) -> bool {
 /// Runs a command to completion, and returns its stdout.
 ///
 /// # Panics
-/// If it cannot be started or fails, with its output.
+/// If the command cannot be started or fails, with its output.
 pub fn run(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().expect("the program can be started");
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
@@ -38,16 +38,17 @@ pub fn run(command: &mut Command) -> String {
     stdout.into_owned()
 }
 
-/// Runs a command to completion, and checks its exit code, and that its stderr contains all of these texts.
+/// Runs a command to completion, and checks its exit code, and that its stderr contains all of the expected
+/// strings.
 ///
 /// # Panics
-/// If it cannot be started, or if a check fails.
+/// If the command cannot be started, or if a check fails.
 #[track_caller]
-pub fn check(command: &mut Command, code: i32, says: &[&str]) -> Output {
+pub fn check(command: &mut Command, code: i32, expected: &[&str]) -> Output {
     let output = command.output().expect("the program can be started");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{errors}");
-    for part in says {
+    for part in expected {
         assert!(errors.contains(part), "`{part}` is not in:\n{errors}");
     }
     output
@@ -81,10 +82,10 @@ impl Daemon {
         let start = Instant::now();
         while !ready() {
             if let Ok(Some(status)) = self.process.try_wait() {
-                return Err(format!("it ended with {status}: {}", self.log()));
+                return Err(format!("the process ended with {status}: {}", self.log()));
             }
             if start.elapsed() > TIMEOUT {
-                return Err(format!("it was not ready in time: {}", self.log()));
+                return Err(format!("the process was not ready in time: {}", self.log()));
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -109,7 +110,7 @@ impl Drop for Daemon {
 }
 
 impl Drop for Docker {
-    /// Unmounts what an engine leaves behind, because its folder cannot be removed otherwise.
+    /// Unmounts a mount that an engine leaves behind, because its folder cannot be removed otherwise.
     fn drop(&mut self) {
         let Some(daemon) = self.daemon.take() else { return };
         let mount = daemon.folder.path().join("exec/netns/default");
@@ -122,16 +123,16 @@ impl Drop for Docker {
     }
 }
 
-/// Port of this machine at which nobody listens: one that only root may use, for a protocol of 1988.
+/// Port of this machine on which no process listens: a privileged port of an obsolete protocol.
 pub const CLOSED_PORT: u16 = 1;
 
-/// Docker engine: one that already runs, or one that the tests have started.
+/// Docker engine that was already running, or that the tests have started.
 #[derive(Debug)]
 pub struct Docker {
     engine: Engine,
     daemon: Option<Daemon>,
     /// Lock that serializes the processes that start their own engine.
-    _turn: Option<File>,
+    _lock: Option<File>,
 }
 
 static DOCKER: Mutex<Weak<Docker>> = Mutex::new(Weak::new());
@@ -143,41 +144,45 @@ impl Docker {
     /// # Panics
     /// If it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
     pub fn get() -> Option<Arc<Self>> {
-        one_of_this_process(&DOCKER, || {
+        shared_in_process(&DOCKER, || {
             let found = match shared() {
                 Some(shared) => match shared.engine.clone() {
-                    Some(engine) => Ok(Self { engine, daemon: None, _turn: None }),
-                    None => Err("none was started for this run".to_owned()),
+                    Some(engine) => Ok(Self { engine, daemon: None, _lock: None }),
+                    None => Err("no engine was started for this run".to_owned()),
                 },
                 None => Self::start(),
             };
-            found.inspect_err(|why| skipped("what needs a Docker engine", why)).ok()
+            found.inspect_err(|reason| skipped("tests that need a Docker engine", reason)).ok()
         })
     }
 
     fn start() -> Result<Self, String> {
         if !has("docker") {
-            return Err("there is no `docker` command".to_owned());
+            return Err("`docker` is not installed".to_owned());
         }
-        if answers(None) {
-            let engine = Engine { host: std::env::var("DOCKER_HOST").ok(), is_our_own: false };
-            return Ok(Self { engine, daemon: None, _turn: None });
+        if responds(None) {
+            let engine = Engine { host: std::env::var("DOCKER_HOST").ok(), started_by_tests: false };
+            return Ok(Self { engine, daemon: None, _lock: None });
         }
         if !has("dockerd") {
-            return Err("none runs, and there is no `dockerd` to start one".to_owned());
+            return Err("no engine is running, and `dockerd` is not installed".to_owned());
         }
-        let turn = lock("engine");
+        let lock = lock("engine");
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let place = |name: &str| folder.path().join(name);
-        let host = format!("unix://{}", place("socket").display());
+        let path = |name: &str| folder.path().join(name);
+        let host = format!("unix://{}", path("socket").display());
         let mut command = Command::new("dockerd");
-        command.arg("--data-root").arg(place("data")).arg("--exec-root").arg(place("exec"));
-        command.arg("--pidfile").arg(place("pid")).arg("-H").arg(&host);
-        // The machine's own network is left untouched. Containers can choose between `none` and `host`.
+        command.arg("--data-root").arg(path("data")).arg("--exec-root").arg(path("exec"));
+        command.arg("--pidfile").arg(path("pid")).arg("-H").arg(&host);
+        // The machine's own network stays as it is. Containers can choose between `none` and `host`.
         command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
         let mut daemon = Daemon::start(&mut command, folder);
-        daemon.wait(|| answers(Some(&host)))?;
-        Ok(Self { engine: Engine { host: Some(host), is_our_own: true }, daemon: Some(daemon), _turn: Some(turn) })
+        daemon.wait(|| responds(Some(&host)))?;
+        Ok(Self {
+            engine: Engine { host: Some(host), started_by_tests: true },
+            daemon: Some(daemon),
+            _lock: Some(lock),
+        })
     }
 
     /// Returns the description with which other processes reach the engine.
@@ -191,8 +196,8 @@ impl Docker {
     }
 
     /// Returns whether the tests have started the engine: it ends with them, and they alone use the images in it.
-    pub fn is_our_own(&self) -> bool {
-        self.engine.is_our_own
+    pub fn started_by_tests(&self) -> bool {
+        self.engine.started_by_tests
     }
 
     /// Returns a `docker` command that uses this engine.
@@ -209,7 +214,7 @@ fn docker_at(host: Option<&str>) -> Command {
     command
 }
 
-fn answers(host: Option<&str>) -> bool {
+fn responds(host: Option<&str>) -> bool {
     let info = docker_at(host).args(["info", "--format", "{{.ServerVersion}}"]).output();
     info.is_ok_and(|info| info.status.success() && !info.stdout.trim_ascii().is_empty())
 }
@@ -253,19 +258,19 @@ impl Registry {
     fn start_at(address: IpAddr, authority: Option<&Authority>) -> Option<Self> {
         for program in ["docker-registry", "htpasswd"] {
             if !has(program) {
-                skipped("what needs a registry", &format!("there is no `{program}`"));
+                skipped("tests that need a registry", &format!("`{program}` is not installed"));
                 return None;
             }
         }
         let folder = tempfile::tempdir().expect("a temporary folder can be created");
-        // The registry takes a free port and reports it: a port that was free before the start may be taken by now.
+        // The registry chooses a free port and reports it: a port that was free before the start may be in use by now.
         let config = configure(folder.path(), SocketAddr::new(address, 0), authority);
         let mut daemon = Daemon::start(Command::new("docker-registry").arg("serve").arg(config), folder);
         let log = daemon.log_file();
         let listens = || listens_at(&fs::read_to_string(&log).unwrap_or_default());
         let ready = daemon.wait(|| listens().is_some_and(|address| TcpStream::connect(address).is_ok()));
-        ready.unwrap_or_else(|why| panic!("the registry did not start: {why}"));
-        Some(Self { address: listens().expect("it is listening"), daemon })
+        ready.unwrap_or_else(|reason| panic!("the registry did not start: {reason}"));
+        Some(Self { address: listens().expect("the registry is listening"), daemon })
     }
 
     /// Returns the host and the port of the registry.
@@ -274,15 +279,15 @@ impl Registry {
     }
 
     /// Returns the requests so far with this prefix, such as `PUT /v2/`, each with its status.
-    pub fn requests(&self, beginning: &str) -> Vec<String> {
+    pub fn requests(&self, prefix: &str) -> Vec<String> {
         let log = self.daemon.log();
         let requests = log.lines().filter_map(|line| line.split('"').nth(1).zip(line.split('"').nth(2)));
         let requests = requests.map(|(request, rest)| format!("{request} {}", rest.split(' ').nth(1).unwrap_or("")));
-        requests.filter(|request| request.starts_with(beginning)).collect()
+        requests.filter(|request| request.starts_with(prefix)).collect()
     }
 }
 
-/// Returns the address in the line with which a registry reports where it listens.
+/// Returns the address at which a registry listens, from its log.
 fn listens_at(log: &str) -> Option<SocketAddr> {
     let (_, after) = log.split_once("listening on ")?;
     let address = after.split_once(['"', ','])?.0;

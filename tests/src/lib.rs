@@ -29,6 +29,6 @@ pub mod workspaces;
 /// # Panics
 /// If the time is before 1970 or after 2554.
 pub fn now() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is after 1970");
-    now.as_nanos().try_into().expect("it is before 2554")
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("the clock is set after 1970");
+    now.as_nanos().try_into().expect("the clock is set before 2554")
 }

@@ -1,4 +1,4 @@
-//! Starts moto, which stands in for AWS: Batch, stacks, roles, registries, networks, S3 and logs.
+//! Starts moto, which simulates AWS: Batch, stacks, roles, registries, networks, S3 and logs.
 //!
 //! It is started by `tests/moto/server.py`, which describes its corrections to moto's Batch. `tests/moto/install.sh`
 //! creates the Python environment that it needs; `CLOUDKNOT_MOTO` selects another one.
@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::counterparts::{Daemon, Docker};
-use crate::shared::{one_of_this_process, shared};
+use crate::shared::{shared, shared_in_process};
 use crate::skip::skipped;
 
 /// Account that owns everything in moto.
 pub const ACCOUNT: &str = "123456789012";
-/// Region that [`environment`] sets. As in AWS, the resources of one region are not in another.
+/// Region that [`environment`] sets. As in AWS, a resource exists only in its region.
 pub const REGION: &str = "eu-west-1";
 
 /// Name of the model that moto uses for the states of a job.
@@ -40,7 +40,8 @@ pub fn python() -> Option<PathBuf> {
     python.is_file().then_some(python)
 }
 
-/// Returns the environment that makes a program use only the AWS at this address, with the credentials of no real user.
+/// Returns the environment that makes a program use only the AWS at this address, with dummy
+/// credentials.
 pub fn environment(url: &str) -> [(&'static str, String); 8] {
     [
         ("AWS_ENDPOINT_URL", url.to_owned()),
@@ -71,24 +72,24 @@ static FORKS: Mutex<Weak<Forks>> = Mutex::new(Weak::new());
 #[derive(Debug)]
 pub struct Forks {
     socket: PathBuf,
-    /// `None` if another program has started it and handed it over.
+    /// `None` if another program has started moto and handed it over.
     _daemon: Option<Daemon>,
 }
 
 impl Forks {
-    /// Returns the one that was handed over, or else the one that the servers of this process share, which ends with
-    /// the last of them. Returns `None` if moto is not available.
+    /// Returns the instance that was handed over, or else the one that the servers of this process share, which ends
+    /// with the last of them. Returns `None` if moto is not available.
     ///
     /// # Panics
-    /// If it does not start, or if it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
+    /// If moto does not start, or if it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
     pub fn get() -> Option<Arc<Self>> {
-        one_of_this_process(&FORKS, || {
+        shared_in_process(&FORKS, || {
             let found = match shared() {
                 Some(shared) => shared.moto_forks.clone().map(|socket| Self { socket, _daemon: None }),
                 None => python().map(Self::start),
             };
             if found.is_none() {
-                skipped("what needs moto", "it is not installed; tests/run.sh installs it");
+                skipped("tests that need moto", "moto is not installed; tests/run.sh installs it");
             }
             found
         })
@@ -101,7 +102,7 @@ impl Forks {
         let mut command = Command::new(python);
         command.arg("-B").arg(scripts().join("server.py")).arg("--forks").arg(&socket);
         command.env("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
-        // The tests do not use them, and each reset would create a thousand.
+        // The tests do not use AMIs, and each reset would create a thousand of them.
         command.env("MOTO_EC2_LOAD_DEFAULT_AMIS", "false");
         // The tests alone determine what moto passes to containers and what it reads from the environment.
         for (name, _) in std::env::vars_os() {
@@ -111,17 +112,17 @@ impl Forks {
         }
         let mut daemon = Daemon::start(&mut command, folder);
         let ready = daemon.wait(|| UnixStream::connect(&socket).is_ok());
-        ready.unwrap_or_else(|why| panic!("moto did not start: {why}"));
+        ready.unwrap_or_else(|reason| panic!("moto did not start: {reason}"));
         Self { socket, _daemon: Some(daemon) }
     }
 
-    /// Returns the Unix socket at which it listens.
+    /// Returns the Unix socket at which moto listens.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 }
 
-/// Forked server. It ends when this is dropped, or when this process ends.
+/// Forked server. It ends when this value is dropped, or when this process ends.
 #[derive(Debug)]
 struct Fork {
     connection: UnixStream,
@@ -130,16 +131,16 @@ struct Fork {
 }
 
 impl Fork {
-    /// Forks a server with these variables in its environment, and without those that are `None`. Returns it with the
-    /// address at which it listens.
+    /// Forks a server with these variables in its environment, and without those that are `None`. Returns the
+    /// server and the address at which it listens.
     fn new(forks: Arc<Forks>, environment: &BTreeMap<&str, Option<String>>) -> (Self, SocketAddr) {
-        let connection = UnixStream::connect(&forks.socket).expect("moto is there to be forked");
+        let connection = UnixStream::connect(&forks.socket).expect("moto accepts connections");
         let folder = tempfile::tempdir().expect("a temporary folder can be created");
         let mut fork = Self { connection, folder, _forks: forks };
         let request = json!({ "environment": environment, "log": fork.log_file() });
-        writeln!(fork.connection, "{request}").expect("moto listens");
+        writeln!(fork.connection, "{request}").expect("moto reads the request");
         let mut port = String::new();
-        BufReader::new(&fork.connection).read_line(&mut port).expect("moto says its port");
+        BufReader::new(&fork.connection).read_line(&mut port).expect("moto prints its port");
         let log = || std::fs::read_to_string(fork.log_file()).unwrap_or_default();
         let port = port.trim().parse().unwrap_or_else(|_| panic!("moto did not start: {}", log()));
         (fork, (Ipv4Addr::LOCALHOST, port).into())
@@ -152,7 +153,7 @@ impl Fork {
 
 impl Drop for Fork {
     fn drop(&mut self) {
-        // The server closes its end of the connection when it has cleaned up everything that it started.
+        // The server closes its end of the connection after it has cleaned up its jobs.
         let _ = self.connection.set_read_timeout(Some(Duration::from_secs(10)));
         let _ = self.connection.shutdown(Shutdown::Write);
         let _ = self.connection.read(&mut [0]);
@@ -164,19 +165,19 @@ impl Moto {
     /// [`Moto::config`] lets jobs succeed at once. Returns `None` if moto is not available.
     ///
     /// # Panics
-    /// If it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
+    /// If moto is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
     pub fn start() -> Option<Self> {
         // This server must not use an engine, even if there is one.
         Self::start_with([("DOCKER_HOST", Some("unix:///nonexistent".to_owned()))])
     }
 
-    /// Returns the server that the tests of this process share, for tests whose names for resources are unique. It ends
+    /// Returns the server that the tests of this process share, for tests whose resources have unique names. It ends
     /// with the last of them.
     ///
     /// # Panics
     /// Same as for [`Moto::start`].
     pub fn get() -> Option<Arc<Self>> {
-        one_of_this_process(&MOTO, Self::start)
+        shared_in_process(&MOTO, Self::start)
     }
 
     /// Starts an empty server whose jobs are containers of this engine, on the network of this machine. `config` is the
@@ -185,7 +186,7 @@ impl Moto {
     /// # Panics
     /// Same as for [`Moto::start`].
     pub fn start_with_docker(docker: &Docker, config: &Path) -> Option<Self> {
-        Self::start_with([("DOCKER_CONFIG", Some(text(config)))].into_iter().chain(jobs_in(docker)))
+        Self::start_with([("DOCKER_CONFIG", Some(path_string(config)))].into_iter().chain(jobs_in(docker)))
     }
 
     /// Like [`Moto::start_with_docker`], with containers that share this folder of this machine. Without an engine,
@@ -195,20 +196,20 @@ impl Moto {
     /// Same as for [`Moto::start`].
     pub fn start_with_folder(docker: Option<&Docker>, folder: &Path) -> Option<Self> {
         let Some(docker) = docker else { return Self::start() };
-        Self::start_with([("CLOUDKNOT_TESTS_FOLDER", Some(text(folder)))].into_iter().chain(jobs_in(docker)))
+        Self::start_with([("CLOUDKNOT_TESTS_FOLDER", Some(path_string(folder)))].into_iter().chain(jobs_in(docker)))
     }
 
     /// Ends all jobs of a queue whose names have this prefix.
-    pub fn end_jobs(&self, queue: &str, begins: &str) {
-        // If the server does not answer, a test has failed that is about to report it.
-        let answer = |path: &str, body: &Value| ask(self.address, "POST", path, &body.to_string()).unwrap_or_default();
+    pub fn end_jobs(&self, queue: &str, prefix: &str) {
+        // If the server does not answer, a test has failed and is about to report it.
+        let post = |path: &str, body: &Value| send(self.address, "POST", path, &body.to_string()).unwrap_or_default();
         for status in ["SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING"] {
-            let listed = answer("/v1/listjobs", &json!({"jobQueue": queue, "jobStatus": status}));
+            let listed = post("/v1/listjobs", &json!({"jobQueue": queue, "jobStatus": status}));
             let body = listed.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
             let jobs: Value = serde_json::from_str(&body).unwrap_or_default();
             for job in jobs["jobSummaryList"].as_array().into_iter().flatten() {
-                if job["jobName"].as_str().is_some_and(|name| name.starts_with(begins)) {
-                    answer("/v1/terminatejob", &json!({"jobId": job["jobId"], "reason": "the test is over"}));
+                if job["jobName"].as_str().is_some_and(|name| name.starts_with(prefix)) {
+                    post("/v1/terminatejob", &json!({"jobId": job["jobId"], "reason": "the test is over"}));
                 }
             }
         }
@@ -224,68 +225,69 @@ impl Moto {
         Self { address, log, _fork: None }
     }
 
-    /// Returns the address at which it listens.
+    /// Returns the address at which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns the file that it logs to.
+    /// Returns the file that the server logs to.
     pub fn log_file(&self) -> &Path {
         &self.log
     }
 
-    /// Returns its URL, for `AWS_ENDPOINT_URL`.
+    /// Returns the URL of the server, for `AWS_ENDPOINT_URL`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Returns its log: a line for each request, and the reasons why jobs failed.
+    /// Returns the log of the server: a line for each request, and the reasons why jobs failed.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Deletes everything that was created in it, and restores its settings: IAM checks are off, jobs are containers,
-    /// and none is slow.
+    /// Deletes everything that was created in the server, and restores its settings: IAM checks are off, jobs are
+    /// containers, and none is slow.
     ///
     /// # Panics
     /// If the server rejects a request.
     pub fn reset(&self) {
-        self.tell("/moto-api/reset-auth", "inf");
-        self.tell("/moto-api/state-manager/unset-transition", &json!({ "model_name": JOBS }).to_string());
+        self.post("/moto-api/reset-auth", "inf");
+        self.post("/moto-api/state-manager/unset-transition", &json!({ "model_name": JOBS }).to_string());
         self.config(&json!({ "batch": { "use_docker": true } }));
-        self.tell("/moto-api/reset", "");
+        self.post("/moto-api/reset", "");
     }
 
     /// Sets moto's configuration. For example, with `{"batch": {"use_docker": false}}` jobs succeed at once, without
     /// containers.
     ///
     /// # Panics
-    /// If the server rejects it.
+    /// If the server rejects the request.
     pub fn config(&self, config: &Value) {
-        self.tell("/moto-api/config", &config.to_string());
+        self.post("/moto-api/config", &config.to_string());
     }
 
     /// From now on, keeps a job for this time in each of the states before RUNNING.
     ///
     /// # Panics
-    /// If the server rejects it.
+    /// If the server rejects the request.
     pub fn slow_jobs(&self, seconds: u32) {
         let transition = json!({ "progression": "time", "seconds": seconds });
-        let told = json!({ "model_name": JOBS, "transition": transition });
-        self.tell("/moto-api/state-manager/set-transition", &told.to_string());
+        let body = json!({ "model_name": JOBS, "transition": transition });
+        self.post("/moto-api/state-manager/set-transition", &body.to_string());
     }
 
     /// From now on, checks signatures and policies. For S3 the checks equal those of AWS; for Batch only `batch:*`
     /// matches.
     ///
     /// # Panics
-    /// If the server rejects it.
+    /// If the server rejects the request.
     pub fn turn_on_iam(&self) {
-        self.tell("/moto-api/reset-auth", "0");
+        self.post("/moto-api/reset-auth", "0");
     }
 
-    fn tell(&self, path: &str, body: &str) {
-        let answer = ask(self.address, "POST", path, body).unwrap_or_else(|why| panic!("moto: POST {path}: {why}"));
+    fn post(&self, path: &str, body: &str) {
+        let answer =
+            send(self.address, "POST", path, body).unwrap_or_else(|error| panic!("moto: POST {path}: {error}"));
         let status = answer.split(' ').nth(1).unwrap_or_default();
         assert!(status.starts_with('2'), "moto: POST {path} {body}: {answer}");
     }
@@ -296,12 +298,12 @@ fn jobs_in(docker: &Docker) -> [(&'static str, Option<String>); 2] {
     [("DOCKER_HOST", docker.host().map(str::to_owned)), ("MOTO_DOCKER_NETWORK_MODE", Some("host".to_owned()))]
 }
 
-fn text(path: &Path) -> String {
-    path.to_str().expect("the paths of the tests are text").to_owned()
+fn path_string(path: &Path) -> String {
+    path.to_str().expect("the paths of the tests are UTF-8").to_owned()
 }
 
-/// Returns the whole answer to a request, including its status line and headers.
-fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+/// Sends a request, and returns the answer, including its status line and headers.
+fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     let length = body.len();
     write!(

@@ -30,27 +30,27 @@ pub enum Fault {
 /// Proxy that lasts as long as the process.
 pub struct Proxy {
     port: u16,
-    left: Arc<AtomicU32>,
+    remaining: Arc<AtomicU32>,
 }
 
 impl Proxy {
     /// Creates a proxy in front of this host.
     ///
     /// # Panics
-    /// If there is no free port.
+    /// If no port is free.
     pub fn before(host: String, fault: Fault) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let port = listener.local_addr().expect("a listener has an address").port();
         let (Fault::Cut { times, .. } | Fault::Answer { times, .. }) = fault;
-        let left = Arc::new(AtomicU32::new(times));
-        let counter = left.clone();
+        let remaining = Arc::new(AtomicU32::new(times));
+        let counter = remaining.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let (host, left) = (host.clone(), counter.clone());
-                thread::spawn(move || serve(client, &host, fault, &left));
+                let (host, remaining) = (host.clone(), counter.clone());
+                thread::spawn(move || serve(client, &host, fault, &remaining));
             }
         });
-        Self { port, left }
+        Self { port, remaining }
     }
 
     /// Returns the host and the port of the proxy.
@@ -59,12 +59,12 @@ impl Proxy {
     }
 
     /// Returns the number of faults still to inject.
-    pub fn left(&self) -> u32 {
-        self.left.load(Ordering::SeqCst)
+    pub fn remaining_faults(&self) -> u32 {
+        self.remaining.load(Ordering::SeqCst)
     }
 }
 
-fn serve(mut client: TcpStream, host: &str, fault: Fault, left: &AtomicU32) -> io::Result<()> {
+fn serve(mut client: TcpStream, host: &str, fault: Fault, remaining: &AtomicU32) -> io::Result<()> {
     let mut server = TcpStream::connect(host)?;
     let (mut from_server, mut to_client) = (server.try_clone()?, client.try_clone()?);
     let back = thread::spawn(move || {
@@ -79,14 +79,14 @@ fn serve(mut client: TcpStream, host: &str, fault: Fault, left: &AtomicU32) -> i
             break;
         }
         match fault {
-            Fault::Cut { after, .. } if passed + size > after && take(left) => {
-                // Forwards as much as fits, so that the registry has only a part of the request.
+            Fault::Cut { after, .. } if passed + size > after && use_up(remaining) => {
+                // Forwards the bytes up to the cut, so that the registry receives only a part of the request.
                 server.write_all(&piece[..after.saturating_sub(passed)])?;
                 client.shutdown(Shutdown::Both)?;
                 break;
             }
             // The client waits for an answer before its next request, so a request begins where a piece does.
-            Fault::Answer { to, status, .. } if piece.starts_with(to.as_bytes()) && take(left) => {
+            Fault::Answer { to, status, .. } if piece.starts_with(to.as_bytes()) && use_up(remaining) => {
                 write!(client, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
                 client.shutdown(Shutdown::Both)?;
                 break;
@@ -101,6 +101,6 @@ fn serve(mut client: TcpStream, host: &str, fault: Fault, left: &AtomicU32) -> i
 }
 
 /// Uses up one of the remaining faults, and returns whether there was any.
-fn take(left: &AtomicU32) -> bool {
-    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+fn use_up(remaining: &AtomicU32) -> bool {
+    remaining.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |remaining| remaining.checked_sub(1)).is_ok()
 }

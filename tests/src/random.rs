@@ -17,7 +17,7 @@ impl Random {
     }
 
     /// Returns the next number.
-    #[expect(clippy::should_implement_trait, reason = "it never ends, and nobody iterates over it")]
+    #[expect(clippy::should_implement_trait, reason = "an endless sequence that is not used as an iterator")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -34,8 +34,8 @@ impl Random {
     }
 }
 
-/// Returns the seed in `CLOUDKNOT_STRESS_SEED`, or a new one each time. Prints it to stderr, even if the test passes,
-/// because the test can be repeated with it.
+/// Returns the seed in `CLOUDKNOT_STRESS_SEED`, or a new one each time. Prints the seed to stderr, even if the test
+/// passes, because it allows the test to be repeated.
 ///
 /// # Panics
 /// If the variable contains anything other than a number.
@@ -47,6 +47,6 @@ pub fn seed() -> u64 {
 }
 
 fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
-    u64::try_from(now.as_micros()).expect("it is before the year 586912")
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set after 1970");
+    u64::try_from(now.as_micros()).expect("the microseconds fit into a `u64`")
 }

@@ -28,7 +28,7 @@ impl Recorded {
     pub async fn new<I: Serialize>(store: &dyn Store, at: StoreAt, types: &Types, run: &str, inputs: &[I]) -> Self {
         let (mut object, mut ends) = (Vec::new(), vec![0]);
         for input in inputs {
-            frame::encode(Codec::Bincode, types.fingerprint, input, &mut object).expect("an input can be carried");
+            frame::encode(Codec::Bincode, types.fingerprint, input, &mut object).expect("the input can be encoded");
             ends.push(object.len() as u64);
         }
         let sizes: Vec<u64> = ends.windows(2).map(|ends| ends[1] - ends[0]).collect();
@@ -79,9 +79,11 @@ impl Recorded {
         let bytes = store.get(&key).await.expect("the store works").expect("all values are stored");
         let (mut rest, mut values) = (&bytes[..], Vec::new());
         while !rest.is_empty() {
-            let length = usize::try_from(frame::frame_length(rest).expect("a frame")).expect("it is in memory");
+            let length = usize::try_from(frame::frame_length(rest).expect("the value is a frame"))
+                .expect("the frame is in memory");
             let (frame, after) = rest.split_at(length);
-            values.push(frame::decode(Codec::Bincode, self.task.fingerprint, frame).expect("a value"));
+            values
+                .push(frame::decode(Codec::Bincode, self.task.fingerprint, frame).expect("the frame contains a value"));
             rest = after;
         }
         values
@@ -92,10 +94,10 @@ impl Recorded {
 /// worker.
 ///
 /// # Panics
-/// If it has no such function, or does not report its types.
+/// If the worker has no such function, or does not report its types.
 pub fn types_of(start: &mut Command, function: &str) -> Types {
     let output = run(start.env(ENV_DESCRIBE, "1"));
     let all: Vec<Types> = serde_json::from_str(&output).expect("the worker describes its types");
     let named = |types: &Types| types.function.rsplit("::").next() == Some(function);
-    all.into_iter().find(named).expect("the function is there")
+    all.into_iter().find(named).expect("the worker has the function")
 }

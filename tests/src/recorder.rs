@@ -1,7 +1,7 @@
 //! Proxy between a program and moto that records every request, and injects the faults of networks and busy services.
 //!
 //! The program is given [`Recorder::url`] as `AWS_ENDPOINT_URL`. Its requests reach moto unchanged, unless the test
-//! says otherwise. [`Recorder::validate`] then checks all of them against AWS's own models.
+//! injects a fault. [`Recorder::validate`] then checks all of them against AWS's own models.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -26,6 +26,7 @@ mod serve;
 
 pub use drops::{DropAt, drop_at};
 
+/// Maximum time to wait for a request. Not a measure of speed: a test that waits this long has failed.
 const TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Recording proxy. It stops, and its file is removed, when it is dropped.
@@ -56,42 +57,43 @@ struct State {
 #[derive(Default)]
 struct Plan {
     arrived: u64,
-    instead: Option<Arc<Script>>,
-    mishaps: VecDeque<Fault>,
+    answer_override: Option<Arc<Script>>,
+    next_faults: VecDeque<Fault>,
     delay: Duration,
-    faults: Option<Faults>,
-    /// Number of requests to let through before further ones are held, if there is a limit.
-    left: Option<u64>,
+    random_faults: Option<RandomFaults>,
+    /// Number of requests to let through before further ones are held; `None` without a limit.
+    remaining: Option<u64>,
     held: usize,
     /// `true` once no further request is let through.
     is_cut_off: bool,
-    /// Number of requests that were let through, and of those among them that have not ended.
+    /// Number of requests that were let through.
     passed: u64,
-    passing: usize,
+    /// Number of requests that were let through and have not ended.
+    in_flight: usize,
 }
 
 /// Decision on a request that has arrived.
-enum Admission {
+enum Decision {
     Pass,
     Hold,
     CutOff,
 }
 
-/// Answer to the program instead of moto's.
+/// Replacement for an answer of moto.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Instead {
+pub enum AnswerOverride {
     /// The request does not reach moto, and is answered with this status and body.
     Answer(u16, String),
-    /// The request reaches moto. Wherever the answer contains the first text, the program receives the second.
+    /// The request reaches moto. In the answer, the first string is replaced by the second.
     Change(String, String),
 }
 
-type Script = dyn Fn(&Seen) -> Option<Instead> + Send + Sync;
+type Script = dyn Fn(&RecordedRequest) -> Option<AnswerOverride> + Send + Sync;
 
 /// Fault injected into one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Fault {
-    Instead(Instead),
+    Override(AnswerOverride),
     /// The request does not reach moto, and is answered with this status and error code.
     Answer(u16, String),
     /// The request reaches moto, but the connection is cut before the answer.
@@ -100,7 +102,7 @@ enum Fault {
 
 /// Recorded request, stored as one line of JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Seen {
+pub struct RecordedRequest {
     /// Number of the request in the order of arrival, from 1.
     pub number: u64,
     /// HTTP method, such as `POST`.
@@ -111,10 +113,10 @@ pub struct Seen {
     pub query: String,
     /// Headers, with their names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Body, if it is text.
+    /// Body, if it is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// Body in hexadecimal, if it is not text.
+    /// Body in hexadecimal, if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_hex: Option<String>,
     /// Service for which the request is signed, such as `batch`; empty if it is not signed.
@@ -122,11 +124,11 @@ pub struct Seen {
     /// Status of the answer, even if the connection was cut before the program received it; `None` if there was no
     /// answer.
     pub status: Option<u16>,
-    /// Fault that the request met: `held`, `cut`, `cut off`, `answered 503 SlowDown`.
-    pub mishap: Option<String>,
+    /// Fault that was injected, such as `held`, `cut`, `cut off` or `answered 503 SlowDown`.
+    pub fault: Option<String>,
 }
 
-impl Seen {
+impl RecordedRequest {
     /// Returns the service and the operation, such as `cloudformation CreateStack`; if the request names no operation,
     /// its method and path.
     pub fn operation(&self) -> String {
@@ -161,7 +163,7 @@ impl Recorder {
             go_on: Notify::new(),
             file: Mutex::new(file),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("a listener has an address");
         let (stop, stopped) = oneshot::channel();
         let shared = Arc::clone(&state);
@@ -184,46 +186,49 @@ impl Recorder {
     ///
     /// # Panics
     /// If the file cannot be read.
-    pub fn requests(&self) -> Vec<Seen> {
-        // No line is half written while this lock is held.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        // No line is written partially while this lock is held.
         let _file = lock(&self.state.file);
         let text = fs::read_to_string(self.file()).expect("the recorder's file can be read");
-        let read = |line| serde_json::from_str(line).expect("the recorder has written a request");
-        let mut requests: Vec<Seen> = text.lines().map(read).collect();
+        let read = |line| serde_json::from_str(line).expect("each line is a request");
+        let mut requests: Vec<RecordedRequest> = text.lines().map(read).collect();
         requests.sort_by_key(|request| request.number);
         requests
     }
 
-    /// Returns the [`Seen::operation`] of each request that has ended.
+    /// Returns the [`RecordedRequest::operation`] of each request that has ended.
     ///
     /// # Panics
     /// If the file cannot be read.
     pub fn operations(&self) -> Vec<String> {
-        self.requests().iter().map(Seen::operation).collect()
+        self.requests().iter().map(RecordedRequest::operation).collect()
     }
 
     /// Answers the next requests with this status and error code, in the format of the requested service, instead of
     /// passing them to moto. Takes effect after the faults that were requested before.
     pub fn fail_next(&self, requests: usize, status: u16, code: &str) {
-        let mishap = Fault::Answer(status, code.to_owned());
-        self.plan().mishaps.extend(std::iter::repeat_n(mishap, requests));
+        let fault = Fault::Answer(status, code.to_owned());
+        self.plan().next_faults.extend(std::iter::repeat_n(fault, requests));
     }
 
     /// Passes the next requests to moto, but cuts the connection before the answer. Takes effect after the faults that
     /// were requested before.
     pub fn cut_next(&self, requests: usize) {
-        self.plan().mishaps.extend(std::iter::repeat_n(Fault::Cut, requests));
+        self.plan().next_faults.extend(std::iter::repeat_n(Fault::Cut, requests));
     }
 
-    /// From now on, replaces the answers to the requests for which the script returns something, to give answers that
-    /// moto cannot be made to give. Replaces the previous script.
-    pub fn instead(&self, script: impl Fn(&Seen) -> Option<Instead> + Send + Sync + 'static) {
-        self.plan().instead = Some(Arc::new(script));
+    /// From now on, overrides the answers to the requests for which the script returns an override, to produce answers
+    /// that moto cannot. Replaces the previous script.
+    pub fn override_answers(
+        &self,
+        script: impl Fn(&RecordedRequest) -> Option<AnswerOverride> + Send + Sync + 'static,
+    ) {
+        self.plan().answer_override = Some(Arc::new(script));
     }
 
     /// Removes the script, so that the program receives moto's answers again.
-    pub fn as_it_is(&self) {
-        self.plan().instead = None;
+    pub fn clear_override(&self) {
+        self.plan().answer_override = None;
     }
 
     /// From now on, delays every request by this time before it is passed to moto.
@@ -235,20 +240,20 @@ impl Recorder {
     /// that is cut before the answer. The seed determines the affected requests: the same ones for the same order of
     /// requests. 0 ends the fault injection.
     pub fn inject_faults(&self, seed: u64, percent: u64) {
-        self.plan().faults = (percent > 0).then(|| Faults { random: Random::new(seed), percent });
+        self.plan().random_faults = (percent > 0).then(|| RandomFaults { random: Random::new(seed), percent });
     }
 
     /// Lets this many requests through, and holds those that come after them, without an answer, until
     /// [`Recorder::go_on`]. A held request whose program dies never reaches moto.
     pub fn stop_after(&self, requests: u64) {
-        self.plan().left = Some(requests);
+        self.plan().remaining = Some(requests);
         // The new limit may let held requests through.
         self.state.go_on.notify_waiters();
     }
 
     /// Lets through all requests, including the held ones.
     pub fn go_on(&self) {
-        self.plan().left = None;
+        self.plan().remaining = None;
         self.state.go_on.notify_waiters();
     }
 
@@ -260,9 +265,9 @@ impl Recorder {
     pub fn cut_off(&self) {
         self.plan().is_cut_off = true;
         self.state.go_on.notify_waiters();
-        let waited = self.state.changed.wait_timeout_while(self.plan(), TIMEOUT, |plan| plan.passing > 0);
+        let waited = self.state.changed.wait_timeout_while(self.plan(), TIMEOUT, |plan| plan.in_flight > 0);
         let (plan, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        assert_eq!(plan.passing, 0, "moto did not answer a request");
+        assert_eq!(plan.in_flight, 0, "moto did not answer a request");
     }
 
     /// Returns the number of requests so far that were neither held nor cut off.
@@ -275,17 +280,17 @@ impl Recorder {
     /// # Panics
     /// If none is held within minutes.
     pub fn wait_until_held(&self) {
-        let nothing = |plan: &mut Plan| plan.held == 0;
-        let waited = self.state.changed.wait_timeout_while(self.plan(), TIMEOUT, nothing);
+        let none_held = |plan: &mut Plan| plan.held == 0;
+        let waited = self.state.changed.wait_timeout_while(self.plan(), TIMEOUT, none_held);
         let (plan, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        assert!(plan.held > 0, "no request came that could be held");
+        assert!(plan.held > 0, "no request arrived that could be held");
     }
 
     /// Waits until a request is held, and returns `true`; or until this process has ended, and returns `false`.
     ///
     /// # Panics
     /// If neither happens within minutes, or if the process cannot be waited for.
-    pub fn is_held_before_the_end_of(&self, process: &mut Child) -> bool {
+    pub fn is_held_before_exit(&self, process: &mut Child) -> bool {
         let start = Instant::now();
         while start.elapsed() < TIMEOUT {
             if self.plan().held > 0 {
@@ -303,15 +308,15 @@ impl Recorder {
     /// number.
     ///
     /// # Panics
-    /// If a request violates the models, with the reason. If there was no request. If moto is not installed.
+    /// If a request violates the models, with the reason. If no request was recorded. If moto is not installed.
     pub fn validate(&self) -> String {
-        assert!(!self.requests().is_empty(), "no request came to the recorder");
-        let python = moto::python().expect("moto is installed where it has been started");
+        assert!(!self.requests().is_empty(), "the recorder received no request");
+        let python = moto::python().expect("moto is installed if a server was started");
         let mut command = Command::new(python);
         command.arg("-B").arg(moto::scripts().join("validate.py")).arg(self.file());
         let Output { status, stdout, stderr } = command.output().expect("Python can be started");
         let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-        assert!(status.success(), "AWS would not take what was sent:\n{stdout}{stderr}");
+        assert!(status.success(), "AWS would reject a recorded request:\n{stdout}{stderr}");
         stdout.into_owned()
     }
 
@@ -324,7 +329,7 @@ impl Drop for Recorder {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // The thread has no result that still matters.
+            // The result of the thread does not matter any more.
             let _ = thread.join();
         }
     }
@@ -339,58 +344,58 @@ impl State {
     }
 
     /// Waits while the request is held and delayed, and returns the fault to inject into it; `None` if it is cut off.
-    /// The request counts as passing until the guard is dropped.
-    async fn admit(self: &Arc<Self>, seen: &Seen) -> Option<(Passing, Option<Fault>)> {
+    /// The request counts as in flight until the guard is dropped.
+    async fn wait_while_held(self: &Arc<Self>, request: &RecordedRequest) -> Option<(InFlight, Option<Fault>)> {
         let mut held = None;
-        let passing = loop {
+        let in_flight = loop {
             // Registered before the plan is inspected, so that no later change is missed.
             let changed = self.go_on.notified();
-            let admission = lock(&self.plan).admit();
-            match admission {
-                Admission::Pass => break Passing(Arc::clone(self)),
-                Admission::CutOff => return None,
-                Admission::Hold => {}
+            let decision = lock(&self.plan).decide();
+            match decision {
+                Decision::Pass => break InFlight(Arc::clone(self)),
+                Decision::CutOff => return None,
+                Decision::Hold => {}
             }
             held.get_or_insert_with(|| Held::new(self));
             changed.await;
         };
         drop(held);
-        let (delay, mishap) = {
+        let (delay, fault) = {
             let mut plan = lock(&self.plan);
-            (plan.delay, plan.mishap(seen))
+            (plan.delay, plan.fault_for(request))
         };
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        Some((passing, mishap))
+        Some((in_flight, fault))
     }
 
-    fn write(&self, seen: &Seen) {
-        let mut line = serde_json::to_string(seen).expect("a request serializes to JSON");
+    fn write(&self, request: &RecordedRequest) {
+        let mut line = serde_json::to_string(request).expect("a request serializes to JSON");
         line.push('\n');
-        // The folder exists as long as the recorder, and nobody reads the file afterwards.
+        // The folder exists as long as the recorder, and the file is not read afterwards.
         let _ = lock(&self.file).write_all(line.as_bytes());
     }
 }
 
 impl Plan {
-    fn admit(&mut self) -> Admission {
+    fn decide(&mut self) -> Decision {
         if self.is_cut_off {
-            return Admission::CutOff;
+            return Decision::CutOff;
         }
-        match &mut self.left {
-            Some(0) => return Admission::Hold,
-            Some(left) => *left -= 1,
+        match &mut self.remaining {
+            Some(0) => return Decision::Hold,
+            Some(remaining) => *remaining -= 1,
             None => {}
         }
         self.passed += 1;
-        self.passing += 1;
-        Admission::Pass
+        self.in_flight += 1;
+        Decision::Pass
     }
 
-    fn mishap(&mut self, seen: &Seen) -> Option<Fault> {
-        let mishap = self.mishaps.pop_front().or_else(|| self.faults.as_mut()?.strikes(&seen.service));
-        mishap.or_else(|| self.instead.as_ref()?(seen).map(Fault::Instead))
+    fn fault_for(&mut self, request: &RecordedRequest) -> Option<Fault> {
+        let fault = self.next_faults.pop_front().or_else(|| self.random_faults.as_mut()?.fault_for(&request.service));
+        fault.or_else(|| self.answer_override.as_ref()?(request).map(Fault::Override))
     }
 }
 
@@ -400,7 +405,7 @@ impl std::fmt::Debug for Plan {
     }
 }
 
-/// Counts a request as held until this is dropped: the program at the other end may die meanwhile.
+/// Counts a request as held until this value is dropped: the program at the other end may die meanwhile.
 struct Held<'a>(&'a State);
 
 impl<'a> Held<'a> {
@@ -419,26 +424,26 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Counts a request that was let through as passing until it ends.
+/// Counts a request that was let through as in flight until it ends.
 #[derive(Debug)]
-struct Passing(Arc<State>);
+struct InFlight(Arc<State>);
 
-impl Drop for Passing {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        lock(&self.0.plan).passing -= 1;
+        lock(&self.0.plan).in_flight -= 1;
         self.0.changed.notify_all();
     }
 }
 
 /// Pseudo-random fault injection: a seed always affects the same requests.
 #[derive(Debug)]
-struct Faults {
+struct RandomFaults {
     random: Random,
     percent: u64,
 }
 
-impl Faults {
-    fn strikes(&mut self, service: &str) -> Option<Fault> {
+impl RandomFaults {
+    fn fault_for(&mut self, service: &str) -> Option<Fault> {
         if self.random.below(100) >= self.percent {
             return None;
         }

@@ -1,4 +1,5 @@
-//! Real S3 server on loopback that can inject faults. Of the S3 protocol, this module knows only the status codes.
+//! Real S3 server on loopback that can inject faults. Of the S3 protocol, this module uses only status codes and
+//! errors.
 //!
 //! The server is s3s-fs, over a temporary folder, and checks signatures and checksums. One behaviour is added here:
 //! s3s-fs checks whether an object exists and then writes it, whereas S3 does both atomically, so writes with
@@ -53,25 +54,26 @@ pub enum Fault {
     Refused(u16, &'static str),
     /// The request is executed, but the connection closes before the answer.
     AnswerLost,
-    /// The request is executed, and the answer breaks off in the middle of its body.
-    BrokenOff,
+    /// The request is executed, and the answer is truncated in its body.
+    Truncated,
 }
 
 /// S3 server. It stops with the runtime in which it was started.
 #[derive(Debug)]
 pub struct S3Server {
-    place: S3,
+    endpoint: S3,
     _folder: TempDir,
     state: Arc<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    mishaps: Mutex<VecDeque<Fault>>,
-    seen: Mutex<Vec<String>>,
+    faults: Mutex<VecDeque<Fault>>,
+    requests: Mutex<Vec<String>>,
     file: File,
     connections: AtomicU64,
-    once: tokio::sync::Mutex<()>,
+    /// Serializes writes with `If-None-Match`.
+    create_lock: tokio::sync::Mutex<()>,
 }
 
 impl S3Server {
@@ -88,45 +90,45 @@ impl S3Server {
     /// # Panics
     /// If the server cannot be started.
     pub async fn start_tls(authority: &Authority) -> Self {
-        let certificates = CertificateDer::pem_file_iter(authority.certificate()).expect("a certificate");
-        let certificates = certificates.collect::<Result<_, _>>().expect("a certificate");
-        let key = PrivateKeyDer::from_pem_file(authority.key()).expect("a key");
+        let certificates = CertificateDer::pem_file_iter(authority.certificate()).expect("the file can be read");
+        let certificates = certificates.collect::<Result<_, _>>().expect("the file contains certificates");
+        let key = PrivateKeyDer::from_pem_file(authority.key()).expect("the file contains a key");
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .expect("ring has these versions")
+            .expect("ring supports these versions")
             .with_no_client_auth()
             .with_single_cert(certificates, key)
-            .expect("the key is the certificate's");
+            .expect("the key fits the certificate");
         Self::start_with(Some(TlsAcceptor::from(Arc::new(config)))).await
     }
 
     async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let temporary = tempfile::tempdir().expect("a temporary folder can be created");
         let (folder, requests) = (temporary.path().join("buckets"), temporary.path().join("requests"));
-        std::fs::create_dir_all(folder.join(BUCKET)).expect("a bucket");
-        let mut service = S3ServiceBuilder::new(FileSystem::new(&folder).expect("a file system"));
+        std::fs::create_dir_all(folder.join(BUCKET)).expect("the folder of the bucket can be created");
+        let mut service = S3ServiceBuilder::new(FileSystem::new(&folder).expect("the folder exists"));
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let address = listener.local_addr().expect("an address");
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
+        let address = listener.local_addr().expect("a listener has an address");
         let state = Arc::new(State {
-            mishaps: Mutex::default(),
-            seen: Mutex::default(),
-            file: File::create(&requests).expect("a file of a temporary folder"),
+            faults: Mutex::default(),
+            requests: Mutex::default(),
+            file: File::create(&requests).expect("a temporary file can be created"),
             connections: AtomicU64::new(0),
-            once: tokio::sync::Mutex::default(),
+            create_lock: tokio::sync::Mutex::default(),
         });
         tokio::spawn(accept(listener, tls, service.build(), Arc::clone(&state)));
-        Self { place: S3 { address, folder, requests }, _folder: temporary, state }
+        Self { endpoint: S3 { address, folder, requests }, _folder: temporary, state }
     }
 
-    /// Returns the address at which it listens.
+    /// Returns the address at which the server listens.
     pub fn address(&self) -> SocketAddr {
-        self.place.address
+        self.endpoint.address
     }
 
     /// Returns the address and files with which other processes reach the server.
-    pub fn place(&self) -> &S3 {
-        &self.place
+    pub fn endpoint(&self) -> &S3 {
+        &self.endpoint
     }
 
     /// Returns a store on this server.
@@ -139,25 +141,25 @@ impl S3Server {
         &self,
         bucket: &str,
         prefix: &str,
-        who: impl aws_sdk_s3::config::ProvideCredentials + 'static,
+        credentials: impl aws_sdk_s3::config::ProvideCredentials + 'static,
     ) -> S3Store {
-        store_at(self.place.address, bucket, prefix, who).await
+        store_at(self.endpoint.address, bucket, prefix, credentials).await
     }
 
     /// Injects these faults into the next requests, in this order.
     ///
     /// # Panics
     /// If another test panicked.
-    pub fn next(&self, mishaps: impl IntoIterator<Item = Fault>) {
-        self.state.mishaps.lock().expect("no panic").extend(mishaps);
+    pub fn inject(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state.faults.lock().expect("no panic").extend(faults);
     }
 
-    /// Returns the requests since the last call: method, path and query.
+    /// Takes the requests since the last call: method, path and query.
     ///
     /// # Panics
     /// If another test panicked.
-    pub fn seen(&self) -> Vec<String> {
-        std::mem::take(&mut *self.state.seen.lock().expect("no panic"))
+    pub fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut *self.state.requests.lock().expect("no panic"))
     }
 
     /// Returns the number of connections so far, including failed ones.
@@ -167,7 +169,7 @@ impl S3Server {
 
     /// Returns the folder of the server, in which incomplete uploads are visible as files.
     pub fn folder(&self) -> PathBuf {
-        self.place.folder.clone()
+        self.endpoint.folder.clone()
     }
 }
 
@@ -176,7 +178,7 @@ pub async fn store_at(
     address: SocketAddr,
     bucket: &str,
     prefix: &str,
-    who: impl aws_sdk_s3::config::ProvideCredentials + 'static,
+    credentials: impl aws_sdk_s3::config::ProvideCredentials + 'static,
 ) -> S3Store {
     let retries = retries().with_max_attempts(4).with_initial_backoff(std::time::Duration::from_millis(10));
     let config = loader()
@@ -184,7 +186,7 @@ pub async fn store_at(
         // The SDK counts retries by region, for the whole process: faults in one test must not use up the retries of
         // others.
         .region(Region::new(format!("test-{}", address.port())))
-        .credentials_provider(who)
+        .credentials_provider(credentials)
         .retry_config(retries)
         .load()
         .await;
@@ -209,32 +211,32 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, service: S3Serv
 
 async fn serve(connection: impl AsyncRead + AsyncWrite + Unpin, service: S3Service, state: Arc<State>) {
     let answer = service_fn(move |request| answer(request, service.clone(), Arc::clone(&state)));
-    // A connection that is closed by the client or by a fault needs no report.
+    // A connection that the client or a fault closes needs no report.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(connection), answer).await;
 }
 
 async fn answer(request: Request<Incoming>, service: S3Service, state: Arc<State>) -> Result<Response<Body>, Broken> {
-    let seen = format!("{} {}", request.method(), request.uri());
-    (&state.file).write_all(format!("{seen}\n").as_bytes()).expect("a file of a temporary folder");
-    state.seen.lock().expect("no panic").push(seen);
-    let mishap = state.mishaps.lock().expect("no panic").pop_front();
-    if let Some(Fault::Refused(status, code)) = mishap {
+    let line = format!("{} {}", request.method(), request.uri());
+    (&state.file).write_all(format!("{line}\n").as_bytes()).expect("a temporary file can be written");
+    state.requests.lock().expect("no panic").push(line);
+    let fault = state.faults.lock().expect("no panic").pop_front();
+    if let Some(Fault::Refused(status, code)) = fault {
         return Ok(refused(status, code));
     }
-    let once = request.method() == Method::PUT && request.headers().contains_key("if-none-match");
-    let _one_by_one = if once { Some(state.once.lock().await) } else { None };
+    let is_create = request.method() == Method::PUT && request.headers().contains_key("if-none-match");
+    let _guard = if is_create { Some(state.create_lock.lock().await) } else { None };
     let answer = service.call(request.map(Body::from)).await.map_err(|_| Broken)?;
-    match mishap {
+    match fault {
         Some(Fault::AnswerLost) => Err(Broken),
-        Some(Fault::BrokenOff) => Ok(answer.map(|_| Body::http_body(Half { sent: false }))),
+        Some(Fault::Truncated) => Ok(answer.map(|_| Body::http_body(Half { sent: false }))),
         _ => Ok(answer),
     }
 }
 
 fn refused(status: u16, code: &str) -> Response<Body> {
-    let body = format!("<Error><Code>{code}</Code><Message>Told to say {code}.</Message></Error>");
+    let body = format!("<Error><Code>{code}</Code><Message>Injected {code}.</Message></Error>");
     let answer = Response::builder().status(status).header("x-amz-request-id", "REQUEST");
-    answer.body(Body::from(body)).expect("a status and a body")
+    answer.body(Body::from(body)).expect("the answer is valid")
 }
 
 /// Error that ends a connection.
@@ -243,7 +245,7 @@ struct Broken;
 
 impl std::fmt::Display for Broken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("told to break off")
+        f.write_str("injected connection failure")
     }
 }
 

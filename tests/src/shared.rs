@@ -21,7 +21,7 @@ pub struct Shared {
     pub trial_image: Option<PathBuf>,
     /// Docker engine, which has that image; `None` if no engine is available.
     pub engine: Option<Engine>,
-    /// Stand-in for AWS; `None` if it is not available.
+    /// Simulated AWS; `None` if it is not available.
     pub cloud: Option<Cloud>,
     /// Socket from which empty moto servers are forked; see [`crate::moto::Forks`].
     pub moto_forks: Option<PathBuf>,
@@ -32,8 +32,8 @@ pub struct Shared {
 pub struct Engine {
     /// Address of the engine, as in `DOCKER_HOST`; `None` for the default one.
     pub host: Option<String>,
-    /// `true` if the engine was started for the tests, which alone use the images in it.
-    pub is_our_own: bool,
+    /// `true` if the tests have started the engine. They alone then use the images in it.
+    pub started_by_tests: bool,
 }
 
 /// Moto server and S3 server.
@@ -46,7 +46,7 @@ pub struct Cloud {
     /// S3 server.
     pub s3: S3,
     /// Resources that a deploy would have created.
-    pub made: Made,
+    pub resources: BatchResources,
 }
 
 /// S3 server.
@@ -66,7 +66,7 @@ impl S3 {
         format!("http://{}", self.address)
     }
 
-    /// Returns the requests so far that contain this in their path or query.
+    /// Returns the requests so far that contain this string in their path or query.
     ///
     /// # Panics
     /// If the file cannot be read.
@@ -78,7 +78,7 @@ impl S3 {
 
 /// Queue, and job definitions of the trial's functions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Made {
+pub struct BatchResources {
     /// ARN of the queue.
     pub queue: Value,
     /// ARN of each function's job definition for jobs that are containers.
@@ -99,20 +99,20 @@ pub fn shared() -> Option<&'static Shared> {
     static SHARED: LazyLock<Option<Shared>> = LazyLock::new(|| {
         let file = std::env::var_os(ENV)?;
         let text = fs::read(&file).unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
-        Some(serde_json::from_slice(&text).expect("the program `counterparts` has written it"))
+        Some(serde_json::from_slice(&text).expect("the program `counterparts` has written the file"))
     });
     SHARED.as_ref()
 }
 
 /// Returns the value that the tests of this process share, or creates it. It is dropped with its last user.
-pub(crate) fn one_of_this_process<T>(known: &Mutex<Weak<T>>, make: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
-    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(one) = known.upgrade() {
-        return Some(one);
+pub(crate) fn shared_in_process<T>(cached: &Mutex<Weak<T>>, create: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
+    let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(value) = cached.upgrade() {
+        return Some(value);
     }
-    let one = Arc::new(make()?);
-    *known = Arc::downgrade(&one);
-    Some(one)
+    let value = Arc::new(create()?);
+    *cached = Arc::downgrade(&value);
+    Some(value)
 }
 
 /// Waits until no other process holds the lock of this name. The lock is held until the file is dropped.
@@ -121,7 +121,7 @@ pub(crate) fn one_of_this_process<T>(known: &Mutex<Weak<T>>, make: impl FnOnce()
 /// If the lock file cannot be created.
 pub fn lock(name: &str) -> File {
     let path = lock_folder().join(format!("{name}.lock"));
-    let file = File::create(&path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
+    let file = File::create(&path).unwrap_or_else(|error| panic!("cannot create {}: {error}", path.display()));
     file.lock().expect("a file of a temporary folder can be locked");
     file
 }

@@ -17,32 +17,32 @@ const MIB: usize = 1024 * 1024;
 /// # Panics
 /// If the store fails a check.
 pub async fn all(store: Arc<dyn Store>) {
-    let here = &*store;
-    missing(here).await;
-    overwrite(here).await;
-    ranges(here).await;
-    short(here).await;
-    empty(here).await;
-    create_once(here).await;
+    let store_ref = &*store;
+    missing(store_ref).await;
+    overwrite(store_ref).await;
+    ranges(store_ref).await;
+    short(store_ref).await;
+    empty(store_ref).await;
+    create_once(store_ref).await;
     racing_creates(&store).await;
-    list_order(here).await;
-    list_prefix_and_after(here).await;
-    list_shows_size_and_time(here).await;
+    list_order(store_ref).await;
+    list_prefix_and_after(store_ref).await;
+    list_shows_size_and_time(store_ref).await;
     many(&store).await;
-    delete(here).await;
-    writer(here).await;
-    dropped_writer(here).await;
-    big_writer(here).await;
-    bad_keys(here).await;
+    delete(store_ref).await;
+    writer(store_ref).await;
+    dropped_writer(store_ref).await;
+    big_writer(store_ref).await;
+    bad_keys(store_ref).await;
     concurrent_use(&store).await;
-    assert_eq!(keys(here, "", None).await, [""; 0], "the suite leaves nothing behind");
+    assert_eq!(keys(store_ref, "", None).await, [""; 0], "the suite leaves no object");
 }
 
 async fn missing(store: &dyn Store) {
     assert_eq!(store.get("missing/object").await.expect("get"), None);
     let error = store.get_range("missing/object", 0..1).await.expect_err("no object");
     assert_error(&error, StoreErrorKind::Missing, &["missing/object", &store.describe()]);
-    let error = store.get_range("missing/object", 0..0).await.expect_err("no object, though nothing of it is wanted");
+    let error = store.get_range("missing/object", 0..0).await.expect_err("no object, even for an empty range");
     assert_error(&error, StoreErrorKind::Missing, &["missing/object"]);
     assert_eq!(keys(store, "missing/", None).await, [""; 0]);
 }
@@ -173,11 +173,11 @@ async fn list_shows_size_and_time(store: &dyn Store) {
 }
 
 async fn many(store: &Arc<dyn Store>) {
-    let wanted: Vec<_> = (0..MANY).map(|number| format!("many/{number:05}")).collect();
-    in_parallel(store, &wanted, |store, key| async move { store.put(&key, key.clone().into()).await }).await;
-    assert_eq!(keys(&**store, "many/", None).await, wanted);
-    assert_eq!(keys(&**store, "many/", Some(&wanted[49])).await, wanted[50..]);
-    store.delete(&wanted).await.expect("delete more than one request takes");
+    let expected: Vec<_> = (0..MANY).map(|number| format!("many/{number:05}")).collect();
+    in_parallel(store, &expected, |store, key| async move { store.put(&key, key.clone().into()).await }).await;
+    assert_eq!(keys(&**store, "many/", None).await, expected);
+    assert_eq!(keys(&**store, "many/", Some(&expected[49])).await, expected[50..]);
+    store.delete(&expected).await.expect("delete more than one request can");
     assert_eq!(keys(&**store, "many/", None).await, [""; 0]);
 }
 
@@ -185,10 +185,10 @@ async fn delete(store: &dyn Store) {
     for key in ["delete/a", "delete/b", "delete/c/d"] {
         store.put(key, "x".into()).await.expect("put");
     }
-    let gone = ["delete/a", "delete/never-there", "delete/c/d"].map(str::to_owned);
-    store.delete(&gone).await.expect("delete");
+    let deleted = ["delete/a", "delete/never-there", "delete/c/d"].map(str::to_owned);
+    store.delete(&deleted).await.expect("delete");
     assert_eq!(keys(store, "delete/", None).await, ["delete/b"]);
-    store.delete(&gone).await.expect("delete again");
+    store.delete(&deleted).await.expect("delete again");
     store.delete(&[]).await.expect("delete nothing");
     clear(store, "delete/").await;
 }
@@ -219,7 +219,7 @@ async fn dropped_writer(store: &dyn Store) {
 async fn big_writer(store: &dyn Store) {
     let whole = pattern(20 * MIB + 12_345, 11);
     let mut writer = store.writer("big/o").await.expect("writer");
-    // Pieces that align with nothing: neither a page nor a part.
+    // Pieces that are aligned with neither a page nor a part.
     for start in (0..whole.len()).step_by(777_777) {
         writer.write(whole.slice(start..whole.len().min(start + 777_777))).await.expect("write");
     }
@@ -245,15 +245,15 @@ async fn bad_keys(store: &dyn Store) {
     assert_bad(store.list("../", None).await, "../");
 }
 
-/// Reads and writes the same keys concurrently: each read returns one value or another, whole.
+/// Reads and writes the same keys concurrently: each read returns one whole value.
 async fn concurrent_use(store: &Arc<dyn Store>) {
     let tasks: Vec<_> = (0..64).map(|task| format!("concurrent/{}", task % 4)).collect();
     in_parallel(store, &tasks, |store, key| async move {
         let (one, other) = (pattern(50_000, 1), pattern(70_000, 2));
         store.put(&key, one.clone()).await?;
         store.put(&key, other.clone()).await?;
-        let got = store.get(&key).await?.expect("once written it stays");
-        assert!(got == one || got == other, "a piece of an object");
+        let got = store.get(&key).await?.expect("the object exists once it was written");
+        assert!(got == one || got == other, "a read returned a part of an object");
         store.list("concurrent/", None).await.map(|_| ())
     })
     .await;
@@ -268,17 +268,17 @@ where
     let mut running: JoinSet<Result<()>> = JoinSet::new();
     for key in keys {
         if running.len() == 16 {
-            running.join_next().await.expect("one runs").expect("no panic").expect("no error");
+            running.join_next().await.expect("a task runs").expect("the task does not panic").expect("the store works");
         }
         running.spawn(work(Arc::clone(store), key.clone()));
     }
     while let Some(done) = running.join_next().await {
-        done.expect("no panic").expect("no error");
+        done.expect("the task does not panic").expect("the store works");
     }
 }
 
-async fn check_list(store: &dyn Store, prefix: &str, after: Option<&str>, wanted: &[&str]) {
-    assert_eq!(keys(store, prefix, after).await, wanted, "`{prefix}` after {after:?}");
+async fn check_list(store: &dyn Store, prefix: &str, after: Option<&str>, expected: &[&str]) {
+    assert_eq!(keys(store, prefix, after).await, expected, "`{prefix}` after {after:?}");
 }
 
 async fn keys(store: &dyn Store, prefix: &str, after: Option<&str>) -> Vec<String> {
@@ -291,8 +291,8 @@ async fn clear(store: &dyn Store, prefix: &str) {
 }
 
 async fn text(store: &dyn Store, key: &str) -> String {
-    let bytes = store.get(key).await.expect("get").expect("there is an object");
-    String::from_utf8(bytes.into()).expect("text")
+    let bytes = store.get(key).await.expect("get").expect("the object exists");
+    String::from_utf8(bytes.into()).expect("the object is UTF-8")
 }
 
 /// Returns bytes that differ between positions, so that no part of them equals another.
@@ -307,7 +307,7 @@ fn pattern(length: usize, seed: u32) -> Bytes {
 
 fn assert_bad<T>(result: Result<T>, key: &str) {
     match result {
-        Ok(_) => panic!("{key:?} is taken as a key"),
+        Ok(_) => panic!("{key:?} is accepted as a key"),
         Err(error) => assert_error(&error, StoreErrorKind::BadKey, &[]),
     }
 }

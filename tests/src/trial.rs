@@ -1,5 +1,6 @@
 //! Interface between the tests and the trial, a program with remote functions that do everything a function can do. The
-//! program is `src/bin/trial/main.rs`; this module defines what both sides know, and does not use cloudknot.
+//! program is `src/bin/trial/main.rs`; this module defines the types that both sides share, and does not use
+//! cloudknot.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -36,7 +37,7 @@ pub enum Behavior {
     Exit(i32),
     /// Kills its process with SIGKILL.
     Kill,
-    /// Allocates more memory than there is.
+    /// Allocates more memory than the machine has.
     Allocate,
     /// Sleeps for this many milliseconds, then returns the value.
     Sleep(u64, u64),
@@ -52,11 +53,11 @@ pub enum Behavior {
     Fork,
     /// Starts a program that sleeps for a long time, and waits for it.
     Child,
-    /// Succeeds, and leaves a thread that ends the process when nothing runs in it any more.
+    /// Succeeds, and leaves a thread that aborts the process one second later.
     DieLater,
     /// Starts a map from within an item; returns 1 if that is refused.
     Nested,
-    /// Returns the milliseconds left until the deadline, or an error if there is none.
+    /// Returns the remaining milliseconds until the deadline, or an error if there is none.
     Deadline,
     /// Appends the number to the first file, waits until the second one exists, and returns the number.
     Wait(PathBuf, u64, PathBuf),
@@ -118,7 +119,7 @@ pub enum Fact {
     Failed(usize, Box<Failed>),
     /// Numbers of succeeded, failed, running, waiting and unfinished items, and whether the run is finished.
     Status([u64; 5], bool),
-    /// Kind of an error, and the text that `main` would print for it.
+    /// Kind of an error, and the message that `main` would print for it.
     Error(String, String),
     /// Any other finding of a scenario.
     Found(String),
@@ -147,21 +148,21 @@ pub fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("the value serializes to JSON")
 }
 
-/// Returns the facts in the trial's output, without a last line that is incomplete.
+/// Parses the facts in the trial's output, except for an incomplete last line.
 ///
 /// # Panics
 /// If a line is not a fact, because something else was printed to stdout.
 pub fn facts(stdout: &[u8]) -> Vec<Fact> {
-    let whole = stdout.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-    let text = std::str::from_utf8(&stdout[..whole]).expect("facts are text");
-    let fact = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("`{line}` is no fact: {error}"));
+    let end = stdout.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let text = std::str::from_utf8(&stdout[..end]).expect("facts are UTF-8");
+    let fact = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("`{line}` is not a fact: {error}"));
     text.lines().map(fact).collect()
 }
 
 /// Prints a fact.
-pub fn tell(fact: &Fact) {
+pub fn print(fact: &Fact) {
     let mut stdout = std::io::stdout().lock();
-    // If stdout is closed, nobody reads the facts.
+    // If stdout is closed, the facts are not read.
     let _ = writeln!(stdout, "{}", json(fact)).and_then(|()| stdout.flush());
 }
 
@@ -178,7 +179,7 @@ pub fn values(facts: &[Fact]) -> BTreeMap<usize, u64> {
     let mut values = BTreeMap::new();
     for fact in facts {
         if let Fact::Value(item, value) = fact {
-            assert_eq!(values.insert(*item, *value), None, "item {item} was told twice");
+            assert_eq!(values.insert(*item, *value), None, "item {item} was reported twice");
         }
     }
     values
@@ -192,7 +193,7 @@ pub fn failures(facts: &[Fact]) -> BTreeMap<usize, Failed> {
     let mut failures = BTreeMap::new();
     for fact in facts {
         if let Fact::Failed(item, failed) = fact {
-            assert_eq!(failures.insert(*item, (**failed).clone()), None, "item {item} was told twice");
+            assert_eq!(failures.insert(*item, (**failed).clone()), None, "item {item} was reported twice");
         }
     }
     failures
@@ -204,7 +205,7 @@ pub fn failures(facts: &[Fact]) -> BTreeMap<usize, Failed> {
 /// If the file contains anything else.
 pub fn counted(file: &Path) -> Vec<u64> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
-    text.lines().map(|line| line.parse().expect("a number")).collect()
+    text.lines().map(|line| line.parse().expect("each line is a number")).collect()
 }
 
 /// Returns all files below a folder, in order.

@@ -6,14 +6,14 @@ use std::process::{Command, Output};
 
 use crate::workspaces;
 
-/// New crate with a path dependency on cloudknot. Each test creates it anew, in the same folder: compiled artifacts
-/// contain the path of that folder, so they are compiled only once.
+/// New crate with a path dependency on cloudknot. Each test recreates it in the same folder: compiled artifacts contain
+/// the path of that folder, so they are compiled only once.
 #[derive(Debug)]
-pub struct Walk {
+pub struct UserCrate {
     folder: PathBuf,
 }
 
-impl Walk {
+impl UserCrate {
     /// Creates a crate of this name.
     ///
     /// # Panics
@@ -21,16 +21,17 @@ impl Walk {
     pub fn new(name: &'static str) -> Self {
         let parent = workspaces::parent().join("walks");
         fs::create_dir_all(&parent).expect("the folder for temporary files can be written to");
-        let walk = Self { folder: parent.join(name) };
-        if walk.folder.exists() {
-            fs::remove_dir_all(&walk.folder).expect("what a test before has left can be removed");
+        let user_crate = Self { folder: parent.join(name) };
+        if user_crate.folder.exists() {
+            fs::remove_dir_all(&user_crate.folder).expect("the crate of an earlier test can be removed");
         }
         succeed(cargo(&parent).args(["new", "--quiet", "--vcs", "none", name]));
         // With the workspace's versions, no registry has to be queried.
-        fs::copy(workspace().join("Cargo.lock"), walk.folder().join("Cargo.lock")).expect("the lockfile is copied");
+        fs::copy(workspace().join("Cargo.lock"), user_crate.folder().join("Cargo.lock"))
+            .expect("the lockfile is copied");
         let path = workspace().join("cloudknot");
-        succeed(cargo(&walk.folder()).args(["add", "--quiet", "--offline", "--path"]).arg(path));
-        walk
+        succeed(cargo(&user_crate.folder()).args(["add", "--quiet", "--offline", "--path"]).arg(path));
+        user_crate
     }
 
     /// Returns the folder of the crate.
@@ -52,7 +53,7 @@ impl Walk {
     /// If it fails.
     pub fn run(&self) -> String {
         let output = succeed(&mut self.cargo_run());
-        String::from_utf8(output.stdout).expect("the program prints text")
+        String::from_utf8(output.stdout).expect("the program prints UTF-8")
     }
 
     /// Returns the command that runs the program.
@@ -72,9 +73,9 @@ pub fn target() -> PathBuf {
 /// Returns a cargo command in this folder, with the environment of a new user.
 pub fn cargo(folder: &Path) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
-    // Nobody debugs it, and the debug information of the AWS SDKs takes gigabytes.
+    // The debug information of the AWS SDKs takes gigabytes, and no test needs it.
     cargo.env("CARGO_PROFILE_DEV_DEBUG", "0");
-    // The user's settings are those of a new user: none.
+    // A new user has no settings.
     cargo.current_dir(folder).env("CARGO_TARGET_DIR", target());
     cargo.env_remove("CLOUDKNOT_HOME").env_remove("CLOUDKNOT_BACKEND").env_remove("CARGO_MANIFEST_DIR");
     cargo
@@ -91,5 +92,5 @@ pub fn succeed(command: &mut Command) -> Output {
 }
 
 fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in the workspace")
 }

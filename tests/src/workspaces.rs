@@ -25,7 +25,7 @@ pub fn workspace(name: &str, files: &[(&str, &str)]) -> PathBuf {
     for (path, content) in files {
         write(&root.join(path), &content.replace("CLOUDKNOT", &cloudknot));
     }
-    // With the versions of this repository no network is needed. cargo drops those that the workspace does not use.
+    // With the versions of this repository no network is needed. cargo drops the unused ones.
     if !root.join("Cargo.lock").exists() {
         fs::copy(repository.join("Cargo.lock"), root.join("Cargo.lock")).expect("the repository has a lock file");
     }
@@ -47,7 +47,7 @@ pub fn write(path: &Path, content: &str) {
     if fs::read_to_string(path).is_ok_and(|present| present == content) {
         return;
     }
-    fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the folder can be made");
+    fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the folder can be created");
     fs::write(path, content).expect("the file can be written");
 }
 
@@ -158,7 +158,7 @@ mod inner {
     ),
 ];
 
-/// Workspace with a stand-in for `cloudknot` that compiles in no time. The data that a target reports about itself is
+/// Workspace with a stand-in for `cloudknot` that compiles quickly. The data that a target reports about itself is
 /// written by hand, so that it can also be wrong.
 pub const STANDING_IN: &[(&str, &str)] = &[
     (
@@ -284,10 +284,10 @@ pub fn program(name: &str) -> PathBuf {
         return shared.programs.join(name);
     }
     let mut build = Command::new(env!("CARGO"));
-    // Otherwise, ring's build script would take these variables of the test as a reason to recompile it and its
-    // dependents.
-    let of_the_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_the_test)) {
+    // Otherwise, cargo would recompile ring and its dependents: their build script depends on these variables of the
+    // test.
+    let is_of_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_of_test)) {
         build.env_remove(name);
     }
     build.args([
@@ -320,13 +320,13 @@ pub fn cargo_knot_released() -> &'static Path {
 fn built(mut build: Command, name: &str) -> PathBuf {
     let output = build.args(["--message-format", "json"]).current_dir(repository()).output().expect("cargo starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let messages = String::from_utf8(output.stdout).expect("cargo writes text");
+    let messages = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
     let mut executables = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let executable = message["executable"].as_str()?;
         (message["target"]["name"] == name).then(|| PathBuf::from(executable))
     });
-    executables.next().expect("cargo names the executable that it built")
+    executables.next().expect("cargo reports the executable that it built")
 }
 
 /// Fails unless a build has succeeded without a warning. cargo repeats the warnings of packages that it does not
@@ -337,7 +337,7 @@ fn built(mut build: Command, name: &str) -> PathBuf {
 #[track_caller]
 pub fn no_warnings(build: &Output) {
     let stderr = String::from_utf8_lossy(&build.stderr);
-    // Without the colon, which has another colour in coloured output.
+    // Without the colon, which has another color in colored output.
     assert!(build.status.success() && !stderr.contains("warning"), "{stderr}");
 }
 
@@ -353,7 +353,7 @@ pub fn worker_of_this_package(program: &str, features: &str) -> PathBuf {
     let output = build_of_this_package(program, features).arg("--json").output().expect("the command starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let facts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
-    facts["worker"].as_str().expect("the worker is named").into()
+    facts["worker"].as_str().expect("the output has the path of the worker").into()
 }
 
 /// Returns the note of the trial's image, as `cargo knot build` writes it, for a worker that supports folders and S3.

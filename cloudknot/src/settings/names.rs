@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_must_be_valid_and_not_reserved() {
+    fn invalid_and_reserved_tags_are_refused() {
         let tag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let accepts = |tags: &[(String, String)]| check_tags(tags).unwrap();
         accepts(&[]);

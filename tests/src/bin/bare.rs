@@ -1,4 +1,4 @@
-//! Program without `#[cloudknot::main]`: the library does its work in this process, and prints nothing.
+//! Program without `#[cloudknot::main]`: items run in this process, and the library prints nothing.
 
 #[cloudknot::remote]
 fn half(number: u64) -> Result<u64, String> {
@@ -12,7 +12,7 @@ fn half(number: u64) -> Result<u64, String> {
 fn main() {
     let run = half.map([84, 1, 0]).retries(1).submit().wait().expect("the folder can be written");
     let outcomes = run.outcomes().wait().expect("the run ends");
-    let told: Vec<_> =
+    let lines: Vec<_> =
         outcomes.iter().map(|outcome| outcome.as_ref().map_or_else(ToString::to_string, u64::to_string)).collect();
-    println!("{}", told.join("; "));
+    println!("{}", lines.join("; "));
 }

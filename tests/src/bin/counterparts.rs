@@ -1,7 +1,8 @@
-//! Builds and starts what the tests share (`cloudknot_tests::shared`) once, and runs a command that finds it.
-//! Everything ends with the command.
+//! Builds and starts the counterparts that the tests share (`cloudknot_tests::shared`) once, and runs a command that
+//! uses them. They end with the command.
 //!
-//! `counterparts [--programs] cargo nextest run …`; with `--programs`, only the programs of this workspace are handed over.
+//! `counterparts [--programs] cargo nextest run …`; with `--programs`, only the programs of this workspace are handed
+//! over.
 
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -20,23 +21,23 @@ static COMMAND: AtomicI32 = AtomicI32::new(0);
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
-    let programs_alone = arguments.next_if(|argument| argument == "--programs").is_some();
-    let program = arguments.next().expect("its arguments are a command");
+    let programs_only = arguments.next_if(|argument| argument == "--programs").is_some();
+    let program = arguments.next().expect("the arguments are a command");
     let _signals = pass_signals_on();
     let programs = cargo_knot().parent().expect("a program is in a folder").to_owned();
-    let trial_image = (!programs_alone).then(|| trial_image().to_owned());
-    let docker: Option<Arc<Docker>> = if programs_alone { None } else { Docker::get() };
-    let moto_forks = if programs_alone { None } else { Forks::get() };
-    let cloud = if programs_alone { None } else { Cloud::start() };
+    let trial_image = (!programs_only).then(|| trial_image().to_owned());
+    let docker: Option<Arc<Docker>> = if programs_only { None } else { Docker::get() };
+    let moto_forks = if programs_only { None } else { Forks::get() };
+    let cloud = if programs_only { None } else { Cloud::start() };
     let shared = Shared {
         programs,
         trial_image,
         engine: docker.as_ref().map(|docker| docker.engine().clone()),
-        cloud: cloud.as_ref().map(Cloud::place),
+        cloud: cloud.as_ref().map(Cloud::endpoints),
         moto_forks: moto_forks.as_ref().map(|forks| forks.socket().to_owned()),
     };
     let file = tempfile::NamedTempFile::new().expect("a temporary folder can be created");
-    std::fs::write(file.path(), serde_json::to_vec(&shared).expect("paths are text"))
+    std::fs::write(file.path(), serde_json::to_vec(&shared).expect("the paths are UTF-8"))
         .expect("a new file can be written");
     let mut child = Command::new(&program).args(arguments).env(ENV, file.path()).spawn().unwrap_or_else(|error| {
         panic!("cannot start {}: {error}", program.display());
@@ -57,7 +58,7 @@ fn pass_signals_on() -> Runtime {
     runtime.spawn(async move {
         loop {
             tokio::select! {
-                // The terminal has sent it to the command as well.
+                // The terminal has sent the signal to the command as well.
                 _ = interrupt.recv() => continue,
                 _ = terminate.recv() => {}
                 _ = hangup.recv() => {}

@@ -11,15 +11,15 @@ use cloudknot::{Knot, KnotBuilder, Pars, Pipeline};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [manifest, role] = &arguments[..] else { panic!("it takes a manifest and a role, not {arguments:?}") };
-    pollster::block_on(make(manifest, role)).unwrap_or_else(|error| panic!("{error:?}"));
+    let [manifest, role] = &arguments[..] else { panic!("expected a manifest and a role, not {arguments:?}") };
+    pollster::block_on(lifecycle(manifest, role)).unwrap_or_else(|error| panic!("{error:?}"));
 }
 
-async fn make(manifest: &str, role: &str) -> cloudknot::Result<()> {
+async fn lifecycle(manifest: &str, role: &str) -> cloudknot::Result<()> {
     let pars = Pars::builder("lab").tag("Owner", "Ada").create().await?;
     assert_eq!(Pars::get("lab").await?, pars);
     assert_eq!(Pars::list().await?, std::slice::from_ref(&pars));
-    assert!(Pars::builder("lab").tag("Owner", "Ada").plan().await?.steps.is_empty(), "it is as it should be");
+    assert!(Pars::builder("lab").tag("Owner", "Ada").plan().await?.steps.is_empty(), "the Pars is up to date");
     assert!(Pars::builder("other").template().await?.contains("AWS::S3::Bucket"));
 
     let knot = deployable(manifest, role, &pars).deploy().await?;
@@ -28,11 +28,11 @@ async fn make(manifest: &str, role: &str) -> cloudknot::Result<()> {
     assert_eq!(found.job_definitions(), knot.job_definitions());
     assert_eq!(Knot::list().await?, std::slice::from_ref(&found));
     assert_eq!(found.pars().await?.bucket(), pars.bucket());
-    assert!(deployable(manifest, role, &pars).plan().await?.steps.is_empty(), "it is as it should be");
+    assert!(deployable(manifest, role, &pars).plan().await?.steps.is_empty(), "the Knot is up to date");
     assert!(deployable(manifest, role, &pars).template().await?.contains("AWS::Batch::JobQueue"));
     let built = Pipeline::new(compile(manifest).resolve()?).run(|digest| digest[..12].to_owned()).await?;
     assert!(built.image.compressed_bytes() > 0, "a program can build an image without deploying it");
-    // The backend for its maps. There are none here, and no worker with types.
+    // Only created: this program has no maps, and the worker of the stand-in has no types.
     found.backend().await?;
 
     assert_eq!(Scope::of_caller(None, None, "lab", "sweep").await?.account, "123456789012");
@@ -61,5 +61,5 @@ fn compile(manifest: &str) -> Compile {
 }
 
 fn folder(manifest: &str) -> &std::path::Path {
-    std::path::Path::new(manifest).parent().expect("a manifest is in a folder")
+    std::path::Path::new(manifest).parent().expect("a manifest path has a parent")
 }

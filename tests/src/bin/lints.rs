@@ -20,13 +20,13 @@ pub fn borrow<'long: 'short, 'short>(long: &'long str, short: &'short [f64], all
 /// Parses a number.
 ///
 /// # Errors
-/// Returns an error if the text is not a number.
+/// Returns an error if the string is not a number.
 #[cloudknot::remote]
 pub fn parse(text: &str) -> Result<f64, std::num::ParseFloatError> {
     text.parse()
 }
 
-/// Waits, then repeats the text.
+/// Waits, then repeats the string.
 ///
 /// # Errors
 /// Never.

@@ -43,7 +43,7 @@ mod below_tokio {
     }
 }
 
-/// Runs each of them, and checks what it returns.
+/// Runs each generated main, and checks its return value.
 fn main() {
     sync::main();
     assert_eq!(with_an_exit_code::main(), ExitCode::from(3));

@@ -1,5 +1,5 @@
 //! Program that names all types and modules that the library exports with the feature `deploy`. Its worker compiles
-//! nevertheless, and contains none of what a host does.
+//! nevertheless, and contains no code of a host.
 
 use std::error::Error;
 use std::path::Path;
@@ -28,7 +28,7 @@ fn double(x: u64) -> u64 {
     2 * x
 }
 
-/// Asks for a Knot in a worker, which cannot. Returns the error.
+/// Calls the API of a host in a worker, and returns the error.
 #[cloudknot::remote]
 async fn refusal(name: &str) -> String {
     Knot::get(name).await.map_or_else(|error| format!("{error:?}"), |knot| knot.name().to_owned())

@@ -4,29 +4,29 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
 
-use super::Seen;
+use super::RecordedRequest;
 
 /// Returns an answer of the requested service, in the format of its protocol.
-pub(super) fn answer(seen: &Seen, status: u16, body: String) -> Response<Full<Bytes>> {
-    let kind = match seen.service.as_str() {
+pub(super) fn answer(request: &RecordedRequest, status: u16, body: String) -> Response<Full<Bytes>> {
+    let kind = match request.service.as_str() {
         "s3" => "application/xml",
         _ if body.starts_with('<') => "text/xml",
-        _ if seen.headers.iter().any(|(name, _)| name == "x-amz-target") => "application/x-amz-json-1.1",
+        _ if request.headers.iter().any(|(name, _)| name == "x-amz-target") => "application/x-amz-json-1.1",
         _ => "application/json",
     };
     let answer = Response::builder().status(status).header("x-amzn-requestid", "REQUEST").header("content-type", kind);
-    answer.body(Full::from(body)).expect("a status, some headers and a body")
+    answer.body(Full::from(body)).expect("the answer is valid")
 }
 
 /// Returns an error as the requested service would answer it.
-pub(super) fn error(seen: &Seen, status: u16, code: &str) -> Response<Full<Bytes>> {
-    let message = format!("Told to say {code}.");
+pub(super) fn error(request: &RecordedRequest, status: u16, code: &str) -> Response<Full<Bytes>> {
+    let message = format!("Injected {code}.");
     let inner = format!("<Code>{code}</Code><Message>{message}</Message>");
-    let has = |name: &str| seen.headers.iter().any(|(header, _)| header == name);
+    let has = |name: &str| request.headers.iter().any(|(header, _)| header == name);
     let form =
-        seen.headers.iter().any(|(name, value)| name == "content-type" && value.contains("x-www-form-urlencoded"));
+        request.headers.iter().any(|(name, value)| name == "content-type" && value.contains("x-www-form-urlencoded"));
     let mut answer = Response::builder().status(status).header("x-amzn-requestid", "REQUEST");
-    let (kind, body) = match seen.service.as_str() {
+    let (kind, body) = match request.service.as_str() {
         "s3" => ("application/xml", format!("<Error>{inner}<RequestId>REQUEST</RequestId></Error>")),
         "ec2" => {
             let errors = format!("<Errors><Error>{inner}</Error></Errors>");
@@ -46,7 +46,7 @@ pub(super) fn error(seen: &Seen, status: u16, code: &str) -> Response<Full<Bytes
         }
     };
     // The answer to a HEAD request has no body, only a status.
-    let body = if seen.method == "HEAD" { String::new() } else { body };
+    let body = if request.method == "HEAD" { String::new() } else { body };
     let answer = answer.header("content-type", kind).body(Full::from(body));
-    answer.expect("a status, some headers and a body")
+    answer.expect("the answer is valid")
 }

@@ -2,7 +2,7 @@
 //!
 //! A killed program leaves behind what its requests have changed by then, and sends no more of them. A dropped future
 //! may leave spawned tasks behind, which continue. So each such future uses its own recorders, which are cut off when
-//! it is dropped: requests that were let through by then are completed, as AWS does for a program that is gone, and
+//! it is dropped: requests that were let through by then are completed, as AWS does for a program that has died, and
 //! nothing later reaches moto. A recorder keeps its port until it is dropped itself, so that a task that retries does
 //! not reach anything else there.
 
@@ -23,8 +23,8 @@ pub enum DropAt<'r> {
     Time(Duration),
 }
 
-/// Drives a future until it is ready or to be dropped, then cuts off its recorders. Returns the output of the future if
-/// it was ready, and the number of polls.
+/// Polls a future until it is ready or has to be dropped, then cuts off its recorders. Returns the output of the future
+/// if it was ready, and the number of polls.
 pub async fn drop_at<F: Future>(at: DropAt<'_>, recorders: &[&Recorder], future: F) -> (Option<F::Output>, u64) {
     let mut polls = 0;
     let output = {
@@ -44,16 +44,16 @@ pub async fn drop_at<F: Future>(at: DropAt<'_>, recorders: &[&Recorder], future:
     (output, polls)
 }
 
-/// Completes when the future that is polled with it is to be dropped.
+/// Completes when the future that is polled with it has to be dropped.
 async fn reached(at: DropAt<'_>) {
     match at {
         DropAt::Held(recorder) => recorder.held().await,
         DropAt::Time(time) => tokio::time::sleep(time).await,
         DropAt::Polls(polls) => {
-            let mut left = polls;
+            let mut remaining = polls;
             std::future::poll_fn(|_| {
-                left = left.saturating_sub(1);
-                if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+                remaining = remaining.saturating_sub(1);
+                if remaining == 0 { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
         }

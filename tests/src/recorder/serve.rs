@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use super::{Fault, Instead, Passing, Seen, State, answers};
+use super::{AnswerOverride, Fault, InFlight, RecordedRequest, State, answers};
 
 type Answer = Response<Full<Bytes>>;
 
@@ -35,13 +35,13 @@ pub(super) fn run(listener: TcpListener, state: Arc<State>, stop: oneshot::Recei
 
 async fn accept(listener: TcpListener, state: Arc<State>) {
     listener.set_nonblocking(true).expect("a listener need not block");
-    let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime takes a listener");
+    let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime accepts the listener");
     while let Ok((connection, _)) = listener.accept().await {
         let state = Arc::clone(&state);
         let answer = service_fn(move |request| answer(request, Arc::clone(&state)));
         let mut http = server::Builder::new();
         http.timer(TokioTimer::new());
-        // A connection that is closed by the program or cut on purpose needs no report.
+        // A connection that the program closes or a fault cuts needs no report.
         tokio::spawn(async move { http.serve_connection(TokioIo::new(connection), answer).await.ok() });
     }
 }
@@ -51,32 +51,32 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer, Broken> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
-    let mut line = Line { seen: see(&head, &body, state.arrives()), state: Arc::clone(&state), passing: None };
-    line.seen.mishap = Some("held".to_owned());
-    let Some((passing, mishap)) = state.admit(&line.seen).await else {
-        line.seen.mishap = Some("cut off".to_owned());
+    let mut line = Line { request: record(&head, &body, state.arrives()), state: Arc::clone(&state), in_flight: None };
+    line.request.fault = Some("held".to_owned());
+    let Some((in_flight, fault)) = state.wait_while_held(&line.request).await else {
+        line.request.fault = Some("cut off".to_owned());
         return Err(Broken);
     };
-    line.passing = Some(passing);
-    line.seen.mishap = None;
-    match mishap {
+    line.in_flight = Some(in_flight);
+    line.request.fault = None;
+    match fault {
         Some(Fault::Answer(status, code)) => {
-            line.seen.mishap = Some(format!("answered {status} {code}"));
-            line.seen.status = Some(status);
-            Ok(answers::error(&line.seen, status, &code))
+            line.request.fault = Some(format!("answered {status} {code}"));
+            line.request.status = Some(status);
+            Ok(answers::error(&line.request, status, &code))
         }
-        Some(Fault::Instead(Instead::Answer(status, body))) => {
-            line.seen.mishap = Some("answered instead of moto".to_owned());
-            line.seen.status = Some(status);
-            Ok(answers::answer(&line.seen, status, body))
+        Some(Fault::Override(AnswerOverride::Answer(status, body))) => {
+            line.request.fault = Some("answer replaced".to_owned());
+            line.request.status = Some(status);
+            Ok(answers::answer(&line.request, status, body))
         }
-        Some(Fault::Instead(Instead::Change(from, to))) => {
-            line.seen.mishap = Some("its answer was changed".to_owned());
+        Some(Fault::Override(AnswerOverride::Change(from, to))) => {
+            line.request.fault = Some("answer changed".to_owned());
             let delivered = tokio::spawn(deliver(state.upstream, head, body, line)).await.map_err(|_| Broken)?;
             Ok(changed(delivered, &from, &to).await)
         }
         Some(Fault::Cut) => {
-            line.seen.mishap = Some("cut".to_owned());
+            line.request.fault = Some("cut".to_owned());
             let _ = tokio::spawn(deliver(state.upstream, head, body, line)).await;
             Err(Broken)
         }
@@ -85,11 +85,11 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer,
 }
 
 async fn deliver(upstream: SocketAddr, head: Parts, body: Bytes, mut line: Line) -> Answer {
-    let answer = send(upstream, head, body).await.unwrap_or_else(|why| {
-        line.seen.mishap = Some(format!("moto did not answer: {why}"));
-        answers::error(&line.seen, 502, "BadGateway")
+    let answer = send(upstream, head, body).await.unwrap_or_else(|error| {
+        line.request.fault = Some(format!("moto did not answer: {error}"));
+        answers::error(&line.request, 502, "BadGateway")
     });
-    line.seen.status = Some(answer.status().as_u16());
+    line.request.status = Some(answer.status().as_u16());
     answer
 }
 
@@ -122,7 +122,7 @@ async fn send(
     Ok(Response::from_parts(head, Full::from(body)))
 }
 
-fn see(head: &Parts, body: &Bytes, number: u64) -> Seen {
+fn record(head: &Parts, body: &Bytes, number: u64) -> RecordedRequest {
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let headers = head.headers.iter().map(|(name, value)| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -132,7 +132,7 @@ fn see(head: &Parts, body: &Bytes, number: u64) -> Seen {
         Ok(text) => (Some(text), None),
         Err(_) => (None, Some(hexadecimal(body))),
     };
-    Seen {
+    RecordedRequest {
         number,
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
@@ -142,7 +142,7 @@ fn see(head: &Parts, body: &Bytes, number: u64) -> Seen {
         body_hex,
         service: signed_for(header("authorization")).unwrap_or_default().to_owned(),
         status: None,
-        mishap: None,
+        fault: None,
     }
 }
 
@@ -154,22 +154,22 @@ fn signed_for(authorization: &str) -> Option<&str> {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a text can be written to");
+        write!(text, "{byte:02x}").expect("writing to a `String` does not fail");
         text
     })
 }
 
 /// Record of a request, written when the request ends in any way.
 struct Line {
-    seen: Seen,
+    request: RecordedRequest,
     state: Arc<State>,
     /// Present once the request was let through. Dropped after the request was recorded.
-    passing: Option<Passing>,
+    in_flight: Option<InFlight>,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.state.write(&self.seen);
+        self.state.write(&self.request);
     }
 }
 
@@ -179,7 +179,7 @@ struct Broken;
 
 impl std::fmt::Display for Broken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("told to break off")
+        f.write_str("injected connection failure")
     }
 }
 

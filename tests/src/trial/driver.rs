@@ -1,4 +1,4 @@
-//! The side of the tests: starts the trial program in a folder of its own, and finds its runs, processes and containers.
+//! Drives the trial program from a test: starts it in its own folder, and finds its runs, processes and containers.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -14,27 +14,27 @@ use crate::counterparts::Docker;
 pub struct Trial {
     program: PathBuf,
     folder: tempfile::TempDir,
-    elsewhere: Option<Elsewhere>,
+    remote: Option<RemoteEnv>,
 }
 
 /// Environment of items that do not run in processes of this machine.
 #[derive(Debug, Clone)]
-pub struct Elsewhere {
+pub struct RemoteEnv {
     /// Environment variables for the program.
     pub env: Vec<(String, String)>,
-    /// Folder of the runs, as functions see it.
+    /// Folder of the runs, at the path that functions use.
     pub home: PathBuf,
     /// Kind of the jobs.
     pub jobs: Jobs,
     /// Folder in which runs are stored, if it is not the trial's own.
     pub record: Option<PathBuf>,
-    /// `true` if each item runs in its own container, unless the test says otherwise.
+    /// `true` if each item runs in its own container by default.
     pub is_batch: bool,
-    /// Function that ends what a test has left running.
+    /// Function that ends the jobs that a test leaves running.
     pub end: Option<End>,
 }
 
-/// Kind of jobs, and how to find those of a run, whose ID replaces `{run}`.
+/// Kind of jobs, and how to find the jobs of a run. The ID of the run replaces `{run}`.
 #[derive(Debug, Clone)]
 pub enum Jobs {
     /// Containers of this engine that match this filter.
@@ -57,7 +57,7 @@ impl std::fmt::Debug for End {
 }
 
 /// Returns the trial of a suite that runs on several backends: `crate::trial()`. Ends the test if there is none.
-#[allow(clippy::crate_in_macro_def, reason = "each test binary says where its trials run")]
+#[allow(clippy::crate_in_macro_def, reason = "each test binary defines its own trial")]
 #[macro_export]
 macro_rules! trial {
     () => {
@@ -69,7 +69,7 @@ macro_rules! trial {
 }
 
 /// Maximum time to wait for any expected event. Not a measure of speed: a test that waits this long has failed.
-const AT_MOST: Duration = Duration::from_mins(5);
+const TIMEOUT: Duration = Duration::from_mins(5);
 
 impl Trial {
     /// Creates a trial with a new folder. The program is `env!("CARGO_BIN_EXE_trial")`.
@@ -80,25 +80,25 @@ impl Trial {
         Self {
             program: program.into(),
             folder: tempfile::tempdir().expect("a temporary folder can be created"),
-            elsewhere: None,
+            remote: None,
         }
     }
 
-    /// Makes the trial's items run elsewhere.
+    /// Runs the trial's items in this environment.
     #[must_use]
-    pub fn on(mut self, elsewhere: Elsewhere) -> Self {
-        self.elsewhere = Some(elsewhere);
+    pub fn on(mut self, remote: RemoteEnv) -> Self {
+        self.remote = Some(remote);
         self
     }
 
     /// Returns whether items run in processes of this machine.
     pub fn is_local(&self) -> bool {
-        self.elsewhere.is_none()
+        self.remote.is_none()
     }
 
-    /// Returns whether each item runs in its own container, unless the test says otherwise.
+    /// Returns whether each item runs in its own container by default.
     pub fn is_batch(&self) -> bool {
-        self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.is_batch)
+        self.remote.as_ref().is_some_and(|remote| remote.is_batch)
     }
 
     /// Returns the folder of the trial's runs.
@@ -108,47 +108,47 @@ impl Trial {
 
     /// Returns the path of a file that belongs to the test.
     pub fn file(&self, name: &str) -> PathBuf {
-        match self.elsewhere {
+        match self.remote {
             None => self.folder.path().join(name),
-            // Functions see only this folder.
+            // Functions have access to this folder only.
             Some(_) => self.home().join(name),
         }
     }
 
-    /// Returns the path at which functions see a file of the test.
+    /// Returns the path that functions use for a file of the test.
     ///
     /// # Panics
     /// If the file does not belong to the test.
-    pub fn seen(&self, file: &Path) -> PathBuf {
-        match &self.elsewhere {
+    pub fn remote_path(&self, file: &Path) -> PathBuf {
+        match &self.remote {
             None => file.to_owned(),
-            Some(elsewhere) => elsewhere.home.join(file.strip_prefix(self.home()).expect("a file of the test")),
+            Some(remote) => remote.home.join(file.strip_prefix(self.home()).expect("the file belongs to the test")),
         }
     }
 
     /// Returns the containers of this run, running or not, or the processes of its jobs; none if items run on this
     /// machine.
     pub fn containers(&self, run: &str) -> Vec<String> {
-        match self.elsewhere.as_ref().map(|elsewhere| &elsewhere.jobs) {
+        match self.remote.as_ref().map(|remote| &remote.jobs) {
             None => Vec::new(),
             Some(Jobs::Containers(docker, filter)) => {
                 let mut list = docker.command();
                 list.args(["ps", "-aq", "--filter", &filter.replace("{run}", run)]);
                 crate::counterparts::run(&mut list).lines().map(str::to_owned).collect()
             }
-            Some(Jobs::Processes(begins)) => {
-                let begins = format!("{ENV_JOB}={}", begins.replace("{run}", run));
-                processes_with(begins.as_bytes()).iter().map(ToString::to_string).collect()
+            Some(Jobs::Processes(prefix)) => {
+                let prefix = format!("{ENV_JOB}={}", prefix.replace("{run}", run));
+                processes_with(prefix.as_bytes()).iter().map(ToString::to_string).collect()
             }
         }
     }
 
-    /// Sends a signal to the job of this run whose container name ends with `end`, as soon as the job runs.
+    /// Sends a signal to the job of this run whose container name ends with `suffix`, as soon as the job runs.
     ///
     /// # Panics
     /// If no such job starts in time, or if items run on this machine.
-    pub fn signal(&self, run: &str, end: &str, signal: rustix::process::Signal) {
-        match &self.elsewhere.as_ref().expect("items run in jobs").jobs {
+    pub fn signal(&self, run: &str, suffix: &str, signal: rustix::process::Signal) {
+        match &self.remote.as_ref().expect("items run in jobs").jobs {
             Jobs::Containers(docker, filter) => {
                 let filter = filter.replace("{run}", run);
                 let container = wait_for("the container to run", || {
@@ -164,23 +164,23 @@ impl Trial {
                     ]);
                     let list = crate::counterparts::run(&mut list);
                     let mut containers = list.lines().filter_map(|line| line.split_once(' '));
-                    containers.find(|(_, name)| name.ends_with(end)).map(|(id, _)| id.to_owned())
+                    containers.find(|(_, name)| name.ends_with(suffix)).map(|(id, _)| id.to_owned())
                 });
                 let signal = signal.as_raw().to_string();
                 crate::counterparts::run(docker.command().args(["kill", "--signal", &signal, &container]));
             }
-            Jobs::Processes(begins) => {
-                let begins = format!("{ENV_JOB}={}", begins.replace("{run}", run));
+            Jobs::Processes(prefix) => {
+                let prefix = format!("{ENV_JOB}={}", prefix.replace("{run}", run));
                 // The job itself leads a session, like the first process of a container.
-                let leads = |&pid: &i32| {
+                let is_session_leader = |&pid: &i32| {
                     let pid = rustix::process::Pid::from_raw(pid);
                     pid.is_some_and(|pid| rustix::process::getsid(Some(pid)) == Ok(pid))
                 };
-                let is_meant = |name: &[u8]| name.starts_with(begins.as_bytes()) && name.ends_with(end.as_bytes());
+                let is_job = |name: &[u8]| name.starts_with(prefix.as_bytes()) && name.ends_with(suffix.as_bytes());
                 let process = wait_for("the process to run", || {
-                    processes_where(|variables| variables.split(|&byte| byte == 0).any(is_meant))
+                    processes_where(|variables| variables.split(|&byte| byte == 0).any(is_job))
                         .into_iter()
-                        .find(leads)
+                        .find(is_session_leader)
                 });
                 kill(process, signal);
             }
@@ -188,14 +188,14 @@ impl Trial {
     }
 
     /// Returns the stored files of all runs.
-    pub fn kept(&self) -> Vec<PathBuf> {
+    pub fn stored_files(&self) -> Vec<PathBuf> {
         files(&self.record().join("knots"))
     }
 
     /// Returns the folder in which runs are stored.
     fn record(&self) -> PathBuf {
-        let elsewhere = self.elsewhere.as_ref().and_then(|elsewhere| elsewhere.record.clone());
-        elsewhere.unwrap_or_else(|| self.home())
+        let remote = self.remote.as_ref().and_then(|remote| remote.record.clone());
+        remote.unwrap_or_else(|| self.home())
     }
 
     /// Returns a command that runs the program with these arguments, with its runs in the folder and without progress.
@@ -210,7 +210,7 @@ impl Trial {
         for name in ["CLOUDKNOT_BACKEND", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE"] {
             command.env_remove(name);
         }
-        command.envs(self.elsewhere.iter().flat_map(|elsewhere| elsewhere.env.clone()));
+        command.envs(self.remote.iter().flat_map(|remote| remote.env.clone()));
         command
     }
 
@@ -224,7 +224,7 @@ impl Trial {
         facts(&output.stdout)
     }
 
-    /// Maps, and waits for the end of the run.
+    /// Submits a map, and waits for the end of its run.
     pub fn map(&self, spec: &Spec) -> Vec<Fact> {
         self.facts(&["map", &json(spec)])
     }
@@ -243,14 +243,14 @@ impl Trial {
     }
 
     /// Returns the files in this folder of a run, such as `results` or `failures`.
-    pub fn stored(&self, run: &str, what: &str) -> Vec<PathBuf> {
-        files(&self.run(run).join(what))
+    pub fn stored(&self, run: &str, subfolder: &str) -> Vec<PathBuf> {
+        files(&self.run(run).join(subfolder))
     }
 
     /// Returns the folder of a run.
     pub fn run(&self, run: &str) -> PathBuf {
         let knots = self.record().join("knots");
-        // There is at most one: each trial has its own record.
+        // At most one Knot exists: each trial has its own record.
         let knot = std::fs::read_dir(&knots).into_iter().flatten().flatten().next();
         knot.map_or_else(|| knots.join("cloudknot-tests"), |knot| knot.path()).join("runs").join(run)
     }
@@ -263,7 +263,7 @@ impl Trial {
         let parts = self.stored(run, "results").into_iter().map(|path| {
             let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
             let (first, last) = name.split_once('-').expect("a part is called first-last");
-            first.parse().expect("a number")..=last.parse().expect("a number")
+            first.parse().expect("the first item is a number")..=last.parse().expect("the last item is a number")
         });
         let mut items: Vec<u64> = parts.flatten().collect();
         items.sort_unstable();
@@ -276,12 +276,12 @@ impl Trial {
         processes_with(self.home().as_os_str().as_encoded_bytes())
     }
 
-    /// Waits until none of these processes is left. Requires `/proc`.
+    /// Waits until all processes of the trial have exited. Requires `/proc`.
     ///
     /// # Panics
-    /// If some are still there after a long time.
-    pub fn wait_until_gone(&self) {
-        wait_for("all processes to be gone", || self.processes().is_empty().then_some(()));
+    /// If a process still runs after a long time.
+    pub fn wait_until_exited(&self) {
+        wait_for("all processes to exit", || self.processes().is_empty().then_some(()));
     }
 }
 
@@ -291,23 +291,23 @@ impl Drop for Trial {
         for pid in self.processes() {
             kill(pid, rustix::process::Signal::KILL);
         }
-        if let Some(End(end)) = self.elsewhere.as_ref().and_then(|elsewhere| elsewhere.end.as_ref()) {
+        if let Some(End(end)) = self.remote.as_ref().and_then(|remote| remote.end.as_ref()) {
             end();
         }
     }
 }
 
-/// Returns the processes of this machine whose environment contains this.
+/// Returns the processes of this machine whose environment contains these bytes.
 fn processes_with(part: &[u8]) -> Vec<i32> {
     processes_where(|variables| variables.windows(part.len()).any(|window| window == part))
 }
 
-/// Returns the processes of this machine whose environment at their start satisfies `is_like`. The environment is a
+/// Returns the processes of this machine whose environment at their start satisfies `matches`. The environment is a
 /// sequence of variables, each followed by a zero byte.
-fn processes_where(is_like: impl Fn(&[u8]) -> bool) -> Vec<i32> {
-    let is_one = |pid: &i32| is_like(&std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default());
+fn processes_where(matches: impl Fn(&[u8]) -> bool) -> Vec<i32> {
+    let is_match = |pid: &i32| matches(&std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default());
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_one).collect()
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_match).collect()
 }
 
 /// Running trial program.
@@ -347,25 +347,25 @@ impl Running {
     }
 
     /// Waits for the run's ID, and returns it.
-    pub fn run(&self) -> String {
-        wait_for("the run's id", || run_of(&self.facts()))
+    pub fn wait_for_run_id(&self) -> String {
+        wait_for("the run's ID", || run_of(&self.facts()))
     }
 
     /// Waits until the program ends.
     ///
     /// # Panics
     /// If it does not end in time.
-    pub fn end(self) -> Output {
-        self.end_after(AT_MOST)
+    pub fn wait_with_output(self) -> Output {
+        self.wait_with_output_within(TIMEOUT)
     }
 
-    /// Like [`Running::end`], with this time limit.
+    /// Like [`Running::wait_with_output`], with this time limit.
     ///
     /// # Panics
     /// If it does not end within this time.
-    pub fn end_after(mut self, at_most: Duration) -> Output {
-        let end = || self.child.try_wait().expect("it can be waited for");
-        let status = wait_at_most(at_most, "the trial to end", end);
+    pub fn wait_with_output_within(mut self, timeout: Duration) -> Output {
+        let exit_status = || self.child.try_wait().expect("a child can be waited for");
+        let status = wait_within(timeout, "the trial to end", exit_status);
         let read = |path: &Path| std::fs::read(path).unwrap_or_default();
         Output { status, stdout: read(&self.stdout), stderr: read(&self.stderr) }
     }
@@ -376,12 +376,12 @@ impl Running {
     /// If it cannot be killed.
     pub fn kill(mut self) {
         self.child.kill().expect("a child can be killed");
-        let status = self.child.wait().expect("it can be waited for");
-        assert_eq!(status.signal(), Some(9), "it ended before it could be killed");
+        let status = self.child.wait().expect("a child can be waited for");
+        assert_eq!(status.signal(), Some(9), "the program ended before it was killed");
     }
 
     /// Returns whether the program still runs.
-    pub fn goes_on(&mut self) -> bool {
+    pub fn is_running(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_none())
     }
 }
@@ -399,21 +399,21 @@ pub fn kill(pid: i32, signal: rustix::process::Signal) {
     let _ = rustix::process::Pid::from_raw(pid).map(|pid| rustix::process::kill_process(pid, signal));
 }
 
-/// Waits until `look` returns a value.
+/// Waits until `poll` returns a value.
 ///
 /// # Panics
-/// If it returns none for a long time.
-pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    wait_at_most(AT_MOST, what, look)
+/// If it returns no value for a long time.
+pub fn wait_for<T>(what: &str, poll: impl FnMut() -> Option<T>) -> T {
+    wait_within(TIMEOUT, what, poll)
 }
 
-fn wait_at_most<T>(at_most: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+fn wait_within<T>(timeout: Duration, what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = poll() {
             return found;
         }
-        assert!(began.elapsed() < at_most, "waited in vain for {what}");
+        assert!(began.elapsed() < timeout, "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -17,8 +17,8 @@ use tempfile::TempDir;
 /// Workspace that is deployed.
 pub(crate) static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("of the cloud", STANDING_IN));
 
-/// Script that prints the remaining resources that cloudknot creates, by service, as JSON.
-const LEFT: &str = "
+/// Script that prints the remaining resources of the kinds that cloudknot creates, by service, as JSON.
+const REMAINING: &str = "
 import boto3, json
 c = boto3.client
 of = lambda service, operation, key, name: sorted(
@@ -47,14 +47,14 @@ key = iam.create_access_key(UserName='ada')['AccessKey']
 print(key['AccessKeyId'], key['SecretAccessKey'])
 ";
 
-/// Script that creates a role that moto requires for a compute environment, where AWS has its own.
+/// Script that creates the role that moto requires for a compute environment. AWS has its own.
 pub(crate) const SERVICE_ROLE: &str = "
 import boto3
 print(boto3.client('iam').create_role(RoleName='theirs', AssumeRolePolicyDocument='{}')['Role']['Arn'])
 ";
 
-/// Script that creates runs and templates of these Knots in the bucket of the Pars, and job definitions that no stack
-/// has.
+/// Script that creates runs and templates of these Knots in the bucket of the Pars, and job definitions without a
+/// stack.
 const DATA: &str = "
 import boto3
 s3, batch, stacks = boto3.client('s3'), boto3.client('batch'), boto3.client('cloudformation')
@@ -69,7 +69,7 @@ for knot in knots:
 ";
 
 /// Script that prints the Knots that have data or job definitions.
-const WHOSE: &str = "
+const KNOTS_WITH_DATA: &str = "
 import boto3
 s3, batch = boto3.client('s3'), boto3.client('batch')
 keys = [o['Key'] for b in s3.list_buckets()['Buckets'] for o in s3.list_objects_v2(Bucket=b['Name']).get('Contents', [])]
@@ -78,7 +78,7 @@ print(*sorted({'/'.join(key.split('/')[:2]) for key in keys}), *sorted({
     'definitions/' + d['tags']['cloudknot:knot'] for page in pages for d in page['jobDefinitions']}))
 ";
 
-/// Account in moto with a registry, behind the recorder, and the machine of a user.
+/// Account in moto with a registry, behind the recorder, and the home folder of a user.
 pub(crate) struct Account {
     pub(crate) moto: Moto,
     pub(crate) recorder: Recorder,
@@ -95,20 +95,20 @@ impl Account {
         Some(Self { recorder, registry, moto, home: tempfile::tempdir().unwrap(), python })
     }
 
-    /// Returns the command `cargo knot` on the machine of this person.
+    /// Returns the command `cargo knot` on this user's machine.
     pub(crate) fn knot_of(&self, home: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(cargo_knot());
         command.arg("knot").args(arguments);
-        self.as_person(&mut command, home);
+        self.as_user(&mut command, home);
         command
     }
 
-    /// Configures a command to run on the machine of this person.
-    pub(crate) fn as_person<'c>(&self, command: &'c mut Command, home: &Path) -> &'c mut Command {
+    /// Configures a command to run on this user's machine.
+    pub(crate) fn as_user<'c>(&self, command: &'c mut Command, home: &Path) -> &'c mut Command {
         command.current_dir(&*STAND_IN).stdin(Stdio::null()).envs(self.variables(&self.recorder.url(), home))
     }
 
-    /// Returns the variables that cloudknot finds on the machine of this person, which reaches AWS at this address.
+    /// Returns the environment of this user's machine, with AWS at this address.
     pub(crate) fn variables(&self, aws: &str, home: &Path) -> Vec<(&'static str, OsString)> {
         let aws = environment(aws).map(|(name, value)| (name, value.into()));
         let own = [
@@ -130,7 +130,7 @@ impl Account {
         self.knot(&[&deploy, more].concat())
     }
 
-    /// Runs a script with AWS's own client, which the recorder does not see, and returns its output.
+    /// Runs a script with AWS's own client, which bypasses the recorder, and returns its output.
     pub(crate) fn script(&self, text: &str) -> String {
         self.script_with(text, &[])
     }
@@ -140,43 +140,42 @@ impl Account {
         self.python.borrow_mut().run(text, arguments).trim().to_owned()
     }
 
-    /// Puts runs and templates of these Knots into the bucket, and registers a job definition of each that no stack
-    /// has.
+    /// Puts runs and templates of these Knots into the bucket, and registers a job definition without a stack for each.
     pub(crate) fn put_data(&self, knots: &[&str]) {
         self.script(&format!("knots = {}\n{DATA}", json!(knots)));
     }
 
-    /// Returns the path of the Knot's note on the machine of this person.
+    /// Returns the path of the Knot's note on this user's machine.
     pub(crate) fn note(&self) -> PathBuf {
         self.home.path().join("runs/knot.json")
     }
 
     /// Returns the names of the resources that exist, by service.
-    pub(crate) fn left(&self) -> Value {
-        serde_json::from_str(&self.script(LEFT)).expect("the script prints JSON")
+    pub(crate) fn remaining(&self) -> Value {
+        serde_json::from_str(&self.script(REMAINING)).expect("the script prints JSON")
     }
 
     /// Returns the Knots that have data or job definitions.
-    pub(crate) fn whose(&self) -> String {
-        self.script(WHOSE)
+    pub(crate) fn knots_with_data(&self) -> String {
+        self.script(KNOTS_WITH_DATA)
     }
 
     /// Fails if anything exists beyond the initial resources.
     pub(crate) fn check_empty(&self, roles: &[&str]) {
-        for (kind, there) in self.left().as_object().expect("a table") {
+        for (kind, names) in self.remaining().as_object().expect("a table") {
             let expected = if kind == "roles" { roles } else { &[] };
-            assert_eq!(there.as_array().expect("a list"), expected, "{kind}");
+            assert_eq!(names.as_array().expect("a list"), expected, "{kind}");
         }
     }
 
     /// Returns whether nothing exists beyond the initial resources.
     pub(crate) fn is_empty(&self, roles: &[&str]) -> bool {
-        let left = self.left();
-        let mut all = left.as_object().expect("a table").iter();
-        all.all(|(kind, there)| *there == Value::from(if kind == "roles" { roles.to_vec() } else { Vec::new() }))
+        let remaining = self.remaining();
+        let mut all = remaining.as_object().expect("a table").iter();
+        all.all(|(kind, names)| *names == Value::from(if kind == "roles" { roles.to_vec() } else { Vec::new() }))
     }
 
-    /// Fails if an AWS key or a registry's password is in a file of this person, or in the stacks.
+    /// Fails if an AWS key or a registry's password is in a file of this user, or in the stacks.
     pub(crate) fn check_no_secrets(&self) {
         let stacks = "import boto3, json; c = boto3.client('cloudformation'); print([c.get_template(StackName=s['StackName']) \
                       for s in c.describe_stacks()['Stacks']])";
@@ -194,10 +193,10 @@ impl Account {
         }
         let keys = environment("");
         let secret = keys.iter().find(|(name, _)| *name == "AWS_SECRET_ACCESS_KEY").map(|(_, value)| value.as_str());
-        for (place, text) in texts {
+        for (location, text) in texts {
             assert!(
                 !text.contains(secret.unwrap()) && !text.contains(Registry::PASSWORD),
-                "a secret stands in {place}"
+                "{location} contains a secret"
             );
         }
     }
@@ -210,7 +209,7 @@ impl Account {
     }
 }
 
-/// Python process that runs one script after the other: starting one and loading AWS's client takes longer than most
+/// Python process that runs one script after the other: starting it and loading AWS's client takes longer than most
 /// scripts.
 struct Python {
     process: Child,
@@ -238,18 +237,18 @@ impl Python {
         let mut command = Command::new(python().expect("moto is installed"));
         command.args(["-c", SCRIPTS]).envs(environment(aws)).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().expect("Python can be started");
-        let (stdin, stdout) = (process.stdin.take(), process.stdout.take().expect("it is a pipe"));
+        let (stdin, stdout) = (process.stdin.take(), process.stdout.take().expect("stdout is a pipe"));
         Self { process, scripts: stdin, answers: BufReader::new(stdout) }
     }
 
     /// Runs a script to completion, and returns its output. Fails the test if the script fails.
     #[track_caller]
     fn run(&mut self, text: &str, arguments: &[&str]) -> String {
-        let scripts = self.scripts.as_mut().expect("it is open until the end");
+        let scripts = self.scripts.as_mut().expect("stdin is open until the drop");
         writeln!(scripts, "{}", json!([text, arguments])).expect("Python reads scripts");
         let mut answer = String::new();
         self.answers.read_line(&mut answer).expect("Python answers");
-        let (printed, error): (String, Option<String>) = serde_json::from_str(&answer).expect("it answers in JSON");
+        let (printed, error): (String, Option<String>) = serde_json::from_str(&answer).expect("Python answers in JSON");
         if let Some(error) = error {
             panic!("a script failed:\n{text}\n{error}");
         }
@@ -260,7 +259,7 @@ impl Python {
 impl Drop for Python {
     fn drop(&mut self) {
         drop(self.scripts.take());
-        // It has ended, or is about to.
+        // The process has ended, or is about to.
         let _ = self.process.wait();
     }
 }
@@ -270,7 +269,7 @@ pub(crate) fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).expect("one JSON value and nothing else")
 }
 
-/// Returns the text that a command has printed.
+/// Returns the output of a command.
 pub(crate) fn text(output: Output) -> String {
-    String::from_utf8(output.stdout).expect("it prints text")
+    String::from_utf8(output.stdout).expect("the command prints UTF-8")
 }

@@ -1,4 +1,4 @@
-//! Tests of AWS Batch alone, with moto standing in for it. Memory, signals and exit codes are tested in containers.
+//! Tests of AWS Batch alone, which moto simulates. Memory, signals and exit codes are tested in containers.
 
 use std::fs;
 use std::net::TcpListener;
@@ -17,8 +17,8 @@ use serde_json::Value;
 
 use crate::{PROGRAM, trial};
 
-/// Trial whose calls are all recorded, and can be manipulated by the test.
-struct Seen {
+/// Trial whose requests are all recorded, and can be manipulated by the test.
+struct RecordedTrial {
     trial: Trial,
     knot: String,
     aws: Recorder,
@@ -26,7 +26,7 @@ struct Seen {
     cloud: std::sync::Arc<Cloud>,
 }
 
-impl Seen {
+impl RecordedTrial {
     fn new() -> Option<Self> {
         let cloud = Cloud::get()?;
         let (aws, s3) = (Recorder::before(&cloud.moto.url()), Recorder::before(&cloud.s3.url()));
@@ -41,8 +41,8 @@ impl Seen {
         submitted.map(|request| serde_json::from_str(request.body.as_deref().unwrap()).unwrap()).collect()
     }
 
-    /// Returns the runs of the trial that have a record.
-    fn recorded(&self) -> Vec<String> {
+    /// Returns the IDs of the trial's runs that have a record.
+    fn run_ids(&self) -> Vec<String> {
         let manifests =
             files(&self.cloud.record(&self.knot)).into_iter().filter(|path| path.ends_with("manifest.json"));
         manifests.map(|path| path.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned()).collect()
@@ -55,7 +55,7 @@ impl Seen {
         }
     }
 
-    /// Fails unless the trial reports this error, and does not retry what will not change.
+    /// Fails unless the trial reports this error, without retries of a permanent error.
     fn refuses(&self, arguments: &[&str], kind: &str, parts: &[&str]) {
         let requests = || self.aws.requests().len() + self.s3.requests().len();
         let before = requests();
@@ -69,7 +69,7 @@ impl Seen {
     }
 
     /// Changes the note of the Knot.
-    fn note(&self, change: impl FnOnce(&mut Value)) {
+    fn edit_note(&self, change: impl FnOnce(&mut Value)) {
         let mut note = self.cloud.note(&self.knot, JobKind::of_suite());
         change(&mut note);
         fs::write(self.trial.home().join("knot.json"), note.to_string()).unwrap();
@@ -84,49 +84,50 @@ fn doubled(items: u64) -> std::collections::BTreeMap<usize, u64> {
     (0..items).map(|item| (usize::try_from(item).unwrap(), 2 * item)).collect()
 }
 
-/// Python's cloudknot takes 65 to 67 calls, besides those that query the progress of the jobs.
+/// The host needs 24 calls, and each child two. Python's cloudknot needs 65 to 67 calls. Queries of the progress of the
+/// jobs are not counted.
 #[test]
-fn twenty_inputs_take_24_calls_of_the_host_and_two_of_each_child() {
-    let Some(seen) = Seen::new() else { return };
+fn calls_for_twenty_inputs_are_bounded() {
+    let Some(recorded) = RecordedTrial::new() else { return };
     let began = Instant::now();
-    let facts = seen.trial.map(&doubles(20));
+    let facts = recorded.trial.map(&doubles(20));
     assert_eq!(values(&facts), doubled(20));
-    let mut calls: Vec<String> = seen.s3.operations();
-    calls.extend(seen.aws.operations());
+    let mut calls: Vec<String> = recorded.s3.operations();
+    calls.extend(recorded.aws.operations());
     calls.retain(|call| !call.ends_with("/v1/describejobs"));
     // While jobs run, the stored results are listed at most every ten seconds.
     let listings = usize::try_from(began.elapsed().as_secs() / 10).unwrap();
     assert!(calls.len() <= 24 + listings, "{} calls: {calls:#?}", calls.len());
-    let of_all = seen.cloud.s3.requests_of(&format!("/{}/", seen.knot));
-    let of_host = seen.s3.requests().len();
+    let all = recorded.cloud.s3.requests_of(&format!("/{}/", recorded.knot));
+    let host = recorded.s3.requests().len();
     // A listing has the prefix in its query.
-    let listed = of_all.iter().filter(|request| request.contains("list-type")).count();
+    let listed = all.iter().filter(|request| request.contains("list-type")).count();
     assert!(
-        of_all.len() - (of_host - listed.max(1)) <= 40 + listed,
-        "each child reads its input and stores its value: {of_all:#?}"
+        all.len() - (host - listed.max(1)) <= 40 + listed,
+        "each child reads its input and stores its value: {all:#?}"
     );
-    assert_eq!(of_all.iter().filter(|request| request.starts_with("PUT") && request.contains("/results/")).count(), 20);
-    assert_eq!(of_all.iter().filter(|request| request.starts_with("GET") && request.contains("/inputs")).count(), 20);
-    let [job] = &seen.submitted()[..] else { panic!("{:?}", seen.submitted()) };
+    assert_eq!(all.iter().filter(|request| request.starts_with("PUT") && request.contains("/results/")).count(), 20);
+    assert_eq!(all.iter().filter(|request| request.starts_with("GET") && request.contains("/inputs")).count(), 20);
+    let [job] = &recorded.submitted()[..] else { panic!("{:?}", recorded.submitted()) };
     assert_eq!(job["arrayProperties"]["size"], 20);
-    assert_eq!(job["tags"]["cloudknot:knot"], seen.knot);
-    seen.aws.validate();
+    assert_eq!(job["tags"]["cloudknot:knot"], recorded.knot);
+    recorded.aws.validate();
 }
 
 #[test]
-fn one_input_is_a_plain_job_and_independent_ones_are_jobs_of_their_own() {
-    let Some(seen) = Seen::new() else { return };
-    seen.trial.map(&doubles(1));
-    assert_eq!(seen.submitted()[0]["arrayProperties"], Value::Null);
-    let facts = seen.trial.map(&Spec { independent: true, ..doubles(3) });
+fn single_and_independent_inputs_are_plain_jobs() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    recorded.trial.map(&doubles(1));
+    assert_eq!(recorded.submitted()[0]["arrayProperties"], Value::Null);
+    let facts = recorded.trial.map(&Spec { independent: true, ..doubles(3) });
     assert_eq!(values(&facts), doubled(3));
-    assert_eq!(seen.submitted().len(), 4);
-    assert!(seen.submitted().iter().all(|job| job["arrayProperties"].is_null()));
+    assert_eq!(recorded.submitted().len(), 4);
+    assert!(recorded.submitted().iter().all(|job| job["arrayProperties"].is_null()));
 }
 
 #[test]
 fn resources_of_a_run_override_deployed_ones() {
-    let Some(seen) = Seen::new() else { return };
+    let Some(recorded) = RecordedTrial::new() else { return };
     let inputs = [
         Behavior::Fail(vec!["no".into()]),
         Behavior::Double(1),
@@ -142,10 +143,10 @@ fn resources_of_a_run_override_deployed_ones() {
         tags: [("team".to_owned(), "weather".to_owned())].into(),
         ..Spec::of(inputs)
     };
-    let facts = seen.trial.map(&spec);
+    let facts = recorded.trial.map(&spec);
     assert_eq!(values(&facts), [(1, 2), (2, 2)].into());
-    seen.trial.facts(&["retry", &run_of(&facts).unwrap()]);
-    let [first, again] = &seen.submitted()[..] else { panic!("{:?}", seen.submitted()) };
+    recorded.trial.facts(&["retry", &run_of(&facts).unwrap()]);
+    let [first, again] = &recorded.submitted()[..] else { panic!("{:?}", recorded.submitted()) };
     let requirement = |job: &Value, kind: &str| {
         let all = job["containerOverrides"]["resourceRequirements"].as_array().unwrap().clone();
         all.into_iter().find(|one| one["type"] == kind).unwrap()["value"].as_str().unwrap().to_owned()
@@ -157,41 +158,41 @@ fn resources_of_a_run_override_deployed_ones() {
     assert_eq!(first["tags"]["team"], "weather");
     assert_eq!(
         first["timeout"]["attemptDurationSeconds"], 70,
-        "its items have ten seconds each, and all of it a minute more"
+        "an attempt has ten seconds for its item, and another minute"
     );
     assert_eq!(requirement(again, "MEMORY"), "900");
-    assert_eq!(again["arrayProperties"]["size"], 2, "only what failed is taken up again");
-    seen.aws.validate();
+    assert_eq!(again["arrayProperties"]["size"], 2, "only the failed items are retried");
+    recorded.aws.validate();
 }
 
 #[test]
-fn on_fargate_a_run_gets_the_next_size_that_there_is() {
-    let Some(seen) = Seen::new() else { return };
-    seen.note(|note| note["jobs"] = serde_json::json!({"fargate": true, "vcpus": 0.5, "memory-mib": null}));
-    seen.trial.map(&Spec { memory: Some("4100 MiB".into()), ..doubles(1) });
-    let requirements = seen.submitted()[0]["containerOverrides"]["resourceRequirements"].clone();
+fn fargate_run_gets_the_next_valid_size() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    recorded.edit_note(|note| note["jobs"] = serde_json::json!({"fargate": true, "vcpus": 0.5, "memory-mib": null}));
+    recorded.trial.map(&Spec { memory: Some("4100 MiB".into()), ..doubles(1) });
+    let requirements = recorded.submitted()[0]["containerOverrides"]["resourceRequirements"].clone();
     assert_eq!(
         requirements,
         serde_json::json!([{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "5120"}]),
         "half a vCPU has 4096 MiB at most"
     );
-    let recorded = seen.recorded();
+    let run_ids = recorded.run_ids();
     let too_much = json(&Spec { memory_on_retry: Some("300 GiB".into()), ..doubles(1) });
-    seen.refuses(&["values", &too_much], "Config", &["307200 MiB", "Fargate has at most 32 and 249856"]);
-    assert_eq!(seen.recorded(), recorded, "nothing is kept of what cannot be");
+    recorded.refuses(&["values", &too_much], "Config", &["307200 MiB", "Fargate has at most 32 and 249856"]);
+    assert_eq!(recorded.run_ids(), run_ids, "a refused map leaves no record");
 }
 
 #[test]
-fn a_submission_whose_answer_is_lost_is_looked_for_and_not_repeated() {
-    let Some(seen) = Seen::new() else { return };
-    seen.aws.cut_next(1);
-    assert_eq!(values(&seen.trial.map(&doubles(3))), doubled(3));
-    assert_eq!(seen.submitted().len(), 1);
-    let calls = seen.aws.operations();
+fn submission_with_lost_answer_is_found_and_not_repeated() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    recorded.aws.cut_next(1);
+    assert_eq!(values(&recorded.trial.map(&doubles(3))), doubled(3));
+    assert_eq!(recorded.submitted().len(), 1);
+    let calls = recorded.aws.operations();
     assert_eq!(calls.iter().filter(|call| call.ends_with("/v1/listjobs")).count(), 1, "{calls:?}");
 }
 
-/// Script that submits the same order once more, and waits for the end of that job.
+/// Script that submits the same job once more, and waits for its end.
 const AGAIN: &str = "
 import boto3, json, sys, time
 batch = boto3.client('batch')
@@ -201,26 +202,26 @@ while batch.describe_jobs(jobs=[job])['jobs'][0]['status'] not in ('SUCCEEDED', 
 ";
 
 #[test]
-fn a_second_submission_changes_no_result() {
-    let Some(seen) = Seen::new() else { return };
+fn duplicate_submission_changes_no_result() {
+    let Some(recorded) = RecordedTrial::new() else { return };
     // The remaining time differs from one attempt to the next.
     let inputs = (0..4).map(|_| Behavior::Deadline);
-    let facts = seen.trial.map(&Spec { timeout_ms: Some(3_600_000), ..Spec::of(inputs) });
+    let facts = recorded.trial.map(&Spec { timeout_ms: Some(3_600_000), ..Spec::of(inputs) });
     let mut again = std::process::Command::new(cloudknot_tests::moto::python().unwrap());
-    again.args(["-c", AGAIN, &seen.submitted()[0].to_string()]);
-    run(again.envs(cloudknot_tests::moto::environment(&seen.cloud.moto.url())));
-    let read = seen.trial.attach(&run_of(&facts).unwrap());
+    again.args(["-c", AGAIN, &recorded.submitted()[0].to_string()]);
+    run(again.envs(cloudknot_tests::moto::environment(&recorded.cloud.moto.url())));
+    let read = recorded.trial.attach(&run_of(&facts).unwrap());
     assert_eq!(values(&read), values(&facts));
 }
 
 #[test]
-fn a_busy_batch_is_asked_again() {
-    let Some(seen) = Seen::new() else { return };
-    seen.aws.fail_next(2, 429, "TooManyRequestsException");
-    assert_eq!(values(&seen.trial.map(&doubles(2))), doubled(2));
+fn throttled_request_is_retried() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    recorded.aws.fail_next(2, 429, "TooManyRequestsException");
+    assert_eq!(values(&recorded.trial.map(&doubles(2))), doubled(2));
 }
 
-/// Returns the trial's report on each dropped call, with the facts that it found afterwards.
+/// Returns the trial's report on each dropped call, with the facts that follow it.
 fn dropped(facts: &[Fact]) -> Vec<(Value, &[Fact])> {
     let calls = facts.chunk_by(|_, next| !matches!(next, Fact::Found(_)));
     let about = |call: &[Fact]| match &call[0] {
@@ -232,20 +233,21 @@ fn dropped(facts: &[Fact]) -> Vec<(Value, &[Fact])> {
 
 /// Fails unless calls were dropped at more than this many requests to S3, and to the rest of AWS, up to one that ended.
 fn check_points(calls: &[(Value, &[Fact])], more_than: usize) {
-    for of in ["S3", "Aws"] {
-        let calls: Vec<_> = calls.iter().filter(|(about, _)| about["at"].as_str().unwrap().starts_with(of)).collect();
+    for service in ["S3", "Aws"] {
+        let calls: Vec<_> =
+            calls.iter().filter(|(about, _)| about["at"].as_str().unwrap().starts_with(service)).collect();
         let ended: Vec<_> = calls.iter().map(|(about, _)| about["ended"].as_bool().unwrap()).collect();
-        assert!(ended.len() > more_than + 1, "it is more requests: {calls:?}");
+        assert!(ended.len() > more_than + 1, "too few requests: {calls:?}");
         assert_eq!(ended.iter().position(|&ended| ended), Some(ended.len() - 1), "{calls:?}");
     }
 }
 
 #[test]
-fn a_map_dropped_at_any_request_is_finished_by_attach() {
-    let Some(seen) = Seen::new() else { return };
-    let record = seen.cloud.record(&seen.knot);
+fn map_dropped_at_any_request_is_finished_by_attach() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    let record = recorded.cloud.record(&recorded.knot);
     let arguments = [&json(&doubles(3)), record.to_str().unwrap(), &seed().to_string()];
-    let facts = seen.trial.facts(&[&["maps-dropped"], &arguments[..]].concat());
+    let facts = recorded.trial.facts(&[&["maps-dropped"], &arguments[..]].concat());
     let calls = dropped(&facts);
     for (about, found) in &calls {
         // The inputs come first, then the manifest: without a record, there is no run.
@@ -257,28 +259,28 @@ fn a_map_dropped_at_any_request_is_finished_by_attach() {
 }
 
 #[test]
-fn injected_faults_lose_double_and_misplace_nothing() {
-    let Some(seen) = Seen::new() else { return };
-    seen.aws.inject_faults(7, 20);
-    seen.s3.inject_faults(11, 20);
+fn injected_faults_do_not_corrupt_results() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    recorded.aws.inject_faults(7, 20);
+    recorded.s3.inject_faults(11, 20);
     let inputs = (0..40)
         .map(|number| if number % 10 == 3 { Behavior::Fail(vec!["no".into()]) } else { Behavior::Double(number) });
-    let facts = seen.trial.map(&Spec::of(inputs));
+    let facts = recorded.trial.map(&Spec::of(inputs));
     assert_eq!(failures(&facts).into_keys().collect::<Vec<_>>(), [3, 13, 23, 33]);
     let expected = doubled(40).into_iter().filter(|(item, _)| item % 10 != 3).collect();
     assert_eq!(values(&facts), expected);
-    assert!(seen.s3.requests().iter().any(|request| request.mishap.is_some()), "faults were injected");
+    assert!(recorded.s3.requests().iter().any(|request| request.fault.is_some()), "faults were injected");
 }
 
 #[test]
-fn a_container_that_is_killed_fails_its_item_alone_and_says_so() {
+fn killed_container_fails_only_its_item() {
     let Some(cloud) = Cloud::get() else { return };
     let Some(trial) = cloud.trial(PROGRAM, JobKind::Container) else { return };
     let running = trial
         .start(&["map", &json(&Spec::of([Behavior::Double(1), Behavior::Sleep(3_600_000, 1), Behavior::Double(2)]))]);
-    let run_id = running.run();
+    let run_id = running.wait_for_run_id();
     trial.signal(&run_id, "-1-1", Signal::KILL);
-    let facts = facts(&running.end().stdout);
+    let facts = facts(&running.wait_with_output().stdout);
     assert_eq!(values(&facts), [(0, 2), (2, 4)].into());
     let failed = &failures(&facts)[&1];
     assert_eq!(
@@ -300,7 +302,7 @@ fn found(fact: Fact) -> Option<String> {
 }
 
 #[test]
-fn more_memory_than_the_job_has_fails_its_item_alone() {
+fn out_of_memory_container_fails_only_its_item() {
     let Some(cloud) = Cloud::get() else { return };
     let Some(trial) = cloud.trial(PROGRAM, JobKind::Container) else { return };
     let facts = trial.facts(&["hungry"]);
@@ -309,13 +311,13 @@ fn more_memory_than_the_job_has_fails_its_item_alone() {
 }
 
 #[test]
-fn an_item_can_be_cancelled() {
+fn single_item_can_be_cancelled() {
     let Some(trial) = trial() else { return };
     let running = trial.start(&["map", &json(&Spec::of([Behavior::Sleep(3_600_000, 1), Behavior::Double(2)]))]);
-    let run = running.run();
+    let run = running.wait_for_run_id();
     wait_for("the items to start", || trial.items_with_values(&run).contains(&1).then_some(()));
     assert_eq!(trial.facts(&["cancel-item", &run, "0"]), []);
-    let facts = facts(&running.end().stdout);
+    let facts = facts(&running.wait_with_output().stdout);
     assert_eq!(values(&facts), [(1, 4)].into());
     assert_eq!(failures(&facts)[&0].kind, "Cancelled");
     assert_eq!(trial.containers(&run), [""; 0]);
@@ -323,35 +325,35 @@ fn an_item_can_be_cancelled() {
 
 /// Simulates the loss of a Spot machine.
 #[test]
-fn a_worker_that_is_told_to_stop_keeps_what_is_done_and_is_started_again() {
+fn terminated_container_keeps_values_and_is_restarted() {
     let Some(cloud) = Cloud::get() else { return };
     let Some(trial) = cloud.trial(PROGRAM, JobKind::Container) else { return };
     let (first, second, go_on) = (trial.file("first"), trial.file("second"), trial.file("go on"));
-    let waits = Behavior::Wait(trial.seen(&second), 2, trial.seen(&go_on));
-    let inputs = [Behavior::Count(trial.seen(&first), 1, 0), waits, Behavior::Double(3)];
+    let waits = Behavior::Wait(trial.remote_path(&second), 2, trial.remote_path(&go_on));
+    let inputs = [Behavior::Count(trial.remote_path(&first), 1, 0), waits, Behavior::Double(3)];
     let running = trial.start(&["map", &json(&Spec { chunk: Some(3), parallel: Some(1), ..Spec::of(inputs) })]);
-    let run_id = running.run();
+    let run_id = running.wait_for_run_id();
     wait_for("the second item to start", || (counted(&second).len() == 1).then_some(()));
     trial.signal(&run_id, "", Signal::TERM);
     wait_for("the second item to start again", || (counted(&second).len() == 2).then_some(()));
     fs::write(go_on, "").unwrap();
-    let facts = facts(&running.end().stdout);
+    let facts = facts(&running.wait_with_output().stdout);
     assert_eq!(values(&facts), [(0, 1), (1, 2), (2, 6)].into(), "{facts:?}");
-    assert_eq!((counted(&first), counted(&second)), (vec![1], vec![2, 2]), "what was done is not done again");
+    assert_eq!((counted(&first), counted(&second)), (vec![1], vec![2, 2]), "a stored item is not run again");
     let jobs: Vec<String> = trial.facts(&["jobs", &run_id]).into_iter().filter_map(found).collect();
     assert!(jobs.len() == 1 && jobs[0].starts_with("[0..3] SUCCEEDED [Some(75), Some(0)]"), "{jobs:?}");
 }
 
 #[test]
-fn failures_are_known_while_other_jobs_run() {
+fn failed_container_is_noticed_while_others_run() {
     let Some(cloud) = Cloud::get() else { return };
     let Some(trial) = cloud.trial(PROGRAM, JobKind::Container) else { return };
     let inputs = [Behavior::Sleep(3_600_000, 1), Behavior::Sleep(3_600_000, 2), Behavior::Double(1)];
     let running = trial.start(&["map", &json(&Spec { max_failures: Some(1), ..Spec::of(inputs) })]);
-    let run_id = running.run();
+    let run_id = running.wait_for_run_id();
     trial.signal(&run_id, "-1-1", Signal::KILL);
-    // The first item would take an hour.
-    let facts = facts(&running.end().stdout);
+    // The first item would run for an hour.
+    let facts = facts(&running.wait_with_output().stdout);
     assert_eq!(values(&facts), [(2, 2)].into());
     let failed = failures(&facts);
     assert_eq!((failed[&0].kind.as_str(), failed[&1].kind.as_str()), ("Cancelled", "Infrastructure"), "{failed:?}");
@@ -359,26 +361,26 @@ fn failures_are_known_while_other_jobs_run() {
 }
 
 #[test]
-fn a_cancel_dropped_at_any_request_is_completed_by_the_next() {
-    let Some(seen) = Seen::new() else { return };
-    let (started, go_on) = (seen.trial.file("started"), seen.trial.home());
-    let spec = json(&Spec::of([Behavior::Count(seen.trial.seen(&started), 1, 3_600_000)]));
+fn cancel_dropped_at_any_request_is_completed_by_the_next() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    let (started, go_on) = (recorded.trial.file("started"), recorded.trial.home());
+    let spec = json(&Spec::of([Behavior::Count(recorded.trial.remote_path(&started), 1, 3_600_000)]));
     let arguments = [&spec, started.to_str().unwrap(), go_on.to_str().unwrap(), &seed().to_string()];
-    let mut running = seen.trial.start(&[&["cancels-dropped"], &arguments[..]].concat());
+    let mut running = recorded.trial.start(&[&["cancels-dropped"], &arguments[..]].concat());
     for number in 0.. {
         let next = wait_for("the next cancel", || {
             // Checked before the output is read, so that nothing is missed.
-            let goes_on = running.goes_on();
+            let is_running = running.is_running();
             let facts = running.facts();
             let next = dropped(&facts).into_iter().nth(number).map(|(about, _)| about);
-            (next.is_some() || !goes_on).then_some(next)
+            (next.is_some() || !is_running).then_some(next)
         });
         let Some(about) = next else { break };
         let run = about["run"].as_str().unwrap();
-        assert_eq!(seen.trial.containers(run), [""; 0], "{about}");
+        assert_eq!(recorded.trial.containers(run), [""; 0], "{about}");
         fs::write(go_on.join(run), "").unwrap();
     }
-    let output = running.end();
+    let output = running.wait_with_output();
     assert!(output.status.success(), "{output:?}");
     let facts = facts(&output.stdout);
     let calls = dropped(&facts);
@@ -390,49 +392,49 @@ fn a_cancel_dropped_at_any_request_is_completed_by_the_next() {
 
 #[test]
 fn results_stay_readable_without_the_queue() {
-    let Some(seen) = Seen::new() else { return };
-    let facts = seen.trial.map(&Spec { chunk: Some(1), ..doubles(2) });
+    let Some(recorded) = RecordedTrial::new() else { return };
+    let facts = recorded.trial.map(&Spec { chunk: Some(1), ..doubles(2) });
     let run_id = run_of(&facts).unwrap();
-    let record = seen.trial.run(&run_id);
+    let record = recorded.trial.run(&run_id);
     let manifest = record.join("manifest.json");
     let mut edited: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
     edited["batch"]["queue"] = format!("{}-gone", edited["batch"]["queue"].as_str().unwrap()).into();
     fs::write(&manifest, edited.to_string()).unwrap();
-    let second = seen.trial.stored(&run_id, "results").into_iter().next_back().unwrap();
+    let second = recorded.trial.stored(&run_id, "results").into_iter().next_back().unwrap();
     fs::remove_file(second).unwrap();
-    let read = seen.trial.attach(&run_id);
+    let read = recorded.trial.attach(&run_id);
     assert_eq!(values(&read), [(0, 0)].into(), "{read:?}");
-    let why = &failures(&read)[&1];
-    assert!(why.kind == "Infrastructure" && why.message.contains("map the remaining inputs again"), "{why:?}");
+    let failed = &failures(&read)[&1];
+    assert!(failed.kind == "Infrastructure" && failed.message.contains("map the remaining inputs again"), "{failed:?}");
 }
 
 #[test]
-fn a_value_that_cannot_be_read_for_now_is_not_said_to_be_damaged() {
-    let Some(seen) = Seen::new() else { return };
-    let facts = seen.trial.map(&doubles(1));
+fn unreadable_value_is_not_reported_as_damaged() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    let facts = recorded.trial.map(&doubles(1));
     let run_id = run_of(&facts).unwrap();
     // The manifest is read, and rounds and results are listed; then the read of the value itself is refused.
-    seen.s3.stop_after(3);
-    let attached = seen.trial.start(&["attach", &run_id]);
-    seen.s3.wait_until_held();
-    seen.s3.fail_next(20, 400, "ExpiredToken");
-    seen.s3.go_on();
-    let read = cloudknot_tests::trial::facts(&attached.end().stdout);
-    let why = &failures(&read)[&0];
-    assert!(why.message.contains("attach to the run again") && !why.message.contains("delete the object"), "{why:?}");
+    recorded.s3.stop_after(3);
+    let attached = recorded.trial.start(&["attach", &run_id]);
+    recorded.s3.wait_until_held();
+    recorded.s3.fail_next(20, 400, "ExpiredToken");
+    recorded.s3.go_on();
+    let read = cloudknot_tests::trial::facts(&attached.wait_with_output().stdout);
+    let failed = &failures(&read)[&0];
+    assert!(failed.message.contains("attach to the run again") && !failed.message.contains("delete the object"), "{failed:?}");
 }
 
 #[test]
-fn ctrl_c_leaves_the_run_going_and_says_how_to_go_on() {
+fn ctrl_c_detaches_and_prints_how_to_attach() {
     let Some(trial) = trial() else { return };
     let (started, go_on) = (trial.file("started"), trial.file("go on"));
-    let waits = Behavior::Wait(trial.seen(&started), 1, trial.seen(&go_on));
+    let waits = Behavior::Wait(trial.remote_path(&started), 1, trial.remote_path(&go_on));
     let mut command = trial.command(&["map", &json(&Spec::of([waits, Behavior::Double(2)]))]);
     command.env("CLOUDKNOT_PROGRESS", "plain");
     let running = Running::start(command, &trial.file(""));
-    let run = running.run();
+    let run = running.wait_for_run_id();
     kill(running.pid(), Signal::INT);
-    let output = running.end();
+    let output = running.wait_with_output();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     fs::write(go_on, "").unwrap();
@@ -443,30 +445,30 @@ fn ctrl_c_leaves_the_run_going_and_says_how_to_go_on() {
 }
 
 #[test]
-fn a_function_knows_how_long_it_has() {
+fn function_can_read_its_deadline() {
     let Some(trial) = trial() else { return };
     let facts = trial.map(&Spec { timeout_ms: Some(60_000), ..Spec::of([Behavior::Deadline]) });
     assert!((30_000..=60_000).contains(&values(&facts)[&0]), "{facts:?}");
-    assert_eq!(failures(&trial.map(&Spec::of([Behavior::Deadline])))[&0].message, "nothing ends it");
+    assert_eq!(failures(&trial.map(&Spec::of([Behavior::Deadline])))[&0].message, "no deadline");
 }
 
 #[test]
-fn impossible_resources_fail_early() {
-    let Some(seen) = Seen::new() else { return };
+fn unusable_knot_fails_early() {
+    let Some(recorded) = RecordedTrial::new() else { return };
     let one = json(&doubles(1));
-    let check = |arguments: &[&str], kind: &str, parts: &[&str]| seen.refuses(arguments, kind, parts);
+    let check = |arguments: &[&str], kind: &str, parts: &[&str]| recorded.refuses(arguments, kind, parts);
     check(&["attach", "20260101-000000000-000000"], "NotFound", &["20260101-000000000-000000", "check the ID"]);
     // Knot that was clobbered.
-    seen.note(|note| note["queue"] = format!("{}-gone", note["queue"].as_str().unwrap()).into());
+    recorded.edit_note(|note| note["queue"] = format!("{}-gone", note["queue"].as_str().unwrap()).into());
     check(&["values", &one], "NotFound", &["cannot submit the job", "cargo knot deploy"]);
-    seen.note(|note| note["region"] = "us-east-1".into());
+    recorded.edit_note(|note| note["region"] = "us-east-1".into());
     check(&["values", &one], "NotFound", &["cannot submit the job", "cargo knot deploy"]);
     // Deployed without the function, or with other types.
-    seen.note(|note| {
+    recorded.edit_note(|note| {
         note["job-definitions"].as_object_mut().unwrap().retain(|id, _| !id.ends_with("::work"));
     });
     check(&["values", &one], "NotFound", &["was deployed without `cloudknot-tests:trial::work`", "cargo knot deploy"]);
-    seen.note(|note| {
+    recorded.edit_note(|note| {
         let types = note["types"].as_array_mut().unwrap();
         let fingerprint = types.iter().find(|types| !types["function"].as_str().unwrap().ends_with("::work")).unwrap()
             ["fingerprint"]
@@ -475,11 +477,11 @@ fn impossible_resources_fail_early() {
             fingerprint;
     });
     check(&["values", &one], "Types", &["have changed since the Knot", "cargo knot deploy"]);
-    seen.note(|_| ());
-    seen.aws.fail_next(1, 403, "ExpiredTokenException");
+    recorded.edit_note(|_| ());
+    recorded.aws.fail_next(1, 403, "ExpiredTokenException");
     check(&["values", &one], "Credentials", &["log in again"]);
-    fs::remove_file(seen.trial.home().join("knot.json")).unwrap();
-    let mut command = seen.trial.command(&["values", &one]);
+    fs::remove_file(recorded.trial.home().join("knot.json")).unwrap();
+    let mut command = recorded.trial.command(&["values", &one]);
     let output = command.env("CLOUDKNOT_BACKEND", "batch").output().unwrap();
     let facts = facts(&output.stdout);
     let is_expected =
@@ -488,16 +490,16 @@ fn impossible_resources_fail_early() {
 }
 
 #[test]
-fn a_bucket_that_is_gone_and_a_login_that_has_ended_are_said_at_once() {
-    for (status, code, says) in [(404, "NoSuchBucket", "still exists"), (400, "ExpiredToken", "log in to AWS again")] {
-        let Some(seen) = Seen::new() else { return };
-        seen.s3.fail_next(20, status, code);
-        seen.refuses(&["values", &json(&doubles(1))], "Store", &[says]);
+fn missing_bucket_and_expired_login_fail_fast() {
+    for (status, code, hint) in [(404, "NoSuchBucket", "still exists"), (400, "ExpiredToken", "log in to AWS again")] {
+        let Some(recorded) = RecordedTrial::new() else { return };
+        recorded.s3.fail_next(20, status, code);
+        recorded.refuses(&["values", &json(&doubles(1))], "Store", &[hint]);
     }
 }
 
 /// Returns an address at which every connection is cut, and the number of connections so far.
-fn cut() -> (String, std::sync::Arc<AtomicUsize>) {
+fn cut_endpoint() -> (String, std::sync::Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let connections = std::sync::Arc::new(AtomicUsize::new(0));
@@ -512,12 +514,12 @@ fn cut() -> (String, std::sync::Arc<AtomicUsize>) {
 }
 
 #[test]
-fn without_a_network_it_is_said_after_a_few_attempts() {
+fn missing_network_is_reported_after_a_few_attempts() {
     let Some(cloud) = Cloud::get() else { return };
     let closed = format!("http://127.0.0.1:{CLOSED_PORT}");
-    let (cut, connections) = cut();
-    for nowhere in [closed, cut] {
-        let Some((trial, _)) = cloud.trial_at(PROGRAM, JobKind::of_suite(), &nowhere, &nowhere) else { return };
+    let (cut, connections) = cut_endpoint();
+    for address in [closed, cut] {
+        let Some((trial, _)) = cloud.trial_at(PROGRAM, JobKind::of_suite(), &address, &address) else { return };
         let facts = trial.facts(&["values", &json(&doubles(1))]);
         assert!(
             matches!(&facts[..], [Fact::Error(kind, text)] if kind == "Store" && text.contains("network")),
@@ -528,12 +530,12 @@ fn without_a_network_it_is_said_after_a_few_attempts() {
 }
 
 #[test]
-fn no_secret_is_recorded_shown_or_logged() {
-    let Some(seen) = Seen::new() else { return };
-    let facts = seen.trial.map(&Spec::of([Behavior::Double(1), Behavior::Panic("no".into())]));
+fn secrets_are_not_recorded_shown_or_logged() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    let facts = recorded.trial.map(&Spec::of([Behavior::Double(1), Behavior::Panic("no".into())]));
     let run = run_of(&facts).unwrap();
-    let mut texts: Vec<String> = seen.submitted().iter().map(Value::to_string).collect();
-    let record = files(&seen.trial.run(&run))
+    let mut texts: Vec<String> = recorded.submitted().iter().map(Value::to_string).collect();
+    let record = files(&recorded.trial.run(&run))
         .into_iter()
         .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
     texts.extend(record);

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::account::{Account, SERVICE_ROLE, STAND_IN, USER, text};
 
-/// Script that creates resources without an owner: runs, templates and a job definition of a Knot that is gone, and a
-/// stack whose creation was only begun.
+/// Script that creates resources without an owner: runs, templates and a job definition of a deleted Knot, and a stack
+/// whose creation did not finish.
 const ORPHANS: &str = "
 import boto3
 stacks, s3 = boto3.client('cloudformation'), boto3.client('s3')
@@ -43,8 +43,8 @@ fn knot(account: &Account, arguments: &[&str]) -> Command {
     command
 }
 
-/// Creates a stack, as by a user who has only a template.
-fn make(account: &Account, name: &str, template: &str) {
+/// Creates a stack, as a user who has only a template.
+fn create_stack(account: &Account, name: &str, template: &str) {
     let script = "import boto3, sys; boto3.client('cloudformation').create_stack(StackName=sys.argv[1], \
                   Capabilities=['CAPABILITY_IAM'], TemplateBody=sys.argv[2])";
     account.script_with(script, &[name, template]);
@@ -54,21 +54,21 @@ fn json(output: &Output) -> Vec<Value> {
     serde_json::from_slice(&output.stdout).expect("one JSON array and nothing else")
 }
 
-/// Returns the state of something that the doctor has examined, its finding and its remedy.
+/// Returns the state, the finding and the remedy of one of the doctor's checks.
 #[track_caller]
 fn finding<'f>(found: &'f [Value], subject: &str) -> (&'f str, &'f str, &'f str) {
     let one = found.iter().find(|one| one["subject"] == subject);
-    let one = one.unwrap_or_else(|| panic!("there is no finding about `{subject}`: {found:#?}"));
+    let one = one.unwrap_or_else(|| panic!("no finding about `{subject}`: {found:#?}"));
     let text = |field: &str| one[field].as_str().unwrap_or_default();
     (text("state"), text("found"), text("remedy"))
 }
 
 #[test]
-fn a_doctor_looks_at_everything_and_says_what_to_do() {
+fn doctor_reports_findings_and_remedies() {
     let Some(account) = Account::new() else { return };
     let found = json(&check(&mut knot(&account, &["doctor", "--json"]), 0, &[]));
-    let (state, who, _) = finding(&found, "credentials");
-    assert!(state == "good" && who.contains("account 123456789012, region eu-west-1"), "{who}");
+    let (state, identity, _) = finding(&found, "credentials");
+    assert!(state == "good" && identity.contains("account 123456789012, region eu-west-1"), "{identity}");
     assert_eq!(finding(&found, "Rust").0, "good");
     assert_eq!(finding(&found, "Pars `ada-default`").0, "doubtful");
     let (state, _, remedy) = finding(&found, "Knot `lone`");
@@ -80,23 +80,23 @@ fn a_doctor_looks_at_everything_and_says_what_to_do() {
     assert_eq!(finding(&found, "quota of vCPUs on demand").0, "unknown");
 
     let key = account.script(USER);
-    let (id, secret) = key.split_once(' ').expect("the script prints both");
+    let (id, secret) = key.split_once(' ').expect("the script prints an ID and a secret");
     let mut doctor = knot(&account, &["doctor", "--json"]);
     let found = json(&check(doctor.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret), 0, &[]));
     assert!(finding(&found, "credentials").1.starts_with("arn:aws:iam::123456789012:user/ada,"), "{found:?}");
-    let (state, why, _) = finding(&found, "permissions");
-    assert!(state == "unknown" && why.contains("cannot simulate the permissions of `arn:aws:iam::"), "{why}");
+    let (state, reason, _) = finding(&found, "permissions");
+    assert!(state == "unknown" && reason.contains("cannot simulate the permissions of `arn:aws:iam::"), "{reason}");
     assert!(account.recorder.operations().contains(&"iam SimulatePrincipalPolicy".to_owned()));
 
     let mut doctor = knot(&account, &["doctor", "--pars", "nobodys"]);
     let found = text(check(&mut doctor, 9, &["error: found one problem"]));
-    let says = "error    Pars `nobodys`: it does not exist in eu-west-1\n           `cargo knot pars create nobodys` creates it";
-    assert!(found.contains(says) && found.contains("ok       Rust: rustc "), "{found}");
+    let line = "error    Pars `nobodys`: it does not exist in eu-west-1\n           `cargo knot pars create nobodys` creates it";
+    assert!(found.contains(line) && found.contains("ok       Rust: rustc "), "{found}");
     let _ = account.recorder.validate();
 }
 
 #[test]
-fn one_look_that_fails_does_not_keep_the_others() {
+fn failed_check_does_not_stop_the_others() {
     let Some(account) = Account::new() else { return };
     let config = account.home.path().join("config.toml");
     std::fs::write(&config, "profil = \"lab\"\n").unwrap();
@@ -107,9 +107,9 @@ fn one_look_that_fails_does_not_keep_the_others() {
     assert_eq!(finding(&found, "Rust").0, "good");
     std::fs::remove_file(config).unwrap();
 
-    let mut nobody = knot(&account, &["doctor", "--json"]);
-    nobody.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
-    let found = json(&check(&mut nobody, 9, &["found one problem"]));
+    let mut without_login = knot(&account, &["doctor", "--json"]);
+    without_login.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    let found = json(&check(&mut without_login, 9, &["found one problem"]));
     let (state, _, remedy) = finding(&found, "credentials");
     assert!(state == "bad" && remedy.starts_with("log in to AWS"), "{remedy}");
     assert_eq!(finding(&found, "config.toml").0, "good");
@@ -136,9 +136,9 @@ fn orphans_are_listed_and_deleted_on_request() {
 
     let deleted = json(&check(&mut prune(&["--older-than", "0s", "--yes"]), 0, &[]));
     assert_eq!(names(&deleted), ["stack true", "job-definition true", "runs false", "templates true"]);
-    // The Knot whose creation was only begun has been deleted, and with it the owner of its runs.
-    let left = json(&check(&mut prune(&["--older-than", "0s"]), 0, &[]));
-    assert_eq!(names(&left), ["runs false", "runs false"]);
+    // The Knot whose creation did not finish has been deleted, so its runs have no owner any more.
+    let remaining = json(&check(&mut prune(&["--older-than", "0s"]), 0, &[]));
+    assert_eq!(names(&remaining), ["runs false", "runs false"]);
     check(&mut prune(&["--yes", "--runs"]), 0, &[]);
     check(&mut knot(&account, &["prune", "--older-than", "0s"]), 0, &["found no resources without an owner"]);
     let stacks = "import boto3; print(sorted(s['StackName'] for s in boto3.client('cloudformation').describe_stacks()['Stacks']))";
@@ -147,36 +147,36 @@ fn orphans_are_listed_and_deleted_on_request() {
 }
 
 #[test]
-fn a_template_makes_what_the_command_would_find() {
+fn template_creates_what_deploy_expects() {
     let Some(account) = Account::new() else { return };
-    let of_pars = text(check(&mut knot(&account, &["template", "pars", "lab", "--tag", "Owner=Ada"]), 0, &[]));
-    assert!(of_pars.starts_with("# Rendered by `cargo knot template pars lab`, cloudknot "), "{of_pars}");
+    let pars_template = text(check(&mut knot(&account, &["template", "pars", "lab", "--tag", "Owner=Ada"]), 0, &[]));
+    assert!(pars_template.starts_with("# Rendered by `cargo knot template pars lab`, cloudknot "), "{pars_template}");
     let options = ["--offline", "--fast", "--knot", "sweep", "--pars", "lab"];
-    let of_sweep = |arguments: &[&str]| knot(&account, &[arguments, &options].concat());
+    let sweep = |arguments: &[&str]| knot(&account, &[arguments, &options].concat());
     let role = account.script(SERVICE_ROLE);
-    let of_knot = ["template", "knot", "--service-role", &role];
-    check(&mut of_sweep(&of_knot), 8, &["cannot find the Pars `lab`"]);
-    let made: Vec<_> =
+    let template = ["template", "knot", "--service-role", &role];
+    check(&mut sweep(&template), 8, &["cannot find the Pars `lab`"]);
+    let creates: Vec<_> =
         account.recorder.operations().into_iter().filter(|operation| operation.contains("Create")).collect();
-    assert!(made.is_empty(), "{made:?}");
+    assert!(creates.is_empty(), "{creates:?}");
 
-    make(&account, "cloudknot-pars-lab", &of_pars);
+    create_stack(&account, "cloudknot-pars-lab", &pars_template);
     let create = ["pars", "create", "lab", "--tag", "Owner=Ada"];
     check(&mut knot(&account, &create), 0, &["the Pars `lab` exists, and is up to date"]);
 
-    let of_knot = text(check(&mut of_sweep(&of_knot), 0, &[]));
-    assert!(of_knot.contains("Create the stack `cloudknot-knot-sweep` from it"), "{of_knot}");
-    make(&account, "cloudknot-knot-sweep", &of_knot);
+    let knot_template = text(check(&mut sweep(&template), 0, &[]));
+    assert!(knot_template.contains("Create the stack `cloudknot-knot-sweep` from it"), "{knot_template}");
+    create_stack(&account, "cloudknot-knot-sweep", &knot_template);
     assert_eq!(account.registry.requests("POST ").len(), 0, "a template alone has no image");
     let deploy = ["deploy", "--service-role", &role];
     let unchanged = "the Knot `sweep` exists, and nothing has changed";
-    check(&mut of_sweep(&deploy), 0, &[" sent", unchanged]);
+    check(&mut sweep(&deploy), 0, &[" sent", unchanged]);
     let uploads = account.registry.requests("POST ").len();
-    assert!(uploads > 0, "the deploy has pushed it");
-    check(&mut of_sweep(&deploy), 0, &[unchanged]);
-    assert_eq!(account.registry.requests("POST ").len(), uploads, "and does so once");
+    assert!(uploads > 0, "the deploy has pushed the image");
+    check(&mut sweep(&deploy), 0, &[unchanged]);
+    assert_eq!(account.registry.requests("POST ").len(), uploads, "a second deploy pushes nothing");
     let found = json(&check(&mut knot(&account, &["doctor", "--json"]), 0, &[]));
-    assert_eq!(finding(&found, "program").0, "good", "the Knot is recorded");
+    assert_eq!(finding(&found, "program").0, "good", "the program has the note of its Knot");
     assert_eq!(finding(&found, "Knot `sweep`").0, "good");
-    assert_eq!(finding(&found, "Pars `lab`").0, "good", "the one that the Knot stands on");
+    assert_eq!(finding(&found, "Pars `lab`").0, "good", "the Pars of the Knot");
 }

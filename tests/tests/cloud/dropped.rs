@@ -39,17 +39,17 @@ async fn clobber() -> Result<()> {
 /// Environment of this process, which cloudknot reads. One test at a time holds it.
 struct Environment {
     before: Vec<(&'static str, Option<OsString>)>,
-    _turn: MutexGuard<'static, ()>,
+    _guard: MutexGuard<'static, ()>,
 }
 
-static TURN: Mutex<()> = Mutex::new(());
+static LOCK: Mutex<()> = Mutex::new(());
 
 impl Environment {
     fn take() -> Self {
-        Self { before: Vec::new(), _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner) }
+        Self { before: Vec::new(), _guard: LOCK.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    /// Makes cloudknot in this process run on the machine of this person, and reach AWS over this recorder.
+    /// Sets the environment of this process to that of this user's machine, with AWS behind this recorder.
     fn set(&mut self, account: &Account, aws: &Recorder, home: &Path) {
         for (name, value) in account.variables(&aws.url(), home) {
             if self.before.iter().all(|(known, _)| *known != name) {
@@ -89,21 +89,16 @@ enum At {
 }
 
 /// Call that was interrupted, or that ended before that.
-struct Cut {
+struct Interrupted {
     recorder: Recorder,
     at: At,
     has_ended: bool,
     polls: u64,
 }
 
-impl Cut {
+impl Interrupted {
     /// Polls a call over its own recorder, and drops it.
-    fn short<T>(
-        at: At,
-        account: &Account,
-        environment: &mut Environment,
-        call: impl Future<Output = Result<T>>,
-    ) -> Self {
+    fn new<T>(at: At, account: &Account, environment: &mut Environment, call: impl Future<Output = Result<T>>) -> Self {
         let recorder = Recorder::before(&account.moto.url());
         environment.set(account, &recorder, account.home.path());
         let when = match at {
@@ -118,69 +113,70 @@ impl Cut {
         Self { recorder, at, has_ended, polls }
     }
 
-    /// Fails if moto has answered other requests of the call than those before it was dropped.
-    fn check_over(&self) {
+    /// Fails if moto has answered a request of the call after the drop.
+    fn check_answered(&self) {
         let answered = self.recorder.answered();
         assert_eq!(answered, self.recorder.passed(), "at {:?}", self.at);
         if let At::Requests(requests) = self.at {
-            assert!(self.has_ended || answered == requests, "{answered} requests, not {requests}");
+            assert!(self.has_ended || answered == requests, "answered {answered} requests, not {requests}");
         }
     }
 }
 
 /// Interrupts a deploy, and completes it with another one.
-fn deploy_twice(at: At, account: &Account, environment: &mut Environment) -> Cut {
+fn deploy_twice(at: At, account: &Account, environment: &mut Environment) -> Interrupted {
     account.moto.reset();
     let role = account.script(SERVICE_ROLE);
-    let cut = Cut::short(at, account, environment, deploy(&role));
+    let interrupted = Interrupted::new(at, account, environment, deploy(&role));
     environment.set(account, &account.recorder, account.home.path());
     let knot = pollster::block_on(deploy(&role)).unwrap_or_else(|error| panic!("after {at:?}: {error:?}"));
     check_deployed(account, knot.job_definitions().len(), &format!("after {at:?}"));
-    cut.check_over();
-    cut
+    interrupted.check_answered();
+    interrupted
 }
 
 /// Fails unless the Knot exists, with the one function of its program.
 fn check_deployed(account: &Account, definitions: usize, when: &str) {
     assert_eq!(definitions, 1, "{when}");
-    let stacks = account.left()["stacks"].clone();
+    let stacks = account.remaining()["stacks"].clone();
     assert_eq!(stacks, Value::from(vec!["cloudknot-knot-sweep", "cloudknot-pars-ada-default"]), "{when}");
 }
 
-/// Interrupts the clobber of a Knot with data, and completes it with another one: here, or on a machine without a note.
-fn clobber_twice(at: At, here: bool, account: &Account, environment: &mut Environment) -> Cut {
+/// Interrupts the clobber of a Knot with data, and completes it with another one: on the same machine, or on one
+/// without a note.
+fn clobber_twice(at: At, same_machine: bool, account: &Account, environment: &mut Environment) -> Interrupted {
     account.moto.reset();
     let role = account.script(SERVICE_ROLE);
     environment.set(account, &account.recorder, account.home.path());
     pollster::block_on(deploy(&role)).unwrap_or_else(|error| panic!("before {at:?}: {error:?}"));
     account.put_data(&["sweep"]);
-    let cut = Cut::short(at, account, environment, clobber());
-    let elsewhere = tempfile::tempdir().unwrap();
-    let home = if here { account.home.path() } else { elsewhere.path() };
-    let nothing = if here { cut.has_ended } else { account.is_empty(&["theirs"]) };
+    let interrupted = Interrupted::new(at, account, environment, clobber());
+    let other_home = tempfile::tempdir().unwrap();
+    let home = if same_machine { account.home.path() } else { other_home.path() };
+    let is_deleted = if same_machine { interrupted.has_ended } else { account.is_empty(&["theirs"]) };
     environment.set(account, &account.recorder, home);
-    let gone = pollster::block_on(clobber());
-    let kind = gone.as_ref().err().map(cloudknot::Error::kind);
-    assert_eq!(kind, nothing.then_some(ErrorKind::NotFound), "after {at:?}: {gone:?}");
+    let second = pollster::block_on(clobber());
+    let kind = second.as_ref().err().map(cloudknot::Error::kind);
+    assert_eq!(kind, is_deleted.then_some(ErrorKind::NotFound), "after {at:?}: {second:?}");
     account.check_empty(&["theirs"]);
-    assert!(!here || !account.note().exists(), "after {at:?}: maps run here again");
-    cut.check_over();
-    cut
+    assert!(!same_machine || !account.note().exists(), "after {at:?}: maps run on this machine again");
+    interrupted.check_answered();
+    interrupted
 }
 
 #[test]
-fn a_deploy_dropped_at_any_request_is_completed_by_the_next() {
+fn deploy_dropped_at_any_request_is_completed_by_the_next() {
     let Some(account) = Account::new() else { return };
     let mut environment = Environment::take();
     let mut requests = 0;
     while !deploy_twice(At::Requests(requests), &account, &mut environment).has_ended {
         requests += 1;
     }
-    assert!(requests > 10, "a deploy is more requests than {requests}");
+    assert!(requests > 10, "a deploy sends only {requests} requests");
 }
 
 #[test]
-fn a_deploy_dropped_at_random_is_completed_by_the_next() {
+fn deploy_dropped_at_random_is_completed_by_the_next() {
     let Some(account) = Account::new() else { return };
     let (mut environment, mut random) = (Environment::take(), Random::new(seed()));
     let whole = deploy_twice(At::Polls(u64::MAX), &account, &mut environment);
@@ -191,25 +187,25 @@ fn a_deploy_dropped_at_random_is_completed_by_the_next() {
 }
 
 #[test]
-fn a_clobber_dropped_at_any_request_is_completed_by_the_next() {
+fn clobber_dropped_at_any_request_is_completed_by_the_next() {
     let Some(account) = Account::new() else { return };
     let mut environment = Environment::take();
     let mut requests = 0;
     while !clobber_twice(At::Requests(requests), requests % 2 == 0, &account, &mut environment).has_ended {
         requests += 1;
     }
-    assert!(requests > 10, "a clobber is more requests than {requests}");
+    assert!(requests > 10, "a clobber sends only {requests} requests");
 }
 
 #[test]
-fn a_clobber_dropped_at_random_is_completed_by_the_next() {
+fn clobber_dropped_at_random_is_completed_by_the_next() {
     let Some(account) = Account::new() else { return };
     let (mut environment, mut random) = (Environment::take(), Random::new(seed()));
     let whole = clobber_twice(At::Polls(u64::MAX), true, &account, &mut environment);
     assert!(whole.has_ended);
     for _ in 0..DROPS {
-        let (polls, here) = (1 + random.below(whole.polls), random.below(2) == 0);
-        clobber_twice(At::Polls(polls), here, &account, &mut environment);
+        let (polls, same_machine) = (1 + random.below(whole.polls), random.below(2) == 0);
+        clobber_twice(At::Polls(polls), same_machine, &account, &mut environment);
     }
 }
 
@@ -219,21 +215,21 @@ fn kill_at(requests: u64, account: &Account, mut command: Command) {
     recorder.stop_after(requests);
     command.envs(account.variables(&recorder.url(), account.home.path()));
     let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    assert!(recorder.is_held_before_the_end_of(&mut process), "it is no more than {requests} requests");
+    assert!(recorder.is_held_before_exit(&mut process), "the command sends only {requests} requests");
     kill(&mut process);
     recorder.cut_off();
     assert_eq!(recorder.passed(), requests);
 }
 
 /// Returns the names of the remaining resources by service, the Knots that have data, and whether the note exists.
-fn left(account: &Account) -> (Value, String, bool) {
-    let mut left = account.left();
-    for names in left.as_object_mut().expect("a table").values_mut() {
+fn remaining(account: &Account) -> (Value, String, bool) {
+    let mut remaining = account.remaining();
+    for names in remaining.as_object_mut().expect("a table").values_mut() {
         for name in names.as_array_mut().expect("a list") {
             *name = without_suffix(name.as_str().expect("a name")).into();
         }
     }
-    (left, account.whose(), account.note().exists())
+    (remaining, account.knots_with_data(), account.note().exists())
 }
 
 /// Returns a name without the twelve letters and digits that CloudFormation chooses at random.
@@ -245,7 +241,7 @@ fn without_suffix(name: &str) -> &str {
 }
 
 #[test]
-fn a_deploy_that_is_killed_leaves_what_a_dropped_one_leaves() {
+fn killed_deploy_leaves_the_same_as_a_dropped_one() {
     let Some(account) = Account::new() else { return };
     let mut environment = Environment::take();
     let role = account.script(SERVICE_ROLE);
@@ -258,19 +254,19 @@ fn a_deploy_that_is_killed_leaves_what_a_dropped_one_leaves() {
         account.script(SERVICE_ROLE)
     };
     let role = reset();
-    Cut::short(At::Requests(middle), &account, &mut environment, deploy(&role));
-    let dropped = left(&account);
+    Interrupted::new(At::Requests(middle), &account, &mut environment, deploy(&role));
+    let dropped = remaining(&account);
     assert_eq!(dropped.0["repositories"], Value::from(vec!["cloudknot/sweep"]));
     let role = reset();
     kill_at(middle, &account, account.deploy(&role, &[]));
-    assert_eq!(left(&account), dropped);
-    let made = json(&check(&mut account.deploy(&role, &[]), 0, &[]));
-    let definitions = made["job_definitions"].as_object().map_or(0, serde_json::Map::len);
+    assert_eq!(remaining(&account), dropped);
+    let deployed = json(&check(&mut account.deploy(&role, &[]), 0, &[]));
+    let definitions = deployed["job_definitions"].as_object().map_or(0, serde_json::Map::len);
     check_deployed(&account, definitions, "after a kill");
 }
 
 #[test]
-fn a_clobber_that_is_killed_leaves_what_a_dropped_one_leaves() {
+fn killed_clobber_leaves_the_same_as_a_dropped_one() {
     let Some(account) = Account::new() else { return };
     let mut environment = Environment::take();
     let deploy = || {
@@ -281,17 +277,17 @@ fn a_clobber_that_is_killed_leaves_what_a_dropped_one_leaves() {
     };
     deploy();
     let (_, calls) = account.calls(&mut account.knot(&CLOBBER));
-    // The Knot's stack is gone by then, and the Pars and a job definition are left.
+    // By then the Knot's stack is deleted, and the Pars and a job definition remain.
     let deleted = calls.iter().position(|call| call == "cloudformation DeleteStack").expect("its stack is deleted");
     let middle = deleted as u64 + 1;
     deploy();
-    Cut::short(At::Requests(middle), &account, &mut environment, clobber());
-    let dropped = left(&account);
+    Interrupted::new(At::Requests(middle), &account, &mut environment, clobber());
+    let dropped = remaining(&account);
     assert_eq!(dropped.0["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
     deploy();
     kill_at(middle, &account, account.knot(&CLOBBER));
-    assert_eq!(left(&account), dropped);
+    assert_eq!(remaining(&account), dropped);
     check(&mut account.knot(&CLOBBER), 0, &["deleted the Knot `sweep`"]);
     account.check_empty(&["theirs"]);
-    assert!(!account.note().exists(), "maps run here again");
+    assert!(!account.note().exists(), "maps run on this machine again");
 }

@@ -1,5 +1,5 @@
 //! Knots as a user creates and clobbers them with `cargo knot`, against moto and a real registry: every
-//! request is checked on its way, and AWS's own client counts what is left at the end.
+//! request is validated on its way, and AWS's own client lists the remaining resources at the end.
 
 use std::process::{Child, Command, Stdio};
 
@@ -10,9 +10,8 @@ use serde_json::Value;
 
 use crate::account::{Account, SERVICE_ROLE, STAND_IN, json};
 
-/// Script that creates the job definition that an earlier deploy has left, of a function that the program no longer
-/// has.
-const OF_BEFORE: &str = "
+/// Script that creates the job definition of an earlier deploy, of a function that the program no longer has.
+const OLD_DEFINITION: &str = "
 import boto3
 boto3.client('batch').register_job_definition(
     jobDefinitionName='cloudknot-sweep-before-0a1b2c3d', type='container', tags={'cloudknot:knot': 'sweep'},
@@ -24,28 +23,28 @@ boto3.client('batch').register_job_definition(
 fn knot_lifecycle() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
-    let made = check(
+    let deployed = check(
         &mut account.deploy(&role, &[]),
         0,
         &["there is no Pars yet: creating `ada-default`", "creating the stack `cloudknot-knot-sweep`", " sent"],
     );
-    let made = json(&made);
-    assert_eq!(made["pars"], "ada-default");
-    assert_eq!(made["job_definitions"].as_object().map(serde_json::Map::len), Some(1));
+    let deployed = json(&deployed);
+    assert_eq!(deployed["pars"], "ada-default");
+    assert_eq!(deployed["job_definitions"].as_object().map(serde_json::Map::len), Some(1));
 
-    let elsewhere = tempfile::tempdir().unwrap();
-    let found = json(&check(&mut account.knot_of(elsewhere.path(), &["show", "sweep", "--json"]), 0, &[]));
-    assert_eq!(found, made, "another machine finds it by its name alone");
+    let other_home = tempfile::tempdir().unwrap();
+    let found = json(&check(&mut account.knot_of(other_home.path(), &["show", "sweep", "--json"]), 0, &[]));
+    assert_eq!(found, deployed, "another machine finds the Knot by its name alone");
 
     let uploads = account.registry.requests("POST ").len();
     let (again, calls) = account.calls(&mut account.deploy(&role, &[]));
-    assert_eq!(json(&again), made);
+    assert_eq!(json(&again), deployed);
     assert!(calls.len() <= 3, "{calls:?}");
-    assert_eq!(account.registry.requests("POST ").len(), uploads, "nothing is uploaded");
+    assert_eq!(account.registry.requests("POST ").len(), uploads, "an unchanged image is not uploaded");
 
     let planned = json(&check(&mut account.deploy(&role, &["--max-vcpus", "128", "--dry-run"]), 0, &[]));
     let kinds: Vec<_> = planned["steps"].as_array().expect("a list").iter().map(|step| step["kind"].clone()).collect();
-    assert_eq!(kinds, ["AWS::Batch::ComputeEnvironment"], "what the registry is does not count");
+    assert_eq!(kinds, ["AWS::Batch::ComputeEnvironment"], "the address of the registry is not a change");
     let planned = check(&mut account.deploy(&role, &["--memory", "3 GiB", "--dry-run"]), 0, &[]);
     let steps = json(&planned)["steps"].clone();
     assert_eq!(steps.as_array().map(Vec::len), Some(1), "{steps}");
@@ -81,45 +80,45 @@ fn knot_lifecycle() {
     assert!(note.contains("\"knot\": \"sweep\""), "{note}");
     account.check_no_secrets();
 
-    account.script(OF_BEFORE);
+    account.script(OLD_DEFINITION);
     let prune = |age: &str| {
         let found = json(&check(&mut account.knot(&["prune", "--json", "--older-than", age]), 0, &[]));
         let names = found.as_array().expect("a list").iter().map(|one| one["name"].as_str().unwrap().to_owned());
         names.collect::<Vec<_>>()
     };
-    assert_eq!(prune("1h"), [""; 0], "somebody may have deployed before, and still name it");
+    assert_eq!(prune("1h"), [""; 0], "a recent program may still use the old job definition");
     let found = prune("0s");
     assert!(found.iter().any(|arn| arn.ends_with(":job-definition/cloudknot-sweep-before-0a1b2c3d:1")), "{found:?}");
-    let of = |knot: &Value| -> Vec<String> {
+    let definitions = |knot: &Value| -> Vec<String> {
         let definitions = knot["job_definitions"].as_object().expect("a table");
         definitions.values().map(|arn| arn.as_str().unwrap().to_owned()).collect()
     };
-    let (first, current) = (of(&made), of(&changed));
+    let (first, current) = (definitions(&deployed), definitions(&changed));
     assert_ne!(first, current);
     assert!(first.iter().all(|arn| found.contains(arn)), "{found:?} lacks {first:?}, which the change has replaced");
     assert!(!current.iter().any(|arn| found.contains(arn)), "{found:?} has {current:?}");
 
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["deleted the Knot `sweep`"]);
-    assert!(!account.note().exists(), "maps run here again");
+    assert!(!account.note().exists(), "maps run on this machine again");
     account.check_empty(&["theirs"]);
     check(&mut account.knot(&["clobber", "sweep"]), 8, &["cannot find the Knot `sweep`"]);
     println!("{}", account.recorder.validate());
 }
 
 #[test]
-fn code_can_do_it_all_with_any_executor() {
+fn knot_lifecycle_in_code() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
     let mut program = Command::new(env!("CARGO_BIN_EXE_from_code"));
-    program.args([STAND_IN.join("lone/Cargo.toml").to_str().expect("a path is text"), &role]);
-    check(account.as_person(&mut program, account.home.path()), 0, &[]);
+    program.args([STAND_IN.join("lone/Cargo.toml").to_str().expect("the path is UTF-8"), &role]);
+    check(account.as_user(&mut program, account.home.path()), 0, &[]);
     account.check_empty(&["theirs"]);
     assert!(!account.note().exists() && !account.home.path().join("runs/image.json").exists());
     println!("{}", account.recorder.validate());
 }
 
 #[test]
-fn every_setting_of_a_knot_is_one_that_aws_knows() {
+fn every_knot_setting_is_valid_in_aws() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
     account.script("import boto3; boto3.client('ec2').create_key_pair(KeyName='lab')");
@@ -165,16 +164,20 @@ fn every_setting_of_a_knot_is_one_that_aws_knows() {
         "--priority",
         "7",
     ];
-    let made = json(&check(&mut account.deploy(&role, &more), 0, &[]));
-    assert!(made["queue"].as_str().unwrap().ends_with("/theirs"), "{made}");
+    let deployed = json(&check(&mut account.deploy(&role, &more), 0, &[]));
+    assert!(deployed["queue"].as_str().unwrap().ends_with("/theirs"), "{deployed}");
     let definition = account.script(
         "import boto3, json; print(json.dumps(boto3.client('batch').describe_job_definitions()['jobDefinitions'][0]))",
     );
     let definition: Value = serde_json::from_str(&definition).unwrap();
     let container = &definition["containerProperties"];
     let image = container["image"].as_str().unwrap();
-    let digest = made["image"].as_str().unwrap().split_once('@').unwrap().1;
-    assert_eq!(image, format!("{}/cloudknot/sweep@{digest}", account.registry.host()), "by its digest");
+    let digest = deployed["image"].as_str().unwrap().split_once('@').unwrap().1;
+    assert_eq!(
+        image,
+        format!("{}/cloudknot/sweep@{digest}", account.registry.host()),
+        "the image is named by its digest"
+    );
     let text = definition.to_string();
     for part in ["\"RUST_LOG\"", "fs-0123456789abcdef0", "secret:api-AbCdEf:key::", "\"attempts\":5", "4096"] {
         assert!(text.contains(part), "`{part}` is not in {text}");
@@ -185,7 +188,7 @@ fn every_setting_of_a_knot_is_one_that_aws_knows() {
 }
 
 #[test]
-fn a_clobber_that_goes_on_takes_only_what_is_the_knots_own() {
+fn resumed_clobber_deletes_only_its_own_knot() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
     let keep = ["clobber", "sweep", "--keep-data"];
@@ -199,50 +202,50 @@ fn a_clobber_that_goes_on_takes_only_what_is_the_knots_own() {
     deploy();
     account.recorder.stop_after(deleted as u64 + 1);
     let mut first = account.knot(&keep).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    assert!(account.recorder.is_held_before_the_end_of(&mut first));
+    assert!(account.recorder.is_held_before_exit(&mut first));
     kill(&mut first);
     account.recorder.go_on();
 
-    let whose = || account.whose();
-    let of_another = "definitions/sweep-big";
+    let knots_with_data = || account.knots_with_data();
+    let other = "definitions/sweep-big";
     let all = "knots/sweep knots/sweep-big stacks/sweep stacks/sweep-big";
-    assert_eq!(whose(), format!("{all} definitions/sweep {of_another}"));
+    assert_eq!(knots_with_data(), format!("{all} definitions/sweep {other}"));
     check(&mut account.knot(&keep), 0, &["the remaining job definitions of the Knot `sweep`"]);
-    assert_eq!(whose(), format!("{all} {of_another}"), "data is kept");
+    assert_eq!(knots_with_data(), format!("{all} {other}"), "data is kept");
     check(&mut account.knot(&["clobber", "swee", "--pars"]), 8, &["cannot find the Knot `swee`"]);
-    assert_eq!(whose(), format!("{all} {of_another}"), "nobody is called so");
+    assert_eq!(knots_with_data(), format!("{all} {other}"), "no Knot has this name");
     check(&mut account.knot(&["clobber", "sweep"]), 0, &[]);
-    assert_eq!(whose(), format!("knots/sweep-big stacks/sweep-big {of_another}"));
-    assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
+    assert_eq!(knots_with_data(), format!("knots/sweep-big stacks/sweep-big {other}"));
+    assert_eq!(account.remaining()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
 
     // A Pars that was created since then is a different one.
     check(&mut account.knot(&["pars", "clobber", "ada-default"]), 0, &[]);
     check(&mut account.knot(&["pars", "create", "ada-default"]), 0, &[]);
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 8, &["cannot find the Knot `sweep`"]);
-    assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
+    assert_eq!(account.remaining()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
     println!("{}", account.recorder.validate());
 }
 
 pub(crate) fn kill(process: &mut Child) {
-    // It may have ended already.
+    // The process may have ended already.
     let _ = process.kill();
     process.wait().unwrap();
 }
 
 #[test]
-fn clobber_partial_stack() {
+fn partial_stack_can_be_clobbered() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
     let (_, calls) = account.calls(&mut account.deploy(&role, &[]));
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);
-    // After the repository is created, and before the rest is.
+    // After the repository is created, and before the other resources are.
     let before = calls.iter().position(|call| call == "ecr GetAuthorizationToken").expect("a deploy logs in");
     account.recorder.stop_after(before as u64);
     let mut deploy = account.deploy(&role, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    assert!(account.recorder.is_held_before_the_end_of(&mut deploy));
+    assert!(account.recorder.is_held_before_exit(&mut deploy));
     kill(&mut deploy);
     account.recorder.go_on();
-    assert_eq!(account.left()["repositories"], Value::from(vec!["cloudknot/sweep"]));
+    assert_eq!(account.remaining()["repositories"], Value::from(vec!["cloudknot/sweep"]));
     check(&mut account.knot(&["show", "sweep"]), 8, &["its last deploy did not finish"]);
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &["deleted the Knot `sweep`"]);
     account.check_empty(&["theirs"]);
@@ -250,32 +253,36 @@ fn clobber_partial_stack() {
 }
 
 #[test]
-fn data_is_kept_where_that_is_asked_for() {
+fn clobber_keeps_data_on_request() {
     let Some(account) = Account::new() else { return };
-    let made = json(&check(&mut account.knot(&["pars", "create", "lab", "--json"]), 0, &[]));
-    let bucket = made["bucket"].as_str().unwrap();
+    let created = json(&check(&mut account.knot(&["pars", "create", "lab", "--json"]), 0, &[]));
+    let bucket = created["bucket"].as_str().unwrap();
     let put = format!("import boto3; boto3.client('s3').put_object(Bucket='{bucket}', Key='knots/a b/', Body=b'1')");
     account.script(&put);
     let other = ["pars", "create", "other", "--bucket", bucket];
     check(&mut account.knot(&other), 0, &[]);
     check(&mut account.knot(&["pars", "clobber", "lab"]), 8, &["others have runs in its bucket: other"]);
     check(&mut account.knot(&["pars", "clobber", "other"]), 0, &[]);
-    assert_eq!(account.left()["buckets"], Value::from(vec![bucket]), "one that was there before a Pars survives it");
+    assert_eq!(
+        account.remaining()["buckets"],
+        Value::from(vec![bucket]),
+        "a bucket that is older than a Pars survives it"
+    );
     check(&mut account.knot(&["pars", "clobber", "lab", "--keep-data"]), 0, &["changing the stack"]);
-    let check_left = || {
-        let left = account.left();
-        assert_eq!(left["buckets"], Value::from(vec![bucket]));
-        assert_eq!(left["logs"], Value::from(vec!["/cloudknot/lab"]));
-        assert_eq!(left["stacks"], Value::from(Vec::<Value>::new()));
+    let check_remaining = || {
+        let remaining = account.remaining();
+        assert_eq!(remaining["buckets"], Value::from(vec![bucket]));
+        assert_eq!(remaining["logs"], Value::from(vec!["/cloudknot/lab"]));
+        assert_eq!(remaining["stacks"], Value::from(Vec::<Value>::new()));
     };
-    check_left();
-    // A new Pars of the same name adopts both, and leaves what it has not created.
+    check_remaining();
+    // A new Pars of the same name uses both, and does not delete what it has not created.
     let again = ["pars", "create", "lab", "--bucket", bucket];
     check(&mut account.knot(&again), 0, &["the log group `/cloudknot/lab` exists already, and is used unchanged"]);
     let shown = check(&mut account.knot(&["pars", "show", "lab"]), 0, &[]);
     assert!(String::from_utf8_lossy(&shown.stdout).contains("/cloudknot/lab"), "{shown:?}");
     check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &[]);
-    check_left();
+    check_remaining();
     let key = account.script(&format!(
         "import boto3; print(boto3.client('s3').list_objects_v2(Bucket='{bucket}')['Contents'][0]['Key'])"
     ));
@@ -289,9 +296,9 @@ fn explicit_profile_overrides_environment_keys() {
     std::fs::write(&keys, "[other]\naws_access_key_id = AKIAOTHER\naws_secret_access_key = other\n").unwrap();
     let mut list = account.knot(&["list", "--aws-profile", "other"]);
     check(list.env("AWS_SHARED_CREDENTIALS_FILE", &keys), 0, &[]);
-    let seen = account.recorder.requests();
+    let requests = account.recorder.requests();
     let signed =
-        seen.last().expect("a request was sent").headers.iter().find(|(name, _)| name.as_str() == "authorization");
+        requests.last().expect("a request was sent").headers.iter().find(|(name, _)| name.as_str() == "authorization");
     assert!(signed.is_some_and(|(_, value)| value.contains("Credential=AKIAOTHER/")), "{signed:?}");
 }
 
@@ -306,7 +313,7 @@ fn concurrent_deploys_converge() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() || errors.contains("hint: "), "{errors}");
     }
-    assert!(both.iter().any(|output| output.status.success()), "one of them at least makes it");
+    assert!(both.iter().any(|output| output.status.success()), "at least one deploy succeeds");
     let found = json(&check(&mut account.knot(&["show", "sweep", "--json"]), 0, &[]));
     assert_eq!(found["job_definitions"].as_object().map(serde_json::Map::len), Some(1));
     check(&mut account.deploy(&role, &[]), 0, &["the Knot `sweep` exists, and nothing has changed"]);
@@ -317,15 +324,15 @@ fn injected_faults_are_retried_with_a_note() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
     account.recorder.inject_faults(7, 20);
-    let made = check(&mut account.deploy(&role, &[]), 0, &["retrying in"]);
-    assert_eq!(json(&made)["knot"], "sweep");
+    let deployed = check(&mut account.deploy(&role, &[]), 0, &["retrying in"]);
+    assert_eq!(json(&deployed)["knot"], "sweep");
     account.recorder.inject_faults(0, 0);
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);
     account.check_empty(&["theirs"]);
 }
 
 #[test]
-fn choices_are_kept_in_a_file_without_secrets() {
+fn configure_stores_choices_without_secrets() {
     let Some(account) = Account::new() else { return };
     let profiles = account.home.path().join("aws");
     std::fs::write(&profiles, "[profile lab]\nregion = eu-central-1\n[profile other]\nregion = us-east-1\n").unwrap();
@@ -347,7 +354,7 @@ fn choices_are_kept_in_a_file_without_secrets() {
 /// Script that stores objects of several owners, assumes a role with the job role's policies, and prints the keys of
 /// that role. It is another role, because moto stores a policy from CloudFormation in the notation of Python instead of
 /// JSON, and cannot read it itself.
-const TAKE_THE_ROLE: &str = "
+const ASSUME_ROLE: &str = "
 import ast, boto3, json, sys
 s3, iam = boto3.client('s3'), boto3.client('iam')
 like = iam.create_role(RoleName='like-a-job', AssumeRolePolicyDocument='{}')['Role']['Arn']
@@ -361,7 +368,8 @@ keys = boto3.client('sts').assume_role(RoleArn=like, RoleSessionName='job')['Cre
 print(json.dumps([keys['AccessKeyId'], keys['SecretAccessKey'], keys['SessionToken']]))
 ";
 
-const AS_A_JOB: &str = "
+/// Script that prints, as JSON, which requests S3 allows the role of a job.
+const ALLOWED_REQUESTS: &str = "
 import boto3, json, sys
 from botocore.exceptions import ClientError
 s3, bucket = boto3.client('s3'), sys.argv[1]
@@ -383,17 +391,17 @@ print(json.dumps([
 ";
 
 #[test]
-fn a_job_reaches_its_own_runs_and_nothing_else() {
+fn job_role_can_access_only_its_own_runs() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
-    let made = json(&check(&mut account.deploy(&role, &[]), 0, &[]));
+    let deployed = json(&check(&mut account.deploy(&role, &[]), 0, &[]));
     let pars = json(&check(&mut account.knot(&["pars", "show", "--json"]), 0, &[]));
-    let (bucket, role) = (pars["bucket"].as_str().unwrap(), made["job_role"].as_str().unwrap());
-    let keys = account.script_with(TAKE_THE_ROLE, &[bucket, role]);
+    let (bucket, role) = (pars["bucket"].as_str().unwrap(), deployed["job_role"].as_str().unwrap());
+    let keys = account.script_with(ASSUME_ROLE, &[bucket, role]);
     let [key, secret, token]: [String; 3] = serde_json::from_str(&keys).unwrap();
     account.moto.turn_on_iam();
     let mut job = Command::new(python().expect("moto is installed"));
-    job.args(["-c", AS_A_JOB, bucket]).envs(environment(&account.moto.url()));
+    job.args(["-c", ALLOWED_REQUESTS, bucket]).envs(environment(&account.moto.url()));
     job.envs([("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", secret), ("AWS_SESSION_TOKEN", token)]);
     let allowed: Vec<bool> = serde_json::from_str(&run(&mut job)).unwrap();
     assert_eq!(allowed, [true, true, false, false, false, false, false, false, false]);

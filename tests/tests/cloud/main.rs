@@ -1,5 +1,5 @@
-//! Tests against AWS, with moto standing in for it: the suite of the runs on AWS Batch, tests of Batch alone, Pars and
-//! Knots, and the S3 store. Jobs are child processes of moto; with `CLOUDKNOT_TEST=full` they are containers.
+//! Tests against AWS, which moto simulates: the suite of the runs on AWS Batch, tests of Batch alone, Pars and Knots,
+//! and the S3 store. Jobs are child processes of moto; with `CLOUDKNOT_TEST=full` they are containers.
 
 mod account;
 mod batch;

@@ -1,4 +1,4 @@
-//! Three hundred jobs, some of which end in every possible way, in a network that fails at times.
+//! Three hundred jobs, some of which fail in every possible way, with injected faults of the network.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 const ITEMS: usize = 300;
 
 #[test]
-fn of_three_hundred_jobs_nothing_is_lost_doubled_or_misplaced() {
+fn three_hundred_jobs_with_faults_keep_every_result() {
     let Some(cloud) = Cloud::with_faults(17, 10) else { return };
     let (aws, s3) = (Recorder::before(&cloud.moto.url()), Recorder::before(&cloud.s3.url()));
     aws.inject_faults(3, 10);
@@ -33,17 +33,17 @@ fn of_three_hundred_jobs_nothing_is_lost_doubled_or_misplaced() {
         inputs[*item] = input.clone();
     }
     let running = trial.start(&["map", &json(&Spec { timeout_ms: Some(20_000), ..Spec::of(inputs) })]);
-    let run_id = running.run();
+    let run_id = running.wait_for_run_id();
     // One job is killed from outside, as soon as it runs.
     trial.signal(&run_id, "-7-1", Signal::KILL);
-    let facts = facts(&running.end_after(std::time::Duration::from_mins(20)).stdout);
+    let facts = facts(&running.wait_with_output_within(std::time::Duration::from_mins(20)).stdout);
     let failures = failures(&facts);
     let kinds: BTreeMap<usize, &str> = failures.iter().map(|(item, failed)| (*item, failed.kind.as_str())).collect();
     assert_eq!(kinds, bad.iter().map(|(item, (_, kind))| (*item, *kind)).collect(), "{failures:?}");
     let expected = (0..ITEMS).filter(|item| !bad.contains_key(item)).map(|item| (item, 2 * item as u64)).collect();
     assert_eq!(values(&facts), expected);
-    for recorder in [&s3, cloud.before_workers.as_ref().unwrap()] {
-        assert!(recorder.requests().iter().any(|request| request.mishap.is_some()), "faults were injected");
+    for recorder in [&s3, cloud.worker_recorder.as_ref().unwrap()] {
+        assert!(recorder.requests().iter().any(|request| request.fault.is_some()), "faults were injected");
     }
     aws.validate();
 }

@@ -1,5 +1,5 @@
-//! Tests of moto, of the recorder in front of it and of the validator of its records: of the behaviour that other tests
-//! rely on. The calls are made by AWS's own clients, in Rust and in Python.
+//! Tests of moto, of the recorder in front of it and of the validator of its records, as far as other tests rely on
+//! their behavior. The calls are made by AWS's own clients, in Rust and in Python.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,11 +15,11 @@ use aws_sdk_s3::operation::get_object::GetObjectError;
 use cloudknot_runtime::store::s3::{loader, retries};
 use cloudknot_tests::counterparts::{Docker, run};
 use cloudknot_tests::moto::{Moto, REGION, environment, python};
-use cloudknot_tests::recorder::{Recorder, Seen};
+use cloudknot_tests::recorder::{RecordedRequest, Recorder};
 use serde_json::json;
 
-/// Beginning of each script.
-const BEGINNING: &str = "
+/// Prelude of each script.
+const PRELUDE: &str = "
 import boto3, contextlib, glob, json, sys, time
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -42,14 +42,14 @@ batch.create_compute_environment(
 batch.create_job_queue(jobQueueName='tests', state='ENABLED', priority=1, computeEnvironmentOrder=[
     {'order': 1, 'computeEnvironment': 'tests'}])
 def define(image):
-    batch.register_job_definition(jobDefinitionName='told', type='container', containerProperties={
+    batch.register_job_definition(jobDefinitionName='instructed', type='container', containerProperties={
         'image': image, 'resourceRequirements': [{'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}],
         'environment': [{'name': 'A', 'value': 'definition'}, {'name': 'B', 'value': 'definition'}]})
-define('cloudknot-tests-told')
-def submit(*told, environment=(), **more):
-    overrides = {'command': list(told), 'environment': [{'name': n, 'value': v} for n, v in environment]}
+define('cloudknot-tests-instructed')
+def submit(*instructions, environment=(), **more):
+    overrides = {'command': list(instructions), 'environment': [{'name': n, 'value': v} for n, v in environment]}
     return batch.submit_job(
-        jobName='run', jobQueue='tests', jobDefinition='told', containerOverrides=overrides, **more)['jobId']
+        jobName='run', jobQueue='tests', jobDefinition='instructed', containerOverrides=overrides, **more)['jobId']
 def look(job):
     return batch.describe_jobs(jobs=[job])['jobs'][0]
 def end(job):
@@ -61,7 +61,7 @@ def check(found, *wanted):
 ";
 
 #[test]
-fn the_validator_finds_faults() {
+fn validator_finds_faults() {
     if let Some(_moto) = Moto::get() {
         let validate = Path::new(env!("CARGO_MANIFEST_DIR")).join("moto/validate.py");
         let report = run(Command::new(python().expect("moto is installed")).arg("-B").arg(validate).arg("--self-test"));
@@ -85,7 +85,7 @@ s3.put_object(Bucket='bucket', Key='k k', Body=b'\\xff', Metadata={{'a': 'b'}})
 s3.delete_objects(Bucket='bucket', Delete={{'Objects': [{{'Key': 'k k'}}]}})
 "
     );
-    let _ = script_ends(&recorder, &script);
+    let _ = run_script(&recorder, &script);
     assert_eq!(
         recorder.operations(),
         [
@@ -106,15 +106,15 @@ s3.delete_objects(Bucket='bucket', Delete={{'Objects': [{{'Key': 'k k'}}]}})
         ]
     );
     let requests = recorder.requests();
-    assert!(requests.iter().all(|request| request.status == Some(200) && request.mishap.is_none()), "{requests:?}");
-    // The body is recorded as it was sent, and not converted to text.
+    assert!(requests.iter().all(|request| request.status == Some(200) && request.fault.is_none()), "{requests:?}");
+    // The body is recorded byte for byte, because it is not UTF-8.
     let put = &requests[12];
     assert!(put.body.is_none() && put.body_hex.as_deref().is_some_and(|body| body.contains("ff")), "{put:?}");
     assert!(recorder.validate().ends_with("14 requests of 14 operations: no faults\n"));
 }
 
 #[tokio::test]
-async fn the_sdk_is_recorded_and_valid() {
+async fn sdk_requests_are_recorded_and_valid() {
     let Some((_moto, recorder)) = start() else { return };
     let s3 = client(&recorder.url()).await;
     bucket(&s3).await;
@@ -124,16 +124,16 @@ async fn the_sdk_is_recorded_and_valid() {
     let got = s3.get_object().bucket("bucket").key("a/ü").range("bytes=0-1").send().await.expect("get");
     assert_eq!(got.body.collect().await.expect("the body").into_bytes(), &[0xff, 0xff][..]);
     s3.head_object().bucket("bucket").key("a/ü").send().await.expect("head");
-    let missing = s3.get_object().bucket("bucket").key("missing").send().await.expect_err("nothing is there");
+    let missing = s3.get_object().bucket("bucket").key("missing").send().await.expect_err("no object");
     assert!(missing.as_service_error().is_some_and(GetObjectError::is_no_such_key), "{missing:?}");
     let statuses: Vec<_> = recorder.requests().iter().map(|request| request.status).collect();
     assert_eq!(statuses, [200, 200, 200, 206, 200, 404].map(Some));
     assert!(recorder.validate().contains("6 requests of 5 operations"));
 }
 
-/// moto accepts the request; AWS would not.
+/// moto accepts the request; AWS would reject it.
 #[test]
-fn a_member_that_aws_does_not_know_is_refused() {
+fn unknown_request_member_is_refused() {
     let Some((moto, recorder)) = start() else { return };
     moto.config(&json!({ "batch": { "use_docker": false } }));
     let script = format!(
@@ -149,16 +149,16 @@ batch.meta.events.register('before-call.batch.TerminateJob', lambda params, **_:
 batch.terminate_job(jobId=submit(environment=[('A', 'b')]), reason='enough')
 "
     );
-    let _ = script_ends(&recorder, &script);
-    let refused = catch_unwind(AssertUnwindSafe(|| recorder.validate())).expect_err("it is refused");
-    let refused = refused.downcast_ref::<String>().expect("a message");
+    let _ = run_script(&recorder, &script);
+    let panic = catch_unwind(AssertUnwindSafe(|| recorder.validate())).expect_err("the validation fails");
+    let message = panic.downcast_ref::<String>().expect("the panic has a message");
     for fault in [
         "batch SubmitJob: containerOverrides.environment[0].vlaue: unknown member",
         "batch SubmitJob: the request: Invalid type for parameter timeout.attemptDurationSeconds, value: 60, type: <class 'str'>",
         "batch TerminateJob: the request: Missing required parameter in input: \"reason\"",
         "batch TerminateJob: the request: Invalid type for parameter jobId",
     ] {
-        assert!(refused.contains(fault), "{fault} is not in:\n{refused}");
+        assert!(message.contains(fault), "{fault} is not in:\n{message}");
     }
 }
 
@@ -172,9 +172,9 @@ async fn sdk_retries_transient_errors() {
     recorder.fail_next(1, 500, "InternalError");
     s3.put_object().bucket("bucket").key("k").body("v".as_bytes().to_vec().into()).send().await.expect("put");
     let requests = recorder.requests();
-    let seen = |request: &Seen| (request.number, request.status, request.mishap.clone());
+    let summary = |request: &RecordedRequest| (request.number, request.status, request.fault.clone());
     assert_eq!(
-        requests.iter().skip(1).map(seen).collect::<Vec<_>>(),
+        requests.iter().skip(1).map(summary).collect::<Vec<_>>(),
         [
             (2, Some(503), Some("answered 503 SlowDown".to_owned())),
             // The request was executed all the same: only the answer is missing.
@@ -190,12 +190,12 @@ async fn sdk_retries_transient_errors() {
     recorder.validate();
 }
 
-/// Each service has its own format, so that a client recognizes the error.
+/// Each service has its own format, in which a client recognizes an error.
 #[test]
-fn errors_are_worded_as_each_service_words_them() {
+fn injected_errors_have_the_format_of_each_service() {
     let Some((_moto, recorder)) = start() else { return };
     recorder.fail_next(8, 429, "TooManyRequestsException");
-    let printed = script_ends(
+    let printed = run_script(
         &recorder,
         "
 once = {'total_max_attempts': 1}
@@ -213,40 +213,40 @@ for service, call in [
 ",
     );
     let services = ["batch", "cloudformation", "iam", "sts", "ec2", "ecr", "s3", "service-quotas"];
-    let line = |service| format!("{service} 429 TooManyRequestsException Told to say TooManyRequestsException.\n");
+    let line = |service| format!("{service} 429 TooManyRequestsException Injected TooManyRequestsException.\n");
     assert_eq!(printed, services.map(line).concat());
     recorder.validate();
 }
 
 #[tokio::test]
-async fn the_same_seed_injects_the_same_faults() {
+async fn same_seed_injects_the_same_faults() {
     let Some(moto) = Moto::start() else { return };
-    let mut seen = Vec::new();
+    let mut faults = Vec::new();
     for seed in [3, 3, 4] {
         let recorder = Recorder::before(&moto.url());
-        let s3 = client_that_tries(&recorder.url(), 10).await;
+        let s3 = client_with_attempts(&recorder.url(), 10).await;
         recorder.inject_faults(seed, 30);
         for _ in 0..40 {
-            s3.list_buckets().send().await.expect("after some trouble");
+            s3.list_buckets().send().await.expect("the retries succeed");
         }
         recorder.inject_faults(seed, 0);
-        s3.list_buckets().send().await.expect("no trouble");
-        seen.push(recorder.requests().into_iter().map(|request| request.mishap).collect::<Vec<_>>());
+        s3.list_buckets().send().await.expect("no fault is injected");
+        faults.push(recorder.requests().into_iter().map(|request| request.fault).collect::<Vec<_>>());
         recorder.validate();
     }
-    assert_eq!(seen[0], seen[1]);
-    assert_ne!(seen[0], seen[2]);
-    for one in seen {
-        let struck = one.iter().flatten().count();
-        assert_eq!(one.len(), 41 + struck, "each mishap is one more request: {one:?}");
-        let kinds: HashSet<_> = one.iter().flatten().map(String::as_str).collect();
+    assert_eq!(faults[0], faults[1]);
+    assert_ne!(faults[0], faults[2]);
+    for faults in faults {
+        let injected = faults.iter().flatten().count();
+        assert_eq!(faults.len(), 41 + injected, "each fault causes one more request: {faults:?}");
+        let kinds: HashSet<_> = faults.iter().flatten().map(String::as_str).collect();
         assert_eq!(kinds, HashSet::from(["answered 503 SlowDown", "answered 500 InternalError", "cut"]));
     }
 }
 
 /// The process is killed between its first and its second call, as by `kill -9`.
 #[test]
-fn a_process_can_be_killed_between_two_calls() {
+fn process_can_be_killed_between_two_calls() {
     let Some((moto, recorder)) = start() else { return };
     let script = "
 for name in sys.argv[1:]:
@@ -254,21 +254,21 @@ for name in sys.argv[1:]:
 ";
     recorder.stop_after(1);
     let mut process = spawn(&recorder.url(), script, &["one", "two", "three"]);
-    assert!(recorder.is_held_before_the_end_of(&mut process));
+    assert!(recorder.is_held_before_exit(&mut process));
     recorder.wait_until_held();
-    process.kill().expect("it can be killed");
-    process.wait().expect("it has ended");
+    process.kill().expect("a child can be killed");
+    process.wait().expect("a child can be waited for");
     recorder.go_on();
     wait_for(|| recorder.requests().len() == 2);
     let requests = recorder.requests();
-    assert_eq!((requests[0].status, requests[0].mishap.as_deref()), (Some(200), None));
-    assert_eq!((requests[1].status, requests[1].mishap.as_deref()), (None, Some("held")));
+    assert_eq!((requests[0].status, requests[0].fault.as_deref()), (Some(200), None));
+    assert_eq!((requests[1].status, requests[1].fault.as_deref()), (None, Some("held")));
     let groups = "print([g['logGroupName'] for g in client('logs').describe_log_groups()['logGroups']])";
     assert_eq!(output(spawn(&moto.url(), groups, &[])), "['one']\n");
-    // If the limit admits all calls, nothing is held. A held request continues when it is allowed to.
+    // If the limit allows all calls, nothing is held. `go_on` lets a held request continue.
     recorder.stop_after(1);
     let mut process = spawn(&recorder.url(), script, &["two"]);
-    assert!(!recorder.is_held_before_the_end_of(&mut process));
+    assert!(!recorder.is_held_before_exit(&mut process));
     recorder.stop_after(0);
     let process = spawn(&recorder.url(), script, &["three"]);
     recorder.wait_until_held();
@@ -290,9 +290,9 @@ for name in sys.argv[1:]:
     recorder.cut_off();
     // The client retries.
     wait_for(|| recorder.requests().len() > 2);
-    process.kill().expect("it can be killed");
-    process.wait().expect("it has ended");
-    let ends: Vec<_> = recorder.requests().into_iter().map(|request| (request.status, request.mishap)).collect();
+    process.kill().expect("a child can be killed");
+    process.wait().expect("a child can be waited for");
+    let ends: Vec<_> = recorder.requests().into_iter().map(|request| (request.status, request.fault)).collect();
     assert_eq!(ends[0], (Some(200), None));
     assert!(ends[1..].iter().all(|end| *end == (None, Some("cut off".to_owned()))), "{ends:?}");
     assert_eq!(recorder.passed(), 1);
@@ -301,7 +301,7 @@ for name in sys.argv[1:]:
 }
 
 #[tokio::test]
-async fn requests_can_be_slow() {
+async fn requests_can_be_delayed() {
     let Some((_moto, recorder)) = start() else { return };
     let s3 = client(&recorder.url()).await;
     recorder.delay(Duration::from_millis(300));
@@ -312,13 +312,13 @@ async fn requests_can_be_slow() {
 }
 
 #[tokio::test]
-async fn moto_forgets_and_checks_who_asks() {
+async fn moto_checks_credentials_until_reset() {
     let Some(moto) = Moto::start() else { return };
     let s3 = client(&moto.url()).await;
     bucket(&s3).await;
     moto.turn_on_iam();
-    let refused = s3.list_buckets().send().await.expect_err("nobody has this key");
-    assert_eq!(refused.code(), Some("InvalidAccessKeyId"), "{refused:?}");
+    let error = s3.list_buckets().send().await.expect_err("no user has this key");
+    assert_eq!(error.code(), Some("InvalidAccessKeyId"), "{error:?}");
     moto.reset();
     assert_eq!(s3.list_buckets().send().await.expect("the checks are off").buckets().len(), 0);
 }
@@ -346,11 +346,11 @@ except ClientError as error:
     check(error.response['Error']['Code'], 'ClientException')
 "
     );
-    assert_eq!(script_ends(&recorder, &script), "");
+    assert_eq!(run_script(&recorder, &script), "");
     recorder.validate();
 }
 
-/// One job passes through its states visibly, and one does not. Both fail, because there is no engine.
+/// One job shows its intermediate states, and one does not. Both fail, because no engine is available.
 #[test]
 fn jobs_can_be_slow() {
     let Some(moto) = Moto::start() else { return };
@@ -370,7 +370,7 @@ print(states if time.monotonic() - start > 3 else states[-1])
     assert_eq!(output(spawn(&moto.url(), &script, &[])), "FAILED\n");
 }
 
-/// Script for each of the points at the top of server.py, with jobs of the job definition that exists.
+/// Script that checks each of the points at the top of server.py, with the registered job definition.
 const POINTS: &str = "
 logs = client('logs')
 def log(job):
@@ -382,13 +382,13 @@ def about(job):
     return container.get('exitCode'), container.get('reason', '').partition(':')[0], len(job['attempts'])
 def rule(action, **when):
     return {'action': action, **when}
-def ends_as(told, rules, wanted):
+def ends_as(instruction, rules, wanted):
     strategy = {'attempts': 3, **({'evaluateOnExit': rules} if rules else {})}
-    job = end(submit(told, retryStrategy=strategy))
-    check((told, about(job)), (told, wanted))
+    job = end(submit(instruction, retryStrategy=strategy))
+    check((instruction, about(job)), (instruction, wanted))
     check(job['status'], 'SUCCEEDED' if wanted[0] == 0 else 'FAILED')
 
-# The environment, in which the override is the stronger.
+# The environment. An override has precedence over the definition.
 names = ['A', 'B', 'AWS_BATCH_JOB_ID', 'AWS_BATCH_JOB_ATTEMPT', 'AWS_BATCH_JOB_ARRAY_INDEX', 'AWS_BATCH_JQ_NAME']
 job = end(submit(*['print=' + name for name in names], environment=[('A', 'override')]))
 check((job['status'], about(job)), ('SUCCEEDED', (0, '', 1)))
@@ -396,15 +396,15 @@ values = ['override', 'definition', job['jobId'], '1', '(none)', 'tests']
 check(log(job), [f'{name}={value}' for name, value in zip(names, values)])
 check(len(job['container']['environment']), 2)
 
-# How it ends, and how often it is tried.
-for told, rules, wanted in [
+# How a job ends, and how many attempts it has.
+for instruction, rules, wanted in [
     ('exit=3', [], (3, '', 3)),
     ('fail-before-attempt=3', [], (0, '', 3)),
     ('exit=3', [rule('EXIT', onExitCode='3')], (3, '', 1)),
     ('exit=3', [rule('EXIT', onExitCode='3', onReason='OutOfMemory*')], (3, '', 3)),
     ('exit=3', [rule('EXIT', onExitCode='4')], (3, '', 3)),
 ]:
-    ends_as(told, rules, wanted)
+    ends_as(instruction, rules, wanted)
 job = end(submit('sleep=600', timeout={'attemptDurationSeconds': 1}, retryStrategy={'attempts': 3}))
 check((about(job), job['statusReason'], log(job)), ((75, '', 1), 'Job attempt duration exceeded timeout', ['asked to end']))
 
@@ -434,7 +434,7 @@ batch.cancel_job(jobId=parent, reason='cancelled')
 while look(parent)['arrayProperties']['statusSummary']['FAILED'] < 2:
     time.sleep(0.1)
 check(look(parent)['arrayProperties']['statusSummary']['RUNNING'], 8)
-# Requested until it has ended: the first process of a container is not told before it requests that.
+# Requested until the job has ended: the first process of a container may not handle signals yet.
 while look(parent)['status'] != 'FAILED':
     batch.terminate_job(jobId=parent, reason='terminated')
     time.sleep(0.1)
@@ -443,7 +443,7 @@ ends = [(child['statusReason'], *about(child)) for child in (look(f'{parent}:{at
 check(sorted(ends, key=str), [('cancelled', None, '', 0)] * 2 + [('terminated', 75, '', 1)] * 8)
 ";
 
-/// Checks each of the points with real containers, and what applies to containers alone.
+/// Runs the script for each point with real containers, and checks that are specific to containers.
 #[test]
 fn jobs_are_containers() {
     let Some((docker, moto)) = start_with_docker() else { return };
@@ -451,20 +451,21 @@ fn jobs_are_containers() {
         "{QUEUE}{POINTS}
 rules = [rule('RETRY', onExitCode='3'), rule('EXIT', onReason='OutOfMemory*')]
 ends_as('fill-memory', rules, (137, 'OutOfMemoryError', 1))
-# An image that is nowhere.
+# An image that does not exist.
 define('127.0.0.1:9/nothing:x')
 job = end(submit())
 check((about(job), job['statusReason']), ((None, 'CannotPullContainerError', 1), 'Task failed to start'))
 "
     );
     let recorder = Recorder::before(&moto.url());
-    assert_eq!(script_ends(&recorder, &script), "", "{}", moto.log());
+    assert_eq!(run_script(&recorder, &script), "", "{}", moto.log());
     recorder.validate();
-    let left = run(docker.command().args(["ps", "--all", "--quiet", "--filter", "ancestor=cloudknot-tests-told"]));
-    assert_eq!(left, "", "containers are left");
+    let containers =
+        run(docker.command().args(["ps", "--all", "--quiet", "--filter", "ancestor=cloudknot-tests-instructed"]));
+    assert_eq!(containers, "", "containers remain");
 }
 
-/// Checks each of the points without an engine, and what applies to processes alone.
+/// Runs the script for each point without an engine, and checks that are specific to processes.
 #[test]
 fn jobs_can_be_child_processes() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -473,7 +474,7 @@ fn jobs_can_be_child_processes() {
         "{QUEUE}
 define('process:{}')
 {POINTS}
-# What it has started dies with it, in a session of its own too; what it wrote last is in the log.
+# The processes that a job has started die with it, even in their own session; its last output is in the log.
 define('process:/bin/sh')
 job = end(submit('-c', 'setsid sleep 600 & echo one; printf two >&2; kill -9 $$'))
 check((about(job), log(job)), ((137, '', 1), ['one', 'two']))
@@ -486,11 +487,11 @@ check((about(job), job['statusReason']), ((None, 'CannotStartContainerError', 1)
 ",
         container(folder.path()).display()
     );
-    assert_eq!(script_ends(&recorder, &script), "", "{}", moto.log());
+    assert_eq!(run_script(&recorder, &script), "", "{}", moto.log());
     recorder.validate();
 }
 
-// --- what the tests share ---
+// --- helpers ---
 
 fn start() -> Option<(Moto, Recorder)> {
     let moto = Moto::start()?;
@@ -503,13 +504,13 @@ fn start() -> Option<(Moto, Recorder)> {
 fn start_with_docker() -> Option<(std::sync::Arc<Docker>, Moto)> {
     let docker = Docker::get()?;
     let folder = tempfile::tempdir().expect("a folder");
-    let place = |name: &str| folder.path().join(name);
+    let path = |name: &str| folder.path().join(name);
     let mut archive = tar::Builder::new(Vec::new());
     archive.append_path_with_name(container(folder.path()), "run").expect("an archive");
-    std::fs::write(place("image.tar"), archive.into_inner().expect("an archive")).expect("a file");
+    std::fs::write(path("image.tar"), archive.into_inner().expect("an archive")).expect("a file");
     let mut import = docker.command();
-    import.args(["import", "--change", "ENTRYPOINT [\"/run\"]"]).arg(place("image.tar"));
-    run(import.arg("cloudknot-tests-told"));
+    import.args(["import", "--change", "ENTRYPOINT [\"/run\"]"]).arg(path("image.tar"));
+    run(import.arg("cloudknot-tests-instructed"));
     // The image exists already, so nothing is pulled that would require a login.
     let moto = Moto::start_with_docker(&docker, Path::new("/nonexistent"))?;
     Some((docker, moto))
@@ -522,32 +523,32 @@ fn container(folder: &Path) -> PathBuf {
     to
 }
 
-/// Returns the output of a Python script with AWS's client.
-fn script_ends(recorder: &Recorder, script: &str) -> String {
+/// Runs a Python script with AWS's client, and returns its output.
+fn run_script(recorder: &Recorder, script: &str) -> String {
     output(spawn(&recorder.url(), script, &[]))
 }
 
 fn spawn(url: &str, script: &str, arguments: &[&str]) -> Child {
     let mut command = Command::new(python().expect("moto is installed"));
-    command.arg("-c").arg(format!("{BEGINNING}{script}")).args(arguments).envs(environment(url));
+    command.arg("-c").arg(format!("{PRELUDE}{script}")).args(arguments).envs(environment(url));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("Python can be started")
 }
 
 fn output(process: Child) -> String {
-    let output = process.wait_with_output().expect("it can be waited for");
+    let output = process.wait_with_output().expect("a child can be waited for");
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}{stderr}");
     stdout.into_owned()
 }
 
-/// Returns an SDK client as our programs configure it, but with less time for retries.
+/// Returns an SDK client with the configuration of production, but with shorter delays.
 async fn client(url: &str) -> Client {
-    client_that_tries(url, 4).await
+    client_with_attempts(url, 4).await
 }
 
-async fn client_that_tries(url: &str, times: u32) -> Client {
-    let retries = retries().with_max_attempts(times).with_initial_backoff(Duration::from_millis(10));
+async fn client_with_attempts(url: &str, attempts: u32) -> Client {
+    let retries = retries().with_max_attempts(attempts).with_initial_backoff(Duration::from_millis(10));
     let config = loader()
         .endpoint_url(url)
         .region(Region::new(REGION))
@@ -561,14 +562,14 @@ async fn client_that_tries(url: &str, times: u32) -> Client {
 
 async fn bucket(s3: &Client) {
     use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
-    let place = CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::EuWest1).build();
-    s3.create_bucket().bucket("bucket").create_bucket_configuration(place).send().await.expect("a bucket");
+    let location = CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::EuWest1).build();
+    s3.create_bucket().bucket("bucket").create_bucket_configuration(location).send().await.expect("a bucket");
 }
 
-fn wait_for(mut so: impl FnMut() -> bool) {
+fn wait_for(mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
-    while !so() {
-        assert!(start.elapsed() < Duration::from_mins(1), "it is still not so");
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_mins(1), "the condition does not hold in time");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

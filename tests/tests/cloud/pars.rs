@@ -1,18 +1,18 @@
-//! Pars as a user creates and clobbers them with `cargo knot`, against moto: every request is checked on its way, and
-//! AWS's own client counts what is left at the end.
+//! Pars as a user creates and clobbers them with `cargo knot`, against moto: every request is validated on its way, and
+//! AWS's own client lists the remaining resources at the end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloudknot_tests::counterparts::check;
 use cloudknot_tests::moto::REGION;
-use cloudknot_tests::recorder::Instead;
+use cloudknot_tests::recorder::AnswerOverride;
 use serde_json::Value;
 
 use crate::account::{Account, json};
 
-/// Script that creates a subnet of the user's own in the default VPC, without public addresses, and prints the IDs of
-/// those that AWS has created.
-const BESIDE: &str = "
+/// Script that creates the user's own subnet in the default VPC, without public addresses, and prints the IDs of the
+/// subnets that AWS has created.
+const OWN_SUBNET: &str = "
 import boto3
 ec2 = boto3.client('ec2')
 vpc = next(v['VpcId'] for v in ec2.describe_vpcs()['Vpcs'] if v['IsDefault'])
@@ -30,15 +30,15 @@ fn pars_lifecycle() {
     assert!(planned.contains("stack cloudknot-pars-lab\n  + Bucket (AWS::S3::Bucket)\n"), "{planned}");
     account.check_empty(&[]);
 
-    let made = json(&check(&mut account.knot(&create), 0, &["creating the stack `cloudknot-pars-lab`"]));
-    let elsewhere = tempfile::tempdir().unwrap();
-    let found = json(&check(&mut account.knot_of(elsewhere.path(), &["pars", "show", "lab", "--json"]), 0, &[]));
-    assert_eq!(found, made, "another machine finds it by its name alone");
+    let created = json(&check(&mut account.knot(&create), 0, &["creating the stack `cloudknot-pars-lab`"]));
+    let other_home = tempfile::tempdir().unwrap();
+    let found = json(&check(&mut account.knot_of(other_home.path(), &["pars", "show", "lab", "--json"]), 0, &[]));
+    assert_eq!(found, created, "another machine finds the Pars by its name alone");
     let listed = json(&check(&mut account.knot(&["pars", "list", "--json"]), 0, &[]));
-    assert_eq!(listed, Value::from(vec![made.clone()]));
+    assert_eq!(listed, Value::from(vec![created.clone()]));
 
     let (again, calls) = account.calls(&mut account.knot(&create));
-    assert_eq!((json(&again), calls), (made.clone(), vec!["cloudformation DescribeStacks".to_owned()]));
+    assert_eq!((json(&again), calls), (created.clone(), vec!["cloudformation DescribeStacks".to_owned()]));
     check(
         &mut account.knot(&["pars", "create", "lab", "--tag", "Owner=Grace", "--expire-runs", "7"]),
         8,
@@ -49,7 +49,7 @@ fn pars_lifecycle() {
             "hint: ",
         ],
     );
-    let bucket = made["bucket"].as_str().unwrap();
+    let bucket = created["bucket"].as_str().unwrap();
     account
         .script(&format!("import boto3; boto3.client('s3').put_object(Bucket='{bucket}', Key='knots/a/b', Body=b'1')"));
     check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &["emptying the bucket", "deleted the Pars `lab`"]);
@@ -81,36 +81,36 @@ fn clobber_keeps_preexisting_resources() {
         "starter",
         "--json",
     ];
-    let made = json(&check(&mut account.knot(&create), 0, &[]));
+    let created = json(&check(&mut account.knot(&create), 0, &[]));
     assert_eq!(
-        [&made["bucket"], &made["prefix"], &made["instance_role"]],
+        [&created["bucket"], &created["prefix"], &created["instance_role"]],
         ["of-the-lab", "team/", "instances"].map(Value::from).each_ref()
     );
     check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &[]);
-    let left = account.left();
-    assert_eq!(left["buckets"], Value::from(vec!["of-the-lab"]));
-    assert_eq!(left["roles"], Value::from(vec!["instances", "starter"]));
+    let remaining = account.remaining();
+    assert_eq!(remaining["buckets"], Value::from(vec!["of-the-lab"]));
+    assert_eq!(remaining["roles"], Value::from(vec!["instances", "starter"]));
     let absent = ["pars", "create", "lab", "--instance-role", "nobody"];
     check(&mut account.knot(&absent), 8, &["cannot find the role `nobody`", "hint: set the name of an existing role"]);
     println!("{}", account.recorder.validate());
 }
 
 #[test]
-fn jobs_in_the_default_vpc_run_in_the_subnets_that_aws_has_made() {
+fn default_vpc_uses_only_default_subnets() {
     let Some(account) = Account::new() else { return };
-    let made_with_it = account.script(BESIDE);
-    let made = check(
+    let default_subnets = account.script(OWN_SUBNET);
+    let created = check(
         &mut account.knot(&["pars", "create", "lab", "--json"]),
         0,
         &["runs in it are deleted after 30 days (--expire-runs)"],
     );
-    let mut subnets: Vec<String> = serde_json::from_value(json(&made)["subnets"].clone()).unwrap();
+    let mut subnets: Vec<String> = serde_json::from_value(json(&created)["subnets"].clone()).unwrap();
     subnets.sort();
-    assert_eq!(subnets.join(" "), made_with_it);
+    assert_eq!(subnets.join(" "), default_subnets);
     let again = check(&mut account.knot(&["pars", "create", "lab"]), 0, &["is up to date"]);
-    assert!(!String::from_utf8_lossy(&again.stderr).contains("deleted after"), "that is known by now");
-    let for_ever = check(&mut account.knot(&["pars", "create", "other", "--expire-runs", "0"]), 0, &[]);
-    assert!(!String::from_utf8_lossy(&for_ever.stderr).contains("deleted after"));
+    assert!(!String::from_utf8_lossy(&again.stderr).contains("deleted after"), "the note is printed only once");
+    let unlimited = check(&mut account.knot(&["pars", "create", "other", "--expire-runs", "0"]), 0, &[]);
+    assert!(!String::from_utf8_lossy(&unlimited.stderr).contains("deleted after"));
 }
 
 /// Returns CloudFormation's event for a resource that failed while its stack was created.
@@ -124,19 +124,19 @@ fn failed(resource: &str, kind: &str, reason: &str) -> String {
 }
 
 #[test]
-fn a_stack_that_fails_shows_what_failed_first_and_is_made_anew() {
+fn failed_stack_reports_first_error_and_is_recreated() {
     let Some(account) = Account::new() else { return };
     // Until it is deleted, the stack looks like one that was rolled back.
     let is_broken = AtomicBool::new(true);
     let newest_first = [
-        failed("SecurityGroup", "AWS::EC2::SecurityGroup", "a later one"),
+        failed("SecurityGroup", "AWS::EC2::SecurityGroup", "a later failure"),
         failed("InstanceRole", "AWS::IAM::Role", "Resource creation cancelled"),
-        failed("Bucket", "AWS::S3::Bucket", "no more buckets can be made"),
+        failed("Bucket", "AWS::S3::Bucket", "no more buckets can be created"),
     ];
     let events = format!("<StackEvents>{}", newest_first.concat());
-    account.recorder.instead(move |seen| {
-        let change = |from: &str, to: &str| Some(Instead::Change(from.to_owned(), to.to_owned()));
-        match seen.operation().as_str() {
+    account.recorder.override_answers(move |request| {
+        let change = |from: &str, to: &str| Some(AnswerOverride::Change(from.to_owned(), to.to_owned()));
+        match request.operation().as_str() {
             "cloudformation DeleteStack" => {
                 is_broken.store(false, Ordering::Relaxed);
                 None
@@ -156,7 +156,7 @@ fn a_stack_that_fails_shows_what_failed_first_and_is_made_anew() {
         7,
         &[
             "error: cannot create the stack `cloudknot-pars-lab`",
-            "caused by: Bucket (AWS::S3::Bucket): no more buckets can be made",
+            "caused by: Bucket (AWS::S3::Bucket): no more buckets can be created",
             "hint: fix that, then run the same command; the stack is ROLLBACK_COMPLETE",
         ],
     );

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use cloudknot_tests::counterparts::check;
-use cloudknot_tests::recorder::{Instead, Seen};
+use cloudknot_tests::recorder::{AnswerOverride, RecordedRequest};
 use serde_json::Value;
 
 use crate::account::{Account, SERVICE_ROLE, USER, text};
@@ -11,16 +11,16 @@ use crate::account::{Account, SERVICE_ROLE, USER, text};
 #[test]
 fn invalid_settings_create_nothing() {
     let Some(account) = Account::new() else { return };
-    let refused = |arguments: &[&str], says: &[&str]| {
-        check(&mut account.knot(arguments), 2, says);
+    let refused = |arguments: &[&str], expected: &[&str]| {
+        check(&mut account.knot(arguments), 2, expected);
     };
     refused(&["pars", "create", "1st"], &["invalid Pars name `1st`"]);
     refused(&["pars", "create", "lab", "--cidr", "10.0.0.0/8"], &["must be from /16 to /28"]);
     refused(&["pars", "create", "lab", "--log-retention", "8"], &["hint: use 14"]);
     refused(&["pars", "create", "lab", "--tag", "aws:x=1"], &["are reserved"]);
-    let deploy = |more: &[&str], says: &[&str]| {
+    let deploy = |more: &[&str], expected: &[&str]| {
         let deploy = ["deploy", "-p", "lone", "--offline", "--fast"];
-        refused(&[&deploy, more].concat(), says);
+        refused(&[&deploy, more].concat(), expected);
     };
     deploy(&["--knot", "-x-"], &["unexpected argument"]);
     deploy(&["--knot", "x-"], &["invalid Knot name `x-`"]);
@@ -39,39 +39,41 @@ fn invalid_settings_create_nothing() {
     let broken = ["deploy", "-p", "odd", "--example", "broken", "--offline", "--fast"];
     check(&mut account.knot(&broken), 101, &["this_does_not_exist", "caused by: cargo ended"]);
     check(&mut account.knot(&["deploy", "-p", "odd", "--offline", "--fast"]), 4, &["cannot find a remote function"]);
-    let left = account.left();
-    assert_eq!(left["repositories"], Value::from(Vec::<Value>::new()), "nothing of a Knot was made");
+    let remaining = account.remaining();
+    assert_eq!(remaining["repositories"], Value::from(Vec::<Value>::new()), "no resource of a Knot was created");
 }
 
-/// Returns those of these requests that create something.
-fn made(calls: &[String]) -> Vec<&String> {
-    let makes = |call: &&String| {
+/// Returns the requests that create something.
+fn creates(calls: &[String]) -> Vec<&String> {
+    let is_create = |call: &&String| {
         ["Create", "/create", "Put", "Register", "/register", "Update"].iter().any(|word| call.contains(word))
     };
-    calls.iter().filter(makes).collect()
+    calls.iter().filter(is_create).collect()
 }
 
 #[test]
-fn settings_that_aws_rejects_create_nothing() {
+fn settings_rejected_by_aws_create_nothing() {
     let Some(account) = Account::new() else { return };
-    let refused = |command: &mut Command, code: i32, says: &[&str]| {
+    let refused = |command: &mut Command, code: i32, expected: &[&str]| {
         let before = account.recorder.operations().len();
-        check(command, code, says);
+        check(command, code, expected);
         let calls = account.recorder.operations().split_off(before);
-        assert!(made(&calls).is_empty() && !calls.is_empty(), "{calls:?}");
+        assert!(creates(&calls).is_empty() && !calls.is_empty(), "{calls:?}");
         calls
     };
-    let bucket = |status: u16, says: &[&str]| {
-        account.recorder.instead(move |seen| (seen.method == "HEAD").then(|| Instead::Answer(status, String::new())));
-        refused(&mut account.knot(&["pars", "create", "lab", "--bucket", "taken"]), 8, says);
+    let bucket = |status: u16, expected: &[&str]| {
+        account.recorder.override_answers(move |request| {
+            (request.method == "HEAD").then(|| AnswerOverride::Answer(status, String::new()))
+        });
+        refused(&mut account.knot(&["pars", "create", "lab", "--bucket", "taken"]), 8, expected);
     };
     bucket(403, &["error: cannot use the bucket `taken`: it belongs to another account", "hint: choose another name"]);
     bucket(301, &["error: cannot use the bucket `taken`: it is in another region", "hint: choose another name"]);
 
     let key = account.script(USER);
-    let (id, secret) = key.split_once(' ').expect("the script prints both");
-    account.recorder.instead(|seen| {
-        (seen.operation() == "iam SimulatePrincipalPolicy").then(|| Instead::Answer(200, denied(seen)))
+    let (id, secret) = key.split_once(' ').expect("the script prints an ID and a secret");
+    account.recorder.override_answers(|request| {
+        (request.operation() == "iam SimulatePrincipalPolicy").then(|| AnswerOverride::Answer(200, denied(request)))
     });
     let as_ada = |mut command: Command| {
         command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
@@ -88,11 +90,11 @@ fn settings_that_aws_rejects_create_nothing() {
     assert_eq!(calls.last().map(String::as_str), Some("iam SimulatePrincipalPolicy"));
     account.check_empty(&[]);
 
-    account.recorder.as_it_is();
+    account.recorder.clear_override();
     check(&mut account.knot(&["pars", "create"]), 0, &[]);
     let role = account.script(SERVICE_ROLE);
-    account.recorder.instead(|seen| {
-        (seen.operation() == "iam SimulatePrincipalPolicy").then(|| Instead::Answer(200, denied(seen)))
+    account.recorder.override_answers(|request| {
+        (request.operation() == "iam SimulatePrincipalPolicy").then(|| AnswerOverride::Answer(200, denied(request)))
     });
     refused(
         &mut as_ada(account.deploy(&role, &[])),
@@ -102,7 +104,7 @@ fn settings_that_aws_rejects_create_nothing() {
             "`cargo knot policy deploy`",
         ],
     );
-    // Who may only read can still see what a deploy would change, and print the template.
+    // With read access only, a plan and a template can still be printed.
     let planned = text(check(&mut as_ada(account.deploy(&role, &["--dry-run"])), 0, &[]));
     assert!(planned.contains("lacks batch:CreateJobQueue"), "{planned}");
     let planned = text(check(&mut as_ada(account.knot(&["pars", "create", "other", "--dry-run"])), 0, &[]));
@@ -111,10 +113,10 @@ fn settings_that_aws_rejects_create_nothing() {
         ["template", "knot", "-p", "lone", "--offline", "--fast", "--knot", "sweep", "--service-role", &role];
     let template = text(check(&mut as_ada(account.knot(&template)), 0, &[]));
     assert!(template.contains("AWS::Batch::JobQueue"), "{template}");
-    account.recorder.instead(|seen| match seen.operation().as_str() {
-        "iam SimulatePrincipalPolicy" => Some(Instead::Answer(200, denied(seen))),
-        "batch POST /v1/describejobqueues" => Some(Instead::Answer(200, queues(50))),
-        "servicequotas ListServiceQuotas" => Some(Instead::Answer(200, quotas(50))),
+    account.recorder.override_answers(|request| match request.operation().as_str() {
+        "iam SimulatePrincipalPolicy" => Some(AnswerOverride::Answer(200, denied(request))),
+        "batch POST /v1/describejobqueues" => Some(AnswerOverride::Answer(200, queues(50))),
+        "servicequotas ListServiceQuotas" => Some(AnswerOverride::Answer(200, quotas(50))),
         _ => None,
     });
     refused(
@@ -123,22 +125,22 @@ fn settings_that_aws_rejects_create_nothing() {
         &["error: job queue quota exceeded: 50 of 50 in use"],
     );
 
-    let full = |most: u32| {
-        account.recorder.instead(move |seen| match seen.operation().as_str() {
-            "batch POST /v1/describejobqueues" => Some(Instead::Answer(200, queues(50))),
-            "servicequotas ListServiceQuotas" => Some(Instead::Answer(200, quotas(most))),
+    let limit_queues = |limit: u32| {
+        account.recorder.override_answers(move |request| match request.operation().as_str() {
+            "batch POST /v1/describejobqueues" => Some(AnswerOverride::Answer(200, queues(50))),
+            "servicequotas ListServiceQuotas" => Some(AnswerOverride::Answer(200, quotas(limit))),
             _ => None,
         });
     };
-    full(50);
+    limit_queues(50);
     refused(
         &mut account.deploy(&role, &[]),
         7,
         &["error: job queue quota exceeded: 50 of 50 in use", "hint: clobber unused Knots (`cargo knot list`)"],
     );
-    assert_eq!(account.left()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
-    // A quota can have been raised.
-    full(51);
+    assert_eq!(account.remaining()["stacks"], Value::from(vec!["cloudknot-pars-ada-default"]));
+    // The quota was increased.
+    limit_queues(51);
     check(&mut account.deploy(&role, &[]), 0, &["creating the stack `cloudknot-knot-sweep`"]);
     println!("{}", account.recorder.validate());
 }
@@ -159,18 +161,18 @@ print(zone)
 ";
 
 #[test]
-fn network_over_a_quota_creates_nothing() {
+fn network_over_quota_creates_nothing() {
     let Some(account) = Account::new() else { return };
     let more = |networks: u32, addresses: u32, gateways: u32| {
         account.script(&format!("networks, addresses, gateways = {networks}, {addresses}, {gateways}\n{NETWORKS}"))
     };
     let create = ["pars", "create", "lab", "--cidr", "10.0.0.0/16", "--internet", "nat"];
-    let refused = |says: &[&str]| {
+    let refused = |expected: &[&str]| {
         let before = account.recorder.operations().len();
-        check(&mut account.knot(&create), 7, says);
-        check(&mut account.knot(&[&create[..], &["--dry-run"]].concat()), 7, says);
+        check(&mut account.knot(&create), 7, expected);
+        check(&mut account.knot(&[&create[..], &["--dry-run"]].concat()), 7, expected);
         let calls = account.recorder.operations().split_off(before);
-        assert!(made(&calls).is_empty(), "{calls:?}");
+        assert!(creates(&calls).is_empty(), "{calls:?}");
     };
     let zone = more(0, 0, 5);
     refused(&[
@@ -179,21 +181,21 @@ fn network_over_a_quota_creates_nothing() {
     ]);
     more(0, 5, 0);
     refused(&["elastic address quota exceeded: 5 of 5 in use in eu-west-1", "(ec2, L-0263D0A3)"]);
-    // Five with the default one.
+    // Five, including the default VPC.
     more(4, 0, 0);
     refused(&["VPC quota exceeded: 5 of 5 in use in eu-west-1", "(vpc, L-F678F1CE), or use an existing VPC: --vpc"]);
     account.check_empty(&[]);
-    account.recorder.instead(|seen| {
+    account.recorder.override_answers(|request| {
         let quota = serde_json::json!({"Quota": {"Value": 6.0}}).to_string();
-        (seen.operation() == "servicequotas GetServiceQuota").then_some(Instead::Answer(200, quota))
+        (request.operation() == "servicequotas GetServiceQuota").then_some(AnswerOverride::Answer(200, quota))
     });
     check(&mut account.knot(&[&create[..], &["--dry-run"]].concat()), 0, &[]);
     println!("{}", account.recorder.validate());
 }
 
-/// Returns IAM's answer that none of the requested actions is allowed.
-fn denied(seen: &Seen) -> String {
-    let form = seen.body.as_deref().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+/// Returns an answer of IAM that allows none of the requested actions.
+fn denied(request: &RecordedRequest) -> String {
+    let form = request.body.as_deref().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     let actions =
         form.filter(|(name, _)| name.starts_with("ActionNames.")).map(|(_, action)| action.replace("%3A", ":"));
     let result = |action: String| {
@@ -218,13 +220,13 @@ fn queues(count: usize) -> String {
     serde_json::json!({"jobQueues": (0..count).map(queue).collect::<Vec<_>>()}).to_string()
 }
 
-fn quotas(most: u32) -> String {
-    let quota = |name: &str| serde_json::json!({"QuotaName": name, "Value": f64::from(most)});
+fn quotas(limit: u32) -> String {
+    let quota = |name: &str| serde_json::json!({"QuotaName": name, "Value": f64::from(limit)});
     serde_json::json!({"Quotas": [quota("Job queues per environment"), quota("Job queue limit")]}).to_string()
 }
 
 #[test]
-fn a_refusal_names_what_is_missing_and_what_to_do() {
+fn refusal_has_cause_and_hint() {
     let Some(account) = Account::new() else { return };
     account.recorder.fail_next(1, 403, "AccessDenied");
     check(
@@ -238,10 +240,10 @@ fn a_refusal_names_what_is_missing_and_what_to_do() {
         7,
         &["(ExpiredToken)", "hint: the credentials of your user are not accepted: log in again"],
     );
-    let mut nobody = account.knot(&["list"]);
-    nobody.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
-    check(&mut nobody, 7, &["hint: log in to AWS"]);
-    let mut nowhere = account.knot(&["list"]);
-    nowhere.env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
-    check(&mut nowhere, 2, &["error: cannot find the region of AWS", "cargo knot configure --region"]);
+    let mut without_login = account.knot(&["list"]);
+    without_login.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    check(&mut without_login, 7, &["hint: log in to AWS"]);
+    let mut without_region = account.knot(&["list"]);
+    without_region.env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
+    check(&mut without_region, 2, &["error: cannot find the region of AWS", "cargo knot configure --region"]);
 }

@@ -1,4 +1,4 @@
-//! Tests of the S3 store against a real S3 server: the suite, and faults on the way.
+//! Tests of the S3 store against a real S3 server: the shared suite, and injected faults.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use aws_credential_types::provider::future;
 use aws_sdk_s3::config::{Credentials, ProvideCredentials};
 use bytes::Bytes;
 use cloudknot_runtime::store::{Store, StoreError, StoreErrorKind};
-use cloudknot_tests::s3_server::Fault::{AnswerLost, BrokenOff, Refused};
+use cloudknot_tests::s3_server::Fault::{AnswerLost, Refused, Truncated};
 use cloudknot_tests::s3_server::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY, store_at};
 use cloudknot_tests::store_suite::{self, assert_error};
 
@@ -36,9 +36,9 @@ async fn prefix_is_below_the_bucket() {
     assert_eq!(server.store("").await.list("", None).await.expect("list")[0].key, "some/prefix/a");
 }
 
-/// A folder that was created in the console is an object, but not one of the store's.
+/// A folder that was created in the console is an object, but not an object of the store.
 #[tokio::test]
-async fn objects_that_are_not_ours_are_not_listed() {
+async fn foreign_objects_are_not_listed() {
     let server = S3Server::start().await;
     let store = server.store("").await;
     store.put("a/b", "x".into()).await.expect("put");
@@ -51,113 +51,113 @@ async fn objects_that_are_not_ours_are_not_listed() {
 async fn transient_fault_is_retried() {
     let server = S3Server::start().await;
     let store = server.store("").await;
-    let trouble = [Refused(503, "SlowDown"), Refused(500, "InternalError")];
-    server.next(trouble);
+    let errors = [Refused(503, "SlowDown"), Refused(500, "InternalError")];
+    server.inject(errors);
     store.put("a", "x".into()).await.expect("put");
-    server.next(trouble);
+    server.inject(errors);
     assert!(store.create("b", "y".into()).await.expect("create"));
-    server.next(trouble);
+    server.inject(errors);
     assert_eq!(store.get("a").await.expect("get"), Some("x".into()));
-    server.next(trouble);
+    server.inject(errors);
     assert_eq!(store.list("", None).await.expect("list").len(), 2);
-    server.next(trouble);
+    server.inject(errors);
     store.delete(&["a".to_owned()]).await.expect("delete");
-    assert_eq!(server.seen().len(), 5 * 3);
+    assert_eq!(server.take_requests().len(), 5 * 3);
 }
 
 #[tokio::test]
 async fn persistent_fault_is_an_error() {
     let server = S3Server::start().await;
     let store = server.store("").await;
-    server.next([Refused(503, "ServiceUnavailable"); 4]);
+    server.inject([Refused(503, "ServiceUnavailable"); 4]);
     let error = store.get("a").await.expect_err("four times 503");
     check(
         &error,
         StoreErrorKind::Unavailable,
-        "ServiceUnavailable: Told to say ServiceUnavailable (status 503, request REQUEST)",
+        "ServiceUnavailable: Injected ServiceUnavailable (status 503, request REQUEST)",
     );
 }
 
-/// A write that succeeded, though its answer was lost, is repeated; a create then finds what it wrote.
+/// A write whose answer was lost is repeated; a create then finds the object that it wrote.
 #[tokio::test]
-async fn lost_answers() {
+async fn lost_answers_are_retried() {
     let server = S3Server::start().await;
     let store = server.store("").await;
-    server.next([AnswerLost]);
+    server.inject([AnswerLost]);
     store.put("put", "x".into()).await.expect("put");
-    server.next([AnswerLost]);
+    server.inject([AnswerLost]);
     assert!(!store.create("create", "y".into()).await.expect("create"));
     assert_eq!(store.get("create").await.expect("get"), Some("y".into()));
-    server.next([AnswerLost]);
+    server.inject([AnswerLost]);
     store.delete(&["put".to_owned()]).await.expect("delete");
 }
 
 #[tokio::test]
-async fn lost_answers_of_an_upload_in_parts() {
+async fn lost_answers_of_a_multipart_upload_are_retried() {
     let server = S3Server::start().await;
     let store = server.store("").await;
     let whole = Bytes::from(vec![7; 9 * 1024 * 1024]);
     let mut writer = store.writer("big").await.expect("writer");
     writer.write(whole.clone()).await.expect("write");
-    // The first part is on its way or has arrived; the fault meets the second part, or the completion.
-    while server.seen().iter().filter(|request| request.contains("partNumber=1")).count() == 0 {
+    // The first part is on its way or has arrived; the fault affects the second part, or the completion.
+    while server.take_requests().iter().filter(|request| request.contains("partNumber=1")).count() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    server.next([AnswerLost, AnswerLost]);
-    // s3s-fs denies access to an upload that no longer exists, where S3 says NoSuchUpload, so the part's answer has to
-    // be lost twice.
+    server.inject([AnswerLost, AnswerLost]);
+    // s3s-fs denies access to an upload that no longer exists, where S3 answers NoSuchUpload, so the part's answer has
+    // to be lost twice.
     writer.finish().await.expect("finish");
     assert_eq!(store.get("big").await.expect("get"), Some(whole));
 }
 
 /// A second completion of an upload fails because the upload no longer exists. It has succeeded if the object exists.
 #[tokio::test]
-async fn completion_that_was_done_before() {
+async fn repeated_completion_succeeds_if_the_object_exists() {
     let server = S3Server::start().await;
     let store = server.store("").await;
     let whole = Bytes::from(vec![7; 8 * 1024 * 1024]);
     for (size, done) in [(whole.len(), true), (5, false)] {
-        store.put("big", whole.slice(..size)).await.expect("what an earlier try left");
+        store.put("big", whole.slice(..size)).await.expect("an earlier attempt has stored the object");
         let mut writer = store.writer("big").await.expect("writer");
         writer.write(whole.clone()).await.expect("write");
-        while !server.seen().iter().any(|request| request.contains("partNumber=1")) {
+        while !server.take_requests().iter().any(|request| request.contains("partNumber=1")) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        server.next([Refused(404, "NoSuchUpload")]);
+        server.inject([Refused(404, "NoSuchUpload")]);
         assert_eq!(writer.finish().await.is_ok(), done);
     }
 }
 
 #[tokio::test]
-async fn answers_that_break_off_are_asked_for_again() {
+async fn truncated_response_is_retried() {
     let server = S3Server::start().await;
     let store = server.store("").await;
     store.put("a", "some bytes".into()).await.expect("put");
-    server.next([BrokenOff, BrokenOff]);
+    server.inject([Truncated, Truncated]);
     assert_eq!(store.get("a").await.expect("get"), Some("some bytes".into()));
-    server.next([BrokenOff]);
+    server.inject([Truncated]);
     assert_eq!(store.get_range("a", 5..10).await.expect("range"), "bytes");
-    server.next([BrokenOff; 5]);
+    server.inject([Truncated; 5]);
     let error = store.get("a").await.expect_err("five times");
     assert_error(&error, StoreErrorKind::Unavailable, &["`a`"]);
 }
 
 #[tokio::test]
-async fn conflicts_are_tried_again() {
+async fn conflicts_are_retried() {
     let server = S3Server::start().await;
     let store = server.store("").await;
-    server.next([Refused(409, "ConditionalRequestConflict"); 2]);
+    server.inject([Refused(409, "ConditionalRequestConflict"); 2]);
     assert!(store.create("a", "x".into()).await.expect("create"));
-    server.next([Refused(409, "ConditionalRequestConflict")]);
+    server.inject([Refused(409, "ConditionalRequestConflict")]);
     assert!(!store.create("a", "y".into()).await.expect("create"));
 }
 
 #[tokio::test]
-async fn s3_refusals() {
+async fn refusals_have_kind_and_hint() {
     let server = S3Server::start().await;
     let store = server.store("").await;
-    let refused = async |mishap: Fault| {
-        server.next([mishap]);
+    let refused = async |fault: Fault| {
+        server.inject([fault]);
         store.get("some/key").await.expect_err("refused")
     };
     let denied = refused(Refused(403, "AccessDenied")).await;
@@ -174,7 +174,7 @@ async fn s3_refusals() {
 }
 
 #[tokio::test]
-async fn missing_bucket() {
+async fn missing_bucket_is_reported() {
     let server = S3Server::start().await;
     let store = server.store_as("no-bucket", "", Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test")).await;
     let error = store.list("", None).await.expect_err("no bucket");
@@ -183,7 +183,7 @@ async fn missing_bucket() {
 }
 
 #[tokio::test]
-async fn wrong_secret() {
+async fn wrong_secret_is_a_credentials_error() {
     let server = S3Server::start().await;
     for (key, code) in [(ACCESS_KEY, "SignatureDoesNotMatch"), ("AKIANOBODY", "NotSignedUp")] {
         let store = server.store_as(BUCKET, "", Credentials::new(key, "wrong", None, None, "test")).await;
@@ -207,26 +207,26 @@ impl ProvideCredentials for NoCredentials {
     where
         Self: 'a,
     {
-        future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("nobody is logged in")))
+        future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("not logged in")))
     }
 }
 
 #[tokio::test]
-async fn no_credentials() {
+async fn missing_credentials_send_no_request() {
     let server = S3Server::start().await;
     let store = server.store_as(BUCKET, "", NoCredentials).await;
     let error = store.get("a").await.expect_err("no credentials");
-    check(&error, StoreErrorKind::Credentials, "nobody is logged in");
-    assert_eq!(server.seen(), [""; 0]);
+    check(&error, StoreErrorKind::Credentials, "not logged in");
+    assert_eq!(server.take_requests(), [""; 0]);
 }
 
 #[tokio::test]
-async fn nobody_listens() {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    let address = listener.local_addr().expect("an address");
+async fn closed_port_is_unavailable() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+    let address = listener.local_addr().expect("a listener has an address");
     drop(listener);
     let store = store_at(address, BUCKET, "", Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test")).await;
-    let error = store.get("a").await.expect_err("nobody listens");
+    let error = store.get("a").await.expect_err("closed port");
     check(&error, StoreErrorKind::Unavailable, "refused");
     assert!(error.hint().is_some_and(|hint| hint.contains("network")));
 }
@@ -244,7 +244,7 @@ async fn dropped_upload_is_aborted() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
-    aborted.await.expect("nothing of the upload is left");
+    aborted.await.expect("the upload is aborted");
     assert_eq!(store.list("", None).await.expect("list"), []);
 }
 
@@ -261,5 +261,5 @@ fn check(error: &StoreError, kind: StoreErrorKind, cause: &str) {
     assert_error(error, kind, &[BUCKET.trim_start_matches("a-")]);
     let causes: Vec<_> =
         std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string).collect();
-    assert!(causes.iter().any(|text| text.contains(cause)), "{causes:?} say `{cause}`");
+    assert!(causes.iter().any(|text| text.contains(cause)), "`{cause}` is not in {causes:?}");
 }

@@ -1,13 +1,13 @@
-//! Path of a user to AWS: `cargo new`, a function, `cargo run` on this machine, `cargo knot deploy`, and `cargo run`
-//! again. The image is pushed to a real registry and its containers run in a real engine; moto stands in for the rest
-//! of AWS.
+//! Walkthrough of a user on AWS: `cargo new`, a function, `cargo run` on this machine, `cargo knot deploy`, and
+//! `cargo run` again. The image is pushed to a real registry and its containers run in a real engine; moto simulates
+//! the rest of AWS.
 
 use std::process::{Command, Output};
 
 use cloudknot_tests::counterparts::{Docker, Registry, run};
 use cloudknot_tests::moto::{Moto, environment, python};
 use cloudknot_tests::recorder::Recorder;
-use cloudknot_tests::walk::{Walk, cargo, succeed, target};
+use cloudknot_tests::walk::{UserCrate, cargo, succeed, target};
 use cloudknot_tests::workspaces::cargo_knot;
 
 use crate::account::SERVICE_ROLE;
@@ -37,7 +37,7 @@ async fn main() -> cloudknot::Result<()> {
 "#;
 
 #[test]
-fn from_cargo_new_to_results_of_aws_batch() {
+fn new_user_gets_results_from_aws_batch() {
     let Some(docker) = Docker::get() else { return };
     let Some(registry) = Registry::start() else { return };
     let logins = tempfile::tempdir().unwrap();
@@ -47,21 +47,21 @@ fn from_cargo_new_to_results_of_aws_batch() {
     let Some(moto) = Moto::start_with_docker(&docker, logins.path()) else { return };
     let recorder = Recorder::before(&moto.url());
     let machine = tempfile::tempdir().unwrap();
-    let walk = Walk::new("roots");
-    walk.write("src/main.rs", PROGRAM);
+    let user_crate = UserCrate::new("roots");
+    user_crate.write("src/main.rs", PROGRAM);
     let aws = |command: &mut Command| {
         command.envs(environment(&recorder.url())).env("CLOUDKNOT_CONFIG", machine.path().join("config.toml"));
         command.env("CLOUDKNOT_REGISTRY", registry.host()).env("USER", "ada").env_remove("CLOUDKNOT_HOME");
     };
     let program = |arguments: &[&str]| -> Output {
-        let mut command = cargo(&walk.folder());
+        let mut command = cargo(&user_crate.folder());
         aws(command.args(["run", "--quiet", "--offline", "--"]).args(arguments));
         succeed(&mut command)
     };
     let expected = "1\n2\nreturned an error: -1 has no root\n3\n";
-    let here = program(&[]);
-    assert_eq!(String::from_utf8_lossy(&here.stdout), expected);
-    assert!(String::from_utf8_lossy(&here.stderr).contains("root over 4 inputs on this machine"), "{here:?}");
+    let local = program(&[]);
+    assert_eq!(String::from_utf8_lossy(&local.stdout), expected);
+    assert!(String::from_utf8_lossy(&local.stderr).contains("root over 4 inputs on this machine"), "{local:?}");
 
     let mut role = Command::new(python().expect("moto is installed"));
     let role = run(role.args(["-c", SERVICE_ROLE]).envs(environment(&moto.url())));
@@ -76,29 +76,35 @@ fn from_cargo_new_to_results_of_aws_batch() {
     {
         deploy.args(["--env", &format!("{name}={value}")]);
     }
-    aws(deploy.current_dir(walk.folder()));
+    aws(deploy.current_dir(user_crate.folder()));
     succeed(&mut deploy);
 
-    let there = program(&[]);
-    let stderr = String::from_utf8_lossy(&there.stderr).into_owned();
-    assert_eq!(String::from_utf8_lossy(&there.stdout), expected, "{stderr}");
+    let remote = program(&[]);
+    let stderr = String::from_utf8_lossy(&remote.stderr).into_owned();
+    assert_eq!(String::from_utf8_lossy(&remote.stdout), expected, "{stderr}");
     assert!(stderr.contains("root over 4 inputs on AWS Batch, 4 jobs of the Knot `roots`"), "{stderr}");
-    let id =
-        stderr.lines().find_map(|line| line.strip_prefix("id ")).expect("the program tells the run's id").to_owned();
-    // In a folder that knows only the Knot's name.
-    std::fs::remove_dir_all(walk.folder().join(".cloudknot")).unwrap();
+    let id = stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("id "))
+        .expect("the program prints the ID of the run")
+        .to_owned();
+    // In a folder without a note of the Knot.
+    std::fs::remove_dir_all(user_crate.folder().join(".cloudknot")).unwrap();
     let mut use_it = Command::new(cargo_knot());
-    aws(use_it.args(["knot", "use", "roots"]).current_dir(walk.folder()));
+    aws(use_it.args(["knot", "use", "roots"]).current_dir(user_crate.folder()));
     succeed(&mut use_it);
-    let note = std::fs::read_to_string(walk.folder().join(".cloudknot/knot.json")).unwrap();
-    assert!(note.contains("fingerprint"), "types are compared before anything is sent, from there as well: {note}");
+    let note = std::fs::read_to_string(user_crate.folder().join(".cloudknot/knot.json")).unwrap();
+    assert!(note.contains("fingerprint"), "the note has the types, which are compared before anything is sent: {note}");
     let again = program(&[&id]);
     assert_eq!(String::from_utf8_lossy(&again.stdout), expected);
     recorder.validate();
 
     let mut clobber = Command::new(cargo_knot());
-    aws(clobber.args(["knot", "clobber", "--pars"]).current_dir(walk.folder()));
+    aws(clobber.args(["knot", "clobber", "--pars"]).current_dir(user_crate.folder()));
     succeed(&mut clobber);
     let local = program(&[]);
-    assert!(String::from_utf8_lossy(&local.stderr).contains("on this machine"), "its note is gone as well: {local:?}");
+    assert!(
+        String::from_utf8_lossy(&local.stderr).contains("on this machine"),
+        "the note is deleted as well: {local:?}"
+    );
 }

@@ -1,4 +1,5 @@
-//! Tests of `DockerImage` from code, and of what requires a Docker engine: loading, a base of the user's, clobber.
+//! Tests of `DockerImage` from code, and of operations that require a Docker engine: loading, the user's base image,
+//! clobber.
 
 use std::error::Error as _;
 use std::fs;
@@ -17,7 +18,7 @@ fn login() -> Login {
     Login::password(Registry::USER, Registry::PASSWORD)
 }
 
-/// Returns a folder with the worker in it, as a build leaves it.
+/// Returns a folder with the worker, as after a build.
 fn built() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("worker"), worker()).unwrap();
@@ -29,7 +30,7 @@ async fn engine(docker: &Docker) -> Engine {
 }
 
 #[tokio::test]
-async fn from_a_file_to_a_registry_and_away() {
+async fn image_is_built_pushed_and_deleted() {
     let Some(registry) = Registry::start() else { return };
     let folder = built();
     let builder = DockerImage::builder("lab/probe", folder.path().join("worker"));
@@ -55,7 +56,7 @@ async fn from_a_file_to_a_registry_and_away() {
     assert_eq!(registry.requests("PUT /v2/lab/probe/manifests").len(), 2);
     image.clobber().await.unwrap();
     assert_eq!(registry.requests("DELETE ").len(), 1);
-    // Nothing is left to be removed.
+    // A second clobber deletes nothing.
     image.clobber().await.unwrap();
     assert_eq!(registry.requests("DELETE ").len(), 1);
 }
@@ -81,7 +82,7 @@ async fn errors_have_the_kind_of_their_module() {
 }
 
 #[test]
-fn docker_loads_the_tar() {
+fn docker_loads_the_saved_image() {
     let Some(docker) = Docker::get() else { return };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image.tar");
@@ -97,7 +98,7 @@ fn docker_loads_the_tar() {
 }
 
 #[tokio::test]
-async fn an_image_is_loaded_and_removed() {
+async fn engine_loads_tags_and_removes_an_image() {
     let Some(docker) = Docker::get() else { return };
     let engine = engine(&docker).await;
     let image = Image::assemble(worker(), &ImageOptions::new("probe", "1.2.3")).unwrap();
@@ -121,12 +122,12 @@ async fn an_image_is_loaded_and_removed() {
 }
 
 #[tokio::test]
-async fn it_is_loaded_into_the_engine_of_this_machine_and_clobbered() {
+async fn image_is_loaded_into_the_default_engine_and_clobbered() {
     let Some(docker) = Docker::get() else { return };
-    // The environment determines the engine, and that of a process is set when it starts.
+    // The environment determines the engine, and the environment of a process is set when the process starts.
     if let Some(host) = docker.host().filter(|host| std::env::var("DOCKER_HOST").ok().as_deref() != Some(*host)) {
         let mut again = Command::new(std::env::current_exe().unwrap());
-        again.args(["--exact", "docker_image::it_is_loaded_into_the_engine_of_this_machine_and_clobbered"]);
+        again.args(["--exact", "docker_image::image_is_loaded_into_the_default_engine_and_clobbered"]);
         assert!(run(again.env("DOCKER_HOST", host)).contains("1 passed"));
         return;
     }
@@ -137,7 +138,7 @@ async fn it_is_loaded_into_the_engine_of_this_machine_and_clobbered() {
     let stdout = run(docker.command().args(["run", "--rm", "--network", "none", "cloudknot-tests/loaded:two"]));
     assert!(stdout.contains("uid 65532"), "{stdout}");
 
-    // Another image has taken over one of the names since.
+    // Since then, another image has one of the names.
     let mut other = builder().tag("two").label("another", "one").build().await.unwrap();
     other.load().await.unwrap();
     image.clobber().await.unwrap();
@@ -165,12 +166,12 @@ fn context() -> TempDir {
     write("data/base.txt", "from the base");
     write("data/secret.key", "secret");
     write("data/kept/secret.key", "not so secret");
-    write(".dockerignore", "# what stays here\n**/*.key\n!data/kept/*.key\n");
+    write(".dockerignore", "# not sent to the engine\n**/*.key\n!data/kept/*.key\n");
     folder
 }
 
 #[tokio::test]
-async fn a_dockerfile_is_what_the_worker_stands_on() {
+async fn dockerfile_is_the_base_of_the_worker() {
     let (Some(docker), Some(registry)) = (Docker::get(), Registry::start()) else { return };
     let engine = engine(&docker).await;
     let folder = context();
@@ -182,7 +183,7 @@ async fn a_dockerfile_is_what_the_worker_stands_on() {
     assert_eq!(image.worker_bytes(), worker().len() as u64);
     assert_eq!(image.labels()["from"], "base");
     assert_eq!(image.labels()["cloudknot.functions"], "probe::f");
-    // The worker's layer is identical to the one without a base.
+    // The worker's layer is identical to that of an image without a base.
     let alone = Image::assemble(worker(), &options).unwrap();
     assert_eq!(image.layers().last(), alone.layers().last());
     // A second build from the engine's cache gives the same image.
@@ -202,14 +203,14 @@ async fn a_dockerfile_is_what_the_worker_stands_on() {
     assert!(!Path::exists(&copied.join("secret.key")));
     engine.remove(&name).await.unwrap();
 
-    // The registry, which checks every digest, accepts it. The second time, nothing is sent.
+    // The registry, which checks every digest, accepts the image. The second time, nothing is sent.
     let repository = Repository::new(&format!("{}/lab/based", registry.host())).unwrap().login(login());
     assert!(repository.push(&image, &["one"]).await.unwrap().sent_bytes > 0);
     assert_eq!(repository.push(&image, &["one", "two"]).await.unwrap().sent_bytes, 0);
 }
 
 #[tokio::test]
-async fn an_image_of_the_engine_is_what_the_worker_stands_on() {
+async fn engine_image_is_the_base_of_the_worker() {
     let Some(docker) = Docker::get() else { return };
     let engine = engine(&docker).await;
     let folder = context();
@@ -221,17 +222,17 @@ async fn an_image_of_the_engine_is_what_the_worker_stands_on() {
     run(&mut build);
     let options = ImageOptions::new("probe", "1.2.3");
     let image = engine.assemble(&Base::Image(name.to_owned()), worker(), &options).await.unwrap();
-    let ours = "cloudknot-tests/on-base:latest".to_owned();
-    engine.load(&image, std::slice::from_ref(&ours)).await.unwrap();
-    let stdout = run(docker.command().args(["run", "--rm", "--network", "none", &ours]));
+    let derived = "cloudknot-tests/on-base:latest".to_owned();
+    engine.load(&image, std::slice::from_ref(&derived)).await.unwrap();
+    let stdout = run(docker.command().args(["run", "--rm", "--network", "none", &derived]));
     // The base has its own unprivileged user and its own folder.
     assert!(stdout.contains("uid 1000") && stdout.contains("folder /kept"), "{stdout}");
-    engine.remove(&ours).await.unwrap();
+    engine.remove(&derived).await.unwrap();
     engine.remove(name).await.unwrap();
 }
 
 #[tokio::test]
-async fn missing_base_image() {
+async fn missing_base_image_is_reported() {
     let Some(docker) = Docker::get() else { return };
     let engine = engine(&docker).await;
     let options = ImageOptions::new("probe", "1.2.3");
@@ -276,14 +277,14 @@ async fn private_base_image_uses_stored_login() {
     fs::write(logins.path().join("config.json"), config).unwrap();
     let image = engine.assemble(&built, worker(), &options).await.unwrap();
     assert_eq!((image.labels()["from"].as_str(), image.labels()["more"].as_str()), ("base", "yes"));
-    // Removed, so that it has to be pulled again.
+    // Removed, so that the image has to be pulled again.
     assert!(engine.remove(&format!("{host}/lab/behind:one")).await.unwrap());
     assert_eq!(engine.assemble(&pulled, worker(), &options).await.unwrap().labels()["from"], "base");
     engine.remove(&format!("{host}/lab/behind:one")).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_dockerfile_for_another_builder() {
+async fn buildkit_dockerfile_has_a_hint() {
     let Some(docker) = Docker::get() else { return };
     let folder = tempfile::tempdir().unwrap();
     let dockerfile = folder.path().join("Dockerfile");
@@ -296,7 +297,7 @@ async fn a_dockerfile_for_another_builder() {
 }
 
 #[tokio::test]
-async fn a_base_without_the_c_library_of_the_worker() {
+async fn base_without_the_c_library_is_refused() {
     let Some(docker) = Docker::get() else { return };
     let engine = engine(&docker).await;
     let folder = context();
@@ -311,7 +312,7 @@ async fn a_base_without_the_c_library_of_the_worker() {
 }
 
 #[tokio::test]
-async fn no_engine() {
+async fn missing_engine_has_a_hint() {
     let error = Engine::connect_to(Some("unix:///no/such/socket")).await.unwrap_err();
     assert!(error.is_no_engine());
     assert_eq!(error.to_string(), "cannot reach a Docker engine");
@@ -319,7 +320,7 @@ async fn no_engine() {
 }
 
 #[test]
-fn logins_keep_their_secret() {
+fn debug_output_hides_login_secrets() {
     let shown = format!("{:?} {:?}", Login::password("AWS", "s3cret"), Login::token("t0ken"));
     assert_eq!(shown, "Login(password of `AWS`) Login(token)");
     assert_eq!(Repository::new("a/B").unwrap_err().kind(), RegistryErrorKind::Name);

@@ -13,7 +13,7 @@ mod failures;
 mod maps;
 
 use cloudknot_tests::counterparts::Docker;
-use cloudknot_tests::trial::{Elsewhere, Jobs, Trial};
+use cloudknot_tests::trial::{Jobs, RemoteEnv, Trial};
 use cloudknot_tests::workspaces::trial_image;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_trial");
@@ -22,7 +22,7 @@ fn trial() -> Option<Trial> {
     let docker = Docker::get()?;
     let mut env = vec![("CLOUDKNOT_BACKEND".to_owned(), "docker".to_owned())];
     env.extend(docker.host().map(|host| ("DOCKER_HOST".to_owned(), host.to_owned())));
-    let trial = Trial::new(PROGRAM).on(Elsewhere {
+    let trial = Trial::new(PROGRAM).on(RemoteEnv {
         env,
         home: "/cloudknot".into(),
         jobs: Jobs::Containers(docker, "label=cloudknot.run={run}".into()),
@@ -31,6 +31,6 @@ fn trial() -> Option<Trial> {
         end: None,
     });
     std::fs::create_dir_all(trial.home()).expect("the folder of the test can be written");
-    std::fs::copy(trial_image(), trial.home().join("image.json")).expect("the note is there");
+    std::fs::copy(trial_image(), trial.home().join("image.json")).expect("the note of the trial's image exists");
     Some(trial)
 }

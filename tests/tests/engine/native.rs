@@ -33,11 +33,11 @@ impl OnDocker {
     fn with_lapack() -> Option<Self> {
         let on = Self::new()?;
         if !links("lapack") {
-            skipped("what is linked with LAPACK", "there is no liblapack.so; Debian's libopenblas-dev has it");
+            skipped("tests that link LAPACK", "liblapack.so is not installed; Debian's libopenblas-dev has it");
             return None;
         }
         if newer_than_the_base() {
-            skipped("what stands on Debian 12", "this machine's C library, which workers are linked with, is newer");
+            skipped("tests that need Debian 12", "this machine's C library, which workers are linked with, is newer");
             return None;
         }
         debian::provide(&on.docker, PACKAGES, Path::new(env!("CARGO_TARGET_TMPDIR"))).then_some(on)
@@ -63,7 +63,7 @@ impl OnDocker {
     fn built(&self, arguments: &[&str]) -> Value {
         let output = self.build(arguments).output().expect("the command starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("the command writes JSON")
+        serde_json::from_slice(&output.stdout).expect("the command prints JSON")
     }
 
     /// Runs an example in containers of that image, and returns its output.
@@ -94,10 +94,10 @@ fn links(library: &str) -> bool {
 }
 
 #[test]
-fn a_library_of_the_base_image_is_what_the_worker_runs_with() {
+fn worker_uses_the_library_of_its_base_image() {
     let Some(on) = OnDocker::with_lapack() else { return };
     let built = on.built(&["-p", "oscillator_levels"]);
-    // The layers are Debian, what the Dockerfile installs, and the worker.
+    // The layers are Debian, the packages of the Dockerfile, and the worker.
     assert_eq!(built["layers"].as_array().map(Vec::len), Some(3), "{built}");
     let printed = on.printed("oscillator_levels");
     let lowest: Vec<&str> = printed.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
@@ -107,7 +107,7 @@ fn a_library_of_the_base_image_is_what_the_worker_runs_with() {
 }
 
 #[test]
-fn a_library_that_is_linked_statically_needs_no_base() {
+fn static_library_needs_no_base_image() {
     let Some(on) = OnDocker::new() else { return };
     let built = on.built(&["-p", "graph_bisection"]);
     assert_eq!(built["layers"].as_array().map(Vec::len), Some(1), "{built}");
@@ -117,7 +117,7 @@ fn a_library_that_is_linked_statically_needs_no_base() {
 }
 
 #[test]
-fn a_base_without_the_library_is_refused_and_the_library_named() {
+fn base_image_without_the_library_is_refused() {
     let Some(on) = OnDocker::with_lapack() else { return };
     let output = on.build(&["-p", "oscillator_levels", "--base-image", debian::IMAGE]).output();
     let output = output.expect("the command starts");

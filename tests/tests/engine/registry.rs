@@ -1,4 +1,4 @@
-//! Tests of pushes to a real registry: what is sent, what is not, and the effect of faults.
+//! Tests of pushes to a real registry: the blobs that are sent, the blobs that are not, and the effect of faults.
 
 use std::error::Error;
 use std::fs;
@@ -21,7 +21,7 @@ fn login() -> Login {
     Login::password(Registry::USER, Registry::PASSWORD)
 }
 
-/// Returns a repository on this host, logged in to, and the events of everything that is done with it.
+/// Returns a repository on this host with a login, and the events that its operations report.
 fn repository(host: &str) -> (Repository, Arc<Mutex<Vec<String>>>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let log = events.clone();
@@ -32,7 +32,7 @@ fn repository(host: &str) -> (Repository, Arc<Mutex<Vec<String>>>) {
             Progress::Sending { sent, bytes, .. } if sent == bytes => "sending all".to_owned(),
             Progress::Sending { .. } => "sending".to_owned(),
             Progress::Sent { .. } => "sent".to_owned(),
-            Progress::Retrying { reason, .. } => format!("again: {reason}"),
+            Progress::Retrying { reason, .. } => format!("retrying: {reason}"),
             Progress::Tagged { tag } => format!("tagged {tag}"),
             other => format!("{other:?}"),
         };
@@ -47,7 +47,7 @@ fn outline(events: &Mutex<Vec<String>>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn only_what_is_lacking_is_sent() {
+async fn only_missing_blobs_are_sent() {
     let Some(registry) = Registry::start() else { return };
     let image = image();
     let blobs: u64 = image.compressed_bytes() - image.manifest().len() as u64;
@@ -61,16 +61,16 @@ async fn only_what_is_lacking_is_sent() {
     assert_eq!(registry.requests("POST ").len(), 2);
 
     // The same image again: one query, and not a byte is sent.
-    let written = || ["POST ", "PUT ", "PATCH "].map(|verb| registry.requests(verb).len());
-    let before = written();
+    let writes = || ["POST ", "PUT ", "PATCH "].map(|verb| registry.requests(verb).len());
+    let before = writes();
     let again = repository.push(&image, &["one"]).await.unwrap();
     assert_eq!(again.sent_bytes, 0);
-    assert_eq!(written(), before);
+    assert_eq!(writes(), before);
 
-    // Another tag: only the manifest is sent, which is what a tag names.
+    // Another tag: only the manifest is sent, because a tag names a manifest.
     let tagged = repository.push(&image, &["one", "two"]).await.unwrap();
     assert_eq!(tagged.sent_bytes, 0);
-    assert_eq!(written(), [before[0], before[1] + 1, before[2]]);
+    assert_eq!(writes(), [before[0], before[1] + 1, before[2]]);
 
     // Another label: another configuration over the same layer.
     let other = Image::assemble(worker(), &ImageOptions::new("probe", "1.2.4")).unwrap();
@@ -79,9 +79,9 @@ async fn only_what_is_lacking_is_sent() {
 }
 
 #[tokio::test]
-async fn over_tls_a_private_authority_has_to_be_named() {
+async fn private_authority_must_be_configured() {
     let Some(address) = own_address() else {
-        return skipped("a registry over TLS", "this machine has no address but its loopback");
+        return skipped("a registry over TLS", "this machine has only a loopback address");
     };
     let Some(authority) = Authority::new(address) else { return };
     let Some(registry) = Registry::start_tls(address, &authority) else { return };
@@ -90,7 +90,7 @@ async fn over_tls_a_private_authority_has_to_be_named() {
     let refused = repository.push(&image(), &["one"]).await.unwrap_err();
     assert_eq!(refused.kind(), RegistryErrorKind::Untrusted, "{refused:?}");
     assert!(refused.hint().unwrap().contains("`ca-bundle`"), "{refused:?}");
-    assert_eq!(outline(&events), [""; 0], "what will not change is not tried again");
+    assert_eq!(outline(&events), [""; 0], "permanent errors are not retried");
 
     let trusting = repository.ca_bundle(authority.ca());
     let pushed = trusting.push(&image(), &["one"]).await.unwrap();
@@ -99,7 +99,7 @@ async fn over_tls_a_private_authority_has_to_be_named() {
 }
 
 #[tokio::test]
-async fn without_a_tag_the_digest_gives_one() {
+async fn default_tag_is_derived_from_the_digest() {
     let Some(registry) = Registry::start() else { return };
     let image = image();
     let (repository, _) = repository(&registry.host());
@@ -108,10 +108,10 @@ async fn without_a_tag_the_digest_gives_one() {
 }
 
 #[tokio::test]
-async fn skopeo_sees_what_was_pushed() {
+async fn skopeo_reads_the_pushed_image() {
     let Some(registry) = Registry::start() else { return };
     if !has("skopeo") {
-        return skipped("what needs skopeo", "it is not installed");
+        return skipped("tests that need skopeo", "skopeo is not installed");
     }
     let image = image();
     let pushed = repository(&registry.host()).0.push(&image, &["one"]).await.unwrap();
@@ -130,7 +130,7 @@ async fn skopeo_sees_what_was_pushed() {
 }
 
 #[tokio::test]
-async fn docker_pulls_it_and_runs_it_without_any_right() {
+async fn docker_runs_the_pushed_image_without_privileges() {
     let (Some(registry), Some(docker)) = (Registry::start(), Docker::get()) else { return };
     let pushed = repository(&registry.host()).0.push(&image(), &["one"]).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -166,7 +166,7 @@ async fn docker_pulls_it_and_runs_it_without_any_right() {
 }
 
 #[tokio::test]
-async fn a_stored_login_is_used() {
+async fn stored_login_is_used() {
     let Some(registry) = Registry::start() else { return };
     let folder = tempfile::tempdir().unwrap();
     let repository = || {
@@ -215,7 +215,7 @@ async fn a_stored_login_is_used() {
 }
 
 #[tokio::test]
-async fn login_errors_are_distinguished() {
+async fn refusals_have_distinct_kinds() {
     let Some(registry) = Registry::start() else { return };
     let image = image();
     let host = registry.host();
@@ -231,16 +231,16 @@ async fn login_errors_are_distinguished() {
     assert_eq!(wrong.hint().unwrap(), "check the user and the password or token; tokens expire");
     assert!(!format!("{wrong:?}").contains("guess"), "{wrong:?}");
 
-    let nobody = push(Login::anonymous(), "one").await;
-    assert_eq!(nobody.kind(), RegistryErrorKind::Login);
-    assert!(nobody.hint().unwrap().contains("docker login"));
+    let anonymous = push(Login::anonymous(), "one").await;
+    assert_eq!(anonymous.kind(), RegistryErrorKind::Login);
+    assert!(anonymous.hint().unwrap().contains("docker login"));
 
     let tag = push(login(), "no spaces").await;
     assert_eq!(tag.kind(), RegistryErrorKind::Name);
 }
 
 #[tokio::test]
-async fn unreachable_registry_is_an_error() {
+async fn unreachable_registry_is_reported() {
     let image = image();
     let push = async |name: &str| {
         let repository = Repository::new(name).unwrap().login(Login::anonymous()).attempts(2);
@@ -257,7 +257,7 @@ async fn unreachable_registry_is_an_error() {
 }
 
 #[test]
-fn invalid_names() {
+fn invalid_names_are_refused() {
     let check = |name: &str, cause: &str| {
         let error = Repository::new(name).unwrap_err();
         assert_eq!(error.kind(), RegistryErrorKind::Name);
@@ -273,24 +273,24 @@ fn invalid_names() {
 }
 
 #[tokio::test]
-async fn lost_connection_is_reopened() {
+async fn connection_lost_in_a_layer_is_retried() {
     let Some(registry) = Registry::start() else { return };
     let image = image();
     let proxy = Proxy::before(registry.host(), Fault::Cut { after: 200_000, times: 1 });
     let (repository, events) = repository(&proxy.host());
     let pushed = repository.push(&image, &["one"]).await.unwrap();
-    assert_eq!(proxy.left(), 0);
+    assert_eq!(proxy.remaining_faults(), 0);
     let outline = outline(&events);
-    assert!(outline[0].starts_with("again: the connection failed"), "{outline:?}");
+    assert!(outline[0].starts_with("retrying: the connection failed"), "{outline:?}");
     assert_eq!(outline[1..], ["sent", "sent", "tagged one"]);
-    // Everything has arrived in the repository itself, not only according to the proxy.
+    // The repository itself has everything, not only according to the proxy.
     let direct = Repository::new(&format!("{}/lab/probe", registry.host())).unwrap().login(login());
     assert_eq!(direct.push(&image, &["one"]).await.unwrap().sent_bytes, 0);
     assert_eq!(pushed.sent_bytes, image.compressed_bytes() - image.manifest().len() as u64);
 }
 
 #[tokio::test]
-async fn a_connection_that_is_always_lost_is_given_up() {
+async fn retries_end_when_every_connection_is_lost() {
     let Some(registry) = Registry::start() else { return };
     let proxy = Proxy::before(registry.host(), Fault::Cut { after: 200_000, times: 100 });
     let (repository, events) = repository(&proxy.host());
@@ -299,7 +299,7 @@ async fn a_connection_that_is_always_lost_is_given_up() {
     assert_eq!(error.kind(), RegistryErrorKind::Connection);
     let (layer, _) = image.layers().next().unwrap();
     assert_eq!(error.to_string(), format!("cannot send `{layer}` to `{}/lab/probe`", proxy.host()));
-    assert_eq!(proxy.left(), 97);
+    assert_eq!(proxy.remaining_faults(), 97);
     assert_eq!(outline(&events).len(), 2, "{:?}", outline(&events));
 }
 
@@ -314,38 +314,38 @@ async fn busy_registry_is_retried() {
         let image = Image::assemble(worker(), &ImageOptions::new("probe", version)).unwrap();
         let tag = &status[..3];
         repository.push(&image, &[tag]).await.unwrap();
-        assert_eq!(proxy.left(), 0, "{to}{status}");
-        let again: Vec<String> = outline(&events).into_iter().filter(|event| event.starts_with("again")).collect();
-        assert_eq!(again, vec![format!("again: {reason}"); 2], "{to}{status}");
+        assert_eq!(proxy.remaining_faults(), 0, "{to}{status}");
+        let retries: Vec<String> = outline(&events).into_iter().filter(|event| event.starts_with("retrying")).collect();
+        assert_eq!(retries, vec![format!("retrying: {reason}"); 2], "{to}{status}");
     };
-    let many = "the registry received too many requests (status 429)";
-    let down = "the registry is temporarily unavailable (status 503)";
-    check("POST ", "429 Too Many Requests", many).await;
-    check("POST ", "503 Service Unavailable", down).await;
-    check("HEAD /v2/lab/probe/blobs", "429 Too Many Requests", many).await;
-    check("PUT /v2/lab/probe/manifests", "503 Service Unavailable", down).await;
+    let too_many = "the registry received too many requests (status 429)";
+    let unavailable = "the registry is temporarily unavailable (status 503)";
+    check("POST ", "429 Too Many Requests", too_many).await;
+    check("POST ", "503 Service Unavailable", unavailable).await;
+    check("HEAD /v2/lab/probe/blobs", "429 Too Many Requests", too_many).await;
+    check("PUT /v2/lab/probe/manifests", "503 Service Unavailable", unavailable).await;
 }
 
 #[tokio::test]
-async fn a_registry_that_stays_busy_is_given_up() {
+async fn retries_end_when_the_registry_stays_busy() {
     let Some(registry) = Registry::start() else { return };
     let fault = Fault::Answer { to: "POST ", status: "503 Service Unavailable", times: 100 };
     let proxy = Proxy::before(registry.host(), fault);
     let (repository, _) = repository(&proxy.host());
     let error = repository.attempts(2).push(&image(), &["one"]).await.unwrap_err();
     assert_eq!(error.kind(), RegistryErrorKind::Busy);
-    assert_eq!(proxy.left(), 98);
+    assert_eq!(proxy.remaining_faults(), 98);
     assert_eq!(error.hint().unwrap(), "try again later; uploaded layers are kept");
 }
 
 #[tokio::test]
-async fn a_refusal_is_not_tried_again() {
+async fn refusal_is_not_retried() {
     let Some(registry) = Registry::start() else { return };
     let proxy = Proxy::before(registry.host(), Fault::Answer { to: "POST ", status: "403 Forbidden", times: 100 });
     let (repository, _) = repository(&proxy.host());
     let error = repository.push(&image(), &["one"]).await.unwrap_err();
     assert_eq!(error.kind(), RegistryErrorKind::NotPermitted);
-    assert_eq!(proxy.left(), 99);
+    assert_eq!(proxy.remaining_faults(), 99);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! Worker in its image as a scheduler starts it: `FROM scratch`, with as few privileges as a container can have, over a
-//! folder and over S3. The host side takes no part: the run's record is created here, from the contract.
+//! folder and over S3. No host is involved: these tests create the run's record from the contract.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -22,9 +22,9 @@ use serde_json::json;
 
 /// Path of the worker.
 static WORKER: LazyLock<String> = LazyLock::new(|| {
-    let note = std::fs::read(trial_image()).expect("the note is there");
+    let note = std::fs::read(trial_image()).expect("the note of the trial's image exists");
     let note: serde_json::Value = serde_json::from_slice(&note).expect("the note is JSON");
-    note["worker"].as_str().expect("the note names the worker").to_owned()
+    note["worker"].as_str().expect("the note has the path of the worker").to_owned()
 });
 
 async fn recorded(store: &dyn Store, at: StoreAt, inputs: &[Behavior]) -> Recorded {
@@ -32,13 +32,13 @@ async fn recorded(store: &dyn Store, at: StoreAt, inputs: &[Behavior]) -> Record
     Recorded::new(store, at, &types, "a-run", inputs).await
 }
 
-/// Returns the option that passes its task to a container.
+/// Returns the environment variable that passes the task to a container.
 fn env_of(recorded: &Recorded) -> String {
     let (name, value) = recorded.env();
     format!("{name}={value}")
 }
 
-/// Runs a container without privileges: its root is read-only, it has no capabilities, and its user is nobody.
+/// Runs a container without privileges: its root is read-only, it has no capabilities, and its user is unprivileged.
 fn container(docker: &Docker, options: &[&str], image: &str) -> Output {
     let mut command = docker.command();
     command.args(["run", "--rm", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
@@ -53,9 +53,9 @@ fn container_on(docker: &Docker, url: &str, recorded: &Recorded, image: &str) ->
 }
 
 /// Like [`container`], with access to this S3 server, and the credentials in these variables.
-fn container_as(who: &[String], docker: &Docker, url: &str, recorded: &Recorded, image: &str) -> Output {
+fn container_as(credentials: &[String], docker: &Docker, url: &str, recorded: &Recorded, image: &str) -> Output {
     let at = [env_of(recorded), format!("AWS_ENDPOINT_URL={url}"), "AWS_REGION=eu-central-1".into()];
-    let env = [&at, who].concat();
+    let env = [&at, credentials].concat();
     let env = env.iter().flat_map(|env| ["--env", env]);
     container(docker, &["--network", "host"].into_iter().chain(env).collect::<Vec<_>>(), image)
 }
@@ -68,7 +68,7 @@ fn image(name: &str) -> DockerImageBuilder {
     DockerImage::builder(format!("cloudknot-tests/{name}"), &*WORKER)
 }
 
-/// Image that the engine has for as long as this lives.
+/// Image that the engine has until this value is dropped.
 struct Loaded {
     name: String,
     docker: Arc<Docker>,
@@ -100,65 +100,65 @@ fn doubled() -> Vec<u64> {
 }
 
 #[test]
-fn over_s3_it_compiles_without_a_warning() {
+fn s3_worker_compiles_without_warnings() {
     let home = tempfile::tempdir().unwrap();
     no_warnings(&build_trial_image(home.path()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_a_folder_with_no_network_and_no_rights() {
+async fn folder_store_without_network_or_privileges() {
     let Some(docker) = Docker::get() else { return };
     let image = Loaded::new(&docker, image("folder")).await;
     let folder = tempfile::tempdir().expect("a temporary folder can be created");
     let store = DirStore::new(folder.path());
     let recorded = recorded(&store, StoreAt::Folder("/runs".into()), &doubles()).await;
-    // Only its owner may access the folder, and the container runs as another user.
-    open_to_all(folder.path());
+    // Only its owner may access a temporary folder, and the container runs as another user.
+    make_accessible(folder.path());
     let volume = format!("{}:/runs", folder.path().display());
     let env = env_of(&recorded);
     check_done(&container(&docker, &["--network", "none", "--volume", &volume, "--env", &env], &image.name));
     assert_eq!(recorded.values::<u64>(&store).await, doubled());
 }
 
-fn open_to_all(folder: &Path) {
+fn make_accessible(folder: &Path) {
     for entry in std::fs::read_dir(folder).expect("the folder can be read").flatten() {
         if entry.path().is_dir() {
-            open_to_all(&entry.path());
+            make_accessible(&entry.path());
         }
     }
     let permissions = std::fs::Permissions::from_mode(0o777);
-    std::fs::set_permissions(folder, permissions).expect("the folder is ours");
+    std::fs::set_permissions(folder, permissions).expect("the test owns the folder");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_s3_with_one_get_and_one_put() {
+async fn s3_store_uses_one_get_and_one_put() {
     let Some(docker) = Docker::get() else { return };
     let image = Loaded::new(&docker, image("s3")).await;
     let server = S3Server::start().await;
     let url = format!("http://{}", server.address());
-    let mut of_two_sizes = doubles();
-    of_two_sizes[3] = Behavior::Sleep(1, 6);
+    let mut two_sizes = doubles();
+    two_sizes[3] = Behavior::Sleep(1, 6);
     for (prefix, inputs, requests) in
-        [("one", doubles(), ["GET", "PUT"].as_slice()), ("two", of_two_sizes, &["GET", "GET", "PUT"])]
+        [("one", doubles(), ["GET", "PUT"].as_slice()), ("two", two_sizes, &["GET", "GET", "PUT"])]
     {
         let store = server.store(prefix).await;
         let at = StoreAt::S3 { bucket: BUCKET.into(), prefix: prefix.into() };
         let recorded = recorded(&store, at, &inputs).await;
-        server.seen();
+        server.take_requests();
         check_done(&container_on(&docker, &url, &recorded, &image.name));
-        let seen = server.seen();
-        let methods: Vec<_> = seen.iter().filter_map(|request| request.split(' ').next()).collect();
-        assert_eq!(methods, requests, "{seen:?}");
+        let sent = server.take_requests();
+        let methods: Vec<_> = sent.iter().filter_map(|request| request.split(' ').next()).collect();
+        assert_eq!(methods, requests, "{sent:?}");
         assert_eq!(recorded.values::<u64>(&store).await, doubled());
     }
 }
 
-/// Serves what ECS offers to the containers of a task: the credentials of its role, for requests with the token.
-fn role_of_the_task() -> (String, JoinHandle<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+/// Serves the credentials of a task's role, as ECS does for the containers of the task.
+fn serve_task_role() -> (String, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let url = format!("http://{}/role", listener.local_addr().expect("a listener has an address"));
     let serve = move || {
-        let (mut client, _) = listener.accept().expect("the worker asks");
+        let (mut client, _) = listener.accept().expect("the worker connects");
         let mut request = Vec::new();
         while !request.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -171,14 +171,14 @@ fn role_of_the_task() -> (String, JoinHandle<String>) {
         });
         let keys = keys.to_string();
         let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", keys.len());
-        write!(client, "{head}connection: close\r\n\r\n{keys}").expect("the worker listens");
-        String::from_utf8(request).expect("a request is text")
+        write!(client, "{head}connection: close\r\n\r\n{keys}").expect("the worker reads the answer");
+        String::from_utf8(request).expect("a request is UTF-8")
     };
     (url, std::thread::spawn(serve))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_s3_with_the_role_of_its_task() {
+async fn s3_store_with_task_role_credentials() {
     let Some(docker) = Docker::get() else { return };
     let image = Loaded::new(&docker, image("role")).await;
     let server = S3Server::start().await;
@@ -187,26 +187,26 @@ async fn over_s3_with_the_role_of_its_task() {
     let at = StoreAt::S3 { bucket: BUCKET.into(), prefix: "role".into() };
     let recorded = recorded(&store, at, &doubles()).await;
 
-    let (role, request) = role_of_the_task();
-    let who =
+    let (role, request) = serve_task_role();
+    let credentials =
         [format!("AWS_CONTAINER_CREDENTIALS_FULL_URI={role}"), "AWS_CONTAINER_AUTHORIZATION_TOKEN=a-token".to_owned()];
-    check_done(&container_as(&who, &docker, &url, &recorded, &image.name));
+    check_done(&container_as(&credentials, &docker, &url, &recorded, &image.name));
     let request = request.join().expect("the role was requested").to_lowercase();
     assert!(request.starts_with("get /role ") && request.contains("authorization: a-token"), "{request}");
     assert_eq!(recorded.values::<u64>(&store).await, doubled());
 
-    let nobody = container_as(&[], &docker, &url, &recorded, &image.name);
-    let stderr = String::from_utf8_lossy(&nobody.stderr);
-    assert_eq!(nobody.status.code(), Some(exit::INFRASTRUCTURE), "{stderr}");
+    let refused = container_as(&[], &docker, &url, &recorded, &image.name);
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(exit::INFRASTRUCTURE), "{stderr}");
     assert!(stderr.contains("no credentials") || stderr.contains("credential"), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_tls_the_authority_has_to_be_in_the_image() {
+async fn s3_over_tls_requires_the_authority_in_the_image() {
     let (Some(docker), Some(authority)) = (Docker::get(), Authority::new(Ipv4Addr::LOCALHOST.into())) else { return };
     let server = S3Server::start_tls(&authority).await;
     let url = format!("https://{}", server.address());
-    // The host writes to the same folder without this server: whether the host trusts the server is not tested here.
+    // The test writes to the same folder without this server, whose certificate the test does not trust.
     let store = DirStore::new(server.folder().join(BUCKET));
     let at = StoreAt::S3 { bucket: BUCKET.into(), prefix: String::new() };
     let recorded = recorded(&store, at, &doubles()).await;
@@ -221,7 +221,7 @@ async fn over_tls_the_authority_has_to_be_in_the_image() {
         "{stderr}"
     );
 
-    assert_eq!(server.connections(), 1, "what will not change is not tried again");
+    assert_eq!(server.connections(), 1, "permanent errors are not retried");
 
     let with = Loaded::new(&docker, image("tls-with").ca_bundle(authority.ca())).await;
     check_done(&container_on(&docker, &url, &recorded, &with.name));
@@ -229,7 +229,7 @@ async fn over_tls_the_authority_has_to_be_in_the_image() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_of_other_types_says_to_deploy_again() {
+async fn worker_of_other_types_has_a_hint() {
     let Some(docker) = Docker::get() else { return };
     let image = Loaded::new(&docker, image("types")).await;
     let folder = tempfile::tempdir().expect("a temporary folder can be created");

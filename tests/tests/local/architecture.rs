@@ -1,4 +1,4 @@
-//! Test of the architecture: reads from the sources which module imports which, and compares that with the table in
+//! Test of the architecture: reads the imports of each module from the sources, and compares them with the table in
 //! ARCHITECTURE.md. Modules with the same parent import each other in one direction only, at every level.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,40 +9,39 @@ use std::path::{Path, PathBuf};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 #[test]
-fn rooms_import_what_the_table_allows() {
+fn modules_import_what_the_table_allows() {
     let library = Crate::read("cloudknot", "lib.rs");
-    let document = fs::read_to_string(workspace().join("ARCHITECTURE.md")).expect("the document is there");
+    let document = fs::read_to_string(workspace().join("ARCHITECTURE.md")).expect("the document exists");
     let table = table_of(&document);
-    let found = library.arrows(&[]);
+    let found = library.imports(&[]);
     let mut wrong = String::new();
-    let rooms: BTreeSet<_> = library.children(&[]).collect();
-    let listed: BTreeSet<_> = table.iter().flat_map(|row| &row.rooms).map(String::as_str).collect();
-    for room in rooms.symmetric_difference(&listed) {
-        writeln!(wrong, "`{room}` is not both a module of the library and a row of the table").unwrap();
+    let modules: BTreeSet<_> = library.children(&[]).collect();
+    let listed: BTreeSet<_> = table.iter().flat_map(|row| &row.modules).map(String::as_str).collect();
+    for module in modules.symmetric_difference(&listed) {
+        writeln!(wrong, "`{module}` is not both a module of the library and a row of the table").unwrap();
     }
     for (above, row) in table.iter().enumerate() {
-        let below: BTreeSet<_> = table[above + 1..].iter().flat_map(|row| &row.rooms).collect();
+        let below: BTreeSet<_> = table[above + 1..].iter().flat_map(|row| &row.modules).collect();
         for allowed in row.may_import.difference(&below.into_iter().cloned().collect()) {
-            writeln!(wrong, "the table lets {:?} import `{allowed}`, which does not stand below it", row.rooms)
-                .unwrap();
+            writeln!(wrong, "the table allows {:?} to import `{allowed}`, which is not below it", row.modules).unwrap();
         }
         let imported: BTreeSet<_> =
-            found.keys().filter(|(from, _)| row.rooms.contains(from)).map(|(_, to)| to.clone()).collect();
+            found.keys().filter(|(from, _)| row.modules.contains(from)).map(|(_, to)| to.clone()).collect();
         for unused in row.may_import.difference(&imported) {
-            writeln!(wrong, "the table lets {:?} import `{unused}`, and nothing does", row.rooms).unwrap();
+            writeln!(wrong, "the table allows {:?} to import `{unused}`, which is unused", row.modules).unwrap();
         }
     }
-    for ((from, to), places) in &found {
-        let row = table.iter().find(|row| row.rooms.contains(from));
+    for ((from, to), locations) in &found {
+        let row = table.iter().find(|row| row.modules.contains(from));
         if !row.is_some_and(|row| row.may_import.contains(to)) {
-            writeln!(wrong, "`{from}` may not import `{to}`: {}", places.join(", ")).unwrap();
+            writeln!(wrong, "`{from}` may not import `{to}`: {}", locations.join(", ")).unwrap();
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 
 #[test]
-fn modules_beside_each_other_import_one_way() {
+fn sibling_modules_have_no_import_cycles() {
     let crates = [
         Crate::read("cargo-knot", "main.rs"),
         Crate::read("cloudknot", "lib.rs"),
@@ -51,8 +50,8 @@ fn modules_beside_each_other_import_one_way() {
     ];
     for read in &crates {
         for parent in read.modules.keys() {
-            if let Some(circle) = circle(&read.arrows(parent)) {
-                panic!("{}: a circle of modules: {circle}", read.name);
+            if let Some(cycle) = cycle(&read.imports(parent)) {
+                panic!("{}: a cycle of modules: {cycle}", read.name);
             }
         }
         let through: Vec<_> = read.through_the_root().collect();
@@ -71,7 +70,7 @@ fn one_file_prints() {
 }
 
 #[test]
-fn arrows_are_seen_wherever_they_stand() {
+fn imports_are_found_in_every_form() {
     let mut read = Crate::empty("trial");
     read.add(
         &[],
@@ -85,19 +84,19 @@ fn arrows_are_seen_wherever_they_stand() {
     );
     read.add(&["c"], "mod inner { use super::super::b; #[cfg(test)] mod tests { use super::*; } }".parse().unwrap());
     read.add(&["macros"], "macro_rules! run { () => { $crate::a::f() } }".parse().unwrap());
-    let arrows = |parent: &[&str]| {
+    let imports = |parent: &[&str]| {
         let parent: Vec<_> = parent.iter().map(ToString::to_string).collect();
-        read.arrows(&parent).into_keys().map(|(from, to)| format!("{from} → {to}")).collect::<Vec<_>>()
+        read.imports(&parent).into_keys().map(|(from, to)| format!("{from} → {to}")).collect::<Vec<_>>()
     };
-    // What `b` only re-exports belongs to the module that defines it.
-    assert_eq!(arrows(&[]), ["a → c", "a → macros", "b → c", "c → b"]);
-    assert_eq!(arrows(&["c"]), [""; 0]);
-    assert!(circle(&read.arrows(&[])).is_some_and(|circle| circle.starts_with("c → b → c (")));
+    // An item that `b` re-exports belongs to the module that defines it.
+    assert_eq!(imports(&[]), ["a → c", "a → macros", "b → c", "c → b"]);
+    assert_eq!(imports(&["c"]), [""; 0]);
+    assert!(cycle(&read.imports(&[])).is_some_and(|cycle| cycle.starts_with("c → b → c (")));
 }
 
 /// Row of the table: one or more modules of the same layer.
 struct Row {
-    rooms: BTreeSet<String>,
+    modules: BTreeSet<String>,
     may_import: BTreeSet<String>,
 }
 
@@ -110,8 +109,8 @@ fn table_of(document: &str) -> Vec<Row> {
     };
     let row = |line: &str| {
         let cells: Vec<_> = line.trim_matches('|').split('|').collect();
-        let [rooms, _, may_import] = cells[..] else { panic!("a row has three cells: {line}") };
-        Row { rooms: names(rooms), may_import: names(may_import) }
+        let [modules, _, may_import] = cells[..] else { panic!("a row has three cells: {line}") };
+        Row { modules: names(modules), may_import: names(may_import) }
     };
     let rows: Vec<_> = lines.take_while(|line| line.starts_with('|')).map(row).collect();
     assert!(!rows.is_empty(), "the document has the table");
@@ -151,7 +150,7 @@ impl Crate {
         let tokens: TokenStream = text.parse().unwrap_or_else(|error| panic!("`{}`: {error}", file.display()));
         for (name, at) in declared(&tokens) {
             let (file, inside) = match at {
-                // Its children are in the same folder, not in a folder of its name.
+                // The children of such a module are in its folder, not in a folder of its name.
                 Some(at) => {
                     let file = file.parent().expect("a file is in a folder").join(at);
                     let inside = file.parent().expect("a file is in a folder").to_owned();
@@ -189,7 +188,7 @@ impl Crate {
             match &tokens[at] {
                 TokenTree::Group(group) => self.scan(path, group.stream(), inline),
                 TokenTree::Ident(word) if *word == "mod" && is_brace(tokens.get(at + 2)) => {
-                    let Some(TokenTree::Group(body)) = tokens.get(at + 2) else { unreachable!("it is a brace") };
+                    let Some(TokenTree::Group(body)) = tokens.get(at + 2) else { unreachable!("the token is a brace") };
                     inline.push((tokens[at + 1].to_string(), body.stream()));
                     at += 2;
                 }
@@ -239,7 +238,7 @@ impl Crate {
     }
 
     fn module(&mut self, path: &[String]) -> &mut Module {
-        self.modules.get_mut(path).expect("it was added before it was scanned")
+        self.modules.get_mut(path).expect("a module is added before it is scanned")
     }
 
     /// Returns the path from the crate's root on; `None` if it is not in the crate.
@@ -259,7 +258,7 @@ impl Crate {
         Some([&path[..base], rest].concat())
     }
 
-    /// Returns the module that defines the end of this path, across re-exports, and whether the root is among those.
+    /// Returns the module that defines the end of this path, across re-exports, and whether one of them is in the root.
     fn target(&self, path: &[String]) -> (Vec<String>, bool) {
         let (mut module, mut through_root) = (Vec::new(), false);
         let mut rest = path.to_vec();
@@ -269,9 +268,9 @@ impl Crate {
             if self.modules.contains_key(&child) {
                 module = child;
                 rest.remove(0);
-            } else if let Some(handed_on) = self.modules.get(&module).and_then(|module| module.names.get(&next)) {
+            } else if let Some(re_exported) = self.modules.get(&module).and_then(|module| module.names.get(&next)) {
                 through_root |= module.is_empty();
-                rest.splice(0..1, handed_on.iter().cloned());
+                rest.splice(0..1, re_exported.iter().cloned());
                 module = Vec::new();
             } else {
                 through_root |= module.is_empty();
@@ -283,11 +282,11 @@ impl Crate {
 
     fn children<'c>(&'c self, parent: &'c [String]) -> impl Iterator<Item = &'c str> {
         let below = self.modules.keys().filter(move |path| path.len() == parent.len() + 1 && path.starts_with(parent));
-        below.map(|path| path.last().expect("it is below another").as_str())
+        below.map(|path| path.last().expect("the path of a child is not empty").as_str())
     }
 
     /// Returns the imports among the modules below this one, with their locations.
-    fn arrows(&self, parent: &[String]) -> BTreeMap<(String, String), Vec<String>> {
+    fn imports(&self, parent: &[String]) -> BTreeMap<(String, String), Vec<String>> {
         let mut found: BTreeMap<_, Vec<String>> = BTreeMap::new();
         for (from, module) in self.modules.iter().filter(|(path, _)| path.starts_with(parent)) {
             for path in &module.paths {
@@ -298,8 +297,8 @@ impl Crate {
                 if let (Some(one), Some(other)) = (from.get(parent.len()), to.get(parent.len()))
                     && one != other
                 {
-                    let place = format!("{} names {}", from.join("::"), path.join("::"));
-                    found.entry((one.clone(), other.clone())).or_default().push(place);
+                    let location = format!("{} names {}", from.join("::"), path.join("::"));
+                    found.entry((one.clone(), other.clone())).or_default().push(location);
                 }
             }
         }
@@ -315,7 +314,7 @@ impl Crate {
     }
 }
 
-/// Returns the modules that are separate files, each with the path in its attribute.
+/// Returns the modules that are separate files, each with the path in its `path` attribute.
 fn declared(tokens: &TokenStream) -> Vec<(String, Option<String>)> {
     let tokens: Vec<_> = tokens.clone().into_iter().collect();
     let mut found = Vec::new();
@@ -375,30 +374,30 @@ fn path_at(tokens: &[TokenTree]) -> (Vec<String>, usize) {
     (words, at)
 }
 
-/// Returns a cycle among these arrows, with their locations.
-fn circle(arrows: &BTreeMap<(String, String), Vec<String>>) -> Option<String> {
+/// Returns a cycle among these imports, with their locations.
+fn cycle(imports: &BTreeMap<(String, String), Vec<String>>) -> Option<String> {
     fn walk<'a>(
         from: &'a str,
-        arrows: &'a BTreeMap<(String, String), Vec<String>>,
-        way: &mut Vec<&'a str>,
+        imports: &'a BTreeMap<(String, String), Vec<String>>,
+        path: &mut Vec<&'a str>,
         done: &mut BTreeSet<&'a str>,
     ) -> Option<Vec<&'a str>> {
-        if let Some(begin) = way.iter().position(|before| *before == from) {
-            return Some([&way[begin..], &[from]].concat());
+        if let Some(begin) = path.iter().position(|before| *before == from) {
+            return Some([&path[begin..], &[from]].concat());
         }
         if !done.insert(from) {
             return None;
         }
-        way.push(from);
-        let mut next = arrows.keys().filter(|(one, _)| one == from).map(|(_, other)| other.as_str());
-        let found = next.find_map(|next| walk(next, arrows, way, done));
-        way.pop();
+        path.push(from);
+        let mut next = imports.keys().filter(|(one, _)| one == from).map(|(_, other)| other.as_str());
+        let found = next.find_map(|next| walk(next, imports, path, done));
+        path.pop();
         found
     }
     let mut done = BTreeSet::new();
-    let way = arrows.keys().find_map(|(from, _)| walk(from, arrows, &mut Vec::new(), &mut done))?;
-    let steps = way.windows(2).map(|pair| &arrows[&(pair[0].to_owned(), pair[1].to_owned())][0]);
-    Some(format!("{} ({})", way.join(" → "), steps.cloned().collect::<Vec<_>>().join("; ")))
+    let path = imports.keys().find_map(|(from, _)| walk(from, imports, &mut Vec::new(), &mut done))?;
+    let steps = path.windows(2).map(|pair| &imports[&(pair[0].to_owned(), pair[1].to_owned())][0]);
+    Some(format!("{} ({})", path.join(" → "), steps.cloned().collect::<Vec<_>>().join("; ")))
 }
 
 pub(crate) fn workspace() -> PathBuf {

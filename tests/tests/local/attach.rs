@@ -15,14 +15,14 @@ fn trial() -> Trial {
 
 #[track_caller]
 fn check_error(facts: &[Fact], kind: &str, words: &[&str]) {
-    let [Fact::Error(found, text)] = facts else { panic!("not one error: {facts:?}") };
+    let [Fact::Error(found, text)] = facts else { panic!("not exactly one error: {facts:?}") };
     assert_eq!(found, kind, "{text}");
     for word in words {
         assert!(text.contains(word), "`{word}` is not in:\n{text}");
     }
 }
 
-/// Finished run of twelve items in parts of four, which has noted in a file what it executed.
+/// Finished run of twelve items in parts of four, which has written the executed items to a file.
 struct Stored {
     trial: Trial,
     ran: PathBuf,
@@ -70,16 +70,16 @@ impl Stored {
         });
     }
 
-    /// Checks that only these items cannot be read, and that nothing was executed again. Without the damaged file, its
-    /// content is computed anew.
+    /// Checks that only these items cannot be read, and that no item was executed again. After the damaged file is
+    /// removed, its items are recomputed.
     #[track_caller]
-    fn check_damage(&self, damaged: &[usize], why: &str) {
+    fn check_damage(&self, damaged: &[usize], reason: &str) {
         let facts = self.attach();
         let failures = failures(&facts);
         assert_eq!(failures.keys().copied().collect::<Vec<_>>(), damaged);
         for failed in failures.values() {
             assert_eq!(failed.kind, "Infrastructure");
-            for word in [why, "results/000000000004-000000000007", "delete the object"] {
+            for word in [reason, "results/000000000004-000000000007", "delete the object"] {
                 assert!(failed.message.contains(word), "`{word}` is not in: {}", failed.message);
             }
         }
@@ -97,14 +97,14 @@ fn numbers(items: std::ops::Range<usize>) -> std::collections::BTreeMap<usize, u
 }
 
 #[test]
-fn a_finished_run_is_read_and_nothing_runs() {
+fn finished_run_is_read_without_running() {
     let stored = Stored::new();
     assert_eq!(values(&stored.attach()), numbers(0..12));
     assert_eq!(counted(&stored.ran).len(), 12);
 }
 
 #[test]
-fn no_such_run() {
+fn unknown_run_is_not_found() {
     let trial = trial();
     for run in ["20260101-000000000-000000", "", "..", "a/b", "manifest.json"] {
         check_error(&trial.attach(run), "NotFound", &["cannot attach to run", run, "CLOUDKNOT_HOME", "hint"]);
@@ -112,7 +112,7 @@ fn no_such_run() {
 }
 
 #[test]
-fn another_function() {
+fn run_of_another_function_is_refused() {
     let stored = Stored::new();
     let facts = stored.trial.facts(&["attach-other", &stored.run]);
     check_error(&facts, "Types", &["the run belongs to `cloudknot-tests:trial::work`", "trial::other", "hint"]);
@@ -132,15 +132,15 @@ fn changed_types_are_shown() {
 }
 
 #[test]
-fn a_manifest_of_another_version() {
+fn manifest_of_another_version_is_refused() {
     let stored = Stored::new();
-    // Another version may lack the fields of this one.
+    // Another version may lack the fields of this version.
     stored.edit("manifest.json", |bytes| *bytes = br#"{"version": 7, "items": "many"}"#.to_vec());
     check_error(&stored.attach(), "Store", &["manifest.json", "version 7", "reads version 1", "hint"]);
 }
 
 #[test]
-fn damaged_manifests() {
+fn damaged_manifests_are_refused() {
     let stored = Stored::new();
     for (name, value) in [("chunk", 0), ("parallel", 0), ("version", 0)] {
         let stored = Stored::new();
@@ -158,7 +158,7 @@ fn damaged_manifests() {
 }
 
 #[test]
-fn a_damaged_value() {
+fn damaged_value_fails_only_its_item() {
     let stored = Stored::new();
     // Four frames, each with 32 bytes and a number of one byte: this is the number of item 5.
     stored.edit_part(|bytes| bytes[33 + 32] ^= 1);
@@ -166,28 +166,28 @@ fn a_damaged_value() {
 }
 
 #[test]
-fn a_truncated_part() {
+fn truncated_part_fails_missing_items() {
     let stored = Stored::new();
     stored.edit_part(|bytes| bytes.truncate(2 * 33 + 10));
     stored.check_damage(&[6, 7], "10 bytes remain");
 }
 
 #[test]
-fn a_part_cut_within_a_value() {
+fn part_truncated_within_a_value_fails_that_item() {
     let stored = Stored::new();
     stored.edit_part(|bytes| bytes.truncate(4 * 33 - 1));
     stored.check_damage(&[7], "truncated");
 }
 
 #[test]
-fn an_empty_part() {
+fn empty_part_fails_its_items() {
     let stored = Stored::new();
     stored.edit_part(Vec::clear);
     stored.check_damage(&[4, 5, 6, 7], "0 bytes remain");
 }
 
 #[test]
-fn a_part_of_zeros() {
+fn zeroed_part_fails_its_items() {
     let stored = Stored::new();
     // A loss of power may leave this behind.
     stored.edit_part(|bytes| bytes.fill(0));
@@ -195,7 +195,7 @@ fn a_part_of_zeros() {
 }
 
 #[test]
-fn a_removed_part_is_computed_anew() {
+fn removed_part_is_recomputed() {
     let stored = Stored::new();
     std::fs::remove_file(stored.part()).unwrap();
     assert_eq!(values(&stored.attach()), numbers(0..12));
@@ -203,7 +203,7 @@ fn a_removed_part_is_computed_anew() {
 }
 
 #[test]
-fn strange_files_among_the_parts_are_passed_over() {
+fn unknown_files_are_ignored() {
     let stored = Stored::new();
     let results = stored.trial.run(&stored.run).join("results");
     for name in ["notes.txt", "000000000000-000000000099", "7-5", "000000000003"] {
@@ -213,7 +213,7 @@ fn strange_files_among_the_parts_are_passed_over() {
 }
 
 #[test]
-fn removed_inputs_are_missed_only_where_something_is_to_be_computed() {
+fn missing_inputs_fail_only_items_without_value() {
     let stored = Stored::new();
     std::fs::remove_file(stored.trial.run(&stored.run).join("inputs")).unwrap();
     assert_eq!(values(&stored.attach()), numbers(0..12));
@@ -229,7 +229,7 @@ fn removed_inputs_are_missed_only_where_something_is_to_be_computed() {
 }
 
 #[test]
-fn a_damaged_input_fails_its_item_alone() {
+fn damaged_input_fails_only_its_item() {
     let stored = Stored::new();
     stored.edit("inputs", |bytes| {
         // All inputs of this run are equally long.
@@ -245,9 +245,9 @@ fn a_damaged_input_fails_its_item_alone() {
 }
 
 #[test]
-fn a_damaged_failure_is_told_and_forgotten_when_removed() {
+fn damaged_failure_is_reported_until_removed() {
     let trial = trial();
-    let file = trial.file("tries");
+    let file = trial.file("attempts");
     let facts = trial.map(&Spec::of([Behavior::Until(file.clone(), 1, 2), Behavior::Fail(vec!["no".into()])]));
     let run = run_of(&facts).unwrap();
     let stored = trial.stored(&run, "failures");
@@ -263,9 +263,9 @@ fn a_damaged_failure_is_told_and_forgotten_when_removed() {
 }
 
 #[test]
-fn a_part_removed_from_a_run_that_was_retried_is_computed_anew() {
+fn removed_part_of_a_retried_run_is_recomputed() {
     let trial = trial();
-    let file = trial.file("tries");
+    let file = trial.file("attempts");
     let inputs = [Behavior::Double(1), Behavior::Until(file.clone(), 7, 2)];
     let run = run_of(&trial.map(&Spec { chunk: Some(1), ..Spec::of(inputs) })).unwrap();
     assert_eq!(values(&trial.facts(&["retry", &run])), [(0, 2), (1, 7)].into());
@@ -291,7 +291,7 @@ fn start_long(trial: &Trial, ran: &std::path::Path) -> (cloudknot_tests::trial::
     });
     let spec = json(&Spec { chunk: Some(2), parallel: Some(2), ..Spec::of(inputs) });
     let running = trial.start(&["map", &spec]);
-    let run = running.run();
+    let run = running.wait_for_run_id();
     wait_for("some values", || (trial.items_with_values(&run).len() >= 8).then_some(()));
     (running, run, go_on)
 }
@@ -301,7 +301,7 @@ const HALF: u64 = 30;
 
 /// Fails unless stored items were executed once, and others at most twice, and only if they were running.
 #[track_caller]
-fn check_runs(ran: &std::path::Path, stored: &[u64], at_work: usize) {
+fn check_runs(ran: &std::path::Path, stored: &[u64], running: usize) {
     let ran = counted(ran);
     let times = |item: u64| ran.iter().filter(|&&other| other == item).count();
     for item in 0..ITEMS {
@@ -309,18 +309,18 @@ fn check_runs(ran: &std::path::Path, stored: &[u64], at_work: usize) {
         assert!(!stored.contains(&item) || times(item) == 1, "item {item} was stored and ran again");
     }
     // Besides the running items, values wait to be stored with the rest of their part.
-    assert!(ran.len() <= 60 + at_work, "{} runs of {ITEMS} items", ran.len());
+    assert!(ran.len() <= 60 + running, "{} runs of {ITEMS} items", ran.len());
 }
 
 #[test]
-fn after_kill_9_another_program_goes_on_and_repeats_nothing_stored() {
+fn killed_run_is_continued_without_repeating_stored_items() {
     let trial = trial();
     let ran = trial.file("ran");
     let (running, run, go_on) = start_long(&trial, &ran);
     running.kill();
-    trial.wait_until_gone();
+    trial.wait_until_exited();
     let stored = trial.items_with_values(&run);
-    assert!(stored.len() < 60, "it was killed in its middle");
+    assert!(stored.len() < 60, "the program was killed before the end of its run");
     std::fs::write(go_on, "").unwrap();
     let facts = trial.attach(&run);
     assert_eq!(values(&facts), numbers(0..60));
@@ -333,38 +333,38 @@ fn two_programs_on_one_run_compute_every_item_once() {
     let ran = trial.file("ran");
     let (running, run, go_on) = start_long(&trial, &ran);
     let follower = trial.start(&["attach", &run]);
-    follower.run();
+    follower.wait_for_run_id();
     std::fs::write(go_on, "").unwrap();
-    let output = follower.end();
+    let output = follower.wait_with_output();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(values(&facts(&output.stdout)), numbers(0..60));
-    assert_eq!(values(&facts(&running.end().stdout)), numbers(0..60));
+    assert_eq!(values(&facts(&running.wait_with_output().stdout)), numbers(0..60));
     let mut ran = counted(&ran);
     ran.sort_unstable();
     assert_eq!(ran, (0..ITEMS).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_program_that_follows_takes_over_when_the_other_is_killed() {
+fn follower_takes_over_a_killed_run() {
     let trial = trial();
     let ran = trial.file("ran");
     let (running, run, go_on) = start_long(&trial, &ran);
     let follower = trial.start(&["attach", &run]);
-    follower.run();
+    follower.wait_for_run_id();
     // The follower is stopped, so that it takes over only after the stored items have been read.
     kill(follower.pid(), Signal::STOP);
     running.kill();
     let stored = trial.items_with_values(&run);
     std::fs::write(go_on, "").unwrap();
     kill(follower.pid(), Signal::CONT);
-    let output = follower.end();
+    let output = follower.wait_with_output();
     assert_eq!(values(&facts(&output.stdout)), numbers(0..60));
     check_runs(&ran, &stored, 4);
-    trial.wait_until_gone();
+    trial.wait_until_exited();
 }
 
 #[test]
-fn a_program_replaced_on_disk_goes_on_with_itself() {
+fn replaced_executable_does_not_affect_a_run() {
     let trial = trial();
     let program = trial.file("program");
     // Copied by another process: a program that this one has open for writing, even in a fork of another test, cannot
@@ -382,14 +382,14 @@ fn a_program_replaced_on_disk_goes_on_with_itself() {
     let other = trial.file("other");
     std::fs::write(&other, "#!/bin/sh\nexit 7\n").unwrap();
     std::fs::rename(&other, &program).unwrap();
-    let output = running.end();
+    let output = running.wait_with_output();
     let facts = facts(&output.stdout);
     assert_eq!(values(&facts), [(0, 0), (2, 0), (3, 2), (4, 4), (5, 6), (7, 42)].into(), "{output:?}");
 }
 
-/// A program that ends while its run goes on ends its item processes as well.
+/// A program that is terminated during its run also ends its item processes.
 #[test]
-fn a_killed_program_leaves_no_item_process() {
+fn killed_program_leaves_no_item_process() {
     let trial = trial();
     let file = trial.file("started");
     let inputs = (0..4).map(|number| Behavior::Count(file.clone(), number, 3_600_000));
@@ -397,14 +397,14 @@ fn a_killed_program_leaves_no_item_process() {
     wait_for("the items to start", || (counted(&file).len() == 4).then_some(()));
     assert!(trial.processes().len() >= 5);
     kill(running.pid(), Signal::TERM);
-    assert!(!running.end().status.success());
-    trial.wait_until_gone();
+    assert!(!running.wait_with_output().status.success());
+    trial.wait_until_exited();
 }
 
-/// The program is killed after it has stored the failure that exceeds the limit, and before it has noted anything about
-/// that.
+/// The program is killed after it has stored the failure that reaches the limit, and before it has stored that the run
+/// stops.
 #[test]
-fn a_run_killed_past_its_limit_of_failures_is_found_stopped() {
+fn run_killed_past_max_failures_stays_stopped() {
     let trial = trial();
     let started = trial.file("started");
     let inputs = [
@@ -414,11 +414,11 @@ fn a_run_killed_past_its_limit_of_failures_is_found_stopped() {
     ];
     let spec = Spec { max_failures: Some(2), parallel: Some(2), chunk: Some(1), ..Spec::of(inputs) };
     let running = trial.start(&["map", &json(&spec)]);
-    let run = running.run();
+    let run = running.wait_for_run_id();
     wait_for("one failure", || (trial.stored(&run, "failures").len() == 1).then_some(()));
     wait_for("the other items to start", || (counted(&started).len() == 2).then_some(()));
     running.kill();
-    trial.wait_until_gone();
+    trial.wait_until_exited();
     // The second failure, as the program would have stored it.
     let first = trial.stored(&run, "failures").remove(0);
     let second = trial.run(&run).join("failures/000000000001/0001.0001");
@@ -428,6 +428,6 @@ fn a_run_killed_past_its_limit_of_failures_is_found_stopped() {
     let failures = failures(&facts);
     assert_eq!((failures[&1].kind.as_str(), failures[&2].kind.as_str()), ("Returned", "Cancelled"), "{facts:?}");
     assert!(failures[&2].message.contains("after 2 failed items"), "{facts:?}");
-    assert_eq!(counted(&started).len(), 2, "nothing ran again");
-    assert!(trial.run(&run).join("cancelled/0001").exists(), "it stays so for whoever looks later");
+    assert_eq!(counted(&started).len(), 2, "no item ran again");
+    assert!(trial.run(&run).join("cancelled/0001").exists(), "the cancellation is stored for later programs");
 }

@@ -21,8 +21,8 @@ fn knot(arguments: &[&str]) -> Command {
 }
 
 #[track_caller]
-fn check(command: &mut Command, code: i32, says: &[&str]) -> Output {
-    let output = counterparts::check(command, code, says);
+fn check(command: &mut Command, code: i32, expected: &[&str]) -> Output {
+    let output = counterparts::check(command, code, expected);
     if code != 0 {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "");
     }
@@ -30,7 +30,7 @@ fn check(command: &mut Command, code: i32, says: &[&str]) -> Output {
 }
 
 #[test]
-fn a_build_prints_facts_on_stdout_and_progress_on_stderr() {
+fn build_prints_facts_to_stdout_and_progress_to_stderr() {
     let mut command = knot(&["build", "--offline", "--fast", "-p", "lone", "--json"]);
     let output =
         check(command.env("RUSTFLAGS", "--cfg of_the_user"), 0, &["compiling the worker of `lone` (--bin lone)"]);
@@ -57,11 +57,11 @@ fn a_build_prints_facts_on_stdout_and_progress_on_stderr() {
         "{again}"
     );
     let shown = String::from_utf8(check(&mut knot(&["image", "-p", "lone"]), 0, &[]).stdout).unwrap();
-    assert_eq!(shown, text, "what was built last is shown as it was then");
+    assert_eq!(shown, text, "`image` shows the last build");
 }
 
 #[test]
-fn the_exit_code_says_what_kind_of_failure_it_was() {
+fn exit_code_depends_on_the_kind_of_failure() {
     let build = |arguments: &[&str]| knot(&[&["build", "--offline", "--fast"], arguments].concat());
     check(&mut build(&["-p", "many"]), 2, &["error: cannot choose", "hint: choose one:\n      -p many --bin one"]);
     check(&mut build(&["--bin", "a", "--lib"]), 2, &["cannot be used with"]);
@@ -111,7 +111,7 @@ fn deploy(folder: &Path, arguments: &[&str]) -> Command {
     for name in ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
         deploy.env_remove(name);
     }
-    // A request to AWS would get no answer.
+    // A request to AWS would receive no answer.
     deploy.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_EC2_METADATA_DISABLED", "true");
     for name in ["CLOUDKNOT_CONFIG", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
         deploy.env(name, folder.join("none.toml"));
@@ -123,7 +123,8 @@ fn deploy(folder: &Path, arguments: &[&str]) -> Command {
 #[test]
 fn early_refusals_compile_nothing() {
     let folder = workspace("without aws", WITHOUT_AWS);
-    let check = |arguments: &[&str], code: i32, says: &[&str]| check(&mut deploy(&folder, arguments), code, says);
+    let check =
+        |arguments: &[&str], code: i32, expected: &[&str]| check(&mut deploy(&folder, arguments), code, expected);
     check(&["-p", "plain", "--attempts", "11"], 2, &["invalid `attempts`: 11"]);
     check(&["-p", "plain", "--ca-bundle", "none.pem"], 5, &["none.pem"]);
     check(&["-p", "plain", "--dockerfile", "nowhere"], 5, &["error: cannot find the Dockerfile `nowhere`"]);
@@ -149,13 +150,13 @@ fn early_refusals_compile_nothing() {
         let manifest = std::fs::read_to_string(folder.join(path).join("Cargo.toml")).unwrap();
         assert!(manifest.contains(added), "{manifest}");
     }
-    let mut nobody = deploy(&folder, &["-p", "with", "--region", "eu-central-1"]);
-    self::check(&mut nobody, 7, &["hint: log in to AWS"]);
+    let mut without_login = deploy(&folder, &["-p", "with", "--region", "eu-central-1"]);
+    self::check(&mut without_login, 7, &["hint: log in to AWS"]);
     assert!(!folder.join("target").exists(), "nothing was compiled");
 }
 
 #[test]
-fn a_program_of_another_version_of_cloudknot_is_refused() {
+fn incompatible_cloudknot_version_is_refused() {
     let with = |name: &str, path: &str, from: &str, to: &str| {
         let files: Vec<_> = STANDING_IN
             .iter()
@@ -176,16 +177,17 @@ fn a_program_of_another_version_of_cloudknot_is_refused() {
     assert!(!newer.join("target").exists(), "nothing was compiled");
     let old = with("of an older worker", "cloudknot/src/lib.rs", ",\\\"contract\\\":1", "");
     let mut build = knot(&["build", "--offline", "--fast", "-p", "lone"]);
-    let says = [
+    let expected = [
         "error: cannot use the worker of `lone`: its contract with the host has version 0, and cargo-knot has version 1",
         &format!("hint: run `cargo install --force --path {}`", old.join("cargo-knot").display()),
     ];
-    check(build.current_dir(&old), 3, &says);
+    check(build.current_dir(&old), 3, &expected);
 }
 
 #[test]
-fn a_program_that_cannot_be_selected_asks_nothing_of_aws() {
-    let check = |arguments: &[&str], code: i32, says: &[&str]| check(&mut deploy(&STAND_IN, arguments), code, says);
+fn invalid_selection_sends_no_aws_request() {
+    let check =
+        |arguments: &[&str], code: i32, expected: &[&str]| check(&mut deploy(&STAND_IN, arguments), code, expected);
     check(&["-p", "many"], 2, &["error: cannot choose", "hint: choose one:\n      -p many --bin one"]);
     check(&["-p", "lone", "--target", "wasm32-wasip1"], 2, &["invalid target `wasm32-wasip1`"]);
     let mut deploy = knot(&["deploy", "--offline", "-p", "lone"]);
@@ -193,29 +195,32 @@ fn a_program_that_cannot_be_selected_asks_nothing_of_aws() {
 }
 
 #[test]
-fn a_person_at_a_terminal_is_asked_whether_to_add_the_feature() {
+fn terminal_user_is_asked_to_add_the_feature() {
     let folder = workspace("without aws at a terminal", WITHOUT_AWS);
     let scratch = tempfile::tempdir().unwrap();
     let command = format!("cd '{}' && '{}' knot deploy --offline -p plain", folder.display(), cargo_knot().display());
-    let nobody =
+    let environment =
         "export CLOUDKNOT_CONFIG=/nowhere AWS_CONFIG_FILE=/nowhere; unset AWS_REGION AWS_DEFAULT_REGION AWS_PROFILE";
-    let started =
-        Terminal::start(&scratch.path().join("tmux"), &scratch.path().join("script"), &format!("{nobody}; {command}"));
-    let Some(terminal) = started else { return skipped("a question on a terminal", "there is no tmux") };
+    let started = Terminal::start(
+        &scratch.path().join("tmux"),
+        &scratch.path().join("script"),
+        &format!("{environment}; {command}"),
+    );
+    let Some(terminal) = started else { return skipped("a question on a terminal", "tmux is not installed") };
     terminal.wait_for("run `cargo add -p plain cloudknot --features aws`, then deploy? [Y/n]:");
     assert_eq!(std::fs::read_to_string(folder.join("plain/Cargo.toml")).unwrap(), PLAIN);
     terminal.tmux(&["send-keys", "Enter"]);
-    terminal.wait_for("it ended with 2");
+    terminal.wait_for("exited with 2");
     assert!(terminal.screen().contains("error: cannot find the region of AWS"), "{}", terminal.screen());
     let manifest = std::fs::read_to_string(folder.join("plain/Cargo.toml")).unwrap();
     assert!(manifest.contains("features = [\"aws\"]"), "{manifest}");
 }
 
 #[test]
-fn a_machine_that_cannot_compile_for_the_platform_is_told_what_to_install() {
+fn missing_target_names_the_rustup_command() {
     let sysroot = Command::new("rustc").args(["--print", "sysroot"]).current_dir(&*STAND_IN).output().unwrap();
     let sysroot = PathBuf::from(String::from_utf8(sysroot.stdout).unwrap().trim());
-    // The toolchain as it is installed, without the targets that were added to it.
+    // The installed toolchain, without added targets.
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("lib/rustlib");
     std::fs::create_dir_all(&own).unwrap();
@@ -231,7 +236,7 @@ fn a_machine_that_cannot_compile_for_the_platform_is_told_what_to_install() {
 }
 
 #[test]
-fn a_compiler_that_lacks_for_a_target_is_named() {
+fn missing_c_compiler_is_named() {
     let folder = workspace("of a target", STANDING_IN);
     let settings = format!("{LONE}\n[package.metadata.cloudknot]\nallocator = \"mimalloc\"\n");
     write(&folder.join("lone/Cargo.toml"), &settings);
@@ -258,12 +263,12 @@ fn a_compiler_that_lacks_for_a_target_is_named() {
 }
 
 #[test]
-fn a_push_says_how_far_it_is_and_sends_nothing_twice() {
+fn push_reports_progress_and_skips_existing_layers() {
     let Some(registry) = Registry::start() else { return };
     let password = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(password.path(), format!("{}\n", Registry::PASSWORD)).unwrap();
     let repository = format!("{}/lab/lone", registry.host());
-    // The test of a build has the same package: in one folder, each would find the other's worker instead of its own.
+    // The test of a build has the same package: in one folder, each test would find the worker of the other.
     let folder = workspace("of the push", STANDING_IN);
     let push = || {
         let mut command = knot(&["push", &repository, "--username", Registry::USER, "--password-stdin"]);
@@ -285,7 +290,7 @@ fn a_push_says_how_far_it_is_and_sends_nothing_twice() {
 }
 
 #[test]
-fn the_help_names_the_exit_codes() {
+fn help_lists_exit_codes() {
     for arguments in [&["--help"][..], &["build", "--help"]] {
         let output = check(&mut knot(arguments), 0, &[]);
         let text = String::from_utf8(output.stdout).unwrap();

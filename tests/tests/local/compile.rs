@@ -12,7 +12,7 @@ use cloudknot_tests::recorded::types_of;
 use cloudknot_tests::workspaces::{LONE, REAL, STANDING_IN, cargo_knot, no_warnings, workspace, write};
 use object::{Object as _, ObjectSection as _};
 
-static REAL_ONE: LazyLock<PathBuf> = LazyLock::new(|| workspace("real", REAL));
+static REAL_WORKSPACE: LazyLock<PathBuf> = LazyLock::new(|| workspace("real", REAL));
 static STAND_IN: LazyLock<PathBuf> = LazyLock::new(|| workspace("stand-in", STANDING_IN));
 
 fn package(name: &str) -> Selection {
@@ -42,23 +42,23 @@ fn check(compile: &Compile, functions: &[&str]) -> Worker {
 }
 
 #[track_caller]
-fn refused(compile: &Compile, kind: CompileErrorKind, says: &[&str]) -> CompileError {
-    let error = compile.run().expect_err("this cannot be a worker");
+fn refused(compile: &Compile, kind: CompileErrorKind, expected: &[&str]) -> CompileError {
+    let error = compile.run().expect_err("the build is refused");
     assert_eq!(error.kind(), kind, "{error}");
     let source = error.source().map(ToString::to_string).unwrap_or_default();
     let text = format!("{error}\n{source}\n{}", error.hint().unwrap_or_default());
-    for part in says {
+    for part in expected {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");
     }
     error
 }
 
 #[test]
-fn a_program_has_its_functions_and_those_of_the_crates_it_names() {
-    let worker = check(&compile(&REAL_ONE, package("prog")), &["triple", "double"]);
+fn worker_has_functions_of_program_and_crates() {
+    let worker = check(&compile(&REAL_WORKSPACE, package("prog")), &["triple", "double"]);
     assert_eq!((worker.package.as_str(), worker.version.as_str()), ("prog", "1.2.3"));
     assert_eq!(worker.cargo_target, CargoTarget::Bin("prog".into()));
-    assert_eq!(worker.package_folder, REAL_ONE.join("prog"));
+    assert_eq!(worker.package_folder, REAL_WORKSPACE.join("prog"));
     let double = &worker.functions[1];
     assert_eq!(double.id(), "prog:prog::double");
     assert_eq!(double.signature, "fn double(x: u64) -> u64");
@@ -66,87 +66,87 @@ fn a_program_has_its_functions_and_those_of_the_crates_it_names() {
 }
 
 #[test]
-fn a_worker_without_s3_compiles_without_a_warning() {
+fn worker_without_s3_compiles_without_warnings() {
     let home = tempfile::tempdir().unwrap();
     let mut build = Command::new(cargo_knot());
     build.args(["knot", "build", "--offline", "--fast", "-p", "prog"]).env("CLOUDKNOT_HOME", home.path());
-    no_warnings(&build.current_dir(&*REAL_ONE).output().unwrap());
+    no_warnings(&build.current_dir(&*REAL_WORKSPACE).output().unwrap());
 }
 
 #[test]
-fn a_library_alone_gets_a_main() {
-    let worker = check(&compile(&REAL_ONE, package("kit")), &["triple"]);
+fn library_gets_a_generated_main() {
+    let worker = check(&compile(&REAL_WORKSPACE, package("kit")), &["triple"]);
     assert_eq!(worker.cargo_target, CargoTarget::Lib);
     assert_eq!(worker.package, "kit");
 }
 
 #[test]
-fn features_are_those_that_are_asked_for() {
+fn selected_features_are_enabled() {
     let with = |package_name, feature: &str| Selection { features: vec![feature.into()], ..package(package_name) };
-    check(&quick(&REAL_ONE, with("prog", "more")), &["triple", "double", "more"]);
-    check(&quick(&REAL_ONE, with("kit", "extra")), &["quadruple", "triple"]);
-    check(&quick(&REAL_ONE, Selection { all_features: true, ..package("kit") }), &["quadruple", "triple"]);
-    let says = ["cannot enable `cloudknot/progress`"];
-    refused(&quick(&REAL_ONE, with("kit", "cloudknot/progress")), CompileErrorKind::Selection, &says);
-    refused(&quick(&REAL_ONE, with("prog", "absent")), CompileErrorKind::Selection, &["absent"]);
+    check(&quick(&REAL_WORKSPACE, with("prog", "more")), &["triple", "double", "more"]);
+    check(&quick(&REAL_WORKSPACE, with("kit", "extra")), &["quadruple", "triple"]);
+    check(&quick(&REAL_WORKSPACE, Selection { all_features: true, ..package("kit") }), &["quadruple", "triple"]);
+    let expected = ["cannot enable `cloudknot/progress`"];
+    refused(&quick(&REAL_WORKSPACE, with("kit", "cloudknot/progress")), CompileErrorKind::Selection, &expected);
+    refused(&quick(&REAL_WORKSPACE, with("prog", "absent")), CompileErrorKind::Selection, &["absent"]);
 }
 
 #[test]
-fn an_example_is_a_program() {
-    let worker = check(&quick(&REAL_ONE, example("prog", "sample")), &["of_the_example"]);
+fn example_can_be_the_program() {
+    let worker = check(&quick(&REAL_WORKSPACE, example("prog", "sample")), &["of_the_example"]);
     assert_eq!(worker.cargo_target, CargoTarget::Example("sample".into()));
 }
 
 #[test]
 fn manifest_path_overrides_current_member() {
-    check(&quick(&REAL_ONE.join("kit"), Selection::default()), &["triple"]);
+    check(&quick(&REAL_WORKSPACE.join("kit"), Selection::default()), &["triple"]);
     let path = Some("../prog/Cargo.toml".into());
     check(
-        &quick(&REAL_ONE.join("kit"), Selection { manifest_path: path, ..Selection::default() }),
+        &quick(&REAL_WORKSPACE.join("kit"), Selection { manifest_path: path, ..Selection::default() }),
         &["triple", "double"],
     );
 }
 
 #[test]
-fn nothing_changed_compiles_nothing_and_leaves_the_lock_file() {
+fn unchanged_program_is_not_recompiled() {
     for name in ["prog", "kit"] {
-        compile(&REAL_ONE, package(name)).run().unwrap();
-        let lock = fs::read(REAL_ONE.join("Cargo.lock")).unwrap();
-        let worker = compile(&REAL_ONE, package(name)).cargo_option("--locked").run().unwrap();
+        compile(&REAL_WORKSPACE, package(name)).run().unwrap();
+        let lock = fs::read(REAL_WORKSPACE.join("Cargo.lock")).unwrap();
+        let worker = compile(&REAL_WORKSPACE, package(name)).cargo_option("--locked").run().unwrap();
         assert!(worker.up_to_date, "{name} was compiled again");
-        assert!(fs::read(REAL_ONE.join("Cargo.lock")).unwrap() == lock, "the lock file changed");
+        assert!(fs::read(REAL_WORKSPACE.join("Cargo.lock")).unwrap() == lock, "the lock file changed");
     }
 }
 
 #[test]
-fn two_folders_give_the_same_bytes() {
+fn workers_of_two_folders_are_identical() {
     let other = workspace("further/down/the same", REAL);
     for name in ["prog", "kit"] {
         let (one, two) =
-            (compile(&REAL_ONE, package(name)).run().unwrap(), compile(&other, package(name)).run().unwrap());
-        // The executables may have the same path, because the target folder can be shared.
+            (compile(&REAL_WORKSPACE, package(name)).run().unwrap(), compile(&other, package(name)).run().unwrap());
+        // The executables may have the same path, because the target folder may be shared.
         assert_ne!(one.package_folder, two.package_folder);
         assert!(one.bytes == two.bytes, "the workers of {name} differ");
     }
 }
 
 #[test]
-fn no_folder_of_this_machine_is_named_in_a_worker() {
-    let worker = compile(&REAL_ONE, package("kit")).run().unwrap();
+fn worker_contains_no_path_of_this_machine() {
+    let worker = compile(&REAL_WORKSPACE, package("kit")).run().unwrap();
     let text = String::from_utf8_lossy(&worker.bytes);
-    assert!(text.contains("kit/src/lib.rs"), "the place of the panic is there");
-    let root = REAL_ONE.to_str().unwrap();
-    assert!(!text.contains(root), "`{root}` is named");
+    assert!(text.contains("kit/src/lib.rs"), "the worker contains the location of the panic");
+    let root = REAL_WORKSPACE.to_str().unwrap();
+    assert!(!text.contains(root), "the worker contains `{root}`");
     let own = std::env::home_dir().unwrap().join(".cargo");
     for home in std::env::var_os("CARGO_HOME").map(PathBuf::from).into_iter().chain([own]) {
-        assert!(!text.contains(home.to_str().unwrap()), "`{}` is named", home.display());
+        assert!(!text.contains(home.to_str().unwrap()), "the worker contains `{}`", home.display());
     }
 }
 
 #[test]
-fn a_worker_is_built_while_cargo_builds_the_program() {
+fn worker_builds_while_cargo_holds_the_target_lock() {
     check(&quick(&STAND_IN, package("lone")), &["in_a_worker"]);
-    // cargo holds the lock of its target folder while a build script runs, here until it is told to end.
+    // cargo holds the lock of its target folder while a build script runs, here until a file exists.
     let folder = workspace(
         "busy",
         &[
@@ -182,39 +182,39 @@ fn a_worker_is_built_while_cargo_builds_the_program() {
 
 #[test]
 fn several_candidates_are_listed() {
-    let says = ["2 candidates", "-p many --bin one", "-p many --bin two"];
-    refused(&quick(&STAND_IN, package("many")), CompileErrorKind::Selection, &says);
-    let says = ["candidates", "-p lone --bin lone", "-p odd --lib"];
-    let error = refused(&quick(&STAND_IN, Selection::default()), CompileErrorKind::Selection, &says);
-    assert!(!error.hint().unwrap().contains("without"), "what does not use cloudknot is no candidate");
+    let expected = ["2 candidates", "-p many --bin one", "-p many --bin two"];
+    refused(&quick(&STAND_IN, package("many")), CompileErrorKind::Selection, &expected);
+    let expected = ["candidates", "-p lone --bin lone", "-p odd --lib"];
+    let error = refused(&quick(&STAND_IN, Selection::default()), CompileErrorKind::Selection, &expected);
+    assert!(!error.hint().unwrap().contains("without"), "a program without cloudknot is not a candidate");
 }
 
 #[test]
 fn unknown_target_lists_candidates() {
-    let says = ["package `absent`", "`lone`, `many`"];
-    refused(&quick(&STAND_IN, package("absent")), CompileErrorKind::Selection, &says);
+    let expected = ["package `absent`", "`lone`, `many`"];
+    refused(&quick(&STAND_IN, package("absent")), CompileErrorKind::Selection, &expected);
     let bin = Selection { target: Some(CargoTarget::Bin("absent".into())), ..package("odd") };
     refused(&quick(&STAND_IN, bin), CompileErrorKind::Selection, &["--bin absent", "-p odd --lib", "--example twice"]);
-    let says = ["`without` does not use cloudknot", "cargo add cloudknot"];
-    refused(&quick(&STAND_IN, package("without")), CompileErrorKind::Selection, &says);
+    let expected = ["`without` does not use cloudknot", "cargo add cloudknot"];
+    refused(&quick(&STAND_IN, package("without")), CompileErrorKind::Selection, &expected);
 }
 
 #[test]
 fn unsuitable_programs_are_refused() {
     let kind = CompileErrorKind::Worker;
-    let says = ["cannot find a remote function in `odd` (--lib)", "--example nothing"];
-    refused(&quick(&STAND_IN, package("odd")), kind, &says);
-    let says = ["cannot find a remote function in `odd` (--example nothing)"];
-    refused(&quick(&STAND_IN, example("odd", "nothing")), kind, &says);
-    let says = ["its `main` lacks #[cloudknot::main]", "#[cloudknot::main]", "--lib"];
-    refused(&quick(&STAND_IN, example("odd", "own_main")), kind, &says);
-    let says = ["duplicate remote function `stand-in:some::f`"];
-    refused(&quick(&STAND_IN, example("odd", "twice")), kind, &says);
+    let expected = ["cannot find a remote function in `odd` (--lib)", "--example nothing"];
+    refused(&quick(&STAND_IN, package("odd")), kind, &expected);
+    let expected = ["cannot find a remote function in `odd` (--example nothing)"];
+    refused(&quick(&STAND_IN, example("odd", "nothing")), kind, &expected);
+    let expected = ["its `main` lacks #[cloudknot::main]", "#[cloudknot::main]", "--lib"];
+    refused(&quick(&STAND_IN, example("odd", "own_main")), kind, &expected);
+    let expected = ["duplicate remote function `stand-in:some::f`"];
+    refused(&quick(&STAND_IN, example("odd", "twice")), kind, &expected);
     refused(&quick(&STAND_IN, example("odd", "broken")), CompileErrorKind::Cargo, &["exit status: 101"]);
 }
 
 #[test]
-fn the_users_rustflags_are_kept() {
+fn user_rustflags_are_kept() {
     for (folder, config) in [
         ("build", "[build]\nrustflags = [\"--cfg\", \"of_the_user\"]\n"),
         ("target", "[target.'cfg(target_os = \"linux\")']\nrustflags = [\"--cfg\", \"of_the_user\"]\n"),
@@ -227,26 +227,26 @@ fn the_users_rustflags_are_kept() {
 }
 
 #[test]
-fn a_worker_that_is_not_static_is_refused() {
+fn dynamically_linked_worker_is_refused() {
     let folder = STAND_IN.join("configured/dynamic");
-    // rustc links statically what was requested so; hence a linker that ignores the request.
+    // rustc links statically as requested, so this linker ignores the request.
     let linker = folder.join("linker");
     write(&linker, "#!/bin/bash\nexec cc \"${@/#-static-pie/-pie}\"\n");
     fs::set_permissions(&linker, fs::Permissions::from_mode(0o755)).unwrap();
     write(&folder.join(".cargo/config.toml"), &format!("[target.'cfg(unix)']\nlinker = '{}'\n", linker.display()));
     let selection = Selection { manifest_path: Some("../../lone/Cargo.toml".into()), ..Selection::default() };
-    let says = ["cannot link `lone` (--bin lone) statically", "ld-linux", "base image"];
-    refused(&quick(&folder, selection), CompileErrorKind::Worker, &says);
+    let expected = ["cannot link `lone` (--bin lone) statically", "ld-linux", "base image"];
+    refused(&quick(&folder, selection), CompileErrorKind::Worker, &expected);
 }
 
 #[test]
-fn this_machines_cpu_in_the_rustflags_gets_a_warning() {
+fn native_cpu_in_rustflags_gets_a_warning() {
     let folder = STAND_IN.join("configured/native");
     write(&folder.join(".cargo/config.toml"), "[build]\nrustflags = [\"-Ctarget-cpu=native\"]\n");
     let selection = Selection { manifest_path: Some("../../lone/Cargo.toml".into()), ..Selection::default() };
     let lines = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&lines);
-    let compile = quick(&folder, selection).report(move |line| heard.lock().unwrap().push(line.to_string()));
+    let reported = Arc::clone(&lines);
+    let compile = quick(&folder, selection).report(move |line| reported.lock().unwrap().push(line.to_string()));
     compile.run().unwrap();
     let lines = lines.lock().unwrap();
     assert!(lines.iter().any(|line| line.contains("target-cpu=native")), "{lines:?}");
@@ -272,21 +272,21 @@ fn settings_reach_the_compiler() {
 }
 
 #[test]
-fn settings_that_cannot_be_are_refused() {
+fn invalid_settings_are_refused() {
     let kind = CompileErrorKind::Settings;
-    for (name, settings, says) in [
+    for (name, settings, expected) in [
         ("unknown", "targt-cpu = \"haswell\"", ["unknown field `targt-cpu`", "`target-cpu`, `opt-level`, `lto`"]),
         ("native", "target-cpu = \"native\"", ["other machines than this one", "\"x86-64-v3\"; correct it, in `"]),
         ("level", "opt-level = 4", ["invalid `opt-level`: must be", "[package.metadata.cloudknot] of `lone`"]),
         ("letter", "opt-level = \"q\"", ["`opt-level` must be", "\"z\""]),
         ("allocator", "allocator = \"best\"", ["unknown variant `best`", "`mimalloc`"]),
     ] {
-        refused(&compile(&with_settings(name, settings), package("lone")), kind, &says);
+        refused(&compile(&with_settings(name, settings), package("lone")), kind, &expected);
     }
 }
 
 #[test]
-fn a_profile_is_ours_or_the_users() {
+fn profile_is_built_in_or_named() {
     let fast = compile(&STAND_IN, package("lone")).profile(Profile::Fast);
     let worker = check(&fast, &["in_a_worker"]);
     assert!(worker.path.to_str().unwrap().contains("/cloudknot-fast/"));
@@ -309,18 +309,18 @@ fn symbols(worker: &Worker) -> Vec<String> {
 }
 
 #[test]
-fn a_worker_is_stripped() {
+fn worker_is_stripped() {
     for profile in [Profile::Deploy, Profile::Fast] {
         let worker = compile(&STAND_IN, package("lone")).profile(profile).run().unwrap();
         assert_eq!(symbols(&worker), [""; 0], "{}", worker.path.display());
     }
-    // A profile of the user's is not changed.
+    // The user's own profile is not changed.
     let worker = compile(&STAND_IN, package("lone")).profile(Profile::Named("dev".into())).run().unwrap();
     assert!(symbols(&worker).contains(&".symtab".to_owned()), "{:?}", symbols(&worker));
 }
 
 #[test]
-fn an_allocator_that_is_asked_for_is_in_the_worker() {
+fn configured_allocator_is_in_the_worker() {
     let folder = workspace("allocator", REAL);
     let (_, manifest) = REAL.iter().find(|(path, _)| *path == "kit/Cargo.toml").unwrap();
     write(
@@ -334,7 +334,7 @@ fn an_allocator_that_is_asked_for_is_in_the_worker() {
 }
 
 #[test]
-fn a_target_that_no_worker_can_have_is_refused() {
+fn unsupported_target_is_refused() {
     for triple in ["wasm32-unknown-unknown", "aarch64-apple-darwin", "riscv64gc-unknown-linux-gnu"] {
         let compile = quick(&STAND_IN, package("lone")).target(triple);
         refused(&compile, CompileErrorKind::Settings, &[triple, "-unknown-linux-musl"]);

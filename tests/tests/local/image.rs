@@ -22,7 +22,7 @@ fn image() -> Image {
     Image::assemble(worker(), &options()).unwrap()
 }
 
-/// Returns the layer's tar, unpacked by another gzip than the one that packed it.
+/// Returns the layer's tar, decompressed by another implementation of gzip than the one that compressed it.
 fn layer_tar(image: &Image) -> Vec<u8> {
     let (_, layer) = image.layers().next().unwrap();
     let mut tar = Vec::new();
@@ -41,7 +41,7 @@ fn file(image: &Image, path: &str) -> String {
 }
 
 #[test]
-fn same_worker_same_digest() {
+fn same_worker_has_the_same_digest() {
     let digests: Vec<String> = (0..5).map(|_| image().digest().to_owned()).collect();
     assert!(digests.iter().all(|digest| digest == &digests[0]), "{digests:?}");
 
@@ -60,7 +60,7 @@ fn order_of_labels_and_functions_does_not_matter() {
 }
 
 #[test]
-fn files_have_fixed_modes_and_no_owner() {
+fn layer_files_have_fixed_metadata() {
     let tar = layer_tar(&image());
     let mut archive = tar::Archive::new(tar.as_slice());
     let mut files = Vec::new();
@@ -86,7 +86,7 @@ fn files_have_fixed_modes_and_no_owner() {
 }
 
 #[test]
-fn configuration_sets_entrypoint_user_and_labels() {
+fn configuration_has_entrypoint_user_and_labels() {
     let image = image();
     let config: Value = serde_json::from_slice(image.config()).unwrap();
     assert_eq!(config["config"]["Entrypoint"], serde_json::json!(["/worker"]));
@@ -112,9 +112,9 @@ fn configuration_sets_entrypoint_user_and_labels() {
 }
 
 #[test]
-fn architecture_is_the_workers() {
+fn image_has_the_architecture_of_its_worker() {
     let check = |machine, architecture: Architecture, name: &str| {
-        // The first bytes of an executable, as far as they are inspected.
+        // The first bytes of an executable. The library inspects no others.
         let mut executable = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
         executable.resize(64, 0);
         executable[18] = machine;
@@ -146,7 +146,7 @@ fn files_other_than_workers_are_refused() {
 /// Returns a certificate of an authority of the tests, and its key.
 fn private_authority() -> Option<(String, String)> {
     if !has("openssl") {
-        skipped("what needs openssl", "it is not installed");
+        skipped("tests that need openssl", "openssl is not installed");
         return None;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -158,13 +158,13 @@ fn private_authority() -> Option<(String, String)> {
 }
 
 #[test]
-fn own_authorities_are_appended_and_keys_left_out() {
+fn own_authorities_are_appended_without_keys() {
     let Some((certificate, key)) = private_authority() else { return };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("with spaces.pem");
     fs::write(&path, format!("our own\n{key}{certificate}")).unwrap();
-    let ours = Image::assemble(worker(), &options().ca_bundle(&path)).unwrap();
-    assert_eq!(file(&ours, AUTHORITIES), format!("{}{certificate}", file(&image(), AUTHORITIES)));
+    let with_bundle = Image::assemble(worker(), &options().ca_bundle(&path)).unwrap();
+    assert_eq!(file(&with_bundle, AUTHORITIES), format!("{}{certificate}", file(&image(), AUTHORITIES)));
 }
 
 #[test]
@@ -186,9 +186,9 @@ fn unusable_authorities_are_refused() {
 }
 
 #[test]
-fn skopeo_reads_the_tar_both_ways() {
+fn skopeo_reads_both_archive_formats() {
     if !has("skopeo") {
-        return skipped("what needs skopeo", "it is not installed");
+        return skipped("tests that need skopeo", "skopeo is not installed");
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image.tar");
@@ -203,8 +203,8 @@ fn skopeo_reads_the_tar_both_ways() {
         for kind in ["oci-archive", "docker-archive"] {
             let manifest: Value = serde_json::from_str(&run(&mut skopeo(&["inspect", "--raw"], kind))).unwrap();
             assert_eq!(manifest["config"]["digest"], image.id(), "{kind}");
-            let seen: Value = serde_json::from_str(&run(&mut skopeo(&["inspect"], kind))).unwrap();
-            assert_eq!(seen["Labels"]["cloudknot.functions"], "probe::a,probe::b", "{kind}");
+            let inspected: Value = serde_json::from_str(&run(&mut skopeo(&["inspect"], kind))).unwrap();
+            assert_eq!(inspected["Labels"]["cloudknot.functions"], "probe::a,probe::b", "{kind}");
             // Copying reads every byte and compares the digests.
             let copy = tempfile::tempdir().unwrap();
             run(skopeo(&["copy"], kind).arg(format!("oci:{}:copy", copy.path().display())));
@@ -217,7 +217,7 @@ fn skopeo_reads_the_tar_both_ways() {
 }
 
 #[test]
-fn a_tar_that_cannot_be_written_names_the_file() {
+fn unwritable_tar_names_the_file() {
     let error = image().save_tar("/no/such/folder/image.tar".as_ref(), &[]).unwrap_err();
     assert_eq!(error.to_string(), "cannot save the image as `/no/such/folder/image.tar`");
     assert!(error.source().unwrap().to_string().contains("No such file"));

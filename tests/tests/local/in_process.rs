@@ -43,13 +43,13 @@ impl std::fmt::Display for Cause {
 
 impl std::error::Error for Cause {}
 
-static TRIES: AtomicU32 = AtomicU32::new(0);
+static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
 
 #[cloudknot::remote(retries = 2)]
 fn succeeds_at_third_attempt() -> Result<u32, String> {
-    match TRIES.fetch_add(1, Ordering::SeqCst) + 1 {
+    match ATTEMPTS.fetch_add(1, Ordering::SeqCst) + 1 {
         3 => Ok(3),
-        tries => Err(format!("try {tries}")),
+        attempt => Err(format!("attempt {attempt}")),
     }
 }
 
@@ -71,14 +71,14 @@ fn maps() -> String {
 /// Folder of the runs, for the tests of this process that run at the same time.
 static HOME: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
 
-/// Makes runs use a temporary folder, which the last test that holds it removes.
-fn here() -> Arc<TempDir> {
-    let mut known = HOME.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(home) = known.upgrade() {
+/// Sets the folder of the runs to a temporary folder, which the last test that holds it removes.
+fn set_home() -> Arc<TempDir> {
+    let mut shared = HOME.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(home) = shared.upgrade() {
         return home;
     }
-    let home = Arc::new(tempfile::tempdir().expect("there is a location for temporary files"));
-    *known = Arc::downgrade(&home);
+    let home = Arc::new(tempfile::tempdir().expect("a temporary folder can be created"));
+    *shared = Arc::downgrade(&home);
     // SAFETY: only Rust code reads the environment here, and the standard library locks it.
     #[allow(unsafe_code)]
     unsafe {
@@ -89,7 +89,7 @@ fn here() -> Arc<TempDir> {
 
 #[test]
 fn values_come_in_order() {
-    let _home = here();
+    let _home = set_home();
     assert_eq!(
         double.map((0..1_000).map(|number| 2 * number)).wait().unwrap(),
         (0..1_000).map(|n| 4 * n).collect::<Vec<_>>()
@@ -97,8 +97,8 @@ fn values_come_in_order() {
 }
 
 #[test]
-fn any_executor_will_do() {
-    let _home = here();
+fn any_executor_can_poll_a_map() {
+    let _home = set_home();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert_eq!(runtime.block_on(async { double.map([2, 4]).await }).unwrap(), [4, 8]);
     assert_eq!(pollster::block_on(async { double.map([2, 4]).await }).unwrap(), [4, 8]);
@@ -106,14 +106,14 @@ fn any_executor_will_do() {
 }
 
 #[test]
-fn nothing_is_mapped_to_nothing() {
-    let _home = here();
+fn empty_map_has_no_values() {
+    let _home = set_home();
     assert!(double.map([]).wait().unwrap().is_empty());
 }
 
 #[test]
 fn failures_are_data() {
-    let _home = here();
+    let _home = set_home();
     let run = double.map([2, 3, 13, 4]).submit().wait().unwrap();
     let outcomes = run.outcomes().wait().unwrap();
     assert_eq!((outcomes[0].as_ref().ok(), outcomes[3].as_ref().ok()), (Some(&4), Some(&8)));
@@ -131,13 +131,13 @@ fn failures_are_data() {
 
 #[test]
 fn failed_item_is_retried() {
-    let _home = here();
+    let _home = set_home();
     assert_eq!(succeeds_at_third_attempt.map([()]).wait().unwrap(), [3]);
 }
 
 #[test]
 fn max_failures_stops_the_rest() {
-    let _home = here();
+    let _home = set_home();
     let run = double.map((0..100).map(|number| 2 * number + 1)).max_failures(3).parallel(1).submit().wait().unwrap();
     let outcomes = run.outcomes().wait().unwrap();
     let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().unwrap_err().kind()).collect();
@@ -146,8 +146,8 @@ fn max_failures_stops_the_rest() {
 }
 
 #[test]
-fn cancel_waits_for_what_a_thread_is_doing_and_starts_no_more() {
-    let _home = here();
+fn cancel_waits_for_running_items_and_starts_none() {
+    let _home = set_home();
     let run = sleeps.map([300; 50]).parallel(2).submit().wait().unwrap();
     while SLEEPING.load(Ordering::SeqCst) < 2 {
         std::thread::sleep(Duration::from_millis(1));
@@ -162,10 +162,10 @@ fn cancel_waits_for_what_a_thread_is_doing_and_starts_no_more() {
 }
 
 #[test]
-fn a_run_is_attached_to_and_read_twice() {
-    let _home = here();
+fn run_can_be_attached_and_read_twice() {
+    let _home = set_home();
     let run = double.map([2, 4, 6]).submit().wait().unwrap();
-    // While the run goes on, the other handle follows it, even in the same process.
+    // During the run, the other handle follows it, even in the same process.
     let other = double.attach(run.id()).wait().unwrap();
     assert_eq!(other.values().wait().unwrap(), [4, 8, 12]);
     assert_eq!(run.values().wait().unwrap(), [4, 8, 12]);
@@ -176,14 +176,14 @@ fn a_run_is_attached_to_and_read_twice() {
 }
 
 #[test]
-fn a_map_inside_a_remote_function_is_refused() {
-    let _home = here();
+fn nested_map_is_refused() {
+    let _home = set_home();
     assert_eq!(maps.call(()).wait().unwrap(), "Nested: cannot map `double`: a remote function cannot map");
 }
 
 #[test]
-fn several_maps_at_once() {
-    let _home = here();
+fn several_maps_run_at_once() {
+    let _home = set_home();
     let runs: Vec<_> = (0..4).map(|_| double.map((0..50).map(|number| 2 * number)).submit().wait().unwrap()).collect();
     let ids: std::collections::HashSet<_> = runs.iter().map(|run| run.id().to_owned()).collect();
     assert_eq!(ids.len(), 4);
@@ -192,10 +192,10 @@ fn several_maps_at_once() {
     }
 }
 
-/// Records the messages of `tracing`, without their fields.
-struct Told(Mutex<Vec<String>>);
+/// Records the events of `tracing` as lines.
+struct Messages(Mutex<Vec<String>>);
 
-impl tracing::Subscriber for Told {
+impl tracing::Subscriber for Messages {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
         metadata.target().starts_with("cloudknot")
     }
@@ -227,27 +227,28 @@ impl tracing::Subscriber for Told {
 }
 
 #[test]
-fn a_run_is_told_by_tracing() {
-    let _home = here();
-    let told = Arc::new(Told(Mutex::default()));
-    tracing::subscriber::set_global_default(Arc::clone(&told)).expect("no other test collects");
+fn run_is_traced() {
+    let _home = set_home();
+    let messages = Arc::new(Messages(Mutex::default()));
+    tracing::subscriber::set_global_default(Arc::clone(&messages)).expect("no other test sets a subscriber");
     let run = double.map([2, 3]).submit().wait().unwrap();
     run.outcomes().wait().unwrap();
-    let told = told.0.lock().unwrap();
-    let of_run: Vec<_> = told.iter().filter(|line| line.contains(run.id())).collect();
+    let messages = messages.0.lock().unwrap();
+    let run_messages: Vec<_> = messages.iter().filter(|line| line.contains(run.id())).collect();
     for part in ["INFO message=a run begins", "WARN message=an attempt failed", "3 is odd", "INFO message=a run ended"]
     {
-        assert!(of_run.iter().any(|line| line.contains(part)), "`{part}` is not in {of_run:?}");
+        assert!(run_messages.iter().any(|line| line.contains(part)), "`{part}` is not in {run_messages:?}");
     }
 }
 
-/// Records the reported progress of each run, and is slow about it.
+/// Records the reported progress of each run, slowly.
 struct Slow(Arc<Mutex<Vec<(String, u64)>>>);
 
 impl cloudknot::Hook for Slow {
     fn report(&self, event: &cloudknot::Event<'_>) {
         if let cloudknot::Event::Progress { run, done, .. } = *event {
-            // A report of less progress takes longer: if two were made at once, the newer one would be recorded first.
+            // A report of less progress takes longer: with two concurrent reports, the newer one would be recorded
+            // first.
             std::thread::sleep(Duration::from_millis(20_u64.saturating_sub(done)));
             self.0.lock().unwrap().push((run.to_owned(), done));
         }
@@ -255,15 +256,15 @@ impl cloudknot::Hook for Slow {
 }
 
 #[test]
-fn progress_never_goes_back() {
-    let _home = here();
-    let told = Arc::new(Mutex::new(Vec::new()));
-    cloudknot::set_hook(Some(Box::new(Slow(Arc::clone(&told)))));
+fn reported_progress_never_decreases() {
+    let _home = set_home();
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    cloudknot::set_hook(Some(Box::new(Slow(Arc::clone(&reports)))));
     let run = double.map((0..20).map(|number| 2 * number)).chunk(1).parallel(4).submit().wait().unwrap();
     run.values().wait().unwrap();
     cloudknot::set_hook(None);
-    let told = told.lock().unwrap();
-    let told: Vec<_> = told.iter().filter(|(of, _)| of == run.id()).map(|&(_, done)| done).collect();
-    assert!(told.is_sorted(), "{told:?}");
-    assert_eq!(told.last(), Some(&20));
+    let reports = reports.lock().unwrap();
+    let progress: Vec<_> = reports.iter().filter(|(id, _)| id == run.id()).map(|&(_, done)| done).collect();
+    assert!(progress.is_sorted(), "{progress:?}");
+    assert_eq!(progress.last(), Some(&20));
 }

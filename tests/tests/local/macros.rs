@@ -1,5 +1,5 @@
-//! Tests of the expansion of `#[cloudknot::remote]`: the function is called as before, it is in the registry, and it
-//! can be run from frame to frame as by a worker.
+//! Tests of the expansion of `#[cloudknot::remote]`: the function can be called as before, is registered, and can be
+//! run on frames as by a worker.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
@@ -143,7 +143,7 @@ where
 }
 
 #[test]
-fn a_remote_function_is_still_called() {
+fn remote_function_can_be_called() {
     assert!((add(1.0, 2.0) - 3.0).abs() < f64::EPSILON);
     nothing_in_or_out();
     assert_eq!(factorial(5), 120);
@@ -160,17 +160,17 @@ fn a_remote_function_is_still_called() {
 }
 
 #[tokio::test]
-async fn an_async_remote_function_is_still_awaited() {
+async fn async_remote_function_can_be_awaited() {
     assert_eq!(waits("ab", 1).await, "abab");
     assert_eq!(waits_and_owns(1).await, Ok(0));
     let text = String::from("x");
     let one = waits(&text, 0);
     let spawned = tokio::spawn(waits("y", 2));
-    assert_eq!((one.await, spawned.await.expect("it does not panic")), ("x".to_owned(), "yyy".to_owned()));
+    assert_eq!((one.await, spawned.await.expect("the task does not panic")), ("x".to_owned(), "yyy".to_owned()));
 }
 
 #[test]
-fn every_form_of_signature_runs_from_frame_to_frame() {
+fn every_form_of_signature_runs_on_frames() {
     check(function(&add, "add"), &(1.0, 2.0), &3.0);
     check(function(&nothing_in_or_out, "nothing_in_or_out"), &(), &());
     let map = HashMap::from([("a".to_owned(), vec![1.0, 2.0])]);
@@ -196,7 +196,7 @@ fn every_form_of_signature_runs_from_frame_to_frame() {
 }
 
 #[test]
-fn a_remote_function_in_a_function_is_registered() {
+fn nested_remote_function_is_registered() {
     #[cloudknot::remote]
     fn private(x: u8) -> u8 {
         x + 1
@@ -206,7 +206,7 @@ fn a_remote_function_in_a_function_is_registered() {
 }
 
 #[test]
-fn the_arguments_of_the_attribute_are_recorded() {
+fn attribute_arguments_are_recorded() {
     assert_eq!(function(&add, "add").resources, Resources::NONE);
     assert_eq!(function(&add, "add").codec, Codec::Bincode);
     let all = function(&with_all_arguments, "renamed");
@@ -218,7 +218,7 @@ fn the_arguments_of_the_attribute_are_recorded() {
 }
 
 #[test]
-fn the_signature_is_recorded_as_it_is_written() {
+fn signature_is_recorded_as_written() {
     assert_eq!(function(&add, "add").signature, "fn add(a: f64, b: f64) -> f64");
     assert_eq!(function(&waits, "waits").signature, "async fn waits(text: &str, times: usize) -> String");
     assert_eq!(
@@ -331,7 +331,7 @@ mod errors {
         check(serve(function(&by_display, "errors::by_display"), x), "no number", &[]);
         check(serve(function(&by_alias, "errors::by_alias"), x), "no number", &[]);
         let missing = serve::<_, Vec<u8>>(function(&of_io, "errors::of_io"), &("/no/such/file",));
-        assert!(missing.expect_err("it is not there").message.starts_with("No such file"));
+        assert!(missing.expect_err("the file does not exist").message.starts_with("No such file"));
     }
 
     #[test]
@@ -343,26 +343,26 @@ mod errors {
 }
 
 #[test]
-fn the_section_describes_every_function_without_running_it() {
+fn section_describes_every_function() {
     use object::{Object, ObjectSection};
-    let path = std::env::current_exe().expect("this test has a file");
+    let path = std::env::current_exe().expect("the path of this program is known");
     let file = std::fs::read(path).expect("the file can be read");
     let file = object::File::parse(&*file).expect("the file is an executable");
     let name = if cfg!(target_vendor = "apple") { "__cloudknot" } else { ".cloudknot" };
-    let section = file.section_by_name(name).expect("the section is there").data().expect("the section can be read");
-    let text = std::str::from_utf8(section).expect("the section is text");
+    let section = file.section_by_name(name).expect("the section exists").data().expect("the section can be read");
+    let text = std::str::from_utf8(section).expect("the section is UTF-8");
     let described: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
     assert_eq!(described.len(), cloudknot_runtime::function::all().count());
-    let of = |name: &str| described.iter().find(|one| one["name"] == name).expect("the function is described");
+    let description = |name: &str| described.iter().find(|one| one["name"] == name).expect("the function is described");
     assert_eq!(
-        of("renamed"),
+        description("renamed"),
         &serde_json::json!({
             "package": "cloudknot-tests", "module": "local::macros", "name": "renamed",
             "signature": "fn with_all_arguments(value: serde_json::Value) -> serde_json::Value",
             "codec": "messagepack", "vcpus": 0.5, "memory_mib": 1536, "gpus": 1, "retries": 2, "timeout_seconds": 5400,
         })
     );
-    assert_eq!(of("add")["vcpus"], serde_json::Value::Null);
-    assert_eq!(of("add")["timeout_seconds"], serde_json::Value::Null);
+    assert_eq!(description("add")["vcpus"], serde_json::Value::Null);
+    assert_eq!(description("add")["timeout_seconds"], serde_json::Value::Null);
 }

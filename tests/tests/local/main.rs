@@ -1,5 +1,5 @@
-//! Tests of this machine: the suite of the runs in item processes, tests of those alone, and everything up to the
-//! image.
+//! Tests on this machine: the suite of the runs in item processes, tests of item processes alone, and everything up to
+//! the image.
 
 mod architecture;
 mod attach;
@@ -26,7 +26,7 @@ use cloudknot_tests::trial::Trial;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_trial");
 
-#[expect(clippy::unnecessary_wraps, reason = "another backend may not be there")]
+#[expect(clippy::unnecessary_wraps, reason = "another backend may not be available")]
 fn trial() -> Option<Trial> {
     Some(Trial::new(PROGRAM))
 }

@@ -1,26 +1,26 @@
-//! Tests that run the examples and other whole programs as a user would, and read what they print.
+//! Tests that run the examples and other whole programs as a user would, and check their output.
 
 use std::process::Command;
 
 use cloudknot_tests::workspaces::program;
 
-/// Returns what an example prints, and fails unless it exits with 0.
+/// Returns the stdout of an example, and fails unless it exits with 0.
 #[track_caller]
 fn printed(example: &str) -> String {
-    let home = tempfile::tempdir().expect("there is a location for temporary files");
+    let home = tempfile::tempdir().expect("a temporary folder can be created");
     let output = Command::new(program(example)).env("CLOUDKNOT_HOME", home.path()).output();
     let output = output.expect("the program starts");
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).expect("it prints text")
+    String::from_utf8(output.stdout).expect("the program prints UTF-8")
 }
 
 #[test]
-fn hello_greets_everybody() {
+fn hello_prints_every_greeting() {
     assert_eq!(printed("hello"), "Hello, world!\nHello, Ada!\nHello, Grace!\n");
 }
 
 #[test]
-fn failures_tells_bad_items_apart_and_good_ones_have_values() {
+fn failures_prints_each_kind_of_failure() {
     let printed = printed("failures");
     let lines: Vec<&str> = printed.lines().collect();
     let [one, four, nine, cause, minus, location, abort, hang, forty_nine, sixty_four] = lines[..] else {
@@ -36,7 +36,7 @@ fn failures_tells_bad_items_apart_and_good_ones_have_values() {
 }
 
 #[test]
-fn graph_bisection_finds_the_smallest_cuts_that_there_are() {
+fn graph_bisection_finds_the_minimum_cuts() {
     let printed = printed("graph_bisection");
     let best: Vec<&str> = printed.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
     // The heading, five networks, and the final sentence.
@@ -44,17 +44,18 @@ fn graph_bisection_finds_the_smallest_cuts_that_there_are() {
 }
 
 #[test]
-fn randhie_bootstrap_agrees_with_the_figures_of_others() {
+fn randhie_bootstrap_agrees_with_published_figures() {
     let printed = printed("randhie_bootstrap");
     assert_eq!(printed.lines().count(), 12, "{printed}");
     assert_eq!(printed.lines().last(), Some("All agree within their tolerances."));
 }
 
 #[test]
-fn each_of_20_products_of_random_mv_prod_is_as_wide_as_theory_says() {
+fn random_mv_prod_has_the_expected_deviations() {
     let printed = printed("random_mv_prod");
-    let numbers =
-        |line: &str| line.split_whitespace().map(|number| number.parse().expect("a number")).collect::<Vec<f64>>();
+    let numbers = |line: &str| {
+        line.split_whitespace().map(|number| number.parse().expect("each column is a number")).collect::<Vec<f64>>()
+    };
     let rows: Vec<Vec<f64>> = printed.lines().skip(1).map(numbers).collect();
     assert_eq!(rows.len(), 20, "{printed}");
     for row in rows {
@@ -66,7 +67,7 @@ fn each_of_20_products_of_random_mv_prod_is_as_wide_as_theory_says() {
 
 /// Runs the generated mains, each as in a program.
 #[test]
-fn every_form_of_main_runs_and_returns_what_it_returned() {
+fn every_form_of_main_keeps_its_return_value() {
     for program in [env!("CARGO_BIN_EXE_mains"), env!("CARGO_BIN_EXE_lints")] {
         let output = Command::new(program).output().expect("the program starts");
         assert!(output.status.success(), "{program}: {output:?}");

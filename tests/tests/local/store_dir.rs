@@ -1,4 +1,4 @@
-//! Tests of the folder store: the suite, and what applies to folders alone.
+//! Tests of the folder store: the shared suite, and checks that are specific to folders.
 
 use std::fs;
 use std::path::Path;
@@ -31,20 +31,20 @@ fn needs_no_runtime() {
 }
 
 #[test]
-fn is_made_when_first_written() {
+fn folder_is_created_by_the_first_write() {
     let folder = folder();
     let root = folder.path().join("some/where");
     let store = DirStore::new(&root);
     assert_eq!(now(store.get("a")).expect("get"), None);
     assert_eq!(now(store.list("", None)).expect("list"), []);
     now(store.delete(&["a".to_owned()])).expect("delete");
-    assert!(!root.exists(), "reading makes nothing");
+    assert!(!root.exists(), "a read creates no folder");
     now(store.put("a", Bytes::new())).expect("put");
     assert_eq!(fs::read_to_string(root.join(".gitignore")).expect("read"), "*\n");
 }
 
 #[test]
-fn leaves_a_folder_of_somebody_else_unignored() {
+fn existing_folder_gets_no_gitignore() {
     let folder = folder();
     fs::write(folder.path().join("README"), "mine").expect("write");
     let store = DirStore::new(folder.path());
@@ -54,12 +54,12 @@ fn leaves_a_folder_of_somebody_else_unignored() {
 
 /// A change of the current folder must not move the store.
 #[test]
-fn is_absolute() {
+fn root_is_absolute() {
     assert!(DirStore::new("relative").root().is_absolute());
 }
 
 #[test]
-fn survives_the_removal_of_a_folder_it_knows() {
+fn removed_folder_is_recreated() {
     let folder = folder();
     let store = DirStore::new(folder.path().join("store"));
     assert!(now(store.create("runs/1/a", "x".into())).expect("create"));
@@ -71,11 +71,11 @@ fn survives_the_removal_of_a_folder_it_knows() {
 }
 
 #[test]
-fn leaves_no_temporary_files() {
+fn temporary_files_are_removed() {
     let folder = folder();
     let store = DirStore::new(folder.path());
     now(store.put("a", "x".into())).expect("put");
-    now(store.create("a", "x".into())).expect("create what is there");
+    now(store.create("a", "x".into())).expect("create an existing object");
     now(store.create("b", "x".into())).expect("create");
     let mut writer = now(store.writer("c")).expect("writer");
     now(writer.write("x".into())).expect("write");
@@ -86,7 +86,7 @@ fn leaves_no_temporary_files() {
 
 /// Leftovers of killed programs are never listed, never interfere, and are removed after a week.
 #[test]
-fn leftovers() {
+fn old_temporary_files_are_removed() {
     let folder = folder();
     let first = DirStore::new(folder.path());
     now(first.put("a", "x".into())).expect("put");
@@ -103,9 +103,9 @@ fn leftovers() {
     assert!(!old.exists() && temps(&second) == 1);
 }
 
-/// One program lists while another one removes.
+/// One program lists while another one deletes.
 #[test]
-fn lists_while_files_vanish() {
+fn listing_tolerates_concurrent_deletes() {
     let folder = folder();
     let store = DirStore::new(folder.path());
     std::thread::scope(|scope| {
@@ -124,13 +124,13 @@ fn lists_while_files_vanish() {
 }
 
 #[test]
-fn read_only_folder() {
+fn read_only_folder_can_be_read() {
     let folder = folder();
     let root = folder.path().join("store");
     now(DirStore::new(&root).put("a", "x".into())).expect("put");
     let Some(_mounted) = read_only(&root) else { return };
     let store = DirStore::new(&root);
-    assert_eq!(now(store.get("a")).expect("get"), Some("x".into()), "reading needs no more than reading");
+    assert_eq!(now(store.get("a")).expect("get"), Some("x".into()), "a read needs no write access");
     assert_eq!(now(store.list("", None)).expect("list").len(), 1);
     let errors = [
         now(store.put("b", Bytes::new())).expect_err("put"),
@@ -145,11 +145,11 @@ fn read_only_folder() {
 }
 
 #[test]
-fn full_disk() {
+fn full_disk_keeps_stored_objects() {
     let folder = folder();
     let root = folder.path().join("store");
-    fs::create_dir(&root).expect("make");
-    let Some(_mounted) = mount(&root, "full_disk", &["-t", "tmpfs", "-o", "size=256k", "tmpfs"]) else { return };
+    fs::create_dir(&root).expect("create a folder");
+    let Some(_mounted) = mount(&root, "a full disk", &["-t", "tmpfs", "-o", "size=256k", "tmpfs"]) else { return };
     let store = DirStore::new(&root);
     assert!(now(store.create("kept", "x".into())).expect("create"));
     let big = Bytes::from(vec![1; 1024 * 1024]);
@@ -162,8 +162,8 @@ fn full_disk() {
         assert_error(&error, StoreErrorKind::Full, &[&store.describe()]);
         assert!(error.hint().is_some_and(|hint| hint.contains("free space")));
     }
-    assert_eq!(temps(&store), 0, "what did not fit does not take the room of what would");
-    assert_eq!(now(store.get("kept")).expect("get"), Some("x".into()), "what is stored is kept");
+    assert_eq!(temps(&store), 0, "failed writes leave no temporary files");
+    assert_eq!(now(store.get("kept")).expect("get"), Some("x".into()), "a stored object is kept");
     assert!(now(store.create("small", "y".into())).expect("create"));
 }
 
@@ -171,7 +171,7 @@ fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder can be created")
 }
 
-/// Returns the result of a future that is ready when it is created, as all of this store are.
+/// Returns the result of a future that is ready when it is created, as are all futures of this store.
 fn now<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
@@ -195,9 +195,9 @@ impl Drop for Mounted<'_> {
 
 /// Mounts a folder read-only: file permissions do not stop root, but such a mount does.
 fn read_only(root: &Path) -> Option<Mounted<'_>> {
-    let mounted = mount(root, "read_only_folder", &["--bind", root.to_str().expect("text")])?;
-    let again = Command::new("mount").args(["-o", "remount,bind,ro"]).arg(root).status().expect("mount runs");
-    assert!(again.success(), "a bind mount can be made read-only");
+    let mounted = mount(root, "a read-only folder", &["--bind", root.to_str().expect("the path is UTF-8")])?;
+    let remounted = Command::new("mount").args(["-o", "remount,bind,ro"]).arg(root).status().expect("mount runs");
+    assert!(remounted.success(), "a bind mount can be made read-only");
     Some(mounted)
 }
 

@@ -16,40 +16,40 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect(name))
 }
 
-fn say(what: &str) {
+fn log(line: &str) {
     // Printed even if the test passes: only the seed allows it to be repeated.
-    let _ = writeln!(std::io::stderr(), "{what}");
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 #[test]
-fn nothing_is_lost_doubled_or_misplaced() {
+fn random_kills_do_not_corrupt_results() {
     if !cfg!(target_os = "linux") {
-        return skipped("killing item processes at random", "they are found through /proc");
+        return skipped("killing item processes at random", "item processes are found through /proc");
     }
     let seed = seed();
     let end = Instant::now() + Duration::from_secs(setting("CLOUDKNOT_STRESS_SECONDS", 20));
     let mut random = Random::new(seed);
     let (mut maps, mut items, mut programs) = (0, 0, 0);
     while Instant::now() < end {
-        let map = Map::shaped_by(&mut random);
-        say(&format!("CLOUDKNOT_STRESS_SEED={seed}, map {maps}: {}", map.shape()));
+        let map = Map::random(&mut random);
+        log(&format!("CLOUDKNOT_STRESS_SEED={seed}, map {maps}: {}", map.shape()));
         programs += map.run(&mut random);
         maps += 1;
         items += map.expected.len();
     }
-    say(&format!("{maps} maps of {items} items by {programs} programs"));
+    log(&format!("{maps} maps of {items} items by {programs} programs"));
 }
 
 struct Map {
     trial: Trial,
     spec: Spec,
     expected: Vec<u64>,
-    /// Time within which programs are killed; item processes are killed as often on average.
+    /// Time within which programs are killed. On average, item processes are killed as often.
     kills_ms: u64,
 }
 
 impl Map {
-    fn shaped_by(random: &mut Random) -> Self {
+    fn random(random: &mut Random) -> Self {
         let items = [1, 40, 150, 600][usize::try_from(random.below(4)).unwrap()];
         let items = items + random.below(items);
         let longest = [1, 4, 40][usize::try_from(random.below(3)).unwrap()];
@@ -71,7 +71,7 @@ impl Map {
         }
         let chunk = (random.below(3) > 0).then(|| 1 + random.below(items.max(1)));
         let parallel = Some(1 + u32::try_from(random.below(4)).unwrap());
-        // Enough for unlucky items: each kill costs an item an attempt.
+        // Many retries, because each kill uses up an attempt of an item.
         let spec = Spec { chunk, parallel, retries: Some(1_000), ..Spec::of(inputs) };
         let kills_ms = 30 + random.below(200);
         Self { trial: Trial::new(crate::PROGRAM), spec, expected, kills_ms }
@@ -88,7 +88,7 @@ impl Map {
         let mut victims = Random::new(random.next());
         std::thread::scope(|scope| {
             scope.spawn(|| self.kill_item_processes(&stop, &mut victims));
-            // Set even if a check fails; otherwise its panic would wait for that thread.
+            // Set even if a check fails; otherwise the scope would wait for the thread forever.
             let _stop = StopAtEnd(&stop);
             let spec = json(&self.spec);
             let mut run: Option<String> = None;
@@ -96,9 +96,9 @@ impl Map {
                 let attached = run.clone();
                 let arguments = attached.as_deref().map_or(["stream", &spec], |run| ["attach-stream", run]);
                 // Later programs have more time, so that the run comes to an end.
-                let patience = self.kills_ms + random.below(self.kills_ms * u64::from(program));
-                let Some(told) = self.program(&arguments, Duration::from_millis(patience), &mut run) else { continue };
-                self.check(&told, run.as_deref().expect("a program that ends has told its run"));
+                let lifetime = self.kills_ms + random.below(self.kills_ms * u64::from(program));
+                let Some(facts) = self.program(&arguments, Duration::from_millis(lifetime), &mut run) else { continue };
+                self.check(&facts, run.as_deref().expect("a program that ends has printed the ID of its run"));
                 return program;
             }
             unreachable!("programs are started until one ends");
@@ -106,27 +106,27 @@ impl Map {
     }
 
     /// Returns the facts that a program printed, unless it was killed before its end.
-    fn program(&self, arguments: &[&str], patience: Duration, run: &mut Option<String>) -> Option<Vec<Fact>> {
+    fn program(&self, arguments: &[&str], lifetime: Duration, run: &mut Option<String>) -> Option<Vec<Fact>> {
         let mut running = self.trial.start(arguments);
         let began = Instant::now();
-        while running.goes_on() {
-            if began.elapsed() > patience {
+        while running.is_running() {
+            if began.elapsed() > lifetime {
                 *run = run.take().or_else(|| run_of(&running.facts()));
                 kill(running.pid(), Signal::KILL);
                 break;
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        let output = running.end();
-        let told = facts(&output.stdout);
-        *run = run.take().or_else(|| run_of(&told));
-        // It may have ended just before it was killed.
+        let output = running.wait_with_output();
+        let facts = facts(&output.stdout);
+        *run = run.take().or_else(|| run_of(&facts));
+        // The program may have ended just before it was killed.
         if !output.status.success() {
             use std::os::unix::process::ExitStatusExt;
             assert_eq!(output.status.signal(), Some(9), "{}", String::from_utf8_lossy(&output.stderr));
             return None;
         }
-        Some(told)
+        Some(facts)
     }
 
     fn kill_item_processes(&self, stop: &AtomicBool, random: &mut Random) {
@@ -144,27 +144,27 @@ impl Map {
         }
     }
 
-    fn check(&self, told: &[Fact], run: &str) {
-        let failed: Vec<_> = told.iter().filter(|fact| matches!(fact, Fact::Failed(..))).collect();
+    fn check(&self, facts: &[Fact], run: &str) {
+        let failed: Vec<_> = facts.iter().filter(|fact| matches!(fact, Fact::Failed(..))).collect();
         assert!(failed.is_empty(), "{failed:?}");
         // `values` rejects an item that is reported twice.
-        let values = values(told);
+        let values = values(facts);
         let expected = self.expected.iter().copied().enumerate().collect();
         assert_eq!(values, expected);
-        // The store contains each value once: no stored value was computed again.
+        // The store contains each value once.
         let all: Vec<u64> = (0..self.expected.len() as u64).collect();
         assert_eq!(self.trial.items_with_values(run), all);
     }
 }
 
-/// Returns whether this is an item process. Those lead their own process group; programs of this test are in its group.
+/// Returns whether this is an item process. Item processes lead their own process group; programs of this test are in
+/// the group of the test.
 fn is_item_process(pid: i32) -> bool {
     let group = rustix::process::Pid::from_raw(pid).and_then(|pid| rustix::process::getpgid(Some(pid)).ok());
     group.is_some_and(|group| group.as_raw_nonzero().get() == pid)
 }
 
-/// Returns whether an item process has started. It makes itself the first to be killed if memory is short just before
-/// it reports that it is ready.
+/// Returns whether an item process has started. Just before it reports that it is ready, it sets its `oom_score_adj`.
 fn has_started(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).is_ok_and(|score| score.trim() == "1000")
 }

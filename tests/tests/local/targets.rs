@@ -1,7 +1,8 @@
 //! Tests of workers for targets other than this machine's own: built, and run, with an emulator if necessary.
 //!
 //! A target requires its standard library: the toolchain's own (`rustup target add aarch64-unknown-linux-musl`), or,
-//! for 64-bit ARM, the one that `tests/arm64.sh` unpacks into the target folder. If there is none, the test says so.
+//! for 64-bit ARM, the one that `tests/arm64.sh` unpacks into the target folder. Without a library, the test is
+//! skipped.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -15,8 +16,8 @@ use cloudknot_tests::skip::{optional, skipped};
 use cloudknot_tests::workspaces::{REAL, cargo_knot, workspace};
 
 const EMULATOR: &str = "qemu-aarch64-static";
-/// Script that makes the kernel start programs for aarch64 with the emulator: a worker starts itself again, and the
-/// emulator alone does not follow it there. Applies only to what is started here, not to the machine.
+/// Script that makes the kernel start programs for aarch64 with the emulator: a worker starts itself again, which the
+/// emulator alone does not emulate. Applies only to the started program, not to the machine.
 const EMULATED: &str = r#"
 mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc || exit 125
 printf '%s' ":cloudknot:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:$1:F" \
@@ -36,19 +37,22 @@ fn compiler(target: &str) -> Option<PathBuf> {
 
 fn path_of(program: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file()).expect("it is there")
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+        .expect("the program is in the path")
 }
 
-/// Returns the function that notes the lack of a library: it is optional if there is the other one for the
-/// architecture.
-fn unless_there_is(other: &str) -> fn(&str, &str) {
+/// Returns the function that reports a missing library: the library is optional if the other one for the architecture
+/// is installed.
+fn optional_with(other: &str) -> fn(&str, &str) {
     if compiler(other).is_some() { optional } else { skipped }
 }
 
 #[tokio::test]
 async fn aarch64_musl() {
-    // This target is chosen if it is installed.
-    check("aarch64-unknown-linux-musl", &["--arm64"], unless_there_is("aarch64-unknown-linux-gnu")).await;
+    // `--arm64` chooses this target if it is installed.
+    check("aarch64-unknown-linux-musl", &["--arm64"], optional_with("aarch64-unknown-linux-gnu")).await;
 }
 
 #[tokio::test]
@@ -56,7 +60,7 @@ async fn aarch64_gnu() {
     check(
         "aarch64-unknown-linux-gnu",
         &["--target", "aarch64-unknown-linux-gnu"],
-        unless_there_is("aarch64-unknown-linux-musl"),
+        optional_with("aarch64-unknown-linux-musl"),
     )
     .await;
 }
@@ -66,12 +70,14 @@ async fn x86_64_musl() {
     check("x86_64-unknown-linux-musl", &["--target", "x86_64-unknown-linux-musl"], optional).await;
 }
 
-/// Builds a worker for the target, asks it for its types, and makes it run ten items. `lacks` notes that there is no
-/// library.
+/// Builds a worker for the target, reads its types, and lets it run ten items. `lacks` reports a missing library.
 async fn check(target: &str, options: &[&str], lacks: fn(&str, &str)) {
     let what = format!("a worker for {target}");
     let Some(compiler) = compiler(target) else {
-        return lacks(&what, "there is no standard library for it; CLOUDKNOT_TESTS_ALSO=arm64 tests/run.sh gets one");
+        return lacks(
+            &what,
+            "its standard library is not installed; CLOUDKNOT_TESTS_ALSO=arm64 tests/run.sh installs it",
+        );
     };
     let mut build = Command::new(cargo_knot());
     build.args(["knot", "build", "-p", "prog", "--fast", "--json"]).args(options);
@@ -79,23 +85,23 @@ async fn check(target: &str, options: &[&str], lacks: fn(&str, &str)) {
     let output = build.output().expect("the command starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(3) {
-        return skipped(&what, &format!("there is no linker: {stderr}"));
+        return skipped(&what, &format!("no linker is available: {stderr}"));
     }
     assert!(output.status.success(), "{stderr}");
     let facts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert_eq!(facts["target"], target);
-    let worker = facts["worker"].as_str().expect("the worker is named");
+    let worker = facts["worker"].as_str().expect("the output has the path of the worker");
     let emulated = !target.starts_with(std::env::consts::ARCH);
     if emulated && !has(EMULATOR) {
-        return skipped(&format!("running {what}"), &format!("it was built, and there is no {EMULATOR}"));
+        return skipped(&format!("running {what}"), &format!("the worker was built, and {EMULATOR} is not installed"));
     }
 
     let mut describe = if emulated { Command::new(EMULATOR) } else { Command::new("env") };
     let types = types_of(describe.arg(worker), "double");
     let folder = tempfile::tempdir().expect("a temporary folder can be created");
-    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("the folder is ours");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("the test owns the folder");
     let store = DirStore::new(folder.path());
-    let at = StoreAt::Folder(folder.path().to_str().expect("the path is text").to_owned());
+    let at = StoreAt::Folder(folder.path().to_str().expect("the path is UTF-8").to_owned());
     let inputs: Vec<u64> = (0..10).collect();
     let recorded = Recorded::new(&store, at, &types, "a-run", &inputs).await;
     let mut run = Command::new(if emulated { "unshare" } else { worker });
@@ -107,7 +113,7 @@ async fn check(target: &str, options: &[&str], lacks: fn(&str, &str)) {
     let output = run.env(name, task).output().expect("the program starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(125) || stderr.starts_with("unshare: ") {
-        return skipped(&format!("a run of {what}"), &format!("it was built and told its types; {stderr}"));
+        return skipped(&format!("a run of {what}"), &format!("the worker was built and reported its types; {stderr}"));
     }
     assert_eq!(output.status.code(), Some(exit::DONE), "{stderr}");
     assert_eq!(recorded.values::<u64>(&store).await, inputs.iter().map(|number| 2 * number).collect::<Vec<_>>());

@@ -29,22 +29,22 @@ fn printing() -> Spec {
 }
 
 #[test]
-fn stdout_holds_only_what_main_prints() {
+fn stdout_has_only_the_output_of_main() {
     let output = output(&trial(), "", "plain", &printing());
     assert_eq!(text(&output.stdout), "[0, 2, 4]\n");
     let stderr = text(&output.stderr);
     for number in 0..3 {
         assert!(stderr.contains(&format!("out {number}\n")) && stderr.contains(&format!("err {number}\n")), "{stderr}");
     }
-    let ours: Vec<_> = stderr.lines().filter(|line| line.starts_with("cloudknot: ")).collect();
-    assert!(ours[0].starts_with("cloudknot: work over 3 inputs on this machine, "), "{stderr}");
-    assert!(ours[1].starts_with("cloudknot: work: 3 of 3 done, in "), "{stderr}");
-    assert_eq!(ours.len(), 2, "{stderr}");
+    let lines: Vec<_> = stderr.lines().filter(|line| line.starts_with("cloudknot: ")).collect();
+    assert!(lines[0].starts_with("cloudknot: work over 3 inputs on this machine, "), "{stderr}");
+    assert!(lines[1].starts_with("cloudknot: work: 3 of 3 done, in "), "{stderr}");
+    assert_eq!(lines.len(), 2, "{stderr}");
     assert!(!stderr.contains('\u{1b}') && !stderr.contains('\r'), "plain lines: {stderr:?}");
 }
 
 #[test]
-fn off_is_silent() {
+fn progress_off_is_silent() {
     let output = output(&trial(), "off", "plain", &printing());
     assert_eq!((text(&output.stdout), text(&output.stderr)), ("[0, 2, 4]\n", ""));
 }
@@ -58,7 +58,7 @@ fn invalid_progress_setting_is_reported() {
 }
 
 #[test]
-fn failures_are_told_with_index_kind_message_and_place() {
+fn failures_are_reported_with_index_kind_message_and_location() {
     let inputs =
         [Behavior::Double(1), Behavior::Panic("boom".into()), Behavior::Fail(vec!["outer".into(), "inner".into()])];
     let output = output(&trial(), "", "plain", &Spec { retries: Some(1), ..Spec::of(inputs) });
@@ -67,7 +67,7 @@ fn failures_are_told_with_index_kind_message_and_place() {
     assert!(stderr.contains("item 2 returned an error: outer: inner (attempt 1; retrying)\n"), "{stderr}");
     assert!(stderr.contains("item 2 returned an error: outer: inner\n"), "{stderr}");
     assert!(stderr.contains("work: 1 of 3 done, 2 failed, in "), "{stderr}");
-    // Last, what `main` prints for its error.
+    // Last, the output of `main` for its error.
     assert!(stderr.contains("Error: 2 of 3 items of `work` failed in run "), "{stderr}");
     assert!(stderr.contains("\n  hint: "), "{stderr}");
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
@@ -94,7 +94,7 @@ fn invalid_backend_lists_candidates() {
 }
 
 #[test]
-fn without_the_generated_main_nothing_is_printed() {
+fn program_without_generated_main_prints_nothing() {
     let trial = Trial::new(env!("CARGO_BIN_EXE_bare"));
     let output = trial.command(&[]).env_remove("CLOUDKNOT_PROGRESS").output().unwrap();
     let stdout = text(&output.stdout);
@@ -128,40 +128,39 @@ impl RunInProgress {
         wait_for("two values", || (values(&printed()).len() == 2).then_some(()));
     }
 
-    /// Checks that the message leads to a run with the values that were done, and failures only for the unfinished
-    /// items.
+    /// Checks that the message names a run with the computed values, and without failures.
     #[track_caller]
-    fn check_message(&self, stderr: &str) {
-        assert!(stderr.contains("cloudknot: interrupted: 2 of 6 done and kept"), "{stderr}");
-        let (_, after) = stderr.split_once("continue with `work.attach(\"").expect(stderr);
+    fn check_message(&self, output: &str) {
+        assert!(output.contains("cloudknot: interrupted: 2 of 6 done and kept"), "{output}");
+        let (_, after) = output.split_once("continue with `work.attach(\"").expect(output);
         let (run, _) = after.split_once("\")`").unwrap();
-        self.trial.wait_until_gone();
-        assert!(self.trial.stored(run, "failures").is_empty(), "what was interrupted has not failed");
+        self.trial.wait_until_exited();
+        assert!(self.trial.stored(run, "failures").is_empty(), "an interrupted item has not failed");
         let cancelled = self.trial.facts(&["cancel", run]);
         assert!(json(&cancelled).contains("[2,0,0,0,4]"), "{cancelled:?}");
     }
 }
 
 #[test]
-fn interrupt_prints_kept_items_and_resume_command() {
+fn interrupt_message_says_how_to_continue() {
     let run = RunInProgress::new();
     let mut command = run.trial.command(&["stream", &run.spec]);
     command.env("CLOUDKNOT_PROGRESS", "plain");
     let running = cloudknot_tests::trial::Running::start(command, &run.trial.file(""));
     run.wait(|| running.facts());
     kill(running.pid(), Signal::INT);
-    let output = running.end();
+    let output = running.wait_with_output();
     assert_eq!(output.status.code(), Some(130));
     run.check_message(text(&output.stderr));
 }
 
 /// Values are stored together, about once a second. Values that have not been stored yet are not lost either.
 #[test]
-fn an_interrupt_keeps_what_was_just_done() {
+fn interrupt_keeps_values_not_yet_stored() {
     let trial = trial();
     let started = trial.file("started");
-    // Items that take long are not sent before the previous one has been answered: when the last one starts, the
-    // program has the first two values.
+    // A slow item is not sent before the previous one has been answered: when the last item starts, the program has
+    // the first two values.
     let inputs = [Behavior::Sleep(50, 1), Behavior::Sleep(50, 2), Behavior::Count(started.clone(), 3, 3_600_000)];
     let spec = Spec { parallel: Some(1), chunk: Some(3), ..Spec::of(inputs) };
     let mut command = trial.command(&["map", &json(&spec)]);
@@ -169,23 +168,23 @@ fn an_interrupt_keeps_what_was_just_done() {
     let running = cloudknot_tests::trial::Running::start(command, &trial.file(""));
     wait_for("the last item to start", || (counted(&started).len() == 1).then_some(()));
     kill(running.pid(), Signal::INT);
-    let output = running.end();
+    let output = running.wait_with_output();
     assert_eq!(output.status.code(), Some(130));
     assert!(text(&output.stderr).contains("cloudknot: interrupted: 2 of 3 done and kept"), "{output:?}");
 }
 
-/// Processes that a function has started are ended as well, though nothing ties them to this program.
+/// An interrupt also ends processes that a function has started, though they are not children of this program.
 #[test]
-fn an_interrupt_ends_what_functions_have_started() {
+fn interrupt_ends_child_processes() {
     let trial = trial();
     let mut command = trial.command(&["map", &json(&Spec::of([Behavior::Child]))]);
     command.env("CLOUDKNOT_PROGRESS", "plain");
     let running = cloudknot_tests::trial::Running::start(command, &trial.file(""));
-    // The program, its item process, and the process that it has started.
+    // The program, its item process, and the child of that process.
     wait_for("three processes", || (trial.processes().len() == 3).then_some(()));
     kill(running.pid(), Signal::INT);
-    assert_eq!(running.end().status.code(), Some(130));
-    trial.wait_until_gone();
+    assert_eq!(running.wait_with_output().status.code(), Some(130));
+    trial.wait_until_exited();
 }
 
 /// Real terminal, drawn by tmux.
@@ -194,7 +193,7 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Runs the program in the terminal, with its stdout in a file, and then prints how it ended.
+    /// Runs the program in the terminal, with its stdout in a file, and then prints its exit code.
     fn run(trial: &Trial, arguments: &[&str]) -> Option<Self> {
         let quoted: Vec<_> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
         let (program, home, out) = (crate::PROGRAM, trial.home(), trial.file("out"));
@@ -203,10 +202,10 @@ impl Terminal {
         Self::start(&trial.file("tmux"), &trial.file("script"), &line)
     }
 
-    /// Runs a line of the shell in the terminal, and then prints how it ended.
+    /// Runs a line of the shell in the terminal, and then prints its exit code.
     pub(crate) fn start(socket: &Path, script: &Path, line: &str) -> Option<Self> {
-        // Ctrl-C is meant for the program: the shell continues.
-        std::fs::write(script, format!("trap : INT\n{line}\necho \"it ended with $?\"\nsleep 1000\n")).unwrap();
+        // Ctrl-C interrupts the program, and the shell continues.
+        std::fs::write(script, format!("trap : INT\n{line}\necho \"exited with $?\"\nsleep 1000\n")).unwrap();
         let mut tmux = Command::new("tmux");
         tmux.arg("-S").arg(socket).args(["-f", "/dev/null", "new-session", "-d", "-x", "150", "-y", "30", "sh"]);
         tmux.arg(script).env_remove("TMUX").env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
@@ -240,7 +239,7 @@ fn has_bar(screen: &str) -> bool {
 }
 
 #[test]
-fn on_a_terminal_there_is_a_bar_and_then_none() {
+fn terminal_shows_a_bar_until_the_end() {
     let trial = trial();
     let (started, go_on) = (trial.file("started"), trial.file("go on"));
     let print = Behavior::Print("what a function prints\n".into(), String::new(), Box::new(Behavior::Double(1)));
@@ -248,12 +247,12 @@ fn on_a_terminal_there_is_a_bar_and_then_none() {
         [print, Behavior::Fail(vec!["no".into()]), Behavior::Wait(started, 7, go_on.clone()), Behavior::Double(2)];
     let spec = json(&Spec { chunk: Some(1), parallel: Some(1), ..Spec::of(inputs) });
     let Some(terminal) = Terminal::run(&trial, &["map", &spec]) else {
-        return skipped("the bar on a terminal", "there is no tmux");
+        return skipped("the bar on a terminal", "tmux is not installed");
     };
     let screen = terminal.wait_for("2/4, 1 failed");
     assert!(has_bar(&screen), "{screen}");
     std::fs::write(&go_on, "").unwrap();
-    let screen = terminal.wait_for("it ended with 0");
+    let screen = terminal.wait_for("exited with 0");
     assert!(!has_bar(&screen), "{screen}");
     let lines: Vec<_> = screen.lines().filter(|line| !line.is_empty()).collect();
     assert!(lines[0].starts_with("cloudknot: work over 4 inputs on this machine, 1 item process (run "), "{screen}");
@@ -266,17 +265,17 @@ fn on_a_terminal_there_is_a_bar_and_then_none() {
 }
 
 #[test]
-fn ctrl_c_on_a_terminal() {
+fn ctrl_c_on_a_terminal_keeps_the_bar() {
     let run = RunInProgress::new();
     let Some(terminal) = Terminal::run(&run.trial, &["stream", &run.spec]) else {
-        return skipped("Ctrl-C on a terminal", "there is no tmux");
+        return skipped("Ctrl-C on a terminal", "tmux is not installed");
     };
     run.wait(|| facts(&std::fs::read(run.trial.file("out")).unwrap_or_default()));
     assert!(has_bar(&terminal.wait_for("2/6")));
     terminal.tmux(&["send-keys", "C-c"]);
-    let screen = terminal.wait_for("it ended with 130");
-    // The terminal echoes the key behind the bar, where nothing can remove it. So the last state of the bar stays,
-    // whole, and the message is below it.
+    let screen = terminal.wait_for("exited with 130");
+    // The terminal echoes the key behind the bar, and the program cannot remove it. So the last state of the bar stays
+    // complete, and the message is below it.
     let lines: Vec<_> = screen.lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(lines.iter().filter(|line| has_bar(line)).count(), 1, "{screen}");
     assert!(has_bar(lines[1]) && lines[2].starts_with("cloudknot: interrupted: "), "{screen}");

@@ -1,4 +1,4 @@
-//! Tests of folders that cannot be written: each gives a clear error, and what was stored before is there afterwards.
+//! Tests of folders that cannot be written: each causes a clear error, and stored objects are kept.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,7 +31,7 @@ impl Mounted {
     }
 
     #[track_caller]
-    fn again(&self, options: &str) {
+    fn remount(&self, options: &str) {
         assert!(mount(&["-o", &format!("remount,{options}")], &self.0));
     }
 }
@@ -43,7 +43,7 @@ fn mount(arguments: &[&str], folder: &Path) -> bool {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // A failed test may leave it in use.
+        // A failed test may leave the mount in use.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
@@ -51,7 +51,7 @@ impl Drop for Mounted {
 const NO_MOUNT: &str = "this user may not mount a file system";
 
 #[test]
-fn a_folder_that_is_a_file() {
+fn file_in_place_of_the_folder_is_an_error() {
     let trial = trial();
     std::fs::write(trial.home(), "a file").unwrap();
     let facts = trial.facts(&["values", &json(&Spec::of([Behavior::Double(1)]))]);
@@ -60,14 +60,14 @@ fn a_folder_that_is_a_file() {
 }
 
 #[test]
-fn a_read_only_folder() {
+fn read_only_folder_can_be_read() {
     let trial = trial();
     let Some(mounted) = Mounted::at(trial.home(), "10m") else { return skipped("a read-only folder", NO_MOUNT) };
     let inputs = [Behavior::Double(1), Behavior::Double(2), Behavior::Fail(vec!["no".into()])];
     let complete = run_of(&trial.map(&Spec { chunk: Some(1), ..Spec::of(inputs.clone()) })).unwrap();
     let incomplete = run_of(&trial.map(&Spec { chunk: Some(1), ..Spec::of(inputs) })).unwrap();
     std::fs::remove_file(&trial.stored(&incomplete, "results")[0]).unwrap();
-    mounted.again("ro");
+    mounted.remount("ro");
     // Stored results are read.
     let facts = trial.attach(&complete);
     assert_eq!(values(&facts), [(0, 2), (1, 4)].into());
@@ -80,24 +80,24 @@ fn a_read_only_folder() {
     assert!(failed.message.contains("Read-only file system"), "{failed:?}");
     let facts = trial.facts(&["values", &json(&Spec::of([Behavior::Double(1)]))]);
     check_error(&facts, "Store", &["cannot write", "Read-only file system", "write access", "CLOUDKNOT_HOME"]);
-    mounted.again("rw");
+    mounted.remount("rw");
     assert_eq!(values(&trial.attach(&incomplete)), [(0, 2), (1, 4)].into());
 }
 
 #[test]
-fn a_disk_too_full_for_the_inputs() {
+fn full_disk_stores_no_inputs() {
     let trial = trial();
     let Some(_mounted) = Mounted::at(trial.home(), "1m") else { return skipped("a full disk", NO_MOUNT) };
     let facts = trial.map(&Spec::of([Behavior::Double(1)]));
-    assert_eq!(values(&facts), [(0, 2)].into(), "this one fits");
+    assert_eq!(values(&facts), [(0, 2)].into(), "a small input fits");
     let before = files(&trial.home());
     let facts = trial.facts(&["fill-inputs", "2000000"]);
     check_error(&facts, "Store", &["cannot write", "/inputs`", "No space left", "hint: free space"]);
-    assert_eq!(files(&trial.home()), before, "nothing is left behind");
+    assert_eq!(files(&trial.home()), before, "no file remains");
 }
 
 #[test]
-fn a_disk_that_fills_with_results() {
+fn full_disk_keeps_stored_results() {
     let trial = trial();
     let Some(mounted) = Mounted::at(trial.home(), "2m") else { return skipped("a full disk", NO_MOUNT) };
     let facts = trial.facts(&["fill", "10", "400000"]);
@@ -110,11 +110,11 @@ fn a_disk_that_fills_with_results() {
     let kept = values(&facts);
     assert!(!kept.is_empty() && kept.len() < 10, "{} are kept", kept.len());
     assert!(kept.values().all(|&length| length == 400_000));
-    mounted.again("size=20m");
+    mounted.remount("size=20m");
     let parts = trial.stored(&run, "results");
     let times =
         |parts: &[PathBuf]| parts.iter().map(|part| part.metadata().unwrap().modified().unwrap()).collect::<Vec<_>>();
     let before = times(&parts);
     assert_eq!(values(&trial.facts(&["fill-on", &run])).len(), 10);
-    assert_eq!(times(&parts), before, "what was stored is as it was");
+    assert_eq!(times(&parts), before, "stored parts are unchanged");
 }

@@ -1,29 +1,32 @@
-//! Path of a new user, as README.md describes it: `cargo new`, a path to cloudknot, a function, `cargo run`. The crates
-//! are created outside the workspace, so that none of the workspace's settings apply.
+//! Walkthrough of a new user, as README.md describes it: `cargo new`, a path to cloudknot, a function, `cargo run`. The
+//! crates are created outside the workspace, so that none of the workspace's settings apply.
 
-use cloudknot_tests::walk::Walk;
+use cloudknot_tests::walk::UserCrate;
 
 const README: &str = include_str!("../../../README.md");
 
 #[test]
-fn the_walk_of_the_readme() {
-    let walk = Walk::new("squares");
+fn readme_walkthrough_works() {
+    let user_crate = UserCrate::new("squares");
     let (program, output) = (after("Write `src/main.rs`:\n\n```rust\n"), after("```console\n$ cargo run\n"));
-    walk.write("src/main.rs", program);
-    assert_eq!(walk.run(), output);
-    assert!(walk.folder().join(".cloudknot/knots/squares/runs").is_dir(), "the run is kept beside the crate");
-    refuses_a_knot_without_aws(&walk);
+    user_crate.write("src/main.rs", program);
+    assert_eq!(user_crate.run(), output);
+    assert!(
+        user_crate.folder().join(".cloudknot/knots/squares/runs").is_dir(),
+        "the run is stored in the folder of the crate"
+    );
+    refuses_a_knot_without_aws(&user_crate);
 }
 
 /// Checks that a program without the feature `aws` that finds a Knot does not run its maps on this machine instead.
-fn refuses_a_knot_without_aws(walk: &Walk) {
+fn refuses_a_knot_without_aws(user_crate: &UserCrate) {
     let check = |cargo_options: &[&str], hint: &str| {
         let note = serde_json::json!({
             "knot": "sweep", "profile": null, "region": "eu-west-1", "bucket": "b", "prefix": "", "log-group": "l", "queue": "q",
             "job-definitions": {}, "image": "i", "types": null, "features": cargo_options,
         });
-        walk.write(".cloudknot/knot.json", &note.to_string());
-        let output = walk.cargo_run().output().unwrap();
+        user_crate.write(".cloudknot/knot.json", &note.to_string());
+        let output = user_crate.cargo_run().output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && output.stdout.is_empty(), "{stderr}");
         assert!(
@@ -35,15 +38,15 @@ fn refuses_a_knot_without_aws(walk: &Walk) {
     check(&[], "hint: run `cargo add cloudknot --features aws`");
     check(&["--features", "cloud"], "`cargo run --features cloud`");
     assert_eq!(
-        String::from_utf8_lossy(&walk.cargo_run().env("CLOUDKNOT_BACKEND", "local").output().unwrap().stdout),
+        String::from_utf8_lossy(&user_crate.cargo_run().env("CLOUDKNOT_BACKEND", "local").output().unwrap().stdout),
         "[1.0, 4.0, 9.0]\n"
     );
 }
 
 #[test]
-fn a_function_in_a_library_and_a_program_that_maps_it() {
-    let walk = Walk::new("lengths");
-    walk.write(
+fn program_maps_a_function_of_its_library() {
+    let user_crate = UserCrate::new("lengths");
+    user_crate.write(
         "src/lib.rs",
         r#"#![forbid(unsafe_code)]
 #![deny(warnings)]
@@ -55,7 +58,7 @@ pub fn length(text: &str, times: u32) -> Result<usize, String> {
 }
 "#,
     );
-    walk.write(
+    user_crate.write(
         "src/main.rs",
         r#"use lengths::length;
 
@@ -76,12 +79,12 @@ fn main() -> cloudknot::Result<()> {
 }
 "#,
     );
-    assert_eq!(walk.run(), "[4, 8, 12]\nReturned: no text\n4\nOk(6)\n");
+    assert_eq!(user_crate.run(), "[4, 8, 12]\nReturned: no text\n4\nOk(6)\n");
 }
 
 /// Returns the text of README.md after `start`, to the end of the code block.
 fn after(start: &str) -> &'static str {
-    let (_, rest) = README.split_once(start).expect("README.md still has this passage of the walk");
-    let (block, _) = rest.split_once("```\n").expect("a code block ends");
+    let (_, rest) = README.split_once(start).expect("README.md contains this passage");
+    let (block, _) = rest.split_once("```\n").expect("the code block ends");
     block
 }

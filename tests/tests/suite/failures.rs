@@ -1,9 +1,9 @@
-//! Tests that only the item fails, with a clear reason, whatever its function does to the process.
+//! Tests that a failure affects only its item and has a clear reason, whatever the function does to its process.
 
 use cloudknot_tests::trial;
 use cloudknot_tests::trial::{Behavior, Failed, Spec, Trial, failures, values};
 
-/// Runs the input between others, all in one process, and returns its failure. The others have their values.
+/// Runs the input between others, all in one process, and returns its failure. Fails unless the others have values.
 #[track_caller]
 fn fails(trial: &Trial, input: Behavior, spec: Spec) -> Failed {
     let inputs = vec![Behavior::Double(1), input, Behavior::Double(2), Behavior::Double(3)];
@@ -11,7 +11,7 @@ fn fails(trial: &Trial, input: Behavior, spec: Spec) -> Failed {
     assert_eq!(values(&facts), [(0, 2), (2, 4), (3, 6)].into());
     let mut failures = failures(&facts);
     assert_eq!(failures.len(), 1);
-    trial.wait_until_gone();
+    trial.wait_until_exited();
     failures.remove(&1).expect("the input fails")
 }
 
@@ -36,7 +36,7 @@ fn is_location(location: &str) -> bool {
 }
 
 #[test]
-fn a_panic_has_message_place_and_backtrace() {
+fn panic_has_message_location_and_backtrace() {
     let trial = trial!();
     let failed = check(&trial, Behavior::Panic("such is life".into()), "Panicked", "such is life");
     assert_eq!(failed.message, "such is life");
@@ -50,14 +50,14 @@ fn a_panic_has_message_place_and_backtrace() {
 }
 
 #[test]
-fn a_panic_in_a_thread_that_is_joined_is_in_the_log() {
+fn panic_in_a_joined_thread_is_logged() {
     let failed = check(&trial!(), Behavior::PanicInThread, "Panicked", "called `Result::unwrap()`");
     assert!(is_location(failed.location.as_ref().unwrap()), "{failed:?}");
     assert!(failed.log.contains("in a thread"), "{failed:?}");
 }
 
 #[test]
-fn a_panic_passed_on_by_a_thread_keeps_its_place() {
+fn resumed_panic_keeps_its_location() {
     let trial = trial!();
     let failed = check(&trial, Behavior::PanicPassedOn, "Panicked", "passed on");
     assert!(is_location(failed.location.as_ref().unwrap()), "{failed:?}");
@@ -65,7 +65,7 @@ fn a_panic_passed_on_by_a_thread_keeps_its_place() {
 }
 
 #[test]
-fn a_panic_that_was_caught_is_not_mistaken_for_a_later_one() {
+fn caught_panic_is_not_confused_with_a_later_one() {
     let inputs = vec![Behavior::Caught(4), Behavior::PanicPassedOn];
     let facts = trial!().map(&Spec { parallel: Some(1), ..Spec::of(inputs) });
     assert_eq!(values(&facts), [(0, 5)].into());
@@ -73,7 +73,7 @@ fn a_panic_that_was_caught_is_not_mistaken_for_a_later_one() {
 }
 
 #[test]
-fn an_error_has_its_chain() {
+fn error_keeps_its_chain() {
     let causes = ["the model diverged", "the matrix is singular", "row 3 is zero"].map(String::from).to_vec();
     let failed = check(&trial!(), Behavior::Fail(causes), "Returned", "the model diverged");
     assert_eq!(failed.chain, ["the matrix is singular", "row 3 is zero"]);
@@ -81,64 +81,64 @@ fn an_error_has_its_chain() {
 }
 
 #[test]
-fn an_abort() {
+fn abort_is_a_crash() {
     assert_eq!(check(&trial!(), Behavior::Abort, "Crashed", "SIGABRT").signal, Some(6));
 }
 
 #[test]
-fn a_segfault() {
+fn segfault_is_a_crash() {
     assert_eq!(check(&trial!(), Behavior::Segfault, "Crashed", "SIGSEGV").signal, Some(11));
 }
 
 #[test]
-fn a_stack_overflow() {
+fn stack_overflow_is_a_crash() {
     check(&trial!(), Behavior::Overflow, "Crashed", "stack overflow");
 }
 
 #[test]
-fn exit_0_is_a_failure_too() {
+fn exit_0_is_a_crash() {
     assert_eq!(check(&trial!(), Behavior::Exit(0), "Crashed", "exited with code 0").exit_code, Some(0));
 }
 
 #[test]
-fn exit_3() {
+fn exit_3_is_a_crash() {
     assert_eq!(check(&trial!(), Behavior::Exit(3), "Crashed", "exited with code 3").exit_code, Some(3));
 }
 
 #[test]
-fn a_kill() {
+fn sigkill_is_a_crash() {
     assert_eq!(check(&trial!(), Behavior::Kill, "Crashed", "SIGKILL").signal, Some(9));
 }
 
 #[test]
-fn more_memory_than_there_is() {
+fn failed_allocation_is_out_of_memory() {
     check(&trial!(), Behavior::Allocate, "OutOfMemory", "memory allocation of 1152921504606846976 bytes failed");
 }
 
 #[test]
-fn a_timeout() {
+fn timeout_fails_the_item() {
     let failed = fails(&trial!(), Behavior::Sleep(3_600_000, 1), Spec { timeout_ms: Some(3_000), ..Spec::default() });
     assert_eq!(failed.kind, "TimedOut");
     assert!(failed.message.contains("3s"), "{failed:?}");
 }
 
 #[test]
-fn a_timeout_ends_what_the_function_started() {
+fn timeout_ends_child_processes() {
     let trial = trial!();
     if !trial.is_local() {
-        return; // there is no other program in a worker's image
+        return; // a worker's image contains no other program
     }
     let failed = fails(&trial, Behavior::Child, Spec { timeout_ms: Some(3_000), ..Spec::default() });
     assert_eq!(failed.kind, "TimedOut");
 }
 
 #[test]
-fn a_process_that_leaves_its_pipes_to_a_fork_of_itself() {
+fn fork_that_keeps_the_pipes_does_not_block() {
     check(&trial!(), Behavior::Fork, "Crashed", "SIGKILL");
 }
 
 #[test]
-fn the_log_of_a_failed_item_is_its_own() {
+fn log_contains_only_the_failed_item() {
     let print = |text: &str, next| Behavior::Print(format!("{text} out"), format!("{text} err\n"), Box::new(next));
     let inputs = vec![
         print("first", Behavior::Sleep(20, 1)),
@@ -162,7 +162,7 @@ fn the_log_of_a_failed_item_is_its_own() {
 }
 
 #[test]
-fn of_a_long_log_the_end_is_kept() {
+fn end_of_a_long_log_is_kept() {
     let text = "x".repeat(100_000) + "the last words\n";
     let failed =
         check(&trial!(), Behavior::Print(String::new(), text, Box::new(Behavior::Exit(1))), "Crashed", "code 1");
@@ -170,10 +170,9 @@ fn of_a_long_log_the_end_is_kept() {
     assert_eq!(failed.log.len(), 16 * 1024);
 }
 
-/// A thread that an item left behind ends the process once nothing runs in it any more. Other items still run
-/// elsewhere.
+/// A thread that an item leaves behind aborts the process while it is idle. Another process still runs an item.
 #[test]
-fn a_process_that_dies_with_nothing_to_do_harms_nobody() {
+fn death_of_an_idle_process_fails_no_item() {
     let inputs = [Behavior::Sleep(3_000, 1), Behavior::DieLater, Behavior::Fail(vec!["no".into()])];
     let facts = trial!().map(&Spec { parallel: Some(2), ..Spec::of(inputs) });
     assert_eq!(values(&facts), [(0, 1), (1, 1)].into());
@@ -181,12 +180,12 @@ fn a_process_that_dies_with_nothing_to_do_harms_nobody() {
 }
 
 #[test]
-fn a_map_inside_a_remote_function_is_refused() {
+fn nested_map_is_refused() {
     assert_eq!(values(&trial!().map(&Spec::of([Behavior::Nested]))), [(0, 1)].into());
 }
 
 #[test]
-fn every_kind_at_once_on_several_processes() {
+fn all_failure_kinds_at_once() {
     let mut inputs = Vec::new();
     for number in 0..40 {
         inputs.push(Behavior::Double(number));

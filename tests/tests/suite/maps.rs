@@ -16,11 +16,11 @@ fn status(facts: &[Fact]) -> ([u64; 5], bool) {
         Fact::Status(counts, finished) => Some((*counts, *finished)),
         _ => None,
     });
-    status.expect("the status is told")
+    status.expect("the trial prints the status")
 }
 
 fn found(facts: &[Fact]) -> Vec<String> {
-    facts.iter().filter_map(|fact| if let Fact::Found(what) = fact { Some(what.clone()) } else { None }).collect()
+    facts.iter().filter_map(|fact| if let Fact::Found(found) = fact { Some(found.clone()) } else { None }).collect()
 }
 
 fn error(facts: &[Fact]) -> (String, String) {
@@ -38,9 +38,9 @@ fn manifest(trial: &Trial, run: &str) -> serde_json::Value {
 #[test]
 fn attempts_are_counted_and_each_failure_is_stored() {
     let trial = trial!();
-    let file = trial.file("tries");
-    let seen = trial.seen(&file);
-    let inputs = [Behavior::Until(seen.clone(), 1, 3), Behavior::Until(seen, 2, 9), Behavior::Double(1)];
+    let file = trial.file("attempts");
+    let remote_path = trial.remote_path(&file);
+    let inputs = [Behavior::Until(remote_path.clone(), 1, 3), Behavior::Until(remote_path, 2, 9), Behavior::Double(1)];
     let facts = trial.map(&Spec { retries: Some(2), ..Spec::of(inputs) });
     assert_eq!(values(&facts), [(0, 1), (2, 2)].into());
     let failed = &failures(&facts)[&1];
@@ -52,21 +52,21 @@ fn attempts_are_counted_and_each_failure_is_stored() {
 }
 
 #[test]
-fn a_task_of_the_program_can_map_and_can_wait() {
+fn spawned_task_can_await_and_wait() {
     let facts = trial!().facts(&["spawned", &json(&doubles(1..3))]);
     let once = [Fact::Value(0, 2), Fact::Value(1, 4)];
     assert_eq!(facts, [once.clone(), once].concat());
 }
 
 #[test]
-fn a_crash_is_retried_like_an_error() {
+fn crash_is_retried_like_an_error() {
     let facts = trial!().map(&Spec { retries: Some(1), ..Spec::of([Behavior::Abort, Behavior::Double(1)]) });
     assert_eq!(failures(&facts)[&0].attempt, 2);
     assert_eq!(values(&facts), [(1, 2)].into());
 }
 
 #[test]
-fn async_functions_wait_and_are_retried_as_their_attribute_says() {
+fn async_function_is_retried_as_its_attribute_sets() {
     let facts = trial!().facts(&["later"]);
     assert_eq!(values(&facts), [(0, 1), (1, 2)].into());
     assert_eq!(failures(&facts)[&2].attempt, 2);
@@ -81,7 +81,7 @@ fn env_reaches_the_function_and_tags_are_recorded() {
     spec.timeout_ms = Some(7_000);
     let facts = trial.map(&spec);
     assert_eq!(values(&facts), [(0, 42)].into());
-    assert!(failures(&facts)[&1].message.contains("not found"), "the marker of item processes is taken out");
+    assert!(failures(&facts)[&1].message.contains("not found"), "the marker of item processes is removed");
     let manifest = manifest(&trial, &run_of(&facts).unwrap());
     assert_eq!(manifest["tags"]["project"], "stars + bars");
     assert_eq!(manifest["env"]["ANSWER"], "42");
@@ -90,7 +90,7 @@ fn env_reaches_the_function_and_tags_are_recorded() {
 }
 
 #[test]
-fn a_marker_cannot_be_set_by_env() {
+fn reserved_variable_cannot_be_set() {
     let mut spec = doubles(0..1);
     spec.env.insert("CLOUDKNOT_HOME".into(), "/".into());
     let (kind, text) = error(&trial!().facts(&["values", &json(&spec)]));
@@ -112,37 +112,37 @@ fn options_of_zero_are_refused() {
         assert_eq!(kind, "Config");
         assert!(text.contains("(0)") && text.contains("hint"), "{text}");
     }
-    assert_eq!(trial.kept(), Vec::<PathBuf>::new(), "nothing is stored");
+    assert_eq!(trial.stored_files(), Vec::<PathBuf>::new(), "a refused map stores nothing");
 }
 
 #[test]
 fn parallel_items_run_at_once() {
     let trial = trial!();
     let file = trial.file("started");
-    let seen = trial.seen(&file);
-    let inputs = (0..3).map(|number| Behavior::Count(seen.clone(), number, 3_600_000));
+    let remote_path = trial.remote_path(&file);
+    let inputs = (0..3).map(|number| Behavior::Count(remote_path.clone(), number, 3_600_000));
     let running = trial.start(&["map", &json(&Spec { parallel: Some(3), chunk: Some(3), ..Spec::of(inputs) })]);
-    // None of them ends by itself, so three have started only if three run at once.
+    // No item ends by itself, so three have started only if three run at once.
     wait_for("three items to start", || (counted(&file).len() == 3).then_some(()));
     running.kill();
-    trial.wait_until_gone();
+    trial.wait_until_exited();
 }
 
 #[test]
-fn parallel_1_runs_one_after_another_in_order() {
+fn parallel_1_runs_items_in_order() {
     let trial = trial!();
     if !trial.is_local() {
         return; // containers run at the same time
     }
     let file = trial.file("order");
-    let seen = trial.seen(&file);
-    let inputs = (0..20).map(|number| Behavior::Count(seen.clone(), number, 0));
+    let remote_path = trial.remote_path(&file);
+    let inputs = (0..20).map(|number| Behavior::Count(remote_path.clone(), number, 0));
     trial.map(&Spec { parallel: Some(1), ..Spec::of(inputs) });
     assert_eq!(counted(&file), (0..20).collect::<Vec<_>>());
 }
 
 #[test]
-fn chunk_says_how_many_items_are_stored_together() {
+fn chunk_sets_how_many_items_are_stored_together() {
     let trial = trial!();
     let facts = trial.map(&Spec { chunk: Some(4), ..doubles(0..10) });
     let run = run_of(&facts).unwrap();
@@ -157,7 +157,7 @@ fn chunk_says_how_many_items_are_stored_together() {
 }
 
 #[test]
-fn failures_within_a_chunk_leave_its_other_values() {
+fn failures_keep_other_values_of_their_chunk() {
     let trial = trial!();
     let inputs = (0..12)
         .map(|number| if number % 5 == 2 { Behavior::Fail(vec!["no".into()]) } else { Behavior::Double(number) });
@@ -172,10 +172,10 @@ fn failures_within_a_chunk_leave_its_other_values() {
 fn after_max_failures_the_rest_is_cancelled() {
     let trial = trial!();
     let file = trial.file("started");
-    // The other process continues with an item that notes its start only once the first value has arrived.
-    let fails_then = Behavior::After(trial.seen(&file), Box::new(Behavior::Fail(vec!["one".into()])));
+    // The other process proceeds to an item that writes to the file only once the first value has arrived.
+    let fails_then = Behavior::After(trial.remote_path(&file), Box::new(Behavior::Fail(vec!["one".into()])));
     let mut inputs = vec![Behavior::Double(1), fails_then, Behavior::Fail(vec!["two".into()])];
-    inputs.extend((3..9).map(|number| Behavior::Count(trial.seen(&file), number, 3_600_000)));
+    inputs.extend((3..9).map(|number| Behavior::Count(trial.remote_path(&file), number, 3_600_000)));
     let spec = Spec { max_failures: Some(2), parallel: Some(2), chunk: Some(9), ..Spec::of(inputs) };
     let facts = trial.map(&spec);
     assert_eq!(values(&facts), [(0, 2)].into());
@@ -188,21 +188,21 @@ fn after_max_failures_the_rest_is_cancelled() {
     let (kind, text) = error(&trial.facts(&["values", &json(&spec)]));
     assert_eq!(kind, "ItemsFailed");
     assert!(text.contains("2 of 9 items of `work` failed") && text.contains("6 were cancelled"), "{text}");
-    trial.wait_until_gone();
+    trial.wait_until_exited();
 }
 
 #[test]
-fn cancel_ends_what_runs_and_keeps_what_is_done() {
+fn cancel_stops_running_items_and_keeps_values() {
     let trial = trial!();
     let file = trial.file("started");
     let mut inputs = vec![Behavior::Double(4)];
-    inputs.extend((1..6).map(|number| Behavior::Count(trial.seen(&file), number, 3_600_000)));
+    inputs.extend((1..6).map(|number| Behavior::Count(trial.remote_path(&file), number, 3_600_000)));
     let spec = json(&Spec { parallel: Some(2), chunk: Some(6), ..Spec::of(inputs) });
     let facts = trial.facts(&["cancel-own", &spec, file.to_str().unwrap()]);
     assert_eq!(values(&facts), [(0, 8)].into());
     assert!(failures(&facts).values().all(|failed| failed.kind == "Cancelled" && failed.attempt == 0));
     assert_eq!(status(&facts), ([1, 0, 0, 0, 5], true));
-    trial.wait_until_gone();
+    trial.wait_until_exited();
     // The run stays cancelled for later programs; its unfinished items can be scheduled again.
     let again = trial.attach(&run_of(&facts).unwrap());
     assert_eq!((values(&again), failures(&again).len()), ([(0, 8)].into(), 5));
@@ -213,47 +213,48 @@ fn cancel_ends_what_runs_and_keeps_what_is_done() {
 fn another_program_can_cancel() {
     let trial = trial!();
     let file = trial.file("started");
-    let seen = trial.seen(&file);
-    let inputs = (0..4).map(|number| Behavior::Count(seen.clone(), number, 3_600_000));
+    let remote_path = trial.remote_path(&file);
+    let inputs = (0..4).map(|number| Behavior::Count(remote_path.clone(), number, 3_600_000));
     let running = trial.start(&["map", &json(&Spec { parallel: Some(1), ..Spec::of(inputs) })]);
     wait_for("an item to start", || (!counted(&file).is_empty()).then_some(()));
     // The run's ID is printed by another thread than the one that runs items.
-    let cancelled = trial.facts(&["cancel", &running.run()]);
+    let cancelled = trial.facts(&["cancel", &running.wait_for_run_id()]);
     assert_eq!(status(&cancelled), ([0, 0, 0, 0, 4], true));
-    let output = running.end();
+    let output = running.wait_with_output();
     let facts = cloudknot_tests::trial::facts(&output.stdout);
     assert!(output.status.success());
     assert_eq!(status(&facts), ([0, 0, 0, 0, 4], true));
     assert!(failures(&facts).values().all(|failed| failed.kind == "Cancelled"));
-    trial.wait_until_gone();
+    trial.wait_until_exited();
 }
 
 #[test]
-fn retry_failed_runs_only_what_has_no_value() {
+fn retry_failed_runs_only_items_without_value() {
     let trial = trial!();
     let runs = trial.file("runs");
-    let (tries, runs_seen) = (trial.seen(&trial.file("tries")), trial.seen(&runs));
-    let inputs = [Behavior::Count(runs_seen, 7, 0), Behavior::Until(tries.clone(), 1, 2), Behavior::Until(tries, 2, 3)];
+    let (attempts, remote_runs) = (trial.remote_path(&trial.file("attempts")), trial.remote_path(&runs));
+    let inputs =
+        [Behavior::Count(remote_runs, 7, 0), Behavior::Until(attempts.clone(), 1, 2), Behavior::Until(attempts, 2, 3)];
     let facts = trial.map(&Spec { chunk: Some(3), ..Spec::of(inputs) });
     let run = run_of(&facts).unwrap();
     assert_eq!(failures(&facts).len(), 2);
     let second = trial.facts(&["retry", &run]);
-    assert_eq!(run_of(&second).unwrap(), run, "the id stays the same");
+    assert_eq!(run_of(&second).unwrap(), run, "the ID stays the same");
     assert_eq!(values(&second), [(0, 7), (1, 1)].into());
     assert_eq!(failures(&second)[&2].message, "attempt 2 fails");
     let third = trial.facts(&["retry", &run]);
     assert_eq!(values(&third), [(0, 7), (1, 1), (2, 2)].into());
-    assert_eq!(counted(&runs), [7], "what has a value is not run again");
+    assert_eq!(counted(&runs), [7], "an item with a value is not run again");
     let again = trial.attach(&run);
     assert_eq!(values(&again), values(&third));
     assert_eq!(trial.stored(&run, "failures").len(), 3, "earlier failures are kept");
 }
 
 #[test]
-fn retry_failed_takes_up_a_cancelled_run() {
+fn retry_failed_resumes_a_cancelled_run() {
     let trial = trial!();
     let file = trial.file("started");
-    let inputs = [1, 2, 3].map(|number| Behavior::Count(trial.seen(&file), number, 500));
+    let inputs = [1, 2, 3].map(|number| Behavior::Count(trial.remote_path(&file), number, 500));
     let spec = json(&Spec { parallel: Some(2), chunk: Some(3), ..Spec::of(inputs) });
     let facts = trial.facts(&["cancel-own", &spec, file.to_str().unwrap()]);
     let again = trial.facts(&["retry", &run_of(&facts).unwrap()]);
@@ -262,10 +263,10 @@ fn retry_failed_takes_up_a_cancelled_run() {
 }
 
 #[test]
-fn status_adds_up_while_a_run_goes_on_and_at_its_end() {
+fn status_adds_up_during_a_run_and_afterwards() {
     let trial = trial!();
-    let (started, go_on) = (trial.seen(&trial.file("started")), trial.file("go on"));
-    let waits = |number| Behavior::Wait(started.clone(), number, trial.seen(&go_on));
+    let (started, go_on) = (trial.remote_path(&trial.file("started")), trial.file("go on"));
+    let waits = |number| Behavior::Wait(started.clone(), number, trial.remote_path(&go_on));
     let inputs = [Behavior::Double(1), Behavior::Fail(vec!["no".into()]), waits(1), waits(2)];
     let spec = json(&Spec { chunk: Some(1), parallel: Some(1), ..Spec::of(inputs) });
     let facts = trial.facts(&["status", &spec, go_on.to_str().unwrap()]);
@@ -273,18 +274,18 @@ fn status_adds_up_while_a_run_goes_on_and_at_its_end() {
         panic!("{facts:?}")
     };
     assert_eq!(first.iter().sum::<u64>(), 4);
-    assert!(first[2] + first[3] > 0 && first[4] == 0, "it goes on, so something runs or waits: {first:?}");
+    assert!(first[2] + first[3] > 0 && first[4] == 0, "during a run, an item runs or waits: {first:?}");
     assert_eq!(last, &[3, 1, 0, 0, 0]);
     assert_eq!(twice, "4 twice");
 }
 
 #[test]
-fn call_runs_one() {
+fn call_runs_one_item() {
     assert_eq!(found(&trial!().facts(&["call", "21"])), ["42"]);
 }
 
 #[test]
-fn await_names_the_failed_items_and_how_to_go_on() {
+fn await_error_names_failed_items_and_attach() {
     let inputs = (0..10).map(|number| if number < 4 { Behavior::Double(1) } else { Behavior::Panic("no".into()) });
     let facts = trial!().facts(&["values", &json(&Spec::of(inputs))]);
     let (kind, text) = error(&facts);
@@ -296,7 +297,7 @@ fn await_names_the_failed_items_and_how_to_go_on() {
 }
 
 #[test]
-fn results_come_as_they_complete_and_each_once() {
+fn results_stream_each_item_once() {
     let inputs = (0..30).map(|number| Behavior::Sleep((30 - number) % 7, number));
     let facts = trial!().facts(&["stream", &json(&Spec { parallel: Some(3), ..Spec::of(inputs) })]);
     assert_eq!(values(&facts), (0..30).map(|item| (item, item as u64)).collect());
@@ -321,16 +322,16 @@ fn one_input() {
 #[test]
 fn ten_thousand_and_one_inputs() {
     let trial = trial!();
-    // One container for every two items would be too many.
+    // Otherwise, every two items would need a container.
     let chunk: &[&str] = if trial.is_batch() { &["2000"] } else { &[] };
     assert_eq!(found(&trial.facts(&[&["others", "10001"], chunk].concat())), ["10001"]);
 }
 
 #[test]
-fn ten_thousand_and_one_inputs_each_stored_by_itself() {
+fn ten_thousand_and_one_inputs_in_separate_parts() {
     let trial = trial!();
     if !trial.is_local() {
-        return; // each item would take a container
+        return; // each item would need a container
     }
     let facts = trial.facts(&["others", "10001", "1"]);
     assert_eq!(found(&facts), ["10001"]);
@@ -346,34 +347,34 @@ fn inputs_and_results_of_all_sizes() {
 }
 
 #[test]
-fn big_inputs_and_results_pass_the_pipes() {
+fn big_inputs_and_results_fit_through_pipes() {
     assert_eq!(found(&trial!().facts(&["big", "50000000"])), ["50000001"; 3]);
 }
 
 #[test]
-fn values_are_the_same_to_the_bit() {
+fn values_round_trip_bit_for_bit() {
     assert_eq!(found(&trial!().facts(&["carried"])).len(), 3);
 }
 
 #[test]
-fn inputs_that_panic_leave_nothing_behind() {
+fn panicking_inputs_store_nothing() {
     let trial = trial!();
     assert_eq!(found(&trial.facts(&["panicking-inputs"])).first().map(String::as_str), Some("no more inputs"));
-    assert_eq!(trial.kept(), Vec::<PathBuf>::new());
+    assert_eq!(trial.stored_files(), Vec::<PathBuf>::new());
 }
 
 #[test]
-fn an_input_that_cannot_be_carried_is_refused_before_anything_runs() {
+fn unsupported_input_is_refused_before_anything_runs() {
     let trial = trial!();
     let (kind, text) = error(&trial.facts(&["unlucky-input"]));
     assert_eq!(kind, "Input");
     assert!(text.contains("input 13 ") && text.contains("13 is unlucky"), "{text}");
-    assert!(!text.contains("OtherString"), "the words of the type, not of the codec: {text}");
-    assert_eq!(trial.kept(), Vec::<PathBuf>::new());
+    assert!(!text.contains("OtherString"), "the message of the type, not of the codec: {text}");
+    assert_eq!(trial.stored_files(), Vec::<PathBuf>::new());
 }
 
 #[test]
-fn an_output_that_cannot_be_carried_fails_alone() {
+fn unsupported_output_fails_only_its_item() {
     let facts = trial!().facts(&["unlucky-output"]);
     assert_eq!(values(&facts), [(0, 1), (2, 2)].into());
     let failed = &failures(&facts)[&1];
@@ -382,29 +383,29 @@ fn an_output_that_cannot_be_carried_fails_alone() {
 }
 
 #[test]
-fn a_hook_that_panics_does_not_take_the_run_with_it() {
+fn panicking_hook_does_not_stop_the_run() {
     assert_eq!(values(&trial!().facts(&["hook"])), [(0, 2), (1, 4)].into());
 }
 
 #[test]
-fn item_processes_killed_from_outside_fail_their_items_alone() {
+fn killed_item_process_fails_only_its_item() {
     let trial = trial!();
     if !trial.is_local() {
         return; // the item processes cannot be reached
     }
     let file = trial.file("started");
-    let inputs = [Behavior::Count(trial.seen(&file), 1, 3_600_000), Behavior::Double(3)];
+    let inputs = [Behavior::Count(trial.remote_path(&file), 1, 3_600_000), Behavior::Double(3)];
     let running = trial.start(&["map", &json(&Spec { parallel: Some(1), ..Spec::of(inputs) })]);
     wait_for("the item to start", || (!counted(&file).is_empty()).then_some(()));
     let host = running.pid();
     trial.processes().into_iter().filter(|&pid| pid != host).for_each(|pid| kill(pid, Signal::KILL));
-    let output = running.end();
+    let output = running.wait_with_output();
     let facts = cloudknot_tests::trial::facts(&output.stdout);
     assert_eq!(failures(&facts)[&0].signal, Some(9));
     assert_eq!(values(&facts), [(1, 6)].into());
 }
 
-/// Returns the memory that this machine could give a program, in bytes; 0 if it is unknown.
+/// Returns the memory that is available to programs on this machine, in bytes; 0 if it is unknown.
 fn memory_available() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
@@ -413,19 +414,19 @@ fn memory_available() -> u64 {
 
 /// Larger than a signed 32-bit number, and than what one system call writes.
 #[test]
-fn a_result_of_three_gigabytes() {
+fn result_of_three_gigabytes() {
     const LENGTH: u64 = 3_000_000_000;
     let trial = trial!();
     if !trial.is_local() {
-        return; // the value is limited by this machine
+        return; // the memory of this machine limits the value
     }
     if std::env::var_os("CLOUDKNOT_HUGE").is_none() {
-        return optional("a result of 3 GB", "it takes some minutes; set CLOUDKNOT_HUGE=1 to test it");
+        return optional("a result of 3 GB", "it takes minutes; set CLOUDKNOT_HUGE=1 to run it");
     }
     // The value is twice in the program and twice in the item process, and the file is in memory too until it is on the
     // disk.
     if memory_available() < 5 * LENGTH {
-        return skipped("a result of 3 GB", "it takes 15 GB of memory");
+        return skipped("a result of 3 GB", "it needs 15 GB of memory");
     }
     let facts = trial.facts(&["huge", "text", &LENGTH.to_string()]);
     assert_eq!(found(&facts)[0], LENGTH.to_string());

@@ -1,8 +1,8 @@
-//! Values that are easily corrupted: each is sent to an item process and back, and has to be the same to the bit.
+//! Values that are easily corrupted. Each is sent to an item process and back, and has to be identical to the bit.
 
 use std::collections::{BTreeMap, HashMap};
 
-use cloudknot_tests::trial::{Fact, tell};
+use cloudknot_tests::trial::{Fact, print};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,11 +75,11 @@ pub(crate) fn all() -> cloudknot::Result<()> {
     let singles: Vec<f32> = SINGLES.into_iter().map(f32::from_bits).collect();
     let inputs = (0..3).map(|number| (plain(number), doubles.clone(), singles.clone()));
     let run = echo.map(inputs).submit().wait()?;
-    for (number, (here, doubles, singles)) in (0..).zip(run.values().wait()?) {
-        assert_eq!(here, plain(number));
+    for (number, (echoed, doubles, singles)) in (0..).zip(run.values().wait()?) {
+        assert_eq!(echoed, plain(number));
         assert_eq!(doubles.into_iter().map(f64::to_bits).collect::<Vec<_>>(), DOUBLES);
         assert_eq!(singles.into_iter().map(f32::to_bits).collect::<Vec<_>>(), SINGLES);
-        tell(&Fact::Found(format!("item {number} is the same")));
+        print(&Fact::Found(format!("item {number} is the same")));
     }
     Ok(())
 }

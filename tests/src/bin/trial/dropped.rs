@@ -1,5 +1,5 @@
 //! Maps and cancels that are dropped midway, and completed by the next program; see
-//! [`cloudknot_tests::recorder::drop_at`]. They are here because the worker has this program's functions.
+//! [`cloudknot_tests::recorder::drop_at`]. They are part of this program because the worker has its functions.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use cloudknot_tests::random::Random;
 use cloudknot_tests::recorder::{DropAt, Recorder, drop_at};
-use cloudknot_tests::trial::{Fact, counted, files, tell};
+use cloudknot_tests::trial::{Fact, counted, files, print};
 use serde_json::json;
 
-use super::{submit, tell_outcomes, work};
+use super::{print_outcomes, submit, work};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -44,11 +44,11 @@ struct Recorders {
 }
 
 /// Call that was dropped, or that ended before that.
-struct Cut {
+struct Interrupted {
     at: At,
     has_ended: bool,
-    took: Duration,
-    /// Kept with their ports until the end of this program: tasks that the call has left behind retry for minutes.
+    elapsed: Duration,
+    /// Kept, with their ports, until the end of this program: tasks that the call leaves behind retry for minutes.
     recorders: Recorders,
 }
 
@@ -76,7 +76,7 @@ impl Addresses {
     }
 
     /// Polls a call over its own recorders, and drops it. Afterwards, backends use these addresses again.
-    async fn cut<T>(&self, at: At, call: impl Future<Output = Result<T>>) -> Result<Cut> {
+    async fn interrupt<T>(&self, at: At, call: impl Future<Output = Result<T>>) -> Result<Interrupted> {
         let recorders = self.record();
         let held_by = |recorder, requests| {
             Recorder::stop_after(recorder, requests);
@@ -89,30 +89,31 @@ impl Addresses {
         };
         let began = Instant::now();
         let (output, _) = drop_at(when, &[&recorders.s3, &recorders.aws], call).await;
-        let took = began.elapsed();
+        let elapsed = began.elapsed();
         self.set();
-        Ok(Cut { at, has_ended: output.transpose()?.is_some(), took, recorders })
+        Ok(Interrupted { at, has_ended: output.transpose()?.is_some(), elapsed, recorders })
     }
 }
 
-/// Calls `act` once for each request to S3, once for each other request to AWS, and at random moments of a complete call.
-async fn at_each_point(seed: &str, mut act: impl AsyncFnMut(At) -> Result<Cut>) -> Result<()> {
-    let (mut cuts, mut random) = (Vec::new(), Random::new(seed.parse()?));
+/// Calls `act` once for each request to S3, once for each other request to AWS, and at random moments of a complete
+/// call.
+async fn at_each_point(seed: &str, mut act: impl AsyncFnMut(At) -> Result<Interrupted>) -> Result<()> {
+    let (mut calls, mut random) = (Vec::new(), Random::new(seed.parse()?));
     let mut whole = Duration::ZERO;
     for at in [At::S3 as fn(u64) -> At, At::Aws] {
         for requests in 0.. {
-            cuts.push(act(at(requests)).await?);
-            if let Some(ended) = cuts.last().filter(|cut| cut.has_ended) {
-                whole = ended.took;
+            calls.push(act(at(requests)).await?);
+            if let Some(ended) = calls.last().filter(|call| call.has_ended) {
+                whole = ended.elapsed;
                 break;
             }
         }
     }
     for _ in 0..DROPS {
         let microseconds = random.below(u64::try_from(whole.as_micros())?);
-        cuts.push(act(At::Time(Duration::from_micros(microseconds))).await?);
+        calls.push(act(At::Time(Duration::from_micros(microseconds))).await?);
     }
-    for Cut { at, has_ended, recorders: Recorders { s3, aws }, .. } in cuts {
+    for Interrupted { at, has_ended, recorders: Recorders { s3, aws }, .. } in calls {
         let answered = [s3.answered(), aws.answered()];
         assert_eq!(answered, [s3.passed(), aws.passed()], "after {at:?}");
         match at {
@@ -129,13 +130,14 @@ pub(super) async fn maps(spec: &str, record: &Path, seed: &str) -> Result<()> {
     let addresses = Addresses::of_environment()?;
     at_each_point(seed, async |at| {
         let before = recorded(record);
-        let cut = addresses.cut(at, async { Ok(submit(spec)?.await?.outcomes().await?) }).await?;
-        let about = json!({"at": format!("{at:?}"), "ended": cut.has_ended, "s3": cut.recorders.s3.passed()});
-        tell(&Fact::Found(about.to_string()));
+        let interrupted = addresses.interrupt(at, async { Ok(submit(spec)?.await?.outcomes().await?) }).await?;
+        let about =
+            json!({"at": format!("{at:?}"), "ended": interrupted.has_ended, "s3": interrupted.recorders.s3.passed()});
+        print(&Fact::Found(about.to_string()));
         for run in recorded(record).difference(&before) {
-            tell_outcomes(&work.attach(run).await?).await?;
+            print_outcomes(&work.attach(run).await?).await?;
         }
-        Ok(cut)
+        Ok(interrupted)
     })
     .await
 }
@@ -146,37 +148,37 @@ fn recorded(record: &Path) -> BTreeSet<String> {
     manifests.filter_map(|path| Some(path.parent()?.file_name()?.to_str()?.to_owned())).collect()
 }
 
-/// Starts a run whose program then ends, cancels the run, drops that call, and cancels it again. Before it attaches, it waits
-/// for a file with the ID of the run.
+/// Starts a run, cuts off its recorders, drops a call that cancels the run, and cancels it again. Waits for a file with
+/// the ID of the run before it attaches.
 pub(super) async fn cancels(spec: &str, started: &Path, go_on: &Path, seed: &str) -> Result<()> {
     let addresses = Addresses::of_environment()?;
-    let mut gone = Vec::new();
+    let mut closed = Vec::new();
     at_each_point(seed, async |at| {
-        let begun = counted(started).len();
+        let started_before = counted(started).len();
         let recorders = addresses.record();
         let run = submit(spec)?.await?.id().to_owned();
-        wait_for("the job to run", || counted(started).len() > begun).await;
+        wait_for("the job to run", || counted(started).len() > started_before).await;
         recorders.s3.cut_off();
         recorders.aws.cut_off();
-        gone.push(recorders);
+        closed.push(recorders);
 
-        let cut = addresses.cut(at, async { Ok(work.attach(&run).await?.cancel().await?) }).await?;
+        let interrupted = addresses.interrupt(at, async { Ok(work.attach(&run).await?.cancel().await?) }).await?;
         work.attach(&run).await?.cancel().await?;
-        let about = json!({"at": format!("{at:?}"), "ended": cut.has_ended, "run": run});
-        tell(&Fact::Found(about.to_string()));
+        let about = json!({"at": format!("{at:?}"), "ended": interrupted.has_ended, "run": run});
+        print(&Fact::Found(about.to_string()));
         wait_for("the test", || go_on.join(&run).exists()).await;
-        tell_outcomes(&work.attach(&run).await?).await?;
-        Ok(cut)
+        print_outcomes(&work.attach(&run).await?).await?;
+        Ok(interrupted)
     })
     .await
 }
 
-async fn wait_for(what: &str, is_there: impl Fn() -> bool) {
+async fn wait_for(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..POLLING.0 {
-        if is_there() {
+        if condition() {
             return;
         }
         tokio::time::sleep(POLLING.1).await;
     }
-    panic!("waited in vain for {what}");
+    panic!("timed out waiting for {what}");
 }

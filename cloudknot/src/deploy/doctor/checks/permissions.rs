@@ -53,7 +53,7 @@ mod tests {
     use crate::aws::permissions::{Question, questions};
 
     #[test]
-    fn iam_accepts_each_question_about_our_policies() {
+    fn permission_checks_are_valid_for_iam() {
         let scope = Scope::new("123456789012", "eu-west-1", "lab", "sweep");
         for verb in crate::deploy::doctor::checks::VERBS {
             let questions = questions(&verb.policy(&scope), "eu-west-1");
