@@ -170,7 +170,15 @@ impl Shown {
             // The bar is not drawn at each change, so a tick redraws it: it must not keep showing an outdated position.
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        Self { function: function.to_owned(), items, done, failed: 0, listed_failures: 0, bar, last_line: Instant::now() }
+        Self {
+            function: function.to_owned(),
+            items,
+            done,
+            failed: 0,
+            listed_failures: 0,
+            bar,
+            last_line: Instant::now(),
+        }
     }
 
     fn progress(&mut self, done: u64, failed: u64) {

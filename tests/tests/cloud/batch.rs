@@ -421,7 +421,10 @@ fn unreadable_value_is_not_reported_as_damaged() {
     recorded.s3.go_on();
     let read = cloudknot_tests::trial::facts(&attached.wait_with_output().stdout);
     let failed = &failures(&read)[&0];
-    assert!(failed.message.contains("attach to the run again") && !failed.message.contains("delete the object"), "{failed:?}");
+    assert!(
+        failed.message.contains("attach to the run again") && !failed.message.contains("delete the object"),
+        "{failed:?}"
+    );
 }
 
 #[test]
