@@ -5,6 +5,7 @@ mod account;
 mod batch;
 mod doctor;
 mod dropped;
+mod jobs;
 mod knot;
 mod many;
 mod moto;

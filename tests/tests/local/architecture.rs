@@ -1,11 +1,13 @@
-//! Test of the architecture: reads the imports of each module from the sources, and compares them with the table in
-//! ARCHITECTURE.md. Modules with the same parent import each other in one direction only, at every level.
+//! Tests of the architecture. One reads the imports of each module from the sources, and compares them with the table in
+//! ARCHITECTURE.md. Modules with the same parent import each other in one direction only, at every level. The other reads the walks
+//! of ARCHITECTURE.md, and finds each function in its file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cloudknot_tests::trial::files;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 #[test]
@@ -38,6 +40,53 @@ fn modules_import_what_the_table_allows() {
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn walks_name_existing_functions() {
+    let document = fs::read_to_string(workspace().join("ARCHITECTURE.md")).expect("the document exists");
+    let walks: Vec<&str> = document.split("\n## ").filter(|section| section.starts_with("The way of one ")).collect();
+    assert_eq!(walks.len(), 2);
+    let sources: Vec<PathBuf> = ["cloudknot", "cloudknot-runtime", "cargo-knot"]
+        .iter()
+        .flat_map(|member| files(&workspace().join(member).join("src")))
+        .collect();
+    let mut wrong = String::new();
+    for walk in walks {
+        let mut functions = 0;
+        for row in walk.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
+            let paths = quoted(cells[0]);
+            let is_below = |file: &Path, path: &str| {
+                file.to_string_lossy().contains(&format!("/{}/", path.trim_end_matches(".rs")))
+            };
+            let in_row = |file: &&PathBuf| {
+                let with_folders = cells[0].contains("and below");
+                paths.iter().any(|path| file.ends_with(path) || (with_folders && is_below(file, path)))
+            };
+            let read = |file: &PathBuf| fs::read_to_string(file).expect("the file can be read");
+            let texts: Vec<String> = sources.iter().filter(in_row).map(read).collect();
+            for function in quoted(cells[1]) {
+                let name = function.rsplit("::").next().expect("a path has a last part");
+                let is_defined =
+                    |text: &String| ["(", "<"].iter().any(|next| text.contains(&format!("fn {name}{next}")));
+                if !texts.iter().any(is_defined) {
+                    writeln!(wrong, "{} has no function `{function}`", paths.join(", ")).unwrap();
+                }
+                functions += 1;
+            }
+        }
+        let counts = format!("{functions} functions in ");
+        if !walk.contains(&counts) {
+            writeln!(wrong, "the walk does not say `{counts}…`, which its table has").unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "ARCHITECTURE.md does not fit the sources:\n{wrong}");
+}
+
+/// Returns the texts between backticks.
+fn quoted(cell: &str) -> Vec<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 #[test]
