@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use aws_sdk_s3::config::Region;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use cloudknot_runtime::store::s3::{loader, retries};
-use cloudknot_tests::counterparts::{Docker, run};
+use cloudknot_tests::counterparts::run;
 use cloudknot_tests::moto::{Moto, REGION, environment, python};
 use cloudknot_tests::recorder::{RecordedRequest, Recorder};
 use serde_json::json;
