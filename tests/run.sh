@@ -160,9 +160,9 @@ phase_lint() {
 }
 
 # Lints the library with each set of features that a user can choose, for the host and for a worker. Unless CLOUDKNOT_TESTS_ALSO
-# names `features`, uses only the sets that take seconds. `lint` covers the code of all sets at once. The cfg of a worker is given
-# to the linter alone, because with RUSTFLAGS all dependencies would be compiled again; tests compile workers with and without
-# S3, and fail on a warning.
+# names `features`, uses only the sets that take seconds. `lint` covers the code of all sets at once. Only the linter gets the cfg
+# of a worker: with RUSTFLAGS, all dependencies would be compiled again. That a worker uses no dependency of the host is checked
+# by the tests that compile workers: with and without S3, and with `deploy` (host_program_compiles_as_a_worker).
 phase_features() {
     has cargo-clippy || { skipped features "clippy is missing"; return; }
     local set sets=("" progress) lint=(cargo clippy --quiet --locked -p cloudknot --no-default-features)

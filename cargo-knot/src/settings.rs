@@ -7,7 +7,8 @@ use cloudknot::__private::{Declared, Setting, SettingKind};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-/// Settings from options. They have the form of `[package.metadata.cloudknot]`, and are deserialized like that table.
+/// Settings from options. They are deserialized from a table of the declared keys, as those in
+/// `Cargo.toml` are.
 #[derive(Debug)]
 pub(crate) struct SettingsArgs<S>(pub(crate) S);
 

@@ -62,7 +62,7 @@ pub struct Failure {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<String>,
     /// Source location of the failure: `file:line:column`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "place", default, skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
     /// Backtrace of a panic.
     #[serde(default, skip_serializing_if = "Option::is_none")]

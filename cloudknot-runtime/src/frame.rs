@@ -100,14 +100,14 @@ fn is_plain(type_name: &str) -> bool {
 /// # Errors
 /// Returns an error if `bytes` does not start with the header of a frame.
 pub fn frame_length(bytes: &[u8]) -> Result<u64, CodecError> {
-    let error = |reason: String| CodecError::new("cannot decode the frame", reason);
+    let error = |reason: String| CodecError::new("cannot decode the value", reason);
     let header = bytes.get(..HEADER_LEN).ok_or_else(|| error(format!("only {} bytes remain", bytes.len())))?;
     if header[..4] != MAGIC {
         return Err(error("the header was not written by cloudknot, or is damaged".into()));
     }
     if header[4] != VERSION {
         return Err(error(format!(
-            "the frame was written by another version of cloudknot (layout {}, expected {VERSION})",
+            "it was written by another version of cloudknot (layout {}, expected {VERSION})",
             header[4]
         )));
     }
@@ -115,7 +115,7 @@ pub fn frame_length(bytes: &[u8]) -> Result<u64, CodecError> {
 }
 
 fn verify(codec: Codec, fingerprint: Fingerprint, frame: &[u8]) -> Result<&[u8], CodecError> {
-    let error = |reason: String| CodecError::new("cannot decode the frame", reason);
+    let error = |reason: String| CodecError::new("cannot decode the value", reason);
     let length = frame_length(frame)?;
     if length != frame.len() as u64 {
         return Err(error(format!("truncated or damaged: {} bytes, but the header specifies {length}", frame.len())));
@@ -123,7 +123,7 @@ fn verify(codec: Codec, fingerprint: Fingerprint, frame: &[u8]) -> Result<&[u8],
     if frame[5] != byte(codec) {
         let other = [Codec::Bincode, Codec::Messagepack].into_iter().find(|codec| byte(*codec) == frame[5]);
         return Err(match other {
-            Some(other) => error(format!("the value is encoded with {other}, expected {codec}")),
+            Some(other) => error(format!("it is encoded with {other}, expected {codec}")),
             None => error(format!("the header is damaged: unknown codec {}", frame[5])),
         });
     }
@@ -133,12 +133,12 @@ fn verify(codec: Codec, fingerprint: Fingerprint, frame: &[u8]) -> Result<&[u8],
     let written = Fingerprint(u64_at(frame, 8));
     if written != fingerprint {
         return Err(error(format!(
-            "the frame was written by a program with other types (fingerprint {written}, expected {fingerprint})"
+            "it was written by a program with other types (fingerprint {written}, expected {fingerprint})"
         )));
     }
     let value = &frame[HEADER_LEN..];
     if u64_at(frame, 24) != checksum(fingerprint, value) {
-        return Err(error("the value is damaged: the checksum does not match".into()));
+        return Err(error("it is damaged: the checksum does not match".into()));
     }
     Ok(value)
 }

@@ -1,5 +1,5 @@
 //! Declaration of settings: each is written once, with its type, documentation, flag, check and builder method. Everything
-//! else follows from that: the key in `Cargo.toml`, merging, the options of the command, and their help.
+//! else follows from that: the key in tables such as `[package.metadata.cloudknot]`, merging, the options of the command, and their help.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -98,7 +98,7 @@ pub(crate) fn check_tags(tags: &[(String, String)]) -> Result<()> {
     const FORM: &str =
         "keys of 1 to 128 characters and values of up to 256: letters, digits, spaces and _ . : / = + - @";
     if tags.len() > MAX_TAGS {
-        let message = format!("invalid tags: must be at most {MAX_TAGS} besides those of cloudknot");
+        let message = format!("invalid tags: {} besides those of cloudknot; must be at most {MAX_TAGS}", tags.len());
         return Err(Error::new(ErrorKind::Config, message).with_hint("remove some"));
     }
     for (index, (key, value)) in tags.iter().enumerate() {

@@ -23,8 +23,8 @@ declare! {
     #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
     #[non_exhaustive]
     pub struct ParsSettings {
-        /// ID of the existing VPC that jobs run in; if not given, the account's default VPC, which is created if there is none.
-        /// Jobs run in the subnets that assign no public addresses, or in all of them if each assigns public addresses.
+        /// ID of an existing VPC: jobs run in its subnets that assign no public addresses, or in all if each of them does. If not
+        /// given, jobs run in the account's default VPC, which is created if there is none.
         #[flag("--vpc ID", "Network", conflicts: cidr internet endpoints tenancy)]
         #[setter(impl Into<String>, in_place_of: cidr)]
         pub vpc: Option<String>,
@@ -157,7 +157,7 @@ impl ParsSettings {
         let all = [
             ("cidr", self.cidr.is_some()),
             ("internet", self.internet.is_some()),
-            ("endpoints", self.endpoints.is_some()),
+            ("endpoints", self.endpoints == Some(true)),
             ("tenancy", self.tenancy.is_some()),
         ];
         all.into_iter().find_map(|(key, given)| given.then_some(key))
@@ -198,10 +198,10 @@ impl ParsSettings {
 
     /// Returns these settings with the default of each setting that was not given and has one, for comparisons.
     pub(crate) fn with_defaults(mut self) -> Self {
-        if let Network::New { cidr, tenancy, internet, endpoints } = self.network() {
-            (self.cidr, self.endpoints) = (Some(cidr), Some(endpoints));
-            (self.tenancy, self.internet) = (Some(tenancy), Some(internet));
+        if let Network::New { cidr, tenancy, internet, .. } = self.network() {
+            (self.cidr, self.tenancy, self.internet) = (Some(cidr), Some(tenancy), Some(internet));
         }
+        self.endpoints = self.endpoints.filter(|endpoints| *endpoints);
         self.prefix = Some(self.prefix()).filter(|prefix| !prefix.is_empty());
         self.expire_runs = Some(self.expire_runs().unwrap_or(0));
         self.log_retention = Some(self.log_retention().unwrap_or(0));
@@ -249,7 +249,7 @@ mod tests {
         check("{}", all);
         check(r#"{"prefix": "team"}"#, r#"{"prefix": "/team/"}"#);
         check(r#"{"internet": "public-ip"}"#, r#"{"cidr": "10.0.0.0/16"}"#);
-        check(r#"{"endpoints": false}"#, r#"{"tenancy": "default"}"#);
+        check(r#"{"endpoints": false}"#, "{}");
     }
 
     #[test]
