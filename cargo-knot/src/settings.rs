@@ -25,9 +25,9 @@ impl<S: Declared + DeserializeOwned> Args for SettingsArgs<S> {
 impl<S: Declared + DeserializeOwned> FromArgMatches for SettingsArgs<S> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let with_flag = S::ALL.iter().filter(|setting| setting.flag.is_some());
-        let given: Map<_, _> =
+        let table: Map<_, _> =
             with_flag.filter_map(|setting| Some((setting.key(), value(setting, matches)?))).collect();
-        let settings = S::deserialize(Value::Object(given));
+        let settings = S::deserialize(Value::Object(table));
         settings.map(Self).map_err(|error| clap::Error::raw(ErrorKind::ValueValidation, format!("{error}\n")))
     }
 

@@ -71,16 +71,16 @@ enum Place<'a> {
 
 fn check(written: &Type, place: Place<'_>, refusals: &mut Refusals) {
     let mut owned = written.clone();
-    let mut owning = Owning { place, found: Vec::new() };
-    owning.visit_type_mut(&mut owned);
+    let mut rewriter = OwnedRewriter { place, found: Vec::new() };
+    rewriter.visit_type_mut(&mut owned);
     let suggestion = match place {
         Place::Argument { name, sigil } => format!("write `{name}: {sigil}{}`", spaced(&owned)),
         Place::Value | Place::Error => format!("write `{}`", spaced(&owned)),
     };
     // One message for all borrows is enough: the suggestion has none.
     let mut reported_borrow = false;
-    for (tokens, found) in owning.found {
-        if found == Found::Borrow && std::mem::replace(&mut reported_borrow, true) {
+    for (tokens, found) in rewriter.found {
+        if found == Unsupported::Borrow && std::mem::replace(&mut reported_borrow, true) {
             continue;
         }
         refusals.at(tokens, found.message(place, &suggestion));
@@ -88,7 +88,7 @@ fn check(written: &Type, place: Place<'_>, refusals: &mut Refusals) {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Found {
+enum Unsupported {
     Borrow,
     TraitObject,
     ImplTrait,
@@ -96,7 +96,7 @@ enum Found {
     Never,
 }
 
-impl Found {
+impl Unsupported {
     fn message(self, place: Place<'_>, suggestion: &str) -> String {
         match (self, place) {
             (Self::Borrow, Place::Argument { .. }) => {
@@ -123,18 +123,18 @@ impl Found {
 }
 
 fn readable(mut ty: Type) -> Type {
-    Owning { place: Place::Value, found: Vec::new() }.visit_type_mut(&mut ty);
+    OwnedRewriter { place: Place::Value, found: Vec::new() }.visit_type_mut(&mut ty);
     ty
 }
 
 /// Rewrites a type, for a message, to one that owns everything it holds, and records the parts that are refused.
-struct Owning<'a> {
+struct OwnedRewriter<'a> {
     place: Place<'a>,
-    found: Vec<(TokenStream, Found)>,
+    found: Vec<(TokenStream, Unsupported)>,
 }
 
-impl Owning<'_> {
-    fn note(&mut self, tokens: impl ToTokens, found: Found) {
+impl OwnedRewriter<'_> {
+    fn note(&mut self, tokens: impl ToTokens, found: Unsupported) {
         self.found.push((tokens.into_token_stream(), found));
     }
 
@@ -143,16 +143,16 @@ impl Owning<'_> {
     }
 }
 
-impl VisitMut for Owning<'_> {
+impl VisitMut for OwnedRewriter<'_> {
     fn visit_type_mut(&mut self, ty: &mut Type) {
         match peel(ty) {
             Type::Reference(reference) if !(is_static(reference) && self.may_be_anything()) => {
-                self.note(reference, Found::Borrow);
+                self.note(reference, Unsupported::Borrow);
                 *ty = owned_form(&reference.elem, Spelling::Message);
             }
-            Type::TraitObject(object) if !self.may_be_anything() => self.note(object, Found::TraitObject),
-            Type::ImplTrait(impl_trait) => return self.note(impl_trait, Found::ImplTrait),
-            Type::Never(never) => self.note(never, Found::Never),
+            Type::TraitObject(object) if !self.may_be_anything() => self.note(object, Unsupported::TraitObject),
+            Type::ImplTrait(impl_trait) => return self.note(impl_trait, Unsupported::ImplTrait),
+            Type::Never(never) => self.note(never, Unsupported::Never),
             // The types inside these are not sent: the compiler refuses these types as a whole.
             Type::FnPtr(_) | Type::Ptr(_) | Type::Macro(_) => return,
             _ => {}
@@ -162,14 +162,14 @@ impl VisitMut for Owning<'_> {
 
     fn visit_type_path_mut(&mut self, path: &mut TypePath) {
         if let Some(first) = path.path.segments.first().filter(|first| path.qself.is_none() && first.ident == "Self") {
-            self.note(&first.ident, Found::SelfType);
+            self.note(&first.ident, Unsupported::SelfType);
         }
         visit_mut::visit_type_path_mut(self, path);
     }
 
     fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
         if lifetime.ident != "static" {
-            self.note(&*lifetime, Found::Borrow);
+            self.note(&*lifetime, Unsupported::Borrow);
             lifetime.ident = Ident::new("static", lifetime.ident.span());
         }
     }

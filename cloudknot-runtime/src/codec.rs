@@ -144,7 +144,7 @@ fn decode_error_message(error: &bincode::error::DecodeError) -> String {
 // Counting the bytes first costs almost nothing, whereas a buffer that grows step by step pays for each new page.
 fn encode_bincode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), String> {
     let (mut size, config) = (0, bincode::config::standard());
-    bincode::serde::encode_into_writer(value, Counting(&mut size), config)
+    bincode::serde::encode_into_writer(value, CountingWriter(&mut size), config)
         .map_err(|error| encode_error_message(&error))?;
     let start = out.len();
     out.resize(start + size, 0);
@@ -157,9 +157,9 @@ fn encode_bincode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), Stri
     }
 }
 
-struct Counting<'a>(&'a mut usize);
+struct CountingWriter<'a>(&'a mut usize);
 
-impl bincode::enc::write::Writer for Counting<'_> {
+impl bincode::enc::write::Writer for CountingWriter<'_> {
     // Called once per number, and from other crates: without `inline`, this would be a call for every eight bytes.
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {

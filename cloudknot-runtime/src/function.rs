@@ -111,8 +111,8 @@ pub fn find(id: &str) -> Result<&'static Function, String> {
             "duplicate remote function `{id}`; give one of them another name: #[cloudknot::remote(name = \"…\")]"
         )),
         (None, _) => {
-            let known: Vec<_> = all().map(|function| format!("`{}`", function.id)).collect();
-            Err(format!("cannot find the remote function `{id}`: the program has {}", known.join(", ")))
+            let ids: Vec<_> = all().map(|function| format!("`{}`", function.id)).collect();
+            Err(format!("cannot find the remote function `{id}`: the program has {}", ids.join(", ")))
         }
     }
 }

@@ -53,6 +53,7 @@ pub struct ItemProcess {
     log: Option<OwnedFd>,
     timeout: Option<Duration>,
     ready: bool,
+    /// Items that were sent and not answered yet.
     sent: VecDeque<Item>,
     /// Number of OOM kills in this control group when the process was started.
     oom_kills: u64,
@@ -444,8 +445,8 @@ fn died(status: ExitStatus, log: &str, out_of_memory: bool) -> Failure {
 /// In a container, the group is the root of the mounted hierarchy. A SIGKILL from elsewhere does not change the count.
 fn oom_kills() -> u64 {
     let count = |text: String| text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
-    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let group = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
     [
         format!("/sys/fs/cgroup{group}/memory.events"),
         "/sys/fs/cgroup/memory.events".to_owned(),

@@ -178,14 +178,14 @@ struct Queue {
     /// Number of items that have neither a value nor their last failure.
     unresolved: u64,
     /// Chunks with loaded items that are not all resolved.
-    open: HashMap<u64, Open>,
-    /// Open chunks with values that are not stored yet.
+    open: HashMap<u64, OpenChunk>,
+    /// OpenChunk chunks with values that are not stored yet.
     waiting: HashSet<u64>,
     error: Option<SupervisorError>,
 }
 
 /// A chunk that is not completely stored yet.
-struct Open {
+struct OpenChunk {
     unresolved: u64,
     values: Vec<Segment>,
     bytes: u64,
@@ -358,7 +358,7 @@ impl Supervisor<'_> {
                 let (first, last) = (chunk * self.work.chunk, (chunk + 1).saturating_mul(self.work.chunk));
                 let items_in_chunk = |range: &Range<u64>| range.end.min(last).saturating_sub(range.start.max(first));
                 let unresolved = queue.ranges.iter().take_while(|range| range.start < last).map(items_in_chunk).sum();
-                queue.open.insert(chunk, Open { unresolved, values: Vec::new(), bytes: 0, since: Instant::now() });
+                queue.open.insert(chunk, OpenChunk { unresolved, values: Vec::new(), bytes: 0, since: Instant::now() });
             }
         }
         queue.loaded.extend((range.start..end).zip(frames).map(|(index, input)| Item { index, attempt: 1, input }));
@@ -471,7 +471,7 @@ impl Supervisor<'_> {
     /// Stores the values that have waited long enough or are large enough; all values at the end.
     fn store_due(&self, all: bool) -> Result<(), SupervisorError> {
         let flush = self.work.flush;
-        let due = |open: &Open| all || open.bytes >= flush.bytes || open.since.elapsed() >= flush.max_wait;
+        let due = |open: &OpenChunk| all || open.bytes >= flush.bytes || open.since.elapsed() >= flush.max_wait;
         let mut due_values = Vec::new();
         let mut queue = self.lock();
         let Queue { open, waiting, .. } = &mut *queue;

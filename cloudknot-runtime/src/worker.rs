@@ -82,7 +82,7 @@ fn run() -> Result<i32, Stop> {
     check_function(&task)?;
     let store = open(&task.store)?;
     let keys = RunKeys::new(&task.knot, &task.run);
-    let mut ranges = own_items(&task, &*store, &keys)?;
+    let mut ranges = child_items(&task, &*store, &keys)?;
     let flush = if matches!(task.store, StoreAt::Folder(_)) { FlushLimits::FOLDER } else { FlushLimits::OBJECTS };
     if !task.has_no_outcomes || number(contract::ENV_ATTEMPT)?.unwrap_or(1) > 1 {
         ranges = engine::block_on(still_missing(&task, &*store, &keys, ranges))?;
@@ -143,7 +143,7 @@ fn open(at: &StoreAt) -> Result<Arc<dyn Store>, Stop> {
 }
 
 /// Returns the items of this child.
-fn own_items(task: &Task, store: &dyn Store, keys: &RunKeys) -> Result<Vec<Range<u64>>, Stop> {
+fn child_items(task: &Task, store: &dyn Store, keys: &RunKeys) -> Result<Vec<Range<u64>>, Stop> {
     let child = task.first_child + number(contract::ENV_CHILD)?.unwrap_or(0);
     let first = child.saturating_mul(task.chunk);
     if task.round == 1 {

@@ -1,4 +1,4 @@
-//! Configuration of requests to AWS (credentials, profile and region), and the errors that AWS answers with. Each service
+//! Configuration of requests to AWS (credentials, profile and region), and the errors that AWS returns. Each service
 //! has a module below this one.
 //!
 //! Requests share one configuration: the SDK's adaptive retries, which slow down on throttling. Retries are reported,
@@ -80,22 +80,22 @@ impl Aws {
     {
         let code = code(&error).unwrap_or_default().to_owned();
         let request = error.request_id().map(str::to_owned);
-        let is_server_error = error.raw_response().is_some_and(|answer| answer.status().is_server_error());
-        let answer: Box<dyn StdError + Send + Sync> = match error {
-            SdkError::ServiceError(answer) => {
-                let (meta, status) = (answer.err().meta(), answer.raw().status().as_u16());
+        let is_server_error = error.raw_response().is_some_and(|response| response.status().is_server_error());
+        let source: Box<dyn StdError + Send + Sync> = match error {
+            SdkError::ServiceError(response) => {
+                let (meta, status) = (response.err().meta(), response.raw().status().as_u16());
                 let message = meta.message().unwrap_or_default().to_owned();
-                Box::new(Answer { code: code.clone(), message, status, request })
+                Box::new(ErrorResponse { code: code.clone(), message, status, request })
             }
             error => error.into_source().unwrap_or_else(|error| Box::new(error)),
         };
-        let (kind, hint) = self.classify(&code, &*answer);
+        let (kind, hint) = self.classify(&code, &*source);
         let hint = if is_server_error {
             Some("AWS reported a server error: try again later; existing resources are kept".to_owned())
         } else {
             hint
         };
-        let failed = Error::new(kind, format!("cannot {action}")).with_source(answer);
+        let failed = Error::new(kind, format!("cannot {action}")).with_source(source);
         match hint {
             Some(hint) => failed.with_hint(hint),
             None => failed,
@@ -137,7 +137,7 @@ impl Aws {
                     .into(),
             ),
             "" => {
-                let hint = format!("check the network, and that `{}` is a region of AWS", self.region);
+                let hint = format!("check the network, and that `{}` is an AWS region", self.region);
                 (ErrorKind::Aws, Some(hint))
             }
             _ => {
@@ -166,30 +166,30 @@ async fn load_config(profile: Option<&str>, region: Option<String>) -> (SdkConfi
     (config, region)
 }
 
-/// Returns the error code in AWS's answer, if there was one.
+/// Returns the error code in AWS's response, if there was one.
 pub(crate) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
     error.as_service_error().and_then(|error| error.meta().code())
 }
 
-/// Returns the error message in AWS's answer, or an empty string if there was none.
+/// Returns the error message in AWS's response, or an empty string if there was none.
 pub(crate) fn message<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> &str {
     error.as_service_error().and_then(|error| error.meta().message()).unwrap_or_default()
 }
 
-/// Error answer of AWS. It is displayed in one line.
+/// Error response from AWS. It is displayed in one line.
 #[derive(Debug)]
-struct Answer {
+struct ErrorResponse {
     code: String,
     message: String,
     status: u16,
     request: Option<String>,
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { code, message, status, request } = self;
         match (code.as_str(), message.as_str()) {
-            ("", "") => write!(f, "AWS answered with status {status}")?,
+            ("", "") => write!(f, "AWS responded with status {status}")?,
             ("", text) | (text, "") => f.write_str(text)?,
             (code, message) => write!(f, "{message} ({code})")?,
         }
@@ -197,7 +197,7 @@ impl fmt::Display for Answer {
     }
 }
 
-impl StdError for Answer {}
+impl StdError for ErrorResponse {}
 
 fn caused_by<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
     std::iter::successors(Some(error), |&error| error.source()).any(<dyn StdError>::is::<T>)
@@ -209,12 +209,12 @@ pub(crate) struct Retries;
 
 /// Reason and time of the failure of the previous attempt.
 #[derive(Debug)]
-struct Failed {
+struct PreviousFailure {
     reason: String,
     at: Instant,
 }
 
-impl Storable for Failed {
+impl Storable for PreviousFailure {
     type Storer = StoreReplace<Self>;
 }
 
@@ -233,12 +233,12 @@ impl Intercept for Retries {
         if let Some(Err(error)) = context.output_or_error() {
             let status = context.response().map(|response| response.status().as_u16());
             let reason = match (status, error.as_operation_error()) {
-                // The body of such an answer is often not a message of the service.
-                (Some(status @ 500..), _) | (Some(status), None) => format!("AWS answered with status {status}"),
+                // The body of such a response is often not a message of the service.
+                (Some(status @ 500..), _) | (Some(status), None) => format!("AWS responded with status {status}"),
                 (_, Some(error)) => deepest(error),
                 (None, None) => deepest(error),
             };
-            config.interceptor_state().store_put(Failed { reason, at: Instant::now() });
+            config.interceptor_state().store_put(PreviousFailure { reason, at: Instant::now() });
         }
         Ok(())
     }
@@ -250,7 +250,9 @@ impl Intercept for Retries {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let attempt = config.load::<RequestAttempts>().map_or(1, RequestAttempts::attempts);
-        if let (2.., Some(failed), Some(operation)) = (attempt, config.load::<Failed>(), config.load::<Metadata>()) {
+        if let (2.., Some(failed), Some(operation)) =
+            (attempt, config.load::<PreviousFailure>(), config.load::<Metadata>())
+        {
             let action = format!("call AWS ({} {})", operation.service(), operation.name());
             event::report(&Event::Retrying { action: &action, reason: &failed.reason, wait: failed.at.elapsed() });
         }
@@ -263,8 +265,8 @@ pub(crate) fn short_reason<E>(error: &SdkError<E, HttpResponse>) -> String
 where
     E: ProvideErrorMetadata + StdError + 'static,
 {
-    match error.raw_response().map(|answer| answer.status().as_u16()) {
-        Some(status @ 500..) => format!("AWS answered with status {status}"),
+    match error.raw_response().map(|response| response.status().as_u16()) {
+        Some(status @ 500..) => format!("AWS responded with status {status}"),
         _ => deepest(error),
     }
 }

@@ -61,7 +61,7 @@ pub enum ErrorKind {
     Compile,
     /// The credentials for AWS are missing, or not accepted.
     Credentials,
-    /// The caller lacks a permission of AWS.
+    /// The caller lacks an AWS permission.
     Denied,
     /// AWS cannot be reached, or rejects a request.
     Aws,
@@ -116,9 +116,9 @@ impl Error {
     pub(crate) fn items_failed(function: &str, run: &str, items: usize, failed: Vec<(u64, ItemError)>) -> Self {
         use fmt::Write;
         // Cancelled items are a consequence, not the cause.
-        let (cancelled, own): (Vec<_>, Vec<_>) =
+        let (cancelled, failures): (Vec<_>, Vec<_>) =
             failed.iter().partition(|(_, error)| error.kind() == ItemErrorKind::Cancelled);
-        if let ([], Some((_, first))) = (&own[..], cancelled.first()) {
+        if let ([], Some((_, first))) = (&failures[..], cancelled.first()) {
             let message = format!(
                 "{} of {items} items of `{function}` have no value in run {run}: {}",
                 failed.len(),
@@ -126,12 +126,12 @@ impl Error {
             );
             return Self::new(ErrorKind::Cancelled, message).of_items(run, failed);
         }
-        let mut message = format!("{} of {items} items of `{function}` failed in run {run}", own.len());
-        for (index, error) in own.iter().take(3) {
+        let mut message = format!("{} of {items} items of `{function}` failed in run {run}", failures.len());
+        for (index, error) in failures.iter().take(3) {
             write!(message, "\n  item {index} {error}").expect("writing to a `String` does not fail");
         }
-        if own.len() > 3 {
-            write!(message, "\n  and {} more", own.len() - 3).expect("writing to a `String` does not fail");
+        if failures.len() > 3 {
+            write!(message, "\n  and {} more", failures.len() - 3).expect("writing to a `String` does not fail");
         }
         if !cancelled.is_empty() {
             write!(message, "\n  {} were cancelled", cancelled.len()).expect("writing to a `String` does not fail");

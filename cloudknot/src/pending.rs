@@ -1,4 +1,4 @@
-//! The future of the public API, for callers with and without async.
+//! The future type that the public API returns: await it, or block on it with `wait`.
 
 use std::fmt;
 use std::pin::Pin;

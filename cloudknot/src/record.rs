@@ -28,10 +28,10 @@ impl Record {
     }
 
     /// Returns the object key of a settled outcome.
-    pub(crate) fn key_of(&self, settled: Settled) -> String {
+    pub(crate) fn key_of(&self, settled: SettledOutcome) -> String {
         match settled {
-            Settled::Values(part) => self.keys.part(part),
-            Settled::Failure { item, attempt } => self.keys.failure(item, self.round, attempt),
+            SettledOutcome::Values(part) => self.keys.part(part),
+            SettledOutcome::Failure { item, attempt } => self.keys.failure(item, self.round, attempt),
         }
     }
 }
@@ -47,7 +47,7 @@ pub(crate) enum Start {
 
 /// A settled outcome that can be read from the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Settled {
+pub(crate) enum SettledOutcome {
     /// The values of a part's items.
     Values(Part),
     /// The failure of an item's last attempt.

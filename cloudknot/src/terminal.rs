@@ -30,25 +30,25 @@ pub(crate) fn install() {
     if !matches!(setting.as_str(), "" | "bar" | "plain") {
         say(&format!("invalid {ENV_PROGRESS} `{setting}`: must be off, plain or bar"));
     }
-    set_hook(Some(Box::new(Terminal { bar, shown: Arc::default() })));
+    set_hook(Some(Box::new(Terminal { bar, display: Arc::default() })));
 }
 
 struct Terminal {
     bar: bool,
-    shown: Arc<Mutex<AllShown>>,
+    display: Arc<Mutex<Display>>,
 }
 
-/// The runs that are shown, by ID.
+/// The runs that are shown, by ID, and the image push.
 #[derive(Default)]
-struct AllShown {
-    runs: HashMap<String, Shown>,
+struct Display {
+    runs: HashMap<String, ShownRun>,
     interrupted: bool,
     /// The progress bar of the image push, and the time of the last progress line if there is no bar.
     push: Option<(Option<ProgressBar>, Instant)>,
 }
 
 /// A run that is shown.
-struct Shown {
+struct ShownRun {
     function: String,
     items: u64,
     done: u64,
@@ -69,32 +69,32 @@ const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(40);
 
 impl Hook for Terminal {
     fn report(&self, event: &Event<'_>) {
-        let mut shown = lock(&self.shown);
+        let mut display = lock(&self.display);
         match *event {
             Event::Started { run, function, backend, items, done } => {
                 let resumed =
                     if done > 0 { format!(", {} of them done before", HumanCount(done)) } else { String::new() };
                 say(&format!("{function} over {} {backend}{resumed} (run {run})", counted(items, "input")));
-                shown.runs.insert(run.to_owned(), Shown::new(function, items, done, self.bar));
-                drop(shown);
-                handle_interrupts(&self.shown);
+                display.runs.insert(run.to_owned(), ShownRun::new(function, items, done, self.bar));
+                drop(display);
+                handle_interrupts(&self.display);
             }
-            Event::Progress { run, done, failed } => shown.with(run, |shown| shown.progress(done, failed)),
-            Event::Failed { run, item, error, last } => shown.with(run, |shown| shown.failure(item, error, last)),
-            Event::Log { run, text } => shown.with(run, |shown| shown.print(text)),
-            Event::Waiting { run, since, reason } => shown.with(run, |shown| {
+            Event::Progress { run, done, failed } => display.with(run, |shown| shown.progress(done, failed)),
+            Event::Failed { run, item, error, last } => display.with(run, |shown| shown.failure(item, error, last)),
+            Event::Log { run, text } => display.with(run, |shown| shown.print(text)),
+            Event::Waiting { run, since, reason } => display.with(run, |shown| {
                 shown.say(&format!("{}: nothing has run for {}: {reason}", shown.function, in_short(since)));
             }),
             Event::Finished { run, done, failed, unfinished, reason, elapsed } => {
-                let interrupted = shown.interrupted && unfinished > 0;
-                if let Some(shown) = shown.runs.remove(run) {
+                let interrupted = display.interrupted && unfinished > 0;
+                if let Some(shown) = display.runs.remove(run) {
                     if interrupted {
                         shown.interrupted(run, done, reason);
                     } else {
                         shown.finish(run, done, failed, unfinished, reason, elapsed);
                     }
                 }
-                drop(shown);
+                drop(display);
                 // Never returns, so that the program does not handle the end of the run: the program is about to exit.
                 if interrupted {
                     loop {
@@ -102,8 +102,8 @@ impl Hook for Terminal {
                     }
                 }
             }
-            Event::Pushing { repository, sent, bytes } => shown.pushing(self.bar, repository, sent, bytes),
-            Event::PushFinished { repository, sent } => shown.pushed(repository, sent),
+            Event::Pushing { repository, sent, bytes } => display.pushing(self.bar, repository, sent, bytes),
+            Event::PushFinished { repository, sent } => display.pushed(repository, sent),
             Event::Step { action } => say(action),
             Event::Resource { resource, kind, status, reason, .. } => {
                 let status = status.to_lowercase().replace('_', " ");
@@ -112,7 +112,7 @@ impl Hook for Terminal {
             }
             Event::Retrying { action, reason, wait } => {
                 let line = format!("cannot {action}: {reason}; retrying in {}", in_short(wait));
-                match &shown.push {
+                match &display.push {
                     Some((Some(bar), _)) => bar.suspend(|| say(&line)),
                     _ => say(&line),
                 }
@@ -121,8 +121,8 @@ impl Hook for Terminal {
     }
 }
 
-impl AllShown {
-    fn with(&mut self, run: &str, f: impl FnOnce(&mut Shown)) {
+impl Display {
+    fn with(&mut self, run: &str, f: impl FnOnce(&mut ShownRun)) {
         if let Some(shown) = self.runs.get_mut(run) {
             f(shown);
         }
@@ -157,7 +157,7 @@ impl AllShown {
     }
 }
 
-impl Shown {
+impl ShownRun {
     fn new(function: &str, items: u64, done: u64, bar: bool) -> Self {
         let bar = bar.then(|| {
             let bar = ProgressBar::with_draw_target(Some(items), ProgressDrawTarget::stderr_with_hz(10));
@@ -288,9 +288,9 @@ fn counted(number: u64, what: &str) -> String {
 
 /// Handles Ctrl-C, which ends the program and its item processes: stores the finished items first, and prints what is
 /// kept and how to resume.
-fn handle_interrupts(shown: &Arc<Mutex<AllShown>>) {
+fn handle_interrupts(display: &Arc<Mutex<Display>>) {
     static ONCE: Once = Once::new();
-    let shown = Arc::clone(shown);
+    let display = Arc::clone(display);
     ONCE.call_once(|| {
         // Registered before the task starts: the user may press Ctrl-C as soon as the start of a run is shown.
         let mut interrupts = match engine::enter(|| signal(SignalKind::interrupt())) {
@@ -299,14 +299,14 @@ fn handle_interrupts(shown: &Arc<Mutex<AllShown>>) {
         };
         engine::spawn(async move {
             interrupts.recv().await;
-            lock(&shown).interrupted = true;
+            lock(&display).interrupted = true;
             stop_all();
             tokio::select! {
-                () = wait_for_runs(&shown) => {}
+                () = wait_for_runs(&display) => {}
                 // A second Ctrl-C ends the program at once.
                 _ = interrupts.recv() => {}
             }
-            for (run, shown) in &lock(&shown).runs {
+            for (run, shown) in &lock(&display).runs {
                 shown.interrupted(run, shown.done, None);
             }
             // Item processes that have started other processes must be killed explicitly; the others would end with this
@@ -318,10 +318,10 @@ fn handle_interrupts(shown: &Arc<Mutex<AllShown>>) {
     });
 }
 
-async fn wait_for_runs(shown: &Mutex<AllShown>) {
+async fn wait_for_runs(display: &Mutex<Display>) {
     let began = Instant::now();
     let mut hint_shown = false;
-    while !lock(shown).runs.is_empty() && began.elapsed() < INTERRUPT_TIMEOUT {
+    while !lock(display).runs.is_empty() && began.elapsed() < INTERRUPT_TIMEOUT {
         if !hint_shown && began.elapsed() > Duration::from_secs(1) {
             say("interrupted: storing the finished items; press Ctrl-C again to end at once");
             hint_shown = true;
@@ -330,6 +330,6 @@ async fn wait_for_runs(shown: &Mutex<AllShown>) {
     }
 }
 
-fn lock(shown: &Mutex<AllShown>) -> MutexGuard<'_, AllShown> {
-    shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn lock(display: &Mutex<Display>) -> MutexGuard<'_, Display> {
+    display.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

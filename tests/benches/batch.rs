@@ -77,7 +77,7 @@ fn main() -> cloudknot::Result<()> {
 }
 
 fn measure() -> cloudknot::Result<()> {
-    println!("{:<44}{:>10}{:>10}{:>18}", "", "s", "floor", "most expected");
+    println!("{:<44}{:>10}{:>10}{:>18}", "", "s", "floor", "expected max");
     for (items, chunk, limit) in [(4_096, 1, 5.0), (10_000, 1, 10.0), (1_000_000, 100, 60.0)] {
         let before = reset_peak();
         let took = map(items)?;
@@ -144,8 +144,8 @@ fn floor(items: u64, chunk: u64) -> Duration {
             }
             let request = client.get_object().bucket(BUCKET).key(object.key.expect("an object has a key")).send();
             under_way.spawn(async move {
-                let answer = request.await.expect("the object exists");
-                answer.body.collect().await.expect("the object can be read").into_bytes().len()
+                let response = request.await.expect("the object exists");
+                response.body.collect().await.expect("the object can be read").into_bytes().len()
             });
         }
         while let Some(length) = under_way.join_next().await {
@@ -175,19 +175,19 @@ fn serve() -> ! {
             let (connection, _) = listener.accept().await.expect("the listener accepts connections");
             connection.set_nodelay(true).expect("the connection is TCP");
             let objects = Arc::clone(&objects);
-            let answer = service_fn(move |request| answer(request, Arc::clone(&objects)));
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(connection), answer));
+            let service = service_fn(move |request| respond(request, Arc::clone(&objects)));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(connection), service));
         }
     })
 }
 
-async fn answer(request: Request<Incoming>, objects: Objects) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(request: Request<Incoming>, objects: Objects) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let query = parts.uri.query().unwrap_or_default();
     let key = parts.uri.path().trim_start_matches('/').trim_start_matches(BUCKET).trim_start_matches('/').to_owned();
     let mut objects = objects.lock().expect("no request panics");
-    let (status, answer) = match (&parts.method, parts.uri.path()) {
+    let (status, response) = match (&parts.method, parts.uri.path()) {
         (_, "/v1/submitjob") => (StatusCode::OK, submit(&mut objects, &body)),
         (_, "/v1/describejobs") => (StatusCode::OK, describe(&body)),
         (&Method::PUT, _) => {
@@ -220,7 +220,7 @@ async fn answer(request: Request<Incoming>, objects: Objects) -> Result<Response
         },
         _ => (StatusCode::NOT_IMPLEMENTED, Bytes::new()),
     };
-    Ok(Response::builder().status(status).body(Full::new(answer)).expect("a status and a body"))
+    Ok(Response::builder().status(status).body(Full::new(response)).expect("a status and a body"))
 }
 
 /// Returns the data of a body that is sent in chunks, without the lengths and signatures between them.

@@ -130,7 +130,9 @@ fn sizes() {
         let (worker, image) = (megabytes("worker_bytes"), megabytes("compressed_bytes"));
         println!("opt-level = {level:<24}{worker:>6.2} MB{image:>16.2} MB   (expected: at most {limit})");
     }
-    println!("of this, the S3 client is 2.7 MB (a client without retries and checksums: 1 MB), the authorities 0.1 MB");
+    println!(
+        "of this, the S3 client is 2.7 MB (a client without retries and checksums: 1 MB), the CA certificates 0.1 MB"
+    );
     println!("an empty static program (measured elsewhere)          0.5 MB");
     println!("Python cloudknot 0.6.1 (measured elsewhere)           116 MB");
 }

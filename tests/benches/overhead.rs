@@ -28,7 +28,7 @@ fn main() -> cloudknot::Result<()> {
     unsafe {
         std::env::set_var("CLOUDKNOT_HOME", home.path());
     }
-    println!("{:<58}{:>12}{:>16}", "", "µs an item", "most expected");
+    println!("{:<58}{:>12}{:>16}", "", "µs an item", "expected max");
     row(
         "plain loop, 1,000,000 items",
         MANY,

@@ -11,7 +11,7 @@ moto="${CARGO_TARGET_DIR:-$PWD/target}/moto"
 if cmp --quiet "$list" "$moto/installed"; then
     exit 0
 fi
-echo "installing the packages of $list into $moto"
+echo "installing the packages listed in $list into $moto"
 rm -rf "$moto"
 python3 -m venv "$moto"
 "$moto/bin/pip" install --quiet --requirement "$list"

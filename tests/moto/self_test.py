@@ -1,4 +1,4 @@
-"""Tests that validate.py accepts the requests of boto3, and rejects them if a name, a type or a value is corrupted.
+"""Tests that validate.py accepts boto3 requests, and rejects them if a name, a type or a value is corrupted.
 
 The requests come from boto3's own clients, complete with their signatures, and are intercepted before they are sent.
 """
@@ -164,11 +164,11 @@ def main():
         errors.append("an unknown value of an enumeration is not a warning")
     for each in errors:
         print(f"error: {each}")
-    print(f"{len(CASES)} requests of boto3, {corrupted} corrupted ones: {len(errors)} misjudged")
+    print(f"{len(CASES)} boto3 requests, {corrupted} corrupted requests: {len(errors)} misjudged")
     return 1 if errors else 0
 
 
-# --- requests of boto3 ---
+# --- boto3 requests ---
 
 
 def intercepted_client(service):
@@ -181,12 +181,12 @@ def intercepted_client(service):
     return client
 
 
-class Caught(Exception):
+class RequestCaught(Exception):
     """Ends a call once the request is complete."""
 
 
 def catch(request, **_):
-    raise Caught(request)
+    raise RequestCaught(request)
 
 
 def record(client, method, arguments):
@@ -194,7 +194,7 @@ def record(client, method, arguments):
     try:
         getattr(client, method)(**arguments)
         raise AssertionError(f"{method} sent nothing")
-    except Caught as caught:
+    except RequestCaught as caught:
         (request,) = caught.args
     url = urlsplit(request.url)
     body = request.body or b""

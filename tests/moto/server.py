@@ -85,7 +85,7 @@ managed_policies = {}
 submitted = threading.local()
 
 
-class Unfinished(Exception):
+class JobEnded(Exception):
     """The job ends without another attempt; the argument is its reason."""
 
 
@@ -177,7 +177,7 @@ class Process:
 
 
 class Job(models.Job):
-    """A job that keeps its own state. That of moto becomes RUNNING as soon as it is read."""
+    """A job that keeps its own state. A moto job becomes RUNNING as soon as its state is read."""
 
     # moto registers its models by their module.
     __module__ = models.__name__
@@ -210,7 +210,7 @@ class Job(models.Job):
     def enter(self, status):
         """Enters this state, and stays in it for a time if the test has configured one."""
         if self.stop:
-            raise Unfinished(self.job_stopped_reason)
+            raise JobEnded(self.job_stopped_reason)
         self.status = status
         transition = state_manager.get_transition("batch::job")
         if transition["progression"] == "time":
@@ -236,7 +236,7 @@ class Job(models.Job):
             self.enter(JobStatus.PENDING)
             self.await_dependencies()
             self.run_attempts()
-        except Unfinished as error:
+        except JobEnded as error:
             self.end(False, str(error))
         except Exception as error:  # The job must not hang, whatever the error.
             models.logger.error("job %s: %s", self.job_id, error)
@@ -247,9 +247,9 @@ class Job(models.Job):
             other = self.counterpart(dependency)
             while other and other.status != "SUCCEEDED":
                 if self.stop:
-                    raise Unfinished(self.job_stopped_reason)
+                    raise JobEnded(self.job_stopped_reason)
                 if other.status == "FAILED":
-                    raise Unfinished("Dependent Job failed")
+                    raise JobEnded("Dependent Job failed")
                 time.sleep(0.1)
 
     def counterpart(self, dependency):
@@ -267,7 +267,7 @@ class Job(models.Job):
             self.enter(JobStatus.RUNNABLE)
             while not slots.acquire(timeout=0.2):
                 if self.stop:
-                    raise Unfinished(self.job_stopped_reason)
+                    raise JobEnded(self.job_stopped_reason)
             try:
                 succeeded = self.attempt(attempt)
             finally:
@@ -275,10 +275,10 @@ class Job(models.Job):
             if succeeded:
                 return self.end(True, self.last["statusReason"])
             if self.stop:
-                raise Unfinished(self.job_stopped_reason)
+                raise JobEnded(self.job_stopped_reason)
             if self.timed_out or not self.may_retry():
                 break
-        raise Unfinished(self.last["statusReason"])
+        raise JobEnded(self.last["statusReason"])
 
     def may_retry(self):
         container = self.last["container"]

@@ -37,7 +37,7 @@ TRANSPORT = {
 CHECKSUMS = ("x-amz-checksum-", "x-amz-sdk-checksum-algorithm")
 
 
-class Refused(Exception):
+class InvalidRequest(Exception):
     """The request matches no operation of a model."""
 
 
@@ -77,7 +77,7 @@ def check(request):
         read = READERS[model.metadata["protocol"]]
         faults = []
         operation, found = read(request, model, faults)
-    except Refused as error:
+    except InvalidRequest as error:
         return f"{request.service} {request.method} {request.path}", [("", str(error))], []
     shape = operation.input_shape
     warnings = []
@@ -122,12 +122,12 @@ def model_of(request):
     try:
         return load(MODELS.get(request.service, request.service))
     except botocore.exceptions.UnknownServiceError:
-        raise Refused(f"unknown service `{request.service}`") from None
+        raise InvalidRequest(f"unknown service `{request.service}`") from None
 
 
 def operation_named(model, name):
     if name not in model.operation_names:
-        raise Refused(f"unknown operation `{name}`")
+        raise InvalidRequest(f"unknown operation `{name}`")
     return model.operation_model(name)
 
 
@@ -136,7 +136,7 @@ def operation_named(model, name):
 
 def read_query(request, model, faults):
     if request.path != "/":
-        raise Refused("requests of the query protocol go to `/`")
+        raise InvalidRequest("requests of the query protocol go to `/`")
     pairs = [*request.query, *parse_qsl(request.body.decode(), keep_blank_values=True)]
     fields = dict(pairs)
     operation = operation_named(model, fields.get("Action", ""))
@@ -152,7 +152,7 @@ def read_query(request, model, faults):
 def read_json(request, model, faults):
     prefix, _, name = request.header("x-amz-target").rpartition(".")
     if prefix != model.metadata["targetPrefix"]:
-        raise Refused(f"x-amz-target is `{prefix}`, but the model has `{model.metadata['targetPrefix']}`")
+        raise InvalidRequest(f"x-amz-target is `{prefix}`, but the model has `{model.metadata['targetPrefix']}`")
     operation = operation_named(model, name)
     wanted = f"application/x-amz-json-{model.metadata['jsonVersion']}"
     if (request.method, request.path, request.header("content-type")) != ("POST", "/", wanted):
@@ -274,7 +274,7 @@ def find(request, model):
         score = (len(literals) + len(required), len(path.pattern))
         candidates.append((score, name, dict(zip(labels, values, strict=True)), literals))
     if not candidates:
-        raise Refused("unknown operation: none has this method, path and query")
+        raise InvalidRequest("unknown operation: none has this method, path and query")
     _, name, labels, literals = max(candidates, key=lambda candidate: candidate[0])
     return model.operation_model(name), labels, literals
 

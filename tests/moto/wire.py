@@ -238,7 +238,7 @@ def from_xml(element, shape, faults, path):
         children = [child for child in element if local(child) == name]
         return [from_xml(child, shape.member, faults, f"{path}[{at}]") for at, child in enumerate(children)]
     if kind == "map":
-        # No operation of S3 sends a map; a new one needs a decoder.
+        # No S3 operation sends a map; a new one needs a decoder.
         faults.append((path, "is a map, and maps in XML are not supported"))
         return {}
     if len(element):

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::counterparts::{has, run};
 use crate::skip::skipped;
 
-/// Authority, and a certificate for an address of this machine.
+/// A certificate authority, and a certificate for an address of this machine.
 #[derive(Debug)]
 pub struct Authority {
     folder: TempDir,

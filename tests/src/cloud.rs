@@ -169,8 +169,8 @@ impl Cloud {
         Some(self.trial_at(program, kind, &self.moto.url(), &self.s3.url())?.0)
     }
 
-    /// Like [`Cloud::trial`], with one address for S3 and one for the rest of AWS. Also returns the name of the trial's
-    /// Knot.
+    /// Like [`Cloud::trial`], with one address for S3 and one for the other AWS services. Also returns the name of the
+    /// trial's Knot.
     ///
     /// # Panics
     /// If its folder cannot be written.

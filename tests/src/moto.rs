@@ -1,4 +1,4 @@
-//! Starts moto, which simulates AWS: Batch, stacks, roles, registries, networks, S3 and logs.
+//! Starts moto, which simulates AWS: Batch, stacks, roles, registries, networks, S3 and CloudWatch Logs.
 //!
 //! It is started by `tests/moto/server.py`, which describes its corrections to moto's Batch. `tests/moto/install.sh`
 //! creates the Python environment that it needs; `CLOUDKNOT_MOTO` selects another one.
@@ -201,7 +201,7 @@ impl Moto {
 
     /// Ends all jobs of a queue whose names have this prefix.
     pub fn end_jobs(&self, queue: &str, prefix: &str) {
-        // If the server does not answer, a test has failed and is about to report it.
+        // If the server does not respond, a test has failed and is about to report it.
         let post = |path: &str, body: &Value| send(self.address, "POST", path, &body.to_string()).unwrap_or_default();
         for status in ["SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING"] {
             let listed = post("/v1/listjobs", &json!({"jobQueue": queue, "jobStatus": status}));
@@ -276,7 +276,7 @@ impl Moto {
         self.post("/moto-api/state-manager/set-transition", &body.to_string());
     }
 
-    /// From now on, checks signatures and policies. For S3 the checks equal those of AWS; for Batch only `batch:*`
+    /// From now on, checks signatures and policies. For S3 the checks equal AWS's; for Batch only `batch:*`
     /// matches.
     ///
     /// # Panics
@@ -286,10 +286,10 @@ impl Moto {
     }
 
     fn post(&self, path: &str, body: &str) {
-        let answer =
+        let response =
             send(self.address, "POST", path, body).unwrap_or_else(|error| panic!("moto: POST {path}: {error}"));
-        let status = answer.split(' ').nth(1).unwrap_or_default();
-        assert!(status.starts_with('2'), "moto: POST {path} {body}: {answer}");
+        let status = response.split(' ').nth(1).unwrap_or_default();
+        assert!(status.starts_with('2'), "moto: POST {path} {body}: {response}");
     }
 }
 
@@ -302,7 +302,7 @@ fn path_string(path: &Path) -> String {
     path.to_str().expect("the paths of the tests are UTF-8").to_owned()
 }
 
-/// Sends a request, and returns the answer, including its status line and headers.
+/// Sends a request, and returns the response, including its status line and headers.
 fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     let length = body.len();
@@ -311,7 +311,7 @@ fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::R
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
          content-length: {length}\r\n\r\n{body}"
     )?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response)?;
+    Ok(String::from_utf8_lossy(&response).into_owned())
 }

@@ -16,13 +16,13 @@ pub enum Fault {
         /// Number of connections to cut.
         times: u32,
     },
-    /// Answers requests with this prefix with this status, without forwarding them to the registry.
-    Answer {
+    /// Responds with this status to requests with this prefix, without forwarding them to the registry.
+    Respond {
         /// Prefix, such as `POST `.
         to: &'static str,
         /// Number and text of the status line.
         status: &'static str,
-        /// Number of requests to answer.
+        /// Number of requests to respond to.
         times: u32,
     },
 }
@@ -41,7 +41,7 @@ impl Proxy {
     pub fn before(host: String, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let port = listener.local_addr().expect("a listener has an address").port();
-        let (Fault::Cut { times, .. } | Fault::Answer { times, .. }) = fault;
+        let (Fault::Cut { times, .. } | Fault::Respond { times, .. }) = fault;
         let remaining = Arc::new(AtomicU32::new(times));
         let counter = remaining.clone();
         thread::spawn(move || {
@@ -85,8 +85,8 @@ fn serve(mut client: TcpStream, host: &str, fault: Fault, remaining: &AtomicU32)
                 client.shutdown(Shutdown::Both)?;
                 break;
             }
-            // The client waits for an answer before its next request, so a request begins where a piece does.
-            Fault::Answer { to, status, .. } if piece.starts_with(to.as_bytes()) && use_up(remaining) => {
+            // The client waits for a response before its next request, so a request begins where a piece does.
+            Fault::Respond { to, status, .. } if piece.starts_with(to.as_bytes()) && use_up(remaining) => {
                 write!(client, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
                 client.shutdown(Shutdown::Both)?;
                 break;

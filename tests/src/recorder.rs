@@ -20,8 +20,8 @@ use tokio::sync::{Notify, oneshot};
 use crate::moto;
 use crate::random::Random;
 
-mod answers;
 mod drops;
+mod responses;
 mod serve;
 
 pub use drops::{DropAt, drop_at};
@@ -57,7 +57,7 @@ struct State {
 #[derive(Default)]
 struct Plan {
     arrived: u64,
-    answer_override: Option<Arc<Script>>,
+    response_override: Option<Arc<Script>>,
     next_faults: VecDeque<Fault>,
     delay: Duration,
     random_faults: Option<RandomFaults>,
@@ -79,24 +79,24 @@ enum Decision {
     CutOff,
 }
 
-/// Replacement for an answer of moto.
+/// Replacement for a response from moto.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AnswerOverride {
-    /// The request does not reach moto, and is answered with this status and body.
-    Answer(u16, String),
-    /// The request reaches moto. In the answer, the first string is replaced by the second.
+pub enum ResponseOverride {
+    /// The request does not reach moto, and gets a response with this status and body.
+    Respond(u16, String),
+    /// The request reaches moto. In the response, the first string is replaced by the second.
     Change(String, String),
 }
 
-type Script = dyn Fn(&RecordedRequest) -> Option<AnswerOverride> + Send + Sync;
+type Script = dyn Fn(&RecordedRequest) -> Option<ResponseOverride> + Send + Sync;
 
 /// Fault injected into one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Fault {
-    Override(AnswerOverride),
-    /// The request does not reach moto, and is answered with this status and error code.
-    Answer(u16, String),
-    /// The request reaches moto, but the connection is cut before the answer.
+    Override(ResponseOverride),
+    /// The request does not reach moto, and gets a response with this status and error code.
+    Respond(u16, String),
+    /// The request reaches moto, but the connection is cut before the response.
     Cut,
 }
 
@@ -121,8 +121,8 @@ pub struct RecordedRequest {
     pub body_hex: Option<String>,
     /// Service for which the request is signed, such as `batch`; empty if it is not signed.
     pub service: String,
-    /// Status of the answer, even if the connection was cut before the program received it; `None` if there was no
-    /// answer.
+    /// Status of the response, even if the connection was cut before the program received it; `None` if there was no
+    /// response.
     pub status: Option<u16>,
     /// Fault that was injected, such as `held`, `cut`, `cut off` or `answered 503 SlowDown`.
     pub fault: Option<String>,
@@ -204,31 +204,31 @@ impl Recorder {
         self.requests().iter().map(RecordedRequest::operation).collect()
     }
 
-    /// Answers the next requests with this status and error code, in the format of the requested service, instead of
+    /// Responds to the next requests with this status and error code, in the format of the requested service, instead of
     /// passing them to moto. Takes effect after the faults that were requested before.
     pub fn fail_next(&self, requests: usize, status: u16, code: &str) {
-        let fault = Fault::Answer(status, code.to_owned());
+        let fault = Fault::Respond(status, code.to_owned());
         self.plan().next_faults.extend(std::iter::repeat_n(fault, requests));
     }
 
-    /// Passes the next requests to moto, but cuts the connection before the answer. Takes effect after the faults that
+    /// Passes the next requests to moto, but cuts the connection before the response. Takes effect after the faults that
     /// were requested before.
     pub fn cut_next(&self, requests: usize) {
         self.plan().next_faults.extend(std::iter::repeat_n(Fault::Cut, requests));
     }
 
-    /// From now on, overrides the answers to the requests for which the script returns an override, to produce answers
+    /// From now on, overrides the responses to the requests for which the script returns an override, to produce responses
     /// that moto cannot. Replaces the previous script.
-    pub fn override_answers(
+    pub fn override_responses(
         &self,
-        script: impl Fn(&RecordedRequest) -> Option<AnswerOverride> + Send + Sync + 'static,
+        script: impl Fn(&RecordedRequest) -> Option<ResponseOverride> + Send + Sync + 'static,
     ) {
-        self.plan().answer_override = Some(Arc::new(script));
+        self.plan().response_override = Some(Arc::new(script));
     }
 
-    /// Removes the script, so that the program receives moto's answers again.
+    /// Removes the script, so that the program receives moto's responses again.
     pub fn clear_override(&self) {
-        self.plan().answer_override = None;
+        self.plan().response_override = None;
     }
 
     /// From now on, delays every request by this time before it is passed to moto.
@@ -236,14 +236,14 @@ impl Recorder {
         self.plan().delay = delay;
     }
 
-    /// From now on, injects faults into this percentage of the requests: an answer of 429, 500 or 503, or a connection
-    /// that is cut before the answer. The seed determines the affected requests: the same ones for the same order of
+    /// From now on, injects faults into this percentage of the requests: a response with status 429, 500 or 503, or a connection
+    /// that is cut before the response. The seed determines the affected requests: the same ones for the same order of
     /// requests. 0 ends the fault injection.
     pub fn inject_faults(&self, seed: u64, percent: u64) {
         self.plan().random_faults = (percent > 0).then(|| RandomFaults { random: Random::new(seed), percent });
     }
 
-    /// Lets this many requests through, and holds those that come after them, without an answer, until
+    /// Lets this many requests through, and holds those that come after them, without a response, until
     /// [`Recorder::go_on`]. A held request whose program dies never reaches moto.
     pub fn stop_after(&self, requests: u64) {
         self.plan().remaining = Some(requests);
@@ -261,13 +261,13 @@ impl Recorder {
     /// when the requests that were let through before have ended, so that nothing changes in moto afterwards.
     ///
     /// # Panics
-    /// If moto does not answer one of those within minutes.
+    /// If moto does not respond to one of those within minutes.
     pub fn cut_off(&self) {
         self.plan().is_cut_off = true;
         self.state.go_on.notify_waiters();
         let waited = self.state.changed.wait_timeout_while(self.plan(), TIMEOUT, |plan| plan.in_flight > 0);
         let (plan, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        assert_eq!(plan.in_flight, 0, "moto did not answer a request");
+        assert_eq!(plan.in_flight, 0, "moto did not respond to a request");
     }
 
     /// Returns the number of requests so far that were neither held nor cut off.
@@ -356,7 +356,7 @@ impl State {
                 Decision::CutOff => return None,
                 Decision::Hold => {}
             }
-            held.get_or_insert_with(|| Held::new(self));
+            held.get_or_insert_with(|| HeldRequest::new(self));
             changed.await;
         };
         drop(held);
@@ -395,7 +395,7 @@ impl Plan {
 
     fn fault_for(&mut self, request: &RecordedRequest) -> Option<Fault> {
         let fault = self.next_faults.pop_front().or_else(|| self.random_faults.as_mut()?.fault_for(&request.service));
-        fault.or_else(|| self.answer_override.as_ref()?(request).map(Fault::Override))
+        fault.or_else(|| self.response_override.as_ref()?(request).map(Fault::Override))
     }
 }
 
@@ -406,9 +406,9 @@ impl std::fmt::Debug for Plan {
 }
 
 /// Counts a request as held until this value is dropped: the program at the other end may die meanwhile.
-struct Held<'a>(&'a State);
+struct HeldRequest<'a>(&'a State);
 
-impl<'a> Held<'a> {
+impl<'a> HeldRequest<'a> {
     fn new(state: &'a State) -> Self {
         lock(&state.plan).held += 1;
         state.changed.notify_all();
@@ -417,7 +417,7 @@ impl<'a> Held<'a> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for HeldRequest<'_> {
     fn drop(&mut self) {
         lock(&self.0.plan).held -= 1;
         self.0.changed.notify_all();
@@ -447,12 +447,12 @@ impl RandomFaults {
         if self.random.below(100) >= self.percent {
             return None;
         }
-        let answer = |status, code: &str| Some(Fault::Answer(status, code.to_owned()));
+        let respond = |status, code: &str| Some(Fault::Respond(status, code.to_owned()));
         match (self.random.below(4), service) {
-            (0 | 1, "s3") => answer(503, "SlowDown"),
-            (0, _) => answer(429, "TooManyRequestsException"),
-            (1, _) => answer(503, "ServiceUnavailable"),
-            (2, _) => answer(500, "InternalError"),
+            (0 | 1, "s3") => respond(503, "SlowDown"),
+            (0, _) => respond(429, "TooManyRequestsException"),
+            (1, _) => respond(503, "ServiceUnavailable"),
+            (2, _) => respond(500, "InternalError"),
             _ => Some(Fault::Cut),
         }
     }

@@ -50,11 +50,11 @@ pub const SECRET_KEY: &str = "a-secret";
 /// Fault injected into a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
-    /// The request is answered with this status and this error code.
+    /// The request gets a response with this status and this error code.
     Refused(u16, &'static str),
-    /// The request is executed, but the connection closes before the answer.
-    AnswerLost,
-    /// The request is executed, and the answer is truncated in its body.
+    /// The request is executed, but the connection closes before the response.
+    ResponseLost,
+    /// The request is executed, and the response is truncated in its body.
     Truncated,
 }
 
@@ -210,12 +210,12 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, service: S3Serv
 }
 
 async fn serve(connection: impl AsyncRead + AsyncWrite + Unpin, service: S3Service, state: Arc<State>) {
-    let answer = service_fn(move |request| answer(request, service.clone(), Arc::clone(&state)));
+    let service = service_fn(move |request| respond(request, service.clone(), Arc::clone(&state)));
     // A connection that the client or a fault closes needs no report.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(connection), answer).await;
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(connection), service).await;
 }
 
-async fn answer(request: Request<Incoming>, service: S3Service, state: Arc<State>) -> Result<Response<Body>, Broken> {
+async fn respond(request: Request<Incoming>, service: S3Service, state: Arc<State>) -> Result<Response<Body>, Broken> {
     let line = format!("{} {}", request.method(), request.uri());
     (&state.file).write_all(format!("{line}\n").as_bytes()).expect("a temporary file can be written");
     state.requests.lock().expect("no panic").push(line);
@@ -225,18 +225,18 @@ async fn answer(request: Request<Incoming>, service: S3Service, state: Arc<State
     }
     let is_create = request.method() == Method::PUT && request.headers().contains_key("if-none-match");
     let _guard = if is_create { Some(state.create_lock.lock().await) } else { None };
-    let answer = service.call(request.map(Body::from)).await.map_err(|_| Broken)?;
+    let response = service.call(request.map(Body::from)).await.map_err(|_| Broken)?;
     match fault {
-        Some(Fault::AnswerLost) => Err(Broken),
-        Some(Fault::Truncated) => Ok(answer.map(|_| Body::http_body(Half { sent: false }))),
-        _ => Ok(answer),
+        Some(Fault::ResponseLost) => Err(Broken),
+        Some(Fault::Truncated) => Ok(response.map(|_| Body::http_body(Half { sent: false }))),
+        _ => Ok(response),
     }
 }
 
 fn refused(status: u16, code: &str) -> Response<Body> {
     let body = format!("<Error><Code>{code}</Code><Message>Injected {code}.</Message></Error>");
-    let answer = Response::builder().status(status).header("x-amz-request-id", "REQUEST");
-    answer.body(Body::from(body)).expect("the answer is valid")
+    let response = Response::builder().status(status).header("x-amz-request-id", "REQUEST");
+    response.body(Body::from(body)).expect("the response is valid")
 }
 
 /// Error that ends a connection.

@@ -129,7 +129,7 @@ pub fn lock(name: &str) -> File {
 fn lock_folder() -> &'static Path {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = std::env::temp_dir().join(format!("cloudknot-tests-locks-{}", rustix::process::getuid().as_raw()));
-        fs::create_dir_all(&folder).expect("the folder for temporary files can be written to");
+        fs::create_dir_all(&folder).expect("the temporary folder can be written to");
         folder
     });
     &FOLDER

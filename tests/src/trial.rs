@@ -116,7 +116,7 @@ pub enum Fact {
     /// Index and value of an item that succeeded.
     Value(usize, u64),
     /// Index and failure of an item that failed.
-    Failed(usize, Box<Failed>),
+    Failed(usize, Box<ItemFailure>),
     /// Numbers of succeeded, failed, running, waiting and unfinished items, and whether the run is finished.
     Status([u64; 5], bool),
     /// Kind of an error, and the message that `main` would print for it.
@@ -128,7 +128,7 @@ pub enum Fact {
 /// Failure of an item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub struct Failed {
+pub struct ItemFailure {
     pub kind: String,
     pub message: String,
     pub chain: Vec<String>,
@@ -189,7 +189,7 @@ pub fn values(facts: &[Fact]) -> BTreeMap<usize, u64> {
 ///
 /// # Panics
 /// If an item is reported twice.
-pub fn failures(facts: &[Fact]) -> BTreeMap<usize, Failed> {
+pub fn failures(facts: &[Fact]) -> BTreeMap<usize, ItemFailure> {
     let mut failures = BTreeMap::new();
     for fact in facts {
         if let Fact::Failed(item, failed) = fact {

@@ -20,7 +20,7 @@ impl UserCrate {
     /// If cargo does not create it.
     pub fn new(name: &'static str) -> Self {
         let parent = workspaces::parent().join("walks");
-        fs::create_dir_all(&parent).expect("the folder for temporary files can be written to");
+        fs::create_dir_all(&parent).expect("the temporary folder can be written to");
         let user_crate = Self { folder: parent.join(name) };
         if user_crate.folder.exists() {
             fs::remove_dir_all(&user_crate.folder).expect("the crate of an earlier test can be removed");
@@ -64,7 +64,7 @@ impl UserCrate {
     }
 }
 
-/// Returns the folder for compiled artifacts of such crates, which is kept from one test to the next.
+/// Returns the target folder of such crates, which is kept from one test to the next.
 pub fn target() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     workspace().join(target)
@@ -75,8 +75,8 @@ pub fn cargo(folder: &Path) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
     // The debug information of the AWS SDKs takes gigabytes, and no test needs it.
     cargo.env("CARGO_PROFILE_DEV_DEBUG", "0");
-    // A new user has no settings.
     cargo.current_dir(folder).env("CARGO_TARGET_DIR", target());
+    // A new user has set none of these variables.
     cargo.env_remove("CLOUDKNOT_HOME").env_remove("CLOUDKNOT_BACKEND").env_remove("CARGO_MANIFEST_DIR");
     cargo
 }

@@ -10,8 +10,8 @@ fn main() {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("").trim().to_owned();
     println!("uid {}", field("Uid:").split('\t').next().unwrap());
     println!("capabilities {}", field("CapEff:"));
-    let authorities = std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default();
-    println!("authorities {}", authorities.matches("BEGIN CERTIFICATE").count());
+    let certificates = std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default();
+    println!("certificates {}", certificates.matches("BEGIN CERTIFICATE").count());
     let interfaces = std::fs::read_to_string("/proc/net/dev").unwrap();
     println!("network {}", interfaces.lines().skip(2).any(|line| !line.trim_start().starts_with("lo:")));
     println!("folder {}", std::env::current_dir().unwrap().display());

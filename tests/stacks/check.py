@@ -92,13 +92,13 @@ def escapes(name, template, values):
 
 def with_hostile_strings(values):
     if isinstance(values, dict):
-        return {key: value if is_own(values, key) else with_hostile_strings(value) for key, value in values.items()}
+        return {key: value if is_set_by_cloudknot(values, key) else with_hostile_strings(value) for key, value in values.items()}
     if isinstance(values, list):
         return [with_hostile_strings(value) for value in values]
     return values + HOSTILE if isinstance(values, str) else values
 
 
-def is_own(table, key):
+def is_set_by_cloudknot(table, key):
     """Returns whether cloudknot sets the value: the keys that templates branch on, and a function's logical ID."""
     return key in NOT_FREE or table[key] == "Name" or (key == "key" and "job_definition" in table)
 

@@ -4,7 +4,7 @@
 #
 #   tests/stacks/check.sh             --install: only installs the tools
 #
-# CLOUDKNOT_STACK_TOOLS is a Python environment with the packages of requirements.txt; without it, one is created under target/.
+# CLOUDKNOT_STACK_TOOLS is a Python environment with the packages in requirements.txt; without it, one is created under target/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -15,7 +15,7 @@ trap 'rm -rf "$out"' EXIT
 export PYTHONDONTWRITEBYTECODE=1
 
 if [[ -z "${CLOUDKNOT_STACK_TOOLS:-}" ]] && ! cmp --quiet tests/stacks/requirements.txt "$tools/installed"; then
-    echo "installing the packages of tests/stacks/requirements.txt into $tools"
+    echo "installing the packages listed in tests/stacks/requirements.txt into $tools"
     python3 -m venv "$tools"
     "$tools/bin/pip" install --quiet --requirement tests/stacks/requirements.txt
     cp tests/stacks/requirements.txt "$tools/installed"

@@ -32,7 +32,7 @@ impl Tracer {
         if self.is_exhausted(slot) {
             return Err(Refusal::Blocked);
         }
-        let result = visitor.visit_seq(InOrder { tracer: &mut *self, slots, len, next: 0 });
+        let result = visitor.visit_seq(UnnamedFields { tracer: &mut *self, slots, len, next: 0 });
         result.inspect_err(|refusal| self.note_in_fields(slot, None, *refusal))
     }
 
@@ -50,18 +50,18 @@ impl Tracer {
         self.last_field = None;
         let result = if self.fields(ty).in_order {
             let slots = self.fields(ty).slots.clone();
-            visitor.visit_seq(InOrder { tracer: &mut *self, len: slots.len(), slots, next: 0 })
+            visitor.visit_seq(UnnamedFields { tracer: &mut *self, len: slots.len(), slots, next: 0 })
         } else {
-            visitor.visit_map(ByName { tracer: &mut *self, ty, next: 0, current: 0 })
+            visitor.visit_map(NamedFields { tracer: &mut *self, ty, next: 0, current: 0 })
         };
         result.inspect_err(|refusal| self.note_in_fields(slot, Some(ty), *refusal))
     }
 }
 
 /// An empty sequence or map.
-pub(super) struct Nothing;
+pub(super) struct EmptyAccess;
 
-impl<'de> SeqAccess<'de> for Nothing {
+impl<'de> SeqAccess<'de> for EmptyAccess {
     type Error = Refusal;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<Option<S::Value>, Refusal> {
@@ -73,7 +73,7 @@ impl<'de> SeqAccess<'de> for Nothing {
     }
 }
 
-impl<'de> MapAccess<'de> for Nothing {
+impl<'de> MapAccess<'de> for EmptyAccess {
     type Error = Refusal;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, _: S) -> Result<Option<S::Value>, Refusal> {
@@ -111,14 +111,14 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
 }
 
 /// Elements of a tuple, or fields of a struct that accepts its fields without their names.
-pub(super) struct InOrder<'t> {
+pub(super) struct UnnamedFields<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) slots: Vec<SlotId>,
     pub(super) len: usize,
     pub(super) next: usize,
 }
 
-impl<'de> SeqAccess<'de> for InOrder<'_> {
+impl<'de> SeqAccess<'de> for UnnamedFields<'_> {
     type Error = Refusal;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
@@ -136,7 +136,7 @@ impl<'de> SeqAccess<'de> for InOrder<'_> {
 }
 
 /// Fields of a struct: first those that can be built, then those that cannot, so that their content is traced as well.
-pub(super) struct ByName<'t> {
+pub(super) struct NamedFields<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) ty: TypeNo,
     /// Index of the next field; counts through the fields twice.
@@ -144,7 +144,7 @@ pub(super) struct ByName<'t> {
     pub(super) current: usize,
 }
 
-impl<'de> MapAccess<'de> for ByName<'_> {
+impl<'de> MapAccess<'de> for NamedFields<'_> {
     type Error = Refusal;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
@@ -202,7 +202,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
 /// Entries of a map in which a type looks up names. The names are known because the type reported them as missing.
 pub(super) struct Keys<'t> {
     pub(super) tracer: &'t mut Tracer,
-    pub(super) known: Vec<(&'static str, SlotId)>,
+    pub(super) keys: Vec<(&'static str, SlotId)>,
     pub(super) next: usize,
 }
 
@@ -210,23 +210,23 @@ impl<'de> MapAccess<'de> for Keys<'_> {
     type Error = Refusal;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
-        let Some((name, _)) = self.known.get(self.next) else { return Ok(None) };
+        let Some((name, _)) = self.keys.get(self.next) else { return Ok(None) };
         self.next += 1;
         seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refusal> {
-        self.tracer.enter(self.known[self.next - 1].1, seed)
+        self.tracer.enter(self.keys[self.next - 1].1, seed)
     }
 }
 
-/// Variant that the tracer chose.
-pub(super) struct Chosen<'t> {
+/// The variant that the tracer chose.
+pub(super) struct ChosenVariant<'t> {
     pub(super) tracer: &'t mut Tracer,
     pub(super) choice: Choice,
 }
 
-impl<'de> EnumAccess<'de> for Chosen<'_> {
+impl<'de> EnumAccess<'de> for ChosenVariant<'_> {
     type Error = Refusal;
     type Variant = Self;
 
@@ -244,7 +244,7 @@ impl<'de> EnumAccess<'de> for Chosen<'_> {
     }
 }
 
-impl Chosen<'_> {
+impl ChosenVariant<'_> {
     fn build<R>(
         self,
         kind: VariantKind,
@@ -258,7 +258,7 @@ impl Chosen<'_> {
     }
 }
 
-impl<'de> VariantAccess<'de> for Chosen<'_> {
+impl<'de> VariantAccess<'de> for ChosenVariant<'_> {
     type Error = Refusal;
 
     fn unit_variant(self) -> Result<(), Refusal> {

@@ -22,8 +22,8 @@ impl Tracer {
 
     fn is_pending(&self, slot: SlotId) -> bool {
         let this = &self.slots[slot];
-        if let Some(same) = this.same {
-            return self.slots[same].pending;
+        if let Some(enclosing) = this.enclosing {
+            return self.slots[enclosing].pending;
         }
         if !this.entered && this.shapes.is_empty() {
             return !this.unbuildable;

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Visitor};
 
-use super::access::{Chosen, Elements, Entries, Keys, Nothing};
+use super::access::{ChosenVariant, Elements, EmptyAccess, Entries, Keys};
 use super::offers::Refusal;
 use super::shapes::{Form, Shape, SlotId, TypeNo};
 use super::trace::{Choice, Frame, Tracer, TypeKey};
@@ -39,7 +39,8 @@ impl Tracer {
             }
             self.find_pending();
             let idled = self.learned == before;
-            let done = if self.noted { self.slots[root].unbuildable && idled } else { built.unwrap_or(false) };
+            let done =
+                if self.refusal_recorded { self.slots[root].unbuildable && idled } else { built.unwrap_or(false) };
             if done && !self.slots[root].pending {
                 break;
             }
@@ -65,7 +66,7 @@ impl Tracer {
         let slot = self.enclosing_slot(type_id, slot);
         self.steps += 1;
         if self.frames.len() >= MAX_DEPTH || self.steps >= MAX_STEPS {
-            self.noted = true;
+            self.refusal_recorded = true;
             return Err(Refusal::Blocked);
         }
         if self.is_exhausted(slot) {
@@ -75,7 +76,7 @@ impl Tracer {
         self.frames.push(Frame { seed: type_id, slot, type_name, choice: None, named: false });
         let result = deserialize(Probe { tracer: self, slot });
         match &result {
-            Err(refusal) if !self.noted => self.note(*refusal),
+            Err(refusal) if !self.refusal_recorded => self.note(*refusal),
             Err(_) => {}
             Ok(_) => {
                 self.slots[slot].built = true;
@@ -149,8 +150,8 @@ impl<'de> Deserializer<'de> for Probe<'_> {
             2 => visitor.visit_borrowed_str("a"),
             3 => visitor.visit_f64(1.5),
             4 => visitor.visit_bool(true),
-            5 => visitor.visit_seq(Nothing),
-            _ => visitor.visit_map(Nothing),
+            5 => visitor.visit_seq(EmptyAccess),
+            _ => visitor.visit_map(EmptyAccess),
         }
     }
 
@@ -170,7 +171,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(mut self, name: &'static str, visitor: V) -> Result<V::Value, Refusal> {
-        self.named::<V>(name, "unit", &[], |_| Form::Unit);
+        self.declare_named::<V>(name, "unit", &[], |_| Form::Unit);
         visitor.visit_unit()
     }
 
@@ -179,7 +180,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Refusal> {
-        let slot = self.named::<V>(name, "newtype", &[], |tracer| Form::Newtype(tracer.new_slot())).1;
+        let slot = self.declare_named::<V>(name, "newtype", &[], |tracer| Form::Newtype(tracer.new_slot())).1;
         let type_id = typeid::of::<Inside<V>>();
         self.tracer.enter_as(slot, type_id, type_name::<V::Value>(), |probe| visitor.visit_newtype_struct(probe))
     }
@@ -189,7 +190,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         let element = self.tracer.shape(self.slot, find, |tracer| Shape::Seq(tracer.new_slot()));
         let count = self.tracer.offer.elements();
         if count == 0 || !self.tracer.open(element) {
-            return visitor.visit_seq(Nothing);
+            return visitor.visit_seq(EmptyAccess);
         }
         let Self { tracer, .. } = self;
         let result = visitor.visit_seq(Elements { tracer: &mut *tracer, element, remaining: count });
@@ -207,21 +208,21 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         len: usize,
         visitor: V,
     ) -> Result<V::Value, Refusal> {
-        let slot = self.named::<V>(name, "tuple", &[], |tracer| Form::Fields(tracer.new_slot())).1;
+        let slot = self.declare_named::<V>(name, "tuple", &[], |tracer| Form::Fields(tracer.new_slot())).1;
         self.tracer.tuple(slot, len, visitor)
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
         let find = |shape: &Shape| if let Shape::Keyed(keys) = shape { Some(keys.clone()) } else { None };
         if let Some(keys) = self.tracer.slots[self.slot].shapes.iter().find_map(find) {
-            return visitor.visit_map(Keys { tracer: self.tracer, known: keys, next: 0 });
+            return visitor.visit_map(Keys { tracer: self.tracer, keys, next: 0 });
         }
         let find = |shape: &Shape| if let Shape::Map(key, value) = shape { Some((*key, *value)) } else { None };
         let (key, value) =
             self.tracer.shape(self.slot, find, |tracer| Shape::Map(tracer.new_slot(), tracer.new_slot()));
         let count = self.tracer.offer.elements();
         if count == 0 || self.tracer.is_exhausted(key) || !self.tracer.open(value) {
-            return visitor.visit_map(Nothing);
+            return visitor.visit_map(EmptyAccess);
         }
         let Self { tracer, .. } = self;
         let result = visitor.visit_map(Entries { tracer: &mut *tracer, key, value, remaining: count });
@@ -235,7 +236,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refusal> {
-        let slot = self.named::<V>(name, "struct", fields, |tracer| Form::Fields(tracer.new_slot())).1;
+        let slot = self.declare_named::<V>(name, "struct", fields, |tracer| Form::Fields(tracer.new_slot())).1;
         self.tracer.structure(slot, fields, visitor)
     }
 
@@ -245,12 +246,13 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refusal> {
-        let (ty, _) = self.named::<V>(name, "enum", variants, |tracer| Form::Enum(tracer.new_choices(variants)));
+        let (ty, _) =
+            self.declare_named::<V>(name, "enum", variants, |tracer| Form::Enum(tracer.new_choices(variants)));
         let Some(variant) = self.tracer.choose(ty) else { return Err(Refusal::Blocked) };
         let choice = Choice { ty, variant, named: false };
         let Self { tracer, .. } = self;
         tracer.begin_variant(choice);
-        let result = visitor.visit_enum(Chosen { tracer: &mut *tracer, choice });
+        let result = visitor.visit_enum(ChosenVariant { tracer: &mut *tracer, choice });
         tracer.end_variant(choice, result.is_ok());
         result
     }
@@ -263,7 +265,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
 
 impl Probe<'_> {
     /// Records a named type. Returns its number and the slot of its content, if it has one (an enum has none).
-    fn named<'de, V: Visitor<'de>>(
+    fn declare_named<'de, V: Visitor<'de>>(
         &mut self,
         name: &'static str,
         form: &'static str,
@@ -272,7 +274,7 @@ impl Probe<'_> {
     ) -> (TypeNo, SlotId) {
         let key = TypeKey { value: typeid::of::<V::Value>(), name, form, parts };
         let ty = self.tracer.declare(key, new);
-        self.tracer.named();
+        self.tracer.mark_named();
         let find = |shape: &Shape| (*shape == Shape::Named(ty)).then_some(());
         self.tracer.shape(self.slot, find, |_| Shape::Named(ty));
         match self.tracer.types[ty].form {

@@ -18,7 +18,7 @@ impl Tracer {
 
     /// Records the refusal of the innermost type that is being built.
     pub(super) fn note(&mut self, refusal: Refusal) {
-        self.noted = true;
+        self.refusal_recorded = true;
         let frame = self.frames.last().expect("an entered slot has a frame");
         let (slot, type_id, name, choice) = (frame.slot, frame.seed, frame.type_name, frame.choice);
         if refusal == Refusal::Blocked {
@@ -41,7 +41,7 @@ impl Tracer {
 
     /// Records a refusal if only the fields of a struct or tuple explain it.
     pub(super) fn note_in_fields(&mut self, slot: SlotId, ty: Option<TypeNo>, refusal: Refusal) {
-        if self.noted {
+        if self.refusal_recorded {
             return;
         }
         match (refusal, ty, self.last_field) {
@@ -60,7 +60,7 @@ impl Tracer {
             }
             _ => return,
         }
-        self.noted = true;
+        self.refusal_recorded = true;
     }
 
     /// Returns whether the tracer omitted this field because its value cannot be built.

@@ -26,7 +26,7 @@ struct Writer<'t> {
 }
 
 pub(super) fn text(tracer: &Tracer, input: SlotId, output: SlotId, codec: Codec) -> String {
-    let mut recursive: Vec<SlotId> = tracer.slots.iter().filter_map(|slot| slot.same).collect();
+    let mut recursive: Vec<SlotId> = tracer.slots.iter().filter_map(|slot| slot.enclosing).collect();
     recursive.sort_unstable();
     recursive.dedup();
     recursive.retain(|slot| !matches!(tracer.slots[*slot].shapes[..], [Shape::Named(_)]));
@@ -57,7 +57,7 @@ impl Writer<'_> {
     }
 
     fn slot(&mut self, slot: SlotId) -> String {
-        let slot = self.tracer.slots[slot].same.unwrap_or(slot);
+        let slot = self.tracer.slots[slot].enclosing.unwrap_or(slot);
         if self.recursive.contains(&slot) {
             let name = without_paths(self.tracer.slots[slot].type_name);
             return self.label(Subject::Recursive(slot), &name);

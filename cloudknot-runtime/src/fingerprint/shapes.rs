@@ -12,7 +12,7 @@ pub(super) struct Slot {
     /// Name of the type that was first deserialized from this slot.
     pub(super) type_name: &'static str,
     /// Enclosing slot of the same type, if there is one: this slot is then only a recursion into it.
-    pub(super) same: Option<SlotId>,
+    pub(super) enclosing: Option<SlotId>,
     /// Name of the type in this slot, once the type has refused all offers.
     pub(super) opaque: Option<&'static str>,
     /// `true` if no value can be built in this slot, because the content is opaque.

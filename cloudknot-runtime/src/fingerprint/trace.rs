@@ -60,7 +60,7 @@ pub(super) struct Tracer {
     pub(super) accepted: HashMap<TypeId, usize>,
     pub(super) opaque_types: HashSet<TypeId>,
     /// `true` once the refusal that ends this pass has been recorded.
-    pub(super) noted: bool,
+    pub(super) refusal_recorded: bool,
     /// Number of facts learned.
     pub(super) learned: usize,
     pub(super) steps: usize,
@@ -78,7 +78,7 @@ impl Tracer {
     pub(super) fn begin_pass(&mut self) {
         self.frames.clear();
         self.offer = Offer::default();
-        self.noted = false;
+        self.refusal_recorded = false;
         for slot in &mut self.slots {
             slot.open = false;
             slot.filled = 0;
@@ -113,23 +113,24 @@ impl Tracer {
     // Without this, a type that contains itself and has no name known to serde (`#[serde(transparent)]`, a hand-written
     // sequence) would be a new slot at each depth.
     pub(super) fn enclosing_slot(&mut self, type_id: TypeId, slot: SlotId) -> SlotId {
-        if let Some(same) = self.slots[slot].same {
-            return same;
+        if let Some(enclosing) = self.slots[slot].enclosing {
+            return enclosing;
         }
         if self.slots[slot].entered {
             return slot;
         }
         let nameless = self.frames.iter().rev().take_while(|frame| !frame.named);
-        let same = nameless.filter(|frame| frame.seed == type_id && frame.slot != slot).last().map(|frame| frame.slot);
-        if same.is_some() {
+        let enclosing =
+            nameless.filter(|frame| frame.seed == type_id && frame.slot != slot).last().map(|frame| frame.slot);
+        if enclosing.is_some() {
             self.learned += 1;
-            self.slots[slot].same = same;
+            self.slots[slot].enclosing = enclosing;
         }
-        same.unwrap_or(slot)
+        enclosing.unwrap_or(slot)
     }
 
     /// Records that the type that is being built has declared its name.
-    pub(super) fn named(&mut self) {
+    pub(super) fn mark_named(&mut self) {
         if let Some(frame) = self.frames.last_mut() {
             frame.named = true;
         }
@@ -137,12 +138,12 @@ impl Tracer {
 
     /// Returns whether no value can be built in this slot and no attempt can learn more about it.
     pub(super) fn is_exhausted(&self, slot: SlotId) -> bool {
-        let slot = self.slots[slot].same.unwrap_or(slot);
+        let slot = self.slots[slot].enclosing.unwrap_or(slot);
         self.slots[slot].unbuildable && !self.slots[slot].pending
     }
 
     pub(super) fn unbuildable(&self, slot: SlotId) -> bool {
-        self.slots[self.slots[slot].same.unwrap_or(slot)].unbuildable
+        self.slots[self.slots[slot].enclosing.unwrap_or(slot)].unbuildable
     }
 
     /// Returns whether the container of this content is to be filled. If so, the container is open until `close`.
@@ -251,7 +252,7 @@ impl Tracer {
                 .filter(|(_, variant)| pending(variant) && variant.in_progress == 0 && !variant.entered_in_pass)
                 .min_by_key(|(_, variant)| (!usable(variant), variant.entries))
         };
-        let known = || {
+        let first_built = || {
             let others: Vec<_> = built().filter(|(_, variant)| variant.in_progress == 0).collect();
             if self.offer.chosen && !others.is_empty() {
                 return Some(others[self.offer.set() % others.len()]);
@@ -260,7 +261,7 @@ impl Tracer {
         };
         let least = || all().filter(|(_, variant)| usable(variant)).min_by_key(|(_, variant)| variant.in_progress);
         let is_deep = self.frames.len() >= MAX_FILL_DEPTH;
-        let found = if is_deep { known().or_else(new) } else { new().or_else(again).or_else(known) };
+        let found = if is_deep { first_built().or_else(new) } else { new().or_else(again).or_else(first_built) };
         found.or_else(least).map(|(index, _)| index)
     }
 

@@ -39,7 +39,7 @@ struct Folder {
     root: PathBuf,
     temps: Temps,
     /// Folders that are known to exist, since ensuring that a folder exists costs more than writing a small object.
-    known: RwLock<HashSet<String>>,
+    existing_folders: RwLock<HashSet<String>>,
 }
 
 impl DirStore {
@@ -49,7 +49,7 @@ impl DirStore {
         // The program may change its working directory while the store is open.
         let root = std::path::absolute(&root).unwrap_or(root);
         let temps = Temps::new(&root);
-        Self { folder: Arc::new(Folder { root, temps, known: RwLock::default() }) }
+        Self { folder: Arc::new(Folder { root, temps, existing_folders: RwLock::default() }) }
     }
 
     /// Returns the path of the folder.
@@ -164,9 +164,9 @@ impl Folder {
     /// Moves a temporary file to its key, into a folder that may still have to be created.
     fn publish<T>(&self, key: &str, mut move_file: impl FnMut() -> io::Result<T>) -> Result<T> {
         let moved = self.ensure_parent(key).and_then(|()| match move_file() {
-            // The folder was removed after it was recorded as known.
+            // The folder was removed after it was recorded as existing.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
+                self.existing_folders.write().unwrap_or_else(PoisonError::into_inner).clear();
                 self.ensure_parent(key)?;
                 move_file()
             }
@@ -177,11 +177,11 @@ impl Folder {
 
     fn ensure_parent(&self, key: &str) -> io::Result<()> {
         let Some((parent, _)) = key.rsplit_once('/') else { return Ok(()) };
-        if self.known.read().unwrap_or_else(PoisonError::into_inner).contains(parent) {
+        if self.existing_folders.read().unwrap_or_else(PoisonError::into_inner).contains(parent) {
             return Ok(());
         }
         std::fs::create_dir_all(self.path(parent))?;
-        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(parent.to_owned());
+        self.existing_folders.write().unwrap_or_else(PoisonError::into_inner).insert(parent.to_owned());
         Ok(())
     }
 

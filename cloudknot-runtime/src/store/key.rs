@@ -1,4 +1,4 @@
-//! Checks of keys: stores accept the keys that are valid both for objects of S3 and for files in a folder.
+//! Checks of keys: stores accept the keys that are valid both for S3 objects and for files in a folder.
 
 use super::{Result, StoreError, StoreErrorKind};
 

@@ -68,10 +68,10 @@ impl S3Store {
     /// Creates a store below this prefix of this bucket. `config` must come from [`loader`].
     pub fn new(config: &SdkConfig, bucket: &str, prefix: &str) -> Self {
         let settings = aws_sdk_s3::config::Builder::from(config)
-            .retry_classifier(config::Untrusted)
+            .retry_classifier(config::UntrustedCertificate)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             // Servers other than AWS seldom have a host name for each bucket.
-            .force_path_style(config::own_endpoint(config));
+            .force_path_style(config::has_custom_endpoint(config));
         #[cfg(not(cloudknot_worker))]
         let settings = settings.retry_classifier(config::FirstContact).interceptor(config::FirstContact);
         let settings = settings.build();

@@ -1,4 +1,4 @@
-//! AWS Batch, and no other service of AWS: jobs, from their submission to their end. Independent of runs.
+//! AWS Batch, and no other AWS service: jobs, from their submission to their end. Independent of runs.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub(crate) struct JobRequest {
 
 /// A job as AWS Batch describes it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Described {
+pub(crate) struct JobDescription {
     pub(crate) id: String,
     pub(crate) name: String,
     /// State of the job, as AWS Batch spells it.
@@ -91,7 +91,7 @@ pub(crate) struct Attempt {
     pub(crate) log: Option<String>,
 }
 
-impl Described {
+impl JobDescription {
     /// Returns whether the job has ended, and its state is final.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.status.as_str(), "SUCCEEDED" | "FAILED")
@@ -144,7 +144,7 @@ impl Batch {
     /// Submits a job and returns its ID.
     ///
     /// AWS Batch may accept the same job twice. Therefore the SDK does not retry the request: before it is sent again, the
-    /// job is looked up by its name, because it may exist and only the answer may have been lost.
+    /// job is looked up by its name, because it may exist and only the response may have been lost.
     pub(crate) async fn submit(&self, job: &JobRequest) -> Result<String> {
         let mut wait = Duration::from_millis(500);
         let mut attempt = 1;
@@ -200,8 +200,8 @@ impl Batch {
         }
         request = request.tags(KNOT_TAG, &job.knot).tags(RUN_TAG, &job.run);
         let once = batch::config::Builder::new().retry_config(aws_config::retry::RetryConfig::disabled());
-        let answer = request.customize().config_override(once).send().await?;
-        Ok(answer.job_id.unwrap_or_default())
+        let response = request.customize().config_override(once).send().await?;
+        Ok(response.job_id.unwrap_or_default())
     }
 
     fn refused(&self, job: &JobRequest, error: SdkError<SubmitJobError, HttpResponse>) -> Error {
@@ -232,7 +232,7 @@ impl Batch {
     }
 
     /// Returns the jobs of a queue whose names start with `prefix`: only IDs, names, states, reasons and sizes.
-    pub(crate) async fn named(&self, queue: &str, prefix: &str) -> Result<Vec<Described>> {
+    pub(crate) async fn named(&self, queue: &str, prefix: &str) -> Result<Vec<JobDescription>> {
         let filter = KeyValuesPair::builder().name("JOB_NAME").values(format!("{prefix}*")).build();
         let mut pages = self.client.list_jobs().job_queue(queue).filters(filter).into_paginator().send();
         let mut found = Vec::new();
@@ -240,26 +240,26 @@ impl Batch {
             let page = page.map_err(|error| self.failed(&format!("find jobs in `{queue}`"), error))?;
             found.extend(page.job_summary_list.unwrap_or_default());
         }
-        let summary = |job: batch::types::JobSummary| Described {
+        let summary = |job: batch::types::JobSummary| JobDescription {
             id: job.job_id.unwrap_or_default(),
             name: job.job_name.unwrap_or_default(),
             status: job.status.map(|status| status.as_str().to_owned()).unwrap_or_default(),
             reason: job.status_reason,
             size: job.array_properties.and_then(|array| array.size).and_then(|size| u64::try_from(size).ok()),
-            ..Described::default()
+            ..JobDescription::default()
         };
         // Some servers ignore the filter. Children of an array are represented by their parent.
-        let matches = |job: &Described| job.name.starts_with(prefix) && !job.id.contains(':');
+        let matches = |job: &JobDescription| job.name.starts_with(prefix) && !job.id.contains(':');
         Ok(found.into_iter().map(summary).filter(matches).collect())
     }
 
     /// Returns the descriptions of these jobs. Jobs that AWS Batch does not return, which are new or old, are omitted.
-    pub(crate) async fn describe(&self, ids: &[String]) -> Result<Vec<Described>> {
+    pub(crate) async fn describe(&self, ids: &[String]) -> Result<Vec<JobDescription>> {
         let mut found = Vec::new();
         for ids in ids.chunks(MAX_PER_REQUEST) {
             let response = self.client.describe_jobs().set_jobs(Some(ids.to_vec())).send().await;
-            let answer = response.map_err(|error| self.aws.failed("describe the jobs of the run", error))?;
-            found.extend(answer.jobs.unwrap_or_default().into_iter().map(Described::of));
+            let response = response.map_err(|error| self.aws.failed("describe the jobs of the run", error))?;
+            found.extend(response.jobs.unwrap_or_default().into_iter().map(JobDescription::of));
         }
         Ok(found)
     }
@@ -286,15 +286,15 @@ fn requirements(resources: &Resources) -> Option<Vec<ResourceRequirement>> {
     (!requirements.is_empty()).then_some(requirements)
 }
 
-/// Returns whether a retry of the submission may succeed: there was no answer, or AWS Batch is overloaded or broken.
+/// Returns whether a retry of the submission may succeed: there was no response, or AWS Batch is overloaded or broken.
 fn is_transient(error: &SdkError<SubmitJobError, HttpResponse>) -> bool {
     match error {
         SdkError::ConstructionFailure(_) => false,
         SdkError::DispatchFailure(failure) => {
             !failure.is_user() && !aws::is_credentials_error(failure.as_connector_error().map(|error| error as _))
         }
-        SdkError::ServiceError(answer) => {
-            let status = answer.raw().status().as_u16();
+        SdkError::ServiceError(response) => {
+            let status = response.raw().status().as_u16();
             status == 429 || status >= 500 || aws::code(error).is_some_and(|code| code.contains("Throttl"))
         }
         _ => true,
@@ -306,7 +306,7 @@ pub(crate) fn child_id(array: &str, index: u64) -> String {
     format!("{array}:{index}")
 }
 
-/// Returns whether this state of AWS Batch means that the job has not started yet.
+/// Returns whether this AWS Batch state means that the job has not started yet.
 pub(crate) fn is_waiting(status: &str) -> bool {
     matches!(JobStatus::from(status), JobStatus::Submitted | JobStatus::Pending | JobStatus::Runnable)
 }

@@ -1,4 +1,4 @@
-//! The services of AWS that only a deploy queries, and the account that it queries them for.
+//! The AWS services that only a deploy queries, and the account that it queries them for.
 
 use aws_config::SdkConfig;
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -29,18 +29,18 @@ impl Aws {
     /// Returns an error if no region is configured, or `config.toml` cannot be read. Credentials are resolved only when
     /// they are needed.
     pub(crate) async fn load(account: &Account) -> Result<Self> {
-        let chosen = Config::read()?;
-        let named = account.profile.clone();
-        let profile = named.clone().or_else(|| env_var("AWS_PROFILE")).or(chosen.profile);
-        let explicit =
+        let defaults = Config::read()?;
+        let account_profile = account.profile.clone();
+        let profile = account_profile.clone().or_else(|| env_var("AWS_PROFILE")).or(defaults.profile);
+        let explicit_region =
             account.region.clone().or_else(|| env_var("AWS_REGION")).or_else(|| env_var("AWS_DEFAULT_REGION"));
-        let (config, region) = load_config(profile.as_deref(), explicit.or(chosen.region)).await;
+        let (config, region) = load_config(profile.as_deref(), explicit_region.or(defaults.region)).await;
         let Some(region) = region else {
-            let suffix = profile.map_or_else(String::new, |profile| format!(" of the profile `{profile}`"));
-            return Err(Error::new(ErrorKind::Config, format!("cannot find the region of AWS{suffix}"))
+            let suffix = profile.map_or_else(String::new, |profile| format!(" for the profile `{profile}`"));
+            return Err(Error::new(ErrorKind::Config, format!("no AWS region is set{suffix}"))
                 .with_hint("set one: `cargo knot configure --region eu-central-1`, --region, or AWS_REGION"));
         };
-        let config = match named {
+        let config = match account_profile {
             // The SDK prefers keys in the environment to those of a profile, even if the profile was named explicitly.
             Some(name) => with_profile(&config, &name),
             None => config,
@@ -48,7 +48,7 @@ impl Aws {
         Ok(Self { config, region, profile })
     }
 
-    /// Returns this configuration with at most `attempts` attempts per request, for callers that can do without an answer.
+    /// Returns this configuration with at most `attempts` attempts per request, for callers that can do without a response.
     pub(crate) fn with_attempts(&self, attempts: u32) -> Self {
         let retries = RetryConfig::standard().with_max_attempts(attempts);
         Self { config: self.config.to_builder().retry_config(retries).build(), ..self.clone() }
@@ -62,8 +62,8 @@ impl Aws {
     /// Returns the account ID and the ARN of the caller.
     pub(crate) async fn caller(&self) -> Result<(String, String)> {
         let response = client!(self, sts).get_caller_identity().send().await;
-        let answer = response.map_err(|error| self.failed("get the identity of the caller from AWS", error))?;
-        Ok((answer.account.unwrap_or_default(), answer.arn.unwrap_or_default()))
+        let response = response.map_err(|error| self.failed("get the identity of the caller from AWS", error))?;
+        Ok((response.account.unwrap_or_default(), response.arn.unwrap_or_default()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! CloudWatch Logs, and no other service of AWS: the end of a job's log, the page of the console that shows all of it, and
+//! CloudWatch Logs, and no other AWS service: the end of a job's log, the page of the console that shows all of it, and
 //! whether a log group exists.
 
 use aws_smithy_types::error::ErrorMetadata;
@@ -73,8 +73,8 @@ async fn request<T: DeserializeOwned>(
     action: &str,
 ) -> Result<T> {
     let request = Request { content_type: "application/x-amz-json-1.1", target: Some(target), body: body.to_string() };
-    let answer = signed::send(aws, &LOGS, operation, request).await.map_err(|error| aws.failed(action, error))?;
-    serde_json::from_str(&answer)
+    let response = signed::send(aws, &LOGS, operation, request).await.map_err(|error| aws.failed(action, error))?;
+    serde_json::from_str(&response)
         .map_err(|error| Error::new(ErrorKind::Aws, format!("cannot {action}")).with_source(error))
 }
 
@@ -106,7 +106,7 @@ fn refusal(text: &str) -> ErrorMetadata {
         message: Option<String>,
     }
     let mut metadata = ErrorMetadata::builder();
-    // Something between this program and AWS, such as a proxy, may have answered instead.
+    // Something between this program and AWS, such as a proxy, may have responded instead.
     if let Ok(Fault { code, message }) = serde_json::from_str(text) {
         let code = code.as_deref().map(|code| code.rsplit('#').next().unwrap_or(code).to_owned());
         metadata = metadata.code(code.unwrap_or_default()).message(message.unwrap_or_default());
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn error_answer_has_its_code() {
+    fn error_response_has_its_code() {
         let refused =
             refusal(r#"{"__type":"com.amazonaws#ResourceNotFoundException","message":"The stream does not exist."}"#);
         assert_eq!(refused.code(), Some("ResourceNotFoundException"));

@@ -35,7 +35,7 @@ use aws_types::service_config::ServiceConfigKey;
 use super::{Aws, Retries};
 use crate::settings::partition::Partition;
 
-/// A service of AWS.
+/// An AWS service.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Service {
     /// ID of the service in the SDKs.
@@ -44,7 +44,7 @@ pub(crate) struct Service {
     pub(crate) name: &'static str,
     /// `true` if one endpoint serves all regions of a partition, as for IAM.
     pub(crate) is_global: bool,
-    /// Reads the code and the message of an error answer.
+    /// Reads the code and the message of an error response.
     pub(crate) refusal: fn(&str) -> ErrorMetadata,
 }
 
@@ -57,13 +57,13 @@ pub(crate) struct Request {
     pub(crate) body: String,
 }
 
-/// Sends a request and returns the body of the answer. Transient errors are retried, as in the SDK's own clients.
+/// Sends a request and returns the body of the response. Transient errors are retried, as in the SDK's own clients.
 pub(crate) async fn send(
     aws: &Aws,
     service: &Service,
     operation: &'static str,
     request: Request,
-) -> Result<String, SdkError<Refused, HttpResponse>> {
+) -> Result<String, SdkError<ServiceError, HttpResponse>> {
     let config = &aws.config;
     let refusal = service.refusal;
     let mut operation = Operation::builder()
@@ -72,17 +72,17 @@ pub(crate) async fn send(
         .http_client(config.http_client().expect("the loader of the configuration sets an HTTP client"))
         .endpoint_url(&endpoint(aws, service))
         .standard_retry(config.retry_config().unwrap_or(&RetryConfig::standard()))
-        .retry_classifier(AwsErrorCodeClassifier::<Refused>::new())
-        .retry_classifier(TransientErrorClassifier::<Refused>::new())
+        .retry_classifier(AwsErrorCodeClassifier::<ServiceError>::new())
+        .retry_classifier(TransientErrorClassifier::<ServiceError>::new())
         .retry_classifier(HttpStatusCodeClassifier::default())
-        .retry_classifier(ServiceClockSkewClassifier::<Refused>::new())
+        .retry_classifier(ServiceClockSkewClassifier::<ServiceError>::new())
         .timeout_config(config.timeout_config().cloned().unwrap_or_else(TimeoutConfig::disabled))
         .interceptor(Retries)
         .interceptor(ServiceClockSkewInterceptor::new())
         .interceptor(ConnectionPoisoningInterceptor::new())
         .runtime_plugin(signature(aws, service))
         .serializer(serialized)
-        .deserializer(move |response: &HttpResponse| answer(response, refusal));
+        .deserializer(move |response: &HttpResponse| read_response(response, refusal));
     if let Some(version) = config.behavior_version() {
         operation = operation.behavior_version(version);
     }
@@ -129,7 +129,7 @@ fn endpoint(aws: &Aws, service: &Service) -> String {
     let endpoint = if config.get_origin("endpoint_url").is_client_config() {
         general
     } else {
-        config.service_config().and_then(|known| known.load_config(key)).or(general)
+        config.service_config().and_then(|service| service.load_config(key)).or(general)
     };
     let fips = config.use_fips().unwrap_or_default();
     endpoint
@@ -160,26 +160,29 @@ fn serialized(contents: Request) -> Result<HttpRequest, BoxError> {
     Ok(request)
 }
 
-fn answer(response: &HttpResponse, refusal: fn(&str) -> ErrorMetadata) -> Result<String, OrchestratorError<Refused>> {
+fn read_response(
+    response: &HttpResponse,
+    refusal: fn(&str) -> ErrorMetadata,
+) -> Result<String, OrchestratorError<ServiceError>> {
     let body = response.body().bytes().unwrap_or_default();
     let text = String::from_utf8_lossy(body);
     if response.status().is_success() {
         return Ok(text.into_owned());
     }
-    Err(OrchestratorError::operation(Refused(refusal(&text))))
+    Err(OrchestratorError::operation(ServiceError(refusal(&text))))
 }
 
-/// Error answer of a service.
+/// Error response from a service.
 #[derive(Debug)]
-pub(crate) struct Refused(ErrorMetadata);
+pub(crate) struct ServiceError(ErrorMetadata);
 
-impl ProvideErrorMetadata for Refused {
+impl ProvideErrorMetadata for ServiceError {
     fn meta(&self) -> &ErrorMetadata {
         &self.0
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0.message(), self.0.code()) {
             (Some(message), Some(code)) => write!(f, "{message} ({code})"),
@@ -188,7 +191,7 @@ impl fmt::Display for Refused {
     }
 }
 
-impl StdError for Refused {}
+impl StdError for ServiceError {}
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use cloudknot_runtime::store::{BoxFuture, S3Store, Store, s3};
 
 use super::{Chunking, Executor};
 use crate::aws::Aws;
-use crate::aws::batch::{self, Batch, Described};
+use crate::aws::batch::{self, Batch, JobDescription};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home;
 use crate::home::knot_note::KnotNote;
@@ -40,18 +40,18 @@ const MAX_CONCURRENT: usize = 8;
 /// The backend of a Knot: its queue and its bucket.
 pub(super) struct KnotBackend {
     note: KnotNote,
-    opened: OnceLock<Opened>,
+    connection: OnceLock<Connection>,
 }
 
 #[derive(Clone)]
-struct Opened {
+struct Connection {
     aws: Aws,
     store: Arc<dyn Store>,
 }
 
 impl KnotBackend {
     pub(super) fn new(note: KnotNote) -> Self {
-        Self { note, opened: OnceLock::new() }
+        Self { note, connection: OnceLock::new() }
     }
 
     /// Returns the backend of the Knot that is recorded in `.cloudknot/`.
@@ -70,8 +70,8 @@ impl KnotBackend {
         Ok(Self::new(note))
     }
 
-    fn opened(&self) -> &Opened {
-        self.opened.get_or_init(|| {
+    fn connection(&self) -> &Connection {
+        self.connection.get_or_init(|| {
             let (region, profile) = (self.note.region.clone(), self.note.profile.clone());
             // Loading reads files and sends no request. It is spawned, because this thread may belong to another runtime.
             let loaded = engine::spawn(async move { Aws::of_region(&region, profile.as_deref()).await });
@@ -79,7 +79,7 @@ impl KnotBackend {
             // Not in adaptive mode, as on a worker: see `s3::retries`.
             let config = aws.config.to_builder().retry_config(s3::retries()).build();
             let store = Arc::new(S3Store::new(&config, &self.note.bucket, &self.note.prefix));
-            Opened { aws, store }
+            Connection { aws, store }
         })
     }
 }
@@ -90,7 +90,7 @@ impl Executor for KnotBackend {
     }
 
     fn store(&self) -> Result<Arc<dyn Store>> {
-        Ok(Arc::clone(&self.opened().store))
+        Ok(Arc::clone(&self.connection().store))
     }
 
     fn knot(&self, _: &Function) -> String {
@@ -172,7 +172,7 @@ impl Executor for KnotBackend {
                 .with_hint("attach to it on the backend that it was submitted to");
             return Box::pin(std::future::ready(Err(error)));
         };
-        let Opened { aws, .. } = self.opened().clone();
+        let Connection { aws, .. } = self.connection().clone();
         let mut follower = Follower {
             batch: Batch::new(&aws),
             aws,
@@ -207,12 +207,12 @@ impl Executor for KnotBackend {
     }
 
     fn jobs(&self, ledger: &Arc<Ledger>) -> BoxFuture<'static, Result<Vec<Job>>> {
-        let (Opened { aws, .. }, ledger) = (self.opened().clone(), Arc::clone(ledger));
+        let (Connection { aws, .. }, ledger) = (self.connection().clone(), Arc::clone(ledger));
         Box::pin(async move { jobs::of(&aws, &ledger).await })
     }
 
     fn cancel_item(&self, ledger: &Arc<Ledger>, item: u64) -> BoxFuture<'static, Result<()>> {
-        let (Opened { aws, .. }, ledger) = (self.opened().clone(), Arc::clone(ledger));
+        let (Connection { aws, .. }, ledger) = (self.connection().clone(), Arc::clone(ledger));
         Box::pin(async move { jobs::cancel_item(&aws, &ledger, item).await })
     }
 }
@@ -239,17 +239,17 @@ struct SubmittedJob {
     /// Children of the round that the job runs.
     children: Range<u64>,
     /// Last description of the job by Batch.
-    described: Described,
+    description: JobDescription,
     absent_since: Option<Instant>,
 }
 
 impl SubmittedJob {
     fn new(id: String, children: Range<u64>) -> Self {
-        Self { id, children, described: Described::default(), absent_since: None }
+        Self { id, children, description: JobDescription::default(), absent_since: None }
     }
 
     fn is_over(&self) -> bool {
-        self.described.is_over() || self.absent_since.is_some_and(|since| since.elapsed() > JOB_LOOKUP_TIMEOUT)
+        self.description.is_over() || self.absent_since.is_some_and(|since| since.elapsed() > JOB_LOOKUP_TIMEOUT)
     }
 
     /// Returns the number of the job's children that have ended.
@@ -257,7 +257,7 @@ impl SubmittedJob {
         if self.is_over() {
             self.children.end - self.children.start
         } else {
-            self.described.count(&["SUCCEEDED", "FAILED"])
+            self.description.count(&["SUCCEEDED", "FAILED"])
         }
     }
 

@@ -195,7 +195,7 @@ impl Fleet {
             has_no_outcomes: self.is_new,
             ..manifest.task(store, *round, scheduled.retries, child.number)
         };
-        let own_env = [
+        let cloudknot_env = [
             format!("{}={}", contract::ENV_TASK, serde_json::to_string(&task).expect("a task serializes to JSON")),
             format!("{}={attempt}", contract::ENV_ATTEMPT),
         ];
@@ -203,7 +203,7 @@ impl Fleet {
         ContainerSpec {
             image: self.built.name.clone(),
             run: manifest.run.clone(),
-            env: user_env.chain(own_env).collect(),
+            env: user_env.chain(cloudknot_env).collect(),
             folder: (self.home.clone(), FOLDER.to_owned()),
             user: owner(&self.home),
             memory_mib: manifest.resources.memory_in(*round).or(requested.memory_mib),

@@ -56,7 +56,7 @@ pub struct Program {
     arch: Arch,
     /// `true` if the worker may need shared libraries, which its base image then provides.
     dynamic: bool,
-    cargo: host_type!(cargo::Resolved),
+    cargo: host_type!(cargo::BuildContext),
 }
 
 impl fmt::Debug for Program {
@@ -130,7 +130,7 @@ impl Compile {
         self
     }
 
-    /// Sets the target of rustc, in place of the one chosen for the architecture.
+    /// Sets the rustc target, in place of the one chosen for the architecture.
     #[must_use]
     pub fn target(mut self, triple: impl Into<String>) -> Self {
         self.target = Some(triple.into());
@@ -144,7 +144,7 @@ impl Compile {
         self
     }
 
-    /// Adds an option of cargo that both `cargo metadata` and `cargo build` accept, such as `--locked`, `--offline` and
+    /// Adds a cargo option that both `cargo metadata` and `cargo build` accept, such as `--locked`, `--offline` and
     /// `--frozen`.
     #[must_use]
     pub fn cargo_option(mut self, option: impl Into<String>) -> Self {
@@ -198,7 +198,7 @@ impl Compile {
                 arch: cargo::platform::arch_of(&platform.triple)?,
                 dynamic: self.dynamic || settings.image.has_base(),
                 settings,
-                cargo: cargo::Resolved { toolchain, metadata, platform },
+                cargo: cargo::BuildContext { toolchain, metadata, platform },
             })
         })
     }
@@ -261,7 +261,7 @@ impl Program {
         self.arch
     }
 
-    /// Returns the options of cargo that select features of its package.
+    /// Returns the cargo options that select features of its package.
     pub fn feature_options(&self) -> Vec<String> {
         self.compile.selection.feature_options()
     }
@@ -275,7 +275,7 @@ impl Program {
     /// will have it.
     ///
     /// # Errors
-    /// Returns an error if a call of cargo fails.
+    /// Returns an error if a cargo command fails.
     pub fn missing_aws_feature(&self) -> Result<Option<AwsFeature>, CompileError> {
         host!(cargo::features::missing_aws(self))
     }

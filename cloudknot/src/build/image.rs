@@ -49,7 +49,7 @@ impl ImageOptions {
         self
     }
 
-    /// Adds a PEM file with certificate authorities that the worker trusts besides the public ones.
+    /// Adds a PEM file of CA certificates that the worker trusts besides the public ones.
     #[must_use]
     pub fn ca_bundle(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_bundles.push(path.into());
@@ -88,7 +88,8 @@ pub(crate) struct Layer {
 /// Files in a layer that matter to a worker on top of it.
 #[derive(Debug, Clone, Default)]
 struct Contents {
-    authorities: bool,
+    /// `true` if the layer contains a file of CA certificates.
+    ca_certificates: bool,
     /// Names of shared libraries, without their folders.
     libraries: BTreeSet<String>,
 }
@@ -97,12 +98,12 @@ impl Image {
     /// Assembles an image with this worker (a static executable for Linux) and no base image.
     ///
     /// # Errors
-    /// Returns an error if the worker is not an executable for Linux, or a file of authorities cannot be read.
+    /// Returns an error if the worker is not an executable for Linux, or a CA bundle cannot be read.
     pub fn assemble(worker: &[u8], options: &ImageOptions) -> Result<Self, ImageError> {
         host!({
             let architecture = Architecture::of(worker)?;
-            let authorities = assemble::authorities::bundle(&options.ca_bundles)?;
-            let layer = Layer::of_tar(&assemble::layer::tar(worker, Some(&authorities)));
+            let ca_certificates = assemble::ca_certificates::bundle(&options.ca_bundles)?;
+            let layer = Layer::of_tar(&assemble::layer::tar(worker, Some(&ca_certificates)));
             let configuration = assemble::configure(architecture, &layer, options);
             Ok(Self::of_parts(&configuration, vec![layer], architecture, worker.len()))
         })
@@ -173,8 +174,8 @@ impl Image {
 }
 
 /// Checks that certificates can be read from a PEM file.
-pub(super) fn check_authorities(path: &Path) -> Result<(), ImageError> {
-    host!(assemble::authorities::read(path).map(drop))
+pub(super) fn check_ca_bundle(path: &Path) -> Result<(), ImageError> {
+    host!(assemble::ca_certificates::read(path).map(drop))
 }
 
 /// Error while assembling or saving an image.
@@ -190,9 +191,9 @@ pub enum ImageError {
         /// Description of the file's actual content.
         found: &'static str,
     },
-    /// A file of authorities cannot be read or contains none.
+    /// A CA bundle cannot be read, or contains no certificate.
     #[error("cannot read certificates from `{}`", path.display())]
-    Authorities {
+    CaBundle {
         /// Path of the file.
         path: PathBuf,
         /// Cause of the error.
@@ -230,7 +231,7 @@ impl ImageError {
             Self::NotAWorker { .. } => Some(
                 "build it for a Linux target, such as x86_64-unknown-linux-musl or aarch64-unknown-linux-musl".into(),
             ),
-            Self::Authorities { .. } => Some("set `ca-bundle` to a PEM file with BEGIN CERTIFICATE blocks".into()),
+            Self::CaBundle { .. } => Some("set `ca-bundle` to a PEM file with BEGIN CERTIFICATE blocks".into()),
             Self::OtherArchitecture { base, .. } => Some(format!("build the worker for {base}, or use another base image")),
             // The C library is missing: the base image has another one, or none.
             Self::MissingLibraries { missing } if missing.iter().any(|name| name.contains("ld-linux")) => Some(

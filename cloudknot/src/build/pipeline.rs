@@ -48,7 +48,7 @@ impl Pipeline {
     }
 
     /// Sets the settings of the image, in place of those that were set before. They extend those of the package:
-    /// authorities are added, and a base replaces another.
+    /// CA bundles are added, and a base image replaces the package's.
     ///
     /// With a base, the program must be resolved with [`Compile::dynamic`](super::compile::Compile::dynamic).
     #[must_use]
@@ -79,7 +79,7 @@ impl Pipeline {
         let settings = self.settings();
         settings.check()?;
         for path in &settings.ca_bundle {
-            image::check_authorities(path)?;
+            image::check_ca_bundle(path)?;
         }
         match settings.dockerfile.filter(|path| !path.is_file()) {
             None => Ok(()),

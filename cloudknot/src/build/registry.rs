@@ -119,7 +119,7 @@ impl Repository {
         self
     }
 
-    /// Adds a PEM file with certificate authorities that are trusted besides those of this machine.
+    /// Adds a PEM file of CA certificates that are trusted besides those of this machine.
     #[must_use]
     pub fn ca_bundle(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_bundles.push(path.into());

@@ -15,7 +15,7 @@ mod checks;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Examination {
-    /// Profile of AWS.
+    /// AWS profile.
     pub profile: Option<String>,
     /// Region.
     pub region: Option<String>,

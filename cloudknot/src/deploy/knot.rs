@@ -58,7 +58,7 @@ pub struct Deployed {
     pub cargo_target: String,
     /// Settings from all sources.
     pub settings: KnotSettings,
-    /// Options of cargo that selected features of the package.
+    /// cargo options that selected features of the package.
     #[serde(default)]
     pub features: Vec<String>,
     /// IDs of the remote functions, by the logical IDs of their job definitions in the stack.
@@ -83,8 +83,8 @@ pub struct KnotBuilder {
 }
 
 impl Knot {
-    /// Creates a builder for a Knot of this name (a letter, then letters, digits and `-`, 45 at most) of the program
-    /// in the current folder.
+    /// Creates a builder for a Knot with this name (at most 45 letters, digits and `-`, starting with a letter), for the
+    /// program in the current folder.
     pub fn builder(name: impl Into<String>) -> KnotBuilder {
         KnotBuilder::of(KnotSettings { knot: Some(name.into()), ..KnotSettings::default() })
     }
@@ -299,7 +299,7 @@ impl KnotBuilder {
         self
     }
 
-    /// Uses this profile of AWS.
+    /// Uses this AWS profile.
     #[must_use]
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.account.profile = Some(name.into());
@@ -328,7 +328,7 @@ impl KnotBuilder {
     }
 
     /// Sets the settings of the image, in place of those that were set before. They are on top of those of the package:
-    /// authorities are added, and a base replaces another.
+    /// CA bundles are added, and a base image replaces the package's.
     #[must_use]
     pub fn image(mut self, settings: ImageSettings) -> Self {
         self.image = settings;

@@ -50,7 +50,7 @@ pub struct ParsBuilder {
 }
 
 impl Pars {
-    /// Creates a builder for a Pars of this name: a letter, then letters, digits and `-`, 45 at most.
+    /// Creates a builder for a Pars with this name: at most 45 letters, digits and `-`, starting with a letter.
     pub fn builder(name: impl Into<String>) -> ParsBuilder {
         ParsBuilder::of(name, ParsSettings::default())
     }
@@ -174,7 +174,7 @@ impl ParsBuilder {
         self
     }
 
-    /// Uses this profile of AWS.
+    /// Uses this AWS profile.
     #[must_use]
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.account.profile = Some(name.into());

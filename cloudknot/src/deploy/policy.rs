@@ -162,7 +162,7 @@ impl Allowed {
             "file_systems": [],
         });
         let text = render(&format!("policies/{}.json.j2", self.name()), &values);
-        serde_json::from_str(&text).expect("our policies are JSON")
+        serde_json::from_str(&text).expect("the embedded policies are JSON")
     }
 }
 

@@ -99,7 +99,7 @@ impl Prune {
         Self::default()
     }
 
-    /// Uses this profile of AWS.
+    /// Uses this AWS profile.
     #[must_use]
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.account.profile = Some(name.into());

@@ -73,7 +73,7 @@ pub(crate) fn heading(command: &str, stack: &str, next_steps: &[String]) -> Stri
     first.iter().chain(next_steps).flat_map(|line| ["# ", line, "\n"]).collect()
 }
 
-/// Returns the outputs that one of our templates has for all values.
+/// Returns the outputs that one of the embedded templates has for all values.
 pub(crate) fn outputs(name: &str) -> impl Iterator<Item = &'static str> {
     let lines = source(name).lines().skip_while(|line| *line != "Outputs:").skip(1);
     // Outputs inside of `if` and `for` blocks do not always exist.
@@ -87,7 +87,7 @@ pub(crate) fn outputs(name: &str) -> impl Iterator<Item = &'static str> {
     lines.filter_map(named)
 }
 
-/// Returns the value of an output, if one of our rendered templates has it literally.
+/// Returns the value of an output, if one of the rendered templates has it literally.
 pub(crate) fn output_in(template: &str, name: &str) -> Option<String> {
     let is_name = |line: &&str| line.strip_prefix("  ").and_then(|line| line.strip_suffix(':')) == Some(name);
     let lines = template.lines().skip_while(|line| *line != "Outputs:");
@@ -95,7 +95,7 @@ pub(crate) fn output_in(template: &str, name: &str) -> Option<String> {
     serde_json::from_str(value).ok()
 }
 
-/// Returns the resources of one of our rendered templates, by their logical IDs.
+/// Returns the resources of one of the rendered templates, by their logical IDs.
 pub(crate) fn resources(template: &str) -> BTreeMap<String, Resource> {
     let mut found: BTreeMap<String, Resource> = BTreeMap::new();
     let mut current = None;

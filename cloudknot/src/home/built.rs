@@ -17,7 +17,7 @@ pub struct Built {
     pub package: String,
     /// Version of the package.
     pub version: String,
-    /// Cargo target, as an option of cargo.
+    /// Cargo target, as a cargo option.
     pub cargo_target: String,
     /// Target that the worker was compiled for.
     pub target: String,

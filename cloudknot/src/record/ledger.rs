@@ -14,7 +14,7 @@ use cloudknot_runtime::supervisor::Control;
 
 use crate::error::Result;
 use crate::event::{self, Event};
-use crate::record::{Record, Settled};
+use crate::record::{Record, SettledOutcome};
 
 /// The known state of one round of a run.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Ledger {
 
 #[derive(Debug, Default)]
 struct LedgerState {
-    settled: Vec<Settled>,
+    settled: Vec<SettledOutcome>,
     values: Bits,
     failures: Bits,
     end: Option<End>,
@@ -80,7 +80,7 @@ impl Ledger {
             // A part beyond the run's items was not written by this crate. It is ignored, like any unknown object.
             if part.last < state.values.len {
                 (part.first..=part.last).for_each(|item| state.values.set(item));
-                state.settled.push(Settled::Values(part));
+                state.settled.push(SettledOutcome::Values(part));
             }
         });
     }
@@ -137,7 +137,7 @@ impl Ledger {
             for part in parts {
                 if has_new_value(state, &part) {
                     (part.first..=part.last).for_each(|item| state.values.set(item));
-                    state.settled.push(Settled::Values(part));
+                    state.settled.push(SettledOutcome::Values(part));
                 }
             }
         });
@@ -224,7 +224,7 @@ impl Ledger {
 
     /// Returns the outcome at this position in the order of settlement. If there is none yet, returns `Err` with the
     /// end of the round, or with `None` if the round continues; in that case, the waker is called at the next change.
-    pub(crate) fn settled(&self, position: usize, waker: &Waker) -> Result<Settled, Option<End>> {
+    pub(crate) fn settled(&self, position: usize, waker: &Waker) -> Result<SettledOutcome, Option<End>> {
         let mut state = self.lock();
         if let Some(&settled) = state.settled.get(position) {
             return Ok(settled);
@@ -269,7 +269,7 @@ impl LedgerState {
         let is_new = item < self.failures.len && !self.failures.get(item) && !self.values.get(item);
         if is_new {
             self.failures.set(item);
-            self.settled.push(Settled::Failure { item, attempt });
+            self.settled.push(SettledOutcome::Failure { item, attempt });
         }
         is_new
     }

@@ -17,7 +17,7 @@ use futures_core::Stream;
 use crate::error::{Error, Result};
 use crate::pending::wait;
 use crate::record::ledger::{Bits, End, Ledger};
-use crate::record::{Record, Settled};
+use crate::record::{Record, SettledOutcome};
 use crate::remote::Decode;
 
 /// The outcome of each item with its index, in the order of completion. Every item is returned once. See
@@ -39,8 +39,8 @@ pub struct Results<T> {
 
 /// A read from the store, in progress or done.
 enum Reading {
-    InProgress(Settled, BoxFuture<'static, Result<Option<Bytes>, StoreError>>),
-    Done(Settled, Result<Option<Bytes>, StoreError>),
+    InProgress(SettledOutcome, BoxFuture<'static, Result<Option<Bytes>, StoreError>>),
+    Done(SettledOutcome, Result<Option<Bytes>, StoreError>),
 }
 
 /// A part whose values are being returned.
@@ -98,7 +98,7 @@ impl<T> Results<T> {
     }
 
     /// Returns the oldest read if it is done. Polls all reads.
-    fn read_done(&mut self, context: &mut Context<'_>) -> Option<(Settled, Result<Option<Bytes>, StoreError>)> {
+    fn read_done(&mut self, context: &mut Context<'_>) -> Option<(SettledOutcome, Result<Option<Bytes>, StoreError>)> {
         for reading in &mut self.reading {
             if let Reading::InProgress(settled, future) = reading
                 && let Poll::Ready(bytes) = future.as_mut().poll(context)
@@ -121,7 +121,7 @@ impl<T> Results<T> {
         while open.next <= open.part.last {
             let item = open.next;
             open.next += 1;
-            let (record, settled) = (&self.ledger.record, Settled::Values(open.part));
+            let (record, settled) = (&self.ledger.record, SettledOutcome::Values(open.part));
             let damaged = |why: String| damaged_result(record, settled, &why);
             let frame = open.next_frame(damaged);
             if self.returned.get(item) {
@@ -138,7 +138,7 @@ impl<T> Results<T> {
     /// Processes a finished read. Returns the outcome if it is a failure.
     fn process_read(
         &mut self,
-        settled: Settled,
+        settled: SettledOutcome,
         bytes: Result<Option<Bytes>, StoreError>,
     ) -> Option<(usize, Result<T, ItemError>)> {
         let record = &self.ledger.record;
@@ -148,12 +148,12 @@ impl<T> Results<T> {
             Err(error) => Err(format!("{}; attach to the run again to read it", Error::from(error).in_one_line())),
         };
         match settled {
-            Settled::Values(part) => {
+            SettledOutcome::Values(part) => {
                 self.open = Some(OpenPart { part, next: part.first, frames: bytes });
                 None
             }
-            Settled::Failure { item, .. } if self.returned.get(item) => None,
-            Settled::Failure { item, .. } => {
+            SettledOutcome::Failure { item, .. } if self.returned.get(item) => None,
+            SettledOutcome::Failure { item, .. } => {
                 self.returned.set(item);
                 let damaged = |error: serde_json::Error| damaged_result(record, settled, &error.to_string());
                 let read = bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(damaged));
@@ -227,7 +227,7 @@ impl OpenPart {
 }
 
 /// Error message for a result object that cannot be decoded.
-fn damaged_result(record: &Record, settled: Settled, why: &str) -> String {
+fn damaged_result(record: &Record, settled: SettledOutcome, why: &str) -> String {
     format!(
         "cannot read `{}` in {}: {why}; delete the object and attach to the run again to compute its items again",
         record.key_of(settled),

@@ -1,5 +1,5 @@
-//! Choices that the user makes once for all programs: `config.toml` in the system's folder for configurations, or the
-//! file that `CLOUDKNOT_CONFIG` names. Holds choices only, and never a secret: existing resources are found in the
+//! Choices that the user makes once for all programs: `config.toml` in the user's configuration folder, or the file that
+//! `CLOUDKNOT_CONFIG` names. Holds choices only, and never a secret: existing resources are found in the
 //! account by name.
 
 use std::path::PathBuf;
@@ -17,13 +17,13 @@ const ENV_CONFIG: &str = "CLOUDKNOT_CONFIG";
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct Config {
-    /// Profile of AWS; `AWS_PROFILE` takes precedence over it.
+    /// AWS profile; `AWS_PROFILE` takes precedence over it.
     pub profile: Option<String>,
     /// Region; `AWS_REGION` takes precedence over it, and it takes precedence over the region of the profile.
     pub region: Option<String>,
     /// Pars that a Knot uses if it names none.
     pub pars: Option<String>,
-    /// Existing bucket that every Pars uses that is created from now on.
+    /// Existing bucket for every Pars created from now on.
     pub bucket: Option<String>,
     /// ARN of the KMS key that the bucket is encrypted with.
     pub kms_key: Option<String>,
@@ -33,7 +33,7 @@ impl Config {
     /// Returns the path of the file.
     ///
     /// # Errors
-    /// Returns an error if this system has no folder for configurations.
+    /// Returns an error if the configuration folder cannot be found.
     pub fn path() -> Result<PathBuf> {
         if let Some(path) = std::env::var_os(ENV_CONFIG).filter(|path| !path.is_empty()) {
             return Ok(path.into());
@@ -41,7 +41,7 @@ impl Config {
         host!({
             use etcetera::BaseStrategy as _;
             let system = etcetera::choose_base_strategy().map_err(|error| {
-                Error::new(ErrorKind::Config, "cannot find the folder for configurations")
+                Error::new(ErrorKind::Config, "cannot find the configuration folder")
                     .with_source(error)
                     .with_hint(format!("set HOME, or {ENV_CONFIG} to the path of a file"))
             })?;
@@ -65,7 +65,7 @@ impl Config {
         }
     }
 
-    /// Returns the profiles of AWS on this machine, sorted by name.
+    /// Returns the AWS profiles on this machine, sorted by name.
     ///
     /// # Errors
     /// Returns an error if AWS's own configuration files cannot be parsed.
@@ -74,7 +74,7 @@ impl Config {
             let (fs, env) = (aws_types::os_shim_internal::Fs::real(), aws_types::os_shim_internal::Env::real());
             let files = aws_runtime::env_config::file::EnvConfigFiles::default();
             let found = aws_config::profile::load(&fs, &env, &files, None).await.map_err(|error| {
-                Error::new(ErrorKind::Config, "cannot read the profiles of AWS")
+                Error::new(ErrorKind::Config, "cannot read the AWS profiles")
                     .with_source(error)
                     .with_hint("fix `~/.aws/config` or `~/.aws/credentials`")
             })?;

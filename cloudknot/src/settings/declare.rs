@@ -74,11 +74,11 @@ pub trait Declared: Sized {
 pub(crate) trait Value: Sized {
     const KIND: Kind;
     /// Value that a builder method sets or adds.
-    type Given;
+    type Input;
     /// Returns this value, completed by the default one.
     fn or(self, defaults: Self) -> Self;
     /// Sets the value, or adds to it.
-    fn set(&mut self, given: Self::Given);
+    fn set(&mut self, value: Self::Input);
 }
 
 /// Type of a setting that is given at most once.
@@ -108,33 +108,33 @@ impl Single for bool {
 
 impl<T: Single> Value for Option<T> {
     const KIND: Kind = T::KIND;
-    type Given = T;
+    type Input = T;
 
     fn or(self, defaults: Self) -> Self {
         self.or(defaults)
     }
 
-    fn set(&mut self, given: T) {
-        *self = Some(given);
+    fn set(&mut self, value: T) {
+        *self = Some(value);
     }
 }
 
 impl<T> Value for Vec<T> {
     const KIND: Kind = Kind::List;
-    type Given = T;
+    type Input = T;
 
     fn or(self, defaults: Self) -> Self {
         if self.is_empty() { defaults } else { self }
     }
 
-    fn set(&mut self, given: T) {
-        self.push(given);
+    fn set(&mut self, value: T) {
+        self.push(value);
     }
 }
 
 impl<T> Value for BTreeMap<String, T> {
     const KIND: Kind = Kind::Table;
-    type Given = (String, T);
+    type Input = (String, T);
 
     fn or(self, mut defaults: Self) -> Self {
         defaults.extend(self);

@@ -14,7 +14,7 @@ declare! {
     #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
     #[non_exhaustive]
     pub struct ImageSettings {
-        /// PEM files of certificate authorities that are trusted besides the public ones, by the worker and for pushes.
+        /// PEM files of CA certificates that are trusted besides the public ones, by the worker and for pushes.
         #[flag("--ca-bundle FILE", "Image")]
         #[setter(ca_bundle: impl Into<PathBuf>)]
         pub ca_bundle: Vec<PathBuf>,
@@ -36,8 +36,8 @@ impl ImageSettings {
         self.base_image.is_some() || self.dockerfile.is_some()
     }
 
-    /// Returns these settings, completed by those of a package: authorities of both are trusted, and a base replaces
-    /// that of the package.
+    /// Returns these settings, completed by those of a package: the CA bundles of both are trusted, and a base
+    /// replaces that of the package.
     pub(crate) fn or(mut self, package: &Self) -> Self {
         self.ca_bundle.splice(0..0, package.ca_bundle.iter().cloned());
         if !self.has_base() {

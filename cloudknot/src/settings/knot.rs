@@ -125,7 +125,7 @@ declare! {
         #[check(checks::amount)]
         #[setter(impl Into<String>)]
         pub volume_size: Option<String>,
-        /// Machine image (AMI) of instances; the latest of AWS if not given.
+        /// Machine image (AMI) of instances; AWS's latest one if not given.
         #[flag("--ami ID", "Machines")]
         #[setter(impl Into<String>)]
         pub ami: Option<String>,

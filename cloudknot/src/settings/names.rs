@@ -16,9 +16,9 @@ const RETENTION: [u32; 22] =
 pub(crate) enum Kind {
     Pars,
     Knot,
-    /// A bucket of S3.
+    /// An S3 bucket.
     Bucket,
-    /// The path of a role in IAM: `/` or `/team/`.
+    /// The path of an IAM role: `/` or `/team/`.
     RolePath,
     /// An environment variable of a job.
     Variable,
@@ -78,7 +78,7 @@ impl Kind {
 /// Returns an error if AWS would reject it, or would reject the names that are derived from it.
 pub(crate) fn check_name(kind: Kind, name: &str) -> Result<()> {
     let problem = match kind {
-        Kind::Pars | Kind::Knot => own_name(name),
+        Kind::Pars | Kind::Knot => stack_name_problem(name),
         Kind::Bucket => bucket(name),
         Kind::RolePath => role_path(name),
         Kind::Variable => variable(name),
@@ -166,7 +166,7 @@ pub(super) fn refused(value: &str, label: &str, problem: &str, form: &str) -> Er
     Error::new(ErrorKind::Config, format!("invalid {label} `{value}`: {problem}")).with_hint(form)
 }
 
-fn own_name(name: &str) -> Option<&'static str> {
+fn stack_name_problem(name: &str) -> Option<&'static str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
     match name {
         "" => Some("must not be empty"),
@@ -179,7 +179,7 @@ fn own_name(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Returns the rule of S3 that a bucket name violates ("General purpose bucket naming rules" of its user guide).
+/// Returns the S3 rule that a bucket name violates ("General purpose bucket naming rules" in the S3 user guide).
 fn bucket(name: &str) -> Option<&'static str> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn bucket_name_must_follow_the_rules_of_s3() {
+    fn bucket_name_must_follow_the_s3_rules() {
         let (longest, longer) = ("a".repeat(63), "a".repeat(64));
         accepts(Kind::Bucket, &["lab", "1a2", "my.lab-data", "1.2.3.4.5", &longest]);
         let bad = [

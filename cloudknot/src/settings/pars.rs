@@ -37,8 +37,8 @@ declare! {
         #[flag("--internet ROUTE", "Network")]
         #[setter(Internet)]
         pub internet: Option<Internet>,
-        /// `true` if jobs in a new VPC reach ECR and logs through endpoints even if there is internet access. Endpoints cost
-        /// money while idle.
+        /// `true` if jobs in a new VPC reach ECR and CloudWatch Logs through VPC endpoints even if there is internet access. VPC
+        /// endpoints cost money while idle.
         #[flag("--endpoints", "Network")]
         #[setter(true)]
         pub endpoints: Option<bool>,
@@ -160,7 +160,7 @@ impl ParsSettings {
             ("endpoints", self.endpoints == Some(true)),
             ("tenancy", self.tenancy.is_some()),
         ];
-        all.into_iter().find_map(|(key, given)| given.then_some(key))
+        all.into_iter().find_map(|(key, is_set)| is_set.then_some(key))
     }
 
     pub(crate) fn network(&self) -> Network {

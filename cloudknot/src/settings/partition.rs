@@ -1,4 +1,4 @@
-//! Partitions of AWS. The partition of a region determines the form of its ARNs and host names.
+//! AWS partitions. The partition of a region determines the form of its ARNs and host names.
 
 /// A group of regions that share accounts. Partitions share nothing with each other.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(crate) struct Iam {
     pub(crate) region: &'static str,
 }
 
-/// All partitions, as in `partitions.json` of the SDKs; the endpoints of IAM as in its SDK (`config/endpoint.rs` of
+/// All partitions, as in `partitions.json` of the SDKs; the IAM endpoints as in the IAM SDK (`config/endpoint.rs` of
 /// aws-sdk-iam 1.133). The last partition matches all other regions.
 const PARTITIONS: [Partition; 8] = [
     partition(
@@ -66,8 +66,8 @@ const PARTITIONS: [Partition; 8] = [
     partition("", ["aws", "amazonaws.com", "api.aws"], ["amazonaws.com", "global.api.aws", "us-east-1"]),
 ];
 
-/// Creates a partition from the prefix of its regions; its name, domain and dual-stack domain; and the host, the
-/// dual-stack host and the region of IAM.
+/// Creates a partition from the prefix of its regions; its name, domain and dual-stack domain; and the IAM host,
+/// dual-stack host and region.
 const fn partition(region_prefix: &'static str, names: [&'static str; 3], iam: [&'static str; 3]) -> Partition {
     let [name, domain, dual_stack] = names;
     let [host, iam_dual_stack, region] = iam;

@@ -65,9 +65,9 @@ impl Size {
 /// # Errors
 /// Returns an error if none is enough, with the reason in words.
 pub(crate) fn fargate_size(vcpus: f64, memory_mib: u64) -> Result<(f64, u64), String> {
-    let sizes = FARGATE.iter().filter(|size| size.vcpus >= vcpus);
-    let mut pairs = sizes.filter_map(|size| Some((size.vcpus, size.memory_for(memory_mib)?)));
-    pairs
+    let large_enough = FARGATE.iter().filter(|size| size.vcpus >= vcpus);
+    let mut sizes = large_enough.filter_map(|size| Some((size.vcpus, size.memory_for(memory_mib)?)));
+    sizes
         .next()
         .ok_or_else(|| format!("it requests {vcpus} vCPUs and {memory_mib} MiB, but Fargate has at most 32 and 249856"))
 }
@@ -124,23 +124,23 @@ mod tests {
     #[test]
     fn ec2_vcpus_are_rounded_up() {
         let deployed = JobSizes { fargate: false, vcpus: None, memory_mib: None };
-        let given =
+        let resources =
             |vcpus| deployed.job_resources(&function_resources(None, None), requested(vcpus, Some(700))).unwrap();
-        assert_eq!(given(Some(1.5)), requested(Some(2.0), Some(700)));
-        assert_eq!(given(Some(0.25)), requested(Some(1.0), Some(700)));
-        assert_eq!(given(None), requested(None, Some(700)));
+        assert_eq!(resources(Some(1.5)), requested(Some(2.0), Some(700)));
+        assert_eq!(resources(Some(0.25)), requested(Some(1.0), Some(700)));
+        assert_eq!(resources(None), requested(None, Some(700)));
     }
 
     #[test]
-    fn fargate_request_is_rounded_up_to_a_pair() {
+    fn fargate_request_is_rounded_up_to_a_supported_size() {
         let function = function_resources(Some(0.5), Some(1024));
         let deployed = JobSizes { fargate: true, vcpus: Some(1.0), memory_mib: None };
-        let given = |vcpus, memory| deployed.job_resources(&function, requested(vcpus, memory));
-        assert_eq!(given(None, None).unwrap(), requested(None, None), "the deployed size is kept");
-        assert_eq!(given(None, Some(65_536)).unwrap(), requested(Some(16.0), Some(65_536)));
-        assert_eq!(given(Some(0.25), None).unwrap(), requested(Some(0.25), Some(1024)));
-        assert_eq!(given(Some(3.0), None).unwrap(), requested(Some(4.0), Some(8192)));
-        let error = given(Some(64.0), None).unwrap_err();
+        let resources = |vcpus, memory| deployed.job_resources(&function, requested(vcpus, memory));
+        assert_eq!(resources(None, None).unwrap(), requested(None, None), "the deployed size is kept");
+        assert_eq!(resources(None, Some(65_536)).unwrap(), requested(Some(16.0), Some(65_536)));
+        assert_eq!(resources(Some(0.25), None).unwrap(), requested(Some(0.25), Some(1024)));
+        assert_eq!(resources(Some(3.0), None).unwrap(), requested(Some(4.0), Some(8192)));
+        let error = resources(Some(64.0), None).unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot submit: it requests 64 vCPUs and 1024 MiB, but Fargate has at most 32 and 249856"

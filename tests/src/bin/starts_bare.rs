@@ -20,7 +20,7 @@ async fn main() {
     let config = loader().load().await;
     let settings = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build();
     let client = aws_sdk_s3::Client::from_conf(settings);
-    let answer = client
+    let response = client
         .get_object()
         .bucket(bucket)
         .key(key)
@@ -28,7 +28,7 @@ async fn main() {
         .send()
         .await
         .expect("the input exists");
-    let input = answer.body.collect().await.expect("the input can be read").into_bytes();
+    let input = response.body.collect().await.expect("the input can be read").into_bytes();
     println!("{}", cloudknot_tests::now());
     assert_eq!(input.len(), bytes);
 }

@@ -1,4 +1,4 @@
-//! HTTP of the recorder: receives a request, forwards it, and receives the answer.
+//! HTTP of the recorder: receives a request, forwards it, and receives the response.
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
@@ -17,9 +17,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use super::{AnswerOverride, Fault, InFlight, RecordedRequest, State, answers};
+use super::{Fault, InFlight, RecordedRequest, ResponseOverride, State, responses};
 
-type Answer = Response<Full<Bytes>>;
+type FullResponse = Response<Full<Bytes>>;
 
 /// Serves until the other end of `stop` is dropped. Requests that are under way then end with a cut connection.
 pub(super) fn run(listener: TcpListener, state: Arc<State>, stop: oneshot::Receiver<()>) {
@@ -38,17 +38,17 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
     let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime accepts the listener");
     while let Ok((connection, _)) = listener.accept().await {
         let state = Arc::clone(&state);
-        let answer = service_fn(move |request| answer(request, Arc::clone(&state)));
+        let service = service_fn(move |request| respond(request, Arc::clone(&state)));
         let mut http = server::Builder::new();
         http.timer(TokioTimer::new());
         // A connection that the program closes or a fault cuts needs no report.
-        tokio::spawn(async move { http.serve_connection(TokioIo::new(connection), answer).await.ok() });
+        tokio::spawn(async move { http.serve_connection(TokioIo::new(connection), service).await.ok() });
     }
 }
 
-/// Answers a request. If the program dies, hyper drops this future at any point, so a request that was forwarded is
+/// Responds to a request. If the program dies, hyper drops this future at any point, so a request that was forwarded is
 /// completed by a separate task.
-async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer, Broken> {
+async fn respond(request: Request<Incoming>, state: Arc<State>) -> Result<FullResponse, Broken> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
     let mut line = Line { request: record(&head, &body, state.arrives()), state: Arc::clone(&state), in_flight: None };
@@ -60,18 +60,18 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer,
     line.in_flight = Some(in_flight);
     line.request.fault = None;
     match fault {
-        Some(Fault::Answer(status, code)) => {
+        Some(Fault::Respond(status, code)) => {
             line.request.fault = Some(format!("answered {status} {code}"));
             line.request.status = Some(status);
-            Ok(answers::error(&line.request, status, &code))
+            Ok(responses::error(&line.request, status, &code))
         }
-        Some(Fault::Override(AnswerOverride::Answer(status, body))) => {
-            line.request.fault = Some("answer replaced".to_owned());
+        Some(Fault::Override(ResponseOverride::Respond(status, body))) => {
+            line.request.fault = Some("response replaced".to_owned());
             line.request.status = Some(status);
-            Ok(answers::answer(&line.request, status, body))
+            Ok(responses::response(&line.request, status, body))
         }
-        Some(Fault::Override(AnswerOverride::Change(from, to))) => {
-            line.request.fault = Some("answer changed".to_owned());
+        Some(Fault::Override(ResponseOverride::Change(from, to))) => {
+            line.request.fault = Some("response changed".to_owned());
             let delivered = tokio::spawn(deliver(state.upstream, head, body, line)).await.map_err(|_| Broken)?;
             Ok(changed(delivered, &from, &to).await)
         }
@@ -84,17 +84,17 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer,
     }
 }
 
-async fn deliver(upstream: SocketAddr, head: Parts, body: Bytes, mut line: Line) -> Answer {
-    let answer = send(upstream, head, body).await.unwrap_or_else(|error| {
-        line.request.fault = Some(format!("moto did not answer: {error}"));
-        answers::error(&line.request, 502, "BadGateway")
+async fn deliver(upstream: SocketAddr, head: Parts, body: Bytes, mut line: Line) -> FullResponse {
+    let response = send(upstream, head, body).await.unwrap_or_else(|error| {
+        line.request.fault = Some(format!("moto did not respond: {error}"));
+        responses::error(&line.request, 502, "BadGateway")
     });
-    line.request.status = Some(answer.status().as_u16());
-    answer
+    line.request.status = Some(response.status().as_u16());
+    response
 }
 
-async fn changed(answer: Answer, from: &str, to: &str) -> Answer {
-    let (mut head, body) = answer.into_parts();
+async fn changed(response: FullResponse, from: &str, to: &str) -> FullResponse {
+    let (mut head, body) = response.into_parts();
     let Ok(body) = body.collect().await;
     let body = String::from_utf8_lossy(&body.to_bytes()).replace(from, to);
     // The length has changed; hyper sets the new one.
@@ -106,7 +106,7 @@ async fn send(
     upstream: SocketAddr,
     mut head: Parts,
     body: Bytes,
-) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<FullResponse, Box<dyn std::error::Error + Send + Sync>> {
     // These apply to a single connection only. The host stays as it is, because it is signed.
     for name in [CONNECTION, EXPECT, TRANSFER_ENCODING] {
         head.headers.remove(name);
@@ -173,7 +173,7 @@ impl Drop for Line {
     }
 }
 
-/// Error that ends a connection without an answer.
+/// Error that ends a connection without a response.
 #[derive(Debug)]
 struct Broken;
 

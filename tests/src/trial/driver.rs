@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Fact, Spec, facts, files, json, run_of};
 use crate::counterparts::Docker;
 
-/// Trial program with its own folder for runs.
+/// Trial program with its own run folder.
 #[derive(Debug)]
 pub struct Trial {
     program: PathBuf,
@@ -310,7 +310,7 @@ fn processes_where(matches: impl Fn(&[u8]) -> bool) -> Vec<i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_match).collect()
 }
 
-/// Running trial program.
+/// A running trial program.
 #[derive(Debug)]
 pub struct Running {
     child: Child,

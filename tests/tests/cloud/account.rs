@@ -111,13 +111,13 @@ impl Account {
     /// Returns the environment of this user's machine, with AWS at this address.
     pub(crate) fn variables(&self, aws: &str, home: &Path) -> Vec<(&'static str, OsString)> {
         let aws = environment(aws).map(|(name, value)| (name, value.into()));
-        let own = [
+        let cloudknot = [
             ("USER", "ada".into()),
             ("CLOUDKNOT_CONFIG", home.join("config.toml").into()),
             ("CLOUDKNOT_HOME", home.join("runs").into()),
             ("CLOUDKNOT_REGISTRY", self.registry.host().into()),
         ];
-        aws.into_iter().chain(own).collect()
+        aws.into_iter().chain(cloudknot).collect()
     }
 
     pub(crate) fn knot(&self, arguments: &[&str]) -> Command {
@@ -215,7 +215,7 @@ struct Python {
     process: Child,
     /// Standard input of the process, which is closed to end it.
     scripts: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    responses: BufReader<ChildStdout>,
 }
 
 /// Script that runs each line, which is a script with its arguments, in its own namespace.
@@ -238,7 +238,7 @@ impl Python {
         command.args(["-c", SCRIPTS]).envs(environment(aws)).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().expect("Python can be started");
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take().expect("stdout is a pipe"));
-        Self { process, scripts: stdin, answers: BufReader::new(stdout) }
+        Self { process, scripts: stdin, responses: BufReader::new(stdout) }
     }
 
     /// Runs a script to completion, and returns its output. Fails the test if the script fails.
@@ -246,9 +246,10 @@ impl Python {
     fn run(&mut self, text: &str, arguments: &[&str]) -> String {
         let scripts = self.scripts.as_mut().expect("stdin is open until the drop");
         writeln!(scripts, "{}", json!([text, arguments])).expect("Python reads scripts");
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).expect("Python answers");
-        let (printed, error): (String, Option<String>) = serde_json::from_str(&answer).expect("Python answers in JSON");
+        let mut response = String::new();
+        self.responses.read_line(&mut response).expect("Python responds");
+        let (printed, error): (String, Option<String>) =
+            serde_json::from_str(&response).expect("Python responds in JSON");
         if let Some(error) = error {
             panic!("a script failed:\n{text}\n{error}");
         }

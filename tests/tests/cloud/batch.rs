@@ -183,7 +183,7 @@ fn fargate_run_gets_the_next_valid_size() {
 }
 
 #[test]
-fn submission_with_lost_answer_is_found_and_not_repeated() {
+fn submission_with_lost_response_is_found_and_not_repeated() {
     let Some(recorded) = RecordedTrial::new() else { return };
     recorded.aws.cut_next(1);
     assert_eq!(values(&recorded.trial.map(&doubles(3))), doubled(3));
@@ -231,7 +231,8 @@ fn dropped(facts: &[Fact]) -> Vec<(Value, &[Fact])> {
     calls.map(|call| (about(call), call)).collect()
 }
 
-/// Fails unless calls were dropped at more than this many requests to S3, and to the rest of AWS, up to one that ended.
+/// Fails unless calls were dropped at more than this many requests to S3, and to the other AWS services, up to one that
+/// ended.
 fn check_points(calls: &[(Value, &[Fact])], more_than: usize) {
     for service in ["S3", "Aws"] {
         let calls: Vec<_> =

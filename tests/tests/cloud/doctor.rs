@@ -76,8 +76,8 @@ fn doctor_reports_findings_and_remedies() {
     assert_eq!(finding(&found, "program").0, "doubtful");
     // A check that moto does not support is not reported as a fault.
     assert_eq!(finding(&found, "permissions").0, "unknown");
-    assert_eq!(finding(&found, "quota of job queues").0, "unknown");
-    assert_eq!(finding(&found, "quota of vCPUs on demand").0, "unknown");
+    assert_eq!(finding(&found, "job queue quota").0, "unknown");
+    assert_eq!(finding(&found, "vCPU quota for On-Demand instances").0, "unknown");
 
     let key = account.script(USER);
     let (id, secret) = key.split_once(' ').expect("the script prints an ID and a secret");

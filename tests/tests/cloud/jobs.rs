@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::moto::{QUEUE, output, run_script, spawn, start};
 
-/// Jobs without containers show Batch's answers, also for many jobs at once.
+/// Jobs without containers get the states that Batch reports, also many at once.
 #[test]
 fn jobs_can_succeed_at_once() {
     let Some((moto, recorder)) = start() else { return };

@@ -177,7 +177,7 @@ async fn sdk_retries_transient_errors() {
         requests.iter().skip(1).map(summary).collect::<Vec<_>>(),
         [
             (2, Some(503), Some("answered 503 SlowDown".to_owned())),
-            // The request was executed all the same: only the answer is missing.
+            // The request was executed all the same: only the response is missing.
             (3, Some(200), Some("cut".to_owned())),
             (4, Some(500), Some("answered 500 InternalError".to_owned())),
             (5, Some(200), None),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloudknot_tests::counterparts::check;
 use cloudknot_tests::moto::REGION;
-use cloudknot_tests::recorder::AnswerOverride;
+use cloudknot_tests::recorder::ResponseOverride;
 use serde_json::Value;
 
 use crate::account::{Account, json};
@@ -134,8 +134,8 @@ fn failed_stack_reports_first_error_and_is_recreated() {
         failed("Bucket", "AWS::S3::Bucket", "no more buckets can be created"),
     ];
     let events = format!("<StackEvents>{}", newest_first.concat());
-    account.recorder.override_answers(move |request| {
-        let change = |from: &str, to: &str| Some(AnswerOverride::Change(from.to_owned(), to.to_owned()));
+    account.recorder.override_responses(move |request| {
+        let change = |from: &str, to: &str| Some(ResponseOverride::Change(from.to_owned(), to.to_owned()));
         match request.operation().as_str() {
             "cloudformation DeleteStack" => {
                 is_broken.store(false, Ordering::Relaxed);

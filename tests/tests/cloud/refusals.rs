@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use cloudknot_tests::counterparts::check;
-use cloudknot_tests::recorder::{AnswerOverride, RecordedRequest};
+use cloudknot_tests::recorder::{RecordedRequest, ResponseOverride};
 use serde_json::Value;
 
 use crate::account::{Account, SERVICE_ROLE, USER, text};
@@ -62,8 +62,8 @@ fn settings_rejected_by_aws_create_nothing() {
         calls
     };
     let bucket = |status: u16, expected: &[&str]| {
-        account.recorder.override_answers(move |request| {
-            (request.method == "HEAD").then(|| AnswerOverride::Answer(status, String::new()))
+        account.recorder.override_responses(move |request| {
+            (request.method == "HEAD").then(|| ResponseOverride::Respond(status, String::new()))
         });
         refused(&mut account.knot(&["pars", "create", "lab", "--bucket", "taken"]), 8, expected);
     };
@@ -72,8 +72,8 @@ fn settings_rejected_by_aws_create_nothing() {
 
     let key = account.script(USER);
     let (id, secret) = key.split_once(' ').expect("the script prints an ID and a secret");
-    account.recorder.override_answers(|request| {
-        (request.operation() == "iam SimulatePrincipalPolicy").then(|| AnswerOverride::Answer(200, denied(request)))
+    account.recorder.override_responses(|request| {
+        (request.operation() == "iam SimulatePrincipalPolicy").then(|| ResponseOverride::Respond(200, denied(request)))
     });
     let as_ada = |mut command: Command| {
         command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
@@ -93,8 +93,8 @@ fn settings_rejected_by_aws_create_nothing() {
     account.recorder.clear_override();
     check(&mut account.knot(&["pars", "create"]), 0, &[]);
     let role = account.script(SERVICE_ROLE);
-    account.recorder.override_answers(|request| {
-        (request.operation() == "iam SimulatePrincipalPolicy").then(|| AnswerOverride::Answer(200, denied(request)))
+    account.recorder.override_responses(|request| {
+        (request.operation() == "iam SimulatePrincipalPolicy").then(|| ResponseOverride::Respond(200, denied(request)))
     });
     refused(
         &mut as_ada(account.deploy(&role, &[])),
@@ -113,10 +113,10 @@ fn settings_rejected_by_aws_create_nothing() {
         ["template", "knot", "-p", "lone", "--offline", "--fast", "--knot", "sweep", "--service-role", &role];
     let template = text(check(&mut as_ada(account.knot(&template)), 0, &[]));
     assert!(template.contains("AWS::Batch::JobQueue"), "{template}");
-    account.recorder.override_answers(|request| match request.operation().as_str() {
-        "iam SimulatePrincipalPolicy" => Some(AnswerOverride::Answer(200, denied(request))),
-        "batch POST /v1/describejobqueues" => Some(AnswerOverride::Answer(200, queues(50))),
-        "servicequotas ListServiceQuotas" => Some(AnswerOverride::Answer(200, quotas(50))),
+    account.recorder.override_responses(|request| match request.operation().as_str() {
+        "iam SimulatePrincipalPolicy" => Some(ResponseOverride::Respond(200, denied(request))),
+        "batch POST /v1/describejobqueues" => Some(ResponseOverride::Respond(200, queues(50))),
+        "servicequotas ListServiceQuotas" => Some(ResponseOverride::Respond(200, quotas(50))),
         _ => None,
     });
     refused(
@@ -126,9 +126,9 @@ fn settings_rejected_by_aws_create_nothing() {
     );
 
     let limit_queues = |limit: u32| {
-        account.recorder.override_answers(move |request| match request.operation().as_str() {
-            "batch POST /v1/describejobqueues" => Some(AnswerOverride::Answer(200, queues(50))),
-            "servicequotas ListServiceQuotas" => Some(AnswerOverride::Answer(200, quotas(limit))),
+        account.recorder.override_responses(move |request| match request.operation().as_str() {
+            "batch POST /v1/describejobqueues" => Some(ResponseOverride::Respond(200, queues(50))),
+            "servicequotas ListServiceQuotas" => Some(ResponseOverride::Respond(200, quotas(limit))),
             _ => None,
         });
     };
@@ -185,15 +185,15 @@ fn network_over_quota_creates_nothing() {
     more(4, 0, 0);
     refused(&["VPC quota exceeded: 5 of 5 in use in eu-west-1", "(vpc, L-F678F1CE), or use an existing VPC: --vpc"]);
     account.check_empty(&[]);
-    account.recorder.override_answers(|request| {
+    account.recorder.override_responses(|request| {
         let quota = serde_json::json!({"Quota": {"Value": 6.0}}).to_string();
-        (request.operation() == "servicequotas GetServiceQuota").then_some(AnswerOverride::Answer(200, quota))
+        (request.operation() == "servicequotas GetServiceQuota").then_some(ResponseOverride::Respond(200, quota))
     });
     check(&mut account.knot(&[&create[..], &["--dry-run"]].concat()), 0, &[]);
     println!("{}", account.recorder.validate());
 }
 
-/// Returns an answer of IAM that allows none of the requested actions.
+/// Returns a response from IAM that allows none of the requested actions.
 fn denied(request: &RecordedRequest) -> String {
     let form = request.body.as_deref().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     let actions =
@@ -245,5 +245,5 @@ fn refusal_has_cause_and_hint() {
     check(&mut without_login, 7, &["hint: log in to AWS"]);
     let mut without_region = account.knot(&["list"]);
     without_region.env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
-    check(&mut without_region, 2, &["error: cannot find the region of AWS", "cargo knot configure --region"]);
+    check(&mut without_region, 2, &["error: no AWS region is set", "cargo knot configure --region"]);
 }

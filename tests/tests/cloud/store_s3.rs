@@ -9,7 +9,7 @@ use aws_credential_types::provider::future;
 use aws_sdk_s3::config::{Credentials, ProvideCredentials};
 use bytes::Bytes;
 use cloudknot_runtime::store::{Store, StoreError, StoreErrorKind};
-use cloudknot_tests::s3_server::Fault::{AnswerLost, Refused, Truncated};
+use cloudknot_tests::s3_server::Fault::{Refused, ResponseLost, Truncated};
 use cloudknot_tests::s3_server::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY, store_at};
 use cloudknot_tests::store_suite::{self, assert_error};
 
@@ -78,22 +78,22 @@ async fn persistent_fault_is_an_error() {
     );
 }
 
-/// A write whose answer was lost is repeated; a create then finds the object that it wrote.
+/// A write whose response was lost is repeated; a create then finds the object that it wrote.
 #[tokio::test]
-async fn lost_answers_are_retried() {
+async fn lost_responses_are_retried() {
     let server = S3Server::start().await;
     let store = server.store("").await;
-    server.inject([AnswerLost]);
+    server.inject([ResponseLost]);
     store.put("put", "x".into()).await.expect("put");
-    server.inject([AnswerLost]);
+    server.inject([ResponseLost]);
     assert!(!store.create("create", "y".into()).await.expect("create"));
     assert_eq!(store.get("create").await.expect("get"), Some("y".into()));
-    server.inject([AnswerLost]);
+    server.inject([ResponseLost]);
     store.delete(&["put".to_owned()]).await.expect("delete");
 }
 
 #[tokio::test]
-async fn lost_answers_of_a_multipart_upload_are_retried() {
+async fn lost_responses_of_a_multipart_upload_are_retried() {
     let server = S3Server::start().await;
     let store = server.store("").await;
     let whole = Bytes::from(vec![7; 9 * 1024 * 1024]);
@@ -103,8 +103,8 @@ async fn lost_answers_of_a_multipart_upload_are_retried() {
     while server.take_requests().iter().filter(|request| request.contains("partNumber=1")).count() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    server.inject([AnswerLost, AnswerLost]);
-    // s3s-fs denies access to an upload that no longer exists, where S3 answers NoSuchUpload, so the part's answer has
+    server.inject([ResponseLost, ResponseLost]);
+    // s3s-fs denies access to an upload that no longer exists, where S3 returns NoSuchUpload, so the part's response has
     // to be lost twice.
     writer.finish().await.expect("finish");
     assert_eq!(store.get("big").await.expect("get"), Some(whole));

@@ -1,6 +1,6 @@
 //! Walkthrough of a user on AWS: `cargo new`, a function, `cargo run` on this machine, `cargo knot deploy`, and
 //! `cargo run` again. The image is pushed to a real registry and its containers run in a real engine; moto simulates
-//! the rest of AWS.
+//! the other AWS services.
 
 use std::process::{Command, Output};
 

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// Packages that the Dockerfile of `oscillator_levels` installs.
 const PACKAGES: &[&str] = &["libopenblas0-pthread"];
 
-/// Engine, and a folder for runs.
+/// Engine, and a run folder.
 struct OnDocker {
     docker: Arc<Docker>,
     home: TempDir,

@@ -79,7 +79,7 @@ async fn only_missing_blobs_are_sent() {
 }
 
 #[tokio::test]
-async fn private_authority_must_be_configured() {
+async fn private_ca_must_be_configured() {
     let Some(address) = own_address() else {
         return skipped("a registry over TLS", "this machine has only a loopback address");
     };
@@ -157,7 +157,7 @@ async fn docker_runs_the_pushed_image_without_privileges() {
     assert_eq!(line(&stdout, "root writable"), "false");
     assert_eq!(line(&stdout, "tmp writable"), "false");
     assert_eq!(line(&stdout, "arguments"), r#"["an argument"]"#);
-    assert!(line(&stdout, "authorities").parse::<u32>().unwrap() > 100);
+    assert!(line(&stdout, "certificates").parse::<u32>().unwrap() > 100);
 
     let stdout = run_with(&[]);
     assert_eq!(line(&stdout, "tmp writable"), "true");
@@ -307,7 +307,7 @@ async fn retries_end_when_every_connection_is_lost() {
 async fn busy_registry_is_retried() {
     let Some(registry) = Registry::start() else { return };
     let check = async |to: &'static str, status: &'static str, reason: &str| {
-        let proxy = Proxy::before(registry.host(), Fault::Answer { to, status, times: 2 });
+        let proxy = Proxy::before(registry.host(), Fault::Respond { to, status, times: 2 });
         let (repository, events) = repository(&proxy.host());
         // A different worker each time, so that there is something to send.
         let version = format!("{to}{status}");
@@ -329,7 +329,7 @@ async fn busy_registry_is_retried() {
 #[tokio::test]
 async fn retries_end_when_the_registry_stays_busy() {
     let Some(registry) = Registry::start() else { return };
-    let fault = Fault::Answer { to: "POST ", status: "503 Service Unavailable", times: 100 };
+    let fault = Fault::Respond { to: "POST ", status: "503 Service Unavailable", times: 100 };
     let proxy = Proxy::before(registry.host(), fault);
     let (repository, _) = repository(&proxy.host());
     let error = repository.attempts(2).push(&image(), &["one"]).await.unwrap_err();
@@ -341,7 +341,7 @@ async fn retries_end_when_the_registry_stays_busy() {
 #[tokio::test]
 async fn refusal_is_not_retried() {
     let Some(registry) = Registry::start() else { return };
-    let proxy = Proxy::before(registry.host(), Fault::Answer { to: "POST ", status: "403 Forbidden", times: 100 });
+    let proxy = Proxy::before(registry.host(), Fault::Respond { to: "POST ", status: "403 Forbidden", times: 100 });
     let (repository, _) = repository(&proxy.host());
     let error = repository.push(&image(), &["one"]).await.unwrap_err();
     assert_eq!(error.kind(), RegistryErrorKind::NotPermitted);
@@ -363,7 +363,7 @@ async fn pushed_image_can_be_deleted() {
     assert_eq!(manifests(), before + 2);
 
     let proxy =
-        Proxy::before(registry.host(), Fault::Answer { to: "DELETE ", status: "405 Method Not Allowed", times: 1 });
+        Proxy::before(registry.host(), Fault::Respond { to: "DELETE ", status: "405 Method Not Allowed", times: 1 });
     let (repository, _) = self::repository(&proxy.host());
     assert_eq!(repository.delete(image.digest()).await.unwrap(), Deleted::NotAllowed);
 }

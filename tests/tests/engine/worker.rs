@@ -69,12 +69,12 @@ fn image(name: &str) -> DockerImageBuilder {
 }
 
 /// Image that the engine has until this value is dropped.
-struct Loaded {
+struct LoadedImage {
     name: String,
     docker: Arc<Docker>,
 }
 
-impl Loaded {
+impl LoadedImage {
     async fn new(docker: &Arc<Docker>, image: DockerImageBuilder) -> Self {
         let image = image.build().await.expect("the image can be assembled");
         let tar = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -84,7 +84,7 @@ impl Loaded {
     }
 }
 
-impl Drop for Loaded {
+impl Drop for LoadedImage {
     fn drop(&mut self) {
         // No container uses the image any more.
         let _ = self.docker.command().args(["image", "rm", "--force", &self.name]).output();
@@ -108,7 +108,7 @@ fn s3_worker_compiles_without_warnings() {
 #[tokio::test(flavor = "multi_thread")]
 async fn folder_store_without_network_or_privileges() {
     let Some(docker) = Docker::get() else { return };
-    let image = Loaded::new(&docker, image("folder")).await;
+    let image = LoadedImage::new(&docker, image("folder")).await;
     let folder = tempfile::tempdir().expect("a temporary folder can be created");
     let store = DirStore::new(folder.path());
     let recorded = recorded(&store, StoreAt::Folder("/runs".into()), &doubles()).await;
@@ -133,7 +133,7 @@ fn make_accessible(folder: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_store_uses_one_get_and_one_put() {
     let Some(docker) = Docker::get() else { return };
-    let image = Loaded::new(&docker, image("s3")).await;
+    let image = LoadedImage::new(&docker, image("s3")).await;
     let server = S3Server::start().await;
     let url = format!("http://{}", server.address());
     let mut two_sizes = doubles();
@@ -171,7 +171,7 @@ fn serve_task_role() -> (String, JoinHandle<String>) {
         });
         let keys = keys.to_string();
         let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", keys.len());
-        write!(client, "{head}connection: close\r\n\r\n{keys}").expect("the worker reads the answer");
+        write!(client, "{head}connection: close\r\n\r\n{keys}").expect("the worker reads the response");
         String::from_utf8(request).expect("a request is UTF-8")
     };
     (url, std::thread::spawn(serve))
@@ -180,7 +180,7 @@ fn serve_task_role() -> (String, JoinHandle<String>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_store_with_task_role_credentials() {
     let Some(docker) = Docker::get() else { return };
-    let image = Loaded::new(&docker, image("role")).await;
+    let image = LoadedImage::new(&docker, image("role")).await;
     let server = S3Server::start().await;
     let url = format!("http://{}", server.address());
     let store = server.store("role").await;
@@ -202,7 +202,7 @@ async fn s3_store_with_task_role_credentials() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_over_tls_requires_the_authority_in_the_image() {
+async fn s3_over_tls_requires_the_ca_in_the_image() {
     let (Some(docker), Some(authority)) = (Docker::get(), Authority::new(Ipv4Addr::LOCALHOST.into())) else { return };
     let server = S3Server::start_tls(&authority).await;
     let url = format!("https://{}", server.address());
@@ -211,7 +211,7 @@ async fn s3_over_tls_requires_the_authority_in_the_image() {
     let at = StoreAt::S3 { bucket: BUCKET.into(), prefix: String::new() };
     let recorded = recorded(&store, at, &doubles()).await;
 
-    let without = Loaded::new(&docker, image("tls-without")).await;
+    let without = LoadedImage::new(&docker, image("tls-without")).await;
     let refused = container_on(&docker, &url, &recorded, &without.name);
     let stderr = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(exit::INFRASTRUCTURE), "{stderr}");
@@ -223,7 +223,7 @@ async fn s3_over_tls_requires_the_authority_in_the_image() {
 
     assert_eq!(server.connections(), 1, "permanent errors are not retried");
 
-    let with = Loaded::new(&docker, image("tls-with").ca_bundle(authority.ca())).await;
+    let with = LoadedImage::new(&docker, image("tls-with").ca_bundle(authority.ca())).await;
     check_done(&container_on(&docker, &url, &recorded, &with.name));
     assert_eq!(recorded.values::<u64>(&store).await, doubled());
 }
@@ -231,7 +231,7 @@ async fn s3_over_tls_requires_the_authority_in_the_image() {
 #[tokio::test(flavor = "multi_thread")]
 async fn worker_of_other_types_has_a_hint() {
     let Some(docker) = Docker::get() else { return };
-    let image = Loaded::new(&docker, image("types")).await;
+    let image = LoadedImage::new(&docker, image("types")).await;
     let folder = tempfile::tempdir().expect("a temporary folder can be created");
     let store = DirStore::new(folder.path());
     let mut recorded = recorded(&store, StoreAt::Folder("/runs".into()), &doubles()).await;

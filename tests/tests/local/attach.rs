@@ -23,13 +23,13 @@ fn check_error(facts: &[Fact], kind: &str, words: &[&str]) {
 }
 
 /// Finished run of twelve items in parts of four, which has written the executed items to a file.
-struct Stored {
+struct StoredRun {
     trial: Trial,
     ran: PathBuf,
     run: String,
 }
 
-impl Stored {
+impl StoredRun {
     fn new() -> Self {
         let trial = trial();
         let ran = trial.file("ran");
@@ -98,7 +98,7 @@ fn numbers(items: std::ops::Range<usize>) -> std::collections::BTreeMap<usize, u
 
 #[test]
 fn finished_run_is_read_without_running() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     assert_eq!(values(&stored.attach()), numbers(0..12));
     assert_eq!(counted(&stored.ran).len(), 12);
 }
@@ -113,14 +113,14 @@ fn unknown_run_is_not_found() {
 
 #[test]
 fn run_of_another_function_is_refused() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     let facts = stored.trial.facts(&["attach-other", &stored.run]);
     check_error(&facts, "Types", &["the run belongs to `cloudknot-tests:trial::work`", "trial::other", "hint"]);
 }
 
 #[test]
 fn changed_types_are_shown() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     stored.edit_manifest("fingerprint", 1.into());
     stored.edit("manifest.json", |bytes| {
         let text = String::from_utf8(std::mem::take(bytes)).unwrap();
@@ -133,7 +133,7 @@ fn changed_types_are_shown() {
 
 #[test]
 fn manifest_of_another_version_is_refused() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     // Another version may lack the fields of this version.
     stored.edit("manifest.json", |bytes| *bytes = br#"{"version": 7, "items": "many"}"#.to_vec());
     check_error(&stored.attach(), "Store", &["manifest.json", "version 7", "reads version 1", "hint"]);
@@ -141,9 +141,9 @@ fn manifest_of_another_version_is_refused() {
 
 #[test]
 fn damaged_manifests_are_refused() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     for (name, value) in [("chunk", 0), ("parallel", 0), ("version", 0)] {
-        let stored = Stored::new();
+        let stored = StoredRun::new();
         stored.edit_manifest(name, value.into());
         check_error(&stored.attach(), "Store", &["cannot read", "manifest.json", "hint"]);
     }
@@ -159,7 +159,7 @@ fn damaged_manifests_are_refused() {
 
 #[test]
 fn damaged_value_fails_only_its_item() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     // Four frames, each with 32 bytes and a number of one byte: this is the number of item 5.
     stored.edit_part(|bytes| bytes[33 + 32] ^= 1);
     stored.check_damage(&[5], "checksum");
@@ -167,28 +167,28 @@ fn damaged_value_fails_only_its_item() {
 
 #[test]
 fn truncated_part_fails_missing_items() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     stored.edit_part(|bytes| bytes.truncate(2 * 33 + 10));
     stored.check_damage(&[6, 7], "10 bytes remain");
 }
 
 #[test]
 fn part_truncated_within_a_value_fails_that_item() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     stored.edit_part(|bytes| bytes.truncate(4 * 33 - 1));
     stored.check_damage(&[7], "truncated");
 }
 
 #[test]
 fn empty_part_fails_its_items() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     stored.edit_part(Vec::clear);
     stored.check_damage(&[4, 5, 6, 7], "0 bytes remain");
 }
 
 #[test]
 fn zeroed_part_fails_its_items() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     // A loss of power may leave this behind.
     stored.edit_part(|bytes| bytes.fill(0));
     stored.check_damage(&[4, 5, 6, 7], "not written by cloudknot");
@@ -196,7 +196,7 @@ fn zeroed_part_fails_its_items() {
 
 #[test]
 fn removed_part_is_recomputed() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     std::fs::remove_file(stored.part()).unwrap();
     assert_eq!(values(&stored.attach()), numbers(0..12));
     assert_eq!(counted(&stored.ran)[12..], [4, 5, 6, 7]);
@@ -204,7 +204,7 @@ fn removed_part_is_recomputed() {
 
 #[test]
 fn unknown_files_are_ignored() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     let results = stored.trial.run(&stored.run).join("results");
     for name in ["notes.txt", "000000000000-000000000099", "7-5", "000000000003"] {
         std::fs::write(results.join(name), "not a part").unwrap();
@@ -214,7 +214,7 @@ fn unknown_files_are_ignored() {
 
 #[test]
 fn missing_inputs_fail_only_items_without_value() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     std::fs::remove_file(stored.trial.run(&stored.run).join("inputs")).unwrap();
     assert_eq!(values(&stored.attach()), numbers(0..12));
     std::fs::remove_file(stored.part()).unwrap();
@@ -230,7 +230,7 @@ fn missing_inputs_fail_only_items_without_value() {
 
 #[test]
 fn damaged_input_fails_only_its_item() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     stored.edit("inputs", |bytes| {
         // All inputs of this run are equally long.
         let input = bytes.len() / 12;
@@ -275,7 +275,7 @@ fn removed_part_of_a_retried_run_is_recomputed() {
 
 #[test]
 fn cancelling_a_finished_run_changes_nothing() {
-    let stored = Stored::new();
+    let stored = StoredRun::new();
     stored.trial.facts(&["cancel", &stored.run]);
     std::fs::remove_file(stored.part()).unwrap();
     assert_eq!(values(&stored.attach()), numbers(0..12));

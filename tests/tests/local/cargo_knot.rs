@@ -111,7 +111,7 @@ fn deploy(folder: &Path, arguments: &[&str]) -> Command {
     for name in ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
         deploy.env_remove(name);
     }
-    // A request to AWS would receive no answer.
+    // A request to AWS would receive no response.
     deploy.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_EC2_METADATA_DISABLED", "true");
     for name in ["CLOUDKNOT_CONFIG", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
         deploy.env(name, folder.join("none.toml"));
@@ -138,7 +138,7 @@ fn early_refusals_compile_nothing() {
     );
     check(&["-p", "cloudy"], 2, &["hint: deploy with `--features cloud`, and run the program with it, too"]);
     check(&["-p", "renamed"], 2, &["`cargo add -p renamed cloudknot --rename ck --features aws`"]);
-    let no_region = ["error: cannot find the region of AWS"];
+    let no_region = ["error: no AWS region is set"];
     check(&["-p", "with"], 2, &no_region);
     check(&["-p", "cloudy", "--features", "heaven"], 2, &no_region);
     check(&["-p", "cloudy", "--add-feature"], 2, &["selecting the feature `cloud` of the package", no_region[0]]);
@@ -211,7 +211,7 @@ fn terminal_user_is_asked_to_add_the_feature() {
     assert_eq!(std::fs::read_to_string(folder.join("plain/Cargo.toml")).unwrap(), PLAIN);
     terminal.tmux(&["send-keys", "Enter"]);
     terminal.wait_for("exited with 2");
-    assert!(terminal.screen().contains("error: cannot find the region of AWS"), "{}", terminal.screen());
+    assert!(terminal.screen().contains("error: no AWS region is set"), "{}", terminal.screen());
     let manifest = std::fs::read_to_string(folder.join("plain/Cargo.toml")).unwrap();
     assert!(manifest.contains("features = [\"aws\"]"), "{manifest}");
 }

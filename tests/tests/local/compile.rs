@@ -276,7 +276,7 @@ fn invalid_settings_are_refused() {
     let kind = CompileErrorKind::Settings;
     for (name, settings, expected) in [
         ("unknown", "targt-cpu = \"haswell\"", ["unknown field `targt-cpu`", "`target-cpu`, `opt-level`, `lto`"]),
-        ("native", "target-cpu = \"native\"", ["other machines than this one", "\"x86-64-v3\"; correct it, in `"]),
+        ("native", "target-cpu = \"native\"", ["other machines than this one", "\"x86-64-v3\"; correct it in `"]),
         ("level", "opt-level = 4", ["invalid `opt-level`: must be", "[package.metadata.cloudknot] of `lone`"]),
         ("letter", "opt-level = \"q\"", ["`opt-level` must be", "\"z\""]),
         ("allocator", "allocator = \"best\"", ["unknown variant `best`", "`mimalloc`"]),

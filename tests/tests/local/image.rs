@@ -12,7 +12,7 @@ use cloudknot_tests::skip::skipped;
 use cloudknot_tests::worker::worker;
 use serde_json::Value;
 
-const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
+const CA_CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 
 fn options() -> ImageOptions {
     ImageOptions::new("probe", "1.2.3").functions(["probe::b", "probe::a"])
@@ -72,13 +72,13 @@ fn layer_files_have_fixed_metadata() {
         let path = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
         files.push((path, header.mode().unwrap(), entry.size()));
     }
-    let authorities = files[3].2;
-    assert!(authorities > 100_000, "{authorities}");
+    let ca_certificates = files[3].2;
+    assert!(ca_certificates > 100_000, "{ca_certificates}");
     let expected: [(&str, u32, u64); 6] = [
         ("etc/", 0o755, 0),
         ("etc/ssl/", 0o755, 0),
         ("etc/ssl/certs/", 0o755, 0),
-        (AUTHORITIES, 0o644, authorities),
+        (CA_CERTIFICATES, 0o644, ca_certificates),
         ("tmp/", 0o1777, 0),
         ("worker", 0o755, worker().len() as u64),
     ];
@@ -143,7 +143,7 @@ fn files_other_than_workers_are_refused() {
     check(riscv, "not an executable for x86_64 or aarch64");
 }
 
-/// Returns a certificate of an authority of the tests, and its key.
+/// Creates a CA certificate and its key.
 fn private_authority() -> Option<(String, String)> {
     if !has("openssl") {
         skipped("tests that need openssl", "openssl is not installed");
@@ -158,17 +158,17 @@ fn private_authority() -> Option<(String, String)> {
 }
 
 #[test]
-fn own_authorities_are_appended_without_keys() {
+fn user_ca_certificates_are_appended_without_keys() {
     let Some((certificate, key)) = private_authority() else { return };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("with spaces.pem");
     fs::write(&path, format!("our own\n{key}{certificate}")).unwrap();
     let with_bundle = Image::assemble(worker(), &options().ca_bundle(&path)).unwrap();
-    assert_eq!(file(&with_bundle, AUTHORITIES), format!("{}{certificate}", file(&image(), AUTHORITIES)));
+    assert_eq!(file(&with_bundle, CA_CERTIFICATES), format!("{}{certificate}", file(&image(), CA_CERTIFICATES)));
 }
 
 #[test]
-fn unusable_authorities_are_refused() {
+fn unusable_ca_bundles_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
     let check = |cause: &str| {

@@ -1,11 +1,11 @@
 //! Tests that a failure affects only its item and has a clear reason, whatever the function does to its process.
 
 use cloudknot_tests::trial;
-use cloudknot_tests::trial::{Behavior, Failed, Spec, Trial, failures, values};
+use cloudknot_tests::trial::{Behavior, ItemFailure, Spec, Trial, failures, values};
 
 /// Runs the input between others, all in one process, and returns its failure. Fails unless the others have values.
 #[track_caller]
-fn fails(trial: &Trial, input: Behavior, spec: Spec) -> Failed {
+fn fails(trial: &Trial, input: Behavior, spec: Spec) -> ItemFailure {
     let inputs = vec![Behavior::Double(1), input, Behavior::Double(2), Behavior::Double(3)];
     let facts = trial.map(&Spec { inputs, parallel: Some(1), ..spec });
     assert_eq!(values(&facts), [(0, 2), (2, 4), (3, 6)].into());
@@ -16,7 +16,7 @@ fn fails(trial: &Trial, input: Behavior, spec: Spec) -> Failed {
 }
 
 #[track_caller]
-fn check(trial: &Trial, input: Behavior, kind: &str, message: &str) -> Failed {
+fn check(trial: &Trial, input: Behavior, kind: &str, message: &str) -> ItemFailure {
     let failed = fails(trial, input, Spec::default());
     assert_eq!(failed.kind, kind, "{failed:?}");
     assert!(failed.message.contains(message), "{failed:?}");

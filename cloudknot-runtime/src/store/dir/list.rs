@@ -11,17 +11,17 @@ use crate::store::{Object, Result, key};
 impl Folder {
     pub(super) fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Object>> {
         key::check_prefix(prefix)?;
-        let wanted = Wanted { prefix, after: after.unwrap_or("") };
+        let filter = ListFilter { prefix, after: after.unwrap_or("") };
         let mut objects = Vec::new();
         // A prefix may end within a name: only the part before its last slash is a folder.
         let top = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
-        self.walk(top, &wanted, &mut objects).map_err(|error| self.failed("list", prefix, error))?;
+        self.walk(top, &filter, &mut objects).map_err(|error| self.failed("list", prefix, error))?;
         // A walk does not return keys in order: `a-b` comes before `a/b`.
         objects.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         Ok(objects)
     }
 
-    fn walk(&self, folder: &str, wanted: &Wanted<'_>, objects: &mut Vec<Object>) -> io::Result<()> {
+    fn walk(&self, folder: &str, filter: &ListFilter<'_>, objects: &mut Vec<Object>) -> io::Result<()> {
         let Some(entries) = ignore_not_found(fs::read_dir(self.path(folder)))? else { return Ok(()) };
         for entry in entries {
             let entry = entry?;
@@ -31,10 +31,10 @@ impl Folder {
             let key = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
             let Some(kind) = ignore_not_found(entry.file_type())? else { continue };
             if kind.is_dir() {
-                if wanted.folder(&key) {
-                    self.walk(&key, wanted, objects)?;
+                if filter.folder(&key) {
+                    self.walk(&key, filter, objects)?;
                 }
-            } else if wanted.object(&key) {
+            } else if filter.object(&key) {
                 objects.extend(object(&entry, key)?);
             }
         }
@@ -42,17 +42,18 @@ impl Folder {
     }
 }
 
-struct Wanted<'a> {
+/// The prefix of the listed keys, and the key after which the listing starts.
+struct ListFilter<'a> {
     prefix: &'a str,
     after: &'a str,
 }
 
-impl Wanted<'_> {
+impl ListFilter<'_> {
     fn object(&self, key: &str) -> bool {
         key.starts_with(self.prefix) && key > self.after
     }
 
-    /// Returns `true` if a wanted object can be in this folder.
+    /// Returns `true` if an object that passes the filter can be in this folder.
     fn folder(&self, folder: &str) -> bool {
         let folder = format!("{folder}/");
         let below_prefix = folder.starts_with(self.prefix) || self.prefix.starts_with(&folder);

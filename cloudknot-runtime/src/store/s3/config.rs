@@ -95,7 +95,7 @@ pub fn retries() -> RetryConfig {
 }
 
 /// Returns `true` if the user has set an endpoint other than AWS.
-pub(super) fn own_endpoint(config: &SdkConfig) -> bool {
+pub(super) fn has_custom_endpoint(config: &SdkConfig) -> bool {
     config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some()
 }
 
@@ -164,9 +164,9 @@ impl ClassifyRetry for FirstContact {
 
 /// Retry classifier that forbids a retry if the server's certificate is rejected, since it would be rejected again.
 #[derive(Debug)]
-pub(super) struct Untrusted;
+pub(super) struct UntrustedCertificate;
 
-impl ClassifyRetry for Untrusted {
+impl ClassifyRetry for UntrustedCertificate {
     fn classify_retry(&self, request: &InterceptorContext) -> RetryAction {
         let error = request.output_or_error().and_then(|result| result.err()?.as_connector_error());
         match error {

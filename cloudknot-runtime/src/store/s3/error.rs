@@ -1,4 +1,4 @@
-//! Errors of S3, mapped to kinds and to hints for the user.
+//! S3 errors, mapped to kinds and to hints for the user.
 
 use std::error::Error as StdError;
 use std::fmt;

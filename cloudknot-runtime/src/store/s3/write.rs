@@ -13,7 +13,7 @@ use crate::store::{BoxFuture, Result, Writer, key};
 
 /// Size of the first parts in bytes. S3 accepts no part below 5 MiB except the last.
 const FIRST_PART_SIZE: usize = 8 * 1024 * 1024;
-/// Number of parts after which their size doubles: 10,000 parts, the maximum of S3, then hold 8 TiB.
+/// Number of parts after which their size doubles: 10,000 parts, S3's maximum, then hold 8 TiB.
 const DOUBLE_AFTER: usize = 1_000;
 /// Maximum number of parts that are uploaded at once. Each of them is in memory.
 const MAX_CONCURRENT_PARTS: usize = 3;
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn part_sizes_fit_the_limits_of_s3() {
+    fn part_sizes_fit_the_s3_limits() {
         const TIB: usize = 1 << 40;
         const GIB: usize = 1 << 30;
         assert_eq!(part_size(0), FIRST_PART_SIZE);

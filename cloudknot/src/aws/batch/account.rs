@@ -1,4 +1,4 @@
-//! The resources of AWS Batch in an account, for deploy and clobber: queues and the kind of their compute environments, job
+//! The AWS Batch resources of an account, for deploy and clobber: queues and the kind of their compute environments, job
 //! definitions, and the jobs that use them.
 
 use aws_sdk_batch as batch;
@@ -36,7 +36,7 @@ impl Definition {
     fn of(definition: JobDefinition) -> Option<Self> {
         let arn = definition.job_definition_arn?;
         let knot = definition.tags.and_then(|mut tags| tags.remove(super::KNOT_TAG));
-        // Our definitions have one container. Definitions of others may use our images too, and may have several containers.
+        // cloudknot's definitions have one container. Other definitions may use the same images, and may have several.
         let mut images = images_of(definition.container_properties, definition.ecs_properties);
         let nodes = definition.node_properties.and_then(|nodes| nodes.node_range_properties).unwrap_or_default();
         images.extend(nodes.into_iter().flat_map(|node| images_of(node.container, node.ecs_properties)));
@@ -55,8 +55,8 @@ impl Batch {
     /// Returns the queue with this ARN or name, which must be enabled.
     pub(crate) async fn queue(&self, name: &str) -> Result<Queue> {
         let response = self.client.describe_job_queues().job_queues(name).send().await;
-        let answer = response.map_err(|error| self.aws.failed(&format!("find the queue `{name}`"), error))?;
-        let Some(queue) = answer.job_queues.unwrap_or_default().into_iter().next() else {
+        let response = response.map_err(|error| self.aws.failed(&format!("find the queue `{name}`"), error))?;
+        let Some(queue) = response.job_queues.unwrap_or_default().into_iter().next() else {
             let message = format!("cannot find the queue `{name}` in {}", self.aws.region);
             return Err(Error::new(ErrorKind::NotFound, message)
                 .with_hint("set the ARN of a queue in this region; without one, the Knot creates its own"));
@@ -74,9 +74,9 @@ impl Batch {
         let first = queue.compute_environment_order().iter().find_map(|order| order.compute_environment());
         let Some(first) = first else { return Ok(Compute::Ec2) };
         let response = self.client.describe_compute_environments().compute_environments(first).send().await;
-        let answer =
+        let response =
             response.map_err(|error| self.aws.failed(&format!("describe the compute environment `{first}`"), error))?;
-        let environments = answer.compute_environments.unwrap_or_default();
+        let environments = response.compute_environments.unwrap_or_default();
         // An unmanaged environment has no compute resources, and consists of instances.
         let kind =
             environments.first().and_then(|one| one.compute_resources()).and_then(|resources| resources.r#type());
@@ -93,12 +93,12 @@ impl Batch {
         let (mut environments, mut queues) = (0, 0);
         let mut pages = self.client.describe_compute_environments().into_paginator().send();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.aws.failed("count the compute environments of Batch", error))?;
+            let page = page.map_err(|error| self.aws.failed("count the compute environments", error))?;
             environments += page.compute_environments().len();
         }
         let mut pages = self.client.describe_job_queues().into_paginator().send();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.aws.failed("count the queues of Batch", error))?;
+            let page = page.map_err(|error| self.aws.failed("count the job queues", error))?;
             queues += page.job_queues().len();
         }
         Ok((environments, queues))
@@ -149,10 +149,10 @@ impl Batch {
         let mut images = Vec::new();
         for ids in ids.chunks(super::MAX_PER_REQUEST) {
             let response = self.client.describe_jobs().set_jobs(Some(ids.to_vec())).send().await;
-            let answer =
+            let response =
                 response.map_err(|error| self.aws.failed(&format!("describe the jobs in `{queue}`"), error))?;
             let image = |job: JobDetail| job.container.and_then(|container| container.image);
-            images.extend(answer.jobs.unwrap_or_default().into_iter().map(image));
+            images.extend(response.jobs.unwrap_or_default().into_iter().map(image));
         }
         // AWS Batch may not describe a job yet that has just been submitted.
         let all = images.len() == ids.len();

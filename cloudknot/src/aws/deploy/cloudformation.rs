@@ -1,4 +1,4 @@
-//! CloudFormation, and no other service of AWS: creates, updates, finds and deletes stacks by name.
+//! CloudFormation, and no other AWS service: creates, updates, finds and deletes stacks by name.
 //!
 //! [`Stacks::apply`] brings a stack to the desired state from any other state: it waits for an operation in progress,
 //! and first deletes or rolls back a stack that failed.
@@ -51,7 +51,7 @@ pub(crate) struct Stack {
 
 /// A deleted stack, as CloudFormation remembers it for 90 days.
 #[derive(Debug, Clone)]
-pub(crate) struct Deleted {
+pub(crate) struct DeletedStack {
     pub(crate) template: String,
     pub(crate) created: SystemTime,
 }
@@ -108,14 +108,14 @@ impl Stacks {
 
     /// Returns the stack with this name or ARN.
     pub(crate) async fn find(&self, name: &str) -> Result<Option<Stack>> {
-        let answer = match self.client.describe_stacks().stack_name(name).send().await {
-            Ok(answer) => answer,
+        let response = match self.client.describe_stacks().stack_name(name).send().await {
+            Ok(response) => response,
             Err(error) if code(&error) == Some("ValidationError") && message(&error).contains("does not exist") => {
                 return Ok(None);
             }
             Err(error) => return Err(self.aws.failed(&format!("find the stack `{name}`"), error)),
         };
-        let found = answer.stacks.unwrap_or_default().into_iter().next().map(Stack::of);
+        let found = response.stacks.unwrap_or_default().into_iter().next().map(Stack::of);
         Ok(found.filter(|stack| stack.status != StackStatus::DeleteComplete))
     }
 
@@ -149,13 +149,13 @@ impl Stacks {
     }
 
     async fn template_of(&self, name: &str, id: &str) -> Result<String> {
-        let answer = self.client.get_template().stack_name(id).send().await;
-        let answer = answer.map_err(|error| self.aws.failed(&format!("read the template of `{name}`"), error))?;
-        Ok(answer.template_body.unwrap_or_default())
+        let response = self.client.get_template().stack_name(id).send().await;
+        let response = response.map_err(|error| self.aws.failed(&format!("read the template of `{name}`"), error))?;
+        Ok(response.template_body.unwrap_or_default())
     }
 
     /// Returns the stack with this name that was deleted last.
-    pub(crate) async fn deleted(&self, name: &str) -> Result<Option<Deleted>> {
+    pub(crate) async fn deleted(&self, name: &str) -> Result<Option<DeletedStack>> {
         let request = self.client.list_stacks().stack_status_filter(StackStatus::DeleteComplete);
         let mut pages = request.into_paginator().send();
         let mut found = Vec::new();
@@ -166,7 +166,7 @@ impl Stacks {
             found.extend(named.filter_map(|one| Some((time(one.creation_time), one.stack_id?))));
         }
         let Some((created, id)) = found.into_iter().max() else { return Ok(None) };
-        Ok(Some(Deleted { template: self.template_of(name, &id).await?, created }))
+        Ok(Some(DeletedStack { template: self.template_of(name, &id).await?, created }))
     }
 
     /// Creates the desired stack, or updates the existing one, and waits until the operation has ended.
@@ -240,7 +240,7 @@ impl Stacks {
         let (body, url) = desired.template.parts();
         let request = self.client.create_stack().stack_name(desired.name).set_template_body(body).set_template_url(url);
         match request.capabilities(Capability::CapabilityIam).set_tags(desired.tags()).send().await {
-            Ok(answer) => Ok(Some(answer.stack_id.unwrap_or_else(|| desired.name.to_owned()))),
+            Ok(response) => Ok(Some(response.stack_id.unwrap_or_else(|| desired.name.to_owned()))),
             Err(error) if code(&error) == Some("AlreadyExistsException") => Ok(None),
             Err(error) => Err(self.aws.failed(&format!("create the stack `{}`", desired.name), error)),
         }
@@ -254,7 +254,7 @@ impl Stacks {
         match request.capabilities(Capability::CapabilityIam).set_tags(desired.tags()).send().await {
             Ok(_) => Ok(UpdateResponse::Requested),
             Err(error) if message(&error).contains("No updates are to be performed") => Ok(UpdateResponse::Unchanged),
-            // Another operation started a moment earlier; the message of CloudFormation then names the state.
+            // Another operation started a moment earlier; CloudFormation's message then names the state.
             Err(error) if message(&error).contains("_IN_PROGRESS state and can not be updated") => {
                 Ok(UpdateResponse::Busy)
             }
@@ -330,7 +330,7 @@ impl Stack {
         }
     }
 
-    /// Returns an output that each of our stacks of this kind has.
+    /// Returns an output that each of cloudknot's stacks of this kind has.
     ///
     /// # Errors
     /// Returns an error if this stack does not have it: it is of another kind, or incomplete.

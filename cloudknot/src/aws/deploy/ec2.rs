@@ -1,6 +1,6 @@
-//! EC2, and no other service of AWS: reads networks and machines, and creates the default VPC of a region.
+//! EC2, and no other AWS service: reads networks and machines, and creates the default VPC of a region.
 //!
-//! The SDK of EC2 takes five minutes to compile, so the few requests are written here and sent by `query.rs`.
+//! The EC2 SDK takes five minutes to compile, so the few requests are written here and sent by `query.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,21 +10,21 @@ use super::query::{self, Api, QueryRequest, items, text_at};
 use crate::aws::{Aws, code};
 use crate::error::{Error, ErrorKind, Result};
 
-/// API of EC2. Its version has not changed since 2016-11-15.
+/// The EC2 API. Its version has not changed since 2016-11-15.
 const EC2: Api = Api::new("EC2", "ec2", false, "2016-11-15");
 
-/// Maximum number of values in one filter, which is the limit of EC2.
+/// Maximum number of values in one filter, which is EC2's limit.
 const MAX_FILTER_VALUES: usize = 200;
-/// Maximum number of instance types on a page, which is the limit of EC2.
+/// Maximum number of instance types on a page, which is EC2's limit.
 const MAX_PAGE_SIZE: &str = "100";
 
 /// Names that AWS Batch gives to several instance families, and these families.
 ///
 /// `optimal` was C4, M4 and R4, or C5, M5 and R5 in regions without those; since November 2025 it is being moved to the
-/// families of `default_x86_64`. An account may have either, so both are listed here. (`instanceTypes` in `ComputeResource`
-/// and `ComputeResourceUpdate` of the API reference of AWS Batch; user guide of AWS Batch, "Optimal instance type
-/// configuration to receive automatic instance family updates". AWS Batch may add families: each name has at least the
-/// families that are listed here.)
+/// families of `default_x86_64`. An account may have either, so both are listed here. (`instanceTypes` in
+/// `ComputeResource` and `ComputeResourceUpdate` in the AWS Batch API reference; AWS Batch user guide, "Optimal
+/// instance type configuration to receive automatic instance family updates". AWS Batch may add families: each name has
+/// at least the families that are listed here.)
 const BUNDLES: [(&str, &[&str]); 3] = [
     ("optimal", &["c4", "m4", "r4", "c5", "m5", "r5", "m6i", "c6i", "r6i", "c7i"]),
     ("default_x86_64", &["m6i", "c6i", "r6i", "c7i"]),
@@ -93,9 +93,9 @@ impl Ec2 {
     /// Creates the default VPC, with a subnet in each zone. Returns the existing one if it was created in the meantime.
     pub(crate) async fn create_default_vpc(&self) -> Result<Vpc> {
         let action = "create the default VPC";
-        let answer = match EC2.send(&self.aws, &QueryRequest::new("CreateDefaultVpc")).await {
-            Ok(answer) => answer,
-            // Created by another user, or by an earlier request of this program whose answer was lost.
+        let response = match EC2.send(&self.aws, &QueryRequest::new("CreateDefaultVpc")).await {
+            Ok(response) => response,
+            // Created by another user, or by an earlier request of this program whose response was lost.
             Err(error) if code(&error) == Some("DefaultVpcAlreadyExists") => {
                 let missing = || EC2.unreadable(&self.aws, action, "the default VPC exists, but cannot be found");
                 return self.default_vpc().await?.ok_or_else(missing);
@@ -103,7 +103,7 @@ impl Ec2 {
             Err(error) => return Err(self.aws.failed(action, error)),
         };
         let vpc = |root: Node<'_, '_>| query::descendant(root, "vpc").and_then(Vpc::read);
-        EC2.parse(&self.aws, action, &answer, vpc)?
+        EC2.parse(&self.aws, action, &response, vpc)?
             .ok_or_else(|| EC2.unreadable(&self.aws, action, "the response contains no VPC"))
     }
 
@@ -129,8 +129,8 @@ impl Ec2 {
         Ok(vpcs.len())
     }
 
-    /// Returns the number of elastic addresses of Amazon that the account has in the region. Addresses that the account
-    /// brought to AWS do not count against the quota.
+    /// Returns the number of elastic addresses from Amazon's pool that the account has in the region. Addresses that
+    /// the account brought to AWS do not count against the quota.
     pub(crate) async fn count_addresses(&self) -> Result<usize> {
         let is_amazons = |item: Node<'_, '_>| Some(text_at(item, "publicIpv4Pool").is_none_or(|pool| pool == "amazon"));
         let request = QueryRequest::new("DescribeAddresses");
@@ -227,7 +227,7 @@ impl Ec2 {
         Ok(!self.list(&action, request, "keySet", &["InvalidKeyPair.NotFound"], key_name).await?.is_empty())
     }
 
-    /// Returns all items of a set, over all pages. If EC2 answers with one of the codes in `absent`, there are none.
+    /// Returns all items of a set, over all pages. If EC2 responds with one of the codes in `absent`, there are none.
     async fn list<T>(
         &self,
         action: &str,
@@ -290,7 +290,7 @@ impl Image {
 }
 
 /// Reads the name of a zone; `Some(None)` if the zone cannot be used.
-#[expect(clippy::option_option, reason = "the outer `None` is an unreadable answer, the inner one a zone to skip")]
+#[expect(clippy::option_option, reason = "the outer `None` is an unreadable response, the inner one a zone to skip")]
 fn zone(item: Node<'_, '_>) -> Option<Option<String>> {
     let name = text_at(item, "zoneName")?;
     let is_available = text_at(item, "zoneState")? == "available";
@@ -307,7 +307,7 @@ fn is_true(item: Node<'_, '_>, name: &str) -> bool {
     text_at(item, name) == Some("true")
 }
 
-/// Returns the patterns of EC2 that match a chosen type, family or other name.
+/// Returns the EC2 filter patterns that match a chosen type, family or other name.
 fn patterns(chosen: &str) -> Vec<String> {
     match bundle(chosen) {
         Some(families) => families.iter().map(|family| format!("{family}.*")).collect(),

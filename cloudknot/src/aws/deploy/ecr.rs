@@ -1,4 +1,4 @@
-//! The API of the Elastic Container Registry, and no other service of AWS: logins, repositories that others created, and the
+//! The API of the Elastic Container Registry, and no other AWS service: logins, repositories that others created, and the
 //! deletion of images. Images are transferred over the registry protocol.
 
 use std::time::SystemTime;
@@ -46,8 +46,8 @@ impl Ecr {
     /// Returns the login of the account's registry, which is valid for 12 hours.
     pub(crate) async fn login(&self) -> Result<Login> {
         let response = self.client.get_authorization_token().send().await;
-        let answer = response.map_err(|error| self.aws.failed("get a login for the registry of ECR", error))?;
-        let token = answer.authorization_data().first().and_then(|data| data.authorization_token());
+        let response = response.map_err(|error| self.aws.failed("get a login for the ECR registry", error))?;
+        let token = response.authorization_data().first().and_then(|data| data.authorization_token());
         let login = token
             .and_then(|token| STANDARD.decode(token).ok())
             .and_then(|bytes| String::from_utf8(bytes).ok())
@@ -58,7 +58,7 @@ impl Ecr {
     /// Returns the repository with this name.
     pub(crate) async fn repository(&self, name: &str) -> Result<Repository> {
         let response = self.client.describe_repositories().repository_names(name).send().await;
-        let answer = response.map_err(|error| {
+        let response = response.map_err(|error| {
             let absent = code(&error) == Some("RepositoryNotFoundException");
             let failed = self.aws.failed(&format!("find the repository `{name}`"), error);
             if absent {
@@ -69,7 +69,7 @@ impl Ecr {
                 failed
             }
         })?;
-        let found = answer.repositories.unwrap_or_default().into_iter().next();
+        let found = response.repositories.unwrap_or_default().into_iter().next();
         found
             .and_then(|found| Some(Repository { arn: found.repository_arn?, uri: found.repository_uri? }))
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("cannot find the repository `{name}`")))
@@ -99,7 +99,7 @@ impl Ecr {
         Self::refused(&action, response.map_err(|error| self.aws.failed(&action, error))?.failures)
     }
 
-    /// Returns an error if ECR refused to delete an image. ECR reports this in an answer with a status of success.
+    /// Returns an error if ECR refused to delete an image. ECR reports this in a response with a success status.
     fn refused(action: &str, failures: Option<Vec<ImageFailure>>) -> Result<()> {
         let mut failures = failures.unwrap_or_default().into_iter();
         match failures.find(|failure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound)) {

@@ -1,6 +1,6 @@
-//! IAM, and no other service of AWS: finds existing roles and policies by name, and simulates policies.
+//! IAM, and no other AWS service: finds existing roles and policies by name, and simulates policies.
 //!
-//! The SDK of IAM takes half a minute to compile, so the few requests are written here and sent by `query.rs`.
+//! The IAM SDK takes half a minute to compile, so the few requests are written here and sent by `query.rs`.
 
 use roxmltree::Node;
 
@@ -17,8 +17,8 @@ const IAM: Api = Api::new("IAM", "iam", true, "2010-05-08");
 /// `NotFound` if there is no such role.
 pub(crate) async fn role(aws: &Aws, name: &str) -> Result<String> {
     let action = format!("find the role `{name}`");
-    let answer = match IAM.send(aws, &QueryRequest::new("GetRole").with("RoleName", name)).await {
-        Ok(answer) => answer,
+    let response = match IAM.send(aws, &QueryRequest::new("GetRole").with("RoleName", name)).await {
+        Ok(response) => response,
         Err(error) if code(&error) == Some("NoSuchEntity") => {
             return Err(aws
                 .failed(&action, error)
@@ -28,7 +28,7 @@ pub(crate) async fn role(aws: &Aws, name: &str) -> Result<String> {
         Err(error) => return Err(aws.failed(&action, error)),
     };
     let arn = |root: Node<'_, '_>| text_at(root, "GetRoleResult/Role/Arn").map(str::to_owned);
-    IAM.parse(aws, &action, &answer, arn)?.ok_or_else(|| IAM.unreadable(aws, &action, "the role has no ARN"))
+    IAM.parse(aws, &action, &response, arn)?.ok_or_else(|| IAM.unreadable(aws, &action, "the role has no ARN"))
 }
 
 /// Returns the ARN of an instance profile of this role. Instance profiles of a Pars are skipped, because they are deleted
@@ -48,7 +48,7 @@ pub(crate) async fn policies(aws: &Aws, names_or_arns: &[String]) -> Result<Vec<
     }
     let request = QueryRequest::new("ListPolicies").with("MaxItems", "1000");
     let policy = |item: Node<'_, '_>| Some((text_at(item, "PolicyName")?.to_owned(), text_at(item, "Arn")?.to_owned()));
-    let all = pages(aws, "list the policies of IAM", &request, "Policies", policy).await?;
+    let all = pages(aws, "list the IAM policies", &request, "Policies", policy).await?;
     let arn = |policy: &String| {
         if policy.starts_with("arn:") {
             return Ok(policy.clone());
@@ -74,7 +74,7 @@ pub(super) fn simulation(actions: &[String], resources: &[String]) -> QueryReque
     QueryRequest::new("SimulatePrincipalPolicy").members("ActionNames", actions).members("ResourceArns", resources)
 }
 
-/// Decision of IAM on one action.
+/// IAM's decision on one action.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Evaluation {
     pub(crate) action: String,

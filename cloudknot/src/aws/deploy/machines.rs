@@ -7,7 +7,7 @@ use crate::aws::ec2::InstanceType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::sizes::{self, counted, whole};
 
-/// Memory that the ECS agent of AWS Batch's own machine image reserves for itself, in MiB (user guide of AWS Batch,
+/// Memory that the ECS agent of AWS Batch's own machine image reserves for itself, in MiB (AWS Batch user guide,
 /// "Compute resource memory management").
 const AGENT_RESERVED_MIB: u64 = 32;
 
@@ -25,7 +25,7 @@ pub(crate) struct Request<'a> {
 
 /// Resources that Fargate gives to a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Placed {
+pub(crate) struct FargateResources {
     pub(crate) vcpus: String,
     pub(crate) memory_mib: u64,
     /// `true` if Fargate gives more than the job requests.
@@ -80,7 +80,7 @@ pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType]) -> Result<Opti
 
 /// Estimates how much of an instance's memory jobs get, in MiB.
 ///
-/// Based on reported values: 7,953 of 8,192 on m4.large (user guide of AWS Batch), 7,820 of 8,192 on m6i.large, 31,672 of
+/// Based on reported values: 7,953 of 8,192 on m4.large (AWS Batch user guide), 7,820 of 8,192 on m6i.large, 31,672 of
 /// 32,768 on r5d.xlarge. Small machines lose the largest share; large ones about a fortieth.
 fn usable(memory_mib: u64) -> u64 {
     let kernel = (memory_mib / 40 + 200).min(memory_mib / 8);
@@ -126,15 +126,15 @@ fn placement_error(request: &Request<'_>, why: &str, setting: &str) -> Error {
 /// Sizes of the disk of a Fargate job that AWS accepts, in GiB.
 const EPHEMERAL_GIB: std::ops::RangeInclusive<u32> = 21..=200;
 
-/// Returns the smallest pair of vCPUs and memory of Fargate that is sufficient.
+/// Returns the smallest Fargate size that is sufficient: vCPUs and memory.
 ///
 /// # Errors
-/// Returns an error if no pair is, or the job requests something that Fargate does not have.
+/// Returns an error if no size is, or the job requests something that Fargate does not have.
 pub(crate) fn fargate_placement(
     request: &Request<'_>,
     shared_memory_mib: Option<u64>,
     ephemeral_gib: Option<u32>,
-) -> Result<Placed> {
+) -> Result<FargateResources> {
     let failed = |why: &str, hint: &str| {
         let message = format!("cannot place `{}` on Fargate: {why}", request.function);
         Err(Error::new(ErrorKind::Config, message).with_hint(hint))
@@ -154,7 +154,7 @@ pub(crate) fn fargate_placement(
     match sizes::fargate_size(vcpus, memory) {
         Ok((placed_vcpus, memory_mib)) => {
             let rounded = placed_vcpus > vcpus || memory_mib > memory;
-            Ok(Placed { vcpus: placed_vcpus.to_string(), memory_mib, rounded })
+            Ok(FargateResources { vcpus: placed_vcpus.to_string(), memory_mib, rounded })
         }
         Err(why) => failed(&why, "request less (`vcpus`, `memory`), or use `compute = \"ec2\"` or \"spot\""),
     }
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn fargate_rounds_up_to_the_next_pair() {
+    fn fargate_rounds_up_to_the_next_size() {
         let check = |vcpus, memory, expected: (&str, u64, bool)| {
             let placed = fargate_placement(&job(vcpus, memory, 0), None, None).unwrap();
             assert_eq!((&*placed.vcpus, placed.memory_mib, placed.rounded), expected, "{vcpus} and {memory}");

@@ -1,4 +1,4 @@
-//! The permissions of the caller: IAM simulates each statement of our own policies for the caller, without executing
+//! The permissions of the caller: IAM simulates each statement of cloudknot's policies for the caller, without executing
 //! anything.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,11 +10,11 @@ use super::iam::{self, Evaluation};
 use crate::aws::Aws;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Maximum number of questions in flight. IAM answers only a few of them per second.
+/// Maximum number of simulations in flight. IAM handles only a few of them per second.
 const MAX_CONCURRENT: usize = 4;
 /// Context key of the region. Policies of organizations often depend on it.
 const REGION: &str = "aws:RequestedRegion";
-/// Service-linked role of AWS Batch in an account, and the action that creates it, once.
+/// Service-linked role for AWS Batch in an account, and the action that creates it, once.
 const SERVICE_LINKED_ROLE: (&str, &str) = ("AWSServiceRoleForBatch", "iam:CreateServiceLinkedRole");
 
 /// The caller, as STS identifies it.
@@ -30,17 +30,17 @@ enum Principal {
 
 /// One statement of a policy, as a request to IAM to simulate it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Question {
+pub(crate) struct SimulationRequest {
     pub(crate) actions: Vec<String>,
     pub(crate) resources: Vec<String>,
     pub(crate) context: BTreeMap<String, String>,
 }
 
-/// Answer of IAM to one or more questions.
+/// Response from IAM to one or more requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct SimulationResult {
     pub(crate) denied: BTreeSet<String>,
-    /// Context keys that the policies require and the questions lacked, for denied actions.
+    /// Context keys that the policies require and the requests lacked, for denied actions.
     pub(crate) missing_context_keys: BTreeSet<String>,
 }
 
@@ -50,15 +50,15 @@ pub(crate) struct Answer {
 pub(crate) async fn check(aws: &Aws, verb: &str, required: &[&str], policy: impl FnOnce(&str) -> Value) -> Result<()> {
     let (account, caller) = aws.caller().await?;
     let Ok(source) = source(aws, &caller).await else { return Ok(()) };
-    let mut questions = questions(&policy(&account), &aws.region);
-    for question in &mut questions {
-        question.actions.retain(|action| required.contains(&action.as_str()));
+    let mut requests = simulation_requests(&policy(&account), &aws.region);
+    for request in &mut requests {
+        request.actions.retain(|action| required.contains(&action.as_str()));
     }
-    questions.retain(|question| !question.actions.is_empty());
+    requests.retain(|request| !request.actions.is_empty());
     // If the caller may not simulate policies, AWS itself denies what is not allowed, later.
-    let Ok(answers) = simulate_all(aws, &source, &questions.iter().collect()).await else { return Ok(()) };
-    let conclusive = answers.into_values().filter(|answer| answer.missing_context_keys.is_empty());
-    let denied: BTreeSet<String> = conclusive.flat_map(|answer| answer.denied).collect();
+    let Ok(results) = simulate_all(aws, &source, &requests.iter().collect()).await else { return Ok(()) };
+    let conclusive = results.into_values().filter(|result| result.missing_context_keys.is_empty());
+    let denied: BTreeSet<String> = conclusive.flat_map(|result| result.denied).collect();
     if denied.is_empty() {
         return Ok(());
     }
@@ -71,8 +71,8 @@ pub(crate) async fn check(aws: &Aws, verb: &str, required: &[&str], policy: impl
 
 /// The outcome of simulating policies.
 pub(crate) enum Simulation {
-    /// One answer for each policy.
-    Answers(Vec<Answer>),
+    /// One result for each policy.
+    Results(Vec<SimulationResult>),
     /// IAM cannot simulate policies for this principal, for this reason.
     Unsupported(&'static str),
 }
@@ -80,29 +80,30 @@ pub(crate) enum Simulation {
 /// Simulates each of these policies for this caller.
 ///
 /// # Errors
-/// Returns an error if IAM does not answer.
+/// Returns an error if IAM does not respond.
 pub(crate) async fn simulate(aws: &Aws, caller: &str, policies: &[Value]) -> Result<Simulation> {
     let source = match source(aws, caller).await {
         Ok(source) => source,
         Err(reason) => return Ok(Simulation::Unsupported(reason)),
     };
-    let mut questions_by_policy: Vec<_> = policies.iter().map(|policy| questions(policy, &aws.region)).collect();
+    let mut requests_by_policy: Vec<_> =
+        policies.iter().map(|policy| simulation_requests(policy, &aws.region)).collect();
     if role(aws, SERVICE_LINKED_ROLE.0).await.is_some() {
-        for questions in &mut questions_by_policy {
-            questions.retain(|question| question.actions != [SERVICE_LINKED_ROLE.1]);
+        for requests in &mut requests_by_policy {
+            requests.retain(|request| request.actions != [SERVICE_LINKED_ROLE.1]);
         }
     }
-    let all: BTreeSet<&Question> = questions_by_policy.iter().flatten().collect();
-    let answers = simulate_all(aws, &source, &all).await?;
-    let merge_answers = |questions: Vec<Question>| {
-        let mut answer = Answer::default();
-        for one in questions.iter().filter_map(|question| answers.get(question)) {
-            answer.denied.extend(one.denied.iter().cloned());
-            answer.missing_context_keys.extend(one.missing_context_keys.iter().cloned());
+    let all: BTreeSet<&SimulationRequest> = requests_by_policy.iter().flatten().collect();
+    let results = simulate_all(aws, &source, &all).await?;
+    let merge_results = |requests: Vec<SimulationRequest>| {
+        let mut result = SimulationResult::default();
+        for one in requests.iter().filter_map(|request| results.get(request)) {
+            result.denied.extend(one.denied.iter().cloned());
+            result.missing_context_keys.extend(one.missing_context_keys.iter().cloned());
         }
-        answer
+        result
     };
-    Ok(Simulation::Answers(questions_by_policy.into_iter().map(merge_answers).collect()))
+    Ok(Simulation::Results(requests_by_policy.into_iter().map(merge_results).collect()))
 }
 
 impl Principal {
@@ -118,7 +119,7 @@ impl Principal {
                  with the policies that `cargo knot policy` prints",
             ),
             ("sts", ["assumed-role", name, ..]) => {
-                // The ARN lacks the path of the role, which is always the same for roles of IAM Identity Center.
+                // The ARN lacks the path of the role, which is always the same for IAM Identity Center roles.
                 let path = if name.starts_with("AWSReservedSSO_") { "aws-reserved/sso.amazonaws.com/" } else { "" };
                 Self::Role {
                     name: (*name).to_owned(),
@@ -147,16 +148,16 @@ async fn role(aws: &Aws, name: &str) -> Option<String> {
     iam::role(&aws.with_attempts(2), name).await.ok()
 }
 
-/// Returns the questions to IAM about one of our policies.
-pub(crate) fn questions(policy: &Value, region: &str) -> Vec<Question> {
+/// Returns the requests that simulate one of cloudknot's policies.
+pub(crate) fn simulation_requests(policy: &Value, region: &str) -> Vec<SimulationRequest> {
     let statements = policy["Statement"].as_array().map(Vec::as_slice).unwrap_or_default();
     let is_optional = |statement: &Value| statement["Sid"].as_str().is_some_and(|sid| sid.starts_with("Advance"));
     let required = statements.iter().filter(|statement| !is_optional(statement));
-    required.flat_map(|statement| Question::of(statement, region)).collect()
+    required.flat_map(|statement| SimulationRequest::of(statement, region)).collect()
 }
 
-impl Question {
-    /// Returns one question for each value of the condition, because a request has only one value.
+impl SimulationRequest {
+    /// Returns one request for each value of the condition, because a request has only one value.
     fn of(statement: &Value, region: &str) -> Vec<Self> {
         // IAM accepts no wildcard in an action. One of the actions that read a bucket represents the others.
         let action =
@@ -172,8 +173,8 @@ impl Question {
                 .flat_map(|context| values.iter().map(|value| with(context, key, &condition(value))))
                 .collect();
         }
-        let question = |context| Self { actions: actions.clone(), resources: resources.clone(), context };
-        contexts.into_iter().map(question).collect()
+        let request = |context| Self { actions: actions.clone(), resources: resources.clone(), context };
+        contexts.into_iter().map(request).collect()
     }
 }
 
@@ -192,7 +193,7 @@ fn strings(value: &Value) -> Vec<String> {
     }
 }
 
-/// Returns an example of a resource that matches the pattern, so that policies narrower than ours
+/// Returns an example of a resource that matches the pattern, so that policies narrower than cloudknot's
 /// are sufficient too.
 fn resource(pattern: &str) -> String {
     if pattern == "*" {
@@ -227,44 +228,48 @@ fn with_examples(pattern: &str) -> String {
     text
 }
 
-/// Sends all questions to IAM, a few at a time.
-async fn simulate_all(aws: &Aws, source: &str, all: &BTreeSet<&Question>) -> Result<BTreeMap<Question, Answer>> {
-    let mut answers = BTreeMap::new();
-    let questions: Vec<Question> = all.iter().map(|question| (*question).clone()).collect();
-    let Some((first, rest)) = questions.split_first() else { return Ok(answers) };
-    // The first question shows whether IAM answers at all. It has few attempts, so that a failure does not take minutes.
-    answers.insert(first.clone(), simulate_question(&aws.with_attempts(2), source, first).await?);
-    for questions in rest.chunks(MAX_CONCURRENT) {
-        let mut requests = JoinSet::new();
-        for question in questions {
-            let (aws, source, question) = (aws.clone(), source.to_owned(), question.clone());
-            requests.spawn(async move {
-                let answer = simulate_question(&aws, &source, &question).await;
-                (question, answer)
+/// Sends all requests to IAM, a few at a time.
+async fn simulate_all(
+    aws: &Aws,
+    source: &str,
+    all: &BTreeSet<&SimulationRequest>,
+) -> Result<BTreeMap<SimulationRequest, SimulationResult>> {
+    let mut results = BTreeMap::new();
+    let requests: Vec<SimulationRequest> = all.iter().map(|request| (*request).clone()).collect();
+    let Some((first, rest)) = requests.split_first() else { return Ok(results) };
+    // The first request shows whether IAM responds at all. It has few attempts, so that a failure does not take minutes.
+    results.insert(first.clone(), simulate_one(&aws.with_attempts(2), source, first).await?);
+    for requests in rest.chunks(MAX_CONCURRENT) {
+        let mut tasks = JoinSet::new();
+        for request in requests {
+            let (aws, source, request) = (aws.clone(), source.to_owned(), request.clone());
+            tasks.spawn(async move {
+                let result = simulate_one(&aws, &source, &request).await;
+                (request, result)
             });
         }
-        while let Some(done) = requests.join_next().await {
-            let (question, answer) = done.expect("the request does not panic");
-            answers.insert(question, answer?);
+        while let Some(done) = tasks.join_next().await {
+            let (request, result) = done.expect("the request does not panic");
+            results.insert(request, result?);
         }
     }
-    Ok(answers)
+    Ok(results)
 }
 
-async fn simulate_question(aws: &Aws, source: &str, question: &Question) -> Result<Answer> {
-    let mut simulation = iam::simulation(&question.actions, &question.resources);
-    for ((key, value), number) in question.context.iter().zip(1..) {
+async fn simulate_one(aws: &Aws, source: &str, request: &SimulationRequest) -> Result<SimulationResult> {
+    let mut simulation = iam::simulation(&request.actions, &request.resources);
+    for ((key, value), number) in request.context.iter().zip(1..) {
         let entry = |name: &str| format!("ContextEntries.member.{number}.{name}");
         simulation = simulation.with(&entry("ContextKeyName"), key);
         simulation = simulation.with(&entry("ContextKeyValues.member.1"), value);
         simulation = simulation.with(&entry("ContextKeyType"), "string");
     }
-    let mut answer = Answer::default();
-    iam::simulate(aws, source, simulation).await?.iter().for_each(|evaluation| answer.add(evaluation));
-    Ok(answer)
+    let mut result = SimulationResult::default();
+    iam::simulate(aws, source, simulation).await?.iter().for_each(|evaluation| result.add(evaluation));
+    Ok(result)
 }
 
-impl Answer {
+impl SimulationResult {
     /// Adds the evaluation of an action. An action counts as denied if it is denied on any of the resources.
     pub(crate) fn add(&mut self, evaluation: &Evaluation) {
         let Evaluation { action, is_allowed, per_resource, missing_context_keys } = evaluation;
@@ -307,13 +312,13 @@ mod tests {
             "Resource": "arn:aws:s3:::cloudknot-pars-lab-*",
             "Condition": {"StringLike": {"s3:prefix": ["knots/sweep/*", "stacks/sweep/*"]}},
         });
-        let questions = Question::of(&statement, "eu-west-1");
-        let prefixes: Vec<_> = questions.iter().map(|question| question.context["s3:prefix"].as_str()).collect();
+        let requests = SimulationRequest::of(&statement, "eu-west-1");
+        let prefixes: Vec<_> = requests.iter().map(|request| request.context["s3:prefix"].as_str()).collect();
         assert_eq!(prefixes, ["knots/sweep/example", "stacks/sweep/example"]);
-        assert_eq!(questions[0].actions, ["s3:ListBucket", "s3:GetBucketLocation"]);
-        assert_eq!(questions[0].resources, ["arn:aws:s3:::cloudknot-pars-lab-example"]);
-        assert_eq!(questions[0].context[REGION], "eu-west-1");
-        assert_eq!(questions[0].context.len(), 2);
+        assert_eq!(requests[0].actions, ["s3:ListBucket", "s3:GetBucketLocation"]);
+        assert_eq!(requests[0].resources, ["arn:aws:s3:::cloudknot-pars-lab-example"]);
+        assert_eq!(requests[0].context[REGION], "eu-west-1");
+        assert_eq!(requests[0].context.len(), 2);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The query protocol of EC2 and IAM: the request is a form, the answer is XML. Independent of the particular request.
+//! The query protocol of EC2 and IAM: the request is a form, the response is XML. Independent of the particular request.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -6,7 +6,7 @@ use aws_smithy_types::error::ErrorMetadata;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use roxmltree::{Document, Node};
 
-use crate::aws::signed::{self, Refused, Request, Service};
+use crate::aws::signed::{self, Request, Service, ServiceError};
 use crate::aws::{Aws, code};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -23,36 +23,36 @@ impl Api {
         Self { service: Service { id, name, is_global, refusal }, version }
     }
 
-    /// Sends a request and returns the XML of the answer.
+    /// Sends a request and returns the XML of the response.
     pub(super) async fn send(
         &self,
         aws: &Aws,
         request: &QueryRequest,
-    ) -> Result<String, SdkError<Refused, HttpResponse>> {
+    ) -> Result<String, SdkError<ServiceError, HttpResponse>> {
         let body = request.body(self.version);
         let form = Request { content_type: "application/x-www-form-urlencoded", target: None, body };
         signed::send(aws, &self.service, request.action, form).await
     }
 
-    /// Parses an answer, and reads it from its root element.
+    /// Parses a response, and reads it from its root element.
     ///
     /// # Errors
-    /// Returns an error if the answer is not XML.
+    /// Returns an error if the response is not XML.
     pub(super) fn parse<T>(
         &self,
         aws: &Aws,
         action: &str,
-        answer: &str,
+        response: &str,
         read: impl FnOnce(Node<'_, '_>) -> T,
     ) -> Result<T> {
-        match Document::parse(answer) {
+        match Document::parse(response) {
             Ok(document) => Ok(read(document.root_element())),
             Err(error) => Err(self.unreadable(aws, action, &error.to_string())),
         }
     }
 
     /// Returns all items of a list, over all pages. `read` returns the items of a page and the token of the next page, which is
-    /// sent as the parameter `token`. If the service answers with one of the codes in `absent`, there are no items.
+    /// sent as the parameter `token`. If the service responds with one of the codes in `absent`, there are no items.
     pub(super) async fn pages<T>(
         &self,
         aws: &Aws,
@@ -64,13 +64,13 @@ impl Api {
     ) -> Result<Vec<T>> {
         let (mut all, mut page) = (Vec::new(), request.clone());
         loop {
-            let answer = match self.send(aws, &page).await {
-                Ok(answer) => answer,
+            let response = match self.send(aws, &page).await {
+                Ok(response) => response,
                 Err(error) if code(&error).is_some_and(|code| absent.contains(&code)) => return Ok(all),
                 Err(error) => return Err(aws.failed(action, error)),
             };
             let (items, next) = self
-                .parse(aws, action, &answer, &read)?
+                .parse(aws, action, &response, &read)?
                 .ok_or_else(|| self.unreadable(aws, action, "an entry lacks a required field"))?;
             all.extend(items);
             match next {
@@ -80,12 +80,12 @@ impl Api {
         }
     }
 
-    /// Returns the error for an answer that cannot be parsed or lacks a documented field.
+    /// Returns the error for a response that cannot be parsed or lacks a documented field.
     pub(super) fn unreadable(&self, aws: &Aws, action: &str, why: &str) -> Error {
         let (service, region) = (self.service.id, &aws.region);
         let message = format!("cannot {action}: cannot parse the response from {service} in {region}: {why}");
         Error::new(ErrorKind::Aws, message)
-            .with_hint("check that nothing between this machine and AWS (a proxy, AWS_ENDPOINT_URL) answers instead")
+            .with_hint("check that nothing between this machine and AWS (a proxy, AWS_ENDPOINT_URL) responds instead")
     }
 }
 
@@ -114,7 +114,7 @@ impl QueryRequest {
         self
     }
 
-    /// Adds a filter: the answer contains only items that have one of these values.
+    /// Adds a filter: the response contains only items that have one of these values.
     pub(super) fn filter<V: AsRef<str>>(mut self, name: &str, values: impl IntoIterator<Item = V>) -> Self {
         self.filters += 1;
         let number = self.filters;
@@ -142,8 +142,8 @@ impl QueryRequest {
     }
 }
 
-/// Reads the code and the message of an error answer. Both may be absent, because something between this program and the
-/// service, such as a proxy, may have answered instead.
+/// Reads the code and the message of an error response. Both may be absent, because something between this program and the
+/// service, such as a proxy, may have responded instead.
 fn refusal(text: &str) -> ErrorMetadata {
     let mut metadata = ErrorMetadata::builder();
     let document = Document::parse(text).ok();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_iam_are_numbered() {
+    fn iam_lists_are_numbered() {
         let request = QueryRequest::new("SimulatePrincipalPolicy").members("ActionNames", ["s3:PutObject", "*"]);
         let expected =
             "Action=SimulatePrincipalPolicy&Version=1&ActionNames.member.1=s3%3APutObject&ActionNames.member.2=%2A";

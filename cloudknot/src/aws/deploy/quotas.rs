@@ -13,7 +13,7 @@ const DEFAULT_QUOTA: usize = 50;
 /// Default quota of VPCs and of elastic addresses in a region, and of NAT gateways in a zone.
 const DEFAULT_NETWORK_QUOTA: usize = 5;
 
-/// Maximum number of attempts of a request to Service Quotas. A deploy and a doctor can continue without its answer.
+/// Maximum number of attempts of a request to Service Quotas. A deploy and a doctor can continue without its response.
 const MAX_ATTEMPTS: u32 = 2;
 
 /// Returns an error if the quotas do not allow one more job queue or compute environment for a Knot.
@@ -109,7 +109,7 @@ pub(crate) async fn quota_of(aws: &Aws, service: &str, code: &str) -> Result<Opt
     let client = client!(aws.with_attempts(MAX_ATTEMPTS), servicequotas);
     let response = client.get_service_quota().service_code(service).quota_code(code).send().await;
     match response {
-        Ok(answer) => Ok(answer.quota.and_then(|quota| quota.value).map(whole)),
+        Ok(response) => Ok(response.quota.and_then(|quota| quota.value).map(whole)),
         Err(error) if crate::aws::code(&error) == Some("NoSuchResourceException") => Ok(None),
         Err(error) => Err(aws.failed(&format!("read the quota {code} of {service}"), error)),
     }

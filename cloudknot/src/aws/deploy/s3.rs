@@ -1,4 +1,4 @@
-//! Buckets of S3, for deploy and clobber. The store of the runtime writes and reads the objects of a run.
+//! S3 buckets, for deploy and clobber. The store of the runtime writes and reads the objects of a run.
 
 use aws_sdk_s3 as s3;
 use cloudknot_runtime::store::{S3Store, Store, StoreErrorKind};
@@ -76,7 +76,7 @@ pub(crate) async fn folders(aws: &Aws, bucket: &str, folder: &str) -> Result<Vec
 pub(crate) async fn bucket_is_absent(aws: &Aws, bucket: &str) -> Result<bool> {
     match client!(aws, s3).head_bucket().bucket(bucket).send().await {
         Ok(_) => Ok(false),
-        Err(error) if error.raw_response().is_some_and(|answer| answer.status().as_u16() == 404) => Ok(true),
+        Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(true),
         Err(error) => Err(aws.failed(&format!("find the bucket `{bucket}`"), error)),
     }
 }
@@ -88,7 +88,7 @@ pub(crate) async fn bucket_is_absent(aws: &Aws, bucket: &str) -> Result<bool> {
 pub(crate) async fn bucket_exists(aws: &Aws, bucket: &str) -> Result<bool> {
     let head = client!(aws, s3).head_bucket().bucket(bucket).send().await;
     let Err(error) = head else { return Ok(true) };
-    let status = error.raw_response().map(|answer| answer.status().as_u16());
+    let status = error.raw_response().map(|response| response.status().as_u16());
     let refused = |message: String, hint: String| Err(Error::new(ErrorKind::Exists, message).with_hint(hint));
     match status {
         Some(404) => Ok(false),

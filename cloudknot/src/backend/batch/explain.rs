@@ -9,7 +9,7 @@ use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::Follower;
-use crate::aws::batch::Described;
+use crate::aws::batch::JobDescription;
 use crate::aws::logs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
@@ -27,8 +27,8 @@ pub(super) async fn explain_ended_jobs(follower: &Follower, over: bool) -> Resul
     let job_of = |child: u64| follower.jobs.iter().rev().find(|job| job.children.contains(&child));
     let id_of = |child: u64| job_of(child).map(|job| job.child_id(child));
     let ids: Vec<String> = follower.unfinished_children().into_keys().filter_map(id_of).collect();
-    let described = follower.batch.describe(&ids).await?;
-    let described: HashMap<&str, &Described> = described.iter().map(|job| (job.id.as_str(), job)).collect();
+    let descriptions = follower.batch.describe(&ids).await?;
+    let descriptions: HashMap<&str, &JobDescription> = descriptions.iter().map(|job| (job.id.as_str(), job)).collect();
     if !over {
         // By now, the store contains everything that the ended jobs have stored.
         follower.ledger.refresh().await?;
@@ -36,8 +36,8 @@ pub(super) async fn explain_ended_jobs(follower: &Follower, over: bool) -> Resul
     let mut explained = Vec::new();
     for (child, items) in follower.unfinished_children() {
         let id = id_of(child);
-        let job = id.as_deref().and_then(|id| described.get(id).copied());
-        if !over && !job.is_some_and(Described::is_over) {
+        let job = id.as_deref().and_then(|id| descriptions.get(id).copied());
+        if !over && !job.is_some_and(JobDescription::is_over) {
             continue;
         }
         let mut failure =
@@ -84,7 +84,7 @@ fn store(
 }
 
 /// Returns the end of a job's log, or the reason if the log cannot be read.
-async fn log_of(follower: &Follower, job: &Described) -> String {
+async fn log_of(follower: &Follower, job: &JobDescription) -> String {
     let stream = job.attempts.iter().rev().find_map(|attempt| attempt.log.as_deref()).or(job.log.as_deref());
     let group = job.log_group.as_deref().unwrap_or(&follower.settings.log_group);
     let Some(stream) = stream else { return String::new() };
@@ -95,7 +95,7 @@ async fn log_of(follower: &Follower, job: &Described) -> String {
 }
 
 /// Returns the failure that the last attempt of a job indicates.
-fn why(job: &Described) -> Failure {
+fn why(job: &JobDescription) -> Failure {
     let last = job.attempts.last();
     let exit_code = last.and_then(|attempt| attempt.exit_code);
     let container_reason = last.and_then(|attempt| attempt.container_reason.as_deref()).unwrap_or_default();
@@ -147,9 +147,10 @@ mod tests {
     use crate::aws::batch::Attempt;
 
     fn check(exit_code: Option<i32>, container: &str, attempt: &str, kind: ItemErrorKind, message: &str) {
-        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        let last = Attempt { exit_code, container_reason: given(container), reason: given(attempt), log: None };
-        let failure = why(&Described { attempts: vec![last], reason: given(attempt), ..Described::default() });
+        let non_empty = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let last = Attempt { exit_code, container_reason: non_empty(container), reason: non_empty(attempt), log: None };
+        let failure =
+            why(&JobDescription { attempts: vec![last], reason: non_empty(attempt), ..JobDescription::default() });
         assert_eq!((failure.kind, failure.message.as_str()), (kind, message));
         assert_eq!(failure.exit_code, exit_code);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Follower, MAX_CONCURRENT, SubmittedJob, explain};
-use crate::aws::batch::{self, Described};
+use crate::aws::batch::{self, JobDescription};
 use crate::backend::folder_lock;
 use crate::error::Result;
 use crate::event::{self, Event};
@@ -75,16 +75,16 @@ impl Follower {
 
     async fn poll_jobs(&mut self) -> Result<()> {
         let open: Vec<String> = self.jobs.iter().filter(|job| !job.is_over()).map(|job| job.id.clone()).collect();
-        let mut found: BTreeMap<String, Described> =
+        let mut found: BTreeMap<String, JobDescription> =
             self.batch.describe(&open).await?.into_iter().map(|job| (job.id.clone(), job)).collect();
         for job in self.jobs.iter_mut().filter(|job| !job.is_over()) {
             match found.remove(&job.id) {
-                Some(described) => (job.described, job.absent_since) = (described, None),
+                Some(description) => (job.description, job.absent_since) = (description, None),
                 // Batch does not list the job yet, or no longer does.
                 None => _ = job.absent_since.get_or_insert_with(Instant::now),
             }
         }
-        let running: u64 = self.jobs.iter().map(|job| job.described.count(&["STARTING", "RUNNING"])).sum();
+        let running: u64 = self.jobs.iter().map(|job| job.description.count(&["STARTING", "RUNNING"])).sum();
         let parallel = u64::from(self.ledger.record.manifest.parallel).min(self.ledger.record.manifest.chunk);
         self.ledger.control.running.store(running * parallel, Ordering::Relaxed);
         Ok(())
@@ -93,7 +93,7 @@ impl Follower {
     /// Records what is stored, and explains the jobs that ended without outcomes.
     async fn refresh(&mut self, over: bool) -> Result<()> {
         self.ledger.refresh().await?;
-        let failed: u64 = self.jobs.iter().map(|job| job.described.count(&["FAILED"])).sum();
+        let failed: u64 = self.jobs.iter().map(|job| job.description.count(&["FAILED"])).sum();
         if self.ledger.missing().is_empty() || (!over && failed == self.explained) {
             return Ok(());
         }
@@ -171,7 +171,7 @@ impl WaitingReport {
         self.last_check = Some(Instant::now());
         // Batch reports no reason for an array job, but one for its first waiting child.
         let child = job.children.start
-            + job.described.count(&["SUCCEEDED", "FAILED"]).min(job.children.end - job.children.start - 1);
+            + job.description.count(&["SUCCEEDED", "FAILED"]).min(job.children.end - job.children.start - 1);
         let reason = follower
             .batch
             .describe(&[job.child_id(child)])
@@ -179,7 +179,7 @@ impl WaitingReport {
             .into_iter()
             .find_map(|child| child.reason.filter(|_| batch::is_waiting(&child.status)));
         let reason = reason
-            .or_else(|| job.described.reason.clone())
+            .or_else(|| job.description.reason.clone())
             .unwrap_or_else(|| "AWS Batch reports no reason; machines take a few minutes to start".to_owned());
         if self.last_reported.as_ref() != Some(&reason) {
             event::report(&Event::Waiting {

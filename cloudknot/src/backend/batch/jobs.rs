@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{SubmittedJob, submit};
 use crate::aws::Aws;
-use crate::aws::batch::{Batch, Described};
+use crate::aws::batch::{Batch, JobDescription};
 use crate::aws::logs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
@@ -20,10 +20,10 @@ pub(super) async fn of(aws: &Aws, ledger: &Ledger) -> Result<Vec<Job>> {
     let children = submitted.iter().flat_map(|job| job.children.clone().map(|child| (job.child_id(child), child)));
     let children: Vec<(String, u64)> = children.collect();
     let ids: Vec<String> = children.iter().map(|(id, _)| id.clone()).collect();
-    let mut described: std::collections::HashMap<String, Described> =
+    let mut descriptions: std::collections::HashMap<String, JobDescription> =
         batch.describe(&ids).await?.into_iter().map(|job| (job.id.clone(), job)).collect();
     let job = |(id, child): (String, u64)| {
-        let job = described.remove(&id)?;
+        let job = descriptions.remove(&id)?;
         Some(to_public(aws, job, items_of(record, child), &settings.log_group))
     };
     Ok(children.into_iter().filter_map(job).collect())
@@ -56,7 +56,7 @@ fn items_of(record: &Record, child: u64) -> Vec<Range<u64>> {
     record.scheduled.slice(child * record.manifest.chunk, record.manifest.chunk)
 }
 
-fn to_public(aws: &Aws, job: Described, items: Vec<Range<u64>>, group: &str) -> Job {
+fn to_public(aws: &Aws, job: JobDescription, items: Vec<Range<u64>>, group: &str) -> Job {
     let group = job.log_group.clone().unwrap_or_else(|| group.to_owned());
     let page = |stream: &Option<String>| Some(logs::page(&aws.region, &group, stream.as_deref()?));
     let attempts = job.attempts.iter().map(|attempt| JobAttempt {

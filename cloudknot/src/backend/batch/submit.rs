@@ -130,8 +130,8 @@ impl Follower {
     fn resources(&self, round: u32) -> Resources {
         let requested = self.ledger.record.manifest.resources;
         let requested = Resources { memory_mib: requested.memory_in(round), ..requested };
-        let given = self.note.jobs.as_ref().map(|jobs| jobs.job_resources(&self.function.resources, requested));
-        given.and_then(Result::ok).unwrap_or(requested)
+        let deployed = self.note.jobs.as_ref().map(|jobs| jobs.job_resources(&self.function.resources, requested));
+        deployed.and_then(Result::ok).unwrap_or(requested)
     }
 
     /// Returns the round's children that have items without an outcome, with those items.

@@ -21,11 +21,11 @@ use super::error::{CompileError, CompileErrorKind, io};
 use super::settings::{Allocator, Settings};
 use super::{Arch, Compile, Program};
 use platform::Platform;
-use selection::Selected;
+use selection::SelectedTarget;
 use toolchain::Toolchain;
 
 /// Toolchain, metadata and platform of a program.
-pub(super) struct Resolved {
+pub(super) struct BuildContext {
     pub(super) toolchain: Toolchain,
     pub(super) metadata: Metadata,
     pub(super) platform: Platform,
@@ -54,7 +54,7 @@ impl Compile {
         &self,
         toolchain: &Toolchain,
         metadata: &Metadata,
-        selected: &Selected<'_>,
+        selected: &SelectedTarget<'_>,
         settings: &Settings,
     ) -> Result<Platform, CompileError> {
         let needs_c = settings.compile.allocator == Some(Allocator::Mimalloc)
@@ -69,7 +69,7 @@ impl Compile {
 }
 
 impl Program {
-    fn selected(&self) -> Selected<'_> {
+    fn selected(&self) -> SelectedTarget<'_> {
         self.compile.selection.find(&self.cargo.metadata).expect("`resolve` has found the target in the same metadata")
     }
 }

@@ -34,7 +34,7 @@ pub enum CargoTarget {
 }
 
 impl CargoTarget {
-    /// Returns the option of cargo that selects the target.
+    /// Returns the cargo option that selects the target.
     pub fn option(&self) -> String {
         match self {
             Self::Lib => "--lib".into(),
@@ -45,7 +45,7 @@ impl CargoTarget {
 }
 
 impl Selection {
-    /// Returns the features as options of cargo.
+    /// Returns the features as cargo options.
     pub(super) fn feature_options(&self) -> Vec<String> {
         let mut options = Vec::new();
         if self.all_features {
@@ -106,7 +106,7 @@ impl Arch {
     }
 }
 
-/// Way to enable the feature `aws` of cloudknot. `Display` writes the options of cargo, or the command.
+/// Way to enable the feature `aws` of cloudknot. `Display` writes the cargo options, or the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AwsFeature {

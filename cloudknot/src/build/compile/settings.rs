@@ -40,10 +40,10 @@ declare! {
     #[non_exhaustive]
     pub struct CompileSettings {
         /// Minimum CPU that the worker needs, as in rustc's `-C target-cpu`.
-        #[check(portable_cpu)]
+        #[check(check_target_cpu)]
         pub target_cpu: Option<String>,
         /// The profile's `opt-level`; 3 if not given.
-        #[check(known_level)]
+        #[check(check_opt_level)]
         pub opt_level: Option<OptLevel>,
         /// The profile's `lto`; "fat" if not given.
         pub lto: Option<Lto>,
@@ -119,7 +119,7 @@ impl Settings {
         let refused = || {
             let message = format!("cannot read [package.metadata.cloudknot] of `{package}`");
             CompileError::new(CompileErrorKind::Settings, message)
-                .with_hint(format!("correct it, in `{}`", manifest.display()))
+                .with_hint(format!("correct it in `{}`", manifest.display()))
         };
         let Some(table) = table.as_object() else { return Err(refused().with_source("it must be a table")) };
         // Each type deserializes its own keys. Unknown keys are those of a Knot, whose error lists the known ones.
@@ -133,7 +133,9 @@ impl Settings {
                 let others = CompileSettings::ALL.iter().chain(ImageSettings::ALL);
                 let others: Vec<_> = others.map(|setting| format!("`{}`", setting.key())).collect();
                 let (others, file) = (others.join(", "), manifest.display());
-                refused().with_source(cause).with_hint(format!("correct it (there are {others} as well), in `{file}`"))
+                refused()
+                    .with_source(cause)
+                    .with_hint(format!("correct it in `{file}`; these keys are valid too: {others}"))
             })?,
         };
         let folder = manifest.parent().unwrap_or(Path::new(""));
@@ -143,7 +145,7 @@ impl Settings {
         let checked = settings.compile.check_each().and_then(|()| settings.image.check());
         checked.map_err(|cause| {
             let hint = cause.hint().map_or_else(String::new, |hint| format!("{hint}; "));
-            refused().with_source(cause).with_hint(format!("{hint}correct it, in `{}`", manifest.display()))
+            refused().with_source(cause).with_hint(format!("{hint}correct it in `{}`", manifest.display()))
         })?;
         Ok(settings)
     }
@@ -155,7 +157,7 @@ fn part(table: &mut Map<String, Value>, settings: &[Setting]) -> Value {
 }
 
 #[expect(clippy::ref_option, reason = "a check receives the value as it is declared")]
-fn portable_cpu(key: &str, cpu: &Option<String>) -> error::Result<()> {
+fn check_target_cpu(key: &str, cpu: &Option<String>) -> error::Result<()> {
     if cpu.as_deref() != Some("native") {
         return Ok(());
     }
@@ -164,7 +166,7 @@ fn portable_cpu(key: &str, cpu: &Option<String>) -> error::Result<()> {
 }
 
 #[expect(clippy::ref_option, reason = "a check receives the value as it is declared")]
-fn known_level(key: &str, level: &Option<OptLevel>) -> error::Result<()> {
+fn check_opt_level(key: &str, level: &Option<OptLevel>) -> error::Result<()> {
     match level {
         Some(OptLevel::Speed(4..)) => {
             let message = format!("invalid `{key}`: must be 0, 1, 2, 3, \"s\" or \"z\"");

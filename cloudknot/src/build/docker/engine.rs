@@ -189,7 +189,7 @@ impl Engine {
 
 impl DockerError {
     fn new(operation: Operation, source: EngineError) -> Self {
-        // The message of bollard contains the status but not the image; the engine's message is more useful.
+        // bollard's message contains the status but not the image; the engine's message is more useful.
         let source: Box<dyn Error + Send + Sync> = match source {
             EngineError::DockerResponseServerError { message, .. } => message.into(),
             EngineError::DockerStreamError { error } => error.into(),

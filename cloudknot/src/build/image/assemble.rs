@@ -1,7 +1,7 @@
 //! Assembles images: tar, gzip and the OCI formats.
 
 mod archive;
-pub(crate) mod authorities;
+pub(crate) mod ca_certificates;
 pub(super) mod layer;
 
 use std::collections::HashMap;
@@ -37,15 +37,17 @@ pub(super) fn save_tar(image: &Image, path: &Path, names: &[String]) -> Result<(
 
 impl ImageOptions {
     fn all_labels(&self) -> HashMap<String, String> {
-        let own_labels = [
+        let cloudknot_labels = [
             ("org.opencontainers.image.title", self.title.clone()),
             ("org.opencontainers.image.version", self.version.clone()),
             ("cloudknot.version", env!("CARGO_PKG_VERSION").to_owned()),
             ("cloudknot.functions", self.functions.join(",")),
         ];
-        let own_labels =
-            own_labels.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value));
-        own_labels.chain(self.labels.clone()).collect()
+        let cloudknot_labels = cloudknot_labels
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| (key.to_owned(), value));
+        cloudknot_labels.chain(self.labels.clone()).collect()
     }
 }
 
@@ -77,7 +79,7 @@ impl Image {
     /// Assembles an image with this worker on top of another image, whose user, working folder and environment are kept, if it
     /// has any.
     ///
-    /// The base's own authorities are kept too, unless `options` names further ones.
+    /// The base's CA certificates are kept too, unless `options` adds others.
     ///
     /// # Errors
     /// Returns the errors of [`Image::assemble`], or an error if the base is for another architecture or lacks a library that
@@ -88,9 +90,11 @@ impl Image {
             return Err(ImageError::OtherArchitecture { base: base.architecture, worker: architecture });
         }
         base.check_for(worker)?;
-        let needs_authorities = !options.ca_bundles.is_empty() || !base.layers.iter().any(Layer::has_authorities);
-        let authorities = needs_authorities.then(|| authorities::bundle(&options.ca_bundles)).transpose()?;
-        let layer = Layer::of_tar(&layer::tar(worker, authorities.as_deref()));
+        let needs_ca_certificates =
+            !options.ca_bundles.is_empty() || !base.layers.iter().any(Layer::has_ca_certificates);
+        let ca_certificates =
+            needs_ca_certificates.then(|| ca_certificates::bundle(&options.ca_bundles)).transpose()?;
+        let layer = Layer::of_tar(&layer::tar(worker, ca_certificates.as_deref()));
         let mut configuration = base.configuration();
         let mut config = configuration.config().clone().unwrap_or_default();
         start_worker(&mut config, options);

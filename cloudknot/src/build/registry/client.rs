@@ -23,7 +23,7 @@ use reqwest::header::HeaderValue;
 use rustls::pki_types::CertificateDer;
 
 use super::{Deleted, OnProgress, Progress, Pushed, RegistryError, RegistryErrorKind, Repository};
-use crate::build::image::assemble::{MANIFEST_TYPE, authorities};
+use crate::build::image::assemble::{MANIFEST_TYPE, ca_certificates};
 use crate::build::image::{Blob, Image};
 use crate::settings::login::Login;
 use classify::classify;
@@ -60,8 +60,8 @@ pub(super) fn repository(name: &str) -> Result<Repository, RegistryError> {
 pub(super) async fn push(repository: &Repository, image: &Image, tags: &[&str]) -> Result<Pushed, RegistryError> {
     let session = repository.open().await?;
     let digest = image.digest();
-    let own_tag = &digest["sha256:".len()..][..12];
-    let tags = if tags.is_empty() { &[own_tag][..] } else { tags };
+    let digest_tag = &digest["sha256:".len()..][..12];
+    let tags = if tags.is_empty() { &[digest_tag][..] } else { tags };
     let mut sent_bytes = 0;
     // A tag is written last, so a tag that already refers to the image implies that everything it refers to exists.
     let mut complete = false;
@@ -114,14 +114,14 @@ impl Repository {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let registry = self.reference.registry();
         let auth = self.login.resolve(registry).await?;
-        let mut authorities = Vec::new();
+        let mut ca_certificates = Vec::new();
         for file in &self.ca_bundles {
-            authorities.extend(authorities::read(file).map_err(|error| RegistryError::authorities(&error))?);
+            ca_certificates.extend(ca_certificates::read(file).map_err(|error| RegistryError::ca_bundle(&error))?);
         }
-        let client = Client::try_from(self.config(&authorities));
+        let client = Client::try_from(self.config(&ca_certificates));
         let client = client.map_err(|error| self.failed(&format!("set up a connection to `{registry}`"), &error))?;
         let watch = Arc::new(Watch::new(self.timeout));
-        let mut session = Session { repository: self, client, auth, bearer: None, authorities, watch };
+        let mut session = Session { repository: self, client, auth, bearer: None, ca_certificates, watch };
         session.bearer = session
             .attempt(&format!("log in to `{registry}`"), || {
                 Box::pin(session.client.auth(&self.reference, &session.auth, RegistryOperation::Push))
@@ -135,7 +135,7 @@ impl Repository {
         Ok(session)
     }
 
-    fn config(&self, authorities: &[CertificateDer<'_>]) -> ClientConfig {
+    fn config(&self, ca_certificates: &[CertificateDer<'_>]) -> ClientConfig {
         let registry = self.reference.resolve_registry();
         let certificate =
             |der: &CertificateDer<'_>| Certificate { encoding: CertificateEncoding::Der, data: der.to_vec() };
@@ -147,7 +147,7 @@ impl Repository {
             },
             // In one request, as in Docker and containerd: several registries do not accept uploads in chunks.
             use_monolithic_push: true,
-            extra_root_certificates: authorities.iter().map(certificate).collect(),
+            extra_root_certificates: ca_certificates.iter().map(certificate).collect(),
             connect_timeout: Some(Duration::from_secs(10)),
             // No read timeout: it would end a long upload. The session's watch detects a stalled one.
             user_agent: concat!("cloudknot/", env!("CARGO_PKG_VERSION")),
@@ -156,7 +156,7 @@ impl Repository {
     }
 
     fn failed(&self, action: &str, error: &OciDistributionError) -> RegistryError {
-        RegistryError::of(action, self.reference.registry(), self.login.is_given(), classify(error))
+        RegistryError::of(action, self.reference.registry(), self.login.is_explicit(), classify(error))
     }
 }
 
@@ -167,21 +167,25 @@ struct Session<'a> {
     auth: RegistryAuth,
     /// Token that the registry issued for the login, if it uses tokens.
     bearer: Option<String>,
-    authorities: Vec<CertificateDer<'static>>,
+    ca_certificates: Vec<CertificateDer<'static>>,
     watch: Arc<Watch>,
 }
 
-type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, OciDistributionError>> + Send + 'a>>;
+type ResponseFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, OciDistributionError>> + Send + 'a>>;
 
 impl Session<'_> {
     /// Runs an operation, and repeats it after a pause while it fails with a transient error.
-    async fn attempt<'f, T>(&self, action: &str, mut once: impl FnMut() -> Answer<'f, T>) -> Result<T, RegistryError> {
+    async fn attempt<'f, T>(
+        &self,
+        action: &str,
+        mut once: impl FnMut() -> ResponseFuture<'f, T>,
+    ) -> Result<T, RegistryError> {
         let mut wait = INITIAL_WAIT;
         let mut failed = 0;
         loop {
             self.watch.begin();
             let error = tokio::select! {
-                answer = once() => match answer {
+                result = once() => match result {
                     Ok(value) => return Ok(value),
                     Err(error) => self.repository.failed(action, &error),
                 },
@@ -258,7 +262,7 @@ impl Session<'_> {
         let scheme = if self.repository.is_local() { "http" } else { "https" };
         let digest = reference.digest().unwrap_or_default();
         let url = format!("{scheme}://{registry}/v2/{}/manifests/{digest}", reference.repository());
-        let trusted = self.authorities.iter().map(|der| reqwest::Certificate::from_der(der));
+        let trusted = self.ca_certificates.iter().map(|der| reqwest::Certificate::from_der(der));
         let http = reqwest::Client::builder().tls_certs_merge(trusted.collect::<Result<Vec<_>, _>>()?).build()?;
         let request = http.delete(&url);
         let request = match (&self.bearer, &self.auth) {
@@ -266,12 +270,12 @@ impl Session<'_> {
             (None, RegistryAuth::Basic(user, password)) => request.basic_auth(user, Some(password)),
             (None, _) => request,
         };
-        let answer = request.send().await?;
-        match answer.status().as_u16() {
+        let response = request.send().await?;
+        match response.status().as_u16() {
             200..300 => Ok(Deleted::Yes),
             404 => Ok(Deleted::Absent),
             405 => Ok(Deleted::NotAllowed),
-            code => Err(OciDistributionError::ServerError { code, url, message: answer.text().await? }),
+            code => Err(OciDistributionError::ServerError { code, url, message: response.text().await? }),
         }
     }
 }

@@ -27,7 +27,7 @@ pub enum RegistryErrorKind {
     NotPermitted,
     /// The repository, or an object in it, does not exist.
     NotFound,
-    /// The stored login, or a file of authorities, cannot be read.
+    /// The stored login, or a CA bundle, cannot be read.
     Configuration,
     /// The registry rejected the request for another reason.
     Refused,
@@ -60,14 +60,14 @@ impl RegistryError {
     pub(super) fn of(
         action: &str,
         registry: &str,
-        login_given: bool,
+        login_is_explicit: bool,
         (kind, cause): (RegistryErrorKind, String),
     ) -> Self {
         Self {
             kind,
             message: format!("cannot {action}"),
             cause: Some(Cause(cause)),
-            hint: hint(kind, registry, login_given),
+            hint: hint(kind, registry, login_is_explicit),
         }
     }
 
@@ -118,7 +118,7 @@ impl RegistryError {
         }
     }
 
-    pub(super) fn authorities(error: &ImageError) -> Self {
+    pub(super) fn ca_bundle(error: &ImageError) -> Self {
         let hint = error.hint();
         let cause = error.source().map(|cause| Cause(cause.to_string()));
         Self { kind: RegistryErrorKind::Configuration, message: error.to_string(), cause, hint }
@@ -142,20 +142,24 @@ impl RegistryError {
 /// Part of a hint. A partially sent layer is sent again from its start.
 const KEPT: &str = "uploaded layers are kept";
 
-fn hint(kind: RegistryErrorKind, registry: &str, login_given: bool) -> Option<String> {
+fn hint(kind: RegistryErrorKind, registry: &str, login_is_explicit: bool) -> Option<String> {
     Some(match kind {
         RegistryErrorKind::Name => "a name is like `registry.example/somebody/my-crate`, in lower case; \
                                     a tag has letters, digits, `.`, `_` and `-`, at most 128 of them"
             .to_owned(),
         RegistryErrorKind::UnknownHost => format!("check the spelling of `{registry}` and this machine's network"),
         RegistryErrorKind::Untrusted => {
-            format!("if `{registry}` has a certificate of a private authority, name its file with `ca-bundle`")
+            format!(
+                "if `{registry}` has a certificate from a private certificate authority, set `ca-bundle` to the CA certificate"
+            )
         }
         RegistryErrorKind::Connection => {
             format!("check whether `{registry}` is up, then try again; {KEPT}")
         }
         RegistryErrorKind::Busy => format!("try again later; {KEPT}"),
-        RegistryErrorKind::Login if login_given => "check the user and the password or token; tokens expire".to_owned(),
+        RegistryErrorKind::Login if login_is_explicit => {
+            "check the user and the password or token; tokens expire".to_owned()
+        }
         RegistryErrorKind::Login => format!("run `docker login {registry}`, or give a user and a password"),
         RegistryErrorKind::NotPermitted => "ask the owner of the repository for permission to push".to_owned(),
         RegistryErrorKind::NotFound => {

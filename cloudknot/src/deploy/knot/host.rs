@@ -41,19 +41,19 @@ pub(crate) mod values;
 
 pub(super) use clobber::clobber;
 use plan::{KnotPlan, desired, is_unchanged, pushed_to};
-use resolve::{ParsFound, Resolved};
+use resolve::{ParsLookup, ResolvedKnot};
 pub(crate) use stack::{all_definitions, read};
 use stack::{definitions, read_note};
 pub(super) use stack::{get, list};
 
 pub(super) async fn deploy(builder: KnotBuilder) -> Result<Knot> {
-    let (resolved, pipeline) = Box::pin(Resolved::of(&builder, Intent::Apply)).await?;
+    let (resolved, pipeline) = Box::pin(ResolvedKnot::of(&builder, Intent::Apply)).await?;
     let artifacts = build(&resolved, pipeline).await?;
     apply(resolved, &artifacts, &builder.account).await
 }
 
 pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
-    let (mut resolved, pipeline) = Box::pin(Resolved::of(&builder, Intent::Plan)).await?;
+    let (mut resolved, pipeline) = Box::pin(ResolvedKnot::of(&builder, Intent::Plan)).await?;
     let artifacts = build(&resolved, pipeline).await?;
     resolved.refresh_stack().await?;
     let mut steps = Plan::default();
@@ -65,7 +65,7 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
     }
     resolved.refresh_for_a_change(&builder.account, Intent::Plan).await?;
     let (knot, state) = (&resolved.knot, &resolved.state);
-    if let ParsFound::Missing(state) = &state.pars {
+    if let ParsLookup::Missing(state) = &state.pars {
         steps = ParsPlan::new(state)?.steps;
     }
     check_machines(&resolved, &artifacts).await?;
@@ -87,7 +87,7 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
 }
 
 pub(super) async fn template(builder: KnotBuilder) -> Result<String> {
-    let (resolved, pipeline) = Box::pin(Resolved::of(&builder, Intent::Template)).await?;
+    let (resolved, pipeline) = Box::pin(ResolvedKnot::of(&builder, Intent::Template)).await?;
     let artifacts = build(&resolved, pipeline).await?;
     check_machines(&resolved, &artifacts).await?;
     let plan = KnotPlan::new(&resolved, &artifacts, &resolved.state.pars.planned(), true)?;
@@ -100,7 +100,7 @@ pub(super) async fn template(builder: KnotBuilder) -> Result<String> {
 }
 
 /// Compiles the program and assembles its image, and checks the Knot with the functions of the program.
-async fn build(resolved: &Resolved, pipeline: Pipeline) -> Result<BuildArtifacts> {
+async fn build(resolved: &ResolvedKnot, pipeline: Pipeline) -> Result<BuildArtifacts> {
     let knot = &resolved.knot;
     let artifacts = pipeline.run(|digest| tag_of(&knot.name, digest)).await?;
     desired(knot, &artifacts).check()?;
@@ -108,19 +108,19 @@ async fn build(resolved: &Resolved, pipeline: Pipeline) -> Result<BuildArtifacts
 }
 
 /// Returns the stack of the Knot if this deploy would not change it.
-fn unchanged<'r>(resolved: &'r Resolved, artifacts: &BuildArtifacts) -> Option<&'r Stack> {
-    let Resolved { knot, state, .. } = resolved;
+fn unchanged<'r>(resolved: &'r ResolvedKnot, artifacts: &BuildArtifacts) -> Option<&'r Stack> {
+    let ResolvedKnot { knot, state, .. } = resolved;
     state.stack.as_ref().filter(|stack| is_unchanged(knot, artifacts, &state.pars.planned(), stack))
 }
 
 /// Returns an error if the Knot could not be created, or its jobs could never start.
-async fn check_machines(resolved: &Resolved, artifacts: &BuildArtifacts) -> Result<Option<Vec<InstanceType>>> {
-    let Resolved { knot, state, .. } = resolved;
-    preflight::check_machines(&state.aws, &desired(knot, artifacts), resolved.answers(), &state.pars.planned()).await
+async fn check_machines(resolved: &ResolvedKnot, artifacts: &BuildArtifacts) -> Result<Option<Vec<InstanceType>>> {
+    let ResolvedKnot { knot, state, .. } = resolved;
+    preflight::check_machines(&state.aws, &desired(knot, artifacts), resolved.responses(), &state.pars.planned()).await
 }
 
 /// Creates or updates the Knot, and records it in `.cloudknot/`.
-async fn apply(mut resolved: Resolved, artifacts: &BuildArtifacts, account: &Account) -> Result<Knot> {
+async fn apply(mut resolved: ResolvedKnot, artifacts: &BuildArtifacts, account: &Account) -> Result<Knot> {
     artifacts.keep()?;
     resolved.refresh_stack().await?;
     let (pars, knot) = if let Some(stack) = unchanged(&resolved, artifacts) {
@@ -133,8 +133,8 @@ async fn apply(mut resolved: Resolved, artifacts: &BuildArtifacts, account: &Acc
         resolved.refresh_for_a_change(account, Intent::Apply).await?;
         let types = check_machines(&resolved, artifacts).await?;
         let pars = match &resolved.state.pars {
-            ParsFound::Existing(pars) => (**pars).clone(),
-            ParsFound::Missing(missing) => {
+            ParsLookup::Existing(pars) => (**pars).clone(),
+            ParsLookup::Missing(missing) => {
                 step(&format!("there is no Pars yet: creating `{}`", missing.planned().name));
                 let pars = pars::apply(missing).await?;
                 // The zones of the subnets are known only now.
@@ -153,8 +153,8 @@ async fn apply(mut resolved: Resolved, artifacts: &BuildArtifacts, account: &Acc
 }
 
 /// Creates the repository, pushes the image, and creates or updates the rest of the stack.
-async fn apply_stack(resolved: &Resolved, artifacts: &BuildArtifacts, pars: &Pars) -> Result<Stack> {
-    let Resolved { knot, state, .. } = resolved;
+async fn apply_stack(resolved: &ResolvedKnot, artifacts: &BuildArtifacts, pars: &Pars) -> Result<Stack> {
+    let ResolvedKnot { knot, state, .. } = resolved;
     let plan = KnotPlan::new(resolved, artifacts, pars, false)?;
     let replaced = with_replaced_queue(resolved, &plan.template).await?;
     check_no_jobs_are_lost(resolved, replaced.as_ref()).await?;
@@ -163,7 +163,7 @@ async fn apply_stack(resolved: &Resolved, artifacts: &BuildArtifacts, pars: &Par
         let desired = cloudformation::DesiredStack { name: &plan.stack, template: &body, tags: &plan.tags, only_new };
         state.stacks.apply(&desired, &|stack| knot.check_owner(stack, &pars.name)).await.map(|(stack, _)| stack)
     };
-    let uri = match (&resolved.answers().repository, &state.stack) {
+    let uri = match (&resolved.responses().repository, &state.stack) {
         (Some(shared), _) => shared.uri.clone(),
         (None, Some(stack)) if stack.can_be_changed() => stack.output("RepositoryUri")?.to_owned(),
         (None, _) => apply_template(&plan.repository, true).await?.output("RepositoryUri")?.to_owned(),
@@ -175,14 +175,14 @@ async fn apply_stack(resolved: &Resolved, artifacts: &BuildArtifacts, pars: &Par
 }
 
 /// Pushes the image to this repository.
-async fn push(resolved: &Resolved, artifacts: &BuildArtifacts, uri: &str) -> Result<()> {
+async fn push(resolved: &ResolvedKnot, artifacts: &BuildArtifacts, uri: &str) -> Result<()> {
     let login = Ecr::new(&resolved.state.aws).login().await?;
     artifacts.image.push_to(&pushed_to(uri), &login).await.map(drop)
 }
 
 /// Returns a template as the body of a request. A template that is too large for a request is stored in the bucket,
 /// where CloudFormation fetches it.
-async fn body(resolved: &Resolved, pars: &Pars, template: String) -> Result<Body> {
+async fn body(resolved: &ResolvedKnot, pars: &Pars, template: String) -> Result<Body> {
     if template.len() <= MAX_TEMPLATE_BODY_LEN {
         return Ok(Body::Text(template));
     }
@@ -194,7 +194,7 @@ async fn body(resolved: &Resolved, pars: &Pars, template: String) -> Result<Body
 }
 
 /// Returns the deployed Knot, if the template would replace its queue.
-async fn with_replaced_queue(resolved: &Resolved, template: &str) -> Result<Option<Knot>> {
+async fn with_replaced_queue(resolved: &ResolvedKnot, template: &str) -> Result<Option<Knot>> {
     let state = &resolved.state;
     let complete = state.before().filter(|stack| stack.outputs.contains_key("JobQueue"));
     let Some(stack) = complete else { return Ok(None) };
@@ -206,7 +206,7 @@ async fn with_replaced_queue(resolved: &Resolved, template: &str) -> Result<Opti
 }
 
 /// Returns an error if the queue of this Knot would be replaced and has unfinished jobs, which would be lost with it.
-async fn check_no_jobs_are_lost(resolved: &Resolved, replaced: Option<&Knot>) -> Result<()> {
+async fn check_no_jobs_are_lost(resolved: &ResolvedKnot, replaced: Option<&Knot>) -> Result<()> {
     let Some(knot) = replaced else { return Ok(()) };
     let jobs = Batch::new(&resolved.state.aws).unfinished(knot.queue(), &definitions(knot)).await?;
     if jobs.is_empty() {

@@ -20,7 +20,7 @@ mod stack;
 pub(super) use clobber::clobber;
 pub(crate) use plan::ParsPlan;
 use resolve::existing_network;
-pub(crate) use resolve::{ParsResolved, ParsState};
+pub(crate) use resolve::{ParsResolution, ParsState};
 use stack::{Note, check_same_settings};
 pub(crate) use stack::{bucket_is_its_own, find, pars_of_log_group, read, stack_name};
 
@@ -29,23 +29,23 @@ pub(crate) const PARS_LIST_HINT: &str = "`cargo knot pars list` lists the Pars i
 
 pub(super) async fn create(builder: &ParsBuilder) -> Result<Pars> {
     match ParsState::resolve(builder, Intent::Apply).await? {
-        ParsResolved::Unchanged(pars) => {
+        ParsResolution::Unchanged(pars) => {
             step(&format!("the Pars `{}` exists, and is up to date", builder.name));
             Ok(*pars)
         }
-        ParsResolved::Open(state) => apply(&state).await,
+        ParsResolution::Open(state) => apply(&state).await,
     }
 }
 
 pub(super) async fn plan(builder: &ParsBuilder) -> Result<Plan> {
     match ParsState::resolve(builder, Intent::Plan).await? {
-        ParsResolved::Unchanged(_) => Ok(Plan::default()),
-        ParsResolved::Open(state) => Ok(ParsPlan::new(&state)?.steps),
+        ParsResolution::Unchanged(_) => Ok(Plan::default()),
+        ParsResolution::Open(state) => Ok(ParsPlan::new(&state)?.steps),
     }
 }
 
 pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
-    let ParsResolved::Open(state) = ParsState::resolve(builder, Intent::Template).await? else {
+    let ParsResolution::Open(state) = ParsState::resolve(builder, Intent::Template).await? else {
         unreachable!("a template is always resolved in full");
     };
     let plan = ParsPlan::new(&state)?;

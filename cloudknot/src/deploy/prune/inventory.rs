@@ -176,7 +176,8 @@ impl Inventory {
             let stored = Ecr::new(&self.aws).images(repository).await?;
             old.extend(stored.into_iter().filter(|image| self.is_old(image.pushed)));
         }
-        let own: Vec<_> = definitions.iter().filter(|one| one.knot.as_deref() == Some(knot.name())).collect();
+        let knot_definitions: Vec<_> =
+            definitions.iter().filter(|one| one.knot.as_deref() == Some(knot.name())).collect();
         let names = knot::all_definitions(knot.name(), Some(knot), definitions);
         // A job keeps its revision, and with it its image, when the Knot gets a new one.
         let Some(started) = batch.images_of_jobs(knot.queue(), &names).await? else {
@@ -189,7 +190,7 @@ impl Inventory {
         };
         let current: Vec<&str> = knot.job_definitions().into_values().collect();
         // The last deploy has replaced all earlier revisions, so the age of that deploy counts.
-        let replaced = own.into_iter().filter(|_| self.is_old(knot.changed));
+        let replaced = knot_definitions.into_iter().filter(|_| self.is_old(knot.changed));
         let replaced: Vec<_> = replaced.filter(|one| is_replaced(one, &current, &started)).collect();
         let kept = definitions.iter().filter(|one| !replaced.contains(one));
         let needed: BTreeSet<&str> = kept.flat_map(|one| &one.images).chain(&started).map(String::as_str).collect();

@@ -25,13 +25,13 @@ const POLLING: (u32, Duration) = (60_000, Duration::from_millis(5));
 enum At {
     /// When it sends S3 one request more than this number.
     S3(u64),
-    /// When it sends the rest of AWS one request more than this number.
+    /// When it sends the other AWS services one request more than this number.
     Aws(u64),
     /// After this time.
     Time(Duration),
 }
 
-/// Addresses of S3 and of the rest of AWS.
+/// Addresses of S3 and of the other AWS services.
 struct Addresses {
     aws: String,
     s3: String,

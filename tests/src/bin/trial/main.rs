@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloudknot::{Error, ItemError, Run};
-use cloudknot_tests::trial::{Behavior, Fact, Failed, Spec, counted, files, print};
+use cloudknot_tests::trial::{Behavior, Fact, ItemFailure, Spec, counted, files, print};
 use serde::{Deserialize, Serialize};
 
 mod carried;
@@ -379,7 +379,7 @@ fn print_outcome(index: usize, outcome: Result<u64, ItemError>) {
         Ok(value) => Fact::Value(index, value),
         Err(error) => Fact::Failed(
             index,
-            Box::new(Failed {
+            Box::new(ItemFailure {
                 kind: format!("{:?}", error.kind()),
                 message: error.message().to_owned(),
                 chain: error.chain().to_vec(),

@@ -1,4 +1,4 @@
-//! Tests of each request as EC2 receives it, and of the handling of the answer. The answers have the form of EC2's answers,
+//! Tests of each request as EC2 receives it, and of the handling of the response. The responses look like EC2's,
 //! with fewer elements.
 
 use std::collections::VecDeque;
@@ -16,12 +16,12 @@ use aws_smithy_types::body::SdkBody;
 
 use super::*;
 
-/// Connector that records the requests to EC2 and returns prepared answers: a status and a body. Status 0 is a broken
+/// Connector that records the requests to EC2 and returns prepared responses: a status and a body. Status 0 is a broken
 /// connection.
 #[derive(Debug, Clone, Default)]
 struct Wire {
     requests: Arc<Mutex<Vec<Request>>>,
-    answers: Arc<Mutex<VecDeque<(u16, String)>>>,
+    responses: Arc<Mutex<VecDeque<(u16, String)>>>,
 }
 
 /// A recorded request: its headers, with the address as `uri`, and its body.
@@ -33,18 +33,19 @@ impl HttpConnector for Wire {
         let headers = [("uri".to_owned(), request.uri().to_owned())].into_iter().chain(headers).collect();
         let body = String::from_utf8(request.body().bytes().unwrap().to_vec()).unwrap();
         self.requests.lock().unwrap().push((headers, body));
-        let (status, answer) = self.answers.lock().unwrap().pop_front().expect("each request has a prepared answer");
+        let (status, response) =
+            self.responses.lock().unwrap().pop_front().expect("each request has a prepared response");
         HttpConnectorFuture::ready(match status {
-            0 => Err(ConnectorError::io(answer.into())),
-            status => Ok(HttpResponse::new(status.try_into().unwrap(), SdkBody::from(answer))),
+            0 => Err(ConnectorError::io(response.into())),
+            status => Ok(HttpResponse::new(status.try_into().unwrap(), SdkBody::from(response))),
         })
     }
 }
 
 impl Wire {
-    fn answering<'a>(answers: impl IntoIterator<Item = (u16, &'a str)>) -> Self {
+    fn responding<'a>(responses: impl IntoIterator<Item = (u16, &'a str)>) -> Self {
         let wire = Self::default();
-        wire.answers.lock().unwrap().extend(answers.into_iter().map(|(status, text)| (status, text.to_owned())));
+        wire.responses.lock().unwrap().extend(responses.into_iter().map(|(status, text)| (status, text.to_owned())));
         wire
     }
 
@@ -96,7 +97,7 @@ fn refusal(code: &str) -> String {
 
 #[tokio::test]
 async fn default_vpc_is_found_by_a_signed_request() {
-    let wire = Wire::answering([(200, DEFAULT_VPC)]);
+    let wire = Wire::responding([(200, DEFAULT_VPC)]);
     assert_eq!(wire.ec2().default_vpc().await.unwrap(), Some(default_vpc()));
     assert_eq!(wire.forms(), ["Action=DescribeVpcs&Filter.1.Name=is-default&Filter.1.Value.1=true"]);
     assert_eq!(wire.header(0, "uri"), "https://ec2.eu-central-1.amazonaws.com/");
@@ -107,7 +108,7 @@ async fn default_vpc_is_found_by_a_signed_request() {
     assert!(signed.contains("/eu-central-1/ec2/aws4_request"), "{signed}");
     assert!(signed.contains("x-amz-security-token"), "{signed}");
 
-    let wire = Wire::answering([(200, "<DescribeVpcsResponse><vpcSet/></DescribeVpcsResponse>")]);
+    let wire = Wire::responding([(200, "<DescribeVpcsResponse><vpcSet/></DescribeVpcsResponse>")]);
     assert_eq!(wire.ec2().default_vpc().await.unwrap(), None);
 }
 
@@ -115,17 +116,17 @@ async fn default_vpc_is_found_by_a_signed_request() {
 async fn default_vpc_is_created_once() {
     let created = "<CreateDefaultVpcResponse><vpc><vpcId>vpc-0c18</vpcId><cidrBlock>172.31.0.0/16</cidrBlock>\
                 <isDefault>true</isDefault></vpc></CreateDefaultVpcResponse>";
-    let wire = Wire::answering([(200, created)]);
+    let wire = Wire::responding([(200, created)]);
     assert_eq!(wire.ec2().create_default_vpc().await.unwrap(), default_vpc());
     assert_eq!(wire.forms(), ["Action=CreateDefaultVpc"]);
 
-    let wire = Wire::answering([(400, &*refusal("DefaultVpcAlreadyExists")), (200, DEFAULT_VPC)]);
+    let wire = Wire::responding([(400, &*refusal("DefaultVpcAlreadyExists")), (200, DEFAULT_VPC)]);
     assert_eq!(wire.ec2().create_default_vpc().await.unwrap(), default_vpc());
 }
 
 #[tokio::test]
 async fn absent_vpc_is_none() {
-    let wire = Wire::answering([(200, DEFAULT_VPC), (400, &*refusal("InvalidVpcID.NotFound"))]);
+    let wire = Wire::responding([(200, DEFAULT_VPC), (400, &*refusal("InvalidVpcID.NotFound"))]);
     let ec2 = wire.ec2();
     assert_eq!(ec2.vpc("vpc-0c18").await.unwrap(), Some(default_vpc()));
     assert_eq!(ec2.vpc("vpc-0").await.unwrap(), None);
@@ -143,7 +144,7 @@ async fn subnets_are_sorted_over_all_pages() {
     };
     let page = |items: &str, next: &str| format!("<R><subnetSet>{items}</subnetSet><nextToken>{next}</nextToken></R>");
     let first = page(&[subnet("subnet-3", "z-b", false), subnet("subnet-2", "z-a", true)].concat(), "to/ken==");
-    let wire = Wire::answering([(200, &*first), (200, &page(&subnet("subnet-1", "z-a", true), ""))]);
+    let wire = Wire::responding([(200, &*first), (200, &page(&subnet("subnet-1", "z-a", true), ""))]);
     let found = wire.ec2().subnets("vpc-1").await.unwrap();
     let short: Vec<_> = found.iter().map(|s| (&*s.id, &*s.zone, s.public_ip, s.default_for_zone)).collect();
     let expected =
@@ -169,8 +170,8 @@ async fn unusable_zones_are_omitted() {
         zone("z-a-muc-1a", "available", "local-zone", "opted-in"),
         "<item><zoneName>z-e</zoneName><zoneState>available</zoneState></item>".to_owned(),
     ];
-    let answer = format!("<R><availabilityZoneInfo>{}</availabilityZoneInfo></R>", zones.concat());
-    let wire = Wire::answering([(200, &*answer)]);
+    let response = format!("<R><availabilityZoneInfo>{}</availabilityZoneInfo></R>", zones.concat());
+    let wire = Wire::responding([(200, &*response)]);
     assert_eq!(wire.ec2().zones().await.unwrap(), ["z-a", "z-b", "z-e"]);
     assert_eq!(wire.forms(), ["Action=DescribeAvailabilityZones"]);
 }
@@ -188,7 +189,7 @@ async fn resources_under_a_quota_are_counted() {
     ];
     let gateways = ["a", "b", "b"].map(|subnet| format!("<subnetId>{subnet}</subnetId>"));
     let gateways = gateways.each_ref().map(String::as_str);
-    let wire = Wire::answering([
+    let wire = Wire::responding([
         (200, DEFAULT_VPC),
         (200, &*set("addressesSet", &addresses)),
         (200, &*set("natGatewaySet", &gateways)),
@@ -227,12 +228,12 @@ fn machines(items: &[String]) -> String {
 async fn types_families_and_bundles_are_looked_up() {
     let gpu = "<gpuInfo><gpus><item><name>T4</name><manufacturer>NVIDIA</manufacturer><count>4</count><memoryInfo>\
                <sizeInMiB>16384</sizeInMiB></memoryInfo></item></gpus></gpuInfo>";
-    let answer = machines(&[
+    let response = machines(&[
         machine("m5.large", 2, 8192, "x86_64", ""),
         machine("c7g.metal", 64, 131_072, "arm64", ""),
         machine("g4dn.12xlarge", 48, 196_608, "x86_64", gpu),
     ]);
-    let wire = Wire::answering([(200, &*answer)]);
+    let wire = Wire::responding([(200, &*response)]);
     let chosen = ["c7g".to_owned(), "g4dn.12xlarge".to_owned(), "optimal".to_owned()];
     let found = wire.ec2().instance_types(&chosen).await.unwrap();
     let expected = [
@@ -251,8 +252,8 @@ async fn types_families_and_bundles_are_looked_up() {
 
 #[tokio::test]
 async fn instance_types_missing_in_the_region_are_named() {
-    let answer = machines(&[machine("m5.large", 2, 8192, "x86_64", ""), machine("c7gn.large", 2, 4096, "arm64", "")]);
-    let wire = Wire::answering([(200, &*answer)]);
+    let response = machines(&[machine("m5.large", 2, 8192, "x86_64", ""), machine("c7gn.large", 2, 4096, "arm64", "")]);
+    let wire = Wire::responding([(200, &*response)]);
     let chosen = ["m5".to_owned(), "m5.larg".to_owned(), "c7g".to_owned(), "default_arm64".to_owned()];
     let error = wire.ec2().instance_types(&chosen).await.unwrap_err();
     assert_eq!(error.to_string(), "cannot find the instance types `m5.larg`, `c7g`, `default_arm64` in eu-central-1");
@@ -265,7 +266,7 @@ async fn long_list_is_split_into_several_requests() {
     let offered = "<R><instanceTypeOfferingSet><item><instanceType>m5.0xlarge</instanceType><locationType>availability-zone\
                    </locationType><location>z-b</location></item><item><instanceType>m5.0xlarge</instanceType><location>z-a\
                    </location></item></instanceTypeOfferingSet></R>";
-    let wire = Wire::answering([(200, offered), (200, "<R><instanceTypeOfferingSet/></R>")]);
+    let wire = Wire::responding([(200, offered), (200, "<R><instanceTypeOfferingSet/></R>")]);
     let zones = wire.ec2().offered_in(&types).await.unwrap();
     assert_eq!(zones, BTreeMap::from([("m5.0xlarge".into(), BTreeSet::from(["z-a".into(), "z-b".into()]))]));
     let expected = "Action=DescribeInstanceTypeOfferings&LocationType=availability-zone&Filter.1.Name=instance-type\
@@ -278,7 +279,7 @@ async fn absent_image_and_key_pair_are_not_found() {
     let image = "<R><imagesSet><item><imageId>ami-1</imageId><rootDeviceName>/dev/xvda</rootDeviceName><architecture>arm64\
                  </architecture></item></imagesSet></R>";
     let key = "<R><keySet><item><keyName>Ada's key</keyName></item></keySet></R>";
-    let wire = Wire::answering([
+    let wire = Wire::responding([
         (200, image),
         (400, &*refusal("InvalidAMIID.NotFound")),
         (200, key),
@@ -297,19 +298,19 @@ async fn absent_image_and_key_pair_are_not_found() {
 #[tokio::test]
 async fn throttling_is_retried() {
     let throttled = refusal("RequestLimitExceeded");
-    let wire = Wire::answering([(503, &*throttled), (0, "reset"), (502, "<html/>"), (200, DEFAULT_VPC)]);
+    let wire = Wire::responding([(503, &*throttled), (0, "reset"), (502, "<html/>"), (200, DEFAULT_VPC)]);
     let ec2 = wire.ec2_with_attempts(4);
     assert_eq!(ec2.default_vpc().await.unwrap(), Some(default_vpc()));
     assert_eq!(wire.forms().len(), 4);
     // EC2 also reports throttling with status 400.
-    let wire = Wire::answering([(400, &*refusal("Throttling")), (200, DEFAULT_VPC)]);
+    let wire = Wire::responding([(400, &*refusal("Throttling")), (200, DEFAULT_VPC)]);
     assert_eq!(wire.ec2().default_vpc().await.unwrap(), Some(default_vpc()));
 }
 
 #[tokio::test]
 async fn refusal_has_caller_action_and_hint() {
-    async fn check(status: u16, answer: &str, kind: ErrorKind, shown: &str) {
-        let error = Wire::answering([(status, answer)]).ec2_with_attempts(1).subnets("vpc-1").await.unwrap_err();
+    async fn check(status: u16, response: &str, kind: ErrorKind, shown: &str) {
+        let error = Wire::responding([(status, response)]).ec2_with_attempts(1).subnets("vpc-1").await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error:?}");
         assert!(format!("{error:?}").starts_with(shown), "{error:?}");
         assert!(kind == ErrorKind::Aws || error.hint().is_some(), "{error:?}");
@@ -324,7 +325,7 @@ async fn refusal_has_caller_action_and_hint() {
     ] {
         check(403, &refusal(code), kind, &expected(code)).await;
     }
-    check(500, "", ErrorKind::Aws, &format!("{what}AWS answered with status 500")).await;
+    check(500, "", ErrorKind::Aws, &format!("{what}AWS responded with status 500")).await;
     check(0, "no such host", ErrorKind::Aws, what).await;
     let what = "cannot list the subnets of the VPC `vpc-1`: cannot parse the response from EC2 in eu-central-1";
     check(200, "no XML", ErrorKind::Aws, what).await;

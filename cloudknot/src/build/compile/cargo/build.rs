@@ -9,16 +9,16 @@ use cloudknot_runtime::contract::VERSION;
 
 use super::executable::Executable;
 use super::platform::Linker;
-use super::selection::{Selected, targets_of};
-use super::{Resolved, flags, library, versions};
+use super::selection::{SelectedTarget, targets_of};
+use super::{BuildContext, flags, library, versions};
 use crate::build::compile::error::{CompileError, CompileErrorKind, io};
 use crate::build::compile::settings::Allocator;
 use crate::build::compile::{CargoTarget, Program};
 
-/// A single run of cargo.
+/// A single `cargo build`.
 pub(super) struct Build<'b> {
     pub(super) program: &'b Program,
-    pub(super) selected: &'b Selected<'b>,
+    pub(super) selected: &'b SelectedTarget<'b>,
     pub(super) target_folder: PathBuf,
 }
 
@@ -33,7 +33,7 @@ impl Build<'_> {
             )
         };
         let mut cargo = command.stdout(Stdio::piped()).spawn().map_err(|cause| failed().with_source(cause))?;
-        let output = cargo.stdout.take().expect("the standard output of cargo is a pipe");
+        let output = cargo.stdout.take().expect("cargo's standard output is a pipe");
         let (mut executable, mut up_to_date) = (None, true);
         for message in Message::parse_stream(std::io::BufReader::new(output)) {
             if let Message::CompilerArtifact(artifact) = message.map_err(|cause| failed().with_source(cause))? {
@@ -53,7 +53,7 @@ impl Build<'_> {
 
     fn command(&self) -> Result<Command, CompileError> {
         let Program { compile, settings, cargo, .. } = self.program;
-        let Resolved { toolchain, metadata, platform } = cargo;
+        let BuildContext { toolchain, metadata, platform } = cargo;
         let selected = self.selected;
         let manifest = workspace_manifest(metadata)?;
         let mut command = toolchain.cargo();
@@ -86,7 +86,7 @@ impl Build<'_> {
 
     fn rustflags(&self) -> Result<String, CompileError> {
         let Program { settings, dynamic, cargo, .. } = self.program;
-        let Resolved { toolchain, metadata, platform } = cargo;
+        let BuildContext { toolchain, metadata, platform } = cargo;
         let musl = platform.triple.ends_with("-musl");
         let automatic = if musl && platform.compiles_c { Allocator::Mimalloc } else { Allocator::System };
         let allocator = settings.compile.allocator.unwrap_or(automatic);

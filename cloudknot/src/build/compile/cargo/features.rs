@@ -7,7 +7,7 @@ use cargo_metadata::{Dependency, DependencyKind, Package};
 
 use super::origin::Origin;
 use super::selection::cloudknot_of;
-use super::{Resolved, flags};
+use super::{BuildContext, flags};
 use crate::build::compile::error::{CompileError, CompileErrorKind};
 use crate::build::compile::{AwsFeature, CargoTarget, Compile, Program};
 
@@ -59,7 +59,7 @@ pub(crate) fn enable(program: &Program, feature: &AwsFeature) -> Result<Compile,
 /// Returns the enabled features of cloudknot in the worker of this program, regardless of other members of the workspace.
 fn enabled(program: &Program) -> Result<BTreeSet<String>, CompileError> {
     let Program { compile, dynamic, cargo, .. } = program;
-    let Resolved { toolchain, platform, .. } = cargo;
+    let BuildContext { toolchain, platform, .. } = cargo;
     let selected = program.selected();
     let edges = if matches!(selected.kind, CargoTarget::Example(_)) { "normal,dev" } else { "normal" };
     let mut tree = toolchain.cargo();
@@ -107,7 +107,7 @@ fn dependency_of(package: &Package) -> Option<&Dependency> {
     all().find(|dependency| dependency.kind == DependencyKind::Normal).or_else(|| all().next())
 }
 
-/// A call of `cargo add` that enables the feature `aws`.
+/// A `cargo add` command that enables the feature `aws`.
 struct Add<'a> {
     package: &'a Package,
     /// Direct dependency on cloudknot. A package whose library comes from another crate may have none.

@@ -1,4 +1,4 @@
-//! Flags of rustc and cargo for a worker build: those of every worker, then the user's, and a profile that needs no
+//! rustc and cargo flags for a worker build: those of every worker, then the user's, and a profile that needs no
 //! edit of the user's `Cargo.toml`.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use crate::build::compile::error::{CompileError, CompileErrorKind};
 use crate::build::compile::settings::{Allocator, Settings};
 
 impl Profile {
-    /// Returns the options of cargo that define the profile. `manifest` is that of the workspace.
+    /// Returns the cargo options that define the profile. `manifest` is that of the workspace.
     pub(super) fn options(&self, settings: &Settings, manifest: &toml::Table, metadata: &Metadata) -> Vec<String> {
         let name = self.name();
         let defaults: &[(&str, &str)] = match self {
@@ -67,7 +67,7 @@ fn is_aws_sdk(package: &str) -> bool {
 /// Returns the user's flags for this target, from every source that cargo reads.
 pub(super) fn user_flags(toolchain: &Toolchain, triple: &str) -> Result<Vec<String>, CompileError> {
     let flags = toolchain.config.rustflags(triple).map_err(|cause| {
-        CompileError::new(CompileErrorKind::Toolchain, "cannot read the rustflags of cargo's configuration")
+        CompileError::new(CompileErrorKind::Toolchain, "cannot read the rustflags in cargo's configuration")
             .with_source(cause)
     })?;
     Ok(flags.map(|flags| flags.flags).unwrap_or_default())

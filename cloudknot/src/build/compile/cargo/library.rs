@@ -11,7 +11,7 @@ use cargo_metadata::{Metadata, Package};
 use toml::{Table, Value};
 
 use super::origin::Origin;
-use super::selection::{Selected, cloudknot_of};
+use super::selection::{SelectedTarget, cloudknot_of};
 use crate::build::compile::Selection;
 use crate::build::compile::error::{CompileError, CompileErrorKind, io};
 
@@ -20,7 +20,7 @@ const LINK: &str = "workspace";
 /// Writes the package and returns the path of its manifest and its name.
 pub(super) fn generate(
     metadata: &Metadata,
-    selected: &Selected<'_>,
+    selected: &SelectedTarget<'_>,
     selection: &Selection,
     manifest: &Table,
     target_folder: &Path,
@@ -56,7 +56,7 @@ fn copy_lock(metadata: &Metadata, folder: &Path) -> Result<(), CompileError> {
 
 fn generated(
     metadata: &Metadata,
-    selected: &Selected<'_>,
+    selected: &SelectedTarget<'_>,
     selection: &Selection,
     manifest: &Table,
     name: &str,
@@ -143,7 +143,7 @@ fn features(package: &Package, selection: &Selection) -> Result<Vec<Value>, Comp
 
 /// Returns the version of the resolver that the user's workspace is resolved with.
 fn resolver(metadata: &Metadata, manifest: &Table) -> String {
-    let given = |table: &str| manifest.get(table)?.get("resolver")?.as_str().map(ToString::to_string);
+    let resolver_in = |table: &str| manifest.get(table)?.get("resolver")?.as_str().map(ToString::to_string);
     let by_edition = || {
         let manifest = metadata.workspace_root.join("Cargo.toml");
         let root = metadata.packages.iter().find(|package| package.manifest_path == manifest)?;
@@ -153,7 +153,7 @@ fn resolver(metadata: &Metadata, manifest: &Table) -> String {
             _ => "3",
         })
     };
-    given("workspace").or(given("package")).or(by_edition().map(Into::into)).unwrap_or_else(|| "1".into())
+    resolver_in("workspace").or(resolver_in("package")).or(by_edition().map(Into::into)).unwrap_or_else(|| "1".into())
 }
 
 /// Returns the patches with their paths as seen from the generated package.

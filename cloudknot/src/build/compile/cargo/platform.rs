@@ -89,8 +89,8 @@ fn link(toolchain: &Toolchain, triple: &str, arch: Arch, needs_c: bool) -> Resul
     let c_from_environment = has_c_compiler_variable(triple);
     let cross = cross_compiler(triple, arch);
     // Rust ships the libraries that musl programs are linked with; any `cc` of this architecture works.
-    let own_musl = triple.ends_with("-musl") && toolchain.host.starts_with(&format!("{}-", arch.rust_name()));
-    let linker = if configured.is_some() || native || (own_musl && toolchain.host.contains("-linux-")) {
+    let same_arch_musl = triple.ends_with("-musl") && toolchain.host.starts_with(&format!("{}-", arch.rust_name()));
+    let linker = if configured.is_some() || native || (same_arch_musl && toolchain.host.contains("-linux-")) {
         Some(Linker::Default)
     } else {
         cross.clone().map(Linker::Program)
@@ -181,13 +181,13 @@ impl MissingTools<'_> {
     /// Returns the command that installs a C compiler for the target, which also links.
     fn tools(&self, triple: &str) -> String {
         let arch = self.arch.rust_name();
-        let own = self.host.starts_with(&format!("{arch}-"));
+        let same_arch = self.host.starts_with(&format!("{arch}-"));
         match triple.ends_with("-musl") {
             false if self.installs_packages() => {
                 format!("sudo apt-get install gcc-{}-linux-gnu", arch.replace('_', "-"))
             }
             // Debian has a compiler with musl only for the machine's own architecture.
-            true if self.installs_packages() && own => "sudo apt-get install musl-tools".to_owned(),
+            true if self.installs_packages() && same_arch => "sudo apt-get install musl-tools".to_owned(),
             _ => {
                 let zig = if self.host.contains("-linux-") { "pip install ziglang" } else { "brew install zig" };
                 format!("{zig} && cargo install cargo-zigbuild")

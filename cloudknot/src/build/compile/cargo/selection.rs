@@ -10,7 +10,7 @@ use crate::build::compile::{CargoTarget, Selection};
 
 /// Package and target found by a selection.
 #[derive(Debug)]
-pub(crate) struct Selected<'m> {
+pub(crate) struct SelectedTarget<'m> {
     pub(crate) package: &'m Package,
     pub(crate) target: &'m Target,
     pub(crate) kind: CargoTarget,
@@ -32,9 +32,10 @@ impl CargoTarget {
 }
 
 impl Selection {
-    pub(crate) fn find<'m>(&self, metadata: &'m Metadata) -> Result<Selected<'m>, CompileError> {
+    pub(crate) fn find<'m>(&self, metadata: &'m Metadata) -> Result<SelectedTarget<'m>, CompileError> {
         let matching = self.matching(metadata)?;
-        let mut candidates: Vec<Selected<'m>> = matching.iter().flat_map(|package| self.candidates(package)).collect();
+        let mut candidates: Vec<SelectedTarget<'m>> =
+            matching.iter().flat_map(|package| self.candidates(package)).collect();
         match candidates.len() {
             1 => Ok(candidates.swap_remove(0)),
             0 => Err(self.no_candidate(&matching)),
@@ -81,9 +82,9 @@ impl Selection {
         Ok(found)
     }
 
-    /// Returns the targets of one package that match. For a package with programs, these are the programs; its library matches
-    /// only if it is requested or there is no program, and an example only if it is requested.
-    fn candidates<'m>(&self, package: &'m Package) -> Vec<Selected<'m>> {
+    /// Returns the targets of one package that match. For a package with programs, these are the programs; its library
+    /// matches only if it is requested or there is no program, and an example only if it is requested.
+    fn candidates<'m>(&self, package: &'m Package) -> Vec<SelectedTarget<'m>> {
         let all = || targets(package);
         if let Some(target) = &self.target {
             return all().filter(|selected| selected.kind == *target).collect();
@@ -115,11 +116,14 @@ pub(super) fn targets_of(package: &Package) -> String {
     list("the package has", targets(package))
 }
 
-fn targets(package: &Package) -> impl Iterator<Item = Selected<'_>> {
-    package.targets.iter().filter_map(move |target| Some(Selected { package, target, kind: CargoTarget::of(target)? }))
+fn targets(package: &Package) -> impl Iterator<Item = SelectedTarget<'_>> {
+    package
+        .targets
+        .iter()
+        .filter_map(move |target| Some(SelectedTarget { package, target, kind: CargoTarget::of(target)? }))
 }
 
-fn several(candidates: &[Selected<'_>]) -> CompileError {
+fn several(candidates: &[SelectedTarget<'_>]) -> CompileError {
     let count = candidates.len();
     CompileError::new(
         CompileErrorKind::Selection,
@@ -127,11 +131,11 @@ fn several(candidates: &[Selected<'_>]) -> CompileError {
     )
     .with_hint(list(
         "choose one",
-        candidates.iter().map(|selected| Selected { kind: selected.kind.clone(), ..*selected }),
+        candidates.iter().map(|selected| SelectedTarget { kind: selected.kind.clone(), ..*selected }),
     ))
 }
 
-fn list<'m>(what: &str, selected: impl Iterator<Item = Selected<'m>>) -> String {
+fn list<'m>(what: &str, selected: impl Iterator<Item = SelectedTarget<'m>>) -> String {
     let lines: Vec<_> =
         selected.map(|selected| format!("\n  -p {} {}", selected.package.name, selected.kind.option())).collect();
     if lines.is_empty() {

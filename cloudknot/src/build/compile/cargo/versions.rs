@@ -45,11 +45,15 @@ fn install(cloudknot: &Package) -> String {
     }
 }
 
-/// Returns whether two versions are compatible, as in Cargo.toml: below 1 within a minor version, otherwise within a major
-/// version.
-fn is_compatible(own: &str, program_version: &Version) -> bool {
-    let own = Version::parse(own).expect("the version of this crate is valid");
-    let requirement = if own.major == 0 { format!("0.{}", own.minor) } else { own.major.to_string() };
+/// Returns whether two versions are compatible, as in Cargo.toml: below 1 within a minor version, otherwise within a
+/// major version.
+fn is_compatible(command_version: &str, program_version: &Version) -> bool {
+    let command_version = Version::parse(command_version).expect("the version of this crate is valid");
+    let requirement = if command_version.major == 0 {
+        format!("0.{}", command_version.minor)
+    } else {
+        command_version.major.to_string()
+    };
     let requirement = VersionReq::parse(&requirement).expect("one or two numbers are a valid requirement");
     // A requirement never matches a pre-release of another version.
     requirement.matches(&Version { pre: cargo_metadata::semver::Prerelease::EMPTY, ..program_version.clone() })
@@ -61,8 +65,12 @@ mod tests {
 
     #[test]
     fn versions_are_compatible_as_in_cargo_toml() {
-        let check = |own: &str, other: &str, expected: bool| {
-            assert_eq!(is_compatible(own, &Version::parse(other).unwrap()), expected, "{own} and {other}");
+        let check = |command_version: &str, other: &str, expected: bool| {
+            assert_eq!(
+                is_compatible(command_version, &Version::parse(other).unwrap()),
+                expected,
+                "{command_version} and {other}"
+            );
         };
         check("0.1.0", "0.1.7", true);
         check("0.1.7", "0.1.0", true);

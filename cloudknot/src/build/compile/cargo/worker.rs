@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::build::Build;
 use super::executable::Executable;
-use super::{Resolved, flags};
+use super::{BuildContext, flags};
 use crate::build::compile::error::{CompileError, io};
 use crate::build::compile::{Program, Worker};
 
@@ -44,12 +44,12 @@ pub(crate) fn compile(program: &Program) -> Result<Worker, CompileError> {
 
 impl Program {
     fn warn(&self) -> Result<(), CompileError> {
-        let Resolved { toolchain, platform, .. } = &self.cargo;
+        let BuildContext { toolchain, platform, .. } = &self.cargo;
         let settings = &self.settings;
         let user = flags::user_flags(toolchain, &platform.triple)?;
         if flags::selects_native_cpu(&user) && settings.compile.target_cpu.is_none() {
             (self.compile.report)(
-                "warning: the rustflags of cargo's configuration select this machine's CPU (target-cpu=native); the worker \
+                "warning: the rustflags in cargo's configuration select this machine's CPU (target-cpu=native); the worker \
                  crashes on a machine that lacks a feature of this CPU. Set `target-cpu` in [package.metadata.cloudknot]",
             );
         }

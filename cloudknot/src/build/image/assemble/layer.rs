@@ -8,8 +8,8 @@ use crate::build::image::{Blob, Contents, Layer};
 
 /// Path of the worker in an image.
 pub(super) const WORKER: &str = "worker";
-const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
-/// Compression level of gzip. The next level takes twice the time and saves 1 %.
+const CA_CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
+/// gzip compression level. The next level takes twice the time and saves 1 %.
 const COMPRESSION_LEVEL: u8 = 6;
 
 impl Layer {
@@ -25,10 +25,10 @@ impl Layer {
         Self { diff_id, ..Self::of_tar(&bytes) }
     }
 
-    /// Returns `true` if the layer is known to contain a file of certificate authorities. In the worst case, the image gets a
+    /// Returns `true` if the layer is known to contain a file of CA certificates. In the worst case, the image gets a
     /// second one.
-    pub(super) fn has_authorities(&self) -> bool {
-        self.contents.as_ref().is_some_and(|contents| contents.authorities)
+    pub(super) fn has_ca_certificates(&self) -> bool {
+        self.contents.as_ref().is_some_and(|contents| contents.ca_certificates)
     }
 
     /// Returns `true` if the layer may contain a shared library of this name.
@@ -45,7 +45,7 @@ impl Contents {
         for entry in entries.flatten() {
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let name = path.rsplit('/').next().unwrap_or_default();
-            contents.authorities |= path == AUTHORITIES;
+            contents.ca_certificates |= path == CA_CERTIFICATES;
             if name.contains(".so") {
                 contents.libraries.insert(name.to_owned());
             }
@@ -55,16 +55,16 @@ impl Contents {
 }
 
 /// Returns the tar of a worker's layer, with the files ordered by name.
-pub(crate) fn tar(worker: &[u8], authorities: Option<&str>) -> Bytes {
+pub(crate) fn tar(worker: &[u8], ca_certificates: Option<&str>) -> Bytes {
     let mut tar = tar::Builder::new(Vec::with_capacity(worker.len() + 512 * 1024));
     let mut add = |path: &str, kind, mode, content: &[u8]| {
         tar.append_data(&mut header(kind, mode, content), path, content).expect("writing to memory does not fail");
     };
-    if let Some(authorities) = authorities {
+    if let Some(ca_certificates) = ca_certificates {
         for folder in ["etc/", "etc/ssl/", "etc/ssl/certs/"] {
             add(folder, EntryType::Directory, 0o755, &[]);
         }
-        add(AUTHORITIES, EntryType::Regular, 0o644, authorities.as_bytes());
+        add(CA_CERTIFICATES, EntryType::Regular, 0o644, ca_certificates.as_bytes());
     }
     add("tmp/", EntryType::Directory, 0o1777, &[]);
     add(WORKER, EntryType::Regular, 0o755, worker);

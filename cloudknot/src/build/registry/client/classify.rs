@@ -74,7 +74,7 @@ fn by_connection(error: &reqwest::Error) -> (RegistryErrorKind, String) {
     } else if causes.iter().any(in_tls) {
         (RegistryErrorKind::Untrusted, innermost)
     } else {
-        let what = if error.is_timeout() { "no answer in time" } else { "the connection failed" };
+        let what = if error.is_timeout() { "no response in time" } else { "the connection failed" };
         (RegistryErrorKind::Connection, format!("{what}: {innermost}"))
     }
 }
@@ -83,7 +83,7 @@ fn envelope(message: &str) -> Option<OciEnvelope> {
     serde_json::from_str::<OciEnvelope>(message).ok().filter(|envelope| !envelope.errors.is_empty())
 }
 
-/// Returns the registry's message in the body of an answer, if it can be shown on one line.
+/// Returns the registry's message in the body of a response, if it can be shown on one line.
 fn message_suffix(message: &str) -> String {
     match envelope(message) {
         Some(envelope) => joined_messages(&envelope),

@@ -11,8 +11,8 @@ use crate::build::registry::RegistryError;
 use crate::settings::login::{Login, LoginKind};
 
 impl Login {
-    /// Returns whether the caller has given the credentials, so that a refusal concerns them.
-    pub(super) fn is_given(&self) -> bool {
+    /// Returns whether the caller passed the credentials, so that a refusal concerns them.
+    pub(super) fn is_explicit(&self) -> bool {
         matches!(self.0, LoginKind::Password(..) | LoginKind::Token(_))
     }
 
@@ -54,8 +54,8 @@ async fn look_up(folder: Option<PathBuf>, registry: &str) -> Result<Option<Docke
 }
 
 fn default_folder() -> Option<PathBuf> {
-    let given = std::env::var_os("DOCKER_CONFIG").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    given.or_else(|| Some(std::env::home_dir()?.join(".docker")))
+    let from_env = std::env::var_os("DOCKER_CONFIG").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    from_env.or_else(|| Some(std::env::home_dir()?.join(".docker")))
 }
 
 fn config_in(folder: &Path) -> PathBuf {
@@ -86,8 +86,8 @@ fn stored(folder: &Path, registry: &str) -> Result<Option<DockerCredential>, Reg
             Ok(None)
         }
         Err(CredentialRetrievalError::HelperFailure { helper, stdout, stderr }) => {
-            let answer = if stderr.trim().is_empty() { stdout } else { stderr };
-            Err(failed(format!("the helper `docker-credential-{helper}` reported: {}", answer.trim())))
+            let output = if stderr.trim().is_empty() { stdout } else { stderr };
+            Err(failed(format!("the helper `docker-credential-{helper}` reported: {}", output.trim())))
         }
         Err(error) => Err(failed(error.to_string())),
     }

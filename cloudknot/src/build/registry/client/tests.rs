@@ -17,7 +17,7 @@ enum Behavior {
     Slowly,
     /// Reads this number of bytes, and then nothing.
     Stops(usize),
-    /// Reads everything, but does not answer.
+    /// Reads everything, but does not respond.
     Silent,
 }
 
@@ -53,9 +53,9 @@ async fn serve(mut client: TcpStream, behavior: Behavior) -> std::io::Result<()>
             "put" => "201 Created",
             _ => "200 OK",
         };
-        let answer =
+        let response =
             format!("HTTP/1.1 {status}\r\nlocation: /v2/lab/probe/blobs/uploads/1\r\ncontent-length: 0\r\n\r\n");
-        client.write_all(answer.as_bytes()).await?;
+        client.write_all(response.as_bytes()).await?;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Detects an operation that makes no more progress. Does not depend on what the operation is.
 //!
-//! A timeout of the HTTP client is not sufficient: it begins with a request and ends with its answer, so it limits the
+//! A timeout of the HTTP client is not sufficient: it begins with a request and ends with its response, so it limits the
 //! duration of a whole upload, even one that makes progress.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -39,7 +39,7 @@ impl Watch {
     }
 
     /// Records that the last chunk was handed over. Part of the data is still in buffers of this machine and is sent at
-    /// the rate of the rest, so the time taken so far is added before the registry is expected to answer.
+    /// the rate of the rest, so the time taken so far is added before the registry is expected to respond.
     pub(super) fn sent(&self) {
         let now = Instant::now();
         let mut times = self.times();

@@ -18,10 +18,10 @@ use crate::settings::config::{Config, default_pars};
 /// Quotas of virtual CPUs that a Knot's machines count against: a description, and the service and code in Service
 /// Quotas.
 const VCPUS: [(&str, &str, &str); 4] = [
-    ("on demand", "ec2", "L-1216C47A"),
-    ("on Spot", "ec2", "L-34B43A08"),
-    ("on Fargate", "fargate", "L-3032A538"),
-    ("on Fargate Spot", "fargate", "L-36FBB829"),
+    ("On-Demand instances", "ec2", "L-1216C47A"),
+    ("Spot instances", "ec2", "L-34B43A08"),
+    ("Fargate", "fargate", "L-3032A538"),
+    ("Fargate Spot", "fargate", "L-36FBB829"),
 ];
 
 /// Checks the account. Also returns whether the Knot is on 64-bit ARM.
@@ -121,8 +121,8 @@ impl AccountState {
     async fn find(
         aws: &Aws,
         account: &Account,
-        given: Option<String>,
-        configured: Option<String>,
+        from_options: Option<String>,
+        from_config: Option<String>,
         knot: Option<&str>,
     ) -> Self {
         let stacks = Stacks::new(aws);
@@ -131,7 +131,7 @@ impl AccountState {
             None => (None, Finding::unknown("Knot", "none is set").remedy("set one: --knot NAME")),
         };
         // An existing Knot already has a Pars.
-        let chosen = given.or_else(|| knot.as_ref().map(|knot| knot.pars_name().to_owned())).or(configured);
+        let chosen = from_options.or_else(|| knot.as_ref().map(|knot| knot.pars_name().to_owned())).or(from_config);
         let name = chosen.clone().unwrap_or_else(default_pars);
         let (pars, pars_finding) = match stacks.find(&format!("{PARS_STACKS}{name}")).await {
             Ok(None) => (None, absent_pars(aws, &name, chosen.is_some())),
@@ -249,7 +249,7 @@ async fn quota_findings(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Findin
     let counts = Batch::new(aws).counts().await;
     let mut found = Vec::new();
     for resource in ["compute environment", "job queue"] {
-        let subject = format!("quota of {resource}s");
+        let subject = format!("{resource} quota");
         let in_use = match &counts {
             Ok((environments, _)) if resource == "compute environment" => *environments,
             Ok((_, queues)) => *queues,
@@ -261,17 +261,21 @@ async fn quota_findings(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Findin
         found.push(match quotas::quota(aws, "batch", resource).await {
             Ok(Some(limit)) if in_use < limit => Finding::good(subject, format!("{in_use} of {limit} are used")),
             Ok(Some(limit)) => {
-                // An existing Knot already has its own.
+                // An existing Knot already has its own one.
                 let state = if has_knot { State::Doubtful } else { State::Bad };
-                Finding::new(subject, state, format!("{in_use} of {limit} are used: no further Knot can have its own"))
-                    .remedy("clobber unused Knots, request an increase in Service Quotas, or deploy with --queue")
+                Finding::new(
+                    subject,
+                    state,
+                    format!("{in_use} of {limit} are used: no further Knot can have its own {resource}"),
+                )
+                .remedy("clobber unused Knots, request an increase in Service Quotas, or deploy with --queue")
             }
             Ok(None) => Finding::unknown(subject, format!("{in_use} used; Service Quotas reports no quota")),
             Err(error) => unread(subject, &format!("{in_use} used; the quota is unknown"), &error),
         });
     }
     for (purchase, service, code) in VCPUS {
-        let subject = format!("quota of vCPUs {purchase}");
+        let subject = format!("vCPU quota for {purchase}");
         found.push(match quotas::quota_of(aws, service, code).await {
             Ok(Some(limit)) if limit < max_vcpus as usize => {
                 let found = format!("{limit} at once; a Knot may start {max_vcpus}, and gets no more than the quota");

@@ -4,7 +4,7 @@ use crate::build::compile::{Arch, Machine};
 use crate::deploy::doctor::{Finding, State, in_one_line};
 use crate::error::Result;
 
-/// Timeout for an answer of the Docker engine, which normally takes milliseconds.
+/// Timeout for a response from the Docker engine, which normally takes milliseconds.
 const ENGINE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Checks the tools that compile workers.

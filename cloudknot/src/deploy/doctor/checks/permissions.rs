@@ -1,7 +1,7 @@
 //! Findings about permissions, one per verb.
 
 use crate::aws::Aws;
-use crate::aws::permissions::{Answer, Simulation, simulate};
+use crate::aws::permissions::{Simulation, SimulationResult, simulate};
 use crate::deploy::doctor::{Finding, State, in_one_line};
 use crate::deploy::policy::{Allowed, Scope};
 use crate::error::ErrorKind;
@@ -11,8 +11,8 @@ pub(super) async fn examine(aws: &Aws, caller: &str, scope: &Scope, verbs: &[All
     let subject = "permissions";
     let policies: Vec<_> = verbs.iter().map(|verb| verb.policy(scope)).collect();
     match simulate(aws, caller, &policies).await {
-        Ok(Simulation::Answers(answers)) => {
-            verbs.iter().zip(answers).map(|(verb, answer)| finding(answer, *verb, has_pars)).collect()
+        Ok(Simulation::Results(results)) => {
+            verbs.iter().zip(results).map(|(verb, result)| finding(result, *verb, has_pars)).collect()
         }
         Ok(Simulation::Unsupported(why)) => vec![Finding::unknown(subject, why)],
         Err(error) => {
@@ -24,18 +24,18 @@ pub(super) async fn examine(aws: &Aws, caller: &str, scope: &Scope, verbs: &[All
     }
 }
 
-fn finding(answer: Answer, verb: Allowed, has_pars: bool) -> Finding {
+fn finding(result: SimulationResult, verb: Allowed, has_pars: bool) -> Finding {
     let name = verb.name();
     let subject = format!("permissions to {}", name.replace('-', " "));
-    if answer.denied.is_empty() {
+    if result.denied.is_empty() {
         return Finding::good(subject, "all its permissions are granted");
     }
-    let denied: Vec<_> = answer.denied.into_iter().collect();
+    let denied: Vec<_> = result.denied.into_iter().collect();
     let mut found = format!("not allowed: {}", denied.join(", "));
     // Users of an existing Pars do not need the permission to create one.
     let mut state = if verb == Allowed::ParsCreate && has_pars { State::Doubtful } else { State::Bad };
-    if !answer.missing_context_keys.is_empty() {
-        let missing: Vec<_> = answer.missing_context_keys.into_iter().collect();
+    if !result.missing_context_keys.is_empty() {
+        let missing: Vec<_> = result.missing_context_keys.into_iter().collect();
         found = format!(
             "{found}; unless a policy grants it by {}, which the simulation did not include",
             missing.join(", ")
@@ -50,43 +50,43 @@ fn finding(answer: Answer, verb: Allowed, has_pars: bool) -> Finding {
 mod tests {
     use super::*;
     use crate::aws::iam::Evaluation;
-    use crate::aws::permissions::{Question, questions};
+    use crate::aws::permissions::{SimulationRequest, simulation_requests};
 
     #[test]
     fn permission_checks_are_valid_for_iam() {
         let scope = Scope::new("123456789012", "eu-west-1", "lab", "sweep");
         for verb in crate::deploy::doctor::checks::VERBS {
-            let questions = questions(&verb.policy(&scope), "eu-west-1");
-            assert!(questions.len() >= 8, "{}", verb.name());
+            let requests = simulation_requests(&verb.policy(&scope), "eu-west-1");
+            assert!(requests.len() >= 8, "{}", verb.name());
             let simulates =
-                |question: &Question| question.actions.iter().any(|action| action.starts_with("iam:Simulate"));
-            assert!(!questions.iter().any(simulates), "{} does not need simulations", verb.name());
-            for question in questions {
-                let all = question.actions.iter().chain(&question.resources).chain(question.context.values());
-                assert!(all.clone().all(|text| text == "*" || !text.contains('*')), "{question:?}");
-                assert!(!question.actions.is_empty() && !question.resources.is_empty(), "{question:?}");
+                |request: &SimulationRequest| request.actions.iter().any(|action| action.starts_with("iam:Simulate"));
+            assert!(!requests.iter().any(simulates), "{} does not need simulations", verb.name());
+            for request in requests {
+                let all = request.actions.iter().chain(&request.resources).chain(request.context.values());
+                assert!(all.clone().all(|text| text == "*" || !text.contains('*')), "{request:?}");
+                assert!(!request.actions.is_empty() && !request.resources.is_empty(), "{request:?}");
             }
         }
     }
 
     #[test]
     fn denial_on_one_resource_is_a_denial() {
-        let result = Evaluation {
+        let evaluation = Evaluation {
             action: "batch:SubmitJob".into(),
             is_allowed: true,
             per_resource: vec![true, false],
             missing_context_keys: Vec::new(),
         };
-        let mut answer = Answer::default();
-        answer.add(&result);
-        let denied = finding(answer.clone(), Allowed::Run, true);
+        let mut result = SimulationResult::default();
+        result.add(&evaluation);
+        let denied = finding(result.clone(), Allowed::Run, true);
         assert_eq!((denied.state, denied.found.as_str()), (State::Bad, "not allowed: batch:SubmitJob"));
         assert_eq!(
             denied.remedy.as_deref(),
             Some("ask an administrator to grant it: `cargo knot policy run` prints the policy")
         );
-        assert_eq!(finding(answer.clone(), Allowed::ParsCreate, true).state, State::Doubtful);
-        answer.missing_context_keys.insert("aws:SourceIp".into());
-        assert_eq!(finding(answer, Allowed::Run, true).state, State::Doubtful);
+        assert_eq!(finding(result.clone(), Allowed::ParsCreate, true).state, State::Doubtful);
+        result.missing_context_keys.insert("aws:SourceIp".into());
+        assert_eq!(finding(result, Allowed::Run, true).state, State::Doubtful);
     }
 }

@@ -123,7 +123,7 @@ async fn delete_remains(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks) -> Re
     let mut remains = definitions.len();
     if let Some(pars) = pars.as_ref().filter(|pars| !clobber.keep_data && pars.outputs.contains_key("Settings")) {
         // In a bucket that existed before, a Knot of this name may be another account's, unless the local note
-        // shows that it is ours.
+        // shows that it is in this account.
         if note.is_some() || pars::bucket_is_its_own(pars)? {
             remains += delete_runs(clobber, aws, pars).await?;
         } else {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use cloudknot_runtime::contract::FunctionDescription;
 use serde_json::json;
 
-use super::resolve::{KnotProgram, Resolved};
+use super::resolve::{KnotProgram, ResolvedKnot};
 use super::stack::{read_note, stack_name};
-use super::values::{Answers, DesiredKnot};
+use super::values::{DesiredKnot, Responses};
 use crate::aws::cloudformation::Stack;
 use crate::build::pipeline::BuildArtifacts;
 use crate::deploy::knot::Deployed;
@@ -33,32 +33,32 @@ pub(super) struct KnotPlan {
 impl KnotPlan {
     /// Creates a plan. With `from_template`, the user creates the stack from the printed template.
     pub(super) fn new(
-        resolved: &Resolved,
+        resolved: &ResolvedKnot,
         artifacts: &BuildArtifacts,
         pars: &Pars,
         from_template: bool,
     ) -> Result<Self> {
-        let Resolved { knot, state, .. } = resolved;
-        let answers = resolved.answers();
+        let ResolvedKnot { knot, state, .. } = resolved;
+        let responses = resolved.responses();
         let desired = desired(knot, artifacts);
         let deployed = deployed(knot, artifacts);
         let note = |content: String| {
             let note = StackNote { content, settings: deployed.clone(), from_template };
             serde_json::to_string(&note).expect("settings serialize to JSON")
         };
-        let answers = Answers {
+        let responses = Responses {
             has_environment: state.has_environment() && !from_template,
-            image_uri: pulled_from(knot, answers),
-            ..answers.clone()
+            image_uri: pulled_from(knot, responses),
+            ..responses.clone()
         };
-        let own_tags = [("cloudknot:pars", &pars.name), ("cloudknot:knot", &knot.name)];
-        let own_tags = own_tags.map(|(key, value)| (key.to_owned(), value.clone()));
+        let cloudknot_tags = [("cloudknot:pars", &pars.name), ("cloudknot:knot", &knot.name)];
+        let cloudknot_tags = cloudknot_tags.map(|(key, value)| (key.to_owned(), value.clone()));
         let content = content(knot, artifacts, pars);
         Ok(Self {
             stack: stack_name(&knot.name),
-            repository: render("knot.yaml", &desired.values(pars, &answers, &note(String::new()), false)?),
-            template: render("knot.yaml", &desired.values(pars, &answers, &note(content), true)?),
-            tags: own_tags.into_iter().chain(knot.settings.tags.clone()).collect(),
+            repository: render("knot.yaml", &desired.values(pars, &responses, &note(String::new()), false)?),
+            template: render("knot.yaml", &desired.values(pars, &responses, &note(content), true)?),
+            tags: cloudknot_tags.into_iter().chain(knot.settings.tags.clone()).collect(),
         })
     }
 }
@@ -107,9 +107,9 @@ fn content(knot: &KnotProgram, artifacts: &BuildArtifacts, pars: &Pars) -> Strin
 }
 
 /// Returns the location that the image is pulled from, if it is not the repository's own host.
-fn pulled_from(knot: &KnotProgram, answers: &Answers) -> Option<String> {
+fn pulled_from(knot: &KnotProgram, responses: &Responses) -> Option<String> {
     let host = registry()?;
-    let shared = answers.repository.as_ref().map(|shared| shared.uri.clone());
+    let shared = responses.repository.as_ref().map(|shared| shared.uri.clone());
     let uri = shared.unwrap_or_else(|| format!("-/cloudknot/{}", knot.name.to_lowercase()));
     Some(with_host(&uri, &host)).filter(|pulled_from| *pulled_from != uri)
 }

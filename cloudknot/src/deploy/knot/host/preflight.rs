@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::values::{Answers, DesiredKnot};
+use super::values::{DesiredKnot, Responses};
 use crate::aws::ec2::{Ec2, InstanceType};
 use crate::aws::{Aws, machines, permissions, quotas};
 use crate::deploy::pars::Pars;
@@ -16,7 +16,7 @@ use crate::event::step;
 pub(super) async fn check_permissions(
     aws: &Aws,
     desired: &DesiredKnot<'_>,
-    answers: &Answers,
+    responses: &Responses,
     pars: &Pars,
 ) -> Result<()> {
     let settings = desired.settings;
@@ -24,7 +24,7 @@ pub(super) async fn check_permissions(
     required.extend(settings.job_role.is_none().then_some("iam:CreateRole"));
     required.extend(settings.repository.is_none().then_some("ecr:CreateRepository"));
     required.extend(settings.queue.is_none().then_some("batch:CreateJobQueue"));
-    let policy = |account: &str| Allowed::Deploy.policy(&scope(account, aws, desired, answers, pars));
+    let policy = |account: &str| Allowed::Deploy.policy(&scope(account, aws, desired, responses, pars));
     permissions::check(aws, Allowed::Deploy.name(), &required, policy).await
 }
 
@@ -49,12 +49,12 @@ pub(super) async fn check_account(aws: &Aws, desired: &DesiredKnot<'_>, is_new: 
 pub(super) async fn check_machines(
     aws: &Aws,
     desired: &DesiredKnot<'_>,
-    answers: &Answers,
+    responses: &Responses,
     pars: &Pars,
 ) -> Result<Option<Vec<InstanceType>>> {
     // Errors in the template's values are found here, and not only after an image is pushed.
-    desired.values(pars, answers, "", false)?;
-    if answers.compute.unwrap_or_else(|| desired.compute()).is_fargate() {
+    desired.values(pars, responses, "", false)?;
+    if responses.compute.unwrap_or_else(|| desired.compute()).is_fargate() {
         // The sizes that Fargate offers were checked with the template's values.
         return Ok(None);
     }
@@ -76,7 +76,7 @@ pub(super) async fn check_machines(
 }
 
 /// Returns the resources that the policy of a deploy names.
-fn scope(account: &str, aws: &Aws, desired: &DesiredKnot<'_>, answers: &Answers, pars: &Pars) -> Scope {
+fn scope(account: &str, aws: &Aws, desired: &DesiredKnot<'_>, responses: &Responses, pars: &Pars) -> Scope {
     let mut scope = Scope::new(account, aws.region.as_str(), pars.name(), desired.name);
     // A Pars that is yet to be created has no outputs.
     let bucket = Some(pars.bucket().to_owned()).filter(|bucket| !bucket.is_empty());
@@ -87,7 +87,7 @@ fn scope(account: &str, aws: &Aws, desired: &DesiredKnot<'_>, answers: &Answers,
     scope.permissions_boundary.clone_from(&pars.settings.permissions_boundary);
     scope.repository.clone_from(&desired.settings.repository);
     scope.queue.clone_from(&desired.settings.queue);
-    scope.policies.clone_from(&answers.policies);
+    scope.policies.clone_from(&responses.policies);
     scope
 }
 

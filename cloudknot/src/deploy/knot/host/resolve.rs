@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::preflight;
 use super::stack::{read_note, stack_name};
-use super::values::{Answers, DesiredKnot};
+use super::values::{DesiredKnot, Responses};
 use crate::aws::batch::Batch;
 use crate::aws::cloudformation::{Stack, Stacks};
 use crate::aws::ec2::Ec2;
@@ -14,7 +14,7 @@ use crate::aws::{Aws, iam};
 use crate::build::compile::{Arch, AwsFeature, Compile, CompileError, Program, Selection};
 use crate::build::pipeline::{Pipeline, blocking};
 use crate::deploy::knot::{Deployed, KnotBuilder};
-use crate::deploy::pars::host::{self as pars, ParsResolved, ParsState};
+use crate::deploy::pars::host::{self as pars, ParsResolution, ParsState};
 use crate::deploy::pars::{Pars, ParsBuilder};
 use crate::deploy::plan::{Intent, denied_note};
 use crate::deploy::stack_note::differences;
@@ -25,10 +25,10 @@ use crate::settings::config::{Config, default_pars};
 use crate::settings::knot::KnotSettings;
 
 /// A Knot to deploy, and the state of its account.
-pub(super) struct Resolved {
+pub(super) struct ResolvedKnot {
     pub(super) knot: KnotProgram,
     pub(super) state: AccountState,
-    answers: Option<Answers>,
+    responses: Option<Responses>,
     /// Permissions that the caller lacks, for the notes of a plan.
     pub(super) denied: Option<String>,
 }
@@ -41,7 +41,7 @@ pub(super) struct KnotProgram {
     pub(super) version: String,
     pub(super) cargo_target: String,
     pub(super) arch: Arch,
-    /// Options of cargo that select features of the package.
+    /// cargo options that select features of the package.
     pub(super) features: Vec<String>,
 }
 
@@ -50,17 +50,17 @@ pub(super) struct AccountState {
     pub(super) aws: Aws,
     pub(super) stacks: Stacks,
     pub(super) stack: Option<Stack>,
-    pub(super) pars: ParsFound,
+    pub(super) pars: ParsLookup,
 }
 
 /// The Pars that the Knot will use.
-pub(super) enum ParsFound {
+pub(super) enum ParsLookup {
     Existing(Box<Pars>),
     /// The deploy creates it.
     Missing(Box<ParsState>),
 }
 
-impl Resolved {
+impl ResolvedKnot {
     /// Resolves a deploy. Also returns the pipeline that builds the image of the program.
     pub(super) async fn of(builder: &KnotBuilder, intent: Intent) -> Result<(Self, Pipeline)> {
         let program = program(builder).await?;
@@ -70,7 +70,7 @@ impl Resolved {
         let pipeline = with_aws_feature(pipeline, builder.add_feature, intent).await?;
         let knot = KnotProgram::of(builder, pipeline.program());
         let state = AccountState::of(&knot, &builder.account, intent).await?;
-        let mut resolved = Self { knot, state, answers: None, denied: None };
+        let mut resolved = Self { knot, state, responses: None, denied: None };
         // With the settings of the last deploy, perhaps nothing has changed: only the image can show it.
         if intent == Intent::Template || !resolved.has_settings_of_stack() {
             resolved.query(intent).await?;
@@ -88,19 +88,19 @@ impl Resolved {
     /// Queries AWS for resources that the settings only name, and for reasons why the Knot could not be created.
     async fn query(&mut self, intent: Intent) -> Result<()> {
         let (knot, state) = (&self.knot, &self.state);
-        let answers = knot.query(&state.aws).await?;
+        let responses = knot.query(&state.aws).await?;
         if intent != Intent::Template {
             let is_new = state.before().is_none();
             let pars = state.pars.planned();
             let desired = knot.desired();
             if is_new {
-                let checked = preflight::check_permissions(&state.aws, &desired, &answers, &pars).await;
+                let checked = preflight::check_permissions(&state.aws, &desired, &responses, &pars).await;
                 self.denied = denied_note(checked, intent)?;
             }
             let checked = preflight::check_account(&state.aws, &desired, is_new).await;
             self.denied = self.denied.take().or(denied_note(checked, intent)?);
         }
-        self.answers = Some(answers);
+        self.responses = Some(responses);
         Ok(())
     }
 
@@ -116,20 +116,20 @@ impl Resolved {
     pub(super) async fn refresh_for_a_change(&mut self, account: &Account, intent: Intent) -> Result<()> {
         let name = self.state.pars.planned().name;
         match (pars::find(&self.state.stacks, &name, account).await?, &self.state.pars) {
-            (Some(pars), _) => self.state.pars = ParsFound::Existing(Box::new(pars)),
-            (None, ParsFound::Missing(_)) => {}
-            (None, ParsFound::Existing(_)) => {
+            (Some(pars), _) => self.state.pars = ParsLookup::Existing(Box::new(pars)),
+            (None, ParsLookup::Missing(_)) => {}
+            (None, ParsLookup::Existing(_)) => {
                 let message =
                     format!("cannot deploy the Knot `{}`: its Pars `{name}` was just clobbered", self.knot.name);
                 return Err(Error::new(ErrorKind::NotFound, message).with_hint("run the same command again"));
             }
         }
-        if self.answers.is_none() { self.query(intent).await } else { Ok(()) }
+        if self.responses.is_none() { self.query(intent).await } else { Ok(()) }
     }
 
-    /// Returns the answers of AWS to [`query`](Self::query).
-    pub(super) fn answers(&self) -> &Answers {
-        self.answers.as_ref().expect("the account is looked up before the Knot is changed")
+    /// Returns the responses from AWS to [`query`](Self::query).
+    pub(super) fn responses(&self) -> &Responses {
+        self.responses.as_ref().expect("the account is looked up before the Knot is changed")
     }
 }
 
@@ -206,24 +206,24 @@ impl KnotProgram {
     }
 
     /// Queries AWS for resources that the settings only name.
-    async fn query(&self, aws: &Aws) -> Result<Answers> {
-        let mut answers = Answers::default();
+    async fn query(&self, aws: &Aws) -> Result<Responses> {
+        let mut responses = Responses::default();
         if let Some(name) = &self.settings.repository {
-            answers.repository = Some(Ecr::new(aws).repository(name).await?);
+            responses.repository = Some(Ecr::new(aws).repository(name).await?);
         }
         if let Some(queue) = &self.settings.queue {
-            answers.compute = Some(Batch::new(aws).queue(queue).await?.compute);
+            responses.compute = Some(Batch::new(aws).queue(queue).await?.compute);
         }
         if let Some(ami) = &self.settings.ami {
             let image = Ec2::new(aws).root_device(ami).await?;
             let image = image.ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("cannot find the machine image `{ami}` in {}", aws.region))
-                    .with_hint("set an image of this region, or remove `ami` for the latest one of AWS")
+                    .with_hint("set an image of this region, or remove `ami` for AWS's latest one")
             })?;
-            answers.root_device = Some(image.root_device);
+            responses.root_device = Some(image.root_device);
         }
-        answers.policies = iam::policies(aws, &self.settings.policies).await?;
-        Ok(answers)
+        responses.policies = iam::policies(aws, &self.settings.policies).await?;
+        Ok(responses)
     }
 
     /// Checks that a stack with settings, if there is one, belongs to this program on this Pars.
@@ -264,7 +264,7 @@ impl AccountState {
         let (stack, found) = tokio::try_join!(stacks.find_settled(&knot_stack), pars::find(&stacks, &name, account))?;
         knot.check_existing_owner(stack.as_ref(), &name)?;
         let pars = match found {
-            Some(pars) => ParsFound::Existing(Box::new(pars)),
+            Some(pars) => ParsLookup::Existing(Box::new(pars)),
             None if chosen.is_some() => {
                 let message = format!("cannot find the Pars `{name}` in {}", aws.region);
                 let hint = format!("`cargo knot pars create {name}` creates it; {}", pars::PARS_LIST_HINT);
@@ -279,9 +279,9 @@ impl AccountState {
             }
             // Boxed, because the future is large and rarely polled.
             None => match Box::pin(ParsState::resolve(&default_pars_builder(&name, account, config), intent)).await? {
-                ParsResolved::Open(state) => ParsFound::Missing(state),
+                ParsResolution::Open(state) => ParsLookup::Missing(state),
                 // The Pars has been created in the meantime.
-                ParsResolved::Unchanged(pars) => ParsFound::Existing(pars),
+                ParsResolution::Unchanged(pars) => ParsLookup::Existing(pars),
             },
         };
         Ok(Self { aws, stacks, stack, pars })
@@ -300,7 +300,7 @@ impl AccountState {
     }
 }
 
-impl ParsFound {
+impl ParsLookup {
     /// Returns the Pars, or one without resources if it is yet to be created.
     pub(super) fn planned(&self) -> Pars {
         match self {

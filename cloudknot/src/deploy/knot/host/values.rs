@@ -37,9 +37,9 @@ pub(crate) struct DesiredKnot<'a> {
     pub(crate) digest: &'a str,
 }
 
-/// Answers of AWS that the values depend on.
+/// Responses from AWS that the values depend on.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Answers {
+pub(crate) struct Responses {
     /// Shared repository.
     pub(crate) repository: Option<Repository>,
     /// Compute of an existing queue.
@@ -101,19 +101,19 @@ impl DesiredKnot<'_> {
     }
 
     /// Returns the values of `knot.yaml`; without an image, the template creates only the repository.
-    pub(crate) fn values(&self, pars: &Pars, answers: &Answers, settings_text: &str, image: bool) -> Result<Value> {
+    pub(crate) fn values(&self, pars: &Pars, responses: &Responses, settings_text: &str, image: bool) -> Result<Value> {
         let settings = self.settings;
-        let compute = answers.compute.unwrap_or_else(|| self.compute());
+        let compute = responses.compute.unwrap_or_else(|| self.compute());
         let execution_role = pars.execution_role();
         let architecture = if self.arch == Arch::Arm64 { "arm64" } else { "x86_64" };
-        let repository = if let Some(shared) = &answers.repository {
+        let repository = if let Some(shared) = &responses.repository {
             json!({"existing": shared.arn, "uri": shared.uri})
         } else {
             let name = format!("cloudknot/{}", self.name.to_lowercase());
             json!({"existing": null, "name": name, "kms_key": pars.settings.kms_key})
         };
         let image =
-            image.then(|| json!({"digest": self.digest, "architecture": architecture, "uri": answers.image_uri}));
+            image.then(|| json!({"digest": self.digest, "architecture": architecture, "uri": responses.image_uri}));
         Ok(json!({
             "knot": self.name,
             "pars": pars.name,
@@ -134,9 +134,9 @@ impl DesiredKnot<'_> {
             "execution_role": execution_role,
             "secrets": self.secret_values(),
             "job_role": settings.job_role.as_ref().map(|arn| json!({"arn": arn})),
-            "policies": answers.policies,
+            "policies": responses.policies,
             "file_systems": self.file_systems(),
-            "compute": self.compute_values(compute, answers)?,
+            "compute": self.compute_values(compute, responses)?,
             "queue": match &settings.queue {
                 Some(arn) => json!({"existing": arn}),
                 None => json!({"existing": null, "name": settings.queue_name, "priority": settings.priority.unwrap_or(1)}),
@@ -145,19 +145,19 @@ impl DesiredKnot<'_> {
         }))
     }
 
-    fn compute_values(&self, compute: Compute, answers: &Answers) -> Result<Value> {
+    fn compute_values(&self, compute: Compute, responses: &Responses) -> Result<Value> {
         let settings = self.settings;
         let image_type = if self.gpus() { "ECS_AL2023_NVIDIA" } else { "ECS_AL2023" };
         Ok(json!({
             "kind": compute.name(),
             "max_vcpus": settings.max_vcpus.unwrap_or(MAX_VCPUS),
             "min_vcpus": settings.min_vcpus.unwrap_or(0),
-            "desired_vcpus": settings.desired_vcpus.filter(|_| !answers.has_environment),
+            "desired_vcpus": settings.desired_vcpus.filter(|_| !responses.has_environment),
             "instance_types": self.instance_types(),
             "bid_percentage": settings.bid_percentage,
             "image_types": [image_type],
             "ami": settings.ami,
-            "root_device": answers.root_device.as_deref().unwrap_or("/dev/xvda"),
+            "root_device": responses.root_device.as_deref().unwrap_or("/dev/xvda"),
             "volume_gib": checks::mib("volume-size", settings.volume_size.as_deref())?.map(gib),
             "key_pair": settings.key_pair,
             "service_role": settings.service_role,

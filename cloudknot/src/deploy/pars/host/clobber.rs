@@ -29,13 +29,14 @@ pub(crate) async fn clobber(clobber: &ParsClobber) -> Result<()> {
         return refused("Knots use it", dependents, "clobber those first: `cargo knot clobber <name>`");
     }
     // The template contains the stack's own resources only; a bucket that existed before is not part of it.
-    let own = resources(&stacks.template(&stack).await?);
-    let bucket = stack.outputs.get("Bucket").filter(|_| own.contains_key("Bucket"));
+    let stack_resources = resources(&stacks.template(&stack).await?);
+    let bucket = stack.outputs.get("Bucket").filter(|_| stack_resources.contains_key("Bucket"));
     if clobber.keep_data {
         if stack.status.as_str() != "DELETE_FAILED" && stack.outputs.contains_key("Settings") {
             keep_data(&stacks, &stack, true).await?;
         }
-        let kept: Vec<_> = ["Bucket", "LogGroup"].into_iter().filter(|name| own.contains_key(*name)).collect();
+        let kept: Vec<_> =
+            ["Bucket", "LogGroup"].into_iter().filter(|name| stack_resources.contains_key(*name)).collect();
         return stacks.delete(&stack, &kept).await;
     }
     if let Some(bucket) = bucket {

@@ -73,8 +73,8 @@ fn idle_costs(builder: &ParsBuilder) -> Vec<String> {
 }
 
 fn tags(builder: &ParsBuilder) -> Vec<(String, String)> {
-    let own_tag = ("cloudknot:pars".to_owned(), builder.name.clone());
-    std::iter::once(own_tag).chain(builder.settings.tags.clone()).collect()
+    let cloudknot_tag = ("cloudknot:pars".to_owned(), builder.name.clone());
+    std::iter::once(cloudknot_tag).chain(builder.settings.tags.clone()).collect()
 }
 
 fn template(state: &ParsState, network_state: &NetworkState) -> Result<String> {

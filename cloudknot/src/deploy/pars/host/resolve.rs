@@ -49,7 +49,7 @@ pub(super) enum NetworkState {
 }
 
 /// The outcome of [`ParsState::resolve`].
-pub(crate) enum ParsResolved {
+pub(crate) enum ParsResolution {
     /// The Pars exists and needs no change.
     Unchanged(Box<Pars>),
     /// The Pars is to be created or changed.
@@ -59,7 +59,7 @@ pub(crate) enum ParsResolved {
 impl ParsState {
     /// Queries AWS for everything that a plan depends on. Returns an error if AWS would reject the Pars, unless the
     /// template is for a stack that the user creates.
-    pub(crate) async fn resolve(builder: &ParsBuilder, intent: Intent) -> Result<ParsResolved> {
+    pub(crate) async fn resolve(builder: &ParsBuilder, intent: Intent) -> Result<ParsResolution> {
         names::check_name(Kind::Pars, &builder.name)?;
         builder.settings.check()?;
         if let Network::New { cidr, .. } = builder.settings.network() {
@@ -72,7 +72,7 @@ impl ParsState {
         if let Some(complete) = complete {
             check_same_settings(builder, complete)?;
             if StackNote::<Note>::read(complete)?.content == content() && intent != Intent::Template {
-                return Ok(ParsResolved::Unchanged(Box::new(read(complete, &builder.account)?)));
+                return Ok(ParsResolution::Unchanged(Box::new(read(complete, &builder.account)?)));
             }
         }
         let mut denied = None;
@@ -87,9 +87,10 @@ impl ParsState {
             Some(stack) => Some(stacks.template(stack).await?),
             None => None,
         };
-        let own = template.as_deref().map(resources).unwrap_or_default();
-        let (bucket_existed, logs_existed) = preexisting_resources(builder, &aws, stack.as_ref(), &own).await?;
-        Ok(ParsResolved::Open(Box::new(Self {
+        let stack_resources = template.as_deref().map(resources).unwrap_or_default();
+        let (bucket_existed, logs_existed) =
+            preexisting_resources(builder, &aws, stack.as_ref(), &stack_resources).await?;
+        Ok(ParsResolution::Open(Box::new(Self {
             network: network(builder, &aws).await?,
             instance_role: instance_role(builder, &aws).await?,
             execution_role: execution_role(builder, &aws).await?,
@@ -156,17 +157,17 @@ async fn preexisting_resources(
     builder: &ParsBuilder,
     aws: &Aws,
     stack: Option<&Stack>,
-    own: &BTreeMap<String, Resource>,
+    stack_resources: &BTreeMap<String, Resource>,
 ) -> Result<(bool, bool)> {
     if let Some(Ok(StackNote { settings, .. })) = stack.map(StackNote::<Note>::read) {
         return Ok((settings.bucket_existed, settings.logs_existed));
     }
     let bucket = match &builder.settings.bucket {
-        Some(bucket) if !own.contains_key("Bucket") => s3::bucket_exists(aws, bucket).await?,
+        Some(bucket) if !stack_resources.contains_key("Bucket") => s3::bucket_exists(aws, bucket).await?,
         _ => false,
     };
     let logs = log_group(&builder.name);
-    let kept_logs = !own.contains_key("LogGroup") && logs::group_exists(aws, &logs).await?;
+    let kept_logs = !stack_resources.contains_key("LogGroup") && logs::group_exists(aws, &logs).await?;
     if kept_logs {
         step(&format!("the log group `{logs}` exists already, and is used unchanged"));
     }

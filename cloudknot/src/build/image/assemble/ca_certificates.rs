@@ -1,4 +1,4 @@
-//! Certificate authorities that an image trusts, in PEM format: the public ones, and the user's own.
+//! CA certificates that an image trusts, in PEM format: the public ones, and those of the user.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::build::image::ImageError;
 
-/// Returns the public authorities (Mozilla's list, as pinned by the lock file), followed by those of the files.
+/// Returns the public CA certificates (Mozilla's list, as pinned by the lock file), followed by those of the files.
 pub(crate) fn bundle(files: &[PathBuf]) -> Result<String, ImageError> {
     let mut certificates = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
     for file in files {
@@ -24,7 +24,7 @@ pub(crate) fn bundle(files: &[PathBuf]) -> Result<String, ImageError> {
 
 /// Reads the certificates of a PEM file. They are extracted one by one, so that a private key in the same file is left out.
 pub(crate) fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, ImageError> {
-    let failed = |source| ImageError::Authorities { path: path.to_owned(), source };
+    let failed = |source| ImageError::CaBundle { path: path.to_owned(), source };
     let text = std::fs::read(path).map_err(|error| failed(error.into()))?;
     let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     match certificates {

@@ -1,4 +1,4 @@
-//! Formats of errors and other answers in AWS's protocols.
+//! Formats of errors and other responses in AWS's protocols.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -6,26 +6,27 @@ use hyper::Response;
 
 use super::RecordedRequest;
 
-/// Returns an answer of the requested service, in the format of its protocol.
-pub(super) fn answer(request: &RecordedRequest, status: u16, body: String) -> Response<Full<Bytes>> {
+/// Returns a response of the requested service, in the format of its protocol.
+pub(super) fn response(request: &RecordedRequest, status: u16, body: String) -> Response<Full<Bytes>> {
     let kind = match request.service.as_str() {
         "s3" => "application/xml",
         _ if body.starts_with('<') => "text/xml",
         _ if request.headers.iter().any(|(name, _)| name == "x-amz-target") => "application/x-amz-json-1.1",
         _ => "application/json",
     };
-    let answer = Response::builder().status(status).header("x-amzn-requestid", "REQUEST").header("content-type", kind);
-    answer.body(Full::from(body)).expect("the answer is valid")
+    let response =
+        Response::builder().status(status).header("x-amzn-requestid", "REQUEST").header("content-type", kind);
+    response.body(Full::from(body)).expect("the response is valid")
 }
 
-/// Returns an error as the requested service would answer it.
+/// Returns an error response of the requested service.
 pub(super) fn error(request: &RecordedRequest, status: u16, code: &str) -> Response<Full<Bytes>> {
     let message = format!("Injected {code}.");
     let inner = format!("<Code>{code}</Code><Message>{message}</Message>");
     let has = |name: &str| request.headers.iter().any(|(header, _)| header == name);
     let form =
         request.headers.iter().any(|(name, value)| name == "content-type" && value.contains("x-www-form-urlencoded"));
-    let mut answer = Response::builder().status(status).header("x-amzn-requestid", "REQUEST");
+    let mut response = Response::builder().status(status).header("x-amzn-requestid", "REQUEST");
     let (kind, body) = match request.service.as_str() {
         "s3" => ("application/xml", format!("<Error>{inner}<RequestId>REQUEST</RequestId></Error>")),
         "ec2" => {
@@ -41,12 +42,12 @@ pub(super) fn error(request: &RecordedRequest, status: u16, code: &str) -> Respo
             ("application/x-amz-json-1.1", format!("{{\"__type\":\"{code}\",\"message\":\"{message}\"}}"))
         }
         _ => {
-            answer = answer.header("x-amzn-errortype", code);
+            response = response.header("x-amzn-errortype", code);
             ("application/json", format!("{{\"message\":\"{message}\"}}"))
         }
     };
-    // The answer to a HEAD request has no body, only a status.
+    // The response to a HEAD request has no body, only a status.
     let body = if request.method == "HEAD" { String::new() } else { body };
-    let answer = answer.header("content-type", kind).body(Full::from(body));
-    answer.expect("the answer is valid")
+    let response = response.header("content-type", kind).body(Full::from(body));
+    response.expect("the response is valid")
 }
