@@ -179,7 +179,7 @@ struct Queue {
     unresolved: u64,
     /// Chunks with loaded items that are not all resolved.
     open: HashMap<u64, OpenChunk>,
-    /// OpenChunk chunks with values that are not stored yet.
+    /// Open chunks with values that are not stored yet.
     waiting: HashSet<u64>,
     error: Option<SupervisorError>,
 }

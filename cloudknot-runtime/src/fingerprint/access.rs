@@ -200,23 +200,23 @@ impl<'de> MapAccess<'de> for Entries<'_> {
 }
 
 /// Entries of a map in which a type looks up names. The names are known because the type reported them as missing.
-pub(super) struct Keys<'t> {
+pub(super) struct KeyedEntries<'t> {
     pub(super) tracer: &'t mut Tracer,
-    pub(super) keys: Vec<(&'static str, SlotId)>,
+    pub(super) entries: Vec<(&'static str, SlotId)>,
     pub(super) next: usize,
 }
 
-impl<'de> MapAccess<'de> for Keys<'_> {
+impl<'de> MapAccess<'de> for KeyedEntries<'_> {
     type Error = Refusal;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
-        let Some((name, _)) = self.keys.get(self.next) else { return Ok(None) };
+        let Some((name, _)) = self.entries.get(self.next) else { return Ok(None) };
         self.next += 1;
         seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refusal> {
-        self.tracer.enter(self.keys[self.next - 1].1, seed)
+        self.tracer.enter(self.entries[self.next - 1].1, seed)
     }
 }
 

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Visitor};
 
-use super::access::{ChosenVariant, Elements, EmptyAccess, Entries, Keys};
+use super::access::{ChosenVariant, Elements, EmptyAccess, Entries, KeyedEntries};
 use super::offers::Refusal;
 use super::shapes::{Form, Shape, SlotId, TypeNo};
 use super::trace::{Choice, Frame, Tracer, TypeKey};
@@ -215,7 +215,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
         let find = |shape: &Shape| if let Shape::Keyed(keys) = shape { Some(keys.clone()) } else { None };
         if let Some(keys) = self.tracer.slots[self.slot].shapes.iter().find_map(find) {
-            return visitor.visit_map(Keys { tracer: self.tracer, keys, next: 0 });
+            return visitor.visit_map(KeyedEntries { tracer: self.tracer, entries: keys, next: 0 });
         }
         let find = |shape: &Shape| if let Shape::Map(key, value) = shape { Some((*key, *value)) } else { None };
         let (key, value) =
