@@ -63,12 +63,12 @@ impl Backend {
             #[cfg(feature = "deploy")]
             Ok("docker") => Ok(Self::docker()),
             Ok(other) => {
-                let message = format!("cannot choose a backend: `{}` is `{other}`", contract::ENV_BACKEND);
+                let message = format!("invalid `{}`: `{other}` is not a backend", contract::ENV_BACKEND);
                 let hint = match other {
                     "docker" => {
                         "this program was built without the feature `deploy`: run `cargo add cloudknot --features deploy`, then the program again"
                     }
-                    _ => "set it to local, docker or batch",
+                    _ => "set it to `local`, `docker` or `batch`",
                 };
                 Err(Error::new(ErrorKind::Config, message).with_hint(hint))
             }

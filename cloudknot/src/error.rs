@@ -138,8 +138,8 @@ impl Error {
         }
         Self::new(ErrorKind::ItemsFailed, message)
             .with_hint(format!(
-                "the other values are kept: `{function}.attach(\"{run}\")` reads them, and `retry_failed()` on \
-                 that run runs the remaining items"
+                "`{function}.attach(\"{run}\")` returns the run: `outcomes()` reads all values and failures, and \
+                 `retry_failed()` runs the items without a value again"
             ))
             .of_items(run, failed)
     }

@@ -42,7 +42,7 @@ pub struct Built {
 }
 
 pub(crate) const FILE: &str = "image.json";
-const HINT: &str = "run `cargo knot build`, then the program again";
+const HINT: &str = "run `cargo knot build`, then try again";
 
 impl Built {
     /// Returns the name of a package's images in a Docker engine, without the tag.

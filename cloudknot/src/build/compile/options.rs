@@ -140,8 +140,8 @@ impl AwsFeature {
             format!("cannot deploy `{package}`: its cloudknot lacks the feature `aws`, so its workers cannot reach S3");
         let hint = match self {
             Self::OfPackage { feature } => format!(
-                "deploy with `--features {feature}`, and run the program with it, too: `cargo run --features {feature}`; \
-             `--add-feature` selects it for the deploy"
+                "deploy with `--features {feature}`, and run the program with it, too: `cargo run -p {package} --features \
+                 {feature}`; `--add-feature` selects it for the deploy"
             ),
             Self::OfDependency { .. } => {
                 format!("run `{self}`, then deploy again; `--add-feature` does both")
