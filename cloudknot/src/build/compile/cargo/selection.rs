@@ -147,11 +147,10 @@ fn list<'m>(what: &str, selected: impl Iterator<Item = SelectedTarget<'m>>) -> S
 
 fn without_cloudknot(packages: &[&Package]) -> CompileError {
     let names: Vec<_> = packages.iter().map(|package| format!("`{}`", package.name)).collect();
-    CompileError::new(
-        CompileErrorKind::Selection,
-        format!("cannot find a package with remote functions: {} does not use cloudknot", names.join(", ")),
-    )
-    .with_hint("add it with `cargo add cloudknot`, or choose another package with `--package`")
+    let verb = if names.len() == 1 { "does" } else { "do" };
+    let message = format!("cannot find a package with remote functions: {} {verb} not use cloudknot", names.join(", "));
+    CompileError::new(CompileErrorKind::Selection, message)
+        .with_hint("add it with `cargo add cloudknot`, or choose another package with `--package`")
 }
 
 /// Returns whether a package matches `--package`, as in cargo: a name, `name@version`, or the full ID.
