@@ -99,7 +99,8 @@ fn details(function: &FunctionDescription) -> String {
     details.extend(function.memory_mib.map(|memory| format!("{memory} MiB")));
     details.extend(Some(function.gpus).filter(|gpus| *gpus > 0).map(|gpus| format!("{gpus} GPU")));
     let retries = Some(function.retries).filter(|retries| *retries > 0);
-    details.extend(retries.map(|retries| if retries == 1 { "1 retry".to_owned() } else { format!("{retries} retries") }));
+    details
+        .extend(retries.map(|retries| if retries == 1 { "1 retry".to_owned() } else { format!("{retries} retries") }));
     details.extend(function.timeout_seconds.map(|seconds| format!("at most {seconds} s")));
     format!("({})", details.join(", "))
 }

@@ -88,7 +88,8 @@ fn invalid_backend_lists_candidates() {
     let output = trial().command(&["plain", &json(&printing())]).env("CLOUDKNOT_BACKEND", "nonsense").output().unwrap();
     let stderr = text(&output.stderr);
     assert!(
-        stderr.contains("invalid `CLOUDKNOT_BACKEND`: `nonsense` is not a backend") && stderr.contains("hint: set it to `local`"),
+        stderr.contains("invalid `CLOUDKNOT_BACKEND`: `nonsense` is not a backend")
+            && stderr.contains("hint: set it to `local`"),
         "{stderr}"
     );
 }
