@@ -24,7 +24,7 @@ pub(crate) struct Build {
 
 /// Options of all subcommands that compile the worker. They have cargo's names and meanings where cargo has the same option.
 #[derive(Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each field is a switch of the command line")]
+#[expect(clippy::struct_excessive_bools, reason = "each bool is a command-line flag")]
 pub(crate) struct CompileArgs {
     /// Package of the program
     #[arg(short, long, value_name = "SPEC", help_heading = "Target")]

@@ -14,7 +14,7 @@ pub const IMAGE: u8 = 5;
 pub const REGISTRY: u8 = 6;
 /// AWS cannot be reached, or rejects a request. Created resources are kept, and the same command continues from there.
 pub const AWS: u8 = 7;
-/// There is no such Knot or Pars, or the name belongs to another one.
+/// There is no such Knot or Pars, or an existing resource prevents the operation.
 pub const NOT_FOUND: u8 = 8;
 /// The doctor found an error.
 pub const DOCTOR_ERROR: u8 = 9;
@@ -37,7 +37,7 @@ pub const ALL: [(u8, &str); 11] = [
         AWS,
         "AWS cannot be reached, or rejects a request; created resources are kept, and the same command continues from there",
     ),
-    (NOT_FOUND, "there is no such Knot or Pars, or the name belongs to another one"),
+    (NOT_FOUND, "there is no such Knot or Pars, or an existing resource prevents the operation"),
     (DOCTOR_ERROR, "the doctor found an error"),
     (COMPILATION, "the program does not compile (the same code as cargo)"),
 ];

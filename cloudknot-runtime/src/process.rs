@@ -400,9 +400,10 @@ fn alive() -> MutexGuard<'static, BTreeSet<u32>> {
     ALIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Kills all item processes of this program and all processes that they started, for a program that exits next.
+/// Kills all item processes of this program and all processes that they started. The program must exit immediately
+/// afterwards.
 ///
-/// No supervisor observes these deaths: it would record them as failures of items.
+/// Supervisors are prevented from observing these deaths, which they would otherwise record as failures of items.
 pub fn end_all() {
     let alive = alive();
     alive.iter().copied().for_each(kill_group);

@@ -41,7 +41,7 @@ pub enum ErrorKind {
     Cancelled,
     /// There is no such run, Knot or Pars.
     NotFound,
-    /// The name is already in use by another resource.
+    /// An existing resource prevents the operation: its name is taken, it is in use, or it has other settings.
     Exists,
     /// The function's types differ from those that the run was submitted with.
     Types,

@@ -275,7 +275,7 @@ fn submit(objects: &mut BTreeMap<String, Bytes>, body: &Bytes) -> Bytes {
     let task: Task =
         serde_json::from_str(task["value"].as_str().expect("the task is a string")).expect("the task is valid");
     let keys = RunKeys::new(&task.knot, &task.run);
-    let InputLayout::Uniform(size) = task.inputs else { panic!("all inputs are of one size") };
+    let InputLayout::Uniform(size) = task.inputs else { unreachable!("all inputs are of one size") };
     let inputs = objects[&keys.inputs()].clone();
     for part in parts(task.items, task.chunk) {
         let at = |item: u64| usize::try_from(item * size).expect("the inputs are in memory");

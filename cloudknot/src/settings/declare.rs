@@ -154,7 +154,7 @@ impl<T> Value for BTreeMap<String, T> {
 /// `#[check(f)]` calls `f(key, &value)`.
 ///
 /// `#[setter(T)]` gives the builder a method that takes a `T`, and that unsets another setting with `in_place_of`.
-/// `#[setter(true)]` is the method of a switch. `#[setter(tag: K, V)]` adds an entry to a table, by a method of this
+/// `#[setter(true)]` is the method of a boolean flag. `#[setter(tag: K, V)]` adds an entry to a table, by a method of this
 /// name, and `#[setter(policy: T)]` to a list.
 macro_rules! declare {
     (

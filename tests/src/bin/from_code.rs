@@ -19,7 +19,7 @@ async fn lifecycle(manifest: &str, role: &str) -> cloudknot::Result<()> {
     let pars = Pars::builder("lab").tag("Owner", "Ada").create().await?;
     assert_eq!(Pars::get("lab").await?, pars);
     assert_eq!(Pars::list().await?, std::slice::from_ref(&pars));
-    assert!(Pars::builder("lab").tag("Owner", "Ada").plan().await?.steps.is_empty(), "the Pars is up to date");
+    assert!(Pars::builder("lab").tag("Owner", "Ada").plan().await?.steps.is_empty(), "the Pars is not up to date");
     assert!(Pars::builder("other").template().await?.contains("AWS::S3::Bucket"));
 
     let knot = deployable(manifest, role, &pars).deploy().await?;
@@ -28,10 +28,10 @@ async fn lifecycle(manifest: &str, role: &str) -> cloudknot::Result<()> {
     assert_eq!(found.job_definitions(), knot.job_definitions());
     assert_eq!(Knot::list().await?, std::slice::from_ref(&found));
     assert_eq!(found.pars().await?.bucket(), pars.bucket());
-    assert!(deployable(manifest, role, &pars).plan().await?.steps.is_empty(), "the Knot is up to date");
+    assert!(deployable(manifest, role, &pars).plan().await?.steps.is_empty(), "the Knot is not up to date");
     assert!(deployable(manifest, role, &pars).template().await?.contains("AWS::Batch::JobQueue"));
     let built = Pipeline::new(compile(manifest).resolve()?).run(|digest| digest[..12].to_owned()).await?;
-    assert!(built.image.compressed_bytes() > 0, "a program can build an image without deploying it");
+    assert!(built.image.compressed_bytes() > 0, "the built image is empty");
     // Only created: this program has no maps, and the worker of the stand-in has no types.
     found.backend().await?;
 

@@ -226,7 +226,7 @@ fn dropped(facts: &[Fact]) -> Vec<(Value, &[Fact])> {
     let calls = facts.chunk_by(|_, next| !matches!(next, Fact::Found(_)));
     let about = |call: &[Fact]| match &call[0] {
         Fact::Found(text) => serde_json::from_str(text).unwrap(),
-        other => panic!("no call reports: {other:?}"),
+        other => panic!("not the report of a call: {other:?}"),
     };
     calls.map(|call| (about(call), call)).collect()
 }
@@ -270,7 +270,7 @@ fn injected_faults_do_not_corrupt_results() {
     assert_eq!(failures(&facts).into_keys().collect::<Vec<_>>(), [3, 13, 23, 33]);
     let expected = doubled(40).into_iter().filter(|(item, _)| item % 10 != 3).collect();
     assert_eq!(values(&facts), expected);
-    assert!(recorded.s3.requests().iter().any(|request| request.fault.is_some()), "faults were injected");
+    assert!(recorded.s3.requests().iter().any(|request| request.fault.is_some()), "no fault was injected");
 }
 
 #[test]

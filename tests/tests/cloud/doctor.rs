@@ -172,7 +172,7 @@ fn template_creates_what_deploy_expects() {
     let unchanged = "the Knot `sweep` exists, and nothing has changed";
     check(&mut sweep(&deploy), 0, &[" sent", unchanged]);
     let uploads = account.registry.requests("POST ").len();
-    assert!(uploads > 0, "the deploy has pushed the image");
+    assert!(uploads > 0, "the deploy has not pushed the image");
     check(&mut sweep(&deploy), 0, &[unchanged]);
     assert_eq!(account.registry.requests("POST ").len(), uploads, "a second deploy pushes nothing");
     let found = json(&check(&mut knot(&account, &["doctor", "--json"]), 0, &[]));

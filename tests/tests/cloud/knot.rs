@@ -64,7 +64,7 @@ fn knot_lifecycle() {
         account.knot(&["deploy", "-p", "another", "--offline", "--fast", "--knot", "sweep"]).current_dir(another),
         8,
         &[
-            "error: cannot deploy the Knot `sweep`: one of this name belongs to something else",
+            "error: cannot deploy the Knot `sweep`: it exists with another program, Pars or repository",
             "package: is \"lone\", requested \"another\"",
             "hint: choose another name (--knot)",
         ],

@@ -43,7 +43,7 @@ fn three_hundred_jobs_with_faults_keep_every_result() {
     let expected = (0..ITEMS).filter(|item| !bad.contains_key(item)).map(|item| (item, 2 * item as u64)).collect();
     assert_eq!(values(&facts), expected);
     for recorder in [&s3, cloud.worker_recorder.as_ref().unwrap()] {
-        assert!(recorder.requests().iter().any(|request| request.fault.is_some()), "faults were injected");
+        assert!(recorder.requests().iter().any(|request| request.fault.is_some()), "no fault was injected");
     }
     aws.validate();
 }

@@ -108,7 +108,7 @@ fn default_vpc_uses_only_default_subnets() {
     subnets.sort();
     assert_eq!(subnets.join(" "), default_subnets);
     let again = check(&mut account.knot(&["pars", "create", "lab"]), 0, &["is up to date"]);
-    assert!(!String::from_utf8_lossy(&again.stderr).contains("deleted after"), "the note is printed only once");
+    assert!(!String::from_utf8_lossy(&again.stderr).contains("deleted after"), "the note is printed again");
     let unlimited = check(&mut account.knot(&["pars", "create", "other", "--expire-runs", "0"]), 0, &[]);
     assert!(!String::from_utf8_lossy(&unlimited.stderr).contains("deleted after"));
 }

@@ -32,7 +32,7 @@ fn invalid_settings_create_nothing() {
     deploy(&["--ephemeral-storage", "50 GiB"], &["requires Fargate"]);
     let trusting = ["deploy", "-p", "lone", "--offline", "--fast", "--ca-bundle", "nowhere.pem"];
     check(&mut account.knot(&trusting), 5, &["nowhere.pem"]);
-    assert!(account.recorder.operations().is_empty(), "no request was sent");
+    assert!(account.recorder.operations().is_empty(), "a request was sent");
     deploy(&["--compute", "fargate", "--gpus", "1"], &["it requests GPUs, which Fargate does not have"]);
     deploy(&["--memory", "9000 GiB", "--instance-types", "m5.large"], &["(m5.large) has 8192 MiB"]);
     deploy(&["--instance-types", "z9.large"], &["z9.large"]);

@@ -237,7 +237,7 @@ async fn dropped_upload_is_aborted() {
     let store = server.store("").await;
     let mut writer = store.writer("big").await.expect("writer");
     writer.write(vec![1; 20 * 1024 * 1024].into()).await.expect("write");
-    assert!(uploads(&server) > 0, "an upload has begun");
+    assert!(uploads(&server) > 0, "no upload has begun");
     drop(writer);
     let aborted = tokio::time::timeout(Duration::from_secs(30), async {
         while uploads(&server) > 0 {

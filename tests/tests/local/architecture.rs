@@ -158,11 +158,11 @@ fn table_of(document: &str) -> Vec<Row> {
     };
     let row = |line: &str| {
         let cells: Vec<_> = line.trim_matches('|').split('|').collect();
-        let [modules, _, may_import] = cells[..] else { panic!("a row has three cells: {line}") };
+        let [modules, _, may_import] = cells[..] else { panic!("not a row of three cells: {line}") };
         Row { modules: names(modules), may_import: names(may_import) }
     };
     let rows: Vec<_> = lines.take_while(|line| line.starts_with('|')).map(row).collect();
-    assert!(!rows.is_empty(), "the document has the table");
+    assert!(!rows.is_empty(), "ARCHITECTURE.md has no table with the heading `may import`");
     rows
 }
 
@@ -307,7 +307,8 @@ impl Crate {
         Some([&path[..base], rest].concat())
     }
 
-    /// Returns the module that defines the end of this path, across re-exports, and whether one of them is in the root.
+    /// Returns the module that defines the item at this path, following re-exports, and whether the path goes through the
+    /// root module.
     fn target(&self, path: &[String]) -> (Vec<String>, bool) {
         let (mut module, mut through_root) = (Vec::new(), false);
         let mut rest = path.to_vec();

@@ -320,7 +320,7 @@ fn killed_run_is_continued_without_repeating_stored_items() {
     running.kill();
     trial.wait_until_exited();
     let stored = trial.items_with_values(&run);
-    assert!(stored.len() < 60, "the program was killed before the end of its run");
+    assert!(stored.len() < 60, "the run ended before the program was killed");
     std::fs::write(go_on, "").unwrap();
     let facts = trial.attach(&run);
     assert_eq!(values(&facts), numbers(0..60));
@@ -429,5 +429,5 @@ fn run_killed_past_max_failures_stays_stopped() {
     assert_eq!((failures[&1].kind.as_str(), failures[&2].kind.as_str()), ("Returned", "Cancelled"), "{facts:?}");
     assert!(failures[&2].message.contains("after 2 failed items"), "{facts:?}");
     assert_eq!(counted(&started).len(), 2, "no item ran again");
-    assert!(trial.run(&run).join("cancelled/0001").exists(), "the cancellation is stored for later programs");
+    assert!(trial.run(&run).join("cancelled/0001").exists(), "the cancellation is not stored for later programs");
 }

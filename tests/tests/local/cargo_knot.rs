@@ -152,7 +152,7 @@ fn early_refusals_compile_nothing() {
     }
     let mut without_login = deploy(&folder, &["-p", "with", "--region", "eu-central-1"]);
     self::check(&mut without_login, 7, &["hint: log in to AWS"]);
-    assert!(!folder.join("target").exists(), "nothing was compiled");
+    assert!(!folder.join("target").exists(), "something was compiled");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn incompatible_cloudknot_version_is_refused() {
             &format!("hint: run `cargo install --force --path {}`", newer.join("cargo-knot").display()),
         ],
     );
-    assert!(!newer.join("target").exists(), "nothing was compiled");
+    assert!(!newer.join("target").exists(), "something was compiled");
     let old = with("of an older worker", "cloudknot/src/lib.rs", ",\\\"contract\\\":1", "");
     let mut build = knot(&["build", "--offline", "--fast", "-p", "lone"]);
     let expected = [

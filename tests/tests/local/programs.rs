@@ -60,7 +60,7 @@ fn random_mv_prod_has_the_expected_deviations() {
     let rows: Vec<Vec<f64>> = printed.lines().skip(1).map(numbers).collect();
     assert_eq!(rows.len(), 20, "{printed}");
     for row in rows {
-        let [b, deviation, expected] = row[..] else { panic!("three numbers a row: {printed}") };
+        let [b, deviation, expected] = row[..] else { panic!("a row does not have three numbers: {printed}") };
         assert!((expected - 32.0 * b * b).abs() <= 0.01 * expected, "{b} {expected}");
         assert!((deviation / expected - 1.0).abs() < 0.125, "{b}: {deviation} {expected}");
     }

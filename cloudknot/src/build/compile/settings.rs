@@ -77,7 +77,7 @@ pub enum SizeLevel {
     Z,
 }
 
-/// Link-time optimization: a switch or a word, as in a profile.
+/// Link-time optimization: a boolean or a string, as in a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "`lto` must be true, false, \"thin\", \"fat\" or \"off\"")]
 pub enum Lto {

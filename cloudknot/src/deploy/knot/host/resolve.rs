@@ -245,10 +245,10 @@ impl KnotProgram {
         if differences.is_empty() {
             return Ok(());
         }
-        let message = format!("cannot deploy the Knot `{}`: one of this name belongs to something else", self.name);
+        let message = format!("cannot deploy the Knot `{}`: it exists with another program, Pars or repository", self.name);
         Err(Error::new(ErrorKind::Exists, message)
             .with_source(differences.join("\n"))
-            .with_hint("choose another name (--knot), or clobber that one first: `cargo knot clobber`"))
+            .with_hint("choose another name (--knot), or clobber the existing Knot first: `cargo knot clobber`"))
     }
 }
 
