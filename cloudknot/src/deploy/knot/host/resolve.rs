@@ -245,7 +245,8 @@ impl KnotProgram {
         if differences.is_empty() {
             return Ok(());
         }
-        let message = format!("cannot deploy the Knot `{}`: it exists with another program, Pars or repository", self.name);
+        let message =
+            format!("cannot deploy the Knot `{}`: it exists with another program, Pars or repository", self.name);
         Err(Error::new(ErrorKind::Exists, message)
             .with_source(differences.join("\n"))
             .with_hint("choose another name (--knot), or clobber the existing Knot first: `cargo knot clobber`"))
