@@ -85,6 +85,6 @@ fn empty_program(folder: &std::path::Path) -> std::path::PathBuf {
     std::fs::write(&source, "fn main() {}").expect("the folder can be written");
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     rustc.args(["-O", "-C", "target-feature=+crt-static", "-o"]).arg(&program).arg(&source);
-    assert!(rustc.status().expect("rustc starts").success(), "rustc compiles an empty program");
+    assert!(rustc.status().expect("rustc starts").success(), "rustc cannot compile an empty program");
     program
 }

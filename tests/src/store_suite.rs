@@ -225,10 +225,10 @@ async fn big_writer(store: &dyn Store) {
     }
     assert_eq!(store.get("big/o").await.expect("get"), None, "visible only when finished");
     writer.finish().await.expect("finish");
-    assert!(store.get("big/o").await.expect("get").is_some_and(|got| got == whole), "the whole object");
+    assert!(store.get("big/o").await.expect("get").is_some_and(|got| got == whole), "the whole object differs");
     let across = 8 * MIB - 3..16 * MIB + 5;
     let got = store.get_range("big/o", across.start as u64..across.end as u64).await.expect("range");
-    assert!(got == whole.slice(across), "a range across parts");
+    assert!(got == whole.slice(across), "a range across parts differs");
     assert_eq!(store.list("big/", None).await.expect("list")[0].size, whole.len() as u64);
     clear(store, "big/").await;
 }

@@ -289,5 +289,5 @@ fn killed_clobber_leaves_the_same_as_a_dropped_one() {
     assert_eq!(remaining(&account), dropped);
     check(&mut account.knot(&CLOBBER), 0, &["deleted the Knot `sweep`"]);
     account.check_empty(&["theirs"]);
-    assert!(!account.note().exists(), "maps run on this machine again");
+    assert!(!account.note().exists(), "the note of the Knot still exists");
 }

@@ -134,7 +134,7 @@ fn workers_of_two_folders_are_identical() {
 fn worker_contains_no_path_of_this_machine() {
     let worker = compile(&REAL_WORKSPACE, package("kit")).run().unwrap();
     let text = String::from_utf8_lossy(&worker.bytes);
-    assert!(text.contains("kit/src/lib.rs"), "the worker contains the location of the panic");
+    assert!(text.contains("kit/src/lib.rs"), "the worker lacks the location of the panic");
     let root = REAL_WORKSPACE.to_str().unwrap();
     assert!(!text.contains(root), "the worker contains `{root}`");
     let own = std::env::home_dir().unwrap().join(".cargo");
@@ -175,7 +175,7 @@ fn worker_builds_while_cargo_holds_the_target_lock() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     check(&quick(&STAND_IN, package("lone")), &["in_a_worker"]);
-    assert!(busy.try_wait().unwrap().is_none(), "the worker waited for the other build");
+    assert!(busy.try_wait().unwrap().is_none(), "the compilation waited for the other build");
     write(&folder.join("go on"), "");
     assert!(busy.wait().unwrap().success());
 }
@@ -186,7 +186,7 @@ fn several_candidates_are_listed() {
     refused(&quick(&STAND_IN, package("many")), CompileErrorKind::Selection, &expected);
     let expected = ["candidates", "-p lone --bin lone", "-p odd --lib"];
     let error = refused(&quick(&STAND_IN, Selection::default()), CompileErrorKind::Selection, &expected);
-    assert!(!error.hint().unwrap().contains("without"), "a program without cloudknot is not a candidate");
+    assert!(!error.hint().unwrap().contains("without"), "a program without cloudknot is a candidate");
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn settings_reach_the_compiler() {
 
     let (small, fast) = (with_settings("small", "opt-level = \"z\""), with_settings("fast", "opt-level = 3"));
     let bytes = |folder: &Path| compile(folder, package("lone")).run().unwrap().bytes;
-    assert!(bytes(&small) != bytes(&fast), "another opt-level gives another worker");
+    assert!(bytes(&small) != bytes(&fast), "two opt-levels give the same worker");
 }
 
 #[test]

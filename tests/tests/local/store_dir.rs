@@ -38,7 +38,7 @@ fn folder_is_created_by_the_first_write() {
     assert_eq!(now(store.get("a")).expect("get"), None);
     assert_eq!(now(store.list("", None)).expect("list"), []);
     now(store.delete(&["a".to_owned()])).expect("delete");
-    assert!(!root.exists(), "a read creates no folder");
+    assert!(!root.exists(), "a read created a folder");
     now(store.put("a", Bytes::new())).expect("put");
     assert_eq!(fs::read_to_string(root.join(".gitignore")).expect("read"), "*\n");
 }
@@ -197,7 +197,7 @@ impl Drop for Mounted<'_> {
 fn read_only(root: &Path) -> Option<Mounted<'_>> {
     let mounted = mount(root, "a read-only folder", &["--bind", root.to_str().expect("the path is UTF-8")])?;
     let remounted = Command::new("mount").args(["-o", "remount,bind,ro"]).arg(root).status().expect("mount runs");
-    assert!(remounted.success(), "a bind mount can be made read-only");
+    assert!(remounted.success(), "a bind mount cannot be made read-only");
     Some(mounted)
 }
 

@@ -136,7 +136,7 @@ impl RunInProgress {
         let (_, after) = output.split_once("continue with `work.attach(\"").expect(output);
         let (run, _) = after.split_once("\")`").unwrap();
         self.trial.wait_until_exited();
-        assert!(self.trial.stored(run, "failures").is_empty(), "an interrupted item has not failed");
+        assert!(self.trial.stored(run, "failures").is_empty(), "an interrupted item has a failure");
         let cancelled = self.trial.facts(&["cancel", run]);
         assert!(json(&cancelled).contains("[2,0,0,0,4]"), "{cancelled:?}");
     }

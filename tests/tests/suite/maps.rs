@@ -81,7 +81,7 @@ fn env_reaches_the_function_and_tags_are_recorded() {
     spec.timeout_ms = Some(7_000);
     let facts = trial.map(&spec);
     assert_eq!(values(&facts), [(0, 42)].into());
-    assert!(failures(&facts)[&1].message.contains("not found"), "the marker of item processes is removed");
+    assert!(failures(&facts)[&1].message.contains("not found"), "the marker of item processes is still set");
     let manifest = manifest(&trial, &run_of(&facts).unwrap());
     assert_eq!(manifest["tags"]["project"], "stars + bars");
     assert_eq!(manifest["env"]["ANSWER"], "42");

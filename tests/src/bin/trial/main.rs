@@ -411,7 +411,7 @@ async fn status(run: Run<u64>, go_on: &Path) -> cloudknot::Result<()> {
     let mut results = run.results();
     let first = results.next().await;
     print_status(&run);
-    assert!(first.is_some(), "a result arrives while others run");
+    assert!(first.is_some(), "no result arrived while others ran");
     std::fs::write(go_on, "").expect("the file can be written");
     run.finished().await?;
     print_status(&run);

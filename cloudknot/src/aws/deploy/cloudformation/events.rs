@@ -186,7 +186,7 @@ mod tests {
         let failed = failures(&newest_first, STACK, Operation::Create);
         let failed: Vec<_> = failed.into_iter().filter_map(StackEvent::logical_resource_id).collect();
         assert_eq!(failed, ["JobQueue", "Repository"]);
-        assert!(failures(&newest_first[7..8], STACK, Operation::Create).is_empty(), "nothing has failed yet");
+        assert!(failures(&newest_first[7..8], STACK, Operation::Create).is_empty(), "a failure before anything failed");
     }
 
     #[test]
