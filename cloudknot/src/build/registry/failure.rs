@@ -19,7 +19,7 @@ pub enum RegistryErrorKind {
     Untrusted,
     /// The connection failed or was lost, on every attempt.
     Connection,
-    /// The registry was too busy, on every attempt.
+    /// The registry was too busy, or still lacked a layer that another push was writing, on every attempt.
     Busy,
     /// The registry rejects the login, or requires one.
     Login,

@@ -29,6 +29,9 @@ pub(super) fn classify(error: &OciDistributionError) -> (RegistryErrorKind, Stri
 
 fn by_status(code: u16, message: &str) -> (RegistryErrorKind, String) {
     let (kind, what) = match code {
+        _ if envelope(message).is_some_and(|envelope| lacks_a_blob(&envelope)) => {
+            (RegistryErrorKind::Busy, "the registry does not have all layers yet")
+        }
         401 => (RegistryErrorKind::Login, "the registry rejects the login, or requires one"),
         403 => (RegistryErrorKind::NotPermitted, "the registry denies permission"),
         404 => (RegistryErrorKind::NotFound, "not found in the registry"),
@@ -39,8 +42,15 @@ fn by_status(code: u16, message: &str) -> (RegistryErrorKind, String) {
     (kind, format!("{what} (status {code}){}", message_suffix(message)))
 }
 
+/// Returns whether the registry lacks a blob of a manifest. A manifest is sent after all its blobs, so this is transient: while
+/// another push writes the same blob, the registry of the CNCF (`distribution`) cannot read it.
+fn lacks_a_blob(envelope: &OciEnvelope) -> bool {
+    envelope.errors.iter().any(|error| matches!(error.code, OciErrorCode::ManifestBlobUnknown))
+}
+
 fn by_envelope(envelope: &OciEnvelope, default: RegistryErrorKind) -> (RegistryErrorKind, String) {
     let kind = match envelope.errors.first().map(|error| &error.code) {
+        _ if lacks_a_blob(envelope) => RegistryErrorKind::Busy,
         Some(OciErrorCode::Unauthorized) => RegistryErrorKind::Login,
         Some(OciErrorCode::Denied) => RegistryErrorKind::NotPermitted,
         Some(OciErrorCode::NameInvalid | OciErrorCode::TagInvalid) => RegistryErrorKind::Name,
@@ -99,4 +109,27 @@ fn joined_messages(envelope: &OciEnvelope) -> String {
     let messages: Vec<&str> = envelope.errors.iter().map(|error| error.message.as_str()).collect();
     let messages = messages.join("; ");
     if messages.is_empty() { messages } else { format!(": {messages}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_blob_of_a_manifest_is_transient() {
+        let check = |errors: &str, expected: RegistryErrorKind| {
+            let message = format!(r#"{{"errors": [{errors}]}}"#);
+            let error = OciDistributionError::ServerError { code: 400, url: String::new(), message: message.clone() };
+            assert_eq!(classify(&error).0, expected, "{message}");
+            let envelope = envelope(&message).unwrap();
+            let error = OciDistributionError::RegistryError { envelope, url: String::new() };
+            assert_eq!(classify(&error).0, expected, "{message}");
+        };
+        // As `distribution` 2.8 responds while another push writes a blob of the manifest.
+        let invalid = r#"{"code": "DIGEST_INVALID", "message": "provided digest did not match uploaded content"}"#;
+        let unknown = r#"{"code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown to registry", "detail": {"Digest": "sha256:00"}}"#;
+        check(&format!("{invalid}, {unknown}"), RegistryErrorKind::Busy);
+        check(unknown, RegistryErrorKind::Busy);
+        check(invalid, RegistryErrorKind::Refused);
+    }
 }
