@@ -45,8 +45,8 @@ impl Backend {
     }
 
     /// Returns the Docker backend: containers of the program's image in the Docker engine of this machine, with the same
-    /// folder as the store. A container is limited to the CPUs and the memory
-    /// that the map or the function requests.
+    /// folder as the store. A container is limited to the CPUs and the memory that the map or the function
+    /// requests.
     ///
     /// The image is the one that `cargo knot build` built last.
     #[cfg(feature = "deploy")]

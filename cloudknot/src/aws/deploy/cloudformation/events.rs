@@ -26,12 +26,12 @@ impl Stacks {
         let newest = events.first().and_then(|event| event.event_id.clone()).unwrap_or_default();
         if let Some(reported) = reported {
             let new: Vec<_> = events.iter().take_while(|event| event.event_id.as_ref() != Some(&reported)).collect();
-            for event in new.into_iter().rev().filter(|event| event.physical_resource_id() != Some(id)) {
+            for event in new.into_iter().rev().filter(|event| !is_of_the_stack(event, id)) {
                 event::report(&Event::Resource {
                     stack: name,
                     resource: event.logical_resource_id().unwrap_or_default(),
                     kind: event.resource_type().unwrap_or_default(),
-                    status: event.resource_status().map_or("", ResourceStatus::as_str),
+                    status: status(event),
                     reason: event.resource_status_reason(),
                 });
             }
