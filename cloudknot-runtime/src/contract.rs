@@ -1,6 +1,6 @@
 //! The contract between host and worker, for both sides: the names of environment variables, the records in the store
-//! ([`Manifest`], [`Round`]), the keys of objects (`keys`), and the messages in the pipes of an item process (`pipe`).
-//! They are defined here only.
+//! ([`Manifest`], [`Round`]), the keys of objects (`keys`), and the messages between a supervisor and an item process
+//! (`messages`). They are defined here only.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,10 +11,10 @@ use crate::codec::Codec;
 use crate::fingerprint::Fingerprint;
 
 mod keys;
-mod pipe;
+mod messages;
 
 pub use keys::{Part, RunKeys, failure_of, part_of, round_of};
-pub use pipe::{LARGE_LEN, Reply, Request, begin_value, end_value};
+pub use messages::{Exit, LARGE_LEN, Parsed, Reply, Request, begin_value, end_value};
 
 /// Version of this contract. A build refuses a worker with another one; a manifest has a version of its own.
 pub const VERSION: u32 = 1;
@@ -30,6 +30,11 @@ pub const ENV_HOME: &str = "CLOUDKNOT_HOME";
 pub const ENV_PROGRESS: &str = "CLOUDKNOT_PROGRESS";
 /// Makes a program an item process: an [`ItemProcess`] as JSON. Removed from the environment before user code runs.
 pub const ENV_ITEM_PROCESS: &str = "CLOUDKNOT_ITEM_PROCESS";
+/// Makes a program the keeper of an item process, which it starts as specified by [`ENV_ITEM_PROCESS`].
+pub const ENV_KEEPER: &str = "CLOUDKNOT_KEEPER";
+/// Set in an item process and inherited by all processes that the function starts, so that they can be found if their keeper
+/// was killed. Makes no process part of cloudknot.
+pub const ENV_TAG: &str = "CLOUDKNOT_TAG";
 /// Makes a worker describe its functions: it prints their [`Types`] as JSON and exits.
 pub const ENV_DESCRIBE: &str = "CLOUDKNOT_DESCRIBE";
 /// Makes a program the supervisor of a container: a [`Task`] as JSON.
@@ -41,11 +46,14 @@ pub const ENV_VCPUS: &str = "CLOUDKNOT_VCPUS";
 pub const ENV_CHILD: &str = "AWS_BATCH_JOB_ARRAY_INDEX";
 /// Set by AWS Batch: the number of the child's attempt, from 1.
 pub const ENV_ATTEMPT: &str = "AWS_BATCH_JOB_ATTEMPT";
+/// Variables that make a process part of cloudknot. An item process does not inherit them, because the function may start
+/// the program itself.
+pub const ROLES: [&str; 4] = [ENV_ITEM_PROCESS, ENV_TASK, ENV_DESCRIBE, ENV_VCPUS];
 /// Name of the folder beside a crate that holds its runs.
 pub const HOME: &str = ".cloudknot";
 
 /// Settings that an item process receives when it starts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemProcess {
     /// ID of the function.
     pub function: String,
@@ -54,6 +62,15 @@ pub struct ItemProcess {
     /// Timeout of one attempt of an item, in milliseconds. The supervisor enforces it, and a function can query it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// Number of items after which the process is replaced; `None` for no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recycle: Option<u64>,
+    /// Memory in bytes that the process may use. Close to it, a process that has grown is replaced between two items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Soft limit of open files that the function finds, if the supervisor raised its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
 }
 
 /// Task that a container's supervisor receives when it starts. All children of a job receive the same task; the index of
@@ -86,6 +103,12 @@ pub struct Task {
     pub retries: u32,
     /// Timeout of one attempt of an item, in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// Environment variables of the item processes; the worker does not read them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Number of items after which an item process is replaced; `None` for no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recycle: Option<u64>,
     /// Number of virtual CPUs that the items of a worker share; `None` for the value of [`ENV_VCPUS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<f64>,
@@ -201,6 +224,9 @@ pub struct Manifest {
     pub retries: u32,
     /// Timeout of one attempt of an item, in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// Number of items after which an item process is replaced; `None` for no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recycle: Option<u64>,
     /// Number of failed items after which the remaining items are cancelled.
     pub max_failures: Option<u64>,
     /// Environment variables of the item processes. Stored in plain text, so for settings, not secrets.
@@ -238,6 +264,8 @@ impl Manifest {
             parallel: self.parallel,
             retries,
             timeout_ms: self.timeout_ms,
+            env: self.env.clone(),
+            recycle: self.recycle,
             vcpus: self.resources.vcpus,
             has_no_outcomes: false,
         }

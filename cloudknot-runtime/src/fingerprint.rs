@@ -25,7 +25,7 @@ use twox_hash::XxHash3_64;
 use crate::codec::Codec;
 
 /// Hash of the structure of a function's input and output types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(pub u64);
 
 impl fmt::Display for Fingerprint {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::codec::Codec;
 use crate::failure::Failure;
-use crate::fingerprint::Schema;
+use crate::fingerprint::{Fingerprint, Schema};
 
 /// A remote function, with its types erased.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub struct Function {
     call: Call,
     trace: fn(Codec) -> Schema,
     schema: OnceLock<Schema>,
+    fingerprint: OnceLock<Fingerprint>,
 }
 
 /// Function that decodes an input frame, runs the remote function, and appends the frame of its value.
@@ -75,12 +76,23 @@ impl Function {
         call: Call,
         trace: fn(Codec) -> Schema,
     ) -> Self {
-        Self { id, signature, codec, resources, call, trace, schema: OnceLock::new() }
+        let schema = OnceLock::new();
+        Self { id, signature, codec, resources, call, trace, schema, fingerprint: OnceLock::new() }
     }
 
     /// Returns the structure of the function's input and output types. It is traced once.
     pub fn schema(&self) -> &Schema {
         self.schema.get_or_init(|| (self.trace)(self.codec))
+    }
+
+    /// Returns the fingerprint of the function's types: that of its [`schema`](Self::schema), unless it was set.
+    pub fn fingerprint(&self) -> Fingerprint {
+        *self.fingerprint.get_or_init(|| self.schema().fingerprint)
+    }
+
+    /// Sets the fingerprint, in an item process: its supervisor, the same program, has traced the types.
+    pub fn set_fingerprint(&self, fingerprint: Fingerprint) {
+        self.fingerprint.get_or_init(|| fingerprint);
     }
 
     /// Runs one item: decodes the frame of its input and appends the frame of its value.

@@ -1,23 +1,24 @@
-//! Runs an item, from the frame of its input to the frame of its value, and the item process that runs one item after
-//! another. Handles the function, independently of the origin of the input and the destination of the value.
+//! Runs an item, from the frame of its input to the frame of its value. Handles the function, independently of the origin
+//! of the input and the destination of the value; in an item process (`process`), both are a channel.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
-use std::fs::File;
-use std::io::{BufReader, Read, Write};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::codec::CodecError;
-use crate::contract::{self, Reply, Request};
 use crate::failure::{Failure, ItemErrorKind};
-use crate::function::{self, Function};
+use crate::function::Function;
 use crate::{engine, frame};
+
+mod process;
+
+pub use process::item_process;
 
 /// Decodes the input, runs the function, encodes its value and reads it back. Implements the `call` of a [`Function`].
 ///
@@ -28,7 +29,7 @@ pub fn serve<I: DeserializeOwned, O: Serialize + DeserializeOwned, Of>(
     value: &mut Vec<u8>,
     run: fn(I) -> Result<O, Failure>,
 ) -> Result<(), Failure> {
-    let fingerprint = function.schema().fingerprint;
+    let fingerprint = function.fingerprint();
     let codec = |subject: &'static str| {
         move |error: CodecError| Failure::new(ItemErrorKind::Codec, format!("{subject}: {error}"))
     };
@@ -55,7 +56,11 @@ pub fn attempt(function: &'static Function, input: &[u8], value: &mut Vec<u8>) -
     PANIC.set(None);
     let result = catch_unwind(AssertUnwindSafe(|| function.call(input, value)));
     RUNNING.set(outer);
-    let result = result.unwrap_or_else(|payload| Err(panicked(payload.as_ref())));
+    let result = result.unwrap_or_else(|payload| {
+        let failure = panicked(payload.as_ref());
+        drop_payload(payload);
+        Err(failure)
+    });
     if result.is_err() {
         value.truncate(start);
     }
@@ -124,6 +129,13 @@ fn panicked(payload: &(dyn Any + Send)) -> Failure {
         .unwrap_or_else(|| Failure::new(ItemErrorKind::Panicked, message.clone()))
 }
 
+/// Drops the payload of a panic. The payload of a panic while it is dropped is forgotten, since its drop may panic as well.
+fn drop_payload(payload: Box<dyn Any + Send>) {
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(another);
+    }
+}
+
 fn message(payload: &(dyn Any + Send)) -> String {
     payload
         .downcast_ref::<&str>()
@@ -154,105 +166,3 @@ fn function_frames(backtrace: &str) -> String {
     let end = serve.filter(|&at| at > start).unwrap_or(frames.len());
     frames[start..end].join("\n")
 }
-
-/// Runs the item process: reads items from its standard input and answers on its standard output until the input ends.
-///
-/// The function's output goes to stderr, and its standard input is empty.
-/// `settings` is the value of [`contract::ENV_ITEM_PROCESS`]: an [`ItemProcess`](contract::ItemProcess) as JSON.
-pub fn item_process(settings: &str) -> ! {
-    ITEM_PROCESS.store(true, Ordering::Relaxed);
-    let settings = match serde_json::from_str(settings) {
-        Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("error: cannot read `{}`: {error}", contract::ENV_ITEM_PROCESS);
-            eprintln!("  hint: cloudknot sets this variable itself; unset it");
-            std::process::exit(2)
-        }
-    };
-    let code = match serve_items(&settings) {
-        Ok(()) => 0,
-        Err(error) => {
-            eprintln!("cloudknot: the item process lost its supervisor: {error}");
-            1
-        }
-    };
-    std::process::exit(code)
-}
-
-fn serve_items(settings: &contract::ItemProcess) -> std::io::Result<()> {
-    die_with_supervisor();
-    let (input, mut output) = take_standard_streams()?;
-    let mut input = BufReader::with_capacity(64 * 1024, input);
-    let function = match function_for(settings) {
-        Ok(function) => function,
-        Err(message) => return output.write_all(&Reply::Refused(message).to_bytes()),
-    };
-    output.write_all(&Reply::Ready.to_bytes())?;
-    let timeout = settings.timeout_ms.map(Duration::from_millis);
-    let mut frame = Vec::new();
-    let mut answer = Vec::new();
-    while let Some(request) = Request::read(&mut input)? {
-        (&mut input).take(request.length).read_to_end(&mut frame)?;
-        if let Some(timeout) = timeout {
-            *DEADLINE.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(timeout);
-        }
-        let start = contract::begin_value(&mut answer, request.item);
-        match attempt(function, &frame, &mut answer) {
-            Ok(()) => contract::end_value(&mut answer, start),
-            Err(failure) => {
-                answer.clear();
-                answer.extend(Reply::Failed(request.item, failure).to_bytes());
-            }
-        }
-        // The function's output must be in the log before its answer, and a last line without a newline is still buffered.
-        std::io::stdout().flush()?;
-        output.write_all(&answer)?;
-        // The memory of a large item is not kept for small ones.
-        for buffer in [&mut frame, &mut answer] {
-            buffer.clear();
-            buffer.shrink_to(contract::LARGE_LEN);
-        }
-    }
-    Ok(())
-}
-
-fn function_for(settings: &contract::ItemProcess) -> Result<&'static Function, String> {
-    let function = function::find(&settings.function)?;
-    let fingerprint = function.schema().fingerprint;
-    if fingerprint == settings.fingerprint {
-        return Ok(function);
-    }
-    Err(format!(
-        "cannot run `{}`: its types {fingerprint} differ from the run's types {}; deploy again",
-        settings.function, settings.fingerprint
-    ))
-}
-
-/// Moves the pipes to other descriptors, so that the function's input and output cannot interfere with the messages.
-fn take_standard_streams() -> std::io::Result<(File, File)> {
-    let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let output = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
-    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-    rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;
-    Ok((input.into(), output.into()))
-}
-
-#[cfg(target_os = "linux")]
-fn die_with_supervisor() {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use rustix::process::{Signal, set_parent_process_death_signal};
-    // The signal ends an item process whose supervisor has died. The score below makes the kernel kill it before its
-    // supervisor when memory runs out.
-    let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    // The supervisor may have died before the signal was set; then the answers have no reader.
-    let stdout = rustix::stdio::stdout();
-    let mut output = [PollFd::from_borrowed_fd(stdout, PollFlags::empty())];
-    if poll(&mut output, Some(&Timespec::default())).is_ok() && output[0].revents().contains(PollFlags::ERR) {
-        std::process::exit(1);
-    }
-    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-}
-
-// On other systems the process ends when its input ends, after the current item.
-#[cfg(not(target_os = "linux"))]
-fn die_with_supervisor() {}

@@ -1,26 +1,44 @@
-//! The supervisor's side of an item process: sends items, receives answers, and explains the death of the process.
-//! Handles pipes and signals, independently of the use of the answers.
+//! The supervisor's side of an item process: sends items, receives answers, and observes the end of the process. Between
+//! them is a [`keeper`], which ends everything that the item process started.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::io::Errno;
 
-use crate::contract::{self, Reply, Request};
+use crate::contract::{self, Exit, Parsed, Reply, Request};
 use crate::failure::{Failure, ItemErrorKind};
+use crate::frame;
+
+mod death;
+mod descendants;
+pub mod keeper;
+mod launcher;
+
+pub use descendants::reap_orphans;
+use descendants::{children, kill_tagged};
+pub use launcher::Launcher;
+pub(crate) use launcher::restore_open_files;
 
 /// Maximum number of bytes of an item's log that are kept for its error.
 pub const LOG_TAIL: usize = 16 * 1024;
-/// Size of the pipes in bytes, which Linux allows without privileges. Large values need fewer reads and writes.
-const PIPE_SIZE: usize = 1024 * 1024;
+/// Number of bytes that the kernel buffers between supervisor and item process, if it allows so many. Large values need
+/// fewer reads and writes.
+const BUFFER_SIZE: usize = 1024 * 1024;
+/// Maximum number of bytes read from a process in one step, so that its timeout is checked however much it writes.
+const MAX_READ: usize = 256 * 1024;
+/// Maximum time to wait for the end of a process that was killed. A process that the kernel cannot end is left behind.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An attempt of an item, to be sent to an item process.
 #[derive(Debug, Clone)]
@@ -33,28 +51,25 @@ pub struct Item {
     pub input: Bytes,
 }
 
-/// Settings to start item processes.
-#[derive(Debug, Clone)]
-pub struct Launcher {
-    /// Path of the executable, which is this program.
-    pub program: PathBuf,
-    /// Function and types of the run.
-    pub item_process: contract::ItemProcess,
-    /// Environment variables of the run.
-    pub env: BTreeMap<String, String>,
-}
-
 /// A running item process.
 #[derive(Debug)]
 pub struct ItemProcess {
-    child: Child,
-    input: OwnedFd,
-    output: OwnedFd,
+    keeper: Child,
+    /// Identifies the processes that the function starts.
+    tag: String,
+    channel: UnixStream,
+    /// Channel on which the keeper reports how the process ended. It is closed when the keeper has ended.
+    exit: OwnedFd,
+    exit_buf: Vec<u8>,
     log: Option<OwnedFd>,
     timeout: Option<Duration>,
     ready: bool,
     /// Items that were sent and not answered yet.
     sent: VecDeque<Item>,
+    /// Number of items that were answered.
+    answered: u64,
+    /// `true` while the process was asked to give back items and has not replied.
+    giving_back: bool,
     /// Number of OOM kills in this control group when the process was started.
     oom_kills: u64,
     /// Time at which the first item of `sent` began, as observed by the supervisor.
@@ -62,22 +77,23 @@ pub struct ItemProcess {
     write_buf: Vec<u8>,
     written: usize,
     read_buf: Vec<u8>,
+    /// Length of the reply at the start of `read_buf`, if it is incomplete.
     needed: usize,
-    /// `true` if the process was found to have exited while its output was still open, held by another process.
-    exited: bool,
     tail: Vec<u8>,
     /// Incomplete last line of the log.
     line: Vec<u8>,
 }
 
 /// Result of one step.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Step {
     /// Answers, in the order in which the items were sent.
     pub answers: Vec<Answer>,
+    /// Items that were given back: they have not begun.
+    pub given_back: Vec<Item>,
     /// Output of the process, in whole lines.
     pub log: Vec<u8>,
-    /// End of the process, if it has ended.
+    /// End of the process, if it has ended or must be replaced.
     pub end: Option<End>,
 }
 
@@ -93,57 +109,72 @@ pub struct Answer {
 /// End of a process.
 #[derive(Debug)]
 pub enum End {
+    /// The process could not be started, because of this error of the operating system.
+    NotStarted(io::Error),
     /// The process ended before it ran an item: no item is responsible, and another process would end the same way.
     AtStart(String),
     /// A signal ended the process before it ran an item: no item is responsible, and another process may succeed.
     KilledAtStart(String),
     /// The process ended while it ran this item.
     During(Item, Failure),
+    /// The process ended between two items, or is to be replaced.
+    Idle,
 }
 
 impl ItemProcess {
     /// Starts an item process.
     pub fn start(launcher: &Launcher) -> io::Result<Self> {
+        static STARTED: AtomicU64 = AtomicU64::new(0);
+        let tag = format!("{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let settings = serde_json::to_string(&launcher.item_process).expect("settings serialize to JSON");
-        let (log, log_writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let mut alive = alive();
-        let mut child = Command::new(&launcher.program)
-            .arg0(std::env::args_os().next().unwrap_or_else(|| launcher.program.clone().into_os_string()))
+        let (channel, item_side) = UnixStream::pair()?;
+        for side in [&channel, &item_side] {
+            // The kernel may allow less. A smaller buffer is only slower.
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size(side, BUFFER_SIZE);
+        }
+        let (log, log_writer) = io::pipe()?;
+        let program = this_program();
+        let mut command = Command::new(&program);
+        command.arg0(std::env::args_os().next().unwrap_or_else(|| program.clone().into_os_string()));
+        for role in contract::ROLES {
+            command.env_remove(role);
+        }
+        let mut keeper = command
             .envs(&launcher.env)
             .env(contract::ENV_ITEM_PROCESS, settings)
-            .stdin(Stdio::piped())
+            .env(contract::ENV_KEEPER, "1")
+            .env(contract::ENV_TAG, &tag)
+            .stdin(OwnedFd::from(item_side))
             .stdout(Stdio::piped())
-            .stderr(Stdio::from(log_writer))
-            // A separate group: processes that the function starts are killed with it, and only the supervisor gets Ctrl-C.
+            .stderr(log_writer)
+            // A separate group: only the supervisor gets Ctrl-C.
             .process_group(0)
             .spawn()?;
-        alive.insert(child.id());
-        drop(alive);
-        let input = OwnedFd::from(child.stdin.take().expect("stdin is piped"));
-        let output = OwnedFd::from(child.stdout.take().expect("stdout is piped"));
-        for pipe in [&input, &output, &log] {
+        descendants::add_keeper(&keeper);
+        let exit = OwnedFd::from(keeper.stdout.take().expect("stdout is piped"));
+        let log = OwnedFd::from(log);
+        channel.set_nonblocking(true)?;
+        for pipe in [&exit, &log] {
             rustix::io::ioctl_fionbio(pipe, true)?;
         }
-        #[cfg(target_os = "linux")]
-        for pipe in [&input, &output] {
-            // The user's quota for pipes may be used up. A smaller pipe is only slower.
-            let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_SIZE);
-        }
         Ok(Self {
-            child,
-            input,
-            output,
+            keeper,
+            tag,
+            channel,
+            exit,
+            exit_buf: Vec::new(),
             log: Some(log),
             timeout: launcher.item_process.timeout_ms.map(Duration::from_millis),
             ready: false,
             sent: VecDeque::new(),
-            oom_kills: oom_kills(),
+            answered: 0,
+            giving_back: false,
+            oom_kills: death::oom_kills(),
             first_started: Instant::now(),
             write_buf: Vec::new(),
             written: 0,
             read_buf: Vec::new(),
             needed: 0,
-            exited: false,
             tail: Vec::new(),
             line: Vec::new(),
         })
@@ -152,6 +183,16 @@ impl ItemProcess {
     /// Returns the number of items that were sent and not answered yet.
     pub fn busy(&self) -> usize {
         self.sent.len()
+    }
+
+    /// Returns the number of items that were answered.
+    pub fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// Returns the time for which the current item has been running.
+    pub fn running_for(&self) -> Duration {
+        if self.ready && !self.sent.is_empty() { self.first_started.elapsed() } else { Duration::ZERO }
     }
 
     /// Queues another item; [`step`](Self::step) writes it to the process.
@@ -164,35 +205,46 @@ impl ItemProcess {
         self.sent.push_back(item);
     }
 
+    /// Returns whether more items may be sent. While items are being given back, none may.
+    pub fn accepts_items(&self) -> bool {
+        !self.giving_back
+    }
+
+    /// Asks the process to give back the items that it has not begun.
+    pub fn ask_to_give_back(&mut self) {
+        if !std::mem::replace(&mut self.giving_back, true) {
+            Request::append_give_back(&mut self.write_buf);
+        }
+    }
+
     /// Waits for an event, at most `timeout`, and handles it.
     pub fn step(&mut self, timeout: Duration) -> io::Result<Step> {
         let timeout = self.overdue_in().map_or(timeout, |overdue| overdue.min(timeout));
-        let quiet = !self.wait(timeout)?;
+        self.wait(timeout)?;
         self.write()?;
-        // A forked child can hold the output open, so a process that has exited and writes no more output counts as
-        // ended.
-        let ended = quiet && self.exited;
-        self.exited = quiet && self.has_exited();
-        let open = self.read()? && !ended;
+        // Asked before the answers are read: whatever the process has written before its end is then there to read.
+        let ended = self.read_exit()?;
+        let mut step = Step::default();
+        self.read(ended)?;
         // Read after the answers: an item's output is written before its answer, so it has arrived by now.
-        let mut log = self.read_log();
-        let (answers, refused) = self.take_answers();
-        let end = if let Some(message) = refused {
+        step.log = self.read_log();
+        self.take_replies(&mut step);
+        if step.end.is_none() {
+            step.end = if ended {
+                Some(self.explain_end(&mut step.log))
+            } else if self.overdue_in() == Some(Duration::ZERO) {
+                self.sent.pop_front().map(|item| End::During(item, self.timed_out()))
+            } else {
+                None
+            };
+        }
+        if step.end.is_some() {
             self.kill();
-            Some(End::AtStart(message))
-        } else if !open {
-            let status = self.reap()?;
-            log.extend(self.read_log());
-            Some(self.explain(status))
-        } else if self.overdue_in() == Some(Duration::ZERO) {
-            self.kill();
-            log.extend(self.read_log());
-            self.sent.pop_front().map(|item| End::During(item, self.timed_out()))
-        } else {
-            None
-        };
-        let log = self.whole_lines(log, !answers.is_empty() || end.is_some());
-        Ok(Step { answers, log, end })
+            step.log.extend(self.read_log());
+        }
+        let ends_line = !step.answers.is_empty() || step.end.is_some();
+        step.log = self.whole_lines(step.log, ends_line);
+        Ok(step)
     }
 
     /// Returns the end of the output since the process was last idle: the output of the item and, for items so quick that
@@ -206,21 +258,36 @@ impl ItemProcess {
         self.sent.drain(..)
     }
 
-    /// Kills the process and all processes that it started.
-    pub fn kill(&mut self) {
-        let mut alive = alive();
-        // Until the process is reaped, its ID cannot have been reused.
-        if alive.remove(&self.child.id()) {
-            kill_group(self.child.id());
-        }
-        drop(alive);
-        let _ = self.child.wait();
+    /// Returns `true` if the process has ended.
+    pub fn has_ended(&self) -> bool {
+        let mut exit = [PollFd::new(&self.exit, PollFlags::IN)];
+        poll(&mut exit, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
-    /// Returns `true` if the process has exited. It still has to be reaped.
-    pub fn has_exited(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        pid(self.child.id()).is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))))
+    /// Ends the process and everything that it started, which its keeper does once the channel is closed. Returns when they
+    /// have ended, or after [`END_TIMEOUT`].
+    pub fn kill(&mut self) {
+        let _ = self.channel.shutdown(Shutdown::Both);
+        let deadline = Instant::now() + END_TIMEOUT;
+        let is_closed = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut exit = [PollFd::new(&self.exit, PollFlags::IN)];
+            let waited = poll(&mut exit, Timespec::try_from(left).ok().as_ref());
+            match self.read_exit_bytes() {
+                Ok(false) if left.is_zero() || waited.is_err_and(|error| error != Errno::INTR) => break false,
+                Ok(false) => {}
+                Ok(true) => break true,
+                Err(_) => break false,
+            }
+        };
+        if !is_closed {
+            let _ = self.keeper.kill();
+        }
+        // A keeper that was killed could not end the others.
+        if Exit::parse(&self.exit_buf).is_none() || !is_closed {
+            kill_tagged(&self.tag);
+        }
+        descendants::remove_keeper(&mut self.keeper, is_closed);
     }
 
     fn overdue_in(&self) -> Option<Duration> {
@@ -229,31 +296,24 @@ impl ItemProcess {
         Some(timeout.saturating_sub(self.first_started.elapsed()))
     }
 
-    /// Waits at most `timeout`. Returns `true` if there may be output to read.
-    fn wait(&self, timeout: Duration) -> io::Result<bool> {
-        let mut fds = vec![PollFd::new(&self.output, PollFlags::IN)];
+    fn wait(&self, timeout: Duration) -> io::Result<()> {
+        let output = if self.write_buf.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        let mut fds = vec![PollFd::new(&self.channel, PollFlags::IN | output), PollFd::new(&self.exit, PollFlags::IN)];
         fds.extend(self.log.as_ref().map(|log| PollFd::new(log, PollFlags::IN)));
-        let readable = fds.len();
-        if !self.write_buf.is_empty() {
-            fds.push(PollFd::new(&self.input, PollFlags::OUT));
-        }
-        let timeout = Timespec::try_from(timeout).ok();
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) => Ok(fds[..readable].iter().any(|fd| !fd.revents().is_empty())),
-            Err(rustix::io::Errno::INTR) => Ok(true),
+        match poll(&mut fds, Timespec::try_from(timeout).ok().as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
     fn write(&mut self) -> io::Result<()> {
-        use rustix::io::Errno;
         while self.written < self.write_buf.len() {
-            match rustix::io::write(&self.input, &self.write_buf[self.written..]) {
+            match rustix::io::write(&self.channel, &self.write_buf[self.written..]) {
                 Ok(count) => self.written += count,
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR) => {}
-                // The process has ended; reading its output reports that, too.
-                Err(Errno::PIPE) => break,
+                // The process has ended; its keeper reports that, too.
+                Err(Errno::PIPE | Errno::CONNRESET) => break,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -263,73 +323,116 @@ impl ItemProcess {
         Ok(())
     }
 
-    /// Reads the available output. Returns `false` at its end.
-    fn read(&mut self) -> io::Result<bool> {
-        use rustix::io::Errno;
+    /// Reads the available replies: at most [`MAX_READ`] bytes, or all that is there if the process has `ended`.
+    fn read(&mut self, ended: bool) -> io::Result<()> {
+        let start = self.read_buf.len();
         loop {
-            let missing = self.needed.saturating_sub(self.read_buf.len());
-            self.read_buf.reserve(missing.max(64 * 1024));
-            match rustix::io::read(&self.output, rustix::buffer::spare_capacity(&mut self.read_buf)) {
-                Ok(0) => return Ok(false),
-                // A complete answer is handled before more is read.
-                Ok(_) if self.read_buf.len() >= self.needed => return Ok(true),
+            // Doubles the buffer of a large value. Its length is only known from the process, so it is not reserved.
+            self.read_buf.reserve(64 * 1024);
+            match rustix::io::read(&self.channel, rustix::buffer::spare_capacity(&mut self.read_buf)) {
+                Ok(0) | Err(Errno::AGAIN | Errno::CONNRESET) => return Ok(()),
+                // A complete reply is handled before more is read.
+                Ok(_) if !ended && (self.needed == 0 || self.read_buf.len() >= self.needed) => return Ok(()),
+                Ok(_) if !ended && self.read_buf.len() - start >= MAX_READ => return Ok(()),
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(true),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    fn take_answers(&mut self) -> (Vec<Answer>, Option<String>) {
-        let mut answers = Vec::new();
+    /// Returns whether the process has ended: its keeper says so, or has ended itself.
+    fn read_exit(&mut self) -> io::Result<bool> {
+        Ok(self.read_exit_bytes()? || Exit::parse(&self.exit_buf).is_some())
+    }
+
+    /// Returns whether the keeper has ended.
+    fn read_exit_bytes(&mut self) -> io::Result<bool> {
+        let mut bytes = [0; 4096];
+        loop {
+            match rustix::io::read(&self.exit, &mut bytes) {
+                Ok(0) => return Ok(true),
+                Ok(count) => self.exit_buf.extend_from_slice(&bytes[..count]),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+            Exit::keep_last(&mut self.exit_buf);
+        }
+    }
+
+    fn take_replies(&mut self, step: &mut Step) {
         let mut at = 0;
-        let mut refused = None;
         self.needed = 0;
-        let mut large = Reply::take_large(&mut self.read_buf).map(|reply| (reply, 0));
-        while large.is_some() || at < self.read_buf.len() {
-            let (reply, length) = match large.take().map_or_else(|| Reply::parse(&self.read_buf[at..]), Ok) {
-                Ok(parsed) => parsed,
-                Err(needed) => {
+        let mut large = Reply::take_large(&mut self.read_buf);
+        while step.end.is_none() && (large.is_some() || at < self.read_buf.len()) {
+            let parsed = large.take().map_or_else(|| Reply::parse(&self.read_buf[at..]), |reply| Parsed::Reply(reply, 0));
+            match parsed {
+                Parsed::Reply(reply, length) => {
+                    at += length;
+                    self.take_reply(reply, step);
+                }
+                Parsed::Incomplete(needed) => {
                     self.needed = needed;
                     break;
                 }
-            };
-            at += length;
-            let (index, outcome) = match reply {
-                Reply::Ready => {
-                    self.ready = true;
-                    self.first_started = Instant::now();
-                    continue;
-                }
-                Reply::Refused(message) => {
-                    refused = Some(message);
-                    break;
-                }
-                Reply::Failed(index, failure) => (index, Err(failure)),
-                Reply::Value(index, frame) => (index, Ok(frame)),
-            };
-            match self.sent.pop_front() {
-                Some(item) if item.index == index => answers.push(Answer { item, outcome }),
-                _ => {
-                    refused = Some(format!("the item process sent an unexpected reply for item {index}"));
-                    break;
-                }
+                Parsed::Stray => step.end = Some(self.stray()),
             }
         }
         self.read_buf.drain(..at);
-        if !answers.is_empty() {
+        if !step.answers.is_empty() {
+            self.answered += step.answers.len() as u64;
             self.first_started = Instant::now();
         }
-        (answers, refused)
     }
 
+    fn take_reply(&mut self, reply: Reply, step: &mut Step) {
+        let (index, outcome) = match reply {
+            Reply::Ready => {
+                self.ready = true;
+                self.first_started = Instant::now();
+                return;
+            }
+            Reply::Refused(message) => return step.end = Some(End::AtStart(message)),
+            Reply::Replace => return step.end = Some(End::Idle),
+            Reply::GivenBack(count) => return self.take_given_back(count, step),
+            Reply::Failed(index, failure) => (index, Err(failure)),
+            Reply::Value(index, frame) => (index, Ok(frame)),
+        };
+        let is_frame = |bytes: &[u8]| frame::frame_length(bytes).is_ok_and(|length| length == bytes.len() as u64);
+        let is_first = self.sent.front().is_some_and(|item| item.index == index);
+        if is_first && outcome.as_ref().map_or(true, |bytes| is_frame(bytes)) {
+            step.answers.extend(self.sent.pop_front().map(|item| Answer { item, outcome }));
+        } else {
+            step.end = Some(self.stray());
+        }
+    }
+
+    fn take_given_back(&mut self, count: u64, step: &mut Step) {
+        match usize::try_from(count).ok().and_then(|count| self.sent.len().checked_sub(count)) {
+            Some(begun) if self.giving_back => {
+                self.giving_back = false;
+                step.given_back.extend(self.sent.drain(begun..));
+            }
+            _ => step.end = Some(self.stray()),
+        }
+    }
+
+    /// Ends the process because of bytes that it should not have written: the item that is running has written them.
+    fn stray(&mut self) -> End {
+        let message = "the function wrote to a file descriptor that it did not open, which is the channel of its item \
+                       process, or it answered twice";
+        let Some(item) = self.sent.pop_front() else { return End::Idle };
+        End::During(item, Failure::new(ItemErrorKind::Crashed, message))
+    }
+
+    /// Reads the available output of the function, at most [`MAX_READ`] bytes.
     fn read_log(&mut self) -> Vec<u8> {
         let mut read = Vec::new();
-        while let Some(log) = &self.log {
+        while let Some(log) = self.log.as_ref().filter(|_| read.len() < MAX_READ) {
             read.reserve(4096);
             match rustix::io::read(log, rustix::buffer::spare_capacity(&mut read)) {
                 Ok(0) => self.log = None,
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => break,
             }
         }
@@ -355,30 +458,26 @@ impl ItemProcess {
         lines
     }
 
-    /// Reaps the process after it has closed its output, and returns its exit status. A process that does not exit within five
-    /// seconds is killed, as are all processes that it started.
-    fn reap(&mut self) -> io::Result<ExitStatus> {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !self.has_exited() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
+    /// Explains the end of the process. Completes the `log`, whose last lines may give the reason.
+    fn explain_end(&mut self, log: &mut Vec<u8>) -> End {
+        log.extend(self.read_log());
+        let status = match Exit::parse(&self.exit_buf) {
+            Some(Exit::NotStarted(error)) => return End::NotStarted(io::Error::from_raw_os_error(error)),
+            Some(Exit::Ended(status)) => Some(status),
+            None => None,
+        };
+        let described = status.map_or_else(|| "its keeper was killed".to_owned(), |status| status.to_string());
+        if !self.ready {
+            let message = format!("the item process ended before its first item: {described}\n{}", self.log_tail());
+            let is_signal = status.is_none_or(|status| std::os::unix::process::ExitStatusExt::signal(&status).is_some());
+            return if is_signal { End::KilledAtStart(message) } else { End::AtStart(message) };
         }
-        self.kill();
-        self.child.wait()
-    }
-
-    fn explain(&mut self, status: ExitStatus) -> End {
-        match self.sent.pop_front() {
-            Some(item) if self.ready => End::During(item, self.died(status)),
-            other => {
-                self.sent.extend(other);
-                let message = format!("the item process ended before its first item: {status}\n{}", self.log_tail());
-                if status.signal().is_some() { End::KilledAtStart(message) } else { End::AtStart(message) }
-            }
-        }
-    }
-
-    fn died(&self, status: ExitStatus) -> Failure {
-        died(status, &self.log_tail(), oom_kills() > self.oom_kills)
+        let Some(item) = self.sent.pop_front() else { return End::Idle };
+        let failure = match status {
+            Some(status) => death::explain(status, &self.log_tail(), death::oom_kills() > self.oom_kills),
+            None => Failure::new(ItemErrorKind::Crashed, "the keeper of the item process was killed"),
+        };
+        End::During(item, failure)
     }
 
     fn timed_out(&self) -> Failure {
@@ -393,87 +492,20 @@ impl Drop for ItemProcess {
     }
 }
 
-/// IDs of the item processes of this program. Each process leads a process group with the same ID.
-static ALIVE: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
-
-fn alive() -> MutexGuard<'static, BTreeSet<u32>> {
-    ALIVE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Returns the control group of this process, version 2. In a container, it is the root of the mounted hierarchy.
+fn control_group() -> String {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    group.trim_end_matches('/').to_owned()
 }
 
-/// Kills all item processes of this program and all processes that they started. The program must exit immediately
-/// afterwards.
-///
-/// Supervisors are prevented from observing these deaths, which they would otherwise record as failures of items.
-pub fn end_all() {
-    let alive = alive();
-    alive.iter().copied().for_each(kill_group);
-    // The lock is held to the end of the program, so that no process is reaped or started any more.
-    std::mem::forget(alive);
+/// Returns the file that is running, even if a rebuild has replaced it.
+#[cfg(target_os = "linux")]
+fn this_program() -> PathBuf {
+    PathBuf::from("/proc/self/exe")
 }
 
-fn pid(id: u32) -> Option<Pid> {
-    i32::try_from(id).ok().and_then(Pid::from_raw)
-}
-
-fn kill_group(id: u32) {
-    // An error means that the group no longer exists.
-    let _ = pid(id).map(|group| kill_process_group(group, Signal::KILL));
-}
-
-/// Explains the death of a process by its exit status, the end of its log, and the kernel's count of OOM kills.
-fn died(status: ExitStatus, log: &str, out_of_memory: bool) -> Failure {
-    use ItemErrorKind::{Crashed, OutOfMemory};
-    let last_line_with = |pattern: &str| log.lines().rev().find(|line| line.contains(pattern)).map(str::to_owned);
-    let (kind, message) = if let Some(line) = last_line_with("has overflowed its stack") {
-        (Crashed, format!("stack overflow: {}", line.trim()))
-    } else if let Some(line) = last_line_with("memory allocation of ") {
-        (OutOfMemory, line)
-    } else if out_of_memory && status.signal() == Some(Signal::KILL.as_raw()) {
-        (OutOfMemory, "the kernel killed the item process at the memory limit".to_owned())
-    } else if let Some(signal) = status.signal() {
-        (Crashed, format!("the item process was killed by {}", signal_name(signal)))
-    } else {
-        (Crashed, format!("the item process exited with code {} before the item was done", status.code().unwrap_or(-1)))
-    };
-    let mut failure = Failure::new(kind, message);
-    failure.signal = status.signal();
-    failure.exit_code = status.code();
-    failure
-}
-
-/// Returns the number of OOM kills in the control group of this process: version 2, else version 1.
-///
-/// In a container, the group is the root of the mounted hierarchy. A SIGKILL from elsewhere does not change the count.
-fn oom_kills() -> u64 {
-    let count = |text: String| text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
-    let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let group = cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    [
-        format!("/sys/fs/cgroup{group}/memory.events"),
-        "/sys/fs/cgroup/memory.events".to_owned(),
-        "/sys/fs/cgroup/memory/memory.oom_control".to_owned(),
-    ]
-    .into_iter()
-    .find_map(|path| count(std::fs::read_to_string(path).ok()?))
-    .unwrap_or(0)
-}
-
-fn signal_name(signal: i32) -> String {
-    let named = Signal::from_named_raw(signal).map(|name| match name {
-        Signal::ABORT => "SIGABRT (an abort)",
-        Signal::BUS => "SIGBUS (a bad memory access)",
-        Signal::FPE => "SIGFPE (an arithmetic fault)",
-        Signal::ILL => "SIGILL (an illegal instruction)",
-        Signal::INT => "SIGINT",
-        Signal::KILL => "SIGKILL (killed from outside, perhaps because memory ran out)",
-        Signal::SEGV => "SIGSEGV (a bad memory access)",
-        Signal::SYS => "SIGSYS (a system call that is not allowed)",
-        Signal::TERM => "SIGTERM",
-        Signal::XCPU => "SIGXCPU (the CPU time limit)",
-        _ => "",
-    });
-    match named {
-        Some(name) if !name.is_empty() => name.to_owned(),
-        _ => format!("signal {signal}"),
-    }
+#[cfg(not(target_os = "linux"))]
+fn this_program() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| std::env::args_os().next().unwrap_or_default().into())
 }

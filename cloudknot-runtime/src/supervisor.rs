@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,13 @@ use crate::codec::CodecError;
 use crate::contract::{InputLayout, Part, RunKeys};
 use crate::failure::{Failure, ItemError};
 use crate::function::Function;
-use crate::process::{End, Item, ItemProcess, Launcher};
+use crate::process::{Item, Launcher};
 use crate::store::{Store, StoreError};
 use crate::{engine, item};
+
+mod slot;
+
+use slot::Slot;
 
 /// Work of a supervisor, except for the ranges of items.
 #[derive(Debug)]
@@ -145,9 +149,18 @@ pub fn supervise(
     let ranges: VecDeque<_> = ranges.into_iter().filter(|range| !range.is_empty()).collect();
     let unresolved = ranges.iter().map(|range| range.end - range.start).sum();
     let queue = Queue { ranges, unresolved, ..Queue::default() };
-    let supervisor = Supervisor { work, control, report, queue: Mutex::new(queue), changed: Condvar::new() };
+    let slots = u64::from(work.parallel).min(unresolved);
+    let supervisor = Supervisor {
+        work,
+        control,
+        report,
+        queue: Mutex::new(queue),
+        changed: Condvar::new(),
+        slots: AtomicUsize::new(usize::try_from(slots).unwrap_or(usize::MAX)),
+        idle: AtomicUsize::new(0),
+    };
     std::thread::scope(|scope| {
-        for _ in 0..u64::from(work.parallel).min(unresolved) {
+        for _ in 0..slots {
             let slot = std::thread::Builder::new().name("cloudknot-slot".into()).stack_size(8 << 20);
             if let Err(error) = slot.spawn_scoped(scope, || supervisor.slot()) {
                 supervisor.stop(SupervisorError::Process(format!("cannot spawn a thread: {error}")));
@@ -165,6 +178,10 @@ struct Supervisor<'a> {
     report: &'a (dyn Fn(Event) + Sync),
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// Number of slots that run items.
+    slots: AtomicUsize,
+    /// Number of slots that wait for items.
+    idle: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -212,7 +229,7 @@ impl Supervisor<'_> {
     /// Runs items, in one process after another, until all items are resolved.
     fn slot(&self) {
         let work = || match &self.work.isolation {
-            Isolation::Processes(launcher) => self.slot_of_processes(launcher),
+            Isolation::Processes(launcher) => Slot::new(self, launcher).run(),
             Isolation::Threads(function) => self.slot_of_this_thread(function),
         };
         // If a slot ended without an error, the other slots would wait for its items forever.
@@ -238,82 +255,18 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    fn slot_of_processes(&self, launcher: &Launcher) -> Result<(), SupervisorError> {
-        let mut process: Option<ItemProcess> = None;
-        let mut pace = Pace::default();
-        // Checked while an item is running too: dropping the process ends the item.
-        while !self.is_over() {
-            let busy = process.as_ref().map_or(0, ItemProcess::busy);
-            if busy <= pace.window / 2 {
-                let Some(items) = self.claim(pace.window - busy, busy == 0)? else { return Ok(()) };
-                // If the process died while it was idle, none of these items is the cause.
-                process = process.filter(|process| busy > 0 || !process.has_exited());
-                if process.is_none() && !items.is_empty() {
-                    let result = ItemProcess::start(launcher);
-                    process = Some(result.map_err(|error| {
-                        SupervisorError::Process(format!("`{}`: {error}", launcher.program.display()))
-                    })?);
-                }
-                if let Some(process) = &mut process {
-                    for item in items {
-                        process.send(item);
-                    }
-                }
-            }
-            if let Some(running) = &mut process {
-                self.control.running.fetch_add(1, Ordering::Relaxed);
-                let ended = self.exchange(running, &mut pace);
-                self.control.running.fetch_sub(1, Ordering::Relaxed);
-                if ended? {
-                    process = None;
-                }
-            }
-            self.store_due(false)?;
-        }
-        Ok(())
-    }
-
     fn is_over(&self) -> bool {
         self.control.stop.load(Ordering::Relaxed) || self.lock().error.is_some()
     }
 
-    /// Waits for answers and handles them. Returns `true` if the process has ended.
-    fn exchange(&self, process: &mut ItemProcess, pace: &mut Pace) -> Result<bool, SupervisorError> {
-        let step = process.step(POLL_INTERVAL).map_err(|error| SupervisorError::Process(error.to_string()))?;
-        if !step.log.is_empty() {
-            (self.report)(Event::Log(step.log));
+    /// Puts items that have not begun in front of the others.
+    fn requeue(&self, items: Vec<Item>) {
+        if items.is_empty() {
+            return;
         }
-        pace.answered(step.answers.len());
-        let mut values: Vec<Segment> = Vec::new();
-        for answer in step.answers {
-            match answer.outcome {
-                Ok(frame) => self.append(&mut values, answer.item.index, frame),
-                Err(failure) => self.failed(answer.item, failure, process.log_tail())?,
-            }
-        }
-        if !values.is_empty() {
-            self.keep(values)?;
-        }
-        let Some(end) = step.end else { return Ok(false) };
-        let log = process.log_tail();
-        let responsible = match end {
-            End::AtStart(message) => return Err(SupervisorError::Process(message)),
-            End::KilledAtStart(message) if pace.killed_at_start >= Pace::MAX_FAILED_STARTS => {
-                return Err(SupervisorError::Process(message));
-            }
-            End::KilledAtStart(_) => None,
-            End::During(item, failure) => Some((item, failure)),
-        };
-        *pace = Pace {
-            killed_at_start: if responsible.is_none() { pace.killed_at_start + 1 } else { 0 },
-            ..Pace::default()
-        };
-        self.lock().requeued.extend(process.take_back());
+        let mut queue = self.lock();
+        items.into_iter().rev().for_each(|item| queue.requeued.push_front(item));
         self.changed.notify_all();
-        if let Some((item, failure)) = responsible {
-            self.failed(item, failure, log)?;
-        }
-        Ok(true)
     }
 
     /// Claims up to `max` items. Returns an empty list if none is available and the caller does not `wait`, because the
@@ -324,29 +277,34 @@ impl Supervisor<'_> {
             if self.control.stop.load(Ordering::Relaxed) || queue.error.is_some() || (wait && queue.unresolved == 0) {
                 return Ok(None);
             }
-            if let Some(item) = queue.requeued.pop_front() {
-                return Ok(Some(vec![item]));
+            if !queue.requeued.is_empty() {
+                return Ok(Some(self.share(&mut queue.requeued, max)));
             }
             if queue.loaded.is_empty() {
                 self.load(&mut queue)?;
             }
             if !queue.loaded.is_empty() {
-                // Near the end, a share remains for the other slots.
-                let share = queue.loaded.len().div_ceil(2 * self.work.parallel as usize);
-                let count = max.min(share).max(1);
-                return Ok(Some(queue.loaded.drain(..count).collect()));
+                return Ok(Some(self.share(&mut queue.loaded, max)));
             }
             if !wait {
                 return Ok(Some(Vec::new()));
             }
             // The items of other slots may still be retried. Meanwhile this slot stores the values that are due.
+            self.idle.fetch_add(1, Ordering::Relaxed);
             queue = self.changed.wait_timeout(queue, POLL_INTERVAL).expect("no slot panics while it holds the lock").0;
+            self.idle.fetch_sub(1, Ordering::Relaxed);
             if queue.loaded.is_empty() && queue.requeued.is_empty() {
                 drop(queue);
                 self.store_due(false)?;
                 queue = self.lock();
             }
         }
+    }
+
+    /// Removes up to `max` items. Near the end, a share remains for the other slots.
+    fn share(&self, items: &mut VecDeque<Item>, max: usize) -> Vec<Item> {
+        let share = items.len().div_ceil(2 * self.work.parallel as usize);
+        items.drain(..max.min(share).max(1)).collect()
     }
 
     /// Reads the next inputs.
@@ -525,38 +483,5 @@ impl Queue {
         }
         self.waiting.remove(&chunk);
         self.open.remove(&chunk).map(|open| open.values)
-    }
-}
-
-/// Number of items that a process receives ahead of its answers: about one millisecond's worth, so that quick items do
-/// not wait for their supervisor and slow ones do not wait behind one another.
-struct Pace {
-    window: usize,
-    since: Instant,
-    /// Number of consecutive processes that were killed before they ran an item.
-    killed_at_start: u32,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { window: 1, since: Instant::now(), killed_at_start: 0 }
-    }
-}
-
-impl Pace {
-    /// Maximum number of items that a process receives ahead of its answers.
-    const MAX_WINDOW: usize = 64;
-    /// Maximum number of consecutive processes that are killed at their start before the supervisor stops.
-    const MAX_FAILED_STARTS: u32 = 10;
-
-    fn answered(&mut self, items: usize) {
-        if items == 0 {
-            return;
-        }
-        self.killed_at_start = 0;
-        let nanos = self.since.elapsed().as_nanos() / items as u128;
-        self.since = Instant::now();
-        let fitting = usize::try_from(1_000_000 / nanos.max(1)).unwrap_or(Self::MAX_WINDOW);
-        self.window = fitting.min(self.window * 4).clamp(1, Self::MAX_WINDOW);
     }
 }

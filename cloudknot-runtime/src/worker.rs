@@ -1,15 +1,13 @@
 //! A worker: the first process of a container. It determines the items of its child, and supervises them. It depends on
 //! the contract and the store, not on the scheduler that started the container.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::contract::{self, ItemProcess, Round, RunKeys, StoreAt, Task, Types, exit};
-use crate::process::Launcher;
+use crate::process::{self, Launcher};
 use crate::store::{DirStore, Store, StoreError};
 use crate::supervisor::{self, Control, Event, FlushLimits, Isolation, SupervisorError, Work};
 use crate::{engine, function};
@@ -78,6 +76,7 @@ fn run() -> Result<i32, Stop> {
     // Before anything that takes time: the first process of a container gets no signal that it has no handler for.
     let control = Arc::new(Control::default());
     stop_on_sigterm(&control);
+    reap_orphans();
     let task = task()?;
     check_function(&task)?;
     let store = open(&task.store)?;
@@ -105,8 +104,8 @@ fn run() -> Result<i32, Stop> {
 fn task() -> Result<Task, Stop> {
     let task = std::env::var(contract::ENV_TASK).map_err(|_| {
         Stop::wrong_worker(format!(
-            "cannot start the worker: `{}`, which AWS Batch and Docker set, is not set\n  hint: run the program itself \
-             to submit a map",
+            "cannot start the worker: `{}`, which AWS Batch and Docker set, is not set; a worker cannot start itself\n  \
+             hint: run the program itself to submit a map, and another program in a remote function",
             contract::ENV_TASK
         ))
     })?;
@@ -184,26 +183,18 @@ async fn still_missing(
 }
 
 fn launcher(task: &Task) -> Launcher {
-    let unset = |name: &&str| std::env::var_os(name).is_none();
     let deployed = || std::env::var(contract::ENV_VCPUS).ok()?.parse().ok();
     // The number of CPUs is small; less than one CPU gives one thread.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let vcpus = task.vcpus.or_else(deployed).unwrap_or(1.0) as u32;
-    let threads = (vcpus / task.parallel.max(1)).max(1).to_string();
-    let env: BTreeMap<_, _> = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"]
-        .into_iter()
-        .filter(unset)
-        .map(|name| (name.to_owned(), threads.clone()))
-        .collect();
-    Launcher {
-        program: PathBuf::from("/proc/self/exe"),
-        item_process: ItemProcess {
-            function: task.function.clone(),
-            fingerprint: task.fingerprint,
-            timeout_ms: task.timeout_ms,
-        },
-        env,
-    }
+    let cpus = task.vcpus.or_else(deployed).unwrap_or(1.0) as usize;
+    let item_process = ItemProcess {
+        function: task.function.clone(),
+        fingerprint: task.fingerprint,
+        timeout_ms: task.timeout_ms,
+        recycle: task.recycle,
+        ..ItemProcess::default()
+    };
+    Launcher::new(item_process, task.env.clone(), cpus, task.parallel)
 }
 
 /// Stops the supervisor on SIGTERM, which Spot interruptions, cancelled jobs and `docker stop` send some time before SIGKILL.
@@ -219,6 +210,24 @@ fn stop_on_sigterm(control: &Arc<Control>) {
             });
         }
         Err(error) => eprintln!("cloudknot: cannot listen for SIGTERM: {error}"),
+    }
+}
+
+/// Reaps orphans, if this is the first process of a container, which becomes their parent.
+fn reap_orphans() {
+    use tokio::signal::unix::{SignalKind, signal};
+    if std::process::id() != 1 {
+        return;
+    }
+    match engine::enter(|| signal(SignalKind::child())) {
+        Ok(mut ended) => {
+            engine::spawn(async move {
+                while ended.recv().await.is_some() {
+                    process::reap_orphans();
+                }
+            });
+        }
+        Err(error) => eprintln!("cloudknot: cannot listen for SIGCHLD: {error}"),
     }
 }
 

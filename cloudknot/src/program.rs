@@ -1,4 +1,4 @@
-//! The start of a program: as itself, as an item process, or as a worker.
+//! The start of a program: as itself, as an item process or its keeper, or as a worker.
 
 use cloudknot_runtime::contract;
 
@@ -14,6 +14,9 @@ pub struct Program {
 
 /// Starts the program; the first statement of the generated main. Does not return in a worker or in an item process.
 pub fn start(program: Program) {
+    if std::env::var_os(contract::ENV_KEEPER).is_some() {
+        cloudknot_runtime::process::keeper::main();
+    }
     if let Ok(order) = std::env::var(contract::ENV_ITEM_PROCESS) {
         // SAFETY: this is the first statement of `main`, so no other thread reads the environment at the same time. The
         // variable has to be removed before user code runs: a program that the function starts is not an item process.

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use cloudknot_runtime::contract::ENV_PROGRESS;
 use cloudknot_runtime::engine;
 use cloudknot_runtime::failure::ItemError;
-use cloudknot_runtime::process;
 use indicatif::{
     DecimalBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
@@ -309,9 +308,7 @@ fn handle_interrupts(display: &Arc<Mutex<Display>>) {
             for (run, shown) in &lock(&display).runs {
                 shown.interrupted(run, shown.done, None);
             }
-            // Item processes that have started other processes must be killed explicitly; the others would end with this
-            // program.
-            process::end_all();
+            // The keepers of the item processes end them, and everything that they started, once this program has ended.
             // The exit code that a shell expects of a program ended by Ctrl-C.
             std::process::exit(128 + 2);
         });

@@ -1,5 +1,6 @@
 //! Record of a run as a host writes it, created from the contract alone, for tests of workers without a host.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use cloudknot_runtime::codec::Codec;
@@ -56,6 +57,8 @@ impl Recorded {
             parallel: 1,
             retries: 0,
             timeout_ms: None,
+            env: BTreeMap::new(),
+            recycle: None,
             vcpus: None,
             has_no_outcomes: true,
         };

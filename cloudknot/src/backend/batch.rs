@@ -144,7 +144,7 @@ impl Executor for KnotBackend {
         // Values that are not known yet get their maximum length.
         let longest = manifest.task(store_of(note), 1, manifest.retries, u64::MAX);
         let task = Task { inputs: InputLayout::Offsets(u64::MAX), ..longest };
-        let length = length_of(&environment(manifest, &task));
+        let length = length_of(&environment(&task));
         if length > batch::MAX_OVERRIDES_LEN {
             let message = format!(
                 "cannot submit: the environment variables have {length} characters, and AWS Batch accepts at most {}",
@@ -275,10 +275,9 @@ fn store_of(note: &KnotNote) -> StoreAt {
     StoreAt::S3 { bucket: note.bucket.clone(), prefix: note.prefix.clone() }
 }
 
-fn environment(manifest: &Manifest, task: &Task) -> Vec<(String, String)> {
-    let task = serde_json::to_string(task).expect("a task serializes to JSON");
-    let task = (contract::ENV_TASK.to_owned(), task);
-    manifest.env.clone().into_iter().chain([task]).collect()
+/// Returns the environment variables of a job. Those of the run are in the task: they are for item processes only.
+fn environment(task: &Task) -> Vec<(String, String)> {
+    vec![(contract::ENV_TASK.to_owned(), serde_json::to_string(task).expect("a task serializes to JSON"))]
 }
 
 /// Returns the number of characters that these variables take in an override, as JSON.

@@ -195,15 +195,14 @@ impl Fleet {
             has_no_outcomes: self.is_new,
             ..manifest.task(store, *round, scheduled.retries, child.number)
         };
-        let cloudknot_env = [
+        let env = [
             format!("{}={}", contract::ENV_TASK, serde_json::to_string(&task).expect("a task serializes to JSON")),
             format!("{}={attempt}", contract::ENV_ATTEMPT),
         ];
-        let user_env = manifest.env.iter().map(|(name, value)| format!("{name}={value}"));
         ContainerSpec {
             image: self.built.name.clone(),
             run: manifest.run.clone(),
-            env: user_env.chain(cloudknot_env).collect(),
+            env: env.to_vec(),
             folder: (self.home.clone(), FOLDER.to_owned()),
             user: owner(&self.home),
             memory_mib: manifest.resources.memory_in(*round).or(requested.memory_mib),

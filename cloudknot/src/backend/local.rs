@@ -1,6 +1,5 @@
 //! The local backend: a supervisor on a thread of the user's program, over a folder.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -108,39 +107,14 @@ fn isolation(manifest: &Manifest, function: &'static Function) -> Isolation {
     if !home::main_has_run() {
         return Isolation::Threads(function);
     }
-    let mut env = threads_for(manifest.parallel);
-    env.extend(manifest.env.clone());
-    Isolation::Processes(Launcher {
-        program: this_program(),
-        item_process: ItemProcess {
-            function: manifest.function.clone(),
-            fingerprint: manifest.fingerprint,
-            timeout_ms: manifest.timeout_ms,
-        },
-        env,
-    })
-}
-
-/// Returns the file that is running, even if a rebuild has replaced it.
-#[cfg(target_os = "linux")]
-fn this_program() -> PathBuf {
-    PathBuf::from("/proc/self/exe")
-}
-
-#[cfg(not(target_os = "linux"))]
-fn this_program() -> PathBuf {
-    std::env::current_exe().unwrap_or_else(|_| std::env::args_os().next().unwrap_or_default().into())
-}
-
-/// Returns variables that limit rayon and OpenMP to a share of the cores: without them, a function that uses either would
-/// use all cores in every process at once.
-fn threads_for(parallel: u32) -> BTreeMap<String, String> {
-    let threads = (cores() / parallel.max(1) as usize).max(1).to_string();
-    ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"]
-        .into_iter()
-        .filter(|name| std::env::var_os(name).is_none())
-        .map(|name| (name.to_owned(), threads.clone()))
-        .collect()
+    let item_process = ItemProcess {
+        function: manifest.function.clone(),
+        fingerprint: manifest.fingerprint,
+        timeout_ms: manifest.timeout_ms,
+        recycle: manifest.recycle,
+        ..ItemProcess::default()
+    };
+    Isolation::Processes(Launcher::new(item_process, manifest.env.clone(), cores(), manifest.parallel))
 }
 
 fn counted(number: u32, one: &str, many: &str) -> String {

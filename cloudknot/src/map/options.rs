@@ -16,6 +16,7 @@ pub(super) struct Options {
     pub(super) parallel: Option<u32>,
     pub(super) retries: u32,
     pub(super) timeout: Option<Duration>,
+    pub(super) recycle: Option<u64>,
     pub(super) max_failures: Option<u64>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) tags: BTreeMap<String, String>,
@@ -35,6 +36,7 @@ impl Options {
             parallel: None,
             retries: function.resources.retries,
             timeout: function.resources.timeout,
+            recycle: None,
             max_failures: None,
             env: BTreeMap::new(),
             tags: BTreeMap::new(),
@@ -52,13 +54,16 @@ impl Options {
             Err(Error::new(ErrorKind::Config, format!("invalid .{what}(0): must be at least 1"))
                 .with_hint("leave it out for the default"))
         };
-        match (self.chunk, self.parallel, self.max_failures, self.timeout) {
-            (Some(0), ..) => zero("chunk"),
-            (_, Some(0), ..) => zero("parallel"),
-            (.., Some(0), _) => zero("max_failures"),
-            (.., Some(Duration::ZERO)) => zero("timeout"),
-            _ => self.check_env(),
-        }?;
+        let parallel = self.parallel.map(u64::from);
+        let counts = [("chunk", self.chunk), ("parallel", parallel), ("recycle", self.recycle)];
+        let counts = counts.into_iter().chain([("max_failures", self.max_failures)]);
+        for (name, _) in counts.filter(|(_, count)| *count == Some(0)) {
+            return zero(name);
+        }
+        if self.timeout == Some(Duration::ZERO) {
+            return zero("timeout");
+        }
+        self.check_env()?;
         if self.vcpus.is_some_and(|vcpus| !vcpus.is_finite() || vcpus <= 0.0) {
             return zero("vcpus");
         }
@@ -126,6 +131,7 @@ impl Options {
             parallel: 1,
             retries: self.retries,
             timeout_ms: self.timeout.map(millis).transpose()?,
+            recycle: self.recycle,
             max_failures: self.max_failures,
             env: self.env.clone(),
             tags: self.tags.clone(),

@@ -117,7 +117,7 @@ impl Follower {
             queue: self.settings.queue.clone(),
             definition: self.settings.job_definition.clone(),
             children: children.end - children.start,
-            environment: environment(manifest, &task),
+            environment: environment(&task),
             resources: self.resources(*round),
             timeout: timeout(manifest, scheduled.retries),
             knot: manifest.knot.clone(),

@@ -1,0 +1,152 @@
+//! The keeper of an item process: this program again, between the supervisor and the item process, without user code.
+//!
+//! It ends everything that the function started when the item process ends, or when the supervisor does, for whatever
+//! reason. A process group or a death signal cannot do this: a process leaves its group with `setsid`, and loses its parent
+//! with a second `fork`. The keeper is a *subreaper* instead: on Linux, it becomes the parent of all orphans below it. On
+//! other systems it can only end the process group of the item process.
+//!
+//! Its standard input is the channel of the item process, which it passes on without reading; the end of that channel is the
+//! end of the supervisor. Its standard output goes to the supervisor, and carries one message: an [`Exit`].
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group, wait, waitid};
+
+use crate::contract::{self, Exit};
+
+/// Runs the keeper, and ends this process.
+pub fn main() -> ! {
+    let code = match keep() {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("cloudknot: the keeper of an item process failed: {error}");
+            1
+        }
+    };
+    std::process::exit(code)
+}
+
+fn keep() -> io::Result<()> {
+    adopt_orphans()?;
+    catch_signals()?;
+    let mut supervisor = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?);
+    rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;
+    let child = match start() {
+        Ok(child) => child,
+        Err(error) => {
+            let error = error.raw_os_error().ok_or(error)?;
+            return supervisor.write_all(&Exit::NotStarted(error).to_bytes());
+        }
+    };
+    let item_process = Mutex::new(Some(child));
+    std::thread::scope(|scope| {
+        let waiter = std::thread::Builder::new().stack_size(256 << 10);
+        waiter.spawn_scoped(scope, || {
+            let ended = wait_for(child, &item_process).and_then(|status| {
+                // Fails if the supervisor has ended, which is no reason to leave processes behind.
+                let _ = supervisor.write_all(&Exit::Ended(status).to_bytes());
+                end_all_children()
+            });
+            std::process::exit(i32::from(ended.is_err()))
+        })?;
+        wait_for_end_of_supervisor()?;
+        if let Some(child) = *item_process.lock().unwrap_or_else(PoisonError::into_inner) {
+            kill(child);
+        }
+        // The waiter ends this process.
+        Ok(())
+    })
+}
+
+/// Starts the item process in a group of its own.
+fn start() -> io::Result<Pid> {
+    let program = super::this_program();
+    let child = Command::new(&program)
+        .arg0(std::env::args_os().next().unwrap_or_else(|| program.clone().into_os_string()))
+        .env_remove(contract::ENV_KEEPER)
+        .stdin(Stdio::inherit())
+        .process_group(0)
+        .spawn()?;
+    Ok(Pid::from_child(&child))
+}
+
+/// Waits until this process has ended, and reaps it. Meanwhile reaps orphans.
+fn wait_for(item_process: Pid, running: &Mutex<Option<Pid>>) -> io::Result<ExitStatus> {
+    loop {
+        retry(|| waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT))?;
+        // While it is locked, the ID of a reaped process is not used any more.
+        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((pid, status)) = wait(WaitOptions::NOHANG)?
+            && pid == item_process
+        {
+            *running = None;
+            return Ok(ExitStatus::from_raw(status.as_raw()));
+        }
+    }
+}
+
+/// Kills all processes below this one. As one ends, its children become children of this process, and are killed as well.
+fn end_all_children() -> io::Result<()> {
+    loop {
+        super::children().into_iter().for_each(kill);
+        match wait(WaitOptions::empty()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::CHILD) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Kills a child and, if it leads one, its process group. A child of this process keeps its ID until this process reaps it.
+fn kill(child: Pid) {
+    let _ = kill_process_group(child, Signal::KILL);
+    let _ = kill_process(child, Signal::KILL);
+}
+
+/// Waits until the supervisor has closed its side of the channel, or has ended.
+fn wait_for_end_of_supervisor() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    let events = PollFlags::RDHUP;
+    #[cfg(not(target_os = "linux"))]
+    let events = PollFlags::HUP;
+    let stdin = rustix::stdio::stdin();
+    retry(|| poll(&mut [PollFd::from_borrowed_fd(stdin, events)], None))?;
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn adopt_orphans() -> io::Result<()> {
+    // The kernel ignores the value; it only has to be there.
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+#[cfg(not(target_os = "linux"))]
+#[allow(clippy::unnecessary_wraps, reason = "the same signature on all systems")]
+fn adopt_orphans() -> io::Result<()> {
+    Ok(())
+}
+
+/// Installs handlers that do nothing. If SIGCHLD is ignored, which a program inherits, no child can be waited for. The
+/// others end the item process, if they are sent to all processes, but not its keeper before it has done its work.
+fn catch_signals() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _entered = runtime.enter();
+    let kinds = [SignalKind::child(), SignalKind::hangup(), SignalKind::interrupt(), SignalKind::terminate()];
+    // A handler stays after its listener has been dropped.
+    kinds.into_iter().try_for_each(|kind| signal(kind).map(drop))
+}
+
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}

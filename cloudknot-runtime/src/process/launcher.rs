@@ -1,0 +1,72 @@
+//! Settings of item processes, and the share of the machine that each of them has.
+
+use std::collections::BTreeMap;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::contract::ItemProcess;
+
+/// Settings to start item processes.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// Function and types of the run.
+    pub item_process: ItemProcess,
+    /// Environment variables of the run.
+    pub env: BTreeMap<String, String>,
+}
+
+impl Launcher {
+    /// Creates the settings for so many item processes at once, which share the CPUs and the memory of this machine.
+    ///
+    /// Limits rayon and OpenMP to a share of the CPUs, unless the environment or `env` sets their variables: without them, a
+    /// function that uses either would use all CPUs in every process at once. Raises the limit of open files of this program.
+    pub fn new(item_process: ItemProcess, mut env: BTreeMap<String, String>, cpus: usize, parallel: u32) -> Self {
+        let parallel = parallel.max(1);
+        let threads = (cpus / parallel as usize).max(1).to_string();
+        for name in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"] {
+            if std::env::var_os(name).is_none() {
+                env.entry(name.to_owned()).or_insert_with(|| threads.clone());
+            }
+        }
+        let memory = memory().map(|bytes| bytes / u64::from(parallel));
+        Self { item_process: ItemProcess { memory, open_files: raise_open_files(), ..item_process }, env }
+    }
+}
+
+/// Raises the soft limit of open files to the hard limit. Each item process needs three descriptors. Returns the previous
+/// soft limit, which item processes get back: programs that use `select` fail with a high one.
+fn raise_open_files() -> Option<u64> {
+    // macOS accepts no higher soft limit, whatever the hard limit (setrlimit(2) there).
+    const MAX: u64 = if cfg!(target_os = "macos") { 10_240 } else { u64::MAX };
+    let limits = getrlimit(Resource::Nofile);
+    let raised = limits.maximum.unwrap_or(MAX).min(MAX);
+    let current = limits.current.filter(|&current| current < raised)?;
+    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(raised), ..limits }).ok()?;
+    Some(current)
+}
+
+/// Returns the memory in bytes that this process and its children may use: that of its control group (version 2, else
+/// version 1), else that of the machine. `None` if the system does not tell.
+fn memory() -> Option<u64> {
+    let read = |path: String| std::fs::read_to_string(path).ok()?.trim().parse().ok();
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let total: u64 = total.trim().trim_end_matches(" kB").parse().ok()?;
+    let limit = [
+        format!("/sys/fs/cgroup{}/memory.max", super::control_group()),
+        "/sys/fs/cgroup/memory.max".to_owned(),
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned(),
+    ]
+    .into_iter()
+    .find_map(read);
+    Some(limit.unwrap_or(u64::MAX).min(total * 1024))
+}
+
+/// Sets the soft limit of open files of an item process to that of the program before it was raised.
+pub(crate) fn restore_open_files(soft_limit: Option<u64>) {
+    if soft_limit.is_some() {
+        let limits = getrlimit(Resource::Nofile);
+        // Lowering a limit is always allowed.
+        let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: soft_limit, ..limits });
+    }
+}
