@@ -365,7 +365,8 @@ impl ItemProcess {
         self.needed = 0;
         let mut large = Reply::take_large(&mut self.read_buf);
         while step.end.is_none() && (large.is_some() || at < self.read_buf.len()) {
-            let parsed = large.take().map_or_else(|| Reply::parse(&self.read_buf[at..]), |reply| Parsed::Reply(reply, 0));
+            let parsed =
+                large.take().map_or_else(|| Reply::parse(&self.read_buf[at..]), |reply| Parsed::Reply(reply, 0));
             match parsed {
                 Parsed::Reply(reply, length) => {
                     at += length;
@@ -469,7 +470,8 @@ impl ItemProcess {
         let described = status.map_or_else(|| "its keeper was killed".to_owned(), |status| status.to_string());
         if !self.ready {
             let message = format!("the item process ended before its first item: {described}\n{}", self.log_tail());
-            let is_signal = status.is_none_or(|status| std::os::unix::process::ExitStatusExt::signal(&status).is_some());
+            let is_signal =
+                status.is_none_or(|status| std::os::unix::process::ExitStatusExt::signal(&status).is_some());
             return if is_signal { End::KilledAtStart(message) } else { End::AtStart(message) };
         }
         let Some(item) = self.sent.pop_front() else { return End::Idle };

@@ -58,6 +58,9 @@ pub enum Isolation {
 /// Limits at which values are stored before their part is complete.
 #[derive(Debug, Clone, Copy)]
 pub struct FlushLimits {
+    /// Time that values wait at the start of a run. It grows to a fiftieth of the elapsed time, so that a short run is
+    /// visible soon and a long one has few parts.
+    pub min_wait: Duration,
     /// Maximum time that values wait.
     pub max_wait: Duration,
     /// Number of waiting bytes from which values are stored; also the maximum number of bytes of inputs read at once.
@@ -66,9 +69,11 @@ pub struct FlushLimits {
 
 impl FlushLimits {
     /// Limits for a folder: a user may be watching, and writes are cheap.
-    pub const FOLDER: Self = Self { max_wait: Duration::from_secs(1), bytes: 8 << 20 };
+    pub const FOLDER: Self =
+        Self { min_wait: Duration::from_millis(20), max_wait: Duration::from_secs(1), bytes: 8 << 20 };
     /// Limits for an object store: requests cost money and time.
-    pub const OBJECTS: Self = Self { max_wait: Duration::from_secs(30), bytes: 64 << 20 };
+    pub const OBJECTS: Self =
+        Self { min_wait: Duration::from_secs(30), max_wait: Duration::from_secs(30), bytes: 64 << 20 };
 }
 
 /// Event reported by a supervisor.
@@ -158,6 +163,7 @@ pub fn supervise(
         changed: Condvar::new(),
         slots: AtomicUsize::new(usize::try_from(slots).unwrap_or(usize::MAX)),
         idle: AtomicUsize::new(0),
+        began: Instant::now(),
     };
     std::thread::scope(|scope| {
         for _ in 0..slots {
@@ -182,6 +188,7 @@ struct Supervisor<'a> {
     slots: AtomicUsize,
     /// Number of slots that wait for items.
     idle: AtomicUsize,
+    began: Instant,
 }
 
 #[derive(Default)]
@@ -429,7 +436,8 @@ impl Supervisor<'_> {
     /// Stores the values that have waited long enough or are large enough; all values at the end.
     fn store_due(&self, all: bool) -> Result<(), SupervisorError> {
         let flush = self.work.flush;
-        let due = |open: &OpenChunk| all || open.bytes >= flush.bytes || open.since.elapsed() >= flush.max_wait;
+        let wait = (self.began.elapsed() / 50).clamp(flush.min_wait, flush.max_wait);
+        let due = |open: &OpenChunk| all || open.bytes >= flush.bytes || open.since.elapsed() >= wait;
         let mut due_values = Vec::new();
         let mut queue = self.lock();
         let Queue { open, waiting, .. } = &mut *queue;

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 mod driver;
+mod misdeed;
 
 pub use driver::*;
+pub use misdeed::Misdeed;
 
 /// Input of the function of these tests: how it behaves for one item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +65,8 @@ pub enum Behavior {
     Wait(PathBuf, u64, PathBuf),
     /// Waits until the file exists, then behaves like this.
     After(PathBuf, Box<Self>),
+    /// Does what a function should not do.
+    Misdeed(Misdeed),
 }
 
 /// Map as the tests request it.
@@ -76,6 +80,9 @@ pub struct Spec {
     pub parallel: Option<u32>,
     /// `.retries(..)`.
     pub retries: Option<u32>,
+    /// `.recycle(..)`.
+    #[serde(default)]
+    pub recycle: Option<u64>,
     /// `.timeout(..)`.
     pub timeout_ms: Option<u64>,
     /// `.max_failures(..)`.

@@ -32,14 +32,15 @@ pub fn item_process(settings: &str) -> ! {
             std::process::exit(2)
         }
     };
-    let code = match serve(&settings) {
-        Ok(()) => 0,
-        Err(error) => {
-            eprintln!("cloudknot: the item process lost its supervisor: {error}");
-            1
-        }
-    };
-    std::process::exit(code)
+    match serve(&settings) {
+        Ok(()) => std::process::exit(0),
+        Err(error) => lost_supervisor(&error),
+    }
+}
+
+fn lost_supervisor(error: &io::Error) -> ! {
+    eprintln!("cloudknot: the item process lost its supervisor: {error}");
+    std::process::exit(1)
 }
 
 fn serve(settings: &contract::ItemProcess) -> io::Result<()> {
@@ -59,8 +60,11 @@ fn serve(settings: &contract::ItemProcess) -> io::Result<()> {
     let mut runner = Runner::new(function, settings, &channel);
     loop {
         let (item, frame) = queue.next();
-        if runner.run(item, frame)? {
-            return channel.send(&Reply::Replace.to_bytes());
+        match runner.run(item, frame) {
+            Ok(false) => {}
+            Ok(true) => return channel.send(&Reply::Replace.to_bytes()),
+            // Here, because the descriptors must not be dropped if the function has closed them.
+            Err(error) => lost_supervisor(&error),
         }
     }
 }

@@ -30,7 +30,8 @@ pub(super) fn explain(status: ExitStatus, log: &str, out_of_memory: bool) -> Fai
 
 /// Returns the reason for an abort, if the Rust runtime aborted: a stack overflow or a failed allocation.
 fn abort_reason(log: &str) -> Option<(ItemErrorKind, String)> {
-    let mut lines = log.lines().rev().map(str::trim).filter(|line| !line.is_empty()).skip_while(|line| is_backtrace(line));
+    let mut lines =
+        log.lines().rev().map(str::trim).filter(|line| !line.is_empty()).skip_while(|line| is_backtrace(line));
     let last = lines.next()?;
     let bytes = last.strip_prefix("memory allocation of ").and_then(|rest| rest.strip_suffix(" bytes failed"));
     if bytes.is_some_and(|bytes| bytes.parse::<u128>().is_ok()) {

@@ -19,8 +19,11 @@ use crate::record::ledger::{End, Ledger};
 #[derive(Debug)]
 pub(super) struct Local;
 
-/// Maximum number of parts of a run if the user sets no chunk size: each part is a file.
-const MAX_PARTS: u64 = 10_000;
+/// Number of parts of a run of quick items if the user sets no chunk size: each part is a file. Slow items are stored by
+/// time (`FlushLimits`), so their parts are smaller.
+const PARTS: u64 = 64;
+/// Maximum number of items in such a part.
+const MAX_ITEMS_IN_PART: u64 = 4_096;
 
 impl Executor for Local {
     fn name(&self) -> &'static str {
@@ -36,7 +39,10 @@ impl Executor for Local {
     }
 
     fn chunking(&self, function: &Function, resources: &Resources, items: u64) -> Chunking {
-        Chunking { chunk: items.div_ceil(MAX_PARTS).max(1), parallel: super::max_concurrent(function, resources) }
+        Chunking {
+            chunk: items.div_ceil(PARTS).clamp(1, MAX_ITEMS_IN_PART),
+            parallel: super::max_concurrent(function, resources),
+        }
     }
 
     fn launch(

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cloudknot_runtime::contract::{ENV_ITEM_PROCESS, ENV_KEEPER};
+
 use super::{Fact, Spec, facts, files, json, run_of};
 use crate::counterparts::Docker;
 
@@ -276,6 +278,23 @@ impl Trial {
         processes_with(self.home().as_os_str().as_encoded_bytes())
     }
 
+    /// Returns the item processes.
+    pub fn item_processes(&self) -> Vec<i32> {
+        self.started_with(|variables| !has(variables, ENV_KEEPER))
+    }
+
+    /// Returns the keepers of the item processes.
+    pub fn keepers(&self) -> Vec<i32> {
+        self.started_with(|variables| has(variables, ENV_KEEPER))
+    }
+
+    fn started_with(&self, matches: impl Fn(&[u8]) -> bool) -> Vec<i32> {
+        let home = self.home();
+        let home = home.as_os_str().as_encoded_bytes();
+        let is_of_trial = |variables: &[u8]| variables.windows(home.len()).any(|window| window == home);
+        processes_where(|variables| is_of_trial(variables) && has(variables, ENV_ITEM_PROCESS) && matches(variables))
+    }
+
     /// Waits until all processes of the trial have exited. Requires `/proc`.
     ///
     /// # Panics
@@ -308,6 +327,12 @@ fn processes_where(matches: impl Fn(&[u8]) -> bool) -> Vec<i32> {
     let is_match = |pid: &i32| matches(&std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default());
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_match).collect()
+}
+
+fn has(variables: &[u8], name: &str) -> bool {
+    variables
+        .split(|&byte| byte == 0)
+        .any(|variable| variable.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"=")))
 }
 
 /// A running trial program.

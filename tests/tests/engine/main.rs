@@ -11,6 +11,8 @@ mod worker;
 mod failures;
 #[path = "../suite/maps.rs"]
 mod maps;
+#[path = "../suite/misdeeds.rs"]
+mod misdeeds;
 
 use cloudknot_tests::counterparts::Docker;
 use cloudknot_tests::trial::{Jobs, RemoteEnv, Trial};

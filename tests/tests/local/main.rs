@@ -21,6 +21,8 @@ mod walk;
 mod failures;
 #[path = "../suite/maps.rs"]
 mod maps;
+#[path = "../suite/misdeeds.rs"]
+mod misdeeds;
 
 use cloudknot_tests::trial::Trial;
 

@@ -397,8 +397,7 @@ fn killed_item_process_fails_only_its_item() {
     let inputs = [Behavior::Count(trial.remote_path(&file), 1, 3_600_000), Behavior::Double(3)];
     let running = trial.start(&["map", &json(&Spec { parallel: Some(1), ..Spec::of(inputs) })]);
     wait_for("the item to start", || (!counted(&file).is_empty()).then_some(()));
-    let host = running.pid();
-    trial.processes().into_iter().filter(|&pid| pid != host).for_each(|pid| kill(pid, Signal::KILL));
+    trial.item_processes().into_iter().for_each(|pid| kill(pid, Signal::KILL));
     let output = running.wait_with_output();
     let facts = cloudknot_tests::trial::facts(&output.stdout);
     assert_eq!(failures(&facts)[&0].signal, Some(9));

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 mod carried;
 #[cfg(feature = "counterparts")]
 mod dropped;
+mod misdeeds;
 
 /// Behaves as its input specifies.
 #[cloudknot::remote]
@@ -107,6 +108,7 @@ fn perform(input: Behavior) -> Result<u64, Oops> {
             let refused = work.map([Behavior::Double(1)]).wait().map_err(|error| format!("{:?}", error.kind()));
             return Ok(u64::from(refused == Err("Nested".into())));
         }
+        Behavior::Misdeed(misdeed) => return misdeeds::commit(misdeed),
         Behavior::Deadline => {
             let end = cloudknot::deadline().ok_or_else(|| Oops("no deadline".into(), None))?;
             let remaining = end.saturating_duration_since(std::time::Instant::now()).as_millis();
@@ -321,6 +323,7 @@ fn map(spec: &str) -> serde_json::Result<cloudknot::Map<Inputs, Behavior, u64>> 
     map = if let Some(retries) = spec.retries { map.retries(retries) } else { map };
     map = if let Some(timeout) = spec.timeout_ms { map.timeout(Duration::from_millis(timeout)) } else { map };
     map = if let Some(most) = spec.max_failures { map.max_failures(most) } else { map };
+    map = if let Some(items) = spec.recycle { map.recycle(items) } else { map };
     map = if let Some(vcpus) = spec.vcpus { map.vcpus(vcpus) } else { map };
     map = if let Some(memory) = spec.memory { map.memory(memory) } else { map };
     map = if let Some(memory) = spec.memory_on_retry { map.memory_on_retry(memory) } else { map };
