@@ -41,6 +41,11 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Returns the best number of concurrent reads.
     fn parallel_reads(&self) -> usize;
 
+    /// Returns the maximum size in bytes of an object that `put` and `create` write.
+    fn max_object(&self) -> u64 {
+        u64::MAX
+    }
+
     /// Returns the whole object, or `None` if it does not exist.
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>>;
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::codec::CodecError;
 use crate::contract::{InputLayout, Part, RunKeys};
-use crate::failure::{Failure, ItemError};
+use crate::failure::{Failure, ItemError, ItemErrorKind};
 use crate::function::Function;
 use crate::process::{Item, Launcher};
 use crate::store::{Store, StoreError};
@@ -253,7 +253,7 @@ impl Supervisor<'_> {
             let mut value = Vec::new();
             let outcome = item::attempt(function, &item.input, &mut value).map(|()| value);
             self.control.running.fetch_sub(1, Ordering::Relaxed);
-            match outcome {
+            match outcome.and_then(|frame| self.refuse_large(frame)) {
                 Ok(frame) => self.keep(vec![Segment { first: item.index, count: 1, frames: frame }])?,
                 Err(failure) => self.failed(item, failure, String::new())?,
             }
@@ -403,6 +403,19 @@ impl Supervisor<'_> {
         complete.into_iter().try_for_each(|values| self.store(values))
     }
 
+    /// Returns the failure of a value that the store can never take, which is no failure of the store.
+    fn refuse_large(&self, frame: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        let (length, max) = (frame.len() as u64, self.work.store.max_object());
+        if length <= max {
+            return Ok(frame);
+        }
+        let message = format!(
+            "the result has {length} bytes, but the store accepts objects of at most {max}; return it in several items, or \
+             store it in the function and return where"
+        );
+        Err(Failure::new(ItemErrorKind::Codec, message))
+    }
+
     /// Stores a failure. The item is retried unless its retries are used up.
     fn failed(&self, item: Item, failure: Failure, log: String) -> Result<(), SupervisorError> {
         let last = item.attempt > self.work.retries;
@@ -459,7 +472,8 @@ impl Supervisor<'_> {
         let mut values = values.into_iter();
         let Some(mut part) = values.next() else { return Ok(()) };
         for segment in values {
-            if part.first + part.count == segment.first {
+            let bytes = (part.frames.len() + segment.frames.len()) as u64;
+            if part.first + part.count == segment.first && bytes <= self.work.store.max_object() {
                 part.frames.extend_from_slice(&segment.frames);
                 part.count += segment.count;
             } else {

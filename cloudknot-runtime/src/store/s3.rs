@@ -89,6 +89,11 @@ impl Store for S3Store {
         self.bucket.describe()
     }
 
+    // The limit of a PutObject request (Amazon S3 User Guide, "Uploading objects"). Other writes go in parts.
+    fn max_object(&self) -> u64 {
+        5 << 30
+    }
+
     fn parallel_reads(&self) -> usize {
         32
     }

@@ -114,7 +114,7 @@ impl<'a> Slot<'a> {
         let has_answers = !answers.is_empty();
         let mut values: Vec<Segment> = Vec::new();
         for answer in answers {
-            match answer.outcome {
+            match answer.outcome.and_then(|frame| self.supervisor.refuse_large(frame)) {
                 Ok(frame) => self.supervisor.append(&mut values, answer.item.index, frame),
                 Err(failure) => self.supervisor.failed(answer.item, failure, process.log_tail())?,
             }

@@ -37,6 +37,10 @@ pub enum Misdeed {
     AbortLater(u64),
     /// Starts its own program, and returns its exit code; fails unless its stderr contains this text.
     StartItself(String),
+    /// Leaves so many orphans, which end after half a second, and returns 1.
+    Orphans(u32),
+    /// Returns the number of children of this process, of its keeper and of the worker that have ended and are not reaped.
+    Zombies,
     /// Creates this file, and returns 1.
     Create(PathBuf),
 }

@@ -157,7 +157,7 @@ fn resources_of_a_run_override_deployed_ones() {
     );
     assert_eq!(first["tags"]["team"], "weather");
     assert_eq!(
-        first["timeout"]["attemptDurationSeconds"], 70,
+        first["timeout"]["attemptDurationSeconds"], 80,
         "an attempt has ten seconds for its item, and another minute"
     );
     assert_eq!(requirement(again, "MEMORY"), "900");

@@ -98,7 +98,7 @@ fn lock_poisoned_by_a_panic_fails_no_other_item() {
 #[test]
 fn each_item_begins_in_the_folder_of_the_program() {
     let trial = trial!();
-    let here = if trial.is_local() { std::env::current_dir().unwrap() } else { "/".into() };
+    let here = if trial.is_local() { std::env::current_dir().unwrap() } else { "/tmp".into() };
     let inputs = (0..6).map(|_| misdeed(Misdeed::ChangeFolder(here.clone())));
     let facts = trial.map(&Spec { parallel: Some(1), ..Spec::of(inputs) });
     assert!(failures(&facts).is_empty(), "{facts:?}");
@@ -107,7 +107,7 @@ fn each_item_begins_in_the_folder_of_the_program() {
 #[test]
 fn process_is_replaced_after_the_requested_items() {
     let inputs = (0..9).map(|_| misdeed(Misdeed::Pid));
-    let facts = trial!().map(&Spec { parallel: Some(1), recycle: Some(3), ..Spec::of(inputs) });
+    let facts = trial!().map(&Spec { parallel: Some(1), chunk: Some(9), recycle: Some(3), ..Spec::of(inputs) });
     let pids: Vec<u64> = values(&facts).into_values().collect();
     for (item, pid) in pids.iter().enumerate() {
         assert_eq!(pids.iter().filter(|other| *other == pid).count(), 3, "{pids:?}");
@@ -159,6 +159,16 @@ fn m1_item_behind_a_slow_one_goes_to_another_process() {
     inputs.push(misdeed(Misdeed::Create(file)));
     let facts = trial.map(&Spec { parallel: Some(65), chunk: Some(3_000), ..Spec::of(inputs) });
     assert_eq!(values(&facts).len(), 2_065);
+}
+
+// M7.
+#[test]
+fn m7_orphans_of_items_are_reaped() {
+    let mut inputs: Vec<_> = (0..20).map(|_| misdeed(Misdeed::Orphans(2))).collect();
+    inputs.push(Behavior::Sleep(1_000, 0));
+    inputs.push(misdeed(Misdeed::Zombies));
+    let facts = trial!().map(&Spec { parallel: Some(1), chunk: Some(100), ..Spec::of(inputs) });
+    assert_eq!(values(&facts)[&21], 0, "{facts:?}");
 }
 
 fn pid_in(file: &std::path::Path) -> i32 {

@@ -16,8 +16,11 @@ use crate::record::ledger::End;
 
 /// Maximum time after which a submitted job can be found by its name.
 const JOB_VISIBILITY_DELAY: Duration = Duration::from_secs(30);
-/// Time added to the timeouts of a job's items, for the work around them; also the minimum timeout that Batch accepts.
+/// Time added to the timeouts of a job's items, for the start and the end of the worker; also the minimum timeout that Batch
+/// accepts.
 const TIMEOUT_MARGIN: Duration = Duration::from_mins(1);
+/// Time added to the timeout of each attempt, for the start of a process, the transfer of a value, and its storage.
+const ATTEMPT_MARGIN: Duration = Duration::from_secs(10);
 
 impl Follower {
     /// Ensures that every child of the round with missing items has a job. Returns the end of the round if it has ended.
@@ -195,7 +198,8 @@ fn is_young(manifest: &Manifest) -> bool {
 /// Returns the timeout of a job. The supervisor in the job enforces the timeouts of the items, so this one is for a worker
 /// that hangs.
 fn timeout(manifest: &Manifest, retries: u32) -> Option<Duration> {
-    let per_item = Duration::from_millis(manifest.timeout_ms?).saturating_mul(retries.saturating_add(1));
+    let per_attempt = Duration::from_millis(manifest.timeout_ms?).saturating_add(ATTEMPT_MARGIN);
+    let per_item = per_attempt.saturating_mul(retries.saturating_add(1));
     let batches = manifest.chunk.div_ceil(u64::from(manifest.parallel));
     Some(per_item.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX)).saturating_add(TIMEOUT_MARGIN))
 }

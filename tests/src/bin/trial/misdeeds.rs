@@ -54,6 +54,8 @@ pub(crate) fn commit(misdeed: Misdeed) -> Result<u64, Oops> {
             let code = output.status.code().filter(|_| stderr.contains(&text));
             return code.and_then(|code| u64::try_from(code).ok()).ok_or(Oops(stderr, None));
         }
+        Misdeed::Orphans(number) => (0..number).for_each(|_| leave_an_orphan()),
+        Misdeed::Zombies => return Ok(zombies()),
         Misdeed::Create(file) => std::fs::write(file, "").map_err(failed)?,
     }
     Ok(1)
@@ -121,6 +123,38 @@ fn fork_and_return() -> u64 {
     // SAFETY: none, as in a function that forks; the child returns into the runtime, which must bear it.
     unsafe { libc::fork() };
     7
+}
+
+#[allow(unsafe_code)]
+fn leave_an_orphan() {
+    // SAFETY: the children only fork, sleep and exit, which is permitted after a fork of a multithreaded program.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            if libc::fork() == 0 {
+                libc::usleep(500_000);
+            }
+            libc::_exit(0);
+        }
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+}
+
+fn zombies() -> u64 {
+    let program = |id: &str| std::fs::read_link(format!("/proc/{id}/exe")).ok();
+    let mut parents = vec![std::process::id(), std::os::unix::process::parent_id()];
+    // The first process of a container is the worker.
+    parents.extend((program("1").is_some() && program("1") == program("self")).then_some(1));
+    let is_zombie = |stat: &str| {
+        // The name in parentheses, the state, and the parent.
+        let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        let mut fields = rest.split(' ');
+        fields.next() == Some("Z")
+            && fields.next().is_some_and(|parent| parents.iter().any(|id| id.to_string() == parent))
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let stats = processes.filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
+    stats.filter(|stat| is_zombie(stat)).count() as u64
 }
 
 /// Prints to stdout before `main`, as the initializer of a library may, if the environment asks for it.

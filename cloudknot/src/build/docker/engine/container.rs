@@ -145,8 +145,6 @@ fn body(spec: &ContainerSpec) -> ContainerCreateBody {
             // Without this limit, a container may use the same amount of swap in addition.
             memory_swap: memory,
             nano_cpus: Some(nano_cpus),
-            // Ends orphaned processes that an item process has started.
-            init: Some(true),
             cap_drop: Some(vec!["ALL".to_owned()]),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             ..HostConfig::default()
