@@ -7,6 +7,7 @@ use syn::spanned::Spanned;
 use syn::{Attribute, Ident, Type};
 
 use crate::arguments::{self, Arguments, Codec};
+use crate::carried;
 use crate::describe;
 use crate::owned::peel;
 use crate::refusals::Refusals;
@@ -26,6 +27,7 @@ pub(crate) fn remote(arguments: TokenStream, item: &TokenStream) -> TokenStream 
     };
     let mut signature_refusals = Refusals::default();
     let function = signature::model(&annotated, &mut signature_refusals);
+    carried::check(arguments.codec, &function, &mut signature_refusals);
     // A function that was refused can still be called, so that one mistake gives one message.
     let expanded =
         if signature_refusals.is_empty() { expand(&arguments, &annotated, &function) } else { quote!(#annotated) };
@@ -90,6 +92,7 @@ fn glue(function: &RemoteFunction) -> TokenStream {
     };
     let run = run(function, &names);
     let failing = failing(function);
+    let infallible = infallible(function);
     quote! {
         enum __Remote {}
         #(
@@ -98,6 +101,7 @@ fn glue(function: &RemoteFunction) -> TokenStream {
             }
         )*
         #failing
+        #infallible
         #input_item
         impl ::cloudknot::__private::Remote for __Remote {
             type Args = #args;
@@ -168,6 +172,24 @@ fn failing(function: &RemoteFunction) -> Option<TokenStream> {
         impl ::cloudknot::__private::Failing for __Remote {
             type Error = #error;
         }
+    })
+}
+
+// A return type that is not spelled `Result` may be one under another name, whose errors would count as values.
+fn infallible(function: &RemoteFunction) -> Option<TokenStream> {
+    let output = &function.output;
+    if output.result.is_some() || !output.explicit {
+        return None;
+    }
+    let returned = &output.written;
+    let at = returned.span().resolved_at(Span::call_site());
+    Some(quote_spanned! {at=>
+        const _: () = ::cloudknot::__private::returns_a_value::<
+            ::cloudknot::__private::IsResult<{
+                use ::cloudknot::__private::NotAResult as _;
+                ::cloudknot::__private::Returned::<#returned>::IS_RESULT
+            }>,
+        >();
     })
 }
 

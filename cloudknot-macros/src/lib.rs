@@ -7,6 +7,7 @@
 //! collected, so that all of them are shown at once.
 
 mod arguments;
+mod carried;
 mod describe;
 mod entry;
 mod expand;

@@ -1,9 +1,24 @@
 //! Encoding of values to bytes and back. This is the only file that uses the bincode crate.
+//!
+//! A value is surveyed before it is encoded: `survey` records its `events` and `names`, and refuses what the codec cannot
+//! carry. `reading` records the same while the value is read back, and both are compared: serde's `Serialize` and
+//! `Deserialize` may disagree, and bytes that can be decoded may then give another value.
+
+mod events;
+mod names;
+mod reading;
+mod survey;
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::thread;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use self::events::{Bincode, MAX_DEPTH, Messagepack, Overflow, Wire};
+use self::names::Names;
+use self::reading::{Reading, Whole};
+use self::survey::Survey;
 
 /// Encoding of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,7 +27,7 @@ pub enum Codec {
     /// Compact, and close to memory speed; cannot carry types that need a self-describing format.
     Bincode,
     /// Self-describing (named fields): carries `serde_json::Value`, `untagged`, `flatten`, `skip_serializing_if`.
-    /// `None` and `()` are both encoded as nil, so `Some(None)` and `Some(())` are decoded as `None`.
+    /// `None` and `()` are both encoded as nil, so `Some(None)` and `Some(())` are refused.
     Messagepack,
 }
 
@@ -30,11 +45,12 @@ impl fmt::Display for Codec {
 pub struct CodecError {
     action: &'static str,
     reason: String,
+    overflow: Option<Overflow>,
 }
 
 impl CodecError {
     pub(crate) fn new(action: &'static str, reason: impl fmt::Display) -> Self {
-        Self { action, reason: reason.to_string() }
+        Self { action, reason: reason.to_string(), overflow: None }
     }
 
     /// Creates an error for stored data that differs from what was written.
@@ -51,68 +67,172 @@ impl fmt::Display for CodecError {
 
 impl StdError for CodecError {}
 
+/// What an encoded value contains, to be compared with what is read back.
+#[derive(Debug)]
+#[must_use = "a value is read back and compared with it"]
+pub struct Written {
+    events: u64,
+    names: Names,
+}
+
 /// Appends an encoded value to `out`. On an error, a part of the value may have been appended.
-pub(crate) fn encode_value<T: Serialize>(codec: Codec, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
+pub(crate) fn encode_value<T: Serialize>(codec: Codec, value: &T, out: &mut Vec<u8>) -> Result<Written, CodecError> {
     match codec {
         Codec::Bincode => {
             encode_bincode(value, out).map_err(|reason| CodecError::new("cannot encode with bincode", reason))
         }
-        Codec::Messagepack => value
-            .serialize(&mut rmp_serde::Serializer::new(out).with_struct_map())
-            .map_err(|error| CodecError::new("cannot encode with messagepack", error)),
-    }
-}
-
-/// Decodes a value, which must take up all of the bytes.
-pub(crate) fn decode_value<T: DeserializeOwned>(codec: Codec, value: &[u8]) -> Result<T, CodecError> {
-    match codec {
-        Codec::Bincode => decode_bincode(value),
         Codec::Messagepack => {
-            let mut rest = value;
-            let decoded = T::deserialize(&mut rmp_serde::Deserializer::new(&mut rest))
-                .map_err(|error| CodecError::new("cannot decode with messagepack", error))?;
-            check_all_read(rest.len())?;
-            Ok(decoded)
+            encode_messagepack(value, out).map_err(|reason| CodecError::new("cannot encode with messagepack", reason))
         }
     }
 }
 
-fn check_all_read(remaining: usize) -> Result<(), CodecError> {
-    if remaining == 0 {
-        return Ok(());
-    }
-    Err(CodecError::new(
-        "the decoded value differs from the encoded one",
-        format!("{remaining} bytes remain; {ASYMMETRIC_SERDE}"),
-    ))
-}
-
-/// Likely reason why bytes that are intact cannot be decoded.
-const ASYMMETRIC_SERDE: &str = "a type whose `Serialize` and `Deserialize` differ (`skip_serializing_if`, `flatten`, \
-                         `untagged`, or by hand) may need #[cloudknot::remote(codec = \"messagepack\")]";
-
-// bincode's limit is a constant, and every number counts with its full width, even if it is written in a single byte. A
-// `u128` of one byte counts as sixteen bytes and no number counts for more, so a limit of sixteen times the length is
-// enough. The size classes keep the memory that a hostile length can allocate in proportion to the number of bytes that
-// were really read. Each class compiles the decoding of every type once more, so there are few.
-fn decode_bincode<T: DeserializeOwned>(value: &[u8]) -> Result<T, CodecError> {
-    fn within<T: DeserializeOwned, const LIMIT: usize>(value: &[u8]) -> Result<T, CodecError> {
-        let config = bincode::config::standard().with_limit::<LIMIT>();
-        let (decoded, read) = bincode::serde::decode_from_slice(value, config)
-            .map_err(|error| CodecError::new("cannot decode with bincode", decode_error_message(&error)))?;
-        check_all_read(value.len() - read)?;
-        Ok(decoded)
-    }
-    match value.len() {
-        0..=0x10_0000 => within::<T, 0x100_0000>(value),
-        0x10_0001..=0x400_0000 => within::<T, 0x4000_0000>(value),
-        // Values of up to 256 GiB. The checksum is right at this point, so a hostile length comes from the types themselves.
-        _ => within::<T, 0x400_0000_0000>(value),
+/// Decodes a value, which must take up all of the bytes.
+pub(crate) fn decode_value<T: DeserializeOwned + Send>(codec: Codec, value: &[u8]) -> Result<T, CodecError> {
+    match codec {
+        Codec::Bincode => Ok(decode::<T, Bincode>(value, false)?.0),
+        Codec::Messagepack => Ok(decode::<T, Messagepack>(value, false)?.0),
     }
 }
+
+/// Decodes a value that has just been encoded, and checks that it is the same value.
+pub(crate) fn read_back<T: Serialize + DeserializeOwned + Send>(
+    codec: Codec,
+    value: &[u8],
+    written: &Written,
+) -> Result<(), CodecError> {
+    match codec {
+        Codec::Bincode => compare::<T, Bincode>(value, written),
+        Codec::Messagepack => compare::<T, Messagepack>(value, written),
+    }
+}
+
+fn compare<T, W: Format>(value: &[u8], written: &Written) -> Result<(), CodecError>
+where
+    T: Serialize + DeserializeOwned + Send,
+{
+    let (decoded, reading) = decode::<T, W>(value, true).map_err(CodecError::with_asymmetry::<W>)?;
+    let differs = |reason: &str| CodecError::new(DIFFERENT, reason).with_asymmetry::<W>();
+    if reading.ignored {
+        return Err(differs("a part of it is ignored when it is read (`skip_deserializing`, or an unknown field)"));
+    }
+    if reading.events.hash() != written.events {
+        return Err(differs("its parts are read as others than were written"));
+    }
+    if let Some(lists) = &reading.lists
+        && !W::MESSAGEPACK
+    {
+        written.names.check(lists).map_err(|reason| differs(&reason))?;
+    }
+    // Names of variants do not occur in bincode's bytes, and omitted fields in neither: the decoded value is asked.
+    if written.names.sum().is_some() {
+        let again = survey::of::<W, T>(&decoded).map_err(|error| differs(&error.to_string()))?;
+        if again.names.sum() != written.names.sum() {
+            return Err(differs("a variant or an omitted field is read as another one"));
+        }
+    }
+    Ok(())
+}
+
+const DIFFERENT: &str = "the decoded value differs from the encoded one";
+
+/// Stack that the decoding of a value may use on the caller's thread, whose stack is of unknown size.
+const SMALL_STACK: usize = 256 << 10;
+/// Stack of the thread that decodes a value which needs more. Only what is used is taken from the system.
+const LARGE_STACK: usize = 64 << 20;
+
+/// Decodes a value.
+fn decode<T: DeserializeOwned + Send, W: Format>(value: &[u8], compared: bool) -> Result<(T, Reading<W>), CodecError> {
+    match decode_within::<T, W>(value, compared, SMALL_STACK) {
+        Err(error) if error.overflow == Some(Overflow::Stack) => decode_on_large_stack(value, compared),
+        result => result,
+    }
+}
+
+fn decode_on_large_stack<T: DeserializeOwned + Send, W: Format>(
+    value: &[u8],
+    compared: bool,
+) -> Result<(T, Reading<W>), CodecError> {
+    thread::scope(|scope| {
+        thread::Builder::new()
+            .stack_size(LARGE_STACK)
+            .spawn_scoped(scope, || decode_within::<T, W>(value, compared, LARGE_STACK - SMALL_STACK))
+            .map_err(|error| CodecError::new("cannot start a thread to decode a nested value", error))?
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn decode_within<T: DeserializeOwned, W: Format>(
+    value: &[u8],
+    compared: bool,
+    max_stack: usize,
+) -> Result<(T, Reading<W>), CodecError> {
+    let mut reading = Reading::new(max_stack, compared);
+    let result = W::decode(value, &mut reading);
+    if let Some(overflow) = reading.events.overflow {
+        return Err(CodecError { overflow: Some(overflow), ..CodecError::new(W::CANNOT_DECODE, overflow) });
+    }
+    let (decoded, remaining) = result.map_err(|reason| CodecError::new(W::CANNOT_DECODE, reason))?;
+    match remaining {
+        0 => Ok((decoded, reading)),
+        _ => Err(CodecError::new(DIFFERENT, format!("{remaining} bytes remain")).with_asymmetry::<W>()),
+    }
+}
+
+impl CodecError {
+    /// Adds the likely reason why intact bytes cannot be decoded, or give another value.
+    fn with_asymmetry<W: Format>(mut self) -> Self {
+        if self.overflow.is_none() && !self.reason.ends_with(USE_MESSAGEPACK_ATTRIBUTE) {
+            self.reason = format!("{}; {}", self.reason, W::ASYMMETRY);
+        }
+        self
+    }
+}
+
+const USE_MESSAGEPACK_ATTRIBUTE: &str = "use #[cloudknot::remote(codec = \"messagepack\")]";
 
 const USE_MESSAGEPACK: &str = "the type needs a self-describing format (serde_json::Value, `untagged`, `tag` or \
                                `flatten`); use #[cloudknot::remote(codec = \"messagepack\")]";
+
+/// Decoder of a codec.
+trait Format: Wire + Send {
+    const CANNOT_DECODE: &str;
+    /// Likely reason why intact bytes cannot be decoded.
+    const ASYMMETRY: &str;
+
+    /// Decodes a value, and returns it with the number of remaining bytes.
+    fn decode<T: DeserializeOwned>(value: &[u8], reading: &mut Reading<Self>) -> Result<(T, usize), String>;
+}
+
+impl Format for Bincode {
+    const CANNOT_DECODE: &str = "cannot decode with bincode";
+    const ASYMMETRY: &str = "`Serialize` and `Deserialize` of a type differ (`skip`, `skip_serializing_if`, `flatten`, \
+                             `untagged`, or by hand); use #[cloudknot::remote(codec = \"messagepack\")]";
+
+    // Without a limit: bincode then allocates nothing before it has read it, because strings and bytes are borrowed.
+    fn decode<T: DeserializeOwned>(value: &[u8], reading: &mut Reading<Self>) -> Result<(T, usize), String> {
+        let whole = Whole::<T, _>::new(reading);
+        let (decoded, read) = bincode::serde::seed_decode_from_slice(whole, value, bincode::config::standard())
+            .map_err(|error| decode_error_message(&error))?;
+        Ok((decoded, value.len() - read))
+    }
+}
+
+impl Format for Messagepack {
+    const CANNOT_DECODE: &str = "cannot decode with messagepack";
+    const ASYMMETRY: &str = "`Serialize` and `Deserialize` of a type differ (`skip_deserializing`, or by hand)";
+
+    fn decode<T: DeserializeOwned>(value: &[u8], reading: &mut Reading<Self>) -> Result<(T, usize), String> {
+        let mut rest = value;
+        let mut deserializer = rmp_serde::Deserializer::new(&mut rest);
+        // What a type ignores is counted by this limit only.
+        deserializer.set_max_depth(2 * MAX_DEPTH as usize);
+        let whole = Whole::<T, _>::new(reading);
+        let decoded = serde::de::DeserializeSeed::deserialize(whole, &mut deserializer);
+        Ok((decoded.map_err(|error| error.to_string())?, rest.len()))
+    }
+}
 
 /// Returns a readable message for a bincode encoding error.
 fn encode_error_message(error: &bincode::error::EncodeError) -> String {
@@ -133,37 +253,45 @@ fn decode_error_message(error: &bincode::error::DecodeError) -> String {
         Error::Serde(Serde::AnyNotSupported | Serde::IgnoredAnyNotSupported | Serde::IdentifierNotSupported) => {
             USE_MESSAGEPACK.into()
         }
-        Error::UnexpectedEnd { .. } => format!("the value ends too early; {ASYMMETRIC_SERDE}"),
-        Error::LimitExceeded => format!("a length prefix exceeds the size of the value; {ASYMMETRIC_SERDE}"),
+        Error::UnexpectedEnd { .. } => format!("the value ends too early; {}", Bincode::ASYMMETRY),
         Error::OtherString(message) => message.clone(),
         Error::Other(message) => (*message).into(),
-        other => format!("{other:?}; {ASYMMETRIC_SERDE}"),
+        other => format!("{other:?}; {}", Bincode::ASYMMETRY),
     }
 }
 
-// Counting the bytes first costs almost nothing, whereas a buffer that grows step by step pays for each new page.
-fn encode_bincode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), String> {
-    let (mut size, config) = (0, bincode::config::standard());
-    bincode::serde::encode_into_writer(value, CountingWriter(&mut size), config)
-        .map_err(|error| encode_error_message(&error))?;
+// The survey gives the length, so the buffer grows once: one that grows step by step pays for each new page.
+fn encode_bincode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<Written, String> {
+    let survey = survey::of::<Bincode, T>(value).map_err(|error| error.to_string())?;
     let start = out.len();
-    out.resize(start + size, 0);
-    match bincode::serde::encode_into_slice(value, &mut out[start..], config) {
-        Ok(written) if written == size => Ok(()),
-        Ok(_) | Err(bincode::error::EncodeError::UnexpectedEnd) => {
-            Err("`Serialize` is not deterministic: two encodings differ in length".into())
-        }
-        Err(error) => Err(encode_error_message(&error)),
+    out.reserve(survey.size);
+    bincode::serde::encode_into_writer(value, Appender(out), bincode::config::standard())
+        .map_err(|error| encode_error_message(&error))?;
+    if out.len() - start != survey.size {
+        return Err("`Serialize` is not deterministic: two encodings differ in length".into());
+    }
+    Ok(Written::of(survey))
+}
+
+fn encode_messagepack<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<Written, String> {
+    let survey = survey::of::<Messagepack, T>(value).map_err(|error| error.to_string())?;
+    value.serialize(&mut rmp_serde::Serializer::new(out).with_struct_map()).map_err(|error| error.to_string())?;
+    Ok(Written::of(survey))
+}
+
+impl Written {
+    fn of<W: Wire>(survey: Survey<W>) -> Self {
+        Self { events: survey.events.hash(), names: survey.names }
     }
 }
 
-struct CountingWriter<'a>(&'a mut usize);
+struct Appender<'a>(&'a mut Vec<u8>);
 
-impl bincode::enc::write::Writer for CountingWriter<'_> {
+impl bincode::enc::write::Writer for Appender<'_> {
     // Called once per number, and from other crates: without `inline`, this would be a call for every eight bytes.
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
-        *self.0 += bytes.len();
+        self.0.extend_from_slice(bytes);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@
 //! `trace` holds the state of tracing: a type is deserialized repeatedly until no part of it is unknown, and `pending`
 //! finds the unknown parts. `probe` is the deserializer, and `access` its half for types with several components.
 //! `offers` holds the values that are offered to a type, and `refusals` handles a type that refuses one. `shapes`
-//! stores the traced structure, and `render` writes it as text.
+//! stores the traced structure, `render` writes it as text, and `unsupported` searches it for what the codec cannot carry.
 
 mod access;
 mod offers;
@@ -15,6 +15,7 @@ mod refusals;
 mod render;
 mod shapes;
 mod trace;
+mod unsupported;
 
 use std::fmt;
 
@@ -46,12 +47,14 @@ impl fmt::Display for Fingerprint {
 /// let schema = Schema::of::<Input, Vec<f64>>(Codec::Bincode);
 /// assert_eq!(schema.text, "input: { steps: u32, start: Option<(f64, f64)> }\noutput: [f64]\ncodec: bincode");
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schema {
     /// One line each for the input, the output and the codec, then one line for each named type.
     pub text: String,
     /// Hash of the text.
     pub fingerprint: Fingerprint,
+    /// Description of a part of the types that the codec can carry in no value, if there is one.
+    pub unsupported: Option<String>,
 }
 
 impl Schema {
@@ -62,7 +65,8 @@ impl Schema {
         let output = tracer.explore::<O>();
         let text = render::text(&tracer, input, output, codec);
         let fingerprint = Fingerprint(XxHash3_64::oneshot(text.as_bytes()));
-        Self { text, fingerprint }
+        let unsupported = unsupported::find(&tracer, input, output, codec);
+        Self { text, fingerprint, unsupported }
     }
 
     /// Returns the lines that differ between the structure described by `old` and this one, as `- old` and `+ new`.

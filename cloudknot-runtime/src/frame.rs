@@ -17,7 +17,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use twox_hash::XxHash3_64;
 
-use crate::codec::{Codec, CodecError, decode_value, encode_value};
+use crate::codec::{self, Codec, CodecError, Written};
 use crate::fingerprint::Fingerprint;
 
 /// Length in bytes of the header of a frame.
@@ -25,19 +25,16 @@ pub const HEADER_LEN: usize = 32;
 const MAGIC: [u8; 4] = *b"CKNT";
 const VERSION: u8 = 1;
 
-/// Appends the frame of `value` to `out`. On an error, `out` is unchanged.
+/// Appends the frame of `value` to `out`, and returns what [`read_back`] compares. On an error, `out` is unchanged.
 pub fn encode<T: Serialize>(
     codec: Codec,
     fingerprint: Fingerprint,
     value: &T,
     out: &mut Vec<u8>,
-) -> Result<(), CodecError> {
+) -> Result<Written, CodecError> {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER_LEN]);
-    if let Err(error) = encode_value(codec, value, out) {
-        out.truncate(start);
-        return Err(error);
-    }
+    let written = codec::encode_value(codec, value, out).inspect_err(|_| out.truncate(start))?;
     let length = (out.len() - start - HEADER_LEN) as u64;
     let checksum = checksum(fingerprint, &out[start + HEADER_LEN..]);
     let header = &mut out[start..start + HEADER_LEN];
@@ -47,25 +44,33 @@ pub fn encode<T: Serialize>(
     header[8..16].copy_from_slice(&fingerprint.0.to_le_bytes());
     header[16..24].copy_from_slice(&length.to_le_bytes());
     header[24..32].copy_from_slice(&checksum.to_le_bytes());
-    Ok(())
+    Ok(written)
 }
 
 /// Verifies a whole frame, then decodes its value.
-pub fn decode<T: DeserializeOwned>(codec: Codec, fingerprint: Fingerprint, frame: &[u8]) -> Result<T, CodecError> {
-    decode_value(codec, verify(codec, fingerprint, frame)?)
+pub fn decode<T: DeserializeOwned + Send>(
+    codec: Codec,
+    fingerprint: Fingerprint,
+    frame: &[u8],
+) -> Result<T, CodecError> {
+    codec::decode_value(codec, verify(codec, fingerprint, frame)?)
 }
 
-/// Decodes a frame that `encode` has just created, so that a type that is not read in the way it is written is detected
-/// before its values are sent. `Of` is the type that `T` is made of.
+/// Decodes a frame that `encode` has just created, and compares the value with what was written, so that a type that is
+/// not read in the way it is written is detected before its values are sent. `Of` is the type that `T` is made of.
 ///
 /// Large bincode values that consist only of standard library types are not decoded, since these types are read as
 /// they are written.
-pub fn read_back<T: DeserializeOwned, Of>(codec: Codec, frame: &[u8]) -> Result<(), CodecError> {
+pub fn read_back<T: Serialize + DeserializeOwned + Send, Of>(
+    codec: Codec,
+    frame: &[u8],
+    written: &Written,
+) -> Result<(), CodecError> {
     const LARGE_LEN: usize = 64 << 10;
     if frame.len() > LARGE_LEN && codec == Codec::Bincode && is_plain(std::any::type_name::<Of>()) {
         return Ok(());
     }
-    decode_value::<T>(codec, &frame[HEADER_LEN..]).map(drop)
+    codec::read_back::<T>(codec, &frame[HEADER_LEN..], written)
 }
 
 /// Returns whether a type's name contains only primitive types, strings, and lists, options and tuples of them.

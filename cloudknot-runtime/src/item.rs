@@ -23,7 +23,7 @@ pub use process::item_process;
 /// Decodes the input, runs the function, encodes its value and reads it back. Implements the `call` of a [`Function`].
 ///
 /// `Of` is the type of the function's value, which `O` may wrap.
-pub fn serve<I: DeserializeOwned, O: Serialize + DeserializeOwned, Of>(
+pub fn serve<I: DeserializeOwned + Send, O: Serialize + DeserializeOwned + Send, Of>(
     function: &'static Function,
     input: &[u8],
     value: &mut Vec<u8>,
@@ -36,10 +36,10 @@ pub fn serve<I: DeserializeOwned, O: Serialize + DeserializeOwned, Of>(
     let input = frame::decode::<I>(function.codec, fingerprint, input).map_err(codec("input"))?;
     let output = run(input)?;
     let start = value.len();
-    frame::encode(function.codec, fingerprint, &output, value).map_err(codec("result"))?;
+    let written = frame::encode(function.codec, fingerprint, &output, value).map_err(codec("result"))?;
     // Dropped first, so that the value and its decoded copy are never in memory at once.
     drop(output);
-    frame::read_back::<O, Of>(function.codec, &value[start..]).map_err(codec("result"))
+    frame::read_back::<O, Of>(function.codec, &value[start..], &written).map_err(codec("result"))
 }
 
 /// Runs the future of an async remote function to completion.

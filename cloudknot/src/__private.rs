@@ -12,6 +12,7 @@ pub use serde;
 
 use std::error::Error;
 use std::fmt::Display;
+use std::marker::PhantomData;
 use std::pin::Pin;
 
 use cloudknot_runtime::fingerprint::Schema;
@@ -28,10 +29,9 @@ pub type BoxFuture<'f, T> = Pin<Box<dyn Future<Output = T> + Send + 'f>>;
     message = "`{Self}` cannot be sent to or from a remote function",
     label = "it must implement `Serialize`, `Deserialize` and `Send`, and so must all its parts",
     note = "for a type of your own, derive both: #[derive(serde::Serialize, serde::Deserialize)]",
-    note = "for a type of another crate, look for its feature `serde`",
-    note = "a `Result` under an alias with another name is treated as a value"
+    note = "for a type of another crate, look for its feature `serde`"
 )]
-pub trait RemoteValue: Sized {
+pub trait RemoteValue: Sized + Send {
     /// Same as `Serialize::serialize`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
     /// Same as `Deserialize::deserialize`.
@@ -76,7 +76,7 @@ pub trait Remote: 'static {
     /// Arguments of one item.
     type Args;
     /// Arguments of one item, with their names.
-    type Input: Serialize + DeserializeOwned;
+    type Input: Serialize + DeserializeOwned + Send;
     /// Result of one item.
     type Output: RemoteValue;
     /// Returns the function without its types.
@@ -102,8 +102,8 @@ pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<(), CodecEr
     let function = R::function();
     let fingerprint = function.schema().fingerprint;
     let start = out.len();
-    frame::encode(function.codec, fingerprint, &R::input(args), out)?;
-    frame::read_back::<R::Input, R::Args>(function.codec, &out[start..]).inspect_err(|_| out.truncate(start))
+    let written = frame::encode(function.codec, fingerprint, &R::input(args), out)?;
+    frame::read_back::<R::Input, R::Args>(function.codec, &out[start..], &written).inspect_err(|_| out.truncate(start))
 }
 
 /// Decodes the value in a result's frame.
@@ -136,6 +136,39 @@ impl<T, E> Fallible for Result<T, E> {
         self
     }
 }
+
+/// A type that a function returns. Its constant `IS_RESULT` shows whether it is a `Result`, under any name: the constant
+/// of the type has precedence over that of the trait [`NotAResult`].
+pub struct Returned<T>(PhantomData<T>);
+
+impl<T, E> Returned<Result<T, E>> {
+    /// `true`, because this is a `Result`.
+    pub const IS_RESULT: bool = true;
+}
+
+/// Implemented for all types; used for those that are not a `Result`.
+pub trait NotAResult {
+    /// `false`, because this is not a `Result`.
+    const IS_RESULT: bool = false;
+}
+
+impl<T> NotAResult for Returned<T> {}
+
+/// Whether a function returns a `Result` that its signature does not name so.
+pub struct IsResult<const YES: bool>;
+
+/// Bound on the results of remote functions whose signature does not name a `Result`.
+#[diagnostic::on_unimplemented(
+    message = "a remote function that returns a `Result` must return it under this name",
+    label = "this is a `Result` under another name",
+    note = "write `Result<..>` in the signature, so that an `Err` is a failed item"
+)]
+pub trait ReturnsAValue {}
+
+impl ReturnsAValue for IsResult<false> {}
+
+/// Does nothing; only its bound is checked.
+pub const fn returns_a_value<T: ReturnsAValue>() {}
 
 /// Remote function that returns a `Result`.
 pub trait Failing {

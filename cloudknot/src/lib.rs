@@ -118,7 +118,19 @@ pub use backend::Backend;
 ///
 /// `"bincode"` is by far the faster codec. A type that needs a self-describing format (`serde_json::Value`, or serde's
 /// `untagged`, `tag`, `flatten` and `skip_serializing_if`) requires `"messagepack"`, which does not distinguish `Some(None)`
-/// from `None`.
+/// and `Some(())` from `None`, and refuses them. A type that the codec can never carry is refused when a map is submitted.
+///
+/// # Values
+///
+/// A value is decoded again where it is encoded: each input before anything is submitted, and each result before it is
+/// stored. What its `Deserialize` asks for is compared with what its `Serialize` wrote. An item fails, or the submission,
+/// if they differ: serde's `skip` attributes and hand-written implementations can read intact bytes as another value.
+///
+/// - A field with `#[serde(skip)]` is not sent: the function gets its default. So is one with `skip_serializing`, under
+///   `"messagepack"`.
+/// - A value of an `untagged` enum is the first variant that fits, which need not be the one that was sent.
+/// - Values are nested at most 128 levels deep; keep the nodes of a deep tree or list in a `Vec`. Each option, newtype,
+///   struct, tuple, sequence, map, and variant with content is a level.
 ///
 /// # Signatures
 ///
@@ -138,8 +150,8 @@ pub use backend::Backend;
 /// ```
 ///
 /// For a function that returns a `Result`, the value of the item is the value of `Ok`; an `Err` is a failed item, with the
-/// messages of the error and of its causes. The error needs to implement `Display` only. A `Result` is recognized by its name,
-/// `anyhow::Result` and other aliases included:
+/// messages of the error and of its causes. The error needs to implement `Display` only. `anyhow::Result` and other aliases of
+/// this name are recognized; a `Result` under another name does not compile:
 ///
 /// ```
 /// #[cloudknot::remote]

@@ -44,7 +44,7 @@ fn main() {
         pollster::block_on(store.delete(&keys)).expect("the store deletes");
         coded += time(|| {
             let mut frame = Vec::new();
-            encode(Codec::Bincode, fingerprint, &values, &mut frame).expect("numbers are encoded");
+            let _ = encode(Codec::Bincode, fingerprint, &values, &mut frame).expect("numbers are encoded");
             decode::<Vec<f64>>(Codec::Bincode, fingerprint, &frame).expect("numbers are decoded")
         });
     }
@@ -60,8 +60,8 @@ fn main() {
 /// worker.
 fn input(store: &dyn Store, key: &str, fingerprint: Fingerprint, values: &Vec<f64>) {
     let mut frame = Vec::new();
-    encode(Codec::Bincode, fingerprint, values, &mut frame).expect("numbers are encoded");
-    read_back::<Vec<f64>, Vec<f64>>(Codec::Bincode, &frame).expect("numbers are read back");
+    let written = encode(Codec::Bincode, fingerprint, values, &mut frame).expect("numbers are encoded");
+    read_back::<Vec<f64>, Vec<f64>>(Codec::Bincode, &frame, &written).expect("numbers are read back");
     let length = frame.len() as u64;
     let read = pollster::block_on(async {
         let mut writer = store.writer(key).await?;
@@ -76,8 +76,8 @@ fn input(store: &dyn Store, key: &str, fingerprint: Fingerprint, values: &Vec<f6
 /// Handles a result as a worker and then the host do: encoded, read back, created; then read whole and decoded.
 fn result(store: &dyn Store, key: &str, fingerprint: Fingerprint, values: &Vec<f64>) {
     let mut frame = Vec::new();
-    encode(Codec::Bincode, fingerprint, values, &mut frame).expect("numbers are encoded");
-    read_back::<Vec<f64>, Vec<f64>>(Codec::Bincode, &frame).expect("numbers are read back");
+    let written = encode(Codec::Bincode, fingerprint, values, &mut frame).expect("numbers are encoded");
+    read_back::<Vec<f64>, Vec<f64>>(Codec::Bincode, &frame, &written).expect("numbers are read back");
     let read = pollster::block_on(async {
         assert!(store.create(key, frame.into()).await?);
         store.get(key).await

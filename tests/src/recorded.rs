@@ -29,7 +29,8 @@ impl Recorded {
     pub async fn new<I: Serialize>(store: &dyn Store, at: StoreAt, types: &Types, run: &str, inputs: &[I]) -> Self {
         let (mut object, mut ends) = (Vec::new(), vec![0]);
         for input in inputs {
-            frame::encode(Codec::Bincode, types.fingerprint, input, &mut object).expect("the input can be encoded");
+            let _ =
+                frame::encode(Codec::Bincode, types.fingerprint, input, &mut object).expect("the input can be encoded");
             ends.push(object.len() as u64);
         }
         let sizes: Vec<u64> = ends.windows(2).map(|ends| ends[1] - ends[0]).collect();
@@ -77,7 +78,7 @@ impl Recorded {
     ///
     /// # Panics
     /// If an item has no value.
-    pub async fn values<V: DeserializeOwned>(&self, store: &dyn Store) -> Vec<V> {
+    pub async fn values<V: DeserializeOwned + Send>(&self, store: &dyn Store) -> Vec<V> {
         let key = self.keys.part(Part { first: 0, last: self.task.items - 1 });
         let bytes = store.get(&key).await.expect("the store works").expect("all values are stored");
         let (mut rest, mut values) = (&bytes[..], Vec::new());

@@ -1,4 +1,7 @@
 //! Tests of values and their types: the codec and the fingerprint.
 
 mod codec;
+mod comparison;
+mod depth;
 mod fingerprint;
+mod unsupported;

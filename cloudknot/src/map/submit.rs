@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use cloudknot_runtime::codec::Codec;
 use cloudknot_runtime::contract::RunKeys;
 use cloudknot_runtime::function::{self, Function};
 use cloudknot_runtime::item;
@@ -129,6 +130,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         refuse_nesting(function)?;
         options.check()?;
         function::find(&function.id.to_string()).map_err(|message| Error::new(ErrorKind::Config, message))?;
+        refuse_unsupported(function)?;
         let backend = options.backend.clone().map_or_else(Backend::chosen, Ok)?;
         backend.executor().check(function)?;
         let store = backend.executor().store()?;
@@ -204,6 +206,17 @@ pub(super) fn refuse_nesting(function: &Function) -> Result<()> {
     let name = function.id.name;
     Err(Error::new(ErrorKind::Nested, format!("cannot map `{name}`: a remote function cannot map"))
         .with_hint(format!("call `{name}(..)` in the remote function, or map outside of it")))
+}
+
+/// Returns an error if the function's codec cannot carry one of its types: else this would be found when an input is
+/// encoded or, after all items are computed, a result.
+fn refuse_unsupported(function: &Function) -> Result<()> {
+    let Some(reason) = &function.schema().unsupported else { return Ok(()) };
+    let hint = match function.codec {
+        Codec::Bincode => "use #[cloudknot::remote(codec = \"messagepack\")]",
+        Codec::Messagepack => "use an enum for the inner type, or leave `codec` out for bincode",
+    };
+    Err(Error::new(ErrorKind::Config, format!("cannot map `{}`: {reason}", function.id.name)).with_hint(hint))
 }
 
 /// Returns a new run ID, such as `20261121-231502123-7f3k9a`: the time in UTC to the millisecond, then six random

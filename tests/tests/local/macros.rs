@@ -124,10 +124,10 @@ fn function<A, O, F>(remote: &'static RemoteFn<A, O, F>, name: &str) -> &'static
 }
 
 /// Runs a function as a worker does. The input has the fields of `input`, by position for bincode.
-fn serve<I: Serialize, O: DeserializeOwned>(function: &'static Function, input: &I) -> Result<O, Failure> {
+fn serve<I: Serialize, O: DeserializeOwned + Send>(function: &'static Function, input: &I) -> Result<O, Failure> {
     let fingerprint = function.schema().fingerprint;
     let mut frame = Vec::new();
-    frame::encode(function.codec, fingerprint, input, &mut frame).expect("the input can be encoded");
+    let _ = frame::encode(function.codec, fingerprint, input, &mut frame).expect("the input can be encoded");
     let mut value = b"before".to_vec();
     function.call(&frame, &mut value)?;
     assert_eq!(&value[..6], b"before");
@@ -137,7 +137,7 @@ fn serve<I: Serialize, O: DeserializeOwned>(function: &'static Function, input: 
 fn check<I, O>(function: &'static Function, input: &I, expected: &O)
 where
     I: Serialize,
-    O: DeserializeOwned + PartialEq + fmt::Debug,
+    O: DeserializeOwned + Send + PartialEq + fmt::Debug,
 {
     assert_eq!(&serve::<I, O>(function, input).expect("the function succeeds"), expected);
 }

@@ -1,0 +1,426 @@
+//! A serializer that writes nothing. It records the events and names of a value, and finds what its codec cannot carry.
+
+use std::fmt::{self, Display, Write};
+
+use serde::ser::{self, Serialize, Serializer};
+
+use super::USE_MESSAGEPACK_ATTRIBUTE;
+use super::events::{Event, Events, Overflow, Wire};
+use super::names::{Fields, Names};
+
+/// The events and names of a value.
+#[derive(Debug)]
+pub(super) struct Survey<W> {
+    pub(super) events: Events<W>,
+    pub(super) names: Names,
+    /// Length of the value in bincode's encoding.
+    pub(super) size: usize,
+    /// `true` between the start of a `Some` and its content.
+    after_some: bool,
+}
+
+/// Reason for which a value cannot be encoded.
+#[derive(Debug)]
+pub(super) struct Fault(String);
+
+impl Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl ser::Error for Fault {
+    fn custom<T: Display>(message: T) -> Self {
+        Self(message.to_string())
+    }
+}
+
+impl From<Overflow> for Fault {
+    fn from(error: Overflow) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Maximum stack that is used to encode a value. The value may not be sent to a thread with a larger stack.
+const MAX_STACK: usize = 768 << 10;
+
+/// Returns the survey of a value.
+pub(super) fn of<W: Wire, T: Serialize>(value: &T) -> Result<Survey<W>, Fault> {
+    let mut survey = Survey { events: Events::new(MAX_STACK, true), names: Names::new(), size: 0, after_some: false };
+    value.serialize(&mut survey)?;
+    Ok(survey)
+}
+
+impl<W: Wire> Survey<W> {
+    #[inline]
+    fn leaf(&mut self, event: Event, size: usize) -> Result<(), Fault> {
+        self.content(event)?;
+        self.events.emit(event);
+        self.size += size;
+        Ok(())
+    }
+
+    /// Records that a value begins, which messagepack must distinguish from `None`.
+    #[inline]
+    fn content(&mut self, event: Event) -> Result<(), Fault> {
+        if W::MESSAGEPACK && std::mem::take(&mut self.after_some) && matches!(event, Event::None | Event::Unit) {
+            return Err(Fault(
+                "messagepack encodes `Some(None)` and `Some(())` like `None`; use an enum, or the codec bincode".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn begin(&mut self, event: Event, size: usize) -> Result<(), Fault> {
+        self.content(event)?;
+        self.size += size;
+        Ok(self.events.begin(event)?)
+    }
+
+    #[inline]
+    fn begin_with_len(&mut self, event: Event, len: Option<usize>) -> Result<Compound<'_, W>, Fault> {
+        let size = match len {
+            Some(len) => varint_len(len as u64),
+            None if W::MESSAGEPACK => 0,
+            None => return Err(Fault(super::USE_MESSAGEPACK.into())),
+        };
+        self.begin(event, size)?;
+        Ok(Compound { survey: self, event })
+    }
+
+    #[inline]
+    fn begin_variant(
+        &mut self,
+        owner: &'static str,
+        index: u32,
+        name: &'static str,
+        shape: Event,
+    ) -> Result<(), Fault> {
+        self.names.variant(owner, index, name);
+        self.content(shape)?;
+        self.size += varint_len(index.into());
+        Ok(self.events.begin_variant(shape)?)
+    }
+
+    #[inline]
+    fn level<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+        self.events.enter()?;
+        value.serialize(&mut *self)?;
+        self.events.leave();
+        Ok(())
+    }
+}
+
+/// A sequence, map, tuple or struct whose content is being recorded.
+pub(super) struct Compound<'s, W> {
+    survey: &'s mut Survey<W>,
+    event: Event,
+}
+
+/// The same for a struct.
+pub(super) struct Structure<'s, W> {
+    survey: &'s mut Survey<W>,
+    event: Event,
+    owner: &'static str,
+    fields: Fields,
+}
+
+macro_rules! leaves {
+    ($($method:ident($type:ty) $event:ident |$value:ident| $size:expr;)*) => {
+        $(
+            #[inline]
+            fn $method(self, $value: $type) -> Result<(), Fault> {
+                self.leaf(Event::$event, $size)
+            }
+        )*
+    };
+}
+
+impl<'s, W: Wire> Serializer for &'s mut Survey<W> {
+    type Ok = ();
+    type Error = Fault;
+    type SerializeSeq = Compound<'s, W>;
+    type SerializeTuple = Compound<'s, W>;
+    type SerializeTupleStruct = Compound<'s, W>;
+    type SerializeTupleVariant = Compound<'s, W>;
+    type SerializeMap = Compound<'s, W>;
+    type SerializeStruct = Structure<'s, W>;
+    type SerializeStructVariant = Structure<'s, W>;
+
+    leaves! {
+        serialize_bool(bool) Bool |_value| 1;
+        serialize_u8(u8) U8 |_value| 1;
+        serialize_u16(u16) Unsigned |value| varint_len(value.into());
+        serialize_u32(u32) Unsigned |value| varint_len(value.into());
+        serialize_u64(u64) Unsigned |value| varint_len(value);
+        serialize_u128(u128) U128 |value| wide_varint_len(value);
+        serialize_i8(i8) I8 |_value| 1;
+        serialize_i16(i16) Signed |value| varint_len(zigzag(value.into()));
+        serialize_i32(i32) Signed |value| varint_len(zigzag(value.into()));
+        serialize_i64(i64) Signed |value| varint_len(zigzag(value));
+        serialize_i128(i128) I128 |value| wide_varint_len((value << 1 ^ value >> 127).cast_unsigned());
+        serialize_f32(f32) F32 |_value| 4;
+        serialize_f64(f64) F64 |_value| 8;
+        serialize_char(char) Char |value| value.len_utf8();
+        serialize_str(&str) Str |value| blob_len(value.len());
+        serialize_bytes(&[u8]) Bytes |value| blob_len(value.len());
+        serialize_unit_struct(&'static str) UnitStruct |_name| 0;
+    }
+
+    #[inline]
+    fn serialize_none(self) -> Result<(), Fault> {
+        self.leaf(Event::None, 1)
+    }
+
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Fault> {
+        self.leaf(Event::Some, 1)?;
+        self.after_some = true;
+        self.level(value)
+    }
+
+    #[inline]
+    fn serialize_unit(self) -> Result<(), Fault> {
+        self.leaf(Event::Unit, 0)
+    }
+
+    #[inline]
+    fn serialize_unit_variant(self, owner: &'static str, index: u32, name: &'static str) -> Result<(), Fault> {
+        self.names.variant(owner, index, name);
+        self.leaf(Event::UnitVariant, varint_len(index.into()))
+    }
+
+    #[inline]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Fault> {
+        self.level(value)
+    }
+
+    #[inline]
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        owner: &'static str,
+        index: u32,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), Fault> {
+        self.begin_variant(owner, index, name, Event::NewtypeVariant)?;
+        value.serialize(&mut *self)?;
+        self.events.end_variant(Event::NewtypeVariant);
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_seq(self, len: Option<usize>) -> Result<Compound<'s, W>, Fault> {
+        self.begin_with_len(Event::Seq, len)
+    }
+
+    #[inline]
+    fn serialize_map(self, len: Option<usize>) -> Result<Compound<'s, W>, Fault> {
+        self.begin_with_len(Event::Map, len)
+    }
+
+    #[inline]
+    fn serialize_tuple(self, _: usize) -> Result<Compound<'s, W>, Fault> {
+        self.begin(Event::Tuple, 0)?;
+        Ok(Compound { survey: self, event: Event::Tuple })
+    }
+
+    #[inline]
+    fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<Compound<'s, W>, Fault> {
+        self.serialize_tuple(len)
+    }
+
+    #[inline]
+    fn serialize_tuple_variant(
+        self,
+        owner: &'static str,
+        index: u32,
+        name: &'static str,
+        _: usize,
+    ) -> Result<Compound<'s, W>, Fault> {
+        self.begin_variant(owner, index, name, Event::TupleVariant)?;
+        Ok(Compound { survey: self, event: Event::TupleVariant })
+    }
+
+    #[inline]
+    fn serialize_struct(self, owner: &'static str, _: usize) -> Result<Structure<'s, W>, Fault> {
+        self.begin(Event::Struct, 0)?;
+        Ok(Structure { survey: self, event: Event::Struct, owner, fields: Fields::of(owner) })
+    }
+
+    #[inline]
+    fn serialize_struct_variant(
+        self,
+        owner: &'static str,
+        index: u32,
+        name: &'static str,
+        _: usize,
+    ) -> Result<Structure<'s, W>, Fault> {
+        self.begin_variant(owner, index, name, Event::StructVariant)?;
+        Ok(Structure { survey: self, event: Event::StructVariant, owner, fields: Fields::of(owner) })
+    }
+
+    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<(), Fault> {
+        let mut written = Length(0);
+        write!(written, "{value}").map_err(|_| Fault("a `Display` implementation returned an error".into()))?;
+        self.leaf(Event::Str, blob_len(written.0))
+    }
+
+    // Both codecs return `false`, too.
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+/// Length of what is written.
+struct Length(usize);
+
+impl Write for Length {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len();
+        Ok(())
+    }
+}
+
+impl<W: Wire> Compound<'_, W> {
+    #[inline]
+    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+        value.serialize(&mut *self.survey)
+    }
+
+    #[inline]
+    fn finish(self) {
+        match self.event {
+            Event::TupleVariant => self.survey.events.end_variant(self.event),
+            _ => self.survey.events.end(),
+        }
+    }
+}
+
+macro_rules! compound {
+    ($($trait:ident { $($method:ident)* })*) => {
+        $(
+            impl<W: Wire> ser::$trait for Compound<'_, W> {
+                type Ok = ();
+                type Error = Fault;
+
+                $(
+                    #[inline]
+                    fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+                        self.element(value)
+                    }
+                )*
+
+                #[inline]
+                fn end(self) -> Result<(), Fault> {
+                    self.finish();
+                    Ok(())
+                }
+            }
+        )*
+    };
+}
+
+compound! {
+    SerializeSeq { serialize_element }
+    SerializeTuple { serialize_element }
+    SerializeTupleStruct { serialize_field }
+    SerializeTupleVariant { serialize_field }
+    SerializeMap { serialize_key serialize_value }
+}
+
+impl<W: Wire> Structure<'_, W> {
+    #[inline]
+    fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Fault> {
+        if W::MESSAGEPACK {
+            self.survey.events.emit(Event::Str);
+        } else {
+            self.fields.push(name, &mut self.survey.names);
+        }
+        value.serialize(&mut *self.survey)
+    }
+
+    fn omit(&mut self, name: &'static str) -> Result<(), Fault> {
+        if W::MESSAGEPACK {
+            self.survey.names.omitted(self.owner, name);
+            return Ok(());
+        }
+        let owner = self.owner;
+        Err(Fault(format!(
+            "the field `{name}` of `{owner}` is left out of some values (`skip_serializing_if`), which bincode cannot \
+             express; {USE_MESSAGEPACK_ATTRIBUTE}"
+        )))
+    }
+
+    #[inline]
+    fn finish(self) {
+        if !W::MESSAGEPACK {
+            self.survey.names.fields(&self.fields);
+        }
+        match self.event {
+            Event::StructVariant => self.survey.events.end_variant(self.event),
+            _ => self.survey.events.end(),
+        }
+    }
+}
+
+macro_rules! structure {
+    ($($trait:ident)*) => {
+        $(
+            impl<W: Wire> ser::$trait for Structure<'_, W> {
+                type Ok = ();
+                type Error = Fault;
+
+                #[inline]
+                fn serialize_field<T: Serialize + ?Sized>(
+                    &mut self,
+                    name: &'static str,
+                    value: &T,
+                ) -> Result<(), Fault> {
+                    self.field(name, value)
+                }
+
+                fn skip_field(&mut self, name: &'static str) -> Result<(), Fault> {
+                    self.omit(name)
+                }
+
+                #[inline]
+                fn end(self) -> Result<(), Fault> {
+                    self.finish();
+                    Ok(())
+                }
+            }
+        )*
+    };
+}
+
+structure! { SerializeStruct SerializeStructVariant }
+
+/// Returns the length of a number in bincode's variable-length encoding.
+#[inline]
+fn varint_len(number: u64) -> usize {
+    match number {
+        0..=250 => 1,
+        251..=0xffff => 3,
+        0x1_0000..=0xffff_ffff => 5,
+        _ => 9,
+    }
+}
+
+#[inline]
+fn wide_varint_len(number: u128) -> usize {
+    u64::try_from(number).map_or(17, varint_len)
+}
+
+#[inline]
+fn zigzag(number: i64) -> u64 {
+    (number << 1 ^ number >> 63).cast_unsigned()
+}
+
+#[inline]
+fn blob_len(len: usize) -> usize {
+    varint_len(len as u64) + len
+}
