@@ -10,7 +10,7 @@ use syn::{Expr, Ident, Lit, LitInt, LitStr, Token, UnOp};
 
 use crate::refusals::Refusals;
 
-const NAMES: &str = "`name`, `vcpus`, `memory`, `gpus`, `retries`, `timeout`, `codec`";
+const NAMES: &str = "`name`, `vcpus`, `memory`, `gpus`, `retries`, `timeout`, `recycle`, `codec`";
 
 /// Arguments of the attribute. Those that are not given have their defaults.
 #[derive(Default)]
@@ -24,6 +24,8 @@ pub(crate) struct Arguments {
     pub(crate) retries: u32,
     /// Timeout of one attempt, in seconds.
     pub(crate) timeout_seconds: Option<u64>,
+    /// Number of items after which an item process is replaced.
+    pub(crate) recycle: Option<u32>,
     /// Codec of the function's values.
     pub(crate) codec: Codec,
 }
@@ -78,6 +80,10 @@ impl Arguments {
                 self.timeout_seconds =
                     Some(cloudknot_quantity::seconds(&string.value()).map_err(|error| refused(&string, error))?);
             }
+            "recycle" => match value.count("a whole number, as in recycle = 100")? {
+                0 => return Err(value.must_be("at least 1")),
+                items => self.recycle = Some(items),
+            },
             "codec" => self.codec = value.codec()?,
             unknown => {
                 return Err(refused(key, format_args!("unknown argument `{unknown}`; the arguments are {NAMES}")));

@@ -226,6 +226,7 @@ fn resources(arguments: &Arguments) -> TokenStream {
     let memory_mib = option(arguments.memory_mib.map(|mib| quote!(#mib)));
     let timeout = arguments.timeout_seconds.map(|seconds| quote!(::core::time::Duration::from_secs(#seconds)));
     let timeout = option(timeout);
+    let recycle = option(arguments.recycle.map(|items| quote!(#items)));
     quote! {
         ::cloudknot::__private::Resources {
             vcpus: #vcpus,
@@ -233,6 +234,7 @@ fn resources(arguments: &Arguments) -> TokenStream {
             gpus: #gpus,
             retries: #retries,
             timeout: #timeout,
+            recycle: #recycle,
         }
     }
 }

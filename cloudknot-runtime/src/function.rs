@@ -42,11 +42,13 @@ pub struct Resources {
     pub retries: u32,
     /// Timeout of one attempt of an item.
     pub timeout: Option<Duration>,
+    /// Number of items after which an item process is replaced.
+    pub recycle: Option<u32>,
 }
 
 impl Resources {
-    /// No resources specified, no retries, no timeout.
-    pub const NONE: Self = Self { vcpus: None, memory_mib: None, gpus: 0, retries: 0, timeout: None };
+    /// Nothing specified, no retries, no timeout.
+    pub const NONE: Self = Self { vcpus: None, memory_mib: None, gpus: 0, retries: 0, timeout: None, recycle: None };
 }
 
 /// Name by which host and worker refer to the same function.

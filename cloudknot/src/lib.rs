@@ -114,6 +114,7 @@ pub use backend::Backend;
 /// | `gpus` | `gpus = 1` | none |
 /// | `retries` | `retries = 2`: a failed item is retried at most twice | 0 |
 /// | `timeout` | `timeout = "5s"`, `"15m"`, `"1h 30m"`, for each attempt of an item | none |
+/// | `recycle` | `recycle = 100`: an item process is replaced after so many items | when it needs to be: see [`Map::recycle`] |
 /// | `codec` | `codec = "messagepack"` | `"bincode"` |
 ///
 /// `"bincode"` is by far the faster codec. A type that needs a self-describing format (`serde_json::Value`, or serde's

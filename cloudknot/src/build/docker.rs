@@ -20,7 +20,8 @@ use crate::settings::image::ImageSettings;
 pub enum Base {
     /// An image by its name. The engine pulls the image if it is missing.
     Image(String),
-    /// A Dockerfile. The engine builds it, with its folder as the context (without the files that `.dockerignore` names).
+    /// A Dockerfile. The engine builds it, with its folder as the context (without the files that
+    /// `.dockerignore` names, and without `target`, `.git`, `.cloudknot` and `.env` unless it includes them again).
     Dockerfile(PathBuf),
 }
 

@@ -36,7 +36,7 @@ impl Options {
             parallel: None,
             retries: function.resources.retries,
             timeout: function.resources.timeout,
-            recycle: None,
+            recycle: function.resources.recycle.map(u64::from),
             max_failures: None,
             env: BTreeMap::new(),
             tags: BTreeMap::new(),

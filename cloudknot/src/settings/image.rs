@@ -23,7 +23,8 @@ declare! {
         #[flag("--base-image IMAGE", "Image", conflicts: dockerfile)]
         #[setter(impl Into<String>, in_place_of: dockerfile)]
         pub base_image: Option<String>,
-        /// Dockerfile of the worker's base image. The local Docker engine builds it, with the Dockerfile's folder as the context.
+        /// Dockerfile of the worker's base image. The local Docker engine builds it, with the Dockerfile's folder as the context,
+        /// without what `.dockerignore` names, and without `target`, `.git`, `.cloudknot` and `.env`.
         #[flag("--dockerfile FILE", "Image", conflicts: base_image)]
         #[setter(impl Into<PathBuf>, in_place_of: base_image)]
         pub dockerfile: Option<PathBuf>,

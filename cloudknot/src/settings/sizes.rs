@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn function_resources(vcpus: Option<f64>, memory_mib: Option<u64>) -> function::Resources {
-        function::Resources { vcpus, memory_mib, gpus: 0, retries: 0, timeout: None }
+        function::Resources { vcpus, memory_mib, ..function::Resources::NONE }
     }
 
     #[test]

@@ -209,6 +209,36 @@ async fn dockerfile_is_the_base_of_the_worker() {
     assert_eq!(repository.push(&image, &["one", "two"]).await.unwrap().sent_bytes, 0);
 }
 
+// M13.
+#[tokio::test]
+async fn m13_context_has_no_secrets_and_nothing_compiled() {
+    let Some(docker) = Docker::get() else { return };
+    let engine = engine(&docker).await;
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["src/main.rs", "target/debug/x", ".git/config", ".cloudknot/runs", ".env", "sub/target/kept"] {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "x").unwrap();
+    }
+    fs::write(folder.path().join("Dockerfile"), "FROM scratch\nCOPY . /\nCMD [\"none\"]\n").unwrap();
+    let sent = async |ignore: &str| {
+        fs::write(folder.path().join(".dockerignore"), ignore).unwrap();
+        let options = ImageOptions::new("probe", "1.2.3");
+        let base = Base::Dockerfile(folder.path().join("Dockerfile"));
+        let image = engine.assemble(&base, worker(), &options).await.unwrap();
+        let name = "cloudknot-tests/context:latest";
+        engine.load(&image, &[name.to_owned()]).await.unwrap();
+        let container = run(docker.command().args(["create", name]));
+        let files = run(docker.command().args(["export", container.trim()]).stdout(std::process::Stdio::piped()));
+        run(docker.command().args(["rm", container.trim()]));
+        engine.remove(name).await.unwrap();
+        ["src/main.rs", "sub/target/kept", "target/debug/x", ".git/config", ".cloudknot/runs", ".env"]
+            .map(|name| files.contains(&format!("{name}\0")))
+    };
+    assert_eq!(sent("").await, [true, true, false, false, false, false]);
+    assert_eq!(sent("!target/debug\n").await, [true, true, true, false, false, false]);
+}
+
 #[tokio::test]
 async fn engine_image_is_the_base_of_the_worker() {
     let Some(docker) = Docker::get() else { return };

@@ -127,7 +127,7 @@ impl Engine {
         }
         let mut output = String::new();
         let mut id = None;
-        let tar = bollard::body_full(tar.into());
+        let tar = bollard::body_try_stream(tar);
         let mut lines = std::pin::pin!(self.docker.build_image(options, Some(logins), Some(tar)));
         loop {
             match lines.try_next().await {
