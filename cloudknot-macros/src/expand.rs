@@ -40,7 +40,7 @@ fn expand(arguments: &Arguments, annotated: &AnnotatedFn, function: &RemoteFunct
     let AnnotatedFn { visibility, signature, body, .. } = annotated;
     let name = &function.name;
     let ty = static_type(function);
-    let items = glue(function);
+    let items = glue(arguments.codec, function);
     let record = record(arguments, function);
     let (pointer, wrapper) = pointer(function);
     quote! {
@@ -78,7 +78,8 @@ fn static_type(function: &RemoteFunction) -> TokenStream {
 }
 
 /// Generates the companion items of the function: its types by name, the type of its input, and its call.
-fn glue(function: &RemoteFunction) -> TokenStream {
+fn glue(codec: Codec, function: &RemoteFunction) -> TokenStream {
+    let codec = codec_name(codec);
     let names = function.arguments.iter().map(|argument| at_call_site(&argument.name));
     let names: Vec<_> = names.collect();
     let numbers: Vec<_> = (0..names.len()).collect();
@@ -104,6 +105,7 @@ fn glue(function: &RemoteFunction) -> TokenStream {
         #infallible
         #input_item
         impl ::cloudknot::__private::Remote for __Remote {
+            type Encoding = ::cloudknot::__private::#codec;
             type Args = #args;
             type Input = #input_type;
             type Output = #output;
@@ -198,10 +200,7 @@ fn record(arguments: &Arguments, function: &RemoteFunction) -> TokenStream {
     let name = arguments.name.clone().unwrap_or_else(|| function.name.unraw().to_string());
     let signature = describe::signature(function);
     let description = describe::description(&name, &signature, arguments);
-    let codec = match arguments.codec {
-        Codec::Bincode => quote!(Bincode),
-        Codec::Messagepack => quote!(Messagepack),
-    };
+    let codec = codec_name(arguments.codec);
     let resources = resources(arguments);
     quote! {
         static __FUNCTION: ::cloudknot::__private::Function = ::cloudknot::__private::Function::new(
@@ -217,6 +216,14 @@ fn record(arguments: &Arguments, function: &RemoteFunction) -> TokenStream {
             ::cloudknot::__private::trace::<__Remote>,
         );
         ::cloudknot::__register!(__FUNCTION, #description);
+    }
+}
+
+/// Returns the name of a codec, which a type and a value have.
+fn codec_name(codec: Codec) -> TokenStream {
+    match codec {
+        Codec::Bincode => quote!(Bincode),
+        Codec::Messagepack => quote!(Messagepack),
     }
 }
 

@@ -15,7 +15,8 @@ use std::thread;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use self::events::{Bincode, MAX_DEPTH, Messagepack, Overflow, Wire};
+pub use self::events::{Bincode, Messagepack};
+use self::events::{MAX_DEPTH, Overflow, Wire};
 use self::names::Names;
 use self::reading::{Reading, Whole};
 use self::survey::Survey;
@@ -75,35 +76,34 @@ pub struct Written {
     names: Names,
 }
 
-/// Appends an encoded value to `out`. On an error, a part of the value may have been appended.
-pub(crate) fn encode_value<T: Serialize>(codec: Codec, value: &T, out: &mut Vec<u8>) -> Result<Written, CodecError> {
-    match codec {
-        Codec::Bincode => {
-            encode_bincode(value, out).map_err(|reason| CodecError::new("cannot encode with bincode", reason))
-        }
-        Codec::Messagepack => {
-            encode_messagepack(value, out).map_err(|reason| CodecError::new("cannot encode with messagepack", reason))
-        }
-    }
+/// A codec, as a type. Generic code over it compiles each type for the one codec that its function uses.
+pub trait Encoding {
+    /// The codec as a value.
+    const CODEC: Codec;
+
+    /// Appends an encoded value to `out`. On an error, a part of the value may have been appended.
+    fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<Written, CodecError>;
+
+    /// Decodes a value, which must take up all of the bytes.
+    fn decode<T: DeserializeOwned + Send>(value: &[u8]) -> Result<T, CodecError>;
+
+    /// Decodes a value that has just been encoded, and checks that it is the same value.
+    fn read_back<T: Serialize + DeserializeOwned + Send>(value: &[u8], written: &Written) -> Result<(), CodecError>;
 }
 
-/// Decodes a value, which must take up all of the bytes.
-pub(crate) fn decode_value<T: DeserializeOwned + Send>(codec: Codec, value: &[u8]) -> Result<T, CodecError> {
-    match codec {
-        Codec::Bincode => Ok(decode::<T, Bincode>(value, false)?.0),
-        Codec::Messagepack => Ok(decode::<T, Messagepack>(value, false)?.0),
-    }
-}
+impl<F: Format> Encoding for F {
+    const CODEC: Codec = if F::MESSAGEPACK { Codec::Messagepack } else { Codec::Bincode };
 
-/// Decodes a value that has just been encoded, and checks that it is the same value.
-pub(crate) fn read_back<T: Serialize + DeserializeOwned + Send>(
-    codec: Codec,
-    value: &[u8],
-    written: &Written,
-) -> Result<(), CodecError> {
-    match codec {
-        Codec::Bincode => compare::<T, Bincode>(value, written),
-        Codec::Messagepack => compare::<T, Messagepack>(value, written),
+    fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<Written, CodecError> {
+        F::append(value, out).map_err(|reason| CodecError::new(F::CANNOT_ENCODE, reason))
+    }
+
+    fn decode<T: DeserializeOwned + Send>(value: &[u8]) -> Result<T, CodecError> {
+        Ok(decode::<T, F>(value, false)?.0)
+    }
+
+    fn read_back<T: Serialize + DeserializeOwned + Send>(value: &[u8], written: &Written) -> Result<(), CodecError> {
+        compare::<T, F>(value, written)
     }
 }
 
@@ -169,7 +169,7 @@ fn decode_within<T: DeserializeOwned, W: Format>(
     max_stack: usize,
 ) -> Result<(T, Reading<W>), CodecError> {
     let mut reading = Reading::new(max_stack, compared);
-    let result = W::decode(value, &mut reading);
+    let result = W::parse(value, &mut reading);
     if let Some(overflow) = reading.events.overflow {
         return Err(CodecError { overflow: Some(overflow), ..CodecError::new(W::CANNOT_DECODE, overflow) });
     }
@@ -195,23 +195,41 @@ const USE_MESSAGEPACK_ATTRIBUTE: &str = "use #[cloudknot::remote(codec = \"messa
 const USE_MESSAGEPACK: &str = "the type needs a self-describing format (serde_json::Value, `untagged`, `tag` or \
                                `flatten`); use #[cloudknot::remote(codec = \"messagepack\")]";
 
-/// Decoder of a codec.
+/// Encoder and decoder of a codec.
 trait Format: Wire + Send {
+    const CANNOT_ENCODE: &str;
     const CANNOT_DECODE: &str;
     /// Likely reason why intact bytes cannot be decoded.
     const ASYMMETRY: &str;
 
+    fn append<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<Written, String>;
+
     /// Decodes a value, and returns it with the number of remaining bytes.
-    fn decode<T: DeserializeOwned>(value: &[u8], reading: &mut Reading<Self>) -> Result<(T, usize), String>;
+    fn parse<T: DeserializeOwned>(value: &[u8], reading: &mut Reading<Self>) -> Result<(T, usize), String>;
 }
 
 impl Format for Bincode {
+    const CANNOT_ENCODE: &str = "cannot encode with bincode";
     const CANNOT_DECODE: &str = "cannot decode with bincode";
     const ASYMMETRY: &str = "`Serialize` and `Deserialize` of a type differ (`skip`, `skip_serializing_if`, `flatten`, \
                              `untagged`, or by hand); use #[cloudknot::remote(codec = \"messagepack\")]";
 
+    // The survey gives the length, so the buffer grows once: one that grows step by step pays for each new page.
+    fn append<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<Written, String> {
+        let survey = survey::of::<Bincode, T>(value).map_err(|error| error.to_string())?;
+        let start = out.len();
+        out.resize(start + survey.size, 0);
+        match bincode::serde::encode_into_slice(value, &mut out[start..], bincode::config::standard()) {
+            Ok(written) if written == survey.size => Ok(Written::of(survey)),
+            Ok(_) | Err(bincode::error::EncodeError::UnexpectedEnd) => {
+                Err("`Serialize` is not deterministic: two encodings differ in length".into())
+            }
+            Err(error) => Err(encode_error_message(&error)),
+        }
+    }
+
     // Without a limit: bincode then allocates nothing before it has read it, because strings and bytes are borrowed.
-    fn decode<T: DeserializeOwned>(value: &[u8], reading: &mut Reading<Self>) -> Result<(T, usize), String> {
+    fn parse<T: DeserializeOwned>(value: &[u8], reading: &mut Reading<Self>) -> Result<(T, usize), String> {
         let whole = Whole::<T, _>::new(reading);
         let (decoded, read) = bincode::serde::seed_decode_from_slice(whole, value, bincode::config::standard())
             .map_err(|error| decode_error_message(&error))?;
@@ -220,10 +238,17 @@ impl Format for Bincode {
 }
 
 impl Format for Messagepack {
+    const CANNOT_ENCODE: &str = "cannot encode with messagepack";
     const CANNOT_DECODE: &str = "cannot decode with messagepack";
     const ASYMMETRY: &str = "`Serialize` and `Deserialize` of a type differ (`skip_deserializing`, or by hand)";
 
-    fn decode<T: DeserializeOwned>(value: &[u8], reading: &mut Reading<Self>) -> Result<(T, usize), String> {
+    fn append<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<Written, String> {
+        let survey = survey::of::<Messagepack, T>(value).map_err(|error| error.to_string())?;
+        value.serialize(&mut rmp_serde::Serializer::new(out).with_struct_map()).map_err(|error| error.to_string())?;
+        Ok(Written::of(survey))
+    }
+
+    fn parse<T: DeserializeOwned>(value: &[u8], reading: &mut Reading<Self>) -> Result<(T, usize), String> {
         let mut rest = value;
         let mut deserializer = rmp_serde::Deserializer::new(&mut rest);
         // What a type ignores is counted by this limit only.
@@ -260,38 +285,8 @@ fn decode_error_message(error: &bincode::error::DecodeError) -> String {
     }
 }
 
-// The survey gives the length, so the buffer grows once: one that grows step by step pays for each new page.
-fn encode_bincode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<Written, String> {
-    let survey = survey::of::<Bincode, T>(value).map_err(|error| error.to_string())?;
-    let start = out.len();
-    out.reserve(survey.size);
-    bincode::serde::encode_into_writer(value, Appender(out), bincode::config::standard())
-        .map_err(|error| encode_error_message(&error))?;
-    if out.len() - start != survey.size {
-        return Err("`Serialize` is not deterministic: two encodings differ in length".into());
-    }
-    Ok(Written::of(survey))
-}
-
-fn encode_messagepack<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<Written, String> {
-    let survey = survey::of::<Messagepack, T>(value).map_err(|error| error.to_string())?;
-    value.serialize(&mut rmp_serde::Serializer::new(out).with_struct_map()).map_err(|error| error.to_string())?;
-    Ok(Written::of(survey))
-}
-
 impl Written {
     fn of<W: Wire>(survey: Survey<W>) -> Self {
         Self { events: survey.events.hash(), names: survey.names }
-    }
-}
-
-struct Appender<'a>(&'a mut Vec<u8>);
-
-impl bincode::enc::write::Writer for Appender<'_> {
-    // Called once per number, and from other crates: without `inline`, this would be a call for every eight bytes.
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
     }
 }

@@ -17,7 +17,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use twox_hash::XxHash3_64;
 
-use crate::codec::{self, Codec, CodecError, Written};
+use crate::codec::{Bincode, Codec, CodecError, Encoding, Messagepack, Written};
 use crate::fingerprint::Fingerprint;
 
 /// Length in bytes of the header of a frame.
@@ -32,19 +32,33 @@ pub fn encode<T: Serialize>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<Written, CodecError> {
+    match codec {
+        Codec::Bincode => encode_with::<Bincode, T>(fingerprint, value, out),
+        Codec::Messagepack => encode_with::<Messagepack, T>(fingerprint, value, out),
+    }
+}
+
+/// Same as [`encode`], compiled for one codec.
+pub fn encode_with<E: Encoding, T: Serialize>(
+    fingerprint: Fingerprint,
+    value: &T,
+    out: &mut Vec<u8>,
+) -> Result<Written, CodecError> {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER_LEN]);
-    let written = codec::encode_value(codec, value, out).inspect_err(|_| out.truncate(start))?;
-    let length = (out.len() - start - HEADER_LEN) as u64;
-    let checksum = checksum(fingerprint, &out[start + HEADER_LEN..]);
-    let header = &mut out[start..start + HEADER_LEN];
+    let written = E::encode(value, out).inspect_err(|_| out.truncate(start))?;
+    write_header(E::CODEC, fingerprint, &mut out[start..]);
+    Ok(written)
+}
+
+fn write_header(codec: Codec, fingerprint: Fingerprint, frame: &mut [u8]) {
+    let (header, value) = frame.split_at_mut(HEADER_LEN);
     header[..4].copy_from_slice(&MAGIC);
     header[4] = VERSION;
     header[5] = byte(codec);
     header[8..16].copy_from_slice(&fingerprint.0.to_le_bytes());
-    header[16..24].copy_from_slice(&length.to_le_bytes());
-    header[24..32].copy_from_slice(&checksum.to_le_bytes());
-    Ok(written)
+    header[16..24].copy_from_slice(&(value.len() as u64).to_le_bytes());
+    header[24..32].copy_from_slice(&checksum(fingerprint, value).to_le_bytes());
 }
 
 /// Verifies a whole frame, then decodes its value.
@@ -53,7 +67,18 @@ pub fn decode<T: DeserializeOwned + Send>(
     fingerprint: Fingerprint,
     frame: &[u8],
 ) -> Result<T, CodecError> {
-    codec::decode_value(codec, verify(codec, fingerprint, frame)?)
+    match codec {
+        Codec::Bincode => decode_with::<Bincode, T>(fingerprint, frame),
+        Codec::Messagepack => decode_with::<Messagepack, T>(fingerprint, frame),
+    }
+}
+
+/// Same as [`decode`], compiled for one codec.
+pub fn decode_with<E: Encoding, T: DeserializeOwned + Send>(
+    fingerprint: Fingerprint,
+    frame: &[u8],
+) -> Result<T, CodecError> {
+    E::decode(verify(E::CODEC, fingerprint, frame)?)
 }
 
 /// Decodes a frame that `encode` has just created, and compares the value with what was written, so that a type that is
@@ -66,11 +91,22 @@ pub fn read_back<T: Serialize + DeserializeOwned + Send, Of>(
     frame: &[u8],
     written: &Written,
 ) -> Result<(), CodecError> {
+    match codec {
+        Codec::Bincode => read_back_with::<Bincode, T, Of>(frame, written),
+        Codec::Messagepack => read_back_with::<Messagepack, T, Of>(frame, written),
+    }
+}
+
+/// Same as [`read_back`], compiled for one codec.
+pub fn read_back_with<E: Encoding, T: Serialize + DeserializeOwned + Send, Of>(
+    frame: &[u8],
+    written: &Written,
+) -> Result<(), CodecError> {
     const LARGE_LEN: usize = 64 << 10;
-    if frame.len() > LARGE_LEN && codec == Codec::Bincode && is_plain(std::any::type_name::<Of>()) {
+    if frame.len() > LARGE_LEN && E::CODEC == Codec::Bincode && is_plain(std::any::type_name::<Of>()) {
         return Ok(());
     }
-    codec::read_back::<T>(codec, &frame[HEADER_LEN..], written)
+    E::read_back::<T>(&frame[HEADER_LEN..], written)
 }
 
 /// Returns whether a type's name contains only primitive types, strings, and lists, options and tuples of them.

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::codec::CodecError;
+use crate::codec::{CodecError, Encoding};
 use crate::failure::{Failure, ItemErrorKind};
 use crate::function::Function;
 use crate::{engine, frame};
@@ -22,8 +22,8 @@ pub use process::item_process;
 
 /// Decodes the input, runs the function, encodes its value and reads it back. Implements the `call` of a [`Function`].
 ///
-/// `Of` is the type of the function's value, which `O` may wrap.
-pub fn serve<I: DeserializeOwned + Send, O: Serialize + DeserializeOwned + Send, Of>(
+/// `E` is the codec of the function, and `Of` the type of its value, which `O` may wrap.
+pub fn serve<E: Encoding, I: DeserializeOwned + Send, O: Serialize + DeserializeOwned + Send, Of>(
     function: &'static Function,
     input: &[u8],
     value: &mut Vec<u8>,
@@ -33,13 +33,13 @@ pub fn serve<I: DeserializeOwned + Send, O: Serialize + DeserializeOwned + Send,
     let codec = |subject: &'static str| {
         move |error: CodecError| Failure::new(ItemErrorKind::Codec, format!("{subject}: {error}"))
     };
-    let input = frame::decode::<I>(function.codec, fingerprint, input).map_err(codec("input"))?;
+    let input = frame::decode_with::<E, I>(fingerprint, input).map_err(codec("input"))?;
     let output = run(input)?;
     let start = value.len();
-    let written = frame::encode(function.codec, fingerprint, &output, value).map_err(codec("result"))?;
+    let written = frame::encode_with::<E, O>(fingerprint, &output, value).map_err(codec("result"))?;
     // Dropped first, so that the value and its decoded copy are never in memory at once.
     drop(output);
-    frame::read_back::<O, Of>(function.codec, &value[start..], &written).map_err(codec("result"))
+    frame::read_back_with::<E, O, Of>(&value[start..], &written).map_err(codec("result"))
 }
 
 /// Runs the future of an async remote function to completion.

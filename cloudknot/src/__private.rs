@@ -2,7 +2,7 @@
 
 pub use crate::program::{Program, install_terminal, start};
 pub use crate::settings::declare::{Declared, Flag, Kind as SettingKind, Setting};
-pub use cloudknot_runtime::codec::{Codec, CodecError};
+pub use cloudknot_runtime::codec::{Bincode, Codec, CodecError, Encoding, Messagepack};
 pub use cloudknot_runtime::contract::START;
 pub use cloudknot_runtime::failure::{Failure, ItemErrorKind};
 pub use cloudknot_runtime::function::{Function, FunctionId, Registered, Resources};
@@ -73,6 +73,8 @@ pub trait Argument<const PLACE: usize> {
 
 /// Remote function with its types. The macro generates the implementation, and passes it to the functions below.
 pub trait Remote: 'static {
+    /// Codec of the inputs and results.
+    type Encoding: Encoding;
     /// Arguments of one item.
     type Args;
     /// Arguments of one item, with their names.
@@ -89,7 +91,7 @@ pub trait Remote: 'static {
 
 /// Runs one item: decodes the input's frame, and appends the frame of the value.
 pub fn call<R: Remote>(input: &[u8], value: &mut Vec<u8>) -> Result<(), Failure> {
-    serve::<_, _, R::Output>(R::function(), input, value, |input| R::run(input).map(SerdeAdapter))
+    serve::<R::Encoding, _, _, R::Output>(R::function(), input, value, |input| R::run(input).map(SerdeAdapter))
 }
 
 /// Traces the types of a function.
@@ -99,18 +101,17 @@ pub fn trace<R: Remote>(codec: Codec) -> Schema {
 
 /// Appends the frame of an input and reads it back, so that the host rejects a value that the codec does not support.
 pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<(), CodecError> {
-    let function = R::function();
-    let fingerprint = function.schema().fingerprint;
+    let fingerprint = R::function().fingerprint();
     let start = out.len();
-    let written = frame::encode(function.codec, fingerprint, &R::input(args), out)?;
-    frame::read_back::<R::Input, R::Args>(function.codec, &out[start..], &written).inspect_err(|_| out.truncate(start))
+    let written = frame::encode_with::<R::Encoding, _>(fingerprint, &R::input(args), out)?;
+    frame::read_back_with::<R::Encoding, R::Input, R::Args>(&out[start..], &written)
+        .inspect_err(|_| out.truncate(start))
 }
 
 /// Decodes the value in a result's frame.
 pub fn decode<R: Remote>(bytes: &[u8]) -> Result<R::Output, CodecError> {
-    let function = R::function();
-    frame::decode::<SerdeAdapter<R::Output>>(function.codec, function.schema().fingerprint, bytes)
-        .map(|adapter| adapter.0)
+    let fingerprint = R::function().fingerprint();
+    frame::decode_with::<R::Encoding, SerdeAdapter<R::Output>>(fingerprint, bytes).map(|adapter| adapter.0)
 }
 
 /// Value and error types of a function that returns a `Result`, under any alias.

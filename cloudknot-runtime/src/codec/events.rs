@@ -44,10 +44,13 @@ pub(super) trait Wire: Copy {
     const MESSAGEPACK: bool;
 }
 
+/// The codec [`Codec::Bincode`](super::Codec::Bincode), as a type.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bincode;
+pub struct Bincode;
+
+/// The codec [`Codec::Messagepack`](super::Codec::Messagepack), as a type.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Messagepack;
+pub struct Messagepack;
 
 impl Wire for Bincode {
     const MESSAGEPACK: bool = false;

@@ -72,7 +72,7 @@ fn maps() -> String {
 static HOME: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
 
 /// Sets the folder of the runs to a temporary folder, which the last test that holds it removes.
-fn set_home() -> Arc<TempDir> {
+pub(super) fn set_home() -> Arc<TempDir> {
     let mut shared = HOME.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(home) = shared.upgrade() {
         return home;

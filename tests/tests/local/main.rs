@@ -15,6 +15,7 @@ mod stress;
 mod targets;
 mod terminal;
 mod unwritable;
+mod values;
 mod walk;
 
 #[path = "../suite/failures.rs"]
