@@ -4,7 +4,7 @@
 #   tests/run.sh              the default: all phases. 20 minutes at first, 8 once everything is compiled (2 cores)
 #   tests/run.sh quick        formatting, lint, unit tests and the tests of this machine: 3 minutes once everything is compiled
 #   tests/run.sh full         all phases with `features` and `walk` (below), a result of 3 GB, and Batch jobs in containers
-#   tests/run.sh lint docs    the named phases, of: format lint features deny package docs stacks doctests tests
+#   tests/run.sh lint docs    the named phases, of: format lint features deny package docs stacks doctests fuzz tests
 #
 # A phase or a test that this machine cannot run is skipped, and the table at the end lists it; with CLOUDKNOT_TESTS_REQUIRE=1
 # it fails. If nothing is missing, nothing is installed and root is not needed. All dependencies are fetched first: from then on
@@ -19,7 +19,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-phases=(format lint features deny package docs stacks doctests tests)
+phases=(format lint features deny package docs stacks doctests fuzz tests)
 # All programs and tests are built with the same features, so that each dependency is compiled once.
 features=(--features cloudknot-tests/counterparts)
 target="${CARGO_TARGET_DIR:-$PWD/target}"
@@ -201,6 +201,11 @@ phase_stacks() {
 
 phase_doctests() {
     cargo test --locked --doc --workspace "${features[@]}" | tee -ai "$scratch/tests"
+}
+
+# Reads ten million damaged records and frames, which takes half a minute on 2 cores, after as long to compile the runtime once more.
+phase_fuzz() {
+    cargo run --locked --quiet --profile fuzz -p cloudknot-tests-fuzz -- --inputs 10000000
 }
 
 # Builds everything first, so that no test has to. `counterparts` starts the counterparts of the tests once.

@@ -81,7 +81,7 @@ enum Verb {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Cargo::Knot { verb } = Cargo::parse();
-    cloudknot::__private::install_terminal();
+    let _running = cloudknot::__private::install_terminal();
     let outcome = match verb {
         Verb::Build(build) => build.run().await,
         Verb::Image(show) => show.run(),

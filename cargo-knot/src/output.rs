@@ -48,9 +48,10 @@ pub(crate) fn text(text: &str) -> std::io::Result<()> {
     stdout().lock().write_all(text.as_bytes())
 }
 
+/// Prints lines. Control characters in names and descriptions of others are escaped.
 pub(crate) fn lines(lines: impl IntoIterator<Item = String>) -> std::io::Result<()> {
     let mut out = stdout().lock();
-    lines.into_iter().try_for_each(|line| writeln!(out, "{line}"))
+    lines.into_iter().try_for_each(|line| writeln!(out, "{}", cloudknot::__private::printable(&line)))
 }
 
 /// Prints a JSON value on one line.

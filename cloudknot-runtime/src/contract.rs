@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::codec::Codec;
 use crate::fingerprint::Fingerprint;
 
+mod checks;
 mod keys;
 mod messages;
 
+pub use checks::{MAX_ITEMS, MAX_ITEMS_WITHOUT_INPUTS, MAX_RECORD_LEN, is_user_variable, last_attempt};
 pub use keys::{Part, RunKeys, failure_of, part_of, round_of};
 pub use messages::{Exit, LARGE_LEN, Parsed, Reply, Request, begin_value, end_value};
 
@@ -343,7 +345,7 @@ impl Round {
         let (mut skip, mut remaining) = (first, count);
         let mut slice = Vec::new();
         for range in &self.items {
-            let length = range.end - range.start;
+            let length = range.end.saturating_sub(range.start);
             if skip >= length {
                 skip -= length;
                 continue;
@@ -361,7 +363,7 @@ impl Round {
 
     /// Returns the number of items.
     pub fn len(&self) -> u64 {
-        self.items.iter().map(|range| range.end - range.start).sum()
+        self.items.iter().fold(0, |len: u64, range| len.saturating_add(range.end.saturating_sub(range.start)))
     }
 
     /// Returns `true` if the round has no items.

@@ -49,6 +49,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Returns the whole object, or `None` if it does not exist.
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>>;
 
+    /// Returns the size of an object in bytes, or `None` if it does not exist.
+    fn size<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>>;
+
     /// Returns exactly these bytes of an object.
     ///
     /// # Errors

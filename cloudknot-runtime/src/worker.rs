@@ -10,6 +10,7 @@ use crate::contract::{self, ItemProcess, Round, RunKeys, StoreAt, Task, Types, e
 use crate::process::{self, Launcher};
 use crate::store::{DirStore, Store, StoreError};
 use crate::supervisor::{self, Control, Event, FlushLimits, Isolation, SupervisorError, Work};
+use crate::text::printable;
 use crate::{engine, function};
 
 /// Runs the items of this child and exits with one of the codes of [`exit`].
@@ -109,12 +110,15 @@ fn task() -> Result<Task, Stop> {
             contract::ENV_TASK
         ))
     })?;
-    serde_json::from_str(&task).map_err(|error| {
+    let damaged = |reason: String| {
         Stop::wrong_worker(format!(
-            "cannot read `{}`: {error}\n  hint: deploy again with the cloudknot that submits",
+            "cannot read `{}`: {reason}\n  hint: deploy again with the cloudknot that submits",
             contract::ENV_TASK
         ))
-    })
+    };
+    let task: Task = serde_json::from_str(&task).map_err(|error| damaged(error.to_string()))?;
+    task.check().map_err(damaged)?;
+    Ok(task)
 }
 
 fn check_function(task: &Task) -> Result<(), Stop> {
@@ -143,7 +147,8 @@ fn open(at: &StoreAt) -> Result<Arc<dyn Store>, Stop> {
 
 /// Returns the items of this child.
 fn child_items(task: &Task, store: &dyn Store, keys: &RunKeys) -> Result<Vec<Range<u64>>, Stop> {
-    let child = task.first_child + number(contract::ENV_CHILD)?.unwrap_or(0);
+    // A child beyond the last one has no items.
+    let child = task.first_child.saturating_add(number(contract::ENV_CHILD)?.unwrap_or(0));
     let first = child.saturating_mul(task.chunk);
     if task.round == 1 {
         // The first round has all items, so no request is needed.
@@ -151,12 +156,22 @@ fn child_items(task: &Task, store: &dyn Store, keys: &RunKeys) -> Result<Vec<Ran
         let all = Round { items: vec![0..task.items], retries: task.retries };
         return Ok(all.slice(first, task.chunk));
     }
+    Ok(scheduled(task, store, keys)?.slice(first, task.chunk))
+}
+
+/// Reads the items that the round schedules.
+fn scheduled(task: &Task, store: &dyn Store, keys: &RunKeys) -> Result<Round, Stop> {
     let key = keys.round(task.round);
-    let bytes = engine::block_on(store.get(&key))?;
-    let bytes = bytes.ok_or_else(|| Stop::wrong_worker(format!("cannot find `{key}` in {}", store.describe())))?;
-    let round: Round =
-        serde_json::from_slice(&bytes).map_err(|error| Stop::wrong_worker(format!("cannot read `{key}`: {error}")))?;
-    Ok(round.slice(first, task.chunk))
+    let damaged = |reason: String| {
+        let hint = "the run's record is damaged: submit the map again";
+        Stop::wrong_worker(format!("cannot read `{key}` in {}: {reason}\n  hint: {hint}", store.describe()))
+    };
+    let size = engine::block_on(store.size(&key))?.ok_or_else(|| damaged("the object does not exist".into()))?;
+    if size > Round::max_len(task.items) {
+        return Err(damaged(format!("it has {size} bytes, more than any round of {} items", task.items)));
+    }
+    let bytes = engine::block_on(store.get_range(&key, 0..size))?;
+    Round::parse(&bytes, task.items).map_err(damaged)
 }
 
 /// Removes the items whose outcomes an earlier attempt of this child has stored.
@@ -172,7 +187,7 @@ async fn still_missing(
     for object in &objects {
         if let Some((item, round, attempt)) = contract::failure_of(&object.key)
             && round == task.round
-            && attempt > task.retries
+            && attempt >= contract::last_attempt(task.retries)
         {
             failed.insert(item);
         }
@@ -237,7 +252,7 @@ fn log(event: Event) {
         Event::Stored(_) => {}
         Event::Failed { item, error, last } => {
             let again = if last { "" } else { "; retrying" };
-            eprintln!("cloudknot: item {item} {error}{again}");
+            eprintln!("cloudknot: item {item} {}{again}", printable(&error.to_string()));
         }
         Event::Log(output) => {
             // If the log is closed, the error cannot be reported.

@@ -7,6 +7,7 @@ pub use cloudknot_runtime::contract::START;
 pub use cloudknot_runtime::failure::{Failure, ItemErrorKind};
 pub use cloudknot_runtime::function::{Function, FunctionId, Registered, Resources};
 pub use cloudknot_runtime::item::{block_on, serve};
+pub use cloudknot_runtime::text::printable;
 pub use inventory;
 pub use serde;
 
@@ -319,7 +320,9 @@ pub const fn bytes<const N: usize>(string: &str) -> [u8; N] {
 #[macro_export]
 macro_rules! __start {
     () => {
-        $crate::__private::start($crate::__private::Program { crate_folder: ::core::option_env!("CARGO_MANIFEST_DIR") })
+        let _running = $crate::__private::start($crate::__private::Program {
+            crate_folder: ::core::option_env!("CARGO_MANIFEST_DIR"),
+        });
     };
 }
 
@@ -330,7 +333,8 @@ macro_rules! __start {
 macro_rules! __start {
     () => {
         $crate::__describe!($crate::__private::START);
-        $crate::__private::start($crate::__private::Program { crate_folder: ::core::option::Option::None })
+        let _running =
+            $crate::__private::start($crate::__private::Program { crate_folder: ::core::option::Option::None });
     };
 }
 

@@ -28,6 +28,10 @@ mod local;
 /// is not set, maps run on the Knot that `cargo knot deploy` recorded in `.cloudknot/`, or on this machine if no Knot
 /// is recorded. A test harness ignores the record.
 ///
+/// The record is read beside the crate, or in the folder that `CLOUDKNOT_HOME` names. An installed program, whose crate does not
+/// exist on its machine, heeds a record only if `CLOUDKNOT_HOME` is set: the folder in which it is started never decides where
+/// inputs are sent. Its runs are stored in `.cloudknot/` in that folder.
+///
 /// ```
 /// # #[cloudknot::remote]
 /// # fn double(x: u32) -> u32 { 2 * x }
@@ -81,7 +85,7 @@ impl Backend {
         if !home::main_has_run() {
             return Ok(Self::local());
         }
-        KnotNote::read(&home::of_this_program())?.map_or_else(|| Ok(Self::local()), Self::knot)
+        KnotNote::of_this_program()?.map_or_else(|| Ok(Self::local()), Self::knot)
     }
 
     pub(crate) fn executor(&self) -> &dyn Executor {
@@ -117,7 +121,7 @@ impl Backend {
 #[cfg(not(feature = "aws"))]
 impl Backend {
     fn batch() -> Result<Self> {
-        let note = KnotNote::read(&home::of_this_program()).ok().flatten();
+        let note = KnotNote::of_this_program().ok().flatten();
         Err(Self::without_aws(&format!("`{}` is `batch`", contract::ENV_BACKEND), note.as_ref()))
     }
 

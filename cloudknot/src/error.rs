@@ -5,6 +5,7 @@ use std::fmt;
 
 use cloudknot_runtime::failure::{ItemError, ItemErrorKind};
 use cloudknot_runtime::store::StoreError;
+use cloudknot_runtime::text::printable;
 
 /// Result of the functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -219,16 +220,18 @@ impl fmt::Display for Error {
     }
 }
 
+/// Writes the message, the causes and the hint, as `main` prints them. Control characters are escaped, because the message can
+/// contain those of items.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)?;
+        f.write_str(&printable(&self.0.message))?;
         let mut cause = self.source();
         while let Some(error) = cause {
-            write!(f, "\n  caused by: {error}")?;
+            write!(f, "\n  caused by: {}", printable(&error.to_string()))?;
             cause = error.source();
         }
         if let Some(hint) = self.hint() {
-            write!(f, "\n  hint: {hint}")?;
+            write!(f, "\n  hint: {}", printable(hint))?;
         }
         Ok(())
     }

@@ -51,7 +51,8 @@ pub enum Event<'a> {
     Log {
         /// ID of the run.
         run: &'a str,
-        /// Raw bytes of the output; lines may be incomplete.
+        /// Raw bytes of the output; lines may be incomplete. The terminal shows them as they are, since they are the output of the
+        /// user's own program.
         text: &'a [u8],
     },
     /// No job of a run has been running for a while.
@@ -150,6 +151,10 @@ impl fmt::Debug for dyn Hook {
 static HOOK: RwLock<Option<Arc<dyn Hook>>> = RwLock::new(None);
 
 /// Sends events to this hook from now on, instead of the previous one; `None` disables reports.
+///
+/// The hook that `#[cloudknot::main]` installs also handles Ctrl-C, SIGTERM and SIGHUP once a run has begun: finished items are
+/// stored before the program ends. With another hook, this is up to the program. Ctrl-Z stops the program, but not the item
+/// that an item process is running.
 pub fn set_hook(hook: Option<Box<dyn Hook>>) {
     *HOOK.write().unwrap_or_else(PoisonError::into_inner) = hook.map(Arc::from);
 }

@@ -34,7 +34,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `CLOUDKNOT_BACKEND` | backend of maps: `local`, `docker` or `batch` |
-//! | `CLOUDKNOT_HOME` | folder of runs |
+//! | `CLOUDKNOT_HOME` | folder of runs, and of the records of Knot and image; relative to the folder in which the program is started |
 //! | `CLOUDKNOT_PROGRESS` | progress on the terminal: `off`, `plain` or `bar` |
 //!
 //! # Features

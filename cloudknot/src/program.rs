@@ -12,8 +12,24 @@ pub struct Program {
     pub crate_folder: Option<&'static str>,
 }
 
+/// A running program, held by its main until it returns or unwinds.
+#[derive(Debug)]
+#[must_use = "the program ends when this is dropped"]
+pub struct RunningProgram {
+    /// Prints what is reported but not printed yet, if there is a terminal's hook.
+    flush: Option<fn()>,
+}
+
+impl Drop for RunningProgram {
+    fn drop(&mut self) {
+        if let Some(flush) = self.flush {
+            flush();
+        }
+    }
+}
+
 /// Starts the program; the first statement of the generated main. Does not return in a worker or in an item process.
-pub fn start(program: Program) {
+pub fn start(program: Program) -> RunningProgram {
     if std::env::var_os(contract::ENV_KEEPER).is_some() {
         cloudknot_runtime::process::keeper::main();
     }
@@ -30,11 +46,14 @@ pub fn start(program: Program) {
         cloudknot_runtime::worker::main();
     }
     home::set_crate_folder(program.crate_folder);
-    install_terminal();
+    install_terminal()
 }
 
 /// Reports events on the terminal from now on, if cloudknot has the feature `progress`.
-pub fn install_terminal() {
+pub fn install_terminal() -> RunningProgram {
+    #[allow(unused_mut, reason = "there may be no terminal")]
+    let mut flush: Option<fn()> = None;
     #[cfg(all(feature = "progress", not(cloudknot_worker)))]
-    crate::terminal::install();
+    flush.replace(crate::terminal::install());
+    RunningProgram { flush }
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use cloudknot_runtime::contract::{Manifest, Part, Round, RunKeys};
 use cloudknot_runtime::store::Store;
 
-use crate::error::{Error, ErrorKind};
-
 pub(crate) mod job;
 pub(crate) mod ledger;
+pub(crate) mod read;
 
 /// A run's record, as it is stored before the run starts.
 #[derive(Debug)]
@@ -52,10 +51,4 @@ pub(crate) enum SettledOutcome {
     Values(Part),
     /// The failure of an item's last attempt.
     Failure { item: u64, attempt: u32 },
-}
-
-/// Returns the error for a record that cannot be read.
-pub(crate) fn damaged(what: &str, why: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Store, format!("cannot read `{what}`: {why}"))
-        .with_hint("the run's record is damaged, or was written by another version of cloudknot")
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use cloudknot_runtime::contract::{self, Manifest, Round, RunKeys};
+use cloudknot_runtime::contract::{Manifest, Round, RunKeys};
 use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, Store};
@@ -14,11 +14,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pending::Pending;
 use crate::record::job::Job;
 use crate::record::ledger::{End, Ledger};
-use crate::record::{Record, Start, damaged};
+use crate::record::{Record, Start, read};
 use crate::remote::Decode;
 
 mod results;
 
+pub(crate) use crate::record::read::first_round;
 pub use results::Results;
 
 /// A handle to a run. Provides the status, and the results as they complete, and can cancel the run.
@@ -212,7 +213,10 @@ impl<T: Send + 'static> Run<T> {
             ledger.finished().await;
             let Record { store, keys, manifest, round, .. } = &ledger.record;
             let scheduled = Round { items: ledger.without_value(), retries: manifest.retries };
-            let next = round + 1;
+            let next = round.checked_add(1).ok_or_else(|| {
+                Error::new(ErrorKind::Store, format!("cannot retry run {}: it has {round} rounds", manifest.run))
+                    .with_hint("submit the map again")
+            })?;
             let bytes = serde_json::to_vec(&scheduled).expect("a round serializes to JSON");
             if !store.create(&keys.round(next), bytes.into()).await? {
                 return Err(Error::new(
@@ -243,10 +247,11 @@ pub(crate) async fn attach<T>(
     backend: Backend,
 ) -> Result<Run<T>> {
     let store = backend.executor().store()?;
-    let keys = RunKeys::new(&backend.executor().knot(function), run);
-    let manifest = manifest(&*store, &keys, run).await?;
+    let knot = backend.executor().knot(function);
+    let keys = RunKeys::new(&knot, run);
+    let manifest = manifest(&*store, &knot, run).await?;
     check_types(&manifest, function)?;
-    let (round, scheduled) = last_round(&*store, &keys, &manifest).await?;
+    let (round, scheduled) = read::last_round(&*store, &keys, &manifest).await?;
     let ledger = Ledger::new(Record { store, keys, manifest, round, scheduled });
     ledger.refresh().await?;
     let run = Run { ledger, backend, function, decode };
@@ -254,8 +259,7 @@ pub(crate) async fn attach<T>(
     Ok(run)
 }
 
-async fn manifest(store: &dyn Store, keys: &RunKeys, run: &str) -> Result<Manifest> {
-    let key = keys.manifest();
+async fn manifest(store: &dyn Store, knot: &str, run: &str) -> Result<Manifest> {
     let not_found = || {
         Error::new(ErrorKind::NotFound, format!("cannot attach to run `{run}`: {} has no such run", store.describe()))
             .with_hint("check the ID, and that CLOUDKNOT_HOME and CLOUDKNOT_BACKEND are those of the program that submitted it")
@@ -263,25 +267,7 @@ async fn manifest(store: &dyn Store, keys: &RunKeys, run: &str) -> Result<Manife
     if run.is_empty() || !run.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Err(not_found());
     }
-    let bytes = store.get(&key).await?.ok_or_else(not_found)?;
-    // The version is read first: a manifest of another version may lack fields of this one.
-    let Version { version } = serde_json::from_slice(&bytes).map_err(|error| damaged(&key, error))?;
-    if version != Manifest::VERSION {
-        return Err(damaged(
-            &key,
-            format!("unsupported version {version}: this program reads version {}", Manifest::VERSION),
-        ));
-    }
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(&key, error))?;
-    if manifest.run != run || manifest.chunk == 0 || manifest.parallel == 0 {
-        return Err(damaged(&key, "it contains invalid values"));
-    }
-    Ok(manifest)
-}
-
-#[derive(serde::Deserialize)]
-struct Version {
-    version: u32,
+    read::manifest(store, knot, run).await?.ok_or_else(not_found)
 }
 
 fn check_types(manifest: &Manifest, function: &Function) -> Result<()> {
@@ -302,21 +288,4 @@ fn check_types(manifest: &Manifest, function: &Function) -> Result<()> {
     );
     Err(Error::new(ErrorKind::Types, message)
         .with_hint("attach from a program with the original types, or submit a new run"))
-}
-
-async fn last_round(store: &dyn Store, keys: &RunKeys, manifest: &Manifest) -> Result<(u32, Round)> {
-    let rounds = store.list(&keys.rounds(), None).await?;
-    let Some(round) = rounds.iter().filter_map(|object| contract::round_of(&object.key)).max() else {
-        return Ok((1, first_round(manifest)));
-    };
-    let key = keys.round(round);
-    let bytes = store.get(&key).await?.ok_or_else(|| damaged(&key, "the object was deleted"))?;
-    Ok((round, serde_json::from_slice(&bytes).map_err(|error| damaged(&key, error))?))
-}
-
-/// Returns the first round, which schedules all items.
-pub(crate) fn first_round(manifest: &Manifest) -> Round {
-    #[allow(clippy::single_range_in_vec_init)]
-    let items = vec![0..manifest.items];
-    Round { items, retries: manifest.retries }
 }

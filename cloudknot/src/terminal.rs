@@ -1,332 +1,317 @@
 //! The terminal's hook, installed by `#[cloudknot::main]` and `cargo knot`. It shows where a map runs, its progress, its
-//! failures, and the progress of an image push. All output goes to stderr; stdout belongs to the program.
+//! failures, and the progress of an image push, and ends the program on a signal. All output goes to stderr; stdout belongs to
+//! the program.
+//!
+//! One thread prints. Lines are printed with their control characters escaped, because they contain messages of items and of
+//! services; the output of functions is printed as it is.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Mutex, MutexGuard, Once};
-use std::time::{Duration, Instant};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::time::Duration;
 
 use cloudknot_runtime::contract::ENV_PROGRESS;
-use cloudknot_runtime::engine;
 use cloudknot_runtime::failure::ItemError;
-use indicatif::{
-    DecimalBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
-};
-use tokio::signal::unix::{SignalKind, signal};
+use cloudknot_runtime::text::printable;
+use indicatif::HumanCount;
 
-use crate::event::{Event, Hook, set_hook, stop_all};
+use crate::event::{Event, Hook, set_hook};
 
-/// Installs the hook, unless `CLOUDKNOT_PROGRESS` is `off`.
-pub(crate) fn install() {
+mod display;
+mod queue;
+mod signals;
+
+use display::{Display, Message, in_short};
+use queue::Queue;
+
+/// Installs the hook. If `CLOUDKNOT_PROGRESS` is `off`, it only ends the program on a signal. Returns the function that waits until
+/// everything reported so far is printed, for the end of the program.
+pub(crate) fn install() -> fn() {
     let setting = std::env::var(ENV_PROGRESS).unwrap_or_default();
-    let bar = match setting.as_str() {
-        "off" => return,
-        "bar" => true,
-        "plain" => false,
-        _ => std::io::stderr().is_terminal(),
+    let shows = match setting.as_str() {
+        "off" => Shows::Nothing,
+        "bar" => Shows::Bars,
+        "plain" => Shows::Lines,
+        _ if std::io::stderr().is_terminal() => Shows::Bars,
+        _ => Shows::Lines,
     };
-    if !matches!(setting.as_str(), "" | "bar" | "plain") {
+    if !matches!(setting.as_str(), "" | "off" | "bar" | "plain") {
         say(&format!("invalid {ENV_PROGRESS} `{setting}`: must be off, plain or bar"));
     }
-    set_hook(Some(Box::new(Terminal { bar, display: Arc::default() })));
+    let terminal = INSTALLED.get_or_init(|| Arc::new(Terminal::new(shows)));
+    set_hook(Some(Box::new(Arc::clone(terminal))));
+    flush
 }
 
+/// The terminal of this program.
+static INSTALLED: OnceLock<Arc<Terminal>> = OnceLock::new();
+
+fn flush() {
+    if let Some(terminal) = INSTALLED.get() {
+        terminal.queue.flush();
+    }
+}
+
+/// Form in which the terminal shows a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shows {
+    Nothing,
+    Lines,
+    Bars,
+}
+
+#[derive(Debug)]
 struct Terminal {
-    bar: bool,
-    display: Arc<Mutex<Display>>,
+    shows: Shows,
+    queue: Arc<Queue<Message>>,
+    printer: Once,
+    signals: Once,
+    /// The unfinished runs, by ID. The lock is never held over an output.
+    runs: Mutex<HashMap<String, TrackedRun>>,
+    interrupted: AtomicBool,
 }
 
-/// The runs that are shown, by ID, and the image push.
-#[derive(Default)]
-struct Display {
-    runs: HashMap<String, ShownRun>,
-    interrupted: bool,
-    /// The progress bar of the image push, and the time of the last progress line if there is no bar.
-    push: Option<(Option<ProgressBar>, Instant)>,
-}
-
-/// A run that is shown.
-struct ShownRun {
+/// A run in progress.
+#[derive(Debug)]
+struct TrackedRun {
     function: String,
     items: u64,
     done: u64,
-    failed: u64,
     listed_failures: u32,
-    bar: Option<ProgressBar>,
-    /// Time of the last line of plain progress.
-    last_line: Instant,
 }
 
 /// Maximum number of failures of a run that are shown individually.
 const MAX_SHOWN_FAILURES: u32 = 10;
-/// Interval between two lines of plain progress.
-const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
-/// Maximum time that an interrupted program waits for finished items to be stored; a container has 30 seconds to store
-/// them.
-const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(40);
 
-impl Hook for Terminal {
+impl Hook for Arc<Terminal> {
     fn report(&self, event: &Event<'_>) {
-        let mut display = lock(&self.display);
         match *event {
             Event::Started { run, function, backend, items, done } => {
-                let resumed =
-                    if done > 0 { format!(", {} of them done before", HumanCount(done)) } else { String::new() };
-                say(&format!("{function} over {} {backend}{resumed} (run {run})", counted(items, "input")));
-                display.runs.insert(run.to_owned(), ShownRun::new(function, items, done, self.bar));
-                drop(display);
-                handle_interrupts(&self.display);
+                let tracked = TrackedRun { function: function.to_owned(), items, done, listed_failures: 0 };
+                self.lock().insert(run.to_owned(), tracked);
+                self.handle_signals();
+                let [run, function, backend] = [run, function, backend].map(str::to_owned);
+                self.show(Message::Started { run, function, backend, items, done });
             }
-            Event::Progress { run, done, failed } => display.with(run, |shown| shown.progress(done, failed)),
-            Event::Failed { run, item, error, last } => display.with(run, |shown| shown.failure(item, error, last)),
-            Event::Log { run, text } => display.with(run, |shown| shown.print(text)),
-            Event::Waiting { run, since, reason } => display.with(run, |shown| {
-                shown.say(&format!("{}: nothing has run for {}: {reason}", shown.function, in_short(since)));
-            }),
+            Event::Progress { run, done, failed } => self.progress(run, done, failed),
+            Event::Failed { run, item, error, last } => self.failure(run, item, error, last),
+            Event::Log { run, text } => self.push(Message::Log { run: run.to_owned(), text: text.to_owned() }),
+            Event::Waiting { run, since, reason } => {
+                let Some(function) = self.function(run) else { return };
+                let line = format!("{function}: nothing has run for {}: {reason}", in_short(since));
+                self.show(Message::Line { run: Some(run.to_owned()), line });
+            }
             Event::Finished { run, done, failed, unfinished, reason, elapsed } => {
-                let interrupted = display.interrupted && unfinished > 0;
-                if let Some(shown) = display.runs.remove(run) {
-                    if interrupted {
-                        shown.interrupted(run, done, reason);
-                    } else {
-                        shown.finish(run, done, failed, unfinished, reason, elapsed);
-                    }
-                }
-                drop(display);
-                // Never returns, so that the program does not handle the end of the run: the program is about to exit.
-                if interrupted {
-                    loop {
-                        std::thread::park();
-                    }
-                }
+                self.finish(run, [done, failed, unfinished], reason, elapsed);
             }
-            Event::Pushing { repository, sent, bytes } => display.pushing(self.bar, repository, sent, bytes),
-            Event::PushFinished { repository, sent } => display.pushed(repository, sent),
-            Event::Step { action } => say(action),
+            Event::Pushing { repository, sent, bytes } => {
+                self.push(Message::Pushing { repository: repository.to_owned(), sent, bytes });
+            }
+            Event::PushFinished { repository, sent } => {
+                self.show(Message::PushFinished { repository: repository.to_owned(), sent });
+            }
+            Event::Step { action } => self.say(action.to_owned()),
             Event::Resource { resource, kind, status, reason, .. } => {
                 let status = status.to_lowercase().replace('_', " ");
                 let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-                say(&format!("  {resource} ({kind}) {status}{reason}"));
+                self.say(format!("  {resource} ({kind}) {status}{reason}"));
             }
             Event::Retrying { action, reason, wait } => {
-                let line = format!("cannot {action}: {reason}; retrying in {}", in_short(wait));
-                match &display.push {
-                    Some((Some(bar), _)) => bar.suspend(|| say(&line)),
-                    _ => say(&line),
-                }
+                self.say(format!("cannot {action}: {reason}; retrying in {}", in_short(wait)));
             }
         }
     }
 }
 
-impl Display {
-    fn with(&mut self, run: &str, f: impl FnOnce(&mut ShownRun)) {
-        if let Some(shown) = self.runs.get_mut(run) {
-            f(shown);
-        }
-    }
-
-    fn pushing(&mut self, with_bar: bool, repository: &str, sent: u64, bytes: u64) {
-        let (bar, last_line) = self.push.get_or_insert_with(|| {
-            say(&format!("pushing {} to {repository}", DecimalBytes(bytes)));
-            let style = ProgressStyle::with_template("{bar:30} {decimal_bytes}/{decimal_total_bytes}{left}");
-            let style = style.expect("the template is well-formed").with_key("left", show_left);
-            let bar = || ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr_with_hz(10));
-            (with_bar.then(|| bar().with_style(style)), Instant::now())
-        });
-        if let Some(bar) = bar {
-            bar.set_position(sent);
-        } else if last_line.elapsed() >= PLAIN_INTERVAL {
-            *last_line = Instant::now();
-            say(&format!("pushing to {repository}: {} of {}", DecimalBytes(sent), DecimalBytes(bytes)));
-        }
-    }
-
-    fn pushed(&mut self, repository: &str, sent: Option<u64>) {
-        if let Some((Some(bar), _)) = self.push.take() {
-            bar.finish_and_clear();
-        }
-        match sent {
-            // The caller of the push reports the error.
-            None => {}
-            Some(0) => say(&format!("all layers already exist in {repository}: nothing was sent")),
-            Some(sent) => say(&format!("pushed to {repository}: {} sent", DecimalBytes(sent))),
-        }
-    }
-}
-
-impl ShownRun {
-    fn new(function: &str, items: u64, done: u64, bar: bool) -> Self {
-        let bar = bar.then(|| {
-            let bar = ProgressBar::with_draw_target(Some(items), ProgressDrawTarget::stderr_with_hz(10));
-            let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len}{msg}{rate}{left}");
-            let style = style.expect("the template is well-formed");
-            bar.set_style(style.with_key("rate", show_rate).with_key("left", show_left));
-            bar.with_position(done).with_elapsed(Duration::ZERO)
-        });
-        if let Some(bar) = &bar {
-            // The bar is not drawn at each change, so a tick redraws it: it must not keep showing an outdated position.
-            bar.enable_steady_tick(Duration::from_millis(200));
-        }
+impl Terminal {
+    fn new(shows: Shows) -> Self {
         Self {
-            function: function.to_owned(),
-            items,
-            done,
-            failed: 0,
-            listed_failures: 0,
-            bar,
-            last_line: Instant::now(),
+            shows,
+            queue: Arc::new(Queue::new()),
+            printer: Once::new(),
+            signals: Once::new(),
+            runs: Mutex::default(),
+            interrupted: AtomicBool::new(false),
         }
     }
 
-    fn progress(&mut self, done: u64, failed: u64) {
-        (self.done, self.failed) = (done, failed);
-        if let Some(bar) = &self.bar {
-            if failed > 0 {
-                bar.set_message(format!(", {} failed", HumanCount(failed)));
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, TrackedRun>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn function(&self, run: &str) -> Option<String> {
+        self.lock().get(run).map(|tracked| tracked.function.clone())
+    }
+
+    /// Starts the thread that prints, with the first message.
+    fn start_printer(&self) {
+        self.printer.call_once(|| {
+            let (queue, mut display) = (Arc::clone(&self.queue), Display::new(self.shows == Shows::Bars));
+            let thread = std::thread::Builder::new().name("cloudknot-terminal".into());
+            // A panic is printed like any other, and must not end the thread that others wait for.
+            let mut show = move |message| drop(catch_unwind(AssertUnwindSafe(|| display.show(message))));
+            if let Err(error) = thread.spawn(move || queue.print(&mut show)) {
+                say(&format!("cannot start the thread that shows progress: {error}"));
+                // Nobody may wait for what is never printed.
+                self.queue.release();
             }
-            bar.set_position(done + failed);
-        } else if self.last_line.elapsed() >= PLAIN_INTERVAL && done + failed < self.items {
-            self.last_line = Instant::now();
-            let failed = if failed > 0 { format!(", {} failed", HumanCount(failed)) } else { String::new() };
-            say(&format!("{}: {} of {} done{failed}", self.function, HumanCount(done), HumanCount(self.items)));
+        });
+    }
+
+    /// Hands a message to the thread that prints.
+    fn push(&self, message: Message) {
+        if self.shows != Shows::Nothing {
+            self.start_printer();
+            self.queue.push(message);
         }
     }
 
-    fn failure(&mut self, item: u64, error: &ItemError, last: bool) {
-        self.listed_failures += 1;
-        if self.listed_failures > MAX_SHOWN_FAILURES {
+    /// Prints a message before this returns, so that what the program prints next follows it.
+    fn show(&self, message: Message) {
+        self.push(message);
+        self.queue.flush();
+    }
+
+    fn say(&self, line: String) {
+        self.show(Message::Line { run: None, line });
+    }
+
+    fn progress(&self, run: &str, done: u64, failed: u64) {
+        let mut runs = self.lock();
+        let Some(tracked) = runs.get_mut(run) else { return };
+        tracked.done = done;
+        drop(runs);
+        if self.shows != Shows::Nothing {
+            // If it does not fit, a later one replaces it.
+            let _ = self.queue.push_if_fitting(Message::Progress { run: run.to_owned(), done, failed });
+        }
+    }
+
+    fn failure(&self, run: &str, item: u64, error: &ItemError, last: bool) {
+        let mut runs = self.lock();
+        let Some(tracked) = runs.get_mut(run) else { return };
+        tracked.listed_failures = tracked.listed_failures.saturating_add(1);
+        let (listed, function) = (tracked.listed_failures, tracked.function.clone());
+        drop(runs);
+        if listed > MAX_SHOWN_FAILURES {
             return;
         }
         let retry = if last { String::new() } else { format!(" (attempt {}; retrying)", error.attempt()) };
-        self.say(&format!("{}: item {item} {error}{retry}", self.function));
-        if self.listed_failures == MAX_SHOWN_FAILURES {
-            self.say(&format!("{}: further failures are counted but not shown", self.function));
+        let line = |line| Message::Line { run: Some(run.to_owned()), line };
+        self.push(line(format!("{function}: item {item} {error}{retry}")));
+        if listed == MAX_SHOWN_FAILURES {
+            self.push(line(format!("{function}: further failures are counted but not shown")));
         }
     }
 
-    fn print(&self, text: &[u8]) {
-        let write = || {
-            // If stderr is closed, the error cannot be reported anywhere.
-            let _ = std::io::stderr().write_all(text);
+    fn finish(&self, run: &str, counts: [u64; 3], reason: Option<&str>, elapsed: Duration) {
+        let [done, _, unfinished] = counts;
+        let Some((function, items)) = self.lock().get(run).map(|tracked| (tracked.function.clone(), tracked.items))
+        else {
+            return;
         };
-        match &self.bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
+        let interrupted = unfinished > 0 && self.interrupted.load(Ordering::Relaxed);
+        let lines = if interrupted {
+            interrupted_lines(&function, run, done, items, reason)
+        } else {
+            finished_lines(&function, run, items, counts, reason, elapsed)
+        };
+        let ended = Message::Ended { run: run.to_owned(), lines };
+        if interrupted {
+            self.push_always(ended);
+        } else {
+            self.push(ended);
         }
+        // Removed only now: an interrupted program exits once there are no runs.
+        self.lock().remove(run);
+        if interrupted {
+            // Never returns, so that the program does not handle the end of the run: the program is about to exit.
+            loop {
+                std::thread::park();
+            }
+        }
+        // The program may exit as soon as this returns.
+        self.queue.flush();
     }
 
-    fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| say(line)),
-            None => say(line),
-        }
-    }
-
-    fn finish(self, run: &str, done: u64, failed: u64, unfinished: u64, reason: Option<&str>, elapsed: Duration) {
-        self.bar.iter().for_each(ProgressBar::finish_and_clear);
-        let nonzero =
-            |number, what| if number > 0 { format!(", {} {what}", HumanCount(number)) } else { String::new() };
-        let (failed, unfinished_part) = (nonzero(failed, "failed"), nonzero(unfinished, "unfinished"));
-        let counts = format!("{} of {} done{failed}{unfinished_part}", HumanCount(done), HumanCount(self.items));
-        say(&format!("{}: {counts}, in {} (run {run})", self.function, in_short(elapsed)));
-        if let Some(reason) = reason.filter(|_| unfinished > 0) {
-            say(&format!("{}: {reason}", self.function));
-        }
-    }
-
-    fn interrupted(&self, run: &str, done: u64, reason: Option<&str>) {
-        self.bar.iter().for_each(ProgressBar::finish_and_clear);
-        say(&format!("interrupted: {} of {} done and kept", HumanCount(done), HumanCount(self.items)));
-        // The reason is omitted if it is the interrupt itself.
-        if let Some(reason) = reason.filter(|reason| !reason.starts_with("the run was ")) {
-            say(&format!("{}: {reason}", self.function));
-        }
-        say(&format!("continue with `{}.attach(\"{run}\")`", self.function));
+    fn handle_signals(self: &Arc<Self>) {
+        self.signals.call_once(|| {
+            if let Err(error) = signals::handle(Arc::clone(self)) {
+                self.say(format!("cannot listen for Ctrl-C: {error}"));
+            }
+        });
     }
 }
 
-/// Writes the rate, per minute or per hour if it is low. Writes nothing while the rate is unknown.
-fn show_rate(state: &ProgressState, out: &mut dyn fmt::Write) {
-    let rate = state.per_sec();
-    // If writing fails, the bar is redrawn soon anyway.
-    let _ = match rate {
-        _ if !rate.is_normal() => Ok(()),
-        10.0.. => write!(out, ", {rate:.0}/s"),
-        1.0.. => write!(out, ", {rate:.1}/s"),
-        _ if rate * 60.0 >= 1.0 => write!(out, ", {:.1}/min", rate * 60.0),
-        _ => write!(out, ", {:.1}/h", rate * 3600.0),
-    };
-}
+/// Operations of the handler of signals. None of them waits for an output without a limit.
+impl Terminal {
+    fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Relaxed);
+        self.queue.release();
+    }
 
-fn show_left(state: &ProgressState, out: &mut dyn fmt::Write) {
-    let remaining = state.eta();
-    if remaining.as_secs() > 0 {
-        // As in `show_rate`.
-        let _ = write!(out, ", {} left", HumanDuration(remaining));
+    fn has_runs(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
+    fn show_interrupt_hint(&self) {
+        let line = "interrupted: storing the finished items; press Ctrl-C again to end at once".to_owned();
+        self.push_always(Message::Line { run: None, line });
+    }
+
+    fn show_interrupted_runs(&self) {
+        for (run, tracked) in self.lock().drain() {
+            let lines = interrupted_lines(&tracked.function, &run, tracked.done, tracked.items, None);
+            self.push_always(Message::Ended { run, lines });
+        }
+    }
+
+    fn push_always(&self, message: Message) {
+        if self.shows != Shows::Nothing {
+            self.queue.push_always(message);
+        }
+    }
+
+    fn flush_within(&self, timeout: Duration) {
+        self.queue.flush_within(timeout);
     }
 }
 
-fn in_short(duration: Duration) -> String {
-    match duration.as_millis() {
-        millis @ 0..1_000 => format!("{millis} ms"),
-        millis @ 1_000..60_000 => format!("{}.{} s", millis / 1_000, millis % 1_000 / 100),
-        _ => HumanDuration(duration).to_string(),
-    }
+fn finished_lines(
+    function: &str,
+    run: &str,
+    items: u64,
+    [done, failed, unfinished]: [u64; 3],
+    reason: Option<&str>,
+    elapsed: Duration,
+) -> Vec<String> {
+    let nonzero = |number, what| if number > 0 { format!(", {} {what}", HumanCount(number)) } else { String::new() };
+    let (failed, unfinished_part) = (nonzero(failed, "failed"), nonzero(unfinished, "unfinished"));
+    let counts = format!("{} of {} done{failed}{unfinished_part}", HumanCount(done), HumanCount(items));
+    let mut lines = vec![format!("{function}: {counts}, in {} (run {run})", in_short(elapsed))];
+    lines.extend(reason.filter(|_| unfinished > 0).map(|reason| format!("{function}: {reason}")));
+    lines
 }
 
+fn interrupted_lines(function: &str, run: &str, done: u64, items: u64, reason: Option<&str>) -> Vec<String> {
+    let mut lines = vec![format!("interrupted: {} of {} done and kept", HumanCount(done), HumanCount(items))];
+    // The reason is omitted if it is the interrupt itself.
+    let reason = reason.filter(|reason| !reason.starts_with("the run was "));
+    lines.extend(reason.map(|reason| format!("{function}: {reason}")));
+    lines.push(format!("continue with `{function}.attach(\"{run}\")`"));
+    lines
+}
+
+/// Prints a line. Its control characters are escaped.
 fn say(line: &str) {
     // If stderr is closed, the error cannot be reported anywhere.
-    let _ = writeln!(std::io::stderr(), "cloudknot: {line}");
+    let _ = writeln!(std::io::stderr(), "cloudknot: {}", printable(line));
 }
 
-fn counted(number: u64, what: &str) -> String {
-    format!("{} {what}{}", HumanCount(number), if number == 1 { "" } else { "s" })
-}
-
-/// Handles Ctrl-C, which ends the program and its item processes: stores the finished items first, and prints what is
-/// kept and how to resume.
-fn handle_interrupts(display: &Arc<Mutex<Display>>) {
-    static ONCE: Once = Once::new();
-    let display = Arc::clone(display);
-    ONCE.call_once(|| {
-        // Registered before the task starts: the user may press Ctrl-C as soon as the start of a run is shown.
-        let mut interrupts = match engine::enter(|| signal(SignalKind::interrupt())) {
-            Ok(interrupts) => interrupts,
-            Err(error) => return say(&format!("cannot listen for Ctrl-C: {error}")),
-        };
-        engine::spawn(async move {
-            interrupts.recv().await;
-            lock(&display).interrupted = true;
-            stop_all();
-            tokio::select! {
-                () = wait_for_runs(&display) => {}
-                // A second Ctrl-C ends the program at once.
-                _ = interrupts.recv() => {}
-            }
-            for (run, shown) in &lock(&display).runs {
-                shown.interrupted(run, shown.done, None);
-            }
-            // The keepers of the item processes end them, and everything that they started, once this program has ended.
-            // The exit code that a shell expects of a program ended by Ctrl-C.
-            std::process::exit(128 + 2);
-        });
-    });
-}
-
-async fn wait_for_runs(display: &Mutex<Display>) {
-    let began = Instant::now();
-    let mut hint_shown = false;
-    while !lock(display).runs.is_empty() && began.elapsed() < INTERRUPT_TIMEOUT {
-        if !hint_shown && began.elapsed() > Duration::from_secs(1) {
-            say("interrupted: storing the finished items; press Ctrl-C again to end at once");
-            hint_shown = true;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-fn lock(display: &Mutex<Display>) -> MutexGuard<'_, Display> {
-    display.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+/// Prints output of a function.
+fn print(text: &[u8]) {
+    // As in `say`.
+    let _ = std::io::stderr().write_all(text);
 }

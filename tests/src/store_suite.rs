@@ -40,6 +40,7 @@ pub async fn all(store: Arc<dyn Store>) {
 
 async fn missing(store: &dyn Store) {
     assert_eq!(store.get("missing/object").await.expect("get"), None);
+    assert_eq!(store.size("missing/object").await.expect("size"), None);
     let error = store.get_range("missing/object", 0..1).await.expect_err("no object");
     assert_error(&error, StoreErrorKind::Missing, &["missing/object", &store.describe()]);
     let error = store.get_range("missing/object", 0..0).await.expect_err("no object, even for an empty range");
@@ -58,6 +59,7 @@ async fn overwrite(store: &dyn Store) {
 async fn ranges(store: &dyn Store) {
     let whole = pattern(100_000, 7);
     store.put("ranges/o", whole.clone()).await.expect("put");
+    assert_eq!(store.size("ranges/o").await.expect("size"), Some(100_000));
     for range in [0..1, 0..100_000, 99_999..100_000, 12_345..54_321, 5..5, 0..0, 100_000..100_000] {
         let Range { start, end } = range;
         let got = store.get_range("ranges/o", start as u64..end as u64).await.expect("range");
@@ -82,6 +84,7 @@ async fn empty(store: &dyn Store) {
     writer.finish().await.expect("finish");
     for key in ["empty/put", "empty/create", "empty/writer"] {
         assert_eq!(store.get(key).await.expect("get"), Some(Bytes::new()), "{key}");
+        assert_eq!(store.size(key).await.expect("size"), Some(0), "{key}");
         assert_eq!(store.get_range(key, 0..0).await.expect("range"), Bytes::new(), "{key}");
         assert_error(&store.get_range(key, 0..1).await.expect_err("past the end"), StoreErrorKind::Short, &[key]);
     }
@@ -236,6 +239,7 @@ async fn big_writer(store: &dyn Store) {
 async fn bad_keys(store: &dyn Store) {
     for key in ["", "/etc/passwd", "../outside", "a/../../b", "a//b", "a/", ".hidden", "a/.tmp", "a b", "a\0b", "ü"] {
         assert_bad(store.get(key).await, key);
+        assert_bad(store.size(key).await, key);
         assert_bad(store.get_range(key, 0..1).await, key);
         assert_bad(store.put(key, Bytes::new()).await, key);
         assert_bad(store.create(key, Bytes::new()).await, key);

@@ -26,7 +26,7 @@ impl RunKeys {
 
     /// Returns the prefix of all runs of a Knot.
     pub fn runs(knot: &str) -> String {
-        format!("{}{knot}/runs/", Self::KNOTS)
+        format!("{}{}/runs/", Self::KNOTS, segment(knot))
     }
 
     /// Returns the prefix of all objects of this run.
@@ -80,23 +80,54 @@ impl RunKeys {
     }
 }
 
-/// Parses the part from a key below `results/`.
+/// Returns the segment of a key for this name: the name itself, if a key can contain it. Packages can also have names of other
+/// letters (`größe`): each of these becomes its number between dots, after `u.` (`u.gr.f6..df.e`), so that the keys of every
+/// store, and the paths of every file system, contain only ASCII. No package name has a dot, so segments do not collide.
+fn segment(name: &str) -> String {
+    if name.is_ascii() {
+        return name.to_owned();
+    }
+    let escaped = name.chars().map(|c| if c.is_ascii() { c.to_string() } else { format!(".{:x}.", u32::from(c)) });
+    "u.".chars().map(String::from).chain(escaped).collect()
+}
+
+/// Parses the part from a key in `results/`. Returns `None` for any other key, and for a name that [`RunKeys::part`] does not give.
 pub fn part_of(key: &str) -> Option<Part> {
-    let (first, last) = key.rsplit('/').next()?.split_once('-')?;
-    let part = Part { first: first.parse().ok()?, last: last.parse().ok()? };
+    let name = name_in(key, "results")?;
+    let (first, last) = name.split_once('-')?;
+    let part = Part { first: number(first, 12)?, last: number(last, 12)? };
     (part.first <= part.last).then_some(part)
 }
 
-/// Parses the item, round and attempt from a key below `failures/`.
+/// Parses the item, round and attempt from a key in `failures/`, as [`RunKeys::failure`] gives it.
 pub fn failure_of(key: &str) -> Option<(u64, u32, u32)> {
-    let mut segments = key.rsplit('/');
-    let (round, attempt) = segments.next()?.split_once('.')?;
-    Some((segments.next()?.parse().ok()?, round.parse().ok()?, attempt.parse().ok()?))
+    let (folder, name) = key.rsplit_once('/')?;
+    let (round, attempt) = name.split_once('.')?;
+    let (round, attempt) = (from_one(round)?, from_one(attempt)?);
+    Some((number(name_in(folder, "failures")?, 12)?, round, attempt))
 }
 
-/// Parses the round from a key below `rounds/`.
+/// Parses the round from a key in `rounds/`, as [`RunKeys::round`] gives it.
 pub fn round_of(key: &str) -> Option<u32> {
-    key.rsplit('/').next()?.parse().ok()
+    from_one(name_in(key, "rounds")?)
+}
+
+/// Returns the last segment of a key, if it is in a folder of this name.
+fn name_in<'a>(key: &'a str, folder: &str) -> Option<&'a str> {
+    let (parent, name) = key.rsplit_once('/')?;
+    (parent.rsplit('/').next() == Some(folder)).then_some(name)
+}
+
+/// Parses a number that is padded to `width` digits. A number with another form is the name of another object.
+fn number(text: &str, width: usize) -> Option<u64> {
+    let is_padded = text.len() == width || (text.len() > width && !text.starts_with('0'));
+    let is_number = is_padded && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten()
+}
+
+/// Parses the number of a round or attempt.
+fn from_one(text: &str) -> Option<u32> {
+    number(text, 4)?.try_into().ok().filter(|&number| number > 0)
 }
 
 #[cfg(test)]
@@ -108,11 +139,52 @@ mod tests {
         let keys = RunKeys::new("sweep", "20260101-000000000-abcdef");
         let part = Part { first: 7, last: 11 };
         assert_eq!(keys.part(part), "knots/sweep/runs/20260101-000000000-abcdef/results/000000000007-000000000011");
-        assert_eq!(part_of(&keys.part(part)), Some(part));
-        assert_eq!(failure_of(&keys.failure(3, 2, 1)), Some((3, 2, 1)));
-        assert_eq!(round_of(&keys.round(12)), Some(12));
-        for invalid in ["knots/sweep/runs/r/results/", "x/7", "x/9-7", "x/a-b", ""] {
-            assert_eq!(part_of(invalid), None, "{invalid}");
+        for part in [part, Part { first: 0, last: 0 }, Part { first: 999_999_999_999, last: u64::MAX }] {
+            assert_eq!(part_of(&keys.part(part)), Some(part));
+        }
+        for (item, round, attempt) in [(3, 2, 1), (u64::MAX, u32::MAX, u32::MAX), (0, 9_999, 10_000)] {
+            assert_eq!(failure_of(&keys.failure(item, round, attempt)), Some((item, round, attempt)));
+        }
+        for round in [2, 12, 10_000, u32::MAX] {
+            assert_eq!(round_of(&keys.round(round)), Some(round));
+        }
+    }
+
+    /// L6: cargo accepts package names of any letters, and stores accept keys of ASCII only.
+    #[test]
+    fn package_names_of_any_letters_have_keys() {
+        for (name, segment) in [
+            ("sweep-2", "sweep-2"),
+            ("größe", "u.gr.f6..df.e"),
+            ("größer", "u.gr.f6..df.er"),
+            ("ölwert", "u..f6.lwert"),
+            ("f6", "f6"),
+        ] {
+            let keys = RunKeys::new(name, "r");
+            assert_eq!(keys.lock(), format!("knots/{segment}/runs/r/lock"));
+            assert_eq!(part_of(&keys.part(Part { first: 0, last: 1 })), Some(Part { first: 0, last: 1 }));
+        }
+    }
+
+    /// M5: the key of a parsed part is the key that was listed, so that it can be read.
+    #[test]
+    fn names_in_another_form_are_passed_over() {
+        let (seven, nine) = ("000000000007", "000000000009");
+        let parts =
+            ["7-9".into(), format!("{nine}-{seven}"), format!("+{}-{nine}", &seven[1..]), format!("0{seven}-{nine}")];
+        for name in
+            parts.into_iter().chain([String::new(), seven.into(), "a-b".into(), format!("{seven}-{}", "9".repeat(21))])
+        {
+            assert_eq!(part_of(&format!("knots/k/runs/r/results/{name}")), None, "{name}");
+        }
+        assert_eq!(part_of(&format!("knots/k/runs/r/other/{seven}-{nine}")), None);
+        assert_eq!(part_of(&format!("{seven}-{nine}")), None);
+        for name in ["7/0001.0001", "000000000007/1.1", "000000000007/0000.0001", "000000000007/0001.0000", "0001.0001"]
+        {
+            assert_eq!(failure_of(&format!("knots/k/runs/r/failures/{name}")), None, "{name}");
+        }
+        for name in ["2", "0000", "4294967296", "+002", "00002"] {
+            assert_eq!(round_of(&format!("knots/k/runs/r/rounds/{name}")), None, "{name}");
         }
     }
 }

@@ -6,18 +6,20 @@
 //! checksum in each frame detects.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::fs::File;
 use std::future::ready;
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::{AtFlags, OFlags};
 
 use super::{BoxFuture, Object, Result, Store, StoreError, StoreErrorKind, Writer, key};
 use crate::contract::ENV_HOME;
+use crate::files::{self, is_absent};
 
 mod list;
 mod write;
@@ -25,6 +27,9 @@ mod write;
 use write::{DirWriter, Temp, Temps};
 
 /// A folder as a store. It is created when the first object is written, with a `.gitignore` that keeps it out of git.
+///
+/// Files and folders are created for this user alone. The path of the store may contain symbolic links; in the folder, none are
+/// followed.
 ///
 /// `Object::stored` is the file's change time, which the rename sets: the modification time is when the bytes were written,
 /// not when the object became visible. For this reason, copy a folder only while no program is working on it.
@@ -38,8 +43,6 @@ pub struct DirStore {
 struct Folder {
     root: PathBuf,
     temps: Temps,
-    /// Folders that are known to exist, since ensuring that a folder exists costs more than writing a small object.
-    existing_folders: RwLock<HashSet<String>>,
 }
 
 impl DirStore {
@@ -48,13 +51,20 @@ impl DirStore {
         let root = root.into();
         // The program may change its working directory while the store is open.
         let root = std::path::absolute(&root).unwrap_or(root);
-        let temps = Temps::new(&root);
-        Self { folder: Arc::new(Folder { root, temps, existing_folders: RwLock::default() }) }
+        Self { folder: Arc::new(Folder { root, temps: Temps::new() }) }
     }
 
     /// Returns the path of the folder.
     pub fn root(&self) -> &Path {
         &self.folder.root
+    }
+
+    /// Opens the file of a key for locking, and creates it if it does not exist. Its contents are unchanged.
+    pub fn open_lock(&self, key: &str) -> Result<File> {
+        let open = |folder: OwnedFd, name: &str| files::open_file(folder, name, OFlags::RDWR | OFlags::CREATE);
+        key::check(key)?;
+        let opened = self.folder.create_parent(key).and_then(|folder| open(folder, key::name(key)));
+        opened.map_err(|error| self.folder.failed("lock", key, error))
     }
 }
 
@@ -69,6 +79,10 @@ impl Store for DirStore {
 
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
         Box::pin(ready(self.folder.get(key)))
+    }
+
+    fn size<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
+        Box::pin(ready(self.folder.size(key)))
     }
 
     fn get_range<'a>(&'a self, key: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>> {
@@ -99,10 +113,21 @@ impl Store for DirStore {
 
 impl Folder {
     fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        let Some((file, size)) = self.find(key)? else { return Ok(None) };
+        let bytes = files::read_from(file, size).map_err(|error| self.failed("read", key, error))?;
+        Ok(Some(bytes.into()))
+    }
+
+    fn size(&self, key: &str) -> Result<Option<u64>> {
+        Ok(self.find(key)?.map(|(_, size)| size))
+    }
+
+    /// Opens the file of an object. Returns it with its size, or `None` if the object does not exist.
+    fn find(&self, key: &str) -> Result<Option<(File, u64)>> {
         key::check(key)?;
-        match std::fs::read(self.path(key)) {
-            Ok(bytes) => Ok(Some(bytes.into())),
-            Err(error) if absent(&error) => Ok(None),
+        match self.open(key) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(self.failed("read", key, error)),
         }
     }
@@ -110,19 +135,15 @@ impl Folder {
     fn get_range(&self, key: &str, range: &Range<u64>) -> Result<Bytes> {
         key::check(key)?;
         let failed = |error| self.failed(&format!("read bytes {} to {} of", range.start, range.end), key, error);
-        let mut file = File::open(self.path(key)).map_err(failed)?;
-        let size = file.metadata().map_err(failed)?.len();
+        let (mut file, size) = self.open(key).map_err(failed)?;
         // Checked before allocating: a damaged offset can be arbitrarily large.
         if range.end > size || range.start > range.end {
             return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the object has {size} bytes"))));
         }
-        let length = usize::try_from(range.end - range.start)
-            .map_err(|error| failed(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
+        let length = range.end - range.start;
         file.seek(io::SeekFrom::Start(range.start)).map_err(failed)?;
-        // `read_to_end` fills spare capacity, so that the buffer need not be zeroed first.
-        let mut bytes = Vec::with_capacity(length);
-        let read = file.take(length as u64).read_to_end(&mut bytes).map_err(failed)?;
-        if read < length {
+        let bytes = files::read_from(file, length).map_err(failed)?;
+        if (bytes.len() as u64) < length {
             return Err(failed(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the object was truncated while it was read",
@@ -132,25 +153,46 @@ impl Folder {
     }
 
     fn put(&self, key: &str, bytes: &[u8]) -> Result<()> {
-        let mut temp = self.filled(key, bytes)?;
-        self.publish(key, || temp.replace(&self.path(key)))
+        let temp = self.filled(key, bytes)?;
+        self.publish(key, temp, Temp::replace)
     }
 
     fn create(&self, key: &str, bytes: &[u8]) -> Result<bool> {
-        let mut temp = self.filled(key, bytes)?;
-        self.publish(key, || temp.create(&self.path(key)))
+        let temp = self.filled(key, bytes)?;
+        self.publish(key, temp, Temp::create)
     }
 
     fn delete(&self, key: &str) -> Result<()> {
         key::check(key)?;
-        match std::fs::remove_file(self.path(key)) {
-            Err(error) if !absent(&error) => Err(self.failed("delete", key, error)),
+        let unlink = |folder: OwnedFd| Ok(rustix::fs::unlinkat(folder, key::name(key), AtFlags::empty())?);
+        match self.open_parent(key).and_then(unlink) {
+            Err(error) if !is_absent(&error) => Err(self.failed("delete", key, error)),
             _ => Ok(()),
         }
     }
 
-    fn path(&self, key: &str) -> PathBuf {
-        self.root.join(key)
+    /// Opens the file of an object, and returns it with its size.
+    fn open(&self, key: &str) -> io::Result<(File, u64)> {
+        let file = files::open_file(self.open_parent(key)?, key::name(key), OFlags::RDONLY)?;
+        let size = file.metadata()?.len();
+        Ok((file, size))
+    }
+
+    /// Opens the folder of an object.
+    fn open_parent(&self, key: &str) -> io::Result<OwnedFd> {
+        self.open_folder(key::folder(key))
+    }
+
+    /// Opens a folder of objects; the store's own folder for an empty path.
+    fn open_folder(&self, path: &str) -> io::Result<OwnedFd> {
+        let mut names = path.split('/').filter(|name| !name.is_empty());
+        names.try_fold(files::open_root(&self.root)?, files::open_folder)
+    }
+
+    /// Opens the folder of an object, and creates it if it does not exist.
+    fn create_parent(&self, key: &str) -> io::Result<OwnedFd> {
+        let mut names = key::folder(key).split('/').filter(|name| !name.is_empty());
+        names.try_fold(files::open_root(&self.root)?, files::create_folder)
     }
 
     /// Creates a temporary file that holds these bytes.
@@ -162,41 +204,25 @@ impl Folder {
     }
 
     /// Moves a temporary file to its key, into a folder that may still have to be created.
-    fn publish<T>(&self, key: &str, mut move_file: impl FnMut() -> io::Result<T>) -> Result<T> {
-        let moved = self.ensure_parent(key).and_then(|()| match move_file() {
-            // The folder was removed after it was recorded as existing.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.existing_folders.write().unwrap_or_else(PoisonError::into_inner).clear();
-                self.ensure_parent(key)?;
-                move_file()
-            }
-            moved => moved,
-        });
+    fn publish<T>(&self, key: &str, temp: Temp, move_file: fn(Temp, &OwnedFd, &str) -> io::Result<T>) -> Result<T> {
+        let moved = self.create_parent(key).and_then(|folder| move_file(temp, &folder, key::name(key)));
         moved.map_err(|error| self.write_error(key, error))
-    }
-
-    fn ensure_parent(&self, key: &str) -> io::Result<()> {
-        let Some((parent, _)) = key.rsplit_once('/') else { return Ok(()) };
-        if self.existing_folders.read().unwrap_or_else(PoisonError::into_inner).contains(parent) {
-            return Ok(());
-        }
-        std::fs::create_dir_all(self.path(parent))?;
-        self.existing_folders.write().unwrap_or_else(PoisonError::into_inner).insert(parent.to_owned());
-        Ok(())
     }
 
     fn write_error(&self, key: &str, error: io::Error) -> StoreError {
         // The folder of the object is missing, not the object; or another file has the folder's name.
-        if absent(&error) || error.kind() == io::ErrorKind::AlreadyExists {
+        if is_absent(&error) || error.kind() == io::ErrorKind::AlreadyExists {
             return self
                 .error(StoreErrorKind::Other, "write", key, error)
                 .with_hint(format!("set {ENV_HOME} to a folder, or to a path where a folder can be created"));
         }
-        self.error(kind(&error), "write", key, error)
+        self.failed("write", key, error)
     }
 
     fn failed(&self, verb: &str, key: &str, error: io::Error) -> StoreError {
-        self.error(kind(&error), verb, key, error)
+        let is_wrong_kind = files::is_wrong_kind(&error);
+        let failed = self.error(kind(&error), verb, key, error);
+        if is_wrong_kind { failed.with_hint(format!("remove it, or set {ENV_HOME} to another folder")) } else { failed }
     }
 
     fn error(&self, kind: StoreErrorKind, verb: &str, key: &str, error: io::Error) -> StoreError {
@@ -209,15 +235,10 @@ impl Folder {
     }
 }
 
-/// Returns `true` if the error means that the file does not exist, also if a parent of the file is not a folder.
-fn absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
 fn kind(error: &io::Error) -> StoreErrorKind {
     use io::ErrorKind as Io;
     match error.kind() {
-        _ if absent(error) => StoreErrorKind::Missing,
+        _ if is_absent(error) => StoreErrorKind::Missing,
         Io::UnexpectedEof => StoreErrorKind::Short,
         Io::PermissionDenied | Io::ReadOnlyFilesystem => StoreErrorKind::Denied,
         Io::StorageFull | Io::QuotaExceeded => StoreErrorKind::Full,

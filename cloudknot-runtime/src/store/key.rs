@@ -24,6 +24,16 @@ pub(super) fn check(key: &str) -> Result<()> {
     }
 }
 
+/// Returns the path of the folder that contains the object, which is empty for the store's own folder.
+pub(super) fn folder(key: &str) -> &str {
+    key.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+/// Returns the last segment of a key.
+pub(super) fn name(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
+}
+
 /// Checks the beginning of a key: its last segment may be cut off anywhere, or empty.
 pub(super) fn check_prefix(prefix: &str) -> Result<()> {
     match prefix.rsplit_once('/') {

@@ -102,6 +102,10 @@ impl Store for S3Store {
         Box::pin(self.bucket.get(key))
     }
 
+    fn size<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
+        Box::pin(self.bucket.size(key))
+    }
+
     fn get_range<'a>(&'a self, key: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes>> {
         Box::pin(self.bucket.get_range(key, range))
     }

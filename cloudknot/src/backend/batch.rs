@@ -59,13 +59,14 @@ impl KnotBackend {
     /// # Errors
     /// Returns an error if no Knot is recorded.
     pub(super) fn recorded() -> Result<Self> {
-        let home = home::of_this_program();
-        let note = KnotNote::read(&home)?.ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound,
-                format!("cannot find the Knot of this program: `{}` has none", home.display()),
-            )
-            .with_hint("run `cargo knot deploy`; or `cargo knot use <name>`, if the Knot was deployed elsewhere")
+        let note = KnotNote::of_this_program()?.ok_or_else(|| {
+            const HINT: &str =
+                "run `cargo knot deploy`; or `cargo knot use <name>`, if the Knot was deployed elsewhere";
+            let (message, hint) = match home::of_notes() {
+                Some(home) => (format!("`{}` has none", home.display()), HINT),
+                None => (home::NO_CRATE.to_owned(), home::NO_CRATE_HINT),
+            };
+            Error::new(ErrorKind::NotFound, format!("cannot find the Knot of this program: {message}")).with_hint(hint)
         })?;
         Ok(Self::new(note))
     }

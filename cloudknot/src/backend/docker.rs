@@ -14,7 +14,8 @@ use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
 
-use super::{Chunking, Executor, cores, folder_lock, max_concurrent};
+use super::folder_lock::{self, FolderLock};
+use super::{Chunking, Executor, cores, max_concurrent};
 use crate::build::docker::Engine;
 use crate::build::docker::engine::container::{ContainerExit, ContainerSpec};
 use crate::error::{Error, ErrorKind, Result};
@@ -49,7 +50,7 @@ impl Executor for Containers {
     }
 
     fn check(&self, function: &'static Function) -> Result<()> {
-        image(&home()?, function)?;
+        image(function)?;
         Ok(())
     }
 
@@ -70,23 +71,20 @@ impl Executor for Containers {
 fn begin(ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> Result<()> {
     // Checked again, because a run that is attached to was checked by another program, and an image can be built at any
     // time.
-    let home = home()?;
-    let built = image(&home, function)?;
+    let built = image(function)?;
+    let home = home::of_this_program();
+    let lock = FolderLock::open(&home, ledger, start)?;
     let containers =
         (max_concurrent(function, &ledger.record.manifest.resources) / ledger.record.manifest.parallel).max(1);
     ledger.started(&format!("in Docker, {containers} at a time, image {}", built.name));
-    let fleet = Fleet { ledger: Arc::clone(ledger), function, built, home, containers, is_new: start == Start::New };
+    let is_new = start == Start::New;
+    let fleet = Fleet { ledger: Arc::clone(ledger), function, built, home, lock, containers, is_new };
     folder_lock::start(ledger, move || fleet.drive(start))
 }
 
-fn home() -> Result<PathBuf> {
-    std::path::absolute(home::of_this_program())
-        .map_err(|error| Error::new(ErrorKind::Store, "cannot find the folder of runs").with_source(error))
-}
-
 /// Returns the image of the program, if it contains the function with the types that the program has.
-fn image(home: &Path, function: &Function) -> Result<Built> {
-    let built = Built::read(home)?;
+fn image(function: &Function) -> Result<Built> {
+    let built = Built::of_this_program()?;
     built.check(function)?;
     Ok(built)
 }
@@ -97,6 +95,7 @@ struct Fleet {
     function: &'static Function,
     built: Built,
     home: PathBuf,
+    lock: FolderLock,
     /// Number of containers that run at once.
     containers: u32,
     /// `true` if nothing can be stored yet, so that the workers need not search the store.
@@ -111,8 +110,7 @@ struct Child {
 
 impl Fleet {
     fn drive(&self, start: Start) {
-        let lock = self.home.join(self.ledger.record.keys.lock());
-        folder_lock::drive(&self.ledger, &lock, start, || engine::block_on(self.compute()));
+        folder_lock::drive(&self.ledger, &self.lock, start, || engine::block_on(self.compute()));
     }
 
     async fn compute(&self) -> Result<End> {
@@ -243,7 +241,7 @@ impl Fleet {
         for item in unfinished {
             let mut failure = Failure::new(kind, message.clone());
             failure.exit_code = i32::try_from(result.exit_code).ok();
-            let error = ItemError::new(failure, scheduled.retries + 1).with_log(result.log.clone());
+            let error = ItemError::new(failure, contract::last_attempt(scheduled.retries)).with_log(result.log.clone());
             let bytes = serde_json::to_vec(&error).expect("an item's error serializes to JSON");
             store.put(&keys.failure(item, *round, error.attempt()), bytes.into()).await?;
             self.ledger.failed(item, &error, true);

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cloudknot_runtime::engine;
+use cloudknot_runtime::contract::ENV_HOME;
+use cloudknot_runtime::store::DirStore;
+use cloudknot_runtime::{engine, files};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Start;
@@ -15,6 +17,51 @@ use crate::record::ledger::{End, Ledger};
 
 /// Interval between two inspections of what other programs have stored.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The lock of a run in a folder, held by the one program that computes the run. It is released when that program ends, for
+/// whatever reason.
+#[derive(Debug)]
+pub(super) struct FolderLock {
+    key: String,
+    /// The file, or the reason why it cannot be opened.
+    file: Result<File, String>,
+}
+
+impl FolderLock {
+    /// Opens the lock of the ledger's run in this folder.
+    ///
+    /// # Errors
+    /// Returns an error if a new run cannot be locked. A run that is resumed cannot be computed then, but it can be read.
+    pub(super) fn open(folder: &Path, ledger: &Ledger, start: Start) -> Result<Self> {
+        let key = ledger.record.keys.lock();
+        let opened = DirStore::new(folder).open_lock(&key).map_err(Error::from);
+        if start == Start::Resume {
+            return Ok(Self { key, file: opened.map_err(|error| error.in_one_line()) });
+        }
+        let lock = Self { key, file: Ok(opened?) };
+        lock.try_acquire()?;
+        Ok(lock)
+    }
+
+    /// Tries to acquire the lock, and returns whether this program holds it.
+    fn try_acquire(&self) -> Result<bool> {
+        let file = self.file.as_ref().map_err(|why| Error::new(ErrorKind::Store, why.as_str()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(lock_error(&self.key, error)),
+        }
+    }
+}
+
+fn lock_error(key: &str, error: std::io::Error) -> Error {
+    let has_no_locks = files::has_no_locks(&error);
+    let failed = Error::new(ErrorKind::Store, format!("cannot lock `{key}`")).with_source(error);
+    if !has_no_locks {
+        return failed;
+    }
+    failed.with_hint(format!("this file system has no locks: set {ENV_HOME} to a folder on a disk of this machine"))
+}
 
 /// Drives the run on a separate thread, and stops it when it is cancelled.
 pub(super) fn start(ledger: &Arc<Ledger>, drive: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -27,7 +74,7 @@ pub(super) fn start(ledger: &Arc<Ledger>, drive: impl FnOnce() + Send + 'static)
 }
 
 /// Computes the run once no other program does, and reports the end to the ledger.
-pub(super) fn drive(ledger: &Ledger, lock: &Path, start: Start, compute: impl FnOnce() -> Result<End>) {
+pub(super) fn drive(ledger: &Ledger, lock: &FolderLock, start: Start, compute: impl FnOnce() -> Result<End>) {
     // Waiters must be notified of the end of the run, even after an error or a panic.
     let end = match catch_unwind(AssertUnwindSafe(|| acquire(ledger, lock, start, compute))) {
         Ok(end) => end.unwrap_or_else(|error| End::Failed(error.in_one_line())),
@@ -37,20 +84,10 @@ pub(super) fn drive(ledger: &Ledger, lock: &Path, start: Start, compute: impl Fn
 }
 
 /// Computes the run once no other program does; until then, records what the other program stores.
-///
-/// The lock is released when the program that holds it ends, for whatever reason.
-fn acquire(ledger: &Ledger, lock: &Path, start: Start, compute: impl FnOnce() -> Result<End>) -> Result<End> {
-    let failed = |error: std::io::Error| {
-        Error::new(ErrorKind::Store, format!("cannot lock `{}`", lock.display())).with_source(error)
-    };
-    let file = File::create(lock).map_err(failed)?;
+fn acquire(ledger: &Ledger, lock: &FolderLock, start: Start, compute: impl FnOnce() -> Result<End>) -> Result<End> {
     let mut is_new = start == Start::New;
     loop {
-        let acquired = match file.try_lock() {
-            Ok(()) => true,
-            Err(TryLockError::WouldBlock) => false,
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        };
+        let acquired = lock.try_acquire()?;
         if !acquired || !is_new {
             engine::block_on(ledger.refresh())?;
             is_new = false;
@@ -109,4 +146,22 @@ fn watch_for_cancel(ledger: &Arc<Ledger>) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// L10: some network file systems have no locks.
+    #[test]
+    fn error_of_a_file_system_without_locks_names_the_remedy() {
+        const ENOSYS_ENOLCK: [i32; 2] = if cfg!(target_os = "linux") { [38, 37] } else { [78, 77] };
+        for number in ENOSYS_ENOLCK {
+            let error = lock_error("knots/k/runs/r/lock", std::io::Error::from_raw_os_error(number));
+            assert_eq!(error.to_string(), "cannot lock `knots/k/runs/r/lock`");
+            assert!(error.hint().is_some_and(|hint| hint.contains("set CLOUDKNOT_HOME to")), "{error:?}");
+        }
+        let other = lock_error("knots/k/runs/r/lock", std::io::ErrorKind::PermissionDenied.into());
+        assert_eq!(other.hint(), None);
+    }
 }

@@ -10,7 +10,8 @@ use cloudknot_runtime::process::Launcher;
 use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
 use cloudknot_runtime::supervisor::{self, FlushLimits, Isolation, SupervisorError, Work};
 
-use super::{Chunking, Executor, cores, folder_lock};
+use super::folder_lock::{self, FolderLock};
+use super::{Chunking, Executor, cores};
 use crate::error::{Error, ErrorKind, Result, with_causes};
 use crate::home;
 use crate::record::Start;
@@ -56,6 +57,7 @@ impl Executor for Local {
 }
 
 fn begin(ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> Result<()> {
+    let lock = FolderLock::open(&home::of_this_program(), ledger, start)?;
     let isolation = isolation(&ledger.record.manifest, function);
     let parallel = ledger.record.manifest.parallel;
     ledger.started(&match isolation {
@@ -64,15 +66,14 @@ fn begin(ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> Res
         }
         Isolation::Threads(_) => format!("in this process, {}", counted(parallel, "thread", "threads")),
     });
-    let driver =
-        Driver { ledger: Arc::clone(ledger), isolation, lock: home::of_this_program().join(ledger.record.keys.lock()) };
+    let driver = Driver { ledger: Arc::clone(ledger), isolation, lock };
     folder_lock::start(ledger, move || driver.drive(start))
 }
 
 struct Driver {
     ledger: Arc<Ledger>,
     isolation: Isolation,
-    lock: PathBuf,
+    lock: FolderLock,
 }
 
 impl Driver {

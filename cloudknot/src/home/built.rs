@@ -58,21 +58,31 @@ impl Built {
         Self::read(&super::of_package(folder))
     }
 
+    /// Returns the last build of this program.
+    pub(crate) fn of_this_program() -> Result<Self> {
+        let missing = || {
+            let message = format!("cannot find an image of this program: {}", super::NO_CRATE);
+            Error::new(ErrorKind::Image, message).with_hint(super::NO_CRATE_HINT)
+        };
+        Self::read(&super::of_notes().ok_or_else(missing)?)
+    }
+
     /// Returns the last build of the program with this folder of runs.
     pub(crate) fn read(home: &Path) -> Result<Self> {
         let path = home.join(FILE);
         let failed = |message: String| Error::new(ErrorKind::Image, message).with_hint(HINT);
-        let text = std::fs::read(&path).map_err(|error| {
-            failed(format!("cannot find an image of this program: `{}`", path.display())).with_source(error)
-        })?;
+        let missing = || failed(format!("cannot find an image of this program: `{}` does not exist", path.display()));
+        let text = super::read_note(home, FILE)
+            .map_err(|error| failed(format!("cannot read `{}`", path.display())).with_source(error))?
+            .ok_or_else(missing)?;
         serde_json::from_slice(&text)
             .map_err(|error| failed(format!("cannot read `{}`", path.display())).with_source(error))
     }
 
     pub(crate) fn write(&self, home: &Path) -> Result<()> {
-        let path = home.join(FILE);
         let json = serde_json::to_vec_pretty(self).expect("a note serializes to JSON");
-        super::create(home).and_then(|()| std::fs::write(&path, json)).map_err(|error| {
+        super::write_note(home, FILE, &json).map_err(|error| {
+            let path = home.join(FILE);
             Error::new(ErrorKind::Image, format!("cannot write the note of the image to `{}`", path.display()))
                 .with_source(error)
         })

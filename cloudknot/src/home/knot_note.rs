@@ -2,7 +2,6 @@
 //! without a request to AWS. Contains names, and no secrets.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 
 use cloudknot_runtime::contract::Types;
@@ -47,29 +46,31 @@ pub(crate) struct KnotNote {
 }
 
 impl KnotNote {
+    /// Reads the note of this program. Returns `None` if there is none.
+    ///
+    /// # Errors
+    /// Returns an error if there is a note that cannot be read.
+    pub(crate) fn of_this_program() -> Result<Option<Self>> {
+        super::of_notes().map_or(Ok(None), |home| Self::read(&home))
+    }
+
     /// Reads the note in this folder of runs. Returns `None` if there is none.
     ///
     /// # Errors
     /// Returns an error if there is a note that cannot be read.
     pub(crate) fn read(home: &Path) -> Result<Option<Self>> {
-        let path = home.join(FILE);
-        let failed = || Error::new(ErrorKind::Config, format!("cannot read `{}`", path.display()));
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            // A path that is not a folder is reported when a run is stored in it.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(failed().with_source(error)),
+        let failed = || Error::new(ErrorKind::Config, format!("cannot read `{}`", home.join(FILE).display()));
+        let Some(text) = super::read_note(home, FILE).map_err(|error| failed().with_source(error))? else {
+            return Ok(None);
         };
         let note = serde_json::from_slice(&text);
         note.map(Some).map_err(|error| failed().with_source(error).with_hint("run `cargo knot deploy` again"))
     }
 
     pub(crate) fn write(&self, home: &Path) -> Result<()> {
-        let path = home.join(FILE);
         let json = serde_json::to_vec_pretty(self).expect("a note serializes to JSON");
-        super::create(home).and_then(|()| std::fs::write(&path, json)).map_err(|error| {
+        super::write_note(home, FILE, &json).map_err(|error| {
+            let path = home.join(FILE);
             Error::new(ErrorKind::Config, format!("cannot write the note of the Knot to `{}`", path.display()))
                 .with_source(error)
         })
@@ -85,5 +86,47 @@ impl KnotNote {
         std::fs::remove_file(&path).map(|()| true).map_err(|error| {
             Error::new(ErrorKind::Config, format!("cannot remove `{}`", path.display())).with_source(error)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloudknot_runtime::contract::Resources;
+
+    use super::*;
+
+    const NOTE: &str = r#"{"knot": "sweep", "profile": null, "region": "eu-central-1", "bucket": "b", "prefix": "p", "log-group": "g",
+        "queue": "arn:q", "job-definitions": {"f": "arn:f"}, "image": "i", "types": [{"function": "f", "fingerprint": 7, "schema": ""}],
+        "jobs": {"fargate": true, "vcpus": 0.5, "memory_mib": 512}, "features": ["aws"]}"#;
+
+    /// Parses a note, and uses the only numbers in it.
+    fn read(note: &str) -> bool {
+        let Ok(note) = serde_json::from_str::<KnotNote>(note) else { return false };
+        for requested in
+            [Resources::default(), Resources { vcpus: Some(3.0), memory_mib: Some(u64::MAX), ..Resources::default() }]
+        {
+            let function = cloudknot_runtime::function::Resources::NONE;
+            let _ = note.jobs.as_ref().map(|jobs| jobs.job_resources(&function, requested));
+        }
+        true
+    }
+
+    /// M5: whatever a note contains, it is read or refused.
+    #[test]
+    fn damaged_notes_are_refused_or_read() {
+        assert!(read(NOTE));
+        for number in ["-1", "0", "0.0", "1e308", "-1e308", "18446744073709551615", "null"] {
+            for original in ["0.5", "512", "7"] {
+                read(&NOTE.replacen(original, number, 1));
+            }
+        }
+        for at in 0..NOTE.len() {
+            assert!(!read(&NOTE[..at]), "a part of a note is refused");
+            for token in ["\"", "{", "[", "}", "]", ",", "0", "\u{1b}"] {
+                let (before, after) = NOTE.split_at(at);
+                read(&format!("{before}{token}{after}"));
+                read(&format!("{before}{token}{}", &after[1..]));
+            }
+        }
     }
 }

@@ -78,8 +78,8 @@ impl Ledger {
     pub(crate) fn stored(&self, part: Part) {
         self.settle(|state| {
             // A part beyond the run's items was not written by this crate. It is ignored, like any unknown object.
-            if part.last < state.values.len {
-                (part.first..=part.last).for_each(|item| state.values.set(item));
+            if state.values.has_room_for(part) {
+                state.values.set_all(part);
                 state.settled.push(SettledOutcome::Values(part));
             }
         });
@@ -131,20 +131,17 @@ impl Ledger {
         objects.sort_by(|a: &Object, b: &Object| (a.stored, &a.key).cmp(&(b.stored, &b.key)));
         let parts: Vec<Part> = objects.iter().filter_map(|object| contract::part_of(&object.key)).collect();
         self.settle(|state| {
-            let has_new_value = |state: &LedgerState, part: &Part| {
-                part.last < state.values.len && (part.first..=part.last).any(|item| !state.values.get(item))
-            };
             for part in parts {
-                if has_new_value(state, &part) {
-                    (part.first..=part.last).for_each(|item| state.values.set(item));
+                if state.values.has_room_for(part) && !state.values.has_all(part) {
+                    state.values.set_all(part);
                     state.settled.push(SettledOutcome::Values(part));
                 }
             }
         });
-        let last_failures = objects
-            .iter()
-            .filter_map(|object| contract::failure_of(&object.key))
-            .filter(|&(_, of_round, attempt)| of_round == *round && attempt > scheduled.retries);
+        let last_failures =
+            objects.iter().filter_map(|object| contract::failure_of(&object.key)).filter(|&(_, of_round, attempt)| {
+                of_round == *round && attempt >= contract::last_attempt(scheduled.retries)
+            });
         let mut new_failures = Vec::new();
         self.settle(|state| {
             for (item, _, attempt) in last_failures {
@@ -174,24 +171,15 @@ impl Ledger {
     /// Returns the items that have neither a value nor a final failure in this round. An item that the round did not
     /// schedule had a value when the round began: if the value was removed since, the item is missing as well.
     pub(crate) fn missing(&self) -> Vec<Range<u64>> {
-        self.items_where(|state, item| !state.values.get(item) && !state.failures.get(item))
+        let state = self.lock();
+        let words = state.values.words.iter().zip(&state.failures.words);
+        unset_ranges(words.map(|(values, failures)| values | failures), state.values.len)
     }
 
     /// Returns the items that have no value.
     pub(crate) fn without_value(&self) -> Vec<Range<u64>> {
-        self.items_where(|state, item| !state.values.get(item))
-    }
-
-    fn items_where(&self, predicate: impl Fn(&LedgerState, u64) -> bool) -> Vec<Range<u64>> {
         let state = self.lock();
-        let mut ranges: Vec<Range<u64>> = Vec::new();
-        for item in (0..state.values.len).filter(|&item| predicate(&state, item)) {
-            match ranges.last_mut() {
-                Some(range) if range.end == item => range.end += 1,
-                _ => ranges.push(item..item + 1),
-            }
-        }
-        ranges
+        unset_ranges(state.values.words.iter().copied(), state.values.len)
     }
 
     /// Ends the round: no more outcomes will come.
@@ -304,7 +292,87 @@ impl Bits {
         self.words[Self::word(item)] |= 1 << (item % 64);
     }
 
+    /// Returns `true` if these items are in the set's range.
+    fn has_room_for(&self, part: Part) -> bool {
+        part.last < self.len
+    }
+
+    /// Returns `true` if the set contains all of these items.
+    fn has_all(&self, part: Part) -> bool {
+        masks(part).all(|(word, mask)| self.words[word] & mask == mask)
+    }
+
+    fn set_all(&mut self, part: Part) {
+        for (word, mask) in masks(part) {
+            self.count += u64::from((mask & !self.words[word]).count_ones());
+            self.words[word] |= mask;
+        }
+    }
+
     fn word(item: u64) -> usize {
         usize::try_from(item / 64).expect("a bit for each item fits into memory")
+    }
+}
+
+/// Returns the words that hold these items, each with the bits of the items.
+fn masks(part: Part) -> impl Iterator<Item = (usize, u64)> {
+    let Part { first, last } = part;
+    (Bits::word(first)..=Bits::word(last)).map(move |word| {
+        let after = if word == Bits::word(first) { u64::MAX << (first % 64) } else { u64::MAX };
+        let before = if word == Bits::word(last) { u64::MAX >> (63 - last % 64) } else { u64::MAX };
+        (word, after & before)
+    })
+}
+
+/// Returns the ranges of items below `len` whose bits are not set. Most words are full or empty, so a word is a step.
+fn unset_ranges(words: impl Iterator<Item = u64>, len: u64) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    let mut add = |start: u64, end: u64| match ranges.last_mut() {
+        Some(range) if range.end == start => range.end = end,
+        _ => ranges.push(start..end),
+    };
+    for (first, word) in (0..len).step_by(64).zip(words) {
+        let end = len.min(first + 64);
+        match word {
+            u64::MAX => {}
+            0 => add(first, end),
+            _ => (first..end).filter(|item| word >> (item % 64) & 1 == 0).for_each(|item| add(item, item + 1)),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sets the items of these parts, in steps of words, and compares with a list of items.
+    #[track_caller]
+    fn check(len: u64, parts: &[(u64, u64)]) {
+        let mut bits = Bits::new(len);
+        let mut items = std::collections::BTreeSet::new();
+        for &(first, last) in parts {
+            let part = Part { first, last };
+            assert_eq!(bits.has_all(part), (first..=last).all(|item| items.contains(&item)), "{part:?}");
+            bits.set_all(part);
+            items.extend(first..=last);
+            assert!(bits.has_all(part) && bits.count == items.len() as u64, "{part:?}");
+        }
+        let unset = unset_ranges(bits.words.iter().copied(), len);
+        assert!(unset.is_sorted_by(|one, next| one.end < next.start), "{unset:?}");
+        let expected: Vec<u64> = (0..len).filter(|item| !items.contains(item)).collect();
+        assert_eq!(unset.into_iter().flatten().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn parts_are_set_by_words() {
+        check(0, &[]);
+        check(1, &[]);
+        check(1, &[(0, 0)]);
+        check(64, &[(0, 63)]);
+        check(65, &[(0, 63), (64, 64)]);
+        check(130, &[(0, 0), (63, 64), (127, 129), (0, 129)]);
+        check(1_000, &[(1, 1), (3, 700), (3, 700), (650, 999)]);
+        check(512, &[(64, 127), (200, 300)]);
     }
 }

@@ -59,7 +59,7 @@ impl Kind {
     fn form(self) -> &'static str {
         match self {
             Self::Pars | Self::Knot => {
-                "start with a letter, followed by letters, digits and `-`; at most 45 characters"
+                "start with a letter, followed by letters (`a` to `z`), digits and `-`; at most 45 characters"
             }
             Self::Bucket => "use 3 to 63 lower-case letters, digits, `-` and `.`, with a letter or digit at both ends",
             Self::RolePath => "write `/`, or a path between slashes: `/team/`",
@@ -171,7 +171,9 @@ fn stack_name_problem(name: &str) -> Option<&'static str> {
     match name {
         "" => Some("must not be empty"),
         _ if !name.starts_with(|c: char| c.is_ascii_alphabetic()) => Some("must start with a letter"),
-        _ if !name.chars().all(allowed) => Some("must consist of letters, digits and `-`"),
+        _ if !name.chars().all(allowed) => {
+            Some("must consist of the letters `a` to `z`, in either case, digits and `-`")
+        }
         // ECR rejects such a repository.
         _ if name.ends_with('-') => Some("must not end with `-`"),
         _ if name.len() > 45 => Some("must have at most 45 characters"),

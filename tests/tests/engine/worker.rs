@@ -3,7 +3,6 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Arc, LazyLock};
@@ -112,22 +111,23 @@ async fn folder_store_without_network_or_privileges() {
     let folder = tempfile::tempdir().expect("a temporary folder can be created");
     let store = DirStore::new(folder.path());
     let recorded = recorded(&store, StoreAt::Folder("/runs".into()), &doubles()).await;
-    // Only its owner may access a temporary folder, and the container runs as another user.
-    make_accessible(folder.path());
+    let user = owner(folder.path());
     let volume = format!("{}:/runs", folder.path().display());
     let env = env_of(&recorded);
-    check_done(&container(&docker, &["--network", "none", "--volume", &volume, "--env", &env], &image.name));
+    let options = ["--network", "none", "--volume", &volume, "--env", &env, "--user", &user];
+    check_done(&container(&docker, &options, &image.name));
     assert_eq!(recorded.values::<u64>(&store).await, doubled());
 }
 
-fn make_accessible(folder: &Path) {
-    for entry in std::fs::read_dir(folder).expect("the folder can be read").flatten() {
-        if entry.path().is_dir() {
-            make_accessible(&entry.path());
-        }
+/// Returns the user who may access the folder: this one, as the Docker backend does; if it is root, the folder is given to a user
+/// without privileges.
+fn owner(folder: &Path) -> String {
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    if !user.is_root() {
+        return format!("{}:{}", user.as_raw(), group.as_raw());
     }
-    let permissions = std::fs::Permissions::from_mode(0o777);
-    std::fs::set_permissions(folder, permissions).expect("the test owns the folder");
+    run(Command::new("chown").args(["-R", "65532:65532"]).arg(folder));
+    "65532:65532".to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

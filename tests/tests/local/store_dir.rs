@@ -1,13 +1,14 @@
 //! Tests of the folder store: the shared suite, and checks that are specific to folders.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use cloudknot_runtime::store::{DirStore, Store, StoreErrorKind};
+use cloudknot_runtime::store::{DirStore, Store, StoreError, StoreErrorKind};
 use cloudknot_tests::skip::skipped;
 use cloudknot_tests::store_suite::{self, assert_error};
 use tempfile::TempDir;
@@ -121,6 +122,162 @@ fn listing_tolerates_concurrent_deletes() {
             now(store.list("churn/", None)).expect("list");
         }
     });
+}
+
+/// L3: inputs, results and logs are for the user who has submitted the run.
+#[test]
+fn files_and_folders_are_for_their_user_alone() {
+    let folder = folder();
+    let root = folder.path().join("some/where");
+    let store = DirStore::new(&root);
+    now(store.put("runs/1/a", "x".into())).expect("put");
+    assert!(now(store.create("runs/1/b", "x".into())).expect("create"));
+    now(now(store.writer("runs/1/c")).expect("writer").finish()).expect("finish");
+    store.open_lock("runs/1/lock").expect("lock");
+    for path in
+        ["../../some", "", ".gitignore", ".tmp", "runs", "runs/1", "runs/1/a", "runs/1/b", "runs/1/c", "runs/1/lock"]
+    {
+        let metadata = fs::symlink_metadata(root.join(path)).expect(path);
+        let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(metadata.permissions().mode() & 0o777, expected, "{path}");
+    }
+}
+
+/// L2: the folder may be shared, or come with a clone. The path of the store is the user's own word.
+#[test]
+fn only_links_in_the_path_of_the_store_are_followed() {
+    let folder = folder();
+    fs::create_dir(folder.path().join("real")).expect("create a folder");
+    symlink(folder.path().join("real"), folder.path().join("store")).expect("link");
+    let store = DirStore::new(folder.path().join("store"));
+    now(store.put("runs/1/a", "x".into())).expect("put");
+    assert_eq!(now(store.get("runs/1/a")).expect("get"), Some("x".into()));
+    assert!(folder.path().join("real/runs/1/a").exists());
+}
+
+/// Folder that is not the store's, with one file.
+fn outside() -> TempDir {
+    let outside = folder();
+    fs::write(outside.path().join("a"), "precious").expect("write");
+    outside
+}
+
+#[track_caller]
+fn check_outside(outside: &TempDir) {
+    let names: Vec<_> =
+        fs::read_dir(outside.path()).expect("list").map(|entry| entry.expect("list").file_name()).collect();
+    assert_eq!(names, ["a"]);
+    assert_eq!(fs::read_to_string(outside.path().join("a")).expect("read"), "precious");
+}
+
+/// L2: as above.
+#[test]
+fn linked_file_is_neither_read_nor_written() {
+    let (folder, outside) = (folder(), outside());
+    let store = DirStore::new(folder.path());
+    now(store.put("runs/1/b", "x".into())).expect("put");
+    let link = folder.path().join("runs/1/a");
+    symlink(outside.path().join("a"), &link).expect("link");
+    for error in [
+        now(store.get("runs/1/a")).map(drop).expect_err("get"),
+        now(store.size("runs/1/a")).map(drop).expect_err("size"),
+        now(store.get_range("runs/1/a", 0..1)).map(drop).expect_err("get a range"),
+        store.open_lock("runs/1/a").map(drop).expect_err("lock"),
+    ] {
+        check_wrong_kind(&error, "runs/1/a", "`a` is a symbolic link");
+    }
+    assert_eq!(now(store.list("runs/", None)).expect("list").len(), 1);
+    assert!(!now(store.create("runs/1/a", "y".into())).expect("create"));
+    // Objects take the place of the link.
+    now(store.put("runs/1/a", "z".into())).expect("put");
+    assert_eq!(now(store.get("runs/1/a")).expect("get"), Some("z".into()));
+    check_outside(&outside);
+}
+
+/// L2: as above.
+#[test]
+fn linked_folder_is_not_entered() {
+    for link in ["runs", "runs/1", "runs/1/results"] {
+        let (folder, outside) = (folder(), outside());
+        let path = folder.path().join(link);
+        fs::create_dir_all(path.parent().expect("the link is in a folder")).expect("create a folder");
+        symlink(outside.path(), &path).expect("link");
+        let store = DirStore::new(folder.path());
+        let key = format!("{link}/a");
+        let name = path.file_name().expect("the link has a name").to_string_lossy().into_owned();
+        for error in [
+            now(store.get(&key)).map(drop).expect_err("get"),
+            now(store.size(&key)).map(drop).expect_err("size"),
+            now(store.get_range(&key, 0..1)).map(drop).expect_err("get a range"),
+            now(store.put(&key, "x".into())).expect_err("put"),
+            now(store.create(&key, "x".into())).map(drop).expect_err("create"),
+            now(store.list(&format!("{link}/"), None)).map(drop).expect_err("list"),
+            now(store.delete(std::slice::from_ref(&key))).expect_err("delete"),
+            store.open_lock(&key).map(drop).expect_err("lock"),
+        ] {
+            check_wrong_kind(&error, link, &format!("`{name}` is a symbolic link"));
+        }
+        assert_eq!(now(store.list("", None)).expect("list"), []);
+        check_outside(&outside);
+    }
+}
+
+/// L2: old files in a folder that `.tmp` was a link to were deleted.
+#[test]
+fn linked_folder_of_temporary_files_is_refused() {
+    let (folder, outside) = (folder(), outside());
+    let week_ago = SystemTime::now() - Duration::from_hours(8 * 24);
+    let old = fs::File::options().write(true).open(outside.path().join("a")).expect("open");
+    old.set_modified(week_ago).expect("set time");
+    symlink(outside.path(), folder.path().join(".tmp")).expect("link");
+    let store = DirStore::new(folder.path());
+    for error in [
+        now(store.put("b", "x".into())).expect_err("put"),
+        now(store.create("b", "x".into())).map(drop).expect_err("create"),
+        now(store.writer("b")).map(drop).expect_err("writer"),
+    ] {
+        check_wrong_kind(&error, "b", "`.tmp` is a symbolic link");
+    }
+    check_outside(&outside);
+}
+
+/// L2: opening a FIFO waits for its other end.
+#[test]
+fn special_files_are_refused_at_once() {
+    let folder = folder();
+    let store = DirStore::new(folder.path());
+    let fifo = folder.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs").success());
+    fs::create_dir(folder.path().join("folder")).expect("create a folder");
+    let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).expect("bind");
+    for key in ["fifo", "folder", "socket"] {
+        for error in [
+            now(store.get(key)).map(drop).expect_err("get"),
+            now(store.get_range(key, 0..1)).map(drop).expect_err("get a range"),
+        ] {
+            check_wrong_kind(&error, key, "not a regular file");
+        }
+    }
+    check_wrong_kind(&store.open_lock("fifo").map(drop).expect_err("lock"), "fifo", "not a regular file");
+    assert_eq!(now(store.list("", None)).expect("list"), []);
+}
+
+#[track_caller]
+fn check_wrong_kind(error: &StoreError, key: &str, reason: &str) {
+    assert_error(error, StoreErrorKind::Other, &[key]);
+    let source = std::error::Error::source(error).expect("the error has a cause").to_string();
+    assert!(source.contains(reason), "{source}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("CLOUDKNOT_HOME")), "{:?}", error.hint());
+}
+
+/// L2: the lock was truncated.
+#[test]
+fn lock_keeps_its_contents() {
+    let folder = folder();
+    let store = DirStore::new(folder.path());
+    now(store.put("runs/1/lock", "a note".into())).expect("put");
+    store.open_lock("runs/1/lock").expect("open").try_lock().expect("lock");
+    assert_eq!(now(store.get("runs/1/lock")).expect("get"), Some("a note".into()));
 }
 
 #[test]

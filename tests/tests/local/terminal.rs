@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use cloudknot_tests::skip::skipped;
 use cloudknot_tests::trial::{Behavior, Fact, Spec, Trial, counted, facts, json, kill, values, wait_for};
@@ -153,6 +154,139 @@ fn interrupt_message_says_how_to_continue() {
     let output = running.wait_with_output();
     assert_eq!(output.status.code(), Some(130));
     run.check_message(text(&output.stderr));
+}
+
+/// H8: a scheduler, a service manager or a closed terminal ends a program as Ctrl-C does.
+#[test]
+fn sigterm_and_sighup_are_answered_as_an_interrupt() {
+    for (signal, code) in [(Signal::TERM, 128 + 15), (Signal::HUP, 128 + 1)] {
+        let run = RunInProgress::new();
+        let mut command = run.trial.command(&["stream", &run.spec]);
+        command.env("CLOUDKNOT_PROGRESS", "plain");
+        let running = cloudknot_tests::trial::Running::start(command, &run.trial.file(""));
+        run.wait(|| running.facts());
+        kill(running.pid(), signal);
+        let output = running.wait_with_output();
+        assert_eq!(output.status.code(), Some(code));
+        run.check_message(text(&output.stderr));
+    }
+}
+
+/// H8: without progress, the signals end what items have started just the same.
+#[test]
+fn signals_are_answered_without_progress() {
+    for (signal, code) in [(Signal::INT, 128 + 2), (Signal::TERM, 128 + 15), (Signal::HUP, 128 + 1)] {
+        let trial = trial();
+        let running = trial.start(&["map", &json(&Spec::of([Behavior::Child]))]);
+        wait_for("three processes", || (trial.processes().len() == 3).then_some(()));
+        kill(running.pid(), signal);
+        let output = running.wait_with_output();
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(code), ""));
+        trial.wait_until_exited();
+    }
+}
+
+/// `nohup` has a program ignore the end of its terminal.
+#[test]
+fn ignored_sighup_stays_ignored() {
+    let run = RunInProgress::new();
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh", crate::PROGRAM, "stream", &run.spec]);
+    command.env("CLOUDKNOT_HOME", run.trial.home()).env("CLOUDKNOT_PROGRESS", "off").env_remove("CLOUDKNOT_BACKEND");
+    let mut running = cloudknot_tests::trial::Running::start(command, &run.trial.file(""));
+    run.wait(|| running.facts());
+    kill(running.pid(), Signal::HUP);
+    // Signals are handled in order, so the program would have ended before it answers the next one.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(running.is_running());
+    kill(running.pid(), Signal::TERM);
+    assert_eq!(running.wait_with_output().status.code(), Some(128 + 15));
+}
+
+/// Starts a program whose stderr is a small pipe, and returns the end to read from. Nobody reads it yet.
+fn start_without_reader(trial: &Trial, arguments: &[&str]) -> (std::process::Child, std::io::PipeReader) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
+    let mut command = trial.command(arguments);
+    command.env("CLOUDKNOT_PROGRESS", "plain").stdout(std::process::Stdio::null()).stderr(writer);
+    (command.spawn().unwrap(), reader)
+}
+
+/// M10: the handler of signals waited for a lock that was held while writing to stderr.
+#[test]
+fn interrupts_end_a_program_whose_output_nobody_reads() {
+    let trial = trial();
+    let attempts = trial.file("attempts");
+    // Prints more than fits into the pipe and into the queue of the terminal, in many attempts.
+    let fail = Box::new(Behavior::Until(attempts.clone(), 1, usize::MAX));
+    let print = Behavior::Print(String::new(), "x".repeat(1_000) + "\n", fail);
+    let (mut child, _reader) =
+        start_without_reader(&trial, &["map", &json(&Spec { retries: Some(u32::MAX), ..Spec::of([print]) })]);
+    wait_for("the output to block the run", || {
+        let before = counted(&attempts).len();
+        std::thread::sleep(Duration::from_millis(500));
+        (before > 0 && counted(&attempts).len() == before).then_some(())
+    });
+    for _ in 0..3 {
+        kill(i32::try_from(child.id()).unwrap(), Signal::INT);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let began = Instant::now();
+    let status = wait_for("the program to end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(130));
+    assert!(began.elapsed() < Duration::from_secs(30), "it took {:?}", began.elapsed());
+    trial.wait_until_exited();
+}
+
+/// M10: a reader that is slow, as a pager is, gets everything in order.
+#[test]
+fn output_is_complete_for_a_slow_reader() {
+    use std::io::Read as _;
+    let trial = trial();
+    let line = |number: u64| format!("{number:06} {}\n", "x".repeat(1_000));
+    let print = |number| Behavior::Print(String::new(), line(number), Box::new(Behavior::Double(number)));
+    let spec = json(&Spec { parallel: Some(1), chunk: Some(1), ..Spec::of((0..60).map(print)) });
+    let (mut child, mut reader) = start_without_reader(&trial, &["map", &spec]);
+    wait_for("all values", || (trial.stored_files().len() == 63).then_some(()));
+    let mut output = String::new();
+    reader.read_to_string(&mut output).unwrap();
+    assert!(child.wait().unwrap().success());
+    let (_, printed) = output.split_once('\n').unwrap();
+    let (printed, last) = printed.trim_end().rsplit_once('\n').unwrap();
+    assert!(format!("{printed}\n") == (0..60).map(line).collect::<String>(), "the output differs");
+    assert!(last.starts_with("cloudknot: work: 60 of 60 done, in "), "{last}");
+}
+
+/// M10: a program may end before its run.
+#[test]
+fn output_is_complete_at_the_end_of_main() {
+    use std::io::Read as _;
+    let trial = trial();
+    let text = "x".repeat(50_000) + "\n";
+    let print = Behavior::Print(String::new(), text.clone(), Box::new(Behavior::Double(1)));
+    let slow = Behavior::Sleep(3_600_000, 0);
+    let spec = json(&Spec { parallel: Some(1), chunk: Some(1), ..Spec::of([print, slow]) });
+    let (mut child, mut reader) = start_without_reader(&trial, &["first", &spec]);
+    wait_for("the first value", || (trial.stored_files().len() == 4).then_some(()));
+    let mut output = String::new();
+    reader.read_to_string(&mut output).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(output.ends_with(&text), "the output ends with {} bytes less", text.len().saturating_sub(output.len()));
+}
+
+/// L8: the message of an item is data, and its output is that of the user's program.
+#[test]
+fn control_characters_of_messages_are_escaped() {
+    let message = "\u{1b}]0;title\u{7} 50 %\rdone\u{202e}";
+    let escaped = "\\u{1b}]0;title\\u{7} 50 %\\rdone\\u{202e}";
+    let colours = "\u{1b}[31mred\u{1b}[0m\n";
+    let print = Behavior::Print(colours.into(), String::new(), Box::new(Behavior::Fail(vec![message.into()])));
+    let output = output(&trial(), "", "plain", &Spec { retries: Some(1), ..Spec::of([print]) });
+    let stderr = text(&output.stderr);
+    assert_eq!(stderr.matches(escaped).count(), 3, "two attempts, and the error of `main`: {stderr:?}");
+    assert_eq!(stderr.matches(colours).count(), 2, "{stderr:?}");
+    assert_eq!(stderr.matches('\u{1b}').count(), 4, "{stderr:?}");
+    assert!(!stderr.contains(['\r', '\u{7}', '\u{202e}']), "{stderr:?}");
 }
 
 /// Values are stored together, about once a second. Values that have not been stored yet are not lost either.

@@ -1,11 +1,13 @@
 //! Lists the objects of a folder, while files may appear and disappear.
 
-use std::fs::{self, DirEntry, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::{Folder, absent};
+use rustix::fs::{AtFlags, Dir, FileType, Stat, statat};
+
+use super::Folder;
+use crate::files::{self, is_absent};
 use crate::store::{Object, Result, key};
 
 impl Folder {
@@ -14,32 +16,40 @@ impl Folder {
         let filter = ListFilter { prefix, after: after.unwrap_or("") };
         let mut objects = Vec::new();
         // A prefix may end within a name: only the part before its last slash is a folder.
-        let top = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
-        self.walk(top, &filter, &mut objects).map_err(|error| self.failed("list", prefix, error))?;
+        let top = key::folder(prefix);
+        let walked = ignore_not_found(self.open_folder(top))
+            .and_then(|opened| opened.map_or(Ok(()), |opened| walk(&opened, top, &filter, &mut objects)));
+        walked.map_err(|error| self.failed("list", prefix, error))?;
         // A walk does not return keys in order: `a-b` comes before `a/b`.
         objects.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         Ok(objects)
     }
+}
 
-    fn walk(&self, folder: &str, filter: &ListFilter<'_>, objects: &mut Vec<Object>) -> io::Result<()> {
-        let Some(entries) = ignore_not_found(fs::read_dir(self.path(folder)))? else { return Ok(()) };
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name();
-            // Names that no key can have are not objects: temporary files, .gitignore, files of other programs.
-            let Some(name) = name.to_str().filter(|name| key::check(name).is_ok()) else { continue };
-            let key = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
-            let Some(kind) = ignore_not_found(entry.file_type())? else { continue };
-            if kind.is_dir() {
-                if filter.folder(&key) {
-                    self.walk(&key, filter, objects)?;
-                }
-            } else if filter.object(&key) {
-                objects.extend(object(&entry, key)?);
-            }
+/// Adds the objects in an open folder, whose path is `folder`.
+fn walk(opened: &OwnedFd, folder: &str, filter: &ListFilter<'_>, objects: &mut Vec<Object>) -> io::Result<()> {
+    for entry in Dir::read_from(opened)? {
+        let entry = entry?;
+        // Names that no key can have are not objects: temporary files, .gitignore, files of other programs.
+        let Some(name) = entry.file_name().to_str().ok().filter(|name| key::check(name).is_ok()) else { continue };
+        let key = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+        if !filter.object(&key) && !filter.folder(&key) {
+            continue;
         }
-        Ok(())
+        // A link is neither a file nor a folder.
+        let stat = statat(opened, name, AtFlags::SYMLINK_NOFOLLOW).map_err(Into::into);
+        let Some(stat) = ignore_not_found(stat)? else { continue };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory if filter.folder(&key) => {
+                if let Some(inner) = ignore_not_found(files::open_folder(opened, name))? {
+                    walk(&inner, &key, filter, objects)?;
+                }
+            }
+            FileType::RegularFile if filter.object(&key) => objects.push(object(key, &stat)),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 /// The prefix of the listed keys, and the key after which the listing starts.
@@ -62,22 +72,23 @@ impl ListFilter<'_> {
     }
 }
 
-fn object(entry: &DirEntry, key: String) -> io::Result<Option<Object>> {
-    let Some(metadata) = ignore_not_found(entry.metadata())? else { return Ok(None) };
-    Ok(metadata.is_file().then(|| Object { key, size: metadata.len(), stored: stored(&metadata) }))
-}
-
-fn stored(metadata: &Metadata) -> SystemTime {
-    let seconds = Duration::from_secs(metadata.ctime().try_into().unwrap_or(0));
-    let nanoseconds = Duration::from_nanos(metadata.ctime_nsec().try_into().unwrap_or(0));
-    UNIX_EPOCH + seconds + nanoseconds
+fn object(key: String, stat: &Stat) -> Object {
+    // The types of these fields differ between systems.
+    #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
+    let [size, seconds, nanoseconds] = [
+        u64::try_from(stat.st_size).unwrap_or(0),
+        u64::try_from(stat.st_ctime).unwrap_or(0),
+        u64::try_from(stat.st_ctime_nsec).unwrap_or(0),
+    ];
+    let stored = UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds);
+    Object { key, size, stored }
 }
 
 /// Returns `None` for a file that vanished, since a listing shows only existing files.
 fn ignore_not_found<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),
-        Err(error) if absent(&error) => Ok(None),
+        Err(error) if is_absent(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -1,17 +1,19 @@
 //! Writes objects as files: under a temporary name, then moved to the key. Independent of the meaning of keys.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, Dir, OFlags, RenameFlags, linkat, renameat, renameat_with, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::Folder;
+use crate::files;
 use crate::store::{BoxFuture, Result, Writer, key};
 
 /// Folder of the temporary files. It is in the store's folder, so that a rename stays within one file system. No key begins
@@ -25,7 +27,6 @@ const BUFFER_LEN: usize = 64 * 1024;
 /// The temporary files of a store.
 #[derive(Debug)]
 pub(super) struct Temps {
-    folder: PathBuf,
     /// Prefix that distinguishes the files of this store from those of other stores open on the same folder. Process IDs
     /// alone do not: in containers each can be 1.
     prefix: String,
@@ -36,70 +37,78 @@ pub(super) struct Temps {
 /// A temporary file, removed when dropped unless it was moved.
 #[derive(Debug)]
 pub(super) struct Temp {
-    path: PathBuf,
+    folder: OwnedFd,
+    name: String,
     moved: bool,
 }
 
 impl Temps {
-    pub(super) fn new(root: &Path) -> Self {
+    pub(super) fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let prefix = format!("{}-{:x}", std::process::id(), now.as_nanos());
-        Self { folder: root.join(FOLDER), prefix, next: AtomicU64::new(0), swept: Once::new() }
+        Self { prefix, next: AtomicU64::new(0), swept: Once::new() }
     }
 
     /// Creates a new, empty file, and the store's folder if it does not exist.
     pub(super) fn open(&self, root: &Path) -> io::Result<(Temp, File)> {
-        self.swept.call_once(|| self.sweep());
-        let mut created = false;
+        let folder = open_temp_folder(root)?;
+        self.swept.call_once(|| sweep(&folder));
         loop {
-            let path = self.folder.join(format!("{}-{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed)));
-            match File::create_new(&path) {
-                Ok(file) => return Ok((Temp { path, moved: false }, file)),
+            let name = format!("{}-{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed));
+            match files::open_file(&folder, &name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL) {
+                Ok(file) => return Ok((Temp { folder, name, moved: false }, file)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !created => {
-                    self.create_folders(root)?;
-                    created = true;
-                }
                 Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn create_folders(&self, root: &Path) -> io::Result<()> {
-        fs::create_dir_all(root)?;
-        // A folder that already has other content gets no `.gitignore`.
-        if fs::read_dir(root)?.next().is_none() {
-            fs::write(root.join(".gitignore"), "*\n")?;
-        }
-        match fs::create_dir(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// Removes old leftovers. Errors are ignored, since leftovers do no harm.
-    fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        for entry in entries.flatten() {
-            let modified = entry.metadata().and_then(|metadata| metadata.modified());
-            if modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > MAX_LEFTOVER_AGE)) {
-                let _ = fs::remove_file(entry.path());
             }
         }
     }
 }
 
+/// Opens the folder of the temporary files. Creates it, and the store's folder, if they do not exist.
+fn open_temp_folder(root: &Path) -> io::Result<OwnedFd> {
+    let opened = files::open_root(root).and_then(|root| files::open_folder(root, FOLDER));
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create_temp_folder(root),
+        opened => opened,
+    }
+}
+
+fn create_temp_folder(root: &Path) -> io::Result<OwnedFd> {
+    files::create_folders(root)?;
+    // A folder that already has other content gets no `.gitignore`.
+    if std::fs::read_dir(root)?.next().is_none() {
+        files::write(&root.join(".gitignore"), b"*\n")?;
+    }
+    files::create_folder(files::open_root(root)?, FOLDER)
+}
+
+/// Removes old leftovers. Errors are ignored, since leftovers do no harm.
+fn sweep(folder: &OwnedFd) {
+    let Ok(entries) = Dir::read_from(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| is_leftover(stat.st_mtime)) {
+            let _ = unlinkat(folder, name, AtFlags::empty());
+        }
+    }
+}
+
+fn is_leftover(modified: impl TryInto<u64>) -> bool {
+    let modified = UNIX_EPOCH + Duration::from_secs(modified.try_into().unwrap_or(0));
+    modified.elapsed().is_ok_and(|age| age > MAX_LEFTOVER_AGE)
+}
+
 impl Temp {
-    /// Moves the file to `target` and replaces any existing one.
-    pub(super) fn replace(&mut self, target: &Path) -> io::Result<()> {
-        fs::rename(&self.path, target)?;
+    /// Moves the file to this name in a folder, and replaces any existing one.
+    pub(super) fn replace(mut self, target: &OwnedFd, name: &str) -> io::Result<()> {
+        renameat(&self.folder, &self.name, target, name)?;
         self.moved = true;
         Ok(())
     }
 
-    /// Moves the file to `target`, unless `target` exists. Returns whether the file was moved.
-    pub(super) fn create(&mut self, target: &Path) -> io::Result<bool> {
-        match renameat_with(CWD, &self.path, CWD, target, RenameFlags::NOREPLACE) {
+    /// Moves the file to this name in a folder, unless the name exists. Returns whether the file was moved.
+    pub(super) fn create(mut self, target: &OwnedFd, name: &str) -> io::Result<bool> {
+        match renameat_with(&self.folder, &self.name, target, name, RenameFlags::NOREPLACE) {
             Ok(()) => {
                 self.moved = true;
                 Ok(true)
@@ -107,16 +116,16 @@ impl Temp {
             Err(Errno::EXIST) => Ok(false),
             // Some file systems (NFS, some FUSE) do not support this. A hard link never replaces a file either; the
             // temporary name is removed when this value is dropped.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => self.link(target),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => self.link(target, name),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn link(&self, target: &Path) -> io::Result<bool> {
-        match fs::hard_link(&self.path, target) {
+    fn link(&self, target: &OwnedFd, name: &str) -> io::Result<bool> {
+        match linkat(&self.folder, &self.name, target, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -124,7 +133,7 @@ impl Temp {
 impl Drop for Temp {
     fn drop(&mut self) {
         if !self.moved {
-            let _ = fs::remove_file(&self.path);
+            let _ = unlinkat(&self.folder, &self.name, AtFlags::empty());
         }
     }
 }
@@ -151,8 +160,7 @@ impl DirWriter {
 
     fn publish(mut self) -> Result<()> {
         self.file.flush().map_err(|error| self.folder.write_error(&self.key, error))?;
-        let target = self.folder.path(&self.key);
-        self.folder.publish(&self.key, || self.temp.replace(&target))
+        self.folder.publish(&self.key, self.temp, Temp::replace)
     }
 }
 
@@ -174,15 +182,15 @@ mod tests {
     #[test]
     fn link_never_replaces() {
         let root = std::env::temp_dir().join(format!("cloudknot-link-{}", std::process::id()));
-        let temps = Temps::new(&root);
-        let target = root.join("object");
+        let temps = Temps::new();
         for (bytes, created) in [(b"one", true), (b"two", false)] {
             let (temp, mut file) = temps.open(&root).expect("open");
             file.write_all(bytes).expect("write");
-            assert_eq!(temp.link(&target).expect("link"), created);
+            let folder = files::open_root(&root).expect("open the folder");
+            assert_eq!(temp.link(&folder, "object").expect("link"), created);
         }
-        assert_eq!(fs::read(&target).expect("read"), b"one");
-        assert_eq!(fs::read_dir(root.join(FOLDER)).expect("list").count(), 0);
-        fs::remove_dir_all(&root).expect("clean up");
+        assert_eq!(std::fs::read(root.join("object")).expect("read"), b"one");
+        assert_eq!(std::fs::read_dir(root.join(FOLDER)).expect("list").count(), 0);
+        std::fs::remove_dir_all(&root).expect("clean up");
     }
 }

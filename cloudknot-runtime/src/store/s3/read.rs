@@ -43,14 +43,23 @@ impl Bucket {
         read.map_err(|fault| self.failed(&format!("read bytes {} to {} of", range.start, range.end), key, fault))
     }
 
-    /// Returns the size of an object.
-    pub(super) async fn size(&self, key: &str) -> std::result::Result<u64, Fault> {
+    pub(super) async fn size(&self, key: &str) -> Result<Option<u64>> {
+        key::check(key)?;
+        match self.head(key).await {
+            Ok(size) => Ok(Some(size)),
+            Err(fault) if fault.kind() == StoreErrorKind::Missing => Ok(None),
+            Err(fault) => Err(self.failed("read the size of", key, fault)),
+        }
+    }
+
+    /// Returns the size of an existing object.
+    pub(super) async fn head(&self, key: &str) -> std::result::Result<u64, Fault> {
         let head = self.client.head_object().bucket(&self.name).key(self.key(key)).send().await?;
         Ok(length(head.content_length))
     }
 
     async fn empty_range(&self, key: &str, range: &Range<u64>) -> std::result::Result<Bytes, Fault> {
-        let size = self.size(key).await?;
+        let size = self.head(key).await?;
         if range.start > range.end || range.end > size { Err(Fault::short(size)) } else { Ok(Bytes::new()) }
     }
 

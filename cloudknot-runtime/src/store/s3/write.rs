@@ -142,7 +142,7 @@ impl Upload {
                 let fault = Fault::from(error);
                 // An earlier request whose response was lost has completed the upload.
                 self.complete =
-                    fault.is_no_upload() && bucket.size(&self.key).await.is_ok_and(|size| size == self.bytes);
+                    fault.is_no_upload() && bucket.head(&self.key).await.is_ok_and(|size| size == self.bytes);
                 if !self.complete {
                     return Err(fault);
                 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cloudknot_runtime::contract::exit;
+use cloudknot_runtime::contract::{self, exit};
 use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -55,7 +55,8 @@ pub(super) async fn explain_ended_jobs(follower: &Follower, over: bool) -> Resul
         if let Some(id) = id {
             failure.message = format!("{} (job {id})", failure.message);
         }
-        let error = ItemError::new(failure, follower.ledger.record.scheduled.retries + 1).with_log(log);
+        let last = contract::last_attempt(follower.ledger.record.scheduled.retries);
+        let error = ItemError::new(failure, last).with_log(log);
         explained.push((items, Arc::new(error)));
     }
     let failures =

@@ -238,6 +238,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["map", spec] => print_outcomes(&submit(spec)?.await?).await?,
         ["stream", spec] => print_results(&submit(spec)?.await?).await,
         ["values", spec] => print_values(map(spec)?.await),
+        ["values-elsewhere", folder, spec] => {
+            std::env::set_current_dir(folder)?;
+            print_values(map(spec)?.await);
+        }
         // Each in its own task; the second one blocks its thread.
         ["spawned", spec] => {
             let (awaited, waited) = (map(spec)?, map(spec)?);
@@ -246,6 +250,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         // As in a user's program, to show what `main` prints for an error.
         ["plain", spec] => println!("{:?}", map(spec)?.await?),
+        ["first", spec] => {
+            if let Some((index, outcome)) = submit(spec)?.await?.results().next().await {
+                print_outcome(index, outcome);
+            }
+        }
         ["attach", run] => print_attached(work.attach(run).await).await?,
         ["attach-stream", run] => print_results(&work.attach(run).await?).await,
         ["attach-other", run] => print_attached(other.attach(run).await).await?,

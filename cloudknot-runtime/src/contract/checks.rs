@@ -1,0 +1,259 @@
+//! Checks of records that were read. A store or an environment can contain anything, written by anyone. After the check, no
+//! arithmetic on a record's numbers overflows, and memory for its items is bounded by the size of its objects.
+
+use std::collections::BTreeMap;
+
+use super::{InputLayout, Manifest, Round, Task};
+use crate::frame::HEADER_LEN;
+
+/// Maximum length in bytes of a record as JSON, except that of a round. The largest parts of a manifest are the structure of the
+/// types and the variables of the user.
+pub const MAX_RECORD_LEN: u64 = 16 << 20;
+/// Maximum number of items of a run. The host needs three bits for each.
+pub const MAX_ITEMS: u64 = 1 << 32;
+/// Maximum number of items of a run without the object `inputs`, whose size bounds the number otherwise. Such a run can be read,
+/// but not continued.
+pub const MAX_ITEMS_WITHOUT_INPUTS: u64 = 1 << 24;
+
+impl Manifest {
+    /// Parses a manifest. The version is read first, because a manifest of another version may lack fields of this one.
+    ///
+    /// # Errors
+    /// Returns the reason why the bytes are not a manifest of this version.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let Version { version } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if version != Self::VERSION {
+            return Err(format!("unsupported version {version}: this program reads version {}", Self::VERSION));
+        }
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    }
+
+    /// Checks that this is the manifest of this run, and that it fits the object `inputs`, which has this size in bytes; `None` if
+    /// it does not exist.
+    ///
+    /// # Errors
+    /// Returns the first reason why the manifest cannot be used.
+    pub fn check(&self, knot: &str, run: &str, inputs: Option<u64>) -> Result<(), String> {
+        if self.run != run || self.knot != knot {
+            return Err(format!("it is the manifest of run `{}` of `{}`", self.run, self.knot));
+        }
+        check_inputs(self.inputs, self.items, inputs)?;
+        at_least_one("chunk", self.chunk)?;
+        at_least_one("parallel", self.parallel.into())?;
+        at_least_one("timeout_ms", self.timeout_ms.unwrap_or(1))?;
+        at_least_one("max_failures", self.max_failures.unwrap_or(1))?;
+        at_least_one("recycle", self.recycle.unwrap_or(1))?;
+        check_vcpus(self.resources.vcpus)?;
+        check_env(&self.env)
+    }
+}
+
+impl Task {
+    /// Checks that the numbers of the task fit together.
+    ///
+    /// # Errors
+    /// Returns the first reason why the task cannot be used.
+    pub fn check(&self) -> Result<(), String> {
+        check_layout(self.inputs, self.items)?;
+        at_least_one("round", self.round.into())?;
+        at_least_one("chunk", self.chunk)?;
+        at_least_one("parallel", self.parallel.into())?;
+        at_least_one("timeout_ms", self.timeout_ms.unwrap_or(1))?;
+        at_least_one("recycle", self.recycle.unwrap_or(1))?;
+        check_vcpus(self.vcpus)?;
+        check_env(&self.env)
+    }
+}
+
+impl InputLayout {
+    /// Returns the size in bytes of the object `inputs` with this number of items; `None` if no object can have this layout.
+    pub fn size(self, items: u64) -> Option<u64> {
+        let shortest = HEADER_LEN as u64;
+        match self {
+            Self::Uniform(size) if items > 0 && size < shortest => None,
+            Self::Uniform(size) => size.checked_mul(items),
+            Self::Offsets(at) if at < items.checked_mul(shortest)? => None,
+            Self::Offsets(at) => items.checked_add(1)?.checked_mul(8)?.checked_add(at),
+        }
+    }
+}
+
+impl Round {
+    /// Returns the maximum length in bytes of a round of a run with this number of items, as JSON. The ranges are apart, so they
+    /// are at most half as many as the items, and each has two numbers of at most 20 digits.
+    pub fn max_len(items: u64) -> u64 {
+        const RANGE_LEN: u64 = 64;
+        const REST_LEN: u64 = 1024;
+        (items.saturating_add(1) / 2).saturating_mul(RANGE_LEN).saturating_add(REST_LEN)
+    }
+
+    /// Parses a round of a run with this number of items, and checks it.
+    ///
+    /// # Errors
+    /// Returns the reason why the bytes are not such a round.
+    pub fn parse(bytes: &[u8], items: u64) -> Result<Self, String> {
+        let round: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        round.check(items)?;
+        Ok(round)
+    }
+
+    /// Checks that the ranges are not empty, in order, apart, and within a run of this number of items.
+    ///
+    /// # Errors
+    /// Returns the first range that is not.
+    pub fn check(&self, items: u64) -> Result<(), String> {
+        let mut end = 0;
+        for (position, range) in self.items.iter().enumerate() {
+            let apart = position == 0 || range.start > end;
+            if range.is_empty() || !apart || range.end > items {
+                return Err(format!("the range {range:?} is empty, out of order, or not within the {items} items"));
+            }
+            end = range.end;
+        }
+        Ok(())
+    }
+}
+
+fn check_env(env: &BTreeMap<String, String>) -> Result<(), String> {
+    match env.iter().find(|(name, value)| !is_user_variable(name, value)) {
+        Some((name, _)) => Err(format!("`{name}` cannot be set for an item process")),
+        None => Ok(()),
+    }
+}
+
+/// Returns whether a user may set this environment variable for item processes.
+pub fn is_user_variable(name: &str, value: &str) -> bool {
+    let is_reserved = name.starts_with("CLOUDKNOT_") || name.starts_with("AWS_BATCH");
+    !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0') && !is_reserved
+}
+
+/// Returns the number of the last attempt of an item with this number of retries.
+pub fn last_attempt(retries: u32) -> u32 {
+    retries.saturating_add(1)
+}
+
+fn check_inputs(layout: InputLayout, items: u64, inputs: Option<u64>) -> Result<(), String> {
+    let size = check_layout(layout, items).map(|()| layout.size(items))?;
+    match inputs {
+        Some(found) if size != Some(found) => {
+            Err(format!("the object `inputs` has {found} bytes, which are not the inputs of {items} items"))
+        }
+        None if items > MAX_ITEMS_WITHOUT_INPUTS => Err(format!("the object `inputs` of {items} items is missing")),
+        _ => Ok(()),
+    }
+}
+
+fn check_layout(layout: InputLayout, items: u64) -> Result<(), String> {
+    if items > MAX_ITEMS {
+        return Err(format!("`items` is {items}, but must be at most {MAX_ITEMS}"));
+    }
+    match layout.size(items) {
+        Some(_) => Ok(()),
+        None => Err(format!("no object `inputs` of {items} items can have the layout {layout:?}")),
+    }
+}
+
+fn at_least_one(field: &str, value: u64) -> Result<(), String> {
+    if value == 0 { Err(format!("`{field}` must be at least 1")) } else { Ok(()) }
+}
+
+fn check_vcpus(vcpus: Option<f64>) -> Result<(), String> {
+    match vcpus {
+        Some(vcpus) if !vcpus.is_finite() || vcpus <= 0.0 => Err("`vcpus` must be positive".into()),
+        _ => Ok(()),
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_size(layout: InputLayout, items: u64, size: Option<u64>) {
+        assert_eq!(layout.size(items), size, "{layout:?} of {items} items");
+    }
+
+    /// M5: memory for items is bounded by the size of the object, because a frame has a header.
+    #[test]
+    fn layout_of_more_items_than_an_object_can_hold_is_refused() {
+        check_size(InputLayout::Uniform(0), 0, Some(0));
+        check_size(InputLayout::Uniform(32), 3, Some(96));
+        check_size(InputLayout::Uniform(31), 1, None);
+        check_size(InputLayout::Uniform(0), 1 << 40, None);
+        check_size(InputLayout::Uniform(1 << 63), 2, None);
+        check_size(InputLayout::Offsets(96), 3, Some(128));
+        check_size(InputLayout::Offsets(95), 3, None);
+        check_size(InputLayout::Offsets(u64::MAX), 3, None);
+        check_size(InputLayout::Offsets(u64::MAX), u64::MAX, None);
+    }
+
+    /// M5: the ranges of a round are used in arithmetic.
+    #[test]
+    #[allow(clippy::reversed_empty_ranges, clippy::single_range_in_vec_init)]
+    fn rounds_that_are_not_ordered_ranges_of_items_are_refused() {
+        let check = |items: Vec<std::ops::Range<u64>>| Round { items, retries: 0 }.check(10);
+        for valid in [vec![], vec![0..10], vec![0..1, 2..3], vec![9..10]] {
+            assert_eq!(check(valid), Ok(()));
+        }
+        for invalid in [vec![5..3], vec![3..3], vec![0..11], vec![4..5, 0..1], vec![0..2, 2..3], vec![0..2, 1..3]] {
+            assert!(check(invalid.clone()).is_err(), "{invalid:?}");
+        }
+    }
+
+    /// M5: a round is read only if it is no longer than any round of such a run.
+    #[test]
+    fn longest_round_is_within_the_limit() {
+        for items in [0, 1, 2, 1_000, 100_001] {
+            let far = MAX_ITEMS - 2 * items;
+            let items_of = |range: u64| far + 2 * range..far + 2 * range + 1;
+            let round = Round { items: (0..items.div_ceil(2)).map(items_of).collect(), retries: u32::MAX };
+            let bytes = serde_json::to_vec(&round).unwrap();
+            assert!(bytes.len() as u64 <= Round::max_len(items), "{items} items need {} bytes", bytes.len());
+        }
+    }
+
+    /// M5: a worker reads its task from its environment.
+    #[test]
+    fn tasks_that_no_host_writes_are_refused() {
+        let task = || Task {
+            store: crate::contract::StoreAt::Folder("/runs".into()),
+            knot: "k".into(),
+            run: "r".into(),
+            round: 1,
+            function: "f".into(),
+            fingerprint: crate::fingerprint::Fingerprint(0),
+            items: 3,
+            inputs: InputLayout::Uniform(32),
+            chunk: 1,
+            first_child: u64::MAX,
+            parallel: 1,
+            retries: u32::MAX,
+            timeout_ms: Some(1),
+            vcpus: Some(0.5),
+            has_no_outcomes: false,
+        };
+        assert_eq!(task().check(), Ok(()));
+        for invalid in [
+            Task { round: 0, ..task() },
+            Task { chunk: 0, ..task() },
+            Task { parallel: 0, ..task() },
+            Task { timeout_ms: Some(0), ..task() },
+            Task { vcpus: Some(f64::NAN), ..task() },
+            Task { inputs: InputLayout::Uniform(u64::MAX), ..task() },
+            Task { items: MAX_ITEMS + 1, ..task() },
+        ] {
+            assert!(invalid.check().is_err(), "{invalid:?}");
+        }
+    }
+
+    /// L4: `.retries(u32::MAX)` has a last attempt.
+    #[test]
+    fn last_attempt_does_not_overflow() {
+        assert_eq!((last_attempt(0), last_attempt(2), last_attempt(u32::MAX)), (1, 3, u32::MAX));
+    }
+}

@@ -1,0 +1,50 @@
+//! Reads the record of a run. Whatever the store contains, it is checked as a whole before anything is done with it.
+
+use cloudknot_runtime::contract::{self, MAX_RECORD_LEN, Manifest, Round, RunKeys};
+use cloudknot_runtime::store::Store;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Reads the manifest of a run of this Knot. Returns `None` if there is no such run.
+pub(crate) async fn manifest(store: &dyn Store, knot: &str, run: &str) -> Result<Option<Manifest>> {
+    let keys = RunKeys::new(knot, run);
+    let key = keys.manifest();
+    let is_damaged = |why: String| damaged(run, &format!("its manifest `{key}`"), &why);
+    let Some(size) = store.size(&key).await? else { return Ok(None) };
+    if size > MAX_RECORD_LEN {
+        return Err(is_damaged(format!("it has {size} bytes, more than {MAX_RECORD_LEN}")));
+    }
+    let bytes = store.get_range(&key, 0..size).await?;
+    let manifest = Manifest::parse(&bytes).map_err(is_damaged)?;
+    let inputs = store.size(&keys.inputs()).await?;
+    manifest.check(knot, run, inputs).map_err(is_damaged)?;
+    Ok(Some(manifest))
+}
+
+/// Reads the last round of a run, with its number.
+pub(crate) async fn last_round(store: &dyn Store, keys: &RunKeys, manifest: &Manifest) -> Result<(u32, Round)> {
+    let objects = store.list(&keys.rounds(), None).await?;
+    let rounds = objects.iter().filter_map(|object| Some((contract::round_of(&object.key)?, object.size)));
+    let Some((round, size)) = rounds.max() else { return Ok((1, first_round(manifest))) };
+    let key = keys.round(round);
+    let is_damaged = |why: String| damaged(&manifest.run, &format!("its round `{key}`"), &why);
+    // A round that schedules many single items is longer than other records.
+    if size > Round::max_len(manifest.items) {
+        return Err(is_damaged(format!("it has {size} bytes, more than any round of {} items", manifest.items)));
+    }
+    let bytes = store.get_range(&key, 0..size).await?;
+    Ok((round, Round::parse(&bytes, manifest.items).map_err(is_damaged)?))
+}
+
+/// Returns the first round, which schedules all items.
+pub(crate) fn first_round(manifest: &Manifest) -> Round {
+    #[allow(clippy::single_range_in_vec_init)]
+    let items = if manifest.items == 0 { Vec::new() } else { vec![0..manifest.items] };
+    Round { items, retries: manifest.retries }
+}
+
+fn damaged(run: &str, what: &str, why: &str) -> Error {
+    Error::new(ErrorKind::Store, format!("cannot read the run `{run}`: {what} is damaged: {why}")).with_hint(
+        "restore the file, read the run with the version of cloudknot that submitted it, or submit the map again",
+    )
+}

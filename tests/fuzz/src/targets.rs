@@ -1,0 +1,288 @@
+//! The kinds of inputs, each with valid samples, the code that reads it, and the memory that this may need.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+
+use cloudknot_runtime::codec::Codec;
+use cloudknot_runtime::contract::{
+    self, FunctionDescription, InputLayout, Manifest, Part, Resources, Round, RunKeys, StoreAt, Task, Types,
+};
+use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
+use cloudknot_runtime::fingerprint::Fingerprint;
+use cloudknot_runtime::frame;
+use cloudknot_runtime::store::{DirStore, Store, StoreErrorKind};
+use cloudknot_runtime::text::printable;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
+
+/// Reads an input as the library does, and checks what comes of it.
+type Read = Box<dyn Fn(&[u8])>;
+
+/// A kind of input.
+pub(crate) struct Target {
+    pub(crate) name: &'static str,
+    pub(crate) samples: Vec<Vec<u8>>,
+    pub(crate) is_text: bool,
+    /// Memory that any input may need, for messages and for the first elements of a list.
+    pub(crate) base_bytes: u64,
+    /// Memory that each byte of the input may need. The shortest entry of a map is eight bytes of JSON.
+    pub(crate) bytes_per_byte: u64,
+    pub(crate) read: Read,
+}
+
+impl Target {
+    fn json<T: Serialize>(name: &'static str, samples: &[T], read: impl Fn(&[u8]) + 'static) -> Self {
+        let samples = samples.iter().map(|sample| serde_json::to_vec(sample).expect("a sample serializes to JSON"));
+        Self {
+            name,
+            samples: samples.collect(),
+            is_text: true,
+            base_bytes: 16 << 10,
+            bytes_per_byte: 64,
+            read: Box::new(read),
+        }
+    }
+}
+
+pub(crate) fn all() -> Vec<Target> {
+    vec![
+        Target::json("manifest", &manifests(), read_manifest),
+        Target::json("round", &rounds(), read_round),
+        Target::json("task", &[task()], read_task),
+        Target::json("failure", &[failure()], read_failure),
+        Target::json("types", &[[types()]], parse::<Vec<Types>>),
+        Target::json("functions", &[description()], parse::<FunctionDescription>),
+        keys(),
+        frames("frame of bincode", Codec::Bincode),
+        frames("frame of messagepack", Codec::Messagepack),
+    ]
+}
+
+const KNOT: &str = "sweep";
+const RUN: &str = "20260101-000000000-abcdef";
+
+fn manifests() -> [Manifest; 2] {
+    let manifest = Manifest {
+        version: Manifest::VERSION,
+        run: RUN.into(),
+        knot: KNOT.into(),
+        backend: "local".into(),
+        function: "sweep:sweep::f".into(),
+        signature: "fn f(x: u64) -> u64".into(),
+        fingerprint: Fingerprint(7),
+        schema: "(u64) -> u64".into(),
+        codec: Codec::Bincode,
+        items: 12,
+        inputs: InputLayout::Uniform(33),
+        chunk: 4,
+        parallel: 2,
+        retries: 1,
+        timeout_ms: Some(1_000),
+        max_failures: Some(3),
+        env: BTreeMap::from([("A".into(), "1".into()), ("B".into(), String::new())]),
+        tags: BTreeMap::from([("team".into(), "x".into())]),
+        resources: Resources { vcpus: Some(0.5), ..Resources::default() },
+        batch: None,
+        created: "2026-01-01T00:00:00Z".into(),
+    };
+    [Manifest { inputs: InputLayout::Offsets(400), batch: None, ..manifest.clone() }, manifest]
+}
+
+/// Reads a manifest as an attach does, and uses what the check allows.
+fn read_manifest(bytes: &[u8]) {
+    let Ok(manifest) = Manifest::parse(bytes) else { return };
+    for size in [Some(12 * 33), Some(400 + 13 * 8), manifest.inputs.size(manifest.items), None] {
+        if manifest.check(KNOT, RUN, size).is_ok() {
+            let task = manifest.task(StoreAt::Folder("/runs".into()), 1, manifest.retries, 0);
+            assert!(task.check().is_ok(), "a checked manifest has a valid task");
+            assert!(size.is_none() || manifest.items <= size.unwrap_or(0) / 32, "the size bounds the items");
+            use_layout(manifest.inputs, manifest.items);
+        }
+    }
+}
+
+/// Computes where inputs are, as a supervisor does.
+fn use_layout(layout: InputLayout, items: u64) {
+    for item in [0, items / 2, items.saturating_sub(1)].into_iter().filter(|&item| item < items) {
+        black_box(match layout {
+            InputLayout::Uniform(size) => item * size..(item + 1) * size,
+            InputLayout::Offsets(at) => at + item * 8..at + (item + 2) * 8,
+        });
+    }
+}
+
+fn rounds() -> [Round; 2] {
+    let items = vec![0..3, 5..6, 9..12];
+    [Round { items, retries: 1 }, Round { items: Vec::new(), retries: u32::MAX }]
+}
+
+fn read_round(bytes: &[u8]) {
+    for items in [0, 12, contract::MAX_ITEMS] {
+        let Ok(round) = Round::parse(bytes, items) else { continue };
+        assert!(round.len() <= items, "the round has items of the run");
+        for (first, count) in [(0, 1), (2, 5), (0, u64::MAX), (u64::MAX, u64::MAX)] {
+            let slice = round.slice(first, count);
+            assert!(slice.iter().all(|range| range.start < range.end && range.end <= items));
+        }
+        black_box(contract::last_attempt(round.retries));
+    }
+}
+
+fn task() -> Task {
+    manifests()[1].task(StoreAt::S3 { bucket: "b".into(), prefix: "p".into() }, 2, 1, 3)
+}
+
+fn read_task(bytes: &[u8]) {
+    let Ok(task) = serde_json::from_slice::<Task>(bytes) else { return };
+    if task.check().is_err() {
+        return;
+    }
+    use_layout(task.inputs, task.items);
+    #[allow(clippy::single_range_in_vec_init)]
+    let all = Round { items: vec![0..task.items], retries: task.retries };
+    for child in [0, 1, u64::MAX] {
+        let first = task.first_child.saturating_add(child).saturating_mul(task.chunk);
+        black_box(all.slice(first, task.chunk));
+    }
+}
+
+fn failure() -> ItemError {
+    let mut failure = Failure::new(ItemErrorKind::Panicked, "no such star");
+    failure.chain = vec!["a cause".into(), "\u{1b}[31m".into()];
+    failure.location = Some("src/main.rs:1:2".into());
+    failure.exit_code = Some(101);
+    ItemError::new(failure, 2).with_log("the end\nof the log".into())
+}
+
+fn read_failure(bytes: &[u8]) {
+    if let Ok(error) = serde_json::from_slice::<ItemError>(bytes) {
+        let text = error.to_string();
+        let shown = printable(&text);
+        assert!(!shown.contains(['\u{1b}', '\r', '\u{7}', '\u{202e}']), "control characters are escaped");
+    }
+}
+
+fn types() -> Types {
+    Types { function: "sweep:sweep::f".into(), fingerprint: Fingerprint(7), schema: "(u64) -> u64".into() }
+}
+
+/// Description of a function, as a worker's executable contains it.
+fn description() -> serde_json::Value {
+    serde_json::json!({
+        "package": "sweep", "module": "sweep", "name": "f", "signature": "fn f()", "codec": "bincode", "vcpus": 0.5,
+        "memory_mib": 512, "gpus": 0, "retries": 1, "timeout_seconds": 1.5,
+    })
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) {
+    black_box(serde_json::from_slice::<T>(bytes).is_ok());
+}
+
+fn keys() -> Target {
+    let keys = RunKeys::new(KNOT, RUN);
+    let samples = [
+        keys.manifest(),
+        keys.part(Part { first: 7, last: u64::MAX }),
+        keys.failure(7, 2, u32::MAX),
+        keys.round(u32::MAX),
+        keys.cancelled(1),
+        RunKeys::new("größe", "r").lock(),
+    ];
+    let store = DirStore::new(std::env::temp_dir().join("cloudknot-fuzz-does-not-exist"));
+    let read = move |bytes: &[u8]| read_key(&store, &keys, &String::from_utf8_lossy(bytes));
+    Target {
+        name: "key",
+        samples: samples.map(String::into_bytes).to_vec(),
+        is_text: true,
+        base_bytes: 16 << 10,
+        bytes_per_byte: 64,
+        read: Box::new(read),
+    }
+}
+
+/// Parses a key of any folder. A name that is parsed is the name that is written.
+fn read_key(store: &DirStore, keys: &RunKeys, key: &str) {
+    let name = key.rsplit('/').next().unwrap_or(key);
+    if let Some(part) = contract::part_of(key) {
+        assert!(part.first <= part.last && keys.part(part).ends_with(&format!("/{name}")));
+    }
+    if let Some((item, round, attempt)) = contract::failure_of(key) {
+        assert!(round > 0 && attempt > 0 && keys.failure(item, round, attempt).ends_with(&format!("/{name}")));
+    }
+    if let Some(round) = contract::round_of(key) {
+        assert!(round > 0 && keys.round(round).ends_with(&format!("/{name}")));
+    }
+    match pollster::block_on(store.size(key)) {
+        Ok(size) => {
+            let is_inside = |segment: &str| !segment.is_empty() && !segment.starts_with('.');
+            assert!(size.is_none() && key.split('/').all(is_inside), "the key is in the store");
+        }
+        Err(error) => assert_eq!(error.kind(), StoreErrorKind::BadKey),
+    }
+}
+
+/// A value of every kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Everything {
+    numbers: Vec<f64>,
+    text: String,
+    pairs: Vec<(u32, String, Option<i64>)>,
+    map: BTreeMap<String, Vec<u8>>,
+    wide: (u128, char, bool),
+    shape: Shape,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Shape {
+    Point,
+    Circle(f32),
+    Nested { inside: Option<Box<Self>>, scales: [u16; 3] },
+}
+
+const FINGERPRINT: Fingerprint = Fingerprint(0x0123_4567_89ab_cdef);
+
+fn frames(name: &'static str, codec: Codec) -> Target {
+    let nested = Shape::Nested { inside: Some(Box::new(Shape::Circle(1.5))), scales: [1, 2, 3] };
+    let everything = |shape| Everything {
+        numbers: vec![0.5, f64::NAN, -0.0],
+        text: "größe".into(),
+        pairs: vec![(1, "one".into(), None), (2, String::new(), Some(i64::MIN))],
+        map: BTreeMap::from([("bytes".into(), vec![0, 255])]),
+        wide: (u128::MAX, 'ß', true),
+        shape,
+    };
+    let frame = |shape| {
+        let mut frame = Vec::new();
+        frame::encode(codec, FINGERPRINT, &everything(shape), &mut frame).expect("the value can be encoded");
+        frame
+    };
+    Target {
+        name,
+        samples: [Shape::Point, nested].map(frame).to_vec(),
+        is_text: false,
+        // A value of up to 1 MiB is decoded with a limit of 16 MiB.
+        base_bytes: 17 << 20,
+        bytes_per_byte: 64,
+        read: Box::new(move |bytes| read_frames(codec, bytes)),
+    }
+}
+
+/// Reads the frame as it is, and with a header that fits the damaged value.
+fn read_frames(codec: Codec, bytes: &[u8]) {
+    if let Ok(length) = frame::frame_length(bytes) {
+        assert!(length >= frame::HEADER_LEN as u64, "a frame has a header");
+    }
+    decode(codec, bytes);
+    if let Some(value) = bytes.get(frame::HEADER_LEN..) {
+        let mut frame = bytes.to_vec();
+        frame[16..24].copy_from_slice(&(value.len() as u64).to_le_bytes());
+        frame[24..32].copy_from_slice(&XxHash3_64::oneshot_with_seed(FINGERPRINT.0, value).to_le_bytes());
+        decode(codec, &frame);
+    }
+}
+
+fn decode(codec: Codec, frame: &[u8]) {
+    black_box(frame::decode::<Everything>(codec, FINGERPRINT, frame).is_ok());
+    black_box(frame::decode::<Vec<String>>(codec, FINGERPRINT, frame).is_ok());
+}
