@@ -71,12 +71,12 @@ fn draw(side: f64) -> Drawing {
 }
 
 #[cloudknot::remote]
-fn count(prefix: String, drawing: Drawing) -> usize {
+fn count(prefix: &str, drawing: &Drawing) -> usize {
     prefix.len() + drawing.shapes.len()
 }
 
 #[cloudknot::remote(codec = "messagepack")]
-fn area(drawing: Drawing) -> f64 {
+fn area(drawing: &Drawing) -> f64 {
     drawing.shapes.iter().map(|Shape::Square { side }| side * side).sum()
 }
 
@@ -113,8 +113,8 @@ fn nested(depth: usize) -> Nest {
 }
 
 #[cloudknot::remote]
-fn depth_of(nest: Nest) -> usize {
-    std::iter::successors(Some(&nest), |nest| nest.0.as_deref()).count()
+fn depth_of(nest: &Nest) -> usize {
+    std::iter::successors(Some(nest), |nest| nest.0.as_deref()).count()
 }
 
 // M6: the item succeeded, and the program that read its value overflowed its stack.
@@ -122,7 +122,7 @@ fn depth_of(nest: Nest) -> usize {
 fn a_result_that_is_nested_too_deeply_fails_its_item() {
     let _home = set_home();
     let outcomes = nested.map([60, 1_000]).submit().wait().unwrap().outcomes().wait().unwrap();
-    assert_eq!(depth_of(outcomes[0].clone().unwrap()), 60);
+    assert_eq!(depth_of(outcomes[0].as_ref().unwrap()), 60);
     let failure = outcomes[1].as_ref().unwrap_err();
     assert_eq!(failure.kind(), ItemErrorKind::Codec);
     assert!(failure.message().contains("nested more than 128 levels deep"), "{failure}");
