@@ -414,8 +414,9 @@ fn unreadable_value_is_not_reported_as_damaged() {
     let Some(recorded) = RecordedTrial::new() else { return };
     let facts = recorded.trial.map(&doubles(1));
     let run_id = run_of(&facts).unwrap();
-    // The manifest is read, and rounds and results are listed; then the read of the value itself is refused.
-    recorded.s3.stop_after(3);
+    // The sizes of the manifest and the inputs are read, then the manifest, and rounds and results are listed; then the read of
+    // the value itself is refused.
+    recorded.s3.stop_after(5);
     let attached = recorded.trial.start(&["attach", &run_id]);
     recorded.s3.wait_until_held();
     recorded.s3.fail_next(20, 400, "ExpiredToken");

@@ -69,6 +69,11 @@ impl Fault {
         self.kind
     }
 
+    /// Returns `true` if the server has refused the request.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.status != 0 && self.kind != Kind::Unavailable
+    }
+
     /// Returns `true` if the object exists already.
     pub(super) fn object_exists(&self) -> bool {
         self.status == 412

@@ -45,10 +45,18 @@ impl Bucket {
 
     pub(super) async fn size(&self, key: &str) -> Result<Option<u64>> {
         key::check(key)?;
-        match self.head(key).await {
+        let size = match self.head(key).await {
+            // The response to a HEAD has no body, so it does not distinguish a missing object from a missing bucket, for example.
+            Err(fault) if fault.is_refusal() => match self.read(key, Some(&(0..1))).await {
+                Ok(_) => self.head(key).await,
+                Err(fault) => Err(fault),
+            },
+            size => size,
+        };
+        match size {
             Ok(size) => Ok(Some(size)),
             Err(fault) if fault.kind() == StoreErrorKind::Missing => Ok(None),
-            Err(fault) => Err(self.failed("read the size of", key, fault)),
+            Err(fault) => Err(self.failed("read", key, fault)),
         }
     }
 
