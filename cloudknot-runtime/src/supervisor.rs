@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::codec::CodecError;
-use crate::contract::{InputLayout, Part, RunKeys};
+use crate::contract::{self, InputLayout, Part, RunKeys};
 use crate::failure::{Failure, ItemError, ItemErrorKind};
 use crate::function::Function;
 use crate::process::{Item, Launcher};
@@ -418,7 +418,7 @@ impl Supervisor<'_> {
 
     /// Stores a failure. The item is retried unless its retries are used up.
     fn failed(&self, item: Item, failure: Failure, log: String) -> Result<(), SupervisorError> {
-        let last = item.attempt > self.work.retries;
+        let last = item.attempt >= contract::last_attempt(self.work.retries);
         let error = ItemError::new(failure, item.attempt).with_log(log);
         let key = self.work.keys.failure(item.index, self.work.round, item.attempt);
         let bytes = serde_json::to_vec(&error).expect("an item's error serializes to JSON");
@@ -426,7 +426,7 @@ impl Supervisor<'_> {
         (self.report)(Event::Failed { item: item.index, error, last });
         let mut queue = self.lock();
         if !last {
-            queue.requeued.push_back(Item { attempt: item.attempt + 1, ..item });
+            queue.requeued.push_back(Item { attempt: item.attempt.saturating_add(1), ..item });
             self.changed.notify_all();
             return Ok(());
         }

@@ -234,6 +234,8 @@ mod tests {
             parallel: 1,
             retries: u32::MAX,
             timeout_ms: Some(1),
+            env: [("MODE".to_owned(), "fast".to_owned())].into(),
+            recycle: Some(1),
             vcpus: Some(0.5),
             has_no_outcomes: false,
         };
@@ -243,6 +245,8 @@ mod tests {
             Task { chunk: 0, ..task() },
             Task { parallel: 0, ..task() },
             Task { timeout_ms: Some(0), ..task() },
+            Task { recycle: Some(0), ..task() },
+            Task { env: [("CLOUDKNOT_TASK".to_owned(), String::new())].into(), ..task() },
             Task { vcpus: Some(f64::NAN), ..task() },
             Task { inputs: InputLayout::Uniform(u64::MAX), ..task() },
             Task { items: MAX_ITEMS + 1, ..task() },

@@ -1,6 +1,5 @@
 //! The local backend: a supervisor on a thread of the user's program, over a folder.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use cloudknot_runtime::contract::{ItemProcess, Manifest, Resources};

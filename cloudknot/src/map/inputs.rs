@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cloudknot_runtime::contract::InputLayout;
+use cloudknot_runtime::contract::{InputLayout, MAX_ITEMS};
 use cloudknot_runtime::engine;
 use cloudknot_runtime::store::{BoxFuture, Store, Writer};
 
@@ -33,6 +33,10 @@ pub(super) struct Recording {
 impl Recording {
     /// Encodes an input and appends it to the buffer.
     pub(super) fn append<Args>(&mut self, input: Args, encode: Encode<Args>) -> Result<()> {
+        if self.items == MAX_ITEMS {
+            return Err(Error::new(ErrorKind::Input, format!("cannot submit: a run has at most {MAX_ITEMS} items"))
+                .with_hint("let each item work on several inputs, or submit several runs"));
+        }
         let start = self.buffer.len();
         encode(input, &mut self.buffer).map_err(|error| {
             Error::new(ErrorKind::Input, format!("cannot submit: input {} cannot be sent to a worker", self.items))

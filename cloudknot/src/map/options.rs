@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use cloudknot_runtime::contract::{Manifest, Resources};
+use cloudknot_runtime::contract::{self, Manifest, Resources};
 use cloudknot_runtime::function::Function;
 
 use super::inputs::Recording;
@@ -84,14 +84,7 @@ impl Options {
     }
 
     fn check_env(&self) -> Result<()> {
-        let is_invalid = |(name, value): (&String, &String)| {
-            name.is_empty()
-                || name.contains(['=', '\0'])
-                || value.contains('\0')
-                || name.starts_with("CLOUDKNOT_")
-                || name.starts_with("AWS_BATCH")
-        };
-        match self.env.iter().find(|&pair| is_invalid(pair)) {
+        match self.env.iter().find(|(name, value)| !contract::is_user_variable(name, value)) {
             None => Ok(()),
             Some((name, _)) => {
                 Err(Error::new(ErrorKind::Config, format!("cannot submit: `{name}` cannot be set by .env(..)"))

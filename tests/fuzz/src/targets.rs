@@ -79,6 +79,7 @@ fn manifests() -> [Manifest; 2] {
         parallel: 2,
         retries: 1,
         timeout_ms: Some(1_000),
+        recycle: Some(100),
         max_failures: Some(3),
         env: BTreeMap::from([("A".into(), "1".into()), ("B".into(), String::new())]),
         tags: BTreeMap::from([("team".into(), "x".into())]),
