@@ -9,6 +9,7 @@ mod image;
 mod in_process;
 mod macros;
 mod programs;
+mod promises;
 mod records;
 mod seam;
 mod store_dir;
