@@ -15,6 +15,22 @@ fn no_op(x: u64) -> u64 {
     x.rotate_left(7)
 }
 
+/// Sleeps for a second, if it is to be slow.
+#[cloudknot::remote]
+fn mixed(slow: bool) -> u64 {
+    if slow {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    slow.into()
+}
+
+/// Writes to stderr as fast as it can, until its timeout.
+#[cloudknot::remote(timeout = "2s")]
+fn flood(_nothing: u8) {
+    let line = [b'x'; 256 << 10];
+    while std::io::Write::write_all(&mut std::io::stderr(), &line).is_ok() {}
+}
+
 const MANY: u64 = 1_000_000;
 const SOME: u64 = 10_000;
 const FEW: u32 = 1_000;
@@ -41,7 +57,7 @@ fn main() -> cloudknot::Result<()> {
         || (0..FEW).for_each(|_| assert!(Command::new(&empty).status().expect("the program runs").success()));
     row("one process per item, empty and static, 1,000 items", FEW.into(), time(processes), "");
     row("cloudknot, chunk(1), 10,000 items", SOME, map(SOME, Some(1))?, "100");
-    row("cloudknot, automatic chunks, 10,000 items", SOME, map(SOME, None)?, "");
+    row("cloudknot, automatic chunks, 10,000 items", SOME, map(SOME, None)?, "10");
     let before = reset_peak();
     let took = map(MANY, None)?;
     let grown = peak().saturating_sub(before);
@@ -49,6 +65,42 @@ fn main() -> cloudknot::Result<()> {
     println!(
         "\nthe host's memory grew by {} MiB at most while 1,000,000 results were streamed (expected: at most 64)",
         grown >> 10
+    );
+    slow_among_quick()?;
+    flooded()
+}
+
+/// Compares 32 slow items among 12,000 quick ones, on 16 processes, with the slow ones alone.
+fn slow_among_quick() -> cloudknot::Result<()> {
+    const SLOW: usize = 32;
+    const QUICK: usize = 6_000;
+    let run = |quick: usize| -> cloudknot::Result<f64> {
+        let slow = |item| (quick..quick + SLOW).contains(&item);
+        let began = Instant::now();
+        let slow_items: u64 = mixed.map((0..2 * quick + SLOW).map(slow)).parallel(16).wait()?.into_iter().sum();
+        assert_eq!(slow_items, SLOW as u64);
+        Ok(began.elapsed().as_secs_f64())
+    };
+    let (alone, among) = (run(0)?, run(QUICK)?);
+    println!(
+        "32 items of 1 s on 16 processes take {alone:.1} s, and {among:.1} s among 12,000 quick ones; ratio {:.2} (expected: at most \
+         1.5)",
+        among / alone
+    );
+    Ok(())
+}
+
+/// Measures the time and the memory that an item takes which floods its log.
+fn flooded() -> cloudknot::Result<()> {
+    let before = reset_peak();
+    let began = Instant::now();
+    let outcomes = flood.map([0, 1]).parallel(2).submit().wait()?.outcomes().wait()?;
+    assert!(outcomes.iter().all(Result::is_err), "both time out");
+    println!(
+        "2 items that flood their log, with a timeout of 2 s, end after {:.1} s; the host's memory grows by {} MiB (expected: at \
+         most 64)",
+        began.elapsed().as_secs_f64(),
+        peak().saturating_sub(before) >> 10
     );
     Ok(())
 }
