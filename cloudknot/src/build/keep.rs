@@ -16,8 +16,6 @@ use crate::home::built::{Built, FILE};
 impl Built {
     /// Describes the image of this worker, as it would be kept. Runs the worker to read its types.
     pub(super) fn of(image: &DockerImage, worker: &Worker) -> Self {
-        let hex = image.digest().trim_start_matches("sha256:");
-        let short = &hex[..hex.len().min(12)];
         let name = image.tags().first().map_or_else(|| "latest".to_owned(), Clone::clone);
         let folder = worker.path.parent().unwrap_or(Path::new("."));
         Self {
@@ -31,7 +29,7 @@ impl Built {
             digest: image.digest().to_owned(),
             layers: image.layers(),
             name: format!("{}:{name}", image.name()),
-            archive: folder.join(format!("{}-{short}.tar", worker.package)),
+            archive: folder.join(Self::archive_name(&worker.package, image.digest())),
             functions: worker.functions.clone(),
             types: types_of(&worker.path),
         }

@@ -75,8 +75,25 @@ impl Built {
         let text = super::read_note(home, FILE)
             .map_err(|error| failed(format!("cannot read `{}`", path.display())).with_source(error))?
             .ok_or_else(missing)?;
-        serde_json::from_slice(&text)
-            .map_err(|error| failed(format!("cannot read `{}`", path.display())).with_source(error))
+        let built: Self = serde_json::from_slice(&text)
+            .map_err(|error| failed(format!("cannot read `{}`", path.display())).with_source(error))?;
+        built.check_archive().map_err(|reason| failed(format!("cannot read `{}`: {reason}", path.display())))?;
+        Ok(built)
+    }
+
+    /// Returns the file name of the archive of an image.
+    pub(crate) fn archive_name(package: &str, digest: &str) -> String {
+        let hex = digest.trim_start_matches("sha256:");
+        format!("{package}-{}.tar", hex.get(..12).unwrap_or(hex))
+    }
+
+    /// Checks that the archive has the name that a build gives it. A clobber removes the file, and a note may come with a clone.
+    fn check_archive(&self) -> std::result::Result<(), String> {
+        let name = Self::archive_name(&self.package, &self.digest);
+        if self.archive.file_name().is_some_and(|found| found == name.as_str()) {
+            return Ok(());
+        }
+        Err(format!("the archive `{}` is not called `{name}`", self.archive.display()))
     }
 
     pub(crate) fn write(&self, home: &Path) -> Result<()> {
@@ -104,5 +121,28 @@ impl Built {
         let message =
             format!("the types of `{id}` have changed since the image `{}` was built\n{difference}", self.name);
         Err(Error::new(ErrorKind::Types, message).with_hint(HINT))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // M5: a note that came with a clone names a file of the user.
+    #[test]
+    fn note_with_a_foreign_archive_is_refused() {
+        let note = |archive: &str| -> Built {
+            let digest = format!("sha256:{}", "ab".repeat(32));
+            serde_json::from_value(serde_json::json!({
+                "package": "p", "version": "1", "cargo_target": "--bin p", "target": "t", "worker": "w", "worker_bytes": 1,
+                "compressed_bytes": 1, "digest": digest, "layers": [], "name": "n", "archive": archive, "functions": [],
+                "types": null,
+            }))
+            .expect("it is a note")
+        };
+        assert_eq!(note("/target/p-abababababab.tar").check_archive(), Ok(()));
+        for foreign in ["/home/me/thesis.tar", "/", ".."] {
+            assert!(note(foreign).check_archive().is_err(), "{foreign}");
+        }
     }
 }
