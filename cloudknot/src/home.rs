@@ -111,7 +111,7 @@ mod tests {
 
     /// L5: the folder in which an installed program is started does not decide where inputs are sent.
     #[test]
-    fn program_without_its_crate_heeds_no_note() {
+    fn l5_program_without_its_crate_heeds_no_note() {
         check(Some("/"), None, Some("/.cloudknot"));
         check(None, Some("/"), Some("/.cloudknot"));
         check(Some("/no/such/crate"), None, None);

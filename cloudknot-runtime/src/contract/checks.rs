@@ -257,7 +257,7 @@ mod tests {
 
     /// L4: `.retries(u32::MAX)` has a last attempt.
     #[test]
-    fn last_attempt_does_not_overflow() {
+    fn l4_last_attempt_does_not_overflow() {
         assert_eq!((last_attempt(0), last_attempt(2), last_attempt(u32::MAX)), (1, 3, u32::MAX));
     }
 }

@@ -99,7 +99,7 @@ mod tests {
 
     // Finding M12.
     #[test]
-    fn printed_words_do_not_change_the_kind() {
+    fn m12_printed_words_do_not_change_the_kind() {
         let memory = "checking the memory allocation of buffers: fine\n";
         check(EXIT_3, memory, ItemErrorKind::Crashed, "code 3");
         check(EXIT_3, "memory allocation of 12 bytes failed\n", ItemErrorKind::Crashed, "code 3");

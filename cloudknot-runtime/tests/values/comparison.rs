@@ -68,7 +68,7 @@ struct Reading {
 
 // H1: the first value with a skipped field is refused, wherever it is.
 #[test]
-fn a_skipped_field_is_refused_with_bincode() {
+fn h1_skipped_field_is_refused_with_bincode() {
     let all = [None, Some(0), Some(7)].map(|flag| [0, 1, 4, 255].map(|n| Reading { flag, n }));
     for value in all.concat() {
         if value.flag.is_some() {
@@ -83,7 +83,7 @@ fn a_skipped_field_is_refused_with_bincode() {
 
 // H1: of 2,000 such vectors, 39 were decoded as other values.
 #[test]
-fn random_vectors_with_skipped_fields_are_right_or_refused() {
+fn h1_random_vectors_with_skipped_fields_are_right_or_refused() {
     let mut random = Random(0x5eed);
     let mut accepted = 0;
     for _ in 0..2_000 {
@@ -626,7 +626,7 @@ fn a_type_that_writes_different_parts_each_time_is_refused() {
 
 // L1: these came back as `None`.
 #[test]
-fn options_of_nothing_are_refused_with_messagepack() {
+fn l1_options_of_nothing_are_refused_with_messagepack() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Newtype(Option<u8>);
     let only = [Codec::Messagepack];

@@ -81,7 +81,7 @@ fn check<T: Serialize + DeserializeOwned + Send + PartialEq + Debug>(codec: Code
 
 // M6: the item succeeded, and the host that read its value overflowed its stack.
 #[test]
-fn a_value_that_is_too_deep_is_refused_when_it_is_encoded() {
+fn m6_value_that_is_too_deep_is_refused_when_it_is_encoded() {
     for depth in [MAX_NESTS + 1, 1_000, 13_000] {
         for codec in BOTH {
             on_small_stack(move || {
@@ -123,7 +123,7 @@ fn nested_large_values_are_sent() {
 
 // A frame of another program, or a damaged one, with a right checksum.
 #[test]
-fn a_frame_that_is_too_deep_is_refused_when_it_is_decoded() {
+fn m6_frame_that_is_too_deep_is_refused_when_it_is_decoded() {
     for depth in [MAX_NESTS + 1, 1_000, 1_000_000] {
         // One byte a level: `Some`, then the next.
         let mut deep = vec![1; depth - 1];

@@ -192,6 +192,19 @@ fn submission_with_lost_response_is_found_and_not_repeated() {
     assert_eq!(calls.iter().filter(|call| call.ends_with("/v1/listjobs")).count(), 1, "{calls:?}");
 }
 
+// M8: the worker's own client would ask the wrong region.
+#[test]
+fn m8_variables_of_a_run_reach_only_the_function() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    let env = [("AWS_REGION".to_owned(), "7".to_owned())].into();
+    let facts = recorded.trial.map(&Spec { env, ..Spec::of([Behavior::Env("AWS_REGION".into())]) });
+    assert_eq!(values(&facts), [(0, 7)].into());
+    let [job] = &recorded.submitted()[..] else { panic!("{:?}", recorded.submitted()) };
+    let names: Vec<_> =
+        job["containerOverrides"]["environment"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["CLOUDKNOT_TASK"]);
+}
+
 /// Script that submits the same job once more, and waits for its end.
 const AGAIN: &str = "
 import boto3, json, sys, time

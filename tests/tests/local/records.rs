@@ -76,7 +76,7 @@ impl Recorded {
 
 /// The number of items decides how much memory is needed.
 #[test]
-fn items_that_the_inputs_do_not_contain_are_refused() {
+fn m5_items_that_the_inputs_do_not_contain_are_refused() {
     for recorded in [Recorded::uniform(), Recorded::with_offsets()] {
         for items in [0, 4, 6, 1 << 36, 1 << 40, u64::MAX] {
             recorded.check_manifest(json!({ "items": items }), "items");
@@ -132,7 +132,7 @@ fn settings_that_no_map_has_are_refused() {
 }
 
 #[test]
-fn rounds_that_are_not_ranges_of_items_are_refused() {
+fn m5_rounds_that_are_not_ranges_of_items_are_refused() {
     let recorded = Recorded::uniform();
     for ranges in
         ["[[]]", "7", r#"[{"start": 3, "end": 1}]"#, r#"[{"start": 3, "end": 3}]"#, r#"[{"start": 0, "end": 6}]"#]
@@ -215,7 +215,7 @@ fn objects_with_other_names_are_passed_over() {
 
 /// L2: opening a FIFO waited for its other end.
 #[test]
-fn special_file_in_place_of_the_manifest_is_refused() {
+fn l2_special_file_in_place_of_the_manifest_is_refused() {
     let recorded = Recorded::uniform();
     let manifest = recorded.file("manifest.json");
     fs::remove_file(&manifest).unwrap();
@@ -228,7 +228,7 @@ fn special_file_in_place_of_the_manifest_is_refused() {
 
 /// L2: the folder may be shared, or come with a clone.
 #[test]
-fn links_in_place_of_the_record_are_refused() {
+fn l2_links_in_place_of_the_record_are_refused() {
     let recorded = Recorded::uniform();
     let (folder, moved) = (recorded.file(""), recorded.trial.file("moved"));
     fs::rename(&folder, &moved).unwrap();
@@ -245,7 +245,7 @@ fn links_in_place_of_the_record_are_refused() {
 
 /// L2: the lock was opened through a link, and truncated.
 #[test]
-fn linked_lock_is_refused() {
+fn l2_linked_lock_is_refused() {
     let recorded = Recorded::uniform();
     let other = recorded.trial.file("other");
     fs::write(&other, "precious").unwrap();

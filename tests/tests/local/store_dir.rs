@@ -126,7 +126,7 @@ fn listing_tolerates_concurrent_deletes() {
 
 /// L3: inputs, results and logs are for the user who has submitted the run.
 #[test]
-fn files_and_folders_are_for_their_user_alone() {
+fn l3_files_and_folders_are_for_their_user_alone() {
     let folder = folder();
     let root = folder.path().join("some/where");
     let store = DirStore::new(&root);

@@ -214,7 +214,7 @@ fn start_without_reader(trial: &Trial, arguments: &[&str]) -> (std::process::Chi
 
 /// M10: the handler of signals waited for a lock that was held while writing to stderr.
 #[test]
-fn interrupts_end_a_program_whose_output_nobody_reads() {
+fn m10_interrupts_end_a_program_whose_output_nobody_reads() {
     let trial = trial();
     let attempts = trial.file("attempts");
     // Prints more than fits into the pipe and into the queue of the terminal, in many attempts.
@@ -276,7 +276,7 @@ fn output_is_complete_at_the_end_of_main() {
 
 /// L8: the message of an item is data, and its output is that of the user's program.
 #[test]
-fn control_characters_of_messages_are_escaped() {
+fn l8_control_characters_of_messages_are_escaped() {
     let message = "\u{1b}]0;title\u{7} 50 %\rdone\u{202e}";
     let escaped = "\\u{1b}]0;title\\u{7} 50 %\\rdone\\u{202e}";
     let colours = "\u{1b}[31mred\u{1b}[0m\n";
