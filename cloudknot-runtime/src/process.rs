@@ -28,7 +28,7 @@ mod launcher;
 pub use descendants::reap_orphans;
 use descendants::{children, kill_tagged};
 pub use launcher::Launcher;
-pub(crate) use launcher::restore_open_files;
+pub(crate) use launcher::{max_processes, restore_open_files};
 
 /// Maximum number of bytes of an item's log that are kept for its error.
 pub const LOG_TAIL: usize = 16 * 1024;

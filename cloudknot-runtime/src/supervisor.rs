@@ -15,7 +15,7 @@ use crate::codec::CodecError;
 use crate::contract::{self, InputLayout, Part, RunKeys};
 use crate::failure::{Failure, ItemError, ItemErrorKind};
 use crate::function::Function;
-use crate::process::{Item, Launcher};
+use crate::process::{self, Item, Launcher};
 use crate::store::{Store, StoreError};
 use crate::{engine, item};
 
@@ -154,7 +154,7 @@ pub fn supervise(
     let ranges: VecDeque<_> = ranges.into_iter().filter(|range| !range.is_empty()).collect();
     let unresolved = ranges.iter().map(|range| range.end - range.start).sum();
     let queue = Queue { ranges, unresolved, ..Queue::default() };
-    let slots = u64::from(work.parallel).min(unresolved);
+    let slots = u64::from(work.parallel).min(unresolved).min(max_slots(&work.isolation));
     let supervisor = Supervisor {
         work,
         control,
@@ -176,6 +176,15 @@ pub fn supervise(
     let finished = supervisor.store_due(true);
     let error = supervisor.lock().error.take();
     error.map_or(finished, Err)
+}
+
+/// Returns the number of slots that the system allows. A process that cannot be started is handled by its slot; but the store
+/// needs open files, too, and its failure would end the run.
+fn max_slots(isolation: &Isolation) -> u64 {
+    match isolation {
+        Isolation::Processes(_) => process::max_processes() as u64,
+        Isolation::Threads(_) => u64::MAX,
+    }
 }
 
 struct Supervisor<'a> {

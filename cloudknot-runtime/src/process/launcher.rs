@@ -33,7 +33,19 @@ impl Launcher {
     }
 }
 
-/// Raises the soft limit of open files to the hard limit. Each item process needs three descriptors. Returns the previous
+/// Returns the number of item processes for which the limit of open files of this program suffices; at least 1.
+pub(crate) fn max_processes() -> usize {
+    // A process has three, and some more for a moment when it is started, as has each value that is stored.
+    const PER_PROCESS: u64 = 8;
+    // For the rest of the program.
+    const RESERVED: u64 = 24;
+    let Some(limit) = getrlimit(Resource::Nofile).current else { return usize::MAX };
+    let open = std::fs::read_dir("/dev/fd").map_or(0, |entries| entries.count() as u64);
+    let processes = limit.saturating_sub(open + RESERVED) / PER_PROCESS;
+    usize::try_from(processes).unwrap_or(usize::MAX).max(1)
+}
+
+/// Raises the soft limit of open files to the hard limit. Returns the previous
 /// soft limit, which item processes get back: programs that use `select` fail with a high one.
 fn raise_open_files() -> Option<u64> {
     // macOS accepts no higher soft limit, whatever the hard limit (setrlimit(2) there).

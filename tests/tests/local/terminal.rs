@@ -178,7 +178,8 @@ fn signals_are_answered_without_progress() {
     for (signal, code) in [(Signal::INT, 128 + 2), (Signal::TERM, 128 + 15), (Signal::HUP, 128 + 1)] {
         let trial = trial();
         let running = trial.start(&["map", &json(&Spec::of([Behavior::Child]))]);
-        wait_for("three processes", || (trial.processes().len() == 3).then_some(()));
+        // The program, the keeper, the item process, and what the function started.
+        wait_for("four processes", || (trial.processes().len() == 4).then_some(()));
         kill(running.pid(), signal);
         let output = running.wait_with_output();
         assert_eq!((output.status.code(), text(&output.stderr)), (Some(code), ""));
@@ -316,7 +317,7 @@ fn interrupt_ends_child_processes() {
     command.env("CLOUDKNOT_PROGRESS", "plain");
     let running = cloudknot_tests::trial::Running::start(command, &trial.file(""));
     // The program, its item process, and the child of that process.
-    wait_for("three processes", || (trial.processes().len() == 3).then_some(()));
+    wait_for("four processes", || (trial.processes().len() == 4).then_some(()));
     kill(running.pid(), Signal::INT);
     assert_eq!(running.wait_with_output().status.code(), Some(130));
     trial.wait_until_exited();
