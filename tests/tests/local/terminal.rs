@@ -316,7 +316,7 @@ fn interrupt_ends_child_processes() {
     let mut command = trial.command(&["map", &json(&Spec::of([Behavior::Child]))]);
     command.env("CLOUDKNOT_PROGRESS", "plain");
     let running = cloudknot_tests::trial::Running::start(command, &trial.file(""));
-    // The program, its item process, and the child of that process.
+    // The program, the keeper, the item process, and what the function started.
     wait_for("four processes", || (trial.processes().len() == 4).then_some(()));
     kill(running.pid(), Signal::INT);
     assert_eq!(running.wait_with_output().status.code(), Some(130));
