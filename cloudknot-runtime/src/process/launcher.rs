@@ -48,10 +48,10 @@ pub(crate) fn max_processes() -> usize {
 /// Raises the soft limit of open files to the hard limit. Returns the previous
 /// soft limit, which item processes get back: programs that use `select` fail with a high one.
 fn raise_open_files() -> Option<u64> {
-    // macOS accepts no higher soft limit, whatever the hard limit (setrlimit(2) there).
-    const MAX: u64 = if cfg!(target_os = "macos") { 10_240 } else { u64::MAX };
     let limits = getrlimit(Resource::Nofile);
-    let raised = limits.maximum.unwrap_or(MAX).min(MAX);
+    let hard_limit = limits.maximum.unwrap_or(u64::MAX);
+    // macOS accepts no higher soft limit, whatever the hard limit (setrlimit(2) there).
+    let raised = if cfg!(target_os = "macos") { hard_limit.min(10_240) } else { hard_limit };
     let current = limits.current.filter(|&current| current < raised)?;
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(raised), ..limits }).ok()?;
     Some(current)

@@ -82,7 +82,9 @@ impl<'a> Slot<'a> {
             }
         }
         let process = self.process.as_mut().expect("it was just started");
-        items.into_iter().for_each(|item| process.send(item));
+        for item in items {
+            process.send(item);
+        }
         Ok(())
     }
 

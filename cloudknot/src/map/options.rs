@@ -55,9 +55,13 @@ impl Options {
                 .with_hint("leave it out for the default"))
         };
         let parallel = self.parallel.map(u64::from);
-        let counts = [("chunk", self.chunk), ("parallel", parallel), ("recycle", self.recycle)];
-        let counts = counts.into_iter().chain([("max_failures", self.max_failures)]);
-        for (name, _) in counts.filter(|(_, count)| *count == Some(0)) {
+        let counts = [
+            ("chunk", self.chunk),
+            ("parallel", parallel),
+            ("recycle", self.recycle),
+            ("max_failures", self.max_failures),
+        ];
+        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == Some(0)) {
             return zero(name);
         }
         if self.timeout == Some(Duration::ZERO) {

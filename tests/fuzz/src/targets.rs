@@ -255,7 +255,8 @@ fn frames(name: &'static str, codec: Codec) -> Target {
     };
     let frame = |shape| {
         let mut frame = Vec::new();
-        frame::encode(codec, FINGERPRINT, &everything(shape), &mut frame).expect("the value can be encoded");
+        let _written =
+            frame::encode(codec, FINGERPRINT, &everything(shape), &mut frame).expect("the value can be encoded");
         frame
     };
     Target {

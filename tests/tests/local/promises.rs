@@ -33,8 +33,8 @@ fn each_promise_names_existing_tests() {
     let rows = page.lines().filter(|line| line.starts_with("| ") && !line.contains("| tests |"));
     let mut promises = 0;
     for row in rows {
-        let named = row.rsplit('|').nth(1).expect("a row has cells");
-        let names: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        let cell = row.rsplit('|').nth(1).expect("a row has cells");
+        let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
         let missing: Vec<_> = names
             .iter()
             .filter(|name| !tests.contains(**name) && !root().join(name).exists())

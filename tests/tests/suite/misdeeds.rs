@@ -11,11 +11,11 @@ fn misdeed(misdeed: Misdeed) -> Behavior {
 
 /// Runs the misdeed between other items, all in one slot, and returns what became of it.
 #[track_caller]
-fn outcome(trial: &Trial, deed: Misdeed, spec: Spec) -> Result<u64, ItemFailure> {
+fn outcome(trial: &Trial, deed: Misdeed, spec: Spec) -> Result<u64, Box<ItemFailure>> {
     let inputs = vec![Behavior::Double(1), misdeed(deed), Behavior::Double(2), Behavior::Double(3)];
     let facts = trial.map(&Spec { inputs, parallel: Some(1), ..spec });
     let (mut values, mut failures) = (values(&facts), failures(&facts));
-    let of_misdeed = values.remove(&1).ok_or_else(|| failures.remove(&1).expect("the item has an outcome"));
+    let of_misdeed = values.remove(&1).ok_or_else(|| Box::new(failures.remove(&1).expect("the item has an outcome")));
     assert_eq!((values, failures), ([(0, 2), (2, 4), (3, 6)].into(), [].into()));
     trial.wait_until_exited();
     of_misdeed

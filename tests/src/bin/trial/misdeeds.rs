@@ -27,7 +27,7 @@ pub(crate) fn commit(misdeed: Misdeed) -> Result<u64, Oops> {
         }
         Misdeed::DetachAndReturn(file) => detach(&file),
         Misdeed::Flood => loop {
-            std::io::Write::write_all(&mut std::io::stderr(), &[b'x'; 256 << 10]).map_err(failed)?;
+            std::io::Write::write_all(&mut std::io::stderr(), &[b'x'; 16 << 10]).map_err(failed)?;
         },
         Misdeed::Lock(panics) => {
             static LOCK: Mutex<()> = Mutex::new(());
@@ -71,7 +71,7 @@ impl Drop for PanicsWhenDropped {
 
 fn sleep_forever() -> ! {
     loop {
-        std::thread::sleep(Duration::from_secs(3_600));
+        std::thread::sleep(Duration::from_hours(1));
     }
 }
 
