@@ -41,13 +41,27 @@ pub fn reap_orphans() {
     }
 }
 
-/// Returns the children of this process, as the kernel lists them: by the thread that started them.
+/// Returns the children of this process.
 #[cfg(target_os = "linux")]
 pub(super) fn children() -> Vec<Pid> {
-    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
+    listed_children().unwrap_or_else(|| processes().filter(|process| is_child(*process)).collect())
+}
+
+/// Returns the children as the kernel lists them, by the thread that started them; `None` if it was built without these lists.
+#[cfg(target_os = "linux")]
+fn listed_children() -> Option<Vec<Pid>> {
+    let threads = std::fs::read_dir("/proc/self/task").ok()?;
     let of_thread = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children")).ok();
     let lists: Vec<String> = threads.flatten().filter_map(of_thread).collect();
-    lists.iter().flat_map(|list| list.split_whitespace()).filter_map(pid).collect()
+    (!lists.is_empty()).then(|| lists.iter().flat_map(|list| list.split_whitespace()).filter_map(pid).collect())
+}
+
+#[cfg(target_os = "linux")]
+fn is_child(process: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
+    // The name in parentheses, the state, and the parent.
+    let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+    parent == Some(std::process::id())
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -91,4 +105,18 @@ pub(super) fn kill_tagged(_tag: &str) {}
 #[cfg(target_os = "linux")]
 fn pid(number: &str) -> Option<Pid> {
     number.parse().ok().and_then(Pid::from_raw)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_are_found_with_and_without_the_kernel_s_list() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("the program is installed");
+        let pid = Pid::from_child(&child);
+        let (listed, scanned) = (children().contains(&pid), processes().any(|process| process == pid && is_child(pid)));
+        child.kill().and_then(|()| child.wait()).expect("it was running");
+        assert!(listed && scanned && !is_child(pid));
+    }
 }
