@@ -13,10 +13,12 @@ use crate::fingerprint::Fingerprint;
 mod checks;
 mod keys;
 mod messages;
+mod tracing;
 
 pub use checks::{MAX_ITEMS, MAX_ITEMS_WITHOUT_INPUTS, MAX_RECORD_LEN, is_user_variable, last_attempt};
 pub use keys::{Part, RunKeys, failure_of, part_of, round_of};
 pub use messages::{Exit, LARGE_LEN, Parsed, Reply, Request, begin_value, end_value};
+pub use tracing::{FunctionToTrace, TraceMessage, TraceOrder, line};
 
 /// Version of this contract. A build refuses a worker with another one; a manifest has a version of its own.
 pub const VERSION: u32 = 1;
@@ -37,7 +39,10 @@ pub const ENV_KEEPER: &str = "CLOUDKNOT_KEEPER";
 /// Set in an item process and inherited by all processes that the function starts, so that they can be found if their keeper
 /// was killed. Makes no process part of cloudknot.
 pub const ENV_TAG: &str = "CLOUDKNOT_TAG";
-/// Makes a worker describe its functions: it prints their [`Types`] as JSON and exits.
+/// Makes a program trace the types of its functions, as a [`TraceOrder`] on its standard input specifies. Removed from the
+/// environment before user code runs.
+pub const ENV_TRACE: &str = "CLOUDKNOT_TRACE";
+/// Makes a worker describe its functions: it prints their [`Types`] (see [`Types::line`]) and exits.
 pub const ENV_DESCRIBE: &str = "CLOUDKNOT_DESCRIBE";
 /// Makes a program the supervisor of a container: a [`Task`] as JSON.
 pub const ENV_TASK: &str = "CLOUDKNOT_TASK";
@@ -50,7 +55,7 @@ pub const ENV_CHILD: &str = "AWS_BATCH_JOB_ARRAY_INDEX";
 pub const ENV_ATTEMPT: &str = "AWS_BATCH_JOB_ATTEMPT";
 /// Variables that make a process part of cloudknot. An item process does not inherit them, because the function may start
 /// the program itself.
-pub const ROLES: [&str; 4] = [ENV_ITEM_PROCESS, ENV_TASK, ENV_DESCRIBE, ENV_VCPUS];
+pub const ROLES: [&str; 5] = [ENV_ITEM_PROCESS, ENV_TASK, ENV_DESCRIBE, ENV_VCPUS, ENV_TRACE];
 /// Name of the folder beside a crate that holds its runs.
 pub const HOME: &str = ".cloudknot";
 
@@ -128,6 +133,22 @@ pub struct Types {
     pub fingerprint: Fingerprint,
     /// Structure of its types, in readable form.
     pub schema: String,
+}
+
+impl Types {
+    /// Start of the line with the types, which distinguishes it from what libraries print.
+    const MARK: &str = "cloudknot-types: ";
+
+    /// Returns the line that a worker prints to describe its functions. It begins with a line break, because the output so
+    /// far may end within a line.
+    pub fn line(all: &[Self]) -> String {
+        format!("\n{}{}\n", Self::MARK, serde_json::to_string(all).expect("types serialize to JSON"))
+    }
+
+    /// Finds that line in the output of a worker.
+    pub fn find(output: &str) -> Option<Vec<Self>> {
+        output.lines().rev().find_map(|line| serde_json::from_str(line.strip_prefix(Self::MARK)?).ok())
+    }
 }
 
 /// Description of a remote function in the worker's executable.
@@ -391,6 +412,20 @@ mod tests {
         let start: Start = serde_json::from_str(START).unwrap();
         assert!(start.start);
         assert_eq!(start.contract, VERSION);
+    }
+
+    // H3
+    #[test]
+    fn types_are_found_among_other_output() {
+        let types = vec![Types { function: "a:a::f".into(), fingerprint: Fingerprint(7), schema: "input: u8".into() }];
+        let line = Types::line(&types);
+        for output in
+            [line.clone(), format!("a banner{line}"), format!("a banner\n{line}the end"), format!("[]\n{line}")]
+        {
+            assert_eq!(Types::find(&output), Some(types.clone()), "{output}");
+        }
+        assert_eq!(Types::find("a banner\n[]\n"), None);
+        assert_eq!(Types::find(""), None);
     }
 
     #[test]

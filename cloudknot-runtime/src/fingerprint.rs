@@ -3,27 +3,44 @@
 //! address, no hash map order and no module path (only a type that refuses to be traced is listed by its full name).
 //!
 //! `trace` holds the state of tracing: a type is deserialized repeatedly until no part of it is unknown, and `pending`
-//! finds the unknown parts. `probe` is the deserializer, and `access` its half for types with several components.
+//! finds the unknown parts. `explore` runs these passes, on a thread of their own; `steps` numbers the points at which a type
+//! may end the process. `probe` is the deserializer, and `access` its half for types with several components.
 //! `offers` holds the values that are offered to a type, and `refusals` handles a type that refuses one. `shapes`
 //! stores the traced structure, `render` writes it as text, and `unsupported` searches it for what the codec cannot carry.
+//!
+//! Tracing builds values that nobody made, and runs code of the user on them. A program with a generated main therefore
+//! traces in a process of its own (`trace_process`).
 
 mod access;
+mod explore;
 mod offers;
 mod pending;
 mod probe;
 mod refusals;
 mod render;
 mod shapes;
+mod steps;
 mod trace;
 mod unsupported;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
+use self::explore::Root;
+pub use self::trace::Observer;
+use self::trace::Tracer;
 use crate::codec::Codec;
+
+/// Maximum time to trace the input or the output of a function. Tracing takes milliseconds; a type that needs longer is
+/// described by its name alone.
+pub const TRACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Hash of the structure of a function's input and output types.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,14 +75,16 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// Traces the input and output types of a function. Only the content of the input type counts, not its name.
+    /// Traces the input and output types of a function, in this process. Only the content of the input type counts, not its
+    /// name.
     pub fn of<I: DeserializeOwned, O: DeserializeOwned>(codec: Codec) -> Self {
-        let mut tracer = trace::Tracer::default();
-        let input = tracer.explore::<I>();
-        let output = tracer.explore::<O>();
-        let text = render::text(&tracer, input, output, codec);
+        TypePair::of::<I, O>().trace(codec).expect("the operating system starts a thread")
+    }
+
+    fn new(tracer: &Tracer, input: shapes::SlotId, output: shapes::SlotId, codec: Codec) -> Self {
+        let text = render::text(tracer, input, output, codec);
         let fingerprint = Fingerprint(XxHash3_64::oneshot(text.as_bytes()));
-        let unsupported = unsupported::find(&tracer, input, output, codec);
+        let unsupported = unsupported::find(tracer, input, output, codec);
         Self { text, fingerprint, unsupported }
     }
 
@@ -73,6 +92,80 @@ impl Schema {
     /// The result is empty if nothing changed.
     pub fn difference(&self, old: &str) -> String {
         difference(old, &self.text)
+    }
+}
+
+/// Part of a function's types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Part {
+    /// The arguments.
+    Input,
+    /// The result.
+    Output,
+}
+
+/// Exceptions of a trace, as learned from an earlier one that was not completed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exceptions {
+    /// Parts that are described by their names alone.
+    pub opaque: BTreeSet<Part>,
+    /// Points at which a type ends the process, by part. The trace continues as if the type had panicked there.
+    pub ends: BTreeMap<Part, BTreeSet<u64>>,
+}
+
+/// Input and output type of a function, to be traced.
+#[derive(Debug, Clone, Copy)]
+pub struct TypePair {
+    input: Root,
+    output: Root,
+}
+
+impl TypePair {
+    /// Returns the pair of these types.
+    pub const fn of<I: DeserializeOwned, O: DeserializeOwned>() -> Self {
+        Self { input: Root::of::<I>(), output: Root::of::<O>() }
+    }
+
+    /// Traces the types in this process, on a thread of their own. A type that needs too long is left running.
+    ///
+    /// # Errors
+    /// Returns an error if no thread can be started.
+    pub fn trace(self, codec: Codec) -> io::Result<Schema> {
+        let mut exceptions = Exceptions::default();
+        loop {
+            match self.trace_with(codec, &exceptions, None, Some(TRACE_TIMEOUT))? {
+                Ok(schema) => return Ok(schema),
+                Err(part) => exceptions.opaque.insert(part),
+            };
+        }
+    }
+
+    /// Traces the types with these exceptions. Returns the part that took longer than `limit`, if one did.
+    ///
+    /// # Errors
+    /// Returns an error if no thread can be started.
+    pub fn trace_with(
+        self,
+        codec: Codec,
+        exceptions: &Exceptions,
+        observer: Option<&Arc<dyn Observer>>,
+        limit: Option<Duration>,
+    ) -> io::Result<Result<Schema, Part>> {
+        let mut tracer = Tracer::default();
+        tracer.steps.observer = observer.cloned();
+        let mut slots = [0; 2];
+        for (slot, (part, root)) in slots.iter_mut().zip([(Part::Input, self.input), (Part::Output, self.output)]) {
+            if exceptions.opaque.contains(&part) {
+                *slot = tracer.opaque(root);
+                continue;
+            }
+            tracer.begin_part(part, exceptions.ends.get(&part));
+            match tracer.explore(root, limit)? {
+                Some(explored) => (tracer, *slot) = explored,
+                None => return Ok(Err(part)),
+            }
+        }
+        Ok(Ok(Schema::new(&tracer, slots[0], slots[1], codec)))
     }
 }
 

@@ -2,12 +2,14 @@
 //! `#[cloudknot::remote]` fills the registry; the host (to submit) and the item process (to call) read it.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::codec::Codec;
 use crate::failure::Failure;
-use crate::fingerprint::{Fingerprint, Schema};
+use crate::fingerprint::{Exceptions, Fingerprint, Observer, Schema, TypePair};
+use crate::trace_process::{self, TraceError};
 
 /// A remote function, with its types erased.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub struct Function {
     /// Resources that one item needs, and its limits.
     pub resources: Resources,
     call: Call,
-    trace: fn(Codec) -> Schema,
+    types: fn() -> TypePair,
     schema: OnceLock<Schema>,
     fingerprint: OnceLock<Fingerprint>,
 }
@@ -76,25 +78,47 @@ impl Function {
         codec: Codec,
         resources: Resources,
         call: Call,
-        trace: fn(Codec) -> Schema,
+        types: fn() -> TypePair,
     ) -> Self {
         let schema = OnceLock::new();
-        Self { id, signature, codec, resources, call, trace, schema, fingerprint: OnceLock::new() }
+        Self { id, signature, codec, resources, call, types, schema, fingerprint: OnceLock::new() }
     }
 
-    /// Returns the structure of the function's input and output types. It is traced once.
-    pub fn schema(&self) -> &Schema {
-        self.schema.get_or_init(|| (self.trace)(self.codec))
+    /// Returns the structure of the function's input and output types. It is traced once, by [`trace`].
+    ///
+    /// # Errors
+    /// Returns an error if the types cannot be traced, for a reason that is not in the types.
+    pub fn schema(&self) -> Result<&Schema, TraceError> {
+        if self.schema.get().is_none() {
+            trace(&[self])?;
+        }
+        Ok(self.schema.get().expect("`trace` sets the schema"))
+    }
+
+    /// Traces the types in this process, which is started for this purpose. Returns `None` if a type has ended the thread.
+    pub(crate) fn trace(&self, exceptions: &Exceptions, observer: &Arc<dyn Observer>) -> io::Result<Option<Schema>> {
+        Ok((self.types)().trace_with(self.codec, exceptions, Some(observer), None)?.ok())
     }
 
     /// Returns the fingerprint of the function's types: that of its [`schema`](Self::schema), unless it was set.
-    pub fn fingerprint(&self) -> Fingerprint {
-        *self.fingerprint.get_or_init(|| self.schema().fingerprint)
+    ///
+    /// # Errors
+    /// Returns the error of `schema`.
+    pub fn fingerprint(&self) -> Result<Fingerprint, TraceError> {
+        match self.fingerprint.get() {
+            Some(fingerprint) => Ok(*fingerprint),
+            None => Ok(self.schema()?.fingerprint),
+        }
     }
 
     /// Sets the fingerprint, in an item process: its supervisor, the same program, has traced the types.
     pub fn set_fingerprint(&self, fingerprint: Fingerprint) {
         self.fingerprint.get_or_init(|| fingerprint);
+    }
+
+    /// Returns the index in the registry. It is the same whenever this program is started.
+    fn index(&self) -> usize {
+        all().position(|function| std::ptr::eq(function, self)).expect("the macro registers each function")
     }
 
     /// Runs one item: decodes the frame of its input and appends the frame of its value.
@@ -111,6 +135,30 @@ inventory::collect!(Registered);
 /// Returns all remote functions linked into this program.
 pub fn all() -> impl Iterator<Item = &'static Function> {
     inventory::iter::<Registered>().map(|registered| registered.0)
+}
+
+/// Traces the types of those of the functions that are not traced yet.
+///
+/// They are traced in a process of its own, one for all of them. If no generated main has run, this program cannot be started
+/// again, and traces them itself.
+///
+/// # Errors
+/// Returns an error if the types cannot be traced, for a reason that is not in the types.
+pub fn trace(functions: &[&Function]) -> Result<(), TraceError> {
+    // Held, so that no other thread starts a process for the same types.
+    static TRACING: Mutex<()> = Mutex::new(());
+    let _tracing = TRACING.lock().unwrap_or_else(PoisonError::into_inner);
+    let untraced: Vec<&Function> =
+        functions.iter().copied().filter(|function| function.schema.get().is_none()).collect();
+    let schemas = if trace_process::is_enabled() {
+        trace_process::trace(untraced.iter().map(|function| (function.index(), function.id.to_string())))?
+    } else {
+        untraced.iter().map(|function| (function.types)().trace(function.codec)).collect::<io::Result<_>>()?
+    };
+    for (function, schema) in untraced.iter().zip(schemas) {
+        function.schema.get_or_init(|| schema);
+    }
+    Ok(())
 }
 
 /// Returns the function with this ID.

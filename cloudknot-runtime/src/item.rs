@@ -29,10 +29,10 @@ pub fn serve<E: Encoding, I: DeserializeOwned + Send, O: Serialize + Deserialize
     value: &mut Vec<u8>,
     run: fn(I) -> Result<O, Failure>,
 ) -> Result<(), Failure> {
-    let fingerprint = function.fingerprint();
     let codec = |subject: &'static str| {
         move |error: CodecError| Failure::new(ItemErrorKind::Codec, format!("{subject}: {error}"))
     };
+    let fingerprint = function.fingerprint().map_err(|error| codec("input")(error.into()))?;
     let input = frame::decode_with::<E, I>(fingerprint, input).map_err(codec("input"))?;
     let output = run(input)?;
     let start = value.len();

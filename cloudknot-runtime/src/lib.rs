@@ -16,4 +16,6 @@ pub mod process;
 pub mod store;
 pub mod supervisor;
 pub mod text;
+pub mod trace_child;
+pub mod trace_process;
 pub mod worker;

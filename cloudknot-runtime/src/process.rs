@@ -503,11 +503,11 @@ fn control_group() -> String {
 
 /// Returns the file that is running, even if a rebuild has replaced it.
 #[cfg(target_os = "linux")]
-fn this_program() -> PathBuf {
+pub(crate) fn this_program() -> PathBuf {
     PathBuf::from("/proc/self/exe")
 }
 
 #[cfg(not(target_os = "linux"))]
-fn this_program() -> PathBuf {
+pub(crate) fn this_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| std::env::args_os().next().unwrap_or_default().into())
 }

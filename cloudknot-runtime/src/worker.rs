@@ -11,14 +11,17 @@ use crate::process::{self, Launcher};
 use crate::store::{DirStore, Store, StoreError};
 use crate::supervisor::{self, Control, Event, FlushLimits, Isolation, SupervisorError, Work};
 use crate::text::printable;
+use crate::trace_process::TraceError;
 use crate::{engine, function};
 
 /// Runs the items of this child and exits with one of the codes of [`exit`].
 pub fn main() -> ! {
-    if std::env::var_os(contract::ENV_DESCRIBE).is_some() {
-        describe();
-    }
-    let code = match run() {
+    let result = if std::env::var_os(contract::ENV_DESCRIBE).is_some() {
+        describe().map(|()| exit::DONE).map_err(Stop::from)
+    } else {
+        run()
+    };
+    let code = match result {
         Ok(code) => code,
         Err(stop) => {
             eprintln!("error: {}", stop.message);
@@ -29,14 +32,17 @@ pub fn main() -> ! {
 }
 
 /// Prints the functions of this worker and their types, so that a host can compare them before it submits.
-fn describe() -> ! {
-    let types = |function: &'static function::Function| {
-        let schema = function.schema();
-        Types { function: function.id.to_string(), fingerprint: schema.fingerprint, schema: schema.text.clone() }
+fn describe() -> Result<(), TraceError> {
+    let functions: Vec<_> = function::all().collect();
+    // One process for all of them.
+    function::trace(&functions)?;
+    let types = |function: &&'static function::Function| {
+        let schema = function.schema()?;
+        Ok(Types { function: function.id.to_string(), fingerprint: schema.fingerprint, schema: schema.text.clone() })
     };
-    let all: Vec<Types> = function::all().map(types).collect();
-    println!("{}", serde_json::to_string(&all).expect("types serialize to JSON"));
-    std::process::exit(exit::DONE)
+    let all = functions.iter().map(types).collect::<Result<Vec<_>, TraceError>>()?;
+    print!("{}", Types::line(&all));
+    Ok(())
 }
 
 /// Error that prevents the worker from doing its work.
@@ -64,6 +70,12 @@ impl From<StoreError> for Stop {
     }
 }
 
+impl From<TraceError> for Stop {
+    fn from(error: TraceError) -> Self {
+        Self::infrastructure(&error, None)
+    }
+}
+
 impl From<SupervisorError> for Stop {
     fn from(error: SupervisorError) -> Self {
         match error {
@@ -77,9 +89,10 @@ fn run() -> Result<i32, Stop> {
     // Before anything that takes time: the first process of a container gets no signal that it has no handler for.
     let control = Arc::new(Control::default());
     stop_on_sigterm(&control);
-    reap_orphans();
     let task = task()?;
     check_function(&task)?;
+    // Not earlier: it would reap the process that traces types.
+    reap_orphans();
     let store = open(&task.store)?;
     let keys = RunKeys::new(&task.knot, &task.run);
     let mut ranges = child_items(&task, &*store, &keys)?;
@@ -123,7 +136,7 @@ fn task() -> Result<Task, Stop> {
 
 fn check_function(task: &Task) -> Result<(), Stop> {
     let function = function::find(&task.function).map_err(Stop::wrong_worker)?;
-    let fingerprint = function.schema().fingerprint;
+    let fingerprint = function.fingerprint()?;
     if fingerprint == task.fingerprint {
         return Ok(());
     }

@@ -16,7 +16,7 @@ use std::fmt::Display;
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use cloudknot_runtime::fingerprint::Schema;
+use cloudknot_runtime::fingerprint::TypePair;
 use cloudknot_runtime::frame;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde::ser::{Serialize, Serializer};
@@ -95,14 +95,14 @@ pub fn call<R: Remote>(input: &[u8], value: &mut Vec<u8>) -> Result<(), Failure>
     serve::<R::Encoding, _, _, R::Output>(R::function(), input, value, |input| R::run(input).map(SerdeAdapter))
 }
 
-/// Traces the types of a function.
-pub fn trace<R: Remote>(codec: Codec) -> Schema {
-    Schema::of::<R::Input, SerdeAdapter<R::Output>>(codec)
+/// Returns the types of a function, to be traced.
+pub fn trace<R: Remote>() -> TypePair {
+    TypePair::of::<R::Input, SerdeAdapter<R::Output>>()
 }
 
 /// Appends the frame of an input and reads it back, so that the host rejects a value that the codec does not support.
 pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<(), CodecError> {
-    let fingerprint = R::function().fingerprint();
+    let fingerprint = R::function().fingerprint()?;
     let start = out.len();
     let written = frame::encode_with::<R::Encoding, _>(fingerprint, &R::input(args), out)?;
     frame::read_back_with::<R::Encoding, R::Input, R::Args>(&out[start..], &written)
@@ -111,7 +111,7 @@ pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<(), CodecEr
 
 /// Decodes the value in a result's frame.
 pub fn decode<R: Remote>(bytes: &[u8]) -> Result<R::Output, CodecError> {
-    let fingerprint = R::function().fingerprint();
+    let fingerprint = R::function().fingerprint()?;
     frame::decode_with::<R::Encoding, SerdeAdapter<R::Output>>(fingerprint, bytes).map(|adapter| adapter.0)
 }
 

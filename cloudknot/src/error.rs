@@ -6,6 +6,7 @@ use std::fmt;
 use cloudknot_runtime::failure::{ItemError, ItemErrorKind};
 use cloudknot_runtime::store::StoreError;
 use cloudknot_runtime::text::printable;
+use cloudknot_runtime::trace_process::TraceError;
 
 /// Result of the functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -196,6 +197,17 @@ impl Error {
     /// Returns the items of a map that have no value, with their errors.
     pub fn failed(&self) -> &[(u64, ItemError)] {
         &self.0.failed
+    }
+}
+
+impl From<TraceError> for Error {
+    fn from(mut error: TraceError) -> Self {
+        let source = error.take_source();
+        let converted = Self::new(ErrorKind::Infrastructure, error.to_string());
+        match source {
+            Some(source) => converted.with_source(source),
+            None => converted,
+        }
     }
 }
 

@@ -133,6 +133,33 @@ pub use backend::Backend;
 /// - Values are nested at most 128 levels deep; keep the nodes of a deep tree or list in a `Vec`. Each option, newtype,
 ///   struct, tuple, sequence, map, and variant with content is a level.
 ///
+/// # Tracing of types
+///
+/// Host and worker compare the structure of the types, so that a worker never decodes the values of another version. The
+/// structure is found by tracing: each type is deserialized several times, from made-up values, before the first map of a
+/// program and in each worker. Types that validate are offered other values: dates, addresses, absolute paths. None of
+/// these names anything that can exist, and no number is large.
+///
+/// A program with the attribute [`main`] traces in a separate process, which is a copy of the program. Whatever
+/// a `Deserialize`, a conversion of `#[serde(from)]` or `try_from`, or the `Drop` of a made-up value does there:
+///
+/// - Panics are silent. A type that panics, aborts, exits or overflows the stack is described by its name and by what it
+///   read until then, and the rest of the structure is traced as usual. Good values are not affected.
+/// - A type that takes longer than 10 seconds is not traced: the input or the result is described by its name alone. Its
+///   changes are not noticed.
+/// - Nothing that is printed reaches the program's output, and the process and its children are killed in the end.
+/// - On Linux (x86-64 and ARM64), the operating system refuses whatever has an effect outside of the process: to change or
+///   remove files, to connect, to start programs, to signal other processes. To the type, it is an ordinary error. Reading
+///   files and starting threads is allowed. Where the kernel supports no seccomp filter, and on macOS, nothing is refused.
+///
+/// A `Deserialize` should therefore depend on its input alone. One that fails without a file, for example, has another
+/// structure on a machine that has the file.
+///
+/// Without the attribute (in a test harness, or if a library is used by another program), types are traced in the program
+/// itself, on a thread. Panics are silent and the 10 seconds apply there as well, but the thread of a type that loops is left
+/// behind, an abort ends the program, and nothing is refused. A complete made-up value is forgotten, so its `Drop` does not run.
+/// The parts of an incomplete one are dropped: if a struct refuses its last field, the `Drop` of the first ones runs.
+///
 /// # Signatures
 ///
 /// The function is a free function, sync or async, with any number of arguments. The types of arguments and result implement

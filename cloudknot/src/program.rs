@@ -1,4 +1,4 @@
-//! The start of a program: as itself, as an item process or its keeper, or as a worker.
+//! The start of a program: as itself, as an item process or its keeper, as a process that traces types, or as a worker.
 
 use cloudknot_runtime::contract;
 
@@ -28,25 +28,34 @@ impl Drop for RunningProgram {
     }
 }
 
-/// Starts the program; the first statement of the generated main. Does not return in a worker or in an item process.
+/// Starts the program; the first statement of the generated main. Does not return unless the program was started as itself.
 pub fn start(program: Program) -> RunningProgram {
     if std::env::var_os(contract::ENV_KEEPER).is_some() {
         cloudknot_runtime::process::keeper::main();
     }
-    if let Ok(order) = std::env::var(contract::ENV_ITEM_PROCESS) {
-        // SAFETY: this is the first statement of `main`, so no other thread reads the environment at the same time. The
-        // variable has to be removed before user code runs: a program that the function starts is not an item process.
-        #[allow(unsafe_code)]
-        unsafe {
-            std::env::remove_var(contract::ENV_ITEM_PROCESS);
-        }
+    if let Some(order) = take_variable(contract::ENV_ITEM_PROCESS) {
         cloudknot_runtime::item::item_process(&order);
     }
+    if take_variable(contract::ENV_TRACE).is_some() {
+        cloudknot_runtime::trace_child::main();
+    }
+    cloudknot_runtime::trace_process::enable();
     if cfg!(cloudknot_worker) {
         cloudknot_runtime::worker::main();
     }
     home::set_crate_folder(program.crate_folder);
     install_terminal()
+}
+
+/// Removes a variable from the environment: a program that user code starts is not what this one is.
+fn take_variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok()?;
+    // SAFETY: `start` is the first statement of `main`, so no other thread reads the environment at the same time.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::env::remove_var(name);
+    }
+    Some(value)
 }
 
 /// Reports events on the terminal from now on, if cloudknot has the feature `progress`.

@@ -277,7 +277,7 @@ fn check_types(manifest: &Manifest, function: &Function) -> Result<()> {
             format!("cannot attach to run {}: the run belongs to `{}`, not to `{id}`", manifest.run, manifest.function);
         return Err(Error::new(ErrorKind::Types, message).with_hint("attach with the function that was mapped"));
     }
-    let schema = function.schema();
+    let schema = function.schema()?;
     if manifest.fingerprint == schema.fingerprint && manifest.codec == function.codec {
         return Ok(());
     }

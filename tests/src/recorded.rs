@@ -101,7 +101,7 @@ impl Recorded {
 /// If the worker has no such function, or does not report its types.
 pub fn types_of(start: &mut Command, function: &str) -> Types {
     let output = run(start.env(ENV_DESCRIBE, "1"));
-    let all: Vec<Types> = serde_json::from_str(&output).expect("the worker describes its types");
+    let all = Types::find(&output).expect("the worker describes its types");
     let named = |types: &Types| types.function.rsplit("::").next() == Some(function);
     all.into_iter().find(named).expect("the worker has the function")
 }

@@ -3,21 +3,16 @@
 
 use std::any::{TypeId, type_name};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Visitor};
 
 use super::access::{ChosenVariant, Elements, EmptyAccess, Entries, KeyedEntries};
-use super::offers::Refusal;
+use super::offers::{Refusal, WORD};
 use super::shapes::{Form, Shape, SlotId, TypeNo};
 use super::trace::{Choice, Frame, Tracer, TypeKey};
 
 /// Depth at which a pass is abandoned. The pass has still seen variants that the next pass need not try.
 const MAX_DEPTH: usize = 96;
-/// Maximum number of consecutive passes that learn nothing; after that, the rest is considered unreachable.
-const MAX_IDLE_STEPS: usize = 16;
-/// Maximum number of values offered in total. A bound against types that cannot be traced.
-const MAX_STEPS: usize = 1_000_000;
 
 /// Deserializer of the value in one slot.
 pub(super) struct Probe<'t> {
@@ -26,29 +21,6 @@ pub(super) struct Probe<'t> {
 }
 
 impl Tracer {
-    /// Traces a type until nothing more can be learned about it, and returns its slot.
-    pub(super) fn explore<T: DeserializeOwned>(&mut self) -> SlotId {
-        let root = self.new_slot();
-        let mut idle = 0;
-        while idle < MAX_IDLE_STEPS && self.steps < MAX_STEPS {
-            let before = self.learned;
-            self.begin_pass();
-            let built = catch_unwind(AssertUnwindSafe(|| self.enter(root, PhantomData::<T>).is_ok()));
-            if built.is_err() {
-                self.note_panic();
-            }
-            self.find_pending();
-            let idled = self.learned == before;
-            let done =
-                if self.refusal_recorded { self.slots[root].unbuildable && idled } else { built.unwrap_or(false) };
-            if done && !self.slots[root].pending {
-                break;
-            }
-            idle = if idled { idle + 1 } else { 0 };
-        }
-        root
-    }
-
     /// Deserializes the value in a slot.
     pub(super) fn enter<'de, S: DeserializeSeed<'de>>(&mut self, slot: SlotId, seed: S) -> Result<S::Value, Refusal> {
         let name = type_name::<S::Value>();
@@ -64,16 +36,16 @@ impl Tracer {
         deserialize: impl FnOnce(Probe<'_>) -> Result<R, Refusal>,
     ) -> Result<R, Refusal> {
         let slot = self.enclosing_slot(type_id, slot);
-        self.steps += 1;
-        if self.frames.len() >= MAX_DEPTH || self.steps >= MAX_STEPS {
-            self.refusal_recorded = true;
-            return Err(Refusal::Blocked);
-        }
-        if self.is_exhausted(slot) {
+        self.entered += 1;
+        let is_abandoned = self.frames.len() >= MAX_DEPTH || self.is_exhaustive();
+        if is_abandoned || self.is_exhausted(slot) {
+            self.refusal_recorded |= is_abandoned;
+            self.pass_point();
             return Err(Refusal::Blocked);
         }
         let outer = self.begin_slot(type_id, type_name, slot);
         self.frames.push(Frame { seed: type_id, slot, type_name, choice: None, named: false });
+        self.pass_point();
         let result = deserialize(Probe { tracer: self, slot });
         match &result {
             Err(refusal) if !self.refusal_recorded => self.note(*refusal),
@@ -89,6 +61,7 @@ impl Tracer {
         if let Some(outer) = outer {
             self.offer = outer;
         }
+        self.pass_point();
         result
     }
 }
@@ -147,7 +120,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         match offer.set() % 7 {
             0 => visitor.visit_unit(),
             1 => visitor.visit_u64(1),
-            2 => visitor.visit_borrowed_str("a"),
+            2 => visitor.visit_borrowed_str(WORD),
             3 => visitor.visit_f64(1.5),
             4 => visitor.visit_bool(true),
             5 => visitor.visit_seq(EmptyAccess),

@@ -9,7 +9,7 @@ use super::trace::{Choice, Tracer};
 
 impl Tracer {
     pub(super) fn note_panic(&mut self) {
-        // One panic message is enough: a type that panics is not offered anything else.
+        // A type that panics is not offered anything else: where panics abort, each one costs a process.
         if let Some(frame) = self.frames.last() {
             let (slot, type_id, name) = (frame.slot, frame.seed, frame.type_name);
             self.make_opaque(slot, type_id, name);
@@ -61,6 +61,7 @@ impl Tracer {
             _ => return,
         }
         self.refusal_recorded = true;
+        self.pass_point();
     }
 
     /// Returns whether the tracer omitted this field because its value cannot be built.

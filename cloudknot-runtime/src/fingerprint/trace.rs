@@ -11,8 +11,12 @@
 //! (`None`, an empty sequence, another variant), so that the rest is still traced.
 
 use std::any::TypeId;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
+use super::Part;
 use super::offers::Offer;
 use super::shapes::{Choices, Fields, Form, Shape, Slot, SlotId, Type, TypeNo, Variant, VariantKind};
 
@@ -20,6 +24,8 @@ use super::shapes::{Choices, Fields, Form, Shape, Slot, SlotId, Type, TypeNo, Va
 const MAX_FILL_DEPTH: usize = 40;
 /// Maximum number of times that a container is filled in one pass while its type is being offered other values.
 const MAX_REFILLS: u8 = 16;
+/// Maximum number of values offered in total. A bound against types that cannot be traced.
+const MAX_ENTERED: usize = 1_000_000;
 
 /// Key that distinguishes named types: two types of the same name may be in different modules.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -63,10 +69,49 @@ pub(super) struct Tracer {
     pub(super) refusal_recorded: bool,
     /// Number of facts learned.
     pub(super) learned: usize,
-    pub(super) steps: usize,
+    /// Value of `learned` at the start of this pass.
+    learned_before: usize,
+    /// Number of consecutive passes that learned nothing.
+    pub(super) idle: usize,
+    /// Number of slots entered.
+    pub(super) entered: usize,
     pub(super) built: usize,
     /// Field whose name was offered last.
     pub(super) last_field: Option<(TypeNo, usize)>,
+    pub(super) steps: Steps,
+}
+
+/// Receiver of the progress of a trace.
+pub trait Observer: Send + Sync {
+    /// Called before the tracer traces the type of this part.
+    fn begins(&self, part: Part);
+    /// Called at each point.
+    fn passes(&self, point: u64);
+}
+
+/// Points passed so far in this part, and those at which the trace stops.
+#[derive(Default)]
+pub(super) struct Steps {
+    pub(super) point: u64,
+    pub(super) ends: BTreeSet<u64>,
+    pub(super) observer: Option<Arc<dyn Observer>>,
+    /// Receives the tracer when the thread has traced a type, or stops.
+    pub(super) finished: Option<Sender<Finished>>,
+}
+
+/// Tracer that a thread hands over.
+#[derive(Debug)]
+pub(super) enum Finished {
+    /// Nothing more can be learned about the type.
+    Traced(Tracer),
+    /// The trace has come to a point at which the type would end the process.
+    Stopped(Tracer),
+}
+
+impl fmt::Debug for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Steps").field("point", &self.point).field("ends", &self.ends).finish_non_exhaustive()
+    }
 }
 
 impl Tracer {
@@ -76,6 +121,7 @@ impl Tracer {
     }
 
     pub(super) fn begin_pass(&mut self) {
+        self.learned_before = self.learned;
         self.frames.clear();
         self.offer = Offer::default();
         self.refusal_recorded = false;
@@ -91,6 +137,16 @@ impl Tracer {
                 }
             }
         }
+    }
+
+    /// Returns whether this pass has learned something.
+    pub(super) fn has_learned(&self) -> bool {
+        self.learned != self.learned_before
+    }
+
+    /// Returns whether enough values were offered to give up.
+    pub(super) fn is_exhaustive(&self) -> bool {
+        self.entered >= MAX_ENTERED
     }
 
     /// Enters a slot. If the slot needs a separate offer, starts that offer and returns the outer one.
@@ -177,6 +233,7 @@ impl Tracer {
         self.learned += 1;
         let found = find(&shape).expect("`find` matches the shape that `new` creates");
         self.slots[slot].shapes.push(shape);
+        self.pass_point();
         found
     }
 
@@ -271,6 +328,7 @@ impl Tracer {
         variant.entries += 1;
         variant.entered_in_pass = true;
         self.set_choice(Some(choice));
+        self.pass_point();
     }
 
     pub(super) fn variant_kind(&mut self, choice: Choice, kind: VariantKind) {
@@ -278,6 +336,7 @@ impl Tracer {
         if variant.kind.replace(kind).is_none() {
             self.learned += 1;
         }
+        self.pass_point();
     }
 
     pub(super) fn variant_built(&mut self, choice: Choice) {
@@ -285,6 +344,7 @@ impl Tracer {
         let order = self.built;
         self.variant_mut(choice.ty, choice.variant).built.get_or_insert(order);
         self.set_choice(None);
+        self.pass_point();
     }
 
     pub(super) fn end_variant(&mut self, choice: Choice, built: bool) {

@@ -4,4 +4,5 @@ mod codec;
 mod comparison;
 mod depth;
 mod fingerprint;
+mod made_up;
 mod unsupported;

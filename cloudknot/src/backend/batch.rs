@@ -107,7 +107,7 @@ impl Executor for KnotBackend {
         }
         let Some(types) = &self.note.types else { return Ok(()) };
         let deployed = types.iter().find(|types| types.function == id);
-        let schema = function.schema();
+        let schema = function.schema()?;
         match deployed {
             Some(deployed) if deployed.fingerprint != schema.fingerprint => {
                 let mut message =

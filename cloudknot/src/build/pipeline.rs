@@ -105,7 +105,7 @@ impl Pipeline {
         let mut image = builder.image(settings).build().await?;
         let tag = tag(image.digest().trim_start_matches("sha256:"));
         image.tag(tag)?;
-        let built = Built::of(&image, &worker);
+        let built = Built::of(&image, &worker)?;
         Ok(BuildArtifacts { worker, image, built })
     }
 }

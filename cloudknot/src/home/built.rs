@@ -113,7 +113,7 @@ impl Built {
             let message = format!("cannot find `{id}` in the image `{}`", self.name);
             return Err(Error::new(ErrorKind::Types, message).with_hint(HINT));
         };
-        let schema = function.schema();
+        let schema = function.schema()?;
         if built.fingerprint == schema.fingerprint {
             return Ok(());
         }

@@ -111,6 +111,7 @@ impl Options {
                 Error::new(ErrorKind::Config, format!("cannot submit: a timeout of {timeout:?} is too long"))
             })
         };
+        let schema = function.schema()?;
         Ok(Manifest {
             version: Manifest::VERSION,
             run: recording.run.clone(),
@@ -118,8 +119,8 @@ impl Options {
             backend: backend.to_owned(),
             function: function.id.to_string(),
             signature: function.signature.to_owned(),
-            fingerprint: function.schema().fingerprint,
-            schema: function.schema().text.clone(),
+            fingerprint: schema.fingerprint,
+            schema: schema.text.clone(),
             codec: function.codec,
             items: recording.items,
             inputs: recording.layout(),

@@ -211,7 +211,7 @@ pub(super) fn refuse_nesting(function: &Function) -> Result<()> {
 /// Returns an error if the function's codec cannot carry one of its types: else this would be found when an input is
 /// encoded or, after all items are computed, a result.
 fn refuse_unsupported(function: &Function) -> Result<()> {
-    let Some(reason) = &function.schema().unsupported else { return Ok(()) };
+    let Some(reason) = &function.schema()?.unsupported else { return Ok(()) };
     let hint = match function.codec {
         Codec::Bincode => "use #[cloudknot::remote(codec = \"messagepack\")]",
         Codec::Messagepack => "use an enum for the inner type, or leave `codec` out for bincode",

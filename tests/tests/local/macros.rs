@@ -125,7 +125,7 @@ fn function<A, O, F>(remote: &'static RemoteFn<A, O, F>, name: &str) -> &'static
 
 /// Runs a function as a worker does. The input has the fields of `input`, by position for bincode.
 fn serve<I: Serialize, O: DeserializeOwned + Send>(function: &'static Function, input: &I) -> Result<O, Failure> {
-    let fingerprint = function.schema().fingerprint;
+    let fingerprint = function.schema().expect("the types are traced").fingerprint;
     let mut frame = Vec::new();
     let _ = frame::encode(function.codec, fingerprint, input, &mut frame).expect("the input can be encoded");
     let mut value = b"before".to_vec();

@@ -16,6 +16,7 @@ mod store_dir;
 mod stress;
 mod targets;
 mod terminal;
+mod traced;
 mod unwritable;
 mod values;
 mod walk;
