@@ -96,21 +96,23 @@ async fn check(target: &str, options: &[&str], lacks: fn(&str, &str)) {
         return skipped(&format!("running {what}"), &format!("the worker was built, and {EMULATOR} is not installed"));
     }
 
-    let mut describe = if emulated { Command::new(EMULATOR) } else { Command::new("env") };
-    let types = types_of(describe.arg(worker), "double");
+    let start = || {
+        let mut command = Command::new(if emulated { "unshare" } else { worker });
+        if emulated {
+            command.args(["--user", "--map-root-user", "--mount", "sh", "-c", EMULATED, "sh"]);
+            command.arg(path_of(EMULATOR)).arg(worker);
+        }
+        command
+    };
+    let types = types_of(&mut start(), "double");
     let folder = tempfile::tempdir().expect("a temporary folder can be created");
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("the test owns the folder");
     let store = DirStore::new(folder.path());
     let at = StoreAt::Folder(folder.path().to_str().expect("the path is UTF-8").to_owned());
     let inputs: Vec<u64> = (0..10).collect();
     let recorded = Recorded::new(&store, at, &types, "a-run", &inputs).await;
-    let mut run = Command::new(if emulated { "unshare" } else { worker });
-    if emulated {
-        run.args(["--user", "--map-root-user", "--mount", "sh", "-c", EMULATED, "sh"]);
-        run.arg(path_of(EMULATOR)).arg(worker);
-    }
     let (name, task) = recorded.env();
-    let output = run.env(name, task).output().expect("the program starts");
+    let output = start().env(name, task).output().expect("the program starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(125) || stderr.starts_with("unshare: ") {
         return skipped(&format!("a run of {what}"), &format!("the worker was built and reported its types; {stderr}"));
