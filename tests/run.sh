@@ -211,7 +211,7 @@ phase_fuzz() {
 # Builds everything first, so that no test has to. `counterparts` starts the counterparts of the tests once.
 phase_tests() {
     local programs=(bare cargo-knot counterparts failures from_code graph_bisection hello lints mains random_mv_prod)
-    programs+=(randhie_bootstrap trial)
+    programs+=(randhie_bootstrap traced trial)
     ! links lapack || programs+=(oscillator_levels)
     cargo build --locked --workspace "${features[@]}" "${programs[@]/#/--bin=}" --tests
     local shared=() suites=(--tests) chosen='all()' skip=()

@@ -501,6 +501,17 @@ fn control_group() -> String {
     group.trim_end_matches('/').to_owned()
 }
 
+/// Moves the channel of a process that this program started away from its standard input, which is empty from then on.
+pub(crate) fn take_channel() -> io::Result<OwnedFd> {
+    // High, so that programs which number their descriptors do not meet it.
+    const FIRST: i32 = 100;
+    let stdin = rustix::stdio::stdin();
+    let channel =
+        rustix::io::fcntl_dupfd_cloexec(stdin, FIRST).or_else(|_| rustix::io::fcntl_dupfd_cloexec(stdin, 3))?;
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(channel)
+}
+
 /// Returns the file that is running, even if a rebuild has replaced it.
 #[cfg(target_os = "linux")]
 pub(crate) fn this_program() -> PathBuf {

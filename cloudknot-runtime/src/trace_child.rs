@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit}
 use crate::contract::{self, FunctionToTrace, TraceMessage, TraceOrder};
 use crate::fingerprint::{Observer, Part};
 use crate::function::{self, Function};
+use crate::process;
 
 /// Traces the types that the standard input specifies, and ends this process.
 pub fn main() -> ! {
@@ -30,7 +31,7 @@ fn end_at_once() -> ! {
 }
 
 fn serve() -> io::Result<()> {
-    let channel = Arc::new(take_channel()?);
+    let channel = Arc::new(process::take_channel()?);
     let mut input = BufReader::new(File::from(channel.try_clone()?));
     let mut order = String::new();
     input.read_line(&mut order)?;
@@ -46,17 +47,6 @@ fn serve() -> io::Result<()> {
         trace(function, order.reports_points, &channel)?;
     }
     Ok(())
-}
-
-/// Moves the channel away from the standard input, which is empty from then on.
-fn take_channel() -> io::Result<OwnedFd> {
-    // High, so that programs which number their descriptors do not meet it.
-    const FIRST: i32 = 100;
-    let stdin = rustix::stdio::stdin();
-    let channel =
-        rustix::io::fcntl_dupfd_cloexec(stdin, FIRST).or_else(|_| rustix::io::fcntl_dupfd_cloexec(stdin, 3))?;
-    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-    Ok(channel)
 }
 
 /// Ends this process when the program has ended, or closes the channel.

@@ -5,7 +5,6 @@
 //! program on; the channel is the standard input until `main` begins, and a descriptor of its own from then on.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -196,14 +195,8 @@ struct Channel {
 }
 
 impl Channel {
-    /// Moves the channel away from the standard input, which is empty from then on.
     fn take() -> io::Result<Self> {
-        // High, so that programs which number their descriptors do not meet it.
-        const FIRST: i32 = 100;
-        let stdin = rustix::stdio::stdin();
-        let descriptor =
-            rustix::io::fcntl_dupfd_cloexec(stdin, FIRST).or_else(|_| rustix::io::fcntl_dupfd_cloexec(stdin, 3))?;
-        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        let descriptor = process::take_channel()?;
         let identity = identity(descriptor.as_fd())?;
         Ok(Self { descriptor, identity, sending: Mutex::new(()) })
     }
