@@ -73,7 +73,7 @@ fn schema(function: &str, odd: &str) -> String {
 }
 
 #[test]
-fn destructors_of_traced_values_remove_nothing() {
+fn h2_destructors_of_traced_values_remove_nothing() {
     let folder = Folder::new();
     let mapped = output(&mut folder.command("map", "scratch"));
     assert!(stdout(&mapped).contains("of the item"), "{mapped:?}");
@@ -92,7 +92,7 @@ fn only_values_of_the_user_are_dropped() {
 }
 
 #[test]
-fn an_assertion_in_a_type_is_silent_and_accepts_good_inputs() {
+fn h2_assertion_in_a_type_is_silent_and_accepts_good_inputs() {
     let folder = Folder::new();
     let mapped = output(&mut folder.command("map", "large"));
     assert_eq!(stdout(&mapped), "[Large(1000.0)]\n");
@@ -169,7 +169,7 @@ mod on_linux {
     /// A `Deserialize` that writes, removes, connects, starts and kills.
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[test]
-    fn what_a_traced_type_does_has_no_effect() {
+    fn h2_what_a_traced_type_does_has_no_effect() {
         let folder = Folder::new();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
