@@ -394,6 +394,9 @@ impl ItemProcess {
                 return;
             }
             Reply::Refused(message) => return step.end = Some(End::AtStart(message)),
+            Reply::NotStarted(error) => {
+                return step.end = Some(End::NotStarted(io::Error::from_raw_os_error(error)));
+            }
             Reply::Replace => return step.end = Some(End::Idle),
             Reply::GivenBack(count) => return self.take_given_back(count, step),
             Reply::Failed(index, failure) => (index, Err(failure)),

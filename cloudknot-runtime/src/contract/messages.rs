@@ -57,6 +57,8 @@ pub enum Reply {
     Ready,
     /// The process cannot run this function, for this reason.
     Refused(String),
+    /// The process cannot start, because of this error of the operating system.
+    NotStarted(i32),
     /// The item failed.
     Failed(u64, Failure),
     /// The frame of an item's value.
@@ -86,6 +88,7 @@ const FAILED: u64 = 0x9e1c_5b0f_3a72_d403;
 const VALUE: u64 = 0x9e1c_5b0f_3a72_d404;
 const GIVEN_BACK: u64 = 0x9e1c_5b0f_3a72_d405;
 const REPLACE: u64 = 0x9e1c_5b0f_3a72_d406;
+const NOT_STARTED: u64 = 0x9e1c_5b0f_3a72_d407;
 
 impl Reply {
     /// Encodes the reply.
@@ -100,6 +103,7 @@ impl Reply {
             Self::Value(item, frame) => reply(VALUE, *item, frame),
             Self::GivenBack(count) => reply(GIVEN_BACK, *count, &[]),
             Self::Replace => reply(REPLACE, 0, &[]),
+            Self::NotStarted(error) => reply(NOT_STARTED, u64::from(error.cast_unsigned()), &[]),
         }
     }
 
@@ -123,6 +127,10 @@ impl Reply {
             },
             VALUE => Self::Value(number, body.to_vec()),
             GIVEN_BACK => Self::GivenBack(number),
+            NOT_STARTED => match u32::try_from(number) {
+                Ok(error) => Self::NotStarted(error.cast_signed()),
+                Err(_) => return Parsed::Stray,
+            },
             _ => Self::Replace,
         };
         Parsed::Reply(reply, end)
@@ -131,7 +139,9 @@ impl Reply {
 
 /// Returns whether these bytes are a tag, or the beginning of one.
 fn is_tag(bytes: &[u8]) -> bool {
-    [READY, REFUSED, FAILED, VALUE, GIVEN_BACK, REPLACE].iter().any(|tag| tag.to_le_bytes().starts_with(bytes))
+    [READY, REFUSED, FAILED, VALUE, GIVEN_BACK, REPLACE, NOT_STARTED]
+        .iter()
+        .any(|tag| tag.to_le_bytes().starts_with(bytes))
 }
 
 /// Length in bytes from which a reply is large. Memory of a buffer beyond this length is freed after use.
@@ -238,6 +248,7 @@ mod tests {
             Reply::Value(9, vec![1, 2, 3]),
             Reply::Value(u64::MAX, Vec::new()),
             Reply::GivenBack(12),
+            Reply::NotStarted(11),
             Reply::Replace,
         ];
         for reply in replies {

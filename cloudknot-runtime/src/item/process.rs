@@ -54,7 +54,10 @@ fn serve(settings: &contract::ItemProcess) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
     let reader = std::thread::Builder::new().name("cloudknot-requests".into()).stack_size(256 << 10);
     let (shared_channel, shared_queue) = (Arc::clone(&channel), Arc::clone(&queue));
-    reader.spawn(move || read_requests(&shared_channel, &shared_queue))?;
+    if let Err(error) = reader.spawn(move || read_requests(&shared_channel, &shared_queue)) {
+        let Some(number) = error.raw_os_error() else { return Err(error) };
+        return channel.send(&Reply::NotStarted(number).to_bytes());
+    }
     channel.send(&Reply::Ready.to_bytes())?;
     let mut runner = Runner::new(function, settings, &channel);
     loop {

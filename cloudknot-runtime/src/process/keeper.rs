@@ -23,28 +23,34 @@ use crate::contract::{self, Exit};
 
 /// Runs the keeper, and ends this process.
 pub fn main() -> ! {
-    let code = match keep() {
-        Ok(()) => 0,
-        Err(error) => {
-            eprintln!("cloudknot: the keeper of an item process failed: {error}");
-            1
-        }
+    let mut supervisor = match take_exit_channel() {
+        Ok(supervisor) => supervisor,
+        Err(error) => fail(&error),
     };
-    std::process::exit(code)
+    let Err(error) = keep(&mut supervisor) else { std::process::exit(0) };
+    // If the item process has been started, it ends with this process.
+    if let Some(number) = error.raw_os_error() {
+        let _ = supervisor.write_all(&Exit::NotStarted(number).to_bytes());
+    }
+    fail(&error)
 }
 
-fn keep() -> io::Result<()> {
+fn fail(error: &io::Error) -> ! {
+    eprintln!("cloudknot: the keeper of an item process failed: {error}");
+    std::process::exit(1)
+}
+
+/// Moves the channel to the supervisor away from the standard output, which is the log from then on.
+fn take_exit_channel() -> io::Result<File> {
+    let channel = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
+    rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;
+    Ok(channel.into())
+}
+
+fn keep(supervisor: &mut File) -> io::Result<()> {
     adopt_orphans()?;
     catch_signals()?;
-    let mut supervisor = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?);
-    rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;
-    let child = match start() {
-        Ok(child) => child,
-        Err(error) => {
-            let error = error.raw_os_error().ok_or(error)?;
-            return supervisor.write_all(&Exit::NotStarted(error).to_bytes());
-        }
-    };
+    let child = start()?;
     let item_process = Mutex::new(Some(child));
     std::thread::scope(|scope| {
         let waiter = std::thread::Builder::new().stack_size(256 << 10);
