@@ -1,4 +1,4 @@
-//! Encoding of values to bytes and back. This is the only file that uses the bincode crate.
+//! Encoding of values to bytes and back. The only file of the library that uses the bincode crate.
 //!
 //! A value is surveyed before it is encoded: `survey` records its `events` and `names`, and refuses what the codec cannot
 //! carry. `reading` records the same while the value is read back, and both are compared: serde's `Serialize` and

@@ -63,7 +63,7 @@ pub enum Reply {
     Failed(u64, Failure),
     /// The frame of an item's value.
     Value(u64, Vec<u8>),
-    /// The last so many items that were sent have not begun, and will not.
+    /// This number of items, the last ones that were sent, have not begun, and will not.
     GivenBack(u64),
     /// The process is to be replaced. All items that it has not answered have not begun, and will not.
     Replace,

@@ -289,8 +289,8 @@ impl Wear {
         Self { items: 0, max_items, memory, first: 0, checked: Instant::now() }
     }
 
-    /// Returns whether the process has to be replaced: after so many items, or because its memory has grown to more than
-    /// twice that after the first item and more than a quarter of what it may use.
+    /// Returns whether the process has to be replaced: because it has run its maximum number of items, or because its memory
+    /// has grown to more than twice that after the first item and more than a quarter of what it may use.
     fn is_worn(&mut self) -> bool {
         self.items += 1;
         if self.max_items.is_some_and(|max| self.items >= max) {

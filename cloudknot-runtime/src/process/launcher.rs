@@ -16,7 +16,7 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Creates the settings for so many item processes at once, which share the CPUs and the memory of this machine.
+    /// Creates the settings for `parallel` item processes at once, which share the CPUs and the memory of this machine.
     ///
     /// Limits rayon and OpenMP to a share of the CPUs, unless the environment or `env` sets their variables: without them, a
     /// function that uses either would use all CPUs in every process at once. Raises the limit of open files of this program.
@@ -45,8 +45,8 @@ pub(crate) fn max_processes() -> usize {
     usize::try_from(processes).unwrap_or(usize::MAX).max(1)
 }
 
-/// Raises the soft limit of open files to the hard limit. Returns the previous
-/// soft limit, which item processes get back: programs that use `select` fail with a high one.
+/// Raises the soft limit of open files to the hard limit. Returns the previous soft limit, which item processes get back:
+/// programs that use `select` fail with a high one.
 fn raise_open_files() -> Option<u64> {
     let limits = getrlimit(Resource::Nofile);
     let hard_limit = limits.maximum.unwrap_or(u64::MAX);

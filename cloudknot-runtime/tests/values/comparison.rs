@@ -122,7 +122,7 @@ enum Method {
     RungeKutta,
 }
 
-// Trial 01: [Euler, Heun] ran as [Heun, RungeKutta].
+// [Euler, Heun] ran as [Heun, RungeKutta].
 #[test]
 fn a_skipped_variant_is_refused_with_bincode() {
     for value in [Method::Euler, Method::Heun, Method::RungeKutta] {

@@ -83,7 +83,7 @@ fn supported<T: DeserializeOwned>() {
     result::<T>(Codec::Messagepack, "");
 }
 
-// Trial 09: 20 items were computed before the first `Decimal` was refused, which asks for a value of any type.
+// 20 items were computed before the first `Decimal` was refused, which asks for a value of any type.
 #[test]
 fn self_describing_types_are_unsupported_with_bincode() {
     needs_messagepack::<serde_json::Value>("the result");

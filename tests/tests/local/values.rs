@@ -32,7 +32,7 @@ fn same_method(method: Method) -> Method {
     method
 }
 
-// Trial 01: `[Euler, Heun]` ran as `[Heun, RungeKutta]`.
+// `[Euler, Heun]` ran as `[Heun, RungeKutta]`.
 #[test]
 fn another_variant_is_refused() {
     let _home = set_home();
@@ -80,7 +80,7 @@ fn area(drawing: &Drawing) -> f64 {
     drawing.shapes.iter().map(|Shape::Square { side }| side * side).sum()
 }
 
-// Trial 09: all items were computed before the first result was refused.
+// All items were computed before the first result was refused.
 #[test]
 fn types_that_the_codec_cannot_carry_are_refused_before_any_item_runs() {
     let _home = set_home();

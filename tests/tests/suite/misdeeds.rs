@@ -85,7 +85,6 @@ fn m2_item_that_floods_its_log_times_out() {
     assert_eq!((failure.kind.as_str(), failure.log.len()), ("TimedOut", 16 * 1024));
 }
 
-// Report 04.
 #[test]
 fn lock_poisoned_by_a_panic_fails_no_other_item() {
     let inputs = (0..40).map(|item| misdeed(Misdeed::Lock(item == 3)));
@@ -94,7 +93,6 @@ fn lock_poisoned_by_a_panic_fails_no_other_item() {
     assert_eq!(values(&facts).len(), 39);
 }
 
-// Report 11.
 #[test]
 fn each_item_begins_in_the_folder_of_the_program() {
     let trial = trial!();
@@ -197,7 +195,7 @@ fn detached_process_ends_after(end: impl FnOnce(&Trial, i32)) -> Vec<Fact> {
     trial::facts(&output.stdout)
 }
 
-// H8, report 05.
+// H8.
 #[test]
 fn h8_nothing_outlives_the_host() {
     if trial!().is_local() {
@@ -260,7 +258,7 @@ fn run_under(limits: &str) -> Vec<Fact> {
     trial::facts(&output.stdout)
 }
 
-// M3 c, report 12.
+// M3 c.
 #[test]
 fn m3_few_open_files_lose_no_item() {
     if trial!().is_local() {
