@@ -10,11 +10,12 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 
 use crate::contract::{self, Exit, Parsed, Reply, Request};
 use crate::failure::{Failure, ItemErrorKind};
@@ -37,6 +38,8 @@ pub const LOG_TAIL: usize = 16 * 1024;
 const BUFFER_SIZE: usize = 1024 * 1024;
 /// Maximum number of bytes read from a process in one step, so that its timeout is checked however much it writes.
 const MAX_READ: usize = 256 * 1024;
+/// On macOS, a socket has an option in place of the flag, which the standard library sets.
+const SEND_FLAGS: SendFlags = if cfg!(target_os = "linux") { SendFlags::NOSIGNAL } else { SendFlags::empty() };
 /// Maximum time to wait for the end of a process that was killed. A process that the kernel cannot end is left behind.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -125,7 +128,9 @@ impl ItemProcess {
     /// Starts an item process.
     pub fn start(launcher: &Launcher) -> io::Result<Self> {
         static STARTED: AtomicU64 = AtomicU64::new(0);
-        let tag = format!("{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        // Containers of one machine have processes of the same ID, but not started at the same time.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let tag = format!("{}-{now:x}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let settings = serde_json::to_string(&launcher.item_process).expect("settings serialize to JSON");
         let (channel, item_side) = UnixStream::pair()?;
         for side in [&channel, &item_side] {
@@ -133,6 +138,9 @@ impl ItemProcess {
             let _ = rustix::net::sockopt::set_socket_send_buffer_size(side, BUFFER_SIZE);
         }
         let (log, log_writer) = io::pipe()?;
+        let log = OwnedFd::from(log);
+        channel.set_nonblocking(true)?;
+        rustix::io::ioctl_fionbio(&log, true)?;
         let program = this_program();
         let mut command = Command::new(&program);
         command.arg0(std::env::args_os().next().unwrap_or_else(|| program.clone().into_os_string()));
@@ -152,11 +160,7 @@ impl ItemProcess {
             .spawn()?;
         descendants::add_keeper(&keeper);
         let exit = OwnedFd::from(keeper.stdout.take().expect("stdout is piped"));
-        let log = OwnedFd::from(log);
-        channel.set_nonblocking(true)?;
-        for pipe in [&exit, &log] {
-            rustix::io::ioctl_fionbio(pipe, true)?;
-        }
+        rustix::io::ioctl_fionbio(&exit, true)?;
         Ok(Self {
             keeper,
             tag,
@@ -308,7 +312,8 @@ impl ItemProcess {
 
     fn write(&mut self) -> io::Result<()> {
         while self.written < self.write_buf.len() {
-            match rustix::io::write(&self.channel, &self.write_buf[self.written..]) {
+            // Not `write`: the user's program may have reset SIGPIPE to its default.
+            match send(&self.channel, &self.write_buf[self.written..], SEND_FLAGS) {
                 Ok(count) => self.written += count,
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR) => {}
@@ -380,6 +385,9 @@ impl ItemProcess {
             }
         }
         self.read_buf.drain(..at);
+        if self.needed == 0 {
+            self.read_buf.shrink_to(contract::LARGE_LEN);
+        }
         if !step.answers.is_empty() {
             self.answered += step.answers.len() as u64;
             self.first_started = Instant::now();

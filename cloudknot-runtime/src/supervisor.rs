@@ -169,7 +169,7 @@ pub fn supervise(
         for _ in 0..slots {
             let slot = std::thread::Builder::new().name("cloudknot-slot".into()).stack_size(8 << 20);
             if let Err(error) = slot.spawn_scoped(scope, || supervisor.slot()) {
-                supervisor.stop(SupervisorError::Process(format!("cannot spawn a thread: {error}")));
+                supervisor.retire_slot(&error);
             }
         }
     });
@@ -498,6 +498,21 @@ impl Supervisor<'_> {
         engine::block_on(self.work.store.create(&self.work.keys.part(part), values.frames.into()))?;
         (self.report)(Event::Stored(part));
         Ok(())
+    }
+
+    /// Goes on without a slot, because of this error of a system that allows no more processes, threads or open files. Stops if
+    /// it is the last slot, or if the error is another one.
+    fn retire_slot(&self, error: &std::io::Error) {
+        use rustix::io::Errno;
+        let is_full = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM]
+            .iter()
+            .any(|full| error.raw_os_error() == Some(full.raw_os_error()));
+        if is_full && self.slots.fetch_sub(1, Ordering::Relaxed) > 1 {
+            tracing::warn!(%error, "fewer item processes than requested");
+            return;
+        }
+        let hint = if is_full { "; allow more processes and open files, or set `.parallel(..)` to less" } else { "" };
+        self.stop(SupervisorError::Process(format!("{error}{hint}")));
     }
 
     fn stop(&self, error: SupervisorError) {

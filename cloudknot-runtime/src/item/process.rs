@@ -62,10 +62,13 @@ fn serve(settings: &contract::ItemProcess) -> io::Result<()> {
     let mut runner = Runner::new(function, settings, &channel);
     loop {
         let (item, frame) = queue.next();
+        // The process ends here, because the descriptors must not be dropped if the function has closed them.
         match runner.run(item, frame) {
             Ok(false) => {}
-            Ok(true) => return channel.send(&Reply::Replace.to_bytes()),
-            // Here, because the descriptors must not be dropped if the function has closed them.
+            Ok(true) => match channel.send(&Reply::Replace.to_bytes()) {
+                Ok(()) => std::process::exit(0),
+                Err(error) => lost_supervisor(&error),
+            },
             Err(error) => lost_supervisor(&error),
         }
     }
@@ -186,7 +189,10 @@ fn read_requests(channel: &Channel, queue: &Queue) {
         Ok(true)
     };
     while matches!(read(), Ok(true)) {}
-    end_at_once();
+    // If the function has closed the channel, the main thread finds out when it answers, and says so.
+    if channel.check().is_ok() {
+        end_at_once();
+    }
 }
 
 /// The channel to the supervisor.
@@ -296,16 +302,18 @@ impl Wear {
         if self.max_items.is_some_and(|max| self.items >= max) {
             return true;
         }
-        let Some(limit) = self.memory else { return false };
-        if self.items > 1 && self.checked.elapsed() < MEMORY_INTERVAL {
+        if self.memory.is_none() || (self.items > 1 && self.checked.elapsed() < MEMORY_INTERVAL) {
             return false;
         }
         self.checked = Instant::now();
-        let Some(memory) = resident_memory() else { return false };
+        resident_memory().is_some_and(|memory| self.has_grown_to(memory))
+    }
+
+    fn has_grown_to(&mut self, memory: u64) -> bool {
         if self.items == 1 {
             self.first = memory;
         }
-        memory > 2 * self.first && memory > limit / 4
+        memory > self.first.saturating_mul(2) && self.memory.is_some_and(|limit| memory > limit / 4)
     }
 }
 
@@ -326,3 +334,32 @@ fn end_with_keeper() {
 // On other systems the process ends when its channel is closed.
 #[cfg(not(target_os = "linux"))]
 fn end_with_keeper() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaking_process_is_replaced_before_it_uses_its_share() {
+        let settings = contract::ItemProcess { memory: Some(1_000), ..contract::ItemProcess::default() };
+        let check = |first: u64, memory: u64, expected: bool| {
+            let mut wear = Wear { items: 1, ..Wear::new(&settings) };
+            assert!(!wear.has_grown_to(first), "the first item is no leak");
+            wear.items = 2;
+            assert_eq!(wear.has_grown_to(memory), expected, "{first} after the first item, then {memory}");
+        };
+        check(100, 250, false);
+        check(100, 251, true);
+        check(200, 400, false);
+        check(200, 401, true);
+        check(900, 1_000, false);
+        let mut unlimited = Wear { items: 2, ..Wear::new(&contract::ItemProcess::default()) };
+        assert!(!unlimited.has_grown_to(u64::MAX));
+    }
+
+    #[test]
+    fn process_is_replaced_after_so_many_items() {
+        let mut wear = Wear::new(&contract::ItemProcess { recycle: Some(3), ..contract::ItemProcess::default() });
+        assert_eq!([wear.is_worn(), wear.is_worn(), wear.is_worn()], [false, false, true]);
+    }
+}

@@ -1,4 +1,5 @@
-//! The keeper of an item process: this program again, between the supervisor and the item process, without user code.
+//! The keeper of an item process: this program again, between the supervisor and the item process, without user code except
+//! the initializers of libraries, which run before `main`.
 //!
 //! It ends everything that the function started when the item process ends, or when the supervisor does, for whatever
 //! reason. A process group or a death signal cannot do this: a process leaves its group with `setsid`, and loses its parent
@@ -55,14 +56,15 @@ fn keep(supervisor: &mut File) -> io::Result<()> {
     std::thread::scope(|scope| {
         let waiter = std::thread::Builder::new().stack_size(256 << 10);
         waiter.spawn_scoped(scope, || {
-            let ended = wait_for(child, &item_process).and_then(|status| {
+            if let Ok(status) = wait_for(child, &item_process) {
                 // Fails if the supervisor has ended, which is no reason to leave processes behind.
                 let _ = supervisor.write_all(&Exit::Ended(status).to_bytes());
-                end_all_children()
-            });
-            std::process::exit(i32::from(ended.is_err()))
+            }
+            end_all_children();
+            end_at_once()
         })?;
-        wait_for_end_of_supervisor()?;
+        // An error of the wait is treated as the end, because nothing else would notice it.
+        let _ = wait_for_end_of_supervisor();
         if let Some(child) = *item_process.lock().unwrap_or_else(PoisonError::into_inner) {
             kill(child);
         }
@@ -89,6 +91,7 @@ fn wait_for(item_process: Pid, running: &Mutex<Option<Pid>>) -> io::Result<ExitS
         retry(|| waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT))?;
         // While it is locked, the ID of a reaped process is not used any more.
         let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        end_group_without_adoption(item_process);
         if let Some((pid, status)) = wait(WaitOptions::NOHANG)?
             && pid == item_process
         {
@@ -99,14 +102,20 @@ fn wait_for(item_process: Pid, running: &Mutex<Option<Pid>>) -> io::Result<ExitS
 }
 
 /// Kills all processes below this one. As one ends, its children become children of this process, and are killed as well.
-fn end_all_children() -> io::Result<()> {
+fn end_all_children() {
     loop {
         super::children().into_iter().for_each(kill);
-        match wait(WaitOptions::empty()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CHILD) => return Ok(()),
-            Err(error) => return Err(error.into()),
+        // The error means that there are none.
+        if !matches!(wait(WaitOptions::empty()), Ok(_) | Err(rustix::io::Errno::INTR)) {
+            return;
         }
+    }
+}
+
+/// Ends this process without its exit handlers, which are those of libraries.
+fn end_at_once() -> ! {
+    loop {
+        let _ = kill_process(rustix::process::getpid(), Signal::KILL);
     }
 }
 
@@ -126,6 +135,19 @@ fn wait_for_end_of_supervisor() -> io::Result<()> {
     retry(|| poll(&mut [PollFd::from_borrowed_fd(stdin, events)], None))?;
     Ok(())
 }
+
+/// Ends what the item process has left in its group, where orphans are not adopted. Until the item process is reaped, no other
+/// group has its ID.
+#[cfg(not(target_os = "linux"))]
+fn end_group_without_adoption(item_process: Pid) {
+    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    if matches!(waitid(WaitId::Pid(item_process), ended), Ok(Some(_))) {
+        let _ = kill_process_group(item_process, Signal::KILL);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn end_group_without_adoption(_item_process: Pid) {}
 
 #[cfg(target_os = "linux")]
 fn adopt_orphans() -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! Settings of item processes, and the share of the machine that each of them has.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -29,7 +30,7 @@ impl Launcher {
             }
         }
         let memory = memory().map(|bytes| bytes / u64::from(parallel));
-        Self { item_process: ItemProcess { memory, open_files: raise_open_files(), ..item_process }, env }
+        Self { item_process: ItemProcess { memory, open_files: *open_files_before(), ..item_process }, env }
     }
 }
 
@@ -45,8 +46,14 @@ pub(crate) fn max_processes() -> usize {
     usize::try_from(processes).unwrap_or(usize::MAX).max(1)
 }
 
-/// Raises the soft limit of open files to the hard limit. Returns the previous soft limit, which item processes get back:
-/// programs that use `select` fail with a high one.
+/// Raises the soft limit of open files to the hard limit, once in a program. Returns the soft limit before that, which item
+/// processes get back: programs that use `select` fail with a high one.
+fn open_files_before() -> &'static Option<u64> {
+    static BEFORE: OnceLock<Option<u64>> = OnceLock::new();
+    BEFORE.get_or_init(raise_open_files)
+}
+
+/// Raises the soft limit of open files. Returns the previous one if it was lower.
 fn raise_open_files() -> Option<u64> {
     let limits = getrlimit(Resource::Nofile);
     let hard_limit = limits.maximum.unwrap_or(u64::MAX);
@@ -80,5 +87,21 @@ pub(crate) fn restore_open_files(soft_limit: Option<u64>) {
         let limits = getrlimit(Resource::Nofile);
         // Lowering a limit is always allowed.
         let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: soft_limit, ..limits });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_of_each_run_get_the_limit_of_the_start() {
+        let limits = getrlimit(Resource::Nofile);
+        let lower = limits.current.map_or(256, |current| current.min(256));
+        setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(lower), ..limits })
+            .expect("a limit can be lowered");
+        let launcher = || Launcher::new(ItemProcess::default(), BTreeMap::new(), 1, 1).item_process.open_files;
+        let expected = limits.maximum.is_none_or(|maximum| maximum > lower).then_some(lower);
+        assert_eq!([launcher(), launcher()], [expected, expected]);
     }
 }

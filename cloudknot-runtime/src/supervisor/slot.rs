@@ -1,6 +1,5 @@
 //! A slot of item processes: starts one process after another, keeps it busy, and handles its answers and its end.
 
-use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -36,7 +35,7 @@ impl<'a> Slot<'a> {
         while !self.is_retired && !self.supervisor.is_over() {
             let Some(items) = self.next_items()? else { return Ok(()) };
             if !items.is_empty() {
-                self.send(items)?;
+                self.send(items);
             }
             if let Some(mut process) = self.process.take() {
                 self.supervisor.control.running.fetch_add(1, Ordering::Relaxed);
@@ -69,7 +68,7 @@ impl<'a> Slot<'a> {
     }
 
     /// Sends the items to the process, which is started if there is none.
-    fn send(&mut self, items: Vec<Item>) -> Result<(), SupervisorError> {
+    fn send(&mut self, items: Vec<Item>) {
         // If the process died while it was idle, none of these items is the cause.
         self.process.take_if(|process| process.busy() == 0 && process.has_ended());
         if self.process.is_none() {
@@ -77,7 +76,9 @@ impl<'a> Slot<'a> {
                 Ok(process) => self.process = Some(process),
                 Err(error) => {
                     self.supervisor.requeue(items);
-                    return self.retire(&error);
+                    self.is_retired = true;
+                    self.supervisor.retire_slot(&error);
+                    return;
                 }
             }
         }
@@ -85,22 +86,6 @@ impl<'a> Slot<'a> {
         for item in items {
             process.send(item);
         }
-        Ok(())
-    }
-
-    /// Retires this slot because of this error, unless it is the last one or the error is not one of a full system.
-    fn retire(&mut self, error: &io::Error) -> Result<(), SupervisorError> {
-        use rustix::io::Errno;
-        let is_full = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM]
-            .iter()
-            .any(|full| error.raw_os_error() == Some(full.raw_os_error()));
-        if is_full && self.supervisor.slots.fetch_sub(1, Ordering::Relaxed) > 1 {
-            tracing::warn!(%error, "fewer item processes than requested");
-            self.is_retired = true;
-            return Ok(());
-        }
-        let hint = if is_full { "; allow more processes and open files, or set `.parallel(..)` to less" } else { "" };
-        Err(SupervisorError::Process(format!("{error}{hint}")))
     }
 
     /// Waits for answers and handles them. Returns `false` if the process has ended.
@@ -139,7 +124,8 @@ impl<'a> Slot<'a> {
             End::Idle => self.supervisor.requeue(items),
             End::NotStarted(error) => {
                 self.supervisor.requeue(items);
-                self.retire(&error)?;
+                self.is_retired = true;
+                self.supervisor.retire_slot(&error);
             }
             End::AtStart(message) => return Err(SupervisorError::Process(message)),
             End::KilledAtStart(message) if killed_at_start > Pace::MAX_FAILED_STARTS => {
@@ -152,6 +138,7 @@ impl<'a> Slot<'a> {
             End::During(item, failure) => {
                 self.supervisor.requeue(items);
                 if is_doubtful(&failure) && process.answered() > 0 && ran_for < DOUBT {
+                    tracing::warn!(item = item.index, reason = failure.message, "the item runs again in a new process");
                     self.suspect = Some(item);
                 } else {
                     self.supervisor.failed(item, failure, log)?;

@@ -29,15 +29,16 @@ pub(super) struct Queue<M> {
 struct State<M> {
     messages: VecDeque<M>,
     bytes: usize,
-    /// `true` while the thread prints a message that it has taken.
-    printing: bool,
+    /// Numbers of messages that were appended and printed since the start.
+    pushed: u64,
+    printed: u64,
     /// `true` once nobody may wait any more: the program is about to exit.
     released: bool,
 }
 
 impl<M: Measured> Queue<M> {
     pub(super) const fn new() -> Self {
-        let state = State { messages: VecDeque::new(), bytes: 0, printing: false, released: false };
+        let state = State { messages: VecDeque::new(), bytes: 0, pushed: 0, printed: 0, released: false };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -78,7 +79,7 @@ impl<M: Measured> Queue<M> {
         loop {
             let message = self.take();
             print(message);
-            self.lock().printing = false;
+            self.lock().printed += 1;
             self.changed.notify_all();
         }
     }
@@ -88,7 +89,6 @@ impl<M: Measured> Queue<M> {
         loop {
             if let Some(message) = state.messages.pop_front() {
                 state.bytes -= size(&message);
-                state.printing = true;
                 self.changed.notify_all();
                 return message;
             }
@@ -96,21 +96,23 @@ impl<M: Measured> Queue<M> {
         }
     }
 
-    /// Waits until all messages are printed, or the queue is released.
+    /// Waits until all messages so far are printed, or the queue is released.
     pub(super) fn flush(&self) {
         engine::blocking(|| {
             let mut state = self.lock();
-            while !state.is_printed() && !state.released {
+            let pushed = state.pushed;
+            while state.printed < pushed && !state.released {
                 state = self.wait(state, None);
             }
         });
     }
 
-    /// Waits until all messages are printed, for at most `timeout`.
+    /// Waits until all messages so far are printed, for at most `timeout`.
     pub(super) fn flush_within(&self, timeout: Duration) {
         let end = Instant::now() + timeout;
         let mut state = self.lock();
-        while !state.is_printed() && Instant::now() < end {
+        let pushed = state.pushed;
+        while state.printed < pushed && Instant::now() < end {
             state = self.wait(state, Some(end.saturating_duration_since(Instant::now())));
         }
     }
@@ -146,11 +148,8 @@ impl<M: Measured> State<M> {
 
     fn append(&mut self, message: M) {
         self.bytes += size(&message);
+        self.pushed += 1;
         self.messages.push_back(message);
-    }
-
-    fn is_printed(&self) -> bool {
-        self.messages.is_empty() && !self.printing
     }
 }
 

@@ -114,18 +114,14 @@ fn process_is_replaced_after_the_requested_items() {
 }
 
 #[test]
-fn leaking_process_is_replaced_before_it_uses_its_share() {
-    let trial = trial!();
-    if !trial.is_local() {
-        return; // a container has a limit of its own
-    }
-    let inputs = (0..8).map(|_| misdeed(Misdeed::Leak(100)));
-    // A sixty-fourth of the memory of the machine is a share.
-    let facts = trial.map(&Spec { parallel: Some(64), chunk: Some(1), ..Spec::of(inputs) });
-    assert_eq!(values(&facts).len(), 8, "{facts:?}");
-    let facts = trial.map(&Spec { parallel: Some(1), ..Spec::of((0..8).map(|_| misdeed(Misdeed::Leak(1)))) });
+fn process_of_moderate_size_is_kept() {
+    let facts = trial!().map(&Spec {
+        parallel: Some(1),
+        chunk: Some(8),
+        ..Spec::of((0..8).map(|_| misdeed(Misdeed::Leak(1))))
+    });
     let pids: std::collections::BTreeSet<u64> = values(&facts).into_values().collect();
-    assert_eq!(pids.len(), 1, "a small process is not replaced");
+    assert_eq!(pids.len(), 1, "{facts:?}");
 }
 
 /// A thread that the second item leaves behind aborts the process while the third one runs.
