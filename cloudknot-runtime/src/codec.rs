@@ -19,7 +19,7 @@ pub use self::events::{Bincode, Messagepack};
 use self::events::{MAX_DEPTH, Overflow, Wire};
 use self::names::Names;
 use self::reading::{Reading, Whole};
-use self::survey::Survey;
+use self::survey::{Content, Survey};
 
 /// Encoding of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,7 @@ impl StdError for CodecError {}
 pub struct Written {
     events: u64,
     names: Names,
+    content: Content,
 }
 
 /// A codec, as a type. Generic code over it compiles each type for the one codec that its function uses.
@@ -124,12 +125,14 @@ where
     {
         written.names.check(lists).map_err(|reason| differs(&reason))?;
     }
-    // Names of variants do not occur in bincode's bytes, and omitted fields in neither: the decoded value is asked.
-    if written.names.sum().is_some() {
-        let again = survey::of::<W, T>(&decoded).map_err(|error| differs(&error.to_string()))?;
-        if again.names.sum() != written.names.sum() {
-            return Err(differs("a variant or an omitted field is read as another one"));
-        }
+    // Equal events do not show what a type makes of them, and names of variants and omitted fields are in no bytes: the decoded
+    // value is surveyed as well.
+    let again = survey::of::<W, T>(&decoded).map_err(|error| differs(&error.to_string()))?;
+    if again.names.sum() != written.names.sum() {
+        return Err(differs("a variant or an omitted field is read as another one"));
+    }
+    if again.content != written.content {
+        return Err(differs("it has other contents (`with`, `from`, `into`, `flatten`, or by hand)"));
     }
     Ok(())
 }
@@ -287,6 +290,6 @@ fn decode_error_message(error: &bincode::error::DecodeError) -> String {
 
 impl Written {
     fn of<W: Wire>(survey: Survey<W>) -> Self {
-        Self { events: survey.events.hash(), names: survey.names }
+        Self { events: survey.events.hash(), names: survey.names, content: survey.content }
     }
 }

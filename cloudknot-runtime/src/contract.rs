@@ -34,7 +34,8 @@ pub const ENV_HOME: &str = "CLOUDKNOT_HOME";
 pub const ENV_PROGRESS: &str = "CLOUDKNOT_PROGRESS";
 /// Makes a program an item process: an [`ItemProcess`] as JSON. Removed from the environment before user code runs.
 pub const ENV_ITEM_PROCESS: &str = "CLOUDKNOT_ITEM_PROCESS";
-/// Makes a program the keeper of an item process, which it starts as specified by [`ENV_ITEM_PROCESS`].
+/// Makes a program the keeper of an item process, which it starts as specified by [`ENV_ITEM_PROCESS`]: the ID of the
+/// supervisor's process.
 pub const ENV_KEEPER: &str = "CLOUDKNOT_KEEPER";
 /// Set in an item process and inherited by all processes that the function starts, so that they can be found if their keeper
 /// was killed. Makes no process part of cloudknot.

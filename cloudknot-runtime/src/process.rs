@@ -38,6 +38,8 @@ pub const LOG_TAIL: usize = 16 * 1024;
 const BUFFER_SIZE: usize = 1024 * 1024;
 /// Maximum number of bytes read from a process in one step, so that its timeout is checked however much it writes.
 const MAX_READ: usize = 256 * 1024;
+/// Maximum pause in the transfer of an answer. After it, the timeout of the item applies again.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// On macOS, a socket has an option in place of the flag, which the standard library sets.
 const SEND_FLAGS: SendFlags = if cfg!(target_os = "linux") { SendFlags::NOSIGNAL } else { SendFlags::empty() };
 /// Maximum time to wait for the end of a process that was killed. A process that the kernel cannot end is left behind.
@@ -80,6 +82,8 @@ pub struct ItemProcess {
     write_buf: Vec<u8>,
     written: usize,
     read_buf: Vec<u8>,
+    /// Time at which a part of a reply arrived.
+    last_read: Instant,
     /// Length of the reply at the start of `read_buf`, if it is incomplete.
     needed: usize,
     tail: Vec<u8>,
@@ -150,7 +154,7 @@ impl ItemProcess {
         let mut keeper = command
             .envs(&launcher.env)
             .env(contract::ENV_ITEM_PROCESS, settings)
-            .env(contract::ENV_KEEPER, "1")
+            .env(contract::ENV_KEEPER, std::process::id().to_string())
             .env(contract::ENV_TAG, &tag)
             .stdin(OwnedFd::from(item_side))
             .stdout(Stdio::piped())
@@ -178,6 +182,7 @@ impl ItemProcess {
             write_buf: Vec::new(),
             written: 0,
             read_buf: Vec::new(),
+            last_read: Instant::now(),
             needed: 0,
             tail: Vec::new(),
             line: Vec::new(),
@@ -295,8 +300,10 @@ impl ItemProcess {
     }
 
     fn overdue_in(&self) -> Option<Duration> {
-        // The start of the process and the transfer of an answer that has begun to arrive do not count as the item's time.
-        let timeout = self.timeout.filter(|_| self.ready && self.read_buf.is_empty() && !self.sent.is_empty())?;
+        let item = self.sent.front().filter(|_| self.ready)?;
+        // The start of the process and the transfer of an answer do not count as the item's time.
+        let is_arriving = Reply::is_answer(&self.read_buf, item.index) && self.last_read.elapsed() < MAX_PAUSE;
+        let timeout = self.timeout.filter(|_| !is_arriving)?;
         Some(timeout.saturating_sub(self.first_started.elapsed()))
     }
 
@@ -334,7 +341,11 @@ impl ItemProcess {
         loop {
             // Doubles the buffer of a large value. Its length is only known from the process, so it is not reserved.
             self.read_buf.reserve(64 * 1024);
-            match rustix::io::read(&self.channel, rustix::buffer::spare_capacity(&mut self.read_buf)) {
+            let read = rustix::io::read(&self.channel, rustix::buffer::spare_capacity(&mut self.read_buf));
+            if read.is_ok() {
+                self.last_read = Instant::now();
+            }
+            match read {
                 Ok(0) | Err(Errno::AGAIN | Errno::CONNRESET) => return Ok(()),
                 // A complete reply is handled before more is read.
                 Ok(_) if !ended && (self.needed == 0 || self.read_buf.len() >= self.needed) => return Ok(()),

@@ -70,7 +70,7 @@ pub struct FlushLimits {
 impl FlushLimits {
     /// Limits for a folder: a user may be watching, and writes are cheap.
     pub const FOLDER: Self =
-        Self { min_wait: Duration::from_millis(20), max_wait: Duration::from_secs(1), bytes: 8 << 20 };
+        Self { min_wait: Duration::from_millis(200), max_wait: Duration::from_secs(1), bytes: 8 << 20 };
     /// Limits for an object store: requests cost money and time.
     pub const OBJECTS: Self =
         Self { min_wait: Duration::from_secs(30), max_wait: Duration::from_secs(30), bytes: 64 << 20 };

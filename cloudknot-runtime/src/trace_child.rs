@@ -82,8 +82,8 @@ fn trace(order: &FunctionToTrace, reports_points: bool, channel: &Arc<OwnedFd>) 
     let observer: Arc<dyn Observer> = Arc::new(Reporter { channel: Arc::clone(channel), reports_points });
     match function.trace(&order.exceptions, &observer)? {
         Some(schema) => send(channel, &TraceMessage::Traced(schema)),
-        // The type has ended the thread, as if it had ended the process.
-        None => end_at_once(),
+        // The type has ended the thread, as if it had ended the process. Not by SIGKILL, which comes from outside.
+        None => std::process::abort(),
     }
 }
 

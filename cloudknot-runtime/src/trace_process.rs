@@ -23,6 +23,8 @@ use crate::process;
 
 /// Maximum number of points at which a part may end the process, before it is described by its name.
 const MAX_ENDS: usize = 32;
+/// Maximum number of processes that may be killed from outside, as when memory runs out.
+const MAX_KILLS: usize = 5;
 /// Maximum time until the process begins: the program is loaded, and its static initializers run.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -95,7 +97,7 @@ pub fn trace(functions: impl IntoIterator<Item = (usize, String)>) -> Result<Vec
     let mut tracing = Tracing::new(functions.collect());
     while !tracing.order.functions.is_empty() {
         match tracing.run()? {
-            End::Done => {}
+            End::Done | End::Killed => {}
             End::TimedOut(part) => tracing.make_opaque(part),
             End::Died(part, point) => tracing.avoid(part, point),
         }
@@ -111,12 +113,16 @@ struct Tracing {
     current: Option<(Part, Instant)>,
     /// Time that the parts of the first function have taken, in all processes.
     spent: BTreeMap<Part, Duration>,
+    /// Number of processes that were killed from outside.
+    kills: usize,
 }
 
 /// End of a process.
 enum End {
     /// All functions are traced.
     Done,
+    /// The process was killed from outside, which says nothing about the types.
+    Killed,
     /// The types of this part took too long.
     TimedOut(Part),
     /// The types of this part ended the process after this point, if it was reported.
@@ -126,7 +132,7 @@ enum End {
 impl Tracing {
     fn new(functions: Vec<FunctionToTrace>) -> Self {
         let order = TraceOrder { functions, reports_points: false };
-        Self { order, schemas: Vec::new(), current: None, spent: BTreeMap::new() }
+        Self { order, schemas: Vec::new(), current: None, spent: BTreeMap::new(), kills: 0 }
     }
 
     /// Starts a process, and reads its messages until its end.
@@ -154,6 +160,10 @@ impl Tracing {
                 }
                 Ok(Some(TraceMessage::Refused(reason))) => {
                     return Err(TraceError::new(format!("cannot trace the types of functions: {reason}")));
+                }
+                Ok(None) if self.kills < MAX_KILLS && process.was_killed() => {
+                    self.kills += 1;
+                    return Ok(End::Killed);
                 }
                 Ok(None) => {
                     return self
@@ -267,6 +277,23 @@ impl TraceProcess {
             return Ok(None);
         }
         Ok(serde_json::from_slice(&line).ok())
+    }
+}
+
+impl TraceProcess {
+    /// Returns whether SIGKILL has ended the process, which no type sends.
+    fn was_killed(&self) -> bool {
+        let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) else { return false };
+        // Its channel is closed, so that it has ended, or does so at once; unless a type has closed the channel.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < deadline {
+            match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT) {
+                Ok(Some(status)) => return status.terminating_signal() == Some(Signal::KILL.as_raw()),
+                Ok(None) => std::thread::sleep(Duration::from_millis(1)),
+                Err(_) => return false,
+            }
+        }
+        false
     }
 }
 

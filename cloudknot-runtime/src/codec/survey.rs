@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Write};
 
 use serde::ser::{self, Serialize, Serializer};
+use twox_hash::XxHash3_64;
 
 use super::USE_MESSAGEPACK_ATTRIBUTE;
 use super::events::{Event, Events, Overflow, Wire};
@@ -17,6 +18,32 @@ pub(super) struct Survey<W> {
     pub(super) size: usize,
     /// `true` between the start of a `Some` and its content.
     after_some: bool,
+    /// Hash of the content.
+    pub(super) content: Content,
+}
+
+/// Hash of the numbers and texts of a value, with the fields and keys that they belong to. A sum, because equal hash maps have
+/// their entries in different orders.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Content {
+    sum: u64,
+    /// Hash of the fields and keys around the current position.
+    place: u64,
+}
+
+impl Content {
+    #[inline]
+    fn add(&mut self, event: Event, bits: u64) {
+        let mixed = (bits ^ self.place).wrapping_add(event as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.sum = self.sum.wrapping_add(mixed ^ (mixed >> 32));
+    }
+
+    /// Enters a field or a key with this hash. Returns the outer place.
+    #[inline]
+    fn enter(&mut self, hash: u64) -> u64 {
+        let inner = self.place.wrapping_add(hash).wrapping_mul(0xd1b5_4a32_d192_ed03);
+        std::mem::replace(&mut self.place, inner)
+    }
 }
 
 /// Reason for which a value cannot be encoded.
@@ -48,15 +75,22 @@ const MAX_STACK: usize = 768 << 10;
 
 /// Returns the survey of a value.
 pub(super) fn of<W: Wire, T: Serialize>(value: &T) -> Result<Survey<W>, Fault> {
-    let mut survey = Survey { events: Events::new(MAX_STACK, true), names: Names::new(), size: 0, after_some: false };
+    let mut survey = Survey {
+        events: Events::new(MAX_STACK, true),
+        names: Names::new(),
+        size: 0,
+        after_some: false,
+        content: Content::default(),
+    };
     value.serialize(&mut survey)?;
     Ok(survey)
 }
 
 impl<W: Wire> Survey<W> {
     #[inline]
-    fn leaf(&mut self, event: Event, size: usize) -> Result<(), Fault> {
-        self.content(event)?;
+    fn leaf(&mut self, event: Event, size: usize, bits: u64) -> Result<(), Fault> {
+        self.begins(event)?;
+        self.content.add(event, bits);
         self.events.emit(event);
         self.size += size;
         Ok(())
@@ -64,7 +98,7 @@ impl<W: Wire> Survey<W> {
 
     /// Records that a value begins, which messagepack must distinguish from `None`.
     #[inline]
-    fn content(&mut self, event: Event) -> Result<(), Fault> {
+    fn begins(&mut self, event: Event) -> Result<(), Fault> {
         if W::MESSAGEPACK && std::mem::take(&mut self.after_some) && matches!(event, Event::None | Event::Unit) {
             return Err(Fault(
                 "messagepack encodes `Some(None)` and `Some(())` like `None`; use an enum, or the codec bincode".into(),
@@ -75,7 +109,8 @@ impl<W: Wire> Survey<W> {
 
     #[inline]
     fn begin(&mut self, event: Event, size: usize) -> Result<(), Fault> {
-        self.content(event)?;
+        self.begins(event)?;
+        self.content.add(event, 0);
         self.size += size;
         Ok(self.events.begin(event)?)
     }
@@ -88,7 +123,7 @@ impl<W: Wire> Survey<W> {
             None => return Err(Fault(super::USE_MESSAGEPACK.into())),
         };
         self.begin(event, size)?;
-        Ok(Compound { survey: self, event })
+        Ok(Compound { survey: self, event, key: 0 })
     }
 
     #[inline]
@@ -100,7 +135,8 @@ impl<W: Wire> Survey<W> {
         shape: Event,
     ) -> Result<(), Fault> {
         self.names.variant(owner, index, name);
-        self.content(shape)?;
+        self.begins(shape)?;
+        self.content.add(shape, index.into());
         self.size += varint_len(index.into());
         Ok(self.events.begin_variant(shape)?)
     }
@@ -118,6 +154,8 @@ impl<W: Wire> Survey<W> {
 pub(super) struct Compound<'s, W> {
     survey: &'s mut Survey<W>,
     event: Event,
+    /// Hash of the last key of a map, or number of the elements of a tuple.
+    key: u64,
 }
 
 /// The same for a struct.
@@ -129,11 +167,11 @@ pub(super) struct Structure<'s, W> {
 }
 
 macro_rules! leaves {
-    ($($method:ident($type:ty) $event:ident |$value:ident| $size:expr;)*) => {
+    ($($method:ident($type:ty) $event:ident |$value:ident| $size:expr, $bits:expr;)*) => {
         $(
             #[inline]
             fn $method(self, $value: $type) -> Result<(), Fault> {
-                self.leaf(Event::$event, $size)
+                self.leaf(Event::$event, $size, $bits)
             }
         )*
     };
@@ -151,46 +189,46 @@ impl<'s, W: Wire> Serializer for &'s mut Survey<W> {
     type SerializeStructVariant = Structure<'s, W>;
 
     leaves! {
-        serialize_bool(bool) Bool |_value| 1;
-        serialize_u8(u8) U8 |_value| 1;
-        serialize_u16(u16) Unsigned |value| varint_len(value.into());
-        serialize_u32(u32) Unsigned |value| varint_len(value.into());
-        serialize_u64(u64) Unsigned |value| varint_len(value);
-        serialize_u128(u128) U128 |value| wide_varint_len(value);
-        serialize_i8(i8) I8 |_value| 1;
-        serialize_i16(i16) Signed |value| varint_len(zigzag(value.into()));
-        serialize_i32(i32) Signed |value| varint_len(zigzag(value.into()));
-        serialize_i64(i64) Signed |value| varint_len(zigzag(value));
-        serialize_i128(i128) I128 |value| wide_varint_len((value << 1 ^ value >> 127).cast_unsigned());
-        serialize_f32(f32) F32 |_value| 4;
-        serialize_f64(f64) F64 |_value| 8;
-        serialize_char(char) Char |value| value.len_utf8();
-        serialize_str(&str) Str |value| blob_len(value.len());
-        serialize_bytes(&[u8]) Bytes |value| blob_len(value.len());
-        serialize_unit_struct(&'static str) UnitStruct |_name| 0;
+        serialize_bool(bool) Bool |value| 1, value.into();
+        serialize_u8(u8) U8 |value| 1, value.into();
+        serialize_u16(u16) Unsigned |value| varint_len(value.into()), value.into();
+        serialize_u32(u32) Unsigned |value| varint_len(value.into()), value.into();
+        serialize_u64(u64) Unsigned |value| varint_len(value), value;
+        serialize_u128(u128) U128 |value| wide_varint_len(value), fold(value);
+        serialize_i8(i8) I8 |value| 1, zigzag(value.into());
+        serialize_i16(i16) Signed |value| varint_len(zigzag(value.into())), zigzag(value.into());
+        serialize_i32(i32) Signed |value| varint_len(zigzag(value.into())), zigzag(value.into());
+        serialize_i64(i64) Signed |value| varint_len(zigzag(value)), zigzag(value);
+        serialize_i128(i128) I128 |value| wide_varint_len(wide_zigzag(value)), fold(wide_zigzag(value));
+        serialize_f32(f32) F32 |value| 4, value.to_bits().into();
+        serialize_f64(f64) F64 |value| 8, value.to_bits();
+        serialize_char(char) Char |value| value.len_utf8(), u32::from(value).into();
+        serialize_str(&str) Str |value| blob_len(value.len()), hash(value.as_bytes());
+        serialize_bytes(&[u8]) Bytes |value| blob_len(value.len()), hash(value);
+        serialize_unit_struct(&'static str) UnitStruct |_name| 0, 0;
     }
 
     #[inline]
     fn serialize_none(self) -> Result<(), Fault> {
-        self.leaf(Event::None, 1)
+        self.leaf(Event::None, 1, 0)
     }
 
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Fault> {
-        self.leaf(Event::Some, 1)?;
+        self.leaf(Event::Some, 1, 0)?;
         self.after_some = true;
         self.level(value)
     }
 
     #[inline]
     fn serialize_unit(self) -> Result<(), Fault> {
-        self.leaf(Event::Unit, 0)
+        self.leaf(Event::Unit, 0, 0)
     }
 
     #[inline]
     fn serialize_unit_variant(self, owner: &'static str, index: u32, name: &'static str) -> Result<(), Fault> {
         self.names.variant(owner, index, name);
-        self.leaf(Event::UnitVariant, varint_len(index.into()))
+        self.leaf(Event::UnitVariant, varint_len(index.into()), index.into())
     }
 
     #[inline]
@@ -225,7 +263,7 @@ impl<'s, W: Wire> Serializer for &'s mut Survey<W> {
     #[inline]
     fn serialize_tuple(self, _: usize) -> Result<Compound<'s, W>, Fault> {
         self.begin(Event::Tuple, 0)?;
-        Ok(Compound { survey: self, event: Event::Tuple })
+        Ok(Compound { survey: self, event: Event::Tuple, key: 0 })
     }
 
     #[inline]
@@ -242,7 +280,7 @@ impl<'s, W: Wire> Serializer for &'s mut Survey<W> {
         _: usize,
     ) -> Result<Compound<'s, W>, Fault> {
         self.begin_variant(owner, index, name, Event::TupleVariant)?;
-        Ok(Compound { survey: self, event: Event::TupleVariant })
+        Ok(Compound { survey: self, event: Event::TupleVariant, key: 0 })
     }
 
     #[inline]
@@ -264,9 +302,9 @@ impl<'s, W: Wire> Serializer for &'s mut Survey<W> {
     }
 
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<(), Fault> {
-        let mut written = Length(0);
-        write!(written, "{value}").map_err(|_| Fault("a `Display` implementation returned an error".into()))?;
-        self.leaf(Event::Str, blob_len(written.0))
+        let mut text = String::new();
+        write!(text, "{value}").map_err(|_| Fault("a `Display` implementation returned an error".into()))?;
+        self.serialize_str(&text)
     }
 
     // Both codecs return `false`, too.
@@ -275,20 +313,32 @@ impl<'s, W: Wire> Serializer for &'s mut Survey<W> {
     }
 }
 
-/// Length of what is written.
-struct Length(usize);
-
-impl Write for Length {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0 += text.len();
-        Ok(())
-    }
-}
-
 impl<W: Wire> Compound<'_, W> {
     #[inline]
     fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
         value.serialize(&mut *self.survey)
+    }
+
+    #[inline]
+    fn numbered<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+        self.key += 1;
+        self.keyed(value)
+    }
+
+    #[inline]
+    fn key<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+        let before = self.survey.content.sum;
+        value.serialize(&mut *self.survey)?;
+        self.key = self.survey.content.sum.wrapping_sub(before);
+        Ok(())
+    }
+
+    #[inline]
+    fn keyed<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+        let outer = self.survey.content.enter(self.key);
+        value.serialize(&mut *self.survey)?;
+        self.survey.content.place = outer;
+        Ok(())
     }
 
     #[inline]
@@ -301,7 +351,7 @@ impl<W: Wire> Compound<'_, W> {
 }
 
 macro_rules! compound {
-    ($($trait:ident { $($method:ident)* })*) => {
+    ($($trait:ident { $($method:ident: $record:ident),* })*) => {
         $(
             impl<W: Wire> ser::$trait for Compound<'_, W> {
                 type Ok = ();
@@ -310,7 +360,7 @@ macro_rules! compound {
                 $(
                     #[inline]
                     fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-                        self.element(value)
+                        self.$record(value)
                     }
                 )*
 
@@ -325,11 +375,11 @@ macro_rules! compound {
 }
 
 compound! {
-    SerializeSeq { serialize_element }
-    SerializeTuple { serialize_element }
-    SerializeTupleStruct { serialize_field }
-    SerializeTupleVariant { serialize_field }
-    SerializeMap { serialize_key serialize_value }
+    SerializeSeq { serialize_element: element }
+    SerializeTuple { serialize_element: numbered }
+    SerializeTupleStruct { serialize_field: numbered }
+    SerializeTupleVariant { serialize_field: numbered }
+    SerializeMap { serialize_key: key, serialize_value: keyed }
 }
 
 impl<W: Wire> Structure<'_, W> {
@@ -340,7 +390,11 @@ impl<W: Wire> Structure<'_, W> {
         } else {
             self.fields.push(name, &mut self.survey.names);
         }
-        value.serialize(&mut *self.survey)
+        // The name's address is that of the type, for the value and for its decoded copy.
+        let outer = self.survey.content.enter(name.as_ptr().addr() as u64);
+        value.serialize(&mut *self.survey)?;
+        self.survey.content.place = outer;
+        Ok(())
     }
 
     fn omit(&mut self, name: &'static str) -> Result<(), Fault> {
@@ -413,6 +467,23 @@ fn varint_len(number: u64) -> usize {
 #[inline]
 fn wide_varint_len(number: u128) -> usize {
     u64::try_from(number).map_or(17, varint_len)
+}
+
+#[inline]
+fn wide_zigzag(number: i128) -> u128 {
+    (number << 1 ^ number >> 127).cast_unsigned()
+}
+
+/// Returns a number of 64 bits that depends on all bits of this one.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "the upper half is added")]
+fn fold(number: u128) -> u64 {
+    number as u64 ^ ((number >> 64) as u64).rotate_left(31)
+}
+
+#[inline]
+fn hash(bytes: &[u8]) -> u64 {
+    XxHash3_64::oneshot(bytes)
 }
 
 #[inline]

@@ -81,14 +81,15 @@ pub enum Parsed {
 }
 
 const REPLY_HEADER_LEN: usize = 24;
-// Random numbers: text and small numbers that a function writes to the channel are not mistaken for a tag.
-const READY: u64 = 0x9e1c_5b0f_3a72_d401;
-const REFUSED: u64 = 0x9e1c_5b0f_3a72_d402;
-const FAILED: u64 = 0x9e1c_5b0f_3a72_d403;
-const VALUE: u64 = 0x9e1c_5b0f_3a72_d404;
-const GIVEN_BACK: u64 = 0x9e1c_5b0f_3a72_d405;
-const REPLACE: u64 = 0x9e1c_5b0f_3a72_d406;
-const NOT_STARTED: u64 = 0x9e1c_5b0f_3a72_d407;
+// Random numbers whose first byte on the channel, the lowest, is in no text and is no small number: what a function writes
+// there is not mistaken for a tag.
+const READY: u64 = 0x011c_5b0f_3a72_d4fe;
+const REFUSED: u64 = 0x021c_5b0f_3a72_d4fe;
+const FAILED: u64 = 0x031c_5b0f_3a72_d4fe;
+const VALUE: u64 = 0x041c_5b0f_3a72_d4fe;
+const GIVEN_BACK: u64 = 0x051c_5b0f_3a72_d4fe;
+const REPLACE: u64 = 0x061c_5b0f_3a72_d4fe;
+const NOT_STARTED: u64 = 0x071c_5b0f_3a72_d4fe;
 
 impl Reply {
     /// Encodes the reply.
@@ -142,6 +143,14 @@ fn is_tag(bytes: &[u8]) -> bool {
     [READY, REFUSED, FAILED, VALUE, GIVEN_BACK, REPLACE, NOT_STARTED]
         .iter()
         .any(|tag| tag.to_le_bytes().starts_with(bytes))
+}
+
+impl Reply {
+    /// Returns whether the bytes are the beginning of the answer to this item.
+    pub fn is_answer(bytes: &[u8], item: u64) -> bool {
+        let header = bytes.get(..REPLY_HEADER_LEN);
+        header.is_some_and(|header| matches!(u64_at(header, 0), VALUE | FAILED) && u64_at(header, 8) == item)
+    }
 }
 
 /// Length in bytes from which a reply is large. Memory of a buffer beyond this length is freed after use.

@@ -6,13 +6,15 @@
 //! with a second `fork`. The keeper is a *subreaper* instead: on Linux, it becomes the parent of all orphans below it. On
 //! other systems it can only end the process group of the item process.
 //!
-//! Its standard input is the channel of the item process, which it passes on without reading; the end of that channel is the
-//! end of the supervisor. Its standard output goes to the supervisor, and carries one message: an [`Exit`].
+//! Its standard input is the channel of the item process, which it passes on without reading; the end of that channel, or of
+//! its parent, is the end of the supervisor. Its standard output goes to the supervisor, and carries one message: an [`Exit`].
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -49,20 +51,27 @@ fn take_exit_channel() -> io::Result<File> {
 }
 
 fn keep(supervisor: &mut File) -> io::Result<()> {
-    adopt_orphans()?;
+    let adopts = adopt_orphans();
     catch_signals()?;
-    let child = start()?;
-    let item_process = Mutex::new(Some(child));
+    let item_process = &Mutex::new(None);
+    let (started, child) = channel();
     std::thread::scope(|scope| {
+        // Started first: if the system allows no thread, no item has begun.
         let waiter = std::thread::Builder::new().stack_size(256 << 10);
-        waiter.spawn_scoped(scope, || {
-            if let Ok(status) = wait_for(child, &item_process) {
+        waiter.spawn_scoped(scope, move || {
+            let Ok(child) = child.recv() else { return };
+            if let Ok(status) = wait_for(child, item_process, adopts) {
                 // Fails if the supervisor has ended, which is no reason to leave processes behind.
                 let _ = supervisor.write_all(&Exit::Ended(status).to_bytes());
             }
             end_all_children();
             end_at_once()
         })?;
+        // By this thread, whose end would be the death signal of the item process.
+        let child = start()?;
+        *item_process.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+        started.send(child).map_err(io::Error::other)?;
+        drop(started);
         // An error of the wait is treated as the end, because nothing else would notice it.
         let _ = wait_for_end_of_supervisor();
         if let Some(child) = *item_process.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -86,14 +95,18 @@ fn start() -> io::Result<Pid> {
 }
 
 /// Waits until this process has ended, and reaps it. Meanwhile reaps orphans.
-fn wait_for(item_process: Pid, running: &Mutex<Option<Pid>>) -> io::Result<ExitStatus> {
+fn wait_for(item_process: Pid, running: &Mutex<Option<Pid>>, adopts: bool) -> io::Result<ExitStatus> {
     loop {
         retry(|| waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT))?;
         // While it is locked, the ID of a reaped process is not used any more.
         let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
-        end_group_without_adoption(item_process);
+        if !adopts {
+            end_group_of(item_process);
+        }
+        // A process that is traced is reported when it stops, too.
         if let Some((pid, status)) = wait(WaitOptions::NOHANG)?
             && pid == item_process
+            && (status.exited() || status.signaled())
         {
             *running = None;
             return Ok(ExitStatus::from_raw(status.as_raw()));
@@ -105,10 +118,11 @@ fn wait_for(item_process: Pid, running: &Mutex<Option<Pid>>) -> io::Result<ExitS
 fn end_all_children() {
     loop {
         super::children().into_iter().for_each(kill);
-        // The error means that there are none.
+        // The error means that there are none. After the first one, all others that have ended are reaped before the next list.
         if !matches!(wait(WaitOptions::empty()), Ok(_) | Err(rustix::io::Errno::INTR)) {
             return;
         }
+        while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
     }
 }
 
@@ -125,40 +139,61 @@ fn kill(child: Pid) {
     let _ = kill_process(child, Signal::KILL);
 }
 
-/// Waits until the supervisor has closed its side of the channel, or has ended.
+/// Waits until the supervisor has closed its side of the channel, or has ended. A process that the supervisor has forked may
+/// hold the channel open.
 fn wait_for_end_of_supervisor() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     let events = PollFlags::RDHUP;
     #[cfg(not(target_os = "linux"))]
     let events = PollFlags::HUP;
-    let stdin = rustix::stdio::stdin();
-    retry(|| poll(&mut [PollFd::from_borrowed_fd(stdin, events)], None))?;
+    let supervisor = supervisor()?;
+    let mut ends = vec![PollFd::from_borrowed_fd(rustix::stdio::stdin(), events)];
+    ends.extend(supervisor.as_ref().map(|supervisor| PollFd::new(supervisor, PollFlags::IN)));
+    retry(|| poll(&mut ends, None))?;
     Ok(())
 }
 
-/// Ends what the item process has left in its group, where orphans are not adopted. Until the item process is reaped, no other
-/// group has its ID.
+/// Returns a descriptor of the supervisor's process, which is readable when it has ended; `None` if the kernel has none.
+///
+/// # Errors
+/// Fails if the supervisor has ended.
+#[cfg(target_os = "linux")]
+fn supervisor() -> io::Result<Option<OwnedFd>> {
+    use rustix::process::{PidfdFlags, getppid, pidfd_open};
+    let supervisor = std::env::var(contract::ENV_KEEPER).ok().and_then(|id| Pid::from_raw(id.parse().ok()?));
+    let descriptor = supervisor.and_then(|supervisor| pidfd_open(supervisor, PidfdFlags::empty()).ok());
+    // Checked afterwards: until then, the ID was that of the supervisor, which had not ended.
+    if supervisor.is_none() || getppid() != supervisor {
+        return Err(io::Error::other("the supervisor has ended"));
+    }
+    Ok(descriptor)
+}
+
 #[cfg(not(target_os = "linux"))]
-fn end_group_without_adoption(item_process: Pid) {
+#[allow(clippy::unnecessary_wraps, reason = "the same signature on all systems")]
+fn supervisor() -> io::Result<Option<OwnedFd>> {
+    Ok(None)
+}
+
+/// Ends what the item process, if it has ended, has left in its group. Until it is reaped, no other group has its ID.
+fn end_group_of(item_process: Pid) {
     let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     if matches!(waitid(WaitId::Pid(item_process), ended), Ok(Some(_))) {
         let _ = kill_process_group(item_process, Signal::KILL);
     }
 }
 
+/// Makes this process the parent of all orphans below it. Returns `false` where this is not possible: outside of Linux, and in
+/// emulators of processes.
 #[cfg(target_os = "linux")]
-fn end_group_without_adoption(_item_process: Pid) {}
-
-#[cfg(target_os = "linux")]
-fn adopt_orphans() -> io::Result<()> {
+fn adopt_orphans() -> bool {
     // The kernel ignores the value; it only has to be there.
-    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).is_ok()
 }
 
 #[cfg(not(target_os = "linux"))]
-#[allow(clippy::unnecessary_wraps, reason = "the same signature on all systems")]
-fn adopt_orphans() -> io::Result<()> {
-    Ok(())
+fn adopt_orphans() -> bool {
+    false
 }
 
 /// Installs handlers that do nothing. If SIGCHLD is ignored, which a program inherits, no child can be waited for. The

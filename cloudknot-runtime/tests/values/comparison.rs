@@ -637,3 +637,64 @@ fn l1_options_of_nothing_are_refused_with_messagepack() {
     refused(&only, Some(serde_json::Value::Null), "like `None`");
     same(&[Codec::Bincode], Some(Newtype(None)));
 }
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Limits {
+    low: Option<f64>,
+    high: Option<f64>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Flattened {
+    name: String,
+    #[serde(flatten)]
+    limits: Option<Limits>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Overlapping {
+    #[serde(flatten)]
+    extra: BTreeMap<String, u8>,
+    #[serde(flatten)]
+    other: BTreeMap<String, u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(from = "u8", into = "u8")]
+struct Halved(u8);
+
+impl From<u8> for Halved {
+    fn from(number: u8) -> Self {
+        Self(number)
+    }
+}
+
+impl From<Halved> for u8 {
+    fn from(halved: Halved) -> Self {
+        halved.0 / 2
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Crossed {
+    #[serde(rename(serialize = "b", deserialize = "a"))]
+    a: u8,
+    #[serde(rename(serialize = "a", deserialize = "b"))]
+    b: u8,
+}
+
+// H1: the events are equal, but the type makes another value of them.
+#[test]
+fn h1_value_that_a_type_changes_is_refused() {
+    let messagepack = &[Codec::Messagepack];
+    let flattened = |limits| Flattened { name: "n".into(), limits };
+    same(messagepack, flattened(Some(Limits { low: Some(1.0), high: None })));
+    refused(messagepack, flattened(None), "other contents");
+    let map = |key: &str| BTreeMap::from([(key.to_owned(), 1)]);
+    refused(messagepack, Overlapping { extra: map("p"), other: map("q") }, "");
+    same(&BOTH, Halved(0));
+    refused(&BOTH, Halved(8), "other contents");
+    refused(&BOTH, HashMap::from([(1_u8, Halved(8)), (2, Halved(4))]), "other contents");
+    same(messagepack, Crossed { a: 1, b: 1 });
+    refused(messagepack, Crossed { a: 1, b: 2 }, "other contents");
+}

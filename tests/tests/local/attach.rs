@@ -31,14 +31,19 @@ struct StoredRun {
 
 impl StoredRun {
     fn new() -> Self {
+        // A part is stored early if its values wait too long, on a machine that is busy with other things.
+        std::iter::repeat_with(Self::attempt)
+            .find(|stored| stored.trial.stored(&stored.run, "results").len() == 3)
+            .unwrap()
+    }
+
+    fn attempt() -> Self {
         let trial = trial();
         let ran = trial.file("ran");
         let inputs = (0..12).map(|number| Behavior::Count(ran.clone(), number, 0));
         let facts = trial.map(&Spec { chunk: Some(4), parallel: Some(1), ..Spec::of(inputs) });
         assert_eq!(values(&facts), numbers(0..12));
-        let stored = Self { run: run_of(&facts).unwrap(), trial, ran };
-        assert_eq!(stored.trial.stored(&stored.run, "results").len(), 3);
-        stored
+        Self { run: run_of(&facts).unwrap(), trial, ran }
     }
 
     fn attach(&self) -> Vec<Fact> {
