@@ -274,7 +274,7 @@ impl ItemProcess {
     }
 
     /// Ends the process and everything that it started, which its keeper does once the channel is closed. Returns when they
-    /// have ended, or after [`END_TIMEOUT`].
+    /// have ended, or after five seconds.
     pub fn kill(&mut self) {
         let _ = self.channel.shutdown(Shutdown::Both);
         let deadline = Instant::now() + END_TIMEOUT;

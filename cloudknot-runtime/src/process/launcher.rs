@@ -30,7 +30,7 @@ impl Launcher {
             }
         }
         let memory = memory().map(|bytes| bytes / u64::from(parallel));
-        Self { item_process: ItemProcess { memory, open_files: *open_files_before(), ..item_process }, env }
+        Self { item_process: ItemProcess { memory, open_files: open_files_before(), ..item_process }, env }
     }
 }
 
@@ -48,9 +48,9 @@ pub(crate) fn max_processes() -> usize {
 
 /// Raises the soft limit of open files to the hard limit, once in a program. Returns the soft limit before that, which item
 /// processes get back: programs that use `select` fail with a high one.
-fn open_files_before() -> &'static Option<u64> {
+fn open_files_before() -> Option<u64> {
     static BEFORE: OnceLock<Option<u64>> = OnceLock::new();
-    BEFORE.get_or_init(raise_open_files)
+    *BEFORE.get_or_init(raise_open_files)
 }
 
 /// Raises the soft limit of open files. Returns the previous one if it was lower.
