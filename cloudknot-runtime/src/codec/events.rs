@@ -96,7 +96,7 @@ impl Event {
 
     // Any distinct numbers will do.
     #[inline]
-    fn code(self) -> u64 {
+    pub(super) fn code(self) -> u64 {
         (self as u64 + 1).wrapping_mul(0xd1b5_4a32_d192_ed03)
     }
 }

@@ -34,14 +34,15 @@ pub(super) struct Content {
 impl Content {
     #[inline]
     fn add(&mut self, event: Event, bits: u64) {
-        let mixed = (bits ^ self.place).wrapping_add(event as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.sum = self.sum.wrapping_add(mixed ^ (mixed >> 32));
+        // Not linear, so that other numbers with the same sum give another one.
+        let mixed = u128::from(bits ^ self.place ^ event.code()) * 0x9e37_79b9_7f4a_7c15;
+        self.sum = self.sum.wrapping_add(fold(mixed));
     }
 
     /// Enters a field or a key with this hash. Returns the outer place.
     #[inline]
     fn enter(&mut self, hash: u64) -> u64 {
-        let inner = self.place.wrapping_add(hash).wrapping_mul(0xd1b5_4a32_d192_ed03);
+        let inner = self.place.rotate_left(23) ^ hash;
         std::mem::replace(&mut self.place, inner)
     }
 }
@@ -478,7 +479,7 @@ fn wide_zigzag(number: i128) -> u128 {
 #[inline]
 #[allow(clippy::cast_possible_truncation, reason = "the upper half is added")]
 fn fold(number: u128) -> u64 {
-    number as u64 ^ ((number >> 64) as u64).rotate_left(31)
+    number as u64 ^ (number >> 64) as u64
 }
 
 #[inline]
