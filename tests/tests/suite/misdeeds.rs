@@ -1,5 +1,5 @@
 //! Tests that what a function does to its process, to its descriptors and to the machine costs at most its own item.
-//! Each test names the finding that it answers (`H3` and so on, in the issue).
+//! A name begins with the number of the finding that the test answers (`h3`), if there is one.
 
 use cloudknot_tests::trial;
 use cloudknot_tests::trial::{Behavior, Fact, ItemFailure, Misdeed, Spec, Trial, failures, kill, values, wait_for};
@@ -28,13 +28,11 @@ fn fails(deed: Misdeed, kind: &str, message: &str) {
     assert!(failure.message.contains(message), "{failure:?}");
 }
 
-// H3.
 #[test]
 fn h3_text_on_the_channel_fails_only_its_item() {
     fails(Misdeed::Stray("libfast 2.1: using AVX2, 8 threads\n".into()), "Crashed", "wrote to a file descriptor");
 }
 
-// H3.
 #[test]
 fn h3_banner_before_main_is_output() {
     let trial = trial!();
@@ -49,19 +47,16 @@ fn h3_banner_before_main_is_output() {
     assert_eq!(values(&facts), [(0, 0), (1, 2), (2, 4), (3, 6)].into());
 }
 
-// M3 a.
 #[test]
 fn m3_fork_that_returns_twice_answers_once() {
     assert_eq!(outcome(&trial!(), Misdeed::ForkAndReturn, Spec::default()).ok(), Some(7));
 }
 
-// M3 d, L9.
 #[test]
 fn m3_payload_that_panics_when_dropped_is_a_panic() {
     fails(Misdeed::PanicTwice, "Panicked", "a panic without a message");
 }
 
-// L9.
 #[test]
 fn l9_closed_descriptors_are_not_called_a_kill() {
     let failure = outcome(&trial!(), Misdeed::CloseDescriptors, Spec::default()).expect_err("it cannot answer");
@@ -70,14 +65,12 @@ fn l9_closed_descriptors_are_not_called_a_kill() {
     assert!(failure.log.contains("closed a file descriptor that it did not open"), "{failure:?}");
 }
 
-// M4.
 #[test]
 fn m4_item_that_leaves_its_group_times_out() {
     let spec = Spec { timeout_ms: Some(2_000), ..Spec::default() };
     assert_eq!(outcome(&trial!(), Misdeed::LeaveGroup, spec).expect_err("it times out").kind, "TimedOut");
 }
 
-// M2.
 #[test]
 fn m2_item_that_floods_its_log_times_out() {
     let spec = Spec { timeout_ms: Some(2_000), ..Spec::default() };
@@ -132,7 +125,6 @@ fn abort_by_a_thread_of_an_earlier_item_fails_no_item() {
     assert_eq!(values(&facts), [(0, 2), (1, 1), (2, 3), (3, 4)].into());
 }
 
-// H9.
 #[test]
 fn h9_program_that_starts_itself_does_not_become_a_worker() {
     let trial = trial!();
@@ -141,7 +133,6 @@ fn h9_program_that_starts_itself_does_not_become_a_worker() {
 }
 
 /// The slow item waits for what the item behind it does. Both are sent to one process, after many quick ones.
-// M1.
 #[test]
 fn m1_item_behind_a_slow_one_goes_to_another_process() {
     let trial = trial!();
@@ -155,7 +146,6 @@ fn m1_item_behind_a_slow_one_goes_to_another_process() {
     assert_eq!(values(&facts).len(), 2_065);
 }
 
-// M7.
 #[test]
 fn m7_orphans_of_items_are_reaped() {
     let mut inputs: Vec<_> = (0..20).map(|_| misdeed(Misdeed::Orphans(2))).collect();
@@ -191,7 +181,6 @@ fn detached_process_ends_after(end: impl FnOnce(&Trial, i32)) -> Vec<Fact> {
     trial::facts(&output.stdout)
 }
 
-// H8.
 #[test]
 fn h8_nothing_outlives_the_host() {
     if trial!().is_local() {
@@ -201,7 +190,6 @@ fn h8_nothing_outlives_the_host() {
     }
 }
 
-// H8.
 #[test]
 fn h8_nothing_outlives_its_item_process() {
     if trial!().is_local() {
@@ -211,7 +199,6 @@ fn h8_nothing_outlives_its_item_process() {
     }
 }
 
-// H8.
 #[test]
 fn h8_nothing_outlives_a_keeper_that_is_killed() {
     if trial!().is_local() {
@@ -222,7 +209,6 @@ fn h8_nothing_outlives_a_keeper_that_is_killed() {
     }
 }
 
-// H8.
 #[test]
 fn h8_nothing_outlives_the_run() {
     let trial = trial!();
@@ -254,7 +240,6 @@ fn run_under(limits: &str) -> Vec<Fact> {
     trial::facts(&output.stdout)
 }
 
-// M3 c.
 #[test]
 fn m3_few_open_files_lose_no_item() {
     if trial!().is_local() {
@@ -267,7 +252,6 @@ fn m3_few_open_files_lose_no_item() {
     }
 }
 
-// M3 b.
 #[test]
 fn m3_ignored_child_signals_lose_no_item() {
     if trial!().is_local() {
