@@ -1,5 +1,5 @@
 //! The contract between host and worker, for both sides: the names of environment variables, the records in the store
-//! ([`Manifest`], [`Round`]), the keys of objects (`keys`), and the messages between a supervisor and an item process
+//! ([`Manifest`], [`Round`], [`Lease`]), the keys of objects (`keys`), and the messages between a supervisor and an item process
 //! (`messages`). They are defined here only.
 
 use std::collections::BTreeMap;
@@ -12,11 +12,13 @@ use crate::fingerprint::Fingerprint;
 
 mod checks;
 mod keys;
+mod lease;
 mod messages;
 mod tracing;
 
 pub use checks::{MAX_ITEMS, MAX_ITEMS_WITHOUT_INPUTS, MAX_RECORD_LEN, is_user_variable, last_attempt};
-pub use keys::{Part, RunKeys, failure_of, part_of, round_of};
+pub use keys::{Part, RunKeys, failure_of, lease_of, part_of, round_of};
+pub use lease::{Lease, LeaseState, LeasedJob};
 pub use messages::{Exit, LARGE_LEN, Parsed, Reply, Request, begin_value, end_value};
 pub use tracing::{FunctionToTrace, TraceMessage, TraceOrder, line};
 

@@ -3,6 +3,7 @@
 //!
 //! This crate has no stable API: programs use `cloudknot`, which depends on exactly this version.
 
+pub mod clock;
 pub mod codec;
 pub mod contract;
 pub mod engine;

@@ -74,6 +74,21 @@ impl RunKeys {
         format!("{}/cancelled/{round:04}", self.prefix)
     }
 
+    /// Returns the prefix of the leases of all rounds, and of the run's clock.
+    pub fn leases(&self) -> String {
+        format!("{}/submitting/", self.prefix)
+    }
+
+    /// Returns the key of a lease; rounds and epochs count from 1.
+    pub fn lease(&self, round: u32, epoch: u32) -> String {
+        format!("{}/submitting/{round:04}/{epoch:04}", self.prefix)
+    }
+
+    /// Returns the key of the run's clock: an empty object that is written to learn the time of the store.
+    pub fn clock(&self) -> String {
+        format!("{}/submitting/clock", self.prefix)
+    }
+
     /// Returns the key of the lock file of a run in a folder. It is held by the one program that computes the run.
     pub fn lock(&self) -> String {
         format!("{}/lock", self.prefix)
@@ -112,6 +127,12 @@ pub fn round_of(key: &str) -> Option<u32> {
     from_one(name_in(key, "rounds")?)
 }
 
+/// Parses the round and epoch from a key in `submitting/`, as [`RunKeys::lease`] gives it.
+pub fn lease_of(key: &str) -> Option<(u32, u32)> {
+    let (folder, epoch) = key.rsplit_once('/')?;
+    Some((from_one(name_in(folder, "submitting")?)?, from_one(epoch)?))
+}
+
 /// Returns the last segment of a key, if it is in a folder of this name.
 fn name_in<'a>(key: &'a str, folder: &str) -> Option<&'a str> {
     let (parent, name) = key.rsplit_once('/')?;
@@ -147,7 +168,9 @@ mod tests {
         }
         for round in [2, 12, 10_000, u32::MAX] {
             assert_eq!(round_of(&keys.round(round)), Some(round));
+            assert_eq!(lease_of(&keys.lease(round, round - 1)), Some((round, round - 1)));
         }
+        assert_eq!(lease_of(&keys.clock()), None);
     }
 
     /// L6: cargo accepts package names of any letters, and stores accept keys of ASCII only.
@@ -185,6 +208,8 @@ mod tests {
         }
         for name in ["2", "0000", "4294967296", "+002", "00002"] {
             assert_eq!(round_of(&format!("knots/k/runs/r/rounds/{name}")), None, "{name}");
+            assert_eq!(lease_of(&format!("knots/k/runs/r/submitting/0001/{name}")), None, "{name}");
+            assert_eq!(lease_of(&format!("knots/k/runs/r/submitting/{name}/0001")), None, "{name}");
         }
     }
 }

@@ -5,7 +5,8 @@ use std::hint::black_box;
 
 use cloudknot_runtime::codec::Codec;
 use cloudknot_runtime::contract::{
-    self, FunctionDescription, InputLayout, Manifest, Part, Resources, Round, RunKeys, StoreAt, Task, Types,
+    self, FunctionDescription, InputLayout, Lease, LeaseState, LeasedJob, Manifest, Part, Resources, Round, RunKeys,
+    StoreAt, Task, Types,
 };
 use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use cloudknot_runtime::fingerprint::Fingerprint;
@@ -50,6 +51,7 @@ pub(crate) fn all() -> Vec<Target> {
         Target::json("manifest", &manifests(), read_manifest),
         Target::json("round", &rounds(), read_round),
         Target::json("task", &[task()], read_task),
+        Target::json("lease", &leases(), read_lease),
         Target::json("failure", &[failure()], read_failure),
         Target::json("types", &[[types()]], parse::<Vec<Types>>),
         Target::json("functions", &[description()], parse::<FunctionDescription>),
@@ -127,6 +129,23 @@ fn read_round(bytes: &[u8]) {
             assert!(slice.iter().all(|range| range.start < range.end && range.end <= items));
         }
         black_box(contract::last_attempt(round.retries));
+    }
+}
+
+fn leases() -> [Lease; 2] {
+    let job = |id: &str, children| LeasedJob { id: id.into(), children };
+    let jobs = vec![job("01234567-89ab-cdef-0123-456789abcdef", 0..4), job("b", 4..5)];
+    let owner = "0123456789abcdef".to_owned();
+    [
+        Lease { owner: owner.clone(), state: LeaseState::Submitting, jobs },
+        Lease { owner, state: LeaseState::Closed { interrupted: true }, jobs: Vec::new() },
+    ]
+}
+
+fn read_lease(bytes: &[u8]) {
+    for children in [0, 5, contract::MAX_ITEMS] {
+        let Ok(lease) = Lease::parse(bytes, children) else { continue };
+        assert!(lease.jobs.iter().all(|job| job.children.start < job.children.end && job.children.end <= children));
     }
 }
 
