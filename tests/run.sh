@@ -3,7 +3,8 @@
 #
 #   tests/run.sh              the default: all phases. 20 minutes at first, 8 once everything is compiled (2 cores)
 #   tests/run.sh quick        formatting, lint, unit tests and the tests of this machine: 3 minutes once everything is compiled
-#   tests/run.sh full         all phases with `features` and `walk` (below), a result of 3 GB, and Batch jobs in containers
+#   tests/run.sh full         all phases with `features` and `walk` (below), a result of 3 GB, Batch jobs in containers, damaged
+#                             records for an hour, and random schedules for half an hour on each of four threads
 #   tests/run.sh lint docs    the named phases, of: format lint features deny package docs stacks doctests fuzz tests
 #
 # A phase or a test that this machine cannot run is skipped, and the table at the end lists it; with CLOUDKNOT_TESTS_REQUIRE=1
@@ -204,8 +205,11 @@ phase_doctests() {
 }
 
 # Reads ten million damaged records and frames, which takes half a minute on 2 cores, after as long to compile the runtime once more.
+# With CLOUDKNOT_TEST=full, reads them for an hour.
 phase_fuzz() {
-    cargo run --locked --quiet --profile fuzz -p cloudknot-tests-fuzz -- --inputs 10000000
+    local limit=(--inputs 10000000)
+    [[ "${CLOUDKNOT_TEST:-}" != full ]] || limit=(--seconds 3600)
+    cargo run --locked --quiet --profile fuzz -p cloudknot-tests-fuzz -- "${limit[@]}"
 }
 
 # Builds everything first, so that no test has to. `counterparts` starts the counterparts of the tests once.

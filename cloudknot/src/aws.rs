@@ -25,7 +25,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_types::request_id::RequestId;
 use cloudknot_runtime::store::s3::loader;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outage, Result};
 use crate::event::{self, Event};
 
 pub(crate) mod batch;
@@ -81,6 +81,7 @@ impl Aws {
         let code = code(&error).unwrap_or_default().to_owned();
         let request = error.request_id().map(str::to_owned);
         let is_server_error = error.raw_response().is_some_and(|response| response.status().is_server_error());
+        let is_transient = is_transient(&error);
         let source: Box<dyn StdError + Send + Sync> = match error {
             SdkError::ServiceError(response) => {
                 let (meta, status) = (response.err().meta(), response.raw().status().as_u16());
@@ -95,7 +96,11 @@ impl Aws {
         } else {
             hint
         };
-        let failed = Error::new(kind, format!("cannot {action}")).with_source(source);
+        let outage = match kind {
+            ErrorKind::Credentials => Some(Outage::Login),
+            _ => is_transient.then_some(Outage::Service),
+        };
+        let failed = Error::new(kind, format!("cannot {action}")).with_source(source).with_outage(outage);
         match hint {
             Some(hint) => failed.with_hint(hint),
             None => failed,
@@ -260,20 +265,28 @@ impl Intercept for Retries {
     }
 }
 
-/// Returns the reason why a request failed, in a few words.
-pub(crate) fn short_reason<E>(error: &SdkError<E, HttpResponse>) -> String
-where
-    E: ProvideErrorMetadata + StdError + 'static,
-{
-    match error.raw_response().map(|response| response.status().as_u16()) {
-        Some(status @ 500..) => format!("AWS responded with status {status}"),
-        _ => deepest(error),
+/// Returns whether the same request may succeed later: there was no response, or AWS is overloaded or broken.
+fn is_transient<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    match error {
+        SdkError::ConstructionFailure(_) => false,
+        SdkError::DispatchFailure(failure) => !failure.is_user(),
+        SdkError::ServiceError(response) => response.raw().status().is_server_error() || is_throttled(error),
+        _ => true,
     }
 }
 
+/// Returns whether AWS has refused the request because there were too many.
+pub(crate) fn is_throttled<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    error.raw_response().is_some_and(|response| response.status().as_u16() == 429)
+        || code(error).is_some_and(|code| code.contains("Throttl"))
+}
+
 /// Returns whether a request was not sent because there were no usable credentials.
-pub(crate) fn is_credentials_error(error: Option<&(dyn StdError + 'static)>) -> bool {
-    error.is_some_and(caused_by::<CredentialsError>)
+pub(crate) fn is_credentials_error<E>(error: &SdkError<E, HttpResponse>) -> bool
+where
+    E: StdError + 'static,
+{
+    caused_by::<CredentialsError>(error)
 }
 
 /// Returns the message of the innermost source. The errors around it name types of the SDK.

@@ -183,6 +183,11 @@ pub(crate) trait Executor: Send + Sync {
     fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, start: Start)
     -> BoxFuture<'static, Result<()>>;
 
+    /// Cancels a round that this program no longer follows, although jobs of it may run.
+    fn cancel_ended(&self, _: &Arc<Ledger>) -> BoxFuture<'static, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Returns the jobs of the run; empty on backends without jobs.
     fn jobs(&self, _: &Arc<Ledger>) -> BoxFuture<'static, Result<Vec<Job>>> {
         Box::pin(std::future::ready(Ok(Vec::new())))

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use cloudknot_runtime::failure::{ItemError, ItemErrorKind};
-use cloudknot_runtime::store::StoreError;
+use cloudknot_runtime::store::{StoreError, StoreErrorKind};
 use cloudknot_runtime::text::printable;
 use cloudknot_runtime::trace_process::TraceError;
 
@@ -29,6 +29,16 @@ struct Inner {
     run: Option<String>,
     failed: Vec<(u64, ItemError)>,
     wrapped: Option<Box<dyn StdError + Send + Sync>>,
+    outage: Option<Outage>,
+}
+
+/// Condition that passes: the same request may succeed later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outage {
+    /// There was no usable response: no network, a server error, or throttling.
+    Service,
+    /// The credentials are missing or no longer accepted, until the user logs in again.
+    Login,
 }
 
 /// Kind of an [`Error`].
@@ -81,6 +91,7 @@ impl Error {
             run: None,
             failed: Vec::new(),
             wrapped: None,
+            outage: None,
         }))
     }
 
@@ -106,6 +117,17 @@ impl Error {
     pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    pub(crate) fn with_outage(mut self, outage: Option<Outage>) -> Self {
+        self.0.outage = outage;
+        self
+    }
+
+    /// Returns the condition that the error is due to, if that passes.
+    #[allow(dead_code, reason = "only AWS Batch waits for what passes")]
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        self.0.outage
     }
 
     /// Returns the message, the causes and the hint on one line.
@@ -214,7 +236,12 @@ impl From<TraceError> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let hint = error.hint().map(str::to_owned);
-        let converted = Self::new(ErrorKind::Store, error.to_string());
+        let outage = match error.kind() {
+            StoreErrorKind::Unavailable => Some(Outage::Service),
+            StoreErrorKind::Credentials => Some(Outage::Login),
+            _ => None,
+        };
+        let converted = Self::new(ErrorKind::Store, error.to_string()).with_outage(outage);
         let converted = match hint {
             Some(hint) => converted.with_hint(hint),
             None => converted,

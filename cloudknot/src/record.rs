@@ -26,6 +26,12 @@ impl Record {
         self.manifest.function.rsplit("::").next().unwrap_or(&self.manifest.function)
     }
 
+    /// Returns the number of children of the round: the jobs, if each has one chunk of items.
+    #[allow(dead_code, reason = "only AWS Batch has jobs")]
+    pub(crate) fn children(&self) -> u64 {
+        self.scheduled.len().div_ceil(self.manifest.chunk)
+    }
+
     /// Returns the object key of a settled outcome.
     pub(crate) fn key_of(&self, settled: SettledOutcome) -> String {
         match settled {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use cloudknot_runtime::contract::{Manifest, Round, RunKeys};
+use cloudknot_runtime::contract::{Manifest, RunKeys};
 use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, Store};
@@ -170,24 +170,31 @@ impl<T: Send + 'static> Run<T> {
         })
     }
 
-    /// Cancels the run: running items are stopped, items with a value keep it, and all others are `Cancelled`.
+    /// Cancels the run: running items are stopped, items with a value keep it, and all others are `Cancelled`. On AWS Batch, jobs of
+    /// all rounds are ended, also those of other programs. Does nothing if this round has ended completely or was cancelled before.
     ///
     /// # Errors
     /// `Infrastructure` if running items could not be stopped; `Store` if the store cannot be written to.
     pub fn cancel(&self) -> Pending<()> {
-        let ledger = Arc::clone(&self.ledger);
+        let (ledger, backend) = (Arc::clone(&self.ledger), self.backend.clone());
         Pending::new(async move {
-            if ledger.end().is_some() {
-                return Ok(());
+            let (function, run) = (ledger.record.function_name(), &ledger.record.manifest.run);
+            let failed = |why: &str| {
+                let error = Error::new(ErrorKind::Infrastructure, format!("cannot cancel run {run}: {why}"));
+                error.with_hint(format!("`{function}.attach(\"{run}\")` finishes the cancellation"))
+            };
+            match ledger.end() {
+                Some(End::Complete | End::Cancelled(_)) => return Ok(()),
+                // The round may go on without this program.
+                Some(End::Failed(_)) => {
+                    let cancelled = backend.executor().cancel_ended(&ledger).await;
+                    return cancelled.map_err(|error| failed(&error.in_one_line()));
+                }
+                None => {}
             }
             ledger.cancel().await?;
             match ledger.finished().await {
-                End::Failed(why) => {
-                    let (function, run) = (ledger.record.function_name(), &ledger.record.manifest.run);
-                    let hint = format!("`{function}.attach(\"{run}\")` finishes the cancellation");
-                    Err(Error::new(ErrorKind::Infrastructure, format!("cannot cancel run {run}: {why}"))
-                        .with_hint(hint))
-                }
+                End::Failed(why) => Err(failed(&why)),
                 End::Complete | End::Cancelled(_) => Ok(()),
             }
         })
@@ -206,29 +213,16 @@ impl<T: Send + 'static> Run<T> {
     }
 
     /// Runs the items without a value again, once this run has finished. The ID stays the same.
+    ///
+    /// If jobs of the run are still going on, because its program was interrupted, they are waited for; [`cancel`](Self::cancel) ends
+    /// them.
     pub fn retry_failed(&self) -> Pending<Run<T>> {
         let (ledger, backend, function, decode) =
             (Arc::clone(&self.ledger), self.backend.clone(), self.function, self.decode);
         Pending::new(async move {
             ledger.finished().await;
-            let Record { store, keys, manifest, round, .. } = &ledger.record;
-            let scheduled = Round { items: ledger.without_value(), retries: manifest.retries };
-            let next = round.checked_add(1).ok_or_else(|| {
-                Error::new(ErrorKind::Store, format!("cannot retry run {}: it has {round} rounds", manifest.run))
-                    .with_hint("submit the map again")
-            })?;
-            let bytes = serde_json::to_vec(&scheduled).expect("a round serializes to JSON");
-            if !store.create(&keys.round(next), bytes.into()).await? {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    format!(
-                        "cannot start round {next} of run {}: another program has already started it",
-                        manifest.run
-                    ),
-                )
-                .with_hint("attach to the run to follow it"));
-            }
-            attach(&manifest.run, function, decode, backend).await
+            ledger.record_next_round().await?;
+            attach(&ledger.record.manifest.run, function, decode, backend).await
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use aws_config::retry::RetryConfig;
 use aws_sdk_batch as batch;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -16,7 +17,6 @@ use cloudknot_runtime::contract::Resources;
 
 use crate::aws::{self, Aws, client};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{self, Event};
 
 mod account;
 pub(crate) use account::Definition;
@@ -31,8 +31,8 @@ const MAX_PER_REQUEST: usize = 100;
 pub(crate) const MAX_ARRAY_SIZE: u64 = 10_000;
 /// Maximum number of characters of the container overrides, as JSON. A job with more is accepted, and then fails.
 pub(crate) const MAX_OVERRIDES_LEN: usize = 8_192;
-/// Maximum number of times a submission is sent. The delays between them double, for about two minutes in all.
-const MAX_ATTEMPTS: u32 = 8;
+/// Maximum number of attempts of a request by the SDK, where the caller repeats requests by itself.
+const MAX_QUIET_ATTEMPTS: u32 = 3;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Batch {
@@ -66,6 +66,8 @@ pub(crate) struct JobDescription {
     /// State of the job, as AWS Batch spells it.
     pub(crate) status: String,
     pub(crate) reason: Option<String>,
+    /// Time of the submission, in milliseconds since 1970.
+    pub(crate) created_ms: i64,
     /// Number of children of an array job, by state.
     pub(crate) children: HashMap<String, u64>,
     /// Number of children of an array job; `None` for a plain job.
@@ -126,6 +128,7 @@ impl JobDescription {
             name: job.job_name.unwrap_or_default(),
             status: job.status.map(|status| status.as_str().to_owned()).unwrap_or_default(),
             reason: job.status_reason,
+            created_ms: job.created_at.unwrap_or_default(),
             children: summary.into_iter().map(|(state, count)| (state, u64::try_from(count).unwrap_or(0))).collect(),
             size: array.and_then(|array| array.size).and_then(|size| u64::try_from(size).ok()),
             is_terminated: job.is_terminated.unwrap_or(false) || job.is_cancelled.unwrap_or(false),
@@ -136,46 +139,38 @@ impl JobDescription {
     }
 }
 
+/// A submission without a job ID.
+#[derive(Debug)]
+pub(crate) struct SubmitError {
+    pub(crate) error: Error,
+    /// `true` if AWS Batch may have accepted the job, because there was no usable response.
+    pub(crate) may_be_accepted: bool,
+}
+
 impl Batch {
     pub(crate) fn new(aws: &Aws) -> Self {
         Self { client: client!(aws, batch), aws: aws.clone() }
     }
 
-    /// Submits a job and returns its ID.
-    ///
-    /// AWS Batch may accept the same job twice. Therefore the SDK does not retry the request: before it is sent again, the
-    /// job is looked up by its name, because it may exist and only the response may have been lost.
-    pub(crate) async fn submit(&self, job: &JobRequest) -> Result<String> {
-        let mut wait = Duration::from_millis(500);
-        let mut attempt = 1;
-        loop {
-            let error = match self.submit_once(job).await {
-                Ok(id) => return Ok(id),
-                Err(error) => error,
-            };
-            if attempt == MAX_ATTEMPTS || !is_transient(&error) {
-                return Err(self.refused(job, error));
-            }
-            let reason = aws::short_reason(&error);
-            event::report(&Event::Retrying {
-                action: &format!("submit the job `{}`", job.name),
-                reason: &reason,
-                wait,
-            });
-            tokio::time::sleep(wait).await;
-            (wait, attempt) = (wait * 2, attempt + 1);
-            if let Some(existing) =
-                self.named(&job.queue, &job.name).await?.into_iter().find(|found| found.name == job.name)
-            {
-                return Ok(existing.id);
-            }
-        }
+    /// Creates a client that gives up soon and reports no retries, for a caller that repeats requests by itself.
+    pub(crate) fn quiet(aws: &Aws) -> Self {
+        let retries = RetryConfig::standard().with_max_attempts(MAX_QUIET_ATTEMPTS);
+        let config = batch::config::Builder::from(&aws.config).retry_config(retries).build();
+        Self { client: batch::Client::from_conf(config), aws: aws.clone() }
     }
 
-    async fn submit_once(
-        &self,
-        job: &JobRequest,
-    ) -> std::result::Result<String, SdkError<SubmitJobError, HttpResponse>> {
+    /// Submits a job and returns its ID.
+    ///
+    /// AWS Batch accepts the same job twice, so the SDK does not retry the request. Before the caller sends it again, it has to
+    /// look for a job that may have been accepted.
+    pub(crate) async fn submit(&self, job: &JobRequest) -> std::result::Result<String, SubmitError> {
+        self.send(job).await.map_err(|error| {
+            let may_be_accepted = may_be_accepted(&error);
+            SubmitError { error: self.refused(job, error), may_be_accepted }
+        })
+    }
+
+    async fn send(&self, job: &JobRequest) -> std::result::Result<String, SdkError<SubmitJobError, HttpResponse>> {
         let pair = |(name, value): &(String, String)| KeyValuePair::builder().name(name).value(value).build();
         let overrides = ContainerOverrides::builder()
             .set_environment(Some(job.environment.iter().map(pair).collect()))
@@ -199,7 +194,7 @@ impl Batch {
             request = request.tags(name, value);
         }
         request = request.tags(KNOT_TAG, &job.knot).tags(RUN_TAG, &job.run);
-        let once = batch::config::Builder::new().retry_config(aws_config::retry::RetryConfig::disabled());
+        let once = batch::config::Builder::new().retry_config(RetryConfig::disabled());
         let response = request.customize().config_override(once).send().await?;
         Ok(response.job_id.unwrap_or_default())
     }
@@ -231,7 +226,8 @@ impl Batch {
         failed
     }
 
-    /// Returns the jobs of a queue whose names start with `prefix`: only IDs, names, states, reasons and sizes.
+    /// Returns the jobs of a queue whose names start with `prefix`: only IDs, names, states, reasons, times
+    /// and sizes.
     pub(crate) async fn named(&self, queue: &str, prefix: &str) -> Result<Vec<JobDescription>> {
         let filter = KeyValuesPair::builder().name("JOB_NAME").values(format!("{prefix}*")).build();
         let mut pages = self.client.list_jobs().job_queue(queue).filters(filter).into_paginator().send();
@@ -245,6 +241,7 @@ impl Batch {
             name: job.job_name.unwrap_or_default(),
             status: job.status.map(|status| status.as_str().to_owned()).unwrap_or_default(),
             reason: job.status_reason,
+            created_ms: job.created_at.unwrap_or_default(),
             size: job.array_properties.and_then(|array| array.size).and_then(|size| u64::try_from(size).ok()),
             ..JobDescription::default()
         };
@@ -286,17 +283,12 @@ fn requirements(resources: &Resources) -> Option<Vec<ResourceRequirement>> {
     (!requirements.is_empty()).then_some(requirements)
 }
 
-/// Returns whether a retry of the submission may succeed: there was no response, or AWS Batch is overloaded or broken.
-fn is_transient(error: &SdkError<SubmitJobError, HttpResponse>) -> bool {
+/// Returns whether AWS Batch may have accepted the job of this request: it was sent, and not refused.
+fn may_be_accepted(error: &SdkError<SubmitJobError, HttpResponse>) -> bool {
     match error {
         SdkError::ConstructionFailure(_) => false,
-        SdkError::DispatchFailure(failure) => {
-            !failure.is_user() && !aws::is_credentials_error(failure.as_connector_error().map(|error| error as _))
-        }
-        SdkError::ServiceError(response) => {
-            let status = response.raw().status().as_u16();
-            status == 429 || status >= 500 || aws::code(error).is_some_and(|code| code.contains("Throttl"))
-        }
+        SdkError::DispatchFailure(failure) => !failure.is_user() && !aws::is_credentials_error(error),
+        SdkError::ServiceError(response) => response.raw().status().is_server_error() && !aws::is_throttled(error),
         _ => true,
     }
 }

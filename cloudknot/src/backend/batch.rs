@@ -1,38 +1,51 @@
-//! AWS Batch: a run as array jobs on a Knot. `submit` submits one job for each child of a round, `follow` watches how
-//! the jobs end, and `explain` determines why. The code that sends requests to Batch is in `aws/batch.rs`. The store is
-//! authoritative, as in other backends: the state that Batch reports for a job only determines when the store is
-//! listed.
+//! AWS Batch: a run as array jobs on a Knot. `submit` submits one job for each child of a round, under a `lease`; `follow` watches
+//! how the jobs end, and `explain` determines why; `jobs` lists and ends them. The code that sends requests to Batch is in
+//! `aws/batch.rs`. The store is authoritative, as in other backends: it decides which program submits, and the state that Batch
+//! reports for a job only determines when the store is listed.
 
 use std::ops::Range;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cloudknot_runtime::contract::{self, BatchResources, InputLayout, Manifest, Resources, StoreAt, Task};
+use cloudknot_runtime::contract::{self, BatchResources, InputLayout, LeasedJob, Manifest, Resources, StoreAt, Task};
 use cloudknot_runtime::engine;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, S3Store, Store, s3};
+use tokio::time::Instant;
 
 use super::{Chunking, Executor};
 use crate::aws::Aws;
-use crate::aws::batch::{self, Batch, JobDescription};
+use crate::aws::batch::{self, JobDescription};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home;
 use crate::home::knot_note::KnotNote;
 use crate::pending;
-use crate::record::Start;
 use crate::record::job::Job;
 use crate::record::ledger::{End, Ledger};
+use crate::record::{Record, Start};
 use crate::settings::names;
 
+mod clock;
 mod explain;
 mod follow;
 mod jobs;
+mod lease;
+mod patience;
+mod scheduler;
+#[cfg(test)]
+mod schedules;
 mod submit;
+
+use clock::Clock;
+use jobs::RunJobs;
+use scheduler::{AwsScheduler, Scheduler};
+use submit::Sent;
 
 /// Maximum number of items of a job if the user sets no chunk size. A run that needs larger jobs has several array
 /// jobs.
 const MAX_CHUNK: u64 = 1_000;
-/// Time after which a job that Batch does not list is considered over.
+/// Time after which a job that Batch does not describe is looked up, and submitted again if Batch has forgotten it.
 const JOB_LOOKUP_TIMEOUT: Duration = Duration::from_mins(5);
 /// Maximum number of jobs that are submitted or ended concurrently; Batch accepts 50 a second.
 const MAX_CONCURRENT: usize = 8;
@@ -45,7 +58,7 @@ pub(super) struct KnotBackend {
 
 #[derive(Clone)]
 struct Connection {
-    aws: Aws,
+    scheduler: Arc<dyn Scheduler>,
     store: Arc<dyn Store>,
 }
 
@@ -80,8 +93,29 @@ impl KnotBackend {
             // Not in adaptive mode, as on a worker: see `s3::retries`.
             let config = aws.config.to_builder().retry_config(s3::retries()).build();
             let store = Arc::new(S3Store::new(&config, &self.note.bucket, &self.note.prefix));
-            Connection { aws, store }
+            Connection { scheduler: Arc::new(AwsScheduler::new(&aws)), store }
         })
+    }
+
+    /// Returns the jobs of the ledger's run.
+    ///
+    /// # Errors
+    /// Returns an error if the run was not submitted to AWS Batch.
+    fn run_jobs(&self, ledger: &Arc<Ledger>) -> Result<RunJobs> {
+        let manifest = &ledger.record.manifest;
+        let settings = manifest.batch.clone().ok_or_else(|| {
+            let message = format!("cannot continue run {}: it was submitted to `{}`", manifest.run, manifest.backend);
+            Error::new(ErrorKind::Config, message).with_hint("attach to it on the backend that it was submitted to")
+        })?;
+        Ok(RunJobs::new(Arc::clone(&self.connection().scheduler), ledger, settings, Clock::Machine))
+    }
+
+    /// Returns the resources of the jobs of a round. Their validity was checked before the run was recorded.
+    fn resources(&self, function: &Function, record: &Record) -> Resources {
+        let requested = record.manifest.resources;
+        let requested = Resources { memory_mib: requested.memory_in(record.round), ..requested };
+        let deployed = self.note.jobs.as_ref().map(|jobs| jobs.job_resources(&function.resources, requested));
+        deployed.and_then(Result::ok).unwrap_or(requested)
     }
 }
 
@@ -164,74 +198,87 @@ impl Executor for KnotBackend {
         function: &'static Function,
         start: Start,
     ) -> BoxFuture<'static, Result<()>> {
-        let ledger = Arc::clone(ledger);
-        let Some(settings) = ledger.record.manifest.batch.clone() else {
-            let run = &ledger.record.manifest.run;
-            let message =
-                format!("cannot continue run {run}: it was submitted to `{}`", ledger.record.manifest.backend);
-            let error = Error::new(ErrorKind::Config, message)
-                .with_hint("attach to it on the backend that it was submitted to");
-            return Box::pin(std::future::ready(Err(error)));
+        let run = match self.run_jobs(ledger) {
+            Ok(run) => run,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
         };
-        let Connection { aws, .. } = self.connection().clone();
-        let mut follower = Follower {
-            batch: Batch::new(&aws),
-            aws,
-            note: self.note.clone(),
-            settings,
-            ledger,
-            function,
-            is_new: start == Start::New,
-            jobs: Vec::new(),
-            explained: 0,
-        };
+        let resources = self.resources(function, &ledger.record);
+        let mut follower = Follower::new(run, self.note.clone(), resources, start);
         Box::pin(async move {
-            let ended = follower.begin().await?;
+            let (ended, begun) = match follower.begin(start).await {
+                Ok(ended) => (ended, Ok(())),
+                Err(error) => (Some(End::Failed(follower.detached())), Err(error)),
+            };
             engine::spawn(async move {
-                let ledger = Arc::clone(&follower.ledger);
+                let ledger = Arc::clone(&follower.run.ledger);
                 let following = engine::spawn(async move {
                     match ended {
-                        Some(end) => Ok(end),
+                        Some(end) => end,
                         None => follower.follow().await,
                     }
                 });
                 // Waiters must be notified of the end of the run, even after an error or a panic.
-                let end = match following.await {
-                    Ok(end) => end.unwrap_or_else(|error| End::Failed(error.in_one_line())),
-                    Err(_) => End::Failed("the task that follows the run panicked".into()),
-                };
+                let panicked = |_| End::Failed("the task that follows the run panicked".into());
+                let end = following.await.unwrap_or_else(panicked);
                 // On a thread for blocking calls, because the hook may never return: an interrupted program is about to end.
                 tokio::task::spawn_blocking(move || ledger.finish(end));
             });
-            Ok(())
+            begun
         })
     }
 
     fn jobs(&self, ledger: &Arc<Ledger>) -> BoxFuture<'static, Result<Vec<Job>>> {
-        let (Connection { aws, .. }, ledger) = (self.connection().clone(), Arc::clone(ledger));
-        Box::pin(async move { jobs::of(&aws, &ledger).await })
+        let run = self.run_jobs(ledger);
+        Box::pin(async move { run?.impatient().public_jobs().await })
     }
 
     fn cancel_item(&self, ledger: &Arc<Ledger>, item: u64) -> BoxFuture<'static, Result<()>> {
-        let (Connection { aws, .. }, ledger) = (self.connection().clone(), Arc::clone(ledger));
-        Box::pin(async move { jobs::cancel_item(&aws, &ledger, item).await })
+        let run = self.run_jobs(ledger);
+        Box::pin(async move { run?.impatient().cancel_item(item).await })
+    }
+
+    fn cancel_ended(&self, ledger: &Arc<Ledger>) -> BoxFuture<'static, Result<()>> {
+        let run = self.run_jobs(ledger);
+        Box::pin(async move { run?.cancel().await })
     }
 }
 
 /// The task that submits and follows the jobs of one round of a run.
 struct Follower {
-    aws: Aws,
-    batch: Batch,
+    run: RunJobs,
     note: KnotNote,
-    /// Batch resources of the run, as recorded in its manifest.
-    settings: BatchResources,
-    ledger: Arc<Ledger>,
-    function: &'static Function,
-    /// `true` if no outcome of the submitted items is stored.
-    is_new: bool,
+    /// Resources of the round's jobs.
+    resources: Resources,
+    /// `true` if no outcome of the items that are submitted next is stored.
+    has_no_outcomes: bool,
+    /// Jobs that run the round's children, according to its last lease.
     jobs: Vec<SubmittedJob>,
+    /// Epoch of that lease.
+    epoch: u32,
+    /// `true` if each child with unfinished items has a job.
+    is_submitted: bool,
+    sent: Sent,
+    /// Epoch of the lease whose owner was last reported to be waited for.
+    reported_owner: AtomicU32,
     /// Number of failed children when the failures were last explained.
     explained: u64,
+}
+
+impl Follower {
+    fn new(run: RunJobs, note: KnotNote, resources: Resources, start: Start) -> Self {
+        Self {
+            run,
+            note,
+            resources,
+            has_no_outcomes: start == Start::New,
+            jobs: Vec::new(),
+            epoch: 0,
+            is_submitted: false,
+            sent: Sent::default(),
+            reported_owner: AtomicU32::new(0),
+            explained: 0,
+        }
+    }
 }
 
 /// A job of the round that has been submitted.
@@ -242,15 +289,26 @@ struct SubmittedJob {
     /// Last description of the job by Batch.
     description: JobDescription,
     absent_since: Option<Instant>,
+    /// `true` if Batch does not describe the job, and all of its items have an outcome.
+    is_forgotten: bool,
 }
 
 impl SubmittedJob {
     fn new(id: String, children: Range<u64>) -> Self {
-        Self { id, children, description: JobDescription::default(), absent_since: None }
+        Self { id, children, description: JobDescription::default(), absent_since: None, is_forgotten: false }
     }
 
     fn is_over(&self) -> bool {
-        self.description.is_over() || self.absent_since.is_some_and(|since| since.elapsed() > JOB_LOOKUP_TIMEOUT)
+        self.is_forgotten || self.description.is_over()
+    }
+
+    fn leased(&self) -> LeasedJob {
+        LeasedJob { id: self.id.clone(), children: self.children.clone() }
+    }
+
+    /// Returns whether Batch has not described the job for so long that it may have forgotten it.
+    fn is_lost(&self) -> bool {
+        !self.is_over() && self.absent_since.is_some_and(|since| since.elapsed() > JOB_LOOKUP_TIMEOUT)
     }
 
     /// Returns the number of the job's children that have ended.
@@ -264,10 +322,7 @@ impl SubmittedJob {
 
     /// Returns the job ID of one of the job's children.
     fn child_id(&self, child: u64) -> String {
-        if self.children.end - self.children.start == 1 {
-            return self.id.clone();
-        }
-        batch::child_id(&self.id, child - self.children.start)
+        jobs::child_id(&self.leased(), child)
     }
 }
 

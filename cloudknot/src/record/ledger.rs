@@ -2,17 +2,17 @@
 //! Filled by a backend, read by `Run` and `Results`. Independent of the function's types; holds no values.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use cloudknot_runtime::contract::{self, Manifest, Part};
+use cloudknot_runtime::contract::{self, Manifest, Part, Round};
 use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::store::Object;
 use cloudknot_runtime::supervisor::Control;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{self, Event};
 use crate::record::{Record, SettledOutcome};
 
@@ -24,6 +24,8 @@ pub(crate) struct Ledger {
     pub(crate) control: Arc<Control>,
     began: Instant,
     state: Mutex<LedgerState>,
+    /// `true` once the round is known to be cancelled.
+    cancelled: AtomicBool,
     /// Serializes progress reports, so that the last one reported is the newest.
     report_lock: Mutex<()>,
 }
@@ -57,6 +59,7 @@ impl Ledger {
             control: Arc::default(),
             began: Instant::now(),
             state: Mutex::new(state),
+            cancelled: AtomicBool::new(false),
             report_lock: Mutex::default(),
         });
         event::stop_with_the_program(&ledger.control);
@@ -177,7 +180,7 @@ impl Ledger {
     }
 
     /// Returns the items that have no value.
-    pub(crate) fn without_value(&self) -> Vec<Range<u64>> {
+    fn without_value(&self) -> Vec<Range<u64>> {
         let state = self.lock();
         unset_ranges(state.values.words.iter().copied(), state.values.len)
     }
@@ -223,22 +226,53 @@ impl Ledger {
         Err(state.end.clone())
     }
 
+    /// Records the next round in the store. It schedules the items without a value.
+    ///
+    /// # Errors
+    /// `Config` if another program has recorded it.
+    pub(crate) async fn record_next_round(&self) -> Result<()> {
+        let Record { store, keys, manifest, round, .. } = &self.record;
+        let next = round.checked_add(1).ok_or_else(|| {
+            Error::new(ErrorKind::Store, format!("cannot retry run {}: it has {round} rounds", manifest.run))
+                .with_hint("submit the map again")
+        })?;
+        let scheduled = Round { items: self.without_value(), retries: manifest.retries };
+        let bytes = serde_json::to_vec(&scheduled).expect("a round serializes to JSON");
+        if store.create(&keys.round(next), bytes.into()).await? {
+            return Ok(());
+        }
+        let run = &manifest.run;
+        let message = format!("cannot start round {next} of run {run}: another program has already started it");
+        Err(Error::new(ErrorKind::Config, message).with_hint("attach to the run to follow it"))
+    }
+
     /// Records in the store that the round is cancelled, and stops the backend.
     pub(crate) async fn cancel(&self) -> Result<()> {
         // A cancellation stored for an ended round would block the recomputation of outcomes that are removed later.
         if self.end().is_some() {
             return Ok(());
         }
+        self.record_cancellation().await?;
+        self.control.stop.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Records in the store that the round is cancelled, so that other programs stop as well.
+    pub(crate) async fn record_cancellation(&self) -> Result<()> {
         let key = self.record.keys.cancelled(self.record.round);
         self.record.store.create(&key, bytes::Bytes::new()).await?;
-        self.control.stop.store(true, Ordering::Relaxed);
+        self.cancelled.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     /// Returns whether this program or another has cancelled the round.
     pub(crate) async fn is_cancelled(&self) -> Result<bool> {
-        let key = self.record.keys.cancelled(self.record.round);
-        Ok(self.record.store.get(&key).await?.is_some())
+        if !self.cancelled.load(Ordering::Relaxed) {
+            let key = self.record.keys.cancelled(self.record.round);
+            let is_cancelled = self.record.store.get(&key).await?.is_some();
+            self.cancelled.fetch_or(is_cancelled, Ordering::Relaxed);
+        }
+        Ok(self.cancelled.load(Ordering::Relaxed))
     }
 
     /// Waits until no more outcomes will come.

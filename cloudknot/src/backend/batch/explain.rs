@@ -1,16 +1,17 @@
 //! Explains why an item has no outcome although its job is over, from what Batch reports about the job's attempts and
 //! from the end of its log.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cloudknot_runtime::contract::{self, exit};
 use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::Follower;
+use super::jobs::RunJobs;
+use super::patience::{Flow, Interrupt};
+use super::{Follower, SubmittedJob};
 use crate::aws::batch::JobDescription;
-use crate::aws::logs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::record::ledger::Ledger;
@@ -22,76 +23,76 @@ const MAX_CONCURRENT: usize = 16;
 
 /// Stores a failure with the reason for each item whose job ended without an outcome for it; once all jobs are over, for
 /// each unfinished item.
-pub(super) async fn explain_ended_jobs(follower: &Follower, over: bool) -> Result<()> {
-    // The last job that ran the child: the state of a resubmitted job is newer than that of the previous one.
-    let job_of = |child: u64| follower.jobs.iter().rev().find(|job| job.children.contains(&child));
+///
+/// Returns `false` without storing anything if another program may run these items.
+pub(super) async fn explain_ended_jobs(follower: &Follower, over: bool) -> Flow<bool> {
+    let (run, ledger) = (&follower.run, &follower.run.ledger);
+    let jobs: BTreeMap<u64, &SubmittedJob> = follower.jobs.iter().map(|job| (job.children.start, job)).collect();
+    let job_of = |child: u64| Some(jobs.range(..=child).next_back()?.1).filter(|job| job.children.contains(&child));
     let id_of = |child: u64| job_of(child).map(|job| job.child_id(child));
     let ids: Vec<String> = follower.unfinished_children().into_keys().filter_map(id_of).collect();
-    let descriptions = follower.batch.describe(&ids).await?;
-    let descriptions: HashMap<&str, &JobDescription> = descriptions.iter().map(|job| (job.id.as_str(), job)).collect();
+    let descriptions = run.describe(&ids).await?;
+    // Checked after the states of the jobs were read: a job that another program has ended has not failed.
+    if !follower.may_report_failures().await? {
+        return Ok(false);
+    }
     if !over {
         // By now, the store contains everything that the ended jobs have stored.
-        follower.ledger.refresh().await?;
+        run.patience.wait_for(|| ledger.refresh()).await?;
     }
     let mut explained = Vec::new();
     for (child, items) in follower.unfinished_children() {
         let id = id_of(child);
-        let job = id.as_deref().and_then(|id| descriptions.get(id).copied());
+        let job = id.as_deref().and_then(|id| descriptions.get(id));
         if !over && !job.is_some_and(JobDescription::is_over) {
             continue;
         }
         let mut failure =
             job.map_or_else(|| Failure::new(ItemErrorKind::Infrastructure, "AWS Batch no longer lists its job"), why);
         let log = match job {
-            Some(job) if explained.len() < MAX_LOGS => log_of(follower, job).await,
+            Some(job) if explained.len() < MAX_LOGS => log_of(run, job).await,
             _ => String::new(),
         };
         if failure.exit_code == Some(exit::WRONG_WORKER) {
             let message = format!("the Knot `{}` does not fit this program: {}", follower.note.knot, log.trim());
-            return Err(
-                Error::new(ErrorKind::Types, message).with_hint("run `cargo knot deploy`, then the program again")
-            );
+            let error = Error::new(ErrorKind::Types, message);
+            return Err(error.with_hint("run `cargo knot deploy`, then the program again").into());
         }
         if let Some(id) = id {
             failure.message = format!("{} (job {id})", failure.message);
         }
-        let last = contract::last_attempt(follower.ledger.record.scheduled.retries);
+        let last = contract::last_attempt(ledger.record.scheduled.retries);
         let error = ItemError::new(failure, last).with_log(log);
         explained.push((items, Arc::new(error)));
     }
     let failures =
         explained.into_iter().flat_map(|(items, error)| items.into_iter().map(move |item| (item, error.clone())));
-    let mut stored = stream::iter(failures.map(|(item, error)| store(&follower.ledger, item, error)))
-        .buffer_unordered(MAX_CONCURRENT);
+    let mut stored = stream::iter(failures.map(|(item, error)| async move {
+        run.patience.wait_for(|| store(ledger, item, &error)).await?;
+        Ok::<_, Interrupt>((item, error))
+    }))
+    .buffer_unordered(MAX_CONCURRENT);
     while let Some((item, error)) = stored.try_next().await? {
-        follower.ledger.failed(item, &error, true);
+        ledger.failed(item, &error, true);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Stores the failure of an item.
-fn store(
-    ledger: &Ledger,
-    item: u64,
-    error: Arc<ItemError>,
-) -> impl Future<Output = Result<(u64, Arc<ItemError>)>> + use<> {
+async fn store(ledger: &Ledger, item: u64, error: &ItemError) -> Result<()> {
     let Record { store, keys, round, .. } = &ledger.record;
-    let (store, key) = (Arc::clone(store), keys.failure(item, *round, error.attempt()));
-    async move {
-        let bytes = serde_json::to_vec(&*error).expect("an item's error serializes to JSON");
-        store.put(&key, bytes.into()).await?;
-        Ok((item, error))
-    }
+    let bytes = serde_json::to_vec(error).expect("an item's error serializes to JSON");
+    Ok(store.put(&keys.failure(item, *round, error.attempt()), bytes.into()).await?)
 }
 
 /// Returns the end of a job's log, or the reason if the log cannot be read.
-async fn log_of(follower: &Follower, job: &JobDescription) -> String {
+async fn log_of(run: &RunJobs, job: &JobDescription) -> String {
     let stream = job.attempts.iter().rev().find_map(|attempt| attempt.log.as_deref()).or(job.log.as_deref());
-    let group = job.log_group.as_deref().unwrap_or(&follower.settings.log_group);
+    let group = job.log_group.as_deref().unwrap_or(&run.settings.log_group);
     let Some(stream) = stream else { return String::new() };
-    match logs::end_of(&follower.aws, group, stream).await {
+    match run.scheduler.end_of_log(group, stream).await {
         Ok(log) => log,
-        Err(error) => format!("({error}; the log is at {})", logs::page(&follower.aws.region, group, stream)),
+        Err(error) => format!("({error}; the log is at {})", run.scheduler.log_page(group, stream)),
     }
 }
 

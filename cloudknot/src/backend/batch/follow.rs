@@ -1,17 +1,19 @@
 //! Follows the jobs of a round until they are over or all outcomes are stored, and ends them if that is requested.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio::time::Instant;
 
-use super::{Follower, MAX_CONCURRENT, SubmittedJob, explain};
-use crate::aws::batch::{self, JobDescription};
+use super::jobs::{SUPERSEDED, next};
+use super::patience::{Flow, Interrupt};
+use super::{Follower, SubmittedJob, explain};
+use crate::aws::batch;
 use crate::backend::folder_lock;
 use crate::error::Result;
 use crate::event::{self, Event};
-use crate::record::Record;
 use crate::record::ledger::End;
 
 /// Minimum interval between two polls of Batch; [`MAX_POLL_INTERVAL`] is the maximum. Between these, the interval is a
@@ -23,20 +25,43 @@ const MAX_POLL_INTERVAL: Duration = Duration::from_secs(15);
 const LISTING_INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(1));
 /// Time without a running job after which the reason is reported.
 const IDLE_REPORT_INTERVAL: Duration = Duration::from_mins(1);
-/// Maximum time to wait for terminated jobs: a container has 30 seconds to stop, and Batch responds with a delay.
-const TERMINATION_TIMEOUT: Duration = Duration::from_mins(3);
+/// Maximum time in which a stopped program asks the store whether the round was cancelled.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Follower {
+    /// Follows the round to its end. Submits jobs first if children have none.
+    pub(super) async fn follow(&mut self) -> End {
+        let error = match self.follow_until_stopped().await {
+            Ok(end) => return end,
+            Err(Interrupt::Stop) => match self.stop().await {
+                Ok(end) => return end,
+                Err(error) => error,
+            },
+            Err(interrupt) => interrupt.into_error(),
+        };
+        let is_over = self.is_submitted && self.open_jobs().is_empty();
+        let rest = if is_over { String::new() } else { format!("; {}", self.detached()) };
+        End::Failed(error.in_one_line() + &rest)
+    }
+
     /// Polls until all jobs are over, or all missing outcomes are stored.
-    pub(super) async fn follow(&mut self) -> Result<End> {
-        let began = Instant::now();
-        let (mut last_listing, mut ended, mut polls) = (began, 0, 0_u32);
+    async fn follow_until_stopped(&mut self) -> Flow<End> {
+        let (began, mut last_listing, mut ended, mut polls) = (Instant::now(), Instant::now(), 0, 0_u32);
         let mut waiting_report = WaitingReport::new();
+        // The program that cancelled the round, or recorded too many failed items, may have been killed before it ended the jobs.
+        self.run.ledger.enforce_max_failures();
+        // A program that has just submitted the jobs has checked this.
+        if !self.is_submitted {
+            self.check_cancelled().await?;
+        }
         loop {
-            self.pause((began.elapsed() / 50).clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL)).await;
-            if self.is_stopped() {
-                return self.stop().await;
+            if !self.is_submitted
+                && let Some(end) = self.ensure_submitted().await?
+            {
+                self.end_superfluous().await?;
+                return Ok(end);
             }
+            self.run.patience.sleep((began.elapsed() / 50).clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL)).await?;
             self.poll_jobs().await?;
             polls += 1;
             let over = self.jobs.iter().all(SubmittedJob::is_over);
@@ -48,103 +73,136 @@ impl Follower {
                         >= (began.elapsed() / 10).clamp(LISTING_INTERVAL_BOUNDS.0, LISTING_INTERVAL_BOUNDS.1))
             {
                 self.refresh(over).await?;
-                if self.ledger.missing().is_empty() {
+                if self.run.ledger.missing().is_empty() {
+                    self.end_superfluous().await?;
                     return Ok(End::Complete);
                 }
-                self.ledger.enforce_max_failures();
+                self.run.ledger.enforce_max_failures();
                 (last_listing, ended) = (Instant::now(), now_ended);
             }
-            if over {
-                return folder_lock::round_end(&self.ledger).await;
+            if over && self.is_submitted {
+                self.run.patience.check()?;
+                self.end_superfluous().await?;
+                return Ok(folder_lock::round_end(&self.run.ledger).await?);
             }
+            self.is_submitted &= !self.jobs.iter().any(SubmittedJob::is_lost);
             waiting_report.update(self).await?;
         }
     }
 
-    async fn pause(&self, time: Duration) {
-        const CHECK_INTERVAL: Duration = Duration::from_millis(100);
-        let began = Instant::now();
-        while began.elapsed() < time && !self.is_stopped() {
-            tokio::time::sleep(CHECK_INTERVAL.min(time.saturating_sub(began.elapsed()))).await;
+    /// Returns `Err` if this program or another has cancelled the round.
+    async fn check_cancelled(&self) -> Flow<()> {
+        let ledger = &self.run.ledger;
+        if self.run.patience.wait_for(|| ledger.is_cancelled()).await? {
+            ledger.control.stop.store(true, Ordering::Relaxed);
         }
+        self.run.patience.check()
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
-        self.ledger.control.stop.load(Ordering::Relaxed)
+    fn open_jobs(&self) -> Vec<String> {
+        self.jobs.iter().filter(|job| !job.is_over()).map(|job| job.id.clone()).collect()
     }
 
-    async fn poll_jobs(&mut self) -> Result<()> {
-        let open: Vec<String> = self.jobs.iter().filter(|job| !job.is_over()).map(|job| job.id.clone()).collect();
-        let mut found: BTreeMap<String, JobDescription> =
-            self.batch.describe(&open).await?.into_iter().map(|job| (job.id.clone(), job)).collect();
+    pub(super) async fn poll_jobs(&mut self) -> Flow<()> {
+        let open = self.open_jobs();
+        let mut found = self.run.describe(&open).await?;
+        let is_any_absent = found.len() < open.len();
+        let unfinished = if is_any_absent { self.unfinished_children() } else { BTreeMap::new() };
         for job in self.jobs.iter_mut().filter(|job| !job.is_over()) {
-            match found.remove(&job.id) {
-                Some(description) => (job.description, job.absent_since) = (description, None),
-                // Batch does not list the job yet, or no longer does.
-                None => _ = job.absent_since.get_or_insert_with(Instant::now),
+            if let Some(description) = found.remove(&job.id) {
+                (job.description, job.absent_since) = (description, None);
+            } else {
+                // Batch does not describe the job yet, or no longer does.
+                job.absent_since.get_or_insert_with(Instant::now);
+                job.is_forgotten = unfinished.range(job.children.clone()).next().is_none();
             }
         }
+        let ledger = &self.run.ledger;
         let running: u64 = self.jobs.iter().map(|job| job.description.count(&["STARTING", "RUNNING"])).sum();
-        let parallel = u64::from(self.ledger.record.manifest.parallel).min(self.ledger.record.manifest.chunk);
-        self.ledger.control.running.store(running * parallel, Ordering::Relaxed);
+        let parallel = u64::from(ledger.record.manifest.parallel).min(ledger.record.manifest.chunk);
+        ledger.control.running.store(running * parallel, Ordering::Relaxed);
         Ok(())
     }
 
     /// Records what is stored, and explains the jobs that ended without outcomes.
-    async fn refresh(&mut self, over: bool) -> Result<()> {
-        self.ledger.refresh().await?;
+    async fn refresh(&mut self, over: bool) -> Flow<()> {
+        let is_complete = self.is_complete().await?;
         let failed: u64 = self.jobs.iter().map(|job| job.description.count(&["FAILED"])).sum();
-        if self.ledger.missing().is_empty() || (!over && failed == self.explained) {
+        if is_complete || (!over && failed == self.explained) {
             return Ok(());
         }
-        // Jobs that another program has cancelled have not failed.
-        if self.ledger.is_cancelled().await? {
-            self.ledger.control.stop.store(true, Ordering::Relaxed);
+        self.is_submitted = explain::explain_ended_jobs(self, over).await?;
+        if self.is_submitted {
+            self.explained = failed;
+        }
+        Ok(())
+    }
+
+    /// Returns whether items of ended jobs may be reported failed: no other program has cancelled the round, or submitted their items
+    /// again because AWS Batch has forgotten the jobs.
+    pub(super) async fn may_report_failures(&self) -> Flow<bool> {
+        self.check_cancelled().await?;
+        let (round, next) = (self.run.ledger.record.round, next(self.epoch)?);
+        Ok(!self.run.patience.wait_for(|| self.run.leases.exists(round, next)).await?)
+    }
+
+    /// Ends jobs whose items have an outcome, because other jobs ran the same items. There are none unless another program has taken
+    /// over the submission.
+    async fn end_superfluous(&mut self) -> Flow<()> {
+        if self.epoch <= 1 {
             return Ok(());
         }
-        self.explained = failed;
-        explain::explain_ended_jobs(self, over).await
+        self.run.end_strays().await?;
+        self.poll_jobs().await?;
+        let open = self.open_jobs();
+        self.run.terminate(open, SUPERSEDED).await
     }
 
     /// Stops following the run. Ends its jobs if the run was cancelled or too many items have failed, but not if only this
     /// program is about to end.
-    async fn stop(&mut self) -> Result<End> {
-        let Record { manifest, .. } = &self.ledger.record;
-        let too_many = manifest.max_failures.is_some_and(|limit| self.ledger.counts().1 >= limit);
-        if !too_many && !self.ledger.is_cancelled().await? {
-            return Ok(End::Failed(format!(
-                "the run continues on AWS Batch without this program; `{}.attach(\"{}\")` follows it, and `.cancel()` on that \
-                 run cancels it",
-                self.ledger.record.function_name(),
-                manifest.run
-            )));
+    pub(super) async fn stop(&mut self) -> Result<End> {
+        let ledger = Arc::clone(&self.run.ledger);
+        let too_many = ledger.record.manifest.max_failures.is_some_and(|limit| ledger.counts().1 >= limit);
+        if !too_many && !self.is_cancelled_in_time().await? {
+            return Ok(End::Failed(self.detached()));
         }
-        self.end_jobs().await?;
-        // The outcomes of items that finished before the end of their jobs are stored.
-        self.ledger.refresh().await?;
-        folder_lock::round_end(&self.ledger).await
+        self.run.patience.ignores_stop = true;
+        let ended = async {
+            // Recorded before the rounds are closed, so that other programs know why.
+            self.run.patience.wait_for(|| ledger.record_cancellation()).await?;
+            // Jobs that this program has submitted after it had lost its lease are in no lease.
+            let own = self.jobs.iter().map(SubmittedJob::leased).collect();
+            self.run.end_all(own, self.sent.known_from()).await?;
+            // The outcomes of items that finished before the end of their jobs are stored.
+            self.run.patience.wait_for(|| ledger.refresh()).await
+        };
+        ended.await.map_err(Interrupt::into_error)?;
+        folder_lock::round_end(&ledger).await
     }
 
-    /// Ends the remaining jobs of the round, and waits until they are over.
-    async fn end_jobs(&mut self) -> Result<()> {
-        let began = Instant::now();
-        let mut terminated = HashSet::new();
-        loop {
-            // A job whose submission got no response may be found only some time after it was submitted.
-            self.find_jobs().await?;
-            self.poll_jobs().await?;
-            let open = self.jobs.iter().filter(|job| !job.is_over()).map(|job| job.id.clone());
-            let open: Vec<String> = open.filter(|id| terminated.insert(id.clone())).collect();
-            let ending = open.into_iter().map(|id| {
-                let batch = self.batch.clone();
-                async move { batch.terminate(&id, "the run was cancelled").await }
-            });
-            stream::iter(ending).buffer_unordered(MAX_CONCURRENT).try_collect::<()>().await?;
-            if self.jobs.iter().all(SubmittedJob::is_over) || began.elapsed() > TERMINATION_TIMEOUT {
-                return Ok(());
-            }
-            tokio::time::sleep((began.elapsed() / 10).clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL)).await;
+    /// Returns whether the round was cancelled. An interrupted program does not wait for a store that does not respond.
+    async fn is_cancelled_in_time(&self) -> Result<bool> {
+        match tokio::time::timeout(STOP_TIMEOUT, self.run.ledger.is_cancelled()).await {
+            Ok(Err(error)) if error.outage().is_none() => Err(error),
+            is_cancelled => Ok(is_cancelled.is_ok_and(|is_cancelled| is_cancelled.unwrap_or(false))),
         }
+    }
+
+    /// Returns what goes on without this program, and how to continue or cancel it.
+    pub(super) fn detached(&self) -> String {
+        let record = &self.run.ledger.record;
+        let (function, run) = (record.function_name(), &record.manifest.run);
+        let (attach, cancel) = (format!("`{function}.attach(\"{run}\")`"), "`.cancel()` on that run cancels it");
+        if self.is_submitted {
+            return format!("the run continues on AWS Batch without this program; {attach} follows it, and {cancel}");
+        }
+        if self.jobs.is_empty() {
+            return format!("{attach} continues the run, and {cancel}");
+        }
+        format!(
+            "{} without this program; {attach} submits the rest and follows the run, and {cancel}",
+            self.submitted()
+        )
     }
 }
 
@@ -160,9 +218,9 @@ impl WaitingReport {
         Self { since: Instant::now(), last_check: None, last_reported: None }
     }
 
-    async fn update(&mut self, follower: &Follower) -> Result<()> {
+    async fn update(&mut self, follower: &Follower) -> Flow<()> {
         let waiting = follower.jobs.iter().find(|job| !job.is_over());
-        if follower.ledger.control.running.load(Ordering::Relaxed) > 0 {
+        if follower.run.ledger.control.running.load(Ordering::Relaxed) > 0 {
             self.since = Instant::now();
         }
         let due = self.since.elapsed() > IDLE_REPORT_INTERVAL
@@ -173,17 +231,17 @@ impl WaitingReport {
         let child = job.children.start
             + job.description.count(&["SUCCEEDED", "FAILED"]).min(job.children.end - job.children.start - 1);
         let reason = follower
-            .batch
+            .run
             .describe(&[job.child_id(child)])
             .await?
-            .into_iter()
+            .into_values()
             .find_map(|child| child.reason.filter(|_| batch::is_waiting(&child.status)));
         let reason = reason
             .or_else(|| job.description.reason.clone())
             .unwrap_or_else(|| "AWS Batch reports no reason; machines take a few minutes to start".to_owned());
         if self.last_reported.as_ref() != Some(&reason) {
             event::report(&Event::Waiting {
-                run: &follower.ledger.record.manifest.run,
+                run: &follower.run.ledger.record.manifest.run,
                 since: self.since.elapsed(),
                 reason: &reason,
             });
