@@ -2,8 +2,9 @@
 //! [`cloudknot_tests::recorder::drop_at`]. They are part of this program because the worker has its functions.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use cloudknot_tests::random::Random;
 use cloudknot_tests::recorder::{DropAt, Recorder, drop_at};
@@ -134,12 +135,23 @@ pub(super) async fn maps(spec: &str, record: &Path, seed: &str) -> Result<()> {
         let about =
             json!({"at": format!("{at:?}"), "ended": interrupted.has_ended, "s3": interrupted.recorders.s3.passed()});
         print(&Fact::Found(about.to_string()));
+        age_leases(record)?;
         for run in recorded(record).difference(&before) {
             print_outcomes(&work.attach(run).await?).await?;
         }
         Ok(interrupted)
     })
     .await
+}
+
+/// Makes leases so old that another program takes them over at once: their owner is gone.
+fn age_leases(record: &Path) -> Result<()> {
+    const AGE: Duration = Duration::from_mins(5);
+    let is_lease = |path: &PathBuf| path.components().any(|part| part.as_os_str() == "submitting");
+    for lease in files(record).iter().filter(|path| is_lease(path)) {
+        File::options().write(true).open(lease)?.set_modified(SystemTime::now() - AGE)?;
+    }
+    Ok(())
 }
 
 /// Returns the runs that have a record.
