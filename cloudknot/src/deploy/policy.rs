@@ -229,6 +229,39 @@ mod tests {
         check(Allowed::ParsClobber, "/*", &["s3:DeleteObjectVersion"]);
     }
 
+    /// M11: `cloudknot-sweep-*` fits the job definitions of a Knot `sweep-big`.
+    #[test]
+    fn m11_policies_do_not_reach_a_knot_whose_name_continues_the_own_one() {
+        let mut scope = Scope::new("123456789012", "eu-central-1", "lab", "sweep");
+        scope.bucket = Some("lab-data".into());
+        let here = "eu-central-1:123456789012";
+        let of = |knot: &str| {
+            [
+                format!("arn:aws:batch:{here}:job-definition/cloudknot-{knot}_f-0a1b2c3d:3"),
+                format!("arn:aws:cloudformation:{here}:stack/cloudknot-knot-{knot}/0a1b"),
+                format!("arn:aws:ecr:{here}:repository/cloudknot/{knot}"),
+                format!("arn:aws:s3:::lab-data/knots/{knot}/runs/r/manifest.json"),
+                format!("arn:aws:s3:::lab-data/stacks/{knot}/template"),
+            ]
+        };
+        for allowed in [Allowed::Run, Allowed::Deploy, Allowed::Clobber, Allowed::JobRole, Allowed::Push] {
+            let policy = allowed.policy(&scope).to_string();
+            let patterns: Vec<&str> = policy.split('"').filter(|text| text.starts_with("arn:")).collect();
+            let fits = |arn: &String| patterns.iter().any(|pattern| fits(pattern, arn));
+            assert!(of("sweep").iter().any(fits), "{} fits nothing of its own Knot", allowed.name());
+            for arn in of("sweep-big").iter().chain(&of("sweep-f")) {
+                assert!(!fits(arn), "{} fits {arn}", allowed.name());
+            }
+        }
+    }
+
+    /// Returns whether a pattern of IAM fits an ARN.
+    fn fits(pattern: &str, arn: &str) -> bool {
+        let Some((start, rest)) = pattern.split_once('*') else { return pattern == arn };
+        let Some(arn) = arn.strip_prefix(start) else { return false };
+        (0..=arn.len()).any(|at| fits(rest, &arn[at..]))
+    }
+
     #[test]
     fn jobs_access_only_their_own_prefix() {
         let mut scope = Scope::new("123456789012", "cn-north-1", "lab", "sweep");

@@ -63,7 +63,7 @@ for knot in knots:
     for key in [f'knots/{knot}/runs/1/manifest.json', f'stacks/{knot}/1.yaml']:
         s3.put_object(Bucket=bucket, Key=key, Body=b'1')
     batch.register_job_definition(
-        jobDefinitionName=f'cloudknot-{knot}-before-0a1b2c3d', type='container', tags={'cloudknot:knot': knot},
+        jobDefinitionName=f'cloudknot-{knot}_before-0a1b2c3d', type='container', tags={'cloudknot:knot': knot},
         retryStrategy={'attempts': 1}, containerProperties={'image': 'cloudknot/sweep@sha256:aa', 'resourceRequirements': [
             {'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}]})
 ";

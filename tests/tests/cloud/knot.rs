@@ -14,7 +14,7 @@ use crate::account::{Account, SERVICE_ROLE, STAND_IN, json};
 const OLD_DEFINITION: &str = "
 import boto3
 boto3.client('batch').register_job_definition(
-    jobDefinitionName='cloudknot-sweep-before-0a1b2c3d', type='container', tags={'cloudknot:knot': 'sweep'},
+    jobDefinitionName='cloudknot-sweep_before-0a1b2c3d', type='container', tags={'cloudknot:knot': 'sweep'},
     retryStrategy={'attempts': 1}, containerProperties={'image': 'cloudknot/sweep@sha256:aa', 'resourceRequirements': [
         {'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}]})
 ";
@@ -88,7 +88,7 @@ fn knot_lifecycle() {
     };
     assert_eq!(prune("1h"), [""; 0], "a recent program may still use the old job definition");
     let found = prune("0s");
-    assert!(found.iter().any(|arn| arn.ends_with(":job-definition/cloudknot-sweep-before-0a1b2c3d:1")), "{found:?}");
+    assert!(found.iter().any(|arn| arn.ends_with(":job-definition/cloudknot-sweep_before-0a1b2c3d:1")), "{found:?}");
     let definitions = |knot: &Value| -> Vec<String> {
         let definitions = knot["job_definitions"].as_object().expect("a table");
         definitions.values().map(|arn| arn.as_str().unwrap().to_owned()).collect()

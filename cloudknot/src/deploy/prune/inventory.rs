@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn unused_old_revision_is_replaced() {
-        let arn = |number: u32| format!("arn:aws:batch:eu-west-1:1:job-definition/cloudknot-sweep-f-1a:{number}");
+        let arn = |number: u32| format!("arn:aws:batch:eu-west-1:1:job-definition/cloudknot-sweep_f-1a:{number}");
         let (current, jobs) = (arn(3), ["lab/sweep@sha256:bb".to_owned()]);
         let check = |number, image: &str, replaced: bool| {
             let one = Definition { arn: arn(number), knot: Some("sweep".into()), images: vec![image.into()] };

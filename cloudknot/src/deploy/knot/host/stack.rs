@@ -70,7 +70,7 @@ pub(crate) fn definitions(knot: &Knot) -> Vec<String> {
 
 /// Returns the names of a Knot's job definitions, including those of functions that its program no longer has.
 pub(crate) fn all_definitions(name: &str, knot: Option<&Knot>, existing: &[Definition]) -> Vec<String> {
-    let prefix = format!("cloudknot-{name}-");
+    let prefix = format!("cloudknot-{name}_");
     let tagged = existing.iter().filter(|one| one.knot.as_deref() == Some(name));
     let without_number = |arn: &str| Some(arn.split_once(":job-definition/")?.1.rsplit_once(':')?.0.to_owned());
     let mut names: Vec<String> = tagged.filter_map(|one| without_number(&one.arn)).collect();
@@ -93,12 +93,12 @@ mod tests {
             images: Vec::new(),
         };
         let all = [
-            definition("cloudknot-sweep-f-1a:1", Some("sweep")),
-            definition("cloudknot-sweep-f-1a:12", Some("sweep")),
-            definition("cloudknot-sweep-big-f-1a:1", Some("sweep-big")),
-            definition("cloudknot-sweep-g-2b:1", None),
+            definition("cloudknot-sweep_f-1a:1", Some("sweep")),
+            definition("cloudknot-sweep_f-1a:12", Some("sweep")),
+            definition("cloudknot-sweep-big_f-1a:1", Some("sweep-big")),
+            definition("cloudknot-sweep_g-2b:1", None),
             definition("theirs:1", Some("sweep")),
         ];
-        assert_eq!(all_definitions("sweep", None, &all), ["cloudknot-sweep-f-1a"]);
+        assert_eq!(all_definitions("sweep", None, &all), ["cloudknot-sweep_f-1a"]);
     }
 }

@@ -349,11 +349,11 @@ fn key(id: &str) -> String {
 }
 
 /// Returns the name of a function's job definition: at most 128 characters that AWS accepts, and different from those
-/// of the Knot's other functions.
+/// of the Knot's other functions. No name of a Knot contains `_`, so that a policy for one Knot does not fit another.
 pub(crate) fn job_definition(knot: &str, id: &str) -> String {
     let fits = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
     let name: String = name_of(id).chars().map(fits).take(60).collect();
-    format!("cloudknot-{knot}-{name}-{}", short_hash(id))
+    format!("cloudknot-{knot}_{name}-{}", short_hash(id))
 }
 
 /// Returns the function's own name, the last part of its ID.
