@@ -222,7 +222,7 @@ phase_tests() {
     requested walk || exclude walk 'walk::' "CLOUDKNOT_TESTS_ALSO=walk follows a new user from cargo new to results"
     requested arm64 || exclude arm64 'targets::aarch64' "CLOUDKNOT_TESTS_ALSO=arm64 builds and runs workers for 64-bit ARM"
     if [[ "$speed" == quick ]]; then
-        shared=(--programs) suites=(--lib --test values --test local --test macros_ui) chosen+=' - binary(/^(engine|cloud)$/)'
+        shared=(--programs) suites=(--lib --test values --test local --test macros_ui) chosen+=' - binary(/^(engine|cloud)$/) - test(/schedules::random/)'
     fi
     if nextest_is_usable; then
         # More threads than cores, because many tests wait.
