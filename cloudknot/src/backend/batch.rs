@@ -4,7 +4,6 @@
 //! reports for a job only determines when the store is listed.
 
 use std::ops::Range;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -259,7 +258,7 @@ struct Follower {
     is_submitted: bool,
     sent: Sent,
     /// Epoch of the lease whose owner was last reported to be waited for.
-    reported_owner: AtomicU32,
+    reported_owner: u32,
     /// Number of failed children when the failures were last explained.
     explained: u64,
 }
@@ -275,7 +274,7 @@ impl Follower {
             epoch: 0,
             is_submitted: false,
             sent: Sent::default(),
-            reported_owner: AtomicU32::new(0),
+            reported_owner: 0,
             explained: 0,
         }
     }
@@ -322,7 +321,7 @@ impl SubmittedJob {
 
     /// Returns the job ID of one of the job's children.
     fn child_id(&self, child: u64) -> String {
-        jobs::child_id(&self.leased(), child)
+        jobs::child_id(&self.id, &self.children, child)
     }
 }
 

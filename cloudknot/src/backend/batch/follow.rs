@@ -91,7 +91,7 @@ impl Follower {
     }
 
     /// Returns `Err` if this program or another has cancelled the round.
-    async fn check_cancelled(&self) -> Flow<()> {
+    pub(super) async fn check_cancelled(&self) -> Flow<()> {
         let ledger = &self.run.ledger;
         if self.run.patience.wait_for(|| ledger.is_cancelled()).await? {
             ledger.control.stop.store(true, Ordering::Relaxed);

@@ -333,8 +333,10 @@ impl RunJobs {
     pub(super) async fn public_jobs(&self) -> Result<Vec<Job>> {
         let record = &self.ledger.record;
         let submitted = self.of_last_round().await?;
-        let mut children: Vec<(u64, String)> =
-            submitted.iter().flat_map(|job| job.children.clone().map(|child| (child, child_id(job, child)))).collect();
+        let mut children: Vec<(u64, String)> = submitted
+            .iter()
+            .flat_map(|job| job.children.clone().map(|child| (child, child_id(&job.id, &job.children, child))))
+            .collect();
         children.sort();
         let ids: Vec<String> = children.iter().map(|(_, id)| id.clone()).collect();
         let mut descriptions = self.describe(&ids).await.map_err(Interrupt::into_error)?;
@@ -354,7 +356,7 @@ impl RunJobs {
         let has_item = |child: &u64| items_of(record, *child).iter().any(|range| range.contains(&item));
         let child_with_item = |job: LeasedJob| {
             let child = job.children.clone().find(has_item)?;
-            Some((child_id(&job, child), items_of(record, child)))
+            Some((child_id(&job.id, &job.children, child), items_of(record, child)))
         };
         let found: Vec<_> = self.of_last_round().await?.into_iter().filter_map(child_with_item).collect();
         if found.is_empty() {
@@ -412,12 +414,12 @@ pub(super) fn next(epoch: u32) -> Result<u32> {
     })
 }
 
-/// Returns the job ID of a child.
-pub(super) fn child_id(job: &LeasedJob, child: u64) -> String {
-    if job.children.end - job.children.start == 1 {
-        return job.id.clone();
+/// Returns the job ID of a child of a job that runs these children.
+pub(super) fn child_id(job: &str, children: &Range<u64>, child: u64) -> String {
+    if children.end - children.start == 1 {
+        return job.to_owned();
     }
-    batch::child_id(&job.id, child - job.children.start)
+    batch::child_id(job, child - children.start)
 }
 
 fn items_of(record: &Record, child: u64) -> Vec<Range<u64>> {

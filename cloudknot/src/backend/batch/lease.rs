@@ -92,8 +92,10 @@ impl Leases {
 
     /// Returns the last lease of a round, or `None` if no program has begun to submit it.
     pub(super) async fn last(&self, round: u32) -> Result<Option<LastLease>> {
-        let stored = self.stored().await?;
-        let epochs = stored.iter().filter(|(lease, _)| lease.0 == round).map(|(lease, _)| lease.1);
+        let Record { store, keys, .. } = &self.ledger.record;
+        let objects = store.list(&keys.leases(), None).await?;
+        let leases = objects.iter().filter_map(|object| contract::lease_of(&object.key));
+        let epochs = leases.filter(|(of_round, _)| *of_round == round).map(|(_, epoch)| epoch);
         let Some(epoch) = epochs.max() else { return Ok(None) };
         let lease = self.read(round, epoch).await?;
         let lease = lease.ok_or_else(|| self.damaged(round, epoch, "the object was deleted"))?;
@@ -185,12 +187,6 @@ impl Leases {
         }
         let Some(bytes) = store.get(&key).await? else { return Ok(None) };
         Lease::parse(&bytes, children).map(Some).map_err(|why| self.damaged(round, epoch, &why))
-    }
-
-    async fn stored(&self) -> Result<Vec<((u32, u32), SystemTime)>> {
-        let Record { store, keys, .. } = &self.ledger.record;
-        let objects = store.list(&keys.leases(), None).await?;
-        Ok(objects.iter().filter_map(|object| Some((contract::lease_of(&object.key)?, object.stored))).collect())
     }
 
     fn damaged(&self, round: u32, epoch: u32, why: &str) -> Error {

@@ -98,7 +98,10 @@ impl Follower {
         };
         self.epoch = last.epoch;
         match last.lease.state {
-            LeaseState::Closed { .. } => return Err(self.closed().await?),
+            LeaseState::Closed { .. } => {
+                self.check_cancelled().await?;
+                return Err(self.later_round_error().into());
+            }
             LeaseState::Released => self.adopt(last.lease.jobs.clone()),
             LeaseState::Submitting => {
                 if let Some(end) = self.wait_for_owner(&last).await? {
@@ -120,7 +123,7 @@ impl Follower {
     }
 
     /// Waits until a listing contains all jobs that were submitted with this lease. Returns the end of the round if it ends meanwhile.
-    async fn wait_for_owner(&self, last: &LastLease) -> Flow<Option<End>> {
+    async fn wait_for_owner(&mut self, last: &LastLease) -> Flow<Option<End>> {
         // This program's own lease, which it has not renewed: only this program knows when it has sent the last request.
         if self.sent.epoch == last.epoch {
             self.run.patience.sleep(self.sent.listed_from().saturating_sub(self.run.leases.now())).await?;
@@ -131,7 +134,7 @@ impl Follower {
         if age >= TAKEOVER_AGE {
             return Ok(None);
         }
-        if self.reported_owner.swap(last.epoch, Ordering::Relaxed) != last.epoch {
+        if std::mem::replace(&mut self.reported_owner, last.epoch) != last.epoch {
             self.report_other_owner();
         }
         self.run.patience.sleep(TAKEOVER_AGE.saturating_sub(age).min(LEASE_POLL_INTERVAL)).await?;
@@ -377,16 +380,11 @@ impl Follower {
         Ok(())
     }
 
-    /// Returns the reason why this program does not continue a round that is closed.
-    async fn closed(&self) -> Flow<Interrupt> {
-        let ledger = &self.run.ledger;
-        if self.run.patience.wait_for(|| ledger.is_cancelled()).await? {
-            ledger.control.stop.store(true, Ordering::Relaxed);
-            return Ok(Interrupt::Stop);
-        }
-        let run = &ledger.record.manifest.run;
+    /// Returns the error of a round that is closed and not cancelled.
+    fn later_round_error(&self) -> Error {
+        let run = &self.run.ledger.record.manifest.run;
         let message = format!("cannot continue this round of run {run}: another program has begun a later one");
-        Ok(Error::new(ErrorKind::Config, message).with_hint("attach to the run to follow it").into())
+        Error::new(ErrorKind::Config, message).with_hint("attach to the run to follow it")
     }
 
     pub(super) async fn is_complete(&self) -> Flow<bool> {

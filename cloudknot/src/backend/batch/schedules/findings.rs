@@ -48,6 +48,13 @@ impl Program {
         self.follow(&ledger, Start::Resume).await
     }
 
+    /// Submits the run, and follows it until it is interrupted after this time.
+    async fn run_until_interrupted(&self, time: Duration) -> (Arc<Ledger>, End) {
+        let ledger = self.new_run();
+        let (end, ()) = tokio::join!(self.follow(&ledger, Start::New), interrupt_after(time, &ledger));
+        (ledger, end)
+    }
+
     /// Submits the run without following it.
     async fn submit(&self) -> Result<Option<End>> {
         let ledger = self.new_run();
@@ -109,9 +116,7 @@ fn h4_retry_waits_for_the_jobs_of_the_round_before() {
     simulate(async {
         let trial = Trial::new(20);
         let program = trial.program(0);
-        let ledger = program.new_run();
-        let (end, ()) =
-            tokio::join!(program.follow(&ledger, Start::New), interrupt_after(Duration::from_secs(20), &ledger));
+        let (ledger, end) = program.run_until_interrupted(Duration::from_secs(20)).await;
         assert!(is_failed(&end, &["the run continues"]), "{end:?}");
         ledger.record_next_round().await.expect("the store works");
         assert_eq!(program.attach_and_follow().await, End::Complete);
@@ -125,8 +130,7 @@ fn h4_retry_ends_the_jobs_of_a_cancelled_round() {
     simulate(async {
         let trial = Trial::new(20);
         let program = trial.program(0);
-        let ledger = program.new_run();
-        tokio::join!(program.follow(&ledger, Start::New), interrupt_after(Duration::from_secs(5), &ledger));
+        let (ledger, _) = program.run_until_interrupted(Duration::from_secs(5)).await;
         // The program that cancels is killed before it ends the jobs.
         ledger.record_cancellation().await.expect("the store works");
         ledger.record_next_round().await.expect("the store works");
@@ -141,9 +145,7 @@ fn h4_cancel_ends_the_jobs_of_all_rounds() {
     simulate(async {
         let trial = Trial::new(20);
         let program = trial.program(0);
-        let ledger = program.new_run();
-        let (end, ()) =
-            tokio::join!(program.follow(&ledger, Start::New), interrupt_after(Duration::from_secs(5), &ledger));
+        let (ledger, end) = program.run_until_interrupted(Duration::from_secs(5)).await;
         assert!(is_failed(&end, &["the run continues"]), "{end:?}");
         ledger.record_next_round().await.expect("the store works");
         let ledger = program.attach().await.expect("nothing stops an attach");
@@ -164,8 +166,7 @@ fn h4_handle_of_an_interrupted_round_cancels_the_run() {
     simulate(async {
         let trial = Trial::new(20);
         let program = trial.program(0);
-        let ledger = program.new_run();
-        tokio::join!(program.follow(&ledger, Start::New), interrupt_after(Duration::from_secs(5), &ledger));
+        let (ledger, _) = program.run_until_interrupted(Duration::from_secs(5)).await;
         assert!(!trial.cloud.lock().alive(1).is_empty());
         program.run_jobs(&ledger).cancel().await.expect("nothing fails");
         assert_eq!(trial.cloud.lock().alive(1), []);
@@ -179,8 +180,7 @@ fn h4_cancel_ends_rounds_that_another_program_has_begun() {
         let trial = Trial::new(20);
         trial.cloud.lock().faults.failing = 50;
         let (first, second) = (trial.program(0), trial.program(1));
-        let ledger = first.new_run();
-        tokio::join!(first.follow(&ledger, Start::New), interrupt_after(Duration::from_secs(5), &ledger));
+        let (ledger, _) = first.run_until_interrupted(Duration::from_secs(5)).await;
         assert_eq!(second.attach_and_follow().await, End::Complete);
         second.attach().await.expect("nothing stops an attach").record_next_round().await.expect("the store works");
         let cancel = async {
@@ -315,9 +315,7 @@ fn h7_interrupt_during_a_submission_says_what_runs() {
     simulate(async {
         let trial = Trial::new(200);
         let program = trial.program(0);
-        let ledger = program.new_run();
-        let (end, ()) =
-            tokio::join!(program.follow(&ledger, Start::New), interrupt_after(Duration::from_millis(500), &ledger));
+        let (_, end) = program.run_until_interrupted(Duration::from_millis(500)).await;
         let submitted = trial.cloud.lock().jobs.len();
         assert!((8..200).contains(&submitted), "{submitted} jobs");
         let parts = [
