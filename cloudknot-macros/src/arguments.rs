@@ -4,17 +4,19 @@ use std::fmt::Display;
 
 use proc_macro2::TokenStream;
 use syn::ext::IdentExt;
-use syn::parse::{Parse, ParseStream, Parser};
-use syn::punctuated::Punctuated;
+use syn::parse::{ParseStream, Parser};
 use syn::{Expr, Ident, Lit, LitInt, LitStr, Token, UnOp};
 
+use crate::library::Library;
 use crate::refusals::Refusals;
 
-const NAMES: &str = "`name`, `vcpus`, `memory`, `gpus`, `retries`, `timeout`, `recycle`, `codec`";
+const NAMES: &str =
+    "the arguments are `name`, `vcpus`, `memory`, `gpus`, `retries`, `timeout`, `recycle`, `codec`, `crate`";
 
 /// Arguments of the attribute. Those that are not given have their defaults.
-#[derive(Default)]
 pub(crate) struct Arguments {
+    /// Path of cloudknot in the generated code.
+    pub(crate) library: Library,
     /// Name of the remote function, if it differs from that of the `fn`.
     pub(crate) name: Option<String>,
     pub(crate) vcpus: Option<f64>,
@@ -31,38 +33,70 @@ pub(crate) struct Arguments {
 }
 
 /// Codec of `cloudknot-runtime`, by the name that the user writes.
-#[derive(Default, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) enum Codec {
-    #[default]
     Bincode,
     Messagepack,
 }
 
-/// Parses the arguments. An argument that is refused keeps its default.
-pub(crate) fn parse(tokens: TokenStream, refusals: &mut Refusals) -> Arguments {
-    let settings = match Punctuated::<Setting, Token![,]>::parse_terminated.parse2(tokens) {
-        Ok(settings) => settings,
-        Err(error) => {
-            refusals.add(error);
-            return Arguments::default();
+/// Parses the arguments. An argument that is refused keeps its default; that of `crate` is this library.
+pub(crate) fn parse(library: Library, tokens: TokenStream, refusals: &mut Refusals) -> Arguments {
+    let mut arguments = Arguments::new(library);
+    set_each(tokens, NAMES, refusals, |key, value| arguments.set(key, value));
+    arguments
+}
+
+/// Parses the arguments of an attribute that only has `crate`, and returns the path of cloudknot.
+pub(crate) fn parse_library(mut library: Library, tokens: TokenStream, refusals: &mut Refusals) -> Library {
+    const NAMES: &str = "the only argument is `crate`, as in crate = \"lab::cloudknot\"";
+    set_each(tokens, NAMES, refusals, |key, written| {
+        if key != "crate" {
+            return Err(unknown(key, NAMES));
         }
+        library = Value { key, written }.library()?;
+        Ok(())
+    });
+    library
+}
+
+fn set_each(
+    tokens: TokenStream,
+    names: &'static str,
+    refusals: &mut Refusals,
+    mut set: impl FnMut(&Ident, &Expr) -> syn::Result<()>,
+) {
+    let settings = match (|input: ParseStream<'_>| Setting::parse_all(input, names)).parse2(tokens) {
+        Ok(settings) => settings,
+        Err(error) => return refusals.add(error),
     };
-    let mut arguments = Arguments::default();
     let mut seen = Vec::new();
     for Setting { key, value } in settings {
         if seen.contains(&key) {
             refusals.at(&key, format_args!("duplicate argument `{key}`; keep one of them"));
             continue;
         }
-        if let Err(error) = arguments.set(&key, &value) {
+        if let Err(error) = set(&key, &value) {
             refusals.add(error);
         }
         seen.push(key);
     }
-    arguments
 }
 
 impl Arguments {
+    fn new(library: Library) -> Self {
+        Self {
+            library,
+            name: None,
+            vcpus: None,
+            memory_mib: None,
+            gpus: 0,
+            retries: 0,
+            timeout_seconds: None,
+            recycle: None,
+            codec: Codec::Bincode,
+        }
+    }
+
     fn set(&mut self, key: &Ident, value: &Expr) -> syn::Result<()> {
         let value = Value { key, written: value };
         match key.to_string().as_str() {
@@ -85,9 +119,8 @@ impl Arguments {
                 items => self.recycle = Some(items),
             },
             "codec" => self.codec = value.codec()?,
-            unknown => {
-                return Err(refused(key, format_args!("unknown argument `{unknown}`; the arguments are {NAMES}")));
-            }
+            "crate" => self.library = value.library()?,
+            _ => return Err(unknown(key, NAMES)),
         }
         Ok(())
     }
@@ -98,10 +131,21 @@ struct Setting {
     value: Expr,
 }
 
-impl Parse for Setting {
-    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+impl Setting {
+    fn parse_all(input: ParseStream<'_>, names: &str) -> syn::Result<Vec<Self>> {
+        let mut settings = Vec::new();
+        while !input.is_empty() {
+            settings.push(Self::parse(input, names)?);
+            if !input.is_empty() {
+                input.parse::<Token![,]>()?;
+            }
+        }
+        Ok(settings)
+    }
+
+    fn parse(input: ParseStream<'_>, names: &str) -> syn::Result<Self> {
         if !input.peek(Ident::peek_any) {
-            return Err(input.error(format_args!("expected an argument and its value; the arguments are {NAMES}")));
+            return Err(input.error(format_args!("expected an argument and its value; {names}")));
         }
         let key = input.call(Ident::parse_any)?;
         if !input.peek(Token![=]) {
@@ -156,6 +200,10 @@ impl Value<'_> {
         }
     }
 
+    fn library(&self) -> syn::Result<Library> {
+        Library::written(&self.string("the path of cloudknot as a string, as in crate = \"lab::cloudknot\"")?)
+    }
+
     fn string(&self, form: &str) -> syn::Result<LitStr> {
         match self.literal(form)? {
             Lit::Str(string) => Ok(string.clone()),
@@ -185,6 +233,10 @@ impl Value<'_> {
 
 fn count_of(number: &LitInt) -> Option<u32> {
     number.base10_parse().ok()
+}
+
+fn unknown(key: &Ident, names: &str) -> syn::Error {
+    refused(key, format_args!("unknown argument `{key}`; {names}"))
 }
 
 fn refused(tokens: impl quote::ToTokens, message: impl Display) -> syn::Error {

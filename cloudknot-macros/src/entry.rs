@@ -4,16 +4,16 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::Attribute;
 
+use crate::arguments;
 use crate::expand::is_outer;
+use crate::library::Library;
 use crate::refusals::Refusals;
 use crate::signature::AnnotatedFn;
 
 /// Expands `#[main] item`: nests the user's `main` in one that starts the worker first.
-pub(crate) fn main(arguments: TokenStream, item: &TokenStream) -> TokenStream {
+pub(crate) fn main(library: Library, arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let mut refusals = Refusals::default();
-    if !arguments.is_empty() {
-        refusals.at(arguments, "`#[cloudknot::main]` takes no arguments; only `#[cloudknot::remote(..)]` does");
-    }
+    let library = arguments::parse_library(library, arguments, &mut refusals);
     let Ok(annotated) = syn::parse2::<AnnotatedFn>(item.clone()) else {
         refusals.at(item, "`#[cloudknot::main]` belongs on the program's `fn main()`");
         let refused = refusals.into_tokens();
@@ -21,7 +21,7 @@ pub(crate) fn main(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     };
     refuse(&annotated, &mut refusals);
     if refusals.is_empty() {
-        return expand(&annotated);
+        return expand(&library, &annotated);
     }
     let refused = refusals.into_tokens();
     if annotated.signature.ident != "main" {
@@ -63,13 +63,13 @@ fn refuse(annotated: &AnnotatedFn, refusals: &mut Refusals) {
     }
 }
 
-fn expand(annotated: &AnnotatedFn) -> TokenStream {
+fn expand(library: &Library, annotated: &AnnotatedFn) -> TokenStream {
     let AnnotatedFn { attributes, visibility, signature, body } = annotated;
     let (outer, inner): (Vec<_>, Vec<_>) = attributes.iter().partition(|attribute| is_outer(attribute));
     let output = &signature.output;
     let has_runtime = inner.iter().any(|attribute| is_runtime(attribute));
     let call = if signature.asyncness.is_some() && !has_runtime {
-        quote!(::cloudknot::__private::block_on_main(main()))
+        quote!(#library::__private::block_on_main(main()))
     } else {
         quote!(main())
     };
@@ -78,7 +78,7 @@ fn expand(annotated: &AnnotatedFn) -> TokenStream {
         #visibility fn main() #output {
             #(#inner)*
             #signature #body
-            ::cloudknot::__start!();
+            #library::__start!();
             #call
         }
     }

@@ -9,14 +9,15 @@ use syn::{Attribute, Ident, Type};
 use crate::arguments::{self, Arguments, Codec};
 use crate::carried;
 use crate::describe;
+use crate::library::Library;
 use crate::owned::peel;
 use crate::refusals::Refusals;
 use crate::signature::{self, AnnotatedFn, Argument, RemoteFunction};
 
 /// Expands `#[remote(arguments)] item`.
-pub(crate) fn remote(arguments: TokenStream, item: &TokenStream) -> TokenStream {
+pub(crate) fn remote(library: Library, arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let mut refusals = Refusals::default();
-    let arguments = arguments::parse(arguments, &mut refusals);
+    let arguments = arguments::parse(library, arguments, &mut refusals);
     let annotated = match signature::read(item) {
         Ok(annotated) => annotated,
         Err(error) => {
@@ -38,11 +39,11 @@ pub(crate) fn remote(arguments: TokenStream, item: &TokenStream) -> TokenStream 
 fn expand(arguments: &Arguments, annotated: &AnnotatedFn, function: &RemoteFunction) -> TokenStream {
     let (outer, inner): (Vec<_>, Vec<_>) = annotated.attributes.iter().partition(|attribute| is_outer(attribute));
     let AnnotatedFn { visibility, signature, body, .. } = annotated;
-    let name = &function.name;
-    let ty = static_type(function);
-    let items = glue(arguments.codec, function);
+    let (name, library) = (&function.name, &arguments.library);
+    let ty = static_type(library, function);
+    let items = glue(arguments, function);
     let record = record(arguments, function);
-    let (pointer, wrapper) = pointer(function);
+    let (pointer, wrapper) = pointer(library, function);
     quote! {
         #(#outer)*
         #[allow(non_upper_case_globals)]
@@ -51,11 +52,11 @@ fn expand(arguments: &Arguments, annotated: &AnnotatedFn, function: &RemoteFunct
             #items
             #record
             #wrapper
-            ::cloudknot::RemoteFn::new(
+            #library::RemoteFn::new(
                 #pointer,
                 &__FUNCTION,
-                ::cloudknot::__private::encode::<__Remote>,
-                ::cloudknot::__private::decode::<__Remote>,
+                #library::__private::encode::<__Remote>,
+                #library::__private::decode::<__Remote>,
             )
         };
     }
@@ -68,48 +69,48 @@ pub(crate) fn is_outer(attribute: &Attribute) -> bool {
     OUTER.iter().any(|name| attribute.path().is_ident(name))
 }
 
-fn static_type(function: &RemoteFunction) -> TokenStream {
+fn static_type(library: &Library, function: &RemoteFunction) -> TokenStream {
     let args = args(function);
-    let output = value_type(function);
+    let output = value_type(library, function);
     let parameters = pointer_parameters(function);
-    let returned = pointer_output(function);
+    let returned = pointer_output(library, function);
     let lifetimes = (function.asyncness && borrows(function)).then(|| quote!(for<'f>));
-    quote!(::cloudknot::RemoteFn<#args, #output, #lifetimes fn(#(#parameters),*) #returned>)
+    quote!(#library::RemoteFn<#args, #output, #lifetimes fn(#(#parameters),*) #returned>)
 }
 
 /// Generates the companion items of the function: its types by name, the type of its input, and its call.
-fn glue(codec: Codec, function: &RemoteFunction) -> TokenStream {
-    let codec = codec_name(codec);
+fn glue(Arguments { library, codec, .. }: &Arguments, function: &RemoteFunction) -> TokenStream {
+    let codec = codec_name(*codec);
     let names = function.arguments.iter().map(|argument| at_call_site(&argument.name));
     let names: Vec<_> = names.collect();
     let numbers: Vec<_> = (0..names.len()).collect();
     let owned = function.arguments.iter().map(|argument| &argument.owned);
     let args = args(function);
-    let output = value_type(function);
+    let output = value_type(library, function);
     let (input_type, input_item, input) = if names.is_empty() {
         (quote!(()), None, quote!(args))
     } else {
-        (quote!(__Input<Self>), Some(input_item(&names, &numbers)), input_value(&names))
+        (quote!(__Input<Self>), Some(input_item(library, &names, &numbers)), input_value(library, &names))
     };
-    let run = run(function, &names);
-    let failing = failing(function);
-    let infallible = infallible(function);
+    let run = run(library, function, &names);
+    let failing = failing(library, function);
+    let infallible = infallible(library, function);
     quote! {
         enum __Remote {}
         #(
-            impl ::cloudknot::__private::Argument<#numbers> for __Remote {
+            impl #library::__private::Argument<#numbers> for __Remote {
                 type Owned = #owned;
             }
         )*
         #failing
         #infallible
         #input_item
-        impl ::cloudknot::__private::Remote for __Remote {
-            type Encoding = ::cloudknot::__private::#codec;
+        impl #library::__private::Remote for __Remote {
+            type Encoding = #library::__private::#codec;
             type Args = #args;
             type Input = #input_type;
             type Output = #output;
-            fn function() -> &'static ::cloudknot::__private::Function {
+            fn function() -> &'static #library::__private::Function {
                 &__FUNCTION
             }
             fn input(args: Self::Args) -> Self::Input {
@@ -121,25 +122,26 @@ fn glue(codec: Codec, function: &RemoteFunction) -> TokenStream {
 }
 
 // Generic, so that its derives hold for any types: a type that cannot be sent is then refused once, at the argument.
-fn input_item(names: &[Ident], numbers: &[usize]) -> TokenStream {
+fn input_item(library: &Library, names: &[Ident], numbers: &[usize]) -> TokenStream {
+    let serde = library.path_of("__private::serde");
     quote! {
-        #[derive(::cloudknot::__private::serde::Serialize, ::cloudknot::__private::serde::Deserialize)]
-        #[serde(crate = "::cloudknot::__private::serde", bound = "", rename = "Input")]
-        struct __Input<T: #(::cloudknot::__private::Argument<#numbers>)+*> {
-            #(#names: ::cloudknot::__private::SerdeAdapter<<T as ::cloudknot::__private::Argument<#numbers>>::Owned>,)*
+        #[derive(#library::__private::serde::Serialize, #library::__private::serde::Deserialize)]
+        #[serde(crate = #serde, bound = "", rename = "Input")]
+        struct __Input<T: #(#library::__private::Argument<#numbers>)+*> {
+            #(#names: #library::__private::SerdeAdapter<<T as #library::__private::Argument<#numbers>>::Owned>,)*
         }
     }
 }
 
-fn input_value(names: &[Ident]) -> TokenStream {
+fn input_value(library: &Library, names: &[Ident]) -> TokenStream {
     if let [only] = names {
-        return quote!(__Input { #only: ::cloudknot::__private::SerdeAdapter(args) });
+        return quote!(__Input { #only: #library::__private::SerdeAdapter(args) });
     }
     let positions = (0..names.len()).map(syn::Index::from);
-    quote!(__Input { #(#names: ::cloudknot::__private::SerdeAdapter(args.#positions),)* })
+    quote!(__Input { #(#names: #library::__private::SerdeAdapter(args.#positions),)* })
 }
 
-fn run(function: &RemoteFunction, names: &[Ident]) -> TokenStream {
+fn run(library: &Library, function: &RemoteFunction, names: &[Ident]) -> TokenStream {
     let name = &function.name;
     let values = function.arguments.iter().zip(names).map(|(argument, name)| {
         let reference = argument.borrowed.then(|| quote!(&));
@@ -147,10 +149,10 @@ fn run(function: &RemoteFunction, names: &[Ident]) -> TokenStream {
     });
     let mut outcome = quote!(#name(#(#values),*));
     if function.asyncness {
-        outcome = quote!(::cloudknot::__private::block_on(#outcome));
+        outcome = quote!(#library::__private::block_on(#outcome));
     }
     outcome = if function.output.result.is_some() {
-        quote!(::cloudknot::__outcome!(#outcome))
+        quote!(#library::__outcome!(#outcome))
     } else {
         quote!(::core::result::Result::Ok(#outcome))
     };
@@ -158,38 +160,40 @@ fn run(function: &RemoteFunction, names: &[Ident]) -> TokenStream {
     quote! {
         fn run(
             #input,
-        ) -> ::core::result::Result<Self::Output, ::cloudknot::__private::Failure> {
+        ) -> ::core::result::Result<Self::Output, #library::__private::Failure> {
             #outcome
         }
     }
 }
 
 // Names the error type, so that a type without a message is refused where it is written.
-fn failing(function: &RemoteFunction) -> Option<TokenStream> {
+fn failing(library: &Library, function: &RemoteFunction) -> Option<TokenStream> {
     let arguments = function.output.result.as_ref()?;
     let returned = &function.output.written;
     let at = arguments.get(1).unwrap_or(returned).span().resolved_at(Span::call_site());
-    let error = quote_spanned!(at=> <#returned as ::cloudknot::__private::Fallible>::Error);
+    let located = library.at(at);
+    let error = quote_spanned!(at=> <#returned as #located::__private::Fallible>::Error);
     Some(quote! {
-        impl ::cloudknot::__private::Failing for __Remote {
+        impl #library::__private::Failing for __Remote {
             type Error = #error;
         }
     })
 }
 
 // A return type that is not spelled `Result` may be one under another name, whose errors would count as values.
-fn infallible(function: &RemoteFunction) -> Option<TokenStream> {
+fn infallible(library: &Library, function: &RemoteFunction) -> Option<TokenStream> {
     let output = &function.output;
     if output.result.is_some() || !output.explicit {
         return None;
     }
     let returned = &output.written;
     let at = returned.span().resolved_at(Span::call_site());
+    let library = library.at(at);
     Some(quote_spanned! {at=>
-        const _: () = ::cloudknot::__private::returns_a_value::<
-            ::cloudknot::__private::IsResult<{
-                use ::cloudknot::__private::NotAResult as _;
-                ::cloudknot::__private::Returned::<#returned>::IS_RESULT
+        const _: () = #library::__private::returns_a_value::<
+            #library::__private::IsResult<{
+                use #library::__private::NotAResult as _;
+                #library::__private::Returned::<#returned>::IS_RESULT
             }>,
         >();
     })
@@ -201,21 +205,22 @@ fn record(arguments: &Arguments, function: &RemoteFunction) -> TokenStream {
     let signature = describe::signature(function);
     let description = describe::description(&name, &signature, arguments);
     let codec = codec_name(arguments.codec);
+    let library = &arguments.library;
     let resources = resources(arguments);
     quote! {
-        static __FUNCTION: ::cloudknot::__private::Function = ::cloudknot::__private::Function::new(
-            ::cloudknot::__private::FunctionId {
+        static __FUNCTION: #library::__private::Function = #library::__private::Function::new(
+            #library::__private::FunctionId {
                 package: ::core::env!("CARGO_PKG_NAME"),
                 module: ::core::module_path!(),
                 name: #name,
             },
             #signature,
-            ::cloudknot::__private::Codec::#codec,
+            #library::__private::Codec::#codec,
             #resources,
-            ::cloudknot::__private::call::<__Remote>,
-            ::cloudknot::__private::trace::<__Remote>,
+            #library::__private::call::<__Remote>,
+            #library::__private::trace::<__Remote>,
         );
-        ::cloudknot::__register!(__FUNCTION, #description);
+        #library::__register!(__FUNCTION, #description);
     }
 }
 
@@ -228,14 +233,14 @@ fn codec_name(codec: Codec) -> TokenStream {
 }
 
 fn resources(arguments: &Arguments) -> TokenStream {
-    let Arguments { gpus, retries, .. } = arguments;
+    let Arguments { library, gpus, retries, .. } = arguments;
     let vcpus = option(arguments.vcpus.map(|vcpus| quote!(#vcpus)));
     let memory_mib = option(arguments.memory_mib.map(|mib| quote!(#mib)));
     let timeout = arguments.timeout_seconds.map(|seconds| quote!(::core::time::Duration::from_secs(#seconds)));
     let timeout = option(timeout);
     let recycle = option(arguments.recycle.map(|items| quote!(#items)));
     quote! {
-        ::cloudknot::__private::Resources {
+        #library::__private::Resources {
             vcpus: #vcpus,
             memory_mib: #memory_mib,
             gpus: #gpus,
@@ -251,13 +256,13 @@ fn option(value: Option<TokenStream>) -> TokenStream {
 }
 
 /// Returns the target of the static's deref: the function itself, or a wrapper if the function's type does not fit.
-fn pointer(function: &RemoteFunction) -> (TokenStream, Option<TokenStream>) {
+fn pointer(library: &Library, function: &RemoteFunction) -> (TokenStream, Option<TokenStream>) {
     let name = &function.name;
     if !function.asyncness && !function.bounded {
         return (quote!(#name), None);
     }
     let parameters = pointer_parameters(function);
-    let returned = pointer_output(function);
+    let returned = pointer_output(library, function);
     let names: Vec<_> = (0..parameters.len()).map(|at| format_ident!("__{at}")).collect();
     let lifetimes = (function.asyncness && borrows(function)).then(|| quote!(<'f>));
     let call = quote!(#name(#(#names),*));
@@ -287,13 +292,13 @@ fn pointer_parameters(function: &RemoteFunction) -> Vec<TokenStream> {
     function.arguments.iter().map(parameter).collect()
 }
 
-fn pointer_output(function: &RemoteFunction) -> Option<TokenStream> {
+fn pointer_output(library: &Library, function: &RemoteFunction) -> Option<TokenStream> {
     let returned = &function.output.written;
     if !function.asyncness {
         return function.output.explicit.then(|| quote!(-> #returned));
     }
     let lifetime = if borrows(function) { quote!('f) } else { quote!('static) };
-    Some(quote!(-> ::cloudknot::__private::BoxFuture<#lifetime, #returned>))
+    Some(quote!(-> #library::__private::BoxFuture<#lifetime, #returned>))
 }
 
 fn borrows(function: &RemoteFunction) -> bool {
@@ -307,11 +312,12 @@ fn args(function: &RemoteFunction) -> TokenStream {
 }
 
 /// Returns the type of the value that a map returns for one item.
-fn value_type(function: &RemoteFunction) -> TokenStream {
+fn value_type(library: &Library, function: &RemoteFunction) -> TokenStream {
     let returned = &function.output.written;
     let Some(arguments) = &function.output.result else { return quote!(#returned) };
     let at = arguments.first().unwrap_or(returned).span().resolved_at(Span::call_site());
-    quote_spanned!(at=> <#returned as ::cloudknot::__private::Fallible>::Value)
+    let library = library.at(at);
+    quote_spanned!(at=> <#returned as #library::__private::Fallible>::Value)
 }
 
 // Keeps the user's location but marks the name as generated, so that the compiler lints only the user's code, once.

@@ -1,7 +1,8 @@
 //! The attributes of cloudknot. The generated code contains only paths into `cloudknot`, mostly into
 //! `cloudknot::__private`, and none into the other crates of the project.
 //!
-//! The files form a pipeline: `arguments` parses the attribute's arguments (amounts with `cloudknot-quantity`),
+//! The files form a pipeline: `library` finds the path of cloudknot, `arguments` parses the attribute's arguments (amounts with
+//! `cloudknot-quantity`),
 //! `signature` models the function and refuses what cannot be remote (with `owned`, type by type), `expand` generates
 //! the static, and `describe` the strings that can be read without running it. `entry` is `#[main]`. Refusals are
 //! collected, so that all of them are shown at once.
@@ -11,6 +12,7 @@ mod carried;
 mod describe;
 mod entry;
 mod expand;
+mod library;
 mod owned;
 mod refusals;
 mod signature;
@@ -20,14 +22,16 @@ mod spaced;
 
 use proc_macro::TokenStream;
 
+use crate::library::Library;
+
 /// Makes a function remote; the documentation is at `cloudknot::remote`.
 #[proc_macro_attribute]
 pub fn remote(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    expand::remote(arguments.into(), &item.into()).into()
+    expand::remote(Library::of_package(), arguments.into(), &item.into()).into()
 }
 
 /// Lets a program run as its own worker; the documentation is at `cloudknot::main`.
 #[proc_macro_attribute]
 pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    entry::main(arguments.into(), &item.into()).into()
+    entry::main(Library::of_package(), arguments.into(), &item.into()).into()
 }

@@ -3,6 +3,7 @@
 
 use proc_macro2::TokenStream;
 
+use crate::library::Library;
 use crate::{entry, expand};
 
 fn tokens(source: &str) -> TokenStream {
@@ -18,12 +19,20 @@ fn check(name: &str, expanded: TokenStream) {
     settings.bind(|| insta::assert_snapshot!(name, prettyplease::unparse(&file)));
 }
 
+fn library() -> Library {
+    Library::dependency("cloudknot")
+}
+
 fn remote(name: &str, arguments: &str, item: &str) {
-    check(name, expand::remote(tokens(arguments), &tokens(item)));
+    check(name, expand::remote(library(), tokens(arguments), &tokens(item)));
 }
 
 fn main(name: &str, item: &str) {
-    check(name, entry::main(TokenStream::new(), &tokens(item)));
+    main_with(name, "", item);
+}
+
+fn main_with(name: &str, arguments: &str, item: &str) {
+    check(name, entry::main(library(), tokens(arguments), &tokens(item)));
 }
 
 #[test]
@@ -82,4 +91,11 @@ fn async_main() {
 #[test]
 fn async_main_with_runtime() {
     main("main_with_runtime", "#[tokio::main(flavor = \"current_thread\")] async fn main() { all().await }");
+}
+
+#[test]
+fn path_of_cloudknot_is_that_of_the_argument() {
+    let argument = r#"crate = "lab::cloudknot""#;
+    remote("other_path", argument, "async fn fetch(url: &str) -> Result<String, Error> { get(url).await }");
+    main_with("main_other_path", argument, "async fn main() -> u8 { 0 }");
 }

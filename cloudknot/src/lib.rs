@@ -116,6 +116,7 @@ pub use backend::Backend;
 /// | `timeout` | `timeout = "5s"`, `"15m"`, `"1h 30m"`, for each attempt of an item | none |
 /// | `recycle` | `recycle = 100`: an item process is replaced after so many items | when it needs to be: see [`Map::recycle`] |
 /// | `codec` | `codec = "messagepack"` | `"bincode"` |
+/// | `crate` | `crate = "lab::cloudknot"` | found in `Cargo.toml`, also under another name |
 ///
 /// `"bincode"` is by far the faster codec. A type that needs a self-describing format (`serde_json::Value`, or serde's
 /// `untagged`, `tag`, `flatten` and `skip_serializing_if`) requires `"messagepack"`, which does not distinguish `Some(None)`
@@ -229,6 +230,33 @@ pub use backend::Backend;
 ///
 /// Workers identify a remote function by package, module path and name. Two remote functions in the bodies of different
 /// functions of one module may not have the same name: rename one of them with `name = "…"`.
+///
+/// # Another name for cloudknot
+///
+/// The generated code names cloudknot as `Cargo.toml` does: with `ck = { package = "cloudknot", .. }`, write `#[ck::remote]`.
+/// In a package that does not depend on cloudknot itself, because another crate provides it, the code uses the `cloudknot` that
+/// is in scope at the function. If none is in scope, the attribute has its path:
+///
+/// ```
+/// # mod lab { pub use cloudknot; }
+/// use lab::cloudknot; // `lab` has `pub use cloudknot;`
+///
+/// #[cloudknot::remote]
+/// fn double(x: f64) -> f64 {
+///     x * 2.0
+/// }
+///
+/// mod inner {
+///     # use super::lab;
+///     #[lab::cloudknot::remote(crate = "lab::cloudknot")]
+///     pub fn triple(x: f64) -> f64 {
+///         x * 3.0
+///     }
+/// }
+/// # fn main() {
+/// # assert_eq!(double(1.0) + inner::triple(1.0), 5.0);
+/// # }
+/// ```
 pub use cloudknot_macros::remote;
 
 /// Makes a program's `main` able to act as its own worker: before the body runs, it checks whether this process was started to
@@ -244,6 +272,8 @@ pub use cloudknot_macros::remote;
 ///     std::process::ExitCode::SUCCESS
 /// }
 /// ```
+///
+/// Where cloudknot comes from another crate and is not in scope, the attribute has its path: `crate = "lab::cloudknot"`.
 ///
 /// A program without this attribute works as well, but on this machine it runs its items on threads of its own process, so that
 /// a crash of an item ends the program. It cannot be deployed.

@@ -11,6 +11,7 @@ mod macros;
 mod programs;
 mod promises;
 mod records;
+mod renamed;
 mod seam;
 mod store_dir;
 mod stress;

@@ -1,4 +1,4 @@
-#[cloudknot::main(flavor = "current_thread")]
+#[cloudknot::main(flavor = "current_thread", crate = "::cloudknot")]
 fn main(arguments: Vec<String>) {
     drop(arguments);
 }
