@@ -11,13 +11,7 @@ use crate::signature::RemoteFunction;
 
 /// Refuses arguments and results that this codec cannot carry.
 pub(crate) fn check(codec: Codec, function: &RemoteFunction, refusals: &mut Refusals) {
-    let output = &function.output;
-    let value = match &output.result {
-        Some(arguments) => arguments.first(),
-        None => Some(&output.written),
-    };
-    let arguments = function.arguments.iter().map(|argument| &argument.written);
-    for written in arguments.chain(value) {
+    for written in function.sent_types() {
         Search { codec, refusals }.visit_type_mut(&mut written.clone());
     }
 }

@@ -7,6 +7,7 @@ use syn::spanned::Spanned;
 use syn::{Attribute, Ident, Type};
 
 use crate::arguments::{self, Arguments, Codec};
+use crate::arrays;
 use crate::carried;
 use crate::describe;
 use crate::library::Library;
@@ -29,6 +30,7 @@ pub(crate) fn remote(library: Library, arguments: TokenStream, item: &TokenStrea
     let mut signature_refusals = Refusals::default();
     let function = signature::model(&annotated, &mut signature_refusals);
     carried::check(arguments.codec, &function, &mut signature_refusals);
+    arrays::check(&function, &mut signature_refusals);
     // A function that was refused can still be called, so that one mistake gives one message.
     let expanded =
         if signature_refusals.is_empty() { expand(&arguments, &annotated, &function) } else { quote!(#annotated) };

@@ -8,6 +8,7 @@
 //! collected, so that all of them are shown at once.
 
 mod arguments;
+mod arrays;
 mod carried;
 mod describe;
 mod entry;

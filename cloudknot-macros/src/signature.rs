@@ -52,6 +52,13 @@ pub(crate) struct Output {
     pub(crate) result: Option<Vec<Type>>,
 }
 
+impl RemoteFunction {
+    /// Returns the types of the values that are sent, as they are written: those of the arguments and of the result.
+    pub(crate) fn sent_types(&self) -> impl Iterator<Item = &Type> {
+        self.arguments.iter().map(|argument| &argument.written).chain(self.output.value())
+    }
+}
+
 impl Parse for AnnotatedFn {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         Ok(Self {
@@ -108,7 +115,7 @@ pub(crate) fn model(annotated: &AnnotatedFn, refusals: &mut Refusals) -> RemoteF
         generics: signature.generics.clone(),
         bounded,
         arguments,
-        output: output(&signature.output, refusals),
+        output: checked_output(&signature.output, refusals),
     }
 }
 
@@ -197,22 +204,39 @@ fn name(typed: &PatType, refusals: &mut Refusals) -> Option<Ident> {
     None
 }
 
-fn output(output: &ReturnType, refusals: &mut Refusals) -> Output {
-    let ReturnType::Type(_, written) = output else {
-        return Output { explicit: false, written: owned::unit(), result: None };
-    };
-    let result = owned::result_arguments(written);
-    match result.as_deref() {
-        None => owned::check_value(written, refusals),
-        Some(arguments) => {
-            for (at, argument) in arguments.iter().enumerate() {
-                if at == 0 {
-                    owned::check_value(argument, refusals);
-                } else {
-                    owned::check_error(argument, refusals);
-                }
-            }
+/// Returns the model of a return type.
+pub(crate) fn output(output: &ReturnType) -> Output {
+    match output {
+        ReturnType::Default => Output { explicit: false, written: owned::unit(), result: None },
+        ReturnType::Type(_, written) => {
+            Output { explicit: true, written: (**written).clone(), result: owned::result_arguments(written) }
         }
     }
-    Output { explicit: true, written: (**written).clone(), result }
+}
+
+fn checked_output(written: &ReturnType, refusals: &mut Refusals) -> Output {
+    let output = output(written);
+    match output.result.as_deref() {
+        None => owned::check_value(&output.written, refusals),
+        Some(arguments) => {
+            arguments.iter().take(1).for_each(|value| owned::check_value(value, refusals));
+            output.check_error(refusals);
+        }
+    }
+    output
+}
+
+impl Output {
+    /// Returns the type of the value, as far as it is written.
+    pub(crate) fn value(&self) -> Option<&Type> {
+        match &self.result {
+            Some(arguments) => arguments.first(),
+            None => Some(&self.written),
+        }
+    }
+
+    /// Refuses an error type that cannot be named.
+    pub(crate) fn check_error(&self, refusals: &mut Refusals) {
+        self.result.iter().flatten().skip(1).for_each(|error| owned::check_error(error, refusals));
+    }
 }

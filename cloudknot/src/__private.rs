@@ -30,7 +30,8 @@ pub type BoxFuture<'f, T> = Pin<Box<dyn Future<Output = T> + Send + 'f>>;
     message = "`{Self}` cannot be sent to or from a remote function",
     label = "it must implement `Serialize`, `Deserialize` and `Send`, and so must all its parts",
     note = "for a type of your own, derive both: #[derive(serde::Serialize, serde::Deserialize)]",
-    note = "for a type of another crate, look for its feature `serde`"
+    note = "for a type of another crate, look for its feature `serde`",
+    note = "serde implements its traits only for arrays of up to 32 elements; use a `Vec`, or a struct with #[serde(with = \"serde_arrays\")]"
 )]
 pub trait RemoteValue: Sized + Send {
     /// Same as `Serialize::serialize`.
