@@ -13,7 +13,7 @@ use crate::describe;
 use crate::library::Library;
 use crate::owned::peel;
 use crate::refusals::Refusals;
-use crate::signature::{self, AnnotatedFn, Argument, RemoteFunction};
+use crate::signature::{self, AnnotatedFn, Argument, Output, RemoteFunction};
 
 /// Expands `#[remote(arguments)] item`.
 pub(crate) fn remote(library: Library, arguments: TokenStream, item: &TokenStream) -> TokenStream {
@@ -95,7 +95,7 @@ fn glue(Arguments { library, codec, .. }: &Arguments, function: &RemoteFunction)
         (quote!(__Input<Self>), Some(input_item(library, &names, &numbers)), input_value(library, &names))
     };
     let run = run(library, function, &names);
-    let failing = failing(library, function);
+    let failing = failing(library, &quote!(__Remote), &function.output);
     let infallible = infallible(library, function);
     quote! {
         enum __Remote {}
@@ -168,15 +168,15 @@ fn run(library: &Library, function: &RemoteFunction, names: &[Ident]) -> TokenSt
     }
 }
 
-// Names the error type, so that a type without a message is refused where it is written.
-fn failing(library: &Library, function: &RemoteFunction) -> Option<TokenStream> {
-    let arguments = function.output.result.as_ref()?;
-    let returned = &function.output.written;
+/// Names the error type in an item of the type `this`, so that a type without a message is refused where it is written.
+pub(crate) fn failing(library: &Library, this: &TokenStream, output: &Output) -> Option<TokenStream> {
+    let arguments = output.result.as_ref()?;
+    let returned = &output.written;
     let at = arguments.get(1).unwrap_or(returned).span().resolved_at(Span::call_site());
     let located = library.at(at);
     let error = quote_spanned!(at=> <#returned as #located::__private::Fallible>::Error);
     Some(quote! {
-        impl #library::__private::Failing for __Remote {
+        impl #library::__private::Failing for #this {
             type Error = #error;
         }
     })

@@ -4,7 +4,7 @@
 use proc_macro2::TokenStream;
 
 use crate::library::Library;
-use crate::{entry, expand};
+use crate::{entry, expand, init};
 
 fn tokens(source: &str) -> TokenStream {
     source.parse().expect("the case is valid Rust")
@@ -94,8 +94,15 @@ fn async_main_with_runtime() {
 }
 
 #[test]
+fn init_that_fails() {
+    let item = "/// Reads it.\n#[cfg(unix)] pub fn read() -> io::Result<()> { model() }";
+    check("init", init::init(library(), TokenStream::new(), &tokens(item)));
+}
+
+#[test]
 fn path_of_cloudknot_is_that_of_the_argument() {
     let argument = r#"crate = "lab::cloudknot""#;
     remote("other_path", argument, "async fn fetch(url: &str) -> Result<String, Error> { get(url).await }");
     main_with("main_other_path", argument, "async fn main() -> u8 { 0 }");
+    check("init_other_path", init::init(library(), tokens(argument), &tokens("fn prepare() {}")));
 }

@@ -76,6 +76,9 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Beginning of the message of a failure in an init function, before the first item.
+    pub(crate) const INITIALIZATION: &str = "cannot initialize the item process";
+
     /// Creates a failure of this kind with a message and nothing else.
     pub fn new(kind: ItemErrorKind, message: impl Into<String>) -> Self {
         Self {

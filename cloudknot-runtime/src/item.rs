@@ -16,8 +16,10 @@ use crate::failure::{Failure, ItemErrorKind};
 use crate::function::Function;
 use crate::{engine, frame};
 
+mod init;
 mod process;
 
+pub use init::Init;
 pub use process::item_process;
 
 /// Decodes the input, runs the function, encodes its value and reads it back. Implements the `call` of a [`Function`].
@@ -47,24 +49,31 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     engine::block_on(future)
 }
 
-/// Runs one item on this thread; a panic becomes a failure with its source location and backtrace.
+/// Runs one item on this thread; a panic becomes a failure with its source location and backtrace. Before the first item of
+/// this process, runs the program's init functions, whose failure is that of all its items.
 pub fn attempt(function: &'static Function, input: &[u8], value: &mut Vec<u8>) -> Result<(), Failure> {
-    install_panic_hook();
+    init::initialize()?;
     let start = value.len();
-    let outer = RUNNING.replace(true);
-    // An earlier item may have caught a panic.
-    PANIC.set(None);
-    let result = catch_unwind(AssertUnwindSafe(|| function.call(input, value)));
-    RUNNING.set(outer);
-    let result = result.unwrap_or_else(|payload| {
-        let failure = panicked(payload.as_ref());
-        drop_payload(payload);
-        Err(failure)
-    });
+    let result = catch(|| function.call(input, value));
     if result.is_err() {
         value.truncate(start);
     }
     result
+}
+
+/// Runs user code on this thread; a panic becomes a failure.
+fn catch(run: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    install_panic_hook();
+    let outer = RUNNING.replace(true);
+    // An earlier item may have caught a panic.
+    PANIC.set(None);
+    let result = catch_unwind(AssertUnwindSafe(run));
+    RUNNING.set(outer);
+    result.unwrap_or_else(|payload| {
+        let failure = panicked(payload.as_ref());
+        drop_payload(payload);
+        Err(failure)
+    })
 }
 
 /// Returns `true` if this thread is running an item, or if this is an item process.
@@ -144,6 +153,9 @@ fn message(payload: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "a panic without a message".to_owned())
 }
 
+/// The functions that call user code, as they appear in a backtrace.
+const CALLERS: [&str; 2] = ["cloudknot_runtime::item::serve", "cloudknot_runtime::item::init::"];
+
 /// Returns the frames between those of the panic machinery and those of this crate. A frame begins with its number:
 /// `  12: name`.
 fn function_frames(backtrace: &str) -> String {
@@ -162,7 +174,7 @@ fn function_frames(backtrace: &str) -> String {
         |frame: &String| ["rust_begin_unwind", "core::panicking::"].iter().any(|name| frame.contains(name));
     let machinery = frames.iter().position(is_machinery).unwrap_or(0);
     let start = machinery + frames[machinery..].iter().take_while(|frame| is_machinery(frame)).count();
-    let serve = frames.iter().position(|frame| frame.contains("cloudknot_runtime::item::serve"));
-    let end = serve.filter(|&at| at > start).unwrap_or(frames.len());
+    let is_caller = |frame: &String| CALLERS.iter().any(|name| frame.contains(name));
+    let end = frames.iter().position(is_caller).filter(|&at| at > start).unwrap_or(frames.len());
     frames[start..end].join("\n")
 }

@@ -68,7 +68,7 @@ pub struct ItemProcess {
     exit_buf: Vec<u8>,
     log: Option<OwnedFd>,
     timeout: Option<Duration>,
-    ready: bool,
+    stage: Stage,
     /// Items that were sent and not answered yet.
     sent: VecDeque<Item>,
     /// Number of items that were answered.
@@ -89,6 +89,17 @@ pub struct ItemProcess {
     tail: Vec<u8>,
     /// Incomplete last line of the log.
     line: Vec<u8>,
+}
+
+/// What an item process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It starts. No item is responsible for its end.
+    Starts,
+    /// It runs the program's init functions, which have no timeout.
+    Initializes,
+    /// It runs items.
+    RunsItems,
 }
 
 /// Result of one step.
@@ -173,7 +184,7 @@ impl ItemProcess {
             exit_buf: Vec::new(),
             log: Some(log),
             timeout: launcher.item_process.timeout_ms.map(Duration::from_millis),
-            ready: false,
+            stage: Stage::Starts,
             sent: VecDeque::new(),
             answered: 0,
             giving_back: false,
@@ -201,7 +212,7 @@ impl ItemProcess {
 
     /// Returns the time for which the current item has been running.
     pub fn running_for(&self) -> Duration {
-        if self.ready && !self.sent.is_empty() { self.first_started.elapsed() } else { Duration::ZERO }
+        if self.runs_items() && !self.sent.is_empty() { self.first_started.elapsed() } else { Duration::ZERO }
     }
 
     /// Queues another item; [`step`](Self::step) writes it to the process.
@@ -299,9 +310,13 @@ impl ItemProcess {
         descendants::remove_keeper(&mut self.keeper, is_closed);
     }
 
+    fn runs_items(&self) -> bool {
+        self.stage == Stage::RunsItems
+    }
+
     fn overdue_in(&self) -> Option<Duration> {
-        let item = self.sent.front().filter(|_| self.ready)?;
-        // The start of the process and the transfer of an answer do not count as the item's time.
+        let item = self.sent.front().filter(|_| self.runs_items())?;
+        // The start of the process, its init functions and the transfer of an answer do not count as the item's time.
         let is_arriving = Reply::is_answer(&self.read_buf, item.index) && self.last_read.elapsed() < MAX_PAUSE;
         let timeout = self.timeout.filter(|_| !is_arriving)?;
         Some(timeout.saturating_sub(self.first_started.elapsed()))
@@ -407,11 +422,13 @@ impl ItemProcess {
 
     fn take_reply(&mut self, reply: Reply, step: &mut Step) {
         let (index, outcome) = match reply {
-            Reply::Ready => {
-                self.ready = true;
+            Reply::Ready if self.stage == Stage::Starts => return self.stage = Stage::Initializes,
+            Reply::Initialized if self.stage == Stage::Initializes => {
+                self.stage = Stage::RunsItems;
                 self.first_started = Instant::now();
                 return;
             }
+            Reply::Ready | Reply::Initialized => return step.end = Some(self.stray()),
             Reply::Refused(message) => return step.end = Some(End::AtStart(message)),
             Reply::NotStarted(error) => {
                 return step.end = Some(End::NotStarted(io::Error::from_raw_os_error(error)));
@@ -490,17 +507,20 @@ impl ItemProcess {
             None => None,
         };
         let described = status.map_or_else(|| "its keeper was killed".to_owned(), |status| status.to_string());
-        if !self.ready {
+        if self.stage == Stage::Starts {
             let message = format!("the item process ended before its first item: {described}\n{}", self.log_tail());
             let is_signal =
                 status.is_none_or(|status| std::os::unix::process::ExitStatusExt::signal(&status).is_some());
             return if is_signal { End::KilledAtStart(message) } else { End::AtStart(message) };
         }
         let Some(item) = self.sent.pop_front() else { return End::Idle };
-        let failure = match status {
+        let mut failure = match status {
             Some(status) => death::explain(status, &self.log_tail(), death::oom_kills() > self.oom_kills),
             None => Failure::new(ItemErrorKind::Crashed, "the keeper of the item process was killed"),
         };
+        if self.stage == Stage::Initializes {
+            failure.message = format!("{}: {}", Failure::INITIALIZATION, failure.message);
+        }
         End::During(item, failure)
     }
 

@@ -6,7 +6,7 @@ pub use cloudknot_runtime::codec::{Bincode, Codec, CodecError, Encoding, Message
 pub use cloudknot_runtime::contract::START;
 pub use cloudknot_runtime::failure::{Failure, ItemErrorKind};
 pub use cloudknot_runtime::function::{Function, FunctionId, Registered, Resources};
-pub use cloudknot_runtime::item::{block_on, serve};
+pub use cloudknot_runtime::item::{Init, block_on, serve};
 pub use cloudknot_runtime::text::printable;
 pub use inventory;
 pub use serde;
@@ -173,15 +173,15 @@ impl ReturnsAValue for IsResult<false> {}
 /// Does nothing; only its bound is checked.
 pub const fn returns_a_value<T: ReturnsAValue>() {}
 
-/// Remote function that returns a `Result`.
+/// Remote or init function that returns a `Result`.
 pub trait Failing {
     /// Error type of the function.
     type Error: RemoteError;
 }
 
-/// Bound on the error types of remote functions.
+/// Bound on the error types of remote and init functions.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be the error of a remote function: it has no message",
+    message = "`{Self}` cannot be the error of a remote or init function: it has no message",
     label = "this type must implement `Display`: only its message is sent",
     note = "implement `std::fmt::Display` and `std::error::Error` for it, or return a `String` as the error"
 )]

@@ -18,7 +18,7 @@
 //! }
 //! ```
 //!
-//! - [`remote`] makes a function remote; [`main`] lets a program run its items in separate processes.
+//! - [`remote`] makes a function remote; [`main`] lets a program run its items in separate processes, which [`init`] prepares.
 //! - [`RemoteFn::map`] returns a [`Map`]: await it for all values, or [`submit`](Map::submit) it for a [`Run`], which gives
 //!   results as they complete, partial results if items fail, and an ID with which any program can attach to it.
 //! - A panic, a crash, an out-of-memory kill or a timeout affects one item only: see [`ItemError`].
@@ -278,6 +278,54 @@ pub use cloudknot_macros::remote;
 /// A program without this attribute works as well, but on this machine it runs its items on threads of its own process, so that
 /// a crash of an item ends the program. It cannot be deployed.
 pub use cloudknot_macros::main;
+
+/// Runs a function once in each process that runs items, before its first item.
+///
+/// An item process does not reach the program's `main`: what `main` sets (statics, a logger, the threads of a pool) exists only in
+/// the program itself. A value that can be computed on first use belongs in a [`LazyLock`](std::sync::LazyLock). For the rest,
+/// there is this attribute. The function remains an ordinary one, which `main` may call as well:
+///
+/// ```
+/// use std::sync::OnceLock;
+///
+/// static STATIONS: OnceLock<Vec<String>> = OnceLock::new();
+///
+/// /// Reads the list of stations.
+/// #[cloudknot::init]
+/// fn read_stations() -> std::io::Result<()> {
+///     let path = std::env::var("STATIONS").unwrap_or("stations.txt".into());
+/// #   std::fs::write(std::env::temp_dir().join("cloudknot-stations.txt"), "Basel\nDavos\n")?;
+/// #   let path = std::env::temp_dir().join("cloudknot-stations.txt");
+///     let names = std::fs::read_to_string(path)?.lines().map(str::to_owned).collect();
+///     STATIONS.get_or_init(|| names);
+///     Ok(())
+/// }
+///
+/// #[cloudknot::remote]
+/// fn station(number: usize) -> String {
+///     STATIONS.get().expect("read before the first item")[number].clone()
+/// }
+///
+/// #[cloudknot::main]
+/// fn main() -> cloudknot::Result<()> {
+///     assert_eq!(station.map([1, 0]).wait()?, ["Davos", "Basel"]);
+///     Ok(())
+/// }
+/// ```
+///
+/// - The function has no arguments, is not async, and returns nothing or `Result<(), E>`, where `E` implements `Display`.
+/// - Several such functions, in the program and its crates, run in the order of their paths.
+/// - They run in item processes and, in a program without the attribute [`main`](macro@main), in the program itself. They do not run
+///   in a program that only submits, attaches or deploys.
+/// - If one fails or panics, so does the item, with a message that names the function. The next item and each retry run in a
+///   new process, which tries again; without the attribute `main`, there is only one process. If a function ends the process, the
+///   first item has crashed.
+/// - The variables of [`Map::env`] are set. The output belongs to the log of the first item. A function cannot map.
+/// - The time does not count against the `timeout` of an item, and is not limited, except that AWS Batch ends a job that takes much
+///   longer than the timeouts of its items.
+///
+/// Where cloudknot comes from another crate and is not in scope, the attribute has its path: `crate = "lab::cloudknot"`.
+pub use cloudknot_macros::init;
 pub use cloudknot_runtime::failure::{ItemError, ItemErrorKind};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Hook, set_hook};

@@ -51,6 +51,8 @@ pub enum Behavior {
     Until(PathBuf, u64, usize),
     /// Returns the number in this environment variable.
     Env(String),
+    /// Returns the numbers of the init functions that have run in this process, as the digits of a number.
+    Initialized,
     /// Forks a process that keeps everything it inherits, and kills its own.
     Fork,
     /// Starts a program that sleeps for a long time, and waits for it.

@@ -55,6 +55,8 @@ impl Request {
 pub enum Reply {
     /// The process has started and has the function.
     Ready,
+    /// The init functions have returned: from now on, an item is running.
+    Initialized,
     /// The process cannot run this function, for this reason.
     Refused(String),
     /// The process cannot start, because of this error of the operating system.
@@ -90,12 +92,14 @@ const VALUE: u64 = 0x041c_5b0f_3a72_d4fe;
 const GIVEN_BACK: u64 = 0x051c_5b0f_3a72_d4fe;
 const REPLACE: u64 = 0x061c_5b0f_3a72_d4fe;
 const NOT_STARTED: u64 = 0x071c_5b0f_3a72_d4fe;
+const INITIALIZED: u64 = 0x081c_5b0f_3a72_d4fe;
 
 impl Reply {
     /// Encodes the reply.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Ready => reply(READY, 0, &[]),
+            Self::Initialized => reply(INITIALIZED, 0, &[]),
             Self::Refused(message) => reply(REFUSED, 0, message.as_bytes()),
             Self::Failed(item, failure) => {
                 let failure = serde_json::to_vec(failure).expect("a failure serializes to JSON");
@@ -121,6 +125,7 @@ impl Reply {
         let Some(body) = bytes.get(REPLY_HEADER_LEN..end) else { return Parsed::Incomplete(end) };
         let reply = match tag {
             READY => Self::Ready,
+            INITIALIZED => Self::Initialized,
             REFUSED => Self::Refused(String::from_utf8_lossy(body).into_owned()),
             FAILED => match serde_json::from_slice(body) {
                 Ok(failure) => Self::Failed(number, failure),
@@ -140,7 +145,7 @@ impl Reply {
 
 /// Returns whether these bytes are a tag, or the beginning of one.
 fn is_tag(bytes: &[u8]) -> bool {
-    [READY, REFUSED, FAILED, VALUE, GIVEN_BACK, REPLACE, NOT_STARTED]
+    [READY, INITIALIZED, REFUSED, FAILED, VALUE, GIVEN_BACK, REPLACE, NOT_STARTED]
         .iter()
         .any(|tag| tag.to_le_bytes().starts_with(bytes))
 }
@@ -252,6 +257,7 @@ mod tests {
         let failure = Failure::new(ItemErrorKind::Returned, "no such star");
         let replies = [
             Reply::Ready,
+            Reply::Initialized,
             Reply::Refused("no".into()),
             Reply::Failed(7, failure),
             Reply::Value(9, vec![1, 2, 3]),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use super::{DEADLINE, ITEM_PROCESS, attempt};
+use super::{DEADLINE, ITEM_PROCESS, attempt, init};
 use crate::contract::{self, Reply, Request};
 use crate::failure::ItemErrorKind;
 use crate::function::{self, Function};
@@ -60,6 +60,7 @@ fn serve(settings: &contract::ItemProcess) -> io::Result<()> {
     }
     channel.send(&Reply::Ready.to_bytes())?;
     let mut runner = Runner::new(function, settings, &channel);
+    runner.initialize()?;
     loop {
         let (item, frame) = queue.next();
         // The process ends here, because the descriptors must not be dropped if the function has closed them.
@@ -84,6 +85,8 @@ struct Runner<'a> {
     id: u32,
     wear: Wear,
     answer: Vec<u8>,
+    /// `false` if an init function has failed: another process may succeed.
+    is_initialized: bool,
 }
 
 impl<'a> Runner<'a> {
@@ -96,7 +99,16 @@ impl<'a> Runner<'a> {
             id: std::process::id(),
             wear: Wear::new(settings),
             answer: Vec::new(),
+            is_initialized: false,
         }
+    }
+
+    /// Runs the init functions. If one fails, so does each item.
+    fn initialize(&mut self) -> io::Result<()> {
+        self.is_initialized = init::initialize().is_ok();
+        self.end_fork();
+        self.folder.enter();
+        self.channel.send(&Reply::Initialized.to_bytes())
     }
 
     /// Runs an item and answers. Returns whether the process has to be replaced before the next item.
@@ -115,9 +127,7 @@ impl<'a> Runner<'a> {
             }
         }
         drop(frame);
-        if std::process::id() != self.id {
-            end_at_once();
-        }
+        self.end_fork();
         // The function's output must be in the log before its answer, and a last line without a newline is still buffered. An
         // error means that the function has closed its output.
         let _ = io::stdout().flush();
@@ -126,7 +136,14 @@ impl<'a> Runner<'a> {
         self.answer.clear();
         self.answer.shrink_to(contract::LARGE_LEN);
         // A panic may have left a lock poisoned, or a value half changed.
-        Ok(has_panicked || !self.folder.enter() || self.wear.is_worn())
+        Ok(has_panicked || !self.is_initialized || !self.folder.enter() || self.wear.is_worn())
+    }
+
+    /// Ends this process if it is a fork of the item process, in which the user's code has returned as well.
+    fn end_fork(&self) {
+        if std::process::id() != self.id {
+            end_at_once();
+        }
     }
 }
 

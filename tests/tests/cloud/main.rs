@@ -16,6 +16,8 @@ mod walk;
 
 #[path = "../suite/failures.rs"]
 mod failures;
+#[path = "../suite/init.rs"]
+mod init;
 #[path = "../suite/maps.rs"]
 mod maps;
 

@@ -9,6 +9,8 @@ mod worker;
 
 #[path = "../suite/failures.rs"]
 mod failures;
+#[path = "../suite/init.rs"]
+mod init;
 #[path = "../suite/maps.rs"]
 mod maps;
 #[path = "../suite/misdeeds.rs"]

@@ -68,6 +68,13 @@ fn maps() -> String {
     format!("{:?}: {error}", error.kind())
 }
 
+static INITIALIZED: AtomicU32 = AtomicU32::new(0);
+
+#[cloudknot::init]
+fn initialize() {
+    INITIALIZED.fetch_add(1, Ordering::SeqCst);
+}
+
 /// Folder of the runs, for the tests of this process that run at the same time.
 static HOME: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
 
@@ -94,6 +101,15 @@ fn values_come_in_order() {
         double.map((0..1_000).map(|number| 2 * number)).wait().unwrap(),
         (0..1_000).map(|n| 4 * n).collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn init_function_runs_once_in_the_process() {
+    let _home = set_home();
+    for _ in 0..2 {
+        assert_eq!(double.map((0..20).map(|number| 2 * number)).wait().unwrap().len(), 20);
+        assert_eq!(INITIALIZED.load(Ordering::SeqCst), 1);
+    }
 }
 
 #[test]

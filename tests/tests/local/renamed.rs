@@ -54,9 +54,16 @@ workspace = true
 // Nothing of cloudknot.
 mod cloudknot {}
 
+static FACTOR: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+
+#[ck::init]
+fn prepare() {
+    FACTOR.set(2).expect("this runs once");
+}
+
 #[ck::remote]
 async fn double(text: &str) -> Result<u32, std::num::ParseIntError> {
-    Ok(2 * text.parse::<u32>()?)
+    Ok(FACTOR.get().unwrap_or(&0) * text.parse::<u32>()?)
 }
 
 #[ck::main]
@@ -133,6 +140,9 @@ workspace = true
         r#"
 use lab::cloudknot;
 
+#[cloudknot::init]
+fn prepare() {}
+
 #[cloudknot::remote]
 fn double(x: u32) -> u32 {
     2 * x
@@ -171,6 +181,11 @@ mod inner {
     pub fn double(numbers: &[u32], by: u32) -> Vec<u32> {
         numbers.iter().map(|number| by * number).collect()
     }
+}
+
+#[lab::cloudknot::init(crate = "lab::cloudknot")]
+fn prepare() -> Result<(), String> {
+    Ok(())
 }
 
 #[lab::cloudknot::main(crate = "lab::cloudknot")]

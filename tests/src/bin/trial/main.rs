@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cloudknot::{Error, ItemError, Run};
@@ -13,6 +14,30 @@ mod carried;
 #[cfg(feature = "counterparts")]
 mod dropped;
 mod misdeeds;
+
+/// The numbers of the init functions that have run in this process, as the digits of a number.
+static INITIALIZED: AtomicU64 = AtomicU64::new(0);
+
+fn initialized(number: u64) {
+    let _ = INITIALIZED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |numbers| Some(10 * numbers + number));
+}
+
+mod second {
+    /// Behaves as the variable `TRIAL_INIT` specifies, if it is set.
+    #[cloudknot::init]
+    fn init() -> Result<(), super::Oops> {
+        super::initialized(2);
+        let Ok(behavior) = std::env::var("TRIAL_INIT") else { return Ok(()) };
+        super::perform(serde_json::from_str(&behavior).expect("the variable is a behavior")).map(drop)
+    }
+}
+
+mod first {
+    #[cloudknot::init]
+    fn init() {
+        super::initialized(1);
+    }
+}
 
 /// Behaves as its input specifies.
 #[cloudknot::remote]
@@ -92,6 +117,7 @@ fn perform(input: Behavior) -> Result<u64, Oops> {
             let value = std::env::var(&name).map_err(|error| Oops(format!("`{name}`: {error}"), None))?;
             return value.parse().map_err(|_| Oops(format!("`{value}` is not a number"), None));
         }
+        Behavior::Initialized => return Ok(INITIALIZED.load(Ordering::Relaxed)),
         Behavior::Fork => fork_and_die(),
         Behavior::Child => {
             let status = std::process::Command::new("sleep").arg("1000").status();

@@ -1,0 +1,8 @@
+struct Fault;
+
+#[cloudknot::init]
+fn prepare() -> Result<(), Fault> {
+    Err(Fault)
+}
+
+fn main() {}

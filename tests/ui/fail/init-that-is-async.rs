@@ -1,0 +1,4 @@
+#[cloudknot::init]
+async fn prepare() {}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[cloudknot::init]
+fn prepare<T>() {}
+
+fn main() {}

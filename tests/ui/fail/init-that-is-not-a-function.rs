@@ -1,0 +1,4 @@
+#[cloudknot::init]
+static THREADS: usize = 4;
+
+fn main() {}

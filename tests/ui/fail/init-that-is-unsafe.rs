@@ -1,0 +1,4 @@
+#[cloudknot::init]
+unsafe fn prepare() {}
+
+fn main() {}
