@@ -16,7 +16,9 @@ mod lease;
 mod messages;
 mod tracing;
 
-pub use checks::{MAX_ITEMS, MAX_ITEMS_WITHOUT_INPUTS, MAX_RECORD_LEN, is_user_variable, last_attempt};
+pub use checks::{
+    MAX_ITEMS, MAX_ITEMS_WITHOUT_INPUTS, MAX_RECORD_LEN, is_included_path, is_user_variable, last_attempt,
+};
 pub use keys::{Part, RunKeys, failure_of, lease_of, part_of, round_of};
 pub use lease::{Lease, LeaseState, LeasedJob};
 pub use messages::{Exit, LARGE_LEN, Parsed, Reply, Request, begin_value, end_value};
@@ -32,6 +34,8 @@ pub const START: &str = "{\"start\":true,\"contract\":1}\n";
 pub const ENV_BACKEND: &str = "CLOUDKNOT_BACKEND";
 /// Set by the user: the folder that holds the runs, instead of `.cloudknot/` beside the crate.
 pub const ENV_HOME: &str = "CLOUDKNOT_HOME";
+/// Set by the user: the folder of the included files on this machine, instead of the package's folder. A worker does not read it.
+pub const ENV_DATA: &str = "CLOUDKNOT_DATA";
 /// Set by the user: `off` for no progress, `plain` for lines, `bar` for a bar.
 pub const ENV_PROGRESS: &str = "CLOUDKNOT_PROGRESS";
 /// Makes a program an item process: an [`ItemProcess`] as JSON. Removed from the environment before user code runs.
@@ -61,6 +65,8 @@ pub const ENV_ATTEMPT: &str = "AWS_BATCH_JOB_ATTEMPT";
 pub const ROLES: [&str; 5] = [ENV_ITEM_PROCESS, ENV_TASK, ENV_DESCRIBE, ENV_VCPUS, ENV_TRACE];
 /// Name of the folder beside a crate that holds its runs.
 pub const HOME: &str = ".cloudknot";
+/// Folder of the included files in an image.
+pub const DATA: &str = "/cloudknot";
 
 /// Settings that an item process receives when it starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloudknot_runtime::{contract, files};
 
@@ -27,15 +28,23 @@ static CRATE_FOLDER: OnceLock<Option<&'static str>> = OnceLock::new();
 /// generated main, the current folder at the first use.
 static START_FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
 
-/// Records that the generated main has run, and the folder of the program's crate when it was compiled.
+/// `true` once the generated main runs as the program itself.
+static MAIN_HAS_RUN: AtomicBool = AtomicBool::new(false);
+
+/// Records the folder of the program's crate when it was compiled. An item process has it too, for the files of its function.
 pub(crate) fn set_crate_folder(folder: Option<&'static str>) {
     CRATE_FOLDER.get_or_init(|| folder);
+}
+
+/// Records that the generated main has run.
+pub(crate) fn set_main_has_run() {
+    MAIN_HAS_RUN.store(true, Ordering::Relaxed);
     start_folder();
 }
 
 /// Returns whether the generated main has run. Only then can this program be started again as an item process.
 pub(crate) fn main_has_run() -> bool {
-    CRATE_FOLDER.get().is_some()
+    MAIN_HAS_RUN.load(Ordering::Relaxed)
 }
 
 /// Returns the folder of this program's runs: `CLOUDKNOT_HOME`, else `.cloudknot/` beside its crate, else in the folder in which
@@ -48,17 +57,19 @@ pub(crate) fn of_this_program() -> PathBuf {
 /// installed program, whose crate does not exist: the folder in which it is started may be anyone's, and must not decide where
 /// inputs are sent.
 pub(crate) fn of_notes() -> Option<PathBuf> {
-    from_environment().or_else(|| {
-        let compiled_in = CRATE_FOLDER.get().copied().flatten().map(PathBuf::from);
-        // A test harness has no generated main, but cargo provides the folder of its crate.
-        let from_cargo = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-        beside_crate(compiled_in, from_cargo)
-    })
+    from_environment().or_else(|| crate_folder().map(|folder| folder.join(contract::HOME)))
 }
 
-fn beside_crate(compiled_in: Option<PathBuf>, from_cargo: Option<PathBuf>) -> Option<PathBuf> {
-    let crate_folder = compiled_in.or(from_cargo).filter(|folder| folder.is_dir());
-    crate_folder.map(|folder| folder.join(contract::HOME))
+/// Returns the folder of this program's crate; `None` for an installed program, whose crate does not exist.
+pub(crate) fn crate_folder() -> Option<PathBuf> {
+    let compiled_in = CRATE_FOLDER.get().copied().flatten().map(PathBuf::from);
+    // A test harness has no generated main, but cargo provides the folder of its crate.
+    let from_cargo = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    existing(compiled_in, from_cargo)
+}
+
+fn existing(compiled_in: Option<PathBuf>, from_cargo: Option<PathBuf>) -> Option<PathBuf> {
+    compiled_in.or(from_cargo).filter(|folder| folder.is_dir())
 }
 
 /// Returns the folder of the program of the package in this folder.
@@ -105,15 +116,15 @@ mod tests {
 
     #[track_caller]
     fn check(compiled_in: Option<&str>, from_cargo: Option<&str>, expected: Option<&str>) {
-        let beside_crate = beside_crate(compiled_in.map(PathBuf::from), from_cargo.map(PathBuf::from));
-        assert_eq!(beside_crate.as_deref(), expected.map(Path::new));
+        let folder = existing(compiled_in.map(PathBuf::from), from_cargo.map(PathBuf::from));
+        assert_eq!(folder.as_deref(), expected.map(Path::new));
     }
 
     /// L5: the folder in which an installed program is started does not decide where inputs are sent.
     #[test]
     fn l5_program_without_its_crate_heeds_no_note() {
-        check(Some("/"), None, Some("/.cloudknot"));
-        check(None, Some("/"), Some("/.cloudknot"));
+        check(Some("/"), None, Some("/"));
+        check(None, Some("/"), Some("/"));
         check(Some("/no/such/crate"), None, None);
         check(Some("/no/such/crate"), Some("/"), None);
         check(None, None, None);

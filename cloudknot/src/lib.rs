@@ -34,6 +34,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `CLOUDKNOT_BACKEND` | backend of maps: `local`, `docker` or `batch` |
+//! | `CLOUDKNOT_DATA` | folder of the files that [`data()`] finds on this machine, if not that of the package; an absolute path |
 //! | `CLOUDKNOT_HOME` | folder of runs, and of the records of Knot and image; relative to the folder in which the program is started |
 //! | `CLOUDKNOT_PROGRESS` | progress on the terminal: `off`, `plain` or `bar` |
 //!
@@ -68,6 +69,7 @@ mod aws;
 mod backend;
 #[cfg(feature = "deploy")]
 mod build;
+mod data;
 #[cfg(feature = "deploy")]
 mod deploy;
 mod error;
@@ -383,6 +385,34 @@ pub use settings::{
 /// ```
 pub fn deadline() -> Option<std::time::Instant> {
     cloudknot_runtime::item::deadline()
+}
+
+/// Returns the path of a file or folder that `include` in `[package.metadata.cloudknot]` puts into the image.
+///
+/// The path is as in `include`: relative to the folder of the package that is deployed, whose program this is. In a worker, the
+/// included files are in the folder `/cloudknot`, which cannot be written to. On this machine they are in the package's folder, or
+/// in the one that the variable `CLOUDKNOT_DATA` names.
+///
+/// ```toml
+/// [package.metadata.cloudknot]
+/// include = ["data/", "params.toml"]
+/// ```
+///
+/// ```
+/// #[cloudknot::remote]
+/// fn values(row: usize) -> std::io::Result<Vec<f64>> {
+///     let grid = std::fs::read_to_string(cloudknot::data("data/grid.csv")?)?;
+///     let row = grid.lines().nth(row).unwrap_or_default();
+///     row.split(',').map(|cell| cell.parse().map_err(std::io::Error::other)).collect()
+/// }
+/// # assert!(values(0).unwrap_err().to_string().contains("cannot find the data file `data/grid.csv`"));
+/// ```
+///
+/// # Errors
+/// `InvalidInput` if the path is absolute, empty, or contains `..`. `NotFound` if it does not exist, with a message that says what
+/// to do.
+pub fn data(path: impl AsRef<std::path::Path>) -> std::io::Result<std::path::PathBuf> {
+    data::find(path.as_ref())
 }
 
 #[doc(hidden)]

@@ -33,6 +33,7 @@ pub fn start(program: Program) -> RunningProgram {
     if std::env::var_os(contract::ENV_KEEPER).is_some() {
         cloudknot_runtime::process::keeper::main();
     }
+    home::set_crate_folder(program.crate_folder);
     if let Some(order) = take_variable(contract::ENV_ITEM_PROCESS) {
         cloudknot_runtime::item::item_process(&order);
     }
@@ -43,7 +44,7 @@ pub fn start(program: Program) -> RunningProgram {
     if cfg!(cloudknot_worker) {
         cloudknot_runtime::worker::main();
     }
-    home::set_crate_folder(program.crate_folder);
+    home::set_main_has_run();
     install_terminal()
 }
 

@@ -2,6 +2,7 @@
 //! arithmetic on a record's numbers overflows, and memory for its items is bounded by the size of its objects.
 
 use std::collections::BTreeMap;
+use std::path::{Component, Path};
 
 use super::{InputLayout, Manifest, Round, Task};
 use crate::frame::HEADER_LEN;
@@ -125,6 +126,12 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), String> {
 pub fn is_user_variable(name: &str, value: &str) -> bool {
     let is_reserved = name.starts_with("CLOUDKNOT_") || name.starts_with("AWS_BATCH");
     !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0') && !is_reserved
+}
+
+/// Returns whether a path can be that of an included file or folder: it is relative, and stays within the package's folder.
+pub fn is_included_path(path: &Path) -> bool {
+    let mut parts = path.components().peekable();
+    parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
 /// Returns the number of the last attempt of an item with this number of retries.

@@ -28,7 +28,7 @@ use crate::record::{Record, Start};
 pub(super) struct Containers;
 
 /// Path of the folder of runs in a container.
-const FOLDER: &str = "/cloudknot";
+const FOLDER: &str = "/cloudknot-runs";
 /// Maximum number of containers of a run if the user sets no chunk size: starting one takes about half a second.
 const MAX_CHILDREN: u64 = 16;
 /// Maximum number of times that a container is started if its exit code does not explain what happened to its items.

@@ -26,6 +26,7 @@ pub struct DockerImageBuilder {
     version: String,
     functions: Vec<String>,
     labels: BTreeMap<String, String>,
+    package_folder: PathBuf,
     image: ImageSettings,
     tags: Vec<String>,
 }
@@ -64,6 +65,7 @@ impl DockerImage {
             version: String::new(),
             functions: Vec::new(),
             labels: BTreeMap::new(),
+            package_folder: PathBuf::new(),
             image: ImageSettings::default(),
             tags: Vec::new(),
         }
@@ -199,7 +201,7 @@ impl DockerImageBuilder {
     pub fn of_worker(name: impl Into<String>, worker: &Worker) -> Self {
         let functions = worker.functions.iter().map(FunctionDescription::id);
         let builder = DockerImage::builder(name, &worker.path).of_crate(&worker.package, &worker.version);
-        builder.functions(functions).image(worker.settings.image.clone())
+        builder.functions(functions).package_folder(&worker.package_folder).image(worker.settings.image.clone())
     }
 
     /// Sets the settings of the image, in place of those that were set before.
@@ -216,6 +218,13 @@ impl DockerImageBuilder {
     pub fn of_crate(mut self, name: impl Into<String>, version: impl Into<String>) -> Self {
         self.title = name.into();
         self.version = version.into();
+        self
+    }
+
+    /// Sets the folder of the worker's package, which included files are relative to; the current folder if not set.
+    #[must_use]
+    pub fn package_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.package_folder = folder.into();
         self
     }
 
@@ -243,8 +252,8 @@ impl DockerImageBuilder {
     /// Assembles the image.
     ///
     /// # Errors
-    /// Returns an error if the name or a tag is invalid, the worker cannot be read or is not an executable for Linux, or the
-    /// base image is not available.
+    /// Returns an error if the name or a tag is invalid, the worker cannot be read or is not an executable for Linux, a file
+    /// cannot be read, or the base image is not available.
     pub async fn build(self) -> Result<DockerImage> {
         check_name(&self.name)?;
         self.image.check()?;
@@ -255,6 +264,7 @@ impl DockerImageBuilder {
         let mut options = ImageOptions::new(&self.title, &self.version).functions(&self.functions);
         options = self.labels.iter().fold(options, |options, (key, value)| options.label(key, value));
         options = self.image.ca_bundle.iter().fold(options, ImageOptions::ca_bundle);
+        options = self.image.include.iter().fold(options.package_folder(self.package_folder), ImageOptions::include);
         let image = if let Some(base) = Base::of(&self.image) {
             Engine::connect().await?.assemble(&base, &worker, &options).await?
         } else {

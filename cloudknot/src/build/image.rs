@@ -26,6 +26,8 @@ pub struct ImageOptions {
     functions: Vec<String>,
     labels: BTreeMap<String, String>,
     ca_bundles: Vec<PathBuf>,
+    package_folder: PathBuf,
+    include: Vec<PathBuf>,
 }
 
 impl ImageOptions {
@@ -53,6 +55,20 @@ impl ImageOptions {
     #[must_use]
     pub fn ca_bundle(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_bundles.push(path.into());
+        self
+    }
+
+    /// Sets the folder that included files are relative to; the current folder if not set.
+    #[must_use]
+    pub fn package_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.package_folder = folder.into();
+        self
+    }
+
+    /// Adds a file or a folder of the package, where [`data`](crate::data()) finds it.
+    #[must_use]
+    pub fn include(mut self, path: impl Into<PathBuf>) -> Self {
+        self.include.push(path.into());
         self
     }
 }
@@ -98,15 +114,9 @@ impl Image {
     /// Assembles an image with this worker (a static executable for Linux) and no base image.
     ///
     /// # Errors
-    /// Returns an error if the worker is not an executable for Linux, or a CA bundle cannot be read.
+    /// Returns an error if the worker is not an executable for Linux, or a CA bundle or an included file cannot be read.
     pub fn assemble(worker: &[u8], options: &ImageOptions) -> Result<Self, ImageError> {
-        host!({
-            let architecture = Architecture::of(worker)?;
-            let ca_certificates = assemble::ca_certificates::bundle(&options.ca_bundles)?;
-            let layer = Layer::of_tar(&assemble::layer::tar(worker, Some(&ca_certificates)));
-            let configuration = assemble::configure(architecture, &layer, options);
-            Ok(Self::of_parts(&configuration, vec![layer], architecture, worker.len()))
-        })
+        host!(assemble::without_base(worker, options))
     }
 
     /// Returns the digest by which a registry identifies the image: that of its manifest.
@@ -178,6 +188,11 @@ pub(super) fn check_ca_bundle(path: &Path) -> Result<(), ImageError> {
     host!(assemble::ca_certificates::read(path).map(drop))
 }
 
+/// Checks that the included files can be read.
+pub(super) fn check_include(package: &Path, include: &[PathBuf]) -> Result<(), ImageError> {
+    host!(assemble::include::files(package, include).map(drop))
+}
+
 /// Error while assembling or saving an image.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -195,6 +210,14 @@ pub enum ImageError {
     #[error("cannot read certificates from `{}`", path.display())]
     CaBundle {
         /// Path of the file.
+        path: PathBuf,
+        /// Cause of the error.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// An included file or folder cannot be read, or must not be put into an image.
+    #[error("cannot include `{}` in the image", path.display())]
+    Include {
+        /// Path of the file or folder, relative to the package's folder.
         path: PathBuf,
         /// Cause of the error.
         source: Box<dyn Error + Send + Sync>,
@@ -232,6 +255,10 @@ impl ImageError {
                 "build it for a Linux target, such as x86_64-unknown-linux-musl or aarch64-unknown-linux-musl".into(),
             ),
             Self::CaBundle { .. } => Some("set `ca-bundle` to a PEM file with BEGIN CERTIFICATE blocks".into()),
+            Self::Include { .. } => Some(
+                "`include` in [package.metadata.cloudknot] names files and folders of the package, relative to its folder"
+                    .into(),
+            ),
             Self::OtherArchitecture { base, .. } => Some(format!("build the worker for {base}, or use another base image")),
             // The C library is missing: the base image has another one, or none.
             Self::MissingLibraries { missing } if missing.iter().any(|name| name.contains("ld-linux")) => Some(

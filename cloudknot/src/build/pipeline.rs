@@ -48,7 +48,7 @@ impl Pipeline {
     }
 
     /// Sets the settings of the image, in place of those that were set before. They extend those of the package:
-    /// CA bundles are added, and a base image replaces the package's.
+    /// CA bundles and included files are added, and a base image replaces the package's.
     ///
     /// With a base, the program must be resolved with [`Compile::dynamic`](super::compile::Compile::dynamic).
     #[must_use]
@@ -81,6 +81,7 @@ impl Pipeline {
         for path in &settings.ca_bundle {
             image::check_ca_bundle(path)?;
         }
+        image::check_include(self.program.package_folder(), &settings.include)?;
         match settings.dockerfile.filter(|path| !path.is_file()) {
             None => Ok(()),
             Some(path) => Err(Error::new(ErrorKind::Image, format!("cannot find the Dockerfile `{}`", path.display()))

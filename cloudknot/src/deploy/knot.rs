@@ -328,7 +328,7 @@ impl KnotBuilder {
     }
 
     /// Sets the settings of the image, in place of those that were set before. They are on top of those of the package:
-    /// CA bundles are added, and a base image replaces the package's.
+    /// CA bundles and included files are added, and a base image replaces the package's.
     #[must_use]
     pub fn image(mut self, settings: ImageSettings) -> Self {
         self.image = settings;

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use cloudknot_quantity::memory_mib;
+use cloudknot_runtime::contract;
 
 use super::names::{self, Kind};
 use crate::error::{Error, ErrorKind, Result};
@@ -62,6 +64,14 @@ pub(super) fn tags(_: &str, tags: &BTreeMap<String, String>) -> Result<()> {
 
 pub(super) fn variables(_: &str, variables: &BTreeMap<String, String>) -> Result<()> {
     variables.keys().try_for_each(|name| names::check_name(Kind::Variable, name))
+}
+
+#[expect(clippy::ptr_arg, reason = "a check takes the value as it is declared")]
+pub(super) fn included(key: &str, paths: &Vec<PathBuf>) -> Result<()> {
+    let Some(path) = paths.iter().find(|path| !contract::is_included_path(path)) else { return Ok(()) };
+    let message = format!("invalid `{key}`: `{}` must be a relative path without `..`", path.display());
+    Err(Error::new(ErrorKind::Config, message)
+        .with_hint("name files and folders of the package, relative to its folder"))
 }
 
 pub(super) fn secrets(key: &str, secrets: &BTreeMap<String, String>) -> Result<()> {

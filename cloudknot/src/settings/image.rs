@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::checks;
 use super::declare::declare;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -28,6 +29,11 @@ declare! {
         #[flag("--dockerfile FILE", "Image", conflicts: base_image)]
         #[setter(impl Into<PathBuf>, in_place_of: base_image)]
         pub dockerfile: Option<PathBuf>,
+        /// Files and folders of the package that are put into the image, where [`data`](crate::data()) finds them. Paths are relative to the
+        /// package's folder. Left out are `.git`, `.cloudknot` and `.env` inside of a folder, and what cargo compiled.
+        #[check(checks::included)]
+        #[setter(include: impl Into<PathBuf>)]
+        pub include: Vec<PathBuf>,
     }
 }
 
@@ -37,10 +43,11 @@ impl ImageSettings {
         self.base_image.is_some() || self.dockerfile.is_some()
     }
 
-    /// Returns these settings, completed by those of a package: the CA bundles of both are trusted, and a base
-    /// replaces that of the package.
+    /// Returns these settings, completed by those of a package: the CA bundles of both are trusted, the files of both
+    /// are included, and a base replaces that of the package.
     pub(crate) fn or(mut self, package: &Self) -> Self {
         self.ca_bundle.splice(0..0, package.ca_bundle.iter().cloned());
+        self.include.splice(0..0, package.include.iter().cloned());
         if !self.has_base() {
             self.base_image.clone_from(&package.base_image);
             self.dockerfile.clone_from(&package.dockerfile);

@@ -1,7 +1,9 @@
 //! Settings of a Knot, from `[package.metadata.cloudknot]`, the builder and flags. Does not depend on AWS.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use cloudknot_runtime::contract;
 use serde::{Deserialize, Serialize};
 
 use super::checks::{self, refused};
@@ -271,10 +273,31 @@ fn check_mounts(key: &str, mounts: &BTreeMap<String, Mount>) -> error::Result<()
         if !path.starts_with('/') || path.len() == 1 {
             return Err(refused(&format!("`{key}` at `{path}`"), "the path in a container must be absolute"));
         }
+        if Path::new(path).starts_with(contract::DATA) {
+            return Err(refused(&format!("`{key}` at `{path}`"), "the included files of the image are there"));
+        }
         if access_point.is_some() && root.is_some_and(|root| root != "/") {
             let what = format!("`root` with `access-point` in the mount `{path}`");
             return Err(refused(&what, "an access point has its own root, and AWS accepts no other"));
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_that_hide_the_included_files_are_refused() {
+        let check = |path: &str| {
+            let mount = Mount::Whole("fs-0123456789abcdef0".into());
+            check_mounts("mounts", &BTreeMap::from([(path.to_owned(), mount)])).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("/cloudknot-data"), Ok(()));
+        for path in ["/cloudknot", "/cloudknot/data"] {
+            let message = format!("invalid `mounts` at `{path}`: the included files of the image are there");
+            assert_eq!(check(path), Err(message));
+        }
+    }
 }

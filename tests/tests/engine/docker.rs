@@ -52,7 +52,7 @@ fn killed_run_is_finished_by_another_program() {
     let counts = trial.home().join("counts");
     std::fs::write(&counts, "").expect("the folder of the test can be written");
     // Path of the file in the container.
-    let remote_path = PathBuf::from("/cloudknot/counts");
+    let remote_path = PathBuf::from("/cloudknot-runs/counts");
     let inputs = (0..24).map(|number| Behavior::Count(remote_path.clone(), number, 100));
     let first = trial.start(&["map", &json(&Spec { chunk: Some(2), ..Spec::of(inputs) })]);
     let run = first.wait_for_run_id();

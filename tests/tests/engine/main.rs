@@ -28,7 +28,7 @@ fn trial() -> Option<Trial> {
     env.extend(docker.host().map(|host| ("DOCKER_HOST".to_owned(), host.to_owned())));
     let trial = Trial::new(PROGRAM).on(RemoteEnv {
         env,
-        home: "/cloudknot".into(),
+        home: "/cloudknot-runs".into(),
         jobs: Jobs::Containers(docker, "label=cloudknot.run={run}".into()),
         record: None,
         is_batch: false,

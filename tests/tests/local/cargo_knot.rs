@@ -236,6 +236,39 @@ fn missing_target_names_the_rustup_command() {
 }
 
 #[test]
+fn included_files_are_checked_before_compilation_and_kept_in_the_image() {
+    let folder = workspace("of included files", STANDING_IN);
+    let settings = format!("{LONE}\n[package.metadata.cloudknot]\ninclude = [\"data/\"]\n");
+    write(&folder.join("lone/Cargo.toml"), &settings);
+    let _ = std::fs::remove_dir_all(folder.join("lone/data"));
+    let build = || {
+        let mut build = knot(&["build", "--offline", "--fast", "-p", "lone", "--json"]);
+        build.current_dir(&folder);
+        build
+    };
+    let refused = check(
+        &mut build(),
+        5,
+        &[
+            "error: cannot include `data/` in the image",
+            "No such file",
+            "hint: `include` in [package.metadata.cloudknot]",
+        ],
+    );
+    assert!(!String::from_utf8_lossy(&refused.stderr).contains("compiling"), "{refused:?}");
+
+    let layers = |text: &str| {
+        write(&folder.join("lone/data/x"), text);
+        let facts: Value = serde_json::from_slice(&check(&mut build(), 0, &[]).stdout).unwrap();
+        facts["layers"].as_array().unwrap().clone()
+    };
+    let (one, two) = (layers("one"), layers("two"));
+    assert_eq!((one.len(), two.len()), (2, 2));
+    assert_ne!(one[0], two[0]);
+    assert_eq!(one[1], two[1], "the worker's layer does not depend on the included files");
+}
+
+#[test]
 fn missing_c_compiler_is_named() {
     let folder = workspace("of a target", STANDING_IN);
     let settings = format!("{LONE}\n[package.metadata.cloudknot]\nallocator = \"mimalloc\"\n");

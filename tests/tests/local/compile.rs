@@ -279,6 +279,7 @@ fn invalid_settings_are_refused() {
         ("native", "target-cpu = \"native\"", ["other machines than this one", "\"x86-64-v3\"; correct it in `"]),
         ("level", "opt-level = 4", ["invalid `opt-level`: must be", "[package.metadata.cloudknot] of `lone`"]),
         ("letter", "opt-level = \"q\"", ["`opt-level` must be", "\"z\""]),
+        ("include", "include = [\"../x\"]", ["invalid `include`: `../x` must be a relative path", "correct it in `"]),
         ("allocator", "allocator = \"best\"", ["unknown variant `best`", "`mimalloc`"]),
     ] {
         refused(&compile(&with_settings(name, settings), package("lone")), kind, &expected);

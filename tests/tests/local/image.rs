@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 
 use cloudknot::image::{Architecture, Image, ImageError, ImageOptions};
@@ -11,6 +14,7 @@ use cloudknot_tests::counterparts::{has, run};
 use cloudknot_tests::skip::skipped;
 use cloudknot_tests::worker::worker;
 use serde_json::Value;
+use tempfile::TempDir;
 
 const CA_CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 
@@ -22,22 +26,40 @@ fn image() -> Image {
     Image::assemble(worker(), &options()).unwrap()
 }
 
-/// Returns the layer's tar, decompressed by another implementation of gzip than the one that compressed it.
-fn layer_tar(image: &Image) -> Vec<u8> {
-    let (_, layer) = image.layers().next().unwrap();
+fn config(image: &Image) -> Value {
+    serde_json::from_slice(image.config()).unwrap()
+}
+
+/// Returns a layer's tar, decompressed by another implementation of gzip than the one that compressed it.
+fn layer_tar(image: &Image, layer: usize) -> Vec<u8> {
+    let (_, layer) = image.layers().nth(layer).unwrap();
     let mut tar = Vec::new();
     flate2::read::GzDecoder::new(layer).read_to_end(&mut tar).unwrap();
     tar
 }
 
-fn file(image: &Image, path: &str) -> String {
-    let tar = layer_tar(image);
+/// Returns the paths, modes and contents of a layer's files, whose other metadata must be fixed.
+fn files_of(image: &Image, layer: usize) -> Vec<(String, u32, Vec<u8>)> {
+    let tar = layer_tar(image, layer);
     let mut archive = tar::Archive::new(tar.as_slice());
-    let mut entries = archive.entries().unwrap().map(Result::unwrap);
-    let mut entry = entries.find(|entry| *entry.path_bytes() == *path.as_bytes()).unwrap();
-    let mut text = String::new();
-    entry.read_to_string(&mut text).unwrap();
-    text
+    let files = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let header = entry.header();
+        assert_eq!((header.uid().unwrap(), header.gid().unwrap(), header.mtime().unwrap()), (0, 0, 0));
+        assert_eq!(header.username().unwrap().unwrap_or_default(), "");
+        let (path, mode) = (String::from_utf8(entry.path_bytes().into_owned()).unwrap(), header.mode().unwrap());
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        (path, mode, content)
+    });
+    files.collect()
+}
+
+/// Returns the content of a file in the worker's layer, which is the last one.
+fn file(image: &Image, path: &str) -> String {
+    let files = files_of(image, image.layers().count() - 1);
+    let (.., content) = files.into_iter().find(|(each, ..)| each == path).unwrap();
+    String::from_utf8(content).unwrap()
 }
 
 #[test]
@@ -61,26 +83,17 @@ fn order_of_labels_and_functions_does_not_matter() {
 
 #[test]
 fn layer_files_have_fixed_metadata() {
-    let tar = layer_tar(&image());
-    let mut archive = tar::Archive::new(tar.as_slice());
-    let mut files = Vec::new();
-    for entry in archive.entries().unwrap() {
-        let entry = entry.unwrap();
-        let header = entry.header();
-        assert_eq!((header.uid().unwrap(), header.gid().unwrap(), header.mtime().unwrap()), (0, 0, 0));
-        assert_eq!(header.username().unwrap().unwrap_or_default(), "");
-        let path = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
-        files.push((path, header.mode().unwrap(), entry.size()));
-    }
+    let files = files_of(&image(), 0).into_iter().map(|(path, mode, content)| (path, mode, content.len()));
+    let files: Vec<_> = files.collect();
     let ca_certificates = files[3].2;
     assert!(ca_certificates > 100_000, "{ca_certificates}");
-    let expected: [(&str, u32, u64); 6] = [
+    let expected: [(&str, u32, usize); 6] = [
         ("etc/", 0o755, 0),
         ("etc/ssl/", 0o755, 0),
         ("etc/ssl/certs/", 0o755, 0),
         (CA_CERTIFICATES, 0o644, ca_certificates),
         ("tmp/", 0o1777, 0),
-        ("worker", 0o755, worker().len() as u64),
+        ("worker", 0o755, worker().len()),
     ];
     assert_eq!(files, expected.map(|(path, mode, size)| (path.to_owned(), mode, size)));
 }
@@ -88,7 +101,7 @@ fn layer_files_have_fixed_metadata() {
 #[test]
 fn configuration_has_entrypoint_user_and_labels() {
     let image = image();
-    let config: Value = serde_json::from_slice(image.config()).unwrap();
+    let config = config(&image);
     assert_eq!(config["config"]["Entrypoint"], serde_json::json!(["/worker"]));
     assert_eq!(config["config"]["User"], "65532:65532");
     assert_eq!(config["os"], "linux");
@@ -120,7 +133,7 @@ fn image_has_the_architecture_of_its_worker() {
         executable[18] = machine;
         let image = Image::assemble(&executable, &options()).unwrap();
         assert_eq!(image.architecture(), architecture);
-        let config: Value = serde_json::from_slice(image.config()).unwrap();
+        let config = config(&image);
         assert_eq!(config["architecture"], name);
     };
     check(0x3e, Architecture::Amd64, "amd64");
@@ -183,6 +196,136 @@ fn unusable_ca_bundles_are_refused() {
     check("no certificate");
     fs::write(&path, "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n").unwrap();
     check("base64");
+}
+
+/// Returns a package with these files, whose content is their name.
+fn package(files: &[&str]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, name).unwrap();
+    }
+    folder
+}
+
+/// Assembles an image that includes these paths of a package.
+fn including(package: &Path, include: &[&str]) -> Result<Image, ImageError> {
+    let options = include.iter().fold(options().package_folder(package), ImageOptions::include);
+    Image::assemble(worker(), &options)
+}
+
+/// Returns the paths of the included files and folders in the image.
+fn included(package: &Path, include: &[&str]) -> Vec<String> {
+    let image = including(package, include).unwrap();
+    assert_eq!(image.layers().count(), 2);
+    files_of(&image, 0).into_iter().map(|(path, ..)| path).collect()
+}
+
+#[test]
+fn included_files_are_a_layer_below_the_worker() {
+    let package = package(&["data/b.csv", "data/a/x", "data/a-b", "params.toml", "run.sh", "src/main.rs"]);
+    fs::set_permissions(package.path().join("run.sh"), fs::Permissions::from_mode(0o710)).unwrap();
+    fs::set_permissions(package.path().join("params.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::create_dir(package.path().join("data/empty")).unwrap();
+    let image = including(package.path(), &["run.sh", "data/", "./params.toml", "data/b.csv"]).unwrap();
+    let expected = [
+        ("cloudknot/", 0o755, ""),
+        ("cloudknot/data/", 0o755, ""),
+        ("cloudknot/data/a/", 0o755, ""),
+        ("cloudknot/data/a-b", 0o644, "data/a-b"),
+        ("cloudknot/data/a/x", 0o644, "data/a/x"),
+        ("cloudknot/data/b.csv", 0o644, "data/b.csv"),
+        ("cloudknot/data/empty/", 0o755, ""),
+        ("cloudknot/params.toml", 0o644, "params.toml"),
+        ("cloudknot/run.sh", 0o755, "run.sh"),
+    ];
+    assert_eq!(files_of(&image, 0), expected.map(|(path, mode, text)| (path.to_owned(), mode, text.into())));
+    // Their layer does not change with the worker, nor the worker's with them.
+    assert_eq!(image.layers().nth(1), self::image().layers().next());
+    let (config, alone) = (config(&image), config(&self::image()));
+    assert_eq!(config["rootfs"]["diff_ids"][1], alone["rootfs"]["diff_ids"][0]);
+    assert_eq!(config["history"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn same_included_files_have_the_same_digest() {
+    let names = ["data/x", "data/y", "data/z"];
+    let (one, two) = (package(&names), package(&[names[2], names[0], names[1]]));
+    let digest = |package: &TempDir, include: &[&str]| including(package.path(), include).unwrap().digest().to_owned();
+    let expected = digest(&one, &["data"]);
+    assert_eq!(digest(&two, &["data/", "data/x"]), expected);
+    fs::write(one.path().join("data/x"), "changed").unwrap();
+    assert_ne!(digest(&one, &["data"]), expected);
+    assert_eq!(including(one.path(), &[]).unwrap().digest(), image().digest());
+}
+
+#[test]
+fn included_folders_have_no_secrets_and_nothing_compiled() {
+    let package = package(&[
+        "data/x",
+        "data/.env",
+        "data/.git/config",
+        "data/target/kept",
+        ".cloudknot/runs",
+        ".env",
+        "target/CACHEDIR.TAG",
+        "target/debug/x",
+    ]);
+    let whole =
+        ["cloudknot/", "cloudknot/data/", "cloudknot/data/target/", "cloudknot/data/target/kept", "cloudknot/data/x"];
+    assert_eq!(included(package.path(), &["."]), whole);
+    // What is named is included.
+    assert_eq!(included(package.path(), &["data/.env"]), ["cloudknot/", "cloudknot/data/", "cloudknot/data/.env"]);
+}
+
+#[test]
+fn links_are_followed_within_the_package() {
+    let package = package(&["real/x", "data/y"]);
+    symlink("../real", package.path().join("data/folder")).unwrap();
+    symlink(package.path().join("real/x"), package.path().join("data/file")).unwrap();
+    symlink("data", package.path().join("link")).unwrap();
+    let files = ["file", "folder/", "folder/x", "y"].map(|name| format!("cloudknot/link/{name}"));
+    assert_eq!(
+        included(package.path(), &["link"]),
+        [&["cloudknot/".into(), "cloudknot/link/".into()], &files[..]].concat()
+    );
+    let image = including(package.path(), &["data"]).unwrap();
+    assert_eq!(files_of(&image, 0)[2], ("cloudknot/data/file".to_owned(), 0o644, b"real/x".to_vec()));
+}
+
+#[test]
+fn files_that_cannot_be_included_are_refused() {
+    let (outside, package) = (package(&["secret"]), package(&["data/x", "a file"]));
+    let data = package.path().join("data");
+    let check = |include: &str, path: &str, cause: &str| {
+        let error = including(package.path(), &[include]).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot include `{path}` in the image"));
+        let source = error.source().unwrap().to_string();
+        assert!(source.contains(cause), "{source}");
+        assert!(error.hint().unwrap().contains("`include`"));
+    };
+    check("absent", "absent", "No such file");
+    check("a file/x", "a file/x", "Not a directory");
+    for path in ["../data", "/etc/hostname", "data/../data/x", ""] {
+        check(path, path, "must be a relative path without `..`");
+    }
+    let refused = |make: &dyn Fn(&Path), path: &str, cause: &str| {
+        make(&data.join("it"));
+        check("data", path, cause);
+        fs::remove_file(data.join("it")).unwrap();
+    };
+    let leads_out = "which is not in the package's folder";
+    refused(&|it| symlink(outside.path(), it).unwrap(), "data/it", leads_out);
+    refused(&|it| symlink(outside.path().join("secret"), it).unwrap(), "data/it", leads_out);
+    refused(&|it| symlink("nowhere", it).unwrap(), "data", "No such file");
+    refused(&|it| symlink("..", it).unwrap(), "data", "loop");
+    refused(&|it| drop(std::os::unix::net::UnixListener::bind(it).unwrap()), "data/it", "neither a file nor a folder");
+    symlink(outside.path(), package.path().join("out")).unwrap();
+    check("out", "out", leads_out);
+    check("out/secret", "out/secret", leads_out);
+    fs::write(data.join(std::ffi::OsStr::from_bytes(b"caf\xe9")), "").unwrap();
+    check("data", "data/caf\u{fffd}", "its name is not UTF-8");
 }
 
 #[test]

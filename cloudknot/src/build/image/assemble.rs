@@ -2,7 +2,8 @@
 
 mod archive;
 pub(crate) mod ca_certificates;
-pub(super) mod layer;
+pub(crate) mod include;
+mod layer;
 
 use std::collections::HashMap;
 use std::io;
@@ -15,14 +16,17 @@ use oci_spec::image::{
     ImageManifestBuilder, MediaType, Os, RootFsBuilder,
 };
 use serde::Serialize;
-use sha2::Digest as _;
+use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
+use self::layer::LayerWriter;
 use super::{Architecture, Blob, Image, ImageError, ImageOptions, Layer};
 use crate::build::elf;
 
 /// Media type of the manifest. Docker (since 18.06), ECR, containerd and skopeo accept it.
 pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Path of the worker in an image.
+const WORKER: &str = "worker";
 /// User and group of the worker: the customary number for an unprivileged user in images without a user list.
 const USER: &str = "65532:65532";
 
@@ -33,6 +37,37 @@ pub(super) fn save_tar(image: &Image, path: &Path, names: &[String]) -> Result<(
         file.into_inner()?.sync_all()
     };
     write().map_err(|source| ImageError::Save { path: path.to_owned(), source })
+}
+
+/// Assembles an image with this worker and no base image.
+pub(super) fn without_base(worker: &[u8], options: &ImageOptions) -> Result<Image, ImageError> {
+    let architecture = Architecture::of(worker)?;
+    let layers = layers_above(&[], worker, options)?;
+    let configuration = configure(architecture, &layers, options);
+    Ok(Image::of_parts(&configuration, layers, architecture, worker.len()))
+}
+
+/// Returns the layers above those of the base, the lowest first: what changes most often is on top.
+fn layers_above(base: &[Layer], worker: &[u8], options: &ImageOptions) -> Result<Vec<Layer>, ImageError> {
+    let included = include::layer(&options.package_folder, &options.include)?;
+    let worker = worker_layer(base, worker, options)?;
+    Ok(included.into_iter().chain([worker]).collect())
+}
+
+/// Returns the layer with the worker and the small files around it, ordered by name.
+fn worker_layer(base: &[Layer], worker: &[u8], options: &ImageOptions) -> Result<Layer, ImageError> {
+    let needs_ca_certificates = !options.ca_bundles.is_empty() || !base.iter().any(Layer::has_ca_certificates);
+    let mut layer = LayerWriter::new();
+    if needs_ca_certificates {
+        let ca_certificates = ca_certificates::bundle(&options.ca_bundles)?;
+        for folder in ["etc", "etc/ssl", "etc/ssl/certs"] {
+            layer.folder(folder, 0o755);
+        }
+        layer.bytes(layer::CA_CERTIFICATES, 0o644, ca_certificates.as_bytes());
+    }
+    layer.folder("tmp", 0o1777);
+    layer.bytes(WORKER, 0o755, worker);
+    Ok(layer.finish())
 }
 
 impl ImageOptions {
@@ -90,21 +125,17 @@ impl Image {
             return Err(ImageError::OtherArchitecture { base: base.architecture, worker: architecture });
         }
         base.check_for(worker)?;
-        let needs_ca_certificates =
-            !options.ca_bundles.is_empty() || !base.layers.iter().any(Layer::has_ca_certificates);
-        let ca_certificates =
-            needs_ca_certificates.then(|| ca_certificates::bundle(&options.ca_bundles)).transpose()?;
-        let layer = Layer::of_tar(&layer::tar(worker, ca_certificates.as_deref()));
+        let added = layers_above(&base.layers, worker, options)?;
         let mut configuration = base.configuration();
         let mut config = configuration.config().clone().unwrap_or_default();
         start_worker(&mut config, options);
         configuration.set_config(Some(config));
-        let mut layers = base.layers;
-        layers.push(layer);
-        configuration.set_rootfs(rootfs(&layers));
         if let Some(history) = configuration.history_mut() {
-            history.push(self::history());
+            history.extend(added.iter().map(|_| self::history()));
         }
+        let mut layers = base.layers;
+        layers.extend(added);
+        configuration.set_rootfs(rootfs(&layers));
         Ok(Self::of_parts(&configuration, layers, architecture, worker.len()))
     }
 
@@ -124,7 +155,7 @@ impl Image {
         Ok(Self::of_parts(configuration, layers, architecture, 0))
     }
 
-    pub(super) fn of_parts(
+    fn of_parts(
         configuration: &ImageConfiguration,
         layers: Vec<Layer>,
         architecture: Architecture,
@@ -165,23 +196,23 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Returns the configuration of an image with only this layer.
-pub(super) fn configure(architecture: Architecture, layer: &Layer, options: &ImageOptions) -> ImageConfiguration {
+/// Returns the configuration of an image with only these layers.
+fn configure(architecture: Architecture, layers: &[Layer], options: &ImageOptions) -> ImageConfiguration {
     let mut config = Config::default();
     start_worker(&mut config, options);
     ImageConfigurationBuilder::default()
         .architecture(architecture.oci())
         .os(Os::Linux)
         .config(config)
-        .rootfs(rootfs([layer]))
-        .history([history()])
+        .rootfs(rootfs(layers))
+        .history(layers.iter().map(|_| history()).collect::<Vec<_>>())
         .build()
         .expect("all required fields of the configuration are set")
 }
 
 /// Configures the image to start the worker as an unprivileged user, in a folder that is writable.
 fn start_worker(config: &mut Config, options: &ImageOptions) {
-    config.set_entrypoint(Some(vec![format!("/{}", layer::WORKER)]));
+    config.set_entrypoint(Some(vec![format!("/{WORKER}")]));
     config.set_cmd(None);
     let user = config.user().as_deref().unwrap_or_default();
     if matches!(user.split(':').next(), None | Some("" | "0" | "root")) {
@@ -221,21 +252,25 @@ pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// Returns the header of a tar's entry, without anything that differs between two machines.
-fn header(kind: EntryType, mode: u32, content: &[u8]) -> Header {
+fn header(kind: EntryType, mode: u32, len: u64) -> Header {
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);
     header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(0);
-    header.set_size(content.len() as u64);
+    header.set_size(len);
     header
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
+    sha256_digest(Sha256::new().chain_update(bytes))
+}
+
+fn sha256_digest(hash: Sha256) -> String {
     use std::fmt::Write as _;
     let mut digest = "sha256:".to_owned();
-    for byte in sha2::Sha256::digest(bytes) {
+    for byte in hash.finalize() {
         write!(digest, "{byte:02x}").expect("writing to a string does not fail");
     }
     digest

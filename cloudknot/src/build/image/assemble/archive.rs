@@ -11,8 +11,9 @@ use crate::build::image::{Blob, Image};
 /// Writes the image; `names` are its names in an engine.
 pub(super) fn write(image: &Image, names: &[String], out: impl Write) -> io::Result<()> {
     let mut tar = tar::Builder::new(out);
-    let mut add =
-        |path: &str, kind, mode, content: &[u8]| tar.append_data(&mut header(kind, mode, content), path, content);
+    let mut add = |path: &str, kind, mode, content: &[u8]| {
+        tar.append_data(&mut header(kind, mode, content.len() as u64), path, content)
+    };
     add("blobs/", EntryType::Directory, 0o755, &[])?;
     add("blobs/sha256/", EntryType::Directory, 0o755, &[])?;
     for blob in image.blobs().chain([image.manifest_blob()]) {

@@ -1,28 +1,31 @@
 //! Image layer: a tar without anything that differs between two machines, and its compressed form.
 
-use bytes::Bytes;
+use std::io::{self, Read, Write};
+
+use miniz_oxide::deflate::core::{
+    CompressorOxide, TDEFLFlush, TDEFLStatus, compress_to_output, create_comp_flags_from_zip_params,
+};
+use sha2::{Digest, Sha256};
 use tar::EntryType;
 
-use super::{header, sha256};
+use super::{header, sha256_digest};
 use crate::build::image::{Blob, Contents, Layer};
 
-/// Path of the worker in an image.
-pub(super) const WORKER: &str = "worker";
-const CA_CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
+/// Path of the file of CA certificates in an image.
+pub(super) const CA_CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 /// gzip compression level. The next level takes twice the time and saves 1 %.
-const COMPRESSION_LEVEL: u8 = 6;
+const COMPRESSION_LEVEL: i32 = 6;
 
 impl Layer {
-    pub(crate) fn of_tar(tar: &[u8]) -> Self {
-        Self { diff_id: sha256(tar), blob: Blob::new(gzip(tar)), contents: Some(Contents::of_tar(tar)) }
-    }
-
     /// Creates a layer from an engine's export, compressed or not.
     pub(crate) fn of_engine(bytes: Vec<u8>, diff_id: String) -> Self {
         if bytes.starts_with(&[0x1f, 0x8b]) {
             return Self { diff_id, blob: Blob::new(bytes), contents: None };
         }
-        Self { diff_id, ..Self::of_tar(&bytes) }
+        let mut gzip = Gzip::new();
+        gzip.write_all(&bytes).expect("compressing in memory does not fail");
+        let (_, compressed) = gzip.finish();
+        Self { diff_id, blob: Blob::new(compressed), contents: Some(Contents::of_tar(&bytes)) }
     }
 
     /// Returns `true` if the layer is known to contain a file of CA certificates. In the worst case, the image gets a
@@ -43,43 +46,150 @@ impl Contents {
         let mut archive = tar::Archive::new(tar);
         let Ok(entries) = archive.entries() else { return contents };
         for entry in entries.flatten() {
-            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let name = path.rsplit('/').next().unwrap_or_default();
-            contents.ca_certificates |= path == CA_CERTIFICATES;
-            if name.contains(".so") {
-                contents.libraries.insert(name.to_owned());
-            }
+            contents.add(&String::from_utf8_lossy(&entry.path_bytes()));
         }
         contents
     }
+
+    fn add(&mut self, path: &str) {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        self.ca_certificates |= path == CA_CERTIFICATES;
+        if name.contains(".so") {
+            self.libraries.insert(name.to_owned());
+        }
+    }
 }
 
-/// Returns the tar of a worker's layer, with the files ordered by name.
-pub(crate) fn tar(worker: &[u8], ca_certificates: Option<&str>) -> Bytes {
-    let mut tar = tar::Builder::new(Vec::with_capacity(worker.len() + 512 * 1024));
-    let mut add = |path: &str, kind, mode, content: &[u8]| {
-        tar.append_data(&mut header(kind, mode, content), path, content).expect("writing to memory does not fail");
-    };
-    if let Some(ca_certificates) = ca_certificates {
-        for folder in ["etc/", "etc/ssl/", "etc/ssl/certs/"] {
-            add(folder, EntryType::Directory, 0o755, &[]);
-        }
-        add(CA_CERTIFICATES, EntryType::Regular, 0o644, ca_certificates.as_bytes());
-    }
-    add("tmp/", EntryType::Directory, 0o1777, &[]);
-    add(WORKER, EntryType::Regular, 0o755, worker);
-    tar.into_inner().expect("writing to memory does not fail").into()
+/// Writer of a layer, which is compressed while it is written: the tar is never in memory as a whole. Whatever is written first is
+/// lower in the tar, so paths are added in order.
+pub(super) struct LayerWriter {
+    tar: tar::Builder<Gzip>,
+    contents: Contents,
 }
+
+impl LayerWriter {
+    pub(super) fn new() -> Self {
+        Self { tar: tar::Builder::new(Gzip::new()), contents: Contents::default() }
+    }
+
+    pub(super) fn folder(&mut self, path: &str, mode: u32) {
+        let mut header = header(EntryType::Directory, mode, 0);
+        self.tar.append_data(&mut header, format!("{path}/"), io::empty()).expect(IN_MEMORY);
+    }
+
+    /// Adds a file with this content.
+    pub(super) fn bytes(&mut self, path: &str, mode: u32, content: &[u8]) {
+        self.file(path, mode, content.len() as u64, content).expect(IN_MEMORY);
+    }
+
+    /// Adds a file of this length. Returns an error if it cannot be read, or has become shorter.
+    pub(super) fn file(&mut self, path: &str, mode: u32, len: u64, content: impl Read) -> io::Result<()> {
+        self.contents.add(path);
+        let mut content = content.take(len);
+        self.tar.append_data(&mut header(EntryType::Regular, mode, len), path, &mut content)?;
+        if content.limit() == 0 {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it was changed while it was read"))
+    }
+
+    pub(super) fn finish(self) -> Layer {
+        let gzip = self.tar.into_inner().expect(IN_MEMORY);
+        let (diff_id, compressed) = gzip.finish();
+        Layer { diff_id, blob: Blob::new(compressed), contents: Some(self.contents) }
+    }
+}
+
+const IN_MEMORY: &str = "writing to memory does not fail";
 
 /// Compresses deterministically: no time or name in the header, and one compressor regardless of other dependencies (flate2
 /// would switch to another one, with other bytes, if any crate of the program enabled it).
-fn gzip(data: &[u8]) -> Vec<u8> {
-    // Magic, deflate, no flags, no time (4 bytes), no extra flags, unknown system.
-    let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-    out.extend(miniz_oxide::deflate::compress_to_vec(data, COMPRESSION_LEVEL));
-    out.extend(crc32fast::hash(data).to_le_bytes());
-    // The format requires the length modulo 2^32.
-    #[expect(clippy::cast_possible_truncation)]
-    out.extend((data.len() as u32).to_le_bytes());
-    out
+struct Gzip {
+    compressor: Box<CompressorOxide>,
+    compressed: Vec<u8>,
+    digest: Sha256,
+    checksum: crc32fast::Hasher,
+    len: u64,
+}
+
+impl Gzip {
+    fn new() -> Self {
+        // Raw deflate, with the default strategy.
+        let flags = create_comp_flags_from_zip_params(COMPRESSION_LEVEL, 0, 0);
+        Self {
+            compressor: Box::new(CompressorOxide::new(flags)),
+            // Magic, deflate, no flags, no time (4 bytes), no extra flags, unknown system.
+            compressed: vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255],
+            digest: Sha256::new(),
+            checksum: crc32fast::Hasher::new(),
+            len: 0,
+        }
+    }
+
+    fn compress(&mut self, bytes: &[u8], flush: TDEFLFlush) -> TDEFLStatus {
+        let compressed = &mut self.compressed;
+        let (status, taken) = compress_to_output(&mut self.compressor, bytes, flush, |bytes| {
+            compressed.extend_from_slice(bytes);
+            true
+        });
+        assert_eq!(taken, bytes.len(), "the compressor takes all bytes if its output is taken");
+        status
+    }
+
+    /// Returns the digest of what was written, and its compressed form.
+    fn finish(mut self) -> (String, Vec<u8>) {
+        let status = self.compress(&[], TDEFLFlush::Finish);
+        assert_eq!(status, TDEFLStatus::Done, "the compressor ends if its output is taken");
+        self.compressed.extend(self.checksum.finalize().to_le_bytes());
+        // The format requires the length modulo 2^32.
+        #[expect(clippy::cast_possible_truncation)]
+        self.compressed.extend((self.len as u32).to_le_bytes());
+        (sha256_digest(self.digest), self.compressed)
+    }
+}
+
+impl Write for Gzip {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.digest.update(bytes);
+        self.checksum.update(bytes);
+        self.len += bytes.len() as u64;
+        self.compress(bytes, TDEFLFlush::None);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compressed_bytes_do_not_depend_on_the_pieces() {
+        let mut bytes = Vec::new();
+        for number in 0..200_000_u32 {
+            bytes.extend((number % 1_000).wrapping_mul(number / 70).to_le_bytes());
+        }
+        let whole = miniz_oxide::deflate::compress_to_vec(&bytes, 6);
+        for piece in [7, 512, 8 << 10, 100_003, bytes.len()] {
+            let mut gzip = Gzip::new();
+            for piece in bytes.chunks(piece) {
+                gzip.write_all(piece).expect(IN_MEMORY);
+            }
+            let (digest, compressed) = gzip.finish();
+            assert_eq!(digest, super::super::sha256(&bytes));
+            assert!(compressed[10..compressed.len() - 8] == whole, "{piece}");
+        }
+    }
+
+    // A file that grows is cut at the length in its header.
+    #[test]
+    fn file_that_shrinks_while_it_is_read_is_refused() {
+        let mut layer = LayerWriter::new();
+        layer.file("grown", 0o644, 2, &b"abc"[..]).expect("the file is long enough");
+        let error = layer.file("shrunk", 0o644, 4, &b"abc"[..]).unwrap_err();
+        assert_eq!(error.to_string(), "it was changed while it was read");
+    }
 }
