@@ -21,6 +21,7 @@
 //! - [`remote`] makes a function remote; [`main`] lets a program run its items in separate processes, which [`init`] prepares.
 //! - [`RemoteFn::map`] returns a [`Map`]: await it for all values, or [`submit`](Map::submit) it for a [`Run`], which gives
 //!   results as they complete, partial results if items fail, and an ID with which any program can attach to it.
+//! - [`data()`] returns the path of a file of the package, on this machine and in the image.
 //! - A panic, a crash, an out-of-memory kill or a timeout affects one item only: see [`ItemError`].
 //!
 //! # Where a map runs

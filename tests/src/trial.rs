@@ -2,7 +2,7 @@
 //! program is `src/bin/trial/main.rs`; this module defines the types that both sides share, and does not use
 //! cloudknot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -115,6 +115,29 @@ impl Spec {
     pub fn of(inputs: impl IntoIterator<Item = Behavior>) -> Self {
         Self { inputs: inputs.into_iter().collect(), ..Self::default() }
     }
+}
+
+/// Surroundings of a function, as it finds them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Surroundings {
+    /// Content of the included file.
+    pub data: String,
+    pub data_is_writable: bool,
+    /// Value of `HOME`.
+    pub home: String,
+    pub home_is_writable: bool,
+    /// Name of the user, by the C library.
+    pub user: Option<String>,
+    pub home_of_user: Option<String>,
+    /// Working folder.
+    pub folder: PathBuf,
+    /// Seconds that local time is ahead of UTC in the summer, by the C library.
+    pub offset: i64,
+    /// Names of the environment variables, except those of cloudknot.
+    pub variables: BTreeSet<String>,
+    /// Paths that exist, of those that it was given.
+    pub found: Vec<String>,
 }
 
 /// Line of the trial's output.

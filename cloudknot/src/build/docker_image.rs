@@ -265,6 +265,9 @@ impl DockerImageBuilder {
         options = self.labels.iter().fold(options, |options, (key, value)| options.label(key, value));
         options = self.image.ca_bundle.iter().fold(options, ImageOptions::ca_bundle);
         options = self.image.include.iter().fold(options.package_folder(self.package_folder), ImageOptions::include);
+        if self.image.timezones == Some(true) {
+            options = options.timezones();
+        }
         let image = if let Some(base) = Base::of(&self.image) {
             Engine::connect().await?.assemble(&base, &worker, &options).await?
         } else {

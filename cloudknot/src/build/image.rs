@@ -28,6 +28,7 @@ pub struct ImageOptions {
     ca_bundles: Vec<PathBuf>,
     package_folder: PathBuf,
     include: Vec<PathBuf>,
+    time_zones: bool,
 }
 
 impl ImageOptions {
@@ -62,6 +63,13 @@ impl ImageOptions {
     #[must_use]
     pub fn package_folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.package_folder = folder.into();
+        self
+    }
+
+    /// Adds the time zone database of IANA.
+    #[must_use]
+    pub fn timezones(mut self) -> Self {
+        self.time_zones = true;
         self
     }
 
@@ -106,6 +114,10 @@ pub(crate) struct Layer {
 struct Contents {
     /// `true` if the layer contains a file of CA certificates.
     ca_certificates: bool,
+    /// `true` if the layer contains a list of users.
+    users: bool,
+    /// `true` if the layer contains files of the time zone database.
+    time_zones: bool,
     /// Names of shared libraries, without their folders.
     libraries: BTreeSet<String>,
 }

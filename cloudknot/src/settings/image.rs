@@ -29,11 +29,15 @@ declare! {
         #[flag("--dockerfile FILE", "Image", conflicts: base_image)]
         #[setter(impl Into<PathBuf>, in_place_of: base_image)]
         pub dockerfile: Option<PathBuf>,
-        /// Files and folders of the package that are put into the image, where [`data`](crate::data()) finds them. Paths are relative to the
-        /// package's folder. Left out are `.git`, `.cloudknot` and `.env` inside of a folder, and what cargo compiled.
+        /// Files and folders of the package that are put into the image, where [`data`](crate::data()) finds them. Paths are
+        /// relative to the package's folder. Left out are `.git`, `.cloudknot` and `.env` inside of a folder, and what cargo
+        /// compiled.
         #[check(checks::included)]
         #[setter(include: impl Into<PathBuf>)]
         pub include: Vec<PathBuf>,
+        /// `true` if the image has the time zone database of IANA, at `/usr/share/zoneinfo`. That of a base image is kept.
+        #[setter(true)]
+        pub timezones: Option<bool>,
     }
 }
 
@@ -48,6 +52,7 @@ impl ImageSettings {
     pub(crate) fn or(mut self, package: &Self) -> Self {
         self.ca_bundle.splice(0..0, package.ca_bundle.iter().cloned());
         self.include.splice(0..0, package.include.iter().cloned());
+        self.timezones = self.timezones.or(package.timezones);
         if !self.has_base() {
             self.base_image.clone_from(&package.base_image);
             self.dockerfile.clone_from(&package.dockerfile);

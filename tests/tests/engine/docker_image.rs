@@ -209,6 +209,37 @@ async fn dockerfile_is_the_base_of_the_worker() {
     assert_eq!(repository.push(&image, &["one", "two"]).await.unwrap().sent_bytes, 0);
 }
 
+/// Returns the paths in a layer.
+fn paths(layer: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(layer));
+    let entries = archive.entries().unwrap().map(Result::unwrap);
+    entries.map(|entry| String::from_utf8(entry.path_bytes().into_owned()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn base_keeps_its_users_and_time_zones() {
+    let Some(docker) = Docker::get() else { return };
+    let engine = engine(&docker).await;
+    let folder = context();
+    for path in ["data/etc/passwd", "data/usr/share/zoneinfo/Mars/Olympus"] {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "of the base").unwrap();
+    }
+    let base = Base::Dockerfile(folder.path().join("Dockerfile"));
+    let options = ImageOptions::new("probe", "1.2.3").package_folder(folder.path()).include("data/kept").timezones();
+    let image = engine.assemble(&base, worker(), &options).await.unwrap();
+    let layers: Vec<_> = image.layers().map(|(_, layer)| paths(layer)).collect();
+    assert_eq!(layers.len(), 3);
+    let included = ["", "data/", "data/kept/", "data/kept/secret.key"].map(|path| format!("cloudknot/{path}"));
+    assert_eq!(layers[1], included);
+    assert!(!layers[2].contains(&"etc/passwd".to_owned()), "{layers:?}");
+    let config: serde_json::Value = serde_json::from_slice(image.config()).unwrap();
+    assert_eq!(config["config"]["User"], "65532:65532");
+    assert_eq!(config["config"]["Env"].as_array().and_then(|env| env.last()).unwrap(), "HOME=/tmp");
+    assert_eq!(config["rootfs"]["diff_ids"].as_array().map(Vec::len), Some(3));
+}
+
 // M13.
 #[tokio::test]
 async fn m13_context_has_no_secrets_and_nothing_compiled() {

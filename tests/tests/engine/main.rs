@@ -3,6 +3,7 @@
 
 mod docker;
 mod docker_image;
+mod image;
 mod native;
 mod registry;
 mod worker;

@@ -20,7 +20,7 @@ use cloudknot_tests::workspaces::{build_trial_image, no_warnings, trial_image};
 use serde_json::json;
 
 /// Path of the worker.
-static WORKER: LazyLock<String> = LazyLock::new(|| {
+pub(crate) static WORKER: LazyLock<String> = LazyLock::new(|| {
     let note = std::fs::read(trial_image()).expect("the note of the trial's image exists");
     let note: serde_json::Value = serde_json::from_slice(&note).expect("the note is JSON");
     note["worker"].as_str().expect("the note has the path of the worker").to_owned()
@@ -32,13 +32,13 @@ async fn recorded(store: &dyn Store, at: StoreAt, inputs: &[Behavior]) -> Record
 }
 
 /// Returns the environment variable that passes the task to a container.
-fn env_of(recorded: &Recorded) -> String {
+pub(crate) fn env_of(recorded: &Recorded) -> String {
     let (name, value) = recorded.env();
     format!("{name}={value}")
 }
 
 /// Runs a container without privileges: its root is read-only, it has no capabilities, and its user is unprivileged.
-fn container(docker: &Docker, options: &[&str], image: &str) -> Output {
+pub(crate) fn container(docker: &Docker, options: &[&str], image: &str) -> Output {
     let mut command = docker.command();
     command.args(["run", "--rm", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
     command.args(["--user", "65532:65532"]).args(options).arg(image);
@@ -59,22 +59,22 @@ fn container_as(credentials: &[String], docker: &Docker, url: &str, recorded: &R
     container(docker, &["--network", "host"].into_iter().chain(env).collect::<Vec<_>>(), image)
 }
 
-fn check_done(output: &Output) {
+pub(crate) fn check_done(output: &Output) {
     assert_eq!(output.status.code(), Some(exit::DONE), "{output:?}");
 }
 
-fn image(name: &str) -> DockerImageBuilder {
+pub(crate) fn image(name: &str) -> DockerImageBuilder {
     DockerImage::builder(format!("cloudknot-tests/{name}"), &*WORKER)
 }
 
 /// Image that the engine has until this value is dropped.
-struct LoadedImage {
-    name: String,
+pub(crate) struct LoadedImage {
+    pub(crate) name: String,
     docker: Arc<Docker>,
 }
 
 impl LoadedImage {
-    async fn new(docker: &Arc<Docker>, image: DockerImageBuilder) -> Self {
+    pub(crate) async fn new(docker: &Arc<Docker>, image: DockerImageBuilder) -> Self {
         let image = image.build().await.expect("the image can be assembled");
         let tar = tempfile::NamedTempFile::new().expect("a temporary file");
         image.save(tar.path()).expect("the image can be saved");
@@ -121,7 +121,7 @@ async fn folder_store_without_network_or_privileges() {
 
 /// Returns the user who may access the folder: this one, as the Docker backend does; if it is root, the folder is given to a user
 /// without privileges.
-fn owner(folder: &Path) -> String {
+pub(crate) fn owner(folder: &Path) -> String {
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     if !user.is_root() {
         return format!("{}:{}", user.as_raw(), group.as_raw());

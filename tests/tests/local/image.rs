@@ -85,10 +85,12 @@ fn order_of_labels_and_functions_does_not_matter() {
 fn layer_files_have_fixed_metadata() {
     let files = files_of(&image(), 0).into_iter().map(|(path, mode, content)| (path, mode, content.len()));
     let files: Vec<_> = files.collect();
-    let ca_certificates = files[3].2;
+    let ca_certificates = files[5].2;
     assert!(ca_certificates > 100_000, "{ca_certificates}");
-    let expected: [(&str, u32, usize); 6] = [
+    let expected: [(&str, u32, usize); 8] = [
         ("etc/", 0o755, 0),
+        ("etc/group", 0o644, file(&image(), "etc/group").len()),
+        ("etc/passwd", 0o644, file(&image(), "etc/passwd").len()),
         ("etc/ssl/", 0o755, 0),
         ("etc/ssl/certs/", 0o755, 0),
         (CA_CERTIFICATES, 0o644, ca_certificates),
@@ -104,6 +106,8 @@ fn configuration_has_entrypoint_user_and_labels() {
     let config = config(&image);
     assert_eq!(config["config"]["Entrypoint"], serde_json::json!(["/worker"]));
     assert_eq!(config["config"]["User"], "65532:65532");
+    assert_eq!(config["config"]["Env"], serde_json::json!(["HOME=/tmp"]));
+    assert_eq!(config["config"]["WorkingDir"], "/tmp");
     assert_eq!(config["os"], "linux");
     assert_eq!(config.get("created"), None);
     let expected_labels = [
@@ -277,6 +281,27 @@ fn included_folders_have_no_secrets_and_nothing_compiled() {
     assert_eq!(included(package.path(), &["."]), whole);
     // What is named is included.
     assert_eq!(included(package.path(), &["data/.env"]), ["cloudknot/", "cloudknot/data/", "cloudknot/data/.env"]);
+}
+
+#[test]
+fn time_zones_are_the_lowest_layer() {
+    let package = package(&["x"]);
+    let options = options().package_folder(package.path()).include("x").timezones();
+    let image = Image::assemble(worker(), &options).unwrap();
+    assert_eq!(image.layers().count(), 3);
+    let zones = files_of(&image, 0);
+    let folders = ["usr/", "usr/share/", "usr/share/zoneinfo/"];
+    assert_eq!(zones.iter().map(|(path, ..)| path.as_str()).take(3).collect::<Vec<_>>(), folders);
+    for name in ["Europe/Berlin", "America/Argentina/Buenos_Aires", "UTC", "Asia/Calcutta"] {
+        let is_zone = |(path, mode, content): &(String, u32, Vec<u8>)| {
+            path == &format!("{}{name}", folders[2]) && *mode == 0o644 && content.starts_with(b"TZif")
+        };
+        assert!(zones.iter().any(is_zone), "{name}");
+    }
+    assert!(zones.is_sorted(), "the order is that of the paths");
+    assert_eq!(files_of(&image, 1)[1].0, "cloudknot/x");
+    assert!(image.layers().next().unwrap().1.len() < 200_000);
+    assert_eq!(Image::assemble(worker(), &options).unwrap().digest(), image.digest());
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod archive;
 pub(crate) mod ca_certificates;
 pub(crate) mod include;
 mod layer;
+mod time_zones;
 
 use std::collections::HashMap;
 use std::io;
@@ -29,6 +30,18 @@ pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+js
 const WORKER: &str = "worker";
 /// User and group of the worker: the customary number for an unprivileged user in images without a user list.
 const USER: &str = "65532:65532";
+/// Working folder and home of the worker: the only folder that a read-only container lets it write to.
+const HOME: &str = "tmp";
+/// User list of an image without a base, with the names of the `static` image of Google's distroless.
+const USERS: &str = "root:x:0:0:root:/tmp:/sbin/nologin
+nobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin
+nonroot:x:65532:65532:nonroot:/tmp:/sbin/nologin
+";
+/// Group list, likewise.
+const GROUPS: &str = "root:x:0:
+nobody:x:65534:
+nonroot:x:65532:
+";
 
 pub(super) fn save_tar(image: &Image, path: &Path, names: &[String]) -> Result<(), ImageError> {
     let write = || {
@@ -49,23 +62,32 @@ pub(super) fn without_base(worker: &[u8], options: &ImageOptions) -> Result<Imag
 
 /// Returns the layers above those of the base, the lowest first: what changes most often is on top.
 fn layers_above(base: &[Layer], worker: &[u8], options: &ImageOptions) -> Result<Vec<Layer>, ImageError> {
+    let needs_time_zones = options.time_zones && !base.iter().any(Layer::has_time_zones);
+    let time_zones = needs_time_zones.then(time_zones::layer);
     let included = include::layer(&options.package_folder, &options.include)?;
     let worker = worker_layer(base, worker, options)?;
-    Ok(included.into_iter().chain([worker]).collect())
+    Ok(time_zones.into_iter().chain(included).chain([worker]).collect())
 }
 
 /// Returns the layer with the worker and the small files around it, ordered by name.
 fn worker_layer(base: &[Layer], worker: &[u8], options: &ImageOptions) -> Result<Layer, ImageError> {
+    let needs_users = !base.iter().any(Layer::may_have_users);
     let needs_ca_certificates = !options.ca_bundles.is_empty() || !base.iter().any(Layer::has_ca_certificates);
     let mut layer = LayerWriter::new();
+    if needs_users || needs_ca_certificates {
+        layer.folder("etc", 0o755);
+    }
+    if needs_users {
+        layer.bytes("etc/group", 0o644, GROUPS.as_bytes());
+        layer.bytes(layer::USERS, 0o644, USERS.as_bytes());
+    }
     if needs_ca_certificates {
         let ca_certificates = ca_certificates::bundle(&options.ca_bundles)?;
-        for folder in ["etc", "etc/ssl", "etc/ssl/certs"] {
-            layer.folder(folder, 0o755);
-        }
+        layer.folder("etc/ssl", 0o755);
+        layer.folder("etc/ssl/certs", 0o755);
         layer.bytes(layer::CA_CERTIFICATES, 0o644, ca_certificates.as_bytes());
     }
-    layer.folder("tmp", 0o1777);
+    layer.folder(HOME, 0o1777);
     layer.bytes(WORKER, 0o755, worker);
     Ok(layer.finish())
 }
@@ -217,9 +239,14 @@ fn start_worker(config: &mut Config, options: &ImageOptions) {
     let user = config.user().as_deref().unwrap_or_default();
     if matches!(user.split(':').next(), None | Some("" | "0" | "root")) {
         config.set_user(Some(USER.to_owned()));
+        let mut variables = config.env().clone().unwrap_or_default();
+        if !variables.iter().any(|variable| variable.starts_with("HOME=")) {
+            variables.push(format!("HOME=/{HOME}"));
+        }
+        config.set_env(Some(variables));
     }
     if config.working_dir().as_deref().is_none_or(|folder| folder.is_empty() || folder == "/") {
-        config.set_working_dir(Some("/tmp".to_owned()));
+        config.set_working_dir(Some(format!("/{HOME}")));
     }
     let mut labels = config.labels().clone().unwrap_or_default();
     labels.extend(options.all_labels());

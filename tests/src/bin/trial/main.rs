@@ -14,6 +14,7 @@ mod carried;
 #[cfg(feature = "counterparts")]
 mod dropped;
 mod misdeeds;
+mod surroundings;
 
 /// The numbers of the init functions that have run in this process, as the digits of a number.
 static INITIALIZED: AtomicU64 = AtomicU64::new(0);
@@ -342,6 +343,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         ["unlucky-output"] => unlucky_output().await?,
         ["carried"] => carried::all()?,
+        ["surroundings", ref files @ ..] => surroundings::print_all(files).await?,
         ["hook"] => panicking_hook(),
         _ => return Err("no such scenario".into()),
     }

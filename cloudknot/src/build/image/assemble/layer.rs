@@ -13,6 +13,10 @@ use crate::build::image::{Blob, Contents, Layer};
 
 /// Path of the file of CA certificates in an image.
 pub(super) const CA_CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
+/// Path of the list of users in an image.
+pub(super) const USERS: &str = "etc/passwd";
+/// Path of the time zone database in an image.
+pub(super) const ZONES: &str = "usr/share/zoneinfo/";
 /// gzip compression level. The next level takes twice the time and saves 1 %.
 const COMPRESSION_LEVEL: i32 = 6;
 
@@ -32,6 +36,16 @@ impl Layer {
     /// second one.
     pub(super) fn has_ca_certificates(&self) -> bool {
         self.contents.as_ref().is_some_and(|contents| contents.ca_certificates)
+    }
+
+    /// Returns `true` if the layer is known to contain a time zone database.
+    pub(super) fn has_time_zones(&self) -> bool {
+        self.contents.as_ref().is_some_and(|contents| contents.time_zones)
+    }
+
+    /// Returns `true` if the layer may contain a list of users, which must not be replaced.
+    pub(super) fn may_have_users(&self) -> bool {
+        self.contents.as_ref().is_none_or(|contents| contents.users)
     }
 
     /// Returns `true` if the layer may contain a shared library of this name.
@@ -54,14 +68,16 @@ impl Contents {
     fn add(&mut self, path: &str) {
         let name = path.rsplit('/').next().unwrap_or_default();
         self.ca_certificates |= path == CA_CERTIFICATES;
+        self.users |= path == USERS;
+        self.time_zones |= path.starts_with(ZONES) && path != ZONES;
         if name.contains(".so") {
             self.libraries.insert(name.to_owned());
         }
     }
 }
 
-/// Writer of a layer, which is compressed while it is written: the tar is never in memory as a whole. Whatever is written first is
-/// lower in the tar, so paths are added in order.
+/// Writer of a layer, which is compressed while it is written: the tar is never in memory as a whole. The paths are added in
+/// order.
 pub(super) struct LayerWriter {
     tar: tar::Builder<Gzip>,
     contents: Contents,
