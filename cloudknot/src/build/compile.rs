@@ -144,8 +144,7 @@ impl Compile {
         self
     }
 
-    /// Adds a cargo option that both `cargo metadata` and `cargo build` accept, such as `--locked`, `--offline` and
-    /// `--frozen`.
+    /// Adds a cargo option that `cargo metadata`, `tree` and `build` accept, such as `--locked`, `--offline` and `--frozen`.
     #[must_use]
     pub fn cargo_option(mut self, option: impl Into<String>) -> Self {
         self.cargo_options.push(option.into());
@@ -178,29 +177,7 @@ impl Compile {
     /// # Errors
     /// See [`CompileErrorKind`].
     pub fn resolve(&self) -> Result<Program, CompileError> {
-        host!({
-            let toolchain = self.toolchain()?;
-            let metadata = self.metadata(&toolchain)?;
-            let selected = self.selection.find(&metadata)?;
-            cargo::versions::check(&metadata, selected.package)?;
-            let settings = cargo::settings_of(selected.package)?;
-            if settings.knot.arm64 == Some(true) && self.arch != Arch::Arm64 && self.target.is_none() {
-                // The dependencies may differ on that architecture, so everything is resolved again.
-                return self.clone().arch(Arch::Arm64).resolve();
-            }
-            let platform = self.platform(&toolchain, &metadata, &selected, &settings)?;
-            Ok(Program {
-                compile: self.clone(),
-                package: selected.package.name.to_string(),
-                version: selected.package.version.to_string(),
-                package_folder: cargo::folder_of(selected.package),
-                target: selected.kind,
-                arch: cargo::platform::arch_of(&platform.triple)?,
-                dynamic: self.dynamic || settings.image.has_base(),
-                settings,
-                cargo: cargo::BuildContext { toolchain, metadata, platform },
-            })
-        })
+        host!(cargo::resolve(self))
     }
 
     /// Compiles the worker and reads the result. Blocks until cargo has finished.
@@ -217,7 +194,7 @@ impl Compile {
     /// Returns an error if there is no such package with remote functions, or more than one.
     pub fn package_folder(&self) -> Result<PathBuf, CompileError> {
         host!({
-            let metadata = self.metadata(&self.toolchain()?)?;
+            let metadata = self.metadata()?;
             Ok(cargo::folder_of(self.selection.package(&metadata)?))
         })
     }
@@ -228,7 +205,7 @@ impl Compile {
     /// Returns the errors of [`package_folder`](Self::package_folder), or an error if the package's settings cannot be read.
     pub fn knot_name(&self) -> Result<String, CompileError> {
         host!({
-            let metadata = self.metadata(&self.toolchain()?)?;
+            let metadata = self.metadata()?;
             let package = self.selection.package(&metadata)?;
             Ok(cargo::settings_of(package)?.knot.knot.unwrap_or_else(|| package.name.replace('_', "-")))
         })
@@ -275,9 +252,9 @@ impl Program {
     /// will have it.
     ///
     /// # Errors
-    /// Returns an error if a cargo command fails.
+    /// Returns an error in a worker.
     pub fn missing_aws_feature(&self) -> Result<Option<AwsFeature>, CompileError> {
-        host!(cargo::features::missing_aws(self))
+        host!(Ok(cargo::features::missing_aws(self)))
     }
 
     /// Enables the feature `aws` of cloudknot: selects a feature of the package, or adds `aws` to the dependency in

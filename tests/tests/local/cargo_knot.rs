@@ -116,7 +116,7 @@ fn deploy(folder: &Path, arguments: &[&str]) -> Command {
     for name in ["CLOUDKNOT_CONFIG", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
         deploy.env(name, folder.join("none.toml"));
     }
-    deploy.current_dir(folder);
+    deploy.current_dir(folder).env_remove("CARGO_TARGET_DIR");
     deploy
 }
 
@@ -132,7 +132,7 @@ fn early_refusals_compile_nothing() {
         &["-p", "plain"],
         2,
         &[
-            "error: cannot deploy `plain`: its cloudknot lacks the feature `aws`",
+            "error: cannot deploy `plain` without the feature `aws` of cloudknot",
             "hint: run `cargo add -p plain cloudknot --features aws`, then deploy again; `--add-feature` does both",
         ],
     );
@@ -152,7 +152,10 @@ fn early_refusals_compile_nothing() {
     }
     let mut without_login = deploy(&folder, &["-p", "with", "--region", "eu-central-1"]);
     self::check(&mut without_login, 7, &["hint: log in to AWS"]);
-    assert!(!folder.join("target").exists(), "something was compiled");
+    // Only cargo's configuration was read.
+    let in_target: Vec<_> =
+        folder.join("target/cloudknot").read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(in_target, ["configuration"], "something was compiled");
 }
 
 #[test]
@@ -191,7 +194,7 @@ fn invalid_selection_sends_no_aws_request() {
     check(&["-p", "many"], 2, &["error: cannot choose", "hint: choose one:\n      -p many --bin one"]);
     check(&["-p", "lone", "--target", "wasm32-wasip1"], 2, &["invalid target `wasm32-wasip1`"]);
     let mut deploy = knot(&["deploy", "--offline", "-p", "lone"]);
-    self::check(deploy.env("RUSTC", "/no/such/rustc"), 3, &["cannot run `/no/such/rustc -vV`"]);
+    self::check(deploy.env("RUSTC", "/no/such/rustc"), 3, &["cannot read the package", "`/no/such/rustc -vV`"]);
 }
 
 #[test]
@@ -268,24 +271,31 @@ fn included_files_are_checked_before_compilation_and_kept_in_the_image() {
     assert_eq!(one[1], two[1], "the worker's layer does not depend on the included files");
 }
 
-#[test]
-fn missing_c_compiler_is_named() {
-    let folder = workspace("of a target", STANDING_IN);
-    let settings = format!("{LONE}\n[package.metadata.cloudknot]\nallocator = \"mimalloc\"\n");
-    write(&folder.join("lone/Cargo.toml"), &settings);
-    // Search path without any compiler for musl.
+/// Returns a command that finds no C compiler for musl, and the folder of the programs that it finds.
+fn without_c_compilers(arguments: &[&str]) -> (Command, tempfile::TempDir) {
     let programs = tempfile::tempdir().unwrap();
     let path = std::env::var_os("PATH").unwrap();
     for name in ["cargo", "rustc", "cc"] {
         let program = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file()).unwrap();
         std::os::unix::fs::symlink(program, programs.path().join(name)).unwrap();
     }
+    let mut command = knot(arguments);
+    command.env("PATH", programs.path()).env_remove("TARGET_CC");
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    let mut command = knot(&["build", "--offline", "-p", "lone", "--target", &target]);
-    command.current_dir(folder).env("PATH", programs.path()).env_remove("TARGET_CC");
     for name in [&target, &target.replace('-', "_")] {
         command.env_remove(format!("CC_{name}"));
     }
+    (command, programs)
+}
+
+#[test]
+fn missing_c_compiler_is_named() {
+    let folder = workspace("of a target", STANDING_IN);
+    let settings = format!("{LONE}\n[package.metadata.cloudknot]\nallocator = \"mimalloc\"\n");
+    write(&folder.join("lone/Cargo.toml"), &settings);
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let (mut command, _programs) = without_c_compilers(&["build", "--offline", "-p", "lone", "--target", &target]);
+    command.current_dir(folder);
     let has_apt = Path::new("/usr/bin/apt-get").exists();
     let remedy = if has_apt { "sudo apt-get install musl-tools" } else { "cargo install cargo-zigbuild" };
     check(
@@ -293,6 +303,86 @@ fn missing_c_compiler_is_named() {
         3,
         &[&format!("that compile a worker for `{target}`"), "a C compiler is needed as well", remedy],
     );
+}
+
+/// A package with C in a feature, and two programs, one of which enables it.
+const OPTIONAL_C: &[(&str, &str)] = &[
+    (
+        "Cargo.toml",
+        "[workspace]\nresolver = \"3\"\nmembers = [\"cloudknot\", \"cc\", \"native\", \"plain\", \"with\"]\n",
+    ),
+    ("cloudknot/Cargo.toml", "[package]\nname = \"cloudknot\"\nversion = \"0.1.0\"\nedition = \"2024\"\n"),
+    ("cloudknot/src/lib.rs", ""),
+    ("cc/Cargo.toml", "[package]\nname = \"cc\"\nversion = \"1.0.0\"\nedition = \"2024\"\n"),
+    ("cc/src/lib.rs", ""),
+    (
+        "native/Cargo.toml",
+        "[package]\nname = \"native\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[features]\nc = [\"dep:cc\"]\n\n\
+         [build-dependencies]\ncc = { path = \"../cc\", optional = true }\n",
+    ),
+    ("native/build.rs", "fn main() {}\n"),
+    ("native/src/lib.rs", ""),
+    (
+        "plain/Cargo.toml",
+        "[package]\nname = \"plain\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n\
+         cloudknot.path = \"../cloudknot\"\nnative.path = \"../native\"\n",
+    ),
+    ("plain/src/main.rs", "fn main() {}\n"),
+    (
+        "with/Cargo.toml",
+        "[package]\nname = \"with\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n\
+         cloudknot.path = \"../cloudknot\"\nnative = { path = \"../native\", features = [\"c\"] }\n",
+    ),
+    ("with/src/main.rs", "fn main() {}\n"),
+];
+
+#[test]
+fn c_of_another_member_requires_no_compiler() {
+    let folder = workspace("with optional C", OPTIONAL_C);
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let build = |package: &str| {
+        let arguments = ["build", "--offline", "--fast", "-p", package, "--target", &target];
+        let (mut command, _programs) = without_c_compilers(&arguments);
+        command.current_dir(&folder).output().unwrap()
+    };
+    let (plain, with) = (build("plain"), build("with"));
+    let text = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text(&with).contains("a C compiler is needed as well"), "{}", text(&with));
+    // The build begins. It fails later: the target may not be installed, and the program has no remote function.
+    assert!(text(&plain).contains("compiling the worker of `plain`"), "{}", text(&plain));
+}
+
+#[test]
+fn cloudknot_from_a_branch_is_found_by_the_worker_of_a_library() {
+    let upstream = tempfile::tempdir().unwrap();
+    let upstream = upstream.path();
+    for (path, content) in STANDING_IN.iter().filter(|(path, _)| path.starts_with("cloudknot/")) {
+        write(&upstream.join(path.trim_start_matches("cloudknot/")), content);
+    }
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(["-c", "user.name=x", "-c", "user.email=x@example.org"]).args(arguments).current_dir(upstream);
+        assert!(git.env("GIT_CONFIG_GLOBAL", "/dev/null").output().unwrap().status.success(), "{arguments:?}");
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "x"]);
+    // cargo's own folder would need no network, but be left with the repository.
+    let cargo_home = tempfile::tempdir().unwrap();
+    for branch in ["next/0.2", "fix-#7", "100%"] {
+        git(&["branch", "--force", branch]);
+        let folder = workspace("from git", &[("Cargo.toml", "[workspace]\nresolver = \"3\"\nmembers = [\"fit\"]\n")]);
+        let dependency = format!("cloudknot = {{ git = 'file://{}', branch = '{branch}' }}", upstream.display());
+        let manifest = format!(
+            "[package]\nname = \"fit\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[dependencies]\n{dependency}\n"
+        );
+        write(&folder.join("fit/Cargo.toml"), &manifest);
+        write(&folder.join("fit/src/lib.rs"), "cloudknot::function!(\"seven\");\n");
+        let mut build = knot(&["build", "--fast", "-p", "fit", "--json"]);
+        build.current_dir(&folder).env("CARGO_HOME", cargo_home.path()).env("CARGO_NET_OFFLINE", "false");
+        let output = check(&mut build, 0, &[]);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("\"name\":\"seven\""), "{branch}");
+    }
 }
 
 #[test]

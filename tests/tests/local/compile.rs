@@ -135,8 +135,11 @@ fn worker_contains_no_path_of_this_machine() {
     let worker = compile(&REAL_WORKSPACE, package("kit")).run().unwrap();
     let text = String::from_utf8_lossy(&worker.bytes);
     assert!(text.contains("kit/src/lib.rs"), "the worker lacks the location of the panic");
-    let root = REAL_WORKSPACE.to_str().unwrap();
-    assert!(!text.contains(root), "the worker contains `{root}`");
+    // cloudknot is outside of that workspace.
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for folder in [&REAL_WORKSPACE, repository] {
+        assert!(!text.contains(folder.to_str().unwrap()), "the worker contains `{}`", folder.display());
+    }
     let own = std::env::home_dir().unwrap().join(".cargo");
     for home in std::env::var_os("CARGO_HOME").map(PathBuf::from).into_iter().chain([own]) {
         assert!(!text.contains(home.to_str().unwrap()), "the worker contains `{}`", home.display());
@@ -213,17 +216,59 @@ fn unsuitable_programs_are_refused() {
     refused(&quick(&STAND_IN, example("odd", "broken")), CompileErrorKind::Cargo, &["exit status: 101"]);
 }
 
+/// Returns the build of the package `lone`, started in a folder with this configuration of cargo.
+fn configured(name: &str, config: &str) -> Compile {
+    let folder = STAND_IN.join("configured").join(name);
+    write(&folder.join(".cargo/config.toml"), config);
+    let selection = Selection { manifest_path: Some("../../lone/Cargo.toml".into()), ..Selection::default() };
+    quick(&folder, selection)
+}
+
 #[test]
 fn user_rustflags_are_kept() {
-    for (folder, config) in [
+    const OF_BUILD: &str = "[build]\nrustflags = \"--cfg of_the_user\"\n";
+    write(&STAND_IN.join("configured/including/.cargo/lab.toml"), OF_BUILD);
+    for (name, config) in [
         ("build", "[build]\nrustflags = [\"--cfg\", \"of_the_user\"]\n"),
+        ("text", OF_BUILD),
         ("target", "[target.'cfg(target_os = \"linux\")']\nrustflags = [\"--cfg\", \"of_the_user\"]\n"),
+        ("including", "include = [\"lab.toml\"]\n"),
     ] {
-        let folder = STAND_IN.join("configured").join(folder);
-        write(&folder.join(".cargo/config.toml"), config);
-        let selection = Selection { manifest_path: Some("../../lone/Cargo.toml".into()), ..Selection::default() };
-        check(&quick(&folder, selection), &["in_a_worker", "of_the_user"]);
+        check(&configured(name, config), &["in_a_worker", "of_the_user"]);
     }
+}
+
+#[test]
+fn configuration_that_cargo_accepts_is_accepted() {
+    // As in the files of users, with keys of cargo and of other tools.
+    const OTHERS: &str = "[env]\nLAB = { value = \"data\", relative = true, force = true }\n\
+        [target.x86_64-unknown-linux-gnu]\nrunner = [\"env\", \"LAB=1\"]\nobjcopy = { path = \"some-objcopy\" }\n\
+        [profile.release.package.\"*\"]\nopt-level = 2\n[term]\nprogress = { when = \"never\" }\n\
+        [registries.lab]\nindex = \"sparse+file:///nowhere/\"\n";
+    for (name, build) in [
+        ("jobs", "jobs = \"default\""),
+        ("wrapper", "rustc-wrapper = \"\""),
+        ("targets", "target = [\"x86_64-unknown-linux-gnu\", \"wasm32-unknown-unknown\"]"),
+    ] {
+        let config = format!("[build]\n{build}\nrustflags = \"--cfg of_the_user\"\n{OTHERS}");
+        check(&configured(name, &config), &["in_a_worker", "of_the_user"]);
+    }
+}
+
+#[test]
+fn profile_in_cargo_configuration_takes_precedence() {
+    let config = "[profile.cloudknot-fast]\ninherits = \"release\"\ndebug-assertions = true\nstrip = \"none\"\n";
+    let worker = check(&configured("profile", config), &["debug_assertions", "in_a_worker"]);
+    assert!(symbols(&worker).contains(&".symtab".to_owned()), "{:?}", symbols(&worker));
+}
+
+#[test]
+fn invalid_configuration_is_reported_only_by_builds() {
+    let compile = configured("invalid", "[build]\njobs = \"many\"\n");
+    let expected = ["cannot read cargo's configuration", "many"];
+    refused(&compile, CompileErrorKind::Toolchain, &expected);
+    assert_eq!(compile.knot_name().unwrap(), "lone");
+    assert_eq!(compile.package_folder().unwrap(), STAND_IN.join("lone"));
 }
 
 #[test]
@@ -241,16 +286,19 @@ fn dynamically_linked_worker_is_refused() {
 
 #[test]
 fn native_cpu_in_rustflags_gets_a_warning() {
-    let folder = STAND_IN.join("configured/native");
-    write(&folder.join(".cargo/config.toml"), "[build]\nrustflags = [\"-Ctarget-cpu=native\"]\n");
-    let selection = Selection { manifest_path: Some("../../lone/Cargo.toml".into()), ..Selection::default() };
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let reported = Arc::clone(&lines);
-    let compile = quick(&folder, selection).report(move |line| reported.lock().unwrap().push(line.to_string()));
-    compile.run().unwrap();
-    let lines = lines.lock().unwrap();
+    let lines = reported(&configured("native", "[build]\nrustflags = [\"-Ctarget-cpu=native\"]\n"));
     assert!(lines.iter().any(|line| line.contains("target-cpu=native")), "{lines:?}");
     assert!(lines.iter().any(|line| line.starts_with("compiling the worker of `lone` (--bin lone)")), "{lines:?}");
+}
+
+/// Runs a build, and returns the lines that it reports.
+#[track_caller]
+fn reported(compile: &Compile) -> Vec<String> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&lines);
+    compile.clone().report(move |line| sink.lock().unwrap().push(line.to_string())).run().unwrap();
+    let lines = lines.lock().unwrap();
+    lines.clone()
 }
 
 /// Creates a copy of the workspace whose package `lone` has these settings.
@@ -340,4 +388,258 @@ fn unsupported_target_is_refused() {
         let compile = quick(&STAND_IN, package("lone")).target(triple);
         refused(&compile, CompileErrorKind::Settings, &[triple, "-unknown-linux-musl"]);
     }
+}
+
+/// Libraries that depend on a folder outside of their workspace, `beside`, which belongs to another workspace.
+const LIBRARIES: &[(&str, &str)] = &[
+    (
+        "other/Cargo.toml",
+        "[workspace]\nresolver = \"3\"\nmembers = [\"beside\", \"third\"]\n[workspace.package]\nversion = \"0.1.0\"\n",
+    ),
+    (
+        "other/beside/Cargo.toml",
+        "[package]\nname = \"beside\"\nversion.workspace = true\nedition = \"2024\"\n[dependencies]\nthird.path = \"../third\"\n",
+    ),
+    ("other/beside/src/lib.rs", "pub use third::one;\n"),
+    ("other/third/Cargo.toml", "[package]\nname = \"third\"\nversion.workspace = true\nedition = \"2024\"\n"),
+    ("other/third/src/lib.rs", "pub fn one() -> u32 { 1 }\n"),
+    ("ws/data/seven.txt", "7\n"),
+    (
+        "ws/fit/src/lib.rs",
+        "const _: &str = include_str!(\"../../data/seven.txt\");\ncloudknot::function!(\"seven\");\n",
+    ),
+];
+
+/// Returns the build of the library `fit` in a workspace of this name, with these dependencies besides cloudknot, and this at the
+/// end of the workspace's manifest.
+fn library(name: &str, dependencies: &str, manifest: &str) -> Compile {
+    let in_workspace: Vec<_> = STANDING_IN.iter().filter(|(path, _)| path.starts_with("cloudknot/")).collect();
+    let folder = workspace(&format!("libraries of Müller & co/{name}"), LIBRARIES);
+    let root = format!("[workspace]\nresolver = \"3\"\nmembers = [\"fit\", \"cloudknot\"]\n{manifest}");
+    write(&folder.join("ws/Cargo.toml"), &root);
+    for (path, content) in in_workspace {
+        write(&folder.join("ws").join(path), content);
+    }
+    let dependencies = dependencies.replace("FOLDER", folder.to_str().unwrap());
+    let fit = "[package]\nname = \"fit\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\
+               [lib]\nname = \"fitting\"\ncrate-type = [\"cdylib\", \"rlib\"]\n";
+    write(&folder.join("ws/fit/Cargo.toml"), &format!("{fit}[dependencies]\n{dependencies}\n"));
+    quick(&folder.join("ws"), package("fit"))
+}
+
+#[test]
+fn library_is_built_wherever_its_dependencies_are() {
+    const INSIDE: &str = "cloudknot.path = \"../cloudknot\"";
+    let beside = format!("{INSIDE}\nbeside.path = \"../../other/beside\"");
+    for (name, dependencies, manifest) in [
+        ("plain", INSIDE, ""),
+        ("beside", beside.as_str(), ""),
+        ("absolute", "cloudknot.path = \"FOLDER/ws/cloudknot\"", ""),
+        ("renamed", "knots = { package = \"cloudknot\", path = \"../cloudknot\" }", ""),
+        ("inherited", "cloudknot.workspace = true", "[workspace.dependencies]\ncloudknot.path = \"cloudknot\"\n"),
+        ("patched", "cloudknot = \"0.1\"", "[patch.crates-io]\ncloudknot.path = \"cloudknot\"\n"),
+        (
+            "patched beside",
+            "cloudknot = \"0.1\"\nbeside = \"0.1\"",
+            "[patch.crates-io]\ncloudknot.path = \"cloudknot\"\nbeside.path = \"../other/beside\"\n",
+        ),
+    ] {
+        let compile = library(name, dependencies, manifest);
+        if name == "renamed" {
+            let source = LIBRARIES.iter().find(|(path, _)| *path == "ws/fit/src/lib.rs").unwrap().1;
+            let folder = compile.package_folder().unwrap();
+            write(&folder.join("src/lib.rs"), &source.replace("cloudknot::", "knots::"));
+        }
+        check(&compile, &["seven"]);
+    }
+}
+
+/// Stores a package in the folder of vendored packages.
+fn vendor(folder: &Path, name: &str, version: &str, library: &str) {
+    let package = folder.join(format!("vendor/{name}-{version}"));
+    let manifest = format!("[package]\nname = \"{name}\"\nversion = \"{version}\"\nedition = \"2024\"\n");
+    write(&package.join("Cargo.toml"), &manifest);
+    write(&package.join("src/lib.rs"), library);
+    write(&package.join(".cargo-checksum.json"), &format!("{{\"files\": {{}}, \"package\": \"{CHECKSUM}\"}}"));
+}
+
+const VENDORED: &str = "[source.crates-io]\nreplace-with = \"vendored\"\n[source.vendored]\ndirectory = \"vendor\"\n";
+
+const CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+#[test]
+fn library_with_vendored_dependencies_has_the_locked_versions() {
+    let compile = library("vendored", "cloudknot = \"0.1\"\nchosen = { version = \"0.1\", optional = true }", "");
+    let folder = workspace("libraries of Müller & co/vendored", &[]).join("ws");
+    let stand_in = STANDING_IN.iter().find(|(path, _)| *path == "cloudknot/src/lib.rs").unwrap().1;
+    vendor(&folder, "cloudknot", "0.1.0", stand_in);
+    let locked = ["chosen", "cloudknot"].map(|name| {
+        let source = "registry+https://github.com/rust-lang/crates.io-index";
+        format!(
+            "[[package]]\nname = \"{name}\"\nversion = \"0.1.0\"\nsource = \"{source}\"\nchecksum = \"{CHECKSUM}\"\n\n"
+        )
+    });
+    let fit = "[[package]]\nname = \"fit\"\nversion = \"0.1.0\"\ndependencies = [\"chosen\", \"cloudknot\"]\n";
+    let lock = format!("version = 3\n\n{}{fit}", locked.concat());
+    for version in ["0.1.0", "0.1.1"] {
+        let library = format!("#[macro_export]\nmacro_rules! version {{ () => {{ \"{version}\" }} }}\n");
+        vendor(&folder, "chosen", version, &library);
+    }
+    write(&folder.join("Cargo.toml"), "[workspace]\nresolver = \"3\"\nmembers = [\"fit\"]\n");
+    write(&folder.join("Cargo.lock"), &lock);
+    write(&folder.join(".cargo/config.toml"), VENDORED);
+    write(
+        &folder.join("fit/src/lib.rs"),
+        "#[cfg(not(feature = \"chosen\"))]\ncloudknot::function!(\"none\");\n\
+         #[cfg(feature = \"chosen\")]\ncloudknot::function!(chosen::version!());\n",
+    );
+    check(&compile, &["none"]);
+    let with = Selection { features: vec!["chosen".into()], ..package("fit") };
+    check(&quick(&folder, with), &["0.1.0"]);
+}
+
+#[test]
+fn library_for_other_languages_only_is_refused() {
+    let compile = library("of other languages", "cloudknot.path = \"../cloudknot\"", "");
+    let manifest = compile.package_folder().unwrap().join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    write(&manifest, &text.replace(", \"rlib\"", ""));
+    let expected = ["cannot find a program or a library in `fit`", "add \"rlib\" to `crate-type`"];
+    refused(&compile, CompileErrorKind::Selection, &expected);
+}
+
+const ALLOCATOR: &str = "#[global_allocator]\nstatic OWN: std::alloc::System = std::alloc::System;\n";
+
+#[test]
+fn own_allocator_beside_mimalloc_is_refused() {
+    let folder = with_settings("own allocator", "allocator = \"mimalloc\"");
+    let source = fs::read_to_string(folder.join("lone/src/main.rs")).unwrap();
+    let expected = ["`lone` with mimalloc", "in `", "lone/src/main.rs`", "`allocator = \"system\"`"];
+    write(&folder.join("lone/src/main.rs"), &format!("{source}\n{ALLOCATOR}"));
+    refused(&compile(&folder, package("lone")), CompileErrorKind::Settings, &expected);
+    write(&folder.join("lone/src/main.rs"), &format!("mod memory;\n{source}"));
+    write(&folder.join("lone/src/memory.rs"), ALLOCATOR);
+    let expected = ["lone/src/memory.rs`", "`allocator = \"system\"`"];
+    refused(&compile(&folder, package("lone")), CompileErrorKind::Settings, &expected);
+}
+
+#[test]
+fn allocator_of_a_library_or_another_target_is_told_apart() {
+    let folder = with_settings("other allocators", "allocator = \"mimalloc\"");
+    // Neither is a part of the program.
+    write(&folder.join("lone/benches/speed.rs"), ALLOCATOR);
+    write(&folder.join("lone/src/bin/other.rs"), &format!("{ALLOCATOR}fn main() {{}}\n"));
+    let lone = Selection { target: Some(CargoTarget::Bin("lone".into())), ..package("lone") };
+    check(&quick(&folder, lone.clone()), &["in_a_worker"]);
+    // A library that the program is linked with.
+    write(&folder.join("memory/Cargo.toml"), "[package]\nname = \"memory\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+    write(&folder.join("memory/src/lib.rs"), ALLOCATOR);
+    let manifest = fs::read_to_string(folder.join("lone/Cargo.toml")).unwrap();
+    let dependencies = "[dependencies]\nmemory.path = \"../memory\"\n";
+    write(&folder.join("lone/Cargo.toml"), &manifest.replace("[dependencies]\n", dependencies));
+    let expected = ["memory/src/lib.rs`", "`allocator = \"system\"`"];
+    refused(&quick(&folder, lone), CompileErrorKind::Settings, &expected);
+}
+
+#[test]
+fn path_of_this_machine_in_the_code_gets_a_warning() {
+    let check = |name: &str, text: &str, expected: Option<&str>| {
+        let folder = workspace(&format!("paths/{name}"), STANDING_IN);
+        write(&folder.join("lone/build.rs"), "fn main() {}\n");
+        let program = "fn main() {\n    cloudknot::__start!();\n    cloudknot::function!(\"f\");\n    println!(\"{}\", TEXT);\n}\n";
+        write(&folder.join("lone/src/main.rs"), &program.replace("TEXT", text));
+        let lines = reported(&quick(&folder, package("lone")));
+        let warning = lines.iter().find(|line| line.starts_with("warning: the worker contains the path"));
+        assert_eq!(warning.is_some(), expected.is_some(), "{name}: {lines:?}");
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| folder.join("target"), PathBuf::from);
+        for (line, path) in warning.into_iter().zip(expected) {
+            let path = path.replace("TARGET", target.to_str().unwrap());
+            assert!(line.contains(&format!("`{}`", folder.join(path).display())), "{name}: {line}");
+            assert!(line.contains("`include_bytes!`") && line.contains("`cloudknot::data`"), "{line}");
+        }
+    };
+    check("none", "std::env::args().nth(1).expect(\"a panic has a location\")", None);
+    check("folder", "env!(\"CARGO_MANIFEST_DIR\")", Some("lone"));
+    check("file", "concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/data/table.csv\")", Some("lone"));
+    check("output", "concat!(env!(\"OUT_DIR\"), \"/table.csv\")", Some("TARGET/cloudknot"));
+}
+
+/// Packages that use cloudknot in unusual ways.
+const UNUSUAL: &[(&str, &str)] = &[
+    (
+        "Cargo.toml",
+        "[workspace]\nresolver = \"3\"\nmembers = [\"cloudknot\", \"optional\", \"dev\", \"derive\", \"größe\", \"gnu\"]\n\
+         [package]\nname = \"root\"\nversion = \"0.1.0\"\nedition = \"2024\"\n",
+    ),
+    ("src/lib.rs", ""),
+    (
+        "optional/Cargo.toml",
+        "[package]\nname = \"optional\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[features]\nremote = [\"dep:cloudknot\"]\n\
+         [dependencies]\ncloudknot = { path = \"../cloudknot\", optional = true }\n",
+    ),
+    ("optional/src/lib.rs", "#[cfg(feature = \"remote\")]\ncloudknot::function!(\"f\");\n"),
+    (
+        "dev/Cargo.toml",
+        "[package]\nname = \"dev\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[dev-dependencies]\ncloudknot.path = \"../cloudknot\"\n",
+    ),
+    ("dev/src/lib.rs", ""),
+    ("dev/examples/sample.rs", "cloudknot::function!(\"sample\");\nfn main() { cloudknot::__start!(); }\n"),
+    (
+        "derive/Cargo.toml",
+        "[package]\nname = \"derive\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[lib]\nproc-macro = true\n\
+         [dependencies]\ncloudknot.path = \"../cloudknot\"\n",
+    ),
+    ("derive/src/lib.rs", ""),
+    (
+        "größe/Cargo.toml",
+        "[package]\nname = \"größe\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[dependencies]\ncloudknot.path = \"../cloudknot\"\n",
+    ),
+    ("größe/src/main.rs", "cloudknot::function!(\"f\");\nfn main() { cloudknot::__start!(); }\n"),
+    (
+        "gnu/Cargo.toml",
+        "[package]\nname = \"gnu\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\
+         [target.'cfg(target_env = \"gnu\")'.dependencies]\ncloudknot.path = \"../cloudknot\"\n",
+    ),
+    ("gnu/src/main.rs", "cloudknot::function!(\"f\");\nfn main() { cloudknot::__start!(); }\n"),
+];
+
+#[test]
+fn unusual_packages_are_built_or_refused_with_advice() {
+    let stand_in: Vec<_> = STANDING_IN.iter().filter(|(path, _)| path.starts_with("cloudknot/")).copied().collect();
+    let folder = workspace("unusual", &[&stand_in[..], UNUSUAL].concat());
+    let kind = CompileErrorKind::Selection;
+    let expected = ["`root` does not use cloudknot", "`-p derive`, `-p dev`", "`-p größe`"];
+    refused(&quick(&folder, Selection::default()), kind, &expected);
+    let expected = ["`optional` does not use cloudknot", "select it with `--features remote`"];
+    refused(&quick(&folder, package("optional")), kind, &expected);
+    let expected = ["cannot find a program or a library in `derive`", "put them into another crate"];
+    refused(&quick(&folder, package("derive")), kind, &expected);
+
+    let remote = Selection { features: vec!["remote".into()], ..package("optional") };
+    check(&quick(&folder, remote), &["f"]);
+    let example = check(&quick(&folder, package("dev")), &["sample"]);
+    assert_eq!(example.cargo_target, CargoTarget::Example("sample".into()));
+    check(&quick(&folder, package("größe")), &["f"]);
+    check(&quick(&folder, package("gnu")).target(format!("{}-unknown-linux-gnu", std::env::consts::ARCH)), &["f"]);
+    assert_eq!(quick(&folder, package("gnu")).knot_name().unwrap(), "gnu");
+}
+
+#[test]
+fn library_whose_build_script_looks_outside_of_the_workspace_is_built() {
+    let compile = library("climbing", "cloudknot.path = \"../cloudknot\"", "");
+    let script = "fn main() {\n    let folder = std::env::var(\"CARGO_MANIFEST_DIR\").unwrap();\n    \
+                  let folder = std::path::Path::new(&folder).parent().unwrap().parent().unwrap();\n    \
+                  std::fs::read(folder.join(\"other/Cargo.toml\")).unwrap();\n}\n";
+    write(&compile.package_folder().unwrap().join("build.rs"), script);
+    check(&compile, &["seven"]);
+}
+
+#[test]
+fn library_has_the_replaced_packages_of_its_workspace() {
+    let manifest = "[replace]\n\"cloudknot:0.1.0\" = { path = \"cloudknot\" }\n";
+    let compile = library("replaced", "cloudknot = \"0.1\"", manifest);
+    let folder = workspace("libraries of Müller & co/replaced", &[]).join("ws");
+    vendor(&folder, "cloudknot", "0.1.0", "// It has nothing that the library needs.\n");
+    write(&folder.join(".cargo/config.toml"), VENDORED);
+    check(&compile, &["seven"]);
 }

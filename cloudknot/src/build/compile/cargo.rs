@@ -1,6 +1,9 @@
 //! Compiles with cargo and rustc. No other module of the library starts them.
 
+mod allocator;
 mod build;
+mod command;
+mod configuration;
 mod executable;
 pub(super) mod features;
 mod flags;
@@ -10,6 +13,7 @@ mod origin;
 pub(super) mod platform;
 mod selection;
 mod toolchain;
+mod tree;
 pub(super) mod versions;
 pub(super) mod worker;
 
@@ -17,52 +21,119 @@ use std::path::PathBuf;
 
 use cargo_metadata::{Metadata, Package};
 
-use super::error::{CompileError, CompileErrorKind, io};
+use super::error::{CompileError, CompileErrorKind};
 use super::settings::{Allocator, Settings};
 use super::{Arch, Compile, Program};
+use command::Cargo;
 use platform::Platform;
 use selection::SelectedTarget;
 use toolchain::Toolchain;
+use tree::Tree;
 
 /// Toolchain, metadata and platform of a program.
 pub(super) struct BuildContext {
     pub(super) toolchain: Toolchain,
     pub(super) metadata: Metadata,
     pub(super) platform: Platform,
+    /// Packages of the worker, for its platform.
+    tree: Tree,
+}
+
+/// Resolves the package, target, settings and platform of a program.
+pub(super) fn resolve(compile: &Compile) -> Result<Program, CompileError> {
+    let cargo = Cargo::of(compile)?;
+    let (triple, metadata) = compile.first_metadata(&cargo)?;
+    let package = compile.selection.find(&metadata)?.package;
+    versions::check(&metadata, package)?;
+    let settings = settings_of(package)?;
+    if settings.knot.arm64 == Some(true) && compile.arch != Arch::Arm64 && compile.target.is_none() {
+        // The dependencies may differ on that architecture, so everything is resolved again.
+        return compile.clone().arch(Arch::Arm64).resolve();
+    }
+    let toolchain = Toolchain::of(cargo, metadata.target_directory.as_std_path(), &triple)?;
+    let user = toolchain.configuration(&triple)?.rustflags;
+    let metadata = if user.is_empty() { metadata } else { compile.metadata_with(&toolchain.cargo, &triple, user)? };
+    let selected = compile.selection.find(&metadata)?;
+    let dynamic = compile.dynamic || settings.image.has_base();
+    let tree_of = |triple: &str| Tree::of(compile, &toolchain, &selected, triple, dynamic);
+    let platform_for = |needs_c| {
+        let needs_c = needs_c || settings.compile.allocator == Some(Allocator::Mimalloc);
+        compile.platform(&toolchain, dynamic, needs_c)
+    };
+    let (platform, tree) = platform_and_tree(&triple, tree_of, platform_for)?;
+    Ok(Program {
+        compile: compile.clone(),
+        package: selected.package.name.to_string(),
+        version: selected.package.version.to_string(),
+        package_folder: folder_of(selected.package),
+        target: selected.kind,
+        arch: platform::arch_of(&platform.triple)?,
+        dynamic,
+        settings,
+        cargo: BuildContext { toolchain, metadata, platform, tree },
+    })
+}
+
+/// Returns the platform of a worker, and the packages that the worker has there. Each may depend on the other: a package may
+/// compile C, and belong to one target only. Begins with the packages for `triple`.
+fn platform_and_tree(
+    triple: &str,
+    tree_of: impl Fn(&str) -> Result<Tree, CompileError>,
+    platform_for: impl Fn(bool) -> Result<Platform, CompileError>,
+) -> Result<(Platform, Tree), CompileError> {
+    let tree = tree_of(triple)?;
+    let needs_c = tree.compiles_c();
+    let platform = platform_for(needs_c)?;
+    if platform.triple == triple {
+        return Ok((platform, tree));
+    }
+    let tree = tree_of(&platform.triple)?;
+    Ok((platform_for(needs_c || tree.compiles_c())?, tree))
 }
 
 impl Compile {
-    pub(super) fn toolchain(&self) -> Result<Toolchain, CompileError> {
-        let current = std::env::current_dir().map_err(io("find the current folder", "."))?;
-        Toolchain::of(&self.folder.as_ref().map_or_else(|| current.clone(), |folder| current.join(folder)))
+    /// Reads the metadata as far as it does not depend on cargo's configuration: packages, targets and settings.
+    pub(super) fn metadata(&self) -> Result<Metadata, CompileError> {
+        self.first_metadata(&Cargo::of(self)?).map(|(_, metadata)| metadata)
+    }
+
+    /// Reads the metadata for the first target for which the selected package uses cloudknot, and returns both. The user's flags
+    /// are not known yet. They may only change the dependencies.
+    fn first_metadata(&self, cargo: &Cargo) -> Result<(String, Metadata), CompileError> {
+        let (triple, other) = self.first_triples()?;
+        let metadata = self.metadata_with(cargo, &triple, Vec::new())?;
+        match other.filter(|_| !self.selection.matches(&metadata)) {
+            Some(other) => self.metadata_with(cargo, &other, Vec::new()).map(|metadata| (other, metadata)),
+            None => Ok((triple, metadata)),
+        }
     }
 
     /// Reads the metadata with a worker's flags, since the dependencies of a worker differ from those of the host.
-    pub(super) fn metadata(&self, toolchain: &Toolchain) -> Result<Metadata, CompileError> {
-        let triple = self.target.clone().unwrap_or_else(|| self.arch.musl());
-        let arch = platform::arch_of(&triple)?;
+    fn metadata_with(&self, cargo: &Cargo, triple: &str, user: Vec<String>) -> Result<Metadata, CompileError> {
+        let rustflags = flags::encode(flags::worker_flags(self.dynamic).into_iter().chain(user))?;
+        cargo.metadata(&self.selection, triple, &rustflags)
+    }
+
+    /// Returns the target whose dependencies are read before the worker's own target is chosen, and another one that may be
+    /// chosen.
+    fn first_triples(&self) -> Result<(String, Option<String>), CompileError> {
+        let Some(triple) = &self.target else {
+            let gnu = self.arch.gnu();
+            return Ok(if self.dynamic { (gnu, None) } else { (self.arch.musl(), Some(gnu)) });
+        };
+        let arch = platform::arch_of(triple)?;
         if arch != self.arch && self.arch != Arch::default() {
             let message = format!("cannot compile for both {} and `{triple}`", self.arch.rust_name());
             return Err(CompileError::new(CompileErrorKind::Settings, message).with_hint("set only one of them"));
         }
-        let user = flags::user_flags(toolchain, &triple)?;
-        let rustflags = flags::encode(flags::worker_flags(self.dynamic).into_iter().chain(user))?;
-        toolchain.metadata(&self.selection, &triple, &rustflags, &self.cargo_options)
+        Ok((triple.clone(), None))
     }
 
-    pub(super) fn platform(
-        &self,
-        toolchain: &Toolchain,
-        metadata: &Metadata,
-        selected: &SelectedTarget<'_>,
-        settings: &Settings,
-    ) -> Result<Platform, CompileError> {
-        let needs_c = settings.compile.allocator == Some(Allocator::Mimalloc)
-            || selection::compiles_c(metadata, selected.package);
+    fn platform(&self, toolchain: &Toolchain, dynamic: bool, needs_c: bool) -> Result<Platform, CompileError> {
         match &self.target {
             Some(triple) => platform::for_triple(toolchain, triple, needs_c),
             // A base image with musl requires an explicit `--target`.
-            None if self.dynamic || settings.image.has_base() => platform::gnu(toolchain, self.arch, needs_c),
+            None if dynamic => platform::gnu(toolchain, self.arch, needs_c),
             None => platform::choose(toolchain, self.arch, needs_c),
         }
     }

@@ -137,7 +137,7 @@ impl AwsFeature {
     /// Returns the error for a deploy of this package.
     pub(crate) fn refusal(&self, package: &str) -> CompileError {
         let message =
-            format!("cannot deploy `{package}`: its cloudknot lacks the feature `aws`, so its workers cannot reach S3");
+            format!("cannot deploy `{package}` without the feature `aws` of cloudknot: its workers cannot reach S3");
         let hint = match self {
             Self::OfPackage { feature } => format!(
                 "deploy with `--features {feature}`, and run the program with it, too: `cargo run -p {package} --features \

@@ -4,10 +4,11 @@
 //! the package's folder.
 //!
 //! If `allocator` is missing, it is mimalloc if the worker is built for musl and a C compiler for musl is available (musl's own
-//! allocator is slow with threads), otherwise the system's. A program with its own `#[global_allocator]` sets "system".
+//! allocator is slow with threads), otherwise the system's. A program with its own `#[global_allocator]` gets no other one, and
+//! sets "system" if at all.
 //!
-//! The profile can also be written as `[profile.cloudknot]` in the workspace's `Cargo.toml`, with every key that cargo
-//! supports. `[package.metadata.cloudknot]` takes precedence over it.
+//! The profile can also be written as `[profile.cloudknot]` in the workspace's `Cargo.toml` or in cargo's configuration, with
+//! every key that cargo supports; `inherits` counts only in `Cargo.toml`. `[package.metadata.cloudknot]` takes precedence over it.
 
 use std::path::Path;
 

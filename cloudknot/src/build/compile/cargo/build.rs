@@ -9,8 +9,8 @@ use cloudknot_runtime::contract::VERSION;
 
 use super::executable::Executable;
 use super::platform::Linker;
-use super::selection::{SelectedTarget, targets_of};
-use super::{BuildContext, flags, library, versions};
+use super::selection::{SelectedTarget, spec_of, targets_of};
+use super::{BuildContext, allocator, flags, library, versions};
 use crate::build::compile::error::{CompileError, CompileErrorKind, io};
 use crate::build::compile::settings::Allocator;
 use crate::build::compile::{CargoTarget, Program};
@@ -20,6 +20,7 @@ pub(super) struct Build<'b> {
     pub(super) program: &'b Program,
     pub(super) selected: &'b SelectedTarget<'b>,
     pub(super) target_folder: PathBuf,
+    pub(super) allocator: Allocator,
 }
 
 impl Build<'_> {
@@ -43,9 +44,15 @@ impl Build<'_> {
         }
         let status = cargo.wait().map_err(|cause| failed().with_source(cause))?;
         if !status.success() {
-            return Err(failed()
-                .with_source(format!("cargo ended with {status}"))
-                .with_hint("the messages above are about the worker: the build with `--cfg cloudknot_worker`"));
+            let mut hint =
+                "the messages above are about the worker: the build with `--cfg cloudknot_worker`".to_owned();
+            if self.selected.kind == CargoTarget::Lib {
+                hint = format!("{hint}. Paths in them may begin with `{}`, a link to the workspace", library::LINK);
+            }
+            if self.allocator == Allocator::Mimalloc {
+                hint = format!("{hint}. If it has two allocators, {}", allocator::HINT);
+            }
+            return Err(failed().with_source(format!("cargo ended with {status}")).with_hint(hint));
         }
         let path = executable.ok_or_else(|| failed().with_source("cargo produced no executable"))?;
         Ok((path.into(), up_to_date))
@@ -53,10 +60,10 @@ impl Build<'_> {
 
     fn command(&self) -> Result<Command, CompileError> {
         let Program { compile, settings, cargo, .. } = self.program;
-        let BuildContext { toolchain, metadata, platform } = cargo;
+        let BuildContext { toolchain, metadata, platform, .. } = cargo;
         let selected = self.selected;
         let manifest = workspace_manifest(metadata)?;
-        let mut command = toolchain.cargo();
+        let mut command = toolchain.cargo.command();
         command.arg(if platform.linker == Linker::Zig { "zigbuild" } else { "build" });
         if selected.kind == CargoTarget::Lib {
             let (path, name) =
@@ -64,10 +71,11 @@ impl Build<'_> {
             command.arg("--manifest-path").arg(path).args(["--bin", &name]);
             // cargo adds the generated package to the copy of the lock file, so the copy cannot be locked. Its other
             // entries do not change.
-            command.args(compile.cargo_options.iter().filter(|option| *option != "--locked" && *option != "--frozen"));
+            let unlocked = compile.cargo_options.iter().filter(|option| *option != "--locked");
+            command.args(unlocked.map(|option| if option == "--frozen" { "--offline" } else { option }));
         } else {
             command.arg("--manifest-path").arg(&selected.package.manifest_path);
-            command.args(["--package", &selected.package.id.repr]).args(selected.kind.option().split(' '));
+            command.args(["--package", &spec_of(selected.package)]).args(selected.kind.option().split(' '));
             command.args(compile.selection.feature_options()).args(&compile.cargo_options);
         }
         command.args(["--message-format", "json-render-diagnostics", "--target", &platform.triple]);
@@ -86,17 +94,14 @@ impl Build<'_> {
 
     fn rustflags(&self) -> Result<String, CompileError> {
         let Program { settings, dynamic, cargo, .. } = self.program;
-        let BuildContext { toolchain, metadata, platform } = cargo;
-        let musl = platform.triple.ends_with("-musl");
-        let automatic = if musl && platform.compiles_c { Allocator::Mimalloc } else { Allocator::System };
-        let allocator = settings.compile.allocator.unwrap_or(automatic);
+        let BuildContext { toolchain, metadata, platform, .. } = cargo;
         // The last of two conflicting flags applies: the user's flags follow those of every worker, and those of the
         // settings come last.
         let all = [
             flags::worker_flags(*dynamic),
             flags::remap(toolchain, metadata, &self.target_folder),
-            flags::user_flags(toolchain, &platform.triple)?,
-            flags::settings_flags(settings, allocator),
+            toolchain.configuration(&platform.triple)?.rustflags,
+            flags::settings_flags(settings, self.allocator),
         ];
         flags::encode(all.into_iter().flatten())
     }

@@ -1,8 +1,13 @@
 //! Reads a worker without running it, so that a worker for another architecture can be read too: the remote functions in its
 //! section `.cloudknot`, and the libraries that it needs.
 
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
 use cloudknot_runtime::contract::{FunctionDescription, Start, VERSION};
-use object::read::elf::ElfFile64;
+use memchr::memmem;
+use object::SectionKind::{Data, ReadOnlyData, ReadOnlyDataWithRel, ReadOnlyString, Text};
+use object::read::elf::{ElfFile64, ElfSection64};
 use object::{Endianness, Object, ObjectSection};
 use serde::de::DeserializeOwned;
 
@@ -37,6 +42,25 @@ impl Executable {
         let needs = elf::needs(&file).map_err(|cause| unreadable().with_source(cause))?;
         Ok(Self { contract, functions, needs })
     }
+}
+
+/// Returns the first of the folders whose path is in the code or the data of an executable.
+pub(super) fn first_contained<'f>(bytes: &[u8], folders: &'f [PathBuf]) -> Result<Option<&'f Path>, CompileError> {
+    let failed = |cause| unreadable().with_source(cause);
+    let file = ElfFile64::<Endianness>::parse(bytes).map_err(failed)?;
+    // Other sections, such as those for a debugger, are not used by the code.
+    let is_used = |section: &ElfSection64<'_, '_>| {
+        matches!(section.kind(), Text | Data | ReadOnlyData | ReadOnlyDataWithRel | ReadOnlyString)
+    };
+    let sections = file.sections().filter(is_used).map(|section| section.data().map_err(failed));
+    let sections: Vec<&[u8]> = sections.collect::<Result<_, _>>()?;
+    // A path such as `/src` is also a part of other paths.
+    let is_long = |folder: &&PathBuf| folder.components().count() > 2;
+    let is_contained = |folder: &&PathBuf| {
+        let path = memmem::Finder::new(folder.as_os_str().as_bytes());
+        sections.iter().any(|section| path.find(section).is_some())
+    };
+    Ok(folders.iter().filter(is_long).find(is_contained).map(PathBuf::as_path))
 }
 
 fn read<T: DeserializeOwned>(lines: &[&[u8]]) -> Result<Vec<T>, CompileError> {

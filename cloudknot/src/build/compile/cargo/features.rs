@@ -1,21 +1,20 @@
 //! The feature `aws` of cloudknot in a worker build: detects whether it is enabled, and enables it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use cargo_metadata::{Dependency, DependencyKind, Package};
 
+use super::command;
 use super::origin::Origin;
 use super::selection::cloudknot_of;
-use super::{BuildContext, flags};
-use crate::build::compile::error::{CompileError, CompileErrorKind};
-use crate::build::compile::{AwsFeature, CargoTarget, Compile, Program};
+use crate::build::compile::error::CompileError;
+use crate::build::compile::{AwsFeature, Compile, Program};
 
 const FEATURE: &str = "aws";
 
-pub(crate) fn missing_aws(program: &Program) -> Result<Option<AwsFeature>, CompileError> {
-    if enabled(program)?.contains(FEATURE) {
-        return Ok(None);
+pub(crate) fn missing_aws(program: &Program) -> Option<AwsFeature> {
+    if program.cargo.tree.features_of("cloudknot").contains(FEATURE) {
+        return None;
     }
     let package = program.selected().package;
     let cloudknot = cloudknot_of(&program.cargo.metadata, package);
@@ -32,10 +31,10 @@ pub(crate) fn missing_aws(program: &Program) -> Result<Option<AwsFeature>, Compi
     package_features.remove("default");
     let feature =
         if package_features.contains(FEATURE) { Some(FEATURE.to_owned()) } else { package_features.pop_first() };
-    Ok(Some(match feature {
+    Some(match feature {
         Some(feature) => AwsFeature::OfPackage { feature },
         None => AwsFeature::OfDependency { arguments: add.arguments() },
-    }))
+    })
 }
 
 /// Returns the compilation with the feature enabled. A feature of the package is selected; for the dependency, `cargo add`
@@ -46,44 +45,14 @@ pub(crate) fn enable(program: &Program, feature: &AwsFeature) -> Result<Compile,
         AwsFeature::OfPackage { feature } => compile.selection.features.push(feature.clone()),
         AwsFeature::OfDependency { arguments } => {
             let manifest = &program.selected().package.manifest_path;
-            let mut add = program.cargo.toolchain.cargo();
+            let mut add = program.cargo.toolchain.cargo.command();
             add.arg("add").args(arguments).arg("--manifest-path").arg(manifest);
             // `cargo add` does not edit what is locked, and works offline if the dependency is already available.
             add.args(compile.cargo_options.iter().filter(|option| *option == "--offline"));
-            run(add, "add the feature `aws` of cloudknot")?;
+            command::run(add, "add the feature `aws` of cloudknot")?;
         }
     }
     Ok(compile)
-}
-
-/// Returns the enabled features of cloudknot in the worker of this program, regardless of other members of the workspace.
-fn enabled(program: &Program) -> Result<BTreeSet<String>, CompileError> {
-    let Program { compile, dynamic, cargo, .. } = program;
-    let BuildContext { toolchain, platform, .. } = cargo;
-    let selected = program.selected();
-    let edges = if matches!(selected.kind, CargoTarget::Example(_)) { "normal,dev" } else { "normal" };
-    let mut tree = toolchain.cargo();
-    tree.args(["tree", "--quiet", "--prefix", "none", "--format", "{p}\t{f}", "--edges", edges]);
-    tree.arg("--manifest-path").arg(&selected.package.manifest_path).args(["--package", &selected.package.id.repr]);
-    tree.args(["--target", &platform.triple]).args(compile.selection.feature_options()).args(&compile.cargo_options);
-    let user = flags::user_flags(toolchain, &platform.triple)?;
-    tree.env("CARGO_ENCODED_RUSTFLAGS", flags::encode(flags::worker_flags(*dynamic).into_iter().chain(user))?);
-    let tree = run(tree, "find the features of the worker")?;
-    let features =
-        tree.lines().filter_map(|line| line.split_once('\t')).find(|(name, _)| name.starts_with("cloudknot v"));
-    // `cargo tree` marks repeated packages with `(*)`.
-    let features = features.map(|(_, features)| features.trim_end_matches("(*)").trim()).unwrap_or_default();
-    Ok(features.split(',').filter(|feature| !feature.is_empty()).map(str::to_owned).collect())
-}
-
-fn run(mut command: Command, action: &str) -> Result<String, CompileError> {
-    let failed = || CompileError::new(CompileErrorKind::Settings, format!("cannot {action}"));
-    let output = command.output().map_err(|cause| failed().with_source(cause))?;
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: ").to_owned();
-        return Err(failed().with_source(message));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Returns the features that enable one of the targets, directly or indirectly, including targets that are features

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use cargo_config2::Flags;
 use cargo_metadata::Metadata;
 
 use super::toolchain::Toolchain;
@@ -14,46 +13,51 @@ use crate::build::compile::settings::{Allocator, Settings};
 
 impl Profile {
     /// Returns the cargo options that define the profile. `manifest` is that of the workspace.
+    ///
+    /// The defaults are a profile of their own, from which the named one inherits. What the user's manifest or configuration
+    /// sets in the named one takes precedence, in the way that cargo merges profiles. Only `inherits` has to be in the manifest,
+    /// to be passed on to the defaults.
     pub(super) fn options(&self, settings: &Settings, manifest: &toml::Table, metadata: &Metadata) -> Vec<String> {
         let name = self.name();
-        let defaults: &[(&str, &str)] = match self {
-            Self::Deploy => &[
-                ("inherits", "\"release\""),
+        let mut keys: Vec<(String, String)> = Vec::new();
+        if let Some(defaults) = self.defaults() {
+            let inherits = manifest.get("profile").and_then(|profiles| profiles.get(name)?.get("inherits")?.as_str());
+            let base = format!("{name}-defaults");
+            keys.push((format!("{base}.inherits"), format!("\"{}\"", inherits.unwrap_or("release"))));
+            keys.extend(defaults.iter().map(|(key, value)| (format!("{base}.{key}"), (*value).to_string())));
+            if *self == Self::Deploy {
+                let names: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
+                let aws_sdk = names.into_iter().filter(|name| is_aws_sdk(name));
+                keys.extend(aws_sdk.map(|name| (format!("{base}.package.{name}.opt-level"), "\"z\"".to_string())));
+            }
+            keys.push((format!("{name}.inherits"), format!("\"{base}\"")));
+        }
+        if *self == Self::Deploy {
+            keys.extend(settings.compile.profile().into_iter().map(|(key, value)| (format!("{name}.{key}"), value)));
+        }
+        let config = keys.into_iter().flat_map(|(key, value)| ["--config".into(), format!("profile.{key}={value}")]);
+        ["--profile".into(), name.to_string()].into_iter().chain(config).collect()
+    }
+
+    /// Returns the profile's keys unless the user sets them; `None` for a profile of the user.
+    fn defaults(&self) -> Option<&'static [(&'static str, &'static str)]> {
+        match self {
+            Self::Deploy => Some(&[
                 ("opt-level", "3"),
                 ("lto", "\"fat\""),
                 ("codegen-units", "1"),
                 ("strip", "\"symbols\""),
                 ("panic", "\"unwind\""),
-            ],
-            Self::Fast => &[
-                ("inherits", "\"release\""),
+            ]),
+            Self::Fast => Some(&[
                 ("lto", "\"off\""),
                 ("codegen-units", "16"),
                 ("incremental", "true"),
                 ("strip", "\"symbols\""),
                 ("panic", "\"unwind\""),
-            ],
-            Self::Named(_) => &[],
-        };
-        let user_profile = manifest.get("profile").and_then(|profiles| profiles.get(name)?.as_table());
-        let set_by_user = |key: &str| user_profile.is_some_and(|profile| profile.contains_key(key));
-        let mut keys: Vec<(String, String)> = defaults
-            .iter()
-            .filter(|(key, _)| !set_by_user(key))
-            .map(|(key, value)| ((*key).to_string(), (*value).to_string()))
-            .collect();
-        if *self == Self::Deploy {
-            let packages = user_profile.and_then(|profile| profile.get("package")?.as_table());
-            let names: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
-            let aws_sdk = names.into_iter().filter(|name| is_aws_sdk(name));
-            let aws_sdk = aws_sdk.filter(|name| packages.is_none_or(|packages| !packages.contains_key(*name)));
-            keys.extend(aws_sdk.map(|name| (format!("package.{name}.opt-level"), "\"z\"".to_string())));
-            // If a key is given twice, the last value counts.
-            keys.extend(settings.compile.profile().into_iter().map(|(key, value)| (key.to_string(), value)));
+            ]),
+            Self::Named(_) => None,
         }
-        let config =
-            keys.into_iter().flat_map(|(key, value)| ["--config".into(), format!("profile.{name}.{key}={value}")]);
-        ["--profile".into(), name.to_string()].into_iter().chain(config).collect()
     }
 }
 
@@ -62,15 +66,6 @@ impl Profile {
 fn is_aws_sdk(package: &str) -> bool {
     ["aws-config", "aws-credential-types", "aws-runtime", "aws-sigv4", "aws-types"].contains(&package)
         || ["aws-sdk-", "aws-smithy-"].iter().any(|start| package.starts_with(start))
-}
-
-/// Returns the user's flags for this target, from every source that cargo reads.
-pub(super) fn user_flags(toolchain: &Toolchain, triple: &str) -> Result<Vec<String>, CompileError> {
-    let flags = toolchain.config.rustflags(triple).map_err(|cause| {
-        CompileError::new(CompileErrorKind::Toolchain, "cannot read the rustflags in cargo's configuration")
-            .with_source(cause)
-    })?;
-    Ok(flags.map(|flags| flags.flags).unwrap_or_default())
 }
 
 /// Returns the flags of every worker build: static, unless the base image has a C library.
@@ -101,7 +96,10 @@ pub(super) fn remap(toolchain: &Toolchain, metadata: &Metadata, target_folder: &
         // If the sources of the standard library are installed, rustc uses their path in place of `/rustc/<commit>`.
         (toolchain.sysroot.join("lib/rustlib/src/rust"), format!("/rustc/{commit}")),
     ];
-    folders.extend(toolchain.cargo_home.clone().map(|folder| (folder, "/cargo".to_string())));
+    let outside = metadata.packages.iter().filter(|package| package.source.is_none());
+    let outside = outside.map(|package| (super::folder_of(package), format!("/packages/{}", package.name)));
+    folders.extend(outside.filter(|(folder, _)| !folder.starts_with(&metadata.workspace_root)));
+    folders.extend(toolchain.cargo.home().map(|folder| (folder, "/cargo".to_string())));
     // The last matching prefix counts, so the innermost folder comes last.
     folders.sort_by_key(|(folder, _)| folder.as_os_str().len());
     folders.iter().map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display())).collect()
@@ -109,11 +107,14 @@ pub(super) fn remap(toolchain: &Toolchain, metadata: &Metadata, target_folder: &
 
 /// Encodes the flags for `CARGO_ENCODED_RUSTFLAGS`, which takes precedence over all configuration.
 pub(super) fn encode(flags: impl IntoIterator<Item = String>) -> Result<String, CompileError> {
-    let mut encoded = Flags::default();
-    flags.into_iter().for_each(|flag| encoded.push(flag));
-    encoded.encode().map_err(|cause| {
-        CompileError::new(CompileErrorKind::Toolchain, "cannot pass the rustflags to cargo").with_source(cause)
-    })
+    let flags: Vec<String> = flags.into_iter().collect();
+    match flags.iter().find(|flag| flag.contains('\x1f')) {
+        Some(flag) => {
+            let message = format!("cannot pass the rustflag {flag:?} to cargo: it contains the separator of flags");
+            Err(CompileError::new(CompileErrorKind::Toolchain, message))
+        }
+        None => Ok(flags.join("\x1f")),
+    }
 }
 
 /// Returns whether the user's flags select the CPU of this machine.

@@ -1,13 +1,17 @@
 //! Detects the tools that this machine can compile workers with, as a build would find them. Compiles nothing.
 
+use super::command::Cargo;
 use super::platform;
 use super::toolchain::{Toolchain, on_path};
 use crate::build::compile::error::{CompileError, io};
-use crate::build::compile::{Arch, Machine, WorkerTarget};
+use crate::build::compile::{Arch, Compile, Machine, Selection, WorkerTarget};
 
 /// Detects the tools of this machine.
 pub(crate) fn here() -> Result<Machine, CompileError> {
-    let toolchain = Toolchain::of(&std::env::current_dir().map_err(io("find the current folder", "."))?)?;
+    // The current folder may belong to no package, and so have no target folder.
+    let scratch = tempfile::tempdir().map_err(io("create a folder in", std::env::temp_dir()))?;
+    let toolchain =
+        Toolchain::of(Cargo::of(&Compile::new(Selection::default()))?, scratch.path(), &Arch::default().musl())?;
     let workers = [Arch::X86_64, Arch::Arm64].map(|arch| WorkerTarget::of(&toolchain, arch)).to_vec();
     let c_compiler = ["cc", "gcc", "clang"].into_iter().find(|name| on_path(name).is_some()).map(str::to_owned);
     Ok(Machine { rustc: toolchain.release, host: toolchain.host, c_compiler, workers })

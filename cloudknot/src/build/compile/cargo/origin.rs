@@ -32,9 +32,9 @@ impl<'a> Origin<'a> {
     }
 
     fn parse(source: &'a str) -> Self {
-        // `git+<url>[?<key>=<value>]#<revision>`
+        // `git+<url>[?<key>=<value>]#<revision>`. Nothing is escaped, and a branch may contain `#`.
         if let Some(repository) = source.strip_prefix("git+") {
-            let (address, revision) = repository.split_once('#').unwrap_or((repository, ""));
+            let (address, revision) = repository.rsplit_once('#').unwrap_or((repository, ""));
             let (url, reference) = address.split_once('?').unwrap_or((address, ""));
             return Self::Git { url, reference: reference.split_once('='), revision };
         }
@@ -54,7 +54,10 @@ mod tests {
     fn sources_are_parsed() {
         let git = |reference| Origin::Git { url: "https://forge.example/lab", reference, revision: "0a1b" };
         assert_eq!(Origin::parse("git+https://forge.example/lab#0a1b"), git(None));
-        assert_eq!(Origin::parse("git+https://forge.example/lab?branch=main#0a1b"), git(Some(("branch", "main"))));
+        for branch in ["main", "next/0.2", "fix-#7", "a&b=c%23"] {
+            let source = format!("git+https://forge.example/lab?branch={branch}#0a1b");
+            assert_eq!(Origin::parse(&source), git(Some(("branch", branch))));
+        }
         assert_eq!(Origin::parse("registry+https://index.example/lab"), Origin::Registry("https://index.example/lab"));
         let sparse = "sparse+https://index.example/lab/";
         assert_eq!(Origin::parse(sparse), Origin::Registry(sparse));

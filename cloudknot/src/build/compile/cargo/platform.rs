@@ -36,12 +36,11 @@ impl Arch {
         [Self::X86_64, Self::Arm64].into_iter().find(|arch| triple.split('-').next() == Some(arch.rust_name()))
     }
 
-    /// Returns the target whose conditional dependencies are read before the worker's own target is chosen.
     pub(super) fn musl(self) -> String {
         format!("{}-unknown-linux-musl", self.rust_name())
     }
 
-    fn gnu(self) -> String {
+    pub(super) fn gnu(self) -> String {
         format!("{}-unknown-linux-gnu", self.rust_name())
     }
 }
@@ -81,10 +80,7 @@ pub(super) fn gnu(toolchain: &Toolchain, arch: Arch, needs_c: bool) -> Result<Pl
 }
 
 fn link(toolchain: &Toolchain, triple: &str, arch: Arch, needs_c: bool) -> Result<Option<Platform>, CompileError> {
-    let configured = toolchain.config.linker(triple).map_err(|cause| {
-        CompileError::new(CompileErrorKind::Toolchain, format!("cannot read the linker configured for `{triple}`"))
-            .with_source(cause)
-    })?;
+    let configured = toolchain.configuration(triple)?.linker;
     let native = toolchain.host == triple;
     let c_from_environment = has_c_compiler_variable(triple);
     let cross = cross_compiler(triple, arch);

@@ -35,11 +35,11 @@ impl Selection {
     pub(crate) fn find<'m>(&self, metadata: &'m Metadata) -> Result<SelectedTarget<'m>, CompileError> {
         let matching = self.matching(metadata)?;
         let mut candidates: Vec<SelectedTarget<'m>> =
-            matching.iter().flat_map(|package| self.candidates(package)).collect();
+            matching.iter().flat_map(|package| self.candidates(metadata, package)).collect();
         match candidates.len() {
             1 => Ok(candidates.swap_remove(0)),
             0 => Err(self.no_candidate(&matching)),
-            _ => Err(several(&candidates)),
+            count => Err(several(count, &matching)),
         }
     }
 
@@ -48,16 +48,22 @@ impl Selection {
         match *self.matching(metadata)? {
             [package] => Ok(package),
             ref packages => {
-                Err(several(&packages.iter().flat_map(|package| self.candidates(package)).collect::<Vec<_>>()))
+                let candidates = packages.iter().flat_map(|package| self.candidates(metadata, package));
+                Err(several(candidates.count(), packages))
             }
         }
+    }
+
+    /// Returns whether any selected package uses cloudknot.
+    pub(super) fn matches(&self, metadata: &Metadata) -> bool {
+        self.matching(metadata).is_ok()
     }
 
     fn matching<'m>(&self, metadata: &'m Metadata) -> Result<Vec<&'m Package>, CompileError> {
         let packages = self.packages(metadata)?;
         let matching: Vec<&Package> =
             packages.iter().copied().filter(|package| uses_cloudknot(metadata, package)).collect();
-        if matching.is_empty() { Err(without_cloudknot(&packages)) } else { Ok(matching) }
+        if matching.is_empty() { Err(without_cloudknot(metadata, &packages)) } else { Ok(matching) }
     }
 
     fn packages<'m>(&self, metadata: &'m Metadata) -> Result<Vec<&'m Package>, CompileError> {
@@ -83,11 +89,15 @@ impl Selection {
     }
 
     /// Returns the targets of one package that match. For a package with programs, these are the programs; its library
-    /// matches only if it is requested or there is no program, and an example only if it is requested.
-    fn candidates<'m>(&self, package: &'m Package) -> Vec<SelectedTarget<'m>> {
+    /// matches only if it is requested or there is no program, and an example only if it is requested or nothing else is linked
+    /// with cloudknot.
+    fn candidates<'m>(&self, metadata: &'m Metadata, package: &'m Package) -> Vec<SelectedTarget<'m>> {
         let all = || targets(package);
         if let Some(target) = &self.target {
             return all().filter(|selected| selected.kind == *target).collect();
+        }
+        if !linked(metadata, package).iter().any(|package| package.name == "cloudknot") {
+            return all().filter(|selected| matches!(selected.kind, CargoTarget::Example(_))).collect();
         }
         let programs: Vec<_> = all().filter(|selected| matches!(selected.kind, CargoTarget::Bin(_))).collect();
         if let Some(name) = &package.default_run {
@@ -106,9 +116,23 @@ impl Selection {
             None => "cannot find a program or a library".into(),
         };
         let names: Vec<_> = packages.iter().map(|package| format!("`{}`", package.name)).collect();
-        CompileError::new(CompileErrorKind::Selection, format!("{problem} in {}", names.join(", ")))
-            .with_hint(list("there is", packages.iter().copied().flat_map(targets)))
+        let error = CompileError::new(CompileErrorKind::Selection, format!("{problem} in {}", names.join(", ")));
+        let advice = packages.iter().flat_map(|package| &package.targets).find_map(advice_on_library);
+        error.with_hint(advice.unwrap_or_else(|| list("there is", packages.iter().copied().flat_map(targets))))
     }
+}
+
+/// Returns a hint on a library that no Rust program can be linked with statically.
+fn advice_on_library(target: &Target) -> Option<String> {
+    let is = |kind: TargetKind| target.kind.contains(&kind);
+    if is(TargetKind::ProcMacro) {
+        return Some("a crate of procedural macros cannot have remote functions: put them into another crate".into());
+    }
+    let is_other = !is(TargetKind::Lib) && !is(TargetKind::RLib);
+    let is_library = is(TargetKind::CDyLib) || is(TargetKind::DyLib) || is(TargetKind::StaticLib);
+    (is_library && is_other).then(|| {
+        format!("no worker can be linked with the library `{}`: add \"rlib\" to `crate-type` in its [lib]", target.name)
+    })
 }
 
 /// Returns a readable list of all targets of a package that could be a worker.
@@ -123,16 +147,10 @@ fn targets(package: &Package) -> impl Iterator<Item = SelectedTarget<'_>> {
         .filter_map(move |target| Some(SelectedTarget { package, target, kind: CargoTarget::of(target)? }))
 }
 
-fn several(candidates: &[SelectedTarget<'_>]) -> CompileError {
-    let count = candidates.len();
-    CompileError::new(
-        CompileErrorKind::Selection,
-        format!("cannot choose the target of the worker: there are {count} candidates"),
-    )
-    .with_hint(list(
-        "choose one",
-        candidates.iter().map(|selected| SelectedTarget { kind: selected.kind.clone(), ..*selected }),
-    ))
+fn several(count: usize, packages: &[&Package]) -> CompileError {
+    let message = format!("cannot choose the target of the worker: there are {count} candidates");
+    CompileError::new(CompileErrorKind::Selection, message)
+        .with_hint(list("choose one", packages.iter().copied().flat_map(targets)))
 }
 
 fn list<'m>(what: &str, selected: impl Iterator<Item = SelectedTarget<'m>>) -> String {
@@ -145,12 +163,35 @@ fn list<'m>(what: &str, selected: impl Iterator<Item = SelectedTarget<'m>>) -> S
     }
 }
 
-fn without_cloudknot(packages: &[&Package]) -> CompileError {
+fn without_cloudknot(metadata: &Metadata, packages: &[&Package]) -> CompileError {
     let names: Vec<_> = packages.iter().map(|package| format!("`{}`", package.name)).collect();
     let verb = if names.len() == 1 { "does" } else { "do" };
     let message = format!("cannot find a package with remote functions: {} {verb} not use cloudknot", names.join(", "));
-    CompileError::new(CompileErrorKind::Selection, message)
-        .with_hint("add it with `cargo add cloudknot`, or choose another package with `--package`")
+    let others = metadata.workspace_packages().into_iter().filter(|package| uses_cloudknot(metadata, package));
+    let others: Vec<_> = others.map(|package| format!("`-p {}`", package.name)).collect();
+    let hint = match packages.iter().find_map(|package| enabling_feature(package)) {
+        Some(feature) => format!("the dependency on cloudknot is optional: select it with `--features {feature}`"),
+        None if !others.is_empty() => {
+            format!("choose a package that uses it ({}), or add it with `cargo add cloudknot`", others.join(", "))
+        }
+        None => "add it with `cargo add cloudknot`, or choose another package with `--package`".to_owned(),
+    };
+    CompileError::new(CompileErrorKind::Selection, message).with_hint(hint)
+}
+
+/// Returns a feature that enables the optional dependency of a package on cloudknot.
+fn enabling_feature(package: &Package) -> Option<&str> {
+    let dependency =
+        package.dependencies.iter().find(|dependency| dependency.name == "cloudknot" && dependency.optional)?;
+    let name = dependency.rename.as_deref().unwrap_or(&dependency.name);
+    let implied = format!("dep:{name}");
+    let mut features = package.features.iter();
+    features.find(|(_, enables)| enables.contains(&implied)).map(|(feature, _)| feature.as_str())
+}
+
+/// Returns the value of `--package` for this package, which no other package has. cargo does not decode names in package IDs.
+pub(super) fn spec_of(package: &Package) -> String {
+    if package.name.is_ascii() { package.id.repr.clone() } else { format!("{}@{}", package.name, package.version) }
 }
 
 /// Returns whether a package matches `--package`, as in cargo: a name, `name@version`, or the full ID.
@@ -171,12 +212,10 @@ fn uses_cloudknot(metadata: &Metadata, package: &Package) -> bool {
     dependencies(metadata, &package.id, normal_or_dev, normal).iter().any(|package| package.name == "cloudknot")
 }
 
-/// Returns whether any package in the build of this package compiles C. All such build scripts use one of these crates.
-pub(super) fn compiles_c(metadata: &Metadata, package: &Package) -> bool {
-    let built = |kind| matches!(kind, DependencyKind::Normal | DependencyKind::Build);
-    dependencies(metadata, &package.id, built, built)
-        .iter()
-        .any(|package| matches!(package.name.as_str(), "cc" | "cmake"))
+/// Returns the packages that this package is linked with, at most.
+pub(super) fn linked<'m>(metadata: &'m Metadata, package: &Package) -> Vec<&'m Package> {
+    let normal = |kind| kind == DependencyKind::Normal;
+    dependencies(metadata, &package.id, normal, normal)
 }
 
 /// Returns the `cloudknot` package that this package is linked with.

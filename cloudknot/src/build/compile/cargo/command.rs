@@ -1,0 +1,98 @@
+//! Commands of cargo, and its folders.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use cargo_metadata::{CargoOpt, Metadata};
+
+use crate::build::compile::error::{CompileError, CompileErrorKind, io};
+use crate::build::compile::{Compile, Selection};
+
+/// cargo, as run in one folder, on which both rustup and cargo's configuration files depend.
+pub(crate) struct Cargo {
+    path: PathBuf,
+    pub(super) folder: PathBuf,
+    /// Options that every command accepts.
+    options: Vec<String>,
+}
+
+impl Cargo {
+    /// Returns the cargo that runs this program, or else the one on the search path, for the folder and with the options of a
+    /// compilation.
+    pub(super) fn of(compile: &Compile) -> Result<Self, CompileError> {
+        let current = std::env::current_dir().map_err(io("find the current folder", "."))?;
+        let folder = compile.folder.as_ref().map_or_else(|| current.clone(), |folder| current.join(folder));
+        let path = std::env::var_os("CARGO").filter(|path| !path.is_empty()).unwrap_or_else(|| "cargo".into());
+        Ok(Self { path: path.into(), folder, options: compile.cargo_options.clone() })
+    }
+
+    /// Returns cargo's own folder.
+    pub(super) fn home(&self) -> Option<PathBuf> {
+        let set = std::env::var_os("CARGO_HOME").filter(|home| !home.is_empty());
+        let home = set.map(|home| self.folder.join(home));
+        home.or_else(|| Some(std::env::home_dir()?.join(".cargo")))
+    }
+
+    /// Returns this command of cargo, which runs in the folder, with the options.
+    pub(super) fn query(&self, name: &str) -> Command {
+        let mut cargo = self.command();
+        cargo.arg(name).args(&self.options);
+        cargo
+    }
+
+    /// Returns a cargo command that runs in the folder.
+    pub(super) fn command(&self) -> Command {
+        let mut cargo = Command::new(&self.path);
+        cargo.current_dir(&self.folder);
+        // `cargo run` sets these variables for the program that it starts. Build scripts (ring's) compile everything again if
+        // they change.
+        let is_set_by_cargo_run = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_set_by_cargo_run)) {
+            cargo.env_remove(name);
+        }
+        cargo
+    }
+
+    /// Reads the packages and their dependencies as a build for this target with these flags will have them.
+    pub(super) fn metadata(
+        &self,
+        selection: &Selection,
+        triple: &str,
+        rustflags: &str,
+    ) -> Result<Metadata, CompileError> {
+        let mut command = cargo_metadata::MetadataCommand::new();
+        command.cargo_path(&self.path).current_dir(&self.folder).env("CARGO_ENCODED_RUSTFLAGS", rustflags);
+        if let Some(path) = &selection.manifest_path {
+            command.manifest_path(path);
+        }
+        if selection.all_features {
+            command.features(CargoOpt::AllFeatures);
+        }
+        if selection.no_default_features {
+            command.features(CargoOpt::NoDefaultFeatures);
+        }
+        command.features(CargoOpt::SomeFeatures(selection.features.clone()));
+        command.other_options([&["--filter-platform".into(), triple.into()], self.options.as_slice()].concat());
+        command.exec().map_err(|cause| match cause {
+            // cargo's own message is the clearest, and begins with "error: ".
+            cargo_metadata::Error::CargoMetadata { stderr } => {
+                let message = stderr.trim().trim_start_matches("error: ");
+                let has_no_rustc = message.starts_with("could not execute process");
+                let kind = if has_no_rustc { CompileErrorKind::Toolchain } else { CompileErrorKind::Selection };
+                CompileError::new(kind, "cannot read the package with `cargo metadata`").with_source(message.to_owned())
+            }
+            cause => CompileError::new(CompileErrorKind::Toolchain, "cannot run `cargo metadata`").with_source(cause),
+        })
+    }
+}
+
+/// Runs a cargo command that prints its result. `action` completes "cannot".
+pub(super) fn run(mut command: Command, action: &str) -> Result<String, CompileError> {
+    let failed = || CompileError::new(CompileErrorKind::Settings, format!("cannot {action}"));
+    let output = command.output().map_err(|cause| failed().with_source(cause))?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: ").to_owned();
+        return Err(failed().with_source(message));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
