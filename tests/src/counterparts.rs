@@ -244,7 +244,15 @@ impl Registry {
     /// # Panics
     /// If it is not available and `CLOUDKNOT_TESTS_REQUIRE=1` is set.
     pub fn start() -> Option<Self> {
-        Self::start_at(Ipv4Addr::LOCALHOST.into(), None)
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), None, true)
+    }
+
+    /// Like [`Registry::start`], for anyone: the registry requires no login.
+    ///
+    /// # Panics
+    /// Same as for [`Registry::start`].
+    pub fn start_open() -> Option<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), None, false)
     }
 
     /// Like [`Registry::start`], over TLS, at the address that this authority's certificate is for.
@@ -252,10 +260,10 @@ impl Registry {
     /// # Panics
     /// Same as for [`Registry::start`].
     pub fn start_tls(address: IpAddr, authority: &Authority) -> Option<Self> {
-        Self::start_at(address, Some(authority))
+        Self::start_at(address, Some(authority), true)
     }
 
-    fn start_at(address: IpAddr, authority: Option<&Authority>) -> Option<Self> {
+    fn start_at(address: IpAddr, authority: Option<&Authority>, requires_login: bool) -> Option<Self> {
         for program in ["docker-registry", "htpasswd"] {
             if !has(program) {
                 skipped("tests that need a registry", &format!("`{program}` is not installed"));
@@ -264,7 +272,7 @@ impl Registry {
         }
         let folder = tempfile::tempdir().expect("a temporary folder can be created");
         // The registry chooses a free port and reports it: a port that was free before the start may be in use by now.
-        let config = configure(folder.path(), SocketAddr::new(address, 0), authority);
+        let config = configure(folder.path(), SocketAddr::new(address, 0), authority, requires_login);
         let mut daemon = Daemon::start(Command::new("docker-registry").arg("serve").arg(config), folder);
         let log = daemon.log_file();
         let listens = || listens_at(&fs::read_to_string(&log).unwrap_or_default());
@@ -294,7 +302,7 @@ fn listens_at(log: &str) -> Option<SocketAddr> {
     address.parse().ok()
 }
 
-fn configure(folder: &Path, address: SocketAddr, authority: Option<&Authority>) -> PathBuf {
+fn configure(folder: &Path, address: SocketAddr, authority: Option<&Authority>, requires_login: bool) -> PathBuf {
     let users = run(Command::new("htpasswd").args(["-Bbn", Registry::USER, Registry::PASSWORD]));
     let write = |name: &str, text: &str| {
         let path = folder.join(name);
@@ -307,14 +315,18 @@ fn configure(folder: &Path, address: SocketAddr, authority: Option<&Authority>) 
         let (certificate, key) = (authority.certificate(), authority.key());
         format!(", tls: {{ certificate: \"{}\", key: \"{}\" }}", certificate.display(), key.display())
     });
+    let login = if requires_login {
+        format!("auth: {{ htpasswd: {{ realm: tests, path: \"{}\" }} }}\n", users.display())
+    } else {
+        String::new()
+    };
     let text = format!(
         "version: 0.1\n\
          log: {{ level: info, accesslog: {{ disabled: false }} }}\n\
          storage: {{ filesystem: {{ rootdirectory: \"{data}\" }}, delete: {{ enabled: true }} }}\n\
-         auth: {{ htpasswd: {{ realm: tests, path: \"{users}\" }} }}\n\
+         {login}\
          http: {{ addr: \"{address}\"{tls} }}\n",
         data = folder.join("data").display(),
-        users = users.display(),
     );
     write("config.yml", &text)
 }

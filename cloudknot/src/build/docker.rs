@@ -137,8 +137,12 @@ enum Operation {
     Tag(String),
     #[error("cannot remove `{0}` from Docker")]
     Remove(String),
-    #[error("cannot pull the base image `{0}`")]
-    Pull(String),
+    #[error("cannot pull the base image `{image}`")]
+    Pull {
+        image: String,
+        /// Hint on the credential helper that keeps the login, if it is not installed.
+        missing_helper: Option<String>,
+    },
     #[error("cannot build `{}`", .0.display())]
     Build(PathBuf),
     #[error("cannot export `{0}` from Docker")]
@@ -162,8 +166,11 @@ impl DockerError {
         match &self.operation {
             Operation::Absent => Some(ABSENT_HINT.to_owned()),
             Operation::Connect => Some("start Docker, or set DOCKER_HOST to its address".to_owned()),
-            Operation::Pull(name) => {
-                Some(format!("check the name; if it requires a login, run `docker pull {name}` once, then try again"))
+            Operation::Pull { missing_helper: Some(hint), .. } => {
+                Some(format!("check the name; if it requires a login: {hint}"))
+            }
+            Operation::Pull { image, .. } => {
+                Some(format!("check the name; if it requires a login, run `docker pull {image}` once, then try again"))
             }
             Operation::Build(path) => self.build_hint(path),
             Operation::Assemble => self.source.downcast_ref::<ImageError>().and_then(ImageError::hint),

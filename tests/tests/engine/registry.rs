@@ -209,9 +209,29 @@ async fn stored_login_is_used() {
     let error = refused("lab.azurecr.io").await;
     assert!(error.hint().unwrap().contains("`az acr login --expose-token`"), "{error:?}");
 
-    config(format!(r#"{{"credHelpers": {{"{host}": "cloudknot-tests-absent"}}}}"#));
-    let error = repository().push(&image, &["two"]).await.unwrap_err();
-    assert_eq!(error.kind(), RegistryErrorKind::Configuration);
+    let path = path.display();
+    for (text, key) in [
+        (format!(r#"{{"credHelpers": {{"{host}": "absent"}}}}"#), format!("the entry `{host}` of `credHelpers`")),
+        (r#"{"auths": {}, "credsStore": "absent"}"#.to_owned(), "`credsStore`".to_owned()),
+    ] {
+        config(text);
+        let error = repository().push(&image, &["two"]).await.unwrap_err();
+        assert_eq!(error.kind(), RegistryErrorKind::Login);
+        let hint = format!(
+            "`docker-credential-absent`, which {key} in `{path}` names, is not installed: install it, or remove"
+        );
+        assert!(error.hint().unwrap().starts_with(&hint), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn missing_credential_helper_does_not_prevent_an_anonymous_push() {
+    let Some(registry) = Registry::start_open() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), r#"{"auths": {}, "credsStore": "desktop.exe"}"#).unwrap();
+    let repository = Repository::new(&format!("{}/lab/probe", registry.host())).unwrap();
+    let pushed = repository.login(Login::stored_in(folder.path())).push(&image(), &["one"]).await.unwrap();
+    assert!(pushed.reference.starts_with(&registry.host()), "{pushed:?}");
 }
 
 #[tokio::test]

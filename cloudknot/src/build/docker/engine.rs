@@ -105,7 +105,11 @@ impl Engine {
         let (from, tag) = split(name);
         let platform = format!("linux/{}", architecture.docker());
         let options = CreateImageOptionsBuilder::default().from_image(from).tag(tag).platform(&platform).build();
-        let failed = |source| DockerError::new(Operation::Pull(name.to_owned()), source);
+        let failed = |source| {
+            let missing_helper = stored::missing_helper_of_image(self.logins.as_deref(), name);
+            let missing_helper = missing_helper.map(|(helper, registry)| helper.hint(&registry));
+            DockerError::new(Operation::Pull { image: name.to_owned(), missing_helper }, source)
+        };
         let login = self.login(name).await.map(|(_, login)| login);
         self.docker.create_image(Some(options), None, login).try_collect::<Vec<_>>().await.map_err(failed)?;
         Ok(name.to_owned())

@@ -156,7 +156,15 @@ impl Repository {
     }
 
     fn failed(&self, action: &str, error: &OciDistributionError) -> RegistryError {
-        RegistryError::of(action, self.reference.registry(), self.login.is_explicit(), classify(error))
+        let registry = self.reference.registry();
+        let error = RegistryError::of(action, registry, self.login.is_explicit(), classify(error));
+        match error.kind() {
+            RegistryErrorKind::Login | RegistryErrorKind::NotPermitted => {
+                let missing_helper = self.login.missing_helper(registry);
+                missing_helper.map(|helper| helper.hint(registry)).into_iter().fold(error, RegistryError::with_hint)
+            }
+            _ => error,
+        }
     }
 }
 

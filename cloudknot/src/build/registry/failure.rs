@@ -118,6 +118,10 @@ impl RegistryError {
         }
     }
 
+    pub(super) fn with_hint(self, hint: String) -> Self {
+        Self { hint: Some(hint), ..self }
+    }
+
     pub(super) fn ca_bundle(error: &ImageError) -> Self {
         let hint = error.hint();
         let cause = error.source().map(|cause| Cause(cause.to_string()));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use oci_client::secrets::RegistryAuth;
+use serde_json::Value;
 
 use crate::build::registry::RegistryError;
 use crate::settings::login::{Login, LoginKind};
@@ -32,6 +33,63 @@ impl Login {
             None => Ok(RegistryAuth::Anonymous),
         }
     }
+}
+
+/// Credential helper that Docker's configuration names, and that is not installed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MissingHelper {
+    program: String,
+    /// Key of the configuration that names it.
+    key: String,
+    path: PathBuf,
+}
+
+impl MissingHelper {
+    /// Returns a hint for a registry that requires a login.
+    pub(crate) fn hint(&self, registry: &str) -> String {
+        let Self { program, key, path } = self;
+        format!(
+            "`{program}`, which {key} in `{}` names, is not installed: install it, or remove {key} from the file; then run \
+             `docker login {registry}`",
+            path.display()
+        )
+    }
+}
+
+impl Login {
+    /// Returns the missing helper that keeps the login for this registry, if there is one. Without it, the registry is used
+    /// anonymously.
+    pub(super) fn missing_helper(&self, registry: &str) -> Option<MissingHelper> {
+        let folder = match &self.0 {
+            LoginKind::Stored => default_folder()?,
+            LoginKind::StoredIn(folder) => folder.clone(),
+            LoginKind::Password(..) | LoginKind::Token(_) | LoginKind::Anonymous => return None,
+        };
+        missing_helper(&folder, registry)
+    }
+}
+
+/// Returns the missing helper that keeps the login for the registry of this image, and the name of that registry.
+pub(crate) fn missing_helper_of_image(folder: Option<&Path>, image: &str) -> Option<(MissingHelper, String)> {
+    let registry = image.parse::<oci_client::Reference>().ok()?.registry().to_owned();
+    let folder = folder.map(Path::to_owned).or_else(default_folder)?;
+    Some((missing_helper(&folder, &registry)?, registry))
+}
+
+fn missing_helper(folder: &Path, registry: &str) -> Option<MissingHelper> {
+    let path = config_in(folder);
+    let config: Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+    let key = key_of(registry);
+    let of_registry = config["credHelpers"][key].as_str();
+    let (helper, key) = match of_registry {
+        Some(helper) => (helper, format!("the entry `{key}` of `credHelpers`")),
+        None if config["auths"][key]["auth"].is_string() => return None,
+        None => (config["credsStore"].as_str()?, "`credsStore`".to_owned()),
+    };
+    let program = format!("docker-credential-{helper}");
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let is_installed = std::env::split_paths(&folders).any(|folder| folder.join(&program).is_file());
+    (!is_installed).then_some(MissingHelper { program, key, path })
 }
 
 /// Returns the credentials stored for the registry of this image (in this folder, or where Docker looks), and the name under
@@ -89,6 +147,36 @@ fn stored(folder: &Path, registry: &str) -> Result<Option<DockerCredential>, Reg
             let output = if stderr.trim().is_empty() { stdout } else { stderr };
             Err(failed(format!("the helper `docker-credential-{helper}` reported: {}", output.trim())))
         }
+        // A registry may need no login. If it does, the error of the refusal names the helper.
+        Err(CredentialRetrievalError::HelperCommunicationError) if missing_helper(folder, registry).is_some() => {
+            Ok(None)
+        }
         Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_helper_is_named_and_counts_as_no_login() {
+        let folder = tempfile::tempdir().expect("a folder can be created");
+        let config =
+            |text: &str| std::fs::write(folder.path().join("config.json"), text).expect("a file can be written");
+        let check = |registry: &str, expected: Option<(&str, &str)>| {
+            let found = missing_helper(folder.path(), registry);
+            let found = found.as_ref().map(|missing| (missing.program.as_str(), missing.key.as_str()));
+            assert_eq!(found, expected, "{registry}");
+            assert_eq!(stored(folder.path(), registry).expect("no error"), None);
+        };
+        check("ghcr.io", None);
+        config(r#"{"auths": {}, "credsStore": "no-such-store"}"#);
+        check("ghcr.io", Some(("docker-credential-no-such-store", "`credsStore`")));
+        config(r#"{"auths": {}, "credHelpers": {"ghcr.io": "no-such-helper"}}"#);
+        check("ghcr.io", Some(("docker-credential-no-such-helper", "the entry `ghcr.io` of `credHelpers`")));
+        check("quay.io", None);
+        config(r#"{"credsStore": "no-such-store", "credHelpers": {"docker.io": "no-such-helper"}}"#);
+        check("docker.io", Some(("docker-credential-no-such-store", "`credsStore`")));
     }
 }
