@@ -54,13 +54,13 @@ pub(crate) fn of_this_program() -> PathBuf {
 }
 
 /// Returns the folder of this program's notes: `CLOUDKNOT_HOME`, else `.cloudknot/` beside its crate. Returns `None` for an
-/// installed program, whose crate does not exist: the folder in which it is started may be anyone's, and must not decide where
-/// inputs are sent.
+/// installed program, whose crate does not exist or is in cargo's cache: the folder in which it is started may be anyone's, and
+/// must not decide where inputs are sent.
 pub(crate) fn of_notes() -> Option<PathBuf> {
     from_environment().or_else(|| crate_folder().map(|folder| folder.join(contract::HOME)))
 }
 
-/// Returns the folder of this program's crate; `None` for an installed program, whose crate does not exist.
+/// Returns the folder of this program's crate; `None` for an installed program, whose crate does not exist or is in cargo's cache.
 pub(crate) fn crate_folder() -> Option<PathBuf> {
     let compiled_in = CRATE_FOLDER.get().copied().flatten().map(PathBuf::from);
     // A test harness has no generated main, but cargo provides the folder of its crate.
@@ -69,7 +69,13 @@ pub(crate) fn crate_folder() -> Option<PathBuf> {
 }
 
 fn existing(compiled_in: Option<PathBuf>, from_cargo: Option<PathBuf>) -> Option<PathBuf> {
-    compiled_in.or(from_cargo).filter(|folder| folder.is_dir())
+    compiled_in.or(from_cargo).filter(|folder| folder.is_dir() && !is_in_cargo_cache(folder))
+}
+
+/// Returns whether cargo has unpacked the crate into its cache, which it may clear: for `cargo install` from a registry or a
+/// repository. cargo marks what it has unpacked completely with a file.
+fn is_in_cargo_cache(crate_folder: &Path) -> bool {
+    crate_folder.ancestors().any(|folder| folder.join(".cargo-ok").is_file())
 }
 
 /// Returns the folder of the program of the package in this folder.
@@ -128,6 +134,17 @@ mod tests {
         check(Some("/no/such/crate"), None, None);
         check(Some("/no/such/crate"), Some("/"), None);
         check(None, None, None);
+    }
+
+    #[test]
+    fn program_installed_from_a_repository_heeds_no_note() {
+        let cache = tempfile::tempdir().expect("a folder can be created");
+        let crate_folder = cache.path().join("git/checkouts/lab-0a1b/2c3d/crates/fit");
+        std::fs::create_dir_all(&crate_folder).expect("a folder can be created");
+        let crate_folder = crate_folder.to_str().expect("the path is Unicode");
+        check(Some(crate_folder), None, Some(crate_folder));
+        std::fs::write(cache.path().join("git/checkouts/lab-0a1b/2c3d/.cargo-ok"), "").expect("a file can be written");
+        check(Some(crate_folder), None, None);
     }
 
     #[test]

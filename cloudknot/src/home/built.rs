@@ -45,9 +45,15 @@ pub(crate) const FILE: &str = "image.json";
 const HINT: &str = "run `cargo knot build`, then try again";
 
 impl Built {
-    /// Returns the name of a package's images in a Docker engine, without the tag.
+    /// Returns the name of a package's images in a Docker engine, without the tag. Characters that such a name cannot have are
+    /// replaced.
     pub fn repository(package: &str) -> String {
-        format!("cloudknot/{}", package.to_lowercase().replace('_', "-"))
+        let allowed = |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
+        let name: String = package.chars().map(allowed).collect();
+        match name.trim_matches('-') {
+            "" => "cloudknot/program".to_owned(),
+            name => format!("cloudknot/{name}"),
+        }
     }
 
     /// Returns the last build of the package in this folder.
@@ -127,6 +133,16 @@ impl Built {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_images_are_valid() {
+        let check = |package: &str, name: &str| assert_eq!(Built::repository(package), format!("cloudknot/{name}"));
+        check("prog", "prog");
+        check("Pushed_App", "pushed-app");
+        check("foo_", "foo");
+        check("größe", "gr--e");
+        check("物理", "program");
+    }
 
     // M5: a note that came with a clone names a file of the user.
     #[test]
