@@ -91,7 +91,7 @@ pub struct ItemProcess {
     line: Vec<u8>,
 }
 
-/// What an item process does.
+/// Stage in the life of an item process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// It starts. No item is responsible for its end.

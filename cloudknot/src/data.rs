@@ -10,7 +10,7 @@ use crate::home;
 /// Folder that the included files are in.
 #[derive(Debug)]
 enum Folder {
-    /// That of the image, in a worker.
+    /// The folder of the image, in a worker.
     Image,
     /// The folder of the program's package; `None` if it does not exist on this machine.
     Package(Option<PathBuf>),

@@ -269,12 +269,15 @@ fn included_folders_have_no_secrets_and_nothing_compiled() {
     let package = package(&[
         "data/x",
         "data/.env",
+        "data/.env.local",
         "data/.git/config",
         "data/target/kept",
         ".cloudknot/runs",
         ".env",
         "target/CACHEDIR.TAG",
         "target/debug/x",
+        "data/out/CACHEDIR.TAG",
+        "data/out/debug/x",
     ]);
     let whole =
         ["cloudknot/", "cloudknot/data/", "cloudknot/data/target/", "cloudknot/data/target/kept", "cloudknot/data/x"];
@@ -340,6 +343,12 @@ fn files_that_cannot_be_included_are_refused() {
         check("data", path, cause);
         fs::remove_file(data.join("it")).unwrap();
     };
+    fs::create_dir_all(package.path().join(".cloudknot/runs")).unwrap();
+    for secret in [".env", ".cloudknot/runs/x"] {
+        fs::write(package.path().join(secret), "secret").unwrap();
+        let leads_to = |it: &Path| symlink(package.path().join(secret), it).unwrap();
+        refused(&leads_to, "data/it", "which is left out of images");
+    }
     let leads_out = "which is not in the package's folder";
     refused(&|it| symlink(outside.path(), it).unwrap(), "data/it", leads_out);
     refused(&|it| symlink(outside.path().join("secret"), it).unwrap(), "data/it", leads_out);

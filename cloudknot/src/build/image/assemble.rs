@@ -37,7 +37,7 @@ const USERS: &str = "root:x:0:0:root:/tmp:/sbin/nologin
 nobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin
 nonroot:x:65532:65532:nonroot:/tmp:/sbin/nologin
 ";
-/// Group list, likewise.
+/// Group list of the same image.
 const GROUPS: &str = "root:x:0:
 nobody:x:65534:
 nonroot:x:65532:
@@ -240,6 +240,8 @@ fn start_worker(config: &mut Config, options: &ImageOptions) {
     if matches!(user.split(':').next(), None | Some("" | "0" | "root")) {
         config.set_user(Some(USER.to_owned()));
         let mut variables = config.env().clone().unwrap_or_default();
+        // The home of the user that is replaced cannot be written to.
+        variables.retain(|variable| variable != "HOME=/root");
         if !variables.iter().any(|variable| variable.starts_with("HOME=")) {
             variables.push(format!("HOME=/{HOME}"));
         }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -15,8 +17,8 @@ use crate::build::image::{ImageError, Layer};
 
 /// Files and folders that are left out of an included folder: the history, the runs, and secrets.
 const LEFT_OUT: [&str; 3] = [".git", ".cloudknot", ".env"];
-/// File that cargo writes to its folder `target`, which is left out too. Another folder of this name is included.
-const CARGO_TAG: &str = "CACHEDIR.TAG";
+/// File that marks a folder as a cache (<https://bford.info/cachedir/>), which is left out too. cargo marks its target folder.
+const CACHE_TAG: &str = "CACHEDIR.TAG";
 
 /// File or folder to put into the image.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,8 +92,12 @@ fn collect(package: &Path, path: &Path, files: &mut Files) -> Result<(), ImageEr
 }
 
 fn is_left_out(entry: &DirEntry) -> bool {
-    let is_of_cargo = || entry.file_name() == "target" && entry.path().join(CARGO_TAG).exists();
-    LEFT_OUT.iter().any(|name| entry.file_name() == *name) || is_of_cargo()
+    is_secret(entry.file_name()) || entry.path().join(CACHE_TAG).exists()
+}
+
+/// Returns whether a file or folder of this name is left out, as `.env.local` is.
+fn is_secret(name: &OsStr) -> bool {
+    LEFT_OUT.iter().any(|left_out| name == *left_out) || name.as_bytes().starts_with(b".env.")
 }
 
 fn included(package: &Path, relative: &Path, entry: &DirEntry) -> Result<(String, Included)> {
@@ -114,10 +120,13 @@ fn included(package: &Path, relative: &Path, entry: &DirEntry) -> Result<(String
 /// Returns an error if a path leads out of the package's folder, or nowhere.
 fn check_within(package: &Path, path: &Path) -> Result<()> {
     let target = path.canonicalize()?;
-    if target.starts_with(package) {
-        return Ok(());
+    match target.strip_prefix(package) {
+        Ok(inside) if path.is_symlink() && inside.iter().any(is_secret) => {
+            Err(format!("it leads to `{}`, which is left out of images", target.display()).into())
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("it leads to `{}`, which is not in the package's folder", target.display()).into()),
     }
-    Err(format!("it leads to `{}`, which is not in the package's folder", target.display()).into())
 }
 
 fn name(path: &Path) -> Result<String> {

@@ -66,10 +66,12 @@ impl Contents {
     }
 
     fn add(&mut self, path: &str) {
+        // As some tools write it.
+        let path = path.trim_start_matches("./");
         let name = path.rsplit('/').next().unwrap_or_default();
         self.ca_certificates |= path == CA_CERTIFICATES;
         self.users |= path == USERS;
-        self.time_zones |= path.starts_with(ZONES) && path != ZONES;
+        self.time_zones |= path.strip_prefix(ZONES) == Some("Etc/UTC");
         if name.contains(".so") {
             self.libraries.insert(name.to_owned());
         }
