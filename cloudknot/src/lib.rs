@@ -238,7 +238,8 @@ pub use backend::Backend;
 ///
 /// The generated code names cloudknot as `Cargo.toml` does: with `ck = { package = "cloudknot", .. }`, write `#[ck::remote]`.
 /// In a package that does not depend on cloudknot itself, because another crate provides it, the code uses the `cloudknot` that
-/// is in scope at the function. If none is in scope, the attribute has its path:
+/// is in scope at the function. If none is in scope, or the package has cloudknot also as a dev-dependency, the attribute has its
+/// path:
 ///
 /// ```
 /// # mod lab { pub use cloudknot; }
