@@ -8,4 +8,6 @@ mod elf;
 pub mod image;
 mod keep;
 pub(crate) mod pipeline;
+#[cfg(not(cloudknot_worker))]
+mod programs;
 pub mod registry;

@@ -1,4 +1,4 @@
-//! What a function finds in the image, and on this machine, as docs/image.md says.
+//! Tests that a function finds in the image, and on this machine, what docs/image.md says.
 
 use std::collections::BTreeSet;
 use std::process::Command;

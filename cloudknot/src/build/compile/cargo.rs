@@ -110,7 +110,7 @@ impl Compile {
 
     /// Reads the metadata with a worker's flags, since the dependencies of a worker differ from those of the host.
     fn metadata_with(&self, cargo: &Cargo, triple: &str, user: Vec<String>) -> Result<Metadata, CompileError> {
-        let rustflags = flags::encode(flags::worker_flags(self.dynamic).into_iter().chain(user))?;
+        let rustflags = flags::resolution_flags(self.dynamic, user)?;
         cargo.metadata(&self.selection, triple, &rustflags)
     }
 
@@ -151,6 +151,11 @@ pub(super) fn settings_of(package: &Package) -> Result<Settings, CompileError> {
         || Ok(Settings::default()),
         |table| Settings::read(table, &package.name, package.manifest_path.as_std_path()),
     )
+}
+
+/// Returns the packages whose source is a folder of this machine.
+fn packages_in_folders(metadata: &Metadata) -> impl Iterator<Item = &Package> {
+    metadata.packages.iter().filter(|package| package.source.is_none())
 }
 
 pub(super) fn folder_of(package: &Package) -> PathBuf {

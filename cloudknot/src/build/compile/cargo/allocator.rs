@@ -27,7 +27,7 @@ pub(super) fn choose(
     context: &BuildContext,
     selected: &SelectedTarget<'_>,
 ) -> Result<(Allocator, Option<String>), CompileError> {
-    let BuildContext { platform, .. } = context;
+    let platform = &context.platform;
     let is_musl = platform.triple.ends_with("-musl");
     let automatic = if is_musl && platform.compiles_c { Allocator::Mimalloc } else { Allocator::System };
     if configured.unwrap_or(automatic) == Allocator::System {

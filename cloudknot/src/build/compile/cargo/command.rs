@@ -1,6 +1,9 @@
-//! Commands of cargo, and its folders.
+//! Commands of cargo, its folders, and the files of packages that are generated for it.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cargo_metadata::{CargoOpt, Metadata};
@@ -74,12 +77,12 @@ impl Cargo {
         command.features(CargoOpt::SomeFeatures(selection.features.clone()));
         command.other_options([&["--filter-platform".into(), triple.into()], self.options.as_slice()].concat());
         command.exec().map_err(|cause| match cause {
-            // cargo's own message is the clearest, and begins with "error: ".
+            // cargo's own message is the clearest.
             cargo_metadata::Error::CargoMetadata { stderr } => {
-                let message = stderr.trim().trim_start_matches("error: ");
+                let message = message_in(stderr.as_bytes());
                 let has_no_rustc = message.starts_with("could not execute process");
                 let kind = if has_no_rustc { CompileErrorKind::Toolchain } else { CompileErrorKind::Selection };
-                CompileError::new(kind, "cannot read the package with `cargo metadata`").with_source(message.to_owned())
+                CompileError::new(kind, "cannot read the package with `cargo metadata`").with_source(message)
             }
             cause => CompileError::new(CompileErrorKind::Toolchain, "cannot run `cargo metadata`").with_source(cause),
         })
@@ -91,8 +94,30 @@ pub(super) fn run(mut command: Command, action: &str) -> Result<String, CompileE
     let failed = || CompileError::new(CompileErrorKind::Settings, format!("cannot {action}"));
     let output = command.output().map_err(|cause| failed().with_source(cause))?;
     if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: ").to_owned();
-        return Err(failed().with_source(message));
+        return Err(failed().with_source(message_in(&output.stderr)));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Returns the message that cargo has written to its standard error.
+pub(super) fn message_in(stderr: &[u8]) -> String {
+    String::from_utf8_lossy(stderr).trim().trim_start_matches("error: ").to_owned()
+}
+
+/// Writes a file of a generated package, unless its content is already correct, so that cargo considers it unchanged. Another
+/// program may write or read it at the same time.
+pub(super) fn write(path: &Path, content: &str) -> Result<(), CompileError> {
+    if fs::read(path).is_ok_and(|present| present == content.as_bytes()) {
+        return Ok(());
+    }
+    let folder = path.parent().expect("a file is in a folder");
+    let create = || {
+        fs::create_dir_all(folder)?;
+        // As for any other file, the umask decides who may read it.
+        let permissions = fs::Permissions::from_mode(0o666);
+        let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
+        file.write_all(content.as_bytes())?;
+        file.persist(path).map_err(|error| error.error)
+    };
+    create().map(|_| ()).map_err(io("write", path))
 }

@@ -7,11 +7,10 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::command::Cargo;
+use super::command::{self, Cargo};
 use crate::build::compile::error::{CompileError, CompileErrorKind, io};
 
 /// Resolved configuration for one target.
@@ -54,7 +53,7 @@ impl Configuration {
         for (path, content) in
             [("Cargo.toml", PACKAGE), ("Cargo.lock", LOCK), ("build.rs", BUILD_SCRIPT), ("src/lib.rs", "")]
         {
-            write(&folder.join(path), content)?;
+            command::write(&folder.join(path), content)?;
         }
         let answer = tempfile::NamedTempFile::new_in(folder).map_err(io("create a file in", folder))?;
         let mut build = cargo.query("build");
@@ -64,14 +63,11 @@ impl Configuration {
         let output = build.output().map_err(|cause| failed().with_source(cause))?;
         let values = fs::read(answer.path()).map_err(io("read", answer.path()))?;
         Self::parse(&values).ok_or_else(|| {
-            let message = String::from_utf8_lossy(&output.stderr);
-            let error = failed().with_source(message.trim().trim_start_matches("error: ").to_owned());
+            let message = command::message_in(&output.stderr);
             // Whatever else is configured, build scripts have to be linked.
-            if message.contains("linker `") && message.contains("not found") {
-                error.with_hint(LINKER_HINT)
-            } else {
-                error
-            }
+            let has_no_linker = message.contains("linker `") && message.contains("not found");
+            let error = failed().with_source(message);
+            if has_no_linker { error.with_hint(LINKER_HINT) } else { error }
         })
     }
 
@@ -87,21 +83,6 @@ impl Configuration {
             rustc: path(rustc)?,
         })
     }
-}
-
-/// Writes a file, unless its content is already correct. Another program may write or read it at the same time.
-fn write(path: &Path, content: &str) -> Result<(), CompileError> {
-    if fs::read(path).is_ok_and(|present| present == content.as_bytes()) {
-        return Ok(());
-    }
-    let folder = path.parent().expect("a file is in a folder");
-    let create = || {
-        fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(content.as_bytes())?;
-        file.persist(path).map_err(|error| error.error)
-    };
-    create().map(|_| ()).map_err(io("write", path))
 }
 
 #[cfg(test)]

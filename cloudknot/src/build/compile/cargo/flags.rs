@@ -96,13 +96,18 @@ pub(super) fn remap(toolchain: &Toolchain, metadata: &Metadata, target_folder: &
         // If the sources of the standard library are installed, rustc uses their path in place of `/rustc/<commit>`.
         (toolchain.sysroot.join("lib/rustlib/src/rust"), format!("/rustc/{commit}")),
     ];
-    let outside = metadata.packages.iter().filter(|package| package.source.is_none());
-    let outside = outside.map(|package| (super::folder_of(package), format!("/packages/{}", package.name)));
-    folders.extend(outside.filter(|(folder, _)| !folder.starts_with(&metadata.workspace_root)));
+    let packages = super::packages_in_folders(metadata);
+    let packages = packages.map(|package| (super::folder_of(package), format!("/packages/{}", package.name)));
+    folders.extend(packages.filter(|(folder, _)| !folder.starts_with(&metadata.workspace_root)));
     folders.extend(toolchain.cargo.home().map(|folder| (folder, "/cargo".to_string())));
     // The last matching prefix counts, so the innermost folder comes last.
     folders.sort_by_key(|(folder, _)| folder.as_os_str().len());
     folders.iter().map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display())).collect()
+}
+
+/// Returns the encoded flags that decide which packages a worker has: those of every worker, and these of the user.
+pub(super) fn resolution_flags(dynamic: bool, user: Vec<String>) -> Result<String, CompileError> {
+    encode(worker_flags(dynamic).into_iter().chain(user))
 }
 
 /// Encodes the flags for `CARGO_ENCODED_RUSTFLAGS`, which takes precedence over all configuration.

@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use cargo_metadata::{Metadata, Package};
 use toml::{Table, Value};
 
+use super::command;
 use super::origin::Origin;
 use super::selection::{SelectedTarget, cloudknot_of};
 use crate::build::compile::Selection;
@@ -41,8 +42,8 @@ pub(super) fn generate(
     let toml = toml::to_string(&package).expect("a table of strings, arrays and tables serializes to TOML");
     let main = format!("use {crate_name} as _;\n\nfn main() {{\n    ::cloudknot::__start!();\n}}\n");
     let path = folder.join("Cargo.toml");
-    write(&path, toml.as_bytes())?;
-    write(&folder.join("main.rs"), main.as_bytes())?;
+    command::write(&path, &toml)?;
+    command::write(&folder.join("main.rs"), &main)?;
     // The versions are those of the user. cargo adds the generated package to the copy and drops the entries that this build
     // does not need, which another one may need.
     let lock = metadata.workspace_root.join("Cargo.lock");
@@ -105,7 +106,7 @@ impl<'w> Workspace<'w> {
     fn of(metadata: &'w Metadata, manifest: &'w Table) -> Result<Self, CompileError> {
         let root = metadata.workspace_root.as_std_path();
         let mut is_linked = has_paths_within(root, root, manifest);
-        for package in metadata.packages.iter().filter(|package| package.source.is_none()) {
+        for package in super::packages_in_folders(metadata) {
             let path = &package.manifest_path;
             let text = fs::read_to_string(path).map_err(io("read", path))?;
             let folder = path.parent().expect("a manifest is in a folder").as_std_path();
@@ -252,14 +253,6 @@ fn link(to: &Path, from: &Path) -> Result<(), CompileError> {
         _ => {}
     }
     std::os::unix::fs::symlink(to, from).map_err(io("create the symbolic link", from))
-}
-
-/// Writes a file, unless its content is already correct, so that cargo considers it unchanged.
-fn write(path: &Path, content: &[u8]) -> Result<(), CompileError> {
-    if fs::read(path).is_ok_and(|present| present == content) {
-        return Ok(());
-    }
-    fs::write(path, content).map_err(io("write", path))
 }
 
 fn table<'k>(entries: impl IntoIterator<Item = (&'k str, Value)>) -> Table {

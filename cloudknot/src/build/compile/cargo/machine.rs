@@ -2,9 +2,10 @@
 
 use super::command::Cargo;
 use super::platform;
-use super::toolchain::{Toolchain, on_path};
+use super::toolchain::Toolchain;
 use crate::build::compile::error::{CompileError, io};
 use crate::build::compile::{Arch, Compile, Machine, Selection, WorkerTarget};
+use crate::build::programs::on_path;
 
 /// Detects the tools of this machine.
 pub(crate) fn here() -> Result<Machine, CompileError> {

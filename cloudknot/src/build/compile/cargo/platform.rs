@@ -4,9 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::toolchain::{Toolchain, on_path};
+use super::toolchain::Toolchain;
 use crate::build::compile::Arch;
 use crate::build::compile::error::{CompileError, CompileErrorKind};
+use crate::build::programs::on_path;
 
 /// Target that the worker is compiled for, and the tools that compile it.
 #[derive(Debug)]

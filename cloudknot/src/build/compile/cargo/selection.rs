@@ -212,7 +212,7 @@ fn uses_cloudknot(metadata: &Metadata, package: &Package) -> bool {
     dependencies(metadata, &package.id, normal_or_dev, normal).iter().any(|package| package.name == "cloudknot")
 }
 
-/// Returns the packages that this package is linked with, at most.
+/// Returns the packages that this package is linked with, and those that only the features of other members enable.
 pub(super) fn linked<'m>(metadata: &'m Metadata, package: &Package) -> Vec<&'m Package> {
     let normal = |kind| kind == DependencyKind::Normal;
     dependencies(metadata, &package.id, normal, normal)

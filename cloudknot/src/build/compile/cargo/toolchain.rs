@@ -72,12 +72,6 @@ impl Toolchain {
     }
 }
 
-/// Returns the path of a program on the search path.
-pub(super) fn on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
-}
-
 fn output_of(rustc: &Path, folder: &Path, arguments: &[&str]) -> Result<String, CompileError> {
     let action = || failed(&format!("run `{} {}`", rustc.display(), arguments.join(" ")));
     let output = Command::new(rustc)

@@ -29,7 +29,7 @@ impl Tree {
         tree.args(["--package", &spec_of(selected.package), "--target", triple]);
         tree.args(compile.selection.feature_options());
         let user = toolchain.configuration(triple)?.rustflags;
-        tree.env("CARGO_ENCODED_RUSTFLAGS", flags::encode(flags::worker_flags(dynamic).into_iter().chain(user))?);
+        tree.env("CARGO_ENCODED_RUSTFLAGS", flags::resolution_flags(dynamic, user)?);
         command::run(tree, "find the dependencies of the worker").map(Self)
     }
 

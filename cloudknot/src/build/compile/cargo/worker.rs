@@ -72,7 +72,7 @@ impl Program {
     /// contain none.
     fn warn_of_paths(&self, worker: &[u8], target_folder: &Path) -> Result<(), CompileError> {
         let metadata = &self.cargo.metadata;
-        let packages = metadata.packages.iter().filter(|package| package.source.is_none()).map(super::folder_of);
+        let packages = super::packages_in_folders(metadata).map(super::folder_of);
         let root = metadata.workspace_root.clone().into_std_path_buf();
         let mut folders: Vec<PathBuf> = packages.chain([root, target_folder.to_owned()]).collect();
         // A package's folder is named in place of that of its workspace.

@@ -8,6 +8,7 @@ use docker_credential::{CredentialRetrievalError, DockerCredential};
 use oci_client::secrets::RegistryAuth;
 use serde_json::Value;
 
+use crate::build::programs::on_path;
 use crate::build::registry::RegistryError;
 use crate::settings::login::{Login, LoginKind};
 
@@ -19,11 +20,9 @@ impl Login {
 
     pub(super) async fn resolve(&self, registry: &str) -> Result<RegistryAuth, RegistryError> {
         let folder = match &self.0 {
-            LoginKind::Stored => default_folder(),
-            LoginKind::StoredIn(folder) => Some(folder.clone()),
             LoginKind::Password(user, password) => return Ok(RegistryAuth::Basic(user.clone(), password.clone())),
             LoginKind::Token(token) => return Ok(RegistryAuth::Bearer(token.clone())),
-            LoginKind::Anonymous => None,
+            LoginKind::Stored | LoginKind::StoredIn(_) | LoginKind::Anonymous => self.folder(),
         };
         match look_up(folder.clone(), registry).await? {
             Some(DockerCredential::UsernamePassword(user, password)) => Ok(RegistryAuth::Basic(user, password)),
@@ -31,6 +30,21 @@ impl Login {
                 Err(RegistryError::identity_token(registry, &config_in(&folder.unwrap_or_default())))
             }
             None => Ok(RegistryAuth::Anonymous),
+        }
+    }
+
+    /// Returns the missing helper that keeps the login for this registry, if there is one. Without it, the registry is used
+    /// anonymously.
+    pub(super) fn missing_helper(&self, registry: &str) -> Option<MissingHelper> {
+        missing_helper(&self.folder()?, registry)
+    }
+
+    /// Returns the folder of stored credentials, if they are used.
+    fn folder(&self) -> Option<PathBuf> {
+        match &self.0 {
+            LoginKind::Stored => default_folder(),
+            LoginKind::StoredIn(folder) => Some(folder.clone()),
+            LoginKind::Password(..) | LoginKind::Token(_) | LoginKind::Anonymous => None,
         }
     }
 }
@@ -56,19 +70,6 @@ impl MissingHelper {
     }
 }
 
-impl Login {
-    /// Returns the missing helper that keeps the login for this registry, if there is one. Without it, the registry is used
-    /// anonymously.
-    pub(super) fn missing_helper(&self, registry: &str) -> Option<MissingHelper> {
-        let folder = match &self.0 {
-            LoginKind::Stored => default_folder()?,
-            LoginKind::StoredIn(folder) => folder.clone(),
-            LoginKind::Password(..) | LoginKind::Token(_) | LoginKind::Anonymous => return None,
-        };
-        missing_helper(&folder, registry)
-    }
-}
-
 /// Returns the missing helper that keeps the login for the registry of this image, and the name of that registry.
 pub(crate) fn missing_helper_of_image(folder: Option<&Path>, image: &str) -> Option<(MissingHelper, String)> {
     let registry = image.parse::<oci_client::Reference>().ok()?.registry().to_owned();
@@ -87,9 +88,7 @@ fn missing_helper(folder: &Path, registry: &str) -> Option<MissingHelper> {
         None => (config["credsStore"].as_str()?, "`credsStore`".to_owned()),
     };
     let program = format!("docker-credential-{helper}");
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let is_installed = std::env::split_paths(&folders).any(|folder| folder.join(&program).is_file());
-    (!is_installed).then_some(MissingHelper { program, key, path })
+    on_path(&program).is_none().then_some(MissingHelper { program, key, path })
 }
 
 /// Returns the credentials stored for the registry of this image (in this folder, or where Docker looks), and the name under
