@@ -53,12 +53,20 @@ where
 
 /// Wraps a future so that it uses the engine's timers and sockets on any executor.
 pub fn inside<F: Future + Unpin>(future: F) -> Inside<F> {
-    Inside(future)
+    Inside(Some(future))
 }
 
 /// Future returned by [`inside`].
 #[derive(Debug)]
-pub struct Inside<F>(F);
+pub struct Inside<F>(Option<F>);
+
+// A connection that is dropped while it is opened spawns a task.
+impl<F> Drop for Inside<F> {
+    fn drop(&mut self) {
+        let future = self.0.take();
+        enter(|| drop(future));
+    }
+}
 
 impl<F: Future + Unpin> Future for Inside<F> {
     type Output = F::Output;
@@ -67,6 +75,24 @@ impl<F: Future + Unpin> Future for Inside<F> {
         let _entered = ENGINE.enter();
         // Code that blocks on a tokio thread does so within one poll of a task, and tokio's cooperative budget limits the
         // reads of each poll. Once it is used up, sockets would report nothing to read forever; hence `unconstrained`.
-        pin!(unconstrained(Pin::new(&mut self.0))).poll(context)
+        let future = self.0.as_mut().expect("the future is taken only when it is dropped");
+        pin!(unconstrained(Pin::new(future))).poll(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn future_is_dropped_inside_of_the_engine() {
+        struct Spawns;
+        impl Drop for Spawns {
+            fn drop(&mut self) {
+                tokio::spawn(std::future::ready(()));
+            }
+        }
+        let spawns = Spawns;
+        drop(inside(Box::pin(async move { drop(spawns) })));
     }
 }
