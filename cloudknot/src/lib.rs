@@ -289,7 +289,7 @@ pub use cloudknot_macros::main;
 /// the program itself. A value that can be computed on first use belongs in a [`LazyLock`](std::sync::LazyLock). For the rest,
 /// there is this attribute. The function remains an ordinary one, which `main` may call as well:
 ///
-/// ```
+/// ```standalone_crate
 /// use std::sync::OnceLock;
 ///
 /// static STATIONS: OnceLock<Vec<String>> = OnceLock::new();
@@ -298,8 +298,6 @@ pub use cloudknot_macros::main;
 /// #[cloudknot::init]
 /// fn read_stations() -> std::io::Result<()> {
 ///     let path = std::env::var("STATIONS").unwrap_or("stations.txt".into());
-/// #   std::fs::write(std::env::temp_dir().join("cloudknot-stations.txt"), "Basel\nDavos\n")?;
-/// #   let path = std::env::temp_dir().join("cloudknot-stations.txt");
 ///     let names = std::fs::read_to_string(path)?.lines().map(str::to_owned).collect();
 ///     STATIONS.get_or_init(|| names);
 ///     Ok(())
@@ -312,7 +310,12 @@ pub use cloudknot_macros::main;
 ///
 /// #[cloudknot::main]
 /// fn main() -> cloudknot::Result<()> {
-///     assert_eq!(station.map([1, 0]).wait()?, ["Davos", "Basel"]);
+///     let map = station.map([1, 0]);
+/// #   let stations = std::env::temp_dir().join(format!("cloudknot-stations-{}.txt", std::process::id()));
+/// #   std::fs::write(&stations, "Basel\nDavos\n").expect("the temporary folder can be written to");
+/// #   let map = map.env("STATIONS", stations.to_str().expect("its path is UTF-8"));
+///     assert_eq!(map.wait()?, ["Davos", "Basel"]);
+/// #   std::fs::remove_file(stations).expect("no other process uses the file");
 ///     Ok(())
 /// }
 /// ```
