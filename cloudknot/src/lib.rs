@@ -283,6 +283,8 @@ pub use cloudknot_macros::remote;
 /// a crash of an item ends the program. It cannot be deployed.
 pub use cloudknot_macros::main;
 
+// The example is a crate of its own. rustdoc merges the other ones into one program, in which its function would run before the
+// items of all of them.
 /// Runs a function once in each process that runs items, before its first item.
 ///
 /// An item process does not reach the program's `main`: what `main` sets (statics, a logger, the threads of a pool) exists only in
