@@ -30,8 +30,8 @@ declare! {
         #[setter(impl Into<PathBuf>, in_place_of: base_image)]
         pub dockerfile: Option<PathBuf>,
         /// Files and folders of the package that are put into the image, where [`data`](crate::data()) finds them. Paths are
-        /// relative to the package's folder. Left out are `.git`, `.cloudknot` and `.env` inside of a folder, and what cargo
-        /// compiled.
+        /// relative to the package's folder. Left out of a folder are `.git`, `.cloudknot`, `.env`, `.env.*`, and caches (folders with
+        /// a `CACHEDIR.TAG`, such as what cargo compiled).
         #[check(checks::included)]
         #[setter(include: impl Into<PathBuf>)]
         pub include: Vec<PathBuf>,
