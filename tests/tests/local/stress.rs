@@ -4,13 +4,18 @@
 //! `CLOUDKNOT_STRESS_SEED` repeats the shapes of an earlier run; `CLOUDKNOT_STRESS_SECONDS` makes the test longer.
 
 use std::io::Write as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use cloudknot_runtime::contract::ENV_TRACE;
 use cloudknot_tests::random::{Random, seed};
 use cloudknot_tests::skip::skipped;
 use cloudknot_tests::trial::{Behavior, Fact, Spec, Trial, facts, json, kill, run_of, values};
 use rustix::process::Signal;
+
+/// Maximum number of times that the test kills the process of a program that traces types. After more than five kills, the
+/// program takes them for the work of a type, as when one uses up the memory.
+const MAX_TRACE_KILLS: u32 = 3;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect(name))
@@ -46,6 +51,8 @@ struct Map {
     expected: Vec<u64>,
     /// Time within which programs are killed. On average, item processes are killed as often.
     kills_ms: u64,
+    /// Number of times that the process that traces types was killed, since the current program was started.
+    trace_kills: AtomicU32,
 }
 
 impl Map {
@@ -74,7 +81,7 @@ impl Map {
         // Many retries, because each kill uses up an attempt of an item.
         let spec = Spec { chunk, parallel, retries: Some(1_000), ..Spec::of(inputs) };
         let kills_ms = 30 + random.below(200);
-        Self { trial: Trial::new(crate::PROGRAM), spec, expected, kills_ms }
+        Self { trial: Trial::new(crate::PROGRAM), spec, expected, kills_ms, trace_kills: AtomicU32::new(0) }
     }
 
     fn shape(&self) -> String {
@@ -107,6 +114,7 @@ impl Map {
 
     /// Returns the facts that a program printed, unless it was killed before its end.
     fn program(&self, arguments: &[&str], lifetime: Duration, run: &mut Option<String>) -> Option<Vec<Fact>> {
+        self.trace_kills.store(0, Ordering::Relaxed);
         let mut running = self.trial.start(arguments);
         let began = Instant::now();
         while running.is_running() {
@@ -138,10 +146,16 @@ impl Map {
             }
             let victim = processes[usize::try_from(random.below(processes.len() as u64)).unwrap()];
             // Most processes that are still starting are spared: ten failed starts in a row are a failure.
-            if has_started(victim) || random.below(4) == 0 {
+            let is_chosen = has_started(victim) || random.below(4) == 0;
+            if is_chosen && (!traces_types(victim) || self.may_kill_tracing()) {
                 kill(victim, Signal::KILL);
             }
         }
+    }
+
+    /// Counts a kill of the process that traces types; `false` if the program has had enough of them.
+    fn may_kill_tracing(&self) -> bool {
+        self.trace_kills.fetch_add(1, Ordering::Relaxed) < MAX_TRACE_KILLS
     }
 
     fn check(&self, facts: &[Fact], run: &str) {
@@ -157,8 +171,8 @@ impl Map {
     }
 }
 
-/// Returns whether this is an item process. Item processes lead their own process group; programs of this test are in
-/// the group of the test.
+/// Returns whether this is an item process, its keeper, or a process that traces types. These lead their own process group;
+/// programs of this test are in the group of the test.
 fn is_item_process(pid: i32) -> bool {
     let group = rustix::process::Pid::from_raw(pid).and_then(|pid| rustix::process::getpgid(Some(pid)).ok());
     group.is_some_and(|group| group.as_raw_nonzero().get() == pid)
@@ -167,6 +181,12 @@ fn is_item_process(pid: i32) -> bool {
 /// Returns whether an item process has started. Just before it reports that it is ready, it sets its `oom_score_adj`.
 fn has_started(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).is_ok_and(|score| score.trim() == "1000")
+}
+
+/// Returns whether this process traces types.
+fn traces_types(pid: i32) -> bool {
+    let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    variables.split(|&byte| byte == 0).any(|variable| variable.starts_with(format!("{ENV_TRACE}=").as_bytes()))
 }
 
 struct StopAtEnd<'a>(&'a AtomicBool);
