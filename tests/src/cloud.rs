@@ -75,7 +75,7 @@ define = lambda kind, number, image, memory: batch.register_job_definition(
     jobDefinitionName=f'{name}-{kind}-{number}', type='container',
     retryStrategy={'attempts': 3, 'evaluateOnExit': [
         rule('RETRY', onExitCode='75'), rule('RETRY', onExitCode='74'), rule('RETRY', onStatusReason='Host EC2*'),
-        rule('RETRY', onReason='CannotPullContainerError*'), rule('EXIT', onExitCode='*')]},
+        rule('EXIT', onStatusReason='Essential container*')]},
     containerProperties={
         'image': image, 'environment': variables,
         'logConfiguration': {'logDriver': 'awslogs', 'options': {'awslogs-group': 'tests'}},

@@ -22,8 +22,8 @@ import render
 MAX_POLICY_LEN = 6144
 # A string that adds a resource if it escapes its quotes, in YAML or JSON, and that Jinja or Fn::Sub would expand.
 HOSTILE = 'x"}]\n  Evil:\n    Type: "AWS::S3::Bucket" # \' {{ 7 * 7 }} {% if %} ${AWS::AccountId} \\'
-# Keys whose values the templates branch on.
-NOT_FREE = {"kind", "internet", "architecture"}
+# Keys whose values the templates branch on, or that are not from the user.
+NOT_FREE = {"kind", "internet", "architecture", "log_drivers"}
 
 
 def main():
@@ -41,7 +41,7 @@ def main():
 def policies(folder):
     explained = {(each["policy"], each["issue"]) for each in json.loads((render.HERE / "explained.json").read_text())}
     found = set()
-    for path in sorted(folder.glob("policies*/*.json")):
+    for path in sorted(folder.glob("*/policies*/*.json")):
         text = path.read_text()
         policy = json.loads(text)
         yield from too_wide(path, policy)
@@ -58,7 +58,7 @@ def policies(folder):
 
 
 def stacks(folder):
-    for path in sorted(folder.glob("*/*.yaml")):
+    for path in sorted(folder.glob("*/*/*.yaml")):
         for name, resource in yaml.safe_load(path.read_text())["Resources"].items():
             for each in resource.get("Properties", {}).get("Policies", []):
                 yield from too_wide(f"{path}: {name}", each["PolicyDocument"])

@@ -18,11 +18,16 @@ const LOGS: Service = Service { id: "CloudWatch Logs", name: "logs", is_global: 
 const MAX_LINES: u32 = 100;
 /// Maximum size of the end of a log that is returned, in bytes.
 const MAX_LEN: usize = 16 * 1024;
+/// Maximum number of pages of a log to request.
+const MAX_PAGES: usize = 4;
 
 #[derive(Deserialize)]
 struct Events {
     #[serde(default)]
     events: Vec<Event>,
+    /// Token of the page before this one, or the token of the request if there is none.
+    #[serde(rename = "nextBackwardToken")]
+    before: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -54,10 +59,17 @@ pub(crate) async fn group_exists(aws: &Aws, group: &str) -> Result<bool> {
 
 /// Returns the end of a log: at most 100 lines and 16 KiB.
 pub(crate) async fn end_of(aws: &Aws, group: &str, stream: &str) -> Result<String> {
-    let body = json!({"logGroupName": group, "logStreamName": stream, "limit": MAX_LINES, "startFromHead": false});
+    let mut body = json!({"logGroupName": group, "logStreamName": stream, "limit": MAX_LINES, "startFromHead": false});
     let target = ("GetLogEvents", "Logs_20140328.GetLogEvents");
-    let events: Events = request(aws, target, &body, &format!("read the log `{stream}` of `{group}`")).await?;
-    let mut text: String = events.events.into_iter().map(|event| event.message + "\n").collect();
+    let action = format!("read the log `{stream}` of `{group}`");
+    let mut page: Events = request(aws, target, &body, &action).await?;
+    // A page may be empty although there are events before it (`GetLogEvents` in the API reference of CloudWatch Logs).
+    for _ in 1..MAX_PAGES {
+        let Some(token) = page.before.filter(|token| page.events.is_empty() && body["nextToken"] != **token) else { break };
+        body["nextToken"] = token.into();
+        page = request(aws, target, &body, &action).await?;
+    }
+    let mut text: String = page.events.into_iter().map(|event| event.message + "\n").collect();
     let mut start = text.len().saturating_sub(MAX_LEN);
     while !text.is_char_boundary(start) {
         start += 1;

@@ -34,9 +34,9 @@ pub(crate) struct Resource {
 }
 
 impl Resource {
-    /// Returns the lines of the resource, without those that start with `prefix`.
-    pub(crate) fn without(&self, prefix: &str) -> Vec<&str> {
-        self.text.lines().map(str::trim).filter(|line| !line.starts_with(prefix)).collect()
+    /// Returns the first line of the resource that starts with `prefix`.
+    pub(crate) fn line(&self, prefix: &str) -> Option<&str> {
+        self.text.lines().map(str::trim).find(|line| line.starts_with(prefix))
     }
 }
 

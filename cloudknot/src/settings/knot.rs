@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::checks::{self, refused};
 use super::declare::{Kind as ValueKind, Single, declare};
 use super::names::{self, Kind};
-use crate::error;
+use crate::error::{self, Error, ErrorKind};
 
 declare! {
     or: or,
@@ -135,7 +135,8 @@ declare! {
         #[flag("--key-pair NAME", "Machines")]
         #[setter(impl Into<String>)]
         pub key_pair: Option<String>,
-        /// ARN of a service role for the compute environment, in place of Batch's own.
+        /// ARN of a service role for the compute environment, in place of Batch's own. AWS then replaces the environment at each
+        /// change of it, which interrupts running jobs; Batch starts them again.
         #[flag("--service-role ARN", "Machines")]
         #[setter(impl Into<String>)]
         pub service_role: Option<String>,
@@ -237,6 +238,13 @@ impl Mount {
     }
 }
 
+/// Log drivers of a job with one container (`logDriver` of `LogConfiguration` in the AWS Batch API reference).
+pub(crate) const LOG_DRIVERS: [&str; 7] = ["awslogs", "fluentd", "gelf", "journald", "json-file", "splunk", "syslog"];
+/// Those of them that Fargate supports (same source).
+const FARGATE_LOG_DRIVERS: [&str; 2] = ["awslogs", "splunk"];
+/// Those of them that the agent of an ECS instance offers by default (`ecs-init/docker/docker.go` of the agent, June 2026).
+const AGENT_LOG_DRIVERS: [&str; 4] = ["awslogs", "fluentd", "json-file", "syslog"];
+
 /// Docker log driver that AWS Batch supports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -257,12 +265,26 @@ impl Log {
     pub fn new(driver: impl Into<String>, options: impl IntoIterator<Item = (String, String)>) -> Self {
         Self { driver: driver.into(), options: options.into_iter().collect(), secrets: BTreeMap::new() }
     }
+
+    pub(crate) fn is_on_fargate(&self) -> bool {
+        FARGATE_LOG_DRIVERS.contains(&self.driver.as_str())
+    }
+
+    /// Returns whether the agent of an instance offers the driver without being configured.
+    pub(crate) fn is_on_every_instance(&self) -> bool {
+        AGENT_LOG_DRIVERS.contains(&self.driver.as_str())
+    }
 }
 
 #[expect(clippy::ref_option, reason = "a check takes the value as it is declared")]
-fn check_log(_: &str, log: &Option<Log>) -> error::Result<()> {
-    let secrets = log.iter().flat_map(|log| log.secrets.values());
-    secrets.into_iter().try_for_each(|arn| names::secret(arn).map(drop))
+fn check_log(key: &str, log: &Option<Log>) -> error::Result<()> {
+    let Some(log) = log else { return Ok(()) };
+    if !LOG_DRIVERS.contains(&log.driver.as_str()) {
+        let message = format!("invalid `{key}`: AWS Batch does not support the log driver `{}`", log.driver);
+        return Err(Error::new(ErrorKind::Config, message)
+            .with_hint(format!("use one of {}; on Fargate only {}", LOG_DRIVERS.join(", "), FARGATE_LOG_DRIVERS.join(" or "))));
+    }
+    log.secrets.values().try_for_each(|arn| names::secret(arn).map(drop))
 }
 
 fn check_mounts(key: &str, mounts: &BTreeMap<String, Mount>) -> error::Result<()> {
@@ -299,5 +321,15 @@ mod tests {
             let message = format!("invalid `mounts` at `{path}`: the included files of the image are there");
             assert_eq!(check(path), Err(message));
         }
+    }
+
+    #[test]
+    fn log_drivers_that_batch_lacks_are_refused() {
+        let check = |driver: &str| check_log("log", &Some(Log::new(driver, []))).map_err(|error| error.to_string());
+        for driver in LOG_DRIVERS {
+            assert_eq!(check(driver), Ok(()));
+        }
+        let message = "invalid `log`: AWS Batch does not support the log driver `awsfirelens`";
+        assert_eq!(check("awsfirelens"), Err(message.to_owned()));
     }
 }

@@ -190,32 +190,44 @@ async fn body(resolved: &ResolvedKnot, pars: &Pars, template: String) -> Result<
     let key = format!("stacks/{}/{}.yaml", resolved.knot.name, digest(&template));
     S3Store::new(&aws.config, bucket, prefix).put(&key, template.into()).await?;
     let region = &aws.region;
-    Ok(Body::Url(format!("https://{bucket}.s3.{region}.{}/{prefix}{key}", Partition::of(region).domain)))
+    // The name of a bucket in the host does not match the certificate of S3 if it contains dots.
+    Ok(Body::Url(format!("https://s3.{region}.{}/{bucket}/{prefix}{key}", Partition::of(region).domain)))
 }
 
-/// Returns the deployed Knot, if the template would replace its queue.
+/// Returns the deployed Knot, if the template would replace its queue or its compute environment.
 async fn with_replaced_queue(resolved: &ResolvedKnot, template: &str) -> Result<Option<Knot>> {
     let state = &resolved.state;
     let complete = state.before().filter(|stack| stack.outputs.contains_key("JobQueue"));
     let Some(stack) = complete else { return Ok(None) };
     let (before, after) = (resources(&state.stacks.template(stack).await?), resources(template));
-    let is_queue = |resource: &Resource| resource.kind == "AWS::Batch::JobQueue";
-    let Some((name, queue)) = before.iter().find(|(_, resource)| is_queue(resource)) else { return Ok(None) };
-    let is_kept = after.get(name).is_some_and(|after| after.without("Priority:") == queue.without("Priority:"));
-    if is_kept { Ok(None) } else { read(stack, &Account::default()).map(Some) }
+    // AWS changes all other properties in place.
+    let is_kept = |(id, resource): (&String, &Resource)| {
+        let fixed = match resource.kind.as_str() {
+            "AWS::Batch::JobQueue" => "JobQueueName:",
+            "AWS::Batch::ComputeEnvironment" => "Tags:",
+            _ => return true,
+        };
+        after.get(id).is_some_and(|after| after.line(fixed) == resource.line(fixed))
+    };
+    if before.iter().all(is_kept) { Ok(None) } else { read(stack, &Account::default()).map(Some) }
 }
 
-/// Returns an error if the queue of this Knot would be replaced and has unfinished jobs, which would be lost with it.
+/// Returns an error if the queue or the compute environment of this Knot would be replaced while the queue has unfinished
+/// jobs, which would be lost.
 async fn check_no_jobs_are_lost(resolved: &ResolvedKnot, replaced: Option<&Knot>) -> Result<()> {
     let Some(knot) = replaced else { return Ok(()) };
     let jobs = Batch::new(&resolved.state.aws).unfinished(knot.queue(), &definitions(knot)).await?;
     if jobs.is_empty() {
         return Ok(());
     }
-    let message =
-        format!("cannot change the Knot `{}`: its queue would be replaced, and has {} jobs", knot.name, jobs.len());
+    let message = format!(
+        "cannot change the Knot `{}`: its queue or compute environment would be replaced, and has {} jobs",
+        knot.name,
+        jobs.len()
+    );
     Err(Error::new(ErrorKind::Exists, message).with_hint(
-        "wait for its runs or cancel them; tags, the queue's name and the kind of compute are fixed for a queue",
+        "wait for its runs or cancel them; AWS replaces them if the queue's name, the kind of compute, the tags, or whether \
+         there is a service role changes",
     ))
 }
 

@@ -1,5 +1,9 @@
 //! Deletion of a Knot.
 
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
 use super::stack::{all_definitions, read, stack_name};
 use super::tag_of;
 use crate::aws::batch::Batch;
@@ -15,6 +19,11 @@ use crate::event::step;
 use crate::home;
 use crate::home::built::Built;
 use crate::home::knot_note::KnotNote;
+use crate::settings::sizes::counted;
+
+/// Maximum time to wait for jobs to end. A container is killed 30 seconds after SIGTERM; Fargate then detaches its network
+/// interface.
+const MAX_WAIT: Duration = Duration::from_mins(3);
 
 /// Deletes the stack with everything that belongs to it, or only the remains if an interrupted clobber has already
 /// deleted the stack.
@@ -87,6 +96,7 @@ async fn delete(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &Stack
         let ended = batch.end_all(knot.queue(), &definitions).await?;
         if ended > 0 {
             step(&format!("ended {ended} jobs of the Knot `{}`", knot.name));
+            wait_for_jobs(&knot.name, || batch.unfinished(knot.queue(), &definitions)).await?;
         }
     }
     let pars = pars.filter(|pars| !clobber.keep_data && pars.outputs.contains_key("Bucket"));
@@ -105,6 +115,31 @@ async fn delete(clobber: &KnotClobber, aws: &Aws, stacks: &Stacks, stack: &Stack
         delete_runs(clobber, aws, pars).await?;
     }
     Ok(())
+}
+
+/// Waits until there are no unfinished jobs. With a job of it, AWS cannot delete a compute environment on Fargate, which then
+/// becomes invalid (`DeleteComputeEnvironment` in the AWS Batch API reference).
+async fn wait_for_jobs<F>(knot: &str, mut unfinished: impl FnMut() -> F) -> Result<()>
+where
+    F: Future<Output = Result<Vec<String>>>,
+{
+    let (deadline, mut interval) = (Instant::now() + MAX_WAIT, Duration::from_secs(1));
+    loop {
+        let jobs = unfinished().await?;
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() + interval > deadline {
+            let minutes = MAX_WAIT.as_secs() / 60;
+            let count = counted(u32::try_from(jobs.len()).unwrap_or(u32::MAX), "job");
+            let message = format!("cannot clobber the Knot `{knot}`: {count} did not end within {minutes} minutes");
+            return Err(Error::new(ErrorKind::Aws, message)
+                .with_source(jobs.join("\n"))
+                .with_hint("its stack was not deleted; run the same command again once they have ended"));
+        }
+        sleep(interval).await;
+        interval = (interval * 2).min(Duration::from_secs(8));
+    }
 }
 
 /// Deletes the remains of a Knot whose stack no longer exists. Returns the stack of the Pars that the Knot was on, and
@@ -176,4 +211,26 @@ async fn clobber_local(clobber: &KnotClobber, region: &str) -> Result<bool> {
     let home = home::of_package(&clobber.folder);
     let had_note = KnotNote::remove(&home, &clobber.name, region)?;
     Ok((clobber.image && Built::clobber(&home).await?) || had_note)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn clobber_waits_for_jobs_to_end() {
+        let mut answers = vec![vec![], vec!["b".to_owned()], vec!["a".to_owned(), "b".to_owned()]];
+        let unfinished = || std::future::ready(Ok(answers.pop().expect("the wait ends with the jobs")));
+        wait_for_jobs("sweep", unfinished).await.unwrap();
+        assert!(answers.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clobber_stops_if_jobs_do_not_end() {
+        let (start, left) = (Instant::now(), || std::future::ready(Ok(vec!["a".to_owned()])));
+        let error = wait_for_jobs("sweep", left).await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot clobber the Knot `sweep`: 1 job did not end within 3 minutes");
+        let waited = start.elapsed();
+        assert!(waited <= MAX_WAIT && waited > MAX_WAIT - Duration::from_secs(8), "{waited:?}");
+    }
 }

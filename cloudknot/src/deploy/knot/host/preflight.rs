@@ -11,6 +11,7 @@ use crate::deploy::pars::Pars;
 use crate::deploy::policy::{Allowed, Scope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
+use crate::settings::knot::KnotSettings;
 
 /// Returns an error if the caller is not allowed to create the new Knot.
 pub(super) async fn check_permissions(
@@ -41,6 +42,19 @@ pub(super) async fn check_account(aws: &Aws, desired: &DesiredKnot<'_>, is_new: 
         return Err(Error::new(ErrorKind::NotFound, message).with_hint("create it in EC2, or remove `key-pair`"));
     }
     Ok(())
+}
+
+/// Returns an error if the new queue could not have its name: EC2 and Fargate have a queue each, and the one that is deployed
+/// still has that name while the other one is created.
+pub(super) fn check_queue_name(deployed: &KnotSettings, settings: &KnotSettings) -> Result<()> {
+    let (Some(before), Some(name)) = (&deployed.queue_name, &settings.queue_name) else { return Ok(()) };
+    let is_fargate = |settings: &KnotSettings| settings.compute.unwrap_or_default().is_fargate();
+    if before != name || is_fargate(deployed) == is_fargate(settings) {
+        return Ok(());
+    }
+    let message = format!("cannot name the queue `{name}`: the deployed queue, of another kind of compute, has that name");
+    Err(Error::new(ErrorKind::Exists, message)
+        .with_hint("change `queue-name`, remove it, or clobber the Knot first: `cargo knot clobber`"))
 }
 
 /// Returns an error if jobs of the Knot could never start because no machine in the subnets of the Pars can hold them.
@@ -117,5 +131,27 @@ pub(super) async fn offered(aws: &Aws, types: Vec<InstanceType>, pars: &Pars) ->
                 .with_hint("choose other `instance-types`, or a Pars with subnets in other zones"))
         }
         _ => Ok(offered),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::knot::Compute;
+
+    #[test]
+    fn name_of_the_deployed_queue_is_not_given_to_another_queue() {
+        let settings = |name: &str, compute| KnotSettings {
+            queue_name: Some(name.to_owned()),
+            compute: Some(compute),
+            ..KnotSettings::default()
+        };
+        let deployed = settings("lab", Compute::Spot);
+        check_queue_name(&deployed, &settings("lab", Compute::Ec2)).unwrap();
+        check_queue_name(&deployed, &settings("lab-2", Compute::Fargate)).unwrap();
+        check_queue_name(&deployed, &KnotSettings::default()).unwrap();
+        let error = check_queue_name(&deployed, &settings("lab", Compute::Fargate)).unwrap_err();
+        let message = "cannot name the queue `lab`: the deployed queue, of another kind of compute, has that name";
+        assert_eq!(error.to_string(), message);
     }
 }

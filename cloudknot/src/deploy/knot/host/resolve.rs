@@ -88,6 +88,9 @@ impl ResolvedKnot {
     /// Queries AWS for resources that the settings only name, and for reasons why the Knot could not be created.
     async fn query(&mut self, intent: Intent) -> Result<()> {
         let (knot, state) = (&self.knot, &self.state);
+        if let Some(deployed) = state.before().and_then(|stack| read_note(stack).ok()) {
+            preflight::check_queue_name(&deployed.settings.settings, &knot.settings)?;
+        }
         let responses = knot.query(&state.aws).await?;
         if intent != Intent::Template {
             let is_new = state.before().is_none();

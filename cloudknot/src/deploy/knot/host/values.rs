@@ -10,9 +10,9 @@ use crate::aws::machines::{self, Request};
 use crate::build::compile::Arch;
 use crate::deploy::pars::Pars;
 use crate::deploy::stack_note::digest;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::settings::checks::{self, refused};
-use crate::settings::knot::{Compute, KnotSettings, Mount};
+use crate::settings::knot::{Compute, KnotSettings, LOG_DRIVERS, Mount};
 use crate::settings::names::{self, Kind};
 use crate::settings::sizes::{self, MEMORY_MIB, VCPUS};
 
@@ -161,11 +161,21 @@ impl DesiredKnot<'_> {
             "volume_gib": checks::mib("volume-size", settings.volume_size.as_deref())?.map(gib),
             "key_pair": settings.key_pair,
             "service_role": settings.service_role,
+            "log_drivers": self.log_drivers(),
         }))
+    }
+
+    /// Returns the log drivers that the agent of an instance has to be configured with, including those that it offers
+    /// anyway; none if these are enough.
+    fn log_drivers(&self) -> &'static [&'static str] {
+        let needs_more = self.settings.log.as_ref().is_some_and(|log| !log.is_on_every_instance());
+        if needs_more { &LOG_DRIVERS } else { &[] }
     }
 
     fn function_values(&self, compute: Compute) -> Result<Vec<Value>> {
         let settings = self.settings;
+        // The compute of an existing queue is known only from AWS.
+        self.check_compute(compute)?;
         let list = |table: &BTreeMap<String, String>, key: &str| -> Vec<Value> {
             table.iter().map(|(name, value)| json!({"name": name, key: value})).collect()
         };
@@ -176,10 +186,6 @@ impl DesiredKnot<'_> {
         });
         let mut values = Vec::new();
         for (function, request) in self.functions.iter().zip(self.requests()?) {
-            // The compute of an existing queue is known only from AWS.
-            if ephemeral.is_some() && !compute.is_fargate() {
-                return Err(ephemeral_on_instances());
-            }
             let (vcpus, memory_mib) = if compute.is_fargate() {
                 let placed = machines::fargate_placement(&request, shared_memory, ephemeral)?;
                 (placed.vcpus, placed.memory_mib)
@@ -278,10 +284,20 @@ impl DesiredKnot<'_> {
         if settings.bid_percentage.is_some() && compute != Compute::Spot {
             return Err(refused("`bid-percentage`", "must be used with `compute = \"spot\"`"));
         }
-        if settings.ephemeral_storage.is_some() && !compute.is_fargate() && settings.queue.is_none() {
-            return Err(ephemeral_on_instances());
+        if settings.queue.is_none() { self.check_compute(compute) } else { Ok(()) }
+    }
+
+    /// Checks the settings that only instances or only Fargate have, and that an existing queue may have as well.
+    fn check_compute(&self, compute: Compute) -> Result<()> {
+        if self.settings.ephemeral_storage.is_some() && !compute.is_fargate() {
+            return Err(refused("`ephemeral-storage`", "requires Fargate; instances have `volume-size`"));
         }
-        Ok(())
+        match &self.settings.log {
+            Some(log) if compute.is_fargate() && !log.is_on_fargate() => {
+                Err(refused(&format!("`log` with the driver `{}`", log.driver), "Fargate supports only `awslogs` and `splunk`"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn mounts(&self) -> Vec<Value> {
@@ -367,10 +383,6 @@ fn short_hash(id: &str) -> String {
     hash
 }
 
-fn ephemeral_on_instances() -> Error {
-    refused("`ephemeral-storage`", "requires Fargate; instances have `volume-size`")
-}
-
 /// Converts MiB to GiB and rounds up, because AWS counts disks in whole GiB.
 fn gib(mib: u64) -> u32 {
     u32::try_from(mib.div_ceil(1024)).unwrap_or(u32::MAX)
@@ -411,6 +423,9 @@ mod tests {
         check(r#"{"mounts": {"data": "fs-01234567"}}"#, "`mounts` at `data`");
         check(r#"{"ephemeral-storage": "50 GiB"}"#, "requires Fargate");
         check(r#"{"ephemeral-storage": "50 GiB", "compute": "spot"}"#, "requires Fargate");
+        let gelf = r#""log": {"driver": "gelf"}"#;
+        check(&format!(r#"{{{gelf}, "compute": "fargate"}}"#), "Fargate supports only `awslogs` and `splunk`");
+        desired(&parsed(&format!("{{{gelf}}}"))).check().unwrap();
         let queue = "arn:aws:batch:eu-west-1:123456789012:job-queue/lab";
         let on_existing_queue = parsed(&format!(r#"{{"ephemeral-storage": "50 GiB", "queue": "{queue}"}}"#));
         desired(&on_existing_queue).check().unwrap();
