@@ -346,6 +346,9 @@ pub struct BatchResources {
     pub image: String,
     /// Log group of the jobs, unless their job definition names another one.
     pub log_group: String,
+    /// Share of a queue with a fair-share policy that the jobs belong to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_identifier: Option<String>,
     /// `true` if each child is a separate job, instead of an array child.
     pub independent: bool,
 }

@@ -18,6 +18,9 @@ the documentation, not that AWS does:
 - A container has the memory that its job requests, as a hard limit. DescribeJobs returns exit codes, reasons and attempts.
 - A job runs up to `attempts` times. The rules of `evaluateOnExit` are evaluated in order, and all conditions of a rule must
   match; if no rule matches, the job is retried. A job that was terminated or timed out is not retried.
+- SubmitJob to a queue with a scheduling policy requires a share identifier, and a scheduling priority in the job definition; to
+  another queue, a share identifier is refused.
+- The instance types of a compute environment may be `default_x86_64` and `default_arm64`.
 - Dependencies may be N_TO_N, and SEQUENTIAL between the children of one array.
 - DescribeJobs accepts up to 100 IDs, SubmitJob arrays of 2 to 10,000. ListJobs without a status lists the RUNNING jobs.
 - At most SLOTS containers run at a time; the other jobs are RUNNABLE.
@@ -72,6 +75,8 @@ SLOTS = 8
 # Time between SIGTERM and SIGKILL, in seconds.
 STOP_TIMEOUT = 30
 ENDED = ("SUCCEEDED", "FAILED")
+# Names of several instance families that moto does not know, and a type of one of them.
+BUNDLES = {"default_x86_64": "m6i.4xlarge", "default_arm64": "m6g.4xlarge"}
 # Prefix of the image of a job that runs as a process.
 PROCESS = "process:"
 
@@ -81,6 +86,8 @@ pulling = threading.Lock()
 handling = threading.RLock()
 # AWS managed policies, by account.
 managed_policies = {}
+# Scheduling priorities of job definitions, by ARN; moto drops them.
+scheduling_priorities = {}
 # Parameters of SubmitJob that moto does not pass on to the job. Each request runs in its own thread.
 submitted = threading.local()
 
@@ -563,8 +570,37 @@ def submit_job(self, submit=BatchResponse.submitjob):
     size = (self._get_param("arrayProperties") or {}).get("size")
     if size is not None and not 2 <= size <= 10_000:
         raise ClientException(f"arrayProperties.size is {size}, but must be from 2 to 10000")
+    queue = self.batch_backend.get_job_queue(self._get_param("jobQueue"))
+    definition = self.batch_backend.get_job_definition(self._get_param("jobDefinition"))
+    if queue and definition:
+        check_share(queue, self._get_param("shareIdentifier"), scheduling_priorities.get(definition.arn))
     submitted.retry_strategy = self._get_param("retryStrategy")
     return submit(self)
+
+
+def check_share(queue, share, priority):
+    if queue.schedule_policy and not share:
+        raise ClientException("shareIdentifier must be specified.")
+    if share and not queue.schedule_policy:
+        raise ClientException("shareIdentifier must not be specified for a job queue without a scheduling policy.")
+    if share and priority is None:
+        raise ClientException("schedulingPriority must be set for a job using ShareIdentifier.")
+
+
+def register_job_definition(self, register=BatchResponse.registerjobdefinition):
+    response = register(self)
+    scheduling_priorities[json.loads(response)["jobDefinitionArn"]] = self._get_param("schedulingPriority")
+    return response
+
+
+def definition_from_template(cls, name, template, *args, create=models.JobDefinition.create_from_cloudformation_json, **kwargs):
+    definition = create(name, template, *args, **kwargs)
+    scheduling_priorities[definition.arn] = template["Properties"].get("SchedulingPriority")
+    return definition
+
+
+def smallest_instances(instance_types, target, find=models.BatchBackend.find_min_instances_to_meet_vcpus):
+    return find([BUNDLES.get(each, each) for each in instance_types], target)
 
 
 def describe_jobs(self, describe=BatchResponse.describejobs):
@@ -600,6 +636,10 @@ def init_aws_policies(self, read=IAMBackend._init_aws_policies):
 models.Job = Job
 models.BatchBackend.list_jobs = list_jobs
 models.BatchBackend.cancel_job = cancel_job
+models.BatchBackend.find_min_instances_to_meet_vcpus = staticmethod(smallest_instances)
+models.EC2_INSTANCE_FAMILIES += BUNDLES
+models.JobDefinition.create_from_cloudformation_json = classmethod(definition_from_template)
+BatchResponse.registerjobdefinition = register_job_definition
 BatchResponse.submitjob = submit_job
 BatchResponse.describejobs = describe_jobs
 IAMBackend._init_aws_policies = init_aws_policies

@@ -244,6 +244,17 @@ fn main() {
     ),
     ("odd/src/lib.rs", "//! Uses cloudknot, and has no remote function.\n"),
     ("odd/examples/broken.rs", "fn main() { this_does_not_exist() }\n"),
+    // Refused by a deploy: the first one before it is compiled, which it could not be.
+    ("odd/examples/gpu.rs", "#[cloudknot::remote(gpus = 1)]\nfn train() {}\nfn main() {}\n"),
+    (
+        "odd/examples/gpu_of_a_macro.rs",
+        r##"
+cloudknot::line!(concat!(
+    r#"{"package":"odd","module":"gpu_of_a_macro","name":"train","signature":"fn()","codec":"bincode","gpus":1}"#, "\n"
+));
+fn main() { cloudknot::__start!(); }
+"##,
+    ),
     ("odd/examples/nothing.rs", "fn main() { cloudknot::__start!(); }\n"),
     ("odd/examples/own_main.rs", "cloudknot::function!(\"f\");\nfn main() {}\n"),
     (

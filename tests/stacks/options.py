@@ -56,7 +56,12 @@ KNOT = {
         "own": {},
         "named": {"queue": {"name": "sweep-shared", "priority": 1000}},
         "existing": {"queue": {"replace": True, "existing": "arn:aws:batch:us-east-1:123456789012:job-queue/institute"}},
+        "with shares": {
+            "queue": {"replace": True, "existing": "arn:aws:batch:us-east-1:123456789012:job-queue/institute"},
+            "function": {"scheduling_priority": 9999},
+        },
     },
+    "stuck jobs": {"wait": {}, "are cancelled": {"queue": {"stuck_after_seconds": 3600}}},
     "repository": {
         "own": {},
         "encrypted": {"repository": {"kms_key": KEY}},
@@ -117,10 +122,14 @@ def knot_is_possible(values):
         values.get("space") == "shared memory",
     ]
     on_fargate = [values.get("compute") in ("fargate", "fargate-spot"), values.get("space") == "disk"]
-    own_queue = [values.get("machines") in ("ami", "always"), values.get("compute") == "service-role"]
+    own_queue = [
+        values.get("machines") in ("ami", "always"),
+        values.get("compute") == "service-role",
+        values.get("stuck jobs") == "are cancelled",
+    ]
     impossible = [
         any(on_instances) and any(on_fargate),
-        any(own_queue) and values.get("queue") == "existing",
+        any(own_queue) and values.get("queue") in ("existing", "with shares"),
         values.get("machines") == "gpus" and values.get("architecture") == "arm64",
     ]
     return not any(impossible)

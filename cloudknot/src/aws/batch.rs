@@ -19,7 +19,7 @@ use crate::aws::{self, Aws, client};
 use crate::error::{Error, ErrorKind, Result};
 
 mod account;
-pub(crate) use account::Definition;
+pub(crate) use account::{Definition, Queue};
 
 /// Tag of everything that belongs to a Knot, with the name of the Knot.
 pub(crate) const KNOT_TAG: &str = "cloudknot:knot";
@@ -46,6 +46,8 @@ pub(crate) struct JobRequest {
     /// Unique name of the job.
     pub(crate) name: String,
     pub(crate) queue: String,
+    /// Share of a queue with a fair-share policy.
+    pub(crate) share_identifier: Option<String>,
     pub(crate) definition: String,
     /// Number of children. One child is a plain job, more are an array job.
     pub(crate) children: u64,
@@ -185,6 +187,7 @@ impl Batch {
             .submit_job()
             .job_name(&job.name)
             .job_queue(&job.queue)
+            .set_share_identifier(job.share_identifier.clone())
             .job_definition(&job.definition)
             .container_overrides(overrides.build())
             .set_array_properties(array.map(|size| ArrayProperties::builder().size(size).build()))

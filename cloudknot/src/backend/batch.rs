@@ -109,6 +109,20 @@ impl KnotBackend {
         Ok(RunJobs::new(Arc::clone(&self.connection().scheduler), ledger, settings, Clock::Machine))
     }
 
+    /// Returns an error if a run requests GPUs that functions could not use in the Knot's image.
+    fn check_gpu_image(&self, requested: &Resources) -> Result<()> {
+        if requested.gpus.is_none_or(|gpus| gpus == 0) || self.note.gpu_image != Some(false) {
+            return Ok(());
+        }
+        let message = format!(
+            "cannot submit: the run requests GPUs, and the image of the Knot `{}` has no base with glibc, which the GPU's driver needs",
+            self.note.knot
+        );
+        Err(Error::new(ErrorKind::Config, message).with_hint(
+            "set `base-image` in [package.metadata.cloudknot] (see docs/image.md), and run `cargo knot deploy`",
+        ))
+    }
+
     /// Returns the resources of the jobs of a round. Their validity was checked before the run was recorded.
     fn resources(&self, function: &Function, record: &Record) -> Resources {
         let requested = record.manifest.resources;
@@ -165,7 +179,8 @@ impl Executor for KnotBackend {
             manifest.resources = jobs.job_resources(&function.resources, requested)?;
             jobs.job_resources(&function.resources, Resources { memory_mib: requested.memory_in(2), ..requested })?;
         }
-        names::check_tags(&manifest.tags.clone().into_iter().collect::<Vec<_>>())?;
+        self.check_gpu_image(&manifest.resources)?;
+        names::check_run_tags(note.tags, &manifest.tags.clone().into_iter().collect::<Vec<_>>())?;
         let definition = note.job_definitions.get(&manifest.function).cloned().unwrap_or_default();
         manifest.batch = Some(BatchResources {
             region: note.region.clone(),
@@ -173,6 +188,7 @@ impl Executor for KnotBackend {
             job_definition: definition,
             image: note.image.clone(),
             log_group: note.log_group.clone(),
+            share_identifier: note.share_identifier.clone(),
             independent,
         });
         // Values that are not known yet get their maximum length.

@@ -67,6 +67,11 @@ impl Pipeline {
         &self.program
     }
 
+    /// Returns whether the image has a base.
+    pub(crate) fn has_base(&self) -> bool {
+        self.settings().has_base()
+    }
+
     fn settings(&self) -> ImageSettings {
         self.image.clone().or(&self.program.settings().image)
     }

@@ -14,6 +14,7 @@ use crate::pending::Pending;
 use crate::settings::account::Account;
 use crate::settings::image::{ImageSettings, image_setters};
 use crate::settings::knot::{Compute, KnotSettings, Log, Mount, knot_setters};
+use crate::settings::sizes::Machines;
 
 #[cfg(not(cloudknot_worker))]
 pub(crate) mod host;
@@ -68,6 +69,12 @@ pub struct Deployed {
     /// compares them.
     #[serde(default)]
     pub types: BTreeMap<String, u64>,
+    /// `true` if functions could use a GPU in the image; `None` if the Knot was deployed before this was recorded.
+    #[serde(default)]
+    pub(crate) gpu_image: Option<bool>,
+    /// Machines of the Knot's own environment; `None` on Fargate, or on an existing queue.
+    #[serde(default)]
+    pub(crate) machines: Option<Machines>,
 }
 
 /// Builder of a Knot; see [`Knot::builder`].

@@ -40,6 +40,15 @@ pub(crate) struct KnotNote {
     /// Sizes of the jobs; `None` on a queue that does not belong to the Knot.
     #[serde(default)]
     pub(crate) jobs: Option<JobSizes>,
+    /// `true` if functions could use a GPU in the image; `None` if it is unknown.
+    #[serde(default)]
+    pub(crate) gpu_image: Option<bool>,
+    /// Number of the user's tags of the Knot, which its jobs get.
+    #[serde(default)]
+    pub(crate) tags: usize,
+    /// Share of a queue with a fair-share policy that the jobs belong to.
+    #[serde(default)]
+    pub(crate) share_identifier: Option<String>,
     /// Features of the package that were selected for the deploy.
     #[serde(default)]
     pub(crate) features: Vec<String>,

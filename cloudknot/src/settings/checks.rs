@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cloudknot_quantity::memory_mib;
 use cloudknot_runtime::contract;
@@ -46,6 +47,19 @@ pub(crate) fn mib(key: &str, text: Option<&str>) -> Result<Option<u64>> {
     amount.map_err(|error| Error::new(ErrorKind::Config, format!("invalid `{key}`")).with_source(error))
 }
 
+/// Returns a check that a time, such as `1h`, is in this range.
+pub(super) fn time(range: RangeInclusive<Duration>) -> impl Fn(&str, &Option<String>) -> Result<()> {
+    move |key, text| {
+        let Some(text) = text else { return Ok(()) };
+        if humantime::parse_duration(text).is_ok_and(|time| range.contains(&time)) {
+            return Ok(());
+        }
+        let [min, max] = [range.start(), range.end()].map(|bound| humantime::format_duration(*bound));
+        Err(Error::new(ErrorKind::Config, format!("invalid `{key}`: {text}"))
+            .with_hint(format!("must be a time from \"{min}\" to \"{max}\", such as \"1h\"")))
+    }
+}
+
 pub(super) fn name(kind: Kind) -> impl Fn(&str, &Option<String>) -> Result<()> {
     move |_, name| name.iter().try_for_each(|name| names::check_name(kind, name))
 }
@@ -60,6 +74,10 @@ pub(super) fn log_retention(_: &str, days: &Option<u32>) -> Result<()> {
 
 pub(super) fn tags(_: &str, tags: &BTreeMap<String, String>) -> Result<()> {
     names::check_tags(&tags.clone().into_iter().collect::<Vec<_>>())
+}
+
+pub(super) fn knot_tags(_: &str, tags: &BTreeMap<String, String>) -> Result<()> {
+    names::check_knot_tags(&tags.clone().into_iter().collect::<Vec<_>>())
 }
 
 pub(super) fn variables(_: &str, variables: &BTreeMap<String, String>) -> Result<()> {

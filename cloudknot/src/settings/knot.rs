@@ -1,7 +1,9 @@
 //! Settings of a Knot, from `[package.metadata.cloudknot]`, the builder and flags. Does not depend on AWS.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 use cloudknot_runtime::contract;
 use serde::{Deserialize, Serialize};
@@ -40,7 +42,7 @@ declare! {
         pub job_role: Option<String>,
         /// Tags of all resources that can have tags.
         #[flag("--tag KEY=VALUE", "Knot")]
-        #[check(checks::tags)]
+        #[check(checks::knot_tags)]
         #[setter(tag: impl Into<String>, impl Into<String>)]
         pub tags: BTreeMap<String, String>,
         /// Number of virtual CPUs of each item, in place of what the functions request.
@@ -148,6 +150,16 @@ declare! {
         #[check(checks::name(Kind::Queue))]
         #[setter(impl Into<String>)]
         pub queue: Option<String>,
+        /// Share of the existing queue that the jobs belong to; required if the queue has a fair-share policy.
+        #[flag("--share-identifier NAME", "Machines")]
+        #[check(checks::name(Kind::Share))]
+        #[setter(impl Into<String>)]
+        pub share_identifier: Option<String>,
+        /// Priority of the jobs within their share, 0 to 9999; 0 if not given.
+        #[flag("--scheduling-priority NUMBER", "Machines")]
+        #[check(checks::range(0..=9999))]
+        #[setter(u32)]
+        pub scheduling_priority: Option<u32>,
         /// Name of the job queue that is created; AWS generates one if not given.
         #[flag("--queue-name NAME", "Machines", conflicts: queue)]
         #[setter(impl Into<String>)]
@@ -157,6 +169,24 @@ declare! {
         #[check(checks::range(0..=1000))]
         #[setter(u32)]
         pub priority: Option<u32>,
+        /// Time after which AWS Batch cancels a job at the head of the queue that fits on no machine, such as `"1h"`: 10 minutes
+        /// to 24 hours. Such a job waits forever if not given.
+        #[flag("--stuck-after TIME", "Machines", conflicts: queue)]
+        #[check(checks::time(STUCK_AFTER))]
+        #[setter(impl Into<String>)]
+        pub stuck_after: Option<String>,
+    }
+}
+
+/// Times in a state after which AWS Batch can cancel a job (`maxTimeSeconds` of `JobStateTimeLimitAction` in the AWS Batch API
+/// reference).
+const STUCK_AFTER: RangeInclusive<Duration> = Duration::from_mins(10)..=Duration::from_hours(24);
+
+impl KnotSettings {
+    /// Returns the time after which a job that fits on no machine is cancelled, in seconds.
+    pub(crate) fn stuck_after(&self) -> Option<u64> {
+        let time = humantime::parse_duration(self.stuck_after.as_deref()?).ok()?;
+        Some(time.as_secs())
     }
 }
 
@@ -281,8 +311,11 @@ fn check_log(key: &str, log: &Option<Log>) -> error::Result<()> {
     let Some(log) = log else { return Ok(()) };
     if !LOG_DRIVERS.contains(&log.driver.as_str()) {
         let message = format!("invalid `{key}`: AWS Batch does not support the log driver `{}`", log.driver);
-        return Err(Error::new(ErrorKind::Config, message)
-            .with_hint(format!("use one of {}; on Fargate only {}", LOG_DRIVERS.join(", "), FARGATE_LOG_DRIVERS.join(" or "))));
+        return Err(Error::new(ErrorKind::Config, message).with_hint(format!(
+            "use one of {}; on Fargate only {}",
+            LOG_DRIVERS.join(", "),
+            FARGATE_LOG_DRIVERS.join(" or ")
+        )));
     }
     log.secrets.values().try_for_each(|arn| names::secret(arn).map(drop))
 }

@@ -6,6 +6,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Maximum number of the user's tags on a resource: AWS allows 50, and two are cloudknot's own.
 const MAX_TAGS: usize = 48;
+/// Maximum number of the user's tags of a Knot: a job has those of its definition and two of its own, and AWS Batch fails a job with
+/// more than 50.
+const MAX_KNOT_TAGS: usize = 46;
 
 /// Numbers of days for which CloudWatch can keep logs.
 const RETENTION: [u32; 22] =
@@ -26,6 +29,8 @@ pub(crate) enum Kind {
     Key,
     /// A job queue, by its ARN.
     Queue,
+    /// The share of a queue that jobs belong to.
+    Share,
     /// An EFS file system, by its ID.
     FileSystem,
     /// An EFS access point, by its ID.
@@ -51,6 +56,7 @@ impl Kind {
             Self::Variable => "variable name",
             Self::Key => "KMS key",
             Self::Queue => "job queue",
+            Self::Share => "share identifier",
             Self::FileSystem => "EFS file system",
             Self::AccessPoint => "EFS access point",
         }
@@ -66,6 +72,7 @@ impl Kind {
             Self::Variable => "use a name without `=` that starts with neither CLOUDKNOT_ nor AWS_BATCH",
             Self::Key => "write its ARN: arn:aws:kms:<region>:<account>:key/<id>",
             Self::Queue => "write its ARN: arn:aws:batch:<region>:<account>:job-queue/<name>",
+            Self::Share => "use 1 to 255 letters and digits; an asterisk may follow",
             Self::FileSystem => "write its ID, as in fs-0123456789abcdef0",
             Self::AccessPoint => "write its ID, as in fsap-0123456789abcdef0",
         }
@@ -84,6 +91,7 @@ pub(crate) fn check_name(kind: Kind, name: &str) -> Result<()> {
         Kind::Variable => variable(name),
         Kind::Key => arn(name, "kms", "key/"),
         Kind::Queue => arn(name, "batch", "job-queue/"),
+        Kind::Share => share(name),
         Kind::FileSystem => efs_id(name, "fs-"),
         Kind::AccessPoint => efs_id(name, "fsap-"),
     };
@@ -97,10 +105,7 @@ pub(crate) fn check_name(kind: Kind, name: &str) -> Result<()> {
 pub(crate) fn check_tags(tags: &[(String, String)]) -> Result<()> {
     const FORM: &str =
         "keys of 1 to 128 characters and values of up to 256: letters, digits, spaces and _ . : / = + - @";
-    if tags.len() > MAX_TAGS {
-        let message = format!("invalid tags: {} besides those of cloudknot; must be at most {MAX_TAGS}", tags.len());
-        return Err(Error::new(ErrorKind::Config, message).with_hint("remove some"));
-    }
+    check_number_of_tags(tags.len(), MAX_TAGS)?;
     for (index, (key, value)) in tags.iter().enumerate() {
         let reserved = key.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("aws:"));
         let problem = match (key.chars().count(), value.chars().count()) {
@@ -117,6 +122,39 @@ pub(crate) fn check_tags(tags: &[(String, String)]) -> Result<()> {
         return Err(refused(&format!("{key}={value}"), "tag", problem, FORM));
     }
     Ok(())
+}
+
+/// Checks that a Knot can have these tags: its jobs have them, and tags of their own.
+///
+/// # Errors
+/// Returns the errors of [`check_tags`].
+pub(crate) fn check_knot_tags(tags: &[(String, String)]) -> Result<()> {
+    check_number_of_tags(tags.len(), MAX_KNOT_TAGS)?;
+    check_tags(tags)
+}
+
+/// Checks that the jobs of a run can have the tags of the run and those of its Knot.
+///
+/// # Errors
+/// Returns the errors of [`check_tags`], or an error if there are too many.
+pub(crate) fn check_run_tags(of_knot: usize, tags: &[(String, String)]) -> Result<()> {
+    if of_knot + tags.len() <= MAX_KNOT_TAGS {
+        return check_tags(tags);
+    }
+    let (run, all) = (tags.len(), of_knot + tags.len());
+    let message = format!(
+        "cannot submit: a job has {all} tags, {run} of the run and {of_knot} of its Knot; it can have {MAX_KNOT_TAGS} besides those \
+         of cloudknot"
+    );
+    Err(Error::new(ErrorKind::Config, message).with_hint("remove some from the run (`.tag(..)`), or from the Knot"))
+}
+
+fn check_number_of_tags(number: usize, most: usize) -> Result<()> {
+    if number <= most {
+        return Ok(());
+    }
+    let message = format!("invalid tags: {number} besides those of cloudknot; must be at most {most}");
+    Err(Error::new(ErrorKind::Config, message).with_hint("remove some"))
 }
 
 /// Checks that logs can be kept for this number of days.
@@ -255,6 +293,12 @@ fn efs_id(id: &str, prefix: &str) -> Option<&'static str> {
     (!is_valid).then_some("must be an ID of this kind")
 }
 
+fn share(name: &str) -> Option<&'static str> {
+    let name = name.strip_suffix('*').unwrap_or(name);
+    let is_valid = (1..=255).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (!is_valid).then_some("must consist of 1 to 255 letters and digits")
+}
+
 fn is_tag_char(c: char) -> bool {
     c.is_alphanumeric() || c == ' ' || "_.:/=+-@".contains(c)
 }
@@ -374,6 +418,8 @@ mod tests {
         );
         accepts(Kind::FileSystem, &["fs-01234567", "fs-0123456789abcdef0"]);
         accepts(Kind::AccessPoint, &["fsap-0123456789abcdef0"]);
+        accepts(Kind::Share, &["physics", "A1*", &"x".repeat(255)]);
+        rejects(Kind::Share, &[("", "letters"), ("*", "letters"), ("a-b", "letters"), (&"x".repeat(256), "255")]);
         rejects(Kind::FileSystem, &[("fs-0123", "ID"), ("fs-0123456X", "ID"), ("fsap-01234567", "ID"), ("", "ID")]);
     }
 
@@ -414,6 +460,11 @@ mod tests {
             assert!(error.contains(why), "{error}");
         };
         check(&many(49), "at most 48");
+        check_knot_tags(&many(46)).unwrap();
+        assert!(check_knot_tags(&many(47)).unwrap_err().to_string().contains("at most 46"));
+        check_run_tags(40, &many(6)).unwrap();
+        let message = "cannot submit: a job has 47 tags, 7 of the run and 40 of its Knot; it can have 46 besides those of cloudknot";
+        assert_eq!(check_run_tags(40, &many(7)).unwrap_err().to_string(), message);
         check(&[tag("", "x")], "the key must not be empty");
         check(&[tag(&"k".repeat(129), "")], "at most 128");
         check(&[tag("k", &"v".repeat(257))], "at most 256");

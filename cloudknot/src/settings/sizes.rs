@@ -72,13 +72,74 @@ pub(crate) fn fargate_size(vcpus: f64, memory_mib: u64) -> Result<(f64, u64), St
         .ok_or_else(|| format!("it requests {vcpus} vCPUs and {memory_mib} MiB, but Fargate has at most 32 and 249856"))
 }
 
+/// Memory that the ECS agent of AWS Batch's own machine image reserves for itself, in MiB (AWS Batch user guide,
+/// "Compute resource memory management").
+pub(crate) const AGENT_RESERVED_MIB: u64 = 32;
+
+/// Machines that the jobs of a Knot run on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Machines {
+    /// Types and families of instances, as the compute environment has them.
+    pub(crate) names: Vec<String>,
+    /// Instance types of which no other one has more of everything.
+    pub(crate) largest: Vec<Machine>,
+}
+
+/// An instance type, with what jobs on it share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Machine {
+    pub(crate) name: String,
+    pub(crate) vcpus: u32,
+    pub(crate) memory_mib: u64,
+    #[serde(default)]
+    pub(crate) gpus: u32,
+}
+
+impl Machine {
+    /// Returns whether a job of this size may fit on the machine; `false` if it certainly does not.
+    pub(crate) fn holds(&self, vcpus: f64, memory_mib: u64, gpus: u32) -> bool {
+        let available = self.memory_mib.saturating_sub(AGENT_RESERVED_MIB);
+        whole(vcpus) <= self.vcpus && memory_mib <= available && gpus <= self.gpus
+    }
+
+    fn in_words(&self) -> String {
+        let Self { name, vcpus, memory_mib, gpus } = self;
+        let with_gpus = if *gpus > 0 { format!(", {}", counted(*gpus, "GPU")) } else { String::new() };
+        format!("{name} ({vcpus} vCPUs, {memory_mib} MiB{with_gpus})")
+    }
+
+    fn has_as_much_as(&self, other: &Self) -> bool {
+        self.vcpus >= other.vcpus && self.memory_mib >= other.memory_mib && self.gpus >= other.gpus
+    }
+}
+
+/// Returns those machines of which no other one has more of everything, in the order of their names.
+pub(crate) fn largest(mut machines: Vec<Machine>) -> Vec<Machine> {
+    let mut largest: Vec<Machine> = Vec::new();
+    machines.sort_by(|a, b| a.name.cmp(&b.name));
+    for machine in machines {
+        if !largest.iter().any(|other| other.has_as_much_as(&machine)) {
+            largest.retain(|other| !machine.has_as_much_as(other));
+            largest.push(machine);
+        }
+    }
+    largest
+}
+
 /// Compute of a Knot's jobs, and the settings that take precedence over those of its functions.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct JobSizes {
     pub(crate) fargate: bool,
     pub(crate) vcpus: Option<f64>,
     pub(crate) memory_mib: Option<u64>,
+    #[serde(default)]
+    pub(crate) gpus: Option<u32>,
+    /// Largest machines of the Knot; empty on Fargate, or if they are unknown.
+    #[serde(default)]
+    pub(crate) machines: Vec<Machine>,
 }
 
 impl JobSizes {
@@ -89,6 +150,7 @@ impl JobSizes {
     /// Returns an error if there is no size for the request.
     pub(crate) fn job_resources(&self, function: &function::Resources, requested: Resources) -> Result<Resources> {
         if !self.fargate {
+            self.check_machines(function, requested)?;
             return Ok(Resources { vcpus: requested.vcpus.map(|vcpus| f64::from(whole(vcpus))), ..requested });
         }
         if requested.gpus.is_some_and(|gpus| gpus > 0) {
@@ -101,6 +163,33 @@ impl JobSizes {
         let memory = requested.memory_mib.or(self.memory_mib).or(function.memory_mib).unwrap_or(MEMORY_MIB);
         let (vcpus, memory) = fargate_size(vcpus, memory).map_err(|reason| refused(&reason))?;
         Ok(Resources { vcpus: Some(vcpus), memory_mib: Some(memory), ..requested })
+    }
+
+    /// Returns an error if no machine can hold the jobs of a run that requests other resources than were deployed: AWS Batch does
+    /// not report it, and the jobs would stay RUNNABLE.
+    fn check_machines(&self, function: &function::Resources, requested: Resources) -> Result<()> {
+        let is_as_deployed = requested.vcpus.is_none() && requested.memory_mib.is_none() && requested.gpus.is_none();
+        if is_as_deployed || self.machines.is_empty() {
+            return Ok(());
+        }
+        let vcpus = requested.vcpus.or(self.vcpus).or(function.vcpus).unwrap_or(VCPUS);
+        let memory = requested.memory_mib.or(self.memory_mib).or(function.memory_mib).unwrap_or(MEMORY_MIB);
+        let gpus = requested.gpus.or(self.gpus).unwrap_or(function.gpus);
+        if self.machines.iter().any(|machine| machine.holds(vcpus, memory, gpus)) {
+            return Ok(());
+        }
+        let vcpus = counted(whole(vcpus), "vCPU");
+        let job = match gpus {
+            0 => format!("{vcpus} and {memory} MiB"),
+            _ => format!("{vcpus}, {memory} MiB and {}", counted(gpus, "GPU")),
+        };
+        let machines: Vec<String> = self.machines.iter().map(Machine::in_words).collect();
+        let machines = machines.join(", ");
+        let message = format!(
+            "cannot submit: a job of {job} fits on no machine of the Knot, of which the largest are {machines}"
+        );
+        Err(Error::new(ErrorKind::Config, message)
+            .with_hint("request less, or deploy the Knot with larger machines (`instance-types`)"))
     }
 }
 
@@ -121,9 +210,53 @@ mod tests {
         function::Resources { vcpus, memory_mib, ..function::Resources::NONE }
     }
 
+    fn machine(name: &str, vcpus: u32, memory_mib: u64, gpus: u32) -> Machine {
+        Machine { name: name.into(), vcpus, memory_mib, gpus }
+    }
+
+    fn on_machines(machines: &[Machine]) -> JobSizes {
+        JobSizes { fargate: false, vcpus: None, memory_mib: None, gpus: None, machines: machines.to_vec() }
+    }
+
+    #[test]
+    fn machines_that_another_one_exceeds_are_left_out() {
+        let all = [
+            machine("c7i.large", 2, 4096, 0),
+            machine("c7i.48xlarge", 192, 393_216, 0),
+            machine("g5.xlarge", 4, 16_384, 1),
+            machine("m6i.32xlarge", 128, 524_288, 0),
+            machine("r6i.32xlarge", 128, 1_048_576, 0),
+            machine("r6i.metal", 128, 1_048_576, 0),
+        ];
+        let names: Vec<String> = largest(all.to_vec()).into_iter().map(|machine| machine.name).collect();
+        assert_eq!(names, ["c7i.48xlarge", "g5.xlarge", "r6i.32xlarge"]);
+    }
+
+    #[test]
+    fn run_that_fits_on_no_machine_is_refused() {
+        let deployed = on_machines(&[machine("c7i.48xlarge", 192, 393_216, 0), machine("g5.xlarge", 4, 16_384, 1)]);
+        let function = function_resources(Some(8.0), Some(1024));
+        let check = |requested, expected: Option<&str>| {
+            let refusal = deployed.job_resources(&function, requested).err().map(|error| error.to_string());
+            let machines = "fits on no machine of the Knot, of which the largest are c7i.48xlarge (192 vCPUs, 393216 MiB), \
+                            g5.xlarge (4 vCPUs, 16384 MiB, 1 GPU)";
+            assert_eq!(refusal, expected.map(|job| format!("cannot submit: a job of {job} {machines}")));
+        };
+        check(requested(None, None), None);
+        check(requested(Some(192.0), Some(393_184)), None);
+        check(requested(Some(192.5), None), Some("193 vCPUs and 1024 MiB"));
+        check(requested(None, Some(393_185)), Some("8 vCPUs and 393185 MiB"));
+        let gpus = |gpus, vcpus| Resources { gpus: Some(gpus), vcpus, ..Resources::default() };
+        check(gpus(1, None), Some("8 vCPUs, 1024 MiB and 1 GPU"));
+        check(gpus(1, Some(4.0)), None);
+        check(gpus(0, None), None);
+        let unknown = on_machines(&[]);
+        assert!(unknown.job_resources(&function, requested(Some(1000.0), None)).is_ok());
+    }
+
     #[test]
     fn ec2_vcpus_are_rounded_up() {
-        let deployed = JobSizes { fargate: false, vcpus: None, memory_mib: None };
+        let deployed = on_machines(&[]);
         let resources =
             |vcpus| deployed.job_resources(&function_resources(None, None), requested(vcpus, Some(700))).unwrap();
         assert_eq!(resources(Some(1.5)), requested(Some(2.0), Some(700)));
@@ -134,7 +267,7 @@ mod tests {
     #[test]
     fn fargate_request_is_rounded_up_to_a_supported_size() {
         let function = function_resources(Some(0.5), Some(1024));
-        let deployed = JobSizes { fargate: true, vcpus: Some(1.0), memory_mib: None };
+        let deployed = JobSizes { fargate: true, vcpus: Some(1.0), ..on_machines(&[]) };
         let resources = |vcpus, memory| deployed.job_resources(&function, requested(vcpus, memory));
         assert_eq!(resources(None, None).unwrap(), requested(None, None), "the deployed size is kept");
         assert_eq!(resources(None, Some(65_536)).unwrap(), requested(Some(16.0), Some(65_536)));

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use cloudknot_tests::cloud::{Cloud, JobKind};
 use cloudknot_tests::counterparts::{CLOSED_PORT, run};
+use cloudknot_tests::moto::{environment, python};
 use cloudknot_tests::random::seed;
 use cloudknot_tests::recorder::Recorder;
 use cloudknot_tests::trial::{
@@ -180,6 +182,101 @@ fn fargate_run_gets_the_next_valid_size() {
     let too_much = json(&Spec { memory_on_retry: Some("300 GiB".into()), ..doubles(1) });
     recorded.refuses(&["values", &too_much], "Config", &["307200 MiB", "Fargate has at most 32 and 249856"]);
     assert_eq!(recorded.run_ids(), run_ids, "a refused map leaves no record");
+}
+
+#[test]
+fn run_that_no_machine_can_hold_leaves_no_record() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    let machine = serde_json::json!({"name": "m5.4xlarge", "vcpus": 16, "memory-mib": 65_536});
+    let jobs = serde_json::json!({"fargate": false, "vcpus": null, "memory-mib": null, "machines": [machine]});
+    recorded.edit_note(|note| note["jobs"] = jobs);
+    let refused = |spec: Spec, part: &str| recorded.refuses(&["values", &json(&spec)], "Config", &[part]);
+    let machines = "fits on no machine of the Knot, of which the largest are m5.4xlarge (16 vCPUs, 65536 MiB)";
+    let too_many = Spec { vcpus: Some(17.0), ..doubles(1) };
+    refused(too_many, &format!("cannot submit: a job of 17 vCPUs and 2048 MiB {machines}"));
+    let too_much = Spec { memory_on_retry: Some("64 GiB".into()), ..doubles(1) };
+    refused(too_much, &format!("a job of 1 vCPU and 65536 MiB {machines}"));
+    refused(Spec { gpus: Some(1), ..doubles(1) }, &format!("a job of 1 vCPU, 2048 MiB and 1 GPU {machines}"));
+    recorded.edit_note(|note| note["gpu-image"] = false.into());
+    refused(Spec { gpus: Some(1), ..doubles(1) }, "the run requests GPUs, and the image of the Knot");
+    recorded.edit_note(|note| note["tags"] = 46.into());
+    let tagged = Spec { tags: [("team".to_owned(), "weather".to_owned())].into(), ..doubles(1) };
+    refused(tagged, "cannot submit: a job has 47 tags, 1 of the run and 46 of its Knot");
+    assert_eq!((recorded.run_ids(), recorded.submitted()), (vec![], vec![]));
+}
+
+/// Script that creates a queue with a fair-share policy on the environment of this one, and a job definition like this one with a
+/// scheduling priority, and prints their ARNs.
+const SHARES: &str = "
+import boto3, json, sys
+queue, definition = json.loads(sys.argv[1])
+batch = boto3.client('batch')
+policy = batch.create_scheduling_policy(name='fair', fairsharePolicy={'shareDecaySeconds': 60})['arn']
+order = batch.describe_job_queues(jobQueues=[queue])['jobQueues'][0]['computeEnvironmentOrder']
+fair = batch.create_job_queue(jobQueueName='fair', state='ENABLED', priority=1, computeEnvironmentOrder=order,
+                              schedulingPolicyArn=policy)['jobQueueArn']
+known = batch.describe_job_definitions(jobDefinitions=[definition])['jobDefinitions'][0]
+properties = {name: known['containerProperties'][name] for name in ['image', 'environment', 'logConfiguration', 'resourceRequirements']}
+print(json.dumps([fair, batch.register_job_definition(
+    jobDefinitionName='fair', type='container', retryStrategy=known['retryStrategy'], schedulingPriority=0,
+    containerProperties=properties)['jobDefinitionArn']]))
+";
+
+#[test]
+fn jobs_belong_to_the_share_of_the_knot() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    let note = recorded.cloud.note(&recorded.knot, JobKind::of_suite());
+    let work = "cloudknot-tests:trial::work";
+    let mut script = Command::new(python().unwrap());
+    let arguments = serde_json::json!([note["queue"], note["job-definitions"][work]]).to_string();
+    let script = script.args(["-c", SHARES, &arguments]).envs(environment(&recorded.cloud.moto.url()));
+    let [queue, definition]: [String; 2] = serde_json::from_str(&run(script)).unwrap();
+    let on_fair_queue = |note: &mut Value| {
+        note["queue"] = queue.clone().into();
+        note["job-definitions"][work] = definition.clone().into();
+    };
+    recorded.edit_note(on_fair_queue);
+    recorded.refuses(&["values", &json(&doubles(1))], "Aws", &["shareIdentifier must be specified"]);
+    recorded.edit_note(|note| {
+        on_fair_queue(note);
+        note["share-identifier"] = "physics".into();
+    });
+    let spec = Spec::of([Behavior::Fail(vec!["no".into()]), Behavior::Double(1)]);
+    let facts = recorded.trial.map(&spec);
+    assert_eq!(values(&facts), [(1, 2)].into());
+    // The share of a run is in its record: another machine may have the note of a later deploy.
+    recorded.edit_note(|_| ());
+    recorded.trial.facts(&["retry", &run_of(&facts).unwrap()]);
+    let shares: Vec<Value> = recorded.submitted().into_iter().map(|job| job["shareIdentifier"].clone()).collect();
+    assert_eq!(shares, [Value::Null, "physics".into(), "physics".into()]);
+    recorded.aws.validate();
+}
+
+/// AWS Batch cancels jobs in this way for the queue of a Knot with `stuck-after`.
+#[test]
+fn cancelled_stuck_job_is_explained() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    let running = recorded.trial.start(&["map", &json(&Spec::of([Behavior::Sleep(3_600_000, 1)]))]);
+    let run_id = running.wait_for_run_id();
+    wait_for("the job", || recorded.trial.items_with_values(&run_id).is_empty().then_some(()));
+    let reason = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job requires more than any instance has.";
+    let cancel = "
+import boto3, sys
+batch, (queue, prefix, reason) = boto3.client('batch'), sys.argv[1:]
+jobs = []
+while not jobs:
+    jobs = batch.list_jobs(jobQueue=queue, filters=[{'name': 'JOB_NAME', 'values': [prefix + '*']}])['jobSummaryList']
+for job in jobs:
+    batch.terminate_job(jobId=job['jobId'], reason=reason)
+";
+    let note = recorded.cloud.note(&recorded.knot, JobKind::of_suite());
+    let mut script = Command::new(python().unwrap());
+    script.args(["-c", cancel, note["queue"].as_str().unwrap(), &recorded.knot, reason]);
+    run(script.envs(environment(&recorded.cloud.moto.url())));
+    let facts = facts(&running.wait_with_output().stdout);
+    let failure = &failures(&facts)[&0];
+    assert_eq!(failure.kind, "Infrastructure");
+    assert!(failure.message.contains(&format!("fits on no machine of the queue: {reason}")), "{failure:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod account;
 mod batch;
+mod compute;
 mod doctor;
 mod dropped;
 mod jobs;

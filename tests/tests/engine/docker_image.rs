@@ -11,8 +11,11 @@ use cloudknot::image::{Image, ImageOptions};
 use cloudknot::registry::{RegistryErrorKind, Repository};
 use cloudknot::{DockerImage, ErrorKind, Login};
 use cloudknot_tests::counterparts::{Docker, Registry, run};
+use cloudknot_tests::debian;
 use cloudknot_tests::worker::worker;
 use tempfile::TempDir;
+
+use crate::native::PACKAGES;
 
 fn login() -> Login {
     Login::password(Registry::USER, Registry::PASSWORD)
@@ -355,6 +358,46 @@ async fn buildkit_dockerfile_has_a_hint() {
     let error = engine(&docker).await.assemble(&base, worker(), &options).await.unwrap_err();
     let hint = error.hint().unwrap();
     assert!(hint.contains(&format!("`docker build -t my-base {}`", folder.path().display())), "{hint}");
+}
+
+/// Program that loads the library of a GPU's driver, and prints why it cannot, and what the driver is to be used for.
+const LOADER: &str = r#"
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+int main(void) {
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW);
+    printf("driver: %s\n", driver ? "found" : dlerror());
+    printf("devices %s, capabilities %s\n", getenv("NVIDIA_VISIBLE_DEVICES"), getenv("NVIDIA_DRIVER_CAPABILITIES"));
+    return 0;
+}
+"#;
+
+/// A base image as NVIDIA's is, as far as a worker without a GPU can tell: glibc, and the variables by which NVIDIA's container
+/// runtime decides what it mounts. The machine has no GPU, so the driver is absent.
+#[tokio::test]
+async fn worker_for_gpus_starts_on_its_base_image() {
+    let Some(docker) = Docker::get() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    if !debian::provide(&docker, PACKAGES, Path::new(env!("CARGO_TARGET_TMPDIR"))) {
+        return;
+    }
+    let (source, worker) = (folder.path().join("loader.c"), folder.path().join("loader"));
+    fs::write(&source, LOADER).unwrap();
+    run(Command::new("cc").arg(&source).arg("-o").arg(&worker).arg("-ldl"));
+    let dockerfile = folder.path().join("Dockerfile");
+    let variables = "ENV NVIDIA_VISIBLE_DEVICES=all\nENV NVIDIA_DRIVER_CAPABILITIES=compute,utility\n";
+    fs::write(&dockerfile, format!("FROM {}\n{variables}", debian::IMAGE)).unwrap();
+    let engine = engine(&docker).await;
+    let options = ImageOptions::new("probe", "1.2.3");
+    let image = engine.assemble(&Base::Dockerfile(dockerfile), &fs::read(worker).unwrap(), &options).await.unwrap();
+    let name = "cloudknot-tests/gpu:latest".to_owned();
+    engine.load(&image, std::slice::from_ref(&name)).await.unwrap();
+    let stdout = run(docker.command().args(["run", "--rm", "--network", "none", &name]));
+    let expected = "driver: libcuda.so.1: cannot open shared object file: No such file or directory\n\
+                    devices all, capabilities compute,utility\n";
+    assert_eq!(stdout, expected);
+    engine.remove(&name).await.unwrap();
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ use cloudknot_tests::workspaces::{cargo_knot, program};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Packages that the Dockerfile of `oscillator_levels` installs.
-const PACKAGES: &[&str] = &["libopenblas0-pthread"];
+/// Packages that the Dockerfile of `oscillator_levels` installs. Tests that share an engine share its image.
+pub(crate) const PACKAGES: &[&str] = &["libopenblas0-pthread"];
 
 /// Engine, and a run folder.
 struct OnDocker {

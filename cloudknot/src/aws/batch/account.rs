@@ -3,7 +3,8 @@
 
 use aws_sdk_batch as batch;
 use batch::types::{
-    ContainerProperties, CrType, EcsProperties, JobDefinition, JobDetail, JobQueueDetail, JobStatus, KeyValuesPair,
+    ComputeEnvironmentDetail, ComputeResource, ContainerProperties, CrType, EcsProperties, JobDefinition, JobDetail,
+    JobQueueDetail, JobQueueType, JobStatus, KeyValuesPair,
 };
 
 use super::Batch;
@@ -20,6 +21,10 @@ pub(crate) struct Queue {
     pub(crate) arn: String,
     /// Kind of compute that its jobs run on.
     pub(crate) compute: Compute,
+    /// Types and families of its instances, as its compute environments name them.
+    pub(crate) instance_types: Vec<String>,
+    /// `true` if jobs belong to shares, among which a policy divides the compute.
+    pub(crate) has_shares: bool,
 }
 
 /// A revision of a job definition.
@@ -51,6 +56,17 @@ fn images_of(container: Option<ContainerProperties>, tasks: Option<EcsProperties
     container.and_then(|container| container.image).into_iter().chain(task_images).collect()
 }
 
+/// Returns whether the jobs of cloudknot run on a queue of this kind: containers of ECS on instances or Fargate.
+fn is_supported(kind: &JobQueueType) -> bool {
+    matches!(kind, JobQueueType::Ecs | JobQueueType::EcsFargate)
+}
+
+fn other_kind(queue: &str, kind: &str) -> Error {
+    let message = format!("cannot use the queue `{queue}`: its jobs run on {kind}");
+    Error::new(ErrorKind::Config, message)
+        .with_hint("choose a queue whose jobs run on EC2 or Fargate; without one, the Knot creates its own")
+}
+
 impl Batch {
     /// Returns the queue with this ARN or name, which must be enabled.
     pub(crate) async fn queue(&self, name: &str) -> Result<Queue> {
@@ -65,27 +81,44 @@ impl Batch {
             let message = format!("cannot use the queue `{name}`: it is disabled");
             return Err(Error::new(ErrorKind::Config, message).with_hint("enable it, or choose another"));
         }
-        let compute = self.compute_of(&queue).await?;
-        Ok(Queue { arn: queue.job_queue_arn.unwrap_or_else(|| name.to_owned()), compute })
-    }
-
-    /// Returns the kind of the queue's first compute environment. AWS Batch does not allow a mixture of Fargate and EC2.
-    async fn compute_of(&self, queue: &JobQueueDetail) -> Result<Compute> {
-        let first = queue.compute_environment_order().iter().find_map(|order| order.compute_environment());
-        let Some(first) = first else { return Ok(Compute::Ec2) };
-        let response = self.client.describe_compute_environments().compute_environments(first).send().await;
-        let response =
-            response.map_err(|error| self.aws.failed(&format!("describe the compute environment `{first}`"), error))?;
-        let environments = response.compute_environments.unwrap_or_default();
-        // An unmanaged environment has no compute resources, and consists of instances.
-        let kind =
-            environments.first().and_then(|one| one.compute_resources()).and_then(|resources| resources.r#type());
-        Ok(match kind {
+        if let Some(kind) = queue.job_queue_type.as_ref().filter(|kind| !is_supported(kind)) {
+            return Err(other_kind(name, kind.as_str()));
+        }
+        let resources = self.resources_of(&queue).await?;
+        // AWS Batch does not allow a mixture of Fargate and EC2.
+        let compute = match resources.first().and_then(|first| first.r#type()) {
             Some(CrType::Fargate) => Compute::Fargate,
             Some(CrType::FargateSpot) => Compute::FargateSpot,
             Some(CrType::Spot) => Compute::Spot,
+            Some(kind @ CrType::EcsManagedInstances) => return Err(other_kind(name, kind.as_str())),
+            // An unmanaged environment has no compute resources, and consists of instances.
             _ => Compute::Ec2,
+        };
+        Ok(Queue {
+            arn: queue.job_queue_arn.unwrap_or_else(|| name.to_owned()),
+            compute,
+            instance_types: resources.into_iter().flat_map(|one| one.instance_types.unwrap_or_default()).collect(),
+            has_shares: queue.scheduling_policy_arn.is_some_and(|arn| !arn.is_empty()),
         })
+    }
+
+    /// Returns the compute resources of the queue's environments, the first ones first.
+    async fn resources_of(&self, queue: &JobQueueDetail) -> Result<Vec<ComputeResource>> {
+        let order = queue.compute_environment_order.iter().flatten();
+        let names: Vec<String> = order.filter_map(|one| one.compute_environment.clone()).collect();
+        // A request without names describes all environments of the account.
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = self.client.describe_compute_environments().set_compute_environments(Some(names.clone()));
+        let action = format!("describe the compute environments `{}`", names.join("`, `"));
+        let response = request.send().await.map_err(|error| self.aws.failed(&action, error))?;
+        let mut found = response.compute_environments.unwrap_or_default();
+        let is_named = |one: &ComputeEnvironmentDetail, name: &str| {
+            [one.compute_environment_arn(), one.compute_environment_name()].contains(&Some(name))
+        };
+        found.sort_by_key(|one| names.iter().position(|name| is_named(one, name)));
+        Ok(found.into_iter().filter_map(|one| one.compute_resources).collect())
     }
 
     /// Returns the number of compute environments and the number of queues in the account and region.

@@ -171,6 +171,30 @@ impl Ec2 {
     /// # Errors
     /// Returns an error if the region has no instance type for one of them.
     pub(crate) async fn instance_types(&self, chosen: &[String]) -> Result<Vec<InstanceType>> {
+        let found = self.existing_instance_types(chosen).await?;
+        let unknown: Vec<String> = chosen.iter().filter(|chosen| !is_among(chosen, &found)).cloned().collect();
+        if unknown.is_empty() { Ok(found) } else { Err(self.unknown_types(&unknown)) }
+    }
+
+    /// Returns those of the families that the region has, and their instance types.
+    ///
+    /// # Errors
+    /// Returns an error if the region has none of them.
+    pub(crate) async fn families(&self, all: &[String]) -> Result<(Vec<String>, Vec<InstanceType>)> {
+        let found = self.existing_instance_types(all).await?;
+        let families: Vec<String> = all.iter().filter(|family| is_among(family, &found)).cloned().collect();
+        if families.is_empty() { Err(self.unknown_types(all)) } else { Ok((families, found)) }
+    }
+
+    fn unknown_types(&self, unknown: &[String]) -> Error {
+        let message = format!("cannot find the instance types {} in {}", quoted(unknown), self.aws.region);
+        Error::new(ErrorKind::Config, message).with_hint(
+            "set `instance-types` to types (`c7g.large`) or families (`c7g`) of this region, or choose another region",
+        )
+    }
+
+    /// Returns the instance types that the region has of the chosen ones; see [`instance_types`](Self::instance_types).
+    pub(crate) async fn existing_instance_types(&self, chosen: &[String]) -> Result<Vec<InstanceType>> {
         let patterns: Vec<String> = chosen.iter().flat_map(|chosen| patterns(chosen)).collect();
         let mut found = Vec::new();
         for patterns in patterns.chunks(MAX_FILTER_VALUES) {
@@ -182,19 +206,7 @@ impl Ec2 {
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         found.dedup_by(|a, b| a.name == b.name);
-        let unknown: Vec<String> = chosen
-            .iter()
-            .filter(|chosen| !found.iter().any(|found| matches_instance_type(chosen, &found.name)))
-            .cloned()
-            .collect();
-        if unknown.is_empty() {
-            return Ok(found);
-        }
-        let region = &self.aws.region;
-        let message = format!("cannot find the instance types {} in {region}", quoted(&unknown));
-        Err(Error::new(ErrorKind::Config, message).with_hint(
-            "set `instance-types` to types (`c7g.large`) or families (`c7g`) of this region, or choose another region",
-        ))
+        Ok(found)
     }
 
     /// Returns the zones of the region that offer each of these types, by full name. A type that no zone offers is absent.
@@ -314,6 +326,10 @@ fn patterns(chosen: &str) -> Vec<String> {
         None if chosen.contains('.') => vec![chosen.to_owned()],
         None => vec![format!("{chosen}.*")],
     }
+}
+
+fn is_among(chosen: &str, found: &[InstanceType]) -> bool {
+    found.iter().any(|kind| matches_instance_type(chosen, &kind.name))
 }
 
 fn matches_instance_type(chosen: &str, name: &str) -> bool {

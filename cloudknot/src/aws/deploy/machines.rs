@@ -5,11 +5,7 @@
 
 use crate::aws::ec2::InstanceType;
 use crate::error::{Error, ErrorKind, Result};
-use crate::settings::sizes::{self, counted, whole};
-
-/// Memory that the ECS agent of AWS Batch's own machine image reserves for itself, in MiB (AWS Batch user guide,
-/// "Compute resource memory management").
-const AGENT_RESERVED_MIB: u64 = 32;
+use crate::settings::sizes::{self, AGENT_RESERVED_MIB, Machine, counted, whole};
 
 /// Resources that one job of a function requests.
 #[derive(Debug, Clone)]
@@ -76,6 +72,17 @@ pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType]) -> Result<Opti
     Ok(is_tight.then(|| {
         format!("`{}` requests {requested} MiB, but {limit}: if its jobs stay RUNNABLE, request less", request.function)
     }))
+}
+
+/// Returns the machines of these instance types.
+pub(crate) fn of_types(types: &[InstanceType]) -> Vec<Machine> {
+    let machine = |kind: &InstanceType| Machine {
+        name: kind.name.clone(),
+        vcpus: kind.vcpus,
+        memory_mib: kind.memory_mib,
+        gpus: kind.gpus,
+    };
+    types.iter().map(machine).collect()
 }
 
 /// Estimates how much of an instance's memory jobs get, in MiB.

@@ -1,11 +1,14 @@
 //! The quotas of an account, and checks that they allow one more resource.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_servicequotas as servicequotas;
 
 use super::ec2::Ec2;
 use crate::aws::batch::Batch;
 use crate::aws::{Aws, client};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::step;
 
 /// Default quota of compute environments, and of job queues, of an account.
 const DEFAULT_QUOTA: usize = 50;
@@ -35,6 +38,58 @@ pub(crate) async fn check_knot(aws: &Aws) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Quotas of the virtual CPUs of instances with GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum GpuQuota {
+    GAndVt,
+    P,
+}
+
+impl GpuQuota {
+    /// Returns the quota that machines of this instance type or family count against, if it is one of these.
+    pub(crate) fn of(instance_type: &str) -> Option<Self> {
+        match instance_type.split(|c: char| !c.is_ascii_lowercase()).next() {
+            Some("g" | "gr" | "vt") => Some(Self::GAndVt),
+            Some("p") => Some(Self::P),
+            _ => None,
+        }
+    }
+
+    /// Returns the instances in words, and the code of the quota in Service Quotas.
+    pub(crate) fn of_purchase(self, spot: bool) -> (&'static str, &'static str) {
+        match (self, spot) {
+            (Self::GAndVt, false) => ("On-Demand G and VT instances", "L-DB2E81BA"),
+            (Self::GAndVt, true) => ("Spot G and VT instances", "L-3819A6DF"),
+            (Self::P, false) => ("On-Demand P instances", "L-417A185B"),
+            (Self::P, true) => ("Spot P instances", "L-7212CCBC"),
+        }
+    }
+}
+
+/// Returns an error if none of these quotas allows the smallest machine for a job, whose virtual CPUs are given. AWS Batch does not
+/// report it, and new accounts have quotas of 0.
+pub(crate) async fn check_gpus(aws: &Aws, spot: bool, smallest: &BTreeMap<GpuQuota, u32>) -> Result<()> {
+    let mut exceeded = None;
+    for (quota, vcpus) in smallest {
+        let (instances, code) = quota.of_purchase(spot);
+        match quota_of(aws, "ec2", code).await {
+            Ok(Some(limit)) if limit < *vcpus as usize => _ = exceeded.get_or_insert((instances, code, limit, *vcpus)),
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                step(&format!("warning: {error}; if it is too low, jobs with GPUs stay RUNNABLE"));
+                return Ok(());
+            }
+        }
+    }
+    let Some((instances, code, limit, vcpus)) = exceeded else { return Ok(()) };
+    let message = format!(
+        "cannot place jobs with GPUs: the vCPU quota for {instances} is {limit} in {}, and the smallest machine needs {vcpus}",
+        aws.region
+    );
+    Err(Error::new(ErrorKind::Aws, message)
+        .with_hint(format!("request an increase in Service Quotas (ec2, {code}); nothing was created")))
 }
 
 /// Returns an error if the quotas do not allow one more VPC, or one more NAT gateway in this zone with its elastic
@@ -119,4 +174,26 @@ pub(crate) async fn quota_of(aws: &Aws, service: &str, code: &str) -> Result<Opt
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a quota is a small whole number")]
 fn whole(value: f64) -> usize {
     value as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instance_types_with_gpus_have_their_quota() {
+        for (name, quota) in [
+            ("g4dn.xlarge", Some(GpuQuota::GAndVt)),
+            ("g6", Some(GpuQuota::GAndVt)),
+            ("gr6.4xlarge", Some(GpuQuota::GAndVt)),
+            ("vt1.3xlarge", Some(GpuQuota::GAndVt)),
+            ("p4d.24xlarge", Some(GpuQuota::P)),
+            ("p5", Some(GpuQuota::P)),
+            ("c7g.large", None),
+            ("default_x86_64", None),
+            ("optimal", None),
+        ] {
+            assert_eq!(GpuQuota::of(name), quota, "{name}");
+        }
+    }
 }

@@ -126,6 +126,11 @@ fn why(job: &JobDescription) -> Failure {
         _ if any_reason_contains("Host EC2") || any_reason_contains("Spot Task was interrupted") => {
             (ItemErrorKind::Infrastructure, format!("its machine was reclaimed: {first_reason}"))
         }
+        // The queue's actions on jobs that wait for too long; see `stuck-after`.
+        _ if job_reason.contains("MISCONFIGURATION:") => {
+            let message = format!("AWS Batch cancelled its job, which fits on no machine of the queue: {job_reason}");
+            (ItemErrorKind::Infrastructure, message)
+        }
         _ if job.is_terminated => (ItemErrorKind::Cancelled, format!("its job was ended: {job_reason}")),
         Some(exit::INTERRUPTED) => (ItemErrorKind::Interrupted, "its worker was stopped".to_owned()),
         Some(exit::INFRASTRUCTURE) => (ItemErrorKind::Infrastructure, "its worker could not continue".to_owned()),
@@ -181,6 +186,10 @@ mod tests {
             ItemErrorKind::Infrastructure,
             &format!("its job ended before it ran: {docker}"),
         );
+        let stuck = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job requires more than any instance has.";
+        let cancelled = JobDescription { is_terminated: true, reason: Some(stuck.into()), ..JobDescription::default() };
+        let message = format!("AWS Batch cancelled its job, which fits on no machine of the queue: {stuck}");
+        assert_eq!((why(&cancelled).kind, why(&cancelled).message), (ItemErrorKind::Infrastructure, message));
         check(Some(75), "", ended, ItemErrorKind::Interrupted, "its worker was stopped");
         check(Some(3), "", ended, ItemErrorKind::Infrastructure, "its container exited with code 3");
     }

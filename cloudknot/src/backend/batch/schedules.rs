@@ -64,6 +64,7 @@ fn manifest(items: u64, chunk: u64, independent: bool) -> Manifest {
             job_definition: "definition".into(),
             image: String::new(),
             log_group: String::new(),
+            share_identifier: None,
             independent,
         }),
         created: String::new(),
@@ -83,6 +84,9 @@ fn note() -> KnotNote {
         image: String::new(),
         types: None,
         jobs: None,
+        gpu_image: None,
+        tags: 0,
+        share_identifier: None,
         features: Vec::new(),
     }
 }

@@ -437,6 +437,7 @@ impl Follower {
         JobRequest {
             name: self.run.name(JobName { round: *round, epoch, first: children.start }),
             queue: self.run.settings.queue.clone(),
+            share_identifier: self.run.settings.share_identifier.clone(),
             definition: self.run.settings.job_definition.clone(),
             children: children.end - children.start,
             environment: environment(&task),

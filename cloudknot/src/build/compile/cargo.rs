@@ -12,6 +12,7 @@ pub(super) mod machine;
 mod origin;
 pub(super) mod platform;
 mod selection;
+mod sources;
 mod toolchain;
 mod tree;
 pub(super) mod versions;
@@ -140,6 +141,16 @@ impl Compile {
 }
 
 impl Program {
+    /// Returns the target triple that the worker is compiled for.
+    pub(crate) fn triple(&self) -> &str {
+        &self.cargo.platform.triple
+    }
+
+    /// Returns a source file with a remote function whose attribute requests GPUs, as far as that is known before compiling.
+    pub(crate) fn gpus_in_sources(&self) -> Option<PathBuf> {
+        sources::search(&self.cargo, &self.selected()).gpus()
+    }
+
     fn selected(&self) -> SelectedTarget<'_> {
         self.compile.selection.find(&self.cargo.metadata).expect("`resolve` has found the target in the same metadata")
     }

@@ -64,11 +64,11 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
         return Ok(steps);
     }
     resolved.refresh_for_a_change(&builder.account, Intent::Plan).await?;
-    let (knot, state) = (&resolved.knot, &resolved.state);
-    if let ParsLookup::Missing(state) = &state.pars {
+    if let ParsLookup::Missing(state) = &resolved.state.pars {
         steps = ParsPlan::new(state)?.steps;
     }
-    check_machines(&resolved, &artifacts).await?;
+    check_machines(&mut resolved, &artifacts).await?;
+    let (knot, state) = (&resolved.knot, &resolved.state);
     let before = match state.before() {
         Some(stack) => Some(state.stacks.template(stack).await?),
         None => None,
@@ -87,9 +87,9 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
 }
 
 pub(super) async fn template(builder: KnotBuilder) -> Result<String> {
-    let (resolved, pipeline) = Box::pin(ResolvedKnot::of(&builder, Intent::Template)).await?;
+    let (mut resolved, pipeline) = Box::pin(ResolvedKnot::of(&builder, Intent::Template)).await?;
     let artifacts = build(&resolved, pipeline).await?;
-    check_machines(&resolved, &artifacts).await?;
+    check_machines(&mut resolved, &artifacts).await?;
     let plan = KnotPlan::new(&resolved, &artifacts, &resolved.state.pars.planned(), true)?;
     let (name, digest) = (&resolved.knot.name, artifacts.image.digest());
     let next_steps = [
@@ -113,10 +113,15 @@ fn unchanged<'r>(resolved: &'r ResolvedKnot, artifacts: &BuildArtifacts) -> Opti
     state.stack.as_ref().filter(|stack| is_unchanged(knot, artifacts, &state.pars.planned(), stack))
 }
 
-/// Returns an error if the Knot could not be created, or its jobs could never start.
-async fn check_machines(resolved: &ResolvedKnot, artifacts: &BuildArtifacts) -> Result<Option<Vec<InstanceType>>> {
-    let ResolvedKnot { knot, state, .. } = resolved;
-    preflight::check_machines(&state.aws, &desired(knot, artifacts), resolved.responses(), &state.pars.planned()).await
+/// Returns an error if the Knot could not be created, or its jobs could never start. Otherwise, the machines are recorded in
+/// `resolved`.
+async fn check_machines(resolved: &mut ResolvedKnot, artifacts: &BuildArtifacts) -> Result<Option<Vec<InstanceType>>> {
+    let (desired, pars) = (desired(&resolved.knot, artifacts), resolved.state.pars.planned());
+    let chosen = preflight::check_machines(&resolved.state.aws, &desired, resolved.responses(), &pars).await?;
+    Ok(chosen.map(|(names, types)| {
+        resolved.set_machines(&names, &types);
+        types
+    }))
 }
 
 /// Creates or updates the Knot, and records it in `.cloudknot/`.
@@ -131,7 +136,7 @@ async fn apply(mut resolved: ResolvedKnot, artifacts: &BuildArtifacts, account: 
         (resolved.state.pars.planned(), read(stack, account)?)
     } else {
         resolved.refresh_for_a_change(account, Intent::Apply).await?;
-        let types = check_machines(&resolved, artifacts).await?;
+        let types = check_machines(&mut resolved, artifacts).await?;
         let pars = match &resolved.state.pars {
             ParsLookup::Existing(pars) => (**pars).clone(),
             ParsLookup::Missing(missing) => {
@@ -247,6 +252,8 @@ fn note_of(knot: &Knot, pars: &Pars, types: Option<Vec<Types>>) -> KnotNote {
         fargate: deployed.settings.compute.unwrap_or_default().is_fargate(),
         vcpus: deployed.settings.vcpus,
         memory_mib: deployed.settings.memory.as_deref().and_then(|memory| memory_mib(memory).ok()),
+        gpus: deployed.settings.gpus,
+        machines: deployed.machines.as_ref().map(|machines| machines.largest.clone()).unwrap_or_default(),
     });
     KnotNote {
         knot: knot.name.clone(),
@@ -260,6 +267,9 @@ fn note_of(knot: &Knot, pars: &Pars, types: Option<Vec<Types>>) -> KnotNote {
         image: knot.image(),
         types,
         jobs,
+        gpu_image: deployed.gpu_image,
+        tags: deployed.settings.tags.len(),
+        share_identifier: deployed.settings.share_identifier.clone(),
         features: deployed.features.clone(),
     }
 }

@@ -261,6 +261,17 @@ async fn instance_types_missing_in_the_region_are_named() {
 }
 
 #[tokio::test]
+async fn families_that_the_region_lacks_are_left_out() {
+    let all = ["g4dn", "g5", "g6"].map(str::to_owned);
+    let some =
+        machines(&[machine("g4dn.xlarge", 4, 16_384, "x86_64", ""), machine("g5.xlarge", 4, 16_384, "x86_64", "")]);
+    let (families, found) = Wire::responding([(200, &*some)]).ec2().families(&all).await.unwrap();
+    assert_eq!((families, found.len()), (vec!["g4dn".to_owned(), "g5".to_owned()], 2));
+    let error = Wire::responding([(200, &*machines(&[]))]).ec2().families(&all).await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot find the instance types `g4dn`, `g5`, `g6` in eu-central-1");
+}
+
+#[tokio::test]
 async fn long_list_is_split_into_several_requests() {
     let types: Vec<String> = (0..201).map(|number| format!("m5.{number}xlarge")).collect();
     let offered = "<R><instanceTypeOfferingSet><item><instanceType>m5.0xlarge</instanceType><locationType>availability-zone\

@@ -1,9 +1,12 @@
 //! Findings about the account: credentials, permissions, quotas, Pars and Knot.
 
+use std::collections::BTreeSet;
+
 use super::{LocalState, VERBS, permissions, program};
 use crate::aws::batch::Batch;
 use crate::aws::cloudformation::{KNOT_STACKS, PARS_STACKS, Stack, Stacks};
-use crate::aws::{Aws, quotas, s3};
+use crate::aws::quotas::{self, GpuQuota};
+use crate::aws::{Aws, s3};
 use crate::deploy::doctor::{Examination, Finding, State, in_one_line};
 use crate::deploy::knot::Knot;
 use crate::deploy::knot::host as knot;
@@ -14,6 +17,7 @@ use crate::deploy::policy::Scope;
 use crate::error::{Error, ErrorKind};
 use crate::settings::account::Account;
 use crate::settings::config::{Config, default_pars};
+use crate::settings::knot::Compute;
 
 /// Quotas of virtual CPUs that a Knot's machines count against: a description, and the service and code in Service
 /// Quotas.
@@ -63,7 +67,7 @@ pub(super) async fn examine(examination: &Examination, local: &LocalState) -> (b
     let scope = state.scope(&aws, &number, knot.as_deref());
     let (allowed, quotas) = tokio::join!(
         permissions::examine(&aws, &arn, &scope, &VERBS, state.pars.is_some()),
-        quota_findings(&aws, max_vcpus, state.knot.is_some())
+        quota_findings(&aws, max_vcpus, state.knot.as_ref())
     );
     found.extend(allowed);
     found.extend(quotas);
@@ -245,7 +249,7 @@ fn incomplete(subject: &str, stack: &Stack, command: &str) -> Option<Finding> {
 }
 
 /// Checks the quotas of the account and their use.
-async fn quota_findings(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Finding> {
+async fn quota_findings(aws: &Aws, max_vcpus: u32, knot: Option<&Knot>) -> Vec<Finding> {
     let counts = Batch::new(aws).counts().await;
     let mut found = Vec::new();
     for resource in ["compute environment", "job queue"] {
@@ -262,7 +266,7 @@ async fn quota_findings(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Findin
             Ok(Some(limit)) if in_use < limit => Finding::good(subject, format!("{in_use} of {limit} are used")),
             Ok(Some(limit)) => {
                 // An existing Knot already has its own one.
-                let state = if has_knot { State::Doubtful } else { State::Bad };
+                let state = if knot.is_some() { State::Doubtful } else { State::Bad };
                 Finding::new(
                     subject,
                     state,
@@ -274,9 +278,14 @@ async fn quota_findings(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Findin
             Err(error) => unread(subject, &format!("{in_use} used; the quota is unknown"), &error),
         });
     }
-    for (purchase, service, code) in VCPUS {
-        let subject = format!("vCPU quota for {purchase}");
+    let of_gpus = gpu_quotas(knot);
+    for (instances, service, code) in VCPUS.iter().chain(&of_gpus).copied() {
+        let subject = format!("vCPU quota for {instances}");
         found.push(match quotas::quota_of(aws, service, code).await {
+            Ok(Some(0)) if of_gpus.iter().any(|quota| quota.2 == code) => {
+                Finding::bad(subject, "0: no machine can start, and jobs stay RUNNABLE")
+                    .remedy(format!("request an increase in Service Quotas ({service}, {code})"))
+            }
             Ok(Some(limit)) if limit < max_vcpus as usize => {
                 let found = format!("{limit} at once; a Knot may start {max_vcpus}, and gets no more than the quota");
                 let request = format!("request an increase in Service Quotas ({service}, {code})");
@@ -288,6 +297,19 @@ async fn quota_findings(aws: &Aws, max_vcpus: u32, has_knot: bool) -> Vec<Findin
         });
     }
     found
+}
+
+/// Returns the quotas of instances with GPUs that the machines of the Knot count against, as in [`VCPUS`].
+fn gpu_quotas(knot: Option<&Knot>) -> Vec<(&'static str, &'static str, &'static str)> {
+    let Some(deployed) = knot.map(|knot| &knot.deployed) else { return Vec::new() };
+    let names = deployed.machines.iter().flat_map(|machines| &machines.names);
+    let quotas: BTreeSet<GpuQuota> = names.filter_map(|name| GpuQuota::of(name)).collect();
+    let spot = deployed.settings.compute == Some(Compute::Spot);
+    let of_purchase = |quota: GpuQuota| {
+        let (instances, code) = quota.of_purchase(spot);
+        (instances, "ec2", code)
+    };
+    quotas.into_iter().map(of_purchase).collect()
 }
 
 fn unread(subject: String, found: &str, error: &Error) -> Finding {

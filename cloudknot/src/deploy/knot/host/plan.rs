@@ -41,7 +41,7 @@ impl KnotPlan {
         let ResolvedKnot { knot, state, .. } = resolved;
         let responses = resolved.responses();
         let desired = desired(knot, artifacts);
-        let deployed = deployed(knot, artifacts);
+        let deployed = Deployed { machines: responses.machines.clone(), ..deployed(knot, artifacts) };
         let note = |content: String| {
             let note = StackNote { content, settings: deployed.clone(), from_template };
             serde_json::to_string(&note).expect("settings serialize to JSON")
@@ -69,6 +69,7 @@ pub(super) fn desired<'a>(knot: &'a KnotProgram, artifacts: &'a BuildArtifacts) 
     DesiredKnot {
         functions,
         ids: functions.iter().map(FunctionDescription::id).collect(),
+        gpus_in_sources: None,
         arch: artifacts.worker.arch,
         digest: artifacts.image.digest(),
         ..knot.desired()

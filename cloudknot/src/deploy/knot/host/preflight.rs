@@ -2,16 +2,18 @@
 //! quotas allow one more Knot. Anything that cannot be known here is reported by AWS later, and no existing resource is
 //! lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::values::{DesiredKnot, Responses};
 use crate::aws::ec2::{Ec2, InstanceType};
-use crate::aws::{Aws, machines, permissions, quotas};
+use crate::aws::quotas::{self, GpuQuota};
+use crate::aws::{Aws, machines, permissions};
 use crate::deploy::pars::Pars;
 use crate::deploy::policy::{Allowed, Scope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
-use crate::settings::knot::KnotSettings;
+use crate::settings::knot::{Compute, KnotSettings};
+use crate::settings::sizes::Machine;
 
 /// Returns an error if the caller is not allowed to create the new Knot.
 pub(super) async fn check_permissions(
@@ -35,6 +37,10 @@ pub(super) async fn check_account(aws: &Aws, desired: &DesiredKnot<'_>, is_new: 
     if is_new && settings.queue.is_none() {
         quotas::check_knot(aws).await?;
     }
+    if desired.gpus() && !desired.compute().is_fargate() && settings.queue.is_none() {
+        let quotas = desired.instance_types().iter().filter_map(|name| Some((GpuQuota::of(name)?, 1))).collect();
+        quotas::check_gpus(aws, desired.compute() == Compute::Spot, &quotas).await?;
+    }
     if let Some(key_pair) = &settings.key_pair
         && !Ec2::new(aws).key_pair_exists(key_pair).await?
     {
@@ -52,20 +58,22 @@ pub(super) fn check_queue_name(deployed: &KnotSettings, settings: &KnotSettings)
     if before != name || is_fargate(deployed) == is_fargate(settings) {
         return Ok(());
     }
-    let message = format!("cannot name the queue `{name}`: the deployed queue, of another kind of compute, has that name");
+    let message =
+        format!("cannot name the queue `{name}`: the deployed queue, of another kind of compute, has that name");
     Err(Error::new(ErrorKind::Exists, message)
         .with_hint("change `queue-name`, remove it, or clobber the Knot first: `cargo knot clobber`"))
 }
 
-/// Returns an error if jobs of the Knot could never start because no machine in the subnets of the Pars can hold them.
+/// Returns an error if jobs of the Knot could never start because no machine in the subnets of the Pars can hold them, or the
+/// account may not start one.
 ///
-/// Otherwise returns the instance types; `None` if the Knot does not choose them.
+/// Otherwise returns the names of the chosen types and families, and the instance types; `None` if the Knot does not choose them.
 pub(super) async fn check_machines(
     aws: &Aws,
     desired: &DesiredKnot<'_>,
     responses: &Responses,
     pars: &Pars,
-) -> Result<Option<Vec<InstanceType>>> {
+) -> Result<Option<(Vec<String>, Vec<InstanceType>)>> {
     // Errors in the template's values are found here, and not only after an image is pushed.
     desired.values(pars, responses, "", false)?;
     if responses.compute.unwrap_or_else(|| desired.compute()).is_fargate() {
@@ -76,17 +84,47 @@ pub(super) async fn check_machines(
         // The compute of an existing queue is its owner's choice, and may change.
         return Ok(None);
     }
-    let mut types = Ec2::new(aws).instance_types(&desired.instance_types()).await?;
+    let (names, mut types) = instance_types(aws, desired).await?;
     // A Pars that is yet to be created has no subnets.
     if pars.subnets().next().is_some() {
         types = offered(aws, types, pars).await?;
     }
-    for request in desired.requests()? {
-        if let Some(warning) = machines::fits(&request, &types)? {
+    let requests = desired.requests()?;
+    for request in &requests {
+        if let Some(warning) = machines::fits(request, &types)? {
             step(&format!("warning: {warning}"));
         }
     }
-    Ok(Some(types))
+    let all = machines::of_types(&types);
+    for request in requests.iter().filter(|request| request.gpus > 0) {
+        let smallest = smallest_by_quota(
+            all.iter().filter(|machine| machine.holds(request.vcpus, request.memory_mib, request.gpus)),
+        );
+        quotas::check_gpus(aws, desired.compute() == Compute::Spot, &smallest).await?;
+    }
+    Ok(Some((names, types)))
+}
+
+/// Returns the chosen instance types with their names. Of the default families, those are left out that the region lacks.
+async fn instance_types(aws: &Aws, desired: &DesiredKnot<'_>) -> Result<(Vec<String>, Vec<InstanceType>)> {
+    let (ec2, names) = (Ec2::new(aws), desired.instance_types());
+    if desired.settings.instance_types.is_empty() {
+        return ec2.families(&names).await;
+    }
+    let types = ec2.instance_types(&names).await?;
+    Ok((names, types))
+}
+
+/// Returns the fewest virtual CPUs of a machine, by the quota that the machine counts against.
+fn smallest_by_quota<'m>(machines: impl Iterator<Item = &'m Machine>) -> BTreeMap<GpuQuota, u32> {
+    let mut smallest = BTreeMap::new();
+    for machine in machines {
+        if let Some(quota) = GpuQuota::of(&machine.name) {
+            let vcpus = smallest.entry(quota).or_insert(machine.vcpus);
+            *vcpus = machine.vcpus.min(*vcpus);
+        }
+    }
+    smallest
 }
 
 /// Returns the resources that the policy of a deploy names.
@@ -137,7 +175,6 @@ pub(super) async fn offered(aws: &Aws, types: Vec<InstanceType>, pars: &Pars) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::knot::Compute;
 
     #[test]
     fn name_of_the_deployed_queue_is_not_given_to_another_queue() {

@@ -1,16 +1,18 @@
 //! The inputs of a deploy: the program, from cargo, and the state of the account, from AWS. Nothing is compiled or
 //! written. Errors that can be found without compiling are returned here.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 
 use super::preflight;
 use super::stack::{read_note, stack_name};
 use super::values::{DesiredKnot, Responses};
-use crate::aws::batch::Batch;
+use crate::aws::batch::{Batch, Queue};
 use crate::aws::cloudformation::{Stack, Stacks};
-use crate::aws::ec2::Ec2;
+use crate::aws::ec2::{Ec2, InstanceType};
 use crate::aws::ecr::Ecr;
-use crate::aws::{Aws, iam};
+use crate::aws::{Aws, iam, machines};
 use crate::build::compile::{Arch, AwsFeature, Compile, CompileError, Program, Selection};
 use crate::build::pipeline::{Pipeline, blocking};
 use crate::deploy::knot::{Deployed, KnotBuilder};
@@ -23,6 +25,7 @@ use crate::event::step;
 use crate::settings::account::Account;
 use crate::settings::config::{Config, default_pars};
 use crate::settings::knot::KnotSettings;
+use crate::settings::sizes::{self, Machines};
 
 /// A Knot to deploy, and the state of its account.
 pub(super) struct ResolvedKnot {
@@ -41,6 +44,12 @@ pub(super) struct KnotProgram {
     pub(super) version: String,
     pub(super) cargo_target: String,
     pub(super) arch: Arch,
+    /// Target triple of the worker.
+    pub(super) triple: String,
+    /// `true` if the image has a base.
+    pub(super) has_base: bool,
+    /// Source file with a remote function that requests GPUs, if one is known before compiling.
+    pub(super) gpus_in_sources: Option<PathBuf>,
     /// cargo options that select features of the package.
     pub(super) features: Vec<String>,
 }
@@ -63,12 +72,11 @@ pub(super) enum ParsLookup {
 impl ResolvedKnot {
     /// Resolves a deploy. Also returns the pipeline that builds the image of the program.
     pub(super) async fn of(builder: &KnotBuilder, intent: Intent) -> Result<(Self, Pipeline)> {
-        let program = program(builder).await?;
-        KnotProgram::of(builder, &program).desired().check()?;
-        let pipeline = Pipeline::new(program).image(builder.image.clone());
+        let pipeline = Pipeline::new(program(builder).await?).image(builder.image.clone());
+        KnotProgram::of(builder, &pipeline).desired().check()?;
         pipeline.check()?;
         let pipeline = with_aws_feature(pipeline, builder.add_feature, intent).await?;
-        let knot = KnotProgram::of(builder, pipeline.program());
+        let knot = KnotProgram::of(builder, &pipeline);
         let state = AccountState::of(&knot, &builder.account, intent).await?;
         let mut resolved = Self { knot, state, responses: None, denied: None };
         // With the settings of the last deploy, perhaps nothing has changed: only the image can show it.
@@ -130,6 +138,13 @@ impl ResolvedKnot {
         if self.responses.is_none() { self.query(intent).await } else { Ok(()) }
     }
 
+    /// Records the machines of the Knot's own environment: the names of their types and families, and the instance types.
+    pub(super) fn set_machines(&mut self, names: &[String], types: &[InstanceType]) {
+        let largest = sizes::largest(machines::of_types(types));
+        let responses = self.responses.as_mut().expect("the account is looked up before the machines are chosen");
+        responses.machines = Some(Machines { names: names.to_vec(), largest });
+    }
+
     /// Returns the responses from AWS to [`query`](Self::query).
     pub(super) fn responses(&self) -> &Responses {
         self.responses.as_ref().expect("the account is looked up before the Knot is changed")
@@ -170,7 +185,8 @@ async fn with_aws_feature(pipeline: Pipeline, add: bool, intent: Intent) -> Resu
 }
 
 impl KnotProgram {
-    fn of(builder: &KnotBuilder, program: &Program) -> Self {
+    fn of(builder: &KnotBuilder, pipeline: &Pipeline) -> Self {
+        let program = pipeline.program();
         let settings = builder.settings.clone().or(program.settings().knot.clone());
         Self {
             name: settings.knot.clone().unwrap_or_else(|| program.package().replace('_', "-")),
@@ -179,6 +195,9 @@ impl KnotProgram {
             version: program.version().to_owned(),
             cargo_target: program.target().option(),
             arch: program.arch(),
+            triple: program.triple().to_owned(),
+            has_base: pipeline.has_base(),
+            gpus_in_sources: program.gpus_in_sources(),
             features: program.feature_options(),
         }
     }
@@ -190,7 +209,10 @@ impl KnotProgram {
             settings: &self.settings,
             functions: &[],
             ids: Vec::new(),
+            gpus_in_sources: self.gpus_in_sources.as_deref(),
             arch: self.arch,
+            triple: &self.triple,
+            has_base: self.has_base,
             digest: "",
         }
     }
@@ -205,6 +227,8 @@ impl KnotProgram {
             features: self.features.clone(),
             functions: std::collections::BTreeMap::new(),
             types: std::collections::BTreeMap::new(),
+            gpu_image: Some(self.desired().image_can_use_gpus()),
+            machines: None,
         }
     }
 
@@ -215,7 +239,10 @@ impl KnotProgram {
             responses.repository = Some(Ecr::new(aws).repository(name).await?);
         }
         if let Some(queue) = &self.settings.queue {
-            responses.compute = Some(Batch::new(aws).queue(queue).await?.compute);
+            let queue = Batch::new(aws).queue(queue).await?;
+            self.check_share(&queue)?;
+            self.check_architecture(aws, &queue).await?;
+            responses.compute = Some(queue.compute);
         }
         if let Some(ami) = &self.settings.ami {
             let image = Ec2::new(aws).root_device(ami).await?;
@@ -227,6 +254,41 @@ impl KnotProgram {
         }
         responses.policies = iam::policies(aws, &self.settings.policies).await?;
         Ok(responses)
+    }
+
+    /// Checks that a share is set if the existing queue has shares, and only then.
+    fn check_share(&self, queue: &Queue) -> Result<()> {
+        let (message, hint) = match (&self.settings.share_identifier, queue.has_shares) {
+            (None, true) => (
+                format!("cannot use the queue `{}`: it has a fair-share policy, and no share is set", queue.arn),
+                "set the share that the owner of the queue has given you: `share-identifier`, --share-identifier",
+            ),
+            (Some(share), false) => (
+                format!("cannot use the share `{share}`: the queue `{}` has no fair-share policy", queue.arn),
+                "remove `share-identifier`: AWS Batch refuses jobs with one on such a queue",
+            ),
+            _ => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::Config, message).with_hint(hint))
+    }
+
+    /// Checks that the existing queue has instances of the worker's architecture, as far as its compute environments name them.
+    async fn check_architecture(&self, aws: &Aws, queue: &Queue) -> Result<()> {
+        if queue.compute.is_fargate() || queue.instance_types.is_empty() {
+            return Ok(());
+        }
+        let types = Ec2::new(aws).existing_instance_types(&queue.instance_types).await?;
+        let (own, other) = if self.arch == Arch::Arm64 { ("arm64", "x86_64") } else { ("x86_64", "arm64") };
+        if types.is_empty() || types.iter().any(|kind| kind.arch.iter().any(|arch| arch == own)) {
+            return Ok(());
+        }
+        let message =
+            format!("cannot use the queue `{}`: its instances are for {other}, and the worker is for {own}", queue.arn);
+        let hint = match self.arch {
+            Arch::Arm64 => "build for x86_64 (`arm64 = false`), or choose another queue",
+            Arch::X86_64 => "build for ARM (`arm64 = true`, --arm64), or choose another queue",
+        };
+        Err(Error::new(ErrorKind::Config, message).with_hint(hint))
     }
 
     /// Checks that a stack with settings, if there is one, belongs to this program on this Pars.

@@ -1,6 +1,7 @@
 //! Conversion of a Knot's settings to the values of its template. Makes no requests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use cloudknot_runtime::contract::{self, FunctionDescription};
 use serde_json::{Value, json};
@@ -10,11 +11,11 @@ use crate::aws::machines::{self, Request};
 use crate::build::compile::Arch;
 use crate::deploy::pars::Pars;
 use crate::deploy::stack_note::digest;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::settings::checks::{self, refused};
 use crate::settings::knot::{Compute, KnotSettings, LOG_DRIVERS, Mount};
 use crate::settings::names::{self, Kind};
-use crate::settings::sizes::{self, MEMORY_MIB, VCPUS};
+use crate::settings::sizes::{self, MEMORY_MIB, Machines, VCPUS};
 
 /// Default maximum number of starts of a job that is lost with its machine.
 const MAX_ATTEMPTS: u32 = 3;
@@ -25,6 +26,9 @@ const MIN_DISK_GIB: u32 = 30;
 /// Size of `/tmp` in a container with a read-only root, in MiB.
 const TMP_MIB: u64 = 512;
 
+/// Lines of `Cargo.toml` that give the image of a program with GPUs its base.
+const GPU_BASE: &str = "[package.metadata.cloudknot]\nbase-image = \"nvidia/cuda:12.6.3-base-ubuntu24.04\"";
+
 /// Desired Knot, as far as it is known without a request to AWS.
 #[derive(Debug)]
 pub(crate) struct DesiredKnot<'a> {
@@ -33,7 +37,13 @@ pub(crate) struct DesiredKnot<'a> {
     pub(crate) functions: &'a [FunctionDescription],
     /// IDs of the functions, in the same order.
     pub(crate) ids: Vec<String>,
+    /// Source file with a remote function that requests GPUs; `None` once the functions are known.
+    pub(crate) gpus_in_sources: Option<&'a Path>,
     pub(crate) arch: Arch,
+    /// Target triple of the worker.
+    pub(crate) triple: &'a str,
+    /// `true` if the image has a base.
+    pub(crate) has_base: bool,
     pub(crate) digest: &'a str,
 }
 
@@ -48,6 +58,8 @@ pub(crate) struct Responses {
     pub(crate) policies: Vec<String>,
     /// Name of the root device of a machine image.
     pub(crate) root_device: Option<String>,
+    /// Machines of the Knot's own environment, once the functions are known.
+    pub(crate) machines: Option<Machines>,
     /// `true` if a compute environment exists already.
     pub(crate) has_environment: bool,
     /// Location that the image is pulled from, if it is not the repository's own host.
@@ -60,7 +72,8 @@ impl DesiredKnot<'_> {
         self.settings.compute.unwrap_or_default()
     }
 
-    /// Returns the types of instances that jobs run on.
+    /// Returns the types of instances that jobs run on, as the settings name them, or those that are used if the region has
+    /// them.
     pub(crate) fn instance_types(&self) -> Vec<String> {
         if !self.settings.instance_types.is_empty() {
             return self.settings.instance_types.clone();
@@ -68,14 +81,50 @@ impl DesiredKnot<'_> {
         let families: &[&str] = match (self.gpus(), self.arch) {
             (true, Arch::Arm64) => &["g5g"],
             (true, _) => &["g4dn", "g5", "g6"],
-            (false, Arch::Arm64) => &["c7g", "m7g", "r7g"],
-            (false, _) => &["optimal"],
+            // AWS Batch chooses the families of each region.
+            (false, Arch::Arm64) => &["default_arm64"],
+            (false, _) => &["default_x86_64"],
         };
         families.iter().map(ToString::to_string).collect()
     }
 
-    fn gpus(&self) -> bool {
-        self.requests().is_ok_and(|requests| requests.iter().any(|request| request.gpus > 0))
+    /// Returns whether jobs request GPUs, as far as the functions are known.
+    pub(crate) fn gpus(&self) -> bool {
+        self.requester_of_gpus().is_some()
+    }
+
+    /// Returns what requests GPUs, in words.
+    fn requester_of_gpus(&self) -> Option<String> {
+        if let Some(gpus) = self.settings.gpus {
+            return (gpus > 0).then(|| format!("`gpus = {gpus}`"));
+        }
+        let function = self.functions.iter().zip(&self.ids).find(|(function, _)| function.gpus > 0);
+        let in_sources = || self.gpus_in_sources.map(|file| format!("a remote function in `{}`", file.display()));
+        function.map(|(_, id)| format!("`{id}`")).or_else(in_sources)
+    }
+
+    /// Returns whether functions can use a GPU in the image: the driver consists of shared libraries for glibc, which the machine
+    /// adds to the image.
+    pub(crate) fn image_can_use_gpus(&self) -> bool {
+        self.has_base && self.triple.ends_with("-gnu")
+    }
+
+    /// Returns an error if jobs request GPUs that functions could not use in the image.
+    fn check_gpu_image(&self) -> Result<()> {
+        let Some(requester) = self.requester_of_gpus().filter(|_| !self.image_can_use_gpus()) else { return Ok(()) };
+        let (why, hint) = if self.has_base {
+            let why = format!("the worker is for `{}`, and the libraries of the GPU's driver need glibc", self.triple);
+            (why, "leave the target out, and use a base image with glibc".to_owned())
+        } else {
+            let why =
+                "the image has no base, so the worker is static, and cannot load the libraries of the GPU's driver";
+            (
+                why.to_owned(),
+                format!("add a base image to Cargo.toml, such as NVIDIA's, and see docs/image.md:\n{GPU_BASE}"),
+            )
+        };
+        let message = format!("cannot use GPUs in the Knot `{}`: {requester} requests them, but {why}", self.name);
+        Err(Error::new(ErrorKind::Config, message).with_hint(hint))
     }
 
     /// Returns the request of each function for a machine.
@@ -139,7 +188,12 @@ impl DesiredKnot<'_> {
             "compute": self.compute_values(compute, responses)?,
             "queue": match &settings.queue {
                 Some(arn) => json!({"existing": arn}),
-                None => json!({"existing": null, "name": settings.queue_name, "priority": settings.priority.unwrap_or(1)}),
+                None => json!({
+                    "existing": null,
+                    "name": settings.queue_name,
+                    "priority": settings.priority.unwrap_or(1),
+                    "stuck_after_seconds": settings.stuck_after(),
+                }),
             },
             "functions": self.function_values(compute)?,
         }))
@@ -153,7 +207,7 @@ impl DesiredKnot<'_> {
             "max_vcpus": settings.max_vcpus.unwrap_or(MAX_VCPUS),
             "min_vcpus": settings.min_vcpus.unwrap_or(0),
             "desired_vcpus": settings.desired_vcpus.filter(|_| !responses.has_environment),
-            "instance_types": self.instance_types(),
+            "instance_types": responses.machines.as_ref().map_or_else(|| self.instance_types(), |all| all.names.clone()),
             "bid_percentage": settings.bid_percentage,
             "image_types": [image_type],
             "ami": settings.ami,
@@ -179,6 +233,8 @@ impl DesiredKnot<'_> {
         let list = |table: &BTreeMap<String, String>, key: &str| -> Vec<Value> {
             table.iter().map(|(name, value)| json!({"name": name, key: value})).collect()
         };
+        // In a share, AWS Batch accepts no job without a priority.
+        let scheduling_priority = settings.share_identifier.as_ref().map(|_| settings.scheduling_priority.unwrap_or(0));
         let shared_memory = checks::mib("shared-memory", settings.shared_memory.as_deref())?;
         let ephemeral = checks::mib("ephemeral-storage", settings.ephemeral_storage.as_deref())?.map(gib);
         let log = settings.log.as_ref().map(|log| {
@@ -203,6 +259,7 @@ impl DesiredKnot<'_> {
                 "vcpus": vcpus,
                 "memory_mib": memory_mib.to_string(),
                 "gpus": request.gpus,
+                "scheduling_priority": scheduling_priority,
                 "attempts": settings.attempts.unwrap_or(MAX_ATTEMPTS),
                 "shared_memory_mib": shared_memory,
                 "ephemeral_gib": ephemeral,
@@ -245,16 +302,27 @@ impl DesiredKnot<'_> {
             return Err(refused("`volume-size`", "must be at least 30 GiB, the size of the machine image"));
         }
         let compute = self.compute();
+        // Fargate has no GPUs, in whatever image.
+        if !compute.is_fargate() {
+            self.check_gpu_image()?;
+        }
         for (setting, is_set) in [
             ("compute", settings.compute.is_some()),
             ("max-vcpus", settings.max_vcpus.is_some()),
             ("service-role", settings.service_role.is_some()),
             ("queue-name", settings.queue_name.is_some()),
             ("priority", settings.priority.is_some()),
+            ("stuck-after", settings.stuck_after.is_some()),
         ] {
             if is_set && settings.queue.is_some() {
                 return Err(refused(&format!("`{setting}` with `queue`"), "must not be set for an existing queue"));
             }
+        }
+        if settings.share_identifier.is_some() && settings.queue.is_none() {
+            return Err(refused("`share-identifier`", "requires `queue`: the Knot's own queue has no shares"));
+        }
+        if settings.scheduling_priority.is_some() && settings.share_identifier.is_none() {
+            return Err(refused("`scheduling-priority`", "requires `share-identifier`, which is not set"));
         }
         if !settings.policies.is_empty() && settings.job_role.is_some() {
             return Err(refused("`policies` with `job-role`", "must not be set for an existing role"));
@@ -293,9 +361,10 @@ impl DesiredKnot<'_> {
             return Err(refused("`ephemeral-storage`", "requires Fargate; instances have `volume-size`"));
         }
         match &self.settings.log {
-            Some(log) if compute.is_fargate() && !log.is_on_fargate() => {
-                Err(refused(&format!("`log` with the driver `{}`", log.driver), "Fargate supports only `awslogs` and `splunk`"))
-            }
+            Some(log) if compute.is_fargate() && !log.is_on_fargate() => Err(refused(
+                &format!("`log` with the driver `{}`", log.driver),
+                "Fargate supports only `awslogs` and `splunk`",
+            )),
             _ => Ok(()),
         }
     }
@@ -398,7 +467,10 @@ mod tests {
             settings,
             functions: &[],
             ids: Vec::new(),
+            gpus_in_sources: None,
             arch: Arch::X86_64,
+            triple: "x86_64-unknown-linux-musl",
+            has_base: false,
             digest: "sha256:aa",
         }
     }
@@ -427,8 +499,47 @@ mod tests {
         check(&format!(r#"{{{gelf}, "compute": "fargate"}}"#), "Fargate supports only `awslogs` and `splunk`");
         desired(&parsed(&format!("{{{gelf}}}"))).check().unwrap();
         let queue = "arn:aws:batch:eu-west-1:123456789012:job-queue/lab";
+        let on_queue = |more: &str| format!(r#"{{"queue": "{queue}", {more}}}"#);
+        check(r#"{"share-identifier": "physics"}"#, "requires `queue`");
+        check(&on_queue(r#""scheduling-priority": 7"#), "requires `share-identifier`");
+        check(&on_queue(r#""stuck-after": "1h""#), "must not be set for an existing queue");
+        desired(&parsed(&on_queue(r#""share-identifier": "physics", "scheduling-priority": 7"#))).check().unwrap();
+        for time in ["9m", "25h", "1", "soon"] {
+            check(&format!(r#"{{"stuck-after": "{time}"}}"#), &format!("invalid `stuck-after`: {time}"));
+        }
+        for time in ["10m", "1h", "24h", "1day"] {
+            desired(&parsed(&format!(r#"{{"stuck-after": "{time}"}}"#))).check().unwrap();
+        }
         let on_existing_queue = parsed(&format!(r#"{{"ephemeral-storage": "50 GiB", "queue": "{queue}"}}"#));
         desired(&on_existing_queue).check().unwrap();
+    }
+
+    #[test]
+    fn gpus_require_an_image_that_can_use_them() {
+        let check = |settings: &str, change: fn(&mut DesiredKnot<'_>), why: Option<&str>| {
+            let settings = parsed(settings);
+            let mut desired = desired(&settings);
+            change(&mut desired);
+            let error = desired.check().err();
+            let prefix = "cannot use GPUs in the Knot `sweep`: ";
+            assert_eq!(error.as_ref().map(ToString::to_string), why.map(|why| format!("{prefix}{why}")));
+            error.and_then(|error| error.hint().map(str::to_owned)).unwrap_or_default()
+        };
+        let with_base =
+            |desired: &mut DesiredKnot<'_>| (desired.has_base, desired.triple) = (true, "x86_64-unknown-linux-gnu");
+        let with_alpine = |desired: &mut DesiredKnot<'_>| desired.has_base = true;
+        let in_source = |desired: &mut DesiredKnot<'_>| desired.gpus_in_sources = Some(Path::new("src/main.rs"));
+        let no_base =
+            "the image has no base, so the worker is static, and cannot load the libraries of the GPU's driver";
+        let hint = check(r#"{"gpus": 1}"#, |_| (), Some(&format!("`gpus = 1` requests them, but {no_base}")));
+        assert!(hint.ends_with(&format!(":\n{GPU_BASE}")), "{hint}");
+        let by_attribute = format!("a remote function in `src/main.rs` requests them, but {no_base}");
+        check("{}", in_source, Some(&by_attribute));
+        check(r#"{"gpus": 0}"#, in_source, None);
+        check(r#"{"gpus": 1}"#, with_base, None);
+        let musl = "the worker is for `x86_64-unknown-linux-musl`, and the libraries of the GPU's driver need glibc";
+        check(r#"{"gpus": 1}"#, with_alpine, Some(&format!("`gpus = 1` requests them, but {musl}")));
+        check("{}", |_| (), None);
     }
 
     #[test]
