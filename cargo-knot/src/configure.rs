@@ -57,7 +57,12 @@ impl Configure {
             }
         }
         if let Some(profile) = config.profile.as_ref().filter(|profile| !profiles.contains(profile)) {
-            output::note(&format!("warning: there is no profile `{profile}`; there are: {}", profiles.join(", ")));
+            let existing = if profiles.is_empty() { "none".to_owned() } else { profiles.join(", ") };
+            if config.profile != previous.profile {
+                let message = format!("cannot find the AWS profile `{profile}`; nothing was written");
+                return Err(Failure::new(exit::USAGE, message).with_hint(format!("existing profiles: {existing}")));
+            }
+            output::note(&format!("warning: there is no profile `{profile}`; existing profiles: {existing}"));
         }
         if config != previous {
             config.write()?;

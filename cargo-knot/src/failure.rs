@@ -20,6 +20,10 @@ impl Failure {
         Self { code, error: message.into().into(), hint: None }
     }
 
+    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
     /// Prints the error and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         output::error(&*self.error, self.hint.as_deref());

@@ -35,7 +35,7 @@ pub(crate) mod logs;
 mod signed;
 
 #[cfg(feature = "deploy")]
-pub(crate) use deploy::{cloudformation, ec2, ecr, iam, machines, permissions, quotas, s3};
+pub(crate) use deploy::{cloudformation, ec2, ecr, efs, iam, kms, machines, permissions, quotas, s3};
 
 /// Maximum number of attempts of one request. The delays between them double, for about two minutes in all.
 const MAX_ATTEMPTS: u32 = 8;
@@ -56,6 +56,8 @@ pub(crate) struct Aws {
     pub(crate) config: SdkConfig,
     pub(crate) region: String,
     profile: Option<String>,
+    /// Profiles on this machine, if the chosen one is known not to be among them.
+    other_profiles: Option<Vec<String>>,
 }
 
 impl Aws {
@@ -63,14 +65,14 @@ impl Aws {
     pub(crate) async fn of_region(region: &str, profile: Option<&str>) -> Self {
         let profile = env_var("AWS_PROFILE").or_else(|| profile.map(str::to_owned));
         let (config, _) = load_config(profile.as_deref(), Some(region.to_owned())).await;
-        Self { config, region: region.to_owned(), profile }
+        Self { config, region: region.to_owned(), profile, other_profiles: None }
     }
 
     /// Creates the configuration from that of the SDK, without reading the environment or `config.toml`.
     #[cfg(test)]
     pub(crate) fn of(config: SdkConfig) -> Self {
         let region = config.region().expect("the configuration of a test has a region").to_string();
-        Self { config, region, profile: None }
+        Self { config, region, profile: None, other_profiles: None }
     }
 
     /// Returns the error of a failed request. `action` names the operation: "create the stack `x`".
@@ -100,11 +102,22 @@ impl Aws {
             ErrorKind::Credentials => Some(Outage::Login),
             _ => is_transient.then_some(Outage::Service),
         };
-        let failed = Error::new(kind, format!("cannot {action}")).with_source(source).with_outage(outage);
+        let reason = self.credentials_problem(&*source).map_or_else(String::new, |problem| format!(": {problem}"));
+        let failed = Error::new(kind, format!("cannot {action}{reason}")).with_source(source).with_outage(outage);
         match hint {
             Some(hint) => failed.with_hint(hint),
             None => failed,
         }
+    }
+
+    /// Returns why there are no credentials, if that is what an error is about.
+    fn credentials_problem(&self, error: &(dyn StdError + 'static)) -> Option<String> {
+        let cause = cause::<CredentialsError>(error)?;
+        Some(match (&self.profile, &self.other_profiles, cause) {
+            (Some(profile), Some(_), _) => format!("there is no AWS profile `{profile}`"),
+            (_, _, CredentialsError::CredentialsNotLoaded(_)) => "there are no AWS credentials".to_owned(),
+            _ => "the AWS credentials cannot be loaded".to_owned(),
+        })
     }
 
     /// Returns the kind of an error, and the hint for it.
@@ -136,11 +149,12 @@ impl Aws {
                 );
                 (ErrorKind::Denied, Some(hint))
             }
-            "" if caused_by::<CredentialsError>(error) => credentials_error(
-                "log in to AWS (`aws sso login`, `aws login`), or choose a profile that has credentials: `cargo knot \
-                 configure` lists them"
+            "" if cause::<CredentialsError>(error).is_some() => credentials_error(match &self.other_profiles {
+                Some(profiles) => choose_profile(profiles),
+                None => "log in to AWS (`aws sso login`, `aws login`), or choose a profile that has credentials: `cargo knot \
+                         configure` lists them"
                     .into(),
-            ),
+            }),
             "" => {
                 let hint = format!("check the network, and that `{}` is an AWS region", self.region);
                 (ErrorKind::Aws, Some(hint))
@@ -204,8 +218,17 @@ impl fmt::Display for ErrorResponse {
 
 impl StdError for ErrorResponse {}
 
-fn caused_by<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source()).any(<dyn StdError>::is::<T>)
+/// Returns the first error of this type among an error and its causes.
+fn cause<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e T> {
+    std::iter::successors(Some(error), |&error| error.source()).find_map(<dyn StdError>::downcast_ref)
+}
+
+/// Returns the hint for a profile that does not exist.
+fn choose_profile(profiles: &[String]) -> String {
+    let existing = if profiles.is_empty() { "none".to_owned() } else { profiles.join(", ") };
+    format!(
+        "choose another by --aws-profile, AWS_PROFILE or `cargo knot configure --profile`; existing profiles: {existing}"
+    )
 }
 
 /// Interceptor that reports each retry of a request, after its delay: only then is it certain that the retry happens.
@@ -286,7 +309,7 @@ pub(crate) fn is_credentials_error<E>(error: &SdkError<E, HttpResponse>) -> bool
 where
     E: StdError + 'static,
 {
-    caused_by::<CredentialsError>(error)
+    cause::<CredentialsError>(error).is_some()
 }
 
 /// Returns the message of the innermost source. The errors around it name types of the SDK.

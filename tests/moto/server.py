@@ -23,6 +23,9 @@ the documentation, not that AWS does:
 - The instance types of a compute environment may be `default_x86_64` and `default_arm64`.
 - Dependencies may be N_TO_N, and SEQUENTIAL between the children of one array.
 - DescribeJobs accepts up to 100 IDs, SubmitJob arrays of 2 to 10,000. ListJobs without a status lists the RUNNING jobs.
+- The security groups of a compute environment are in it or in the network interface of its launch template, and not in both.
+- DescribeVpcEndpointServices filters by the names of services.
+- The default VPC has an internet gateway, and its main route table a route to it.
 - At most SLOTS containers run at a time; the other jobs are RUNNABLE.
 - Requests are handled one after the other, except those for S3's objects and buckets, because moto's state is not
   thread-safe: if one request creates a stack while another reads it, one fails, and the stack stays CREATE_IN_PROGRESS.
@@ -62,6 +65,7 @@ from moto.batch.utils import JobStatus
 from moto.core.parse import default_timestamp_parser
 from moto.core.responses import BaseResponse
 from moto.core.utils import unix_time_millis
+from moto.ec2.models import EC2Backend
 from moto.iam.models import IAMBackend
 from moto.moto_api import state_manager
 from moto.moto_api._internal import mock_random
@@ -622,6 +626,37 @@ def cancel_job(self, job_id, reason):
             each.terminate(reason)
 
 
+def validate_compute_resources(self, resources, validate=models.BatchBackend._validate_compute_resources):
+    """Reads the security groups of the launch template, as of an environment that has none of its own."""
+    named = resources.get("launchTemplate") or {}
+    template = named.get("launchTemplateId") and self.ec2_backend.get_launch_template(named["launchTemplateId"])
+    data = template.get_version(named.get("version", "$Default")).data if template else {}
+    interfaces = data.get("NetworkInterfaces") or data.get("NetworkInterface") or []
+    if interfaces and resources.get("securityGroupIds"):
+        # The text of AWS's error (aws/aws-cdk#21577).
+        raise ClientException(
+            "Error executing request, Exception : Either compute environment Security Groups or Network Interfaces in Launch template "
+            "are exclusively allowed"
+        )
+    groups = [group for interface in interfaces for group in interface.get("Groups") or interface.get("SecurityGroupId") or []]
+    return validate(self, {**resources, "securityGroupIds": groups} if groups else resources)
+
+
+def create_default_vpc(self, create=EC2Backend.create_default_vpc):
+    vpc = create(self)
+    gateway = self.create_internet_gateway()
+    self.attach_internet_gateway(gateway.id, vpc.id)
+    (main,) = self.describe_route_tables(filters={"vpc-id": [vpc.id], "association.main": ["true"]})
+    self.create_route(main.id, "0.0.0.0/0", gateway_id=gateway.id)
+    return vpc
+
+
+def describe_vpc_endpoint_services(self, service_names, filters, *args, **kwargs):
+    # moto expects another name of the values.
+    filters = [{**each, "Value": each.get("Value") or each.get("Values")} for each in filters or []]
+    return describe_services(self, service_names, filters, *args, **kwargs)
+
+
 def init_aws_policies(self, read=IAMBackend._init_aws_policies):
     """Reads the AWS managed policies once. moto reads them per partition and after each reset, which takes a second."""
     if self.account_id not in managed_policies:
@@ -640,8 +675,12 @@ models.BatchBackend.find_min_instances_to_meet_vcpus = staticmethod(smallest_ins
 models.EC2_INSTANCE_FAMILIES += BUNDLES
 models.JobDefinition.create_from_cloudformation_json = classmethod(definition_from_template)
 BatchResponse.registerjobdefinition = register_job_definition
+models.BatchBackend._validate_compute_resources = validate_compute_resources
 BatchResponse.submitjob = submit_job
 BatchResponse.describejobs = describe_jobs
+EC2Backend.create_default_vpc = create_default_vpc
+describe_services = EC2Backend.describe_vpc_endpoint_services
+EC2Backend.describe_vpc_endpoint_services = describe_vpc_endpoint_services
 IAMBackend._init_aws_policies = init_aws_policies
 BaseResponse.call_action = call_action
 

@@ -109,7 +109,11 @@ KNOT = {
     "tags": {"none": {}, "most": tags(46)},
     "team": {"none": {}, "some": TEAM},
     "bucket": {"plain": {}, "encrypted": {"bucket_key": KEY, "prefix": "team/"}},
-    "network": {"public": {}, "private": {"assign_public_ip": False}},
+    "network": {
+        "public": {},
+        "public interfaces": {"instance_public_ip": True},
+        "private": {"assign_public_ip": False},
+    },
 }
 
 
@@ -150,6 +154,7 @@ def new_network(internet):
 PARS = {
     "network": {
         "default": {},
+        "public, unassigned": {"network": {"subnets_assign_ip": False}},
         "private": {"network": {"assign_public_ip": False}},
         "public-ip": new_network("public-ip"),
         "nat": new_network("nat"),
@@ -177,12 +182,13 @@ PARS = {
     "execution_role": {"own": {}, "given": {"execution_role": {"arn": "arn:aws:iam::123456789012:role/ecsTaskExecutionRole"}}},
     "tags": {"none": {}, "most": tags(46)},
     "team": {"none": {}, "some": TEAM},
+    "group": {"new": {}, "described before": {"group_description": "cloudknot lab: jobs; nothing comes in"}},
 }
 
 
 def pars_is_possible(values):
     """Returns whether cloudknot accepts the options chosen so far."""
-    given = values.get("network") in ("default", "private")
+    given = values.get("network") in ("default", "public, unassigned", "private")
     return not given or all(values.get(only, first) == first for only, first in NEW_NETWORK_ONLY.items())
 
 

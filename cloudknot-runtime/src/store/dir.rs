@@ -228,7 +228,7 @@ impl Folder {
     fn error(&self, kind: StoreErrorKind, verb: &str, key: &str, error: io::Error) -> StoreError {
         let action = format!("{verb} `{key}` in `{}`", self.root.display());
         let error = StoreError::new(kind, action, Some(error.into()));
-        match hint(kind) {
+        match hint(kind, verb) {
             Some(hint) => error.with_hint(hint),
             None => error,
         }
@@ -246,10 +246,11 @@ fn kind(error: &io::Error) -> StoreErrorKind {
     }
 }
 
-fn hint(kind: StoreErrorKind) -> Option<Cow<'static, str>> {
+fn hint(kind: StoreErrorKind, verb: &str) -> Option<Cow<'static, str>> {
     match kind {
         StoreErrorKind::Denied => {
-            Some(format!("give this user write access to the folder, or set {ENV_HOME} to another one").into())
+            let access = if matches!(verb, "read" | "list") { "read" } else { "write" };
+            Some(format!("give this user {access} access to the folder, or set {ENV_HOME} to another one").into())
         }
         StoreErrorKind::Full => {
             Some("free space; stored results are kept, and attaching to the run continues it".into())

@@ -214,6 +214,6 @@ impl Bucket {
     }
 
     fn failed(&self, verb: &str, key: &str, fault: Fault) -> StoreError {
-        fault.into_error(format!("{verb} `{key}` in `{}`", self.describe()))
+        fault.into_error(verb, &format!("`{key}` in `{}`", self.describe()))
     }
 }

@@ -7,14 +7,16 @@ use aws_config::retry::RetryConfig;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sts as sts;
 
-use super::{Aws, client, env_var, load_config};
+use super::{Aws, choose_profile, client, env_var, load_config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::{account::Account, config::Config};
 
 pub(crate) mod cloudformation;
 pub(crate) mod ec2;
 pub(crate) mod ecr;
+pub(crate) mod efs;
 pub(crate) mod iam;
+pub(crate) mod kms;
 pub(crate) mod machines;
 pub(crate) mod permissions;
 mod query;
@@ -35,6 +37,14 @@ impl Aws {
         let explicit_region =
             account.region.clone().or_else(|| env_var("AWS_REGION")).or_else(|| env_var("AWS_DEFAULT_REGION"));
         let (config, region) = load_config(profile.as_deref(), explicit_region.or(defaults.region)).await;
+        let other_profiles = profiles_without(profile.as_deref()).await;
+        // Without a chosen profile, the environment may have credentials all the same.
+        if let (Some(profile), Some(others)) = (&profile, &other_profiles)
+            && (account_profile.is_some() || region.is_none())
+        {
+            let message = format!("cannot find the AWS profile `{profile}`");
+            return Err(Error::new(ErrorKind::Credentials, message).with_hint(choose_profile(others)));
+        }
         let Some(region) = region else {
             let suffix = profile.map_or_else(String::new, |profile| format!(" for the profile `{profile}`"));
             return Err(Error::new(ErrorKind::Config, format!("no AWS region is set{suffix}"))
@@ -45,7 +55,7 @@ impl Aws {
             Some(name) => with_profile(&config, &name),
             None => config,
         };
-        Ok(Self { config, region, profile })
+        Ok(Self { config, region, profile, other_profiles })
     }
 
     /// Returns this configuration with at most `attempts` attempts per request, for callers that can do without a response.
@@ -65,6 +75,13 @@ impl Aws {
         let response = response.map_err(|error| self.failed("get the identity of the caller from AWS", error))?;
         Ok((response.account.unwrap_or_default(), response.arn.unwrap_or_default()))
     }
+}
+
+/// Returns the profiles on this machine, if the chosen one is not among them. Files that cannot be read are reported by the SDK.
+async fn profiles_without(chosen: Option<&str>) -> Option<Vec<String>> {
+    let chosen = chosen?;
+    let profiles = Config::profiles().await.ok()?;
+    (!profiles.iter().any(|profile| profile == chosen)).then_some(profiles)
 }
 
 /// Returns this configuration with the credentials of this profile and no others.

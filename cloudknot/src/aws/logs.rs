@@ -1,7 +1,6 @@
 //! CloudWatch Logs, and no other AWS service: the end of a job's log, the page of the console that shows all of it, and
 //! whether a log group exists.
 
-use aws_smithy_types::error::ErrorMetadata;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -12,7 +11,7 @@ use crate::aws::signed::{self, Request, Service};
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::partition::Partition;
 
-const LOGS: Service = Service { id: "CloudWatch Logs", name: "logs", is_global: false, refusal };
+const LOGS: Service = Service { id: "CloudWatch Logs", name: "logs", is_global: false, refusal: signed::json_refusal };
 
 /// Maximum number of lines of a log to request.
 const MAX_LINES: u32 = 100;
@@ -65,7 +64,9 @@ pub(crate) async fn end_of(aws: &Aws, group: &str, stream: &str) -> Result<Strin
     let mut page: Events = request(aws, target, &body, &action).await?;
     // A page may be empty although there are events before it (`GetLogEvents` in the API reference of CloudWatch Logs).
     for _ in 1..MAX_PAGES {
-        let Some(token) = page.before.filter(|token| page.events.is_empty() && body["nextToken"] != **token) else { break };
+        let Some(token) = page.before.filter(|token| page.events.is_empty() && body["nextToken"] != **token) else {
+            break;
+        };
         body["nextToken"] = token.into();
         page = request(aws, target, &body, &action).await?;
     }
@@ -84,7 +85,7 @@ async fn request<T: DeserializeOwned>(
     body: &Value,
     action: &str,
 ) -> Result<T> {
-    let request = Request { content_type: "application/x-amz-json-1.1", target: Some(target), body: body.to_string() };
+    let request = Request::post("application/x-amz-json-1.1", Some(target), body.to_string());
     let response = signed::send(aws, &LOGS, operation, request).await.map_err(|error| aws.failed(action, error))?;
     serde_json::from_str(&response)
         .map_err(|error| Error::new(ErrorKind::Aws, format!("cannot {action}")).with_source(error))
@@ -109,23 +110,6 @@ pub(crate) fn page(region: &str, group: &str, stream: &str) -> String {
     )
 }
 
-fn refusal(text: &str) -> ErrorMetadata {
-    #[derive(Deserialize)]
-    struct Fault {
-        #[serde(rename = "__type")]
-        code: Option<String>,
-        #[serde(alias = "Message")]
-        message: Option<String>,
-    }
-    let mut metadata = ErrorMetadata::builder();
-    // Something between this program and AWS, such as a proxy, may have responded instead.
-    if let Ok(Fault { code, message }) = serde_json::from_str(text) {
-        let code = code.as_deref().map(|code| code.rsplit('#').next().unwrap_or(code).to_owned());
-        metadata = metadata.code(code.unwrap_or_default()).message(message.unwrap_or_default());
-    }
-    metadata.build()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,14 +122,5 @@ mod tests {
              cloudknot$252Flab/log-events/sweep$252Fdefault$252F0a1b"
         );
         assert!(page("cn-north-1", "a", "b").starts_with("https://cn-north-1.console.amazonaws.cn/"));
-    }
-
-    #[test]
-    fn error_response_has_its_code() {
-        let refused =
-            refusal(r#"{"__type":"com.amazonaws#ResourceNotFoundException","message":"The stream does not exist."}"#);
-        assert_eq!(refused.code(), Some("ResourceNotFoundException"));
-        assert_eq!(refused.message(), Some("The stream does not exist."));
-        assert_eq!(refusal("Bad Gateway").code(), None);
     }
 }

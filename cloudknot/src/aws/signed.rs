@@ -31,6 +31,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SigningName;
 use aws_types::region::{Region, SigningRegion};
 use aws_types::service_config::ServiceConfigKey;
+use serde::Deserialize;
 
 use super::{Aws, Retries};
 use crate::settings::partition::Partition;
@@ -51,10 +52,27 @@ pub(crate) struct Service {
 /// A request to be sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    pub(crate) content_type: &'static str,
+    method: &'static str,
+    /// Path and query.
+    path: String,
+    /// Type of the body; `None` without a body.
+    content_type: Option<&'static str>,
     /// Operation, for a service that reads it from a header.
-    pub(crate) target: Option<&'static str>,
-    pub(crate) body: String,
+    target: Option<&'static str>,
+    body: String,
+}
+
+impl Request {
+    /// Creates a request whose operation is in the body, or in a header.
+    pub(crate) fn post(content_type: &'static str, target: Option<&'static str>, body: String) -> Self {
+        Self { method: "POST", path: "/".to_owned(), content_type: Some(content_type), target, body }
+    }
+
+    /// Creates a request whose operation is the path, with its query.
+    #[cfg(feature = "deploy")]
+    pub(crate) fn get(path: String) -> Self {
+        Self { method: "GET", path, content_type: None, target: None, body: String::new() }
+    }
 }
 
 /// Sends a request and returns the body of the response. Transient errors are retried, as in the SDK's own clients.
@@ -151,9 +169,11 @@ fn regional_endpoint(service: &Service, region: &str, fips: bool, dual_stack: bo
 
 fn serialized(contents: Request) -> Result<HttpRequest, BoxError> {
     let mut request = HttpRequest::new(SdkBody::from(contents.body));
-    request.set_method("POST")?;
-    request.set_uri("/")?;
-    request.headers_mut().insert("content-type", contents.content_type);
+    request.set_method(contents.method)?;
+    request.set_uri(contents.path)?;
+    if let Some(content_type) = contents.content_type {
+        request.headers_mut().insert("content-type", content_type);
+    }
     if let Some(target) = contents.target {
         request.headers_mut().insert("x-amz-target", target);
     }
@@ -170,6 +190,24 @@ fn read_response(
         return Ok(text.into_owned());
     }
     Err(OrchestratorError::operation(ServiceError(refusal(&text))))
+}
+
+/// Reads the code and the message of an error response in JSON. Both may be absent.
+pub(crate) fn json_refusal(text: &str) -> ErrorMetadata {
+    #[derive(Deserialize)]
+    struct Fault {
+        #[serde(rename = "__type", alias = "ErrorCode")]
+        code: Option<String>,
+        #[serde(alias = "Message")]
+        message: Option<String>,
+    }
+    let mut metadata = ErrorMetadata::builder();
+    // Something between this program and AWS, such as a proxy, may have responded instead.
+    if let Ok(Fault { code, message }) = serde_json::from_str(text) {
+        let code = code.as_deref().map(|code| code.rsplit('#').next().unwrap_or(code).to_owned());
+        metadata = metadata.code(code.unwrap_or_default()).message(message.unwrap_or_default());
+    }
+    metadata.build()
 }
 
 /// Error response from a service.
@@ -218,5 +256,15 @@ mod tests {
         assert_eq!(regional_endpoint(&IAM, "eu-west-1", true, false), "https://iam-fips.amazonaws.com");
         assert_eq!(regional_endpoint(&IAM, "eu-west-1", false, true), "https://iam.global.api.aws");
         assert_eq!(regional_endpoint(&IAM, "us-gov-east-1", true, true), "https://iam.us-gov.api.aws");
+    }
+
+    #[test]
+    fn error_response_has_its_code() {
+        let refused = json_refusal(
+            r#"{"__type":"com.amazonaws#ResourceNotFoundException","message":"The stream does not exist."}"#,
+        );
+        assert_eq!(refused.code(), Some("ResourceNotFoundException"));
+        assert_eq!(refused.message(), Some("The stream does not exist."));
+        assert_eq!(json_refusal("Bad Gateway").code(), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Costs while no job runs.
 
-use crate::settings::pars::Internet;
+use crate::settings::pars::{Internet, Tenancy};
 use crate::settings::sizes::counted;
 
 /// Price of a NAT gateway per hour, in USD. This and the prices below are list prices of us-east-1 as reviews of 2026
@@ -11,6 +11,8 @@ const NAT_GATEWAY: f64 = 0.045;
 const ADDRESS: f64 = 0.005;
 /// Price of one interface endpoint in one zone per hour, in USD.
 const ENDPOINT: f64 = 0.01;
+/// Price per hour of a region in which dedicated instances run, in USD (aws.amazon.com/ec2/pricing/dedicated-instances).
+const DEDICATED_REGION: f64 = 2.0;
 /// Number of hours in a month, as AWS counts it.
 const HOURS_PER_MONTH: f64 = 730.0;
 /// Number of interface endpoints that `pars.yaml.j2` creates in a network with internet access, and in one without.
@@ -49,6 +51,16 @@ pub(crate) fn idle(network: Option<(Internet, bool, usize)>, min_vcpus: u32) -> 
     costs
 }
 
+/// Returns the costs of dedicated hardware besides those of the instances on it.
+pub(crate) fn of_tenancy(tenancy: Tenancy) -> Option<String> {
+    (tenancy == Tenancy::Dedicated).then(|| {
+        format!(
+            "while any dedicated instance runs, the region costs about {DEDICATED_REGION:.0} USD an hour (list price), besides \
+             the instances (--tenancy)"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +81,14 @@ mod tests {
         }
         assert_eq!(idle(Some((Internet::PublicIp, false, 3)), 0), [""; 0]);
         assert_eq!(idle(None, 0), [""; 0]);
+    }
+
+    #[test]
+    fn dedicated_hardware_costs_more_than_its_instances() {
+        assert_eq!(of_tenancy(Tenancy::Default), None);
+        let cost = "while any dedicated instance runs, the region costs about 2 USD an hour (list price), besides the \
+                    instances (--tenancy)";
+        assert_eq!(of_tenancy(Tenancy::Dedicated).unwrap(), cost);
     }
 
     #[test]

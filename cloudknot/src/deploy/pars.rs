@@ -40,8 +40,8 @@ pub struct Pars {
 /// Builder of a Pars; see [`Pars::builder`].
 ///
 /// Jobs run in the account's default VPC, unless a setting selects another network: in the subnets that AWS created with
-/// it and that assign public addresses. If none of these does, that has been turned off: jobs then run in all of them
-/// without public addresses, and need another route to the internet or to AWS.
+/// it. In an existing VPC, the routes of its subnets decide: jobs run in private subnets that have a route to the internet;
+/// if there are none, in public ones, with public addresses; and else in isolated ones, where they need endpoints of AWS.
 #[derive(Debug, Clone)]
 pub struct ParsBuilder {
     pub(crate) name: String,

@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Queue,
     /// The share of a queue that jobs belong to.
     Share,
+    /// A subnet, by its ID.
+    Subnet,
     /// An EFS file system, by its ID.
     FileSystem,
     /// An EFS access point, by its ID.
@@ -57,6 +59,7 @@ impl Kind {
             Self::Key => "KMS key",
             Self::Queue => "job queue",
             Self::Share => "share identifier",
+            Self::Subnet => "subnet",
             Self::FileSystem => "EFS file system",
             Self::AccessPoint => "EFS access point",
         }
@@ -73,6 +76,7 @@ impl Kind {
             Self::Key => "write its ARN: arn:aws:kms:<region>:<account>:key/<id>",
             Self::Queue => "write its ARN: arn:aws:batch:<region>:<account>:job-queue/<name>",
             Self::Share => "use 1 to 255 letters and digits; an asterisk may follow",
+            Self::Subnet => "write its ID, as in subnet-0123456789abcdef0",
             Self::FileSystem => "write its ID, as in fs-0123456789abcdef0",
             Self::AccessPoint => "write its ID, as in fsap-0123456789abcdef0",
         }
@@ -92,8 +96,9 @@ pub(crate) fn check_name(kind: Kind, name: &str) -> Result<()> {
         Kind::Key => arn(name, "kms", "key/"),
         Kind::Queue => arn(name, "batch", "job-queue/"),
         Kind::Share => share(name),
-        Kind::FileSystem => efs_id(name, "fs-"),
-        Kind::AccessPoint => efs_id(name, "fsap-"),
+        Kind::Subnet => resource_id(name, "subnet-"),
+        Kind::FileSystem => resource_id(name, "fs-"),
+        Kind::AccessPoint => resource_id(name, "fsap-"),
     };
     problem.map_or(Ok(()), |problem| Err(refused(name, kind.label(), problem, kind.form())))
 }
@@ -287,7 +292,7 @@ fn arn(text: &str, service: &str, resource: &str) -> Option<&'static str> {
     }
 }
 
-fn efs_id(id: &str, prefix: &str) -> Option<&'static str> {
+fn resource_id(id: &str, prefix: &str) -> Option<&'static str> {
     let hex = id.strip_prefix(prefix).unwrap_or_default();
     let is_valid = (8..=40).contains(&hex.len()) && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     (!is_valid).then_some("must be an ID of this kind")

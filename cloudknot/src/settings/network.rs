@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::names::refused;
+use super::partition::Partition;
 use crate::error::Result;
 
 /// Prefix lengths of a VPC and its subnets: from /16 to /28.
@@ -12,6 +13,12 @@ const PREFIXES: std::ops::RangeInclusive<u8> = 16..=28;
 
 /// Maximum number of zones of a new VPC.
 pub(crate) const MAX_ZONES: usize = 3;
+
+/// Services that every job uses: its image is in ECR, and its log in CloudWatch Logs.
+const OFTEN: [&str; 3] = ["ecr.api", "ecr.dkr", "logs"];
+
+/// Services that jobs reach over the internet, if there is a route to it. The template of a Pars lists the same ones.
+const SELDOM: [&str; 5] = ["secretsmanager", "ssm", "ecs", "ecs-agent", "ecs-telemetry"];
 
 /// Addresses that no machine can have: "this network", loopback, link-local and multicast (RFC 6890).
 const RESERVED_RANGES: [(Ipv4Addr, u8); 4] = [
@@ -31,6 +38,23 @@ pub(crate) struct VpcSubnets {
     pub(crate) subnets: Vec<String>,
     /// Subnet for a NAT gateway.
     pub(crate) public: String,
+}
+
+/// Returns the services that need an interface endpoint: all that jobs use, or only those that every job uses.
+pub(crate) fn services_of_jobs(all: bool) -> Vec<&'static str> {
+    let seldom: &[&str] = if all { &SELDOM } else { &[] };
+    [&OFTEN, seldom].concat()
+}
+
+/// Returns the names of the endpoint services of these services.
+pub(crate) fn endpoint_services(region: &str, services: &[&str]) -> Vec<String> {
+    services.iter().map(|service| endpoint_service(region, service)).collect()
+}
+
+/// Returns the name of the endpoint service of a service.
+pub(crate) fn endpoint_service(region: &str, service: &str) -> String {
+    let prefix = if Partition::of(region).is_china() && service.starts_with("ecr.") { "cn." } else { "" };
+    format!("{prefix}com.amazonaws.{region}.{service}")
 }
 
 /// Divides a VPC into one subnet per zone, as large as possible, and a small one.
@@ -91,6 +115,16 @@ mod tests {
         check("192.168.1.0/26", 3, &["192.168.1.0/28", "192.168.1.16/28", "192.168.1.32/28"], "192.168.1.48/28");
         // A network that is not private is allowed.
         check("8.8.0.0/24", 1, &["8.8.0.0/25"], "8.8.0.128/28");
+    }
+
+    #[test]
+    fn services_match_the_template() {
+        let template = include_str!("../deploy/templates/pars.yaml.j2");
+        for (name, services) in [("often", &OFTEN[..]), ("seldom", &SELDOM)] {
+            let list = template.lines().find(|line| line.contains(&format!("set {name} ="))).unwrap();
+            let named = list.split('"').skip(3).step_by(4);
+            assert_eq!(named.collect::<Vec<_>>(), services, "{name}");
+        }
     }
 
     #[test]

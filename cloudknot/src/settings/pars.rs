@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::checks::{self, refused};
 use super::declare::{Kind as ValueKind, Single, declare};
 use super::names::Kind;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Default number of days after which runs and logs are deleted.
 const DEFAULT_EXPIRY_DAYS: u32 = 30;
+
+/// Maximum number of subnets of a compute environment (`subnets` in `ComputeResource` in the AWS Batch API reference).
+pub(crate) const MAX_SUBNETS: usize = 16;
 
 /// Default addresses of a new VPC.
 const DEFAULT_CIDR: &str = "10.0.0.0/16";
@@ -23,11 +26,17 @@ declare! {
     #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
     #[non_exhaustive]
     pub struct ParsSettings {
-        /// ID of an existing VPC: jobs run in its subnets that assign no public addresses, or in all if each of them does. If not
-        /// given, jobs run in the account's default VPC, which is created if there is none.
+        /// ID of an existing VPC: jobs run in its private subnets that have a route to the internet, or if there are none, in its
+        /// public ones, with public addresses. If not given, jobs run in the account's default VPC, which is created if there
+        /// is none.
         #[flag("--vpc ID", "Network", conflicts: cidr internet endpoints tenancy)]
         #[setter(impl Into<String>, in_place_of: cidr)]
         pub vpc: Option<String>,
+        /// IDs of the subnets that jobs run in, of the existing VPC, in place of those that its routes suggest. At most 16.
+        #[flag("--subnet ID", "Network", conflicts: cidr internet endpoints tenancy)]
+        #[check(subnets)]
+        #[setter(subnet: impl Into<String>)]
+        pub subnets: Vec<String>,
         /// Addresses of a new VPC that belongs to the Pars; `10.0.0.0/16` if only other settings of a new VPC are given.
         #[flag("--cidr CIDR", "Network")]
         pub cidr: Option<String>,
@@ -56,7 +65,8 @@ declare! {
         #[flag("--prefix PREFIX", "Data")]
         #[setter(impl Into<String>)]
         pub prefix: Option<String>,
-        /// ARN of the KMS key that objects and logs are encrypted with, in place of AWS's own.
+        /// ARN of the KMS key that objects and logs are encrypted with, in place of AWS's own. Its policy must let CloudWatch Logs use
+        /// it.
         #[flag("--kms-key ARN", "Data")]
         #[check(checks::name(Kind::Key))]
         #[setter(impl Into<String>)]
@@ -146,8 +156,10 @@ impl ParsSettings {
     /// Checks each setting, and that the settings do not exclude each other.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_each()?;
-        match self.new_vpc_setting() {
-            Some(other) if self.vpc.is_some() => Err(refused(&format!("`{other}` with `vpc`"), "requires a new VPC")),
+        let existing = [("vpc", self.vpc.is_some()), ("subnets", !self.subnets.is_empty())];
+        let existing = existing.into_iter().find_map(|(key, is_set)| is_set.then_some(key));
+        match (self.new_vpc_setting(), existing) {
+            (Some(new), Some(existing)) => Err(refused(&format!("`{new}` with `{existing}`"), "requires a new VPC")),
             _ => Ok(()),
         }
     }
@@ -206,8 +218,21 @@ impl ParsSettings {
         self.expire_runs = Some(self.expire_runs().unwrap_or(0));
         self.log_retention = Some(self.log_retention().unwrap_or(0));
         self.role_path = Some(self.role_path().to_owned());
+        self.subnets.sort();
         self
     }
+}
+
+/// Checks the subnets that the user chose.
+fn subnets(key: &str, subnets: &Vec<String>) -> Result<()> {
+    checks::names(Kind::Subnet)(key, subnets)?;
+    if subnets.len() > MAX_SUBNETS {
+        let message = format!("invalid `{key}`: {} are set; must be at most {MAX_SUBNETS}", subnets.len());
+        return Err(Error::new(ErrorKind::Config, message).with_hint("remove some, which AWS Batch does not accept"));
+    }
+    let is_repeated = |(index, subnet): &(usize, &String)| subnets[..*index].contains(subnet);
+    let Some((_, repeated)) = subnets.iter().enumerate().find(is_repeated) else { return Ok(()) };
+    Err(Error::new(ErrorKind::Config, format!("invalid `{key}`: `{repeated}` must be set only once")))
 }
 
 #[cfg(test)]
@@ -236,6 +261,9 @@ mod tests {
         check(r#"{"endpoints": true}"#, Ok(new("10.0.0.0/16", public.0, public.1, true)));
         let why = "invalid `internet` with `vpc`: requires a new VPC";
         check(r#"{"vpc": "vpc-1", "internet": "none"}"#, Err(why));
+        check(r#"{"subnets": ["subnet-0a1b2c3d"]}"#, Ok(Network::Default));
+        let why = "invalid `internet` with `subnets`: requires a new VPC";
+        check(r#"{"subnets": ["subnet-0a1b2c3d"], "internet": "none"}"#, Err(why));
     }
 
     #[test]
@@ -250,6 +278,22 @@ mod tests {
         check(r#"{"prefix": "team"}"#, r#"{"prefix": "/team/"}"#);
         check(r#"{"internet": "public-ip"}"#, r#"{"cidr": "10.0.0.0/16"}"#);
         check(r#"{"endpoints": false}"#, "{}");
+        check(r#"{"subnets": ["subnet-2", "subnet-1"]}"#, r#"{"subnets": ["subnet-1", "subnet-2"]}"#);
+    }
+
+    #[test]
+    fn subnets_that_batch_rejects_are_errors() {
+        let check = |all: &[&str], expected: Result<(), &str>| {
+            let subnets = all.iter().map(ToString::to_string).collect();
+            let checked = ParsSettings { subnets, ..ParsSettings::default() }.check();
+            assert_eq!(checked.map_err(|error| error.to_string()), expected.map_err(ToOwned::to_owned), "{all:?}");
+        };
+        let all: Vec<String> = (10..27).map(|number| format!("subnet-0a1b2c{number}")).collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        check(&all[..16], Ok(()));
+        check(&all, Err("invalid `subnets`: 17 are set; must be at most 16"));
+        check(&[all[0], all[1], all[0]], Err("invalid `subnets`: `subnet-0a1b2c10` must be set only once"));
+        check(&["10.0.0.0/20"], Err("invalid subnet `10.0.0.0/20`: must be an ID of this kind"));
     }
 
     #[test]

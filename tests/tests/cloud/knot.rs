@@ -117,12 +117,22 @@ fn knot_lifecycle_in_code() {
     println!("{}", account.recorder.validate());
 }
 
+/// Script that creates an EFS file system with one mount target, and prints its ID.
+const FILE_SYSTEM: &str = "
+import boto3
+efs = boto3.client('efs')
+file_system = efs.create_file_system(CreationToken='data')['FileSystemId']
+efs.create_mount_target(FileSystemId=file_system, SubnetId=boto3.client('ec2').describe_subnets()['Subnets'][0]['SubnetId'])
+print(file_system)
+";
+
 #[test]
 fn every_knot_setting_is_valid_in_aws() {
     let Some(account) = Account::new() else { return };
     let role = account.script(SERVICE_ROLE);
     account.script("import boto3; boto3.client('ec2').create_key_pair(KeyName='lab')");
     let secret = "API_KEY=arn:aws:secretsmanager:eu-west-1:123456789012:secret:api-AbCdEf:key::";
+    let mount = format!("/data={}", account.script(FILE_SYSTEM));
     let more = [
         "--compute",
         "spot",
@@ -157,7 +167,7 @@ fn every_knot_setting_is_valid_in_aws() {
         "--secret",
         secret,
         "--mount",
-        "/data=fs-0123456789abcdef0",
+        &mount,
         "--read-only",
         "--queue-name",
         "theirs",
@@ -179,7 +189,9 @@ fn every_knot_setting_is_valid_in_aws() {
         "the image is named by its digest"
     );
     let text = definition.to_string();
-    for part in ["\"RUST_LOG\"", "fs-0123456789abcdef0", "secret:api-AbCdEf:key::", "\"attempts\":5", "4096"] {
+    for part in
+        ["\"RUST_LOG\"", mount.trim_start_matches("/data="), "secret:api-AbCdEf:key::", "\"attempts\":5", "4096"]
+    {
         assert!(text.contains(part), "`{part}` is not in {text}");
     }
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);

@@ -10,6 +10,7 @@ mod jobs;
 mod knot;
 mod many;
 mod moto;
+mod network;
 mod pars;
 mod refusals;
 mod store_s3;

@@ -242,8 +242,38 @@ fn refusal_has_cause_and_hint() {
     );
     let mut without_login = account.knot(&["list"]);
     without_login.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
-    check(&mut without_login, 7, &["hint: log in to AWS"]);
+    let no_credentials = "error: cannot list the stacks: there are no AWS credentials";
+    check(&mut without_login, 7, &[no_credentials, "hint: log in to AWS"]);
     let mut without_region = account.knot(&["list"]);
     without_region.env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
     check(&mut without_region, 2, &["error: no AWS region is set", "cargo knot configure --region"]);
+}
+
+#[test]
+fn absent_profile_is_named() {
+    let Some(account) = Account::new() else { return };
+    let profiles = account.home.path().join("aws");
+    std::fs::write(&profiles, "[profile lab]\nregion = eu-central-1\n[profile other]\nregion = us-east-1\n").unwrap();
+    let of_profiles = |arguments: &[&str]| {
+        let mut command = account.knot(arguments);
+        command.env("AWS_CONFIG_FILE", &profiles);
+        command
+    };
+    let absent = "error: cannot find the AWS profile `nobody`";
+    check(
+        &mut of_profiles(&["list", "--aws-profile", "nobody"]),
+        7,
+        &[absent, "hint: ", "existing profiles: lab, other"],
+    );
+    let mut chosen = of_profiles(&["list"]);
+    chosen.env("AWS_PROFILE", "nobody").env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    let why = "error: cannot list the stacks: there is no AWS profile `nobody`";
+    check(&mut chosen, 7, &[why, "hint: ", "existing profiles: lab, other"]);
+    let mut without_region = of_profiles(&["list"]);
+    without_region.env("AWS_PROFILE", "nobody").env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
+    check(&mut without_region, 7, &[absent]);
+    let refused = of_profiles(&["configure", "--profile", "nobody", "--region", "eu-north-1"]);
+    check(&mut { refused }, 2, &[absent, "nothing was written", "hint: existing profiles: lab, other"]);
+    assert!(!account.home.path().join("config.toml").exists());
+    assert!(account.recorder.operations().is_empty(), "a request was sent");
 }

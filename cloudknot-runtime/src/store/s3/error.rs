@@ -90,9 +90,10 @@ impl Fault {
         self.code == "NoSuchUpload"
     }
 
-    pub(super) fn into_error(self, action: String) -> StoreError {
-        let error = StoreError::new(self.kind, action, Some(self.source));
-        match self.hint {
+    /// Returns the error of an operation, such as `read`, on these objects.
+    pub(super) fn into_error(self, verb: &str, objects: &str) -> StoreError {
+        let error = StoreError::new(self.kind, format!("{verb} {objects}"), Some(self.source));
+        match self.hint.or_else(|| (self.kind == Kind::Denied).then(|| missing_permission(verb))) {
             Some(hint) => error.with_hint(hint),
             None => error,
         }
@@ -155,8 +156,19 @@ const CREDENTIALS: &str = "log in to AWS again, or set AWS_PROFILE to a profile 
 const CLOCK: &str = "set this machine's clock: the request is signed with the time";
 const REGION: &str = "the bucket is in another region: set AWS_REGION to that one";
 const BUCKET: &str = "check the name of the bucket, and that it still exists";
-const DENIED: &str = "allow s3:GetObject, s3:PutObject and s3:DeleteObject on the prefix and s3:ListBucket on the bucket; \
-    without s3:ListBucket, S3 also denies access to objects that do not exist";
+
+/// Returns the hint for an operation that was denied.
+fn missing_permission(verb: &str) -> &'static str {
+    match verb {
+        "read" => {
+            "allow s3:GetObject on the prefix and s3:ListBucket on the bucket; without s3:ListBucket, S3 also denies access to \
+             objects that do not exist"
+        }
+        "list" => "allow s3:ListBucket on the bucket",
+        "delete" => "allow s3:DeleteObject on the prefix",
+        _ => "allow s3:PutObject on the prefix",
+    }
+}
 
 /// Returns the kind and the hint of an error response. Without a known code, the status decides: a response to HEAD has no
 /// body and so no code, and servers other than AWS have fewer codes.
@@ -183,7 +195,7 @@ fn classify(code: &str, status: u16) -> (Kind, Option<&'static str>) {
         )
         | (_, 401) => (Kind::Credentials, Some(CREDENTIALS)),
         ("QuotaExceeded" | "XMinioStorageFull", _) | (_, 507) => (Kind::Full, Some("free space, then try again")),
-        ("AccessDenied" | "AllAccessDisabled", _) | (_, 403) => (Kind::Denied, Some(DENIED)),
+        ("AccessDenied" | "AllAccessDisabled", _) | (_, 403) => (Kind::Denied, None),
         ("SlowDown" | "InternalError" | "ServiceUnavailable" | "RequestTimeout" | "OperationAborted", _)
         | (_, 409 | 429 | 500..) => (Kind::Unavailable, Some(UNAVAILABLE)),
         _ => (Kind::Other, None),

@@ -10,6 +10,10 @@ use super::query::{self, Api, QueryRequest, items, text_at};
 use crate::aws::{Aws, code};
 use crate::error::{Error, ErrorKind, Result};
 
+mod reach;
+
+pub(crate) use reach::{Route, Routes};
+
 /// The EC2 API. Its version has not changed since 2016-11-15.
 const EC2: Api = Api::new("EC2", "ec2", false, "2016-11-15");
 
@@ -54,6 +58,17 @@ pub(crate) struct Subnet {
     /// `true` if machines that start in the subnet get a public address.
     pub(crate) public_ip: bool,
     pub(crate) default_for_zone: bool,
+    /// `true` if the subnet is on an Outpost, which is hardware in the user's own building.
+    pub(crate) on_outpost: bool,
+}
+
+/// A zone of a region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Zone {
+    /// Name in this account; the same name may be another zone in another account.
+    pub(crate) name: String,
+    /// ID, which is the same in all accounts.
+    pub(crate) id: String,
 }
 
 /// An instance type, with the resources of a machine of this type.
@@ -153,16 +168,16 @@ impl Ec2 {
         Ok(gateway_subnets.into_iter().filter(|subnet| zone_subnets.contains(subnet)).count())
     }
 
-    /// Returns the zones of the region that are available and that the account may use. Local zones are omitted,
-    /// because they do not have Fargate.
-    pub(crate) async fn zones(&self) -> Result<Vec<String>> {
+    /// Returns the zones of the region that are available and that the account may use, sorted by name. Local Zones and
+    /// Wavelength Zones are omitted, because they do not have Fargate.
+    pub(crate) async fn zones(&self) -> Result<Vec<Zone>> {
         let action = format!("list the zones of `{}`", self.aws.region);
         let all = self
             .list(&action, QueryRequest::new("DescribeAvailabilityZones"), "availabilityZoneInfo", &[], zone)
             .await?;
-        let mut names: Vec<String> = all.into_iter().flatten().collect();
-        names.sort();
-        Ok(names)
+        let mut zones: Vec<Zone> = all.into_iter().flatten().collect();
+        zones.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(zones)
     }
 
     /// Returns the chosen instance types: types (`c7g.large`), families (`c7g`), and the other names that AWS Batch
@@ -273,6 +288,7 @@ impl Subnet {
             cidr: text_at(item, "cidrBlock").unwrap_or_default().to_owned(),
             public_ip: is_true(item, "mapPublicIpOnLaunch"),
             default_for_zone: is_true(item, "defaultForAz"),
+            on_outpost: text_at(item, "outpostArn").is_some(),
         })
     }
 }
@@ -301,14 +317,15 @@ impl Image {
     }
 }
 
-/// Reads the name of a zone; `Some(None)` if the zone cannot be used.
+/// Reads a zone; `Some(None)` if the zone cannot be used.
 #[expect(clippy::option_option, reason = "the outer `None` is an unreadable response, the inner one a zone to skip")]
-fn zone(item: Node<'_, '_>) -> Option<Option<String>> {
-    let name = text_at(item, "zoneName")?;
+fn zone(item: Node<'_, '_>) -> Option<Option<Zone>> {
+    let name = text_at(item, "zoneName")?.to_owned();
+    let id = text_at(item, "zoneId").unwrap_or_default().to_owned();
     let is_available = text_at(item, "zoneState")? == "available";
     let is_full_zone = text_at(item, "zoneType").is_none_or(|kind| kind == "availability-zone");
     let is_enabled = text_at(item, "optInStatus").is_none_or(|status| status != "not-opted-in");
-    Some((is_available && is_full_zone && is_enabled).then(|| name.to_owned()))
+    Some((is_available && is_full_zone && is_enabled).then_some(Zone { name, id }))
 }
 
 fn offering(item: Node<'_, '_>) -> Option<(String, String)> {

@@ -30,7 +30,7 @@ impl Api {
         request: &QueryRequest,
     ) -> Result<String, SdkError<ServiceError, HttpResponse>> {
         let body = request.body(self.version);
-        let form = Request { content_type: "application/x-www-form-urlencoded", target: None, body };
+        let form = Request::post("application/x-www-form-urlencoded", None, body);
         signed::send(aws, &self.service, request.action, form).await
     }
 

@@ -8,21 +8,26 @@ use crate::aws::ec2::Ec2;
 use crate::deploy::plan::{Intent, Plan};
 use crate::deploy::stack_note::StackNote;
 use crate::deploy::template;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, with_causes};
 use crate::event::step;
 use crate::settings::account::Account;
 
 mod clobber;
+mod network;
 mod plan;
 mod resolve;
 mod stack;
 
 pub(super) use clobber::clobber;
+use network::{NetworkState, existing_network};
 pub(crate) use plan::ParsPlan;
-use resolve::existing_network;
+use resolve::key_hint;
 pub(crate) use resolve::{ParsResolution, ParsState};
 use stack::{Note, check_same_settings};
 pub(crate) use stack::{bucket_is_its_own, find, pars_of_log_group, read, stack_name};
+
+/// Part of the message of CloudWatch Logs about a key that it may not use.
+const KEY_REFUSED: &str = "KMS key does not exist or is not allowed to be used";
 
 /// Hint for a Pars that was not found.
 pub(crate) const PARS_LIST_HINT: &str = "`cargo knot pars list` lists the Pars in this region";
@@ -67,9 +72,9 @@ pub(crate) async fn apply(state: &ParsState) -> Result<Pars> {
     }
     if plan.needs_default_vpc {
         step("creating the default VPC, which this region lacks");
-        let ec2 = Ec2::new(&state.aws);
-        let vpc = ec2.create_default_vpc().await?;
-        plan = ParsPlan::in_network(state, &existing_network(&ec2, &vpc.id, true).await?)?;
+        let vpc = Ec2::new(&state.aws).create_default_vpc().await?;
+        let network = existing_network(&state.aws, &vpc.id, true, &[]).await?;
+        plan = ParsPlan::in_network(state, &NetworkState::Existing(network))?;
     }
     let body = Body::Text(plan.template);
     let desired = DesiredStack { name: &plan.stack, template: &body, tags: &plan.tags, only_new: false };
@@ -84,8 +89,13 @@ pub(crate) async fn apply(state: &ParsState) -> Result<Pars> {
         let message = format!("cannot create the Pars `{name}`: it was created by another process");
         Err(Error::new(ErrorKind::Exists, message).with_hint("run the same command again to use the new Pars"))
     };
-    let (stack, _) = state.stacks.apply(&desired, &may_change).await?;
-    read(&stack, &state.builder.account)
+    match state.stacks.apply(&desired, &may_change).await {
+        Ok((stack, _)) => read(&stack, &state.builder.account),
+        Err(error) if with_causes(&error).contains(KEY_REFUSED) => {
+            Err(error.with_hint(key_hint(&state.builder, &state.aws).await?))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 pub(super) async fn get(builder: &ParsBuilder) -> Result<Pars> {

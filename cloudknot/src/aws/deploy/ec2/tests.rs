@@ -172,8 +172,74 @@ async fn unusable_zones_are_omitted() {
     ];
     let response = format!("<R><availabilityZoneInfo>{}</availabilityZoneInfo></R>", zones.concat());
     let wire = Wire::responding([(200, &*response)]);
-    assert_eq!(wire.ec2().zones().await.unwrap(), ["z-a", "z-b", "z-e"]);
+    let names: Vec<String> = wire.ec2().zones().await.unwrap().into_iter().map(|zone| zone.name).collect();
+    assert_eq!(names, ["z-a", "z-b", "z-e"]);
     assert_eq!(wire.forms(), ["Action=DescribeAvailabilityZones"]);
+}
+
+#[tokio::test]
+async fn routes_are_read_from_the_table_of_each_subnet() {
+    let route = |target: &str| {
+        format!("<item><destinationCidrBlock>0.0.0.0/0</destinationCidrBlock>{target}<state>active</state></item>")
+    };
+    let table = |routes: &str, associations: &str| {
+        format!(
+            "<item><routeSet><item><destinationCidrBlock>10.0.0.0/16</destinationCidrBlock><gatewayId>local</gatewayId>\
+             <state>active</state></item>{routes}</routeSet><associationSet>{associations}</associationSet></item>"
+        )
+    };
+    let of = |subnet: &str| format!("<item><subnetId>{subnet}</subnetId><main>false</main></item>");
+    let tables = [
+        table(&route("<gatewayId>igw-1</gatewayId>"), &[of("public"), of("public-2")].concat()),
+        table("", "<item><main>true</main></item>"),
+        table(&route("<natGatewayId>nat-1</natGatewayId>"), &of("nat")),
+        table(&route("<gatewayId>vgw-1</gatewayId>"), &of("vpn")),
+        table(&route("<transitGatewayId>tgw-1</transitGatewayId>"), &of("transit")),
+        table(&route("<natGatewayId>nat-2</natGatewayId>").replace("active", "blackhole"), &of("deleted")),
+    ];
+    let response = format!("<R><routeTableSet>{}</routeTableSet></R>", tables.concat());
+    let wire = Wire::responding([(200, &*response)]);
+    let routes = wire.ec2().routes("vpc-1").await.unwrap();
+    for (subnet, expected) in [
+        ("public", Route::Public),
+        ("public-2", Route::Public),
+        ("nat", Route::Private),
+        ("vpn", Route::Private),
+        ("transit", Route::Private),
+        ("deleted", Route::Isolated),
+        ("of the main table", Route::Isolated),
+    ] {
+        assert_eq!(routes.of(subnet), expected, "{subnet}");
+    }
+    assert_eq!(wire.forms(), ["Action=DescribeRouteTables&Filter.1.Name=vpc-id&Filter.1.Value.1=vpc-1"]);
+}
+
+#[tokio::test]
+async fn rules_admit_a_port_from_a_group_or_a_network() {
+    let rule = |protocol: &str, ports: &str, from: &str| {
+        let response = format!(
+            "<R><securityGroupInfo><item><groupId>sg-1</groupId><ipPermissions><item><ipProtocol>{protocol}</ipProtocol>{ports}{from}\
+             </item></ipPermissions></item></securityGroupInfo></R>"
+        );
+        let wire = Wire::responding([(200, &*response)]);
+        async move { wire.ec2().inbound_rules(&["sg-1".to_owned()]).await.unwrap() }
+    };
+    let nfs = "<fromPort>2049</fromPort><toPort>2049</toPort>";
+    let group = "<groups><item><groupId>sg-jobs</groupId></item></groups>";
+    let network = |cidr: &str| format!("<ipRanges><item><cidrIp>{cidr}</cidrIp></item></ipRanges>");
+    let from = ["10.0.0.0/20".to_owned(), "10.0.16.0/20".to_owned()];
+    for (rules, expected) in [
+        (rule("tcp", nfs, group).await, true),
+        (rule("-1", "", group).await, true),
+        (rule("tcp", nfs, &network("10.0.0.0/16")).await, true),
+        (rule("tcp", nfs, "<prefixListIds><item><prefixListId>pl-1</prefixListId></item></prefixListIds>").await, true),
+        (rule("tcp", nfs, &network("10.0.0.0/20")).await, false),
+        (rule("udp", nfs, group).await, false),
+        (rule("tcp", "<fromPort>22</fromPort><toPort>80</toPort>", group).await, false),
+        (rule("tcp", nfs, "<groups><item><groupId>sg-other</groupId></item></groups>").await, false),
+    ] {
+        assert_eq!(rules.iter().any(|rule| rule.admits(2049, "sg-jobs", &from)), expected, "{rules:?}");
+    }
 }
 
 #[tokio::test]

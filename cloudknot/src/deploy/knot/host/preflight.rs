@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::values::{DesiredKnot, Responses};
-use crate::aws::ec2::{Ec2, InstanceType};
+use crate::aws::ec2::{Ec2, InstanceType, Subnet};
+use crate::aws::efs::{self, MountTarget};
 use crate::aws::quotas::{self, GpuQuota};
 use crate::aws::{Aws, machines, permissions};
 use crate::deploy::pars::Pars;
@@ -14,6 +15,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
 use crate::settings::knot::{Compute, KnotSettings};
 use crate::settings::sizes::Machine;
+
+/// Port of NFS, the protocol of EFS.
+const NFS: u16 = 2049;
+/// User of jobs, in the image that cloudknot assembles.
+const UID: u32 = 65532;
 
 /// Returns an error if the caller is not allowed to create the new Knot.
 pub(super) async fn check_permissions(
@@ -62,6 +68,104 @@ pub(super) fn check_queue_name(deployed: &KnotSettings, settings: &KnotSettings)
         format!("cannot name the queue `{name}`: the deployed queue, of another kind of compute, has that name");
     Err(Error::new(ErrorKind::Exists, message)
         .with_hint("change `queue-name`, remove it, or clobber the Knot first: `cargo knot clobber`"))
+}
+
+/// Returns an error if jobs could not mount the file systems of the settings, as far as that is known; warns of what else they need.
+pub(super) async fn check_mounts(aws: &Aws, settings: &KnotSettings, pars: &Pars) -> Result<()> {
+    let mut file_systems = BTreeSet::new();
+    for (path, mount) in &settings.mounts {
+        let (file_system, _, access_point, read_only) = mount.parts();
+        file_systems.insert(file_system);
+        if access_point.is_none() && !read_only {
+            step(&format!(
+                "warning: jobs run as the user {UID}, who can write to `{path}` only if the file system `{file_system}` allows it; an \
+                 access point (`access-point`) can set a user"
+            ));
+        }
+    }
+    for file_system in file_systems {
+        match check_file_system(aws, file_system, settings, pars).await {
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                step(&format!("the file system `{file_system}` was not checked: {}", error.in_one_line()));
+            }
+            checked => checked?,
+        }
+    }
+    Ok(())
+}
+
+/// Returns an error if jobs could not mount a file system in each zone of the Pars.
+async fn check_file_system(aws: &Aws, file_system: &str, settings: &KnotSettings, pars: &Pars) -> Result<()> {
+    let targets = efs::mount_targets(aws, file_system).await?;
+    if targets.is_empty() {
+        let message = format!("cannot mount the file system `{file_system}`: it has no mount target");
+        return Err(Error::new(ErrorKind::Config, message)
+            .with_hint("create a mount target in each zone that jobs run in (`aws efs create-mount-target`)"));
+    }
+    if settings.queue.is_some() {
+        // The network of an existing queue is its owner's choice.
+        return Ok(());
+    }
+    if pars.vpc().is_empty() {
+        step(&format!(
+            "warning: the mount targets of `{file_system}` must let in TCP {NFS} from the security group of the Pars, which does not \
+             exist yet: create the Pars first (`cargo knot pars create {}`)",
+            pars.name()
+        ));
+        return Ok(());
+    }
+    let (reachable, elsewhere): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| target.vpc == pars.vpc());
+    if let (true, Some(other)) = (reachable.is_empty(), elsewhere.first()) {
+        step(&format!(
+            "warning: the mount targets of `{file_system}` are in {}, and not in the VPC of the Pars, {}",
+            other.vpc,
+            pars.vpc()
+        ));
+        return Ok(());
+    }
+    let ec2 = Ec2::new(aws);
+    let subnets = job_subnets(&ec2, pars).await?;
+    for zone in zones(&subnets) {
+        let Some(target) = reachable.iter().find(|target| target.zone == zone) else {
+            let message =
+                format!("cannot mount the file system `{file_system}` in {zone}: it has no mount target there");
+            return Err(Error::new(ErrorKind::Config, message).with_hint(format!(
+                "create one (`aws efs create-mount-target`), or use a Pars without subnets in {zone} (--subnet)"
+            )));
+        };
+        check_port(aws, file_system, target, &subnets, pars.security_group()).await?;
+    }
+    Ok(())
+}
+
+/// Returns an error if jobs of a zone could not connect to the mount target in it.
+async fn check_port(aws: &Aws, file_system: &str, target: &MountTarget, subnets: &[Subnet], group: &str) -> Result<()> {
+    let groups = efs::security_groups(aws, target).await?;
+    let networks: Vec<String> =
+        subnets.iter().filter(|subnet| subnet.zone == target.zone).map(|subnet| subnet.cidr.clone()).collect();
+    let rules = Ec2::new(aws).inbound_rules(&groups).await?;
+    if rules.iter().any(|rule| rule.admits(NFS, group, &networks)) {
+        return Ok(());
+    }
+    let zone = &target.zone;
+    let message =
+        format!("cannot mount the file system `{file_system}` in {zone}: its mount target does not let jobs in");
+    Err(Error::new(ErrorKind::Config, message).with_hint(format!(
+        "let in TCP {NFS} from {group}, the security group of the Pars: `aws ec2 authorize-security-group-ingress --group-id {} \
+         --protocol tcp --port {NFS} --source-group {group}`",
+        groups.first().map_or("", String::as_str)
+    )))
+}
+
+/// Returns the subnets that jobs of this Pars run in.
+async fn job_subnets(ec2: &Ec2, pars: &Pars) -> Result<Vec<Subnet>> {
+    let chosen: Vec<&str> = pars.subnets().collect();
+    let all = ec2.subnets(pars.vpc()).await?;
+    Ok(all.into_iter().filter(|subnet| chosen.contains(&subnet.id.as_str())).collect())
+}
+
+fn zones(subnets: &[Subnet]) -> BTreeSet<String> {
+    subnets.iter().map(|subnet| subnet.zone.clone()).collect()
 }
 
 /// Returns an error if jobs of the Knot could never start because no machine in the subnets of the Pars can hold them, or the
@@ -149,13 +253,7 @@ fn scope(account: &str, aws: &Aws, desired: &DesiredKnot<'_>, responses: &Respon
 /// Returns an error if none is.
 pub(super) async fn offered(aws: &Aws, types: Vec<InstanceType>, pars: &Pars) -> Result<Vec<InstanceType>> {
     let ec2 = Ec2::new(aws);
-    let pars_subnets: Vec<&str> = pars.subnets().collect();
-    let subnets = ec2.subnets(pars.vpc()).await?;
-    let zones: BTreeSet<String> = subnets
-        .into_iter()
-        .filter(|subnet| pars_subnets.contains(&subnet.id.as_str()))
-        .map(|subnet| subnet.zone)
-        .collect();
+    let zones = zones(&job_subnets(&ec2, pars).await?);
     let names: Vec<String> = types.iter().map(|kind| kind.name.clone()).collect();
     let zones_by_type = ec2.offered_in(&names).await?;
     let is_offered =

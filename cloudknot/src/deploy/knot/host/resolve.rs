@@ -108,6 +108,7 @@ impl ResolvedKnot {
                 let checked = preflight::check_permissions(&state.aws, &desired, &responses, &pars).await;
                 self.denied = denied_note(checked, intent)?;
             }
+            preflight::check_mounts(&state.aws, &knot.settings, &pars).await?;
             let checked = preflight::check_account(&state.aws, &desired, is_new).await;
             self.denied = self.denied.take().or(denied_note(checked, intent)?);
         }

@@ -179,6 +179,8 @@ impl DesiredKnot<'_> {
             "subnets": pars.subnets().collect::<Vec<_>>(),
             "security_groups": [pars.security_group()],
             "assign_public_ip": pars.outputs.get("AssignPublicIp").is_some_and(|value| value == "ENABLED"),
+            // A Pars of an earlier version has no such output, and its instances get the addresses from their subnets.
+            "instance_public_ip": pars.outputs.contains_key("InstancePublicIp"),
             "instance_profile": pars.instance_profile(),
             "execution_role": execution_role,
             "secrets": self.secret_values(),

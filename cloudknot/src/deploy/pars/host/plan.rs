@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::resolve::{NetworkState, ParsState};
+use super::network::{Existing, NetworkState};
+use super::resolve::ParsState;
 use super::stack::{Note, content, log_group, stack_name};
 use crate::aws::cloudformation::Stack;
 use crate::deploy::costs;
@@ -11,7 +12,7 @@ use crate::deploy::plan::Plan;
 use crate::deploy::stack_note::StackNote;
 use crate::deploy::template::{render, resources};
 use crate::error::Result;
-use crate::settings::network::{self, MAX_ZONES};
+use crate::settings::network;
 use crate::settings::pars::{Internet, Network};
 use crate::settings::partition::Partition;
 use crate::settings::sizes::counted;
@@ -25,7 +26,7 @@ pub(crate) struct ParsPlan {
     /// `true` if the default VPC has to be created first; the template contains a placeholder until then.
     pub(super) needs_default_vpc: bool,
     pub(super) creates_bucket: bool,
-    /// Costs while idle, and the expiry of runs.
+    /// Costs of the network, the expiry of runs, and what is worth knowing about the network.
     pub(super) notes: Vec<String>,
     pub(crate) steps: Plan,
 }
@@ -40,7 +41,7 @@ impl ParsPlan {
         let (builder, stack) = (&state.builder, stack_name(&state.builder.name));
         let template = template(state, network)?;
         let creates_bucket = resources(&template).contains_key("Bucket");
-        let costs = idle_costs(builder);
+        let costs = costs_of(builder, network);
         let expiry = builder.settings.expire_runs().filter(|_| creates_bucket && state.before.is_none());
         // A bucket that existed before has its own rules.
         let expiry =
@@ -51,25 +52,34 @@ impl ParsPlan {
         steps.notes.extend(state.stack.as_ref().and_then(Stack::deletion_note));
         steps.notes.extend(expiry.clone());
         steps.notes.extend(costs.clone());
+        steps.notes.extend_from_slice(network.notes());
+        steps.notes.extend(state.key_note.clone());
         Ok(Self {
             stack,
             template,
             tags: tags(builder),
             needs_default_vpc: matches!(network, NetworkState::NoDefault),
             creates_bucket,
-            notes: costs.into_iter().chain(expiry).collect(),
+            notes: costs
+                .into_iter()
+                .chain(expiry)
+                .chain(network.notes().iter().cloned())
+                .chain(state.key_note.clone())
+                .collect(),
             steps,
         })
     }
 }
 
-/// Returns the costs while nothing runs, one sentence each.
-fn idle_costs(builder: &ParsBuilder) -> Vec<String> {
-    let network = match builder.settings.network() {
-        Network::New { internet, endpoints, .. } => Some((internet, endpoints, MAX_ZONES)),
-        _ => None,
-    };
-    costs::idle(network, 0)
+/// Returns the costs of a new network, one sentence each.
+fn costs_of(builder: &ParsBuilder, network: &NetworkState) -> Vec<String> {
+    match (builder.settings.network(), network) {
+        (Network::New { internet, endpoints, tenancy, .. }, NetworkState::New { zones }) => {
+            let idle = costs::idle(Some((internet, endpoints, zones.len())), 0);
+            idle.into_iter().chain(costs::of_tenancy(tenancy)).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn tags(builder: &ParsBuilder) -> Vec<(String, String)> {
@@ -90,6 +100,7 @@ fn template(state: &ParsState, network_state: &NetworkState) -> Result<String> {
         "role_path": settings.role_path(),
         "settings": serde_json::to_string(&stack_note).expect("settings serialize to JSON"),
         "keep_data": false,
+        "group_description": group_description(state),
         "network": network(state, network_state)?,
         "instance_role": state.instance_role,
         "execution_role": state.execution_role,
@@ -106,6 +117,13 @@ fn template(state: &ParsState, network_state: &NetworkState) -> Result<String> {
     Ok(render("pars.yaml", &values))
 }
 
+/// Returns the description of the security group in the existing stack, which AWS cannot change: another one would replace the group,
+/// which the compute environments of Knots refer to.
+fn group_description(state: &ParsState) -> Option<String> {
+    let group = resources(state.before.as_deref()?).remove("SecurityGroup")?;
+    serde_json::from_str(group.line("GroupDescription: ")?.trim_start_matches("GroupDescription: ")).ok()
+}
+
 fn network(state: &ParsState, network: &NetworkState) -> Result<Value> {
     Ok(match (network, state.builder.settings.network()) {
         (NetworkState::New { zones }, Network::New { cidr, tenancy, internet, endpoints }) => {
@@ -119,9 +137,12 @@ fn network(state: &ParsState, network: &NetworkState) -> Result<Value> {
                 "in_china": Partition::of(&state.aws.region).is_china(),
             })
         }
-        (NetworkState::Existing { vpc, subnets, assign_public_ip }, _) => {
-            json!({"kind": "given", "vpc": vpc, "subnets": subnets, "assign_public_ip": assign_public_ip})
-        }
-        _ => json!({"kind": "given", "vpc": "-", "subnets": ["-"], "assign_public_ip": true}),
+        (NetworkState::Existing(Existing { vpc, subnets, assign_public_ip, subnets_assign_ip, .. }), _) => json!({
+            "kind": "given", "vpc": vpc, "subnets": subnets, "assign_public_ip": assign_public_ip,
+            "subnets_assign_ip": subnets_assign_ip,
+        }),
+        _ => json!({
+            "kind": "given", "vpc": "-", "subnets": ["-"], "assign_public_ip": true, "subnets_assign_ip": true,
+        }),
     })
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::network::NetworkState;
 use super::read;
 use super::stack::{Note, check_same_settings, content, log_group, stack_name};
 use crate::aws::cloudformation::{Stack, Stacks};
-use crate::aws::ec2::{Ec2, Subnet};
-use crate::aws::{Aws, iam, logs, permissions, quotas, s3};
+use crate::aws::{Aws, iam, kms, logs, permissions, quotas, s3};
 use crate::deploy::pars::{Pars, ParsBuilder};
 use crate::deploy::plan::{Intent, denied_note};
 use crate::deploy::policy::{Allowed, Scope};
@@ -35,17 +35,8 @@ pub(crate) struct ParsState {
     pub(super) logs_existed: bool,
     /// Permissions that the caller lacks, for the notes of a plan.
     pub(super) denied: Option<String>,
-}
-
-/// Network of a Pars, as far as it exists.
-#[derive(Clone)]
-pub(super) enum NetworkState {
-    /// A new VPC in these zones.
-    New { zones: Vec<String> },
-    /// An existing VPC.
-    Existing { vpc: String, subnets: Vec<String>, assign_public_ip: bool },
-    /// The default VPC, which this region lacks.
-    NoDefault,
+    /// What could not be checked of the KMS key.
+    pub(super) key_note: Option<String>,
 }
 
 /// The outcome of [`ParsState::resolve`].
@@ -78,25 +69,30 @@ impl ParsState {
         let mut denied = None;
         if complete.is_none() && intent != Intent::Template {
             denied = denied_note(check_permissions(builder, &aws).await, intent)?;
-            // An existing stack, incomplete or complete, may already have its network.
-            if stack.is_none() {
-                denied = denied.or(denied_note(check_quotas(builder, &aws).await, intent)?);
-            }
         }
         let template = match &stack {
             Some(stack) => Some(stacks.template(stack).await?),
             None => None,
         };
+        let before = template.as_deref().filter(|_| stack.as_ref().is_some_and(|stack| !stack.is_stuck()));
+        let network = NetworkState::of(builder, &aws, before).await?;
+        // An existing stack, incomplete or complete, may already have its network.
+        if stack.is_none() && intent != Intent::Template {
+            denied = denied.or(denied_note(check_quotas(builder, &aws, &network).await, intent)?);
+        }
         let stack_resources = template.as_deref().map(resources).unwrap_or_default();
         let (bucket_existed, logs_existed) =
             preexisting_resources(builder, &aws, stack.as_ref(), &stack_resources).await?;
+        let makes_logs = complete.is_none() && !logs_existed && intent != Intent::Template;
+        let key_note = if makes_logs { check_key(builder, &aws).await? } else { None };
         Ok(ParsResolution::Open(Box::new(Self {
-            network: network(builder, &aws).await?,
+            network,
             instance_role: instance_role(builder, &aws).await?,
             execution_role: execution_role(builder, &aws).await?,
             bucket_existed,
             logs_existed,
             denied,
+            key_note,
             before: template.filter(|_| stack.as_ref().is_some_and(|stack| !stack.is_stuck())),
             builder: builder.clone(),
             aws,
@@ -131,13 +127,38 @@ async fn check_permissions(builder: &ParsBuilder, aws: &Aws) -> Result<()> {
 }
 
 /// Returns an error if a new network exceeds the account's quotas.
-async fn check_quotas(builder: &ParsBuilder, aws: &Aws) -> Result<()> {
-    let Network::New { internet, .. } = builder.settings.network() else { return Ok(()) };
-    let first_zone = match internet {
-        Internet::Nat => Ec2::new(aws).zones().await?.into_iter().next(),
-        _ => None,
+async fn check_quotas(builder: &ParsBuilder, aws: &Aws, network: &NetworkState) -> Result<()> {
+    let (Network::New { internet, .. }, NetworkState::New { zones }) = (builder.settings.network(), network) else {
+        return Ok(());
     };
-    quotas::check_network(aws, first_zone.as_deref()).await
+    // The NAT gateway is in the first zone.
+    let nat_zone = zones.first().filter(|_| internet == Internet::Nat);
+    quotas::check_network(aws, nat_zone.map(String::as_str)).await
+}
+
+/// Returns an error if CloudWatch Logs may not use the key of the Pars, or a note if that is unknown.
+async fn check_key(builder: &ParsBuilder, aws: &Aws) -> Result<Option<String>> {
+    let Some(key) = &builder.settings.kms_key else { return Ok(None) };
+    let unknown = match kms::is_for_logs(aws, key).await {
+        Ok(true) => return Ok(None),
+        Ok(false) => None,
+        // Only administrators of keys can read their policies in many accounts.
+        Err(error) if error.kind() == ErrorKind::Denied => Some(error),
+        Err(error) => return Err(error),
+    };
+    let hint = key_hint(builder, aws).await?;
+    if let Some(error) = unknown {
+        return Ok(Some(format!("the KMS key was not checked: {}; {hint}", error.in_one_line())));
+    }
+    let group = log_group(&builder.name);
+    let message = format!("cannot encrypt the log group `{group}`: the policy of `{key}` does not allow it");
+    Err(Error::new(ErrorKind::Config, message).with_hint(format!("{hint}; nothing was created")))
+}
+
+/// Returns how CloudWatch Logs is allowed to use the key of the Pars.
+pub(super) async fn key_hint(builder: &ParsBuilder, aws: &Aws) -> Result<String> {
+    let statement = kms::statement_for_logs(&aws.region, &aws.account().await?, &log_group(&builder.name));
+    Ok(format!("the policy of the key must have this statement, because CloudWatch Logs uses the key: {statement}"))
 }
 
 /// Returns the resources that the policy for creating the Pars names.
@@ -174,52 +195,6 @@ async fn preexisting_resources(
     Ok((bucket, kept_logs))
 }
 
-async fn network(builder: &ParsBuilder, aws: &Aws) -> Result<NetworkState> {
-    let ec2 = Ec2::new(aws);
-    let network = builder.settings.network();
-    let vpc = match &network {
-        Network::New { .. } => {
-            // The zones are named explicitly: CloudFormation itself would count only zones that have a default subnet.
-            return Ok(NetworkState::New { zones: ec2.zones().await?.into_iter().take(MAX_ZONES).collect() });
-        }
-        Network::Vpc(id) => ec2.vpc(id).await?.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("cannot find the VPC `{id}` in {}", aws.region))
-                .with_hint("set a VPC of this region, or remove the setting for the default VPC")
-        })?,
-        Network::Default => match ec2.default_vpc().await? {
-            Some(vpc) => vpc,
-            None => return Ok(NetworkState::NoDefault),
-        },
-    };
-    existing_network(&ec2, &vpc.id, network == Network::Default).await
-}
-
-/// Returns the network in this VPC.
-pub(super) async fn existing_network(ec2: &Ec2, vpc: &str, in_default_vpc: bool) -> Result<NetworkState> {
-    let all = ec2.subnets(vpc).await?;
-    if all.is_empty() {
-        let message = format!("cannot use the VPC `{vpc}`: it has no subnets");
-        return Err(Error::new(ErrorKind::Config, message).with_hint("add a subnet to it, or create a VPC: --cidr"));
-    }
-    let (chosen, assign_public_ip) = choose(&all, in_default_vpc);
-    let subnets = chosen.into_iter().map(|subnet| subnet.id.clone()).collect();
-    Ok(NetworkState::Existing { vpc: vpc.to_owned(), subnets, assign_public_ip })
-}
-
-/// Returns the subnets that jobs run in, and whether each job gets a public address.
-///
-/// In a VPC that the user sets, jobs run in the private subnets if there are any. The default VPC is not a choice of
-/// the user: in it, jobs run in the subnets that AWS created with it, which have public addresses and a route to the
-/// internet, and not in subnets that were added later. If public addresses are turned off in all of these subnets, that
-/// was on purpose: jobs get none, and an instance would not get one anyway, because its subnet assigns addresses.
-fn choose(all: &[Subnet], in_default_vpc: bool) -> (Vec<&Subnet>, bool) {
-    let default_subnets: Vec<&Subnet> = all.iter().filter(|subnet| in_default_vpc && subnet.default_for_zone).collect();
-    let candidates = if default_subnets.is_empty() { all.iter().collect() } else { default_subnets };
-    let (public, private): (Vec<&Subnet>, Vec<&Subnet>) = candidates.into_iter().partition(|subnet| subnet.public_ip);
-    let assign_public_ip = if in_default_vpc { !public.is_empty() } else { private.is_empty() };
-    (if assign_public_ip { public } else { private }, assign_public_ip)
-}
-
 async fn instance_role(builder: &ParsBuilder, aws: &Aws) -> Result<Value> {
     let Some(role) = &builder.settings.instance_role else { return Ok(Value::Null) };
     iam::role(aws, role).await?;
@@ -229,36 +204,4 @@ async fn instance_role(builder: &ParsBuilder, aws: &Aws) -> Result<Value> {
 async fn execution_role(builder: &ParsBuilder, aws: &Aws) -> Result<Value> {
     let Some(role) = &builder.settings.execution_role else { return Ok(Value::Null) };
     Ok(json!({"arn": iam::role(aws, role).await?}))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn default_vpc_jobs_run_in_subnets_with_internet_access() {
-        let subnet = |id: &str, public_ip, default_for_zone| Subnet {
-            id: id.into(),
-            zone: "z-a".into(),
-            cidr: "172.31.0.0/20".into(),
-            public_ip,
-            default_for_zone,
-        };
-        let check = |all: &[Subnet], in_default_vpc, expected: (&[&str], bool)| {
-            let (chosen, public) = choose(all, in_default_vpc);
-            let chosen: Vec<_> = chosen.into_iter().map(|subnet| &*subnet.id).collect();
-            assert_eq!((&*chosen, public), expected);
-        };
-        let (one, other) = (subnet("default-a", true, true), subnet("default-b", true, true));
-        let (turned_off, added) = (subnet("default-c", false, true), subnet("added", false, false));
-        let all = [one.clone(), other.clone(), added.clone()];
-        check(&all, true, (&["default-a", "default-b"], true));
-        check(&all, false, (&["added"], false));
-        check(&all[..2], false, (&["default-a", "default-b"], true));
-        check(&[one, other, turned_off.clone()], true, (&["default-a", "default-b"], true));
-        check(&[turned_off, added.clone()], true, (&["default-c"], false));
-        // The subnets that AWS created were deleted.
-        check(&[added.clone(), subnet("public", true, false)], true, (&["public"], true));
-        check(&[added], true, (&["added"], false));
-    }
 }
