@@ -14,7 +14,7 @@
 # The following take long and run only if CLOUDKNOT_TESTS_ALSO names them; the first two compile the AWS SDK several more times:
 #
 #   features    lints the library with each set of features that a user can choose
-#   walk        follows a new user from `cargo new` to results, on this machine and from AWS Batch
+#   walk        follows a new user from `cargo new` to results, on this machine and from AWS Batch, and rehearses a deploy
 #   arm64       builds and runs workers for 64-bit ARM
 #   stacks      lints the templates
 set -euo pipefail
@@ -219,7 +219,9 @@ phase_tests() {
     ! links lapack || programs+=(oscillator_levels)
     cargo build --locked --workspace "${features[@]}" "${programs[@]/#/--bin=}" --tests
     local shared=() suites=(--tests) chosen='all()' skip=()
-    requested walk || exclude walk 'walk::' "CLOUDKNOT_TESTS_ALSO=walk follows a new user from cargo new to results"
+    requested walk || for prefix in 'walk::' 'rehearse::'; do
+        exclude walk "$prefix" "CLOUDKNOT_TESTS_ALSO=walk follows a new user from cargo new to results, and rehearses a deploy"
+    done
     requested arm64 || exclude arm64 'targets::aarch64' "CLOUDKNOT_TESTS_ALSO=arm64 builds and runs workers for 64-bit ARM"
     if [[ "$speed" == quick ]]; then
         shared=(--programs) suites=(--lib --test values --test local --test macros_ui) chosen+=' - binary(/^(engine|cloud)$/) - test(/schedules::random/)'

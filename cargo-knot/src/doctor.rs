@@ -1,24 +1,32 @@
-//! `cargo knot doctor`: shows what is missing on this machine and in the account, and how to get it.
+//! `cargo knot doctor`: shows what is missing on this machine and in the account, and how to get it, or rehearses a deploy.
 
 use cargo_knot::exit;
 use clap::Args;
+use cloudknot::ParsSettings;
 use cloudknot::doctor::{Examination, Finding, State, examine};
 use serde_json::json;
 
 use crate::aws::AwsArgs;
 use crate::failure::Failure;
 use crate::output;
+use crate::rehearsal::RehearsalArgs;
+use crate::settings::SettingsArgs;
 
 #[derive(Args)]
 pub(crate) struct Doctor {
     /// Name of the Knot; the Knot of the program in this folder if not given
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "rehearse")]
     knot: Option<String>,
     /// Name of the Pars; if not given, the Pars of the Knot or of `cargo knot configure`, else `<user>-default`
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "rehearse")]
     pars: Option<String>,
     #[command(flatten)]
+    rehearsal: RehearsalArgs,
+    #[command(flatten)]
     aws: AwsArgs,
+    /// Settings of the Pars of a rehearsal.
+    #[command(flatten)]
+    settings: SettingsArgs<ParsSettings>,
     /// Print one JSON array instead of text
     #[arg(long)]
     json: bool,
@@ -26,6 +34,12 @@ pub(crate) struct Doctor {
 
 impl Doctor {
     pub(crate) async fn run(self) -> Result<(), Failure> {
+        if self.rehearsal.is_requested() {
+            return self.rehearsal.run(&self.aws, self.settings.0, self.json).await;
+        }
+        if self.settings.0 != ParsSettings::default() {
+            return Err(Failure::new(exit::USAGE, "invalid options: settings of a Pars require `--rehearse`"));
+        }
         let mut examination = Examination::default();
         examination.profile = self.aws.profile().map(str::to_owned);
         examination.region = self.aws.region().map(str::to_owned);

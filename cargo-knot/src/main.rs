@@ -1,5 +1,6 @@
 //! `cargo knot`: calls the library according to the command line, and prints the results. Results go to stdout,
-//! progress and errors to stderr. Only `configure` and `deploy` ask questions, and only at a terminal.
+//! progress and errors to stderr. Only `configure`, `deploy` and `doctor --rehearse` ask questions, and
+//! only at a terminal.
 
 mod aws;
 mod build;
@@ -14,6 +15,7 @@ mod pars;
 mod policy;
 mod prune;
 mod push;
+mod rehearsal;
 mod settings;
 mod template;
 
@@ -68,9 +70,9 @@ enum Verb {
     /// Print the minimal IAM policy that a command or the jobs of a Knot need
     #[command(after_help = exit::help())]
     Policy(Box<policy::Policy>),
-    /// Check this machine and the account: show what is missing, and how to get it
+    /// Check this machine and the account: show what is missing, and how to get it. With --rehearse, run a small program on AWS
     #[command(after_help = exit::help())]
-    Doctor(doctor::Doctor),
+    Doctor(Box<doctor::Doctor>),
     /// List resources without an owner; delete them with --yes
     #[command(after_help = exit::help())]
     Prune(prune::Prune),

@@ -7,6 +7,7 @@ pub(crate) mod pars;
 pub(crate) mod plan;
 pub mod policy;
 pub mod prune;
+pub mod rehearsal;
 #[cfg(not(cloudknot_worker))]
 mod stack_note;
 mod template;

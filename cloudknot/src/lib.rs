@@ -358,7 +358,7 @@ pub use deploy::{
     knot::{Deployed, Knot, KnotBuilder, KnotClobber},
     pars::{Pars, ParsBuilder, ParsClobber},
     plan::{Action, Plan, PlannedStep},
-    policy, prune,
+    policy, prune, rehearsal,
 };
 #[cfg(feature = "deploy")]
 pub use home::built;

@@ -27,8 +27,12 @@ the documentation, not that AWS does:
 - DescribeVpcEndpointServices filters by the names of services.
 - The default VPC has an internet gateway, and its main route table a route to it.
 - At most SLOTS containers run at a time; the other jobs are RUNNABLE.
+- A compute environment without a service role has AWS's service-linked one, which is created with the first one.
 - Requests are handled one after the other, except those for S3's objects and buckets, because moto's state is not
   thread-safe: if one request creates a stack while another reads it, one fails, and the stack stays CREATE_IN_PROGRESS.
+
+With CLOUDKNOT_TESTS_ACCOUNT in its environment, a container finds credentials, the region and the address of this server in the
+variables of the SDK. On AWS, it finds the credentials of its role at the address in AWS_CONTAINER_CREDENTIALS_RELATIVE_URI.
 
 For tests whose functions write files, containers run as root and share the folder that CLOUDKNOT_TESTS_FOLDER names.
 
@@ -81,6 +85,8 @@ STOP_TIMEOUT = 30
 ENDED = ("SUCCEEDED", "FAILED")
 # Names of several instance families that moto does not know, and a type of one of them.
 BUNDLES = {"default_x86_64": "m6i.4xlarge", "default_arm64": "m6g.4xlarge"}
+# Service-linked role of AWS Batch.
+SERVICE_ROLE, SERVICE_PATH = "AWSServiceRoleForBatch", "/aws-service-role/batch.amazonaws.com/"
 # Prefix of the image of a job that runs as a process.
 PROCESS = "process:"
 
@@ -421,6 +427,13 @@ class Job(models.Job):
             "AWS_BATCH_JQ_NAME": self.job_queue.name,
             "AWS_BATCH_CE_NAME": self.job_queue.environments[0].name,
         }
+        if "CLOUDKNOT_TESTS_ACCOUNT" in os.environ:
+            found |= {
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{os.environ['MOTO_PORT']}",
+                "AWS_REGION": REGION,
+                "AWS_ACCESS_KEY_ID": "ASIATEST",
+                "AWS_SECRET_ACCESS_KEY": "a-secret-of-a-role",
+            }
         if self.index is not None:
             found["AWS_BATCH_JOB_ARRAY_INDEX"] = str(self.index)
             # The children cannot be counted: the first ones start while moto still creates the others.
@@ -619,6 +632,25 @@ def list_jobs(self, *args, job_status=None, filters=None, listed=models.BatchBac
     return listed(self, *args, job_status=job_status, filters=filters, **kwargs)
 
 
+def create_compute_environment(self, *args, service_role=None, create=models.BatchBackend.create_compute_environment, **kwargs):
+    if not service_role:
+        roles = [role for role in self.iam_backend.get_roles() if role.name == SERVICE_ROLE]
+        role = roles[0] if roles else self.iam_backend.create_role(SERVICE_ROLE, "{}", SERVICE_PATH, None, "", [], "3600")
+        service_role = role.arn
+    return create(self, *args, service_role=service_role, **kwargs)
+
+
+def environment_of_stack(cls, resource_name, cloudformation_json, account_id, region_name, **_):
+    properties = cloudformation_json["Properties"]
+    return models.batch_backends[account_id][region_name].create_compute_environment(
+        resource_name,
+        properties["Type"],
+        properties.get("State", "ENABLED"),
+        models.lowercase_first_key(properties["ComputeResources"]),
+        service_role=properties.get("ServiceRole"),
+    )
+
+
 def cancel_job(self, job_id, reason):
     job = self.get_job_by_id(job_id)
     for each in (job._child_jobs or [job]) if job else []:
@@ -676,6 +708,8 @@ models.EC2_INSTANCE_FAMILIES += BUNDLES
 models.JobDefinition.create_from_cloudformation_json = classmethod(definition_from_template)
 BatchResponse.registerjobdefinition = register_job_definition
 models.BatchBackend._validate_compute_resources = validate_compute_resources
+models.BatchBackend.create_compute_environment = create_compute_environment
+models.ComputeEnvironment.create_from_cloudformation_json = classmethod(environment_of_stack)
 BatchResponse.submitjob = submit_job
 BatchResponse.describejobs = describe_jobs
 EC2Backend.create_default_vpc = create_default_vpc

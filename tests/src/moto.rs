@@ -189,6 +189,15 @@ impl Moto {
         Self::start_with([("DOCKER_CONFIG", Some(path_string(config)))].into_iter().chain(jobs_in(docker)))
     }
 
+    /// Like [`Moto::start_with_docker`], with containers that find this server and credentials for it, as on AWS.
+    ///
+    /// # Panics
+    /// Same as for [`Moto::start`].
+    pub fn start_as_account(docker: &Docker, config: &Path) -> Option<Self> {
+        let variables = [("DOCKER_CONFIG", path_string(config)), ("CLOUDKNOT_TESTS_ACCOUNT", "1".to_owned())];
+        Self::start_with(variables.map(|(name, value)| (name, Some(value))).into_iter().chain(jobs_in(docker)))
+    }
+
     /// Like [`Moto::start_with_docker`], with containers that share this folder of this machine. Without an engine,
     /// jobs can only be processes.
     ///

@@ -6,7 +6,7 @@
 //! the same time. The user's `Cargo.toml`, `Cargo.lock`, configuration and rustflags apply as they do in cargo.
 
 #[cfg(not(cloudknot_worker))]
-mod cargo;
+pub(crate) mod cargo;
 mod error;
 mod options;
 mod settings;

@@ -1,5 +1,6 @@
-//! Costs while no job runs.
+//! Costs while no job runs, and the maximum costs of a rehearsal.
 
+use crate::settings::knot::Compute;
 use crate::settings::pars::{Internet, Tenancy};
 use crate::settings::sizes::counted;
 
@@ -18,33 +19,26 @@ const HOURS_PER_MONTH: f64 = 730.0;
 /// Number of interface endpoints that `pars.yaml.j2` creates in a network with internet access, and in one without.
 const ENDPOINTS: (u32, u32) = (3, 8);
 
+/// Price of a vCPU of an instance per hour, in USD: that of an r7i.large for two of them, the most expensive one of the families
+/// that AWS Batch chooses from by default, rounded up (list prices of us-east-1, aws.amazon.com/ec2/pricing/on-demand). Spot
+/// costs at most as much.
+const INSTANCE_VCPU: f64 = 0.07;
+/// Prices of a vCPU and of a GB of memory on Fargate per hour, in USD (list prices of us-east-1, aws.amazon.com/fargate/pricing).
+const FARGATE: (f64, f64) = (0.040_48, 0.004_445);
+
 /// Returns the costs while nothing runs, one sentence each. `network` describes the network of a new Pars: its route
 /// to the internet, whether it has additional endpoints, and its number of subnets. It is `None` if the network already
 /// exists.
 pub(crate) fn idle(network: Option<(Internet, bool, usize)>, min_vcpus: u32) -> Vec<String> {
-    let mut costs = Vec::new();
-    let mut cost = |resource: &str, usd_per_hour: f64| {
-        let cost = usd_per_hour * HOURS_PER_MONTH;
-        costs.push(format!(
-            "{resource} cost about {cost:.0} USD a month (list price in us-east-1), whether jobs run or not"
-        ));
-    };
-    if let Some((internet, endpoints, subnets)) = network {
-        if internet == Internet::Nat {
-            cost("the NAT gateway and its address", NAT_GATEWAY + ADDRESS);
-        }
-        // The public address of a job costs only while the job runs.
-        let endpoints = match internet {
-            Internet::None => ENDPOINTS.1,
-            _ if endpoints => ENDPOINTS.0,
-            _ => 0,
-        };
-        if endpoints > 0 {
-            let subnets = u32::try_from(subnets).expect("a VPC has few subnets");
-            let resource = format!("{endpoints} endpoints in {}", counted(subnets, "subnet"));
-            cost(&resource, f64::from(endpoints * subnets) * ENDPOINT);
-        }
-    }
+    let mut costs: Vec<String> = network
+        .map(resources)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(resource, usd_per_hour)| {
+            let cost = usd_per_hour * HOURS_PER_MONTH;
+            format!("{resource} cost about {cost:.0} USD a month (list price in us-east-1), whether jobs run or not")
+        })
+        .collect();
     if min_vcpus > 0 {
         costs.push(format!("instances of {} run all the time (`min-vcpus`)", counted(min_vcpus, "vCPU")));
     }
@@ -59,6 +53,43 @@ pub(crate) fn of_tenancy(tenancy: Tenancy) -> Option<String> {
              the instances (--tenancy)"
         )
     })
+}
+
+/// Returns the resources of a new network that cost while nothing runs, and their prices per hour in USD. The public address of a
+/// job costs only while the job runs.
+fn resources((internet, endpoints, subnets): (Internet, bool, usize)) -> Vec<(String, f64)> {
+    let mut found = Vec::new();
+    if internet == Internet::Nat {
+        found.push(("the NAT gateway and its address".to_owned(), NAT_GATEWAY + ADDRESS));
+    }
+    let endpoints = match internet {
+        Internet::None => ENDPOINTS.1,
+        _ if endpoints => ENDPOINTS.0,
+        _ => 0,
+    };
+    if endpoints > 0 {
+        let subnets = u32::try_from(subnets).expect("a VPC has few subnets");
+        let resource = format!("{endpoints} endpoints in {}", counted(subnets, "subnet"));
+        found.push((resource, f64::from(endpoints * subnets) * ENDPOINT));
+    }
+    found
+}
+
+/// Returns the maximum costs of a rehearsal in USD, if the Pars exists for an hour, and each Knot has machines for half of it.
+/// Storage, logs and requests cost less than a cent. `network` is as for [`idle`].
+pub(crate) fn rehearsal(network: Option<(Internet, bool, usize)>, computes: &[Compute], max_vcpus: u32) -> f64 {
+    let knot = |compute: &Compute| {
+        if compute.is_fargate() {
+            // A job has 0.25 vCPUs, 0.5 GB and an address.
+            f64::from(max_vcpus) * (FARGATE.0 + 2.0 * FARGATE.1 + 4.0 * ADDRESS)
+        } else {
+            // AWS Batch may exceed the maximum by one instance, and the smallest one has two vCPUs.
+            f64::from(2 * max_vcpus.max(2)) * (INSTANCE_VCPU + ADDRESS)
+        }
+    };
+    let network: f64 = network.map(resources).unwrap_or_default().iter().map(|(_, usd_per_hour)| usd_per_hour).sum();
+    // The sum of no numbers is -0.
+    0.0 + network + computes.iter().map(knot).sum::<f64>() / 2.0
 }
 
 #[cfg(test)]
@@ -89,6 +120,19 @@ mod tests {
         let cost = "while any dedicated instance runs, the region costs about 2 USD an hour (list price), besides the \
                     instances (--tenancy)";
         assert_eq!(of_tenancy(Tenancy::Dedicated).unwrap(), cost);
+    }
+
+    #[test]
+    fn rehearsal_costs_include_network_and_machines() {
+        let check = |network, computes: &[Compute], expected: &str| {
+            assert_eq!(format!("{:.2}", rehearsal(network, computes, 2)), expected);
+        };
+        check(None, &[], "0.00");
+        check(None, &[Compute::Ec2], "0.15");
+        check(None, &[Compute::Fargate], "0.07");
+        check(None, &[Compute::Spot, Compute::FargateSpot], "0.22");
+        check(Some((Internet::Nat, false, 3)), &[Compute::Ec2], "0.20");
+        check(Some((Internet::None, false, 2)), &[Compute::Fargate], "0.23");
     }
 
     #[test]

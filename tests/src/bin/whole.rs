@@ -16,6 +16,7 @@ use cloudknot::image::{Architecture, Image, ImageError, ImageOptions};
 use cloudknot::policy::{Allowed, Scope};
 use cloudknot::prune::{Orphan, OrphanKind, Prune};
 use cloudknot::registry::{Deleted, Progress, Pushed, RegistryError, RegistryErrorKind, Repository};
+use cloudknot::rehearsal::{Rehearsal, Step};
 use cloudknot::{
     Action, Backend, BuildArtifacts, Compute, Deployed, DockerImage, DockerImageBuilder, ImageSettings, Internet, Knot,
     KnotBuilder, KnotClobber, KnotSettings, Log, Login, Mount, Pars, ParsBuilder, ParsClobber, ParsSettings, Pipeline,
@@ -123,6 +124,10 @@ async fn account() -> cloudknot::Result<()> {
     chosen.write()?;
     let findings: Vec<Finding> = examine(&Examination::default()).await;
     println!("{}", findings.iter().filter(|finding| finding.state == State::Bad).count());
+    let rehearsal = Rehearsal::new().computes([Compute::Spot]);
+    let report = |step: Step| println!("{}", step.action);
+    println!("{} {:?}", rehearsal.plan().await?.len(), rehearsal.run(&report).await);
+    rehearsal.clobber(&report).await?;
     let scope = Scope::of_caller(None, Some("eu-central-1"), "lab", "lab").await?;
     println!("{}", Allowed::Deploy.policy(&scope));
     let orphans: Vec<Orphan> = Prune::new().min_age(Duration::from_hours(1)).find().await?;

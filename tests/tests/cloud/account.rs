@@ -89,10 +89,14 @@ pub(crate) struct Account {
 
 impl Account {
     pub(crate) fn new() -> Option<Self> {
-        let (moto, registry) = (Moto::start()?, Registry::start()?);
+        Some(Self::of(Moto::start()?, Registry::start()?))
+    }
+
+    /// Returns an account in this server, whose images are in this registry.
+    pub(crate) fn of(moto: Moto, registry: Registry) -> Self {
         let recorder = Recorder::before(&moto.url());
         let python = RefCell::new(Python::start(&moto.url()));
-        Some(Self { recorder, registry, moto, home: tempfile::tempdir().unwrap(), python })
+        Self { recorder, registry, moto, home: tempfile::tempdir().unwrap(), python }
     }
 
     /// Returns the command `cargo knot` on this user's machine.

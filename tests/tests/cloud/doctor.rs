@@ -180,3 +180,14 @@ fn template_creates_what_deploy_expects() {
     assert_eq!(finding(&found, "Knot `sweep`").0, "good");
     assert_eq!(finding(&found, "Pars `lab`").0, "good", "the Pars of the Knot");
 }
+
+#[test]
+fn rehearsal_that_cannot_ask_is_refused() {
+    let Some(account) = Account::new() else { return };
+    check(&mut account.knot(&["doctor", "--rehearse"]), 2, &["there is no terminal; `--yes` does not ask"]);
+    check(&mut account.knot(&["doctor", "--rehearse", "--yes"]), 2, &["cannot rehearse with CLOUDKNOT_HOME"]);
+    check(&mut account.knot(&["doctor", "--yes"]), 2, &["--rehearse"]);
+    check(&mut account.knot(&["doctor", "--cidr", "10.0.0.0/16"]), 2, &["settings of a Pars require `--rehearse`"]);
+    check(&mut account.knot(&["doctor", "--rehearse", "--compute", "ec3"]), 2, &["fargate-spot"]);
+    assert_eq!(account.recorder.operations(), [""; 0]);
+}

@@ -13,6 +13,7 @@ mod moto;
 mod network;
 mod pars;
 mod refusals;
+mod rehearse;
 mod store_s3;
 mod walk;
 

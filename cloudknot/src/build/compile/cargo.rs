@@ -7,6 +7,7 @@ mod configuration;
 mod executable;
 pub(super) mod features;
 mod flags;
+pub(crate) mod generated;
 mod library;
 pub(super) mod machine;
 mod origin;

@@ -20,7 +20,7 @@ mod stack;
 
 pub(super) use clobber::clobber;
 use network::{NetworkState, existing_network};
-pub(crate) use plan::ParsPlan;
+pub(crate) use plan::{ParsPlan, new_network};
 use resolve::key_hint;
 pub(crate) use resolve::{ParsResolution, ParsState};
 use stack::{Note, check_same_settings};

@@ -26,24 +26,7 @@ pub(super) struct Build<'b> {
 impl Build<'_> {
     /// Runs cargo. Returns the executable, and whether it was already up to date.
     pub(super) fn run(&self) -> Result<(PathBuf, bool), CompileError> {
-        let mut command = self.command()?;
-        let failed = || {
-            CompileError::new(
-                CompileErrorKind::Cargo,
-                format!("cannot compile the worker of `{}`", self.selected.package.name),
-            )
-        };
-        let mut cargo = command.stdout(Stdio::piped()).spawn().map_err(|cause| failed().with_source(cause))?;
-        let output = cargo.stdout.take().expect("cargo's standard output is a pipe");
-        let (mut executable, mut up_to_date) = (None, true);
-        for message in Message::parse_stream(std::io::BufReader::new(output)) {
-            if let Message::CompilerArtifact(artifact) = message.map_err(|cause| failed().with_source(cause))? {
-                up_to_date &= artifact.fresh;
-                executable = artifact.executable.or(executable);
-            }
-        }
-        let status = cargo.wait().map_err(|cause| failed().with_source(cause))?;
-        if !status.success() {
+        let hint = || {
             let mut hint =
                 "the messages above are about the worker: the build with `--cfg cloudknot_worker`".to_owned();
             if self.selected.kind == CargoTarget::Lib {
@@ -52,10 +35,9 @@ impl Build<'_> {
             if self.allocator == Allocator::Mimalloc {
                 hint = format!("{hint}. If it has two allocators, {}", allocator::HINT);
             }
-            return Err(failed().with_source(format!("cargo ended with {status}")).with_hint(hint));
-        }
-        let path = executable.ok_or_else(|| failed().with_source("cargo produced no executable"))?;
-        Ok((path.into(), up_to_date))
+            hint
+        };
+        run(self.command()?, &format!("compile the worker of `{}`", self.selected.package.name), hint)
     }
 
     fn command(&self) -> Result<Command, CompileError> {
@@ -140,6 +122,31 @@ impl Build<'_> {
         }
         Ok(())
     }
+}
+
+/// Runs a `cargo build` that prints its messages as JSON. Returns the executable, and whether it was already up to date. `action`
+/// completes "cannot", and `hint` is for a program that does not compile.
+pub(super) fn run(
+    mut command: Command,
+    action: &str,
+    hint: impl FnOnce() -> String,
+) -> Result<(PathBuf, bool), CompileError> {
+    let failed = || CompileError::new(CompileErrorKind::Cargo, format!("cannot {action}"));
+    let mut cargo = command.stdout(Stdio::piped()).spawn().map_err(|cause| failed().with_source(cause))?;
+    let output = cargo.stdout.take().expect("cargo's standard output is a pipe");
+    let (mut executable, mut up_to_date) = (None, true);
+    for message in Message::parse_stream(std::io::BufReader::new(output)) {
+        if let Message::CompilerArtifact(artifact) = message.map_err(|cause| failed().with_source(cause))? {
+            up_to_date &= artifact.fresh;
+            executable = artifact.executable.or(executable);
+        }
+    }
+    let status = cargo.wait().map_err(|cause| failed().with_source(cause))?;
+    if !status.success() {
+        return Err(failed().with_source(format!("cargo ended with {status}")).with_hint(hint()));
+    }
+    let path = executable.ok_or_else(|| failed().with_source("cargo produced no executable"))?;
+    Ok((path.into(), up_to_date))
 }
 
 fn workspace_manifest(metadata: &Metadata) -> Result<toml::Table, CompileError> {

@@ -12,8 +12,8 @@ use crate::deploy::plan::Plan;
 use crate::deploy::stack_note::StackNote;
 use crate::deploy::template::{render, resources};
 use crate::error::Result;
-use crate::settings::network;
-use crate::settings::pars::{Internet, Network};
+use crate::settings::network::{self, MAX_ZONES};
+use crate::settings::pars::{Internet, Network, ParsSettings};
 use crate::settings::partition::Partition;
 use crate::settings::sizes::counted;
 
@@ -79,6 +79,14 @@ fn costs_of(builder: &ParsBuilder, network: &NetworkState) -> Vec<String> {
             idle.into_iter().chain(costs::of_tenancy(tenancy)).collect()
         }
         _ => Vec::new(),
+    }
+}
+
+/// Returns the network that these settings create, as far as it determines the costs; `None` if they create none.
+pub(crate) fn new_network(settings: &ParsSettings) -> Option<(Internet, bool, usize)> {
+    match settings.network() {
+        Network::New { internet, endpoints, .. } => Some((internet, endpoints, MAX_ZONES)),
+        _ => None,
     }
 }
 
