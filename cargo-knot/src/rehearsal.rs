@@ -101,7 +101,7 @@ async fn perform(rehearsal: &Rehearsal, json: bool) -> Result<(), Failure> {
     if json {
         output::json(&Value::from(steps.into_inner().unwrap_or_else(PoisonError::into_inner)))?;
     }
-    if !deleted {
+    if !deleted && !rehearsal.remaining().is_empty() {
         let commands = rehearsal.remaining().join("\n  ");
         output::note(&format!("some of what was created still exists; these commands delete it:\n  {commands}"));
     }

@@ -5,10 +5,13 @@
 
 - No policy, in a stack or printed, allows every action or is longer than AWS accepts.
 - parliament's findings in the policies are exactly those that explained.json explains.
+- User data is a MIME message, whose script gives the agent the log drivers of the functions.
 - No value that a user chooses can add anything to a stack or remove anything from it.
 """
 
+import email
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,6 +19,7 @@ from pathlib import Path
 import yaml
 from parliament import analyze_policy_string
 
+import options
 import render
 
 # Maximum length of a managed policy, in characters without whitespace.
@@ -62,6 +66,20 @@ def stacks(folder):
         for name, resource in yaml.safe_load(path.read_text())["Resources"].items():
             for each in resource.get("Properties", {}).get("Policies", []):
                 yield from too_wide(f"{path}: {name}", each["PolicyDocument"])
+            if user_data := resource.get("Properties", {}).get("LaunchTemplateData", {}).get("UserData"):
+                yield from user_data_faults(f"{path}: {name}", user_data["Fn::Base64"])
+
+
+def user_data_faults(where, text):
+    message = email.message_from_string(text)
+    scripts = [part for part in message.walk() if part.get_content_type() == "text/x-shellscript"]
+    if message.defects or len(scripts) != 1:
+        yield f"{where}: the user data is not a MIME message with one script"
+    for script in scripts:
+        first, *commands = script.get_payload().split("\n")
+        line = re.fullmatch(r"echo 'ECS_AVAILABLE_LOGGING_DRIVERS=(\[.*\])' >>/etc/ecs/ecs.config", commands[0])
+        if first != "#!/bin/bash" or not line or json.loads(line[1]) != options.ALL_LOG_DRIVERS:
+            yield f"{where}: the user data is {text!r}"
 
 
 def too_wide(where, policy):

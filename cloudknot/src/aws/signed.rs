@@ -52,26 +52,20 @@ pub(crate) struct Service {
 /// A request to be sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    method: &'static str,
+    pub(crate) method: &'static str,
     /// Path and query.
-    path: String,
+    pub(crate) path: String,
     /// Type of the body; `None` without a body.
-    content_type: Option<&'static str>,
+    pub(crate) content_type: Option<&'static str>,
     /// Operation, for a service that reads it from a header.
-    target: Option<&'static str>,
-    body: String,
+    pub(crate) target: Option<&'static str>,
+    pub(crate) body: String,
 }
 
 impl Request {
     /// Creates a request whose operation is in the body, or in a header.
     pub(crate) fn post(content_type: &'static str, target: Option<&'static str>, body: String) -> Self {
         Self { method: "POST", path: "/".to_owned(), content_type: Some(content_type), target, body }
-    }
-
-    /// Creates a request whose operation is the path, with its query.
-    #[cfg(feature = "deploy")]
-    pub(crate) fn get(path: String) -> Self {
-        Self { method: "GET", path, content_type: None, target: None, body: String::new() }
     }
 }
 

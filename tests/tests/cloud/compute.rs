@@ -175,3 +175,60 @@ fn doctor_reports_quotas_of_machines_with_gpus() {
     );
     assert_eq!(quota["remedy"], "request an increase in Service Quotas (ec2, L-DB2E81BA)");
 }
+
+/// Script that runs jobs with the retry rules of a Knot's template: one whose container cannot start, and two that end with these
+/// exit codes. Prints the number of attempts of each.
+const ATTEMPTS: &str = "
+import boto3, json, sys, time, yaml
+template, queue, *codes = sys.argv[1:]
+batch = boto3.client('batch')
+resources = yaml.safe_load(template)['Resources'].values()
+strategy = next(one for one in resources if one['Type'] == 'AWS::Batch::JobDefinition')['Properties']['RetryStrategy']
+rules = [{key[0].lower() + key[1:]: value for key, value in rule.items()} for rule in strategy['EvaluateOnExit']]
+def attempts(image, command):
+    definition = batch.register_job_definition(
+        jobDefinitionName='rules', type='container', retryStrategy={'attempts': 2, 'evaluateOnExit': rules},
+        containerProperties={'image': 'process:' + image, 'command': command, 'resourceRequirements': [
+            {'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': '64'}]})['jobDefinitionArn']
+    job = batch.submit_job(jobName='rules', jobQueue=queue, jobDefinition=definition)['jobId']
+    while (found := batch.describe_jobs(jobs=[job])['jobs'][0])['status'] not in ('SUCCEEDED', 'FAILED'):
+        time.sleep(0.1)
+    return len(found['attempts'])
+print(attempts('/nonexistent', []), *(attempts('/bin/sh', ['-c', 'exit ' + code]) for code in codes))
+";
+
+/// Returns the template of a Knot with these options.
+fn template(account: &Account, more: &[&str]) -> String {
+    let template = ["template", "knot", "-p", "lone", "--offline", "--fast", "--knot", "sweep"];
+    text(check(&mut account.knot(&[&template, more].concat()), 0, &[]))
+}
+
+/// A failure to pull an image has no exit code either.
+#[test]
+fn job_that_ends_without_an_exit_code_is_retried() {
+    let Some(account) = Account::new() else { return };
+    check(&mut account.knot(&["pars", "create", "ada-default"]), 0, &[]);
+    let role = account.script(SERVICE_ROLE);
+    let queue = queue(&account, "lab", &["m5"], false, &role);
+    for compute in ["ec2", "fargate"] {
+        let template = template(&account, &["--compute", compute]);
+        assert_eq!(account.script_with(ATTEMPTS, &[&template, &queue, "1", "75"]), "2 1 2", "{compute}");
+    }
+}
+
+/// AWS changes only the number of vCPUs and the network of an environment on Fargate.
+#[test]
+fn fargate_environments_are_replaced_only_for_another_kind() {
+    let Some(account) = Account::new() else { return };
+    check(&mut account.knot(&["pars", "create", "ada-default"]), 0, &[]);
+    let environment = |options: &[&str]| {
+        let template = template(&account, options);
+        assert!(!template.contains("ReplaceComputeEnvironment: "), "{template}");
+        let name =
+            template.lines().zip(template.lines().skip(1)).find(|(_, kind)| kind.ends_with("::ComputeEnvironment"));
+        name.expect("the template has an environment").0.trim().to_owned()
+    };
+    let first = environment(&["--compute", "fargate"]);
+    assert_eq!(environment(&["--compute", "fargate", "--max-vcpus", "8"]), first);
+    assert_ne!(environment(&["--compute", "fargate-spot"]), first);
+}

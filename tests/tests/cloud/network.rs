@@ -153,12 +153,12 @@ stacks.update_stack(StackName=stack, TemplateBody=older, Capabilities=['CAPABILI
 }
 
 /// Script that creates a KMS key with the policy that AWS gives to a new one, and prints its ARN.
-const KEY: &str = r#"
+const KEY: &str = "
 import boto3, json
 policy = {'Version': '2012-10-17', 'Statement': [{
     'Effect': 'Allow', 'Principal': {'AWS': 'arn:aws:iam::123456789012:root'}, 'Action': 'kms:*', 'Resource': '*'}]}
 print(boto3.client('kms').create_key(Policy=json.dumps(policy))['KeyMetadata']['Arn'])
-"#;
+";
 
 /// Script that adds a statement to the policy of a key.
 const ALLOW: &str = "

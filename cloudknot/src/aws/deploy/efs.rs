@@ -54,7 +54,8 @@ pub(crate) async fn security_groups(aws: &Aws, target: &MountTarget) -> Result<V
 }
 
 async fn get<T: DeserializeOwned>(aws: &Aws, operation: &'static str, path: String, action: &str) -> Result<T> {
-    let response = match signed::send(aws, &EFS, operation, Request::get(path)).await {
+    let request = Request { method: "GET", path, content_type: None, target: None, body: String::new() };
+    let response = match signed::send(aws, &EFS, operation, request).await {
         Ok(response) => response,
         Err(error) if matches!(code(&error), Some("FileSystemNotFound" | "MountTargetNotFound")) => {
             return Err(aws

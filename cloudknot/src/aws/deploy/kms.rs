@@ -66,7 +66,8 @@ fn names_logs(policy: &Value, region: &str) -> bool {
         |service: &&str| *service == "*" || *service == "logs.amazonaws.com" || service.starts_with(&regional);
     let allows = |statement: &&Value| {
         let principal = &statement["Principal"];
-        statement["Effect"] == "Allow" && (principal == "*" || one_or_more(&principal["Service"]).iter().any(is_logs))
+        let is_anybody = principal == "*" || one_or_more(&principal["AWS"]).contains(&"*");
+        statement["Effect"] == "Allow" && (is_anybody || one_or_more(&principal["Service"]).iter().any(is_logs))
     };
     match &policy["Statement"] {
         Value::Array(statements) => statements.iter().any(|statement| allows(&statement)),
@@ -102,6 +103,7 @@ mod tests {
             )
         };
         check(&of(r#"{"Service": "logs.eu-west-1.amazonaws.com"}"#, "Allow"), true);
+        check(&of(r#"{"AWS": "*"}"#, "Allow"), true);
         check(&of(r#"{"Service": ["s3.amazonaws.com", "logs.amazonaws.com"]}"#, "Allow"), true);
         check(&of(r#""*""#, "Allow"), true);
         check(&of(r#"{"Service": "logs.eu-west-2.amazonaws.com"}"#, "Allow"), false);

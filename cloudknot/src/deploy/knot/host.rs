@@ -205,7 +205,7 @@ async fn with_replaced_queue(resolved: &ResolvedKnot, template: &str) -> Result<
     let complete = state.before().filter(|stack| stack.outputs.contains_key("JobQueue"));
     let Some(stack) = complete else { return Ok(None) };
     let (before, after) = (resources(&state.stacks.template(stack).await?), resources(template));
-    // AWS changes all other properties in place.
+    // AWS changes all other properties in place. With a service role it replaces the environment, as the setting says.
     let is_kept = |(id, resource): (&String, &Resource)| {
         let fixed = match resource.kind.as_str() {
             "AWS::Batch::JobQueue" => "JobQueueName:",
@@ -231,8 +231,8 @@ async fn check_no_jobs_are_lost(resolved: &ResolvedKnot, replaced: Option<&Knot>
         jobs.len()
     );
     Err(Error::new(ErrorKind::Exists, message).with_hint(
-        "wait for its runs or cancel them; AWS replaces them if the queue's name, the kind of compute, the tags, or whether \
-         there is a service role changes",
+        "wait for its runs or cancel them; AWS replaces them if the queue's name, the kind of compute, the tags, the network of \
+         the Pars, or whether there is a service role changes, and if an earlier version deployed the Knot on Fargate Spot",
     ))
 }
 

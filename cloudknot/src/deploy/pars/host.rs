@@ -92,7 +92,11 @@ pub(crate) async fn apply(state: &ParsState) -> Result<Pars> {
     match state.stacks.apply(&desired, &may_change).await {
         Ok((stack, _)) => read(&stack, &state.builder.account),
         Err(error) if with_causes(&error).contains(KEY_REFUSED) => {
-            Err(error.with_hint(key_hint(&state.builder, &state.aws).await?))
+            // The error matters more than its hint, which needs a request.
+            Err(match key_hint(&state.builder, &state.aws).await {
+                Ok(hint) => error.with_hint(hint),
+                Err(_) => error,
+            })
         }
         Err(error) => Err(error),
     }

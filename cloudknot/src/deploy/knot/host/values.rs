@@ -517,6 +517,17 @@ mod tests {
     }
 
     #[test]
+    fn log_drivers_that_an_agent_lacks_are_configured() {
+        let drivers = |driver: &str| {
+            let settings = parsed(&format!(r#"{{"log": {{"driver": "{driver}"}}}}"#));
+            desired(&settings).log_drivers()
+        };
+        assert_eq!(drivers("fluentd"), [""; 0]);
+        assert_eq!(drivers("splunk"), LOG_DRIVERS);
+        assert_eq!(desired(&KnotSettings::default()).log_drivers(), [""; 0]);
+    }
+
+    #[test]
     fn gpus_require_an_image_that_can_use_them() {
         let check = |settings: &str, change: fn(&mut DesiredKnot<'_>), why: Option<&str>| {
             let settings = parsed(settings);
