@@ -41,7 +41,7 @@ pub struct Rehearsal {
     created: Mutex<Created>,
 }
 
-/// What a rehearsal has created, or has begun to create.
+/// The resources that a rehearsal has created, or has begun to create.
 #[derive(Debug, Default)]
 struct Created {
     /// Folder of the program's package.

@@ -67,7 +67,7 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
     if let ParsLookup::Missing(state) = &resolved.state.pars {
         steps = ParsPlan::new(state)?.steps;
     }
-    check_machines(&mut resolved, &artifacts).await?;
+    check_machines(&mut resolved, &artifacts, Intent::Plan).await?;
     let (knot, state) = (&resolved.knot, &resolved.state);
     let before = match state.before() {
         Some(stack) => Some(state.stacks.template(stack).await?),
@@ -89,7 +89,7 @@ pub(super) async fn plan(builder: KnotBuilder) -> Result<Plan> {
 pub(super) async fn template(builder: KnotBuilder) -> Result<String> {
     let (mut resolved, pipeline) = Box::pin(ResolvedKnot::of(&builder, Intent::Template)).await?;
     let artifacts = build(&resolved, pipeline).await?;
-    check_machines(&mut resolved, &artifacts).await?;
+    check_machines(&mut resolved, &artifacts, Intent::Template).await?;
     let plan = KnotPlan::new(&resolved, &artifacts, &resolved.state.pars.planned(), true)?;
     let (name, digest) = (&resolved.knot.name, artifacts.image.digest());
     let next_steps = [
@@ -115,9 +115,17 @@ fn unchanged<'r>(resolved: &'r ResolvedKnot, artifacts: &BuildArtifacts) -> Opti
 
 /// Returns an error if the Knot could not be created, or its jobs could never start. Otherwise, the machines are recorded in
 /// `resolved`.
-async fn check_machines(resolved: &mut ResolvedKnot, artifacts: &BuildArtifacts) -> Result<Option<Vec<InstanceType>>> {
+async fn check_machines(
+    resolved: &mut ResolvedKnot,
+    artifacts: &BuildArtifacts,
+    intent: Intent,
+) -> Result<Option<Vec<InstanceType>>> {
     let (desired, pars) = (desired(&resolved.knot, artifacts), resolved.state.pars.planned());
     let chosen = preflight::check_machines(&resolved.state.aws, &desired, resolved.responses(), &pars).await?;
+    // Whoever only prints a template may have another account.
+    if let (Some((_, types)), true) = (&chosen, intent != Intent::Template) {
+        preflight::check_gpu_quotas(&resolved.state.aws, &desired, types).await?;
+    }
     Ok(chosen.map(|(names, types)| {
         resolved.set_machines(&names, &types);
         types
@@ -136,7 +144,7 @@ async fn apply(mut resolved: ResolvedKnot, artifacts: &BuildArtifacts, account: 
         (resolved.state.pars.planned(), read(stack, account)?)
     } else {
         resolved.refresh_for_a_change(account, Intent::Apply).await?;
-        let types = check_machines(&mut resolved, artifacts).await?;
+        let types = check_machines(&mut resolved, artifacts, Intent::Apply).await?;
         let pars = match &resolved.state.pars {
             ParsLookup::Existing(pars) => (**pars).clone(),
             ParsLookup::Missing(missing) => {

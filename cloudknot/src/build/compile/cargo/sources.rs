@@ -1,5 +1,5 @@
-//! What the sources of a program show before anything is compiled: an allocator of its own, and remote functions that request
-//! GPUs.
+//! Searches the sources of a program, before anything is compiled, for an allocator of its own and for remote functions that
+//! request GPUs.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -24,6 +24,8 @@ use crate::settings::sizes::counted;
 /// Maximum time to wait for jobs to end. A container is killed 30 seconds after SIGTERM; Fargate then detaches its network
 /// interface.
 const MAX_WAIT: Duration = Duration::from_mins(3);
+/// Maximum number of jobs that an error names.
+const MAX_SHOWN: usize = 10;
 
 /// Deletes the stack with everything that belongs to it, or only the remains if an interrupted clobber has already
 /// deleted the stack.
@@ -136,7 +138,7 @@ where
             let count = counted(u32::try_from(jobs.len()).unwrap_or(u32::MAX), "job");
             let message = format!("cannot clobber the Knot `{knot}`: {count} did not end within {minutes} minutes");
             return Err(Error::new(ErrorKind::Aws, message)
-                .with_source(jobs.join("\n"))
+                .with_source(jobs[..jobs.len().min(MAX_SHOWN)].join("\n"))
                 .with_hint("its stack was not deleted; run the same command again once they have ended"));
         }
         sleep(interval).await;

@@ -168,8 +168,7 @@ fn zones(subnets: &[Subnet]) -> BTreeSet<String> {
     subnets.iter().map(|subnet| subnet.zone.clone()).collect()
 }
 
-/// Returns an error if jobs of the Knot could never start because no machine in the subnets of the Pars can hold them, or the
-/// account may not start one.
+/// Returns an error if jobs of the Knot could never start because no machine in the subnets of the Pars can hold them.
 ///
 /// Otherwise returns the names of the chosen types and families, and the instance types; `None` if the Knot does not choose them.
 pub(super) async fn check_machines(
@@ -193,20 +192,24 @@ pub(super) async fn check_machines(
     if pars.subnets().next().is_some() {
         types = offered(aws, types, pars).await?;
     }
-    let requests = desired.requests()?;
-    for request in &requests {
+    for request in &desired.requests()? {
         if let Some(warning) = machines::fits(request, &types)? {
             step(&format!("warning: {warning}"));
         }
     }
-    let all = machines::of_types(&types);
-    for request in requests.iter().filter(|request| request.gpus > 0) {
+    Ok(Some((names, types)))
+}
+
+/// Returns an error if the account may not start a machine of these types for each function with GPUs.
+pub(super) async fn check_gpu_quotas(aws: &Aws, desired: &DesiredKnot<'_>, types: &[InstanceType]) -> Result<()> {
+    let all = machines::of_types(types);
+    for request in desired.requests()?.iter().filter(|request| request.gpus > 0) {
         let smallest = smallest_by_quota(
             all.iter().filter(|machine| machine.holds(request.vcpus, request.memory_mib, request.gpus)),
         );
         quotas::check_gpus(aws, desired.compute() == Compute::Spot, &smallest).await?;
     }
-    Ok(Some((names, types)))
+    Ok(())
 }
 
 /// Returns the chosen instance types with their names. Of the default families, those are left out that the region lacks.

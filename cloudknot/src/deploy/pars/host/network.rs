@@ -45,7 +45,7 @@ pub(super) struct Existing {
     pub(super) assign_public_ip: bool,
     /// `true` if each of the subnets assigns public addresses to instances.
     pub(super) subnets_assign_ip: bool,
-    /// What is worth knowing before anything is created.
+    /// Notes for the user, before anything is created.
     pub(super) notes: Vec<String>,
 }
 

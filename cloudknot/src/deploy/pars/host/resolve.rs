@@ -35,7 +35,7 @@ pub(crate) struct ParsState {
     pub(super) logs_existed: bool,
     /// Permissions that the caller lacks, for the notes of a plan.
     pub(super) denied: Option<String>,
-    /// What could not be checked of the KMS key.
+    /// Note for the user that the KMS key was not checked, and why.
     pub(super) key_note: Option<String>,
 }
 
