@@ -15,6 +15,8 @@ the documentation, not that AWS does:
 - An array's parent is PENDING until all of its children have ended, and then FAILED if one of them is; it never runs.
 - TerminateJob applies to all children of an array, CancelJob to those that have not started. A container that is terminated
   gets SIGTERM, and SIGKILL 30 seconds later. So does one that exceeds its timeout.
+- The log stream of an attempt is `<awslogs-stream-prefix>/default/<ID of the task>`; without a prefix, it begins with the name of the
+  job definition.
 - A container has the memory that its job requests, as a hard limit. DescribeJobs returns exit codes, reasons and attempts.
 - A job runs up to `attempts` times. The rules of `evaluateOnExit` are evaluated in order, and all conditions of a rule must
   match; if no rule matches, the job is retried. A job that was terminated or timed out is not retried.
@@ -345,7 +347,8 @@ class Job(models.Job):
         # The start of a job is the start of its last attempt, as on AWS.
         self.job_started_at = datetime.now()
         self.last["startedAt"] = models.datetime2int_milliseconds(self.job_started_at)
-        description["logStreamName"] = self.log_stream_name = f"{self.job_definition.name}/default/{uuid.uuid4().hex}"
+        prefix = self.log_options().get("awslogs-stream-prefix", self.job_definition.name)
+        description["logStreamName"] = self.log_stream_name = f"{prefix}/default/{uuid.uuid4().hex}"
         with self.signals:
             container.start()
             self.container = container
@@ -440,9 +443,11 @@ class Job(models.Job):
             found["AWS_BATCH_JOB_ARRAY_SIZE"] = str(self.parent().array_properties["size"])
         return found
 
+    def log_options(self):
+        return self.job_definition.container_properties.get("logConfiguration", {}).get("options", {})
+
     def keep_log(self, container):
-        options = self.job_definition.container_properties.get("logConfiguration", {}).get("options", {})
-        group = options.get("awslogs-group", "/aws/batch/job")
+        group = self.log_options().get("awslogs-group", "/aws/batch/job")
         lines = container.logs(timestamps=True).decode(errors="replace").split("\n")
         pairs = [line.partition(" ")[::2] for line in lines if line]
         events = [{"timestamp": unix_time_millis(default_timestamp_parser(at)), "message": text} for at, text in pairs]

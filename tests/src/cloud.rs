@@ -44,6 +44,8 @@ pub struct Cloud {
     pub s3: S3,
     /// Recorder through which workers reach S3, if they do not reach it directly.
     pub worker_recorder: Option<Recorder>,
+    /// Name of the Knot of all trials; `None` if each trial has its own.
+    knot: Option<String>,
     /// Engine that runs the containers.
     docker: Option<Arc<Docker>>,
     /// S3 server, if this process has started it.
@@ -72,13 +74,14 @@ queue = batch.create_job_queue(jobQueueName=name, state='ENABLED', priority=1, c
     {'order': 1, 'computeEnvironment': name}])['jobQueueArn']
 rule = lambda action, **when: {**when, 'action': action}
 define = lambda kind, number, image, memory: batch.register_job_definition(
-    jobDefinitionName=f'{name}-{kind}-{number}', type='container',
+    jobDefinitionName=f'cloudknot-{name}_{kind}-{number}', type='container',
     retryStrategy={'attempts': 3, 'evaluateOnExit': [
         rule('RETRY', onExitCode='75'), rule('RETRY', onExitCode='74'), rule('RETRY', onStatusReason='Host EC2*'),
         rule('EXIT', onStatusReason='Essential container*')]},
     containerProperties={
         'image': image, 'environment': variables,
-        'logConfiguration': {'logDriver': 'awslogs', 'options': {'awslogs-group': 'tests'}},
+        'logConfiguration': {'logDriver': 'awslogs', 'options': {
+            'awslogs-group': '/cloudknot/tests', 'awslogs-stream-prefix': name}},
         'resourceRequirements': [{'type': 'VCPU', 'value': '1'}, {'type': 'MEMORY', 'value': str(memory)}]},
 )['jobDefinitionArn']
 print(json.dumps([queue, *(
@@ -95,17 +98,17 @@ impl Cloud {
         shared_in_process(&CLOUD, Self::handed_over_or_new)
     }
 
-    /// Like [`Cloud::get`], with faults injected into this percentage of the workers' requests to S3; see
-    /// [`Recorder::inject_faults`]. Returns `None` if it is not available.
+    /// Like [`Cloud::get`], for trials of one Knot, whose workers reach S3 through a recorder. Returns `None` if it is not
+    /// available.
     ///
     /// # Panics
     /// Same as for [`Cloud::get`].
-    pub fn with_faults(seed: u64, percent: u64) -> Option<Arc<Self>> {
+    pub fn with_worker_recorder(knot: &str) -> Option<Arc<Self>> {
         let mut cloud = Self::handed_over_or_new()?;
         let recorder = Recorder::before(&cloud.s3.url());
-        recorder.inject_faults(seed, percent);
-        cloud.resources = prepare(&format!("faults-{:x}", crate::now()), &cloud.moto, recorder.url());
+        cloud.resources = prepare(knot, &cloud.moto, recorder.url());
         cloud.worker_recorder = Some(recorder);
+        cloud.knot = Some(knot.to_owned());
         Some(Arc::new(cloud))
     }
 
@@ -121,7 +124,7 @@ impl Cloud {
         let docker = shared().and_then(|shared| shared.engine.as_ref()).and_then(|_| Docker::get());
         let moto = Moto::at(cloud.moto, cloud.moto_log.clone());
         let (s3, resources) = (cloud.s3.clone(), cloud.resources.clone());
-        Self { moto, s3, worker_recorder: None, docker, _server: None, resources }
+        Self { moto, s3, worker_recorder: None, knot: None, docker, _server: None, resources }
     }
 
     /// Starts an instance that ends with this process; `None` if it is not available.
@@ -139,7 +142,7 @@ impl Cloud {
         }
         let s3 = server.endpoint().clone();
         let resources = prepare("tests", &moto, s3.url());
-        Some(Self { moto, s3, worker_recorder: None, docker, _server: Some((runtime, server)), resources })
+        Some(Self { moto, s3, worker_recorder: None, knot: None, docker, _server: Some((runtime, server)), resources })
     }
 
     /// Returns the addresses and files with which other processes reach the instance.
@@ -176,7 +179,8 @@ impl Cloud {
     /// If its folder cannot be written.
     pub fn trial_at(self: &Arc<Self>, program: &str, kind: JobKind, aws: &str, s3: &str) -> Option<(Trial, String)> {
         // Other processes have trials with the same numbers, and share moto with this one.
-        let knot = format!("trial-{:x}-{}", crate::now(), TRIALS.fetch_add(1, Ordering::Relaxed));
+        let unique = || format!("trial-{:x}-{}", crate::now(), TRIALS.fetch_add(1, Ordering::Relaxed));
+        let knot = self.knot.clone().unwrap_or_else(unique);
         let jobs = match kind {
             JobKind::Container => Jobs::Containers(self.docker()?, format!("name={knot}-{{run}}-")),
             JobKind::Process => Jobs::Processes(format!("{knot}-{{run}}-")),
@@ -206,7 +210,7 @@ impl Cloud {
         let BatchResources { queue, containers, processes, types, image } = &self.resources;
         let definitions = if kind == JobKind::Container { containers } else { processes };
         json!({
-            "knot": knot, "profile": null, "region": REGION, "bucket": BUCKET, "prefix": knot, "log-group": "tests",
+            "knot": knot, "profile": null, "region": REGION, "bucket": BUCKET, "prefix": knot, "log-group": "/cloudknot/tests",
             "queue": queue, "job-definitions": definitions, "image": image, "types": types,
         })
     }

@@ -12,6 +12,7 @@ mod many;
 mod moto;
 mod network;
 mod pars;
+mod policies;
 mod refusals;
 mod rehearse;
 mod store_s3;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cloudknot_tests::cloud::{Cloud, JobKind};
+use cloudknot_tests::now;
 use cloudknot_tests::recorder::Recorder;
 use cloudknot_tests::trial::{Behavior, Spec, facts, failures, json, values};
 use rustix::process::Signal;
@@ -11,7 +12,8 @@ const ITEMS: usize = 300;
 
 #[test]
 fn three_hundred_jobs_with_faults_keep_every_result() {
-    let Some(cloud) = Cloud::with_faults(17, 10) else { return };
+    let Some(cloud) = Cloud::with_worker_recorder(&format!("faults-{:x}", now())) else { return };
+    cloud.worker_recorder.as_ref().unwrap().inject_faults(17, 10);
     let (aws, s3) = (Recorder::before(&cloud.moto.url()), Recorder::before(&cloud.s3.url()));
     aws.inject_faults(3, 10);
     s3.inject_faults(5, 10);

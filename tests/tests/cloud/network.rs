@@ -129,13 +129,8 @@ fn new_vpc_is_only_in_zones_that_have_what_it_needs() {
     println!("{}", account.recorder.validate());
 }
 
-#[test]
-fn security_group_of_an_existing_pars_is_kept() {
-    let Some(account) = Account::new() else { return };
-    check(&mut account.knot(&["pars", "create", "lab"]), 0, &[]);
-    // As an earlier version created it.
-    account.script(
-        "
+/// Script that changes the stack of the Pars `lab` to one that an earlier version has created.
+pub(crate) const OLDER: &str = "
 import boto3, re
 stacks = boto3.client('cloudformation')
 stack = 'cloudknot-pars-lab'
@@ -144,8 +139,13 @@ older = re.sub('GroupDescription: .*', 'GroupDescription: \"cloudknot lab: jobs;
 older = re.sub(r'(content.{5})[0-9a-f]{32}', r'\\g<1>' + 32 * '0', older)
 assert older.count(32 * '0') == 1, older
 stacks.update_stack(StackName=stack, TemplateBody=older, Capabilities=['CAPABILITY_IAM'])
-",
-    );
+";
+
+#[test]
+fn security_group_of_an_existing_pars_is_kept() {
+    let Some(account) = Account::new() else { return };
+    check(&mut account.knot(&["pars", "create", "lab"]), 0, &[]);
+    account.script(OLDER);
     let planned = text(check(&mut account.knot(&["pars", "create", "lab", "--dry-run"]), 0, &[]));
     assert!(!planned.contains("SecurityGroup"), "{planned}");
     check(&mut account.knot(&["pars", "create", "lab"]), 0, &["changing the stack `cloudknot-pars-lab`"]);

@@ -210,7 +210,7 @@ fn denied(request: &RecordedRequest) -> String {
     )
 }
 
-fn queues(count: usize) -> String {
+pub(crate) fn queues(count: usize) -> String {
     let queue = |number| {
         serde_json::json!({
             "jobQueueName": format!("q{number}"), "jobQueueArn": format!("arn:q{number}"), "state": "ENABLED", "priority": 1,
@@ -220,7 +220,7 @@ fn queues(count: usize) -> String {
     serde_json::json!({"jobQueues": (0..count).map(queue).collect::<Vec<_>>()}).to_string()
 }
 
-fn quotas(limit: u32) -> String {
+pub(crate) fn quotas(limit: u32) -> String {
     let quota = |name: &str| serde_json::json!({"QuotaName": name, "Value": f64::from(limit)});
     serde_json::json!({"Quotas": [quota("Job queues per environment"), quota("Job queue limit")]}).to_string()
 }
