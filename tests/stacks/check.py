@@ -5,6 +5,8 @@
 
 - No policy, in a stack or printed, allows every action or is longer than AWS accepts.
 - parliament's findings in the policies are exactly those that explained.json explains.
+- Each action of a policy is needed: by a request of the tests (requests.json), by CloudFormation for a resource of the stack
+  (handlers.json), or for the reason in granted.json.
 - User data is a MIME message, whose script gives the agent the log drivers of the functions.
 - No value that a user chooses can add anything to a stack or remove anything from it.
 """
@@ -13,7 +15,8 @@ import email
 import json
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
@@ -26,6 +29,10 @@ import render
 MAX_POLICY_LEN = 6144
 # A string that adds a resource if it escapes its quotes, in YAML or JSON, and that Jinja or Fn::Sub would expand.
 HOSTILE = 'x"}]\n  Evil:\n    Type: "AWS::S3::Bucket" # \' {{ 7 * 7 }} {% if %} ${AWS::AccountId} \\'
+# Files with the actions that are needed.
+NEEDS = ("requests.json", "handlers.json", "granted.json")
+# Stack that CloudFormation changes with the permissions of a policy.
+STACK_OF = {"pars-create": "pars", "pars-network": "pars", "pars-clobber": "pars", "deploy": "knot", "clobber": "knot"}
 # Keys whose values the templates branch on, or that are not from the user.
 NOT_FREE = {"kind", "internet", "architecture", "log_drivers"}
 
@@ -34,6 +41,7 @@ def main():
     folder = Path(sys.argv[1])
     errors = [
         *policies(folder),
+        *unneeded_actions(folder),
         *stacks(folder),
         *(error for case in render.all_cases() for error in escapes(*case)),
     ]
@@ -43,8 +51,8 @@ def main():
 
 
 def policies(folder):
-    explained = {(each["policy"], each["issue"]) for each in json.loads((render.HERE / "explained.json").read_text())}
-    found = set()
+    explained = json.loads((render.HERE / "explained.json").read_text())
+    unseen = list(explained)
     for path in sorted(folder.glob("*/policies*/*.json")):
         text = path.read_text()
         policy = json.loads(text)
@@ -53,12 +61,51 @@ def policies(folder):
         if length > MAX_POLICY_LEN:
             yield f"{path}: {length} characters, but AWS accepts at most {MAX_POLICY_LEN}"
         for finding in analyze_policy_string(text).findings:
-            if (path.stem, finding.issue) in explained:
-                found.add((path.stem, finding.issue))
-            else:
+            fitting = [each for each in explained if explains(each, path.stem, finding)]
+            if not fitting:
                 yield f"{path}: {finding.issue}: {finding.detail} {finding.location}"
-    for policy, issue in sorted(explained - found):
-        yield f"explained.json: {policy} no longer has {issue}"
+            unseen = [each for each in unseen if each not in fitting]
+    for each in unseen:
+        yield f"explained.json: {each['policy']} no longer has {each['issue']}"
+
+
+def explains(explanation, policy, finding):
+    """Returns whether this is the explanation of a finding: its `detail` is a part of the finding's."""
+    same = (explanation["policy"], explanation["issue"]) == (policy, finding.issue)
+    return same and explanation["detail"] in str(finding.detail)
+
+
+def unneeded_actions(folder):
+    of_requests, of_handlers, granted = (json.loads((render.HERE / name).read_text()) for name in NEEDS)
+    reasons = {(each["policy"], action) for each in granted for action in each["actions"]}
+    unused_reasons = set(reasons)
+    for name, actions in sorted(actions_of_policies(folder).items()):
+        types = types_of_stack(folder, STACK_OF[name]) if name in STACK_OF else set()
+        for kind in sorted(types - of_handlers.keys()):
+            yield f"handlers.json: {kind} is missing"
+        needed = {action for test in of_requests.values() for action in test.get(name, [])}
+        needed.update(action for kind in types & of_handlers.keys() for action in of_handlers[kind])
+        for pattern in sorted(actions):
+            if any(fnmatchcase(action.lower(), pattern.lower()) for action in needed):
+                continue
+            if (name, pattern) not in reasons:
+                yield f"{name}: nothing needs {pattern}"
+            unused_reasons.discard((name, pattern))
+    for name, action in sorted(unused_reasons):
+        yield f"granted.json: {action} of {name} is needed, or is not in the policy"
+
+
+def actions_of_policies(folder):
+    found = defaultdict(set)
+    for path in folder.glob("*/policies*/*.json"):
+        for statement in json.loads(path.read_text())["Statement"]:
+            found[path.stem].update(listed(statement["Action"]))
+    return found
+
+
+def types_of_stack(folder, stack):
+    resources = (yaml.safe_load(path.read_text())["Resources"] for path in folder.glob(f"aws/{stack}/*.yaml"))
+    return {resource["Type"] for each in resources for resource in each.values()}
 
 
 def stacks(folder):

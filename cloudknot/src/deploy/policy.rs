@@ -184,51 +184,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn policies_allow_the_requests_of_the_code() {
-        let mut scope = Scope::new("123456789012", "eu-central-1", "lab", "sweep");
-        scope.repository = Some("shared".into());
-        scope.adopted_roles = vec!["arn:aws:iam::123456789012:role/adopted".into()];
-        scope.policies = vec!["arn:aws:iam::aws:policy/AmazonDynamoDBReadOnlyAccess".into()];
-        let check = |allowed: Allowed, resource: &str, actions: &[&str]| {
-            let policy = allowed.policy(&scope);
-            let strings = |value: &Value| match value {
-                Value::Array(all) => all.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>(),
-                one => one.as_str().map(str::to_owned).into_iter().collect(),
-            };
-            let statements = policy["Statement"].as_array().expect("a policy has statements").iter();
-            let matches = |pattern: &String| pattern == resource || (resource != "*" && pattern.ends_with(resource));
-            let statements = statements.filter(|one| strings(&one["Resource"]).iter().any(matches));
-            let granted: Vec<_> = statements.flat_map(|one| strings(&one["Action"])).collect();
-            for action in actions {
-                assert!(granted.iter().any(|one| one == action), "{} lacks {action} on {resource}", allowed.name());
-            }
-        };
-        // Requests of `knot/host/resolve.rs` and `preflight.rs` before anything is compiled.
-        check(Allowed::Deploy, ":repository/shared", &["ecr:DescribeRepositories"]);
-        check(Allowed::Deploy, "*", &["ec2:DescribeImages", "ec2:DescribeKeyPairs"]);
-        check(Allowed::Deploy, "*", &["iam:ListPolicies", "batch:ListJobs", "servicequotas:ListServiceQuotas"]);
-        check(Allowed::Deploy, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
-        // Requests of `pars/host/resolve.rs` before anything is created.
-        check(Allowed::ParsCreate, ":role/*", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
-        check(
-            Allowed::ParsCreate,
-            ":role/adopted",
-            &["iam:GetRole", "iam:ListInstanceProfilesForRole", "iam:PassRole"],
-        );
-        check(Allowed::ParsCreate, "*", &["ec2:DescribeAvailabilityZones"]);
-        check(Allowed::Clobber, "/cloudknot-knot-sweep/*", &["cloudformation:GetTemplate"]);
-        check(Allowed::Clobber, "*", &["cloudformation:ListStacks"]);
-        check(Allowed::ParsClobber, "/cloudknot-pars-lab/*", &["cloudformation:ContinueUpdateRollback"]);
-        // Requests of `aws/deploy/quotas.rs` before a network is created.
-        check(Allowed::ParsNetwork, "*", &["ec2:DescribeAddresses", "ec2:DescribeNatGateways"]);
-        check(Allowed::ParsNetwork, "*", &["servicequotas:GetServiceQuota"]);
-        check(Allowed::ParsCreate, "*", &["ec2:DescribeVpcs", "ec2:DescribeSubnets"]);
-        // Emptying a bucket lists and deletes versions of objects, even if each object has only one.
-        check(Allowed::ParsClobber, ":cloudknot-pars-lab-*", &["s3:ListBucketVersions"]);
-        check(Allowed::ParsClobber, "/*", &["s3:DeleteObjectVersion"]);
-    }
-
     /// M11: `cloudknot-sweep-*` fits the job definitions of a Knot `sweep-big`.
     #[test]
     fn m11_policies_do_not_reach_a_knot_whose_name_continues_the_own_one() {
