@@ -95,11 +95,9 @@ def needs(recorded):
         return
     model = validate.model_of(request)
     operation, members = validate.READERS[model.metadata["protocol"]](request, model, [])
-    service = {"monitoring": "cloudwatch", "tagging": "tag"}.get(request.service, request.service)
-    found = OF_SERVICE[service](operation.name, members)
-    for need in found:
+    for need in OF_SERVICE[request.service](operation.name, members):
         action, resource, context = (*need, {})[:3]
-        yield f"{service}:{action}", resource, {key: value for key, value in context.items() if value is not None}
+        yield f"{request.service}:{action}", resource, {key: value for key, value in context.items() if value is not None}
 
 
 def arn(service, resource):
@@ -204,7 +202,6 @@ OF_SERVICE = {
     "logs": on_logs,
     "s3": on_objects,
     "servicequotas": without_resource,
-    "tag": without_resource,
 }
 
 

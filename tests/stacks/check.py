@@ -6,7 +6,8 @@
 - No policy, in a stack or printed, allows every action or is longer than AWS accepts.
 - parliament's findings in the policies are exactly those that explained.json explains.
 - Each action of a policy is needed: by a request of the tests (requests.json), by CloudFormation for a resource of the stack
-  (handlers.json), or for the reason in granted.json.
+  (handlers.json), or for the reason in granted.json. Who may create a stack may do all that CloudFormation needs for its resources,
+  except for what declined.json lists.
 - User data is a MIME message, whose script gives the agent the log drivers of the functions.
 - No value that a user chooses can add anything to a stack or remove anything from it.
 """
@@ -29,10 +30,8 @@ import render
 MAX_POLICY_LEN = 6144
 # A string that adds a resource if it escapes its quotes, in YAML or JSON, and that Jinja or Fn::Sub would expand.
 HOSTILE = 'x"}]\n  Evil:\n    Type: "AWS::S3::Bucket" # \' {{ 7 * 7 }} {% if %} ${AWS::AccountId} \\'
-# Files with the actions that are needed.
-NEEDS = ("requests.json", "handlers.json", "granted.json")
-# Stack that CloudFormation changes with the permissions of a policy.
-STACK_OF = {"pars-create": "pars", "pars-network": "pars", "pars-clobber": "pars", "deploy": "knot", "clobber": "knot"}
+# Policies with whose permissions CloudFormation changes a stack: those of the verb that creates it, and of the one that deletes it.
+OF_STACKS = {"pars": ({"pars-create", "pars-network"}, {"pars-clobber"}), "knot": ({"deploy"}, {"clobber"})}
 # Keys whose values the templates branch on, or that are not from the user.
 NOT_FREE = {"kind", "internet", "architecture", "log_drivers"}
 
@@ -41,7 +40,7 @@ def main():
     folder = Path(sys.argv[1])
     errors = [
         *policies(folder),
-        *unneeded_actions(folder),
+        *actions(folder),
         *stacks(folder),
         *(error for case in render.all_cases() for error in escapes(*case)),
     ]
@@ -75,24 +74,42 @@ def explains(explanation, policy, finding):
     return same and explanation["detail"] in str(finding.detail)
 
 
-def unneeded_actions(folder):
-    of_requests, of_handlers, granted = (json.loads((render.HERE / name).read_text()) for name in NEEDS)
-    reasons = {(each["policy"], action) for each in granted for action in each["actions"]}
-    unused_reasons = set(reasons)
-    for name, actions in sorted(actions_of_policies(folder).items()):
-        types = types_of_stack(folder, STACK_OF[name]) if name in STACK_OF else set()
-        for kind in sorted(types - of_handlers.keys()):
-            yield f"handlers.json: {kind} is missing"
-        needed = {action for test in of_requests.values() for action in test.get(name, [])}
-        needed.update(action for kind in types & of_handlers.keys() for action in of_handlers[kind])
-        for pattern in sorted(actions):
-            if any(fnmatchcase(action.lower(), pattern.lower()) for action in needed):
+def actions(folder):
+    requests, handlers, granted, declined = (
+        json.loads((render.HERE / f"{name}.json").read_text()) for name in ("requests", "handlers", "granted", "declined")
+    )
+    allowed = actions_of_policies(folder)
+    needed = {name: {action for test in requests.values() for action in test.get(name, [])} for name in allowed}
+    declined = {(each["type"], action) for each in declined for action in each["actions"]}
+    not_allowed = set()
+    for stack, (creating, deleting) in OF_STACKS.items():
+        of_creator = set().union(*(allowed[name] for name in creating))
+        for kind in sorted(types_of_stack(folder, stack)):
+            if kind not in handlers:
+                yield f"handlers.json: {kind} is missing"
                 continue
-            if (name, pattern) not in reasons:
-                yield f"{name}: nothing needs {pattern}"
-            unused_reasons.discard((name, pattern))
-    for name, action in sorted(unused_reasons):
+            for name in creating | deleting:
+                needed[name].update(handlers[kind])
+            not_allowed.update((kind, action) for action in handlers[kind] if not is_in(action, of_creator))
+    for kind, action in sorted(not_allowed - declined):
+        yield f"no policy allows {action}, which CloudFormation may need for {kind}"
+    for kind, action in sorted(declined - not_allowed):
+        yield f"declined.json: {action} of {kind} is allowed, or is not in handlers.json"
+    reasons = {(each["policy"], action) for each in granted for action in each["actions"]}
+    unneeded = {
+        (name, pattern)
+        for name, patterns in allowed.items()
+        for pattern in patterns
+        if not any(is_in(action, {pattern}) for action in needed[name])
+    }
+    for name, pattern in sorted(unneeded - reasons):
+        yield f"{name}: nothing needs {pattern}"
+    for name, action in sorted(reasons - unneeded):
         yield f"granted.json: {action} of {name} is needed, or is not in the policy"
+
+
+def is_in(action, patterns):
+    return any(fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
 
 
 def actions_of_policies(folder):
