@@ -13,10 +13,11 @@ use crate::pars::name_or_default;
 pub(crate) struct Policy {
     /// Operation to allow
     verb: Verb,
-    /// Name of the Pars; if not given, the one set by `cargo knot configure`, else `<user>-default`
+    /// Name of the Pars, or a pattern such as `lab-*`; if not given, the one set by `cargo knot configure`, else
+    /// `<user>-default`
     #[arg(long, value_name = "NAME")]
     pars: Option<String>,
-    /// Name of the Knot
+    /// Name of the Knot, or a pattern such as `lab-*`
     #[arg(long, value_name = "NAME", default_value = "*")]
     knot: String,
     /// ID of the account, instead of the one of the credentials; with --region, AWS is not called

@@ -46,9 +46,9 @@ pub struct Scope {
     pub region: String,
     /// Account, by its twelve digits.
     pub account: String,
-    /// Name of the Pars.
+    /// Name of the Pars, or a pattern in which `*` stands for any text.
     pub pars: String,
-    /// Name of the Knot.
+    /// Name of the Knot, or a pattern in which `*` stands for any text.
     pub knot: String,
     /// Bucket of the Pars, unless AWS has generated its name.
     pub bucket: Option<String>,

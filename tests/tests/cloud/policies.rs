@@ -28,16 +28,19 @@ use crate::refusals::{queues, quotas};
 /// Permissions that requests need, by the name of the policy that allows them.
 type Needed = BTreeMap<String, BTreeSet<String>>;
 
-/// A Pars and a Knot, and the permissions that requests to them needed so far.
-struct Simulation {
+/// The names for which policies are printed, and the permissions that requests needed so far.
+pub(crate) struct Simulation {
     pars: String,
     knot: String,
+    /// Tags of the resources of the Pars and the Knot.
+    tags: Value,
     needed: Needed,
 }
 
 impl Simulation {
-    fn of(pars: &str, knot: &str) -> Self {
-        Self { pars: pars.to_owned(), knot: knot.to_owned(), needed: Needed::new() }
+    pub(crate) fn of(pars: &str, knot: &str) -> Self {
+        let tags = json!({"cloudknot:pars": pars, "cloudknot:knot": knot});
+        Self { pars: pars.to_owned(), knot: knot.to_owned(), tags, needed: Needed::new() }
     }
 
     /// Runs a command, and evaluates its requests as [`Simulation::evaluate`] does.
@@ -57,15 +60,13 @@ impl Simulation {
     /// Fails unless each of the requests is allowed by the policies of these verbs for this scope, which consists of options of
     /// `cargo knot policy`.
     #[track_caller]
-    fn evaluate(&mut self, requests: &[RecordedRequest], verbs: &[&str], scope: &[&str]) {
+    pub(crate) fn evaluate(&mut self, requests: &[RecordedRequest], verbs: &[&str], scope: &[&str]) {
         assert!(!requests.is_empty(), "no request was recorded");
         let folder = tempfile::tempdir().unwrap();
         let lines = requests.iter().map(|request| serde_json::to_string(request).unwrap() + "\n");
         std::fs::write(folder.path().join("requests.jsonl"), lines.collect::<String>()).unwrap();
         let policies: BTreeMap<&str, Value> = verbs.iter().map(|verb| (*verb, self.policy(verb, scope))).collect();
-        let given = json!({
-            "policies": policies, "tags": {"cloudknot:pars": self.pars, "cloudknot:knot": self.knot}
-        });
+        let given = json!({"policies": policies, "tags": self.tags});
         std::fs::write(folder.path().join("policies.json"), given.to_string()).unwrap();
         let mut script = Command::new(python().expect("moto is installed"));
         script.arg("-B").arg(tests().join("moto/allowed.py")).args(["requests.jsonl", "policies.json"]);
@@ -393,7 +394,11 @@ fn runs_and_jobs_are_allowed() {
     let mut simulation = Simulation::of("tests", &knot);
     let prefix = format!("{knot}/");
     let scope = ["--bucket", BUCKET, "--prefix", &prefix];
-    simulation.evaluate(&[aws.requests(), s3.requests()].concat(), &["run"], &scope);
+    let requests = [aws.requests(), s3.requests()].concat();
+    simulation.evaluate(&requests, &["run"], &scope);
+    // For Knots of all names, which is the default of `cargo knot policy`.
+    simulation.knot = "*".to_owned();
+    simulation.evaluate(&requests, &["run"], &scope);
     simulation.evaluate(&cloud.worker_recorder.as_ref().unwrap().requests(), &["job-role"], &scope);
     simulation.check_needed("runs and jobs");
 }

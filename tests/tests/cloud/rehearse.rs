@@ -17,6 +17,7 @@ use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::account::{Account, json};
+use crate::policies::Simulation;
 
 /// Role that AWS Batch creates for itself, and keeps.
 const ROLES: [&str; 1] = ["AWSServiceRoleForBatch"];
@@ -69,6 +70,9 @@ fn rehearsal_runs_items_and_deletes_everything() {
     }
     stage.account.check_empty(&ROLES);
     stage.account.recorder.validate();
+    // The policies that README.md names.
+    let policies = ["pars-create", "deploy", "run", "clobber", "pars-clobber"];
+    Simulation::of("rehearsal-*", "rehearsal-*").evaluate(&stage.account.recorder.requests(), &policies, &[]);
 }
 
 #[test]
