@@ -10,7 +10,7 @@ use cloudknot_tests::cloud::{Cloud, JobKind};
 use cloudknot_tests::counterparts::{CLOSED_PORT, run};
 use cloudknot_tests::moto::{environment, python};
 use cloudknot_tests::random::seed;
-use cloudknot_tests::recorder::Recorder;
+use cloudknot_tests::recorder::{Recorder, ResponseOverride};
 use cloudknot_tests::trial::{
     Behavior, Fact, Running, Spec, Trial, counted, facts, failures, files, json, kill, run_of, values, wait_for,
 };
@@ -249,6 +249,51 @@ fn jobs_belong_to_the_share_of_the_knot() {
     recorded.trial.facts(&["retry", &run_of(&facts).unwrap()]);
     let shares: Vec<Value> = recorded.submitted().into_iter().map(|job| job["shareIdentifier"].clone()).collect();
     assert_eq!(shares, [Value::Null, "physics".into(), "physics".into()]);
+    recorded.aws.validate();
+}
+
+/// Returns the end of a job's log if the response to the n-th request for it has these events, and the token of the page before it;
+/// and the tokens that were sent.
+fn end_of_log(recorded: &RecordedTrial, pages: &'static [(&str, &str)]) -> (String, Vec<Value>) {
+    let tokens = || -> Vec<Value> {
+        let requests = recorded.aws.requests().into_iter().filter(|request| request.operation() == "logs GetLogEvents");
+        let bodies = requests.map(|request| serde_json::from_str::<Value>(request.body.as_deref().unwrap()).unwrap());
+        bodies.map(|body| body["nextToken"].clone()).collect()
+    };
+    let (before, asked) = (tokens().len(), AtomicUsize::new(0));
+    recorded.aws.override_responses(move |request| {
+        (request.operation() == "logs GetLogEvents").then(|| {
+            let (text, before) = pages[asked.fetch_add(1, Ordering::Relaxed).min(pages.len() - 1)];
+            let events: Vec<Value> = text.lines().map(|line| serde_json::json!({"message": line})).collect();
+            ResponseOverride::Respond(
+                200,
+                serde_json::json!({"events": events, "nextBackwardToken": before}).to_string(),
+            )
+        })
+    });
+    let running = recorded.trial.start(&["map", &json(&Spec::of([Behavior::Sleep(3_600_000, 1)]))]);
+    let run_id = running.wait_for_run_id();
+    recorded.trial.signal(&run_id, "", Signal::KILL);
+    let failure = failures(&facts(&running.wait_with_output().stdout)).remove(&0).unwrap();
+    assert_eq!((failure.kind.as_str(), failure.signal), ("Infrastructure", Some(9)), "{failure:?}");
+    (failure.log, tokens().split_off(before))
+}
+
+/// Pages of a log may be empty although there are events before them.
+#[test]
+fn end_of_a_log_is_found_behind_empty_pages() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    let check = |pages, log: &str, tokens: &[&str]| {
+        let first = std::iter::once(Value::Null);
+        let tokens = first.chain(tokens.iter().map(|token| Value::from(*token))).collect();
+        assert_eq!(end_of_log(&recorded, pages), (log.to_owned(), tokens));
+    };
+    check(&[("the last\nwords", "b/1")], "the last\nwords\n", &[]);
+    check(&[("", "b/1"), ("", "b/2"), ("the last words", "b/3")], "the last words\n", &["b/1", "b/2"]);
+    // The token of the first page is that of the request for it.
+    check(&[("", "b/1"), ("", "b/1"), ("unreachable", "b/2")], "", &["b/1"]);
+    let endless = &[("", "b/1"), ("", "b/2"), ("", "b/3"), ("", "b/4"), ("unreachable", "b/5")];
+    check(endless, "", &["b/1", "b/2", "b/3"]);
     recorded.aws.validate();
 }
 
