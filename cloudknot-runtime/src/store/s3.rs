@@ -24,7 +24,7 @@ mod read;
 #[cfg(not(cloudknot_worker))]
 mod write;
 
-pub use config::{loader, retries};
+pub use config::{has_custom_endpoint, loader, retries};
 use error::Fault;
 #[cfg(not(cloudknot_worker))]
 use write::S3Writer;
@@ -71,7 +71,7 @@ impl S3Store {
             .retry_classifier(config::UntrustedCertificate)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             // Servers other than AWS seldom have a host name for each bucket.
-            .force_path_style(config::has_custom_endpoint(config));
+            .force_path_style(has_custom_endpoint(config));
         #[cfg(not(cloudknot_worker))]
         let settings = settings.retry_classifier(config::FirstContact).interceptor(config::FirstContact);
         let settings = settings.build();

@@ -199,6 +199,26 @@ fn every_knot_setting_is_valid_in_aws() {
     println!("{}", account.recorder.validate());
 }
 
+/// CloudFormation fetches a template that is too large for a request. The certificate of S3 does not match a host that contains the
+/// name of a bucket with dots.
+#[test]
+fn large_template_is_fetched_from_a_bucket_with_dots() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    check(&mut account.knot(&["pars", "create", "ada-default", "--bucket", "ada.data.lab"]), 0, &[]);
+    let large = format!("NOTES={}", "n".repeat(52_000));
+    check(&mut account.deploy(&role, &["--env", &large]), 0, &[]);
+    let requests = account.recorder.requests();
+    let bodies = requests.iter().filter_map(|request| request.body.as_deref());
+    let urls: Vec<&str> = bodies
+        .filter_map(|body| body.split('&').find_map(|parameter| parameter.strip_prefix("TemplateURL=")))
+        .collect();
+    let prefix = "https%3A%2F%2Fs3.eu-west-1.amazonaws.com%2Fada.data.lab%2Fstacks%2Fsweep%2F";
+    assert!(!urls.is_empty() && urls.iter().all(|url| url.starts_with(prefix)), "{urls:?}");
+    check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);
+    println!("{}", account.recorder.validate());
+}
+
 #[test]
 fn resumed_clobber_deletes_only_its_own_knot() {
     let Some(account) = Account::new() else { return };

@@ -95,7 +95,7 @@ pub fn retries() -> RetryConfig {
 }
 
 /// Returns `true` if the user has set an endpoint other than AWS.
-pub(super) fn has_custom_endpoint(config: &SdkConfig) -> bool {
+pub fn has_custom_endpoint(config: &SdkConfig) -> bool {
     config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some()
 }
 

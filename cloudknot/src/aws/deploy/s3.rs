@@ -1,18 +1,25 @@
 //! S3 buckets, for deploy and clobber. The store of the runtime writes and reads the objects of a run.
 
 use aws_sdk_s3 as s3;
+use cloudknot_runtime::store::s3::has_custom_endpoint;
 use cloudknot_runtime::store::{S3Store, Store, StoreErrorKind};
 use s3::types::{Delete, ObjectIdentifier};
 
-use crate::aws::{Aws, client, code};
+use crate::aws::{Aws, Retries, code};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::step;
+
+/// Creates the client of S3, which addresses buckets as the store of the runtime does.
+fn client(aws: &Aws) -> s3::Client {
+    let config = s3::config::Builder::from(&aws.config).interceptor(Retries);
+    s3::Client::from_conf(config.force_path_style(has_custom_endpoint(&aws.config)).build())
+}
 
 /// Deletes all objects in a bucket. CloudFormation deletes only empty buckets, no matter who stored the objects.
 pub(crate) async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
     step(&format!("emptying the bucket `{bucket}`"));
     let action = format!("empty the bucket `{bucket}`");
-    let client = client!(aws, s3);
+    let client = client(aws);
     // The objects listed by one pass are deleted before the next.
     loop {
         let page = match client.list_object_versions().bucket(bucket).send().await {
@@ -58,7 +65,7 @@ pub(crate) async fn delete_below(aws: &Aws, bucket: &str, prefix: &str, key_pref
 
 /// Returns the names of the folders in a folder of a bucket. A bucket that does not exist has none.
 pub(crate) async fn folders(aws: &Aws, bucket: &str, folder: &str) -> Result<Vec<String>> {
-    let request = client!(aws, s3).list_objects_v2().bucket(bucket).prefix(folder).delimiter("/");
+    let request = client(aws).list_objects_v2().bucket(bucket).prefix(folder).delimiter("/");
     let mut pages = request.into_paginator().send();
     let mut found = Vec::new();
     while let Some(page) = pages.next().await {
@@ -74,7 +81,7 @@ pub(crate) async fn folders(aws: &Aws, bucket: &str, folder: &str) -> Result<Vec
 
 /// Returns whether the bucket does not exist.
 pub(crate) async fn bucket_is_absent(aws: &Aws, bucket: &str) -> Result<bool> {
-    match client!(aws, s3).head_bucket().bucket(bucket).send().await {
+    match client(aws).head_bucket().bucket(bucket).send().await {
         Ok(_) => Ok(false),
         Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(true),
         Err(error) => Err(aws.failed(&format!("find the bucket `{bucket}`"), error)),
@@ -86,7 +93,7 @@ pub(crate) async fn bucket_is_absent(aws: &Aws, bucket: &str) -> Result<bool> {
 /// # Errors
 /// Returns an error if the bucket belongs to another account, or is in another region.
 pub(crate) async fn bucket_exists(aws: &Aws, bucket: &str) -> Result<bool> {
-    let head = client!(aws, s3).head_bucket().bucket(bucket).send().await;
+    let head = client(aws).head_bucket().bucket(bucket).send().await;
     let Err(error) = head else { return Ok(true) };
     let status = error.raw_response().map(|response| response.status().as_u16());
     let refused = |message: String, hint: String| Err(Error::new(ErrorKind::Exists, message).with_hint(hint));
