@@ -23,7 +23,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_types::request_id::RequestId;
-use cloudknot_runtime::store::s3::loader;
+use cloudknot_runtime::store::s3::{credentials_cause, loader};
 
 use crate::error::{Error, ErrorKind, Outage, Result};
 use crate::event::{self, Event};
@@ -103,6 +103,7 @@ impl Aws {
             _ => is_transient.then_some(Outage::Service),
         };
         let reason = self.credentials_problem(&*source).map_or_else(String::new, |problem| format!(": {problem}"));
+        let source = credentials_cause(&*source).map_or(source, Into::into);
         let failed = Error::new(kind, format!("cannot {action}{reason}")).with_source(source).with_outage(outage);
         match hint {
             Some(hint) => failed.with_hint(hint),

@@ -26,6 +26,7 @@ mod write;
 
 pub use config::{has_custom_endpoint, loader, retries};
 use error::Fault;
+pub use error::credentials_cause;
 #[cfg(not(cloudknot_worker))]
 use write::S3Writer;
 

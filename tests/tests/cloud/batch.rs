@@ -709,6 +709,16 @@ fn missing_bucket_and_expired_login_fail_fast() {
         recorded.s3.fail_next(20, status, code);
         recorded.refuses(&["values", &json(&doubles(1))], "Store", &[hint]);
     }
+    let Some(recorded) = RecordedTrial::new() else { return };
+    let mut without_login = recorded.trial.command(&["values", &json(&doubles(1))]);
+    without_login.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    let facts = facts(&without_login.output().unwrap().stdout);
+    let [Fact::Error(kind, text), ..] = &facts[..] else { panic!("no error: {facts:?}") };
+    let lines: Vec<&str> = text.lines().collect();
+    let [_, cause, hint] = lines[..] else { panic!("{text}") };
+    assert_eq!(kind, "Store");
+    assert!(cause.starts_with("  caused by: no credentials found in Environment, Profile, "), "{text}");
+    assert!(hint.starts_with("  hint: log in to AWS again"), "{text}");
 }
 
 /// Returns an address at which every connection is cut, and the number of connections so far.

@@ -243,7 +243,11 @@ fn refusal_has_cause_and_hint() {
     let mut without_login = account.knot(&["list"]);
     without_login.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
     let no_credentials = "error: cannot list the stacks: there are no AWS credentials";
-    check(&mut without_login, 7, &[no_credentials, "hint: log in to AWS"]);
+    let output = check(&mut without_login, 7, &[no_credentials, "hint: log in to AWS"]);
+    let lines = String::from_utf8(output.stderr).unwrap();
+    let cause = lines.lines().nth(1).unwrap_or_default();
+    assert!(cause.starts_with("  caused by: no credentials found in Environment, Profile, "), "{lines}");
+    assert_eq!(lines.lines().count(), 3, "{lines}");
     let mut without_region = account.knot(&["list"]);
     without_region.env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
     check(&mut without_region, 2, &["error: no AWS region is set", "cargo knot configure --region"]);

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use aws_config::meta::{ProviderAttempt, ProviderChainError};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 #[cfg(not(cloudknot_worker))]
@@ -113,10 +114,10 @@ impl Fault {
 
     /// Creates the error of a request without a response, or with one that could not be read.
     fn without_response(kind: Kind, source: Source) -> Self {
+        if let Some(cause) = credentials_cause(&*source) {
+            return Self { kind: Kind::Credentials, hint: Some(CREDENTIALS), ..Self::other(cause) };
+        }
         match kind {
-            _ if caused_by::<CredentialsError>(&*source) => {
-                Self { kind: Kind::Credentials, hint: Some(CREDENTIALS), ..Self::other(source) }
-            }
             _ if is_untrusted(&*source) => Self { hint: Some(UNTRUSTED), ..Self::other(source) },
             Kind::Unavailable => Self::unavailable(source),
             _ => Self::other(source),
@@ -153,6 +154,8 @@ const UNAVAILABLE: &str =
 const UNTRUSTED: &str = "give the certificate authority of the S3 endpoint to workers with `ca-bundle` in \
     [package.metadata.cloudknot], and to this machine by its own settings or SSL_CERT_FILE";
 const CREDENTIALS: &str = "log in to AWS again, or set AWS_PROFILE to a profile with credentials that are valid";
+/// Messages of the SDK's errors that only name their kind.
+const SDK_KINDS: [&str; 4] = ["service error", "dispatch failure", "io error", "other"];
 const CLOCK: &str = "set this machine's clock: the request is signed with the time";
 const REGION: &str = "the bucket is in another region: set AWS_REGION to that one";
 const BUCKET: &str = "check the name of the bucket, and that it still exists";
@@ -202,8 +205,24 @@ fn classify(code: &str, status: u16) -> (Kind, Option<&'static str>) {
     }
 }
 
-fn caused_by<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source()).any(<dyn StdError>::is::<T>)
+/// Returns why there are no credentials in one sentence, if that is what an error is about.
+pub fn credentials_cause(error: &(dyn StdError + 'static)) -> Option<String> {
+    let all = std::iter::successors(Some(error), |&error| error.source());
+    let mut causes = all.skip_while(|error| !error.is::<CredentialsError>()).peekable();
+    causes.peek()?;
+    // An error of the SDK around another one only names its kind.
+    let is_kind = |error: &&(dyn StdError + 'static)| {
+        error.source().is_some() && (error.is::<CredentialsError>() || SDK_KINDS.contains(&&*error.to_string()))
+    };
+    let parts: Vec<String> = causes.filter(|error| !is_kind(error)).map(in_one_line).collect();
+    Some(parts.join(": "))
+}
+
+/// Returns the message of an error, without the reason of each provider of credentials.
+fn in_one_line(error: &(dyn StdError + 'static)) -> String {
+    let Some(chain) = error.downcast_ref::<ProviderChainError<CredentialsError>>() else { return error.to_string() };
+    let providers: Vec<&str> = chain.attempts().iter().map(ProviderAttempt::name).collect();
+    format!("no credentials found in {}", providers.join(", "))
 }
 
 /// Returns `true` if the server's certificate was rejected, for example because no known authority has signed it or it is
