@@ -109,13 +109,13 @@ impl KnotBackend {
         Ok(RunJobs::new(Arc::clone(&self.connection().scheduler), ledger, settings, Clock::Machine))
     }
 
-    /// Returns an error if a run requests GPUs that functions could not use in the Knot's image.
+    /// Returns an error if a run requests GPUs that nothing in the Knot's image could use.
     fn check_gpu_image(&self, requested: &Resources) -> Result<()> {
         if requested.gpus.is_none_or(|gpus| gpus == 0) || self.note.gpu_image != Some(false) {
             return Ok(());
         }
         let message = format!(
-            "cannot submit: the run requests GPUs, and the image of the Knot `{}` has no base with glibc, which the GPU's driver needs",
+            "cannot submit: the run requests GPUs, and the image of the Knot `{}` has no base, so that nothing in it can use them",
             self.note.knot
         );
         Err(Error::new(ErrorKind::Config, message).with_hint(

@@ -69,7 +69,7 @@ pub struct Deployed {
     /// compares them.
     #[serde(default)]
     pub types: BTreeMap<String, u64>,
-    /// `true` if functions could use a GPU in the image; `None` if the Knot was deployed before this was recorded.
+    /// `true` if the image has a base, without which nothing in it can use a GPU; `None` if the Knot was deployed before this was recorded.
     #[serde(default)]
     pub(crate) gpu_image: Option<bool>,
     /// Machines of the Knot's own environment; `None` on Fargate, or on an existing queue.

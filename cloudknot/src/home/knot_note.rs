@@ -40,7 +40,7 @@ pub(crate) struct KnotNote {
     /// Sizes of the jobs; `None` on a queue that does not belong to the Knot.
     #[serde(default)]
     pub(crate) jobs: Option<JobSizes>,
-    /// `true` if functions could use a GPU in the image; `None` if it is unknown.
+    /// `true` if the image has a base, without which nothing in it can use a GPU; `None` if it is unknown.
     #[serde(default)]
     pub(crate) gpu_image: Option<bool>,
     /// Number of the user's tags of the Knot, which its jobs get.

@@ -183,6 +183,9 @@ pub(super) async fn check_machines(
         // The sizes that Fargate offers were checked with the template's values.
         return Ok(None);
     }
+    if let Some(warning) = desired.gpu_warning() {
+        step(&format!("warning: {warning}"));
+    }
     if desired.settings.queue.is_some() {
         // The compute of an existing queue is its owner's choice, and may change.
         return Ok(None);

@@ -228,7 +228,7 @@ impl KnotProgram {
             features: self.features.clone(),
             functions: std::collections::BTreeMap::new(),
             types: std::collections::BTreeMap::new(),
-            gpu_image: Some(self.desired().image_can_use_gpus()),
+            gpu_image: Some(self.has_base),
             machines: None,
         }
     }

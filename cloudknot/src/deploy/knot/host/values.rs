@@ -103,28 +103,27 @@ impl DesiredKnot<'_> {
         function.map(|(_, id)| format!("`{id}`")).or_else(in_sources)
     }
 
-    /// Returns whether functions can use a GPU in the image: the driver consists of shared libraries for glibc, which the machine
-    /// adds to the image.
-    pub(crate) fn image_can_use_gpus(&self) -> bool {
-        self.has_base && self.triple.ends_with("-gnu")
+    /// Returns an error if jobs request GPUs that nothing in the image could use: the driver consists of shared libraries for glibc,
+    /// which the machine adds to the image.
+    fn check_gpu_image(&self) -> Result<()> {
+        let Some(requester) = self.requester_of_gpus().filter(|_| !self.has_base) else { return Ok(()) };
+        let message = format!(
+            "cannot use GPUs in the Knot `{}`: {requester} requests them, but the image has no base, so the worker is static, and \
+             cannot load the libraries of the GPU's driver",
+            self.name
+        );
+        Err(Error::new(ErrorKind::Config, message)
+            .with_hint(format!("add a base image to Cargo.toml, such as NVIDIA's, and see docs/image.md:\n{GPU_BASE}")))
     }
 
-    /// Returns an error if jobs request GPUs that functions could not use in the image.
-    fn check_gpu_image(&self) -> Result<()> {
-        let Some(requester) = self.requester_of_gpus().filter(|_| !self.image_can_use_gpus()) else { return Ok(()) };
-        let (why, hint) = if self.has_base {
-            let why = format!("the worker is for `{}`, and the libraries of the GPU's driver need glibc", self.triple);
-            (why, "leave the target out, and use a base image with glibc".to_owned())
-        } else {
-            let why =
-                "the image has no base, so the worker is static, and cannot load the libraries of the GPU's driver";
-            (
-                why.to_owned(),
-                format!("add a base image to Cargo.toml, such as NVIDIA's, and see docs/image.md:\n{GPU_BASE}"),
-            )
-        };
-        let message = format!("cannot use GPUs in the Knot `{}`: {requester} requests them, but {why}", self.name);
-        Err(Error::new(ErrorKind::Config, message).with_hint(hint))
+    /// Returns a warning if jobs request GPUs that only programs of the base could use, and not the functions themselves.
+    pub(crate) fn gpu_warning(&self) -> Option<String> {
+        let requester = self.requester_of_gpus().filter(|_| self.has_base && !self.triple.ends_with("-gnu"))?;
+        Some(format!(
+            "{requester} requests GPUs, but the worker is for `{}`, and cannot load the libraries of the GPU's driver, which need \
+             glibc: only programs of the base image that a function starts can",
+            self.triple
+        ))
     }
 
     /// Returns the request of each function for a machine.
@@ -540,7 +539,7 @@ mod tests {
         };
         let with_base =
             |desired: &mut DesiredKnot<'_>| (desired.has_base, desired.triple) = (true, "x86_64-unknown-linux-gnu");
-        let with_alpine = |desired: &mut DesiredKnot<'_>| desired.has_base = true;
+        let static_on_base = |desired: &mut DesiredKnot<'_>| desired.has_base = true;
         let in_source = |desired: &mut DesiredKnot<'_>| desired.gpus_in_sources = Some(Path::new("src/main.rs"));
         let no_base =
             "the image has no base, so the worker is static, and cannot load the libraries of the GPU's driver";
@@ -550,9 +549,22 @@ mod tests {
         check("{}", in_source, Some(&by_attribute));
         check(r#"{"gpus": 0}"#, in_source, None);
         check(r#"{"gpus": 1}"#, with_base, None);
-        let musl = "the worker is for `x86_64-unknown-linux-musl`, and the libraries of the GPU's driver need glibc";
-        check(r#"{"gpus": 1}"#, with_alpine, Some(&format!("`gpus = 1` requests them, but {musl}")));
+        check(r#"{"gpus": 1}"#, static_on_base, None);
         check("{}", |_| (), None);
+    }
+
+    #[test]
+    fn static_worker_on_a_base_causes_a_warning() {
+        let warning = |settings: &str, has_base, triple| {
+            let settings = parsed(settings);
+            DesiredKnot { triple, has_base, ..desired(&settings) }.gpu_warning()
+        };
+        let (gnu, musl) = ("x86_64-unknown-linux-gnu", "x86_64-unknown-linux-musl");
+        let expected = "`gpus = 1` requests GPUs, but the worker is for `x86_64-unknown-linux-musl`, and cannot load the libraries of \
+                        the GPU's driver, which need glibc: only programs of the base image that a function starts can";
+        assert_eq!(warning(r#"{"gpus": 1}"#, true, musl).as_deref(), Some(expected));
+        assert_eq!(warning(r#"{"gpus": 1}"#, true, gnu), None);
+        assert_eq!(warning("{}", true, musl), None);
     }
 
     #[test]
