@@ -137,6 +137,9 @@ pub(crate) struct JobSizes {
     pub(crate) memory_mib: Option<u64>,
     #[serde(default)]
     pub(crate) gpus: Option<u32>,
+    /// Maximum number of vCPUs of all jobs at once; `None` if it is unknown.
+    #[serde(default)]
+    pub(crate) max_vcpus: Option<u32>,
     /// Largest machines of the Knot; empty on Fargate, or if they are unknown.
     #[serde(default)]
     pub(crate) machines: Vec<Machine>,
@@ -162,6 +165,7 @@ impl JobSizes {
         let vcpus = requested.vcpus.or(self.vcpus).or(function.vcpus).unwrap_or(VCPUS);
         let memory = requested.memory_mib.or(self.memory_mib).or(function.memory_mib).unwrap_or(MEMORY_MIB);
         let (vcpus, memory) = fargate_size(vcpus, memory).map_err(|reason| refused(&reason))?;
+        self.check_max_vcpus(vcpus)?;
         Ok(Resources { vcpus: Some(vcpus), memory_mib: Some(memory), ..requested })
     }
 
@@ -169,10 +173,14 @@ impl JobSizes {
     /// not report it, and the jobs would stay RUNNABLE.
     fn check_machines(&self, function: &function::Resources, requested: Resources) -> Result<()> {
         let is_as_deployed = requested.vcpus.is_none() && requested.memory_mib.is_none() && requested.gpus.is_none();
-        if is_as_deployed || self.machines.is_empty() {
+        if is_as_deployed {
             return Ok(());
         }
         let vcpus = requested.vcpus.or(self.vcpus).or(function.vcpus).unwrap_or(VCPUS);
+        self.check_max_vcpus(f64::from(whole(vcpus)))?;
+        if self.machines.is_empty() {
+            return Ok(());
+        }
         let memory = requested.memory_mib.or(self.memory_mib).or(function.memory_mib).unwrap_or(MEMORY_MIB);
         let gpus = requested.gpus.or(self.gpus).unwrap_or(function.gpus);
         if self.machines.iter().any(|machine| machine.holds(vcpus, memory, gpus)) {
@@ -190,6 +198,19 @@ impl JobSizes {
         );
         Err(Error::new(ErrorKind::Config, message)
             .with_hint("request less, or deploy the Knot with larger machines (`instance-types`)"))
+    }
+
+    /// Returns an error if one job has more vCPUs than all jobs of the Knot may have.
+    fn check_max_vcpus(&self, vcpus: f64) -> Result<()> {
+        match self.max_vcpus {
+            Some(max) if vcpus > f64::from(max) => {
+                let message =
+                    format!("cannot submit: a job requests {vcpus} vCPUs, but `max-vcpus` of the Knot is {max}");
+                Err(Error::new(ErrorKind::Config, message)
+                    .with_hint("request less, or deploy the Knot with a larger `max-vcpus`"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -215,7 +236,14 @@ mod tests {
     }
 
     fn on_machines(machines: &[Machine]) -> JobSizes {
-        JobSizes { fargate: false, vcpus: None, memory_mib: None, gpus: None, machines: machines.to_vec() }
+        JobSizes {
+            fargate: false,
+            vcpus: None,
+            memory_mib: None,
+            gpus: None,
+            max_vcpus: None,
+            machines: machines.to_vec(),
+        }
     }
 
     #[test]
@@ -252,6 +280,21 @@ mod tests {
         check(gpus(0, None), None);
         let unknown = on_machines(&[]);
         assert!(unknown.job_resources(&function, requested(Some(1000.0), None)).is_ok());
+    }
+
+    #[test]
+    fn run_with_more_vcpus_than_the_knot_is_refused() {
+        let function = function_resources(Some(8.0), Some(1024));
+        let check = |fargate, requested, expected: Option<&str>| {
+            let deployed = JobSizes { fargate, max_vcpus: Some(8), ..on_machines(&[]) };
+            let refusal = deployed.job_resources(&function, requested).err().map(|error| error.to_string());
+            let max = "vCPUs, but `max-vcpus` of the Knot is 8";
+            assert_eq!(refusal, expected.map(|vcpus| format!("cannot submit: a job requests {vcpus} {max}")));
+        };
+        check(false, requested(Some(7.5), None), None);
+        check(false, requested(Some(8.5), None), Some("9"));
+        check(true, requested(None, Some(61_440)), None);
+        check(true, requested(None, Some(65_536)), Some("16"));
     }
 
     #[test]

@@ -197,6 +197,10 @@ fn run_that_no_machine_can_hold_leaves_no_record() {
     let too_much = Spec { memory_on_retry: Some("64 GiB".into()), ..doubles(1) };
     refused(too_much, &format!("a job of 1 vCPU and 65536 MiB {machines}"));
     refused(Spec { gpus: Some(1), ..doubles(1) }, &format!("a job of 1 vCPU, 2048 MiB and 1 GPU {machines}"));
+    let jobs = serde_json::json!({"fargate": false, "vcpus": null, "memory-mib": null, "max-vcpus": 8});
+    recorded.edit_note(|note| note["jobs"] = jobs);
+    let too_many = Spec { vcpus: Some(9.0), ..doubles(1) };
+    refused(too_many, "cannot submit: a job requests 9 vCPUs, but `max-vcpus` of the Knot is 8");
     recorded.edit_note(|note| note["gpu-image"] = false.into());
     refused(Spec { gpus: Some(1), ..doubles(1) }, "the run requests GPUs, and the image of the Knot");
     recorded.edit_note(|note| note["tags"] = 46.into());

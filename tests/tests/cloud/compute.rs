@@ -131,6 +131,7 @@ fn note_has_what_a_run_must_fit() {
     let note: Value = serde_json::from_slice(&std::fs::read(account.note()).unwrap()).unwrap();
     let largest = json!([{"name": "m5.4xlarge", "vcpus": 16, "memory-mib": 65_536, "gpus": 0}]);
     assert_eq!((&note["jobs"]["machines"], &note["tags"], &note["gpu-image"]), (&largest, &json!(1), &json!(false)));
+    assert_eq!(note["jobs"]["max-vcpus"], 256);
     // On another machine, the note is that of the stack.
     let other = account.home.path().join("other");
     check(account.knot_of(&other, &["use", "sweep"]).env("CLOUDKNOT_HOME", &other), 0, &[]);

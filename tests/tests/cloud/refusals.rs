@@ -36,6 +36,9 @@ fn invalid_settings_create_nothing() {
     deploy(&["--compute", "fargate", "--gpus", "1"], &["it requests GPUs, which Fargate does not have"]);
     deploy(&["--memory", "9000 GiB", "--instance-types", "m5.large"], &["(m5.large) has 8192 MiB"]);
     deploy(&["--instance-types", "z9.large"], &["z9.large"]);
+    deploy(&["--vcpus", "9", "--max-vcpus", "8"], &["it requests 9 vCPUs, but `max-vcpus` is 8"]);
+    let fargate = ["--compute", "fargate", "--memory", "60 GiB", "--max-vcpus", "7"];
+    deploy(&fargate, &["it requests 8 vCPUs, but `max-vcpus` is 7", "hint: request less (`vcpus`), or set a larger"]);
     let broken = ["deploy", "-p", "odd", "--example", "broken", "--offline", "--fast"];
     check(&mut account.knot(&broken), 101, &["this_does_not_exist", "caused by: cargo ended"]);
     check(&mut account.knot(&["deploy", "-p", "odd", "--offline", "--fast"]), 4, &["cannot find a remote function"]);

@@ -261,6 +261,7 @@ fn note_of(knot: &Knot, pars: &Pars, types: Option<Vec<Types>>) -> KnotNote {
         vcpus: deployed.settings.vcpus,
         memory_mib: deployed.settings.memory.as_deref().and_then(|memory| memory_mib(memory).ok()),
         gpus: deployed.settings.gpus,
+        max_vcpus: Some(deployed.settings.max_vcpus.unwrap_or(values::MAX_VCPUS)),
         machines: deployed.machines.as_ref().map(|machines| machines.largest.clone()).unwrap_or_default(),
     });
     KnotNote {

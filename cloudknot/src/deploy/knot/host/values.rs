@@ -353,7 +353,27 @@ impl DesiredKnot<'_> {
         if settings.bid_percentage.is_some() && compute != Compute::Spot {
             return Err(refused("`bid-percentage`", "must be used with `compute = \"spot\"`"));
         }
-        if settings.queue.is_none() { self.check_compute(compute) } else { Ok(()) }
+        if settings.queue.is_none() {
+            self.check_compute(compute).and_then(|()| self.check_max_vcpus(max))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Returns an error if one job of a function has more vCPUs than all jobs may have: it would stay RUNNABLE.
+    fn check_max_vcpus(&self, max: u32) -> Result<()> {
+        let vcpus = |request: &Request<'_>| match sizes::fargate_size(request.vcpus, request.memory_mib) {
+            Ok((vcpus, _)) if self.compute().is_fargate() => vcpus,
+            _ => f64::from(sizes::whole(request.vcpus)),
+        };
+        let requests = self.requests()?;
+        let Some(request) = requests.iter().find(|request| vcpus(request) > f64::from(max)) else { return Ok(()) };
+        let message = format!(
+            "cannot place `{}`: it requests {} vCPUs, but `max-vcpus` is {max}",
+            request.function,
+            vcpus(request)
+        );
+        Err(Error::new(ErrorKind::Config, message).with_hint("request less (`vcpus`), or set a larger `max-vcpus`"))
     }
 
     /// Checks the settings that only instances or only Fargate have, and that an existing queue may have as well.
