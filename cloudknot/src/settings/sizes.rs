@@ -82,7 +82,7 @@ pub(crate) const AGENT_RESERVED_MIB: u64 = 32;
 pub(crate) struct Machines {
     /// Types and families of instances, as the compute environment has them.
     pub(crate) names: Vec<String>,
-    /// Instance types of which no other one has more of everything.
+    /// Instance types of which no other one has more of everything; empty if AWS Batch may have more types.
     pub(crate) largest: Vec<Machine>,
 }
 

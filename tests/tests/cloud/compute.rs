@@ -140,6 +140,14 @@ fn note_has_what_a_run_must_fit() {
 
     let template = "import boto3; print(boto3.client('cloudformation').get_template(StackName='cloudknot-knot-sweep')['TemplateBody'])";
     let template = account.script(template);
+
+    // AWS Batch may add larger types to those of such a name.
+    let warning = "may fit on no machine: it requests 9216000 MiB, but the largest of the chosen instance types";
+    let large = ["deploy", "-p", "lone", "--offline", "--fast", "--knot", "large", "--service-role", &role];
+    let sizes = ["--memory", "9000 GiB", "--max-vcpus", "8"];
+    check(&mut account.knot(&[&large[..], &sizes].concat()), 0, &[warning]);
+    let note: Value = serde_json::from_slice(&std::fs::read(account.note()).unwrap()).unwrap();
+    assert_eq!((&note["jobs"]["machines"], &note["jobs"]["max-vcpus"]), (&json!([]), &json!(8)));
     for reason in ["COMPUTE_ENVIRONMENT_MAX_RESOURCE", "JOB_RESOURCE_REQUIREMENT"] {
         let action =
             format!("{{State: RUNNABLE, Reason: \"MISCONFIGURATION:{reason}\", MaxTimeSeconds: 5400, Action: CANCEL}}");

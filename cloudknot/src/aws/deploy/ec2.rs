@@ -357,6 +357,11 @@ fn matches_instance_type(chosen: &str, name: &str) -> bool {
     }
 }
 
+/// Returns whether AWS Batch may have instance types for one of these names that are not known here.
+pub(crate) fn may_have_more(names: &[String]) -> bool {
+    names.iter().any(|name| bundle(name).is_some())
+}
+
 fn bundle(chosen: &str) -> Option<&'static [&'static str]> {
     BUNDLES.iter().find(|(name, _)| *name == chosen).map(|(_, families)| *families)
 }

@@ -28,7 +28,8 @@ pub(crate) struct FargateResources {
     pub(crate) rounded: bool,
 }
 
-/// Checks that a job fits on one of these instance types. Returns a warning if its memory may be too tight.
+/// Checks that a job fits on one of these instance types. Returns a warning if its memory may be too tight. With `may_have_more`, AWS
+/// Batch may have larger instance types than these, and a warning takes the place of an error about vCPUs or memory.
 ///
 /// AWS does not document how much memory the kernel of a machine reserves, only that the agent reserves 32 MiB.
 /// Therefore a job that requests more than the memory of the instance minus these 32 MiB is an error, which never
@@ -36,9 +37,18 @@ pub(crate) struct FargateResources {
 ///
 /// # Errors
 /// Returns an error if the job fits on none of them. The error names the one that comes closest.
-pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType]) -> Result<Option<String>> {
+pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType], may_have_more: bool) -> Result<Option<String>> {
     let candidates = of_one_architecture(request, types)?;
     let vcpus = whole(request.vcpus);
+    let too_large = |why: &str, setting| {
+        if !may_have_more {
+            return Err(placement_error(request, why, setting));
+        }
+        let function = request.function;
+        Ok(Some(format!(
+            "`{function}` may fit on no machine: {why}: if its jobs stay RUNNABLE, request less (`{setting}`)"
+        )))
+    };
     let gpu_types: Vec<_> = candidates.iter().copied().filter(|kind| kind.gpus >= request.gpus).collect();
     if gpu_types.is_empty() {
         let (machine, available) = largest(&candidates, |kind| u64::from(kind.gpus));
@@ -56,17 +66,13 @@ pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType]) -> Result<Opti
     let vcpu_types: Vec<_> = gpu_types.iter().copied().filter(|kind| kind.vcpus >= vcpus).collect();
     if vcpu_types.is_empty() {
         let (machine, available) = largest(&gpu_types, |kind| u64::from(kind.vcpus));
-        return Err(placement_error(
-            request,
-            &format!("it requests {}, but {machine} has {available}", counted(vcpus, "vCPU")),
-            "vcpus",
-        ));
+        return too_large(&format!("it requests {}, but {machine} has {available}", counted(vcpus, "vCPU")), "vcpus");
     }
     let requested = request.memory_mib;
     let (machine, available) = largest(&vcpu_types, |kind| kind.memory_mib);
     let limit = format!("{machine} has {available} MiB, of which jobs get about {}", usable(available));
     if requested > available.saturating_sub(AGENT_RESERVED_MIB) {
-        return Err(placement_error(request, &format!("it requests {requested} MiB, but {limit}"), "memory"));
+        return too_large(&format!("it requests {requested} MiB, but {limit}"), "memory");
     }
     let is_tight = requested > usable(available);
     Ok(is_tight.then(|| {
@@ -189,14 +195,32 @@ mod tests {
     }
 
     fn refused(request: &Request<'_>, types: &[InstanceType]) -> String {
-        fits(request, types).unwrap_err().to_string()
+        fits(request, types, false).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn larger_machines_that_aws_may_add_are_not_ruled_out() {
+        let types = sample_types();
+        let check = |request, expected: &str| {
+            assert!(fits(&request, &types, false).is_err());
+            let warning = fits(&request, &types, true).unwrap();
+            let expected = format!("`sweep::train` may fit on no machine: it requests {expected}");
+            assert_eq!(warning, Some(expected));
+        };
+        let vcpus = "17 vCPUs, but the largest of the chosen instance types (c5.4xlarge) has 16";
+        check(job(17.0, 100, 0), &format!("{vcpus}: if its jobs stay RUNNABLE, request less (`vcpus`)"));
+        let memory = "32737 MiB, but the largest of the chosen instance types (c5.4xlarge) has 32768 MiB, of which jobs get about \
+                      31717";
+        check(job(1.0, 32_737, 0), &format!("{memory}: if its jobs stay RUNNABLE, request less (`memory`)"));
+        // The families of these names have no GPUs.
+        assert!(fits(&job(1.0, 100, 2), &types, true).is_err());
     }
 
     #[test]
     fn tight_memory_causes_a_warning() {
         let types = [kind("m4.large", 2, 8192, 0, "x86_64")];
         let check = |memory, tight| {
-            let warning = fits(&job(2.0, memory, 0), &types).unwrap();
+            let warning = fits(&job(2.0, memory, 0), &types, false).unwrap();
             assert_eq!(warning.is_some(), tight, "{warning:?}");
         };
         check(7756, false);
@@ -207,14 +231,14 @@ mod tests {
                    (m4.large) has 8192 MiB, of which jobs get about 7756";
         assert_eq!(refused(&job(2.0, 8161, 0), &types), why);
         let tiny = [kind("t3.nano", 2, 512, 0, "x86_64")];
-        assert_eq!(fits(&job(1.0, 400, 0), &tiny).unwrap(), None);
+        assert_eq!(fits(&job(1.0, 400, 0), &tiny, false).unwrap(), None);
     }
 
     #[test]
     fn usable_memory_is_below_the_refusal_limit() {
         for (has, found) in [(8192, 7985), (8192, 7820), (32_768, 31_672)] {
             let types = [kind("m", 2, has, 0, "x86_64")];
-            assert!(fits(&job(1.0, found, 0), &types).is_ok());
+            assert!(fits(&job(1.0, found, 0), &types, false).is_ok());
             assert!(usable(has).abs_diff(found) < has / 30, "{} and {found}", usable(has));
         }
     }
@@ -222,8 +246,8 @@ mod tests {
     #[test]
     fn one_machine_must_hold_all_requested_resources() {
         let types = sample_types();
-        assert_eq!(fits(&job(16.0, 30_000, 0), &types).unwrap(), None);
-        assert_eq!(fits(&job(0.5, 15_000, 1), &types).unwrap(), None);
+        assert_eq!(fits(&job(16.0, 30_000, 0), &types, false).unwrap(), None);
+        assert_eq!(fits(&job(0.5, 15_000, 1), &types, false).unwrap(), None);
         let prefix = "cannot place `sweep::train`: it requests ";
         let check = |request, expected: &str| assert_eq!(refused(&request, &types), format!("{prefix}{expected}"));
         check(job(17.0, 100, 0), "17 vCPUs, but the largest of the chosen instance types (c5.4xlarge) has 16");
@@ -240,7 +264,7 @@ mod tests {
     fn machines_must_match_the_workers_architecture() {
         let arm = kind("c7g.large", 2, 4096, 0, "arm64");
         let on_arm = Request { arm64: true, ..job(1.0, 1024, 0) };
-        assert_eq!(fits(&on_arm, std::slice::from_ref(&arm)).unwrap(), None);
+        assert_eq!(fits(&on_arm, std::slice::from_ref(&arm), false).unwrap(), None);
         let check = |request: &Request<'_>, types: &[InstanceType], expected: &str| {
             assert_eq!(refused(request, types), format!("cannot place `sweep::train`: {expected}"));
         };

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::values::{DesiredKnot, Responses};
-use crate::aws::ec2::{Ec2, InstanceType, Subnet};
+use crate::aws::ec2::{self, Ec2, InstanceType, Subnet};
 use crate::aws::efs::{self, MountTarget};
 use crate::aws::quotas::{self, GpuQuota};
 use crate::aws::{Aws, machines, permissions};
@@ -196,7 +196,7 @@ pub(super) async fn check_machines(
         types = offered(aws, types, pars).await?;
     }
     for request in &desired.requests()? {
-        if let Some(warning) = machines::fits(request, &types)? {
+        if let Some(warning) = machines::fits(request, &types, ec2::may_have_more(&names))? {
             step(&format!("warning: {warning}"));
         }
     }
