@@ -8,7 +8,6 @@ use super::ec2::Ec2;
 use crate::aws::batch::Batch;
 use crate::aws::{Aws, client};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::step;
 
 /// Default quota of compute environments, and of job queues, of an account.
 const DEFAULT_QUOTA: usize = 50;
@@ -69,21 +68,18 @@ impl GpuQuota {
 }
 
 /// Returns an error if none of these quotas allows the smallest machine for a job, whose virtual CPUs are given. AWS Batch does not
-/// report it, and new accounts have quotas of 0.
-pub(crate) async fn check_gpus(aws: &Aws, spot: bool, smallest: &BTreeMap<GpuQuota, u32>) -> Result<()> {
+/// report it, and new accounts have quotas of 0. Returns a warning if a quota cannot be read.
+pub(crate) async fn check_gpus(aws: &Aws, spot: bool, smallest: &BTreeMap<GpuQuota, u32>) -> Result<Option<String>> {
     let mut exceeded = None;
     for (quota, vcpus) in smallest {
         let (instances, code) = quota.of_purchase(spot);
         match quota_of(aws, "ec2", code).await {
             Ok(Some(limit)) if limit < *vcpus as usize => _ = exceeded.get_or_insert((instances, code, limit, *vcpus)),
-            Ok(_) => return Ok(()),
-            Err(error) => {
-                step(&format!("warning: {error}; if it is too low, jobs with GPUs stay RUNNABLE"));
-                return Ok(());
-            }
+            Ok(_) => return Ok(None),
+            Err(error) => return Ok(Some(format!("{error}; if it is too low, jobs with GPUs stay RUNNABLE"))),
         }
     }
-    let Some((instances, code, limit, vcpus)) = exceeded else { return Ok(()) };
+    let Some((instances, code, limit, vcpus)) = exceeded else { return Ok(None) };
     let message = format!(
         "cannot place jobs with GPUs: the vCPU quota for {instances} is {limit} in {}, and the smallest machine needs {vcpus}",
         aws.region

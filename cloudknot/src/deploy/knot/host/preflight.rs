@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::values::{DesiredKnot, Responses};
 use crate::aws::ec2::{self, Ec2, InstanceType, Subnet};
 use crate::aws::efs::{self, MountTarget};
+use crate::aws::machines::{self, Request};
 use crate::aws::quotas::{self, GpuQuota};
-use crate::aws::{Aws, machines, permissions};
+use crate::aws::{Aws, permissions};
 use crate::deploy::pars::Pars;
 use crate::deploy::policy::{Allowed, Scope};
 use crate::error::{Error, ErrorKind, Result};
@@ -45,6 +46,7 @@ pub(super) async fn check_account(aws: &Aws, desired: &DesiredKnot<'_>, is_new: 
     }
     if desired.gpus() && !desired.compute().is_fargate() && settings.queue.is_none() {
         let quotas = desired.instance_types().iter().filter_map(|name| Some((GpuQuota::of(name)?, 1))).collect();
+        // A quota that cannot be read is reported once the functions are known.
         quotas::check_gpus(aws, desired.compute() == Compute::Spot, &quotas).await?;
     }
     if let Some(key_pair) = &settings.key_pair
@@ -203,16 +205,27 @@ pub(super) async fn check_machines(
     Ok(Some((names, types)))
 }
 
-/// Returns an error if the account may not start a machine of these types for each function with GPUs.
+/// Returns an error if the account may not start a machine of these types for each function with GPUs. Warns of quotas that cannot
+/// be read, once of each.
 pub(super) async fn check_gpu_quotas(aws: &Aws, desired: &DesiredKnot<'_>, types: &[InstanceType]) -> Result<()> {
-    let all = machines::of_types(types);
-    for request in desired.requests()?.iter().filter(|request| request.gpus > 0) {
-        let smallest = smallest_by_quota(
-            all.iter().filter(|machine| machine.holds(request.vcpus, request.memory_mib, request.gpus)),
-        );
-        quotas::check_gpus(aws, desired.compute() == Compute::Spot, &smallest).await?;
+    let mut warnings = BTreeSet::new();
+    for smallest in &smallest_machines(&desired.requests()?, types) {
+        warnings.extend(quotas::check_gpus(aws, desired.compute() == Compute::Spot, smallest).await?);
+    }
+    for warning in warnings {
+        step(&format!("warning: {warning}"));
     }
     Ok(())
+}
+
+/// Returns the smallest machines for the functions with GPUs, by quota. Functions that need the same machines are counted once.
+fn smallest_machines(requests: &[Request<'_>], types: &[InstanceType]) -> BTreeSet<BTreeMap<GpuQuota, u32>> {
+    let all = machines::of_types(types);
+    let smallest = |request: &Request<'_>| {
+        let holds = |machine: &&Machine| machine.holds(request.vcpus, request.memory_mib, request.gpus);
+        smallest_by_quota(all.iter().filter(holds))
+    };
+    requests.iter().filter(|request| request.gpus > 0).map(smallest).collect()
 }
 
 /// Returns the chosen instance types with their names. Of the default families, those are left out that the region lacks.
@@ -279,6 +292,22 @@ pub(super) async fn offered(aws: &Aws, types: Vec<InstanceType>, pars: &Pars) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn functions_that_need_the_same_machines_are_counted_once() {
+        let kind = |name: &str, vcpus, gpus| InstanceType {
+            name: name.into(),
+            vcpus,
+            memory_mib: 16_384,
+            gpus,
+            arch: vec!["x86_64".into()],
+            bare_metal: false,
+        };
+        let types = [kind("g4dn.xlarge", 4, 1), kind("g5.2xlarge", 8, 1), kind("g4dn.12xlarge", 48, 4)];
+        let request = |gpus| Request { function: "f", vcpus: 1.0, memory_mib: 1024, gpus, arm64: false };
+        let smallest = smallest_machines(&[request(1), request(0), request(1), request(2)], &types);
+        assert_eq!(smallest, [4, 48].map(|vcpus| [(GpuQuota::GAndVt, vcpus)].into()).into());
+    }
 
     #[test]
     fn name_of_the_deployed_queue_is_not_given_to_another_queue() {
