@@ -325,7 +325,9 @@ for job in jobs:
     let facts = facts(&running.wait_with_output().stdout);
     let failure = &failures(&facts)[&0];
     assert_eq!(failure.kind, "Infrastructure");
-    assert!(failure.message.contains(&format!("fits on no machine of the queue: {reason}")), "{failure:?}");
+    for part in ["fits on no machine of the queue", "`max-vcpus`", "`instance-types`", reason] {
+        assert!(failure.message.contains(part), "{failure:?}");
+    }
 }
 
 #[test]
