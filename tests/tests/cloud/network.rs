@@ -79,6 +79,7 @@ fn subnets_are_chosen_by_their_routes() {
         all[0], all[1]
     );
     assert!(planned.contains(&warning), "{planned}");
+    check(&mut account.knot(&["template", "pars", "alone", "--vpc", &id]), 0, &[&warning]);
     println!("{}", account.recorder.validate());
 }
 

@@ -61,6 +61,9 @@ pub(super) async fn template(builder: &ParsBuilder) -> Result<String> {
         return Err(Error::new(ErrorKind::NotFound, message)
             .with_hint("set a VPC (--vpc), let the stack create one (--cidr), or run `aws ec2 create-default-vpc`"));
     }
+    for note in &plan.notes {
+        step(note);
+    }
     Ok(template::heading(&format!("pars {}", builder.name), &plan.stack, &[]) + &plan.template)
 }
 
