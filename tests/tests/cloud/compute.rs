@@ -1,8 +1,9 @@
 //! Compute that a Knot chooses or finds: machines with GPUs and their quotas, existing queues, and the sizes of machines.
 
-use std::process::Output;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
-use cloudknot_tests::counterparts::check;
+use cloudknot_tests::counterparts::{Docker, check, run};
 use cloudknot_tests::recorder::ResponseOverride;
 use serde_json::{Value, json};
 
@@ -75,6 +76,38 @@ fn gpus_without_a_quota_are_refused() {
     let remaining = account.remaining();
     assert_eq!((&remaining["stacks"], &remaining["repositories"]), (&json!([]), &json!([])));
     println!("{}", account.recorder.validate());
+}
+
+/// Creates a Dockerfile of a base image that has no more than this machine's C library, and returns its path.
+fn base_with_glibc(folder: &Path) -> PathBuf {
+    for library in ["libc.so.6", "libm.so.6", "libgcc_s.so.1"] {
+        let path = run(Command::new("cc").arg(format!("-print-file-name={library}")));
+        std::fs::copy(path.trim(), folder.join(library)).unwrap();
+    }
+    std::fs::copy("/lib64/ld-linux-x86-64.so.2", folder.join("ld-linux-x86-64.so.2")).unwrap();
+    let dockerfile = folder.join("Dockerfile");
+    std::fs::write(&dockerfile, "FROM scratch\nCOPY *.so.* /lib64/\n").unwrap();
+    dockerfile
+}
+
+/// The check before the compilation finds the same, as does the one for each function.
+#[test]
+fn quota_for_gpus_that_cannot_be_read_is_reported_once() {
+    let (Some(account), Some(docker)) = (Account::new(), Docker::get()) else { return };
+    account.recorder.override_responses(|request| {
+        let denied = r#"{"__type": "AccessDeniedException", "message": "no"}"#.to_owned();
+        (request.operation() == "servicequotas GetServiceQuota").then_some(ResponseOverride::Respond(400, denied))
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let dockerfile = base_with_glibc(folder.path());
+    let plan = ["deploy", "-p", "lone", "--offline", "--fast", "--knot", "sweep", "--gpus", "1", "--dry-run"];
+    let mut plan = account.knot(&[&plan[..], &["--dockerfile", dockerfile.to_str().unwrap()]].concat());
+    if let Some(host) = docker.host() {
+        plan.env("DOCKER_HOST", host);
+    }
+    let output = check(&mut plan, 0, &["warning: cannot read the quota L-DB2E81BA of ec2; if it is too low"]);
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(printed.matches("L-DB2E81BA").count(), 1, "{printed}");
 }
 
 #[test]
