@@ -307,24 +307,7 @@ impl DesiredKnot<'_> {
         if !compute.is_fargate() {
             self.check_gpu_image()?;
         }
-        for (setting, is_set) in [
-            ("compute", settings.compute.is_some()),
-            ("max-vcpus", settings.max_vcpus.is_some()),
-            ("service-role", settings.service_role.is_some()),
-            ("queue-name", settings.queue_name.is_some()),
-            ("priority", settings.priority.is_some()),
-            ("stuck-after", settings.stuck_after.is_some()),
-        ] {
-            if is_set && settings.queue.is_some() {
-                return Err(refused(&format!("`{setting}` with `queue`"), "must not be set for an existing queue"));
-            }
-        }
-        if settings.share_identifier.is_some() && settings.queue.is_none() {
-            return Err(refused("`share-identifier`", "requires `queue`: the Knot's own queue has no shares"));
-        }
-        if settings.scheduling_priority.is_some() && settings.share_identifier.is_none() {
-            return Err(refused("`scheduling-priority`", "requires `share-identifier`, which is not set"));
-        }
+        self.check_queue()?;
         if !settings.policies.is_empty() && settings.job_role.is_some() {
             return Err(refused("`policies` with `job-role`", "must not be set for an existing role"));
         }
@@ -358,6 +341,30 @@ impl DesiredKnot<'_> {
         } else {
             Ok(())
         }
+    }
+
+    /// Checks the settings that only an existing queue has, and those that it cannot have.
+    fn check_queue(&self) -> Result<()> {
+        let settings = self.settings;
+        for (setting, is_set) in [
+            ("compute", settings.compute.is_some()),
+            ("max-vcpus", settings.max_vcpus.is_some()),
+            ("service-role", settings.service_role.is_some()),
+            ("queue-name", settings.queue_name.is_some()),
+            ("priority", settings.priority.is_some()),
+            ("stuck-after", settings.stuck_after.is_some()),
+        ] {
+            if is_set && settings.queue.is_some() {
+                return Err(refused(&format!("`{setting}` with `queue`"), "must not be set for an existing queue"));
+            }
+        }
+        if settings.share_identifier.is_some() && settings.queue.is_none() {
+            return Err(refused("`share-identifier`", "requires `queue`: the Knot's own queue has no shares"));
+        }
+        if settings.scheduling_priority.is_some() && settings.share_identifier.is_none() {
+            return Err(refused("`scheduling-priority`", "requires `share-identifier`, which is not set"));
+        }
+        Ok(())
     }
 
     /// Returns an error if one job of a function has more vCPUs than all jobs may have: it would stay RUNNABLE.
