@@ -15,7 +15,7 @@ use cloudknot_tests::moto::{ACCOUNT, REGION, python};
 use cloudknot_tests::now;
 use cloudknot_tests::recorder::{RecordedRequest, Recorder, ResponseOverride};
 use cloudknot_tests::s3_server::BUCKET;
-use cloudknot_tests::trial::{Behavior, Spec, facts, failures, json};
+use cloudknot_tests::trial::{Behavior, Spec, facts, failures, json, wait_for};
 use cloudknot_tests::workspaces::cargo_knot;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -387,6 +387,10 @@ fn runs_and_jobs_are_allowed() {
     assert_eq!(failures(&facts)[&1].kind, "Infrastructure");
     let retried = trial.start(&["retry", &run]);
     let again = retried.wait_for_run_id();
+    wait_for("the job of the retry", || {
+        let calls = aws.operations();
+        (calls.iter().filter(|call| call.ends_with("/v1/submitjob")).count() == 2).then_some(())
+    });
     trial.facts(&["cancel", &again]);
     retried.wait_with_output();
     trial.attach(&again);
