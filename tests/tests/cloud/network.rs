@@ -153,6 +153,33 @@ fn security_group_of_an_existing_pars_is_kept() {
     assert!(template(&account, "cloudknot-pars-lab").contains("jobs; nothing comes in"));
 }
 
+/// Script that deletes the default VPC.
+pub(crate) const NO_DEFAULT_VPC: &str = "
+import boto3
+ec2 = boto3.client('ec2')
+vpc = next(v['VpcId'] for v in ec2.describe_vpcs()['Vpcs'] if v['IsDefault'])
+for subnet in ec2.describe_subnets(Filters=[{'Name': 'vpc-id', 'Values': [vpc]}])['Subnets']:
+    ec2.delete_subnet(SubnetId=subnet['SubnetId'])
+for gateway in ec2.describe_internet_gateways(Filters=[{'Name': 'attachment.vpc-id', 'Values': [vpc]}])['InternetGateways']:
+    ec2.detach_internet_gateway(InternetGatewayId=gateway['InternetGatewayId'], VpcId=vpc)
+ec2.delete_vpc(VpcId=vpc)
+";
+
+#[test]
+fn default_vpc_that_is_created_is_announced() {
+    let Some(account) = Account::new() else { return };
+    account.script(NO_DEFAULT_VPC);
+    let note = "this region has no default VPC: it is created first, and remains when the Pars is deleted";
+    let planned = text(check(&mut account.knot(&["pars", "create", "lab", "--dry-run"]), 0, &[]));
+    assert!(planned.contains(note), "{planned}");
+    let created =
+        check(&mut account.knot(&["pars", "create", "lab", "--json"]), 0, &[note, "creating the default VPC"]);
+    assert_eq!(subnets(&created).len(), 3);
+    check(&mut account.knot(&["pars", "clobber", "lab"]), 0, &[]);
+    let found = "import boto3; print(len(boto3.client('ec2').describe_vpcs()['Vpcs']))";
+    assert_eq!(account.script(found), "1");
+}
+
 /// Script that creates a KMS key with the policy that AWS gives to a new one, and prints its ARN.
 const KEY: &str = "
 import boto3, json

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::PROGRAM;
 use crate::account::{Account, SERVICE_ROLE, STAND_IN, USER};
-use crate::network::OLDER;
+use crate::network::{NO_DEFAULT_VPC, OLDER};
 use crate::refusals::{queues, quotas};
 
 /// Permissions that requests need, by the name of the policy that allows them.
@@ -166,18 +166,6 @@ for name in ['machines', 'starters']:
     iam.create_role(RoleName=name, AssumeRolePolicyDocument='{}')
 iam.create_instance_profile(InstanceProfileName='machines')
 iam.add_role_to_instance_profile(InstanceProfileName='machines', RoleName='machines')
-";
-
-/// Script that deletes the default VPC.
-const NO_DEFAULT_VPC: &str = "
-import boto3
-ec2 = boto3.client('ec2')
-vpc = next(v['VpcId'] for v in ec2.describe_vpcs()['Vpcs'] if v['IsDefault'])
-for subnet in ec2.describe_subnets(Filters=[{'Name': 'vpc-id', 'Values': [vpc]}])['Subnets']:
-    ec2.delete_subnet(SubnetId=subnet['SubnetId'])
-for gateway in ec2.describe_internet_gateways(Filters=[{'Name': 'attachment.vpc-id', 'Values': [vpc]}])['InternetGateways']:
-    ec2.detach_internet_gateway(InternetGatewayId=gateway['InternetGatewayId'], VpcId=vpc)
-ec2.delete_vpc(VpcId=vpc)
 ";
 
 #[test]

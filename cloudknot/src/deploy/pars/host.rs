@@ -74,7 +74,7 @@ pub(crate) async fn apply(state: &ParsState) -> Result<Pars> {
         step(note);
     }
     if plan.needs_default_vpc {
-        step("creating the default VPC, which this region lacks");
+        step("creating the default VPC");
         let vpc = Ec2::new(&state.aws).create_default_vpc().await?;
         let network = existing_network(&state.aws, &vpc.id, true, &[]).await?;
         plan = ParsPlan::in_network(state, &NetworkState::Existing(network))?;

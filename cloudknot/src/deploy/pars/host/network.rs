@@ -82,10 +82,16 @@ impl NetworkState {
     }
 
     /// Returns what is worth knowing about the network before anything is created.
-    pub(super) fn notes(&self) -> &[String] {
+    pub(super) fn notes(&self) -> Vec<String> {
         match self {
-            Self::Existing(network) => &network.notes,
-            Self::New { .. } | Self::NoDefault => &[],
+            Self::Existing(network) => network.notes.clone(),
+            Self::New { .. } => Vec::new(),
+            Self::NoDefault => {
+                vec![
+                    "this region has no default VPC: it is created first, and remains when the Pars is deleted"
+                        .to_owned(),
+                ]
+            }
         }
     }
 }

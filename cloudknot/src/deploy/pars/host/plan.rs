@@ -52,7 +52,7 @@ impl ParsPlan {
         steps.notes.extend(state.stack.as_ref().and_then(Stack::deletion_note));
         steps.notes.extend(expiry.clone());
         steps.notes.extend(costs.clone());
-        steps.notes.extend_from_slice(network.notes());
+        steps.notes.extend(network.notes());
         steps.notes.extend(state.key_note.clone());
         Ok(Self {
             stack,
@@ -60,12 +60,7 @@ impl ParsPlan {
             tags: tags(builder),
             needs_default_vpc: matches!(network, NetworkState::NoDefault),
             creates_bucket,
-            notes: costs
-                .into_iter()
-                .chain(expiry)
-                .chain(network.notes().iter().cloned())
-                .chain(state.key_note.clone())
-                .collect(),
+            notes: costs.into_iter().chain(expiry).chain(network.notes()).chain(state.key_note.clone()).collect(),
             steps,
         })
     }
