@@ -82,7 +82,7 @@ pub(crate) const AGENT_RESERVED_MIB: u64 = 32;
 pub(crate) struct Machines {
     /// Types and families of instances, as the compute environment has them.
     pub(crate) names: Vec<String>,
-    /// Instance types of which no other one has more of everything; empty if AWS Batch may have more types.
+    /// Instance types of which no other one has more of everything.
     pub(crate) largest: Vec<Machine>,
 }
 
@@ -143,6 +143,9 @@ pub(crate) struct JobSizes {
     /// Largest machines of the Knot; empty on Fargate, or if they are unknown.
     #[serde(default)]
     pub(crate) machines: Vec<Machine>,
+    /// `true` if AWS Batch may add larger machines, but none with more GPUs.
+    #[serde(default)]
+    pub(crate) may_have_larger: bool,
 }
 
 impl JobSizes {
@@ -183,7 +186,10 @@ impl JobSizes {
         }
         let memory = requested.memory_mib.or(self.memory_mib).or(function.memory_mib).unwrap_or(MEMORY_MIB);
         let gpus = requested.gpus.or(self.gpus).unwrap_or(function.gpus);
-        if self.machines.iter().any(|machine| machine.holds(vcpus, memory, gpus)) {
+        let fits = |machine: &Machine| {
+            if self.may_have_larger { gpus <= machine.gpus } else { machine.holds(vcpus, memory, gpus) }
+        };
+        if self.machines.iter().any(fits) {
             return Ok(());
         }
         let vcpus = counted(whole(vcpus), "vCPU");
@@ -243,6 +249,7 @@ mod tests {
             gpus: None,
             max_vcpus: None,
             machines: machines.to_vec(),
+            may_have_larger: false,
         }
     }
 
@@ -280,6 +287,18 @@ mod tests {
         check(gpus(0, None), None);
         let unknown = on_machines(&[]);
         assert!(unknown.job_resources(&function, requested(Some(1000.0), None)).is_ok());
+    }
+
+    #[test]
+    fn larger_machines_that_aws_may_add_have_no_gpus() {
+        let function = function_resources(None, None);
+        let known = on_machines(&[machine("c7i.large", 2, 4096, 0)]);
+        let deployed = JobSizes { may_have_larger: true, ..known.clone() };
+        let large = requested(Some(1000.0), Some(1_000_000));
+        assert!(known.job_resources(&function, large).is_err());
+        assert!(deployed.job_resources(&function, large).is_ok());
+        let with_gpu = Resources { gpus: Some(1), ..requested(None, None) };
+        assert!(deployed.job_resources(&function, with_gpu).is_err());
     }
 
     #[test]

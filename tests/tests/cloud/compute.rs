@@ -180,7 +180,7 @@ fn note_has_what_a_run_must_fit() {
     let sizes = ["--memory", "9000 GiB", "--max-vcpus", "8"];
     check(&mut account.knot(&[&large[..], &sizes].concat()), 0, &[warning]);
     let note: Value = serde_json::from_slice(&std::fs::read(account.note()).unwrap()).unwrap();
-    assert_eq!((&note["jobs"]["machines"], &note["jobs"]["max-vcpus"]), (&json!([]), &json!(8)));
+    assert_eq!((&note["jobs"]["may-have-larger"], &note["jobs"]["max-vcpus"]), (&json!(true), &json!(8)));
     for reason in ["COMPUTE_ENVIRONMENT_MAX_RESOURCE", "JOB_RESOURCE_REQUIREMENT"] {
         let action =
             format!("{{State: RUNNABLE, Reason: \"MISCONFIGURATION:{reason}\", MaxTimeSeconds: 5400, Action: CANCEL}}");

@@ -14,7 +14,7 @@ use cloudknot_runtime::store::{S3Store, Store};
 use super::{Knot, KnotBuilder};
 use crate::aws::batch::Batch;
 use crate::aws::cloudformation::{self, Body, MAX_TEMPLATE_BODY_LEN, Stack};
-use crate::aws::ec2::InstanceType;
+use crate::aws::ec2::{self, InstanceType};
 use crate::aws::ecr::Ecr;
 use crate::backend::Backend;
 use crate::build::pipeline::{BuildArtifacts, Pipeline};
@@ -256,13 +256,15 @@ fn note_of(knot: &Knot, pars: &Pars, types: Option<Vec<Types>>) -> KnotNote {
     let types =
         types.or_else(|| (!deployed.types.is_empty()).then(|| deployed.types.iter().map(deployed_type).collect()));
     // Job sizes on an existing queue are unknown, because the compute of the queue is not recorded.
+    let machines = deployed.machines.clone().unwrap_or_default();
     let jobs = deployed.settings.queue.is_none().then(|| JobSizes {
         fargate: deployed.settings.compute.unwrap_or_default().is_fargate(),
         vcpus: deployed.settings.vcpus,
         memory_mib: deployed.settings.memory.as_deref().and_then(|memory| memory_mib(memory).ok()),
         gpus: deployed.settings.gpus,
         max_vcpus: Some(deployed.settings.max_vcpus.unwrap_or(values::MAX_VCPUS)),
-        machines: deployed.machines.as_ref().map(|machines| machines.largest.clone()).unwrap_or_default(),
+        may_have_larger: ec2::may_have_more(&machines.names),
+        machines: machines.largest,
     });
     KnotNote {
         knot: knot.name.clone(),

@@ -10,7 +10,7 @@ use super::stack::{read_note, stack_name};
 use super::values::{DesiredKnot, Responses};
 use crate::aws::batch::{Batch, Queue};
 use crate::aws::cloudformation::{Stack, Stacks};
-use crate::aws::ec2::{self, Ec2, InstanceType};
+use crate::aws::ec2::{Ec2, InstanceType};
 use crate::aws::ecr::Ecr;
 use crate::aws::{Aws, iam, machines};
 use crate::build::compile::{Arch, AwsFeature, Compile, CompileError, Program, Selection};
@@ -141,7 +141,6 @@ impl ResolvedKnot {
 
     /// Records the machines of the Knot's own environment: the names of their types and families, and the instance types.
     pub(super) fn set_machines(&mut self, names: &[String], types: &[InstanceType]) {
-        let types = if ec2::may_have_more(names) { &[] } else { types };
         let largest = sizes::largest(machines::of_types(types));
         let responses = self.responses.as_mut().expect("the account is looked up before the machines are chosen");
         responses.machines = Some(Machines { names: names.to_vec(), largest });
