@@ -8,6 +8,9 @@ use crate::failure::Failure;
 use crate::output;
 use crate::pars::name_or_default;
 
+/// Maximum length of a managed policy, without white space ("IAM and AWS STS character limits" in the IAM user guide).
+const MAX_LEN: usize = 6_144;
+
 /// Options of `cargo knot policy`.
 #[derive(Args)]
 pub(crate) struct Policy {
@@ -97,6 +100,13 @@ impl Policy {
         scope.adopted_roles = self.adopted_role;
         scope.policies = self.further;
         let policy = self.verb.allowed().policy(&scope);
+        // IAM does not count white space.
+        let length = policy.to_string().chars().filter(|c| !c.is_whitespace()).count();
+        if length > MAX_LEN {
+            output::note(&format!(
+                "warning: the policy has {length} characters, but IAM accepts at most {MAX_LEN}: attach its statements as two policies"
+            ));
+        }
         Ok(output::lines([format!("{policy:#}")])?)
     }
 }

@@ -5,9 +5,9 @@
 
 - No policy, in a stack or printed, allows every action or is longer than AWS accepts.
 - parliament's findings in the policies are exactly those that explained.json explains.
-- Each action of a policy is needed: by a request of the tests (requests.json), by CloudFormation for a resource of the stack
-  (handlers.json), or for the reason in granted.json. Who may create a stack may do all that CloudFormation needs for its resources,
-  except for what declined.json lists.
+- Each action of a policy is needed: by a request of the tests (requests.json), by CloudFormation for a resource of the stack (its
+  schemas, which cfn-lint has), or for the reason in granted.json. The policies allow all that CloudFormation may need to create and
+  to delete the stacks, except for what declined.json lists.
 - User data is a MIME message, whose script gives the agent the log drivers of the functions.
 - No value that a user chooses can add anything to a stack or remove anything from it.
 """
@@ -21,6 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from parliament import analyze_policy_string
 
 import options
@@ -30,8 +31,14 @@ import render
 MAX_POLICY_LEN = 6144
 # A string that adds a resource if it escapes its quotes, in YAML or JSON, and that Jinja or Fn::Sub would expand.
 HOSTILE = 'x"}]\n  Evil:\n    Type: "AWS::S3::Bucket" # \' {{ 7 * 7 }} {% if %} ${AWS::AccountId} \\'
-# Policies with whose permissions CloudFormation changes a stack: those of the verb that creates it, and of the one that deletes it.
-OF_STACKS = {"pars": ({"pars-create", "pars-network"}, {"pars-clobber"}), "knot": ({"deploy"}, {"clobber"})}
+# Policies with whose permissions CloudFormation handles the resources of a stack; the handlers that it calls with all of them, and
+# others that it may call.
+OF_STACKS = [
+    ("pars", ["pars-create", "pars-network"], ["create", "read", "update", "delete", "tagging"], []),
+    ("pars", ["pars-clobber"], ["delete"], ["read"]),
+    ("knot", ["deploy"], ["create", "read", "update", "delete", "tagging"], []),
+    ("knot", ["clobber"], ["delete"], ["read"]),
+]
 # Keys whose values the templates branch on, or that are not from the user.
 NOT_FREE = {"kind", "internet", "architecture", "log_drivers"}
 
@@ -75,37 +82,37 @@ def explains(explanation, policy, finding):
 
 
 def actions(folder):
-    requests, handlers, granted, declined = (
-        json.loads((render.HERE / f"{name}.json").read_text()) for name in ("requests", "handlers", "granted", "declined")
+    requests, granted, declined = (
+        json.loads((render.HERE / f"{name}.json").read_text()) for name in ("requests", "granted", "declined")
     )
     allowed = actions_of_policies(folder)
     needed = {name: {action for test in requests.values() for action in test.get(name, [])} for name in allowed}
-    declined = {(each["type"], action) for each in declined for action in each["actions"]}
-    not_allowed = set()
-    for stack, (creating, deleting) in OF_STACKS.items():
-        of_creator = set().union(*(allowed[name] for name in creating))
-        for kind in sorted(types_of_stack(folder, stack)):
-            if kind not in handlers:
-                yield f"handlers.json: {kind} is missing"
-                continue
-            for name in creating | deleting:
-                needed[name].update(handlers[kind])
-            not_allowed.update((kind, action) for action in handlers[kind] if not is_in(action, of_creator))
-    for kind, action in sorted(not_allowed - declined):
-        yield f"no policy allows {action}, which CloudFormation may need for {kind}"
-    for kind, action in sorted(declined - not_allowed):
-        yield f"declined.json: {action} of {kind} is allowed, or is not in handlers.json"
-    reasons = {(each["policy"], action) for each in granted for action in each["actions"]}
+    missing = set()
+    for stack, names, handlers, others in OF_STACKS:
+        patterns = set().union(*(allowed[name] for name in names))
+        for kind in types_of_stack(folder, stack):
+            missing.update((kind, action) for action in permissions(kind, handlers) if not is_in(action, patterns))
+            for name in names:
+                needed[name].update(permissions(kind, handlers + others))
+    reasons = {(each["type"], action) for each in declined for action in each["actions"]}
+    yield from (f"CloudFormation may need {action} for {kind}, which a policy lacks" for kind, action in sorted(missing - reasons))
+    yield from (f"declined.json: no policy lacks {action} for {kind}" for kind, action in sorted(reasons - missing))
     unneeded = {
         (name, pattern)
         for name, patterns in allowed.items()
         for pattern in patterns
         if not any(is_in(action, {pattern}) for action in needed[name])
     }
-    for name, pattern in sorted(unneeded - reasons):
-        yield f"{name}: nothing needs {pattern}"
-    for name, action in sorted(reasons - unneeded):
-        yield f"granted.json: {action} of {name} is needed, or is not in the policy"
+    reasons = {(each["policy"], action) for each in granted for action in each["actions"]}
+    yield from (f"{name}: nothing needs {pattern}" for name, pattern in sorted(unneeded - reasons))
+    yield from (f"granted.json: {name} needs or lacks {action}" for name, action in sorted(reasons - unneeded))
+
+
+def permissions(kind, handlers):
+    """Returns the permissions that these handlers of a resource type have, as AWS's schema lists them."""
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
+    of_handlers = schema["handlers"] | {"tagging": schema.get("tagging", {})}
+    return {action for handler in handlers for action in of_handlers.get(handler, {}).get("permissions", [])}
 
 
 def is_in(action, patterns):

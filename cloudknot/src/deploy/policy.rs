@@ -149,6 +149,8 @@ impl Allowed {
             "account": scope.account,
             "pars": scope.pars,
             "knot": scope.knot,
+            "pars_start": start_of(&scope.pars),
+            "knot_start": start_of(&scope.knot),
             "bucket": scope.bucket.clone().unwrap_or_else(|| format!("cloudknot-pars-{}-*", scope.pars)),
             "bucket_key": scope.kms_key,
             "prefix": scope.prefix,
@@ -164,6 +166,13 @@ impl Allowed {
         let text = render(&format!("policies/{}.json.j2", self.name()), &values);
         serde_json::from_str(&text).expect("the embedded policies are JSON")
     }
+}
+
+/// Returns the part of a name that the names of its stack's roles have in any case: CloudFormation shortens a long one. Of a pattern,
+/// returns the text before its first `*`.
+fn start_of(name: &str) -> &str {
+    let text = name.split('*').next().unwrap_or_default();
+    text.get(..9).unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -215,6 +224,16 @@ mod tests {
         let Some((start, rest)) = pattern.split_once('*') else { return pattern == arn };
         let Some(arn) = arn.strip_prefix(start) else { return false };
         (0..=arn.len()).any(|at| fits(rest, &arn[at..]))
+    }
+
+    #[test]
+    fn roles_of_a_pattern_are_allowed() {
+        let scope = Scope::new("123456789012", "eu-central-1", "lab", "team-*-gpu");
+        let policy = Allowed::Deploy.policy(&scope).to_string();
+        let patterns: Vec<&str> = policy.split('"').filter(|text| text.contains(":role/cloudknot-knot-")).collect();
+        // CloudFormation has shortened the name of the stack.
+        let role = "arn:aws:iam::123456789012:role/cloudknot-knot-team-alph-JobRole-AbCdEf";
+        assert!(!patterns.is_empty() && patterns.iter().all(|pattern| fits(pattern, role)), "{patterns:?}");
     }
 
     #[test]

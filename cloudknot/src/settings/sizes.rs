@@ -143,7 +143,7 @@ pub(crate) struct JobSizes {
     /// Largest machines of the Knot; empty on Fargate, or if they are unknown.
     #[serde(default)]
     pub(crate) machines: Vec<Machine>,
-    /// `true` if AWS Batch may add larger machines, but none with more GPUs.
+    /// `true` if AWS Batch may add larger machines, though none with GPUs.
     #[serde(default)]
     pub(crate) may_have_larger: bool,
 }
@@ -181,15 +181,10 @@ impl JobSizes {
         }
         let vcpus = requested.vcpus.or(self.vcpus).or(function.vcpus).unwrap_or(VCPUS);
         self.check_max_vcpus(f64::from(whole(vcpus)))?;
-        if self.machines.is_empty() {
-            return Ok(());
-        }
         let memory = requested.memory_mib.or(self.memory_mib).or(function.memory_mib).unwrap_or(MEMORY_MIB);
         let gpus = requested.gpus.or(self.gpus).unwrap_or(function.gpus);
-        let fits = |machine: &Machine| {
-            if self.may_have_larger { gpus <= machine.gpus } else { machine.holds(vcpus, memory, gpus) }
-        };
-        if self.machines.iter().any(fits) {
+        let is_unknown = self.machines.is_empty() || (self.may_have_larger && gpus == 0);
+        if is_unknown || self.machines.iter().any(|machine| machine.holds(vcpus, memory, gpus)) {
             return Ok(());
         }
         let vcpus = counted(whole(vcpus), "vCPU");

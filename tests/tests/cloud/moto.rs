@@ -66,6 +66,8 @@ fn validator_finds_faults() {
         let validate = Path::new(env!("CARGO_MANIFEST_DIR")).join("moto/validate.py");
         let report = run(Command::new(python().expect("moto is installed")).arg("-B").arg(validate).arg("--self-test"));
         assert!(report.ends_with(": 0 misjudged\n"), "{report}");
+        let allowed = Path::new(env!("CARGO_MANIFEST_DIR")).join("moto/allowed.py");
+        run(Command::new(python().expect("moto is installed")).arg("-B").arg(allowed).arg("--self-test"));
     }
 }
 

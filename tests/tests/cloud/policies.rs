@@ -38,9 +38,15 @@ pub(crate) struct Simulation {
 }
 
 impl Simulation {
+    /// Requests about this Pars and Knot, with policies for these names.
     pub(crate) fn of(pars: &str, knot: &str) -> Self {
         let tags = json!({"cloudknot:pars": pars, "cloudknot:knot": knot});
         Self { pars: pars.to_owned(), knot: knot.to_owned(), tags, needed: Needed::new() }
+    }
+
+    /// Uses policies for patterns that the names of the Pars and the Knot match.
+    pub(crate) fn with_patterns(self, pars: &str, knot: &str) -> Self {
+        Self { pars: pars.to_owned(), knot: knot.to_owned(), ..self }
     }
 
     /// Runs a command, and evaluates its requests as [`Simulation::evaluate`] does.
@@ -194,24 +200,12 @@ fn pars_create_and_clobber_are_allowed() {
 
     let key = account.script(KEY);
     account.script(ROLES);
-    let settings = [
-        "--bucket",
-        "data",
-        "--prefix",
-        "team/",
-        "--kms-key",
-        &key,
-        "--instance-role",
-        "machines",
-        "--execution-role",
-        "starters",
-        "--role-path",
-        "/science/",
-    ];
+    let of_both = ["--bucket", "data", "--prefix", "team/", "--kms-key", &key, "--role-path", "/science/"];
+    let of_create = ["--instance-role", "machines", "--execution-role", "starters"];
     let adopted = ["machines", "starters"].map(|name| format!("arn:aws:iam::{ACCOUNT}:role/{name}"));
-    let scope =
-        [&settings[..6], &settings[10..], &["--adopted-role", &adopted[0], "--adopted-role", &adopted[1]]].concat();
-    simulation.run(&account, create(&settings), &creates, &scope);
+    let of_policy = ["--adopted-role", &adopted[0], "--adopted-role", &adopted[1]];
+    let scope = [&of_both[..], &of_policy].concat();
+    simulation.run(&account, create(&[&of_both[..], &of_create].concat()), &creates, &scope);
     show_status(&account, stack, Some(("CREATE_COMPLETE", "UPDATE_ROLLBACK_FAILED")));
     simulation.run(&account, clobber(&["--keep-data"]), &deletes, &scope);
 
@@ -234,10 +228,9 @@ for tag in tags:
     boto3.client('ecr').put_image(repositoryName=repository, imageManifest=json.dumps(manifest), imageTag=tag)
 ";
 
-/// Script that creates an EFS file system that each security group may reach in each zone, a role, a key pair and a repository with
-/// images of the Knot and of others, and prints the IDs of the file system and
-/// of a machine image.
-const THINGS: &str = "
+/// Script that creates what settings of a Knot name: a key pair, the repository `shared`, an EFS file system that is reachable in each
+/// zone, and a machine image. Prints the IDs of the last two.
+const NAMED_BY_SETTINGS: &str = "
 import boto3
 ec2, efs, ecr = (boto3.client(name) for name in ['ec2', 'efs', 'ecr'])
 ec2.create_key_pair(KeyName='lab')
@@ -268,9 +261,9 @@ fn deploy_and_clobber_are_allowed() {
     let mut simulation = Simulation::of("lab", "sweep");
     let (user, assumed) = (account.script(USER), account.script(ASSUMED));
     check(&mut account.knot(&["pars", "create", "lab", "--bucket", "data"]), 0, &[]);
-    let things = account.script(THINGS);
+    let ids = account.script(NAMED_BY_SETTINGS);
     account.script(&format!("repository, tags = 'shared', ['sweep-0123456789ab', 'other-0123456789ab']\n{IMAGES}"));
-    let (file_system, ami) = things.split_once(' ').expect("the script prints two IDs");
+    let (file_system, ami) = ids.split_once(' ').expect("the script prints two IDs");
     let service = account.script(SERVICE_ROLE);
     let (deploys, clobbers) = (["deploy"], ["clobber"]);
     let deploy = |more: &[&str]| account.deploy(&service, &[&["--pars", "lab"], more].concat());
@@ -389,7 +382,7 @@ fn runs_and_jobs_are_allowed() {
     let requests = [aws.requests(), s3.requests()].concat();
     simulation.evaluate(&requests, &["run"], &scope);
     // For Knots of all names, which is the default of `cargo knot policy`.
-    simulation.knot = "*".to_owned();
+    let mut simulation = simulation.with_patterns("tests", "*");
     simulation.evaluate(&requests, &["run"], &scope);
     simulation.evaluate(&cloud.worker_recorder.as_ref().unwrap().requests(), &["job-role"], &scope);
     simulation.check_needed("runs and jobs");

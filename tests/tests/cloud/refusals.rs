@@ -38,7 +38,13 @@ fn invalid_settings_create_nothing() {
     deploy(&["--instance-types", "z9.large"], &["z9.large"]);
     deploy(&["--vcpus", "9", "--max-vcpus", "8"], &["it requests 9 vCPUs, but `max-vcpus` is 8"]);
     let fargate = ["--compute", "fargate", "--memory", "60 GiB", "--max-vcpus", "7"];
-    deploy(&fargate, &["it requests 8 vCPUs, but `max-vcpus` is 7", "hint: request less (`vcpus`), or set a larger"]);
+    deploy(
+        &fargate,
+        &[
+            "on Fargate, its 61440 MiB require 8 vCPUs, but `max-vcpus` is 7",
+            "hint: request less (`memory`), or set a larger",
+        ],
+    );
     let broken = ["deploy", "-p", "odd", "--example", "broken", "--offline", "--fast"];
     check(&mut account.knot(&broken), 101, &["this_does_not_exist", "caused by: cargo ended"]);
     check(&mut account.knot(&["deploy", "-p", "odd", "--offline", "--fast"]), 4, &["cannot find a remote function"]);

@@ -72,7 +72,9 @@ fn rehearsal_runs_items_and_deletes_everything() {
     stage.account.recorder.validate();
     // The policies that README.md names.
     let policies = ["pars-create", "deploy", "run", "clobber", "pars-clobber"];
-    Simulation::of("rehearsal-*", "rehearsal-*").evaluate(&stage.account.recorder.requests(), &policies, &[]);
+    let simulation = Simulation::of("rehearsal-ab1cd", "rehearsal-ab1cd-ec2");
+    let mut simulation = simulation.with_patterns("rehearsal-*", "rehearsal-*");
+    simulation.evaluate(&stage.account.recorder.requests(), &policies, &[]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(crate) struct FargateResources {
 }
 
 /// Checks that a job fits on one of these instance types. Returns a warning if its memory may be too tight. With `may_have_more`, AWS
-/// Batch may have larger instance types than these, and a warning takes the place of an error about vCPUs or memory.
+/// Batch may have larger instance types than these, though none with GPUs, and a job without GPUs that is too large causes a warning.
 ///
 /// AWS does not document how much memory the kernel of a machine reserves, only that the agent reserves 32 MiB.
 /// Therefore a job that requests more than the memory of the instance minus these 32 MiB is an error, which never
@@ -41,7 +41,7 @@ pub(crate) fn fits(request: &Request<'_>, types: &[InstanceType], may_have_more:
     let candidates = of_one_architecture(request, types)?;
     let vcpus = whole(request.vcpus);
     let too_large = |why: &str, setting| {
-        if !may_have_more {
+        if !may_have_more || request.gpus > 0 {
             return Err(placement_error(request, why, setting));
         }
         let function = request.function;
@@ -212,8 +212,9 @@ mod tests {
         let memory = "32737 MiB, but the largest of the chosen instance types (c5.4xlarge) has 32768 MiB, of which jobs get about \
                       31717";
         check(job(1.0, 32_737, 0), &format!("{memory}: if its jobs stay RUNNABLE, request less (`memory`)"));
-        // The families of these names have no GPUs.
-        assert!(fits(&job(1.0, 100, 2), &types, true).is_err());
+        for with_gpus in [job(1.0, 100, 2), job(9.0, 100, 1)] {
+            assert!(fits(&with_gpus, &types, true).is_err(), "the families that AWS may add have no GPUs");
+        }
     }
 
     #[test]

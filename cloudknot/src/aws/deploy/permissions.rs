@@ -151,7 +151,9 @@ async fn role(aws: &Aws, name: &str) -> Option<String> {
 /// Returns the requests that simulate one of cloudknot's policies.
 pub(crate) fn simulation_requests(policy: &Value, region: &str) -> Vec<SimulationRequest> {
     let statements = policy["Statement"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let is_optional = |statement: &Value| statement["Sid"].as_str().is_some_and(|sid| sid.starts_with("Advance"));
+    let is_optional = |statement: &Value| {
+        statement["Sid"].as_str().is_some_and(|sid| sid.starts_with("Advance") || sid.starts_with("Optional"))
+    };
     let required = statements.iter().filter(|statement| !is_optional(statement));
     required.flat_map(|statement| SimulationRequest::of(statement, region)).collect()
 }

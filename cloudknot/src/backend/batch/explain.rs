@@ -129,8 +129,7 @@ fn why(job: &JobDescription) -> Failure {
         // The queue's actions on jobs that wait for too long; see `stuck-after`.
         _ if job_reason.contains("MISCONFIGURATION:") => {
             let message = format!(
-                "AWS Batch cancelled its job, which fits on no machine of the queue (larger `max-vcpus` or `instance-types` of the \
-                 Knot mend it): {job_reason}"
+                "AWS Batch cancelled its job, which fits on no machine of the queue (see `max-vcpus` and `instance-types`): {job_reason}"
             );
             (ItemErrorKind::Infrastructure, message)
         }
@@ -192,8 +191,7 @@ mod tests {
         let stuck = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job requires more than any instance has.";
         let cancelled = JobDescription { is_terminated: true, reason: Some(stuck.into()), ..JobDescription::default() };
         let message = format!(
-            "AWS Batch cancelled its job, which fits on no machine of the queue (larger `max-vcpus` or `instance-types` of the Knot \
-             mend it): {stuck}"
+            "AWS Batch cancelled its job, which fits on no machine of the queue (see `max-vcpus` and `instance-types`): {stuck}"
         );
         assert_eq!((why(&cancelled).kind, why(&cancelled).message), (ItemErrorKind::Infrastructure, message));
         check(Some(75), "", ended, ItemErrorKind::Interrupted, "its worker was stopped");

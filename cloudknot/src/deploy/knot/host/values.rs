@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::settings::checks::{self, refused};
 use crate::settings::knot::{Compute, KnotSettings, LOG_DRIVERS, Mount};
 use crate::settings::names::{self, Kind};
-use crate::settings::sizes::{self, MEMORY_MIB, Machines, VCPUS};
+use crate::settings::sizes::{self, MEMORY_MIB, Machines, VCPUS, counted};
 
 /// Default maximum number of starts of a job that is lost with its machine.
 const MAX_ATTEMPTS: u32 = 3;
@@ -369,18 +369,23 @@ impl DesiredKnot<'_> {
 
     /// Returns an error if one job of a function has more vCPUs than all jobs may have: it would stay RUNNABLE.
     fn check_max_vcpus(&self, max: u32) -> Result<()> {
-        let vcpus = |request: &Request<'_>| match sizes::fargate_size(request.vcpus, request.memory_mib) {
-            Ok((vcpus, _)) if self.compute().is_fargate() => vcpus,
-            _ => f64::from(sizes::whole(request.vcpus)),
-        };
-        let requests = self.requests()?;
-        let Some(request) = requests.iter().find(|request| vcpus(request) > f64::from(max)) else { return Ok(()) };
-        let message = format!(
-            "cannot place `{}`: it requests {} vCPUs, but `max-vcpus` is {max}",
-            request.function,
-            vcpus(request)
-        );
-        Err(Error::new(ErrorKind::Config, message).with_hint("request less (`vcpus`), or set a larger `max-vcpus`"))
+        for request in &self.requests()? {
+            let (vcpus, requests, setting) = match sizes::fargate_size(request.vcpus, request.memory_mib) {
+                Ok((vcpus, _)) if self.compute().is_fargate() && vcpus > request.vcpus => {
+                    (vcpus, format!("on Fargate, its {} MiB require {vcpus} vCPUs", request.memory_mib), "memory")
+                }
+                _ => {
+                    let vcpus = sizes::whole(request.vcpus);
+                    (f64::from(vcpus), format!("it requests {}", counted(vcpus, "vCPU")), "vcpus")
+                }
+            };
+            if vcpus > f64::from(max) {
+                let message = format!("cannot place `{}`: {requests}, but `max-vcpus` is {max}", request.function);
+                let hint = format!("request less (`{setting}`), or set a larger `max-vcpus`");
+                return Err(Error::new(ErrorKind::Config, message).with_hint(hint));
+            }
+        }
+        Ok(())
     }
 
     /// Checks the settings that only instances or only Fargate have, and that an existing queue may have as well.
