@@ -233,7 +233,9 @@ class Job(models.Job):
         self.status = status
         transition = state_manager.get_transition("batch::job")
         if transition["progression"] == "time":
-            time.sleep(transition["seconds"])
+            end = time.monotonic() + transition["seconds"]
+            while not self.stop and time.monotonic() < end:
+                time.sleep(0.05)
 
     def end(self, success, reason):
         self.job_stopped_reason = reason

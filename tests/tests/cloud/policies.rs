@@ -294,7 +294,7 @@ fn deploy_and_clobber_are_allowed() {
     show_status(&account, stack, Some(("UPDATE_COMPLETE", "UPDATE_ROLLBACK_FAILED")));
     simulation.run(&account, deploy(&[]), &deploys, &scope);
     simulation.run(&account, account.knot(&["use", "sweep"]), &["run"], &scope);
-    account.moto.slow_jobs(1);
+    account.moto.slow_jobs(600);
     account.script(JOB);
     // It would replace the queue with its jobs.
     simulation.run_with_code(&account, deploy(&["--queue-name", "theirs"]), 8, &deploys, &scope);
@@ -345,7 +345,7 @@ fn other_verbs_are_allowed() {
     simulation.run(&account, with_keys(doctor(), &account.script(ASSUMED)), &["doctor"], &scope);
     account.put_data(&["gone"]);
     account.script(&format!("repository, tags = 'cloudknot/sweep', ['0123456789ab']\n{IMAGES}"));
-    account.moto.slow_jobs(1);
+    account.moto.slow_jobs(600);
     account.script(JOB);
     simulation.run(&account, account.knot(&["prune", "--older-than", "0s"]), &["prune"], &scope);
     simulation.run(&account, account.knot(&["prune", "--older-than", "0s", "--yes", "--runs"]), &["prune"], &scope);
