@@ -134,18 +134,29 @@ def types_of_stack(folder, stack):
 
 def stacks(folder):
     for path in sorted(folder.glob("*/*/*.yaml")):
-        for name, resource in yaml.safe_load(path.read_text())["Resources"].items():
+        resources = yaml.safe_load(path.read_text())["Resources"]
+        for name, resource in resources.items():
             for each in resource.get("Properties", {}).get("Policies", []):
                 yield from too_wide(f"{path}: {name}", each["PolicyDocument"])
-            if user_data := resource.get("Properties", {}).get("LaunchTemplateData", {}).get("UserData"):
-                yield from user_data_faults(f"{path}: {name}", user_data["Fn::Base64"])
+            if resource["Type"] == "AWS::EC2::LaunchTemplate":
+                user_data = resource["Properties"]["LaunchTemplateData"].get("UserData")
+                if user_data:
+                    yield from user_data_faults(f"{path}: {name}", user_data["Fn::Base64"])
+                elif needs_user_data(resources):
+                    yield f"{path}: {name}: there is no user data, which the log driver of a job needs"
+
+
+def needs_user_data(resources):
+    """Returns whether a job has a log driver that the agent of AWS's machine image offers only if it is configured."""
+    jobs = [each["Properties"]["ContainerProperties"] for each in resources.values() if each["Type"] == "AWS::Batch::JobDefinition"]
+    return any(job["LogConfiguration"]["LogDriver"] in ("gelf", "journald", "splunk") for job in jobs)
 
 
 def user_data_faults(where, text):
     message = email.message_from_string(text)
     scripts = [part for part in message.walk() if part.get_content_type() == "text/x-shellscript"]
-    if message.defects or len(scripts) != 1:
-        yield f"{where}: the user data is not a MIME message with one script"
+    if message.defects or not message.is_multipart() or len(scripts) != 1:
+        yield f"{where}: the user data is not a MIME multipart message with one script"
     for script in scripts:
         first, *commands = script.get_payload().split("\n")
         line = re.fullmatch(r"echo 'ECS_AVAILABLE_LOGGING_DRIVERS=(\[.*\])' >>/etc/ecs/ecs.config", commands[0])

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use cloudknot_tests::counterparts::{Docker, check, run};
 use cloudknot_tests::recorder::ResponseOverride;
+use cloudknot_tests::workspaces::{LONE, STANDING_IN, workspace};
 use serde_json::{Value, json};
 
 use crate::account::{Account, SERVICE_ROLE, text};
@@ -273,4 +274,45 @@ fn fargate_environments_are_replaced_only_for_another_kind() {
     let first = environment(&["--compute", "fargate"]);
     assert_eq!(environment(&["--compute", "fargate", "--max-vcpus", "8"]), first);
     assert_ne!(environment(&["--compute", "fargate-spot"]), first);
+}
+
+/// Script that creates a queue on Fargate, and prints its ARN.
+const FARGATE_QUEUE: &str = "
+import boto3
+batch, ec2 = boto3.client('batch'), boto3.client('ec2')
+subnet = ec2.describe_subnets(Filters=[{'Name': 'default-for-az', 'Values': ['true']}])['Subnets'][0]['SubnetId']
+group = ec2.describe_security_groups()['SecurityGroups'][0]['GroupId']
+batch.create_compute_environment(
+    computeEnvironmentName='serverless', type='MANAGED', state='ENABLED',
+    computeResources={'type': 'FARGATE', 'maxvCpus': 8, 'subnets': [subnet], 'securityGroupIds': [group]})
+print(batch.create_job_queue(jobQueueName='serverless', state='ENABLED', priority=1, computeEnvironmentOrder=[
+    {'order': 1, 'computeEnvironment': 'serverless'}])['jobQueueArn'])
+";
+
+#[test]
+fn log_drivers_need_instances_that_offer_them() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    check(&mut account.knot(&["pars", "create"]), 0, &[]);
+    let manifest = format!("{LONE}\n[package.metadata.cloudknot.log]\ndriver = \"gelf\"\n");
+    let files =
+        STANDING_IN.iter().map(|(path, text)| (*path, if *path == "lone/Cargo.toml" { &*manifest } else { *text }));
+    let folder = workspace("of a log driver", &files.collect::<Vec<_>>());
+    let knot = |verb: &[&str], more: &[&str]| {
+        let options = ["-p", "lone", "--offline", "--fast", "--knot", "sweep"];
+        let mut command = account.knot(&[verb, &options, more].concat());
+        command.current_dir(&folder);
+        command
+    };
+    let own = text(check(&mut knot(&["template", "knot"], &["--service-role", &role]), 0, &[]));
+    let user_data = own.split_once("UserData:").expect("the launch template has user data").1;
+    assert!(user_data.contains("ECS_AVAILABLE_LOGGING_DRIVERS=") && user_data.contains("gelf"), "{user_data}");
+
+    let queue = queue(&account, "theirs", &["m5.large"], false, &role);
+    let warning =
+        "warning: jobs stay RUNNABLE on instances of the queue whose ECS agent does not offer the log driver `gelf`";
+    check(&mut knot(&["deploy"], &["--queue", &queue, "--dry-run"]), 0, &[warning]);
+    let on_fargate = account.script(FARGATE_QUEUE);
+    let refused = "invalid `log` with the driver `gelf`: Fargate supports only `awslogs` and `splunk`";
+    check(&mut knot(&["deploy"], &["--queue", &on_fargate]), 2, &[refused]);
 }

@@ -2,9 +2,11 @@
 //! request is validated on its way, and AWS's own client lists the remaining resources at the end.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cloudknot_tests::counterparts::{check, run};
 use cloudknot_tests::moto::{environment, python};
+use cloudknot_tests::recorder::ResponseOverride;
 use cloudknot_tests::workspaces::{LONE, STANDING_IN, workspace};
 use serde_json::Value;
 
@@ -217,6 +219,55 @@ fn large_template_is_fetched_from_a_bucket_with_dots() {
     assert!(!urls.is_empty() && urls.iter().all(|url| url.starts_with(prefix)), "{urls:?}");
     check(&mut account.knot(&["clobber", "sweep", "--pars"]), 0, &[]);
     println!("{}", account.recorder.validate());
+}
+
+/// Script that submits a job to the queue of the Knot.
+pub(crate) const JOB: &str = "
+import boto3
+batch = boto3.client('batch')
+queue = batch.describe_job_queues()['jobQueues'][0]['jobQueueArn']
+definition = batch.describe_job_definitions(status='ACTIVE')['jobDefinitions'][0]['jobDefinitionArn']
+batch.submit_job(jobName='sweep-1', jobQueue=queue, jobDefinition=definition, tags={'cloudknot:knot': 'sweep'})
+";
+
+#[test]
+fn jobs_are_not_lost_by_a_change_of_the_queue() {
+    let Some(account) = Account::new() else { return };
+    let role = account.script(SERVICE_ROLE);
+    check(&mut account.deploy(&role, &["--queue-name", "lab"]), 0, &[]);
+    let refused = |command: &mut Command, expected: &[&str]| {
+        let (before, template) = (account.recorder.operations().len(), "cloudformation UpdateStack".to_owned());
+        check(command, 8, expected);
+        assert!(!account.recorder.operations()[before..].contains(&template), "the stack was changed");
+    };
+    let on_fargate = ["deploy", "-p", "lone", "--offline", "--fast", "--knot", "sweep", "--compute", "fargate"];
+    let mut same_name = account.knot(&[&on_fargate[..], &["--queue-name", "lab"]].concat());
+    refused(
+        &mut same_name,
+        &["cannot name the queue `lab`: the deployed queue, of another kind of compute, has that name"],
+    );
+    account.moto.slow_jobs(600);
+    account.script(JOB);
+    let lost = [
+        "cannot change the Knot `sweep`: its queue or compute environment would be replaced, and has 1 jobs",
+        "hint: wait for its runs or cancel them; AWS replaces them if the queue's name, the kind of compute, the tags",
+    ];
+    refused(&mut account.deploy(&role, &["--queue-name", "other"]), &lost);
+    refused(&mut account.deploy(&role, &["--queue-name", "lab", "--tag", "Owner=Ada"]), &lost);
+    refused(&mut account.knot(&on_fargate), &lost);
+
+    // The job takes a while to end.
+    let asked = AtomicUsize::new(0);
+    account.recorder.override_responses(move |request| {
+        let is_list = request.operation() == "batch POST /v1/listjobs";
+        let job = r#"{"jobSummaryList": [{"jobId": "job", "jobName": "job", "status": "RUNNING"}]}"#.to_owned();
+        (is_list && (1..3).contains(&asked.fetch_add(1, Ordering::Relaxed)))
+            .then_some(ResponseOverride::Respond(200, job))
+    });
+    let (_, calls) = account.calls(&mut account.knot(&["clobber", "sweep", "--pars"]));
+    let lists =
+        calls.iter().take_while(|call| *call != "cloudformation DeleteStack").filter(|call| call.ends_with("listjobs"));
+    assert_eq!(lists.count(), 4, "the stack is deleted once the job has ended: {calls:?}");
 }
 
 #[test]

@@ -89,13 +89,22 @@ fn instances_get_the_public_addresses_that_their_subnets_do_not_assign() {
     let (id, all) = vpc(&account, "[('public', 'eu-west-1a'), ('public', 'eu-west-1b')]");
     let created = check(&mut account.knot(&["pars", "create", "lab", "--vpc", &id, "--json"]), 0, &[]);
     assert_eq!(subnets(&created), all);
-    let role = account.script(SERVICE_ROLE);
-    check(&mut account.deploy(&role, &["--pars", "lab"]), 0, &[]);
+    let deploy = ["deploy", "-p", "lone", "--offline", "--fast", "--knot", "sweep", "--pars", "lab"];
+    check(&mut account.knot(&deploy), 0, &[]);
     let deployed = template(&account, "cloudknot-knot-sweep");
     let interface = "{DeviceIndex: 0, AssociatePublicIpAddress: true, DeleteOnTermination: true, Groups: [\"sg-";
     assert!(deployed.contains(interface), "{deployed}");
+    assert!(deployed.contains("  PublicComputeEnvironment:\n"), "AWS replaces the environment: {deployed}");
     assert!(!deployed.contains("SecurityGroupIds:"), "AWS refuses an environment that has both: {deployed}");
     println!("{}", account.recorder.validate());
+}
+
+#[test]
+fn plan_names_the_costs_of_dedicated_hardware() {
+    let Some(account) = Account::new() else { return };
+    let plan = ["pars", "create", "lab", "--cidr", "10.0.0.0/16", "--tenancy", "dedicated", "--dry-run"];
+    let planned = text(check(&mut account.knot(&plan), 0, &[]));
+    assert!(planned.contains("while any dedicated instance runs, the region costs about 2 USD an hour"), "{planned}");
 }
 
 #[test]

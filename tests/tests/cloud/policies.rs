@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use crate::PROGRAM;
 use crate::account::{Account, SERVICE_ROLE, STAND_IN, USER};
+use crate::knot::JOB;
 use crate::network::{NO_DEFAULT_VPC, OLDER};
 use crate::refusals::{queues, quotas};
 
@@ -244,15 +245,6 @@ for subnet in ec2.describe_subnets(Filters=[{'Name': 'vpc-id', 'Values': [vpc]}]
     efs.create_mount_target(FileSystemId=file_system, SubnetId=subnet['SubnetId'], SecurityGroups=[group])
 machine = ec2.run_instances(ImageId='ami-12c6146b', MinCount=1, MaxCount=1, InstanceType='m5.large')['Instances'][0]['InstanceId']
 print(file_system, ec2.create_image(InstanceId=machine, Name='lab')['ImageId'])
-";
-
-/// Script that submits a job to the queue of the Knot.
-const JOB: &str = "
-import boto3
-batch = boto3.client('batch')
-queue = batch.describe_job_queues()['jobQueues'][0]['jobQueueArn']
-definition = batch.describe_job_definitions(status='ACTIVE')['jobDefinitions'][0]['jobDefinitionArn']
-batch.submit_job(jobName='sweep-1', jobQueue=queue, jobDefinition=definition, tags={'cloudknot:knot': 'sweep'})
 ";
 
 #[test]

@@ -45,6 +45,9 @@ fn invalid_settings_create_nothing() {
             "hint: request less (`memory`), or set a larger",
         ],
     );
+    let tags: Vec<String> = (0..47).map(|number| format!("tag-{number}=1")).collect();
+    let tags: Vec<&str> = tags.iter().flat_map(|tag| ["--tag", tag]).collect();
+    deploy(&tags, &["invalid tags: 47 besides those of cloudknot; must be at most 46"]);
     let broken = ["deploy", "-p", "odd", "--example", "broken", "--offline", "--fast"];
     check(&mut account.knot(&broken), 101, &["this_does_not_exist", "caused by: cargo ended"]);
     check(&mut account.knot(&["deploy", "-p", "odd", "--offline", "--fast"]), 4, &["cannot find a remote function"]);

@@ -191,7 +191,7 @@ async fn routes_are_read_from_the_table_of_each_subnet() {
     let of = |subnet: &str| format!("<item><subnetId>{subnet}</subnetId><main>false</main></item>");
     let tables = [
         table(&route("<gatewayId>igw-1</gatewayId>"), &[of("public"), of("public-2")].concat()),
-        table("", "<item><main>true</main></item>"),
+        table(&route("<gatewayId>igw-1</gatewayId>"), "<item><main>true</main></item>"),
         table(&route("<natGatewayId>nat-1</natGatewayId>"), &of("nat")),
         table(&route("<gatewayId>vgw-1</gatewayId>"), &of("vpn")),
         table(&route("<transitGatewayId>tgw-1</transitGatewayId>"), &of("transit")),
@@ -207,7 +207,7 @@ async fn routes_are_read_from_the_table_of_each_subnet() {
         ("vpn", Route::Private),
         ("transit", Route::Private),
         ("deleted", Route::Isolated),
-        ("of the main table", Route::Isolated),
+        ("of the main table", Route::Public),
     ] {
         assert_eq!(routes.of(subnet), expected, "{subnet}");
     }

@@ -189,6 +189,9 @@ pub(super) async fn check_machines(
         step(&format!("warning: {warning}"));
     }
     if desired.settings.queue.is_some() {
+        if let Some(warning) = desired.log_warning() {
+            step(&format!("warning: {warning}"));
+        }
         // The compute of an existing queue is its owner's choice, and may change.
         return Ok(None);
     }

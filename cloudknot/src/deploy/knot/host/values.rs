@@ -223,8 +223,21 @@ impl DesiredKnot<'_> {
     /// Returns the log drivers that the agent of an instance has to be configured with, including those that it offers
     /// anyway; none if these are enough.
     fn log_drivers(&self) -> &'static [&'static str] {
-        let needs_more = self.settings.log.as_ref().is_some_and(|log| !log.is_on_every_instance());
-        if needs_more { &LOG_DRIVERS } else { &[] }
+        if self.configured_log_driver().is_some() { &LOG_DRIVERS } else { &[] }
+    }
+
+    /// Returns the log driver of the jobs, if the agent of an instance offers it only once it is configured.
+    fn configured_log_driver(&self) -> Option<&str> {
+        self.settings.log.as_ref().filter(|log| !log.is_on_every_instance()).map(|log| log.driver.as_str())
+    }
+
+    /// Returns a warning if the instances of an existing queue have to be configured for the log driver.
+    pub(crate) fn log_warning(&self) -> Option<String> {
+        let driver = self.configured_log_driver()?;
+        Some(format!(
+            "jobs stay RUNNABLE on instances of the queue whose ECS agent does not offer the log driver `{driver}` \
+             (ECS_AVAILABLE_LOGGING_DRIVERS in /etc/ecs/ecs.config)"
+        ))
     }
 
     fn function_values(&self, compute: Compute) -> Result<Vec<Value>> {

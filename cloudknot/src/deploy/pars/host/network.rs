@@ -297,6 +297,14 @@ mod tests {
         Routes { main, own: own.iter().map(|(subnet, route)| ((*subnet).to_owned(), *route)).collect() }
     }
 
+    #[test]
+    fn some_zones_have_no_fargate() {
+        let zone = |id: &str| Zone { id: id.into(), name: "z".into() };
+        assert!(!has_fargate("ap-northeast-1", &zone("apne1-az3")));
+        assert!(has_fargate("ap-northeast-1", &zone("apne1-az1")));
+        assert!(has_fargate("eu-west-1", &zone("euw1-az3")), "a region whose zones all have Fargate");
+    }
+
     fn chosen(all: &[Subnet], routes: &Routes, in_default_vpc: bool) -> (Vec<String>, Vec<String>) {
         let (zones, mut notes) = (["z-a", "z-b", "z-c"].map(str::to_owned).into(), Vec::new());
         let chosen = choose(all, routes, &zones, in_default_vpc, &mut notes);
