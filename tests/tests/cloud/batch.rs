@@ -210,19 +210,19 @@ fn run_that_no_machine_can_hold_leaves_no_record() {
 }
 
 /// Script that creates a queue with a fair-share policy on the environment of this one, and a job definition like this one with a
-/// scheduling priority, and prints their ARNs.
+/// scheduling priority, both of this name, and prints their ARNs.
 const SHARES: &str = "
 import boto3, json, sys
-queue, definition = json.loads(sys.argv[1])
+name, queue, definition = json.loads(sys.argv[1])
 batch = boto3.client('batch')
-policy = batch.create_scheduling_policy(name='fair', fairsharePolicy={'shareDecaySeconds': 60})['arn']
+policy = batch.create_scheduling_policy(name=name, fairsharePolicy={'shareDecaySeconds': 60})['arn']
 order = batch.describe_job_queues(jobQueues=[queue])['jobQueues'][0]['computeEnvironmentOrder']
-fair = batch.create_job_queue(jobQueueName='fair', state='ENABLED', priority=1, computeEnvironmentOrder=order,
+fair = batch.create_job_queue(jobQueueName=name, state='ENABLED', priority=1, computeEnvironmentOrder=order,
                               schedulingPolicyArn=policy)['jobQueueArn']
 known = batch.describe_job_definitions(jobDefinitions=[definition])['jobDefinitions'][0]
 properties = {name: known['containerProperties'][name] for name in ['image', 'environment', 'logConfiguration', 'resourceRequirements']}
 print(json.dumps([fair, batch.register_job_definition(
-    jobDefinitionName='fair', type='container', retryStrategy=known['retryStrategy'], schedulingPriority=0,
+    jobDefinitionName=name, type='container', retryStrategy=known['retryStrategy'], schedulingPriority=0,
     containerProperties=properties)['jobDefinitionArn']]))
 ";
 
@@ -232,7 +232,7 @@ fn jobs_belong_to_the_share_of_the_knot() {
     let note = recorded.cloud.note(&recorded.knot, JobKind::of_suite());
     let work = "cloudknot-tests:trial::work";
     let mut script = Command::new(python().unwrap());
-    let arguments = serde_json::json!([note["queue"], note["job-definitions"][work]]).to_string();
+    let arguments = serde_json::json!([recorded.knot, note["queue"], note["job-definitions"][work]]).to_string();
     let script = script.args(["-c", SHARES, &arguments]).envs(environment(&recorded.cloud.moto.url()));
     let [queue, definition]: [String; 2] = serde_json::from_str(&run(script)).unwrap();
     let on_fair_queue = |note: &mut Value| {

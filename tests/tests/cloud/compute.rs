@@ -141,6 +141,12 @@ fn unsuitable_queues_are_refused() {
             &[&format!("its jobs run on {kind}"), "hint: choose a queue whose jobs run on EC2 or Fargate"],
         );
     }
+    account.recorder.override_responses(|request| {
+        let is_description = request.operation() == "batch POST /v1/describecomputeenvironments";
+        let (from, to) = ("\"type\": \"EC2\"".to_owned(), "\"type\": \"ECS_MANAGED_INSTANCES\"".to_owned());
+        is_description.then_some(ResponseOverride::Change(from, to))
+    });
+    refused(&plain, &[], &["its jobs run on ECS_MANAGED_INSTANCES"]);
     account.recorder.clear_override();
 
     deploy(

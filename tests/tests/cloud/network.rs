@@ -136,6 +136,10 @@ fn new_vpc_is_only_in_zones_that_have_what_it_needs() {
     assert_eq!(zones("nat"), ["eu-west-1b", "eu-west-1c", "eu-west-1b"], "the last one is that of the NAT gateway");
     change("ec2 DescribeInstanceTypeOfferings", "<location>eu-west-1a</location>", "<location>eu-west-1z</location>");
     assert_eq!(zones("public-ip"), ["eu-west-1b", "eu-west-1c", "eu-west-1a"]);
+    account.recorder.clear_override();
+    check(&mut account.knot(&["pars", "create", "lab", "--internet", "public-ip"]), 0, &[]);
+    change("ec2 DescribeInstanceTypeOfferings", "<location>eu-west-1a</location>", "<location>eu-west-1z</location>");
+    assert_eq!(zones("public-ip"), ["eu-west-1a", "eu-west-1b", "eu-west-1c"], "existing subnets stay where they are");
     println!("{}", account.recorder.validate());
 }
 
@@ -238,6 +242,25 @@ fn key_that_logs_cannot_use_creates_nothing() {
         serde_json::from_str(&refused[start..=end].replace('\n', " ")).expect("the statement is JSON");
     account.script(&format!("key = '{key}'\nstatement = '{statement}'\n{ALLOW}"));
     check(&mut account.knot(&create), 0, &[]);
+
+    // The key could not be checked, and CloudWatch Logs refuses it.
+    account.recorder.override_responses(|request| match request.operation().as_str() {
+        "kms GetKeyPolicy" => {
+            Some(ResponseOverride::Respond(400, r#"{"__type": "AccessDeniedException", "message": "no"}"#.to_owned()))
+        }
+        "cloudformation DescribeStacks" => {
+            let reason = "The specified KMS key does not exist or is not allowed to be used with the log group";
+            let failed = format!("ROLLBACK_COMPLETE</StackStatus><StackStatusReason>{reason}</StackStatusReason>");
+            Some(ResponseOverride::Change("CREATE_COMPLETE</StackStatus>".to_owned(), failed))
+        }
+        _ => None,
+    });
+    let other = ["pars", "create", "other", "--kms-key", &key];
+    check(
+        &mut account.knot(&other),
+        7,
+        &["is not allowed to be used", "hint: the policy of the key must have this statement"],
+    );
     println!("{}", account.recorder.validate());
 }
 
@@ -295,6 +318,14 @@ fn file_system_that_jobs_cannot_mount_is_refused() {
         request.operation().starts_with("elasticfilesystem ").then_some(ResponseOverride::Respond(403, denied))
     });
     mount(&id, 0, &[&format!("the file system `{id}` was not checked: cannot find the file system `{id}`")]);
+    account.recorder.clear_override();
+    let mount = format!("/data={id}");
+    let warning = "which does not exist yet: create the Pars first (`cargo knot pars create ada-default`)";
+    check(&mut account.deploy(&role, &["--mount", &mount, "--dry-run"]), 0, &[warning]);
+    let (elsewhere, _) = vpc(&account, "[('public', 'eu-west-1a')]");
+    check(&mut account.knot(&["pars", "create", "elsewhere", "--vpc", &elsewhere]), 0, &[]);
+    let warning = format!("warning: the mount targets of `{id}` are in vpc-");
+    check(&mut account.deploy(&role, &["--pars", "elsewhere", "--mount", &mount, "--dry-run"]), 0, &[&warning]);
     println!("{}", account.recorder.validate());
 }
 

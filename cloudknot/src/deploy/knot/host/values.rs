@@ -599,6 +599,19 @@ mod tests {
     }
 
     #[test]
+    fn default_instance_types_are_for_the_worker() {
+        let (of_cpus, of_gpus) = (KnotSettings::default(), parsed(r#"{"gpus": 1}"#));
+        for (settings, arch, expected) in [
+            (&of_cpus, Arch::X86_64, vec!["default_x86_64"]),
+            (&of_cpus, Arch::Arm64, vec!["default_arm64"]),
+            (&of_gpus, Arch::X86_64, vec!["g4dn", "g5", "g6"]),
+            (&of_gpus, Arch::Arm64, vec!["g5g"]),
+        ] {
+            assert_eq!(DesiredKnot { arch, ..desired(settings) }.instance_types(), expected);
+        }
+    }
+
+    #[test]
     fn static_worker_on_a_base_causes_a_warning() {
         let warning = |settings: &str, has_base, triple| {
             let settings = parsed(settings);
