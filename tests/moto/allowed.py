@@ -131,7 +131,7 @@ def on_jobs(operation, members):
         job = arn("batch", "job/01234567-89ab-cdef-0123-456789abcdef")
         submitted = [(operation, each, {}) for each in (members["jobDefinition"], members["jobQueue"], job)]
         return [*submitted, ("TagResource", job, request_tags(members["tags"]))] if members.get("tags") else submitted
-    if operation in ("TerminateJob", "CancelJob"):
+    if operation == "TerminateJob":
         return [(operation, arn("batch", f"job/{members['jobId']}"), {})]
     if operation == "DeregisterJobDefinition":
         return [(operation, members["jobDefinition"], {})]

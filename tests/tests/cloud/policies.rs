@@ -379,3 +379,13 @@ fn runs_and_jobs_are_allowed() {
     simulation.evaluate(&cloud.worker_recorder.as_ref().unwrap().requests(), &["job-role"], &scope);
     simulation.check_needed("runs and jobs");
 }
+
+#[test]
+fn policy_that_is_too_long_for_iam_is_reported() {
+    let further: Vec<String> =
+        (0..100).map(|number| format!("--policy=arn:aws:iam::{ACCOUNT}:policy/{number}")).collect();
+    let mut policy = Command::new(cargo_knot());
+    policy.args(["knot", "policy", "deploy", "--pars", "lab", "--account", ACCOUNT, "--region", REGION]).args(further);
+    let expected = "characters, but IAM accepts at most 6144: attach its statements as two policies";
+    check(policy.env("CLOUDKNOT_CONFIG", "/nonexistent"), 0, &["warning: the policy has ", expected]);
+}

@@ -600,12 +600,12 @@ mod tests {
 
     #[test]
     fn default_instance_types_are_for_the_worker() {
-        let (of_cpus, of_gpus) = (KnotSettings::default(), parsed(r#"{"gpus": 1}"#));
+        let (plain, with_gpus) = (KnotSettings::default(), parsed(r#"{"gpus": 1}"#));
         for (settings, arch, expected) in [
-            (&of_cpus, Arch::X86_64, vec!["default_x86_64"]),
-            (&of_cpus, Arch::Arm64, vec!["default_arm64"]),
-            (&of_gpus, Arch::X86_64, vec!["g4dn", "g5", "g6"]),
-            (&of_gpus, Arch::Arm64, vec!["g5g"]),
+            (&plain, Arch::X86_64, vec!["default_x86_64"]),
+            (&plain, Arch::Arm64, vec!["default_arm64"]),
+            (&with_gpus, Arch::X86_64, vec!["g4dn", "g5", "g6"]),
+            (&with_gpus, Arch::Arm64, vec!["g5g"]),
         ] {
             assert_eq!(DesiredKnot { arch, ..desired(settings) }.instance_types(), expected);
         }
