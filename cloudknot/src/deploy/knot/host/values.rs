@@ -350,10 +350,10 @@ impl DesiredKnot<'_> {
             return Err(refused("`bid-percentage`", "must be used with `compute = \"spot\"`"));
         }
         if settings.queue.is_none() {
-            self.check_compute(compute).and_then(|()| self.check_max_vcpus(max))
-        } else {
-            Ok(())
+            self.check_compute(compute)?;
+            self.check_max_vcpus(max)?;
         }
+        Ok(())
     }
 
     /// Checks the settings that only an existing queue has, and those that it cannot have.
