@@ -1,6 +1,6 @@
 //! The contract between host and worker, for both sides: the names of environment variables, the records in the store
-//! ([`Manifest`], [`Round`], [`Lease`]), the keys of objects (`keys`), and the messages between a supervisor and an item process
-//! (`messages`). They are defined here only.
+//! ([`Manifest`], [`Round`], [`Lease`]), the keys of objects (`keys`, `index`), the end of a part (`table`), and the messages
+//! between a supervisor and an item process (`messages`). They are defined here only.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,17 +11,25 @@ use crate::codec::Codec;
 use crate::fingerprint::Fingerprint;
 
 mod checks;
+mod index;
 mod keys;
 mod lease;
 mod messages;
+mod provenance;
+mod table;
 mod tracing;
 
 pub use checks::{
     MAX_ITEMS, MAX_ITEMS_WITHOUT_INPUTS, MAX_RECORD_LEN, is_included_path, is_user_variable, last_attempt,
 };
-pub use keys::{Part, RunKeys, failure_of, lease_of, part_of, round_of};
+pub use index::{
+    IndexEntry, MAX_NAME_LEN, RunState, index, index_entry, index_key, index_of, submitted_at, unix_ms, word_of,
+};
+pub use keys::{FailedAttempt, Part, RunKeys, failure_of, lease_of, part_of, round_of};
 pub use lease::{Lease, LeaseState, LeasedJob};
-pub use messages::{Exit, LARGE_LEN, Parsed, Reply, Request, begin_value, end_value};
+pub use messages::{Exit, LARGE_LEN, Measured, Memory, Parsed, Reply, Request, begin_value, end_value};
+pub use provenance::{Program, Provenance, Submitter};
+pub use table::{MAX_END_LEN, Machine, Measurements, PartEnd, ROW_LEN};
 pub use tracing::{FunctionToTrace, TraceMessage, TraceOrder, line};
 
 /// Version of this contract. A build refuses a worker with another one; a manifest has a version of its own.
@@ -105,6 +113,8 @@ pub struct Task {
     pub function: String,
     /// Fingerprint of the types that the inputs were encoded with.
     pub fingerprint: Fingerprint,
+    /// Time of the run's submission, in milliseconds since 1970-01-01 UTC.
+    pub submitted_ms: u64,
     /// Number of items of the run.
     pub items: u64,
     /// Layout of the object `inputs`.
@@ -271,13 +281,22 @@ pub struct Manifest {
     /// AWS Batch resources that the run uses, as they were at submission: later deploys do not affect the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<BatchResources>,
-    /// Time of submission, RFC 3339.
-    pub created: String,
+    /// Time of submission, in milliseconds since 1970-01-01 UTC.
+    pub submitted_ms: u64,
+    /// Name that the user gave the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Run whose failed items this run computes on another backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Origin of the run.
+    #[serde(default)]
+    pub provenance: Provenance,
 }
 
 impl Manifest {
     /// Version that this code writes and reads.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// Returns the task of a round's workers, from child `first_child` on. All of these workers check the stored outcomes
     /// before they start.
@@ -289,6 +308,7 @@ impl Manifest {
             round,
             function: self.function.clone(),
             fingerprint: self.fingerprint,
+            submitted_ms: self.submitted_ms,
             items: self.items,
             inputs: self.inputs,
             chunk: self.chunk,
@@ -364,12 +384,27 @@ pub enum InputLayout {
 }
 
 /// Items that are scheduled in a round, stored as `rounds/<n>`. The first round has all items and no object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Round {
     /// Half-open ranges of items, in order.
     pub items: Vec<Range<u64>>,
     /// Maximum number of retries of a failed item in this round: attempt `retries + 1` is the last.
     pub retries: u32,
+    /// Time at which the round was recorded, in milliseconds since 1970-01-01 UTC.
+    #[serde(default)]
+    pub recorded_ms: u64,
+    /// Resources of the round's jobs that override those of the run.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+    /// Timeout of one attempt of an item, in milliseconds; `None` for that of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// AWS Batch resources of the round; `None` for those of the run. A retry uses the image that is deployed when it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchResources>,
+    /// Origin of the round; `None` for the first, which has that of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
 }
 
 impl Round {
@@ -442,7 +477,7 @@ mod tests {
 
     #[test]
     fn children_divide_a_round_without_gap_or_overlap() {
-        let round = Round { items: vec![3..5, 8..9, 20..30], retries: 0 };
+        let round = Round { items: vec![3..5, 8..9, 20..30], ..Round::default() };
         assert_eq!(round.len(), 13);
         for chunk in 1..15 {
             let shares: Vec<u64> = (0..round.len().div_ceil(chunk))

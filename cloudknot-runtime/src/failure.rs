@@ -3,6 +3,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
+
+use crate::contract::{Machine, Measurements};
 
 /// Kind of an item's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,6 +36,43 @@ pub enum ItemErrorKind {
 }
 
 impl ItemErrorKind {
+    /// All kinds.
+    pub const ALL: [Self; 11] = [
+        Self::Returned,
+        Self::Panicked,
+        Self::OutOfMemory,
+        Self::TimedOut,
+        Self::Crashed,
+        Self::Interrupted,
+        Self::Upstream,
+        Self::Image,
+        Self::Codec,
+        Self::Cancelled,
+        Self::Infrastructure,
+    ];
+
+    /// Returns the name of the kind, as in keys and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Returned => "returned",
+            Self::Panicked => "panicked",
+            Self::OutOfMemory => "out-of-memory",
+            Self::TimedOut => "timed-out",
+            Self::Crashed => "crashed",
+            Self::Interrupted => "interrupted",
+            Self::Upstream => "upstream",
+            Self::Image => "image",
+            Self::Codec => "codec",
+            Self::Cancelled => "cancelled",
+            Self::Infrastructure => "infrastructure",
+        }
+    }
+
+    /// Returns the kind with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// Returns the kind in words, as the predicate of a sentence about the item.
     pub fn describe(self) -> &'static str {
         match self {
@@ -49,6 +89,41 @@ impl ItemErrorKind {
             Self::Infrastructure => "failed because of the infrastructure",
         }
     }
+}
+
+/// Cause of a failure: attempts that failed for the same reason have the same cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cause {
+    /// Kind of the failure.
+    pub kind: ItemErrorKind,
+    /// Hash of its kind, its source location, and its message with all numbers masked.
+    pub hash: u32,
+}
+
+/// Replaces each number in a message by `N`, so that messages which differ only in numbers are equal.
+///
+/// ```
+/// # use cloudknot_runtime::failure::mask_numbers;
+/// assert_eq!(mask_numbers("index 17 of 3.5e7, at 0x7f"), "index N of NeN, at NxNf");
+/// ```
+pub fn mask_numbers(message: &str) -> String {
+    let mut masked = String::with_capacity(message.len());
+    let mut characters = message.chars().peekable();
+    while let Some(character) = characters.next() {
+        if !character.is_ascii_digit() {
+            masked.push(character);
+            continue;
+        }
+        masked.push('N');
+        while let Some(next) = characters.next_if(|next| next.is_ascii_digit() || *next == '.') {
+            // A full stop after a number ends a sentence.
+            if next == '.' && !characters.peek().is_some_and(char::is_ascii_digit) {
+                masked.push(next);
+                break;
+            }
+        }
+    }
+    masked
 }
 
 /// Failure of an attempt, as recorded by the attempt itself.
@@ -113,12 +188,24 @@ struct Inner {
     attempt: u32,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     log: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    measurements: Option<Measurements>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    machine: Option<Machine>,
 }
 
 impl ItemError {
     /// Creates an error from the failure of an attempt (counted from 1), with an empty log.
     pub fn new(failure: Failure, attempt: u32) -> Self {
-        Self(Box::new(Inner { failure, attempt, log: String::new() }))
+        Self(Box::new(Inner { failure, attempt, log: String::new(), measurements: None, machine: None }))
+    }
+
+    /// Sets the measurements of the attempt, and the machine of its worker.
+    #[must_use]
+    pub fn with_measurements(mut self, measurements: Measurements, machine: Machine) -> Self {
+        self.0.measurements = Some(measurements);
+        self.0.machine = Some(machine);
+        self
     }
 
     /// Sets the log: the end of the item's output to stdout and stderr.
@@ -168,6 +255,30 @@ impl ItemError {
         self.0.failure.signal
     }
 
+    /// Returns what was measured of the attempt, if it ran.
+    pub fn measurements(&self) -> Option<&Measurements> {
+        self.0.measurements.as_ref()
+    }
+
+    /// Returns the machine of the worker, if the attempt ran.
+    pub fn machine(&self) -> Option<&Machine> {
+        self.0.machine.as_ref()
+    }
+
+    /// Returns the cause, by which failures can be grouped.
+    pub fn cause(&self) -> Cause {
+        let kind = self.kind();
+        let mut text = format!("{}\0{}", kind.name(), self.location().unwrap_or_default());
+        for message in std::iter::once(self.message()).chain(self.chain().iter().map(String::as_str)) {
+            text.push('\0');
+            text.push_str(&mask_numbers(message));
+        }
+        // The lower half of the hash.
+        #[allow(clippy::cast_possible_truncation)]
+        let hash = XxHash3_64::oneshot(text.as_bytes()) as u32;
+        Cause { kind, hash }
+    }
+
     /// Returns the end of the item's output to stdout and stderr, at most 16 KiB.
     ///
     /// For items that take less than a millisecond, it may also contain the output of other items just before.
@@ -190,3 +301,41 @@ impl fmt::Display for ItemError {
 }
 
 impl std::error::Error for ItemError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause(kind: ItemErrorKind, message: &str, location: &str) -> Cause {
+        let failure = Failure { location: Some(location.into()), ..Failure::new(kind, message) };
+        ItemError::new(failure, 1).cause()
+    }
+
+    #[test]
+    fn kinds_have_names() {
+        for kind in ItemErrorKind::ALL {
+            assert_eq!(ItemErrorKind::parse(kind.name()), Some(kind));
+        }
+        assert_eq!(ItemErrorKind::parse("sad"), None);
+    }
+
+    #[test]
+    fn failures_that_differ_only_in_numbers_have_one_cause() {
+        let panicked = |message: &str| cause(ItemErrorKind::Panicked, message, "src/main.rs:41:9");
+        assert_eq!(panicked("the len is 3 but the index is 17"), panicked("the len is 120 but the index is 9"));
+        assert_eq!(panicked("residual 0.125."), panicked("residual 12.5."));
+        assert_ne!(panicked("the len is 3"), panicked("the length is 3"));
+        assert_ne!(panicked("x"), cause(ItemErrorKind::Returned, "x", "src/main.rs:41:9"));
+        assert_ne!(panicked("x"), cause(ItemErrorKind::Panicked, "x", "src/lib.rs:41:9"));
+    }
+
+    #[test]
+    fn numbers_are_masked() {
+        let check = |message: &str, masked: &str| assert_eq!(mask_numbers(message), masked);
+        check("", "");
+        check("17.fastq", "N.fastq");
+        check("read 3.", "read N.");
+        check("1.2.3 and 4..5", "N and N..N");
+        check("-1.5e-7", "-NeN".replace("eN", "e-N").as_str());
+    }
+}

@@ -1,5 +1,7 @@
 //! Keys of a run's objects in a store.
 
+use crate::failure::{Cause, ItemErrorKind};
+
 /// Object keys of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunKeys {
@@ -13,6 +15,19 @@ pub struct Part {
     pub first: u64,
     /// Last item, included.
     pub last: u64,
+}
+
+/// Failed attempt of an item, as its key states it. Attempts with the same cause can be grouped by their keys alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FailedAttempt {
+    /// Index of the item.
+    pub item: u64,
+    /// Number of the round, from 1.
+    pub round: u32,
+    /// Number of the attempt in its round, from 1.
+    pub attempt: u32,
+    /// Cause of the failure.
+    pub cause: Cause,
 }
 
 impl RunKeys {
@@ -54,9 +69,10 @@ impl RunKeys {
         format!("{}/results/{:012}-{:012}", self.prefix, part.first, part.last)
     }
 
-    /// Returns the key of a failed attempt; rounds and attempts count from 1.
-    pub fn failure(&self, item: u64, round: u32, attempt: u32) -> String {
-        format!("{}/failures/{item:012}/{round:04}.{attempt:04}", self.prefix)
+    /// Returns the key of a failed attempt.
+    pub fn failure(&self, failure: FailedAttempt) -> String {
+        let FailedAttempt { item, round, attempt, cause } = failure;
+        format!("{}/failures/{item:012}/{round:04}.{attempt:04}.{}-{:08x}", self.prefix, cause.kind.name(), cause.hash)
     }
 
     /// Returns the prefix of all rounds after the first.
@@ -98,7 +114,7 @@ impl RunKeys {
 /// Returns the segment of a key for this name: the name itself, if a key can contain it. Packages can also have names of other
 /// letters (`größe`): each of these becomes its number between dots, after `u.` (`u.gr.f6..df.e`), so that the keys of every
 /// store, and the paths of every file system, contain only ASCII. No package name has a dot, so segments do not collide.
-fn segment(name: &str) -> String {
+pub(super) fn segment(name: &str) -> String {
     if name.is_ascii() {
         return name.to_owned();
     }
@@ -114,12 +130,17 @@ pub fn part_of(key: &str) -> Option<Part> {
     (part.first <= part.last).then_some(part)
 }
 
-/// Parses the item, round and attempt from a key in `failures/`, as [`RunKeys::failure`] gives it.
-pub fn failure_of(key: &str) -> Option<(u64, u32, u32)> {
+/// Parses the failed attempt from a key in `failures/`, as [`RunKeys::failure`] gives it.
+pub fn failure_of(key: &str) -> Option<FailedAttempt> {
     let (folder, name) = key.rsplit_once('/')?;
-    let (round, attempt) = name.split_once('.')?;
-    let (round, attempt) = (from_one(round)?, from_one(attempt)?);
-    Some((number(name_in(folder, "failures")?, 12)?, round, attempt))
+    let item = number(name_in(folder, "failures")?, 12)?;
+    let (round, rest) = name.split_once('.')?;
+    let (attempt, cause) = rest.split_once('.')?;
+    let (kind, hash) = cause.rsplit_once('-')?;
+    let is_hash = hash.len() == 8 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let hash = is_hash.then(|| u32::from_str_radix(hash, 16).ok()).flatten()?;
+    let cause = Cause { kind: ItemErrorKind::parse(kind)?, hash };
+    Some(FailedAttempt { item, round: from_one(round)?, attempt: from_one(attempt)?, cause })
 }
 
 /// Parses the round from a key in `rounds/`, as [`RunKeys::round`] gives it.
@@ -147,7 +168,7 @@ fn number(text: &str, width: usize) -> Option<u64> {
 }
 
 /// Parses the number of a round or attempt.
-fn from_one(text: &str) -> Option<u32> {
+pub(super) fn from_one(text: &str) -> Option<u32> {
     number(text, 4)?.try_into().ok().filter(|&number| number > 0)
 }
 
@@ -163,8 +184,12 @@ mod tests {
         for part in [part, Part { first: 0, last: 0 }, Part { first: 999_999_999_999, last: u64::MAX }] {
             assert_eq!(part_of(&keys.part(part)), Some(part));
         }
+        let cause = Cause { kind: ItemErrorKind::OutOfMemory, hash: 0xab };
+        let failure = FailedAttempt { item: 3, round: 2, attempt: 1, cause };
+        assert!(keys.failure(failure).ends_with("/failures/000000000003/0002.0001.out-of-memory-000000ab"));
         for (item, round, attempt) in [(3, 2, 1), (u64::MAX, u32::MAX, u32::MAX), (0, 9_999, 10_000)] {
-            assert_eq!(failure_of(&keys.failure(item, round, attempt)), Some((item, round, attempt)));
+            let failure = FailedAttempt { item, round, attempt, cause };
+            assert_eq!(failure_of(&keys.failure(failure)), Some(failure));
         }
         for round in [2, 12, 10_000, u32::MAX] {
             assert_eq!(round_of(&keys.round(round)), Some(round));
@@ -202,8 +227,18 @@ mod tests {
         }
         assert_eq!(part_of(&format!("knots/k/runs/r/other/{seven}-{nine}")), None);
         assert_eq!(part_of(&format!("{seven}-{nine}")), None);
-        for name in ["7/0001.0001", "000000000007/1.1", "000000000007/0000.0001", "000000000007/0001.0000", "0001.0001"]
-        {
+        let seven_failed = |rest: &str| format!("{seven}/{rest}");
+        for name in [
+            "7/0001.0001.crashed-00000000".into(),
+            seven_failed("1.1.crashed-00000000"),
+            seven_failed("0000.0001.crashed-00000000"),
+            seven_failed("0001.0000.crashed-00000000"),
+            seven_failed("0001.0001"),
+            seven_failed("0001.0001.sad-00000000"),
+            seven_failed("0001.0001.crashed-0000000A"),
+            seven_failed("0001.0001.crashed-1"),
+            "0001.0001.crashed-00000000".into(),
+        ] {
             assert_eq!(failure_of(&format!("knots/k/runs/r/failures/{name}")), None, "{name}");
         }
         for name in ["2", "0000", "4294967296", "+002", "00002"] {

@@ -4,6 +4,7 @@
 use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::{Duration, SystemTime};
 
 use crate::failure::Failure;
 
@@ -50,7 +51,85 @@ impl Request {
     }
 }
 
-/// Message from an item process: a tag (8 bytes), a number (8), a length (8), and that number of bytes.
+/// Measurements of an item process while it ran an item.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Start of the item, in microseconds since 1970-01-01 UTC.
+    pub started_us: u64,
+    /// Time that the item took, in microseconds.
+    pub duration_us: u64,
+    /// CPU time in microseconds, if it is known.
+    pub cpu_us: Option<u64>,
+    /// Peak memory, if it is known.
+    pub memory: Option<Memory>,
+}
+
+/// Peak memory of an item process or of a process that it has started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Peak in bytes; below 2^63.
+    pub peak: u64,
+    /// `true` if the peak may be that of an earlier item.
+    pub is_bound: bool,
+}
+
+const MEASURED_LEN: usize = 32;
+const UNKNOWN: u64 = u64::MAX;
+const IS_BOUND: u64 = 1 << 63;
+
+impl Measured {
+    /// Returns the measurements of an item that began at this time and ends now.
+    pub fn until_now(started: SystemTime, duration: Duration) -> Self {
+        let started = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { started_us: micros(started), duration_us: micros(duration), cpu_us: None, memory: None }
+    }
+
+    /// Returns the start of the item.
+    pub fn started(&self) -> SystemTime {
+        let since_epoch = Duration::from_micros(self.started_us);
+        SystemTime::UNIX_EPOCH.checked_add(since_epoch).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// Returns the time that the item took.
+    pub fn duration(&self) -> Duration {
+        Duration::from_micros(self.duration_us)
+    }
+
+    /// Returns the CPU time, if it is known.
+    pub fn cpu(&self) -> Option<Duration> {
+        self.cpu_us.map(Duration::from_micros)
+    }
+
+    fn to_bytes(self) -> [u8; MEASURED_LEN] {
+        let memory = self.memory.map_or(UNKNOWN, |Memory { peak, is_bound }| {
+            peak & !IS_BOUND | if is_bound { IS_BOUND } else { 0 }
+        });
+        let mut bytes = [0; MEASURED_LEN];
+        let numbers = [self.started_us, self.duration_us, self.cpu_us.unwrap_or(UNKNOWN), memory];
+        for (bytes, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            bytes.copy_from_slice(&number.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Parses measurements. The function may have written any of the numbers.
+    fn parse(bytes: &[u8]) -> Self {
+        let known = |number: u64| (number != UNKNOWN).then_some(number);
+        let memory = |number: u64| Memory { peak: number & !IS_BOUND, is_bound: number & IS_BOUND != 0 };
+        Self {
+            started_us: u64_at(bytes, 0),
+            duration_us: u64_at(bytes, 8),
+            cpu_us: known(u64_at(bytes, 16)),
+            memory: known(u64_at(bytes, 24)).map(memory),
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Message from an item process: a tag (8 bytes), a number (8), a length (8), measurements (32), and that number of bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// The process has started and has the function.
@@ -62,9 +141,9 @@ pub enum Reply {
     /// The process cannot start, because of this error of the operating system.
     NotStarted(i32),
     /// The item failed.
-    Failed(u64, Failure),
+    Failed(u64, Failure, Measured),
     /// The frame of an item's value.
-    Value(u64, Vec<u8>),
+    Value(u64, Vec<u8>, Measured),
     /// This number of items, the last ones that were sent, have not begun, and will not.
     GivenBack(u64),
     /// The process is to be replaced. All items that it has not answered have not begun, and will not.
@@ -82,7 +161,7 @@ pub enum Parsed {
     Stray,
 }
 
-const REPLY_HEADER_LEN: usize = 24;
+const REPLY_HEADER_LEN: usize = 24 + MEASURED_LEN;
 // Random numbers whose first byte on the channel, the lowest, is in no text and is no small number: what a function writes
 // there is not mistaken for a tag.
 const READY: u64 = 0x011c_5b0f_3a72_d4fe;
@@ -98,17 +177,17 @@ impl Reply {
     /// Encodes the reply.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Ready => reply(READY, 0, &[]),
-            Self::Initialized => reply(INITIALIZED, 0, &[]),
-            Self::Refused(message) => reply(REFUSED, 0, message.as_bytes()),
-            Self::Failed(item, failure) => {
+            Self::Ready => message(READY, 0, &[]),
+            Self::Initialized => message(INITIALIZED, 0, &[]),
+            Self::Refused(reason) => message(REFUSED, 0, reason.as_bytes()),
+            Self::Failed(item, failure, measured) => {
                 let failure = serde_json::to_vec(failure).expect("a failure serializes to JSON");
-                reply(FAILED, *item, &failure)
+                reply(FAILED, *item, *measured, &failure)
             }
-            Self::Value(item, frame) => reply(VALUE, *item, frame),
-            Self::GivenBack(count) => reply(GIVEN_BACK, *count, &[]),
-            Self::Replace => reply(REPLACE, 0, &[]),
-            Self::NotStarted(error) => reply(NOT_STARTED, u64::from(error.cast_unsigned()), &[]),
+            Self::Value(item, frame, measured) => reply(VALUE, *item, *measured, frame),
+            Self::GivenBack(count) => message(GIVEN_BACK, *count, &[]),
+            Self::Replace => message(REPLACE, 0, &[]),
+            Self::NotStarted(error) => message(NOT_STARTED, u64::from(error.cast_unsigned()), &[]),
         }
     }
 
@@ -123,15 +202,16 @@ impl Reply {
         let end = usize::try_from(length).ok().and_then(|length| length.checked_add(REPLY_HEADER_LEN));
         let Some(end) = end.filter(|_| is_tag(&header[..8])) else { return Parsed::Stray };
         let Some(body) = bytes.get(REPLY_HEADER_LEN..end) else { return Parsed::Incomplete(end) };
+        let measured = Measured::parse(&header[24..]);
         let reply = match tag {
             READY => Self::Ready,
             INITIALIZED => Self::Initialized,
             REFUSED => Self::Refused(String::from_utf8_lossy(body).into_owned()),
             FAILED => match serde_json::from_slice(body) {
-                Ok(failure) => Self::Failed(number, failure),
+                Ok(failure) => Self::Failed(number, failure, measured),
                 Err(_) => return Parsed::Stray,
             },
-            VALUE => Self::Value(number, body.to_vec()),
+            VALUE => Self::Value(number, body.to_vec(), measured),
             GIVEN_BACK => Self::GivenBack(number),
             NOT_STARTED => match u32::try_from(number) {
                 Ok(error) => Self::NotStarted(error.cast_signed()),
@@ -171,16 +251,23 @@ impl Reply {
             return None;
         }
         let mut frame = std::mem::take(bytes);
+        let measured = Measured::parse(&frame[24..]);
         frame.drain(..REPLY_HEADER_LEN);
-        Some(Self::Value(item, frame))
+        Some(Self::Value(item, frame, measured))
     }
 }
 
-fn reply(tag: u64, number: u64, body: &[u8]) -> Vec<u8> {
+/// Encodes a reply that is no answer to an item.
+fn message(tag: u64, number: u64, body: &[u8]) -> Vec<u8> {
+    reply(tag, number, Measured::default(), body)
+}
+
+fn reply(tag: u64, number: u64, measured: Measured, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(REPLY_HEADER_LEN + body.len());
     for number in [tag, number, body.len() as u64] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
+    bytes.extend_from_slice(&measured.to_bytes());
     bytes.extend_from_slice(body);
     bytes
 }
@@ -189,14 +276,15 @@ fn reply(tag: u64, number: u64, body: &[u8]) -> Vec<u8> {
 /// then calls [`end_value`] with the returned position.
 pub fn begin_value(out: &mut Vec<u8>, item: u64) -> usize {
     let start = out.len();
-    out.extend_from_slice(&reply(VALUE, item, &[]));
+    out.extend_from_slice(&message(VALUE, item, &[]));
     start
 }
 
 /// Completes a reply started by [`begin_value`].
-pub fn end_value(out: &mut [u8], start: usize) {
+pub fn end_value(out: &mut [u8], start: usize, measured: Measured) {
     let length = (out.len() - start - REPLY_HEADER_LEN) as u64;
-    out[start + 16..start + REPLY_HEADER_LEN].copy_from_slice(&length.to_le_bytes());
+    out[start + 16..start + 24].copy_from_slice(&length.to_le_bytes());
+    out[start + 24..start + REPLY_HEADER_LEN].copy_from_slice(&measured.to_bytes());
 }
 
 /// How an item process ended, as its keeper reports it: a tag (8 bytes), a kind (4), a number (4).
@@ -252,6 +340,11 @@ mod tests {
     use super::*;
     use crate::failure::ItemErrorKind;
 
+    fn measured() -> Measured {
+        let memory = Some(Memory { peak: 5 << 30, is_bound: true });
+        Measured { started_us: 1_795_000_000_000_000, duration_us: 12, cpu_us: Some(7), memory }
+    }
+
     #[test]
     fn truncated_reply_requests_more_bytes() {
         let failure = Failure::new(ItemErrorKind::Returned, "no such star");
@@ -259,9 +352,9 @@ mod tests {
             Reply::Ready,
             Reply::Initialized,
             Reply::Refused("no".into()),
-            Reply::Failed(7, failure),
-            Reply::Value(9, vec![1, 2, 3]),
-            Reply::Value(u64::MAX, Vec::new()),
+            Reply::Failed(7, failure, measured()),
+            Reply::Value(9, vec![1, 2, 3], measured()),
+            Reply::Value(u64::MAX, Vec::new(), Measured::default()),
             Reply::GivenBack(12),
             Reply::NotStarted(11),
             Reply::Replace,
@@ -287,17 +380,17 @@ mod tests {
         for length in 1..banner.len() {
             assert_eq!(Reply::parse(&banner[..length]), Parsed::Stray);
         }
-        let mut too_long = Reply::Value(1, vec![1]).to_bytes();
+        let mut too_long = Reply::Value(1, vec![1], measured()).to_bytes();
         too_long[16..24].fill(0xff);
         assert_eq!(Reply::parse(&too_long), Parsed::Stray);
-        let mut no_failure = Reply::Value(1, vec![1]).to_bytes();
+        let mut no_failure = Reply::Value(1, vec![1], measured()).to_bytes();
         no_failure[..8].copy_from_slice(&FAILED.to_le_bytes());
         assert_eq!(Reply::parse(&no_failure), Parsed::Stray);
     }
 
     #[test]
     fn take_large_requires_exactly_one_value() {
-        let large = Reply::Value(5, vec![7; LARGE_LEN]);
+        let large = Reply::Value(5, vec![7; LARGE_LEN], measured());
         let mut bytes = large.to_bytes();
         for cut in [0, 10, REPLY_HEADER_LEN, LARGE_LEN, bytes.len() - 1] {
             assert_eq!(Reply::take_large(&mut bytes[..cut].to_vec()), None);
@@ -313,8 +406,8 @@ mod tests {
         let mut bytes = vec![1, 2];
         let start = begin_value(&mut bytes, 5);
         bytes.extend([7; 100]);
-        end_value(&mut bytes, start);
-        assert_eq!(bytes[2..], Reply::Value(5, vec![7; 100]).to_bytes());
+        end_value(&mut bytes, start, measured());
+        assert_eq!(bytes[2..], Reply::Value(5, vec![7; 100], measured()).to_bytes());
     }
 
     #[test]
