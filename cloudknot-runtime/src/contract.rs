@@ -66,6 +66,8 @@ pub const ENV_VCPUS: &str = "CLOUDKNOT_VCPUS";
 /// Set by AWS Batch, in array children only: the index of the child. A run of one child is a plain job, so the index is 0
 /// if the variable is absent.
 pub const ENV_CHILD: &str = "AWS_BATCH_JOB_ARRAY_INDEX";
+/// Set by AWS Batch: the ID of the job.
+pub const ENV_JOB: &str = "AWS_BATCH_JOB_ID";
 /// Set by AWS Batch: the number of the child's attempt, from 1.
 pub const ENV_ATTEMPT: &str = "AWS_BATCH_JOB_ATTEMPT";
 /// Variables that make a process part of cloudknot. An item process does not inherit them, because the function may start

@@ -177,11 +177,11 @@ impl Failure {
 /// assert_eq!(error.to_string(), "returned an error: no such star");
 /// ```
 // Boxed, so that a `Result` with this error is small.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ItemError(Box<Inner>);
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Inner {
     #[serde(flatten)]
     failure: Failure,

@@ -17,9 +17,11 @@ use crate::function::Function;
 use crate::{engine, frame};
 
 mod init;
+mod meter;
 mod process;
 
 pub use init::Init;
+pub(crate) use meter::measure_thread;
 pub use process::item_process;
 
 /// Decodes the input, runs the function, encodes its value and reads it back. Implements the `call` of a [`Function`].

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-use crate::contract::{self, Exit, Parsed, Reply, Request};
+use crate::contract::{self, Exit, Measured, Parsed, Reply, Request};
 use crate::failure::{Failure, ItemErrorKind};
 use crate::frame;
 
@@ -29,7 +29,7 @@ mod launcher;
 pub use descendants::reap_orphans;
 use descendants::{children, kill_tagged};
 pub use launcher::Launcher;
-pub(crate) use launcher::{max_processes, restore_open_files};
+pub(crate) use launcher::{max_processes, memory, restore_open_files};
 
 /// Maximum number of bytes of an item's log that are kept for its error.
 pub const LOG_TAIL: usize = 16 * 1024;
@@ -56,6 +56,13 @@ pub struct Item {
     pub input: Bytes,
 }
 
+/// An item, with the time at which it was sent.
+#[derive(Debug)]
+struct Sent {
+    item: Item,
+    at: SystemTime,
+}
+
 /// A running item process.
 #[derive(Debug)]
 pub struct ItemProcess {
@@ -70,7 +77,7 @@ pub struct ItemProcess {
     timeout: Option<Duration>,
     stage: Stage,
     /// Items that were sent and not answered yet.
-    sent: VecDeque<Item>,
+    sent: VecDeque<Sent>,
     /// Number of items that were answered.
     answered: u64,
     /// `true` while the process was asked to give back items and has not replied.
@@ -115,11 +122,22 @@ pub struct Step {
     pub end: Option<End>,
 }
 
+/// Time and memory that an attempt took.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Time at which the item was sent to its process.
+    pub sent: SystemTime,
+    /// Measurements of the process, or of the supervisor if the process ended.
+    pub measured: Measured,
+}
+
 /// Answer to one item.
 #[derive(Debug)]
 pub struct Answer {
     /// Item that was answered.
     pub item: Item,
+    /// Time and memory that it took.
+    pub timing: Timing,
     /// Frame of its value, or its failure.
     pub outcome: Result<Vec<u8>, Failure>,
 }
@@ -134,7 +152,7 @@ pub enum End {
     /// A signal ended the process before it ran an item: no item is responsible, and another process may succeed.
     KilledAtStart(String),
     /// The process ended while it ran this item.
-    During(Item, Failure),
+    During(Item, Timing, Failure),
     /// The process ended between two items, or is to be replaced.
     Idle,
 }
@@ -222,7 +240,7 @@ impl ItemProcess {
             self.tail.clear();
         }
         Request::append(item.index, &item.input, &mut self.write_buf);
-        self.sent.push_back(item);
+        self.sent.push_back(Sent { item, at: SystemTime::now() });
     }
 
     /// Returns whether more items may be sent. While items are being given back, none may.
@@ -253,7 +271,8 @@ impl ItemProcess {
             step.end = if ended {
                 Some(self.explain_end(&mut step.log))
             } else if self.overdue_in() == Some(Duration::ZERO) {
-                self.sent.pop_front().map(|item| End::During(item, self.timed_out()))
+                let failure = self.timed_out();
+                self.end_during(failure)
             } else {
                 None
             };
@@ -275,7 +294,7 @@ impl ItemProcess {
 
     /// Takes back the items that the process has not answered.
     pub fn take_back(&mut self) -> impl Iterator<Item = Item> + '_ {
-        self.sent.drain(..)
+        self.sent.drain(..).map(|sent| sent.item)
     }
 
     /// Returns `true` if the process has ended.
@@ -315,7 +334,7 @@ impl ItemProcess {
     }
 
     fn overdue_in(&self) -> Option<Duration> {
-        let item = self.sent.front().filter(|_| self.runs_items())?;
+        let item = &self.sent.front().filter(|_| self.runs_items())?.item;
         // The start of the process, its init functions and the transfer of an answer do not count as the item's time.
         let is_arriving = Reply::is_answer(&self.read_buf, item.index) && self.last_read.elapsed() < MAX_PAUSE;
         let timeout = self.timeout.filter(|_| !is_arriving)?;
@@ -421,7 +440,7 @@ impl ItemProcess {
     }
 
     fn take_reply(&mut self, reply: Reply, step: &mut Step) {
-        let (index, outcome) = match reply {
+        let (index, outcome, measured) = match reply {
             Reply::Ready if self.stage == Stage::Starts => return self.stage = Stage::Initializes,
             Reply::Initialized if self.stage == Stage::Initializes => {
                 self.stage = Stage::RunsItems;
@@ -435,13 +454,14 @@ impl ItemProcess {
             }
             Reply::Replace => return step.end = Some(End::Idle),
             Reply::GivenBack(count) => return self.take_given_back(count, step),
-            Reply::Failed(index, failure) => (index, Err(failure)),
-            Reply::Value(index, frame) => (index, Ok(frame)),
+            Reply::Failed(index, failure, measured) => (index, Err(failure), measured),
+            Reply::Value(index, frame, measured) => (index, Ok(frame), measured),
         };
         let is_frame = |bytes: &[u8]| frame::frame_length(bytes).is_ok_and(|length| length == bytes.len() as u64);
-        let is_first = self.sent.front().is_some_and(|item| item.index == index);
+        let is_first = self.sent.front().is_some_and(|sent| sent.item.index == index);
         if is_first && outcome.as_ref().map_or(true, |bytes| is_frame(bytes)) {
-            step.answers.extend(self.sent.pop_front().map(|item| Answer { item, outcome }));
+            let answer = |Sent { item, at }| Answer { item, timing: Timing { sent: at, measured }, outcome };
+            step.answers.extend(self.sent.pop_front().map(answer));
         } else {
             step.end = Some(self.stray());
         }
@@ -451,7 +471,7 @@ impl ItemProcess {
         match usize::try_from(count).ok().and_then(|count| self.sent.len().checked_sub(count)) {
             Some(begun) if self.giving_back => {
                 self.giving_back = false;
-                step.given_back.extend(self.sent.drain(begun..));
+                step.given_back.extend(self.sent.drain(begun..).map(|sent| sent.item));
             }
             _ => step.end = Some(self.stray()),
         }
@@ -461,8 +481,17 @@ impl ItemProcess {
     fn stray(&mut self) -> End {
         let message = "the function wrote to a file descriptor that it did not open, which is the channel of its item \
                        process, or it answered twice";
-        let Some(item) = self.sent.pop_front() else { return End::Idle };
-        End::During(item, Failure::new(ItemErrorKind::Crashed, message))
+        self.end_during(Failure::new(ItemErrorKind::Crashed, message)).unwrap_or(End::Idle)
+    }
+
+    /// Returns the end of the process during the first item that it has not answered.
+    fn end_during(&mut self, failure: Failure) -> Option<End> {
+        let Sent { item, at } = self.sent.pop_front()?;
+        // While the process starts, no item has begun.
+        let duration = if self.runs_items() { self.first_started.elapsed() } else { Duration::ZERO };
+        let started = SystemTime::now().checked_sub(duration).unwrap_or(at);
+        let timing = Timing { sent: at, measured: Measured::until_now(started, duration) };
+        Some(End::During(item, timing, failure))
     }
 
     /// Reads the available output of the function, at most [`MAX_READ`] bytes.
@@ -513,7 +542,9 @@ impl ItemProcess {
                 status.is_none_or(|status| std::os::unix::process::ExitStatusExt::signal(&status).is_some());
             return if is_signal { End::KilledAtStart(message) } else { End::AtStart(message) };
         }
-        let Some(item) = self.sent.pop_front() else { return End::Idle };
+        if self.sent.is_empty() {
+            return End::Idle;
+        }
         let mut failure = match status {
             Some(status) => death::explain(status, &self.log_tail(), death::oom_kills() > self.oom_kills),
             None => Failure::new(ItemErrorKind::Crashed, "the keeper of the item process was killed"),
@@ -521,7 +552,7 @@ impl ItemProcess {
         if self.stage == Stage::Initializes {
             failure.message = format!("{}: {}", Failure::INITIALIZATION, failure.message);
         }
-        End::During(item, failure)
+        self.end_during(failure).unwrap_or(End::Idle)
     }
 
     fn timed_out(&self) -> Failure {

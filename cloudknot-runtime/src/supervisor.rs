@@ -7,15 +7,15 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
 use crate::codec::CodecError;
-use crate::contract::{self, InputLayout, Part, RunKeys};
+use crate::contract::{self, FailedAttempt, InputLayout, MAX_END_LEN, Machine, Measurements, Part, PartEnd, RunKeys};
 use crate::failure::{Failure, ItemError, ItemErrorKind};
 use crate::function::Function;
-use crate::process::{self, Item, Launcher};
+use crate::process::{self, Item, Launcher, Timing};
 use crate::store::{Store, StoreError};
 use crate::{engine, item};
 
@@ -32,6 +32,10 @@ pub struct Work {
     pub keys: RunKeys,
     /// Number of the round, from 1.
     pub round: u32,
+    /// Time of the run's submission.
+    pub submitted: SystemTime,
+    /// Machine of this supervisor.
+    pub machine: Machine,
     /// Layout of the inputs.
     pub inputs: InputLayout,
     /// Maximum number of items in a part.
@@ -164,11 +168,14 @@ pub fn supervise(
         slots: AtomicUsize::new(usize::try_from(slots).unwrap_or(usize::MAX)),
         idle: AtomicUsize::new(0),
         began: Instant::now(),
+        machine: work.machine.to_bytes(),
     };
     std::thread::scope(|scope| {
-        for _ in 0..slots {
+        let supervisor = &supervisor;
+        for number in 0..slots {
             let slot = std::thread::Builder::new().name("cloudknot-slot".into()).stack_size(8 << 20);
-            if let Err(error) = slot.spawn_scoped(scope, || supervisor.slot()) {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            if let Err(error) = slot.spawn_scoped(scope, move || supervisor.slot(number)) {
                 supervisor.retire_slot(&error);
             }
         }
@@ -198,6 +205,8 @@ struct Supervisor<'a> {
     /// Number of slots that wait for items.
     idle: AtomicUsize,
     began: Instant,
+    /// The machine, as each part states it.
+    machine: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -225,11 +234,29 @@ struct OpenChunk {
     since: Instant,
 }
 
-/// The frames of consecutive items.
+/// The frames of consecutive items, and their rows in the table of a part.
 struct Segment {
     first: u64,
     count: u64,
     frames: Vec<u8>,
+    table: Vec<u8>,
+}
+
+impl Segment {
+    fn new(item: u64, frame: Vec<u8>, measurements: &Measurements) -> Self {
+        let mut segment = Self { first: item, count: 1, frames: frame, table: Vec::new() };
+        measurements.append(&mut segment.table);
+        segment
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.count
+    }
+
+    /// Returns the size in bytes of a part with these items and those of `other`, or more.
+    fn len_with(&self, other: &Self) -> u64 {
+        (self.frames.len() + self.table.len() + other.frames.len() + other.table.len()) as u64 + MAX_END_LEN
+    }
 }
 
 /// Maximum number of inputs read at once.
@@ -243,10 +270,10 @@ impl Supervisor<'_> {
     }
 
     /// Runs items, in one process after another, until all items are resolved.
-    fn slot(&self) {
+    fn slot(&self, number: u32) {
         let work = || match &self.work.isolation {
-            Isolation::Processes(launcher) => Slot::new(self, launcher).run(),
-            Isolation::Threads(function) => self.slot_of_this_thread(function),
+            Isolation::Processes(launcher) => Slot::new(self, launcher, number).run(),
+            Isolation::Threads(function) => self.slot_of_this_thread(function, number),
         };
         // If a slot ended without an error, the other slots would wait for its items forever.
         let panicked = |_| Err(SupervisorError::Process("a supervisor thread panicked".into()));
@@ -255,20 +282,28 @@ impl Supervisor<'_> {
         }
     }
 
-    fn slot_of_this_thread(&self, function: &'static Function) -> Result<(), SupervisorError> {
+    fn slot_of_this_thread(&self, function: &'static Function, slot: u32) -> Result<(), SupervisorError> {
         while let Some(mut items) = self.claim(1, true)? {
             let Some(item) = items.pop() else { continue };
+            let sent = SystemTime::now();
             self.control.running.fetch_add(1, Ordering::Relaxed);
             let mut value = Vec::new();
-            let outcome = item::attempt(function, &item.input, &mut value).map(|()| value);
+            let (outcome, measured) = item::measure_thread(|| item::attempt(function, &item.input, &mut value));
             self.control.running.fetch_sub(1, Ordering::Relaxed);
-            match outcome.and_then(|frame| self.refuse_large(frame)) {
-                Ok(frame) => self.keep(vec![Segment { first: item.index, count: 1, frames: frame }])?,
-                Err(failure) => self.failed(item, failure, String::new())?,
+            let measurements = self.measurements(&item, &Timing { sent, measured }, slot);
+            match outcome.map(|()| value).and_then(|frame| self.refuse_large(frame)) {
+                Ok(frame) => self.keep(vec![Segment::new(item.index, frame, &measurements)])?,
+                Err(failure) => self.failed(item, measurements, failure, String::new())?,
             }
             self.store_due(false)?;
         }
         Ok(())
+    }
+
+    /// Returns the measurements of an attempt in a slot, as they are stored.
+    fn measurements(&self, item: &Item, timing: &Timing, slot: u32) -> Measurements {
+        let attempt = (self.work.round, item.attempt);
+        Measurements::new(attempt, &timing.measured, timing.sent, self.work.submitted, slot)
     }
 
     fn is_over(&self) -> bool {
@@ -380,13 +415,14 @@ impl Supervisor<'_> {
     }
 
     /// Appends a value to the last segment if it follows it in the same chunk; else adds a segment.
-    fn append(&self, values: &mut Vec<Segment>, item: u64, frame: Vec<u8>) {
+    fn append(&self, values: &mut Vec<Segment>, item: u64, frame: Vec<u8>, measurements: &Measurements) {
         match values.last_mut() {
-            Some(last) if last.first + last.count == item && !item.is_multiple_of(self.work.chunk) => {
+            Some(last) if last.end() == item && !item.is_multiple_of(self.work.chunk) => {
                 last.frames.extend_from_slice(&frame);
+                measurements.append(&mut last.table);
                 last.count += 1;
             }
-            _ => values.push(Segment { first: item, count: 1, frames: frame }),
+            _ => values.push(Segment::new(item, frame, measurements)),
         }
     }
 
@@ -414,22 +450,31 @@ impl Supervisor<'_> {
 
     /// Returns the failure of a value that the store can never take, which is no failure of the store.
     fn refuse_large(&self, frame: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        let (length, max) = (frame.len() as u64, self.work.store.max_object());
+        let (length, max) = (frame.len() as u64, self.work.store.max_object() - MAX_END_LEN);
         if length <= max {
             return Ok(frame);
         }
         let message = format!(
-            "the result has {length} bytes, but the store accepts objects of at most {max}; return it in several items, or \
+            "the result has {length} bytes, but the store accepts results of at most {max}; return it in several items, or \
              store it in the function and return where"
         );
         Err(Failure::new(ItemErrorKind::Codec, message))
     }
 
     /// Stores a failure. The item is retried unless its retries are used up.
-    fn failed(&self, item: Item, failure: Failure, log: String) -> Result<(), SupervisorError> {
+    fn failed(
+        &self,
+        item: Item,
+        measurements: Measurements,
+        failure: Failure,
+        log: String,
+    ) -> Result<(), SupervisorError> {
         let last = item.attempt >= contract::last_attempt(self.work.retries);
-        let error = ItemError::new(failure, item.attempt).with_log(log);
-        let key = self.work.keys.failure(item.index, self.work.round, item.attempt);
+        let error = ItemError::new(failure, item.attempt)
+            .with_log(log)
+            .with_measurements(measurements, self.work.machine.clone());
+        let (round, cause) = (self.work.round, error.cause());
+        let key = self.work.keys.failure(FailedAttempt { item: item.index, round, attempt: item.attempt, cause });
         let bytes = serde_json::to_vec(&error).expect("an item's error serializes to JSON");
         engine::block_on(self.work.store.put(&key, bytes.into()))?;
         (self.report)(Event::Failed { item: item.index, error, last });
@@ -481,9 +526,9 @@ impl Supervisor<'_> {
         let mut values = values.into_iter();
         let Some(mut part) = values.next() else { return Ok(()) };
         for segment in values {
-            let bytes = (part.frames.len() + segment.frames.len()) as u64;
-            if part.first + part.count == segment.first && bytes <= self.work.store.max_object() {
+            if part.end() == segment.first && part.len_with(&segment) <= self.work.store.max_object() {
                 part.frames.extend_from_slice(&segment.frames);
+                part.table.extend_from_slice(&segment.table);
                 part.count += segment.count;
             } else {
                 self.store_part(std::mem::replace(&mut part, segment))?;
@@ -492,8 +537,9 @@ impl Supervisor<'_> {
         self.store_part(part)
     }
 
-    fn store_part(&self, values: Segment) -> Result<(), SupervisorError> {
-        let part = Part { first: values.first, last: values.first + values.count - 1 };
+    fn store_part(&self, mut values: Segment) -> Result<(), SupervisorError> {
+        let part = Part { first: values.first, last: values.end() - 1 };
+        PartEnd::append(&values.table, &self.machine, &mut values.frames);
         // If another attempt has already stored this part, its values are equally valid.
         engine::block_on(self.work.store.create(&self.work.keys.part(part), values.frames.into()))?;
         (self.report)(Event::Stored(part));

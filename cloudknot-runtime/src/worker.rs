@@ -5,6 +5,7 @@ use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
 use crate::contract::{self, ItemProcess, Round, RunKeys, StoreAt, Task, Types, exit};
 use crate::process::{self, Launcher};
@@ -12,7 +13,7 @@ use crate::store::{DirStore, Store, StoreError};
 use crate::supervisor::{self, Control, Event, FlushLimits, Isolation, SupervisorError, Work};
 use crate::text::printable;
 use crate::trace_process::TraceError;
-use crate::{engine, function};
+use crate::{engine, function, machine};
 
 /// Runs the items of this child and exits with one of the codes of [`exit`].
 pub fn main() -> ! {
@@ -86,6 +87,7 @@ impl From<SupervisorError> for Stop {
 }
 
 fn run() -> Result<i32, Stop> {
+    let started = SystemTime::now();
     // Before anything that takes time: the first process of a container gets no signal that it has no handler for.
     let control = Arc::new(Control::default());
     stop_on_sigterm(&control);
@@ -100,15 +102,18 @@ fn run() -> Result<i32, Stop> {
     if !task.has_no_outcomes || number(contract::ENV_ATTEMPT)?.unwrap_or(1) > 1 {
         ranges = engine::block_on(still_missing(&task, &*store, &keys, ranges))?;
     }
+    let vcpus = vcpus(&task);
     let work = Work {
         store,
         keys,
         round: task.round,
+        submitted: SystemTime::UNIX_EPOCH + Duration::from_millis(task.submitted_ms),
+        machine: machine::describe(vcpus, started),
         inputs: task.inputs,
         chunk: task.chunk,
         parallel: task.parallel,
         retries: task.retries,
-        isolation: Isolation::Processes(launcher(&task)),
+        isolation: Isolation::Processes(launcher(&task, vcpus)),
         flush,
     };
     supervisor::supervise(&work, ranges, &control, &log)?;
@@ -166,7 +171,7 @@ fn child_items(task: &Task, store: &dyn Store, keys: &RunKeys) -> Result<Vec<Ran
     if task.round == 1 {
         // The first round has all items, so no request is needed.
         #[allow(clippy::single_range_in_vec_init)]
-        let all = Round { items: vec![0..task.items], retries: task.retries };
+        let all = Round { items: vec![0..task.items], retries: task.retries, ..Round::default() };
         return Ok(all.slice(first, task.chunk));
     }
     Ok(scheduled(task, store, keys)?.slice(first, task.chunk))
@@ -198,11 +203,11 @@ async fn still_missing(
     let parts: Vec<_> = objects.iter().filter_map(|object| contract::part_of(&object.key)).collect();
     let mut failed = std::collections::HashSet::new();
     for object in &objects {
-        if let Some((item, round, attempt)) = contract::failure_of(&object.key)
-            && round == task.round
-            && attempt >= contract::last_attempt(task.retries)
+        if let Some(failure) = contract::failure_of(&object.key)
+            && failure.round == task.round
+            && failure.attempt >= contract::last_attempt(task.retries)
         {
-            failed.insert(item);
+            failed.insert(failure.item);
         }
     }
     let is_missing =
@@ -210,11 +215,16 @@ async fn still_missing(
     Ok(ranges.into_iter().flatten().filter(is_missing).map(|item| item..item + 1).collect())
 }
 
-fn launcher(task: &Task) -> Launcher {
+/// Returns the number of virtual CPUs that the items of this worker share.
+fn vcpus(task: &Task) -> f64 {
     let deployed = || std::env::var(contract::ENV_VCPUS).ok()?.parse().ok();
+    task.vcpus.or_else(deployed).unwrap_or(1.0)
+}
+
+fn launcher(task: &Task, vcpus: f64) -> Launcher {
     // The number of CPUs is small; less than one CPU gives one thread.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let cpus = task.vcpus.or_else(deployed).unwrap_or(1.0) as usize;
+    let cpus = vcpus as usize;
     let item_process = ItemProcess {
         function: task.function.clone(),
         fingerprint: task.fingerprint,

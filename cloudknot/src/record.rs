@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use cloudknot_runtime::contract::{Manifest, Part, Round, RunKeys};
+use cloudknot_runtime::contract::{FailedAttempt, Manifest, Part, Round, RunKeys};
+use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::store::Store;
+
+use crate::error::Result;
 
 pub(crate) mod job;
 pub(crate) mod ledger;
@@ -36,8 +39,20 @@ impl Record {
     pub(crate) fn key_of(&self, settled: SettledOutcome) -> String {
         match settled {
             SettledOutcome::Values(part) => self.keys.part(part),
-            SettledOutcome::Failure { item, attempt } => self.keys.failure(item, self.round, attempt),
+            SettledOutcome::Failure(failure) => self.keys.failure(failure),
         }
+    }
+
+    /// Returns the failed attempt of an item in this round.
+    pub(crate) fn failed_attempt(&self, item: u64, error: &ItemError) -> FailedAttempt {
+        FailedAttempt { item, round: self.round, attempt: error.attempt(), cause: error.cause() }
+    }
+
+    /// Stores the failure of an item that its worker could not store.
+    #[allow(dead_code, reason = "on this machine, the supervisor stores all failures")]
+    pub(crate) async fn store_failure(&self, item: u64, error: &ItemError) -> Result<()> {
+        let bytes = serde_json::to_vec(error).expect("an item's error serializes to JSON");
+        Ok(self.store.put(&self.keys.failure(self.failed_attempt(item, error)), bytes.into()).await?)
     }
 }
 
@@ -56,5 +71,5 @@ pub(crate) enum SettledOutcome {
     /// The values of a part's items.
     Values(Part),
     /// The failure of an item's last attempt.
-    Failure { item: u64, attempt: u32 },
+    Failure(FailedAttempt),
 }

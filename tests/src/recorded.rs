@@ -51,6 +51,7 @@ impl Recorded {
             round: 1,
             function: types.function.clone(),
             fingerprint: types.fingerprint,
+            submitted_ms: 0,
             items,
             inputs: layout,
             chunk: items,

@@ -203,7 +203,7 @@ mod tests {
     #[test]
     #[allow(clippy::reversed_empty_ranges, clippy::single_range_in_vec_init)]
     fn rounds_that_are_not_ordered_ranges_of_items_are_refused() {
-        let check = |items: Vec<std::ops::Range<u64>>| Round { items, retries: 0 }.check(10);
+        let check = |items: Vec<std::ops::Range<u64>>| Round { items, ..Round::default() }.check(10);
         for valid in [vec![], vec![0..10], vec![0..1, 2..3], vec![9..10]] {
             assert_eq!(check(valid), Ok(()));
         }
@@ -218,7 +218,8 @@ mod tests {
         for items in [0, 1, 2, 1_000, 100_001] {
             let far = MAX_ITEMS - 2 * items;
             let items_of = |range: u64| far + 2 * range..far + 2 * range + 1;
-            let round = Round { items: (0..items.div_ceil(2)).map(items_of).collect(), retries: u32::MAX };
+            let items_of_round = (0..items.div_ceil(2)).map(items_of).collect();
+            let round = Round { items: items_of_round, retries: u32::MAX, recorded_ms: u64::MAX, ..Round::default() };
             let bytes = serde_json::to_vec(&round).unwrap();
             assert!(bytes.len() as u64 <= Round::max_len(items), "{items} items need {} bytes", bytes.len());
         }
@@ -234,6 +235,7 @@ mod tests {
             round: 1,
             function: "f".into(),
             fingerprint: crate::fingerprint::Fingerprint(0),
+            submitted_ms: u64::MAX,
             items: 3,
             inputs: InputLayout::Uniform(32),
             chunk: 1,

@@ -15,8 +15,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::keys::{from_one, segment};
 use super::RunKeys;
+use super::keys::{from_one, segment};
 
 /// Maximum length in bytes of the name of a run.
 pub const MAX_NAME_LEN: usize = 64;
@@ -196,10 +196,8 @@ pub fn submitted_at(run: &str) -> Option<SystemTime> {
     let (date, _) = date_and_word(run)?;
     let date = format!("{date:017}");
     let at = |from: usize, to: usize| &date[from..to];
-    let text = format!(
-        "{}-{}-{}T{}:{}:{}.{}Z",
-        at(0, 4), at(4, 6), at(6, 8), at(8, 10), at(10, 12), at(12, 14), at(14, 17)
-    );
+    let text =
+        format!("{}-{}-{}T{}:{}:{}.{}Z", at(0, 4), at(4, 6), at(6, 8), at(8, 10), at(10, 12), at(12, 14), at(14, 17));
     humantime::parse_rfc3339(&text).ok()
 }
 
@@ -212,7 +210,13 @@ fn date_and_word(run: &str) -> Option<(u64, &str)> {
     let mut fields = run.split('-');
     let (day, time, word) = (fields.next()?, fields.next()?, fields.next()?);
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if day.len() != 8 || time.len() != 9 || !is_number(day) || !is_number(time) || !is_word(word) || fields.next().is_some() {
+    if day.len() != 8
+        || time.len() != 9
+        || !is_number(day)
+        || !is_number(time)
+        || !is_word(word)
+        || fields.next().is_some()
+    {
         return None;
     }
     Some((format!("{day}{time}").parse().ok()?, word))
@@ -230,7 +234,9 @@ pub fn unix_ms(time: SystemTime) -> u64 {
 
 fn encode(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    text.bytes().map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("_{byte:02x}") }).collect()
+    text.bytes()
+        .map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("_{byte:02x}") })
+        .collect()
 }
 
 /// Cuts the start of an encoded text that is too long for a key; `__` stands for it.
@@ -301,8 +307,12 @@ mod tests {
     fn long_functions_are_cut_at_the_start() {
         for module in ["m".repeat(300), "größe::".repeat(60)] {
             let function = format!("p:{module}::align");
-            let entry =
-                IndexEntry::Submitted { backend: "local".into(), items: 1, function, name: Some("x".repeat(MAX_NAME_LEN)) };
+            let entry = IndexEntry::Submitted {
+                backend: "local".into(),
+                items: 1,
+                function,
+                name: Some("x".repeat(MAX_NAME_LEN)),
+            };
             let key = index_key("k", RUN, &entry).unwrap();
             assert!(key.len() < 900 && key.split('/').all(|segment| segment.len() <= 255), "{key}");
             let Some((_, IndexEntry::Submitted { function, .. })) = index_entry(&key) else { panic!("{key}") };

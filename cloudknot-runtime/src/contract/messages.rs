@@ -101,9 +101,9 @@ impl Measured {
     }
 
     fn to_bytes(self) -> [u8; MEASURED_LEN] {
-        let memory = self.memory.map_or(UNKNOWN, |Memory { peak, is_bound }| {
-            peak & !IS_BOUND | if is_bound { IS_BOUND } else { 0 }
-        });
+        let memory = self
+            .memory
+            .map_or(UNKNOWN, |Memory { peak, is_bound }| peak & !IS_BOUND | if is_bound { IS_BOUND } else { 0 });
         let mut bytes = [0; MEASURED_LEN];
         let numbers = [self.started_us, self.duration_us, self.cpu_us.unwrap_or(UNKNOWN), memory];
         for (bytes, number) in bytes.chunks_exact_mut(8).zip(numbers) {

@@ -157,7 +157,9 @@ impl Measurements {
     /// Appends the row of these measurements to a table.
     pub fn append(&self, table: &mut Vec<u8>) {
         table.extend_from_slice(&self.start_ms.to_le_bytes());
-        for seconds in [self.duration.as_secs_f32(), self.waited.as_secs_f32(), self.cpu.map_or(f32::NAN, |cpu| cpu.as_secs_f32())] {
+        for seconds in
+            [self.duration.as_secs_f32(), self.waited.as_secs_f32(), self.cpu.map_or(f32::NAN, |cpu| cpu.as_secs_f32())]
+        {
             table.extend_from_slice(&seconds.to_le_bytes());
         }
         let memory = self.peak_memory.map_or(UNKNOWN, |peak| short(peak.div_ceil(1024)).min(UNKNOWN - 1));
@@ -408,7 +410,12 @@ mod tests {
         let json = serde_json::to_value(measurements(1)).unwrap();
         assert_eq!((json["seconds"].as_f64(), json["cpu_seconds"].as_f64()), (Some(1.5), Some(3.0)));
         assert_eq!(serde_json::from_value::<Measurements>(json).unwrap(), measurements(1));
-        assert!(serde_json::from_str::<Measurements>(r#"{"round":1,"attempt":1,"start_ms":0,"seconds":-1,"waited_seconds":0,"slot":0}"#).is_err());
+        assert!(
+            serde_json::from_str::<Measurements>(
+                r#"{"round":1,"attempt":1,"start_ms":0,"seconds":-1,"waited_seconds":0,"slot":0}"#
+            )
+            .is_err()
+        );
     }
 
     #[test]

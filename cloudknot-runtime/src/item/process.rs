@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
+use super::meter::Meter;
 use super::{DEADLINE, ITEM_PROCESS, attempt, init};
 use crate::contract::{self, Reply, Request};
 use crate::failure::ItemErrorKind;
@@ -84,6 +85,7 @@ struct Runner<'a> {
     /// ID of this process. A function may fork, and return in both processes.
     id: u32,
     wear: Wear,
+    meter: Meter,
     answer: Vec<u8>,
     /// `false` if an init function has failed: another process may succeed.
     is_initialized: bool,
@@ -98,6 +100,7 @@ impl<'a> Runner<'a> {
             folder: Folder::current(),
             id: std::process::id(),
             wear: Wear::new(settings),
+            meter: Meter::new(),
             answer: Vec::new(),
             is_initialized: false,
         }
@@ -118,12 +121,15 @@ impl<'a> Runner<'a> {
         }
         let start = contract::begin_value(&mut self.answer, item);
         let mut has_panicked = false;
-        match attempt(self.function, &frame, &mut self.answer) {
-            Ok(()) => contract::end_value(&mut self.answer, start),
+        let begun = self.meter.begin();
+        let result = attempt(self.function, &frame, &mut self.answer);
+        let measured = self.meter.end(&begun);
+        match result {
+            Ok(()) => contract::end_value(&mut self.answer, start, measured),
             Err(failure) => {
                 has_panicked = failure.kind == ItemErrorKind::Panicked;
                 self.answer.clear();
-                self.answer.extend(Reply::Failed(item, failure).to_bytes());
+                self.answer.extend(Reply::Failed(item, failure, measured).to_bytes());
             }
         }
         drop(frame);

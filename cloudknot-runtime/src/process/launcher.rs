@@ -66,7 +66,7 @@ fn raise_open_files() -> Option<u64> {
 
 /// Returns the memory in bytes that this process and its children may use: that of its control group (version 2, else
 /// version 1), else that of the machine. `None` if the system does not tell.
-fn memory() -> Option<u64> {
+pub(crate) fn memory() -> Option<u64> {
     let read = |path: String| std::fs::read_to_string(path).ok()?.trim().parse().ok();
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;

@@ -16,6 +16,7 @@ const DOUBT: Duration = Duration::from_secs(1);
 pub(super) struct Slot<'a> {
     supervisor: &'a Supervisor<'a>,
     launcher: &'a Launcher,
+    number: u32,
     process: Option<ItemProcess>,
     pace: Pace,
     /// Item whose process died, perhaps not because of it. It runs again as the first item of a new process.
@@ -25,8 +26,8 @@ pub(super) struct Slot<'a> {
 }
 
 impl<'a> Slot<'a> {
-    pub(super) fn new(supervisor: &'a Supervisor<'a>, launcher: &'a Launcher) -> Self {
-        Self { supervisor, launcher, process: None, pace: Pace::default(), suspect: None, is_retired: false }
+    pub(super) fn new(supervisor: &'a Supervisor<'a>, launcher: &'a Launcher, number: u32) -> Self {
+        Self { supervisor, launcher, number, process: None, pace: Pace::default(), suspect: None, is_retired: false }
     }
 
     /// Runs items until none remains, or until this slot cannot start a process while others can.
@@ -101,9 +102,10 @@ impl<'a> Slot<'a> {
         let has_answers = !answers.is_empty();
         let mut values: Vec<Segment> = Vec::new();
         for answer in answers {
+            let measurements = self.supervisor.measurements(&answer.item, &answer.timing, self.number);
             match answer.outcome.and_then(|frame| self.supervisor.refuse_large(frame)) {
-                Ok(frame) => self.supervisor.append(&mut values, answer.item.index, frame),
-                Err(failure) => self.supervisor.failed(answer.item, failure, process.log_tail())?,
+                Ok(frame) => self.supervisor.append(&mut values, answer.item.index, frame, &measurements),
+                Err(failure) => self.supervisor.failed(answer.item, measurements, failure, process.log_tail())?,
             }
         }
         if !values.is_empty() {
@@ -135,13 +137,14 @@ impl<'a> Slot<'a> {
                 self.pace.killed_at_start = killed_at_start;
                 self.supervisor.requeue(items);
             }
-            End::During(item, failure) => {
+            End::During(item, timing, failure) => {
                 self.supervisor.requeue(items);
                 if is_doubtful(&failure) && process.answered() > 0 && ran_for < DOUBT {
                     tracing::warn!(item = item.index, reason = failure.message, "the item runs again in a new process");
                     self.suspect = Some(item);
                 } else {
-                    self.supervisor.failed(item, failure, log)?;
+                    let measurements = self.supervisor.measurements(&item, &timing, self.number);
+                    self.supervisor.failed(item, measurements, failure, log)?;
                 }
             }
         }

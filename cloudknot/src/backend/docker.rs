@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloudknot_runtime::contract::{self, Resources, Round, StoreAt, Task, exit};
+use cloudknot_runtime::contract::{self, Resources, StoreAt, Task, exit};
 use cloudknot_runtime::engine;
 use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use cloudknot_runtime::function::Function;
@@ -144,8 +144,8 @@ impl Fleet {
     /// Returns the children that have items without an outcome.
     fn children(&self) -> VecDeque<Child> {
         let Record { manifest, scheduled, .. } = &self.ledger.record;
-        let missing = Round { items: self.ledger.missing(), retries: 0 };
-        let is_missing = |item: u64| missing.items.iter().any(|range| range.contains(&item));
+        let missing = self.ledger.missing();
+        let is_missing = |item: u64| missing.iter().any(|range| range.contains(&item));
         let child = |number: u64| Child { number, items: scheduled.slice(number * manifest.chunk, manifest.chunk) };
         (0..scheduled.len().div_ceil(manifest.chunk))
             .map(child)
@@ -226,7 +226,7 @@ impl Fleet {
 
     /// Stores a failure with the reason for each item of the child that has no outcome.
     async fn explain(&self, child: &Child, result: &ContainerExit) -> Result<()> {
-        let Record { store, keys, round, scheduled, .. } = &self.ledger.record;
+        let scheduled = &self.ledger.record.scheduled;
         let (kind, message) = if result.out_of_memory {
             (ItemErrorKind::OutOfMemory, "its container reached the memory limit".to_owned())
         } else {
@@ -242,8 +242,7 @@ impl Fleet {
             let mut failure = Failure::new(kind, message.clone());
             failure.exit_code = i32::try_from(result.exit_code).ok();
             let error = ItemError::new(failure, contract::last_attempt(scheduled.retries)).with_log(result.log.clone());
-            let bytes = serde_json::to_vec(&error).expect("an item's error serializes to JSON");
-            store.put(&keys.failure(item, *round, error.attempt()), bytes.into()).await?;
+            self.ledger.record.store_failure(item, &error).await?;
             self.ledger.failed(item, &error, true);
         }
         Ok(())

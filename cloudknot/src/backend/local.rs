@@ -1,13 +1,14 @@
 //! The local backend: a supervisor on a thread of the user's program, over a folder.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use cloudknot_runtime::contract::{ItemProcess, Manifest, Resources};
-use cloudknot_runtime::engine;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::process::Launcher;
 use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
 use cloudknot_runtime::supervisor::{self, FlushLimits, Isolation, SupervisorError, Work};
+use cloudknot_runtime::{engine, machine};
 
 use super::folder_lock::{self, FolderLock};
 use super::{Chunking, Executor, cores};
@@ -87,6 +88,8 @@ impl Driver {
             store: Arc::clone(&record.store),
             keys: record.keys.clone(),
             round: record.round,
+            submitted: SystemTime::UNIX_EPOCH + Duration::from_millis(manifest.submitted_ms),
+            machine: machine::describe(u32::try_from(cores()).unwrap_or(u32::MAX).into(), SystemTime::now()),
             inputs: manifest.inputs,
             chunk: manifest.chunk,
             parallel: manifest.parallel,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use cloudknot_runtime::contract::{self, Manifest, Resources};
+use cloudknot_runtime::contract::{self, Manifest, Provenance, Resources};
 use cloudknot_runtime::function::Function;
 
 use super::inputs::Recording;
@@ -135,7 +135,10 @@ impl Options {
             tags: self.tags.clone(),
             resources: self.resources()?,
             batch: None,
-            created: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            submitted_ms: contract::unix_ms(contract::submitted_at(&recording.run).unwrap_or_else(SystemTime::now)),
+            name: None,
+            parent: None,
+            provenance: Provenance::default(),
         })
     }
 }

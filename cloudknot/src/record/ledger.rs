@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use cloudknot_runtime::contract::{self, Manifest, Part, Round};
+use cloudknot_runtime::contract::{self, FailedAttempt, Manifest, Part, Round, unix_ms};
 use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::store::Object;
 use cloudknot_runtime::supervisor::Control;
@@ -92,8 +92,9 @@ impl Ledger {
     pub(crate) fn failed(&self, item: u64, error: &ItemError, last: bool) {
         event::report(&Event::Failed { run: &self.record.manifest.run, item, error, last });
         if last {
+            let failure = self.record.failed_attempt(item, error);
             self.settle(|state| {
-                state.failure(item, error.attempt());
+                state.failure(failure);
             });
             self.enforce_max_failures();
         }
@@ -141,28 +142,24 @@ impl Ledger {
                 }
             }
         });
-        let last_failures =
-            objects.iter().filter_map(|object| contract::failure_of(&object.key)).filter(|&(_, of_round, attempt)| {
-                of_round == *round && attempt >= contract::last_attempt(scheduled.retries)
-            });
+        let last_failures = objects
+            .iter()
+            .filter_map(|object| contract::failure_of(&object.key))
+            .filter(|failure| failure.round == *round && failure.attempt >= contract::last_attempt(scheduled.retries));
         let mut new_failures = Vec::new();
         self.settle(|state| {
-            for (item, _, attempt) in last_failures {
-                if state.failure(item, attempt) {
-                    new_failures.push((item, attempt));
-                }
-            }
+            new_failures.extend(last_failures.filter(|&failure| state.failure(failure)));
         });
         self.report_failures(&new_failures).await
     }
 
     /// Reports the first of these failures; all of them are counted.
-    async fn report_failures(&self, failures: &[(u64, u32)]) -> Result<()> {
+    async fn report_failures(&self, failures: &[FailedAttempt]) -> Result<()> {
         const MAX_REPORTED: usize = 32;
-        let Record { store, keys, round, manifest, .. } = &self.record;
-        for &(item, attempt) in failures.iter().take(MAX_REPORTED) {
-            let key = keys.failure(item, *round, attempt);
-            let bytes = store.get(&key).await?.unwrap_or_default();
+        let Record { store, keys, manifest, .. } = &self.record;
+        for &failure in failures.iter().take(MAX_REPORTED) {
+            let item = failure.item;
+            let bytes = store.get(&keys.failure(failure)).await?.unwrap_or_default();
             // A failure that cannot be read is reported when the item's outcome is requested.
             if let Ok(error) = serde_json::from_slice(&bytes) {
                 event::report(&Event::Failed { run: &manifest.run, item, error: &error, last: true });
@@ -236,7 +233,12 @@ impl Ledger {
             Error::new(ErrorKind::Store, format!("cannot retry run {}: it has {round} rounds", manifest.run))
                 .with_hint("submit the map again")
         })?;
-        let scheduled = Round { items: self.without_value(), retries: manifest.retries };
+        let scheduled = Round {
+            items: self.without_value(),
+            retries: manifest.retries,
+            recorded_ms: unix_ms(SystemTime::now()),
+            ..Round::default()
+        };
         let bytes = serde_json::to_vec(&scheduled).expect("a round serializes to JSON");
         if store.create(&keys.round(next), bytes.into()).await? {
             return Ok(());
@@ -287,11 +289,12 @@ impl Ledger {
 
 impl LedgerState {
     /// Records a final failure. Returns whether it is new.
-    fn failure(&mut self, item: u64, attempt: u32) -> bool {
+    fn failure(&mut self, failure: FailedAttempt) -> bool {
+        let item = failure.item;
         let is_new = item < self.failures.len && !self.failures.get(item) && !self.values.get(item);
         if is_new {
             self.failures.set(item);
-            self.settled.push(SettledOutcome::Failure { item, attempt });
+            self.settled.push(SettledOutcome::Failure(failure));
         }
         is_new
     }

@@ -40,7 +40,7 @@ pub(crate) async fn last_round(store: &dyn Store, keys: &RunKeys, manifest: &Man
 pub(crate) fn first_round(manifest: &Manifest) -> Round {
     #[allow(clippy::single_range_in_vec_init)]
     let items = if manifest.items == 0 { Vec::new() } else { vec![0..manifest.items] };
-    Round { items, retries: manifest.retries }
+    Round { items, retries: manifest.retries, recorded_ms: manifest.submitted_ms, ..Round::default() }
 }
 
 fn damaged(run: &str, what: &str, why: &str) -> Error {

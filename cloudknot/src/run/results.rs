@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use cloudknot_runtime::contract::Part;
+use cloudknot_runtime::contract::{FailedAttempt, Part, PartEnd};
 use cloudknot_runtime::engine;
 use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use cloudknot_runtime::frame::frame_length;
@@ -149,11 +149,15 @@ impl<T> Results<T> {
         };
         match settled {
             SettledOutcome::Values(part) => {
-                self.open = Some(OpenPart { part, next: part.first, frames: bytes });
+                let frames = bytes.and_then(|bytes| {
+                    let len = PartEnd::frames_len(part, &bytes).map_err(|why| damaged_result(record, settled, &why))?;
+                    Ok(bytes.slice(..len))
+                });
+                self.open = Some(OpenPart { part, next: part.first, frames });
                 None
             }
-            SettledOutcome::Failure { item, .. } if self.returned.get(item) => None,
-            SettledOutcome::Failure { item, .. } => {
+            SettledOutcome::Failure(FailedAttempt { item, .. }) if self.returned.get(item) => None,
+            SettledOutcome::Failure(FailedAttempt { item, .. }) => {
                 self.returned.set(item);
                 let damaged = |error: serde_json::Error| damaged_result(record, settled, &error.to_string());
                 let read = bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(damaged));

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::time::SystemTime;
 
 use cloudknot_runtime::codec::Codec;
 use cloudknot_runtime::contract::{
-    self, FunctionDescription, InputLayout, Lease, LeaseState, LeasedJob, Manifest, Part, Resources, Round, RunKeys,
-    StoreAt, Task, Types,
+    self, FailedAttempt, FunctionDescription, IndexEntry, InputLayout, Lease, LeaseState, LeasedJob, Machine, Manifest,
+    Measured, Measurements, Part, PartEnd, Provenance, Resources, Round, RunKeys, RunState, StoreAt, Task, Types,
 };
 use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use cloudknot_runtime::fingerprint::Fingerprint;
@@ -56,6 +57,14 @@ pub(crate) fn all() -> Vec<Target> {
         Target::json("types", &[[types()]], parse::<Vec<Types>>),
         Target::json("functions", &[description()], parse::<FunctionDescription>),
         keys(),
+        Target {
+            name: "part",
+            samples: vec![part()],
+            is_text: false,
+            base_bytes: 16 << 10,
+            bytes_per_byte: 64,
+            read: Box::new(read_part),
+        },
         frames("frame of bincode", Codec::Bincode),
         frames("frame of messagepack", Codec::Messagepack),
     ]
@@ -87,7 +96,10 @@ fn manifests() -> [Manifest; 2] {
         tags: BTreeMap::from([("team".into(), "x".into())]),
         resources: Resources { vcpus: Some(0.5), ..Resources::default() },
         batch: None,
-        created: "2026-01-01T00:00:00Z".into(),
+        submitted_ms: 1_767_225_600_000,
+        name: Some("sweep 3".into()),
+        parent: None,
+        provenance: Provenance::default(),
     };
     [Manifest { inputs: InputLayout::Offsets(400), batch: None, ..manifest.clone() }, manifest]
 }
@@ -117,7 +129,8 @@ fn use_layout(layout: InputLayout, items: u64) {
 
 fn rounds() -> [Round; 2] {
     let items = vec![0..3, 5..6, 9..12];
-    [Round { items, retries: 1 }, Round { items: Vec::new(), retries: u32::MAX }]
+    let first = Round { items, retries: 1, ..Round::default() };
+    [first, Round { retries: u32::MAX, timeout_ms: Some(7), ..Round::default() }]
 }
 
 fn read_round(bytes: &[u8]) {
@@ -160,7 +173,7 @@ fn read_task(bytes: &[u8]) {
     }
     use_layout(task.inputs, task.items);
     #[allow(clippy::single_range_in_vec_init)]
-    let all = Round { items: vec![0..task.items], retries: task.retries };
+    let all = Round { items: vec![0..task.items], retries: task.retries, ..Round::default() };
     for child in [0, 1, u64::MAX] {
         let first = task.first_child.saturating_add(child).saturating_mul(task.chunk);
         black_box(all.slice(first, task.chunk));
@@ -195,18 +208,41 @@ fn description() -> serde_json::Value {
     })
 }
 
+/// The end of a part, after a frame.
+fn part() -> Vec<u8> {
+    let measured = Measured { started_us: 17, duration_us: 5, cpu_us: Some(3), memory: None };
+    let now = SystemTime::UNIX_EPOCH;
+    let mut table = Vec::new();
+    (1..=3).for_each(|slot| Measurements::new((1, 1), &measured, now, now, slot).append(&mut table));
+    let mut bytes = b"frames".to_vec();
+    PartEnd::append(&table, &Machine::default().to_bytes(), &mut bytes);
+    bytes
+}
+
+fn read_part(bytes: &[u8]) {
+    let part = Part { first: 4, last: 6 };
+    if let Ok(end) = PartEnd::parse(part, bytes) {
+        assert_eq!(
+            (end.rows.len(), PartEnd::frames_len(part, bytes)),
+            (3, Ok(bytes.len() - usize::try_from(end.len).expect("the end is in memory")))
+        );
+    }
+}
+
 fn parse<T: DeserializeOwned>(bytes: &[u8]) {
     black_box(serde_json::from_slice::<T>(bytes).is_ok());
 }
 
 fn keys() -> Target {
     let keys = RunKeys::new(KNOT, RUN);
+    let ended = IndexEntry::Ended { round: 1, state: RunState::Done, done: 12, failed: 0, at_ms: 7 };
     let samples = [
         keys.manifest(),
         keys.part(Part { first: 7, last: u64::MAX }),
-        keys.failure(7, 2, u32::MAX),
+        keys.failure(FailedAttempt { item: 7, round: 2, attempt: u32::MAX, cause: failure().cause() }),
         keys.round(u32::MAX),
         keys.cancelled(1),
+        contract::index_key(KNOT, RUN, &ended).expect("the ID has the form of a host's"),
         RunKeys::new("größe", "r").lock(),
     ];
     let store = DirStore::new(std::env::temp_dir().join("cloudknot-fuzz-does-not-exist"));
@@ -227,8 +263,12 @@ fn read_key(store: &DirStore, keys: &RunKeys, key: &str) {
     if let Some(part) = contract::part_of(key) {
         assert!(part.first <= part.last && keys.part(part).ends_with(&format!("/{name}")));
     }
-    if let Some((item, round, attempt)) = contract::failure_of(key) {
-        assert!(round > 0 && attempt > 0 && keys.failure(item, round, attempt).ends_with(&format!("/{name}")));
+    if let Some(failure) = contract::failure_of(key) {
+        assert!(failure.round > 0 && failure.attempt > 0 && keys.failure(failure).ends_with(&format!("/{name}")));
+    }
+    if let Some((run, entry)) = contract::index_entry(key) {
+        let again = contract::index_key(KNOT, &run, &entry).expect("the ID has the form of a host's");
+        assert_eq!(contract::index_entry(&again), Some((run, entry)));
     }
     if let Some(round) = contract::round_of(key) {
         assert!(round > 0 && keys.round(round).ends_with(&format!("/{name}")));

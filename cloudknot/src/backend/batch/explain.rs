@@ -12,9 +12,7 @@ use super::jobs::RunJobs;
 use super::patience::{Flow, Interrupt};
 use super::{Follower, SubmittedJob};
 use crate::aws::batch::JobDescription;
-use crate::error::{Error, ErrorKind, Result};
-use crate::record::Record;
-use crate::record::ledger::Ledger;
+use crate::error::{Error, ErrorKind};
 
 /// Maximum number of children whose logs are read; usually, the logs are alike.
 const MAX_LOGS: usize = 32;
@@ -68,7 +66,7 @@ pub(super) async fn explain_ended_jobs(follower: &Follower, over: bool) -> Flow<
     let failures =
         explained.into_iter().flat_map(|(items, error)| items.into_iter().map(move |item| (item, error.clone())));
     let mut stored = stream::iter(failures.map(|(item, error)| async move {
-        run.patience.wait_for(|| store(ledger, item, &error)).await?;
+        run.patience.wait_for(|| ledger.record.store_failure(item, &error)).await?;
         Ok::<_, Interrupt>((item, error))
     }))
     .buffer_unordered(MAX_CONCURRENT);
@@ -76,13 +74,6 @@ pub(super) async fn explain_ended_jobs(follower: &Follower, over: bool) -> Flow<
         ledger.failed(item, &error, true);
     }
     Ok(true)
-}
-
-/// Stores the failure of an item.
-async fn store(ledger: &Ledger, item: u64, error: &ItemError) -> Result<()> {
-    let Record { store, keys, round, .. } = &ledger.record;
-    let bytes = serde_json::to_vec(error).expect("an item's error serializes to JSON");
-    Ok(store.put(&keys.failure(item, *round, error.attempt()), bytes.into()).await?)
 }
 
 /// Returns the end of a job's log, or the reason if the log cannot be read.

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use cloudknot_runtime::codec::Codec;
-use cloudknot_runtime::contract::{BatchResources, InputLayout, Manifest, Resources, RunKeys};
+use cloudknot_runtime::contract::{BatchResources, InputLayout, Manifest, Provenance, Resources, RunKeys};
 use cloudknot_runtime::fingerprint::Fingerprint;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
@@ -67,7 +67,10 @@ fn manifest(items: u64, chunk: u64, independent: bool) -> Manifest {
             share_identifier: None,
             independent,
         }),
-        created: String::new(),
+        submitted_ms: 0,
+        name: None,
+        parent: None,
+        provenance: Provenance::default(),
     }
 }
 

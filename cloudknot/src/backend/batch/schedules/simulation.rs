@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use cloudknot_runtime::contract::{self, Manifest, Part, Round, RunKeys};
+use cloudknot_runtime::contract::{self, FailedAttempt, Manifest, Part, Round, RunKeys};
 use cloudknot_runtime::store::{self, BoxFuture, Object, Store, StoreError, StoreErrorKind, Writer};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -383,7 +383,7 @@ impl World {
     }
 
     fn put(&mut self, key: &str, bytes: Bytes) {
-        if let Some((item, round, _)) = contract::failure_of(key)
+        if let Some(FailedAttempt { item, round, .. }) = contract::failure_of(key)
             && let Some(job) = self.computed(true).get(&item).filter(|job| job.round == round)
         {
             self.violation(format!("item {item} is reported failed while {job} computes it"));
