@@ -22,6 +22,7 @@ mod process;
 
 pub use init::Init;
 pub(crate) use meter::measure_thread;
+pub use meter::{Begun, Meter, SLOW};
 pub use process::item_process;
 
 /// Decodes the input, runs the function, encodes its value and reads it back. Implements the `call` of a [`Function`].

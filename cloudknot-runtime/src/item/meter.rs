@@ -13,10 +13,13 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::contract::{Measured, Memory};
 
 /// Duration of an item from which its memory is measured.
-const SLOW: Duration = Duration::from_millis(2);
+pub const SLOW: Duration = Duration::from_millis(2);
 
 /// Measures the items of this process, one after another.
-pub(super) struct Meter {
+#[derive(Debug)]
+pub struct Meter {
+    /// Duration of an item from which its memory is measured.
+    slow: Duration,
     /// `true` if the peak is to be reset before the next item.
     is_reset_due: bool,
     /// `true` if the peak may be that of an item before the current one.
@@ -24,7 +27,8 @@ pub(super) struct Meter {
 }
 
 /// The start of an item.
-pub(super) struct Begun {
+#[derive(Debug)]
+pub struct Begun {
     time: SystemTime,
     instant: Instant,
     cpu: Duration,
@@ -32,7 +36,7 @@ pub(super) struct Begun {
 }
 
 /// What the kernel has counted of ended child processes. Each of them changes its number of page faults.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Children {
     cpu_us: i64,
     faults: i64,
@@ -40,12 +44,13 @@ struct Children {
 }
 
 impl Meter {
-    pub(super) fn new() -> Self {
-        Self { is_reset_due: true, has_earlier: false }
+    /// Creates a meter that measures the memory of items from this duration on.
+    pub fn new(slow: Duration) -> Self {
+        Self { slow, is_reset_due: true, has_earlier: false }
     }
 
     /// Begins an item.
-    pub(super) fn begin(&mut self) -> Begun {
+    pub fn begin(&mut self) -> Begun {
         if std::mem::take(&mut self.is_reset_due) {
             self.has_earlier = !reset_peak();
         }
@@ -54,12 +59,12 @@ impl Meter {
     }
 
     /// Ends an item.
-    pub(super) fn end(&mut self, begun: &Begun) -> Measured {
+    pub fn end(&mut self, begun: &Begun) -> Measured {
         let duration = begun.instant.elapsed();
         let ended = children().zip(begun.children).filter(|(now, before)| now != before);
         let children_cpu = ended.map_or(0, |(now, before)| u64::try_from(now.cpu_us - before.cpu_us).unwrap_or(0));
         let cpu = process_cpu().saturating_sub(begun.cpu) + Duration::from_micros(children_cpu);
-        let memory = (duration >= SLOW || ended.is_some()).then(|| self.memory(ended)).flatten();
+        let memory = (duration >= self.slow || ended.is_some()).then(|| self.memory(ended)).flatten();
         if memory.is_some() {
             self.is_reset_due = true;
         }
@@ -150,7 +155,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn peaks_are_those_of_their_items() {
         const LARGE: usize = 200 << 20;
-        let mut meter = Meter::new();
+        let mut meter = Meter::new(SLOW);
         let is_large = |memory: Memory| memory.peak > LARGE as u64;
         let large = measure(&mut meter, || touch(LARGE)).memory.expect("the item is slow");
         assert!(is_large(large) && !large.is_bound, "{large:?}");
@@ -170,7 +175,7 @@ mod tests {
 
     #[test]
     fn times_are_measured() {
-        let mut meter = Meter::new();
+        let mut meter = Meter::new(SLOW);
         let before = SystemTime::now();
         let busy = || {
             let start = Instant::now();

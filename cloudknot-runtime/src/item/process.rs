@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use super::meter::Meter;
+use super::meter::{Meter, SLOW};
 use super::{DEADLINE, ITEM_PROCESS, attempt, init};
 use crate::contract::{self, Reply, Request};
 use crate::failure::ItemErrorKind;
@@ -100,7 +100,7 @@ impl<'a> Runner<'a> {
             folder: Folder::current(),
             id: std::process::id(),
             wear: Wear::new(settings),
-            meter: Meter::new(),
+            meter: Meter::new(SLOW),
             answer: Vec::new(),
             is_initialized: false,
         }
