@@ -14,6 +14,7 @@ mod checks;
 mod index;
 mod keys;
 mod lease;
+mod log_line;
 mod messages;
 mod provenance;
 mod table;
@@ -25,8 +26,9 @@ pub use checks::{
 pub use index::{
     IndexEntry, MAX_NAME_LEN, RunState, index, index_entry, index_key, index_of, submitted_at, unix_ms, word_of,
 };
-pub use keys::{FailedAttempt, Part, RunKeys, failure_of, lease_of, part_of, round_of};
+pub use keys::{FailedAttempt, Part, RunKeys, failure_of, lease_of, log_of, part_of, round_of};
 pub use lease::{Lease, LeaseState, LeasedJob};
+pub use log_line::LogLine;
 pub use messages::{Exit, LARGE_LEN, Measured, Memory, Parsed, Reply, Request, begin_value, end_value};
 pub use provenance::{Program, Provenance, Submitter};
 pub use table::{MAX_END_LEN, Machine, Measurements, PartEnd, ROW_LEN};
@@ -94,6 +96,9 @@ pub struct ItemProcess {
     /// Memory in bytes that the process may use. Close to it, a process that has grown is replaced between two items.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// Random number of the marker that the process writes into its log before each item (`log`), in hexadecimal.
+    #[serde(default)]
+    pub log_nonce: String,
     /// Soft limit of open files that the function finds, if the supervisor raised its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_files: Option<u64>,

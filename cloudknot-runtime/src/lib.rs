@@ -13,6 +13,7 @@ pub mod fingerprint;
 pub mod frame;
 pub mod function;
 pub mod item;
+pub mod log;
 pub mod machine;
 pub mod process;
 pub mod store;

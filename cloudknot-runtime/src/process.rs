@@ -2,9 +2,10 @@
 //! them is a [`keeper`], which ends everything that the item process started.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use rustix::net::{SendFlags, send};
 use crate::contract::{self, Exit, Measured, Parsed, Reply, Request};
 use crate::failure::{Failure, ItemErrorKind};
 use crate::frame;
+use crate::log::{ItemOutput, Marker, Printed, Source, Splitter};
 
 mod death;
 mod descendants;
@@ -38,6 +40,10 @@ pub const LOG_TAIL: usize = 16 * 1024;
 const BUFFER_SIZE: usize = 1024 * 1024;
 /// Maximum number of bytes read from a process in one step, so that its timeout is checked however much it writes.
 const MAX_READ: usize = 256 * 1024;
+/// Time from the start of an item for which its output alone does not wake the supervisor.
+const LOG_DELAY: Duration = Duration::from_millis(1);
+/// Index that no item has, because a run has fewer items.
+const NO_ITEM: u64 = u64::MAX;
 /// Maximum pause in the transfer of an answer. After it, the timeout of the item applies again.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// On macOS, a socket has an option in place of the flag, which the standard library sets.
@@ -74,6 +80,7 @@ pub struct ItemProcess {
     exit: OwnedFd,
     exit_buf: Vec<u8>,
     log: Option<OwnedFd>,
+    output: Splitter,
     timeout: Option<Duration>,
     stage: Stage,
     /// Items that were sent and not answered yet.
@@ -93,9 +100,6 @@ pub struct ItemProcess {
     last_read: Instant,
     /// Length of the reply at the start of `read_buf`, if it is incomplete.
     needed: usize,
-    tail: Vec<u8>,
-    /// Incomplete last line of the log.
-    line: Vec<u8>,
 }
 
 /// Stage in the life of an item process.
@@ -116,8 +120,8 @@ pub struct Step {
     pub answers: Vec<Answer>,
     /// Items that were given back: they have not begun.
     pub given_back: Vec<Item>,
-    /// Output of the process, in whole lines.
-    pub log: Vec<u8>,
+    /// Output of the process, by item.
+    pub log: Vec<Printed>,
     /// End of the process, if it has ended or must be replaced.
     pub end: Option<End>,
 }
@@ -138,8 +142,8 @@ pub struct Answer {
     pub item: Item,
     /// Time and memory that it took.
     pub timing: Timing,
-    /// Frame of its value, or its failure.
-    pub outcome: Result<Vec<u8>, Failure>,
+    /// Frame of its value, or its failure with the end of its output.
+    pub outcome: Result<Vec<u8>, (Failure, String)>,
 }
 
 /// End of a process.
@@ -151,8 +155,8 @@ pub enum End {
     AtStart(String),
     /// A signal ended the process before it ran an item: no item is responsible, and another process may succeed.
     KilledAtStart(String),
-    /// The process ended while it ran this item.
-    During(Item, Timing, Failure),
+    /// The process ended while it ran this item. The text is the end of the item's output.
+    During(Item, Timing, Failure, String),
     /// The process ended between two items, or is to be replaced.
     Idle,
 }
@@ -164,7 +168,9 @@ impl ItemProcess {
         // Containers of one machine have processes of the same ID, but not started at the same time.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let tag = format!("{}-{now:x}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
-        let settings = serde_json::to_string(&launcher.item_process).expect("settings serialize to JSON");
+        let nonce = random();
+        let settings = contract::ItemProcess { log_nonce: format!("{nonce:032x}"), ..launcher.item_process.clone() };
+        let settings = serde_json::to_string(&settings).expect("settings serialize to JSON");
         let (channel, item_side) = UnixStream::pair()?;
         for side in [&channel, &item_side] {
             // The kernel may allow less. A smaller buffer is only slower.
@@ -201,6 +207,7 @@ impl ItemProcess {
             exit,
             exit_buf: Vec::new(),
             log: Some(log),
+            output: Splitter::new(Marker::new(nonce)),
             timeout: launcher.item_process.timeout_ms.map(Duration::from_millis),
             stage: Stage::Starts,
             sent: VecDeque::new(),
@@ -213,8 +220,6 @@ impl ItemProcess {
             read_buf: Vec::new(),
             last_read: Instant::now(),
             needed: 0,
-            tail: Vec::new(),
-            line: Vec::new(),
         })
     }
 
@@ -237,7 +242,6 @@ impl ItemProcess {
     pub fn send(&mut self, item: Item) {
         if self.sent.is_empty() {
             self.first_started = Instant::now();
-            self.tail.clear();
         }
         Request::append(item.index, &item.input, &mut self.write_buf);
         self.sent.push_back(Sent { item, at: SystemTime::now() });
@@ -265,11 +269,13 @@ impl ItemProcess {
         let mut step = Step::default();
         self.read(ended)?;
         // Read after the answers: an item's output is written before its answer, so it has arrived by now.
-        step.log = self.read_log();
+        let mut log = Vec::new();
+        self.read_log(&mut log);
+        let attempts: Vec<(u64, u32)> = self.sent.iter().map(|sent| (sent.item.index, sent.item.attempt)).collect();
         self.take_replies(&mut step);
         if step.end.is_none() {
             step.end = if ended {
-                Some(self.explain_end(&mut step.log))
+                Some(self.explain_end(&mut log))
             } else if self.overdue_in() == Some(Duration::ZERO) {
                 let failure = self.timed_out();
                 self.end_during(failure)
@@ -279,17 +285,14 @@ impl ItemProcess {
         }
         if step.end.is_some() {
             self.kill();
-            step.log.extend(self.read_log());
+            self.read_log(&mut log);
+            self.output.end(&mut log);
         }
-        let ends_line = !step.answers.is_empty() || step.end.is_some();
-        step.log = self.whole_lines(step.log, ends_line);
+        let is_running = |item: u64| self.sent.iter().any(|sent| sent.item.index == item);
+        self.output.end_line_unless(is_running, &mut log);
+        self.output.keep_tails(is_running);
+        step.log = log.into_iter().map(|output| printed(output, &attempts)).collect();
         Ok(step)
-    }
-
-    /// Returns the end of the output since the process was last idle: the output of the item and, for items so quick that
-    /// several are sent at once, perhaps that of other items just before it.
-    pub fn log_tail(&self) -> String {
-        String::from_utf8_lossy(&self.tail).into_owned()
     }
 
     /// Takes back the items that the process has not answered.
@@ -342,11 +345,22 @@ impl ItemProcess {
     }
 
     fn wait(&self, timeout: Duration) -> io::Result<()> {
+        // The marker of a quick item is read together with its answer, instead of on its own.
+        let quiet = LOG_DELAY.saturating_sub(self.first_started.elapsed()).min(timeout);
+        if self.runs_items() && !quiet.is_zero() && (self.poll(quiet, false)? || quiet == timeout) {
+            return Ok(());
+        }
+        self.poll(timeout.saturating_sub(quiet), true).map(drop)
+    }
+
+    /// Waits for an event. Returns whether there is one.
+    fn poll(&self, timeout: Duration, with_log: bool) -> io::Result<bool> {
         let output = if self.write_buf.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
         let mut fds = vec![PollFd::new(&self.channel, PollFlags::IN | output), PollFd::new(&self.exit, PollFlags::IN)];
-        fds.extend(self.log.as_ref().map(|log| PollFd::new(log, PollFlags::IN)));
+        fds.extend(self.log.as_ref().filter(|_| with_log).map(|log| PollFd::new(log, PollFlags::IN)));
         match poll(&mut fds, Timespec::try_from(timeout).ok().as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(true),
             Err(error) => Err(error.into()),
         }
     }
@@ -458,6 +472,7 @@ impl ItemProcess {
             Reply::Value(index, frame, measured) => (index, Ok(frame), measured),
         };
         let is_frame = |bytes: &[u8]| frame::frame_length(bytes).is_ok_and(|length| length == bytes.len() as u64);
+        let outcome = outcome.map_err(|failure| (failure, self.output.tail(index)));
         let is_first = self.sent.front().is_some_and(|sent| sent.item.index == index);
         if is_first && outcome.as_ref().map_or(true, |bytes| is_frame(bytes)) {
             let answer = |Sent { item, at }| Answer { item, timing: Timing { sent: at, measured }, outcome };
@@ -491,11 +506,12 @@ impl ItemProcess {
         let duration = if self.runs_items() { self.first_started.elapsed() } else { Duration::ZERO };
         let started = SystemTime::now().checked_sub(duration).unwrap_or(at);
         let timing = Timing { sent: at, measured: Measured::until_now(started, duration) };
-        Some(End::During(item, timing, failure))
+        let tail = self.output.tail(item.index);
+        Some(End::During(item, timing, failure, tail))
     }
 
     /// Reads the available output of the function, at most [`MAX_READ`] bytes.
-    fn read_log(&mut self) -> Vec<u8> {
+    fn read_log(&mut self, out: &mut Vec<ItemOutput>) {
         let mut read = Vec::new();
         while let Some(log) = self.log.as_ref().filter(|_| read.len() < MAX_READ) {
             read.reserve(4096);
@@ -505,31 +521,12 @@ impl ItemProcess {
                 Err(_) => break,
             }
         }
-        self.tail.extend_from_slice(&read);
-        let excess = self.tail.len().saturating_sub(LOG_TAIL);
-        self.tail.drain(..excess);
-        read
-    }
-
-    /// Holds back an incomplete line, so that the lines of several processes do not mix. An answer ends the line.
-    fn whole_lines(&mut self, log: Vec<u8>, ended: bool) -> Vec<u8> {
-        let mut lines = std::mem::take(&mut self.line);
-        lines.extend(log);
-        if !ended {
-            let whole = lines.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-            // A line without an end is not held back forever.
-            if lines.len() - whole <= LOG_TAIL {
-                self.line = lines.split_off(whole);
-            }
-        } else if lines.last().is_some_and(|&byte| byte != b'\n') {
-            lines.push(b'\n');
-        }
-        lines
+        self.output.push(&read, out);
     }
 
     /// Explains the end of the process. Completes the `log`, whose last lines may give the reason.
-    fn explain_end(&mut self, log: &mut Vec<u8>) -> End {
-        log.extend(self.read_log());
+    fn explain_end(&mut self, log: &mut Vec<ItemOutput>) -> End {
+        self.read_log(log);
         let status = match Exit::parse(&self.exit_buf) {
             Some(Exit::NotStarted(error)) => return End::NotStarted(io::Error::from_raw_os_error(error)),
             Some(Exit::Ended(status)) => Some(status),
@@ -537,16 +534,17 @@ impl ItemProcess {
         };
         let described = status.map_or_else(|| "its keeper was killed".to_owned(), |status| status.to_string());
         if self.stage == Stage::Starts {
-            let message = format!("the item process ended before its first item: {described}\n{}", self.log_tail());
+            let output = self.output.tail(NO_ITEM);
+            let message = format!("the item process ended before its first item: {described}\n{output}");
             let is_signal =
                 status.is_none_or(|status| std::os::unix::process::ExitStatusExt::signal(&status).is_some());
             return if is_signal { End::KilledAtStart(message) } else { End::AtStart(message) };
         }
-        if self.sent.is_empty() {
-            return End::Idle;
-        }
+        let Some(first) = self.sent.front() else { return End::Idle };
         let mut failure = match status {
-            Some(status) => death::explain(status, &self.log_tail(), death::oom_kills() > self.oom_kills),
+            Some(status) => {
+                death::explain(status, &self.output.tail(first.item.index), death::oom_kills() > self.oom_kills)
+            }
             None => Failure::new(ItemErrorKind::Crashed, "the keeper of the item process was killed"),
         };
         if self.stage == Stage::Initializes {
@@ -559,6 +557,20 @@ impl ItemProcess {
         let timeout = self.timeout.unwrap_or_default();
         Failure::new(ItemErrorKind::TimedOut, format!("the item took longer than its timeout of {timeout:?}"))
     }
+}
+
+/// Returns output with the attempt that printed it. An item that is not among those that were sent is none: the function may have
+/// written a marker.
+fn printed(output: ItemOutput, attempts: &[(u64, u32)]) -> Printed {
+    let attempt = |item: u64| attempts.iter().find(|(sent, _)| *sent == item);
+    let source = output.item.and_then(attempt).map(|&(item, attempt)| Source { item, attempt });
+    Printed { source, text: output.text }
+}
+
+/// Returns a random number. The keys of a hasher come from the system's random source.
+fn random() -> u128 {
+    let half = || u128::from(std::hash::RandomState::new().hash_one(SystemTime::now()));
+    half() << 64 | half()
 }
 
 impl Drop for ItemProcess {
@@ -576,13 +588,17 @@ fn control_group() -> String {
 
 /// Moves the channel of a process that this program started away from its standard input, which is empty from then on.
 pub(crate) fn take_channel() -> io::Result<OwnedFd> {
-    // High, so that programs which number their descriptors do not meet it.
-    const FIRST: i32 = 100;
-    let stdin = rustix::stdio::stdin();
-    let channel =
-        rustix::io::fcntl_dupfd_cloexec(stdin, FIRST).or_else(|_| rustix::io::fcntl_dupfd_cloexec(stdin, 3))?;
+    let channel = duplicate(rustix::stdio::stdin())?;
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
     Ok(channel)
+}
+
+/// Duplicates a descriptor. Processes that this program starts do not inherit it.
+pub(crate) fn duplicate(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // High, so that programs which number their descriptors do not meet it.
+    const FIRST: i32 = 100;
+    let duplicate = |first| rustix::io::fcntl_dupfd_cloexec(descriptor, first);
+    Ok(duplicate(FIRST).or_else(|_| duplicate(3))?)
 }
 
 /// Returns the file that is running, even if a rebuild has replaced it.

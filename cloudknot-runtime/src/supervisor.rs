@@ -15,6 +15,7 @@ use crate::codec::CodecError;
 use crate::contract::{self, FailedAttempt, InputLayout, MAX_END_LEN, Machine, Measurements, Part, PartEnd, RunKeys};
 use crate::failure::{Failure, ItemError, ItemErrorKind};
 use crate::function::Function;
+use crate::log::Printed;
 use crate::process::{self, Item, Launcher, Timing};
 use crate::store::{Store, StoreError};
 use crate::{engine, item};
@@ -94,8 +95,8 @@ pub enum Event {
         /// `true` if no further attempt follows.
         last: bool,
     },
-    /// Output of the function.
-    Log(Vec<u8>),
+    /// Output of an item.
+    Log(Printed),
 }
 
 /// Shared state by which a caller observes and stops the supervisor.

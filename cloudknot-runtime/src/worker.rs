@@ -279,7 +279,7 @@ fn log(event: Event) {
         }
         Event::Log(output) => {
             // If the log is closed, the error cannot be reported.
-            let _ = std::io::stderr().write_all(&output);
+            let _ = std::io::stderr().write_all(&output.with_prefixes());
         }
     }
 }

@@ -26,6 +26,8 @@ pub enum Event<'a> {
         items: u64,
         /// Number of items that already have a value.
         done: u64,
+        /// Number of items that run at once; on AWS Batch, in one worker.
+        parallel: u32,
     },
     /// Values were stored, or items failed. The reports of a run are serialized: the last one is the newest.
     Progress {
@@ -47,10 +49,15 @@ pub enum Event<'a> {
         /// `true` if no further attempt follows.
         last: bool,
     },
-    /// The function printed output.
+    /// An item printed output.
     Log {
         /// ID of the run.
         run: &'a str,
+        /// Index of the item; `None` for output before the first item of a process. What other threads print after the item has
+        /// returned is attributed to the next one.
+        item: Option<u64>,
+        /// Number of the item's attempt, from 1.
+        attempt: Option<u32>,
         /// Raw bytes of the output; lines may be incomplete. The terminal shows them as they are, since they are the output of the
         /// user's own program.
         text: &'a [u8],
@@ -172,7 +179,7 @@ pub(crate) fn report(event: &Event<'_>) {
 /// Sends the event to `tracing`, for programs that collect it.
 fn trace(event: &Event<'_>) {
     match *event {
-        Event::Started { run, function, backend, items, done } => {
+        Event::Started { run, function, backend, items, done, .. } => {
             tracing::info!(run, function, backend, items, done, "a run begins");
         }
         Event::Progress { run, done, failed } => tracing::debug!(run, done, failed, "a run made progress"),

@@ -10,6 +10,7 @@ use crate::error::Result;
 
 pub(crate) mod job;
 pub(crate) mod ledger;
+pub(crate) mod local_log;
 pub(crate) mod read;
 
 /// A run's record, as it is stored before the run starts.

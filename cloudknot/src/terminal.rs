@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use cloudknot_runtime::contract::ENV_PROGRESS;
 use cloudknot_runtime::failure::ItemError;
+use cloudknot_runtime::log::{Printed, Source};
 use cloudknot_runtime::text::printable;
 use indicatif::HumanCount;
 
@@ -80,6 +81,8 @@ struct TrackedRun {
     items: u64,
     done: u64,
     listed_failures: u32,
+    /// `true` if several items run at once, so that each line of their output names its item.
+    names_items: bool,
 }
 
 /// Maximum number of failures of a run that are shown individually.
@@ -88,8 +91,10 @@ const MAX_SHOWN_FAILURES: u32 = 10;
 impl Hook for Arc<Terminal> {
     fn report(&self, event: &Event<'_>) {
         match *event {
-            Event::Started { run, function, backend, items, done } => {
-                let tracked = TrackedRun { function: function.to_owned(), items, done, listed_failures: 0 };
+            Event::Started { run, function, backend, items, done, parallel } => {
+                let names_items = items > 1 && parallel > 1;
+                let tracked =
+                    TrackedRun { function: function.to_owned(), items, done, listed_failures: 0, names_items };
                 self.lock().insert(run.to_owned(), tracked);
                 self.handle_signals();
                 let [run, function, backend] = [run, function, backend].map(str::to_owned);
@@ -97,7 +102,7 @@ impl Hook for Arc<Terminal> {
             }
             Event::Progress { run, done, failed } => self.progress(run, done, failed),
             Event::Failed { run, item, error, last } => self.failure(run, item, error, last),
-            Event::Log { run, text } => self.push(Message::Log { run: run.to_owned(), text: text.to_owned() }),
+            Event::Log { run, item, attempt, text } => self.log(run, item.zip(attempt), text),
             Event::Waiting { run, since, reason } => {
                 let Some(function) = self.function(run) else { return };
                 let line = format!("{function}: nothing has run for {}: {reason}", in_short(since));
@@ -187,6 +192,13 @@ impl Terminal {
             // If it does not fit, a later one replaces it.
             let _ = self.queue.push_if_fitting(Message::Progress { run: run.to_owned(), done, failed });
         }
+    }
+
+    fn log(&self, run: &str, source: Option<(u64, u32)>, text: &[u8]) {
+        let names_items = self.lock().get(run).is_some_and(|tracked| tracked.names_items);
+        let source = source.filter(|_| names_items).map(|(item, attempt)| Source { item, attempt });
+        let text = Printed { source, text: text.to_owned() }.with_prefixes();
+        self.push(Message::Log { run: run.to_owned(), text });
     }
 
     fn failure(&self, run: &str, item: u64, error: &ItemError, last: bool) {

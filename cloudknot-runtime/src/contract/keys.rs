@@ -90,6 +90,16 @@ impl RunKeys {
         format!("{}/cancelled/{round:04}", self.prefix)
     }
 
+    /// Returns the prefix of the segments of the log of a run in a folder.
+    pub fn logs(&self) -> String {
+        format!("{}/log/", self.prefix)
+    }
+
+    /// Returns the key of a segment of the log; they count from 1.
+    pub fn log(&self, segment: u64) -> String {
+        format!("{}/log/{segment:06}", self.prefix)
+    }
+
     /// Returns the prefix of the leases of all rounds, and of the run's clock.
     pub fn leases(&self) -> String {
         format!("{}/submitting/", self.prefix)
@@ -148,6 +158,11 @@ pub fn round_of(key: &str) -> Option<u32> {
     from_one(name_in(key, "rounds")?)
 }
 
+/// Parses the number of a segment from a key in `log/`, as [`RunKeys::log`] gives it.
+pub fn log_of(key: &str) -> Option<u64> {
+    number(name_in(key, "log")?, 6).filter(|&segment| segment > 0)
+}
+
 /// Parses the round and epoch from a key in `submitting/`, as [`RunKeys::lease`] gives it.
 pub fn lease_of(key: &str) -> Option<(u32, u32)> {
     let (folder, epoch) = key.rsplit_once('/')?;
@@ -195,7 +210,10 @@ mod tests {
             assert_eq!(round_of(&keys.round(round)), Some(round));
             assert_eq!(lease_of(&keys.lease(round, round - 1)), Some((round, round - 1)));
         }
-        assert_eq!(lease_of(&keys.clock()), None);
+        for segment in [1, 999_999, 1_000_000] {
+            assert_eq!(log_of(&keys.log(segment)), Some(segment));
+        }
+        assert_eq!((log_of(&keys.log(0)), lease_of(&keys.clock())), (None, None));
     }
 
     /// L6: cargo accepts package names of any letters, and stores accept keys of ASCII only.

@@ -18,6 +18,7 @@ use super::{DEADLINE, ITEM_PROCESS, attempt, init};
 use crate::contract::{self, Reply, Request};
 use crate::failure::ItemErrorKind;
 use crate::function::{self, Function};
+use crate::log::Marker;
 use crate::process;
 
 /// Runs an item process, and ends this process. `settings` is the value of [`contract::ENV_ITEM_PROCESS`]: an
@@ -80,6 +81,7 @@ fn serve(settings: &contract::ItemProcess) -> io::Result<()> {
 struct Runner<'a> {
     function: &'static Function,
     channel: &'a Channel,
+    log: Log,
     timeout: Option<Duration>,
     folder: Folder,
     /// ID of this process. A function may fork, and return in both processes.
@@ -96,6 +98,7 @@ impl<'a> Runner<'a> {
         Self {
             function,
             channel,
+            log: Log::of(settings),
             timeout: settings.timeout_ms.map(Duration::from_millis),
             folder: Folder::current(),
             id: std::process::id(),
@@ -119,6 +122,7 @@ impl<'a> Runner<'a> {
         if let Some(timeout) = self.timeout {
             *DEADLINE.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(timeout);
         }
+        self.log.mark(item);
         let start = contract::begin_value(&mut self.answer, item);
         let mut has_panicked = false;
         let begun = self.meter.begin();
@@ -263,6 +267,35 @@ impl Read for &Channel {
                 Err(rustix::io::Errno::INTR) => {}
                 result => return Ok(result?),
             }
+        }
+    }
+}
+
+/// The log of this process, which has a marker before the output of each item.
+struct Log {
+    /// The descriptor and its identity; `None` if the process has no log.
+    descriptor: Option<(OwnedFd, (u64, u64))>,
+    marker: Marker,
+}
+
+impl Log {
+    fn of(settings: &contract::ItemProcess) -> Self {
+        let duplicate = || {
+            let log = process::duplicate(rustix::stdio::stderr())?;
+            let identity = identity(log.as_fd())?;
+            io::Result::Ok((log, identity))
+        };
+        let nonce = u128::from_str_radix(&settings.log_nonce, 16).ok();
+        // Without a log or a marker, all output is that of no item.
+        Self { descriptor: nonce.and_then(|_| duplicate().ok()), marker: Marker::new(nonce.unwrap_or_default()) }
+    }
+
+    /// Writes the marker of an item. If the function has closed the descriptor, output is that of an earlier item from now on.
+    fn mark(&self, item: u64) {
+        let Some((log, of_log)) = &self.descriptor else { return };
+        if identity(log.as_fd()).is_ok_and(|identity| identity == *of_log) {
+            // A pipe takes so few bytes as a whole, or not at all if its reader has ended (pipe(7)).
+            while rustix::io::write(log, &self.marker.before(item)) == Err(rustix::io::Errno::INTR) {}
         }
     }
 }

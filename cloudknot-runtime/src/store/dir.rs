@@ -61,10 +61,23 @@ impl DirStore {
 
     /// Opens the file of a key for locking, and creates it if it does not exist. Its contents are unchanged.
     pub fn open_lock(&self, key: &str) -> Result<File> {
-        let open = |folder: OwnedFd, name: &str| files::open_file(folder, name, OFlags::RDWR | OFlags::CREATE);
-        key::check(key)?;
-        let opened = self.folder.create_parent(key).and_then(|folder| open(folder, key::name(key)));
-        opened.map_err(|error| self.folder.failed("lock", key, error))
+        self.open(key, OFlags::RDWR).map_err(|error| self.folder.failed("lock", key, error))
+    }
+
+    /// Opens the file of a key for appending, and creates it if it does not exist. No other store can append.
+    pub fn open_append(&self, key: &str) -> Result<File> {
+        self.open(key, OFlags::WRONLY | OFlags::APPEND).map_err(|error| self.failed_to_append(key, error))
+    }
+
+    /// Returns the error of a file that could not be appended to.
+    pub fn failed_to_append(&self, key: &str, error: io::Error) -> StoreError {
+        self.folder.failed("append to", key, error)
+    }
+
+    fn open(&self, key: &str, flags: OFlags) -> io::Result<File> {
+        key::check(key).map_err(io::Error::other)?;
+        let folder = self.folder.create_parent(key)?;
+        files::open_file(folder, key::name(key), flags | OFlags::CREATE)
     }
 }
 

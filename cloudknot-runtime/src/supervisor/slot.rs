@@ -94,8 +94,8 @@ impl<'a> Slot<'a> {
         let began = process.running_for();
         let step = process.step(POLL_INTERVAL).map_err(|error| SupervisorError::Process(error.to_string()))?;
         let Step { answers, given_back, log, end } = step;
-        if !log.is_empty() {
-            (self.supervisor.report)(Event::Log(log));
+        for printed in log {
+            (self.supervisor.report)(Event::Log(printed));
         }
         self.supervisor.requeue(given_back);
         self.pace.answered(answers.len());
@@ -103,9 +103,10 @@ impl<'a> Slot<'a> {
         let mut values: Vec<Segment> = Vec::new();
         for answer in answers {
             let measurements = self.supervisor.measurements(&answer.item, &answer.timing, self.number);
-            match answer.outcome.and_then(|frame| self.supervisor.refuse_large(frame)) {
+            let refuse_large = |frame| self.supervisor.refuse_large(frame).map_err(|failure| (failure, String::new()));
+            match answer.outcome.and_then(refuse_large) {
                 Ok(frame) => self.supervisor.append(&mut values, answer.item.index, frame, &measurements),
-                Err(failure) => self.supervisor.failed(answer.item, measurements, failure, process.log_tail())?,
+                Err((failure, log)) => self.supervisor.failed(answer.item, measurements, failure, log)?,
             }
         }
         if !values.is_empty() {
@@ -118,7 +119,6 @@ impl<'a> Slot<'a> {
     }
 
     fn ended(&mut self, process: &mut ItemProcess, end: End, ran_for: Duration) -> Result<(), SupervisorError> {
-        let log = process.log_tail();
         let items = process.take_back().collect();
         let killed_at_start = self.pace.killed_at_start + 1;
         self.pace = Pace::default();
@@ -137,7 +137,7 @@ impl<'a> Slot<'a> {
                 self.pace.killed_at_start = killed_at_start;
                 self.supervisor.requeue(items);
             }
-            End::During(item, timing, failure) => {
+            End::During(item, timing, failure, log) => {
                 self.supervisor.requeue(items);
                 if is_doubtful(&failure) && process.answered() > 0 && ran_for < DOUBT {
                     tracing::warn!(item = item.index, reason = failure.message, "the item runs again in a new process");

@@ -12,6 +12,7 @@ use cloudknot_runtime::contract::{self, Resources, StoreAt, Task, exit};
 use cloudknot_runtime::engine;
 use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use cloudknot_runtime::function::Function;
+use cloudknot_runtime::log::{PrefixedLines, Printed};
 use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
 
 use super::folder_lock::{self, FolderLock};
@@ -76,7 +77,8 @@ fn begin(ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> Res
     let lock = FolderLock::open(&home, ledger, start)?;
     let containers =
         (max_concurrent(function, &ledger.record.manifest.resources) / ledger.record.manifest.parallel).max(1);
-    ledger.started(&format!("in Docker, {containers} at a time, image {}", built.name));
+    let parallel = containers.saturating_mul(ledger.record.manifest.parallel);
+    ledger.started(&format!("in Docker, {containers} at a time, image {}", built.name), parallel);
     let is_new = start == Start::New;
     let fleet = Fleet { ledger: Arc::clone(ledger), function, built, home, lock, containers, is_new };
     folder_lock::start(ledger, move || fleet.drive(start))
@@ -167,7 +169,11 @@ impl Fleet {
         for attempt in 1..=MAX_ATTEMPTS {
             let spec = self.container_spec(child, attempt);
             self.ledger.control.running.fetch_add(1, Ordering::Relaxed);
-            let result = docker.run(&spec, self.stop(), |log| self.ledger.printed(log)).await;
+            let mut log = PrefixedLines::default();
+            let result = docker.run(&spec, self.stop(), |bytes| self.printed(&log.push(bytes))).await;
+            let mut rest = Vec::new();
+            log.end(&mut rest);
+            self.printed(&rest);
             self.ledger.control.running.fetch_sub(1, Ordering::Relaxed);
             let result = result?;
             self.refresh().await?;
@@ -180,6 +186,10 @@ impl Fleet {
             }
         }
         Ok(())
+    }
+
+    fn printed(&self, printed: &[Printed]) {
+        printed.iter().for_each(|printed| self.ledger.printed(printed));
     }
 
     fn container_spec(&self, child: &Child, attempt: u32) -> ContainerSpec {

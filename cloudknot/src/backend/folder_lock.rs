@@ -14,6 +14,7 @@ use cloudknot_runtime::{engine, files};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Start;
 use crate::record::ledger::{End, Ledger};
+use crate::record::local_log::LocalLog;
 
 /// Interval between two inspections of what other programs have stored.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -22,6 +23,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// whatever reason.
 #[derive(Debug)]
 pub(super) struct FolderLock {
+    folder: DirStore,
     key: String,
     /// The file, or the reason why it cannot be opened.
     file: Result<File, String>,
@@ -34,11 +36,12 @@ impl FolderLock {
     /// Returns an error if a new run cannot be locked. A run that is resumed cannot be computed then, but it can be read.
     pub(super) fn open(folder: &Path, ledger: &Ledger, start: Start) -> Result<Self> {
         let key = ledger.record.keys.lock();
-        let opened = DirStore::new(folder).open_lock(&key).map_err(Error::from);
+        let folder = DirStore::new(folder);
+        let opened = folder.open_lock(&key).map_err(Error::from);
         if start == Start::Resume {
-            return Ok(Self { key, file: opened.map_err(|error| error.in_one_line()) });
+            return Ok(Self { folder, key, file: opened.map_err(|error| error.in_one_line()) });
         }
-        let lock = Self { key, file: Ok(opened?) };
+        let lock = Self { folder, key, file: Ok(opened?) };
         lock.try_acquire()?;
         Ok(lock)
     }
@@ -101,6 +104,7 @@ fn acquire(ledger: &Ledger, lock: &FolderLock, start: Start, compute: impl FnOnc
         if acquired {
             // Another program may have been killed just before it recorded that too many items failed.
             ledger.enforce_max_failures();
+            ledger.keep_output(LocalLog::new(lock.folder.clone(), ledger.record.keys.clone(), ledger.record.round));
             return compute();
         }
         std::thread::sleep(POLL_INTERVAL);

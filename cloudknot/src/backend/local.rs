@@ -60,12 +60,13 @@ fn begin(ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> Res
     let lock = FolderLock::open(&home::of_this_program(), ledger, start)?;
     let isolation = isolation(&ledger.record.manifest, function);
     let parallel = ledger.record.manifest.parallel;
-    ledger.started(&match isolation {
+    let described = match isolation {
         Isolation::Processes(_) => {
             format!("on this machine, {}", counted(parallel, "item process", "item processes"))
         }
         Isolation::Threads(_) => format!("in this process, {}", counted(parallel, "thread", "threads")),
-    });
+    };
+    ledger.started(&described, parallel);
     let driver = Driver { ledger: Arc::clone(ledger), isolation, lock };
     folder_lock::start(ledger, move || driver.drive(start))
 }
@@ -100,7 +101,7 @@ impl Driver {
         let report = |event| match event {
             supervisor::Event::Stored(part) => self.ledger.stored(part),
             supervisor::Event::Failed { item, error, last } => self.ledger.failed(item, &error, last),
-            supervisor::Event::Log(text) => self.ledger.printed(&text),
+            supervisor::Event::Log(printed) => self.ledger.printed(&printed),
         };
         let supervised = supervisor::supervise(&work, self.ledger.missing(), &self.ledger.control, &report);
         supervised.map_err(|error| match error {

@@ -3,17 +3,19 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Instant, SystemTime};
 
 use cloudknot_runtime::contract::{self, FailedAttempt, Manifest, Part, Round, unix_ms};
 use cloudknot_runtime::failure::ItemError;
+use cloudknot_runtime::log::Printed;
 use cloudknot_runtime::store::Object;
 use cloudknot_runtime::supervisor::Control;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{self, Event};
+use crate::record::local_log::LocalLog;
 use crate::record::{Record, SettledOutcome};
 
 /// The known state of one round of a run.
@@ -26,6 +28,8 @@ pub(crate) struct Ledger {
     state: Mutex<LedgerState>,
     /// `true` once the round is known to be cancelled.
     cancelled: AtomicBool,
+    /// Log of a run in a folder.
+    log: OnceLock<LocalLog>,
     /// Serializes progress reports, so that the last one reported is the newest.
     report_lock: Mutex<()>,
 }
@@ -60,6 +64,7 @@ impl Ledger {
             began: Instant::now(),
             state: Mutex::new(state),
             cancelled: AtomicBool::new(false),
+            log: OnceLock::new(),
             report_lock: Mutex::default(),
         });
         event::stop_with_the_program(&ledger.control);
@@ -70,11 +75,12 @@ impl Ledger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn started(&self, backend: &str) {
+    pub(crate) fn started(&self, backend: &str, parallel: u32) {
         let (done, _) = self.counts();
         let Record { manifest, .. } = &self.record;
         let function = self.record.function_name();
-        event::report(&Event::Started { run: &manifest.run, function, backend, items: manifest.items, done });
+        let items = manifest.items;
+        event::report(&Event::Started { run: &manifest.run, function, backend, items, done, parallel });
     }
 
     /// Records that the values of a part are stored.
@@ -100,9 +106,19 @@ impl Ledger {
         }
     }
 
-    /// Reports output of the function.
-    pub(crate) fn printed(&self, text: &[u8]) {
-        event::report(&Event::Log { run: &self.record.manifest.run, text });
+    /// Keeps output of the items in this log from now on.
+    pub(crate) fn keep_output(&self, log: LocalLog) {
+        // Only the first one counts: one program computes a round once.
+        let _ = self.log.set(log);
+    }
+
+    /// Reports output of an item, and keeps it.
+    pub(crate) fn printed(&self, printed: &Printed) {
+        if let Some(log) = self.log.get() {
+            log.write(printed);
+        }
+        let (item, attempt) = (printed.source.map(|of| of.item), printed.source.map(|of| of.attempt));
+        event::report(&Event::Log { run: &self.record.manifest.run, item, attempt, text: &printed.text });
     }
 
     fn settle(&self, change: impl FnOnce(&mut LedgerState)) {

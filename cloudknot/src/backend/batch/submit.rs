@@ -396,7 +396,9 @@ impl Follower {
     fn announce(&self, jobs: u64) {
         let KnotNote { knot, region, .. } = &self.note;
         let jobs = if jobs == 1 { "one job".to_owned() } else { format!("{jobs} jobs") };
-        self.run.ledger.started(&format!("on AWS Batch, {jobs} of the Knot `{knot}` in {region}"));
+        let ledger = &self.run.ledger;
+        let described = format!("on AWS Batch, {jobs} of the Knot `{knot}` in {region}");
+        ledger.started(&described, ledger.record.manifest.parallel);
     }
 
     fn report_other_owner(&self) {
