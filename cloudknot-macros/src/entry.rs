@@ -6,6 +6,7 @@ use syn::Attribute;
 
 use crate::arguments;
 use crate::expand::is_outer;
+use crate::features;
 use crate::library::Library;
 use crate::refusals::Refusals;
 use crate::signature::AnnotatedFn;
@@ -67,6 +68,7 @@ fn expand(library: &Library, annotated: &AnnotatedFn) -> TokenStream {
     let AnnotatedFn { attributes, visibility, signature, body } = annotated;
     let (outer, inner): (Vec<_>, Vec<_>) = attributes.iter().partition(|attribute| is_outer(attribute));
     let output = &signature.output;
+    let features = features::of_package();
     let has_runtime = inner.iter().any(|attribute| is_runtime(attribute));
     let call = if signature.asyncness.is_some() && !has_runtime {
         quote!(#library::__private::block_on_main(main()))
@@ -78,7 +80,7 @@ fn expand(library: &Library, annotated: &AnnotatedFn) -> TokenStream {
         #visibility fn main() #output {
             #(#inner)*
             #signature #body
-            #library::__start!();
+            #library::__start!(#features);
             #call
         }
     }

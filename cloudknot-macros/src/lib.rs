@@ -4,7 +4,7 @@
 //! The files form a pipeline: `library` finds the path of cloudknot, `arguments` parses the attribute's arguments (amounts
 //! with `cloudknot-quantity`), `signature` models the function and refuses what cannot be remote (with `owned`, type by type;
 //! `carried` and `arrays` know what serde and the codec refuse), `expand` generates the static, and `describe` the strings that
-//! can be read without running it. `entry` is `#[main]`, and `init` is `#[init]`. Refusals are collected, so that all of them
+//! can be read without running it. `entry` is `#[main]`, with the package's `features`, and `init` is `#[init]`. Refusals are collected, so that all of them
 //! are shown at once.
 
 mod arguments;
@@ -13,6 +13,7 @@ mod carried;
 mod describe;
 mod entry;
 mod expand;
+mod features;
 mod init;
 mod library;
 mod owned;

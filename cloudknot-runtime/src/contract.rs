@@ -21,16 +21,18 @@ mod table;
 mod tracing;
 
 pub use checks::{
-    MAX_ITEMS, MAX_ITEMS_WITHOUT_INPUTS, MAX_RECORD_LEN, is_included_path, is_user_variable, last_attempt,
+    MAX_ITEMS, MAX_ITEMS_WITHOUT_INPUTS, MAX_RECORD_LEN, ManifestError, is_included_path, is_user_variable,
+    last_attempt,
 };
 pub use index::{
-    IndexEntry, MAX_NAME_LEN, RunState, index, index_entry, index_key, index_of, submitted_at, unix_ms, word_of,
+    IndexEntry, MAX_NAME_LEN, RunState, WORD_LEN, WORD_LETTERS, check_name, index, index_entry, index_key, index_of,
+    submitted_at, unix_ms, word_of,
 };
 pub use keys::{FailedAttempt, Part, RunKeys, failure_of, lease_of, log_of, part_of, round_of};
 pub use lease::{Lease, LeaseState, LeasedJob};
 pub use log_line::LogLine;
 pub use messages::{Exit, LARGE_LEN, Measured, Memory, Parsed, Reply, Request, begin_value, end_value};
-pub use provenance::{Program, Provenance, Submitter};
+pub use provenance::{MAX_PROVENANCE_LEN, Program, Provenance, Submitter};
 pub use table::{MAX_END_LEN, Machine, Measurements, PartEnd, ROW_LEN};
 pub use tracing::{FunctionToTrace, TraceMessage, TraceOrder, line};
 
@@ -305,14 +307,14 @@ impl Manifest {
     /// Version that this code writes and reads.
     pub const VERSION: u32 = 2;
 
-    /// Returns the task of a round's workers, from child `first_child` on. All of these workers check the stored outcomes
-    /// before they start.
-    pub fn task(&self, store: StoreAt, round: u32, retries: u32, first_child: u64) -> Task {
+    /// Returns the task of the workers of round `number`, from child `first_child` on. All of these workers check the stored
+    /// outcomes before they start.
+    pub fn task(&self, store: StoreAt, number: u32, round: &Round, first_child: u64) -> Task {
         Task {
             store,
             knot: self.knot.clone(),
             run: self.run.clone(),
-            round,
+            round: number,
             function: self.function.clone(),
             fingerprint: self.fingerprint,
             submitted_ms: self.submitted_ms,
@@ -321,13 +323,34 @@ impl Manifest {
             chunk: self.chunk,
             first_child,
             parallel: self.parallel,
-            retries,
-            timeout_ms: self.timeout_ms,
+            retries: round.retries,
+            timeout_ms: self.timeout_in(round),
             env: self.env.clone(),
             recycle: self.recycle,
-            vcpus: self.resources.vcpus,
+            vcpus: self.resources_in(number, round).vcpus,
             has_no_outcomes: false,
         }
+    }
+
+    /// Returns the timeout in milliseconds of one attempt of an item in a round.
+    pub fn timeout_in(&self, round: &Round) -> Option<u64> {
+        round.timeout_ms.or(self.timeout_ms)
+    }
+
+    /// Returns the resources of the jobs of round `number`.
+    pub fn resources_in(&self, number: u32, round: &Round) -> Resources {
+        let (of_round, of_run) = (&round.resources, &self.resources);
+        Resources {
+            vcpus: of_round.vcpus.or(of_run.vcpus),
+            memory_mib: of_round.memory_mib.or_else(|| of_run.memory_in(number)),
+            memory_on_retry_mib: None,
+            gpus: of_round.gpus.or(of_run.gpus),
+        }
+    }
+
+    /// Returns the AWS Batch resources of a round; `None` on another backend.
+    pub fn batch_in<'a>(&'a self, round: &'a Round) -> Option<&'a BatchResources> {
+        round.batch.as_ref().or(self.batch.as_ref())
     }
 }
 

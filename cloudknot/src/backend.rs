@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cloudknot_runtime::contract::{self, Manifest, Resources};
+use cloudknot_runtime::contract::{self, Manifest, Resources, Round};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, Store};
 
@@ -11,9 +11,9 @@ use crate::error::{Absent, Error, ErrorKind, Result};
 use crate::home;
 use crate::home::knot_note::KnotNote;
 use crate::host::host;
-use crate::record::Start;
 use crate::record::job::Job;
 use crate::record::ledger::Ledger;
+use crate::record::{Record, Start};
 
 #[cfg(all(feature = "aws", not(cloudknot_worker)))]
 mod batch;
@@ -179,6 +179,22 @@ pub(crate) trait Executor: Send + Sync {
         Ok(())
     }
 
+    /// Freezes the backend's settings in the round after `last`, so that later deploys do not affect it.
+    ///
+    /// # Errors
+    /// Returns an error if the backend cannot run this code.
+    fn fill_round(&self, _: &mut Round, last: &Record, _: &'static Function, code: Code) -> Result<()> {
+        match code {
+            Code::Current => Ok(()),
+            Code::Old => Err(old_code_error(&last.manifest)),
+        }
+    }
+
+    /// Returns this backend as it is deployed now; `None` if it has not changed since this one was created.
+    fn renewed(&self) -> Result<Option<Backend>> {
+        Ok(None)
+    }
+
     /// Starts to compute the missing items of the ledger's round. Reports progress to the ledger, and finally the end.
     fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, start: Start)
     -> BoxFuture<'static, Result<()>>;
@@ -200,6 +216,26 @@ pub(crate) trait Executor: Send + Sync {
         let error = Error::new(ErrorKind::Config, message).with_hint("cancel the run, or run it on AWS Batch");
         Box::pin(std::future::ready(Err(error)))
     }
+}
+
+/// The code that a round after the first runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// The program as it is now.
+    Current,
+    /// The program of the round before.
+    Old,
+}
+
+fn old_code_error(manifest: &Manifest) -> Error {
+    let Manifest { run, backend, provenance, .. } = manifest;
+    let message =
+        format!("cannot retry run {run} with its old code: the backend `{backend}` does not keep the program");
+    let remedy = match &provenance.program.revision {
+        Some(revision) => format!("build the git revision {revision}, and retry from that program"),
+        None => "build the earlier program again, and retry from that".to_owned(),
+    };
+    Error::new(ErrorKind::Config, message).with_hint(remedy)
 }
 
 /// The division of a run: the number of items per part, and of items that run at once.

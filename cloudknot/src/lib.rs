@@ -81,6 +81,7 @@ mod host;
 mod map;
 mod pending;
 mod program;
+mod provenance;
 mod record;
 mod remote;
 mod run;
@@ -342,7 +343,7 @@ pub use map::{Map, MapFuture, Submit};
 pub use pending::Pending;
 pub use record::job::{Job, JobAttempt};
 pub use remote::RemoteFn;
-pub use run::{Results, Run, Status};
+pub use run::{Results, Retry, Run, Status};
 
 #[cfg(feature = "deploy")]
 pub use build::{

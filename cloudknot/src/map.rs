@@ -91,6 +91,20 @@ pub struct Map<It, Args, Output> {
 }
 
 impl<It, Args, Output> Map<It, Args, Output> {
+    /// Gives the run a name, by which it is shown and can be chosen in place of its ID. Several runs may have the same name. It
+    /// has 1 to 64 bytes without control characters, and must look neither like `last` nor like (a part of) the ID of a run.
+    ///
+    /// ```
+    /// # #[cloudknot::remote]
+    /// # fn double(x: u32) -> u32 { 2 * x }
+    /// assert_eq!(double.map([1, 2, 3]).name("sweep 3").wait()?, [2, 4, 6]);
+    /// # Ok::<(), cloudknot::Error>(())
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.options.name = Some(name.into());
+        self
+    }
+
     /// Sets the number of items that are stored together and, on Batch, run by one job. Must be at least 1.
     pub fn chunk(mut self, items: u64) -> Self {
         self.options.chunk = Some(items);

@@ -3,13 +3,16 @@
 use cloudknot_runtime::contract;
 
 use crate::home;
+use crate::provenance::{self, Target};
 
-/// Properties of the program that the generated main passes to the library.
-#[derive(Debug, Clone, Copy)]
+/// Properties of the program that the generated main passes to the library. A worker passes none, because its bytes must not
+/// depend on where and how it was compiled.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Program {
-    /// Folder of the program's crate when it was compiled; `None` in a worker, whose bytes must not depend on the
-    /// folder.
+    /// Folder of the program's crate when it was compiled.
     pub crate_folder: Option<&'static str>,
+    /// Cargo target of the program.
+    pub target: Target,
 }
 
 /// A running program, held by its main until it returns or unwinds.
@@ -34,6 +37,7 @@ pub fn start(program: Program) -> RunningProgram {
         cloudknot_runtime::process::keeper::main();
     }
     home::set_crate_folder(program.crate_folder);
+    provenance::set_target(program.target);
     if let Some(order) = take_variable(contract::ENV_ITEM_PROCESS) {
         cloudknot_runtime::item::item_process(&order);
     }

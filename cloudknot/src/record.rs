@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use cloudknot_runtime::contract::{FailedAttempt, Manifest, Part, Round, RunKeys};
+use cloudknot_runtime::contract::{BatchResources, FailedAttempt, Manifest, Part, Resources, Round, RunKeys};
 use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::store::Store;
 
 use crate::error::Result;
 
+pub(crate) mod index;
 pub(crate) mod job;
 pub(crate) mod ledger;
+pub(crate) mod limits;
 pub(crate) mod local_log;
 pub(crate) mod read;
 
@@ -34,6 +36,23 @@ impl Record {
     #[allow(dead_code, reason = "only AWS Batch has jobs")]
     pub(crate) fn children(&self) -> u64 {
         self.scheduled.len().div_ceil(self.manifest.chunk)
+    }
+
+    /// Returns the timeout in milliseconds of one attempt of an item in the round.
+    pub(crate) fn timeout_ms(&self) -> Option<u64> {
+        self.manifest.timeout_in(&self.scheduled)
+    }
+
+    /// Returns the resources of the round's jobs.
+    #[allow(dead_code, reason = "the local backend has no jobs")]
+    pub(crate) fn resources(&self) -> Resources {
+        self.manifest.resources_in(self.round, &self.scheduled)
+    }
+
+    /// Returns the AWS Batch resources of the round; `None` on another backend.
+    #[allow(dead_code, reason = "only AWS Batch has them")]
+    pub(crate) fn batch(&self) -> Option<&BatchResources> {
+        self.manifest.batch_in(&self.scheduled)
     }
 
     /// Returns the object key of a settled outcome.

@@ -18,9 +18,11 @@ use crate::record::{Record, Start, read};
 use crate::remote::Decode;
 
 mod results;
+mod retry;
 
 pub(crate) use crate::record::read::first_round;
 pub use results::Results;
+pub use retry::Retry;
 
 /// A handle to a run. Provides the status, and the results as they complete, and can cancel the run.
 ///
@@ -87,8 +89,11 @@ impl<T> Run<T> {
 
     fn begin(&self, start: Start) -> BoxFuture<'static, Result<()>> {
         if self.ledger.missing().is_empty() {
-            self.ledger.finish(End::Complete);
-            return Box::pin(std::future::ready(Ok(())));
+            let ledger = Arc::clone(&self.ledger);
+            return Box::pin(async move {
+                ledger.conclude(End::Complete).await;
+                Ok(())
+            });
         }
         self.backend.executor().launch(&self.ledger, self.function, start)
     }
@@ -155,7 +160,7 @@ impl<T: Send + 'static> Run<T> {
             }
             let (function, run) = (ledger.record.function_name(), &ledger.record.manifest.run);
             Err(match ledger.end() {
-                Some(End::Failed(why)) => Error::run_failed(function, run, &why, failed),
+                Some(End::Unfinished(why) | End::Failed(why)) => Error::run_failed(function, run, &why, failed),
                 _ => Error::items_failed(function, run, items, failed),
             })
         })
@@ -163,7 +168,7 @@ impl<T: Send + 'static> Run<T> {
 
     /// Waits until no more outcomes will come, without reading values.
     pub fn finished(&self) -> Pending<Status> {
-        let run = Self { ledger: Arc::clone(&self.ledger), backend: self.backend.clone(), ..*self };
+        let run = self.again();
         Pending::new(async move {
             run.ledger.finished().await;
             Ok(run.status())
@@ -186,7 +191,7 @@ impl<T: Send + 'static> Run<T> {
             match ledger.end() {
                 Some(End::Complete | End::Cancelled(_)) => return Ok(()),
                 // The round may go on without this program.
-                Some(End::Failed(_)) => {
+                Some(End::Unfinished(_) | End::Failed(_)) => {
                     let cancelled = backend.executor().cancel_ended(&ledger).await;
                     return cancelled.map_err(|error| failed(&error.in_one_line()));
                 }
@@ -194,7 +199,7 @@ impl<T: Send + 'static> Run<T> {
             }
             ledger.cancel().await?;
             match ledger.finished().await {
-                End::Failed(why) => Err(failed(&why)),
+                End::Unfinished(why) | End::Failed(why) => Err(failed(&why)),
                 End::Complete | End::Cancelled(_) => Ok(()),
             }
         })
@@ -212,18 +217,28 @@ impl<T: Send + 'static> Run<T> {
         Pending::new(self.backend.executor().jobs(&self.ledger))
     }
 
-    /// Runs the items without a value again, once this run has finished. The ID stays the same.
+    /// Runs the items without a value again, once this run has finished, with the program as it is now. The ID stays the same. Await
+    /// the retry for a handle to the run.
     ///
-    /// If jobs of the run are still going on, because its program was interrupted, they are waited for; [`cancel`](Self::cancel) ends
-    /// them.
-    pub fn retry_failed(&self) -> Pending<Run<T>> {
-        let (ledger, backend, function, decode) =
-            (Arc::clone(&self.ledger), self.backend.clone(), self.function, self.decode);
-        Pending::new(async move {
-            ledger.finished().await;
-            ledger.record_next_round().await?;
-            attach(&ledger.record.manifest.run, function, decode, backend).await
-        })
+    /// On AWS Batch, the program as it is now is the deployed one: mend the function, run `cargo knot deploy`, and retry. The types of
+    /// the function must not have changed. If jobs of the run are still going on, because its program was interrupted, they are
+    /// waited for; [`cancel`](Self::cancel) ends them.
+    ///
+    /// ```
+    /// # #[cloudknot::remote]
+    /// # fn double(x: u32) -> u32 { 2 * x }
+    /// let run = double.map([1, 2, 3]).submit().wait()?;
+    /// let again = run.retry_failed().memory("16 GiB").wait()?;
+    /// assert_eq!(again.values().wait()?, [2, 4, 6]);
+    /// # Ok::<(), cloudknot::Error>(())
+    /// ```
+    pub fn retry_failed(&self) -> Retry<T> {
+        Retry::new(self.again())
+    }
+
+    /// Returns another handle to the run.
+    fn again(&self) -> Self {
+        Self { ledger: Arc::clone(&self.ledger), backend: self.backend.clone(), ..*self }
     }
 }
 

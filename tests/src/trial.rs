@@ -108,6 +108,19 @@ pub struct Spec {
     /// `.independent()`.
     #[serde(default)]
     pub independent: bool,
+    /// `.name(..)`.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// Options of a retry.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct RetrySpec {
+    pub memory: Option<String>,
+    pub timeout_ms: Option<u64>,
+    pub retries: Option<u32>,
+    pub old_code: bool,
 }
 
 impl Spec {

@@ -2,9 +2,10 @@
 //! arithmetic on a record's numbers overflows, and memory for its items is bounded by the size of its objects.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Component, Path};
 
-use super::{InputLayout, Manifest, Round, Task};
+use super::{InputLayout, MAX_PROVENANCE_LEN, Manifest, Round, Task};
 use crate::frame::HEADER_LEN;
 
 /// Maximum length in bytes of a record as JSON, except that of a round. The largest parts of a manifest are the structure of the
@@ -16,17 +17,70 @@ pub const MAX_ITEMS: u64 = 1 << 32;
 /// but not continued.
 pub const MAX_ITEMS_WITHOUT_INPUTS: u64 = 1 << 24;
 
+/// Reason why bytes are not a manifest of this version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// The bytes are not a manifest of any version, for this reason.
+    Damaged(String),
+    /// The manifest was written by an older version of cloudknot.
+    Older {
+        /// Version of the manifest.
+        version: u32,
+    },
+    /// The manifest was written by a newer version of cloudknot.
+    Newer {
+        /// Version of the manifest.
+        version: u32,
+        /// Version of cloudknot, if it is stated.
+        cloudknot: Option<String>,
+    },
+}
+
+impl ManifestError {
+    /// Returns the reason of the error, for a parser that gave up.
+    #[allow(clippy::needless_pass_by_value, reason = "it is an argument of `map_err`")]
+    fn damaged(error: serde_json::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+impl fmt::Display for ManifestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ours = Manifest::VERSION;
+        match self {
+            Self::Damaged(why) => write!(f, "it is damaged: {why}"),
+            Self::Older { version } => write!(
+                f,
+                "it was written by an older version of cloudknot (its record has version {version}, and this program reads {ours})"
+            ),
+            Self::Newer { version, cloudknot } => write!(
+                f,
+                "it was written by cloudknot {}, which is newer than this program (its record has version {version}, and this \
+                 program reads {ours})",
+                cloudknot.as_deref().unwrap_or("of an unknown version")
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ManifestError {}
+
 impl Manifest {
     /// Parses a manifest. The version is read first, because a manifest of another version may lack fields of this one.
     ///
     /// # Errors
     /// Returns the reason why the bytes are not a manifest of this version.
-    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let Version { version } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if version != Self::VERSION {
-            return Err(format!("unsupported version {version}: this program reads version {}", Self::VERSION));
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let Version { version } = serde_json::from_slice(bytes).map_err(ManifestError::damaged)?;
+        match version {
+            0 => Err(ManifestError::Damaged("it has version 0".into())),
+            older if older < Self::VERSION => Err(ManifestError::Older { version }),
+            newer if newer > Self::VERSION => {
+                Err(ManifestError::Newer { version, cloudknot: version_of_cloudknot(bytes) })
+            }
+            _ => serde_json::from_slice(bytes).map_err(ManifestError::damaged),
         }
-        serde_json::from_slice(bytes).map_err(|error| error.to_string())
     }
 
     /// Checks that this is the manifest of this run, and that it fits the object `inputs`, which has this size in bytes; `None` if
@@ -81,10 +135,11 @@ impl InputLayout {
 
 impl Round {
     /// Returns the maximum length in bytes of a round of a run with this number of items, as JSON. The ranges are apart, so they
-    /// are at most half as many as the items, and each has two numbers of at most 20 digits.
+    /// are at most half as many as the items, and each has two numbers of at most 20 digits. The rest is the provenance and the
+    /// names of AWS resources, which have at most a few hundred bytes each.
     pub fn max_len(items: u64) -> u64 {
         const RANGE_LEN: u64 = 64;
-        const REST_LEN: u64 = 1024;
+        const REST_LEN: u64 = MAX_PROVENANCE_LEN as u64 + 4096;
         (items.saturating_add(1) / 2).saturating_mul(RANGE_LEN).saturating_add(REST_LEN)
     }
 
@@ -98,11 +153,14 @@ impl Round {
         Ok(round)
     }
 
-    /// Checks that the ranges are not empty, in order, apart, and within a run of this number of items.
+    /// Checks that the ranges are not empty, in order, apart, and within a run of this number of items, and that the settings are
+    /// possible.
     ///
     /// # Errors
-    /// Returns the first range that is not.
+    /// Returns the first reason why the round cannot be used.
     pub fn check(&self, items: u64) -> Result<(), String> {
+        at_least_one("timeout_ms", self.timeout_ms.unwrap_or(1))?;
+        check_vcpus(self.resources.vcpus)?;
         let mut end = 0;
         for (position, range) in self.items.iter().enumerate() {
             let apart = position == 0 || range.start > end;
@@ -176,9 +234,16 @@ struct Version {
     version: u32,
 }
 
+/// Returns the version of cloudknot in a manifest of any later version.
+fn version_of_cloudknot(bytes: &[u8]) -> Option<String> {
+    let manifest: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    manifest.get("provenance")?.get("cloudknot")?.as_str().filter(|version| !version.is_empty()).map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::{BatchResources, Program, Provenance, Resources, Submitter};
 
     #[track_caller]
     fn check_size(layout: InputLayout, items: u64, size: Option<u64>) {
@@ -212,6 +277,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn settings_that_no_round_has_are_refused() {
+        let vcpus = |vcpus| Resources { vcpus: Some(vcpus), ..Resources::default() };
+        let round = |timeout_ms, vcpus| Round { timeout_ms, resources: vcpus, ..Round::default() }.check(0);
+        assert_eq!(round(Some(1), vcpus(0.5)), Ok(()));
+        assert!(round(Some(0), vcpus(0.5)).is_err_and(|why| why.contains("`timeout_ms`")));
+        for invalid in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(round(None, vcpus(invalid)).is_err_and(|why| why.contains("`vcpus`")));
+        }
+    }
+
+    #[test]
+    fn manifests_of_other_versions_are_not_damaged() {
+        let parse = |text: &str| Manifest::parse(text.as_bytes()).unwrap_err();
+        assert_eq!(parse(r#"{"version": 1, "created": "then"}"#), ManifestError::Older { version: 1 });
+        let newer = |cloudknot: Option<&str>| ManifestError::Newer { version: 3, cloudknot: cloudknot.map(Into::into) };
+        assert_eq!(
+            parse(r#"{"version": 3, "provenance": {"cloudknot": "0.9.1", "program": 7}}"#),
+            newer(Some("0.9.1"))
+        );
+        for text in ["", r#", "provenance": 7"#, r#", "provenance": {"cloudknot": ""}"#] {
+            assert_eq!(parse(&format!(r#"{{"version": 3{text}}}"#)), newer(None));
+        }
+        for damaged in [r#"{"version": 0}"#, r#"{"version": 2}"#, r#"{"version": -1}"#, "{}", "", "\0"] {
+            assert!(matches!(parse(damaged), ManifestError::Damaged(_)), "{damaged}");
+        }
+    }
+
     /// M5: a round is read only if it is no longer than any round of such a run.
     #[test]
     fn longest_round_is_within_the_limit() {
@@ -219,9 +312,47 @@ mod tests {
             let far = MAX_ITEMS - 2 * items;
             let items_of = |range: u64| far + 2 * range..far + 2 * range + 1;
             let items_of_round = (0..items.div_ceil(2)).map(items_of).collect();
-            let round = Round { items: items_of_round, retries: u32::MAX, recorded_ms: u64::MAX, ..Round::default() };
+            let round = Round { items: items_of_round, ..longest_but_for_items() };
             let bytes = serde_json::to_vec(&round).unwrap();
             assert!(bytes.len() as u64 <= Round::max_len(items), "{items} items need {} bytes", bytes.len());
+        }
+    }
+
+    /// Returns a round whose fields other than its items have the maximum lengths.
+    fn longest_but_for_items() -> Round {
+        let resources = Resources {
+            vcpus: Some(f64::MAX),
+            memory_mib: Some(u64::MAX),
+            memory_on_retry_mib: Some(u64::MAX),
+            gpus: Some(u32::MAX),
+        };
+        // The longest names that AWS accepts.
+        let arn = |name: usize| {
+            format!("arn:aws-us-gov:batch:us-gov-west-1:123456789012:job-definition/{}", "n".repeat(name))
+        };
+        let batch = BatchResources {
+            region: "us-gov-west-1".into(),
+            queue: arn(128),
+            job_definition: format!("{}:{}", arn(128), u32::MAX),
+            image: format!("123456789012.dkr.ecr.us-gov-west-1.amazonaws.com/{}@sha256:{:064}", "i".repeat(256), 0),
+            log_group: "g".repeat(512),
+            share_identifier: Some("s".repeat(255)),
+            independent: false,
+        };
+        let arguments = std::iter::repeat_n("\u{1b}".to_owned(), MAX_PROVENANCE_LEN);
+        let provenance = Provenance {
+            submitter: Submitter { command: arguments.collect(), ..Submitter::default() },
+            program: Program { package: "p".repeat(1024), version: "1".repeat(1024), ..Program::default() },
+            cloudknot: "0.1.0".into(),
+        };
+        Round {
+            items: Vec::new(),
+            retries: u32::MAX,
+            recorded_ms: u64::MAX,
+            resources,
+            timeout_ms: Some(u64::MAX),
+            batch: Some(batch),
+            provenance: Some(provenance.bounded()),
         }
     }
 

@@ -20,6 +20,10 @@ use super::keys::{from_one, segment};
 
 /// Maximum length in bytes of the name of a run.
 pub const MAX_NAME_LEN: usize = 64;
+/// Letters of the word at the end of a run's ID.
+pub const WORD_LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+/// Length of the word at the end of a run's ID.
+pub const WORD_LEN: usize = 6;
 /// Maximum length in bytes of an encoded function or name in a key. A longer function is cut at its start.
 const MAX_ENCODED_LEN: usize = 192;
 /// Number of digits of the date in a run's ID.
@@ -104,6 +108,33 @@ pub enum IndexEntry {
         /// Time of the end, in milliseconds since 1970-01-01 UTC.
         at_ms: u64,
     },
+}
+
+/// Checks a name that a user gives a run. On the command line, a run is chosen by its name, by `last` or `last-1`, or by the
+/// beginning of its ID or of the word at its end, so a name must not look like one of these.
+///
+/// # Errors
+/// Returns what the name must be.
+pub fn check_name(name: &str) -> Result<(), &'static str> {
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_last = name == "last" || name.strip_prefix("last-").is_some_and(is_number);
+    let is_of_word = |byte: u8| WORD_LETTERS.contains(&byte);
+    let is_like_word =
+        name.len() == WORD_LEN && name.bytes().all(is_of_word) && name.bytes().any(|byte| byte.is_ascii_digit());
+    let is_like_id = name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') || date_and_word(name).is_some();
+    if name.is_empty() || name.len() > MAX_NAME_LEN {
+        Err("must have 1 to 64 bytes")
+    } else if name.trim() != name || name.chars().any(char::is_control) {
+        Err("must have no control characters, and no spaces at its ends")
+    } else if is_last {
+        Err("must not be `last`, which is the last run")
+    } else if is_like_id {
+        Err("must not look like the ID of a run: begin it with a word")
+    } else if is_like_word {
+        Err("must not look like the word at the end of a run's ID: add a space or `-`, as in `sweep-2`")
+    } else {
+        Ok(())
+    }
 }
 
 /// Returns the prefix of the index of a Knot.
@@ -339,6 +370,42 @@ mod tests {
         }
         assert_eq!(index_of("k", "r"), None);
         assert_eq!(index_of("k", "20261128-101530123-k5v-x"), None);
+    }
+
+    #[test]
+    fn names_cannot_be_taken_for_other_ways_to_choose_a_run() {
+        for name in [
+            "sweep 3",
+            "sweep-3",
+            "größe",
+            "lastly",
+            "last-run",
+            "last 1",
+            "trendy",
+            "2026-11 test",
+            "3.5",
+            &"x".repeat(64),
+        ] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        let check = |name: &str, must: &str| {
+            assert!(check_name(name).is_err_and(|why| why.contains(must)), "{name}: {:?}", check_name(name));
+        };
+        for name in ["", &"x".repeat(65), &"ß".repeat(33)] {
+            check(name, "1 to 64 bytes");
+        }
+        for name in ["a\nb", "\u{1b}[31m", " sweep", "sweep ", "a\u{85}b"] {
+            check(name, "control characters");
+        }
+        for name in ["last", "last-1", "last-"] {
+            check(name, "the last run");
+        }
+        for name in ["2", "20261128", "20261128-10", RUN, "-"] {
+            check(name, "the ID of a run");
+        }
+        for name in ["k5vzdk", "sweep2", "000abc"] {
+            check(name, "the word at the end");
+        }
     }
 
     #[test]

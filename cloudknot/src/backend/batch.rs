@@ -7,13 +7,15 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cloudknot_runtime::contract::{self, BatchResources, InputLayout, LeasedJob, Manifest, Resources, StoreAt, Task};
+use cloudknot_runtime::contract::{
+    self, BatchResources, InputLayout, LeasedJob, Manifest, Resources, Round, StoreAt, Task,
+};
 use cloudknot_runtime::engine;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, S3Store, Store, s3};
 use tokio::time::Instant;
 
-use super::{Chunking, Executor};
+use super::{Backend, Chunking, Code, Executor};
 use crate::aws::Aws;
 use crate::aws::batch::{self, JobDescription};
 use crate::error::{Error, ErrorKind, Result};
@@ -102,7 +104,7 @@ impl KnotBackend {
     /// Returns an error if the run was not submitted to AWS Batch.
     fn run_jobs(&self, ledger: &Arc<Ledger>) -> Result<RunJobs> {
         let manifest = &ledger.record.manifest;
-        let settings = manifest.batch.clone().ok_or_else(|| {
+        let settings = ledger.record.batch().cloned().ok_or_else(|| {
             let message = format!("cannot continue run {}: it was submitted to `{}`", manifest.run, manifest.backend);
             Error::new(ErrorKind::Config, message).with_hint("attach to it on the backend that it was submitted to")
         })?;
@@ -123,10 +125,23 @@ impl KnotBackend {
         ))
     }
 
+    /// Returns the resources that the jobs of a function use, as they are deployed now.
+    fn deployed(&self, function: &str, independent: bool) -> BatchResources {
+        let note = &self.note;
+        BatchResources {
+            region: note.region.clone(),
+            queue: note.queue.clone(),
+            job_definition: note.job_definitions.get(function).cloned().unwrap_or_default(),
+            image: note.image.clone(),
+            log_group: note.log_group.clone(),
+            share_identifier: note.share_identifier.clone(),
+            independent,
+        }
+    }
+
     /// Returns the resources of the jobs of a round. Their validity was checked before the run was recorded.
     fn resources(&self, function: &Function, record: &Record) -> Resources {
-        let requested = record.manifest.resources;
-        let requested = Resources { memory_mib: requested.memory_in(record.round), ..requested };
+        let requested = record.resources();
         let deployed = self.note.jobs.as_ref().map(|jobs| jobs.job_resources(&function.resources, requested));
         deployed.and_then(Result::ok).unwrap_or(requested)
     }
@@ -181,18 +196,10 @@ impl Executor for KnotBackend {
         }
         self.check_gpu_image(&manifest.resources)?;
         names::check_run_tags(note.tags, &manifest.tags.clone().into_iter().collect::<Vec<_>>())?;
-        let definition = note.job_definitions.get(&manifest.function).cloned().unwrap_or_default();
-        manifest.batch = Some(BatchResources {
-            region: note.region.clone(),
-            queue: note.queue.clone(),
-            job_definition: definition,
-            image: note.image.clone(),
-            log_group: note.log_group.clone(),
-            share_identifier: note.share_identifier.clone(),
-            independent,
-        });
-        // Values that are not known yet get their maximum length.
-        let longest = manifest.task(store_of(note), 1, manifest.retries, u64::MAX);
+        manifest.batch = Some(self.deployed(&manifest.function, independent));
+        // Values that are not known yet, also those of later rounds, get their maximum length.
+        let round = Round { retries: u32::MAX, timeout_ms: Some(u64::MAX), ..Round::default() };
+        let longest = manifest.task(store_of(note), u32::MAX, &round, u64::MAX);
         let task = Task { inputs: InputLayout::Offsets(u64::MAX), ..longest };
         let length = length_of(&environment(&task));
         if length > batch::MAX_OVERRIDES_LEN {
@@ -205,6 +212,33 @@ impl Executor for KnotBackend {
             ));
         }
         Ok(())
+    }
+
+    fn fill_round(&self, round: &mut Round, last: &Record, function: &'static Function, code: Code) -> Result<()> {
+        round.batch = match code {
+            Code::Old => last.batch().cloned(),
+            Code::Current => {
+                self.check(function)?;
+                let independent = last.batch().is_some_and(|batch| batch.independent);
+                Some(self.deployed(&last.manifest.function, independent))
+            }
+        };
+        let requested = last.manifest.resources_in(last.round.saturating_add(1), round);
+        if let Some(jobs) = &self.note.jobs {
+            jobs.job_resources(&function.resources, requested)?;
+        }
+        self.check_gpu_image(&requested)
+    }
+
+    fn renewed(&self) -> Result<Option<Backend>> {
+        let Some(note) = KnotNote::of_this_program()? else { return Ok(None) };
+        let place = |note: &KnotNote| [&note.knot, &note.region, &note.bucket, &note.prefix].map(Clone::clone);
+        if place(&note) != place(&self.note) {
+            return Ok(None);
+        }
+        let has_same_login = note.profile == self.note.profile;
+        let connection = if has_same_login { self.connection.clone() } else { OnceLock::new() };
+        Ok(Some(Backend(Arc::new(Self { note, connection }))))
     }
 
     fn launch(
@@ -236,7 +270,7 @@ impl Executor for KnotBackend {
                 let panicked = |_| End::Failed("the task that follows the run panicked".into());
                 let end = following.await.unwrap_or_else(panicked);
                 // On a thread for blocking calls, because the hook may never return: an interrupted program is about to end.
-                tokio::task::spawn_blocking(move || ledger.finish(end));
+                tokio::task::spawn_blocking(move || engine::block_on(ledger.conclude(end)));
             });
             begun
         })

@@ -75,8 +75,7 @@ fn begin(ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> Res
     let built = image(function)?;
     let home = home::of_this_program();
     let lock = FolderLock::open(&home, ledger, start)?;
-    let containers =
-        (max_concurrent(function, &ledger.record.manifest.resources) / ledger.record.manifest.parallel).max(1);
+    let containers = (max_concurrent(function, &ledger.record.resources()) / ledger.record.manifest.parallel).max(1);
     let parallel = containers.saturating_mul(ledger.record.manifest.parallel);
     ledger.started(&format!("in Docker, {containers} at a time, image {}", built.name), parallel);
     let is_new = start == Start::New;
@@ -195,13 +194,14 @@ impl Fleet {
     fn container_spec(&self, child: &Child, attempt: u32) -> ContainerSpec {
         let Record { manifest, round, scheduled, .. } = &self.ledger.record;
         let requested = &self.function.resources;
+        let of_round = self.ledger.record.resources();
         let default_vcpus = requested.vcpus.unwrap_or(1.0) * f64::from(manifest.parallel);
-        let vcpus = manifest.resources.vcpus.unwrap_or(default_vcpus);
+        let vcpus = of_round.vcpus.unwrap_or(default_vcpus);
         let store = StoreAt::Folder(FOLDER.to_owned());
         let task = Task {
             vcpus: Some(vcpus),
             has_no_outcomes: self.is_new,
-            ..manifest.task(store, *round, scheduled.retries, child.number)
+            ..manifest.task(store, *round, scheduled, child.number)
         };
         let env = [
             format!("{}={}", contract::ENV_TASK, serde_json::to_string(&task).expect("a task serializes to JSON")),
@@ -213,7 +213,7 @@ impl Fleet {
             env: env.to_vec(),
             folder: (self.home.clone(), FOLDER.to_owned()),
             user: owner(&self.home),
-            memory_mib: manifest.resources.memory_in(*round).or(requested.memory_mib),
+            memory_mib: of_round.memory_mib.or(requested.memory_mib),
             // The engine rejects more CPUs than the machine has.
             vcpus: vcpus.min(f64::from(u32::try_from(cores()).unwrap_or(u32::MAX))),
         }

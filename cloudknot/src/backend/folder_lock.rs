@@ -83,7 +83,7 @@ pub(super) fn drive(ledger: &Ledger, lock: &FolderLock, start: Start, compute: i
         Ok(end) => end.unwrap_or_else(|error| End::Failed(error.in_one_line())),
         Err(_) => End::Failed("the thread that drives the run panicked".into()),
     };
-    ledger.finish(end);
+    engine::block_on(ledger.conclude(end));
 }
 
 /// Computes the run once no other program does; until then, records what the other program stores.
@@ -127,7 +127,7 @@ pub(super) async fn round_end(ledger: &Ledger) -> Result<End> {
     if ledger.control.stop.load(Ordering::Relaxed) {
         return Ok(cancelled());
     }
-    Ok(End::Failed("some items have no outcome; `retry_failed()` runs them".into()))
+    Ok(End::Unfinished("some items have no outcome; `retry_failed()` runs them".into()))
 }
 
 fn cancelled() -> End {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cloudknot_runtime::contract::{ItemProcess, Manifest, Resources};
+use cloudknot_runtime::contract::{ItemProcess, Resources};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::process::Launcher;
 use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
@@ -14,8 +14,8 @@ use super::folder_lock::{self, FolderLock};
 use super::{Chunking, Executor, cores};
 use crate::error::{Error, ErrorKind, Result, with_causes};
 use crate::home;
-use crate::record::Start;
 use crate::record::ledger::{End, Ledger};
+use crate::record::{Record, Start};
 
 #[derive(Debug)]
 pub(super) struct Local;
@@ -58,7 +58,7 @@ impl Executor for Local {
 
 fn begin(ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> Result<()> {
     let lock = FolderLock::open(&home::of_this_program(), ledger, start)?;
-    let isolation = isolation(&ledger.record.manifest, function);
+    let isolation = isolation(&ledger.record, function);
     let parallel = ledger.record.manifest.parallel;
     let described = match isolation {
         Isolation::Processes(_) => {
@@ -113,14 +113,15 @@ impl Driver {
 }
 
 /// Returns item processes if this program can be started again as one, else threads.
-fn isolation(manifest: &Manifest, function: &'static Function) -> Isolation {
+fn isolation(record: &Record, function: &'static Function) -> Isolation {
+    let manifest = &record.manifest;
     if !home::main_has_run() {
         return Isolation::Threads(function);
     }
     let item_process = ItemProcess {
         function: manifest.function.clone(),
         fingerprint: manifest.fingerprint,
-        timeout_ms: manifest.timeout_ms,
+        timeout_ms: record.timeout_ms(),
         recycle: manifest.recycle,
         ..ItemProcess::default()
     };

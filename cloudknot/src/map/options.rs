@@ -5,13 +5,16 @@ use std::time::{Duration, SystemTime};
 
 use cloudknot_runtime::contract::{self, Manifest, Provenance, Resources};
 use cloudknot_runtime::function::Function;
+use cloudknot_runtime::text::printable;
 
 use super::inputs::Recording;
 use crate::backend::Backend;
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::limits;
 
 #[derive(Debug)]
 pub(super) struct Options {
+    pub(super) name: Option<String>,
     pub(super) chunk: Option<u64>,
     pub(super) parallel: Option<u32>,
     pub(super) retries: u32,
@@ -32,6 +35,7 @@ impl Options {
     /// Returns the options that the function's attribute sets.
     pub(super) fn of(function: &Function) -> Self {
         Self {
+            name: None,
             chunk: None,
             parallel: None,
             retries: function.resources.retries,
@@ -50,10 +54,6 @@ impl Options {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        let zero = |what: &str| {
-            Err(Error::new(ErrorKind::Config, format!("invalid .{what}(0): must be at least 1"))
-                .with_hint("leave it out for the default"))
-        };
         let parallel = self.parallel.map(u64::from);
         let counts = [
             ("chunk", self.chunk),
@@ -62,22 +62,32 @@ impl Options {
             ("max_failures", self.max_failures),
         ];
         if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == Some(0)) {
-            return zero(name);
+            return Err(limits::zero(name));
         }
-        if self.timeout == Some(Duration::ZERO) {
-            return zero("timeout");
-        }
+        self.timeout_ms()?;
+        self.check_name()?;
         self.check_env()?;
         if self.vcpus.is_some_and(|vcpus| !vcpus.is_finite() || vcpus <= 0.0) {
-            return zero("vcpus");
+            return Err(limits::zero("vcpus"));
         }
         self.resources().map(drop)
     }
 
+    fn check_name(&self) -> Result<()> {
+        let Some(name) = &self.name else { return Ok(()) };
+        contract::check_name(name).map_err(|must| {
+            Error::new(ErrorKind::Config, format!("invalid name of a run `{}`: {must}", printable(name)))
+                .with_hint("a name such as `sweep 3` tells the run from others of the function")
+        })
+    }
+
+    fn timeout_ms(&self) -> Result<Option<u64>> {
+        self.timeout.map(|timeout| limits::timeout_ms("submit", timeout)).transpose()
+    }
+
     fn resources(&self) -> Result<Resources> {
-        let mib = |what: &str, memory: &Option<String>| {
-            let parsed = memory.as_deref().map(cloudknot_quantity::memory_mib).transpose();
-            parsed.map_err(|why| Error::new(ErrorKind::Config, format!("cannot submit: .{what}(..): {why}")))
+        let mib = |option: &str, memory: &Option<String>| {
+            memory.as_deref().map(|memory| limits::memory_mib("submit", option, memory)).transpose()
         };
         Ok(Resources {
             vcpus: self.vcpus,
@@ -105,12 +115,6 @@ impl Options {
         backend: &str,
         knot: &str,
     ) -> Result<Manifest> {
-        // Rounded up: a timeout of zero would fail every item.
-        let millis = |timeout: Duration| {
-            u64::try_from(timeout.as_micros().div_ceil(1_000)).map_err(|_| {
-                Error::new(ErrorKind::Config, format!("cannot submit: a timeout of {timeout:?} is too long"))
-            })
-        };
         let schema = function.schema()?;
         Ok(Manifest {
             version: Manifest::VERSION,
@@ -128,7 +132,7 @@ impl Options {
             chunk: 1,
             parallel: 1,
             retries: self.retries,
-            timeout_ms: self.timeout.map(millis).transpose()?,
+            timeout_ms: self.timeout_ms()?,
             recycle: self.recycle,
             max_failures: self.max_failures,
             env: self.env.clone(),
@@ -136,8 +140,9 @@ impl Options {
             resources: self.resources()?,
             batch: None,
             submitted_ms: contract::unix_ms(contract::submitted_at(&recording.run).unwrap_or_else(SystemTime::now)),
-            name: None,
+            name: self.name.clone(),
             parent: None,
+            // Another placeholder: git is asked meanwhile.
             provenance: Provenance::default(),
         })
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use cloudknot_runtime::codec::Codec;
-use cloudknot_runtime::contract::RunKeys;
+use cloudknot_runtime::contract::{RunKeys, WORD_LEN, WORD_LETTERS};
 use cloudknot_runtime::function::{self, Function};
 use cloudknot_runtime::item;
 use cloudknot_runtime::store::{BoxFuture, Writer};
@@ -19,7 +19,8 @@ use super::inputs::{BUFFER_LEN, Recording, inside};
 use crate::backend::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pending::wait;
-use crate::record::Record;
+use crate::provenance;
+use crate::record::{Record, index};
 use crate::run::{self, Run};
 
 /// Time for which the iterator is driven before other tasks of the same executor can run.
@@ -129,6 +130,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         let Map { function, options, .. } = &self.map;
         refuse_nesting(function)?;
         options.check()?;
+        provenance::prepare();
         function::find(&function.id.to_string()).map_err(|message| Error::new(ErrorKind::Config, message))?;
         refuse_unsupported(function)?;
         let backend = options.backend.clone().map_or_else(Backend::chosen, Ok)?;
@@ -157,6 +159,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
     /// Writes the remaining inputs, then the manifest, which completes the record.
     fn close(&mut self, mut writer: Box<dyn Writer>) -> Result<BoxFuture<'static, Result<Record>>> {
         let Map { function, options, .. } = &self.map;
+        let function = *function;
         let recording = &mut self.recording;
         let store = recording.store.take().expect("`begin` sets the store");
         let backend = recording.backend.as_ref().expect("`begin` sets the backend").executor();
@@ -177,6 +180,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
                 writer.write(block.iter().flat_map(|offset| offset.to_le_bytes()).collect()).await?;
             }
             writer.finish().await?;
+            manifest.provenance = provenance::of_this_program(function).await;
             let bytes = serde_json::to_vec_pretty(&manifest).expect("a manifest serializes to JSON");
             if let Err(error) = store.put(&keys.manifest(), bytes.into()).await {
                 // Inputs without a manifest could never be found again. If deleting them fails as well, the first error is
@@ -184,6 +188,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
                 let _ = store.delete(&[keys.inputs()]).await;
                 return Err(error.into());
             }
+            index::write_submitted(&*store, &manifest).await;
             let scheduled = run::first_round(&manifest);
             Ok(Record { store, keys, manifest, round: 1, scheduled })
         }))
@@ -228,11 +233,11 @@ fn new_run_id() -> String {
     // The hasher's keys come from the system's random source, and differ for each thread and each call.
     let mut random = std::hash::RandomState::new().hash_one((now, std::process::id()));
     let suffix: String = std::iter::repeat_with(|| {
-        let digit = b"0123456789abcdefghjkmnpqrstvwxyz"[(random % 32) as usize];
+        let digit = WORD_LETTERS[(random % 32) as usize];
         random /= 32;
         char::from(digit)
     })
-    .take(6)
+    .take(WORD_LEN)
     .collect();
     format!("{}-{}-{suffix}", &time[..8], &time[8..])
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Instant, SystemTime};
 
-use cloudknot_runtime::contract::{self, FailedAttempt, Manifest, Part, Round, unix_ms};
+use cloudknot_runtime::contract::{self, FailedAttempt, IndexEntry, Manifest, Part, Round, RunState, unix_ms};
 use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::log::Printed;
 use cloudknot_runtime::store::Object;
@@ -16,7 +16,7 @@ use cloudknot_runtime::supervisor::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{self, Event};
 use crate::record::local_log::LocalLog;
-use crate::record::{Record, SettledOutcome};
+use crate::record::{Record, SettledOutcome, index};
 
 /// The known state of one round of a run.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ struct LedgerState {
     values: Bits,
     failures: Bits,
     end: Option<End>,
+    /// Time of the last outcome or of the cancellation.
+    last_change: Option<SystemTime>,
     wakers: Vec<Waker>,
 }
 
@@ -50,7 +52,9 @@ pub(crate) enum End {
     Complete,
     /// The round was cancelled, for this reason.
     Cancelled(String),
-    /// The store or the machine failed, for this reason.
+    /// All work has ended, and some items have no outcome, for this reason.
+    Unfinished(String),
+    /// The store or the machine failed, or this program was interrupted, for this reason. The round may go on.
     Failed(String),
 }
 
@@ -90,6 +94,7 @@ impl Ledger {
             if state.values.has_room_for(part) {
                 state.values.set_all(part);
                 state.settled.push(SettledOutcome::Values(part));
+                state.changed(SystemTime::now());
             }
         });
     }
@@ -101,6 +106,7 @@ impl Ledger {
             let failure = self.record.failed_attempt(item, error);
             self.settle(|state| {
                 state.failure(failure);
+                state.changed(SystemTime::now());
             });
             self.enforce_max_failures();
         }
@@ -150,7 +156,13 @@ impl Ledger {
         let mut objects = store.list(&keys.all(), None).await?;
         objects.sort_by(|a: &Object, b: &Object| (a.stored, &a.key).cmp(&(b.stored, &b.key)));
         let parts: Vec<Part> = objects.iter().filter_map(|object| contract::part_of(&object.key)).collect();
+        let is_change = |object: &&Object| {
+            let failure = || contract::failure_of(&object.key).is_some_and(|failure| failure.round == *round);
+            contract::part_of(&object.key).is_some() || failure() || object.key == keys.cancelled(*round)
+        };
+        let last_change = objects.iter().rfind(is_change).map(|object| object.stored);
         self.settle(|state| {
+            last_change.into_iter().for_each(|time| state.changed(time));
             for part in parts {
                 if state.values.has_room_for(part) && !state.values.has_all(part) {
                     state.values.set_all(part);
@@ -198,11 +210,34 @@ impl Ledger {
         unset_ranges(state.values.words.iter().copied(), state.values.len)
     }
 
+    /// Ends the round, as [`finish`](Self::finish) does, after the end is noted in the index.
+    pub(crate) async fn conclude(&self, end: End) {
+        if let Some(entry) = self.index_entry(&end) {
+            index::write(&*self.record.store, &self.record.manifest, &entry).await;
+        }
+        self.finish(end);
+    }
+
+    /// Returns the entry of an end in the index; `None` if the round may go on without this program. It is the same for each program
+    /// that finds the end in the store.
+    fn index_entry(&self, end: &End) -> Option<IndexEntry> {
+        let (done, failed) = self.counts();
+        let state = match end {
+            End::Complete if done == self.record.manifest.items => RunState::Done,
+            End::Complete | End::Unfinished(_) => RunState::Failed,
+            // An interrupted program stops its round as if it was cancelled.
+            End::Cancelled(_) if self.cancelled.load(Ordering::Relaxed) => RunState::Cancelled,
+            End::Cancelled(_) | End::Failed(_) => return None,
+        };
+        let at_ms = unix_ms(self.lock().last_change.unwrap_or_else(SystemTime::now));
+        Some(IndexEntry::Ended { round: self.record.round, state, done, failed, at_ms })
+    }
+
     /// Ends the round: no more outcomes will come.
     pub(crate) fn finish(&self, end: End) {
         let reason = match &end {
             End::Complete => None,
-            End::Cancelled(reason) | End::Failed(reason) => Some(reason.as_str()),
+            End::Cancelled(reason) | End::Unfinished(reason) | End::Failed(reason) => Some(reason.as_str()),
         };
         let Manifest { run, items, .. } = &self.record.manifest;
         let (done, failed) = self.counts();
@@ -239,27 +274,40 @@ impl Ledger {
         Err(state.end.clone())
     }
 
-    /// Records the next round in the store. It schedules the items without a value.
+    /// Returns the next round, with its number. It schedules the items without a value.
     ///
     /// # Errors
-    /// `Config` if another program has recorded it.
-    pub(crate) async fn record_next_round(&self) -> Result<()> {
-        let Record { store, keys, manifest, round, .. } = &self.record;
+    /// `Store` if the run has too many rounds.
+    pub(crate) fn next_round(&self) -> Result<(u32, Round)> {
+        let Record { manifest, round, .. } = &self.record;
         let next = round.checked_add(1).ok_or_else(|| {
             Error::new(ErrorKind::Store, format!("cannot retry run {}: it has {round} rounds", manifest.run))
                 .with_hint("submit the map again")
         })?;
-        let scheduled = Round {
-            items: self.without_value(),
-            retries: manifest.retries,
-            recorded_ms: unix_ms(SystemTime::now()),
-            ..Round::default()
-        };
-        let bytes = serde_json::to_vec(&scheduled).expect("a round serializes to JSON");
+        let (items, recorded_ms) = (self.without_value(), unix_ms(SystemTime::now()));
+        Ok((next, Round { items, retries: manifest.retries, recorded_ms, ..Round::default() }))
+    }
+
+    /// Records the next round in the store.
+    ///
+    /// # Errors
+    /// `Config` if another program has recorded it.
+    pub(crate) async fn record_round(&self, next: u32, scheduled: &Round) -> Result<()> {
+        let Record { store, keys, manifest, .. } = &self.record;
+        let run = &manifest.run;
+        let bytes = serde_json::to_vec(scheduled).expect("a round serializes to JSON");
+        if bytes.len() as u64 > Round::max_len(manifest.items) {
+            let message =
+                format!("cannot start round {next} of run {run}: the names of its AWS resources are too long");
+            return Err(
+                Error::new(ErrorKind::Config, message).with_hint("run `cargo knot deploy`, then the program again")
+            );
+        }
         if store.create(&keys.round(next), bytes.into()).await? {
+            let entry = IndexEntry::Round { round: next, items: scheduled.len(), at_ms: scheduled.recorded_ms };
+            index::write(&**store, manifest, &entry).await;
             return Ok(());
         }
-        let run = &manifest.run;
         let message = format!("cannot start round {next} of run {run}: another program has already started it");
         Err(Error::new(ErrorKind::Config, message).with_hint("attach to the run to follow it"))
     }
@@ -280,6 +328,7 @@ impl Ledger {
         let key = self.record.keys.cancelled(self.record.round);
         self.record.store.create(&key, bytes::Bytes::new()).await?;
         self.cancelled.store(true, Ordering::Relaxed);
+        self.lock().changed(SystemTime::now());
         Ok(())
     }
 
@@ -304,6 +353,10 @@ impl Ledger {
 }
 
 impl LedgerState {
+    fn changed(&mut self, at: SystemTime) {
+        self.last_change = self.last_change.max(Some(at));
+    }
+
     /// Records a final failure. Returns whether it is new.
     fn failure(&mut self, failure: FailedAttempt) -> bool {
         let item = failure.item;

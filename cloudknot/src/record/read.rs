@@ -1,6 +1,6 @@
 //! Reads the record of a run. Whatever the store contains, it is checked as a whole before anything is done with it.
 
-use cloudknot_runtime::contract::{self, MAX_RECORD_LEN, Manifest, Round, RunKeys};
+use cloudknot_runtime::contract::{self, MAX_RECORD_LEN, Manifest, ManifestError, Round, RunKeys};
 use cloudknot_runtime::store::Store;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -15,7 +15,10 @@ pub(crate) async fn manifest(store: &dyn Store, knot: &str, run: &str) -> Result
         return Err(is_damaged(format!("it has {size} bytes, more than {MAX_RECORD_LEN}")));
     }
     let bytes = store.get_range(&key, 0..size).await?;
-    let manifest = Manifest::parse(&bytes).map_err(is_damaged)?;
+    let manifest = Manifest::parse(&bytes).map_err(|error| match error {
+        ManifestError::Damaged(why) => is_damaged(why),
+        other => of_another_version(run, &other),
+    })?;
     let inputs = store.size(&keys.inputs()).await?;
     manifest.check(knot, run, inputs).map_err(is_damaged)?;
     Ok(Some(manifest))
@@ -26,6 +29,22 @@ pub(crate) async fn last_round(store: &dyn Store, keys: &RunKeys, manifest: &Man
     let objects = store.list(&keys.rounds(), None).await?;
     let rounds = objects.iter().filter_map(|object| Some((contract::round_of(&object.key)?, object.size)));
     let Some((round, size)) = rounds.max() else { return Ok((1, first_round(manifest))) };
+    Ok((round, round_of_size(store, keys, manifest, round, size).await?))
+}
+
+/// Reads a round of a run that exists.
+#[allow(dead_code, reason = "only AWS Batch reads earlier rounds")]
+pub(crate) async fn round(store: &dyn Store, keys: &RunKeys, manifest: &Manifest, round: u32) -> Result<Round> {
+    if round == 1 {
+        return Ok(first_round(manifest));
+    }
+    let key = keys.round(round);
+    let missing = || damaged(&manifest.run, &format!("its round `{key}`"), "it does not exist");
+    let size = store.size(&key).await?.ok_or_else(missing)?;
+    round_of_size(store, keys, manifest, round, size).await
+}
+
+async fn round_of_size(store: &dyn Store, keys: &RunKeys, manifest: &Manifest, round: u32, size: u64) -> Result<Round> {
     let key = keys.round(round);
     let is_damaged = |why: String| damaged(&manifest.run, &format!("its round `{key}`"), &why);
     // A round that schedules many single items is longer than other records.
@@ -33,7 +52,7 @@ pub(crate) async fn last_round(store: &dyn Store, keys: &RunKeys, manifest: &Man
         return Err(is_damaged(format!("it has {size} bytes, more than any round of {} items", manifest.items)));
     }
     let bytes = store.get_range(&key, 0..size).await?;
-    Ok((round, Round::parse(&bytes, manifest.items).map_err(is_damaged)?))
+    Round::parse(&bytes, manifest.items).map_err(is_damaged)
 }
 
 /// Returns the first round, which schedules all items.
@@ -43,8 +62,15 @@ pub(crate) fn first_round(manifest: &Manifest) -> Round {
     Round { items, retries: manifest.retries, recorded_ms: manifest.submitted_ms, ..Round::default() }
 }
 
+fn of_another_version(run: &str, error: &ManifestError) -> Error {
+    let hint = match error {
+        ManifestError::Newer { .. } => "update cloudknot in Cargo.toml, and `cargo knot`",
+        _ => "read the run with the version of cloudknot that submitted it, or submit the map again",
+    };
+    Error::new(ErrorKind::Store, format!("cannot read the run `{run}`: {error}")).with_hint(hint)
+}
+
 fn damaged(run: &str, what: &str, why: &str) -> Error {
-    Error::new(ErrorKind::Store, format!("cannot read the run `{run}`: {what} is damaged: {why}")).with_hint(
-        "restore the file, read the run with the version of cloudknot that submitted it, or submit the map again",
-    )
+    Error::new(ErrorKind::Store, format!("cannot read the run `{run}`: {what} is damaged: {why}"))
+        .with_hint("restore the file, or submit the map again")
 }

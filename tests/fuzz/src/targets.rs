@@ -109,7 +109,8 @@ fn read_manifest(bytes: &[u8]) {
     let Ok(manifest) = Manifest::parse(bytes) else { return };
     for size in [Some(12 * 33), Some(400 + 13 * 8), manifest.inputs.size(manifest.items), None] {
         if manifest.check(KNOT, RUN, size).is_ok() {
-            let task = manifest.task(StoreAt::Folder("/runs".into()), 1, manifest.retries, 0);
+            let round = Round { retries: manifest.retries, ..Round::default() };
+            let task = manifest.task(StoreAt::Folder("/runs".into()), 1, &round, 0);
             assert!(task.check().is_ok(), "a checked manifest has a valid task");
             assert!(size.is_none() || manifest.items <= size.unwrap_or(0) / 32, "the size bounds the items");
             use_layout(manifest.inputs, manifest.items);
@@ -163,7 +164,8 @@ fn read_lease(bytes: &[u8]) {
 }
 
 fn task() -> Task {
-    manifests()[1].task(StoreAt::S3 { bucket: "b".into(), prefix: "p".into() }, 2, 1, 3)
+    let round = Round { retries: 1, ..Round::default() };
+    manifests()[1].task(StoreAt::S3 { bucket: "b".into(), prefix: "p".into() }, 2, &round, 3)
 }
 
 fn read_task(bytes: &[u8]) {

@@ -12,7 +12,8 @@ use cloudknot_tests::moto::{environment, python};
 use cloudknot_tests::random::seed;
 use cloudknot_tests::recorder::{Recorder, ResponseOverride};
 use cloudknot_tests::trial::{
-    Behavior, Fact, Running, Spec, Trial, counted, facts, failures, files, json, kill, run_of, values, wait_for,
+    Behavior, Fact, RetrySpec, Running, Spec, Trial, counted, facts, failures, files, json, kill, run_of, values,
+    wait_for,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -86,7 +87,7 @@ fn doubled(items: u64) -> std::collections::BTreeMap<usize, u64> {
     (0..items).map(|item| (usize::try_from(item).unwrap(), 2 * item)).collect()
 }
 
-/// The host needs 28 calls, and each child two. Python's cloudknot needs 65 to 67 calls. Queries of the progress of the
+/// The host needs 30 calls, and each child two. Python's cloudknot needs 65 to 67 calls. Queries of the progress of the
 /// jobs are not counted.
 #[test]
 fn calls_for_twenty_inputs_are_bounded() {
@@ -99,7 +100,7 @@ fn calls_for_twenty_inputs_are_bounded() {
     calls.retain(|call| !call.ends_with("/v1/describejobs"));
     // While jobs run, the stored results are listed at most every ten seconds.
     let listings = usize::try_from(began.elapsed().as_secs() / 10).unwrap();
-    assert!(calls.len() <= 28 + listings, "{} calls: {calls:#?}", calls.len());
+    assert!(calls.len() <= 30 + listings, "{} calls: {calls:#?}", calls.len());
     let all = recorded.cloud.s3.requests_of(&format!("/{}/", recorded.knot));
     let host = recorded.s3.requests().len();
     // A listing has the prefix in its query.
@@ -250,10 +251,89 @@ fn jobs_belong_to_the_share_of_the_knot() {
     assert_eq!(values(&facts), [(1, 2)].into());
     // The share of a run is in its record: another machine may have the note of a later deploy.
     recorded.edit_note(|_| ());
-    recorded.trial.facts(&["retry", &run_of(&facts).unwrap()]);
+    let old_code = RetrySpec { old_code: true, ..RetrySpec::default() };
+    recorded.trial.facts(&["retry", &run_of(&facts).unwrap(), &json(&old_code)]);
     let shares: Vec<Value> = recorded.submitted().into_iter().map(|job| job["shareIdentifier"].clone()).collect();
     assert_eq!(shares, [Value::Null, "physics".into(), "physics".into()]);
     recorded.aws.validate();
+}
+
+/// Script that creates a job definition like this one with a variable, which stands for another image, and prints its ARN.
+const MENDED: &str = "
+import boto3, sys
+name, definition = sys.argv[1:]
+batch = boto3.client('batch')
+known = batch.describe_job_definitions(jobDefinitions=[definition])['jobDefinitions'][0]
+properties = {name: known['containerProperties'][name] for name in ['image', 'environment', 'logConfiguration', 'resourceRequirements']}
+properties['environment'].append({'name': 'MENDED', 'value': '5'})
+print(batch.register_job_definition(jobDefinitionName=name, type='container', retryStrategy=known['retryStrategy'],
+                                    containerProperties=properties)['jobDefinitionArn'])
+";
+
+#[test]
+fn retry_runs_the_code_that_is_deployed_now_or_the_old_one() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    let work = "cloudknot-tests:trial::work";
+    let note = recorded.cloud.note(&recorded.knot, JobKind::of_suite());
+    let old = note["job-definitions"][work].as_str().unwrap();
+    let mut script = Command::new(python().unwrap());
+    let script = script.args(["-c", MENDED, &format!("{}-mended", recorded.knot), old]);
+    let mended = run(script.envs(environment(&recorded.cloud.moto.url()))).trim().to_owned();
+    // The first three items succeed with both.
+    let inputs = (0..3).map(Behavior::Double).chain((0..12).map(|_| Behavior::Env("MENDED".into())));
+    let facts = recorded.trial.map(&Spec { chunk: Some(5), ..Spec::of(inputs) });
+    let run_id = run_of(&facts).unwrap();
+    assert_eq!((values(&facts).len(), failures(&facts).len()), (3, 12), "{facts:?}");
+    recorded.edit_note(|note| {
+        note["job-definitions"][work] = mended.clone().into();
+        note["image"] = "mended@sha256:1".into();
+    });
+    let old_code = RetrySpec { old_code: true, memory: Some("900 MiB".into()), ..RetrySpec::default() };
+    let facts = recorded.trial.facts(&["retry", &run_id, &json(&old_code)]);
+    assert_eq!((values(&facts).len(), failures(&facts).len()), (3, 12), "the old code fails again: {facts:?}");
+    let facts = recorded.trial.facts(&["retry", &run_id, &json(&RetrySpec::default())]);
+    let fixed = (3..15).map(|item| (item, 5));
+    assert_eq!(values(&facts), [(0, 0), (1, 2), (2, 4)].into_iter().chain(fixed).collect(), "{facts:?}");
+    // A later round stays with the code that it was recorded with.
+    let submitted = recorded.submitted();
+    let definitions: Vec<&str> = submitted.iter().map(|job| job["jobDefinition"].as_str().unwrap()).collect();
+    assert_eq!(definitions, [old, old, &mended]);
+    assert_eq!(submitted[2]["arrayProperties"]["size"], 3, "only the failed items are retried");
+    assert!(submitted[1]["containerOverrides"]["resourceRequirements"].to_string().contains("900"), "{}", submitted[1]);
+    assert!(!submitted[2]["containerOverrides"].to_string().contains("900"), "{}", submitted[2]);
+    let record = recorded.cloud.record(&recorded.knot);
+    let round = |number: u32| -> Value {
+        let path =
+            files(&record).into_iter().find(|path| path.ends_with(format!("{run_id}/rounds/{number:04}"))).unwrap();
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    };
+    assert_eq!((&round(2)["batch"]["job_definition"], &round(2)["batch"]["image"]), (&old.into(), &note["image"]));
+    assert_eq!(
+        (&round(3)["batch"]["job_definition"], &round(3)["batch"]["image"]),
+        (&mended.into(), &"mended@sha256:1".into())
+    );
+    recorded.aws.validate();
+}
+
+/// A round would run for nothing if its values could not be decoded.
+#[test]
+fn retry_with_other_types_is_refused() {
+    let Some(recorded) = RecordedTrial::new() else { return };
+    let run_id = run_of(&recorded.trial.map(&Spec::of([Behavior::Fail(vec!["no".into()])]))).unwrap();
+    recorded.edit_note(|note| {
+        for types in note["types"].as_array_mut().unwrap() {
+            types["fingerprint"] = 1.into();
+        }
+    });
+    let refused = |spec: &RetrySpec| recorded.error(&["retry", &run_id, &json(spec)]);
+    let (kind, text) = refused(&RetrySpec::default());
+    assert!(kind == "Types" && text.contains("have changed since the Knot"), "{text}");
+    recorded.edit_note(|note| note["job-definitions"] = serde_json::json!({}));
+    let (kind, text) = refused(&RetrySpec::default());
+    assert!(kind == "NotFound" && text.contains("deployed without `cloudknot-tests:trial::work`"), "{text}");
+    assert_eq!(recorded.submitted().len(), 1, "nothing was submitted");
+    recorded.trial.facts(&["retry", &run_id, &json(&RetrySpec { old_code: true, ..RetrySpec::default() })]);
+    assert_eq!(recorded.submitted().len(), 2);
 }
 
 /// Returns the end of a job's log if the response to the n-th request for it has these events, and the token of the page before it;

@@ -141,7 +141,16 @@ fn manifest_of_another_version_is_refused() {
     let stored = StoredRun::new();
     // Another version may lack the fields of this version.
     stored.edit("manifest.json", |bytes| *bytes = br#"{"version": 7, "items": "many"}"#.to_vec());
-    check_error(&stored.attach(), "Store", &["manifest.json", "version 7", "reads version 1", "hint"]);
+    let newer =
+        ["of an unknown version, which is newer than this program", "version 7", "reads 2", "hint: update cloudknot"];
+    check_error(&stored.attach(), "Store", &newer);
+    let later = br#"{"version": 3, "provenance": {"cloudknot": "9.8.7", "program": 1}}"#;
+    stored.edit("manifest.json", |bytes| *bytes = later.to_vec());
+    check_error(&stored.attach(), "Store", &["written by cloudknot 9.8.7", "hint: update cloudknot"]);
+    stored.edit("manifest.json", |bytes| *bytes = br#"{"version": 1, "created": "2026-01-01T00:00:00Z"}"#.to_vec());
+    let older =
+        ["written by an older version of cloudknot", "version 1", "reads 2", "hint: read the run with the version"];
+    check_error(&stored.attach(), "Store", &older);
 }
 
 #[test]

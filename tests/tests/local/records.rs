@@ -144,6 +144,8 @@ fn m5_rounds_that_are_not_ranges_of_items_are_refused() {
     {
         recorded.check_round(&format!(r#"{{"items": {ranges}, "retries": 0}}"#));
     }
+    recorded.check_round(r#"{"items": [], "retries": 0, "timeout_ms": 0}"#);
+    recorded.check_round(r#"{"items": [], "retries": 0, "resources": {"vcpus": -1.0}}"#);
     recorded.check_round("");
     recorded.check_round(&" ".repeat(1 << 20));
     fs::remove_file(recorded.file("rounds/0002")).unwrap();

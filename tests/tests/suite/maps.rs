@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use cloudknot_tests::skip::{optional, skipped};
 use cloudknot_tests::trial;
-use cloudknot_tests::trial::{Behavior, Fact, Spec, Trial, counted, failures, json, kill, run_of, values, wait_for};
+use cloudknot_tests::trial::{
+    Behavior, Fact, RetrySpec, Spec, Trial, counted, failures, json, kill, run_of, values, wait_for,
+};
 use rustix::process::Signal;
 
 fn doubles(numbers: std::ops::Range<u64>) -> Spec {
@@ -248,6 +250,20 @@ fn retry_failed_runs_only_items_without_value() {
     let again = trial.attach(&run);
     assert_eq!(values(&again), values(&third));
     assert_eq!(trial.stored(&run, "failures").len(), 3, "earlier failures are kept");
+}
+
+#[test]
+fn retry_with_other_limits() {
+    let trial = trial!();
+    let attempts = trial.remote_path(&trial.file("attempts"));
+    let inputs = [Behavior::Sleep(2_000, 7), Behavior::Until(attempts, 1, 3)];
+    let spec = Spec { chunk: Some(1), timeout_ms: Some(200), ..Spec::of(inputs) };
+    let facts = trial.map(&spec);
+    let failed = failures(&facts);
+    assert_eq!((failed[&0].kind.as_str(), failed[&1].attempt), ("TimedOut", 1), "{failed:?}");
+    let limits = RetrySpec { timeout_ms: Some(600_000), retries: Some(1), ..RetrySpec::default() };
+    let again = trial.facts(&["retry", &run_of(&facts).unwrap(), &json(&limits)]);
+    assert_eq!(values(&again), [(0, 7), (1, 1)].into(), "{again:?}");
 }
 
 #[test]

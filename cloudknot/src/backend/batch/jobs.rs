@@ -1,6 +1,6 @@
 //! The jobs of a run: lists them, ends them, and closes rounds.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use super::scheduler::Scheduler;
 use crate::aws::batch::{self, JobDescription};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event;
-use crate::record::Record;
 use crate::record::job::{Job, JobAttempt};
 use crate::record::ledger::Ledger;
+use crate::record::{Record, read};
 
 /// Maximum time to wait for terminated jobs: a container has 30 seconds to stop, and AWS Batch responds with a delay.
 const TERMINATION_TIMEOUT: Duration = Duration::from_mins(3);
@@ -37,7 +37,7 @@ pub(super) const SUPERSEDED: &str = "another job runs its items";
 pub(super) struct RunJobs {
     pub(super) scheduler: Arc<dyn Scheduler>,
     pub(super) ledger: Arc<Ledger>,
-    /// Batch resources of the run, as recorded in its manifest.
+    /// Batch resources of the round, as recorded.
     pub(super) settings: BatchResources,
     pub(super) leases: Leases,
     pub(super) patience: Patience,
@@ -117,11 +117,25 @@ impl RunJobs {
         self.ledger.record.children()
     }
 
-    /// Lists the jobs of the run: those that are not over first, and of these the oldest. New jobs may be missing for
-    /// [`LISTING_DELAY`].
-    pub(super) async fn listed(&self) -> Flow<Vec<ListedJob>> {
+    /// Lists the jobs of the run in the queue of this round: those that are not over first, and of these the oldest. New jobs may be
+    /// missing for [`LISTING_DELAY`].
+    pub(super) async fn listed(&self, round: u32) -> Flow<Vec<ListedJob>> {
+        self.listed_in(&self.queue_of(round).await?).await
+    }
+
+    /// Returns the queue of a round: each has that of the Knot when it was recorded.
+    async fn queue_of(&self, round: u32) -> Flow<String> {
+        let Record { store, keys, manifest, round: own, .. } = &self.ledger.record;
+        if round == *own {
+            return Ok(self.settings.queue.clone());
+        }
+        let recorded = self.patience.wait_for(|| read::round(&**store, keys, manifest, round)).await?;
+        Ok(manifest.batch_in(&recorded).unwrap_or(&self.settings).queue.clone())
+    }
+
+    async fn listed_in(&self, queue: &str) -> Flow<Vec<ListedJob>> {
         let prefix = format!("{}-", self.prefix());
-        let found = self.patience.wait_for(|| self.scheduler.named(&self.settings.queue, &prefix)).await?;
+        let found = self.patience.wait_for(|| self.scheduler.named(queue, &prefix)).await?;
         let parsed = found.into_iter().filter_map(|job| {
             let name = JobName::parse(job.name.strip_prefix(&prefix)?)?;
             let children = name.first..name.first.checked_add(job.size.unwrap_or(1))?;
@@ -154,7 +168,7 @@ impl RunJobs {
         if last.interrupted_epoch().is_none() {
             return Ok((last.lease.jobs.clone(), Vec::new()));
         }
-        Ok(split_strays(round, last, self.listed().await?))
+        Ok(split_strays(round, last, self.listed(round).await?))
     }
 
     /// Returns the jobs that run the children of this round, and ends the strays.
@@ -168,7 +182,7 @@ impl RunJobs {
     pub(super) async fn end_strays(&self) -> Flow<()> {
         let round = self.ledger.record.round;
         let Some(last) = self.patience.wait_for(|| self.leases.last(round)).await? else { return Ok(()) };
-        let (_, strays) = split_strays(round, &last, self.listed().await?);
+        let (_, strays) = split_strays(round, &last, self.listed(round).await?);
         self.terminate(strays, SUPERSEDED).await
     }
 
@@ -240,10 +254,18 @@ impl RunJobs {
         }
         self.finish(jobs, true, Some(TERMINATION_TIMEOUT)).await?;
         self.patience.sleep(listed_from.saturating_sub(self.leases.now())).await?;
+        let mut queues = BTreeSet::new();
+        for &round in &rounds {
+            queues.insert(self.queue_of(round).await?);
+        }
         let mut ended = HashSet::new();
         loop {
             let is_open = |found: &ListedJob| rounds.contains(&found.name.round) && !found.is_over;
-            let listed = self.listed().await?.into_iter().filter(is_open).map(|found| found.job);
+            let mut listed = Vec::new();
+            for queue in &queues {
+                listed.extend(self.listed_in(queue).await?);
+            }
+            let listed = listed.into_iter().filter(is_open).map(|found| found.job);
             // The state of a job in a listing may be old.
             let remaining: Vec<LeasedJob> = listed.filter(|job| ended.insert(job.id.clone())).collect();
             if remaining.is_empty() || !self.finish(remaining, true, Some(TERMINATION_TIMEOUT)).await? {

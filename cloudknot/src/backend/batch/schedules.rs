@@ -25,6 +25,7 @@ use super::jobs::RunJobs;
 use super::patience::{Flow, Patience};
 use super::scheduler::Scheduler;
 use super::{Follower, KnotNote};
+use crate::error::Result;
 use crate::record::ledger::{End, Ledger};
 use crate::record::{Record, Start, read};
 
@@ -148,6 +149,12 @@ impl Program {
     }
 }
 
+/// Records the next round.
+async fn retry(ledger: &Ledger) -> Result<()> {
+    let (number, round) = ledger.next_round()?;
+    ledger.record_round(number, &round).await
+}
+
 /// Something that the user does while the program follows a round.
 #[derive(Debug, Clone, Copy)]
 enum Action {
@@ -202,12 +209,12 @@ async fn run_program(program: &Program, cloud: &Cloud, mut start: Start, steps: 
         match end {
             End::Complete => return,
             // A handle whose round was interrupted can still cancel the run.
-            End::Failed(_) if choice == 0 => match program.run_jobs(&ledger).cancel().await {
+            End::Unfinished(_) | End::Failed(_) if choice == 0 => match program.run_jobs(&ledger).cancel().await {
                 Ok(()) => check_cancelled(cloud, ledger.record.round),
                 Err(error) => cloud.note(format!("program {number} does not cancel: {error}")),
             },
-            End::Cancelled(_) | End::Failed(_) if choice == 1 => {
-                let recorded = ledger.record_next_round().await;
+            End::Cancelled(_) | End::Unfinished(_) | End::Failed(_) if choice == 1 => {
+                let recorded = retry(&ledger).await;
                 cloud.note(format!("program {number} retries: {}", recorded.is_ok()));
             }
             _ => {}
@@ -220,7 +227,7 @@ fn check_end(cloud: &Cloud, end: &End, has_cancelled: bool, round: u32) {
     let expected =
         ["on AWS Batch without this program", "run on without this program", "continues the run, and `.cancel()`"];
     match end {
-        End::Failed(reason) if !expected.iter().any(|part| reason.contains(part)) => {
+        End::Unfinished(reason) | End::Failed(reason) if !expected.iter().any(|part| reason.contains(part)) => {
             cloud.lock().violations.push(format!("round {round} ended: {reason}"));
         }
         End::Cancelled(_) if has_cancelled => check_cancelled(cloud, round),
@@ -328,7 +335,7 @@ async fn random_schedule(seed: u64) -> Cloud {
             check_end(&cloud, &end, false, ledger.record.round);
             match end {
                 End::Complete | End::Cancelled(_) => return,
-                End::Failed(_) => {}
+                End::Unfinished(_) | End::Failed(_) => {}
             }
         }
     });

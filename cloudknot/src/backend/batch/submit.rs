@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cloudknot_runtime::contract::{LeaseState, LeasedJob, Manifest, Task};
+use cloudknot_runtime::contract::{LeaseState, LeasedJob, Task};
 
 use super::jobs::{JobName, next};
 use super::lease::{HeldLease, LISTING_DELAY, LastLease, MAX_SENDING_AGE, RENEWAL_AGE, SUBMIT_TIMEOUT, TAKEOVER_AGE};
@@ -161,8 +161,8 @@ impl Follower {
         self.submit(held, ranges(&without_job), Start::Resume).await.map_err(|interrupt| match interrupt {
             Interrupt::Failed(error) if error.kind() == ErrorKind::NotFound => error
                 .with_hint(
-                    "the queue or the job definition that the run was submitted with no longer exists: stored results stay \
-                     readable; map the remaining inputs again",
+                    "the queue or the job definition of this round no longer exists: stored results stay readable; \
+                     `.cancel()` and `retry_failed()` run the remaining items on the Knot as it is deployed now",
                 )
                 .into(),
             interrupt => interrupt,
@@ -279,14 +279,14 @@ impl Follower {
     async fn look_up(&mut self, held: &mut HeldLease) -> Flow<Vec<Range<u64>>> {
         let mut duplicates = Vec::new();
         let mut unanswered = std::mem::take(&mut self.sent.unanswered);
-        let listed = match self.run.listed().await {
+        let round = self.run.ledger.record.round;
+        let listed = match self.run.listed(round).await {
             Ok(listed) => listed,
             Err(interrupt) => {
                 self.sent.unanswered = unanswered;
                 return Err(interrupt);
             }
         };
-        let round = self.run.ledger.record.round;
         let known: HashSet<String> = held.lease.jobs.iter().map(|job| job.id.clone()).collect();
         for found in listed.into_iter().filter(|found| (found.name.round, found.name.epoch) == (round, held.epoch)) {
             if unanswered.remove(&found.name.first).is_some() {
@@ -342,7 +342,7 @@ impl Follower {
         if !self.sent.unanswered.is_empty() {
             self.run.patience.sleep(self.sent.listed_from().saturating_sub(self.run.leases.now())).await?;
             let round = self.run.ledger.record.round;
-            let listed = self.run.listed().await?.into_iter();
+            let listed = self.run.listed(round).await?.into_iter();
             let own = listed.filter(|found| (found.name.round, found.name.epoch) == (round, self.sent.epoch));
             ids.extend(
                 own.map(|found| found.job.id).filter(|id| !is_listed(id) && !ids.contains(id)).collect::<Vec<_>>(),
@@ -375,7 +375,7 @@ impl Follower {
         if self.run.patience.wait_for(|| self.run.leases.age(round, last.epoch)).await? < LISTING_DELAY {
             return Ok(());
         }
-        let listed: HashSet<String> = self.run.listed().await?.into_iter().map(|found| found.job.id).collect();
+        let listed: HashSet<String> = self.run.listed(round).await?.into_iter().map(|found| found.job.id).collect();
         self.jobs.retain(|job| !is_absent(job) || listed.contains(&job.id));
         Ok(())
     }
@@ -433,8 +433,9 @@ impl Follower {
     }
 
     fn order(&self, epoch: u32, children: &Range<u64>) -> JobRequest {
-        let Record { manifest, round, scheduled, .. } = &self.run.ledger.record;
-        let task = manifest.task(store_of(&self.note), *round, scheduled.retries, children.start);
+        let record = &self.run.ledger.record;
+        let Record { manifest, round, scheduled, .. } = record;
+        let task = manifest.task(store_of(&self.note), *round, scheduled, children.start);
         let task = Task { has_no_outcomes: self.has_no_outcomes, ..task };
         JobRequest {
             name: self.run.name(JobName { round: *round, epoch, first: children.start }),
@@ -444,7 +445,7 @@ impl Follower {
             children: children.end - children.start,
             environment: environment(&task),
             resources: self.resources,
-            timeout: timeout(manifest, scheduled.retries),
+            timeout: timeout(record),
             knot: manifest.knot.clone(),
             run: manifest.run.clone(),
             tags: manifest.tags.clone().into_iter().collect(),
@@ -489,9 +490,10 @@ fn timed_out(order: &JobRequest) -> SubmitError {
 
 /// Returns the timeout of a job. The supervisor in the job enforces the timeouts of the items, so this one is for a worker
 /// that hangs.
-fn timeout(manifest: &Manifest, retries: u32) -> Option<Duration> {
-    let per_attempt = Duration::from_millis(manifest.timeout_ms?).saturating_add(ATTEMPT_MARGIN);
-    let per_item = per_attempt.saturating_mul(retries.saturating_add(1));
+fn timeout(record: &Record) -> Option<Duration> {
+    let Record { manifest, scheduled, .. } = record;
+    let per_attempt = Duration::from_millis(record.timeout_ms()?).saturating_add(ATTEMPT_MARGIN);
+    let per_item = per_attempt.saturating_mul(scheduled.retries.saturating_add(1));
     let batches = manifest.chunk.div_ceil(u64::from(manifest.parallel));
     Some(per_item.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX)).saturating_add(TIMEOUT_MARGIN))
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cloudknot::{Error, ItemError, Run};
-use cloudknot_tests::trial::{Behavior, Fact, ItemFailure, Spec, counted, files, print};
+use cloudknot_tests::trial::{Behavior, Fact, ItemFailure, RetrySpec, Spec, counted, files, print};
 use serde::{Deserialize, Serialize};
 
 mod carried;
@@ -290,6 +290,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             run.finished().await?;
             print_outcomes(&run.retry_failed().await?).await?;
         }
+        ["retry", run, spec] => {
+            let run = work.attach(run).await?;
+            print_attached(retry(&run, spec)?.await).await?;
+        }
         ["cancel", run] => {
             let run = work.attach(run).await?;
             run.cancel().await?;
@@ -366,8 +370,18 @@ fn map(spec: &str) -> serde_json::Result<cloudknot::Map<Inputs, Behavior, u64>> 
     map = if let Some(memory) = spec.memory_on_retry { map.memory_on_retry(memory) } else { map };
     map = if let Some(gpus) = spec.gpus { map.gpus(gpus) } else { map };
     map = if spec.independent { map.independent() } else { map };
+    map = if let Some(name) = spec.name { map.name(name) } else { map };
     map = spec.env.into_iter().fold(map, |map, (name, value)| map.env(name, value));
     Ok(spec.tags.into_iter().fold(map, |map, (name, value)| map.tag(name, value)))
+}
+
+fn retry(run: &Run<u64>, spec: &str) -> serde_json::Result<cloudknot::Retry<u64>> {
+    let spec: RetrySpec = serde_json::from_str(spec)?;
+    let mut retry = run.retry_failed();
+    retry = if let Some(memory) = spec.memory { retry.memory(memory) } else { retry };
+    retry = if let Some(timeout) = spec.timeout_ms { retry.timeout(Duration::from_millis(timeout)) } else { retry };
+    retry = if let Some(retries) = spec.retries { retry.retries(retries) } else { retry };
+    Ok(if spec.old_code { retry.old_code() } else { retry })
 }
 
 fn submit(spec: &str) -> serde_json::Result<cloudknot::Submit<Inputs, Behavior, u64>> {

@@ -118,7 +118,7 @@ fn h4_retry_waits_for_the_jobs_of_the_round_before() {
         let program = trial.program(0);
         let (ledger, end) = program.run_until_interrupted(Duration::from_secs(20)).await;
         assert!(is_failed(&end, &["the run continues"]), "{end:?}");
-        ledger.record_next_round().await.expect("the store works");
+        retry(&ledger).await.expect("the store works");
         assert_eq!(program.attach_and_follow().await, End::Complete);
         trial.check_accepted(1);
         trial.cloud
@@ -133,7 +133,7 @@ fn h4_retry_ends_the_jobs_of_a_cancelled_round() {
         let (ledger, _) = program.run_until_interrupted(Duration::from_secs(5)).await;
         // The program that cancels is killed before it ends the jobs.
         ledger.record_cancellation().await.expect("the store works");
-        ledger.record_next_round().await.expect("the store works");
+        retry(&ledger).await.expect("the store works");
         assert_eq!(program.attach_and_follow().await, End::Complete);
         assert!(trial.cloud.lock().jobs.values().any(|job| job.name.round == 1 && job.is_terminated()));
         trial.cloud
@@ -147,7 +147,7 @@ fn h4_cancel_ends_the_jobs_of_all_rounds() {
         let program = trial.program(0);
         let (ledger, end) = program.run_until_interrupted(Duration::from_secs(5)).await;
         assert!(is_failed(&end, &["the run continues"]), "{end:?}");
-        ledger.record_next_round().await.expect("the store works");
+        retry(&ledger).await.expect("the store works");
         let ledger = program.attach().await.expect("nothing stops an attach");
         let cancel = async {
             sleep(Duration::from_secs(5)).await;
@@ -182,7 +182,7 @@ fn h4_cancel_ends_rounds_that_another_program_has_begun() {
         let (first, second) = (trial.program(0), trial.program(1));
         let (ledger, _) = first.run_until_interrupted(Duration::from_secs(5)).await;
         assert_eq!(second.attach_and_follow().await, End::Complete);
-        second.attach().await.expect("nothing stops an attach").record_next_round().await.expect("the store works");
+        retry(&second.attach().await.expect("nothing stops an attach")).await.expect("the store works");
         let cancel = async {
             sleep(Duration::from_secs(5)).await;
             assert!(!trial.cloud.lock().alive(2).is_empty(), "no job of the second round runs");
@@ -223,7 +223,7 @@ fn h5_retry_and_attach_at_once_submit_nothing_twice() {
         assert_eq!(program.follow(&ledger, Start::New).await, End::Complete);
         assert_eq!(trial.cloud.lock().failures(), 20);
         trial.cloud.lock().faults.failing = 0;
-        ledger.record_next_round().await.expect("the store works");
+        retry(&ledger).await.expect("the store works");
         let (retrying, attaching) = (trial.program(1), trial.program(2));
         let ends = tokio::join!(retrying.attach_and_follow(), attaching.attach_and_follow());
         assert_eq!(ends, (End::Complete, End::Complete));

@@ -1,0 +1,194 @@
+//! Tests of what the record tells about a run, besides its outcomes: its origin, its name, and its entries in the index.
+
+use std::fs;
+use std::path::PathBuf;
+
+use cloudknot_runtime::contract::{IndexEntry, RunState, index_entry, index_key};
+use cloudknot_tests::trial::{
+    Behavior, Fact, RetrySpec, Spec, Trial, counted, failures, files, json, kill, run_of, values, wait_for,
+};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::PROGRAM;
+
+fn trial() -> Trial {
+    Trial::new(PROGRAM)
+}
+
+fn failing() -> Behavior {
+    Behavior::Fail(vec!["no".into()])
+}
+
+/// Returns an object of the run as JSON.
+fn record(trial: &Trial, run: &str, name: &str) -> Value {
+    serde_json::from_slice(&fs::read(trial.run(run).join(name)).unwrap()).unwrap()
+}
+
+/// Returns the entries of the index, in the order of their keys, with times of 0 after they were checked.
+fn entries(trial: &Trial) -> Vec<(String, IndexEntry)> {
+    let home = trial.home();
+    let index = home.join("knots/cloudknot-tests/index");
+    let mut keys: Vec<PathBuf> = files(&index);
+    keys.sort();
+    let parsed = keys.iter().map(|path| {
+        let key = path.strip_prefix(&home).unwrap().to_str().unwrap();
+        let (run, entry) = index_entry(key).unwrap_or_else(|| panic!("not an entry: {key}"));
+        assert_eq!(index_key("cloudknot-tests", &run, &entry).as_deref(), Some(key));
+        (run, without_time(entry))
+    });
+    parsed.collect()
+}
+
+fn without_time(mut entry: IndexEntry) -> IndexEntry {
+    if let IndexEntry::Round { at_ms, .. } | IndexEntry::Ended { at_ms, .. } = &mut entry {
+        assert!((1_767_225_600_000..4_102_444_800_000).contains(at_ms), "{at_ms} is not a time of this century");
+        *at_ms = 0;
+    }
+    entry
+}
+
+fn submitted(items: u64, name: Option<&str>) -> IndexEntry {
+    let function = "cloudknot-tests:trial::work".into();
+    IndexEntry::Submitted { backend: "local".into(), items, function, name: name.map(Into::into) }
+}
+
+fn ended(round: u32, state: RunState, done: u64, failed: u64) -> IndexEntry {
+    IndexEntry::Ended { round, state, done, failed, at_ms: 0 }
+}
+
+#[test]
+fn manifest_tells_the_program_and_its_submitter() {
+    let trial = trial();
+    let secret = [("API_TOKEN".to_owned(), "hunter2".to_owned())].into();
+    let spec = json(&Spec { env: secret, ..Spec::of([Behavior::Double(1)]) });
+    let mut command = trial.command(&["map", &spec]);
+    let output = command.env("USER", "ada").output().unwrap();
+    let run = run_of(&cloudknot_tests::trial::facts(&output.stdout)).unwrap();
+    let manifest = record(&trial, &run, "manifest.json");
+    assert_eq!(manifest["version"], 2);
+    let provenance = &manifest["provenance"];
+    assert_eq!(provenance["cloudknot"], env!("CARGO_PKG_VERSION"));
+    let program = &provenance["program"];
+    for (name, expected) in
+        [("package", "cloudknot-tests"), ("version", env!("CARGO_PKG_VERSION")), ("kind", "bin"), ("target", "trial")]
+    {
+        assert_eq!(program[name], expected, "{provenance:#}");
+    }
+    assert!(program["profile"].is_string(), "{provenance:#}");
+    assert_eq!(program["manifest"], format!("{}/Cargo.toml", env!("CARGO_MANIFEST_DIR")));
+    let features = program["features"].as_array().expect("cargo has compiled the program");
+    assert_eq!(features.contains(&"counterparts".into()), cfg!(feature = "counterparts"), "{provenance:#}");
+    let submitter = &provenance["submitter"];
+    assert_eq!(submitter["user"], "ada");
+    assert!(submitter["host"].is_string(), "{provenance:#}");
+    assert_eq!((&submitter["command"][0], &submitter["command"][1]), (&PROGRAM.into(), &"map".into()));
+    assert!(!provenance.to_string().contains("hunter2"), "{provenance:#}");
+}
+
+#[test]
+fn name_is_in_the_record_and_the_index() {
+    let trial = trial();
+    let facts = trial.map(&Spec { name: Some("größe 3".into()), ..Spec::of([Behavior::Double(1)]) });
+    let run = run_of(&facts).unwrap();
+    assert_eq!(record(&trial, &run, "manifest.json")["name"], "größe 3");
+    let expected = [ended(1, RunState::Done, 1, 0), submitted(1, Some("größe 3"))];
+    assert_eq!(entries(&trial), expected.map(|entry| (run.clone(), entry)));
+}
+
+#[test]
+fn name_that_cannot_be_told_from_an_id_is_refused() {
+    let trial = trial();
+    for (name, must) in
+        [("", "1 to 64 bytes"), ("last-2", "`last`"), ("2026", "the ID of a run"), ("a\u{1b}[31m", "control")]
+    {
+        let spec = Spec { name: Some(name.into()), ..Spec::of([Behavior::Double(1)]) };
+        let facts = trial.facts(&["values", &json(&spec)]);
+        let [Fact::Error(kind, text)] = &facts[..] else { panic!("not exactly one error: {facts:?}") };
+        assert_eq!(kind, "Config", "{text}");
+        assert!(text.contains("invalid name of a run") && text.contains(must) && !text.contains('\u{1b}'), "{text}");
+    }
+    assert_eq!(trial.stored_files(), Vec::<PathBuf>::new(), "a refused map leaves no record");
+}
+
+#[test]
+fn index_tells_the_end_of_each_round() {
+    let trial = trial();
+    let attempts = trial.file("attempts");
+    let facts = trial.map(&Spec::of([Behavior::Double(1), Behavior::Until(attempts, 1, 2), failing()]));
+    let run = run_of(&facts).unwrap();
+    trial.facts(&["retry", &run]);
+    let round = IndexEntry::Round { round: 2, items: 2, at_ms: 0 };
+    let expected = [ended(1, RunState::Failed, 1, 2), ended(2, RunState::Failed, 2, 1), round, submitted(3, None)];
+    let mut found = entries(&trial);
+    found.dedup();
+    assert_eq!(found, expected.map(|entry| (run.clone(), entry)));
+    let round = record(&trial, &run, "rounds/0002");
+    assert_eq!(round["provenance"]["submitter"]["command"][1], "retry", "{round:#}");
+    assert!(round["recorded_ms"].as_u64() > record(&trial, &run, "manifest.json")["submitted_ms"].as_u64());
+}
+
+/// Each attach may note the end that it finds, but always the same.
+#[test]
+fn attaches_to_an_ended_run_add_at_most_one_entry() {
+    let trial = trial();
+    let run = run_of(&trial.map(&Spec::of([Behavior::Double(1), failing()]))).unwrap();
+    trial.attach(&run);
+    let keys = || files(&trial.home().join("knots/cloudknot-tests/index"));
+    let before = keys();
+    assert!(before.len() <= 3, "{before:?}");
+    for _ in 0..3 {
+        trial.attach(&run);
+    }
+    assert_eq!(keys(), before);
+}
+
+#[test]
+fn cancelled_run_has_an_end_and_an_interrupted_one_has_none() {
+    let trial = trial();
+    let started = trial.file("started");
+    let inputs = (0..2).map(|number| Behavior::Count(started.clone(), number, 3_600_000));
+    let running = trial.start(&["map", &json(&Spec { parallel: Some(1), ..Spec::of(inputs) })]);
+    let run = running.wait_for_run_id();
+    wait_for("an item to start", || (!counted(&started).is_empty()).then_some(()));
+    kill(running.pid(), Signal::INT);
+    running.wait_with_output();
+    let submitted = (run.clone(), submitted(2, None));
+    assert_eq!(entries(&trial), [submitted.clone()]);
+    trial.facts(&["cancel", &run]);
+    assert_eq!(entries(&trial), [(run, ended(1, RunState::Cancelled, 0, 0)), submitted]);
+}
+
+/// The index is a hint.
+#[test]
+fn run_without_an_index_is_like_any_other() {
+    let trial = trial();
+    fs::create_dir_all(trial.home().join("knots/cloudknot-tests")).unwrap();
+    fs::write(trial.home().join("knots/cloudknot-tests/index"), "not a folder").unwrap();
+    let facts = trial.map(&Spec::of([Behavior::Double(1), failing()]));
+    assert_eq!(values(&facts), [(0, 2)].into());
+    let again = trial.facts(&["retry", &run_of(&facts).unwrap()]);
+    assert_eq!((values(&again), failures(&again).len()), ([(0, 2)].into(), 1));
+}
+
+#[test]
+fn retry_refuses_what_it_cannot_do() {
+    let trial = trial();
+    let run = run_of(&trial.map(&Spec::of([failing()]))).unwrap();
+    let old_code = RetrySpec { old_code: true, ..RetrySpec::default() };
+    let no_timeout = RetrySpec { timeout_ms: Some(0), ..RetrySpec::default() };
+    let no_memory = RetrySpec { memory: Some("much".into()), ..RetrySpec::default() };
+    for (spec, words) in [
+        (old_code, &["with its old code", "`local` does not keep the program", "hint: build "][..]),
+        (no_timeout, &["invalid .timeout(0): must be at least 1"]),
+        (no_memory, &["cannot retry: .memory(..)", "much"]),
+    ] {
+        let facts = trial.facts(&["retry", &run, &json(&spec)]);
+        let [Fact::Error(kind, text)] = &facts[..] else { panic!("not exactly one error: {facts:?}") };
+        assert_eq!(kind, "Config", "{text}");
+        for word in words {
+            assert!(text.contains(word), "`{word}` is not in:\n{text}");
+        }
+    }
+    assert!(!trial.run(&run).join("rounds").exists(), "a refused retry leaves no round");
+}
