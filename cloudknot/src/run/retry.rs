@@ -74,10 +74,12 @@ impl<T: Send + 'static> Retry<T> {
     async fn begin(self) -> Result<Run<T>> {
         let Self { run, options } = self;
         let Run { ledger, backend, function, decode } = &run;
+        let deployed = || -> Result<_> { Ok(backend.executor().renewed()?.unwrap_or_else(|| backend.clone())) };
+        provenance::prepare();
         // What cannot succeed is refused before the run is waited for.
-        options.round(&run, backend)?;
+        options.round(&run, &deployed()?)?;
         ledger.finished().await;
-        let backend = backend.executor().renewed()?.unwrap_or_else(|| backend.clone());
+        let backend = deployed()?;
         let (number, round) = options.round(&run, &backend)?;
         let round = Round { provenance: Some(provenance::of_this_program(function).await), ..round };
         ledger.record_round(number, &round).await?;

@@ -113,7 +113,7 @@ impl Program {
 
     fn run_jobs(&self, ledger: &Arc<Ledger>) -> RunJobs {
         let scheduler: Arc<dyn Scheduler> = Arc::new(self.network.clone());
-        let settings = self.manifest.batch.clone().expect("the run is one of AWS Batch");
+        let settings = ledger.record.batch().cloned().expect("the run is one of AWS Batch");
         let mut run = RunJobs::new(scheduler, ledger, settings, self.clock);
         run.patience.has_terminal = false;
         run
@@ -149,9 +149,11 @@ impl Program {
     }
 }
 
-/// Records the next round.
+/// Records the next round. The Knot was deployed again meanwhile, with another queue.
 async fn retry(ledger: &Ledger) -> Result<()> {
-    let (number, round) = ledger.next_round()?;
+    let (number, mut round) = ledger.next_round()?;
+    let of_run = ledger.record.manifest.batch.clone();
+    round.batch = of_run.map(|of_run| BatchResources { queue: format!("queue-{number}"), ..of_run });
     ledger.record_round(number, &round).await
 }
 

@@ -75,6 +75,7 @@ pub(super) struct Faults {
 #[derive(Debug, Clone)]
 pub(super) struct SimulatedJob {
     pub(super) name: JobName,
+    queue: String,
     pub(super) children: Range<u64>,
     full_name: String,
     /// `true` if its program was paused between the last check and the sending.
@@ -285,6 +286,7 @@ impl World {
         let last = ends.iter().map(|(end, _)| *end).max().expect("a child");
         let job = SimulatedJob {
             name,
+            queue: order.queue.clone(),
             children,
             full_name: order.name.clone(),
             is_late,
@@ -362,9 +364,10 @@ impl World {
         })
     }
 
-    fn list_jobs(&self, prefix: &str) -> Vec<JobDescription> {
+    fn list_jobs(&self, queue: &str, prefix: &str) -> Vec<JobDescription> {
         let now = Instant::now();
-        let listed = self.jobs.iter().filter(|(_, job)| job.listed <= now && job.full_name.starts_with(prefix));
+        let is_listed = |job: &SimulatedJob| job.listed <= now && job.queue == queue && job.full_name.starts_with(prefix);
+        let listed = self.jobs.iter().filter(|(_, job)| is_listed(job));
         let summary = |(id, job): (&String, &SimulatedJob)| {
             let all_over = (0..job.ends.len()).all(|child| job.is_over(child, now));
             JobDescription {
@@ -593,9 +596,9 @@ impl Scheduler for Network {
         })
     }
 
-    fn named<'a>(&'a self, _: &'a str, prefix: &'a str) -> BoxFuture<'a, Result<Vec<JobDescription>>> {
-        let prefix = prefix.to_owned();
-        Box::pin(self.of_batch(move |world| world.list_jobs(&prefix)))
+    fn named<'a>(&'a self, queue: &'a str, prefix: &'a str) -> BoxFuture<'a, Result<Vec<JobDescription>>> {
+        let (queue, prefix) = (queue.to_owned(), prefix.to_owned());
+        Box::pin(self.of_batch(move |world| world.list_jobs(&queue, &prefix)))
     }
 
     fn describe<'a>(&'a self, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<JobDescription>>> {
