@@ -8,10 +8,8 @@ use quote::quote;
 pub(crate) fn of_package() -> TokenStream {
     let arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
     let features = std::env::var("CARGO_CRATE_NAME").ok().and_then(|name| parse(&name, arguments));
-    match features {
-        Some(features) => quote!(::core::option::Option::Some(&[#(#features),*])),
-        None => quote!(::core::option::Option::None),
-    }
+    let known = features.map(|features| quote!(::core::option::Option::Some(&[#(#features),*])));
+    known.unwrap_or_else(|| quote!(::core::option::Option::None))
 }
 
 /// Returns the features in the arguments of the compiler of this crate, sorted. Returns `None` for another program, such as

@@ -366,7 +366,8 @@ impl World {
 
     fn list_jobs(&self, queue: &str, prefix: &str) -> Vec<JobDescription> {
         let now = Instant::now();
-        let is_listed = |job: &SimulatedJob| job.listed <= now && job.queue == queue && job.full_name.starts_with(prefix);
+        let is_listed =
+            |job: &SimulatedJob| job.listed <= now && job.queue == queue && job.full_name.starts_with(prefix);
         let listed = self.jobs.iter().filter(|(_, job)| is_listed(job));
         let summary = |(id, job): (&String, &SimulatedJob)| {
             let all_over = (0..job.ends.len()).all(|child| job.is_over(child, now));
