@@ -36,14 +36,12 @@ fn without_secret_values(argument: &str) -> String {
 /// Masks the user information of URLs, such as `user:password` in `https://user:password@host/`.
 fn without_user_information(argument: &str) -> String {
     let mut parts = argument.split("://");
-    let mut masked = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
+    let scheme = parts.next().unwrap_or_default().to_owned();
+    let rest = parts.map(|part| {
         let authority = part.split(['/', '?', '#']).next().unwrap_or_default();
-        let host = authority.rfind('@').map_or(0, |at| at);
-        let mask = if host > 0 { MASK } else { "" };
-        masked += &format!("://{mask}{}", &part[host..]);
-    }
-    masked
+        authority.rfind('@').map_or_else(|| part.to_owned(), |at| format!("{MASK}{}", &part[at..]))
+    });
+    std::iter::once(scheme).chain(rest).collect::<Vec<_>>().join("://")
 }
 
 #[cfg(test)]

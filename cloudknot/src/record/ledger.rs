@@ -162,7 +162,9 @@ impl Ledger {
         };
         let last_change = objects.iter().rfind(is_change).map(|object| object.stored);
         self.settle(|state| {
-            last_change.into_iter().for_each(|time| state.changed(time));
+            if let Some(time) = last_change {
+                state.changed(time);
+            }
             for part in parts {
                 if state.values.has_room_for(part) && !state.values.has_all(part) {
                     state.values.set_all(part);

@@ -154,7 +154,7 @@ fn cancelled_run_has_an_end_and_an_interrupted_one_has_none() {
     kill(running.pid(), Signal::INT);
     running.wait_with_output();
     let submitted = (run.clone(), submitted(2, None));
-    assert_eq!(entries(&trial), [submitted.clone()]);
+    assert_eq!(entries(&trial), std::slice::from_ref(&submitted));
     trial.facts(&["cancel", &run]);
     assert_eq!(entries(&trial), [(run, ended(1, RunState::Cancelled, 0, 0)), submitted]);
 }
