@@ -11,9 +11,11 @@ mod survey;
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::marker::PhantomData;
 use std::thread;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, DeserializeSeed};
+use serde::{Deserialize, Serialize};
 
 pub use self::events::{Bincode, Messagepack};
 use self::events::{MAX_DEPTH, Overflow, Wire};
@@ -75,6 +77,29 @@ pub struct Written {
     events: u64,
     names: Names,
     content: Content,
+    hidden: Hidden,
+}
+
+/// What the encoding of a value does not show, but its other forms may depend on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hidden {
+    /// A type has asked whether people read the encoding: it may have another form if they do.
+    pub readable: bool,
+    /// A part is encoded like a value of another kind: in messagepack, numbers of 128 bits like bytes, and structs without
+    /// fields like empty sequences.
+    pub ambiguous: bool,
+}
+
+impl Written {
+    /// Returns what the encoding does not show.
+    pub fn hidden(&self) -> Hidden {
+        self.hidden
+    }
+
+    /// Returns the variants in the value, each as the name of its enum, its number and its name.
+    pub(crate) fn variants(&self) -> impl Iterator<Item = (&'static str, u32, &'static str)> {
+        self.names.variants()
+    }
 }
 
 /// A codec, as a type. Generic code over it compiles each type for the one codec that its function uses.
@@ -146,24 +171,36 @@ const LARGE_STACK: usize = 64 << 20;
 
 /// Decodes a value.
 fn decode<T: DeserializeOwned + Send, W: Format>(value: &[u8], compared: bool) -> Result<(T, Reading<W>), CodecError> {
-    match decode_within::<T, W>(value, compared, SMALL_STACK) {
-        Err(error) if error.overflow == Some(Overflow::Stack) => decode_on_large_stack(value, compared),
+    with_enough_stack(|max_stack| decode_within::<T, W>(value, compared, max_stack))
+}
+
+/// Decodes a value within this much of the stack: first on this thread, then on one with a larger stack if it needs more.
+pub(crate) fn with_enough_stack<T: Send, E: From<CodecError> + NeedsStack + Send>(
+    decode: impl Fn(usize) -> Result<T, E> + Sync,
+) -> Result<T, E> {
+    match decode(SMALL_STACK) {
+        Err(error) if error.needs_stack() => thread::scope(|scope| {
+            thread::Builder::new()
+                .stack_size(LARGE_STACK)
+                .spawn_scoped(scope, || decode(LARGE_STACK - SMALL_STACK))
+                .map_err(|error| CodecError::new("cannot start a thread to decode a nested value", error))?
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        }),
         result => result,
     }
 }
 
-fn decode_on_large_stack<T: DeserializeOwned + Send, W: Format>(
-    value: &[u8],
-    compared: bool,
-) -> Result<(T, Reading<W>), CodecError> {
-    thread::scope(|scope| {
-        thread::Builder::new()
-            .stack_size(LARGE_STACK)
-            .spawn_scoped(scope, || decode_within::<T, W>(value, compared, LARGE_STACK - SMALL_STACK))
-            .map_err(|error| CodecError::new("cannot start a thread to decode a nested value", error))?
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+/// Error that may be due to the size of the stack.
+pub(crate) trait NeedsStack {
+    /// Returns whether the value may be decoded on a larger stack.
+    fn needs_stack(&self) -> bool;
+}
+
+impl NeedsStack for CodecError {
+    fn needs_stack(&self) -> bool {
+        self.overflow == Some(Overflow::Stack)
+    }
 }
 
 fn decode_within<T: DeserializeOwned, W: Format>(
@@ -171,8 +208,16 @@ fn decode_within<T: DeserializeOwned, W: Format>(
     compared: bool,
     max_stack: usize,
 ) -> Result<(T, Reading<W>), CodecError> {
-    let mut reading = Reading::new(max_stack, compared);
-    let result = W::parse(value, &mut reading);
+    read_with::<W, _>(value, PhantomData::<T>, Reading::new(max_stack, compared))
+}
+
+/// Reads a value with a seed.
+fn read_with<'de, W: Format, S: DeserializeSeed<'de>>(
+    value: &'de [u8],
+    seed: S,
+    mut reading: Reading<W>,
+) -> Result<(S::Value, Reading<W>), CodecError> {
+    let result = W::parse(value, seed, &mut reading);
     if let Some(overflow) = reading.events.overflow {
         return Err(CodecError { overflow: Some(overflow), ..CodecError::new(W::CANNOT_DECODE, overflow) });
     }
@@ -184,12 +229,40 @@ fn decode_within<T: DeserializeOwned, W: Format>(
 }
 
 impl CodecError {
+    /// Returns whether the value exceeds a limit.
+    pub(crate) fn is_overflow(&self) -> bool {
+        self.overflow.is_some()
+    }
+
     /// Adds the likely reason why intact bytes cannot be decoded, or give another value.
     fn with_asymmetry<W: Format>(mut self) -> Self {
         if self.overflow.is_none() && !self.reason.ends_with(USE_MESSAGEPACK_ATTRIBUTE) {
             self.reason = format!("{}; {}", self.reason, W::ASYMMETRY);
         }
         self
+    }
+}
+
+/// Appends a value encoded with this codec.
+pub(crate) fn encode<T: Serialize>(codec: Codec, value: &T, out: &mut Vec<u8>) -> Result<Written, CodecError> {
+    match codec {
+        Codec::Bincode => Bincode::encode(value, out),
+        Codec::Messagepack => Messagepack::encode(value, out),
+    }
+}
+
+/// Reads a value with a seed, for types that are known at run time only. Uses at most this much of the stack.
+pub(crate) fn read<'de, S: DeserializeSeed<'de>>(
+    codec: Codec,
+    value: &'de [u8],
+    seed: S,
+    max_stack: usize,
+) -> Result<S::Value, CodecError> {
+    match codec {
+        Codec::Bincode => read_with::<Bincode, S>(value, seed, Reading::new(max_stack, false)).map(|read| read.0),
+        Codec::Messagepack => {
+            read_with::<Messagepack, S>(value, seed, Reading::new(max_stack, false)).map(|read| read.0)
+        }
     }
 }
 
@@ -207,8 +280,12 @@ trait Format: Wire + Send {
 
     fn append<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<Written, String>;
 
-    /// Decodes a value, and returns it with the number of remaining bytes.
-    fn parse<T: DeserializeOwned>(value: &[u8], reading: &mut Reading<Self>) -> Result<(T, usize), String>;
+    /// Decodes a value with a seed, and returns it with the number of remaining bytes.
+    fn parse<'de, S: DeserializeSeed<'de>>(
+        value: &'de [u8],
+        seed: S,
+        reading: &mut Reading<Self>,
+    ) -> Result<(S::Value, usize), String>;
 }
 
 impl Format for Bincode {
@@ -232,8 +309,12 @@ impl Format for Bincode {
     }
 
     // Without a limit: bincode then allocates nothing before it has read it, because strings and bytes are borrowed.
-    fn parse<T: DeserializeOwned>(value: &[u8], reading: &mut Reading<Self>) -> Result<(T, usize), String> {
-        let whole = Whole::<T, _>::new(reading);
+    fn parse<'de, S: DeserializeSeed<'de>>(
+        value: &'de [u8],
+        seed: S,
+        reading: &mut Reading<Self>,
+    ) -> Result<(S::Value, usize), String> {
+        let whole = Whole { seed, reading };
         let (decoded, read) = bincode::serde::seed_decode_from_slice(whole, value, bincode::config::standard())
             .map_err(|error| decode_error_message(&error))?;
         Ok((decoded, value.len() - read))
@@ -251,13 +332,16 @@ impl Format for Messagepack {
         Ok(Written::of(survey))
     }
 
-    fn parse<T: DeserializeOwned>(value: &[u8], reading: &mut Reading<Self>) -> Result<(T, usize), String> {
+    fn parse<'de, S: DeserializeSeed<'de>>(
+        value: &'de [u8],
+        seed: S,
+        reading: &mut Reading<Self>,
+    ) -> Result<(S::Value, usize), String> {
         let mut rest = value;
         let mut deserializer = rmp_serde::Deserializer::new(&mut rest);
         // What a type ignores is counted by this limit only.
         deserializer.set_max_depth(2 * MAX_DEPTH as usize);
-        let whole = Whole::<T, _>::new(reading);
-        let decoded = serde::de::DeserializeSeed::deserialize(whole, &mut deserializer);
+        let decoded = Whole { seed, reading }.deserialize(&mut deserializer);
         Ok((decoded.map_err(|error| error.to_string())?, rest.len()))
     }
 }
@@ -290,6 +374,6 @@ fn decode_error_message(error: &bincode::error::DecodeError) -> String {
 
 impl Written {
     fn of<W: Wire>(survey: Survey<W>) -> Self {
-        Self { events: survey.events.hash(), names: survey.names, content: survey.content }
+        Self { events: survey.events.hash(), names: survey.names, content: survey.content, hidden: survey.hidden.get() }
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Codec;
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, Structure};
 
 mod checks;
 mod index;
@@ -31,9 +31,9 @@ pub use index::{
 pub use keys::{FailedAttempt, Part, RunKeys, failure_of, lease_of, log_of, part_of, round_of};
 pub use lease::{Lease, LeaseState, LeasedJob};
 pub use log_line::LogLine;
-pub use messages::{Exit, LARGE_LEN, Measured, Memory, Parsed, Reply, Request, begin_value, end_value};
+pub use messages::{Exit, LARGE_LEN, Parsed, Reply, Request, begin_value, end_value};
 pub use provenance::{MAX_PROVENANCE_LEN, Program, Provenance, Submitter};
-pub use table::{MAX_END_LEN, Machine, Measurements, PartEnd, ROW_LEN};
+pub use table::{MAX_END_LEN, PartEnd, ROW_LEN};
 pub use tracing::{FunctionToTrace, TraceMessage, TraceOrder, line};
 
 /// Version of this contract. A build refuses a worker with another one; a manifest has a version of its own.
@@ -261,6 +261,9 @@ pub struct Manifest {
     pub fingerprint: Fingerprint,
     /// Structure of the function's types, in readable form; also used in the message about changed types.
     pub schema: String,
+    /// The same structure as data, from which values are read without the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub types: Option<Structure>,
     /// Codec of the inputs and results.
     pub codec: Codec,
     /// Number of items.

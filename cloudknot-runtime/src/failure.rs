@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
-use crate::contract::{Machine, Measurements};
+use crate::measurements::{Machine, Measurements};
 
 /// Kind of an item's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

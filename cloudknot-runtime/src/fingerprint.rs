@@ -6,20 +6,24 @@
 //! finds the unknown parts. `explore` runs these passes, on a thread of their own; `steps` numbers the points at which a type
 //! may end the process. `probe` is the deserializer, and `access` its half for types with several components.
 //! `offers` holds the values that are offered to a type, and `refusals` handles a type that refuses one. `shapes`
-//! stores the traced structure, `render` writes it as text, and `unsupported` searches it for what the codec cannot carry.
+//! stores the traced structure, `samples` how built values are written, `render` writes the structure as text, `structure` makes
+//! data of it, and `unsupported` searches it for what the codec cannot carry. `json` reads stored values by these data.
 //!
 //! Tracing builds values that nobody made, and runs code of the user on them. A program with a generated main therefore
 //! traces in a process of its own (`trace_process`).
 
 mod access;
 mod explore;
+pub mod json;
 mod offers;
 mod pending;
 mod probe;
 mod refusals;
 mod render;
+mod samples;
 mod shapes;
 mod steps;
+mod structure;
 mod trace;
 mod unsupported;
 
@@ -34,6 +38,8 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use self::explore::Root;
+use self::json::{JsonError, StoredValue};
+pub use self::structure::{Opaque, OpaqueReason, Structure};
 pub use self::trace::Observer;
 use self::trace::Tracer;
 use crate::codec::Codec;
@@ -72,26 +78,54 @@ pub struct Schema {
     pub fingerprint: Fingerprint,
     /// Description of a part of the types that the codec can carry in no value, if there is one.
     pub unsupported: Option<String>,
+    /// The same structure as data, from which values are read without the types.
+    pub structure: Structure,
 }
 
 impl Schema {
+    /// Same as [`of`](Self::of), for types that can be written. The structure then has the names by which they are written.
+    pub fn sampled<I, O>(codec: Codec) -> Self
+    where
+        I: Serialize + DeserializeOwned,
+        O: Serialize + DeserializeOwned,
+    {
+        TypePair::sampled::<I, O>().trace(codec).expect("the operating system starts a thread")
+    }
+
     /// Traces the input and output types of a function, in this process. Only the content of the input type counts, not its
     /// name.
     pub fn of<I: DeserializeOwned, O: DeserializeOwned>(codec: Codec) -> Self {
         TypePair::of::<I, O>().trace(codec).expect("the operating system starts a thread")
     }
 
-    fn new(tracer: &Tracer, input: shapes::SlotId, output: shapes::SlotId, codec: Codec) -> Self {
+    fn new(tracer: &Tracer, types: [(Root, shapes::SlotId); 2], codec: Codec) -> Self {
+        let [input, output] = types.map(|(_, slot)| slot);
         let text = render::text(tracer, input, output, codec);
         let fingerprint = Fingerprint(XxHash3_64::oneshot(text.as_bytes()));
         let unsupported = unsupported::find(tracer, input, output, codec);
-        Self { text, fingerprint, unsupported }
+        let mut structure = structure::build(tracer, input, output, codec);
+        for (part, (root, slot)) in [Part::Input, Part::Output].into_iter().zip(types) {
+            let mut samples = tracer.samples.all.iter().filter(|sample| sample.root == slot);
+            if !samples.all(|sample| agrees(&structure, part, codec, sample)) {
+                structure.set_asymmetric(part, root.name());
+            }
+        }
+        Self { text, fingerprint, unsupported, structure }
     }
 
     /// Returns the lines that differ between the structure described by `old` and this one, as `- old` and `+ new`.
     /// The result is empty if nothing changed.
     pub fn difference(&self, old: &str) -> String {
         difference(old, &self.text)
+    }
+}
+
+/// Returns whether the JSON of a sample is right, if it has any by the structure.
+fn agrees(structure: &Structure, part: Part, codec: Codec, sample: &trace::Sample) -> bool {
+    match StoredValue::of(structure, part, codec, &sample.encoded, sample.hidden).to_json() {
+        Ok(json) => sample.json.as_ref() == Some(&json),
+        Err(JsonError::Opaque(_)) => true,
+        Err(JsonError::Codec(_)) => false,
     }
 }
 
@@ -118,12 +152,22 @@ pub struct Exceptions {
 pub struct TypePair {
     input: Root,
     output: Root,
+    is_sampled: bool,
 }
 
 impl TypePair {
     /// Returns the pair of these types.
     pub const fn of<I: DeserializeOwned, O: DeserializeOwned>() -> Self {
-        Self { input: Root::of::<I>(), output: Root::of::<O>() }
+        Self { input: Root::of::<I>(), output: Root::of::<O>(), is_sampled: false }
+    }
+
+    /// Returns the pair of these types, which can be written as well.
+    pub const fn sampled<I, O>() -> Self
+    where
+        I: Serialize + DeserializeOwned,
+        O: Serialize + DeserializeOwned,
+    {
+        Self { input: Root::sampled::<I>(), output: Root::sampled::<O>(), is_sampled: true }
     }
 
     /// Traces the types in this process, on a thread of their own. A type that needs too long is left running.
@@ -153,6 +197,7 @@ impl TypePair {
     ) -> io::Result<Result<Schema, Part>> {
         let mut tracer = Tracer::default();
         tracer.steps.observer = observer.cloned();
+        tracer.samples.codec = self.is_sampled.then_some(codec);
         let mut slots = [0; 2];
         for (slot, (part, root)) in slots.iter_mut().zip([(Part::Input, self.input), (Part::Output, self.output)]) {
             if exceptions.opaque.contains(&part) {
@@ -165,7 +210,7 @@ impl TypePair {
                 None => return Ok(Err(part)),
             }
         }
-        Ok(Ok(Schema::new(&tracer, slots[0], slots[1], codec)))
+        Ok(Ok(Schema::new(&tracer, [(self.input, slots[0]), (self.output, slots[1])], codec)))
     }
 }
 

@@ -7,18 +7,20 @@
 //! | 0..4 | `CKNT` |
 //! | 4 | version of this layout, 1 |
 //! | 5 | codec: 1 for bincode, 2 for messagepack |
-//! | 6..8 | zero |
+//! | 6 | what the value does not show: 1 if a type has another form for people, plus 2 if kinds of values are ambiguous |
+//! | 7 | zero |
 //! | 8..16 | fingerprint of the function's types |
 //! | 16..24 | length of the value |
-//! | 24..32 | XXH3-64 of the value, seeded with the fingerprint |
+//! | 24..32 | XXH3-64 of the value, seeded with the fingerprint and byte 6 |
 //!
 //! All numbers are little-endian. The frame is verified before anything is decoded.
 
 use serde::{Serialize, de::DeserializeOwned};
 use twox_hash::XxHash3_64;
 
-use crate::codec::{Bincode, Codec, CodecError, Encoding, Messagepack, Written};
-use crate::fingerprint::Fingerprint;
+use crate::codec::{Bincode, Codec, CodecError, Encoding, Hidden, Messagepack, Written};
+use crate::fingerprint::json::StoredValue;
+use crate::fingerprint::{Fingerprint, Part, Structure};
 
 /// Length in bytes of the header of a frame.
 pub const HEADER_LEN: usize = 32;
@@ -47,18 +49,19 @@ pub fn encode_with<E: Encoding, T: Serialize>(
     let start = out.len();
     out.extend_from_slice(&[0; HEADER_LEN]);
     let written = E::encode(value, out).inspect_err(|_| out.truncate(start))?;
-    write_header(E::CODEC, fingerprint, &mut out[start..]);
+    write_header(E::CODEC, fingerprint, written.hidden(), &mut out[start..]);
     Ok(written)
 }
 
-fn write_header(codec: Codec, fingerprint: Fingerprint, frame: &mut [u8]) {
+fn write_header(codec: Codec, fingerprint: Fingerprint, hidden: Hidden, frame: &mut [u8]) {
     let (header, value) = frame.split_at_mut(HEADER_LEN);
     header[..4].copy_from_slice(&MAGIC);
     header[4] = VERSION;
     header[5] = byte(codec);
+    header[6] = bits(hidden);
     header[8..16].copy_from_slice(&fingerprint.0.to_le_bytes());
     header[16..24].copy_from_slice(&(value.len() as u64).to_le_bytes());
-    header[24..32].copy_from_slice(&checksum(fingerprint, value).to_le_bytes());
+    header[24..32].copy_from_slice(&checksum(fingerprint, bits(hidden), value).to_le_bytes());
 }
 
 /// Verifies a whole frame, then decodes its value.
@@ -155,6 +158,25 @@ pub fn frame_length(bytes: &[u8]) -> Result<u64, CodecError> {
     u64_at(header, 16).checked_add(HEADER_LEN as u64).ok_or_else(|| error("the length in the header is damaged".into()))
 }
 
+impl<'a> StoredValue<'a> {
+    /// Verifies a frame, and returns the value in it.
+    ///
+    /// # Errors
+    /// Returns an error if the frame is damaged, or was written with another codec or other types.
+    pub fn new(
+        structure: &'a Structure,
+        part: Part,
+        codec: Codec,
+        fingerprint: Fingerprint,
+        frame: &'a [u8],
+    ) -> Result<Self, CodecError> {
+        let value = verify(codec, fingerprint, frame)?;
+        let is_set = |bit: u8| frame[6] & bit != 0;
+        let hidden = Hidden { readable: is_set(READABLE_BIT), ambiguous: is_set(AMBIGUOUS_BIT) };
+        Ok(Self::of(structure, part, codec, value, hidden))
+    }
+}
+
 fn verify(codec: Codec, fingerprint: Fingerprint, frame: &[u8]) -> Result<&[u8], CodecError> {
     let error = |reason: String| CodecError::new("cannot decode the value", reason);
     let length = frame_length(frame)?;
@@ -168,7 +190,7 @@ fn verify(codec: Codec, fingerprint: Fingerprint, frame: &[u8]) -> Result<&[u8],
             None => error(format!("the header is damaged: unknown codec {}", frame[5])),
         });
     }
-    if frame[6..8] != [0, 0] {
+    if frame[6] > HIDDEN_BITS || frame[7] != 0 {
         return Err(error("the header is damaged".into()));
     }
     let written = Fingerprint(u64_at(frame, 8));
@@ -178,14 +200,22 @@ fn verify(codec: Codec, fingerprint: Fingerprint, frame: &[u8]) -> Result<&[u8],
         )));
     }
     let value = &frame[HEADER_LEN..];
-    if u64_at(frame, 24) != checksum(fingerprint, value) {
+    if u64_at(frame, 24) != checksum(fingerprint, frame[6], value) {
         return Err(error("it is damaged: the checksum does not match".into()));
     }
     Ok(value)
 }
 
-fn checksum(fingerprint: Fingerprint, value: &[u8]) -> u64 {
-    XxHash3_64::oneshot_with_seed(fingerprint.0, value)
+fn checksum(fingerprint: Fingerprint, hidden: u8, value: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(fingerprint.0 ^ u64::from(hidden), value)
+}
+
+const READABLE_BIT: u8 = 1;
+const AMBIGUOUS_BIT: u8 = 2;
+const HIDDEN_BITS: u8 = READABLE_BIT | AMBIGUOUS_BIT;
+
+fn bits(hidden: Hidden) -> u8 {
+    (u8::from(hidden.readable) * READABLE_BIT) | (u8::from(hidden.ambiguous) * AMBIGUOUS_BIT)
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {

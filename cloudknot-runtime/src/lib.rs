@@ -15,6 +15,7 @@ pub mod function;
 pub mod item;
 pub mod log;
 pub mod machine;
+pub mod measurements;
 pub mod process;
 pub mod store;
 pub mod supervisor;

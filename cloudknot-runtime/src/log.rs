@@ -211,8 +211,13 @@ impl Splitter {
                 Ok((at, item)) => {
                     self.append(&output[..at], out);
                     self.end_line(out);
+                    // What init functions print may explain the failure of the first item.
+                    let start = match &mut self.tails[..] {
+                        [(None, start)] if self.current.is_none() => std::mem::take(start),
+                        _ => Vec::new(),
+                    };
                     self.current = Some(item);
-                    self.tails.push((Some(item), Vec::new()));
+                    self.tails.push((Some(item), start));
                     output = &output[at + MARKER_LEN..];
                 }
                 Err(at) => {
@@ -357,7 +362,7 @@ mod tests {
         assert_eq!(splitter.tail(1), "banner\n", "the process ends before its first item");
         let long = [b'x'; 3 * crate::process::LOG_TAIL];
         splitter.push(&output(&[(Some(1), b"one"), (Some(2), &long), (Some(3), b"three")]), &mut out);
-        assert_eq!((splitter.tail(1), splitter.tail(3)), ("one".to_owned(), "three".to_owned()));
+        assert_eq!((splitter.tail(1), splitter.tail(3)), ("banner\none".to_owned(), "three".to_owned()));
         assert_eq!(splitter.tail(2).len(), crate::process::LOG_TAIL);
         assert_eq!(splitter.tail(4), "");
         splitter.keep_tails(|item| item == 2);

@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use crate::contract::{self, Machine};
+use crate::contract;
+use crate::measurements::Machine;
 use crate::process;
 
 /// Describes this machine, as far as it is known without a request. `vcpus` is the number of virtual CPUs that the items share, and

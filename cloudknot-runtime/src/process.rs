@@ -18,10 +18,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-use crate::contract::{self, Exit, Measured, Parsed, Reply, Request};
+use crate::contract::{self, Exit, Parsed, Reply, Request};
 use crate::failure::{Failure, ItemErrorKind};
 use crate::frame;
 use crate::log::{ItemOutput, Marker, Printed, Source, Splitter};
+use crate::measurements::Measured;
 
 mod death;
 mod descendants;

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 use crate::codec::CodecError;
-use crate::contract::{self, FailedAttempt, InputLayout, MAX_END_LEN, Machine, Measurements, Part, PartEnd, RunKeys};
+use crate::contract::{self, FailedAttempt, InputLayout, MAX_END_LEN, Part, PartEnd, RunKeys};
 use crate::failure::{Failure, ItemError, ItemErrorKind};
 use crate::function::Function;
 use crate::log::Printed;
+use crate::measurements::{Machine, Measurements};
 use crate::process::{self, Item, Launcher, Timing};
 use crate::store::{Store, StoreError};
 use crate::{engine, item};

@@ -99,7 +99,7 @@ pub fn call<R: Remote>(input: &[u8], value: &mut Vec<u8>) -> Result<(), Failure>
 
 /// Returns the types of a function, to be traced.
 pub fn trace<R: Remote>() -> TypePair {
-    TypePair::of::<R::Input, SerdeAdapter<R::Output>>()
+    TypePair::sampled::<R::Input, SerdeAdapter<R::Output>>()
 }
 
 /// Appends the frame of an input and reads it back, so that the host rejects a value that the codec does not support.

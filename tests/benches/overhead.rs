@@ -6,8 +6,9 @@
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use cloudknot_runtime::contract::{Measured, Measurements, ROW_LEN};
+use cloudknot_runtime::contract::ROW_LEN;
 use cloudknot_runtime::item::{Meter, SLOW};
+use cloudknot_runtime::measurements::{Measured, Measurements};
 use cloudknot_tests::memory::{peak, reset_peak};
 use rayon::prelude::*;
 

@@ -132,6 +132,11 @@ impl Names {
         self.sum = Some(self.sum.unwrap_or(0).wrapping_add(hash));
     }
 
+    /// Returns the variants, each as the name of its enum, its number and its name.
+    pub(super) fn variants(&self) -> impl Iterator<Item = (&'static str, u32, &'static str)> {
+        self.variants.iter().map(|variant| (variant.owner, variant.index, variant.name))
+    }
+
     /// Checks that the names that were written are those that were read. Lists with the same owner count; if there are
     /// none, because a type is converted from another, all lists count.
     pub(super) fn check(&self, lists: &Lists) -> Result<(), String> {

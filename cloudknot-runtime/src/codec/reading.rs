@@ -3,7 +3,7 @@
 
 mod access;
 
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Visitor};
 
 use self::access::Watch;
 use super::events::{Event, Events, Wire};
@@ -27,22 +27,16 @@ impl<W: Wire> Reading<W> {
 }
 
 /// Seed of a whole value.
-pub(super) struct Whole<'r, T, W> {
-    reading: &'r mut Reading<W>,
-    of: std::marker::PhantomData<T>,
+pub(super) struct Whole<'r, S, W> {
+    pub(super) seed: S,
+    pub(super) reading: &'r mut Reading<W>,
 }
 
-impl<'r, T, W> Whole<'r, T, W> {
-    pub(super) fn new(reading: &'r mut Reading<W>) -> Self {
-        Self { reading, of: std::marker::PhantomData }
-    }
-}
+impl<'de, S: DeserializeSeed<'de>, W: Wire> DeserializeSeed<'de> for Whole<'_, S, W> {
+    type Value = S::Value;
 
-impl<'de, T: DeserializeOwned, W: Wire> DeserializeSeed<'de> for Whole<'_, T, W> {
-    type Value = T;
-
-    fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<T, D::Error> {
-        T::deserialize(Watched { inner, reading: self.reading })
+    fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<S::Value, D::Error> {
+        self.seed.deserialize(Watched { inner, reading: self.reading })
     }
 }
 

@@ -1,13 +1,14 @@
 //! A serializer that writes nothing. It records the events and names of a value, and finds what its codec cannot carry.
 
+use std::cell::Cell;
 use std::fmt::{self, Display, Write};
 
 use serde::ser::{self, Serialize, Serializer};
 use twox_hash::XxHash3_64;
 
-use super::USE_MESSAGEPACK_ATTRIBUTE;
 use super::events::{Event, Events, Overflow, Wire};
 use super::names::{Fields, Names};
+use super::{Hidden, USE_MESSAGEPACK_ATTRIBUTE};
 
 /// The events and names of a value.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub(super) struct Survey<W> {
     pub(super) names: Names,
     /// Length of the value in bincode's encoding.
     pub(super) size: usize,
+    pub(super) hidden: Cell<Hidden>,
     /// `true` between the start of a `Some` and its content.
     after_some: bool,
     /// Hash of the content.
@@ -80,6 +82,7 @@ pub(super) fn of<W: Wire, T: Serialize>(value: &T) -> Result<Survey<W>, Fault> {
         events: Events::new(MAX_STACK, true),
         names: Names::new(),
         size: 0,
+        hidden: Cell::default(),
         after_some: false,
         content: Content::default(),
     };
@@ -91,6 +94,9 @@ impl<W: Wire> Survey<W> {
     #[inline]
     fn leaf(&mut self, event: Event, size: usize, bits: u64) -> Result<(), Fault> {
         self.begins(event)?;
+        if W::MESSAGEPACK && matches!(event, Event::UnitStruct | Event::U128 | Event::I128) {
+            self.hidden.get_mut().ambiguous = true;
+        }
         self.content.add(event, bits);
         self.events.emit(event);
         self.size += size;
@@ -310,6 +316,7 @@ impl<'s, W: Wire> Serializer for &'s mut Survey<W> {
 
     // Both codecs return `false`, too.
     fn is_human_readable(&self) -> bool {
+        self.hidden.set(Hidden { readable: true, ..self.hidden.get() });
         false
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::{Component, Path};
 
 use super::{InputLayout, MAX_PROVENANCE_LEN, Manifest, Round, Task};
+use crate::fingerprint::Structure;
 use crate::frame::HEADER_LEN;
 
 /// Maximum length in bytes of a record as JSON, except that of a round. The largest parts of a manifest are the structure of the
@@ -99,6 +100,7 @@ impl Manifest {
         at_least_one("max_failures", self.max_failures.unwrap_or(1))?;
         at_least_one("recycle", self.recycle.unwrap_or(1))?;
         check_vcpus(self.resources.vcpus)?;
+        self.types.as_ref().map_or(Ok(()), Structure::check)?;
         check_env(&self.env)
     }
 }

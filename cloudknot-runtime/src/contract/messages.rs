@@ -4,9 +4,9 @@
 use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::time::{Duration, SystemTime};
 
 use crate::failure::Failure;
+use crate::measurements::{Measured, Memory};
 
 /// Header of a message from a supervisor to an item process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,55 +51,11 @@ impl Request {
     }
 }
 
-/// Measurements of an item process while it ran an item.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Measured {
-    /// Start of the item, in microseconds since 1970-01-01 UTC.
-    pub started_us: u64,
-    /// Time that the item took, in microseconds.
-    pub duration_us: u64,
-    /// CPU time in microseconds, if it is known.
-    pub cpu_us: Option<u64>,
-    /// Peak memory, if it is known.
-    pub memory: Option<Memory>,
-}
-
-/// Peak memory of an item process or of a process that it has started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// Peak in bytes; below 2^63.
-    pub peak: u64,
-    /// `true` if the peak may be that of an earlier item.
-    pub is_bound: bool,
-}
-
 const MEASURED_LEN: usize = 32;
 const UNKNOWN: u64 = u64::MAX;
 const IS_BOUND: u64 = 1 << 63;
 
 impl Measured {
-    /// Returns the measurements of an item that began at this time and ends now.
-    pub fn until_now(started: SystemTime, duration: Duration) -> Self {
-        let started = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self { started_us: micros(started), duration_us: micros(duration), cpu_us: None, memory: None }
-    }
-
-    /// Returns the start of the item.
-    pub fn started(&self) -> SystemTime {
-        let since_epoch = Duration::from_micros(self.started_us);
-        SystemTime::UNIX_EPOCH.checked_add(since_epoch).unwrap_or(SystemTime::UNIX_EPOCH)
-    }
-
-    /// Returns the time that the item took.
-    pub fn duration(&self) -> Duration {
-        Duration::from_micros(self.duration_us)
-    }
-
-    /// Returns the CPU time, if it is known.
-    pub fn cpu(&self) -> Option<Duration> {
-        self.cpu_us.map(Duration::from_micros)
-    }
-
     fn to_bytes(self) -> [u8; MEASURED_LEN] {
         let memory = self
             .memory
@@ -123,10 +79,6 @@ impl Measured {
             memory: known(u64_at(bytes, 24)).map(memory),
         }
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Message from an item process: a tag (8 bytes), a number (8), a length (8), measurements (32), and that number of bytes.

@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::shapes::SlotId;
@@ -32,11 +33,27 @@ impl Root {
     pub(super) const fn of<T: DeserializeOwned>() -> Self {
         Self { pass: pass::<T>, name: type_name::<T> }
     }
+
+    pub(super) const fn sampled<T: Serialize + DeserializeOwned>() -> Self {
+        Self { pass: sampled_pass::<T>, name: type_name::<T> }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        (self.name)()
+    }
 }
 
 /// Builds a value and forgets it: its destructor must not run, because nobody made the value.
 fn pass<T: DeserializeOwned>(tracer: &mut Tracer, root: SlotId) -> bool {
     tracer.enter(root, PhantomData::<T>).map(std::mem::forget).is_ok()
+}
+
+/// Same as `pass`, and takes a sample of how the value is written.
+fn sampled_pass<T: Serialize + DeserializeOwned>(tracer: &mut Tracer, root: SlotId) -> bool {
+    let Ok(value) = tracer.enter(root, PhantomData::<T>) else { return false };
+    tracer.sample(root, &value);
+    std::mem::forget(value);
+    true
 }
 
 impl Tracer {
@@ -65,7 +82,7 @@ impl Tracer {
     pub(super) fn opaque(&mut self, root: Root) -> SlotId {
         let slot = self.new_slot();
         self.slots[slot].entered = true;
-        self.slots[slot].opaque = Some((root.name)());
+        self.slots[slot].opaque = Some(root.name());
         self.slots[slot].unbuildable = true;
         slot
     }

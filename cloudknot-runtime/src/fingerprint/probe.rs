@@ -232,6 +232,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
 
     // Both codecs return `false`, too.
     fn is_human_readable(&self) -> bool {
+        self.tracer.slots[self.slot].asks_readable.set(true);
         false
     }
 }

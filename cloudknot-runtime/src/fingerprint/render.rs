@@ -178,7 +178,7 @@ impl Writer<'_> {
 }
 
 /// Replaces the name of a generated type, such as that of `#[serde(with)]`, which is of no use to a reader.
-fn readable(type_name: &str) -> &str {
+pub(super) fn readable(type_name: &str) -> &str {
     if type_name.contains("::_::") { "through `with`" } else { type_name }
 }
 

@@ -1,5 +1,7 @@
 //! The traced structure of types: slots, their shapes, and the named types. Independent of the tracing.
 
+use std::cell::Cell;
+
 pub(super) type SlotId = usize;
 pub(super) type TypeNo = usize;
 
@@ -17,6 +19,8 @@ pub(super) struct Slot {
     pub(super) opaque: Option<&'static str>,
     /// `true` if no value can be built in this slot, because the content is opaque.
     pub(super) unbuildable: bool,
+    /// `true` once the type has asked whether people read the encoding: it may then have two forms.
+    pub(super) asks_readable: Cell<bool>,
     /// `true` once a value has been built in this slot.
     pub(super) built: bool,
     pub(super) refusals: usize,

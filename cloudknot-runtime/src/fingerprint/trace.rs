@@ -19,6 +19,7 @@ use std::sync::mpsc::Sender;
 use super::Part;
 use super::offers::Offer;
 use super::shapes::{Choices, Fields, Form, Shape, Slot, SlotId, Type, TypeNo, Variant, VariantKind};
+use crate::codec::{Codec, Hidden};
 
 /// Depth from which no option, sequence or map is filled. A later pass reaches the content on a shorter path.
 const MAX_FILL_DEPTH: usize = 40;
@@ -79,6 +80,7 @@ pub(super) struct Tracer {
     /// Field whose name was offered last.
     pub(super) last_field: Option<(TypeNo, usize)>,
     pub(super) steps: Steps,
+    pub(super) samples: Samples,
 }
 
 /// Receiver of the progress of a trace.
@@ -97,6 +99,29 @@ pub(super) struct Steps {
     pub(super) observer: Option<Arc<dyn Observer>>,
     /// Receives the tracer when the thread has traced a type, or stops.
     pub(super) finished: Option<Sender<Finished>>,
+}
+
+/// Samples of how values are written.
+#[derive(Debug, Default)]
+pub(super) struct Samples {
+    /// Codec of the samples; `None` to take none.
+    pub(super) codec: Option<Codec>,
+    pub(super) all: Vec<Sample>,
+    /// Variants that were written, each as the name of its enum, its number and its name.
+    pub(super) variants: BTreeSet<(&'static str, u32, &'static str)>,
+    /// Number of bytes of all samples.
+    pub(super) len: usize,
+}
+
+/// A value as it is written.
+#[derive(Debug)]
+pub(super) struct Sample {
+    /// Slot of its type.
+    pub(super) root: SlotId,
+    pub(super) encoded: Vec<u8>,
+    /// What `serde_json` prints; `None` if JSON does not have such values.
+    pub(super) json: Option<String>,
+    pub(super) hidden: Hidden,
 }
 
 /// Tracer that a thread hands over.

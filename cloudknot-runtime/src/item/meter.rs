@@ -10,7 +10,7 @@ use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::contract::{Measured, Memory};
+use crate::measurements::{Measured, Memory};
 
 /// Duration of an item from which its memory is measured.
 pub const SLOW: Duration = Duration::from_millis(2);

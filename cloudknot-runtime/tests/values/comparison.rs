@@ -35,6 +35,7 @@ fn sent<T: Serialize + DeserializeOwned + Send>(codec: Codec, value: &T) -> Resu
 fn same<T: Serialize + DeserializeOwned + Send + PartialEq + Debug>(codecs: &[Codec], value: T) {
     for codec in codecs {
         assert_eq!(sent(*codec, &value).unwrap_or_else(|error| panic!("{codec}: {error}")), value, "{codec}");
+        crate::json::check(*codec, &value);
         let mut framed = Vec::new();
         let _ = frame::encode(*codec, TYPES, &value, &mut framed).unwrap();
         assert_eq!(framed[HEADER_LEN..], bare(*codec, &value), "{codec}: other bytes than those of the bare codec");

@@ -76,6 +76,7 @@ fn check<T: Serialize + DeserializeOwned + Send + PartialEq + Debug>(codec: Code
     let mut out = Vec::new();
     let written = frame::encode(codec, TYPES, &value, &mut out).unwrap();
     frame::read_back::<T, T>(codec, &out, &written).unwrap();
+    crate::json::check(codec, &value);
     assert_eq!(frame::decode::<T>(codec, TYPES, &out).unwrap(), value);
 }
 

@@ -4,5 +4,6 @@ mod codec;
 mod comparison;
 mod depth;
 mod fingerprint;
+mod json;
 mod made_up;
 mod unsupported;

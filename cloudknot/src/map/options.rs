@@ -125,6 +125,7 @@ impl Options {
             signature: function.signature.to_owned(),
             fingerprint: schema.fingerprint,
             schema: schema.text.clone(),
+            types: Some(schema.structure.clone()),
             codec: function.codec,
             items: recording.items,
             inputs: recording.layout(),

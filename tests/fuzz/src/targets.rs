@@ -6,12 +6,14 @@ use std::time::SystemTime;
 
 use cloudknot_runtime::codec::Codec;
 use cloudknot_runtime::contract::{
-    self, FailedAttempt, FunctionDescription, IndexEntry, InputLayout, Lease, LeaseState, LeasedJob, Machine, Manifest,
-    Measured, Measurements, Part, PartEnd, Provenance, Resources, Round, RunKeys, RunState, StoreAt, Task, Types,
+    self, FailedAttempt, FunctionDescription, IndexEntry, InputLayout, Lease, LeaseState, LeasedJob, Manifest, Part,
+    PartEnd, Provenance, Resources, Round, RunKeys, RunState, StoreAt, Task, Types,
 };
 use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
-use cloudknot_runtime::fingerprint::Fingerprint;
+use cloudknot_runtime::fingerprint::json::StoredValue;
+use cloudknot_runtime::fingerprint::{Fingerprint, Part as TypePart, Schema, Structure};
 use cloudknot_runtime::frame;
+use cloudknot_runtime::measurements::{Machine, Measured, Measurements};
 use cloudknot_runtime::store::{DirStore, Store, StoreErrorKind};
 use cloudknot_runtime::text::printable;
 use serde::de::DeserializeOwned;
@@ -65,6 +67,8 @@ pub(crate) fn all() -> Vec<Target> {
             bytes_per_byte: 64,
             read: Box::new(read_part),
         },
+        structures("structure of bincode", Codec::Bincode),
+        structures("structure of messagepack", Codec::Messagepack),
         frames("frame of bincode", Codec::Bincode),
         frames("frame of messagepack", Codec::Messagepack),
     ]
@@ -83,6 +87,7 @@ fn manifests() -> [Manifest; 2] {
         signature: "fn f(x: u64) -> u64".into(),
         fingerprint: Fingerprint(7),
         schema: "(u64) -> u64".into(),
+        types: Some(structure(Codec::Bincode)),
         codec: Codec::Bincode,
         items: 12,
         inputs: InputLayout::Uniform(33),
@@ -304,7 +309,35 @@ enum Shape {
 
 const FINGERPRINT: Fingerprint = Fingerprint(0x0123_4567_89ab_cdef);
 
-fn frames(name: &'static str, codec: Codec) -> Target {
+fn structure(codec: Codec) -> Structure {
+    Schema::sampled::<(), Everything>(codec).structure
+}
+
+/// Structures of types, by which valid frames are converted to JSON.
+fn structures(name: &'static str, codec: Codec) -> Target {
+    let frames = samples(codec);
+    let read = move |bytes: &[u8]| {
+        let Ok(structure) = serde_json::from_slice::<Structure>(bytes) else { return };
+        // Must not panic before it is checked either.
+        for frame in &frames {
+            black_box(to_json(&structure, codec, frame));
+        }
+        black_box(structure.check().is_ok());
+        black_box((structure.opaque(TypePart::Output), structure.arguments().count()));
+    };
+    // Each of two million parts without bytes may be printed, in a buffer that doubles.
+    Target { base_bytes: 128 << 20, ..Target::json(name, &[structure(codec)], read) }
+}
+
+/// Converts the value in a frame to JSON, which must then be valid.
+fn to_json(structure: &Structure, codec: Codec, frame: &[u8]) -> Option<String> {
+    let value = StoredValue::new(structure, TypePart::Output, codec, FINGERPRINT, frame).ok()?;
+    let json = value.to_json().ok()?;
+    assert!(serde_json::from_str::<serde::de::IgnoredAny>(&json).is_ok(), "the text is JSON");
+    Some(json)
+}
+
+fn samples(codec: Codec) -> Vec<Vec<u8>> {
     let nested = Shape::Nested { inside: Some(Box::new(Shape::Circle(1.5))), scales: [1, 2, 3] };
     let everything = |shape| Everything {
         numbers: vec![0.5, f64::NAN, -0.0],
@@ -320,32 +353,40 @@ fn frames(name: &'static str, codec: Codec) -> Target {
             frame::encode(codec, FINGERPRINT, &everything(shape), &mut frame).expect("the value can be encoded");
         frame
     };
+    [Shape::Point, nested].map(frame).to_vec()
+}
+
+fn frames(name: &'static str, codec: Codec) -> Target {
+    let structure = structure(codec);
     Target {
         name,
-        samples: [Shape::Point, nested].map(frame).to_vec(),
+        samples: samples(codec),
         is_text: false,
         // A value of up to 1 MiB is decoded with a limit of 16 MiB.
         base_bytes: 17 << 20,
         bytes_per_byte: 64,
-        read: Box::new(move |bytes| read_frames(codec, bytes)),
+        read: Box::new(move |bytes| read_frames(codec, &structure, bytes)),
     }
 }
 
 /// Reads the frame as it is, and with a header that fits the damaged value.
-fn read_frames(codec: Codec, bytes: &[u8]) {
+fn read_frames(codec: Codec, structure: &Structure, bytes: &[u8]) {
     if let Ok(length) = frame::frame_length(bytes) {
         assert!(length >= frame::HEADER_LEN as u64, "a frame has a header");
     }
-    decode(codec, bytes);
+    decode(codec, structure, bytes);
     if let Some(value) = bytes.get(frame::HEADER_LEN..) {
         let mut frame = bytes.to_vec();
         frame[16..24].copy_from_slice(&(value.len() as u64).to_le_bytes());
         frame[24..32].copy_from_slice(&XxHash3_64::oneshot_with_seed(FINGERPRINT.0, value).to_le_bytes());
-        decode(codec, &frame);
+        decode(codec, structure, &frame);
     }
 }
 
-fn decode(codec: Codec, frame: &[u8]) {
-    black_box(frame::decode::<Everything>(codec, FINGERPRINT, frame).is_ok());
+/// Decodes a frame with its type, and without it.
+fn decode(codec: Codec, structure: &Structure, frame: &[u8]) {
+    let json = to_json(structure, codec, frame);
+    let is_read = frame::decode::<Everything>(codec, FINGERPRINT, frame).is_ok();
+    assert!(!is_read || json.is_some() || codec == Codec::Messagepack, "what bincode can read has a form in JSON");
     black_box(frame::decode::<Vec<String>>(codec, FINGERPRINT, frame).is_ok());
 }

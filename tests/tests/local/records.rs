@@ -6,6 +6,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
+use cloudknot_runtime::contract::Manifest;
+use cloudknot_runtime::fingerprint::Part;
+use cloudknot_runtime::fingerprint::json::StoredValue;
+use cloudknot_runtime::frame;
 use cloudknot_tests::trial::{Behavior, Fact, Spec, Trial, failures, json, run_of, values};
 use serde_json::{Value, json};
 
@@ -126,9 +130,39 @@ fn settings_that_no_map_has_are_refused() {
     recorded.check_manifest(json!({ "resources": {"vcpus": -1.0} }), "`vcpus` must be positive");
     recorded.check_manifest(json!({ "env": {"CLOUDKNOT_TASK": "{}"} }), "`CLOUDKNOT_TASK` cannot be set");
     recorded.check_manifest(json!({ "env": {"A=B": ""} }), "`A=B` cannot be set");
+    recorded
+        .check_manifest(json!({ "types": {"nodes": ["unit"], "input": 0, "output": 1} }), "`types` refers to node 1");
     recorded.check_manifest(json!({ "knot": "another" }), "of `another`");
     recorded.check_manifest(json!({ "run": "20260101-000000000-000000" }), "of run `20260101-000000000-000000`");
     recorded.check_readable();
+}
+
+/// Converts the frames at the start of an object to JSON, without the types of the program.
+fn stored_json(manifest: &Manifest, part: Part, mut bytes: &[u8], count: usize) -> Vec<String> {
+    let structure = manifest.types.as_ref().expect("the types are in the manifest");
+    let next = |_| {
+        let (frame, rest) = bytes.split_at(usize::try_from(frame::frame_length(bytes).unwrap()).unwrap());
+        bytes = rest;
+        let value = StoredValue::new(structure, part, manifest.codec, manifest.fingerprint, frame).unwrap();
+        value.to_json().unwrap()
+    };
+    (0..count).map(next).collect()
+}
+
+#[test]
+fn record_can_be_read_without_the_program() {
+    let recorded = Recorded::with_offsets();
+    let manifest = Manifest::parse(&fs::read(recorded.file("manifest.json")).unwrap()).unwrap();
+    let inputs = stored_json(&manifest, Part::Input, &fs::read(recorded.file("inputs")).unwrap(), 2);
+    let [argument] = manifest.types.as_ref().unwrap().arguments().collect::<Vec<_>>()[..] else {
+        panic!("one argument")
+    };
+    let printed = r#"{"Print":["out","err",{"Double":0}]}"#;
+    assert_eq!(inputs, [format!(r#"{{"{argument}":{printed}}}"#), format!(r#"{{"{argument}":{{"Double":1}}}}"#)]);
+    for item in 0..5 {
+        let part = fs::read(recorded.file(&format!("results/{item:012}-{item:012}"))).unwrap();
+        assert_eq!(stored_json(&manifest, Part::Output, &part, 1), [(2 * item).to_string()]);
+    }
 }
 
 #[test]

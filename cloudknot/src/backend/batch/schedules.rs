@@ -47,6 +47,7 @@ fn manifest(items: u64, chunk: u64, independent: bool) -> Manifest {
         signature: String::new(),
         fingerprint: Fingerprint(7),
         schema: String::new(),
+        types: None,
         codec: Codec::Bincode,
         items,
         inputs: InputLayout::Uniform(33),
