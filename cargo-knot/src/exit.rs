@@ -1,5 +1,7 @@
 //! The exit codes of the command, for scripts that distinguish failures.
 
+/// The command has done what it was asked to do.
+pub const DONE: u8 = 0;
 /// The command failed for a reason without a code of its own.
 pub const OTHER: u8 = 1;
 /// The options do not select exactly one target, or a setting is invalid.
@@ -14,16 +16,22 @@ pub const IMAGE: u8 = 5;
 pub const REGISTRY: u8 = 6;
 /// AWS cannot be reached, or rejects a request. Created resources are kept, and the same command continues from there.
 pub const AWS: u8 = 7;
-/// There is no such Knot or Pars, or an existing resource prevents the operation.
+/// There is no such Knot, Pars or run, or there are several such runs; or an existing resource prevents the operation.
 pub const NOT_FOUND: u8 = 8;
 /// The doctor found an error.
 pub const DOCTOR_ERROR: u8 = 9;
+/// The run has ended, and some items have no value.
+pub const ITEMS_FAILED: u8 = 10;
+/// The run has not ended.
+pub const NOT_ENDED: u8 = 11;
+/// Something is cancelled or deleted only with `--yes`, or not while it is in use.
+pub const REFUSED: u8 = 12;
 /// The program does not compile (the same code as cargo).
 pub const COMPILATION: u8 = 101;
 
 /// Each code and its meaning, in ascending order.
-pub const ALL: [(u8, &str); 11] = [
-    (0, "done"),
+pub const ALL: [(u8, &str); 14] = [
+    (DONE, "done"),
     (OTHER, "failed for a reason without a code of its own"),
     (USAGE, "the options do not select exactly one target, or a setting is invalid"),
     (
@@ -37,8 +45,14 @@ pub const ALL: [(u8, &str); 11] = [
         AWS,
         "AWS cannot be reached, or rejects a request; created resources are kept, and the same command continues from there",
     ),
-    (NOT_FOUND, "there is no such Knot or Pars, or an existing resource prevents the operation"),
+    (
+        NOT_FOUND,
+        "there is no such Knot, Pars or run, or there are several such runs; or an existing resource prevents the operation",
+    ),
     (DOCTOR_ERROR, "the doctor found an error"),
+    (ITEMS_FAILED, "the run has ended, and some items have no value"),
+    (NOT_ENDED, "the run has not ended"),
+    (REFUSED, "something is cancelled or deleted only with `--yes`, or not while it is in use"),
     (COMPILATION, "the program does not compile (the same code as cargo)"),
 ];
 

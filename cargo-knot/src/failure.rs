@@ -13,11 +13,22 @@ pub(crate) struct Failure {
     code: u8,
     error: Box<dyn Error>,
     hint: Option<String>,
+    /// `true` if the error is printed as JSON.
+    as_json: bool,
 }
 
 impl Failure {
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, error: message.into().into(), hint: None }
+        Self::of(code, message.into().into(), None)
+    }
+
+    fn of(code: u8, error: Box<dyn Error>, hint: Option<String>) -> Self {
+        Self { code, error, hint, as_json: false }
+    }
+
+    /// Prints the error as JSON, if so requested.
+    pub(crate) fn in_json(self, as_json: bool) -> Self {
+        Self { as_json, ..self }
     }
 
     pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
@@ -26,7 +37,11 @@ impl Failure {
 
     /// Prints the error and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
-        output::error(&*self.error, self.hint.as_deref());
+        if self.as_json {
+            output::json_error(&*self.error, self.hint.as_deref(), self.code);
+        } else {
+            output::error(&*self.error, self.hint.as_deref());
+        }
         ExitCode::from(self.code)
     }
 }
@@ -43,7 +58,8 @@ fn code_of(compile: CompileErrorKind) -> u8 {
 
 impl From<CompileError> for Failure {
     fn from(error: CompileError) -> Self {
-        Self { code: code_of(error.kind()), hint: error.hint().map(ToString::to_string), error: Box::new(error) }
+        let hint = error.hint().map(ToString::to_string);
+        Self::of(code_of(error.kind()), Box::new(error), hint)
     }
 }
 
@@ -58,7 +74,8 @@ impl From<cloudknot::Error> for Failure {
             cloudknot::ErrorKind::NotFound | cloudknot::ErrorKind::Exists => exit::NOT_FOUND,
             _ => exit::OTHER,
         };
-        Self { code, hint: error.hint().map(ToString::to_string), error: Box::new(error) }
+        let hint = error.hint().map(ToString::to_string);
+        Self::of(code, Box::new(error), hint)
     }
 }
 
@@ -70,6 +87,6 @@ fn compile_code(error: &cloudknot::Error) -> u8 {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self { code: exit::OTHER, error: Box::new(error), hint: None }
+        Self::of(exit::OTHER, Box::new(error), None)
     }
 }

@@ -4,10 +4,13 @@
 
 mod aws;
 mod build;
+mod clean;
 mod configure;
+mod control;
 mod deploy;
 mod doctor;
 mod failure;
+mod groups;
 mod image;
 mod knots;
 mod output;
@@ -16,13 +19,18 @@ mod policy;
 mod prune;
 mod push;
 mod rehearsal;
+mod runs;
+mod scope;
 mod settings;
+mod shown;
+mod status;
 mod template;
 
 use std::process::ExitCode;
 
 use cargo_knot::exit;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use failure::Failure;
 
 /// Command that cargo starts as `cargo-knot knot …`
 #[derive(Parser)]
@@ -38,6 +46,21 @@ enum Cargo {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// List the runs of the program in this folder: local ones, and those of its Knot
+    #[command(after_help = exit::help())]
+    Runs(runs::Runs),
+    /// Show a run: its items, times, memory and failures
+    #[command(after_help = exit::help())]
+    Status(status::Status),
+    /// Wait until a run has ended
+    #[command(after_help = exit::help())]
+    Wait(control::Wait),
+    /// Cancel a run: running items are ended, and values are kept
+    #[command(after_help = exit::help())]
+    Cancel(control::Cancel),
+    /// List runs that have ended, and delete them with --yes
+    #[command(after_help = exit::help())]
+    Clean(clean::Clean),
     /// Compile the program to a static worker for the cloud, and assemble its image
     #[command(after_help = exit::help())]
     Build(build::Build),
@@ -82,26 +105,37 @@ enum Verb {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Cargo::Knot { verb } = Cargo::parse();
+    let matches = groups::with_groups(Cargo::command()).get_matches();
+    let Cargo::Knot { verb } = Cargo::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let _running = cloudknot::__private::install_terminal();
-    let outcome = match verb {
-        Verb::Build(build) => build.run().await,
-        Verb::Image(show) => show.run(),
-        Verb::Push(push) => push.run().await,
-        Verb::Configure(configure) => configure.run().await,
-        Verb::Deploy(deploy) => deploy.run().await,
-        Verb::Clobber(clobber) => clobber.run().await,
-        Verb::List(list) => list.run().await,
-        Verb::Show(show) => show.run().await,
-        Verb::Use(use_knot) => use_knot.run().await,
-        Verb::Pars(pars) => pars.run().await,
-        Verb::Policy(policy) => policy.run().await,
-        Verb::Doctor(doctor) => doctor.run().await,
-        Verb::Prune(prune) => prune.run().await,
-        Verb::Template(template) => template.run().await,
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(verb).await {
+        Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(),
     }
+}
+
+/// Runs a verb, and returns its exit code.
+async fn run(verb: Verb) -> Result<u8, Failure> {
+    match verb {
+        Verb::Runs(runs) => runs.run().await?,
+        Verb::Status(status) => return status.run().await,
+        Verb::Wait(wait) => return wait.run().await,
+        Verb::Cancel(cancel) => cancel.run().await?,
+        Verb::Clean(clean) => clean.run().await?,
+        Verb::Build(build) => build.run().await?,
+        Verb::Image(show) => show.run()?,
+        Verb::Push(push) => push.run().await?,
+        Verb::Configure(configure) => configure.run().await?,
+        Verb::Deploy(deploy) => deploy.run().await?,
+        Verb::Clobber(clobber) => clobber.run().await?,
+        Verb::List(list) => list.run().await?,
+        Verb::Show(show) => show.run().await?,
+        Verb::Use(use_knot) => use_knot.run().await?,
+        Verb::Pars(pars) => pars.run().await?,
+        Verb::Policy(policy) => policy.run().await?,
+        Verb::Doctor(doctor) => doctor.run().await?,
+        Verb::Prune(prune) => prune.run().await?,
+        Verb::Template(template) => template.run().await?,
+    }
+    Ok(exit::DONE)
 }

@@ -4,7 +4,8 @@ use std::error::Error;
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
 use std::time::SystemTime;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr;
 
 /// Prints a line of progress, or a warning.
 pub(crate) fn note(line: &str) {
@@ -23,6 +24,14 @@ pub(crate) fn error(error: &dyn Error, hint: Option<&str>) {
     if let Some(hint) = hint {
         note(&format!("  hint: {}", indented(hint)));
     }
+}
+
+/// Prints an error with its causes, a hint and the exit code, as a JSON object.
+pub(crate) fn json_error(error: &dyn Error, hint: Option<&str>, code: u8) {
+    let causes = std::iter::successors(error.source(), |&error| error.source()).map(ToString::to_string);
+    let causes: Vec<_> = causes.collect();
+    let error = json!({"message": error.to_string(), "causes": causes, "hint": hint, "code": code});
+    note(&with_version(&json!({"error": error})));
 }
 
 fn indented(text: &str) -> String {
@@ -59,6 +68,16 @@ pub(crate) fn json(value: &Value) -> std::io::Result<()> {
     writeln!(stdout().lock(), "{value}")
 }
 
+/// Prints a JSON object with the version of its form as the first field, on one line.
+pub(crate) fn versioned(object: &Value) -> std::io::Result<()> {
+    writeln!(stdout().lock(), "{}", with_version(object))
+}
+
+/// Returns the text of a JSON object that is not empty, with the version of its form as the first field.
+fn with_version(object: &Value) -> String {
+    format!("{{\"v\":1,{}", object.to_string().trim_start_matches('{'))
+}
+
 /// Prints the JSON value, or without one a line for each field that is not empty.
 pub(crate) fn fields(value: Option<&Value>, fields: &[(&str, String)]) -> std::io::Result<()> {
     if let Some(value) = value {
@@ -71,11 +90,20 @@ pub(crate) fn fields(value: Option<&Value>, fields: &[(&str, String)]) -> std::i
 
 /// Prints a table with a heading, or nothing if there are no rows.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> std::io::Result<()> {
+    table_with_numbers(heading, &[], rows)
+}
+
+/// Prints a table with a heading, or nothing if there are no rows. The columns in `numbers` are aligned to the right.
+pub(crate) fn table_with_numbers(heading: &[&str], numbers: &[usize], rows: &[Vec<String>]) -> std::io::Result<()> {
     let width = |column: usize| {
-        rows.iter().map(|row| row[column].len()).chain([heading[column].len()]).max().unwrap_or_default()
+        rows.iter().map(|row| row[column].width()).chain([heading[column].width()]).max().unwrap_or_default()
+    };
+    let cell = |(column, cell): (usize, &&str)| {
+        let padding = " ".repeat(width(column) - cell.width());
+        if numbers.contains(&column) { format!("{padding}{cell}") } else { format!("{cell}{padding}") }
     };
     let line = |cells: Vec<&str>| {
-        let cells = cells.iter().enumerate().map(|(column, cell)| format!("{cell:<width$}", width = width(column)));
+        let cells = cells.iter().enumerate().map(cell);
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     let heading = (!rows.is_empty()).then(|| line(heading.to_vec()));

@@ -71,6 +71,8 @@ enum Verb {
     Clobber,
     /// Maps on AWS Batch, and access to their runs
     Run,
+    /// Delete runs on AWS with `clean`, in addition to `run`
+    Clean,
     /// `cargo knot list` and `show`
     Show,
     /// `cargo knot push` to ECR
@@ -120,6 +122,7 @@ impl Verb {
             Self::Deploy => Allowed::Deploy,
             Self::Clobber => Allowed::Clobber,
             Self::Run => Allowed::Run,
+            Self::Clean => Allowed::Clean,
             Self::Show => Allowed::Show,
             Self::Push => Allowed::Push,
             Self::Doctor => Allowed::Doctor,

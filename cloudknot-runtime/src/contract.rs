@@ -28,7 +28,7 @@ pub use index::{
     IndexEntry, MAX_NAME_LEN, RunState, WORD_LEN, WORD_LETTERS, check_name, index, index_entry, index_key, index_of,
     submitted_at, unix_ms, word_of,
 };
-pub use keys::{FailedAttempt, Part, RunKeys, failure_of, lease_of, log_of, part_of, round_of};
+pub use keys::{FailedAttempt, Part, RunKeys, failure_of, knot_of, lease_of, log_of, part_of, round_of};
 pub use lease::{Lease, LeaseState, LeasedJob};
 pub use log_line::LogLine;
 pub use messages::{Exit, LARGE_LEN, Parsed, Reply, Request, begin_value, end_value};

@@ -71,6 +71,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The prefix is any beginning of a key, so it may end within a segment.
     fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a str>) -> BoxFuture<'a, Result<Vec<Object>>>;
 
+    /// Returns the names of the folders directly in the folder `prefix`, in their byte order. A folder exists while it contains an
+    /// object, at any depth. `prefix` ends with a slash, or is empty.
+    fn folders<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>>;
+
     /// Returns a writer for an object that is written piece by piece. The object exists once `finish` returns, and is not
     /// created if the writer is dropped before.
     fn writer<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Box<dyn Writer>>>;

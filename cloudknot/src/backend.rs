@@ -1,11 +1,13 @@
 //! The backends that run maps. A backend handles bytes, ranges and states, never the function's types.
 
 use std::fmt;
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use cloudknot_runtime::contract::{self, Manifest, Resources, Round};
+use cloudknot_runtime::contract::{self, Manifest, Resources, Round, RunKeys};
 use cloudknot_runtime::function::Function;
-use cloudknot_runtime::store::{BoxFuture, Store};
+use cloudknot_runtime::store::{BoxFuture, Object, Store};
 
 use crate::error::{Absent, Error, ErrorKind, Result};
 use crate::home;
@@ -45,7 +47,7 @@ pub struct Backend(Arc<dyn Executor>);
 impl Backend {
     /// Returns the local backend: one item process per core on this machine, with a folder as the store.
     pub fn local() -> Self {
-        Self(Arc::new(local::Local))
+        Self(Arc::new(local::Local::default()))
     }
 
     /// Returns the Docker backend: containers of the program's image in the Docker engine of this machine, with the same
@@ -56,6 +58,11 @@ impl Backend {
     #[cfg(feature = "deploy")]
     pub fn docker() -> Self {
         host!(Self(Arc::new(docker::Containers)))
+    }
+
+    /// Returns the local backend over the runs in this folder.
+    pub(crate) fn folder(home: PathBuf) -> Self {
+        Self(Arc::new(local::Local::of(home)))
     }
 
     /// Returns the backend that the environment chooses, or else the backend of the recorded Knot.
@@ -204,6 +211,36 @@ pub(crate) trait Executor: Send + Sync {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Returns the only Knot whose runs are in the store; `None` if the store is a folder, which has those of several packages.
+    fn only_knot(&self) -> Option<&str> {
+        None
+    }
+
+    /// Returns the AWS region of the store.
+    fn region(&self) -> Option<&str> {
+        None
+    }
+
+    /// Returns what computes the ledger's round, which has items without an outcome. `objects` are those of the run. Sends only
+    /// requests that read.
+    fn activity(&self, ledger: &Arc<Ledger>, objects: &[Object]) -> BoxFuture<'static, Result<Activity>>;
+
+    /// Returns whether a program holds the lock of a run, which only folders have.
+    fn is_held(&self, _: &RunKeys) -> BoxFuture<'static, Result<bool>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
+    /// Holds the lock of a run, so that no program computes it until this is dropped. Returns `None` if a program does. Only folders
+    /// have locks.
+    fn hold(&self, _: &RunKeys) -> BoxFuture<'static, Result<Option<Hold>>> {
+        Box::pin(std::future::ready(Ok(Some(Hold(None)))))
+    }
+
+    /// Removes the empty folders that a deletion leaves in a folder of objects.
+    fn remove_empty_folders(&self, _: &str) -> BoxFuture<'static, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Returns the jobs of the run; empty on backends without jobs.
     fn jobs(&self, _: &Arc<Ledger>) -> BoxFuture<'static, Result<Vec<Job>>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
@@ -237,6 +274,25 @@ fn old_code_error(manifest: &Manifest) -> Error {
     };
     Error::new(ErrorKind::Config, message).with_hint(remedy)
 }
+/// What computes a round that has items without an outcome, as far as a look from outside shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Activity {
+    /// A program computes the round, or its jobs have not ended.
+    Computed {
+        /// Number of items that are running; an estimate.
+        running: u64,
+        /// Reason why none is running, if it is known.
+        waiting_because: Option<String>,
+    },
+    /// Nothing computes the round, for this reason. An attach continues it.
+    Abandoned(String),
+    /// All jobs of the round have ended.
+    Over,
+}
+
+/// The lock of a run in a folder, held until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Hold(#[allow(dead_code, reason = "dropping the file releases the lock")] Option<File>);
 
 /// The division of a run: the number of items per part, and of items that run at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

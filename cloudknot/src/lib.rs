@@ -78,6 +78,7 @@ mod event;
 mod home;
 #[cfg_attr(cloudknot_worker, path = "host_absent.rs")]
 mod host;
+pub mod look;
 mod map;
 mod pending;
 mod program;

@@ -78,6 +78,34 @@ impl<Args, Output, F> RemoteFn<Args, Output, F> {
             run::attach(&run, function, decode, Backend::chosen()?).await
         })
     }
+
+    /// Opens a run to read what is stored of it. Unlike [`attach`](Self::attach), this computes nothing and submits nothing.
+    ///
+    /// The handle shows the run as it was at this moment: an item without an outcome has an error that says so, of the kind
+    /// [`Infrastructure`](crate::ItemErrorKind::Infrastructure) if the run has not ended. [`Run::cancel`] cancels the run itself, and
+    /// [`Run::retry_failed`] first attaches to it, waits for its end, and then runs the failed items again.
+    ///
+    /// ```
+    /// # #[cloudknot::remote]
+    /// # fn double(x: u32) -> u32 { 2 * x }
+    /// # let id = double.map([1, 2, 3]).submit().wait()?;
+    /// # id.finished().wait()?;
+    /// # let id = id.id();
+    /// let run = double.look(id).wait()?;
+    /// assert_eq!(run.status().succeeded, 3);
+    /// assert_eq!(run.values().wait()?, [2, 4, 6]);
+    /// # Ok::<(), cloudknot::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such run, `Types` if the function's types are not those of the run.
+    pub fn look(&self, run: &str) -> Pending<Run<Output>>
+    where
+        Output: Send,
+    {
+        let (run, function, decode) = (run.to_owned(), self.function, self.decode);
+        Pending::new(async move { run::look(&run, function, decode, Backend::chosen()?).await })
+    }
 }
 
 /// A function and its inputs, with options. Does nothing until it is awaited or submitted.

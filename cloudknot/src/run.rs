@@ -46,7 +46,7 @@ pub struct Run<T> {
 }
 
 /// Number of items of a run in each state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Status {
     /// Number of all items.
     pub items: u64,
@@ -107,7 +107,7 @@ impl<T> Run<T> {
     pub fn status(&self) -> Status {
         let items = self.ledger.record.manifest.items;
         // Read before the counts: nothing is counted after the end, so the counts of a finished run are final.
-        let finished = self.ledger.end().is_some();
+        let finished = self.ledger.end().is_some_and(|end| !matches!(end, End::Unfollowed(_)));
         let (succeeded, failed) = self.ledger.counts();
         let open = items - succeeded - failed;
         let running = self.ledger.control.running.load(Ordering::Relaxed).min(open);
@@ -160,13 +160,15 @@ impl<T: Send + 'static> Run<T> {
             }
             let (function, run) = (ledger.record.function_name(), &ledger.record.manifest.run);
             Err(match ledger.end() {
-                Some(End::Unfinished(why) | End::Failed(why)) => Error::run_failed(function, run, &why, failed),
+                Some(End::Unfinished(why) | End::Failed(why) | End::Unfollowed(why)) => {
+                    Error::run_failed(function, run, &why, failed)
+                }
                 _ => Error::items_failed(function, run, items, failed),
             })
         })
     }
 
-    /// Waits until no more outcomes will come, without reading values.
+    /// Waits until no more outcomes will come, without reading values. Returns at once if the run was only opened to look at it.
     pub fn finished(&self) -> Pending<Status> {
         let run = self.again();
         Pending::new(async move {
@@ -191,7 +193,7 @@ impl<T: Send + 'static> Run<T> {
             match ledger.end() {
                 Some(End::Complete | End::Cancelled(_)) => return Ok(()),
                 // The round may go on without this program.
-                Some(End::Unfinished(_) | End::Failed(_)) => {
+                Some(End::Unfinished(_) | End::Failed(_) | End::Unfollowed(_)) => {
                     let cancelled = backend.executor().cancel_ended(&ledger).await;
                     return cancelled.map_err(|error| failed(&error.in_one_line()));
                 }
@@ -199,7 +201,7 @@ impl<T: Send + 'static> Run<T> {
             }
             ledger.cancel().await?;
             match ledger.finished().await {
-                End::Unfinished(why) | End::Failed(why) => Err(failed(&why)),
+                End::Unfinished(why) | End::Failed(why) | End::Unfollowed(why) => Err(failed(&why)),
                 End::Complete | End::Cancelled(_) => Ok(()),
             }
         })
@@ -248,6 +250,29 @@ impl<T> fmt::Debug for Run<T> {
     }
 }
 
+/// Opens a run to read what is stored of it, without computing anything.
+pub(crate) async fn look<T>(
+    run: &str,
+    function: &'static Function,
+    decode: Decode<T>,
+    backend: Backend,
+) -> Result<Run<T>> {
+    let ledger = open(run, function, &backend).await?;
+    ledger.end_at_a_look().await?;
+    Ok(Run { ledger, backend, function, decode })
+}
+
+/// Reads the record of a run, without its outcomes.
+async fn open(run: &str, function: &'static Function, backend: &Backend) -> Result<Arc<Ledger>> {
+    let store = backend.executor().store()?;
+    let knot = backend.executor().knot(function);
+    let keys = RunKeys::new(&knot, run);
+    let manifest = manifest(&*store, &knot, run).await?;
+    check_types(&manifest, function)?;
+    let (round, scheduled) = read::last_round(&*store, &keys, &manifest).await?;
+    Ok(Ledger::new(Record { store, keys, manifest, round, scheduled }))
+}
+
 /// Attaches to a run by its record in the store, and resumes it.
 pub(crate) async fn attach<T>(
     run: &str,
@@ -255,13 +280,7 @@ pub(crate) async fn attach<T>(
     decode: Decode<T>,
     backend: Backend,
 ) -> Result<Run<T>> {
-    let store = backend.executor().store()?;
-    let knot = backend.executor().knot(function);
-    let keys = RunKeys::new(&knot, run);
-    let manifest = manifest(&*store, &knot, run).await?;
-    check_types(&manifest, function)?;
-    let (round, scheduled) = read::last_round(&*store, &keys, &manifest).await?;
-    let ledger = Ledger::new(Record { store, keys, manifest, round, scheduled });
+    let ledger = open(run, function, &backend).await?;
     ledger.refresh().await?;
     let run = Run { ledger, backend, function, decode };
     run.begin(Start::Resume).await?;

@@ -28,6 +28,7 @@ pub async fn all(store: Arc<dyn Store>) {
     list_order(store_ref).await;
     list_prefix_and_after(store_ref).await;
     list_shows_size_and_time(store_ref).await;
+    folders(store_ref).await;
     many(&store).await;
     delete(store_ref).await;
     writer(store_ref).await;
@@ -164,6 +165,30 @@ async fn list_prefix_and_after(store: &dyn Store) {
     clear(store, "").await;
 }
 
+async fn folders(store: &dyn Store) {
+    for key in ["f/a/1", "f/a-b/x/y/1", "f/a0/1", "f/file", "f.b/1", "g/f/1"] {
+        store.put(key, "1".into()).await.expect("put");
+    }
+    check_folders(store, "f/", &["a", "a-b", "a0"]).await;
+    check_folders(store, "f/a-b/", &["x"]).await;
+    check_folders(store, "f/a/", &[]).await;
+    check_folders(store, "missing/", &[]).await;
+    check_folders(store, "", &["f", "f.b", "g"]).await;
+    store.delete(&["f/a-b/x/y/1".into(), "f/a/1".into()]).await.expect("delete");
+    check_folders(store, "f/", &["a0"]).await;
+    for prefix in ["f/", "f.b/", "g/"] {
+        clear(store, prefix).await;
+    }
+    check_folders(store, "", &[]).await;
+    for bad in ["f", "/", "f//", "../"] {
+        assert_error(&store.folders(bad).await.expect_err(bad), StoreErrorKind::BadKey, &[bad]);
+    }
+}
+
+async fn check_folders(store: &dyn Store, prefix: &str, expected: &[&str]) {
+    assert_eq!(store.folders(prefix).await.expect("folders"), expected, "the folders in `{prefix}`");
+}
+
 async fn list_shows_size_and_time(store: &dyn Store) {
     store.put("shown/a", pattern(12_345, 1)).await.expect("put");
     // On some stores a time has a resolution of one second. Readers rely on the order of two times.
@@ -176,10 +201,12 @@ async fn list_shows_size_and_time(store: &dyn Store) {
 }
 
 async fn many(store: &Arc<dyn Store>) {
-    let expected: Vec<_> = (0..MANY).map(|number| format!("many/{number:05}")).collect();
+    let expected: Vec<_> = (0..MANY).map(|number| format!("many/{number:05}/o")).collect();
     in_parallel(store, &expected, |store, key| async move { store.put(&key, key.clone().into()).await }).await;
     assert_eq!(keys(&**store, "many/", None).await, expected);
     assert_eq!(keys(&**store, "many/", Some(&expected[49])).await, expected[50..]);
+    let folders: Vec<_> = (0..MANY).map(|number| format!("{number:05}")).collect();
+    assert_eq!(store.folders("many/").await.expect("folders"), folders);
     store.delete(&expected).await.expect("delete more than one request can");
     assert_eq!(keys(&**store, "many/", None).await, [""; 0]);
 }

@@ -115,6 +115,12 @@ impl RunKeys {
         format!("{}/submitting/clock", self.prefix)
     }
 
+    /// Returns the key of the object that a deletion writes before it deletes the manifest: whatever has it and no manifest is the
+    /// rest of a run.
+    pub fn deletion(&self) -> String {
+        format!("{}/deleting", self.prefix)
+    }
+
     /// Returns the key of the lock file of a run in a folder. It is held by the one program that computes the run.
     pub fn lock(&self) -> String {
         format!("{}/lock", self.prefix)
@@ -130,6 +136,20 @@ pub(super) fn segment(name: &str) -> String {
     }
     let escaped = name.chars().map(|c| if c.is_ascii() { c.to_string() } else { format!(".{:x}.", u32::from(c)) });
     "u.".chars().map(String::from).chain(escaped).collect()
+}
+
+/// Returns the name of the Knot whose folder in `knots/` has this name; `None` if no Knot has such a folder.
+pub fn knot_of(folder: &str) -> Option<String> {
+    let Some(escaped) = folder.strip_prefix("u.") else { return Some(folder.to_owned()) };
+    // Every second field is the number of a letter.
+    let fields = escaped.split('.').enumerate();
+    let name: Option<String> = fields
+        .map(|(position, field)| match position % 2 {
+            0 => Some(field.to_owned()),
+            _ => u32::from_str_radix(field, 16).ok().and_then(char::from_u32).map(String::from),
+        })
+        .collect();
+    name.filter(|name| segment(name) == folder)
 }
 
 /// Parses the part from a key in `results/`. Returns `None` for any other key, and for a name that [`RunKeys::part`] does not give.
@@ -228,7 +248,15 @@ mod tests {
         ] {
             let keys = RunKeys::new(name, "r");
             assert_eq!(keys.lock(), format!("knots/{segment}/runs/r/lock"));
+            assert_eq!(knot_of(segment).as_deref(), Some(name));
             assert_eq!(part_of(&keys.part(Part { first: 0, last: 1 })), Some(Part { first: 0, last: 1 }));
+        }
+    }
+
+    #[test]
+    fn folder_of_no_knot_is_passed_over() {
+        for folder in ["u.", "u.gr", "u.gr.f6", "u.gr.F6.e", "u.gr.66.e", "u.gr.110000.e", "u..x.."] {
+            assert_eq!(knot_of(folder), None, "{folder}");
         }
     }
 

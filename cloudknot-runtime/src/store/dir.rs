@@ -6,7 +6,7 @@
 //! checksum in each frame detects.
 
 use std::borrow::Cow;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::future::ready;
 use std::io::{self, Seek as _, Write as _};
 use std::ops::Range;
@@ -79,6 +79,26 @@ impl DirStore {
         let folder = self.folder.create_parent(key)?;
         files::open_file(folder, key::name(key), flags | OFlags::CREATE)
     }
+
+    /// Returns whether a program holds the lock of a key. The file is not created, and a file system without locks holds none.
+    ///
+    /// A shared lock is taken for a moment, so a program that tries to acquire the lock at the same time has to try again.
+    pub fn is_locked(&self, key: &str) -> Result<bool> {
+        let Some((file, _)) = self.folder.find(key)? else { return Ok(false) };
+        match file.try_lock_shared() {
+            // Released when the file is closed.
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) if files::has_no_locks(&error) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(self.folder.failed("lock", key, error)),
+        }
+    }
+
+    /// Removes the empty folders of a folder of objects, and the folder itself if nothing is left in it. No program may write
+    /// objects to the folder at the same time.
+    pub fn remove_empty_folders(&self, prefix: &str) -> Result<()> {
+        self.folder.remove_empty(prefix)
+    }
 }
 
 impl Store for DirStore {
@@ -112,6 +132,10 @@ impl Store for DirStore {
 
     fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a str>) -> BoxFuture<'a, Result<Vec<Object>>> {
         Box::pin(ready(self.folder.list(prefix, after)))
+    }
+
+    fn folders<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(ready(self.folder.folders(prefix)))
     }
 
     fn writer<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Box<dyn Writer>>> {

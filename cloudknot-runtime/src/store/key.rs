@@ -43,6 +43,19 @@ pub(super) fn check_prefix(prefix: &str) -> Result<()> {
     }
 }
 
+/// Checks the prefix of a folder, and returns the path of the folder.
+pub(super) fn check_folder(prefix: &str) -> Result<&str> {
+    match prefix.strip_suffix('/') {
+        None if prefix.is_empty() => Ok(prefix),
+        Some(folder) if check(folder).is_ok() => Ok(folder),
+        _ => Err(StoreError::new(
+            StoreErrorKind::BadKey,
+            format!("use `{}` as a folder", prefix.escape_debug()),
+            Some("it must be a key that is followed by `/`".into()),
+        )),
+    }
+}
+
 fn problem(segment: &str) -> Option<&'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if segment.is_empty() {
@@ -81,6 +94,16 @@ mod tests {
         }
         for bad in ["/", "/a", "a//", "../", "a/../"] {
             assert!(check_prefix(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prefixes_of_folders_end_with_a_slash() {
+        for (prefix, folder) in [("", ""), ("a/", "a"), ("a/b/", "a/b")] {
+            assert_eq!(check_folder(prefix).expect(prefix), folder);
+        }
+        for bad in ["a", "/", "a//", "../"] {
+            assert_eq!(check_folder(bad).expect_err(bad).kind(), StoreErrorKind::BadKey);
         }
     }
 }

@@ -123,6 +123,10 @@ impl Store for S3Store {
         Box::pin(self.bucket.list(prefix, after))
     }
 
+    fn folders<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(self.bucket.folders(prefix))
+    }
+
     #[cfg(not(cloudknot_worker))]
     fn writer<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Box<dyn Writer>>> {
         let writer = S3Writer::open(&self.bucket, key).map(|writer| Box::new(writer) as Box<dyn Writer>);
@@ -189,6 +193,24 @@ impl Bucket {
             objects.extend(page.contents.unwrap_or_default().into_iter().filter_map(|listed| self.object(listed)));
         }
         Ok(objects)
+    }
+
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        key::check_folder(prefix)?;
+        let whole = self.key(prefix);
+        let request = self.client.list_objects_v2().bucket(&self.name).prefix(&whole).delimiter("/");
+        let mut pages = request.into_paginator().send();
+        let mut names = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.failed("list", prefix, error.into()))?;
+            let found = page.common_prefixes.unwrap_or_default().into_iter().filter_map(|folder| folder.prefix);
+            names.extend(found.filter_map(|folder| Some(folder.strip_prefix(&whole)?.strip_suffix('/')?.to_owned())));
+        }
+        // Other programs may have objects whose keys are none of a store.
+        names.retain(|name| key::check(name).is_ok());
+        // S3 orders `a-b/` before `a/`.
+        names.sort_unstable();
+        Ok(names)
     }
 
     fn object(&self, listed: Listed) -> Option<Object> {

@@ -12,10 +12,10 @@ use cloudknot_runtime::contract::{
 };
 use cloudknot_runtime::engine;
 use cloudknot_runtime::function::Function;
-use cloudknot_runtime::store::{BoxFuture, S3Store, Store, s3};
+use cloudknot_runtime::store::{BoxFuture, Object, S3Store, Store, s3};
 use tokio::time::Instant;
 
-use super::{Backend, Chunking, Code, Executor};
+use super::{Activity, Backend, Chunking, Code, Executor};
 use crate::aws::Aws;
 use crate::aws::batch::{self, JobDescription};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +32,7 @@ mod explain;
 mod follow;
 mod jobs;
 mod lease;
+mod look;
 mod patience;
 mod scheduler;
 #[cfg(test)]
@@ -284,6 +285,19 @@ impl Executor for KnotBackend {
     fn cancel_item(&self, ledger: &Arc<Ledger>, item: u64) -> BoxFuture<'static, Result<()>> {
         let run = self.run_jobs(ledger);
         Box::pin(async move { run?.impatient().cancel_item(item).await })
+    }
+
+    fn only_knot(&self) -> Option<&str> {
+        Some(&self.note.knot)
+    }
+
+    fn region(&self) -> Option<&str> {
+        Some(&self.note.region)
+    }
+
+    fn activity(&self, ledger: &Arc<Ledger>, objects: &[Object]) -> BoxFuture<'static, Result<Activity>> {
+        let (run, lease) = (self.run_jobs(ledger), look::last_lease(objects, ledger.record.round));
+        Box::pin(async move { look::activity(&run?.impatient(), lease).await })
     }
 
     fn cancel_ended(&self, ledger: &Arc<Ledger>) -> BoxFuture<'static, Result<()>> {

@@ -8,15 +8,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloudknot_runtime::contract::{self, Resources, StoreAt, Task, exit};
+use cloudknot_runtime::contract::{self, Resources, RunKeys, StoreAt, Task, exit};
 use cloudknot_runtime::engine;
 use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::log::{PrefixedLines, Printed};
-use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
+use cloudknot_runtime::store::{BoxFuture, DirStore, Object, Store};
 
 use super::folder_lock::{self, FolderLock};
-use super::{Chunking, Executor, cores, max_concurrent};
+use super::{Activity, Chunking, Executor, cores, max_concurrent};
 use crate::build::docker::Engine;
 use crate::build::docker::engine::container::{ContainerExit, ContainerSpec};
 use crate::error::{Error, ErrorKind, Result};
@@ -48,6 +48,18 @@ impl Executor for Containers {
 
     fn knot(&self, function: &Function) -> String {
         function.id.package.to_owned()
+    }
+
+    fn cancel_ended(&self, ledger: &Arc<Ledger>) -> BoxFuture<'static, Result<()>> {
+        folder_lock::cancel(&home::of_this_program(), ledger)
+    }
+
+    fn activity(&self, ledger: &Arc<Ledger>, _: &[Object]) -> BoxFuture<'static, Result<Activity>> {
+        Box::pin(std::future::ready(folder_lock::activity(&home::of_this_program(), ledger)))
+    }
+
+    fn is_held(&self, keys: &RunKeys) -> BoxFuture<'static, Result<bool>> {
+        Box::pin(std::future::ready(folder_lock::is_held(&home::of_this_program(), keys)))
     }
 
     fn check(&self, function: &'static Function) -> Result<()> {

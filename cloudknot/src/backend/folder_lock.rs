@@ -5,19 +5,25 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cloudknot_runtime::contract::ENV_HOME;
-use cloudknot_runtime::store::DirStore;
+use cloudknot_runtime::contract::{ENV_HOME, RunKeys};
+use cloudknot_runtime::store::{BoxFuture, DirStore};
 use cloudknot_runtime::{engine, files};
 
+use super::{Activity, Hold};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::Start;
 use crate::record::ledger::{End, Ledger};
 use crate::record::local_log::LocalLog;
+use crate::record::{Record, Start};
 
 /// Interval between two inspections of what other programs have stored.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Number of times that a lock is tried before another program is taken to hold it.
+const LOCK_ATTEMPTS: u32 = 4;
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(2);
+/// Maximum time to wait for a program that computes a cancelled round.
+const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The lock of a run in a folder, held by the one program that computes the run. It is released when that program ends, for
 /// whatever reason.
@@ -46,15 +52,63 @@ impl FolderLock {
         Ok(lock)
     }
 
-    /// Tries to acquire the lock, and returns whether this program holds it.
+    /// Tries to acquire the lock, and returns whether this program holds it. A program that looks at the run holds a shared lock
+    /// for a moment, so a lock that is held is tried again.
     fn try_acquire(&self) -> Result<bool> {
         let file = self.file.as_ref().map_err(|why| Error::new(ErrorKind::Store, why.as_str()))?;
-        match file.try_lock() {
-            Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(lock_error(&self.key, error)),
+        for attempt in 1.. {
+            match file.try_lock() {
+                Ok(()) => return Ok(true),
+                Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => std::thread::sleep(LOCK_RETRY_INTERVAL),
+                Err(TryLockError::WouldBlock) => break,
+                Err(TryLockError::Error(error)) => return Err(lock_error(&self.key, error)),
+            }
         }
+        Ok(false)
     }
+}
+
+/// Returns whether a program computes the run with these keys in this folder. Changes nothing.
+pub(super) fn is_held(folder: &Path, keys: &RunKeys) -> Result<bool> {
+    Ok(DirStore::new(folder).is_locked(&keys.lock())?)
+}
+
+/// Acquires the lock of a run for as long as the result exists. Returns `None` if a program computes the run.
+pub(super) fn hold(folder: &Path, keys: &RunKeys) -> Result<Option<Hold>> {
+    let (folder, key) = (DirStore::new(folder), keys.lock());
+    let lock = FolderLock { file: Ok(folder.open_lock(&key)?), folder, key };
+    Ok(lock.try_acquire()?.then(|| Hold(lock.file.ok())))
+}
+
+/// Returns whether a program computes the ledger's round in this folder.
+pub(super) fn activity(folder: &Path, ledger: &Ledger) -> Result<Activity> {
+    let Record { keys, manifest, .. } = &ledger.record;
+    if is_held(folder, keys)? {
+        // A supervisor that has items runs as many as it may.
+        return Ok(Activity::Computed { running: manifest.parallel.into(), waiting_because: None });
+    }
+    let (function, run) = (ledger.record.function_name(), &manifest.run);
+    Ok(Activity::Abandoned(format!(
+        "no program computes it: `{function}.attach(\"{run}\")`, or the program that does so, goes on"
+    )))
+}
+
+/// Cancels a round that another program may compute, and waits until that program has stopped.
+pub(super) fn cancel(folder: &Path, ledger: &Arc<Ledger>) -> BoxFuture<'static, Result<()>> {
+    let (folder, ledger) = (folder.to_owned(), Arc::clone(ledger));
+    Box::pin(async move {
+        ledger.record_cancellation().await?;
+        let began = Instant::now();
+        while is_held(&folder, &ledger.record.keys)? {
+            if began.elapsed() > STOP_TIMEOUT {
+                let message =
+                    format!("the program that computes it has not stopped within {} s", STOP_TIMEOUT.as_secs());
+                return Err(Error::new(ErrorKind::Infrastructure, message).with_hint("end that program"));
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        Ok(())
+    })
 }
 
 fn lock_error(key: &str, error: std::io::Error) -> Error {

@@ -1,24 +1,39 @@
 //! The local backend: a supervisor on a thread of the user's program, over a folder.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cloudknot_runtime::contract::{ItemProcess, Resources};
+use cloudknot_runtime::contract::{ItemProcess, Resources, RunKeys};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::process::Launcher;
-use cloudknot_runtime::store::{BoxFuture, DirStore, Store};
+use cloudknot_runtime::store::{BoxFuture, DirStore, Object, Store};
 use cloudknot_runtime::supervisor::{self, FlushLimits, Isolation, SupervisorError, Work};
 use cloudknot_runtime::{engine, machine};
 
 use super::folder_lock::{self, FolderLock};
-use super::{Chunking, Executor, cores};
+use super::{Activity, Chunking, Executor, Hold, cores};
 use crate::error::{Error, ErrorKind, Result, with_causes};
 use crate::home;
 use crate::record::ledger::{End, Ledger};
 use crate::record::{Record, Start};
 
-#[derive(Debug)]
-pub(super) struct Local;
+#[derive(Debug, Default)]
+pub(super) struct Local {
+    /// Folder of the runs; `None` for that of this program.
+    home: Option<PathBuf>,
+}
+
+impl Local {
+    /// Creates the backend over the runs in this folder.
+    pub(super) fn of(home: PathBuf) -> Self {
+        Self { home: Some(home) }
+    }
+
+    fn home(&self) -> PathBuf {
+        self.home.clone().unwrap_or_else(home::of_this_program)
+    }
+}
 
 /// Number of parts of a run of quick items if the user sets no chunk size: each part is a file. Slow items are stored by
 /// time (`FlushLimits`), so their parts are smaller.
@@ -32,7 +47,7 @@ impl Executor for Local {
     }
 
     fn store(&self) -> Result<Arc<dyn Store>> {
-        Ok(Arc::new(DirStore::new(home::of_this_program())))
+        Ok(Arc::new(DirStore::new(self.home())))
     }
 
     fn knot(&self, function: &Function) -> String {
@@ -52,12 +67,33 @@ impl Executor for Local {
         function: &'static Function,
         start: Start,
     ) -> BoxFuture<'static, Result<()>> {
-        Box::pin(std::future::ready(begin(ledger, function, start)))
+        Box::pin(std::future::ready(begin(&self.home(), ledger, function, start)))
+    }
+
+    fn cancel_ended(&self, ledger: &Arc<Ledger>) -> BoxFuture<'static, Result<()>> {
+        folder_lock::cancel(&self.home(), ledger)
+    }
+
+    fn activity(&self, ledger: &Arc<Ledger>, _: &[Object]) -> BoxFuture<'static, Result<Activity>> {
+        Box::pin(std::future::ready(folder_lock::activity(&self.home(), ledger)))
+    }
+
+    fn is_held(&self, keys: &RunKeys) -> BoxFuture<'static, Result<bool>> {
+        Box::pin(std::future::ready(folder_lock::is_held(&self.home(), keys)))
+    }
+
+    fn hold(&self, keys: &RunKeys) -> BoxFuture<'static, Result<Option<Hold>>> {
+        Box::pin(std::future::ready(folder_lock::hold(&self.home(), keys)))
+    }
+
+    fn remove_empty_folders(&self, prefix: &str) -> BoxFuture<'static, Result<()>> {
+        let removed = DirStore::new(self.home()).remove_empty_folders(prefix);
+        Box::pin(std::future::ready(removed.map_err(Error::from)))
     }
 }
 
-fn begin(ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> Result<()> {
-    let lock = FolderLock::open(&home::of_this_program(), ledger, start)?;
+fn begin(home: &Path, ledger: &Arc<Ledger>, function: &'static Function, start: Start) -> Result<()> {
+    let lock = FolderLock::open(home, ledger, start)?;
     let isolation = isolation(&ledger.record, function);
     let parallel = ledger.record.manifest.parallel;
     let described = match isolation {

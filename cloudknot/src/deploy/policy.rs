@@ -24,6 +24,8 @@ pub enum Allowed {
     Clobber,
     /// Maps on AWS Batch, and reading, retrying and cancelling their runs.
     Run,
+    /// Additional permissions of `cargo knot clean`, which deletes runs.
+    Clean,
     /// `cargo knot list` and `show`.
     Show,
     /// `cargo knot push` to ECR.
@@ -108,13 +110,14 @@ impl Scope {
 
 impl Allowed {
     /// All operations and principals.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ParsCreate,
         Self::ParsNetwork,
         Self::ParsClobber,
         Self::Deploy,
         Self::Clobber,
         Self::Run,
+        Self::Clean,
         Self::Show,
         Self::Push,
         Self::Doctor,
@@ -131,6 +134,7 @@ impl Allowed {
             Self::Deploy => "deploy",
             Self::Clobber => "clobber",
             Self::Run => "run",
+            Self::Clean => "clean",
             Self::Show => "show",
             Self::Push => "push",
             Self::Doctor => "doctor",
@@ -208,7 +212,9 @@ mod tests {
                 format!("arn:aws:s3:::lab-data/stacks/{knot}/template"),
             ]
         };
-        for allowed in [Allowed::Run, Allowed::Deploy, Allowed::Clobber, Allowed::JobRole, Allowed::Push] {
+        for allowed in
+            [Allowed::Run, Allowed::Clean, Allowed::Deploy, Allowed::Clobber, Allowed::JobRole, Allowed::Push]
+        {
             let policy = allowed.policy(&scope).to_string();
             let patterns: Vec<&str> = policy.split('"').filter(|text| text.starts_with("arn:")).collect();
             let fits = |arn: &String| patterns.iter().any(|pattern| fits(pattern, arn));

@@ -8,9 +8,10 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 
 /// Templates by their names.
-const TEMPLATES: [(&str, &str); 13] = [
+const TEMPLATES: [(&str, &str); 14] = [
     ("pars.yaml", include_str!("templates/pars.yaml.j2")),
     ("knot.yaml", include_str!("templates/knot.yaml.j2")),
+    ("policies/clean.json.j2", include_str!("templates/policies/clean.json.j2")),
     ("policies/clobber.json.j2", include_str!("templates/policies/clobber.json.j2")),
     ("policies/deploy.json.j2", include_str!("templates/policies/deploy.json.j2")),
     ("policies/doctor.json.j2", include_str!("templates/policies/doctor.json.j2")),

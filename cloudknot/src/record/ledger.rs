@@ -56,6 +56,8 @@ pub(crate) enum End {
     Unfinished(String),
     /// The store or the machine failed, or this program was interrupted, for this reason. The round may go on.
     Failed(String),
+    /// This program only looks at the round, which may go on: the reason why items have no outcome.
+    Unfollowed(String),
 }
 
 impl Ledger {
@@ -151,36 +153,16 @@ impl Ledger {
 
     /// Lists the store, and records outcomes that are not known yet: values in the order in which they were stored.
     pub(crate) async fn refresh(&self) -> Result<()> {
-        let Record { store, keys, scheduled, round, .. } = &self.record;
         // One listing for all objects, because each listing is a request.
-        let mut objects = store.list(&keys.all(), None).await?;
-        objects.sort_by(|a: &Object, b: &Object| (a.stored, &a.key).cmp(&(b.stored, &b.key)));
-        let parts: Vec<Part> = objects.iter().filter_map(|object| contract::part_of(&object.key)).collect();
-        let is_change = |object: &&Object| {
-            let failure = || contract::failure_of(&object.key).is_some_and(|failure| failure.round == *round);
-            contract::part_of(&object.key).is_some() || failure() || object.key == keys.cancelled(*round)
-        };
-        let last_change = objects.iter().rfind(is_change).map(|object| object.stored);
-        self.settle(|state| {
-            if let Some(time) = last_change {
-                state.changed(time);
-            }
-            for part in parts {
-                if state.values.has_room_for(part) && !state.values.has_all(part) {
-                    state.values.set_all(part);
-                    state.settled.push(SettledOutcome::Values(part));
-                }
-            }
-        });
-        let last_failures = objects
-            .iter()
-            .filter_map(|object| contract::failure_of(&object.key))
-            .filter(|failure| failure.round == *round && failure.attempt >= contract::last_attempt(scheduled.retries));
+        let objects = self.record.store.list(&self.record.keys.all(), None).await?;
         let mut new_failures = Vec::new();
-        self.settle(|state| {
-            new_failures.extend(last_failures.filter(|&failure| state.failure(failure)));
-        });
+        self.settle(|state| new_failures = state.add(objects, &self.record));
         self.report_failures(&new_failures).await
+    }
+
+    /// Records the outcomes that a listing of the run shows, without reporting them.
+    pub(crate) fn take_listing(&self, objects: Vec<Object>) {
+        self.lock().add(objects, &self.record);
     }
 
     /// Reports the first of these failures; all of them are counted.
@@ -229,17 +211,57 @@ impl Ledger {
             End::Complete | End::Unfinished(_) => RunState::Failed,
             // An interrupted program stops its round as if it was cancelled.
             End::Cancelled(_) if self.cancelled.load(Ordering::Relaxed) => RunState::Cancelled,
-            End::Cancelled(_) | End::Failed(_) => return None,
+            End::Cancelled(_) | End::Failed(_) | End::Unfollowed(_) => return None,
         };
         let at_ms = unix_ms(self.lock().last_change.unwrap_or_else(SystemTime::now));
         Some(IndexEntry::Ended { round: self.record.round, state, done, failed, at_ms })
+    }
+
+    /// Lists the store, and ends the round for this program alone, as the stored outcomes show it. Reports nothing.
+    pub(crate) async fn end_at_a_look(&self) -> Result<()> {
+        let Record { store, keys, round, manifest, .. } = &self.record;
+        let objects = store.list(&keys.all(), None).await?;
+        let cancelled = keys.cancelled(*round);
+        let is_cancelled = objects.iter().any(|object| object.key == cancelled);
+        self.take_listing(objects);
+        let (function, run) = (self.record.function_name(), &manifest.run);
+        let end = if self.missing().is_empty() {
+            End::Complete
+        } else if is_cancelled {
+            End::Cancelled("the run was cancelled; `retry_failed()` runs the remaining items".into())
+        } else {
+            End::Unfollowed(format!(
+                "it had no outcome when the run was looked at; `{function}.attach(\"{run}\")` continues or follows the run"
+            ))
+        };
+        self.lock().end = Some(end);
+        Ok(())
+    }
+
+    /// Returns the number of these items that have a value.
+    pub(crate) fn values_in(&self, items: &[Range<u64>]) -> u64 {
+        let state = self.lock();
+        items.iter().map(|range| state.values.count_in(range)).sum()
+    }
+
+    /// Returns the settled outcomes, in the order of settlement. A failure may be superseded by a value.
+    pub(crate) fn all_settled(&self) -> Vec<SettledOutcome> {
+        self.lock().settled.clone()
+    }
+
+    /// Returns whether the item has a value.
+    pub(crate) fn has_value(&self, item: u64) -> bool {
+        let state = self.lock();
+        item < state.values.len && state.values.get(item)
     }
 
     /// Ends the round: no more outcomes will come.
     pub(crate) fn finish(&self, end: End) {
         let reason = match &end {
             End::Complete => None,
-            End::Cancelled(reason) | End::Unfinished(reason) | End::Failed(reason) => Some(reason.as_str()),
+            End::Cancelled(reason) | End::Unfinished(reason) | End::Failed(reason) | End::Unfollowed(reason) => {
+                Some(reason.as_str())
+            }
         };
         let Manifest { run, items, .. } = &self.record.manifest;
         let (done, failed) = self.counts();
@@ -327,8 +349,13 @@ impl Ledger {
 
     /// Records in the store that the round is cancelled, so that other programs stop as well.
     pub(crate) async fn record_cancellation(&self) -> Result<()> {
+        self.record_cancellation_for("").await
+    }
+
+    /// Records in the store that the round is cancelled for this reason of the user. An earlier reason stays.
+    pub(crate) async fn record_cancellation_for(&self, reason: &str) -> Result<()> {
         let key = self.record.keys.cancelled(self.record.round);
-        self.record.store.create(&key, bytes::Bytes::new()).await?;
+        self.record.store.create(&key, reason.to_owned().into()).await?;
         self.cancelled.store(true, Ordering::Relaxed);
         self.lock().changed(SystemTime::now());
         Ok(())
@@ -357,6 +384,29 @@ impl Ledger {
 impl LedgerState {
     fn changed(&mut self, at: SystemTime) {
         self.last_change = self.last_change.max(Some(at));
+    }
+
+    /// Records the outcomes among these objects of a run. Returns the failures that are new.
+    fn add(&mut self, mut objects: Vec<Object>, record: &Record) -> Vec<FailedAttempt> {
+        objects.sort_by(|a: &Object, b: &Object| (a.stored, &a.key).cmp(&(b.stored, &b.key)));
+        let failed =
+            |object: &Object| contract::failure_of(&object.key).filter(|failure| failure.round == record.round);
+        let cancelled = record.keys.cancelled(record.round);
+        let is_change = |object: &&Object| {
+            contract::part_of(&object.key).is_some() || failed(object).is_some() || object.key == cancelled
+        };
+        if let Some(last) = objects.iter().rfind(is_change) {
+            self.changed(last.stored);
+        }
+        for part in objects.iter().filter_map(|object| contract::part_of(&object.key)) {
+            if self.values.has_room_for(part) && !self.values.has_all(part) {
+                self.values.set_all(part);
+                self.settled.push(SettledOutcome::Values(part));
+            }
+        }
+        let last_attempt = contract::last_attempt(record.scheduled.retries);
+        let failures = objects.iter().filter_map(failed).filter(|failure| failure.attempt >= last_attempt);
+        failures.filter(|&failure| self.failure(failure)).collect()
     }
 
     /// Records a final failure. Returns whether it is new.
@@ -417,6 +467,14 @@ impl Bits {
         }
     }
 
+    /// Returns the number of items of a range that the set contains.
+    fn count_in(&self, range: &Range<u64>) -> u64 {
+        let range = range.start..range.end.min(self.len);
+        let Some(last) = range.end.checked_sub(1).filter(|_| !range.is_empty()) else { return 0 };
+        let masks = masks(Part { first: range.start, last });
+        masks.map(|(word, mask)| u64::from((self.words[word] & mask).count_ones())).sum()
+    }
+
     fn word(item: u64) -> usize {
         usize::try_from(item / 64).expect("a bit for each item fits into memory")
     }
@@ -465,6 +523,10 @@ mod tests {
             bits.set_all(part);
             items.extend(first..=last);
             assert!(bits.has_all(part) && bits.count == items.len() as u64, "{part:?}");
+            for range in [0..len, first..last + 1, first..first, last..len + 7, len..len + 1] {
+                let expected = items.iter().filter(|item| range.contains(item)).count() as u64;
+                assert_eq!(bits.count_in(&range), expected, "{range:?}");
+            }
         }
         let unset = unset_ranges(bits.words.iter().copied(), len);
         assert!(unset.is_sorted_by(|one, next| one.end < next.start), "{unset:?}");

@@ -174,7 +174,9 @@ impl<T> Results<T> {
                 Failure::new(ItemErrorKind::Infrastructure, "the run ended without an outcome for this item")
             }
             End::Cancelled(why) => Failure::new(ItemErrorKind::Cancelled, why.clone()),
-            End::Unfinished(why) | End::Failed(why) => Failure::new(ItemErrorKind::Infrastructure, why.clone()),
+            End::Unfinished(why) | End::Failed(why) | End::Unfollowed(why) => {
+                Failure::new(ItemErrorKind::Infrastructure, why.clone())
+            }
         };
         let item = (self.next_unfinished..self.ledger.record.manifest.items).find(|&item| !self.returned.get(item))?;
         self.next_unfinished = item + 1;

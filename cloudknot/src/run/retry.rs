@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::event;
 use crate::pending::{Pending, wait};
 use crate::provenance;
+use crate::record::ledger::End;
 use crate::record::{Record, limits};
 
 /// A retry of the items of a run that have no value, with options. Does nothing until it is awaited or waited for. See
@@ -73,13 +74,15 @@ impl<T: Send + 'static> Retry<T> {
 
     async fn begin(self) -> Result<Run<T>> {
         let Self { run, options } = self;
-        let Run { ledger, backend, function, decode } = &run;
-        let deployed = || -> Result<_> { Ok(backend.executor().renewed()?.unwrap_or_else(|| backend.clone())) };
+        let deployed = |run: &Run<T>| -> Result<_> {
+            Ok(run.backend.executor().renewed()?.unwrap_or_else(|| run.backend.clone()))
+        };
         provenance::prepare();
         // What cannot succeed is refused before the run is waited for.
-        options.round(&run, &deployed()?)?;
-        ledger.finished().await;
-        let backend = deployed()?;
+        options.round(&run, &deployed(&run)?)?;
+        let run = ended(run).await?;
+        let backend = deployed(&run)?;
+        let Run { ledger, function, decode, .. } = &run;
         let (number, round) = options.round(&run, &backend)?;
         let round = Round { provenance: Some(provenance::of_this_program(function).await), ..round };
         ledger.record_round(number, &round).await?;
@@ -114,6 +117,16 @@ impl Options {
         backend.executor().fill_round(&mut round, &run.ledger.record, run.function, self.code)?;
         Ok((number, round))
     }
+}
+
+/// Waits until no more outcomes of the run will come. If it was only looked at, it may go on without this program, and is followed.
+async fn ended<T>(run: Run<T>) -> Result<Run<T>> {
+    if !matches!(run.ledger.finished().await, End::Unfollowed(_)) {
+        return Ok(run);
+    }
+    let followed = attach(run.id(), run.function, run.decode, run.backend.clone()).await?;
+    followed.ledger.finished().await;
+    Ok(followed)
 }
 
 /// Reports in what the next round differs from the last one.

@@ -11,6 +11,7 @@ mod knot;
 mod many;
 mod moto;
 mod network;
+mod operate;
 mod pars;
 mod policies;
 mod refusals;

@@ -367,12 +367,21 @@ fn runs_and_jobs_are_allowed() {
     trial.facts(&["cancel", &again]);
     retried.wait_with_output();
     trial.attach(&again);
+    let verb =
+        |verb: &[&str], code: i32| check(&mut trial.command_of(cargo_knot(), &[&["knot"], verb].concat()), code, &[]);
+    verb(&["runs"], 0);
+    verb(&["status"], 0);
+    verb(&["wait"], 10);
+    verb(&["cancel", "--yes"], 0);
 
     let mut simulation = Simulation::of("tests", &knot);
     let prefix = format!("{knot}/");
     let scope = ["--bucket", BUCKET, "--prefix", &prefix];
     let requests = [aws.requests(), s3.requests()].concat();
     simulation.evaluate(&requests, &["run"], &scope);
+    let before = s3.requests().len();
+    verb(&["clean", "--keep", "0", "--yes"], 0);
+    simulation.evaluate(&s3.requests()[before..], &["run", "clean"], &scope);
     // For Knots of all names, which is the default of `cargo knot policy`.
     let mut simulation = simulation.with_patterns("tests", "*");
     simulation.evaluate(&requests, &["run"], &scope);

@@ -8,6 +8,7 @@ mod compile;
 mod image;
 mod in_process;
 mod macros;
+mod operate;
 mod origin;
 mod programs;
 mod promises;

@@ -324,6 +324,38 @@ fn full_disk_keeps_stored_objects() {
     assert!(now(store.create("small", "y".into())).expect("create"));
 }
 
+/// A look at a lock creates nothing, keeps nothing, and sees the locks of all programs.
+#[test]
+fn lock_is_seen_without_being_taken() {
+    let folder = folder();
+    let store = DirStore::new(folder.path());
+    assert!(!store.is_locked("a/lock").expect("no such file"));
+    assert!(folder.path().read_dir().expect("list").next().is_none(), "a look created a file");
+    let file = store.open_lock("a/lock").expect("open");
+    assert!(!store.is_locked("a/lock").expect("not locked"));
+    file.try_lock().expect("a look leaves the lock free");
+    assert!(store.is_locked("a/lock").expect("locked"));
+    drop(file);
+    assert!(!store.is_locked("a/lock").expect("released"));
+}
+
+#[test]
+fn empty_folders_are_removed() {
+    let folder = folder();
+    let store = DirStore::new(folder.path());
+    for key in ["k/runs/r/results/0", "k/runs/r/failures/1/2", "k/runs/s/0"] {
+        now(store.put(key, "x".into())).expect("put");
+    }
+    now(store.delete(&["k/runs/r/results/0".to_owned()])).expect("delete");
+    store.remove_empty_folders("k/runs/r/").expect("remove");
+    assert!(!folder.path().join("k/runs/r/results").exists());
+    assert_eq!(now(store.list("k/", None)).expect("list").len(), 2, "objects stay");
+    now(store.delete(&["k/runs/r/failures/1/2".to_owned()])).expect("delete");
+    store.remove_empty_folders("k/runs/r/").expect("remove");
+    assert!(!folder.path().join("k/runs/r").exists() && folder.path().join("k/runs").exists());
+    store.remove_empty_folders("k/runs/r/").expect("nothing is left");
+}
+
 fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder can be created")
 }

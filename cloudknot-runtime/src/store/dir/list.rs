@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, Dir, FileType, Stat, statat};
+use rustix::io::Errno;
 
 use super::Folder;
 use crate::files::{self, is_absent};
@@ -24,6 +25,84 @@ impl Folder {
         objects.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         Ok(objects)
     }
+}
+
+/// Folders of objects.
+impl Folder {
+    pub(super) fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        let top = key::check_folder(prefix)?;
+        let found = ignore_not_found(self.open_folder(top)).and_then(|opened| {
+            let Some(opened) = opened else { return Ok(Vec::new()) };
+            let mut names = Vec::new();
+            for name in subfolders(&opened)? {
+                if ignore_not_found(files::open_folder(&opened, &name))?.is_some_and(has_object) {
+                    names.push(name);
+                }
+            }
+            Ok(names)
+        });
+        let mut names = found.map_err(|error| self.failed("list", prefix, error))?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    pub(super) fn remove_empty(&self, prefix: &str) -> Result<()> {
+        let path = key::check_folder(prefix)?;
+        let removed = ignore_not_found(self.open_folder(path)).and_then(|opened| {
+            opened.map_or(Ok(()), |opened| remove_empty_subfolders(&opened))?;
+            let parent = ignore_not_found(self.open_parent(path))?;
+            parent.map_or(Ok(()), |parent| remove_if_empty(&parent, key::name(path)))
+        });
+        removed.map_err(|error| self.failed("delete", path, error))
+    }
+}
+
+fn remove_empty_subfolders(opened: &OwnedFd) -> io::Result<()> {
+    for name in subfolders(opened)? {
+        if let Some(inner) = ignore_not_found(files::open_folder(opened, &name))? {
+            remove_empty_subfolders(&inner)?;
+        }
+        remove_if_empty(opened, &name)?;
+    }
+    Ok(())
+}
+
+fn remove_if_empty(parent: &OwnedFd, name: &str) -> io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        // macOS reports the second error for a folder that is not empty, as POSIX allows.
+        Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns whether an open folder contains an object, at any depth. A folder that cannot be read may contain one.
+fn has_object(opened: OwnedFd) -> bool {
+    let has_file = entries(&opened).is_ok_and(|entries| entries.iter().any(|(_, kind)| *kind == FileType::RegularFile));
+    let has_object_in =
+        |name: &String| files::open_folder(&opened, name).map_or_else(|error| !is_absent(&error), has_object);
+    has_file || subfolders(&opened).map_or(true, |names| names.iter().any(has_object_in))
+}
+
+fn subfolders(opened: &OwnedFd) -> io::Result<Vec<String>> {
+    let folders = entries(opened)?.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
+    Ok(folders.map(|(name, _)| name).collect())
+}
+
+/// Returns the files and folders whose names can be segments of a key, in any order.
+fn entries(opened: &OwnedFd) -> io::Result<Vec<(String, FileType)>> {
+    let mut entries = Vec::new();
+    for entry in Dir::read_from(opened)? {
+        let entry = entry?;
+        let Some(name) = entry.file_name().to_str().ok().filter(|name| key::check(name).is_ok()) else { continue };
+        // Not every file system reports the kind of an entry.
+        let kind = match entry.file_type() {
+            FileType::Unknown => statat(opened, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode)),
+            kind => kind,
+        };
+        entries.push((name.to_owned(), kind));
+    }
+    Ok(entries)
 }
 
 /// Adds the objects in an open folder, whose path is `folder`.

@@ -175,7 +175,7 @@ impl Leases {
         Ok(self.read(round, epoch).await?.is_some_and(|found| found == *lease))
     }
 
-    async fn read(&self, round: u32, epoch: u32) -> Result<Option<Lease>> {
+    pub(super) async fn read(&self, round: u32, epoch: u32) -> Result<Option<Lease>> {
         let record = &self.ledger.record;
         let (store, key) = (&record.store, record.keys.lease(round, epoch));
         let Some(size) = store.size(&key).await? else { return Ok(None) };

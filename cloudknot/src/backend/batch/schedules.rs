@@ -338,7 +338,7 @@ async fn random_schedule(seed: u64) -> Cloud {
             check_end(&cloud, &end, false, ledger.record.round);
             match end {
                 End::Complete | End::Cancelled(_) => return,
-                End::Unfinished(_) | End::Failed(_) => {}
+                End::Unfinished(_) | End::Failed(_) | End::Unfollowed(_) => {}
             }
         }
     });

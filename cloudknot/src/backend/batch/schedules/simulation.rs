@@ -685,6 +685,10 @@ impl Store for Network {
         }))
     }
 
+    fn folders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, store::Result<Vec<String>>> {
+        unreachable!("a schedule lists no runs")
+    }
+
     fn writer<'a>(&'a self, _: &'a str) -> BoxFuture<'a, store::Result<Box<dyn Writer>>> {
         unreachable!("a schedule has no inputs")
     }

@@ -1,0 +1,181 @@
+//! `cargo knot wait` and `cancel`: the end of a run.
+
+use std::time::{Duration, Instant};
+
+use cargo_knot::exit;
+use clap::Args;
+use cloudknot::look::{Look, RunState, Summary};
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::output;
+use crate::scope::ScopeArgs;
+use crate::shown::{counted, duration, function_name, number, run_json, state};
+use crate::status;
+
+/// Bounds of the interval between two looks at a run; between them, it is a tenth of the time waited so far.
+const LOOK_INTERVAL: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(30));
+/// Time after which a run that nothing computes, or whose jobs have ended without outcomes, is not waited for any longer: a program
+/// may be about to submit its jobs, or to store why they failed.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Options of `cargo knot wait`.
+#[derive(Args)]
+pub(crate) struct Wait {
+    /// The run: `last`, `last-1`, the start of its ID or of the word at its end, or its name
+    #[arg(default_value = "last")]
+    run: String,
+    /// Wait at most this time, such as "2h"
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Options of `cargo knot cancel`.
+#[derive(Args)]
+pub(crate) struct Cancel {
+    /// The run: `last`, `last-1`, the start of its ID or of the word at its end, or its name
+    #[arg(default_value = "last")]
+    run: String,
+    /// Reason, which is stored with the run
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Cancel without a question
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Wait {
+    pub(crate) async fn run(self) -> Result<u8, Failure> {
+        let json = self.json;
+        self.wait().await.map_err(|failure| failure.in_json(json))
+    }
+
+    async fn wait(self) -> Result<u8, Failure> {
+        let look = self.scope.runs().await?.find(&self.run).await?;
+        let look = self.until_ended(look).await?;
+        let summary = look.summary();
+        if self.json {
+            output::versioned(&run_json(summary))?;
+        } else {
+            output::lines([line(&look)])?;
+        }
+        Ok(status::code(summary))
+    }
+
+    async fn until_ended(&self, mut look: Look) -> Result<Look, Failure> {
+        let began = Instant::now();
+        let mut doubtful_since: Option<Instant> = None;
+        loop {
+            let summary = look.summary();
+            let is_doubtful = look.abandoned().is_some() || (is_over(summary) && is_unsettled(summary));
+            let since = doubtful_since.filter(|_| is_doubtful).or_else(|| is_doubtful.then(Instant::now));
+            doubtful_since = since;
+            let is_settled = is_over(summary) && !is_doubtful;
+            if is_settled || since.is_some_and(|since| since.elapsed() > PATIENCE) {
+                return Ok(look);
+            }
+            let left = self.timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(began.elapsed()));
+            if left.is_zero() {
+                return Ok(look);
+            }
+            let interval = (began.elapsed() / 10).clamp(LOOK_INTERVAL.0, LOOK_INTERVAL.1);
+            tokio::time::sleep(interval.min(left)).await;
+            look = look.again().await?;
+        }
+    }
+}
+
+fn is_over(summary: &Summary) -> bool {
+    // A run whose record cannot be read has no state that could change.
+    summary.state.is_none_or(RunState::is_end)
+}
+
+/// Returns whether the end is only that of the jobs: the program that follows them may be about to explain it.
+fn is_unsettled(summary: &Summary) -> bool {
+    summary.state == Some(RunState::Failed) && summary.items.unfinished > 0
+}
+
+fn line(look: &Look) -> String {
+    let summary = look.summary();
+    let counts = status::counts(summary);
+    let took = summary.duration().map(|took| format!(" after {}", duration(took))).unwrap_or_default();
+    let why = look.abandoned().map(|why| format!("; {why}")).unwrap_or_default();
+    let state = match summary.state {
+        Some(RunState::Failed) => "has failed",
+        Some(RunState::Cancelled) => "was cancelled",
+        Some(RunState::Done) => "is done",
+        Some(RunState::Running) => "is running",
+        Some(_) => "is waiting",
+        None => "cannot be read",
+    };
+    format!("{}  {} {state}{took}: {counts}{why}", summary.word, function_name(summary))
+}
+
+impl Cancel {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let json = self.json;
+        self.cancel().await.map_err(|failure| failure.in_json(json))
+    }
+
+    async fn cancel(self) -> Result<(), Failure> {
+        let look = self.scope.runs().await?.find(&self.run).await?;
+        let summary = look.summary();
+        let has_ended = summary.state.is_some_and(RunState::is_end);
+        if !has_ended {
+            self.confirm(summary)?;
+        }
+        let done = look.cancel(self.reason.as_deref()).await?;
+        let after = look.again().await?;
+        if self.json {
+            let counts = json!({"ended": done.ended, "not_started": done.not_started, "kept": done.kept});
+            let mut run = run_json(after.summary());
+            run["cancelled"] = counts;
+            return Ok(output::versioned(&run)?);
+        }
+        let word = &summary.word;
+        let text = match after.summary().state {
+            Some(RunState::Cancelled) if !has_ended => format!(
+                "{word}  {} ended, {} will not start; {} kept",
+                counted(done.ended, "item was", "items were"),
+                number(done.not_started),
+                counted(done.kept, "value is", "values are"),
+            ),
+            _ => format!("{word}  has ended before: it is {}; nothing was cancelled", state(after.summary())),
+        };
+        output::lines([text])?;
+        output::note(&format!("next     cargo knot status {word}     cargo knot clean {word}"));
+        Ok(())
+    }
+
+    /// Asks the user at the terminal.
+    ///
+    /// # Errors
+    /// Returns an error if the answer is not yes, or if there is no terminal.
+    fn confirm(&self, summary: &Summary) -> Result<(), Failure> {
+        if self.yes {
+            return Ok(());
+        }
+        let run = format!(
+            "the run {} ({} over {})",
+            summary.word,
+            function_name(summary),
+            counted(summary.items.items, "input", "inputs")
+        );
+        let answer = if output::can_ask() { output::ask(&format!("cancel {run}? [y/N]"))? } else { None };
+        if answer.is_some_and(|answer| matches!(answer.as_str(), "y" | "Y" | "yes")) {
+            return Ok(());
+        }
+        Err(Failure::new(exit::REFUSED, format!("cannot cancel {run}: this was not confirmed"))
+            .with_hint(format!("`cargo knot cancel {} --yes` cancels it without a question", summary.word)))
+    }
+}

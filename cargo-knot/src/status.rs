@@ -1,0 +1,238 @@
+//! `cargo knot status`: one run, with its speed, times, memory and failures.
+
+use std::time::Duration;
+
+use cargo_knot::exit;
+use clap::Args;
+use cloudknot::look::{Details, Distribution, FailureGroup, Measured, RunState, Summary};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::output;
+use crate::scope::ScopeArgs;
+use crate::shown::{counted, duration, function_name, items, number, run_json, size, state, when};
+
+/// Maximum number of causes of failures that are shown.
+const MAX_CAUSES: usize = 10;
+
+/// Options of `cargo knot status`.
+#[derive(Args)]
+pub(crate) struct Status {
+    /// The run: `last`, `last-1`, the start of its ID or of the word at its end, or its name
+    #[arg(default_value = "last")]
+    run: String,
+    /// Exit with 11 if the run has not ended, and with 10 if it has ended and items have no value
+    #[arg(long)]
+    check: bool,
+    /// Read the measurements of all items, not only of a sample
+    #[arg(long)]
+    exact: bool,
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(crate) async fn run(self) -> Result<u8, Failure> {
+        let json = self.json;
+        self.show().await.map_err(|failure| failure.in_json(json))
+    }
+
+    async fn show(self) -> Result<u8, Failure> {
+        let look = self.scope.runs().await?.find(&self.run).await?;
+        let details = look.details(self.exact).await?;
+        if self.json {
+            output::versioned(&as_json(&details))?;
+        } else {
+            output::lines(lines(&details))?;
+            output::note(&next(&details.summary));
+        }
+        Ok(if self.check { code(&details.summary) } else { exit::DONE })
+    }
+}
+
+/// Returns the exit code that states whether the run has ended, and how.
+pub(crate) fn code(summary: &Summary) -> u8 {
+    match summary.state {
+        Some(RunState::Done) => exit::DONE,
+        Some(state) if state.is_end() => exit::ITEMS_FAILED,
+        _ => exit::NOT_ENDED,
+    }
+}
+
+/// Returns the line with the commands that help next.
+pub(crate) fn next(summary: &Summary) -> String {
+    let word = &summary.word;
+    match summary.state {
+        Some(state) if state.is_end() => format!("next     cargo knot clean {word}     cargo knot runs"),
+        _ => format!("next     cargo knot wait {word}     cargo knot cancel {word}"),
+    }
+}
+
+fn lines(details: &Details) -> Vec<String> {
+    let mut lines = vec![title(details), format!("items    {}", items_line(details))];
+    let Measured { time, memory, .. } = &details.measured;
+    lines.extend(time.map(|time| format!("time     {}", distribution(&time, duration))));
+    lines.extend(memory.iter().flat_map(|memory| memory_lines(memory, details)));
+    lines.extend(sample(details));
+    if let Some(why) = &details.waiting_because {
+        lines.push(format!("waiting  {why}"));
+    }
+    lines.extend(failure_lines(details));
+    lines
+}
+
+fn title(details: &Details) -> String {
+    let summary = &details.summary;
+    let name = summary.name.as_ref().map(|name| format!("“{name}”, ")).unwrap_or_default();
+    let by = details.user.as_ref().map(|user| format!(" by {user}")).unwrap_or_default();
+    let at = summary.submitted.map(|time| format!(", {}", when(time))).unwrap_or_default();
+    format!(
+        "{}  {name}{} over {}, {}{at}{by}",
+        summary.word,
+        function_name(summary),
+        counted(summary.items.items, "input", "inputs"),
+        where_it_runs(summary)
+    )
+}
+
+fn where_it_runs(summary: &Summary) -> String {
+    match summary.backend.as_deref() {
+        Some("batch") => {
+            format!("on AWS Batch (Knot {}, {})", summary.knot, summary.region.as_deref().unwrap_or("unknown region"))
+        }
+        Some("docker") => "in containers on this machine".to_owned(),
+        _ => "on this machine".to_owned(),
+    }
+}
+
+fn items_line(details: &Details) -> String {
+    let summary = &details.summary;
+    let of = &summary.items;
+    let mut end = vec![state_words(details)];
+    let is_open = summary.state.is_some_and(|state| !state.is_end());
+    if is_open && of.items > 0 {
+        end.push(format!("{} %", (of.succeeded + of.failed) * 100 / of.items));
+    }
+    end.extend(
+        details.rate.map(|rate| if rate < 1.0 { format!("{:.1}/min", rate * 60.0) } else { format!("{rate:.1}/s") }),
+    );
+    end.extend(details.left.map(|left| format!("about {} left", duration(left))));
+    format!("{}: {}", end.join(", "), counts(summary))
+}
+
+/// Returns the number of items in each state that there are.
+pub(crate) fn counts(summary: &Summary) -> String {
+    let of = &summary.items;
+    let counts = [
+        (of.succeeded, "done"),
+        (of.failed, "failed"),
+        (of.running, "running"),
+        (of.waiting, "waiting"),
+        (of.unfinished, "unfinished"),
+    ];
+    let shown = counts.iter().filter(|(count, word)| *count > 0 || *word == "done");
+    shown.map(|(count, word)| format!("{} {word}", number(*count))).collect::<Vec<_>>().join(", ")
+}
+
+fn state_words(details: &Details) -> String {
+    let took = details.summary.duration().filter(|_| details.summary.state.is_some_and(RunState::is_end));
+    let took = took.map(|took| format!(" after {}", duration(took))).unwrap_or_default();
+    let because = details.cancelled_because.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    format!("{}{took}{because}", state(&details.summary))
+}
+
+fn distribution<T: Copy>(of: &Distribution<T>, shown: impl Fn(T) -> String) -> String {
+    format!("{} median, {} for 95 %, {} most (item {})", shown(of.median), shown(of.p95), shown(of.max), of.max_item)
+}
+
+/// Returns from how many items the measurements are, unless these are all.
+fn sample(details: &Details) -> Option<String> {
+    let (read, all) = (details.measured.items, details.summary.items.succeeded);
+    (read < all).then(|| format!("{:9}from {} of {} items; --exact reads all", "", number(read), number(all)))
+}
+
+/// Returns the peak memory, with all that keeps it from being what the items need.
+fn memory_lines(memory: &Distribution<u64>, details: &Details) -> Vec<String> {
+    let asked = details.memory_asked.map(|asked| format!(", of {} asked for", size(asked))).unwrap_or_default();
+    let measured = &details.measured;
+    let mut limits = Vec::new();
+    if measured.bounded > 0 {
+        limits.push(format!("upper bounds for {}", counted(measured.bounded, "item", "items")));
+    }
+    if measured.unknown > 0 {
+        limits.push(format!("unknown for {}", counted(measured.unknown, "item", "items")));
+    }
+    if details.failures.iter().any(is_out_of_memory) {
+        limits.push("items that ran out of memory needed more".to_owned());
+    }
+    let limits = (!limits.is_empty()).then(|| format!("{:9}{}", "", limits.join(", ")));
+    std::iter::once(format!("memory   {}{asked}", distribution(memory, size))).chain(limits).collect()
+}
+
+fn is_out_of_memory(group: &FailureGroup) -> bool {
+    group.kind == cloudknot::ItemErrorKind::OutOfMemory
+}
+
+fn failure_lines(details: &Details) -> Vec<String> {
+    let groups = &details.failures;
+    let width = groups.iter().map(|group| number(group.count).len()).max().unwrap_or_default();
+    let kinds = groups.iter().take(MAX_CAUSES).map(|group| group.kind.describe().len()).max().unwrap_or_default();
+    let line = |(position, group): (usize, &FailureGroup)| {
+        let label = if position == 0 { "failed" } else { "" };
+        let message = group.message.iter().map(|message| format!(": {}", message.lines().next().unwrap_or_default()));
+        let place = group.place.iter().map(|place| format!(", at {place}"));
+        let rest: String = message.chain(place).collect();
+        let (count, kind, items) = (number(group.count), group.kind.describe(), items(&group.items));
+        format!("{label:<7}  {count:>width$}  {kind:<kinds$}  {items}{rest}")
+    };
+    let mut lines: Vec<String> = groups.iter().take(MAX_CAUSES).enumerate().map(line).collect();
+    let others: u64 = groups.iter().skip(MAX_CAUSES).map(|group| group.count).sum();
+    if others > 0 {
+        let causes = counted((groups.len() - MAX_CAUSES) as u64, "other cause", "other causes");
+        lines.push(format!("{:9}{:>width$}  failed for {causes}", "", number(others)));
+    }
+    lines
+}
+
+fn as_json(details: &Details) -> Value {
+    let mut object = run_json(&details.summary);
+    let measured = &details.measured;
+    let seconds = |time: Duration| json!(time.as_secs_f64());
+    let failures: Vec<Value> = details.failures.iter().map(group_json).collect();
+    object["user"] = json!(details.user);
+    object["rate"] = json!(details.rate);
+    object["seconds_left"] = json!(details.left.map(|left| left.as_secs_f64()));
+    object["measured"] = json!(measured.items);
+    object["time"] = measured.time.map_or(Value::Null, |time| distribution_json(&time, seconds));
+    object["memory"] = measured.memory.map_or(Value::Null, |memory| memory_json(&memory, details));
+    object["failures"] = Value::from(failures);
+    object["waiting_because"] = json!(details.waiting_because);
+    object["cancelled_because"] = json!(details.cancelled_because);
+    object
+}
+
+fn distribution_json<T: Copy>(of: &Distribution<T>, value: impl Fn(T) -> Value) -> Value {
+    json!({"median": value(of.median), "p95": value(of.p95), "max": value(of.max), "max_item": of.max_item})
+}
+
+fn memory_json(memory: &Distribution<u64>, details: &Details) -> Value {
+    let mut object = distribution_json(memory, |bytes| json!(bytes));
+    object["asked"] = json!(details.memory_asked);
+    object["upper_bounds"] = json!(details.measured.bounded);
+    object["unknown"] = json!(details.measured.unknown);
+    object
+}
+
+fn group_json(group: &FailureGroup) -> Value {
+    let items: Vec<_> = group.items.iter().map(|range| [*range.start(), *range.end()]).collect();
+    json!({
+        "kind": group.kind.name(),
+        "message": group.message,
+        "place": group.place,
+        "count": group.count,
+        "items": items,
+    })
+}

@@ -1,0 +1,157 @@
+//! Tests of the verbs that look at runs on AWS Batch: their requests only read, and their number is bounded.
+
+use std::fs;
+use std::path::Path;
+
+use cloudknot_runtime::contract::{IndexEntry, Part, PartEnd, RunKeys, RunState, index_key};
+use cloudknot_tests::cloud::{Cloud, JobKind};
+use cloudknot_tests::counterparts::check;
+use cloudknot_tests::recorder::Recorder;
+use cloudknot_tests::trial::{Behavior, Spec, Trial, counted, json, run_of, wait_for};
+use cloudknot_tests::workspaces::cargo_knot;
+use serde_json::{Value, json};
+
+use crate::PROGRAM;
+
+/// Trial on a Knot, whose requests are recorded.
+struct Operated {
+    trial: Trial,
+    knot: String,
+    aws: Recorder,
+    s3: Recorder,
+    cloud: std::sync::Arc<Cloud>,
+}
+
+impl Operated {
+    fn new() -> Option<Self> {
+        let cloud = Cloud::get()?;
+        let (aws, s3) = (Recorder::before(&cloud.moto.url()), Recorder::before(&cloud.s3.url()));
+        let (trial, knot) = cloud.trial_at(PROGRAM, JobKind::of_suite(), &aws.url(), &s3.url())?;
+        Some(Self { trial, knot, aws, s3, cloud })
+    }
+
+    /// Runs a verb, and returns the JSON that it prints.
+    #[track_caller]
+    fn verb(&self, arguments: &[&str], code: i32) -> Value {
+        let mut command = self.trial.command_of(cargo_knot(), &[&["knot"], arguments, &["--json"]].concat());
+        let output = check(&mut command, code, &[]);
+        serde_json::from_slice(&output.stdout).expect("one JSON value and nothing else")
+    }
+
+    /// Runs a verb, and checks that its requests only read. Returns the JSON, and the number of requests.
+    #[track_caller]
+    fn look(&self, arguments: &[&str], code: i32) -> (Value, usize) {
+        let before = (self.aws.requests().len(), self.s3.requests().len());
+        let found = self.verb(arguments, code);
+        let (aws, s3) = (self.aws.requests().split_off(before.0), self.s3.requests().split_off(before.1));
+        for request in &s3 {
+            assert!(matches!(request.method.as_str(), "GET" | "HEAD"), "{} {}", request.method, request.path);
+        }
+        for request in &aws {
+            assert_eq!(request.path, "/v1/describejobs", "a look at a run asks for nothing else");
+        }
+        (found, aws.len() + s3.len())
+    }
+
+    /// Writes an object of the Knot into the folder of the S3 server.
+    fn write(&self, key: &str, bytes: &[u8]) {
+        let root = self.cloud.record(&self.knot);
+        let path = root.join(key);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn look_at_a_run_only_reads() {
+    let Some(operated) = Operated::new() else { return };
+    let spec = Spec::of([Behavior::Double(1), Behavior::Fail(vec!["no star 7".into()]), Behavior::Double(3)]);
+    let run = run_of(&operated.trial.map(&spec)).unwrap();
+    let (listed, _) = operated.look(&["runs"], 0);
+    let summary = &listed["runs"][0];
+    assert_eq!(
+        (&summary["run"], &summary["backend"], &summary["state"]),
+        (&json!(run), &json!("batch"), &json!("failed"))
+    );
+    assert_eq!(summary["knot"], operated.knot);
+    let (status, requests) = operated.look(&["status", "--check"], 10);
+    assert_eq!(status["items"]["succeeded"], 2);
+    assert_eq!(status["failures"][0]["message"], "no star N");
+    assert_eq!(status["measured"], 2, "{status}");
+    assert!(requests <= 12, "{requests} requests");
+    operated.look(&["wait"], 10);
+    operated.aws.validate();
+}
+
+#[test]
+fn running_run_is_shown_and_cancelled() {
+    let Some(operated) = Operated::new() else { return };
+    let (began, go_on) = (operated.trial.file("began"), operated.trial.file("go-on"));
+    let remote = |path: &Path| operated.trial.remote_path(path);
+    let inputs = (0..3).map(|item| Behavior::Wait(remote(&began), item, remote(&go_on)));
+    let program = operated.trial.start(&["map", &json(&Spec::of(inputs))]);
+    let run = program.wait_for_run_id();
+    wait_for("the items to begin", || (counted(&began).len() == 3).then_some(()));
+    let (status, _) = operated.look(&["status", "--check"], 11);
+    assert_eq!(
+        (&status["run"], &status["state"], &status["items"]["running"]),
+        (&json!(run), &json!("running"), &json!(3))
+    );
+    operated.look(&["wait", "--timeout", "10ms"], 11);
+    let cancelled = operated.verb(&["cancel", "--yes", "--reason", "enough"], 0);
+    assert_eq!((&cancelled["state"], &cancelled["cancelled"]["kept"]), (&json!("cancelled"), &json!(0)));
+    assert_eq!(cancelled["items"]["unfinished"], 3);
+    program.wait_with_output();
+    let deleted = operated.verb(&["clean", &run, "--yes"], 0);
+    assert_eq!(deleted["runs"][0]["deleted"], true);
+    let (listed, _) = operated.look(&["runs"], 0);
+    assert_eq!(listed["runs"], json!([]));
+}
+
+/// 1,000 ended runs are listed by three requests: their folders, and two pages of the index.
+#[test]
+fn thousand_runs_are_listed_by_three_requests() {
+    let Some(operated) = Operated::new() else { return };
+    for number in 0..1_000 {
+        let run = format!("20261128-101530{:03}-a{number:03}", number % 1_000);
+        let submitted =
+            IndexEntry::Submitted { backend: "batch".into(), items: 4, function: "f:f::f".into(), name: None };
+        let ended = IndexEntry::Ended { round: 1, state: RunState::Done, done: 4, failed: 0, at_ms: 1_795_860_940_000 };
+        for entry in [submitted, ended] {
+            operated.write(&index_key(&operated.knot, &run, &entry).unwrap(), b"");
+        }
+        operated.write(&RunKeys::new(&operated.knot, &run).manifest(), b"");
+    }
+    let (listed, requests) = operated.look(&["runs", "--all"], 0);
+    assert_eq!(listed["runs"].as_array().map(Vec::len), Some(1_000));
+    assert_eq!(requests, 3);
+}
+
+/// A run of 100,000 items in 10,000 parts is shown by at most 300 requests.
+#[test]
+fn large_run_is_shown_by_few_requests() {
+    let Some(operated) = Operated::new() else { return };
+    let run = run_of(&operated.trial.map(&Spec::of([Behavior::Double(1)]))).unwrap();
+    let keys = RunKeys::new(&operated.knot, &run);
+    let root = operated.cloud.record(&operated.knot);
+    let mut manifest: Value = serde_json::from_slice(&fs::read(root.join(keys.manifest())).unwrap()).unwrap();
+    manifest["items"] = json!(100_000);
+    operated.write(&keys.manifest(), manifest.to_string().as_bytes());
+    fs::remove_file(root.join(keys.inputs())).unwrap();
+    let bytes = fs::read(root.join(keys.part(Part { first: 0, last: 0 }))).unwrap();
+    let row = PartEnd::parse(Part { first: 0, last: 0 }, &bytes).unwrap().rows[0];
+    let mut table = Vec::new();
+    (0..10).for_each(|_| row.append(&mut table));
+    let mut end = Vec::new();
+    PartEnd::append(&table, b"{}", &mut end);
+    fs::remove_file(root.join(keys.part(Part { first: 0, last: 0 }))).unwrap();
+    for first in (0..100_000).step_by(10) {
+        operated.write(&keys.part(Part { first, last: first + 9 }), &end);
+    }
+    let (status, requests) = operated.look(&["status"], 0);
+    assert_eq!(
+        (&status["state"], &status["items"]["succeeded"], &status["measured"]),
+        (&json!("done"), &json!(100_000), &json!(2_000))
+    );
+    assert!(requests <= 300, "{requests} requests");
+}
