@@ -279,9 +279,8 @@ impl ItemError {
         Cause { kind, hash }
     }
 
-    /// Returns the end of the item's output to stdout and stderr, at most 16 KiB.
-    ///
-    /// For items that take less than a millisecond, it may also contain the output of other items just before.
+    /// Returns the end of the item's output to stdout and stderr, at most 16 KiB. For the first item of a process, it begins with the
+    /// output of init functions.
     pub fn log(&self) -> &str {
         &self.0.log
     }

@@ -133,7 +133,7 @@ impl Backend {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "with the feature, the backend keeps the note")]
-    fn knot(note: KnotNote) -> Result<Self> {
+    pub(crate) fn knot(note: KnotNote) -> Result<Self> {
         Err(Self::without_aws(&format!("the maps of this program run on the Knot `{}`", note.knot), Some(&note)))
     }
 
