@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+/// Maximum number of bytes of an item's output that are kept for its error.
+pub const LOG_TAIL: usize = 16 * 1024;
 /// Length in bytes from which a line is split.
 pub const MAX_LINE_LEN: usize = 16 * 1024;
 
@@ -234,9 +236,9 @@ impl Splitter {
             return;
         }
         let (_, tail) = self.tails.last_mut().expect("there is a tail from the start");
-        let kept = text.len().min(crate::process::LOG_TAIL);
+        let kept = text.len().min(LOG_TAIL);
         tail.extend_from_slice(&text[text.len() - kept..]);
-        let excess = tail.len().saturating_sub(crate::process::LOG_TAIL);
+        let excess = tail.len().saturating_sub(LOG_TAIL);
         tail.drain(..excess);
         self.line.extend_from_slice(text);
         let whole = self.line.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
@@ -360,10 +362,10 @@ mod tests {
         let mut out = Vec::new();
         splitter.push(b"banner\n", &mut out);
         assert_eq!(splitter.tail(1), "banner\n", "the process ends before its first item");
-        let long = [b'x'; 3 * crate::process::LOG_TAIL];
+        let long = vec![b'x'; 3 * LOG_TAIL];
         splitter.push(&output(&[(Some(1), b"one"), (Some(2), &long), (Some(3), b"three")]), &mut out);
         assert_eq!((splitter.tail(1), splitter.tail(3)), ("banner\none".to_owned(), "three".to_owned()));
-        assert_eq!(splitter.tail(2).len(), crate::process::LOG_TAIL);
+        assert_eq!(splitter.tail(2).len(), LOG_TAIL);
         assert_eq!(splitter.tail(4), "");
         splitter.keep_tails(|item| item == 2);
         assert_eq!((splitter.tail(1).as_str(), splitter.tail(3).as_str()), ("", "three"));

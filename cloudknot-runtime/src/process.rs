@@ -34,8 +34,6 @@ use descendants::{children, kill_tagged};
 pub use launcher::Launcher;
 pub(crate) use launcher::{max_processes, memory, restore_open_files};
 
-/// Maximum number of bytes of an item's log that are kept for its error.
-pub const LOG_TAIL: usize = 16 * 1024;
 /// Number of bytes that the kernel buffers between supervisor and item process, if it allows so many. Large values need
 /// fewer reads and writes.
 const BUFFER_SIZE: usize = 1024 * 1024;
@@ -143,8 +141,28 @@ pub struct Answer {
     pub item: Item,
     /// Time and memory that it took.
     pub timing: Timing,
-    /// Frame of its value, or its failure with the end of its output.
-    pub outcome: Result<Vec<u8>, (Failure, String)>,
+    /// Frame of its value, or its failure.
+    pub outcome: Result<Vec<u8>, Box<FailedItem>>,
+}
+
+/// Failure of an item.
+#[derive(Debug)]
+pub struct FailedItem {
+    /// The failure.
+    pub failure: Failure,
+    /// The end of the item's output.
+    pub output: String,
+}
+
+/// Item that was running when its process ended.
+#[derive(Debug)]
+pub struct Victim {
+    /// The item.
+    pub item: Item,
+    /// Time that it took.
+    pub timing: Timing,
+    /// Its failure.
+    pub failed: FailedItem,
 }
 
 /// End of a process.
@@ -156,8 +174,8 @@ pub enum End {
     AtStart(String),
     /// A signal ended the process before it ran an item: no item is responsible, and another process may succeed.
     KilledAtStart(String),
-    /// The process ended while it ran this item. The text is the end of the item's output.
-    During(Item, Timing, Failure, String),
+    /// The process ended while it ran this item.
+    During(Box<Victim>),
     /// The process ended between two items, or is to be replaced.
     Idle,
 }
@@ -473,7 +491,7 @@ impl ItemProcess {
             Reply::Value(index, frame, measured) => (index, Ok(frame), measured),
         };
         let is_frame = |bytes: &[u8]| frame::frame_length(bytes).is_ok_and(|length| length == bytes.len() as u64);
-        let outcome = outcome.map_err(|failure| (failure, self.output.tail(index)));
+        let outcome = outcome.map_err(|failure| Box::new(FailedItem { failure, output: self.output.tail(index) }));
         let is_first = self.sent.front().is_some_and(|sent| sent.item.index == index);
         if is_first && outcome.as_ref().map_or(true, |bytes| is_frame(bytes)) {
             let answer = |Sent { item, at }| Answer { item, timing: Timing { sent: at, measured }, outcome };
@@ -507,8 +525,8 @@ impl ItemProcess {
         let duration = if self.runs_items() { self.first_started.elapsed() } else { Duration::ZERO };
         let started = SystemTime::now().checked_sub(duration).unwrap_or(at);
         let timing = Timing { sent: at, measured: Measured::until_now(started, duration) };
-        let tail = self.output.tail(item.index);
-        Some(End::During(item, timing, failure, tail))
+        let failed = FailedItem { failure, output: self.output.tail(item.index) };
+        Some(End::During(Box::new(Victim { item, timing, failed })))
     }
 
     /// Reads the available output of the function, at most [`MAX_READ`] bytes.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use cloudknot_runtime::codec::Codec;
-use cloudknot_runtime::contract::{ENV_DESCRIBE, ENV_TASK, InputLayout, Part, RunKeys, StoreAt, Task, Types};
+use cloudknot_runtime::contract::{ENV_DESCRIBE, ENV_TASK, InputLayout, Part, PartEnd, RunKeys, StoreAt, Task, Types};
 use cloudknot_runtime::frame;
 use cloudknot_runtime::store::Store;
 use serde::Serialize;
@@ -80,9 +80,10 @@ impl Recorded {
     /// # Panics
     /// If an item has no value.
     pub async fn values<V: DeserializeOwned + Send>(&self, store: &dyn Store) -> Vec<V> {
-        let key = self.keys.part(Part { first: 0, last: self.task.items - 1 });
-        let bytes = store.get(&key).await.expect("the store works").expect("all values are stored");
-        let (mut rest, mut values) = (&bytes[..], Vec::new());
+        let part = Part { first: 0, last: self.task.items - 1 };
+        let bytes = store.get(&self.keys.part(part)).await.expect("the store works").expect("all values are stored");
+        let frames = PartEnd::frames_len(part, &bytes).expect("the part has an end");
+        let (mut rest, mut values) = (&bytes[..frames], Vec::new());
         while !rest.is_empty() {
             let length = usize::try_from(frame::frame_length(rest).expect("the value is a frame"))
                 .expect("the frame is in memory");

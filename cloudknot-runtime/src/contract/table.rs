@@ -218,7 +218,9 @@ mod tests {
 
     fn part_of(rows: &[Measurements]) -> (Part, Vec<u8>) {
         let mut table = Vec::new();
-        rows.iter().for_each(|row| row.append(&mut table));
+        for row in rows {
+            row.append(&mut table);
+        }
         let machine = Machine { host: Some("node-1".into()), started_ms: 17, ..Machine::default() };
         let mut bytes = b"frames".to_vec();
         PartEnd::append(&table, &machine.to_bytes(), &mut bytes);

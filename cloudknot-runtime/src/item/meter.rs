@@ -185,7 +185,7 @@ mod tests {
         };
         for measured in [measure(&mut meter, busy), measure_thread(busy).1] {
             assert!(measured.duration() >= Duration::from_millis(20));
-            assert!(measured.started().duration_since(before).is_ok_and(|since| since < Duration::from_secs(60)));
+            assert!(measured.started().duration_since(before).is_ok_and(|since| since < Duration::from_mins(1)));
             assert!(measured.cpu().is_some_and(|cpu| cpu > Duration::ZERO), "{measured:?}");
         }
     }

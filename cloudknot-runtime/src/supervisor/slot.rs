@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Event, POLL_INTERVAL, Segment, Supervisor, SupervisorError};
 use crate::failure::{Failure, ItemErrorKind};
-use crate::process::{End, Item, ItemProcess, Launcher, Step};
+use crate::process::{End, FailedItem, Item, ItemProcess, Launcher, Step, Victim};
 
 /// Time for which an item has to run before the items behind it are given back to slots that have none. It is long compared
 /// with the time that this takes.
@@ -103,10 +103,10 @@ impl<'a> Slot<'a> {
         let mut values: Vec<Segment> = Vec::new();
         for answer in answers {
             let measurements = self.supervisor.measurements(&answer.item, &answer.timing, self.number);
-            let refuse_large = |frame| self.supervisor.refuse_large(frame).map_err(|failure| (failure, String::new()));
-            match answer.outcome.and_then(refuse_large) {
-                Ok(frame) => self.supervisor.append(&mut values, answer.item.index, frame, &measurements),
-                Err((failure, log)) => self.supervisor.failed(answer.item, measurements, failure, log)?,
+            match answer.outcome.map(|frame| self.supervisor.refuse_large(frame)) {
+                Ok(Ok(frame)) => self.supervisor.append(&mut values, answer.item.index, frame, &measurements),
+                Ok(Err(failure)) => self.supervisor.failed(answer.item, measurements, failure, String::new())?,
+                Err(failed) => self.supervisor.failed(answer.item, measurements, failed.failure, failed.output)?,
             }
         }
         if !values.is_empty() {
@@ -137,14 +137,15 @@ impl<'a> Slot<'a> {
                 self.pace.killed_at_start = killed_at_start;
                 self.supervisor.requeue(items);
             }
-            End::During(item, timing, failure, log) => {
+            End::During(victim) => {
+                let Victim { item, timing, failed: FailedItem { failure, output } } = *victim;
                 self.supervisor.requeue(items);
                 if is_doubtful(&failure) && process.answered() > 0 && ran_for < DOUBT {
                     tracing::warn!(item = item.index, reason = failure.message, "the item runs again in a new process");
                     self.suspect = Some(item);
                 } else {
                     let measurements = self.supervisor.measurements(&item, &timing, self.number);
-                    self.supervisor.failed(item, measurements, failure, log)?;
+                    self.supervisor.failed(item, measurements, failure, output)?;
                 }
             }
         }

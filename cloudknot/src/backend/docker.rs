@@ -200,7 +200,9 @@ impl Fleet {
     }
 
     fn printed(&self, printed: &[Printed]) {
-        printed.iter().for_each(|printed| self.ledger.printed(printed));
+        for printed in printed {
+            self.ledger.printed(printed);
+        }
     }
 
     fn container_spec(&self, child: &Child, attempt: u32) -> ContainerSpec {

@@ -43,7 +43,9 @@ pub(super) async fn read(ledger: &Ledger) -> Result<Vec<FailureGroup>> {
         }
     }
     let mut all: Vec<Vec<FailedAttempt>> = by_cause.into_values().collect();
-    all.iter_mut().for_each(|failures| failures.sort_unstable_by_key(|failure| failure.item));
+    for failures in &mut all {
+        failures.sort_unstable_by_key(|failure| failure.item);
+    }
     all.sort_unstable_by_key(|failures| (std::cmp::Reverse(failures.len()), failures[0].item));
     let examples: Vec<_> = all.iter().take(MAX_CAUSES).map(|failures| failures[0]).collect();
     let reads: Vec<_> = examples

@@ -149,15 +149,17 @@ fn named<'a>(all: &'a [Found], name: &str) -> Result<Option<usize>, Vec<&'a Foun
     if let Some(position) = all.iter().position(|found| found.run == name) {
         return Ok(Some(position));
     }
-    let is_named = |found: &Found| {
-        let is_prefix = !name.is_empty() && (found.run.starts_with(name) || found.word().starts_with(name));
-        is_prefix || found.name() == Some(name)
+    let positions = |is_named: &dyn Fn(&Found) -> bool| -> Vec<usize> {
+        (0..all.len()).filter(|position| is_named(&all[*position])).collect()
     };
-    let positions: Vec<usize> = (0..all.len()).filter(|position| is_named(&all[*position])).collect();
-    match positions[..] {
+    let mut positions_of_name = positions(&|found| found.word() == name || found.name() == Some(name));
+    if positions_of_name.is_empty() && !name.is_empty() {
+        positions_of_name = positions(&|found| found.run.starts_with(name) || found.word().starts_with(name));
+    }
+    match positions_of_name[..] {
         [] => Ok(None),
         [position] => Ok(Some(position)),
-        _ => Err(positions.into_iter().map(|position| &all[position]).collect()),
+        _ => Err(positions_of_name.into_iter().map(|position| &all[position]).collect()),
     }
 }
 
@@ -234,6 +236,9 @@ mod tests {
         check("20261128-101530122-m81xtn", Ok("20261128-101530122-m81xtn"));
         check("m81", Ok("20261128-101530122-m81xtn"));
         check("sweep 3", Ok("20261128-101530122-m81xtn"));
+        let named_like_a_word = [runs(), vec![found("20261126-101530122-aaaaaa", Some("m8"))]].concat();
+        let one = crate::pending::wait(Box::pin(one(named_like_a_word, "m8", "the folder")));
+        assert_eq!(one.map(|found| found.run).ok().as_deref(), Some("20261126-101530122-aaaaaa"));
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl OpenedRecord {
             Some(_) => None,
             None => Some(found.backend.executor().activity(&ledger, &listing.objects).await?),
         };
-        let state = state.unwrap_or_else(|| match &activity {
+        let state = state.unwrap_or(match &activity {
             Some(Activity::Computed { running: 1.., .. }) => RunState::Running,
             Some(Activity::Over) => RunState::Failed,
             _ => RunState::Waiting,

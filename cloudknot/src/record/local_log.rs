@@ -1,5 +1,7 @@
 //! The log of a run in a folder: the lines that its items printed, in segments of JSON lines. Written by the program that computes the
 //! run, which holds its lock, and read by any other.
+//!
+//! The futures of a folder are ready when they are created, so that none of them blocks a thread of an async runtime.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -7,7 +9,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use cloudknot_runtime::contract::{self, LogLine, RunKeys};
-use cloudknot_runtime::engine;
 use cloudknot_runtime::log::Printed;
 use cloudknot_runtime::store::{DirStore, Store};
 
@@ -81,7 +82,7 @@ impl LocalLog {
 
     /// Returns the number and the length of the last segment; zero if there is none.
     fn last_segment(&self) -> Result<(u64, u64)> {
-        let objects = engine::block_on(self.store.list(&self.keys.logs(), None))?;
+        let objects = pollster::block_on(self.store.list(&self.keys.logs(), None))?;
         let segments = objects.iter().filter_map(|object| Some((contract::log_of(&object.key)?, object.size)));
         Ok(segments.max().unwrap_or_default())
     }
@@ -91,7 +92,7 @@ impl LocalLog {
         let file = self.store.open_append(&self.keys.log(number))?;
         *state = State::Open { number, file, len: 0 };
         let Some(oldest) = number.checked_sub(MAX_SEGMENTS).filter(|&oldest| oldest > 0) else { return Ok(None) };
-        engine::block_on(self.store.delete(&[self.keys.log(oldest)]))?;
+        pollster::block_on(self.store.delete(&[self.keys.log(oldest)]))?;
         let time_ms = contract::unix_ms(SystemTime::now());
         Ok(Some(LogLine { time_ms, round: self.round, is_gap: true, ..LogLine::default() }))
     }
@@ -104,8 +105,8 @@ mod tests {
     use super::*;
 
     fn lines(store: &DirStore, keys: &RunKeys) -> Vec<LogLine> {
-        let objects = engine::block_on(store.list(&keys.logs(), None)).unwrap();
-        let read = |key: &str| engine::block_on(store.get(key)).unwrap().unwrap();
+        let objects = pollster::block_on(store.list(&keys.logs(), None)).unwrap();
+        let read = |key: &str| pollster::block_on(store.get(key)).unwrap().unwrap();
         objects.iter().flat_map(|object| LogLine::parse_all(&read(&object.key))).collect()
     }
 
@@ -133,7 +134,7 @@ mod tests {
             ]
         };
         assert_eq!(shown, [of(1), of(2)].concat());
-        assert_eq!(engine::block_on(store.list(&keys.logs(), None)).unwrap().len(), 1);
+        assert_eq!(pollster::block_on(store.list(&keys.logs(), None)).unwrap().len(), 1);
     }
 
     #[test]
@@ -145,7 +146,7 @@ mod tests {
         for item in 0..20 {
             log.write(&printed(item, &text));
         }
-        let objects = engine::block_on(store.list(&keys.logs(), None)).unwrap();
+        let objects = pollster::block_on(store.list(&keys.logs(), None)).unwrap();
         assert_eq!(objects.len() as u64, MAX_SEGMENTS);
         let lines = lines(&store, &keys);
         assert!(lines.iter().all(|line| line.text.len() <= cloudknot_runtime::log::MAX_LINE_LEN));

@@ -650,7 +650,10 @@ fn results_stay_readable_without_the_queue() {
     let read = recorded.trial.attach(&run_id);
     assert_eq!(values(&read), [(0, 0)].into(), "{read:?}");
     let failed = &failures(&read)[&1];
-    assert!(failed.kind == "Infrastructure" && failed.message.contains("map the remaining inputs again"), "{failed:?}");
+    assert!(
+        failed.kind == "Infrastructure" && failed.message.contains("`retry_failed()` run the remaining items"),
+        "{failed:?}"
+    );
 }
 
 #[test]

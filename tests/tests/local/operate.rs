@@ -259,6 +259,8 @@ fn interrupted_deletion_is_finished_by_the_next_one() {
     let trial = trial();
     let run = failing(&trial);
     let folder = trial.run(&run);
+    // The entries in the index go first.
+    std::fs::remove_dir_all(folder.parent().unwrap().parent().unwrap().join("index")).unwrap();
     std::fs::write(folder.join("deleting"), "").unwrap();
     assert_eq!(found(&trial, &["status"], 0)["state"], "failed", "it is a run as long as it has a manifest");
     std::fs::remove_file(folder.join("manifest.json")).unwrap();
@@ -296,8 +298,11 @@ fn records_of_other_versions_are_listed_and_deleted() {
     };
     // Without the entry in the index, as of an older version.
     let _ = std::fs::remove_dir_all(path.parent().unwrap().parent().unwrap().parent().unwrap().join("index"));
-    check_version(1, "", "it was written by an older version of cloudknot");
-    check_version(9, "9.0.1", "it was written by cloudknot 9.0.1, which is newer");
+    let reads = "this program reads 2)";
+    let older = format!("it was written by an older version of cloudknot (its record has version 1, and {reads}");
+    check_version(1, "", &older);
+    let newer = "it was written by cloudknot 9.0.1, which is newer than this program (its record has version 9, and";
+    check_version(9, "9.0.1", &format!("{newer} {reads}"));
     check(&trial, &["clean", "--keep", "0", "--yes"], 0, &["deleted 1 run"]);
     assert!(!trial.run(&run).exists());
 }

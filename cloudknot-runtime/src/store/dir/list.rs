@@ -35,7 +35,7 @@ impl Folder {
             let Some(opened) = opened else { return Ok(Vec::new()) };
             let mut names = Vec::new();
             for name in subfolders(&opened)? {
-                if ignore_not_found(files::open_folder(&opened, &name))?.is_some_and(has_object) {
+                if ignore_not_found(files::open_folder(&opened, &name))?.as_ref().is_some_and(has_object) {
                     names.push(name);
                 }
             }
@@ -76,11 +76,13 @@ fn remove_if_empty(parent: &OwnedFd, name: &str) -> io::Result<()> {
 }
 
 /// Returns whether an open folder contains an object, at any depth. A folder that cannot be read may contain one.
-fn has_object(opened: OwnedFd) -> bool {
-    let has_file = entries(&opened).is_ok_and(|entries| entries.iter().any(|(_, kind)| *kind == FileType::RegularFile));
-    let has_object_in =
-        |name: &String| files::open_folder(&opened, name).map_or_else(|error| !is_absent(&error), has_object);
-    has_file || subfolders(&opened).map_or(true, |names| names.iter().any(has_object_in))
+fn has_object(opened: &OwnedFd) -> bool {
+    let has_file = entries(opened).is_ok_and(|entries| entries.iter().any(|(_, kind)| *kind == FileType::RegularFile));
+    let has_object_in = |name: &String| match files::open_folder(opened, name) {
+        Ok(inner) => has_object(&inner),
+        Err(error) => !is_absent(&error),
+    };
+    has_file || subfolders(opened).map_or(true, |names| names.iter().any(has_object_in))
 }
 
 fn subfolders(opened: &OwnedFd) -> io::Result<Vec<String>> {
