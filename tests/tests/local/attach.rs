@@ -435,7 +435,7 @@ fn run_killed_past_max_failures_stays_stopped() {
     trial.wait_until_exited();
     // The second failure, as the program would have stored it.
     let first = trial.stored(&run, "failures").remove(0);
-    let second = trial.run(&run).join("failures/000000000001/0001.0001");
+    let second = trial.run(&run).join("failures/000000000001").join(first.file_name().unwrap());
     std::fs::create_dir_all(second.parent().unwrap()).unwrap();
     std::fs::copy(first, second).unwrap();
     let facts = trial.attach(&run);

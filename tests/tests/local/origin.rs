@@ -1,9 +1,11 @@
-//! Tests of what the record tells about a run, besides its outcomes: its origin, its name, and its entries in the index.
+//! Tests of what the record tells about a run, besides its outcomes: its origin, its name, its entries in the index, and when its
+//! items ran and what they printed.
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use cloudknot_runtime::contract::{IndexEntry, RunState, index_entry, index_key};
+use cloudknot_runtime::contract::{IndexEntry, LogLine, PartEnd, RunState, index_entry, index_key, part_of};
 use cloudknot_tests::trial::{
     Behavior, Fact, RetrySpec, Spec, Trial, counted, failures, files, json, kill, run_of, values, wait_for,
 };
@@ -191,4 +193,57 @@ fn retry_refuses_what_it_cannot_do() {
         }
     }
     assert!(!trial.run(&run).join("rounds").exists(), "a refused retry leaves no round");
+}
+
+#[test]
+fn measurements_are_stored_with_the_outcomes() {
+    let trial = trial();
+    let inputs = [Behavior::Sleep(60, 7), Behavior::Double(1), failing()];
+    let run = run_of(&trial.map(&Spec { parallel: Some(1), chunk: Some(3), ..Spec::of(inputs) })).unwrap();
+    let mut rows = Vec::new();
+    for path in trial.stored(&run, "results") {
+        let part = part_of(&format!("results/{}", path.file_name().unwrap().to_str().unwrap())).unwrap();
+        let end = PartEnd::parse(part, &fs::read(&path).unwrap()).unwrap();
+        assert!(end.machine.vcpus.is_some_and(|vcpus| vcpus >= 1.0) && end.machine.host.is_some(), "{:?}", end.machine);
+        rows.extend((part.first..=part.last).zip(end.rows));
+    }
+    let [(0, slow), (1, quick)] = rows[..] else { panic!("two items have values: {rows:?}") };
+    assert!(slow.duration >= Duration::from_millis(60) && slow.peak_memory.is_some_and(|peak| peak > 1 << 20));
+    assert!(quick.start_ms >= slow.start_ms + 60 && slow.start_ms >= 0, "{rows:?}");
+    assert_eq!((slow.round, slow.attempt, slow.slot), (1, 1, 0));
+    let failure: Value = serde_json::from_slice(&fs::read(&trial.stored(&run, "failures")[0]).unwrap()).unwrap();
+    assert_eq!((&failure["measurements"]["attempt"], &failure["measurements"]["slot"]), (&1.into(), &0.into()));
+    assert!(failure["machine"]["started_ms"].as_u64().is_some_and(|time| time > 0), "{failure}");
+}
+
+/// Each line is kept with its item, also if several items were sent to a process at once, and lines without an end.
+#[test]
+fn output_is_kept_with_its_item() {
+    let trial = trial();
+    let print = |text: &str| Behavior::Print(text.into(), String::new(), Box::new(Behavior::Double(1)));
+    let quick =
+        (0..40).map(|item| if item % 3 == 0 { print(&format!("item {item}\nand")) } else { Behavior::Double(1) });
+    let run = run_of(&trial.map(&Spec { parallel: Some(2), ..Spec::of(quick) })).unwrap();
+    let mut lines: Vec<_> = LogLine::parse_all(&fs::read(&trial.stored(&run, "log")[0]).unwrap())
+        .into_iter()
+        .map(|line| (line.item.expect("no line is printed before the first item"), line.attempt, line.text))
+        .collect();
+    lines.sort_by_key(|(item, ..)| *item);
+    let of = |item| [(item, Some(1), format!("item {item}")), (item, Some(1), "and".to_owned())];
+    assert_eq!(lines, (0..40).step_by(3).flat_map(of).collect::<Vec<_>>());
+}
+
+#[test]
+fn terminal_names_the_item_of_a_line_if_several_run_at_once() {
+    let trial = trial();
+    let print = Behavior::Print("reading\n".into(), String::new(), Box::new(Behavior::Double(1)));
+    let shown = |parallel| {
+        let spec = Spec { parallel: Some(parallel), ..Spec::of([print.clone(), print.clone()]) };
+        let output = trial.command(&["map", &json(&spec)]).env("CLOUDKNOT_PROGRESS", "plain").output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let (several, one) = (shown(2), shown(1));
+    assert!(several.contains("\n[item 0, attempt 1] reading\n"), "{several}");
+    assert!(several.contains("\n[item 1, attempt 1] reading\n"), "{several}");
+    assert!(one.contains("\nreading\nreading\n") && !one.contains("[item"), "{one}");
 }
