@@ -145,7 +145,7 @@ impl Runs {
         Self { scope: format!("`{}`", home.display()), places: vec![Backend::folder(home)] }
     }
 
-    /// Opens the runs of this backend, such as that of a [`Knot`](crate::Knot).
+    /// Opens the runs of this backend, such as that of a Knot.
     pub fn on(backend: Backend) -> Self {
         let scope = match backend.executor().only_knot() {
             Some(knot) => format!("the Knot `{knot}`"),
