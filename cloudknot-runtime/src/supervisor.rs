@@ -452,7 +452,7 @@ impl Supervisor<'_> {
 
     /// Returns the failure of a value that the store can never take, which is no failure of the store.
     fn refuse_large(&self, frame: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        let (length, max) = (frame.len() as u64, self.work.store.max_object() - MAX_END_LEN);
+        let (length, max) = (frame.len() as u64, self.work.store.max_object().saturating_sub(MAX_END_LEN));
         if length <= max {
             return Ok(frame);
         }

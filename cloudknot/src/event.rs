@@ -54,7 +54,7 @@ pub enum Event<'a> {
         /// ID of the run.
         run: &'a str,
         /// Index of the item; `None` for output before the first item of a process. What other threads print after the item has
-        /// returned is attributed to the next one.
+        /// returned is attributed to the next one, or to none.
         item: Option<u64>,
         /// Number of the item's attempt, from 1.
         attempt: Option<u32>,

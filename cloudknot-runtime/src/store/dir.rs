@@ -61,11 +61,13 @@ impl DirStore {
 
     /// Opens the file of a key for locking, and creates it if it does not exist. Its contents are unchanged.
     pub fn open_lock(&self, key: &str) -> Result<File> {
+        key::check(key)?;
         self.open(key, OFlags::RDWR).map_err(|error| self.folder.failed("lock", key, error))
     }
 
     /// Opens the file of a key for appending, and creates it if it does not exist. No other store can append.
     pub fn open_append(&self, key: &str) -> Result<File> {
+        key::check(key)?;
         self.open(key, OFlags::WRONLY | OFlags::APPEND).map_err(|error| self.failed_to_append(key, error))
     }
 
@@ -75,7 +77,6 @@ impl DirStore {
     }
 
     fn open(&self, key: &str, flags: OFlags) -> io::Result<File> {
-        key::check(key).map_err(io::Error::other)?;
         let folder = self.folder.create_parent(key)?;
         files::open_file(folder, key::name(key), flags | OFlags::CREATE)
     }
