@@ -67,6 +67,11 @@ fn folder() -> Result<Folder, Failure> {
     match Compile::new(Selection::default()).package_folder() {
         Ok(folder) => Ok(Folder::Package(folder)),
         Err(_) if std::path::Path::new(HOME).is_dir() => Ok(Folder::Start),
-        Err(error) => Err(error.into()),
+        // These commands have no option for another package.
+        Err(error) => {
+            let hint =
+                "run the command in the folder of a package with remote functions, or name a Knot with `--knot NAME`";
+            Err(Failure::from(error).with_hint(hint))
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! How runs are shown: numbers, times and names as text, and the JSON of a run.
+//! Text and JSON of runs: numbers, times, names, and the JSON object of a run.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};

@@ -80,7 +80,7 @@ pub struct Written {
     hidden: Hidden,
 }
 
-/// What the encoding of a value does not show, but its other forms may depend on.
+/// Facts about a value that its encoding does not show, but that its other forms may depend on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Hidden {
     /// A type has asked whether people read the encoding: it may have another form if they do.

@@ -1,4 +1,4 @@
-//! What is measured of each attempt of an item, and the machine that it ran on. Parts and failures contain both.
+//! Measurements of each attempt of an item, and the machine that it ran on. Parts and failures contain both.
 
 use std::time::{Duration, SystemTime};
 

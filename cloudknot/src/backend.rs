@@ -274,7 +274,7 @@ fn old_code_error(manifest: &Manifest) -> Error {
     };
     Error::new(ErrorKind::Config, message).with_hint(remedy)
 }
-/// What computes a round that has items without an outcome, as far as a look from outside shows.
+/// Work on a round that has items without an outcome, as far as a look from outside shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Activity {
     /// A program computes the round, or its jobs have not ended.

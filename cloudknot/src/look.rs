@@ -155,7 +155,7 @@ impl Runs {
     }
 
     fn and_knot(mut self, note: KnotNote) -> Result<Self> {
-        self.scope = format!("neither {} nor the Knot `{}`", self.scope, note.knot);
+        self.scope = format!("{} together with the Knot `{}`", self.scope, note.knot);
         self.places.push(Backend::knot(note)?);
         Ok(self)
     }
@@ -240,7 +240,7 @@ pub struct Look {
     summary: Summary,
 }
 
-/// What a cancellation did.
+/// Effect of a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cancellation {

@@ -74,7 +74,7 @@ fn program(function: &Function) -> Program {
     }
 }
 
-/// How cargo has built an executable, according to its path in the target folder.
+/// Kind of target and profile of an executable, according to its path in the target folder.
 #[derive(Debug, PartialEq, Eq)]
 struct Built {
     kind: &'static str,

@@ -44,7 +44,6 @@ impl Record {
     }
 
     /// Returns the resources of the round's jobs.
-    #[allow(dead_code, reason = "the local backend has no jobs")]
     pub(crate) fn resources(&self) -> Resources {
         self.manifest.resources_in(self.round, &self.scheduled)
     }

@@ -11,7 +11,7 @@ const MAX_COMMAND_LEN: usize = 2048;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Provenance {
-    /// Who submitted the run.
+    /// Submitter of the run.
     pub submitter: Submitter,
     /// Program that submitted the run.
     pub program: Program,
@@ -65,7 +65,7 @@ fn json_len(value: &impl Serialize) -> usize {
     serde_json::to_vec(value).expect("a provenance serializes to JSON").len()
 }
 
-/// Who submitted a run.
+/// Submitter of a run: a user on a machine, with a command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Submitter {

@@ -119,7 +119,7 @@ pub(super) struct Sample {
     /// Slot of its type.
     pub(super) root: SlotId,
     pub(super) encoded: Vec<u8>,
-    /// What `serde_json` prints; `None` if JSON does not have such values.
+    /// JSON of the value as `serde_json` prints it; `None` if JSON does not have such values.
     pub(super) json: Option<String>,
     pub(super) hidden: Hidden,
 }

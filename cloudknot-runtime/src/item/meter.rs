@@ -35,7 +35,7 @@ pub struct Begun {
     children: Option<Children>,
 }
 
-/// What the kernel has counted of ended child processes. Each of them changes its number of page faults.
+/// Counters of the kernel for ended child processes. Each child that ends changes the number of page faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Children {
     cpu_us: i64,

@@ -1,4 +1,4 @@
-//! What is shown of one run: its summary, speed, measurements and failures.
+//! Details of one run: its summary, speed, measurements and failures.
 
 use std::time::{Duration, SystemTime};
 
@@ -43,8 +43,8 @@ pub struct Details {
 
 pub(super) async fn read(opened: &Opened, summary: Summary, exact: bool) -> Result<Details> {
     let record = opened.readable()?;
-    let Record { manifest, scheduled, round, .. } = &record.ledger.record;
-    let memory_mib = scheduled.resources.memory_mib.or_else(|| manifest.resources.memory_in(*round));
+    let manifest = &record.ledger.record.manifest;
+    let memory_mib = record.ledger.record.resources().memory_mib;
     let waiting_because = match &record.activity {
         Some(Activity::Abandoned(why)) => Some(why.clone()),
         Some(Activity::Computed { waiting_because, .. }) => waiting_because.clone(),

@@ -8,6 +8,7 @@ use cloudknot_runtime::contract::FailedAttempt;
 use cloudknot_runtime::engine;
 use cloudknot_runtime::failure::{Cause, ItemError, ItemErrorKind, mask_numbers};
 
+use super::measured::ranges;
 use crate::error::Result;
 use crate::record::SettledOutcome;
 use crate::record::ledger::Ledger;
@@ -71,13 +72,7 @@ pub(super) async fn read(ledger: &Ledger) -> Result<Vec<FailureGroup>> {
 impl FailureGroup {
     /// Creates the group of these failures, which are in the order of their items.
     fn of(failures: &[FailedAttempt]) -> Self {
-        let mut items: Vec<RangeInclusive<u64>> = Vec::new();
-        for FailedAttempt { item, .. } in failures {
-            match items.last_mut() {
-                Some(range) if range.end() + 1 == *item => *range = *range.start()..=*item,
-                _ => items.push(*item..=*item),
-            }
-        }
+        let items = ranges(failures.iter().map(|failure| failure.item));
         Self { kind: failures[0].cause.kind, message: None, place: None, count: failures.len() as u64, items }
     }
 }

@@ -95,7 +95,7 @@ async fn of_knot(backend: &Backend, store: &Arc<dyn Store>, knot: String) -> Res
     Ok(runs.into_iter().map(found).collect())
 }
 
-/// What a RUN on the command line names.
+/// Meaning of a RUN on the command line.
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted<'a> {
     /// The run that was submitted this many runs before the last one.
@@ -170,13 +170,14 @@ fn ambiguous(name: &str, several: &[&Found]) -> Error {
 }
 
 fn none(all: &[Found], run: &str, scope: &str) -> Error {
-    let error = Error::new(ErrorKind::NotFound, format!("cannot find the run `{run}`: {scope} has no such run"));
+    let error =
+        |why: &str| Error::new(ErrorKind::NotFound, format!("cannot find the run `{run}`: {scope} has no {why}"));
     if all.is_empty() {
-        return error.with_hint(
-            "`cargo knot runs` lists the runs of the program in this folder, and `--knot NAME` those of a Knot",
+        return error("runs").with_hint(
+            "run the program, whose maps are recorded there; `cargo knot runs --knot NAME` lists the runs of a Knot",
         );
     }
-    error.with_hint(format!("the last runs are {}", listed(all.iter())))
+    error("such run").with_hint(format!("the last runs are {}", listed(all.iter())))
 }
 
 fn listed<'a>(mut found: impl Iterator<Item = &'a Found>) -> String {

@@ -1,4 +1,4 @@
-//! What one listing of a run's folder shows: its record, its outcomes, and when they were stored.
+//! A listing of a run's folder: its record, its outcomes, and when they were stored.
 
 use std::time::SystemTime;
 

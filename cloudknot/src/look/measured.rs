@@ -1,4 +1,4 @@
-//! What the tables of a run's parts show: how long its items took, and how much memory. Reads the ends of parts, never values.
+//! Measurements of a run's items, from the tables of its parts: their times and memory. Reads the ends of parts, never values.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -95,19 +95,25 @@ impl Winner {
     }
 }
 
+/// Returns items, which are in order, as ranges.
+pub(super) fn ranges(items: impl IntoIterator<Item = u64>) -> Vec<RangeInclusive<u64>> {
+    let mut ranges: Vec<RangeInclusive<u64>> = Vec::new();
+    for item in items {
+        match ranges.last_mut() {
+            Some(range) if range.end() + 1 == item => *range = *range.start()..=item,
+            _ => ranges.push(item..=item),
+        }
+    }
+    ranges
+}
+
 /// Returns the parts with a value that is used, in the order of their items.
 fn winning(ledger: &Ledger) -> Vec<Winner> {
     let mut taken = Bits::new(ledger.record.manifest.items);
     let mut winners = Vec::new();
     for settled in ledger.all_settled() {
         let SettledOutcome::Values(part) = settled else { continue };
-        let mut items: Vec<RangeInclusive<u64>> = Vec::new();
-        for item in (part.first..=part.last).filter(|item| !taken.get(*item)) {
-            match items.last_mut() {
-                Some(range) if range.end() + 1 == item => *range = *range.start()..=item,
-                _ => items.push(item..=item),
-            }
-        }
+        let items = ranges((part.first..=part.last).filter(|item| !taken.get(*item)));
         items.iter().cloned().flatten().for_each(|item| taken.set(item));
         if !items.is_empty() {
             winners.push(Winner { part, items });

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cloudknot_runtime::contract::{MAX_RECORD_LEN, Manifest, Round, RunState};
-use cloudknot_runtime::store::{Object, Store};
+use cloudknot_runtime::contract::{Manifest, ManifestError, Round, RunState};
+use cloudknot_runtime::store::Object;
 
 use super::find::Found;
 use super::listing::Listing;
@@ -31,7 +31,7 @@ pub(super) struct OpenedRecord {
     /// Rounds before the last one, the first one first.
     earlier: Vec<Round>,
     pub(super) state: RunState,
-    /// What the backend knows of the round, unless its outcomes show that it has ended.
+    /// Work on the round according to the backend, unless its outcomes show that it has ended.
     pub(super) activity: Option<Activity>,
 }
 
@@ -48,16 +48,12 @@ pub(super) async fn open(found: Found) -> Result<Option<Opened>> {
 
 /// Reads and checks the manifest. Returns the reason if it is not one of this version.
 async fn read_manifest(found: &Found, object: &Object, inputs: Option<&Object>) -> Result<Result<Manifest, String>> {
-    if object.size > MAX_RECORD_LEN {
-        return Ok(Err(format!("its record is damaged: the manifest has {} bytes", object.size)));
-    }
-    let bytes = found.store.get_range(&object.key, 0..object.size).await?;
-    let manifest = match Manifest::parse(&bytes) {
-        Ok(manifest) => manifest,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    let checked = manifest.check(&found.knot, &found.run, inputs.map(|object| object.size));
-    Ok(checked.map(|()| manifest).map_err(|why| format!("its record is damaged: {why}")))
+    let read = read::manifest_of_size(&*found.store, &object.key, object.size).await?;
+    let checked = read.and_then(|manifest| {
+        let checked = manifest.check(&found.knot, &found.run, inputs.map(|object| object.size));
+        checked.map(|()| manifest).map_err(ManifestError::Damaged)
+    });
+    Ok(checked.map_err(|error| error.to_string()))
 }
 
 impl OpenedRecord {
@@ -67,9 +63,13 @@ impl OpenedRecord {
         for number in 2..=listing.last_round() {
             // A round begins only after the one before it, so each has an object.
             let key = keys.round(number);
-            match read_round(&*found.store, listing.object(&key), &manifest).await? {
+            let read = match listing.object(&key) {
+                Some(object) => read::round_of_size(&*found.store, &key, &manifest, object.size).await?,
+                None => Err("it does not exist".into()),
+            };
+            match read {
                 Ok(round) => rounds.push(round),
-                Err(why) => return Ok(Err(format!("its record is damaged: `{key}`: {why}"))),
+                Err(why) => return Ok(Err(format!("its round `{key}` is damaged: {why}"))),
             }
         }
         let round = listing.last_round();
@@ -138,15 +138,6 @@ fn known_state(ledger: &Ledger, is_cancelled: bool) -> Option<RunState> {
         _ if is_cancelled => Some(RunState::Cancelled),
         _ => ledger.missing().is_empty().then_some(RunState::Failed),
     }
-}
-
-async fn read_round(store: &dyn Store, object: Option<&Object>, manifest: &Manifest) -> Result<Result<Round, String>> {
-    let Some(object) = object else { return Ok(Err("the object is missing".into())) };
-    if object.size > Round::max_len(manifest.items) {
-        return Ok(Err(format!("it has {} bytes, more than any round of {} items", object.size, manifest.items)));
-    }
-    let bytes = store.get_range(&object.key, 0..object.size).await?;
-    Ok(Round::parse(&bytes, manifest.items))
 }
 
 impl Opened {

@@ -1,4 +1,4 @@
-//! What is shown of each run in a list.
+//! Summary of a run, as a list shows it.
 
 use std::time::{Duration, SystemTime};
 

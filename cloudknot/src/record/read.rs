@@ -11,11 +11,7 @@ pub(crate) async fn manifest(store: &dyn Store, knot: &str, run: &str) -> Result
     let key = keys.manifest();
     let is_damaged = |why: String| damaged(run, &format!("its manifest `{key}`"), &why);
     let Some(size) = store.size(&key).await? else { return Ok(None) };
-    if size > MAX_RECORD_LEN {
-        return Err(is_damaged(format!("it has {size} bytes, more than {MAX_RECORD_LEN}")));
-    }
-    let bytes = store.get_range(&key, 0..size).await?;
-    let manifest = Manifest::parse(&bytes).map_err(|error| match error {
+    let manifest = manifest_of_size(store, &key, size).await?.map_err(|error| match error {
         ManifestError::Damaged(why) => is_damaged(why),
         other => of_another_version(run, &other),
     })?;
@@ -24,12 +20,25 @@ pub(crate) async fn manifest(store: &dyn Store, knot: &str, run: &str) -> Result
     Ok(Some(manifest))
 }
 
+/// Reads a manifest of this size, which is still to be checked. Returns the reason if it is not one of this version.
+pub(crate) async fn manifest_of_size(
+    store: &dyn Store,
+    key: &str,
+    size: u64,
+) -> Result<Result<Manifest, ManifestError>> {
+    if size > MAX_RECORD_LEN {
+        let why = format!("it has {size} bytes, more than {MAX_RECORD_LEN}");
+        return Ok(Err(ManifestError::Damaged(why)));
+    }
+    Ok(Manifest::parse(&store.get_range(key, 0..size).await?))
+}
+
 /// Reads the last round of a run, with its number.
 pub(crate) async fn last_round(store: &dyn Store, keys: &RunKeys, manifest: &Manifest) -> Result<(u32, Round)> {
     let objects = store.list(&keys.rounds(), None).await?;
     let rounds = objects.iter().filter_map(|object| Some((contract::round_of(&object.key)?, object.size)));
     let Some((round, size)) = rounds.max() else { return Ok((1, first_round(manifest))) };
-    Ok((round, round_of_size(store, keys, manifest, round, size).await?))
+    Ok((round, undamaged_round(store, &keys.round(round), manifest, size).await?))
 }
 
 /// Reads a round of a run that exists.
@@ -41,18 +50,27 @@ pub(crate) async fn round(store: &dyn Store, keys: &RunKeys, manifest: &Manifest
     let key = keys.round(round);
     let missing = || damaged(&manifest.run, &format!("its round `{key}`"), "it does not exist");
     let size = store.size(&key).await?.ok_or_else(missing)?;
-    round_of_size(store, keys, manifest, round, size).await
+    undamaged_round(store, &key, manifest, size).await
 }
 
-async fn round_of_size(store: &dyn Store, keys: &RunKeys, manifest: &Manifest, round: u32, size: u64) -> Result<Round> {
-    let key = keys.round(round);
-    let is_damaged = |why: String| damaged(&manifest.run, &format!("its round `{key}`"), &why);
+async fn undamaged_round(store: &dyn Store, key: &str, manifest: &Manifest, size: u64) -> Result<Round> {
+    let round = round_of_size(store, key, manifest, size).await?;
+    round.map_err(|why| damaged(&manifest.run, &format!("its round `{key}`"), &why))
+}
+
+/// Reads a round of this size. Returns the reason if it is damaged.
+pub(crate) async fn round_of_size(
+    store: &dyn Store,
+    key: &str,
+    manifest: &Manifest,
+    size: u64,
+) -> Result<Result<Round, String>> {
     // A round that schedules many single items is longer than other records.
     if size > Round::max_len(manifest.items) {
-        return Err(is_damaged(format!("it has {size} bytes, more than any round of {} items", manifest.items)));
+        return Ok(Err(format!("it has {size} bytes, more than any round of {} items", manifest.items)));
     }
-    let bytes = store.get_range(&key, 0..size).await?;
-    Round::parse(&bytes, manifest.items).map_err(is_damaged)
+    let bytes = store.get_range(key, 0..size).await?;
+    Ok(Round::parse(&bytes, manifest.items))
 }
 
 /// Returns the first round, which schedules all items.
