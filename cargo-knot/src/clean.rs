@@ -38,11 +38,6 @@ pub(crate) struct Clean {
 
 impl Clean {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let json = self.json;
-        self.clean().await.map_err(|failure| failure.in_json(json))
-    }
-
-    async fn clean(self) -> Result<(), Failure> {
         let found = self.scope.runs().await?.removals(self.removals()?).await?;
         let (found, kept): (Vec<_>, Vec<_>) = found.into_iter().partition(|removal| removal.kept_because.is_none());
         if let Some(removal) = kept.first().filter(|_| !self.runs.is_empty()) {
@@ -89,8 +84,8 @@ impl Clean {
     /// Deletes a run, and returns whether that succeeded. A failed deletion does not stop the others.
     async fn delete(&self, removal: Removal, failed: &mut Option<Failure>) -> bool {
         let Err(error) = removal.delete().await else { return true };
-        if let Some(previous) = failed.replace(Failure::from(error).in_json(self.json)) {
-            previous.report();
+        if let Some(previous) = failed.replace(error.into()) {
+            previous.report(self.json);
         }
         false
     }

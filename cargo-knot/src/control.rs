@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::failure::Failure;
 use crate::output;
-use crate::scope::ScopeArgs;
+use crate::scope::RunArgs;
 use crate::shown::{counted, duration, function_name, number, run_json, state};
 use crate::status;
 
@@ -22,14 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Options of `cargo knot wait`.
 #[derive(Args)]
 pub(crate) struct Wait {
-    /// The run: `last`, `last-1`, the start of its ID or of the word at its end, or its name
-    #[arg(default_value = "last")]
-    run: String,
+    #[command(flatten)]
+    of: RunArgs,
     /// Wait at most this time, such as "2h"
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    #[command(flatten)]
-    scope: ScopeArgs,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -38,17 +35,14 @@ pub(crate) struct Wait {
 /// Options of `cargo knot cancel`.
 #[derive(Args)]
 pub(crate) struct Cancel {
-    /// The run: `last`, `last-1`, the start of its ID or of the word at its end, or its name
-    #[arg(default_value = "last")]
-    run: String,
+    #[command(flatten)]
+    of: RunArgs,
     /// Reason, which is stored with the run
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// Cancel without a question
     #[arg(long)]
     yes: bool,
-    #[command(flatten)]
-    scope: ScopeArgs,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -56,12 +50,7 @@ pub(crate) struct Cancel {
 
 impl Wait {
     pub(crate) async fn run(self) -> Result<u8, Failure> {
-        let json = self.json;
-        self.wait().await.map_err(|failure| failure.in_json(json))
-    }
-
-    async fn wait(self) -> Result<u8, Failure> {
-        let look = self.scope.runs().await?.find(&self.run).await?;
+        let look = self.of.look().await?;
         let look = self.until_ended(look).await?;
         let summary = look.summary();
         if self.json {
@@ -123,12 +112,7 @@ fn line(look: &Look) -> String {
 
 impl Cancel {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let json = self.json;
-        self.cancel().await.map_err(|failure| failure.in_json(json))
-    }
-
-    async fn cancel(self) -> Result<(), Failure> {
-        let look = self.scope.runs().await?.find(&self.run).await?;
+        let look = self.of.look().await?;
         let summary = look.summary();
         let has_ended = summary.state.is_some_and(RunState::is_end);
         if !has_ended {

@@ -13,8 +13,6 @@ pub(crate) struct Failure {
     code: u8,
     error: Box<dyn Error>,
     hint: Option<String>,
-    /// `true` if the error is printed as JSON.
-    as_json: bool,
 }
 
 impl Failure {
@@ -23,21 +21,16 @@ impl Failure {
     }
 
     fn of(code: u8, error: Box<dyn Error>, hint: Option<String>) -> Self {
-        Self { code, error, hint, as_json: false }
-    }
-
-    /// Prints the error as JSON, if so requested.
-    pub(crate) fn in_json(self, as_json: bool) -> Self {
-        Self { as_json, ..self }
+        Self { code, error, hint }
     }
 
     pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// Prints the error and returns the exit code.
-    pub(crate) fn report(self) -> ExitCode {
-        if self.as_json {
+    /// Prints the error, as JSON if so requested, and returns the exit code.
+    pub(crate) fn report(self, as_json: bool) -> ExitCode {
+        if as_json {
             output::json_error(&*self.error, self.hint.as_deref(), self.code);
         } else {
             output::error(&*self.error, self.hint.as_deref());

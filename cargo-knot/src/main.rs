@@ -29,7 +29,7 @@ mod template;
 use std::process::ExitCode;
 
 use cargo_knot::exit;
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use failure::Failure;
 
 /// Command that cargo starts as `cargo-knot knot …`
@@ -106,11 +106,20 @@ enum Verb {
 #[tokio::main]
 async fn main() -> ExitCode {
     let matches = groups::with_groups(Cargo::command()).get_matches();
+    let as_json = is_json_requested(&matches);
     let Cargo::Knot { verb } = Cargo::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let _running = cloudknot::__private::install_terminal();
     match run(verb).await {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report(as_json),
+    }
+}
+
+/// Returns whether the verb has the option `--json`, and it is given. Its error is JSON then, too.
+fn is_json_requested(matches: &ArgMatches) -> bool {
+    match matches.subcommand() {
+        Some((_, verb)) => is_json_requested(verb),
+        None => matches.try_get_one("json").ok().flatten().copied().unwrap_or(false),
     }
 }
 

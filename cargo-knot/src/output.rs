@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
 use std::time::SystemTime;
 
+use console::{Term, truncate_str};
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
@@ -61,6 +62,39 @@ pub(crate) fn text(text: &str) -> std::io::Result<()> {
 pub(crate) fn lines(lines: impl IntoIterator<Item = String>) -> std::io::Result<()> {
     let mut out = stdout().lock();
     lines.into_iter().try_for_each(|line| writeln!(out, "{}", cloudknot::__private::printable(&line)))
+}
+
+/// Lines at the terminal that replace each other.
+pub(crate) struct Screen {
+    terminal: Term,
+    shown: usize,
+}
+
+impl Screen {
+    /// Returns `None` if stdout is not a terminal.
+    pub(crate) fn of_stdout() -> Option<Self> {
+        let terminal = Term::stdout();
+        terminal.is_term().then_some(Self { terminal, shown: 0 })
+    }
+
+    /// Shows these lines in place of the last ones. Each is cut to the width of the terminal, because only whole lines can be replaced.
+    pub(crate) fn show(&mut self, lines: &[String]) -> std::io::Result<()> {
+        let (height, width) = self.terminal.size();
+        let fit = lines.iter().take(usize::from(height).saturating_sub(1));
+        let fit: Vec<_> =
+            fit.map(|line| cloudknot::__private::printable(&line.replace(['\n', '\t'], " ")).into_owned()).collect();
+        self.clear()?;
+        for line in &fit {
+            self.terminal.write_line(&truncate_str(line, usize::from(width), "…"))?;
+        }
+        self.shown = fit.len();
+        Ok(())
+    }
+
+    /// Removes the lines.
+    pub(crate) fn clear(&mut self) -> std::io::Result<()> {
+        self.terminal.clear_last_lines(std::mem::take(&mut self.shown))
+    }
 }
 
 /// Prints a JSON value on one line.

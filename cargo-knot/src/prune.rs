@@ -45,7 +45,7 @@ impl Prune {
                 deleted = false;
                 // A failed deletion does not stop the others.
                 if let Some(previous) = failed.replace(error.into()) {
-                    previous.report();
+                    previous.report(self.json);
                 }
             }
             kept += usize::from(!deleted);

@@ -39,11 +39,6 @@ pub(crate) struct Runs {
 
 impl Runs {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let json = self.json;
-        self.show().await.map_err(|failure| failure.in_json(json))
-    }
-
-    async fn show(self) -> Result<(), Failure> {
         let found = self.scope.runs().await?.list(self.filter()).await?;
         if self.json {
             let runs: Vec<Value> = found.runs.iter().map(run_json).collect();

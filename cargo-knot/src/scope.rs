@@ -6,7 +6,7 @@ use cargo_knot::exit;
 use clap::Args;
 use cloudknot::Knot;
 use cloudknot::compile::{Compile, Selection};
-use cloudknot::look::Runs;
+use cloudknot::look::{Look, Runs};
 
 use crate::aws::AwsArgs;
 use crate::failure::Failure;
@@ -15,6 +15,22 @@ use crate::failure::Failure;
 const HOME: &str = ".cloudknot";
 /// Variable with the path of another one.
 const ENV_HOME: &str = "CLOUDKNOT_HOME";
+
+/// The run that a verb is about.
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// The run: `last`, `last-1`, the start of its ID or of the word at its end, or its name
+    #[arg(default_value = "last")]
+    run: String,
+    #[command(flatten)]
+    scope: ScopeArgs,
+}
+
+impl RunArgs {
+    pub(crate) async fn look(&self) -> Result<Look, Failure> {
+        Ok(self.scope.runs().await?.find(&self.run).await?)
+    }
+}
 
 /// Where runs are looked for: by default, those of the program in this folder, on this machine and on its Knot.
 #[derive(Args)]

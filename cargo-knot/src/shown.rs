@@ -58,6 +58,11 @@ pub(crate) fn when(time: SystemTime) -> String {
     when_at(time.into(), Local::now())
 }
 
+/// Returns the time of day in the local time zone.
+pub(crate) fn now() -> String {
+    Local::now().format("%H:%M:%S").to_string()
+}
+
 fn when_at(time: DateTime<Local>, now: DateTime<Local>) -> String {
     let days = (now.date_naive() - time.date_naive()).num_days();
     match days {

@@ -1,34 +1,40 @@
 //! `cargo knot status`: one run, with its speed, times, memory and failures.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cargo_knot::exit;
 use clap::Args;
-use cloudknot::look::{Details, Distribution, FailureGroup, Measured, RunState, Summary};
+use cloudknot::look::{Details, Distribution, FailureGroup, Look, Measured, RunState, Summary};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::output;
-use crate::scope::ScopeArgs;
-use crate::shown::{counted, duration, function_name, items, number, run_json, size, state, when};
+use crate::output::{self, Screen};
+use crate::scope::RunArgs;
+use crate::shown::{counted, duration, function_name, items, now, number, run_json, size, state, when};
 
+/// Shortest interval between two looks at a run on this machine.
+const LOCAL_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest interval between two looks at a run on AWS, each of which is up to 300 requests.
+const CLOUD_INTERVAL: Duration = Duration::from_secs(10);
+/// Number of times that a look fits at least into the interval.
+const PART_OF_INTERVAL: u32 = 5;
 /// Maximum number of causes of failures that are shown.
 const MAX_CAUSES: usize = 10;
 
 /// Options of `cargo knot status`.
 #[derive(Args)]
 pub(crate) struct Status {
-    /// The run: `last`, `last-1`, the start of its ID or of the word at its end, or its name
-    #[arg(default_value = "last")]
-    run: String,
+    #[command(flatten)]
+    of: RunArgs,
     /// Exit with 11 if the run has not ended, and with 10 if it has ended and items have no value
     #[arg(long)]
     check: bool,
     /// Read the measurements of all items, not only of a sample
     #[arg(long)]
     exact: bool,
-    #[command(flatten)]
-    scope: ScopeArgs,
+    /// Show the run until it has ended: at a terminal in place, otherwise a line for each change
+    #[arg(long)]
+    watch: bool,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -36,20 +42,68 @@ pub(crate) struct Status {
 
 impl Status {
     pub(crate) async fn run(self) -> Result<u8, Failure> {
-        let json = self.json;
-        self.show().await.map_err(|failure| failure.in_json(json))
-    }
-
-    async fn show(self) -> Result<u8, Failure> {
-        let look = self.scope.runs().await?.find(&self.run).await?;
-        let details = look.details(self.exact).await?;
-        if self.json {
-            output::versioned(&as_json(&details))?;
-        } else {
+        let look = self.of.look().await?;
+        let details = if self.watch { self.watch(look).await? } else { look.details(self.exact).await? };
+        if !self.json {
             output::lines(lines(&details))?;
             output::note(&next(&details.summary));
+        } else if !self.watch {
+            output::versioned(&as_json(&details))?;
         }
         Ok(if self.check { code(&details.summary) } else { exit::DONE })
+    }
+}
+
+/// The run on the screen or in a stream, while it goes on.
+enum Watched {
+    Screen(Screen),
+    /// Lines that are printed if they differ from the last one.
+    Lines(Option<String>),
+    /// A JSON object for each look.
+    Json,
+}
+
+impl Watched {
+    fn show(&mut self, details: &Details) -> Result<(), Failure> {
+        match self {
+            Self::Screen(screen) => screen.show(&lines(details))?,
+            Self::Lines(last) => {
+                let counts = counts(&details.summary);
+                if last.replace(counts.clone()).as_ref() != Some(&counts) {
+                    let speed = speed(details).map(|speed| format!(" ({speed})")).unwrap_or_default();
+                    output::lines([format!("{}  {} {}{speed}", details.summary.word, now(), items_line(details))])?;
+                }
+            }
+            Self::Json => output::versioned(&as_json(details))?,
+        }
+        Ok(())
+    }
+}
+
+impl Status {
+    /// Shows the run until it has ended. Returns its last details.
+    async fn watch(&self, mut look: Look) -> Result<Details, Failure> {
+        let mut watched = match Screen::of_stdout() {
+            _ if self.json => Watched::Json,
+            Some(screen) => Watched::Screen(screen),
+            None => Watched::Lines(None),
+        };
+        loop {
+            let began = Instant::now();
+            let details = look.details(self.exact).await?;
+            let has_ended = details.summary.state.is_none_or(RunState::is_end);
+            if has_ended && let Watched::Screen(screen) = &mut watched {
+                screen.clear()?;
+                return Ok(details);
+            }
+            watched.show(&details)?;
+            if has_ended {
+                return Ok(details);
+            }
+            let shortest = if details.summary.region.is_some() { CLOUD_INTERVAL } else { LOCAL_INTERVAL };
+            tokio::time::sleep(shortest.max(began.elapsed() * PART_OF_INTERVAL)).await;
+            look = look.again().await?;
+        }
     }
 }
 
@@ -74,6 +128,7 @@ pub(crate) fn next(summary: &Summary) -> String {
 fn lines(details: &Details) -> Vec<String> {
     let mut lines = vec![title(details), format!("items    {}", items_line(details))];
     let Measured { time, memory, .. } = &details.measured;
+    lines.extend(speed(details).map(|speed| format!("speed    {speed}")));
     lines.extend(time.map(|time| format!("time     {}", distribution(&time, duration))));
     lines.extend(memory.iter().flat_map(|memory| memory_lines(memory, details)));
     lines.extend(sample(details));
@@ -109,18 +164,27 @@ fn where_it_runs(summary: &Summary) -> String {
 }
 
 fn items_line(details: &Details) -> String {
+    format!("{}: {}", state_words(details), counts(&details.summary))
+}
+
+/// Returns how fast the run goes on; `None` if it has ended.
+fn speed(details: &Details) -> Option<String> {
     let summary = &details.summary;
     let of = &summary.items;
-    let mut end = vec![state_words(details)];
-    let is_open = summary.state.is_some_and(|state| !state.is_end());
-    if is_open && of.items > 0 {
-        end.push(format!("{} %", (of.succeeded + of.failed) * 100 / of.items));
+    if of.items == 0 || summary.state.is_none_or(RunState::is_end) {
+        return None;
     }
-    end.extend(
-        details.rate.map(|rate| if rate < 1.0 { format!("{:.1}/min", rate * 60.0) } else { format!("{rate:.1}/s") }),
-    );
-    end.extend(details.left.map(|left| format!("about {} left", duration(left))));
-    format!("{}: {}", end.join(", "), counts(summary))
+    let percent = format!("{} %", (of.succeeded + of.failed) * 100 / of.items);
+    let rate = |rate: f64| if rate < 1.0 { format!("{:.1}/min", rate * 60.0) } else { format!("{rate:.1}/s") };
+    // An estimate is not exact to fractions of a second.
+    let left = |left: Duration| format!("about {} left", duration(Duration::from_secs(left.as_secs() + 1)));
+    Some(
+        [Some(percent), details.rate.map(rate), details.left.map(left)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(", "),
+    )
 }
 
 /// Returns the number of items in each state that there are.

@@ -2,7 +2,7 @@
 //! Filled by a backend, read by `Run` and `Results`. Independent of the function's types; holds no values.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Instant, SystemTime};
@@ -26,8 +26,8 @@ pub(crate) struct Ledger {
     pub(crate) control: Arc<Control>,
     began: Instant,
     state: Mutex<LedgerState>,
-    /// `true` once the round is known to be cancelled.
-    cancelled: AtomicBool,
+    /// Reason of the user for the cancellation, which may be empty; set once the round is known to be cancelled.
+    cancelled: OnceLock<String>,
     /// Log of a run in a folder.
     log: OnceLock<LocalLog>,
     /// Serializes progress reports, so that the last one reported is the newest.
@@ -69,7 +69,7 @@ impl Ledger {
             control: Arc::default(),
             began: Instant::now(),
             state: Mutex::new(state),
-            cancelled: AtomicBool::new(false),
+            cancelled: OnceLock::new(),
             log: OnceLock::new(),
             report_lock: Mutex::default(),
         });
@@ -210,7 +210,7 @@ impl Ledger {
             End::Complete if done == self.record.manifest.items => RunState::Done,
             End::Complete | End::Unfinished(_) => RunState::Failed,
             // An interrupted program stops its round as if it was cancelled.
-            End::Cancelled(_) if self.cancelled.load(Ordering::Relaxed) => RunState::Cancelled,
+            End::Cancelled(_) if self.cancelled.get().is_some() => RunState::Cancelled,
             End::Cancelled(_) | End::Failed(_) | End::Unfollowed(_) => return None,
         };
         let at_ms = unix_ms(self.lock().last_change.unwrap_or_else(SystemTime::now));
@@ -355,20 +355,28 @@ impl Ledger {
     /// Records in the store that the round is cancelled for this reason of the user. An earlier reason stays.
     pub(crate) async fn record_cancellation_for(&self, reason: &str) -> Result<()> {
         let key = self.record.keys.cancelled(self.record.round);
-        self.record.store.create(&key, reason.to_owned().into()).await?;
-        self.cancelled.store(true, Ordering::Relaxed);
+        if !self.record.store.create(&key, reason.to_owned().into()).await? {
+            self.is_cancelled().await?;
+        }
+        self.cancelled.get_or_init(|| reason.to_owned());
         self.lock().changed(SystemTime::now());
         Ok(())
     }
 
     /// Returns whether this program or another has cancelled the round.
     pub(crate) async fn is_cancelled(&self) -> Result<bool> {
-        if !self.cancelled.load(Ordering::Relaxed) {
+        if self.cancelled.get().is_none() {
             let key = self.record.keys.cancelled(self.record.round);
-            let is_cancelled = self.record.store.get(&key).await?.is_some();
-            self.cancelled.fetch_or(is_cancelled, Ordering::Relaxed);
+            if let Some(reason) = self.record.store.get(&key).await? {
+                self.cancelled.get_or_init(|| String::from_utf8_lossy(&reason).into_owned());
+            }
         }
-        Ok(self.cancelled.load(Ordering::Relaxed))
+        Ok(self.cancelled.get().is_some())
+    }
+
+    /// Returns the reason of the user for the cancellation; `None` if the round is not known to be cancelled, or no reason was given.
+    pub(crate) fn cancellation_reason(&self) -> Option<&str> {
+        self.cancelled.get().map(String::as_str).filter(|reason| !reason.is_empty())
     }
 
     /// Waits until no more outcomes will come.

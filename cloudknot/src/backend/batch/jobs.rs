@@ -29,6 +29,8 @@ const POLL_BOUNDS: (Duration, Duration) = (Duration::from_millis(500), Duration:
 
 /// Reason for the end of a job of a cancelled run.
 const CANCELLED: &str = "the run was cancelled";
+/// Maximum number of characters of a reason (`TerminateJob` in the API reference of AWS Batch).
+const MAX_REASON_LEN: usize = 1024;
 /// Reason for the end of a job that was submitted without a lease.
 pub(super) const SUPERSEDED: &str = "another job runs its items";
 
@@ -318,7 +320,7 @@ impl RunJobs {
                 let ids: Vec<String> = open.iter().filter(is_due).cloned().collect();
                 if !ids.is_empty() {
                     terminated.extend(ids.iter().cloned());
-                    self.terminate(ids, CANCELLED).await?;
+                    self.terminate(ids, &self.cancellation_reason()).await?;
                     last_end = Instant::now();
                 }
             }
@@ -327,6 +329,12 @@ impl RunJobs {
             }
             self.patience.sleep((began.elapsed() / 10).clamp(POLL_BOUNDS.0, POLL_BOUNDS.1)).await?;
         }
+    }
+
+    fn cancellation_reason(&self) -> String {
+        let given = self.ledger.cancellation_reason();
+        let reason = given.map_or_else(|| CANCELLED.to_owned(), |given| format!("{CANCELLED}: {given}"));
+        reason.chars().take(MAX_REASON_LEN).collect()
     }
 
     fn report_finishing(&self, jobs: usize, end: bool) {
