@@ -12,6 +12,7 @@ mod doctor;
 mod failure;
 mod groups;
 mod image;
+mod items;
 mod knots;
 mod output;
 mod pars;

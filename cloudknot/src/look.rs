@@ -20,6 +20,7 @@ mod clean;
 mod detail;
 mod failures;
 mod find;
+mod items;
 mod listing;
 mod measured;
 mod open;
@@ -40,6 +41,7 @@ pub use clean::{Removal, Removals};
 pub use cloudknot_runtime::contract::RunState;
 pub use detail::Details;
 pub use failures::FailureGroup;
+pub use items::Items;
 pub use measured::{Distribution, Measured};
 pub use summary::{RoundSummary, Summary};
 
