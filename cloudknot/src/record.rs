@@ -8,6 +8,7 @@ use cloudknot_runtime::store::Store;
 
 use crate::error::Result;
 
+pub(crate) mod frames;
 pub(crate) mod index;
 pub(crate) mod job;
 pub(crate) mod ledger;

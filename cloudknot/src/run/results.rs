@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use cloudknot_runtime::contract::{FailedAttempt, Part, PartEnd};
+use cloudknot_runtime::codec::CodecError;
+use cloudknot_runtime::contract::{FailedAttempt, Part};
 use cloudknot_runtime::engine;
 use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
-use cloudknot_runtime::frame::frame_length;
 use cloudknot_runtime::store::{BoxFuture, StoreError};
 use futures_core::Stream;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pending::wait;
+use crate::record::SettledOutcome;
+use crate::record::frames::{PartFrames, bytes_of, damaged_outcome, failure_of, without_outcome};
 use crate::record::ledger::{Bits, End, Ledger};
-use crate::record::{Record, SettledOutcome};
 use crate::remote::Decode;
 
 /// The outcome of each item with its index, in the order of completion. Every item is returned once. See
@@ -32,7 +33,8 @@ pub struct Results<T> {
     position: usize,
     returned: Bits,
     reading: VecDeque<Reading>,
-    open: Option<OpenPart>,
+    /// A part whose values are being returned.
+    open: Option<(Part, PartFrames)>,
     /// Item at which the search for unfinished items continues.
     next_unfinished: u64,
 }
@@ -41,14 +43,6 @@ pub struct Results<T> {
 enum Reading {
     InProgress(SettledOutcome, BoxFuture<'static, Result<Option<Bytes>, StoreError>>),
     Done(SettledOutcome, Result<Option<Bytes>, StoreError>),
-}
-
-/// A part whose values are being returned.
-struct OpenPart {
-    part: Part,
-    next: u64,
-    /// The remaining frames, or the error message for frames that cannot be read.
-    frames: Result<Bytes, String>,
 }
 
 impl<T> Results<T> {
@@ -117,18 +111,15 @@ impl<T> Results<T> {
 
     /// Returns the next value of the open part that has not been returned yet.
     fn next_of_part(&mut self) -> Option<(usize, Result<T, ItemError>)> {
-        let open = self.open.as_mut()?;
-        while open.next <= open.part.last {
-            let item = open.next;
-            open.next += 1;
-            let (record, settled) = (&self.ledger.record, SettledOutcome::Values(open.part));
-            let damaged = |why: String| damaged_result(record, settled, &why);
-            let frame = open.next_frame(damaged);
+        let (part, frames) = self.open.as_mut()?;
+        let record = &self.ledger.record;
+        while let Some((item, frame)) = frames.next(record) {
             if self.returned.get(item) {
                 continue;
             }
             self.returned.set(item);
-            let outcome = frame.and_then(|frame| (self.decode)(&frame).map_err(|error| damaged(error.to_string())));
+            let damaged = |why: CodecError| damaged_outcome(record, SettledOutcome::Values(*part), &why.to_string());
+            let outcome = frame.and_then(|frame| (self.decode)(&frame).map_err(damaged));
             return Some((index(item), outcome.map_err(without_outcome)));
         }
         self.open = None;
@@ -142,27 +133,16 @@ impl<T> Results<T> {
         bytes: Result<Option<Bytes>, StoreError>,
     ) -> Option<(usize, Result<T, ItemError>)> {
         let record = &self.ledger.record;
-        let bytes = match bytes {
-            Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => Err(damaged_result(record, settled, "the object was deleted")),
-            Err(error) => Err(format!("{}; attach to the run again to read it", Error::from(error).in_one_line())),
-        };
+        let bytes = bytes_of(record, settled, bytes);
         match settled {
             SettledOutcome::Values(part) => {
-                // Each frame is verified by itself, so that the values before a damaged end can be read.
-                let frames = bytes.map(|bytes| match PartEnd::frames_len(part, &bytes) {
-                    Ok(len) => bytes.slice(..len),
-                    Err(_) => bytes,
-                });
-                self.open = Some(OpenPart { part, next: part.first, frames });
+                self.open = Some((part, PartFrames::new(part, bytes)));
                 None
             }
             SettledOutcome::Failure(FailedAttempt { item, .. }) if self.returned.get(item) => None,
             SettledOutcome::Failure(FailedAttempt { item, .. }) => {
                 self.returned.set(item);
-                let damaged = |error: serde_json::Error| damaged_result(record, settled, &error.to_string());
-                let read = bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(damaged));
-                Some((index(item), Err(read.unwrap_or_else(without_outcome))))
+                Some((index(item), Err(failure_of(record, settled, bytes))))
             }
         }
     }
@@ -214,37 +194,6 @@ impl<T> fmt::Debug for Results<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Results({})", self.ledger.record.manifest.run)
     }
-}
-
-impl OpenPart {
-    /// Cuts off the next frame. If that fails, the rest of the part is lost as well.
-    fn next_frame(&mut self, damaged: impl FnOnce(String) -> String) -> Result<Bytes, String> {
-        let frames = self.frames.as_mut().map_err(|why| why.clone())?;
-        let length = frame_length(frames).map_err(|error| error.to_string());
-        let cut = length.and_then(|length| match usize::try_from(length) {
-            Ok(length) if length <= frames.len() => Ok(frames.split_to(length)),
-            _ => Err(format!("the object is truncated: {} of {length} bytes remain", frames.len())),
-        });
-        let cut = cut.map_err(damaged);
-        if let Err(why) = &cut {
-            self.frames = Err(why.clone());
-        }
-        cut
-    }
-}
-
-/// Error message for a result object that cannot be decoded.
-fn damaged_result(record: &Record, settled: SettledOutcome, why: &str) -> String {
-    format!(
-        "cannot read `{}` in {}: {why}; delete the object and attach to the run again to compute its items again",
-        record.key_of(settled),
-        record.store.describe()
-    )
-}
-
-/// Returns the error of an item whose outcome may exist but cannot be read.
-fn without_outcome(why: String) -> ItemError {
-    ItemError::new(Failure::new(ItemErrorKind::Infrastructure, why), 0)
 }
 
 fn index(item: u64) -> usize {
