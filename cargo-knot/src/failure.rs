@@ -1,6 +1,7 @@
 //! Failure of the command: the message for users and the exit code for scripts.
 
 use std::error::Error;
+use std::io;
 use std::process::ExitCode;
 
 use cargo_knot::exit;
@@ -24,12 +25,20 @@ impl Failure {
         Self { code, error, hint }
     }
 
+    /// Returns whether the reader of the output has ended, as `head` does. It wants no more, and no error either.
+    fn is_closed_pipe(&self) -> bool {
+        self.error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
     pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
     /// Prints the error, as JSON if so requested, and returns the exit code.
     pub(crate) fn report(self, as_json: bool) -> ExitCode {
+        if self.is_closed_pipe() {
+            return ExitCode::from(self.code);
+        }
         if as_json {
             output::json_error(&*self.error, self.hint.as_deref(), self.code);
         } else {
@@ -78,8 +87,8 @@ fn compile_code(error: &cloudknot::Error) -> u8 {
     compile.map_or(exit::OTHER, |compile| code_of(compile.kind()))
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
         Self::of(exit::OTHER, Box::new(error), None)
     }
 }

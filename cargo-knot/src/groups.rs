@@ -4,7 +4,7 @@ use clap::Command;
 
 /// Subcommands by what they are for.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Watch", &["runs", "status", "wait"]),
+    ("Watch", &["runs", "status", "wait", "results"]),
     ("Act", &["cancel", "clean"]),
     (
         "Cloud",

@@ -20,6 +20,7 @@ mod policy;
 mod prune;
 mod push;
 mod rehearsal;
+mod results;
 mod runs;
 mod scope;
 mod settings;
@@ -56,6 +57,9 @@ enum Verb {
     /// Wait until a run has ended
     #[command(after_help = exit::help())]
     Wait(control::Wait),
+    /// Print the values of a run, and the errors of its failed items
+    #[command(after_help = exit::help())]
+    Results(results::Results),
     /// Cancel a run: running items are ended, and values are kept
     #[command(after_help = exit::help())]
     Cancel(control::Cancel),
@@ -130,6 +134,7 @@ async fn run(verb: Verb) -> Result<u8, Failure> {
         Verb::Runs(runs) => runs.run().await?,
         Verb::Status(status) => return status.run().await,
         Verb::Wait(wait) => return wait.run().await,
+        Verb::Results(results) => return results.run().await,
         Verb::Cancel(cancel) => cancel.run().await?,
         Verb::Clean(clean) => clean.run().await?,
         Verb::Build(build) => build.run().await?,

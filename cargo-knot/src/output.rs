@@ -1,7 +1,7 @@
 //! The only code of the command that prints. Results go to stdout; progress, warnings, errors and questions go to stderr.
 
 use std::error::Error;
-use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
+use std::io::{BufRead, BufWriter, IsTerminal, Stdout, Write, stderr, stdin, stdout};
 use std::time::SystemTime;
 
 use console::{Term, truncate_str};
@@ -51,6 +51,14 @@ pub(crate) fn ask(question: &str) -> std::io::Result<Option<String>> {
     let mut line = String::new();
     let read = stdin().lock().read_line(&mut line)?;
     Ok((read > 0).then(|| line.trim().to_owned()))
+}
+
+/// Writer to stdout for output of any length. It must be flushed at its end.
+pub(crate) type Stream = BufWriter<Stdout>;
+
+/// Returns a writer to stdout.
+pub(crate) fn stream() -> Stream {
+    BufWriter::new(stdout())
 }
 
 /// Prints text unchanged, without a newline.

@@ -39,7 +39,7 @@ use twox_hash::XxHash3_64;
 
 use self::explore::Root;
 use self::json::{JsonError, StoredValue};
-pub use self::structure::{Opaque, OpaqueReason, Structure};
+pub use self::structure::{Opaque, OpaqueReason, RawForm, Structure};
 pub use self::trace::Observer;
 use self::trace::Tracer;
 use crate::codec::Codec;

@@ -24,6 +24,7 @@ mod items;
 mod listing;
 mod measured;
 mod open;
+mod results;
 mod summary;
 
 use std::path::Path;
@@ -39,10 +40,12 @@ use crate::pending::Pending;
 
 pub use clean::{Removal, Removals};
 pub use cloudknot_runtime::contract::RunState;
+pub use cloudknot_runtime::fingerprint::RawForm;
 pub use detail::Details;
 pub use failures::FailureGroup;
 pub use items::Items;
 pub use measured::{Distribution, Measured};
+pub use results::{EncodedValue, StoredResults};
 pub use summary::{RoundSummary, Summary};
 
 use find::Found;
@@ -297,6 +300,46 @@ impl Look {
     pub fn details(&self, exact: bool) -> Pending<Details> {
         let look = self.clone();
         Pending::new(async move { detail::read(&look.opened, look.summary, exact).await })
+    }
+
+    /// Returns the stored outcomes of these items, in order, without their types. See [`RemoteFn::look`](crate::RemoteFn::look) for
+    /// values with their types.
+    ///
+    /// ```
+    /// # #[cloudknot::remote]
+    /// # fn double(x: u32) -> u32 { 2 * x }
+    /// # assert_eq!(double.map([1, 2, 3]).wait()?, [2, 4, 6]);
+    /// use cloudknot::look::{Items, Runs};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), cloudknot::Error> {
+    /// let mut results = Runs::of_this_program()?.find("last").await?.results(&Items::all())?;
+    /// while let Some((item, outcome)) = results.next().await {
+    ///     match outcome {
+    ///         Ok(value) => println!("{item}  {}", value.to_json()?),
+    ///         Err(error) => println!("{item}  {error}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # main()?;
+    /// # Ok::<(), cloudknot::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Config` if the run has fewer items; `Store` if its record cannot be read.
+    pub fn results(&self, items: &Items) -> Result<StoredResults> {
+        StoredResults::new(&self.opened, items)
+    }
+
+    /// Returns the reason why only the program can convert values of the run to JSON, if its types show one.
+    pub fn opaque(&self) -> Option<String> {
+        results::opaque(&self.opened)
+    }
+
+    /// Returns the form in which values of the run can be written without an encoding: text and bytes.
+    pub fn raw_form(&self) -> Option<RawForm> {
+        results::raw_form(&self.opened)
     }
 
     /// Cancels the run: running items are ended, items with a value keep it, and the others will not start. Waits until the

@@ -109,6 +109,16 @@ pub struct Opaque {
     pub reason: OpaqueReason,
 }
 
+/// Form of values that can be written without an encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RawForm {
+    /// The values are strings.
+    Text,
+    /// The values are bytes.
+    Bytes,
+}
+
 /// Reason why the values of a type are opaque.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -153,6 +163,23 @@ impl Structure {
                 // The last is the first on the stack.
                 Some(node) => rest.extend(node.parts().into_iter().rev()),
                 None => {}
+            }
+        }
+        None
+    }
+
+    /// Returns the form in which values of this part can be written without an encoding, if they are text or bytes.
+    pub fn raw_form(&self, part: Part) -> Option<RawForm> {
+        let is_byte = |id: &NodeId| matches!(self.node(*id), Some(Node::U8));
+        let mut id = self.root(part);
+        // A type may contain itself.
+        for _ in 0..=self.nodes.len() {
+            match self.node(id)? {
+                Node::Newtype(_, content) => id = *content,
+                Node::String | Node::Char => return Some(RawForm::Text),
+                Node::Bytes => return Some(RawForm::Bytes),
+                Node::Seq(element) | Node::Array(element, _) if is_byte(element) => return Some(RawForm::Bytes),
+                _ => return None,
             }
         }
         None

@@ -82,9 +82,9 @@ async fn read_end(store: &dyn Store, key: &str, part: Part, size: u64) -> Result
 
 /// A part, and its items whose values are used: those that no part which was stored before contains.
 #[derive(Debug, PartialEq, Eq)]
-struct Winner {
-    part: Part,
-    items: Vec<RangeInclusive<u64>>,
+pub(super) struct Winner {
+    pub(super) part: Part,
+    pub(super) items: Vec<RangeInclusive<u64>>,
 }
 
 impl Winner {
@@ -108,7 +108,7 @@ pub(super) fn ranges(items: impl IntoIterator<Item = u64>) -> Vec<RangeInclusive
 }
 
 /// Returns the parts with a value that is used, in the order of their items.
-fn winning(ledger: &Ledger) -> Vec<Winner> {
+pub(super) fn winning(ledger: &Ledger) -> Vec<Winner> {
     let mut taken = Bits::new(ledger.record.manifest.items);
     let mut winners = Vec::new();
     for settled in ledger.all_settled() {

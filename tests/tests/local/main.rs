@@ -14,6 +14,7 @@ mod programs;
 mod promises;
 mod records;
 mod renamed;
+mod results;
 mod seam;
 mod store_dir;
 mod stress;
