@@ -98,9 +98,7 @@ fn retried_items_have_their_new_outcome() {
 #[test]
 fn fields_of_values_are_columns() {
     let trial = trial();
-    let file = trial.file("given");
-    std::fs::write(&file, "a, \"b\"").unwrap();
-    trial.facts(&["surroundings", file.to_str().unwrap()]);
+    trial.facts(&["surroundings", "data/greeting.txt"]);
     let lines = printed(&trial, &["--jsonl"], 0);
     let result: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     let fields: Vec<&String> = result["value"].as_object().expect("the value is a struct").keys().collect();
