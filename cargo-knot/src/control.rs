@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use cargo_knot::exit;
 use clap::Args;
-use cloudknot::look::{Look, RunState, Summary};
+use cloudknot::look::{Items, Look, RunState, Summary};
 use serde_json::json;
 
 use crate::failure::Failure;
+use crate::items::NumberedItemsArgs;
 use crate::output;
-use crate::scope::RunArgs;
+use crate::scope::{RunArgs, ScopeArgs};
 use crate::shown::{counted, duration, function_name, number, run_json, state};
 use crate::status;
 
@@ -36,13 +37,15 @@ pub(crate) struct Wait {
 #[derive(Args)]
 pub(crate) struct Cancel {
     #[command(flatten)]
-    of: RunArgs,
+    of: NumberedItemsArgs,
     /// Reason, which is stored with the run
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "items")]
     reason: Option<String>,
     /// Cancel without a question
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    scope: ScopeArgs,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -112,13 +115,15 @@ fn line(look: &Look) -> String {
 
 impl Cancel {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let look = self.of.look().await?;
+        let look = self.of.find(&self.scope.runs().await?).await?;
+        let items = self.of.items();
         let summary = look.summary();
         let has_ended = summary.state.is_some_and(RunState::is_end);
         if !has_ended {
-            self.confirm(summary)?;
+            self.confirm(&look, &items)?;
         }
-        let done = look.cancel(self.reason.as_deref()).await?;
+        let done =
+            if items.is_all() { look.cancel(self.reason.as_deref()).await? } else { look.cancel_items(&items).await? };
         let after = look.again().await?;
         if self.json {
             let counts = json!({"ended": done.ended, "not_started": done.not_started, "kept": done.kept});
@@ -128,6 +133,11 @@ impl Cancel {
         }
         let word = &summary.word;
         let text = match after.summary().state {
+            _ if !items.is_all() => format!(
+                "{word}  {} being ended; {} before",
+                counted(done.ended, "item is", "items are"),
+                counted(done.kept, "item had an outcome", "items had outcomes"),
+            ),
             Some(RunState::Cancelled) if !has_ended => format!(
                 "{word}  {} ended, {} will not start; {} kept",
                 counted(done.ended, "item was", "items were"),
@@ -145,12 +155,14 @@ impl Cancel {
     ///
     /// # Errors
     /// Returns an error if the answer is not yes, or if there is no terminal.
-    fn confirm(&self, summary: &Summary) -> Result<(), Failure> {
+    fn confirm(&self, look: &Look, items: &Items) -> Result<(), Failure> {
         if self.yes {
             return Ok(());
         }
+        let summary = look.summary();
         let run = format!(
-            "the run {} ({} over {})",
+            "{}the run {} ({} over {})",
+            if items.is_all() { "" } else { "these items of " },
             summary.word,
             function_name(summary),
             counted(summary.items.items, "input", "inputs")

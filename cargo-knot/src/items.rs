@@ -14,14 +14,21 @@ use crate::failure::Failure;
 /// Number of digits of a date, with which the ID of a run begins. Fewer digits may as well be the number of an item.
 const DATE_LEN: usize = 8;
 
-/// The run of a verb, and a selection of its items.
+/// The run of a verb, and items of it by their numbers.
 #[derive(Args)]
-pub(crate) struct ItemsArgs {
+pub(crate) struct NumberedItemsArgs {
     /// The run: `last`, `last-1`, the start of its ID or of the word at its end, or its name
     #[arg(default_value = "last")]
     run: String,
     /// The items, counted from 0: numbers and ranges, such as `3,5,8-10`; all without
     items: Option<Ranges>,
+}
+
+/// The run of a verb, and a selection of its items.
+#[derive(Args)]
+pub(crate) struct ItemsArgs {
+    #[command(flatten)]
+    of: NumberedItemsArgs,
     /// Only items whose last attempt failed
     #[arg(long)]
     failed: bool,
@@ -33,15 +40,26 @@ pub(crate) struct ItemsArgs {
 impl ItemsArgs {
     /// Returns the selection of items.
     pub(crate) fn items(&self) -> Items {
-        let mut items = Items::all();
-        if let Some(Ranges(ranges)) = &self.items {
-            items = items.within(ranges.iter().cloned());
-        }
-        if self.failed {
-            items = items.failed();
-        }
+        let items = self.of.items();
+        let items = if self.failed { items.failed() } else { items };
         match self.kind.as_deref().and_then(ItemErrorKind::parse) {
             Some(kind) => items.kind(kind),
+            None => items,
+        }
+    }
+
+    /// Finds the run, as [`NumberedItemsArgs::find`] does.
+    pub(crate) async fn find(&self, runs: &Runs) -> Result<Look, Failure> {
+        self.of.find(runs).await
+    }
+}
+
+impl NumberedItemsArgs {
+    /// Returns the selection of items.
+    pub(crate) fn items(&self) -> Items {
+        let items = Items::all();
+        match &self.items {
+            Some(Ranges(ranges)) => items.within(ranges.iter().cloned()),
             None => items,
         }
     }
@@ -130,7 +148,7 @@ mod tests {
     fn check(arguments: &[&str], run: &str, items: &Items) {
         let command = ItemsArgs::augment_args(Command::new("verb").no_binary_name(true));
         let args = ItemsArgs::from_arg_matches(&command.get_matches_from(arguments)).unwrap();
-        assert_eq!((args.run.as_str(), &args.items()), (run, items), "{arguments:?}");
+        assert_eq!((args.of.run.as_str(), &args.items()), (run, items), "{arguments:?}");
     }
 
     #[test]

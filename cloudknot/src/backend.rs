@@ -246,8 +246,12 @@ pub(crate) trait Executor: Send + Sync {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    /// Cancels one item.
-    fn cancel_item(&self, ledger: &Arc<Ledger>, item: u64) -> BoxFuture<'static, Result<()>> {
+    /// Cancels these items, all or none.
+    ///
+    /// # Errors
+    /// `Config` if an item has no job of its own.
+    fn cancel_items(&self, ledger: &Arc<Ledger>, items: Vec<u64>) -> BoxFuture<'static, Result<()>> {
+        let item = items.first().copied().unwrap_or_default();
         let message =
             format!("cannot cancel item {item} of run {}: it has no job of its own", ledger.record.manifest.run);
         let error = Error::new(ErrorKind::Config, message).with_hint("cancel the run, or run it on AWS Batch");

@@ -351,6 +351,26 @@ impl Look {
         Pending::new(async move { look.cancel_now(reason.as_deref()).await })
     }
 
+    /// Cancels items of the run: those that have an outcome keep it. Possible only if each of them has a job of its own, that is, on AWS
+    /// Batch with one item per job. Does not wait until the jobs have ended. If one item cannot be cancelled, none is.
+    ///
+    /// # Errors
+    /// `Config` if an item has no job of its own, or the run has fewer items.
+    pub fn cancel_items(&self, items: &Items) -> Pending<Cancellation> {
+        let (look, items) = (self.clone(), items.clone());
+        Pending::new(async move {
+            let ledger = &look.opened.readable()?.ledger;
+            let selected: Vec<u64> = items.of(ledger)?.into_iter().flatten().collect();
+            let count = selected.len() as u64;
+            let open: Vec<u64> = selected.into_iter().filter(|item| ledger.is_missing(*item)).collect();
+            let ended = open.len() as u64;
+            if ended > 0 {
+                look.opened.found.backend.executor().cancel_items(ledger, open).await?;
+            }
+            Ok(Cancellation { ended, not_started: 0, kept: count - ended })
+        })
+    }
+
     async fn cancel_now(&self, reason: Option<&str>) -> Result<Cancellation> {
         let record = self.opened.readable()?;
         let before = self.summary.items;

@@ -210,7 +210,7 @@ impl<T: Send + 'static> Run<T> {
     /// Cancels one item: an outcome that it has stored stays, otherwise the item is `Cancelled`. Possible only if the item
     /// has a job of its own, that is, on AWS Batch with one item per job.
     pub fn cancel_item(&self, index: usize) -> Pending<()> {
-        let cancelled = self.backend.executor().cancel_item(&self.ledger, index as u64);
+        let cancelled = self.backend.executor().cancel_items(&self.ledger, vec![index as u64]);
         Pending::new(cancelled)
     }
 

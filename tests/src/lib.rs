@@ -16,6 +16,8 @@ pub mod recorded;
 pub mod recorder;
 #[cfg(feature = "counterparts")]
 pub mod s3_server;
+#[cfg(feature = "counterparts")]
+pub mod schema;
 pub mod shared;
 pub mod skip;
 pub mod store_suite;

@@ -282,9 +282,9 @@ impl Executor for KnotBackend {
         Box::pin(async move { run?.impatient().public_jobs().await })
     }
 
-    fn cancel_item(&self, ledger: &Arc<Ledger>, item: u64) -> BoxFuture<'static, Result<()>> {
+    fn cancel_items(&self, ledger: &Arc<Ledger>, items: Vec<u64>) -> BoxFuture<'static, Result<()>> {
         let run = self.run_jobs(ledger);
-        Box::pin(async move { run?.impatient().cancel_item(item).await })
+        Box::pin(async move { run?.impatient().cancel_items(&items).await })
     }
 
     fn only_knot(&self) -> Option<&str> {

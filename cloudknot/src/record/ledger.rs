@@ -255,6 +255,12 @@ impl Ledger {
         item < state.values.len && state.values.get(item)
     }
 
+    /// Returns whether the item has no outcome in this round.
+    pub(crate) fn is_missing(&self, item: u64) -> bool {
+        let state = self.lock();
+        item < state.values.len && !state.values.get(item) && !state.failures.get(item)
+    }
+
     /// Ends the round: no more outcomes will come.
     pub(crate) fn finish(&self, end: End) {
         let reason = match &end {

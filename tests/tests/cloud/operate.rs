@@ -7,6 +7,7 @@ use cloudknot_runtime::contract::{IndexEntry, Part, PartEnd, RunKeys, RunState, 
 use cloudknot_tests::cloud::{Cloud, JobKind};
 use cloudknot_tests::counterparts::check;
 use cloudknot_tests::recorder::Recorder;
+use cloudknot_tests::schema;
 use cloudknot_tests::trial::{Behavior, Spec, Trial, counted, json, run_of, wait_for};
 use cloudknot_tests::workspaces::cargo_knot;
 use serde_json::{Value, json};
@@ -35,7 +36,9 @@ impl Operated {
     fn verb(&self, arguments: &[&str], code: i32) -> Value {
         let mut command = self.trial.command_of(cargo_knot(), &[&["knot"], arguments, &["--json"]].concat());
         let output = check(&mut command, code, &[]);
-        serde_json::from_slice(&output.stdout).expect("one JSON value and nothing else")
+        let printed = serde_json::from_slice(&output.stdout).expect("one JSON value and nothing else");
+        schema::check(arguments[0], &printed);
+        printed
     }
 
     /// Runs a verb, and checks that its requests only read. Returns the JSON, and the number of requests.

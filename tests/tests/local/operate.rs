@@ -9,9 +9,9 @@ use std::time::SystemTime;
 
 use cloudknot_runtime::contract::{IndexEntry, RunKeys, RunState, index_key};
 use cloudknot_runtime::store::DirStore;
-use cloudknot_tests::counterparts;
 use cloudknot_tests::trial::{Behavior, Running, Spec, Trial, counted, files, json, run_of, values, wait_for};
 use cloudknot_tests::workspaces::cargo_knot;
+use cloudknot_tests::{counterparts, schema};
 use serde_json::{Value, json};
 
 fn trial() -> Trial {
@@ -35,7 +35,9 @@ fn check(trial: &Trial, arguments: &[&str], code: i32, expected: &[&str]) -> Out
 fn found(trial: &Trial, arguments: &[&str], code: i32) -> Value {
     let output = check(trial, &[arguments, &["--json"]].concat(), code, &[]);
     assert!(output.stdout.starts_with(b"{\"v\":1,"), "{output:?}");
-    serde_json::from_slice(&output.stdout).expect("one JSON value and nothing else")
+    let found = serde_json::from_slice(&output.stdout).expect("one JSON value and nothing else");
+    schema::check(arguments[0], &found);
+    found
 }
 
 /// Returns the files of a trial's record, with the times of their changes.
@@ -135,6 +137,8 @@ fn running_run_is_shown_and_waited_for() {
     check(&trial, &["status", "--check"], 11, &["next     cargo knot wait"]);
     check(&trial, &["wait", "--timeout", "10ms"], 11, &[]);
     check(&trial, &["clean", "last", "--yes"], 12, &["it has not ended"]);
+    check(&trial, &["cancel", "last", "3", "--yes"], 2, &["cannot cancel item 3 of run", "it has no job of its own"]);
+    check(&trial, &["cancel", "last", "3"], 12, &["cannot cancel these items of the run"]);
     held.release();
     let line = check(&trial, &["wait", &held.run, "--timeout", "10m"], 0, &[]).stdout;
     let line = String::from_utf8(line).unwrap();
@@ -200,6 +204,7 @@ fn run_is_named_in_several_ways() {
     check(&trial, &["status", "20"], 8, &["`20` names 3 runs", "give more letters", word(&runs[0])]);
     let output = verb(&trial, &["wait", "none", "--json"]).output().unwrap();
     let error: Value = serde_json::from_slice(&output.stderr).expect("one JSON object and nothing else");
+    schema::check("error", &error);
     assert_eq!((&error["v"], &error["error"]["code"]), (&json!(1), &json!(8)));
     for field in ["message", "causes", "hint"] {
         assert!(!error["error"][field].is_null(), "{error}");

@@ -2,9 +2,9 @@
 
 use std::process::{Command, Output};
 
-use cloudknot_tests::counterparts;
 use cloudknot_tests::trial::{Behavior, Spec, Trial, counted, json, run_of, wait_for};
 use cloudknot_tests::workspaces::cargo_knot;
+use cloudknot_tests::{counterparts, schema};
 use serde_json::{Value, json};
 
 fn trial() -> Trial {
@@ -65,6 +65,7 @@ fn results_are_in_the_order_of_items() {
             "{whole}"
         );
         let mut whole: Value = serde_json::from_str(&whole).unwrap();
+        schema::check("results", &whole);
         let found: Vec<Value> = whole["results"].as_array_mut().unwrap().drain(..).map(without_place).collect();
         assert_eq!(found, expected);
     }

@@ -377,18 +377,28 @@ impl RunJobs {
         Ok(children.into_iter().filter_map(job).collect())
     }
 
-    /// Ends the job of an item.
-    pub(super) async fn cancel_item(&self, item: u64) -> Result<()> {
+    /// Ends the jobs of these items, all or none.
+    pub(super) async fn cancel_items(&self, items: &[u64]) -> Result<()> {
+        let jobs = self.of_last_round().await?;
+        let ids = items.iter().map(|item| self.jobs_of_item(*item, &jobs)).collect::<Result<Vec<_>>>()?.concat();
+        self.terminate(ids, "its item was cancelled").await.map_err(Interrupt::into_error)
+    }
+
+    /// Returns the IDs of the jobs that run only this item.
+    ///
+    /// # Errors
+    /// `Config` if there is none, or one of them runs other items as well.
+    fn jobs_of_item(&self, item: u64, jobs: &[LeasedJob]) -> Result<Vec<String>> {
         let record = &self.ledger.record;
         let run = &record.manifest.run;
         let refused =
             |why: &str| Error::new(ErrorKind::Config, format!("cannot cancel item {item} of run {run}: {why}"));
         let has_item = |child: &u64| items_of(record, *child).iter().any(|range| range.contains(&item));
-        let child_with_item = |job: LeasedJob| {
+        let child_with_item = |job: &LeasedJob| {
             let child = job.children.clone().find(has_item)?;
             Some((child_id(&job.id, &job.children, child), items_of(record, child)))
         };
-        let found: Vec<_> = self.of_last_round().await?.into_iter().filter_map(child_with_item).collect();
+        let found: Vec<_> = jobs.iter().filter_map(child_with_item).collect();
         if found.is_empty() {
             return Err(refused("it has no job"));
         }
@@ -396,8 +406,7 @@ impl RunJobs {
             return Err(refused("its job has other items as well")
                 .with_hint("submit with `.chunk(1)` to cancel items one by one, or cancel the run"));
         }
-        let ids = found.into_iter().map(|(id, _)| id).collect();
-        self.terminate(ids, "its item was cancelled").await.map_err(Interrupt::into_error)
+        Ok(found.into_iter().map(|(id, _)| id).collect())
     }
 
     fn to_public(&self, job: JobDescription, items: Vec<Range<u64>>) -> Job {
