@@ -83,6 +83,9 @@ fn look_at_a_run_only_reads() {
     assert_eq!(status["measured"], 2, "{status}");
     assert!(requests <= 12, "{requests} requests");
     operated.look(&["wait"], 10);
+    let (results, _) = operated.look(&["results"], 10);
+    assert_eq!((&results["results"][0]["value"], &results["results"][2]["value"]), (&json!(2), &json!(6)));
+    assert_eq!(results["results"][1]["error"]["message"], "no star 7");
     operated.aws.validate();
 }
 
@@ -101,9 +104,22 @@ fn running_run_is_shown_and_cancelled() {
         (&json!(run), &json!("running"), &json!(3))
     );
     operated.look(&["wait", "--timeout", "10ms"], 11);
+    let ended = operated.verb(&["cancel", "last", "1", "--yes"], 0);
+    assert_eq!(ended["cancelled"], json!({"ended": 1, "not_started": 0, "kept": 0}));
     let cancelled = operated.verb(&["cancel", "--yes", "--reason", "enough"], 0);
+    let reasons: Vec<Value> = operated
+        .aws
+        .requests()
+        .iter()
+        .filter(|request| request.path == "/v1/terminatejob")
+        .map(|request| {
+            serde_json::from_str::<Value>(request.body.as_deref().unwrap()).expect("the request is JSON")["reason"]
+                .clone()
+        })
+        .collect();
+    assert_eq!(reasons[0], "its item was cancelled");
+    assert!(reasons[1..].contains(&json!("the run was cancelled: enough")), "{reasons:?}");
     assert_eq!((&cancelled["state"], &cancelled["cancelled"]["kept"]), (&json!("cancelled"), &json!(0)));
-    assert_eq!(cancelled["items"]["unfinished"], 3);
     program.wait_with_output();
     let deleted = operated.verb(&["clean", &run, "--yes"], 0);
     assert_eq!(deleted["runs"][0]["deleted"], true);
