@@ -47,6 +47,21 @@ impl UserCrate {
         fs::write(self.folder().join(path), text).expect("the file is written");
     }
 
+    /// Adds a dependency of the workspace to the crate.
+    ///
+    /// # Panics
+    /// If cargo does not add it.
+    pub fn add(&self, arguments: &[&str]) {
+        succeed(cargo(&self.folder).args(["add", "--quiet", "--offline"]).args(arguments));
+    }
+
+    /// Returns `cargo knot` with these arguments, in the folder of the crate.
+    pub fn cargo_knot(&self, arguments: &[&str]) -> Command {
+        let mut knot = in_crate(Command::new(workspaces::cargo_knot()), &self.folder);
+        knot.arg("knot").args(arguments);
+        knot
+    }
+
     /// Runs the program, and returns its stdout.
     ///
     /// # Panics
@@ -72,13 +87,17 @@ pub fn target() -> PathBuf {
 
 /// Returns a cargo command in this folder, with the environment of a new user.
 pub fn cargo(folder: &Path) -> Command {
-    let mut cargo = Command::new(env!("CARGO"));
+    in_crate(Command::new(env!("CARGO")), folder)
+}
+
+/// Returns the command in this folder, with the environment of a new user.
+fn in_crate(mut command: Command, folder: &Path) -> Command {
     // The debug information of the AWS SDKs takes gigabytes, and no test needs it.
-    cargo.env("CARGO_PROFILE_DEV_DEBUG", "0");
-    cargo.current_dir(folder).env("CARGO_TARGET_DIR", target());
+    command.env("CARGO_PROFILE_DEV_DEBUG", "0");
+    command.current_dir(folder).env("CARGO_TARGET_DIR", target());
     // A new user has set none of these variables.
-    cargo.env_remove("CLOUDKNOT_HOME").env_remove("CLOUDKNOT_BACKEND").env_remove("CARGO_MANIFEST_DIR");
-    cargo
+    command.env_remove("CLOUDKNOT_HOME").env_remove("CLOUDKNOT_BACKEND").env_remove("CARGO_MANIFEST_DIR");
+    command
 }
 
 /// Runs a command to completion.

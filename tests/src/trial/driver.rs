@@ -366,6 +366,11 @@ impl Running {
         self.child.id().try_into().expect("a process id is a small number")
     }
 
+    /// Returns what was printed to stdout so far.
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.stdout).unwrap_or_default()).into_owned()
+    }
+
     /// Returns the facts printed so far.
     pub fn facts(&self) -> Vec<Fact> {
         facts(&std::fs::read(&self.stdout).unwrap_or_default())

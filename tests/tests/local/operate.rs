@@ -9,10 +9,13 @@ use std::time::SystemTime;
 
 use cloudknot_runtime::contract::{IndexEntry, RunKeys, RunState, index_key};
 use cloudknot_runtime::store::DirStore;
+use cloudknot_tests::skip::skipped;
 use cloudknot_tests::trial::{Behavior, Running, Spec, Trial, counted, files, json, run_of, values, wait_for};
 use cloudknot_tests::workspaces::cargo_knot;
 use cloudknot_tests::{counterparts, schema};
 use serde_json::{Value, json};
+
+use crate::terminal::Terminal;
 
 fn trial() -> Trial {
     Trial::new(crate::PROGRAM)
@@ -145,6 +148,46 @@ fn running_run_is_shown_and_waited_for() {
     assert_eq!(line.lines().count(), 1, "{line}");
     assert!(line.contains("is done") && line.contains("5 done"), "{line}");
     assert!(held.program.wait_with_output().status.success());
+}
+
+/// Without a terminal, a watched run is a line for each change.
+#[test]
+fn running_run_is_watched_until_it_has_ended() {
+    let trial = trial();
+    let held = Held::start(&trial, 3);
+    let watching =
+        |arguments: &[&str]| Running::start(verb(&trial, &[&["status", "--watch"], arguments].concat()), &trial.home());
+    let (text, objects) = (watching(&["--check"]), watching(&["--json"]));
+    let first = || text.stdout().contains("2 running, 1 waiting").then_some(());
+    wait_for("the first line", first);
+    held.release();
+    assert!(held.program.wait_with_output().status.success());
+    let text = text.wait_with_output();
+    assert_eq!(text.status.code(), Some(0));
+    let text = String::from_utf8(text.stdout).unwrap();
+    let changes: Vec<&str> = text.lines().filter(|line| line.contains(" 3 done")).collect();
+    assert_eq!(changes.len(), 2, "a line for the change, and the status at the end:\n{text}");
+    let objects = String::from_utf8(objects.wait_with_output().stdout).unwrap();
+    let objects: Vec<Value> = objects.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    objects.iter().for_each(|object| schema::check("status", object));
+    assert_eq!(objects.last().unwrap()["state"], "done");
+}
+
+/// At a terminal, the lines of a watched run replace each other.
+#[test]
+fn running_run_is_watched_in_place_at_a_terminal() {
+    let trial = trial();
+    let held = Held::start(&trial, 3);
+    let watch = format!("CLOUDKNOT_HOME='{}' '{}' knot status --watch", trial.home().display(), cargo_knot().display());
+    let Some(terminal) = Terminal::start(&trial.file("tmux"), &trial.file("script"), &watch) else {
+        return skipped("a watched run at a terminal", "tmux is not installed");
+    };
+    terminal.wait_for("running: 0 done, 2 running, 1 waiting");
+    held.release();
+    let screen = terminal.wait_for("exited with 0");
+    assert!(held.program.wait_with_output().status.success());
+    let items: Vec<&str> = screen.lines().filter(|line| line.starts_with("items ")).collect();
+    assert!(matches!(items[..], [line] if line.contains("done") && line.ends_with(": 3 done")), "{screen}");
 }
 
 /// A killed program leaves a run that nothing computes.

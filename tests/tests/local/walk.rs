@@ -1,6 +1,7 @@
 //! Walkthrough of a new user, as README.md describes it: `cargo new`, a path to cloudknot, a function, `cargo run`. The
 //! crates are created outside the workspace, so that none of the workspace's settings apply.
 
+use cloudknot_tests::counterparts;
 use cloudknot_tests::walk::UserCrate;
 
 const README: &str = include_str!("../../../README.md");
@@ -80,6 +81,77 @@ fn main() -> cloudknot::Result<()> {
 "#,
     );
     assert_eq!(user_crate.run(), "[4, 8, 12]\nReturned: no text\n4\nOk(6)\n");
+}
+
+const STARS: &str = r#"
+/// Returns the brightness of a star.
+#[cloudknot::remote]
+fn brightness(star: u32) -> Star {
+    println!("looking at star {star}");
+    let names = ["Vega", "Deneb", "Altair"];
+    Star { name: names[star as usize % BOUND].to_owned(), brightness: f64::from(star) / 2.0 }
+}
+
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Star {
+    name: String,
+    brightness: f64,
+}
+
+#[cloudknot::main]
+fn main() -> cloudknot::Result<()> {
+    let stars = brightness.map(0..8).name("stars").wait()?;
+    println!("{} stars", stars.len());
+    Ok(())
+}
+"#;
+
+/// A run with failures is understood, mended and finished from the terminal.
+#[test]
+fn failed_items_are_mended_and_retried() {
+    let user_crate = UserCrate::new("stars");
+    user_crate.add(&["serde", "--features", "derive"]);
+    user_crate.write("src/main.rs", &STARS.replace("BOUND", "4"));
+    let failed = user_crate.cargo_run().output().unwrap();
+    let stderr = String::from_utf8_lossy(&failed.stderr);
+    assert!(!failed.status.success(), "items 3 and 7 panic: {stderr}");
+    assert!(stderr.contains("items 3, 7"), "the failures are grouped: {stderr}");
+
+    let knot = |arguments: &[&str], code: i32, expected: &[&str]| {
+        let mut command = user_crate.cargo_knot(arguments);
+        let output = counterparts::check(&mut command, code, &[]);
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        for part in expected {
+            assert!(
+                stdout.contains(part) || stderr.contains(part),
+                "{arguments:?}: `{part}` is not in\n{stdout}{stderr}"
+            );
+        }
+        stdout.into_owned()
+    };
+    knot(&["runs"], 0, &["stars", "failed", "next     cargo knot status"]);
+    knot(
+        &["status"],
+        0,
+        &["6 done, 2 failed", "panicked", "items 3, 7: index out of bounds: the len is N", "logs", "retry"],
+    );
+    let printed = knot(&["logs", "--failed"], 0, &[]);
+    let (third, seventh) = ("[item 3, attempt 1] looking at star 3", "[item 7, attempt 1] looking at star 7");
+    assert!(printed.contains(third) && printed.contains(seventh) && !printed.contains("item 2"), "{printed}");
+    knot(&["replay", "last", "3"], 10, &["looking at star 3", "index out of bounds: the len is 3 but the index is 3"]);
+
+    user_crate.write("src/main.rs", &STARS.replace("BOUND", "3"));
+    knot(&["replay", "last", "3"], 0, &["{\"name\":\"Vega\",\"brightness\":1.5}"]);
+    knot(&["retry"], 0, &["cargo knot results"]);
+    let table = knot(&["results", "--csv"], 0, &[]);
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!((rows.len(), rows[0], rows[1]), (9, "item,name,brightness,error", "0,Vega,0.0,"));
+    assert_eq!((rows[4], rows[8]), ("3,Vega,1.5,", "7,Deneb,3.5,"));
+    assert_eq!(knot(&["call", "brightness", "4"], 0, &[]), "{\"name\":\"Deneb\",\"brightness\":2.0}\n");
+
+    knot(&["clean", "--keep", "0"], 0, &["--yes deletes"]);
+    knot(&["clean", "--keep", "0", "--yes"], 0, &["deleted"]);
+    knot(&["runs"], 0, &["there are no runs"]);
 }
 
 /// Returns the text of README.md after `start`, to the end of the code block.
