@@ -4,7 +4,7 @@ use clap::Command;
 
 /// Subcommands by what they are for.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Watch", &["runs", "status", "wait", "results"]),
+    ("Watch", &["runs", "status", "wait", "logs", "results"]),
     ("Act", &["cancel", "clean"]),
     (
         "Cloud",

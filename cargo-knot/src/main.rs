@@ -14,6 +14,7 @@ mod groups;
 mod image;
 mod items;
 mod knots;
+mod logs;
 mod output;
 mod pars;
 mod policy;
@@ -57,6 +58,9 @@ enum Verb {
     /// Wait until a run has ended
     #[command(after_help = exit::help())]
     Wait(control::Wait),
+    /// Print what the items of a run have printed
+    #[command(after_help = exit::help())]
+    Logs(logs::Logs),
     /// Print the values of a run, and the errors of its failed items
     #[command(after_help = exit::help())]
     Results(results::Results),
@@ -134,6 +138,7 @@ async fn run(verb: Verb) -> Result<u8, Failure> {
         Verb::Runs(runs) => runs.run().await?,
         Verb::Status(status) => return status.run().await,
         Verb::Wait(wait) => return wait.run().await,
+        Verb::Logs(logs) => logs.run().await?,
         Verb::Results(results) => return results.run().await,
         Verb::Cancel(cancel) => cancel.run().await?,
         Verb::Clean(clean) => clean.run().await?,

@@ -105,6 +105,16 @@ impl Screen {
     }
 }
 
+/// Prints a line of an item as it is.
+pub(crate) fn item_line(line: &str) -> std::io::Result<()> {
+    writeln!(stdout().lock(), "{line}")
+}
+
+/// Prints a sentence about a result, as text or as a JSON object.
+pub(crate) fn remark(sentence: &str, as_json: bool) {
+    if as_json { note(&with_version(&json!({"note": sentence}))) } else { note(sentence) }
+}
+
 /// Prints a JSON value on one line.
 pub(crate) fn json(value: &Value) -> std::io::Result<()> {
     writeln!(stdout().lock(), "{value}")

@@ -139,7 +139,8 @@ pub(crate) fn run_json(summary: &Summary) -> Value {
     })
 }
 
-fn rfc3339(time: SystemTime) -> String {
+/// Returns a time in UTC, as programs read it.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 

@@ -120,6 +120,9 @@ pub(crate) fn code(summary: &Summary) -> u8 {
 pub(crate) fn next(summary: &Summary) -> String {
     let word = &summary.word;
     match summary.state {
+        Some(state) if state.is_end() && summary.items.failed > 0 => {
+            format!("next     cargo knot logs {word} --failed     cargo knot clean {word}")
+        }
         Some(state) if state.is_end() => format!("next     cargo knot clean {word}     cargo knot runs"),
         _ => format!("next     cargo knot wait {word}     cargo knot cancel {word}"),
     }

@@ -208,6 +208,13 @@ impl ItemError {
         self
     }
 
+    /// Sets the machine of the worker, as far as others know it.
+    #[must_use]
+    pub fn with_machine(mut self, machine: Machine) -> Self {
+        self.0.machine = Some(machine);
+        self
+    }
+
     /// Sets the log: the end of the item's output to stdout and stderr.
     #[must_use]
     pub fn with_log(mut self, log: String) -> Self {

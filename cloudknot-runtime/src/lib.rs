@@ -6,6 +6,8 @@
 pub mod clock;
 pub mod codec;
 pub mod contract;
+#[cfg(feature = "s3")]
+mod ecs;
 pub mod engine;
 pub mod failure;
 pub mod files;

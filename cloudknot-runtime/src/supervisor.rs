@@ -16,7 +16,8 @@ use crate::contract::{self, FailedAttempt, InputLayout, MAX_END_LEN, Part, PartE
 use crate::failure::{Failure, ItemError, ItemErrorKind};
 use crate::function::Function;
 use crate::log::Printed;
-use crate::measurements::{Machine, Measurements};
+use crate::machine::Description;
+use crate::measurements::Measurements;
 use crate::process::{self, Item, Launcher, Timing};
 use crate::store::{Store, StoreError};
 use crate::{engine, item};
@@ -37,7 +38,7 @@ pub struct Work {
     /// Time of the run's submission.
     pub submitted: SystemTime,
     /// Machine of this supervisor.
-    pub machine: Machine,
+    pub machine: Description,
     /// Layout of the inputs.
     pub inputs: InputLayout,
     /// Maximum number of items in a part.
@@ -170,7 +171,6 @@ pub fn supervise(
         slots: AtomicUsize::new(usize::try_from(slots).unwrap_or(usize::MAX)),
         idle: AtomicUsize::new(0),
         began: Instant::now(),
-        machine: work.machine.to_bytes(),
     };
     std::thread::scope(|scope| {
         let supervisor = &supervisor;
@@ -207,8 +207,6 @@ struct Supervisor<'a> {
     /// Number of slots that wait for items.
     idle: AtomicUsize,
     began: Instant,
-    /// The machine, as each part states it.
-    machine: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -474,7 +472,7 @@ impl Supervisor<'_> {
         let last = item.attempt >= contract::last_attempt(self.work.retries);
         let error = ItemError::new(failure, item.attempt)
             .with_log(log)
-            .with_measurements(measurements, self.work.machine.clone());
+            .with_measurements(measurements, self.work.machine.get().clone());
         let (round, cause) = (self.work.round, error.cause());
         let key = self.work.keys.failure(FailedAttempt { item: item.index, round, attempt: item.attempt, cause });
         let bytes = serde_json::to_vec(&error).expect("an item's error serializes to JSON");
@@ -541,7 +539,7 @@ impl Supervisor<'_> {
 
     fn store_part(&self, mut values: Segment) -> Result<(), SupervisorError> {
         let part = Part { first: values.first, last: values.end() - 1 };
-        PartEnd::append(&values.table, &self.machine, &mut values.frames);
+        PartEnd::append(&values.table, &self.work.machine.get().to_bytes(), &mut values.frames);
         // If another attempt has already stored this part, its values are equally valid.
         engine::block_on(self.work.store.create(&self.work.keys.part(part), values.frames.into()))?;
         (self.report)(Event::Stored(part));

@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use crate::contract::{self, ItemProcess, Round, RunKeys, StoreAt, Task, Types, exit};
+use crate::machine::{self, Description};
 use crate::process::{self, Launcher};
 use crate::store::{DirStore, Store, StoreError};
 use crate::supervisor::{self, Control, Event, FlushLimits, Isolation, SupervisorError, Work};
 use crate::text::printable;
 use crate::trace_process::TraceError;
-use crate::{engine, function, machine};
+use crate::{engine, function};
 
 /// Runs the items of this child and exits with one of the codes of [`exit`].
 pub fn main() -> ! {
@@ -95,6 +96,8 @@ fn run() -> Result<i32, Stop> {
     check_function(&task)?;
     // Not earlier: it would reap the process that traces types.
     reap_orphans();
+    let vcpus = vcpus(&task);
+    let machine = Description::begin(machine::describe(vcpus, started));
     let store = open(&task.store)?;
     let keys = RunKeys::new(&task.knot, &task.run);
     let mut ranges = child_items(&task, &*store, &keys)?;
@@ -102,13 +105,12 @@ fn run() -> Result<i32, Stop> {
     if !task.has_no_outcomes || number(contract::ENV_ATTEMPT)?.unwrap_or(1) > 1 {
         ranges = engine::block_on(still_missing(&task, &*store, &keys, ranges))?;
     }
-    let vcpus = vcpus(&task);
     let work = Work {
         store,
         keys,
         round: task.round,
         submitted: SystemTime::UNIX_EPOCH + Duration::from_millis(task.submitted_ms),
-        machine: machine::describe(vcpus, started),
+        machine,
         inputs: task.inputs,
         chunk: task.chunk,
         parallel: task.parallel,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -246,6 +247,24 @@ pub(crate) trait Executor: Send + Sync {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
+    /// Returns the log streams of the jobs that run these items in the ledger's round, as far as the backend still knows the jobs. Sends
+    /// only requests that read.
+    fn log_streams(
+        &self,
+        _: &Arc<Ledger>,
+        _items: Vec<RangeInclusive<u64>>,
+    ) -> BoxFuture<'static, Result<Vec<LogStream>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// Reads a page of log streams. A backend without jobs has none.
+    ///
+    /// # Errors
+    /// `NotFound` if the group or one of the streams does not exist.
+    fn read_log(&self, _: LogPageRequest) -> BoxFuture<'static, Result<LogPage>> {
+        Box::pin(std::future::ready(Ok(LogPage::default())))
+    }
+
     /// Cancels these items, all or none.
     ///
     /// # Errors
@@ -278,6 +297,49 @@ fn old_code_error(manifest: &Manifest) -> Error {
     };
     Error::new(ErrorKind::Config, message).with_hint(remedy)
 }
+
+/// Log stream of a job's attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogStream {
+    pub(crate) group: String,
+    pub(crate) stream: String,
+    /// Round of the job, if it is known.
+    pub(crate) round: Option<u32>,
+}
+
+/// Request of a page of several log streams, in the order of their times.
+#[derive(Debug, Clone)]
+#[allow(dead_code, reason = "only AWS Batch has log streams")]
+pub(crate) struct LogPageRequest {
+    pub(crate) group: String,
+    pub(crate) streams: Vec<String>,
+    /// Pattern of the lines, in the syntax of CloudWatch Logs.
+    pub(crate) pattern: Option<String>,
+    /// Time of the first line, in milliseconds since 1970.
+    pub(crate) from_ms: u64,
+    /// Token of the page; `None` for the first one.
+    pub(crate) token: Option<String>,
+}
+
+/// Page of log streams. It may be empty although another one follows.
+#[derive(Debug, Default)]
+pub(crate) struct LogPage {
+    pub(crate) events: Vec<LogEvent>,
+    /// Token of the next page; `None` for the last one.
+    pub(crate) next: Option<String>,
+}
+
+/// A line in a log stream.
+#[derive(Debug, Clone)]
+pub(crate) struct LogEvent {
+    /// ID, unique in the group.
+    pub(crate) id: String,
+    pub(crate) stream: String,
+    /// Time in milliseconds since 1970.
+    pub(crate) time_ms: u64,
+    pub(crate) text: String,
+}
+
 /// Work on a round that has items without an outcome, as far as a look from outside shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Activity {

@@ -1,7 +1,7 @@
 //! Looks at runs, of any program: lists them, shows their states, measurements and failures, cancels and deletes them.
 //!
 //! Nothing here starts work, as an attach does, and looking writes nothing. The types of the functions are not needed, so that one
-//! program can look at the runs of another: `cargo knot runs`, `status`, `wait`, `cancel` and `clean` do. A program that has the
+//! program can look at the runs of another: `cargo knot runs`, `status`, `wait`, `logs`, `cancel` and `clean` do. A program that has the
 //! function reads the results of a run with [`RemoteFn::look`](crate::RemoteFn::look).
 //!
 //! ```
@@ -22,6 +22,7 @@ mod failures;
 mod find;
 mod items;
 mod listing;
+mod logs;
 mod measured;
 mod open;
 mod results;
@@ -44,6 +45,7 @@ pub use cloudknot_runtime::fingerprint::RawForm;
 pub use detail::Details;
 pub use failures::FailureGroup;
 pub use items::Items;
+pub use logs::{LogEntry, LogLine, LogQuery, Logs};
 pub use measured::{Distribution, Measured};
 pub use results::{EncodedValue, StoredResults};
 pub use summary::{RoundSummary, Summary};
@@ -300,6 +302,33 @@ impl Look {
     pub fn details(&self, exact: bool) -> Pending<Details> {
         let look = self.clone();
         Pending::new(async move { detail::read(&look.opened, look.summary, exact).await })
+    }
+
+    /// Opens what the items of the run printed: the log beside a run on this machine, or CloudWatch Logs.
+    ///
+    /// ```
+    /// # #[cloudknot::remote]
+    /// # fn double(x: u32) -> u32 {
+    /// #     println!("doubling {x}");
+    /// #     2 * x
+    /// # }
+    /// use cloudknot::look::{LogEntry, LogQuery, Runs};
+    ///
+    /// double.map([1, 2, 3]).wait()?;
+    /// let last = Runs::of_this_program()?.find("last").wait()?;
+    /// for entry in last.logs(LogQuery::new()).wait()?.wait() {
+    ///     if let LogEntry::Line(line) = entry? {
+    ///         println!("{:?}: {}", line.item, line.text);
+    ///     }
+    /// }
+    /// # Ok::<(), cloudknot::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns an error if the record of the run cannot be read, or if the run has not all of the items.
+    pub fn logs(&self, query: LogQuery) -> Pending<Logs> {
+        let look = self.clone();
+        Pending::new(async move { logs::open(&look.opened, query).await })
     }
 
     /// Returns the stored outcomes of these items, in order, without their types. See [`RemoteFn::look`](crate::RemoteFn::look) for

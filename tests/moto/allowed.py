@@ -162,8 +162,10 @@ def on_roles(operation, members):
 def on_logs(operation, members):
     if operation == "DescribeLogGroups":
         return [(operation, arn("logs", "log-group:*"), {})]
-    stream = f"log-group:{members['logGroupName']}:log-stream:{members['logStreamName']}"
-    return [(operation, arn("logs", stream), {})]
+    group = f"log-group:{members['logGroupName']}"
+    # The resource of FilterLogEvents is the group, whatever streams it names.
+    resource = group if operation == "FilterLogEvents" else f"{group}:log-stream:{members['logStreamName']}"
+    return [(operation, arn("logs", resource), {})]
 
 
 def on_file_systems(operation, members):

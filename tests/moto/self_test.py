@@ -105,6 +105,9 @@ CASES = [
         }]},
     }),
     ("logs", "get_log_events", {"logGroupName": "g", "logStreamName": "s", "limit": 100, "startFromHead": False}),
+    ("logs", "filter_log_events", {
+        "logGroupName": "g", "logStreamNames": ["s", "t"], "startTime": 1, "filterPattern": '"[item 17, attempt"',
+    }),
     ("logs", "put_retention_policy", {"logGroupName": "g", "retentionInDays": 30}),
     ("service-quotas", "list_service_quotas", {"ServiceCode": "batch", "MaxResults": 100}),
 ]  # fmt: skip

@@ -16,7 +16,8 @@ the documentation, not that AWS does:
 - TerminateJob applies to all children of an array, CancelJob to those that have not started. A container that is terminated
   gets SIGTERM, and SIGKILL 30 seconds later. So does one that exceeds its timeout.
 - The log stream of an attempt is `<awslogs-stream-prefix>/default/<ID of the task>`; without a prefix, it begins with the name of the
-  job definition.
+  job definition. Containers find it at the task metadata endpoint (version 4), in documents as the developer guide of Amazon ECS shows
+  them.
 - A container has the memory that its job requests, as a hard limit. DescribeJobs returns exit codes, reasons and attempts.
 - A job runs up to `attempts` times. The rules of `evaluateOnExit` are evaluated in order, and all conditions of a rule must
   match; if no rule matches, the job is retried. A job that was terminated or timed out is not retried.
@@ -58,6 +59,7 @@ import time
 import uuid
 from copy import copy
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from signal import SIGTERM, Signals, signal
 
@@ -122,6 +124,43 @@ class Engine:
             if cls.client is None:
                 cls.client = docker.from_env(timeout=600, max_pool_size=4 * SLOTS)
             return cls.client
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """The task metadata endpoint: a server of this program, started when the first container needs it."""
+
+    server = None
+    lock = threading.Lock()
+    # Group and stream of the log of each container, by its path.
+    logs = {}
+
+    @classmethod
+    def address_of(cls, group, stream):
+        with cls.lock:
+            if cls.server is None:
+                cls.server = ThreadingHTTPServer(("127.0.0.1", 0), cls)
+                threading.Thread(target=cls.server.serve_forever, daemon=True).start()
+        path = f"/v4/{uuid.uuid4().hex}"
+        cls.logs[path] = group, stream
+        return f"http://127.0.0.1:{cls.server.server_port}{path}"
+
+    def do_GET(self):
+        path = self.path.removesuffix("/task")
+        if path not in self.logs:
+            return self.send_error(404)
+        group, stream = self.logs[path]
+        options = {"awslogs-group": group, "awslogs-region": REGION, "awslogs-stream": stream}
+        container = {"Name": "default", "DesiredStatus": "RUNNING", "LogDriver": "awslogs", "LogOptions": options}
+        task = {"Cluster": "default", "AvailabilityZone": f"{REGION}b", "LaunchType": "EC2", "Containers": [container]}
+        document = json.dumps(task if self.path.endswith("/task") else container).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(document)))
+        self.end_headers()
+        self.wfile.write(document)
+
+    def log_message(self, *_):
+        pass
 
 
 class Process:
@@ -326,6 +365,8 @@ class Job(models.Job):
 
     def run_container(self, number):
         description, step = self.last["container"], "Pull"
+        prefix = self.log_options().get("awslogs-stream-prefix", self.job_definition.name)
+        self.log_stream_name = f"{prefix}/default/{uuid.uuid4().hex}"
         try:
             self.pull()
             step = "Create"
@@ -349,8 +390,7 @@ class Job(models.Job):
         # The start of a job is the start of its last attempt, as on AWS.
         self.job_started_at = datetime.now()
         self.last["startedAt"] = models.datetime2int_milliseconds(self.job_started_at)
-        prefix = self.log_options().get("awslogs-stream-prefix", self.job_definition.name)
-        description["logStreamName"] = self.log_stream_name = f"{prefix}/default/{uuid.uuid4().hex}"
+        description["logStreamName"] = self.log_stream_name
         with self.signals:
             container.start()
             self.container = container
@@ -432,6 +472,8 @@ class Job(models.Job):
             "AWS_BATCH_JQ_NAME": self.job_queue.name,
             "AWS_BATCH_CE_NAME": self.job_queue.environments[0].name,
         }
+        group = self.log_options().get("awslogs-group", "/aws/batch/job")
+        found["ECS_CONTAINER_METADATA_URI_V4"] = Metadata.address_of(group, self.log_stream_name)
         if "CLOUDKNOT_TESTS_ACCOUNT" in os.environ:
             found |= {
                 "AWS_ENDPOINT_URL": f"http://127.0.0.1:{os.environ['MOTO_PORT']}",

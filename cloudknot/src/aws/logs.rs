@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::aws::Aws;
 use crate::aws::signed::{self, Request, Service};
+use crate::aws::{self, Aws};
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::partition::Partition;
 
@@ -33,6 +33,40 @@ struct Events {
 struct Event {
     #[serde(default)]
     message: String,
+}
+
+/// Request of lines of several streams of a group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Filter<'a> {
+    pub(crate) group: &'a str,
+    /// At most 100.
+    pub(crate) streams: &'a [String],
+    pub(crate) pattern: Option<&'a str>,
+    /// Time of the first line, in milliseconds since 1970.
+    pub(crate) from_ms: u64,
+    pub(crate) token: Option<&'a str>,
+}
+
+/// Page of lines of several streams, in the order of their times. It may be empty although another one follows.
+#[derive(Debug, Deserialize)]
+pub(crate) struct FilteredEvents {
+    #[serde(default)]
+    pub(crate) events: Vec<FilteredEvent>,
+    #[serde(rename = "nextToken")]
+    pub(crate) next: Option<String>,
+}
+
+/// A line of a stream.
+#[derive(Debug, Deserialize)]
+pub(crate) struct FilteredEvent {
+    #[serde(rename = "eventId", default)]
+    pub(crate) id: String,
+    #[serde(rename = "logStreamName", default)]
+    pub(crate) stream: String,
+    #[serde(rename = "timestamp", default)]
+    pub(crate) time_ms: u64,
+    #[serde(default)]
+    pub(crate) message: String,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +112,20 @@ pub(crate) async fn end_of(aws: &Aws, group: &str, stream: &str) -> Result<Strin
     Ok(text.split_off(start))
 }
 
+/// Returns a page of the lines of several streams.
+///
+/// # Errors
+/// `NotFound` if the group or one of the streams does not exist.
+pub(crate) async fn filter(aws: &Aws, filter: &Filter<'_>) -> Result<FilteredEvents> {
+    let mut body = json!({"logGroupName": filter.group, "logStreamNames": filter.streams, "startTime": filter.from_ms});
+    let optional = [("filterPattern", filter.pattern), ("nextToken", filter.token)];
+    for (name, value) in optional.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        body[name] = value.into();
+    }
+    let target = ("FilterLogEvents", "Logs_20140328.FilterLogEvents");
+    request(aws, target, &body, &format!("read the log group `{}`", filter.group)).await
+}
+
 /// Sends the request of an operation, which is given by its name and by the value of its target header.
 async fn request<T: DeserializeOwned>(
     aws: &Aws,
@@ -86,7 +134,12 @@ async fn request<T: DeserializeOwned>(
     action: &str,
 ) -> Result<T> {
     let request = Request::post("application/x-amz-json-1.1", Some(target), body.to_string());
-    let response = signed::send(aws, &LOGS, operation, request).await.map_err(|error| aws.failed(action, error))?;
+    let failed = |error| {
+        let is_absent = aws::code(&error) == Some("ResourceNotFoundException");
+        let failed = aws.failed(action, error);
+        if is_absent { failed.of_kind(ErrorKind::NotFound) } else { failed }
+    };
+    let response = signed::send(aws, &LOGS, operation, request).await.map_err(failed)?;
     serde_json::from_str(&response)
         .map_err(|error| Error::new(ErrorKind::Aws, format!("cannot {action}")).with_source(error))
 }

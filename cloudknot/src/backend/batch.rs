@@ -3,7 +3,7 @@
 //! `aws/batch.rs`. The store is authoritative, as in other backends: it decides which program submits, and the state that Batch
 //! reports for a job only determines when the store is listed.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, Object, S3Store, Store, s3};
 use tokio::time::Instant;
 
-use super::{Activity, Backend, Chunking, Code, Executor};
+use super::{Activity, Backend, Chunking, Code, Executor, LogPage, LogPageRequest, LogStream};
 use crate::aws::Aws;
 use crate::aws::batch::{self, JobDescription};
 use crate::error::{Error, ErrorKind, Result};
@@ -285,6 +285,20 @@ impl Executor for KnotBackend {
     fn cancel_items(&self, ledger: &Arc<Ledger>, items: Vec<u64>) -> BoxFuture<'static, Result<()>> {
         let run = self.run_jobs(ledger);
         Box::pin(async move { run?.impatient().cancel_items(&items).await })
+    }
+
+    fn log_streams(
+        &self,
+        ledger: &Arc<Ledger>,
+        items: Vec<RangeInclusive<u64>>,
+    ) -> BoxFuture<'static, Result<Vec<LogStream>>> {
+        let run = self.run_jobs(ledger);
+        Box::pin(async move { run?.impatient().log_streams(&items).await })
+    }
+
+    fn read_log(&self, request: LogPageRequest) -> BoxFuture<'static, Result<LogPage>> {
+        let scheduler = Arc::clone(&self.connection().scheduler);
+        Box::pin(async move { scheduler.filter_log(&request).await })
     }
 
     fn only_knot(&self) -> Option<&str> {

@@ -126,7 +126,7 @@ impl Driver {
             keys: record.keys.clone(),
             round: record.round,
             submitted: SystemTime::UNIX_EPOCH + Duration::from_millis(manifest.submitted_ms),
-            machine: machine::describe(u32::try_from(cores()).unwrap_or(u32::MAX).into(), SystemTime::now()),
+            machine: machine::describe(u32::try_from(cores()).unwrap_or(u32::MAX).into(), SystemTime::now()).into(),
             inputs: manifest.inputs,
             chunk: manifest.chunk,
             parallel: manifest.parallel,

@@ -372,6 +372,7 @@ fn runs_and_jobs_are_allowed() {
     verb(&["runs"], 0);
     verb(&["status"], 0);
     verb(&["wait"], 10);
+    verb(&["logs"], 0);
     verb(&["cancel", "--yes"], 0);
 
     let mut simulation = Simulation::of("tests", &knot);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cloudknot_runtime::contract::{self, exit};
 use cloudknot_runtime::failure::{Failure, ItemError, ItemErrorKind};
+use cloudknot_runtime::measurements::Machine;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::jobs::RunJobs;
@@ -60,7 +61,10 @@ pub(super) async fn explain_ended_jobs(follower: &Follower, over: bool) -> Flow<
             failure.message = format!("{} (job {id})", failure.message);
         }
         let last = contract::last_attempt(ledger.record.scheduled.retries);
-        let error = ItemError::new(failure, last).with_log(log);
+        let mut error = ItemError::new(failure, last).with_log(log);
+        if let Some(job) = job {
+            error = error.with_machine(machine_of(run, job));
+        }
         explained.push((items, Arc::new(error)));
     }
     let failures =
@@ -76,11 +80,26 @@ pub(super) async fn explain_ended_jobs(follower: &Follower, over: bool) -> Flow<
     Ok(true)
 }
 
+/// Returns the group and the stream of the log of a job's last attempt.
+fn stream_of<'a>(run: &'a RunJobs, job: &'a JobDescription) -> Option<(&'a str, &'a str)> {
+    let stream = job.attempts.iter().rev().find_map(|attempt| attempt.log.as_deref()).or(job.log.as_deref());
+    Some((job.log_group.as_deref().unwrap_or(&run.settings.log_group), stream?))
+}
+
+/// Returns what AWS Batch tells of the machine of a job, so that its log is found once AWS Batch has forgotten the job.
+fn machine_of(run: &RunJobs, job: &JobDescription) -> Machine {
+    let mut machine = Machine::default();
+    machine.job = Some(job.id.clone());
+    machine.job_attempt = u32::try_from(job.attempts.len()).ok().filter(|attempts| *attempts > 0);
+    if let Some((group, stream)) = stream_of(run, job) {
+        (machine.log_group, machine.log_stream) = (Some(group.to_owned()), Some(stream.to_owned()));
+    }
+    machine
+}
+
 /// Returns the end of a job's log, or the reason if the log cannot be read.
 async fn log_of(run: &RunJobs, job: &JobDescription) -> String {
-    let stream = job.attempts.iter().rev().find_map(|attempt| attempt.log.as_deref()).or(job.log.as_deref());
-    let group = job.log_group.as_deref().unwrap_or(&run.settings.log_group);
-    let Some(stream) = stream else { return String::new() };
+    let Some((group, stream)) = stream_of(run, job) else { return String::new() };
     match run.scheduler.end_of_log(group, stream).await {
         Ok(log) => log,
         Err(error) => format!("({error}; the log is at {})", run.scheduler.log_page(group, stream)),

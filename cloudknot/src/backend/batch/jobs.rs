@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::lease::{CLOSING_DELAY, LISTING_DELAY, LastLease, Leases};
 use super::patience::{Flow, Interrupt, Patience};
 use super::scheduler::Scheduler;
 use crate::aws::batch::{self, JobDescription};
+use crate::backend::LogStream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event;
 use crate::record::job::{Job, JobAttempt};
@@ -26,6 +27,9 @@ use crate::record::{Record, read};
 const TERMINATION_TIMEOUT: Duration = Duration::from_mins(3);
 /// Bounds of the interval between two polls while jobs end.
 const POLL_BOUNDS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// Maximum number of jobs that are described to find their logs.
+const MAX_LOGS: usize = 1_000;
 
 /// Reason for the end of a job of a cancelled run.
 const CANCELLED: &str = "the run was cancelled";
@@ -375,6 +379,31 @@ impl RunJobs {
             Some(self.to_public(job, items_of(record, child)))
         };
         Ok(children.into_iter().filter_map(job).collect())
+    }
+
+    /// Returns the log streams of the jobs that run these items in the run's last round, as far as AWS Batch still knows the jobs.
+    pub(super) async fn log_streams(&self, items: &[RangeInclusive<u64>]) -> Result<Vec<LogStream>> {
+        let record = &self.ledger.record;
+        let has_items = |child: &u64| {
+            let of_child = items_of(record, *child);
+            let overlaps =
+                |of: &Range<u64>| items.iter().any(|range| of.start <= *range.end() && *range.start() < of.end);
+            of_child.iter().any(overlaps)
+        };
+        let of_job = |job: LeasedJob| {
+            let children = job.children.clone().filter(has_items);
+            children.map(|child| child_id(&job.id, &job.children, child)).collect::<Vec<_>>()
+        };
+        let mut ids: Vec<String> = self.of_last_round().await?.into_iter().flat_map(of_job).collect();
+        ids.truncate(MAX_LOGS);
+        let described = self.describe(&ids).await.map_err(Interrupt::into_error)?;
+        let mut streams = Vec::new();
+        for job in described.into_values() {
+            let group = job.log_group.unwrap_or_else(|| self.settings.log_group.clone());
+            let of_job = job.attempts.into_iter().filter_map(|attempt| attempt.log).chain(job.log);
+            streams.extend(of_job.map(|stream| LogStream { group: group.clone(), stream, round: Some(record.round) }));
+        }
+        Ok(streams)
     }
 
     /// Ends the jobs of these items, all or none.

@@ -5,6 +5,7 @@ use cloudknot_runtime::store::BoxFuture;
 use crate::aws::Aws;
 use crate::aws::batch::{Batch, JobDescription, JobRequest, SubmitError};
 use crate::aws::logs;
+use crate::backend::{LogEvent, LogPage, LogPageRequest};
 use crate::error::Result;
 
 pub(super) trait Scheduler: Send + Sync {
@@ -22,6 +23,12 @@ pub(super) trait Scheduler: Send + Sync {
 
     /// Returns the end of a log.
     fn end_of_log<'a>(&'a self, group: &'a str, stream: &'a str) -> BoxFuture<'a, Result<String>>;
+
+    /// Reads a page of log streams.
+    ///
+    /// # Errors
+    /// `NotFound` if the group or one of the streams does not exist.
+    fn filter_log<'a>(&'a self, request: &'a LogPageRequest) -> BoxFuture<'a, Result<LogPage>>;
 
     /// Returns the address of a log in the AWS console.
     fn log_page(&self, group: &str, stream: &str) -> String;
@@ -58,6 +65,26 @@ impl Scheduler for AwsScheduler {
 
     fn end_of_log<'a>(&'a self, group: &'a str, stream: &'a str) -> BoxFuture<'a, Result<String>> {
         Box::pin(logs::end_of(&self.aws, group, stream))
+    }
+
+    fn filter_log<'a>(&'a self, request: &'a LogPageRequest) -> BoxFuture<'a, Result<LogPage>> {
+        Box::pin(async move {
+            let filter = logs::Filter {
+                group: &request.group,
+                streams: &request.streams,
+                pattern: request.pattern.as_deref(),
+                from_ms: request.from_ms,
+                token: request.token.as_deref(),
+            };
+            let page = logs::filter(&self.aws, &filter).await?;
+            let event = |event: logs::FilteredEvent| LogEvent {
+                id: event.id,
+                stream: event.stream,
+                time_ms: event.time_ms,
+                text: event.message,
+            };
+            Ok(LogPage { events: page.events.into_iter().map(event).collect(), next: page.next })
+        })
     }
 
     fn log_page(&self, group: &str, stream: &str) -> String {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::super::jobs::JobName;
 use super::super::scheduler::Scheduler;
 use crate::aws::batch::{JobDescription, JobRequest, SubmitError};
+use crate::backend::{LogPage, LogPageRequest};
 use crate::error::{Error, ErrorKind, Outage, Result};
 use crate::record::read;
 
@@ -614,6 +615,10 @@ impl Scheduler for Network {
 
     fn end_of_log<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<String>> {
         Box::pin(std::future::ready(Ok(String::new())))
+    }
+
+    fn filter_log<'a>(&'a self, _: &'a LogPageRequest) -> BoxFuture<'a, Result<LogPage>> {
+        Box::pin(std::future::ready(Ok(LogPage::default())))
     }
 
     fn log_page(&self, _: &str, _: &str) -> String {

@@ -1,0 +1,313 @@
+//! The logs of a run's jobs in CloudWatch Logs: several streams at once, whose lines are merged by their times.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use cloudknot_runtime::contract::unix_ms;
+use cloudknot_runtime::log::Source;
+
+use super::super::find::Found;
+use super::super::open::{self, Opened, OpenedRecord};
+use super::super::summary::time;
+use super::streams::{self, Streams};
+use super::{LogEntry, LogLine, Selection, Watch, Watched};
+use crate::backend::{LogEvent, LogPageRequest};
+use crate::error::{ErrorKind, Result};
+
+/// Maximum number of streams in a request (`FilterLogEvents` in the API reference of CloudWatch Logs).
+const MAX_STREAMS: usize = 100;
+/// Maximum number of items whose prefixes are in the pattern of a request; a pattern has at most 1,024 characters.
+const MAX_PATTERNS: u64 = 20;
+/// Interval between two reads of the same streams. An account may send 5 requests of `FilterLogEvents` a second ("CloudWatch Logs quotas"
+/// in the user guide), and each request reads up to [`MAX_STREAMS`] streams: with a request a second at most, four are left for others.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// Interval between two looks for new jobs, and for the end of the run.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Time by which lines may arrive late in CloudWatch Logs: the log driver sends them every five seconds.
+const DELAY: Duration = Duration::from_secs(15);
+/// Time before the submission of a run at which its first line is looked for: clocks of machines differ.
+const CLOCK_DIFFERENCE: Duration = Duration::from_mins(10);
+
+/// Reader of the logs of a run's jobs.
+pub(super) struct JobLogs {
+    found: Found,
+    selection: Selection,
+    items: Vec<RangeInclusive<u64>>,
+    streams: Streams,
+    cursors: Vec<Cursor>,
+    watch: Watch,
+    /// IDs of the lines that were read last, with their times: each poll reads them again.
+    seen: HashMap<String, u64>,
+    /// Time from which lines are read.
+    from_ms: u64,
+    /// Time of the newest line that was read.
+    newest_ms: u64,
+    stage: Stage,
+    /// Number of lines that were read, and of those that were selected.
+    counts: (u64, u64),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// All lines until now are read.
+    First,
+    /// New lines are read.
+    Following,
+    /// The lines that arrive after the end of the run are read.
+    Last,
+    Finished,
+}
+
+/// Streams of a group that are read together.
+#[derive(Debug)]
+struct Cursor {
+    group: String,
+    streams: Vec<String>,
+    token: Option<String>,
+    page: VecDeque<LogEvent>,
+    is_done: bool,
+}
+
+impl Cursor {
+    fn new(group: &str, streams: &[String]) -> Self {
+        Self { group: group.to_owned(), streams: streams.to_vec(), token: None, page: VecDeque::new(), is_done: false }
+    }
+
+    fn needs_page(&self) -> bool {
+        self.page.is_empty() && !self.is_done
+    }
+}
+
+impl JobLogs {
+    pub(super) async fn open(
+        opened: &Opened,
+        record: &OpenedRecord,
+        items: &[RangeInclusive<u64>],
+        selection: Selection,
+    ) -> Result<Self> {
+        let submitted = time(record.ledger.record.manifest.submitted_ms);
+        let first = submitted.checked_sub(CLOCK_DIFFERENCE).unwrap_or(submitted);
+        let from_ms = unix_ms(selection.query.since.map_or(first, |since| since.max(first)));
+        let mut logs = Self {
+            found: opened.found.clone(),
+            items: items.to_vec(),
+            streams: streams::find(opened, record, items).await?,
+            cursors: Vec::new(),
+            watch: Watch::new(&opened.found),
+            seen: HashMap::new(),
+            from_ms,
+            newest_ms: from_ms,
+            stage: Stage::First,
+            counts: (0, 0),
+            selection,
+        };
+        logs.rewind();
+        Ok(logs)
+    }
+
+    /// Begins to read all streams, from the time at which lines may be new.
+    fn rewind(&mut self) {
+        let mut by_group: HashMap<&String, Vec<String>> = HashMap::new();
+        for (group, stream) in self.streams.all.keys() {
+            by_group.entry(group).or_default().push(stream.clone());
+        }
+        let cursors = |(group, streams): (&String, Vec<String>)| -> Vec<Cursor> {
+            streams.chunks(MAX_STREAMS).map(|streams| Cursor::new(group, streams)).collect()
+        };
+        self.cursors = by_group.into_iter().flat_map(cursors).collect();
+    }
+
+    /// Reads more lines; `None` at the end.
+    pub(super) async fn read(&mut self) -> Result<Option<Vec<LogEntry>>> {
+        if self.stage == Stage::Finished {
+            return Ok(None);
+        }
+        let mut entries = Vec::new();
+        if self.stage == Stage::First && self.selection.query.tail.is_some() {
+            entries = self.read_tail().await?;
+        } else if self.cursors.iter().any(|cursor| !cursor.is_done || !cursor.page.is_empty()) {
+            return self.read_page().await.map(Some);
+        }
+        entries.extend(self.at_the_end().await?);
+        Ok(Some(entries))
+    }
+
+    /// Reads a page of each cursor that has none, and returns the lines that come before all that are still to be read.
+    async fn read_page(&mut self) -> Result<Vec<LogEntry>> {
+        while let Some(position) = self.cursors.iter().position(Cursor::needs_page) {
+            self.fetch(position).await?;
+        }
+        let mut entries = Vec::new();
+        while !self.cursors.iter().any(Cursor::needs_page) {
+            let next = self.cursors.iter_mut().filter_map(|cursor| Some((cursor.page.front()?.time_ms, cursor)));
+            let Some((_, cursor)) = next.min_by_key(|(time_ms, _)| *time_ms) else { break };
+            let group = cursor.group.clone();
+            let event = cursor.page.pop_front().expect("the cursor has a line");
+            entries.extend(self.take(&group, event));
+        }
+        let from_ms = self.next_from_ms();
+        self.seen.retain(|_, time_ms| *time_ms >= from_ms);
+        Ok(entries)
+    }
+
+    /// Returns the time from which the next poll reads.
+    fn next_from_ms(&self) -> u64 {
+        let late_ms = u64::try_from(DELAY.as_millis()).unwrap_or(u64::MAX);
+        self.from_ms.max(self.newest_ms.saturating_sub(late_ms))
+    }
+
+    /// Requests the next page of a cursor. Streams that do not exist, or not yet, are left out.
+    async fn fetch(&mut self, position: usize) -> Result<()> {
+        let cursor = &self.cursors[position];
+        let request = LogPageRequest {
+            group: cursor.group.clone(),
+            streams: cursor.streams.clone(),
+            pattern: pattern(self.selection.items.as_deref(), self.selection.query.attempt),
+            from_ms: self.from_ms,
+            token: cursor.token.clone(),
+        };
+        let page = self.found.backend.executor().read_log(request).await;
+        let cursor = &mut self.cursors[position];
+        match page {
+            Ok(page) => {
+                cursor.is_done = page.next.is_none() || page.next == cursor.token;
+                cursor.token = page.next;
+                cursor.page.extend(page.events);
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // CloudWatch Logs refuses the request if one of the streams is absent.
+                let half = cursor.streams.split_off(cursor.streams.len() / 2);
+                if cursor.streams.is_empty() {
+                    cursor.is_done = true;
+                } else {
+                    let other = Cursor::new(&cursor.group, &half);
+                    self.cursors.push(other);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Returns the line of an event, if it is new and selected.
+    fn take(&mut self, group: &str, event: LogEvent) -> Option<LogEntry> {
+        self.newest_ms = self.newest_ms.max(event.time_ms);
+        if self.selection.query.follow && self.seen.insert(event.id, event.time_ms).is_some() {
+            return None;
+        }
+        self.counts.0 += 1;
+        let (source, text) =
+            Source::parse(&event.text).map_or((None, event.text.as_str()), |(source, text)| (Some(source), text));
+        let line = LogLine {
+            item: source.map(|source| source.item),
+            attempt: source.map(|source| source.attempt),
+            round: self.streams.all.get(&(group.to_owned(), event.stream)).copied().flatten(),
+            time: time(event.time_ms),
+            text: text.to_owned(),
+        };
+        self.selection.selects(&line).then(|| {
+            self.counts.1 += 1;
+            LogEntry::Line(line)
+        })
+    }
+
+    /// Reads all lines, and returns the last ones that are selected. No more than these are kept.
+    async fn read_tail(&mut self) -> Result<Vec<LogEntry>> {
+        let lines = self.selection.query.tail.unwrap_or(usize::MAX);
+        let mut tail = VecDeque::new();
+        while self.cursors.iter().any(|cursor| !cursor.is_done || !cursor.page.is_empty()) {
+            tail.extend(self.read_page().await?);
+            let excess = tail.len().saturating_sub(lines);
+            tail.drain(..excess);
+        }
+        Ok(tail.into())
+    }
+
+    /// Goes on once all lines have been read that CloudWatch Logs had: waits for others, or ends the log.
+    async fn at_the_end(&mut self) -> Result<Vec<LogEntry>> {
+        if !self.selection.query.follow || self.stage == Stage::Last {
+            self.stage = Stage::Finished;
+            return Ok(self.notes());
+        }
+        self.stage = Stage::Following;
+        let mut entries = Vec::new();
+        tokio::time::sleep(POLL_INTERVAL.max(Duration::from_secs(self.cursors.len() as u64))).await;
+        if self.watch.is_due(LOOK_INTERVAL) {
+            if let Watched::Over(because) = self.watch.look().await? {
+                entries.extend(because.map(LogEntry::Note));
+                self.stage = Stage::Last;
+                tokio::time::sleep(DELAY).await;
+            }
+            self.find_streams().await?;
+        }
+        self.from_ms = self.next_from_ms();
+        self.rewind();
+        Ok(entries)
+    }
+
+    /// Finds the streams of jobs that have begun meanwhile.
+    async fn find_streams(&mut self) -> Result<()> {
+        if let Some(opened) = open::open(self.found.clone()).await?
+            && let Ok(record) = &opened.record
+        {
+            self.streams = streams::find(&opened, record, &self.items).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns why lines are missing, or why there are none.
+    fn notes(&self) -> Vec<LogEntry> {
+        let mut notes = Vec::new();
+        if self.streams.is_cut {
+            notes
+                .push("the logs of some jobs were not read, because there are too many: select fewer items".to_owned());
+        }
+        let groups: Vec<String> = self.streams.all.keys().map(|(group, _)| format!("`{group}`")).collect();
+        notes.extend(match (self.counts, groups.first()) {
+            ((_, 1..), _) => None,
+            (_, None) => Some("no log of these items is known: no job of them has begun, or AWS Batch has forgotten it".to_owned()),
+            ((0, _), Some(group)) => Some(format!(
+                "the log group {group} has none of these lines: the items have printed nothing, or its retention has removed them"
+            )),
+            ((read, _), Some(_)) => Some(format!("none of the {read} lines that were read is selected")),
+        });
+        notes.into_iter().map(LogEntry::Note).collect()
+    }
+}
+
+/// Returns the pattern that lines of a few items match, so that no others are sent. Lines are checked again when they are read.
+fn pattern(items: Option<&[RangeInclusive<u64>]>, attempt: Option<u32>) -> Option<String> {
+    let items = items?;
+    let count = items.iter().map(|range| (range.end() - range.start()).saturating_add(1)).fold(0, u64::saturating_add);
+    if !(1..=MAX_PATTERNS).contains(&count) {
+        return None;
+    }
+    let prefix = |item: u64| match attempt {
+        Some(attempt) => format!("\"{}\"", Source { item, attempt }),
+        None => format!("\"[item {item}, attempt\""),
+    };
+    let items: Vec<String> = items.iter().cloned().flatten().map(prefix).collect();
+    // Terms with a question mark are alternatives ("Filter pattern syntax" in the user guide of CloudWatch Logs).
+    Some(if count == 1 { items.concat() } else { items.iter().map(|item| format!("?{item} ")).collect::<String>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_items_are_selected_by_a_pattern() {
+        let check = |items: Option<&[RangeInclusive<u64>]>, attempt, expected: Option<&str>| {
+            assert_eq!(pattern(items, attempt).as_deref(), expected);
+        };
+        check(None, None, None);
+        check(None, Some(2), None);
+        check(Some(&[17..=17]), Some(1), Some("\"[item 17, attempt 1]\""));
+        check(Some(&[17..=17]), None, Some("\"[item 17, attempt\""));
+        check(Some(&[3..=4]), None, Some("?\"[item 3, attempt\" ?\"[item 4, attempt\" "));
+        check(Some(&[0..=u64::MAX]), None, None);
+        let longest = pattern(Some(&[u64::MAX - 19..=u64::MAX]), Some(u32::MAX)).unwrap();
+        assert!(longest.len() <= 1_024, "{} characters", longest.len());
+    }
+}
