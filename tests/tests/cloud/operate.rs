@@ -2,17 +2,20 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use cloudknot_runtime::contract::{IndexEntry, Part, PartEnd, RunKeys, RunState, index_key};
 use cloudknot_tests::cloud::{Cloud, JobKind};
 use cloudknot_tests::counterparts::check;
-use cloudknot_tests::recorder::Recorder;
+use cloudknot_tests::recorder::{Recorder, ResponseOverride};
 use cloudknot_tests::schema;
 use cloudknot_tests::trial::{Behavior, Spec, Trial, counted, json, run_of, wait_for};
 use cloudknot_tests::workspaces::cargo_knot;
 use serde_json::{Value, json};
 
 use crate::PROGRAM;
+
+const FIRST: Part = Part { first: 0, last: 0 };
 
 /// Trial on a Knot, whose requests are recorded.
 struct Operated {
@@ -56,6 +59,25 @@ impl Operated {
         (found, aws.len() + s3.len())
     }
 
+    /// Returns the lines of a log, and checks that the requests for them only read.
+    #[track_caller]
+    fn logs(&self, arguments: &[&str], notes: &[&str]) -> Vec<Value> {
+        let before = (self.aws.requests().len(), self.s3.requests().len());
+        let arguments = [&["knot", "logs"], arguments, &["--json"]].concat();
+        let output = check(&mut self.trial.command_of(cargo_knot(), &arguments), 0, notes);
+        for request in &self.s3.requests()[before.1..] {
+            assert!(matches!(request.method.as_str(), "GET" | "HEAD"), "{} {}", request.method, request.path);
+        }
+        for operation in &self.aws.operations()[before.0..] {
+            assert!(
+                ["batch POST /v1/describejobs", "logs FilterLogEvents"].contains(&operation.as_str()),
+                "{operation}"
+            );
+        }
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+    }
+
     /// Writes an object of the Knot into the folder of the S3 server.
     fn write(&self, key: &str, bytes: &[u8]) {
         let root = self.cloud.record(&self.knot);
@@ -87,6 +109,72 @@ fn look_at_a_run_only_reads() {
     assert_eq!((&results["results"][0]["value"], &results["results"][2]["value"]), (&json!(2), &json!(6)));
     assert_eq!(results["results"][1]["error"]["message"], "no star 7");
     operated.aws.validate();
+}
+
+fn printing(line: &str, next: Behavior) -> Behavior {
+    Behavior::Print(format!("{line}\n"), String::new(), Box::new(next))
+}
+
+/// The logs are found by the outcomes alone, once AWS Batch has forgotten the jobs.
+#[test]
+fn logs_are_found_once_the_jobs_are_forgotten() {
+    let Some(operated) = Operated::new() else { return };
+    let fails = printing("reading 1", Behavior::Fail(vec!["no star".into()]));
+    let spec = Spec::of([printing("reading 0", Behavior::Double(1)), fails, Behavior::Double(3)]);
+    let run = run_of(&operated.trial.map(&spec)).unwrap();
+    operated.aws.override_responses(|request| {
+        let is_description = request.path == "/v1/describejobs";
+        is_description.then(|| ResponseOverride::Respond(200, json!({"jobs": []}).to_string()))
+    });
+    let texts = |arguments: &[&str], notes: &[&str]| -> Vec<String> {
+        let lines = operated.logs(arguments, notes);
+        lines
+            .iter()
+            .filter(|line| !line["item"].is_null())
+            .map(|line| line["text"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    // The log of a job is kept once its container has ended, which is later than its outcome.
+    wait_for("the logs", || (texts(&[], &[]).len() == 2).then_some(()));
+    let mut all = texts(&[], &[]);
+    all.sort();
+    assert_eq!(all, ["reading 0", "reading 1"]);
+    assert_eq!(texts(&["last", "0"], &[]), ["reading 0"]);
+    assert_eq!(texts(&["--failed"], &[]), ["reading 1"]);
+    assert_eq!(texts(&["last", "0-1", "--grep", "1"], &[]), ["reading 1"]);
+    let line = &operated.logs(&[&run, "1"], &[])[0];
+    assert_eq!((&line["item"], &line["attempt"], &line["round"]), (&json!(1), &json!(1), &json!(1)));
+    assert!(texts(&["last", "2"], &["the log group `/cloudknot/tests` has none of these lines"]).is_empty());
+    let bytes =
+        fs::read(operated.cloud.record(&operated.knot).join(RunKeys::new(&operated.knot, &run).part(FIRST))).unwrap();
+    let machine = PartEnd::parse(FIRST, &bytes).unwrap().machine;
+    assert_eq!(machine.log_group.as_deref(), Some("/cloudknot/tests"));
+    assert_eq!(machine.zone.as_deref(), Some("eu-west-1b"));
+    assert!(machine.log_stream.is_some_and(|stream| stream.contains("/default/")));
+    operated.aws.validate();
+}
+
+/// A job without an outcome is found by its description.
+#[test]
+fn logs_of_a_running_job_are_followed() {
+    let Some(operated) = Operated::new() else { return };
+    let go_on = operated.trial.file("go-on");
+    let waits =
+        Behavior::After(operated.trial.remote_path(&go_on), Box::new(printing("released", Behavior::Double(1))));
+    let program = operated.trial.start(&["map", &json(&Spec::of([printing("begun", waits)]))]);
+    let run = program.wait_for_run_id();
+    let mut command = operated.trial.command_of(cargo_knot(), &["knot", "logs", &run, "-f"]);
+    let follower = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the follower to read the log", || {
+        operated.aws.operations().iter().any(|operation| operation == "batch POST /v1/describejobs").then_some(())
+    });
+    fs::write(&go_on, "").unwrap();
+    assert!(program.wait_with_output().status.success());
+    let ended = follower.wait_with_output().unwrap();
+    let printed = String::from_utf8(ended.stdout).unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let lines: Vec<&str> = printed.lines().filter(|line| line.starts_with("[item")).collect();
+    assert_eq!(lines, ["[item 0, attempt 1] begun", "[item 0, attempt 1] released"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod cargo_knot;
 mod compile;
 mod image;
 mod in_process;
+mod logs;
 mod macros;
 mod operate;
 mod origin;

@@ -17,19 +17,19 @@ use serde_json::{Value, json};
 
 use crate::terminal::Terminal;
 
-fn trial() -> Trial {
+pub(crate) fn trial() -> Trial {
     Trial::new(crate::PROGRAM)
 }
 
 /// Returns the command of a verb over the runs of a trial.
-fn verb(trial: &Trial, arguments: &[&str]) -> Command {
+pub(crate) fn verb(trial: &Trial, arguments: &[&str]) -> Command {
     let mut command = trial.command_of(cargo_knot(), &[&["knot"], arguments].concat());
     command.env("TZ", "UTC");
     command
 }
 
 #[track_caller]
-fn check(trial: &Trial, arguments: &[&str], code: i32, expected: &[&str]) -> Output {
+pub(crate) fn check(trial: &Trial, arguments: &[&str], code: i32, expected: &[&str]) -> Output {
     counterparts::check(&mut verb(trial, arguments), code, expected)
 }
 
@@ -44,7 +44,7 @@ fn found(trial: &Trial, arguments: &[&str], code: i32) -> Value {
 }
 
 /// Returns the files of a trial's record, with the times of their changes.
-fn record(trial: &Trial) -> BTreeMap<PathBuf, (u64, SystemTime)> {
+pub(crate) fn record(trial: &Trial) -> BTreeMap<PathBuf, (u64, SystemTime)> {
     let stat = |path: PathBuf| {
         let metadata = path.metadata().unwrap();
         (path, (metadata.len(), metadata.modified().unwrap()))
@@ -60,7 +60,7 @@ fn failing(trial: &Trial) -> String {
     run_of(&trial.map(&Spec::of(inputs))).unwrap()
 }
 
-fn word(run: &str) -> &str {
+pub(crate) fn word(run: &str) -> &str {
     run.rsplit('-').next().unwrap()
 }
 
@@ -117,7 +117,7 @@ fn ended_run_is_shown_with_its_failures() {
     assert_eq!(status["time"]["max_item"], 3);
     assert!(status["time"]["max"].as_f64().is_some_and(|seconds| seconds >= 0.03), "{status}");
 
-    let text = check(&trial, &["status"], 0, &["next     cargo knot clean"]).stdout;
+    let text = check(&trial, &["status"], 0, &["next     cargo knot logs"]).stdout;
     let text = String::from_utf8(text).unwrap();
     for part in ["over 5 inputs, on this machine", ": 2 done, 3 failed", "returned an error  items 1-2: no star N"] {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");

@@ -138,14 +138,8 @@ impl JobLogs {
         while let Some(position) = self.cursors.iter().position(Cursor::needs_page) {
             self.fetch(position).await?;
         }
-        let mut entries = Vec::new();
-        while !self.cursors.iter().any(Cursor::needs_page) {
-            let next = self.cursors.iter_mut().filter_map(|cursor| Some((cursor.page.front()?.time_ms, cursor)));
-            let Some((_, cursor)) = next.min_by_key(|(time_ms, _)| *time_ms) else { break };
-            let group = cursor.group.clone();
-            let event = cursor.page.pop_front().expect("the cursor has a line");
-            entries.extend(self.take(&group, event));
-        }
+        let events = merge(&mut self.cursors);
+        let entries = events.into_iter().filter_map(|(group, event)| self.take(&group, event)).collect();
         let from_ms = self.next_from_ms();
         self.seen.retain(|_, time_ms| *time_ms >= from_ms);
         Ok(entries)
@@ -276,6 +270,18 @@ impl JobLogs {
     }
 }
 
+/// Removes the lines that come before all that are still to be read, in the order of their times, with their groups.
+fn merge(cursors: &mut [Cursor]) -> Vec<(String, LogEvent)> {
+    let mut events = Vec::new();
+    while !cursors.iter().any(Cursor::needs_page) {
+        let next = cursors.iter_mut().filter_map(|cursor| Some((cursor.page.front()?.time_ms, cursor)));
+        let Some((_, cursor)) = next.min_by_key(|(time_ms, _)| *time_ms) else { break };
+        let event = cursor.page.pop_front().expect("the cursor has a line");
+        events.push((cursor.group.clone(), event));
+    }
+    events
+}
+
 /// Returns the pattern that lines of a few items match, so that no others are sent. Lines are checked again when they are read.
 fn pattern(items: Option<&[RangeInclusive<u64>]>, attempt: Option<u32>) -> Option<String> {
     let items = items?;
@@ -295,6 +301,25 @@ fn pattern(items: Option<&[RangeInclusive<u64>]>, attempt: Option<u32>) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_merged_by_their_times_as_far_as_they_are_read() {
+        let cursor = |group: &str, times: &[u64], is_done| {
+            let event = |time_ms: &u64| LogEvent {
+                id: format!("{group}{time_ms}"),
+                stream: "s".into(),
+                time_ms: *time_ms,
+                text: String::new(),
+            };
+            Cursor { page: times.iter().map(event).collect(), is_done, ..Cursor::new(group, &["s".to_owned()]) }
+        };
+        let ids = |cursors: &mut [Cursor]| merge(cursors).into_iter().map(|(_, event)| event.id).collect::<Vec<_>>();
+        let mut cursors = [cursor("a", &[1, 4, 9], true), cursor("b", &[2, 4], false), cursor("c", &[], true)];
+        assert_eq!(ids(&mut cursors), ["a1", "b2", "a4", "b4"], "the next line of b may come before a9");
+        assert!(ids(&mut cursors).is_empty());
+        cursors[1].is_done = true;
+        assert_eq!(ids(&mut cursors), ["a9"]);
+    }
 
     #[test]
     fn few_items_are_selected_by_a_pattern() {
