@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use cloudknot::look::{LogEntry, LogLine, LogQuery, RunState, Summary};
+use cloudknot::look::{LogEntry, LogLine, LogQuery, Summary};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -95,8 +95,9 @@ impl Logs {
 /// Returns the line with the commands that help next.
 fn next(summary: &Summary) -> String {
     let word = &summary.word;
-    match summary.state.is_some_and(RunState::is_end) {
-        true => format!("next     cargo knot status {word}"),
-        false => format!("next     cargo knot status {word}     cargo knot logs {word} --follow"),
-    }
+    let follow = match summary.state {
+        Some(state) if state.is_end() => String::new(),
+        _ => format!("     cargo knot logs {word} --follow"),
+    };
+    format!("next     cargo knot status {word}{follow}")
 }

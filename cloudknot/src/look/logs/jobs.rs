@@ -293,9 +293,10 @@ fn pattern(items: Option<&[RangeInclusive<u64>]>, attempt: Option<u32>) -> Optio
         Some(attempt) => format!("\"{}\"", Source { item, attempt }),
         None => format!("\"[item {item}, attempt\""),
     };
-    let items: Vec<String> = items.iter().cloned().flatten().map(prefix).collect();
     // Terms with a question mark are alternatives ("Filter pattern syntax" in the user guide of CloudWatch Logs).
-    Some(if count == 1 { items.concat() } else { items.iter().map(|item| format!("?{item} ")).collect::<String>() })
+    let mark = if count == 1 { "" } else { "?" };
+    let terms: Vec<String> = items.iter().cloned().flatten().map(|item| format!("{mark}{}", prefix(item))).collect();
+    Some(terms.join(" "))
 }
 
 #[cfg(test)]
@@ -330,7 +331,7 @@ mod tests {
         check(None, Some(2), None);
         check(Some(&[17..=17]), Some(1), Some("\"[item 17, attempt 1]\""));
         check(Some(&[17..=17]), None, Some("\"[item 17, attempt\""));
-        check(Some(&[3..=4]), None, Some("?\"[item 3, attempt\" ?\"[item 4, attempt\" "));
+        check(Some(&[3..=4]), None, Some("?\"[item 3, attempt\" ?\"[item 4, attempt\""));
         check(Some(&[0..=u64::MAX]), None, None);
         let longest = pattern(Some(&[u64::MAX - 19..=u64::MAX]), Some(u32::MAX)).unwrap();
         assert!(longest.len() <= 1_024, "{} characters", longest.len());
