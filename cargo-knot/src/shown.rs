@@ -1,6 +1,5 @@
 //! Text and JSON of runs: numbers, times, names, and the JSON object of a run.
 
-use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Datelike as _, Local, TimeDelta};
@@ -73,21 +72,6 @@ fn when_at(time: DateTime<Local>, now: DateTime<Local>) -> String {
         }
         _ => time.format("%Y-%m-%d").to_string(),
     }
-}
-
-/// Returns items as ranges: the first ones, and the number of the others.
-pub(crate) fn items(ranges: &[RangeInclusive<u64>]) -> String {
-    const SHOWN: usize = 3;
-    let name = |range: &RangeInclusive<u64>| match (range.start(), range.end()) {
-        (first, last) if first == last => first.to_string(),
-        (first, last) => format!("{first}-{last}"),
-    };
-    let shown: Vec<_> = ranges.iter().take(SHOWN).map(name).collect();
-    let others: u64 = ranges.iter().skip(SHOWN).map(|range| range.end() - range.start() + 1).sum();
-    let plural =
-        if ranges.first().is_some_and(|range| ranges.len() == 1 && range.start() == range.end()) { "" } else { "s" };
-    let shown = format!("item{plural} {}", shown.join(", "));
-    if others == 0 { shown } else { format!("{shown} and {} more", number(others)) }
 }
 
 /// Returns the last part of a function's path.
@@ -191,12 +175,5 @@ mod tests {
         assert_eq!(when_at(at(3, 9), now), "3 Nov 09:15");
         assert_eq!(when_at(now - TimeDelta::days(400), now), "2025-10-24");
         assert_eq!(when_at(at(29, 9), now), "29 Nov 09:15", "the clock of another machine may be ahead");
-    }
-
-    #[test]
-    fn items_are_named_by_ranges() {
-        assert_eq!(items(&[17..=17]), "item 17");
-        assert_eq!(items(&[17..=17, 203..=204]), "items 17, 203-204");
-        assert_eq!(items(&[17..=17, 203..=204, 811..=811, 900..=904]), "items 17, 203-204, 811 and 5 more");
     }
 }

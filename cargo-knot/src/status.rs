@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use cargo_knot::exit;
 use clap::Args;
-use cloudknot::look::{Details, Distribution, FailureGroup, Look, Measured, RunState, Summary};
+use cloudknot::look::{Details, Distribution, FailureGroup, Look, Measured, RunState, Summary, failure_lines};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::output::{self, Screen};
 use crate::scope::RunArgs;
-use crate::shown::{counted, duration, function_name, items, now, number, run_json, size, state, when};
+use crate::shown::{counted, duration, function_name, now, number, run_json, size, state, when};
 
 /// Shortest interval between two looks at a run on this machine.
 const LOCAL_INTERVAL: Duration = Duration::from_secs(1);
@@ -138,7 +138,7 @@ fn lines(details: &Details) -> Vec<String> {
     if let Some(why) = &details.waiting_because {
         lines.push(format!("waiting  {why}"));
     }
-    lines.extend(failure_lines(details));
+    lines.extend(failures(details));
     lines
 }
 
@@ -243,25 +243,10 @@ fn is_out_of_memory(group: &FailureGroup) -> bool {
     group.kind == cloudknot::ItemErrorKind::OutOfMemory
 }
 
-fn failure_lines(details: &Details) -> Vec<String> {
-    let groups = &details.failures;
-    let width = groups.iter().map(|group| number(group.count).len()).max().unwrap_or_default();
-    let kinds = groups.iter().take(MAX_CAUSES).map(|group| group.kind.describe().len()).max().unwrap_or_default();
-    let line = |(position, group): (usize, &FailureGroup)| {
-        let label = if position == 0 { "failed" } else { "" };
-        let message = group.message.iter().map(|message| format!(": {}", message.lines().next().unwrap_or_default()));
-        let place = group.place.iter().map(|place| format!(", at {place}"));
-        let rest: String = message.chain(place).collect();
-        let (count, kind, items) = (number(group.count), group.kind.describe(), items(&group.items));
-        format!("{label:<7}  {count:>width$}  {kind:<kinds$}  {items}{rest}")
-    };
-    let mut lines: Vec<String> = groups.iter().take(MAX_CAUSES).enumerate().map(line).collect();
-    let others: u64 = groups.iter().skip(MAX_CAUSES).map(|group| group.count).sum();
-    if others > 0 {
-        let causes = counted((groups.len() - MAX_CAUSES) as u64, "other cause", "other causes");
-        lines.push(format!("{:9}{:>width$}  failed for {causes}", "", number(others)));
-    }
-    lines
+/// Returns the failures by cause, as the program's own terminal shows them.
+fn failures(details: &Details) -> impl Iterator<Item = String> {
+    let labels = std::iter::once("failed").chain(std::iter::repeat(""));
+    labels.zip(failure_lines(&details.failures, MAX_CAUSES)).map(|(label, line)| format!("{label:<7}  {line}"))
 }
 
 fn as_json(details: &Details) -> Value {

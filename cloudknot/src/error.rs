@@ -8,6 +8,8 @@ use cloudknot_runtime::store::{StoreError, StoreErrorKind};
 use cloudknot_runtime::text::printable;
 use cloudknot_runtime::trace_process::TraceError;
 
+use crate::failures::{self, FailureGroup, failure_lines};
+
 /// Result of the functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -151,11 +153,9 @@ impl Error {
             return Self::new(ErrorKind::Cancelled, message).of_items(run, failed);
         }
         let mut message = format!("{} of {items} items of `{function}` failed in run {run}", failures.len());
-        for (index, error) in failures.iter().take(3) {
-            write!(message, "\n  item {index} {error}").expect("writing to a `String` does not fail");
-        }
-        if failures.len() > 3 {
-            write!(message, "\n  and {} more", failures.len() - 3).expect("writing to a `String` does not fail");
+        let groups = failures::group(failures.iter().map(|(index, error)| (*index, error)));
+        for line in failure_lines(&groups, MAX_CAUSES).into_iter().chain(example(&groups)) {
+            write!(message, "\n  {line}").expect("writing to a `String` does not fail");
         }
         if !cancelled.is_empty() {
             write!(message, "\n  {} were cancelled", cancelled.len()).expect("writing to a `String` does not fail");
@@ -284,6 +284,35 @@ impl StdError for Error {
         }
     }
 }
+
+/// Returns the failure of the first item of the first group in full, unless its line shows all of it: the message, and for a process
+/// that ended, the end of its output.
+fn example(groups: &[FailureGroup]) -> Vec<String> {
+    let Some((group, error)) = groups.first().and_then(|group| Some((group, group.example.as_ref()?))) else {
+        return Vec::new();
+    };
+    let mut lines = Vec::new();
+    if group.count > 1 || error.message().contains('\n') {
+        let item = group.items.first().map_or(0, |range| *range.start());
+        lines.extend(format!("for example, item {item} {error}").lines().map(str::to_owned));
+    }
+    let log: Vec<&str> = error.log().lines().filter(|line| !line.trim().is_empty()).collect();
+    if has_no_message(error.kind()) && !log.is_empty() {
+        lines.push("its output ended with:".to_owned());
+        lines.extend(log[log.len().saturating_sub(MAX_LOG_LINES)..].iter().map(|line| format!("  {line}")));
+    }
+    lines
+}
+
+/// Returns whether the function itself had no opportunity to say what went wrong.
+fn has_no_message(kind: ItemErrorKind) -> bool {
+    matches!(kind, ItemErrorKind::Crashed | ItemErrorKind::OutOfMemory | ItemErrorKind::TimedOut)
+}
+
+/// Maximum number of causes of failures in a message.
+const MAX_CAUSES: usize = 5;
+/// Maximum number of lines of output in a message.
+const MAX_LOG_LINES: usize = 5;
 
 /// A replacement for the result of an operation that a worker build does not have.
 #[allow(dead_code, reason = "a host build has all operations")]

@@ -75,6 +75,7 @@ mod data;
 mod deploy;
 mod error;
 mod event;
+mod failures;
 mod home;
 #[cfg_attr(cloudknot_worker, path = "host_absent.rs")]
 mod host;

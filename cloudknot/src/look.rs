@@ -39,11 +39,11 @@ use crate::home;
 use crate::home::knot_note::KnotNote;
 use crate::pending::Pending;
 
+pub use crate::failures::{FailureGroup, failure_lines};
 pub use clean::{Removal, Removals};
 pub use cloudknot_runtime::contract::RunState;
 pub use cloudknot_runtime::fingerprint::RawForm;
 pub use detail::Details;
-pub use failures::FailureGroup;
 pub use items::Items;
 pub use logs::{LogEntry, LogLine, LogQuery, Logs};
 pub use measured::{Distribution, Measured};

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
-use cloudknot_runtime::contract::ENV_PROGRESS;
+use cloudknot_runtime::contract::{self, ENV_PROGRESS};
 use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::log::{Printed, Source};
 use cloudknot_runtime::text::printable;
@@ -21,10 +21,12 @@ use indicatif::HumanCount;
 use crate::event::{Event, Hook, set_hook};
 
 mod display;
+mod failures;
 mod queue;
 mod signals;
 
 use display::{Display, Message, in_short};
+use failures::{Failures, Shown};
 use queue::Queue;
 
 /// Installs the hook. If `CLOUDKNOT_PROGRESS` is `off`, it only ends the program on a signal. Returns the function that waits until
@@ -80,21 +82,18 @@ struct TrackedRun {
     function: String,
     items: u64,
     done: u64,
-    listed_failures: u32,
+    failures: Failures,
     /// `true` if several items run at once, so that each line of their output names its item.
     names_items: bool,
 }
-
-/// Maximum number of failures of a run that are shown individually.
-const MAX_SHOWN_FAILURES: u32 = 10;
 
 impl Hook for Arc<Terminal> {
     fn report(&self, event: &Event<'_>) {
         match *event {
             Event::Started { run, function, backend, items, done, parallel } => {
                 let names_items = items > 1 && parallel > 1;
-                let tracked =
-                    TrackedRun { function: function.to_owned(), items, done, listed_failures: 0, names_items };
+                let failures = Failures::default();
+                let tracked = TrackedRun { function: function.to_owned(), items, done, failures, names_items };
                 self.lock().insert(run.to_owned(), tracked);
                 self.handle_signals();
                 let [run, function, backend] = [run, function, backend].map(str::to_owned);
@@ -204,31 +203,31 @@ impl Terminal {
     fn failure(&self, run: &str, item: u64, error: &ItemError, last: bool) {
         let mut runs = self.lock();
         let Some(tracked) = runs.get_mut(run) else { return };
-        tracked.listed_failures = tracked.listed_failures.saturating_add(1);
-        let (listed, function) = (tracked.listed_failures, tracked.function.clone());
+        let (shown, function) = (tracked.failures.add(item, error, last), tracked.function.clone());
         drop(runs);
-        if listed > MAX_SHOWN_FAILURES {
+        if shown == Shown::No {
             return;
         }
         let retry = if last { String::new() } else { format!(" (attempt {}; retrying)", error.attempt()) };
         let line = |line| Message::Line { run: Some(run.to_owned()), line };
         self.push(line(format!("{function}: item {item} {error}{retry}")));
-        if listed == MAX_SHOWN_FAILURES {
-            self.push(line(format!("{function}: further failures are counted but not shown")));
+        if shown == Shown::Last {
+            self.push(line(format!("{function}: further failures are counted, and shown only if their cause is new")));
         }
     }
 
     fn finish(&self, run: &str, counts: [u64; 3], reason: Option<&str>, elapsed: Duration) {
-        let [done, _, unfinished] = counts;
-        let Some((function, items)) = self.lock().get(run).map(|tracked| (tracked.function.clone(), tracked.items))
-        else {
-            return;
-        };
+        let [done, failed, unfinished] = counts;
+        let of = |tracked: &TrackedRun| (tracked.function.clone(), tracked.items, tracked.failures.lines(failed));
+        let Some((function, items, failures)) = self.lock().get(run).map(of) else { return };
         let interrupted = unfinished > 0 && self.interrupted.load(Ordering::Relaxed);
         let lines = if interrupted {
             interrupted_lines(&function, run, done, items, reason)
         } else {
-            finished_lines(&function, run, items, counts, reason, elapsed)
+            let mut lines = finished_lines(&function, run, items, counts, reason, elapsed);
+            lines.extend(failures.iter().map(|line| format!("  {line}")));
+            lines.extend((failed > 0).then(|| next_line(run)));
+            lines
         };
         let ended = Message::Ended { run: run.to_owned(), lines };
         if interrupted {
@@ -305,6 +304,12 @@ fn finished_lines(
     let mut lines = vec![format!("{function}: {counts}, in {} (run {run})", in_short(elapsed))];
     lines.extend(reason.filter(|_| unfinished > 0).map(|reason| format!("{function}: {reason}")));
     lines
+}
+
+/// Returns the line with the commands that help next, for a run with failures.
+fn next_line(run: &str) -> String {
+    let run = contract::word_of(run).unwrap_or(run);
+    format!("next: cargo knot status {run}     cargo knot retry {run}")
 }
 
 fn interrupted_lines(function: &str, run: &str, done: u64, items: u64, reason: Option<&str>) -> Vec<String> {

@@ -4,12 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use cloudknot_runtime::contract::{Part, RunState};
 
-use super::failures::{self, FailureGroup};
+use super::failures;
 use super::measured::{self, Measured};
 use super::open::{Opened, OpenedRecord};
 use super::summary::Summary;
 use crate::backend::Activity;
 use crate::error::Result;
+use crate::failures::FailureGroup;
 use crate::record::Record;
 
 /// Period whose outcomes determine the rate of a run.

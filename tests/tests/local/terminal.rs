@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use cloudknot_tests::skip::skipped;
-use cloudknot_tests::trial::{Behavior, Fact, Spec, Trial, counted, facts, json, kill, values, wait_for};
+use cloudknot_tests::trial::{Behavior, Fact, Spec, Trial, counted, facts, json, kill, run_of, values, wait_for};
 use rustix::process::Signal;
 
 fn trial() -> Trial {
@@ -70,18 +70,36 @@ fn failures_are_reported_with_index_kind_message_and_location() {
     assert!(stderr.contains("work: 1 of 3 done, 2 failed, in "), "{stderr}");
     // Last, the output of `main` for its error.
     assert!(stderr.contains("Error: 2 of 3 items of `work` failed in run "), "{stderr}");
+    assert!(stderr.contains("\n  1  panicked           item 1: boom, at tests/src/bin/trial/main.rs:"), "{stderr}");
+    assert!(stderr.contains("\n  1  returned an error  item 2: outer: inner\n"), "{stderr}");
     assert!(stderr.contains("\n  hint: "), "{stderr}");
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
 }
 
 #[test]
 fn many_failures_are_counted() {
-    let output =
-        output(&trial(), "", "map", &Spec::of((0..50).map(|number| Behavior::Fail(vec![format!("no {number}")]))));
+    let mut inputs: Vec<_> = (0..49).map(|number| Behavior::Fail(vec![format!("no {number}")])).collect();
+    inputs.push(Behavior::Fail(vec!["another".into(), "cause".into()]));
+    let output = output(&trial(), "", "map", &Spec { parallel: Some(1), ..Spec::of(inputs) });
     let stderr = text(&output.stderr);
-    assert_eq!(stderr.matches("returned an error").count(), 10, "{stderr}");
-    assert!(stderr.contains("further failures are counted but not shown"), "{stderr}");
-    assert!(stderr.contains("0 of 50 done, 50 failed"), "{stderr}");
+    let lines: Vec<_> = stderr.lines().collect();
+    let (shown, end) = lines[1..].split_at(10);
+    assert!(shown.iter().all(|line| line.contains(" returned an error: no ")), "{stderr}");
+    let further = "cloudknot: work: further failures are counted, and shown only if their cause is new";
+    assert_eq!(end[..2], [further, "cloudknot: work: item 49 returned an error: another: cause"], "{stderr}");
+    assert!(end[2].starts_with("cloudknot: work: 0 of 50 done, 50 failed, in "), "{stderr}");
+    let groups = [
+        "cloudknot:   49  returned an error  items 0-48: no N",
+        "cloudknot:    1  returned an error  item 49: another: cause",
+    ];
+    assert_eq!(end[3..5], groups, "{stderr}");
+    let run = run_of(&facts(&output.stdout)).unwrap();
+    let word = run.rsplit('-').next().unwrap();
+    assert_eq!(
+        end[5..],
+        [format!("cloudknot: next: cargo knot status {word}     cargo knot retry {word}")],
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -405,7 +423,8 @@ fn terminal_shows_a_bar_until_the_end() {
     assert_eq!(lines[1], "what a function prints", "{screen}");
     assert_eq!(lines[2], "cloudknot: work: item 1 returned an error: no", "{screen}");
     assert!(lines[3].starts_with("cloudknot: work: 3 of 4 done, 1 failed, in "), "{screen}");
-    assert_eq!(lines.len(), 5, "{screen}");
+    assert!(lines[4].starts_with("cloudknot: next: cargo knot status "), "{screen}");
+    assert_eq!(lines.len(), 6, "{screen}");
     let facts = facts(&std::fs::read(trial.file("out")).unwrap());
     assert_eq!(values(&facts), [(0, 2), (2, 7), (3, 4)].into());
 }

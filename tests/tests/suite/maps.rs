@@ -309,7 +309,10 @@ fn await_error_names_failed_items_and_attach() {
     let facts = trial!().facts(&["values", &json(&Spec::of(inputs))]);
     let (kind, text) = error(&facts);
     assert_eq!(kind, "ItemsFailed");
-    for part in ["6 of 10 items of `work` failed in run ", "item 4 panicked: no, at ", "and 3 more", "work.attach(\""] {
+    let group = "\n  6  panicked  items 4-9: no, at ";
+    for part in
+        ["6 of 10 items of `work` failed in run ", group, "\n  for example, item 4 panicked: no, at ", "work.attach(\""]
+    {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");
     }
     assert_eq!(failures(&facts).into_keys().collect::<Vec<_>>(), [4, 5, 6, 7, 8, 9]);
