@@ -339,13 +339,14 @@ pub use cloudknot_macros::main;
 /// Where cloudknot comes from another crate and is not in scope, the attribute has its path: `crate = "lab::cloudknot"`.
 pub use cloudknot_macros::init;
 pub use cloudknot_runtime::failure::{ItemError, ItemErrorKind};
+pub use cloudknot_runtime::measurements::{Machine, Measurements};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Hook, set_hook};
 pub use map::{Map, MapFuture, Submit};
 pub use pending::Pending;
 pub use record::job::{Job, JobAttempt};
 pub use remote::RemoteFn;
-pub use run::{Results, Retry, Run, Status};
+pub use run::{MeasuredAttempt, Results, Retry, Run, Status};
 
 #[cfg(feature = "deploy")]
 pub use build::{

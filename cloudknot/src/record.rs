@@ -15,6 +15,7 @@ pub(crate) mod ledger;
 pub(crate) mod limits;
 pub(crate) mod local_log;
 pub(crate) mod read;
+pub(crate) mod tables;
 
 /// A run's record, as it is stored before the run starts.
 #[derive(Debug)]

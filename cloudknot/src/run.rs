@@ -17,10 +17,12 @@ use crate::record::ledger::{End, Ledger};
 use crate::record::{Record, Start, read};
 use crate::remote::Decode;
 
+mod measurements;
 mod results;
 mod retry;
 
 pub(crate) use crate::record::read::first_round;
+pub use measurements::MeasuredAttempt;
 pub use results::Results;
 pub use retry::Retry;
 

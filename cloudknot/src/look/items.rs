@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use cloudknot_runtime::failure::ItemErrorKind;
 
-use super::measured::ranges;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failures::ranges;
 use crate::record::SettledOutcome;
 use crate::record::ledger::Ledger;
 

@@ -1,18 +1,13 @@
 //! Measurements of a run's items, from the tables of its parts: their times and memory. Reads the ends of parts, never values.
 
-use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::Duration;
 
-use cloudknot_runtime::contract::{Part, PartEnd};
-use cloudknot_runtime::engine;
 use cloudknot_runtime::measurements::Measurements;
-use cloudknot_runtime::store::Store;
 
 use super::listing::Listing;
 use crate::error::Result;
-use crate::record::SettledOutcome;
-use crate::record::ledger::{Bits, Ledger};
+use crate::record::ledger::Ledger;
+use crate::record::tables;
 
 /// Maximum number of parts whose tables are read, unless all of them are requested.
 const MAX_PARTS: usize = 200;
@@ -51,76 +46,16 @@ pub struct Measured {
 
 /// Reads the tables of a run's parts: all of them, or at most [`MAX_PARTS`] that are spread evenly.
 pub(super) async fn read(ledger: &Ledger, listing: &Listing, exact: bool) -> Result<Measured> {
-    let winning = winning(ledger);
+    let winning = tables::winning(ledger);
     let chosen = if exact { winning } else { spread(winning, MAX_PARTS) };
-    let store = &ledger.record.store;
     let mut rows = Vec::new();
     let mut unreadable = 0;
-    for batch in chosen.chunks(store.parallel_reads().max(1)) {
-        let reads: Vec<_> = batch
-            .iter()
-            .map(|winner| {
-                let (store, key, part) = (Arc::clone(store), ledger.record.keys.part(winner.part), winner.part);
-                let size = listing.object(&key).map_or(0, |object| object.size);
-                engine::spawn(async move { read_end(&*store, &key, part, size).await })
-            })
-            .collect();
-        for (winner, read) in batch.iter().zip(reads) {
-            match read.await.expect("reading a part does not panic")? {
-                Ok(end) => rows.extend(winner.rows(&end)),
-                Err(_) => unreadable += 1,
-            }
-        }
-    }
+    tables::read(ledger, &listing.objects, &chosen, |winner, end| match end {
+        Ok(end) => rows.extend(winner.rows(&end)),
+        Err(_) => unreadable += 1,
+    })
+    .await?;
     Ok(Measured { unreadable, ..Measured::of(&rows) })
-}
-
-async fn read_end(store: &dyn Store, key: &str, part: Part, size: u64) -> Result<Result<PartEnd, String>> {
-    let bytes = store.get_range(key, size.saturating_sub(PartEnd::max_len(part))..size).await?;
-    Ok(PartEnd::parse(part, &bytes))
-}
-
-/// A part, and its items whose values are used: those that no part which was stored before contains.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Winner {
-    pub(super) part: Part,
-    pub(super) items: Vec<RangeInclusive<u64>>,
-}
-
-impl Winner {
-    fn rows<'a>(&'a self, end: &'a PartEnd) -> impl Iterator<Item = (u64, Measurements)> + 'a {
-        let items = (self.part.first..=self.part.last).zip(&end.rows);
-        let is_used = |item: u64| self.items.iter().any(|range| range.contains(&item));
-        items.filter(move |(item, _)| is_used(*item)).map(|(item, row)| (item, *row))
-    }
-}
-
-/// Returns items, which are in order, as ranges.
-pub(super) fn ranges(items: impl IntoIterator<Item = u64>) -> Vec<RangeInclusive<u64>> {
-    let mut ranges: Vec<RangeInclusive<u64>> = Vec::new();
-    for item in items {
-        match ranges.last_mut() {
-            Some(range) if range.end() + 1 == item => *range = *range.start()..=item,
-            _ => ranges.push(item..=item),
-        }
-    }
-    ranges
-}
-
-/// Returns the parts with a value that is used, in the order of their items.
-pub(super) fn winning(ledger: &Ledger) -> Vec<Winner> {
-    let mut taken = Bits::new(ledger.record.manifest.items);
-    let mut winners = Vec::new();
-    for settled in ledger.all_settled() {
-        let SettledOutcome::Values(part) = settled else { continue };
-        let items = ranges((part.first..=part.last).filter(|item| !taken.get(*item)));
-        items.iter().cloned().flatten().for_each(|item| taken.set(item));
-        if !items.is_empty() {
-            winners.push(Winner { part, items });
-        }
-    }
-    winners.sort_unstable_by_key(|winner| (winner.part.first, winner.part.last));
-    winners
 }
 
 /// Returns at most this number of elements, spread evenly.

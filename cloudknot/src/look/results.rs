@@ -13,12 +13,14 @@ use cloudknot_runtime::fingerprint::json::{JsonError, StoredValue};
 use cloudknot_runtime::fingerprint::{Part as TypePart, RawForm, Structure};
 
 use super::items::{Items, contains};
-use super::measured::{ranges, winning};
+
 use super::open::{Opened, OpenedRecord};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failures::ranges;
 use crate::record::SettledOutcome;
 use crate::record::frames::{PartFrames, bytes_of, damaged_outcome, failure_of, without_outcome};
 use crate::record::ledger::Bits;
+use crate::record::tables::winning;
 
 /// The stored outcomes of a run, in the order of its items. See [`Look::results`](super::Look::results).
 ///

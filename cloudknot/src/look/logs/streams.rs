@@ -10,10 +10,10 @@ use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::measurements::Machine;
 use cloudknot_runtime::store::{Object, Store};
 
-use super::super::measured::ranges;
 use super::super::open::{Opened, OpenedRecord};
 use crate::backend::LogStream;
 use crate::error::Result;
+use crate::failures::ranges;
 use crate::record::ledger::Bits;
 
 /// Maximum number of outcomes that are read to find the logs of their jobs.

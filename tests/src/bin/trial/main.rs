@@ -321,6 +321,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
         ["status", spec, go_on] => status(submit(spec)?.await?, Path::new(go_on)).await?,
+        ["measurements", run] => {
+            for measured in work.look(run).await?.measurements().await? {
+                let measured = measured.map(|measured| (measured.measurements, (*measured.machine).clone()));
+                print(&Fact::Found(serde_json::to_string(&measured)?));
+            }
+        }
         ["cancel-own", spec, started] => cancel_own(submit(spec)?.await?, Path::new(started)).await?,
         ["call", number] => print(&Fact::Found(work.call(Behavior::Double(number.parse()?)).await?.to_string())),
         ["later"] => print_outcomes(&later.map([(5, 1), (1, 2), (0, 0)]).submit().await?).await?,
