@@ -90,6 +90,15 @@ pub struct Hidden {
     pub ambiguous: bool,
 }
 
+/// Order of the parts of a value in its encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The copy that was read back is written in the same order as the value.
+    Fixed,
+    /// The copy is written in another order, as one of a hash map: equal values have different encodings.
+    Random,
+}
+
 impl Written {
     /// Returns what the encoding does not show.
     pub fn hidden(&self) -> Hidden {
@@ -113,8 +122,8 @@ pub trait Encoding {
     /// Decodes a value, which must take up all of the bytes.
     fn decode<T: DeserializeOwned + Send>(value: &[u8]) -> Result<T, CodecError>;
 
-    /// Decodes a value that has just been encoded, and checks that it is the same value.
-    fn read_back<T: Serialize + DeserializeOwned + Send>(value: &[u8], written: &Written) -> Result<(), CodecError>;
+    /// Decodes a value that has just been encoded, and checks that it is the same value. Returns its order.
+    fn read_back<T: Serialize + DeserializeOwned + Send>(value: &[u8], written: &Written) -> Result<Order, CodecError>;
 }
 
 impl<F: Format> Encoding for F {
@@ -128,12 +137,12 @@ impl<F: Format> Encoding for F {
         Ok(decode::<T, F>(value, false)?.0)
     }
 
-    fn read_back<T: Serialize + DeserializeOwned + Send>(value: &[u8], written: &Written) -> Result<(), CodecError> {
+    fn read_back<T: Serialize + DeserializeOwned + Send>(value: &[u8], written: &Written) -> Result<Order, CodecError> {
         compare::<T, F>(value, written)
     }
 }
 
-fn compare<T, W: Format>(value: &[u8], written: &Written) -> Result<(), CodecError>
+fn compare<T, W: Format>(value: &[u8], written: &Written) -> Result<Order, CodecError>
 where
     T: Serialize + DeserializeOwned + Send,
 {
@@ -156,10 +165,10 @@ where
     if again.names.sum() != written.names.sum() {
         return Err(differs("a variant or an omitted field is read as another one"));
     }
-    if again.content != written.content {
+    if again.content.sum != written.content.sum {
         return Err(differs("it has other contents (`with`, `from`, `into`, `flatten`, or by hand)"));
     }
-    Ok(())
+    Ok(if again.content.ordered == written.content.ordered { Order::Fixed } else { Order::Random })
 }
 
 const DIFFERENT: &str = "the decoded value differs from the encoded one";

@@ -12,6 +12,7 @@ use crate::fingerprint::{Fingerprint, Structure};
 
 mod checks;
 mod index;
+mod inputs_hash;
 mod keys;
 mod lease;
 mod log_line;
@@ -26,8 +27,9 @@ pub use checks::{
 };
 pub use index::{
     IndexEntry, MAX_NAME_LEN, RunState, WORD_LEN, WORD_LETTERS, check_name, index, index_entry, index_key, index_of,
-    submitted_at, unix_ms, word_of,
+    index_of_month, submitted_at, unix_ms, word_of,
 };
+pub use inputs_hash::{InputsHash, InputsHasher};
 pub use keys::{FailedAttempt, Part, RunKeys, failure_of, knot_of, lease_of, log_of, part_of, round_of};
 pub use lease::{Lease, LeaseState, LeasedJob};
 pub use log_line::LogLine;
@@ -270,6 +272,9 @@ pub struct Manifest {
     pub items: u64,
     /// Layout of the object `inputs`.
     pub inputs: InputLayout,
+    /// Hash of the inputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs_hash: Option<InputsHash>,
     /// Maximum number of items in a part (on Batch: of a child).
     pub chunk: u64,
     /// Number of items that run at once: locally in total, on Batch in one worker.

@@ -7,7 +7,7 @@
 //! may end the process. `probe` is the deserializer, and `access` its half for types with several components.
 //! `offers` holds the values that are offered to a type, and `refusals` handles a type that refuses one. `shapes`
 //! stores the traced structure, `samples` how built values are written, `render` writes the structure as text, `structure` makes
-//! data of it, and `unsupported` searches it for what the codec cannot carry. `json` reads stored values by these data.
+//! data of it, and `unsupported` searches it for what the codec cannot carry, and `unordered` for maps and sets without an order. `json` reads stored values by these data.
 //!
 //! Tracing builds values that nobody made, and runs code of the user on them. A program with a generated main therefore
 //! traces in a process of its own (`trace_process`).
@@ -25,6 +25,7 @@ mod shapes;
 mod steps;
 mod structure;
 mod trace;
+mod unordered;
 mod unsupported;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +79,9 @@ pub struct Schema {
     pub fingerprint: Fingerprint,
     /// Description of a part of the types that the codec can carry in no value, if there is one.
     pub unsupported: Option<String>,
+    /// Name of a type in the input whose entries have no fixed order, such as `HashMap<String, u32>`, if one was found. Equal inputs
+    /// are then encoded differently.
+    pub unordered: Option<String>,
     /// The same structure as data, from which values are read without the types.
     pub structure: Structure,
 }
@@ -110,7 +114,7 @@ impl Schema {
                 structure.set_asymmetric(part, root.name());
             }
         }
-        Self { text, fingerprint, unsupported, structure }
+        Self { text, fingerprint, unsupported, unordered: None, structure }
     }
 
     /// Returns the lines that differ between the structure described by `old` and this one, as `- old` and `+ new`.
@@ -199,18 +203,23 @@ impl TypePair {
         tracer.steps.observer = observer.cloned();
         tracer.samples.codec = self.is_sampled.then_some(codec);
         let mut slots = [0; 2];
+        let mut unordered = None;
         for (slot, (part, root)) in slots.iter_mut().zip([(Part::Input, self.input), (Part::Output, self.output)]) {
             if exceptions.opaque.contains(&part) {
                 *slot = tracer.opaque(root);
-                continue;
+            } else {
+                tracer.begin_part(part, exceptions.ends.get(&part));
+                match tracer.explore(root, limit)? {
+                    Some(explored) => (tracer, *slot) = explored,
+                    None => return Ok(Err(part)),
+                }
             }
-            tracer.begin_part(part, exceptions.ends.get(&part));
-            match tracer.explore(root, limit)? {
-                Some(explored) => (tracer, *slot) = explored,
-                None => return Ok(Err(part)),
+            if part == Part::Input {
+                unordered = tracer.unordered_type().map(render::without_paths);
             }
         }
-        Ok(Ok(Schema::new(&tracer, [(self.input, slots[0]), (self.output, slots[1])], codec)))
+        let schema = Schema::new(&tracer, [(self.input, slots[0]), (self.output, slots[1])], codec);
+        Ok(Ok(Schema { unordered, ..schema }))
     }
 }
 

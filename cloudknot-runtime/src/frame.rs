@@ -18,7 +18,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use twox_hash::XxHash3_64;
 
-use crate::codec::{Bincode, Codec, CodecError, Encoding, Hidden, Messagepack, Written};
+use crate::codec::{Bincode, Codec, CodecError, Encoding, Hidden, Messagepack, Order, Written};
 use crate::fingerprint::json::StoredValue;
 use crate::fingerprint::{Fingerprint, Part, Structure};
 
@@ -85,7 +85,8 @@ pub fn decode_with<E: Encoding, T: DeserializeOwned + Send>(
 }
 
 /// Decodes a frame that `encode` has just created, and compares the value with what was written, so that a type that is
-/// not read in the way it is written is detected before its values are sent. `Of` is the type that `T` is made of.
+/// not read in the way it is written is detected before its values are sent. Returns the order of the value. `Of` is the type
+/// that `T` is made of.
 ///
 /// Large bincode values that consist only of standard library types are not decoded, since these types are read as
 /// they are written.
@@ -93,7 +94,7 @@ pub fn read_back<T: Serialize + DeserializeOwned + Send, Of>(
     codec: Codec,
     frame: &[u8],
     written: &Written,
-) -> Result<(), CodecError> {
+) -> Result<Order, CodecError> {
     match codec {
         Codec::Bincode => read_back_with::<Bincode, T, Of>(frame, written),
         Codec::Messagepack => read_back_with::<Messagepack, T, Of>(frame, written),
@@ -104,10 +105,10 @@ pub fn read_back<T: Serialize + DeserializeOwned + Send, Of>(
 pub fn read_back_with<E: Encoding, T: Serialize + DeserializeOwned + Send, Of>(
     frame: &[u8],
     written: &Written,
-) -> Result<(), CodecError> {
+) -> Result<Order, CodecError> {
     const LARGE_LEN: usize = 64 << 10;
     if frame.len() > LARGE_LEN && E::CODEC == Codec::Bincode && is_plain(std::any::type_name::<Of>()) {
-        return Ok(());
+        return Ok(Order::Fixed);
     }
     E::read_back::<T>(&frame[HEADER_LEN..], written)
 }

@@ -44,7 +44,8 @@ pub fn serve<E: Encoding, I: DeserializeOwned + Send, O: Serialize + Deserialize
     let written = frame::encode_with::<E, O>(fingerprint, &output, value).map_err(codec("result"))?;
     // Dropped first, so that the value and its decoded copy are never in memory at once.
     drop(output);
-    frame::read_back_with::<E, O, Of>(&value[start..], &written).map_err(codec("result"))
+    frame::read_back_with::<E, O, Of>(&value[start..], &written).map_err(codec("result"))?;
+    Ok(())
 }
 
 /// Runs the future of an async remote function to completion.

@@ -17,6 +17,7 @@ use std::fmt::Display;
 use std::marker::PhantomData;
 use std::pin::Pin;
 
+use cloudknot_runtime::codec::Order;
 use cloudknot_runtime::fingerprint::TypePair;
 use cloudknot_runtime::frame;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
@@ -103,7 +104,8 @@ pub fn trace<R: Remote>() -> TypePair {
 }
 
 /// Appends the frame of an input and reads it back, so that the host rejects a value that the codec does not support.
-pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<(), CodecError> {
+/// Returns the order of the input.
+pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<Order, CodecError> {
     let fingerprint = R::function().fingerprint()?;
     let start = out.len();
     let written = frame::encode_with::<R::Encoding, _>(fingerprint, &R::input(args), out)?;

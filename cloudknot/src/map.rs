@@ -1,5 +1,6 @@
 //! A map: one function applied to many inputs. `options` holds the user's settings. `submit` writes the inputs (`inputs`)
-//! and the manifest to the store, and only then launches the run.
+//! and the manifest to the store, and only then launches the run. `resume`
+//! finds the run that goes on instead.
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use crate::run::{self, Run};
 
 mod inputs;
 mod options;
+mod resume;
 mod submit;
 
 use options::Options;
@@ -130,6 +132,48 @@ impl<It, Args, Output> Map<It, Args, Output> {
     /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options.name = Some(name.into());
+        self
+    }
+
+    /// Goes on with the last run of this function with equal inputs, if it has not ended: after a `kill -9` or a power cut, the same
+    /// command continues where it was. If another program computes that run, this one follows it. If there is no such run, or it is
+    /// done, failed or cancelled, a new one is submitted.
+    ///
+    /// Inputs are equal if they are encoded to the same bytes, which a hash of each shows; function, types, backend, Knot and
+    /// [`name`](Self::name) must be the same as well. The run goes on with its own options and, on AWS Batch, with its image; if this
+    /// program is another one than then, a line says so. Runs of this month and the two before it are considered.
+    ///
+    /// A `HashMap` or `HashSet` has its entries in another order in each program. Inputs that contain one are refused, unless the run
+    /// has a name: it is then found by its name and its number of items.
+    ///
+    /// The inputs are read, encoded and written as for a new run, because only the end of the iterator shows whether they are equal.
+    /// What was written is removed if a run goes on.
+    ///
+    /// ```
+    /// # #[cloudknot::remote]
+    /// # fn double(x: u32) -> u32 { 2 * x }
+    /// assert_eq!(double.map([1, 2, 3]).resume().wait()?, [2, 4, 6]);
+    /// # Ok::<(), cloudknot::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Input` if the inputs contain maps or sets without an order, and the run has no name.
+    pub fn resume(mut self) -> Self {
+        self.options.resume = true;
+        self
+    }
+
+    /// Submits a new run in any case, which is the default. Undoes [`resume`](Self::resume).
+    ///
+    /// ```
+    /// # #[cloudknot::remote]
+    /// # fn double(x: u32) -> u32 { 2 * x }
+    /// let map = double.map([1, 2, 3]).resume();
+    /// assert_eq!(map.fresh().wait()?, [2, 4, 6]);
+    /// # Ok::<(), cloudknot::Error>(())
+    /// ```
+    pub fn fresh(mut self) -> Self {
+        self.options.resume = false;
         self
     }
 

@@ -9,7 +9,7 @@ use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, Store};
 
-use crate::backend::Backend;
+use crate::backend::{Activity, Backend};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pending::Pending;
 use crate::record::job::Job;
@@ -78,14 +78,14 @@ impl fmt::Display for Status {
 
 impl<T> Run<T> {
     pub(crate) fn launch(
-        record: Record,
+        ledger: Arc<Ledger>,
+        start: Start,
         backend: Backend,
         function: &'static Function,
         decode: Decode<T>,
     ) -> (Self, BoxFuture<'static, Result<()>>) {
-        let ledger = Ledger::new(record);
         let run = Self { ledger, backend, function, decode };
-        let launched = run.begin(Start::New);
+        let launched = run.begin(start);
         (run, launched)
     }
 
@@ -287,6 +287,38 @@ pub(crate) async fn attach<T>(
     let run = Run { ledger, backend, function, decode };
     run.begin(Start::Resume).await?;
     Ok(run)
+}
+
+/// A run that a map may go on with.
+#[derive(Debug)]
+pub(crate) enum Resumable {
+    /// There is no such run, or its types are others.
+    Missing,
+    /// No more outcomes will come: the run is done, has failed, or was cancelled.
+    Ended,
+    /// The run goes on, or can be continued.
+    Open(Arc<Ledger>),
+}
+
+/// Opens a run to continue it. Sends only requests that read.
+pub(crate) async fn open_resumable(run: &str, function: &'static Function, backend: &Backend) -> Result<Resumable> {
+    let ledger = match open(run, function, backend).await {
+        Ok(ledger) => ledger,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Types) => return Ok(Resumable::Missing),
+        Err(error) => return Err(error),
+    };
+    let Record { store, keys, round, .. } = &ledger.record;
+    let objects = store.list(&keys.all(), None).await?;
+    let cancelled = keys.cancelled(*round);
+    let is_cancelled = objects.iter().any(|object| object.key == cancelled);
+    ledger.take_listing(objects.clone());
+    if ledger.known_state(is_cancelled).is_some() {
+        return Ok(Resumable::Ended);
+    }
+    Ok(match backend.executor().activity(&ledger, &objects).await? {
+        Activity::Over => Resumable::Ended,
+        _ => Resumable::Open(ledger),
+    })
 }
 
 async fn manifest(store: &dyn Store, knot: &str, run: &str) -> Result<Manifest> {

@@ -46,7 +46,13 @@ fn time(trial: &Trial, verb: &[&str]) -> Duration {
 /// Writes the record of a run that has ended.
 fn record(home: &Path, number: u32) {
     let run = format!("20261128-10{:02}{:02}000-a{number:03}", number / 60, number % 60);
-    let submitted = IndexEntry::Submitted { backend: "local".into(), items: 96, function: "f:f::f".into(), name: None };
+    let submitted = IndexEntry::Submitted {
+        backend: "local".into(),
+        items: 96,
+        inputs: None,
+        function: "f:f::f".into(),
+        name: None,
+    };
     let ended = IndexEntry::Ended { round: 1, state: RunState::Done, done: 96, failed: 0, at_ms: 1_795_860_940_000 };
     let entries = [submitted, ended].map(|entry| index_key(KNOT, &run, &entry).expect("the ID has the form of a host"));
     for key in entries.into_iter().chain([RunKeys::new(KNOT, &run).manifest()]) {

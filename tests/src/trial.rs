@@ -111,6 +111,12 @@ pub struct Spec {
     /// `.name(..)`.
     #[serde(default)]
     pub name: Option<String>,
+    /// `.resume()`.
+    #[serde(default)]
+    pub resume: bool,
+    /// `.fresh()`, after `.resume()`.
+    #[serde(default)]
+    pub fresh: bool,
 }
 
 /// Options of a retry.

@@ -26,9 +26,11 @@ pub(super) struct Survey<W> {
 
 /// Hash of the numbers and texts of a value, with the fields and keys that they belong to. A sum, because equal hash maps have
 /// their entries in different orders.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Content {
-    sum: u64,
+    pub(super) sum: u64,
+    /// Hash of the same in the order in which they were written.
+    pub(super) ordered: u64,
     /// Hash of the fields and keys around the current position.
     place: u64,
 }
@@ -38,7 +40,9 @@ impl Content {
     fn add(&mut self, event: Event, bits: u64) {
         // Not linear, so that other numbers with the same sum give another one.
         let mixed = u128::from(bits ^ self.place ^ event.code()) * 0x9e37_79b9_7f4a_7c15;
-        self.sum = self.sum.wrapping_add(fold(mixed));
+        let mixed = fold(mixed);
+        self.sum = self.sum.wrapping_add(mixed);
+        self.ordered = self.ordered.rotate_left(9).wrapping_add(mixed);
     }
 
     /// Enters a field or a key with this hash. Returns the outer place.

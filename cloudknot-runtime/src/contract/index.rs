@@ -2,7 +2,7 @@
 //! of its submission, newest first.
 //!
 //! ```text
-//! knots/<knot>/index/<inverted time>-<word>/submitted/<backend>.<items>/<function>[/<name>]
+//! knots/<knot>/index/<inverted time>-<word>/submitted/<backend>.<items>.<hash of the inputs>/<function>[/<name>]
 //! knots/<knot>/index/<inverted time>-<word>/round/<n>.<items>.<time>
 //! knots/<knot>/index/<inverted time>-<word>/ended/<round>.<state>.<done>.<failed>.<time>
 //! ```
@@ -15,8 +15,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::RunKeys;
 use super::keys::{from_one, segment};
+use super::{InputsHash, RunKeys};
 
 /// Maximum length in bytes of the name of a run.
 pub const MAX_NAME_LEN: usize = 64;
@@ -81,6 +81,8 @@ pub enum IndexEntry {
         backend: String,
         /// Number of items.
         items: u64,
+        /// Hash of the inputs, if it was recorded.
+        inputs: Option<InputsHash>,
         /// ID of the function. A very long one begins with `…`.
         function: String,
         /// Name that the user gave the run.
@@ -142,6 +144,15 @@ pub fn index(knot: &str) -> String {
     format!("{}{}/index/", RunKeys::KNOTS, segment(knot))
 }
 
+/// Returns the prefix of the entries of all runs that were submitted this number of months before the month of the time.
+pub fn index_of_month(knot: &str, time: SystemTime, before: u32) -> String {
+    const MONTHS: u64 = 999_999;
+    let date = humantime::format_rfc3339_seconds(time).to_string();
+    let number = |digits: &str| digits.parse::<u64>().expect("a time begins with its year and month");
+    let months = (12 * number(&date[..4]) + number(&date[5..7]) - 1).saturating_sub(before.into());
+    format!("{}{:06}", index(knot), MONTHS - (months / 12 * 100 + months % 12 + 1))
+}
+
 /// Returns the prefix of a run's entries in the index of its Knot. Returns `None` if its ID does not have the form that a host
 /// gives: `20261128-101530123-k5vzdk`.
 pub fn index_of(knot: &str, run: &str) -> Option<String> {
@@ -152,9 +163,10 @@ pub fn index_of(knot: &str, run: &str) -> Option<String> {
 /// Returns the key of an entry of a run in the index of its Knot; `None` as for [`index_of`].
 pub fn index_key(knot: &str, run: &str, entry: &IndexEntry) -> Option<String> {
     let name = match entry {
-        IndexEntry::Submitted { backend, items, function, name } => {
+        IndexEntry::Submitted { backend, items, inputs, function, name } => {
             let name = name.as_ref().map(|name| format!("/{}", encode(name))).unwrap_or_default();
-            format!("submitted/{backend}.{items}/{}{name}", shortened(&encode(function)))
+            let inputs = inputs.map(|inputs| format!(".{inputs}")).unwrap_or_default();
+            format!("submitted/{backend}.{items}{inputs}/{}{name}", shortened(&encode(function)))
         }
         IndexEntry::Round { round, items, at_ms } => format!("round/{round:04}.{items}.{at_ms}"),
         IndexEntry::Ended { round, state, done, failed, at_ms } => {
@@ -193,7 +205,12 @@ pub fn index_entry(key: &str) -> Option<(String, IndexEntry)> {
 
 fn submitted(rest: &str) -> Option<IndexEntry> {
     let mut segments = rest.split('/');
-    let [backend, items] = split(segments.next()?)?;
+    let fields: Vec<&str> = segments.next()?.split('.').collect();
+    let (backend, items, inputs) = match fields[..] {
+        [backend, items] => (backend, items, None),
+        [backend, items, inputs] => (backend, items, Some(InputsHash::parse(inputs)?)),
+        _ => return None,
+    };
     let function = segments.next()?;
     let name = segments.next();
     if segments.next().is_some() {
@@ -204,7 +221,7 @@ fn submitted(rest: &str) -> Option<IndexEntry> {
         None => decode(function)?,
     };
     let name = name.map(|name| decode(name).ok_or(())).transpose().ok()?;
-    Some(IndexEntry::Submitted { backend: backend.to_owned(), items: items.parse().ok()?, function, name })
+    Some(IndexEntry::Submitted { backend: backend.to_owned(), items: items.parse().ok()?, inputs, function, name })
 }
 
 /// Splits a name at its dots into this number of fields.
@@ -317,9 +334,19 @@ mod tests {
         let submitted = |name: Option<&str>| IndexEntry::Submitted {
             backend: "batch".into(),
             items: 4096,
+            inputs: None,
             function: "lab:lab::align".into(),
             name: name.map(Into::into),
         };
+        let hash = "00112233445566778899aabbccddeeff";
+        let hashed = IndexEntry::Submitted {
+            backend: "local".into(),
+            items: 7,
+            inputs: InputsHash::parse(hash),
+            function: "f".into(),
+            name: None,
+        };
+        check(&hashed, &format!("submitted/local.7.{hash}/f"));
         check(&submitted(None), "submitted/batch.4096/lab_3alab_3a_3aalign");
         check(&submitted(Some("größe 3")), "submitted/batch.4096/lab_3alab_3a_3aalign/gr_c3_b6_c3_9fe_203");
         check(&IndexEntry::Round { round: 2, items: 12, at_ms: 1_795_000_000_000 }, "round/0002.12.1795000000000");
@@ -335,12 +362,28 @@ mod tests {
     }
 
     #[test]
+    fn runs_of_a_month_have_a_prefix() {
+        let check = |time: &str, before: u32, run: &str, expected: bool| {
+            let month = index_of_month("k", humantime::parse_rfc3339(time).unwrap(), before);
+            assert_eq!(index_of("k", run).unwrap().starts_with(&month), expected, "{run}, {before} before {time}");
+        };
+        let (january, december) = ("20270103-000000000-aaaaaa", "20261231-235959999-aaaaaa");
+        check("2027-01-31T12:00:00Z", 0, january, true);
+        check("2027-01-31T12:00:00Z", 0, december, false);
+        check("2027-01-31T12:00:00Z", 1, december, true);
+        check("2027-12-01T00:00:00Z", 11, january, true);
+        check("2027-12-01T00:00:00Z", 12, december, true);
+        check("2027-12-01T00:00:00Z", 13, december, false);
+    }
+
+    #[test]
     fn long_functions_are_cut_at_the_start() {
         for module in ["m".repeat(300), "größe::".repeat(60)] {
             let function = format!("p:{module}::align");
             let entry = IndexEntry::Submitted {
                 backend: "local".into(),
                 items: 1,
+                inputs: InputsHash::parse("00112233445566778899aabbccddeeff"),
                 function,
                 name: Some("x".repeat(MAX_NAME_LEN)),
             };
@@ -361,6 +404,7 @@ mod tests {
             &format!("{folder}/ended/0000.done.1.0.7"),
             &format!("{folder}/ended/0001.done.1.0"),
             &format!("{folder}/submitted/local.x/f"),
+            &format!("{folder}/submitted/local.1.0a/f"),
             &format!("{folder}/submitted/local.1/_f"),
             &format!("{folder}/submitted/local.1/f/n/m"),
             &format!("{folder}/other/1"),

@@ -159,6 +159,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        self.tracer.note_collection(type_name::<V::Value>());
         let find = |shape: &Shape| if let Shape::Seq(element) = shape { Some(*element) } else { None };
         let element = self.tracer.shape(self.slot, find, |tracer| Shape::Seq(tracer.new_slot()));
         let count = self.tracer.offer.elements();
@@ -186,6 +187,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        self.tracer.note_collection(type_name::<V::Value>());
         let find = |shape: &Shape| if let Shape::Keyed(keys) = shape { Some(keys.clone()) } else { None };
         if let Some(keys) = self.tracer.slots[self.slot].shapes.iter().find_map(find) {
             return visitor.visit_map(KeyedEntries { tracer: self.tracer, entries: keys, next: 0 });

@@ -183,7 +183,7 @@ pub(super) fn readable(type_name: &str) -> &str {
 }
 
 /// Returns a type's name without paths: `Option<Tree>` for `core::option::Option<forest::Tree>`.
-fn without_paths(type_name: &str) -> String {
+pub(super) fn without_paths(type_name: &str) -> String {
     let mut short = String::new();
     let mut segment = String::new();
     for character in type_name.chars() {

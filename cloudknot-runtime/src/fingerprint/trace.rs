@@ -19,6 +19,7 @@ use std::sync::mpsc::Sender;
 use super::Part;
 use super::offers::Offer;
 use super::shapes::{Choices, Fields, Form, Shape, Slot, SlotId, Type, TypeNo, Variant, VariantKind};
+use super::unordered::{contains_unordered, is_unordered};
 use crate::codec::{Codec, Hidden};
 
 /// Depth from which no option, sequence or map is filled. A later pass reaches the content on a shorter path.
@@ -81,6 +82,8 @@ pub(super) struct Tracer {
     pub(super) last_field: Option<(TypeNo, usize)>,
     pub(super) steps: Steps,
     pub(super) samples: Samples,
+    /// Name of a map or set without an order that a type has built.
+    pub(super) unordered: Option<&'static str>,
 }
 
 /// Receiver of the progress of a trace.
@@ -140,6 +143,20 @@ impl fmt::Debug for Steps {
 }
 
 impl Tracer {
+    /// Records the type of a sequence or map that is being built.
+    pub(super) fn note_collection(&mut self, type_name: &'static str) {
+        if self.unordered.is_none() && is_unordered(type_name) {
+            self.unordered = Some(type_name);
+        }
+    }
+
+    /// Returns the type of a map or set without an order that was traced so far, or of a type that may have one in it and cannot be
+    /// traced.
+    pub(super) fn unordered_type(&self) -> Option<&'static str> {
+        let mut untraced = self.slots.iter().filter_map(|slot| slot.opaque);
+        self.unordered.or_else(|| untraced.find(|name| contains_unordered(name)))
+    }
+
     pub(super) fn new_slot(&mut self) -> SlotId {
         self.slots.push(Slot::default());
         self.slots.len() - 1

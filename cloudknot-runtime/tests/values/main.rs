@@ -6,4 +6,5 @@ mod depth;
 mod fingerprint;
 mod json;
 mod made_up;
+mod unordered;
 mod unsupported;

@@ -198,6 +198,7 @@ mod tests {
         let submitted = IndexEntry::Submitted {
             backend: "local".into(),
             items: 1,
+            inputs: None,
             function: "f".into(),
             name: name.map(Into::into),
         };

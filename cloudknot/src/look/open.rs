@@ -76,7 +76,7 @@ impl OpenedRecord {
         let scheduled = rounds.pop().expect("a run has a first round");
         let ledger = Ledger::new(Record { store: Arc::clone(&found.store), keys, manifest, round, scheduled });
         ledger.take_listing(listing.objects.clone());
-        let state = known_state(&ledger, listing.cancellation(round).is_some());
+        let state = ledger.known_state(listing.cancellation(round).is_some());
         let activity = match state {
             Some(_) => None,
             None => Some(found.backend.executor().activity(&ledger, &listing.objects).await?),
@@ -127,16 +127,6 @@ impl OpenedRecord {
             RoundSummary { started: start, items: rounds[position].len(), succeeded, duration }
         };
         (0..rounds.len()).map(summary).collect()
-    }
-}
-
-/// Returns the state of a round, if its outcomes alone show it.
-fn known_state(ledger: &Ledger, is_cancelled: bool) -> Option<RunState> {
-    let (values, _) = ledger.counts();
-    match values == ledger.record.manifest.items {
-        true => Some(RunState::Done),
-        _ if is_cancelled => Some(RunState::Cancelled),
-        _ => ledger.missing().is_empty().then_some(RunState::Failed),
     }
 }
 

@@ -198,7 +198,13 @@ mod tests {
     const SUBMITTED_MS: u64 = 1_795_860_930_123;
 
     fn of_index(entries: Vec<IndexEntry>) -> Option<Summary> {
-        let submitted = IndexEntry::Submitted { backend: "local".into(), items: 10, function: "f".into(), name: None };
+        let submitted = IndexEntry::Submitted {
+            backend: "local".into(),
+            items: 10,
+            inputs: None,
+            function: "f".into(),
+            name: None,
+        };
         Summary::of_index(&Found {
             backend: Backend::local(),
             store: Arc::new(DirStore::new("/no/such/folder")),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cloudknot_runtime::contract::{InputLayout, MAX_ITEMS};
+use cloudknot_runtime::codec::Order;
+use cloudknot_runtime::contract::{InputLayout, InputsHasher, MAX_ITEMS};
 use cloudknot_runtime::engine;
 use cloudknot_runtime::store::{BoxFuture, Store, Writer};
 
@@ -15,7 +16,6 @@ use crate::remote::Encode;
 pub(super) const BUFFER_LEN: usize = 1 << 20;
 
 /// The inputs that have been read so far.
-#[derive(Default)]
 pub(super) struct Recording {
     pub(super) backend: Option<Backend>,
     pub(super) store: Option<Arc<dyn Store>>,
@@ -28,9 +28,28 @@ pub(super) struct Recording {
     pub(super) size: u64,
     /// Start of each frame and end of the last one, once the lengths differ.
     pub(super) offsets: Option<Vec<u64>>,
+    /// Hash of the inputs.
+    pub(super) hasher: InputsHasher,
+    /// Order of the inputs: random if that of any input is.
+    pub(super) order: Order,
 }
 
 impl Recording {
+    pub(super) fn new() -> Self {
+        Self {
+            backend: None,
+            store: None,
+            run: String::new(),
+            buffer: Vec::new(),
+            items: 0,
+            bytes: 0,
+            size: 0,
+            offsets: None,
+            hasher: InputsHasher::default(),
+            order: Order::Fixed,
+        }
+    }
+
     /// Encodes an input and appends it to the buffer.
     pub(super) fn append<Args>(&mut self, input: Args, encode: Encode<Args>) -> Result<()> {
         if self.items == MAX_ITEMS {
@@ -38,10 +57,14 @@ impl Recording {
                 .with_hint("let each item work on several inputs, or submit several runs"));
         }
         let start = self.buffer.len();
-        encode(input, &mut self.buffer).map_err(|error| {
+        let order = encode(input, &mut self.buffer).map_err(|error| {
             Error::new(ErrorKind::Input, format!("cannot submit: input {} cannot be sent to a worker", self.items))
                 .with_source(error)
         })?;
+        if order == Order::Random {
+            self.order = order;
+        }
+        self.hasher.add(&self.buffer[start..]);
         let size = (self.buffer.len() - start) as u64;
         if self.items == 0 {
             self.size = size;

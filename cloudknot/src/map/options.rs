@@ -28,6 +28,7 @@ pub(super) struct Options {
     pub(super) memory_on_retry: Option<String>,
     pub(super) gpus: Option<u32>,
     pub(super) independent: bool,
+    pub(super) resume: bool,
     pub(super) backend: Option<Backend>,
 }
 
@@ -49,6 +50,7 @@ impl Options {
             memory_on_retry: None,
             gpus: None,
             independent: false,
+            resume: false,
             backend: None,
         }
     }
@@ -129,6 +131,7 @@ impl Options {
             codec: function.codec,
             items: recording.items,
             inputs: recording.layout(),
+            inputs_hash: Some(recording.hasher.finish()),
             // Placeholders: the caller replaces them with the user's values or the backend's, which depend on the rest.
             chunk: 1,
             parallel: 1,

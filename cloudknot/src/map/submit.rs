@@ -1,4 +1,5 @@
-//! Submits a map: reads and writes the inputs, writes the manifest last, and then launches the run.
+//! Submits a map: reads and writes the inputs, writes the manifest last, and then launches the run. If a run of equal inputs goes on
+//! (`resume`), the inputs are dropped, and nothing becomes visible.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,19 +9,21 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use cloudknot_runtime::codec::Codec;
-use cloudknot_runtime::contract::{RunKeys, WORD_LEN, WORD_LETTERS};
+use cloudknot_runtime::codec::{Codec, Order};
+use cloudknot_runtime::contract::{Manifest, RunKeys, WORD_LEN, WORD_LETTERS};
 use cloudknot_runtime::function::{self, Function};
 use cloudknot_runtime::item;
-use cloudknot_runtime::store::{BoxFuture, Writer};
+use cloudknot_runtime::store::{BoxFuture, Store, Writer};
 
 use super::Map;
 use super::inputs::{BUFFER_LEN, Recording, inside};
+use super::resume;
 use crate::backend::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pending::wait;
 use crate::provenance;
-use crate::record::{Record, index};
+use crate::record::ledger::Ledger;
+use crate::record::{Record, Start, index};
 use crate::run::{self, Run};
 
 /// Time for which the iterator is driven before other tasks of the same executor can run.
@@ -43,7 +46,7 @@ enum State {
     New,
     Writing(Box<dyn Writer>),
     Busy(BoxFuture<'static, Result<Box<dyn Writer>>>),
-    Closing(BoxFuture<'static, Result<Record>>),
+    Closing(Closing),
     Launching(BoxFuture<'static, Result<()>>),
     Done,
 }
@@ -53,7 +56,7 @@ where
     It: Iterator<Item = Args>,
 {
     pub(super) fn new(map: Map<It, Args, Output>) -> Self {
-        Self(Box::new(Submission { map, state: State::New, recording: Recording::default(), run: None }))
+        Self(Box::new(Submission { map, state: State::New, recording: Recording::new(), run: None }))
     }
 
     /// Waits on this thread until the run is submitted.
@@ -87,7 +90,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Future for Submit<It, Args, Output
                     }
                 },
                 State::Closing(mut future) => match future.as_mut().poll(context) {
-                    Poll::Ready(record) => State::Launching(this.launch(record?)),
+                    Poll::Ready(closed) => State::Launching(this.launch(closed?)),
                     Poll::Pending => {
                         this.state = State::Closing(future);
                         return Poll::Pending;
@@ -118,6 +121,14 @@ impl<It, Args, Output> fmt::Debug for Submit<It, Args, Output> {
     }
 }
 
+/// Run that follows from the inputs: a new one, or one that goes on.
+struct Closed {
+    ledger: Arc<Ledger>,
+    start: Start,
+}
+
+type Closing = BoxFuture<'static, Result<Closed>>;
+
 /// Reason for which the iterator is not driven further.
 enum SliceEnd {
     Full,
@@ -133,6 +144,10 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         provenance::prepare();
         function::find(&function.id.to_string()).map_err(|message| Error::new(ErrorKind::Config, message))?;
         refuse_unsupported(function)?;
+        if let Some(unordered) = function.schema()?.unordered.as_ref().filter(|_| options.resume) {
+            let what = format!("they contain `{unordered}`, whose entries have no fixed order");
+            resume::refuse_unordered(function, options.name.as_deref(), &what)?;
+        }
         let backend = options.backend.clone().map_or_else(Backend::chosen, Ok)?;
         backend.executor().check(function)?;
         let store = backend.executor().store()?;
@@ -149,6 +164,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         while self.recording.buffer.len() < BUFFER_LEN {
             let Some(input) = self.map.inputs.next() else { return Ok(SliceEnd::End) };
             self.recording.append(input, self.map.encode)?;
+            self.refuse_random_order()?;
             if self.recording.items.is_multiple_of(64) && began.elapsed() > TIME_SLICE {
                 return Ok(SliceEnd::Yield);
             }
@@ -156,13 +172,25 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         Ok(SliceEnd::Full)
     }
 
-    /// Writes the remaining inputs, then the manifest, which completes the record.
-    fn close(&mut self, mut writer: Box<dyn Writer>) -> Result<BoxFuture<'static, Result<Record>>> {
+    /// Returns an error if the inputs are to be compared, and have a part without a fixed order that their types do not show.
+    fn refuse_random_order(&self) -> Result<()> {
+        let Map { function, options, .. } = &self.map;
+        if self.recording.order == Order::Fixed || !options.resume {
+            return Ok(());
+        }
+        let item = self.recording.items - 1;
+        let what = format!("input {item} has entries without a fixed order, such as those of a `HashMap`");
+        resume::refuse_unordered(function, options.name.as_deref(), &what)
+    }
+
+    /// Writes the remaining inputs, then the manifest, which completes the record. If a run goes on, writes nothing instead.
+    fn close(&mut self, writer: Box<dyn Writer>) -> Result<Closing> {
         let Map { function, options, .. } = &self.map;
         let function = *function;
         let recording = &mut self.recording;
         let store = recording.store.take().expect("`begin` sets the store");
-        let backend = recording.backend.as_ref().expect("`begin` sets the backend").executor();
+        let chosen_backend = recording.backend.clone().expect("`begin` sets the backend");
+        let backend = chosen_backend.executor();
         let knot = backend.knot(function);
         let mut manifest = options.manifest(function, recording, backend.name(), &knot)?;
         let chosen = backend.chunking(function, &manifest.resources, recording.items);
@@ -172,34 +200,56 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         let keys = RunKeys::new(&knot, &recording.run);
         let rest = Bytes::from(std::mem::take(&mut recording.buffer));
         let offsets = recording.offsets.take();
+        let by_hash = recording.order == Order::Fixed && function.schema()?.unordered.is_none();
+        let is_resumed = options.resume;
         Ok(inside(async move {
-            if !rest.is_empty() {
-                writer.write(rest).await?;
-            }
-            for block in offsets.as_deref().unwrap_or_default().chunks(BUFFER_LEN / 8) {
-                writer.write(block.iter().flat_map(|offset| offset.to_le_bytes()).collect()).await?;
-            }
-            writer.finish().await?;
             manifest.provenance = provenance::of_this_program(function).await;
-            let bytes = serde_json::to_vec_pretty(&manifest).expect("a manifest serializes to JSON");
-            if let Err(error) = store.put(&keys.manifest(), bytes.into()).await {
-                // Inputs without a manifest could never be found again. If deleting them fails as well, the first error is
-                // reported.
-                let _ = store.delete(&[keys.inputs()]).await;
-                return Err(error.into());
+            if is_resumed {
+                let inputs_hash = manifest.inputs_hash.filter(|_| by_hash);
+                let wanted = Manifest { inputs_hash, ..manifest.clone() };
+                // The writer is dropped, so that nothing of the inputs becomes visible.
+                if let Some(ledger) = resume::find(&*store, &chosen_backend, function, &wanted).await? {
+                    resume::report(&ledger, &wanted);
+                    return Ok(Closed { ledger, start: Start::Resume });
+                }
             }
-            index::write_submitted(&*store, &manifest).await;
-            let scheduled = run::first_round(&manifest);
-            Ok(Record { store, keys, manifest, round: 1, scheduled })
+            finish_inputs(writer, rest, offsets.as_deref().unwrap_or_default()).await?;
+            let record = write_record(store, keys, manifest).await?;
+            Ok(Closed { ledger: Ledger::new(record), start: Start::New })
         }))
     }
 
-    fn launch(&mut self, record: Record) -> BoxFuture<'static, Result<()>> {
+    fn launch(&mut self, Closed { ledger, start }: Closed) -> BoxFuture<'static, Result<()>> {
         let backend = self.recording.backend.take().expect("`begin` sets the backend");
-        let (run, launched) = Run::launch(record, backend, self.map.function, self.map.decode);
+        let (run, launched) = Run::launch(ledger, start, backend, self.map.function, self.map.decode);
         self.run = Some(run);
         inside(launched)
     }
+}
+
+/// Writes the remaining frames and the offsets of all.
+async fn finish_inputs(mut writer: Box<dyn Writer>, rest: Bytes, offsets: &[u64]) -> Result<()> {
+    if !rest.is_empty() {
+        writer.write(rest).await?;
+    }
+    for block in offsets.chunks(BUFFER_LEN / 8) {
+        writer.write(block.iter().flat_map(|offset| offset.to_le_bytes()).collect()).await?;
+    }
+    Ok(writer.finish().await?)
+}
+
+/// Writes the manifest, and the entry of the run in the index.
+async fn write_record(store: Arc<dyn Store>, keys: RunKeys, manifest: Manifest) -> Result<Record> {
+    let bytes = serde_json::to_vec_pretty(&manifest).expect("a manifest serializes to JSON");
+    if let Err(error) = store.put(&keys.manifest(), bytes.into()).await {
+        // Inputs without a manifest could never be found again. If deleting them fails as well, the first error is
+        // reported.
+        let _ = store.delete(&[keys.inputs()]).await;
+        return Err(error.into());
+    }
+    index::write_submitted(&*store, &manifest).await;
+    let scheduled = run::first_round(&manifest);
+    Ok(Record { store, keys, manifest, round: 1, scheduled })
 }
 
 /// Returns an error inside a remote function: a nested map would start processes without end, and on Batch it would need

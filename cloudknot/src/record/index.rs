@@ -11,8 +11,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writes the entry of a run that was just recorded.
 pub(crate) async fn write_submitted(store: &dyn Store, manifest: &Manifest) {
-    let Manifest { backend, items, function, name, .. } = manifest.clone();
-    write(store, manifest, &IndexEntry::Submitted { backend, items, function, name }).await;
+    let Manifest { backend, items, inputs_hash: inputs, function, name, .. } = manifest.clone();
+    write(store, manifest, &IndexEntry::Submitted { backend, items, inputs, function, name }).await;
 }
 
 /// Writes an entry of a run, unless its ID is not of the form that a host gives. An entry that exists is replaced by itself.

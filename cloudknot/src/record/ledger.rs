@@ -238,6 +238,16 @@ impl Ledger {
         Ok(())
     }
 
+    /// Returns the state of the run after an end that the known outcomes alone show.
+    pub(crate) fn known_state(&self, is_cancelled: bool) -> Option<RunState> {
+        let (values, _) = self.counts();
+        match values == self.record.manifest.items {
+            true => Some(RunState::Done),
+            _ if is_cancelled => Some(RunState::Cancelled),
+            _ => self.missing().is_empty().then_some(RunState::Failed),
+        }
+    }
+
     /// Returns the number of these items that have a value.
     pub(crate) fn values_in(&self, items: &[Range<u64>]) -> u64 {
         let state = self.lock();

@@ -91,6 +91,7 @@ fn manifests() -> [Manifest; 2] {
         codec: Codec::Bincode,
         items: 12,
         inputs: InputLayout::Uniform(33),
+        inputs_hash: None,
         chunk: 4,
         parallel: 2,
         retries: 1,

@@ -221,8 +221,13 @@ fn thousand_runs_are_listed_by_three_requests() {
     let Some(operated) = Operated::new() else { return };
     for number in 0..1_000 {
         let run = format!("20261128-101530{:03}-a{number:03}", number % 1_000);
-        let submitted =
-            IndexEntry::Submitted { backend: "batch".into(), items: 4, function: "f:f::f".into(), name: None };
+        let submitted = IndexEntry::Submitted {
+            backend: "batch".into(),
+            items: 4,
+            inputs: None,
+            function: "f:f::f".into(),
+            name: None,
+        };
         let ended = IndexEntry::Ended { round: 1, state: RunState::Done, done: 4, failed: 0, at_ms: 1_795_860_940_000 };
         for entry in [submitted, ended] {
             operated.write(&index_key(&operated.knot, &run, &entry).unwrap(), b"");

@@ -16,6 +16,7 @@ mod promises;
 mod records;
 mod renamed;
 mod results;
+mod resume;
 mod seam;
 mod store_dir;
 mod stress;

@@ -364,6 +364,7 @@ fn index_is_used_for_ended_runs() {
         IndexEntry::Submitted {
             backend: "local".into(),
             items: 96,
+            inputs: None,
             function: "lab:lab::align".into(),
             name: Some("sweep 3".into()),
         },

@@ -44,6 +44,9 @@ fn entries(trial: &Trial) -> Vec<(String, IndexEntry)> {
 }
 
 fn without_time(mut entry: IndexEntry) -> IndexEntry {
+    if let IndexEntry::Submitted { inputs, .. } = &mut entry {
+        assert!(inputs.take().is_some(), "the hash of the inputs is in the index");
+    }
     if let IndexEntry::Round { at_ms, .. } | IndexEntry::Ended { at_ms, .. } = &mut entry {
         assert!((1_767_225_600_000..4_102_444_800_000).contains(at_ms), "{at_ms} is not a time of this century");
         *at_ms = 0;
@@ -53,7 +56,7 @@ fn without_time(mut entry: IndexEntry) -> IndexEntry {
 
 fn submitted(items: u64, name: Option<&str>) -> IndexEntry {
     let function = "cloudknot-tests:trial::work".into();
-    IndexEntry::Submitted { backend: "local".into(), items, function, name: name.map(Into::into) }
+    IndexEntry::Submitted { backend: "local".into(), items, inputs: None, function, name: name.map(Into::into) }
 }
 
 fn ended(round: u32, state: RunState, done: u64, failed: u64) -> IndexEntry {
@@ -217,52 +220,52 @@ fn measurements_are_stored_with_the_outcomes() {
     assert!(failure["machine"]["started_ms"].as_u64().is_some_and(|time| time > 0), "{failure}");
 }
 
+/// Returns the measurements of a run's items as its program reads them.
+fn measurements(trial: &Trial, run: &str) -> Vec<Option<(Measurements, Machine)>> {
+    let parse = |fact: &Fact| match fact {
+        Fact::Found(json) => serde_json::from_str(json).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    trial.facts(&["measurements", run]).iter().map(parse).collect()
+}
+
+/// Those of the last attempt, in the order of the inputs.
+#[test]
+fn measurements_of_items_are_read_by_a_program() {
+    let trial = trial();
+    let inputs =
+        [Behavior::Sleep(60, 7), Behavior::Until(trial.file("attempts"), 1, 2), failing(), Behavior::Double(1)];
+    let spec = Spec { parallel: Some(1), chunk: Some(3), ..Spec::of(inputs) };
+    let run = run_of(&trial.map(&spec)).unwrap();
+    let attempts = |measured: &[Option<(Measurements, Machine)>]| -> Vec<_> {
+        measured.iter().map(|item| item.as_ref().map(|(row, _)| (row.round, row.attempt))).collect()
+    };
+    let measured = measurements(&trial, &run);
+    assert_eq!(attempts(&measured), [Some((1, 1)); 4]);
+    let (slow, machine) = measured[0].as_ref().unwrap();
+    assert!(slow.duration >= Duration::from_millis(60), "{slow:?}");
+    assert!(machine.host.is_some() && machine.started_ms > 0, "{machine:?}");
+    trial.facts(&["retry", &run]);
+    assert_eq!(
+        attempts(&measurements(&trial, &run)),
+        [Some((1, 1)), Some((2, 1)), Some((2, 1)), Some((1, 1))],
+        "the retry ran two items"
+    );
+}
+
+#[test]
+fn items_that_did_not_run_have_no_measurements() {
+    let trial = trial();
+    let waiting = Behavior::Count(trial.file("count"), 1, 3_600_000);
+    let spec = Spec { parallel: Some(1), chunk: Some(1), max_failures: Some(1), ..Spec::of([failing(), waiting]) };
+    let run = run_of(&trial.map(&spec)).unwrap();
+    let measured = measurements(&trial, &run);
+    assert_eq!((measured.len(), measured[0].is_some(), measured[1].is_some()), (2, true, false));
+}
+
 /// Each line is kept with its item, also if several items were sent to a process at once, and lines without an end.
 #[test]
 fn output_is_kept_with_its_item() {
-    /// Returns the measurements of a run's items as its program reads them.
-    fn measurements(trial: &Trial, run: &str) -> Vec<Option<(Measurements, Machine)>> {
-        let parse = |fact: &Fact| match fact {
-            Fact::Found(json) => serde_json::from_str(json).unwrap(),
-            other => panic!("{other:?}"),
-        };
-        trial.facts(&["measurements", run]).iter().map(parse).collect()
-    }
-
-    /// Those of the last attempt, in the order of the inputs.
-    #[test]
-    fn measurements_of_items_are_read_by_a_program() {
-        let trial = trial();
-        let inputs =
-            [Behavior::Sleep(60, 7), Behavior::Until(trial.file("attempts"), 1, 2), failing(), Behavior::Double(1)];
-        let spec = Spec { parallel: Some(1), chunk: Some(3), ..Spec::of(inputs) };
-        let run = run_of(&trial.map(&spec)).unwrap();
-        let attempts = |measured: &[Option<(Measurements, Machine)>]| -> Vec<_> {
-            measured.iter().map(|item| item.as_ref().map(|(row, _)| (row.round, row.attempt))).collect()
-        };
-        let measured = measurements(&trial, &run);
-        assert_eq!(attempts(&measured), [Some((1, 1)); 4]);
-        let (slow, machine) = measured[0].as_ref().unwrap();
-        assert!(slow.duration >= Duration::from_millis(60), "{slow:?}");
-        assert!(machine.host.is_some() && machine.started_ms > 0, "{machine:?}");
-        trial.facts(&["retry", &run]);
-        assert_eq!(
-            attempts(&measurements(&trial, &run)),
-            [Some((1, 1)), Some((2, 1)), Some((2, 1)), Some((1, 1))],
-            "the retry ran two items"
-        );
-    }
-
-    #[test]
-    fn items_that_did_not_run_have_no_measurements() {
-        let trial = trial();
-        let waiting = Behavior::Count(trial.file("count"), 1, 3_600_000);
-        let spec = Spec { parallel: Some(1), chunk: Some(1), max_failures: Some(1), ..Spec::of([failing(), waiting]) };
-        let run = run_of(&trial.map(&spec)).unwrap();
-        let measured = measurements(&trial, &run);
-        assert_eq!((measured.len(), measured[0].is_some(), measured[1].is_some()), (2, true, false));
-    }
-
     let trial = trial();
     let print = |text: &str| Behavior::Print(text.into(), String::new(), Box::new(Behavior::Double(1)));
     let quick =

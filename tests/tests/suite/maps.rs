@@ -318,6 +318,25 @@ fn await_error_names_failed_items_and_attach() {
     assert_eq!(failures(&facts).into_keys().collect::<Vec<_>>(), [4, 5, 6, 7, 8, 9]);
 }
 
+/// A program that is killed leaves a run, with which the same map goes on.
+#[test]
+fn equal_inputs_go_on_with_a_run_that_has_not_ended() {
+    let trial = trial!();
+    let file = trial.file("go on");
+    let go_on = trial.remote_path(&file);
+    let inputs = (0..3).map(|number| Behavior::After(go_on.clone(), Box::new(Behavior::Double(number))));
+    let spec = Spec { chunk: Some(1), resume: true, ..Spec::of(inputs) };
+    let first = trial.start(&["map", &json(&spec)]);
+    let run = first.wait_for_run_id();
+    first.kill();
+    let second = trial.start(&["map", &json(&spec)]);
+    assert_eq!(second.wait_for_run_id(), run);
+    std::fs::write(&file, "").unwrap();
+    let output = second.wait_with_output();
+    assert_eq!(values(&cloudknot_tests::trial::facts(&output.stdout)), [(0, 0), (1, 2), (2, 4)].into(), "{output:?}");
+    assert_ne!(run_of(&trial.map(&spec)), Some(run), "the run is done");
+}
+
 #[test]
 fn results_stream_each_item_once() {
     let inputs = (0..30).map(|number| Behavior::Sleep((30 - number) % 7, number));

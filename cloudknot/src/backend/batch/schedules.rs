@@ -51,6 +51,7 @@ fn manifest(items: u64, chunk: u64, independent: bool) -> Manifest {
         codec: Codec::Bincode,
         items,
         inputs: InputLayout::Uniform(33),
+        inputs_hash: None,
         chunk,
         parallel: 1,
         retries: 0,

@@ -15,6 +15,7 @@ mod carried;
 mod dropped;
 mod misdeeds;
 mod surroundings;
+mod unordered;
 
 /// The numbers of the init functions that have run in this process, as the digits of a number.
 static INITIALIZED: AtomicU64 = AtomicU64::new(0);
@@ -320,13 +321,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 )));
             }
         }
-        ["status", spec, go_on] => status(submit(spec)?.await?, Path::new(go_on)).await?,
         ["measurements", run] => {
             for measured in work.look(run).await?.measurements().await? {
                 let measured = measured.map(|measured| (measured.measurements, (*measured.machine).clone()));
                 print(&Fact::Found(serde_json::to_string(&measured)?));
             }
         }
+        ["status", spec, go_on] => status(submit(spec)?.await?, Path::new(go_on)).await?,
         ["cancel-own", spec, started] => cancel_own(submit(spec)?.await?, Path::new(started)).await?,
         ["call", number] => print(&Fact::Found(work.call(Behavior::Double(number.parse()?)).await?.to_string())),
         ["later"] => print_outcomes(&later.map([(5, 1), (1, 2), (0, 0)]).submit().await?).await?,
@@ -353,6 +354,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         ["unlucky-output"] => unlucky_output().await?,
         ["carried"] => carried::all()?,
+        ["unordered", ref arguments @ ..] => unordered::map(arguments),
         ["surroundings", ref files @ ..] => surroundings::print_all(files).await?,
         ["hook"] => panicking_hook(),
         _ => return Err("no such scenario".into()),
@@ -377,6 +379,8 @@ fn map(spec: &str) -> serde_json::Result<cloudknot::Map<Inputs, Behavior, u64>> 
     map = if let Some(gpus) = spec.gpus { map.gpus(gpus) } else { map };
     map = if spec.independent { map.independent() } else { map };
     map = if let Some(name) = spec.name { map.name(name) } else { map };
+    map = if spec.resume { map.resume() } else { map };
+    map = if spec.fresh { map.fresh() } else { map };
     map = spec.env.into_iter().fold(map, |map, (name, value)| map.env(name, value));
     Ok(spec.tags.into_iter().fold(map, |map, (name, value)| map.tag(name, value)))
 }
