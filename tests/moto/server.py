@@ -494,7 +494,9 @@ class Job(models.Job):
         group = self.log_options().get("awslogs-group", "/aws/batch/job")
         lines = container.logs(timestamps=True).decode(errors="replace").split("\n")
         pairs = [line.partition(" ")[::2] for line in lines if line]
-        events = [{"timestamp": unix_time_millis(default_timestamp_parser(at)), "message": text} for at, text in pairs]
+        events = [
+            {"timestamp": int(unix_time_millis(default_timestamp_parser(at))), "message": text} for at, text in pairs
+        ]
         self._log_backend.ensure_log_group(group)
         self._log_backend.ensure_log_stream(group, self.log_stream_name)
         self._log_backend.put_log_events(group, self.log_stream_name, sorted(events, key=lambda event: event["timestamp"]))
