@@ -209,6 +209,7 @@ fn record(arguments: &Arguments, function: &RemoteFunction) -> TokenStream {
     let codec = codec_name(arguments.codec);
     let library = &arguments.library;
     let resources = resources(arguments);
+    let names = function.arguments.iter().map(|argument| argument.name.unraw().to_string());
     quote! {
         static __FUNCTION: #library::__private::Function = #library::__private::Function::new(
             #library::__private::FunctionId {
@@ -219,6 +220,7 @@ fn record(arguments: &Arguments, function: &RemoteFunction) -> TokenStream {
             #signature,
             #library::__private::Codec::#codec,
             #resources,
+            #library::__private::json::<__Remote>(&[#(#names),*]),
             #library::__private::call::<__Remote>,
             #library::__private::trace::<__Remote>,
         );

@@ -92,7 +92,7 @@ pub struct Hidden {
 
 /// Order of the parts of a value in its encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum PartOrder {
     /// The copy that was read back is written in the same order as the value.
     Fixed,
     /// The copy is written in another order, as one of a hash map: equal values have different encodings.
@@ -123,7 +123,10 @@ pub trait Encoding {
     fn decode<T: DeserializeOwned + Send>(value: &[u8]) -> Result<T, CodecError>;
 
     /// Decodes a value that has just been encoded, and checks that it is the same value. Returns its order.
-    fn read_back<T: Serialize + DeserializeOwned + Send>(value: &[u8], written: &Written) -> Result<Order, CodecError>;
+    fn read_back<T: Serialize + DeserializeOwned + Send>(
+        value: &[u8],
+        written: &Written,
+    ) -> Result<PartOrder, CodecError>;
 }
 
 impl<F: Format> Encoding for F {
@@ -137,12 +140,15 @@ impl<F: Format> Encoding for F {
         Ok(decode::<T, F>(value, false)?.0)
     }
 
-    fn read_back<T: Serialize + DeserializeOwned + Send>(value: &[u8], written: &Written) -> Result<Order, CodecError> {
+    fn read_back<T: Serialize + DeserializeOwned + Send>(
+        value: &[u8],
+        written: &Written,
+    ) -> Result<PartOrder, CodecError> {
         compare::<T, F>(value, written)
     }
 }
 
-fn compare<T, W: Format>(value: &[u8], written: &Written) -> Result<Order, CodecError>
+fn compare<T, W: Format>(value: &[u8], written: &Written) -> Result<PartOrder, CodecError>
 where
     T: Serialize + DeserializeOwned + Send,
 {
@@ -168,7 +174,7 @@ where
     if again.content.sum != written.content.sum {
         return Err(differs("it has other contents (`with`, `from`, `into`, `flatten`, or by hand)"));
     }
-    Ok(if again.content.ordered == written.content.ordered { Order::Fixed } else { Order::Random })
+    Ok(if again.content.ordered == written.content.ordered { PartOrder::Fixed } else { PartOrder::Random })
 }
 
 const DIFFERENT: &str = "the decoded value differs from the encoded one";

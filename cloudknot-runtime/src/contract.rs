@@ -1,6 +1,6 @@
 //! The contract between host and worker, for both sides: the names of environment variables, the records in the store
-//! ([`Manifest`], [`Round`], [`Lease`]), the keys of objects (`keys`, `index`), the end of a part (`table`), and the messages
-//! between a supervisor and an item process (`messages`). They are defined here only.
+//! ([`Manifest`], [`Round`], [`Lease`]), the keys of objects (`keys`, `index`), the end of a part (`table`), the messages
+//! between a supervisor and an item process (`messages`), and the orders of a command to a program (`order`). They are defined here only.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,6 +17,7 @@ mod keys;
 mod lease;
 mod log_line;
 mod messages;
+mod order;
 mod provenance;
 mod table;
 mod tracing;
@@ -34,6 +35,10 @@ pub use keys::{FailedAttempt, Part, RunKeys, failure_of, knot_of, lease_of, log_
 pub use lease::{Lease, LeaseState, LeasedJob};
 pub use log_line::LogLine;
 pub use messages::{Exit, LARGE_LEN, Parsed, Reply, Request, begin_value, end_value};
+pub use order::{
+    Order, OrderEnd, OrderedDecode, OrderedInputs, OrderedMap, OrderedReplay, OrderedRetry, OrderedTask, Refusal,
+    Report, TableLine,
+};
 pub use provenance::{MAX_PROVENANCE_LEN, Program, Provenance, Submitter};
 pub use table::{MAX_END_LEN, PartEnd, ROW_LEN};
 pub use tracing::{FunctionToTrace, TraceMessage, TraceOrder, line};
@@ -43,6 +48,12 @@ pub const VERSION: u32 = 1;
 /// Line in a worker's section `.cloudknot`. It states that the worker's `main` hands over to the runtime, and the version
 /// of the contract.
 pub const START: &str = "{\"start\":true,\"contract\":1}\n";
+
+/// Version of the [`Order`]s that a program carries out.
+pub const ORDERS_VERSION: u32 = 1;
+/// Line in the section `.cloudknot` of a program that is not a worker. It states that its `main` carries out orders, and their
+/// version.
+pub const ORDERS: &str = "{\"orders\":1}\n";
 
 /// Set by the user: the backend that maps run on (`local`, `docker`, `batch`).
 pub const ENV_BACKEND: &str = "CLOUDKNOT_BACKEND";
@@ -63,6 +74,8 @@ pub const ENV_TAG: &str = "CLOUDKNOT_TAG";
 /// Makes a program trace the types of its functions, as a [`TraceOrder`] on its standard input specifies. Removed from the
 /// environment before user code runs.
 pub const ENV_TRACE: &str = "CLOUDKNOT_TRACE";
+/// Makes a program carry out an [`Order`], as JSON, in place of its `main`. Removed from the environment before user code runs.
+pub const ENV_ORDER: &str = "CLOUDKNOT_ORDER";
 /// Makes a worker describe its functions: it prints their [`Types`] (see [`Types::line`]) and exits.
 pub const ENV_DESCRIBE: &str = "CLOUDKNOT_DESCRIBE";
 /// Makes a program the supervisor of a container: a [`Task`] as JSON.
@@ -78,7 +91,7 @@ pub const ENV_JOB: &str = "AWS_BATCH_JOB_ID";
 pub const ENV_ATTEMPT: &str = "AWS_BATCH_JOB_ATTEMPT";
 /// Variables that make a process part of cloudknot. An item process does not inherit them, because the function may start
 /// the program itself.
-pub const ROLES: [&str; 5] = [ENV_ITEM_PROCESS, ENV_TASK, ENV_DESCRIBE, ENV_VCPUS, ENV_TRACE];
+pub const ROLES: [&str; 6] = [ENV_ITEM_PROCESS, ENV_TASK, ENV_DESCRIBE, ENV_VCPUS, ENV_TRACE, ENV_ORDER];
 /// Name of the folder beside a crate that holds its runs.
 pub const HOME: &str = ".cloudknot";
 /// Folder of the included files in an image.
@@ -295,6 +308,9 @@ pub struct Manifest {
     /// Resources of the run's jobs that override those of the function.
     #[serde(default, skip_serializing_if = "Resources::is_empty")]
     pub resources: Resources,
+    /// Resources of the function's attribute at submission, for a retry by a program that does not have the function.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub attribute: Resources,
     /// AWS Batch resources that the run uses, as they were at submission: later deploys do not affect the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<BatchResources>,
@@ -303,9 +319,9 @@ pub struct Manifest {
     /// Name that the user gave the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Run whose failed items this run computes on another backend.
+    /// Run on another backend whose items without a value this run computes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent: Option<String>,
+    pub parent: Option<Parent>,
     /// Origin of the run.
     #[serde(default)]
     pub provenance: Provenance,
@@ -360,6 +376,15 @@ impl Manifest {
     pub fn batch_in<'a>(&'a self, round: &'a Round) -> Option<&'a BatchResources> {
         round.batch.as_ref().or(self.batch.as_ref())
     }
+}
+
+/// Run whose items another run computes, on another backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// ID of the run.
+    pub run: String,
+    /// Half-open ranges of its items, in the order of the new run's items.
+    pub items: Vec<Range<u64>>,
 }
 
 /// Resources of the jobs of a run; `None` for the deployed value.
@@ -426,6 +451,9 @@ pub enum InputLayout {
 pub struct Round {
     /// Half-open ranges of items, in order.
     pub items: Vec<Range<u64>>,
+    /// Half-open ranges of the items that have no value and are left as they are, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<Range<u64>>,
     /// Maximum number of retries of a failed item in this round: attempt `retries + 1` is the last.
     pub retries: u32,
     /// Time at which the round was recorded, in milliseconds since 1970-01-01 UTC.
@@ -478,6 +506,13 @@ impl Round {
     }
 }
 
+/// Parsed form of the line [`ORDERS`].
+#[derive(Debug, Deserialize)]
+pub struct Orders {
+    /// Version of the orders that the program carries out.
+    pub orders: u32,
+}
+
 /// Parsed form of the line [`START`].
 #[derive(Debug, Deserialize)]
 pub struct Start {
@@ -497,6 +532,12 @@ mod tests {
         let start: Start = serde_json::from_str(START).unwrap();
         assert!(start.start);
         assert_eq!(start.contract, VERSION);
+    }
+
+    #[test]
+    fn orders_line_has_their_version() {
+        let orders: Orders = serde_json::from_str(ORDERS).unwrap();
+        assert_eq!(orders.orders, ORDERS_VERSION);
     }
 
     // H3

@@ -18,7 +18,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use twox_hash::XxHash3_64;
 
-use crate::codec::{Bincode, Codec, CodecError, Encoding, Hidden, Messagepack, Order, Written};
+use crate::codec::{Bincode, Codec, CodecError, Encoding, Hidden, Messagepack, PartOrder, Written};
 use crate::fingerprint::json::StoredValue;
 use crate::fingerprint::{Fingerprint, Part, Structure};
 
@@ -94,7 +94,7 @@ pub fn read_back<T: Serialize + DeserializeOwned + Send, Of>(
     codec: Codec,
     frame: &[u8],
     written: &Written,
-) -> Result<Order, CodecError> {
+) -> Result<PartOrder, CodecError> {
     match codec {
         Codec::Bincode => read_back_with::<Bincode, T, Of>(frame, written),
         Codec::Messagepack => read_back_with::<Messagepack, T, Of>(frame, written),
@@ -105,10 +105,10 @@ pub fn read_back<T: Serialize + DeserializeOwned + Send, Of>(
 pub fn read_back_with<E: Encoding, T: Serialize + DeserializeOwned + Send, Of>(
     frame: &[u8],
     written: &Written,
-) -> Result<Order, CodecError> {
+) -> Result<PartOrder, CodecError> {
     const LARGE_LEN: usize = 64 << 10;
     if frame.len() > LARGE_LEN && E::CODEC == Codec::Bincode && is_plain(std::any::type_name::<Of>()) {
-        return Ok(Order::Fixed);
+        return Ok(PartOrder::Fixed);
     }
     E::read_back::<T>(&frame[HEADER_LEN..], written)
 }

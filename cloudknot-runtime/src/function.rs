@@ -22,6 +22,8 @@ pub struct Function {
     pub codec: Codec,
     /// Resources that one item needs, and its limits.
     pub resources: Resources,
+    /// Conversion from and to JSON; `None` in a worker.
+    pub json: Option<Json>,
     call: Call,
     types: fn() -> TypePair,
     schema: OnceLock<Schema>,
@@ -30,6 +32,26 @@ pub struct Function {
 
 /// Function that decodes an input frame, runs the remote function, and appends the frame of its value.
 pub type Call = fn(&[u8], &mut Vec<u8>) -> Result<(), Failure>;
+
+/// Names of a function's arguments, and conversion of its inputs and values from and to JSON.
+#[derive(Debug, Clone, Copy)]
+pub struct Json {
+    /// Names of the arguments, in their order.
+    pub arguments: &'static [&'static str],
+    /// Parses the JSON of an input, an object with all arguments by name, and appends its frame.
+    pub encode: fn(&str, &mut Vec<u8>) -> Result<(), JsonError>,
+    /// Decodes a frame, and returns its value as JSON, as `serde_json` prints it.
+    pub decode: fn(&[u8]) -> Result<String, JsonError>,
+}
+
+/// Reason why JSON is not an input of a function, or a value cannot be JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonError {
+    /// Path of the part that is wrong, such as `model.weights[3]`; empty if it is unknown.
+    pub path: String,
+    /// Reason.
+    pub message: String,
+}
 
 /// Resources that one item of a remote function needs from its machine, and its limits on retries and time.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -77,11 +99,12 @@ impl Function {
         signature: &'static str,
         codec: Codec,
         resources: Resources,
+        json: Option<Json>,
         call: Call,
         types: fn() -> TypePair,
     ) -> Self {
         let schema = OnceLock::new();
-        Self { id, signature, codec, resources, call, types, schema, fingerprint: OnceLock::new() }
+        Self { id, signature, codec, resources, json, call, types, schema, fingerprint: OnceLock::new() }
     }
 
     /// Returns the structure of the function's input and output types. It is traced once, by [`trace`].

@@ -15,6 +15,7 @@ use crate::codec::CodecError;
 use crate::contract::{self, FailedAttempt, InputLayout, MAX_END_LEN, Part, PartEnd, RunKeys};
 use crate::failure::{Failure, ItemError, ItemErrorKind};
 use crate::function::Function;
+use crate::inputs::{self, InputsError};
 use crate::log::Printed;
 use crate::machine::Description;
 use crate::measurements::Measurements;
@@ -259,8 +260,6 @@ impl Segment {
     }
 }
 
-/// Maximum number of inputs read at once.
-const MAX_INPUTS_PER_READ: u64 = 1 << 16;
 /// Maximum time that a slot waits before it checks the queue again.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -380,38 +379,13 @@ impl Supervisor<'_> {
 
     /// Reads the inputs of the first items of the range. Returns their frames and the index of the item after them.
     fn read_inputs(&self, range: &Range<u64>) -> Result<(Vec<Bytes>, u64), SupervisorError> {
-        let (store, key) = (&self.work.store, self.work.keys.inputs());
-        let limit = self.work.flush.bytes;
-        let bounds: Vec<u64> = match self.work.inputs {
-            InputLayout::Uniform(size) => {
-                let count = (limit / size.max(1)).clamp(1, MAX_INPUTS_PER_READ.min(range.end - range.start));
-                (range.start..=range.start + count).map(|item| item * size).collect()
+        let Work { store, keys, inputs: layout, flush, .. } = self.work;
+        engine::block_on(inputs::read(&**store, &keys.inputs(), *layout, range, flush.bytes)).map_err(|error| {
+            match error {
+                InputsError::Store(error) => error.into(),
+                InputsError::Damaged(error) => SupervisorError::Inputs(error),
             }
-            InputLayout::Offsets(at) => {
-                let count = MAX_INPUTS_PER_READ.min(range.end - range.start);
-                let offsets = at + range.start * 8..at + (range.start + count + 1) * 8;
-                let bytes = engine::block_on(store.get_range(&key, offsets))?;
-                let mut bounds: Vec<u64> = bytes
-                    .chunks_exact(8)
-                    .map(|offset| u64::from_le_bytes(offset.try_into().expect("the chunk has eight bytes")))
-                    .collect();
-                let within = bounds.partition_point(|&bound| bound.saturating_sub(bounds[0]) <= limit);
-                bounds.truncate(within.max(2));
-                bounds
-            }
-        };
-        let damaged =
-            || SupervisorError::Inputs(CodecError::damaged(format!("the offsets of `{key}` in {}", store.describe())));
-        let (Some(&first), Some(&last)) = (bounds.first(), bounds.last()) else { return Err(damaged()) };
-        if bounds.len() < 2 || !bounds.is_sorted() {
-            return Err(damaged());
-        }
-        let bytes = engine::block_on(store.get_range(&key, first..last))?;
-        let cut = |bounds: &[u64]| {
-            let at = |bound: u64| usize::try_from(bound - first).expect("the offset is within the bytes in memory");
-            bytes.slice(at(bounds[0])..at(bounds[1]))
-        };
-        Ok((bounds.windows(2).map(cut).collect(), range.start + bounds.len() as u64 - 1))
+        })
     }
 
     /// Appends a value to the last segment if it follows it in the same chunk; else adds a segment.

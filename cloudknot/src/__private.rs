@@ -4,9 +4,13 @@ pub use crate::program::{Program, install_terminal, start};
 pub use crate::provenance::Target;
 pub use crate::settings::declare::{Declared, Flag, Kind as SettingKind, Setting};
 pub use cloudknot_runtime::codec::{Bincode, Codec, CodecError, Encoding, Messagepack};
-pub use cloudknot_runtime::contract::START;
+pub use cloudknot_runtime::contract::{
+    ENV_ORDER, ORDERS, Order, OrderEnd, OrderedDecode, OrderedInputs, OrderedMap, OrderedReplay, OrderedRetry,
+    OrderedTask, Refusal, Report, Request, START, TableLine,
+};
 pub use cloudknot_runtime::failure::{Failure, ItemErrorKind};
-pub use cloudknot_runtime::function::{Function, FunctionId, Registered, Resources};
+pub use cloudknot_runtime::fingerprint::Fingerprint;
+pub use cloudknot_runtime::function::{Function, FunctionId, Json, JsonError, Registered, Resources};
 pub use cloudknot_runtime::item::{Init, block_on, serve};
 pub use cloudknot_runtime::text::printable;
 pub use inventory;
@@ -17,7 +21,7 @@ use std::fmt::Display;
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use cloudknot_runtime::codec::Order;
+use cloudknot_runtime::codec::PartOrder;
 use cloudknot_runtime::fingerprint::TypePair;
 use cloudknot_runtime::frame;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
@@ -105,7 +109,7 @@ pub fn trace<R: Remote>() -> TypePair {
 
 /// Appends the frame of an input and reads it back, so that the host rejects a value that the codec does not support.
 /// Returns the order of the input.
-pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<Order, CodecError> {
+pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<PartOrder, CodecError> {
     let fingerprint = R::function().fingerprint()?;
     let start = out.len();
     let written = frame::encode_with::<R::Encoding, _>(fingerprint, &R::input(args), out)?;
@@ -117,6 +121,44 @@ pub fn encode<R: Remote>(args: R::Args, out: &mut Vec<u8>) -> Result<Order, Code
 pub fn decode<R: Remote>(bytes: &[u8]) -> Result<R::Output, CodecError> {
     let fingerprint = R::function().fingerprint()?;
     frame::decode_with::<R::Encoding, SerdeAdapter<R::Output>>(fingerprint, bytes).map(|adapter| adapter.0)
+}
+
+/// Returns the conversion of a function from and to JSON; `None` in a worker, which does not contain its code.
+pub const fn json<R: Remote>(arguments: &'static [&'static str]) -> Option<Json> {
+    if cfg!(cloudknot_worker) {
+        return None;
+    }
+    Some(Json { arguments, encode: encode_json::<R>, decode: decode_json::<R> })
+}
+
+/// Appends the frame of an input that is given as JSON.
+fn encode_json<R: Remote>(json: &str, out: &mut Vec<u8>) -> Result<(), JsonError> {
+    let mut text = serde_json::Deserializer::from_str(json);
+    let input: R::Input = serde_path_to_error::deserialize(&mut text).map_err(|error| {
+        let path = error.path().iter().next().map(|_| error.path().to_string()).unwrap_or_default();
+        JsonError { path, message: without_position(error.inner()) }
+    })?;
+    text.end().map_err(|error| JsonError { path: String::new(), message: without_position(&error) })?;
+    let not_encoded = |error: CodecError| JsonError { path: String::new(), message: error.to_string() };
+    let fingerprint = R::function().fingerprint().map_err(|error| not_encoded(error.into()))?;
+    let start = out.len();
+    let written = frame::encode_with::<R::Encoding, _>(fingerprint, &input, out).map_err(not_encoded)?;
+    drop(input);
+    let read = frame::read_back_with::<R::Encoding, R::Input, R::Args>(&out[start..], &written);
+    read.inspect_err(|_| out.truncate(start)).map(|_| ()).map_err(not_encoded)
+}
+
+/// Returns the message of an error without the position at its end, which is not that in the user's text.
+fn without_position(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    message.rsplit_once(" at line ").map(|(message, _)| message.to_owned()).unwrap_or(message)
+}
+
+/// Returns the value in a result's frame as JSON.
+fn decode_json<R: Remote>(bytes: &[u8]) -> Result<String, JsonError> {
+    let wrong = |message: String| JsonError { path: String::new(), message };
+    let value = decode::<R>(bytes).map_err(|error| wrong(error.to_string()))?;
+    serde_json::to_string(&SerdeAdapter(value)).map_err(|error| wrong(without_position(&error)))
 }
 
 /// Value and error types of a function that returns a `Result`, under any alias.
@@ -328,6 +370,7 @@ macro_rules! __start {
         $crate::__start!(::core::option::Option::None);
     };
     ($features:expr) => {
+        $crate::__describe!($crate::__private::ORDERS);
         let _running = $crate::__private::start($crate::__private::Program {
             crate_folder: ::core::option_env!("CARGO_MANIFEST_DIR"),
             target: $crate::__private::Target {

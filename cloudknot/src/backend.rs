@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cloudknot_runtime::contract::{self, Manifest, Resources, Round, RunKeys};
-use cloudknot_runtime::function::Function;
+use cloudknot_runtime::function::{self, Function};
 use cloudknot_runtime::store::{BoxFuture, Object, Store};
 
 use crate::error::{Absent, Error, ErrorKind, Result};
@@ -70,12 +70,19 @@ impl Backend {
     pub(crate) fn chosen() -> Result<Self> {
         match std::env::var(contract::ENV_BACKEND).as_deref() {
             Err(_) | Ok("") => Self::recorded(),
-            Ok("local") => Ok(Self::local()),
-            Ok("batch") => Self::batch(),
+            Ok(name) => Self::named(name, contract::ENV_BACKEND),
+        }
+    }
+
+    /// Returns the backend of this name, which `given` has.
+    pub(crate) fn named(name: &str, given: &str) -> Result<Self> {
+        match name {
+            "local" => Ok(Self::local()),
+            "batch" => Self::batch(),
             #[cfg(feature = "deploy")]
-            Ok("docker") => Ok(Self::docker()),
-            Ok(other) => {
-                let message = format!("invalid `{}`: `{other}` is not a backend", contract::ENV_BACKEND);
+            "docker" => Ok(Self::docker()),
+            other => {
+                let message = format!("invalid `{given}`: `{other}` is not a backend");
                 let hint = match other {
                     "docker" => {
                         "this program was built without the feature `deploy`: run `cargo add cloudknot --features deploy`, then the program again"
@@ -187,11 +194,12 @@ pub(crate) trait Executor: Send + Sync {
         Ok(())
     }
 
-    /// Freezes the backend's settings in the round after `last`, so that later deploys do not affect it.
+    /// Freezes the backend's settings in the round after `last`, so that later deploys do not affect it. The resources are those of
+    /// the function's attribute.
     ///
     /// # Errors
     /// Returns an error if the backend cannot run this code.
-    fn fill_round(&self, _: &mut Round, last: &Record, _: &'static Function, code: Code) -> Result<()> {
+    fn fill_round(&self, _: &mut Round, last: &Record, _: &function::Resources, code: Code) -> Result<()> {
         match code {
             Code::Current => Ok(()),
             Code::Old => Err(old_code_error(&last.manifest)),
@@ -207,6 +215,19 @@ pub(crate) trait Executor: Send + Sync {
     fn launch(&self, ledger: &Arc<Ledger>, function: &'static Function, start: Start)
     -> BoxFuture<'static, Result<()>>;
 
+    /// Starts to compute the ledger's round, without the function: what computes it has the function itself. Otherwise as
+    /// [`launch`](Self::launch), except that all of the round is submitted when this is done. The resources are those of the function's
+    /// attribute.
+    ///
+    /// # Errors
+    /// `Config` on this machine, where the program of the function computes the round.
+    fn launch_deployed(&self, ledger: &Arc<Ledger>, _: &function::Resources) -> BoxFuture<'static, Result<()>> {
+        let Manifest { run, backend, .. } = &ledger.record.manifest;
+        let message = format!("cannot retry run {run}: the backend `{backend}` runs the items in the program itself");
+        let error = Error::new(ErrorKind::Config, message).with_hint("retry it in the program with `retry_failed()`");
+        Box::pin(std::future::ready(Err(error)))
+    }
+
     /// Cancels a round that this program no longer follows, although jobs of it may run.
     fn cancel_ended(&self, _: &Arc<Ledger>) -> BoxFuture<'static, Result<()>> {
         Box::pin(std::future::ready(Ok(())))
@@ -214,6 +235,11 @@ pub(crate) trait Executor: Send + Sync {
 
     /// Returns the only Knot whose runs are in the store; `None` if the store is a folder, which has those of several packages.
     fn only_knot(&self) -> Option<&str> {
+        None
+    }
+
+    /// Returns the folder of the runs on the local backend.
+    fn home(&self) -> Option<PathBuf> {
         None
     }
 

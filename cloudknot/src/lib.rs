@@ -81,6 +81,7 @@ mod home;
 mod host;
 pub mod look;
 mod map;
+mod orders;
 mod pending;
 mod program;
 mod provenance;

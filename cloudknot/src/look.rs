@@ -25,7 +25,9 @@ mod listing;
 mod logs;
 mod measured;
 mod open;
+mod program;
 mod results;
+mod retry;
 mod summary;
 
 use std::path::Path;
@@ -47,7 +49,9 @@ pub use detail::Details;
 pub use items::Items;
 pub use logs::{LogEntry, LogLine, LogQuery, Logs};
 pub use measured::{Distribution, Measured};
+pub use program::RunProgram;
 pub use results::{EncodedValue, StoredResults};
+pub use retry::{Retried, Retry};
 pub use summary::{RoundSummary, Summary};
 
 use find::Found;
@@ -369,6 +373,22 @@ impl Look {
     /// Returns the form in which values of the run can be written without an encoding: text and bytes.
     pub fn raw_form(&self) -> Option<RawForm> {
         results::raw_form(&self.opened)
+    }
+
+    /// Runs the items without a value again, with the deployed worker, on AWS Batch. Unlike [`Run::retry_failed`](crate::Run::retry_failed),
+    /// this needs neither the function nor its types, and the run must have ended. On this machine, the program of the run retries it.
+    ///
+    /// ```no_run
+    /// # async fn retry() -> cloudknot::Result<()> {
+    /// let look = cloudknot::look::Runs::of_this_program()?.find("last").await?;
+    /// let retried = look.retry().memory("16 GiB").await?;
+    /// println!("{} items are retried", retried.items());
+    /// let look = retried.finished().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn retry(&self) -> Retry {
+        Retry::new(self.clone())
     }
 
     /// Cancels the run: running items are ended, items with a value keep it, and the others will not start. Waits until the

@@ -3,10 +3,12 @@
 //! finds the run that goes on instead.
 
 use std::fmt;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use cloudknot_runtime::contract::{Manifest, Parent};
 use cloudknot_runtime::function::Function;
 
 use crate::backend::Backend;
@@ -271,6 +273,19 @@ impl<It, Args, Output> Map<It, Args, Output> {
     /// ended individually in the console. Only Batch uses it.
     pub fn independent(mut self) -> Self {
         self.options.independent = true;
+        self
+    }
+
+    /// Takes over the settings of a run, whose items this map computes on another backend: all that its own backend does not decide.
+    pub(crate) fn of_parent(mut self, manifest: &Manifest, items: Vec<Range<u64>>) -> Self {
+        self.options.parent = Some(Parent { run: manifest.run.clone(), items });
+        self.options.name.clone_from(&manifest.name);
+        self.options.retries = manifest.retries;
+        self.options.timeout = manifest.timeout_ms.map(Duration::from_millis);
+        self.options.recycle = manifest.recycle;
+        self.options.max_failures = manifest.max_failures;
+        self.options.env.clone_from(&manifest.env);
+        self.options.tags.clone_from(&manifest.tags);
         self
     }
 

@@ -1,9 +1,10 @@
-//! The start of a program: as itself, as an item process or its keeper, as a process that traces types, or as a worker.
+//! The start of a program: as itself, as an item process or its keeper, as a process that traces types, as a worker, or to carry out
+//! an order.
 
 use cloudknot_runtime::contract;
 
-use crate::home;
 use crate::provenance::{self, Target};
+use crate::{home, orders};
 
 /// Properties of the program that the generated main passes to the library. A worker passes none, because its bytes must not
 /// depend on where and how it was compiled.
@@ -44,12 +45,24 @@ pub fn start(program: Program) -> RunningProgram {
     if take_variable(contract::ENV_TRACE).is_some() {
         cloudknot_runtime::trace_child::main();
     }
+    let order = take_variable(contract::ENV_ORDER);
     cloudknot_runtime::trace_process::enable();
     if cfg!(cloudknot_worker) {
         cloudknot_runtime::worker::main();
     }
     home::set_main_has_run();
-    install_terminal()
+    let running = install_terminal();
+    if let Some(order) = order {
+        carry_out(&order, running);
+    }
+    running
+}
+
+/// Carries out an order, and ends the program.
+fn carry_out(order: &str, running: RunningProgram) -> ! {
+    let obeyed = orders::obey(order);
+    drop(running);
+    std::process::exit(if obeyed.is_ok() { 0 } else { 2 });
 }
 
 /// Removes a variable from the environment: a program that user code starts is not what this one is.

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use cloudknot_runtime::contract::{Program, Provenance, Submitter};
-use cloudknot_runtime::function::Function;
 use cloudknot_runtime::machine;
 
+use crate::event;
 use crate::home;
 
 mod command;
@@ -40,11 +40,30 @@ pub(crate) fn prepare() {
     git::begin();
 }
 
-/// Returns the origin of what this program submits now.
-pub(crate) async fn of_this_program(function: &Function) -> Provenance {
+/// Returns the origin of what this program submits now, for a function of this package.
+pub(crate) async fn of_this_program(package: &str) -> Provenance {
     let revision = git::revision().await;
-    let program = Program { revision: revision.id, is_clean: revision.is_clean, ..program(function) };
+    let program = Program { revision: revision.id, is_clean: revision.is_clean, ..program(package) };
     Provenance { submitter: submitter(), program, cloudknot: env!("CARGO_PKG_VERSION").to_owned() }.bounded()
+}
+
+/// Reports that the source of this program differs from that of the program of a run, or may differ.
+pub(crate) async fn report_changes(run: &str, then: &Program) {
+    let now = git::revision().await;
+    let Some((from, to)) = then.revision.as_deref().zip(now.id.as_deref()) else { return };
+    let short = |id: &str| id.chars().take(10).collect::<String>();
+    if from != to {
+        event::step(&format!(
+            "the source has changed since run {run}: revision {} then, {} now",
+            short(from),
+            short(to)
+        ));
+    } else if then.is_clean == Some(false) || now.is_clean == Some(false) {
+        event::step(&format!(
+            "the source may have changed since run {run}: revision {} had or has uncommitted changes",
+            short(from)
+        ));
+    }
 }
 
 fn submitter() -> Submitter {
@@ -57,13 +76,13 @@ fn submitter() -> Submitter {
     }
 }
 
-fn program(function: &Function) -> Program {
+fn program(package: &str) -> Program {
     let target = TARGET.get().copied().unwrap_or_default();
     let built = std::env::current_exe().ok().and_then(|executable| Built::of(&executable));
     let name = target.name.map(str::to_owned);
     Program {
         // Without a generated main, the program is a test harness, usually of the package of the function.
-        package: target.package.unwrap_or(function.id.package).to_owned(),
+        package: target.package.unwrap_or(package).to_owned(),
         version: target.version.unwrap_or_default().to_owned(),
         kind: built.as_ref().filter(|_| name.is_some()).map(|built| built.kind.to_owned()),
         target: name,

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use cloudknot_runtime::codec::{CodecError, Order};
+use cloudknot_runtime::codec::{CodecError, PartOrder};
 use cloudknot_runtime::function::Function;
 
 /// A remote function. Call it like the original function, or map it over many inputs.
@@ -21,7 +21,7 @@ pub struct RemoteFn<Args: 'static, Output: 'static, F: 'static> {
 }
 
 /// Function that appends the frame of one input, and reads it back as a check. Returns the order of the input.
-pub(crate) type Encode<Args> = fn(Args, &mut Vec<u8>) -> Result<Order, CodecError>;
+pub(crate) type Encode<Args> = fn(Args, &mut Vec<u8>) -> Result<PartOrder, CodecError>;
 /// Function that decodes the value of one frame.
 pub(crate) type Decode<Output> = fn(&[u8]) -> Result<Output, CodecError>;
 

@@ -1,6 +1,8 @@
 //! A run: one submitted map. It has an ID, outlives the program, and can be read from its store alone.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,6 +14,7 @@ use cloudknot_runtime::store::{BoxFuture, Store};
 use crate::backend::{Activity, Backend};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pending::Pending;
+use crate::provenance;
 use crate::record::job::Job;
 use crate::record::ledger::{End, Ledger};
 use crate::record::{Record, Start, read};
@@ -19,7 +22,7 @@ use crate::remote::Decode;
 
 mod measurements;
 mod results;
-mod retry;
+pub(crate) mod retry;
 
 pub(crate) use crate::record::read::first_round;
 pub use measurements::MeasuredAttempt;
@@ -240,8 +243,41 @@ impl<T: Send + 'static> Run<T> {
         Retry::new(self.again())
     }
 
+    /// Returns the number of the last round, from 1.
+    pub(crate) fn round(&self) -> u32 {
+        self.ledger.record.round
+    }
+
+    /// Returns the number of items that the last round schedules.
+    pub(crate) fn scheduled(&self) -> u64 {
+        self.ledger.record.scheduled.len()
+    }
+
+    /// Returns the record of the run.
+    pub(crate) fn record(&self) -> &Record {
+        &self.ledger.record
+    }
+
+    /// Returns these items, or all without a value, as ranges in order.
+    ///
+    /// # Errors
+    /// `Config` if one of the items has a value, or does not exist; also if the run has not ended.
+    pub(crate) fn to_retry(&self, items: Option<&BTreeSet<u64>>) -> Result<Vec<Range<u64>>> {
+        if let Some(End::Unfollowed(_)) = self.ledger.end() {
+            let message = format!("cannot retry run {} on another backend: it has not ended", self.id());
+            return Err(Error::new(ErrorKind::Config, message).with_hint("wait for its end, or cancel it"));
+        }
+        Ok(self.ledger.next_round(items)?.1.items)
+    }
+
+    /// Reports that the program's source differs from that of the submission, if it is known to.
+    pub(crate) async fn report_changed_source(&self) {
+        let Manifest { run, provenance, .. } = &self.ledger.record.manifest;
+        provenance::report_changes(run, &provenance.program).await;
+    }
+
     /// Returns another handle to the run.
-    fn again(&self) -> Self {
+    pub(crate) fn again(&self) -> Self {
         Self { ledger: Arc::clone(&self.ledger), backend: self.backend.clone(), ..*self }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Component, Path};
 
 use super::{InputLayout, MAX_PROVENANCE_LEN, Manifest, Round, Task};
@@ -100,6 +101,8 @@ impl Manifest {
         at_least_one("max_failures", self.max_failures.unwrap_or(1))?;
         at_least_one("recycle", self.recycle.unwrap_or(1))?;
         check_vcpus(self.resources.vcpus)?;
+        check_vcpus(self.attribute.vcpus)?;
+        self.parent.as_ref().map_or(Ok(()), |parent| check_ranges(&parent.items, MAX_ITEMS))?;
         self.types.as_ref().map_or(Ok(()), Structure::check)?;
         check_env(&self.env)
     }
@@ -136,11 +139,11 @@ impl InputLayout {
 }
 
 impl Round {
-    /// Returns the maximum length in bytes of a round of a run with this number of items, as JSON. The ranges are apart, so they
-    /// are at most half as many as the items, and each has two numbers of at most 20 digits. The rest is the provenance and the
+    /// Returns the maximum length in bytes of a round of a run with this number of items, as JSON. The ranges of either list are
+    /// apart, so they are at most half as many as the items, and each has two numbers of at most 20 digits. The rest is the provenance and the
     /// names of AWS resources, which have at most a few hundred bytes each.
     pub fn max_len(items: u64) -> u64 {
-        const RANGE_LEN: u64 = 64;
+        const RANGE_LEN: u64 = 2 * 64;
         const REST_LEN: u64 = MAX_PROVENANCE_LEN as u64 + 4096;
         (items.saturating_add(1) / 2).saturating_mul(RANGE_LEN).saturating_add(REST_LEN)
     }
@@ -163,16 +166,21 @@ impl Round {
     pub fn check(&self, items: u64) -> Result<(), String> {
         at_least_one("timeout_ms", self.timeout_ms.unwrap_or(1))?;
         check_vcpus(self.resources.vcpus)?;
-        let mut end = 0;
-        for (position, range) in self.items.iter().enumerate() {
-            let apart = position == 0 || range.start > end;
-            if range.is_empty() || !apart || range.end > items {
-                return Err(format!("the range {range:?} is empty, out of order, or not within the {items} items"));
-            }
-            end = range.end;
-        }
-        Ok(())
+        check_ranges(&self.items, items)?;
+        check_ranges(&self.left_out, items)
     }
+}
+
+fn check_ranges(ranges: &[Range<u64>], items: u64) -> Result<(), String> {
+    let mut end = 0;
+    for (position, range) in ranges.iter().enumerate() {
+        let apart = position == 0 || range.start > end;
+        if range.is_empty() || !apart || range.end > items {
+            return Err(format!("the range {range:?} is empty, out of order, or not within the {items} items"));
+        }
+        end = range.end;
+    }
+    Ok(())
 }
 
 fn check_env(env: &BTreeMap<String, String>) -> Result<(), String> {
@@ -349,6 +357,7 @@ mod tests {
         };
         Round {
             items: Vec::new(),
+            left_out: Vec::new(),
             retries: u32::MAX,
             recorded_ms: u64::MAX,
             resources,

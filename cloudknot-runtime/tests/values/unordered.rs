@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 
-use cloudknot_runtime::codec::{Codec, Order};
+use cloudknot_runtime::codec::{Codec, PartOrder};
 use cloudknot_runtime::fingerprint::{Fingerprint, Schema};
 use cloudknot_runtime::frame;
 use serde::de::DeserializeOwned;
@@ -92,7 +92,7 @@ fn only_the_input_counts() {
     assert_eq!(Schema::of::<u8, HashMap<u8, u8>>(Codec::Bincode).unordered, None);
 }
 
-fn order<T: Serialize + DeserializeOwned + Send>(codec: Codec, value: &T) -> Order {
+fn order<T: Serialize + DeserializeOwned + Send>(codec: Codec, value: &T) -> PartOrder {
     let mut out = Vec::new();
     let written = frame::encode(codec, Fingerprint(7), value, &mut out).unwrap();
     frame::read_back::<T, T>(codec, &out, &written).unwrap()
@@ -101,8 +101,8 @@ fn order<T: Serialize + DeserializeOwned + Send>(codec: Codec, value: &T) -> Ord
 #[test]
 fn order_of_a_value_shows_when_it_is_read_back() {
     // Two maps of 20 entries have the same order by chance once in 10^18 times.
-    let random = |codec: Codec, value: Order| assert_eq!(value, Order::Random, "{codec}");
-    let fixed = |codec: Codec, value: Order| assert_eq!(value, Order::Fixed, "{codec}");
+    let random = |codec: Codec, value: PartOrder| assert_eq!(value, PartOrder::Random, "{codec}");
+    let fixed = |codec: Codec, value: PartOrder| assert_eq!(value, PartOrder::Fixed, "{codec}");
     let entries = || (0..20_u32).map(|number| (number, number % 3));
     let named = || entries().map(|(key, value)| (key.to_string(), value));
     for codec in BOTH {

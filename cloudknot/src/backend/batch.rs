@@ -11,7 +11,8 @@ use cloudknot_runtime::contract::{
     self, BatchResources, InputLayout, LeasedJob, Manifest, Resources, Round, StoreAt, Task,
 };
 use cloudknot_runtime::engine;
-use cloudknot_runtime::function::Function;
+use cloudknot_runtime::fingerprint::{self, Fingerprint};
+use cloudknot_runtime::function::{self, Function};
 use cloudknot_runtime::store::{BoxFuture, Object, S3Store, Store, s3};
 use tokio::time::Instant;
 
@@ -141,10 +142,41 @@ impl KnotBackend {
     }
 
     /// Returns the resources of the jobs of a round. Their validity was checked before the run was recorded.
-    fn resources(&self, function: &Function, record: &Record) -> Resources {
+    fn resources(&self, attribute: &function::Resources, record: &Record) -> Resources {
         let requested = record.resources();
-        let deployed = self.note.jobs.as_ref().map(|jobs| jobs.job_resources(&function.resources, requested));
+        let deployed = self.note.jobs.as_ref().map(|jobs| jobs.job_resources(attribute, requested));
         deployed.and_then(Result::ok).unwrap_or(requested)
+    }
+
+    /// Checks that the Knot has this function, with types of this fingerprint, which covers the codec. `schema` describes them.
+    ///
+    /// # Errors
+    /// `NotFound` or `Types` if it has not.
+    fn check_deployed(&self, id: &str, fingerprint: Fingerprint, schema: &str) -> Result<()> {
+        let knot = &self.note.knot;
+        let hint = "run `cargo knot deploy`, then the program again";
+        if !self.note.job_definitions.contains_key(id) {
+            let message = format!("cannot submit: the Knot `{knot}` was deployed without `{id}`");
+            return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint));
+        }
+        let deployed = self.note.types.iter().flatten().find(|types| types.function == id);
+        match deployed {
+            Some(deployed) if deployed.fingerprint != fingerprint => {
+                let mut message =
+                    format!("cannot submit: the types of `{id}` have changed since the Knot `{knot}` was deployed");
+                if !deployed.schema.is_empty() {
+                    message = format!("{message}\n{}", fingerprint::difference(&deployed.schema, schema));
+                }
+                Err(Error::new(ErrorKind::Types, message).with_hint(hint))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the follower of the ledger's round.
+    fn follower(&self, ledger: &Arc<Ledger>, attribute: &function::Resources, start: Start) -> Result<Follower> {
+        let resources = self.resources(attribute, &ledger.record);
+        Ok(Follower::new(self.run_jobs(ledger)?, self.note.clone(), resources, start))
     }
 }
 
@@ -162,26 +194,8 @@ impl Executor for KnotBackend {
     }
 
     fn check(&self, function: &'static Function) -> Result<()> {
-        let (knot, id) = (&self.note.knot, function.id.to_string());
-        let hint = "run `cargo knot deploy`, then the program again";
-        if !self.note.job_definitions.contains_key(&id) {
-            let message = format!("cannot submit: the Knot `{knot}` was deployed without `{id}`");
-            return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint));
-        }
-        let Some(types) = &self.note.types else { return Ok(()) };
-        let deployed = types.iter().find(|types| types.function == id);
         let schema = function.schema()?;
-        match deployed {
-            Some(deployed) if deployed.fingerprint != schema.fingerprint => {
-                let mut message =
-                    format!("cannot submit: the types of `{id}` have changed since the Knot `{knot}` was deployed");
-                if !deployed.schema.is_empty() {
-                    message = format!("{message}\n{}", schema.difference(&deployed.schema));
-                }
-                Err(Error::new(ErrorKind::Types, message).with_hint(hint))
-            }
-            _ => Ok(()),
-        }
+        self.check_deployed(&function.id.to_string(), schema.fingerprint, &schema.text)
     }
 
     fn chunking(&self, _: &Function, _: &Resources, items: u64) -> Chunking {
@@ -215,18 +229,19 @@ impl Executor for KnotBackend {
         Ok(())
     }
 
-    fn fill_round(&self, round: &mut Round, last: &Record, function: &'static Function, code: Code) -> Result<()> {
+    fn fill_round(&self, round: &mut Round, last: &Record, attribute: &function::Resources, code: Code) -> Result<()> {
         round.batch = match code {
             Code::Old => last.batch().cloned(),
             Code::Current => {
-                self.check(function)?;
+                let Manifest { function, fingerprint, schema, .. } = &last.manifest;
+                self.check_deployed(function, *fingerprint, schema)?;
                 let independent = last.batch().is_some_and(|batch| batch.independent);
                 Some(self.deployed(&last.manifest.function, independent))
             }
         };
         let requested = last.manifest.resources_in(last.round.saturating_add(1), round);
         if let Some(jobs) = &self.note.jobs {
-            jobs.job_resources(&function.resources, requested)?;
+            jobs.job_resources(attribute, requested)?;
         }
         self.check_gpu_image(&requested)
     }
@@ -248,32 +263,20 @@ impl Executor for KnotBackend {
         function: &'static Function,
         start: Start,
     ) -> BoxFuture<'static, Result<()>> {
-        let run = match self.run_jobs(ledger) {
-            Ok(run) => run,
-            Err(error) => return Box::pin(std::future::ready(Err(error))),
-        };
-        let resources = self.resources(function, &ledger.record);
-        let mut follower = Follower::new(run, self.note.clone(), resources, start);
+        let follower = self.follower(ledger, &function.resources, start);
         Box::pin(async move {
-            let (ended, begun) = match follower.begin(start).await {
-                Ok(ended) => (ended, Ok(())),
-                Err(error) => (Some(End::Failed(follower.detached())), Err(error)),
-            };
-            engine::spawn(async move {
-                let ledger = Arc::clone(&follower.run.ledger);
-                let following = engine::spawn(async move {
-                    match ended {
-                        Some(end) => end,
-                        None => follower.follow().await,
-                    }
-                });
-                // Waiters must be notified of the end of the run, even after an error or a panic.
-                let panicked = |_| End::Failed("the task that follows the run panicked".into());
-                let end = following.await.unwrap_or_else(panicked);
-                // On a thread for blocking calls, because the hook may never return: an interrupted program is about to end.
-                tokio::task::spawn_blocking(move || engine::block_on(ledger.conclude(end)));
-            });
-            begun
+            let mut follower = follower?;
+            let begun = follower.begin(start).await;
+            follower.go_on(begun)
+        })
+    }
+
+    fn launch_deployed(&self, ledger: &Arc<Ledger>, attribute: &function::Resources) -> BoxFuture<'static, Result<()>> {
+        let follower = self.follower(ledger, attribute, Start::Resume);
+        Box::pin(async move {
+            let mut follower = follower?;
+            let submitted = follower.begin_submitted().await;
+            follower.go_on(submitted)
         })
     }
 
@@ -355,6 +358,31 @@ impl Follower {
             reported_owner: 0,
             explained: 0,
         }
+    }
+}
+
+impl Follower {
+    /// Follows the round in the background, until it ends. `begun` is its end, if it has ended, or the error of its beginning.
+    fn go_on(mut self, begun: Result<Option<End>>) -> Result<()> {
+        let (ended, begun) = match begun {
+            Ok(ended) => (ended, Ok(())),
+            Err(error) => (Some(End::Failed(self.detached())), Err(error)),
+        };
+        engine::spawn(async move {
+            let ledger = Arc::clone(&self.run.ledger);
+            let following = engine::spawn(async move {
+                match ended {
+                    Some(end) => end,
+                    None => self.follow().await,
+                }
+            });
+            // Waiters must be notified of the end of the run, even after an error or a panic.
+            let panicked = |_| End::Failed("the task that follows the run panicked".into());
+            let end = following.await.unwrap_or_else(panicked);
+            // On a thread for blocking calls, because the hook may never return: an interrupted program is about to end.
+            tokio::task::spawn_blocking(move || engine::block_on(ledger.conclude(end)));
+        });
+        begun
     }
 }
 

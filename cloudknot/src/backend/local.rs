@@ -50,6 +50,10 @@ impl Executor for Local {
         Ok(Arc::new(DirStore::new(self.home())))
     }
 
+    fn home(&self) -> Option<PathBuf> {
+        Some(Self::home(self))
+    }
+
     fn knot(&self, function: &Function) -> String {
         function.id.package.to_owned()
     }

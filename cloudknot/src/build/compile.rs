@@ -95,6 +95,16 @@ pub struct Worker {
     pub up_to_date: bool,
 }
 
+/// Program that was compiled for this machine. See [`Compile::native`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NativeProgram {
+    /// Path of the executable. The next build replaces the file.
+    pub path: PathBuf,
+    /// Folder of its package.
+    pub package_folder: PathBuf,
+}
+
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Omits the bytes: there are millions of them.
@@ -186,6 +196,25 @@ impl Compile {
     /// See [`CompileErrorKind`].
     pub fn run(&self) -> Result<Worker, CompileError> {
         self.resolve()?.compile()
+    }
+
+    /// Compiles the program for this machine, as `cargo build` does, and checks that its `main` is that of `#[cloudknot::main]`.
+    /// [`profile`](Self::profile) names the profile; without it, this is `dev`. Blocks until cargo has finished.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), cloudknot::compile::CompileError> {
+    /// use cloudknot::compile::{Compile, Selection};
+    ///
+    /// let program = Compile::new(Selection::default()).native()?;
+    /// println!("{}", program.path.display());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`CompileErrorKind`].
+    pub fn native(&self) -> Result<NativeProgram, CompileError> {
+        host!(cargo::native::compile(self))
     }
 
     /// Returns the folder of the selected package. Compiles nothing.

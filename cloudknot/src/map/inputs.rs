@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cloudknot_runtime::codec::Order;
+use cloudknot_runtime::codec::PartOrder;
 use cloudknot_runtime::contract::{InputLayout, InputsHasher, MAX_ITEMS};
 use cloudknot_runtime::engine;
 use cloudknot_runtime::store::{BoxFuture, Store, Writer};
@@ -31,7 +31,7 @@ pub(super) struct Recording {
     /// Hash of the inputs.
     pub(super) hasher: InputsHasher,
     /// Order of the inputs: random if that of any input is.
-    pub(super) order: Order,
+    pub(super) order: PartOrder,
 }
 
 impl Recording {
@@ -46,7 +46,7 @@ impl Recording {
             size: 0,
             offsets: None,
             hasher: InputsHasher::default(),
-            order: Order::Fixed,
+            order: PartOrder::Fixed,
         }
     }
 
@@ -61,7 +61,7 @@ impl Recording {
             Error::new(ErrorKind::Input, format!("cannot submit: input {} cannot be sent to a worker", self.items))
                 .with_source(error)
         })?;
-        if order == Order::Random {
+        if order == PartOrder::Random {
             self.order = order;
         }
         self.hasher.add(&self.buffer[start..]);

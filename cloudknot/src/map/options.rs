@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use cloudknot_runtime::contract::{self, Manifest, Provenance, Resources};
+use cloudknot_runtime::contract::{self, Manifest, Parent, Provenance, Resources};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::text::printable;
 
@@ -30,6 +30,7 @@ pub(super) struct Options {
     pub(super) independent: bool,
     pub(super) resume: bool,
     pub(super) backend: Option<Backend>,
+    pub(super) parent: Option<Parent>,
 }
 
 impl Options {
@@ -52,6 +53,7 @@ impl Options {
             independent: false,
             resume: false,
             backend: None,
+            parent: None,
         }
     }
 
@@ -142,10 +144,16 @@ impl Options {
             env: self.env.clone(),
             tags: self.tags.clone(),
             resources: self.resources()?,
+            attribute: Resources {
+                vcpus: function.resources.vcpus,
+                memory_mib: function.resources.memory_mib,
+                memory_on_retry_mib: None,
+                gpus: Some(function.resources.gpus).filter(|gpus| *gpus > 0),
+            },
             batch: None,
             submitted_ms: contract::unix_ms(contract::submitted_at(&recording.run).unwrap_or_else(SystemTime::now)),
             name: self.name.clone(),
-            parent: None,
+            parent: self.parent.clone(),
             // Another placeholder: git is asked meanwhile.
             provenance: Provenance::default(),
         })

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use cloudknot_runtime::codec::{Codec, Order};
+use cloudknot_runtime::codec::{Codec, PartOrder};
 use cloudknot_runtime::contract::{Manifest, RunKeys, WORD_LEN, WORD_LETTERS};
 use cloudknot_runtime::function::{self, Function};
 use cloudknot_runtime::item;
@@ -175,7 +175,7 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
     /// Returns an error if the inputs are to be compared, and have a part without a fixed order that their types do not show.
     fn refuse_random_order(&self) -> Result<()> {
         let Map { function, options, .. } = &self.map;
-        if self.recording.order == Order::Fixed || !options.resume {
+        if self.recording.order == PartOrder::Fixed || !options.resume {
             return Ok(());
         }
         let item = self.recording.items - 1;
@@ -200,10 +200,10 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
         let keys = RunKeys::new(&knot, &recording.run);
         let rest = Bytes::from(std::mem::take(&mut recording.buffer));
         let offsets = recording.offsets.take();
-        let by_hash = recording.order == Order::Fixed && function.schema()?.unordered.is_none();
+        let by_hash = recording.order == PartOrder::Fixed && function.schema()?.unordered.is_none();
         let is_resumed = options.resume;
         Ok(inside(async move {
-            manifest.provenance = provenance::of_this_program(function).await;
+            manifest.provenance = provenance::of_this_program(function.id.package).await;
             if is_resumed {
                 let inputs_hash = manifest.inputs_hash.filter(|_| by_hash);
                 let wanted = Manifest { inputs_hash, ..manifest.clone() };

@@ -1,6 +1,8 @@
 //! The known state of a run: which items have a value or a final failure, in the order in which they became known.
 //! Filled by a backend, read by `Run` and `Results`. Independent of the function's types; holds no values.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,6 +20,9 @@ use crate::event::{self, Event};
 use crate::record::local_log::LocalLog;
 use crate::record::{Record, SettledOutcome, index};
 
+/// Half-open ranges of items, in order.
+type Ranges = Vec<Range<u64>>;
+
 /// The known state of one round of a run.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -26,6 +31,8 @@ pub(crate) struct Ledger {
     pub(crate) control: Arc<Control>,
     began: Instant,
     state: Mutex<LedgerState>,
+    /// Items without a value that the round leaves as they are.
+    left_out: Bits,
     /// Reason of the user for the cancellation, which may be empty; set once the round is known to be cancelled.
     cancelled: OnceLock<String>,
     /// Log of a run in a folder.
@@ -64,7 +71,12 @@ impl Ledger {
     pub(crate) fn new(record: Record) -> Arc<Self> {
         let bits = || Bits::new(record.manifest.items);
         let state = LedgerState { values: bits(), failures: bits(), ..LedgerState::default() };
+        let mut left_out = bits();
+        for range in record.scheduled.left_out.iter().filter(|range| !range.is_empty()) {
+            left_out.set_all(Part { first: range.start, last: range.end - 1 });
+        }
         let ledger = Arc::new(Self {
+            left_out,
             record,
             control: Arc::default(),
             began: Instant::now(),
@@ -145,7 +157,7 @@ impl Ledger {
     /// Stops the backend once the number of failed items has reached the user's limit.
     pub(crate) fn enforce_max_failures(&self) {
         if let Some(limit) = self.record.manifest.max_failures
-            && self.counts().1 >= limit
+            && self.lock().failures_except(&self.left_out) >= limit
         {
             self.control.stop.store(true, Ordering::Relaxed);
         }
@@ -180,12 +192,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Returns the items that have neither a value nor a final failure in this round. An item that the round did not
-    /// schedule had a value when the round began: if the value was removed since, the item is missing as well.
+    /// Returns the items that have neither a value nor a final failure in this round, except for those that the round leaves out. An
+    /// item that the round neither scheduled nor left out had a value when the round began: if the value was removed since, the
+    /// item is missing as well.
     pub(crate) fn missing(&self) -> Vec<Range<u64>> {
         let state = self.lock();
-        let words = state.values.words.iter().zip(&state.failures.words);
-        unset_ranges(words.map(|(values, failures)| values | failures), state.values.len)
+        let words = state.values.words.iter().zip(&state.failures.words).zip(&self.left_out.words);
+        unset_ranges(words.map(|((values, failures), left_out)| values | failures | left_out), state.values.len)
     }
 
     /// Returns the items that have no value.
@@ -314,18 +327,47 @@ impl Ledger {
         Err(state.end.clone())
     }
 
-    /// Returns the next round, with its number. It schedules the items without a value.
+    /// Returns the next round, with its number. It schedules these items, or all without a value.
     ///
     /// # Errors
-    /// `Store` if the run has too many rounds.
-    pub(crate) fn next_round(&self) -> Result<(u32, Round)> {
+    /// `Config` if one of the items has a value, or does not exist. `Store` if the run has too many rounds.
+    pub(crate) fn next_round(&self, items: Option<&BTreeSet<u64>>) -> Result<(u32, Round)> {
         let Record { manifest, round, .. } = &self.record;
         let next = round.checked_add(1).ok_or_else(|| {
             Error::new(ErrorKind::Store, format!("cannot retry run {}: it has {round} rounds", manifest.run))
                 .with_hint("submit the map again")
         })?;
-        let (items, recorded_ms) = (self.without_value(), unix_ms(SystemTime::now()));
-        Ok((next, Round { items, retries: manifest.retries, recorded_ms, ..Round::default() }))
+        let (items, left_out) = match items {
+            None => (self.without_value(), Vec::new()),
+            Some(items) => self.divide(items)?,
+        };
+        let recorded_ms = unix_ms(SystemTime::now());
+        Ok((next, Round { items, left_out, retries: manifest.retries, recorded_ms, ..Round::default() }))
+    }
+
+    /// Divides the items without a value into these items and the others.
+    fn divide(&self, items: &BTreeSet<u64>) -> Result<(Ranges, Ranges)> {
+        let Manifest { run, items: all, .. } = &self.record.manifest;
+        let refused = |item: u64, why: &str| {
+            let error = Error::new(ErrorKind::Config, format!("cannot retry item {item} of run {run}: {why}"));
+            Err(error.with_hint("name only items without a value, or none for all of these"))
+        };
+        let mut scheduled = Bits::new(*all);
+        for &item in items {
+            if item >= *all {
+                return refused(item, &format!("the run has {all} items, counted from 0"));
+            }
+            if self.has_value(item) {
+                return refused(item, &format!("item {item} has a value"));
+            }
+            scheduled.set(item);
+        }
+        let state = self.lock();
+        let without = |word: fn((u64, u64)) -> u64| {
+            let words = state.values.words.iter().copied().zip(scheduled.words.iter().copied());
+            unset_ranges(words.map(word), *all)
+        };
+        Ok((without(|(_, scheduled)| !scheduled), without(|(values, scheduled)| values | scheduled)))
     }
 
     /// Records the next round in the store.
@@ -430,7 +472,27 @@ impl LedgerState {
         }
         let last_attempt = contract::last_attempt(record.scheduled.retries);
         let failures = objects.iter().filter_map(failed).filter(|failure| failure.attempt >= last_attempt);
-        failures.filter(|&failure| self.failure(failure)).collect()
+        let failures: Vec<_> = failures.filter(|&failure| self.failure(failure)).collect();
+        self.add_left_out(&objects, record);
+        failures
+    }
+
+    /// Records the last failures of the items that the round leaves out, as earlier rounds have stored them.
+    fn add_left_out(&mut self, objects: &[Object], record: &Record) {
+        let left_out = &record.scheduled.left_out;
+        if left_out.is_empty() {
+            return;
+        }
+        let is_left_out = |failure: &FailedAttempt| {
+            let at = left_out.partition_point(|range| range.end <= failure.item);
+            left_out.get(at).is_some_and(|range| range.contains(&failure.item)) && failure.round < record.round
+        };
+        let failures = objects.iter().filter_map(|object| contract::failure_of(&object.key)).filter(is_left_out);
+        let mut failures: Vec<_> = failures.collect();
+        failures.sort_unstable_by_key(|failure| Reverse((failure.round, failure.attempt)));
+        for failure in failures {
+            self.failure(failure);
+        }
     }
 
     /// Records a final failure. Returns whether it is new.
@@ -442,6 +504,12 @@ impl LedgerState {
             self.settled.push(SettledOutcome::Failure(failure));
         }
         is_new
+    }
+
+    /// Returns the number of items with a failure and no value, without those in the set.
+    fn failures_except(&self, excepted: &Bits) -> u64 {
+        let words = self.failures.words.iter().zip(&self.values.words).zip(&excepted.words);
+        words.map(|((failed, value), excepted)| u64::from((failed & !value & !excepted).count_ones())).sum()
     }
 
     /// Returns the number of items with a failure and no value: a late value supersedes the failure.

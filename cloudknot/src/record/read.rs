@@ -1,9 +1,14 @@
 //! Reads the record of a run. Whatever the store contains, it is checked as a whole before anything is done with it.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use cloudknot_runtime::contract::{self, MAX_RECORD_LEN, Manifest, ManifestError, Round, RunKeys};
+use cloudknot_runtime::inputs::{self, InputsError};
 use cloudknot_runtime::store::Store;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::Record;
 
 /// Reads the manifest of a run of this Knot. Returns `None` if there is no such run.
 pub(crate) async fn manifest(store: &dyn Store, knot: &str, run: &str) -> Result<Option<Manifest>> {
@@ -78,6 +83,17 @@ pub(crate) fn first_round(manifest: &Manifest) -> Round {
     #[allow(clippy::single_range_in_vec_init)]
     let items = if manifest.items == 0 { Vec::new() } else { vec![0..manifest.items] };
     Round { items, retries: manifest.retries, recorded_ms: manifest.submitted_ms, ..Round::default() }
+}
+
+/// Reads the inputs of the first items of a range that is not empty: at least one, and no more than have `limit` bytes together.
+/// Returns their frames, and the index of the item after them.
+pub(crate) async fn inputs(record: &Record, range: &Range<u64>, limit: u64) -> Result<(Vec<Bytes>, u64)> {
+    let Record { store, keys, manifest, .. } = record;
+    let key = keys.inputs();
+    inputs::read(&**store, &key, manifest.inputs, range, limit).await.map_err(|error| match error {
+        InputsError::Store(error) => error.into(),
+        InputsError::Damaged(error) => damaged(&manifest.run, &format!("its object `{key}`"), &error.to_string()),
+    })
 }
 
 fn of_another_version(run: &str, error: &ManifestError) -> Error {

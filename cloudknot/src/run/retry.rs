@@ -1,9 +1,12 @@
-//! A retry of a run: records a round with the items that have no value, and attaches to it.
+//! A retry of a run: records a round with the items that have no value, and attaches to it, or has it computed by what is deployed.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use cloudknot_runtime::contract::{BatchResources, Round};
+use cloudknot_runtime::contract::{BatchResources, Manifest, Round};
+use cloudknot_runtime::function;
 
 use super::{Run, attach};
 use crate::backend::{Backend, Code};
@@ -11,7 +14,7 @@ use crate::error::Result;
 use crate::event;
 use crate::pending::{Pending, wait};
 use crate::provenance;
-use crate::record::ledger::End;
+use crate::record::ledger::{End, Ledger};
 use crate::record::{Record, limits};
 
 /// A retry of the items of a run that have no value, with options. Does nothing until it is awaited or waited for. See
@@ -22,17 +25,43 @@ pub struct Retry<T> {
     options: Options,
 }
 
-#[derive(Debug)]
-struct Options {
-    memory: Option<String>,
-    timeout: Option<Duration>,
-    retries: Option<u32>,
-    code: Code,
+/// Options of a retry.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// Items of the round; `None` for all without a value.
+    pub(crate) items: Option<BTreeSet<u64>>,
+    pub(crate) memory: Option<String>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retries: Option<u32>,
+    pub(crate) code: Code,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { items: None, memory: None, timeout: None, retries: None, code: Code::Current }
+    }
 }
 
 impl<T> Retry<T> {
     pub(super) fn new(run: Run<T>) -> Self {
-        Self { run, options: Options { memory: None, timeout: None, retries: None, code: Code::Current } }
+        Self { run, options: Options::default() }
+    }
+
+    /// Retries only these items, in place of all that have no value. The others stay as they are, and a later retry can run them.
+    ///
+    /// ```
+    /// # #[cloudknot::remote]
+    /// # fn root(x: i32) -> Result<i32, String> { x.checked_isqrt().ok_or(format!("{x} is negative")) }
+    /// let run = root.map([4, -1, -2]).submit().wait()?;
+    /// assert_eq!(run.finished().wait()?.failed, 2);
+    /// let again = run.retry_failed().items([1]).wait()?;
+    /// assert_eq!(again.finished().wait()?.failed, 2);
+    /// assert_eq!(run.retry_failed().items([0]).wait().unwrap_err().kind(), cloudknot::ErrorKind::Config);
+    /// # Ok::<(), cloudknot::Error>(())
+    /// ```
+    pub fn items(mut self, items: impl IntoIterator<Item = u64>) -> Self {
+        self.options.items = Some(items.into_iter().collect());
+        self
     }
 
     /// Sets the memory of each job, such as `"16 GiB"`. Overrides [`Map::memory_on_retry`](crate::Map::memory_on_retry). Enforced in
@@ -63,10 +92,10 @@ impl<T> Retry<T> {
 }
 
 impl<T: Send + 'static> Retry<T> {
-    /// Waits on this thread until the retry has begun.
+    /// Waits on this thread until the retry has begun. If every item has a value, nothing is retried or recorded.
     ///
     /// # Errors
-    /// `Types` or `NotFound` if the deployed program does not have the function, or has it with other types. `Config` if an option is
+    /// `Config` if one of the [`items`](Self::items) has a value, or does not exist. `Types` or `NotFound` if the deployed program does not have the function, or has it with other types. `Config` if an option is
     /// invalid, or another program has retried meanwhile. `Store` if the store cannot be read or written.
     pub fn wait(self) -> Result<Run<T>> {
         wait(self.into_future())
@@ -79,14 +108,12 @@ impl<T: Send + 'static> Retry<T> {
         };
         provenance::prepare();
         // What cannot succeed is refused before the run is waited for.
-        options.round(&run, &deployed(&run)?)?;
+        options.round(&run.ledger, &run.function.resources, &deployed(&run)?)?;
         let run = ended(run).await?;
         let backend = deployed(&run)?;
         let Run { ledger, function, decode, .. } = &run;
-        let (number, round) = options.round(&run, &backend)?;
-        let round = Round { provenance: Some(provenance::of_this_program(function).await), ..round };
-        ledger.record_round(number, &round).await?;
-        report_differences(&ledger.record, number, &round);
+        let round = options.round(ledger, &function.resources, &backend)?;
+        record(ledger, round, function.id.package).await?;
         attach(&ledger.record.manifest.run, function, *decode, backend).await
     }
 }
@@ -107,16 +134,57 @@ impl<T> fmt::Debug for Retry<T> {
 }
 
 impl Options {
-    /// Returns the next round of the run, with its number.
-    fn round<T>(&self, run: &Run<T>, backend: &Backend) -> Result<(u32, Round)> {
-        let (number, mut round) = run.ledger.next_round()?;
+    /// Returns the next round of the run, with its number; `None` if there is nothing to retry. `attribute` is that of the function.
+    fn round(
+        &self,
+        ledger: &Ledger,
+        attribute: &function::Resources,
+        backend: &Backend,
+    ) -> Result<Option<(u32, Round)>> {
+        let (number, mut round) = ledger.next_round(self.items.as_ref())?;
+        if round.is_empty() {
+            return Ok(None);
+        }
         round.resources.memory_mib =
             self.memory.as_deref().map(|memory| limits::memory_mib("retry", "memory", memory)).transpose()?;
         round.timeout_ms = self.timeout.map(|timeout| limits::timeout_ms("retry", timeout)).transpose()?;
         round.retries = self.retries.unwrap_or(round.retries);
-        backend.executor().fill_round(&mut round, &run.ledger.record, run.function, self.code)?;
-        Ok((number, round))
+        backend.executor().fill_round(&mut round, &ledger.record, attribute, self.code)?;
+        Ok(Some((number, round)))
     }
+
+    /// Records the next round of a run that has ended, and has it computed by what is deployed: neither the function nor its types
+    /// are needed. Returns the ledger of the round, once all of it is submitted; `None` if there is nothing to retry.
+    pub(crate) async fn begin_deployed(&self, ledger: &Ledger, backend: &Backend) -> Result<Option<Arc<Ledger>>> {
+        let Manifest { function, attribute, .. } = &ledger.record.manifest;
+        let attribute = function::Resources {
+            vcpus: attribute.vcpus,
+            memory_mib: attribute.memory_mib,
+            gpus: attribute.gpus.unwrap_or_default(),
+            ..function::Resources::NONE
+        };
+        let round = self.round(ledger, &attribute, backend)?;
+        let package = function.split(':').next().unwrap_or_default();
+        let Some((round, scheduled)) = record(ledger, round, package).await? else { return Ok(None) };
+        let Record { store, keys, manifest, .. } = &ledger.record;
+        let (store, keys, manifest) = (Arc::clone(store), keys.clone(), manifest.clone());
+        let next = Ledger::new(Record { store, keys, manifest, round, scheduled });
+        next.refresh().await?;
+        backend.executor().launch_deployed(&next, &attribute).await?;
+        Ok(Some(next))
+    }
+}
+
+/// Records a round, if there is one, and returns it.
+async fn record(ledger: &Ledger, round: Option<(u32, Round)>, package: &str) -> Result<Option<(u32, Round)>> {
+    let Some((number, round)) = round else {
+        event::step(&format!("nothing to retry: every item of run {} has a value", ledger.record.manifest.run));
+        return Ok(None);
+    };
+    let round = Round { provenance: Some(provenance::of_this_program(package).await), ..round };
+    ledger.record_round(number, &round).await?;
+    report_differences(&ledger.record, number, &round);
+    Ok(Some((number, round)))
 }
 
 /// Waits until no more outcomes of the run will come. If it was only looked at, it may go on without this program, and is followed.

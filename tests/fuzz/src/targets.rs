@@ -101,6 +101,7 @@ fn manifests() -> [Manifest; 2] {
         env: BTreeMap::from([("A".into(), "1".into()), ("B".into(), String::new())]),
         tags: BTreeMap::from([("team".into(), "x".into())]),
         resources: Resources { vcpus: Some(0.5), ..Resources::default() },
+        attribute: Resources { vcpus: Some(2.0), ..Resources::default() },
         batch: None,
         submitted_ms: 1_767_225_600_000,
         name: Some("sweep 3".into()),

@@ -61,6 +61,7 @@ fn manifest(items: u64, chunk: u64, independent: bool) -> Manifest {
         env: BTreeMap::new(),
         tags: BTreeMap::new(),
         resources: Resources::default(),
+        attribute: Resources::default(),
         batch: Some(BatchResources {
             region: "eu-west-1".into(),
             queue: "queue".into(),
@@ -153,7 +154,7 @@ impl Program {
 
 /// Records the next round. The Knot was deployed again meanwhile, with another queue.
 async fn retry(ledger: &Ledger) -> Result<()> {
-    let (number, mut round) = ledger.next_round()?;
+    let (number, mut round) = ledger.next_round(None)?;
     let of_run = ledger.record.manifest.batch.clone();
     round.batch = of_run.map(|of_run| BatchResources { queue: format!("queue-{number}"), ..of_run });
     ledger.record_round(number, &round).await

@@ -76,6 +76,17 @@ impl Follower {
         }
     }
 
+    /// Begins to follow a round that was recorded, and submits all of it. Returns the end of the round if it has ended.
+    pub(super) async fn begin_submitted(&mut self) -> Result<Option<End>> {
+        self.begin(Start::Resume).await?;
+        match self.ensure_submitted().await {
+            Ok(ended) => Ok(ended),
+            Err(Interrupt::Lost) => Ok(None),
+            Err(Interrupt::Stop) => self.stop().await.map(Some).map_err(|error| self.with_resume_hint(error)),
+            Err(Interrupt::Failed(error)) => Err(self.with_resume_hint(error)),
+        }
+    }
+
     /// Ensures that each child with unfinished items has a job. Returns the end of the round if it has ended.
     pub(super) async fn ensure_submitted(&mut self) -> Flow<Option<End>> {
         loop {

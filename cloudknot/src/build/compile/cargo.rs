@@ -10,6 +10,7 @@ mod flags;
 pub(crate) mod generated;
 mod library;
 pub(super) mod machine;
+pub(super) mod native;
 mod origin;
 pub(super) mod platform;
 mod selection;

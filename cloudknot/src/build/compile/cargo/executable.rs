@@ -4,7 +4,7 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use cloudknot_runtime::contract::{FunctionDescription, Start, VERSION};
+use cloudknot_runtime::contract::{FunctionDescription, Orders, Start, VERSION};
 use memchr::memmem;
 use object::SectionKind::{Data, ReadOnlyData, ReadOnlyDataWithRel, ReadOnlyString, Text};
 use object::read::elf::{ElfFile64, ElfSection64};
@@ -42,6 +42,17 @@ impl Executable {
         let needs = elf::needs(&file).map_err(|cause| unreadable().with_source(cause))?;
         Ok(Self { contract, functions, needs })
     }
+}
+
+/// Returns the version of the orders that a program of this machine carries out; `None` if it carries out none.
+pub(super) fn orders(bytes: &[u8]) -> Result<Option<u32>, CompileError> {
+    let failed = |cause| unreadable().with_source(cause);
+    let file = object::File::parse(bytes).map_err(failed)?;
+    // On macOS, this names the section `__cloudknot`.
+    let Some(section) = file.section_by_name(".cloudknot") else { return Ok(None) };
+    let section = section.data().map_err(failed)?;
+    let mut lines = section.split(|byte| matches!(byte, b'\n' | 0));
+    Ok(lines.find_map(|line| serde_json::from_slice::<Orders>(line).ok()).map(|line| line.orders))
 }
 
 /// Returns the first of the folders whose path is in the code or the data of an executable.
