@@ -1,6 +1,7 @@
 //! Failure of the command: the message for users and the exit code for scripts.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
@@ -30,6 +31,23 @@ impl Failure {
         self.error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     }
 
+    /// Creates a failure with the messages of its causes, outermost first.
+    pub(crate) fn with_causes(code: u8, message: String, causes: Vec<String>, hint: Option<String>) -> Self {
+        let cause = causes.into_iter().rev().fold(None, |cause, message| Some(Box::new(Cause { message, cause })));
+        Self::of(code, Box::new(Cause { message, cause }), hint)
+    }
+
+    /// Returns whether the options do not select a program, or a setting is invalid.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.code == exit::USAGE
+    }
+
+    /// Adds to the hint.
+    pub(crate) fn with_further_hint(self, further: &str) -> Self {
+        let hint = self.hint.as_ref().map_or_else(|| further.to_owned(), |hint| format!("{hint}; {further}"));
+        self.with_hint(hint)
+    }
+
     pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
@@ -45,6 +63,25 @@ impl Failure {
             output::error(&*self.error, self.hint.as_deref());
         }
         ExitCode::from(self.code)
+    }
+}
+
+/// Message of an error that happened in another process, with its cause.
+#[derive(Debug)]
+struct Cause {
+    message: String,
+    cause: Option<Box<Self>>,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Cause {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
     }
 }
 

@@ -3,9 +3,10 @@
 use clap::Command;
 
 /// Subcommands by what they are for.
-const GROUPS: [(&str, &[&str]); 4] = [
+const GROUPS: [(&str, &[&str]); 5] = [
+    ("Run", &["call", "map", "replay"]),
     ("Watch", &["runs", "status", "wait", "logs", "results"]),
-    ("Act", &["cancel", "clean"]),
+    ("Act", &["cancel", "retry", "clean"]),
     (
         "Cloud",
         &["deploy", "list", "show", "use", "clobber", "pars", "prune", "doctor", "policy", "template", "configure"],

@@ -4,6 +4,7 @@
 
 mod aws;
 mod build;
+mod call;
 mod clean;
 mod configure;
 mod control;
@@ -18,10 +19,13 @@ mod logs;
 mod output;
 mod pars;
 mod policy;
+mod program;
 mod prune;
 mod push;
 mod rehearsal;
+mod replay;
 mod results;
+mod retry;
 mod runs;
 mod scope;
 mod settings;
@@ -49,6 +53,15 @@ enum Cargo {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Call a remote function: one item, whose value is printed as JSON
+    #[command(after_help = exit::help())]
+    Call(Box<call::Call>),
+    /// Map a remote function over the lines of a file, and print the results as JSON lines
+    #[command(after_help = exit::help())]
+    Map(Box<call::Map>),
+    /// Run one item of a run here, in the foreground and in one process; stores nothing
+    #[command(after_help = exit::help())]
+    Replay(Box<replay::Replay>),
     /// List the runs of the program in this folder: local ones, and those of its Knot
     #[command(after_help = exit::help())]
     Runs(runs::Runs),
@@ -67,6 +80,9 @@ enum Verb {
     /// Cancel a run: running items are ended, and values are kept
     #[command(after_help = exit::help())]
     Cancel(control::Cancel),
+    /// Run the items of a run that have no value again, with the code as it is now
+    #[command(after_help = exit::help())]
+    Retry(Box<retry::Retry>),
     /// List runs that have ended, and delete them with --yes
     #[command(after_help = exit::help())]
     Clean(clean::Clean),
@@ -135,6 +151,10 @@ fn is_json_requested(matches: &ArgMatches) -> bool {
 /// Runs a verb, and returns its exit code.
 async fn run(verb: Verb) -> Result<u8, Failure> {
     match verb {
+        Verb::Call(call) => return call.run().await,
+        Verb::Map(map) => return map.run().await,
+        Verb::Replay(replay) => return replay.run().await,
+        Verb::Retry(retry) => return retry.run().await,
         Verb::Runs(runs) => runs.run().await?,
         Verb::Status(status) => return status.run().await,
         Verb::Wait(wait) => return wait.run().await,

@@ -8,15 +8,16 @@ use std::path::PathBuf;
 
 use cargo_knot::exit;
 use clap::Args;
-use cloudknot::ItemError;
-use cloudknot::look::{Look, RawForm, RunState};
-use serde_json::{Value, json};
+use cloudknot::look::{EncodedValue, Look, RawForm, RunState};
+use cloudknot::{ErrorKind, ItemError};
+use serde_json::json;
 
 use crate::failure::Failure;
 use crate::items::ItemsArgs;
 use crate::output;
+use crate::program::{CargoArgs, Decoder};
 use crate::scope::ScopeArgs;
-use crate::shown::{counted, number};
+use crate::shown::{counted, error_json, number};
 use csv::Table;
 
 /// Options of `cargo knot results`.
@@ -40,6 +41,8 @@ pub(crate) struct Results {
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["json", "jsonl", "csv"])]
     out: Option<PathBuf>,
     #[command(flatten)]
+    cargo: CargoArgs,
+    #[command(flatten)]
     scope: ScopeArgs,
 }
 
@@ -48,12 +51,12 @@ impl Results {
         let look = self.of.find(&self.scope.runs().await?).await?;
         let mut sink = self.sink(&look)?;
         let mut results = look.results(&self.of.items())?;
-        let (mut values, mut failed) = (0_u64, 0_u64);
+        let (mut values, mut failed, mut decoder) = (0_u64, 0_u64, None);
         sink.begin(&look)?;
         while let Some((item, outcome)) = results.next().await {
             match outcome {
                 Ok(value) => {
-                    sink.value(item, &value.to_json()?)?;
+                    sink.value(item, &self.to_json(&look, item, &value, &mut decoder).await?)?;
                     values += 1;
                 }
                 Err(error) => {
@@ -64,6 +67,28 @@ impl Results {
         }
         sink.end()?;
         Ok(self.conclude(&look, values, failed))
+    }
+
+    /// Converts a value to JSON: by the types in the record or, if one of them is opaque, by the program of the run. The program is
+    /// built and started for the first such value.
+    async fn to_json(
+        &self,
+        look: &Look,
+        item: u64,
+        value: &EncodedValue,
+        decoder: &mut Option<Decoder>,
+    ) -> Result<String, Failure> {
+        let converted = value.to_json();
+        let Err(error) = &converted else { return Ok(converted?) };
+        if error.kind() != ErrorKind::Types {
+            return Ok(converted?);
+        }
+        if decoder.is_none() {
+            output::note(&format!("{error}"));
+            *decoder = Some(Decoder::of_run(look, self.cargo).await?);
+        }
+        let decoder = decoder.as_mut().expect("it was just started");
+        decoder.decode(item, value.frame()).await
     }
 
     fn sink(&self, look: &Look) -> Result<Sink, Failure> {
@@ -217,15 +242,4 @@ fn raw(value: &str, form: RawForm) -> Vec<u8> {
         _ => serde_json::from_str::<String>(value).map(String::into_bytes),
     };
     read.expect("the types of the run show the form of its values")
-}
-
-/// Returns the JSON of an item's error.
-pub(crate) fn error_json(error: &ItemError) -> Value {
-    json!({
-        "kind": error.kind().name(),
-        "message": error.message(),
-        "causes": error.chain(),
-        "place": error.location(),
-        "attempt": error.attempt(),
-    })
 }

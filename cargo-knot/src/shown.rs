@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Datelike as _, Local, TimeDelta};
+use cloudknot::ItemError;
 use cloudknot::look::{RoundSummary, Summary};
 use serde_json::{Value, json};
 
@@ -91,6 +92,17 @@ pub(crate) fn place(summary: &Summary) -> String {
 /// Returns the state of a run; the words for one whose record cannot be read.
 pub(crate) fn state(summary: &Summary) -> &'static str {
     summary.state.map_or("unreadable", cloudknot::look::RunState::name)
+}
+
+/// Returns the JSON of an item's error.
+pub(crate) fn error_json(error: &ItemError) -> Value {
+    json!({
+        "kind": error.kind().name(),
+        "message": error.message(),
+        "causes": error.chain(),
+        "place": error.location(),
+        "attempt": error.attempt(),
+    })
 }
 
 /// Returns the JSON of a run.

@@ -365,11 +365,6 @@ impl Look {
         StoredResults::new(&self.opened, items)
     }
 
-    /// Returns the reason why only the program can convert values of the run to JSON, if its types show one.
-    pub fn opaque(&self) -> Option<String> {
-        results::opaque(&self.opened)
-    }
-
     /// Returns the form in which values of the run can be written without an encoding: text and bytes.
     pub fn raw_form(&self) -> Option<RawForm> {
         results::raw_form(&self.opened)

@@ -213,6 +213,11 @@ impl EncodedValue {
         &self.opened.readable().expect("its record was read").ledger.record.manifest
     }
 
+    /// Returns the encoded value: a frame, whose header states its length, codec and types.
+    pub fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+
     /// Converts the value to JSON on one line, as `serde_json` prints it.
     ///
     /// # Errors
@@ -232,21 +237,12 @@ impl EncodedValue {
     }
 }
 
-/// Returns the reason why only the program can convert values to JSON, if the types of the run show one.
-pub(super) fn opaque(opened: &Opened) -> Option<String> {
-    let manifest = &opened.readable().ok()?.ledger.record.manifest;
-    match &manifest.types {
-        Some(structure) => structure.opaque(TypePart::Output).map(ToString::to_string),
-        None => Some("its record has no types".to_owned()),
-    }
-}
-
 pub(super) fn raw_form(opened: &Opened) -> Option<RawForm> {
     opened.readable().ok()?.ledger.record.manifest.types.as_ref()?.raw_form(TypePart::Output)
 }
 
 fn opaque_error(reason: &str) -> Error {
-    Error::new(ErrorKind::Types, format!("cannot convert the value to JSON without its program: {reason}"))
+    Error::new(ErrorKind::Types, format!("the value can be converted to JSON only by its program: {reason}"))
         .with_hint("the program reads it with `f.look(id)`")
 }
 

@@ -259,7 +259,7 @@ fn jobs_belong_to_the_share_of_the_knot() {
 }
 
 /// Script that creates a job definition like this one with a variable, which stands for another image, and prints its ARN.
-const MENDED: &str = "
+pub(crate) const MENDED: &str = "
 import boto3, sys
 name, definition = sys.argv[1:]
 batch = boto3.client('batch')

@@ -2,18 +2,23 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use cloudknot_runtime::contract::{IndexEntry, Part, PartEnd, RunKeys, RunState, index_key};
+use cloudknot_runtime::contract::{
+    ENV_ORDER, IndexEntry, Order, OrderEnd, OrderedRetry, OrderedTask, Part, PartEnd, Report, RunKeys, RunState,
+    index_key,
+};
 use cloudknot_tests::cloud::{Cloud, JobKind};
-use cloudknot_tests::counterparts::check;
+use cloudknot_tests::counterparts::{check, run as run_script};
+use cloudknot_tests::moto::{environment, python};
 use cloudknot_tests::recorder::{Recorder, ResponseOverride};
 use cloudknot_tests::schema;
-use cloudknot_tests::trial::{Behavior, Spec, Trial, counted, json, run_of, wait_for};
+use cloudknot_tests::trial::{Behavior, Spec, Trial, counted, json, run_of, values, wait_for};
 use cloudknot_tests::workspaces::cargo_knot;
 use serde_json::{Value, json};
 
 use crate::PROGRAM;
+use crate::batch::MENDED;
 
 const FIRST: Part = Part { first: 0, last: 0 };
 
@@ -213,6 +218,116 @@ fn running_run_is_shown_and_cancelled() {
     assert_eq!(deleted["runs"][0]["deleted"], true);
     let (listed, _) = operated.look(&["runs"], 0);
     assert_eq!(listed["runs"], json!([]));
+}
+
+/// The mended function is deployed, as far as the jobs see it: in the job definition that the note names.
+#[test]
+fn retry_from_the_shell_needs_neither_source_nor_cargo() {
+    let Some(operated) = Operated::new() else { return };
+    let work = "cloudknot-tests:trial::work";
+    let mut note = operated.cloud.note(&operated.knot, JobKind::of_suite());
+    let old = note["job-definitions"][work].as_str().unwrap().to_owned();
+    let mut script = Command::new(python().unwrap());
+    let script = script.args(["-c", MENDED, &format!("{}-mended", operated.knot), &old]);
+    let mended = run_script(script.envs(environment(&operated.cloud.moto.url()))).trim().to_owned();
+    let inputs = (0..3).map(Behavior::Double).chain((0..12).map(|_| Behavior::Env("MENDED".into())));
+    let run = run_of(&operated.trial.map(&Spec { chunk: Some(5), ..Spec::of(inputs) })).unwrap();
+
+    let empty = tempfile::tempdir().unwrap();
+    let retry = |arguments: &[&str], code: i32, errors: &[&str]| {
+        let arguments = [&["knot", "retry"], arguments, &["--json"]].concat();
+        let mut command = operated.trial.command_of(cargo_knot(), &arguments);
+        command.current_dir(empty.path()).env("PATH", empty.path()).env_remove("CARGO");
+        check(&mut command, code, errors).stdout
+    };
+    let json = |output: Vec<u8>| -> Value { serde_json::from_slice(&output).unwrap() };
+    retry(&["last", "0"], 2, &["item 0 has a value"]);
+    let again = json(retry(&["--old-code", "--wait"], 10, &[]));
+    assert_eq!((&again["retried"], &again["items"]["failed"]), (&json!(12), &json!(12)), "the old code fails again");
+
+    note["job-definitions"][work] = mended.clone().into();
+    note["image"] = "mended@sha256:1".into();
+    fs::write(operated.trial.home().join("knot.json"), note.to_string()).unwrap();
+    let some = json(retry(&["last", "3-4,9", "--wait"], 10, &[]));
+    assert_eq!(
+        (&some["retried"], &some["items"]["succeeded"], &some["items"]["failed"]),
+        (&json!(3), &json!(6), &json!(9))
+    );
+    let submitted = json(retry(&[], 0, &[]));
+    assert_eq!(submitted["retried"], 9);
+    let waited = operated.verb(&["wait"], 0);
+    assert_eq!(waited["items"]["succeeded"], 15);
+    let facts = operated.trial.attach(&run);
+    let fixed = (3..15).map(|item| (item, 5));
+    assert_eq!(values(&facts), [(0, 0), (1, 2), (2, 4)].into_iter().chain(fixed).collect(), "{facts:?}");
+
+    let requests = operated.aws.requests().len();
+    assert_eq!(json(retry(&[], 0, &[]))["retried"], 0);
+    assert_eq!(operated.aws.requests().len(), requests, "with nothing to retry, nothing is submitted");
+    let (root, keys) = (operated.cloud.record(&operated.knot), RunKeys::new(&operated.knot, &run));
+    let rounds: Vec<u32> = (2..8).filter(|round| root.join(keys.round(*round)).exists()).collect();
+    assert_eq!(rounds, [2, 3, 4], "no empty round is recorded");
+    operated.aws.validate();
+}
+
+/// The program of a run on AWS Batch computes its failed items on this machine, in a new run.
+#[test]
+fn retry_on_another_backend_copies_the_inputs() {
+    let Some(operated) = Operated::new() else { return };
+    let inputs = (0..3).map(Behavior::Double).chain((0..3).map(|_| Behavior::Env("MENDED".into())));
+    let spec = Spec { retries: Some(1), env: [("KEPT".into(), "1".into())].into(), ..Spec::of(inputs) };
+    let run = run_of(&operated.trial.map(&spec)).unwrap();
+    let order = |items: Option<Vec<std::ops::Range<u64>>>| {
+        let task = OrderedTask::Retry(OrderedRetry {
+            run: run.clone(),
+            function: "cloudknot-tests:trial::work".into(),
+            backend: "batch".into(),
+            home: None,
+            on: Some("local".into()),
+            waits: true,
+            items,
+            memory: None,
+            timeout_ms: None,
+            retries: None,
+        });
+        let order = serde_json::to_string(&Order { reports: None, task }).unwrap();
+        let mut program = operated.trial.command(&[]);
+        let output = program.env(ENV_ORDER, order).env("MENDED", "5").output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let refused = order(Some(vec![0..1, 3..4]));
+    assert!(refused.contains("item 0 has a value"), "{refused}");
+    let lines = order(Some(vec![3..4, 5..6]));
+    let reports: Vec<_> = lines.lines().map(|line| Report::parse(line).unwrap()).collect();
+    let [Report::Run(new), Report::Ended(end)] = &reports[..] else { panic!("{lines}") };
+    assert_eq!(*end, OrderEnd { ran: 2, succeeded: 2, failed: 0 });
+    let keys = RunKeys::new("cloudknot-tests", new);
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(operated.trial.home().join(keys.manifest())).unwrap()).unwrap();
+    let items = json!([{"start": 3, "end": 4}, {"start": 5, "end": 6}]);
+    assert_eq!(manifest["parent"], json!({"run": run, "items": items}));
+    assert_eq!(
+        (&manifest["retries"], &manifest["env"]["KEPT"], &manifest["backend"]),
+        (&json!(1), &json!("1"), &json!("local"))
+    );
+    let (status, _) = operated.look(&["status", &run], 0);
+    assert_eq!((&status["items"]["failed"], status["rounds"].as_array().map(Vec::len)), (&json!(3), Some(1)));
+}
+
+/// Types that have changed would give values that cannot be decoded.
+#[test]
+fn retry_from_the_shell_with_other_types_is_refused() {
+    let Some(operated) = Operated::new() else { return };
+    operated.trial.map(&Spec::of([Behavior::Fail(vec!["no".into()])]));
+    let submitted = operated.aws.requests().len();
+    let mut note = operated.cloud.note(&operated.knot, JobKind::of_suite());
+    for types in note["types"].as_array_mut().unwrap() {
+        types["fingerprint"] = 1.into();
+    }
+    fs::write(operated.trial.home().join("knot.json"), note.to_string()).unwrap();
+    let mut command = operated.trial.command_of(cargo_knot(), &["knot", "retry"]);
+    check(&mut command, 1, &["have changed since the Knot"]);
+    assert_eq!(operated.aws.requests().len(), submitted);
 }
 
 /// 1,000 ended runs are listed by three requests: their folders, and two pages of the index.

@@ -10,6 +10,7 @@ mod in_process;
 mod logs;
 mod macros;
 mod operate;
+mod orders;
 mod origin;
 mod programs;
 mod promises;
