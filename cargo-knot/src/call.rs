@@ -13,8 +13,7 @@ use cloudknot::__private::{OrderEnd, OrderedInputs, OrderedMap, OrderedTask, Rep
 use crate::failure::Failure;
 use crate::output;
 use crate::program::{ProgramArgs, carry_out, item_error, quiet};
-use crate::shown::counted;
-use crate::shown::error_json;
+use crate::shown::{counted, error_json};
 
 /// Options of `cargo knot call`.
 #[derive(Args)]

@@ -4,11 +4,11 @@ mod csv;
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cargo_knot::exit;
 use clap::Args;
-use cloudknot::look::{EncodedValue, Look, RawForm, RunState};
+use cloudknot::look::{EncodedValue, Look, RawForm};
 use cloudknot::{ErrorKind, ItemError};
 use serde_json::json;
 
@@ -22,6 +22,7 @@ use csv::Table;
 
 /// Options of `cargo knot results`.
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each bool is a command-line flag")]
 pub(crate) struct Results {
     #[command(flatten)]
     of: ItemsArgs,
@@ -117,15 +118,11 @@ impl Results {
         }
         if failed > 0 {
             output::note(&format!("{} of {} items have no value", number(failed), number(values + failed)));
-            output::note(&format!("next     cargo knot status {word}     cargo knot logs {word} --failed"));
+            output::note(&format!("next     cargo knot logs {word} --failed     cargo knot retry {word}"));
             return exit::ITEMS_FAILED;
         }
         if values == 0 {
-            let why = if summary.state == Some(RunState::Done) && summary.items.items > 0 {
-                "no such item failed"
-            } else {
-                "the run has no items"
-            };
+            let why = if summary.items.items == 0 { "the run has no items" } else { "no such item has failed" };
             output::note(&format!("there are no results: {why}"));
         }
         exit::DONE
@@ -183,8 +180,8 @@ impl Sink {
                     writeln!(out)?;
                 }
             }
-            Self::Folder(folder, None) => write_file(folder.join(format!("{item}.json")), value.as_bytes())?,
-            Self::Folder(folder, Some(form)) => write_file(folder.join(item.to_string()), &raw(value, *form))?,
+            Self::Folder(folder, None) => write_file(&folder.join(format!("{item}.json")), value.as_bytes())?,
+            Self::Folder(folder, Some(form)) => write_file(&folder.join(item.to_string()), &raw(value, *form))?,
         }
         Ok(())
     }
@@ -200,7 +197,7 @@ impl Sink {
             Self::Json(..) | Self::JsonLines(_) => self.object(&object())?,
             Self::Csv(_, table) => table.error(item, error),
             Self::Raw(..) => {}
-            Self::Folder(folder, _) => write_file(folder.join(format!("{item}.error.json")), object().as_bytes())?,
+            Self::Folder(folder, _) => write_file(&folder.join(format!("{item}.error.json")), object().as_bytes())?,
         }
         Ok(())
     }
@@ -230,8 +227,8 @@ impl Sink {
     }
 }
 
-fn write_file(path: PathBuf, bytes: &[u8]) -> Result<(), Failure> {
-    fs::write(&path, bytes)
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    fs::write(path, bytes)
         .map_err(|error| Failure::new(exit::OTHER, format!("cannot write `{}`: {error}", path.display())))
 }
 

@@ -23,6 +23,7 @@ const MAX_CAUSES: usize = 10;
 
 /// Options of `cargo knot status`.
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each bool is a command-line flag")]
 pub(crate) struct Status {
     #[command(flatten)]
     of: RunArgs,
@@ -120,10 +121,11 @@ pub(crate) fn code(summary: &Summary) -> u8 {
 pub(crate) fn next(summary: &Summary) -> String {
     let word = &summary.word;
     match summary.state {
+        Some(RunState::Done) => format!("next     cargo knot results {word}     cargo knot clean {word}"),
         Some(state) if state.is_end() && summary.items.failed > 0 => {
-            format!("next     cargo knot logs {word} --failed     cargo knot clean {word}")
+            format!("next     cargo knot logs {word} --failed     cargo knot retry {word}")
         }
-        Some(state) if state.is_end() => format!("next     cargo knot clean {word}     cargo knot runs"),
+        Some(state) if state.is_end() => format!("next     cargo knot retry {word}     cargo knot results {word}"),
         _ => format!("next     cargo knot wait {word}     cargo knot cancel {word}"),
     }
 }

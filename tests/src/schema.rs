@@ -24,8 +24,8 @@ pub fn check(command: &str, printed: &Value) {
     let mut compiler = Compiler::new();
     compiler.add_resource(ADDRESS, SCHEMA.clone()).expect("the schema has an address");
     let mut schemas = Schemas::new();
-    let compiled = compiler.compile(&format!("{ADDRESS}#/$defs/{command}"), &mut schemas);
-    let definition = compiled.unwrap_or_else(|error| panic!("the schema of `{command}`: {error}"));
+    let found = compiler.compile(&format!("{ADDRESS}#/$defs/{command}"), &mut schemas);
+    let definition = found.unwrap_or_else(|error| panic!("the schema of `{command}`: {error}"));
     if let Err(error) = schemas.validate(printed, definition) {
         panic!("`cargo knot {command} --json` printed what its schema does not describe: {error:#}\n{printed}");
     }

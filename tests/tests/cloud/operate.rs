@@ -240,7 +240,11 @@ fn retry_from_the_shell_needs_neither_source_nor_cargo() {
         command.current_dir(empty.path()).env("PATH", empty.path()).env_remove("CARGO");
         check(&mut command, code, errors).stdout
     };
-    let json = |output: Vec<u8>| -> Value { serde_json::from_slice(&output).unwrap() };
+    let json = |output: Vec<u8>| -> Value {
+        let printed = serde_json::from_slice(&output).unwrap();
+        schema::check("retry", &printed);
+        printed
+    };
     retry(&["last", "0"], 2, &["item 0 has a value"]);
     let again = json(retry(&["--old-code", "--wait"], 10, &[]));
     assert_eq!((&again["retried"], &again["items"]["failed"]), (&json!(12), &json!(12)), "the old code fails again");

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
 
 use cloudknot_runtime::contract::{LogLine, unix_ms};
+use cloudknot_tests::schema;
 use cloudknot_tests::trial::{Behavior, Spec, Trial, json, run_of};
 use serde_json::{Value, json};
 
@@ -73,6 +74,9 @@ fn each_line_is_a_json_object() {
     printed(&trial);
     let printed = stdout(&trial, &["logs", "last", "1", "--attempt", "2", "--json"], &[]);
     let lines: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for line in &lines {
+        schema::check("logs", line);
+    }
     let [first, second] = &lines[..] else { panic!("{printed}") };
     assert_eq!((&first["text"], &second["text"]), (&json!("reading 1"), &json!("warning: empty")));
     assert_eq!((&first["item"], &first["attempt"], &first["round"]), (&json!(1), &json!(2), &json!(1)));

@@ -169,7 +169,9 @@ fn running_run_is_watched_until_it_has_ended() {
     assert_eq!(changes.len(), 2, "a line for the change, and the status at the end:\n{text}");
     let objects = String::from_utf8(objects.wait_with_output().stdout).unwrap();
     let objects: Vec<Value> = objects.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    objects.iter().for_each(|object| schema::check("status", object));
+    for object in &objects {
+        schema::check("status", object);
+    }
     assert_eq!(objects.last().unwrap()["state"], "done");
 }
 

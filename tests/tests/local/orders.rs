@@ -8,9 +8,9 @@ use std::process::{Command, Output, Stdio};
 
 use cloudknot_runtime::contract::{ENV_ORDER, Order, OrderedDecode, OrderedTask, Report, Request};
 use cloudknot_runtime::fingerprint::Fingerprint;
-use cloudknot_tests::counterparts;
 use cloudknot_tests::trial::files;
 use cloudknot_tests::workspaces::{cargo_knot, workspace, write};
+use cloudknot_tests::{counterparts, schema};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -98,7 +98,9 @@ impl Package {
     }
 
     fn json(&self, arguments: &[&str], code: i32) -> Value {
-        serde_json::from_str(&self.check(&[arguments, &["--json"]].concat(), code, &[])).unwrap()
+        let printed = serde_json::from_str(&self.check(&[arguments, &["--json"]].concat(), code, &[])).unwrap();
+        schema::check(arguments[0], &printed);
+        printed
     }
 
     fn write(&self, name: &str, content: &str) -> PathBuf {
@@ -331,6 +333,9 @@ fn replay_runs_a_stored_item_in_one_process() {
 fn program_decodes_values_by_its_types() {
     let lab = Package::new("lab");
     lab.check(&["call", "address", "7"], 0, &[]);
+    let notes =
+        ["converted to JSON only by its program: `core::net::ip_addr::IpAddr` has another form", "building orders-lab"];
+    assert_eq!(lab.check(&["results", "--jsonl"], 0, &notes), "{\"item\":0,\"value\":\"127.0.0.7\"}\n");
     let run = lab.stored().into_iter().find(|path| path.ends_with("manifest.json")).unwrap();
     let manifest: Value = serde_json::from_slice(&fs::read(&run).unwrap()).unwrap();
     let part =

@@ -80,7 +80,7 @@ fn items_are_selected() {
     assert_eq!(failed, "item,value,error\n1,,\"returned an error: no star 17: the sky is\ncloudy\"\n");
     let panicked = printed(&trial, &["--kind", "panicked"], 10);
     assert!(panicked.starts_with("3  error: panicked") && panicked.lines().count() == 1, "{panicked}");
-    results(&trial, &["--kind", "out-of-memory"], 0, &["there are no results: no such item failed"]);
+    results(&trial, &["--kind", "out-of-memory"], 0, &["there are no results: no such item has failed"]);
     results(&trial, &["last", "2-4"], 2, &["cannot select item 4", "has 4 items"]);
     results(&trial, &["--json", "--csv"], 2, &["cannot be used with"]);
 }
