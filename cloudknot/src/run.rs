@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use cloudknot_runtime::contract::{Manifest, RunKeys};
+use cloudknot_runtime::contract::{InputsHash, Manifest, RunKeys};
 use cloudknot_runtime::failure::ItemError;
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::{BoxFuture, Store};
@@ -328,7 +328,7 @@ pub(crate) async fn attach<T>(
 /// A run that a map may go on with.
 #[derive(Debug)]
 pub(crate) enum Resumable {
-    /// There is no such run, or its types are others.
+    /// There is no such run, or its types or its inputs are others.
     Missing,
     /// No more outcomes will come: the run is done, has failed, or was cancelled.
     Ended,
@@ -337,13 +337,21 @@ pub(crate) enum Resumable {
 }
 
 /// Opens a run to continue it. Sends only requests that read.
-pub(crate) async fn open_resumable(run: &str, function: &'static Function, backend: &Backend) -> Result<Resumable> {
+pub(crate) async fn open_resumable(
+    run: &str,
+    function: &'static Function,
+    backend: &Backend,
+    inputs: Option<InputsHash>,
+) -> Result<Resumable> {
     let ledger = match open(run, function, backend).await {
         Ok(ledger) => ledger,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Types) => return Ok(Resumable::Missing),
         Err(error) => return Err(error),
     };
-    let Record { store, keys, round, .. } = &ledger.record;
+    let Record { store, keys, manifest, round, .. } = &ledger.record;
+    if inputs.is_some() && manifest.inputs_hash != inputs {
+        return Ok(Resumable::Missing);
+    }
     let objects = store.list(&keys.all(), None).await?;
     let cancelled = keys.cancelled(*round);
     let is_cancelled = objects.iter().any(|object| object.key == cancelled);

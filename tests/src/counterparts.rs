@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::authority::Authority;
@@ -39,7 +40,7 @@ pub fn run(command: &mut Command) -> String {
 }
 
 /// Runs a command to completion, and checks its exit code, and that its stderr contains all of the expected
-/// strings.
+/// strings. An error in JSON is also there as text.
 ///
 /// # Panics
 /// If the command cannot be started, or if a check fails.
@@ -48,10 +49,24 @@ pub fn check(command: &mut Command, code: i32, expected: &[&str]) -> Output {
     let output = command.output().expect("the program can be started");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{errors}");
+    let errors = format!("{errors}{}", errors.lines().filter_map(error_as_text).collect::<String>());
     for part in expected {
         assert!(errors.contains(part), "`{part}` is not in:\n{errors}");
     }
     output
+}
+
+/// Returns the text of an error that is JSON; `None` for another line.
+fn error_as_text(line: &str) -> Option<String> {
+    let mut printed: Value = serde_json::from_str(line).ok()?;
+    let error = printed.get_mut("error")?.take();
+    let causes = error["causes"].as_array()?.iter().map(|cause| format!("\n  caused by: {}", text(cause)));
+    let hint = error["hint"].as_str().map(|_| format!("\n  hint: {}", text(&error["hint"])));
+    Some(format!("error: {}{}{}\n", text(&error["message"]), causes.collect::<String>(), hint.unwrap_or_default()))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().replace('\n', "\n    ")
 }
 
 /// Process that ends with its owner. Its folder is removed afterwards.

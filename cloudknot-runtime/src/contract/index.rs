@@ -2,7 +2,7 @@
 //! of its submission, newest first.
 //!
 //! ```text
-//! knots/<knot>/index/<inverted time>-<word>/submitted/<backend>.<items>.<hash of the inputs>/<function>[/<name>]
+//! knots/<knot>/index/<inverted time>-<word>/submitted/<backend>.<items>.<upper half of the inputs' hash>/<function>[/<name>]
 //! knots/<knot>/index/<inverted time>-<word>/round/<n>.<items>.<time>
 //! knots/<knot>/index/<inverted time>-<word>/ended/<round>.<state>.<done>.<failed>.<time>
 //! ```
@@ -15,8 +15,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::RunKeys;
 use super::keys::{from_one, segment};
-use super::{InputsHash, RunKeys};
 
 /// Maximum length in bytes of the name of a run.
 pub const MAX_NAME_LEN: usize = 64;
@@ -81,8 +81,8 @@ pub enum IndexEntry {
         backend: String,
         /// Number of items.
         items: u64,
-        /// Hash of the inputs, if it was recorded.
-        inputs: Option<InputsHash>,
+        /// Upper half of the hash of the inputs, if it was recorded.
+        inputs: Option<u64>,
         /// ID of the function. A very long one begins with `…`.
         function: String,
         /// Name that the user gave the run.
@@ -165,7 +165,7 @@ pub fn index_key(knot: &str, run: &str, entry: &IndexEntry) -> Option<String> {
     let name = match entry {
         IndexEntry::Submitted { backend, items, inputs, function, name } => {
             let name = name.as_ref().map(|name| format!("/{}", encode(name))).unwrap_or_default();
-            let inputs = inputs.map(|inputs| format!(".{inputs}")).unwrap_or_default();
+            let inputs = inputs.map(|inputs| format!(".{inputs:016x}")).unwrap_or_default();
             format!("submitted/{backend}.{items}{inputs}/{}{name}", shortened(&encode(function)))
         }
         IndexEntry::Round { round, items, at_ms } => format!("round/{round:04}.{items}.{at_ms}"),
@@ -208,7 +208,7 @@ fn submitted(rest: &str) -> Option<IndexEntry> {
     let fields: Vec<&str> = segments.next()?.split('.').collect();
     let (backend, items, inputs) = match fields[..] {
         [backend, items] => (backend, items, None),
-        [backend, items, inputs] => (backend, items, Some(InputsHash::parse(inputs)?)),
+        [backend, items, inputs] => (backend, items, Some(hash_half(inputs)?)),
         _ => return None,
     };
     let function = segments.next()?;
@@ -222,6 +222,12 @@ fn submitted(rest: &str) -> Option<IndexEntry> {
     };
     let name = name.map(|name| decode(name).ok_or(())).transpose().ok()?;
     Some(IndexEntry::Submitted { backend: backend.to_owned(), items: items.parse().ok()?, inputs, function, name })
+}
+
+/// Parses the 16 hexadecimal digits of half a hash.
+fn hash_half(digits: &str) -> Option<u64> {
+    let half = u64::from_str_radix(digits, 16).ok()?;
+    (format!("{half:016x}") == digits).then_some(half)
 }
 
 /// Splits a name at its dots into this number of fields.
@@ -338,11 +344,11 @@ mod tests {
             function: "lab:lab::align".into(),
             name: name.map(Into::into),
         };
-        let hash = "00112233445566778899aabbccddeeff";
+        let hash = "00112233445566ab";
         let hashed = IndexEntry::Submitted {
             backend: "local".into(),
             items: 7,
-            inputs: InputsHash::parse(hash),
+            inputs: Some(0x0011_2233_4455_66ab),
             function: "f".into(),
             name: None,
         };
@@ -383,7 +389,7 @@ mod tests {
             let entry = IndexEntry::Submitted {
                 backend: "local".into(),
                 items: 1,
-                inputs: InputsHash::parse("00112233445566778899aabbccddeeff"),
+                inputs: Some(u64::MAX),
                 function,
                 name: Some("x".repeat(MAX_NAME_LEN)),
             };

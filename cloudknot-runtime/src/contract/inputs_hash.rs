@@ -25,6 +25,11 @@ impl InputsHash {
         let is_hash = digits.len() == 32 && digits.bytes().all(is_digit);
         u128::from_str_radix(digits, 16).ok().filter(|_| is_hash).map(Self)
     }
+
+    /// Returns the upper half of the hash, which the name of an entry in the index has: it only selects the manifests to compare.
+    pub fn upper_half(self) -> u64 {
+        u64::try_from(self.0 >> 64).expect("the upper half has 64 bits")
+    }
 }
 
 impl fmt::Display for InputsHash {

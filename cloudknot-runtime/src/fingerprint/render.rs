@@ -179,6 +179,9 @@ impl Writer<'_> {
 
 /// Replaces the name of a generated type, such as that of `#[serde(with)]`, which is of no use to a reader.
 pub(super) fn readable(type_name: &str) -> &str {
+    // The adapter by which a function's result is passed to serde.
+    let inner = type_name.strip_prefix("cloudknot::__private::SerdeAdapter<").and_then(|inner| inner.strip_suffix('>'));
+    let type_name = inner.unwrap_or(type_name);
     if type_name.contains("::_::") { "through `with`" } else { type_name }
 }
 

@@ -15,6 +15,10 @@ use crate::measurements::{Measured, Memory};
 /// Duration of an item from which its memory is measured.
 pub const SLOW: Duration = Duration::from_millis(2);
 
+/// Time for which the counters at the end of an item are those at the start of the next one: reading them takes system calls, and an
+/// item may take less than these.
+const FRESH: Duration = Duration::from_micros(50);
+
 /// Measures the items of this process, one after another.
 #[derive(Debug)]
 pub struct Meter {
@@ -24,6 +28,8 @@ pub struct Meter {
     is_reset_due: bool,
     /// `true` if the peak may be that of an item before the current one.
     has_earlier: bool,
+    /// End of the last item, and the counters then.
+    last: Option<(Instant, Counters)>,
 }
 
 /// The start of an item.
@@ -31,8 +37,20 @@ pub struct Meter {
 pub struct Begun {
     time: SystemTime,
     instant: Instant,
+    counters: Counters,
+}
+
+/// CPU time of this process, and of its children that have ended.
+#[derive(Debug, Clone, Copy)]
+struct Counters {
     cpu: Duration,
     children: Option<Children>,
+}
+
+impl Counters {
+    fn read() -> Self {
+        Self { cpu: process_cpu(), children: children() }
+    }
 }
 
 /// Counters of the kernel for ended child processes. Each child that ends changes the number of page faults.
@@ -46,7 +64,7 @@ struct Children {
 impl Meter {
     /// Creates a meter that measures the memory of items from this duration on.
     pub fn new(slow: Duration) -> Self {
-        Self { slow, is_reset_due: true, has_earlier: false }
+        Self { slow, is_reset_due: true, has_earlier: false, last: None }
     }
 
     /// Begins an item.
@@ -54,22 +72,25 @@ impl Meter {
         if std::mem::take(&mut self.is_reset_due) {
             self.has_earlier = !reset_peak();
         }
-        let (cpu, children) = (process_cpu(), children());
-        Begun { time: SystemTime::now(), instant: Instant::now(), cpu, children }
+        let (time, instant) = (SystemTime::now(), Instant::now());
+        let fresh = self.last.take().filter(|(end, _)| instant.duration_since(*end) < FRESH);
+        Begun { time, instant, counters: fresh.map_or_else(Counters::read, |(_, counters)| counters) }
     }
 
     /// Ends an item.
     pub fn end(&mut self, begun: &Begun) -> Measured {
-        let duration = begun.instant.elapsed();
-        let ended = children().zip(begun.children).filter(|(now, before)| now != before);
+        let now = Instant::now();
+        let (duration, counters) = (now - begun.instant, Counters::read());
+        let ended = counters.children.zip(begun.counters.children).filter(|(now, before)| now != before);
         let children_cpu = ended.map_or(0, |(now, before)| u64::try_from(now.cpu_us - before.cpu_us).unwrap_or(0));
-        let cpu = process_cpu().saturating_sub(begun.cpu) + Duration::from_micros(children_cpu);
+        let cpu = counters.cpu.saturating_sub(begun.counters.cpu) + Duration::from_micros(children_cpu);
         let memory = (duration >= self.slow || ended.is_some()).then(|| self.memory(ended)).flatten();
         if memory.is_some() {
             self.is_reset_due = true;
         }
         // The peak of an item that was not measured may be that of the next one.
         self.has_earlier = true;
+        self.last = Some((now, counters));
         let cpu_us = u64::try_from(cpu.as_micros()).ok();
         Measured { cpu_us, memory, ..Measured::until_now(begun.time, duration) }
     }

@@ -1,11 +1,11 @@
 //! Finds the run that a map with `.resume()` goes on with: the last run of the function with equal inputs, if it has not ended.
 //!
-//! The index names the inputs of each run by their hash, so that this takes one listing for each month, and a look at one run.
+//! The index names the inputs of each run by half of their hash, and the manifest has all of it, so that this takes one listing for each month, and a look at one run.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use cloudknot_runtime::contract::{self, IndexEntry, Manifest};
+use cloudknot_runtime::contract::{self, IndexEntry, InputsHash, Manifest};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::Store;
 
@@ -47,7 +47,7 @@ pub(super) async fn find(
         let entries = objects.iter().filter_map(|object| contract::index_entry(&object.key));
         for (run, _) in entries.filter(|(_, entry)| is_like(entry, wanted)) {
             looks += 1;
-            match run::open_resumable(&run, function, backend).await.map_err(with_fresh)? {
+            match run::open_resumable(&run, function, backend, wanted.inputs_hash).await.map_err(with_fresh)? {
                 Resumable::Missing if looks < MAX_LOOKS => {}
                 Resumable::Missing | Resumable::Ended => return Ok(None),
                 Resumable::Open(ledger) => return Ok(Some(ledger)),
@@ -63,7 +63,7 @@ fn is_like(entry: &IndexEntry, wanted: &Manifest) -> bool {
         Some(end) => wanted.function.ends_with(end),
         None => *function == wanted.function,
     };
-    let has_inputs = wanted.inputs_hash.is_none() || *inputs == wanted.inputs_hash;
+    let has_inputs = wanted.inputs_hash.is_none() || *inputs == wanted.inputs_hash.map(InputsHash::upper_half);
     has_function && has_inputs && *backend == wanted.backend && *items == wanted.items && *name == wanted.name
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudknot_runtime::contract::{self, IndexEntry, Manifest};
+use cloudknot_runtime::contract::{self, IndexEntry, InputsHash, Manifest};
 use cloudknot_runtime::store::Store;
 
 /// Maximum time for an entry. A store that does not respond delays nothing else for longer.
@@ -11,7 +11,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writes the entry of a run that was just recorded.
 pub(crate) async fn write_submitted(store: &dyn Store, manifest: &Manifest) {
-    let Manifest { backend, items, inputs_hash: inputs, function, name, .. } = manifest.clone();
+    let Manifest { backend, items, inputs_hash, function, name, .. } = manifest.clone();
+    let inputs = inputs_hash.map(InputsHash::upper_half);
     write(store, manifest, &IndexEntry::Submitted { backend, items, inputs, function, name }).await;
 }
 

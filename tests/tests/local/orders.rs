@@ -333,8 +333,10 @@ fn replay_runs_a_stored_item_in_one_process() {
 fn program_decodes_values_by_its_types() {
     let lab = Package::new("lab");
     lab.check(&["call", "address", "7"], 0, &[]);
-    let notes =
-        ["converted to JSON only by its program: `core::net::ip_addr::IpAddr` has another form", "building orders-lab"];
+    let notes = [
+        "can be converted to JSON only by its program: `core::net::ip_addr::IpAddr` has another form",
+        "building orders-lab",
+    ];
     assert_eq!(lab.check(&["results", "--jsonl"], 0, &notes), "{\"item\":0,\"value\":\"127.0.0.7\"}\n");
     let run = lab.stored().into_iter().find(|path| path.ends_with("manifest.json")).unwrap();
     let manifest: Value = serde_json::from_slice(&fs::read(&run).unwrap()).unwrap();

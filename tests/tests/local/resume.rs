@@ -36,7 +36,11 @@ impl Interrupted {
     fn kill(&self) -> String {
         let running = self.start(&self.spec);
         let run = running.wait_for_run_id();
-        wait_for("two thirds of the values", || (self.trial.items_with_values(&run).len() == 40).then_some(()));
+        let failing = self.spec.inputs.iter().filter(|input| matches!(input, Behavior::Fail(_))).count();
+        wait_for("two thirds of the outcomes", || {
+            let failures = self.trial.stored(&run, "failures").len();
+            (self.trial.items_with_values(&run).len() == 40 && failures == failing).then_some(())
+        });
         running.kill();
         self.trial.wait_until_exited();
         run
