@@ -50,8 +50,8 @@ pub(crate) struct Results {
 impl Results {
     pub(crate) async fn run(self) -> Result<u8, Failure> {
         let look = self.of.find(&self.scope.runs().await?).await?;
-        let mut sink = self.sink(&look)?;
         let mut results = look.results(&self.of.items())?;
+        let mut sink = self.sink(&look)?;
         let (mut values, mut failed, mut decoder) = (0_u64, 0_u64, None);
         sink.begin(&look)?;
         while let Some((item, outcome)) = results.next().await {
@@ -79,11 +79,10 @@ impl Results {
         value: &EncodedValue,
         decoder: &mut Option<Decoder>,
     ) -> Result<String, Failure> {
-        let converted = value.to_json();
-        let Err(error) = &converted else { return Ok(converted?) };
-        if error.kind() != ErrorKind::Types {
-            return Ok(converted?);
-        }
+        let error = match value.to_json() {
+            Err(error) if error.kind() == ErrorKind::Types => error,
+            converted => return Ok(converted?),
+        };
         if decoder.is_none() {
             output::note(&format!("{error}"));
             *decoder = Some(Decoder::of_run(look, self.cargo).await?);
@@ -137,7 +136,7 @@ fn raw_form(look: &Look) -> Result<RawForm, Failure> {
 }
 
 /// Creates a folder, which must not have files of another run.
-fn new_folder(folder: &PathBuf) -> Result<PathBuf, Failure> {
+fn new_folder(folder: &Path) -> Result<PathBuf, Failure> {
     let cannot = |why: &dyn std::fmt::Display| {
         Failure::new(exit::USAGE, format!("cannot write results to `{}`: {why}", folder.display()))
             .with_hint("name a new folder")
@@ -145,7 +144,7 @@ fn new_folder(folder: &PathBuf) -> Result<PathBuf, Failure> {
     fs::create_dir_all(folder).map_err(|error| cannot(&error))?;
     match fs::read_dir(folder).map_err(|error| cannot(&error))?.next() {
         Some(_) => Err(cannot(&"the folder is not empty")),
-        None => Ok(folder.clone()),
+        None => Ok(folder.to_owned()),
     }
 }
 

@@ -13,7 +13,6 @@ use cloudknot_runtime::fingerprint::json::{JsonError, StoredValue};
 use cloudknot_runtime::fingerprint::{Part as TypePart, RawForm, Structure};
 
 use super::items::{Items, contains};
-
 use super::open::{Opened, OpenedRecord};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failures::ranges;
