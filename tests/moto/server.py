@@ -667,6 +667,11 @@ def definition_from_template(cls, name, template, *args, create=models.JobDefini
     return definition
 
 
+# moto updates no job definition of a stack. CloudFormation registers another revision.
+def updated_definition(cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name):
+    return cls.create_from_cloudformation_json(new_resource_name, cloudformation_json, account_id, region_name)
+
+
 def smallest_instances(instance_types, target, find=models.BatchBackend.find_min_instances_to_meet_vcpus):
     return find([BUNDLES.get(each, each) for each in instance_types], target)
 
@@ -757,6 +762,7 @@ models.BatchBackend.cancel_job = cancel_job
 models.BatchBackend.find_min_instances_to_meet_vcpus = staticmethod(smallest_instances)
 models.EC2_INSTANCE_FAMILIES += BUNDLES
 models.JobDefinition.create_from_cloudformation_json = classmethod(definition_from_template)
+models.JobDefinition.update_from_cloudformation_json = classmethod(updated_definition)
 BatchResponse.registerjobdefinition = register_job_definition
 models.BatchBackend._validate_compute_resources = validate_compute_resources
 models.BatchBackend.create_compute_environment = create_compute_environment

@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output};
 
-use cloudknot_tests::counterparts::{Docker, Registry, run};
+use cloudknot_tests::counterparts::{Docker, Registry, check, run};
 use cloudknot_tests::moto::{Moto, environment, python};
 use cloudknot_tests::recorder::Recorder;
 use cloudknot_tests::walk::{UserCrate, cargo, succeed, target};
@@ -65,7 +65,8 @@ fn new_user_gets_results_from_aws_batch() {
 
     let mut role = Command::new(python().expect("moto is installed"));
     let role = run(role.args(["-c", SERVICE_ROLE]).envs(environment(&moto.url())));
-    let mut deploy = Command::new(cargo_knot());
+    let mut deploying = Command::new(cargo_knot());
+    let deploy = &mut deploying;
     deploy.args(["knot", "deploy", "--knot", "roots", "--offline", "--add-feature", "--service-role", role.trim()]);
     // Without optimization the AWS SDK compiles in half the time, and without debug information the image is small.
     deploy.args(["--profile", "dev"]).env("CARGO_PROFILE_DEV_DEBUG", "0");
@@ -77,7 +78,7 @@ fn new_user_gets_results_from_aws_batch() {
         deploy.args(["--env", &format!("{name}={value}")]);
     }
     aws(deploy.current_dir(user_crate.folder()));
-    succeed(&mut deploy);
+    succeed(deploy);
 
     let remote = program(&[]);
     let stderr = String::from_utf8_lossy(&remote.stderr).into_owned();
@@ -97,6 +98,22 @@ fn new_user_gets_results_from_aws_batch() {
     assert!(note.contains("fingerprint"), "the note has the types, which are compared before anything is sent: {note}");
     let again = program(&[&id]);
     assert_eq!(String::from_utf8_lossy(&again.stdout), expected);
+
+    // The failed item is retried with the code of before, and with the mended code once that is deployed.
+    let empty = tempfile::tempdir().unwrap();
+    let knot = |arguments: &[&str], code: i32, expected: &[&str]| {
+        let mut command = Command::new(cargo_knot());
+        aws(command.arg("knot").args(arguments).args(["--knot", "roots"]).current_dir(empty.path()));
+        check(command.env("PATH", empty.path()), code, expected).stdout
+    };
+    knot(&["retry", "--old-code", "--wait"], 10, &[]);
+    assert!(String::from_utf8(knot(&["results"], 10, &[])).unwrap().contains("-1 has no root"));
+    user_crate
+        .write("src/main.rs", &PROGRAM.replace("if x < 0.0 {", "if x < -1.0 {").replace("x.sqrt()", "x.abs().sqrt()"));
+    succeed(deploy);
+    knot(&["retry", "--wait"], 0, &["next     cargo knot results"]);
+    let results = String::from_utf8(knot(&["results"], 0, &[])).unwrap();
+    assert_eq!(results, "0  1.0\n1  2.0\n2  1.0\n3  3.0\n");
     recorder.validate();
 
     let mut clobber = Command::new(cargo_knot());
