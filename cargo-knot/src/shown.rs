@@ -3,22 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Datelike as _, Local, TimeDelta};
+pub(crate) use cloudknot::__private::number;
 use cloudknot::ItemError;
 use cloudknot::look::{RoundSummary, Summary};
 use serde_json::{Value, json};
-
-/// Returns a number with its thousands separated.
-pub(crate) fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let mut shown = String::new();
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            shown.push(',');
-        }
-        shown.push(digit);
-    }
-    shown
-}
 
 /// Returns a number with the noun for it.
 pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {

@@ -160,6 +160,12 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
     inventory::iter::<Registered>().map(|registered| registered.0)
 }
 
+/// Returns whether a name is that of the function with this ID, or the end of its path. `…` stands for the beginning of a long ID.
+pub fn is_named(id: &str, name: &str) -> bool {
+    let before = id.strip_suffix(name);
+    before.is_some_and(|before| before.is_empty() || before.ends_with([':', '…']))
+}
+
 /// Traces the types of those of the functions that are not traced yet.
 ///
 /// They are traced in a process of its own, one for all of them. If no generated main has run, this program cannot be started

@@ -1,4 +1,4 @@
-//! Text of others that is shown on a terminal: messages of items, records of runs, responses of services.
+//! Text for a terminal: that of others (messages of items, records of runs, responses of services), and numbers.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -18,6 +18,23 @@ pub fn printable(text: &str) -> Cow<'_, str> {
         }
     }
     printable.into()
+}
+
+/// Returns a number with its thousands separated.
+///
+/// ```
+/// assert_eq!(cloudknot_runtime::text::number(1_234_567), "1,234,567");
+/// ```
+pub fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
 }
 
 /// Returns `true` for the characters that change how a terminal shows the rest: the control characters of ASCII and Latin-1,

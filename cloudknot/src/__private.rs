@@ -12,7 +12,7 @@ pub use cloudknot_runtime::failure::{Failure, ItemErrorKind};
 pub use cloudknot_runtime::fingerprint::Fingerprint;
 pub use cloudknot_runtime::function::{Function, FunctionId, Json, JsonError, Registered, Resources};
 pub use cloudknot_runtime::item::{Init, block_on, serve};
-pub use cloudknot_runtime::text::printable;
+pub use cloudknot_runtime::text::{number, printable};
 pub use inventory;
 pub use serde;
 

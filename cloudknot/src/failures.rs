@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use cloudknot_runtime::failure::{Cause, ItemError, ItemErrorKind, mask_numbers};
+use cloudknot_runtime::text::number;
 
 /// Number of ranges of items that are named.
 const SHOWN_RANGES: usize = 3;
@@ -144,19 +145,6 @@ pub(crate) fn ranges(items: impl IntoIterator<Item = u64>) -> Vec<RangeInclusive
         }
     }
     ranges
-}
-
-/// Returns a number with its thousands separated.
-fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let mut shown = String::new();
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            shown.push(',');
-        }
-        shown.push(digit);
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ mod summary;
 use std::path::Path;
 use std::sync::Arc;
 
-use cloudknot_runtime::engine;
+use cloudknot_runtime::{engine, function};
 
 use crate::backend::Backend;
 use crate::error::{Error, ErrorKind, Result};
@@ -105,11 +105,7 @@ impl Filter {
     /// Returns whether a run of this function may be selected.
     fn has_function(&self, id: Option<&str>) -> bool {
         let Some(name) = &self.function else { return true };
-        let ends_there = |id: &str| {
-            let before = id.strip_suffix(name.as_str());
-            before.is_some_and(|before| before.is_empty() || before.ends_with([':', '…']))
-        };
-        id.is_some_and(ends_there)
+        id.is_some_and(|id| function::is_named(id, name))
     }
 
     fn selects(&self, summary: &Summary) -> bool {

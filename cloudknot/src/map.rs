@@ -149,7 +149,7 @@ impl<It, Args, Output> Map<It, Args, Output> {
     /// has a name: it is then found by its name and its number of items.
     ///
     /// The inputs are read, encoded and written as for a new run, because only the end of the iterator shows whether they are equal.
-    /// What was written is removed if a run goes on.
+    /// If a run goes on, they are removed again.
     ///
     /// ```
     /// # #[cloudknot::remote]

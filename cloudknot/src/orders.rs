@@ -65,17 +65,14 @@ fn send(reports: &Reports, report: &Report<'_>) -> Result<()> {
 
 /// Returns the function with this name, or whose path ends so.
 fn named(name: &str) -> Result<&'static Function> {
-    let is_named = |id: &str| {
-        let before = id.strip_suffix(name);
-        before.is_some_and(|before| before.is_empty() || before.ends_with(':'))
-    };
     let ids = |functions: &[&Function]| {
         let ids: Vec<_> = functions.iter().map(|function| format!("`{}`", function.id)).collect();
         ids.join(", ")
     };
     let mut all: Vec<_> = function::all().collect();
     all.sort_by_key(|function| function.id);
-    let found: Vec<_> = all.iter().copied().filter(|function| is_named(&function.id.to_string())).collect();
+    let found: Vec<_> =
+        all.iter().copied().filter(|function| function::is_named(&function.id.to_string(), name)).collect();
     match found[..] {
         [function] => Ok(function),
         [] => Err(Error::new(ErrorKind::NotFound, format!("cannot find the remote function `{name}`"))

@@ -15,11 +15,11 @@ pub struct Order {
     /// File to which the program appends its reports; `None` for its standard output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reports: Option<PathBuf>,
-    /// What to do.
+    /// The work that the program does.
     pub task: OrderedTask,
 }
 
-/// What an order asks for.
+/// Work that a program does for an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OrderedTask {

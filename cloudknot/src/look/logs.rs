@@ -1,4 +1,4 @@
-//! What the items of a run printed: lines that a query selects, from the log beside a local run, or from CloudWatch Logs. Reads only.
+//! Reads the output of a run's items: the lines that a query selects, from the log beside a local run, or from CloudWatch Logs.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -254,7 +254,7 @@ struct Watch {
     abandoned_since: Option<Instant>,
 }
 
-/// Whether a run that is followed goes on.
+/// State of a run that is followed.
 enum Watched {
     GoesOn,
     /// No line will follow. If the run has not ended, nothing computes it, for this reason.

@@ -83,20 +83,19 @@ impl StoredResults {
                     self.open = Some(OpenSegment::Part(segment, PartFrames::new(part, bytes)));
                 }
                 Some(settled @ SettledOutcome::Failure(failure)) => {
-                    return Some((failure.item, Err(failure_of(&self.record().ledger.record, settled, bytes))));
+                    return Some((
+                        failure.item,
+                        Err(failure_of(&readable(&self.opened).ledger.record, settled, bytes)),
+                    ));
                 }
                 None => unreachable!("only outcomes are read"),
             }
         }
     }
 
-    fn record(&self) -> &OpenedRecord {
-        self.opened.readable().expect("`new` has checked that the record can be read")
-    }
-
     /// Starts reads of the next outcomes, up to an item without an outcome.
     fn read_ahead(&mut self) {
-        let record = &self.opened.readable().expect("`new` has checked that the record can be read").ledger.record;
+        let record = &readable(&self.opened).ledger.record;
         while self.reading.len() < record.store.parallel_reads().max(1)
             && let Some(settled) = self.rest.front().and_then(|segment| segment.settled)
         {
@@ -104,8 +103,7 @@ impl StoredResults {
             let (opened, store, key) = (Arc::clone(&self.opened), Arc::clone(&record.store), record.key_of(settled));
             let read = engine::spawn(async move {
                 let read = store.get(&key).await;
-                let record = opened.readable().expect("`new` has checked that the record can be read");
-                bytes_of(&record.ledger.record, settled, read)
+                bytes_of(&readable(&opened).ledger.record, settled, read)
             });
             self.reading.push_back((segment, read));
         }
@@ -113,7 +111,7 @@ impl StoredResults {
 
     /// Returns the next outcome of the open segment.
     fn next_of_open(&mut self) -> Option<(u64, Result<EncodedValue, ItemError>)> {
-        let record = self.opened.readable().expect("`new` has checked that the record can be read");
+        let record = readable(&self.opened);
         match self.open.as_mut()? {
             OpenSegment::Part(segment, frames) => {
                 while let Some((item, frame)) = frames.next(&record.ledger.record) {
@@ -132,6 +130,11 @@ impl StoredResults {
         self.open = None;
         None
     }
+}
+
+/// Returns the record of a run whose results are read.
+fn readable(opened: &Opened) -> &OpenedRecord {
+    opened.readable().expect("`StoredResults::new` has checked that the record can be read")
 }
 
 /// Returns the selected items by the objects with their outcomes, in order. Items without an outcome are included once the run has
@@ -202,14 +205,14 @@ impl EncodedValue {
         match verified {
             Ok(_) => Ok(value),
             Err(error) => {
-                let record = &opened.readable().expect("its record was read").ledger.record;
+                let record = &readable(opened).ledger.record;
                 Err(without_outcome(damaged_outcome(record, settled, &error.to_string())))
             }
         }
     }
 
     fn manifest(&self) -> &cloudknot_runtime::contract::Manifest {
-        &self.opened.readable().expect("its record was read").ledger.record.manifest
+        &readable(&self.opened).ledger.record.manifest
     }
 
     /// Returns the encoded value: a frame, whose header states its length, codec and types.

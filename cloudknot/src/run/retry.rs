@@ -95,8 +95,9 @@ impl<T: Send + 'static> Retry<T> {
     /// Waits on this thread until the retry has begun. If every item has a value, nothing is retried or recorded.
     ///
     /// # Errors
-    /// `Config` if one of the [`items`](Self::items) has a value, or does not exist. `Types` or `NotFound` if the deployed program does not have the function, or has it with other types. `Config` if an option is
-    /// invalid, or another program has retried meanwhile. `Store` if the store cannot be read or written.
+    /// `Types` or `NotFound` if the deployed program does not have the function, or has it with other types. `Config` if one of the
+    /// [`items`](Self::items) has a value or does not exist, an option is invalid, or another program has retried meanwhile. `Store` if
+    /// the store cannot be read or written.
     pub fn wait(self) -> Result<Run<T>> {
         wait(self.into_future())
     }

@@ -34,7 +34,7 @@ struct OfCause {
     example: (u64, ItemError),
 }
 
-/// Whether a failure is shown when it comes.
+/// Display of a failure when it comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shown {
     Yes,

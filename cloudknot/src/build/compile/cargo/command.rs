@@ -11,6 +11,9 @@ use cargo_metadata::{CargoOpt, Metadata};
 use crate::build::compile::error::{CompileError, CompileErrorKind, io};
 use crate::build::compile::{Compile, Selection};
 
+/// Hint for a folder that is in no package.
+const OUTSIDE_HINT: &str = "run the command in the folder of a package, or name its manifest with `--manifest-path`";
+
 /// cargo, as run in one folder, on which both rustup and cargo's configuration files depend.
 pub(crate) struct Cargo {
     path: PathBuf,
@@ -82,7 +85,10 @@ impl Cargo {
                 let message = message_in(stderr.as_bytes());
                 let has_no_rustc = message.starts_with("could not execute process");
                 let kind = if has_no_rustc { CompileErrorKind::Toolchain } else { CompileErrorKind::Selection };
-                CompileError::new(kind, "cannot read the package with `cargo metadata`").with_source(message)
+                let is_outside = message.starts_with("could not find `Cargo.toml`");
+                let error =
+                    CompileError::new(kind, "cannot read the package with `cargo metadata`").with_source(message);
+                if is_outside { error.with_hint(OUTSIDE_HINT) } else { error }
             }
             cause => CompileError::new(CompileErrorKind::Toolchain, "cannot run `cargo metadata`").with_source(cause),
         })
