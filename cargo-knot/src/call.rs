@@ -9,10 +9,12 @@ use std::process::Stdio;
 use cargo_knot::exit;
 use clap::Args;
 use cloudknot::__private::{OrderEnd, OrderedInputs, OrderedMap, OrderedTask, Report, TableLine};
+use same_file::Handle;
 
 use crate::failure::Failure;
 use crate::output;
 use crate::program::{ProgramArgs, carry_out, item_error, quiet};
+use crate::scope::ScopeArgs;
 use crate::shown::{counted, error_json};
 
 /// Options of `cargo knot call`.
@@ -89,10 +91,10 @@ impl FixedArgs {
 impl Call {
     pub(crate) async fn run(self) -> Result<u8, Failure> {
         let arguments = self.fixed.by_name()?;
-        let program = self.program.build().await?;
+        let program = self.program.build(self.json).await?;
         let inputs = OrderedInputs::One(self.values);
         let mut command = program.command(OrderedTask::Map(OrderedMap {
-            function: self.function,
+            function: self.function.clone(),
             inputs,
             arguments,
             name: None,
@@ -101,21 +103,24 @@ impl Call {
         if self.json {
             quiet(&mut command);
         }
-        let mut failure = None;
+        let (mut run, mut failure) = (None, None);
         carry_out(command, |report| {
             match report {
+                Report::Run(id) => run = Some(id),
                 Report::Value { json, .. } => output::text(&format!("{json}\n"))?,
-                Report::Failed { json, .. } => {
-                    let error = item_error(json)?;
-                    let causes = error.chain().to_vec();
-                    failure = Some(Failure::with_causes(exit::ITEMS_FAILED, error.to_string(), causes, None));
-                }
+                Report::Failed { json, .. } => failure = Some(item_error(json)?),
                 _ => {}
             }
             Ok(())
         })
         .await?;
-        failure.map_or(Ok(exit::DONE), Err)
+        let Some(error) = failure else { return Ok(exit::DONE) };
+        let word = word_of(run.as_deref());
+        // The message of the item has its causes.
+        let message = format!("the call of `{}` in run {word} {error}", self.function);
+        Err(Failure::new(exit::ITEMS_FAILED, message).with_hint(format!(
+            "`cargo knot logs {word}` shows what it printed, and `cargo knot replay {word} 0` runs it here"
+        )))
     }
 }
 
@@ -123,7 +128,8 @@ impl Map {
     pub(crate) async fn run(self) -> Result<u8, Failure> {
         let arguments = self.fixed.by_name()?;
         let source = Source::open(&self.inputs)?;
-        let program = self.program.build().await?;
+        let mut out = Out::open(self.out.as_deref(), &source)?;
+        let program = self.program.build(self.json).await?;
         let mut command = program.command(OrderedTask::Map(OrderedMap {
             function: self.function,
             inputs: source.ordered(),
@@ -135,11 +141,13 @@ impl Map {
             quiet(&mut command);
         }
         source.connect(&mut command)?;
-        let mut out = Out::open(self.out.as_deref())?;
         let mut run = None;
-        let end = carry_out(command, |report| {
+        let ended = carry_out(command, |report| {
             match report {
-                Report::Run(id) => run = Some(id),
+                Report::Run(id) => {
+                    out.begin()?;
+                    run = Some(id);
+                }
                 Report::Value { item, json } => out.line(&format!("{{\"item\":{item},\"value\":{json}}}"))?,
                 Report::Failed { item, json } => {
                     out.line(&format!("{{\"item\":{item},\"error\":{}}}", error_json(&item_error(json)?)))?;
@@ -148,23 +156,34 @@ impl Map {
             }
             Ok(())
         })
-        .await?;
+        .await;
+        let word = word_of(run.as_deref());
+        let end = ended.map_err(|failure| match &run {
+            Some(_) => failure.with_hint(format!(
+                "values that are stored are kept: `cargo knot status {word}` shows what helps next"
+            )),
+            None => failure,
+        })?;
         out.finish()?;
-        if !self.json {
-            note(run.as_deref(), end);
-        }
+        conclude(word, end, self.json);
         Ok(if end.failed == 0 { exit::DONE } else { exit::ITEMS_FAILED })
     }
 }
 
-fn note(run: Option<&str>, end: OrderEnd) {
-    let word = run.and_then(|run| run.rsplit('-').next()).unwrap_or("last");
-    if end.failed == 0 {
-        output::note(&format!("next     cargo knot status {word}"));
-        return;
+/// Says how many items have no value, and what helps next.
+fn conclude(word: &str, end: OrderEnd, as_json: bool) {
+    if end.failed > 0 {
+        output::remark(&format!("{} no value", counted(end.failed, "item has", "items have")), as_json);
     }
-    output::note(&format!("{} no value", counted(end.failed, "item has", "items have")));
-    output::note(&format!("next     cargo knot status {word}     cargo knot retry {word}"));
+    if !as_json {
+        let retry = (end.failed > 0).then(|| format!("retry {word}"));
+        ScopeArgs::default().suggest(&std::iter::once(format!("status {word}")).chain(retry).collect::<Vec<_>>());
+    }
+}
+
+/// Returns the word by which a run is named.
+fn word_of(run: Option<&str>) -> &str {
+    run.and_then(|run| run.rsplit('-').next()).unwrap_or("last")
 }
 
 /// The inputs of a map.
@@ -180,15 +199,30 @@ impl Source {
             return Ok(Self::Stdin);
         }
         let failed = |error: &dyn std::fmt::Display| {
-            Failure::new(exit::USAGE, format!("cannot read the inputs `{}`: {error}", path.display()))
+            Failure::new(exit::USAGE, format!("cannot read the inputs `{}`: {error}", path.display())).with_hint(
+                "name a file with one JSON value a line, or a table whose name ends in `.csv`; nothing was submitted",
+            )
         };
         let file = File::open(path).map_err(|error| failed(&error))?;
+        if path.is_dir() {
+            return Err(failed(&io::Error::from(io::ErrorKind::IsADirectory)));
+        }
         if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
             return Ok(Self::Lines(file));
         }
         let mut table = csv::Reader::from_reader(file);
         let columns = table.headers().map_err(|error| failed(&error))?.iter().map(str::to_owned).collect();
         Ok(Self::Table(Box::new(table), columns))
+    }
+
+    /// Returns whether the inputs are read from this file.
+    fn is_file(&self, path: &Path) -> bool {
+        let own = match self {
+            Self::Stdin => Handle::stdin(),
+            Self::Lines(file) => file.try_clone().and_then(Handle::from_file),
+            Self::Table(table, _) => table.get_ref().try_clone().and_then(Handle::from_file),
+        };
+        path.is_file() && own.is_ok_and(|own| Handle::from_path(path).is_ok_and(|other| own == other))
     }
 
     fn ordered(&self) -> OrderedInputs {
@@ -242,10 +276,27 @@ enum Out {
 }
 
 impl Out {
-    fn open(path: Option<&Path>) -> Result<Self, Failure> {
+    /// Opens a file for writing. What it contains is kept until a run begins.
+    fn open(path: Option<&Path>, source: &Source) -> Result<Self, Failure> {
         let Some(path) = path else { return Ok(Self::Stdout) };
-        let file = File::create(path).map_err(|error| not_written(path, &error))?;
+        if source.is_file(path) {
+            let message = format!("cannot write the results to `{}`: the inputs are read from it", path.display());
+            return Err(Failure::new(exit::USAGE, message).with_hint("give `--out` the name of another file"));
+        }
+        let file = File::options().write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|error| not_written(path, &error))?;
         Ok(Self::File(path.to_owned(), BufWriter::new(file)))
+    }
+
+    /// Removes what the file contains.
+    fn begin(&mut self) -> Result<(), Failure> {
+        match self {
+            // Pipes and devices keep nothing.
+            Self::File(path, file) if path.is_file() => {
+                file.get_ref().set_len(0).map_err(|error| not_written(path, &error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn line(&mut self, line: &str) -> Result<(), Failure> {

@@ -1,10 +1,11 @@
 //! `cargo knot clean`: lists and deletes runs that have ended.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cargo_knot::exit;
 use clap::Args;
-use cloudknot::look::{Removal, Removals};
+use cloudknot::look::{Removal, Removals, Summary};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -38,13 +39,20 @@ pub(crate) struct Clean {
 
 impl Clean {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let found = self.scope.runs().await?.removals(self.removals()?).await?;
+        let runs = self.scope.runs().await?;
+        let found = runs.removals(self.removals()?).await.map_err(|error| self.scope.failure(error))?;
         let (found, kept): (Vec<_>, Vec<_>) = found.into_iter().partition(|removal| removal.kept_because.is_none());
         if let Some(removal) = kept.first().filter(|_| !self.runs.is_empty()) {
             let why = removal.kept_because.as_deref().unwrap_or_default();
-            return Err(Failure::new(exit::REFUSED, format!("cannot delete the run `{}`: {why}", removal.summary.run))
-                .with_hint(format!("`cargo knot cancel {}` cancels a run", removal.summary.word)));
+            let Summary { run, word, state, .. } = &removal.summary;
+            let refused = Failure::new(exit::REFUSED, format!("cannot delete the run `{run}`: {why}"));
+            let cancel = self.scope.command(&format!("cancel {word}"));
+            return Err(match state {
+                Some(state) if !state.is_end() => refused.with_hint(format!("`{cancel}` cancels the run")),
+                _ => refused,
+            });
         }
+        let reasons: BTreeSet<String> = kept.iter().filter_map(|removal| removal.kept_because.clone()).collect();
         let (mut rows, mut objects, mut failed) = (Vec::new(), Vec::new(), None);
         let (mut bytes, mut deleted) = (0_u64, 0);
         let count = found.len();
@@ -61,7 +69,13 @@ impl Clean {
             output::versioned(&json!({"runs": Value::from(objects), "bytes": bytes, "kept": kept.len()}))?;
         } else {
             table_with_numbers(&["RUN", "SUBMITTED", "FUNCTION", "WHERE", "ITEMS", "STATE", "FREES"], &[4, 6], &rows)?;
-            self.print_summary(count, deleted, bytes, kept.len());
+            self.print_summary(count, deleted, bytes);
+            if !kept.is_empty() {
+                let reasons: Vec<_> = reasons.into_iter().collect();
+                let kept = counted(kept.len() as u64, "run is", "runs are");
+                output::note(&format!("{kept} kept: {}", reasons.join("; ")));
+            }
+            self.scope.suggest(&["runs".to_owned()]);
         }
         failed.map_or(Ok(()), Err)
     }
@@ -90,7 +104,7 @@ impl Clean {
         false
     }
 
-    fn print_summary(&self, found: usize, deleted: usize, bytes: u64, kept: usize) {
+    fn print_summary(&self, found: usize, deleted: usize, bytes: u64) {
         let what = if self.inputs_only { "the inputs of " } else { "" };
         if found == 0 {
             output::note("there are no such runs to delete");
@@ -100,13 +114,6 @@ impl Clean {
             let runs = counted(found as u64, "run", "runs");
             output::note(&format!("nothing was deleted: --yes deletes {what}{runs}, and frees {}", size(bytes)));
         }
-        if kept > 0 {
-            output::note(&format!(
-                "{} kept: they have not ended, or cannot be read",
-                counted(kept as u64, "run is", "runs are")
-            ));
-        }
-        output::note("next     cargo knot runs");
     }
 }
 

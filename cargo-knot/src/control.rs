@@ -4,21 +4,22 @@ use std::time::{Duration, Instant};
 
 use cargo_knot::exit;
 use clap::Args;
-use cloudknot::look::{Items, Look, RunState, Summary};
+use cloudknot::look::{Items, Look, RunState};
 use serde_json::json;
 
 use crate::failure::Failure;
 use crate::items::NumberedItemsArgs;
 use crate::output;
+use crate::patience::{Patience, through_outages};
 use crate::scope::{RunArgs, ScopeArgs};
 use crate::shown::{counted, duration, function_name, number, run_json, state};
 use crate::status;
 
 /// Bounds of the interval between two looks at a run; between them, it is a tenth of the time waited so far.
 const LOOK_INTERVAL: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(30));
-/// Time after which a run that nothing computes, or whose jobs have ended without outcomes, is not waited for any longer: a program
-/// may be about to submit its jobs, or to store why they failed.
-const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Time for the last look, at the end of the time that the user allows.
+const LAST_LOOK: Duration = Duration::from_secs(20);
 
 /// Options of `cargo knot wait`.
 #[derive(Args)]
@@ -54,6 +55,8 @@ pub(crate) struct Cancel {
 impl Wait {
     pub(crate) async fn run(self) -> Result<u8, Failure> {
         let look = self.of.look().await?;
+        // A run whose record cannot be read never ends.
+        look.select(&Items::all())?;
         let look = self.until_ended(look).await?;
         let summary = look.summary();
         if self.json {
@@ -66,35 +69,22 @@ impl Wait {
 
     async fn until_ended(&self, mut look: Look) -> Result<Look, Failure> {
         let began = Instant::now();
-        let mut doubtful_since: Option<Instant> = None;
+        let mut patience = Patience::default();
         loop {
-            let summary = look.summary();
-            let is_doubtful = look.abandoned().is_some() || (is_over(summary) && is_unsettled(summary));
-            let since = doubtful_since.filter(|_| is_doubtful).or_else(|| is_doubtful.then(Instant::now));
-            doubtful_since = since;
-            let is_settled = is_over(summary) && !is_doubtful;
-            if is_settled || since.is_some_and(|since| since.elapsed() > PATIENCE) {
-                return Ok(look);
-            }
             let left = self.timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(began.elapsed()));
-            if left.is_zero() {
+            if patience.is_over(&look) || left.is_zero() {
                 return Ok(look);
             }
             let interval = (began.elapsed() / 10).clamp(LOOK_INTERVAL.0, LOOK_INTERVAL.1);
             tokio::time::sleep(interval.min(left)).await;
-            look = look.again().await?;
+            let left = left.saturating_sub(interval);
+            let again = through_outages(async || look.again().await, self.json);
+            look = match tokio::time::timeout(left.max(LAST_LOOK), again).await {
+                Ok(again) => again?,
+                Err(_) => return Ok(look),
+            };
         }
     }
-}
-
-fn is_over(summary: &Summary) -> bool {
-    // A run whose record cannot be read has no state that could change.
-    summary.state.is_none_or(RunState::is_end)
-}
-
-/// Returns whether the end is only that of the jobs: the program that follows them may be about to explain it.
-fn is_unsettled(summary: &Summary) -> bool {
-    summary.state == Some(RunState::Failed) && summary.items.unfinished > 0
 }
 
 fn line(look: &Look) -> String {
@@ -115,8 +105,10 @@ fn line(look: &Look) -> String {
 
 impl Cancel {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let look = self.of.find(&self.scope.runs().await?).await?;
+        let look = self.of.find(&self.scope).await?;
         let items = self.of.items();
+        // What cannot be cancelled needs no question.
+        look.select(&items)?;
         let summary = look.summary();
         let has_ended = summary.state.is_some_and(RunState::is_end);
         if !has_ended {
@@ -147,7 +139,7 @@ impl Cancel {
             _ => format!("{word}  has ended before: it is {}; nothing was cancelled", state(after.summary())),
         };
         output::lines([text])?;
-        output::note(&format!("next     cargo knot status {word}     cargo knot clean {word}"));
+        self.scope.suggest(&status::next(&after));
         Ok(())
     }
 
@@ -172,6 +164,6 @@ impl Cancel {
             return Ok(());
         }
         Err(Failure::new(exit::REFUSED, format!("cannot cancel {run}: this was not confirmed"))
-            .with_hint(format!("`cargo knot cancel {} --yes` cancels it without a question", summary.word)))
+            .with_hint("the same command with `--yes` cancels without a question"))
     }
 }

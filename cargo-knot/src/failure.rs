@@ -37,15 +37,12 @@ impl Failure {
         Self::of(code, Box::new(Cause { message, cause }), hint)
     }
 
-    /// Returns whether the options do not select a program, or a setting is invalid.
-    pub(crate) fn is_usage(&self) -> bool {
-        self.code == exit::USAGE
-    }
-
-    /// Adds to the hint.
-    pub(crate) fn with_further_hint(self, further: &str) -> Self {
-        let hint = self.hint.as_ref().map_or_else(|| further.to_owned(), |hint| format!("{hint}; {further}"));
-        self.with_hint(hint)
+    /// Creates the failure of a command line that cannot be parsed.
+    pub(crate) fn of_options(error: &clap::Error) -> Self {
+        // The message is followed by the usage.
+        let text = error.render().to_string();
+        let message = text.split("\n\n").next().unwrap_or_default();
+        Self::new(exit::USAGE, message.trim_start_matches("error: ")).with_hint("`--help` lists the options")
     }
 
     pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
@@ -124,8 +121,12 @@ fn compile_code(error: &cloudknot::Error) -> u8 {
     compile.map_or(exit::OTHER, |compile| code_of(compile.kind()))
 }
 
+/// Converts an error of the standard output or of a question at the terminal.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::of(exit::OTHER, Box::new(error), None)
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::of(exit::OTHER, Box::new(error), None);
+        }
+        Self::with_causes(exit::OTHER, "cannot write the output".into(), vec![error.to_string()], None)
     }
 }

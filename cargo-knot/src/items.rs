@@ -7,9 +7,10 @@ use cargo_knot::exit;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use cloudknot::ItemErrorKind;
-use cloudknot::look::{Items, Look, Runs};
+use cloudknot::look::{Items, Look};
 
 use crate::failure::Failure;
+use crate::scope::ScopeArgs;
 
 /// Number of digits of a date, with which the ID of a run begins. Fewer digits may as well be the number of an item.
 const DATE_LEN: usize = 8;
@@ -49,8 +50,8 @@ impl ItemsArgs {
     }
 
     /// Finds the run, as [`NumberedItemsArgs::find`] does.
-    pub(crate) async fn find(&self, runs: &Runs) -> Result<Look, Failure> {
-        self.of.find(runs).await
+    pub(crate) async fn find(&self, scope: &ScopeArgs) -> Result<Look, Failure> {
+        self.of.find(scope).await
     }
 }
 
@@ -68,16 +69,16 @@ impl NumberedItemsArgs {
     ///
     /// # Errors
     /// Returns an error if there is none, or several; also if RUN is a short number, which may be meant as an item.
-    pub(crate) async fn find(&self, runs: &Runs) -> Result<Look, Failure> {
+    pub(crate) async fn find(&self, scope: &ScopeArgs) -> Result<Look, Failure> {
         let hint = || format!("items follow the run: `last {}` names those of the last run", self.run);
         let is_like_items = self.items.is_none() && self.run.parse::<Ranges>().is_ok();
-        let found = runs.find(&self.run).await;
+        let found = scope.runs().await?.find(&self.run).await;
         let look = match found {
             Err(error) if is_like_items && error.kind() == cloudknot::ErrorKind::NotFound => {
                 let other = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
                 return Err(Failure::from(error).with_hint(hint() + &other));
             }
-            found => found?,
+            found => found.map_err(|error| scope.failure(error))?,
         };
         let summary = look.summary();
         let is_whole = self.run == summary.word || summary.name.as_ref() == Some(&self.run);

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
+use cargo_knot::exit;
 use clap::Args;
-use cloudknot::look::{LogEntry, LogLine, LogQuery, Summary};
+use cloudknot::look::{LogEntry, LogLine, LogQuery, RunState, Summary};
 use serde_json::json;
 
 use crate::failure::Failure;
 use crate::items::ItemsArgs;
 use crate::output;
+use crate::patience::through_outages;
 use crate::scope::ScopeArgs;
 use crate::shown::rfc3339;
 
@@ -43,8 +45,8 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    pub(crate) async fn run(self) -> Result<(), Failure> {
-        let look = self.items.find(&self.scope.runs().await?).await?;
+    pub(crate) async fn run(self) -> Result<u8, Failure> {
+        let look = self.items.find(&self.scope).await?;
         let mut logs = look.logs(self.query()).await?;
         while let Some(entry) = logs.next().await {
             match entry? {
@@ -53,10 +55,15 @@ impl Logs {
                 _ => {}
             }
         }
-        if !self.json && !self.follow {
-            output::note(&next(look.summary()));
+        if !self.follow {
+            if !self.json {
+                self.scope.suggest(&next(look.summary()));
+            }
+            return Ok(exit::DONE);
         }
-        Ok(())
+        let look = through_outages(async || look.again().await, self.json).await?;
+        let has_ended = look.summary().state.is_none_or(RunState::is_end);
+        Ok(if has_ended { exit::DONE } else { exit::NOT_ENDED })
     }
 
     fn query(&self) -> LogQuery {
@@ -92,12 +99,10 @@ impl Logs {
     }
 }
 
-/// Returns the line with the commands that help next.
-fn next(summary: &Summary) -> String {
+/// Returns the commands that help next.
+fn next(summary: &Summary) -> Vec<String> {
     let word = &summary.word;
-    let follow = match summary.state {
-        Some(state) if state.is_end() => String::new(),
-        _ => format!("     cargo knot logs {word} --follow"),
-    };
-    format!("next     cargo knot status {word}{follow}")
+    let goes_on = summary.state.is_none_or(|state| !state.is_end());
+    let follow = goes_on.then(|| format!("logs {word} --follow"));
+    std::iter::once(format!("status {word}")).chain(follow).collect()
 }

@@ -18,6 +18,7 @@ mod knots;
 mod logs;
 mod output;
 mod pars;
+mod patience;
 mod policy;
 mod program;
 mod prune;
@@ -130,7 +131,12 @@ enum Verb {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let matches = groups::with_groups(Cargo::command()).get_matches();
+    let matches = match groups::with_groups(Cargo::command()).try_get_matches() {
+        Err(error) if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") => {
+            return Failure::of_options(&error).report(true);
+        }
+        matches => matches.unwrap_or_else(|error| error.exit()),
+    };
     let as_json = is_json_requested(&matches);
     let Cargo::Knot { verb } = Cargo::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let _running = cloudknot::__private::install_terminal();
@@ -158,7 +164,7 @@ async fn run(verb: Verb) -> Result<u8, Failure> {
         Verb::Runs(runs) => runs.run().await?,
         Verb::Status(status) => return status.run().await,
         Verb::Wait(wait) => return wait.run().await,
-        Verb::Logs(logs) => logs.run().await?,
+        Verb::Logs(logs) => return logs.run().await,
         Verb::Results(results) => return results.run().await,
         Verb::Cancel(cancel) => cancel.run().await?,
         Verb::Clean(clean) => clean.run().await?,

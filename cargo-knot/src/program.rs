@@ -7,8 +7,9 @@ use cargo_knot::exit;
 use clap::Args;
 use cloudknot::__private::{Fingerprint, Order, OrderEnd, OrderedDecode, OrderedTask, Refusal, Report, Request};
 use cloudknot::ItemError;
-use cloudknot::compile::{CargoTarget, Compile, NativeProgram, Profile, Selection};
+use cloudknot::compile::{CargoTarget, Compile, CompileError, CompileErrorKind, NativeProgram, Profile, Selection};
 use cloudknot::look::{Look, RunProgram};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
@@ -76,8 +77,8 @@ impl CargoArgs {
 }
 
 impl ProgramArgs {
-    /// Compiles the program.
-    pub(crate) async fn build(self) -> Result<Program, Failure> {
+    /// Compiles the program. `as_json` is the form of what is said on stderr.
+    pub(crate) async fn build(self, as_json: bool) -> Result<Program, Failure> {
         let target = self.bin.map(CargoTarget::Bin).or(self.example.map(CargoTarget::Example));
         let profile =
             if self.release { "release".to_owned() } else { self.profile.unwrap_or_else(|| "dev".to_owned()) };
@@ -89,7 +90,7 @@ impl ProgramArgs {
             all_features: self.all_features,
             no_default_features: self.no_default_features,
         });
-        Program::compile(self.cargo.add_to(compile.profile(Profile::Named(profile)))).await
+        Ok(Program::compile(self.cargo.add_to(compile.profile(Profile::Named(profile))), as_json).await?)
     }
 }
 
@@ -98,8 +99,13 @@ pub(crate) struct Program(NativeProgram);
 
 impl Program {
     /// Compiles the program of a run as it is now, from the package of its name in this folder's workspace. A record may be anyone's,
-    /// so the path in it decides nothing. `profile` is instead of that of the run.
-    pub(crate) async fn of_run(of: &RunProgram, profile: Option<&str>, cargo: CargoArgs) -> Result<Self, Failure> {
+    /// so the path in it decides nothing. `profile` is instead of that of the run, and `as_json` is the form of what is said on stderr.
+    pub(crate) async fn of_run(
+        of: &RunProgram,
+        profile: Option<&str>,
+        cargo: CargoArgs,
+        as_json: bool,
+    ) -> Result<Self, Failure> {
         let target = match (of.kind.as_deref(), &of.target) {
             (Some("bin"), Some(name)) => Some(CargoTarget::Bin(name.clone())),
             (Some("example"), Some(name)) => Some(CargoTarget::Example(name.clone())),
@@ -114,15 +120,16 @@ impl Program {
             ..Selection::default()
         });
         let compile = cargo.add_to(compile.profile(Profile::Named(profile.to_owned())));
-        Self::compile(compile).await.map_err(|failure| match &of.manifest {
-            Some(path) if failure.is_usage() => failure
-                .with_further_hint(&format!("the run is of the program of `{path}`: run the command in that folder")),
-            _ => failure,
+        Self::compile(compile, as_json).await.map_err(|error| match &of.manifest {
+            // The error's hint names options that these commands do not have.
+            Some(path) if error.kind() == CompileErrorKind::Selection => Failure::from(error)
+                .with_hint(format!("the run is of the program of `{path}`: run the command in that folder")),
+            _ => error.into(),
         })
     }
 
-    async fn compile(compile: Compile) -> Result<Self, Failure> {
-        let compile = compile.report(output::note);
+    async fn compile(compile: Compile, as_json: bool) -> Result<Self, CompileError> {
+        let compile = compile.report(move |line: &str| output::remark(line, as_json));
         let built = tokio::task::spawn_blocking(move || compile.native()).await;
         Ok(Self(built.expect("a build does not panic")?))
     }
@@ -167,7 +174,12 @@ pub(crate) async fn carry_out(
                 running.ended().await?;
                 return Err(refused(refusal));
             }
-            Some(report) => handle(report)?,
+            Some(report) => {
+                if let Err(failure) = handle(report) {
+                    running.stop().await?;
+                    return Err(failure);
+                }
+            }
             None => output::note(&line),
         }
     }
@@ -214,6 +226,17 @@ impl Running {
     async fn ended(&mut self) -> Result<ExitStatus, Failure> {
         Ok(self.child.wait().await?)
     }
+
+    /// Interrupts the program, which stores what is done, and waits for its end.
+    async fn stop(&mut self) -> Result<(), Failure> {
+        if let Some(id) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            // It may have ended meanwhile.
+            let _ = kill_process(id, Signal::TERM);
+        }
+        // It may wait until its reports are read.
+        while self.next().await?.is_some() {}
+        self.ended().await.map(drop)
+    }
 }
 
 /// Starts a program. From then on, Ctrl-C does not end this command before the program has ended.
@@ -239,9 +262,9 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     /// Builds and starts the program of a run.
-    pub(crate) async fn of_run(look: &Look, cargo: CargoArgs) -> Result<Self, Failure> {
+    pub(crate) async fn of_run(look: &Look, cargo: CargoArgs, as_json: bool) -> Result<Self, Failure> {
         let of = look.program()?;
-        let program = Program::of_run(&of, None, cargo).await?;
+        let program = Program::of_run(&of, None, cargo, as_json).await?;
         let decode = OrderedDecode { function: of.function.clone(), fingerprint: Fingerprint(of.fingerprint) };
         let mut command = program.command(OrderedTask::Decode(decode));
         let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;

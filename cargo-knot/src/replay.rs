@@ -46,14 +46,12 @@ impl Replay {
             Failure::new(exit::USAGE, format!("invalid item `{item}`: must be a number, counted from 0"))
                 .with_hint("the item follows the run: `cargo knot replay last 17`")
         })?;
-        let look = self.scope.runs().await?.find(run).await?;
+        let look = self.scope.runs().await?.find(run).await.map_err(|error| self.scope.failure(error))?;
         let of = look.program()?;
-        let frame = look.input(item).await?;
+        let input = temporary_file(&look.input(item).await?)?;
+        let reports = temporary_file(&[])?;
         let profile = self.release.then_some("release");
-        let program = Program::of_run(&of, profile, self.cargo).await?;
-        let mut input = NamedTempFile::new()?;
-        input.write_all(&frame)?;
-        let reports = NamedTempFile::new()?;
+        let program = Program::of_run(&of, profile, self.cargo, self.json).await?;
         let task = OrderedTask::Replay(OrderedReplay {
             function: of.function,
             fingerprint: Fingerprint(of.fingerprint),
@@ -90,13 +88,24 @@ impl Replay {
     }
 }
 
+/// Creates a private file with this content.
+fn temporary_file(content: &[u8]) -> Result<NamedTempFile, Failure> {
+    let create = || {
+        let mut file = NamedTempFile::new()?;
+        file.write_all(content)?;
+        Ok(file)
+    };
+    create().map_err(|error: std::io::Error| {
+        Failure::new(exit::OTHER, format!("cannot write a temporary file for the input of the item: {error}"))
+            .with_hint("set TMPDIR to a folder with free space that this user can write to")
+    })
+}
+
 fn failed(item: u64, error: &ItemError) -> Failure {
+    // The text of the error has its causes and its place.
     let mut message = format!("item {item} {error}");
-    if let Some(place) = error.location() {
-        message = format!("{message}\n  at {place}");
-    }
     if let Some(backtrace) = error.backtrace() {
         message = format!("{message}\n{backtrace}");
     }
-    Failure::with_causes(exit::ITEMS_FAILED, message, error.chain().to_vec(), None)
+    Failure::new(exit::ITEMS_FAILED, message)
 }

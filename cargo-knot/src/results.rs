@@ -49,7 +49,7 @@ pub(crate) struct Results {
 
 impl Results {
     pub(crate) async fn run(self) -> Result<u8, Failure> {
-        let look = self.of.find(&self.scope.runs().await?).await?;
+        let look = self.of.find(&self.scope).await?;
         let mut results = look.results(&self.of.items())?;
         let mut sink = self.sink(&look)?;
         let (mut values, mut failed, mut decoder) = (0_u64, 0_u64, None);
@@ -84,11 +84,16 @@ impl Results {
             converted => return Ok(converted?),
         };
         if decoder.is_none() {
-            output::note(&format!("{error}"));
-            *decoder = Some(Decoder::of_run(look, self.cargo).await?);
+            output::remark(&error.to_string(), self.is_json());
+            *decoder = Some(Decoder::of_run(look, self.cargo, self.is_json()).await?);
         }
         let decoder = decoder.as_mut().expect("it was just started");
         decoder.decode(item, value.frame()).await
+    }
+
+    /// Returns whether stderr has JSON objects, not text.
+    fn is_json(&self) -> bool {
+        self.json || self.jsonl
     }
 
     fn sink(&self, look: &Look) -> Result<Sink, Failure> {
@@ -110,19 +115,25 @@ impl Results {
         if let Some(folder) = &self.out {
             output::note(&format!("{} written to `{}`", counted(values, "value was", "values were"), folder.display()));
         }
+        let note = |note: &str| output::remark(note, self.is_json());
+        let suggest = |verbs: [String; 2]| {
+            if !self.is_json() {
+                self.scope.suggest(&verbs);
+            }
+        };
         if summary.state.is_some_and(|state| !state.is_end()) {
-            output::note("the run has not ended: items without an outcome are left out");
-            output::note(&format!("next     cargo knot wait {word}     cargo knot status {word}"));
+            note("the run has not ended: items without an outcome are left out");
+            suggest([format!("wait {word}"), format!("status {word}")]);
             return exit::NOT_ENDED;
         }
         if failed > 0 {
-            output::note(&format!("{} of {} items have no value", number(failed), number(values + failed)));
-            output::note(&format!("next     cargo knot logs {word} --failed     cargo knot retry {word}"));
+            note(&format!("{} of {} items have no value", number(failed), number(values + failed)));
+            suggest([format!("logs {word} --failed"), format!("retry {word}")]);
             return exit::ITEMS_FAILED;
         }
         if values == 0 {
             let why = if summary.items.items == 0 { "the run has no items" } else { "no such item has failed" };
-            output::note(&format!("there are no results: {why}"));
+            note(&format!("there are no results: {why}"));
         }
         exit::DONE
     }

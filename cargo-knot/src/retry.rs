@@ -51,7 +51,7 @@ pub(crate) struct Retry {
 
 impl Retry {
     pub(crate) async fn run(self) -> Result<u8, Failure> {
-        let look = self.items.find(&self.scope.runs().await?).await?;
+        let look = self.items.find(&self.scope).await?;
         let items = self.items.items();
         if let Some(why) = Self::nothing(&look, &items)? {
             return self.end(&look, 0, Some(&why));
@@ -63,24 +63,47 @@ impl Retry {
             let word = &look.summary().word;
             return Err(Failure::new(exit::REFUSED, format!("cannot retry the run {word}: it has not ended"))
                 .with_hint(format!(
-                    "`cargo knot wait {word}` waits for its end, and `cargo knot cancel {word}` ends it"
+                    "`{}` waits for its end, and `{}` ends it",
+                    self.scope.command(&format!("wait {word}")),
+                    self.scope.command(&format!("cancel {word}"))
                 )));
         }
+        if !has_ended && (!items.is_all() || self.has_options()) {
+            let word = &look.summary().word;
+            let message = format!(
+                "cannot retry some of the items, or with other options: the run {word} has not ended, although no program computes it"
+            );
+            return Err(Failure::new(exit::REFUSED, message).with_hint(format!(
+                "`cargo knot retry {word}` computes the remaining items; `cargo knot cancel {word}` ends the run, so that it can be \
+                 retried"
+            )));
+        }
         let of_run = look.summary().backend.as_deref();
-        if let Some(on) = self.on.as_deref().filter(|on| Some(*on) != of_run) {
+        if self.on.is_some() && self.on.as_deref() == of_run {
+            let on = self.on.as_deref().unwrap_or_default();
+            let message = format!("invalid option `--on {on}`: the run is on this backend already");
+            return Err(Failure::new(exit::USAGE, message).with_hint("leave it out to retry the items in this run"));
+        }
+        if let Some(on) = self.on.as_deref() {
             return self.on_another(&look, &items, on).await;
         }
         if is_on_batch { self.on_batch(&look, &items).await } else { self.here(&look, &items).await }
     }
 
+    /// Returns whether the next round shall have options of its own.
+    fn has_options(&self) -> bool {
+        self.memory.is_some() || self.timeout.is_some() || self.retries.is_some() || self.on.is_some()
+    }
+
     /// Returns the reason why there is nothing to retry, if this is so.
     fn nothing(look: &Look, items: &Items) -> Result<Option<String>, Failure> {
         let Summary { word, items: counts, .. } = look.summary();
+        let selected = look.select(items)?;
         if items.is_all() {
             let is_done = counts.succeeded == counts.items;
             return Ok(is_done.then(|| format!("every item of run {word} has a value")));
         }
-        Ok(look.select(items)?.is_empty().then(|| format!("no item of run {word} has failed in this way")))
+        Ok(selected.is_empty().then(|| format!("no item of run {word} has failed in this way")))
     }
 
     async fn on_batch(&self, look: &Look, items: &Items) -> Result<u8, Failure> {
@@ -140,7 +163,7 @@ impl Retry {
         } else {
             let items = counted(end.ran, "item", "items");
             output::lines([format!("{new}  a new run of {items} of {word}, on the backend `{on}`")])?;
-            output::note(&format!("next     cargo knot status {new}     cargo knot wait {new}"));
+            self.scope.suggest(&[format!("status {new}"), format!("wait {new}")]);
         }
         let is_over = self.wait || on != "batch";
         Ok(if is_over && end.failed > 0 { exit::ITEMS_FAILED } else { exit::DONE })
@@ -158,7 +181,7 @@ impl Retry {
             ranges.into_iter().map(|range| *range.start()..range.end() + 1).collect()
         };
         let items = if items.is_all() { None } else { Some(ranges(look.select(items)?)) };
-        let program = Program::of_run(&of, None, self.cargo).await?;
+        let program = Program::of_run(&of, None, self.cargo, self.json).await?;
         let mut command = program.command(OrderedTask::Retry(OrderedRetry {
             run: look.id().to_owned(),
             function: of.function,
@@ -207,7 +230,7 @@ impl Retry {
             }
         };
         output::lines([text])?;
-        output::note(&status::next(summary));
+        self.scope.suggest(&status::next(look));
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! `cargo knot runs`: the runs of a program.
 
+use std::num::NonZero;
+
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use cloudknot::look::{Filter, RoundSummary, RunList, RunState, Summary};
@@ -28,8 +30,8 @@ pub(crate) struct Runs {
     #[arg(long, value_name = "STATE", value_parser = PossibleValuesParser::new(RunState::ALL.map(RunState::name)))]
     state: Option<String>,
     /// Show at most this number of runs
-    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
-    limit: usize,
+    #[arg(long, value_name = "NUMBER", default_value_t = NonZero::new(20).expect("20 is not zero"))]
+    limit: NonZero<usize>,
     #[command(flatten)]
     scope: ScopeArgs,
     /// Print one JSON object instead of text
@@ -39,7 +41,8 @@ pub(crate) struct Runs {
 
 impl Runs {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let found = self.scope.runs().await?.list(self.filter()).await?;
+        let runs = self.scope.runs().await?;
+        let found = runs.list(self.filter()).await.map_err(|error| self.scope.failure(error))?;
         if self.json {
             let runs: Vec<Value> = found.runs.iter().map(run_json).collect();
             return Ok(output::versioned(&json!({"runs": runs}))?);
@@ -62,20 +65,23 @@ impl Runs {
         if let Some(state) = self.state.as_deref().and_then(RunState::parse) {
             filter = filter.state(state);
         }
-        if self.all { filter } else { filter.limit(self.limit) }
+        if self.all { filter } else { filter.limit(self.limit.get()) }
     }
 
     fn print_end(&self, found: &RunList) {
         let shown = found.runs.len();
+        let is_filtered = self.function.is_some() || self.state.is_some();
         if shown == 0 {
-            let selected = if self.function.is_some() || self.state.is_some() { "such " } else { "" };
-            output::note(&format!("there are no {selected}runs of the program in this folder"));
+            let selected = if is_filtered { "such " } else { "" };
+            output::note(&format!("there are no {selected}runs in {}", found.scope));
             return;
         }
-        if found.is_cut {
-            output::note(&format!("{shown} of {} runs; `cargo knot runs --all` shows the rest", found.total));
+        if found.is_cut && is_filtered {
+            output::note(&format!("the last {shown} such runs; the same command with `--all` shows all"));
+        } else if found.is_cut {
+            output::note(&format!("{shown} of {} runs; the same command with `--all` shows all", found.total));
         }
-        output::note(&format!("next     cargo knot status {}", found.runs[0].word));
+        self.scope.suggest(&[format!("status {}", found.runs[0].word)]);
     }
 }
 

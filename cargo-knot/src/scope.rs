@@ -1,15 +1,16 @@
 //! The options that say which runs a verb is about.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cargo_knot::exit;
 use clap::Args;
-use cloudknot::Knot;
-use cloudknot::compile::{Compile, Selection};
+use cloudknot::compile::{Compile, CompileErrorKind, Selection};
 use cloudknot::look::{Look, Runs};
+use cloudknot::{ErrorKind, Knot};
 
 use crate::aws::AwsArgs;
 use crate::failure::Failure;
+use crate::output;
 
 /// Name of the folder of runs beside a crate.
 const HOME: &str = ".cloudknot";
@@ -28,12 +29,17 @@ pub(crate) struct RunArgs {
 
 impl RunArgs {
     pub(crate) async fn look(&self) -> Result<Look, Failure> {
-        Ok(self.scope.runs().await?.find(&self.run).await?)
+        let runs = self.scope.runs().await?;
+        runs.find(&self.run).await.map_err(|error| self.scope.failure(error))
+    }
+
+    pub(crate) fn scope(&self) -> &ScopeArgs {
+        &self.scope
     }
 }
 
 /// Where runs are looked for: by default, those of the program in this folder, on this machine and on its Knot.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct ScopeArgs {
     /// Only the runs on this machine; no request to AWS
     #[arg(long, conflicts_with = "knot")]
@@ -46,6 +52,33 @@ pub(crate) struct ScopeArgs {
 }
 
 impl ScopeArgs {
+    /// Returns the command that does this, such as `status k5v`, with runs of the same Knot.
+    pub(crate) fn command(&self, verb: &str) -> String {
+        let options =
+            [("--knot", self.knot.as_deref()), ("--region", self.aws.region()), ("--aws-profile", self.aws.profile())];
+        let given = options.iter().filter_map(|(option, value)| Some(format!(" {option} {}", quoted((*value)?))));
+        format!("cargo knot {verb}{}", given.collect::<String>())
+    }
+
+    /// Returns the failure of a search for runs.
+    pub(crate) fn failure(&self, error: cloudknot::Error) -> Failure {
+        let is_of_aws = matches!(error.kind(), ErrorKind::Aws | ErrorKind::Denied | ErrorKind::Credentials);
+        // The Knot that is recorded here was asked, although the run may be on this machine.
+        let local = "`--local` looks only at the runs on this machine";
+        let hint = match error.hint() {
+            _ if !is_of_aws || self.knot.is_some() => return error.into(),
+            Some(hint) => format!("{hint}; {local}"),
+            None => local.to_owned(),
+        };
+        Failure::from(error).with_hint(hint)
+    }
+
+    /// Prints the commands that help next.
+    pub(crate) fn suggest(&self, verbs: &[String]) {
+        let commands: Vec<_> = verbs.iter().map(|verb| self.command(verb)).collect();
+        output::note(&format!("next     {}", commands.join("     ")));
+    }
+
     pub(crate) async fn runs(&self) -> Result<Runs, Failure> {
         if let Some(name) = &self.knot {
             let knot = self.aws.knot(Knot::builder(name)).get().await?;
@@ -53,7 +86,7 @@ impl ScopeArgs {
         }
         if self.aws.profile().is_some() || self.aws.region().is_some() {
             let message = "invalid options: `--aws-profile` and `--region` require `--knot`";
-            let hint = "the runs of the program in this folder are on the Knot that its deploy has recorded";
+            let hint = "add `--knot NAME`; or leave them out: the Knot that is recorded in this folder has its own region and profile";
             return Err(Failure::new(exit::USAGE, message).with_hint(hint));
         }
         match folder()? {
@@ -65,6 +98,12 @@ impl ScopeArgs {
             Folder::Start => Ok(Runs::in_folder(HOME)),
         }
     }
+}
+
+/// Returns an argument as a shell reads it.
+fn quoted(argument: &str) -> String {
+    let is_plain = argument.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_./@".contains(letter));
+    if is_plain { argument.to_owned() } else { format!("'{}'", argument.replace('\'', "'\\''")) }
 }
 
 enum Folder {
@@ -80,14 +119,19 @@ fn folder() -> Result<Folder, Failure> {
     if let Some(home) = std::env::var_os(ENV_HOME).filter(|home| !home.is_empty()) {
         return Ok(Folder::Home(home.into()));
     }
+    // As cargo does. If a manifest cannot be read, the runs of an installed program are not those that are meant.
+    let has_package = std::env::current_dir()?.ancestors().any(|folder| folder.join("Cargo.toml").exists());
+    if !has_package && Path::new(HOME).is_dir() {
+        return Ok(Folder::Start);
+    }
     match Compile::new(Selection::default()).package_folder() {
         Ok(folder) => Ok(Folder::Package(folder)),
-        Err(_) if std::path::Path::new(HOME).is_dir() => Ok(Folder::Start),
-        // These commands have no option for another package.
-        Err(error) => {
+        // The hint names options of other commands, for another package.
+        Err(error) if error.kind() == CompileErrorKind::Selection && error.hint().is_some() => {
             let hint =
                 "run the command in the folder of a package with remote functions, or name a Knot with `--knot NAME`";
             Err(Failure::from(error).with_hint(hint))
         }
+        Err(error) => Err(error.into()),
     }
 }

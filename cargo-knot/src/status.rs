@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::output::{self, Screen};
+use crate::patience::{Patience, through_outages};
 use crate::scope::RunArgs;
 use crate::shown::{counted, duration, function_name, now, number, run_json, size, state, when};
 
@@ -44,10 +45,15 @@ pub(crate) struct Status {
 impl Status {
     pub(crate) async fn run(self) -> Result<u8, Failure> {
         let look = self.of.look().await?;
-        let details = if self.watch { self.watch(look).await? } else { look.details(self.exact).await? };
+        let (look, details) = if self.watch {
+            self.watch(look).await?
+        } else {
+            let details = look.details(self.exact).await?;
+            (look, details)
+        };
         if !self.json {
             output::lines(lines(&details))?;
-            output::note(&next(&details.summary));
+            self.of.scope().suggest(&next(&look));
         } else if !self.watch {
             output::versioned(&as_json(&details))?;
         }
@@ -82,28 +88,29 @@ impl Watched {
 }
 
 impl Status {
-    /// Shows the run until it has ended. Returns its last details.
-    async fn watch(&self, mut look: Look) -> Result<Details, Failure> {
+    /// Shows the run until it has ended, or nothing computes it. Returns what was seen last.
+    async fn watch(&self, mut look: Look) -> Result<(Look, Details), Failure> {
         let mut watched = match Screen::of_stdout() {
             _ if self.json => Watched::Json,
             Some(screen) => Watched::Screen(screen),
             None => Watched::Lines(None),
         };
+        let mut patience = Patience::default();
         loop {
             let began = Instant::now();
-            let details = look.details(self.exact).await?;
-            let has_ended = details.summary.state.is_none_or(RunState::is_end);
-            if has_ended && let Watched::Screen(screen) = &mut watched {
+            let details = through_outages(async || look.details(self.exact).await, self.json).await?;
+            let is_over = patience.is_over(&look);
+            if is_over && let Watched::Screen(screen) = &mut watched {
                 screen.clear()?;
-                return Ok(details);
+                return Ok((look, details));
             }
             watched.show(&details)?;
-            if has_ended {
-                return Ok(details);
+            if is_over {
+                return Ok((look, details));
             }
             let shortest = if details.summary.region.is_some() { CLOUD_INTERVAL } else { LOCAL_INTERVAL };
             tokio::time::sleep(shortest.max(began.elapsed() * PART_OF_INTERVAL)).await;
-            look = look.again().await?;
+            look = through_outages(async || look.again().await, self.json).await?;
         }
     }
 }
@@ -117,17 +124,21 @@ pub(crate) fn code(summary: &Summary) -> u8 {
     }
 }
 
-/// Returns the line with the commands that help next.
-pub(crate) fn next(summary: &Summary) -> String {
-    let word = &summary.word;
-    match summary.state {
-        Some(RunState::Done) => format!("next     cargo knot results {word}     cargo knot clean {word}"),
-        Some(state) if state.is_end() && summary.items.failed > 0 => {
-            format!("next     cargo knot logs {word} --failed     cargo knot retry {word}")
-        }
-        Some(state) if state.is_end() => format!("next     cargo knot retry {word}     cargo knot results {word}"),
-        _ => format!("next     cargo knot wait {word}     cargo knot cancel {word}"),
-    }
+/// Returns the commands that help next.
+pub(crate) fn next(look: &Look) -> [String; 2] {
+    let summary = look.summary();
+    let verbs = match summary.state {
+        Some(RunState::Done) => ["results", "clean"],
+        Some(state) if state.is_end() && summary.items.failed > 0 => ["logs", "retry"],
+        Some(state) if state.is_end() => ["retry", "results"],
+        // On AWS Batch, only the program can submit the jobs of a run that has not ended.
+        _ if look.abandoned().is_some() && summary.region.is_none() => ["retry", "cancel"],
+        _ => ["wait", "cancel"],
+    };
+    verbs.map(|verb| match verb {
+        "logs" => format!("logs {} --failed", summary.word),
+        _ => format!("{verb} {}", summary.word),
+    })
 }
 
 fn lines(details: &Details) -> Vec<String> {

@@ -58,6 +58,8 @@ pub(crate) async fn complete(mut machine: Machine, address: String) -> Machine {
 /// Returns whether an address is plain HTTP to an address of this machine or link. A job may set the variable to anything.
 fn is_on_this_machine(address: &str) -> bool {
     let host = address.strip_prefix("http://").and_then(|rest| rest.split('/').next());
+    // The name of a user, which ends with `@`, may contain a colon as well.
+    let host = host.filter(|host| !host.contains('@'));
     let ip = host.and_then(|host| host.rsplit_once(':').map_or(host, |(ip, _)| ip).parse().ok());
     match ip {
         Some(IpAddr::V4(ip)) => ip.is_link_local() || ip.is_loopback(),
@@ -167,6 +169,7 @@ mod tests {
             "https://169.254.170.2/v4/1",
             "http://10.0.0.1/",
             "http://169.254.170.2@example.com/",
+            "http://169.254.170.2:80@example.com/",
             "http://localhost/",
             "",
         ] {

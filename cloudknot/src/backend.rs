@@ -275,12 +275,8 @@ pub(crate) trait Executor: Send + Sync {
 
     /// Returns the log streams of the jobs that run these items in the ledger's round, as far as the backend still knows the jobs. Sends
     /// only requests that read.
-    fn log_streams(
-        &self,
-        _: &Arc<Ledger>,
-        _items: Vec<RangeInclusive<u64>>,
-    ) -> BoxFuture<'static, Result<Vec<LogStream>>> {
-        Box::pin(std::future::ready(Ok(Vec::new())))
+    fn log_streams(&self, _: &Arc<Ledger>, _items: Vec<RangeInclusive<u64>>) -> BoxFuture<'static, Result<LogStreams>> {
+        Box::pin(std::future::ready(Ok(LogStreams::default())))
     }
 
     /// Reads a page of log streams. A backend without jobs has none.
@@ -322,6 +318,14 @@ fn old_code_error(manifest: &Manifest) -> Error {
         None => "build the earlier program again, and retry from that".to_owned(),
     };
     Error::new(ErrorKind::Config, message).with_hint(remedy)
+}
+
+/// Log streams of jobs.
+#[derive(Debug, Default)]
+pub(crate) struct LogStreams {
+    pub(crate) all: Vec<LogStream>,
+    /// `true` if there are more jobs, which were not described.
+    pub(crate) is_cut: bool,
 }
 
 /// Log stream of a job's attempt.

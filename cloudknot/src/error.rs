@@ -206,6 +206,19 @@ impl Error {
         self.0.wrapped.as_deref()
     }
 
+    /// Returns `true` if the same operation may succeed later: the network was down, a service has failed or throttled the request, or
+    /// the user has to log in again.
+    ///
+    /// ```
+    /// # #[cloudknot::remote]
+    /// # fn double(x: u32) -> u32 { 2 * x }
+    /// let error = double.attach("20260101-000000000-000000").wait().unwrap_err();
+    /// assert!(!error.is_temporary(), "no such run");
+    /// ```
+    pub fn is_temporary(&self) -> bool {
+        self.0.outage.is_some()
+    }
+
     /// Returns a hint on how to fix the error, if there is one.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
@@ -236,12 +249,14 @@ impl From<TraceError> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let hint = error.hint().map(str::to_owned);
-        let outage = match error.kind() {
-            StoreErrorKind::Unavailable => Some(Outage::Service),
-            StoreErrorKind::Credentials => Some(Outage::Login),
-            _ => None,
+        let (kind, outage) = match error.kind() {
+            StoreErrorKind::Unavailable => (ErrorKind::Aws, Some(Outage::Service)),
+            StoreErrorKind::NoStore => (ErrorKind::Aws, None),
+            StoreErrorKind::Credentials => (ErrorKind::Credentials, Some(Outage::Login)),
+            StoreErrorKind::Denied => (ErrorKind::Denied, None),
+            _ => (ErrorKind::Store, None),
         };
-        let converted = Self::new(ErrorKind::Store, error.to_string()).with_outage(outage);
+        let converted = Self::new(kind, error.to_string()).with_outage(outage);
         let converted = match hint {
             Some(hint) => converted.with_hint(hint),
             None => converted,

@@ -123,6 +123,8 @@ pub struct RunList {
     pub total: usize,
     /// `true` if more runs are selected than the limit allows to show, or may be.
     pub is_cut: bool,
+    /// Places that were searched, in words: "`/home/ada/lab/.cloudknot` together with the Knot `sweep`".
+    pub scope: String,
 }
 
 impl Runs {
@@ -173,7 +175,7 @@ impl Runs {
     /// listed one by one.
     pub fn list(&self, filter: Filter) -> Pending<RunList> {
         let runs = self.clone();
-        Pending::new(async move { list(&runs.places, &filter).await })
+        Pending::new(async move { list(runs, &filter).await })
     }
 
     /// Finds the only run that `run` names: `last`, `last-1` and so on, a prefix of its ID or of its random word, or its name.
@@ -201,8 +203,8 @@ impl Runs {
     }
 }
 
-async fn list(places: &[Backend], filter: &Filter) -> Result<RunList> {
-    let all = find::all(places).await?;
+async fn list(of: Runs, filter: &Filter) -> Result<RunList> {
+    let all = find::all(&of.places).await?;
     let (total, limit) = (all.len(), filter.limit.unwrap_or(usize::MAX));
     let mut candidates = all.into_iter().filter(|found| {
         let function = Summary::function_in_index(found);
@@ -226,7 +228,7 @@ async fn list(places: &[Backend], filter: &Filter) -> Result<RunList> {
             runs.extend(look.await.expect("a look does not panic")?.filter(|summary| filter.selects(summary)));
         }
     }
-    Ok(RunList { runs, total, is_cut })
+    Ok(RunList { runs, total, is_cut, scope: of.scope })
 }
 
 /// Maximum number of runs that are looked at concurrently.
@@ -261,10 +263,12 @@ pub struct Cancellation {
 
 impl Look {
     async fn open(found: Found) -> Result<Self> {
-        let run = found.run.clone();
+        let (run, word) = (found.run.clone(), found.word().to_owned());
         let opened = open::open(found).await?.ok_or_else(|| {
             let message = format!("cannot find the run `{run}`: its record is gone or was never completed");
-            Error::new(ErrorKind::NotFound, message).with_hint("`cargo knot clean` deletes what is left of it")
+            Error::new(ErrorKind::NotFound, message).with_hint(format!(
+                "a program may be submitting it; an hour after that, `cargo knot clean {word}` deletes what is left of it"
+            ))
         })?;
         Ok(Self { summary: opened.summary(), opened: Arc::new(opened) })
     }

@@ -49,21 +49,33 @@ pub(crate) async fn of_this_program(package: &str) -> Provenance {
 
 /// Reports that the source of this program differs from that of the program of a run, or may differ.
 pub(crate) async fn report_changes(run: &str, then: &Program) {
-    let now = git::revision().await;
-    let Some((from, to)) = then.revision.as_deref().zip(now.id.as_deref()) else { return };
+    let revision = git::revision().await;
+    let now = Program { revision: revision.id, is_clean: revision.is_clean, ..Program::default() };
+    if then.revision.is_some()
+        && now.revision.is_some()
+        && let Some(change) = change_of_source(run, then, &now)
+    {
+        event::step(&change);
+    }
+}
+
+/// Says that the source of a program differs from that of the program of a run, or may differ. Returns `None` if it is the same.
+pub(crate) fn change_of_source(run: &str, then: &Program, now: &Program) -> Option<String> {
+    let Some((from, to)) = then.revision.as_deref().zip(now.revision.as_deref()) else {
+        return Some(format!("the source may have changed since run {run}: it has no git revision, then or now"));
+    };
     let short = |id: &str| id.chars().take(10).collect::<String>();
     if from != to {
-        event::step(&format!(
+        return Some(format!(
             "the source has changed since run {run}: revision {} then, {} now",
             short(from),
             short(to)
         ));
-    } else if then.is_clean == Some(false) || now.is_clean == Some(false) {
-        event::step(&format!(
-            "the source may have changed since run {run}: revision {} had or has uncommitted changes",
-            short(from)
-        ));
     }
+    let is_clean = then.is_clean == Some(true) && now.is_clean == Some(true);
+    (!is_clean).then(|| {
+        format!("the source may have changed since run {run}: revision {} had or has uncommitted changes", short(from))
+    })
 }
 
 fn submitter() -> Submitter {

@@ -318,6 +318,8 @@ fn interrupted_lines(function: &str, run: &str, done: u64, items: u64, reason: O
     let reason = reason.filter(|reason| !reason.starts_with("the run was "));
     lines.extend(reason.map(|reason| format!("{function}: {reason}")));
     lines.push(format!("continue with `{function}.attach(\"{run}\")`"));
+    let word = contract::word_of(run).unwrap_or(run);
+    lines.push(format!("next: cargo knot status {word}"));
     lines
 }
 

@@ -123,6 +123,7 @@ pub struct Spec {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct RetrySpec {
+    pub items: Option<Vec<u64>>,
     pub memory: Option<String>,
     pub timeout_ms: Option<u64>,
     pub retries: Option<u32>,

@@ -10,6 +10,9 @@ use crate::failure::Failure;
 
 /// Column of values that are no objects.
 const VALUE: &str = "value";
+/// Columns that each table has. A field of this name has the column `value.item`, or `value.error`.
+const ITEM: &str = "item";
+const ERROR: &str = "error";
 
 /// Results as rows of a table. The columns are the fields of all values, in the order in which they are found first, so no row can be
 /// written before the last one is known.
@@ -39,8 +42,9 @@ impl Table {
         self.rows.push(Row { item, cells: Vec::new(), error: error.to_string() });
     }
 
-    /// Returns the index of a column.
-    fn column(&mut self, name: String) -> usize {
+    /// Returns the index of the column of a field.
+    fn column(&mut self, field: String) -> usize {
+        let name = if [ITEM, ERROR].contains(&field.as_str()) { format!("{VALUE}.{field}") } else { field };
         let known = self.columns.iter().position(|column| *column == name);
         known.unwrap_or_else(|| {
             self.columns.push(name);
@@ -59,7 +63,7 @@ impl Table {
             writer.write_record(std::iter::once(item).chain(cells).chain([error]))
         };
         let written = (|| {
-            write(&mut writer, "item", &self.columns, "error")?;
+            write(&mut writer, ITEM, &self.columns, ERROR)?;
             for row in self.rows {
                 let mut cells = vec![String::new(); self.columns.len()];
                 row.cells.into_iter().for_each(|(column, cell)| cells[column] = cell);
@@ -67,7 +71,11 @@ impl Table {
             }
             Ok(writer.flush()?)
         })();
-        written.map_err(|error: csv::Error| std::io::Error::from(error).into())
+        // The conversion of the crate hides that the reader of the output has ended.
+        written.map_err(|error: csv::Error| match error.into_kind() {
+            csv::ErrorKind::Io(error) => error.into(),
+            kind => std::io::Error::other(format!("{kind:?}")).into(),
+        })
     }
 }
 
@@ -117,6 +125,7 @@ mod tests {
             "item,value,error\n0,1.5,\n1,\"a,\"\"b\"\"\",\n2,,\n3,\"[1,2]\",\n",
         );
         let stars = ["{\"name\":\"Vega\",\"at\":{\"x\":1,\"a\":2}}", "{}", "{\"mass\":2,\"name\":\"\"}"];
+        check(&["{\"error\":0.5,\"item\":7}"], "item,value.error,value.item,error\n0,0.5,7,\n");
         check(&stars, "item,name,at,mass,error\n0,Vega,\"{\"\"x\"\":1,\"\"a\"\":2}\",,\n1,,,,\n2,,,2,\n");
     }
 }

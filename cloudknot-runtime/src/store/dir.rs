@@ -278,7 +278,7 @@ fn kind(error: &io::Error) -> StoreErrorKind {
     match error.kind() {
         _ if is_absent(error) => StoreErrorKind::Missing,
         Io::UnexpectedEof => StoreErrorKind::Short,
-        Io::PermissionDenied | Io::ReadOnlyFilesystem => StoreErrorKind::Denied,
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => StoreErrorKind::NoAccess,
         Io::StorageFull | Io::QuotaExceeded => StoreErrorKind::Full,
         _ => StoreErrorKind::Other,
     }
@@ -286,7 +286,7 @@ fn kind(error: &io::Error) -> StoreErrorKind {
 
 fn hint(kind: StoreErrorKind, verb: &str) -> Option<Cow<'static, str>> {
     match kind {
-        StoreErrorKind::Denied => {
+        StoreErrorKind::NoAccess => {
             let access = if matches!(verb, "read" | "list") { "read" } else { "write" };
             Some(format!("give this user {access} access to the folder, or set {ENV_HOME} to another one").into())
         }

@@ -24,7 +24,9 @@ pub enum StoreErrorKind {
     Short,
     /// The key is not one that stores accept.
     BadKey,
-    /// The store denies access.
+    /// This user has no access to a folder.
+    NoAccess,
+    /// The service denies access: a permission is missing.
     Denied,
     /// There are no credentials, or the store does not accept them (any longer).
     Credentials,

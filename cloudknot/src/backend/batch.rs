@@ -16,7 +16,7 @@ use cloudknot_runtime::function::{self, Function};
 use cloudknot_runtime::store::{BoxFuture, Object, S3Store, Store, s3};
 use tokio::time::Instant;
 
-use super::{Activity, Backend, Chunking, Code, Executor, LogPage, LogPageRequest, LogStream};
+use super::{Activity, Backend, Chunking, Code, Executor, LogPage, LogPageRequest, LogStreams};
 use crate::aws::Aws;
 use crate::aws::batch::{self, JobDescription};
 use crate::error::{Error, ErrorKind, Result};
@@ -294,7 +294,7 @@ impl Executor for KnotBackend {
         &self,
         ledger: &Arc<Ledger>,
         items: Vec<RangeInclusive<u64>>,
-    ) -> BoxFuture<'static, Result<Vec<LogStream>>> {
+    ) -> BoxFuture<'static, Result<LogStreams>> {
         let run = self.run_jobs(ledger);
         Box::pin(async move { run?.impatient().log_streams(&items).await })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use cloudknot_runtime::contract::{ENV_HOME, RunKeys};
+use cloudknot_runtime::contract::{self, ENV_HOME, RunKeys};
 use cloudknot_runtime::store::{BoxFuture, DirStore};
 use cloudknot_runtime::{engine, files};
 
@@ -88,8 +88,9 @@ pub(super) fn activity(folder: &Path, ledger: &Ledger) -> Result<Activity> {
         return Ok(Activity::Computed { running: manifest.parallel.into(), waiting_because: None });
     }
     let (function, run) = (ledger.record.function_name(), &manifest.run);
+    let word = contract::word_of(run).unwrap_or(run);
     Ok(Activity::Abandoned(format!(
-        "no program computes it: `{function}.attach(\"{run}\")`, or the program that does so, goes on"
+        "no program computes it: `cargo knot retry {word}`, or `{function}.attach(\"{run}\")`, goes on"
     )))
 }
 
@@ -170,8 +171,7 @@ pub(super) async fn round_end(ledger: &Ledger) -> Result<End> {
     if ledger.missing().is_empty() {
         return Ok(End::Complete);
     }
-    let failed = ledger.counts().1;
-    if ledger.record.manifest.max_failures.is_some_and(|limit| failed >= limit) {
+    if let Some(failed) = ledger.too_many_failures() {
         ledger.cancel().await?;
         return Ok(End::Cancelled(format!(
             "the run was stopped after {failed} failed {}; `retry_failed()` runs the remaining items",

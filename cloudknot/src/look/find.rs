@@ -165,8 +165,13 @@ fn named<'a>(all: &'a [Found], name: &str) -> Result<Option<usize>, Vec<&'a Foun
 
 fn ambiguous(name: &str, several: &[&Found]) -> Error {
     let candidates = listed(several.iter().copied());
-    Error::new(ErrorKind::NotFound, format!("cannot choose a run: `{name}` names {} runs", several.len()))
-        .with_hint(format!("give more letters: {candidates}"))
+    Error::new(ErrorKind::NotFound, format!("cannot choose a run: `{name}` names {} runs", several.len())).with_hint(
+        if several.iter().any(|found| found.name() == Some(name)) {
+            format!("name one by its ID, or by the word at its end: {candidates}")
+        } else {
+            format!("give more letters: {candidates}")
+        },
+    )
 }
 
 fn none(all: &[Found], run: &str, scope: &str) -> Error {

@@ -271,12 +271,16 @@ impl Watch {
         self.looked.elapsed() >= interval.max(self.took * 10)
     }
 
-    /// Looks at the run.
-    async fn look(&mut self) -> Result<Watched> {
+    /// Looks at the run. Returns what was seen of it, unless it was deleted.
+    async fn look(&mut self) -> Result<(Watched, Option<Opened>)> {
         let began = Instant::now();
         let opened = open::open(self.found.clone()).await;
         (self.looked, self.took) = (Instant::now(), began.elapsed());
-        let Some(opened) = opened? else { return Ok(Watched::Over(Some("the run was deleted".into()))) };
+        let Some(opened) = opened? else { return Ok((Watched::Over(Some("the run was deleted".into())), None)) };
+        Ok((self.watched(&opened, began).await?, Some(opened)))
+    }
+
+    async fn watched(&mut self, opened: &Opened, began: Instant) -> Result<Watched> {
         let Ok(record) = &opened.record else { return Ok(Watched::Over(None)) };
         let Some(Activity::Abandoned(why)) = &record.activity else {
             self.abandoned_since = None;

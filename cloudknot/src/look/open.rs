@@ -37,13 +37,23 @@ pub(super) struct OpenedRecord {
 
 /// Opens a run. Returns `None` if its folder has no manifest: it was not submitted, or not deleted completely.
 pub(super) async fn open(found: Found) -> Result<Option<Opened>> {
-    let listing = Listing::read(&*found.store, found.keys()).await?;
-    let Some(manifest) = listing.manifest() else { return Ok(None) };
-    let record = match read_manifest(&found, manifest, listing.inputs()).await? {
-        Ok(manifest) => OpenedRecord::read(&found, &listing, manifest).await?,
-        Err(problem) => Err(problem),
-    };
-    Ok(Some(Opened { found, listing, record }))
+    let mut listing = Listing::read(&*found.store, found.keys()).await?;
+    loop {
+        let Some(manifest) = listing.manifest() else { return Ok(None) };
+        let record = match read_manifest(&found, manifest, listing.inputs()).await? {
+            Ok(manifest) => OpenedRecord::read(&found, &listing, manifest).await?,
+            Err(problem) => Err(problem),
+        };
+        if matches!(&record, Ok(OpenedRecord { activity: Some(Activity::Over), .. })) {
+            // The last jobs may have stored outcomes and ended after the listing was read.
+            let newer = Listing::read(&*found.store, found.keys()).await?;
+            if newer.objects != listing.objects {
+                listing = newer;
+                continue;
+            }
+        }
+        return Ok(Some(Opened { found, listing, record }));
+    }
 }
 
 /// Reads and checks the manifest. Returns the reason if it is not one of this version.
@@ -172,7 +182,10 @@ impl Opened {
     pub(super) fn readable(&self) -> Result<&OpenedRecord> {
         self.record.as_ref().map_err(|problem| {
             Error::new(ErrorKind::Store, format!("cannot read the run `{}`: {problem}", self.found.run))
-                .with_hint("read it with that version of cloudknot, or delete it with `cargo knot clean`")
+                .with_hint(format!(
+                    "a run of another version can be read with that version of cloudknot; `cargo knot clean {}` deletes the run",
+                    self.found.word()
+                ))
         })
     }
 }

@@ -83,20 +83,19 @@ impl Look {
     /// Reads the encoded input of an item: a frame.
     ///
     /// # Errors
-    /// `NotFound` if there is no such item. `Store` if the inputs were deleted or are damaged.
+    /// `Config` if there is no such item. `Store` if the inputs were deleted or are damaged.
     pub fn input(&self, item: u64) -> Pending<Bytes> {
         let look = self.clone();
-        Pending::new(async move { input(&look.opened.readable()?.ledger.record, item).await })
+        Pending::new(async move {
+            look.select(&Items::all().within([item..=item]))?;
+            input(&look.opened.readable()?.ledger.record, item).await
+        })
     }
 }
 
 async fn input(record: &Record, item: u64) -> Result<Bytes> {
     let Record { store, keys, manifest, .. } = record;
-    let (run, items) = (&manifest.run, manifest.items);
-    if item >= items {
-        let message = format!("cannot find item {item} of run {run}: it has {items} items, counted from 0");
-        return Err(Error::new(ErrorKind::NotFound, message));
-    }
+    let run = &manifest.run;
     let key = keys.inputs();
     if store.size(&key).await?.is_none() {
         let message = format!("cannot read the input of item {item} of run {run}: its inputs were deleted");

@@ -75,6 +75,16 @@ impl Retry {
     async fn begin(self) -> Result<Retried> {
         let Self { look, options } = self;
         let record = look.opened.readable()?;
+        if record.ledger.record.batch().is_none() {
+            let backend = &record.ledger.record.manifest.backend;
+            let message = format!(
+                "cannot retry run {} without its program: the backend `{backend}` runs the items in it",
+                look.id()
+            );
+            return Err(Error::new(ErrorKind::Config, message).with_hint(
+                "`cargo knot retry` builds and starts the program; in it, `retry_failed()` retries the run",
+            ));
+        }
         if !record.state.is_end() {
             let message = format!("cannot retry run {}: it has not ended", look.id());
             return Err(Error::new(ErrorKind::Config, message)

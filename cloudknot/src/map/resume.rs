@@ -5,13 +5,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use cloudknot_runtime::contract::{self, IndexEntry, InputsHash, Manifest};
+use cloudknot_runtime::contract::{self, IndexEntry, InputsHash, Manifest, Provenance};
 use cloudknot_runtime::function::Function;
 use cloudknot_runtime::store::Store;
 
 use crate::backend::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event;
+use crate::provenance;
 use crate::record::Record;
 use crate::record::ledger::Ledger;
 use crate::run::{self, Resumable};
@@ -81,23 +82,24 @@ pub(super) fn report(ledger: &Ledger, wanted: &Manifest) {
     let (done, failed) = ledger.counts();
     let word = contract::word_of(&manifest.run).unwrap_or(&manifest.run);
     event::step(&format!("resuming run {word}: {} of {} items have an outcome", done + failed, manifest.items));
-    let differences = differences(&ledger.record, wanted);
-    if !differences.is_empty() {
-        event::step(&format!(
-            "run {word} was begun with {}; its stored values are kept, and `.fresh()` submits a new run",
-            differences.join(", ")
-        ));
+    let last = &ledger.record;
+    let before = last.scheduled.provenance.as_ref().unwrap_or(&last.manifest.provenance);
+    let differences = differences(last, before, wanted);
+    let begun = (!differences.is_empty()).then(|| format!("run {word} was begun with {}", differences.join(", ")));
+    // On AWS Batch, the image is the program.
+    let has_program = last.batch().is_none();
+    let source = has_program.then(|| provenance::change_of_source(word, &before.program, &wanted.provenance.program));
+    for difference in begun.into_iter().chain(source.flatten()) {
+        event::step(&format!("{difference}; its stored values are kept, and `.fresh()` submits a new run"));
     }
 }
 
-/// Describes in what the last round of a run differs from a run that this program would submit now.
-fn differences(last: &Record, wanted: &Manifest) -> Vec<String> {
-    let before = last.scheduled.provenance.as_ref().unwrap_or(&last.manifest.provenance);
+/// Describes in what the last round of a run, which has this provenance, differs from a run that this program would submit now.
+fn differences(last: &Record, before: &Provenance, wanted: &Manifest) -> Vec<String> {
     let now = &wanted.provenance;
-    let image = |manifest: Option<&contract::BatchResources>| manifest.map(|batch| batch.image.clone());
+    let image = |batch: Option<&contract::BatchResources>| batch.map(|batch| batch.image.clone());
     let known = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let values = [
-        ("git revision", revision(&before.program), revision(&now.program)),
         ("version", known(&before.program.version), known(&now.program.version)),
         ("cloudknot", known(&before.cloudknot), known(&now.cloudknot)),
         ("the image", image(last.batch()), image(wanted.batch.as_ref())),
@@ -108,11 +110,4 @@ fn differences(last: &Record, wanted: &Manifest) -> Vec<String> {
     };
     let env = (last.manifest.env != wanted.env).then(|| "other variables of `.env(..)`".to_owned());
     values.into_iter().filter_map(differs).chain(env).collect()
-}
-
-/// Describes the git revision of a program. One with uncommitted changes may be any program.
-fn revision(program: &contract::Program) -> Option<String> {
-    let id = program.revision.as_ref()?;
-    let short = id.get(..8).unwrap_or(id);
-    Some(if program.is_clean == Some(false) { format!("{short} with changes") } else { short.to_owned() })
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use cloudknot_runtime::codec::{Codec, PartOrder};
-use cloudknot_runtime::contract::{Manifest, RunKeys, WORD_LEN, WORD_LETTERS};
+use cloudknot_runtime::contract::{MAX_RECORD_LEN, Manifest, RunKeys, WORD_LEN, WORD_LETTERS};
 use cloudknot_runtime::function::{self, Function};
 use cloudknot_runtime::item;
 use cloudknot_runtime::store::{BoxFuture, Store, Writer};
@@ -213,8 +213,9 @@ impl<It: Iterator<Item = Args>, Args, Output> Submission<It, Args, Output> {
                     return Ok(Closed { ledger, start: Start::Resume });
                 }
             }
+            let bytes = manifest_bytes(&manifest)?;
             finish_inputs(writer, rest, offsets.as_deref().unwrap_or_default()).await?;
-            let record = write_record(store, keys, manifest).await?;
+            let record = write_record(store, keys, manifest, bytes).await?;
             Ok(Closed { ledger: Ledger::new(record), start: Start::New })
         }))
     }
@@ -238,9 +239,29 @@ async fn finish_inputs(mut writer: Box<dyn Writer>, rest: Bytes, offsets: &[u64]
     Ok(writer.finish().await?)
 }
 
+/// Returns the manifest as it is stored.
+///
+/// # Errors
+/// `Config` if it is longer than what is read again.
+fn manifest_bytes(manifest: &Manifest) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(manifest).expect("a manifest serializes to JSON");
+    if bytes.len() as u64 > MAX_RECORD_LEN {
+        bytes = serde_json::to_vec(manifest).expect("a manifest serializes to JSON");
+    }
+    if bytes.len() as u64 <= MAX_RECORD_LEN {
+        return Ok(bytes);
+    }
+    let (run, len) = (&manifest.run, bytes.len());
+    let message = format!("cannot submit run {run}: its manifest would have {len} bytes, more than {MAX_RECORD_LEN}");
+    let hint = match manifest.parent {
+        Some(_) => "retry fewer items, for example one half and then the other",
+        None => "shorten the variables of `.env(..)`",
+    };
+    Err(Error::new(ErrorKind::Config, message).with_hint(hint))
+}
+
 /// Writes the manifest, and the entry of the run in the index.
-async fn write_record(store: Arc<dyn Store>, keys: RunKeys, manifest: Manifest) -> Result<Record> {
-    let bytes = serde_json::to_vec_pretty(&manifest).expect("a manifest serializes to JSON");
+async fn write_record(store: Arc<dyn Store>, keys: RunKeys, manifest: Manifest, bytes: Vec<u8>) -> Result<Record> {
     if let Err(error) = store.put(&keys.manifest(), bytes.into()).await {
         // Inputs without a manifest could never be found again. If deleting them fails as well, the first error is
         // reported.
@@ -297,4 +318,61 @@ fn new_run_id() -> String {
 fn assert_send<Args: Send>(submit: Submit<std::vec::IntoIter<Args>, Args, ()>) -> impl Send {
     let _: PhantomData<Args> = PhantomData;
     submit
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use cloudknot_runtime::contract::{InputLayout, Parent, Provenance, Resources};
+    use cloudknot_runtime::fingerprint::Fingerprint;
+
+    use super::*;
+
+    fn manifest(ranges: u64) -> Manifest {
+        Manifest {
+            version: Manifest::VERSION,
+            run: "20260101-000000000-abcdef".into(),
+            knot: "sweep".into(),
+            backend: "local".into(),
+            function: "sweep:sweep::f".into(),
+            signature: String::new(),
+            fingerprint: Fingerprint(7),
+            schema: String::new(),
+            types: None,
+            codec: Codec::Bincode,
+            items: ranges,
+            inputs: InputLayout::Uniform(33),
+            inputs_hash: None,
+            chunk: 1,
+            parallel: 1,
+            retries: 0,
+            timeout_ms: None,
+            recycle: None,
+            max_failures: None,
+            env: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            resources: Resources::default(),
+            attribute: Resources::default(),
+            batch: None,
+            submitted_ms: 0,
+            name: None,
+            parent: Some(Parent {
+                run: "r".into(),
+                items: (0..ranges).map(|range| 2 * range..2 * range + 1).collect(),
+            }),
+            provenance: Provenance::default(),
+        }
+    }
+
+    #[test]
+    fn a_manifest_can_be_read_again_or_is_refused() {
+        for ranges in [3, 400_000] {
+            let manifest = manifest(ranges);
+            assert_eq!(Manifest::parse(&manifest_bytes(&manifest).unwrap()).unwrap(), manifest);
+        }
+        let error = manifest_bytes(&manifest(600_000)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.hint().is_some_and(|hint| hint.contains("retry fewer items")), "{error:?}");
+    }
 }

@@ -156,11 +156,15 @@ impl Ledger {
 
     /// Stops the backend once the number of failed items has reached the user's limit.
     pub(crate) fn enforce_max_failures(&self) {
-        if let Some(limit) = self.record.manifest.max_failures
-            && self.lock().failures_except(&self.left_out) >= limit
-        {
+        if self.too_many_failures().is_some() {
             self.control.stop.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Returns the number of items that have failed in this round, if it has reached the user's limit.
+    pub(crate) fn too_many_failures(&self) -> Option<u64> {
+        let limit = self.record.manifest.max_failures?;
+        Some(self.lock().failures_except(&self.left_out)).filter(|failed| *failed >= limit)
     }
 
     /// Lists the store, and records outcomes that are not known yet: values in the order in which they were stored.

@@ -59,10 +59,13 @@ impl LocalLog {
             State::Open { number, len, .. } => (*number, *len),
         };
         let mut lines = Vec::new();
+        let mut bytes = Vec::new();
         if number == 0 || len >= MAX_SEGMENT_LEN {
             lines.extend(self.begin_segment(state, number + 1)?);
         } else if matches!(state, State::New) {
             *state = State::Open { number, file: self.store.open_append(&self.keys.log(number))?, len };
+            // An interrupted program may have written a part of a line. Readers skip it, and empty lines.
+            bytes.push(b'\n');
         }
         let time = contract::unix_ms(SystemTime::now());
         lines.extend(printed.lines().map(|text| LogLine {
@@ -73,7 +76,7 @@ impl LocalLog {
             text: String::from_utf8_lossy(text).into_owned(),
             ..LogLine::default()
         }));
-        let bytes: Vec<u8> = lines.iter().flat_map(LogLine::to_bytes).collect();
+        bytes.extend(lines.iter().flat_map(LogLine::to_bytes));
         let State::Open { file, len, .. } = state else { unreachable!("a segment was just opened") };
         file.write_all(&bytes).map_err(|error| self.store.failed_to_append(&self.keys.logs(), error))?;
         *len += bytes.len() as u64;
@@ -122,6 +125,7 @@ mod tests {
             let log = LocalLog::new(store.clone(), keys.clone(), round);
             log.write(&printed(3, "one\n\ntwo \u{1b}[1m\n"));
             log.write(&Printed { source: None, text: b"banner \xff\n".to_vec() });
+            store.open_append(&keys.log(1)).unwrap().write_all(b"{\"a part of a line").unwrap();
         }
         let lines = lines(&store, &keys);
         let shown: Vec<_> = lines.iter().map(|line| (line.round, line.item, line.text.as_str())).collect();

@@ -182,6 +182,31 @@ fn logs_of_a_running_job_are_followed() {
     assert_eq!(lines, ["[item 0, attempt 1] begun", "[item 0, attempt 1] released"]);
 }
 
+/// The last job stores its value and ends between the listing of the run and the description of its jobs.
+#[test]
+fn value_that_is_stored_during_a_look_is_seen() {
+    let Some(operated) = Operated::new() else { return };
+    let (began, go_on) = (operated.trial.file("began"), operated.trial.file("go-on"));
+    let remote = |path: &Path| operated.trial.remote_path(path);
+    let spec = Spec::of([Behavior::Wait(remote(&began), 0, remote(&go_on))]);
+    let program = operated.trial.start(&["map", &json(&spec)]);
+    let run = program.wait_for_run_id();
+    wait_for("the item to begin", || (counted(&began).len() == 1).then_some(()));
+    program.kill();
+    operated.aws.stop_after(0);
+    let mut command = operated.trial.command_of(cargo_knot(), &["knot", "results", &run]);
+    let results = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    operated.aws.wait_until_held();
+    fs::write(&go_on, "").unwrap();
+    wait_for("the value", || (operated.trial.items_with_values(&run).len() == 1).then_some(()));
+    let queue = operated.cloud.note(&operated.knot, JobKind::of_suite())["queue"].as_str().unwrap().to_owned();
+    operated.cloud.moto.end_jobs(&queue, &format!("{}-", operated.knot));
+    operated.aws.go_on();
+    let ended = results.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "0  0\n", "{}", String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(ended.status.code(), Some(0));
+}
+
 #[test]
 fn running_run_is_shown_and_cancelled() {
     let Some(operated) = Operated::new() else { return };

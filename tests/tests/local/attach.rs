@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use cloudknot_tests::trial::{
-    Behavior, Fact, Spec, Trial, counted, facts, failures, json, kill, run_of, values, wait_for,
+    Behavior, Fact, RetrySpec, Spec, Trial, counted, facts, failures, json, kill, run_of, values, wait_for,
 };
 use rustix::process::Signal;
 
@@ -413,6 +413,29 @@ fn killed_program_leaves_no_item_process() {
     kill(running.pid(), Signal::TERM);
     assert!(!running.wait_with_output().status.success());
     trial.wait_until_exited();
+}
+
+/// Failures of items that a retry leaves out are not failures of its round: an interrupt does not cancel it.
+#[test]
+fn interrupted_retry_of_some_items_goes_on() {
+    let trial = trial();
+    let (began, go_on) = (trial.file("began"), trial.file("go-on"));
+    let waiting = (1..3).map(|item| Behavior::Wait(began.clone(), item, go_on.clone()));
+    let inputs = std::iter::once(Behavior::Fail(vec!["no".into()])).chain(waiting);
+    let spec = Spec { max_failures: Some(1), parallel: Some(1), chunk: Some(1), ..Spec::of(inputs) };
+    let run = run_of(&trial.map(&spec)).unwrap();
+    assert!(trial.run(&run).join("cancelled/0001").exists());
+    let items = RetrySpec { items: Some(vec![1, 2]), ..RetrySpec::default() };
+    let retry = trial.start(&["retry", &run, &json(&items)]);
+    wait_for("an item to begin", || (!counted(&began).is_empty()).then_some(()));
+    kill(retry.pid(), Signal::INT);
+    retry.wait_with_output();
+    trial.wait_until_exited();
+    assert!(!trial.run(&run).join("cancelled/0002").exists(), "an interrupted round can go on");
+    std::fs::write(go_on, "").unwrap();
+    let facts = trial.attach(&run);
+    assert_eq!(values(&facts).into_keys().collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(failures(&facts).into_keys().collect::<Vec<_>>(), [0]);
 }
 
 /// The program is killed after it has stored the failure that reaches the limit, and before it has stored that the run

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use cloudknot::look::{RunState, Runs};
 use cloudknot::{ErrorKind, ItemErrorKind};
 use tempfile::TempDir;
 
@@ -159,6 +160,19 @@ fn max_failures_stops_the_rest() {
     let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().unwrap_err().kind()).collect();
     assert_eq!(kinds[..3], [ItemErrorKind::Returned; 3]);
     assert!(kinds[3..].iter().all(|kind| *kind == ItemErrorKind::Cancelled), "{kinds:?}");
+}
+
+/// Without its program, only a run on AWS Batch can be retried: nothing is recorded of the attempt.
+#[test]
+fn look_does_not_retry_a_run_of_this_machine() {
+    let _home = set_home();
+    let run = double.map([1, 2]).submit().wait().unwrap();
+    assert!(run.values().wait().is_err());
+    let look = Runs::of_this_program().unwrap().find(run.id()).wait().unwrap();
+    let error = look.retry().wait().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.hint().is_some_and(|hint| hint.contains("cargo knot retry")), "{error:?}");
+    assert_eq!(look.again().wait().unwrap().summary().state, Some(RunState::Failed));
 }
 
 #[test]

@@ -141,7 +141,13 @@ fn running_run_is_shown_and_waited_for() {
     check(&trial, &["wait", "--timeout", "10ms"], 11, &[]);
     check(&trial, &["clean", "last", "--yes"], 12, &["it has not ended"]);
     check(&trial, &["cancel", "last", "3", "--yes"], 2, &["cannot cancel item 3 of run", "it has no job of its own"]);
-    check(&trial, &["cancel", "last", "3"], 12, &["cannot cancel these items of the run"]);
+    check(
+        &trial,
+        &["cancel", "last", "3"],
+        12,
+        &["cannot cancel these items of the run", "the same command with `--yes`"],
+    );
+    check(&trial, &["cancel", "last", "5"], 2, &["cannot select item 5"]);
     held.release();
     let line = check(&trial, &["wait", &held.run, "--timeout", "10m"], 0, &[]).stdout;
     let line = String::from_utf8(line).unwrap();
@@ -204,6 +210,18 @@ fn abandoned_run_is_waiting_and_can_be_continued() {
     assert_eq!((&status["state"], &status["items"]["running"]), (&json!("waiting"), &json!(0)));
     assert!(status["waiting_because"].as_str().is_some_and(|why| why.contains("no program computes it")), "{status}");
     check(&trial, &["wait", "--timeout", "10ms"], 11, &[]);
+    let next = format!("next     cargo knot retry {}     cargo knot cancel", word(&run));
+    check(&trial, &["status"], 0, &[&next]);
+    // Each stops by itself, and says that the run has not ended.
+    let patient = [&["status", "--watch", "--check"][..], &["logs", "--follow"], &["wait"]];
+    let patient = patient.map(|arguments| Running::start(verb(&trial, arguments), &trial.home()));
+    // Only all of it can go on.
+    for arguments in [&["retry", "last", "1"][..], &["retry", "--timeout", "2h"]] {
+        check(&trial, arguments, 12, &["has not ended, although no program computes it", "cargo knot cancel"]);
+    }
+    for command in patient {
+        assert_eq!(command.wait_with_output().status.code(), Some(11));
+    }
     assert_eq!(values(&trial.attach(&run)).len(), 3);
     assert_eq!(found(&trial, &["status"], 0)["state"], "done");
 }
@@ -212,7 +230,7 @@ fn abandoned_run_is_waiting_and_can_be_continued() {
 fn cancel_needs_a_confirmation_and_keeps_values() {
     let trial = trial();
     let held = Held::start(&trial, 5);
-    check(&trial, &["cancel"], 12, &["this was not confirmed", "cargo knot cancel"]);
+    check(&trial, &["cancel"], 12, &["this was not confirmed", "the same command with `--yes`"]);
     assert_eq!(found(&trial, &["status"], 0)["state"], "running");
     let cancelled = found(&trial, &["cancel", "--yes", "--reason", "the disk is full"], 0);
     assert_eq!(cancelled["state"], "cancelled");
@@ -256,7 +274,9 @@ fn run_is_named_in_several_ways() {
     }
     let limited = found(&trial, &["runs", "--limit", "2"], 0);
     assert_eq!(limited["runs"].as_array().map(Vec::len), Some(2));
-    check(&trial, &["runs", "--limit", "2"], 0, &["2 of 3 runs; `cargo knot runs --all` shows the rest"]);
+    check(&trial, &["runs", "--limit", "2"], 0, &["2 of 3 runs; the same command with `--all` shows all"]);
+    check(&trial, &["runs", "--limit", "1", "--state", "done"], 0, &["the last 1 such runs"]);
+    check(&trial, &["runs", "--limit", "0"], 2, &["--limit"]);
     assert_eq!(
         found(&trial, &["runs", "--function", "work", "--state", "done"], 0)["runs"].as_array().map(Vec::len),
         Some(3)
@@ -265,10 +285,49 @@ fn run_is_named_in_several_ways() {
     check(&trial, &["runs", "--function", "other"], 0, &["there are no such runs"]);
 }
 
+/// A program gives its run the same name each time.
+#[test]
+fn runs_of_the_same_name_are_named_by_their_words() {
+    let trial = trial();
+    let spec = Spec { name: Some("sweep 3".into()), ..Spec::of([Behavior::Double(1)]) };
+    trial.map(&spec);
+    check(&trial, &["status", "sweep 3"], 0, &[]);
+    let last = run_of(&trial.map(&spec)).unwrap();
+    check(&trial, &["status", "sweep 3"], 8, &["`sweep 3` names 2 runs", "by the word at its end", word(&last)]);
+}
+
+/// A package whose manifest cannot be read still has a Knot, whose runs may be the last ones.
+#[test]
+fn damaged_manifest_of_a_package_is_an_error() {
+    let trial = trial();
+    failing(&trial);
+    let package = trial.file("package");
+    std::fs::create_dir(&package).unwrap();
+    std::fs::rename(trial.home(), package.join(".cloudknot")).unwrap();
+    let cancel = |code: i32, expected: &[&str]| {
+        let mut command = verb(&trial, &["cancel"]);
+        counterparts::check(command.env_remove("CLOUDKNOT_HOME").current_dir(&package), code, expected);
+    };
+    // A program that is installed has its runs in the folder in which it was started.
+    cancel(0, &[]);
+    std::fs::write(package.join("Cargo.toml"), "[package\n").unwrap();
+    cancel(2, &["cannot read the package with `cargo metadata`"]);
+}
+
+#[test]
+fn errors_of_options_are_json_as_well() {
+    let trial = trial();
+    let output = verb(&trial, &["status", "--bogus", "--json"]).output().unwrap();
+    let error: Value = serde_json::from_slice(&output.stderr).expect("one JSON object and nothing else");
+    schema::check("error", &error);
+    assert_eq!((output.status.code(), &error["error"]["code"]), (Some(2), &json!(2)));
+    assert!(error["error"]["message"].as_str().is_some_and(|message| message.contains("--bogus")), "{error}");
+}
+
 #[test]
 fn folder_without_runs_is_an_empty_list() {
     let trial = trial();
-    check(&trial, &["runs"], 0, &["there are no runs of the program in this folder"]);
+    check(&trial, &["runs"], 0, &["there are no runs in `"]);
     assert_eq!(found(&trial, &["runs"], 0)["runs"], json!([]));
     check(&trial, &["status"], 8, &["cannot find the run `last`"]);
     assert!(files(&trial.home()).is_empty(), "nothing was written");
@@ -344,7 +403,9 @@ fn records_of_other_versions_are_listed_and_deleted() {
         let listed = found(&trial, &["runs"], 0);
         assert_eq!((&listed["runs"][0]["state"], &listed["runs"][0]["problem"]), (&Value::Null, &json!(problem)));
         check(&trial, &["runs"], 0, &[problem]);
-        check(&trial, &["status"], 1, &[problem, "cargo knot clean"]);
+        for arguments in [&["status"][..], &["wait"], &["cancel", "--yes"], &["retry"], &["results"]] {
+            check(&trial, arguments, 1, &[problem, "cargo knot clean", word(&run)]);
+        }
     };
     // Without the entry in the index, as of an older version.
     let _ = std::fs::remove_dir_all(path.parent().unwrap().parent().unwrap().parent().unwrap().join("index"));

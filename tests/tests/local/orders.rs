@@ -126,7 +126,11 @@ fn call_prints_the_value_as_json() {
     // The fields are in the order of the type, and not in that of the alphabet.
     assert_eq!(lab.check(&["call", "sized", "2"], 0, &[]), "{\"weights\":[0.5,0.5],\"name\":null}\n");
     assert_eq!(lab.check(&["call", "first::same", "--local"], 0, &[]), "1\n");
-    lab.check(&["call", "surroundings", "14"], 10, &["error: returned an error: item 14 fails"]);
+    lab.check(
+        &["call", "surroundings", "14"],
+        10,
+        &["the call of `surroundings` in run ", " returned an error: item 14 fails", "cargo knot replay "],
+    );
     assert_eq!(lab.json(&["runs"], 0)["runs"].as_array().map(Vec::len), Some(5), "each call is a run");
 }
 
@@ -178,6 +182,16 @@ fn map_reads_lines_and_prints_results_in_order() {
     let values = stdout(&program.wait_with_output().unwrap());
     assert_eq!(values, "{\"item\":0,\"value\":10.0}\n{\"item\":1,\"value\":20.0}\n{\"item\":2,\"value\":30.0}\n");
 
+    // Each float that was printed is read as the same one.
+    let floats: Vec<f64> =
+        (0..500_u64).map(|item| (item.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11) as f64 / 9e15).collect();
+    let lines: String = floats.iter().map(|float| format!("{float}\n")).collect();
+    let inputs = lab.write("floats.jsonl", &lines);
+    let scaled = lab.check(&["map", "scale", "--inputs", inputs.to_str().unwrap(), "--arg", "by=1"], 0, &[]);
+    let expected: String =
+        (0..).zip(&floats).map(|(item, float)| format!("{{\"item\":{item},\"value\":{float:?}}}\n")).collect();
+    assert_eq!(scaled, expected);
+
     // The only argument is a list: what its type accepts is the value.
     let lists = lab.write("lists.jsonl", "[1,2]\n[[3]]\n{\"xs\":[4]}\n[]\n");
     let sums = lab.check(&["map", "sum", "--inputs", lists.to_str().unwrap()], 0, &[]);
@@ -198,6 +212,29 @@ fn map_with_failed_items_exits_with_10() {
     assert_eq!(results[0], json!({"item": 0, "value": " Some(7)"}));
     assert_eq!((&results[1]["item"], &results[1]["error"]["kind"]), (&json!(1), &json!("panicked")));
     assert_eq!(results[2]["error"]["message"], "item 14 fails");
+}
+
+#[test]
+fn map_keeps_files_until_it_begins() {
+    let lab = Package::new("lab");
+    let inputs = lab.write("inputs.jsonl", "12\n");
+    let earlier = lab.write("earlier.jsonl", "[\n");
+    let link = lab.home.path().join("link.jsonl");
+    std::os::unix::fs::symlink(&inputs, &link).unwrap();
+    let [inputs, earlier, link] = [&inputs, &earlier, &link].map(|path| path.to_str().unwrap());
+    let map = |inputs: &str, out: &str, code: i32, errors: &[&str]| {
+        lab.check(&["map", "surroundings", "--inputs", inputs, "--out", out], code, errors)
+    };
+    map(inputs, link, 2, &["the inputs are read from it", "give `--out` the name of another file"]);
+    assert_eq!(fs::read_to_string(inputs).unwrap(), "12\n");
+    let missing = format!("{inputs}.missing");
+    map(&missing, earlier, 2, &["cannot read the inputs", "one JSON value a line"]);
+    let folder = lab.home.path().to_str().unwrap();
+    map(folder, earlier, 2, &["cannot read the inputs", "is a directory"]);
+    map(earlier, inputs, 2, &["invalid input in line 1: must be JSON"]);
+    assert_eq!(fs::read_to_string(inputs).unwrap(), "12\n", "no run began");
+    map(inputs, earlier, 0, &[]);
+    assert_eq!(fs::read_to_string(earlier).unwrap(), "{\"item\":0,\"value\":\" Some(7)\"}\n");
 }
 
 #[test]
@@ -314,7 +351,7 @@ fn replay_runs_a_stored_item_in_one_process() {
     assert_eq!(value, "\"of the run Some(7)\"\n", "it has the environment of the run, and init functions");
     lab.check(&["replay", "last", "1"], 10, &["panicked: item 13 is unlucky", "lab/src/main.rs:", "surroundings"]);
     lab.check(&["replay", "last", "2"], 10, &["item 2 returned an error: item 14 fails"]);
-    lab.check(&["replay", "3"], 8, &["it has 3 items"]);
+    lab.check(&["replay", "3"], 2, &["cannot select item 3", "has 3 items"]);
     lab.check(&["replay", "one"], 2, &["invalid item `one`"]);
     assert_eq!(lab.stored(), stored, "nothing is stored");
 

@@ -59,7 +59,11 @@ fn results_are_in_the_order_of_items() {
         let lines = printed(&trial, &["--jsonl"], 10);
         let lines: Vec<Value> = lines.lines().map(|line| without_place(serde_json::from_str(line).unwrap())).collect();
         assert_eq!(lines, expected);
-        let whole = printed(&trial, &["last", "--json"], 10);
+        let output = results(&trial, &["last", "--json"], 10, &[]);
+        let note: Value = serde_json::from_slice(&output.stderr).expect("one JSON object and nothing else");
+        schema::check("note", &note);
+        assert_eq!(note["note"], "2 of 4 items have no value");
+        let whole = String::from_utf8(output.stdout).unwrap();
         assert!(
             whole.starts_with(&format!("{{\"v\":1,\"run\":\"{run}\",\"results\":[{{\"item\":0,\"value\":2}},")),
             "{whole}"

@@ -173,6 +173,7 @@ fn differences_of_the_program_are_shown() {
     let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
     json["provenance"]["program"]["version"] = "0.0.9".into();
     json["provenance"]["cloudknot"] = "0.0.8".into();
+    json["provenance"]["program"]["revision"] = "0123456789abcdef".into();
     std::fs::write(&manifest, serde_json::to_vec(&json).unwrap()).unwrap();
     let (facts, stderr) = map.again(|spec| drop(spec.env.insert("MODE".into(), "fast".into())));
     assert_eq!(values(&facts), numbers(0..60));
@@ -182,6 +183,13 @@ fn differences_of_the_program_are_shown() {
          `.env(..)`; its stored values are kept, and `.fresh()` submits a new run\n"
     );
     assert!(stderr.contains(&begun), "{stderr}");
+    // Git knows the source of the tests, unless they were copied without it.
+    let word = run.rsplit('-').next().unwrap();
+    let sources = [
+        format!("the source has changed since run {word}: revision 0123456789 then, "),
+        format!("the source may have changed since run {word}: it has no git revision, then or now"),
+    ];
+    assert!(sources.iter().any(|source| stderr.contains(source)), "{stderr}");
 }
 
 /// A deleted run is passed over, although the index has it.

@@ -296,7 +296,7 @@ fn read_only_folder_can_be_read() {
         now(store.delete(&["a".to_owned()])).expect_err("delete"),
     ];
     for error in errors {
-        assert_error(&error, StoreErrorKind::Denied, &[&store.describe()]);
+        assert_error(&error, StoreErrorKind::NoAccess, &[&store.describe()]);
         assert!(error.hint().is_some_and(|hint| hint.contains("CLOUDKNOT_HOME")));
     }
 }

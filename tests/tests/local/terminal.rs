@@ -444,6 +444,6 @@ fn ctrl_c_on_a_terminal_keeps_the_bar() {
     let lines: Vec<_> = screen.lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(lines.iter().filter(|line| has_bar(line)).count(), 1, "{screen}");
     assert!(has_bar(lines[1]) && lines[2].starts_with("cloudknot: interrupted: "), "{screen}");
-    assert_eq!(lines.len(), 5, "{screen}");
+    assert_eq!(lines.len(), 6, "{screen}");
     run.check_message(&screen);
 }

@@ -162,8 +162,7 @@ impl Follower {
     /// program is about to end.
     pub(super) async fn stop(&mut self) -> Result<End> {
         let ledger = Arc::clone(&self.run.ledger);
-        let too_many = ledger.record.manifest.max_failures.is_some_and(|limit| ledger.counts().1 >= limit);
-        if !too_many && !self.is_cancelled_in_time().await? {
+        if ledger.too_many_failures().is_none() && !self.is_cancelled_in_time().await? {
             return Ok(End::Failed(self.detached()));
         }
         self.run.patience.ignores_stop = true;

@@ -16,7 +16,7 @@ use super::lease::{CLOSING_DELAY, LISTING_DELAY, LastLease, Leases};
 use super::patience::{Flow, Interrupt, Patience};
 use super::scheduler::Scheduler;
 use crate::aws::batch::{self, JobDescription};
-use crate::backend::LogStream;
+use crate::backend::{LogStream, LogStreams};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event;
 use crate::record::job::{Job, JobAttempt};
@@ -382,7 +382,7 @@ impl RunJobs {
     }
 
     /// Returns the log streams of the jobs that run these items in the run's last round, as far as AWS Batch still knows the jobs.
-    pub(super) async fn log_streams(&self, items: &[RangeInclusive<u64>]) -> Result<Vec<LogStream>> {
+    pub(super) async fn log_streams(&self, items: &[RangeInclusive<u64>]) -> Result<LogStreams> {
         let record = &self.ledger.record;
         let has_items = |child: &u64| {
             let of_child = items_of(record, *child);
@@ -395,6 +395,7 @@ impl RunJobs {
             children.map(|child| child_id(&job.id, &job.children, child)).collect::<Vec<_>>()
         };
         let mut ids: Vec<String> = self.of_last_round().await?.into_iter().flat_map(of_job).collect();
+        let is_cut = ids.len() > MAX_LOGS;
         ids.truncate(MAX_LOGS);
         let described = self.describe(&ids).await.map_err(Interrupt::into_error)?;
         let mut streams = Vec::new();
@@ -403,7 +404,7 @@ impl RunJobs {
             let of_job = job.attempts.into_iter().filter_map(|attempt| attempt.log).chain(job.log);
             streams.extend(of_job.map(|stream| LogStream { group: group.clone(), stream, round: Some(record.round) }));
         }
-        Ok(streams)
+        Ok(LogStreams { all: streams, is_cut })
     }
 
     /// Ends the jobs of these items, all or none.

@@ -1,19 +1,19 @@
 //! The logs of a run's jobs in CloudWatch Logs: several streams at once, whose lines are merged by their times.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cloudknot_runtime::contract::unix_ms;
 use cloudknot_runtime::log::Source;
 
 use super::super::find::Found;
-use super::super::open::{self, Opened, OpenedRecord};
+use super::super::open::{Opened, OpenedRecord};
 use super::super::summary::time;
-use super::streams::{self, Streams};
+use super::streams::{self, StreamKey, Streams};
 use super::{LogEntry, LogLine, Selection, Watch, Watched};
 use crate::backend::{LogEvent, LogPageRequest};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Maximum number of streams in a request (`FilterLogEvents` in the API reference of CloudWatch Logs).
 const MAX_STREAMS: usize = 100;
@@ -39,11 +39,17 @@ pub(super) struct JobLogs {
     watch: Watch,
     /// IDs of the lines that were read last, with their times: each poll reads them again.
     seen: HashMap<String, u64>,
-    /// Time from which lines are read.
-    from_ms: u64,
+    /// Time of the first line that is selected.
+    first_ms: u64,
     /// Time of the newest line that was read.
     newest_ms: u64,
+    /// Streams of which all earlier lines were read.
+    known: HashSet<StreamKey>,
     stage: Stage,
+    /// `true` if the last read has failed, for a reason that may pass.
+    is_outage: bool,
+    /// `true` once it was said that not all streams are read.
+    is_cut_noted: bool,
     /// Number of lines that were read, and of those that were selected.
     counts: (u64, u64),
 }
@@ -64,14 +70,17 @@ enum Stage {
 struct Cursor {
     group: String,
     streams: Vec<String>,
+    /// Time from which lines are read.
+    from_ms: u64,
     token: Option<String>,
     page: VecDeque<LogEvent>,
     is_done: bool,
 }
 
 impl Cursor {
-    fn new(group: &str, streams: &[String]) -> Self {
-        Self { group: group.to_owned(), streams: streams.to_vec(), token: None, page: VecDeque::new(), is_done: false }
+    fn new(group: &str, streams: &[String], from_ms: u64) -> Self {
+        let (group, streams) = (group.to_owned(), streams.to_vec());
+        Self { group, streams, from_ms, token: None, page: VecDeque::new(), is_done: false }
     }
 
     fn needs_page(&self) -> bool {
@@ -88,7 +97,7 @@ impl JobLogs {
     ) -> Result<Self> {
         let submitted = time(record.ledger.record.manifest.submitted_ms);
         let first = submitted.checked_sub(CLOCK_DIFFERENCE).unwrap_or(submitted);
-        let from_ms = unix_ms(selection.query.since.map_or(first, |since| since.max(first)));
+        let first_ms = unix_ms(selection.query.since.map_or(first, |since| since.max(first)));
         let mut logs = Self {
             found: opened.found.clone(),
             items: items.to_vec(),
@@ -96,9 +105,12 @@ impl JobLogs {
             cursors: Vec::new(),
             watch: Watch::new(&opened.found),
             seen: HashMap::new(),
-            from_ms,
-            newest_ms: from_ms,
+            first_ms,
+            newest_ms: first_ms,
+            known: HashSet::new(),
             stage: Stage::First,
+            is_outage: false,
+            is_cut_noted: false,
             counts: (0, 0),
             selection,
         };
@@ -106,20 +118,28 @@ impl JobLogs {
         Ok(logs)
     }
 
-    /// Begins to read all streams, from the time at which lines may be new.
+    /// Begins to read all streams, each from the time at which its lines may be new.
     fn rewind(&mut self) {
-        let mut by_group: HashMap<&String, Vec<String>> = HashMap::new();
-        for (group, stream) in self.streams.all.keys() {
-            by_group.entry(group).or_default().push(stream.clone());
-        }
-        let cursors = |(group, streams): (&String, Vec<String>)| -> Vec<Cursor> {
-            streams.chunks(MAX_STREAMS).map(|streams| Cursor::new(group, streams)).collect()
-        };
-        self.cursors = by_group.into_iter().flat_map(cursors).collect();
+        let new_ms = self.new_ms();
+        let from_ms = |stream: &StreamKey| if self.known.contains(stream) { new_ms } else { self.first_ms };
+        self.cursors = cursors(self.streams.all.keys(), from_ms);
     }
 
-    /// Reads more lines; `None` at the end.
+    /// Reads more lines; `None` at the end. A log that is followed goes on through outages.
     pub(super) async fn read(&mut self) -> Result<Option<Vec<LogEntry>>> {
+        let read = self.read_more().await;
+        let is_outage = self.selection.query.follow && read.as_ref().is_err_and(Error::is_temporary);
+        let was_outage = std::mem::replace(&mut self.is_outage, is_outage);
+        let error = match read {
+            Err(error) if is_outage => error,
+            read => return read,
+        };
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        let note = (!was_outage).then(|| LogEntry::Note(format!("{error}: this is tried again until it succeeds")));
+        Ok(Some(note.into_iter().collect()))
+    }
+
+    async fn read_more(&mut self) -> Result<Option<Vec<LogEntry>>> {
         if self.stage == Stage::Finished {
             return Ok(None);
         }
@@ -140,15 +160,17 @@ impl JobLogs {
         }
         let events = merge(&mut self.cursors);
         let entries = events.into_iter().filter_map(|(group, event)| self.take(&group, event)).collect();
-        let from_ms = self.next_from_ms();
-        self.seen.retain(|_, time_ms| *time_ms >= from_ms);
+        let new_ms = self.new_ms();
+        self.seen.retain(|_, time_ms| *time_ms >= new_ms);
         Ok(entries)
     }
 
-    /// Returns the time from which the next poll reads.
-    fn next_from_ms(&self) -> u64 {
+    /// Returns the time from which lines of a stream that was read before may be new.
+    fn new_ms(&self) -> u64 {
         let late_ms = u64::try_from(DELAY.as_millis()).unwrap_or(u64::MAX);
-        self.from_ms.max(self.newest_ms.saturating_sub(late_ms))
+        // The clock of one machine may be ahead of the others.
+        let newest_ms = self.newest_ms.min(unix_ms(SystemTime::now()));
+        self.first_ms.max(newest_ms.saturating_sub(late_ms))
     }
 
     /// Requests the next page of a cursor. Streams that do not exist, or not yet, are left out.
@@ -158,7 +180,7 @@ impl JobLogs {
             group: cursor.group.clone(),
             streams: cursor.streams.clone(),
             pattern: pattern(self.selection.items.as_deref(), self.selection.query.attempt),
-            from_ms: self.from_ms,
+            from_ms: cursor.from_ms,
             token: cursor.token.clone(),
         };
         let page = self.found.backend.executor().read_log(request).await;
@@ -168,6 +190,9 @@ impl JobLogs {
                 cursor.is_done = page.next.is_none() || page.next == cursor.token;
                 cursor.token = page.next;
                 cursor.page.extend(page.events);
+                if cursor.is_done {
+                    self.known.extend(cursor.streams.iter().map(|stream| (cursor.group.clone(), stream.clone())));
+                }
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // CloudWatch Logs refuses the request if one of the streams is absent.
@@ -175,7 +200,7 @@ impl JobLogs {
                 if cursor.streams.is_empty() {
                     cursor.is_done = true;
                 } else {
-                    let other = Cursor::new(&cursor.group, &half);
+                    let other = Cursor::new(&cursor.group, &half, cursor.from_ms);
                     self.cursors.push(other);
                 }
             }
@@ -228,46 +253,62 @@ impl JobLogs {
         let mut entries = Vec::new();
         tokio::time::sleep(POLL_INTERVAL.max(Duration::from_secs(self.cursors.len() as u64))).await;
         if self.watch.is_due(LOOK_INTERVAL) {
-            if let Watched::Over(because) = self.watch.look().await? {
+            let (watched, opened) = self.watch.look().await?;
+            if let Some(opened) = opened
+                && let Ok(record) = &opened.record
+            {
+                // Jobs may have begun meanwhile.
+                self.streams.extend(streams::find(&opened, record, &self.items).await?);
+            }
+            entries.extend(self.cut_note());
+            if let Watched::Over(because) = watched {
                 entries.extend(because.map(LogEntry::Note));
                 self.stage = Stage::Last;
                 tokio::time::sleep(DELAY).await;
             }
-            self.find_streams().await?;
         }
-        self.from_ms = self.next_from_ms();
         self.rewind();
         Ok(entries)
     }
 
-    /// Finds the streams of jobs that have begun meanwhile.
-    async fn find_streams(&mut self) -> Result<()> {
-        if let Some(opened) = open::open(self.found.clone()).await?
-            && let Ok(record) = &opened.record
-        {
-            self.streams = streams::find(&opened, record, &self.items).await?;
+    /// Returns the note that not all streams are read, once.
+    fn cut_note(&mut self) -> Option<LogEntry> {
+        if !self.streams.is_cut || std::mem::replace(&mut self.is_cut_noted, true) {
+            return None;
         }
-        Ok(())
+        Some(LogEntry::Note(
+            "the logs of some jobs are not read, because there are too many: select fewer items".into(),
+        ))
     }
 
     /// Returns why lines are missing, or why there are none.
-    fn notes(&self) -> Vec<LogEntry> {
-        let mut notes = Vec::new();
-        if self.streams.is_cut {
-            notes
-                .push("the logs of some jobs were not read, because there are too many: select fewer items".to_owned());
-        }
+    fn notes(&mut self) -> Vec<LogEntry> {
+        let cut = self.cut_note();
         let groups: Vec<String> = self.streams.all.keys().map(|(group, _)| format!("`{group}`")).collect();
-        notes.extend(match (self.counts, groups.first()) {
+        let why = match (self.counts, groups.first()) {
             ((_, 1..), _) => None,
-            (_, None) => Some("no log of these items is known: no job of them has begun, or AWS Batch has forgotten it".to_owned()),
+            (_, None) => Some(
+                "no log of these items is known: no job of them has begun, or AWS Batch has forgotten it".to_owned(),
+            ),
             ((0, _), Some(group)) => Some(format!(
                 "the log group {group} has none of these lines: the items have printed nothing, or its retention has removed them"
             )),
             ((read, _), Some(_)) => Some(format!("none of the {read} lines that were read is selected")),
-        });
-        notes.into_iter().map(LogEntry::Note).collect()
+        };
+        cut.into_iter().chain(why.map(LogEntry::Note)).collect()
     }
+}
+
+/// Returns cursors for streams, each of which is read from its own time.
+fn cursors<'a>(streams: impl Iterator<Item = &'a StreamKey>, from_ms: impl Fn(&StreamKey) -> u64) -> Vec<Cursor> {
+    let mut together: BTreeMap<(&String, u64), Vec<String>> = BTreeMap::new();
+    for stream in streams {
+        together.entry((&stream.0, from_ms(stream))).or_default().push(stream.1.clone());
+    }
+    let of_group = |((group, from_ms), streams): ((&String, u64), Vec<String>)| -> Vec<Cursor> {
+        streams.chunks(MAX_STREAMS).map(|streams| Cursor::new(group, streams, from_ms)).collect()
+    };
+    together.into_iter().flat_map(of_group).collect()
 }
 
 /// Removes the lines that come before all that are still to be read, in the order of their times, with their groups.
@@ -312,7 +353,7 @@ mod tests {
                 time_ms: *time_ms,
                 text: String::new(),
             };
-            Cursor { page: times.iter().map(event).collect(), is_done, ..Cursor::new(group, &["s".to_owned()]) }
+            Cursor { page: times.iter().map(event).collect(), is_done, ..Cursor::new(group, &["s".to_owned()], 0) }
         };
         let ids = |cursors: &mut [Cursor]| merge(cursors).into_iter().map(|(_, event)| event.id).collect::<Vec<_>>();
         let mut cursors = [cursor("a", &[1, 4, 9], true), cursor("b", &[2, 4], false), cursor("c", &[], true)];
@@ -320,6 +361,19 @@ mod tests {
         assert!(ids(&mut cursors).is_empty());
         cursors[1].is_done = true;
         assert_eq!(ids(&mut cursors), ["a9"]);
+    }
+
+    /// A job may be found long after it has begun to print.
+    #[test]
+    fn a_stream_that_is_found_late_is_read_from_its_beginning() {
+        let streams: Vec<StreamKey> =
+            [("g", "old"), ("g", "new"), ("h", "old")].map(|(group, name)| (group.into(), name.into())).into();
+        let cursors = cursors(streams.iter(), |(_, stream)| if stream == "new" { 5 } else { 70 });
+        let read: Vec<_> = cursors.iter().map(|cursor| (&*cursor.group, &cursor.streams[..], cursor.from_ms)).collect();
+        let (old, new) = (["old".to_owned()], ["new".to_owned()]);
+        assert_eq!(read, [("g", &new[..], 5), ("g", &old, 70), ("h", &old, 70)]);
+        let many: Vec<StreamKey> = (0..150).map(|number| ("g".into(), number.to_string())).collect();
+        assert_eq!(super::cursors(many.iter(), |_| 0).len(), 2);
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl LocalLogs {
             return Ok(self.because.take().into_iter().chain(none).map(LogEntry::Note).collect());
         }
         if self.watch.is_due(LOOK_INTERVAL)
-            && let Watched::Over(because) = self.watch.look().await?
+            && let Watched::Over(because) = self.watch.look().await?.0
         {
             // What was printed last is read once more.
             (self.is_over, self.because) = (true, because);

@@ -11,7 +11,7 @@ use cloudknot_runtime::measurements::Machine;
 use cloudknot_runtime::store::{Object, Store};
 
 use super::super::open::{Opened, OpenedRecord};
-use crate::backend::LogStream;
+use crate::backend::{LogStream, LogStreams};
 use crate::error::Result;
 use crate::failures::ranges;
 use crate::record::ledger::Bits;
@@ -21,16 +21,27 @@ const MAX_OUTCOMES: usize = 1_000;
 /// Number of jobs from which AWS Batch is asked only for those that have stored no outcome.
 const MAX_JOBS: u64 = 100;
 
+/// Group and name of a log stream.
+pub(super) type StreamKey = (String, String);
+
 /// The log streams of some items.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    /// Group and name of each stream, and its round if it is known.
-    pub(super) all: BTreeMap<(String, String), Option<u32>>,
-    /// `true` if some outcomes were not read, because there are too many.
+    /// The streams, each with its round if that is known.
+    pub(super) all: BTreeMap<StreamKey, Option<u32>>,
+    /// `true` if some outcomes were not read, or some jobs not described, because there are too many.
     pub(super) is_cut: bool,
 }
 
 impl Streams {
+    /// Adds the streams that were found later.
+    pub(super) fn extend(&mut self, later: Self) {
+        for ((group, stream), round) in later.all {
+            self.add(Some(group), Some(stream), round);
+        }
+        self.is_cut |= later.is_cut;
+    }
+
     fn add(&mut self, group: Option<String>, stream: Option<String>, round: Option<u32>) -> bool {
         let Some(key) = group.zip(stream) else { return false };
         let known = self.all.entry(key).or_default();
@@ -116,21 +127,23 @@ pub(super) async fn find(opened: &Opened, record: &OpenedRecord, items: &[RangeI
     } else {
         ranges(items.iter().cloned().flatten().filter(|item| is_open(*item)))
     };
-    for LogStream { group, stream, round } in described(opened, record, asked).await? {
+    let described = described(opened, record, asked).await?;
+    for LogStream { group, stream, round } in described.all {
         streams.add(Some(group), Some(stream), round);
     }
+    streams.is_cut |= described.is_cut;
     Ok(streams)
 }
 
 /// Returns the streams that AWS Batch names for the jobs of these items.
-async fn described(opened: &Opened, record: &OpenedRecord, items: Vec<RangeInclusive<u64>>) -> Result<Vec<LogStream>> {
+async fn described(opened: &Opened, record: &OpenedRecord, items: Vec<RangeInclusive<u64>>) -> Result<LogStreams> {
     let executor = opened.found.backend.executor();
     let scheduled = |range: &RangeInclusive<u64>| {
         let round = &record.ledger.record.scheduled.items;
         round.iter().any(|of_round| of_round.start <= *range.end() && *range.start() < of_round.end)
     };
     let items: Vec<_> = items.into_iter().filter(scheduled).collect();
-    if items.is_empty() { Ok(Vec::new()) } else { executor.log_streams(&record.ledger, items).await }
+    if items.is_empty() { Ok(LogStreams::default()) } else { executor.log_streams(&record.ledger, items).await }
 }
 
 #[cfg(test)]

@@ -388,6 +388,7 @@ fn map(spec: &str) -> serde_json::Result<cloudknot::Map<Inputs, Behavior, u64>> 
 fn retry(run: &Run<u64>, spec: &str) -> serde_json::Result<cloudknot::Retry<u64>> {
     let spec: RetrySpec = serde_json::from_str(spec)?;
     let mut retry = run.retry_failed();
+    retry = if let Some(items) = spec.items { retry.items(items) } else { retry };
     retry = if let Some(memory) = spec.memory { retry.memory(memory) } else { retry };
     retry = if let Some(timeout) = spec.timeout_ms { retry.timeout(Duration::from_millis(timeout)) } else { retry };
     retry = if let Some(retries) = spec.retries { retry.retries(retries) } else { retry };
