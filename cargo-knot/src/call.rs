@@ -238,7 +238,7 @@ impl Source {
             Self::Stdin => command.stdin(Stdio::inherit()),
             Self::Lines(file) => command.stdin(file),
             Self::Table(table, _) => {
-                let (read, write) = io::pipe()?;
+                let (read, write) = io::pipe().map_err(|error| Failure::of_io("create a pipe", &error))?;
                 // If the program reads no further, it says why.
                 std::thread::spawn(move || _ = write_rows(*table, BufWriter::new(write)));
                 command.stdin(read)

@@ -17,7 +17,6 @@ use crate::status;
 
 /// Bounds of the interval between two looks at a run; between them, it is a tenth of the time waited so far.
 const LOOK_INTERVAL: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(30));
-
 /// Time for the last look, at the end of the time that the user allows.
 const LAST_LOOK: Duration = Duration::from_secs(20);
 

@@ -37,6 +37,11 @@ impl Failure {
         Self::of(code, Box::new(Cause { message, cause }), hint)
     }
 
+    /// Creates a failure of an operation of the system. `action` completes "cannot".
+    pub(crate) fn of_io(action: &str, error: &io::Error) -> Self {
+        Self::with_causes(exit::OTHER, format!("cannot {action}"), vec![error.to_string()], None)
+    }
+
     /// Creates the failure of a command line that cannot be parsed.
     pub(crate) fn of_options(error: &clap::Error) -> Self {
         // The message is followed by the usage.
@@ -121,12 +126,12 @@ fn compile_code(error: &cloudknot::Error) -> u8 {
     compile.map_or(exit::OTHER, |compile| code_of(compile.kind()))
 }
 
-/// Converts an error of the standard output or of a question at the terminal.
+/// Converts an error of the standard output, or of a question at the terminal. Other errors need [`Failure::of_io`].
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::of(exit::OTHER, Box::new(error), None);
         }
-        Self::with_causes(exit::OTHER, "cannot write the output".into(), vec![error.to_string()], None)
+        Self::of_io("write the output", &error)
     }
 }

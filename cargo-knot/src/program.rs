@@ -220,11 +220,11 @@ impl Running {
     }
 
     async fn next(&mut self) -> Result<Option<String>, Failure> {
-        Ok(self.reports.next_line().await?)
+        self.reports.next_line().await.map_err(|error| Failure::of_io("read the reports of the program", &error))
     }
 
     async fn ended(&mut self) -> Result<ExitStatus, Failure> {
-        Ok(self.child.wait().await?)
+        wait(&mut self.child).await
     }
 
     /// Interrupts the program, which stores what is done, and waits for its end.
@@ -246,6 +246,11 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child, Failure> {
         let name = command.as_std().get_program().to_string_lossy().into_owned();
         Failure::new(exit::OTHER, format!("cannot start `{name}`: {error}"))
     })
+}
+
+/// Waits for the end of a program.
+pub(crate) async fn wait(child: &mut Child) -> Result<ExitStatus, Failure> {
+    child.wait().await.map_err(|error| Failure::of_io("wait for the end of the program", &error))
 }
 
 /// Parses the error of an item in a report.

@@ -51,7 +51,7 @@ impl Push {
     fn login(&self) -> Result<Login, Failure> {
         let Some(name) = &self.username else { return Ok(Login::stored()) };
         let mut password = String::new();
-        std::io::stdin().read_to_string(&mut password)?;
+        std::io::stdin().read_to_string(&mut password).map_err(|error| Failure::of_io("read the password", &error))?;
         Ok(Login::password(name, password.trim_end_matches(['\r', '\n'])))
     }
 }

@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::failure::Failure;
 use crate::output;
-use crate::program::{CargoArgs, ENV_BACKEND, Program, item_error, order, refused, spawn, without_end};
+use crate::program::{CargoArgs, ENV_BACKEND, Program, item_error, order, refused, spawn, wait, without_end};
 use crate::scope::ScopeArgs;
 
 /// Options of `cargo knot replay`.
@@ -71,8 +71,9 @@ impl Replay {
         };
         command.envs(&of.env).env("RUST_BACKTRACE", "1").env(ENV_BACKEND, "local");
         order(&mut command, &Order { reports: Some(reports.path().to_owned()), task });
-        let status = spawn(&mut command)?.wait().await?;
-        let text = std::fs::read_to_string(reports.path())?;
+        let status = wait(&mut spawn(&mut command)?).await?;
+        let text = std::fs::read_to_string(reports.path())
+            .map_err(|error| Failure::of_io("read the reports of the program", &error))?;
         for line in text.lines() {
             match Report::parse(line) {
                 Some(Report::Value { json, .. }) => {

@@ -84,16 +84,11 @@ impl Results {
             converted => return Ok(converted?),
         };
         if decoder.is_none() {
-            output::remark(&error.to_string(), self.is_json());
-            *decoder = Some(Decoder::of_run(look, self.cargo, self.is_json()).await?);
+            output::remark(&error.to_string(), self.json);
+            *decoder = Some(Decoder::of_run(look, self.cargo, self.json).await?);
         }
         let decoder = decoder.as_mut().expect("it was just started");
         decoder.decode(item, value.frame()).await
-    }
-
-    /// Returns whether stderr has JSON objects, not text.
-    fn is_json(&self) -> bool {
-        self.json || self.jsonl
     }
 
     fn sink(&self, look: &Look) -> Result<Sink, Failure> {
@@ -115,9 +110,9 @@ impl Results {
         if let Some(folder) = &self.out {
             output::note(&format!("{} written to `{}`", counted(values, "value was", "values were"), folder.display()));
         }
-        let note = |note: &str| output::remark(note, self.is_json());
+        let note = |note: &str| output::remark(note, self.json);
         let suggest = |verbs: [String; 2]| {
-            if !self.is_json() {
+            if !self.json {
                 self.scope.suggest(&verbs);
             }
         };

@@ -56,38 +56,45 @@ impl Retry {
         if let Some(why) = Self::nothing(&look, &items)? {
             return self.end(&look, 0, Some(&why));
         }
-        let is_on_batch = look.summary().backend.as_deref() == Some("batch");
-        let has_ended = look.summary().state.is_some_and(RunState::is_end);
+        if let Some(refusal) = self.refusal(&look, &items) {
+            return Err(refusal);
+        }
+        match self.on.as_deref() {
+            Some(on) => self.on_another(&look, &items, on).await,
+            None if is_on_batch(&look) => self.on_batch(&look, &items).await,
+            None => self.here(&look, &items).await,
+        }
+    }
+
+    /// Returns the reason why the run cannot be retried in this way now.
+    fn refusal(&self, look: &Look, items: &Items) -> Option<Failure> {
+        let Summary { word, state, backend, .. } = look.summary();
+        if self.on.is_some() && self.on == *backend {
+            let message = "invalid option `--on`: the run is on this backend already";
+            return Some(Failure::new(exit::USAGE, message).with_hint("leave it out to retry the items in this run"));
+        }
+        if state.is_some_and(RunState::is_end) {
+            return None;
+        }
+        let cancel = self.scope.command(&format!("cancel {word}"));
         // The program of a run on this machine continues one that nothing computes.
-        if !has_ended && (is_on_batch || look.abandoned().is_none()) {
-            let word = &look.summary().word;
-            return Err(Failure::new(exit::REFUSED, format!("cannot retry the run {word}: it has not ended"))
-                .with_hint(format!(
-                    "`{}` waits for its end, and `{}` ends it",
-                    self.scope.command(&format!("wait {word}")),
-                    self.scope.command(&format!("cancel {word}"))
-                )));
-        }
-        if !has_ended && (!items.is_all() || self.has_options()) {
-            let word = &look.summary().word;
-            let message = format!(
-                "cannot retry some of the items, or with other options: the run {word} has not ended, although no program computes it"
+        if is_on_batch(look) || look.abandoned().is_none() {
+            let wait = self.scope.command(&format!("wait {word}"));
+            return Some(
+                Failure::new(exit::REFUSED, format!("cannot retry the run {word}: it has not ended"))
+                    .with_hint(format!("`{wait}` waits for its end, and `{cancel}` ends it")),
             );
-            return Err(Failure::new(exit::REFUSED, message).with_hint(format!(
-                "`cargo knot retry {word}` computes the remaining items; `cargo knot cancel {word}` ends the run, so that it can be \
-                 retried"
-            )));
         }
-        let of_run = look.summary().backend.as_deref();
-        if self.on.is_some() && self.on.as_deref() == of_run {
-            let on = self.on.as_deref().unwrap_or_default();
-            let message = format!("invalid option `--on {on}`: the run is on this backend already");
-            return Err(Failure::new(exit::USAGE, message).with_hint("leave it out to retry the items in this run"));
+        if items.is_all() && !self.has_options() {
+            return None;
         }
-        if let Some(on) = self.on.as_deref() {
-            return self.on_another(&look, &items, on).await;
-        }
-        if is_on_batch { self.on_batch(&look, &items).await } else { self.here(&look, &items).await }
+        let message = format!(
+            "cannot retry some items of the run {word}, or with other options: it has not ended, although no program computes it"
+        );
+        let retry = self.scope.command(&format!("retry {word}"));
+        Some(Failure::new(exit::REFUSED, message).with_hint(format!(
+            "`{retry}` computes all remaining items; `{cancel}` ends the run, which can be retried then"
+        )))
     }
 
     /// Returns whether the next round shall have options of its own.
@@ -233,4 +240,8 @@ impl Retry {
         self.scope.suggest(&status::next(look));
         Ok(())
     }
+}
+
+fn is_on_batch(look: &Look) -> bool {
+    look.summary().backend.as_deref() == Some("batch")
 }

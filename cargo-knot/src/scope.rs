@@ -120,7 +120,8 @@ fn folder() -> Result<Folder, Failure> {
         return Ok(Folder::Home(home.into()));
     }
     // As cargo does. If a manifest cannot be read, the runs of an installed program are not those that are meant.
-    let has_package = std::env::current_dir()?.ancestors().any(|folder| folder.join("Cargo.toml").exists());
+    let current = std::env::current_dir().map_err(|error| Failure::of_io("find the current folder", &error))?;
+    let has_package = current.ancestors().any(|folder| folder.join("Cargo.toml").exists());
     if !has_package && Path::new(HOME).is_dir() {
         return Ok(Folder::Start);
     }

@@ -217,7 +217,7 @@ fn abandoned_run_is_waiting_and_can_be_continued() {
     let patient = patient.map(|arguments| Running::start(verb(&trial, arguments), &trial.home()));
     // Only all of it can go on.
     for arguments in [&["retry", "last", "1"][..], &["retry", "--timeout", "2h"]] {
-        check(&trial, arguments, 12, &["has not ended, although no program computes it", "cargo knot cancel"]);
+        check(&trial, arguments, 12, &["it has not ended, although no program computes it", "cargo knot cancel"]);
     }
     for command in patient {
         assert_eq!(command.wait_with_output().status.code(), Some(11));

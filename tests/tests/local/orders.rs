@@ -327,6 +327,7 @@ fn retry_on_a_backend_that_the_program_lacks_is_refused() {
     let lab = Package::new("lab");
     lab.run(&[]);
     let stored = lab.stored();
+    lab.check(&["retry", "--on", "local"], 2, &["the run is on this backend already"]);
     lab.check(&["retry", "--on", "docker"], 2, &["`docker` is not a backend", "built without the feature `deploy`"]);
     lab.check(&["retry", "--on", "moon"], 2, &["invalid value 'moon'"]);
     assert_eq!(lab.stored(), stored, "nothing is submitted");
