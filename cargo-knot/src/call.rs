@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::program::{ProgramArgs, carry_out, item_error, quiet};
 use crate::scope::ScopeArgs;
-use crate::shown::{counted, error_json};
+use crate::shown::{counted, error_json, word_of};
 
 /// Options of `cargo knot call`.
 #[derive(Args)]
@@ -115,7 +115,7 @@ impl Call {
         })
         .await?;
         let Some(error) = failure else { return Ok(exit::DONE) };
-        let word = word_of(run.as_deref());
+        let word = run.as_deref().map_or("last", word_of);
         // The message of the item has its causes.
         let message = format!("the call of `{}` in run {word} {error}", self.function);
         Err(Failure::new(exit::ITEMS_FAILED, message).with_hint(format!(
@@ -157,11 +157,11 @@ impl Map {
             Ok(())
         })
         .await;
-        let word = word_of(run.as_deref());
+        let word = run.as_deref().map_or("last", word_of);
         let end = ended.map_err(|failure| match &run {
-            Some(_) => failure.with_hint(format!(
-                "values that are stored are kept: `cargo knot status {word}` shows what helps next"
-            )),
+            Some(_) => {
+                failure.with_further_hint(&format!("`cargo knot status {word}` shows what is stored of the run"))
+            }
             None => failure,
         })?;
         out.finish()?;
@@ -179,11 +179,6 @@ fn conclude(word: &str, end: OrderEnd, as_json: bool) {
         let retry = (end.failed > 0).then(|| format!("retry {word}"));
         ScopeArgs::default().suggest(&std::iter::once(format!("status {word}")).chain(retry).collect::<Vec<_>>());
     }
-}
-
-/// Returns the word by which a run is named.
-fn word_of(run: Option<&str>) -> &str {
-    run.and_then(|run| run.rsplit('-').next()).unwrap_or("last")
 }
 
 /// The inputs of a map.
@@ -292,7 +287,7 @@ impl Out {
     fn begin(&mut self) -> Result<(), Failure> {
         match self {
             // Pipes and devices keep nothing.
-            Self::File(path, file) if path.is_file() => {
+            Self::File(path, file) if file.get_ref().metadata().is_ok_and(|metadata| metadata.is_file()) => {
                 file.get_ref().set_len(0).map_err(|error| not_written(path, &error))
             }
             _ => Ok(()),

@@ -48,7 +48,9 @@ impl Clean {
             let refused = Failure::new(exit::REFUSED, format!("cannot delete the run `{run}`: {why}"));
             let cancel = self.scope.command(&format!("cancel {word}"));
             return Err(match state {
-                Some(state) if !state.is_end() => refused.with_hint(format!("`{cancel}` cancels the run")),
+                Some(state) if !state.is_end() && !self.inputs_only => {
+                    refused.with_hint(format!("`{cancel}` cancels the run"))
+                }
                 _ => refused,
             });
         }
@@ -71,9 +73,10 @@ impl Clean {
             table_with_numbers(&["RUN", "SUBMITTED", "FUNCTION", "WHERE", "ITEMS", "STATE", "FREES"], &[4, 6], &rows)?;
             self.print_summary(count, deleted, bytes);
             if !kept.is_empty() {
-                let reasons: Vec<_> = reasons.into_iter().collect();
-                let kept = counted(kept.len() as u64, "run is", "runs are");
-                output::note(&format!("{kept} kept: {}", reasons.join("; ")));
+                output::note(&format!("{} kept:", counted(kept.len() as u64, "run is", "runs are")));
+                for reason in reasons {
+                    output::note(&format!("  {reason}"));
+                }
             }
             self.scope.suggest(&["runs".to_owned()]);
         }

@@ -77,7 +77,7 @@ impl Wait {
             let interval = (began.elapsed() / 10).clamp(LOOK_INTERVAL.0, LOOK_INTERVAL.1);
             tokio::time::sleep(interval.min(left)).await;
             let left = left.saturating_sub(interval);
-            let again = through_outages(async || look.again().await, self.json);
+            let again = through_outages(async || look.again().await, |note| output::remark(note, self.json));
             look = match tokio::time::timeout(left.max(LAST_LOOK), again).await {
                 Ok(again) => again?,
                 Err(_) => return Ok(look),

@@ -50,6 +50,20 @@ impl Failure {
         Self::new(exit::USAGE, message.trim_start_matches("error: ")).with_hint("`--help` lists the options")
     }
 
+    /// Returns the message, the causes and the hint on one line.
+    pub(crate) fn in_one_line(&self) -> String {
+        let causes = std::iter::successors(self.error.source(), |&error| error.source()).map(ToString::to_string);
+        let parts: Vec<String> = std::iter::once(self.error.to_string()).chain(causes).collect();
+        let hint = self.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        format!("{}{hint}", parts.join(": "))
+    }
+
+    /// Adds to the hint.
+    pub(crate) fn with_further_hint(self, further: &str) -> Self {
+        let hint = self.hint.as_ref().map_or_else(|| further.to_owned(), |hint| format!("{hint}; {further}"));
+        self.with_hint(hint)
+    }
+
     pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }

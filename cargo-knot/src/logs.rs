@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use cargo_knot::exit;
 use clap::Args;
+use cloudknot::ErrorKind;
 use cloudknot::look::{LogEntry, LogLine, LogQuery, RunState, Summary};
 use serde_json::json;
 
@@ -61,8 +62,12 @@ impl Logs {
             }
             return Ok(exit::DONE);
         }
-        let look = through_outages(async || look.again().await, self.json).await?;
-        let has_ended = look.summary().state.is_none_or(RunState::is_end);
+        let has_ended = async || match look.again().await {
+            // It was deleted meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            looked => Ok(looked?.summary().state.is_none_or(RunState::is_end)),
+        };
+        let has_ended = through_outages(has_ended, |note| output::remark(note, self.json)).await?;
         Ok(if has_ended { exit::DONE } else { exit::NOT_ENDED })
     }
 

@@ -99,6 +99,11 @@ impl Screen {
         Ok(())
     }
 
+    /// Leaves the lines where they are: the next ones are shown below them.
+    pub(crate) fn keep(&mut self) {
+        self.shown = 0;
+    }
+
     /// Removes the lines.
     pub(crate) fn clear(&mut self) -> std::io::Result<()> {
         self.terminal.clear_last_lines(std::mem::take(&mut self.shown))

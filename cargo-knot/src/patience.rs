@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 use cloudknot::look::{Look, RunState, Summary};
 
 use crate::failure::Failure;
-use crate::output;
 
 /// Time after which a run that nothing computes, or whose jobs have ended without outcomes, is not waited for any longer: a program
 /// may be about to submit its jobs, or to store why they failed.
 const DOUBT: Duration = Duration::from_secs(15);
 /// Interval between two attempts while AWS cannot be reached, or the credentials have expired.
-const OUTAGE_INTERVAL: Duration = Duration::from_secs(30);
+const OUTAGE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a verb that waits for the end of a run has seen so far.
 #[derive(Default)]
@@ -36,14 +35,18 @@ impl Patience {
 /// Looks at a run, and goes on through errors that may pass by themselves, or once the user has logged in again.
 pub(crate) async fn through_outages<T>(
     look: impl AsyncFn() -> cloudknot::Result<T>,
-    as_json: bool,
+    mut note: impl FnMut(&str),
 ) -> Result<T, Failure> {
     let mut is_noted = false;
     loop {
         match look().await {
             Err(error) if error.is_temporary() => {
                 if !std::mem::replace(&mut is_noted, true) {
-                    output::remark(&format!("{error}: this command tries again until it can"), as_json);
+                    note(&format!(
+                        "{}; trying again every {} s",
+                        Failure::from(error).in_one_line(),
+                        OUTAGE_INTERVAL.as_secs()
+                    ));
                 }
                 tokio::time::sleep(OUTAGE_INTERVAL).await;
             }

@@ -77,7 +77,7 @@ impl CargoArgs {
 }
 
 impl ProgramArgs {
-    /// Compiles the program. `as_json` is the form of what is said on stderr.
+    /// Compiles the program. If `as_json`, messages on stderr are JSON objects.
     pub(crate) async fn build(self, as_json: bool) -> Result<Program, Failure> {
         let target = self.bin.map(CargoTarget::Bin).or(self.example.map(CargoTarget::Example));
         let profile =
@@ -99,7 +99,8 @@ pub(crate) struct Program(NativeProgram);
 
 impl Program {
     /// Compiles the program of a run as it is now, from the package of its name in this folder's workspace. A record may be anyone's,
-    /// so the path in it decides nothing. `profile` is instead of that of the run, and `as_json` is the form of what is said on stderr.
+    /// so the path in it decides nothing. `profile` is instead of that of the run. If `as_json`, messages on stderr
+    /// are JSON objects.
     pub(crate) async fn of_run(
         of: &RunProgram,
         profile: Option<&str>,

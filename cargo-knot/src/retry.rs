@@ -14,7 +14,7 @@ use crate::items::ItemsArgs;
 use crate::output;
 use crate::program::{CargoArgs, Program, carry_out, quiet};
 use crate::scope::ScopeArgs;
-use crate::shown::{counted, run_json};
+use crate::shown::{counted, run_json, word_of};
 use crate::status;
 
 /// Options of `cargo knot retry`.
@@ -77,14 +77,19 @@ impl Retry {
             return None;
         }
         let cancel = self.scope.command(&format!("cancel {word}"));
-        // The program of a run on this machine continues one that nothing computes.
-        if is_on_batch(look) || look.abandoned().is_none() {
+        let Some(abandoned) = look.abandoned() else {
             let wait = self.scope.command(&format!("wait {word}"));
             return Some(
                 Failure::new(exit::REFUSED, format!("cannot retry the run {word}: it has not ended"))
                     .with_hint(format!("`{wait}` waits for its end, and `{cancel}` ends it")),
             );
+        };
+        if is_on_batch(look) {
+            let message = format!("cannot retry the run {word}: it has not ended, and {abandoned}");
+            let hint = format!("`{cancel}` ends the run, which can be retried then");
+            return Some(Failure::new(exit::REFUSED, message).with_hint(hint));
         }
+        // On this machine, the program continues such a run.
         if items.is_all() && !self.has_options() {
             return None;
         }
@@ -164,13 +169,13 @@ impl Retry {
     async fn on_another(&self, look: &Look, items: &Items, on: &str) -> Result<u8, Failure> {
         let (run, end) = self.by_program(look, items, Some(on)).await?;
         let word = &look.summary().word;
-        let new = run.as_deref().map_or("none", |run| run.rsplit('-').next().unwrap_or(run));
+        let new = run.as_deref().map_or("none", word_of);
         if self.json {
             output::versioned(&json!({"run": run, "word": new, "parent": look.id(), "retried": end.ran}))?;
         } else {
             let items = counted(end.ran, "item", "items");
             output::lines([format!("{new}  a new run of {items} of {word}, on the backend `{on}`")])?;
-            self.scope.suggest(&[format!("status {new}"), format!("wait {new}")]);
+            ScopeArgs::default().suggest(&[format!("status {new}"), format!("wait {new}")]);
         }
         let is_over = self.wait || on != "batch";
         Ok(if is_over && end.failed > 0 { exit::ITEMS_FAILED } else { exit::DONE })

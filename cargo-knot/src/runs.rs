@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::output::{self, table_with_numbers};
 use crate::scope::ScopeArgs;
-use crate::shown::{duration, function_name, number, place, run_json, state, when};
+use crate::shown::{counted, duration, function_name, number, place, run_json, state, when};
 
 const HEADING: [&str; 9] = ["RUN", "SUBMITTED", "FUNCTION", "WHERE", "ITEMS", "DONE", "FAILED", "STATE", "TOOK"];
 const NUMBERS: [usize; 3] = [4, 5, 6];
@@ -77,7 +77,8 @@ impl Runs {
             return;
         }
         if found.is_cut && is_filtered {
-            output::note(&format!("the last {shown} such runs; the same command with `--all` shows all"));
+            let shown = counted(shown as u64, "such run", "such runs");
+            output::note(&format!("{shown}, and there may be more: the same command with `--all` shows all"));
         } else if found.is_cut {
             output::note(&format!("{shown} of {} runs; the same command with `--all` shows all", found.total));
         }

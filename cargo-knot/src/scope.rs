@@ -52,12 +52,13 @@ pub(crate) struct ScopeArgs {
 }
 
 impl ScopeArgs {
-    /// Returns the command that does this, such as `status k5v`, with runs of the same Knot.
+    /// Returns the command line of a verb with its arguments, such as `status k5v`, and the options that select the same runs.
     pub(crate) fn command(&self, verb: &str) -> String {
         let options =
             [("--knot", self.knot.as_deref()), ("--region", self.aws.region()), ("--aws-profile", self.aws.profile())];
         let given = options.iter().filter_map(|(option, value)| Some(format!(" {option} {}", quoted((*value)?))));
-        format!("cargo knot {verb}{}", given.collect::<String>())
+        let local = if self.local { " --local" } else { "" };
+        format!("cargo knot {verb}{local}{}", given.collect::<String>())
     }
 
     /// Returns the failure of a search for runs.

@@ -13,6 +13,11 @@ pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", number(count), if count == 1 { one } else { many })
 }
 
+/// Returns the word by which a run is named.
+pub(crate) fn word_of(run: &str) -> &str {
+    run.rsplit('-').next().unwrap_or(run)
+}
+
 /// Returns a duration in its two largest units.
 pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();

@@ -85,6 +85,14 @@ impl Watched {
         }
         Ok(())
     }
+
+    /// Prints a sentence below what is shown, which stays there.
+    fn note(&mut self, note: &str) {
+        if let Self::Screen(screen) = self {
+            screen.keep();
+        }
+        output::remark(note, matches!(self, Self::Json));
+    }
 }
 
 impl Status {
@@ -98,7 +106,7 @@ impl Status {
         let mut patience = Patience::default();
         loop {
             let began = Instant::now();
-            let details = through_outages(async || look.details(self.exact).await, self.json).await?;
+            let details = through_outages(async || look.details(self.exact).await, |note| watched.note(note)).await?;
             let is_over = patience.is_over(&look);
             if is_over && let Watched::Screen(screen) = &mut watched {
                 screen.clear()?;
@@ -110,7 +118,7 @@ impl Status {
             }
             let shortest = if details.summary.region.is_some() { CLOUD_INTERVAL } else { LOCAL_INTERVAL };
             tokio::time::sleep(shortest.max(began.elapsed() * PART_OF_INTERVAL)).await;
-            look = through_outages(async || look.again().await, self.json).await?;
+            look = through_outages(async || look.again().await, |note| watched.note(note)).await?;
         }
     }
 }
@@ -127,18 +135,18 @@ pub(crate) fn code(summary: &Summary) -> u8 {
 /// Returns the commands that help next.
 pub(crate) fn next(look: &Look) -> [String; 2] {
     let summary = look.summary();
-    let verbs = match summary.state {
-        Some(RunState::Done) => ["results", "clean"],
-        Some(state) if state.is_end() && summary.items.failed > 0 => ["logs", "retry"],
-        Some(state) if state.is_end() => ["retry", "results"],
-        // On AWS Batch, only the program can submit the jobs of a run that has not ended.
-        _ if look.abandoned().is_some() && summary.region.is_none() => ["retry", "cancel"],
-        _ => ["wait", "cancel"],
-    };
-    verbs.map(|verb| match verb {
-        "logs" => format!("logs {} --failed", summary.word),
-        _ => format!("{verb} {}", summary.word),
-    })
+    let word = &summary.word;
+    let failed = format!("logs {word} --failed");
+    let of_run = |verb: &str| format!("{verb} {word}");
+    match summary.state {
+        Some(RunState::Done) => [of_run("results"), of_run("clean")],
+        Some(state) if state.is_end() && summary.items.failed > 0 => [failed, of_run("retry")],
+        Some(state) if state.is_end() => [of_run("retry"), of_run("results")],
+        // On AWS Batch, only a program can submit the jobs of a run that has not ended.
+        _ if look.abandoned().is_some() && summary.region.is_some() => [of_run("logs"), of_run("cancel")],
+        _ if look.abandoned().is_some() => [of_run("retry"), of_run("cancel")],
+        _ => [of_run("wait"), of_run("cancel")],
+    }
 }
 
 fn lines(details: &Details) -> Vec<String> {

@@ -206,8 +206,8 @@ impl Error {
         self.0.wrapped.as_deref()
     }
 
-    /// Returns `true` if the same operation may succeed later: the network was down, a service has failed or throttled the request, or
-    /// the user has to log in again.
+    /// Returns `true` if a request to AWS has failed for a reason that may pass: no network, a server error, throttling, or expired
+    /// credentials. Errors of a run that has stopped, and of registries and Docker, are never temporary.
     ///
     /// ```
     /// # #[cloudknot::remote]

@@ -267,7 +267,7 @@ impl Look {
         let opened = open::open(found).await?.ok_or_else(|| {
             let message = format!("cannot find the run `{run}`: its record is gone or was never completed");
             Error::new(ErrorKind::NotFound, message).with_hint(format!(
-                "a program may be submitting it; an hour after that, `cargo knot clean {word}` deletes what is left of it"
+                "a program may still be submitting it; if nothing is stored for an hour, `cargo knot clean {word}` deletes the rest"
             ))
         })?;
         Ok(Self { summary: opened.summary(), opened: Arc::new(opened) })

@@ -62,7 +62,9 @@ pub(crate) async fn report_changes(run: &str, then: &Program) {
 /// Says that the source of a program differs from that of the program of a run, or may differ. Returns `None` if it is the same.
 pub(crate) fn change_of_source(run: &str, then: &Program, now: &Program) -> Option<String> {
     let Some((from, to)) = then.revision.as_deref().zip(now.revision.as_deref()) else {
-        return Some(format!("the source may have changed since run {run}: it has no git revision, then or now"));
+        return Some(format!(
+            "the source may have changed since run {run}: its git revision then, or the one now, is not known"
+        ));
     };
     let short = |id: &str| id.chars().take(10).collect::<String>();
     if from != to {
@@ -72,10 +74,13 @@ pub(crate) fn change_of_source(run: &str, then: &Program, now: &Program) -> Opti
             short(to)
         ));
     }
-    let is_clean = then.is_clean == Some(true) && now.is_clean == Some(true);
-    (!is_clean).then(|| {
-        format!("the source may have changed since run {run}: revision {} had or has uncommitted changes", short(from))
-    })
+    let may_have_changed =
+        |why: &str| Some(format!("the source may have changed since run {run}: {why} revision {}", short(from)));
+    match [then.is_clean, now.is_clean] {
+        [Some(true), Some(true)] => None,
+        states if states.contains(&Some(false)) => may_have_changed("there were or are uncommitted changes of"),
+        _ => may_have_changed("it is not known whether there were or are uncommitted changes of"),
+    }
 }
 
 fn submitter() -> Submitter {

@@ -90,7 +90,7 @@ pub(super) fn activity(folder: &Path, ledger: &Ledger) -> Result<Activity> {
     let (function, run) = (ledger.record.function_name(), &manifest.run);
     let word = contract::word_of(run).unwrap_or(run);
     Ok(Activity::Abandoned(format!(
-        "no program computes it: `cargo knot retry {word}`, or `{function}.attach(\"{run}\")`, goes on"
+        "no program computes it: `cargo knot retry {word}` or `{function}.attach(\"{run}\")` continues it"
     )))
 }
 

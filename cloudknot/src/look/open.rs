@@ -37,23 +37,15 @@ pub(super) struct OpenedRecord {
 
 /// Opens a run. Returns `None` if its folder has no manifest: it was not submitted, or not deleted completely.
 pub(super) async fn open(found: Found) -> Result<Option<Opened>> {
-    let mut listing = Listing::read(&*found.store, found.keys()).await?;
-    loop {
-        let Some(manifest) = listing.manifest() else { return Ok(None) };
-        let record = match read_manifest(&found, manifest, listing.inputs()).await? {
-            Ok(manifest) => OpenedRecord::read(&found, &listing, manifest).await?,
-            Err(problem) => Err(problem),
-        };
-        if matches!(&record, Ok(OpenedRecord { activity: Some(Activity::Over), .. })) {
-            // The last jobs may have stored outcomes and ended after the listing was read.
-            let newer = Listing::read(&*found.store, found.keys()).await?;
-            if newer.objects != listing.objects {
-                listing = newer;
-                continue;
-            }
-        }
-        return Ok(Some(Opened { found, listing, record }));
+    let listing = Listing::read(&*found.store, found.keys()).await?;
+    let Some(opened) = Opened::read(found, listing).await? else { return Ok(None) };
+    if !opened.nothing_computes() {
+        return Ok(Some(opened));
     }
+    // The last outcomes may have been stored, and the work have ended, after the listing was read.
+    let Opened { found, listing, .. } = &opened;
+    let newer = Listing::read(&*found.store, found.keys()).await?;
+    if newer.objects == listing.objects { Ok(Some(opened)) } else { Opened::read(opened.found, newer).await }
 }
 
 /// Reads and checks the manifest. Returns the reason if it is not one of this version.
@@ -141,6 +133,21 @@ impl OpenedRecord {
 }
 
 impl Opened {
+    async fn read(found: Found, listing: Listing) -> Result<Option<Self>> {
+        let Some(manifest) = listing.manifest() else { return Ok(None) };
+        let record = match read_manifest(&found, manifest, listing.inputs()).await? {
+            Ok(manifest) => OpenedRecord::read(&found, &listing, manifest).await?,
+            Err(problem) => Err(problem),
+        };
+        Ok(Some(Self { found, listing, record }))
+    }
+
+    /// Returns whether the backend has no work on the round, although items have no outcome in the listing.
+    fn nothing_computes(&self) -> bool {
+        let activity = self.record.as_ref().ok().and_then(|record| record.activity.as_ref());
+        matches!(activity, Some(Activity::Over | Activity::Abandoned(_)))
+    }
+
     pub(super) fn summary(&self) -> Summary {
         let summary = Summary::of_folder(&self.found);
         let record = match &self.record {

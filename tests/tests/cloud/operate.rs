@@ -182,6 +182,46 @@ fn logs_of_a_running_job_are_followed() {
     assert_eq!(lines, ["[item 0, attempt 1] begun", "[item 0, attempt 1] released"]);
 }
 
+/// Credentials expire, and the user logs in again.
+#[test]
+fn followers_go_on_after_an_outage() {
+    let Some(operated) = Operated::new() else { return };
+    // Runs a verb that follows a run, fails one of its requests, and lets the run go on.
+    let check = |arguments: &[&str], recorder: &Recorder, operation: &str, code: &str, printed: &str| {
+        let (began, go_on) =
+            (operated.trial.file(&format!("began {code}")), operated.trial.file(&format!("go on {code}")));
+        let remote = |path: &Path| operated.trial.remote_path(path);
+        let waits = Behavior::Wait(remote(&began), 0, remote(&go_on));
+        let program = operated.trial.start(&["map", &json(&Spec::of([printing("begun", waits)]))]);
+        program.wait_for_run_id();
+        wait_for("the item to begin", || (counted(&began).len() == 1).then_some(()));
+        // From now on, all requests are those of the verb.
+        program.kill();
+        let (first, before) = (operated.aws.requests().len(), recorder.requests().len());
+        let mut command = operated.trial.command_of(cargo_knot(), &[&["knot"], arguments].concat());
+        let follower = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // The first look ends with it.
+        wait_for("the first look", || {
+            operated.aws.requests()[first..]
+                .iter()
+                .any(|request| request.operation().ends_with(operation))
+                .then_some(())
+        });
+        recorder.fail_next(1, 400, code);
+        wait_for("a request that fails", || {
+            recorder.requests()[before..].iter().any(|request| request.fault.is_some()).then_some(())
+        });
+        fs::write(&go_on, "").unwrap();
+        let ended = follower.wait_with_output().unwrap();
+        let (stdout, stderr) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
+        assert_eq!(ended.status.code(), Some(0), "{stderr}");
+        assert!(stdout.contains(printed), "{stdout}");
+        assert!(stderr.contains(code) && stderr.contains("; trying again every 10 s"), "{stderr}");
+    };
+    check(&["wait"], &operated.s3, "describejobs", "ExpiredToken", "is done");
+    check(&["logs", "--follow", "--tail", "1"], &operated.aws, "FilterLogEvents", "ExpiredTokenException", "begun");
+}
+
 /// The last job stores its value and ends between the listing of the run and the description of its jobs.
 #[test]
 fn value_that_is_stored_during_a_look_is_seen() {

@@ -275,7 +275,7 @@ fn run_is_named_in_several_ways() {
     let limited = found(&trial, &["runs", "--limit", "2"], 0);
     assert_eq!(limited["runs"].as_array().map(Vec::len), Some(2));
     check(&trial, &["runs", "--limit", "2"], 0, &["2 of 3 runs; the same command with `--all` shows all"]);
-    check(&trial, &["runs", "--limit", "1", "--state", "done"], 0, &["the last 1 such runs"]);
+    check(&trial, &["runs", "--limit", "1", "--state", "done"], 0, &["1 such run, and there may be more"]);
     check(&trial, &["runs", "--limit", "0"], 2, &["--limit"]);
     assert_eq!(
         found(&trial, &["runs", "--function", "work", "--state", "done"], 0)["runs"].as_array().map(Vec::len),

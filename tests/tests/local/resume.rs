@@ -187,7 +187,7 @@ fn differences_of_the_program_are_shown() {
     let word = run.rsplit('-').next().unwrap();
     let sources = [
         format!("the source has changed since run {word}: revision 0123456789 then, "),
-        format!("the source may have changed since run {word}: it has no git revision, then or now"),
+        format!("the source may have changed since run {word}: its git revision then, or the one now, is not known"),
     ];
     assert!(sources.iter().any(|source| stderr.contains(source)), "{stderr}");
 }

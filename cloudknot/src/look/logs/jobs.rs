@@ -46,7 +46,9 @@ pub(super) struct JobLogs {
     /// Streams of which all earlier lines were read.
     known: HashSet<StreamKey>,
     stage: Stage,
-    /// `true` if the last read has failed, for a reason that may pass.
+    /// The last lines that are selected, until all earlier ones are read.
+    tail: VecDeque<LogEntry>,
+    /// `true` if a request has failed for a reason that may pass, and none has succeeded since.
     is_outage: bool,
     /// `true` once it was said that not all streams are read.
     is_cut_noted: bool,
@@ -109,6 +111,7 @@ impl JobLogs {
             newest_ms: first_ms,
             known: HashSet::new(),
             stage: Stage::First,
+            tail: VecDeque::new(),
             is_outage: false,
             is_cut_noted: false,
             counts: (0, 0),
@@ -127,30 +130,37 @@ impl JobLogs {
 
     /// Reads more lines; `None` at the end. A log that is followed goes on through outages.
     pub(super) async fn read(&mut self) -> Result<Option<Vec<LogEntry>>> {
-        let read = self.read_more().await;
-        let is_outage = self.selection.query.follow && read.as_ref().is_err_and(Error::is_temporary);
-        let was_outage = std::mem::replace(&mut self.is_outage, is_outage);
-        let error = match read {
-            Err(error) if is_outage => error,
-            read => return read,
-        };
-        tokio::time::sleep(LOOK_INTERVAL).await;
-        let note = (!was_outage).then(|| LogEntry::Note(format!("{error}: this is tried again until it succeeds")));
-        Ok(Some(note.into_iter().collect()))
+        match self.read_more().await {
+            Err(error) if self.selection.query.follow && error.is_temporary() => {
+                let note = (!std::mem::replace(&mut self.is_outage, true)).then(|| outage_note(&error));
+                tokio::time::sleep(LOOK_INTERVAL).await;
+                Ok(Some(note.into_iter().collect()))
+            }
+            read => read,
+        }
     }
 
     async fn read_more(&mut self) -> Result<Option<Vec<LogEntry>>> {
         if self.stage == Stage::Finished {
             return Ok(None);
         }
-        let mut entries = Vec::new();
-        if self.stage == Stage::First && self.selection.query.tail.is_some() {
-            entries = self.read_tail().await?;
-        } else if self.cursors.iter().any(|cursor| !cursor.is_done || !cursor.page.is_empty()) {
-            return self.read_page().await.map(Some);
+        if self.cursors.iter().any(|cursor| !cursor.is_done || !cursor.page.is_empty()) {
+            let entries = self.read_page().await?;
+            return Ok(Some(self.unless_tail(entries)));
         }
-        entries.extend(self.at_the_end().await?);
-        Ok(Some(entries))
+        if !self.tail.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.tail).into()));
+        }
+        self.at_the_end().await.map(Some)
+    }
+
+    /// Keeps lines of which only the last ones are selected, until all are read. Returns the others.
+    fn unless_tail(&mut self, entries: Vec<LogEntry>) -> Vec<LogEntry> {
+        let Some(lines) = self.selection.query.tail.filter(|_| self.stage == Stage::First) else { return entries };
+        self.tail.extend(entries);
+        let excess = self.tail.len().saturating_sub(lines);
+        self.tail.drain(..excess);
+        Vec::new()
     }
 
     /// Reads a page of each cursor that has none, and returns the lines that come before all that are still to be read.
@@ -187,6 +197,7 @@ impl JobLogs {
         let cursor = &mut self.cursors[position];
         match page {
             Ok(page) => {
+                self.is_outage = false;
                 cursor.is_done = page.next.is_none() || page.next == cursor.token;
                 cursor.token = page.next;
                 cursor.page.extend(page.events);
@@ -229,18 +240,6 @@ impl JobLogs {
             self.counts.1 += 1;
             LogEntry::Line(line)
         })
-    }
-
-    /// Reads all lines, and returns the last ones that are selected. No more than these are kept.
-    async fn read_tail(&mut self) -> Result<Vec<LogEntry>> {
-        let lines = self.selection.query.tail.unwrap_or(usize::MAX);
-        let mut tail = VecDeque::new();
-        while self.cursors.iter().any(|cursor| !cursor.is_done || !cursor.page.is_empty()) {
-            tail.extend(self.read_page().await?);
-            let excess = tail.len().saturating_sub(lines);
-            tail.drain(..excess);
-        }
-        Ok(tail.into())
     }
 
     /// Goes on once all lines have been read that CloudWatch Logs had: waits for others, or ends the log.
@@ -297,6 +296,10 @@ impl JobLogs {
         };
         cut.into_iter().chain(why.map(LogEntry::Note)).collect()
     }
+}
+
+fn outage_note(error: &Error) -> LogEntry {
+    LogEntry::Note(format!("{}; trying again every {} s", error.in_one_line(), LOOK_INTERVAL.as_secs()))
 }
 
 /// Returns cursors for streams, each of which is read from its own time.
@@ -365,7 +368,7 @@ mod tests {
 
     /// A job may be found long after it has begun to print.
     #[test]
-    fn a_stream_that_is_found_late_is_read_from_its_beginning() {
+    fn streams_with_other_start_times_are_read_apart() {
         let streams: Vec<StreamKey> =
             [("g", "old"), ("g", "new"), ("h", "old")].map(|(group, name)| (group.into(), name.into())).into();
         let cursors = cursors(streams.iter(), |(_, stream)| if stream == "new" { 5 } else { 70 });
