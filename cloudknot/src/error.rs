@@ -59,7 +59,8 @@ pub enum ErrorKind {
     Exists,
     /// The function's types differ from those that the run was submitted with.
     Types,
-    /// The store cannot be read or written.
+    /// The store cannot be read or written, or what it contains is damaged. If S3 cannot be reached, or denies access, the kind is `Aws`,
+    /// `Credentials` or `Denied`.
     Store,
     /// A setting is invalid, or cannot be applied.
     Config,

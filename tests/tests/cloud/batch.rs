@@ -793,10 +793,15 @@ fn unusable_knot_fails_early() {
 
 #[test]
 fn missing_bucket_and_expired_login_fail_fast() {
-    for (status, code, hint) in [(404, "NoSuchBucket", "still exists"), (400, "ExpiredToken", "log in to AWS again")] {
+    let refusals = [
+        (404, "NoSuchBucket", "Aws", "still exists"),
+        (400, "ExpiredToken", "Credentials", "log in to AWS again"),
+        (403, "AccessDenied", "Denied", "allow s3:PutObject"),
+    ];
+    for (status, code, kind, hint) in refusals {
         let Some(recorded) = RecordedTrial::new() else { return };
         recorded.s3.fail_next(20, status, code);
-        recorded.refuses(&["values", &json(&doubles(1))], "Store", &[hint]);
+        recorded.refuses(&["values", &json(&doubles(1))], kind, &[hint]);
     }
     let Some(recorded) = RecordedTrial::new() else { return };
     let mut without_login = recorded.trial.command(&["values", &json(&doubles(1))]);
@@ -805,7 +810,7 @@ fn missing_bucket_and_expired_login_fail_fast() {
     let [Fact::Error(kind, text), ..] = &facts[..] else { panic!("no error: {facts:?}") };
     let lines: Vec<&str> = text.lines().collect();
     let [_, cause, hint] = lines[..] else { panic!("{text}") };
-    assert_eq!(kind, "Store");
+    assert_eq!(kind, "Credentials");
     assert!(cause.starts_with("  caused by: no credentials found in Environment, Profile, "), "{text}");
     assert!(hint.starts_with("  hint: log in to AWS again"), "{text}");
 }
@@ -834,7 +839,7 @@ fn missing_network_is_reported_after_a_few_attempts() {
         let Some((trial, _)) = cloud.trial_at(PROGRAM, JobKind::of_suite(), &address, &address) else { return };
         let facts = trial.facts(&["values", &json(&doubles(1))]);
         assert!(
-            matches!(&facts[..], [Fact::Error(kind, text)] if kind == "Store" && text.contains("network")),
+            matches!(&facts[..], [Fact::Error(kind, text)] if kind == "Aws" && text.contains("network")),
             "{facts:?}"
         );
     }
