@@ -126,6 +126,12 @@ class Engine:
             return cls.client
 
 
+class MetadataServer(ThreadingHTTPServer):
+    # With the five of the default, the connections of three containers that start at once do not fit. The kernel then tries again
+    # after a second, when the worker does not wait any longer.
+    request_queue_size = 128
+
+
 class Metadata(BaseHTTPRequestHandler):
     """The task metadata endpoint: a server of this program, started when the first container needs it."""
 
@@ -138,7 +144,7 @@ class Metadata(BaseHTTPRequestHandler):
     def address_of(cls, group, stream):
         with cls.lock:
             if cls.server is None:
-                cls.server = ThreadingHTTPServer(("127.0.0.1", 0), cls)
+                cls.server = MetadataServer(("127.0.0.1", 0), cls)
                 threading.Thread(target=cls.server.serve_forever, daemon=True).start()
         path = f"/v4/{uuid.uuid4().hex}"
         cls.logs[path] = group, stream
