@@ -1,4 +1,4 @@
-//! How long a verb goes on looking at a run: through outages, and for a while if nothing seems to compute the run.
+//! Decides how long a verb goes on looking at a run: through outages, and for a while if nothing seems to compute the run.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ const DOUBT: Duration = Duration::from_secs(15);
 /// Interval between two attempts while AWS cannot be reached, or the credentials have expired.
 const OUTAGE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What a verb that waits for the end of a run has seen so far.
+/// State of a verb that waits for the end of a run: since when nothing seems to compute it.
 #[derive(Default)]
 pub(crate) struct Patience {
     doubtful_since: Option<Instant>,

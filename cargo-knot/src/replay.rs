@@ -46,7 +46,7 @@ impl Replay {
             Failure::new(exit::USAGE, format!("invalid item `{item}`: must be a number, counted from 0"))
                 .with_hint("the item follows the run: `cargo knot replay last 17`")
         })?;
-        let look = self.scope.runs().await?.find(run).await.map_err(|error| self.scope.failure(error))?;
+        let look = self.scope.find(run).await?;
         let of = look.program()?;
         let input = temporary_file(&look.input(item).await?)?;
         let reports = temporary_file(&[])?;

@@ -29,8 +29,7 @@ pub(crate) struct RunArgs {
 
 impl RunArgs {
     pub(crate) async fn look(&self) -> Result<Look, Failure> {
-        let runs = self.scope.runs().await?;
-        runs.find(&self.run).await.map_err(|error| self.scope.failure(error))
+        self.scope.find(&self.run).await
     }
 
     pub(crate) fn scope(&self) -> &ScopeArgs {
@@ -52,6 +51,11 @@ pub(crate) struct ScopeArgs {
 }
 
 impl ScopeArgs {
+    /// Finds the run that `run` names.
+    pub(crate) async fn find(&self, run: &str) -> Result<Look, Failure> {
+        self.runs().await?.find(run).await.map_err(|error| self.failure(error))
+    }
+
     /// Returns the command line of a verb with its arguments, such as `status k5v`, and the options that select the same runs.
     pub(crate) fn command(&self, verb: &str) -> String {
         let options =

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Datelike as _, Local, TimeDelta};
-pub(crate) use cloudknot::__private::number;
+pub(crate) use cloudknot::__private::{number, word_of};
 use cloudknot::ItemError;
 use cloudknot::look::{RoundSummary, Summary};
 use serde_json::{Value, json};
@@ -11,11 +11,6 @@ use serde_json::{Value, json};
 /// Returns a number with the noun for it.
 pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", number(count), if count == 1 { one } else { many })
-}
-
-/// Returns the word by which a run is named.
-pub(crate) fn word_of(run: &str) -> &str {
-    run.rsplit('-').next().unwrap_or(run)
 }
 
 /// Returns a duration in its two largest units.

@@ -6,7 +6,7 @@ pub use crate::settings::declare::{Declared, Flag, Kind as SettingKind, Setting}
 pub use cloudknot_runtime::codec::{Bincode, Codec, CodecError, Encoding, Messagepack};
 pub use cloudknot_runtime::contract::{
     ENV_ORDER, ORDERS, Order, OrderEnd, OrderedDecode, OrderedInputs, OrderedMap, OrderedReplay, OrderedRetry,
-    OrderedTask, Refusal, Report, Request, START, TableLine,
+    OrderedTask, Refusal, Report, Request, START, TableLine, word_of,
 };
 pub use cloudknot_runtime::failure::{Failure, ItemErrorKind};
 pub use cloudknot_runtime::fingerprint::Fingerprint;

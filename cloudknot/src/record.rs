@@ -15,6 +15,8 @@ pub(crate) mod ledger;
 pub(crate) mod limits;
 pub(crate) mod local_log;
 pub(crate) mod read;
+#[cfg(test)]
+pub(crate) mod sample;
 pub(crate) mod tables;
 
 /// A run's record, as it is stored before the run starts.

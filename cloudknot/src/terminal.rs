@@ -308,7 +308,7 @@ fn finished_lines(
 
 /// Returns the line with the commands that help next, for a run with failures.
 fn next_line(run: &str) -> String {
-    let run = contract::word_of(run).unwrap_or(run);
+    let run = contract::word_of(run);
     format!("next: cargo knot status {run}     cargo knot retry {run}")
 }
 
@@ -318,7 +318,7 @@ fn interrupted_lines(function: &str, run: &str, done: u64, items: u64, reason: O
     let reason = reason.filter(|reason| !reason.starts_with("the run was "));
     lines.extend(reason.map(|reason| format!("{function}: {reason}")));
     lines.push(format!("continue with `{function}.attach(\"{run}\")`"));
-    let word = contract::word_of(run).unwrap_or(run);
+    let word = contract::word_of(run);
     lines.push(format!("next: cargo knot status {word}"));
     lines
 }

@@ -255,9 +255,9 @@ pub fn submitted_at(run: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339(&text).ok()
 }
 
-/// Returns the random word at the end of a run's ID.
-pub fn word_of(run: &str) -> Option<&str> {
-    date_and_word(run).map(|(_, word)| word)
+/// Returns the random word at the end of a run's ID, by which people name the run; all of an ID that has no such word.
+pub fn word_of(run: &str) -> &str {
+    date_and_word(run).map_or(run, |(_, word)| word)
 }
 
 fn date_and_word(run: &str) -> Option<(u64, &str)> {
@@ -462,7 +462,7 @@ mod tests {
     fn id_says_when_the_run_was_submitted() {
         let at = submitted_at(RUN).unwrap();
         assert_eq!(humantime::format_rfc3339_millis(at).to_string(), "2026-11-28T10:15:30.123Z");
-        assert_eq!(word_of(RUN), Some("k5vzdk"));
+        assert_eq!((word_of(RUN), word_of("r")), ("k5vzdk", "r"));
         assert_eq!((submitted_at("r"), submitted_at("20261328-101530123-k5vzdk")), (None, None));
         assert_eq!(unix_ms(at), 1_795_860_930_123);
     }

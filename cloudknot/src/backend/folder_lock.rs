@@ -88,7 +88,7 @@ pub(super) fn activity(folder: &Path, ledger: &Ledger) -> Result<Activity> {
         return Ok(Activity::Computed { running: manifest.parallel.into(), waiting_because: None });
     }
     let (function, run) = (ledger.record.function_name(), &manifest.run);
-    let word = contract::word_of(run).unwrap_or(run);
+    let word = contract::word_of(run);
     Ok(Activity::Abandoned(format!(
         "no program computes it: `cargo knot retry {word}` or `{function}.attach(\"{run}\")` continues it"
     )))

@@ -39,7 +39,7 @@ impl Found {
 
     /// Returns the random word of the run's ID; the whole ID if it has none.
     pub(super) fn word(&self) -> &str {
-        contract::word_of(&self.run).unwrap_or(&self.run)
+        contract::word_of(&self.run)
     }
 
     /// Returns whether the index says that the run was submitted, so that it has a manifest.

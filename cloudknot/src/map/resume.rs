@@ -80,7 +80,7 @@ fn with_fresh(error: Error) -> Error {
 pub(super) fn report(ledger: &Ledger, wanted: &Manifest) {
     let Record { manifest, .. } = &ledger.record;
     let (done, failed) = ledger.counts();
-    let word = contract::word_of(&manifest.run).unwrap_or(&manifest.run);
+    let word = contract::word_of(&manifest.run);
     event::step(&format!("resuming run {word}: {} of {} items have an outcome", done + failed, manifest.items));
     let last = &ledger.record;
     let before = last.scheduled.provenance.as_ref().unwrap_or(&last.manifest.provenance);

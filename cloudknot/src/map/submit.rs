@@ -322,47 +322,14 @@ fn assert_send<Args: Send>(submit: Submit<std::vec::IntoIter<Args>, Args, ()>) -
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use cloudknot_runtime::contract::{InputLayout, Parent, Provenance, Resources};
-    use cloudknot_runtime::fingerprint::Fingerprint;
+    use cloudknot_runtime::contract::Parent;
 
     use super::*;
+    use crate::record::sample;
 
     fn manifest(ranges: u64) -> Manifest {
-        Manifest {
-            version: Manifest::VERSION,
-            run: "20260101-000000000-abcdef".into(),
-            knot: "sweep".into(),
-            backend: "local".into(),
-            function: "sweep:sweep::f".into(),
-            signature: String::new(),
-            fingerprint: Fingerprint(7),
-            schema: String::new(),
-            types: None,
-            codec: Codec::Bincode,
-            items: ranges,
-            inputs: InputLayout::Uniform(33),
-            inputs_hash: None,
-            chunk: 1,
-            parallel: 1,
-            retries: 0,
-            timeout_ms: None,
-            recycle: None,
-            max_failures: None,
-            env: BTreeMap::new(),
-            tags: BTreeMap::new(),
-            resources: Resources::default(),
-            attribute: Resources::default(),
-            batch: None,
-            submitted_ms: 0,
-            name: None,
-            parent: Some(Parent {
-                run: "r".into(),
-                items: (0..ranges).map(|range| 2 * range..2 * range + 1).collect(),
-            }),
-            provenance: Provenance::default(),
-        }
+        let items = (0..ranges).map(|range| 2 * range..2 * range + 1).collect();
+        Manifest { parent: Some(Parent { run: "r".into(), items }), ..sample::manifest(ranges) }
     }
 
     #[test]

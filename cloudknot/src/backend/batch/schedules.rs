@@ -15,9 +15,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use cloudknot_runtime::codec::Codec;
-use cloudknot_runtime::contract::{BatchResources, InputLayout, Manifest, Provenance, Resources, RunKeys};
-use cloudknot_runtime::fingerprint::Fingerprint;
+use cloudknot_runtime::contract::{BatchResources, Manifest, Resources, RunKeys};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::clock::Clock;
@@ -27,7 +25,7 @@ use super::scheduler::Scheduler;
 use super::{Follower, KnotNote};
 use crate::error::Result;
 use crate::record::ledger::{End, Ledger};
-use crate::record::{Record, Start, read};
+use crate::record::{Record, Start, read, sample};
 
 mod findings;
 mod simulation;
@@ -39,29 +37,8 @@ const MAX_TIME: Duration = Duration::from_hours(24);
 
 fn manifest(items: u64, chunk: u64, independent: bool) -> Manifest {
     Manifest {
-        version: Manifest::VERSION,
-        run: "20260101-000000000-abcdef".into(),
-        knot: "sweep".into(),
         backend: "batch".into(),
-        function: "sweep:sweep::f".into(),
-        signature: String::new(),
-        fingerprint: Fingerprint(7),
-        schema: String::new(),
-        types: None,
-        codec: Codec::Bincode,
-        items,
-        inputs: InputLayout::Uniform(33),
-        inputs_hash: None,
         chunk,
-        parallel: 1,
-        retries: 0,
-        timeout_ms: None,
-        recycle: None,
-        max_failures: None,
-        env: BTreeMap::new(),
-        tags: BTreeMap::new(),
-        resources: Resources::default(),
-        attribute: Resources::default(),
         batch: Some(BatchResources {
             region: "eu-west-1".into(),
             queue: "queue".into(),
@@ -71,10 +48,7 @@ fn manifest(items: u64, chunk: u64, independent: bool) -> Manifest {
             share_identifier: None,
             independent,
         }),
-        submitted_ms: 0,
-        name: None,
-        parent: None,
-        provenance: Provenance::default(),
+        ..sample::manifest(items)
     }
 }
 
